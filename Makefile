@@ -1,0 +1,67 @@
+# Needs Python 3.11 or newer with pip, make and git; everything else goes into .venv, pinned and checked by requirements.lock.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := $(VENV)/.packages
+STAMP := $(VENV)/.installed
+
+# The first of these that is recent enough; `make PYTHON=/path/to/python3.12 test` picks another one.
+PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$name" && break; done)
+PIP = $$(test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
+CODE := $(wildcard pik tests bench tools)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help venv demo test lint test-deep bench docs lock clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+
+# A changed lock makes a new environment; a changed pyproject.toml only installs the package again.
+# Some systems leave ensurepip out of their Python: then its own pip installs into the environment from outside.
+$(PACKAGES): requirements.lock
+	@test -n "$(PYTHON)" || { echo "make: found no Python 3.11 or newer; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version) (once; takes a minute) ..."
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV); }
+	@$(PIP) install -qq --require-hashes -r requirements.lock
+	@touch $@
+
+$(STAMP): $(PACKAGES) pyproject.toml
+	@$(PIP) install -qq --no-index --no-deps --no-build-isolation -e .
+	@touch $@
+
+venv: $(STAMP) ## set up .venv
+
+demo: $(STAMP) ## set up, then play an incident from the first question to the repair
+	@$(BIN)/pik demo
+
+lint: $(STAMP) ## the checks without the tests
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/mypy $(CODE)
+	@$(BIN)/lint-imports --no-logo
+
+test: lint ## all checks and the tests but the slow ones
+	@$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-deep: $(STAMP) ## the slow tests
+	@$(BIN)/python -m pytest -n 2 -m slow
+
+bench: $(STAMP) ## the benchmarks, into docs/benchmarks.md; BENCH_ARGS="--deep" and the like go to bench.run
+	@$(BIN)/python -m bench.run $(BENCH_ARGS)
+
+docs: $(STAMP) ## write the generated pages again (docs/commands.md)
+	@$(BIN)/python -m tools.gen_docs
+
+lock: ## fit requirements.lock to pyproject.toml; LOCK_ARGS=--upgrade takes the newest releases of everything
+	@test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install -qq uv==$(UV_VERSION); }
+	@.venv-lock/bin/uv pip compile pyproject.toml --no-config --all-extras --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --custom-compile-command "make lock" --quiet $(LOCK_ARGS) -o requirements.lock
+
+clean: ## remove what these targets made, stores and benchmark inputs excepted
+	@rm -rf $(VENV) .venv-lock build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find $(CODE) docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m bench.run` measures pik against other tools on the same input."""

@@ -1,0 +1,241 @@
+"""What is measured: each case is a peer's command, ours, and the bar for the ratio of the two."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench.measure import CommandFailed
+from bench.workspace import Workspace, copy, remove
+
+PEERS = Path(__file__).with_name("peers")
+MEMORY_MIB = 400
+
+
+def _nothing() -> None:
+    pass
+
+
+def _fine(_stdout: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command; `before` runs untimed, `check` raises CommandFailed where the command did not do its work."""
+
+    argv: tuple[str, ...]
+    before: Callable[[], None] = _nothing
+    check: Callable[[str], None] = _fine
+
+
+@dataclass(frozen=True)
+class Pair:
+    ours: Step
+    peer: Step | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    what: str
+    against: str
+    build: Callable[[Workspace], Pair]
+    ratio: float | None = None
+    mib: float | None = None
+    lines: int | None = None  # where it is not --rows
+    pairs: int | None = None  # where it is not --pairs
+    warm_up: bool = True
+    deep: bool = False
+
+
+def _peer(script: str, *args: str | Path, before: Callable[[], None] = _nothing) -> Step:
+    return Step((sys.executable, str(PEERS / script), *map(str, args)), before)
+
+
+def _ingest(ws: Workspace, events: Path, *options: str, onto: Path | None = None, name: str = "store") -> Step:
+    """Ingest into a fresh store, or into a copy of `onto`; the number of accepted events must be in the output."""
+    store = ws.path(name)
+    accepted = ws.summary(events).distinct
+
+    def check(stdout: str) -> None:
+        if str(accepted) not in stdout.replace(",", ""):
+            raise CommandFailed(f"the ingest should have accepted {accepted} events, and said:\n{stdout.strip()}")
+
+    before = partial(copy, onto, store) if onto else partial(remove, store)
+    return Step(ws.pik("ingest", *options, events, store=store), before, check)
+
+
+def ingest_duckdb(ws: Workspace) -> Pair:
+    return Pair(
+        ours=_ingest(ws, ws.events()),
+        peer=_peer("duckdb_insert.py", ws.events_with_id(), ws.path("events.duckdb")),
+    )
+
+
+def ingest_sqlite_utils(ws: Workspace) -> Pair:
+    program, database = Path(sys.executable).with_name("sqlite-utils"), ws.path("events.db")
+    argv = (program, "insert", database, "events", ws.events_with_id(), "--nl", "--pk", "id", "--ignore")
+    return Pair(ours=_ingest(ws, ws.events()), peer=Step(tuple(map(str, argv)), partial(remove, database)))
+
+
+def ingest_again(ws: Workspace) -> Pair:
+    first = _ingest(ws, ws.events())
+    return Pair(ours=Step(ws.pik("ingest", "--again", ws.events(), store=ws.path("store"))), peer=first)
+
+
+def ingest_exact(ws: Workspace) -> Pair:
+    return Pair(ours=_ingest(ws, ws.events(exact=True), name="store-exact"), peer=_ingest(ws, ws.events()))
+
+
+def ingest_memory(ws: Workspace, *, lines: int, one_day: bool = False) -> Pair:
+    return Pair(ours=_ingest(ws, ws.events(lines, one_day=one_day)))
+
+
+def ingest_growth(ws: Workspace) -> Pair:
+    tenth = _ingest(ws, ws.events(seed=110), onto=ws.grown(9), name="tenth")
+    return Pair(ours=tenth, peer=_ingest(ws, ws.events(seed=101)))
+
+
+def _diff(ws: Workspace, *, exact: bool = False) -> Step:
+    return Step(ws.pik("diff", "aggregates", store=ws.aggregated(exact=exact)))
+
+
+def diff(ws: Workspace) -> Pair:
+    return Pair(ours=_diff(ws), peer=_peer("duckdb_aggregate.py", ws.events()))
+
+
+def diff_exact(ws: Workspace) -> Pair:
+    return Pair(ours=_diff(ws, exact=True), peer=_diff(ws))
+
+
+def replay(ws: Workspace) -> Pair:
+    store = ws.path("replayed")
+    argv = ws.pik("replay", "--all", "--promote", "--yes", "--reason", "bench", store=store)
+    return Pair(ours=Step(argv, partial(copy, ws.ingested(), store)), peer=_diff(ws))
+
+
+def export(ws: Workspace) -> Pair:
+    out = ws.path("events.parquet")
+
+    def check(_stdout: str) -> None:
+        if not out.is_file():
+            raise CommandFailed("the export wrote no file")
+
+    return Pair(
+        ours=Step(ws.pik("export", "--out", out, store=ws.ingested()), partial(remove, out), check),
+        peer=_peer("duckdb_parquet.py", ws.events(), ws.path("peer.parquet")),
+    )
+
+
+def events(ws: Workspace) -> Pair:
+    summary = ws.summary(ws.events())
+
+    def check(stdout: str) -> None:
+        if stdout.count("\n") < summary.entity_events:
+            raise CommandFailed(f"only {stdout.count(chr(10))} lines for {summary.entity_events} events")
+
+    window = ("--from", "2026-01-01", "--to", "2026-02-01")
+    argv = ws.pik("events", "--entity", summary.entity, *window, store=ws.ingested())
+    return Pair(ours=Step(argv, check=check), peer=_typer_help())
+
+
+def _typer_help() -> Step:
+    return _peer("typer_app.py", "--help")
+
+
+def start_up(ws: Workspace, *, option: str) -> Pair:
+    return Pair(ours=Step(ws.pik(option)), peer=_typer_help())
+
+
+TYPER = "`--help` of a Typer app with one command"
+FRESH = "`pik ingest FILE`, fresh store"
+QUICK = 15  # pairs, for commands that take a fraction of a second
+
+CASES = (
+    Case("ingest-duckdb", FRESH, "DuckDB `INSERT OR IGNORE` (duckdb_insert.py)", ingest_duckdb, ratio=1.6),
+    Case(
+        "ingest-sqlite-utils",
+        FRESH,
+        "`sqlite-utils insert db events FILE --nl --pk id --ignore`",
+        ingest_sqlite_utils,
+        ratio=1 / 8,
+        pairs=1,
+        warm_up=False,
+    ),
+    Case("ingest-again", "`pik ingest --again FILE`, the same file", "its first ingest", ingest_again, ratio=1.5),
+    Case(
+        "ingest-exact",
+        f"{FRESH}, a number no double holds in every payload",
+        "the same without that number",
+        ingest_exact,
+        ratio=2,
+    ),
+    Case(
+        "ingest-memory",
+        f"{FRESH}, memory",
+        "",
+        partial(ingest_memory, lines=200_000),
+        mib=MEMORY_MIB,
+        lines=200_000,
+        pairs=1,
+        warm_up=False,
+    ),
+    Case(
+        "ingest-memory-5m",
+        f"{FRESH}, memory",
+        "",
+        partial(ingest_memory, lines=5_000_000),
+        mib=MEMORY_MIB,
+        lines=5_000_000,
+        pairs=1,
+        warm_up=False,
+        deep=True,
+    ),
+    Case(
+        "ingest-memory-day",
+        f"{FRESH}, all events of one day, memory",
+        "",
+        partial(ingest_memory, lines=5_000_000, one_day=True),
+        mib=MEMORY_MIB,
+        lines=5_000_000,
+        pairs=1,
+        warm_up=False,
+        deep=True,
+    ),
+    Case(
+        "ingest-growth",
+        "`pik ingest FILE`, the tenth file of that size in a store",
+        "the first file (a rate of 70 % is a ratio of 1.43)",
+        ingest_growth,
+        ratio=1 / 0.7,
+        deep=True,
+    ),
+    Case(
+        "diff",
+        "`pik diff aggregates`, whole store, two metrics",
+        "DuckDB, the same count and sum from the JSONL (duckdb_aggregate.py)",
+        diff,
+        ratio=2,
+    ),
+    Case(
+        "diff-exact",
+        "`pik diff aggregates`, a number no double holds in every payload",
+        "the same without that number",
+        diff_exact,
+        ratio=2,
+    ),
+    Case("replay", "`pik replay --all --promote`, two metrics", "`pik diff aggregates`", replay, ratio=5),
+    Case(
+        "export",
+        "`pik export --out FILE.parquet`, whole store",
+        "DuckDB, JSONL to Parquet (duckdb_parquet.py)",
+        export,
+        ratio=1.5,
+        mib=MEMORY_MIB,
+    ),
+    Case("events", "`pik events --entity E --from F --to T`, about 200 events", TYPER, events, ratio=2, pairs=QUICK),
+    Case("version", "`pik --version`", TYPER, partial(start_up, option="--version"), ratio=1.3, pairs=QUICK),
+    Case("help", "`pik --help`", TYPER, partial(start_up, option="--help"), ratio=1.3, pairs=QUICK),
+)

@@ -1,0 +1,123 @@
+"""The inputs and stores that the cases share, each made when the first case asks for it."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from bench.gen_events import Summary, generate
+from bench.measure import run
+
+DEFAULT_ROWS = 1_000_000
+# An exact sum beside the built-in event_count.
+METRIC = """\
+name = "value_sum"
+description = "the exact sum of payload.value"
+value = "sum((payload->>'$.value')::DECIMAL(18,6))"
+bucket = "1d"
+"""
+
+
+class Workspace:
+    """A directory: inputs stay from run to run, stores and outputs are made anew."""
+
+    def __init__(self, root: Path, rows: int, pik: Sequence[str], say: Callable[[str], None]) -> None:
+        self.rows = rows
+        self._pik = tuple(pik)
+        self._say = say
+        self._inputs = root / "inputs"
+        self._scratch = root / "scratch"
+        self._made: dict[str, Path] = {}
+        self.clean()
+        self._inputs.mkdir(parents=True, exist_ok=True)
+
+    def clean(self) -> None:
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def events(self, lines: int | None = None, *, seed: int = 7, one_day: bool = False, exact: bool = False) -> Path:
+        lines = lines or self.rows
+        path = self._inputs / f"events-{lines}-{seed}{'-day' * one_day}{'-exact' * exact}.jsonl"
+        summary = path.with_suffix(".json")  # is written last, so that an interrupted input is made again
+        plain = lines == self.rows and seed == 7 and not (one_day or exact)
+        ids = _ids(path) if plain else None
+        if not summary.exists() or (ids and not ids.exists()):
+            self._say(f"making {path.name} ...")
+            summary.unlink(missing_ok=True)
+            made = generate(lines, path, ids=ids, seed=seed, one_day=one_day, exact=exact)
+            summary.write_text(json.dumps(asdict(made)))
+        return path
+
+    def events_with_id(self) -> Path:
+        """The plain input with an id in front of each line, for peers that cannot compute one."""
+        return _ids(self.events())
+
+    def summary(self, events: Path) -> Summary:
+        return Summary(**json.loads(events.with_suffix(".json").read_text()))
+
+    def pik(self, *args: str | Path, store: Path | None = None) -> tuple[str, ...]:
+        """The command line of a pik command."""
+        return (*self._pik, *(("--store", str(store)) if store else ()), *map(str, args))
+
+    def path(self, name: str) -> Path:
+        """Where an output of this name goes."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        return self._scratch / name
+
+    def ingested(self, *, exact: bool = False) -> Path:
+        """A store with all events and the metric, without any aggregate."""
+
+        def fill(store: Path) -> None:
+            definition = self.path("value_sum.toml")
+            definition.write_text(METRIC)
+            self._run("ingest", self.events(exact=exact), store=store)
+            self._run("metrics", "apply", definition, store=store)
+
+        return self._store("ingested" + "-exact" * exact, fill)
+
+    def aggregated(self, *, exact: bool = False) -> Path:
+        """The same with all aggregates computed and current."""
+
+        def fill(store: Path) -> None:
+            copy(self.ingested(exact=exact), store)
+            self._run("replay", "--all", "--promote", "--yes", "--reason", "bench", store=store)
+
+        return self._store("aggregated" + "-exact" * exact, fill)
+
+    def grown(self, files: int) -> Path:
+        """A store with that many files ingested, one after another; file number N has the seed 100 + N."""
+
+        def fill(store: Path) -> None:
+            for number in range(1, files + 1):
+                self._run("ingest", self.events(seed=100 + number), store=store)
+
+        return self._store(f"grown-{files}", fill)
+
+    def _store(self, name: str, fill: Callable[[Path], None]) -> Path:
+        if name not in self._made:
+            store = self.path(name)
+            remove(store)
+            self._say(f"making the store {name} ...")
+            fill(store)
+            self._made[name] = store
+        return self._made[name]
+
+    def _run(self, *args: str | Path, store: Path) -> None:
+        run(self.pik(*args, store=store), sample=False)
+
+
+def _ids(events: Path) -> Path:
+    return events.with_name(f"{events.stem}-ids.jsonl")
+
+
+def remove(*paths: Path) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def copy(source: Path, target: Path) -> None:
+    remove(target)
+    shutil.copytree(source, target)

@@ -1,0 +1,137 @@
+"""The program `pik`: what surrounds every command, from the first byte of output to the exit code."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+from pik import __version__
+from pik.errors import PikError, StoreError
+
+INTERRUPTED = 130
+READER_LEFT = 141
+"""What a shell reports of a program ended by SIGPIPE. Not 0: `pik diff … | head` must not look like "no difference"."""
+
+
+def main() -> int:
+    """Run the command line in `sys.argv` and return the exit code (docs/exit-codes.md)."""
+    _occupy_standard_descriptors()
+    try:
+        signal.signal(signal.SIGTERM, _interrupt)
+        code = _run(sys.argv[1:])
+        _flush()
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the last one to see it; nothing is swallowed
+        code = _report(error)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A name that is not UTF-8 is shown escaped rather than not at all.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    if arguments == ["--version"]:
+        sys.stdout.write(f"pik {__version__}\n")
+        return 0
+    from pik.cli.app import run
+
+    return run(arguments)
+
+
+def _occupy_standard_descriptors() -> None:
+    """Started with `>&-`, the next file opened would be descriptor 1, and whoever prints would write into it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _report(error: BaseException) -> int:
+    if isinstance(error, BrokenPipeError) and _reader_left():
+        _discard_output()
+        return READER_LEFT
+    if os.environ.get("PIK_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        after_echo = "\n" if sys.stderr is not None and sys.stderr.isatty() else ""  # the terminal shows ^C
+        _say(f"{after_echo}interrupted; run the same command again to go on")
+        code = INTERRUPTED
+    else:
+        known = _as_pik_error(error)
+        _say(f"error: {known.message}" + (f"\nhint: {known.hint}" if known.hint else ""))
+        code = known.exit_code
+    _flush_or_discard()
+    return code
+
+
+def _as_pik_error(error: BaseException) -> PikError:
+    if isinstance(error, PikError):
+        return error
+    if isinstance(error, OSError):
+        where = os.fsdecode(error.filename) if error.filename else "could not read or write"
+        return StoreError(f"{where}: {error.strerror or error}")
+    if isinstance(error, MemoryError):
+        return StoreError("there is not enough memory")
+    return PikError(
+        f"this is a bug in pik: {type(error).__name__}: {error}",
+        hint="run it again with PIK_DEBUG=1 to see where, and please report that",
+    )
+
+
+def _reader_left() -> bool:
+    """Whether somebody closed the other end of our output; any other broken pipe is an error like others."""
+    poll = select.poll()
+    poll.register(1, 0)
+    poll.register(2, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
+def _flush() -> None:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StoreError(f"standard output: {error.strerror}") from error
+
+
+def _flush_or_discard() -> None:
+    try:
+        _flush()
+    except (OSError, StoreError):
+        _discard_output()
+
+
+def _discard_output() -> None:
+    """What is still buffered would fail again, with a traceback, when the interpreter ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
+def _say(text: str) -> None:
+    from pik.cli.render.text import visible_lines
+
+    try:
+        sys.stderr.write(visible_lines(f"{text}\n"))
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        _discard_output()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""The root command. Its table knows every command by name, so that `pik --help` imports none of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import typer
+
+from pik.cli.command import Group, with_globals
+from pik.cli.context import Context
+
+
+class Entry(NamedTuple):
+    """A command: the module whose `commands` declares it, one line of help, and the heading it stands under."""
+
+    module: str
+    help: str
+    heading: str
+
+
+_IN, _LOOK, _NUMBERS, _REPAIR, _CARE = (
+    "Bring events in",
+    "See what arrived",
+    "Know the numbers",
+    "Repair them",
+    "Keep and check",
+)
+
+COMMANDS: Mapping[str, Entry] = {
+    "ingest": Entry("pik.cli.ingest", "Record every event of files or of standard input.", _IN),
+    "batches": Entry("pik.cli.batches", "List what was ingested, and the lines that were rejected.", _IN),
+    "status": Entry("pik.cli.status", "Show what the store holds.", _IN),
+    "events": Entry("pik.cli.events", "List the events of an entity or a window, oldest first.", _LOOK),
+    "show": Entry("pik.cli.show", "Show one event: every delivery, its raw bytes, what counted it.", _LOOK),
+    "duplicates": Entry("pik.cli.duplicates", "List deliveries that came again, exact or in conflict.", _LOOK),
+    "metrics": Entry("pik.cli.metrics", "Define metrics: apply, list, show.", _NUMBERS),
+    "aggregates": Entry("pik.cli.aggregates", "List current values, or every version and who made it.", _NUMBERS),
+    "diff": Entry("pik.cli.diff", "Recompute from raw and compare with what is current.", _NUMBERS),
+    "replay": Entry("pik.cli.replay", "Compute aggregates again, beside the current ones.", _REPAIR),
+    "runs": Entry("pik.cli.runs", "Follow replays: list, show, resume, cancel, wait.", _REPAIR),
+    "dlq": Entry("pik.cli.dlq", "Tasks that failed too often: list, show, redrive.", _REPAIR),
+    "promote": Entry("pik.cli.promote", "Make what a run wrote current.", _REPAIR),
+    "rollback": Entry("pik.cli.rollback", "Undo a promotion.", _REPAIR),
+    "export": Entry("pik.cli.export", "Write events to Parquet, JSONL or CSV, with a manifest.", _CARE),
+    "verify": Entry("pik.cli.verify", "Check raw, index and aggregates; rebuild the index.", _CARE),
+    "demo": Entry("pik.cli.demo", "Play one small incident from the first question to the repair.", _CARE),
+}
+
+_HELP = """Pipeline Investigation Kit: find out what really arrived, what the numbers should have been, which events
+explain the difference, and repair it."""
+
+_FIRST_STEPS = """First steps:
+  pik demo                              play one incident end to end, in a temporary store
+  pik ingest events.jsonl               record a file of your own in ./.pik
+  pik events --entity ID --since 2h     see what really arrived
+  pik diff aggregates                   see which numbers are wrong
+
+`pik COMMAND --help` explains a command, with examples."""
+
+
+class Root(Group):
+    """`pik` itself."""
+
+    entries: Mapping[str, Entry] = COMMANDS
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - Typer's signature
+        """Every command's name, in the order of the help."""
+        return list(self.entries)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - Typer's signature
+        """The command, imported now; None if there is none of that name."""
+        entry = self.entries.get(cmd_name)
+        if entry is None:
+            return None
+        command = typer.main.get_command(import_module(entry.module).commands)
+        command.name, command.short_help = cmd_name, entry.help
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Typer's signature
+        """The commands under their headings."""
+        headings = dict.fromkeys(entry.heading for entry in self.entries.values())
+        width = max(map(len, self.entries))
+        for heading in headings:
+            with formatter.section(heading):
+                rows = [(name.ljust(width), one.help) for name, one in self.entries.items() if one.heading == heading]
+                formatter.write_dl(rows)
+
+
+def _start(_cli: Context) -> None:
+    """Nothing to do before the command itself."""
+
+
+def root_command() -> Any:
+    """The click command of the whole program."""
+    app = typer.Typer(cls=Root, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True)
+    settings = {"max_content_width": 100, "help_option_names": ["--help", "-h"]}
+    app.callback(help=_HELP, epilog=_FIRST_STEPS, context_settings=settings)(with_globals(_start))
+    command = typer.main.get_command(app)
+    for param in command.params:
+        if param.name in ("install_completion", "show_completion"):
+            vars(param)["rich_help_panel"] = "Shell completion"
+    return command
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code. Raises PikError for everything a user may get wrong."""
+    root = root_command()
+    if "_PIK_COMPLETE" in os.environ:
+        root.main(prog_name="pik")
+    cli = Context()
+    try:
+        with root.make_context("pik", list(arguments), obj=cli) as ctx:
+            return int(root.invoke(ctx) or 0)
+    except typer.Exit as done:
+        return done.exit_code
+    finally:
+        cli.close()

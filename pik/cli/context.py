@@ -1,0 +1,85 @@
+"""What a command works with. Alone in the command line it knows the adapters, and imports each when it is used."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pik.cli import config
+from pik.cli.config import Settings
+
+if TYPE_CHECKING:
+    from pik.cli.render import Document
+    from pik.cli.render.output import Output
+    from pik.ports.engine import Engine
+    from pik.ports.exporter import Exporter, Layout
+    from pik.ports.store import Store
+    from pik.usecases.progress import Progress
+
+
+class Context:
+    """One command's settings, its store and engine, and its way to talk."""
+
+    def __init__(self) -> None:
+        self._store: str | None = None
+        self._format: str | None = None
+        self._quiet = False
+
+    def choose(self, *, store: str | None, format: str | None, quiet: bool) -> None:  # noqa: A002 - the option's name
+        """Take the global options of one part of the line; what stands further right wins."""
+        self._store = store or self._store
+        self._format = format or self._format
+        self._quiet = quiet or self._quiet
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Option, else environment, else pik.toml, else default."""
+        return config.settings(store=self._store, format=self._format, quiet=self._quiet)
+
+    @cached_property
+    def output(self) -> Output:
+        """Where results go."""
+        from pik.cli.render.output import Output
+
+        return Output(self.settings.format)
+
+    def show(self, document: Document) -> None:
+        """Write a result to standard output, in the format asked for."""
+        self.output.show(document)
+
+    def note(self, text: str) -> None:
+        """Tell something beside the result, on standard error; --quiet silences it."""
+        from pik.cli.render.output import note
+
+        if not self.settings.quiet:
+            note(text)
+
+    @cached_property
+    def progress(self) -> Progress:
+        """Shows how far long work is; --quiet silences it."""
+        from pik.cli.progress import progress
+
+        return progress(quiet=self.settings.quiet)
+
+    def close(self) -> None:
+        """Leave a clean terminal, however the command ended."""
+        if "progress" in vars(self):
+            self.progress.stop()
+
+    def open_store(self, *, create: bool = False) -> Store:
+        """The store of the settings. Raises NotFound, with a hint, when it is absent and `create` is false."""
+        from pik.stores import open_store
+
+        return open_store(self.settings.store, create=create)
+
+    def engine(self) -> Engine:
+        """What computes metrics."""
+        from pik.engine import DuckEngine
+
+        return DuckEngine()
+
+    def exporter(self, layout: Layout) -> Exporter:
+        """What writes the files of an export."""
+        from pik.exporters import exporter
+
+        return exporter(layout)

@@ -1,0 +1,143 @@
+"""`pik diff aggregates`: what the numbers should be, against what they are."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pik.cli import options
+from pik.cli.command import FOUND, Commands
+from pik.cli.context import Context
+from pik.cli.render import Column, Count, Document, Instant, Table
+from pik.errors import UsageError
+from pik.model.window import Window
+
+if TYPE_CHECKING:
+    from pik.usecases.diff import Diff, Difference
+
+commands = Commands("Compare numbers: with what raw says, or with what a run wrote.")
+
+
+@commands.add(
+    "aggregates",
+    examples="""
+    # is anything wrong? exit code 1 if so
+    pik diff aggregates --from 2026-01-31 --to 2026-02-01
+
+    # one entity; cents and half a percent of revenue do not matter
+    pik diff aggregates --entity user-123 --since 7d --tolerance 0.01 --tolerance revenue=0.5%
+
+    # what would promoting this run change?
+    pik diff aggregates --run 01J8Z3 --limit 20 --stats
+    """,
+)
+def aggregates(
+    cli: Context,
+    entity: options.Entities = None,
+    metric: options.Metrics = None,
+    from_: options.From = None,
+    to: options.To = None,
+    since: options.Since = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="Compare what this run wrote; nothing is recomputed.")
+    ] = None,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option("--tolerance", metavar="[METRIC=]ABS|REL%", help="Smaller differences do not count (repeatable)."),
+    ] = None,
+    changed_only: Annotated[
+        bool, typer.Option("--changed-only", help="Only values that are another (~): leave out + and -.")
+    ] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Count what was compared, too.")] = False,
+    limit: options.Limit = None,
+) -> int | None:
+    """Recompute from raw and compare with what is current, writing nothing.
+
+    Each row is a difference: ~ another value, + not current yet, - current but without events. --limit only shortens
+    what is shown. Exit code 1 if there are differences, 0 if there are none.
+    """
+    from pik.usecases.diff import diff_aggregates, diff_run
+    from pik.usecases.tolerance import read_tolerances
+
+    tolerances = read_tolerances(tolerance or ())
+    window = options.window_of(from_, to, since)
+    chosen = {"metrics": metric or (), "entities": entity or ()}
+    store = cli.open_store()
+    if run is None:
+        diff = diff_aggregates(store, cli.engine(), window, tolerances=tolerances, changed_only=changed_only, **chosen)
+        repair: str | None = _replay(window, entity, metric)
+    elif from_ or to or since:
+        raise UsageError("--run has its own window", hint="leave --from, --to and --since out")
+    else:
+        diff = diff_run(store, run, tolerances=tolerances, changed_only=changed_only, **chosen)
+        counted_twice = store.runs.get(run).request.include_duplicates
+        repair = None if counted_twice else f"pik promote {run}"
+    return _show(cli, diff, repair, stats, limit)
+
+
+def _show(cli: Context, diff: Diff, repair: str | None, stats: bool, limit: int | None) -> int | None:
+    found = _Counted(diff.rows, limit)
+    columns = [
+        Column("op"),
+        Column("metric"),
+        Column("bucket", Instant),
+        Column("entity_id"),
+        *(Column(name) for name in ("current", "recomputed", "delta", "percent")),
+        Column("inputs_before", Count),
+        Column("inputs_after", Count),
+    ]
+
+    def tail() -> dict[str, object]:
+        counted = {"stats": {name: Count(getattr(diff.stats, name)) for name in _STATS}} if stats else {}
+        return {
+            "compared": Count(diff.stats.compared),
+            "different": Count(found.number),
+            "cut": limit is not None and found.number > limit,
+            **counted,
+            "next": repair if found.number else None,
+        }
+
+    cli.show(
+        Document(
+            head={"requested": diff.window, "effective": diff.effective},
+            tables=[Table("differences", columns, found, empty="no differences")],
+            tail=tail,
+        )
+    )
+    if not diff.stats.compared:
+        cli.note(f"nothing was compared: no such events and no such aggregates in {diff.effective}")
+    return FOUND if found.number else None
+
+
+_STATS = ("equal", "other_inputs", "tolerated", "changed", "added", "removed")
+
+
+class _Counted:
+    """The first rows, all of them counted."""
+
+    def __init__(self, rows: Iterable[Difference], limit: int | None) -> None:
+        self._rows, self._limit = rows, limit
+        self.number = 0
+
+    def __iter__(self) -> Iterator[Difference]:
+        for row in self._rows:
+            self.number += 1
+            if self._limit is None or self.number <= self._limit:
+                yield row
+
+
+def _replay(window: Window, entities: list[str] | None, metrics: list[str] | None) -> str:
+    """The command that recomputes what was compared."""
+    words = ["pik", "replay"]
+    for entity in entities or ():
+        words += ["--entity", entity]
+    if not entities:
+        words.append("--all")
+    for option, text in (("--from", window.from_text), ("--to", window.to_text)):
+        words += [option, text] if text else []
+    for metric in metrics or ():
+        words += ["--metric", metric]
+    return shlex.join(words)

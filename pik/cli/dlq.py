@@ -1,0 +1,101 @@
+"""`pik dlq`: tasks that failed too often."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pik.cli import options
+from pik.cli.command import PARTLY, Commands
+from pik.cli.context import Context
+from pik.cli.render import Column, Document, Instant, Table
+from pik.cli.run_fields import RUN_COLUMNS
+from pik.errors import UsageError
+from pik.model.run import COMPLETED
+
+commands = Commands("Tasks that failed too often: list, show, redrive.")
+
+OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only those of this run.")]
+
+
+@commands.add(
+    "list",
+    examples="""
+    pik dlq list
+    pik dlq list --run 01J8Z3
+    """,
+)
+def list_(cli: Context, run: OfRun = None) -> None:
+    """List dead letters, the oldest first: tasks of replays that failed each time they were tried."""
+    from pik.usecases.dlq import letters
+
+    columns = [
+        Column("letter_id"),
+        Column("run_id", get=lambda letter: letter.task.run_id),
+        Column("window", get=lambda letter: letter.task.window),
+        Column("entities", get=lambda letter: len(letter.task.entities) or "all"),
+        Column("attempts"),
+        Column("failed_at", Instant),
+        Column("reason", wrap=True),
+    ]
+    found = letters(cli.open_store(), run)
+    cli.show(Document(tables=[Table("dead_letters", columns, found, empty="no dead letters")]))
+
+
+@commands.add("show", examples="pik dlq show 01J8Z4")
+def show(cli: Context, letter: Annotated[str, typer.Argument(metavar="LETTER", help="Id or its beginning.")]) -> None:
+    """Show a dead letter: the task, whole, and why it failed."""
+    from pik.usecases.dlq import letter as find
+
+    found = find(cli.open_store(), letter)
+    task = found.task
+    cli.show(
+        Document(
+            head={
+                "letter_id": found.letter_id,
+                "run_id": task.run_id,
+                "task": task.number,
+                "window": task.window,
+                "metrics": list(task.metrics),
+                "entities": list(task.entities) or "all",
+                "attempts": found.attempts,
+                "failed_at": Instant(found.failed_at),
+                "reason": found.reason,
+                "next": f"pik dlq redrive {found.letter_id}",
+            }
+        )
+    )
+
+
+@commands.add(
+    "redrive",
+    examples="""
+    # after the cause is gone: one, or all of a run
+    pik dlq redrive 01J8Z4
+    pik dlq redrive --all --run 01J8Z3
+    """,
+)
+def redrive(
+    cli: Context,
+    letter: Annotated[list[str] | None, typer.Argument(metavar="[LETTER]...", help="Ids or their beginnings.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every dead letter.")] = False,
+    run: OfRun = None,
+    dry_run: options.DryRun = False,
+) -> int | None:
+    """Do the tasks of dead letters again. A run whose tasks are then all done is COMPLETED, and can be promoted."""
+    from pik.usecases import dlq
+    from pik.usecases.replay import Pace
+
+    if bool(letter) == everything or (run and not everything):
+        raise UsageError("redrive which?", hint="pik dlq redrive LETTER, or --all, or --all --run RUN")
+    store = cli.open_store()
+    chosen = dlq.letters(store, run) if everything else [dlq.letter(store, one) for one in letter or ()]
+    runs = [] if dry_run else dlq.redrive(store, cli.engine(), chosen, Pace(), cli.progress)
+    cli.show(
+        Document(
+            head={"dry_run": dry_run, "redriven": [one.letter_id for one in chosen]},
+            tables=[Table("runs", RUN_COLUMNS, runs, empty="nothing was done")],
+        )
+    )
+    return PARTLY if any(one.state != COMPLETED for one in runs) else None

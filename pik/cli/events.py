@@ -1,0 +1,68 @@
+"""`pik events`: what really arrived."""
+
+from __future__ import annotations
+
+from pik.cli import options
+from pik.cli.command import Commands
+from pik.cli.context import Context
+from pik.cli.render import Column, Count, Document, Instant, Json, Lag, Table
+
+commands = Commands()
+
+
+@commands.add(
+    "events",
+    examples="""
+    # what arrived for one customer in the last two hours
+    pik events --entity customer-17 --since 2h
+
+    # a day of refunds as JSON lines
+    pik events --type refund --from 2026-01-31 --to 2026-02-01 --format jsonl
+    """,
+)
+def events(
+    cli: Context,
+    entity: options.Entity = None,
+    from_: options.From = None,
+    to: options.To = None,
+    since: options.Since = None,
+    type_: options.Type = None,
+    source: options.Source = None,
+    limit: options.Limit = None,
+) -> None:
+    """List the events of an entity, or of a window over all, oldest first.
+
+    Lag is received_time (or ingest_time without one) minus event_time; a negative one is clock skew. Duplicates are
+    counted under deliveries, not listed.
+    """
+    from pik.usecases.events import list_events
+    from pik.usecases.reading import Filter
+
+    window = options.window_of(from_, to, since)
+    wanted = Filter(window, (entity,) if entity else (), source, type_)
+    found = list_events(cli.open_store(), wanted, limit)
+    cli.show(
+        Document(
+            head={"window": window, "entity": entity},
+            tables=[Table("events", _COLUMNS, found.rows, empty=f"no such events in {window}")],
+            tail=lambda: {
+                "matched": Count(found.matched),
+                "cut": found.cut,
+                "next": f"the oldest {limit} are shown; a larger --limit or --from shows more" if found.cut else None,
+            },
+        )
+    )
+
+
+_COLUMNS = [
+    Column("event_id"),
+    Column("event_time", Instant),
+    Column("source"),
+    Column("event_type"),
+    Column("entity_id"),
+    Column("lag", Lag),
+    Column("deliveries"),
+    Column("batch_id", detail=True),
+    Column("seq", detail=True),
+    Column("payload", Json, detail=True),
+]

@@ -1,0 +1,120 @@
+"""`pik export`: events as files that other tools open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from pik.cli import options
+from pik.cli.command import Commands
+from pik.cli.context import Context
+from pik.cli.render import Column, Count, Document, Instant, Table
+
+if TYPE_CHECKING:
+    from pik.usecases.export import Exported
+
+commands = Commands()
+
+
+@commands.add(
+    "export",
+    examples="""
+    # everything as one Parquet file, with events.parquet.manifest.json beside it
+    pik export --out events.parquet
+
+    # a data set that DuckDB, pyarrow and Athena read, with a column of its own
+    pik export --out events/ --partition-by event_date,source \\
+        --column 'amount=amount:decimal(18,2)'
+
+    # one customer's January as CSV, duplicates too
+    pik export --out january.csv.gz --entity customer-17 --include-duplicates \\
+        --from 2026-01-01 --to 2026-02-01
+    """,
+)
+def export(
+    cli: Context,
+    out: Annotated[str, typer.Option("--out", metavar="DIR|FILE", help="What to write; it must not be there yet.")],
+    as_: Annotated[
+        Literal["parquet", "jsonl", "csv"] | None,
+        typer.Option("--as", metavar="FORMAT", help="parquet, jsonl or csv; otherwise the ending of --out tells."),
+    ] = None,
+    partition_by: Annotated[
+        str | None,
+        typer.Option(
+            "--partition-by", metavar="NAMES", help="Directories NAME=VALUE, of event_date, source, event_type."
+        ),
+    ] = None,
+    compression: Annotated[
+        Literal["zstd", "snappy", "gzip", "none"] | None,
+        typer.Option("--compression", metavar="NAME", help="zstd (default of Parquet), snappy, gzip or none."),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="NAME=JMESPATH:TYPE",
+            help="Also this part of the payload: string, int64, double, decimal(P,S), bool, timestamp (repeatable).",
+        ),
+    ] = None,
+    include_duplicates: Annotated[
+        bool,
+        typer.Option(
+            "--include-duplicates", help="Every delivery; the column delivery says accepted, exact or conflict."
+        ),
+    ] = False,
+    entity: options.Entities = None,
+    from_: options.From = None,
+    to: options.To = None,
+    since: options.Since = None,
+    type_: options.Type = None,
+    source: options.Source = None,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Write events to Parquet, JSON lines or CSV.
+
+    A name with an ending is a file; one without, or that ends in /, is a directory. It appears when all of it is
+    complete and on disk, with a manifest: query, rows, SHA-256 of each file. Numbers are exact; a value that its
+    column cannot hold exactly is an error.
+    """
+    from pik.ports.exporter import Layout
+    from pik.usecases.export import export as write
+    from pik.usecases.export_names import checked_columns, chosen_format, is_directory, partitions
+    from pik.usecases.reading import Filter
+
+    by = partitions(partition_by)
+    target, directory = Path(out), is_directory(out, partitioned=bool(by))
+    format_, packing = chosen_format(target, as_, compression, directory=directory)
+    layout = Layout(
+        selection=Filter(options.window_of(from_, to, since), tuple(entity or ()), source, type_),
+        format=format_,
+        compression=packing,
+        include_duplicates=include_duplicates,
+        columns=checked_columns(column or ()),
+        partition_by=by,
+    )
+    done = write(cli.open_store(), cli.exporter(layout), target, cli.progress, directory=directory, dry_run=dry_run)
+    cli.show(_document(done, layout.format))
+
+
+def _document(done: Exported, format_: str) -> Document:
+    written = done.manifest is not None
+    return Document(
+        head={
+            "dry_run": None if written else True,
+            "out": done.target,
+            "format": format_,
+            "window": done.window,
+            "known_until": None if done.known_until is None else Instant(done.known_until),
+            "rows": Count(done.rows),
+            "bytes": Count(done.size) if written else None,
+            "manifest": done.manifest,
+        },
+        tables=[
+            Table("files", _FILES, done.files, empty="no files: " + ("nothing matches" if written else "a dry run"))
+        ],
+    )
+
+
+_FILES = [Column("path"), Column("rows", Count), Column("bytes", Count), Column("sha256", detail=True)]

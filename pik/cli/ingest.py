@@ -1,0 +1,142 @@
+"""`pik ingest`: files and streams become batches."""
+
+from __future__ import annotations
+
+from glob import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from pik.cli import ingest_fields, options
+from pik.cli.command import PARTLY, Commands
+from pik.cli.context import Context
+from pik.errors import UsageError
+
+if TYPE_CHECKING:
+    from pik.usecases.ingest import Ingested, IngestOptions
+    from pik.usecases.source import Source
+
+commands = Commands()
+
+
+@commands.add(
+    "ingest",
+    examples="""
+    # a file, a glob, standard input; .gz and .zst of each; JSON lines or an array
+    pik ingest events.jsonl 'archive/2026-01-*.jsonl.gz'
+    kafkacat … | pik ingest - --batch-key orders-2026-01-31
+
+    # a foreign file: JMESPath says where each field is
+    pik ingest hooks.jsonl --map source="'github'" --map event_type=event \\
+        --map entity_id=body.repository.full_name --map event_time=body.at \\
+        --map payload=body --time-format auto
+    """,
+)
+def ingest(
+    cli: Context,
+    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Files, quoted globs, or - for standard input.")],
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="FIELD=JMESPATH", help="Where a foreign record has this field (repeatable)."),
+    ] = None,
+    time_format: Annotated[
+        str | None,
+        typer.Option(
+            "--time-format", metavar="FORMAT", help="rfc3339 (default), epoch, epoch_ms, auto, or a strptime format."
+        ),
+    ] = None,
+    rejects: Annotated[
+        Path | None,
+        typer.Option("--rejects", metavar="FILE", help="Also write the rejected records to this new file."),
+    ] = None,
+    on_invalid: Annotated[
+        Literal["reject", "stop"],
+        typer.Option("--on-invalid", metavar="ACTION", help="reject: keep it apart and go on. stop: stop."),
+    ] = "reject",
+    on_conflict: Annotated[
+        Literal["record", "fail"],
+        typer.Option("--on-conflict", metavar="ACTION", help="An idempotency key with other content: record or fail."),
+    ] = "record",
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Record content that was ingested before as one more delivery of each event."),
+    ] = False,
+    batch_key: Annotated[
+        str | None,
+        typer.Option("--batch-key", metavar="NAME", help="Name standard input, so that it can be resumed."),
+    ] = None,
+    max_line: Annotated[
+        int, typer.Option("--max-line", metavar="BYTES", min=1, help="Records longer than this are rejected.")
+    ] = 1 << 20,
+    dry_run: options.DryRun = False,
+) -> int | None:
+    """Record every event of the files, each exactly once.
+
+    Run again after a crash or Ctrl-C, it goes on where it stopped. The same content again is a no-op that names the
+    earlier batch. An event is a JSON object with source, event_type, entity_id, event_time, payload, and optionally
+    idempotency_key and received_time.
+    """
+    from pik.usecases.ingest import check
+    from pik.usecases.ingest import ingest as record
+
+    sources = _sources(files, batch_key)
+    chosen = _options(
+        cli, mapping, time_format, max_line, on_invalid == "stop", on_conflict == "fail", again, batch_key
+    )
+    if rejects and rejects.exists():
+        raise UsageError(f"--rejects {rejects}: the file exists already", hint="name another one")
+    if dry_run:
+        checked = [check(source, chosen, cli.progress) for source in sources]
+        cli.show(ingest_fields.checked(checked))
+        return PARTLY if any(one.reasons for one in checked) else None
+    store = cli.open_store(create=True)
+    done: list[Ingested] = [record(store, source, chosen, cli.progress) for source in sources]
+    if rejects:
+        from pik.usecases.batches import write_rejects
+
+        write_rejects(store, [one.batch for one in done], rejects)
+    cli.show(ingest_fields.ingested(done))
+    return PARTLY if any(one.batch.counts.rejected for one in done) else None
+
+
+def _sources(files: list[str], batch_key: str | None) -> list[Source]:
+    from pik.usecases.source import file_source
+
+    names: list[str] = []
+    for name in files:
+        found = sorted(glob(name, recursive=True)) if name != "-" and not Path(name).exists() else [name]
+        if not found:
+            raise UsageError(f"there is no file {name}", hint="quote globs; - is standard input")
+        names += found
+    if batch_key is not None and names != ["-"]:
+        raise UsageError("--batch-key names standard input, and only that", hint="files are known by their content")
+    return [file_source(name) for name in names]
+
+
+def _options(
+    cli: Context,
+    mapping: list[str] | None,
+    time_format: str | None,
+    max_line: int,
+    stop: bool,
+    refuse_conflicts: bool,
+    again: bool,
+    batch_key: str | None,
+) -> IngestOptions:
+    from pik.model.mapping import RecordMapping
+    from pik.usecases.ingest import IngestOptions
+    from pik.usecases.segments import Reading
+
+    fields = dict(cli.settings.ingest.map)
+    for text in mapping or ():
+        name, equals, expression = text.partition("=")
+        if not equals or not expression:
+            raise UsageError(f"--map {text}: expected FIELD=JMESPATH", hint="--map entity_id=body.user.id")
+        fields[name.strip()] = expression
+    time_format = time_format or cli.settings.ingest.time_format or "rfc3339"
+    mapped = fields if fields or time_format != "rfc3339" else None
+    if mapped is not None:
+        RecordMapping(mapped, time_format)  # complains now rather than in a worker
+    reading = Reading(max_line, stop=stop, mapping=mapped, time_format=time_format)
+    return IngestOptions(reading, refuse_conflicts=refuse_conflicts, again=again, batch_key=batch_key)

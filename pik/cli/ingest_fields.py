@@ -1,0 +1,72 @@
+"""What `pik ingest` shows."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from pik.cli.render import Column, Count, Document, Instant, Lag, Table
+
+if TYPE_CHECKING:
+    from pik.usecases.ingest import Checked, Ingested
+
+
+def ingested(done: list[Ingested]) -> Document:
+    """What became of the inputs: one in full, several as a table."""
+    from pik.model.batch import Counts
+
+    total = sum((one.batch.counts for one in done), Counts())
+    fields = dict(zip(("read", "accepted", "exact", "conflict", "rejected"), map(Count, total.astuple()), strict=True))
+    if len(done) == 1:
+        return Document(head={**_summary(done[0])})
+    columns = [
+        Column("batch_id", get=lambda one: one.batch.batch_id),
+        Column("source"),
+        Column("outcome"),
+        *(Column(name, Count, get=attrgetter(f"batch.counts.{name}")) for name in fields),
+    ]
+    return Document(tables=[Table("batches", columns, done)], tail=fields)
+
+
+def _summary(one: Ingested) -> dict[str, object]:
+    from pik.usecases.batches import lags
+
+    batch, counts = one.batch, one.batch.counts
+    lag = lags(batch)
+    read_now = counts.read if one.resumed_from is None else counts.read - (one.resumed_from - 1)
+    new = one.outcome != "already ingested"
+    return {
+        "batch_id": batch.batch_id,
+        "source": one.source,
+        "outcome": one.outcome,
+        "resumed_from_record": one.resumed_from,
+        "read": Count(counts.read),
+        "accepted": Count(counts.accepted),
+        "duplicates": {"exact": Count(counts.exact), "conflict": Count(counts.conflict)},
+        "rejected": Count(counts.rejected),
+        "reasons": dict(sorted(batch.reasons.items(), key=lambda item: -item[1])[:5]) or None,
+        "first_event": Instant(batch.first_event) if batch.first_event is not None else None,
+        "last_event": Instant(batch.last_event) if batch.last_event is not None else None,
+        "lag": {name: Lag(getattr(lag, name)) for name in ("min", "p50", "p95", "p99", "max")} if lag else None,
+        "clock_skew": Count(lag.skewed) if lag and lag.skewed else None,
+        "seconds": round(one.seconds, 3),
+        "records_per_second": Count(round(read_now / one.seconds)) if new and one.seconds else None,
+    }
+
+
+def checked(inputs: list[Checked]) -> Document:
+    """What a dry run found."""
+    columns = [
+        Column("source"),
+        Column("read", Count),
+        Column("valid", Count),
+        Column("rejected", Count, get=lambda one: one.read - one.valid),
+        Column(
+            "reasons", get=lambda one: ", ".join(f"{count} × {why}" for why, count in one.reasons.items()), wrap=True
+        ),
+    ]
+    return Document(
+        head={"dry_run": True},
+        tables=[Table("sources", columns, inputs)],
+        tail={"next": "nothing was stored, and duplicates were not looked for; leave --dry-run out to ingest"},
+    )

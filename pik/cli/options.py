@@ -1,0 +1,90 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from pik.errors import Invalid, PikError, UsageError
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT, parse_duration, parse_instant
+from pik.model.window import Window
+
+From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="TIME", help="First instant of the window: RFC 3339, or a date (midnight UTC)."),
+]
+To = Annotated[
+    str | None,
+    typer.Option("--to", metavar="TIME", help="End of the window, itself not in it: RFC 3339, or a date."),
+]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", metavar="DURATION", help="Begin the window this long ago: 90s, 15m, 2h, 7d, 1w."),
+]
+Entity = Annotated[str | None, typer.Option("--entity", metavar="ID", help="Only this entity.")]
+Entities = Annotated[list[str] | None, typer.Option("--entity", metavar="ID", help="Only this entity (repeatable).")]
+Type = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only events of this type.")]
+Source = Annotated[str | None, typer.Option("--source", metavar="SOURCE", help="Only events from this source.")]
+Metric = Annotated[str | None, typer.Option("--metric", metavar="NAME", help="Only this metric.")]
+Metrics = Annotated[list[str] | None, typer.Option("--metric", metavar="NAME", help="Only this metric (repeatable).")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", metavar="N", min=1, help="Show at most N rows, and say so if there are more.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask (for runbooks).")]
+Reason = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with what is written.", show_default=False)
+]
+
+
+def window_of(from_: str | None, to: str | None, since: str | None, *, now: int | None = None) -> Window:
+    """The window that --from, --to and --since describe; all of time without them. `now` in nanoseconds.
+
+    Raises UsageError naming the option that is wrong.
+    """
+    if since is not None and from_ is not None:
+        raise UsageError("--since and --from both say where the window begins", hint="leave one of them out")
+    start, end = MIN_INSTANT, MAX_INSTANT + 1
+    if since is not None:
+        start = (time.time_ns() if now is None else now) - _duration("--since", since)
+    if from_ is not None:
+        start = _instant("--from", from_)
+    if to is not None:
+        end = _instant("--to", to)
+    return Window(start, end)
+
+
+def _instant(option: str, text: str) -> int:
+    try:
+        return parse_instant(text, date_only=True)
+    except Invalid as error:
+        raise UsageError(f"{option}: {error.message}", hint="or a date: 2026-01-31") from None
+
+
+def _duration(option: str, text: str) -> int:
+    try:
+        return parse_duration(text)
+    except Invalid as error:
+        raise UsageError(f"{option}: {error.message}") from None
+
+
+def able_to_ask(yes: bool) -> None:
+    """Raises UsageError where a question will have to be asked, and there is no terminal to ask it on."""
+    if not yes and (sys.stdin is None or not sys.stdin.isatty()):
+        raise UsageError("this needs a yes, and there is no terminal to ask on", hint="add --yes")
+
+
+def confirm(plan: str, yes: bool) -> None:
+    """Show what is about to be done and ask, unless `yes`.
+
+    Raises UsageError where there is no terminal to ask on, PikError if the answer is no.
+    """
+    if yes:
+        return
+    able_to_ask(yes)
+    print(f"{plan}\nGo ahead? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise PikError("not confirmed; nothing was changed")

@@ -1,0 +1,62 @@
+"""What a command has to show: fields, tables of rows, fields that are known at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from pik.cli.render.values import key_of
+
+
+class Column(msgspec.Struct, frozen=True):
+    """A column: `name` in JSON and CSV, and the row's key or attribute unless `get` says how to find the value.
+
+    `kind` gives a bare value its meaning (Instant, Lag, Count, Json). `wrap` marks free text, which may be broken over
+    lines where a terminal is narrow. `detail` leaves the column out of tables: it is for programs.
+    """
+
+    name: str
+    kind: Callable[[Any], object] | None = None
+    get: Callable[[Any], object] | None = None
+    wrap: bool = False
+    detail: bool = False
+
+    def value(self, row: Any) -> object:
+        """The row's value in this column."""
+        if self.get is not None:
+            found = self.get(row)
+        else:
+            found = row[self.name] if isinstance(row, Mapping) else getattr(row, self.name)
+        return found if found is None or self.kind is None else self.kind(found)
+
+    @property
+    def key(self) -> str:
+        """The column's name for programs."""
+        return key_of(self.name, self.kind)
+
+
+class Table(msgspec.Struct, frozen=True):
+    """Rows under a name. They are read once, as they come; `empty` is the sentence for people where there are none."""
+
+    name: str
+    columns: Sequence[Column]
+    rows: Iterable[Any]
+    empty: str = ""
+
+
+class Document(msgspec.Struct, frozen=True):
+    """A result. JSON is one object: the fields of `head`, each table's rows under its name, the fields of `tail`.
+
+    JSON lines and CSV hold the first table's rows, or without any table the fields as one row. A callable `tail` is
+    asked when all rows have been read.
+    """
+
+    head: Mapping[str, object] = {}
+    tables: Sequence[Table] = ()
+    tail: Mapping[str, object] | Callable[[], Mapping[str, object]] = {}
+
+    def end(self) -> Mapping[str, object]:
+        """The fields of the tail."""
+        return self.tail() if callable(self.tail) else self.tail

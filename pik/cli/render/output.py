@@ -1,0 +1,100 @@
+"""The way to standard output, and to standard error beside it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from pik.cli.config import Format
+from pik.cli.render.document import Document
+from pik.cli.render.text import visible_json, visible_lines
+from pik.errors import StoreError
+
+
+def note(text: str) -> None:
+    """One line on standard error. Nobody reading it is no error."""
+    try:
+        print(visible_lines(text), file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        return
+
+
+def colours() -> bool:
+    """Whether standard output is a terminal whose user did not object to colours (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def terminal_width() -> int | None:
+    """The columns of the terminal; None where standard output is none, so that nothing has to fit."""
+    if not sys.stdout.isatty():
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
+class Output:
+    """Shows results in one format."""
+
+    def __init__(self, form: Format) -> None:
+        self._format = form
+
+    def show(self, document: Document) -> None:
+        """Write the document; its rows are read as they are written. Raises StoreError where stdout takes nothing."""
+        if sys.stdout is None:
+            raise StoreError("standard output is closed, so the result cannot be written")
+        stream = Stream()
+        try:
+            self._write(document, stream)
+        finally:
+            stream.flush()
+
+    def _write(self, document: Document, stream: Stream) -> None:
+        if self._format in ("table", "md"):
+            from pik.cli.render import human
+
+            human.write(document, stream.write, markdown=self._format == "md")
+            return
+        from pik.cli.render import machine
+
+        if self._format == "json":
+            machine.write_json(document, stream.safely(visible_json))
+        elif self._format == "jsonl":
+            machine.write_lines(document, stream.safely(visible_json))
+        else:
+            machine.write_csv(document, stream.safely(visible_lines))
+
+
+class Stream:
+    """Standard output in large pieces, even where PYTHONUNBUFFERED makes each write a system call."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._size = 0
+        self._terminal = sys.stdout.isatty()
+
+    def write(self, text: str) -> None:
+        """Write the text, sooner or later; on a terminal now."""
+        self._pieces.append(text)
+        self._size += len(text)
+        if self._terminal or self._size > _PIECE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is waiting. Raises BrokenPipeError if the reader left, StoreError for other failures."""
+        text, self._pieces, self._size = "".join(self._pieces), [], 0
+        try:
+            sys.stdout.write(text)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StoreError(f"standard output: {error.strerror}") from error
+
+    def safely(self, safe: Callable[[str], str]) -> Callable[[str], None]:
+        """`write`, on a terminal after `safe`. Through a pipe, programs get the text as it is."""
+        return (lambda text: self.write(safe(text))) if self._terminal else self.write
+
+
+_PIECE = 1 << 16
+"""Characters."""

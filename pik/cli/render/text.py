@@ -1,0 +1,75 @@
+"""Text from strangers on a terminal: nothing in it is obeyed, everything in it is seen."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cache
+
+# Controls (an escape sequence starts with one), line and paragraph separators, what reorders or hides, lone surrogates.
+_HIDDEN = "\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+_CONTROLS = "\x00-\x1f"
+_CONTROLS_IN_LINES = "\x00-\x08\x0b\x0c\x0e-\x1f"
+
+
+@cache
+def _unseen(controls: str) -> re.Pattern[str]:
+    return re.compile(f"[{controls}{_HIDDEN}]")
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    known = {9: "\\t", 10: "\\n", 13: "\\r"}.get(code)
+    return known or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+
+def visible(text: str) -> str:
+    """The text on one line, with every character that would move, colour, reorder or hide shown as an escape."""
+    return text if text.isascii() and text.isprintable() else _unseen(_CONTROLS).sub(_escape, text)
+
+
+def visible_lines(text: str) -> str:
+    """As `visible`, but line breaks and tabs stay."""
+    return _unseen(_CONTROLS_IN_LINES).sub(_escape, text)
+
+
+def visible_json(text: str) -> str:
+    """JSON that says the same, with those characters as JSON's own escapes."""
+    return _unseen("").sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal the text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text
+    )
+
+
+def padded(text: str, width: int, *, right: bool = False) -> str:
+    """The text filled with spaces to that many columns."""
+    gap = " " * (width - cells(text))
+    return gap + text if right else text + gap
+
+
+def broken(text: str, width: int) -> list[str]:
+    """The text in lines of at most `width` columns, broken at spaces where there are any near."""
+    lines = []
+    while cells(text) > width:
+        cut = _fitting(text, width)
+        space = text.rfind(" ", cut // 2, cut + 1)
+        end = space if space > 0 else cut
+        lines.append(text[:end].rstrip())
+        text = text[end:].lstrip()
+    return [*lines, text]
+
+
+def _fitting(text: str, width: int) -> int:
+    """How many characters fit into that many columns; at least one."""
+    used = 0
+    for position, one in enumerate(text):
+        used += cells(one)
+        if used > width:
+            return max(position, 1)
+    return len(text)

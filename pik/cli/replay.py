@@ -1,0 +1,121 @@
+"""`pik replay`: compute aggregates again, beside those that are current."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pik.cli import options
+from pik.cli.command import PARTLY, Commands
+from pik.cli.context import Context
+from pik.cli.render import Document
+from pik.cli.run_fields import exit_code, outcome_fields, plan_fields
+from pik.errors import UsageError
+from pik.model.run import COMPLETED, RunRequest
+
+if TYPE_CHECKING:
+    from pik.model.run import Run
+    from pik.ports.store import Store
+    from pik.usecases.promote import Move
+
+commands = Commands()
+
+
+@commands.add(
+    "replay",
+    examples="""
+    # what would it come to?
+    pik replay --entity user-123 --from 2026-01-31 --to 2026-02-01 --dry-run
+
+    # two entities, from their raw events; then look, then promote
+    pik replay --entity user-123 --entity user-456 --from 2026-01-31 --to 2026-02-01 --reason 'late events'
+    pik diff aggregates --run 01J8Z3
+    pik promote 01J8Z3
+
+    # every bucket that an event of this source touches, and make it current
+    pik replay --source checkout --since 2d --reason 'double delivery' --promote --yes
+    """,
+)
+def replay(
+    cli: Context,
+    entity: options.Entities = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every entity in the window.")] = False,
+    from_: options.From = None,
+    to: options.To = None,
+    since: options.Since = None,
+    type_: options.Type = None,
+    source: options.Source = None,
+    metric: options.Metrics = None,
+    include_duplicates: Annotated[
+        bool, typer.Option("--include-duplicates", help="As if nothing removed duplicates; never to be promoted.")
+    ] = False,
+    reason: options.Reason = "",
+    rate: Annotated[
+        float | None, typer.Option("--rate", metavar="N", min=0.001, help="At most N tasks a second.")
+    ] = None,
+    dry_run: options.DryRun = False,
+    promote: Annotated[bool, typer.Option("--promote", help="Make the result current when it is complete.")] = False,
+    yes: options.Yes = False,
+) -> int | None:
+    """Compute aggregates again from raw and write them beside the current ones.
+
+    Buckets are computed whole, from all of their events: --source and --type choose buckets, never a bucket's inputs.
+    Interrupted, it goes on with the same command line, or with `pik runs resume`.
+    """
+    if not (entity or everything or source or type_):
+        raise UsageError("replay what?", hint="--entity ID, --source SOURCE, --type TYPE, or --all for every entity")
+    if entity and everything:
+        raise UsageError("--entity and --all exclude each other", hint="leave one of them out")
+    if promote and include_duplicates:
+        raise UsageError("values that count duplicates cannot be promoted", hint="leave --promote out")
+    if promote and not dry_run:
+        options.able_to_ask(yes)
+    window = options.window_of(from_, to, since)
+    request = RunRequest(
+        start=window.start,
+        end=window.end,
+        entities=tuple(sorted(set(entity or ()))),
+        metrics=tuple(sorted(set(metric or ()))),
+        source=source,
+        event_type=type_,
+        include_duplicates=include_duplicates,
+        reason=reason,
+    )
+    return _replay(cli, request, rate, dry_run, promote, yes)
+
+
+def _replay(
+    cli: Context, request: RunRequest, rate: float | None, dry_run: bool, promote: bool, yes: bool
+) -> int | None:
+    from pik.usecases.plan import plan_replay, start
+    from pik.usecases.replay import Pace, drive
+
+    store, engine = cli.open_store(), cli.engine()
+    run = None if dry_run else store.runs.unfinished(request)
+    resumed = run is not None
+    if run is not None:
+        cli.note(f"going on with run {run.run_id}: {run.done} of {run.tasks} tasks were done already")
+    else:
+        plan = plan_replay(store, engine, request, time.time_ns())
+        if dry_run:
+            cli.show(Document(head={**plan_fields(plan.run), "dry_run": True}))
+            return None
+        run = start(store, plan)
+        tasks = "1 task" if run.tasks == 1 else f"{run.tasks:,} tasks"
+        cli.note(f"run {run.run_id}: {run.events_matched:,} events in {run.buckets:,} buckets, {tasks}")
+    run = drive(store, engine, run.run_id, Pace(rate=rate), cli.progress)
+    move = _promote(store, run, yes) if promote and run.state == COMPLETED else None
+    shown = move.run if move else run
+    counts = {"promotion": move.counts} if move else {}
+    cli.show(Document(head={**plan_fields(shown), "resumed": resumed, **outcome_fields(shown), **counts}))
+    return PARTLY if move and move.counts.conflicts else exit_code(run)
+
+
+def _promote(store: Store, run: Run, yes: bool) -> Move:
+    from pik.cli.promote import plan_text
+    from pik.usecases.promote import promote
+
+    options.confirm(plan_text(promote(store, run.run_id, 0, "", dry_run=True)), yes)
+    return promote(store, run.run_id, time.time_ns(), run.request.reason)

@@ -1,0 +1,71 @@
+"""How commands show a run, and what to type next."""
+
+from __future__ import annotations
+
+from pik.cli.command import PARTLY
+from pik.cli.render import Column, Count, Instant
+from pik.model.run import CANCELLED, COMPLETED, FAILED, PLANNED, RUNNING, Run
+from pik.model.window import Window
+
+
+def plan_fields(run: Run) -> dict[str, object]:
+    """What the run was asked for, and what that comes to."""
+    request = run.request
+    return {
+        "run_id": run.run_id,
+        "requested": request.window,
+        "effective": Window(run.effective_start, run.effective_end),
+        "entities": list(request.entities) or None,
+        "metrics": list(request.metrics) or None,
+        "source": request.source,
+        "type": request.event_type,
+        "include_duplicates": request.include_duplicates or None,
+        "reason": request.reason or None,
+        "events_matched": Count(run.events_matched),
+        "buckets": Count(run.buckets),
+        "tasks": Count(run.tasks),
+    }
+
+
+def outcome_fields(run: Run) -> dict[str, object]:
+    """How far it is, or how it ended."""
+    return {
+        "state": run.state,
+        "done": Count(run.done),
+        "failed": Count(run.failed),
+        "new": Count(run.new),
+        "changed": Count(run.changed),
+        "unchanged": Count(run.unchanged),
+        "promoted": Count(run.promoted),
+        "next": next_command(run),
+    }
+
+
+def next_command(run: Run) -> str | None:
+    """What to type next."""
+    if run.state in (PLANNED, RUNNING):
+        return f"pik runs resume {run.run_id}"
+    if run.state == FAILED:
+        return f"pik dlq list --run {run.run_id}"
+    if run.state == CANCELLED or run.promoted or not run.new + run.changed:
+        return None
+    diff = f"pik diff aggregates --run {run.run_id}"
+    return diff if run.request.include_duplicates else f"{diff}, then pik promote {run.run_id}"
+
+
+def exit_code(run: Run) -> int | None:
+    """3 for a run that did not do all of its tasks."""
+    return None if run.state == COMPLETED else PARTLY
+
+
+RUN_COLUMNS = [
+    Column("run_id"),
+    Column("state"),
+    Column("created_at", Instant),
+    Column("window", get=lambda run: Window(run.effective_start, run.effective_end)),
+    Column("tasks", get=lambda run: f"{run.done} of {run.tasks}" + (f", {run.failed} failed" if run.failed else "")),
+    *(Column(name, Count) for name in ("new", "changed", "unchanged", "promoted")),
+    Column("reason", get=lambda run: run.request.reason or None, wrap=True),
+    Column("finished_at", Instant, detail=True),
+    Column("events_matched", Count, detail=True),
+]

@@ -1,0 +1,77 @@
+"""`pik show`: one event."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pik.cli.command import Commands
+from pik.cli.context import Context
+from pik.cli.render import Column, Document, Instant, Json, Lag, Table
+from pik.model.event import Delivery
+from pik.model.instant import parse_instant
+
+commands = Commands()
+
+
+@commands.add(
+    "show",
+    examples="""
+    # the beginning of the id is enough while no other one begins so
+    pik show 841380e5
+    """,
+)
+def show(
+    cli: Context,
+    event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="An event id, or its beginning.")],
+) -> None:
+    """Show one event: what it says, every delivery of it with its raw line, and which aggregates counted it."""
+    from pik.usecases.event import show_event
+
+    found = show_event(cli.open_store(), cli.engine(), event_id)
+    cli.show(
+        Document(
+            head=_fields(found.event),
+            tables=[
+                Table("deliveries", _DELIVERIES, found.deliveries),
+                Table("aggregates", _AGGREGATES, found.aggregates, empty="no current aggregate counts it"),
+            ],
+            tail={"raw": [Json(row.line) for row in found.deliveries]},
+        )
+    )
+
+
+def _fields(event: Delivery) -> dict[str, object]:
+    return {
+        "event_id": event.event_id,
+        "content_hash": event.content_hash,
+        "source": event.source,
+        "event_type": event.event_type,
+        "entity_id": event.entity_id,
+        "event_time": Instant(event.event_instant),
+        "received_time": Instant(parse_instant(event.received_time)) if event.received_time else None,
+        "idempotency_key": event.idempotency_key,
+        "payload": Json(bytes(event.payload)),
+    }
+
+
+_DELIVERIES = [
+    Column("kind"),
+    Column("batch_id"),
+    Column("seq"),
+    Column("ingest_time", Instant),
+    Column("lag", Lag),
+    Column("segment"),
+    Column("frame"),
+    Column("content_hash", detail=True),
+]
+
+_AGGREGATES = [
+    Column("metric", get=lambda row: row.computed.metric),
+    Column("bucket", Instant, get=lambda row: row.computed.bucket),
+    Column("value", get=lambda row: row.computed.value),
+    Column("inputs", get=lambda row: row.computed.inputs),
+    Column("run_id"),
+    Column("reason", wrap=True),
+]

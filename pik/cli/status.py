@@ -1,0 +1,46 @@
+"""`pik status`: what the store holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pik.cli.command import Commands
+from pik.cli.context import Context
+from pik.cli.render import Count, Document, Instant
+
+commands = Commands()
+
+
+@commands.add(
+    "status",
+    examples="""
+    # is there anything, up to when, and did the last ingest end well?
+    pik status
+    """,
+)
+def status(cli: Context) -> None:
+    """Show what the store holds: events, deliveries, times, sources, the last batch and run, size, format."""
+    from pik.usecases.batches import status as look
+
+    found = look(cli.open_store())
+    totals, batch, run = found.totals, found.last_batch, found.last_run
+    cli.show(
+        Document(
+            head={
+                "store": found.url,
+                "format": found.format_version,
+                "events": Count(totals.events),
+                "deliveries": Count(totals.deliveries),
+                "first_event": Instant(totals.first_event) if totals.first_event is not None else None,
+                "last_event": Instant(totals.last_event) if totals.last_event is not None else None,
+                "deliveries_by_source": {name: Count(n) for name, n in Counter(found.sources).most_common()},
+                "batches": Count(totals.batches),
+                "interrupted_batches": Count(found.interrupted),
+                "last_batch": batch and {"batch_id": batch.batch_id, "source": batch.origin.name, "state": batch.state},
+                "last_run": run and {"run_id": run.run_id, "state": run.state},
+                "metrics": Count(found.metrics),
+                "segments": Count(totals.segments),
+                "raw_bytes": Count(found.size),
+            }
+        )
+    )

@@ -1,0 +1,195 @@
+"""DuckDB computes metrics: one scan of raw, grouped by bucket and entity, for all metrics at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from pik.engine.check import Checked, check
+from pik.engine.scan import MICROSECOND, Measure, Scan, load
+from pik.engine.session import first_line, literal, session
+from pik.errors import Damaged, EngineError, PikError
+from pik.model.metric import BucketDigest, Computed, Definition
+from pik.model.window import Window
+from pik.ports.engine import Inputs, Settled, Touched
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_FETCH = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class DuckEngine:
+    """The Engine port over DuckDB. `threads` None: as many as there are processors."""
+
+    threads: int | None = None
+
+    def check(self, definition: Definition) -> None:
+        """See Engine.check."""
+        with session() as db:
+            check(db, definition)
+
+    def compute(
+        self,
+        inputs: Inputs,
+        metrics: Sequence[Definition],
+        window: Window,
+        entities: Sequence[str] = (),
+        *,
+        settled: Settled | None = None,
+    ) -> Iterator[Computed]:
+        """See Engine.compute."""
+        if not metrics or _is_empty(inputs):
+            return
+        ordered = sorted(metrics, key=lambda metric: metric.name)
+        with self._open(inputs, entities) as db:
+            checked = [check(db, metric, f"_{number}_") for number, metric in enumerate(ordered)]
+            columns = frozenset[str]().union(*(metric.columns for metric in checked))
+            measures = {metric.name: _measure(number, metric) for number, metric in enumerate(checked)}
+            scan = _scan(inputs, ordered[0].bucket_size, window, columns, entities)
+            _group(db, scan, measures, inputs.deliveries)
+            if settled is not None:
+                for number, metric in enumerate(checked):
+                    _settle(db, number, metric, settled)
+            for number, metric in enumerate(checked):
+                yield from _values(db, number, metric)
+
+    def touched(
+        self,
+        inputs: Inputs,
+        bucket_size: int,
+        window: Window,
+        *,
+        entities: Sequence[str] = (),
+        source: str | None = None,
+        event_type: str | None = None,
+    ) -> Iterator[Touched]:
+        """See Engine.touched."""
+        if _is_empty(inputs):
+            return
+        wanted = {name: text for name, text in (("source", source), ("event_type", event_type)) if text is not None}
+        where = " AND ".join(f"{name} = {literal(text)}" for name, text in wanted.items())
+        with self._open(inputs, entities) as db:
+            measure = Measure(0, where or None, {}, hashed=False)
+            scan = _scan(inputs, bucket_size, window, frozenset(wanted), entities)
+            _group(db, scan, {"touched": measure}, inputs.deliveries)
+            for bucket, entity_id, events in _rows(db, "_n0", "_n0"):
+                yield Touched(bucket * MICROSECOND, entity_id, events)
+
+    @contextmanager
+    def _open(self, inputs: Inputs, entities: Sequence[str]) -> Iterator[DuckDBPyConnection]:
+        files = [*inputs.files, *([inputs.skip] if inputs.skip is not None else [])]
+        with session(files, self.threads) as db:
+            load(db, inputs, entities)
+            yield db
+
+
+def _is_empty(inputs: Inputs) -> bool:
+    if not inputs.files and inputs.deliveries:
+        raise _damaged(f"there are no raw files for {inputs.deliveries} deliveries")
+    return not inputs.files
+
+
+def _scan(inputs: Inputs, bucket_size: int, window: Window, columns: frozenset[str], entities: Sequence[str]) -> Scan:
+    return Scan(inputs.files, bucket_size, window, columns, bool(entities), inputs.skip is not None)
+
+
+def _measure(number: int, metric: Checked) -> Measure:
+    aggregates = {f"_{number}_{place}": aggregate for place, aggregate in enumerate(metric.value.aggregates)}
+    return Measure(number, metric.where, aggregates)
+
+
+def _group(db: DuckDBPyConnection, scan: Scan, measures: Mapping[str, Measure], deliveries: int) -> None:
+    """Create the table `grouped`. Raises Damaged unless the scan read as many whole lines as there are deliveries."""
+    import duckdb
+
+    try:
+        db.execute(f"CREATE TEMP TABLE grouped AS {scan.grouped(measures.values())}")
+    except duckdb.Error as error:
+        raise _cause(db, scan, measures, error) from None
+    row = db.execute("SELECT coalesce(sum(_lines), 0) FROM grouped").fetchone()
+    if row is None or row[0] != deliveries:
+        files = (
+            scan.files[0].name if len(scan.files) == 1 else f"{len(scan.files)} files, {scan.files[0].name} the first"
+        )
+        raise _damaged(f"raw has {row and row[0]} whole deliveries of {deliveries} ({files})")
+
+
+def _cause(db: DuckDBPyConnection, scan: Scan, measures: Mapping[str, Measure], error: Exception) -> PikError:
+    """Which file or which metric made the scan fail: the first that fails alone."""
+    import duckdb
+
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return EngineError(f"the metrics need more memory than the engine has: {first_line(error)}")
+    for file in scan.files:
+        try:
+            db.execute(f"SELECT count(_whole), max(_id), max(_bucket) FROM ({replace(scan, files=[file]).lines()})")
+        except duckdb.Error as damage:
+            if "maximum_object_size" in str(damage):
+                return EngineError(f"raw file {file.name} has a line of more than 16 MiB, too long for DuckDB")
+            return _damaged(f"raw file {file.name} cannot be read: {first_line(damage)}")
+    for name, measure in measures.items():
+        try:
+            db.execute(f"CREATE OR REPLACE TEMP TABLE alone AS {scan.grouped([measure])}")
+        except duckdb.Error as failure:
+            return _failed(name, failure)
+    return EngineError(f"the metrics cannot be computed together: {first_line(error)}")
+
+
+def _settle(db: DuckDBPyConnection, number: int, metric: Checked, settled: Settled) -> None:
+    """Take the metric's buckets that are settled out of `grouped`, by setting the number of their inputs to 0."""
+    import duckdb
+
+    value = f"CAST({metric.value.sql} AS VARCHAR)"
+    plain = f"CASE WHEN contains({value}, '.') THEN rtrim(rtrim({value}, '0'), '.') ELSE {value} END"
+    line = f"concat_ws(chr(31), _entity, {plain}, _n{number}, {_digest(number)})"
+    try:
+        rows = db.execute(
+            f"SELECT _bucket, count(*), sha256(string_agg({line}, chr(10) ORDER BY _entity)) FROM grouped"
+            f" WHERE _bucket IS NOT NULL AND _n{number} > 0 AND {value} IS NOT NULL GROUP BY _bucket"
+        ).fetchall()
+    except duckdb.Error as failure:
+        raise _failed(metric.name, failure) from None
+    done = [row[0] for row in rows if settled(BucketDigest(metric.name, row[0] * MICROSECOND, row[1], row[2]))]
+    if done:
+        db.execute(f"UPDATE grouped SET _n{number} = 0 WHERE _bucket IN (SELECT unnest(CAST(? AS BIGINT[])))", [done])
+
+
+def _digest(number: int) -> str:
+    return f"lower(lpad(hex(_h{number}), 32, '0'))"
+
+
+def _values(db: DuckDBPyConnection, number: int, metric: Checked) -> Iterator[Computed]:
+    import duckdb
+
+    try:
+        # Text is how a DECIMAL or a HUGEINT reaches Python fastest, and exactly.
+        for bucket, entity_id, value, inputs, input_hash in _rows(
+            db, f"CAST({metric.value.sql} AS VARCHAR), _n{number}, {_digest(number)}", f"_n{number}"
+        ):
+            exact = None if value is None else Decimal(value)
+            yield Computed(metric.name, bucket * MICROSECOND, entity_id, exact, inputs, input_hash)
+    except duckdb.Error as failure:
+        raise _failed(metric.name, failure) from None
+
+
+def _rows(db: DuckDBPyConnection, columns: str, number: str) -> Iterator[tuple[Any, ...]]:
+    """(bucket in microseconds, entity, columns…) of the groups with a `number` above zero, by bucket and entity."""
+    db.execute(
+        f"SELECT _bucket, _entity, {columns} FROM grouped WHERE _bucket IS NOT NULL AND {number} > 0 "
+        "ORDER BY _bucket, _entity"
+    )
+    while rows := db.fetchmany(_FETCH):
+        yield from rows
+
+
+def _failed(name: str, failure: Exception) -> EngineError:
+    return EngineError(f"the metric {name} cannot be computed: {first_line(failure)}", hint=f"pik metrics show {name}")
+
+
+def _damaged(message: str) -> Damaged:
+    return Damaged(message, hint="pik verify --full tells what is affected")

@@ -1,0 +1,128 @@
+"""One pass over raw lines: reads them, decides which count, and groups those by bucket and entity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pik.engine.columns import COLUMNS, RAW_TYPES
+from pik.engine.session import file_list, literal
+from pik.engine.syntax import Aggregate
+from pik.model.instant import DAY, MAX_INSTANT, MIN_INSTANT, full_instant
+from pik.model.window import Window
+from pik.ports.engine import Inputs
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+MICROSECOND = 1000
+
+_KEYS = ("event_id", "entity_id", "event_time")
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What to compute of each group: aggregates by name over its lines for which `where` holds (None: all of them),
+    the number of those lines as `_n<number>`, and unless `hashed` is false the XOR of their ids as `_h<number>`."""
+
+    number: int
+    where: str | None
+    aggregates: Mapping[str, Aggregate]
+    hashed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Which lines of `files` count: in `window`, of the wanted entities if `chosen`, not skipped if `skipping`."""
+
+    files: Sequence[Path]
+    bucket_size: int
+    window: Window
+    columns: frozenset[str]
+    chosen: bool
+    skipping: bool
+
+    def grouped(self, measures: Iterable[Measure]) -> str:
+        """SQL of a row a bucket and entity: _bucket (microseconds), _entity, _lines, and what the measures name.
+
+        Lines that don't count are one more row, whose _bucket is NULL: they are counted, and nothing else of them is
+        evaluated, so that a value that no metric may see cannot make one fail.
+        """
+        conditions, results = [], []
+        for measure in measures:
+            rows = "_bucket IS NOT NULL" if self._filters() else None
+            if measure.where is not None:
+                where = f"CASE WHEN {rows} THEN {measure.where} END" if rows else measure.where
+                rows = f"_w{measure.number}"
+                conditions.append(f", {where} AS {rows}")
+            results.append(f"{Aggregate('count_star', False, None, None).over(rows)} AS _n{measure.number}")
+            if measure.hashed:
+                results.append(f"{Aggregate('bit_xor', False, '_id', None).over(rows)} AS _h{measure.number}")
+            results += [f"{aggregate.over(rows)} AS {name}" for name, aggregate in measure.aggregates.items()]
+        return (
+            f"SELECT _bucket, _entity, count(_whole) AS _lines, {', '.join(results)} "
+            f"FROM (SELECT *{''.join(conditions)} FROM ({self.lines()})) GROUP BY _bucket, _entity"
+        )
+
+    def lines(self) -> str:
+        """SQL of a row a line: _bucket and _entity (NULL in lines that don't count), _id, _whole, and the columns."""
+        fields = {*_KEYS, *(["batch_id", "seq"] if self.skipping else [])}
+        fields |= {field for name in self.columns for field in COLUMNS[name].raw}
+        types = ", ".join(f"{field}: '{RAW_TYPES.get(field, 'VARCHAR')}'" for field in sorted(fields))
+        filters = " AND ".join(self._filters())
+        keys = {"_bucket": self._bucket(), "_entity": "line.entity_id"}
+        if filters:
+            keys = {name: f"CASE WHEN {filters} THEN {sql} END" for name, sql in keys.items()}
+        columns = [f"{sql} AS {name}" for name, sql in keys.items()]
+        columns.append("CAST('0x' || line.event_id AS UHUGEINT) AS _id")
+        columns.append(f"CASE WHEN {' AND '.join(f'line.{field} IS NOT NULL' for field in _KEYS)} THEN 1 END AS _whole")
+        columns += [f"{COLUMNS[name].sql} AS {name}" for name in sorted(self.columns)]
+        # Without `records` and with one column, read_json looks at each line for what kind of JSON it is: 10 × slower.
+        return (
+            f"SELECT {', '.join(columns)} FROM read_json({file_list(self.files)}, format = 'newline_delimited', "
+            f"compression = 'zstd', records = true, columns = {{{types}}}) AS line{self._joins()}"
+        )
+
+    def _joins(self) -> str:
+        joins = ""
+        if self.skipping:
+            joins += " LEFT JOIN skipped ON skipped.batch_id = line.batch_id AND skipped.seq = line.seq"
+        if self.chosen:
+            joins += " LEFT JOIN wanted ON wanted.entity_id = line.entity_id"
+        return joins
+
+    def _filters(self) -> list[str]:
+        """Conditions on a line; none where all count. Raw's times have nine digits each, so they compare as text."""
+        filters = []
+        if self.window.start > MIN_INSTANT:
+            filters.append(f"line.event_time >= {literal(full_instant(self.window.start))}")
+        if self.window.end <= MAX_INSTANT:
+            filters.append(f"line.event_time < {literal(full_instant(self.window.end))}")
+        if self.skipping:
+            filters.append("skipped.seq IS NULL")
+        if self.chosen:
+            filters.append("wanted.entity_id IS NOT NULL")
+        return filters
+
+    def _bucket(self) -> str:
+        # The text cut to days or seconds is the floor already. Counted from a bucket before all time, the remainder is
+        # that of a floor before 1970 too.
+        size = self.bucket_size // MICROSECOND
+        first = MIN_INSTANT // self.bucket_size * size
+        time = f"epoch_us(CAST(line.event_time[1:{10 if self.bucket_size % DAY == 0 else 19}] AS TIMESTAMP))"
+        return f"{time} - ({time} - ({first})) % {size}"
+
+
+def load(db: DuckDBPyConnection, inputs: Inputs, entities: Sequence[str]) -> None:
+    """Load the skipped deliveries and the wanted entities, where there are any, into tables for the scan to join."""
+    if inputs.skip is not None:
+        db.execute(
+            f"CREATE TEMP TABLE skipped AS SELECT DISTINCT batch_id, seq FROM read_csv({file_list([inputs.skip])}, "
+            "header = false, auto_detect = false, columns = {batch_id: 'VARCHAR', seq: 'BIGINT'})"
+        )
+    if entities:
+        db.execute(
+            "CREATE TEMP TABLE wanted AS SELECT DISTINCT unnest(CAST(? AS VARCHAR[])) AS entity_id", [list(entities)]
+        )

@@ -1,0 +1,248 @@
+"""Reads the SQL of definitions with DuckDB's own parser, so that what is checked is what is run.
+
+DuckDB serializes its syntax tree as JSON. A tree is walked, refused unless every node of it is known to be harmless,
+and split: aggregates are taken out, to be computed while raw is read, and the rest is an expression over their results.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pik.engine.columns import COLUMNS
+from pik.engine.functions import AGGREGATES, function_kind
+from pik.engine.session import first_line
+from pik.errors import Invalid
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+Node = dict[str, Any]
+
+_EXPRESSIONS = frozenset("CONSTANT CAST TYPE CASE COMPARISON CONJUNCTION OPERATOR BETWEEN LAMBDA".split())
+_REFUSED = {
+    "SUBQUERY": "a subquery would read other events than the bucket's",
+    "WINDOW": "a window function depends on the order of events",
+    "PARAMETER": "there are no parameters to fill in",
+    "POSITIONAL_REFERENCE": "a column is named, not numbered",
+    "STAR": "a column is named; * stands only in count(*)",
+    "COLLATE": "under a collation unequal texts are equal, and which one counts would depend on their order",
+}
+_SEVERAL = "it is more than one SQL expression"
+_CLOCK = frozenset(
+    "current_date current_time current_timestamp localtime localtimestamp current_user session_user user".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """One aggregate of a definition: SQL of its only argument (None: count(*)) and of its own FILTER, if any."""
+
+    function: str
+    distinct: bool
+    argument: str | None
+    condition: str | None
+
+    def over(self, rows: str | None) -> str:
+        """SQL of the aggregate over the rows for which the condition `rows` holds (None: all); for the others nothing
+        is evaluated. A FILTER clause would not do: DuckDB evaluates the argument first, and there a cast may fail."""
+        argument = "1" if self.argument is None else self.argument
+        for condition in (self.condition, rows):
+            if condition is not None:
+                argument = f"CASE WHEN {condition} THEN {argument} END"
+        function = "count" if self.argument is None else self.function
+        return f"{function}({'DISTINCT ' if self.distinct else ''}{argument})"
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A harmless expression. `sql` calls the results of `aggregates` PREFIX0, PREFIX1, …; it reads `columns`."""
+
+    sql: str
+    aggregates: tuple[Aggregate, ...]
+    columns: frozenset[str]
+
+
+class Reader:
+    """Reads one expression. `field`, value or where, is that of the Invalid it raises for one that is refused."""
+
+    def __init__(self, db: DuckDBPyConnection, field: str) -> None:
+        self.db = db
+        self.field = field
+        self.columns: set[str] = set()
+        self._select_one: Node = self._serialized("SELECT 1")["statements"][0]["node"]
+
+    def where(self, text: str) -> Expression:
+        """An expression without aggregates."""
+        tree = self._parse(text)
+        self._walk(tree, frozenset())
+        if (found := next(_aggregates(tree), None)) is not None:
+            self._refuse(f"{_shown(found)} is an aggregate; where decides about one event at a time")
+        return Expression(self._sql(tree), (), frozenset(self.columns))
+
+    def value(self, text: str, prefix: str) -> Expression:
+        """An expression of aggregates, constants and functions of them."""
+        tree = self._parse(text)
+        self._walk(tree, frozenset())
+        aggregates: list[Aggregate] = []
+        tree = self._split(tree, prefix, aggregates)
+        if not aggregates:
+            self._refuse("there is no aggregate in it", hint="value is one aggregate expression such as count(*)")
+        for name in _columns_of(tree):
+            if name in COLUMNS:
+                self._refuse(
+                    f"the column {name} stands outside of an aggregate, and a bucket has many events",
+                    hint=f"put it inside of one, such as max({name})",
+                )
+        return Expression(self._sql(tree), tuple(aggregates), frozenset(self.columns))
+
+    def _parse(self, text: str) -> Node:
+        # The line break ends a trailing comment. What is not one bare expression differs from `SELECT 1` elsewhere too.
+        answer = self._serialized("SELECT\n" + text + "\n")
+        if answer["error"]:
+            reason = str(answer["error_message"]).split("\n", 1)[0]
+            only_select = answer["error_type"] == "not implemented"
+            self._refuse(_SEVERAL if only_select else f"it is no SQL expression: {reason}")
+        nodes = [statement["node"] for statement in answer["statements"]]
+        expressions = nodes[0].get("select_list", [])
+        alone = len(nodes) == len(expressions) == 1 and not expressions[0].get("alias")
+        rest = {**nodes[0], "select_list": self._select_one["select_list"]}
+        if not alone or _unplaced(rest) != _unplaced(self._select_one):
+            self._refuse(_SEVERAL)
+        tree: Node = expressions[0]
+        return tree
+
+    def _serialized(self, sql: str) -> Node:
+        import duckdb
+
+        try:
+            row = self.db.execute("SELECT json_serialize_sql(CAST(? AS VARCHAR))", [sql]).fetchone()
+            assert row is not None
+            answer: Node = json.loads(row[0])
+        except (duckdb.Error, RecursionError) as error:
+            self._refuse(f"it is no SQL expression: {first_line(error)}")
+        return answer
+
+    def _sql(self, tree: Node) -> str:
+        """The text of a tree, by DuckDB; it puts parentheses where they matter."""
+        statement = {"node": {**self._select_one, "select_list": [tree]}, "named_param_map": []}
+        row = self.db.execute(
+            "SELECT json_deserialize_sql(CAST(? AS JSON))", [json.dumps({"error": False, "statements": [statement]})]
+        ).fetchone()
+        assert row is not None
+        return str(row[0]).removeprefix("SELECT ")
+
+    def _walk(self, node: Any, lambdas: frozenset[str]) -> None:
+        """Refuse whatever is not known to be harmless; note the columns. `lambdas` are the names lambdas bind here."""
+        if isinstance(node, list):
+            for item in node:
+                self._walk(item, lambdas)
+            return
+        if not isinstance(node, dict):
+            return
+        kind = node.get("class")
+        if kind == "COLUMN_REF":
+            self._column(node["column_names"], lambdas)
+        elif kind == "FUNCTION":
+            self._function(node)
+        elif kind == "LAMBDA" and node["syntax_type"] == "LAMBDA_KEYWORD":
+            lambdas |= set(_columns_of(node["lhs"]))
+        elif kind is not None and kind not in _EXPRESSIONS:
+            self._refuse(_REFUSED.get(kind, f"{kind.lower().replace('_', ' ')} has no place in a metric"))
+        if node.get("type") == "GROUPING_FUNCTION":
+            self._refuse("grouping() has no place in a metric")
+        for child in node.values():
+            self._walk(child, lambdas)
+
+    def _column(self, path: list[str], lambdas: frozenset[str]) -> None:
+        name = path[0].lower()
+        if name in lambdas:
+            return
+        if len(path) > 1:
+            inside = f"payload->>'$.{'.'.join(path[1:])}'" if name == "payload" else path[-1]
+            self._refuse(f"{'.'.join(path)} is no column", hint=f"write {inside}")
+        if name in _CLOCK:
+            self._refuse(f"{name} depends on when and where it runs, so the same events would give another value")
+        if name not in COLUMNS:
+            self._refuse(
+                f"there is no column {path[0]}",
+                hint=f"the columns are {', '.join(COLUMNS)}; a field of the payload is payload->>'$.{path[0]}'",
+            )
+        self.columns.add(name)
+
+    def _function(self, node: Node) -> None:
+        name = _name(node)
+        if len(node["qualified_name"]["path"]) > 1:
+            self._refuse(
+                f"{'.'.join(node['qualified_name']['path'])} is no function; write functions by their bare names"
+            )
+        kind, reason = function_kind(self.db, name)
+        if reason:
+            self._refuse(reason)
+        if node["order_bys"]["orders"]:
+            self._refuse(f"{name} has an ORDER BY; an aggregate that needs one depends on order")
+        if kind != "aggregate" and (node["distinct"] or node["filter"]):
+            self._refuse(f"{name} is no aggregate, so it takes neither DISTINCT nor FILTER")
+
+    def _split(self, node: Any, prefix: str, found: list[Aggregate]) -> Any:
+        """`node` with each aggregate replaced by the name of its result."""
+        if isinstance(node, list):
+            return [self._split(item, prefix, found) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if not _is_aggregate(node):
+            return {key: self._split(child, prefix, found) for key, child in node.items()}
+        found.append(self._aggregate(node))
+        place = {key: node[key] for key in ("alias", "query_location", "query_location_length")}
+        return {**place, "class": "COLUMN_REF", "type": "COLUMN_REF", "column_names": [f"{prefix}{len(found) - 1}"]}
+
+    def _aggregate(self, node: Node) -> Aggregate:
+        name, arguments, condition = _name(node), node["arguments"], node["filter"]
+        if next(_aggregates([arguments, condition]), None) is not None:
+            self._refuse(f"{_shown(node)} has another aggregate inside")
+        if len(arguments) != (0 if name == "count_star" else 1):
+            self._refuse(f"{name} takes one argument here")
+        argument = self._sql(arguments[0]["expression"]) if arguments else None
+        return Aggregate(name, node["distinct"], argument, self._sql(condition) if condition else None)
+
+    def _refuse(self, reason: str, hint: str = "") -> NoReturn:
+        raise Invalid(reason, field=self.field, hint=hint)
+
+
+def _name(node: Node) -> str:
+    return str(node["function_name"]).lower()
+
+
+def _shown(node: Node) -> str:
+    return _name(node).replace("count_star", "count(*)")
+
+
+def _is_aggregate(node: Node) -> bool:
+    return node.get("class") == "FUNCTION" and _name(node) in AGGREGATES
+
+
+def _nodes(tree: Any) -> Iterator[Node]:
+    if isinstance(tree, dict):
+        yield tree
+        for child in tree.values():
+            yield from _nodes(child)
+    elif isinstance(tree, list):
+        for item in tree:
+            yield from _nodes(item)
+
+
+def _aggregates(tree: Any) -> Iterator[Node]:
+    return (node for node in _nodes(tree) if _is_aggregate(node))
+
+
+def _columns_of(tree: Any) -> list[str]:
+    return [node["column_names"][0].lower() for node in _nodes(tree) if node.get("class") == "COLUMN_REF"]
+
+
+def _unplaced(tree: Any) -> Any:
+    """A tree without where in the text its nodes stood."""
+    if isinstance(tree, dict):
+        return {key: _unplaced(child) for key, child in tree.items() if not key.startswith("query_location")}
+    return [_unplaced(item) for item in tree] if isinstance(tree, list) else tree

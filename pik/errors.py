@@ -1,0 +1,85 @@
+"""The exception tree. Each error names the thing it is about and, where there is one, the next command to type.
+
+The exit codes are the command line's contract (docs/exit-codes.md); it prints `error: MESSAGE` and `hint: HINT`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class PikError(Exception):
+    """Base of every error a user may see: one sentence, and a hint."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[Callable[..., PikError], tuple[object, ...]]:
+        return _again, (type(self), self.message, self.__dict__)  # keyword arguments do not survive pickling otherwise
+
+
+class UsageError(PikError):
+    """The command line, or a value on it, is wrong."""
+
+    exit_code = 2
+
+
+class InputError(PikError):
+    """An input file cannot be read as what it claims to be."""
+
+    exit_code = 2
+
+
+class Invalid(PikError):
+    """A record, a definition or a value breaks a rule of the event model. `field` names the part that does."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, field: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.field = field
+
+
+class PartlyDone(PikError):
+    """Some of the work failed; what was done stands."""
+
+    exit_code = 3
+
+
+class StoreError(PikError):
+    """The store cannot be used: absent, no access, full, of a newer format."""
+
+
+class NotFound(StoreError):
+    """There is no such batch, event, run, metric or object."""
+
+
+class AlreadyExists(StoreError):
+    """A create-only object is there already."""
+
+
+class Busy(StoreError):
+    """Another living process holds what this one needs."""
+
+
+class ConflictFound(StoreError):
+    """An idempotency key came again with other content, where that must not be."""
+
+
+class Damaged(StoreError):
+    """Raw does not hold what the index says it does. Nothing is computed from it."""
+
+
+class EngineError(PikError):
+    """A metric could not be computed."""
+
+
+def _again(kind: type[PikError], message: str, state: dict[str, object]) -> PikError:
+    error = kind.__new__(kind, message)
+    error.args = (message,)
+    error.__dict__.update(state)
+    return error

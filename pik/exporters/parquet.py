@@ -1,0 +1,194 @@
+"""Parquet: typed columns, times as UTC timestamps to the nanosecond, payloads as JSON text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pik.exporters.cutting import integers, strings
+from pik.exporters.envelope import SCHEMA, TIMESTAMP, Envelopes, read_envelopes
+from pik.exporters.own import own_values
+from pik.model.batch import ACCEPTED
+from pik.model.column import OwnColumn
+from pik.model.window import ALL_TIME
+from pik.ports.exporter import DELIVERY, Layout, Piece, Rows, Selection
+
+ROW_GROUP = 64 * 1024
+"""Rows after which a row group is written."""
+
+BUFFERED = 64 << 20
+"""Bytes of rows, about, that wait for their row groups; beyond, the largest group is written as it is."""
+
+# Raw is sorted by entity, so entity_id compresses better without one.
+_DICTIONARY = ("source", "event_type", "received_time", "ingest_time", "batch_id", DELIVERY)
+_WITHOUT_STATISTICS = ("event_id", "content_hash", "idempotency_key", "payload", "extra")
+
+
+class ParquetExporter:
+    """Writes Parquet. All of its sinks together hold BUFFERED bytes."""
+
+    suffix = ".parquet"
+
+    def __init__(self, layout: Layout) -> None:
+        # Arrow's own allocator hands memory back to the system at once, only to fetch it again for the next rows.
+        pa.set_memory_pool(pa.system_memory_pool())
+        self.layout = layout
+        self._values = [name for name in layout.partition_by if name != "event_date"]
+        fields = [field for field in SCHEMA if field.name not in self._values]
+        if layout.include_duplicates:
+            fields.append(pa.field(DELIVERY, pa.string()))
+        fields += [pa.field(column.name, _type(column)) for column in layout.columns]
+        self._schema = pa.schema(fields)
+        self._sinks: list[_ParquetSink] = []
+
+    def cut(self, day: str, pieces: Sequence[Piece]) -> Iterator[tuple[tuple[str, ...], Rows]]:
+        read = read_envelopes(pieces)
+        table = self._selected(read.table, pieces)
+        if table.num_rows and self.layout.columns:
+            table = self._with_own(Envelopes(table, read.exactly))
+        if table.num_rows:
+            yield from self._partitioned(day, table)
+
+    def _selected(self, table: pa.Table, pieces: Sequence[Piece]) -> pa.Table:
+        masks = _masks(self.layout.selection, table)
+        if self.layout.include_duplicates:
+            table = table.append_column(DELIVERY, _kinds(table, pieces))
+        elif any(piece.verdicts for piece in pieces):
+            masks.append(_accepted(table, pieces))
+        return table.filter(reduce(pc.and_, masks)) if masks else table
+
+    def _with_own(self, read: Envelopes) -> pa.Table:
+        table, columns = read.table, self.layout.columns
+        rows = [
+            own_values(columns, event_id, payload, exactly=read.exactly)
+            for event_id, payload in zip(
+                table.column("event_id").to_pylist(), table.column("payload").to_pylist(), strict=True
+            )
+        ]
+        for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+            table = table.append_column(column.name, pa.array(values, _type(column)))
+        return table
+
+    def _partitioned(self, day: str, table: pa.Table) -> Iterator[tuple[tuple[str, ...], Rows]]:
+        by = self.layout.partition_by
+        if not self._values:
+            yield (day,) * len(by), table
+            return
+        groups: dict[tuple[str, ...], list[int]] = {}
+        keys = [[day] * table.num_rows if name == "event_date" else table.column(name).to_pylist() for name in by]
+        for position, key in enumerate(zip(*keys, strict=True)):
+            groups.setdefault(key, []).append(position)
+        table = table.drop_columns(self._values)
+        for key, positions in groups.items():
+            yield key, table.take(pa.array(positions))
+
+    def sink(self, file: BinaryIO) -> _ParquetSink:
+        sink = _ParquetSink(file, self._schema, self.layout.compression, self._sinks)
+        self._sinks.append(sink)
+        return sink
+
+
+class _ParquetSink:
+    """`family`: the exporter's open sinks, this one among them, that share its memory."""
+
+    def __init__(self, file: BinaryIO, schema: pa.Schema, compression: str, family: list[_ParquetSink]) -> None:
+        self._schema = schema
+        self._family = family
+        self._waiting: list[pa.Table] = []
+        self._rows = 0
+        self.waiting_bytes = 0
+        self._writer = pq.ParquetWriter(
+            file,
+            schema,
+            compression=compression,
+            compression_level=1 if compression == "zstd" else None,
+            use_dictionary=[name for name in schema.names if name in _DICTIONARY or name not in SCHEMA.names],
+            write_statistics=[name for name in schema.names if name not in _WITHOUT_STATISTICS],
+        )
+
+    def write(self, rows: Rows) -> None:
+        table = cast("pa.Table", rows)
+        self._waiting.append(table)
+        self._rows += table.num_rows
+        self.waiting_bytes += table.nbytes
+        if self._rows >= ROW_GROUP:
+            self.flush()
+        while sum(sink.waiting_bytes for sink in self._family) > BUFFERED:
+            max(self._family, key=lambda sink: sink.waiting_bytes).flush()
+
+    def flush(self) -> None:
+        """Write what waits as a row group."""
+        if self._waiting:
+            self._writer.write_table(pa.concat_tables(self._waiting), row_group_size=2 * ROW_GROUP)
+        self._waiting, self._rows, self.waiting_bytes = [], 0, 0
+
+    def close(self) -> None:
+        self.flush()
+        self._writer.close()
+        self._family.remove(self)
+
+
+def _type(column: OwnColumn) -> Any:
+    if column.precision:
+        return pa.decimal128(column.precision, column.scale)
+    return {
+        "string": pa.string(),
+        "int64": pa.int64(),
+        "double": pa.float64(),
+        "bool": pa.bool_(),
+        "timestamp": TIMESTAMP,
+    }[column.type]
+
+
+def _masks(wanted: Selection, table: pa.Table) -> list[Any]:
+    """One mask for each restriction; together they are `wanted.matches`."""
+    masks: list[Any] = []
+    times, window = table.column("event_time"), wanted.window
+    if window.start > ALL_TIME.start:
+        masks.append(pc.greater_equal(times, _instant(window.start)))
+    if window.end < ALL_TIME.end:
+        masks.append(pc.less(times, _instant(window.end)))
+    if wanted.entities:
+        masks.append(
+            pc.is_in(table.column("entity_id"), value_set=strings([entity.encode() for entity in wanted.entities]))
+        )
+    if wanted.source is not None:
+        masks.append(pc.equal(table.column("source"), _text(wanted.source)))
+    if wanted.event_type is not None:
+        masks.append(pc.equal(table.column("event_type"), _text(wanted.event_type)))
+    return masks
+
+
+def _instant(nanos: int) -> Any:
+    return integers([nanos]).cast(TIMESTAMP)[0]
+
+
+def _text(text: str) -> Any:
+    return strings([text.encode()])[0]
+
+
+def _seqs(table: pa.Table, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Any]]:
+    """Each piece with the seqs of its lines: only within a batch do they tell deliveries apart."""
+    seqs, begin = table.column("seq"), 0
+    for piece in pieces:
+        yield piece, seqs.slice(begin, piece.lines)
+        begin += piece.lines
+
+
+def _accepted(table: pa.Table, pieces: Sequence[Piece]) -> Any:
+    chunks: list[Any] = []
+    for piece, seqs in _seqs(table, pieces):
+        chunks += pc.invert(pc.is_in(seqs, value_set=integers(piece.verdicts))).chunks
+    return pa.chunked_array(chunks, pa.bool_())
+
+
+def _kinds(table: pa.Table, pieces: Sequence[Piece]) -> Any:
+    kinds: list[str] = []
+    for piece, seqs in _seqs(table, pieces):
+        kinds += [piece.verdicts.get(seq, ACCEPTED) for seq in seqs.to_pylist()]
+    return pa.array(kinds, pa.string())

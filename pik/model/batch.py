@@ -1,0 +1,182 @@
+"""Batches, segments and what the index says of deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from struct import Struct
+
+import msgspec
+
+
+class Frame(msgspec.Struct, frozen=True, array_like=True):
+    """One independently compressed zstd frame of a segment.
+
+    `offset` and `length` in bytes of the object; lines run from (`first`, …) to (`last`, …) in entity order.
+    """
+
+    offset: int
+    length: int
+    lines: int
+    first: str
+    last: str
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """An immutable raw object: deliveries of one batch for one UTC day, sorted by entity and time.
+
+    `digest` is the SHA-256 of the object's bytes in hex, `size` their number, `day` days since 1970-01-01,
+    times nanoseconds. `recorded_at` is when the index took it (0 before that).
+    """
+
+    key: str
+    batch_id: str
+    day: int
+    size: int
+    digest: str
+    deliveries: int
+    ingest_time: int
+    first_event: int
+    last_event: int
+    frames: tuple[Frame, ...]
+    recorded_at: int = 0
+
+
+class RejectFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A raw object with the rejected records of one chunk of a batch."""
+
+    key: str
+    size: int
+    digest: str
+    records: int
+
+
+class Reject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A record that is no valid event: where it stood, why it was refused, and what it said.
+
+    `line` is the record's text; bytes that are not UTF-8 come as U+FFFD there and whole, base64, in `bytes`.
+    """
+
+    seq: int
+    reason: str
+    field: str = ""
+    line: str = ""
+    bytes: str = ""
+
+
+PLAIN = Struct(">16sQI")
+KEYED = Struct(">Q16s16sI")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """The deliveries of one segment, as the index needs them.
+
+    `plain` packs those without an idempotency key as PLAIN (event_id, seq, frame), `keyed` the others as KEYED
+    (seq, event_id, content_hash, frame); each is sorted, as bytes and so by its first fields.
+    """
+
+    segment: Segment
+    plain: bytes
+    keyed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A contiguous part of a batch's input, raw already durable, ready to be recorded.
+
+    `first_seq` to `last_seq` are the records it covers, `offset` is the number of input bytes consumed behind it,
+    `prefix_digest` the SHA-256 of all of them.
+    """
+
+    batch_id: str
+    first_seq: int
+    last_seq: int
+    read: int
+    offset: int
+    prefix_digest: str
+    arrivals: tuple[Arrivals, ...]
+    rejects: RejectFile | None
+    reasons: Mapping[str, int]
+    lags: Mapping[int, int]
+    sources: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """read = accepted + exact + conflict + rejected, always."""
+
+    read: int = 0
+    accepted: int = 0
+    exact: int = 0
+    conflict: int = 0
+    rejected: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(mine + theirs for mine, theirs in zip(self.astuple(), other.astuple(), strict=True)))
+
+    def astuple(self) -> tuple[int, int, int, int, int]:
+        """In the order of the fields."""
+        return self.read, self.accepted, self.exact, self.conflict, self.rejected
+
+    @property
+    def duplicates(self) -> int:
+        """exact + conflict."""
+        return self.exact + self.conflict
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes two ingests the same batch: where the input came from, its content, and how it was read.
+
+    `content` is the SHA-256 of the input's bytes (as stored, compressed or not) or, for a stream, `key:NAME`;
+    `options` everything that changes what is recorded, as sorted (name, value) pairs.
+    """
+
+    name: str
+    content: str
+    options: tuple[tuple[str, str], ...] = ()
+    again: bool = False
+
+
+RUNNING, INTERRUPTED, COMPLETE = "RUNNING", "INTERRUPTED", "COMPLETE"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One input ingested. `state` is RUNNING while its writer lives, then COMPLETE or INTERRUPTED.
+
+    `next_seq`, `offset` and `prefix_digest` say where an interrupted one goes on; `attempt` counts its writers;
+    `lags` maps a lag (nanoseconds, three significant digits) to its number of deliveries, `sources` a source to its.
+    """
+
+    batch_id: str
+    origin: Origin
+    state: str
+    attempt: int
+    counts: Counts
+    started_at: int
+    finished_at: int | None
+    first_event: int | None
+    last_event: int | None
+    next_seq: int
+    offset: int
+    prefix_digest: str
+    reasons: Mapping[str, int]
+    lags: Mapping[int, int]
+    sources: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a delivery's raw line is. `kind` is accepted, exact or conflict."""
+
+    event_id: str
+    day: int
+    segment_key: str
+    batch_id: str
+    frame: int
+    seq: int
+    kind: str
+
+
+ACCEPTED, EXACT, CONFLICT = "accepted", "exact", "conflict"

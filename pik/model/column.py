@@ -1,0 +1,187 @@
+"""Columns of one's own: a value pulled out of every payload with JMESPath, converted exactly or not at all."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import jmespath
+import msgspec
+from jmespath.exceptions import JMESPathError, JMESPathTypeError
+from jmespath.parser import ParsedResult
+
+from pik.errors import Invalid, UsageError
+from pik.model.identity import canonical_number
+from pik.model.instant import parse_instant
+from pik.model.mapping import exact_number
+
+TYPES = "string, int64, double, decimal(PRECISION,SCALE), bool, timestamp"
+
+MAX_PRECISION = 38
+"""Digits of a decimal, at most."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_DECIMAL = re.compile(r"decimal\((\d{1,2}),(\d{1,2})\)")
+_JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,99})(?:\.[0-9]{1,100})?(?:[eE][+-]?[0-9]{1,3})?")
+
+
+@dataclass(frozen=True, slots=True)
+class OwnColumn:
+    """`NAME=JMESPATH:TYPE`, taken apart. `precision` and `scale` are those of a decimal."""
+
+    name: str
+    expression: str
+    type: str
+    precision: int = 0
+    scale: int = 0
+    _search: ParsedResult | None = field(default=None, compare=False, repr=False)
+
+    def value(self, payload: Any) -> Any:
+        """The value that the expression finds, as str, int (a timestamp too: nanoseconds), float, Decimal, bool, or
+        None where it finds nothing. Raises Invalid for one that the type does not hold exactly."""
+        assert self._search is not None
+        try:
+            found = self._search.search(payload)
+        except JMESPathError as error:
+            raise Invalid(_sentence(error)) from None
+        if found is None:
+            return None
+        try:
+            return _CONVERTERS[self.type.partition("(")[0]](found, self)
+        except (Invalid, ArithmeticError, ValueError, TypeError):
+            shown = msgspec.json.encode(found).decode(errors="replace")
+            raise Invalid(f"{shown[:60]} is no {self.type}") from None
+
+
+def parse_column(text: str) -> OwnColumn:
+    """The column that `NAME=JMESPATH:TYPE` describes. Raises UsageError."""
+    name, equals, rest = text.partition("=")
+    expression, colon, type_ = rest.rpartition(":")
+    name, expression, type_ = name.strip(), expression.strip(), type_.replace(" ", "")
+    if not equals or not colon or not expression:
+        raise UsageError(f"--column {text}: expected NAME=JMESPATH:TYPE", hint="--column 'amount=amount:decimal(18,2)'")
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"--column {text}: {name!r} is no column name", hint="letters, digits and _, not beginning with a digit"
+        )
+    precision, scale = _precision(text, type_)
+    return OwnColumn(name, expression, type_, precision, scale, _compiled(text, expression))
+
+
+def _compiled(text: str, expression: str) -> ParsedResult:
+    try:
+        search = jmespath.compile(expression)
+        with suppress(JMESPathTypeError):  # what an empty payload has no values for
+            search.search({})
+    except JMESPathError as error:
+        raise UsageError(f"--column {text}: {_sentence(error)}", hint="https://jmespath.org has the language") from None
+    return search
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _precision(text: str, type_: str) -> tuple[int, int]:
+    match = _DECIMAL.fullmatch(type_)
+    if match is None:
+        if type_ not in _CONVERTERS or type_ == "decimal":
+            raise UsageError(f"--column {text}: there is no type {type_}", hint=f"types: {TYPES}")
+        return 0, 0
+    precision, scale = int(match[1]), int(match[2])
+    if not 0 <= scale <= precision or not 1 <= precision <= MAX_PRECISION:
+        raise UsageError(
+            f"--column {text}: {type_} cannot be",
+            hint=f"decimal(PRECISION,SCALE) has 1 to {MAX_PRECISION} digits, at most as many of them behind the point",
+        )
+    return precision, scale
+
+
+_decode = msgspec.json.Decoder().decode
+
+
+def read_plainly(payload: bytes | msgspec.Raw) -> Any:
+    """The value of a payload without a `payload_text`: machine numbers hold all of its numbers."""
+    return _decode(payload)
+
+
+def read_exactly(payload: bytes | msgspec.Raw) -> Any:
+    """The value of any payload: numbers that no machine number holds are Decimals. Otherwise as `read_plainly`."""
+    return json.loads(bytes(payload), parse_float=exact_number, parse_int=exact_number)
+
+
+def _number(found: Any) -> Decimal:
+    """The exact number of a JSON number, or of a string that is written like one."""
+    if isinstance(found, str):
+        if not _JSON_NUMBER.fullmatch(found):
+            raise ValueError(found)
+        return Decimal(found)
+    if isinstance(found, bool) or not isinstance(found, (int, float, Decimal)):
+        raise TypeError(found)
+    return Decimal(repr(found)) if isinstance(found, float) else Decimal(found)
+
+
+def _string(found: Any, _: OwnColumn) -> str:
+    if isinstance(found, str):
+        return found
+    if isinstance(found, bool):
+        return "true" if found else "false"
+    return canonical_number(str(_number(found)))
+
+
+def _int64(found: Any, _: OwnColumn) -> int:
+    number = _number(found)
+    if abs(number) >= 2**64 or number != (whole := int(number)) or not -(2**63) <= whole < 2**63:
+        raise ValueError(found)
+    return whole
+
+
+def _double(found: Any, _: OwnColumn) -> float:
+    number = _number(found)
+    value = float(number)
+    # 0.1 is the double that prints as 0.1; of 9007199254740993 there is none.
+    if Decimal(repr(value)) != number:
+        raise ValueError(found)
+    return value + 0.0  # no minus zero
+
+
+def _decimal(found: Any, column: OwnColumn) -> Decimal:
+    number = _number(found)
+    if not number:
+        return Decimal((0, (0,), -column.scale))
+    sign, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int), "JSON has no NaN and no Infinity"
+    shift = exponent + column.scale
+    if len(digits) + shift > column.precision:
+        raise ValueError(found)
+    if shift < 0 and any(digits[shift:]):
+        raise ValueError(found)
+    kept = (*digits, *(0,) * shift) if shift >= 0 else digits[:shift]
+    return Decimal((sign, kept, -column.scale))
+
+
+def _bool(found: Any, _: OwnColumn) -> bool:
+    if not isinstance(found, bool):
+        raise TypeError(found)
+    return found
+
+
+def _timestamp(found: Any, _: OwnColumn) -> int:
+    if not isinstance(found, str):
+        raise TypeError(found)
+    return parse_instant(found)
+
+
+_CONVERTERS: dict[str, Callable[[Any, OwnColumn], Any]] = {
+    "string": _string,
+    "int64": _int64,
+    "double": _double,
+    "decimal": _decimal,
+    "bool": _bool,
+    "timestamp": _timestamp,
+}

@@ -1,0 +1,283 @@
+"""The event model: what a valid event is, and the envelope in which raw keeps a delivery.
+
+`read_event` is the one definition of what is valid. It first tries to decode the line into `_Line`, which takes the
+plain shape only; whatever that refuses is read field by field, with a reason that a person understands.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import hexlify
+from typing import Any
+
+import msgspec
+
+from pik.errors import Invalid
+from pik.model.identity import check_json, content_hash, keyed_id, read_json_slowly, read_payload
+from pik.model.instant import full_instant, parse_instant
+
+MAX_STRING = 256
+"""Bytes (UTF-8) of source, event_type, entity_id and idempotency_key, at most."""
+
+MAX_LINE = 1 << 20
+"""Bytes of a line, at most, unless an option raises it."""
+
+REQUIRED = ("source", "event_type", "entity_id", "event_time", "payload")
+FIELDS = (*REQUIRED, "idempotency_key", "received_time")
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """An event as producers send it, in the shape that nearly all do."""
+
+    source: str
+    event_type: str
+    entity_id: str
+    event_time: str
+    payload: msgspec.Raw
+    idempotency_key: str | None = None
+    received_time: str | None = None
+
+
+class Event(msgspec.Struct, gc=False):
+    """A valid event. Times are nanoseconds since the epoch; `payload`, `payload_text` and `extra` are JSON texts.
+
+    `head` is the part of the envelope from source to event_time.
+    """
+
+    source: str
+    entity_id: str
+    event_time: int
+    received_time: int | None
+    idempotency_key: str | None
+    event_id: bytes
+    content_hash: bytes
+    head: bytes
+    payload: bytes
+    payload_text: bytes | None
+    extra: bytes | None = None
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_string = msgspec.json.Decoder(str).decode
+_encode = msgspec.json.encode
+
+
+def read_event(line: bytes) -> Event:
+    """The event of one line of JSON. Raises Invalid with the field and the reason."""
+    try:
+        fields = _decode_line(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return read_event_slowly(line)
+    return _event(fields)
+
+
+def read_event_slowly(line: bytes) -> Event:
+    """The definition that `read_event` must agree with: field by field, unknown ones kept, refusals with a reason."""
+    try:
+        members = _decode_object(line)
+    except UnicodeDecodeError as error:
+        raise Invalid(f"the line is not UTF-8: {error.reason}") from None
+    except RecursionError:
+        raise Invalid("the line is nested too deeply") from None
+    except msgspec.ValidationError as error:
+        raise Invalid(f"an event is a JSON object; this is not: {error}") from None
+    except (msgspec.DecodeError, ValueError) as error:
+        if b"\\u" in line:
+            read_json_slowly(line, "the line")  # tells half of a surrogate pair from a line that is cut
+        raise Invalid(f"the line is not JSON: {_plainly(error)}") from None
+    missing = [name for name in REQUIRED if name not in members]
+    if missing:
+        raise Invalid(f"{missing[0]} is missing", field=missing[0])
+    texts = {name: _text(name, members[name]) for name in FIELDS if name in members and name != "payload"}
+    unknown = {name: raw for name, raw in members.items() if name not in FIELDS}
+    event = _event(
+        _Line(
+            source=texts["source"] or "",
+            event_type=texts["event_type"] or "",
+            entity_id=texts["entity_id"] or "",
+            event_time=texts["event_time"] or "",
+            payload=members["payload"],
+            idempotency_key=texts.get("idempotency_key"),
+            received_time=texts.get("received_time"),
+        )
+    )
+    if unknown:
+        extra = _encode(unknown)
+        check_json(extra, "an unknown field")
+        event.extra = one_line(extra)
+    return event
+
+
+def _plainly(error: Exception) -> str:
+    text = str(error).removeprefix("JSON is malformed: ")
+    return "it ends too early" if text == "Input data was truncated" else text
+
+
+def _text(name: str, raw: msgspec.Raw) -> str | None:
+    try:
+        return _decode_string(raw)
+    except UnicodeDecodeError:
+        raise Invalid(f"{name} is not UTF-8", field=name) from None
+    except (msgspec.MsgspecError, ValueError):
+        if bytes(raw) == b"null" and name not in REQUIRED:
+            return None
+        shown = bytes(raw)[:40].decode(errors="replace")
+        raise Invalid(f"{name} is not a string: '{shown}'", field=name) from None
+
+
+def _event(fields: _Line) -> Event:
+    """The checks that both readers share. Most of the time of an ingest passes here, hence the look-ups in place."""
+    source, entity_id, text = fields.source, fields.entity_id, fields.event_time
+    source_json = _names.get(source) or _name_json("source", source)
+    type_json = _names.get(fields.event_type) or _name_json("event_type", fields.event_type)
+    entity_json = _names.get(entity_id) or _name_json("entity_id", entity_id)
+    time = _instant("event_time", text)
+    if len(text) == 24 and text[23] == "Z" and text[10] == "T":  # nearly canonical: milliseconds, in UTC
+        time_json = b'"%s000000Z"' % text[:23].encode()
+    else:
+        time_json = b'"%s"' % full_instant(time).encode()
+    payload = bytes(fields.payload)
+    canonical, payload_text = read_payload(payload)
+    identity = content = content_hash(source_json, type_json, entity_json, time_json, canonical)
+    key, received = fields.idempotency_key, fields.received_time
+    if key is not None:
+        check_name("idempotency_key", key)
+        identity = keyed_id(source_json, type_json, entity_json, _encode(key))
+    return Event(
+        source,
+        entity_id,
+        time,
+        None if received is None else _instant("received_time", received),
+        key,
+        identity,
+        content,
+        b'"source":%s,"event_type":%s,"entity_id":%s,"event_time":%s'
+        % (source_json, type_json, entity_json, time_json),
+        payload if payload.find(b"\r") < 0 else one_line(payload),
+        payload_text,
+    )
+
+
+def _instant(name: str, text: str) -> int:
+    try:
+        return parse_instant(text)
+    except Invalid as error:
+        raise Invalid(f"{name} {error.message}", field=name) from None
+
+
+def check_name(name: str, value: str) -> None:
+    """Raises Invalid unless `value` is a non-empty string of at most MAX_STRING bytes without control characters."""
+    if value.isascii() and value.isprintable() and 0 < len(value) <= MAX_STRING:
+        return
+    if not value:
+        raise Invalid(f"{name} is empty", field=name)
+    if len(value.encode()) > MAX_STRING:
+        raise Invalid(f"{name} is longer than {MAX_STRING} bytes", field=name)
+    if _CONTROL.search(value):
+        raise Invalid(f"{name} has a control character", field=name)
+
+
+_names: dict[str, bytes] = {}
+"""JSON texts of checked names. Names repeat; a plain dict answers faster than lru_cache."""
+
+
+def _name_json(name: str, value: str) -> bytes:
+    """The checked value as JSON text, remembered in `_names`."""
+    check_name(name, value)
+    if len(_names) >= 65536:
+        _names.clear()
+    return _names.setdefault(value, _encode(value))
+
+
+def one_line(raw: bytes) -> bytes:
+    """JSON text without line breaks: those between tokens become spaces (inside strings JSON allows none)."""
+    return raw.replace(b"\n", b" ").replace(b"\r", b" ")
+
+
+def raw_line(event: Event, seq: int, stamp: bytes, original: bytes | None = None) -> bytes:
+    """The envelope: one line of raw, without its line break.
+
+    `stamp` is the part that a whole chunk shares (see `stamp`). The order of the fields is part of the format; optional
+    ones are left out where there is nothing to say.
+    """
+    received = b""
+    if event.received_time is not None:
+        received = b',"received_time":"%s"' % full_instant(event.received_time).encode()
+    tail = b""
+    if event.idempotency_key is not None:
+        tail = b',"idempotency_key":' + _encode(event.idempotency_key)
+    if event.extra is not None:
+        tail += b',"extra":' + event.extra
+    if original is not None:
+        tail += b',"original":' + original
+    if event.payload_text is not None:
+        tail += b',"payload_text":' + event.payload_text
+    return b'{"event_id":"%s","content_hash":"%s",%s%s%s%d%s,"payload":%s}' % (
+        hexlify(event.event_id),
+        hexlify(event.content_hash),
+        event.head,
+        received,
+        stamp,
+        seq,
+        tail,
+        event.payload,
+    )
+
+
+def stamp(ingest_time: int, batch_id: str) -> bytes:
+    """The part of the envelope that all deliveries of a chunk share."""
+    return b',"ingest_time":"%s","batch_id":"%s","seq":' % (full_instant(ingest_time).encode(), batch_id.encode())
+
+
+class Delivery(msgspec.Struct, gc=False):
+    """A raw line, read back. Times are RFC 3339 texts; `payload` and its siblings are JSON texts, empty if absent."""
+
+    event_id: str
+    content_hash: str
+    source: str
+    event_type: str
+    entity_id: str
+    event_time: str
+    ingest_time: str
+    batch_id: str
+    seq: int
+    payload: msgspec.Raw
+    received_time: str | None = None
+    idempotency_key: str | None = None
+    extra: msgspec.Raw = msgspec.Raw(b"")
+    original: msgspec.Raw = msgspec.Raw(b"")
+    payload_text: msgspec.Raw = msgspec.Raw(b"")
+
+    @property
+    def event_instant(self) -> int:
+        """event_time in nanoseconds since the epoch."""
+        return parse_instant(self.event_time)
+
+    @property
+    def lag(self) -> int:
+        """Nanoseconds from event_time to received_time, or to ingest_time without one; negative is clock skew."""
+        return parse_instant(self.received_time or self.ingest_time) - parse_instant(self.event_time)
+
+
+_decode_delivery = msgspec.json.Decoder(Delivery).decode
+
+
+def read_delivery(line: bytes) -> Delivery:
+    """A raw line as a Delivery. Raises Invalid if it is not one."""
+    try:
+        return _decode_delivery(line)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Invalid(f"a raw line is not a delivery: {error}") from None
+
+
+def entity_mark(entity_id: str) -> bytes:
+    """The bytes that every raw line of this entity contains and that no other entity's envelope does."""
+    return b',"entity_id":' + _encode(entity_id) + b',"event_time":'
+
+
+def to_json(value: Any) -> bytes:
+    """JSON text of a value built from what `Delivery` holds."""
+    return _encode(value)

@@ -1,0 +1,178 @@
+"""Mapping: how a foreign record becomes an event, field by field, with JMESPath (https://jmespath.org)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import jmespath
+import msgspec
+from jmespath.exceptions import JMESPathError, JMESPathTypeError
+from jmespath.functions import Functions, signature
+from jmespath.parser import ParsedResult
+
+from pik.errors import Invalid, UsageError
+from pik.model.event import FIELDS, REQUIRED, Event, one_line, read_event_slowly
+from pik.model.identity import EXACT, canonical_number, check_json, is_machine_number
+from pik.model.instant import MAX_INSTANT, checked_instant, from_datetime, full_instant, parse_instant
+
+_TIME_FIELDS = ("event_time", "received_time")
+
+
+class TimeFormat:
+    """`--time-format`: rfc3339, epoch (seconds), epoch_ms, auto (RFC 3339 text or an epoch number), or a strptime
+    format."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        if name not in ("rfc3339", "epoch", "epoch_ms", "auto") and "%" not in name:
+            raise UsageError(
+                f"there is no time format {name}",
+                hint="rfc3339, epoch, epoch_ms, auto, or a strptime format such as '%d/%b/%Y:%H:%M:%S %z'",
+            )
+
+    def __call__(self, value: Any) -> int:
+        """The instant of a value. Raises Invalid."""
+        if self.name in ("epoch", "epoch_ms"):
+            return _epoch(value, 1_000_000_000 if self.name == "epoch" else 1_000_000)
+        if self.name == "auto" and not isinstance(value, str):
+            return _epoch(value, None)
+        if not isinstance(value, str):
+            raise Invalid(f"is not a text: '{value!s:.40}'")
+        if self.name == "auto" and value.strip().lstrip("-").replace(".", "", 1).isdigit():
+            return _epoch(value, None)
+        if self.name in ("rfc3339", "auto"):
+            return parse_instant(value)
+        try:
+            return from_datetime(datetime.strptime(value, self.name))  # noqa: DTZ007 - without %z it is UTC
+        except ValueError:
+            raise Invalid(f"{value[:60]!r} does not match {self.name}") from None
+
+
+def _epoch(value: Any, unit: int | None) -> int:
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        raise Invalid(f"'{value!s:.60}' is not a number") from None
+    if isinstance(value, bool) or not number.is_finite():
+        raise Invalid(f"'{value!s:.60}' is not a number")
+    size = number.copy_abs()
+    if size > MAX_INSTANT:
+        return checked_instant(MAX_INSTANT + 1, value)  # which no unit makes smaller
+    if unit is None:
+        # Seconds up to the year 5138, else milliseconds, microseconds, nanoseconds: the ranges do not meet before then.
+        unit = 10**9 if size < 10**11 else 10**6 if size < 10**14 else 10**3 if size < 10**17 else 1
+    instant = EXACT.multiply(number, unit)
+    if instant != int(instant):
+        raise Invalid(f"'{value!s:.60}' is finer than a nanosecond")
+    return checked_instant(int(instant), value)
+
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class _Functions(Functions):
+    """JMESPath's own functions, but those two that would round or mark a number that is no machine number."""
+
+    @signature({"types": []})
+    def _func_to_string(self, value: Any) -> str:
+        if isinstance(value, str):
+            return value
+        return canonical_number(str(value)) if _is_number(value) else _encode(value).decode()
+
+    @signature({"types": []})
+    def _func_to_number(self, value: Any) -> int | float | Decimal | None:
+        if _is_number(value):
+            return value  # type: ignore[no-any-return]
+        return exact_number(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else None
+
+
+_OPTIONS = jmespath.Options(custom_functions=_Functions())
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
+
+
+class RecordMapping:
+    """A compiled mapping: event field → JMESPath expression over the record.
+
+    Fields without an expression are taken from the record's field of the same name. Raises UsageError for unknown
+    fields and for expressions that do not parse.
+    """
+
+    def __init__(self, expressions: Mapping[str, str], time_format: str = "rfc3339") -> None:
+        self._time = TimeFormat(time_format)
+        self._expressions: dict[str, ParsedResult] = {}
+        for name in FIELDS:
+            expression = expressions.get(name, name)
+            try:
+                self._expressions[name] = jmespath.compile(expression)
+            except JMESPathError as error:
+                raise UsageError(
+                    f"--map {name}={expression}: {_one_sentence(error)}", hint="https://jmespath.org has the language"
+                ) from None
+        if unknown := [name for name in expressions if name not in FIELDS]:
+            raise UsageError(f"--map {unknown[0]}=…: an event has no such field", hint=f"fields: {', '.join(FIELDS)}")
+
+    def read(self, line: bytes) -> tuple[Event, bytes]:
+        """The event of a foreign record, and the record on one line. Raises Invalid."""
+        record = _read_record(line)
+        fields: dict[str, Any] = {}
+        for name, expression in self._expressions.items():
+            try:
+                value = expression.search(record, _OPTIONS)
+            except (JMESPathError, TypeError, ValueError) as error:  # the latter two are gaps in JMESPath's checks
+                raise Invalid(f"{name}: {_one_sentence(error)}", field=name) from None
+            if value is not None:
+                fields[name] = self._field(name, value)
+        for name in REQUIRED:
+            if name not in fields:
+                raise Invalid(f"{name}: its expression finds nothing in this record", field=name)
+        try:
+            return read_event_slowly(_encode(fields)), one_line(line.strip())
+        except TypeError:  # an expression reference, &…
+            raise Invalid("payload: its expression makes no JSON value", field="payload") from None
+
+    def _field(self, name: str, value: Any) -> Any:
+        if name == "payload":
+            return value
+        if name in _TIME_FIELDS:
+            try:
+                return full_instant(self._time(value))
+            except Invalid as error:
+                raise Invalid(f"{name} {error.message}", field=name) from None
+        if isinstance(value, (bool, dict, list)):
+            raise Invalid(
+                f"{name} is not a string: '{msgspec.json.encode(value)[:40].decode(errors='replace')}'", field=name
+            )
+        return value if isinstance(value, str) else canonical_number(str(value))
+
+
+def _one_sentence(error: Exception) -> str:
+    if isinstance(error, JMESPathTypeError):
+        expected = " or ".join(error.expected_types)
+        return f"{error.function_name}() takes {expected}, not {error.actual_type}: '{error.current_value!s:.40}'"
+    return " ".join(str(error).split())
+
+
+def _read_record(line: bytes) -> Any:
+    """The record's JSON value; numbers that no machine number holds are Decimals, so that nothing is rounded."""
+    check_json(line, "the record")
+    record = json.loads(line, parse_float=exact_number, parse_int=exact_number)
+    if not isinstance(record, dict):
+        raise Invalid("the record is not a JSON object")
+    return record
+
+
+def exact_number(text: str) -> int | float | Decimal:
+    """The machine number that a JSON number's text is, or the Decimal where there is none."""
+    canonical = canonical_number(text)
+    if not is_machine_number(canonical):
+        return Decimal(text)
+    return int(canonical) if canonical.lstrip("-").isdigit() else float(canonical)

@@ -1,0 +1,86 @@
+"""Runs: replays planned, cut into tasks, drained, promoted."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pik.model.window import Window
+
+PLANNED, RUNNING, COMPLETED, FAILED, CANCELLED = "PLANNED", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"
+"""States of a run; a task is OPEN, DONE or FAILED."""
+
+OPEN, DONE = "OPEN", "DONE"
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """Some entities (all that have events, where `entities` is empty) and some whole buckets of metrics of one bucket
+    size.
+
+    `metrics` are NAME@VERSION: a run keeps to the definitions it was planned with. `start` and `end` are nanoseconds,
+    aligned to buckets.
+    """
+
+    run_id: str
+    number: int
+    metrics: tuple[str, ...]
+    start: int
+    end: int
+    entities: tuple[str, ...] = ()
+
+    @property
+    def window(self) -> Window:
+        """[start, end)."""
+        return Window(self.start, self.end)
+
+
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replay was asked for; two equal requests are the same work. Instants in nanoseconds."""
+
+    start: int
+    end: int
+    entities: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    source: str | None = None
+    event_type: str | None = None
+    include_duplicates: bool = False
+    reason: str = ""
+
+    @property
+    def window(self) -> Window:
+        """The requested window."""
+        return Window(self.start, self.end)
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One replay. `tasks`, `done`, `failed` count tasks; `new`, `changed`, `unchanged` buckets against what was
+    current.
+
+    `effective_start` and `effective_end` bound the whole buckets that the requested window touches.
+    """
+
+    run_id: str
+    request: RunRequest
+    state: str
+    created_at: int
+    finished_at: int | None
+    effective_start: int
+    effective_end: int
+    events_matched: int
+    buckets: int
+    tasks: int
+    done: int = 0
+    failed: int = 0
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    promoted: int = 0
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that failed too often, and why."""
+
+    letter_id: str
+    task: Task
+    reason: str
+    attempts: int
+    failed_at: int

@@ -1,0 +1,76 @@
+"""The engine: metric definitions to values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pik.model.metric import BucketDigest, Computed, Definition
+from pik.model.window import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The raw that a computation reads: whole segments, or files of some of their frames.
+
+    `files` are NDJSON in zstd frames; `deliveries` is how many lines they hold together, so that a lost frame shows;
+    `skip` is a CSV file of `batch_id,seq` without a header (None: nothing to skip), the deliveries that don't count.
+    """
+
+    files: Sequence[Path]
+    deliveries: int
+    skip: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """Bucket starts (nanoseconds) that matching events of an entity fall into, and how many of them."""
+
+    bucket: int
+    entity_id: str
+    events: int
+
+
+Settled = Callable[[BucketDigest], bool]
+"""Whether a bucket that was computed so needs no closer look."""
+
+
+class Engine(Protocol):
+    """Evaluates metrics over raw lines. Stateless between calls; one per process."""
+
+    def check(self, definition: Definition) -> None:
+        """Raise Invalid, with the reason and where there is one the exact alternative, unless the definition parses,
+        names only columns that exist, is one aggregate, and has a result that neither order nor floating point can
+        change."""
+
+    def compute(
+        self,
+        inputs: Inputs,
+        metrics: Sequence[Definition],
+        window: Window,
+        entities: Sequence[str] = (),
+        *,
+        settled: Settled | None = None,
+    ) -> Iterator[Computed]:
+        """Every (metric, bucket, entity) with at least one matching event, ordered by metric name, bucket, entity
+        (UTF-8).
+
+        `metrics` share one bucket size; `window` is made of whole buckets; `entities`, if any, limits to those.
+        `settled` is asked about each bucket before the first row comes; where it says yes, the bucket's rows are left
+        out. Raises Damaged (naming the file) for raw that cannot be read or has not `deliveries` lines, EngineError
+        naming the metric when its expression fails on the data.
+        """
+
+    def touched(
+        self,
+        inputs: Inputs,
+        bucket_size: int,
+        window: Window,
+        *,
+        entities: Sequence[str] = (),
+        source: str | None = None,
+        event_type: str | None = None,
+    ) -> Iterator[Touched]:
+        """The (bucket, entity) pairs with an event in `window` that matches, ordered by bucket and entity."""

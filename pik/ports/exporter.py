@@ -1,0 +1,116 @@
+"""Exporters: raw lines to rows of a format that other tools open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from typing import BinaryIO, Literal, Protocol
+
+from pik.model.column import OwnColumn
+from pik.model.event import Delivery
+from pik.model.window import Window
+
+Format = Literal["parquet", "jsonl", "csv"]
+Compression = Literal["zstd", "snappy", "gzip", "none"]
+
+COLUMNS = (
+    "event_id",
+    "content_hash",
+    "source",
+    "event_type",
+    "entity_id",
+    "event_time",
+    "received_time",
+    "ingest_time",
+    "batch_id",
+    "seq",
+    "idempotency_key",
+    "payload",
+    "extra",
+)
+"""The columns of every export, in this order; behind them `delivery` where duplicates are included, then one's own."""
+
+DELIVERY = "delivery"
+"""The column that says accepted, exact or conflict."""
+
+PARTITIONS = ("event_date", "source", "event_type")
+"""What an export can be partitioned by."""
+
+
+class Selection(Protocol):
+    """Which deliveries are asked for; no entities, or None, is no restriction. `matches` is the definition."""
+
+    @property
+    def window(self) -> Window: ...
+    @property
+    def entities(self) -> tuple[str, ...]: ...
+    @property
+    def source(self) -> str | None: ...
+    @property
+    def event_type(self) -> str | None: ...
+
+    def matches(self, delivery: Delivery) -> bool:
+        """Whether the delivery is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What is exported, and how. Without `include_duplicates` only accepted deliveries are."""
+
+    selection: Selection
+    format: Format = "parquet"
+    compression: Compression = "zstd"
+    include_duplicates: bool = False
+    columns: tuple[OwnColumn, ...] = ()
+    partition_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Deliveries of one segment: `lines` whole raw lines, each with its line break.
+
+    `verdicts` maps the seqs of the segment's duplicates to exact or conflict; `read` parses one line and raises
+    Damaged, naming the segment.
+    """
+
+    text: bytes
+    lines: int
+    verdicts: Mapping[int, str]
+    read: Callable[[bytes], Delivery]
+
+
+Rows = Sized
+"""Rows on their way from `cut` to `write`, in whatever form suits the exporter."""
+
+
+class Sink(Protocol):
+    """One file being written."""
+
+    def write(self, rows: Rows) -> None:
+        """Append rows that `cut` of the same exporter made."""
+
+    def close(self) -> None:
+        """Write what the format needs at its end. The file itself stays open."""
+
+
+class Exporter(Protocol):
+    """Writes one layout."""
+
+    @property
+    def layout(self) -> Layout:
+        """What it was made for."""
+
+    @property
+    def suffix(self) -> str:
+        """How the names of its files end: `.parquet`, `.csv.gz`."""
+
+    def cut(self, day: str, pieces: Sequence[Piece]) -> Iterator[tuple[tuple[str, ...], Rows]]:
+        """The rows that the layout asks for among pieces of one day (`YYYY-MM-DD`), in their order, by the values of
+        `partition_by`; none without rows. May run in several threads at once.
+
+        Raises Damaged for a line that is no delivery, UsageError naming event and column for a value that a column's
+        type does not hold exactly.
+        """
+
+    def sink(self, file: BinaryIO) -> Sink:
+        """Begin a file. `file` need not be seekable; its errors pass through."""

@@ -1,0 +1,119 @@
+"""The index: which deliveries are there, which count, and where their raw is. It can be rebuilt from raw.
+
+Two ports over the same data: `Batches` writes, `Index` reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from pik.errors import NotFound
+from pik.model.batch import Arrivals, Batch, Chunk, Counts, Location, Origin, RejectFile, Segment
+from pik.model.window import Window
+
+
+class Batches(Protocol):
+    """Records batches. Every call is atomic and may be repeated: a repeat changes nothing."""
+
+    def find(self, origin: Origin) -> Batch | None:
+        """The newest batch of this origin, if any."""
+
+    def writing(self, name: str) -> AbstractContextManager[None]:
+        """Holds the right to write the batches called `name` (an Origin's content) until the context ends or the
+        process dies, whichever comes first. Raises Busy when another living process holds it."""
+
+    def open(self, origin: Origin, batch_id: str, started_at: int) -> Batch:
+        """Begin this batch, or take over the interrupted one of that id: its `attempt` grows by one."""
+
+    def record(self, chunk: Chunk, *, refuse_conflicts: bool = False) -> Counts:
+        """Claim each delivery of the chunk, in the order of its seqs: the first of an event_id anywhere in the store is
+        accepted, each other is a duplicate; and advance the batch, all at once. A delivery that is recorded already
+        keeps its verdict. `segment.recorded_at` is set, later than every one before. With `refuse_conflicts` a conflict
+        raises ConflictFound, and nothing of the chunk is recorded."""
+
+    def finish(self, batch_id: str, finished_at: int) -> Batch:
+        """Mark the batch complete. A repeat returns it as it is."""
+
+    def rebuild(self) -> AbstractContextManager[Rebuild]:
+        """An empty index beside this one; it replaces this one, at once, when the context ends without an error."""
+
+
+class Rebuild(Protocol):
+    """An index being rebuilt from raw."""
+
+    def add_batch(self, batch: Batch) -> None:
+        """Restore a batch from its record, or a stand-in for one without; its counts are those of its segments."""
+
+    def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, str] | None) -> None:
+        """Restore segments of one block. `verdicts` maps seqs to exact or conflict, the others were accepted; with None
+        the first to come is, so blocks without verdicts are added last, ordered by (ingest_time, batch_id)."""
+
+    def add_rejects(self, batch_id: str, rejects: RejectFile) -> None:
+        """Restore one file of rejects."""
+
+    def settle(self) -> Iterator[Location]:
+        """Give each event exactly one accepted delivery, and tell each delivery whose verdict is not as recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the index holds. Times in nanoseconds, None in an empty store."""
+
+    events: int
+    deliveries: int
+    segments: int
+    batches: int
+    raw_bytes: int
+    first_event: int | None
+    last_event: int | None
+
+
+class Index(Protocol):
+    """Answers questions about deliveries without reading raw."""
+
+    def segments(self, window: Window, *, batch_id: str | None = None) -> Iterator[Segment]:
+        """The segments of the days that the window touches, ordered by (day, recorded_at, key)."""
+
+    def skipped(self, segment: Segment) -> dict[int, str]:
+        """The segment's duplicates: seq → exact or conflict."""
+
+    def locate(self, event_id_prefix: str, limit: int = 10) -> list[Location]:
+        """The accepted deliveries whose event_id (hex) starts so, at most `limit`, ordered by event_id."""
+
+    def deliveries(self, event_id: str) -> list[Location]:
+        """Every delivery of an event, the accepted one first, the others by (batch_id, seq)."""
+
+    def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
+        """How many duplicates each event has, given as (day, event_id)."""
+
+    def batches(self, prefix: str = "") -> Iterator[Batch]:
+        """The batches whose id starts so, newest first."""
+
+    def rejects(self, batch_id: str) -> list[RejectFile]:
+        """The batch's files of rejects, in order."""
+
+    def totals(self) -> Totals:
+        """What the index holds."""
+
+
+class Audit(Protocol):
+    """Holds the index against raw."""
+
+    def differing(self, arrivals: Arrivals) -> list[int]:
+        """The seqs of a segment, as it was read from raw, that the index does not have in exactly that place."""
+
+    def rows(self) -> dict[str, int]:
+        """How many deliveries the index has of each segment, by key, counted row by row."""
+
+
+def batch_of(index: Index, prefix: str) -> Batch:
+    """The batch of this id or unambiguous prefix. Raises NotFound."""
+    found = index.batches(prefix.upper())
+    batch, another = next(found, None), next(found, None)
+    if batch is None or another is not None:
+        problem = "is not in this store" if batch is None else "is the beginning of several batch ids"
+        raise NotFound(f"batch {prefix} {problem}", hint="pik batches")
+    return batch

@@ -1,0 +1,41 @@
+"""Raw: immutable objects under create-only keys. One implementation is a directory, the next a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class RawObject:
+    """A key and the size in bytes of its object."""
+
+    key: str
+    size: int
+
+
+class Raw(Protocol):
+    """Picklable, so that worker processes can be handed one. There is no way to overwrite or delete."""
+
+    def create(self, key: str, data: bytes) -> None:
+        """Store `data` under `key`; durable when this returns. Raises AlreadyExists, leaving what is there;
+        StoreError when the storage refuses (full, no access). Nobody ever sees part of an object."""
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """The bytes of the object from `offset`, `length` of them (None: to the end). Raises Damaged if it is missing
+        or shorter than that."""
+
+    def size(self, key: str) -> int | None:
+        """The object's size in bytes; None if it is missing."""
+
+    def objects(self, prefix: str) -> Iterator[RawObject]:
+        """Every object whose key starts with `prefix`, ordered by key."""
+
+    def files(self, keys: Sequence[str]) -> AbstractContextManager[list[Path]]:
+        """Whole objects as local files, for as long as the context lasts. Raises Damaged if one is missing."""
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """A private directory for temporary files, removed when the context ends."""

@@ -1,0 +1,162 @@
+"""State: metric definitions, runs, their tasks and queue, aggregates and promotions. It is no index: raw does not hold
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from pik.model.metric import Aggregate, BucketDigest, Computed, Definition, Metric
+from pik.model.run import DeadLetter, Run, RunRequest, Task
+from pik.model.window import Window
+
+
+class Metrics(Protocol):
+    """Metric definitions by name and version. The built-in event_count is always among them, as version 1."""
+
+    def apply(self, definition: Definition, applied_at: int) -> Metric:
+        """Keep the definition as the next version of its name; one equal to the latest version is that version,
+        unchanged."""
+
+    def latest(self) -> list[Metric]:
+        """The latest version of each metric, ordered by name."""
+
+    def versions(self, name: str) -> list[Metric]:
+        """Every version of one metric, the oldest first; empty if there is none."""
+
+
+class Runs(Protocol):
+    """Runs and the state of their tasks."""
+
+    def create(self, run: Run, tasks: Iterable[Task]) -> None:
+        """Store the run as PLANNED with its tasks, all at once."""
+
+    def get(self, run_id: str) -> Run:
+        """The run of this id or of an unambiguous prefix, with its counts as of now. Raises NotFound."""
+
+    def newest_first(self) -> Iterator[Run]:
+        """Every run, newest first."""
+
+    def unfinished(self, request: RunRequest) -> Run | None:
+        """The newest run of this very request that is PLANNED or RUNNING."""
+
+    def set_state(self, run_id: str, state: str, finished_at: int | None = None) -> None:
+        """Move the run to a state; CANCELLED, COMPLETED and FAILED are set with the time."""
+
+    def open_tasks(self, run_id: str) -> Iterator[Task]:
+        """The run's tasks that are OPEN, in order of their numbers."""
+
+    def mark(self, task: Task, state: str) -> None:
+        """Move a task, OPEN at first, to DONE, to FAILED, or to OPEN again (redriven). A task that is DONE stays so."""
+
+    def driving(self, run_id: str) -> AbstractContextManager[None]:
+        """Holds the right to drive this run until the context ends or the process dies. Raises Busy when another has
+        it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A task received from the queue; `receipt` identifies this receiving of it, `receives` counts them, this one
+    included."""
+
+    task: Task
+    receipt: str
+    receives: int
+
+
+class Queue(Protocol):
+    """At-least-once delivery of tasks, in no order that anybody may rely on."""
+
+    def send(self, tasks: Iterable[Task]) -> int:
+        """Put the tasks on the queue and return their number."""
+
+    def receive(self, run_id: str, visibility: float) -> Message | None:
+        """A visible message, hidden from others for `visibility` seconds; None if there is none now. A shared queue may
+        hand out other runs' tasks as well; a local one hands out those of `run_id`."""
+
+    def acknowledge(self, receipt: str) -> None:
+        """Remove the message. A repeat does nothing."""
+
+    def release(self, receipt: str, delay: float) -> None:
+        """Make the message visible again after `delay` seconds."""
+
+    def bury(self, message: Message, reason: str, failed_at: int) -> None:
+        """Move the message to the dead letters, with its reason."""
+
+    def letters(self) -> list[DeadLetter]:
+        """The dead letters, oldest first."""
+
+    def redrive(self, letter_id: str) -> Task:
+        """Put a dead letter (id or unambiguous prefix) back on the queue. Raises NotFound."""
+
+    def drop(self, run_id: str) -> int:
+        """Remove the run's messages that nobody is working on and return how many are still in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A version that a run wrote, beside the one that was current when it was written (None: there was none)."""
+
+    written: Aggregate
+    base: Aggregate | None
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """How many aggregates a promotion or rollback moved, how many were so already, and which others somebody else had
+    moved."""
+
+    moved: int
+    already: int
+    conflicts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """One promote or rollback, as history tells it. `kind` is promote or rollback; `at` in nanoseconds."""
+
+    run_id: str
+    kind: str
+    at: int
+    reason: str
+    moved: int
+    conflicts: int
+
+
+class Aggregates(Protocol):
+    """Aggregate versions, append-only, and which of them is current. Entities order by their UTF-8 bytes."""
+
+    def write(
+        self, task: Task, rows: Iterable[Computed], *, versions: Mapping[str, int], known_until: int, reason: str
+    ) -> None:
+        """Store one version a row for the task's run, beside what is current, noting which version that is now (the
+        base). A version that is there already stays as it is, so a task may be written any number of times. A CANCELLED
+        run writes nothing more."""
+
+    def current(
+        self, metric: str, window: Window, entities: Sequence[str] = (), *, history: bool = False
+    ) -> Iterator[Aggregate]:
+        """The current versions of a metric's buckets that start in the window, ordered by bucket and entity; with
+        `history` every version, ordered by bucket, entity and run_id."""
+
+    def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
+        """What the current versions of each bucket that starts in the window say, in short; buckets without any value
+        are left out."""
+
+    def changes(self, run_id: str) -> Iterator[Change]:
+        """Every version that the run wrote beside its base, ordered by metric, bucket, entity."""
+
+    def tally(self, run_id: str) -> tuple[int, int, int]:
+        """How many of the run's versions are new, changed, unchanged against their bases (a null over nothing counts
+        nowhere)."""
+
+    def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
+        """Make each version of the run current, atomically per aggregate and only where its base still is."""
+
+    def rollback(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
+        """Make each version's base current again (nothing, where it had none), where the run's version is current."""
+
+    def promotions(self) -> Iterator[Promotion]:
+        """Every promote and rollback, newest first."""

@@ -1,0 +1,13 @@
+"""The local store: a directory with raw objects, and two SQLite files.
+
+format.json   the version of the layout
+raw/          immutable objects
+index.db      what can be rebuilt from raw
+state.db      metric definitions, runs, aggregates, promotions
+locks         who is writing what; empty
+tmp/          objects that are not whole yet
+"""
+
+from pik.stores.local.open import open_local
+
+__all__ = ["open_local"]

@@ -1,0 +1,244 @@
+"""Aggregate versions in state.db, and which of them is current.
+
+A version's key leads with its metric and bucket, as the pointers to current ones do, so that both are read in the same
+order. All that touches many of them is one statement over sets.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from pik.model.metric import Aggregate, BucketDigest, Computed, decimal_text
+from pik.model.run import CANCELLED, Task
+from pik.model.window import Window
+from pik.ports.state import Change, Promoted, Promotion
+from pik.stores.local.sqlite import Database
+
+_VERSION = (
+    "v.metric, v.bucket, v.entity, v.value, v.inputs, v.input_hash, w.run_id, v.metric_version, v.known_until, v.reason"
+)
+
+_INCOMING = (
+    "CREATE TEMP TABLE IF NOT EXISTS incoming ("
+    "metric TEXT, bucket INTEGER, entity TEXT, value TEXT, inputs INTEGER, input_hash BLOB, metric_version INTEGER)"
+)
+
+# Rows that this run has not written yet, beside the version that is current now; a null stands for no value at all.
+_TALLY = """
+SELECT
+    coalesce(sum(i.value IS NOT NULL AND b.value IS NULL), 0),
+    coalesce(sum(b.value IS NOT NULL AND i.value IS NOT b.value), 0),
+    coalesce(sum(i.value IS NOT NULL AND i.value IS b.value), 0)
+FROM temp.incoming i
+LEFT JOIN current c USING (metric, bucket, entity)
+LEFT JOIN version b ON (b.metric, b.bucket, b.entity, b.writer) = (i.metric, i.bucket, i.entity, c.writer)
+LEFT JOIN version mine ON (mine.metric, mine.bucket, mine.entity, mine.writer) = (i.metric, i.bucket, i.entity, :writer)
+WHERE mine.writer IS NULL
+"""
+
+_KEEP = """
+INSERT OR IGNORE INTO version
+SELECT i.metric, i.bucket, i.entity, :writer, i.value, i.inputs, i.input_hash, c.writer, i.metric_version, :known_until,
+    :reason
+FROM temp.incoming i LEFT JOIN current c USING (metric, bucket, entity)
+"""
+
+_ALL_KEYS = "SELECT * FROM {table} WHERE metric = :metric AND bucket >= :start AND bucket < :end"
+
+# Each bucket that there is, found by seeking the next one, and in it the entities: the others' keys are never read.
+_SOME_KEYS = """
+WITH RECURSIVE each(bucket) AS (
+    SELECT min(bucket) FROM {table} WHERE metric = :metric AND bucket >= :start
+    UNION ALL
+    SELECT (SELECT min(bucket) FROM {table} WHERE metric = :metric AND bucket > each.bucket)
+    FROM each WHERE each.bucket < :end
+)
+SELECT k.* FROM each CROSS JOIN json_each(:entities) named
+CROSS JOIN {table} k ON k.metric = :metric AND k.bucket = each.bucket AND k.entity = named.value
+WHERE each.bucket < :end
+"""
+
+_CURRENT = f"""
+SELECT {_VERSION}, 1
+FROM ({{keys}}) k CROSS JOIN version v USING (metric, bucket, entity, writer)
+CROSS JOIN writer w ON w.number = v.writer
+ORDER BY k.bucket, k.entity
+"""
+
+# The rows come in the order of the keys, bucket and entity, and group_concat takes them as they come.
+_DIGESTS = """
+SELECT bucket, count(*), group_concat(
+    v.entity || x'1f' || v.value || x'1f' || v.inputs || x'1f' || lower(hex(v.input_hash)), x'0a'
+)
+FROM ({keys}) k CROSS JOIN version v USING (metric, bucket, entity, writer)
+WHERE v.value IS NOT NULL
+GROUP BY bucket
+"""
+
+_HISTORY = f"""
+SELECT {_VERSION}, c.writer IS v.writer
+FROM ({{keys}}) v CROSS JOIN writer w ON w.number = v.writer
+LEFT JOIN current c ON (c.metric, c.bucket, c.entity) = (v.metric, v.bucket, v.entity)
+ORDER BY v.bucket, v.entity, w.run_id
+"""
+
+_CHANGES = f"""
+SELECT {_VERSION}, c.writer IS v.writer,
+    b.metric, b.bucket, b.entity, b.value, b.inputs, b.input_hash,
+    bw.run_id, b.metric_version, b.known_until, b.reason, c.writer IS b.writer
+FROM version v INDEXED BY version_writer JOIN writer w ON w.number = v.writer
+LEFT JOIN current c ON (c.metric, c.bucket, c.entity) = (v.metric, v.bucket, v.entity)
+LEFT JOIN version b ON (b.metric, b.bucket, b.entity, b.writer) = (v.metric, v.bucket, v.entity, v.base)
+LEFT JOIN writer bw ON bw.number = b.writer
+WHERE v.writer = (SELECT number FROM writer WHERE run_id = ?) ORDER BY v.metric, v.bucket, v.entity
+"""
+
+
+@dataclass(slots=True)
+class LocalAggregates:
+    """Implements the port on the tables version, current, writer and promotion."""
+
+    database: Database
+
+    def write(
+        self, task: Task, rows: Iterable[Computed], *, versions: Mapping[str, int], known_until: int, reason: str
+    ) -> None:
+        self._stage(rows, versions)
+        with self.database.write() as connection:
+            run = connection.execute("SELECT state FROM run WHERE run_id = ?", (task.run_id,)).fetchone()
+            if run == (CANCELLED,):
+                return
+            writer = _writer(connection, task.run_id)
+            new, changed, unchanged = connection.execute(_TALLY, {"writer": writer}).fetchone()
+            connection.execute(
+                "UPDATE writer SET new = new + ?, changed = changed + ?, unchanged = unchanged + ? WHERE number = ?",
+                (new, changed, unchanged, writer),
+            )
+            connection.execute(_KEEP, {"writer": writer, "known_until": known_until, "reason": reason})
+
+    def _stage(self, rows: Iterable[Computed], versions: Mapping[str, int]) -> None:
+        """Put the rows into a temporary table: they are made before anything is locked, and in bounded memory."""
+        connection = self.database.writer()
+        with self.database.translated():
+            connection.execute(_INCOMING)
+            connection.execute("BEGIN")
+            try:
+                connection.execute("DELETE FROM temp.incoming")
+                connection.executemany(
+                    "INSERT INTO temp.incoming VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        (
+                            row.metric,
+                            row.bucket,
+                            row.entity_id,
+                            None if row.value is None else _text(row.value),
+                            row.inputs,
+                            bytes.fromhex(row.input_hash),
+                            versions[row.metric],
+                        )
+                        for row in rows
+                    ),
+                )
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.rollback()
+                raise
+
+    def current(
+        self, metric: str, window: Window, entities: Sequence[str] = (), *, history: bool = False
+    ) -> Iterator[Aggregate]:
+        query, table = (_HISTORY, "version") if history else (_CURRENT, "current")
+        return self._aggregates(query, table, metric, window, entities)
+
+    def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
+        values = {"metric": metric, "start": window.start, "end": window.end}
+        rows = self.database.read().execute(_DIGESTS.format(keys=_ALL_KEYS.format(table="current")), values)
+        return (BucketDigest(metric, bucket, count, sha256(text.encode()).hexdigest()) for bucket, count, text in rows)
+
+    def _aggregates(
+        self, query: str, table: str, metric: str, window: Window, entities: Sequence[str]
+    ) -> Iterator[Aggregate]:
+        values: dict[str, object] = {"metric": metric, "start": window.start, "end": window.end}
+        if entities:
+            values["entities"] = msgspec.json.encode(sorted(set(entities))).decode()
+        keys = (_SOME_KEYS if entities else _ALL_KEYS).format(table=table)
+        return map(_aggregate, self.database.read().execute(query.format(keys=keys), values))
+
+    def changes(self, run_id: str) -> Iterator[Change]:
+        rows = self.database.read().execute(_CHANGES, (run_id,))
+        return (Change(_aggregate(row[:11]), None if row[11] is None else _aggregate(row[11:])) for row in rows)
+
+    def tally(self, run_id: str) -> tuple[int, int, int]:
+        row = self.database.read().execute("SELECT new, changed, unchanged FROM writer WHERE run_id = ?", (run_id,))
+        return row.fetchone() or (0, 0, 0)
+
+    def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
+        return self._move("promote", "base", "writer", run_id, at, reason, dry_run)
+
+    def rollback(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
+        return self._move("rollback", "writer", "base", run_id, at, reason, dry_run)
+
+    def _move(self, kind: str, old: str, new: str, run_id: str, at: int, reason: str, dry_run: bool) -> Promoted:
+        """Where `old` of the run's version is current, make `new` current."""
+        with self.database.write() as connection:
+            row = connection.execute("SELECT number FROM writer WHERE run_id = ?", (run_id,)).fetchone()
+            if row is None:
+                return Promoted(0, 0, 0)
+            mine = "version v LEFT JOIN current c USING (metric, bucket, entity) WHERE v.writer = ?"
+            counts = connection.execute(
+                f"SELECT coalesce(sum(c.writer IS v.{old}), 0), coalesce(sum(c.writer IS v.{new}), 0), count(*)"
+                f" FROM {mine}",
+                row,
+            ).fetchone()
+            promoted = Promoted(counts[0], counts[1], counts[2] - counts[0] - counts[1])
+            if not dry_run and (promoted.moved or promoted.conflicts):
+                _point(connection, row, old, new, mine)
+                connection.execute(
+                    "INSERT INTO promotion (run_id, kind, at, reason, moved, conflicts) VALUES (?, ?, ?, ?, ?, ?)",
+                    (run_id, kind, at, reason, promoted.moved, promoted.conflicts),
+                )
+        return promoted
+
+    def promotions(self) -> Iterator[Promotion]:
+        rows = self.database.read().execute(
+            "SELECT run_id, kind, at, reason, moved, conflicts FROM promotion ORDER BY number DESC"
+        )
+        return (Promotion(*row) for row in rows)
+
+
+def _point(connection: sqlite3.Connection, writer: tuple[int], old: str, new: str, mine: str) -> None:
+    connection.execute("CREATE TEMP TABLE moving (metric TEXT, bucket INTEGER, entity TEXT, writer INTEGER)")
+    connection.execute(
+        f"INSERT INTO temp.moving SELECT v.metric, v.bucket, v.entity, v.{new} FROM {mine} AND c.writer IS v.{old}",
+        writer,
+    )
+    connection.execute("INSERT OR REPLACE INTO current SELECT * FROM temp.moving WHERE writer IS NOT NULL")
+    connection.execute(
+        "DELETE FROM current WHERE (metric, bucket, entity) IN"
+        " (SELECT metric, bucket, entity FROM temp.moving WHERE writer IS NULL)"
+    )
+    connection.execute("DROP TABLE temp.moving")
+
+
+def _writer(connection: sqlite3.Connection, run_id: str) -> int:
+    connection.execute("INSERT OR IGNORE INTO writer (run_id) VALUES (?)", (run_id,))
+    number: int = connection.execute("SELECT number FROM writer WHERE run_id = ?", (run_id,)).fetchone()[0]
+    return number
+
+
+def _text(value: Decimal) -> str:
+    return decimal_text(value) if value else "0"
+
+
+def _aggregate(row: tuple[Any, ...]) -> Aggregate:
+    metric, bucket, entity, value, inputs, input_hash, run_id, metric_version, known_until, reason, current = row
+    computed = Computed(metric, bucket, entity, None if value is None else Decimal(value), inputs, input_hash.hex())
+    return Aggregate(computed, run_id, metric_version, known_until, reason, bool(current))

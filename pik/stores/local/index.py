@@ -1,0 +1,251 @@
+"""The index in SQLite: a row an event, under a key that leads with the day.
+
+Ids are random; the day in front keeps those of one stretch of input close together, so that inserting does not slow
+down as the store grows. Events with an idempotency key may come again with another time, so those have a table of their
+own, keyed by event_id alone.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pik.model.batch import (
+    COMPLETE,
+    CONFLICT,
+    EXACT,
+    INTERRUPTED,
+    RUNNING,
+    Batch,
+    Counts,
+    Frame,
+    Location,
+    Origin,
+    RejectFile,
+    Segment,
+)
+from pik.model.window import Window
+from pik.ports.index import Totals
+from pik.stores.local.lock import held
+from pik.stores.local.sqlite import Database
+
+SCHEMA = """
+CREATE TABLE batch (
+    number INTEGER PRIMARY KEY,
+    batch_id TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL, content TEXT NOT NULL, options TEXT NOT NULL, again INTEGER NOT NULL,
+    origin TEXT NOT NULL, -- all of them but the name
+    complete INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    read INTEGER NOT NULL, accepted INTEGER NOT NULL, exact INTEGER NOT NULL, conflict INTEGER NOT NULL,
+    rejected INTEGER NOT NULL,
+    started_at INTEGER NOT NULL, finished_at INTEGER,
+    next_seq INTEGER NOT NULL, offset INTEGER NOT NULL, prefix_digest TEXT NOT NULL,
+    reasons TEXT NOT NULL, lags TEXT NOT NULL, sources TEXT NOT NULL
+);
+CREATE INDEX batch_origin ON batch (origin);
+CREATE TABLE segment (
+    number INTEGER PRIMARY KEY,
+    day INTEGER NOT NULL,
+    key TEXT NOT NULL UNIQUE,
+    batch TEXT NOT NULL,
+    size INTEGER NOT NULL, digest TEXT NOT NULL, deliveries INTEGER NOT NULL, accepted INTEGER NOT NULL,
+    ingest_time INTEGER NOT NULL, first_event INTEGER NOT NULL, last_event INTEGER NOT NULL,
+    frames BLOB NOT NULL,
+    recorded_at INTEGER NOT NULL
+);
+CREATE INDEX segment_day ON segment (day, recorded_at, key);
+CREATE INDEX segment_batch ON segment (batch, day);
+CREATE TABLE event (
+    day INTEGER NOT NULL, event_id BLOB NOT NULL,
+    segment INTEGER NOT NULL, frame INTEGER NOT NULL, seq INTEGER NOT NULL,
+    PRIMARY KEY (day, event_id)
+) WITHOUT ROWID;
+CREATE TABLE keyed_event (
+    event_id BLOB PRIMARY KEY, content_hash BLOB NOT NULL,
+    segment INTEGER NOT NULL, frame INTEGER NOT NULL, seq INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE duplicate (
+    segment INTEGER NOT NULL, seq INTEGER NOT NULL,
+    day INTEGER NOT NULL, event_id BLOB NOT NULL, frame INTEGER NOT NULL, conflict INTEGER NOT NULL,
+    content_hash BLOB, -- with an idempotency key only
+    PRIMARY KEY (segment, seq)
+) WITHOUT ROWID;
+CREATE INDEX duplicate_event ON duplicate (day, event_id);
+CREATE TABLE reject_file (
+    batch TEXT NOT NULL, number INTEGER NOT NULL,
+    key TEXT NOT NULL, size INTEGER NOT NULL, digest TEXT NOT NULL, records INTEGER NOT NULL,
+    PRIMARY KEY (batch, number)
+) WITHOUT ROWID;
+"""
+
+KEYED_DAY = -(2**31)
+"""Stands for the day in `duplicate` where the event has an idempotency key, and so no day of its own."""
+
+_BATCH = (
+    "SELECT batch.*, (SELECT min(first_event) FROM segment WHERE batch = batch_id) AS first_event,"
+    " (SELECT max(last_event) FROM segment WHERE batch = batch_id) AS last_event FROM batch"
+)
+_SEGMENT = "SELECT * FROM segment"
+
+
+def index_database(directory: Path) -> Database:
+    """The index of the store in this directory."""
+    return Database(directory / "index.db", SCHEMA, repair="pik verify --rebuild-index makes it again from raw")
+
+
+@dataclass(slots=True)
+class LocalIndex:
+    """Reads index.db. `locks` is the directory's lock file, which tells whether a batch's writer lives."""
+
+    database: Database
+    locks: Path
+
+    def segments(self, window: Window, *, batch_id: str | None = None) -> Iterator[Segment]:
+        first, last = window.days
+        where, values = ("", ()) if batch_id is None else (" AND batch = ?", (batch_id,))
+        rows = self.database.read().execute(
+            f"{_SEGMENT} WHERE day BETWEEN ? AND ?{where} ORDER BY day, recorded_at, key", (first, last, *values)
+        )
+        return map(_segment, rows)
+
+    def skipped(self, segment: Segment) -> dict[int, str]:
+        rows = self.database.read().execute(
+            "SELECT seq, conflict FROM duplicate WHERE segment = (SELECT number FROM segment WHERE key = ?)",
+            (segment.key,),
+        )
+        return {seq: CONFLICT if conflict else EXACT for seq, conflict in rows}
+
+    def locate(self, event_id_prefix: str, limit: int = 10) -> list[Location]:
+        low = bytes.fromhex(event_id_prefix.ljust(32, "0"))
+        high = bytes.fromhex(event_id_prefix.ljust(32, "f"))
+        rows = self.database.read().execute(
+            "SELECT * FROM (SELECT e.event_id, s.day, s.key, s.batch, e.frame, e.seq, 'accepted'"
+            " FROM (SELECT DISTINCT day FROM segment) d CROSS JOIN event e"
+            " ON e.day = d.day AND e.event_id BETWEEN :low AND :high JOIN segment s ON s.number = e.segment"
+            " UNION ALL SELECT k.event_id, s.day, s.key, s.batch, k.frame, k.seq, 'accepted'"
+            " FROM keyed_event k JOIN segment s ON s.number = k.segment WHERE k.event_id BETWEEN :low AND :high)"
+            " ORDER BY 1 LIMIT :limit",
+            {"low": low, "high": high, "limit": limit},
+        )
+        return [_location(row) for row in rows]
+
+    def deliveries(self, event_id: str) -> list[Location]:
+        accepted = self.locate(event_id, limit=1)
+        if not accepted:
+            return []
+        identity = bytes.fromhex(event_id)
+        keyed = self.database.read().execute("SELECT 1 FROM keyed_event WHERE event_id = ?", (identity,)).fetchone()
+        rows = self.database.read().execute(
+            "SELECT d.event_id, s.day, s.key, s.batch, d.frame, d.seq, iif(d.conflict, 'conflict', 'exact')"
+            " FROM duplicate d JOIN segment s ON s.number = d.segment WHERE d.day = ? AND d.event_id = ?"
+            " ORDER BY s.batch, d.seq",
+            (KEYED_DAY if keyed else accepted[0].day, identity),
+        )
+        return accepted + [_location(row) for row in rows]
+
+    def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
+        connection = self.database.read()
+        query = f"SELECT count(*) FROM duplicate WHERE day IN (?, {KEYED_DAY:d}) AND event_id = ?"
+        return [connection.execute(query, (day, bytes.fromhex(name))).fetchone()[0] for day, name in events]
+
+    def batches(self, prefix: str = "") -> Iterator[Batch]:
+        rows = self.database.read().execute(
+            f"{_BATCH} WHERE substr(batch_id, 1, length(:prefix)) = :prefix ORDER BY batch_id DESC", {"prefix": prefix}
+        )
+        return (_batch(row, self.locks) for row in rows)
+
+    def rejects(self, batch_id: str) -> list[RejectFile]:
+        rows = self.database.read().execute(
+            "SELECT key, size, digest, records FROM reject_file WHERE batch = ? ORDER BY number", (batch_id,)
+        )
+        return [RejectFile(key=key, size=size, digest=digest, records=records) for key, size, digest, records in rows]
+
+    def totals(self) -> Totals:
+        row = (
+            self.database.read()
+            .execute(
+                "SELECT coalesce(sum(accepted), 0), coalesce(sum(deliveries), 0), count(*),"
+                " (SELECT count(*) FROM batch), coalesce(sum(size), 0), min(first_event), max(last_event) FROM segment"
+            )
+            .fetchone()
+        )
+        return Totals(*row)
+
+
+def find_batch(connection: sqlite3.Connection, locks: Path, origin: Origin) -> Batch | None:
+    """The newest batch of this origin."""
+    row = connection.execute(
+        f"{_BATCH} WHERE origin = ? ORDER BY number DESC LIMIT 1", (origin_key(origin),)
+    ).fetchone()
+    return _batch(row, locks) if row else None
+
+
+def batch_of(connection: sqlite3.Connection, locks: Path, batch_id: str) -> Batch:
+    """The batch of exactly this id, which must be there."""
+    return _batch(connection.execute(f"{_BATCH} WHERE batch_id = ?", (batch_id,)).fetchone(), locks)
+
+
+def origin_key(origin: Origin) -> str:
+    """What makes two ingests the same batch, as text: everything of the origin but its name."""
+    return msgspec.json.encode([origin.content, origin.options, origin.again]).decode()
+
+
+def _segment(row: tuple[Any, ...]) -> Segment:
+    _, day, key, batch, size, digest, deliveries, _, ingest_time, first, last, frames, recorded_at = row
+    return Segment(
+        key=key,
+        batch_id=batch,
+        day=day,
+        size=size,
+        digest=digest,
+        deliveries=deliveries,
+        ingest_time=ingest_time,
+        first_event=first,
+        last_event=last,
+        frames=_decode_frames(frames),
+        recorded_at=recorded_at,
+    )
+
+
+_decode_frames = msgspec.json.Decoder(tuple[Frame, ...]).decode
+_decode_counts = msgspec.json.Decoder(dict[str, int]).decode
+_decode_lags = msgspec.json.Decoder(dict[int, int]).decode
+
+
+def _batch(row: tuple[Any, ...], locks: Path) -> Batch:
+    _, batch_id, name, content, options, again, _, complete, attempt, *counts = row[:14]
+    started, finished, next_seq, offset, prefix_digest, reasons, lags, sources, first, last = row[14:]
+    state = COMPLETE if complete else RUNNING if held(locks, content) else INTERRUPTED
+    return Batch(
+        batch_id=batch_id,
+        origin=Origin(
+            name=name,
+            content=content,
+            options=msgspec.json.decode(options, type=tuple[tuple[str, str], ...]),
+            again=bool(again),
+        ),
+        state=state,
+        attempt=attempt,
+        counts=Counts(*counts),
+        started_at=started,
+        finished_at=finished,
+        first_event=first,
+        last_event=last,
+        next_seq=next_seq,
+        offset=offset,
+        prefix_digest=prefix_digest,
+        reasons=_decode_counts(reasons),
+        lags=_decode_lags(lags),
+        sources=_decode_counts(sources),
+    )
+
+
+def _location(row: tuple[Any, ...]) -> Location:
+    event_id, day, key, batch_id, frame, seq, kind = row
+    return Location(event_id.hex(), day, key, batch_id, frame, seq, kind)

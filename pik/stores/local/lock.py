@@ -1,0 +1,98 @@
+"""Locks that end with the process: POSIX record locks on one file, a byte for each name."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+from pik.errors import Busy, StoreError
+
+_PATIENCE = 0.3  # seconds; looking whether a lock is held holds it for a moment
+
+_guard = threading.Lock()
+"""Around everything below: the system does not keep the locks of one process apart, so this module must."""
+
+_handles: dict[Path, int] = {}
+"""Open lock files, one handle each: closing any handle of a file ends every lock that this process has on it."""
+
+_mine: dict[tuple[Path, str], list[int]] = {}
+"""The kinds in which this process holds each lock: one LOCK_EX, or any number of LOCK_SH."""
+
+os.register_at_fork(after_in_child=_mine.clear)  # children do not inherit the locks
+
+
+@contextmanager
+def holding(path: Path, name: str, *, shared: bool = False) -> Iterator[None]:
+    """Holds the lock called `name` until the context ends or the process dies. Raises Busy if another has it, another
+    part of this process included; StoreError if there can be no lock file."""
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    deadline = time.monotonic() + _PATIENCE
+    while not _take(path, name, kind):
+        if time.monotonic() > deadline:
+            raise Busy(f"another pik process is at work on {name}", hint="wait until it has ended, then run this again")
+        time.sleep(0.02)
+    try:
+        yield
+    finally:
+        _release(path, name, kind)
+
+
+def held(path: Path, name: str) -> bool:
+    """Whether a living process holds the lock."""
+    if (path, name) in _mine:
+        return True
+    if not path.exists():
+        return False
+    if not _take(path, name, fcntl.LOCK_EX):
+        return True
+    _release(path, name, fcntl.LOCK_EX)
+    return False
+
+
+def _take(path: Path, name: str, kind: int) -> bool:
+    with _guard:
+        mine = _mine.get((path, name), [])
+        if mine and (kind == fcntl.LOCK_EX or fcntl.LOCK_EX in mine):
+            return False
+        try:
+            fcntl.lockf(_handle(path), kind | fcntl.LOCK_NB, 1, _byte(name))
+        except (BlockingIOError, PermissionError):  # POSIX leaves the choice of the two
+            return False
+        except OSError as error:
+            raise StoreError(
+                f"cannot lock {path}: {error.strerror}", hint="--store DIR, on a disk with locks"
+            ) from None
+        _mine[path, name] = [*mine, kind]
+        return True
+
+
+def _release(path: Path, name: str, kind: int) -> None:
+    with _guard:
+        mine = _mine[path, name]
+        mine.remove(kind)
+        if not mine:
+            del _mine[path, name]
+            fcntl.lockf(_handle(path), fcntl.LOCK_UN, 1, _byte(name))
+        if not any(other == path for other, _ in _mine):
+            os.close(_handles.pop(path))
+
+
+def _handle(path: Path) -> int:
+    if path not in _handles:
+        try:
+            _handles[path] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise StoreError(
+                f"cannot use the lock file {path}: {error.strerror}", hint="look at the permissions of its directory"
+            ) from None
+    return _handles[path]
+
+
+def _byte(name: str) -> int:
+    return int.from_bytes(sha256(name.encode()).digest()[:7], "big")

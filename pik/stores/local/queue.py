@@ -1,0 +1,98 @@
+"""The queue of tasks in state.db."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from pik.model.run import DeadLetter, Task
+from pik.ports.state import Message
+from pik.stores.local.sqlite import Database
+from pik.stores.local.state import found
+
+_read_task = msgspec.json.Decoder(Task).decode
+_read_letter = msgspec.json.Decoder(DeadLetter).decode
+
+_PUT = (
+    "INSERT INTO message (run_id, task, body, visible_at) VALUES (?, ?, ?, 0)"
+    # Sent again, by whoever resumes the run: what a dead process received is to be received again at once.
+    " ON CONFLICT DO UPDATE SET visible_at = 0, receipt = NULL"
+)
+
+
+@dataclass(slots=True)
+class LocalQueue:
+    """Holds a task at most once; a task that is sent again becomes visible."""
+
+    database: Database
+
+    def send(self, tasks: Iterable[Task]) -> int:
+        with self.database.write() as connection:
+            before = connection.total_changes
+            connection.executemany(_PUT, map(_row, tasks))
+            return connection.total_changes - before
+
+    def receive(self, run_id: str, visibility: float) -> Message | None:
+        now = time.time()
+        with self.database.write() as connection:
+            row = connection.execute(
+                "UPDATE message SET visible_at = ?, receives = receives + 1, receipt = ? WHERE run_id = ? AND task ="
+                " (SELECT task FROM message WHERE run_id = ? AND visible_at <= ? ORDER BY visible_at, task LIMIT 1)"
+                " RETURNING body, receipt, receives",
+                (now + visibility, os.urandom(16).hex(), run_id, run_id, now),
+            ).fetchone()
+        return Message(_read_task(row[0]), row[1], row[2]) if row else None
+
+    def acknowledge(self, receipt: str) -> None:
+        with self.database.write() as connection:
+            connection.execute("DELETE FROM message WHERE receipt = ?", (receipt,))
+
+    def release(self, receipt: str, delay: float) -> None:
+        with self.database.write() as connection:
+            connection.execute(
+                "UPDATE message SET visible_at = ?, receipt = NULL WHERE receipt = ?", (time.time() + delay, receipt)
+            )
+
+    def bury(self, message: Message, reason: str, failed_at: int) -> None:
+        from ulid import ULID  # here, because it takes 20 ms that no other command should pay
+
+        letter = DeadLetter(
+            letter_id=str(ULID()),
+            task=message.task,
+            reason=reason,
+            attempts=message.receives,
+            failed_at=failed_at,
+        )
+        with self.database.write() as connection:
+            removed = connection.execute("DELETE FROM message WHERE receipt = ?", (message.receipt,)).rowcount
+            if removed:
+                connection.execute("INSERT INTO letter VALUES (?, ?)", (letter.letter_id, msgspec.json.encode(letter)))
+
+    def letters(self) -> list[DeadLetter]:
+        rows = self.database.read().execute("SELECT body FROM letter ORDER BY letter_id")
+        return [_read_letter(body) for (body,) in rows]
+
+    def redrive(self, letter_id: str) -> Task:
+        full_id, body = found(self.database, "letter", "letter_id", letter_id, kind="dead letter", hint="pik dlq list")
+        task = _read_letter(body).task
+        with self.database.write() as connection:
+            connection.execute(_PUT, _row(task))
+            connection.execute("DELETE FROM letter WHERE letter_id = ?", (full_id,))
+        return task
+
+    def drop(self, run_id: str) -> int:
+        with self.database.write() as connection:
+            # A message that was released has no receipt: nobody works on it, whatever its delay.
+            connection.execute(
+                "DELETE FROM message WHERE run_id = ? AND (receipt IS NULL OR visible_at <= ?)", (run_id, time.time())
+            )
+            left: int = connection.execute("SELECT count(*) FROM message WHERE run_id = ?", (run_id,)).fetchone()[0]
+        return left
+
+
+def _row(task: Task) -> tuple[str, int, bytes]:
+    return task.run_id, task.number, msgspec.json.encode(task)

@@ -1,0 +1,228 @@
+"""SQLite as the local store uses it: write-ahead log, durable commits, patience; its errors are translated here."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+from pik.errors import Busy, PikError, StoreError
+
+BUSY_SECONDS = 60.0
+"""How long SQLite itself waits for a lock."""
+
+PATIENCE_SECONDS = 600.0
+"""How long we ask SQLite again. Writers hold the lock for well under a second each; only a stuck one lasts longer."""
+
+_FETCHED = 1000  # rows at a time, where they are iterated over
+
+_Done = TypeVar("_Done")
+_Connection = TypeVar("_Connection", bound=sqlite3.Connection)
+
+
+class Database:
+    """One database file. Connects when first used, in each process and thread by itself: it is pickled as its path.
+
+    `schema` is a series of statements, each ending with `;` at the end of its line. `repair` is the hint for a file
+    that turns out to be damaged.
+    """
+
+    def __init__(self, path: Path, schema: str, repair: str = "restore it from a backup") -> None:
+        self.path = path
+        self._schema = schema
+        self._repair = repair
+        self._mine = _Connections()
+
+    def __reduce__(self) -> tuple[type[Database], tuple[Path, str, str]]:
+        return Database, (self.path, self._schema, self._repair)
+
+    def read(self) -> sqlite3.Connection:
+        """A connection for reading what is committed now. Rows that are still iterated over keep their own snapshot
+        and stop nobody. Raises StoreError, here and while reading."""
+        for reader in self._mine.readers:
+            if not reader.cursors:  # a connection sees no newer state while one of its cursors is at work
+                return reader
+        reader = self._connected(lambda *args, **options: _Reader(self, *args, **options), cache_kib=8192)
+        self._mine.readers.append(reader)
+        return reader
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it, durable when the context ends, or with an error nothing. Waits for other writers.
+        Raises StoreError."""
+        connection = self.writer()
+        with self.translated():
+            patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+            try:
+                yield connection
+                patiently(lambda: connection.execute("COMMIT"))
+            except BaseException:
+                if connection.in_transaction:  # a full disk may have ended it already
+                    connection.rollback()
+                raise
+
+    def writer(self) -> sqlite3.Connection:
+        """The connection that `write` uses, outside of a transaction: for temporary tables."""
+        if self._mine.writer is None:
+            self._mine.writer = self._connected(sqlite3.Connection, cache_kib=65536)
+        return self._mine.writer
+
+    def reconnect(self) -> None:
+        """Let go of a file that another one has taken the place of."""
+        if self._mine.file not in (None, _file(self.path)):
+            self.close()
+
+    def close(self) -> None:
+        """Close this thread's connections; the next use opens others."""
+        for connection in self._mine.all():
+            connection.close()
+        self._mine = _Connections()
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turns SQLite's errors into StoreError and Busy; those that tell of a mistake of ours stay as they are."""
+        try:
+            yield
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+            raise
+        except sqlite3.DatabaseError as error:
+            raise self._store_error(error) from error
+
+    def create(self) -> None:
+        """Make the file and its tables, unless they are there. Raises StoreError."""
+        with self.translated():
+            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            try:
+                patiently(lambda: self._create(connection))
+            finally:
+                connection.close()
+
+    def _connected(self, kind: Callable[..., _Connection], cache_kib: int) -> _Connection:
+        if not self.path.exists():  # SQLite would make an empty one, which answers every question wrongly
+            raise StoreError(f"{self.path} is missing", hint=self._repair)
+        self._mine.file = self._mine.file or _file(self.path)
+        with self.translated():
+            connection = kind(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            patiently(lambda: self._prepare(connection, cache_kib))
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection, cache_kib: int) -> None:
+        # Reading the log first spares a writer's lock, and a write at all, wherever the database is there already.
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA cache_size = -{cache_kib:d}")
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+            raise StoreError(f"{self.path} is empty", hint=self._repair)
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:  # nobody did meanwhile
+                for statement in self._schema.split(";\n"):
+                    connection.execute(statement)
+                connection.execute("PRAGMA user_version = 1")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.rollback()
+            raise
+
+    def _store_error(self, error: sqlite3.DatabaseError) -> PikError:
+        name = self.path.name
+        match _code(error):
+            case sqlite3.SQLITE_FULL:
+                return StoreError(
+                    f"no space left for {name}", hint=f"free some space below {self.path.parent}, then run this again"
+                )
+            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
+                return StoreError(f"no access to {self.path}: {error}", hint="look at the permissions of its directory")
+            case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
+                return StoreError(f"{name} is damaged: {error}", hint=self._repair)
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                return Busy(f"another process has kept {name} locked", hint="end it, then run this again")
+        return StoreError(f"{self.path} cannot be used: {error}", hint="look at the disk and its permissions")
+
+
+class _Connections(threading.local):
+    """The connections of one thread."""
+
+    def __init__(self) -> None:
+        self.readers: list[_Reader] = []
+        self.writer: sqlite3.Connection | None = None
+        self.file: tuple[int, int] | None = None  # which they are connected to
+
+    def all(self) -> list[sqlite3.Connection]:
+        return [*self.readers, *([self.writer] if self.writer else [])]
+
+
+class _Reader(sqlite3.Connection):
+    """Knows which of its cursors are still in use."""
+
+    def __init__(self, database: Database, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.database = database
+        self.cursors: WeakSet[_Rows] = WeakSet()
+
+    def execute(self, *args: Any) -> _Rows:
+        rows = self.cursor(_Rows)
+        self.cursors.add(rows)
+        return rows.execute(*args)
+
+
+class _Rows(sqlite3.Cursor):
+    """A cursor that raises our errors."""
+
+    def execute(self, *args: Any) -> _Rows:
+        with self._translated():
+            patiently(lambda: super(_Rows, self).execute(*args))
+        return self
+
+    def fetchone(self) -> Any:
+        with self._translated():
+            return super().fetchone()
+
+    def fetchall(self) -> list[Any]:
+        with self._translated():
+            return super().fetchall()
+
+    def __iter__(self) -> Any:
+        with self._translated():
+            while rows := self.fetchmany(_FETCHED):
+                yield from rows
+
+    def _translated(self) -> AbstractContextManager[None]:
+        reader = self.connection
+        assert isinstance(reader, _Reader)
+        return reader.database.translated()
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None  # connecting tells why
+    return found.st_dev, found.st_ino
+
+
+def patiently(action: Callable[[], _Done]) -> _Done:
+    """The result of `action`, tried again while SQLite says that the database is locked. SQLite waits by itself nearly
+    always; it does not while the log is being set up, recovered or closed."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return action()
+        except sqlite3.OperationalError as error:
+            if _code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF

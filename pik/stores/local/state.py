@@ -1,0 +1,88 @@
+"""state.db: what raw does not hold, and so nothing can rebuild. Metric definitions, runs, the queue, aggregates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pik.errors import NotFound
+from pik.stores.local.sqlite import Database
+
+SCHEMA = """
+CREATE TABLE metric (
+    name TEXT NOT NULL, version INTEGER NOT NULL,
+    definition TEXT NOT NULL, applied_at INTEGER NOT NULL,
+    PRIMARY KEY (name, version)
+) WITHOUT ROWID;
+CREATE TABLE run (
+    run_id TEXT PRIMARY KEY,
+    request TEXT NOT NULL, state TEXT NOT NULL,
+    created_at INTEGER NOT NULL, finished_at INTEGER,
+    effective_start INTEGER NOT NULL, effective_end INTEGER NOT NULL,
+    events_matched INTEGER NOT NULL, buckets INTEGER NOT NULL, tasks INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX run_request ON run (request);
+CREATE TABLE task (
+    run_id TEXT NOT NULL, number INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    state TEXT NOT NULL DEFAULT 'OPEN',
+    PRIMARY KEY (run_id, number)
+) WITHOUT ROWID;
+CREATE TABLE message (
+    run_id TEXT NOT NULL, task INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    visible_at REAL NOT NULL, -- seconds since the epoch
+    receives INTEGER NOT NULL DEFAULT 0,
+    receipt TEXT, -- of the latest receiving
+    PRIMARY KEY (run_id, task)
+) WITHOUT ROWID;
+CREATE INDEX message_visible ON message (run_id, visible_at, task);
+CREATE INDEX message_receipt ON message (receipt) WHERE receipt IS NOT NULL;
+CREATE TABLE letter (
+    letter_id TEXT PRIMARY KEY,
+    body BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE writer ( -- a run that wrote versions, and how they compare with what was current
+    number INTEGER PRIMARY KEY,
+    run_id TEXT NOT NULL UNIQUE,
+    new INTEGER NOT NULL DEFAULT 0, changed INTEGER NOT NULL DEFAULT 0, unchanged INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE version (
+    metric TEXT NOT NULL, bucket INTEGER NOT NULL, entity TEXT NOT NULL, writer INTEGER NOT NULL,
+    value TEXT, -- exact decimal in its shortest form, so that equal values are equal texts
+    inputs INTEGER NOT NULL, input_hash BLOB NOT NULL,
+    base INTEGER, -- the writer of the version that was current
+    metric_version INTEGER NOT NULL, known_until INTEGER NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (metric, bucket, entity, writer)
+) WITHOUT ROWID;
+CREATE INDEX version_writer ON version (writer, metric, bucket, entity);
+CREATE TABLE current (
+    metric TEXT NOT NULL, bucket INTEGER NOT NULL, entity TEXT NOT NULL, writer INTEGER NOT NULL,
+    PRIMARY KEY (metric, bucket, entity)
+) WITHOUT ROWID;
+CREATE TABLE promotion (
+    number INTEGER PRIMARY KEY,
+    run_id TEXT NOT NULL, kind TEXT NOT NULL, at INTEGER NOT NULL, reason TEXT NOT NULL,
+    moved INTEGER NOT NULL, conflicts INTEGER NOT NULL
+);
+CREATE INDEX promotion_run ON promotion (run_id);
+"""
+
+
+def state_database(directory: Path) -> Database:
+    """The state of the store in this directory."""
+    return Database(directory / "state.db", SCHEMA, repair="restore state.db from a backup: raw does not hold it")
+
+
+def found(database: Database, table: str, column: str, prefix: str, *, kind: str, hint: str) -> tuple[Any, ...]:
+    """The row of `table` whose id is or unambiguously begins with `prefix`. Raises NotFound."""
+    low = prefix.upper()  # ULIDs
+    rows = (
+        database.read()
+        .execute(f"SELECT * FROM {table} WHERE {column} >= ? AND {column} < ? || '~' LIMIT 2", (low, low))
+        .fetchall()
+    )
+    if not low or len(rows) != 1:
+        problem = "is the beginning of several" if rows else "is not in this store"
+        raise NotFound(f"{kind} {prefix} {problem}", hint=hint)
+    return tuple(rows[0])

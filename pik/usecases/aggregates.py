@@ -1,0 +1,40 @@
+"""Listing aggregates: what is current, or every version and who made it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from pik.model.metric import Aggregate
+from pik.model.window import Window
+from pik.ports.store import Store
+from pik.usecases.metrics import chosen
+from pik.usecases.recompute import widest
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Aggregates of the buckets that the window touches; `effective` is what these cover. Ordered by metric, bucket,
+    entity, and run where there are several versions."""
+
+    window: Window
+    effective: Window
+    rows: Iterator[Aggregate]
+
+
+def list_aggregates(
+    store: Store,
+    window: Window,
+    *,
+    metrics: Sequence[str] = (),
+    entities: Sequence[str] = (),
+    history: bool = False,
+) -> Listing:
+    """Current versions, or with `history` all of them. Raises NotFound for a metric that there is not."""
+    wanted = chosen(store.metrics, metrics)
+    rows = chain.from_iterable(
+        store.aggregates.current(metric.name, window.widened(metric.bucket_size), entities, history=history)
+        for metric in wanted
+    )
+    return Listing(window, widest(window, wanted), rows)

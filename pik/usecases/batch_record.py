@@ -1,0 +1,183 @@
+"""The record of a finished batch: a create-only object beside its segments, from which the index can be rebuilt.
+
+`raw/batches/<batch_id>.ndjson.zst`, JSON lines in one zstd frame: first the batch itself, then a line a segment, each
+with the duplicates among its deliveries as runs of seqs, then a line a file of rejects. docs/format.md specifies it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+
+import msgspec
+import zstandard
+
+from pik.errors import AlreadyExists, Damaged, StoreError
+from pik.model.batch import COMPLETE, CONFLICT, EXACT, Batch, Counts, Origin, RejectFile, Segment
+from pik.model.window import ALL_TIME
+from pik.ports.raw import Raw
+from pik.ports.store import Store
+
+PREFIX = "raw/batches/"
+
+Runs = tuple[tuple[int, int], ...]
+"""Seqs as (first, last) pairs, both included."""
+
+
+class BatchLine(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
+    """The first line: everything about the batch that its segments do not tell."""
+
+    format: int
+    batch_id: str
+    origin: Origin
+    attempt: int
+    started_at: int
+    finished_at: int
+    counts: tuple[int, int, int, int, int]
+    next_seq: int
+    offset: int
+    prefix_digest: str
+    reasons: dict[str, int]
+    lags: dict[int, int]
+    sources: dict[str, int]
+
+
+class SegmentLine(msgspec.Struct, frozen=True, kw_only=True, tag="segment"):
+    """A segment, and which of its deliveries are duplicates."""
+
+    segment: Segment
+    exact: Runs = ()
+    conflict: Runs = ()
+
+    @property
+    def verdicts(self) -> dict[int, str]:
+        """seq → exact or conflict."""
+        verdicts = {seq: EXACT for first, last in self.exact for seq in range(first, last + 1)}
+        verdicts.update({seq: CONFLICT for first, last in self.conflict for seq in range(first, last + 1)})
+        return verdicts
+
+
+class RejectLine(msgspec.Struct, frozen=True, kw_only=True, tag="rejects"):
+    """A file of rejects."""
+
+    rejects: RejectFile
+
+
+class EndLine(msgspec.Struct, frozen=True, kw_only=True, tag="end"):
+    """The last line: how many stand before it, so that a cut record shows."""
+
+    lines: int
+
+
+Line = BatchLine | SegmentLine | RejectLine | EndLine
+
+
+def write_record(store: Store, batch: Batch, finished_at: int) -> int:
+    """Create the record of a batch whose every delivery is recorded; the batch's time of finishing is returned.
+
+    A crash may have left the record of an earlier attempt to finish: then that one stands.
+    """
+    compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
+    buffer = io.BytesIO()
+    with compressor.stream_writer(buffer, closefd=False) as writer:
+        count = 0
+        for line in _lines(store, batch, finished_at):
+            writer.write(msgspec.json.encode(line) + b"\n")
+            count += 1
+        writer.write(msgspec.json.encode(EndLine(lines=count)) + b"\n")
+    try:
+        store.raw.create(record_key(batch.batch_id), buffer.getvalue())
+    except AlreadyExists:
+        head = next(read_record(store.raw, record_key(batch.batch_id)))
+        assert isinstance(head, BatchLine)
+        if head.counts != batch.counts.astuple():
+            raise StoreError(
+                f"batch {batch.batch_id} has a record with other counts than its index",
+                hint="pik verify --rebuild-index",
+            ) from None
+        return head.finished_at
+    return finished_at
+
+
+def record_key(batch_id: str) -> str:
+    """The key of a batch's record."""
+    return f"{PREFIX}{batch_id}.ndjson.zst"
+
+
+def read_record(raw: Raw, key: str) -> Iterator[BatchLine | SegmentLine | RejectLine]:
+    """The lines of a record, without the last. Raises Damaged."""
+    decode = msgspec.json.Decoder(Line).decode
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(raw.read(key)) as reader:
+            for count, text in enumerate(io.BufferedReader(reader)):
+                line = decode(text)
+                if isinstance(line, EndLine) and line.lines == count:
+                    return
+                if isinstance(line, EndLine):
+                    break
+                yield line
+        raise Damaged(f"batch record {key} is cut", hint="pik verify --full")
+    except (zstandard.ZstdError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Damaged(f"batch record {key} is damaged: {error}", hint="pik verify --full") from None
+
+
+def restored(line: BatchLine) -> Batch:
+    """The batch that a record's first line tells of."""
+    return Batch(
+        batch_id=line.batch_id,
+        origin=line.origin,
+        state=COMPLETE,
+        attempt=line.attempt,
+        counts=Counts(*line.counts),
+        started_at=line.started_at,
+        finished_at=line.finished_at,
+        first_event=None,
+        last_event=None,
+        next_seq=line.next_seq,
+        offset=line.offset,
+        prefix_digest=line.prefix_digest,
+        reasons=line.reasons,
+        lags=line.lags,
+        sources=line.sources,
+    )
+
+
+def _lines(store: Store, batch: Batch, finished_at: int) -> Iterator[Line]:
+    yield BatchLine(
+        format=store.format_version,
+        batch_id=batch.batch_id,
+        origin=batch.origin,
+        attempt=batch.attempt,
+        started_at=batch.started_at,
+        finished_at=finished_at,
+        counts=batch.counts.astuple(),
+        next_seq=batch.next_seq,
+        offset=batch.offset,
+        prefix_digest=batch.prefix_digest,
+        reasons=dict(batch.reasons),
+        lags=dict(batch.lags),
+        sources=dict(batch.sources),
+    )
+    for segment in store.index.segments(ALL_TIME, batch_id=batch.batch_id):
+        verdicts = store.index.skipped(segment)
+        yield SegmentLine(segment=segment, exact=_runs(verdicts, EXACT), conflict=_runs(verdicts, CONFLICT))
+    for rejects in store.index.rejects(batch.batch_id):
+        yield RejectLine(rejects=rejects)
+
+
+def _runs(verdicts: Mapping[int, str], kind: str) -> Runs:
+    return tuple(runs(sorted(seq for seq, verdict in verdicts.items() if verdict == kind)))
+
+
+def runs(seqs: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Sorted numbers as (first, last) pairs of consecutive ones."""
+    first = last = None
+    for seq in seqs:
+        if last is not None and seq == last + 1:
+            last = seq
+            continue
+        if first is not None and last is not None:
+            yield first, last
+        first = last = seq
+    if first is not None and last is not None:
+        yield first, last

@@ -1,0 +1,126 @@
+"""Batches, their rejects, and what the store holds."""
+
+from __future__ import annotations
+
+import io
+from base64 import b64decode
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import zstandard
+
+from pik.errors import UsageError
+from pik.model.batch import INTERRUPTED, Batch, Reject
+from pik.model.run import Run
+from pik.ports.index import Totals
+from pik.ports.store import Store
+from pik.usecases.reading import damaged
+
+
+def list_rejects(store: Store, batch: Batch) -> Iterator[Reject]:
+    """The batch's rejected records, in the order of the input. Raises Damaged."""
+    decode = msgspec.json.Decoder(Reject).decode
+    for file in store.index.rejects(batch.batch_id):
+        count = 0
+        try:
+            with zstandard.ZstdDecompressor().stream_reader(store.raw.read(file.key)) as reader:
+                for line in io.BufferedReader(reader):
+                    yield decode(line)
+                    count += 1
+        except (zstandard.ZstdError, msgspec.MsgspecError) as error:
+            raise damaged(file.key, str(error)) from None
+        if count != file.records:
+            raise damaged(file.key, f"it holds {count} of {file.records} rejects")
+
+
+def write_rejects(store: Store, batches: list[Batch], path: Path) -> int:
+    """Write the batches' rejected records as they came, a line each, to a new file; return how many there are.
+
+    Raises UsageError if the file exists or cannot be written.
+    """
+    try:
+        with open(path, "xb") as file:
+            written = 0
+            for batch in batches:
+                for reject in list_rejects(store, batch):
+                    file.write(record_bytes(reject) + b"\n")
+                    written += 1
+            return written
+    except FileExistsError:
+        raise UsageError(f"--rejects {path}: the file exists already", hint="name another one") from None
+    except OSError as error:
+        raise UsageError(f"--rejects {path}: {error.strerror}") from None
+
+
+def record_bytes(reject: Reject) -> bytes:
+    """The rejected record as it came."""
+    return b64decode(reject.bytes) if reject.bytes else reject.line.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Lags:
+    """Lag over deliveries, in nanoseconds cut to three significant digits; `skewed` deliveries have a negative one."""
+
+    min: int
+    p50: int
+    p95: int
+    p99: int
+    max: int
+    skewed: int
+
+
+def lags(batch: Batch) -> Lags | None:
+    """The nearest-rank percentiles of a batch's lags; None if it has no deliveries."""
+    ordered = sorted(batch.lags.items())
+    if not ordered:
+        return None
+    total = sum(batch.lags.values())
+
+    def percentile(percent: int) -> int:
+        rank, seen = -(-total * percent // 100), 0
+        for lag, count in ordered:
+            seen += count
+            if seen >= rank:
+                return lag
+        return ordered[-1][0]
+
+    skewed = sum(count for lag, count in ordered if lag < 0)
+    return Lags(ordered[0][0], percentile(50), percentile(95), percentile(99), ordered[-1][0], skewed)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a store holds. `sources` counts deliveries, duplicates included; `size` is the bytes of raw."""
+
+    url: str
+    format_version: int
+    totals: Totals
+    last_batch: Batch | None
+    interrupted: int
+    last_run: Run | None
+    metrics: int
+    sources: Mapping[str, int]
+    size: int
+
+
+def status(store: Store) -> Status:
+    """What the store holds."""
+    last, interrupted, sources = None, 0, Counter[str]()
+    for batch in store.index.batches():
+        last = last or batch
+        interrupted += batch.state == INTERRUPTED
+        sources.update(batch.sources)
+    return Status(
+        url=store.url,
+        format_version=store.format_version,
+        totals=store.index.totals(),
+        last_batch=last,
+        interrupted=interrupted,
+        last_run=next(store.runs.newest_first(), None),
+        metrics=len(store.metrics.latest()),
+        sources=sources,
+        size=sum(found.size for found in store.raw.objects("raw/")),
+    )

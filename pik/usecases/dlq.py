@@ -1,0 +1,49 @@
+"""Dead letters: tasks that failed too often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pik.errors import NotFound, UsageError
+from pik.model.run import CANCELLED, OPEN, RUNNING, DeadLetter, Run
+from pik.ports.engine import Engine
+from pik.ports.store import Store
+from pik.usecases.progress import Progress
+from pik.usecases.replay import Pace, drive
+
+
+def letters(store: Store, run_id: str | None = None) -> list[DeadLetter]:
+    """The dead letters, oldest first, of all runs or of one (id or unambiguous prefix). Raises NotFound."""
+    wanted = None if run_id is None else store.runs.get(run_id).run_id
+    return [letter for letter in store.queue.letters() if wanted in (None, letter.task.run_id)]
+
+
+def letter(store: Store, letter_id: str) -> DeadLetter:
+    """The dead letter of this id or of an unambiguous prefix. Raises NotFound."""
+    found = [each for each in store.queue.letters() if letter_id and each.letter_id.startswith(letter_id.upper())]
+    if len(found) != 1:
+        problem = "is the beginning of several" if found else "is not in this store"
+        raise NotFound(f"dead letter {letter_id} {problem}", hint="pik dlq list")
+    return found[0]
+
+
+def redrive(store: Store, engine: Engine, chosen: Sequence[DeadLetter], pace: Pace, progress: Progress) -> list[Run]:
+    """Do the tasks of these dead letters again; the runs, as they end. Raises as `drive` does, and UsageError for a
+    cancelled run. Interrupted, it is gone on with by resuming the runs."""
+    runs = list(dict.fromkeys(each.task.run_id for each in chosen))
+    for run_id in runs:
+        if store.runs.get(run_id).state == CANCELLED:
+            raise UsageError(f"run {run_id} was cancelled", hint="replay again")
+    return [_redrive(store, engine, run_id, chosen, pace, progress) for run_id in runs]
+
+
+def _redrive(
+    store: Store, engine: Engine, run_id: str, chosen: Sequence[DeadLetter], pace: Pace, progress: Progress
+) -> Run:
+    with store.runs.driving(run_id):
+        store.runs.set_state(run_id, RUNNING)
+        for each in chosen:
+            if each.task.run_id == run_id:
+                store.runs.mark(each.task, OPEN)  # first, so that a crash here loses nothing: the task is to be done
+                store.queue.redrive(each.letter_id)
+    return drive(store, engine, run_id, pace, progress)

@@ -1,0 +1,135 @@
+"""One event: every delivery, its raw bytes, and which aggregates counted it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import zstandard
+
+from pik.errors import NotFound, UsageError
+from pik.model.batch import Location, Segment
+from pik.model.event import Delivery
+from pik.model.instant import DAY, MIN_INSTANT, parse_instant
+from pik.model.metric import Aggregate
+from pik.model.window import Window
+from pik.ports.engine import Engine, Inputs
+from pik.ports.index import Index
+from pik.ports.store import Store
+from pik.usecases.reading import Found, damaged, frame_lines, parse
+
+_HEX = re.compile(r"[0-9a-f]{1,32}")
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRow:
+    """A delivery of the event: where it stands and when it came (`ingest_time`, `lag` in nanoseconds)."""
+
+    kind: str
+    batch_id: str
+    seq: int
+    ingest_time: int
+    lag: int
+    content_hash: str
+    segment: str
+    frame: int
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EventDetail:
+    """An event, as its accepted delivery told it, its deliveries (that one first), and the aggregates of its buckets.
+
+    `aggregates` are the current ones that counted it: of its entity and bucket, computed when the index had it already,
+    by a definition whose filter lets it in.
+    """
+
+    event: Delivery
+    deliveries: tuple[DeliveryRow, ...]
+    aggregates: tuple[Aggregate, ...]
+
+
+def show_event(store: Store, engine: Engine, prefix: str) -> EventDetail:
+    """The event whose id starts with `prefix`. Raises UsageError if that is no id, NotFound if none or several do."""
+    places = store.index.deliveries(locate(store, prefix).event_id)
+    found = [read_location(store, place) for place in places]
+    rows = tuple(
+        DeliveryRow(
+            one.kind,
+            one.delivery.batch_id,
+            one.delivery.seq,
+            parse_instant(one.delivery.ingest_time),
+            one.delivery.lag,
+            one.delivery.content_hash,
+            one.segment.key,
+            place.frame,
+            one.line,
+        )
+        for one, place in zip(found, places, strict=True)
+    )
+    return EventDetail(found[0].delivery, rows, tuple(_counted(store, engine, found[0])))
+
+
+def locate(store: Store, prefix: str) -> Location:
+    """Where the accepted delivery of the event is whose id starts so."""
+    prefix = prefix.lower()
+    if not _HEX.fullmatch(prefix):
+        raise UsageError(f"{prefix} is not an event id, nor the beginning of one", hint="pik events shows event ids")
+    found = store.index.locate(prefix, limit=6)
+    if not found:
+        raise NotFound(f"no event id starts with {prefix}", hint="pik events shows event ids")
+    if len(found) > 1:
+        several = ", ".join(place.event_id for place in found[:5]) + (", …" if len(found) > 5 else "")
+        raise NotFound(f"several event ids start with {prefix}: {several}", hint="give more of the id")
+    return found[0]
+
+
+def read_location(store: Store, location: Location) -> Found:
+    """The delivery at a location. Raises Damaged if raw does not have it there."""
+    segment = _segment(store.index, location)
+    for line in frame_lines(store.raw, segment, segment.frames[location.frame]):
+        if b'"seq":%d' % location.seq in line:
+            delivery = parse(segment, line)
+            if delivery.seq == location.seq and (delivery.event_id == location.event_id):
+                return Found(delivery, location.kind, segment, line)
+    raise damaged(location.segment_key, f"delivery {location.seq} is not in frame {location.frame}")
+
+
+def _segment(index: Index, location: Location) -> Segment:
+    for segment in index.segments(day_window(location.day), batch_id=location.batch_id):
+        if segment.key == location.segment_key:
+            return segment
+    raise NotFound(f"segment {location.segment_key} is not in the index", hint="pik verify --rebuild-index")
+
+
+def day_window(day: int) -> Window:
+    """The UTC day of this number."""
+    return Window(max(day * DAY, MIN_INSTANT), (day + 1) * DAY)
+
+
+def _counted(store: Store, engine: Engine, found: Found) -> Iterator[Aggregate]:
+    """The current aggregates that the event is one of the inputs of."""
+    instant = found.delivery.event_instant
+    for metric in store.metrics.latest():
+        start = instant - instant % metric.bucket_size
+        bucket = Window(start, start + metric.bucket_size)
+        for aggregate in store.aggregates.current(metric.name, bucket, [found.delivery.entity_id]):
+            if aggregate.known_until >= found.segment.recorded_at and _selects(store, engine, aggregate, found):
+                yield aggregate
+
+
+def _selects(store: Store, engine: Engine, aggregate: Aggregate, found: Found) -> bool:
+    """Whether the definition that made the aggregate lets the event in: asked of the engine, with this event alone."""
+    name = aggregate.computed.metric
+    definition = next(
+        metric.definition for metric in store.metrics.versions(name) if metric.version == aggregate.metric_version
+    )
+    if definition.where is None:
+        return True
+    with store.raw.scratch() as scratch:
+        file = scratch / "event.ndjson.zst"
+        file.write_bytes(zstandard.ZstdCompressor().compress(found.line + b"\n"))
+        start = aggregate.computed.bucket
+        window = Window(start, start + definition.bucket_size)
+        return any(engine.compute(Inputs([file], 1), [definition], window))

@@ -1,0 +1,260 @@
+"""Ingest: an input becomes a batch, exactly once.
+
+The order that makes promise 1 true: a block's segments are durable in raw; then the index takes the block's deliveries
+and the batch's progress in one transaction; when all are taken, the batch's record is created; then the batch is
+complete. A crash between two of these leaves raw that no index row names, which is harmless, and a batch that the next
+run goes on with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from time import monotonic, time_ns
+from typing import BinaryIO
+
+from ulid import ULID
+
+from pik.errors import InputError
+from pik.model.batch import COMPLETE, Batch, Chunk, Origin
+from pik.ports.index import batch_of
+from pik.ports.raw import Raw
+from pik.ports.store import Store
+from pik.usecases.batch_record import write_record
+from pik.usecases.compression import uncompressed
+from pik.usecases.pool import Pool
+from pik.usecases.progress import Progress
+from pik.usecases.segments import Built, InvalidRecord, Reading, SegmentBuilder
+from pik.usecases.source import BLOCK, Block, Source, blocks
+
+ATTEMPT = 1_000_000
+"""Segment numbers that each attempt at a batch has to itself, so that it never meets what an earlier one left."""
+
+NEW, RESUMED, ALREADY, CHECKED = "ingested", "resumed", "already ingested", "checked"
+
+
+@dataclass(frozen=True, slots=True)
+class IngestOptions:
+    """`batch_key` names a stream so that it can be resumed; `workers` processes parse (0: this one)."""
+
+    reading: Reading
+    refuse_conflicts: bool = False
+    again: bool = False
+    batch_key: str | None = None
+    workers: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What became of an input. `counts` and `batch` are of the whole batch; `resumed_from` is the first seq of this
+    attempt."""
+
+    source: str
+    outcome: str
+    batch: Batch
+    resumed_from: int | None
+    seconds: float
+
+
+def ingest(store: Store, source: Source, options: IngestOptions, progress: Progress) -> Ingested:
+    """Ingest one input, or go on with it, or find that it was ingested before.
+
+    Raises InputError (the input cannot be read to its end, or has an invalid record where none may be), ConflictFound,
+    Busy (another process ingests this very input), StoreError. What was recorded before stands, and the same call goes
+    on.
+    """
+    began = monotonic()
+    state = _file_state(source)
+    content = _content(source, options)
+    with store.batches.writing(content):
+        origin = _origin(source, options, content)
+        found = store.batches.find(origin)
+        if found and found.state == COMPLETE and not options.again:
+            if source.path is None:
+                _expect_same_stream(source, options, found)
+            return Ingested(source.name, ALREADY, found, None, monotonic() - began)
+        interrupted = found if found and found.state != COMPLETE else None
+        batch = store.batches.open(origin, interrupted.batch_id if interrupted else str(ULID()), time_ns())
+        progress.start(f"ingesting {source.name}", source.size, "bytes")
+        try:
+            for built in _build(store.raw, source, options, batch, progress, state):
+                store.batches.record(_chunk(batch, built), refuse_conflicts=options.refuse_conflicts)
+        finally:
+            progress.stop()
+        finished_at = write_record(store, batch_of(store.index, batch.batch_id), time_ns())
+        done = store.batches.finish(batch.batch_id, finished_at)
+        outcome = RESUMED if interrupted else NEW
+        return Ingested(source.name, outcome, done, batch.next_seq if interrupted else None, monotonic() - began)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a dry run found: how many records are valid events, why others are not. It looks for no duplicates."""
+
+    source: str
+    read: int
+    valid: int
+    reasons: Mapping[str, int]
+    seconds: float
+
+
+def check(source: Source, options: IngestOptions, progress: Progress) -> Checked:
+    """Read an input as `ingest` would, and store nothing. Raises as it does."""
+    began = monotonic()
+    read = valid = 0
+    reasons: Counter[str] = Counter()
+    progress.start(f"checking {source.name}", source.size, "bytes")
+    try:
+        for built in _build(None, source, options, None, progress, _file_state(source)):
+            read += built.read
+            valid += built.read - (built.rejects.records if built.rejects else 0)
+            reasons.update(built.reasons)
+    finally:
+        progress.stop()
+    return Checked(source.name, read, valid, reasons, monotonic() - began)
+
+
+def _content(source: Source, options: IngestOptions) -> str:
+    """What names the input: the digest of a file, the name given to a stream, or something never seen before."""
+    if options.batch_key is not None:
+        return f"key:{options.batch_key}"
+    return source.digest() if source.path else f"stream:{ULID()}"
+
+
+def _origin(source: Source, options: IngestOptions, content: str) -> Origin:
+    """The options in it are those that change what is recorded."""
+    reading = options.reading
+    chosen = {"max_line": str(reading.max_line)}
+    if reading.mapping is not None:
+        chosen["time_format"] = reading.time_format
+        chosen.update({f"map.{name}": expression for name, expression in reading.mapping.items()})
+    return Origin(name=source.name, content=content, options=tuple(sorted(chosen.items())), again=options.again)
+
+
+def _chunk(batch: Batch, built: Built) -> Chunk:
+    return Chunk(
+        batch_id=batch.batch_id,
+        first_seq=built.first_seq,
+        last_seq=built.last_seq,
+        read=built.read,
+        offset=built.offset,
+        prefix_digest=built.prefix_digest,
+        arrivals=built.arrivals,
+        rejects=built.rejects,
+        reasons=built.reasons,
+        lags=built.lags,
+        sources=built.sources,
+    )
+
+
+def _build(
+    raw: Raw | None,
+    source: Source,
+    options: IngestOptions,
+    batch: Batch | None,
+    progress: Progress,
+    state: FileState | None,
+) -> Iterator[Built]:
+    """The input from where the batch stands to its end, built by worker processes, in order. Raises InputError if it is
+    not in that `state` any more."""
+    batch_id, number = (batch.batch_id, (batch.attempt - 1) * ATTEMPT) if batch else ("", 0)
+    small = source.size is not None and source.size < BLOCK
+    pool: Pool[tuple[Block, int], Built] = Pool(
+        partial(_builder, raw, batch_id, options.reading), 0 if small else options.workers
+    )
+    with pool, source.open() as stored, uncompressed(stored, source.name) as stream:
+        following = _blocks(stream, source, options, batch)
+        tracked = _tracked(following, stored, progress)
+        try:
+            yield from pool.map((block, number + count) for count, block in enumerate(tracked, 1))
+        except InvalidRecord as error:
+            raise InputError(f"{source.name}: {error.message}", hint=error.hint) from None
+        if state is not None and _state_of(stored) != state:
+            raise InputError(
+                f"{source.name} changed while it was being read",
+                hint="what was read is kept; ingest the file again when nothing writes to it",
+            )
+
+
+def _builder(raw: Raw | None, batch_id: str, reading: Reading) -> Callable[[tuple[Block, int]], Built]:
+    builder = SegmentBuilder(raw, batch_id, reading)
+    return lambda argument: builder.build(*argument)
+
+
+FileState = tuple[int, int, int]
+"""What changes when somebody writes to a file, or puts another in its place."""
+
+
+def _file_state(source: Source) -> FileState | None:
+    """Taken before the file's digest is, which is to be that of what is read afterwards. None for a stream."""
+    if source.path is None:
+        return None
+    with source.open() as stored:
+        return _state_of(stored)
+
+
+def _state_of(file: BinaryIO) -> FileState:
+    state = os.fstat(file.fileno())
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _tracked(following: Iterator[Block], stored: BinaryIO, progress: Progress) -> Iterator[Block]:
+    """The blocks, telling the progress how many stored bytes were read for each."""
+    position = 0
+    for block in following:
+        yield block
+        now = stored.tell() if stored.seekable() else position + len(block.data)
+        progress.advance(now - position)
+        position = now
+
+
+def _blocks(stream: BinaryIO, source: Source, options: IngestOptions, batch: Batch | None) -> Iterator[Block]:
+    max_line = options.reading.max_line
+    if source.path is None:
+        yield from _stream_blocks(blocks(stream, source.name, max_line=max_line), batch)
+    elif batch is None:
+        yield from blocks(stream, source.name, max_line=max_line)
+    else:
+        yield from blocks(stream, source.name, max_line=max_line, first_seq=batch.next_seq, offset=batch.offset)
+
+
+def _stream_blocks(following: Iterator[Block], batch: Batch | None) -> Iterator[Block]:
+    """A stream's blocks that are not recorded yet, each with the digest of all up to it.
+
+    A stream cannot be told by its content before it was read. So one that goes on with a batch is read from its
+    beginning, and that must be what the batch recorded. Raises InputError if it is not.
+    """
+    digest = sha256()
+    done, seen = batch.next_seq - 1 if batch else 0, 0
+    for block in following:
+        digest.update(block.data)
+        seen = block.last_seq
+        if (seen > done and block.first_seq <= done) or (
+            seen == done and batch and digest.hexdigest() != batch.prefix_digest
+        ):
+            raise _other_stream(batch)
+        if seen > done:
+            yield replace(block, prefix_digest=digest.hexdigest())
+    if seen < done:
+        raise _other_stream(batch)
+
+
+def _expect_same_stream(source: Source, options: IngestOptions, batch: Batch) -> None:
+    """Read a stream whose batch is complete: it must be the same content. Raises InputError."""
+    with source.open() as stored, uncompressed(stored, source.name) as stream:
+        following = blocks(stream, source.name, max_line=options.reading.max_line)
+        if next(_stream_blocks(following, batch), None) is not None:
+            raise _other_stream(batch)
+
+
+def _other_stream(batch: Batch | None) -> InputError:
+    assert batch is not None
+    name = batch.origin.content.removeprefix("key:")
+    return InputError(
+        f"standard input is not what batch {batch.batch_id} (--batch-key {name}) began with",
+        hint="give this stream a --batch-key of its own",
+    )

@@ -1,0 +1,103 @@
+"""Metric definitions: read, checked and applied; listed; found by name."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pik.errors import InputError, Invalid, NotFound
+from pik.model.metric import Definition, Metric, read_definition
+from pik.ports.engine import Engine
+from pik.ports.state import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A metric as the store has it now. `before` is the version that was the latest, None for a new metric; `changed`
+    tells whether this one is another."""
+
+    metric: Metric
+    before: Metric | None
+    changed: bool
+
+
+def read_definitions(path: Path) -> list[Definition]:
+    """The definitions in a TOML file: one, or several as [[metric]] tables. Raises InputError and Invalid."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from None
+    definitions = [read_definition(table, origin) for origin, table in _tables(document, str(path))]
+    names = [definition.name for definition in definitions]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise Invalid(f"{path} defines {repeated} twice", hint="a file has one definition of a metric")
+    return definitions
+
+
+def _tables(document: dict[str, Any], origin: str) -> list[tuple[str, dict[str, Any]]]:
+    if "metric" not in document:
+        return [(origin, document)]
+    tables = document["metric"]
+    if len(document) > 1 or not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise Invalid(f"{origin}: beside [[metric]] tables there is nothing else", hint="docs/metrics.md has examples")
+    return [(f"{origin}, metric {number}", table) for number, table in enumerate(tables, start=1)]
+
+
+def apply(
+    metrics: Metrics, engine: Engine, definitions: Sequence[Definition], applied_at: int, *, dry_run: bool = False
+) -> list[Applied]:
+    """Keep the definitions as the latest versions, if all of them pass the engine's check. Raises Invalid."""
+    for definition in definitions:
+        engine.check(definition)
+    return [_apply(metrics, definition, applied_at, dry_run) for definition in definitions]
+
+
+def _apply(metrics: Metrics, definition: Definition, applied_at: int, dry_run: bool) -> Applied:
+    versions = metrics.versions(definition.name)
+    before = versions[-1] if versions else None
+    if before is not None and before.definition == definition:
+        return Applied(before, before, changed=False)
+    if dry_run:
+        version = before.version + 1 if before else 1
+        return Applied(Metric(definition=definition, version=version, applied_at=applied_at), before, changed=True)
+    return Applied(metrics.apply(definition, applied_at), before, changed=True)
+
+
+def versions(metrics: Metrics, name: str) -> list[Metric]:
+    """Every version of a metric, the oldest first. Raises NotFound."""
+    found = metrics.versions(name)
+    if not found:
+        raise _unknown(name)
+    return found
+
+
+def chosen(metrics: Metrics, names: Iterable[str]) -> list[Metric]:
+    """The latest versions of these metrics, or of all of them, ordered by name. Raises NotFound."""
+    latest = {metric.name: metric for metric in metrics.latest()}
+    wanted = set(names) or set(latest)
+    if unknown := sorted(wanted - set(latest)):
+        raise _unknown(unknown[0])
+    return [latest[name] for name in sorted(wanted)]
+
+
+def pinned(metrics: Metrics, text: str) -> Metric:
+    """The metric that a task names, `NAME@VERSION`. Raises NotFound."""
+    name, _, version = text.partition("@")
+    for metric in metrics.versions(name):
+        if str(metric.version) == version:
+            return metric
+    raise NotFound(f"there is no metric {text}", hint=f"pik metrics show {name}")
+
+
+def pin(metric: Metric) -> str:
+    """`NAME@VERSION`: a task keeps to the definitions that it was planned with."""
+    return f"{metric.name}@{metric.version}"
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"there is no metric {name}", hint="pik metrics list")

@@ -1,0 +1,179 @@
+"""Planning a replay: which events, which buckets, and the tasks that compute them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from tempfile import TemporaryFile
+from typing import IO
+
+import msgspec
+from ulid import ULID
+
+from pik.errors import NotFound, UsageError
+from pik.model.instant import DAY
+from pik.model.run import PLANNED, Run, RunRequest, Task
+from pik.model.window import Window
+from pik.ports.engine import Engine, Touched
+from pik.ports.store import Store
+from pik.usecases.metrics import chosen, pin
+from pik.usecases.raw_inputs import gather
+from pik.usecases.recompute import by_bucket_size, widest
+
+ENTITIES_A_TASK = 500
+DAYS_A_TASK = 31
+DELIVERIES_A_TASK = 150_000
+"""So that a run has some tasks for each worker, and none of them is small enough for its start to matter."""
+
+_NAMED_AT_MOST = 10_000
+"""Entities that a stretch of days may name in its tasks; where more are touched its one task looks at all of them."""
+
+
+class TaskFile:
+    """Tasks in a temporary file: a plan may have more of them than memory has room for."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = TemporaryFile()  # noqa: SIM115 - it ends with this object
+        self.tasks = 0
+
+    def add(self, task: Task) -> None:
+        self._file.write(msgspec.json.encode(task) + b"\n")
+        self.tasks += 1
+
+    def __iter__(self) -> Iterator[Task]:
+        self._file.seek(0)
+        return map(msgspec.json.Decoder(Task).decode, self._file)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run that is not stored yet, and its tasks."""
+
+    run: Run
+    tasks: TaskFile
+
+
+def plan_replay(store: Store, engine: Engine, request: RunRequest, created_at: int) -> Plan:
+    """Plan the replay of a request, writing nothing. Raises UsageError, NotFound (an unknown metric, a store without
+    events) and Damaged."""
+    if "" in (request.source, request.event_type, *request.entities):
+        raise UsageError("an entity, a source or a type is empty", hint="leave the option out to take all of them")
+    metrics = chosen(store.metrics, request.metrics)
+    if not store.index.totals().segments:
+        raise NotFound("the store holds no events", hint="pik ingest FILE")
+    run_id, tasks, counts = str(ULID()), TaskFile(), _Counts()
+    for size, group in by_bucket_size(metrics):
+        counts.events = 0  # the same ones for each size
+        names = tuple(pin(metric) for metric in group)
+        for window, entities in _rectangles(store, engine, request, size, len(group), counts):
+            number, between = tasks.tasks, (window.start, window.end)
+            tasks.add(_task(run_id, number, names, between, tuple(entities)))
+    effective = widest(request.window, metrics)
+    run = Run(
+        run_id=run_id,
+        request=request,
+        state=PLANNED,
+        created_at=created_at,
+        finished_at=None,
+        effective_start=effective.start,
+        effective_end=effective.end,
+        events_matched=counts.events,
+        buckets=counts.buckets,
+        tasks=tasks.tasks,
+    )
+    return Plan(run, tasks)
+
+
+def start(store: Store, plan: Plan) -> Run:
+    """Store the planned run."""
+    store.runs.create(plan.run, plan.tasks)
+    return plan.run
+
+
+def _task(
+    run_id: str, number: int, names: tuple[str, ...], between: tuple[int, int], entities: tuple[str, ...]
+) -> Task:
+    return Task(run_id=run_id, number=number, metrics=names, start=between[0], end=between[1], entities=entities)
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What a request chooses; `buckets` counts each metric's own."""
+
+    events: int = 0
+    buckets: int = 0
+
+    def noting(self, pairs: Iterable[Touched], metrics: int) -> Iterator[Touched]:
+        for pair in pairs:
+            self.events += pair.events
+            self.buckets += metrics
+            yield pair
+
+
+def _rectangles(
+    store: Store, engine: Engine, request: RunRequest, size: int, metrics: int, counts: _Counts
+) -> Iterator[tuple[Window, Sequence[str]]]:
+    """What the tasks of `metrics` metrics with buckets of `size` cover: whole buckets, and entities (none: all)."""
+    stretches = _stretches(store, request, size)
+    pairs = counts.noting(_touched(store, engine, request, size), metrics)
+    if request.source is None and request.event_type is None:
+        deque(pairs, maxlen=0)
+        for window in stretches:
+            yield from ((window, chunk) for chunk in _chunks(request.entities))
+        return
+    ends = [window.end for window in stretches]
+    for number, group in groupby(pairs, key=lambda pair: bisect_right(ends, pair.bucket)):
+        entities = _named(group, request.entities)
+        yield from ((stretches[number], chunk) for chunk in _chunks(entities))
+
+
+def _touched(store: Store, engine: Engine, request: RunRequest, size: int) -> Iterator[Touched]:
+    window, entities = request.window, request.entities
+    with gather(store, window, entities, include_duplicates=request.include_duplicates) as gathered:
+        if not gathered.empty:
+            yield from engine.touched(
+                gathered.inputs,
+                size,
+                window,
+                entities=entities,
+                source=request.source,
+                event_type=request.event_type,
+            )
+
+
+def _stretches(store: Store, request: RunRequest, size: int) -> list[Window]:
+    """The request's whole buckets, cut into windows that hold some days with deliveries each, and leave nothing out:
+    where events are lost or gone there may still be aggregates."""
+    effective = request.window.widened(size)
+    cuts: list[int] = []
+    begun, deliveries = None, 0
+    for day, segments in groupby(store.index.segments(effective), key=lambda segment: segment.day):
+        full = deliveries >= DELIVERIES_A_TASK and not request.entities
+        if begun is not None and (full or day - begun >= DAYS_A_TASK):
+            cut = day * DAY - day * DAY % size
+            if effective.start < cut < effective.end and cut > (cuts[-1] if cuts else effective.start):
+                cuts.append(cut)
+            begun, deliveries = None, 0
+        begun = day if begun is None else begun
+        deliveries += sum(segment.deliveries for segment in segments)
+    bounds = [effective.start, *cuts, effective.end]
+    return [Window(left, right) for left, right in pairwise(bounds)]
+
+
+def _named(pairs: Iterable[Touched], otherwise: Sequence[str]) -> Sequence[str]:
+    """The entities of the pairs, in order, or where there are too many to name `otherwise`."""
+    entities: set[str] = set()
+    for pair in pairs:
+        entities.add(pair.entity_id)
+        if len(entities) > _NAMED_AT_MOST:
+            return otherwise
+    return sorted(entities)
+
+
+def _chunks(entities: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The entities by as many as a task may have; none at all are one chunk, which stands for every entity."""
+    for first in range(0, len(entities) or 1, ENTITIES_A_TASK):
+        yield entities[first : first + ENTITIES_A_TASK]

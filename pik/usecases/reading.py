@@ -1,0 +1,113 @@
+"""Reading raw: lines of frames, and the deliveries of a window. Damage raises; it never shortens an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import zstandard
+
+from pik.errors import Damaged, Invalid
+from pik.model.batch import ACCEPTED, Frame, Segment
+from pik.model.event import Delivery, entity_mark, read_delivery
+from pik.model.window import Window
+from pik.ports.raw import Raw
+from pik.ports.store import Store
+
+
+def damaged(key: str, what: str) -> Damaged:
+    """The error for raw that is not what was written."""
+    return Damaged(f"raw object {key} is damaged: {what}", hint="pik verify --full tells what is affected")
+
+
+def frame_lines(raw: Raw, segment: Segment, frame: Frame) -> list[bytes]:
+    """The lines of one frame. Raises Damaged."""
+    return unpack_frame(segment, frame, raw.read(segment.key, frame.offset, frame.length))
+
+
+def unpack_frame(segment: Segment, frame: Frame, data: bytes) -> list[bytes]:
+    """The lines in a frame's bytes. Raises Damaged."""
+    return frame_text(segment, frame, data)[:-1].split(b"\n")
+
+
+def frame_text(segment: Segment, frame: Frame, data: bytes | memoryview) -> bytes:
+    """The lines in a frame's bytes, each with its line break. Raises Damaged."""
+    try:
+        text = zstandard.ZstdDecompressor().decompress(data)
+    except zstandard.ZstdError as error:
+        raise damaged(segment.key, f"the frame at byte {frame.offset} does not decompress ({error})") from None
+    if text[-1:] != b"\n" or text.count(b"\n") != frame.lines:
+        raise damaged(segment.key, f"the frame at byte {frame.offset} does not hold {frame.lines} lines")
+    return text
+
+
+def parse(segment: Segment, line: bytes) -> Delivery:
+    """A raw line as a Delivery. Raises Damaged, naming the segment."""
+    try:
+        return read_delivery(line)
+    except Invalid as error:
+        raise damaged(segment.key, error.message) from None
+
+
+def frames_of(segment: Segment, entities: Sequence[str]) -> list[Frame]:
+    """The frames that may hold deliveries of these entities (of any, where there are none given)."""
+    if not entities:
+        return list(segment.frames)
+    # Text compares by code point, which is the order of UTF-8 bytes, and so that of the segment.
+    return [frame for frame in segment.frames if any(frame.first <= entity <= frame.last for entity in entities)]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A delivery read back, what the index says of it (accepted, exact or conflict), and where it is."""
+
+    delivery: Delivery
+    kind: str
+    segment: Segment
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which deliveries are asked for. Empty or None: no restriction."""
+
+    window: Window
+    entities: tuple[str, ...] = ()
+    source: str | None = None
+    event_type: str | None = None
+
+    def matches(self, delivery: Delivery) -> bool:
+        """Whether the delivery is asked for."""
+        return (
+            (not self.entities or delivery.entity_id in self.entities)
+            and (self.source is None or delivery.source == self.source)
+            and (self.event_type is None or delivery.event_type == self.event_type)
+            and delivery.event_instant in self.window
+        )
+
+
+def deliveries(store: Store, wanted: Filter, *, only: str | None = None) -> Iterator[Found]:
+    """The deliveries asked for, in no particular order; `only` limits to accepted ones or, with "duplicate", the
+    others."""
+    for segment in store.index.segments(wanted.window):
+        if segment.last_event < wanted.window.start or segment.first_event >= wanted.window.end:
+            continue
+        frames = frames_of(segment, wanted.entities)
+        verdicts = store.index.skipped(segment) if frames else {}
+        if only == "duplicate" and not verdicts:
+            continue
+        for frame in frames:
+            yield from _of_frame(store.raw, segment, frame, wanted, verdicts, only)
+
+
+def _of_frame(
+    raw: Raw, segment: Segment, frame: Frame, wanted: Filter, verdicts: dict[int, str], only: str | None
+) -> Iterator[Found]:
+    marks = [entity_mark(entity) for entity in wanted.entities[:8]] if len(wanted.entities) <= 8 else []
+    for line in frame_lines(raw, segment, frame):
+        if marks and not any(mark in line for mark in marks):
+            continue
+        delivery = parse(segment, line)
+        kind = verdicts.get(delivery.seq, ACCEPTED)
+        if (only is None or (kind == ACCEPTED) == (only == ACCEPTED)) and wanted.matches(delivery):
+            yield Found(delivery, kind, segment, line)

@@ -1,0 +1,145 @@
+"""Driving a run: its tasks go onto the queue, worker processes drain it, failures come again and then are buried."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from pik.errors import Damaged, EngineError, Invalid, NotFound, StoreError, UsageError
+from pik.model.run import CANCELLED, COMPLETED, DONE, FAILED, PLANNED, RUNNING, Run, Task
+from pik.ports.engine import Engine
+from pik.ports.state import Message
+from pik.ports.store import Store
+from pik.usecases.pool import Pool
+from pik.usecases.progress import Progress
+from pik.usecases.tasks import perform
+
+VISIBILITY = 300.0
+"""Seconds for which a task is hidden while somebody works on it. One that takes longer may be done twice: no harm."""
+
+_FIRST_DELAY, _LONGEST_DELAY, _IDLE = 0.1, 5.0, 0.05  # seconds
+_FEW = 2  # tasks that are not worth starting processes for
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a run is driven: worker processes (0: none but this one), tasks a second at most, attempts before a task is
+    buried."""
+
+    workers: int = 2
+    rate: float | None = None
+    attempts: int = 5
+
+
+def drive(store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progress) -> Run:
+    """Do the run's open tasks, and tell how it ended, or that it was cancelled meanwhile. Tasks that are done already,
+    before an interruption, are not done again.
+
+    Raises Busy while another process drives it, UsageError if it has ended, StoreError when the store cannot be used;
+    the run stays RUNNING then.
+    """
+    with store.runs.driving(run_id):
+        run = store.runs.get(run_id)
+        if run.state not in (PLANNED, RUNNING):
+            hint = "pik dlq list" if run.state == FAILED else f"pik runs show {run_id}"
+            raise UsageError(f"run {run_id} is {run.state}; there is nothing to go on with", hint=hint)
+        store.runs.set_state(run_id, RUNNING)
+        _Drive(store, engine, run_id, pace, progress).run()
+        return _ended(store, run_id)
+
+
+def _ended(store: Store, run_id: str) -> Run:
+    run = store.runs.get(run_id)
+    if run.state == RUNNING:
+        store.runs.set_state(run_id, FAILED if run.failed else COMPLETED, time.time_ns())
+    return store.runs.get(run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A message that was worked on, and why it failed (None: it did not)."""
+
+    message: Message
+    failure: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """What runs in a worker process."""
+
+    store: Store
+    engine: Engine
+
+    def __call__(self, message: Message) -> Outcome:
+        try:
+            perform(self.store, self.engine, message.task)
+        except (Damaged, EngineError, Invalid, NotFound) as error:
+            return Outcome(message, error.message)
+        except StoreError:
+            raise  # a full disk fails every task: the run stops here and is resumed, no task is to blame
+        except Exception as error:  # noqa: BLE001 - whatever it is ends among the dead letters, with its reason
+            return Outcome(message, f"{type(error).__name__}: {error}")
+        return Outcome(message, None)
+
+
+class _Drive:
+    """One drive of a run. It ends when every task that it sent has been settled, or somebody cancelled the run."""
+
+    def __init__(self, store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progress) -> None:
+        self._store, self._engine, self._run_id = store, engine, run_id
+        self._pace, self._progress = pace, progress
+        self._remaining: set[int] = set()
+
+    def run(self) -> None:
+        self._store.queue.send(self._noted(self._store.runs.open_tasks(self._run_id)))
+        workers = self._pace.workers if len(self._remaining) > _FEW else 0
+        self._progress.start("replaying", len(self._remaining), "tasks")
+        try:
+            with Pool[Message, Outcome](partial(_Worker, self._store, self._engine), workers) as pool:
+                while self._remaining and self._store.runs.get(self._run_id).state != CANCELLED:
+                    if not self._round(pool):
+                        time.sleep(_IDLE)
+        finally:
+            self._progress.stop()
+
+    def _noted(self, tasks: Iterator[Task]) -> Iterator[Task]:
+        for task in tasks:
+            self._remaining.add(task.number)
+            yield task
+
+    def _round(self, pool: Pool[Message, Outcome]) -> bool:
+        """Work on every message that is visible; whether there was one."""
+        worked = False
+        for outcome in pool.map(self._received()):
+            worked = True
+            self._settle(outcome)
+        return worked
+
+    def _received(self) -> Iterator[Message]:
+        while message := self._store.queue.receive(self._run_id, VISIBILITY):
+            begun = time.monotonic()
+            if message.receives > self._pace.attempts:  # it never lived to fail: its process was killed each time
+                self._settle(Outcome(message, "its worker process died each time"))
+                continue
+            yield message
+            if self._pace.rate:
+                time.sleep(max(0.0, begun + 1 / self._pace.rate - time.monotonic()))
+
+    def _settle(self, outcome: Outcome) -> None:
+        message, queue, runs = outcome.message, self._store.queue, self._store.runs
+        if outcome.failure is None:
+            runs.mark(message.task, DONE)
+            queue.acknowledge(message.receipt)
+        elif message.receives >= self._pace.attempts:
+            queue.bury(message, outcome.failure, time.time_ns())
+            runs.mark(message.task, FAILED)
+        else:
+            queue.release(message.receipt, min(_FIRST_DELAY * 2 ** (message.receives - 1), _LONGEST_DELAY))
+        if (outcome.failure is None or message.receives >= self._pace.attempts) and self._is_mine(message.task):
+            self._remaining.discard(message.task.number)
+            self._progress.advance(1)
+
+    def _is_mine(self, task: Task) -> bool:
+        return task.run_id == self._run_id and task.number in self._remaining

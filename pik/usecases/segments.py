@@ -1,0 +1,236 @@
+"""From a block of records to raw segments: what a worker does with its part of the input."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from time import time_ns
+
+import msgspec
+import zstandard
+
+from pik.errors import InputError, Invalid
+from pik.model.batch import KEYED, PLAIN, Arrivals, Frame, Reject, RejectFile, Segment
+from pik.model.event import raw_line, read_event, stamp
+from pik.model.instant import DAY, SECOND, day_text
+from pik.model.mapping import RecordMapping
+from pik.ports.raw import Raw
+from pik.usecases.source import Block
+
+FRAME = 96 * 1024
+"""Uncompressed bytes after which a frame ends."""
+
+COMPRESSION_LEVEL = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How records are read. `mapping` None means that they are events already; `stop` that no record may be invalid."""
+
+    max_line: int
+    stop: bool = False
+    mapping: Mapping[str, str] | None = None
+    time_format: str = "rfc3339"
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A block whose raw is durable. `lags` counts deliveries per lag (nanoseconds, three significant digits)."""
+
+    first_seq: int
+    last_seq: int
+    offset: int
+    prefix_digest: str
+    read: int
+    arrivals: tuple[Arrivals, ...]
+    rejects: RejectFile | None
+    reasons: Mapping[str, int]
+    lags: Mapping[int, int]
+    sources: Mapping[str, int]
+
+
+class InvalidRecord(InputError):
+    """A record that is no event, where none may be. `seq` is its position in the input."""
+
+    def __init__(self, seq: int, reason: str) -> None:
+        super().__init__(
+            f"record {seq} is no event: {reason}", hint="correct it, or --on-invalid reject keeps it apart"
+        )
+        self.seq = seq
+        self.reason = reason
+
+
+_Row = tuple[str, int, int, bytes, bytes, bytes | None]
+"""A delivery on its way into a segment: entity_id, event_time, seq, raw line, event_id, and with an idempotency key its
+content_hash. Rows sort into the order of segments."""
+
+
+class _Read:
+    """What a block holds: rows by day, and what is counted over them."""
+
+    def __init__(self) -> None:
+        self.days: defaultdict[int, list[_Row]] = defaultdict(list)
+        self.rejects: list[Reject] = []
+        self.lags: list[int] = []
+        self.sources: list[str] = []
+        self.blank = 0
+
+
+def _lines(block: Block) -> list[bytes]:
+    lines = block.data.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    return lines
+
+
+class SegmentBuilder:
+    """Builds the segments of one batch. `raw` None means a dry run: everything but the storing."""
+
+    def __init__(self, raw: Raw | None, batch_id: str, reading: Reading) -> None:
+        self.raw, self.batch_id, self.max_line, self.stop = raw, batch_id, reading.max_line, reading.stop
+        mapping = None if reading.mapping is None else RecordMapping(reading.mapping, reading.time_format)
+        self._mapping = mapping
+        self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
+
+    def build(self, block: Block, number: int) -> Built:
+        """Parse the block, store its segments and rejects under `number`, and tell what the index needs."""
+        ingest_time = time_ns()
+        read = self._read(block, ingest_time)
+        if read.rejects and self.stop:
+            raise InvalidRecord(read.rejects[0].seq, read.rejects[0].reason)
+        return Built(
+            first_seq=block.first_seq,
+            last_seq=block.last_seq,
+            offset=block.offset,
+            prefix_digest=block.prefix_digest,
+            read=block.last_seq - block.first_seq + 1 - read.blank,
+            arrivals=tuple(
+                self._store(day, sorted(rows), number, ingest_time) for day, rows in sorted(read.days.items())
+            ),
+            rejects=self._store_rejects(read.rejects, number) if read.rejects else None,
+            reasons=Counter(_kind(reject.reason) for reject in read.rejects),
+            lags=_coarse(read.lags),
+            sources=Counter(read.sources),
+        )
+
+    def _read(self, block: Block, ingest_time: int) -> _Read:
+        """Parse every record of the block. This loop is what an ingest spends most of its time in."""
+        read = _Read()
+        days, lags, sources = read.days, read.lags, read.sources
+        stamped = stamp(ingest_time, self.batch_id)
+        mapping, max_line = self._mapping, self.max_line
+        original = None
+        for seq, line in enumerate(_lines(block), block.first_seq):
+            try:
+                if len(line) > max_line:
+                    raise Invalid(f"the line is longer than {max_line} bytes")
+                if mapping is None:
+                    event = read_event(line)
+                else:
+                    event, original = mapping.read(line)
+            except Invalid as error:
+                if line.strip() or len(line) > max_line:
+                    # How much of an over-long line came along depends on where blocks end; what is kept must not.
+                    read.rejects.append(_reject(seq, error, line[: max_line + 1]))
+                else:
+                    read.blank += 1
+                continue
+            time, received = event.event_time, event.received_time
+            content = None if event.idempotency_key is None else event.content_hash
+            text = raw_line(event, seq, stamped, original)
+            days[time // DAY].append((event.entity_id, time, seq, text, event.event_id, content))
+            sources.append(event.source)
+            lags.append((ingest_time if received is None else received) - time)
+        return read
+
+    def _store(self, day: int, rows: list[_Row], number: int, ingest_time: int) -> Arrivals:
+        key = f"raw/event_date={day_text(day)}/{self.batch_id}-{number}.ndjson.zst"
+        frames: list[Frame] = []
+        parts: list[bytes] = []
+        plain: list[bytes] = []
+        keyed: list[bytes] = []
+        offset = 0
+        for of_frame in _frames(rows):
+            data = self._compressor.compress(b"\n".join([row[3] for row in of_frame]) + b"\n")
+            parts.append(data)
+            frame = len(frames)
+            frames.append(Frame(offset, len(data), len(of_frame), of_frame[0][0], of_frame[-1][0]))
+            offset += len(data)
+            for _, _, seq, _, event_id, content in of_frame:
+                if content is None:
+                    plain.append(PLAIN.pack(event_id, seq, frame))
+                else:
+                    keyed.append(KEYED.pack(seq, event_id, content, frame))
+        stored = b"".join(parts)
+        if self.raw is not None:
+            self.raw.create(key, stored)
+        times = [row[1] for row in rows]
+        segment = Segment(
+            key=key,
+            batch_id=self.batch_id,
+            day=day,
+            size=len(stored),
+            digest=sha256(stored).hexdigest(),
+            deliveries=len(rows),
+            ingest_time=ingest_time,
+            first_event=min(times),
+            last_event=max(times),
+            frames=tuple(frames),
+        )
+        return Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)))
+
+    def _store_rejects(self, rejects: list[Reject], number: int) -> RejectFile:
+        key = f"raw/rejects/{self.batch_id}-{number}.ndjson.zst"
+        data = self._compressor.compress(b"".join(msgspec.json.encode(reject) + b"\n" for reject in rejects))
+        if self.raw is not None:
+            self.raw.create(key, data)
+        return RejectFile(key=key, size=len(data), digest=sha256(data).hexdigest(), records=len(rejects))
+
+
+def _frames(rows: list[_Row]) -> Iterator[list[_Row]]:
+    begin = size = 0
+    for position, row in enumerate(rows):
+        size += len(row[3]) + 1
+        if size >= FRAME:
+            yield rows[begin : position + 1]
+            begin, size = position + 1, 0
+    if begin < len(rows):
+        yield rows[begin:]
+
+
+def _reject(seq: int, error: Invalid, line: bytes) -> Reject:
+    text = line.decode(errors="replace")
+    whole = "" if "\ufffd" not in text else b64encode(line).decode()
+    return Reject(seq=seq, reason=error.message, field=error.field, line=text, bytes=whole)
+
+
+_SPECIFIC = re.compile(r"'.*'|\".*\"| \((byte|character) \d+\)")
+
+
+def _kind(reason: str) -> str:
+    """A reason without what is special to one record, for counting."""
+    return _SPECIFIC.sub(lambda found: "" if found[0][0] == " " else "…", reason)
+
+
+def _coarse(lags: list[int]) -> dict[int, int]:
+    """How many there are of each lag, in nanoseconds cut to three significant digits."""
+    # From 10^5 s on a thousand seconds are fine enough, and make few distinct numbers out of many.
+    coarse: Counter[int] = Counter()
+    near = False
+    for kiloseconds, count in Counter([lag // (1000 * SECOND) for lag in lags]).items():
+        if -100 <= kiloseconds < 100:
+            near = True
+        else:
+            coarse[_three_digits(kiloseconds) * 1000 * SECOND] += count
+    if near:
+        coarse.update(_three_digits(lag) for lag in lags if -100 <= lag // (1000 * SECOND) < 100)
+    return dict(coarse)
+
+
+def _three_digits(number: int) -> int:
+    unit: int = 10 ** max(0, len(str(abs(number))) - 3)
+    return number // unit * unit  # toward smaller numbers, the negative ones too

@@ -1,0 +1,245 @@
+"""Verify: raw against its digests, the index against raw and back, aggregates against their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from pik.errors import Damaged, EngineError
+from pik.model.batch import COMPLETE, Frame, RejectFile, Segment
+from pik.model.instant import DAY, day_text, format_instant
+from pik.model.metric import NO_INPUTS, Aggregate, Metric
+from pik.model.window import Window
+from pik.ports.engine import Engine
+from pik.ports.store import Store
+from pik.usecases.batch_record import PREFIX as RECORDS
+from pik.usecases.batch_record import read_record, record_key
+from pik.usecases.progress import Progress
+from pik.usecases.raw_inputs import gather
+from pik.usecases.reading import unpack_frame
+from pik.usecases.recompute import compare
+from pik.usecases.scan import scan_segment
+
+MISSING, MODIFIED, INDEX, AGGREGATE = "missing", "modified", "index differs", "aggregate differs"
+
+RANGES = 20
+"""Ranges of affected entities that a problem names; with more of them it names one from the first to the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it was written. `day` and `entities` say what is affected: entities from the first to
+    the last of each damaged frame, as the index has them."""
+
+    kind: str
+    what: str
+    detail: str
+    day: str | None = None
+    entities: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Verified:
+    """What was found; final once the problems are read. `superseded` objects are copies left by a crash: harmless."""
+
+    window: Window
+    full: bool
+    problems: Iterator[Problem]
+    segments: int = 0
+    valid: int = 0
+    missing: int = 0
+    modified: int = 0
+    not_indexed: int = 0
+    superseded: int = 0
+    deliveries: int = 0
+    aggregates: int = 0
+    damage: int = 0
+    known: set[str] = field(default_factory=set)
+
+
+def verify(store: Store, engine: Engine, window: Window, progress: Progress, *, full: bool = True) -> Verified:
+    """Check everything of the window's days; `full` reads every byte, otherwise presence and sizes only."""
+    answer = Verified(window, full, iter(()))
+    answer.problems = _counted(_problems(store, engine, window, progress, full, answer), answer)
+    return answer
+
+
+def _counted(problems: Iterator[Problem], answer: Verified) -> Iterator[Problem]:
+    for problem in problems:
+        answer.damage += 1
+        yield problem
+
+
+def _problems(
+    store: Store, engine: Engine, window: Window, progress: Progress, full: bool, answer: Verified
+) -> Iterator[Problem]:
+    rows = store.audit.rows() if full else {}
+    progress.start("verifying", sum(1 for _ in store.index.segments(window)), "segments")
+    try:
+        for segment in store.index.segments(window):
+            answer.known.add(segment.key)
+            answer.segments += 1
+            found = list(_of_segment(store, segment, rows, full, answer))
+            answer.valid += not found
+            answer.deliveries += segment.deliveries
+            yield from found
+            progress.advance(1)
+        yield from _batches(store, full)
+        yield from _not_indexed(store, window, answer)
+        if full and not answer.missing + answer.modified:
+            yield from _aggregates(store, engine, window, answer)
+    finally:
+        progress.stop()
+
+
+def _of_segment(
+    store: Store, segment: Segment, rows: dict[str, int], full: bool, answer: Verified
+) -> Iterator[Problem]:
+    size = store.raw.size(segment.key)
+    if size is None:
+        answer.missing += 1
+        yield _problem(MISSING, segment, "the object is not there", segment.frames)
+        return
+    if size != segment.size or (full and sha256(store.raw.read(segment.key)).hexdigest() != segment.digest):
+        answer.modified += 1
+        detail = f"{size} bytes, not {segment.size}" if size != segment.size else "its SHA-256 is not the recorded one"
+        yield _problem(MODIFIED, segment, detail, _damaged_frames(store, segment))
+        return
+    if not full:
+        return
+    differing = store.audit.differing(scan_segment(store.raw, segment.key))
+    if differing:
+        several = (
+            f"{len(differing)} deliveries, the first of them record {differing[0]}, are not in the index as in raw"
+        )
+        yield _problem(INDEX, segment, several, ())
+    elif rows.get(segment.key) != segment.deliveries:
+        detail = f"the index has {rows.get(segment.key, 0)} rows for {segment.deliveries} deliveries"
+        yield _problem(INDEX, segment, detail, ())
+
+
+def _problem(kind: str, segment: Segment, detail: str, frames: tuple[Frame, ...]) -> Problem:
+    ranges = tuple(frame.first if frame.first == frame.last else f"{frame.first} … {frame.last}" for frame in frames)
+    if len(ranges) > RANGES:
+        ranges = (f"{frames[0].first} … {frames[-1].last}",)
+    return Problem(kind, segment.key, detail, day_text(segment.day), ranges)
+
+
+def _damaged_frames(store: Store, segment: Segment) -> tuple[Frame, ...]:
+    """The frames that cannot be read as they were written; all of them, if none shows it (a digest sees more)."""
+    data = store.raw.read(segment.key)
+    damaged = []
+    for frame in segment.frames:
+        try:
+            unpack_frame(segment, frame, data[frame.offset : frame.offset + frame.length])
+        except Damaged:
+            damaged.append(frame)
+    return tuple(damaged) or segment.frames
+
+
+def _batches(store: Store, full: bool) -> Iterator[Problem]:
+    """Records of finished batches, and files of rejects."""
+    for batch in store.index.batches():
+        key = record_key(batch.batch_id)
+        if batch.state == COMPLETE and store.raw.size(key) is None:
+            yield Problem(MISSING, key, "the record of this finished batch is not there")
+        elif batch.state == COMPLETE and full:
+            try:
+                for _ in read_record(store.raw, key):
+                    pass
+            except Damaged as error:
+                yield Problem(MODIFIED, key, error.message)
+        for rejects in store.index.rejects(batch.batch_id):
+            if detail := _reject_damage(store, rejects, full):
+                yield Problem(MODIFIED, rejects.key, detail)
+
+
+def _reject_damage(store: Store, rejects: RejectFile, full: bool) -> str:
+    size = store.raw.size(rejects.key)
+    if size is None:
+        return "the file of rejects is not there"
+    if size != rejects.size:
+        return f"{size} bytes, not {rejects.size}"
+    if full and sha256(store.raw.read(rejects.key)).hexdigest() != rejects.digest:
+        return "its SHA-256 is not the recorded one"
+    return ""
+
+
+def _not_indexed(store: Store, window: Window, answer: Verified) -> Iterator[Problem]:
+    """Raw that the index does not name: copies of what is indexed, left by a crash, or deliveries that it has lost."""
+    first, last = (f"raw/event_date={day_text(day)}/" for day in window.days)
+    states = {batch.batch_id: batch for batch in store.index.batches()}
+    for found in store.raw.objects("raw/event_date="):
+        day = found.key[: len(first)]
+        if found.key in answer.known or not first <= day <= last:
+            continue
+        batch = states.get(found.key.rpartition("/")[2].partition("-")[0])
+        if batch is None:
+            answer.not_indexed += 1
+            yield Problem(INDEX, found.key, "the index does not know this segment's batch", day[-11:-1])
+        else:
+            answer.superseded += 1
+    for found in store.raw.objects(RECORDS):
+        if found.key.removeprefix(RECORDS).partition(".")[0] not in states:
+            yield Problem(INDEX, found.key, "the index does not know this batch")
+
+
+def _aggregates(store: Store, engine: Engine, window: Window, answer: Verified) -> Iterator[Problem]:
+    """Every current aggregate's inputs, against the events that its run knew.
+
+    First against all events there are now. Where that differs, later events may be the reason; so those aggregates are
+    compared once more with what was known at their time, to the definition of their time.
+    """
+    for metric in store.metrics.latest():
+        whole = window.widened(metric.bucket_size)
+        if next(store.aggregates.current(metric.name, whole), None) is None:
+            continue
+        try:
+            yield from _of_metric(store, engine, metric, whole, answer)
+        except EngineError as error:
+            yield Problem(AGGREGATE, metric.name, f"its inputs cannot be computed: {error.message}")
+
+
+def _of_metric(store: Store, engine: Engine, metric: Metric, window: Window, answer: Verified) -> Iterator[Problem]:
+    older: dict[tuple[int, int], Window] = {}
+    for aggregate, same in _compared(store, engine, metric, window):
+        answer.aggregates += 1
+        if not same or aggregate.metric_version != metric.version:
+            _extend(older, aggregate, metric.bucket_size)
+    for (version, known_until), part in older.items():
+        then = next(one for one in store.metrics.versions(metric.name) if one.version == version)
+        for aggregate, same in _compared(store, engine, then, part.widened(then.bucket_size), known_until):
+            if (aggregate.metric_version, aggregate.known_until) == (version, known_until) and not same:
+                yield _aggregate_problem(aggregate)
+
+
+def _extend(older: dict[tuple[int, int], Window], aggregate: Aggregate, size: int) -> None:
+    key = aggregate.metric_version, aggregate.known_until
+    start = aggregate.computed.bucket
+    known = older.get(key, Window(start, start + size))
+    older[key] = Window(min(known.start, start), max(known.end, start + size))
+
+
+def _compared(
+    store: Store, engine: Engine, metric: Metric, window: Window, until: int | None = None
+) -> Iterator[tuple[Aggregate, bool]]:
+    """Each current aggregate, and whether its inputs are those that the events up to `until` make."""
+    with gather(store, window, until=until) as gathered:
+        computed = iter(()) if gathered.empty else engine.compute(gathered.inputs, [metric.definition], window)
+        for current, now in compare(store.aggregates.current(metric.name, window), computed):
+            if current is not None:
+                inputs, input_hash = (now.inputs, now.input_hash) if now else (0, NO_INPUTS)
+                was = current.computed
+                yield current, (was.inputs, was.input_hash) == (inputs, input_hash)
+
+
+def _aggregate_problem(aggregate: Aggregate) -> Problem:
+    row = aggregate.computed
+    return Problem(
+        AGGREGATE,
+        f"{row.metric} of run {aggregate.run_id}",
+        f"its {row.inputs} inputs are not the events of {format_instant(row.bucket)} that were known to it",
+        day_text(row.bucket // DAY),
+        (row.entity_id,),
+    )

@@ -1,0 +1,47 @@
+"""`pik(…)` runs a command line in this process, in a temporary directory, as a user without settings would."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pik.__main__ import main
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command said, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """Standard output as JSON, numbers as written."""
+        return json.loads(self.out, parse_float=str)
+
+
+@pytest.fixture
+def pik(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Runs `pik ARGUMENTS…` and returns its Result."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("PIK_STORE", "PIK_FORMAT", "PIK_DEBUG", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["pik", *map(str, arguments)])
+        capsys.readouterr()
+        handler = signal.getsignal(signal.SIGTERM)
+        code = main()
+        signal.signal(signal.SIGTERM, handler)
+        said = capsys.readouterr()
+        return Result(code, said.out, said.err)
+
+    return run

@@ -1,0 +1,99 @@
+"""Settings: option, else environment, else pik.toml, else default; mistakes are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pik.cli.config import read, settings
+from pik.errors import UsageError
+
+FULL = """
+store = "raw"
+format = "md"
+[stores]
+prod = "aws://prod?region=eu-west-1"
+old = "../old"
+[ingest]
+time_format = "epoch_ms"
+[ingest.map]
+source = "'github'"
+"""
+
+
+@pytest.fixture
+def below(tmp_path: Path) -> Path:
+    (tmp_path / "pik.toml").write_text(FULL)
+    (tmp_path / "a/b").mkdir(parents=True)
+    return tmp_path / "a/b"
+
+
+def test_defaults(tmp_path: Path) -> None:
+    found = settings(environment={}, directory=tmp_path)
+    assert (found.store, found.format, found.quiet) == ("./.pik", "table", False)
+    assert (found.ingest.time_format, found.ingest.map) == (None, {})
+
+
+def test_the_nearest_file_counts_and_its_paths_start_where_it_lies(below: Path, tmp_path: Path) -> None:
+    found = settings(environment={}, directory=below)
+    assert (found.store, found.format) == (f"{tmp_path}/raw", "md")
+    assert (found.ingest.time_format, found.ingest.map) == ("epoch_ms", {"source": "'github'"})
+    (below.parent / "pik.toml").write_text("")
+    assert settings(environment={}, directory=below).store == "./.pik"
+
+
+@pytest.mark.parametrize(
+    ("option", "environment", "store"),
+    [
+        (None, "elsewhere", "elsewhere"),
+        ("here", "elsewhere", "here"),
+        ("prod", None, "aws://prod?region=eu-west-1"),
+        (None, "prod", "aws://prod?region=eu-west-1"),
+        ("old", None, "{}/../old"),
+        ("./prod", None, "./prod"),
+        (None, "", "{}/raw"),
+    ],
+)
+def test_option_before_environment_before_file(
+    below: Path, tmp_path: Path, option: str | None, environment: str | None, store: str
+) -> None:
+    variables = {} if environment is None else {"PIK_STORE": environment, "PIK_FORMAT": "csv"}
+    found = settings(store=option, environment=variables, directory=below)
+    assert found.store == store.format(tmp_path)
+    assert found.format == ("md" if environment is None else "csv")
+    assert settings(format="json", environment=variables, directory=below).format == "json"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sotre = 'x'", "there is no key sotre"),
+        ("[ingest]\ntimes = 'x'", "there is no key ingest.times"),
+        ("[ingest.map]\nsource = 1", "ingest.map[...]: expected `str`, got `int`"),
+        ("format = 'xml'", "format: invalid enum value 'xml'"),
+        ("store = 5", "store: expected `str | null`, got `int`"),
+        ("store =", "is not TOML: Invalid value (at end of document)"),
+    ],
+)
+def test_a_mistake_in_the_file_names_file_and_key(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "pik.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        settings(environment={}, directory=tmp_path)
+    assert caught.value.message.startswith(str(path))
+    assert said in caught.value.message
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "pik.toml"
+    with pytest.raises(UsageError, match="No such file"):
+        read(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="is not TOML"):
+        read(path)
+
+
+def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"PIK_FORMAT: 'xml' is none of table, json, jsonl, csv, md"):
+        settings(environment={"PIK_FORMAT": "xml"}, directory=tmp_path)

@@ -1,0 +1,70 @@
+"""The demo: its data the same everywhere and believable, its incident played to the end with real commands."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+from pik.cli.demo import STEPS
+from pik.cli.demo_data import OFFLINE, TUESDAY, write
+from pik.model.event import read_event
+
+
+def test_the_data_is_always_the_same(tmp_path: Path) -> None:
+    digests = set()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name)
+        files = sorted((tmp_path / name).iterdir())
+        assert [one.name for one in files] == ["metrics.toml", "monday.jsonl", "tuesday-morning.jsonl"]
+        digests.add(sha256(b"".join(one.read_bytes() for one in files)).hexdigest())
+    assert len(digests) == 1
+
+
+def test_it_is_a_day_a_retry_storm_and_late_events(tmp_path: Path) -> None:
+    write(tmp_path)
+    monday = [read_event(line) for line in (tmp_path / "monday.jsonl").read_bytes().splitlines()]
+    morning = [read_event(line) for line in (tmp_path / "tuesday-morning.jsonl").read_bytes().splitlines()]
+    assert 1400 < len(monday) < 1600
+    assert len({one.entity_id for one in monday}) == 40
+    assert all(one.event_time < TUESDAY for one in (*monday, *morning))
+    known = {one.event_id: one.content_hash for one in monday}
+    assert len(known) == len(monday)
+    late = [one for one in morning if one.event_id not in known]
+    assert {one.entity_id for one in late} == set(OFFLINE)
+    assert len({one.event_id for one in late}) == len(late) > 40
+    again = [one for one in morning if one.event_id in known]
+    assert len(again) > 600
+    assert sum(one.content_hash != known[one.event_id] for one in again) == 3
+
+
+def run(*arguments: str, place: Path) -> subprocess.CompletedProcess[str]:
+    settings = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PIK_STORE": "must not be used"}
+    command = [sys.executable, "-m", "pik", *arguments]
+    return subprocess.run(command, cwd=place, env=settings, capture_output=True, text=True, timeout=120)
+
+
+def test_the_incident_is_played_with_real_commands(tmp_path: Path) -> None:
+    result = run("demo", "--dir", "demo", place=tmp_path)
+    assert (result.returncode, result.stderr.count("error")) == (0, 0)
+    echoed = [line[2:] for line in result.stdout.splitlines() if line.startswith("$ ")]
+    assert len(echoed) == len(STEPS)
+    assert [re.sub("promote [0-9A-Z]{26}", "promote RUN", line) for line in echoed] == [step.line for step in STEPS]
+    assert result.stdout.count("(exit code 1)") == 1
+    assert result.stdout.index("~   revenue") < result.stdout.index("no differences")
+    assert not (tmp_path / "must not be used").exists()
+    shown = re.search(r"pik show (\w+)", result.stdout)
+    assert shown is not None
+    event = run("show", shown[1], "--store", "demo/.pik", place=tmp_path)
+    assert event.stdout.count("\nexact ") == 4
+    assert event.stdout.count("\nconflict ") == 1
+
+
+def test_it_needs_a_directory_of_its_own(tmp_path: Path) -> None:
+    result = run("demo", "--dir", ".", place=tmp_path)
+    assert (result.returncode, result.stdout) == (4, "")
+    assert result.stderr.startswith("error: . is there already\n")

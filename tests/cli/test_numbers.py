@@ -1,0 +1,327 @@
+"""metrics, replay, runs, dlq, aggregates, diff, promote, rollback: what they print, and their exit codes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+DAY = ("--from", "2026-01-01", "--to", "2026-01-02")
+METRICS = """
+[[metric]]
+name = "revenue"
+where = "event_type = 'paid'"
+value = "sum(CAST(payload->>'$.v' AS DECIMAL(38, 18)))"
+"""
+EXACT = "123456789012345678.123456789012345678"
+
+
+def line(number, entity, value, hour=0):
+    return (
+        f'{{"source": "web", "event_type": "paid", "entity_id": "{entity}",'
+        f' "event_time": "2026-01-01T{hour:02}:{number:02}:00Z", "payload": {{"v": {value}, "n": {number}}}}}\n'
+    )
+
+
+@pytest.fixture
+def shop(pik, tmp_path):
+    """A store with four events of two entities and a metric, nothing computed."""
+    (tmp_path / "metrics.toml").write_text(METRICS)
+    (tmp_path / "events.jsonl").write_text(
+        line(1, "a", "1.5") + line(2, "a", "2") + line(3, "b", EXACT) + line(4, "b", 0)
+    )
+    assert pik("ingest", "events.jsonl").code == 0
+    assert pik("metrics", "apply", "metrics.toml").code == 0
+    return pik
+
+
+@pytest.fixture
+def late(shop, tmp_path):
+    """Its numbers promoted, and then one more event of a."""
+    assert shop("replay", "--all", *DAY, "--promote", "--yes").code == 0
+    (tmp_path / "late.jsonl").write_text(line(5, "a", "0.25", hour=3))
+    assert shop("ingest", "late.jsonl").code == 0
+    return shop
+
+
+def replayed(pik, *arguments):
+    result = pik("replay", *arguments, "--format", "json")
+    assert result.code == 0, result.err
+    return result.json()
+
+
+def test_metrics_are_applied_listed_and_shown(shop):
+    again = shop("metrics", "apply", "metrics.toml", "--format", "json")
+    assert again.json()["metrics"] == [{"name": "revenue", "version": 1, "what": "unchanged"}]
+    listed = shop("metrics", "list", "--format", "json").json()["metrics"]
+    assert [(one["name"], one["version"], one["bucket"]) for one in listed] == [
+        ("event_count", 1, "1d"),
+        ("revenue", 1, "1d"),
+    ]
+    shown = shop("metrics", "show", "revenue", "--format", "json").json()
+    assert shown["name"] == "revenue"
+    assert shown["versions"][0]["where"] == "event_type = 'paid'"
+    missing = shop("metrics", "show", "nope")
+    assert missing.code == 4
+    assert "pik metrics list" in missing.err
+
+
+def test_a_definition_that_could_differ_is_refused(shop, tmp_path):
+    (tmp_path / "bad.toml").write_text("""name = "bad"\nvalue = "sum(CAST(payload->>'$.v' AS DOUBLE))"\n""")
+    refused = shop("metrics", "apply", "bad.toml")
+    assert refused.code == 2
+    assert "DECIMAL" in refused.err
+    assert "bad" not in shop("metrics", "list").out
+
+
+def test_replay_says_what_it_does_and_what_to_type_next(shop):
+    plan = shop("replay", "--all", *DAY, "--dry-run", "--format", "json").json()
+    assert plan["dry_run"] is True
+    assert (plan["events_matched"], plan["buckets"]) == (4, 4)
+    assert plan["requested"] == plan["effective"] == {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}
+    assert shop("runs", "list", "--format", "json").json()["runs"] == []
+    done = replayed(shop, "--all", *DAY, "--reason", "first")
+    assert (done["state"], done["new"], done["changed"], done["unchanged"]) == ("COMPLETED", 4, 0, 0)
+    assert done["resumed"] is False
+    assert done["next"] == f"pik diff aggregates --run {done['run_id']}, then pik promote {done['run_id']}"
+
+
+def test_a_window_inside_of_a_bucket_is_widened_and_says_so(shop):
+    done = replayed(shop, "--entity", "a", "--from", "2026-01-01T00:01:30Z", "--to", "2026-01-01T00:02:30Z")
+    assert done["requested"] == {"from": "2026-01-01T00:01:30Z", "to": "2026-01-01T00:02:30Z"}
+    assert done["effective"] == {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}
+    assert (done["events_matched"], done["new"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "replay what?"),
+        (("--all", "--entity", "a"), "exclude each other"),
+        (("--all", "--promote", "--include-duplicates", "--yes"), "cannot be promoted"),
+        (("--all", "--promote"), "--yes"),
+        (("--all", "--metric", "nope"), "no metric nope"),
+        (("--all", "--from", "2026-01-02", "--to", "2026-01-01"), "is empty"),
+        (("--all", "--rate", "0"), "--rate"),
+    ],
+)
+def test_what_cannot_be_replayed_is_said_before_anything_is_done(shop, arguments, said):
+    result = shop("replay", *arguments)
+    assert result.code in (2, 4)
+    assert said in result.err
+    assert shop("runs", "list", "--format", "json").json()["runs"] == []
+
+
+def test_the_incident_from_the_difference_to_the_repair(late):
+    found = late("diff", "aggregates", *DAY, "--format", "json")
+    assert found.code == 1
+    rows = found.json()["differences"]
+    assert [(row["op"], row["metric"], row["entity_id"]) for row in rows] == [
+        ("~", "event_count", "a"),
+        ("~", "revenue", "a"),
+    ]
+    assert (rows[1]["current"], rows[1]["recomputed"], rows[1]["delta"]) == ("3.5", "3.75", "0.25")
+    assert found.json()["next"] == "pik replay --all --from 2026-01-01T00:00:00Z --to 2026-01-02T00:00:00Z"
+    run = replayed(late, "--all", *DAY, "--reason", "late")["run_id"]
+    compared = late("diff", "aggregates", "--run", run, "--stats", "--format", "json")
+    assert compared.code == 1
+    assert compared.json()["stats"]["changed"] == 2
+    moved = late("promote", run, "--reason", "late", "--yes", "--format", "json")
+    assert (moved.code, moved.json()["moved"], moved.json()["conflicts"]) == (0, 4, 0)
+    clean = late("diff", "aggregates", *DAY)
+    assert (clean.code, "no differences" in clean.out) == (0, True)
+    back = late("rollback", run, "--yes", "--format", "json")
+    assert (back.code, back.json()["action"], back.json()["moved"]) == (0, "rollback", 4)
+    assert late("diff", "aggregates", *DAY).code == 1
+    shown = late("runs", "show", run, "--format", "json").json()
+    assert [row["kind"] for row in shown["promotions"]] == ["promote", "rollback"]
+
+
+def test_values_are_exact_in_every_format(late):
+    assert EXACT in late("aggregates", "--entity", "b", "--metric", "revenue").out
+    rows = late("aggregates", "--entity", "b", "--metric", "revenue", "--format", "json").json()["aggregates"]
+    assert [row["value"] for row in rows] == [EXACT]
+    (header, row) = csv.reader(
+        io.StringIO(late("aggregates", "--metric", "revenue", "--entity", "b", "--format", "csv").out)
+    )
+    assert dict(zip(header, row, strict=True))["value"] == EXACT
+
+
+def test_history_tells_every_version_and_who_made_it(late):
+    run = replayed(late, "--entity", "a", *DAY, "--reason", "late")["run_id"]
+    rows = late("aggregates", "--entity", "a", "--metric", "revenue", "--history", "--format", "json").json()[
+        "aggregates"
+    ]
+    assert [(row["value"], row["current"], row["reason"]) for row in rows] == [
+        ("3.5", True, None),
+        ("3.75", False, "late"),
+    ]
+    assert rows[1]["run_id"] == run
+    assert rows[1]["metric_version"] == 1
+
+
+def test_limits_say_that_they_cut_and_change_no_exit_code(late):
+    short = late("aggregates", "--limit", "3", "--format", "json").json()
+    assert (len(short["aggregates"]), short["cut"]) == (3, True)
+    assert late("aggregates", "--limit", "4", "--format", "json").json()["cut"] is False
+    diff = late("diff", "aggregates", "--limit", "1", "--format", "json")
+    assert (diff.code, len(diff.json()["differences"]), diff.json()["cut"]) == (1, 1, True)
+    assert diff.json()["different"] == 2
+
+
+def test_tolerance_and_changed_only(late, tmp_path):
+    assert late("diff", "aggregates", "--metric", "revenue", "--tolerance", "revenue=10%").code == 0
+    assert late("diff", "aggregates", "--metric", "revenue", "--tolerance", "0.24").code == 1
+    assert late("diff", "aggregates", "--tolerance", "x").code == 2
+    (tmp_path / "new.jsonl").write_text(line(9, "new", 1))
+    late("ingest", "new.jsonl")
+    assert late("diff", "aggregates", "--entity", "new", "--changed-only").code == 0
+    assert late("diff", "aggregates", "--entity", "new").code == 1
+
+
+def test_nothing_compared_is_not_called_clean(late):
+    result = late("diff", "aggregates", "--entity", "typo")
+    assert result.code == 0
+    assert "nothing was compared" in result.err
+
+
+def test_a_store_without_events_cannot_be_compared(pik, tmp_path):
+    (tmp_path / "metrics.toml").write_text(METRICS)
+    pik("metrics", "apply", "metrics.toml")
+    result = pik("diff", "aggregates")
+    assert result.code == 4
+    assert "holds no events" in result.err
+
+
+def test_a_conflict_is_left_and_is_exit_code_3(late, tmp_path):
+    mine = replayed(late, "--all", *DAY)["run_id"]
+    (tmp_path / "more.jsonl").write_text(line(6, "a", 1))
+    late("ingest", "more.jsonl")
+    replayed(late, "--entity", "a", *DAY, "--promote", "--yes")
+    result = late("promote", mine, "--yes", "--format", "json")
+    assert (result.code, result.json()["moved"], result.json()["conflicts"]) == (3, 2, 2)
+
+
+def test_promote_and_rollback_ask(late):
+    run = replayed(late, "--all", *DAY)["run_id"]
+    for command in ("promote", "rollback"):
+        refused = late(command, run)
+        if command == "promote":
+            assert refused.code == 2
+            assert "--yes" in refused.err
+    assert late("diff", "aggregates").code == 1
+    dry = late("promote", run, "--dry-run", "--format", "json")
+    assert (dry.code, dry.json()["moved"], dry.json()["dry_run"]) == (0, 4, True)
+    assert late("diff", "aggregates").code == 1
+
+
+def test_an_interrupted_replay_goes_on_with_the_same_command(shop, monkeypatch):
+    arguments = ("replay", "--all", *DAY, "--reason", "x")
+    interrupt(shop, monkeypatch, *arguments)
+    (run,) = shop("runs", "list", "--format", "json").json()["runs"]
+    assert run["state"] == "RUNNING"
+    again = shop(*arguments, "--format", "json")
+    assert again.json()["run_id"] == run["run_id"]
+    assert again.json()["resumed"] is True
+    assert "going on with run" in again.err
+    assert replayed(shop, *arguments[1:])["run_id"] != run["run_id"]
+
+
+def interrupt(pik, monkeypatch, *arguments):
+    """Run a command that is interrupted while it computes."""
+    with monkeypatch.context() as patch:
+        patch.setattr("pik.usecases.tasks.recomputing", interrupted)
+        assert pik(*arguments).code == 130
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_a_failed_task_is_exit_code_3_and_redrives(shop, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("pik.usecases.replay._FIRST_DELAY", 0.001)
+        patch.setattr("pik.usecases.tasks.recomputing", damaged)
+        failed = shop("replay", "--all", *DAY, "--format", "json")
+    assert (failed.code, failed.json()["state"], failed.json()["failed"]) == (3, "FAILED", 1)
+    run = failed.json()["run_id"]
+    assert failed.json()["next"] == f"pik dlq list --run {run}"
+    (letter,) = shop("dlq", "list", "--run", run, "--format", "json").json()["dead_letters"]
+    assert letter["reason"] == "raw is damaged"
+    assert letter["attempts"] == 5
+    shown = shop("dlq", "show", letter["letter_id"], "--format", "json").json()
+    assert shown["metrics"] == ["event_count@1", "revenue@1"]
+    assert shop("dlq", "redrive").code == 2
+    assert shop("dlq", "redrive", "--all", "--dry-run").code == 0
+    redriven = shop("dlq", "redrive", letter["letter_id"], "--format", "json")
+    assert redriven.code == 0
+    assert redriven.json()["runs"][0]["state"] == "COMPLETED"
+    assert shop("dlq", "list", "--format", "json").json()["dead_letters"] == []
+    assert shop("promote", run, "--yes").code == 0
+    assert shop("diff", "aggregates", *DAY).code == 0
+
+
+def damaged(*_, **__):
+    from pik.errors import Damaged
+
+    raise Damaged("raw is damaged")
+
+
+def test_runs_are_waited_for_resumed_and_cancelled(shop, monkeypatch):
+    interrupt(shop, monkeypatch, "replay", "--all", *DAY)
+    run = shop("runs", "list", "--format", "json").json()["runs"][0]["run_id"]
+    waited = shop("runs", "wait", run)
+    assert waited.code == 4
+    assert f"pik runs resume {run}" in waited.err
+    resumed = shop("runs", "resume", run, "--format", "json")
+    assert (resumed.code, resumed.json()["state"]) == (0, "COMPLETED")
+    assert shop("runs", "wait", run).code == 0
+    assert shop("runs", "cancel", run).code == 2
+    interrupt(shop, monkeypatch, "replay", "--all", *DAY, "--reason", "two")
+    second = shop("runs", "list", "--limit", "1", "--format", "json").json()
+    assert second["cut"] is True
+    cancelled = shop("runs", "cancel", second["runs"][0]["run_id"], "--format", "json")
+    assert (cancelled.code, cancelled.json()["state"]) == (0, "CANCELLED")
+    assert shop("promote", second["runs"][0]["run_id"], "--yes").code == 2
+    assert shop("runs", "wait", second["runs"][0]["run_id"]).code == 3
+    assert shop("runs", "show", "nope").code == 4
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "metrics apply",
+        "metrics list",
+        "metrics show",
+        "replay",
+        "runs list",
+        "runs show",
+        "runs resume",
+        "runs wait",
+        "runs cancel",
+        "dlq list",
+        "dlq show",
+        "dlq redrive",
+        "aggregates",
+        "diff aggregates",
+        "promote",
+        "rollback",
+    ],
+)
+def test_every_command_shows_examples(pik, command):
+    result = pik(*command.split(), "--help")
+    assert result.code == 0
+    assert "Examples:" in result.out
+    assert f"pik {command}" in result.out.split("Examples:")[1]
+
+
+def test_json_lines_hold_the_rows(late):
+    rows = [json.loads(text) for text in late("aggregates", "--format", "jsonl").out.splitlines()]
+    assert [(row["metric"], row["entity_id"]) for row in rows] == [
+        ("event_count", "a"),
+        ("event_count", "b"),
+        ("revenue", "a"),
+        ("revenue", "b"),
+    ]

@@ -1,0 +1,64 @@
+"""Windows from options, and the question before what is current changes."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from pik.cli.options import confirm, window_of
+from pik.errors import PikError, UsageError
+from pik.model.instant import DAY, HOUR
+from pik.model.window import ALL_TIME, Window
+
+
+def test_windows() -> None:
+    assert window_of(None, None, None) == ALL_TIME
+    assert window_of("1970-01-02", "1970-01-03T01:00:00+01:00", None) == Window(DAY, 2 * DAY)
+    assert window_of(None, None, "2h", now=5 * HOUR) == Window(3 * HOUR, ALL_TIME.end)
+    assert window_of(None, "1970-01-02", "1d", now=DAY) == Window(0, DAY)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("yesterday", None, None), "--from: 'yesterday' is not an RFC 3339 time"),
+        ((None, "2026-02-30", None), "--to: there is no date 2026-02-30"),
+        ((None, None, "2 hours"), "--since: '2 hours' is not a duration such as 90s, 15m, 2h, 7d"),
+        (("2026-01-01", None, "2h"), "--since and --from both say where the window begins"),
+        (("2026-01-02", "2026-01-02", None), "the window [2026-01-02T00:00:00Z, 2026-01-02T00:00:00Z) is empty"),
+    ],
+)
+def test_a_wrong_window_names_the_option(given: tuple[str | None, str | None, str | None], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        window_of(*given)
+    assert caught.value.message.startswith(said)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("answer", "goes_on"), [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False), ("", False)]
+)
+def test_on_a_terminal_the_plan_is_shown_and_asked_about(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str, goes_on: bool
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    if goes_on:
+        confirm("3 buckets change", False)
+    else:
+        with pytest.raises(PikError, match="not confirmed; nothing was changed"):
+            confirm("3 buckets change", False)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "3 buckets change\nGo ahead? [y/N] ")
+
+
+def test_without_a_terminal_it_needs_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with pytest.raises(UsageError) as caught:
+        confirm("plan", False)
+    assert caught.value.hint == "add --yes"
+    confirm("plan", True)

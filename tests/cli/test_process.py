@@ -1,0 +1,137 @@
+"""The program as a process: who reads its output, who stops it, what it loads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+THINGS = [sys.executable, str(ROOT / "tests/cli/run_things.py")]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # type: ignore[call-overload]
+        [*THINGS, *arguments], env=ENVIRONMENT, text=True, timeout=60, **{"capture_output": True, **settings}
+    )
+
+
+@pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv", "md"])
+def test_a_reader_that_leaves_is_no_error_and_no_success(form: str) -> None:
+    process = subprocess.Popen(
+        [*THINGS, "things", "--limit", "1000000", "--format", form],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(60) == 141
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+def test_a_reader_that_was_never_there() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    result = run("-q", "things", capture_output=False, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
+def test_both_outputs_broken_is_quiet_as_well() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    result = run("things", "--limit", "100000", capture_output=False, stdout=write, stderr=write)
+    os.close(write)
+    assert result.returncode == 141
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_stdout(unbuffered: str) -> None:
+    environment = {**ENVIRONMENT, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        for arguments in (["things"], ["things", "--limit", "100000"], ["--help"], ["--version"]):
+            command = [*THINGS, "-q", *arguments]
+            result = subprocess.run(
+                command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+            )
+            assert (result.returncode, result.stderr.count("\n")) == (4, 1)
+            assert result.stderr.endswith(": No space left on device\n")
+
+
+def test_closed_stdout() -> None:
+    result = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *THINGS, "things"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 4
+    assert result.stderr == "error: standard output is closed, so the result cannot be written\n"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_say_how_to_go_on(sent: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [*THINGS, "fail", "how", "sleep"], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"sleeping\n"
+        process.send_signal(sent)
+        assert process.wait(60) == 130
+        assert process.stderr.read() == b"interrupted; run the same command again to go on\n"
+
+
+HEAVY = {"rich", "pydantic", "duckdb", "pyarrow", "sqlite3", "jmespath", "zstandard", "multiprocessing"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "absent"),
+    [
+        (["--version"], HEAVY | {"typer", "msgspec", "inspect"}),
+        (["--help"], HEAVY | {"tomllib", "tests.cli.things", "pik.stores"}),
+        (["things", "--format", "json"], HEAVY | {"tomllib", "csv"}),
+        (["things", "--limit", "x"], HEAVY | {"tomllib"}),
+    ],
+)
+def test_nothing_is_loaded_that_is_not_needed(arguments: list[str], absent: set[str]) -> None:
+    """Start-up: `pik --help` must not pay for what it does not use, and no command for pydantic (Typer's coercion)."""
+    code = (
+        "import sys; from pik.__main__ import main\n"
+        "if '--version' not in sys.argv:\n"
+        "    from pik.cli.app import Root; from tests.cli.entries import ENTRIES; Root.entries = ENTRIES\n"
+        "main(); print(*sys.modules, file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    loaded = set(result.stderr.split())
+    assert "pik" in loaded
+    assert not loaded & absent
+
+
+def test_bytes_that_are_not_utf8_are_shown_escaped() -> None:
+    command = [*map(os.fsencode, THINGS), b"things", b"na\xffme", b"--format", b"json"]
+    result = subprocess.run(command, env={**ENVIRONMENT, "LC_ALL": "C"}, capture_output=True, timeout=60)
+    assert b'"files":["na\\\\udcffme"]' in result.stdout
+
+
+def test_completion_script_and_words() -> None:
+    def complete(words: str, position: str) -> str:
+        settings = {"_PIK_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": position}
+        result = subprocess.run(THINGS, env={**ENVIRONMENT, **settings}, capture_output=True, text=True, timeout=60)
+        return result.stdout
+
+    assert complete("pik th", "1").split() == ["things"]
+    assert complete("pik things --li", "2").split() == ["--limit"]
+    assert complete("pik things --format js", "3").split() == ["json", "jsonl"]

@@ -1,0 +1,65 @@
+"""Progress: a bar on a terminal, a line now and then elsewhere, nothing when nobody wants it."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from pik.cli.progress import Bar, Lines, progress
+from pik.usecases.progress import Silent
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_suits_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    assert isinstance(progress(quiet=True), Silent)
+    assert isinstance(progress(quiet=False), Lines)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    assert isinstance(progress(quiet=False), Bar)
+    monkeypatch.setattr("sys.stderr", None)
+    assert isinstance(progress(quiet=False), Silent)
+
+
+def test_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [100.0]
+    lines = Lines(lambda: now[0])
+    for label, total in (("events.jsonl", 1_000_000), ("-", None)):
+        lines.start(label, total, "lines")
+        for _ in range(25):
+            now[0] += 1
+            lines.advance(10_000)
+        lines.stop()
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        "events.jsonl: 100,000 of 1,000,000 lines (10 %), 10,000 a second, 1m 30s left",
+        "events.jsonl: 200,000 of 1,000,000 lines (20 %), 10,000 a second, 1m 20s left",
+        "-: 100,000 lines, 10,000 a second",
+        "-: 200,000 lines, 10,000 a second",
+    ]
+
+
+def test_the_bar_draws_on_stderr_only_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    bar = Bar()
+    bar.stop()
+    for total, unit in ((10, "lines"), (None, "bytes")):
+        bar.start("events.jsonl", total, unit)
+        bar.advance(5)
+        print("data")
+        bar.advance(5)
+        bar.stop()
+    assert "events.jsonl" in stream.getvalue()
+    assert "10 of 10 lines" in stream.getvalue()
+    assert "0.0 MB" in stream.getvalue()
+    assert capsys.readouterr().out == "data\ndata\n"

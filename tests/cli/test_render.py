@@ -1,0 +1,310 @@
+"""What commands show: exact for programs, harmless and complete for people, streamed for both."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pik.cli.config import Format
+from pik.cli.render import Column, Count, Document, Instant, Json, Lag, Table
+from pik.cli.render.output import Output
+from pik.cli.render.text import broken, cells, visible, visible_json
+from pik.cli.render.values import data, words
+from pik.model.window import ALL_TIME, Window
+
+HOUR = 3_600_000_000_000
+
+
+@dataclass(frozen=True)
+class Row:
+    event_id: str
+    at: int
+    lag: int | None
+    value: object
+    payload: bytes = b"{}"
+
+
+@dataclass(frozen=True)
+class Pair:
+    left: str
+    right: list[Decimal | None]
+
+
+COLUMNS = [
+    Column("event_id"),
+    Column("at", Instant),
+    Column("lag", Lag),
+    Column("value"),
+    Column("payload", Json, detail=True),
+]
+EVIL = "a|b\x1b[31m\u202e\x9b\r\n<b>"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def show(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    def shown(document: Document, form: Format, width: int = 0) -> str:
+        stream = Terminal() if width else io.StringIO()
+        monkeypatch.setattr("sys.stdout", stream)
+        monkeypatch.setenv("COLUMNS", str(width or 80))
+        monkeypatch.setenv("NO_COLOR", "1")
+        Output(form).show(document)
+        return stream.getvalue()
+
+    return shown
+
+
+Show = Callable[..., str]
+
+
+def document(*rows: Row, **settings: Any) -> Document:
+    table = Table("events", COLUMNS, iter(rows), empty="no events in the window")
+    return Document(head={"window": Window(0, HOUR), "read": Count(12345), "none": None}, tables=[table], **settings)
+
+
+ROW = Row("ab", 1_500_000_000, -1_500_000, Decimal("123456789012345678.123456"), b'{"n": 1e1}')
+
+
+def test_json_is_one_object_with_exact_numbers(show: Show) -> None:
+    seen: list[Row] = []
+
+    def rows() -> Iterator[Row]:
+        for row in (ROW, Row("cd", 0, None, 10**30)):
+            seen.append(row)
+            yield row
+
+    text = show(
+        Document(
+            head={"window": Window(0, HOUR), "read": Count(12345), "took": Lag(1)},
+            tables=[Table("events", COLUMNS, rows())],
+            tail=lambda: {"events": len(seen)},
+        ),
+        "json",
+    )
+    assert text == (
+        '{"window":{"from":"1970-01-01T00:00:00Z","to":"1970-01-01T01:00:00Z"},\n"read":12345,\n"took_ms":0.000001,\n'
+        '"events":[\n'
+        '{"event_id":"ab","at":"1970-01-01T00:00:01.500Z","lag_ms":-1.5,"value":123456789012345678.123456,'
+        '"payload":{"n": 1e1}},\n'
+        '{"event_id":"cd","at":"1970-01-01T00:00:00Z","lag_ms":null,"value":1000000000000000000000000000000,'
+        '"payload":{}}\n'
+        '],\n"events":2}\n'
+    )
+
+
+def test_other_formats_say_the_same(show: Show) -> None:
+    assert json.loads(show(document(ROW), "jsonl"), parse_float=Decimal)["value"] == ROW.value
+    header, row = csv.reader(io.StringIO(show(document(ROW), "csv"), newline=""))
+    assert header == ["event_id", "at", "lag_ms", "value", "payload"]
+    assert row == ["ab", "1970-01-01T00:00:01.500Z", "-1.5", "123456789012345678.123456", '{"n": 1e1}']
+    assert show(document(ROW, tail={"next": "pik show ab"}), "md") == (
+        "- **window**: [1970-01-01T00:00:00Z, 1970-01-01T01:00:00Z)\n- **read**: 12,345\n\n"
+        "| event id | at | lag | value |\n| --- | --- | --: | --: |\n"
+        "| ab | 1970-01-01T00:00:01.500Z | -1.5ms | 123456789012345678.123456 |\n\n- **next**: pik show ab\n"
+    )
+    assert show(document(ROW, tail={"next": "pik show ab"}), "table") == (
+        "window  [1970-01-01T00:00:00Z, 1970-01-01T01:00:00Z)\nread    12,345\n\n"
+        "event id  at                           lag                      value\n"
+        "ab        1970-01-01T00:00:01.500Z  -1.5ms  123456789012345678.123456\n\n"
+        "next  pik show ab\n"
+    )
+
+
+def test_nothing_found_is_said_to_people_and_an_empty_list_to_programs(show: Show) -> None:
+    assert show(document(), "table").endswith("\nno events in the window\n")
+    assert show(document(), "md").endswith("\nno events in the window\n")
+    assert json.loads(show(document(), "json"))["events"] == []
+    assert show(document(), "jsonl") == ""
+    assert show(document(), "csv") == "event_id,at,lag_ms,value,payload\r\n"
+
+
+def test_fields_without_a_table(show: Show) -> None:
+    fields = Document(
+        head={"read": Count(1000), "lag": Lag(2_000_000), "reasons": {"x": 1}}, tail={"path": Path("a,b")}
+    )
+    assert json.loads(show(fields, "json")) == {"read": 1000, "lag_ms": 2, "reasons": {"x": 1}, "path": "a,b"}
+    assert json.loads(show(fields, "jsonl")) == json.loads(show(fields, "json"))
+    assert show(fields, "csv") == 'read,lag_ms,reasons,path\r\n1000,2,"{""x"":1}","a,b"\r\n'
+    assert show(fields, "table") == "read     1,000\nlag      2ms\nreasons  x 1\n\npath  a,b\n"
+    assert show(Document(), "json") == "{}\n"
+
+
+def test_several_tables(show: Show, capsys: pytest.CaptureFixture[str]) -> None:
+    def both() -> Document:
+        return Document(tables=[Table("one", [Column("a")], [{"a": 1}]), Table("two", [Column("b")], [{"b": 2}])])
+
+    assert json.loads(show(both(), "json")) == {"one": [{"a": 1}], "two": [{"b": 2}]}
+    assert show(both(), "table") == "ONE\na\n1\n\nTWO\nb\n2\n"
+    assert capsys.readouterr().err == ""
+    assert show(both(), "csv") == "a\r\n1\r\n"
+    assert capsys.readouterr().err == "csv has room for one only, not for two; --format json has all\n"
+
+
+@pytest.mark.parametrize("form", ["table", "md"])
+@pytest.mark.parametrize("width", [0, 40, 200])
+def test_data_cannot_command_the_terminal(show: Show, form: Format, width: int) -> None:
+    text = show(
+        Document(head={EVIL: EVIL, "many": [EVIL]}, tables=[Table("t", [Column("x")], [{"x": EVIL}])]), form, width
+    )
+    assert not set(text) & set("\x1b\x9b\r\u202e")
+    assert "\\x1b" in text
+    assert "\\u202e" in text
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl", "csv"])
+def test_programs_get_data_as_it_is_but_a_terminal_does_not(show: Show, form: Format) -> None:
+    rows = [Row(EVIL, 0, 0, 0, b'"\xc2\x9b\xe2\x80\xae"')]
+    piped, on_terminal = show(document(*rows), form), show(document(*rows), form, 200)
+    assert "\x9b" in piped
+    assert not set(on_terminal) & set("\x1b\x9b\u202e")
+    if form == "jsonl":
+        assert json.loads(piped) == json.loads(on_terminal)
+        assert json.loads(piped)["event_id"] == EVIL
+    if form == "csv":
+        assert list(csv.reader(io.StringIO(piped, newline="")))[1][0] == EVIL
+
+
+def test_a_markdown_cell_stays_a_cell_of_plain_text(show: Show) -> None:
+    cell = "a|b `c` <img src=x> **d** [e](http://f) \\"
+    text = show(Document(tables=[Table("t", [Column("x")], [{"x": cell}])]), "md").splitlines()[-1]
+    assert text == "| a\\|b \\`c\\` \\<img src=x> \\*\\*d\\*\\* [e]\\(http://f) \\\\ |"
+
+
+WIDE = Table(
+    "t",
+    [Column("id"), Column("text", wrap=True)],
+    [{"id": "i" * 32, "text": "some words " * 10}, {"id": "j", "text": "x"}],
+)
+
+
+def test_free_text_is_broken_to_fit_the_terminal(show: Show) -> None:
+    lines = show(Document(tables=[WIDE]), "table", 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[1].startswith("i" * 32 + "  some words some words")
+    assert lines[2].startswith(" " * 34 + "some words")
+    assert "".join("".join(line[34:] for line in lines[1:-1]).split()) == "somewords" * 10
+    assert lines[-1] == "j" + " " * 33 + "x"
+
+
+def test_rows_that_cannot_fit_are_shown_a_field_a_line_and_uncut(show: Show) -> None:
+    lines = show(Document(tables=[WIDE]), "table", 50).splitlines()
+    assert lines[:2] == ["id    " + "i" * 32, "text  " + "some words " * 10]
+    assert lines[2:] == ["", "id    j", "text  x"]
+
+
+def test_a_pipe_has_no_width(show: Show) -> None:
+    assert len(show(Document(tables=[WIDE]), "table").splitlines()) == 3
+
+
+def test_colours_only_on_a_terminal_that_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for terminal, no_color, bold in ((True, "", True), (True, "1", False), (False, "", False)):
+        stream = Terminal() if terminal else io.StringIO()
+        monkeypatch.setattr("sys.stdout", stream)
+        monkeypatch.setenv("NO_COLOR", no_color)
+        monkeypatch.setenv("TERM", "xterm")
+        Output("table").show(Document(head={"a": 1}))
+        assert ("\x1b[1m" in stream.getvalue()) is bold
+
+
+class _Nowhere(io.StringIO):
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+@pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv", "md"])
+def test_promise_8_rows_are_streamed(monkeypatch: pytest.MonkeyPatch, form: Format) -> None:
+    """Memory is bounded: a hundred times the rows take no more of it."""
+
+    def rows(number: int) -> Iterator[Row]:
+        for n in range(number):
+            yield Row(f"{n:064d}", n, n, n)
+
+    def peak(number: int) -> int:
+        tracemalloc.start()
+        Output(form).show(Document(tables=[Table("events", COLUMNS, rows(number))]))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    monkeypatch.setattr("sys.stdout", _Nowhere())
+    peak(10)
+    assert peak(8_000) < 1.5 * peak(1_000) + 200_000
+
+
+def test_rows_after_those_that_were_measured_are_shown_whole(show: Show) -> None:
+    rows = [{"x": "short"}] * 600 + [{"x": "much longer than any before"}]
+    assert show(Document(tables=[Table("t", [Column("x")], rows)]), "table", 80).splitlines()[-1] == rows[-1]["x"]
+
+
+@given(st.text())
+def test_visible_text_is_one_line_without_controls(text: str) -> None:
+    shown = visible(text)
+    assert not any(ord(one) < 32 or 127 <= ord(one) < 160 for one in shown)
+    assert len(shown.splitlines()) <= 1
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_json_made_visible_says_the_same(value: dict[str, str]) -> None:
+    text = visible_json(json.dumps(value, ensure_ascii=False))
+    assert json.loads(text) == value
+    assert not set(text) & set("\x7f\x9b\u202e\u2028")
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["C", "Z", "M"])), st.integers(2, 30))
+def test_broken_text_is_whole_and_fits(text: str, width: int) -> None:
+    lines = broken(text, width)
+    assert "".join(lines) == text
+    assert all(cells(line) <= width for line in lines)
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_a_lag_is_exact_milliseconds(nanos: int) -> None:
+    text = bytes(data(Lag(nanos))).decode()
+    assert Decimal(text) * 1_000_000 == nanos
+    assert "E" not in text
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=9))
+def test_a_decimal_is_the_number_it_is(value: Decimal) -> None:
+    assert Decimal(bytes(data(value)).decode()) == value
+
+
+def test_words_for_people() -> None:
+    values: tuple[object, ...] = (
+        None,
+        True,
+        False,
+        Count(1234567),
+        Lag(-200_000_000_000),
+        ALL_TIME,
+        [],
+        ["a", 1],
+        {"a": Lag(1)},
+        Path("x"),
+        Pair("i", [Decimal("0.10"), None]),
+    )
+    assert [words(value) for value in values] == [
+        "-", "yes", "no", "1,234,567", "-3m 20s", "[the beginning, the end)", "-", "a, 1", "a 1ns", "x",
+        "left i, right 0.1, -",
+    ]  # fmt: skip
+
+
+def test_columns_are_as_wide_as_what_they_hold(show: Show) -> None:
+    rows = [{"a": "日本", "b": "x"}, {"a": "e\u0301", "b": "x"}]
+    lines = show(Document(tables=[Table("t", [Column("a"), Column("b")], rows)]), "table").splitlines()
+    assert lines == ["a     b", "日本  x", "e\u0301     x"]

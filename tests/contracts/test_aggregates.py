@@ -1,0 +1,297 @@
+"""The contract of pik.ports.state.Aggregates. Promise 7: append-only versions; only promote and rollback move what is
+current, atomically per aggregate and only where nobody else did meanwhile."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter
+from decimal import Decimal
+from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from pik.model.metric import NO_INPUTS, Aggregate, Computed
+from pik.model.run import Task
+from pik.model.window import ALL_TIME, Window
+from pik.ports.state import Change, Promoted, Promotion
+
+from .conftest import local_state
+
+VERSIONS = {"a": 1, "b": 7}
+
+
+def row(metric="a", bucket=0, entity="e", value="1", inputs=1):
+    return Computed(
+        metric,
+        bucket,
+        entity,
+        None if value is None else Decimal(value),
+        inputs,
+        f"{inputs:032x}" if inputs else NO_INPUTS,
+    )
+
+
+def task(run_id="R1", number=0):
+    return Task(run_id=run_id, number=number, metrics=("a@1", "b@7"), start=0, end=100)
+
+
+def write(state, run_id, rows, reason="why", known_until=5):
+    state.aggregates.write(task(run_id), iter(rows), versions=VERSIONS, known_until=known_until, reason=reason)
+
+
+def promoted(state, run_id, rows):
+    write(state, run_id, rows)
+    state.aggregates.promote(run_id, 1, "")
+
+
+def values(state, metric="a", window=ALL_TIME, entities=()):
+    return [
+        (found.computed.bucket, found.computed.entity_id, found.computed.value)
+        for found in state.aggregates.current(metric, window, entities)
+    ]
+
+
+def test_a_written_version_is_not_current_until_it_is_promoted(state):
+    write(state, "R1", [row(value="10.50", inputs=3)])
+    assert values(state) == []
+    written = Aggregate(row(value="10.5", inputs=3), "R1", 1, 5, "why", False)
+    assert list(state.aggregates.current("a", ALL_TIME, history=True)) == [written]
+    assert list(state.aggregates.changes("R1")) == [Change(written, None)]
+    assert state.aggregates.promote("R1", 9, "late events") == Promoted(1, 0, 0)
+    current = Aggregate(row(value="10.5", inputs=3), "R1", 1, 5, "why", True)
+    assert list(state.aggregates.current("a", ALL_TIME)) == [current]
+    assert list(state.aggregates.changes("R1")) == [Change(current, None)]
+    assert list(state.aggregates.promotions()) == [Promotion("R1", "promote", 9, "late events", 1, 0)]
+
+
+@pytest.mark.parametrize(
+    "value", ["0", "-0", "0.000", "123456789012345678901234567890.123456789", "-1E+3", "1e-20", "99999999999999999999"]
+)
+def test_values_are_exact(state, value):
+    promoted(state, "R1", [row(value=value)])
+    ((_, _, kept),) = values(state)
+    assert kept == Decimal(value)
+    assert str(kept) != "-0"
+
+
+def test_current_is_ordered_by_bucket_and_utf8_and_limited_to_window_and_entities(state):
+    entities = ["b", "a", "", "é", "z", "\U0001f600", "￿", "a\0", "A"]
+    promoted(state, "R1", [row(bucket=bucket, entity=entity) for entity in entities for bucket in (20, -10, 0, 10)])
+    promoted(state, "R2", [row(metric="b", entity="other")])
+    ordered = sorted(entities, key=str.encode)
+    assert [(bucket, entity) for bucket, entity, _ in values(state)] == [
+        (bucket, entity) for bucket in (-10, 0, 10, 20) for entity in ordered
+    ]
+    assert {bucket for bucket, _, _ in values(state, window=Window(-10, 20))} == {-10, 0, 10}
+    some = values(state, window=Window(0, 11), entities=["é", "￿", "nobody", "a", "a"])
+    assert [(bucket, entity) for bucket, entity, _ in some] == [
+        (bucket, entity) for bucket in (0, 10) for entity in ("a", "é", "￿")
+    ]
+    assert values(state, window=Window(500, 600), entities=["a"]) == []
+    history = state.aggregates.current("a", Window(0, 11), ["é", "a"], history=True)
+    assert [found.computed.entity_id for found in history] == ["a", "é", "a", "é"]
+
+
+def test_writing_a_task_again_changes_nothing(state):
+    """Promise 6: whatever a repeat has computed, the version that is there stays."""
+    write(state, "R1", [row(value="1")])
+    write(state, "R1", [row(value="2"), row(entity="f")], known_until=99)
+    assert [
+        (found.computed.entity_id, found.computed.value)
+        for found in state.aggregates.current("a", ALL_TIME, history=True)
+    ] == [
+        ("e", Decimal(1)),
+        ("f", Decimal(1)),
+    ]
+    assert state.aggregates.tally("R1") == (2, 0, 0)
+
+
+def test_a_failing_write_leaves_nothing(state):
+    def broken():
+        yield row()
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        state.aggregates.write(task(), broken(), versions=VERSIONS, known_until=5, reason="")
+    assert list(state.aggregates.current("a", ALL_TIME, history=True)) == []
+    write(state, "R1", [row(entity="f")])
+    assert len(list(state.aggregates.current("a", ALL_TIME, history=True))) == 1
+
+
+def test_tally_counts_new_changed_and_unchanged_values(state):
+    assert state.aggregates.tally("R1") == (0, 0, 0)
+    promoted(state, "R1", [row(entity=entity) for entity in "abcd"] + [row(entity="null", value=None, inputs=0)])
+    assert state.aggregates.tally("R1") == (4, 0, 0)
+    write(
+        state,
+        "R2",
+        [
+            row(entity="a", value="1.0", inputs=2),
+            row(entity="b", value="2"),
+            row(entity="c", value=None, inputs=0),
+            row(entity="new"),
+            row(entity="null"),
+            row(entity="nothing", value=None, inputs=0),
+        ],
+    )
+    assert state.aggregates.tally("R2") == (2, 2, 1)
+
+
+def test_changes_come_beside_what_was_current_when_they_were_written(state):
+    promoted(state, "R1", [row(value="1")])
+    write(state, "R2", [row(metric="b"), row(value="2", bucket=5), row(value="2", entity="d"), row(value="2")])
+    promoted(state, "R3", [row(value="3")])
+    changes = list(state.aggregates.changes("R2"))
+    assert [(c.written.computed.metric, c.written.computed.bucket, c.written.computed.entity_id) for c in changes] == [
+        ("a", 0, "d"),
+        ("a", 0, "e"),
+        ("a", 5, "e"),
+        ("b", 0, "e"),
+    ]
+    assert [change.base and change.base.run_id for change in changes] == [None, "R1", None, None]
+    assert changes[1].base is not None
+    assert not changes[1].base.current
+
+
+def test_history_tells_every_version_and_which_is_current(state):
+    for run_id in ("R2", "R1", "R3"):
+        promoted(state, run_id, [row(value=run_id[1])])
+    state.aggregates.rollback("R3", 2, "")
+    history = list(state.aggregates.current("a", ALL_TIME, history=True))
+    assert [(found.run_id, found.current) for found in history] == [("R1", True), ("R2", False), ("R3", False)]
+
+
+def test_a_bucket_that_somebody_else_moved_is_a_conflict_and_is_left(state):
+    rows = [row(entity="left", value="1"), row(entity="moved", value="1")]
+    write(state, "R1", rows)
+    promoted(state, "R2", [row(entity="left", value="2")])
+    assert state.aggregates.promote("R1", 1, "") == Promoted(moved=1, already=0, conflicts=1)
+    assert values(state) == [(0, "left", Decimal(2)), (0, "moved", Decimal(1))]
+    assert state.aggregates.promote("R1", 1, "") == Promoted(moved=0, already=1, conflicts=1)
+    assert state.aggregates.rollback("R1", 1, "") == Promoted(moved=1, already=0, conflicts=1)
+    assert values(state) == [(0, "left", Decimal(2))]
+
+
+def test_repeating_promote_or_rollback_changes_nothing(state):
+    promoted(state, "R1", [row()])
+    assert state.aggregates.promote("R1", 2, "") == Promoted(0, 1, 0)
+    assert state.aggregates.rollback("R1", 3, "") == Promoted(1, 0, 0)
+    assert state.aggregates.rollback("R1", 4, "") == Promoted(0, 1, 0)
+    assert [(told.kind, told.at) for told in state.aggregates.promotions()] == [("rollback", 3), ("promote", 1)]
+
+
+def test_a_dry_run_counts_and_changes_nothing(state):
+    write(state, "R1", [row()])
+    assert state.aggregates.promote("R1", 1, "", dry_run=True) == Promoted(1, 0, 0)
+    assert values(state) == []
+    state.aggregates.promote("R1", 1, "")
+    assert state.aggregates.rollback("R1", 1, "", dry_run=True) == Promoted(1, 0, 0)
+    assert len(values(state)) == 1
+    assert len(list(state.aggregates.promotions())) == 1
+
+
+def test_an_unknown_run_promotes_nothing(state):
+    assert state.aggregates.promote("R9", 1, "") == Promoted(0, 0, 0)
+    assert list(state.aggregates.changes("R9")) == []
+
+
+def test_iterating_sees_one_moment_and_stops_nobody(state):
+    count = 3000
+    promoted(state, "R1", [row(bucket=number) for number in range(count)])
+    rows = state.aggregates.current("a", ALL_TIME)
+    first = next(rows)
+    promoted(state, "R2", [row(bucket=number, value="2") for number in range(count)])
+    assert {found.run_id for found in [first, *rows]} == {"R1"}
+    assert {found.run_id for found in state.aggregates.current("a", ALL_TIME)} == {"R2"}
+
+
+def _write_from_a_process(state, run_id, rows):
+    write(state, run_id, rows)
+
+
+def test_processes_write_at_once(state):
+    """Promise 4's neighbour: nobody fails with `database is locked`, nothing is lost."""
+    context = multiprocessing.get_context("spawn")
+    rows = [row(bucket=number) for number in range(2000)]
+    processes = [context.Process(target=_write_from_a_process, args=(state, f"R{number}", rows)) for number in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert Counter(found.run_id for found in state.aggregates.current("a", ALL_TIME, history=True)) == {
+        "R0": 2000,
+        "R1": 2000,
+        "R2": 2000,
+    }
+
+
+RUNS = st.sampled_from(["R1", "R2", "R3"])
+KEYS = st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([0, 10]), st.sampled_from(["e", "é"]))
+
+
+class Model(RuleBasedStateMachine):
+    """Promise 7 against dictionaries: versions by (key, run), the base of each, the current run of each key."""
+
+    def __init__(self):
+        super().__init__()
+        self.directory = TemporaryDirectory()
+        self.state = local_state(Path(self.directory.name))
+        self.versions = {}
+        self.bases = {}
+        self.current = {}
+
+    def teardown(self):
+        self.state.aggregates.database.close()
+        self.directory.cleanup()
+
+    @rule(run=RUNS, rows=st.dictionaries(KEYS, st.none() | st.integers(0, 2), max_size=4))
+    def write(self, run, rows):
+        made = [row(*key, value=value, inputs=0 if value is None else 1) for key, value in sorted(rows.items())]
+        write(self.state, run, made)
+        for key, value in rows.items():
+            if (key, run) not in self.versions:
+                self.versions[key, run] = value
+                self.bases[key, run] = self.current.get(key)
+
+    @rule(run=RUNS, dry=st.booleans())
+    def promote(self, run, dry):
+        self.move(run, dry, self.state.aggregates.promote, lambda key: self.bases[key, run], lambda key: run)
+
+    @rule(run=RUNS, dry=st.booleans())
+    def rollback(self, run, dry):
+        self.move(run, dry, self.state.aggregates.rollback, lambda key: run, lambda key: self.bases[key, run])
+
+    def move(self, run, dry, method, old, new):
+        counts = Counter()
+        for key, writer in self.versions:
+            if writer == run:
+                now = self.current.get(key)
+                counts["moved" if now == old(key) else "already" if now == new(key) else "conflicts"] += 1
+                if now == old(key) and not dry:
+                    self.current[key] = new(key)
+        expected = Promoted(counts["moved"], counts["already"], counts["conflicts"])
+        assert method(run, 1, "", dry_run=dry) == expected
+
+    @invariant()
+    def current_is_what_the_model_says(self):
+        for metric, keys in groupby(sorted((k for k, run in self.current.items() if run)), key=lambda key: key[0]):
+            expected = [(key[1], key[2], self.current[key], self.versions[key, self.current[key]]) for key in keys]
+            found = self.state.aggregates.current(metric, ALL_TIME)
+            assert [(f.computed.bucket, f.computed.entity_id, f.run_id, f.computed.value) for f in found] == expected
+
+    @invariant()
+    def every_version_is_kept(self):
+        found = [f for metric in "ab" for f in self.state.aggregates.current(metric, ALL_TIME, history=True)]
+        assert {
+            ((f.computed.metric, f.computed.bucket, f.computed.entity_id), f.run_id): f.computed.value for f in found
+        } == self.versions
+
+
+Model.TestCase.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
+TestModel = Model.TestCase

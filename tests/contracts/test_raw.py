@@ -1,0 +1,149 @@
+"""The contract of Raw: create-only, whole or not at all, and durable."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pik.errors import AlreadyExists, Damaged
+from pik.ports.raw import Raw
+from pik.ports.store import Store
+
+KEY = "raw/event_date=2026-01-01/01J-1.ndjson.zst"
+
+
+@pytest.fixture
+def raw(store: Store) -> Raw:
+    return store.raw
+
+
+def keys(raw: Raw, prefix: str = "raw/") -> list[str]:
+    return [found.key for found in raw.objects(prefix)]
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"\0\n" * 3_000_000])
+def test_what_was_created_is_read_back(raw: Raw, data: bytes) -> None:
+    raw.create(KEY, data)
+    assert raw.read(KEY) == data
+    assert raw.size(KEY) == len(data)
+    assert [(found.key, found.size) for found in raw.objects("raw/")] == [(KEY, len(data))]
+
+
+def test_promise_2_nothing_is_created_twice(raw: Raw) -> None:
+    raw.create(KEY, b"first")
+    for data in (b"second", b"first"):
+        with pytest.raises(AlreadyExists, match=KEY):
+            raw.create(KEY, data)
+    assert raw.read(KEY) == b"first"
+
+
+def test_promise_2_of_many_that_create_one_key_one_does(raw: Raw) -> None:
+    barrier = threading.Barrier(8)
+
+    def create(number: int) -> int | None:
+        barrier.wait()
+        try:
+            raw.create(KEY, b"%d" % number * 1000)
+        except AlreadyExists:
+            return None
+        return number
+
+    with ThreadPoolExecutor(8) as threads:
+        winners = [number for number in threads.map(create, range(8)) if number is not None]
+    assert len(winners) == 1
+    assert raw.read(KEY) == b"%d" % winners[0] * 1000
+
+
+def test_nobody_sees_part_of_an_object(raw: Raw) -> None:
+    """Neither its bytes nor its name, at any moment."""
+    done = threading.Event()
+    seen: set[int] = set()
+
+    def look() -> None:
+        while not done.is_set():
+            for key in keys(raw):
+                seen.add(len(raw.read(key)))
+
+    with ThreadPoolExecutor(1) as threads:
+        looking = threads.submit(look)
+        for number in range(40):
+            raw.create(f"raw/event_date=2026-01-01/{number}", b"x" * 300_000)
+        done.set()
+        looking.result()
+    assert seen <= {300_000}
+
+
+def test_parts_of_an_object(raw: Raw) -> None:
+    raw.create(KEY, b"0123456789")
+    assert raw.read(KEY, 3) == b"3456789"
+    assert raw.read(KEY, 3, 4) == b"3456"
+    assert raw.read(KEY, 10) == b""
+    assert raw.read(KEY, 4, 0) == b""
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 11), (9, 2), (10, 1), (11, None), (50, 1)])
+def test_an_object_that_is_shorter_than_asked_for_is_damaged(raw: Raw, offset: int, length: int | None) -> None:
+    raw.create(KEY, b"0123456789")
+    with pytest.raises(Damaged, match=KEY):
+        raw.read(KEY, offset, length)
+
+
+def test_an_object_that_is_missing(raw: Raw) -> None:
+    assert raw.size(KEY) is None
+    with pytest.raises(Damaged, match=f"{KEY} is missing"):
+        raw.read(KEY)
+    with pytest.raises(Damaged, match=f"{KEY} is missing"), raw.files([KEY]):
+        pass
+
+
+SEGMENT = st.text("ab-.=", min_size=1, max_size=3).filter(lambda name: set(name) != {"."})
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(st.lists(st.lists(SEGMENT, min_size=1, max_size=3).map("/".join), unique=True, max_size=8), st.data())
+def test_objects_are_found_by_prefix_in_order_of_their_keys(
+    tmp_path_factory: pytest.TempPathFactory, raw: Raw, names: list[str], data: st.DataObject
+) -> None:
+    root = f"raw/{os.urandom(8).hex()}/"
+    files = [name for name in names if not any(other.startswith(name + "/") for other in names)]
+    for name in files:
+        raw.create(root + name, name.encode())
+    prefix = data.draw(st.sampled_from(["", *(name[:cut] for name in files for cut in range(len(name) + 1))]))
+    assert keys(raw, root + prefix) == sorted(root + name for name in files if name.startswith(prefix))
+
+
+def test_there_are_no_objects_below_a_prefix_that_is_not_there(raw: Raw) -> None:
+    assert keys(raw, "raw/batches/") == keys(raw, "raw/event_date=") == []
+
+
+def test_whole_objects_as_files(raw: Raw) -> None:
+    other = KEY.replace("-1", "-2")
+    raw.create(KEY, b"1")
+    raw.create(other, b"2")
+    with raw.files([other, KEY]) as paths:
+        assert [path.read_bytes() for path in paths] == [b"2", b"1"]
+
+
+def test_scratch_is_gone_in_the_end(raw: Raw) -> None:
+    with pytest.raises(ZeroDivisionError), raw.scratch() as directory:
+        (directory / "a").write_bytes(b"a" * (1 // len(list(directory.iterdir()))))
+    assert not directory.exists()
+
+
+def test_it_can_be_handed_to_another_process(raw: Raw) -> None:
+    raw.create(KEY, b"1")
+    assert pickle.loads(pickle.dumps(raw)).read(KEY) == b"1"
+
+
+def test_promise_2_a_local_object_cannot_be_written_to_by_accident(store: Store) -> None:
+    store.raw.create(KEY, b"1")
+    with store.raw.files([KEY]) as [path]:
+        assert path.stat().st_mode & 0o222 == 0
+    assert list((Path(store.url) / "tmp").iterdir()) == []

@@ -1,0 +1,168 @@
+"""The contract of pik.ports.state.Runs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+from ulid import ULID
+
+from pik.errors import Busy, NotFound
+from pik.model.run import CANCELLED, COMPLETED, DONE, FAILED, OPEN, PLANNED, RUNNING, Run, RunRequest, Task
+
+REQUEST = RunRequest(start=0, end=100, entities=("a", "b"), metrics=("event_count",), reason="späte Ereignisse")
+
+
+def a_run(request=REQUEST, tasks=3):
+    return Run(
+        run_id=str(ULID()),
+        request=request,
+        state=PLANNED,
+        created_at=5,
+        finished_at=None,
+        effective_start=-10,
+        effective_end=110,
+        events_matched=7,
+        buckets=4,
+        tasks=tasks,
+    )
+
+
+def tasks_of(run, count=3):
+    return [
+        Task(run_id=run.run_id, number=number, metrics=("event_count@1",), start=0, end=10, entities=("a", "\0é"))
+        for number in range(count)
+    ]
+
+
+@pytest.fixture
+def run(state):
+    run = a_run()
+    state.runs.create(run, iter(tasks_of(run)))
+    return run
+
+
+def test_a_created_run_is_there_with_its_tasks(state, run):
+    assert state.runs.get(run.run_id) == run
+    assert list(state.runs.open_tasks(run.run_id)) == tasks_of(run)
+
+
+def test_a_failing_creation_leaves_nothing(state):
+    def broken():
+        yield from tasks_of(run)
+        raise KeyboardInterrupt
+
+    run = a_run()
+    with pytest.raises(KeyboardInterrupt):
+        state.runs.create(run, broken())
+    assert list(state.runs.newest_first()) == []
+    state.runs.create(run, tasks_of(run))
+
+
+def test_a_prefix_names_a_run_unless_it_names_several(state, run):
+    other = a_run()
+    state.runs.create(other, [])
+    differ = [mine == theirs for mine, theirs in zip(run.run_id, other.run_id, strict=True)].index(False)
+    assert state.runs.get(run.run_id[: differ + 1].lower()) == run
+    for wrong in (run.run_id[:differ], "", "ZZZZ", run.run_id + "0"):
+        with pytest.raises(NotFound):
+            state.runs.get(wrong)
+
+
+def test_runs_come_newest_first(state):
+    runs = sorted((a_run() for _ in range(3)), key=lambda run: run.run_id)
+    for run in (runs[1], runs[0], runs[2]):
+        state.runs.create(run, [])
+    assert [run.run_id for run in state.runs.newest_first()] == [run.run_id for run in reversed(runs)]
+
+
+def test_marked_tasks_are_counted_and_no_longer_open(state, run):
+    first, second, third = tasks_of(run)
+    state.runs.mark(first, DONE)
+    state.runs.mark(second, FAILED)
+    got = state.runs.get(run.run_id)
+    assert (got.done, got.failed) == (1, 1)
+    assert list(state.runs.open_tasks(run.run_id)) == [third]
+
+
+def test_a_task_that_is_done_stays_done_and_a_failed_one_may_open_again(state, run):
+    first, second, third = tasks_of(run)
+    for name in (DONE, FAILED, OPEN):
+        state.runs.mark(first, name)
+    for name in (FAILED, OPEN):
+        state.runs.mark(second, name)
+    for name in (FAILED, DONE):
+        state.runs.mark(third, name)
+    got = state.runs.get(run.run_id)
+    assert (got.done, got.failed) == (2, 0)
+    assert list(state.runs.open_tasks(run.run_id)) == [second]
+
+
+def test_states(state, run):
+    for name, at in ((RUNNING, None), (FAILED, 9), (RUNNING, None), (COMPLETED, 10)):
+        state.runs.set_state(run.run_id, name, at)
+        got = state.runs.get(run.run_id)
+        assert (got.state, got.finished_at) == (name, at)
+
+
+def test_unfinished_finds_the_newest_run_of_the_same_request(state, run):
+    assert state.runs.unfinished(REQUEST) == run
+    assert state.runs.unfinished(RunRequest(start=0, end=101, entities=("a", "b"), metrics=("event_count",))) is None
+    for name in (COMPLETED, FAILED, CANCELLED):
+        state.runs.set_state(run.run_id, name, 1)
+        assert state.runs.unfinished(REQUEST) is None
+    state.runs.set_state(run.run_id, RUNNING)
+    assert state.runs.unfinished(REQUEST).run_id == run.run_id
+
+
+def test_iterating_over_tasks_sees_them_as_they_were_and_stops_nobody(state, run):
+    tasks = state.runs.open_tasks(run.run_id)
+    seen = []
+    for task in tasks:
+        state.runs.mark(task, DONE)
+        seen.append(task)
+        assert state.runs.get(run.run_id).done == len(seen)
+    assert seen == tasks_of(run)
+
+
+def test_only_one_drives_a_run(state, run):
+    with state.runs.driving(run.run_id):
+        with pytest.raises(Busy), state.runs.driving(run.run_id):
+            pass
+        with state.runs.driving("another"):
+            pass
+    with state.runs.driving(run.run_id):
+        pass
+
+
+def _drive(state, run_id, pipe):
+    try:
+        with state.runs.driving(run_id):
+            pipe.send("driving")
+            time.sleep(60)
+    except Busy:
+        pipe.send("busy")
+
+
+def _spawned(state, run_id):
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_drive, args=(state, run_id, theirs), daemon=True)
+    process.start()
+    return process, mine.recv()
+
+
+def test_the_right_to_drive_ends_with_the_process(state, run):
+    process, said = _spawned(state, run.run_id)
+    assert said == "driving"
+    with pytest.raises(Busy), state.runs.driving(run.run_id):
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with state.runs.driving(run.run_id):
+        process, said = _spawned(state, run.run_id)
+        process.join()
+        assert said == "busy"

@@ -1,0 +1,156 @@
+"""Runs the ```console blocks of a Markdown page and holds what they print against what the page says they print.
+
+A line that begins with `$ ` is a command, with the lines that a trailing backslash or a heredoc adds to it; what
+follows is its output, standard error included. A command ends with exit code 0 unless `$ echo $?` behind it says
+otherwise. A line `…` in the output stands for any number of lines that the page leaves out.
+
+What differs from run to run is matched by kind: ids of batches and runs (each stands for the same real one throughout
+the page, in later commands too), times of the clock, what is measured, the directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+
+_BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_HEREDOC = re.compile(r"<<-?\s*'?(\w+)'?")
+_ULID = re.compile(r"\b01[0-9A-HJKMNP-TV-Z]{24}\b")
+_ULID_START = re.compile(r"\b01[0-9A-HJKMNP-TV-Z]{8,24}\b")
+_CLOCK = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(?:\d{3})?Z")
+_MEASURED = re.compile(r"^(seconds|records per second|raw bytes|bytes) +[\d.,]+", re.MULTILINE)
+_AGE = re.compile(r"-?\b\d+d(?: \d+h)?(?=\s|,|$)")
+_ECHO = "echo $?"
+_REST = "…"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command of a page, and what the page says that it prints and ends with."""
+
+    command: str
+    output: str
+    code: int
+
+    def __str__(self) -> str:
+        return self.command.partition("\n")[0]
+
+
+def steps(page: Path) -> list[Step]:
+    """The commands of a page, in order."""
+    found: list[Step] = []
+    for block in _BLOCK.findall(page.read_text(encoding="utf-8")):
+        for command, output in _commands(block.splitlines()):
+            if command == _ECHO:
+                found[-1] = Step(found[-1].command, found[-1].output, int(output))
+            else:
+                found.append(Step(command, output, 0))
+    return found
+
+
+def _commands(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each command of a block and the text behind it."""
+    rest = list(lines)
+    assert rest, "an empty console block"
+    while rest:
+        first = rest.pop(0)
+        assert first.startswith("$ "), f"output before the first command: {first!r}"
+        command = [first[2:]]
+        heredoc = _HEREDOC.search(first)
+        while (heredoc and command[-1] != heredoc[1]) or (not heredoc and command[-1].endswith("\\")):
+            command.append(rest.pop(0))
+        output = []
+        while rest and not rest[0].startswith("$ "):
+            output.append(rest.pop(0))
+        yield "\n".join(command), "\n".join(output).strip("\n")
+
+
+@dataclass
+class Console:
+    """A shell in a directory of its own. `ids` maps the page's ids to the real ones."""
+
+    directory: Path
+    ids: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        tools = self.directory / ".bin"
+        tools.mkdir()
+        pik = tools / "pik"
+        pik.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m pik "$@"\n', encoding="utf-8")
+        pik.chmod(0o755)
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("PIK_")}
+        path = f"{tools}:{ours['PATH']}"
+        self._environment = ours | {"PATH": path, "PYTHONPATH": str(REPOSITORY), "LC_ALL": "C.UTF-8"}
+
+    def run(self, step: Step) -> None:
+        """Run the step; asserts that it ends and prints as the page says."""
+        done = subprocess.run(
+            ["bash", "-c", self._real(step.command)],
+            cwd=self.directory,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            check=False,
+        )
+        assert done.returncode == step.code, f"$ {step}\nended with {done.returncode}, not {step.code}:\n{done.stdout}"
+        ids = _match(self._plain(step.output), self._plain(done.stdout), self.ids)
+        assert ids is not None, f"$ {step}\n--- the page\n{step.output}\n--- in truth\n{done.stdout}"
+        self.ids = ids
+
+    def _real(self, text: str) -> str:
+        """The page's command with real ids."""
+
+        def real(found: re.Match[str]) -> str:
+            known = {mine for page, mine in self.ids.items() if page.startswith(found[0])}
+            assert len(known) <= 1, f"{found[0]} is the beginning of several ids of the page"
+            return known.pop() if known else found[0]
+
+        return _ULID_START.sub(real, text)
+
+    def _plain(self, text: str) -> list[str]:
+        """The lines without what differs from run to run; columns may be wider or narrower."""
+        text = _AGE.sub("AGE", text)  # the lag of a line that does not say when it was received depends on the clock
+        text = _CLOCK.sub("TIME", text.replace(str(self.directory), "/home/me/incident"))
+        text = _MEASURED.sub(lambda found: f"{found[1]} NUMBER", text)
+        return [" ".join(line.split()) for line in text.strip("\n").splitlines()]
+
+
+def _match(expected: Sequence[str], said: Sequence[str], ids: dict[str, str]) -> dict[str, str] | None:
+    """The real ids of the page's, if the lines are the same but for ids that `ids` does not know yet; else None. `…`
+    stands for any number of lines."""
+    if not expected:
+        return None if said else ids
+    if expected[0] == _REST:
+        tries = (_match(expected[1:], said[skipped:], ids) for skipped in range(len(said) + 1))
+        return next((found for found in tries if found is not None), None)
+    known = _match_line(expected[0], said[0], ids) if said else None
+    return None if known is None else _match(expected[1:], said[1:], known)
+
+
+def _match_line(expected: str, said: str, ids: dict[str, str]) -> dict[str, str] | None:
+    if _ULID.sub("ID", expected) != _ULID.sub("ID", said):
+        return None
+    known = dict(ids)
+    for theirs, ours in zip(_ULID.findall(expected), _ULID.findall(said), strict=True):
+        if known.setdefault(theirs, ours) != ours:
+            return None
+    return known if len(set(known.values())) == len(known) else None
+
+
+def play(page: Path, directory: Path) -> int:
+    """Run every command of a page in the directory, in order; how many there were."""
+    console = Console(directory)
+    of_page = steps(page)
+    for step in of_page:
+        console.run(step)
+    return len(of_page)

@@ -1,0 +1,56 @@
+"""Raw files to compute from, made as ingest makes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from pik.engine import DuckEngine
+from pik.model.event import raw_line, read_event, stamp
+from pik.model.instant import parse_instant
+from pik.model.metric import Computed, Definition
+from pik.model.window import ALL_TIME, Window
+from pik.ports.engine import Inputs
+
+BATCH = "01J00000000000000000000001"
+
+
+def event(payload: Any = None, **fields: Any) -> dict[str, Any]:
+    """An event as a producer sends it."""
+    plain = {"source": "web", "event_type": "t", "entity_id": "e", "event_time": "2026-01-01T00:00:00Z"}
+    return {**plain, **fields, "payload": {} if payload is None else payload}
+
+
+def raw_lines(events: Iterable[dict[str, Any] | bytes], batch: str = BATCH) -> list[bytes]:
+    """The raw line of each event (bytes: the event's own text), with seqs from 1."""
+    shared = stamp(parse_instant("2026-02-01T00:00:00Z"), batch)
+    texts = [text if isinstance(text, bytes) else json.dumps(text).encode() for text in events]
+    return [raw_line(read_event(text), seq, shared) for seq, text in enumerate(texts, 1)]
+
+
+def frame(lines: Sequence[bytes]) -> bytes:
+    """One zstd frame."""
+    return zstandard.ZstdCompressor(level=1, write_checksum=True).compress(b"".join(line + b"\n" for line in lines))
+
+
+def raw(path: Path, events: Iterable[dict[str, Any] | bytes], batch: str = BATCH, per_frame: int = 1000) -> Inputs:
+    """A raw file of the events, in frames."""
+    lines = raw_lines(events, batch)
+    path.write_bytes(b"".join(frame(lines[at : at + per_frame]) for at in range(0, len(lines), per_frame)))
+    return Inputs([path], len(lines))
+
+
+def metric(value: str = "count(*)", where: str | None = None, bucket: str = "1d", name: str = "m") -> Definition:
+    """A definition."""
+    return Definition(name=name, value=value, where=where, bucket=bucket)
+
+
+def compute(
+    inputs: Inputs, *metrics: Definition, window: Window = ALL_TIME, entities: Sequence[str] = (), threads: int = 2
+) -> list[Computed]:
+    """All that the engine computes."""
+    return list(DuckEngine(threads).compute(inputs, metrics, window, entities))

@@ -1,0 +1,226 @@
+"""What a definition may say, and what is refused when it is applied, not at 03:00."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from pik.engine import DuckEngine
+from pik.errors import Invalid
+from tests.engine.raw import metric
+
+ACCEPTED = [
+    "count(*)",
+    "count(*) -- with a comment",
+    "SUM(seq) - COUNT(*)",
+    "sum((payload->>'$.v')::DECIMAL(18, 2))",
+    "sum(CAST(payload->>'v' AS DECIMAL(18, 2))) * 100",
+    "count(DISTINCT entity_id)",
+    "count(*) FILTER (WHERE seq > 3)",
+    "count_if(payload->>'$.a' = 'b')",
+    "countif(seq > 1)",
+    "max(epoch_us(event_time))",
+    "(sum(seq) / count(*))::DECIMAL(18, 6)",
+    "CASE WHEN count(*) > 3 THEN coalesce(sum(seq), 0) ELSE 0 END",
+    "bit_xor(seq)",
+    "bool_and(seq > 1)::INTEGER",
+    "sum(if(seq > 1, 1, 0))",
+    "sum(len(list_filter([1, 2], lambda x: x > seq)))",
+    "sum(json_array_length(payload->'$.items'))",
+    "max((payload->'$.a')::HUGEINT)",
+    "sum(epoch_us(received_time) - epoch_us(event_time))",
+    "max(len(extra::VARCHAR) + len(content_hash) + len(batch_id) + len(idempotency_key))",
+]
+
+REFUSED_VALUES = [
+    ("", "no SQL expression"),
+    ("count(*", "no SQL expression: syntax error"),
+    ("'''", "no SQL expression"),
+    ("count(*) /*", "no SQL expression"),
+    ("count(*); SELECT 1", "more than one SQL expression"),
+    ("count(*), sum(seq)", "more than one SQL expression"),
+    ("count(*) AS n", "more than one SQL expression"),
+    ("count(*) FROM event", "more than one SQL expression"),
+    ("count(*) FROM read_text('/etc/passwd')", "more than one SQL expression"),
+    ("count(*) WHERE true", "more than one SQL expression"),
+    ("count(*) GROUP BY seq", "more than one SQL expression"),
+    ("count(*) ORDER BY 1", "more than one SQL expression"),
+    ("count(*) LIMIT 1", "more than one SQL expression"),
+    ("count(*) UNION SELECT 1", "more than one SQL expression"),
+    ("DISTINCT count(*)", "more than one SQL expression"),
+    ("count(*)), (sum(seq)", "no SQL expression"),
+    ("count(*); DROP TABLE event", "more than one SQL expression"),
+    ("1", "no aggregate"),
+    ("seq", "no aggregate"),
+    ("length(source)", "no aggregate"),
+    ("sum(seq) + seq", "column seq stands outside of an aggregate"),
+    ("CASE WHEN event_type = 'a' THEN count(*) END", "column event_type stands outside"),
+    ("sum(amount)", "no column amount"),
+    ("sum(rowid)", "no column rowid"),
+    ("sum(payload.amount)", "payload.amount is no column"),
+    ("sum(event.seq)", "event.seq is no column"),
+    ("sum(payload->>'$.a')", "argument of sum is VARCHAR"),
+    ("sum(payload->'$.a')", "argument of sum is JSON"),
+    ("sum((payload->>'$.a')::DOUBLE)", "argument of sum is DOUBLE"),
+    ("sum((payload->>'$.a')::DOUBLE)::DECIMAL(18, 2)", "argument of sum is DOUBLE"),
+    ("sum((payload->>'$.a')::DOUBLE * 2)::DECIMAL(18, 2)", "argument of sum is DOUBLE"),
+    ("sum(DISTINCT (payload->>'$.a')::FLOAT)::INTEGER", "argument of sum is FLOAT"),
+    ("sum(seq / 2)::BIGINT", "argument of sum is DOUBLE"),
+    ("sum(sqrt(seq))::BIGINT", "argument of sum is DOUBLE"),
+    ("sum(seq::UHUGEINT)::HUGEINT", "argument of sum is UHUGEINT"),
+    ("sum(event_time)", "argument of sum is TIMESTAMP"),
+    ("sum(seq) FILTER (WHERE seq)", "FILTER of sum is BIGINT"),
+    ("avg(seq)::DECIMAL(18, 2)", "avg adds in floating point"),
+    ("mean(seq)", "mean adds in floating point"),
+    ("fsum(seq)::BIGINT", "fsum adds in floating point"),
+    ("stddev(seq)::BIGINT", "stddev computes in floating point"),
+    ("product(seq)::BIGINT", "product computes in floating point"),
+    ("first(seq)", "first takes whichever event comes first"),
+    ("any_value(seq)", "any_value takes whichever"),
+    ("arg_max(seq, event_time)", "arg_max takes whichever"),
+    ("mode(seq)", "mode takes whichever"),
+    ("len(list(seq))", "list keeps every value"),
+    ("length(string_agg(source))", "string_agg keeps every value"),
+    ("median(seq)::BIGINT", "median keeps every value"),
+    ("quantile_disc(seq, 0.5)", "quantile_disc keeps every value"),
+    ("approx_count_distinct(entity_id)", "approx_count_distinct approximates"),
+    ("geomean(seq)::BIGINT", "geomean is a macro"),
+    ("json_array_length(json_group_array(seq))", "json_group_array is a macro"),
+    ("sum(seq ORDER BY seq)", "ORDER BY"),
+    ("sum(sum(seq))", "another aggregate inside"),
+    ("count(*) FILTER (WHERE sum(seq) > 1)", "count(*) has another aggregate inside"),
+    ("max(seq, 3)", "max takes one argument"),
+    ("max(received_time - event_time)", "argument of max is INTERVAL"),
+    ("length(max(source COLLATE nocase))", "collation"),
+    ("bit_xor(event_id)", "argument of bit_xor is VARCHAR"),
+    ("sum(seq) OVER ()", "window function"),
+    ("row_number() OVER ()", "window function"),
+    ("(SELECT count(*) FROM event)", "subquery"),
+    ("count(*) + (SELECT 1)", "subquery"),
+    ("count(*) + EXISTS (FROM read_text('/etc/passwd'))::INTEGER", "subquery"),
+    ("count(*) + ?", "parameters"),
+    ("count($name)", "parameters"),
+    ("count(*) + #1", "named, not numbered"),
+    ("count(COLUMNS(*))", "column is named"),
+    ("count(*) + grouping(seq)", "grouping()"),
+    ("count(read_text('/etc/passwd'))", "read_text makes rows of its own"),
+    ("sum(unnest([1, 2]))", "unnest makes rows of its own"),
+    ("sum(nosuch(seq))", "no function nosuch"),
+    ("main.sum(seq)", "main.sum is no function"),
+    ("seq.sum()", "seq.sum is no function"),
+    ("sum(random())", "random depends on when"),
+    ("count(*) + epoch_us(now())", "now depends on when"),
+    ("count(*) + epoch_us(current_timestamp)", "current_timestamp depends on when"),
+    ("sum(extract(year FROM current_date))", "current_date depends on when"),
+    ("count(*) + epoch_us(current_localtimestamp())", "current_localtimestamp depends on when"),
+    ("max(extract(year FROM age(event_time)))", "age depends on when"),
+    ("sum(hash(seq) % 7)", "hash depends on when"),
+    ("count(*) + length(version())", "version depends on when"),
+    ("length(current_setting('threads')) + count(*)", "current_setting depends on when"),
+    ("sum(length(getvariable('x')))", "getvariable depends on when"),
+    ("count(write_log('x'))", "write_log depends on when"),
+    ("max(event_time)", "result is TIMESTAMP"),
+    ("bool_or(seq > 1)", "result is BOOLEAN"),
+    ("max(source)", "result is VARCHAR"),
+    ("max((payload->>'a')::DOUBLE)", "result is DOUBLE"),
+    ("sum(seq) / 2", "result is DOUBLE"),
+    ("[count(*)]", "result is BIGINT[]"),
+    ("sum(seq) IN (1, 2)", "result is BOOLEAN"),
+    ("sum(list_sum(list_filter([1], x -> x > seq)))", "no column x"),
+    ("count(*)" + " + 1" * 2000, "no SQL expression: Max expression depth"),
+    ("(" * 2000 + "count(*)" + ")" * 2000, "no SQL expression"),
+]
+
+REFUSED_WHERES = [
+    ("", "no SQL expression"),
+    ("amount > 1", "no column amount"),
+    ("seq", "it is BIGINT, not BOOLEAN"),
+    ("source", "it is VARCHAR, not BOOLEAN"),
+    ("NULL", "it is NULL, not BOOLEAN"),
+    ("count(*) > 1", "count(*) is an aggregate"),
+    ("max(seq) = seq", "max is an aggregate"),
+    ("avg(seq) > 1", "avg adds in floating point"),
+    ("true; DROP TABLE event", "more than one SQL expression"),
+    ("true) OR (true", "no SQL expression"),
+    ("true UNION SELECT true", "more than one SQL expression"),
+    ("seq > (SELECT 1)", "subquery"),
+    ("seq IN (SELECT 1)", "subquery"),
+    ("random() < 0.5", "random depends on when"),
+    ("event_time > now() - INTERVAL 1 DAY", "now depends on when"),
+    ("current_user = 'x'", "current_user depends on when"),
+    ("read_blob('/etc/passwd') IS NULL", "read_blob makes rows of its own"),
+    ("seq > sum(seq) OVER ()", "window function"),
+    ("event_time > 5", "Cannot compare values of type TIMESTAMP"),
+]
+
+
+@pytest.mark.parametrize("value", ACCEPTED)
+def test_accepted_values(value: str) -> None:
+    DuckEngine().check(metric(value))
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "event_type = 'a' AND payload->>'$.x' IS NOT NULL",
+        "(payload->>'$.b')::BOOLEAN",
+        "source SIMILAR TO 'a.*' OR source LIKE 'b%' OR event_type IN ('c', 'd')",
+        "event_time >= TIMESTAMP '2026-01-01' AND date_trunc('day', event_time) <> DATE '2026-01-02'",
+        "true",
+    ],
+)
+def test_accepted_wheres(where: str) -> None:
+    DuckEngine().check(metric(where=where))
+
+
+@pytest.mark.parametrize(("value", "reason"), REFUSED_VALUES, ids=lambda text: text[:40])
+def test_refused_values(value: str, reason: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        DuckEngine().check(metric(value, name="revenue"))
+    assert reason in caught.value.message
+    assert caught.value.message.startswith("metric revenue, value: ")
+    assert caught.value.field == "value"
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(("where", "reason"), REFUSED_WHERES, ids=lambda text: text[:40])
+def test_refused_wheres(where: str, reason: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        DuckEngine().check(metric(where=where))
+    assert reason in caught.value.message
+    assert caught.value.field == "where"
+
+
+@pytest.mark.parametrize(
+    ("value", "alternative"),
+    [
+        ("sum(payload->>'$.a')", "sum(CAST((payload ->> '$.a') AS DECIMAL(18, 6)))"),
+        ("sum((payload->>'$.a')::DOUBLE)", "sum(CAST((payload ->> '$.a') AS DECIMAL(18, 6)))"),
+        ("sum((payload->>'$.a')::DOUBLE * 2)", "sum((CAST((payload ->> '$.a') AS DECIMAL(18, 6)) * 2))"),
+        ("sum(sqrt(seq))", "sum(CAST(sqrt(seq) AS DECIMAL(18, 6)))"),
+        ("max(event_time)", "epoch_us(max(event_time))"),
+        ("sum(seq) / 2", "(sum(seq) / 2)::DECIMAL(18, 6)"),
+        ("bool_or(seq > 1)", "(bool_or(seq > 1))::INTEGER"),
+    ],
+)
+def test_alternatives_are_accepted(value: str, alternative: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        DuckEngine().check(metric(value))
+    assert caught.value.hint.endswith(alternative)
+    DuckEngine().check(metric(alternative))
+
+
+def test_an_unknown_column_is_told_which_there_are() -> None:
+    with pytest.raises(Invalid) as caught:
+        DuckEngine().check(metric("sum(amount)"))
+    assert "event_id, content_hash, source" in caught.value.hint
+    assert "payload->>'$.amount'" in caught.value.hint
+
+
+def test_importing_is_cheap_and_an_engine_can_be_sent_to_a_worker() -> None:
+    code = "import sys, pik.engine; assert 'duckdb' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert pickle.loads(pickle.dumps(DuckEngine(2))) == DuckEngine(2)

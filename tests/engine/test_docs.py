@@ -1,0 +1,44 @@
+"""docs/metrics.md says what is so."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pik.engine import DuckEngine
+from pik.engine.columns import COLUMNS
+from pik.engine.functions import AGGREGATES
+from pik.errors import Invalid
+from pik.model.metric import read_definition
+from tests.engine.raw import metric
+
+TEXT = Path(__file__).parents[2].joinpath("docs", "metrics.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+REFUSED = re.findall(r"^\| `(.+?)` \| (.+?) \| (?:`(.+?)` )?\|$", TEXT.split("## What is refused")[1], re.MULTILINE)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_can_be_applied(example: str) -> None:
+    table = tomllib.loads(example)
+    for one in table.get("metric", [table]):
+        DuckEngine().check(read_definition(one, "docs/metrics.md"))
+
+
+@pytest.mark.parametrize(("value", "because", "instead"), REFUSED, ids=lambda text: text[:40])
+def test_what_is_refused_and_what_to_write_instead(value: str, because: str, instead: str) -> None:
+    with pytest.raises(Invalid):
+        DuckEngine().check(metric(value))
+    if instead:
+        DuckEngine().check(metric(instead))
+
+
+def test_nothing_is_left_out() -> None:
+    assert len(EXAMPLES) == 2
+    assert len(REFUSED) == TEXT.split("## What is refused")[1].count("\n| `")
+    columns = re.findall(r"^\| `(\w+)` \| `([A-Z]+)` \|", TEXT, re.MULTILINE)
+    assert columns == [(name, column.type) for name, column in COLUMNS.items()]
+    for name in AGGREGATES - {"count_star", "countif"}:
+        assert f"`{name}`" in TEXT

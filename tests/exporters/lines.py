@@ -1,0 +1,49 @@
+"""Raw lines for the tests of exporters, made as ingest makes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pik.model.event import Delivery, raw_line, read_delivery, read_event_slowly, stamp
+from pik.model.window import ALL_TIME, Window
+from pik.ports.exporter import Piece
+
+BATCH = "01JGFJJZ00ABCDEFGHJKMNPQRS"
+INGESTED = 1_767_225_600_123_456_789
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A selection in plain words."""
+
+    window: Window = ALL_TIME
+    entities: tuple[str, ...] = ()
+    source: str | None = None
+    event_type: str | None = None
+
+    def matches(self, delivery: Delivery) -> bool:
+        return (
+            delivery.event_instant in self.window
+            and (not self.entities or delivery.entity_id in self.entities)
+            and self.source in (None, delivery.source)
+            and self.event_type in (None, delivery.event_type)
+        )
+
+
+def record(payload: str = '{"v":1}', **fields: Any) -> str:
+    """An event as a producer sends it, its payload verbatim."""
+    event = {"source": "web", "event_type": "paid", "entity_id": "e", "event_time": "2026-01-01T00:00:00Z", **fields}
+    return json.dumps(event, ensure_ascii=False)[:-1] + f',"payload":{payload}}}'
+
+
+def line(text: str, seq: int = 1, original: bytes | None = None, batch: str = BATCH) -> bytes:
+    """Its raw line."""
+    return raw_line(read_event_slowly(text.encode()), seq, stamp(INGESTED, batch), original)
+
+
+def piece(lines: Sequence[bytes], verdicts: Mapping[int, str] | None = None) -> Piece:
+    """A piece of them."""
+    return Piece(b"".join(one + b"\n" for one in lines), len(lines), verdicts or {}, read_delivery)

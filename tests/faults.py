@@ -1,0 +1,131 @@
+"""Ports that misbehave: wrappers around those of a store that fail, delay, repeat or reorder calls.
+
+A wrapper satisfies the port it wraps. `durable` names the calls that change what a store holds for good.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any, cast
+
+from pik.model.run import Task
+from pik.ports.state import Queue
+from pik.ports.store import Store
+
+Around = Callable[[str, Callable[[], Any]], Any]
+"""Given the name of a call and the call itself; does it, or not, or more than once."""
+
+DURABLE = {
+    "raw": {"create"},
+    "batches": {"open", "record", "finish"},
+    "metrics": {"apply"},
+    "runs": {"create", "set_state", "mark"},
+    "queue": {"send", "acknowledge", "release", "bury", "redrive", "drop"},
+    "aggregates": {"write", "promote", "rollback"},
+}
+
+
+class Wrapped:
+    """A port whose calls of some names go through `around`."""
+
+    def __init__(self, port: Any, name: str, calls: Iterable[str], around: Around) -> None:
+        self._port, self._name, self._calls, self._around = port, name, frozenset(calls), around
+
+    def __getattr__(self, call: str) -> Any:
+        method = getattr(self._port, call)
+        if call not in self._calls:
+            return method
+        return lambda *args, **options: self._around(f"{self._name}.{call}", lambda: method(*args, **options))
+
+
+def wrapped(store: Store, around: Around, *ports: str) -> Store:
+    """The store with the durable calls of these ports (of all) going through `around`."""
+    made: dict[str, Any] = {
+        port: Wrapped(getattr(store, port), port, DURABLE[port], around) for port in ports or DURABLE
+    }
+    return replace(store, **made)
+
+
+class Crash(BaseException):
+    """The process is gone; no handler of errors gets to see it."""
+
+
+@dataclass
+class FailAt:
+    """Fails at the n-th call (from 1): before it is done, or after, when its caller does not get to know."""
+
+    number: int
+    error: BaseException = field(default_factory=Crash)
+    after: bool = False
+    calls: list[str] = field(default_factory=list)
+
+    def __call__(self, name: str, call: Callable[[], Any]) -> Any:
+        self.calls.append(name)
+        if len(self.calls) != self.number:
+            return call()
+        if self.after:
+            call()
+        raise self.error
+
+
+@dataclass
+class ExitAt:
+    """As FailAt, but ends the process at once: no context ends, nothing is flushed."""
+
+    number: int
+    after: bool = False
+    calls: int = 0
+
+    def __call__(self, name: str, call: Callable[[], Any]) -> Any:
+        self.calls += 1
+        if self.calls != self.number:
+            return call()
+        if self.after:
+            call()
+        os._exit(9)
+
+
+@dataclass
+class Slow:
+    """Waits before each call, up to so many seconds."""
+
+    seconds: float
+    random: Random
+
+    def __call__(self, name: str, call: Callable[[], Any]) -> Any:
+        time.sleep(self.random.random() * self.seconds)
+        return call()
+
+
+@dataclass
+class Twice:
+    """Repeats calls, as a client does that did not get the first answer; what comes of the repeat is the answer.
+
+    Raw has to refuse a repeat, so it is left out.
+    """
+
+    random: Random
+
+    def __call__(self, name: str, call: Callable[[], Any]) -> Any:
+        answer = call()
+        if name == "raw.create" or self.random.random() < 0.5:
+            return answer
+        repeated = call()
+        return answer if name == "batches.record" else repeated  # a repeat has nothing left to count
+
+
+def reordered(queue: Queue, random: Random) -> Queue:
+    """A queue whose tasks come in another order than they were sent."""
+
+    def send(tasks: Iterable[Task]) -> int:
+        shuffled = list(tasks)
+        random.shuffle(shuffled)
+        return queue.send(shuffled)
+
+    made: Any = Wrapped(queue, "queue", (), lambda _, call: call())
+    made.send = send
+    return cast(Queue, made)

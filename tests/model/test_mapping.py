@@ -1,0 +1,236 @@
+"""Mappings: foreign records to events, numbers exact, times in every format."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pik.errors import Invalid, UsageError
+from pik.model.event import Event, raw_line, read_delivery, read_event, stamp
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT, SECOND, full_instant, parse_instant
+from pik.model.mapping import RecordMapping, TimeFormat
+from tests.model import oracle, texts
+
+HOOK = {
+    "source": "'github'",
+    "event_type": "action",
+    "entity_id": "repository.full_name",
+    "event_time": "at",
+    "payload": "@",
+    "idempotency_key": "delivery",
+}
+RECORD = {"action": "opened", "repository": {"full_name": "a/b"}, "at": "2026-01-01T00:00:00Z", "delivery": "d-1"}
+
+
+def read(record: Any, time_format: str = "rfc3339", **expressions: str) -> Event:
+    text = record if isinstance(record, bytes) else json.dumps(record).encode()
+    return RecordMapping({**HOOK, **expressions}, time_format).read(text)[0]
+
+
+def refusal(record: Any, time_format: str = "rfc3339", **expressions: str) -> tuple[str, str]:
+    with pytest.raises(Invalid) as found:
+        read(record, time_format, **expressions)
+    return found.value.field, found.value.message
+
+
+def test_literals_paths_and_the_record_itself() -> None:
+    event = read(RECORD)
+    direct = read_event(
+        json.dumps(
+            {
+                "source": "github",
+                "event_type": "opened",
+                "entity_id": "a/b",
+                "event_time": RECORD["at"],
+                "payload": RECORD,
+                "idempotency_key": "d-1",
+            }
+        ).encode()
+    )
+    assert (event.event_id, event.content_hash, event.head) == (direct.event_id, direct.content_hash, direct.head)
+
+
+def test_fields_without_an_expression_come_from_the_field_of_that_name() -> None:
+    line = (
+        b'{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{"a":1},"x":2}'
+    )
+    event, original = RecordMapping({"source": "'other'"}).read(line)
+    assert b'"source":"other","event_type":"t"' in event.head
+    assert original == line
+    assert event.extra is None  # the original has it
+
+
+def test_numbers_become_texts_where_a_text_is_asked_for() -> None:
+    assert read({**RECORD, "action": 7.0}).head == read({**RECORD, "action": "7"}).head
+    big = json.dumps(RECORD).encode().replace(b'"opened"', b"123456789012345678901")
+    assert b'"event_type":"123456789012345678901"' in read(big).head
+    assert b'"event_type":"123456789012345678901"' in read(big, event_type="to_string(action)").head
+    assert refusal({**RECORD, "action": True}) == ("event_type", "event_type is not a string: 'true'")
+    assert refusal({**RECORD, "action": {"a": 1}})[0] == "event_type"
+
+
+def test_what_an_expression_does_not_find_is_missing() -> None:
+    where = "entity_id: its expression finds nothing in this record"
+    assert refusal({**RECORD, "repository": None}) == ("entity_id", where)
+    assert refusal({**RECORD, "repository": {}}) == ("entity_id", where)
+    assert refusal({**RECORD, "repository": {"full_name": ""}}) == ("entity_id", "entity_id is empty")
+    assert read({**RECORD, "delivery": None}).idempotency_key is None
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        ("abs(action)", "abs() takes number, not string: 'opened'"),
+        ("contains(action, `1`)", "requires string"),
+        ("merge(@, action)", ""),
+        ("action < `1`", ""),
+        ("[at][::0]", "step"),
+        ("&action", "makes no JSON value"),
+        ("[&action]", "makes no JSON value"),
+        ("`5`", "not a JSON object or array"),
+    ],
+)
+def test_an_expression_that_fails_on_a_record_rejects_it(expression: str, reason: str) -> None:
+    field, message = refusal(RECORD, payload=expression)
+    assert field == "payload"
+    assert reason in message
+    assert message.startswith("payload")
+
+
+@pytest.mark.parametrize(
+    "line", [b"[1]", b"7", b"{", b"", b'{"a":"\\ud800"}', b'\xef\xbb\xbf{"a":1}', b'{"a":NaN}', b"\xff"]
+)
+def test_a_record_is_a_json_object(line: bytes) -> None:
+    with pytest.raises(Invalid, match=r"^the record "):
+        RecordMapping(HOOK).read(line)
+
+
+@pytest.mark.parametrize(
+    ("expressions", "message"),
+    [
+        ({"sauce": "a"}, "--map sauce=…: an event has no such field"),
+        ({"source": "a["}, "--map source=a[: "),
+        ({"source": ""}, "--map source=: "),
+    ],
+)
+def test_a_wrong_mapping_is_a_usage_error(expressions: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        RecordMapping(expressions)
+    assert error.value.message.startswith(message)
+    assert "\n" not in error.value.message
+    assert error.value.hint
+
+
+@given(texts.payload_texts)
+def test_payload_numbers_are_exact(text: str) -> None:
+    """Through JMESPath and back: the payload of the mapped event is the record's, by value."""
+    record = f'{{"p":{text},"at":"2026-01-01T00:00:00Z"}}'
+    literal = {"source": "'s'", "event_type": "'t'", "entity_id": "'e'", "event_time": "at", "payload": "p"}
+    event, original = RecordMapping(literal).read(record.encode())
+    names = ("s", "t", "e", "2026-01-01T00:00:00.000000000Z")
+    assert event.content_hash.hex() == oracle.hash_of("pik.content.1", *names, oracle.parse(text))
+    delivery = read_delivery(raw_line(event, 1, stamp(0, "B"), original))
+    assert delivery.original is not None
+    assert bytes(delivery.original).decode() == record.replace("\r", " ")  # numbers as written
+
+
+@pytest.mark.parametrize(
+    ("expression", "payload"),
+    [
+        ("[to_number(n)]", "[123456789012345678901234567890]"),
+        ("[to_number(f)]", "[1.23456789012345678901]"),
+        ("[to_number(nan), to_number(word)]", "[null,null]"),
+        ("[to_string(big)]", '["123456789012345678901"]'),
+        ("[to_string(o)]", '["{\\"a\\":123456789012345678901}"]'),
+        ("[big, ten]", "[123456789012345678901,10.0]"),
+    ],
+)
+def test_jmespath_functions_keep_numbers_exact(expression: str, payload: str) -> None:
+    record = (
+        b'{"at":"2026-01-01T00:00:00Z","action":"x","repository":{"full_name":"r"},"delivery":"d","ten":1e1,'
+        b'"n":"123456789012345678901234567890","f":"1.23456789012345678901","nan":"nan","word":"ten",'
+        b'"big":123456789012345678901,"o":{"a":123456789012345678901}}'
+    )
+    mapped = read(record, payload=expression)
+    assert oracle.parse(mapped.payload.decode()) == oracle.parse(payload)
+
+
+NEW_YEAR = parse_instant("2026-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("time_format", "value", "instant"),
+    [
+        ("epoch", 1767225600, NEW_YEAR),
+        ("epoch", "1767225600", NEW_YEAR),
+        ("epoch", "1767225600.123456789", NEW_YEAR + 123456789),
+        ("epoch", -1, -SECOND),
+        ("epoch_ms", 1767225600000, NEW_YEAR),
+        ("epoch_ms", 1767225600000.5, NEW_YEAR + 500_000),
+        ("auto", 1767225600, NEW_YEAR),
+        ("auto", 1767225600000, NEW_YEAR),
+        ("auto", 1767225600000000, NEW_YEAR),
+        ("auto", 1767225600000000000, NEW_YEAR),
+        ("auto", "1767225600000", NEW_YEAR),
+        ("auto", "-1.5", -SECOND * 3 // 2),
+        ("auto", "2026-01-01T01:00:00+01:00", NEW_YEAR),
+        ("rfc3339", "2026-01-01T00:00:00Z", NEW_YEAR),
+        ("%d/%b/%Y:%H:%M:%S %z", "01/Jan/2026:03:00:00 +0300", NEW_YEAR),
+        ("%Y%m%d", "20260101", NEW_YEAR),
+        ("%s %Y", "x", None),
+        ("%Y", "12026", None),
+        ("%Y", 2026, None),
+        ("epoch", True, None),
+        ("epoch", "ten", None),
+        ("epoch", "nan", None),
+        ("epoch", "Infinity", None),
+        ("epoch", [1], None),
+        ("epoch", "1767225600.1234567891", None),
+        ("epoch", "1767225600.1234567890000000000000000001", None),
+        ("epoch", "1e999999", None),
+        ("epoch", "-1e999999", None),
+        ("epoch", "1e-999999", None),
+        ("epoch", 10**12, None),
+        ("epoch_ms", "9" * 400, None),
+        ("auto", "1e5", None),
+        ("auto", "²", None),
+        ("auto", False, None),
+        ("auto", {}, None),
+        ("rfc3339", 1767225600, None),
+        ("rfc3339", "2026-01-01", None),
+    ],
+)  # fmt: skip
+def test_time_formats(time_format: str, value: Any, instant: int | None) -> None:
+    if instant is None:
+        field, message = refusal({**RECORD, "at": value}, time_format)
+        assert field == "event_time"
+        assert message.startswith("event_time ")
+    else:
+        assert read({**RECORD, "at": value}, time_format).event_time == instant
+
+
+@given(st.integers(MIN_INSTANT, MAX_INSTANT))
+def test_epoch_seconds_with_a_fraction_are_exact_to_the_nanosecond(instant: int) -> None:
+    """As a number in the record, though no double holds it."""
+    text = format(Decimal(instant).scaleb(-9), "f")
+    record = json.dumps(RECORD).replace('"2026-01-01T00:00:00Z"', text)
+    assert read(record.encode(), "epoch").event_time == instant
+    assert full_instant(instant) in read(record.encode(), "epoch").head.decode()
+
+
+@given(st.integers(MIN_INSTANT, MAX_INSTANT), st.sampled_from([10**9, 10**6, 10**3, 1]))
+def test_auto_tells_the_unit_of_any_time_from_1973_to_2262(instant: int, unit: int) -> None:
+    """Between those years a number of seconds, milli-, micro- or nanoseconds has only one reading."""
+    if instant >= 10**17:
+        whole = instant // unit * unit
+        assert TimeFormat("auto")(whole // unit) == whole
+
+
+def test_a_time_format_that_there_is_not() -> None:
+    with pytest.raises(UsageError, match="there is no time format iso"):
+        TimeFormat("iso")

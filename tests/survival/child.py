@@ -1,0 +1,45 @@
+"""Ingests files in a process of its own: `child.py STORE BLOCK WORKERS FILE…`, with blocks of about so many bytes.
+
+Says `ready` when a file begins, and in the end what became of each.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from pik.stores import open_store
+from pik.usecases import ingest as ingest_module
+from pik.usecases import source as source_module
+from pik.usecases.progress import Silent
+from pik.usecases.segments import Reading
+
+
+class Ready(Silent):
+    """Tells when work begins."""
+
+    def start(self, label: str, total: int | None, unit: str) -> None:
+        print("ready", flush=True)
+
+
+def small_blocks(size: int) -> None:
+    source_module.BLOCK = size
+    source_module._MAGIC = 100
+    vars(ingest_module)["BLOCK"] = size  # above which there are workers
+
+
+def main(url: str, block: str, workers: str, *files: str) -> None:
+    small_blocks(int(block))
+    options = ingest_module.IngestOptions(Reading(1 << 20), workers=int(workers))
+    store = open_store(url, create=True)
+    for name in files:
+        done = ingest_module.ingest(store, source_module.file_source(name), options, Ready())
+        print(json.dumps([done.outcome, *done.batch.counts.astuple()]), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

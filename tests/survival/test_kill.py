@@ -1,0 +1,151 @@
+"""Promise 1: killed at any instant, the same command again ends as an uninterrupted run would have."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from pik.ports.store import Store
+from pik.stores import open_store
+from pik.usecases.progress import Silent
+from pik.usecases.rebuild import rebuild_index
+from tests.snapshot import assert_sound, snapshot
+from tests.survival.conftest import pik, started, whole
+
+BLOCK = 150_000
+
+
+def until_ready(process: subprocess.Popen[str]) -> bool:
+    """Whether it came to begin with the file; not, if that was ingested already."""
+    assert process.stdout is not None
+    return process.stdout.readline() == "ready\n"
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """Wait until all of it has, the workers that inherited its output too; what it said of errors."""
+    return process.communicate(timeout=60)[1]
+
+
+class Killer:
+    """Ingests again and again, killed at random, until the file is in the store."""
+
+    def __init__(self, path: Path, lasts: float, seed: int) -> None:
+        self.path, self.lasts, self.draw, self.kills = path, lasts, random.Random(seed), 0
+
+    def fill(self, url: Path) -> Store:
+        while True:
+            process = started(url, self.path, block=BLOCK, workers=2, start_new_session=True)
+            if until_ready(process):
+                time.sleep(self.draw.uniform(0, 0.7) * self.lasts)
+                # killpg ends the workers as well, kill leaves them without a parent
+                self.draw.choice([os.killpg, os.kill])(process.pid, signal.SIGKILL)
+            errors = ended(process)
+            if process.returncode == 0:
+                assert errors == ""
+                return open_store(str(url))
+            # a worker whose parent is killed while it starts says something of its own, so errors are not looked at
+            assert process.returncode == -signal.SIGKILL
+            self.kills += 1
+
+
+@pytest.mark.parametrize("wanted", [8, pytest.param(60, marks=pytest.mark.slow)])
+def test_promise_1_killed_at_random_instants(
+    request: pytest.FixtureRequest, tmp_path: Path, wanted: int, events: Path
+) -> None:
+    path = events if wanted < 50 else request.getfixturevalue("many_events")
+    reference = whole(tmp_path, path)
+    expected = snapshot(reference)
+    process = started(tmp_path / "timed", path, block=BLOCK, workers=2)
+    assert until_ready(process)
+    began = time.monotonic()
+    ended(process)
+    killer = Killer(path, time.monotonic() - began, seed=wanted)
+    number = 0
+    while killer.kills < wanted:
+        number += 1
+        store = killer.fill(tmp_path / f"store{number}")
+        assert snapshot(store) == expected
+        assert_sound(store)
+        if wanted > 50 and number % 5 == 0:
+            rebuild_index(store, Silent())
+            assert snapshot(store) == expected
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path, many_events: Path) -> None:
+    """At their work, waiting for more of it, and with a result that nobody takes any more."""
+    for wait in (0.0, 0.05, 0.3, 0.6):
+        process = started(tmp_path / f"store{wait}", many_events, block=BLOCK, workers=2, start_new_session=True)
+        assert until_ready(process)
+        time.sleep(wait)
+        process.kill()
+        ended(process)
+
+
+def test_a_worker_that_is_killed_is_an_error_and_the_next_run_goes_on(tmp_path: Path, events: Path) -> None:
+    url = tmp_path / "store"
+    killed = started(url, events, block=10_000, workers=2)
+    assert until_ready(killed)
+    workers: list[int] = []
+    while killed.poll() is None and not workers:
+        workers = _workers(killed.pid)
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    errors = ended(killed)
+    assert killed.returncode == 0 or "a worker process died" in errors
+    assert ended(started(url, events, block=10_000, workers=2)) == ""
+    assert snapshot(open_store(str(url))) == snapshot(whole(tmp_path, events))
+
+
+def _workers(parent: int) -> list[int]:
+    """The processes that it started, as far as this system tells."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [row.split(None, 2) for row in listed.splitlines()]
+    return [int(pid) for pid, of, args in rows if of == str(parent) and "spawn_main" in args]
+
+
+INTERRUPTED = 130
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.1, 0.2, 0.4, 0.6])
+def test_ctrl_c_ends_at_once_and_the_next_run_goes_on(tmp_path: Path, wait: float, large: Path) -> None:
+    store = tmp_path / "store"
+    command = ("ingest", str(large), "--store", str(store), "--format", "json")
+    process = pik(*command, start_new_session=True)
+    while not (store / "format.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(wait)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    errors = ended(process)
+    assert "Traceback" not in errors, errors
+    if process.returncode == INTERRUPTED:
+        assert errors == "interrupted; run the same command again to go on\n"
+    else:
+        assert process.returncode == 0
+    again = pik(*command)
+    _, errors = again.communicate(timeout=60)
+    assert (again.returncode, "Traceback" in errors) == (0, False)
+    assert_sound(open_store(str(store)))
+    assert open_store(str(store)).index.totals().deliveries == LINES
+
+
+LINES = 14_000
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Large enough for several blocks of the program's own size."""
+    path = tmp_path_factory.mktemp("large") / "events.jsonl"
+    filler = "x" * 2000
+    with path.open("w") as file:
+        file.writelines(
+            f'{{"source":"s","event_type":"t","entity_id":"e{n % 100}","event_time":"2026-01-01T00:00:00.{n:06d}Z",'
+            f'"payload":{{"n":{n},"filler":"{filler}"}}}}\n'
+            for n in range(LINES)
+        )
+    return path

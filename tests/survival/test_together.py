@@ -1,0 +1,85 @@
+"""Several processes at once on one store: promise 4 holds exactly, and nobody fails."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pik.errors import NotFound
+from pik.model.batch import COMPLETE
+from pik.model.window import ALL_TIME
+from pik.stores import open_store
+from pik.usecases.reading import Filter, deliveries
+from tests.snapshot import assert_sound, snapshot
+from tests.survival.conftest import ingest, started, whole
+
+PART = 2000
+
+
+def parts(events: Path, directory: Path, count: int) -> list[Path]:
+    """Files of which each has half of the one before it in common with it."""
+    lines = events.read_text().splitlines(keepends=True)
+    made = []
+    for number in range(count):
+        path = directory / f"part{number}.jsonl"
+        begin = number * PART // 2
+        path.write_text("".join(lines[begin : begin + PART]))
+        made.append(path)
+    return made
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_promise_4_overlapping_files_ingested_at_once_with_a_reader_meanwhile(
+    tmp_path: Path, events: Path, processes: int
+) -> None:
+    files = parts(events, tmp_path, processes + 1)
+    url = tmp_path / "store"
+    running = [started(url, files[number], files[number + 1], block=60_000, workers=0) for number in range(processes)]
+    looks = 0
+    while any(process.poll() is None for process in running):
+        looks += look(url)
+    ended = [(process.communicate(timeout=60), process.returncode) for process in running]
+    # Whoever comes to a file that another is just ingesting is told so; nothing else may go wrong.
+    for (_, errors), code in ended:
+        assert code == 0 or "Busy: another pik process is at work" in errors, errors
+        assert "locked" not in errors
+    assert looks > 3
+    store = open_store(str(url))
+    again = [started(url, file, block=60_000, workers=0).communicate(timeout=60) for file in files]
+    assert [json.loads(out.splitlines()[-1])[0] for out, _ in again] == ["already ingested"] * len(files)
+    one_by_one = whole(tmp_path, files[0])
+    for file in files[1:]:
+        ingest(one_by_one, file)
+    found, expected = snapshot(store), snapshot(one_by_one)
+    assert_sound(store)
+    assert identities(found) == identities(expected)
+    assert sum(len(of_event) for of_event in found["events"].values()) == sum(
+        len(of_event) for of_event in expected["events"].values()
+    )
+
+
+def identities(found: dict[str, dict[str, list[tuple[str, int, str, bytes]]]]) -> dict[str, Counter[tuple[str, int]]]:
+    """Each event's deliveries by file and line, whichever of them was the first."""
+    return {event: Counter((name, seq) for name, seq, *_ in of_event) for event, of_event in found["events"].items()}
+
+
+def look(url: Path) -> int:
+    """Read everything while others write: each batch adds up, each event is there once."""
+    try:
+        store = open_store(str(url))
+    except NotFound:
+        time.sleep(0.02)
+        return 0
+    for batch in store.index.batches():
+        counts = batch.counts
+        assert counts.read == counts.accepted + counts.duplicates + counts.rejected
+        if batch.state == COMPLETE:
+            assert counts.read > 0
+    accepted = Counter(found.delivery.event_id for found in deliveries(store, Filter(ALL_TIME), only="accepted"))
+    assert set(accepted.values()) <= {1}
+    assert len(accepted) <= store.index.totals().events
+    return 1

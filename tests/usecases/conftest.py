@@ -1,0 +1,32 @@
+"""A store with a few events in it, and an engine in plain Python that is easy to believe and easy to break."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pik.ports.store import Store
+from pik.stores import open_store
+
+from .kit import SUM, PlainEngine, ingest
+
+
+@pytest.fixture
+def engine() -> PlainEngine:
+    return PlainEngine()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Empty, but for the metric `total`."""
+    made = open_store(str(tmp_path / "store"), create=True)
+    made.metrics.apply(SUM, 1)
+    return made
+
+
+@pytest.fixture
+def filled(store: Store, tmp_path: Path) -> Store:
+    """With the kit's EVENTS."""
+    ingest(store, tmp_path)
+    return store

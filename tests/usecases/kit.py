@@ -1,0 +1,197 @@
+"""What the tests of use cases share: events, the truth about them, and engines."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from pik.errors import EngineError
+from pik.model.instant import DAY, HOUR, parse_instant
+from pik.model.metric import Computed, Definition
+from pik.model.run import RunRequest
+from pik.model.window import ALL_TIME, Window
+from pik.ports.engine import Inputs, Settled, Touched
+from pik.ports.store import Store
+from pik.usecases.ingest import IngestOptions
+from pik.usecases.ingest import ingest as ingest_source
+from pik.usecases.plan import plan_replay, start
+from pik.usecases.progress import Silent
+from pik.usecases.promote import promote
+from pik.usecases.replay import Pace, drive
+from pik.usecases.segments import Reading
+from pik.usecases.source import file_source
+
+SUM = Definition(name="total", value="sum(v)", bucket="12h", where="event_type = 'paid'")
+FIRST = parse_instant("2026-01-01T00:00:00Z")
+HERE = Pace(workers=0)
+
+
+def event(number: int, entity: str, at: str, *, kind: str = "paid", source: str = "web") -> dict[str, Any]:
+    return {
+        "source": source,
+        "event_type": kind,
+        "entity_id": entity,
+        "event_time": f"2026-01-{at}:00Z",
+        "payload": {"v": number},
+    }
+
+
+EVENTS = [
+    event(1, "a", "01T00:00"),
+    event(2, "a", "01T11:59"),
+    event(4, "a", "01T12:00"),
+    event(8, "a", "02T00:00", source="app"),
+    event(16, "a", "02T01:00", kind="seen"),
+    event(32, "b", "02T01:00"),
+    event(64, "b", "05T13:00", source="app"),
+    event(128, "é", "05T14:00", kind="seen", source="app"),
+    event(256, "z", "20T00:00"),
+    event(512, "z", "20T00:01"),
+]
+
+
+def ingest(store: Store, directory: Path, events: Iterable[dict[str, Any]] = EVENTS, *, again: bool = False) -> None:
+    path = directory / "events.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in events), encoding="utf-8")
+    ingest_source(store, file_source(str(path)), IngestOptions(Reading(1 << 20), again=again, workers=0), Silent())
+
+
+def window(start: str = "", end: str = "") -> Window:
+    """From and to days (or instants) of January 2026."""
+    return Window(
+        parse_instant(f"2026-01-{start}", date_only=True) if start else ALL_TIME.start,
+        parse_instant(f"2026-01-{end}", date_only=True) if end else ALL_TIME.end,
+    )
+
+
+def request(within: Window = ALL_TIME, **fields: Any) -> RunRequest:
+    return RunRequest(start=within.start, end=within.end, **fields)
+
+
+def replay(store: Store, engine: Any, within: Window = ALL_TIME, pace: Pace = HERE, **fields: Any) -> Any:
+    plan = plan_replay(store, engine, request(within, **fields), 1)
+    return drive(store, engine, start(store, plan).run_id, pace, Silent())
+
+
+def replayed(store: Store, engine: Any, within: Window = ALL_TIME, **fields: Any) -> str:
+    """A run, promoted."""
+    run = replay(store, engine, within, **fields)
+    promote(store, run.run_id, 2, "")
+    return str(run.run_id)
+
+
+Values = dict[tuple[str, int, str], Decimal | None]
+
+
+def current(store: Store) -> Values:
+    """What is current: (metric, bucket, entity) → value."""
+    return {
+        (found.computed.metric, found.computed.bucket, found.computed.entity_id): found.computed.value
+        for metric in store.metrics.latest()
+        for found in store.aggregates.current(metric.name, ALL_TIME)
+    }
+
+
+def truth(events: Iterable[dict[str, Any]] = EVENTS) -> Values:
+    """What event_count and total are, from the events themselves."""
+    values: dict[tuple[str, int, str], Decimal] = defaultdict(Decimal)
+    for each in events:
+        at = parse_instant(each["event_time"])
+        values["event_count", at - at % DAY, each["entity_id"]] += 1
+        if each["event_type"] == "paid":
+            values["total", at - at % (12 * HOUR), each["entity_id"]] += each["payload"]["v"]
+    return dict(values)
+
+
+class PlainEngine:
+    """Counts, and sums v of what is paid."""
+
+    def check(self, definition: Definition) -> None:
+        pass
+
+    def compute(
+        self,
+        inputs: Inputs,
+        metrics: Sequence[Definition],
+        window: Window,
+        entities: Sequence[str] = (),
+        *,
+        settled: Settled | None = None,
+    ) -> Iterator[Computed]:
+        for metric in sorted(metrics, key=lambda metric: metric.name):
+            groups: dict[tuple[int, str], list[tuple[dict[str, Any], int]]] = defaultdict(list)
+            for line, at in lines(inputs, window, entities):
+                if metric.where is None or line["event_type"] == "paid":
+                    groups[at - at % metric.bucket_size, line["entity_id"]].append((line, at))
+            for (bucket, entity), found in sorted(groups.items()):
+                value = len(found) if metric.where is None else sum(line["payload"]["v"] for line, _ in found)
+                digest = 0
+                for line, _ in found:
+                    digest ^= int(line["event_id"], 16)
+                yield Computed(metric.name, bucket, entity, Decimal(value), len(found), f"{digest:032x}")
+
+    def touched(
+        self,
+        inputs: Inputs,
+        bucket_size: int,
+        window: Window,
+        *,
+        entities: Sequence[str] = (),
+        source: str | None = None,
+        event_type: str | None = None,
+    ) -> Iterator[Touched]:
+        counts: dict[tuple[int, str], int] = defaultdict(int)
+        for line, at in lines(inputs, window, entities):
+            if source in (None, line["source"]) and event_type in (None, line["event_type"]):
+                counts[at - at % bucket_size, line["entity_id"]] += 1
+        for (bucket, entity), events in sorted(counts.items()):
+            yield Touched(bucket, entity, events)
+
+
+def lines(inputs: Inputs, window: Window, entities: Sequence[str]) -> Iterator[tuple[dict[str, Any], int]]:
+    skipped: set[tuple[str, str]] = set()
+    if inputs.skip is not None:
+        with open(inputs.skip, encoding="ascii", newline="") as file:
+            skipped = {(batch, seq) for batch, seq in csv.reader(file)}
+    for path in inputs.files:
+        with zstandard.open(path, "rt", encoding="utf-8") as file:
+            for text in file:
+                line = json.loads(text)
+                at = parse_instant(line["event_time"])
+                wanted = at in window and (not entities or line["entity_id"] in entities)
+                if wanted and (line["batch_id"], str(line["seq"])) not in skipped:
+                    yield line, at
+
+
+@dataclass
+class Faulty(PlainEngine):
+    """Asks `fault` before and after each computation's rows; it may raise. Notes what it computed."""
+
+    fault: Callable[[Window], None] = lambda _window: None
+    computed: list[Window] = field(default_factory=list)
+
+    def compute(
+        self,
+        inputs: Inputs,
+        metrics: Sequence[Definition],
+        window: Window,
+        entities: Sequence[str] = (),
+        *,
+        settled: Settled | None = None,
+    ) -> Iterator[Computed]:
+        self.computed.append(window)
+        self.fault(window)
+        yield from super().compute(inputs, metrics, window, entities)
+        self.fault(window)
+
+
+def broken(_window: Window) -> None:
+    raise EngineError("the metric total cannot be computed")

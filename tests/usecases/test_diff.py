@@ -1,0 +1,222 @@
+"""Comparing what is current with what it should be."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pik.errors import NotFound, UsageError
+from pik.model.instant import DAY
+from pik.model.metric import Aggregate, Computed
+from pik.model.run import Task
+from pik.model.window import ALL_TIME
+from pik.usecases.diff import Difference, Stats, diff_aggregates, diff_run
+from pik.usecases.promote import promote, rollback
+from pik.usecases.recompute import compare
+from pik.usecases.tolerance import Tolerance, read_tolerances
+
+from .kit import EVENTS, FIRST, event, ingest, replay, replayed, truth, window
+
+KEYS = st.tuples(st.sampled_from("ab"), st.integers(0, 2), st.sampled_from(["", "A", "a", "é", "￿", "\U0001f600"]))
+
+
+@given(st.sets(KEYS), st.sets(KEYS))
+def test_both_sides_meet_where_metric_bucket_and_entity_are_the_same(left, right):
+    def computed(keys):
+        return [Computed(*key, Decimal(1), 1, "") for key in sorted(keys, key=lambda key: (*key[:2], key[2].encode()))]
+
+    current = (Aggregate(row, "R", 1, 1, "", True) for row in computed(left))
+    pairs = list(compare(current, iter(computed(right))))
+    seen = [
+        (
+            (one.computed if one else two).metric,
+            (one.computed if one else two).bucket,
+            (one.computed if one else two).entity_id,
+        )
+        for one, two in pairs
+    ]
+    assert seen == sorted(left | right, key=lambda key: (*key[:2], key[2].encode()))
+    assert [(one is not None, two is not None) for one, two in pairs] == [(key in left, key in right) for key in seen]
+
+
+def rows(diff):
+    return [
+        (row.op, row.metric, (row.bucket - FIRST) // DAY, row.entity_id, row.current, row.recomputed)
+        for row in diff.rows
+    ]
+
+
+def overwrite(store, value, entity="a", metric="event_count", inputs=3, input_hash="1" * 32):
+    """Make another value current, as nobody should."""
+    run = replay(store, NoEvents())
+    task = Task(run_id=run.run_id, number=99, metrics=(), start=0, end=1)
+    row = Computed(metric, FIRST, entity, value, inputs, input_hash)
+    store.aggregates.write(task, [row], versions={metric: 1}, known_until=1, reason="")
+    promote(store, run.run_id, 1, "")
+
+
+class NoEvents:
+    """An engine that finds nothing, so that its runs write nothing but what the test adds; it leaves current values."""
+
+    def compute(self, *_):
+        return iter(())
+
+    def touched(self, *_, **__):
+        return iter(())
+
+
+def test_nothing_is_current_yet(filled, engine):
+    diff = diff_aggregates(filled, engine, ALL_TIME)
+    assert {row.op for row in diff.rows} == {"+"}
+    assert diff.stats == Stats(compared=len(truth()), added=len(truth()))
+
+
+def test_after_promoting_a_replay_there_is_no_difference(filled, engine):
+    replayed(filled, engine)
+    diff = diff_aggregates(filled, engine, ALL_TIME)
+    assert list(diff.rows) == []
+    assert diff.stats == Stats(compared=len(truth()), equal=len(truth()))
+    assert diff.stats.different == 0
+
+
+def test_late_events_are_the_difference_and_a_replay_repairs_it(filled, engine, tmp_path):
+    replayed(filled, engine)
+    late = [event(1, "a", "01T03:00"), event(1, "new", "01T04:00", kind="seen")]
+    ingest(filled, tmp_path, late)
+    diff = diff_aggregates(filled, engine, ALL_TIME)
+    assert rows(diff) == [
+        ("~", "total", 0, "a", 3, 4),
+        ("~", "event_count", 0, "a", 3, 4),
+        ("+", "event_count", 0, "new", None, 1),
+    ]
+    assert diff.stats == Stats(compared=len(truth()) + 1, equal=len(truth()) - 2, changed=2, added=1)
+    only = diff_aggregates(filled, engine, ALL_TIME, changed_only=True)
+    assert [row.op for row in only.rows] == ["~", "~"]
+    assert only.stats == diff.stats
+    replayed(filled, engine, window("01", "02"))
+    assert rows(diff_aggregates(filled, engine, ALL_TIME)) == []
+
+
+def test_a_row_has_delta_percent_and_inputs(filled, engine):
+    overwrite(filled, Decimal(4), inputs=4)
+    (row,) = [row for row in diff_aggregates(filled, engine, ALL_TIME).rows if row.op == "~"]
+    assert row == Difference("~", "event_count", FIRST, "a", 4, 3, -1, -25, 4, 3)
+
+
+def test_a_current_value_without_events_is_removed(filled, engine):
+    overwrite(filled, Decimal(4), entity="nobody", inputs=4)
+    (row,) = [row for row in diff_aggregates(filled, engine, ALL_TIME).rows if row.op == "-"]
+    assert row == Difference("-", "event_count", FIRST, "nobody", 4, None, None, None, 4, 0)
+    replayed(filled, engine)
+    diff = diff_aggregates(filled, engine, ALL_TIME)
+    assert rows(diff) == []
+    assert diff.stats.compared == len(truth())  # a current null is no value
+
+
+def test_the_same_value_from_other_events_is_told(filled, engine):
+    overwrite(filled, Decimal(3))
+    diff = diff_aggregates(filled, engine, window("01", "02"), metrics=["event_count"])
+    assert rows(diff) == []
+    assert diff.stats == Stats(compared=1, equal=1, other_inputs=1)
+
+
+def test_window_entities_and_metrics_choose(filled, engine):
+    diff = diff_aggregates(
+        filled, engine, window("01T13:00:00Z", "02T00:30:00Z"), metrics=["event_count"], entities=["a", "nobody"]
+    )
+    assert rows(diff) == [("+", "event_count", 0, "a", None, 3), ("+", "event_count", 1, "a", None, 2)]
+    assert (diff.window, diff.effective) == (window("01T13:00:00Z", "02T00:30:00Z"), window("01", "03"))
+    nothing = diff_aggregates(filled, engine, ALL_TIME, entities=["nobody"])
+    assert rows(nothing) == []
+    assert nothing.stats.compared == 0
+
+
+def test_a_store_without_events_is_not_clean(store, engine):
+    with pytest.raises(NotFound, match="the store holds no events"):
+        diff_aggregates(store, engine, ALL_TIME)
+
+
+def test_what_a_run_wrote_is_compared_with_what_is_current_now(filled, engine, tmp_path):
+    first = replayed(filled, engine)
+    ingest(filled, tmp_path, [event(1, "a", "01T03:00")])
+    run = replay(filled, engine, window("01", "02")).run_id
+    expected = [("~", "event_count", 0, "a", 3, 4), ("~", "total", 0, "a", 3, 4)]
+    diff = diff_run(filled, run)
+    assert rows(diff) == expected
+    assert diff.stats.compared == 3
+    assert rows(diff_run(filled, run, metrics=["total"])) == expected[1:]
+    assert rows(diff_run(filled, run, entities=["b"])) == []
+    promote(filled, run, 1, "")
+    assert rows(diff_run(filled, run)) == []
+    assert rows(diff_run(filled, first, metrics=["total"])) == [("~", "total", 0, "a", 4, 3)]
+    rollback(filled, run, 1, "")
+    assert rows(diff_run(filled, run)) == expected
+
+
+def test_what_a_run_with_duplicates_wrote_can_be_compared(filled, engine, tmp_path):
+    replayed(filled, engine)
+    ingest(filled, tmp_path, again=True)
+    run = replay(filled, engine, metrics=("event_count",), include_duplicates=True)
+    diff = diff_run(filled, run.run_id)
+    assert [(row.current, row.recomputed, row.percent) for row in diff.rows] == [
+        (value, 2 * value, 100) for (metric, *_), value in sorted(truth(EVENTS).items()) if metric == "event_count"
+    ]
+
+
+def test_differences_within_tolerance_do_not_count(filled, engine):
+    overwrite(filled, Decimal(4))
+    for texts, tolerated in (
+        (["1"], 1),
+        (["0.999"], 0),
+        (["25%"], 1),
+        (["24.9%"], 0),
+        (["0", "event_count=1"], 1),
+        (["99", "event_count=0.5"], 0),
+        (["total=99"], 0),
+    ):
+        diff = diff_aggregates(
+            filled, engine, window("01", "02"), metrics=["event_count"], tolerances=read_tolerances(texts)
+        )
+        assert len(list(diff.rows)) == 1 - tolerated
+        assert diff.stats.tolerated == tolerated
+
+
+HUGE = Decimal("99999999999999999999999999999999999999")
+DIGIT = Decimal("0.00000000000000000000000000000000000001")
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "current", "delta", "covered"),
+    [
+        (Tolerance(), Decimal(1), Decimal(0), True),
+        (Tolerance(), HUGE, DIGIT, False),
+        (Tolerance(HUGE), HUGE, HUGE, True),
+        (Tolerance(Decimal("0.01")), Decimal(0), Decimal("-0.01"), True),
+        (Tolerance(Decimal("0.01")), Decimal(0), Decimal("0.0100000000000000000000000000000000000001"), False),
+        (Tolerance(Decimal(100), relative=True), HUGE.copy_negate(), HUGE, True),
+        (Tolerance(Decimal(1), relative=True), Decimal(0), DIGIT, False),
+        (
+            Tolerance(Decimal(1), relative=True),
+            Decimal("12345678901234567890123456789012345678"),
+            Decimal("123456789012345678901234567890123456.78"),
+            True,
+        ),
+        (
+            Tolerance(Decimal(1), relative=True),
+            Decimal("12345678901234567890123456789012345678"),
+            Decimal("123456789012345678901234567890123456.79"),
+            False,
+        ),
+    ],
+)
+def test_tolerances_are_exact(tolerance, current, delta, covered):
+    assert tolerance.covers(current, delta) is covered
+
+
+@pytest.mark.parametrize("text", ["", "x", "1e3", "-1", "revenue=", "=1", "revenue=1%%", "Revenue=1", "1 %", "NaN"])
+def test_what_is_no_tolerance_is_refused(text):
+    with pytest.raises(UsageError, match="--tolerance"):
+        read_tolerances([text])

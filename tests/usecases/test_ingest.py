@@ -1,0 +1,474 @@
+"""Ingest: an input becomes a batch, exactly once."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pik.errors import Busy, ConflictFound, InputError, StoreError
+from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, INTERRUPTED, Counts
+from pik.model.event import read_event
+from pik.model.instant import SECOND
+from pik.ports.store import Store
+from pik.stores import open_store
+from pik.usecases import source as source_module
+from pik.usecases.ingest import ALREADY, NEW, RESUMED, Ingested, IngestOptions, check
+from pik.usecases.ingest import ingest as ingest_source
+from pik.usecases.progress import Silent
+from pik.usecases.rebuild import rebuild_index
+from pik.usecases.segments import Reading
+from pik.usecases.source import Source, file_source
+from tests.faults import Crash, FailAt, wrapped
+from tests.snapshot import assert_sound, rejects, snapshot
+
+READING = Reading(1 << 20)
+
+
+def line(value: object = 1, *, key: str | None = None, day: int = 1, entity: str = "e", **fields: Any) -> str:
+    event = {
+        "source": "s",
+        "event_type": "t",
+        "entity_id": entity,
+        "event_time": f"2026-01-{day:02d}T00:00:00Z",
+        "payload": {"v": value},
+        **fields,
+    }
+    return json.dumps(event if key is None else {**event, "idempotency_key": key})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "store"), create=True)
+
+
+@pytest.fixture(autouse=True)
+def blocks_of_a_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_module, "BLOCK", 400)
+    monkeypatch.setattr(source_module, "_MAGIC", 100)
+
+
+def written(directory: Path, lines: Iterable[str], name: str = "events.jsonl") -> Source:
+    path = directory / name
+    path.write_text("".join(each + "\n" for each in lines), encoding="utf-8")
+    return file_source(str(path))
+
+
+def ingest(store: Store, source: Source, *, reading: Reading = READING, **options: Any) -> Ingested:
+    return ingest_source(store, source, IngestOptions(reading, workers=0, **options), Silent())
+
+
+@contextmanager
+def crash_at(store: Store, number: int, *, after: bool = False) -> Iterator[Store]:
+    """The store, from which the process is torn away at its n-th durable step."""
+    with pytest.raises(Crash):
+        yield wrapped(store, FailAt(number, after=after), "raw", "batches")
+
+
+LINES = st.one_of(
+    st.builds(line, st.integers(0, 3), day=st.integers(1, 2), entity=st.sampled_from("ab")),
+    st.builds(line, st.integers(0, 1), day=st.integers(1, 2), key=st.sampled_from("kl")),
+    st.sampled_from(["", "  ", "{", "7", line(entity=""), line(event_time="never"), "é" * 90]),
+)
+
+
+class Model:
+    """What a store has to hold: each event's deliveries, and each file's counts."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, str] = {}
+        self.events: dict[str, list[tuple[str, int, str]]] = defaultdict(list)
+
+    def ingest(self, name: str, lines: list[str]) -> Counts:
+        kinds: Counter[str] = Counter()
+        for seq, text in enumerate(lines, 1):
+            if not text.strip():
+                continue
+            try:
+                event = read_event(text.encode())
+            except ValueError:
+                raise
+            except Exception:  # noqa: BLE001 - whatever it says is no event
+                kinds["rejected"] += 1
+                continue
+            event_id, content = event.event_id.hex(), event.content_hash.hex()
+            kind = ACCEPTED if event_id not in self.first else EXACT if self.first[event_id] == content else CONFLICT
+            self.first.setdefault(event_id, content)
+            self.events[event_id].append((name, seq, kind))
+            kinds[kind] += 1
+        return Counts(kinds.total(), kinds[ACCEPTED], kinds[EXACT], kinds[CONFLICT], kinds["rejected"])
+
+
+@settings(max_examples=40)
+@given(st.lists(st.lists(LINES, max_size=12), min_size=1, max_size=4), st.integers(1, 900))
+def test_promise_4_every_delivery_is_recorded_once_with_its_verdict(files: list[list[str]], block: int) -> None:
+    model = Model()
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source_module, "BLOCK", block)
+        store = open_store(f"{directory}/store", create=True)
+        for number, lines in enumerate(files):
+            source = written(Path(directory), [*lines, line(f"unique {number}")], f"{number}")
+            counts = model.ingest(source.digest(), [*lines, line(f"unique {number}")])
+            assert ingest(store, source).batch.counts == counts
+            assert counts.read == counts.accepted + counts.duplicates + counts.rejected
+        found = snapshot(store)
+        held = {event_id: {(name.split()[0], seq, kind) for name, seq, kind, _ in of_event}
+                for event_id, of_event in found["events"].items()}  # fmt: skip
+        assert held == {event_id: set(of_event) for event_id, of_event in model.events.items()}
+        assert_sound(store)
+        rebuild_index(store, Silent())
+        assert snapshot(store) == found  # promise 3
+
+
+def test_what_is_counted_over_a_batch(store: Store, tmp_path: Path) -> None:
+    texts = [
+        line(1, received_time="2026-01-01T00:00:01.2345Z"),
+        line(2, received_time="2025-12-31T23:59:59Z", source="app"),
+        line(3, day=9, received_time="2026-01-10T00:00:00Z"),
+        "{",
+        line(event_time="2026-02-30T00:00:00Z"),
+        line(event_time="2026-02-31T00:00:00Z"),
+    ]
+    batch = ingest(store, written(tmp_path, texts)).batch
+    assert batch.counts == Counts(6, 3, 0, 0, 3)
+    assert batch.lags == {1_230_000_000: 1, -SECOND: 1, 86_400 * SECOND: 1}
+    assert batch.sources == {"s": 2, "app": 1}
+    assert sum(batch.reasons.values()) == 3
+    assert batch.state == COMPLETE
+    assert batch.first_event is not None
+    assert batch.last_event is not None
+    assert batch.last_event - batch.first_event == 8 * 86_400 * SECOND
+    assert batch.started_at <= (batch.finished_at or 0)
+
+
+def test_rejected_lines_are_kept_with_line_number_and_reason(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    bad = [b"{", b'{"a":"\xff"}', b"[1]", b"x" * 600, b'"' + b"\xc3" * 20, line(entity="").encode() + b"\r"]
+    path.write_bytes(line().encode() + b"\n\n" + b"\n".join(bad) + b"\n")
+    done = ingest(store, file_source(str(path)), reading=Reading(500))
+    kept = rejects(store, done.batch.batch_id)
+    assert [reject.seq for reject in kept] == [3, 4, 5, 6, 7, 8]
+    assert (kept[-1].field, kept[-1].reason) == ("entity_id", "entity_id is empty")
+    assert [reject.line for reject in kept[:3:2]] == ["{", "[1]"]
+    assert kept[3].line == "x" * 501
+    assert kept[3].reason == "the line is longer than 500 bytes"
+    assert [bool(reject.bytes) for reject in kept] == [False, True, False, False, True, False]
+    assert done.batch.counts == Counts(7, 1, 0, 0, 6)
+
+
+def test_over_long_lines_are_rejected_alike_wherever_blocks_end(tmp_path: Path) -> None:
+    """Also where they are long for white space alone, and where what makes them no blank line comes late."""
+    path = tmp_path / "long.jsonl"
+    long = [b" " * 800, b" " * 800 + b"x", b"y" * 2000, line("z" * 700).encode()]
+    path.write_bytes(b"\n".join([line().encode(), *long, line(2).encode()]) + b"\n")
+    found = []
+    for number, block in enumerate((7, 300, 801, 1000, 10_000)):
+        store = open_store(str(tmp_path / f"store{number}"), create=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(source_module, "BLOCK", block)
+            ingest(store, file_source(str(path)), reading=Reading(500))
+        found.append(snapshot(store))
+    assert all(other == found[0] for other in found)
+    [batch] = found[0]["batches"].values()
+    assert batch[1] == Counts(6, 2, 0, 0, 4)
+
+
+def test_the_same_content_once_complete_is_the_earlier_batch(store: Store, tmp_path: Path) -> None:
+    source = written(tmp_path, [line(1), line(2)])
+    first = ingest(store, source)
+    before = snapshot(store)
+    moved = written(tmp_path, [line(1), line(2)], "moved.jsonl")
+    for again in (source, moved):
+        done = ingest(store, again)
+        assert (first.outcome, done.outcome, done.batch) == (NEW, ALREADY, first.batch)
+    assert snapshot(store) == before
+
+
+def test_again_records_each_event_as_delivered_once_more(store: Store, tmp_path: Path) -> None:
+    source = written(tmp_path, [line(1), line(2), line(2), line(3, key="k")])
+    ingest(store, source)
+    for _ in range(2):
+        done = ingest(store, source, again=True)
+        assert done.outcome == NEW
+        assert done.batch.counts == Counts(4, 0, 4, 0, 0)
+    assert ingest(store, source).outcome == ALREADY
+    assert store.index.totals().deliveries == 12
+    assert_sound(store)
+
+
+def test_an_again_that_was_interrupted_goes_on_and_the_next_begins_anew(store: Store, tmp_path: Path) -> None:
+    source = written(tmp_path, map(line, range(20)))
+    ingest(store, source)
+    with crash_at(store, 7) as crashing:
+        ingest(crashing, source, again=True)
+    assert ingest(store, source, again=True).outcome == RESUMED
+    assert ingest(store, source, again=True).outcome == NEW
+    assert store.index.totals().deliveries == 60
+
+
+def test_other_options_or_another_mapping_are_another_batch(store: Store, tmp_path: Path) -> None:
+    source = written(tmp_path, [line(1, extra="x"), line(2, extra="y")])
+    readings = [
+        READING,
+        Reading(1000),
+        Reading(1 << 20, mapping={"entity_id": "extra"}),
+        Reading(1 << 20, mapping={"entity_id": "'z'"}),
+        Reading(1 << 20, mapping={"entity_id": "'z'"}, time_format="auto"),
+    ]
+    outcomes = [ingest(store, source, reading=reading) for reading in readings]
+    assert [done.outcome for done in outcomes] == [NEW] * 5
+    assert [done.batch.counts.accepted for done in outcomes] == [2, 0, 2, 2, 0]
+    assert [ingest(store, source, reading=reading).batch for reading in readings] == [done.batch for done in outcomes]
+
+
+def test_an_interrupted_batch_with_other_options_is_not_taken_over(store: Store, tmp_path: Path) -> None:
+    source = written(tmp_path, map(line, range(20)))
+    with crash_at(store, 7) as crashing:
+        ingest(crashing, source)
+    assert ingest(store, source, reading=Reading(1000)).outcome == NEW
+    assert ingest(store, source).outcome == RESUMED
+    assert_sound(store)
+
+
+def test_mapped_records_keep_what_they_came_from(store: Store, tmp_path: Path) -> None:
+    record = '{"who": "a/b", "at": 1767225600.5, "n": 1.50}'
+    mapping = {"source": "'hook'", "event_type": "'t'", "entity_id": "who", "event_time": "at", "payload": "{n: n}"}
+    reading = Reading(1 << 20, mapping=mapping, time_format="epoch")
+    ingest(store, written(tmp_path, [record, "[1]"]), reading=reading)
+    [[[_, seq, kind, raw]]] = snapshot(store)["events"].values()
+    assert (seq, kind) == (1, ACCEPTED)
+    assert b'"original":' + record.encode() + b',"payload":{"n":1.5}}' in raw
+
+
+def test_promise_1_a_batch_that_was_interrupted_goes_on_where_it_stopped(store: Store, tmp_path: Path) -> None:
+    texts = [*map(line, range(40)), "{", *map(line, range(30, 60)), line(1, key="k"), line(2, key="k")]
+    source = written(tmp_path, texts)
+    whole = open_store(str(tmp_path / "whole"), create=True)
+    ingest(whole, source)
+    with crash_at(store, 11) as crashing:
+        ingest(crashing, source)
+    [interrupted] = store.index.batches()
+    assert interrupted.state == INTERRUPTED
+    assert 0 < interrupted.next_seq - 1 < len(texts)
+    done = ingest(store, source)
+    assert (done.outcome, done.resumed_from) == (RESUMED, interrupted.next_seq)
+    assert (done.batch.batch_id, done.batch.attempt) == (interrupted.batch_id, 2)
+    assert snapshot(store) == snapshot(whole)
+    assert_sound(store)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("array", [False, True])
+def test_promise_1_any_kind_of_file_goes_on(store: Store, tmp_path: Path, compressed: bool, array: bool) -> None:
+    texts = list(map(line, range(30)))
+    data = ("[" + ",\n".join(texts) + "]" if array else "\n".join(texts)).encode()
+    path = tmp_path / "events"
+    path.write_bytes(gzip.compress(data) if compressed else b"\xef\xbb\xbf" + data)
+    number, outcome = 0, ""
+    while outcome != RESUMED:
+        number += 2
+        fault = FailAt(number if number % 4 else 10**9)
+        try:
+            outcome = ingest(wrapped(store, fault, "raw", "batches"), file_source(str(path))).outcome
+        except Crash:
+            continue
+    assert store.index.totals().events == 30
+    assert_sound(store)
+
+
+def test_refused_conflicts_stop_the_batch_before_the_block(store: Store, tmp_path: Path) -> None:
+    texts = [*map(line, range(10)), line(1, key="k"), *map(line, range(10, 20)), line(2, key="k"), line("late")]
+    source = written(tmp_path, texts)
+    for _ in range(2):
+        with pytest.raises(ConflictFound, match="hold 1 conflicts"):
+            ingest(store, source, refuse_conflicts=True)
+    [batch] = store.index.batches()
+    assert batch.state == INTERRUPTED
+    assert batch.counts.conflict == 0
+    assert batch.counts.accepted == batch.next_seq - 1 > 11
+    done = ingest(store, source)
+    assert done.outcome == RESUMED
+    assert done.batch.counts == Counts(23, 22, 0, 1, 0)
+    assert_sound(store)
+
+
+def test_an_invalid_record_stops_the_batch_where_none_may_be(store: Store, tmp_path: Path) -> None:
+    source = written(tmp_path, [*map(line, range(10)), "", "{", line("late")])
+    with pytest.raises(InputError, match=r"events.jsonl: record 12 is no event: the line is not JSON") as error:
+        ingest(store, source, reading=Reading(1 << 20, stop=True))
+    assert "--on-invalid reject" in error.value.hint
+    [batch] = store.index.batches()
+    assert (batch.state, batch.counts.rejected) == (INTERRUPTED, 0)
+    assert ingest(store, source).outcome == RESUMED
+    assert_sound(store)
+
+
+def stream(path: Path, lines: Iterable[str]) -> Source:
+    """A source that is read once, as standard input is."""
+    path.write_text("".join(each + "\n" for each in lines), encoding="utf-8")
+    return Source("standard input", None, None, path)
+
+
+def test_a_stream_without_a_name_is_another_batch_each_time(store: Store, tmp_path: Path) -> None:
+    source = stream(tmp_path / "in", map(line, range(10)))
+    with crash_at(store, 5) as crashing:
+        ingest(crashing, source)
+    assert [ingest(store, source).outcome for _ in range(2)] == [NEW, NEW]
+    assert store.index.totals().events == 10
+
+
+def test_a_stream_with_a_name_goes_on_and_is_a_batch_once(store: Store, tmp_path: Path) -> None:
+    texts = [*map(line, range(20)), "{", *map(line, range(10, 30))]
+    whole = open_store(str(tmp_path / "whole"), create=True)
+    ingest(whole, stream(tmp_path / "in", texts), batch_key="nightly")
+    source = stream(tmp_path / "in", texts)
+    for number in (6, 11):
+        with crash_at(store, number) as crashing:
+            ingest(crashing, source, batch_key="nightly")
+    done = ingest(store, source, batch_key="nightly")
+    assert done.outcome == RESUMED
+    assert (done.resumed_from or 0) > 1
+    assert snapshot(store) == snapshot(whole)
+    assert ingest(store, source, batch_key="nightly").outcome == ALREADY
+    assert ingest(store, source, batch_key="other").outcome == NEW
+    assert_sound(store)
+
+
+@pytest.mark.parametrize("steps", [6, 1000], ids=["interrupted", "complete"])
+def test_a_stream_that_is_not_what_its_batch_began_with_is_refused(store: Store, tmp_path: Path, steps: int) -> None:
+    texts = list(map(line, range(30)))
+    try:
+        ingest(wrapped(store, FailAt(steps), "raw", "batches"), stream(tmp_path / "in", texts), batch_key="nightly")
+    except Crash:
+        assert steps == 6
+    before = snapshot(store)
+    others = [
+        [line("new"), *texts[1:]],
+        [texts[1], texts[0], *texts[2:]],
+        texts[:2],
+        [],
+        ["", *texts],
+        [*texts[:1], texts[1] + " ", *texts[2:]],
+        *([[*texts, line("more")]] if steps > 6 else []),
+    ]
+    for other in others:
+        with pytest.raises(InputError, match=r"is not what batch \w+ \(--batch-key nightly\) began with"):
+            ingest(store, stream(tmp_path / "in", other), batch_key="nightly")
+        assert snapshot(store) == before
+    done = ingest(store, stream(tmp_path / "in", texts), batch_key="nightly")
+    assert done.outcome == (RESUMED if steps == 6 else ALREADY)
+    assert store.index.totals().events == 30
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error(store: Store, tmp_path: Path) -> None:
+    source = written(tmp_path, map(line, range(30)))
+    assert source.path is not None
+
+    def append(name: str, call: Any) -> Any:
+        if name == "batches.open":
+            with open(source.path or "", "a") as file:
+                file.write(line("late") + "\n")
+        return call()
+
+    with pytest.raises(InputError, match="changed while it was being read"):
+        ingest(wrapped(store, append, "batches"), source)
+    assert ingest(store, source).outcome == NEW  # its content is another now
+    assert store.index.totals().events == 31
+
+
+def test_one_input_is_not_ingested_twice_at_the_same_time(store: Store, tmp_path: Path) -> None:
+    source = written(tmp_path, [line()])
+
+    def meanwhile(name: str, call: Any) -> Any:
+        with pytest.raises(Busy):
+            ingest(store, source)
+        return call()
+
+    assert ingest(wrapped(store, meanwhile, "batches"), source).outcome == NEW
+    assert_sound(store)
+
+
+def test_a_dry_run_tells_what_an_ingest_would_reject_and_stores_nothing(store: Store, tmp_path: Path) -> None:
+    texts = [*map(line, range(20)), "{", "", line(entity=""), line(1)]
+    source = written(tmp_path, texts)
+    checked = check(source, IngestOptions(READING, workers=0), Silent())
+    assert list(store.index.batches()) == []
+    assert list(store.raw.objects("raw/")) == []
+    batch = ingest(store, source).batch
+    assert (checked.read, checked.valid) == (batch.counts.read, batch.counts.read - batch.counts.rejected)
+    assert checked.reasons == batch.reasons
+
+
+def test_an_input_that_cannot_be_read_to_its_end_can_be_replaced_by_a_whole_copy(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_module, "BLOCK", 100_000)
+    path = tmp_path / "events.gz"
+    data = gzip.compress("".join(line(n) + "\n" for n in range(3000)).encode())
+    path.write_bytes(data[:-20])
+    for _ in range(2):
+        with pytest.raises(InputError, match="cannot be decompressed to its end"):
+            ingest(store, file_source(str(path)))
+    assert [batch.state for batch in store.index.batches()] == [INTERRUPTED]
+    path.write_bytes(data)
+    done = ingest(store, file_source(str(path)))
+    assert done.outcome == NEW
+    assert done.batch.counts.read == 3000
+    assert store.index.totals().events == 3000
+
+
+def test_an_error_of_the_store_stops_and_the_next_run_goes_on(store: Store, tmp_path: Path) -> None:
+    source = written(tmp_path, map(line, range(30)))
+    with pytest.raises(StoreError, match="no space"):
+        ingest(wrapped(store, FailAt(8, StoreError("no space")), "raw", "batches"), source)
+    assert ingest(store, source).outcome == RESUMED
+    assert_sound(store)
+
+
+def test_an_empty_input_is_a_batch_too(store: Store, tmp_path: Path) -> None:
+    for number, data in enumerate(["", "\n\n", "[]"]):
+        path = tmp_path / f"{number}"
+        path.write_text(data)
+        done = ingest(store, file_source(str(path)))
+        assert (done.outcome, done.batch.counts) == (NEW, Counts())
+        assert ingest(store, file_source(str(path))).outcome == ALREADY
+    assert_sound(store)
+
+
+def without_conflicts(files: list[list[str]]) -> list[list[str]]:
+    """Each idempotency key says one thing, wherever it comes."""
+    said: dict[str, str] = {}
+
+    def one(text: str) -> str:
+        key = json.loads(text).get("idempotency_key") if "idempotency_key" in text else None
+        return said.setdefault(key, text) if key else text
+
+    return [[one(text) for text in of_file] for of_file in files]
+
+
+@settings(max_examples=20)
+@given(st.lists(st.lists(LINES, min_size=1, max_size=8), min_size=2, max_size=4), st.randoms(use_true_random=False))
+def test_two_stores_fed_in_different_orders_hold_the_same_events(files: list[list[str]], random: Any) -> None:
+    """Conflicts aside, where the first to come is the event."""
+    files = without_conflicts(files)
+    with tempfile.TemporaryDirectory() as directory:
+        held = []
+        for name in ("one", "other"):
+            store = open_store(f"{directory}/{name}", create=True)
+            for number, lines in enumerate(files):
+                ingest(store, written(Path(directory), [*lines, line(os.urandom(4).hex(), entity="z")], f"{number}"))
+            found = snapshot(store)["events"]
+            held.append({event: (one[0][3].partition(b'"seq"')[0], len(one)) for event, one in found.items()
+                         if b'"entity_id":"z"' not in one[0][3]})  # fmt: skip
+            files = [random.sample(lines, len(lines)) for lines in random.sample(files, len(files))]
+        assert held[0] == held[1]

@@ -1,0 +1,267 @@
+"""A whole store against a simple model: ingest, replay, promote, rollback, verify, rebuild, in any order.
+
+Promises 3 (raw is the source of truth), 4 (every delivery once), 6 (recomputing is idempotent) and 7 (aggregates are
+append-only, promotion compares before it sets).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from pik.engine import DuckEngine
+from pik.model.batch import ACCEPTED, CONFLICT, EXACT
+from pik.model.instant import DAY, full_instant
+from pik.model.metric import Definition
+from pik.model.run import COMPLETED, RunRequest
+from pik.model.window import ALL_TIME
+from pik.stores import open_store
+from pik.usecases.diff import diff_aggregates
+from pik.usecases.ingest import ALREADY, IngestOptions, ingest
+from pik.usecases.plan import plan_replay, start
+from pik.usecases.progress import Silent
+from pik.usecases.promote import promote, rollback
+from pik.usecases.reading import Filter, deliveries
+from pik.usecases.rebuild import rebuild_index
+from pik.usecases.replay import Pace, drive
+from pik.usecases.segments import Reading
+from pik.usecases.source import file_source
+from pik.usecases.verify import verify
+
+TOTAL = Definition(name="total", value="sum((payload->>'$.v')::DECIMAL(18,2))")
+METRICS = ("event_count", "total")
+FIRST_DAY = 20_000
+
+Bucket = tuple[str, int, str]
+"""metric, day, entity"""
+
+
+@dataclass(frozen=True)
+class Record:
+    """An event as a producer sends it; `again` makes another spelling of the same content."""
+
+    entity: str
+    day: int
+    value: int
+    key: str | None
+    spelling: int
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        return (self.entity, "key", self.key) if self.key else (self.entity, self.day, self.value)
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        return self.entity, self.day, self.value
+
+    def line(self) -> str:
+        event: dict[str, object] = {
+            "source": "test",
+            "event_type": "sale",
+            "entity_id": self.entity,
+            "event_time": full_instant((FIRST_DAY + self.day) * DAY + self.value),
+            "payload": {"v": self.value},
+        }
+        if self.key:
+            event["idempotency_key"] = self.key
+        return json.dumps(event, separators=(", ", ": ") if self.spelling else (",", ":"))
+
+
+RECORDS = st.lists(
+    st.builds(
+        Record,
+        entity=st.sampled_from(["a", "b", "ü"]),
+        day=st.integers(0, 2),
+        value=st.integers(0, 3),
+        key=st.sampled_from([None, None, "k1", "k2"]),
+        spelling=st.integers(0, 1),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@dataclass
+class Model:
+    """What a store should hold."""
+
+    accepted: dict[tuple[object, ...], Record] = field(default_factory=dict)
+    duplicates: Counter[tuple[Record, str]] = field(default_factory=Counter)
+    contents: set[str] = field(default_factory=set)
+    current: dict[Bucket, str] = field(default_factory=dict)
+    versions: dict[str, dict[Bucket, tuple[Decimal | None, str | None]]] = field(default_factory=dict)
+
+    def ingest(self, records: list[Record]) -> None:
+        for record in records:
+            first = self.accepted.setdefault(record.identity, record)
+            if first is not record:
+                kind = EXACT if first.content == record.content else CONFLICT
+                self.duplicates[record, kind] += 1
+
+    def truth(self) -> dict[Bucket, Decimal]:
+        values: dict[Bucket, Decimal] = {}
+        for record in self.accepted.values():
+            for metric, more in (("event_count", 1), ("total", record.value)):
+                bucket = metric, record.day, record.entity
+                values[bucket] = values.get(bucket, Decimal(0)) + more
+        return values
+
+    def value(self, bucket: Bucket) -> Decimal | None:
+        run = self.current.get(bucket)
+        return self.versions[run][bucket][0] if run else None
+
+
+class StoreMachine(RuleBasedStateMachine):
+    runs = Bundle("runs")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp(prefix="pik-machine-"))
+        self.store = open_store(str(self.directory / "store"), create=True)
+        self.engine = DuckEngine(threads=1)
+        self.store.metrics.apply(TOTAL, 0)
+        self.model = Model()
+        self.files = 0
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.directory)
+
+    @rule(records=RECORDS, again=st.booleans())
+    def ingest(self, records: list[Record], again: bool) -> None:
+        text = "".join(record.line() + "\n" for record in records)
+        self.files += 1
+        path = self.directory / f"{self.files}.jsonl"
+        path.write_text(text)
+        options = IngestOptions(Reading(1 << 20), again=again, workers=0)
+        done = ingest(self.store, file_source(str(path)), options, Silent())
+        if not again and text in self.model.contents:
+            assert done.outcome == ALREADY
+            return
+        if not again:
+            self.model.contents.add(text)
+        # Each record is a delivery of its own, equal ones too.
+        self.model.ingest([Record(r.entity, r.day, r.value, r.key, r.spelling) for r in records])
+        counts = done.batch.counts
+        assert counts.read == len(records) == counts.accepted + counts.duplicates + counts.rejected
+
+    @rule(target=runs, entities=st.sampled_from([(), ("a",), ("b", "ü")]))
+    def replay(self, entities: tuple[str, ...]) -> str | None:
+        if not self.model.accepted:
+            return None
+        request = RunRequest(start=ALL_TIME.start, end=ALL_TIME.end, entities=entities)
+        run = start(self.store, plan_replay(self.store, self.engine, request, self.files))
+        ended = drive(self.store, self.engine, run.run_id, Pace(workers=0), Silent())
+        assert ended.state == COMPLETED
+        truth = self.model.truth()
+        self.model.versions[run.run_id] = {
+            bucket: (value, self.model.current.get(bucket))
+            for bucket, value in truth.items()
+            if not entities or bucket[2] in entities
+        }
+        return run.run_id
+
+    @rule(run=runs)
+    def promote(self, run: str | None) -> None:
+        if run is None:
+            return
+        moved = promote(self.store, run, 0, "test").counts.moved
+        expected = 0
+        for bucket, (_, base) in self.model.versions[run].items():
+            if self.model.current.get(bucket) == base:
+                self.model.current[bucket] = run
+                expected += 1
+        assert moved == expected
+
+    @rule(run=runs)
+    def rollback(self, run: str | None) -> None:
+        if run is None:
+            return
+        rollback(self.store, run, 0, "test")
+        for bucket, (_, base) in self.model.versions[run].items():
+            if self.model.current.get(bucket) == run:
+                if base is None:
+                    del self.model.current[bucket]
+                else:
+                    self.model.current[bucket] = base
+
+    @rule()
+    def rebuild(self) -> None:
+        (self.directory / "store" / "index.db").unlink()
+        rebuilt = rebuild_index(self.store, Silent())
+        assert (rebuilt.revised, rebuilt.unfinished, rebuilt.superseded, rebuilt.damaged) == (0, 0, 0, ())
+
+    @rule()
+    def verify(self) -> None:
+        found = verify(self.store, self.engine, ALL_TIME, Silent())
+        assert list(found.problems) == []
+        assert found.aggregates == len(self.model.current)
+
+    @rule()
+    def diff(self) -> None:
+        if not self.model.accepted:
+            return
+        found = {
+            (row.metric, row.bucket // DAY - FIRST_DAY, row.entity_id): (row.current, row.recomputed)
+            for row in diff_aggregates(self.store, self.engine, ALL_TIME).rows
+        }
+        truth = self.model.truth()
+        expected = {
+            bucket: (self.model.value(bucket), value)
+            for bucket, value in truth.items()
+            if self.model.value(bucket) != value
+        }
+        assert found == expected
+
+    @invariant()
+    def every_delivery_is_there_once(self) -> None:
+        accepted, duplicates = Counter[tuple[object, ...]](), Counter[tuple[object, ...]]()
+        for content, kind in self._deliveries():
+            if kind == ACCEPTED:
+                accepted[content] += 1
+            else:
+                duplicates[content, kind] += 1
+        assert accepted == Counter(record.content for record in self.model.accepted.values())
+        expected: Counter[tuple[object, ...]] = Counter()
+        for (record, kind), count in self.model.duplicates.items():
+            expected[record.content, kind] += count
+        assert duplicates == expected
+
+    @invariant()
+    def what_is_current_is_what_was_promoted(self) -> None:
+        current = {
+            (metric, found.computed.bucket // DAY - FIRST_DAY, found.computed.entity_id): found.run_id
+            for metric in METRICS
+            for found in self.store.aggregates.current(metric, ALL_TIME)
+        }
+        assert current == self.model.current
+
+    def _deliveries(self) -> Iterator[tuple[tuple[object, ...], str]]:
+        for found in deliveries(self.store, Filter(ALL_TIME)):
+            one = found.delivery
+            value = json.loads(bytes(one.payload))["v"]
+            yield (one.entity_id, one.event_instant // DAY - FIRST_DAY, value), found.kind
+
+
+def machine(examples: int, steps: int) -> Any:
+    """The machine as a test case."""
+    case = type("Case", (StoreMachine.TestCase,), {})
+    case.settings = settings(  # type: ignore[attr-defined]
+        max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    return case
+
+
+TestStoreMachine = machine(15, 20)
+TestStoreMachineForLong = pytest.mark.slow(machine(80, 30))

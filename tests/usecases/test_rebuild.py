@@ -1,0 +1,165 @@
+"""Promise 3: the index comes back from raw, whatever state the batches were in when it was lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pik.engine import DuckEngine
+from pik.errors import Damaged, StoreError
+from pik.model.batch import INTERRUPTED, Counts
+from pik.model.window import ALL_TIME
+from pik.ports.store import Store
+from pik.stores import open_store
+from pik.usecases import ingest as ingest_module
+from pik.usecases import source as source_module
+from pik.usecases.batches import list_rejects
+from pik.usecases.ingest import IngestOptions, ingest
+from pik.usecases.progress import Silent
+from pik.usecases.reading import Filter, deliveries
+from pik.usecases.rebuild import rebuild_index
+from pik.usecases.segments import Reading
+from pik.usecases.source import file_source
+from pik.usecases.verify import INDEX, MISSING, verify
+
+OPTIONS = IngestOptions(Reading(1 << 20), workers=0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "store"), create=True)
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """400 events over two days, every seventh line invalid, read in about ten blocks."""
+    monkeypatch.setattr(source_module, "BLOCK", 4096)
+    lines = []
+    for number in range(400):
+        event = {
+            "source": "s",
+            "event_type": "t",
+            "entity_id": f"e{number % 5}",
+            "event_time": f"2026-01-0{1 + number % 2}T00:00:00Z",
+            "payload": {"n": number // 2 * 2},
+        }
+        lines.append("{broken" if number % 7 == 0 else json.dumps(event))
+    path = tmp_path / "events.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def seen(store: Store) -> list[tuple[str, int, str]]:
+    return sorted((f.delivery.event_id, f.delivery.seq, f.kind) for f in deliveries(store, Filter(ALL_TIME)))
+
+
+def lose_index(store: Store) -> None:
+    (Path(store.url) / "index.db").unlink()
+
+
+class Crash(Exception):
+    pass
+
+
+def test_a_batch_that_was_interrupted_twice_counts_each_record_once(store, file, monkeypatch):
+    """Blocks whose raw is there without being recorded are superseded by those of the next attempt."""
+
+    def crash_at(count: int) -> None:
+        """Crash when the segments and rejects of the count-th block are in raw, and the index knows nothing of it."""
+        record, calls = type(store.batches).record, iter(range(1000))
+
+        def crashing(self, chunk, **options):
+            if next(calls) == count:
+                raise Crash
+            return record(self, chunk, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(store.batches), "record", crashing)
+            with pytest.raises(Crash):
+                ingest(store, file_source(str(file)), OPTIONS, Silent())
+
+    crash_at(3)
+    crash_at(2)
+    (batch,) = store.index.batches()
+    before, counts = seen(store), batch.counts
+    assert batch.state == INTERRUPTED
+    lose_index(store)
+    store = open_store(store.url)
+    with pytest.raises(StoreError, match=r"index\.db is missing"):
+        seen(store)
+    rebuilt = rebuild_index(store, Silent())
+    (batch,) = store.index.batches()
+    assert (rebuilt.unfinished, rebuilt.revised, rebuilt.damaged) == (1, 0, ())
+    assert rebuilt.superseded > 0
+    # The last block was durable in raw but not recorded; from raw alone it counts.
+    assert set(before) <= set(seen(store))
+    assert batch.state == INTERRUPTED
+    assert batch.counts.read == batch.counts.accepted + batch.counts.duplicates + batch.counts.rejected
+    assert batch.counts.read >= counts.read
+    seqs = [seq for _, seq, _ in seen(store)] + [reject.seq for reject in list_rejects(store, batch)]
+    assert len(seqs) == len(set(seqs)) == batch.counts.read
+
+
+def test_a_finished_batch_comes_back_as_it_was(store, file):
+    done = ingest(store, file_source(str(file)), OPTIONS, Silent()).batch
+    before = seen(store)
+    segments = list(store.index.segments(ALL_TIME))
+    lose_index(store)
+    rebuilt = rebuild_index(store, Silent())
+    assert (rebuilt.batches, rebuilt.unfinished, rebuilt.superseded, rebuilt.revised) == (1, 0, 0, 0)
+    assert seen(store) == before
+    assert list(store.index.batches()) == [done]
+    assert sorted(store.index.segments(ALL_TIME), key=lambda s: s.key) == sorted(segments, key=lambda s: s.key)
+    assert ingest(store, file_source(str(file)), OPTIONS, Silent()).outcome == ingest_module.ALREADY
+
+
+def test_a_segment_that_is_lost_stays_known_until_it_is_restored(store, tmp_path):
+    """Rebuilding over damage must not make it look whole, nor any number smaller without a word."""
+    line = '{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{"n":%d}}\n'
+    first, second = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
+    first.write_text(line % 1 + line % 2)
+    second.write_text(line % 1 + line % 3)
+    lost = ingest(store, file_source(str(first)), OPTIONS, Silent()).batch
+    ingest(store, file_source(str(second)), OPTIONS, Silent())
+    before, batches = seen(store), list(store.index.batches())
+    (segment,) = store.index.segments(ALL_TIME, batch_id=lost.batch_id)
+    path = Path(store.url) / segment.key
+    data = path.read_bytes()
+    path.unlink()
+    lose_index(store)
+    rebuilt = rebuild_index(store, Silent())
+    assert len(rebuilt.damaged) == 1
+    assert rebuilt.revised == 1  # its duplicate in the other batch counts meanwhile, and that is told
+    assert next(one for one in store.index.batches() if one.batch_id == lost.batch_id).counts == lost.counts
+    with pytest.raises(Damaged, match="is missing"):
+        seen(store)
+    found = verify(store, DuckEngine(), ALL_TIME, Silent())
+    assert [problem.kind for problem in found.problems] == [MISSING]
+
+    path.write_bytes(data)
+    found = verify(store, DuckEngine(), ALL_TIME, Silent())
+    assert [problem.kind for problem in found.problems] == [INDEX]  # and so it says what to type next
+    assert rebuild_index(store, Silent()).damaged == ()
+    assert (seen(store), list(store.index.batches())) == (before, batches)
+
+
+def test_an_interrupted_rebuild_leaves_the_old_index(store, file, monkeypatch):
+    ingest(store, file_source(str(file)), OPTIONS, Silent())
+    before = seen(store)
+
+    def failing(*_: object) -> None:
+        raise Damaged("at will")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pik.usecases.rebuild._restore_batches", failing)
+        with pytest.raises(Damaged):
+            rebuild_index(store, Silent())
+    assert seen(store) == before
+
+
+def test_rejects_are_counted_by_batch(store, file):
+    batch = ingest(store, file_source(str(file)), OPTIONS, Silent()).batch
+    assert batch.counts == Counts(read=400, accepted=batch.counts.accepted, exact=batch.counts.exact, rejected=58)
+    assert len(list(list_rejects(store, batch))) == 58

@@ -1,0 +1,321 @@
+"""Inputs: whatever way the bytes come, the records and their positions are the same."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pytest
+import zstandard
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pik.errors import InputError
+from pik.usecases import source as module
+from pik.usecases.compression import uncompressed
+from pik.usecases.source import Block, Source, blocks, file_source
+
+MAX_LINE = 200
+
+
+@contextmanager
+def small(block: int, lines: int = module.LINES) -> Iterator[None]:
+    """Blocks of about so many bytes, and reads of as many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", block)
+        patch.setattr(module, "LINES", lines)
+        patch.setattr(module, "_STEP", block)
+        yield
+
+
+def read(data: bytes, *, max_line: int = MAX_LINE, first_seq: int = 1, offset: int = 0) -> list[Block]:
+    stored = io.BufferedReader(io.BytesIO(data))
+    with uncompressed(cast(BinaryIO, stored), "it") as stream:
+        return list(blocks(stream, "it", max_line=max_line, first_seq=first_seq, offset=offset))
+
+
+def records(found: list[Block]) -> list[tuple[int, bytes]]:
+    """(seq, record) of each that is not blank, over-long ones cut as they are kept. Blocks must follow each other."""
+    numbered = []
+    following = found[0].first_seq if found else 0
+    for block in found:
+        assert block.first_seq == following
+        lines = block.data.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        assert block.last_seq == block.first_seq + len(lines) - 1
+        numbered += list(enumerate((line[: MAX_LINE + 1] for line in lines), block.first_seq))
+        following = block.last_seq + 1
+    return [(seq, line.rstrip(b"\r")) for seq, line in numbered if line.strip()]
+
+
+def told(data: bytes) -> list[tuple[int, bytes]]:
+    return records(read(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", []),
+        (b"\n", []),
+        (b" \n\r\n\t\n", []),
+        (b"a", [(1, b"a")]),
+        (b"a\n", [(1, b"a")]),
+        (b"a\nb", [(1, b"a"), (2, b"b")]),
+        (b"a\r\nb\r\n", [(1, b"a"), (2, b"b")]),
+        (b"\n\na\n\n b\n", [(3, b"a"), (5, b" b")]),
+        (b"\xef\xbb\xbfa\nb\n", [(1, b"a"), (2, b"b")]),
+        (b"\xef\xbb\xbf", []),
+        (b"a\n\xef\xbb\xbfb", [(1, b"a"), (2, b"\xef\xbb\xbfb")]),
+        (b"a\rb\n", [(1, b"a\rb")]),
+    ],
+)
+def test_a_record_is_a_line_and_its_seq_the_number_of_the_line(data: bytes, expected: list[tuple[int, bytes]]) -> None:
+    for size in (1, 2, 3, 1000):
+        with small(size):
+            assert told(data) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"[]", []),
+        (b" [ ] ", []),
+        (b"[1]", [(1, b"1")]),
+        (b"\xef\xbb\xbf\n [1 , 2]\n", [(1, b"1"), (2, b"2")]),
+        (b'[{"a":[1,{"b":2}]},[3]]', [(1, b'{"a":[1,{"b":2}]}'), (2, b"[3]")]),
+        (b'[{"a":"],[\\"},{\\\\"},"]"]', [(1, b'{"a":"],[\\"},{\\\\"}'), (2, b'"]"')]),
+        (b'[{\n"a"\r\n:1}\n,\n2\n]\n', [(1, b'{ "a"  :1}'), (2, b"2")]),
+        (b"[{]},{}x,3]", [(1, b"{]}"), (2, b"{}x"), (3, b"3")]),
+        (b"[1 2,,3]", [(1, b"1 2"), (2, b","), (3, b"3")]),
+        (b"[" + b"7" * 300 + b",8]", [(1, b"7" * (MAX_LINE + 1)), (2, b"8")]),
+    ],
+)
+def test_a_record_is_an_element_of_an_array(data: bytes, expected: list[tuple[int, bytes]]) -> None:
+    """Malformed elements too: they are rejected one by one."""
+    for size in (1, 2, 3, 7, 1000):
+        with small(size):
+            assert told(data) == expected
+
+
+@pytest.mark.parametrize("data", [b"[", b"[1,", b'[{"a":1', b'["a]', b'[{"a":"\\"}]', b"[1,2\n", b"[[1]"])
+def test_an_array_that_is_not_closed_is_an_error(data: bytes) -> None:
+    for size in (1, 1000):
+        with small(size), pytest.raises(InputError, match="it ends inside of its JSON array"):
+            read(data)
+
+
+@pytest.mark.parametrize("data", [b"[1]2", b"[1],", b"[]\n{}\n", b"[1]" + b"\n" * 500 + b"[2]"])
+def test_whatever_follows_an_array_is_an_error_and_not_dropped(data: bytes) -> None:
+    for size in (1, 1000):
+        with small(size), pytest.raises(InputError, match="it goes on behind its JSON array") as error:
+            read(data)
+        assert error.value.hint
+
+
+def test_what_was_read_before_an_array_breaks_off_comes_first() -> None:
+    stream = io.BytesIO(b"[1,2,3")
+    found = blocks(cast(BinaryIO, stream), "it", max_line=9)
+    assert next(found).data == b"1\n2\n"
+    with pytest.raises(InputError):
+        next(found)
+
+
+def test_an_endless_element_does_not_fill_the_memory() -> None:
+    with small(1000), pytest.raises(InputError, match="an array element of more than"):
+        read(b'["' + b"x" * 5000 + b'"]')
+
+
+LINE = st.one_of(
+    st.binary(max_size=30).map(lambda data: data.translate(None, b"\n\0")),
+    st.integers(1, 3 * MAX_LINE).map(lambda size: b"x" * size),
+    st.just(b'{"a":1}\r'),
+    st.just(b""),
+)
+
+
+@given(st.lists(LINE, max_size=30), st.booleans(), st.integers(1, 700), st.integers(1, 5))
+@example([b"x" * 600, b"y" * 600, b"z"], False, 100, 1)
+def test_lines_are_the_same_at_any_block_size_and_from_any_offset(
+    lines: list[bytes], ended: bool, size: int, most: int
+) -> None:
+    lines = [b"{", *lines]  # neither a mark of some format nor white space at the beginning
+    data = b"\n".join(lines) + b"\n" * ended
+    expected = [(seq, line[: MAX_LINE + 1].rstrip(b"\r")) for seq, line in enumerate(lines, 1)]
+    expected = [(seq, line) for seq, line in expected if line.strip()]
+    with small(size, most):
+        found = read(data)
+        assert records(found) == expected
+        assert all(block.last_seq - block.first_seq < most for block in found)
+        assert all(block.last_seq == block.first_seq or len(block.data) <= 4096 + MAX_LINE + size for block in found)
+        assert (found[-1].offset if found else 0) == len(data)
+        resumes(data, found)
+
+
+ELEMENT = st.recursive(
+    st.text(max_size=8) | st.integers() | st.booleans(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('a"\\[]{},é', max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.lists(ELEMENT, max_size=12), st.sampled_from([None, 1]), st.booleans(), st.integers(1, 90), st.integers(1, 5))
+def test_elements_are_the_same_at_any_block_size_and_from_any_offset(
+    elements: list[object], indent: int | None, marked: bool, size: int, most: int
+) -> None:
+    data = b"\xef\xbb\xbf" * marked + json.dumps(elements, indent=indent, ensure_ascii=False).encode()
+    with small(size, most):
+        found = read(data, max_line=10**6)
+        assert [json.loads(line) for block in found for line in block.data.splitlines()] == elements
+        assert all(block.last_seq - block.first_seq < most for block in found)
+        resumes(data, found, max_line=10**6)
+
+
+def resumes(data: bytes, found: list[Block], *, max_line: int = MAX_LINE, every: int = 1) -> None:
+    """From behind each block, the rest is what followed, whatever size blocks are then."""
+    for number in range(0, len(found), every):
+        block, following = found[number], records(found[number + 1 :])
+        for size in (module.BLOCK, 1000):
+            with small(size):
+                rest = read(data, max_line=max_line, first_seq=block.last_seq + 1, offset=block.offset)
+            assert records(rest) == following
+
+
+def test_white_space_without_end_does_not_fill_the_memory() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_LEADING", 5000)
+        found = read(b"\n" * 100_000 + b"[1]\n")
+    assert [(seq, line) for seq, line in records(found)] == [(100_001, b"[1]")]
+
+
+LONG = b"".join(b'{"n":%d}\n' % number for number in range(5000))
+EXPECTED = list(enumerate(LONG.split(b"\n")[:-1], 1))
+SKIPPABLE = b"\x5a\x2a\x4d\x18\x04\x00\x00\x00abcd"
+
+
+def zstd(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(data)
+
+
+def zstd_stream(data: bytes) -> bytes:
+    """As a program writes that does not know the size beforehand."""
+    compressor = zstandard.ZstdCompressor(write_checksum=True).compressobj()
+    return compressor.compress(data) + compressor.flush()
+
+
+COMPRESSED = {
+    "gzip": gzip.compress(LONG),
+    "gzip of several members": gzip.compress(LONG[:77]) + gzip.compress(b"") + gzip.compress(LONG[77:]),
+    "gzip with padding": gzip.compress(LONG) + b"\0" * 100,
+    "zstd": zstd(LONG),
+    "zstd stream": zstd_stream(LONG),
+    "zstd of several frames": zstd(LONG[:77]) + zstd(b"") + zstd_stream(LONG[77:]),
+    "zstd with frames to skip": SKIPPABLE + zstd(LONG[:77]) + SKIPPABLE + zstd(LONG[77:]) + SKIPPABLE,
+}
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+def test_compressed_inputs(name: str) -> None:
+    for size in (100, module.BLOCK):
+        with small(size):
+            assert told(COMPRESSED[name]) == EXPECTED
+    found = read(COMPRESSED[name])
+    assert found[-1].offset == len(LONG)
+    with small(500):
+        resumes(COMPRESSED[name], read(COMPRESSED[name]), every=40)
+
+
+def test_a_compressed_array() -> None:
+    array = b"[" + LONG.strip().replace(b"\n", b",\n") + b"]"
+    for data in (array, gzip.compress(array), zstd(array)):
+        assert told(data) == EXPECTED
+
+
+@pytest.mark.parametrize("name", [name for name in COMPRESSED if name not in ("gzip with padding",)])
+def test_a_compressed_input_that_is_cut_is_an_error_wherever_it_is(name: str) -> None:
+    """Except between two members or frames, where nothing tells."""
+    data = COMPRESSED[name]
+    ends = {at for at in range(len(data)) if whole(data[:at])}
+    assert len(ends) <= name.count("several") + 4 * name.count("skip") + 2
+    for cut in {5, 9, 20, len(data) // 3, len(data) // 2, len(data) - 5, len(data) - 1} - ends:
+        with pytest.raises(InputError, match="it cannot be decompressed to its end"):
+            read(data[:cut])
+
+
+def whole(data: bytes) -> bool:
+    """Whether it ends where a gzip member or a zstd frame does, by another reader than pik's."""
+    try:
+        if data[:2] == b"\x1f\x8b":
+            gzip.decompress(data)
+        else:
+            while data[:4] in (b"\x28\xb5\x2f\xfd", SKIPPABLE[:4]):
+                frame = zstandard.ZstdDecompressor().decompressobj()
+                frame.decompress(data)
+                if not frame.eof:
+                    return False
+                data = frame.unused_data
+    except (EOFError, OSError, zstandard.ZstdError):
+        return False
+    return not data or data[:2] == b"\x1f\x8b"
+
+
+@pytest.mark.parametrize("name", ["gzip", "zstd stream"])
+def test_a_compressed_input_with_a_flipped_bit_is_an_error(name: str) -> None:
+    data = bytearray(COMPRESSED[name])
+    data[len(data) // 2] ^= 4
+    with pytest.raises(InputError, match="it cannot be decompressed to its end"):
+        read(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        ('{"a":1}\n'.encode("utf-16"), "looks like UTF-16"),
+        (b"\xfe\xff\x00{", "looks like UTF-16"),
+        ('{"a":1}\n'.encode("utf-16-le"), "is a binary file"),
+        (b"SQLite format 3\0", "is a binary file"),
+        (b"PAR1\x15\0\x15", "is a binary file"),
+    ],
+)
+def test_what_is_no_text_is_refused(data: bytes, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        read(data)
+
+
+def test_paths_that_are_no_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a directory") as error:
+        file_source(str(tmp_path))
+    assert "*.jsonl" in error.value.hint
+    with pytest.raises(InputError, match="there is no file"):
+        file_source(str(tmp_path / "none"))
+    gone = Source("gone", 1, tmp_path / "gone")
+    with pytest.raises(InputError, match="cannot read gone: No such file"), gone.open():
+        pass
+
+
+def test_a_file_can_be_read_again_and_its_content_has_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"abc")
+    source = file_source(str(path))
+    assert (source.path, source.size) == (path, 3)
+    assert source.digest() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_pipe_is_read_once_as_standard_input_is(tmp_path: Path) -> None:
+    """Such as `pik ingest <(zcat old.gz)`: reading it for its digest would leave nothing."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=lambda: path.write_bytes(gzip.compress(LONG)))
+    writer.start()
+    source = file_source(str(path))
+    assert (source.path, source.size) == (None, None)
+    with source.open() as stored, uncompressed(stored, source.name) as stream:
+        assert records(list(blocks(stream, source.name, max_line=MAX_LINE))) == EXPECTED
+    writer.join()

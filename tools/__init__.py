@@ -1,0 +1,1 @@
+"""What developers of pik run; not part of the package."""

@@ -1,0 +1,90 @@
+"""Writes docs/commands.md from the commands themselves: `python -m tools.gen_docs [--check]`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pik.cli.app import root_command
+from pik.cli.command import GLOBAL
+from pik.cli.usage import argument_name
+
+PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
+
+_PREFACE = """# Commands
+
+Generated from `pik COMMAND --help` by `make docs`; do not edit. Output, formats and exit codes:
+[json.md](json.md), [exit-codes.md](exit-codes.md).
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    root = root_command()
+    ctx = root.make_context("pik", [], resilient_parsing=True)
+    lines = [_PREFACE]
+    for heading in dict.fromkeys(entry.heading for entry in root.entries.values()):
+        names = [name for name, entry in root.entries.items() if entry.heading == heading]
+        lines.append(f"**{heading}**: " + ", ".join(f"[{name}](#pik-{name})" for name in names) + "\n")
+    lines += ["## Global options\n", "Before the command or behind it; what stands further right wins.\n"]
+    lines += _options(param for param in root.get_params(ctx) if getattr(param, "rich_help_panel", None) == GLOBAL)
+    for name in root.list_commands(ctx):
+        lines += _sections(root.get_command(ctx, name), ctx, name)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _sections(command: Any, parent: Any, name: str) -> Iterator[str]:
+    """A command, and if it is a group each of its commands."""
+    ctx = command.make_context(name, [], parent=parent, resilient_parsing=True)
+    yield f"## {ctx.command_path}\n"
+    yield inspect.cleandoc(command.help or "") + "\n"
+    commands = getattr(command, "commands", {})
+    if not commands:
+        yield f"```text\n{' '.join([ctx.command_path, *command.collect_usage_pieces(ctx)])}\n```\n"
+    own = (param for param in command.params if getattr(param, "rich_help_panel", None) != GLOBAL)
+    yield from _options(own)
+    if command.epilog:
+        examples = inspect.cleandoc(command.epilog.removeprefix("Examples:\n"))
+        yield f"```sh\n{examples}\n```\n"
+    for inner in commands.values():
+        yield from _sections(inner, ctx, inner.name)
+
+
+def _options(params: Any) -> list[str]:
+    rows = [f"| {_cell(left, code=True)} | {_cell(right)} |" for left, right in map(_record, params)]
+    return ["| option | meaning |\n| --- | --- |", *rows, ""] if rows else []
+
+
+def _record(param: Any) -> tuple[str, str]:
+    if param.param_type_name == "argument":
+        return argument_name(param), param.help or ""
+    names = ", ".join([*param.opts, *param.secondary_opts])
+    value = "" if param.is_flag else f" {param.metavar}"
+    default = param.default
+    shown = f" Default: {default}." if default not in (None, False, [], "") and param.show_default else ""
+    repeatable = " Repeatable." if param.multiple and "repeatable" not in (param.help or "") else ""
+    return names + value, (param.help or "") + repeatable + shown
+
+
+def _cell(text: str, *, code: bool = False) -> str:
+    text = " ".join(text.split()).replace("|", "\\|")
+    return f"`{text}`" if code else text
+
+
+def main() -> int:
+    """Write the page, or with --check say whether it is current (exit code 1 if it is not)."""
+    text = page()
+    if sys.argv[1:] == ["--check"]:
+        if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
+            return 0
+        print("docs/commands.md is not what the commands say; `make docs` writes it again", file=sys.stderr)
+        return 1
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
