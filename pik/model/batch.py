@@ -22,11 +22,12 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
     last: str
 
 
-class Segment(msgspec.Struct, frozen=True, kw_only=True):
+class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An immutable raw object: deliveries of one batch for one UTC day, sorted by entity and time.
 
     `digest` is the SHA-256 of the object's bytes in hex, `size` their number, `day` days since 1970-01-01,
-    times nanoseconds. `recorded_at` is when the index took it (0 before that).
+    times nanoseconds. `recorded_at` is when the index took it (0 before that). `inline` is a copy of the object's
+    bytes, where the index keeps one of a small object to spare readers the way to raw; raw stays the truth.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     last_event: int
     frames: tuple[Frame, ...]
     recorded_at: int = 0
+    inline: bytes = b""
 
 
 class RejectFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,12 +75,14 @@ class Arrivals:
     """The deliveries of one segment, as the index needs them.
 
     `plain` packs those without an idempotency key as PLAIN (event_id, seq, frame), `keyed` the others as KEYED
-    (seq, event_id, content_hash, frame); each is sorted, as bytes and so by its first fields.
+    (seq, event_id, content_hash, frame); each is sorted, as bytes and so by its first fields. `entities` are the
+    deliveries' entity_ids in the order of their seqs, joined by line feeds, which no name can hold.
     """
 
     segment: Segment
     plain: bytes
     keyed: bytes
+    entities: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,17 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 RUNNING, INTERRUPTED, COMPLETE = "RUNNING", "INTERRUPTED", "COMPLETE"
 
 
+_REQUEST = "request:"
+
+OF_REQUEST = 0
+"""The segment number of an API request: its segments, one a day, are its own record."""
+
+
+def request_origin(batch_id: str) -> Origin:
+    """The Origin of an API request."""
+    return Origin(name="API request", content=f"{_REQUEST}{batch_id}")
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One input ingested. `state` is RUNNING while its writer lives, then COMPLETE or INTERRUPTED.
@@ -164,6 +179,12 @@ class Batch:
     reasons: Mapping[str, int]
     lags: Mapping[int, int]
     sources: Mapping[str, int]
+
+    @property
+    def has_record(self) -> bool:
+        """Whether a record of the batch is among raw: of every finished one but an API request, whose one segment a day
+        says it all."""
+        return self.state == COMPLETE and not self.origin.content.startswith(_REQUEST)
 
 
 @dataclass(frozen=True, slots=True)

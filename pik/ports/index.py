@@ -34,6 +34,11 @@ class Batches(Protocol):
         keeps its verdict. `segment.recorded_at` is set, later than every one before. With `refuse_conflicts` a conflict
         raises ConflictFound, and nothing of the chunk is recorded."""
 
+    def take(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, str]:
+        """Record a whole batch of one chunk, an API request, and tell which seqs are duplicates: exact or conflict. It
+        is complete when this returns; where this raises, nothing of it is acknowledged, and whoever sent it sends it
+        again as another batch. `copies` are the bytes of its segments by key, which the index may keep."""
+
     def finish(self, batch_id: str, finished_at: int) -> Batch:
         """Mark the batch complete. A repeat returns it as it is."""
 
@@ -74,8 +79,11 @@ class Totals:
 class Index(Protocol):
     """Answers questions about deliveries without reading raw."""
 
-    def segments(self, window: Window, *, batch_id: str | None = None) -> Iterator[Segment]:
-        """The segments of the days that the window touches, ordered by (day, recorded_at, key)."""
+    def segments(
+        self, window: Window, *, batch_id: str | None = None, entities: Sequence[str] = ()
+    ) -> Iterator[Segment]:
+        """The segments of the days that the window touches, ordered by (day, recorded_at, key). With `entities` those
+        that hold none of them may be left out."""
 
     def skipped(self, segment: Segment) -> dict[int, str]:
         """The segment's duplicates: seq → exact or conflict."""

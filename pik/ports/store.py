@@ -11,7 +11,10 @@ from pik.ports.state import Aggregates, Metrics, Queue, Runs
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Where everything lives. Picklable: a worker process opens its own connections. `url` names it for people."""
+    """Where everything lives. Picklable: a worker process opens its own connections. `url` names it for people.
+
+    With `deployed` a processor of the store's own works on the queue; otherwise whoever replays does.
+    """
 
     url: str
     format_version: int
@@ -23,3 +26,4 @@ class Store:
     runs: Runs
     queue: Queue
     aggregates: Aggregates
+    deployed: bool = False

@@ -22,7 +22,7 @@ from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.usecases.export_files import ExportedFile, Output
 from pik.usecases.progress import Progress
-from pik.usecases.reading import frame_text, frames_of, parse
+from pik.usecases.reading import frame_bytes, frame_text, frames_of, parse
 
 THREADS = 2
 """That cut rows out of raw; the one that asked for the export writes them."""
@@ -116,7 +116,7 @@ class _Reading:
             yield job
 
     def _segments(self) -> Iterator[_Part]:
-        for segment in self.store.index.segments(self.window):
+        for segment in self.store.index.segments(self.window, entities=self.entities):
             self.known_until = max(self.known_until, segment.recorded_at)
             if segment.last_event < self.window.start or segment.first_event >= self.window.end:
                 continue
@@ -144,8 +144,8 @@ def _text(raw: Raw, part: _Part) -> bytes:
     """The lines of the frames. Frames without a gap between them are read at once."""
     segment, first, last = part.segment, part.frames[0], part.frames[-1]
     end = last.offset + last.length
-    if sum(frame.length for frame in part.frames) < end - first.offset:
-        read = [(frame, raw.read(segment.key, frame.offset, frame.length)) for frame in part.frames]
+    if segment.inline or sum(frame.length for frame in part.frames) < end - first.offset:
+        read = [(frame, frame_bytes(raw, segment, frame)) for frame in part.frames]
         return b"".join([frame_text(segment, frame, data) for frame, data in read])
     whole = memoryview(raw.read(segment.key, first.offset, end - first.offset))
     places = [(frame, frame.offset - first.offset) for frame in part.frames]

@@ -13,7 +13,7 @@ from pik.model.window import Window
 from pik.ports.engine import Inputs
 from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.usecases.reading import damaged, frames_of
+from pik.usecases.reading import damaged, frame_bytes, frames_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def gather(
         whole: list[str] = []
         skip = _SkipFile(scratch / "skip.csv")
         cut = scratch / "frames.ndjson.zst"
-        for segment in store.index.segments(window):
+        for segment in store.index.segments(window, entities=entities):
             if until is not None and segment.recorded_at > until:
                 continue
             known_until = max(known_until, segment.recorded_at)
@@ -54,7 +54,7 @@ def gather(
                 continue
             if not include_duplicates and not skip.add(segment, store):
                 continue
-            if entities:
+            if entities or segment.inline:
                 _append(cut, store.raw, segment, frames)
             else:
                 _expect_whole(store.raw, segment)
@@ -100,4 +100,4 @@ def _append(target: Path, raw: Raw, segment: Segment, frames: Sequence[Frame]) -
     """Copy frames behind what is there already: frames one after the other are a zstd file."""
     with open(target, "ab") as file:
         for frame in frames:
-            file.write(raw.read(segment.key, frame.offset, frame.length))
+            file.write(frame_bytes(raw, segment, frame))

@@ -22,7 +22,14 @@ def damaged(key: str, what: str) -> Damaged:
 
 def frame_lines(raw: Raw, segment: Segment, frame: Frame) -> list[bytes]:
     """The lines of one frame. Raises Damaged."""
-    return unpack_frame(segment, frame, raw.read(segment.key, frame.offset, frame.length))
+    return unpack_frame(segment, frame, frame_bytes(raw, segment, frame))
+
+
+def frame_bytes(raw: Raw, segment: Segment, frame: Frame) -> bytes:
+    """A frame as it is stored. Raises Damaged."""
+    if segment.inline:
+        return segment.inline[frame.offset : frame.offset + frame.length]
+    return raw.read(segment.key, frame.offset, frame.length)
 
 
 def unpack_frame(segment: Segment, frame: Frame, data: bytes) -> list[bytes]:
@@ -89,7 +96,7 @@ class Filter:
 def deliveries(store: Store, wanted: Filter, *, only: str | None = None) -> Iterator[Found]:
     """The deliveries asked for, in no particular order; `only` limits to accepted ones or, with "duplicate", the
     others."""
-    for segment in store.index.segments(wanted.window):
+    for segment in store.index.segments(wanted.window, entities=wanted.entities):
         if segment.last_event < wanted.window.start or segment.first_event >= wanted.window.end:
             continue
         frames = frames_of(segment, wanted.entities)

@@ -19,7 +19,19 @@ from msgspec import structs
 from ulid import ULID
 
 from pik.errors import Damaged
-from pik.model.batch import INTERRUPTED, Arrivals, Batch, Counts, Location, Origin, Reject, RejectFile
+from pik.model.batch import (
+    COMPLETE,
+    INTERRUPTED,
+    OF_REQUEST,
+    Arrivals,
+    Batch,
+    Counts,
+    Location,
+    Origin,
+    Reject,
+    RejectFile,
+    request_origin,
+)
 from pik.ports.index import Rebuild
 from pik.ports.store import Store
 from pik.usecases.batch_record import PREFIX as RECORDS
@@ -123,7 +135,7 @@ def _restore_segment(store: Store, rebuild: Rebuild, line: SegmentLine, count: _
     except Damaged as error:
         # It stays known, without its deliveries: whatever needs them says so, and verify finds it until it is restored.
         count.damaged.append(error.message)
-        rebuild.add_segments([Arrivals(line.segment, b"", b"")], {})
+        rebuild.add_segments([Arrivals(line.segment, b"", b"", "")], {})
         return
     # When the index took it tells which aggregates knew of it, and only the record remembers.
     segment = structs.replace(arrivals.segment, recorded_at=line.segment.recorded_at)
@@ -167,7 +179,8 @@ def _restore_unfinished(
         files = [one.file for one in apart if not _superseded(one.extent, everything)]
         count.superseded += len(found) - len(counting)
         kept += counting
-        rebuild.add_batch(_stand_in(batch_id, everything, files))
+        request = all(_number(extent.key) == OF_REQUEST for extent in everything)
+        rebuild.add_batch(_stand_in(batch_id, everything, files, request=request))
         for file in files:
             rebuild.add_rejects(batch_id, file)
     kept.sort(key=lambda extent: (extent.ingest_time, extent.batch_id, extent.first_seq))
@@ -187,7 +200,11 @@ def _extent(store: Store, batch_id: str, key: str, count: _Count) -> _Extent | N
 
 def _attempt(key: str) -> int:
     """Which of the batch's writers, counted from 0, made this object."""
-    return (int(key.rpartition("-")[2].partition(".")[0]) - 1) // ATTEMPT
+    return (_number(key) - 1) // ATTEMPT
+
+
+def _number(key: str) -> int:
+    return int(key.rpartition("-")[2].partition(".")[0])
 
 
 def _superseded(extent: _Extent, extents: list[_Extent]) -> bool:
@@ -196,17 +213,22 @@ def _superseded(extent: _Extent, extents: list[_Extent]) -> bool:
     return any(other.attempt > extent.attempt and other.first_seq <= extent.last_seq for other in extents)
 
 
-def _stand_in(batch_id: str, extents: list[_Extent], rejects: list[RejectFile]) -> Batch:
-    """A batch that ended before it had a record; what it was read from is not known any more."""
+def _stand_in(batch_id: str, extents: list[_Extent], rejects: list[RejectFile], *, request: bool) -> Batch:
+    """A batch without a record: an API request, which needs none, or one that ended before it had one, and of which
+    nobody knows any more what it was read from."""
     started = int(ULID.from_str(batch_id).timestamp * 1000) * 1_000_000
     return Batch(
         batch_id=batch_id,
-        origin=Origin(name="(interrupted; its origin was in the lost index)", content=f"lost:{batch_id}"),
-        state=INTERRUPTED,
-        attempt=1 + max((extent.attempt for extent in extents), default=0),
+        origin=(
+            request_origin(batch_id)
+            if request
+            else Origin(name="(interrupted; its origin was in the lost index)", content=f"lost:{batch_id}")
+        ),
+        state=COMPLETE if request else INTERRUPTED,
+        attempt=1 + max(0, *(extent.attempt for extent in extents)),
         counts=Counts(rejected=sum(file.records for file in rejects)),
         started_at=started,
-        finished_at=None,
+        finished_at=started if request else None,
         first_event=None,
         last_event=None,
         next_seq=1 + max((extent.last_seq for extent in extents), default=0),

@@ -30,6 +30,7 @@ def scan_segment(raw: Raw, key: str) -> Arrivals:
     frames: list[Frame] = []
     plain: list[bytes] = []
     keyed: list[bytes] = []
+    entity_of: dict[int, str] = {}
     times: list[int] = []
     ingest_times: set[str] = set()
     offset = 0
@@ -47,6 +48,7 @@ def scan_segment(raw: Raw, key: str) -> Arrivals:
             else:
                 keyed.append(KEYED.pack(delivery.seq, event_id, bytes.fromhex(delivery.content_hash), len(frames)))
             entities.append(delivery.entity_id)
+            entity_of[delivery.seq] = delivery.entity_id
             times.append(delivery.event_instant)
             ingest_times.add(delivery.ingest_time)
             if delivery.batch_id != match[2] or times[-1] // DAY != day:
@@ -67,7 +69,8 @@ def scan_segment(raw: Raw, key: str) -> Arrivals:
         last_event=max(times),
         frames=tuple(frames),
     )
-    return Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)))
+    in_order = "\n".join(entity_of[seq] for seq in sorted(entity_of))
+    return Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)), in_order)
 
 
 def _frame(key: str, data: bytes, offset: int) -> tuple[list[bytes], int]:

@@ -108,9 +108,7 @@ class SegmentBuilder:
             offset=block.offset,
             prefix_digest=block.prefix_digest,
             read=block.last_seq - block.first_seq + 1 - read.blank,
-            arrivals=tuple(
-                self._store(day, sorted(rows), number, ingest_time) for day, rows in sorted(read.days.items())
-            ),
+            arrivals=tuple(self._store(day, rows, number, ingest_time) for day, rows in sorted(read.days.items())),
             rejects=self._store_rejects(read.rejects, number) if read.rejects else None,
             reasons=Counter(_kind(reject.reason) for reject in read.rejects),
             lags=_coarse(read.lags),
@@ -154,6 +152,8 @@ class SegmentBuilder:
         plain: list[bytes] = []
         keyed: list[bytes] = []
         offset = 0
+        entities = "\n".join([row[0] for row in rows])  # rows come in the order of their seqs
+        rows.sort()
         for of_frame in _frames(rows):
             data = self._compressor.compress(b"\n".join([row[3] for row in of_frame]) + b"\n")
             parts.append(data)
@@ -181,7 +181,7 @@ class SegmentBuilder:
             last_event=max(times),
             frames=tuple(frames),
         )
-        return Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)))
+        return Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)), entities)
 
     def _store_rejects(self, rejects: list[Reject], number: int) -> RejectFile:
         key = f"raw/rejects/{self.batch_id}-{number}.ndjson.zst"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from pik.errors import Damaged, EngineError
-from pik.model.batch import COMPLETE, Frame, RejectFile, Segment
+from pik.model.batch import Frame, RejectFile, Segment
 from pik.model.instant import DAY, day_text, format_instant
 from pik.model.metric import NO_INPUTS, Aggregate, Metric
 from pik.model.window import Window
@@ -142,9 +142,9 @@ def _batches(store: Store, full: bool) -> Iterator[Problem]:
     """Records of finished batches, and files of rejects."""
     for batch in store.index.batches():
         key = record_key(batch.batch_id)
-        if batch.state == COMPLETE and store.raw.size(key) is None:
+        if batch.has_record and store.raw.size(key) is None:
             yield Problem(MISSING, key, "the record of this finished batch is not there")
-        elif batch.state == COMPLETE and full:
+        elif batch.has_record and full:
             try:
                 for _ in read_record(store.raw, key):
                     pass

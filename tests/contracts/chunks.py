@@ -59,7 +59,8 @@ def arrivals(batch_id: str, number: int, sent: Mapping[int, Sent], ingest_time: 
             last_event=day * DAY + max(seq for seq, _ in of_day),
             frames=tuple(Frame(10 * frame, 10, 1, "e", "e") for frame in range(len(of_day))),
         )
-        made.append(Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed))))
+        entities = "\n".join("e" for _ in of_day)
+        made.append(Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)), entities))
     return tuple(made)
 
 

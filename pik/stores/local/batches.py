@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import time_ns
 
 import msgspec
 
@@ -13,7 +14,7 @@ from pik.errors import ConflictFound
 from pik.model.batch import Batch, Chunk, Counts, Origin
 from pik.ports.index import Rebuild
 from pik.stores.local.claims import Claims, add_rejects, merged
-from pik.stores.local.index import batch_of, find_batch, origin_key
+from pik.stores.local.index import LocalIndex, batch_of, find_batch, origin_key
 from pik.stores.local.lock import holding
 from pik.stores.local.rebuild import REBUILDING, rebuilding
 from pik.stores.local.sqlite import Database
@@ -89,6 +90,13 @@ class LocalBatches:
                 ),
             )
             return counts
+
+    def take(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, str]:  # noqa: ARG002 - no detour
+        self.open(batch.origin, batch.batch_id, batch.started_at)
+        self.record(chunk)
+        self.finish(batch.batch_id, batch.finished_at or time_ns())
+        index = LocalIndex(self.database, self.locks)
+        return {seq: kind for arrived in chunk.arrivals for seq, kind in index.skipped(arrived.segment).items()}
 
     def finish(self, batch_id: str, finished_at: int) -> Batch:
         with self.database.write() as connection:

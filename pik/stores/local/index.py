@@ -106,7 +106,13 @@ class LocalIndex:
     database: Database
     locks: Path
 
-    def segments(self, window: Window, *, batch_id: str | None = None) -> Iterator[Segment]:
+    def segments(
+        self,
+        window: Window,
+        *,
+        batch_id: str | None = None,
+        entities: Sequence[str] = (),  # noqa: ARG002 - the frames tell, and they come along
+    ) -> Iterator[Segment]:
         first, last = window.days
         where, values = ("", ()) if batch_id is None else (" AND batch = ?", (batch_id,))
         rows = self.database.read().execute(
