@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.ports.raw import RawObject
+from pik.stores.common import missing, scratch
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +95,8 @@ class LocalRaw:
                 raise missing(key)
         yield paths
 
-    @contextmanager
-    def scratch(self) -> Iterator[Path]:
-        try:
-            with tempfile.TemporaryDirectory(prefix="pik-") as directory:
-                yield Path(directory)
-        except OSError as error:
-            if error.filename and not str(error.filename).startswith(tempfile.gettempdir()):
-                raise
-            raise StoreError(f"cannot use the directory for temporary files: {error.strerror}") from error
-
-
-def missing(key: str) -> Damaged:
-    """The error for an object that the index names and that is not there."""
-    return Damaged(f"raw object {key} is missing", hint="pik verify --full")
+    def scratch(self) -> AbstractContextManager[Path]:
+        return scratch()
 
 
 def _listing_order(entry: os.DirEntry[str]) -> str:

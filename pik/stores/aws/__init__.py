@@ -1,0 +1,5 @@
+"""The store in a deployed stack: raw in S3, the index and the state in two DynamoDB tables, the queue in SQS."""
+
+from pik.stores.aws.open import open_aws, open_deployed
+
+__all__ = ["open_aws", "open_deployed"]

@@ -1,0 +1,80 @@
+"""boto3 clients: one of each service and process, whose errors are ours.
+
+boto3 is imported where a client is made, so that opening a store is all that a command pays for before it needs one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pik.errors import StoreError
+from pik.stores.aws.errors import Refused, translated
+
+CONNECTIONS = 32
+"""Calls of one client that may be under way at the same time."""
+
+_ATTEMPTS = 8
+
+
+@dataclass(slots=True)
+class Clients:
+    """Makes clients when they are asked for, with the caller's own credentials. Picklable: a worker process makes its
+    own."""
+
+    region: str | None = None
+    profile: str | None = None
+    _made: dict[str, Client] = field(default_factory=dict, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Callable[..., Clients], tuple[str | None, str | None]]:
+        return Clients, (self.region, self.profile)
+
+    def client(self, service: str) -> Client:
+        """The client of `service`. Raises StoreError without credentials or region."""
+        if service not in self._made:
+            self._made[service] = Client(service, self._boto(service))
+        return self._made[service]
+
+    def _boto(self, service: str) -> Any:
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+
+        # "standard" retries throttling, 5xx and lost connections after a random part of a doubling delay (full jitter).
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            max_pool_connections=CONNECTIONS,
+            connect_timeout=5,
+            read_timeout=30,
+            user_agent_extra="pik",
+        )
+        try:
+            session = boto3.Session(profile_name=self.profile, region_name=self.region)
+            return session.client(service, config=config)  # type: ignore[call-overload]  # any service
+        except BotoCoreError as error:
+            raise translated(service, "", error) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A boto3 client of which each operation raises StoreError, or Refused with the service's error code."""
+
+    service: str
+    boto: Any
+
+    def __getattr__(self, operation: str) -> Callable[..., Any]:
+        method = getattr(self.boto, operation)
+
+        def call(**parameters: Any) -> Any:
+            from botocore.exceptions import BotoCoreError, ClientError
+
+            try:
+                return method(**parameters)
+            except (BotoCoreError, ClientError) as error:
+                raise translated(self.service, operation, error) from None
+
+        return call
+
+
+__all__ = ["CONNECTIONS", "Client", "Clients", "Refused", "StoreError"]

@@ -1,0 +1,108 @@
+"""Raw in an S3 bucket. Objects appear whole, under keys that If-None-Match lets nobody take twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pik.errors import AlreadyExists, Damaged, StoreError
+from pik.ports.raw import RawObject
+from pik.stores.aws.clients import Client, Clients
+from pik.stores.aws.errors import Refused
+from pik.stores.common import missing, scratch
+
+_DOWNLOADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class AwsRaw:
+    """Objects of a bucket."""
+
+    clients: Clients
+    bucket: str
+
+    @property
+    def _s3(self) -> Client:
+        return self.clients.client("s3")
+
+    def create(self, key: str, data: bytes) -> None:
+        try:
+            self._s3.put_object(Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*", ChecksumAlgorithm="SHA256")
+        except Refused as error:
+            # 409: another writer of the same key is at it this very moment.
+            if error.code not in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409"):
+                raise
+            # A connection that was lost behind the write makes boto3 write again, and meet its own object.
+            if not self._holds(key, data):
+                raise AlreadyExists(f"raw object {key} exists already; raw is never overwritten") from None
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        return self.size(key) == len(data) and sha256(self.read(key)).digest() == sha256(data).digest()
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        if length == 0:
+            return b""
+        end = "" if length is None else offset + length - 1
+        where = {"Range": f"bytes={offset}-{end}"} if offset or length is not None else {}
+        try:
+            data: bytes = self._body(self._s3.get_object(Bucket=self.bucket, Key=key, **where))
+        except Refused as error:
+            if error.code == "InvalidRange":
+                raise _short(key, offset, length) from None
+            if error.code in ("NoSuchKey", "404"):
+                raise missing(key) from None
+            raise
+        if length is not None and len(data) < length:
+            raise _short(key, offset, length)
+        return data
+
+    def _body(self, answer: Any) -> bytes:
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            data: bytes = answer["Body"].read()
+        except (BotoCoreError, OSError) as error:
+            raise StoreError(f"the connection to S3 broke while an object was read: {error}") from None
+        return data
+
+    def size(self, key: str) -> int | None:
+        try:
+            size: int = self._s3.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
+        except Refused as error:
+            if error.code in ("404", "NoSuchKey", "NotFound"):
+                return None
+            raise
+        return size
+
+    def objects(self, prefix: str) -> Iterator[RawObject]:
+        more: dict[str, str] = {}
+        while True:
+            page = self._s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix, **more)
+            for found in page.get("Contents", ()):
+                yield RawObject(found["Key"], found["Size"])
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    @contextmanager
+    def files(self, keys: Sequence[str]) -> Iterator[list[Path]]:
+        with self.scratch() as directory, ThreadPoolExecutor(_DOWNLOADS) as pool:
+
+            def download(key: str) -> Path:
+                path = directory / key.replace("/", "_")
+                path.write_bytes(self.read(key))
+                return path
+
+            yield list(pool.map(download, keys))
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        return scratch()
+
+
+def _short(key: str, offset: int, length: int | None) -> Damaged:
+    return Damaged(f"raw object {key} ends before byte {offset + (length or 0)}", hint="pik verify --full")

@@ -1,0 +1,272 @@
+"""One DynamoDB table: items as plain dictionaries, pages and batches unrolled, what was throttled sent again.
+
+Keys are `pk` and `sk`, both text. Values are text, integers, bytes and booleans. All reads are strongly consistent, but
+those of a secondary index, which DynamoDB has no such reads of.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from pik.errors import StoreError
+from pik.stores.aws.clients import Client, Clients
+from pik.stores.aws.errors import Refused
+from pik.stores.aws.flow import Flow
+
+Value = str | int | bytes | bool
+Item = dict[str, Any]
+"""A Value by attribute name."""
+
+Key = tuple[str, str]
+"""pk and sk."""
+
+STATEMENTS, WRITES, READS = 25, 25, 100
+"""What BatchExecuteStatement, BatchWriteItem and BatchGetItem take at most."""
+
+_THROTTLED = {
+    "ThrottlingError",
+    "ThrottlingException",
+    "ProvisionedThroughputExceeded",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "InternalServerError",
+    "TransactionConflict",
+}
+_DUPLICATE = {"DuplicateItem", "DuplicateItemException"}
+_PATIENCE = 12  # attempts at what keeps being throttled
+_LONGEST_DELAY = 10.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table by name."""
+
+    clients: Clients
+    name: str
+
+    @property
+    def _dynamodb(self) -> Client:
+        return self.clients.client("dynamodb")
+
+    def get(self, key: Key) -> Item | None:
+        """The item under this key."""
+        found = self._dynamodb.get_item(TableName=self.name, Key=_key(key), ConsistentRead=True).get("Item")
+        return None if found is None else decoded(found)
+
+    def put(self, item: Item, *, unless_exists: bool = False) -> bool:
+        """Write an item; False if `unless_exists` kept it from replacing another."""
+        condition = {"ConditionExpression": "attribute_not_exists(pk)"} if unless_exists else {}
+        try:
+            self._dynamodb.put_item(TableName=self.name, Item=encoded(item), **condition)
+        except Refused as error:
+            if error.code != "ConditionalCheckFailedException":
+                raise
+            return False
+        return True
+
+    def update(self, key: Key, change: str, values: Mapping[str, Value], *, condition: str = "") -> Item | None:
+        """Apply an UpdateExpression and return the item as it is then; None if the condition does not hold. In both
+        `:name` stands for a value, `#name` for the attribute called so."""
+        names = {
+            word: word[1:]
+            for word in (change + " " + condition).replace(",", " ").replace("(", " ").replace(")", " ").split()
+            if word[:1] == "#"
+        }
+        parameters: dict[str, Any] = {"ConditionExpression": condition} if condition else {}
+        if names:
+            parameters["ExpressionAttributeNames"] = names
+        if values:
+            parameters["ExpressionAttributeValues"] = {f":{name}": _value(value) for name, value in values.items()}
+        try:
+            answer = self._dynamodb.update_item(
+                TableName=self.name, Key=_key(key), UpdateExpression=change, ReturnValues="ALL_NEW", **parameters
+            )
+        except Refused as error:
+            if error.code != "ConditionalCheckFailedException":
+                raise
+            return None
+        return decoded(answer["Attributes"])
+
+    def delete(self, key: Key, *, condition: str = "", values: Mapping[str, Value] | None = None) -> bool:
+        """Delete an item; False if the condition does not hold."""
+        parameters: dict[str, Any] = {"ConditionExpression": condition} if condition else {}
+        if values:
+            parameters["ExpressionAttributeValues"] = {f":{name}": _value(value) for name, value in values.items()}
+        try:
+            self._dynamodb.delete_item(TableName=self.name, Key=_key(key), **parameters)
+        except Refused as error:
+            if error.code != "ConditionalCheckFailedException":
+                raise
+            return False
+        return True
+
+    def query(
+        self,
+        pk: str,
+        *,
+        prefix: str = "",
+        between: tuple[str, str] | None = None,
+        descending: bool = False,
+        index: tuple[str, str, str] | None = None,
+    ) -> Iterator[Item]:
+        """The items of a partition in the order of their sk (by UTF-8 bytes), page by page: those whose sk begins with
+        `prefix`, or lies `between` two (both included). `index` is a secondary index: its name and its two keys."""
+        name, hash_key, range_key = index or ("", "pk", "sk")
+        condition, values = "#h = :pk", {":pk": _value(pk)}
+        names = {"#h": hash_key}
+        if between or prefix:
+            names["#r"] = range_key
+        if between:
+            condition += " AND #r BETWEEN :low AND :high"
+            values |= {":low": _value(between[0]), ":high": _value(between[1])}
+        elif prefix:
+            condition += " AND begins_with(#r, :prefix)"
+            values[":prefix"] = _value(prefix)
+        parameters: dict[str, Any] = {"IndexName": name} if index else {"ConsistentRead": True}
+        while True:
+            page = self._dynamodb.query(
+                TableName=self.name,
+                KeyConditionExpression=condition,
+                ExpressionAttributeNames=names,
+                ExpressionAttributeValues=values,
+                ScanIndexForward=not descending,
+                **parameters,
+            )
+            yield from map(decoded, page["Items"])
+            if not page.get("LastEvaluatedKey"):
+                return
+            parameters["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    def get_many(self, keys: Iterable[Key]) -> dict[Key, Item]:
+        """The items that there are under these keys, each key given once."""
+        found: dict[Key, Item] = {}
+        for chunk in batched(keys, READS):
+            for answer in self._until_done(self._get_batch, [_key(key) for key in chunk]):
+                found.update(((item["pk"], item["sk"]), item) for item in map(decoded, answer))
+        return found
+
+    def write_many(self, puts: Iterable[Item] = (), deletes: Iterable[Key] = ()) -> None:
+        """Write and delete items, 25 a call, several calls at a time, in no order; each key given once."""
+        requests = ({"PutRequest": {"Item": encoded(item)}} for item in puts)
+        gone = ({"DeleteRequest": {"Key": _key(key)}} for key in deletes)
+
+        def write(chunk: Sequence[Any]) -> None:
+            for _ in self._until_done(self._write_batch, chunk):
+                pass
+
+        for _ in Flow().map(write, batched((request for each in (requests, gone) for request in each), WRITES)):
+            pass
+
+    def insert_many(self, items: Iterable[Item]) -> Iterator[bool]:
+        """Insert items, 25 a call, several calls at a time, each alone: whether it was inserted, or one of its key was
+        there already (which a call that was repeated may have written itself). In the order given; each key once."""
+        statements: dict[tuple[str, ...], str] = {}
+
+        def insert(chunk: Sequence[Item]) -> list[bool]:
+            return self._insert(chunk, statements)
+
+        for answers in Flow().map(insert, batched(items, STATEMENTS)):
+            yield from answers
+
+    def _insert(self, items: Sequence[Item], statements: dict[tuple[str, ...], str]) -> list[bool]:
+        inserted = [False] * len(items)
+        left = list(range(len(items)))
+        for delay in _delays():
+            calls = [_insertion(self.name, items[place], statements) for place in left]
+            answers = self._dynamodb.batch_execute_statement(Statements=calls)["Responses"]
+            again = []
+            for place, answer in zip(left, answers, strict=True):
+                code = answer.get("Error", {}).get("Code")
+                if code in _THROTTLED:
+                    again.append(place)
+                elif code is not None and code not in _DUPLICATE:
+                    raise StoreError(f"DynamoDB refused an item ({code}): {answer['Error'].get('Message', '')}")
+                else:
+                    inserted[place] = code is None
+            if not again:
+                return inserted
+            left = again
+            delay()
+        raise _throttled(self.name)
+
+    def _get_batch(self, keys: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
+        answer = self._dynamodb.batch_get_item(RequestItems={self.name: {"Keys": keys, "ConsistentRead": True}})
+        return answer["Responses"].get(self.name, []), answer.get("UnprocessedKeys", {}).get(self.name, {}).get(
+            "Keys", []
+        )
+
+    def _write_batch(self, requests: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
+        answer = self._dynamodb.batch_write_item(RequestItems={self.name: requests})
+        return None, answer.get("UnprocessedItems", {}).get(self.name, [])
+
+    def _until_done(
+        self, call: Callable[[Sequence[Any]], tuple[Any, Sequence[Any]]], left: Sequence[Any]
+    ) -> Iterator[Any]:
+        """What each call answers, for as long as one leaves some of its requests."""
+        for delay in _delays():
+            answer, left = call(left)
+            yield answer
+            if not left:
+                return
+            delay()
+        raise _throttled(self.name)
+
+
+def _delays() -> Iterator[Callable[[], None]]:
+    """A few waits, each a random part (full jitter) of twice as long as the one before."""
+    for attempt in range(_PATIENCE):
+        longest = min(_LONGEST_DELAY, 0.05 * 2**attempt)
+        yield lambda longest=longest: time.sleep(random.uniform(0, longest))  # type: ignore[misc]
+
+
+def _throttled(table: str) -> StoreError:
+    return StoreError(f"DynamoDB keeps throttling the table {table}", hint="run the same command again later")
+
+
+def _insertion(table: str, item: Item, statements: dict[tuple[str, ...], str]) -> dict[str, Any]:
+    names = tuple(item)
+    if names not in statements:
+        fields = ", ".join(f"'{name}': ?" for name in names)
+        statements[names] = f'INSERT INTO "{table}" VALUE {{{fields}}}'
+    return {"Statement": statements[names], "Parameters": [_value(value) for value in item.values()]}
+
+
+def batched(things: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """The things by `size`, the last ones by as many as there are."""
+    rest = iter(things)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def _key(key: Key) -> dict[str, Any]:
+    return {"pk": {"S": key[0]}, "sk": {"S": key[1]}}
+
+
+def _value(value: Value) -> dict[str, Any]:
+    if isinstance(value, str):
+        return {"S": value}
+    if isinstance(value, bytes):
+        return {"B": value}
+    if isinstance(value, bool):
+        return {"BOOL": value}
+    return {"N": str(value)}
+
+
+def encoded(item: Item) -> dict[str, Any]:
+    """An item as DynamoDB's API has it."""
+    return {name: _value(value) for name, value in item.items()}
+
+
+def decoded(item: Mapping[str, Any]) -> Item:
+    """An item of DynamoDB's API as a plain dictionary."""
+    return {name: _plain(value) for name, value in item.items()}
+
+
+def _plain(value: Mapping[str, Any]) -> Value:
+    (kind, content), *_ = value.items()
+    return int(content) if kind == "N" else content  # S, B and BOOL are as they are

@@ -1,0 +1,27 @@
+"""What all stores do alike."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pik.errors import Damaged, StoreError
+
+
+def missing(key: str) -> Damaged:
+    """The error for an object that the index names and that is not there."""
+    return Damaged(f"raw object {key} is missing", hint="pik verify --full")
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A private directory for temporary files, removed when the context ends."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="pik-") as directory:
+            yield Path(directory)
+    except OSError as error:
+        if error.filename and not str(error.filename).startswith(tempfile.gettempdir()):
+            raise
+        raise StoreError(f"cannot use the directory for temporary files: {error.strerror}") from error
