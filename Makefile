@@ -15,7 +15,7 @@ PIP = $$(test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pi
 CODE := $(wildcard pik tests bench tools)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv demo test lint test-deep bench docs lock clean
+.PHONY: help venv .venv-ministack demo test lint test-deep bench docs lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -35,6 +35,17 @@ $(STAMP): $(PACKAGES) pyproject.toml
 	@touch $@
 
 venv: $(STAMP) ## set up .venv
+
+# Tools that cannot share an environment each have one of their own: .venv-NAME from tools/envs/NAME.lock.
+.venv-%/.locked: tools/envs/%.lock
+	@test -n "$(PYTHON)" || { echo "make: found no Python 3.11 or newer; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "Setting up .venv-$* (once) ..."
+	@rm -rf .venv-$*
+	@$(PYTHON) -m venv .venv-$* >/dev/null 2>&1 || { rm -rf .venv-$* && $(PYTHON) -m venv --without-pip .venv-$*; }
+	@$(PYTHON) -m pip --python .venv-$*/bin/python install -qq --require-hashes -r tools/envs/$*.lock
+	@touch $@
+
+.venv-ministack: .venv-ministack/.locked
 
 demo: $(STAMP) ## set up, then play an incident from the first question to the repair
 	@$(BIN)/pik demo
@@ -57,11 +68,14 @@ bench: $(STAMP) ## the benchmarks, into docs/benchmarks.md; BENCH_ARGS="--deep" 
 docs: $(STAMP) ## write the generated pages again (docs/commands.md)
 	@$(BIN)/python -m tools.gen_docs
 
-lock: ## fit requirements.lock to pyproject.toml; LOCK_ARGS=--upgrade takes the newest releases of everything
+COMPILE = .venv-lock/bin/uv pip compile --no-config --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" --quiet $(LOCK_ARGS)
+
+lock: ## fit the locks to pyproject.toml and tools/envs/*.in; LOCK_ARGS=--upgrade takes the newest releases of everything
 	@test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install -qq uv==$(UV_VERSION); }
-	@.venv-lock/bin/uv pip compile pyproject.toml --no-config --all-extras --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --custom-compile-command "make lock" --quiet $(LOCK_ARGS) -o requirements.lock
+	@$(COMPILE) pyproject.toml --all-extras -o requirements.lock
+	@for in in tools/envs/*.in; do $(COMPILE) $$in -o $${in%.in}.lock || exit 1; done
 
 clean: ## remove what these targets made, stores and benchmark inputs excepted
-	@rm -rf $(VENV) .venv-lock build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find $(CODE) docs -name __pycache__ -type d -prune -exec rm -rf {} +
