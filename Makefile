@@ -56,10 +56,10 @@ lint: $(STAMP) ## the checks without the tests
 	@$(BIN)/mypy $(CODE)
 	@$(BIN)/lint-imports --no-logo
 
-test: lint ## all checks and the tests but the slow ones
+test: lint .venv-ministack/.locked ## all checks and the tests but the slow ones
 	@$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-deep: $(STAMP) ## the slow tests
+test-deep: $(STAMP) .venv-ministack/.locked ## the slow tests
 	@$(BIN)/python -m pytest -n 2 -m slow
 
 bench: $(STAMP) ## the benchmarks, into docs/benchmarks.md; BENCH_ARGS="--deep" and the like go to bench.run

@@ -1,6 +1,22 @@
 """What all tests share."""
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
+
+from pik.stores.aws.clients import Clients
+from tests.aws.emulator import ENVIRONMENT, REGION, ministack
 
 settings.register_profile("pik", deadline=None)  # no test depends on how fast a machine is
 settings.load_profile("pik")
+
+
+@pytest.fixture(scope="session")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
+    """Clients of an emulator; the environment names it, for programs that tests start as well."""
+    with ministack(tmp_path_factory.mktemp("ministack")) as url, pytest.MonkeyPatch.context() as patch:
+        patch.delenv("AWS_PROFILE", raising=False)
+        for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": url}.items():
+            patch.setenv(name, value)
+        yield Clients(REGION)

@@ -1,0 +1,60 @@
+"""The helper around DynamoDB, against an emulator: what every part of the deployed store stands on."""
+
+from __future__ import annotations
+
+import pytest
+
+from pik.stores.aws.clients import Clients
+from pik.stores.aws.table import Table
+from tests.aws.emulator import make_stack
+
+
+@pytest.fixture
+def table(aws: Clients) -> Table:
+    return Table(aws, make_stack(aws).index_table)
+
+
+def test_an_item_is_read_as_it_was_written(table: Table) -> None:
+    item = {"pk": "a", "sk": "b\x1f1", "n": -5, "b": b"\0x", "t": True, "s": "ü"}
+    assert table.put(item)
+    assert table.get(("a", "b\x1f1")) == item
+    assert table.get(("a", "b")) is None
+
+
+def test_a_put_replaces_unless_it_must_not(table: Table) -> None:
+    assert table.put({"pk": "a", "sk": "b", "n": 1}, unless_exists=True)
+    assert not table.put({"pk": "a", "sk": "b", "n": 2}, unless_exists=True)
+    assert table.get(("a", "b")) == {"pk": "a", "sk": "b", "n": 1}
+    assert table.put({"pk": "a", "sk": "b", "n": 3})
+    assert table.get(("a", "b")) == {"pk": "a", "sk": "b", "n": 3}
+
+
+def test_an_update_is_made_where_its_condition_holds(table: Table) -> None:
+    table.put({"pk": "a", "sk": "b", "n": 1})
+    assert table.update(("a", "b"), "SET #n = #n + :more", {"more": 2, "old": 5}, condition="#n = :old") is None
+    assert table.update(("a", "b"), "SET #n = #n + :more", {"more": 2}) == {"pk": "a", "sk": "b", "n": 3}
+    assert not table.delete(("a", "b"), condition="n = :old", values={"old": 1})
+    assert table.delete(("a", "b"))
+
+
+def test_inserts_tell_which_were_there(table: Table) -> None:
+    items = [{"pk": f"p{number % 7}", "sk": f"{number:06d}", "n": number} for number in range(120)]
+    assert list(table.insert_many(items[10:30])) == [True] * 20
+    assert list(table.insert_many(items)) == [True] * 10 + [False] * 20 + [True] * 90
+
+
+def test_queries_read_every_page_in_order(table: Table) -> None:
+    table.write_many({"pk": "p", "sk": f"{number:03d}", "b": b"x" * 300_000} for number in range(12))
+    table.put({"pk": "q", "sk": "001"})
+    assert [item["sk"] for item in table.query("p")] == [f"{number:03d}" for number in range(12)]
+    assert [item["sk"] for item in table.query("p", prefix="00", descending=True)][:2] == ["009", "008"]
+    assert [item["sk"] for item in table.query("p", between=("003", "005"))] == ["003", "004", "005"]
+
+
+def test_many_are_read_written_and_deleted(table: Table) -> None:
+    keys = [(f"p{number % 3}", str(number)) for number in range(230)]
+    table.write_many({"pk": pk, "sk": sk} for pk, sk in keys)
+    assert table.get_many([*keys, ("nothing", "there")]).keys() == set(keys)
+    table.write_many([{"pk": "new", "sk": "one"}], deletes=keys[:200])
+    assert table.get_many(keys).keys() == set(keys[200:])
+    assert table.get(("new", "one"))
