@@ -20,7 +20,7 @@ from typing import BinaryIO
 from ulid import ULID
 
 from pik.errors import InputError
-from pik.model.batch import COMPLETE, Batch, Chunk, Origin
+from pik.model.batch import COMPLETE, Batch, Origin
 from pik.ports.index import batch_of
 from pik.ports.raw import Raw
 from pik.ports.store import Store
@@ -28,7 +28,7 @@ from pik.usecases.batch_record import write_record
 from pik.usecases.compression import uncompressed
 from pik.usecases.pool import Pool
 from pik.usecases.progress import Progress
-from pik.usecases.segments import Built, InvalidRecord, Reading, SegmentBuilder
+from pik.usecases.segments import Built, InvalidRecord, Reading, SegmentBuilder, chunk_of
 from pik.usecases.source import BLOCK, Block, Source, blocks
 
 ATTEMPT = 1_000_000
@@ -82,7 +82,7 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
         progress.start(f"ingesting {source.name}", source.size, "bytes")
         try:
             for built in _build(store.raw, source, options, batch, progress, state):
-                store.batches.record(_chunk(batch, built), refuse_conflicts=options.refuse_conflicts)
+                store.batches.record(chunk_of(batch.batch_id, built), refuse_conflicts=options.refuse_conflicts)
         finally:
             progress.stop()
         finished_at = write_record(store, batch_of(store.index, batch.batch_id), time_ns())
@@ -133,22 +133,6 @@ def _origin(source: Source, options: IngestOptions, content: str) -> Origin:
         chosen["time_format"] = reading.time_format
         chosen.update({f"map.{name}": expression for name, expression in reading.mapping.items()})
     return Origin(name=source.name, content=content, options=tuple(sorted(chosen.items())), again=options.again)
-
-
-def _chunk(batch: Batch, built: Built) -> Chunk:
-    return Chunk(
-        batch_id=batch.batch_id,
-        first_seq=built.first_seq,
-        last_seq=built.last_seq,
-        read=built.read,
-        offset=built.offset,
-        prefix_digest=built.prefix_digest,
-        arrivals=built.arrivals,
-        rejects=built.rejects,
-        reasons=built.reasons,
-        lags=built.lags,
-        sources=built.sources,
-    )
 
 
 def _build(

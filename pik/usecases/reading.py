@@ -48,6 +48,15 @@ def frame_text(segment: Segment, frame: Frame, data: bytes | memoryview) -> byte
     return text
 
 
+def unpacked(key: str, data: bytes) -> list[bytes]:
+    """The lines of a whole small object. Raises Damaged."""
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
+            return reader.read().splitlines()
+    except zstandard.ZstdError as error:
+        raise damaged(key, str(error)) from None
+
+
 def parse(segment: Segment, line: bytes) -> Delivery:
     """A raw line as a Delivery. Raises Damaged, naming the segment."""
     try:

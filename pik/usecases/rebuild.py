@@ -20,7 +20,6 @@ from ulid import ULID
 
 from pik.errors import Damaged
 from pik.model.batch import (
-    COMPLETE,
     INTERRUPTED,
     OF_REQUEST,
     Arrivals,
@@ -30,7 +29,6 @@ from pik.model.batch import (
     Origin,
     Reject,
     RejectFile,
-    request_origin,
 )
 from pik.ports.index import Rebuild
 from pik.ports.store import Store
@@ -39,6 +37,7 @@ from pik.usecases.batch_record import BatchLine, SegmentLine, read_record, resto
 from pik.usecases.ingest import ATTEMPT
 from pik.usecases.progress import Progress
 from pik.usecases.reading import damaged
+from pik.usecases.request import restored_request
 from pik.usecases.scan import scan_segment, seqs
 
 REJECTS = "raw/rejects/"
@@ -179,8 +178,11 @@ def _restore_unfinished(
         files = [one.file for one in apart if not _superseded(one.extent, everything)]
         count.superseded += len(found) - len(counting)
         kept += counting
-        request = all(_number(extent.key) == OF_REQUEST for extent in everything)
-        rebuild.add_batch(_stand_in(batch_id, everything, files, request=request))
+        if all(_number(extent.key) == OF_REQUEST for extent in everything):
+            last_seq = max(extent.last_seq for extent in everything)
+            rebuild.add_batch(restored_request(store.raw, batch_id, last_seq, segments.get(batch_id, ()), files))
+        else:
+            rebuild.add_batch(_stand_in(batch_id, everything, files))
         for file in files:
             rebuild.add_rejects(batch_id, file)
     kept.sort(key=lambda extent: (extent.ingest_time, extent.batch_id, extent.first_seq))
@@ -213,22 +215,17 @@ def _superseded(extent: _Extent, extents: list[_Extent]) -> bool:
     return any(other.attempt > extent.attempt and other.first_seq <= extent.last_seq for other in extents)
 
 
-def _stand_in(batch_id: str, extents: list[_Extent], rejects: list[RejectFile], *, request: bool) -> Batch:
-    """A batch without a record: an API request, which needs none, or one that ended before it had one, and of which
-    nobody knows any more what it was read from."""
+def _stand_in(batch_id: str, extents: list[_Extent], rejects: list[RejectFile]) -> Batch:
+    """A batch that ended before it had a record; what it was read from is not known any more."""
     started = int(ULID.from_str(batch_id).timestamp * 1000) * 1_000_000
     return Batch(
         batch_id=batch_id,
-        origin=(
-            request_origin(batch_id)
-            if request
-            else Origin(name="(interrupted; its origin was in the lost index)", content=f"lost:{batch_id}")
-        ),
-        state=COMPLETE if request else INTERRUPTED,
+        origin=Origin(name="(interrupted; its origin was in the lost index)", content=f"lost:{batch_id}"),
+        state=INTERRUPTED,
         attempt=1 + max(0, *(extent.attempt for extent in extents)),
         counts=Counts(rejected=sum(file.records for file in rejects)),
         started_at=started,
-        finished_at=started if request else None,
+        finished_at=None,
         first_event=None,
         last_event=None,
         next_seq=1 + max((extent.last_seq for extent in extents), default=0),

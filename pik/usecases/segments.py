@@ -9,16 +9,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from time import time_ns
+from typing import Protocol
 
 import msgspec
 import zstandard
 
 from pik.errors import InputError, Invalid
-from pik.model.batch import KEYED, PLAIN, Arrivals, Frame, Reject, RejectFile, Segment
+from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment
 from pik.model.event import raw_line, read_event, stamp
 from pik.model.instant import DAY, SECOND, day_text
 from pik.model.mapping import RecordMapping
-from pik.ports.raw import Raw
 from pik.usecases.source import Block
 
 FRAME = 96 * 1024
@@ -51,6 +51,23 @@ class Built:
     reasons: Mapping[str, int]
     lags: Mapping[int, int]
     sources: Mapping[str, int]
+
+
+def chunk_of(batch_id: str, built: Built) -> Chunk:
+    """The block as the index takes it."""
+    return Chunk(
+        batch_id=batch_id,
+        first_seq=built.first_seq,
+        last_seq=built.last_seq,
+        read=built.read,
+        offset=built.offset,
+        prefix_digest=built.prefix_digest,
+        arrivals=built.arrivals,
+        rejects=built.rejects,
+        reasons=built.reasons,
+        lags=built.lags,
+        sources=built.sources,
+    )
 
 
 class InvalidRecord(InputError):
@@ -87,10 +104,17 @@ def _lines(block: Block) -> list[bytes]:
     return lines
 
 
+class Creator(Protocol):
+    """As much of Raw as building segments takes."""
+
+    def create(self, key: str, data: bytes) -> None:
+        """As Raw's."""
+
+
 class SegmentBuilder:
     """Builds the segments of one batch. `raw` None means a dry run: everything but the storing."""
 
-    def __init__(self, raw: Raw | None, batch_id: str, reading: Reading) -> None:
+    def __init__(self, raw: Creator | None, batch_id: str, reading: Reading) -> None:
         self.raw, self.batch_id, self.max_line, self.stop = raw, batch_id, reading.max_line, reading.stop
         mapping = None if reading.mapping is None else RecordMapping(reading.mapping, reading.time_format)
         self._mapping = mapping
@@ -110,8 +134,8 @@ class SegmentBuilder:
             read=block.last_seq - block.first_seq + 1 - read.blank,
             arrivals=tuple(self._store(day, rows, number, ingest_time) for day, rows in sorted(read.days.items())),
             rejects=self._store_rejects(read.rejects, number) if read.rejects else None,
-            reasons=Counter(_kind(reject.reason) for reject in read.rejects),
-            lags=_coarse(read.lags),
+            reasons=Counter(reason_kind(reject.reason) for reject in read.rejects),
+            lags=coarse_lags(read.lags),
             sources=Counter(read.sources),
         )
 
@@ -211,12 +235,12 @@ def _reject(seq: int, error: Invalid, line: bytes) -> Reject:
 _SPECIFIC = re.compile(r"'.*'|\".*\"| \((byte|character) \d+\)")
 
 
-def _kind(reason: str) -> str:
+def reason_kind(reason: str) -> str:
     """A reason without what is special to one record, for counting."""
     return _SPECIFIC.sub(lambda found: "" if found[0][0] == " " else "…", reason)
 
 
-def _coarse(lags: list[int]) -> dict[int, int]:
+def coarse_lags(lags: list[int]) -> dict[int, int]:
     """How many there are of each lag, in nanoseconds cut to three significant digits."""
     # From 10^5 s on a thousand seconds are fine enough, and make few distinct numbers out of many.
     coarse: Counter[int] = Counter()

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import time_ns
 
 import msgspec
 
@@ -94,7 +93,7 @@ class LocalBatches:
     def take(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, str]:  # noqa: ARG002 - no detour
         self.open(batch.origin, batch.batch_id, batch.started_at)
         self.record(chunk)
-        self.finish(batch.batch_id, batch.finished_at or time_ns())
+        self.finish(batch.batch_id, batch.finished_at or batch.started_at)
         index = LocalIndex(self.database, self.locks)
         return {seq: kind for arrived in chunk.arrivals for seq, kind in index.skipped(arrived.segment).items()}
 

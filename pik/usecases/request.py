@@ -1,0 +1,217 @@
+"""API requests: the events in the body of one HTTP request become a batch, at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+
+import msgspec
+from ulid import ULID
+
+from pik.errors import Damaged, Invalid, UsageError
+from pik.model.batch import (
+    COMPLETE,
+    CONFLICT,
+    KEYED,
+    OF_REQUEST,
+    PLAIN,
+    Arrivals,
+    Batch,
+    Counts,
+    Reject,
+    RejectFile,
+    request_origin,
+)
+from pik.model.event import MAX_LINE, Delivery, one_line, read_delivery, read_event
+from pik.ports.raw import Raw
+from pik.ports.store import Store
+from pik.usecases.reading import unpacked
+from pik.usecases.segments import Built, Reading, SegmentBuilder, chunk_of, coarse_lags, reason_kind
+from pik.usecases.source import Block, blocks
+
+MAX_BODY = 4 << 20
+"""Bytes of a body, at most: a function is called with 6 MB of JSON, and text may grow by half on the way into it."""
+
+MAX_EVENTS = 10_000
+"""Events in a body, at most, so that the answer fits where the body did."""
+
+ACCEPTED, DUPLICATE, REJECTED, VALID = "ACCEPTED", "DUPLICATE", "REJECTED", "VALID"
+"""What becomes of an event; VALID is all that a dry run can say."""
+
+
+class TooLarge(UsageError):
+    """A body has more bytes or events than one request may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of the event at `seq`, 1-based. `lag` in nanoseconds; `key` is that of its segment, empty in a dry
+    run; `error` and `field` say why it was rejected."""
+
+    seq: int
+    status: str
+    event_id: str = ""
+    entity_id: str = ""
+    lag: int = 0
+    key: str = ""
+    conflict: bool = False
+    error: str = ""
+    field: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A request that was recorded. `single`: its body was one event, not a list of them."""
+
+    batch_id: str
+    single: bool
+    results: tuple[Result, ...]
+
+    def count(self, status: str) -> int:
+        """How many events have this status."""
+        return sum(result.status == status for result in self.results)
+
+
+def take(store: Store, body: bytes, *, dry_run: bool = False) -> Taken:
+    """Record the events of a body: one event, an array, one a line, or `{"events": [...]}`.
+
+    A body that holds no event at all is rejected as a whole: Invalid. Otherwise each event is accepted, a duplicate or
+    rejected by itself, and all that came is kept. Raises TooLarge, StoreError.
+    """
+    if len(body) > MAX_BODY:
+        raise TooLarge(f"the body has {len(body)} bytes; {MAX_BODY} is the most", hint="send several requests")
+    block, single = _block(body)
+    batch_id = str(ULID())
+    kept = _Kept(store.raw)
+    builder = SegmentBuilder(None if dry_run else kept, batch_id, Reading(max_line=MAX_LINE))
+    built = builder.build(block, OF_REQUEST)
+    if built.read == 0:
+        raise Invalid("the body holds no event")
+    verdicts: Mapping[int, str] = {}
+    if not dry_run:
+        verdicts = store.batches.take(request_batch(batch_id, built.last_seq), chunk_of(batch_id, built), kept.copies)
+    return Taken(batch_id, single, tuple(_results(block, built, verdicts, dry_run)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Raw that remembers what was created, for the index to keep copies."""
+
+    raw: Raw
+    copies: dict[str, bytes] = field(default_factory=dict)
+
+    def create(self, key: str, data: bytes) -> None:
+        self.raw.create(key, data)
+        self.copies[key] = data
+
+
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_reject = msgspec.json.Decoder(Reject).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def _block(body: bytes) -> tuple[Block, bool]:
+    """The body's records, one a line, and whether it is a single one. Raises Invalid, TooLarge."""
+    try:
+        members = _decode_object(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return _lines(body), False
+    if members.keys() != {"events"}:
+        return _joined([one_line(body.strip())]), True
+    try:
+        events = _decode_list(members["events"])
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise Invalid(f"events is no list of events: {error}", field="events") from None
+    return _joined([one_line(bytes(event)) for event in events]), False
+
+
+def _lines(body: bytes) -> Block:
+    """An array, or one record a line: read as a file of them is."""
+    parts = list(blocks(BytesIO(body), "the body", max_line=MAX_LINE))
+    lines = [line for part in parts for line in part.data.split(b"\n") if line.strip()]
+    return _joined(lines)
+
+
+def _joined(lines: list[bytes]) -> Block:
+    if not lines:
+        raise Invalid("the body holds no event")
+    if len(lines) > MAX_EVENTS:
+        raise TooLarge(f"the body has {len(lines)} events; {MAX_EVENTS} is the most", hint="send several requests")
+    return Block(1, len(lines), b"\n".join(lines) + b"\n", 0)
+
+
+def request_batch(batch_id: str, last_seq: int) -> Batch:
+    """The batch of a request with so many records, before they are counted. Its id tells when it came."""
+    came = int(ULID.from_str(batch_id).timestamp * 1000) * 1_000_000
+    return Batch(
+        batch_id=batch_id,
+        origin=request_origin(batch_id),
+        state=COMPLETE,
+        attempt=1,
+        counts=Counts(),
+        started_at=came,
+        finished_at=came,
+        first_event=None,
+        last_event=None,
+        next_seq=last_seq + 1,
+        offset=0,
+        prefix_digest="",
+        reasons={},
+        lags={},
+        sources={},
+    )
+
+
+def restored_request(
+    raw: Raw, batch_id: str, last_seq: int, segments: Iterable[str], rejects: Sequence[RejectFile]
+) -> Batch:
+    """The batch of a request with these segments and files of rejects, which are its record. What is damaged among them
+    is left out."""
+    deliveries: list[Delivery] = []
+    for key in segments:
+        with suppress(Damaged, Invalid):
+            deliveries += map(read_delivery, unpacked(key, raw.read(key)))
+    reasons: Counter[str] = Counter()
+    for file in rejects:
+        with suppress(Damaged, msgspec.MsgspecError):
+            reasons.update(reason_kind(_decode_reject(line).reason) for line in unpacked(file.key, raw.read(file.key)))
+    return replace(
+        request_batch(batch_id, last_seq),
+        counts=Counts(read=last_seq, rejected=sum(file.records for file in rejects)),
+        reasons=reasons,
+        lags=coarse_lags([delivery.lag for delivery in deliveries]),
+        sources=Counter(delivery.source for delivery in deliveries),
+    )
+
+
+def _results(block: Block, built: Built, verdicts: Mapping[int, str], dry_run: bool) -> Iterator[Result]:
+    places = {seq: (event_id, arrived) for arrived in built.arrivals for seq, event_id in _ids(arrived)}
+    for seq, line in enumerate(block.data[:-1].split(b"\n"), 1):
+        try:
+            if len(line) > MAX_LINE:
+                raise Invalid(f"the line is longer than {MAX_LINE} bytes")
+            event = read_event(line)
+        except Invalid as error:
+            yield Result(seq, REJECTED, error=error.message, field=error.field)
+            continue
+        event_id, arrived = places[seq]
+        received = arrived.segment.ingest_time if event.received_time is None else event.received_time
+        yield Result(
+            seq,
+            VALID if dry_run else DUPLICATE if seq in verdicts else ACCEPTED,
+            event_id=event_id.hex(),
+            entity_id=event.entity_id,
+            lag=received - event.event_time,
+            key="" if dry_run else arrived.segment.key,
+            conflict=verdicts.get(seq) == CONFLICT,
+        )
+
+
+def _ids(arrived: Arrivals) -> Iterator[tuple[int, bytes]]:
+    for event_id, seq, _ in PLAIN.iter_unpack(arrived.plain):
+        yield seq, event_id
+    for seq, event_id, _, _ in KEYED.iter_unpack(arrived.keyed):
+        yield seq, event_id
