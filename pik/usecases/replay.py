@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -47,14 +47,7 @@ def drive(store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progr
             raise UsageError(f"run {run_id} is {run.state}; there is nothing to go on with", hint=hint)
         store.runs.set_state(run_id, RUNNING)
         _Drive(store, engine, run_id, pace, progress).run()
-        return _ended(store, run_id)
-
-
-def _ended(store: Store, run_id: str) -> Run:
-    run = store.runs.get(run_id)
-    if run.state == RUNNING:
-        store.runs.set_state(run_id, FAILED if run.failed else COMPLETED, time.time_ns())
-    return store.runs.get(run_id)
+        return end_if_settled(store, run_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +58,54 @@ class Outcome:
     failure: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Worker:
-    """What runs in a worker process."""
+def work(store: Store, engine: Engine, message: Message) -> Outcome:
+    """Perform the message's task. Raises StoreError where the store, and so no task, is to blame."""
+    try:
+        perform(store, engine, message.task)
+    except (Damaged, EngineError, Invalid, NotFound) as error:
+        return Outcome(message, error.message)
+    except StoreError:
+        raise  # a full disk fails every task: the run stops here and is resumed
+    except Exception as error:  # noqa: BLE001 - whatever it is ends among the dead letters, with its reason
+        return Outcome(message, f"{type(error).__name__}: {error}")
+    return Outcome(message, None)
 
-    store: Store
-    engine: Engine
 
-    def __call__(self, message: Message) -> Outcome:
-        try:
-            perform(self.store, self.engine, message.task)
-        except (Damaged, EngineError, Invalid, NotFound) as error:
-            return Outcome(message, error.message)
-        except StoreError:
-            raise  # a full disk fails every task: the run stops here and is resumed, no task is to blame
-        except Exception as error:  # noqa: BLE001 - whatever it is ends among the dead letters, with its reason
-            return Outcome(message, f"{type(error).__name__}: {error}")
-        return Outcome(message, None)
+def settle(store: Store, outcome: Outcome, attempts: int) -> bool:
+    """Acknowledge the message of a task that is done, bury that of one which failed so often, release any other.
+    Whether the task is settled: it will not come again."""
+    message, queue, runs = outcome.message, store.queue, store.runs
+    if outcome.failure is None:
+        runs.mark(message.task, DONE)
+        queue.acknowledge(message.receipt)
+        return True
+    if message.receives >= attempts:
+        queue.bury(message, outcome.failure, time.time_ns())
+        runs.mark(message.task, FAILED)
+        return True
+    queue.release(message.receipt, min(_FIRST_DELAY * 2 ** (message.receives - 1), _LONGEST_DELAY))
+    return False
+
+
+def end_if_settled(store: Store, run_id: str) -> Run:
+    """The run, as it ended if all of its tasks are settled now. Whoever settles one asks; the last one ends it."""
+    run = store.runs.get(run_id)
+    if run.state == RUNNING and run.done + run.failed == run.tasks:
+        store.runs.set_state(run_id, FAILED if run.failed else COMPLETED, time.time_ns())
+        run = store.runs.get(run_id)
+    return run
+
+
+def hand_over(store: Store, run_id: str) -> int:
+    """Send the open tasks of a run to the store's own processor, and return how many they are."""
+    store.runs.set_state(run_id, RUNNING)
+    sent = store.queue.send(store.runs.open_tasks(run_id))
+    end_if_settled(store, run_id)  # a run without tasks ends at once
+    return sent
+
+
+def _worker(store: Store, engine: Engine) -> Callable[[Message], Outcome]:
+    return partial(work, store, engine)
 
 
 class _Drive:
@@ -97,7 +121,7 @@ class _Drive:
         workers = self._pace.workers if len(self._remaining) > _FEW else 0
         self._progress.start("replaying", len(self._remaining), "tasks")
         try:
-            with Pool[Message, Outcome](partial(_Worker, self._store, self._engine), workers) as pool:
+            with Pool[Message, Outcome](partial(_worker, self._store, self._engine), workers) as pool:
                 while self._remaining and self._store.runs.get(self._run_id).state != CANCELLED:
                     if not self._round(pool):
                         time.sleep(_IDLE)
@@ -128,17 +152,9 @@ class _Drive:
                 time.sleep(max(0.0, begun + 1 / self._pace.rate - time.monotonic()))
 
     def _settle(self, outcome: Outcome) -> None:
-        message, queue, runs = outcome.message, self._store.queue, self._store.runs
-        if outcome.failure is None:
-            runs.mark(message.task, DONE)
-            queue.acknowledge(message.receipt)
-        elif message.receives >= self._pace.attempts:
-            queue.bury(message, outcome.failure, time.time_ns())
-            runs.mark(message.task, FAILED)
-        else:
-            queue.release(message.receipt, min(_FIRST_DELAY * 2 ** (message.receives - 1), _LONGEST_DELAY))
-        if (outcome.failure is None or message.receives >= self._pace.attempts) and self._is_mine(message.task):
-            self._remaining.discard(message.task.number)
+        task = outcome.message.task
+        if settle(self._store, outcome, self._pace.attempts) and self._is_mine(task):
+            self._remaining.discard(task.number)
             self._progress.advance(1)
 
     def _is_mine(self, task: Task) -> bool:
