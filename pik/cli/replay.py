@@ -104,7 +104,7 @@ def _replay(
             return None
         run = start(store, plan)
         tasks = "1 task" if run.tasks == 1 else f"{run.tasks:,} tasks"
-        cli.note(f"run {run.run_id}: {run.events_matched:,} events in {run.buckets:,} buckets, {tasks}")
+        cli.note(f"run {run.run_id}: {plan.counts.events:,} events in {plan.counts.buckets:,} buckets, {tasks}")
     run = drive(store, engine, run.run_id, Pace(rate=rate), cli.progress)
     move = _promote(store, run, yes) if promote and run.state == COMPLETED else None
     shown = move.run if move else run

@@ -21,8 +21,8 @@ def plan_fields(run: Run) -> dict[str, object]:
         "type": request.event_type,
         "include_duplicates": request.include_duplicates or None,
         "reason": request.reason or None,
-        "events_matched": Count(run.events_matched),
-        "buckets": Count(run.buckets),
+        "events_matched": None if run.events_matched is None else Count(run.events_matched),
+        "buckets": None if run.buckets is None else Count(run.buckets),
         "tasks": Count(run.tasks),
     }
 

@@ -53,7 +53,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One replay. `tasks`, `done`, `failed` count tasks; `new`, `changed`, `unchanged` buckets against what was
-    current.
+    current. `events_matched` and `buckets` are what the request chose; None: too much for the planner to count.
 
     `effective_start` and `effective_end` bound the whole buckets that the requested window touches.
     """
@@ -65,8 +65,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: int | None
     effective_start: int
     effective_end: int
-    events_matched: int
-    buckets: int
+    events_matched: int | None
+    buckets: int | None
     tasks: int
     done: int = 0
     failed: int = 0

@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from math import lcm
 from tempfile import TemporaryFile
 from typing import IO
 
 import msgspec
+from msgspec import structs
 from ulid import ULID
 
 from pik.errors import NotFound, UsageError
@@ -21,6 +23,7 @@ from pik.ports.engine import Engine, Touched
 from pik.ports.store import Store
 from pik.usecases.metrics import chosen, pin
 from pik.usecases.raw_inputs import gather
+from pik.usecases.reading import frames_of
 from pik.usecases.recompute import by_bucket_size, widest
 
 ENTITIES_A_TASK = 500
@@ -50,25 +53,26 @@ class TaskFile:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run that is not stored yet, and its tasks."""
+    """A run that is not stored yet, its tasks, and what its request chose (of nothing, where that was not counted)."""
 
     run: Run
     tasks: TaskFile
+    counts: Counted
 
 
-def plan_replay(store: Store, engine: Engine, request: RunRequest, created_at: int) -> Plan:
-    """Plan the replay of a request, writing nothing. Raises UsageError, NotFound (an unknown metric, a store without
-    events) and Damaged."""
+def plan_replay(store: Store, engine: Engine, request: RunRequest, created_at: int, *, count: bool = True) -> Plan:
+    """Plan the replay of a request, writing nothing. Without `count` nobody counts what an unfiltered request chooses,
+    which is what takes long. Raises UsageError, NotFound (an unknown metric, a store without events) and Damaged."""
     if "" in (request.source, request.event_type, *request.entities):
         raise UsageError("an entity, a source or a type is empty", hint="leave the option out to take all of them")
     metrics = chosen(store.metrics, request.metrics)
     if not store.index.totals().segments:
         raise NotFound("the store holds no events", hint="pik ingest FILE")
-    run_id, tasks, counts = str(ULID()), TaskFile(), _Counts()
+    run_id, tasks, counts = str(ULID()), TaskFile(), Counted()
     for size, group in by_bucket_size(metrics):
         counts.events = 0  # the same ones for each size
         names = tuple(pin(metric) for metric in group)
-        for window, entities in _rectangles(store, engine, request, size, len(group), counts):
+        for window, entities in _rectangles(store, engine, request, size, len(group), counts if count else None):
             number, between = tasks.tasks, (window.start, window.end)
             tasks.add(_task(run_id, number, names, between, tuple(entities)))
     effective = widest(request.window, metrics)
@@ -80,11 +84,29 @@ def plan_replay(store: Store, engine: Engine, request: RunRequest, created_at: i
         finished_at=None,
         effective_start=effective.start,
         effective_end=effective.end,
-        events_matched=counts.events,
-        buckets=counts.buckets,
+        events_matched=counts.events if count else None,
+        buckets=counts.buckets if count else None,
         tasks=tasks.tasks,
     )
-    return Plan(run, tasks)
+    return Plan(run, tasks, counts)
+
+
+def lines_to_read(store: Store, request: RunRequest) -> int:
+    """How many raw lines hold what the request chooses: what counting it reads, at most."""
+    segments = store.index.segments(request.window, entities=request.entities)
+    return sum(frame.lines for segment in segments for frame in frames_of(segment, request.entities))
+
+
+def limited(store: Store, engine: Engine, request: RunRequest, limit: int) -> RunRequest:
+    """The request, or as much of its beginning as chooses at most `limit` events, cut where buckets of every chosen
+    metric meet; the first of these is always whole."""
+    size = lcm(*(metric.bucket_size for metric in chosen(store.metrics, request.metrics)))
+    events = 0
+    for bucket, pairs in groupby(_touched(store, engine, request, size), key=lambda pair: pair.bucket):
+        before, events = events, events + sum(pair.events for pair in pairs)
+        if before and events > limit:
+            return structs.replace(request, end=bucket)
+    return request
 
 
 def start(store: Store, plan: Plan) -> Run:
@@ -100,7 +122,7 @@ def _task(
 
 
 @dataclass(slots=True)
-class _Counts:
+class Counted:
     """What a request chooses; `buckets` counts each metric's own."""
 
     events: int = 0
@@ -114,13 +136,16 @@ class _Counts:
 
 
 def _rectangles(
-    store: Store, engine: Engine, request: RunRequest, size: int, metrics: int, counts: _Counts
+    store: Store, engine: Engine, request: RunRequest, size: int, metrics: int, counts: Counted | None
 ) -> Iterator[tuple[Window, Sequence[str]]]:
     """What the tasks of `metrics` metrics with buckets of `size` cover: whole buckets, and entities (none: all)."""
     stretches = _stretches(store, request, size)
-    pairs = counts.noting(_touched(store, engine, request, size), metrics)
+    pairs = _touched(store, engine, request, size)
+    if counts is not None:
+        pairs = counts.noting(pairs, metrics)
     if request.source is None and request.event_type is None:
-        deque(pairs, maxlen=0)
+        if counts is not None:
+            deque(pairs, maxlen=0)
         for window in stretches:
             yield from ((window, chunk) for chunk in _chunks(request.entities))
         return

@@ -13,7 +13,7 @@ from pik.model.window import Window
 from pik.ports.engine import Inputs
 from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.usecases.reading import damaged, frame_bytes, frames_of
+from pik.usecases.reading import damaged, frame_bytes, frame_text, frames_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,10 @@ def _expect_whole(raw: Raw, segment: Segment) -> None:
 
 
 def _append(target: Path, raw: Raw, segment: Segment, frames: Sequence[Frame]) -> None:
-    """Copy frames behind what is there already: frames one after the other are a zstd file."""
+    """Copy frames behind what is there already: frames one after the other are a zstd file. Raises Damaged for one that
+    cannot be read: whoever reads the copy does not know whose it is."""
     with open(target, "ab") as file:
         for frame in frames:
-            file.write(frame_bytes(raw, segment, frame))
+            data = frame_bytes(raw, segment, frame)
+            frame_text(segment, frame, data)
+            file.write(data)

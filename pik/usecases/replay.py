@@ -52,23 +52,24 @@ def drive(store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progr
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A message that was worked on, and why it failed (None: it did not)."""
+    """A message that was worked on, why it failed (None: it did not), and how many buckets were computed."""
 
     message: Message
     failure: str | None
+    buckets: int = 0
 
 
 def work(store: Store, engine: Engine, message: Message) -> Outcome:
     """Perform the message's task. Raises StoreError where the store, and so no task, is to blame."""
     try:
-        perform(store, engine, message.task)
+        buckets = perform(store, engine, message.task)
     except (Damaged, EngineError, Invalid, NotFound) as error:
         return Outcome(message, error.message)
     except StoreError:
         raise  # a full disk fails every task: the run stops here and is resumed
     except Exception as error:  # noqa: BLE001 - whatever it is ends among the dead letters, with its reason
         return Outcome(message, f"{type(error).__name__}: {error}")
-    return Outcome(message, None)
+    return Outcome(message, None, buckets)
 
 
 def settle(store: Store, outcome: Outcome, attempts: int) -> bool:

@@ -14,8 +14,8 @@ from pik.usecases.raw_inputs import gather
 from pik.usecases.recompute import compare, current_rows, recomputing
 
 
-def perform(store: Store, engine: Engine, task: Task) -> None:
-    """Compute the task's aggregates and write them beside the current ones.
+def perform(store: Store, engine: Engine, task: Task) -> int:
+    """Compute the task's aggregates, write them beside the current ones, and return how many they are.
 
     Raises Damaged, EngineError and NotFound where the task cannot be done, other StoreErrors where the store cannot be
     used. Nothing is written then.
@@ -30,13 +30,27 @@ def perform(store: Store, engine: Engine, task: Task) -> None:
         if request.source is not None or request.event_type is not None:
             touched = _touched(store, engine, request, task, metrics)
             rows = (row for row in rows if (row.bucket, row.entity_id) in touched)
+        counted = _Counted(rows)
         store.aggregates.write(
             task,
-            rows,
+            counted,
             versions={metric.name: metric.version for metric in metrics},
             known_until=recomputed.known_until,
             reason=request.reason,
         )
+        return counted.count
+
+
+class _Counted:
+    """Rows that are counted as they pass."""
+
+    def __init__(self, rows: Iterator[Computed]) -> None:
+        self.rows, self.count = rows, 0
+
+    def __iter__(self) -> Iterator[Computed]:
+        for row in self.rows:
+            self.count += 1
+            yield row
 
 
 def with_nulls(current: Iterator[Aggregate], computed: Iterator[Computed]) -> Iterator[Computed]:

@@ -19,7 +19,7 @@ CREATE TABLE run (
     request TEXT NOT NULL, state TEXT NOT NULL,
     created_at INTEGER NOT NULL, finished_at INTEGER,
     effective_start INTEGER NOT NULL, effective_end INTEGER NOT NULL,
-    events_matched INTEGER NOT NULL, buckets INTEGER NOT NULL, tasks INTEGER NOT NULL
+    events_matched INTEGER, buckets INTEGER, tasks INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX run_request ON run (request);
 CREATE TABLE task (

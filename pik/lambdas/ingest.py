@@ -1,0 +1,89 @@
+"""`POST /ingest`: events in a body are recorded, each exactly once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_lambda_powertools.metrics import MetricUnit
+
+from pik.lambdas import wiring
+from pik.lambdas.http import Answer, Event, answer, answering, body_of, error
+from pik.lambdas.wiring import logger, metrics
+from pik.usecases.request import ACCEPTED, DUPLICATE, REJECTED, Result, Taken, take
+
+_LOGGED = 100
+"""Results of one request that the log names; it counts them all."""
+
+
+@metrics.log_metrics
+@logger.inject_lambda_context(clear_state=True)
+@answering
+def handler(event: Event, _context: Any) -> Answer:
+    """Answers 200 with what became of each event, 400 if none was valid, 413 for too large a body."""
+    taken = take(wiring.store(), body_of(event), dry_run=wiring.dry_run())
+    _tell(taken)
+    return _single(taken.batch_id, taken.results[0]) if taken.single else _several(taken)
+
+
+def _single(batch_id: str, result: Result) -> Answer:
+    if result.status == REJECTED:
+        return error(400, result.error, result.field)
+    return answer(200, {**_fields(result), "batch_id": batch_id})
+
+
+def _several(taken: Taken) -> Answer:
+    rejected = taken.count(REJECTED)
+    document = {
+        "batch_id": taken.batch_id,
+        "read": len(taken.results),
+        "accepted": taken.count(ACCEPTED),
+        "duplicates": taken.count(DUPLICATE),
+        "conflicts": sum(result.conflict for result in taken.results),
+        "rejected": rejected,
+        "results": [{"seq": result.seq, **_fields(result)} for result in taken.results],
+    }
+    if rejected == len(taken.results):
+        return answer(400, {"error": "no event of the body is valid", **document})
+    return answer(200, document)
+
+
+def _fields(result: Result) -> dict[str, Any]:
+    if result.status == REJECTED:
+        field = {"field": result.field} if result.field else {}
+        return {"status": result.status, "error": result.error, **field}
+    conflict = {"conflict": True} if result.conflict else {}
+    return {
+        "event_id": result.event_id,
+        "status": result.status,
+        "ingest_lag_ms": _milliseconds(result),
+        "s3_key": result.key or None,
+        **conflict,
+    }
+
+
+def _milliseconds(result: Result) -> int:
+    return result.lag // 1_000_000
+
+
+def _tell(taken: Taken) -> None:
+    """Metrics and one line of log: ids, never payloads."""
+    counts = {
+        "IngestCount": taken.count(ACCEPTED),
+        "DuplicateCount": taken.count(DUPLICATE),
+        "ConflictCount": sum(result.conflict for result in taken.results),
+        "RejectedCount": taken.count(REJECTED),
+    }
+    for name, count in counts.items():
+        metrics.add_metric(name=name, unit=MetricUnit.Count, value=count)
+    told = [result for result in taken.results if result.status != REJECTED][:_LOGGED]
+    for result in told:
+        metrics.add_metric(name="IngestLagMs", unit=MetricUnit.Milliseconds, value=_milliseconds(result))
+    logger.info(
+        "ingested",
+        extra={
+            "batch_id": taken.batch_id,
+            "read": len(taken.results),
+            **counts,
+            "events": [{"event_id": one.event_id, "entity_id": one.entity_id, "status": one.status} for one in told],
+        },
+    )

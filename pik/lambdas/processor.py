@@ -1,0 +1,67 @@
+"""The processor: tasks from the queue are performed, each bucket from all of its events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aws_lambda_powertools.metrics import MetricUnit
+
+from pik.errors import PikError
+from pik.lambdas import wiring
+from pik.lambdas.wiring import logger, metrics
+from pik.model.run import CANCELLED, Task
+from pik.ports.state import Message
+from pik.usecases.replay import Outcome, end_if_settled, settle, work
+
+_decode = msgspec.json.Decoder(Task).decode
+
+
+@metrics.log_metrics
+@logger.inject_lambda_context(clear_state=True)
+def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
+    """Perform each message's task. What is not settled is reported back and comes again (partial batch response)."""
+    failed = [record["messageId"] for record in event["Records"] if not _settled(record)]
+    metrics.add_metric(name="ProcessorMessageCount", unit=MetricUnit.Count, value=len(event["Records"]))
+    metrics.add_metric(name="ProcessorErrorCount", unit=MetricUnit.Count, value=len(failed))
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
+
+
+def _settled(record: dict[str, Any]) -> bool:
+    """Whether the message need not come again. Whatever goes wrong, it is not lost: the queue keeps it."""
+    try:
+        message = _message(record)
+        with logger.append_context_keys(run_id=message.task.run_id, task=message.task.number):
+            return _process(message)
+    except msgspec.MsgspecError as problem:
+        # Nobody's task: it comes again until the queue's own redrive takes it to the dead letters.
+        logger.error("no task", extra={"message_id": record["messageId"], "reason": str(problem)})
+    except PikError as problem:
+        logger.error("not settled", extra={"message_id": record["messageId"], "reason": problem.message})
+    except Exception:  # noqa: BLE001 - the other messages of the batch are to be performed all the same
+        logger.exception("not settled", extra={"message_id": record["messageId"]})
+    return False
+
+
+def _message(record: dict[str, Any]) -> Message:
+    receives = int(record["attributes"]["ApproximateReceiveCount"])
+    return Message(_decode(record["body"]), record["receiptHandle"], receives)
+
+
+def _process(message: Message) -> bool:
+    store, task = wiring.store(), message.task
+    if wiring.dry_run():
+        logger.info("dry run: the task stays on the queue")
+        return False
+    before = store.runs.get(task.run_id)
+    if before.state == CANCELLED:
+        store.queue.acknowledge(message.receipt)
+        return True
+    outcome: Outcome = work(store, wiring.engine(), message)
+    settled = settle(store, outcome, wiring.attempts())
+    if settled:
+        end_if_settled(store, task.run_id)
+    metrics.add_metric(name="BucketsWritten", unit=MetricUnit.Count, value=outcome.buckets)
+    extra = {"entities": task.entities[:100], "settled": settled, "reason": outcome.failure}
+    logger.info("performed" if outcome.failure is None else "failed", extra=extra)
+    return settled

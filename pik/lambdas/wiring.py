@@ -1,0 +1,43 @@
+"""What the handlers work with. Alone among them it knows the adapters; each is made once and kept for the next call."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING
+
+from aws_lambda_powertools import Logger, Metrics
+
+if TYPE_CHECKING:
+    from pik.ports.engine import Engine
+    from pik.ports.store import Store
+
+# Their settings are the environment's: POWERTOOLS_SERVICE_NAME, POWERTOOLS_METRICS_NAMESPACE, POWERTOOLS_LOG_LEVEL.
+logger = Logger(service=os.environ.get("POWERTOOLS_SERVICE_NAME", "pik"))
+metrics = Metrics(namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "pik"), service=logger.service)
+
+
+@cache
+def store() -> Store:
+    """The store of the stack that this function belongs to. Raises StoreError."""
+    from pik.stores.aws import open_deployed
+
+    return open_deployed(os.environ)
+
+
+@cache
+def engine() -> Engine:
+    """What computes metrics."""
+    from pik.engine import DuckEngine
+
+    return DuckEngine()
+
+
+def dry_run() -> bool:
+    """Whether everything is to be checked and counted, and nothing written or sent."""
+    return os.environ.get("DRY_RUN", "").lower() in ("true", "1")
+
+
+def attempts() -> int:
+    """How often a task is received before it goes to the dead letters; the queue's redrive policy says the same."""
+    return int(os.environ.get("PIK_MAX_RECEIVES", "5"))

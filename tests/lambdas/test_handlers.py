@@ -1,0 +1,218 @@
+"""The handlers over a real store: what API Gateway and SQS hand in, what goes back."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from io import StringIO
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from pik.engine import DuckEngine
+from pik.lambdas import ingest, processor, replay, wiring
+from pik.model.window import ALL_TIME
+from pik.stores import open_store
+
+CONTEXT = SimpleNamespace(
+    function_name="f",
+    memory_limit_in_mb=128,
+    invoked_function_arn="arn:aws:lambda:eu-central-1:000000000000:function:f",
+    aws_request_id="request-1",
+)
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    made = open_store(str(tmp_path / "store"), create=True)
+    monkeypatch.setattr(wiring, "store", lambda: made)
+    monkeypatch.setattr(wiring, "engine", lambda: DuckEngine())
+    return made
+
+
+def event(**changes):
+    fields = {"source": "s", "event_type": "t", "entity_id": "e", "event_time": "2026-01-31T00:00:00Z", "payload": {}}
+    return {**fields, **changes}
+
+
+def post(handler, body, **parts):
+    text = body if isinstance(body, str) else json.dumps(body)
+    answer = handler({"httpMethod": "POST", "body": text, "isBase64Encoded": False, **parts}, CONTEXT)
+    return answer["statusCode"], json.loads(answer["body"])
+
+
+def get(run_id: str):
+    answer = replay.handler({"httpMethod": "GET", "pathParameters": {"run_id": run_id}, "body": None}, CONTEXT)
+    return answer["statusCode"], json.loads(answer["body"])
+
+
+def messages(store, run_id: str):
+    """What SQS would hand to the processor."""
+    while message := store.queue.receive(run_id, 60):
+        yield {
+            "messageId": message.receipt,
+            "receiptHandle": message.receipt,
+            "body": msgspec.json.encode(message.task).decode(),
+            "attributes": {"ApproximateReceiveCount": str(message.receives)},
+        }
+
+
+def test_one_event(store) -> None:
+    status, first = post(ingest.handler, event())
+    assert status == 200
+    assert first.keys() == {"event_id", "status", "ingest_lag_ms", "s3_key", "batch_id"}
+    assert first["status"] == "ACCEPTED"
+    assert store.raw.size(first["s3_key"])
+    assert post(ingest.handler, event())[1]["status"] == "DUPLICATE"
+
+
+def test_a_conflict_says_so(store) -> None:
+    post(ingest.handler, event(idempotency_key="k"))
+    answer = post(ingest.handler, event(idempotency_key="k", payload={"other": 1}))[1]
+    assert (answer["status"], answer["conflict"]) == ("DUPLICATE", True)
+
+
+def test_an_invalid_event_is_refused_with_its_field(store) -> None:
+    status, answer = post(ingest.handler, event(event_time="tomorrow"))
+    assert (status, answer["field"]) == (400, "event_time")
+    assert "RFC 3339" in answer["error"]
+
+
+def test_a_list_is_answered_item_by_item(store) -> None:
+    status, answer = post(ingest.handler, [event(), event(), {"source": 1}])
+    assert status == 200
+    assert [item["status"] for item in answer["results"]] == ["ACCEPTED", "DUPLICATE", "REJECTED"]
+    assert (answer["read"], answer["accepted"], answer["duplicates"], answer["rejected"]) == (3, 1, 1, 1)
+    status, answer = post(ingest.handler, [{}])
+    assert (status, answer["rejected"]) == (400, 1)
+
+
+def test_a_base64_body_is_decoded(store) -> None:
+    body = b64encode(json.dumps(event()).encode()).decode()
+    assert post(ingest.handler, body, isBase64Encoded=True)[0] == 200
+    assert post(ingest.handler, "%%%", isBase64Encoded=True)[0] == 400
+
+
+@pytest.mark.parametrize("body", ["", "   ", "[]", "[1", None])
+def test_what_holds_no_event_is_refused(store, body) -> None:
+    answer = ingest.handler({"httpMethod": "POST", "body": body, "isBase64Encoded": False}, CONTEXT)
+    assert answer["statusCode"] == 400
+
+
+def test_too_large_a_body_is_refused(store) -> None:
+    assert post(ingest.handler, " " * (5 << 20))[0] == 413
+
+
+def test_a_dry_run_stores_nothing(store, monkeypatch) -> None:
+    monkeypatch.setenv("DRY_RUN", "true")
+    assert post(ingest.handler, event())[1]["status"] == "VALID"
+    assert store.index.totals().deliveries == 0
+
+
+def asked(**changes):
+    return {"entity_id": "e", "start_time": "2026-01-30", "end_time": "2026-02-02T00:00:00Z", **changes}
+
+
+def some_days(store) -> None:
+    """3, 2 and 1 events on three days."""
+    times = ["2026-01-30T01:00:00Z"] * 3 + ["2026-01-31T01:00:00Z"] * 2 + ["2026-02-01T01:00:00Z"]
+    post(ingest.handler, [event(event_time=time, payload={"n": number}) for number, time in enumerate(times)])
+
+
+def test_promise_6_a_replay_runs_through_queue_and_processor_whatever_comes_again(store) -> None:
+    some_days(store)
+    status, answer = post(replay.handler, asked(reason="test"))
+    assert status == 200
+    assert (answer["scanned"], answer["sent"], answer["truncated"]) == (6, 1, False)
+    assert get(answer["run_id"])[1]["state"] == "RUNNING"
+    records = list(messages(store, answer["run_id"]))
+    assert processor.handler({"Records": records}, CONTEXT) == {"batchItemFailures": []}
+    assert processor.handler({"Records": records * 2}, CONTEXT) == {"batchItemFailures": []}
+    status, run = get(answer["run_id"])
+    assert (status, run["state"], run["done"], run["new"], run["reason"]) == (200, "COMPLETED", 1, 3, "test")
+    versions = list(store.aggregates.changes(answer["run_id"]))
+    assert [int(change.written.computed.value) for change in versions] == [3, 2, 1]
+
+
+@pytest.mark.parametrize(("limit", "scanned"), [(1, 3), (3, 3), (4, 3), (5, 5), (6, 6), (100, 6)])
+def test_promise_9_a_limit_cuts_at_buckets_and_says_so(store, limit: int, scanned: int) -> None:
+    some_days(store)
+    answer = post(replay.handler, asked(limit=limit))[1]
+    assert (answer["scanned"], answer["truncated"]) == (scanned, scanned < 6)
+
+
+def test_a_window_too_large_to_count_runs_all_the_same(store, monkeypatch) -> None:
+    monkeypatch.setattr(replay, "COUNTED_AT_MOST", 1)
+    some_days(store)
+    status, answer = post(replay.handler, asked())
+    assert (status, answer["scanned"], answer["sent"]) == (202, None, 1)
+    processor.handler({"Records": list(messages(store, answer["run_id"]))}, CONTEXT)
+    assert get(answer["run_id"])[1]["new"] == 3
+
+
+def test_a_replay_that_is_tried_only_sends_nothing(store) -> None:
+    some_days(store)
+    answer = post(replay.handler, asked(dry_run=True))[1]
+    assert (answer["scanned"], answer["tasks"], answer["sent"]) == (6, 1, 0)
+    assert get(answer["run_id"])[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"entity_id": "e"}, "start_time"),
+        (asked(entity_id=5), "entity_id"),
+        (asked(entity_id=""), "entity_id"),
+        (asked(end_time="2026-01-30"), "end_time"),
+        (asked(start_time="x"), "start_time"),
+        (asked(limit=0), "limit"),
+        (asked(metrics=[1]), "metrics"),
+        (asked(other=1), "other"),
+        ([], None),
+        ("{", None),
+        ("[" * 100_000, None),
+    ],
+)
+def test_a_wrong_replay_is_refused(store, body, field) -> None:
+    some_days(store)
+    status, answer = post(replay.handler, body)
+    assert (status, answer.get("field")) == (400, field)
+
+
+def test_promise_9_a_poisonous_task_ends_among_the_dead_letters_with_its_reason(store, monkeypatch) -> None:
+    monkeypatch.setenv("PIK_MAX_RECEIVES", "1")
+    some_days(store)
+    (segment, *_) = store.index.segments(ALL_TIME)
+    path = store.raw.root / segment.key
+    path.chmod(0o644)
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    status, answer = post(replay.handler, asked())
+    assert (status, segment.key in answer["error"]) == (503, True)
+    monkeypatch.setattr(replay, "COUNTED_AT_MOST", 1)  # what the planner does not read, the processor meets
+    run_id = post(replay.handler, asked())[1]["run_id"]
+    records = list(messages(store, run_id))
+    assert processor.handler({"Records": records}, CONTEXT) == {"batchItemFailures": []}
+    (letter,) = store.queue.letters()
+    assert segment.key in letter.reason
+    assert get(run_id)[1]["state"] == "FAILED"
+
+
+def test_a_message_that_is_no_task_is_not_acknowledged(store) -> None:
+    record = {
+        "messageId": "m",
+        "receiptHandle": "r",
+        "body": "{}",
+        "attributes": {"ApproximateReceiveCount": "1"},
+    }
+    assert processor.handler({"Records": [record]}, CONTEXT) == {"batchItemFailures": [{"itemIdentifier": "m"}]}
+
+
+def test_no_payload_is_logged(store, capsys, monkeypatch) -> None:
+    log = StringIO()
+    monkeypatch.setattr(wiring.logger.handlers[0], "stream", log)
+    post(ingest.handler, [event(payload={"secret": "hunter2"}), {"payload": "hunter2"}])
+    out = capsys.readouterr().out + log.getvalue()
+    assert '"message":"ingested"' in out
+    assert "IngestLagMs" in out
+    assert "hunter2" not in out
