@@ -90,7 +90,7 @@ def _replay(
     cli: Context, request: RunRequest, rate: float | None, dry_run: bool, promote: bool, yes: bool
 ) -> int | None:
     from pik.usecases.plan import plan_replay, start
-    from pik.usecases.replay import Pace, drive
+    from pik.usecases.replay import Pace, carry_out
 
     store, engine = cli.open_store(), cli.engine()
     run = None if dry_run else store.runs.unfinished(request)
@@ -105,7 +105,7 @@ def _replay(
         run = start(store, plan)
         tasks = "1 task" if run.tasks == 1 else f"{run.tasks:,} tasks"
         cli.note(f"run {run.run_id}: {plan.counts.events:,} events in {plan.counts.buckets:,} buckets, {tasks}")
-    run = drive(store, engine, run.run_id, Pace(rate=rate), cli.progress)
+    run = carry_out(store, engine, run.run_id, Pace(rate=rate), cli.progress)
     move = _promote(store, run, yes) if promote and run.state == COMPLETED else None
     shown = move.run if move else run
     counts = {"promotion": move.counts} if move else {}

@@ -67,12 +67,12 @@ def show(cli: Context, run: RunId) -> None:
 @commands.add("resume", examples="pik runs resume 01J8Z3")
 def resume(cli: Context, run: RunId) -> int | None:
     """Go on with a run that was interrupted: its open tasks, and only those."""
-    from pik.usecases.replay import Pace, drive
+    from pik.usecases.replay import Pace, carry_out
 
     store = cli.open_store()
     found = store.runs.get(run)
     cli.note(f"going on with run {found.run_id}: {found.done} of {found.tasks} tasks were done already")
-    ended = drive(store, cli.engine(), found.run_id, Pace(), cli.progress)
+    ended = carry_out(store, cli.engine(), found.run_id, Pace(), cli.progress)
     cli.show(Document(head={**plan_fields(ended), "resumed": True, **outcome_fields(ended)}))
     return exit_code(ended)
 

@@ -9,7 +9,7 @@ from pik.model.run import CANCELLED, OPEN, RUNNING, DeadLetter, Run
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.usecases.progress import Progress
-from pik.usecases.replay import Pace, drive
+from pik.usecases.replay import Pace, carry_out
 
 
 def letters(store: Store, run_id: str | None = None) -> list[DeadLetter]:
@@ -28,7 +28,7 @@ def letter(store: Store, letter_id: str) -> DeadLetter:
 
 
 def redrive(store: Store, engine: Engine, chosen: Sequence[DeadLetter], pace: Pace, progress: Progress) -> list[Run]:
-    """Do the tasks of these dead letters again; the runs, as they end. Raises as `drive` does, and UsageError for a
+    """Do the tasks of these dead letters again; the runs, as they end. Raises as `carry_out` does, and UsageError for a
     cancelled run. Interrupted, it is gone on with by resuming the runs."""
     runs = list(dict.fromkeys(each.task.run_id for each in chosen))
     for run_id in runs:
@@ -46,4 +46,4 @@ def _redrive(
             if each.task.run_id == run_id:
                 store.runs.mark(each.task, OPEN)  # first, so that a crash here loses nothing: the task is to be done
                 store.queue.redrive(each.letter_id)
-    return drive(store, engine, run_id, pace, progress)
+    return carry_out(store, engine, run_id, pace, progress)

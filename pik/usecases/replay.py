@@ -14,6 +14,7 @@ from pik.ports.state import Message
 from pik.ports.store import Store
 from pik.usecases.pool import Pool
 from pik.usecases.progress import Progress
+from pik.usecases.runs import wait
 from pik.usecases.tasks import perform
 
 VISIBILITY = 300.0
@@ -33,18 +34,35 @@ class Pace:
     attempts: int = 5
 
 
-def drive(store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progress) -> Run:
-    """Do the run's open tasks, and tell how it ended, or that it was cancelled meanwhile. Tasks that are done already,
-    before an interruption, are not done again.
+def carry_out(store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progress) -> Run:
+    """Have the run's open tasks done, and tell how it ended, or that it was cancelled meanwhile. Tasks that are done
+    already, before an interruption, are not done again.
 
     Raises Busy while another process drives it, UsageError if it has ended, StoreError when the store cannot be used;
     the run stays RUNNING then.
     """
+    if not store.deployed:
+        return drive(store, engine, run_id, pace, progress)
+    if pace.rate is not None:
+        raise UsageError(
+            "--rate slows what this process does, and a stack has processors of its own",
+            hint="the stack's parameter ProcessorConcurrency limits them",
+        )
+    _expect_unfinished(store.runs.get(run_id))
+    hand_over(store, run_id)
+    return wait(store, run_id, progress)
+
+
+def _expect_unfinished(run: Run) -> None:
+    if run.state not in (PLANNED, RUNNING):
+        hint = f"pik dlq list --run {run.run_id}" if run.state == FAILED else f"pik runs show {run.run_id}"
+        raise UsageError(f"run {run.run_id} is {run.state}; there is nothing to go on with", hint=hint)
+
+
+def drive(store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progress) -> Run:
+    """`carry_out` in this process and its workers."""
     with store.runs.driving(run_id):
-        run = store.runs.get(run_id)
-        if run.state not in (PLANNED, RUNNING):
-            hint = "pik dlq list" if run.state == FAILED else f"pik runs show {run_id}"
-            raise UsageError(f"run {run_id} is {run.state}; there is nothing to go on with", hint=hint)
+        _expect_unfinished(store.runs.get(run_id))
         store.runs.set_state(run_id, RUNNING)
         _Drive(store, engine, run_id, pace, progress).run()
         return end_if_settled(store, run_id)

@@ -14,6 +14,7 @@ from pik.ports.store import Store
 from pik.usecases.progress import Progress
 
 _POLL = 0.1  # seconds
+_POLL_DEPLOYED = 1.0  # seconds: each look is a query over the run's tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def wait(store: Store, run_id: str, progress: Progress) -> Run:
                 )
             progress.advance(run.done + run.failed - settled)
             settled = run.done + run.failed
-            time.sleep(_POLL)
+            time.sleep(_POLL_DEPLOYED if store.deployed else _POLL)
     finally:
         progress.stop()
     return run
@@ -72,6 +73,9 @@ def cancel(store: Store, run_id: str) -> Run:
         raise UsageError(
             f"run {run.run_id} is {run.state} already", hint=f"pik rollback {run.run_id} undoes a promotion"
         )
+    if store.deployed:  # its processors write nothing more for a run that is cancelled, and drop its tasks
+        store.runs.set_state(run.run_id, CANCELLED, time.time_ns())
+        return store.runs.get(run.run_id)
     with ExitStack() as holding:
         alone = True
         try:
@@ -92,6 +96,8 @@ def cancel(store: Store, run_id: str) -> Run:
 def _is_driven(store: Store, run: Run) -> bool:
     if run.state not in (PLANNED, RUNNING):
         return False
+    if store.deployed:
+        return run.state == RUNNING
     try:
         with store.runs.driving(run.run_id):
             return False
