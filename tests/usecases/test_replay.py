@@ -71,7 +71,7 @@ def test_a_replay_writes_beside_and_promote_makes_it_current(filled, engine):
 def test_planning_counts_and_writes_nothing(filled, engine):
     planned = plan_replay(filled, engine, request(window("01T11:59:00Z", "02T00:30:00Z")), NOW).run
     assert planned.events_matched == 3
-    assert planned.buckets == 2 + 3  # event_count by day, total by twelve hours
+    assert planned.buckets == 3 + 4  # event_count by day, total by twelve hours: whole, and of all entities in them
     assert Window(planned.effective_start, planned.effective_end) == window("01", "03")
     assert planned.request.window == window("01T11:59:00Z", "02T00:30:00Z")
     assert planned.state == PLANNED
@@ -165,7 +165,7 @@ def test_a_current_value_without_events_becomes_null_with_no_inputs(filled, engi
     run = replay(filled, engine, reason="raw says no")
     (change,) = [change for change in filled.aggregates.changes(run.run_id) if change.written.computed.value is None]
     assert change.written.computed == Computed("event_count", FIRST, "nobody", None, 0, NO_INPUTS)
-    assert (run.new, run.changed, run.unchanged) == (0, 1, len(truth()))
+    assert (run.new, run.changed, run.unchanged, run.removed) == (0, 0, len(truth()), 1)
     promote(filled, run.run_id, NOW, "")
     again = replay(filled, engine)
     assert len(written(filled, again.run_id)) == len(truth())
