@@ -56,8 +56,9 @@ def aggregates(
 ) -> int | None:
     """Recompute from raw and compare with what is current, writing nothing.
 
-    Each row is a difference: ~ another value, + not current yet, - current but without events. --limit only shortens
-    what is shown. Exit code 1 if there are differences, 0 if there are none.
+    Each row is a difference: ~ another value, + not current yet, - current but without events (lost raw makes such
+    rows: `pik verify --full` first). --limit only shortens what is shown. Exit code 1 if there are differences, 0 if
+    there are none.
     """
     from pik.usecases.diff import diff_aggregates, diff_run
     from pik.usecases.tolerance import read_tolerances
@@ -97,7 +98,7 @@ def _show(cli: Context, diff: Diff, repair: str | None, stats: bool, limit: int 
             "different": Count(found.number),
             "cut": limit is not None and found.number > limit,
             **counted,
-            "next": repair if found.number else None,
+            "next": _next(repair, diff) if found.number else None,
         }
 
     cli.show(
@@ -110,6 +111,11 @@ def _show(cli: Context, diff: Diff, repair: str | None, stats: bool, limit: int 
     if not diff.stats.compared:
         cli.note(f"nothing was compared: no such events and no such aggregates in {diff.effective}")
     return FOUND if found.number else None
+
+
+def _next(repair: str | None, diff: Diff) -> str | None:
+    """Lost raw looks as if there had been no events: then a repair would make it worse."""
+    return f"pik verify --full, then {repair}" if repair and diff.stats.removed else repair
 
 
 _STATS = ("equal", "other_inputs", "tolerated", "changed", "added", "removed")

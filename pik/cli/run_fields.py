@@ -36,6 +36,8 @@ def outcome_fields(run: Run) -> dict[str, object]:
         "new": Count(run.new),
         "changed": Count(run.changed),
         "unchanged": Count(run.unchanged),
+        "without_value": None if run.without_value is None else Count(run.without_value),
+        "removed": Count(run.removed),
         "promoted": Count(run.promoted),
         "next": next_command(run),
     }
@@ -47,9 +49,10 @@ def next_command(run: Run) -> str | None:
         return f"pik runs resume {run.run_id}"
     if run.state == FAILED:
         return f"pik dlq list --run {run.run_id}"
-    if run.state == CANCELLED or run.promoted or not run.new + run.changed:
+    if run.state == CANCELLED or run.promoted or not run.new + run.changed + run.removed:
         return None
-    diff = f"pik diff aggregates --run {run.run_id}"
+    first = "pik verify --full, then " if run.removed else ""  # lost raw looks as if there had been no events
+    diff = f"{first}pik diff aggregates --run {run.run_id}"
     return diff if run.request.include_duplicates else f"{diff}, then pik promote {run.run_id}"
 
 
@@ -64,7 +67,7 @@ RUN_COLUMNS = [
     Column("created_at", Instant),
     Column("window", get=lambda run: Window(run.effective_start, run.effective_end)),
     Column("tasks", get=lambda run: f"{run.done} of {run.tasks}" + (f", {run.failed} failed" if run.failed else "")),
-    *(Column(name, Count) for name in ("new", "changed", "unchanged", "promoted")),
+    *(Column(name, Count) for name in ("new", "changed", "unchanged", "removed", "promoted")),
     Column("reason", get=lambda run: run.request.reason or None, wrap=True),
     Column("finished_at", Instant, detail=True),
     Column("events_matched", Count, detail=True),

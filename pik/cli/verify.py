@@ -9,7 +9,7 @@ import typer
 from pik.cli import options
 from pik.cli.command import FOUND, Commands
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Document, Table
+from pik.cli.render import Column, Count, Document, Table, Unknown
 from pik.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def verify(
             tail=lambda: _tail(found),
         )
     )
+    if found.full and found.aggregates is None:
+        cli.note("aggregates were not checked: what raw or the index lacks would make them all look wrong")
     return FOUND if found.damage else None
 
 
@@ -85,7 +87,7 @@ def _tail(found: Verified) -> dict[str, object]:
         "not_indexed": Count(found.not_indexed),
         "superseded": Count(found.superseded),
         "deliveries": Count(found.deliveries),
-        "aggregates": Count(found.aggregates),
+        "aggregates": Unknown("not checked") if found.aggregates is None else Count(found.aggregates),
         "damage": Count(found.damage),
         "next": _next(found),
     }

@@ -52,8 +52,11 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One replay. `tasks`, `done`, `failed` count tasks; `new`, `changed`, `unchanged` buckets against what was
-    current. `events_matched` and `buckets` are what the request chose; None: too much for the planner to count.
+    """One replay. `tasks`, `done`, `failed` count tasks; `new`, `changed`, `unchanged` values against what was current,
+    `removed` current values that have no events any more.
+
+    `events_matched` counts the events that the request chose, `buckets` those with events, each metric's own, when
+    the run was planned; None: too many for the planner to count.
 
     `effective_start` and `effective_end` bound the whole buckets that the requested window touches.
     """
@@ -73,7 +76,17 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     new: int = 0
     changed: int = 0
     unchanged: int = 0
+    removed: int = 0
     promoted: int = 0
+
+    @property
+    def without_value(self) -> int | None:
+        """Buckets none of whose events the metric lets in, so that new + changed + unchanged + these are all buckets.
+        None until the run is complete, or if nobody counted; 0 where events that came after the plan made more values
+        than it counted."""
+        if self.state != COMPLETED or self.buckets is None:
+            return None
+        return max(0, self.buckets - self.new - self.changed - self.unchanged)
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

@@ -148,9 +148,9 @@ class Aggregates(Protocol):
     def changes(self, run_id: str) -> Iterator[Change]:
         """Every version that the run wrote beside its base, ordered by metric, bucket, entity."""
 
-    def tally(self, run_id: str) -> tuple[int, int, int]:
-        """How many of the run's versions are new, changed, unchanged against their bases (a null over nothing counts
-        nowhere)."""
+    def tally(self, run_id: str) -> tuple[int, int, int, int]:
+        """How many of the run's versions are new, changed, unchanged, removed (a null over a value) against their
+        bases; a null over nothing counts nowhere."""
 
     def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
         """Make each version of the run current, atomically per aggregate and only where its base still is."""

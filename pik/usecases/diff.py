@@ -7,6 +7,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from itertools import chain, islice
+from operator import attrgetter
 
 import msgspec
 
@@ -16,6 +17,7 @@ from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.usecases.metrics import chosen
+from pik.usecases.ordering import sort_bounded
 from pik.usecases.recompute import by_bucket_size, compare, current_rows, recomputing, widest
 from pik.usecases.tolerance import EXACT, Tolerances
 
@@ -64,7 +66,7 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """Differences, ordered by size of bucket, metric, bucket, entity; `stats` counts while they are iterated over.
+    """Differences, ordered by metric, bucket, entity; `stats` counts while they are iterated over.
 
     `effective` is what the whole buckets cover that the window touches.
     """
@@ -94,7 +96,10 @@ def diff_aggregates(
         raise NotFound("the store holds no events, so there is nothing to compare", hint="pik ingest FILE")
     stats = Stats()
     pairs = _recomputed(store, engine, wanted, window, entities, stats)
-    return _diff(window, widest(window, wanted), pairs, tolerances, changed_only, stats)
+    rows = _differences(pairs, tolerances or Tolerances(), stats)
+    if len(by_bucket_size(wanted)) > 1:  # they are computed by size of bucket
+        rows = _ordered(store, rows)
+    return Diff(window, widest(window, wanted), _only(rows, changed_only), stats)
 
 
 def diff_run(
@@ -111,7 +116,9 @@ def diff_run(
     wanted = chosen(store.metrics, metrics)
     effective = Window(run.effective_start, run.effective_end)
     pairs = _written(store, run.run_id, wanted, effective, entities or run.request.entities)
-    return _diff(run.request.window, effective, pairs, tolerances, changed_only, Stats())
+    stats = Stats()
+    rows = _differences(pairs, tolerances or Tolerances(), stats)
+    return Diff(run.request.window, effective, _only(rows, changed_only), stats)
 
 
 _Pairs = Iterator[tuple[Aggregate | None, Computed | None]]
@@ -175,16 +182,13 @@ def _written(store: Store, run_id: str, metrics: Sequence[Metric], window: Windo
     return (pair for pair in pairs if pair[1] is not None)
 
 
-def _diff(
-    window: Window,
-    effective: Window,
-    pairs: _Pairs,
-    tolerances: Tolerances | None,
-    changed_only: bool,
-    stats: Stats,
-) -> Diff:
-    rows = _differences(pairs, tolerances or Tolerances(), stats)
-    return Diff(window, effective, (row for row in rows if row.op == CHANGED or not changed_only), stats)
+def _ordered(store: Store, rows: Iterator[Difference]) -> Iterator[Difference]:
+    with store.raw.scratch() as scratch:
+        yield from sort_bounded(rows, attrgetter("metric", "bucket", "entity_id"), scratch)
+
+
+def _only(rows: Iterator[Difference], changed_only: bool) -> Iterator[Difference]:
+    return (row for row in rows if row.op == CHANGED or not changed_only)
 
 
 def _differences(pairs: _Pairs, tolerances: Tolerances, stats: Stats) -> Iterator[Difference]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import msgspec
@@ -16,9 +17,15 @@ from pik.model.window import Window
 from pik.ports.store import Store
 from pik.usecases.event import locate, read_location
 from pik.usecases.ordering import sort_bounded
-from pik.usecases.reading import Filter, Found, deliveries
+from pik.usecases.reading import Filter, deliveries
 
 Group = Literal["source", "type", "entity", "batch", "hour"]
+
+_PAGE = 500  # duplicates whose events' numbers of deliveries are asked for at once
+
+# A delivery, exact or conflict, and the number of its event's deliveries. They are sorted on disk, and so carry nothing
+# of their segment: its frames would be written again with each.
+_Duplicate = tuple[Delivery, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +101,14 @@ def _rows(
     store: Store, wanted: Wanted, limit: int | None, payload_diff: bool, answer: DuplicateList
 ) -> Iterator[DuplicateRow]:
     with store.raw.scratch() as scratch:
-        for found, count in sort_bounded(_matching(store, wanted), _key, scratch):
+        for delivery, kind, count in sort_bounded(_matching(store, wanted), _key, scratch):
             answer.matched += 1
             if limit is not None and answer.matched > limit:
                 answer.cut = True
                 continue
-            delivery = found.delivery
             yield DuplicateRow(
                 delivery.event_id,
-                found.kind,
+                kind,
                 delivery.event_instant,
                 parse_instant(delivery.ingest_time),
                 delivery.source,
@@ -111,20 +117,20 @@ def _rows(
                 count,
                 delivery.batch_id,
                 delivery.seq,
-                _changes(store, delivery) if payload_diff and found.kind == CONFLICT else (),
+                _changes(store, delivery) if payload_diff and kind == CONFLICT else (),
             )
 
 
-def _key(item: tuple[Found, int]) -> tuple[int, str, str, int]:
-    delivery = item[0].delivery
+def _key(item: _Duplicate) -> tuple[int, str, str, int]:
+    delivery = item[0]
     return delivery.event_instant, delivery.event_id, delivery.batch_id, delivery.seq
 
 
 def count_duplicates(store: Store, wanted: Wanted, by: Group) -> list[GroupRow]:
     """The duplicates asked for, counted by what `by` names, most first. An hour is that of event_time, in UTC."""
     counts: Counter[tuple[str, str]] = Counter()
-    for found, _ in _matching(store, wanted):
-        counts[_group(found.delivery, by), found.kind] += 1
+    for delivery, kind, _ in _matching(store, wanted):
+        counts[_group(delivery, by), kind] += 1
     rows = [GroupRow(group, counts[group, EXACT], counts[group, CONFLICT]) for group in {group for group, _ in counts}]
     return sorted(rows, key=lambda row: (-row.duplicates, row.group))
 
@@ -141,13 +147,13 @@ def _group(delivery: Delivery, by: Group) -> str:
     }[by]
 
 
-def _matching(store: Store, wanted: Wanted) -> Iterator[tuple[Found, int]]:
-    """The duplicates asked for, each with the number of its event's deliveries."""
-    for found in deliveries(store, wanted.filter, only="duplicate"):
-        if wanted.kind in (None, found.kind):
-            count = 1 + store.index.repeats([(found.segment.day, found.delivery.event_id)])[0]
-            if count >= wanted.min_deliveries:
-                yield found, count
+def _matching(store: Store, wanted: Wanted) -> Iterator[_Duplicate]:
+    found = (one for one in deliveries(store, wanted.filter, only="duplicate") if wanted.kind in (None, one.kind))
+    while page := list(islice(found, _PAGE)):
+        repeats = store.index.repeats([(one.segment.day, one.delivery.event_id) for one in page])
+        for one, repeated in zip(page, repeats, strict=True):
+            if 1 + repeated >= wanted.min_deliveries:
+                yield one.delivery, one.kind, 1 + repeated
 
 
 def _changes(store: Store, came: Delivery) -> tuple[Change, ...]:

@@ -102,7 +102,7 @@ def limited(store: Store, engine: Engine, request: RunRequest, limit: int) -> Ru
     metric meet; the first of these is always whole."""
     size = lcm(*(metric.bucket_size for metric in chosen(store.metrics, request.metrics)))
     events = 0
-    for bucket, pairs in groupby(_touched(store, engine, request, size), key=lambda pair: pair.bucket):
+    for bucket, pairs in groupby(_touched(store, engine, request, request.window, size), key=lambda pair: pair.bucket):
         before, events = events, events + sum(pair.events for pair in pairs)
         if before and events > limit:
             return structs.replace(request, end=bucket)
@@ -128,35 +128,42 @@ class Counted:
     events: int = 0
     buckets: int = 0
 
-    def noting(self, pairs: Iterable[Touched], metrics: int) -> Iterator[Touched]:
-        for pair in pairs:
-            self.events += pair.events
-            self.buckets += metrics
-            yield pair
-
 
 def _rectangles(
     store: Store, engine: Engine, request: RunRequest, size: int, metrics: int, counts: Counted | None
 ) -> Iterator[tuple[Window, Sequence[str]]]:
     """What the tasks of `metrics` metrics with buckets of `size` cover: whole buckets, and entities (none: all)."""
     stretches = _stretches(store, request, size)
-    pairs = _touched(store, engine, request, size)
-    if counts is not None:
-        pairs = counts.noting(pairs, metrics)
     if request.source is None and request.event_type is None:
         if counts is not None:
-            deque(pairs, maxlen=0)
+            _count(store, engine, request, size, metrics, counts)
         for window in stretches:
             yield from ((window, chunk) for chunk in _chunks(request.entities))
         return
     ends = [window.end for window in stretches]
+    pairs = _noted(_touched(store, engine, request, request.window, size), metrics, counts or Counted())
     for number, group in groupby(pairs, key=lambda pair: bisect_right(ends, pair.bucket)):
         entities = _named(group, request.entities)
         yield from ((stretches[number], chunk) for chunk in _chunks(entities))
 
 
-def _touched(store: Store, engine: Engine, request: RunRequest, size: int) -> Iterator[Touched]:
-    window, entities = request.window, request.entities
+def _noted(pairs: Iterable[Touched], metrics: int, counts: Counted) -> Iterator[Touched]:
+    for pair in pairs:
+        counts.events += pair.events
+        counts.buckets += metrics
+        yield pair
+
+
+def _count(store: Store, engine: Engine, request: RunRequest, size: int, metrics: int, counts: Counted) -> None:
+    """Count events of the requested window, and buckets of the whole ones that it touches: all those are computed."""
+    whole = request.window.widened(size)
+    deque(_noted(_touched(store, engine, request, whole, size), metrics, counts), maxlen=0)
+    if whole != request.window:
+        counts.events = sum(pair.events for pair in _touched(store, engine, request, request.window, size))
+
+
+def _touched(store: Store, engine: Engine, request: RunRequest, window: Window, size: int) -> Iterator[Touched]:
+    entities = request.entities
     with gather(store, window, entities, include_duplicates=request.include_duplicates) as gathered:
         if not gathered.empty:
             yield from engine.touched(

@@ -41,6 +41,14 @@ def _outcome(function: Callable[[Any], Any], argument: Any) -> tuple[bool, Any]:
         return False, error
 
 
+class WorkerDied(StoreError):
+    """A worker process is gone. `argument` is what it was at work on."""
+
+    def __init__(self, argument: object) -> None:
+        super().__init__("a worker process died (killed, or out of memory)", hint="run the same command again to go on")
+        self.argument = argument
+
+
 class Pool(Generic[Argument, Result]):
     """`size` processes; a context manager. With size 0 everything runs in this process."""
 
@@ -75,37 +83,37 @@ class Pool(Generic[Argument, Result]):
 
     def map(self, arguments: Iterable[Argument]) -> Iterator[Result]:
         """The results in the order of the arguments. Each worker has one argument at a time, and the next before its
-        result is yielded, so that it works while the caller does. Raises what the function raises, StoreError if a
-        worker dies."""
+        result is yielded, so that it works while the caller does. Raises what the function raises, WorkerDied
+        if one is gone; the pool is of no use then."""
         if not self._pipes:
             function = self._make()
             for argument in arguments:
                 yield function(argument)
             return
-        working: deque[Connection] = deque()
+        working: deque[tuple[Connection, Argument]] = deque()
         for number, argument in enumerate(arguments):
             pipe = self._pipes[number % self._size]
             if number < self._size:
                 self._send(pipe, argument)
             else:
-                result = self._result(working.popleft())
+                result = self._result(*working.popleft())
                 self._send(pipe, argument)
                 yield result
-            working.append(pipe)
+            working.append((pipe, argument))
         while working:
-            yield self._result(working.popleft())
+            yield self._result(*working.popleft())
 
     def _send(self, pipe: Connection, argument: Argument) -> None:
         try:
             pipe.send(argument)
         except ConnectionError:
-            raise _died() from None
+            raise WorkerDied(argument) from None
 
-    def _result(self, pipe: Connection) -> Result:
+    def _result(self, pipe: Connection, argument: Argument) -> Result:
         try:
             done, result = pipe.recv()
         except (EOFError, OSError):
-            raise _died() from None
+            raise WorkerDied(argument) from None
         if not done:
             raise result
         return result  # type: ignore[no-any-return]
@@ -119,7 +127,3 @@ def _uninterrupted() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _died() -> StoreError:
-    return StoreError("a worker process died (killed, or out of memory)", hint="run the same command again to go on")

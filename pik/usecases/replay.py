@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from pik.errors import Damaged, EngineError, Invalid, NotFound, StoreError, UsageError
@@ -12,7 +13,7 @@ from pik.model.run import CANCELLED, COMPLETED, DONE, FAILED, PLANNED, RUNNING, 
 from pik.ports.engine import Engine
 from pik.ports.state import Message
 from pik.ports.store import Store
-from pik.usecases.pool import Pool
+from pik.usecases.pool import Pool, WorkerDied
 from pik.usecases.progress import Progress
 from pik.usecases.runs import wait
 from pik.usecases.tasks import perform
@@ -134,18 +135,39 @@ class _Drive:
         self._store, self._engine, self._run_id = store, engine, run_id
         self._pace, self._progress = pace, progress
         self._remaining: set[int] = set()
+        self._deaths: Counter[int] = Counter()
 
     def run(self) -> None:
-        self._store.queue.send(self._noted(self._store.runs.open_tasks(self._run_id)))
-        workers = self._pace.workers if len(self._remaining) > _FEW else 0
+        self._send()
         self._progress.start("replaying", len(self._remaining), "tasks")
         try:
-            with Pool[Message, Outcome](partial(_worker, self._store, self._engine), workers) as pool:
-                while self._remaining and self._store.runs.get(self._run_id).state != CANCELLED:
-                    if not self._round(pool):
-                        time.sleep(_IDLE)
+            while self._remaining and self._store.runs.get(self._run_id).state != CANCELLED:
+                try:
+                    self._work()
+                except WorkerDied as death:
+                    self._blame(death)
         finally:
             self._progress.stop()
+
+    def _send(self) -> None:
+        self._store.queue.send(self._noted(self._store.runs.open_tasks(self._run_id)))
+
+    def _work(self) -> None:
+        workers = self._pace.workers if len(self._remaining) > _FEW or self._deaths else 0
+        with Pool[Message, Outcome](partial(_worker, self._store, self._engine), workers) as pool:
+            while self._remaining and self._store.runs.get(self._run_id).state != CANCELLED:
+                if not self._round(pool):
+                    time.sleep(_IDLE)
+
+    def _blame(self, death: WorkerDied) -> None:
+        """A task that took its worker along, by eating all memory perhaps, failed like any other, and so do not those
+        that other workers were at work on."""
+        message = death.argument
+        assert isinstance(message, Message)
+        self._deaths[message.task.number] += 1
+        if self._deaths[message.task.number] >= self._pace.attempts:
+            self._settle(Outcome(replace(message, receives=self._pace.attempts), "its worker process died each time"))
+        self._send()
 
     def _noted(self, tasks: Iterator[Task]) -> Iterator[Task]:
         for task in tasks:
@@ -163,9 +185,6 @@ class _Drive:
     def _received(self) -> Iterator[Message]:
         while message := self._store.queue.receive(self._run_id, VISIBILITY):
             begun = time.monotonic()
-            if message.receives > self._pace.attempts:  # it never lived to fail: its process was killed each time
-                self._settle(Outcome(message, "its worker process died each time"))
-                continue
             yield message
             if self._pace.rate:
                 time.sleep(max(0.0, begun + 1 / self._pace.rate - time.monotonic()))

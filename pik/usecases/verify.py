@@ -14,7 +14,7 @@ from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.usecases.batch_record import PREFIX as RECORDS
-from pik.usecases.batch_record import read_record, record_key
+from pik.usecases.batch_record import SegmentLine, read_record, record_key
 from pik.usecases.progress import Progress
 from pik.usecases.raw_inputs import gather
 from pik.usecases.reading import unpack_frame
@@ -41,7 +41,11 @@ class Problem:
 
 @dataclass(slots=True)
 class Verified:
-    """What was found; final once the problems are read. `superseded` objects are copies left by a crash: harmless."""
+    """What was found; final once the problems are read. `superseded` objects are copies left by a crash: harmless.
+
+    `aggregates` is None where they were not checked: of a quick check, or where raw or index lack events, which would
+    make every aggregate of those look wrong.
+    """
 
     window: Window
     full: bool
@@ -53,7 +57,7 @@ class Verified:
     not_indexed: int = 0
     superseded: int = 0
     deliveries: int = 0
-    aggregates: int = 0
+    aggregates: int | None = None
     damage: int = 0
     known: set[str] = field(default_factory=set)
 
@@ -85,9 +89,10 @@ def _problems(
             answer.deliveries += segment.deliveries
             yield from found
             progress.advance(1)
-        yield from _batches(store, full)
-        yield from _not_indexed(store, window, answer)
-        if full and not answer.missing + answer.modified:
+        yield from _batches(store, answer)
+        yield from _not_indexed(store, answer)
+        if full and not answer.missing + answer.modified + answer.not_indexed:
+            answer.aggregates = 0
             yield from _aggregates(store, engine, window, answer)
     finally:
         progress.stop()
@@ -138,21 +143,41 @@ def _damaged_frames(store: Store, segment: Segment) -> tuple[Frame, ...]:
     return tuple(damaged) or segment.frames
 
 
-def _batches(store: Store, full: bool) -> Iterator[Problem]:
+def _batches(store: Store, answer: Verified) -> Iterator[Problem]:
     """Records of finished batches, and files of rejects."""
     for batch in store.index.batches():
         key = record_key(batch.batch_id)
         if batch.has_record and store.raw.size(key) is None:
             yield Problem(MISSING, key, "the record of this finished batch is not there")
-        elif batch.has_record and full:
-            try:
-                for _ in read_record(store.raw, key):
-                    pass
-            except Damaged as error:
-                yield Problem(MODIFIED, key, error.message)
+        elif batch.has_record and answer.full:
+            yield from _not_held(store, key, answer)
         for rejects in store.index.rejects(batch.batch_id):
-            if detail := _reject_damage(store, rejects, full):
+            if detail := _reject_damage(store, rejects, answer.full):
                 yield Problem(MODIFIED, rejects.key, detail)
+
+
+def _not_held(store: Store, record: str, answer: Verified) -> Iterator[Problem]:
+    """Segments of the window that the record of a finished batch names and the index does not hold."""
+    first, last = answer.window.days
+    try:
+        for line in read_record(store.raw, record):
+            if not isinstance(line, SegmentLine) or line.segment.key in answer.known:
+                continue
+            segment = line.segment
+            if first <= segment.day <= last:
+                answer.known.add(segment.key)
+                yield _lost(store, segment, answer)
+    except Damaged as error:
+        yield Problem(MODIFIED, record, error.message)
+
+
+def _lost(store: Store, segment: Segment, answer: Verified) -> Problem:
+    if store.raw.size(segment.key) is None:
+        answer.missing += 1
+        detail = "the record of its finished batch names it; neither the index nor raw has it"
+        return _problem(MISSING, segment, detail, segment.frames)
+    answer.not_indexed += 1
+    return _problem(INDEX, segment, "the record of its finished batch names it, the index does not", segment.frames)
 
 
 def _reject_damage(store: Store, rejects: RejectFile, full: bool) -> str:
@@ -166,22 +191,27 @@ def _reject_damage(store: Store, rejects: RejectFile, full: bool) -> str:
     return ""
 
 
-def _not_indexed(store: Store, window: Window, answer: Verified) -> Iterator[Problem]:
+def _not_indexed(store: Store, answer: Verified) -> Iterator[Problem]:
     """Raw that the index does not name: copies of what is indexed, left by a crash, or deliveries that it has lost."""
-    first, last = (f"raw/event_date={day_text(day)}/" for day in window.days)
-    states = {batch.batch_id: batch for batch in store.index.batches()}
+    first, last = (f"raw/event_date={day_text(day)}/" for day in answer.window.days)
+    recorded = {batch.batch_id: batch.has_record for batch in store.index.batches()}
+    # A full check has read the records; a quick one reads those of batches that left something behind.
+    unread = set() if answer.full else {batch_id for batch_id, has_record in recorded.items() if has_record}
     for found in store.raw.objects("raw/event_date="):
         day = found.key[: len(first)]
         if found.key in answer.known or not first <= day <= last:
             continue
-        batch = states.get(found.key.rpartition("/")[2].partition("-")[0])
-        if batch is None:
+        batch_id = found.key.rpartition("/")[2].partition("-")[0]
+        if batch_id not in recorded:
             answer.not_indexed += 1
             yield Problem(INDEX, found.key, "the index does not know this segment's batch", day[-11:-1])
-        else:
-            answer.superseded += 1
+            continue
+        if batch_id in unread:
+            unread.remove(batch_id)
+            yield from _not_held(store, record_key(batch_id), answer)
+        answer.superseded += found.key not in answer.known
     for found in store.raw.objects(RECORDS):
-        if found.key.removeprefix(RECORDS).partition(".")[0] not in states:
+        if found.key.removeprefix(RECORDS).partition(".")[0] not in recorded:
             yield Problem(INDEX, found.key, "the index does not know this batch")
 
 
@@ -204,7 +234,7 @@ def _aggregates(store: Store, engine: Engine, window: Window, answer: Verified) 
 def _of_metric(store: Store, engine: Engine, metric: Metric, window: Window, answer: Verified) -> Iterator[Problem]:
     older: dict[tuple[int, int], Window] = {}
     for aggregate, same in _compared(store, engine, metric, window):
-        answer.aggregates += 1
+        answer.aggregates = (answer.aggregates or 0) + 1
         if not same or aggregate.metric_version != metric.version:
             _extend(older, aggregate, metric.bucket_size)
     for (version, known_until), part in older.items():

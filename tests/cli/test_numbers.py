@@ -181,6 +181,17 @@ def test_tolerance_and_changed_only(late, tmp_path):
     assert late("diff", "aggregates", "--entity", "new").code == 1
 
 
+def test_where_values_have_no_events_any_more_verify_comes_first(late, tmp_path):
+    (tmp_path / "metrics.toml").write_text(METRICS.replace("'paid'", "'refunded'"))
+    late("metrics", "apply", "metrics.toml")
+    found = late("diff", "aggregates", "--metric", "revenue", "--format", "json")
+    assert [row["op"] for row in found.json()["differences"]] == ["-", "-"]
+    assert found.json()["next"] == "pik verify --full, then pik replay --all --metric revenue"
+    run = replayed(late, "--all", "--metric", "revenue")["run_id"]
+    found = late("diff", "aggregates", "--run", run, "--format", "json")
+    assert found.json()["next"] == f"pik verify --full, then pik promote {run}"
+
+
 def test_nothing_compared_is_not_called_clean(late):
     result = late("diff", "aggregates", "--entity", "typo")
     assert result.code == 0

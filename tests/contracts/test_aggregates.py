@@ -108,7 +108,7 @@ def test_writing_a_task_again_changes_nothing(state):
         ("e", Decimal(1)),
         ("f", Decimal(1)),
     ]
-    assert state.aggregates.tally("R1") == (2, 0, 0)
+    assert state.aggregates.tally("R1") == (2, 0, 0, 0)
 
 
 def test_a_failing_write_leaves_nothing(state):
@@ -123,10 +123,10 @@ def test_a_failing_write_leaves_nothing(state):
     assert len(list(state.aggregates.current("a", ALL_TIME, history=True))) == 1
 
 
-def test_tally_counts_new_changed_and_unchanged_values(state):
-    assert state.aggregates.tally("R1") == (0, 0, 0)
+def test_tally_counts_new_changed_unchanged_and_removed_values(state):
+    assert state.aggregates.tally("R1") == (0, 0, 0, 0)
     promoted(state, "R1", [row(entity=entity) for entity in "abcd"] + [row(entity="null", value=None, inputs=0)])
-    assert state.aggregates.tally("R1") == (4, 0, 0)
+    assert state.aggregates.tally("R1") == (4, 0, 0, 0)
     write(
         state,
         "R2",
@@ -139,7 +139,7 @@ def test_tally_counts_new_changed_and_unchanged_values(state):
             row(entity="nothing", value=None, inputs=0),
         ],
     )
-    assert state.aggregates.tally("R2") == (2, 2, 1)
+    assert state.aggregates.tally("R2") == (2, 1, 1, 1)
 
 
 def test_changes_come_beside_what_was_current_when_they_were_written(state):

@@ -88,9 +88,9 @@ def test_late_events_are_the_difference_and_a_replay_repairs_it(filled, engine, 
     ingest(filled, tmp_path, late)
     diff = diff_aggregates(filled, engine, ALL_TIME)
     assert rows(diff) == [
-        ("~", "total", 0, "a", 3, 4),
         ("~", "event_count", 0, "a", 3, 4),
         ("+", "event_count", 0, "new", None, 1),
+        ("~", "total", 0, "a", 3, 4),
     ]
     assert diff.stats == Stats(compared=len(truth()) + 1, equal=len(truth()) - 2, changed=2, added=1)
     only = diff_aggregates(filled, engine, ALL_TIME, changed_only=True)
@@ -147,6 +147,7 @@ def test_what_a_run_wrote_is_compared_with_what_is_current_now(filled, engine, t
     diff = diff_run(filled, run)
     assert rows(diff) == expected
     assert diff.stats.compared == 3
+    assert rows(diff_aggregates(filled, engine, window("01", "02"))) == expected  # in the same order
     assert rows(diff_run(filled, run, metrics=["total"])) == expected[1:]
     assert rows(diff_run(filled, run, entities=["b"])) == []
     promote(filled, run, 1, "")

@@ -93,7 +93,7 @@ def test_promise_6_whatever_happens_to_tasks_the_aggregates_are_the_truth(raw, p
                 perform(store, PlainEngine(), task)
         promote_all(store, run)
         assert current(store) == truth()
-        assert store.aggregates.tally(run) == (len(truth()), 0, 0)
+        assert store.aggregates.tally(run) == (len(truth()), 0, 0, 0)
 
 
 def a_run(store: Store) -> str:

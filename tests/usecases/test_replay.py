@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 
@@ -71,7 +73,7 @@ def test_a_replay_writes_beside_and_promote_makes_it_current(filled, engine):
 def test_planning_counts_and_writes_nothing(filled, engine):
     planned = plan_replay(filled, engine, request(window("01T11:59:00Z", "02T00:30:00Z")), NOW).run
     assert planned.events_matched == 3
-    assert planned.buckets == 2 + 3  # event_count by day, total by twelve hours
+    assert planned.buckets == 3 + 4  # event_count by day, total by twelve hours: whole, and of all entities in them
     assert Window(planned.effective_start, planned.effective_end) == window("01", "03")
     assert planned.request.window == window("01T11:59:00Z", "02T00:30:00Z")
     assert planned.state == PLANNED
@@ -165,7 +167,7 @@ def test_a_current_value_without_events_becomes_null_with_no_inputs(filled, engi
     run = replay(filled, engine, reason="raw says no")
     (change,) = [change for change in filled.aggregates.changes(run.run_id) if change.written.computed.value is None]
     assert change.written.computed == Computed("event_count", FIRST, "nobody", None, 0, NO_INPUTS)
-    assert (run.new, run.changed, run.unchanged) == (0, 1, len(truth()))
+    assert (run.new, run.changed, run.unchanged, run.removed) == (0, 0, len(truth()), 1)
     promote(filled, run.run_id, NOW, "")
     again = replay(filled, engine)
     assert len(written(filled, again.run_id)) == len(truth())
@@ -298,13 +300,24 @@ def test_an_interrupted_redrive_is_gone_on_with(filled, engine, daily):
     assert drive(filled, engine, run.run_id, HERE, Silent()).state == COMPLETED
 
 
-def test_a_task_that_kills_its_process_each_time_is_buried(filled, engine):
+def deadly(window):
+    if FIRST + 4 * DAY in window:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_task_that_kills_its_process_each_time_is_buried_and_the_rest_is_done(filled, engine, daily):
     run_id = started(filled, engine, metrics=("event_count",))
-    filled.queue.send(filled.runs.open_tasks(run_id))
-    for _ in range(2):
-        assert filled.queue.receive(run_id, 0)
-    assert drive(filled, engine, run_id, Pace(workers=0, attempts=2), Silent()).state == FAILED
+    run = drive(filled, Faulty(deadly), run_id, Pace(workers=2, attempts=2), Silent())
+    assert (run.state, run.tasks, run.done, run.failed) == (FAILED, 4, 3, 1)
     assert [letter.reason for letter in dlq.letters(filled)] == ["its worker process died each time"]
+
+
+def test_promise_1_a_driver_that_is_killed_however_often_is_not_its_tasks_fault(filled, engine):
+    run_id = started(filled, engine, metrics=("event_count",))
+    for _ in range(10):
+        filled.queue.send(filled.runs.open_tasks(run_id))
+        assert filled.queue.receive(run_id, 60)
+    assert drive(filled, engine, run_id, Pace(workers=0, attempts=2), Silent()).state == COMPLETED
 
 
 def test_only_one_drives_and_the_rate_is_kept(filled, engine, daily, monkeypatch):

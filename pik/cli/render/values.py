@@ -34,6 +34,12 @@ class Count(msgspec.Struct, frozen=True):
     number: int
 
 
+class Unknown(msgspec.Struct, frozen=True):
+    """Nothing for programs; for people the reason, in a word or two, rather than an absent line."""
+
+    reason: str
+
+
 class Json(msgspec.Struct, frozen=True):
     """JSON text, handed on as it is."""
 
@@ -58,6 +64,8 @@ def data(value: object) -> Any:
     """The value as JSON has it: exact numbers as they are written, never through a double."""
     if value is None or isinstance(value, (bool, str)):
         return value
+    if isinstance(value, Unknown):
+        return None
     if isinstance(value, int):
         return value if -(1 << 63) <= value < 1 << 63 else msgspec.Raw(str(value).encode())
     converted = _meaning(value)
@@ -105,6 +113,8 @@ def words(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, Count):
         return f"{value.number:,}"
+    if isinstance(value, Unknown):
+        return value.reason
     if isinstance(value, Lag):
         return format_duration(value.nanos)
     if isinstance(value, Window):

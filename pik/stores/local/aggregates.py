@@ -34,8 +34,9 @@ _INCOMING = (
 _TALLY = """
 SELECT
     coalesce(sum(i.value IS NOT NULL AND b.value IS NULL), 0),
-    coalesce(sum(b.value IS NOT NULL AND i.value IS NOT b.value), 0),
-    coalesce(sum(i.value IS NOT NULL AND i.value IS b.value), 0)
+    coalesce(sum(b.value IS NOT NULL AND i.value <> b.value), 0),
+    coalesce(sum(i.value IS NOT NULL AND i.value IS b.value), 0),
+    coalesce(sum(b.value IS NOT NULL AND i.value IS NULL), 0)
 FROM temp.incoming i
 LEFT JOIN current c USING (metric, bucket, entity)
 LEFT JOIN version b ON (b.metric, b.bucket, b.entity, b.writer) = (i.metric, i.bucket, i.entity, c.writer)
@@ -116,10 +117,11 @@ class LocalAggregates:
             if run == (CANCELLED,):
                 return
             writer = _writer(connection, task.run_id)
-            new, changed, unchanged = connection.execute(_TALLY, {"writer": writer}).fetchone()
+            tally = connection.execute(_TALLY, {"writer": writer}).fetchone()
             connection.execute(
-                "UPDATE writer SET new = new + ?, changed = changed + ?, unchanged = unchanged + ? WHERE number = ?",
-                (new, changed, unchanged, writer),
+                "UPDATE writer SET new = new + ?, changed = changed + ?, unchanged = unchanged + ?,"
+                " removed = removed + ? WHERE number = ?",
+                (*tally, writer),
             )
             connection.execute(_KEEP, {"writer": writer, "known_until": known_until, "reason": reason})
 
@@ -176,9 +178,11 @@ class LocalAggregates:
         rows = self.database.read().execute(_CHANGES, (run_id,))
         return (Change(_aggregate(row[:11]), None if row[11] is None else _aggregate(row[11:])) for row in rows)
 
-    def tally(self, run_id: str) -> tuple[int, int, int]:
-        row = self.database.read().execute("SELECT new, changed, unchanged FROM writer WHERE run_id = ?", (run_id,))
-        return row.fetchone() or (0, 0, 0)
+    def tally(self, run_id: str) -> tuple[int, int, int, int]:
+        row = self.database.read().execute(
+            "SELECT new, changed, unchanged, removed FROM writer WHERE run_id = ?", (run_id,)
+        )
+        return row.fetchone() or (0, 0, 0, 0)
 
     def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
         return self._move("promote", "base", "writer", run_id, at, reason, dry_run)

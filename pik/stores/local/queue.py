@@ -19,8 +19,9 @@ _read_letter = msgspec.json.Decoder(DeadLetter).decode
 
 _PUT = (
     "INSERT INTO message (run_id, task, body, visible_at) VALUES (?, ?, ?, 0)"
-    # Sent again, by whoever resumes the run: what a dead process received is to be received again at once.
-    " ON CONFLICT DO UPDATE SET visible_at = 0, receipt = NULL"
+    # Sent again, by whoever resumes the run: what a dead process received is to be received again at once, and that the
+    # process was killed is not the task's fault.
+    " ON CONFLICT DO UPDATE SET visible_at = 0, receives = 0, receipt = NULL"
 )
 
 

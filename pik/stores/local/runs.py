@@ -20,6 +20,7 @@ _RUN = (
     " (SELECT count(*) FROM task WHERE task.run_id = run.run_id AND task.state = 'DONE'),"
     " (SELECT count(*) FROM task WHERE task.run_id = run.run_id AND task.state = 'FAILED'),"
     " coalesce(writer.new, 0), coalesce(writer.changed, 0), coalesce(writer.unchanged, 0),"
+    " coalesce(writer.removed, 0),"
     " (SELECT coalesce(sum(iif(kind = 'promote', moved, -moved)), 0) FROM promotion p WHERE p.run_id = run.run_id)"
     " FROM run LEFT JOIN writer ON writer.run_id = run.run_id"
 )
@@ -94,7 +95,7 @@ def _text(request: RunRequest) -> str:
 
 def _run(row: tuple[Any, ...]) -> Run:
     run_id, request, state, created_at, finished_at, start, end, events, buckets, tasks, *counts = row
-    done, failed, new, changed, unchanged, promoted = counts
+    done, failed, new, changed, unchanged, removed, promoted = counts
     return Run(
         run_id=run_id,
         request=_read_request(request),
@@ -111,5 +112,6 @@ def _run(row: tuple[Any, ...]) -> Run:
         new=new,
         changed=changed,
         unchanged=unchanged,
+        removed=removed,
         promoted=promoted,
     )

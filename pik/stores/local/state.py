@@ -45,7 +45,8 @@ CREATE TABLE letter (
 CREATE TABLE writer ( -- a run that wrote versions, and how they compare with what was current
     number INTEGER PRIMARY KEY,
     run_id TEXT NOT NULL UNIQUE,
-    new INTEGER NOT NULL DEFAULT 0, changed INTEGER NOT NULL DEFAULT 0, unchanged INTEGER NOT NULL DEFAULT 0
+    new INTEGER NOT NULL DEFAULT 0, changed INTEGER NOT NULL DEFAULT 0, unchanged INTEGER NOT NULL DEFAULT 0,
+    removed INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE version (
     metric TEXT NOT NULL, bucket INTEGER NOT NULL, entity TEXT NOT NULL, writer INTEGER NOT NULL,

@@ -1,0 +1,83 @@
+"""Verify: what it finds, and what it says that it did not look at."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pik.model.batch import Segment
+from pik.model.window import ALL_TIME
+from pik.ports.store import Store
+from pik.stores import open_store
+from pik.usecases.progress import Silent
+from pik.usecases.verify import INDEX, MISSING, Problem, Verified, verify
+
+from .kit import PlainEngine, replayed, truth, window
+
+
+def checked(store: Store, *, full: bool = True) -> tuple[list[Problem], Verified]:
+    answer = verify(store, PlainEngine(), ALL_TIME, Silent(), full=full)
+    return list(answer.problems), answer
+
+
+def forget(store: Store, segment: Segment) -> Store:
+    """The store, whose index does not hold the segment any more."""
+    with sqlite3.connect(Path(store.url) / "index.db") as database:
+        database.execute("DELETE FROM segment WHERE key = ?", (segment.key,))
+    database.close()
+    return open_store(store.url)
+
+
+@pytest.fixture
+def segment(filled: Store, engine: PlainEngine) -> Segment:
+    """One of those that current aggregates were computed from."""
+    replayed(filled, engine)
+    return next(filled.index.segments(ALL_TIME))
+
+
+@pytest.mark.usefixtures("segment")
+def test_a_sound_store_has_no_problem(filled: Store) -> None:
+    problems, answer = checked(filled)
+    assert (problems, answer.aggregates, answer.not_indexed) == ([], len(truth()), 0)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_segment_that_only_the_record_knows_is_a_problem(filled: Store, segment: Segment, full: bool) -> None:
+    (problem,), answer = checked(forget(filled, segment), full=full)
+    assert (problem.kind, problem.what, problem.day) == (INDEX, segment.key, "2026-01-01")
+    assert "the index does not" in problem.detail
+    assert (answer.not_indexed, answer.superseded, answer.damage) == (1, 0, 1)
+
+
+def test_a_segment_that_only_the_record_knows_and_raw_has_lost(filled: Store, segment: Segment) -> None:
+    (Path(filled.url) / segment.key).unlink()
+    (problem,), answer = checked(forget(filled, segment))
+    assert (problem.kind, problem.what) == (MISSING, segment.key)
+    assert (answer.missing, answer.not_indexed, answer.superseded) == (1, 0, 0)
+
+
+def test_a_window_leaves_other_days_alone(filled: Store, segment: Segment) -> None:
+    answer = verify(forget(filled, segment), PlainEngine(), window("05", "06"), Silent())
+    assert list(answer.problems) == []
+
+
+def test_a_copy_that_no_record_names_is_superseded(filled: Store, segment: Segment) -> None:
+    copy = segment.key.replace("-1.ndjson", "-99.ndjson")
+    filled.raw.create(copy, filled.raw.read(segment.key))
+    for full in (True, False):
+        problems, answer = checked(filled, full=full)
+        assert (problems, answer.superseded, answer.not_indexed) == ([], 1, 0)
+
+
+@pytest.mark.parametrize("harm", [forget, lambda store, segment: (Path(store.url) / segment.key).unlink()])
+def test_aggregates_that_could_not_be_checked_are_not_counted_as_none(
+    filled: Store, segment: Segment, harm: Callable[[Store, Segment], object]
+) -> None:
+    harm(filled, segment)
+    problems, answer = checked(open_store(filled.url))
+    assert answer.aggregates is None
+    assert {problem.kind for problem in problems} <= {INDEX, MISSING}
+    assert checked(filled, full=False)[1].aggregates is None
