@@ -1,4 +1,4 @@
-"""Stores by URL: a path is a local one."""
+"""Stores by URL: `aws://STACK` is a deployed one, a path a local one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from pik.ports.store import Store
 
 
 def open_store(url: str, *, create: bool = False) -> Store:
-    """The store that the URL names. Raises UsageError for a scheme that there is not, NotFound, StoreError."""
+    """The store that the URL names; `create` makes a local one that is not there yet. Raises UsageError for a scheme
+    that there is not, NotFound, StoreError."""
+    if url.startswith("aws://"):
+        from pik.stores.aws import open_aws
+
+        return open_aws(url)
     if "://" in url:
-        raise UsageError(f"{url}: this pik knows stores in directories only", hint="--store DIR")
+        raise UsageError(f"{url}: there are stores in directories and in stacks", hint="--store DIR, or aws://STACK")
     from pik.stores.local import open_local
 
     return open_local(Path(url).expanduser(), create=create)

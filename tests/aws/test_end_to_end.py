@@ -1,0 +1,17 @@
+"""The real command line against a deployed stack, step by step as against a local store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.aws.story import tell
+from tests.cli.conftest import pik
+
+__all__ = ["pik"]
+
+
+def test_the_story_is_the_same_twice(pik, tmp_path: Path) -> None:
+    """What it leaves out of a comparison is enough, and not all."""
+    first, second = (list(tell(pik, str(tmp_path / f"{name}-store"), tmp_path / name)) for name in ("one", "two"))
+    for left, right in zip(first, second, strict=True):
+        assert left == right
