@@ -15,7 +15,7 @@ from pik.stores.aws.errors import Refused, translated
 CONNECTIONS = 32
 """Calls of one client that may be under way at the same time."""
 
-_ATTEMPTS = 8
+_ATTEMPTS = 5
 
 
 @dataclass(slots=True)

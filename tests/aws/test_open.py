@@ -1,0 +1,129 @@
+"""What a person is told who cannot open a deployed store: what is missing, and what to do about it (exit code 4)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+
+from pik.stores.aws.clients import Clients
+from pik.stores.aws.stack import find_stack
+from tests.cli.conftest import pik
+
+__all__ = ["pik"]
+
+_ERROR = (
+    "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
+)
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """Answers everything with the server's `code` and `message`, as CloudFormation would."""
+
+    def do_POST(self) -> None:
+        body = _ERROR.format(code=self.server.code, message=self.server.said).encode()  # type: ignore[attr-defined]
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def refusing(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Iterator[HTTPServer]:
+    server = HTTPServer(("127.0.0.1", 0), _Refusing)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def said(pik, *arguments: str) -> tuple[int, str]:
+    result = pik("status", *arguments)
+    assert result.out == ""
+    assert "Traceback" not in result.err
+    assert len(result.err.splitlines()) == 2, result.err
+    return result.code, result.err
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "expected"),
+    [
+        ("ExpiredToken", "The security token included in the request is expired", "credentials have expired"),
+        ("InvalidClientTokenId", "The security token included in the request is invalid.", "does not know these"),
+        (
+            "AccessDenied",
+            "User: arn:aws:iam::1:user/ann is not authorized to perform: cloudformation:DescribeStacks",
+            "not authorized to perform: cloudformation:DescribeStacks",
+        ),
+        ("ValidationError", "Stack with id prod does not exist", "there is no stack prod"),
+    ],
+)
+def test_a_refusal_names_what_is_missing(pik, refusing, code: str, message: str, expected: str) -> None:
+    refusing.status, refusing.code, refusing.said = 400 if code == "ValidationError" else 403, code, message
+    ended, error = said(pik, "--store", "aws://prod")
+    assert (ended, expected in error) == (4, True), error
+
+
+def test_without_credentials(pik, aws, monkeypatch, tmp_path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    ended, error = said(pik, "--store", "aws://prod")
+    assert (ended, "no usable AWS credentials" in error) == (4, True), error
+
+
+def test_without_a_region(pik, aws, monkeypatch, tmp_path) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    ended, error = said(pik, "--store", "aws://prod")
+    assert (ended, "no AWS region" in error) == (4, True), error
+
+
+def test_an_unknown_profile(pik, aws) -> None:
+    ended, error = said(pik, "--store", "aws://prod?profile=nobody")
+    assert (ended, "nobody" in error) == (4, True), error
+
+
+def test_nobody_answers(pik, aws, monkeypatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    ended, error = said(pik, "--store", "aws://prod")
+    assert (ended, "cannot reach CloudFormation" in error) == (4, True), error
+
+
+@pytest.mark.parametrize("url", ["aws://", "aws://prod/x", "aws://prod?zone=1", "gs://x"])
+def test_a_wrong_url(pik, url: str) -> None:
+    assert said(pik, "--store", url)[0] == 2
+
+
+def test_a_stack_that_is_not_piks(pik, aws: Clients) -> None:
+    template = {
+        "Resources": {"Queue": {"Type": "AWS::SQS::Queue"}},
+        "Outputs": {"QueueUrl": {"Value": {"Ref": "Queue"}}},
+    }
+    aws.client("cloudformation").create_stack(StackName="other", TemplateBody=json.dumps(template))
+    ended, error = said(pik, "--store", "aws://other")
+    assert (ended, "no output RawBucket, IndexTable, StateTable" in error) == (4, True), error
+
+
+def test_a_stack_is_found_by_its_outputs(aws: Clients) -> None:
+    names = ["RawBucket", "IndexTable", "StateTable", "QueueUrl", "DeadLetterQueueUrl", "ApiUrl", "Version"]
+    template = {
+        "Resources": {"Queue": {"Type": "AWS::SQS::Queue"}},
+        "Outputs": {name: {"Value": f"the {name}"} for name in names},
+    }
+    aws.client("cloudformation").create_stack(StackName="pik-found", TemplateBody=json.dumps(template))
+    found = find_stack(aws, "pik-found")
+    assert (found.raw_bucket, found.dead_letter_queue_url) == ("the RawBucket", "the DeadLetterQueueUrl")
