@@ -5,7 +5,7 @@ The exit codes are the command line's contract (docs/exit-codes.md); it prints `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 class PikError(Exception):
@@ -56,6 +56,20 @@ class StoreError(PikError):
 
 class NotFound(StoreError):
     """There is no such batch, event, run, metric or object."""
+
+
+CANDIDATES = 6
+"""Ids that a complaint about an ambiguous one lists."""
+
+
+def not_one(kind: str, prefix: str, ids: Sequence[str], *, hint: str) -> NotFound:
+    """The error for an id or its beginning that none has, or that all of `ids` have; more than CANDIDATES are cut."""
+    if not prefix:
+        return NotFound(f"the {kind} id is empty", hint=hint)
+    if not ids:
+        return NotFound(f"{kind} {prefix} is not in this store", hint=hint)
+    listed = ", ".join(ids[:CANDIDATES]) + (", …" if len(ids) > CANDIDATES else "")
+    return NotFound(f"several {kind} ids start with {prefix}: {listed}", hint="give more of the id")
 
 
 class AlreadyExists(StoreError):

@@ -11,9 +11,10 @@ import typer
 from pik.cli import ingest_fields, options
 from pik.cli.command import PARTLY, Commands
 from pik.cli.context import Context
-from pik.errors import UsageError
+from pik.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
+    from pik.ports.store import Store
     from pik.usecases.ingest import Ingested, IngestOptions
     from pik.usecases.source import Source
 
@@ -90,7 +91,7 @@ def ingest(
         checked = [check(source, chosen, cli.progress) for source in sources]
         cli.show(ingest_fields.checked(checked))
         return PARTLY if any(one.reasons for one in checked) else None
-    store = cli.open_store(create=True)
+    store = _store(cli, sources, chosen)
     done: list[Ingested] = [record(store, source, chosen, cli.progress) for source in sources]
     if rejects:
         from pik.usecases.batches import write_rejects
@@ -98,6 +99,18 @@ def ingest(
         write_rejects(store, [one.batch for one in done], rejects)
     cli.show(ingest_fields.ingested(done))
     return PARTLY if any(one.batch.counts.rejected for one in done) else None
+
+
+def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:
+    """The store, made where there is none yet; not for an input that cannot be read."""
+    from pik.usecases.ingest import probe
+
+    try:
+        cli.open_store()
+    except NotFound:
+        for source in sources:
+            probe(source, chosen)
+    return cli.open_store(create=True)
 
 
 def _sources(files: list[str], batch_key: str | None) -> list[Source]:

@@ -18,14 +18,28 @@ def ingested(done: list[Ingested]) -> Document:
     total = sum((one.batch.counts for one in done), Counts())
     fields = dict(zip(("read", "accepted", "exact", "conflict", "rejected"), map(Count, total.astuple()), strict=True))
     if len(done) == 1:
-        return Document(head={**_summary(done[0])})
+        return Document(head={**_summary(done[0]), "next": _next(done)})
     columns = [
         Column("batch_id", get=lambda one: one.batch.batch_id),
         Column("source"),
         Column("outcome"),
         *(Column(name, Count, get=attrgetter(f"batch.counts.{name}")) for name in fields),
     ]
-    return Document(tables=[Table("batches", columns, done)], tail=fields)
+    return Document(tables=[Table("batches", columns, done)], tail={**fields, "next": _next(done)})
+
+
+_FOREIGN = "foreign records need --map (pik ingest --help)"
+
+
+def _next(done: list[Ingested]) -> str | None:
+    """What to type next, where something is left to do."""
+    rejected = [one.batch for one in done if one.batch.counts.rejected]
+    look = f"pik batches {rejected[0].batch_id} --rejects" if rejected else None
+    if look and all(one.batch.counts.read == one.batch.counts.rejected for one in done):
+        return f"{look}; {_FOREIGN}"
+    if all(one.outcome == "already ingested" for one in done):
+        return "to record it as one more delivery of each event, add --again"
+    return look
 
 
 def _summary(one: Ingested) -> dict[str, object]:
@@ -68,5 +82,11 @@ def checked(inputs: list[Checked]) -> Document:
     return Document(
         head={"dry_run": True},
         tables=[Table("sources", columns, inputs)],
-        tail={"next": "nothing was stored, and duplicates were not looked for; leave --dry-run out to ingest"},
+        tail={"next": _next_checked(inputs)},
     )
+
+
+def _next_checked(inputs: list[Checked]) -> str:
+    if any(one.read for one in inputs) and not any(one.valid for one in inputs):
+        return f"no record is a valid event; {_FOREIGN}"
+    return "nothing was stored, and duplicates were not looked for; leave --dry-run out to ingest"

@@ -99,6 +99,8 @@ def _replay(
         cli.note(f"going on with run {run.run_id}: {run.done} of {run.tasks} tasks were done already")
     else:
         plan = plan_replay(store, engine, request, time.time_ns())
+        if not plan.run.events_matched:
+            cli.note(f"nothing matched: there is no such event in {request.window}; pik events lists those that are")
         if dry_run:
             cli.show(Document(head={**plan_fields(plan.run), "dry_run": True}))
             return None

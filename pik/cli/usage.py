@@ -13,6 +13,8 @@ from pik.errors import UsageError
 
 def unknown(what: str, name: str, known: Iterable[str], path: str) -> UsageError:
     """There is no such command or option; the hint names the closest, and the help that lists all."""
+    if what == "command" and name in ("help", "version"):
+        return UsageError(f"{path} has no command {name}", hint=f"`{path} --{name}`")
     close = get_close_matches(name, list(known), n=1)
     meant = f"did you mean {close[0]}? " if close else ""
     return UsageError(f"{path} has no {what} {name}", hint=f"{meant}`{path} --help` lists them")

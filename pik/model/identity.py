@@ -188,7 +188,7 @@ def check_json(raw: bytes, what: str) -> None:
     """Raises Invalid, naming `what`, unless `raw` is one JSON value within MAX_DEPTH."""
     try:
         _decode_quoted(raw)
-        if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
+        if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH or _depth(raw.decode()) <= MAX_DEPTH:
             return
     except (msgspec.MsgspecError, ValueError, RecursionError):
         pass

@@ -164,10 +164,14 @@ def _one_sentence(error: Exception) -> str:
 def _read_record(line: bytes) -> Any:
     """The record's JSON value; numbers that no machine number holds are Decimals, so that nothing is rounded."""
     check_json(line, "the record")
-    record = json.loads(line, parse_float=exact_number, parse_int=exact_number)
+    record = json.loads(line, parse_float=exact_number, parse_int=_exact_integer)
     if not isinstance(record, dict):
         raise Invalid("the record is not a JSON object")
     return record
+
+
+def _exact_integer(text: str) -> int | float | Decimal:
+    return int(text) if len(text) < 19 else exact_number(text)  # so many digits are always a machine number
 
 
 def exact_number(text: str) -> int | float | Decimal:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
-from pik.errors import NotFound
+from pik.errors import CANDIDATES, not_one
 from pik.model.batch import Arrivals, Batch, Chunk, Counts, Location, Origin, RejectFile, Segment
 from pik.model.window import Window
 
@@ -119,9 +120,7 @@ class Audit(Protocol):
 
 def batch_of(index: Index, prefix: str) -> Batch:
     """The batch of this id or unambiguous prefix. Raises NotFound."""
-    found = index.batches(prefix.upper())
-    batch, another = next(found, None), next(found, None)
-    if batch is None or another is not None:
-        problem = "is not in this store" if batch is None else "is the beginning of several batch ids"
-        raise NotFound(f"batch {prefix} {problem}", hint="pik batches")
-    return batch
+    found = list(islice(index.batches(prefix.upper()), CANDIDATES + 1))
+    if len(found) != 1:
+        raise not_one("batch", prefix, [batch.batch_id for batch in found], hint="pik batches")
+    return found[0]

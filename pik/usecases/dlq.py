@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pik.errors import NotFound, UsageError
+from pik.errors import UsageError, not_one
 from pik.model.run import CANCELLED, OPEN, RUNNING, DeadLetter, Run
 from pik.ports.engine import Engine
 from pik.ports.store import Store
@@ -22,8 +22,7 @@ def letter(store: Store, letter_id: str) -> DeadLetter:
     """The dead letter of this id or of an unambiguous prefix. Raises NotFound."""
     found = [each for each in store.queue.letters() if letter_id and each.letter_id.startswith(letter_id.upper())]
     if len(found) != 1:
-        problem = "is the beginning of several" if found else "is not in this store"
-        raise NotFound(f"dead letter {letter_id} {problem}", hint="pik dlq list")
+        raise not_one("dead letter", letter_id, [each.letter_id for each in found], hint="pik dlq list")
     return found[0]
 
 

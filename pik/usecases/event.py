@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import zstandard
 
-from pik.errors import NotFound, UsageError
+from pik.errors import CANDIDATES, NotFound, UsageError, not_one
 from pik.model.batch import Location, Segment
 from pik.model.event import Delivery
 from pik.model.instant import DAY, MIN_INSTANT, parse_instant
@@ -76,12 +76,9 @@ def locate(store: Store, prefix: str) -> Location:
     prefix = prefix.lower()
     if not _HEX.fullmatch(prefix):
         raise UsageError(f"{prefix} is not an event id, nor the beginning of one", hint="pik events shows event ids")
-    found = store.index.locate(prefix, limit=6)
-    if not found:
-        raise NotFound(f"no event id starts with {prefix}", hint="pik events shows event ids")
-    if len(found) > 1:
-        several = ", ".join(place.event_id for place in found[:5]) + (", …" if len(found) > 5 else "")
-        raise NotFound(f"several event ids start with {prefix}: {several}", hint="give more of the id")
+    found = store.index.locate(prefix, limit=CANDIDATES + 1)
+    if len(found) != 1:
+        raise not_one("event", prefix, [place.event_id for place in found], hint="pik events shows event ids")
     return found[0]
 
 

@@ -9,11 +9,13 @@ run goes on with.
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
+from itertools import islice
 from time import monotonic, time_ns
 from typing import BinaryIO
 
@@ -27,7 +29,7 @@ from pik.ports.store import Store
 from pik.usecases.batch_record import write_record
 from pik.usecases.compression import uncompressed
 from pik.usecases.pool import Pool
-from pik.usecases.progress import Progress
+from pik.usecases.progress import Progress, Silent
 from pik.usecases.segments import Built, InvalidRecord, Reading, SegmentBuilder, chunk_of
 from pik.usecases.source import BLOCK, Block, Source, blocks
 
@@ -118,6 +120,17 @@ def check(source: Source, options: IngestOptions, progress: Progress) -> Checked
     return Checked(source.name, read, valid, reasons, monotonic() - began)
 
 
+def probe(source: Source, options: IngestOptions) -> None:
+    """Read the beginning of a file as `ingest` would, all of a short one, and store nothing. Raises as it does.
+
+    A stream is left alone: it can be read only once.
+    """
+    if source.path is not None:
+        here = replace(options, workers=0)
+        with closing(_build(None, source, here, None, Silent(), None)) as built:
+            deque(islice(built, 2), maxlen=0)  # the second tells how a short one ends
+
+
 def _content(source: Source, options: IngestOptions) -> str:
     """What names the input: the digest of a file, the name given to a stream, or something never seen before."""
     if options.batch_key is not None:
@@ -142,7 +155,7 @@ def _build(
     batch: Batch | None,
     progress: Progress,
     state: FileState | None,
-) -> Iterator[Built]:
+) -> Generator[Built, None, None]:
     """The input from where the batch stands to its end, built by worker processes, in order. Raises InputError if it is
     not in that `state` any more."""
     batch_id, number = (batch.batch_id, (batch.attempt - 1) * ATTEMPT) if batch else ("", 0)

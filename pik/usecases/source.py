@@ -28,6 +28,9 @@ _LEADING = 1 << 20  # bytes of white space that may stand before a JSON array
 _UTF8_BOM = b"\xef\xbb\xbf"
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["{}\[\],]', re.DOTALL)
 
+# A bracket, and then what begins no JSON value: [table], [[table]], ['it'], [2026-01-31 10:00]. A word may be cut.
+_NO_ARRAY = re.compile(rb"\[[\s\[]*(?:\d+[-/:]|(?!(?:true|false|null)\b|[a-z]{0,4}$)[^\s\[\]{},\"\d-])")
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -96,14 +99,26 @@ def file_source(path: str) -> Source:
 def blocks(stream: BinaryIO, name: str, *, max_line: int, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
     """The input's records from `first_seq` on, which starts `offset` uncompressed bytes into it.
 
-    Memory: a few blocks. Raises InputError where the input ends inside of a JSON array, or goes on behind it.
+    Memory: a few blocks. Raises InputError where the input ends inside of a JSON array, or goes on behind it, and where
+    what looks like an array is something else.
     """
     start = _skip_to_content(stream)
     if start.lstrip()[:1] == b"[":
+        _expect_array(start.lstrip(), name)
         elements = _Elements(stream, start, name, max_line)
         yield from elements.blocks(first_seq, offset)
     else:
         yield from _line_blocks(stream, start, max_line, first_seq, offset)
+
+
+def _expect_array(start: bytes, name: str) -> None:
+    if _NO_ARRAY.match(start):
+        line = start.partition(b"\n")[0].strip().decode(errors="replace")
+        shown = line if len(line) <= 40 else line[:39] + "…"
+        raise InputError(
+            f"{name} is no JSON: it begins with {shown}",
+            hint="pik ingest reads JSON lines and JSON arrays, plain or compressed",
+        )
 
 
 def _skip_to_content(stream: BinaryIO) -> bytes:

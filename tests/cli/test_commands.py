@@ -85,6 +85,9 @@ def test_version_anywhere(pik: Pik) -> None:
     [
         (["thing"], "error: pik has no command thing\nhint: did you mean things? `pik --help` lists them\n"),
         (["xyz"], "error: pik has no command xyz\nhint: `pik --help` lists them\n"),
+        (["version"], "error: pik has no command version\nhint: `pik --version`\n"),
+        (["help", "things"], "error: pik has no command help\nhint: `pik --help`\n"),
+        (["fail", "help"], "error: pik fail has no command help\nhint: `pik fail --help`\n"),
         (
             ["fail", "hwo", "x"],
             "error: pik fail has no command hwo\nhint: did you mean how? `pik fail --help` lists them\n",

@@ -88,6 +88,14 @@ def test_replay_says_what_it_does_and_what_to_type_next(shop):
     assert done["next"] == f"pik diff aggregates --run {done['run_id']}, then pik promote {done['run_id']}"
 
 
+def test_a_replay_of_nothing_says_so(shop):
+    for option in (("--entity", "nobody"), ("--source", "nowhere"), ("--all", "--from", "2030-01-01")):
+        for more in ((), ("--dry-run",)):
+            result = shop("replay", *option, *more)
+            assert (result.code, "nothing matched: there is no such event in [" in result.err) == (0, True)
+    assert "nothing matched" not in shop("replay", "--entity", "a").err
+
+
 def test_a_window_inside_of_a_bucket_is_widened_and_says_so(shop):
     done = replayed(shop, "--entity", "a", "--from", "2026-01-01T00:01:30Z", "--to", "2026-01-01T00:02:30Z")
     assert done["requested"] == {"from": "2026-01-01T00:01:30Z", "to": "2026-01-01T00:02:30Z"}

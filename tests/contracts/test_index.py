@@ -135,7 +135,7 @@ def test_batches_newest_first_by_the_beginning_of_their_ids(index: Index) -> Non
 
 def test_a_batch_by_an_unambiguous_prefix(index: Index) -> None:
     assert batch_of(index, BATCH.lower()).batch_id == BATCH
-    with pytest.raises(NotFound, match="is the beginning of several batch ids"):
+    with pytest.raises(NotFound, match=f"several batch ids start with 01j: {OTHER}, {BATCH}$"):
         batch_of(index, "01j")
     with pytest.raises(NotFound, match="is not in this store") as error:
         batch_of(index, "02")

@@ -67,9 +67,27 @@ def test_a_prefix_names_a_run_unless_it_names_several(state, run):
     state.runs.create(other, [])
     differ = [mine == theirs for mine, theirs in zip(run.run_id, other.run_id, strict=True)].index(False)
     assert state.runs.get(run.run_id[: differ + 1].lower()) == run
-    for wrong in (run.run_id[:differ], "", "ZZZZ", run.run_id + "0"):
-        with pytest.raises(NotFound):
+    newest_first = ", ".join(sorted([run.run_id, other.run_id], reverse=True))
+    several = f"several run ids start with {run.run_id[:differ]}: {newest_first}$"
+    for wrong, said in (
+        (run.run_id[:differ], several),
+        ("", "the run id is empty"),
+        ("ZZZZ", "run ZZZZ is not in this store"),
+        (run.run_id + "0", "is not in this store"),
+    ):
+        with pytest.raises(NotFound, match=said):
             state.runs.get(wrong)
+
+
+def test_of_many_candidates_a_few_are_listed(state):
+    runs = [a_run() for _ in range(8)]
+    for each in runs:
+        state.runs.create(each, [])
+    newest = sorted((each.run_id for each in runs), reverse=True)
+    with pytest.raises(NotFound) as error:
+        state.runs.get(newest[0][:2])
+    assert error.value.message.endswith(f": {', '.join(newest[:6])}, …")
+    assert error.value.hint == "give more of the id"
 
 
 def test_runs_come_newest_first(state):

@@ -234,3 +234,12 @@ def test_auto_tells_the_unit_of_any_time_from_1973_to_2262(instant: int, unit: i
 def test_a_time_format_that_there_is_not() -> None:
     with pytest.raises(UsageError, match="there is no time format iso"):
         TimeFormat("iso")
+
+
+@pytest.mark.parametrize("text", ["0", "-0", "7", "-12", "9" * 17, "9" * 18, "-" + "9" * 18, "9" * 19])
+def test_whole_numbers_are_exact_whichever_way_they_are_read(text: str) -> None:
+    line = f'{{"s":"x","n":{text},"at":"2026-01-01T00:00:00Z"}}'.encode()
+    fields = {"source": "s", "event_type": "s", "entity_id": "n", "event_time": "at", "payload": "{n: n}"}
+    event, _ = RecordMapping(fields).read(line)
+    assert event.entity_id == str(int(text))
+    assert event.payload.replace(b" ", b"") == b'{"n":%d}' % int(text)

@@ -112,6 +112,23 @@ def test_an_array_that_is_not_closed_is_an_error(data: bytes) -> None:
             read(data)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [b"[table]\na = 1", b" [[metric]]\n", b"['it']", b"[ 2026-01-31 10:00] x", b"[2026/01/31]", b"[x,1]", b"[\xff]"],
+)
+def test_what_only_begins_like_an_array_is_no_json(data: bytes) -> None:
+    with pytest.raises(InputError, match="it is no JSON: it begins with") as error:
+        read(data)
+    assert error.value.hint
+
+
+@pytest.mark.parametrize(
+    "data", [b"[true]", b"[false,1]", b"[ null ]", b'["x"]', b"[-1]", b"[[[1]]]", b"[]", b"[,1]", b"[12]"]
+)
+def test_what_begins_like_an_array_is_one(data: bytes) -> None:
+    read(data)
+
+
 @pytest.mark.parametrize("data", [b"[1]2", b"[1],", b"[]\n{}\n", b"[1]" + b"\n" * 500 + b"[2]"])
 def test_whatever_follows_an_array_is_an_error_and_not_dropped(data: bytes) -> None:
     for size in (1, 1000):

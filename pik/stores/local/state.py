@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pik.errors import NotFound
+from pik.errors import CANDIDATES, not_one
 from pik.stores.local.sqlite import Database
 
 SCHEMA = """
@@ -80,10 +80,13 @@ def found(database: Database, table: str, column: str, prefix: str, *, kind: str
     low = prefix.upper()  # ULIDs
     rows = (
         database.read()
-        .execute(f"SELECT * FROM {table} WHERE {column} >= ? AND {column} < ? || '~' LIMIT 2", (low, low))
+        .execute(
+            f"SELECT {column}, t.* FROM {table} t WHERE {column} >= ? AND {column} < ? || '~'"
+            f" ORDER BY {column} DESC LIMIT {CANDIDATES + 1:d}",
+            (low, low),
+        )
         .fetchall()
     )
     if not low or len(rows) != 1:
-        problem = "is the beginning of several" if rows else "is not in this store"
-        raise NotFound(f"{kind} {prefix} {problem}", hint=hint)
-    return tuple(rows[0])
+        raise not_one(kind, prefix, [row[0] for row in rows], hint=hint)
+    return tuple(rows[0][1:])

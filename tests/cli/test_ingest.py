@@ -1,0 +1,74 @@
+"""`pik ingest`: what it leaves behind, and what it says to type next."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+EVENT = '{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{}}\n'
+FOREIGN = '{"user":"e"}\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        (None, ()),
+        ("[table]\na = 1\n", ()),
+        ("[" + EVENT, ()),
+        (EVENT + FOREIGN, ("--on-invalid", "stop")),
+        (EVENT, ("--map", "source=[")),
+        (EVENT, ("--time-format", "x")),
+        (EVENT, ("--batch-key", "x")),
+    ],
+)
+def test_a_first_ingest_that_fails_makes_no_store(pik, tmp_path, content, options):
+    if content is not None:
+        (tmp_path / "input").write_text(content)
+    failed = pik("ingest", "input", *options)
+    assert failed.code == 2, failed.err
+    assert not (tmp_path / ".pik").exists()
+    (tmp_path / "input").write_text(EVENT)
+    assert pik("ingest", "input").code == 0
+
+
+def test_one_unreadable_file_among_several_makes_no_store_either(pik, tmp_path):
+    (tmp_path / "good").write_text(EVENT)
+    (tmp_path / "bad").write_text("[table]\n")
+    assert pik("ingest", "good", "bad").code == 2
+    assert not (tmp_path / ".pik").exists()
+
+
+def test_what_is_no_json_is_called_so(pik, tmp_path):
+    (tmp_path / "pik.log").write_text("[2026-01-31 10:00:01] INFO started\n" * 3)
+    failed = pik("ingest", "pik.log")
+    assert failed.err.startswith("error: pik.log is no JSON: it begins with [2026-01-31 10:00:01] INFO started\nhint: ")
+
+
+def test_what_to_type_next(pik, tmp_path):
+    (tmp_path / "mixed").write_text(EVENT + FOREIGN)
+    (tmp_path / "foreign").write_text(FOREIGN)
+    (tmp_path / "good").write_text(EVENT.replace("01-01", "01-02"))
+
+    def said(*files):
+        result = pik("ingest", *files, "--format", "json").json()
+        batches = result.get("batches", [result])
+        return batches[-1]["batch_id"], result["next"]
+
+    batch, following = said("mixed")
+    assert following == f"pik batches {batch} --rejects"
+    batch, following = said("foreign")
+    assert following == f"pik batches {batch} --rejects; foreign records need --map (pik ingest --help)"
+    assert said("foreign") == (batch, following)
+    assert said("good")[1] is None
+    assert said("good")[1] == said("good", "mixed")[1] == "to record it as one more delivery of each event, add --again"
+
+
+def test_a_dry_run_in_which_nothing_is_valid_names_the_way_out(pik, tmp_path):
+    (tmp_path / "foreign").write_text(FOREIGN)
+    (tmp_path / "mixed").write_text(FOREIGN + EVENT)
+    dry = ("ingest", "--dry-run", "--format", "json")
+    assert "--map" in pik(*dry, "foreign").json()["next"]
+    assert "--map" not in pik(*dry, "foreign", "mixed").json()["next"]
+    assert not (tmp_path / ".pik").exists()
+    assert json.loads(pik(*dry, "mixed").out)["sources"][0]["valid"] == 1
