@@ -29,11 +29,13 @@ SERVICES = {
 
 
 class Refused(StoreError):
-    """A service answered with an error; `code` is the service's name for it."""
+    """A service answered with an error; `code` is the service's name for it. `retried` tells whether boto3 had sent the
+    call before, and got no answer or one that asked for patience."""
 
-    def __init__(self, message: str, *, code: str, hint: str = "") -> None:
+    def __init__(self, message: str, *, code: str, hint: str = "", retried: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.code = code
+        self.retried = retried
 
 
 def translated(service: str, operation: str, error: Exception) -> StoreError:
@@ -70,4 +72,5 @@ def _refused(name: str, operation: str, error: object) -> Refused:
         return Refused(f"AWS does not know these credentials ({code})", code=code, hint="aws sts get-caller-identity")
     if code in _DENIED:
         return Refused(f"{name} denies {operation}: {said}", code=code, hint="pik stack doctor tells what is missing")
-    return Refused(f"{name} refused {operation} ({code}): {said}", code=code)
+    retried = bool(answer.get("ResponseMetadata", {}).get("RetryAttempts"))
+    return Refused(f"{name} refused {operation} ({code}): {said}", code=code, retried=retried)

@@ -38,7 +38,7 @@ class AwsRaw:
             if error.code not in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409"):
                 raise
             # A connection that was lost behind the write makes boto3 write again, and meet its own object.
-            if not self._holds(key, data):
+            if not (error.retried and self._holds(key, data)):
                 raise AlreadyExists(f"raw object {key} exists already; raw is never overwritten") from None
 
     def _holds(self, key: str, data: bytes) -> bool:
