@@ -59,7 +59,7 @@ lint: $(STAMP) ## the checks without the tests
 test: lint .venv-ministack/.locked ## all checks and the tests but the slow ones
 	@$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-deep: $(STAMP) .venv-ministack/.locked ## the slow tests
+test-deep: $(STAMP) .venv-ministack/.locked .venv-seaweedfs/.locked ## the slow tests
 	@$(BIN)/python -m pytest -n 2 -m slow
 
 bench: $(STAMP) ## the benchmarks, into docs/benchmarks.md; BENCH_ARGS="--deep" and the like go to bench.run

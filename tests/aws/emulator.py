@@ -33,7 +33,7 @@ ENVIRONMENT = {
 @contextmanager
 def ministack(directory: Path, **environment: str) -> Iterator[str]:
     """The URL of a running emulator, which keeps its files in `directory` and ends with the context."""
-    port = _free_port()
+    port = free_port()
     settings = {
         "GATEWAY_PORT": str(port),
         "BIND_HOST": "127.0.0.1",
@@ -57,7 +57,8 @@ def ministack(directory: Path, **environment: str) -> Iterator[str]:
             process.terminate()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port: int = taken.getsockname()[1]

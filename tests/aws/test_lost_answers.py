@@ -1,4 +1,4 @@
-"""Calls that took effect, but whose answer was lost: boto3 sends them again, and must not take its own for another's."""
+"""Calls that took effect and whose answer was lost: boto3 sends them again, and must not take its own for another's."""
 
 from __future__ import annotations
 

@@ -53,6 +53,8 @@ class AwsRaw:
             data: bytes = self._body(self._s3.get_object(Bucket=self.bucket, Key=key, **where))
         except Refused as error:
             if error.code == "InvalidRange":
+                if length is None and self.size(key) == offset:
+                    return b""
                 raise _short(key, offset, length) from None
             if error.code in ("NoSuchKey", "404"):
                 raise missing(key) from None
