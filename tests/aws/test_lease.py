@@ -8,7 +8,7 @@ import pytest
 
 from pik.errors import Busy
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.lease import held, holding
+from pik.stores.aws.lease import all_held, held, holding
 from pik.stores.aws.table import Table
 from tests.aws.emulator import make_stack
 
@@ -26,7 +26,7 @@ def test_one_holds_a_name_at_a_time(table: Table) -> None:
             pass
         assert held(table, "a")  # whoever was refused gave nothing back
         with holding(table, "b"):
-            pass
+            assert all_held(table) == ["a", "b"]
     assert not held(table, "a")
     with holding(table, "a"):
         pass
@@ -40,8 +40,8 @@ def test_it_is_given_back_after_an_error(table: Table) -> None:
 
 def test_it_is_renewed_while_it_is_held(table: Table) -> None:
     with holding(table, "a", lasting=3):
-        begun = table.get(("lease/a", "lease"))
-        while (now := table.get(("lease/a", "lease"))) == begun:
+        begun = table.get(("lease", "a"))
+        while (now := table.get(("lease", "a"))) == begun:
             time.sleep(0.1)
         assert now is not None
         assert begun is not None
@@ -50,12 +50,13 @@ def test_it_is_renewed_while_it_is_held(table: Table) -> None:
 
 
 def left_behind(table: Table) -> None:
-    table.put({"pk": "lease/a", "sk": "lease", "holder": "gone", "ends": time.time_ns() - 1, "expires": 1})
+    table.put({"pk": "lease", "sk": "a", "holder": "gone", "ends": time.time_ns() - 1, "expires": 1})
 
 
 def test_what_somebody_left_behind_is_taken_over(table: Table) -> None:
     left_behind(table)
     assert not held(table, "a")
+    assert all_held(table) == []
     with holding(table, "a"):
         assert held(table, "a")
 

@@ -15,6 +15,7 @@ from pik.stores.aws.table import Key, Table, Value
 LASTING = 30.0
 """Seconds after which the lease of somebody who is gone may be taken over."""
 
+_PARTITION = "lease"
 _TIDY = 24 * 3600  # seconds after its end at which DynamoDB may remove a lease that nobody gave back
 
 
@@ -49,6 +50,11 @@ def held(table: Table, name: str) -> bool:
     return item is not None and int(item["ends"]) > time_ns()
 
 
+def all_held(table: Table) -> list[str]:
+    """The names of all leases that are held."""
+    return [item["sk"] for item in table.query(_PARTITION) if int(item["ends"]) > time_ns()]
+
+
 @dataclass(frozen=True, slots=True)
 class _Lease:
     table: Table
@@ -78,4 +84,4 @@ class _Lease:
 
 
 def _key(name: str) -> Key:
-    return f"lease/{name}", "lease"
+    return _PARTITION, name
