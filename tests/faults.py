@@ -24,7 +24,7 @@ DURABLE = {
     "batches": {"open", "record", "finish"},
     "metrics": {"apply"},
     "runs": {"create", "set_state", "mark"},
-    "queue": {"send", "acknowledge", "release", "bury", "redrive", "drop"},
+    "queue": {"send", "acknowledge", "release", "bury", "remove", "drop"},
     "aggregates": {"write", "promote", "rollback"},
 }
 

@@ -41,7 +41,7 @@ COMMANDS: Mapping[str, Entry] = {
     "diff": Entry("pik.cli.diff", "Recompute from raw and compare with what is current.", _NUMBERS),
     "replay": Entry("pik.cli.replay", "Compute aggregates again, beside the current ones.", _REPAIR),
     "runs": Entry("pik.cli.runs", "Follow replays: list, show, resume, cancel, wait.", _REPAIR),
-    "dlq": Entry("pik.cli.dlq", "Tasks that failed too often: list, show, redrive.", _REPAIR),
+    "dlq": Entry("pik.cli.dlq", "Tasks that failed too often: list, show, redrive, purge.", _REPAIR),
     "promote": Entry("pik.cli.promote", "Make what a run wrote current.", _REPAIR),
     "rollback": Entry("pik.cli.rollback", "Undo a promotion.", _REPAIR),
     "export": Entry("pik.cli.export", "Write events to Parquet, JSONL or CSV, with a manifest.", _CARE),

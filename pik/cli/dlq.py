@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import time
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,9 +15,15 @@ from pik.cli.run_fields import RUN_COLUMNS
 from pik.errors import UsageError
 from pik.model.run import COMPLETED
 
-commands = Commands("Tasks that failed too often: list, show, redrive.")
+if TYPE_CHECKING:
+    from pik.model.run import DeadLetter
+    from pik.ports.store import Store
+
+commands = Commands("Tasks that failed too often: list, show, redrive, purge.")
 
 OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only those of this run.")]
+Letters = Annotated[list[str] | None, typer.Argument(metavar="[LETTER]...", help="Ids or their beginnings.")]
+Everything = Annotated[bool, typer.Option("--all", help="Every dead letter.")]
 
 
 @commands.add(
@@ -24,9 +31,16 @@ OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only th
     examples="""
     pik dlq list
     pik dlq list --run 01J8Z3
+
+    # what was given up, when, and why
+    pik dlq list --purged
     """,
 )
-def list_(cli: Context, run: OfRun = None) -> None:
+def list_(
+    cli: Context,
+    run: OfRun = None,
+    purged: Annotated[bool, typer.Option("--purged", help="Those that were purged instead.")] = False,
+) -> None:
     """List dead letters, the oldest first: tasks of replays that failed each time they were tried."""
     from pik.usecases.dlq import letters
 
@@ -39,7 +53,9 @@ def list_(cli: Context, run: OfRun = None) -> None:
         Column("failed_at", Instant),
         Column("reason", wrap=True),
     ]
-    found = letters(cli.open_store(), run)
+    if purged:
+        columns += [Column("purged_at", Instant), Column("purge_reason", wrap=True)]
+    found = letters(cli.open_store(), run, purged=purged)
     cli.show(Document(tables=[Table("dead_letters", columns, found, empty="no dead letters")]))
 
 
@@ -78,8 +94,8 @@ def show(cli: Context, letter: Annotated[str, typer.Argument(metavar="LETTER", h
 )
 def redrive(
     cli: Context,
-    letter: Annotated[list[str] | None, typer.Argument(metavar="[LETTER]...", help="Ids or their beginnings.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every dead letter.")] = False,
+    letter: Letters = None,
+    everything: Everything = False,
     run: OfRun = None,
     dry_run: options.DryRun = False,
 ) -> int | None:
@@ -87,10 +103,7 @@ def redrive(
     from pik.usecases import dlq
     from pik.usecases.replay import Pace
 
-    if bool(letter) == everything or (run and not everything):
-        raise UsageError("redrive which?", hint="pik dlq redrive LETTER, or --all, or --all --run RUN")
-    store = cli.open_store()
-    chosen = dlq.letters(store, run) if everything else [dlq.letter(store, one) for one in letter or ()]
+    store, chosen = _chosen(cli, "redrive", letter, everything, run)
     runs = [] if dry_run else dlq.redrive(store, cli.engine(), chosen, Pace(), cli.progress)
     cli.show(
         Document(
@@ -99,3 +112,50 @@ def redrive(
         )
     )
     return PARTLY if any(one.state != COMPLETED for one in runs) else None
+
+
+@commands.add(
+    "purge",
+    examples="""
+    # tasks that nobody will need any more
+    pik dlq purge 01J8Z4 --reason 'the metric was withdrawn'
+    pik dlq purge --all --run 01J8Z3 --reason INC-1234 --yes
+    """,
+)
+def purge(
+    cli: Context,
+    letter: Letters = None,
+    everything: Everything = False,
+    run: OfRun = None,
+    reason: options.Reason = "",
+    yes: options.Yes = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Give up dead letters. Their tasks stay failed, so their aggregates stay as they are; `pik dlq list --purged`
+    tells which, and why."""
+    from pik.usecases import dlq
+
+    if not reason.strip() and not dry_run:
+        raise UsageError("why purge?", hint="--reason TEXT; it is kept with the letters")
+    store, chosen = _chosen(cli, "purge", letter, everything, run)
+    if chosen and not dry_run:
+        options.confirm(f"give up {len(chosen):,} dead letters: their tasks stay failed", yes)
+        dlq.purge(store, chosen, time.time_ns(), reason)
+    cli.show(
+        Document(
+            head={"dry_run": dry_run, "purged": [one.letter_id for one in chosen], "reason": reason or None},
+        )
+    )
+
+
+def _chosen(
+    cli: Context, verb: str, letters: list[str] | None, everything: bool, run: str | None
+) -> tuple[Store, list[DeadLetter]]:
+    from pik.usecases import dlq
+
+    if bool(letters) == everything or (run and not everything):
+        raise UsageError(f"{verb} which?", hint=f"pik dlq {verb} LETTER, or --all, or --all --run RUN")
+    store = cli.open_store()
+    if everything:
+        return store, dlq.letters(store, run)
+    return store, [dlq.letter(store, one) for one in letters or ()]

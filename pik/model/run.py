@@ -90,10 +90,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A task that failed too often, and why."""
+    """A task that failed too often, and why; with `purged_at` and `purge_reason` if somebody gave it up."""
 
     letter_id: str
     task: Task
     reason: str
     attempts: int
     failed_at: int
+    purged_at: int | None = None
+    purge_reason: str = ""

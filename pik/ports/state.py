@@ -31,7 +31,7 @@ class Runs(Protocol):
     """Runs and the state of their tasks."""
 
     def create(self, run: Run, tasks: Iterable[Task]) -> None:
-        """Store the run as PLANNED with its tasks, all at once."""
+        """Store the run as PLANNED with its tasks, all at once: nobody finds it before all of them are stored."""
 
     def get(self, run_id: str) -> Run:
         """The run of this id or of an unambiguous prefix, with its counts as of now. Raises NotFound."""
@@ -43,7 +43,8 @@ class Runs(Protocol):
         """The newest run of this very request that is PLANNED or RUNNING."""
 
     def set_state(self, run_id: str, state: str, finished_at: int | None = None) -> None:
-        """Move the run to a state; CANCELLED, COMPLETED and FAILED are set with the time."""
+        """Move the run to a state; CANCELLED, COMPLETED and FAILED are set with the time. A run that is CANCELLED
+        becomes neither COMPLETED nor FAILED any more."""
 
     def open_tasks(self, run_id: str) -> Iterator[Task]:
         """The run's tasks that are OPEN, in order of their numbers."""
@@ -52,8 +53,8 @@ class Runs(Protocol):
         """Move a task, OPEN at first, to DONE, to FAILED, or to OPEN again (redriven). A task that is DONE stays so."""
 
     def driving(self, run_id: str) -> AbstractContextManager[None]:
-        """Holds the right to drive this run until the context ends or the process dies. Raises Busy when another has
-        it."""
+        """Holds the right to drive this run until the context ends or the process dies (in a deployed store, half a
+        minute after). Raises Busy when another has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,25 +75,31 @@ class Queue(Protocol):
 
     def receive(self, run_id: str, visibility: float) -> Message | None:
         """A visible message, hidden from others for `visibility` seconds; None if there is none now. A shared queue may
-        hand out other runs' tasks as well; a local one hands out those of `run_id`."""
+        hand out other runs' tasks as well, counts in whole seconds and may miss one that was sent just now; a local one
+        hands out those of `run_id`."""
 
     def acknowledge(self, receipt: str) -> None:
-        """Remove the message. A repeat does nothing."""
+        """Remove the message. A repeat does nothing, nor does the receipt of an earlier receiving."""
 
     def release(self, receipt: str, delay: float) -> None:
-        """Make the message visible again after `delay` seconds."""
+        """Make the message visible again after `delay` seconds, unless it was received again meanwhile."""
 
     def bury(self, message: Message, reason: str, failed_at: int) -> None:
-        """Move the message to the dead letters, with its reason."""
+        """Move the message to the dead letters, with its reason. Interrupted, it is among them, on the queue, or both:
+        never lost."""
 
-    def letters(self) -> list[DeadLetter]:
-        """The dead letters, oldest first."""
+    def letters(self, *, purged: bool = False) -> list[DeadLetter]:
+        """The dead letters, oldest first; or those that were purged. Two may be there for one task, where a burial was
+        interrupted. A shared queue hides from others what is being looked at, for a moment."""
 
-    def redrive(self, letter_id: str) -> Task:
-        """Put a dead letter (id or unambiguous prefix) back on the queue. Raises NotFound."""
+    def remove(self, letters: Iterable[DeadLetter]) -> None:
+        """Take letters away, because their tasks are sent again, or, with `purged_at`, are given up: those are kept
+        among the purged. One that is not there is taken away already."""
 
     def drop(self, run_id: str) -> int:
-        """Remove the run's messages that nobody is working on and return how many are still in flight."""
+        """Remove the run's messages that nobody is working on and return how many are still in flight. A shared queue
+        cannot look for them, so it removes none and says 0: whoever receives a task of a cancelled run acknowledges
+        it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +133,26 @@ class Promotion:
 
 
 class Aggregates(Protocol):
-    """Aggregate versions, append-only, and which of them is current. Entities order by their UTF-8 bytes."""
+    """Aggregate versions, append-only, and which of them is current. Entities order by their UTF-8 bytes.
+
+    What is iterated over is the state of one moment in a local store; in a deployed one, of the moment at which each
+    page of it is read: every row is true, but two rows may be of two moments.
+    """
 
     def write(
         self, task: Task, rows: Iterable[Computed], *, versions: Mapping[str, int], known_until: int, reason: str
     ) -> None:
         """Store one version a row for the task's run, beside what is current, noting which version that is now (the
-        base). A version that is there already stays as it is, so a task may be written any number of times. A CANCELLED
-        run writes nothing more."""
+        base). Nothing is written if `rows` raises. A version that is there already stays as it is, so a task may be
+        written any number of times; a write that was interrupted is finished by the next. A run that is CANCELLED
+        writes nothing more."""
 
     def current(
         self, metric: str, window: Window, entities: Sequence[str] = (), *, history: bool = False
     ) -> Iterator[Aggregate]:
         """The current versions of a metric's buckets that start in the window, ordered by bucket and entity; with
-        `history` every version, ordered by bucket, entity and run_id."""
+        `history` every version, ordered by bucket, entity and run_id; in a deployed store one that was written within
+        the last second may be missing there."""
 
     def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
         """What the current versions of each bucket that starts in the window say, in short; buckets without any value
@@ -153,7 +166,8 @@ class Aggregates(Protocol):
         bases; a null over nothing counts nowhere."""
 
     def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
-        """Make each version of the run current, atomically per aggregate and only where its base still is."""
+        """Make each version of the run current, atomically per aggregate and only where its base still is. One that was
+        interrupted is finished by the next, and counted as one."""
 
     def rollback(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
         """Make each version's base current again (nothing, where it had none), where the run's version is current."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import structs
+
 from pik.errors import UsageError, not_one
 from pik.model.run import CANCELLED, OPEN, RUNNING, DeadLetter, Run
 from pik.ports.engine import Engine
@@ -12,10 +14,11 @@ from pik.usecases.progress import Progress
 from pik.usecases.replay import Pace, carry_out
 
 
-def letters(store: Store, run_id: str | None = None) -> list[DeadLetter]:
-    """The dead letters, oldest first, of all runs or of one (id or unambiguous prefix). Raises NotFound."""
+def letters(store: Store, run_id: str | None = None, *, purged: bool = False) -> list[DeadLetter]:
+    """The dead letters, or those that were purged, oldest first, of all runs or of one (id or unambiguous prefix).
+    Raises NotFound."""
     wanted = None if run_id is None else store.runs.get(run_id).run_id
-    return [letter for letter in store.queue.letters() if wanted in (None, letter.task.run_id)]
+    return [letter for letter in store.queue.letters(purged=purged) if wanted in (None, letter.task.run_id)]
 
 
 def letter(store: Store, letter_id: str) -> DeadLetter:
@@ -36,13 +39,20 @@ def redrive(store: Store, engine: Engine, chosen: Sequence[DeadLetter], pace: Pa
     return [_redrive(store, engine, run_id, chosen, pace, progress) for run_id in runs]
 
 
+def purge(store: Store, chosen: Sequence[DeadLetter], at: int, reason: str) -> list[DeadLetter]:
+    """Give up the tasks of these dead letters: they stay failed, and the letters are kept among the purged."""
+    given_up = [structs.replace(each, purged_at=at, purge_reason=reason) for each in chosen]
+    store.queue.remove(given_up)
+    return given_up
+
+
 def _redrive(
     store: Store, engine: Engine, run_id: str, chosen: Sequence[DeadLetter], pace: Pace, progress: Progress
 ) -> Run:
+    mine = [each for each in chosen if each.task.run_id == run_id]
     with store.runs.driving(run_id):
         store.runs.set_state(run_id, RUNNING)
-        for each in chosen:
-            if each.task.run_id == run_id:
-                store.runs.mark(each.task, OPEN)  # first, so that a crash here loses nothing: the task is to be done
-                store.queue.redrive(each.letter_id)
-    return carry_out(store, engine, run_id, pace, progress)
+        for each in mine:
+            store.runs.mark(each.task, OPEN)  # first, so that a crash here loses nothing: the task is to be done
+        store.queue.remove(mine)
+    return carry_out(store, engine, run_id, pace, progress)  # sends what is open

@@ -274,12 +274,29 @@ def test_a_failed_task_is_exit_code_3_and_redrives(shop, monkeypatch):
     assert shown["metrics"] == ["event_count@1", "revenue@1"]
     assert shop("dlq", "redrive").code == 2
     assert shop("dlq", "redrive", "--all", "--dry-run").code == 0
+    assert shop("dlq", "purge", "--all", "--yes").code == 2  # without a reason
+    assert shop("dlq", "purge", "--all", "--reason", "x").code == 2  # nobody to ask
+    assert shop("dlq", "purge", "--all", "--dry-run", "--format", "json").json()["purged"] == [letter["letter_id"]]
     redriven = shop("dlq", "redrive", letter["letter_id"], "--format", "json")
     assert redriven.code == 0
     assert redriven.json()["runs"][0]["state"] == "COMPLETED"
     assert shop("dlq", "list", "--format", "json").json()["dead_letters"] == []
     assert shop("promote", run, "--yes").code == 0
     assert shop("diff", "aggregates", *DAY).code == 0
+
+
+def test_a_purged_letter_is_told_with_its_reason_and_its_task_stays_failed(shop, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("pik.usecases.replay._FIRST_DELAY", 0.001)
+        patch.setattr("pik.usecases.tasks.recomputing", damaged)
+        run = shop("replay", "--all", *DAY, "--format", "json").json()["run_id"]
+    (letter,) = shop("dlq", "list", "--format", "json").json()["dead_letters"]
+    assert shop("dlq", "purge", letter["letter_id"], "--reason", "withdrawn", "--yes").code == 0
+    assert shop("dlq", "list", "--format", "json").json()["dead_letters"] == []
+    (purged,) = shop("dlq", "list", "--purged", "--run", run, "--format", "json").json()["dead_letters"]
+    assert purged == {**letter, "purged_at": purged["purged_at"], "purge_reason": "withdrawn"}
+    assert shop("runs", "show", run, "--format", "json").json()["failed"] == 1
+    assert shop("dlq", "purge", letter["letter_id"], "--reason", "twice", "--yes").code == 4
 
 
 def damaged(*_, **__):
@@ -323,6 +340,7 @@ def test_runs_are_waited_for_resumed_and_cancelled(shop, monkeypatch):
         "dlq list",
         "dlq show",
         "dlq redrive",
+        "dlq purge",
         "aggregates",
         "diff aggregates",
         "promote",

@@ -126,6 +126,13 @@ def test_states(state, run):
         assert (got.state, got.finished_at) == (name, at)
 
 
+def test_a_cancelled_run_neither_completes_nor_fails(state, run):
+    state.runs.set_state(run.run_id, CANCELLED, 5)
+    for name in (COMPLETED, FAILED):
+        state.runs.set_state(run.run_id, name, 6)
+        assert (state.runs.get(run.run_id).state, state.runs.get(run.run_id).finished_at) == (CANCELLED, 5)
+
+
 def test_unfinished_finds_the_newest_run_of_the_same_request(state, run):
     assert state.runs.unfinished(REQUEST) == run
     assert state.runs.unfinished(RunRequest(start=0, end=101, entities=("a", "b"), metrics=("event_count",))) is None
@@ -180,6 +187,8 @@ def test_the_right_to_drive_ends_with_the_process(state, run):
         pass
     os.kill(process.pid, signal.SIGKILL)
     process.join()
+    if state.deployed:
+        return  # half a minute later: tests/aws/test_lease.py shows it of a shorter one
     with state.runs.driving(run.run_id):
         process, said = _spawned(state, run.run_id)
         process.join()

@@ -144,6 +144,9 @@ def _fail(pik: Journey) -> None:
     pik("pik dlq show", "dlq", "show", letters[0]["letter_id"])
     pik("pik dlq redrive", "dlq", "redrive", "--all", "--dry-run")
     pik("pik dlq redrive", "dlq", "redrive", "--all", code=3)
+    pik("pik dlq purge", "dlq", "purge", "--all", "--dry-run")
+    pik("pik dlq purge", "dlq", "purge", "--all", "--reason", "withdrawn", "--yes")
+    pik("pik dlq list --purged", "dlq", "list", "--purged")
 
 
 def _keep(pik: Journey) -> None:

@@ -25,6 +25,9 @@ Item = dict[str, Any]
 Key = tuple[str, str]
 """pk and sk."""
 
+Change = tuple[str, tuple[Value, ...]]
+"""A PartiQL statement that writes one item, and the values of its parameters."""
+
 STATEMENTS, WRITES, READS = 25, 25, 100
 """What BatchExecuteStatement, BatchWriteItem and BatchGetItem take at most."""
 
@@ -37,7 +40,14 @@ _THROTTLED = {
     "InternalServerError",
     "TransactionConflict",
 }
-_DUPLICATE = {"DuplicateItem", "DuplicateItemException"}
+_REFUSED = {
+    "DuplicateItem",
+    "DuplicateItemException",
+    "ConditionalCheckFailed",
+    "ConditionalCheckFailedException",
+}
+"""Codes of a statement whose condition, or whose insertion's, does not hold."""
+
 _PATIENCE = 12  # attempts at what keeps being throttled
 _LONGEST_DELAY = 10.0  # seconds
 
@@ -166,33 +176,41 @@ class Table:
         """Insert items, 25 a call, several calls at a time, each alone: whether it was inserted, or one of its key was
         there already (which a call that was repeated may have written itself). In the order given; each key once."""
         statements: dict[tuple[str, ...], str] = {}
+        return self.change_many(self._insertion(item, statements) for item in items)
 
-        def insert(chunk: Sequence[Item]) -> list[bool]:
-            return self._insert(chunk, statements)
-
-        for answers in Flow().map(insert, batched(items, STATEMENTS)):
+    def change_many(self, changes: Iterable[Change]) -> Iterator[bool]:
+        """Execute PartiQL statements that write one item each, as `insert_many` does: whether each took effect, or its
+        condition did not hold (any more: a call that was repeated may have made it so itself)."""
+        for answers in Flow().map(self._execute, batched(changes, STATEMENTS)):
             yield from answers
 
-    def _insert(self, items: Sequence[Item], statements: dict[tuple[str, ...], str]) -> list[bool]:
-        inserted = [False] * len(items)
-        left = list(range(len(items)))
-        for delay in _delays():
-            calls = [_insertion(self.name, items[place], statements) for place in left]
+    def _execute(self, changes: Sequence[Change]) -> list[bool]:
+        done = [False] * len(changes)
+        left = list(range(len(changes)))
+        for delay in delays():
+            calls = [_statement(changes[place]) for place in left]
             answers = self._dynamodb.batch_execute_statement(Statements=calls)["Responses"]
             again = []
             for place, answer in zip(left, answers, strict=True):
                 code = answer.get("Error", {}).get("Code")
                 if code in _THROTTLED:
                     again.append(place)
-                elif code is not None and code not in _DUPLICATE:
+                elif code is not None and code not in _REFUSED:
                     raise StoreError(f"DynamoDB refused an item ({code}): {answer['Error'].get('Message', '')}")
                 else:
-                    inserted[place] = code is None
+                    done[place] = code is None
             if not again:
-                return inserted
+                return done
             left = again
             delay()
         raise _throttled(self.name)
+
+    def _insertion(self, item: Item, statements: dict[tuple[str, ...], str]) -> Change:
+        names = tuple(item)
+        if names not in statements:
+            fields = ", ".join(f"'{name}': ?" for name in names)
+            statements[names] = f'INSERT INTO "{self.name}" VALUE {{{fields}}}'
+        return statements[names], tuple(item.values())
 
     def _get_batch(self, keys: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
         answer = self._dynamodb.batch_get_item(RequestItems={self.name: {"Keys": keys, "ConsistentRead": True}})
@@ -208,7 +226,7 @@ class Table:
         self, call: Callable[[Sequence[Any]], tuple[Any, Sequence[Any]]], left: Sequence[Any]
     ) -> Iterator[Any]:
         """What each call answers, for as long as one leaves some of its requests."""
-        for delay in _delays():
+        for delay in delays():
             answer, left = call(left)
             yield answer
             if not left:
@@ -217,7 +235,7 @@ class Table:
         raise _throttled(self.name)
 
 
-def _delays() -> Iterator[Callable[[], None]]:
+def delays() -> Iterator[Callable[[], None]]:
     """A few waits, each a random part (full jitter) of twice as long as the one before."""
     for attempt in range(_PATIENCE):
         longest = min(_LONGEST_DELAY, 0.05 * 2**attempt)
@@ -228,12 +246,8 @@ def _throttled(table: str) -> StoreError:
     return StoreError(f"DynamoDB keeps throttling the table {table}", hint="run the same command again later")
 
 
-def _insertion(table: str, item: Item, statements: dict[tuple[str, ...], str]) -> dict[str, Any]:
-    names = tuple(item)
-    if names not in statements:
-        fields = ", ".join(f"'{name}': ?" for name in names)
-        statements[names] = f'INSERT INTO "{table}" VALUE {{{fields}}}'
-    return {"Statement": statements[names], "Parameters": [_value(value) for value in item.values()]}
+def _statement(change: Change) -> dict[str, Any]:
+    return {"Statement": change[0], "Parameters": [_value(value) for value in change[1]]}
 
 
 def batched(things: Iterable[Any], size: int) -> Iterator[list[Any]]:

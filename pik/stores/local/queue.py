@@ -12,7 +12,6 @@ import msgspec
 from pik.model.run import DeadLetter, Task
 from pik.ports.state import Message
 from pik.stores.local.sqlite import Database
-from pik.stores.local.state import found
 
 _read_task = msgspec.json.Decoder(Task).decode
 _read_letter = msgspec.json.Decoder(DeadLetter).decode
@@ -73,17 +72,19 @@ class LocalQueue:
             if removed:
                 connection.execute("INSERT INTO letter VALUES (?, ?)", (letter.letter_id, msgspec.json.encode(letter)))
 
-    def letters(self) -> list[DeadLetter]:
+    def letters(self, *, purged: bool = False) -> list[DeadLetter]:
         rows = self.database.read().execute("SELECT body FROM letter ORDER BY letter_id")
-        return [_read_letter(body) for (body,) in rows]
+        found = (_read_letter(body) for (body,) in rows)
+        return [letter for letter in found if (letter.purged_at is not None) == purged]
 
-    def redrive(self, letter_id: str) -> Task:
-        full_id, body = found(self.database, "letter", "letter_id", letter_id, kind="dead letter", hint="pik dlq list")
-        task = _read_letter(body).task
+    def remove(self, letters: Iterable[DeadLetter]) -> None:
         with self.database.write() as connection:
-            connection.execute(_PUT, _row(task))
-            connection.execute("DELETE FROM letter WHERE letter_id = ?", (full_id,))
-        return task
+            for letter in letters:
+                if letter.purged_at is None:
+                    connection.execute("DELETE FROM letter WHERE letter_id = ?", (letter.letter_id,))
+                else:
+                    body = msgspec.json.encode(letter)
+                    connection.execute("UPDATE letter SET body = ? WHERE letter_id = ?", (body, letter.letter_id))
 
     def drop(self, run_id: str) -> int:
         with self.database.write() as connection:

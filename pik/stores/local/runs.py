@@ -69,7 +69,9 @@ class LocalRuns:
     def set_state(self, run_id: str, state: str, finished_at: int | None = None) -> None:
         with self.database.write() as connection:
             connection.execute(
-                "UPDATE run SET state = ?, finished_at = ? WHERE run_id = ?", (state, finished_at, run_id)
+                "UPDATE run SET state = ?1, finished_at = ?2 WHERE run_id = ?3"
+                " AND (state <> 'CANCELLED' OR ?1 NOT IN ('COMPLETED', 'FAILED'))",
+                (state, finished_at, run_id),
             )
 
     def open_tasks(self, run_id: str) -> Iterator[Task]:

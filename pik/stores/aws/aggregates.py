@@ -1,0 +1,118 @@
+"""Aggregate versions in the state table, and which of them is current.
+
+A version is an item of its run; a pointer to the current one is a copy of it, in a partition of its bucket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import product
+
+from pik.model.metric import Aggregate, BucketDigest, Computed
+from pik.model.run import Task
+from pik.model.window import Window
+from pik.ports.state import Change, Promoted, Promotion
+from pik.stores.aws.keys import US, key_time, run_pk, time_key
+from pik.stores.aws.promoting import PROMOTIONS, Promoting
+from pik.stores.aws.table import READS, Item, Table, batched
+from pik.stores.aws.versions import aggregate, current_key, row_of, version_key
+from pik.stores.aws.writing import TALLY, Writing
+
+_BY_BUCKET = ("by_bucket", "bucket_key", "version_key")
+
+
+@dataclass(frozen=True, slots=True)
+class AwsAggregates:
+    """Implements the port on the items of runs, versions, buckets and pointers."""
+
+    table: Table
+
+    def write(
+        self, task: Task, rows: Iterable[Computed], *, versions: Mapping[str, int], known_until: int, reason: str
+    ) -> None:
+        Writing(self.table, task, versions, known_until, reason).write(rows)
+
+    def current(
+        self, metric: str, window: Window, entities: Sequence[str] = (), *, history: bool = False
+    ) -> Iterator[Aggregate]:
+        wanted = sorted(set(entities))
+        if history:
+            return self._history(metric, window, wanted)
+        if wanted:
+            return self._some(metric, window, wanted)
+        return (
+            aggregate(row_of(item), item, current=True)
+            for bucket in self._buckets(metric, window)
+            for item in self._pointers(metric, bucket)
+        )
+
+    def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
+        for bucket in self._buckets(metric, window):
+            digest, count = sha256(), 0
+            for item in self._pointers(metric, bucket):
+                if item["value"]:
+                    line = US.join((item["sk"], item["value"], str(item["inputs"]), item["input_hash"].hex()))
+                    digest.update(("\n" if count else "").encode() + line.encode())
+                    count += 1
+            if count:
+                yield BucketDigest(metric, bucket, count, digest.hexdigest())
+
+    def changes(self, run_id: str) -> Iterator[Change]:
+        for items in batched(self.table.query(f"version/{run_id}"), READS):
+            rows = [row_of(item) for item in items]
+            bases = {version_key(item["base"], row) for item, row in zip(items, rows, strict=True) if item["base"]}
+            found = self.table.get_many([*map(current_key, rows), *bases])
+            for item, row in zip(items, rows, strict=True):
+                current = found.get(current_key(row), {}).get("run")
+                base = found.get(version_key(item["base"], row))
+                yield Change(
+                    aggregate(row, item, current=current == run_id),
+                    None if base is None else aggregate(row, base, current=current == item["base"]),
+                )
+
+    def tally(self, run_id: str) -> tuple[int, int, int, int]:
+        states = list(self.table.query(run_pk(run_id), prefix="state/"))
+        new, changed, unchanged, removed = (sum(state.get(name, 0) for state in states) for name in TALLY)
+        return new, changed, unchanged, removed
+
+    def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
+        return Promoting(self.table, "promote", run_id).move(at, reason, dry_run=dry_run)
+
+    def rollback(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
+        return Promoting(self.table, "rollback", run_id).move(at, reason, dry_run=dry_run)
+
+    def promotions(self) -> Iterator[Promotion]:
+        return (
+            Promotion(item["run"], item["kind"], item["at"], item["reason"], item["moved"], item["conflicts"])
+            for item in self.table.query(PROMOTIONS, descending=True)
+        )
+
+    def _buckets(self, metric: str, window: Window) -> Iterator[int]:
+        between = time_key(window.start), time_key(window.end - 1)
+        return (key_time(item["sk"]) for item in self.table.query(f"buckets/{metric}", between=between))
+
+    def _pointers(self, metric: str, bucket: int) -> Iterator[Item]:
+        return self.table.query(f"current/{metric}/{time_key(bucket)}")
+
+    def _some(self, metric: str, window: Window, entities: Sequence[str]) -> Iterator[Aggregate]:
+        pairs = ((bucket, entity) for bucket in self._buckets(metric, window) for entity in entities)
+        keys = ((f"current/{metric}/{time_key(bucket)}", entity) for bucket, entity in pairs)
+        for some in batched(keys, READS):
+            found = self.table.get_many(some)
+            for key in some:
+                if key in found:
+                    yield aggregate(row_of(found[key]), found[key], current=True)
+
+    def _history(self, metric: str, window: Window, entities: Sequence[str]) -> Iterator[Aggregate]:
+        prefixes = [f"{entity}{US}" for entity in entities] or [""]
+        for items in batched(self._versions(metric, window, prefixes), READS):
+            rows = [row_of(item) for item in items]
+            pointers = self.table.get_many({current_key(row) for row in rows})
+            for item, row in zip(items, rows, strict=True):
+                yield aggregate(row, item, current=pointers.get(current_key(row), {}).get("run") == item["run"])
+
+    def _versions(self, metric: str, window: Window, prefixes: Sequence[str]) -> Iterator[Item]:
+        for bucket, prefix in product(self._buckets(metric, window), prefixes):
+            yield from self.table.query(f"{metric}{US}{time_key(bucket)}", prefix=prefix, index=_BY_BUCKET)

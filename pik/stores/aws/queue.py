@@ -1,0 +1,238 @@
+"""The queue of tasks in SQS. A message is a task as JSON, among the dead letters too, where attributes say why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import msgspec
+
+from pik.errors import StoreError
+from pik.model.run import DeadLetter, Task
+from pik.ports.state import Message
+from pik.stores.aws.clients import Client, Clients
+from pik.stores.aws.errors import Refused
+from pik.stores.aws.keys import run_pk, task_sk
+from pik.stores.aws.stack import Stack
+from pik.stores.aws.table import Item, Table, batched, delays
+
+BATCH = 10
+BATCH_BYTES = 256 * 1024
+"""What SendMessageBatch takes at most."""
+
+PURGED = "purged"
+"""The partition of the letters that somebody gave up."""
+
+Received = dict[str, Any]
+"""A message as SQS hands it out."""
+
+_LOOKING = 300  # seconds for which letters are hidden from others while somebody looks at them
+_REASON = 4000  # characters of a reason that are kept with a letter
+_GONE = {
+    "ReceiptHandleIsInvalid",
+    "InvalidParameterValue",  # what SQS calls a receipt handle that has expired
+    "MessageNotInflight",
+    "AWS.SimpleQueueService.MessageNotInflight",
+}
+_NOT_IN_SQS = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+_read_task = msgspec.json.Decoder(Task).decode
+_read_letter = msgspec.json.Decoder(DeadLetter).decode
+
+
+@dataclass(frozen=True, slots=True)
+class AwsQueue:
+    """`patience` is how many seconds a look at the dead letters waits for one more: a look that does not wait asks only
+    some of SQS's servers."""
+
+    clients: Clients
+    stack: Stack
+    table: Table
+    patience: int = 1
+
+    @property
+    def _sqs(self) -> Client:
+        return self.clients.client("sqs")
+
+    def send(self, tasks: Iterable[Task]) -> int:
+        sent = 0
+        for bodies in _batches(msgspec.json.encode(task).decode() for task in tasks):
+            self._all(self._sqs.send_message_batch, self.stack.queue_url, [{"MessageBody": body} for body in bodies])
+            sent += len(bodies)
+        return sent
+
+    def receive(self, run_id: str, visibility: float) -> Message | None:  # noqa: ARG002 - everybody's queue
+        found = self._receive(self.stack.queue_url, 1, ceil(visibility), 0)
+        if not found:
+            return None
+        return Message(_read_task(found[0]["Body"]), found[0]["ReceiptHandle"], _receives(found[0]))
+
+    def acknowledge(self, receipt: str) -> None:
+        self._unless_gone("delete_message", ReceiptHandle=receipt)
+
+    def release(self, receipt: str, delay: float) -> None:
+        self._unless_gone("change_message_visibility", ReceiptHandle=receipt, VisibilityTimeout=ceil(delay))
+
+    def bury(self, message: Message, reason: str, failed_at: int) -> None:
+        kept = reason if len(reason) <= _REASON else reason[:_REASON] + " … (cut)"
+        task = message.task
+        # First where it stays: SQS may itself move the message to the dead letters before this does.
+        self.table.update(
+            (run_pk(task.run_id), task_sk("state", task)),
+            "SET #reason = :reason, #failed_at = :at",
+            {"reason": kept, "at": failed_at},
+        )
+        self._sqs.send_message(
+            QueueUrl=self.stack.dead_letter_queue_url,
+            MessageBody=msgspec.json.encode(task).decode(),
+            MessageAttributes={
+                "reason": {"DataType": "String", "StringValue": _NOT_IN_SQS.sub("\ufffd", kept) or "unknown"},
+                "attempts": {"DataType": "Number", "StringValue": str(message.receives)},
+                "failed_at": {"DataType": "Number", "StringValue": str(failed_at)},
+            },
+        )
+        self.acknowledge(message.receipt)
+
+    def letters(self, *, purged: bool = False) -> list[DeadLetter]:
+        if purged:
+            return [_read_letter(item["body"]) for item in self.table.query(PURGED)]
+        with self._dead() as found:
+            return self._told(list(found.values()))
+
+    def remove(self, letters: Iterable[DeadLetter]) -> None:
+        unwanted = {letter.letter_id: letter for letter in letters}
+        self.table.write_many(_purged(letter) for letter in unwanted.values() if letter.purged_at is not None)
+        with self._dead() as found:
+            chosen = [name for name, message in found.items() if _letter_id(message) in unwanted]
+            for names in batched(chosen, BATCH):
+                entries = [{"ReceiptHandle": found[name]["ReceiptHandle"]} for name in names]
+                self._all(self._sqs.delete_message_batch, self.stack.dead_letter_queue_url, entries)
+                for name in names:
+                    del found[name]
+
+    def drop(self, run_id: str) -> int:  # noqa: ARG002 - a shared queue cannot be searched
+        return 0
+
+    def _receive(self, url: str, most: int, visibility: int, wait: int) -> list[Received]:
+        answer = self._sqs.receive_message(
+            QueueUrl=url,
+            MaxNumberOfMessages=most,
+            VisibilityTimeout=visibility,
+            WaitTimeSeconds=wait,
+            MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+            MessageAttributeNames=["All"],
+        )
+        found: list[Received] = answer.get("Messages", [])
+        return found
+
+    @contextmanager
+    def _dead(self) -> Iterator[dict[str, Received]]:
+        """Every dead letter by SQS's name for it, hidden from others meanwhile. What is left becomes visible again."""
+        found: dict[str, Received] = {}
+        try:
+            while some := self._receive(self.stack.dead_letter_queue_url, BATCH, _LOOKING, self.patience):
+                known = len(found)
+                found.update((message["MessageId"], message) for message in some)
+                if len(found) == known:
+                    break  # looking took so long that the first ones are visible again
+            yield found
+        finally:
+            for some in batched(found.values(), BATCH):
+                entries = [{"ReceiptHandle": each["ReceiptHandle"], "VisibilityTimeout": 0} for each in some]
+                self._all(self._sqs.change_message_visibility_batch, self.stack.dead_letter_queue_url, entries)
+
+    def _told(self, messages: Sequence[Received]) -> list[DeadLetter]:
+        """The letters of these messages; what SQS itself moved there has its reason, if any, in the state table."""
+        tasks = {message["MessageId"]: _task(message) for message in messages}
+        silent = {
+            (run_pk(task.run_id), task_sk("state", task))
+            for message in messages
+            if "reason" not in message.get("MessageAttributes", {})
+            and isinstance(task := tasks[message["MessageId"]], Task)
+        }
+        states = self.table.get_many(silent)
+        letters = [_letter(message, tasks[message["MessageId"]], states) for message in messages]
+        return sorted(letters, key=lambda letter: (letter.failed_at, letter.letter_id))
+
+    def _unless_gone(self, operation: str, **parameters: Any) -> None:
+        try:
+            getattr(self._sqs, operation)(QueueUrl=self.stack.queue_url, **parameters)
+        except Refused as error:
+            if error.code not in _GONE:
+                raise
+
+    def _all(self, operation: Any, url: str, entries: Sequence[Received]) -> None:
+        """Call a batch operation until it took every entry. An entry that is gone is done."""
+        left = [{"Id": str(number), **entry} for number, entry in enumerate(entries)]
+        for delay in delays():
+            failed = {each["Id"]: each for each in operation(QueueUrl=url, Entries=left).get("Failed", ())}
+            refused = [each for each in failed.values() if each.get("SenderFault") and each["Code"] not in _GONE]
+            if refused:
+                raise StoreError(f"SQS refused a message ({refused[0]['Code']}): {refused[0].get('Message', '')}")
+            left = [entry for entry in left if entry["Id"] in failed and failed[entry["Id"]]["Code"] not in _GONE]
+            if not left:
+                return
+            delay()
+        raise StoreError(f"SQS does not take messages for {url}", hint="run the same command again later")
+
+
+def _batches(bodies: Iterable[str]) -> Iterator[list[str]]:
+    """The bodies in batches of at most ten and 256 KiB."""
+    batch: list[str] = []
+    size = 0
+    for body in bodies:
+        length = len(body.encode())
+        if batch and (len(batch) == BATCH or size + length > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(body)
+        size += length
+    if batch:
+        yield batch
+
+
+def _receives(message: Received) -> int:
+    return int(message["Attributes"]["ApproximateReceiveCount"])
+
+
+def _task(message: Received) -> Task | str:
+    """The task of a message, or why it is none."""
+    try:
+        return _read_task(message["Body"])
+    except msgspec.MsgspecError as error:
+        return f"this is no task of pik's: {error}"
+
+
+def _letter_id(message: Received) -> str:
+    """A ULID: when SQS got the message, and the beginning of SQS's own name for it."""
+    from uuid import UUID
+
+    from ulid import ULID
+
+    sent = int(message["Attributes"]["SentTimestamp"])
+    return str(ULID.from_bytes(sent.to_bytes(6, "big") + UUID(message["MessageId"]).bytes[:10]))
+
+
+def _letter(message: Received, task: Task | str, states: dict[tuple[str, str], Item]) -> DeadLetter:
+    said = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
+    if isinstance(task, str):
+        reason, task = task, Task(run_id="", number=0, metrics=(), start=0, end=0)
+    else:
+        noted = states.get((run_pk(task.run_id), task_sk("state", task)), {})
+        reason = said.get("reason") or noted.get("reason") or "its processor ended, or ran out of time, each time"
+    return DeadLetter(
+        letter_id=_letter_id(message),
+        task=task,
+        reason=reason,
+        # A look counts as a receiving as well, so this is a little much for what SQS itself moved here.
+        attempts=int(said.get("attempts", _receives(message))),
+        failed_at=int(said.get("failed_at", int(message["Attributes"]["SentTimestamp"]) * 10**6)),
+    )
+
+
+def _purged(letter: DeadLetter) -> Item:
+    return {"pk": PURGED, "sk": letter.letter_id, "body": msgspec.json.encode(letter).decode()}
