@@ -53,7 +53,7 @@ def batches(
             Column("field", detail=True),
             Column("reason", cut=40),
             Column("line", cut=20),
-            Column("bytes", detail=True),
+            Column("base64", get=attrgetter("bytes"), detail=True),
         ]
         rows = islice(list_rejects(store, found), limit)
         total = found.counts.rejected

@@ -9,10 +9,10 @@ import typer
 from pik.cli import options
 from pik.cli.command import PARTLY, Commands
 from pik.cli.context import Context
-from pik.cli.render import Column, Document, Instant, Table
+from pik.cli.render import Column, Document, Instant, Shown, Table
 from pik.cli.run_fields import RUN_COLUMNS
 from pik.errors import UsageError
-from pik.model.run import COMPLETED
+from pik.model.run import COMPLETED, Task
 
 commands = Commands("Tasks that failed too often: list, show, redrive.")
 
@@ -34,13 +34,17 @@ def list_(cli: Context, run: OfRun = None) -> None:
         Column("letter_id"),
         Column("run_id", get=lambda letter: letter.task.run_id),
         Column("window", get=lambda letter: letter.task.window),
-        Column("entities", get=lambda letter: len(letter.task.entities) or "all"),
+        Column("entities", get=lambda letter: _entities(letter.task, str(len(letter.task.entities)))),
         Column("attempts"),
         Column("failed_at", Instant),
         Column("reason", wrap=True),
     ]
     found = letters(cli.open_store(), run)
     cli.show(Document(tables=[Table("dead_letters", columns, found, empty="no dead letters")]))
+
+
+def _entities(task: Task, text: str) -> Shown:
+    return Shown(task.entities, text) if task.entities else Shown(None, "all")
 
 
 @commands.add("show", examples="pik dlq show 01J8Z4")
@@ -58,7 +62,7 @@ def show(cli: Context, letter: Annotated[str, typer.Argument(metavar="LETTER", h
                 "task": task.number,
                 "window": task.window,
                 "metrics": list(task.metrics),
-                "entities": list(task.entities) or "all",
+                "entities": _entities(task, ", ".join(task.entities)),
                 "attempts": found.attempts,
                 "failed_at": Instant(found.failed_at),
                 "reason": found.reason,

@@ -72,7 +72,7 @@ _COLUMNS = [
     Column("what", wrap=True),
     Column("detail", wrap=True),
     Column("day"),
-    Column("entities", get=lambda problem: ", ".join(problem.entities), wrap=True),
+    Column("entities", get=lambda problem: problem.entities or None, wrap=True),
 ]
 
 

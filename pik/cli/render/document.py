@@ -26,12 +26,14 @@ class Column(msgspec.Struct, frozen=True):
     detail: bool = False
 
     def value(self, row: Any) -> object:
-        """The row's value in this column."""
+        """The row's value in this column; an empty text is nothing, and so None."""
         if self.get is not None:
             found = self.get(row)
         else:
             found = row[self.name] if isinstance(row, Mapping) else getattr(row, self.name)
-        return found if found is None or self.kind is None else self.kind(found)
+        if found is None or found == "":
+            return None
+        return found if self.kind is None else self.kind(found)
 
     @property
     def key(self) -> str:
