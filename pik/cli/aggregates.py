@@ -54,7 +54,7 @@ def aggregates(
         Column("inputs", Count, get=attrgetter("computed.inputs")),
         Column("current", detail=not history),
         Column("run_id"),
-        Column("reason", get=lambda row: row.reason or None, wrap=True, detail=not history),
+        Column("reason", wrap=True, detail=not history),
         Column("metric_version", detail=not history),
         Column("known_until", Instant, detail=not history),
         Column("input_hash", get=attrgetter("computed.input_hash"), detail=True),

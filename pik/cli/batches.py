@@ -50,10 +50,10 @@ def batches(
         found = batch_of(store.index, batch)
         columns = [
             Column("seq"),
-            Column("field"),
-            Column("reason", wrap=True),
-            Column("line", wrap=True),
-            Column("bytes", detail=True),
+            Column("field", detail=True),
+            Column("reason", cut=40),
+            Column("line", cut=20),
+            Column("base64", get=attrgetter("bytes"), detail=True),
         ]
         rows = islice(list_rejects(store, found), limit)
         total = found.counts.rejected

@@ -10,10 +10,10 @@ import typer
 from pik.cli import options
 from pik.cli.command import PARTLY, Commands
 from pik.cli.context import Context
-from pik.cli.render import Column, Document, Instant, Table
+from pik.cli.render import Column, Document, Instant, Shown, Table
 from pik.cli.run_fields import RUN_COLUMNS
 from pik.errors import UsageError
-from pik.model.run import COMPLETED
+from pik.model.run import COMPLETED, Task
 
 if TYPE_CHECKING:
     from pik.model.run import DeadLetter
@@ -48,7 +48,7 @@ def list_(
         Column("letter_id"),
         Column("run_id", get=lambda letter: letter.task.run_id),
         Column("window", get=lambda letter: letter.task.window),
-        Column("entities", get=lambda letter: len(letter.task.entities) or "all"),
+        Column("entities", get=lambda letter: _entities(letter.task, str(len(letter.task.entities)))),
         Column("attempts"),
         Column("failed_at", Instant),
         Column("reason", wrap=True),
@@ -57,6 +57,10 @@ def list_(
         columns += [Column("purged_at", Instant), Column("purge_reason", wrap=True)]
     found = letters(cli.open_store(), run, purged=purged)
     cli.show(Document(tables=[Table("dead_letters", columns, found, empty="no dead letters")]))
+
+
+def _entities(task: Task, text: str) -> Shown:
+    return Shown(task.entities, text) if task.entities else Shown(None, "all")
 
 
 @commands.add("show", examples="pik dlq show 01J8Z4")
@@ -74,7 +78,7 @@ def show(cli: Context, letter: Annotated[str, typer.Argument(metavar="LETTER", h
                 "task": task.number,
                 "window": task.window,
                 "metrics": list(task.metrics),
-                "entities": list(task.entities) or "all",
+                "entities": _entities(task, ", ".join(task.entities)),
                 "attempts": found.attempts,
                 "failed_at": Instant(found.failed_at),
                 "reason": found.reason,

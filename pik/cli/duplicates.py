@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -9,7 +10,8 @@ import typer
 from pik.cli import options
 from pik.cli.command import FOUND, Commands
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Document, Instant, Json, Table
+from pik.cli.render import Column, Count, Document, Instant, Json, Shown, Table
+from pik.cli.render.text import shortened, visible
 from pik.errors import UsageError
 from pik.model.window import Window
 
@@ -111,7 +113,7 @@ def _show(cli: Context, store: Store, wanted: Wanted, limit: int | None, payload
         Column("seq"),
     ]
     if payload_diff:
-        columns.append(Column("changes", get=lambda row: [_change(one) for one in row.changes], wrap=True))
+        columns.append(Column("changes", get=lambda row: _changes(row.changes), cut=60))
     cli.show(
         Document(
             head={"window": wanted.filter.window},
@@ -124,6 +126,19 @@ def _show(cli: Context, store: Store, wanted: Wanted, limit: int | None, payload
 
 def _none(window: Window) -> str:
     return f"no such duplicates in {window}"
+
+
+_LONGEST = 24
+"""Columns that people see of each value."""
+
+
+def _changes(changes: Sequence[Change]) -> Shown:
+    lines = [f"{one.path}: {_short(one.accepted)} → {_short(one.came)}" for one in changes]
+    return Shown([_change(one) for one in changes], "\n".join(map(visible, lines)) or "-")
+
+
+def _short(value: bytes | None) -> str:
+    return "nothing" if value is None else shortened(value.decode(), _LONGEST)
 
 
 def _change(change: Change) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pik.cli.command import PARTLY
-from pik.cli.render import Column, Count, Instant
+from pik.cli.render import Column, Count, Instant, Shown
 from pik.model.run import CANCELLED, COMPLETED, FAILED, PLANNED, RUNNING, Run
 from pik.model.window import Window
 
@@ -61,14 +61,20 @@ def exit_code(run: Run) -> int | None:
     return None if run.state == COMPLETED else PARTLY
 
 
+def _progress(run: Run) -> str:
+    return f"{run.done} of {run.tasks}" + (f", {run.failed} failed" if run.failed else "")
+
+
 RUN_COLUMNS = [
     Column("run_id"),
     Column("state"),
     Column("created_at", Instant),
     Column("window", get=lambda run: Window(run.effective_start, run.effective_end)),
-    Column("tasks", get=lambda run: f"{run.done} of {run.tasks}" + (f", {run.failed} failed" if run.failed else "")),
+    Column("tasks", get=lambda run: Shown(run.tasks, _progress(run))),
+    Column("done", Count, detail=True),
+    Column("failed", Count, detail=True),
     *(Column(name, Count) for name in ("new", "changed", "unchanged", "removed", "promoted")),
-    Column("reason", get=lambda run: run.request.reason or None, wrap=True),
+    Column("reason", get=lambda run: run.request.reason, wrap=True),
     Column("finished_at", Instant, detail=True),
     Column("events_matched", Count, detail=True),
 ]

@@ -33,11 +33,12 @@ def show(
     cli.show(
         Document(
             head=_fields(found.event),
+            # Behind the tables: a payload may be longer than the screen.
             tables=[
                 Table("deliveries", _DELIVERIES, found.deliveries),
                 Table("aggregates", _AGGREGATES, found.aggregates, empty="no current aggregate counts it"),
             ],
-            tail={"raw": [Json(row.line) for row in found.deliveries]},
+            tail={"payload": Json(bytes(found.event.payload)), "raw": [Json(row.line) for row in found.deliveries]},
         )
     )
 
@@ -52,7 +53,6 @@ def _fields(event: Delivery) -> dict[str, object]:
         "event_time": Instant(event.event_instant),
         "received_time": Instant(parse_instant(event.received_time)) if event.received_time else None,
         "idempotency_key": event.idempotency_key,
-        "payload": Json(bytes(event.payload)),
     }
 
 

@@ -28,7 +28,7 @@ def status(cli: Context) -> None:
         Document(
             head={
                 "store": found.url,
-                "format": found.format_version,
+                "store_format": found.format_version,
                 "events": Count(totals.events),
                 "deliveries": Count(totals.deliveries),
                 "first_event": Instant(totals.first_event) if totals.first_event is not None else None,

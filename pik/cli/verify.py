@@ -9,7 +9,7 @@ import typer
 from pik.cli import options
 from pik.cli.command import FOUND, Commands
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Document, Table, Unknown
+from pik.cli.render import Column, Count, Document, Shown, Table
 from pik.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ _COLUMNS = [
     Column("what", wrap=True),
     Column("detail", wrap=True),
     Column("day"),
-    Column("entities", get=lambda problem: ", ".join(problem.entities), wrap=True),
+    Column("entities", get=lambda problem: problem.entities or None, wrap=True),
 ]
 
 
@@ -87,7 +87,7 @@ def _tail(found: Verified) -> dict[str, object]:
         "not_indexed": Count(found.not_indexed),
         "superseded": Count(found.superseded),
         "deliveries": Count(found.deliveries),
-        "aggregates": Unknown("not checked") if found.aggregates is None else Count(found.aggregates),
+        "aggregates": Shown(None, "not checked") if found.aggregates is None else Count(found.aggregates),
         "damage": Count(found.damage),
         "next": _next(found),
     }

@@ -54,8 +54,9 @@ def export(
     """Write what the exporter's layout asks for, beside `target`, which appears when all is complete and on disk.
 
     `directory`: `target` is one of files, else a single file with its manifest beside. A dry run does all but writing.
-    Raises UsageError if `target` is there already (an empty directory aside) or a value does not fit its column,
-    Damaged, StoreError; then nothing is left at `target`.
+    What killed exports have left beside it is removed. Raises UsageError if `target` or its manifest is there already
+    (an empty directory aside), or appears meanwhile, or if a value does not fit its column, Damaged, StoreError; then
+    nothing is left at `target`.
     """
     selection = exporter.layout.selection
     reading = _Reading(store, selection.window, selection.entities, exporter.layout.include_duplicates)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
 from io import RawIOBase
 from pathlib import Path
@@ -19,6 +18,7 @@ import msgspec
 
 from pik.errors import StoreError, UsageError
 from pik.ports.exporter import Exporter, Rows, Sink
+from pik.usecases.export_place import exists_already, hidden_directory, show, sweep
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -97,7 +97,7 @@ class _Writing:
 class Output:
     """A context manager: what was not published when it ends is removed.
 
-    All happens in a hidden directory beside the target, on the same file system, so that a rename publishes it.
+    All happens in a hidden directory beside the target, on the same file system, so that a name publishes it.
     """
 
     def __init__(self, target: Path, exporter: Exporter, *, directory: bool, dry_run: bool) -> None:
@@ -107,12 +107,16 @@ class Output:
         self._parts: Counter[tuple[str, ...]] = Counter()
         self._done: list[ExportedFile] = []
         self._hidden = self._inner = self._target  # set when entered
+        self._leaving = ExitStack()
 
     def __enter__(self) -> Output:
+        if not self._dry_run:
+            with self._translated():
+                sweep(self._target)
         _check(self._target, directory=self._directory)
         if not self._dry_run:
             with self._translated():
-                self._hidden = Path(tempfile.mkdtemp(prefix=f".{self._target.name}.", dir=self._target.parent))
+                self._hidden = self._leaving.enter_context(hidden_directory(self._target))
                 self._inner = self._hidden / self._target.name
                 if self._directory:
                     self._inner.mkdir()
@@ -121,8 +125,7 @@ class Output:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         for writing in self._open.values():
             writing.file.abandon()
-        if not self._dry_run:
-            shutil.rmtree(self._hidden, ignore_errors=True)
+        self._leaving.close()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -176,7 +179,7 @@ class Output:
         """Show the files under their names, with the manifest, whose path is returned. After `finish`."""
         if self._dry_run:
             return None
-        name = MANIFEST if self._directory else f"{self._target.name}.manifest.json"
+        name = MANIFEST if self._directory else manifest_of(self._target).name
         written = (self._inner if self._directory else self._hidden) / name
         with self._translated():
             file = _Digested(written)
@@ -190,15 +193,15 @@ class Output:
                 _sync_below(self._inner)
                 self._show([(self._inner, self._target)])
                 return self._target / name
-            beside = self._target.with_name(name)
+            beside = manifest_of(self._target)
             self._show([(written, beside), (self._inner, self._target)])
             return beside
 
-    def _show(self, renames: list[tuple[Path, Path]]) -> None:
+    def _show(self, names: list[tuple[Path, Path]]) -> None:
         shown: list[Path] = []
         try:
-            for hidden, visible in renames:
-                hidden.rename(visible)
+            for hidden, visible in names:
+                show(hidden, visible)
                 shown.append(visible)
             _sync_directory(self._target.parent)
         except BaseException:
@@ -207,13 +210,20 @@ class Output:
             raise
 
 
+def manifest_of(file: Path) -> Path:
+    """The manifest beside a single file."""
+    return file.with_name(f"{file.name}.manifest.json")
+
+
 def _check(target: Path, *, directory: bool) -> None:
     """Raises UsageError unless something new can be made there."""
     if directory and target.is_dir():
         if any(target.iterdir()):
             raise UsageError(f"{target} is not empty", hint="--out a new or empty directory; pik overwrites nothing")
-    elif os.path.lexists(target):
-        raise UsageError(f"{target} exists already", hint="--out another name; pik overwrites nothing")
+    else:
+        for path in (target,) if directory else (target, manifest_of(target)):
+            if os.path.lexists(path):
+                raise exists_already(path)
     if not target.parent.is_dir():
         raise UsageError(f"there is no directory {target.parent}", hint=f"mkdir -p {target.parent}")
 

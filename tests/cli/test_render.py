@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pik.cli.config import Format
-from pik.cli.render import Column, Count, Document, Instant, Json, Lag, Table
+from pik.cli.render import Column, Count, Document, Instant, Json, Lag, Shown, Table
 from pik.cli.render.output import Output
 from pik.cli.render.text import broken, cells, visible, visible_json
 from pik.cli.render.values import data, words
@@ -205,6 +205,58 @@ def test_rows_that_cannot_fit_are_shown_a_field_a_line_and_uncut(show: Show) -> 
     lines = show(Document(tables=[WIDE]), "table", 50).splitlines()
     assert lines[:2] == ["id    " + "i" * 32, "text  " + "some words " * 10]
     assert lines[2:] == ["", "id    j", "text  x"]
+
+
+LONG = {"id": "i" * 32, "why": "because " * 6, "line": "日" * 60}
+CUT = Table("rows", [Column("id"), Column("why", cut=30), Column("line", cut=20)], [LONG, {**LONG, "line": "short"}])
+
+
+def test_text_that_may_be_cut_keeps_a_row_on_one_line(show: Show) -> None:
+    for width, why, line in (
+        (204, "because " * 6, "日" * 60),
+        (114, "because " * 6, "日" * 14 + "…"),
+        (98, "because " * 5 + "b…", "日" * 9 + "…"),
+        (86, "because " * 3 + "becau…", "日" * 9 + "…"),
+    ):
+        lines = show(Document(tables=[CUT]), "table", width).splitlines()
+        assert lines[1].split() == ["i" * 32, *why.split(), line]
+        assert lines[2].endswith("short")
+        assert len(lines) == 3
+        assert max(map(cells, lines)) <= width
+    assert "日" * 60 in show(Document(tables=[CUT]), "table")
+    assert json.loads(show(Document(tables=[CUT]), "json"))["rows"][0] == LONG
+
+
+def test_where_no_row_fits_they_are_cut_field_by_field(show: Show) -> None:
+    lines = show(Document(tables=[CUT]), "table", 50).splitlines()
+    assert lines[:3] == ["id    " + "i" * 32, "why   " + "because " * 5 + "bec…", "line  " + "日" * 21 + "…"]
+
+
+def test_another_text_for_people_than_for_programs(show: Show) -> None:
+    rows = [{"id": 1, "changes": Shown([1, 2], "a: 1\nb\x1b: 2"), "n": 7}]
+    table = Document(tables=[Table("rows", [Column("id"), Column("changes"), Column("n")], rows)])
+    assert show(table, "table") == "id  changes   n\n 1  a: 1      7\n    b\\x1b: 2\n"
+    assert json.loads(show(table, "json"))["rows"] == [{"id": 1, "changes": [1, 2], "n": 7}]
+    assert "| a: 1<br>b\\\\x1b: 2 |" in show(table, "md")
+    fields = Document(head={"aggregates": Shown(None, "not checked")})
+    assert show(fields, "table") == "aggregates  not checked\n"
+    assert json.loads(show(fields, "json")) == {"aggregates": None}
+
+
+def test_fields_are_broken_between_words_and_commands_are_not(show: Show) -> None:
+    batch = {"batch_id": "B" * 26, "source": "a file.jsonl", "state": "COMPLETE"}
+    fields = Document(head={"last": batch, "next": "pik replay --all --from 2026-01-01 --to 2026-01-02 --reason x"})
+    for width in range(45, 80):
+        lines = show(fields, "table", width).splitlines()
+        assert any(line.split()[-1] == "COMPLETE" for line in lines[:-1])
+        assert all(len(line) <= width for line in lines[:-1])
+        assert all(line.startswith("      ") for line in lines[1:-1])
+        assert lines[-1].endswith("--reason x")
+
+
+@given(st.lists(st.text("abc日", min_size=1, max_size=12), min_size=1), st.integers(24, 40))
+def test_a_word_that_fits_a_line_is_not_broken(parts: list[str], width: int) -> None:
+    assert " ".join(broken(" ".join(parts), width)) == " ".join(parts)
 
 
 def test_a_pipe_has_no_width(show: Show) -> None:

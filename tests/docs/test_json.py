@@ -153,6 +153,20 @@ def _keep(pik: Journey) -> None:
     pik("pik export", "export", "--out", "events.parquet", *DAY)
     pik("pik export", "export", "--out", "copy.jsonl", *DAY, "--dry-run")
     pik("pik export", "export", "--out", "none.csv", "--entity", "nobody")
+    pik(
+        "",
+        "export",
+        "--out",
+        "parts",
+        "--as",
+        "jsonl",
+        "--column",
+        "amount=amount:decimal(18,2)",
+        "--partition-by",
+        "source",
+    )
+    for manifest in ("events.parquet.manifest.json", "none.csv.manifest.json", "parts/_manifest.json"):
+        pik.said.setdefault("The manifest of an export", []).append(json.loads(Path(manifest).read_bytes()))
     pik("pik ingest", "ingest", "monday.jsonl", "--again")
     first = min(Path(".pik/raw/event_date=2026-03-02").iterdir())
     first.unlink()
@@ -235,3 +249,30 @@ def test_every_command_is_documented(said: dict[str, list[Any]]) -> None:
         command = root.get_command(ctx, name)
         for inner in getattr(command, "commands", {"": None}):
             assert f"pik {name} {inner}".strip() in PAGE or name == "demo"
+
+
+OF_TWO_MEANINGS = {
+    *("accepted", "aggregates", "batches", "bucket", "current", "deliveries", "duplicates", "events", "metrics"),
+    "value",
+}
+"""Names that are rows in one place and their number in another, or a definition's text and what comes of it."""
+
+
+def test_a_field_has_one_type_wherever_it_is() -> None:
+    types: dict[str, set[str]] = {}
+    for fields in DOCUMENTED.values():
+        for path, kind in fields.items():
+            name = path.rpartition(".")[2].removesuffix("[]")
+            types.setdefault(name, set()).add(kind.removesuffix(" or null"))
+    assert {name for name, kinds in types.items() if len(kinds) > 1} == OF_TWO_MEANINGS
+
+
+def test_nothing_to_say_is_null(said: dict[str, list[Any]]) -> None:
+    def empty(value: Any, path: str) -> list[str]:
+        if isinstance(value, dict):
+            return [found for name, one in value.items() for found in empty(one, f"{path}.{name}")]
+        if isinstance(value, list):
+            return [found for one in value for found in empty(one, path)]
+        return [path] if value == "" else []
+
+    assert [found for heading, documents in said.items() for found in empty(documents, heading)] == []

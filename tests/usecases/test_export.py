@@ -286,7 +286,7 @@ def attempt(store: Store, made: Exporter, target: Path) -> BaseException | None:
     return None
 
 
-@pytest.mark.parametrize("kind", ["mkdtemp", "cut", "sink", "write", "close", "fsync", "rename"])
+@pytest.mark.parametrize("kind", ["mkdtemp", "cut", "sink", "write", "close", "fsync", "name"])
 @pytest.mark.parametrize(
     "error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "stopped"]
 )
@@ -303,7 +303,8 @@ def test_whatever_fails_leaves_nothing(
         fault = Fault(kind, nth, error)
         with monkeypatch.context() as patched:
             patched.setattr(os, "fsync", fault.around(os.fsync, "fsync"))
-            patched.setattr(Path, "rename", fault.around(Path.rename, "rename"))
+            patched.setattr(Path, "rename", fault.around(Path.rename, "name"))
+            patched.setattr(os, "link", fault.around(os.link, "name"))
             patched.setattr(tempfile, "mkdtemp", fault.around(tempfile.mkdtemp, "mkdtemp"))
             raised = attempt(filled, Broken(exporter(layout), fault), place / name)
         if not fault.reached:

@@ -13,23 +13,27 @@ from pik.cli.render.values import key_of
 class Column(msgspec.Struct, frozen=True):
     """A column: `name` in JSON and CSV, and the row's key or attribute unless `get` says how to find the value.
 
-    `kind` gives a bare value its meaning (Instant, Lag, Count, Json). `wrap` marks free text, which may be broken over
-    lines where a terminal is narrow. `detail` leaves the column out of tables: it is for programs.
+    `kind` gives a bare value its meaning (Instant, Lag, Count, Json). Where a terminal is narrow, `wrap` marks free
+    text, which may be broken over lines, and `cut` text of which that many columns are enough. `detail` leaves the
+    column out of tables: it is for programs.
     """
 
     name: str
     kind: Callable[[Any], object] | None = None
     get: Callable[[Any], object] | None = None
     wrap: bool = False
+    cut: int = 0
     detail: bool = False
 
     def value(self, row: Any) -> object:
-        """The row's value in this column."""
+        """The row's value in this column; an empty text is nothing, and so None."""
         if self.get is not None:
             found = self.get(row)
         else:
             found = row[self.name] if isinstance(row, Mapping) else getattr(row, self.name)
-        return found if found is None or self.kind is None else self.kind(found)
+        if found is None or found == "":
+            return None
+        return found if self.kind is None else self.kind(found)
 
     @property
     def key(self) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, islice, zip_longest
 from typing import Any
 
 from pik.cli.render.document import Column, Document, Table
 from pik.cli.render.output import colours, terminal_width
-from pik.cli.render.text import broken, cells, padded, visible
+from pik.cli.render.text import broken, cells, padded, shortened, visible
 from pik.cli.render.values import is_number, words
 
 Write = Callable[[str], object]
@@ -56,8 +56,22 @@ def _shown(fields: Mapping[str, object]) -> dict[str, str]:
 def _fields(fields: Mapping[str, object], out: Write) -> None:
     shown = _shown(fields)
     width = max(map(cells, shown), default=0)
-    for name, value in shown.items():
-        out(f"{_bold(padded(name, width))}{_GAP}{value}\n")
+    limit = terminal_width()
+    for (name, text), value in zip(shown.items(), filter(_is_there, fields.values()), strict=True):
+        # A text stays in one piece, however long: it may be a command to paste.
+        breakable = limit is not None and limit - width > _NARROWEST and isinstance(value, (Mapping, list, tuple))
+        lines = broken(text, limit - width - len(_GAP)) if limit is not None and breakable else text.split("\n")
+        _field(name, lines, width, out)
+
+
+def _field(name: str, lines: Sequence[str], width: int, out: Write) -> None:
+    for number, line in enumerate(lines):
+        label = padded("" if number else name, width)
+        out(f"{label if number else _bold(label)}{_GAP}{line}\n")
+
+
+def _is_there(value: object) -> bool:
+    return value is not None
 
 
 def _markdown_fields(fields: Mapping[str, object], out: Write) -> None:
@@ -67,7 +81,7 @@ def _markdown_fields(fields: Mapping[str, object], out: Write) -> None:
 
 def _markdown(text: str) -> str:
     """The text without meaning in Markdown: it stays what it is in a table's cell, and is no link and no HTML."""
-    return re.sub(r"([\\|<*`]|(?<=\])\()", r"\\\1", text)
+    return re.sub(r"([\\|<*`]|(?<=\])\()", r"\\\1", text).replace("\n", "<br>")
 
 
 class _Rows:
@@ -81,7 +95,7 @@ class _Rows:
         self._rest = rows
         self.right = [self._is_right(number) for number in range(len(self.columns))]
         self.widths = [
-            max(chain([cells(_label(column.name))], (cells(words(values[number])) for values in self._sample)))
+            max(chain([cells(_label(column.name))], (_widest(words(values[number])) for values in self._sample)))
             for number, column in enumerate(self.columns)
         ]
 
@@ -99,6 +113,10 @@ class _Rows:
     def __iter__(self) -> Iterator[list[str]]:
         for values in chain(self._sample, map(self._values, self._rest)):
             yield [words(value) for value in values]
+
+
+def _widest(text: str) -> int:
+    return max(map(cells, text.split("\n")))
 
 
 def _markdown_table(table: Table, out: Write) -> None:
@@ -119,43 +137,49 @@ def _table(table: Table, out: Write) -> None:
         return
     widths = _fitted(rows.columns, rows.widths, terminal_width())
     if widths is None:
-        _records(rows.labels, rows, out)
+        _records(rows, out)
         return
     out(_bold(_line(rows.labels, widths, rows.right)) + "\n")
-    wrapped = [
-        number for number, column in enumerate(rows.columns) if column.wrap and widths[number] < rows.widths[number]
-    ]
+    narrowed = [width < whole for width, whole in zip(widths, rows.widths, strict=True)]
     for texts in rows:
-        for line in _broken(texts, widths, wrapped):
+        cells_of_row = [
+            _lines(column, text, width if less else None)
+            for column, text, width, less in zip(rows.columns, texts, widths, narrowed, strict=True)
+        ]
+        for line in zip_longest(*cells_of_row, fillvalue=""):
             out(_line(line, widths, rows.right) + "\n")
 
 
 def _fitted(columns: Sequence[Column], widths: Sequence[int], limit: int | None) -> list[int] | None:
-    """Widths with which a row fits the terminal, free text broken if need be; None where nothing helps."""
-    total = sum(widths) + len(_GAP) * (len(widths) - 1)
-    if limit is None or total <= limit:
-        return list(widths)
+    """Widths with which a row fits the terminal, text cut or broken if need be; None where nothing helps."""
+    fitting = list(widths)
+    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - (limit or 0)
+    if limit is None or excess <= 0:
+        return fitting
+    for number in reversed(range(len(columns))):
+        if columns[number].cut and excess > 0:
+            given = min(excess, max(0, fitting[number] - columns[number].cut))
+            fitting[number] -= given
+            excess -= given
+    return fitting if excess <= 0 else _with_free_text_broken(columns, fitting, excess)
+
+
+def _with_free_text_broken(columns: Sequence[Column], widths: list[int], excess: int) -> list[int] | None:
     free = [number for number, column in enumerate(columns) if column.wrap and widths[number] > _NARROWEST]
-    left = limit - (total - sum(widths[number] for number in free))
+    left = sum(widths[number] for number in free) - excess
     if not free or left < _NARROWEST * len(free):
         return None
     share = left // len(free)
     return [min(width, share) if number in free else width for number, width in enumerate(widths)]
 
 
-def _broken(texts: list[str], widths: Sequence[int], wrapped: Sequence[int]) -> Iterable[list[str]]:
-    if not wrapped:
-        return [texts]
-    parts = {number: broken(texts[number], widths[number]) for number in wrapped}
-    return [
-        [
-            (parts[number][line] if line < len(parts[number]) else "")
-            if number in parts
-            else (text if line == 0 else "")
-            for number, text in enumerate(texts)
-        ]
-        for line in range(max(map(len, parts.values())))
-    ]
+def _lines(column: Column, text: str, width: int | None) -> list[str]:
+    """The text in lines that fit; None where the terminal is wide enough for it, or none at all."""
+    if width is None:
+        return text.split("\n")
+    if column.cut:
+        return [shortened(line, width) for line in text.split("\n")]
+    return [part for line in text.split("\n") for part in broken(line, width)]
 
 
 def _line(texts: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
@@ -163,12 +187,13 @@ def _line(texts: Sequence[str], widths: Sequence[int], right: Sequence[bool]) ->
     return _GAP.join(padded(text, width, right=to_right) for text, width, to_right in columns).rstrip()
 
 
-def _records(labels: Sequence[str], rows: Iterable[list[str]], out: Write) -> None:
-    """A field a line: for rows that are wider than the terminal, so that nothing is cut."""
-    width = max(map(len, labels))
+def _records(rows: _Rows, out: Write) -> None:
+    """A field a line: for rows that are wider than the terminal, so that nothing is cut but what may be."""
+    width = max(map(len, rows.labels))
+    room = (terminal_width() or 0) - width - len(_GAP)
     before = ""
     for texts in rows:
         out(before)
-        for label, text in zip(labels, texts, strict=True):
-            out(f"{_bold(label.ljust(width))}{_GAP}{text}\n")
+        for column, label, text in zip(rows.columns, rows.labels, texts, strict=True):
+            _field(label, _lines(column, text, max(room, _NARROWEST) if column.cut else None), width, out)
         before = "\n"

@@ -54,15 +54,21 @@ def padded(text: str, width: int, *, right: bool = False) -> str:
 
 
 def broken(text: str, width: int) -> list[str]:
-    """The text in lines of at most `width` columns, broken at spaces where there are any near."""
+    """The text in lines of at most `width` columns, broken at spaces; inside of a word only if it fits no line."""
     lines = []
     while cells(text) > width:
         cut = _fitting(text, width)
-        space = text.rfind(" ", cut // 2, cut + 1)
-        end = space if space > 0 else cut
+        space = text.rfind(" ", 0, cut + 1)
+        word = text[space + 1 :].partition(" ")[0]
+        end = space if space > 0 and (space >= cut // 2 or cells(word) <= width) else cut
         lines.append(text[:end].rstrip())
         text = text[end:].lstrip()
     return [*lines, text]
+
+
+def shortened(text: str, width: int) -> str:
+    """The beginning of the text, with … where it has more than `width` columns."""
+    return text if cells(text) <= width else text[: _fitting(text, width - 1)] + "…"
 
 
 def _fitting(text: str, width: int) -> int:

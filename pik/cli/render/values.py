@@ -34,10 +34,11 @@ class Count(msgspec.Struct, frozen=True):
     number: int
 
 
-class Unknown(msgspec.Struct, frozen=True):
-    """Nothing for programs; for people the reason, in a word or two, rather than an absent line."""
+class Shown(msgspec.Struct, frozen=True):
+    """One value for programs, and for people another text, which may have several lines."""
 
-    reason: str
+    value: object
+    text: str
 
 
 class Json(msgspec.Struct, frozen=True):
@@ -64,8 +65,8 @@ def data(value: object) -> Any:
     """The value as JSON has it: exact numbers as they are written, never through a double."""
     if value is None or isinstance(value, (bool, str)):
         return value
-    if isinstance(value, Unknown):
-        return None
+    if isinstance(value, Shown):
+        return data(value.value)
     if isinstance(value, int):
         return value if -(1 << 63) <= value < 1 << 63 else msgspec.Raw(str(value).encode())
     converted = _meaning(value)
@@ -106,15 +107,15 @@ def _meaning(value: object) -> object:
 
 
 def words(value: object) -> str:
-    """The value for people, on one line, with nothing in it that a terminal would obey."""
+    """The value for people, on one line unless it is Shown, with nothing in it that a terminal would obey."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Count):
         return f"{value.number:,}"
-    if isinstance(value, Unknown):
-        return value.reason
+    if isinstance(value, Shown):
+        return "\n".join(map(visible, value.text.split("\n")))
     if isinstance(value, Lag):
         return format_duration(value.nanos)
     if isinstance(value, Window):
