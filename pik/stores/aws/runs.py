@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from pik.errors import NotFound
+from pik.errors import CANDIDATES, not_one
 from pik.model.run import CANCELLED, COMPLETED, DONE, FAILED, OPEN, PLANNED, RUNNING, Run, RunRequest, Task
 from pik.stores.aws.flow import Flow
 from pik.stores.aws.keys import RUN, run_pk, task_sk
@@ -55,15 +55,15 @@ class AwsRuns:
             full_id = self._completed(run_id)
         run = self._load(full_id)
         if run is None:
-            raise NotFound(f"run {run_id} is not in this store", hint="pik runs list")
+            raise not_one("run", run_id, [], hint="pik runs list")
         return run
 
     def _completed(self, prefix: str) -> str:
-        found = list(islice(self.table.query(LISTING, prefix=prefix.upper()), 2)) if prefix else []
+        listed = self.table.query(LISTING, prefix=prefix.upper(), descending=True) if prefix else iter(())
+        found = [str(item["sk"]) for item in islice(listed, CANDIDATES + 1)]
         if len(found) != 1:
-            problem = "is the beginning of several" if found else "is not in this store"
-            raise NotFound(f"run {prefix} {problem}", hint="pik runs list")
-        return str(found[0]["sk"])
+            raise not_one("run", prefix, found, hint="pik runs list")
+        return found[0]
 
     def newest_first(self) -> Iterator[Run]:
         ids = (item["sk"] for item in self.table.query(LISTING, descending=True))
