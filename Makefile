@@ -42,7 +42,7 @@ venv: $(STAMP) ## set up .venv
 	@echo "Setting up .venv-$* (once) ..."
 	@rm -rf .venv-$*
 	@$(PYTHON) -m venv .venv-$* >/dev/null 2>&1 || { rm -rf .venv-$* && $(PYTHON) -m venv --without-pip .venv-$*; }
-	@$(PYTHON) -m pip --python .venv-$*/bin/python install -qq --require-hashes -r tools/envs/$*.lock
+	@$(PYTHON) -m pip --python .venv-$*/bin/python install -qq --no-deps --require-hashes -r tools/envs/$*.lock
 	@touch $@
 
 .venv-ministack: .venv-ministack/.locked
