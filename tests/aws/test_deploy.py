@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 import pik
 from pik.stores.aws.clients import Clients
 from tests.aws.deployed import Deployed, send
+
+FUNCTIONS = ("IngestFunction", "ReplayFunction", "ProcessorFunction")
 
 pytestmark = pytest.mark.xdist_group("deployed")
 
@@ -27,6 +30,15 @@ def test_a_request_without_signature_reaches_no_function(deployed: Deployed) -> 
 def test_a_signed_request_reaches_the_packaged_handler(deployed: Deployed) -> None:
     status, answer = deployed.call("POST", "/replay", b'{"entity_id": "customer-17"}')
     assert (status, answer["field"]) == (400, "start_time")
+
+
+def test_a_package_fits_into_lambda_and_has_no_command_line(built: Path) -> None:
+    for function in FUNCTIONS:
+        package = built.parent / function
+        assert sum(file.stat().st_size for file in package.rglob("*") if file.is_file()) < 250_000_000, function
+        inside = {path.name for path in package.iterdir()}
+        assert not {"typer", "rich", "pyarrow"} & inside, function
+        assert not (package / "pik/cli").exists(), function
 
 
 @pytest.mark.parametrize(
@@ -54,7 +66,7 @@ def test_the_replay_queue_leads_to_the_dead_letters(deployed, aws) -> None:
 
 
 def test_functions_know_their_stack_and_write_to_its_logs(deployed: Deployed, aws: Clients) -> None:
-    for function in ("IngestFunction", "ReplayFunction", "ProcessorFunction"):
+    for function in FUNCTIONS:
         made = aws.client("lambda").get_function_configuration(FunctionName=deployed.outputs[function])
         assert made["Environment"]["Variables"]["PIK_STACK"] == deployed.stack.name
         assert made["LoggingConfig"]["LogGroup"] == f"/pik/{deployed.stack.name}/{function[:-8].lower()}"

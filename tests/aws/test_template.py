@@ -351,3 +351,9 @@ def test_every_skipped_check_has_a_reason() -> None:
         for skip in resource.get("Metadata", {}).get("checkov", {}).get("skip", []):
             assert skip["id"].startswith("CKV"), name
             assert len(skip["comment"]) > 20, (name, skip["id"])
+
+
+def test_every_parameter_and_variable_is_documented() -> None:
+    page = (ROOT / "docs/deploy.md").read_text()
+    for name in [*template()["Parameters"], *_environment("IngestFunction")]:
+        assert f"`{name}`" in page, name
