@@ -15,7 +15,7 @@ PIP = $$(test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pi
 CODE := $(wildcard pik tests bench tools)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv .venv-ministack demo test lint test-deep bench docs lock clean
+.PHONY: help venv .venv-ministack .venv-sam .venv-checkov demo test lint lint-stack test-deep bench docs lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -42,10 +42,12 @@ venv: $(STAMP) ## set up .venv
 	@echo "Setting up .venv-$* (once) ..."
 	@rm -rf .venv-$*
 	@$(PYTHON) -m venv .venv-$* >/dev/null 2>&1 || { rm -rf .venv-$* && $(PYTHON) -m venv --without-pip .venv-$*; }
-	@$(PYTHON) -m pip --python .venv-$*/bin/python install -qq --require-hashes -r tools/envs/$*.lock
+	@$(PYTHON) -m pip --python .venv-$*/bin/python install -qq --no-deps --require-hashes -r tools/envs/$*.lock
 	@touch $@
 
 .venv-ministack: .venv-ministack/.locked
+.venv-sam: .venv-sam/.locked
+.venv-checkov: .venv-checkov/.locked
 
 demo: $(STAMP) ## set up, then play an incident from the first question to the repair
 	@$(BIN)/pik demo
@@ -56,11 +58,17 @@ lint: $(STAMP) ## the checks without the tests
 	@$(BIN)/mypy $(CODE)
 	@$(BIN)/lint-imports --no-logo
 
-test: lint .venv-ministack/.locked ## all checks and the tests but the slow ones
-	@$(BIN)/python -m pytest -n 2 -m "not slow"
+# No tool calls home: neither SAM's telemetry nor checkov's downloads.
+lint-stack: .venv-sam/.locked .venv-checkov/.locked ## the checks of template.yaml
+	@SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam validate --lint >/dev/null
+	@.venv-sam/bin/cfn-lint template.yaml
+	@.venv-checkov/bin/checkov --framework cloudformation --file template.yaml --skip-download --compact --quiet
 
-test-deep: $(STAMP) .venv-ministack/.locked .venv-seaweedfs/.locked ## the slow tests
-	@$(BIN)/python -m pytest -n 2 -m slow
+test: lint lint-stack .venv-ministack/.locked ## all checks and the tests but the slow ones
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+test-deep: $(STAMP) .venv-ministack/.locked .venv-sam/.locked .venv-seaweedfs/.locked ## the slow tests
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 
 bench: $(STAMP) ## the benchmarks, into docs/benchmarks.md; BENCH_ARGS="--deep" and the like go to bench.run
 	@$(BIN)/python -m bench.run $(BENCH_ARGS)
@@ -71,11 +79,12 @@ docs: $(STAMP) ## write the generated pages again (docs/commands.md)
 COMPILE = .venv-lock/bin/uv pip compile --no-config --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock" --quiet $(LOCK_ARGS)
 
-lock: ## fit the locks to pyproject.toml and tools/envs/*.in; LOCK_ARGS=--upgrade takes the newest releases of everything
+lock: ## fit the locks to pyproject.toml and the .in files; LOCK_ARGS=--upgrade takes the newest releases of everything
 	@test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install -qq uv==$(UV_VERSION); }
 	@$(COMPILE) pyproject.toml --all-extras -o requirements.lock
 	@for in in tools/envs/*.in; do $(COMPILE) $$in -o $${in%.in}.lock || exit 1; done
+	@for in in packaging/*.in; do $(COMPILE) $$in -c requirements.lock -o $${in%.in}.lock || exit 1; done
 
 clean: ## remove what these targets made, stores and benchmark inputs excepted
-	@rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .aws-sam
 	@find $(CODE) docs -name __pycache__ -type d -prune -exec rm -rf {} +

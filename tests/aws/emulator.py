@@ -38,6 +38,7 @@ def ministack(directory: Path, **environment: str) -> Iterator[str]:
         "GATEWAY_PORT": str(port),
         "BIND_HOST": "127.0.0.1",
         "LAMBDA_EXECUTOR": "local",
+        "IOT_MTLS_ENABLED": "0",  # its listener would ignore BIND_HOST
         "TMPDIR": str(directory),
     }
     with (

@@ -1,0 +1,91 @@
+"""docs/iam.md: the policies allow what the deployed store does, and name what they allow."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore import xform_name
+from botocore.session import get_session
+
+import pik
+from tests.aws.policy import as_list
+from tests.aws.template import PATH
+
+PAGE = PATH.parent / "docs/iam.md"
+LEVELS = ("reading", "replaying", "administering")
+SERVICES = ("cloudformation", "dynamodb", "s3", "sqs")
+
+ACTIONS = {
+    "BatchExecuteStatement": "PartiQLInsert",  # the only statements that the store makes
+    "ChangeMessageVisibilityBatch": "ChangeMessageVisibility",
+    "DeleteMessageBatch": "DeleteMessage",
+    "HeadObject": "GetObject",
+    "ListObjectsV2": "ListBucket",
+    "SendMessageBatch": "SendMessage",
+}
+"""Operations that IAM knows under another name."""
+
+
+def _policies() -> dict[str, list[dict[str, Any]]]:
+    blocks = re.findall(r"<!-- policy:(\w+) -->\n```json\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return {name: json.loads(text)["Statement"] for name, text in blocks}
+
+
+def _allowed(*levels: str) -> set[str]:
+    return {action for level in levels for one in _policies()[level] for action in as_list(one["Action"])}
+
+
+def _operations() -> dict[str, str]:
+    """IAM's action by the method of a boto3 client."""
+    found = {}
+    for service in SERVICES:
+        for name in get_session().get_service_model(service).operation_names:
+            found[xform_name(name)] = f"{service}:{ACTIONS.get(name, name)}"
+    return found
+
+
+def _used() -> set[str]:
+    """The actions behind every client method that the store's code names, called or passed on."""
+    operations = _operations()
+    names: set[str] = set()
+    for path in (Path(pik.__file__).parent / "stores/aws").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                names.add(node.attr)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                names.add(node.value)
+    return {operations[name] for name in names & operations.keys()}
+
+
+def test_an_administrator_may_do_all_that_the_store_does() -> None:
+    used = _used()
+    assert {"s3:PutObject", "dynamodb:PartiQLInsert", "cloudformation:DescribeStacks"} <= used
+    assert used - _allowed(*LEVELS) == set()
+
+
+def test_who_reads_cannot_write() -> None:
+    verbs = {action.partition(":")[2] for action in _allowed("reading")}
+    assert not [verb for verb in verbs if re.match("Put|Delete|Update|Send|Create|Partiql|BatchWrite", verb, re.I)]
+
+
+@pytest.mark.parametrize("level", [*LEVELS, "producing"])
+def test_every_statement_allows_named_actions_on_named_resources(level) -> None:
+    for statement in _policies()[level]:
+        assert set(statement) == {"Sid", "Effect", "Action", "Resource"}
+        assert statement["Effect"] == "Allow"
+        assert not [action for action in as_list(statement["Action"]) if "*" in action], statement["Sid"]
+        for resource in as_list(statement["Resource"]):
+            assert "*" not in resource.removesuffix("/*"), statement["Sid"]
+            assert not resource.endswith("/*") or resource.split("/")[-2] in ("raw", "index", "STACK"), statement["Sid"]
+
+
+def test_nobody_may_delete_raw() -> None:
+    for statements in _policies().values():
+        for statement in statements:
+            if [action for action in as_list(statement["Action"]) if action.startswith("s3:Delete")]:
+                assert [one.partition(":::")[2] for one in as_list(statement["Resource"])] == ["RAW_BUCKET/index/*"]

@@ -1,0 +1,359 @@
+"""What template.yaml promises about security, durability and operation. The emulator exercises none of it: it ignores
+bucket policies, locks, lifecycles and roles, so it is asserted here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pik
+from pik.stores.aws.stack import Stack, output_name
+from tests.aws.policy import as_list, denies
+from tests.aws.template import PATH, properties, resolved, resources, template
+
+ROOT = PATH.parent
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/0-1"
+BREAK_GLASS = "arn:aws:iam::123456789012:role/break-glass"
+SOMEBODY = "arn:aws:iam::123456789012:role/admin"
+FUNCTIONS = {"IngestFunction", "ReplayFunction", "ProcessorFunction"}
+
+HTTPS = {"aws:SecureTransport": "true", "aws:PrincipalArn": SOMEBODY}
+CREATING = {**HTTPS, "s3:ObjectCreationOperation": "true"}
+RAW = "RawBucket.Arn/raw/event_date=2026-03-02/01M847641WZVD6D20QFK1QP8GZ-0.ndjson.zst"
+
+
+def _bucket_policy(**parameters: str) -> Any:
+    return properties("RawBucketPolicy", **parameters)["PolicyDocument"]
+
+
+# Raw
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "context", "sid"),
+    [
+        ("s3:PutObject", RAW, CREATING, "DenyOverwritingRaw"),
+        ("s3:PutObject", RAW, {**CREATING, "s3:if-match": "etag"}, "DenyOverwritingRaw"),
+        ("s3:PutObject", RAW, {**CREATING, "s3:if-none-match": "*"}, None),
+        # a part of a multipart upload; its CompleteMultipartUpload creates the object
+        ("s3:PutObject", RAW, {**HTTPS, "s3:ObjectCreationOperation": "false"}, None),
+        ("s3:PutObject", "RawBucket.Arn/index/1/a.ids", CREATING, None),
+        ("s3:DeleteObject", RAW, HTTPS, "DenyDeletingRaw"),
+        ("s3:DeleteObjectVersion", RAW, HTTPS, "DenyDeletingRaw"),
+        ("s3:BypassGovernanceRetention", RAW, HTTPS, "DenyDeletingRaw"),
+        ("s3:DeleteObject", "RawBucket.Arn/index/1/a.ids", HTTPS, None),
+        ("s3:GetObject", RAW, HTTPS, None),
+        ("s3:GetObject", RAW, {**HTTPS, "aws:SecureTransport": "false"}, "DenyPlainHttp"),
+        ("s3:ListBucket", "RawBucket.Arn", {**HTTPS, "aws:SecureTransport": "false"}, "DenyPlainHttp"),
+    ],
+)
+@pytest.mark.parametrize("parameters", [{}, {"BreakGlassRoleArn": BREAK_GLASS}], ids=["nobody", "break-glass"])
+def test_raw_is_created_once_and_never_deleted(action, resource, context, sid, parameters) -> None:
+    assert denies(_bucket_policy(**parameters), action, resource, context) == sid
+
+
+@pytest.mark.parametrize("action", ["s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"])
+def test_only_the_named_role_may_break_the_glass(action) -> None:
+    context = {**CREATING, "aws:PrincipalArn": BREAK_GLASS}
+    assert denies(_bucket_policy(BreakGlassRoleArn=BREAK_GLASS), action, RAW, context) is None
+    assert denies(_bucket_policy(), action, RAW, context) is not None
+
+
+def test_raw_is_kept_for_good_unless_a_retention_is_chosen() -> None:
+    def expiring(**parameters: str) -> list[Any]:
+        rules = properties("RawBucket", **parameters)["LifecycleConfiguration"]["Rules"]
+        return [rule for rule in rules if any("Expiration" in key for key in rule) and rule["Prefix"] != "index/"]
+
+    assert expiring() == []
+    (rule,) = expiring(RawRetentionDays="90")
+    assert (rule["Prefix"], rule["ExpirationInDays"]) == ("raw/", "90")
+
+
+def test_objects_are_locked_only_if_a_mode_is_chosen() -> None:
+    assert properties("RawBucket")["ObjectLockEnabled"] is True
+    assert "Rule" not in properties("RawBucket")["ObjectLockConfiguration"]
+    locked = properties("RawBucket", ObjectLockMode="COMPLIANCE", ObjectLockDays="7")["ObjectLockConfiguration"]
+    assert locked["Rule"] == {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": "7"}}
+
+
+def test_the_bucket_is_versioned_and_closed_to_the_public() -> None:
+    bucket = properties("RawBucket")
+    assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert len(bucket["PublicAccessBlockConfiguration"]) == 4
+
+
+# Durability and encryption
+
+
+def test_what_holds_data_outlives_the_stack() -> None:
+    for name in ("RawBucket", "IndexTable", "StateTable"):
+        resource = template()["Resources"][name]
+        assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("Retain", "Retain"), name
+
+
+@pytest.mark.parametrize("name", ["IndexTable", "StateTable"])
+def test_tables_are_on_demand_recoverable_and_protected(name) -> None:
+    table = properties(name)
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["DeletionProtectionEnabled"] is True
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expires", "Enabled": True}
+
+
+def test_everything_is_encrypted_with_the_key_that_is_given() -> None:
+    (rule,) = properties("RawBucket")["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert rule["ServerSideEncryptionByDefault"] == {"SSEAlgorithm": "AES256"}
+    (rule,) = properties("RawBucket", KmsKeyArn=KEY)["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert rule["ServerSideEncryptionByDefault"] == {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": KEY}
+    for queue in resources("AWS::SQS::Queue"):
+        assert properties(queue)["SqsManagedSseEnabled"] is True
+        assert properties(queue, KmsKeyArn=KEY)["KmsMasterKeyId"] == KEY
+    for table in resources("AWS::DynamoDB::Table"):
+        assert "SSESpecification" not in properties(table), "encrypted with a key that AWS owns"
+        assert properties(table, KmsKeyArn=KEY)["SSESpecification"]["KMSMasterKeyId"] == KEY
+
+
+# Queues
+
+
+def test_a_task_stays_hidden_for_six_timeouts_of_the_processor() -> None:
+    assert properties("ReplayQueue")["VisibilityTimeout"] >= 6 * properties("ProcessorFunction")["Timeout"]
+
+
+def test_a_task_that_keeps_failing_becomes_a_dead_letter() -> None:
+    queue = properties("ReplayQueue", MaxReceives="7")
+    assert queue["RedrivePolicy"] == {"deadLetterTargetArn": "DeadLetterQueue.Arn", "maxReceiveCount": "7"}
+    assert _environment("ProcessorFunction", MaxReceives="7")["PIK_MAX_RECEIVES"] == "7"
+    assert properties("DeadLetterQueue")["MessageRetentionPeriod"] > queue["MessageRetentionPeriod"]
+
+
+def test_queues_take_no_plain_http() -> None:
+    document = properties("QueuePolicy")["PolicyDocument"]
+    for queue in resources("AWS::SQS::Queue"):
+        assert queue in properties("QueuePolicy")["Queues"]
+        assert denies(document, "sqs:SendMessage", f"{queue}.Arn", {"aws:SecureTransport": "false"}) == "DenyPlainHttp"
+        assert denies(document, "sqs:SendMessage", f"{queue}.Arn", {"aws:SecureTransport": "true"}) is None
+
+
+def test_the_kill_switch_stops_the_processor_and_nothing_else() -> None:
+    assert properties("ProcessorSource")["Enabled"] is True
+    assert properties("ProcessorSource", EnableProcessor="false")["Enabled"] is False
+    uses = [name for name, one in template()["Resources"].items() if "EnablesProcessor" in json.dumps(one)]
+    assert uses == ["ProcessorSource"]
+
+
+def test_the_processor_is_limited_and_reports_each_failure() -> None:
+    source = properties("ProcessorSource", ProcessorBatchSize="3", ProcessorConcurrency="4")
+    assert source["BatchSize"] == "3"
+    assert source["ScalingConfig"] == {"MaximumConcurrency": "4"}
+    assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
+# The API
+
+ROUTES = {("/ingest", "post"), ("/replay", "post"), ("/replay/{run_id}", "get")}
+
+
+def _operations(**parameters: str) -> dict[tuple[str, str], Any]:
+    paths = properties("Api", **parameters)["DefinitionBody"]["paths"]
+    return {(path, method): one for path, methods in paths.items() for method, one in methods.items()}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "scheme"),
+    [
+        ({}, {"type": "apiKey", "name": "Authorization", "in": "header", "x-amazon-apigateway-authtype": "awsSigv4"}),
+        ({"ApiAuthorization": "API_KEY"}, {"type": "apiKey", "name": "x-api-key", "in": "header"}),
+    ],
+)
+def test_no_route_is_open(parameters, scheme) -> None:
+    schemes = properties("Api")["DefinitionBody"]["components"]["securitySchemes"]
+    operations = _operations(**parameters)
+    assert set(operations) == ROUTES
+    for operation in operations.values():
+        ((name, scopes),) = [item for one in operation["security"] for item in one.items()]
+        assert (schemes[name], scopes) == (scheme, [])
+
+
+def test_only_the_api_reaches_the_functions_and_only_by_its_routes() -> None:
+    invoked = set()
+    for name in resources("AWS::Lambda::Permission"):
+        permission = properties(name)
+        assert permission["Principal"] == "apigateway.amazonaws.com"
+        invoked.add((permission["FunctionName"], permission["SourceArn"].rpartition(":Api/v1/")[2]))
+    assert invoked == {
+        ("IngestFunction", "POST/ingest"),
+        ("ReplayFunction", "POST/replay"),
+        ("ReplayFunction", "GET/replay/*"),
+    }
+    assert not resources("AWS::Lambda::Url")
+    for name in FUNCTIONS:
+        assert not {"Events", "FunctionUrlConfig"} & set(properties(name))
+
+
+def test_requests_are_validated_throttled_and_logged_without_payloads() -> None:
+    api = properties("Api", ThrottleRate="5", ThrottleBurst="6")
+    definition = api["DefinitionBody"]
+    validators = definition["x-amazon-apigateway-request-validators"]
+    assert validators[definition["x-amazon-apigateway-request-validator"]] == {
+        "validateRequestBody": True,
+        "validateRequestParameters": True,
+    }
+    for (_path, method), operation in _operations().items():
+        assert method == "get" or operation["requestBody"]["required"] is True
+    (settings,) = api["MethodSettings"]
+    assert (settings["ResourcePath"], settings["HttpMethod"]) == ("/*", "*")
+    assert (settings["ThrottlingRateLimit"], settings["ThrottlingBurstLimit"]) == ("5", "6")
+    assert settings["DataTraceEnabled"] is False
+    line = json.loads(api["AccessLogSetting"]["Format"])
+    assert not [value for value in line.values() if "body" in value.lower()]
+
+
+# Roles
+
+TRACING = {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}
+
+
+def _statements(**parameters: str) -> Iterator[tuple[str, Any]]:
+    for name in resources("AWS::IAM::Role"):
+        for policy in properties(name, **parameters).get("Policies", []):
+            for statement in policy["PolicyDocument"]["Statement"]:
+                yield name, statement
+    for name in resources("AWS::IAM::Policy"):
+        for statement in properties(name, **parameters)["PolicyDocument"]["Statement"]:
+            yield name, statement
+
+
+def test_no_role_has_a_wildcard_but_for_tracing() -> None:
+    seen = list(_statements(KmsKeyArn=KEY))
+    assert seen
+    for role, statement in seen:
+        assert set(statement) == {"Sid", "Effect", "Action", "Resource"}, (role, statement)
+        actions, where = set(as_list(statement["Action"])), as_list(statement["Resource"])
+        assert not [action for action in actions if "*" in action], (role, statement["Sid"])
+        if where == ["*"]:
+            assert actions == TRACING, (role, statement["Sid"])
+        else:
+            wild = {one for one in where if "*" in one}
+            assert wild <= {"RawBucket.Arn/raw/*", "RawBucket.Arn/index/*"}, (role, statement["Sid"])
+
+
+def test_roles_have_no_policies_from_elsewhere() -> None:
+    managed = {name: one["Properties"].get("ManagedPolicyArns") for name, one in resources("AWS::IAM::Role").items()}
+    assert {name for name, arns in managed.items() if arns} == {"ApiLogRole"}
+    assert {
+        one for name in FUNCTIONS for one in properties(name) if one in ("Policies", "PermissionsBoundary")
+    } == set()
+
+
+def test_each_function_has_its_own_role_and_no_more_than_it_needs() -> None:
+    assert {properties(name)["Role"] for name in FUNCTIONS} == {"IngestRole.Arn", "ReplayRole.Arn", "ProcessorRole.Arn"}
+    actions: dict[str, set[str]] = {}
+    for role, statement in _statements():
+        actions.setdefault(role, set()).update(as_list(statement["Action"]))
+    for role, allowed in actions.items():
+        assert not [one for one in allowed if one.startswith(("s3:Delete", "iam:", "kms:"))], role
+    assert "s3:PutObject" not in actions["ReplayRole"] | actions["ProcessorRole"]
+    assert not [one for one in actions["IngestRole"] if one.startswith(("sqs:", "lambda:"))]
+    sends = {(role, s["Resource"]) for role, s in _statements() if "sqs:SendMessage" in as_list(s["Action"])}
+    assert sends == {("ReplayRole", "ReplayQueue.Arn"), ("ProcessorRole", "DeadLetterQueue.Arn")}
+
+
+def test_ingest_reaches_no_state_and_replay_writes_no_index() -> None:
+    writes = {"dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem"}
+    for role, statement in _statements():
+        where = as_list(statement["Resource"])
+        if role == "IngestRole":
+            assert not [one for one in where if one.startswith("StateTable")], statement["Sid"]
+        elif "IndexTable.Arn" in where:
+            assert not writes & set(as_list(statement["Action"])), (role, statement["Sid"])
+
+
+# Functions, outputs, operation
+
+
+def _environment(function: str, **parameters: str) -> dict[str, str]:
+    shared = resolved(template()["Globals"]["Function"]["Environment"]["Variables"], parameters)
+    return {**shared, **properties(function, **parameters)["Environment"]["Variables"]}
+
+
+def test_functions_are_told_what_they_work_with() -> None:
+    optional = {"name", "api_url", "version"}
+    variables = {f"PIK_{field.name.upper()}" for field in fields(Stack) if field.name not in optional}
+    for function in FUNCTIONS:
+        environment = _environment(function, DryRun="true")
+        assert set(environment) == variables | {
+            "PIK_STACK",
+            "PIK_MAX_RECEIVES",
+            "DRY_RUN",
+            "POWERTOOLS_SERVICE_NAME",
+            "POWERTOOLS_METRICS_NAMESPACE",
+        }
+        assert environment["DRY_RUN"] == "true"
+
+
+def test_outputs_are_what_a_store_looks_for() -> None:
+    assert {output_name(field.name) for field in fields(Stack) if field.name != "name"} <= set(template()["Outputs"])
+    assert template()["Outputs"]["Version"]["Value"] == pik.__version__
+
+
+def test_a_package_is_built_for_what_runs_it() -> None:
+    functions = template()["Globals"]["Function"]
+    assert functions["CodeUri"] == {"Fn::Sub": "packaging/${Architecture}"}
+    for architecture in template()["Parameters"]["Architecture"]["AllowedValues"]:
+        assert (ROOT / "packaging" / architecture / "Makefile").is_file()
+    rules = (ROOT / "packaging/functions.mk").read_text()
+    assert f"LAMBDA_PYTHON ?= {functions['Runtime'].removeprefix('python')}\n" in rules
+    for function in FUNCTIONS:
+        lock = (ROOT / f"packaging/{function}.lock").read_text()
+        packages = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
+        assert not packages & {"pyarrow", "rich", "typer"}, function
+        assert ("duckdb" in packages) == (function != "IngestFunction"), function
+
+
+def test_logs_end_and_alarms_stay_quiet_without_traffic() -> None:
+    for name in resources("AWS::Logs::LogGroup"):
+        assert properties(name, LogRetentionDays="7")["RetentionInDays"] == "7"
+    for name in resources("AWS::CloudWatch::Alarm"):
+        alarm = properties(name, AlarmTopicArn="topic")
+        assert alarm["AlarmActions"] == ["topic"], name
+        assert alarm["TreatMissingData"] == "notBreaching", name
+        assert properties(name)["AlarmActions"] == [], name
+
+
+def test_alarms_and_dashboard_name_metrics_that_there_are() -> None:
+    handlers = "".join(path.read_text() for path in Path(pik.__file__).parent.glob("lambdas/*.py"))
+    namespace = "pik/AWS::StackName"
+    named = {
+        properties(name)["MetricName"]
+        for name in resources("AWS::CloudWatch::Alarm")
+        if properties(name)["Namespace"] == namespace
+    }
+    widgets = json.loads(properties("Dashboard")["DashboardBody"])["widgets"]
+    for widget in widgets:
+        lines = widget["properties"]["metrics"]
+        if lines[0][0] == namespace:
+            named |= {line[1] for line in lines if len(line) > 2}
+    assert "IngestLagMs" in named
+    assert len(named) >= 9
+    assert {name for name in named if f'"{name}"' not in handlers} == set()
+
+
+def test_every_skipped_check_has_a_reason() -> None:
+    for name, resource in template()["Resources"].items():
+        for skip in resource.get("Metadata", {}).get("checkov", {}).get("skip", []):
+            assert skip["id"].startswith("CKV"), name
+            assert len(skip["comment"]) > 20, (name, skip["id"])
+
+
+def test_every_parameter_and_variable_is_documented() -> None:
+    page = (ROOT / "docs/deploy.md").read_text()
+    for name in [*template()["Parameters"], *_environment("IngestFunction")]:
+        assert f"`{name}`" in page, name
