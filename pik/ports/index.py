@@ -24,7 +24,8 @@ class Batches(Protocol):
 
     def writing(self, name: str) -> AbstractContextManager[None]:
         """Holds the right to write the batches called `name` (an Origin's content) until the context ends or the
-        process dies, whichever comes first. Raises Busy when another living process holds it."""
+        process dies (in a deployed store, half a minute after). Raises Busy when another living process holds it, or
+        while the index is being rebuilt."""
 
     def open(self, origin: Origin, batch_id: str, started_at: int) -> Batch:
         """Begin this batch, or take over the interrupted one of that id: its `attempt` grows by one."""
