@@ -73,11 +73,14 @@ def exact_numbers(seed: int) -> Iterator[str]:
 
 
 class Generator:
-    def __init__(self, lines: int, seed: int = 7, *, one_day: bool = False, exact: bool = False) -> None:
+    def __init__(
+        self, lines: int, seed: int = 7, *, one_day: bool = False, exact: bool = False, keys: bool = True
+    ) -> None:
         self.lines = lines
         self.span = DAY if one_day else MONTH
         self.rng = random.Random(seed)
         self.exact = exact_numbers(seed) if exact else None
+        self.keys = keys
         self.weights = list(itertools.accumulate((1.0 / (i + 1) ** 0.9 for i in range(ENTITIES)), initial=0.0))[1:]
         self.entities = list(range(ENTITIES))
         self.rng.shuffle(self.entities)
@@ -118,7 +121,9 @@ class Generator:
             "payload": self._payload(event_type),
         }
         if rng.random() < 0.1:
-            event["idempotency_key"] = "k-" + self._hex(24)
+            key = "k-" + self._hex(24)
+            if self.keys:
+                event["idempotency_key"] = key
         if len(self.recent) < REMEMBERED:
             self.recent.append(event)
         else:
@@ -202,10 +207,17 @@ def _with_id(event: Event, line: str) -> str:
 
 
 def generate(
-    lines: int, out: Path, *, ids: Path | None = None, seed: int = 7, one_day: bool = False, exact: bool = False
+    lines: int,
+    out: Path,
+    *,
+    ids: Path | None = None,
+    seed: int = 7,
+    one_day: bool = False,
+    exact: bool = False,
+    keys: bool = True,
 ) -> Summary:
     """Write `lines` events to `out`, and to `ids` the same lines with an `id` in front."""
-    generator = Generator(lines, seed, one_day=one_day, exact=exact)
+    generator = Generator(lines, seed, one_day=one_day, exact=exact, keys=keys)
     size = 0
     with out.open("w") as plain, (ids or Path("/dev/null")).open("w") as identified:
         for event, line in generator:
@@ -226,9 +238,9 @@ def main() -> None:
     parser.add_argument("--ids", type=Path, help="write the same lines with an id in front to this file too")
     parser.add_argument("--one-day", action="store_true", help="all events within one UTC day")
     parser.add_argument("--exact", action="store_true", help="one more payload field, a number that no double holds")
-    args = parser.parse_args()
-    summary = generate(args.lines, args.out, ids=args.ids, seed=args.seed, one_day=args.one_day, exact=args.exact)
-    print(json.dumps(asdict(summary)))
+    parser.add_argument("--no-keys", action="store_true", help="no event has an idempotency key")
+    args = vars(parser.parse_args())
+    print(json.dumps(asdict(generate(args.pop("lines"), args.pop("out"), keys=not args.pop("no_keys"), **args))))
 
 
 if __name__ == "__main__":

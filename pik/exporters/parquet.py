@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pik.exporters.cutting import integers, strings
 from pik.exporters.envelope import SCHEMA, TIMESTAMP, Envelopes, read_envelopes
 from pik.exporters.own import own_values
-from pik.model.batch import ACCEPTED
+from pik.model.batch import ACCEPTED, UNRECORDED
 from pik.model.column import OwnColumn
 from pik.model.window import ALL_TIME
 from pik.ports.exporter import DELIVERY, Layout, Piece, Rows, Selection
@@ -57,7 +57,9 @@ class ParquetExporter:
     def _selected(self, table: pa.Table, pieces: Sequence[Piece]) -> pa.Table:
         masks = _masks(self.layout.selection, table)
         if self.layout.include_duplicates:
-            table = table.append_column(DELIVERY, _kinds(table, pieces))
+            kinds = _kinds(table, pieces)
+            table = table.append_column(DELIVERY, kinds)
+            masks.append(pc.not_equal(kinds, UNRECORDED))
         elif any(piece.verdicts for piece in pieces):
             masks.append(_accepted(table, pieces))
         return table.filter(reduce(pc.and_, masks)) if masks else table

@@ -16,7 +16,7 @@ import msgspec
 import zstandard
 
 from pik.exporters.own import own_values
-from pik.model.batch import ACCEPTED
+from pik.model.batch import ACCEPTED, UNRECORDED
 from pik.model.event import Delivery, to_json
 from pik.model.instant import full_instant
 from pik.ports.exporter import COLUMNS, DELIVERY, Layout, Piece, Rows
@@ -41,7 +41,7 @@ class _TextExporter:
             for line in piece.text.split(b"\n")[:-1]:
                 delivery = piece.read(line)
                 kind = piece.verdicts.get(delivery.seq, ACCEPTED)
-                if kind != ACCEPTED and not self.layout.include_duplicates:
+                if kind == UNRECORDED or (kind != ACCEPTED and not self.layout.include_duplicates):
                     continue
                 if self.layout.selection.matches(delivery):
                     key = tuple([day if name == "event_date" else getattr(delivery, name) for name in by])

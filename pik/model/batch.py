@@ -201,3 +201,7 @@ class Location:
 
 
 ACCEPTED, EXACT, CONFLICT = "accepted", "exact", "conflict"
+
+UNRECORDED = "unrecorded"
+"""Of a delivery in raw that the index of a deployed store has not taken yet: its writer is at work on it, or died and
+nobody has gone on with the batch."""

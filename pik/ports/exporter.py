@@ -69,7 +69,8 @@ class Layout:
 class Piece:
     """Deliveries of one segment: `lines` whole raw lines, each with its line break.
 
-    `verdicts` maps the seqs of the segment's duplicates to exact or conflict; `read` parses one line and raises
+    `verdicts` maps the seqs of the segment's duplicates to exact or conflict, and of deliveries that are not recorded
+    yet, which no export has, to unrecorded; `read` parses one line and raises
     Damaged, naming the segment.
     """
 

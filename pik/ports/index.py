@@ -17,14 +17,20 @@ from pik.model.window import Window
 
 
 class Batches(Protocol):
-    """Records batches. Every call is atomic and may be repeated: a repeat changes nothing."""
+    """Records batches. Every call is atomic and may be repeated: a repeat changes nothing.
+
+    A deployed store records a chunk in steps. Its counts and totals move at once; a delivery counts from the moment at
+    which its claim is there; and what a call has begun that did not come to its end, the next `open` of the batch
+    finishes.
+    """
 
     def find(self, origin: Origin) -> Batch | None:
         """The newest batch of this origin, if any."""
 
     def writing(self, name: str) -> AbstractContextManager[None]:
         """Holds the right to write the batches called `name` (an Origin's content) until the context ends or the
-        process dies, whichever comes first. Raises Busy when another living process holds it."""
+        process dies (in a deployed store, half a minute after). Raises Busy when another living process holds it, or
+        while the index is being rebuilt."""
 
     def open(self, origin: Origin, batch_id: str, started_at: int) -> Batch:
         """Begin this batch, or take over the interrupted one of that id: its `attempt` grows by one."""
@@ -32,8 +38,10 @@ class Batches(Protocol):
     def record(self, chunk: Chunk, *, refuse_conflicts: bool = False) -> Counts:
         """Claim each delivery of the chunk, in the order of its seqs: the first of an event_id anywhere in the store is
         accepted, each other is a duplicate; and advance the batch, all at once. A delivery that is recorded already
-        keeps its verdict. `segment.recorded_at` is set, later than every one before. With `refuse_conflicts` a conflict
-        raises ConflictFound, and nothing of the chunk is recorded."""
+        keeps its verdict. `segment.recorded_at` is set, later than every one before (in a deployed
+        store, as far as clocks agree). With `refuse_conflicts` a conflict
+        raises ConflictFound, and nothing of the chunk is recorded; a deployed store may record one with a delivery that
+        is recorded at the same moment."""
 
     def take(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, str]:
         """Record a whole batch of one chunk, an API request, and tell which seqs are duplicates: exact or conflict. It
@@ -44,7 +52,9 @@ class Batches(Protocol):
         """Mark the batch complete. A repeat returns it as it is."""
 
     def rebuild(self) -> AbstractContextManager[Rebuild]:
-        """An empty index beside this one; it replaces this one, at once, when the context ends without an error."""
+        """An empty index beside this one; it replaces this one, at once, when the context ends without an error. Raises
+        Busy while anything is being written; while the context lasts, whatever would be written raises Busy. So raw
+        that is listed inside of it is all that there will be."""
 
 
 class Rebuild(Protocol):
@@ -83,11 +93,13 @@ class Index(Protocol):
     def segments(
         self, window: Window, *, batch_id: str | None = None, entities: Sequence[str] = ()
     ) -> Iterator[Segment]:
-        """The segments of the days that the window touches, ordered by (day, recorded_at, key). With `entities` those
+        """The segments of the days that the window touches, ordered by (day, recorded_at, key); where API requests with
+        one event are kept by themselves, these come behind the others of their day, in no order. With `entities` those
         that hold none of them may be left out."""
 
     def skipped(self, segment: Segment) -> dict[int, str]:
-        """The segment's duplicates: seq → exact or conflict."""
+        """The segment's duplicates: seq → exact or conflict. In a deployed store also those of its deliveries that are
+        not recorded yet, as `unrecorded`: they do not count, whatever is asked."""
 
     def locate(self, event_id_prefix: str, limit: int = 10) -> list[Location]:
         """The accepted deliveries whose event_id (hex) starts so, at most `limit`, ordered by event_id."""

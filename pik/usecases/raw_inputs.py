@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pik.errors import Damaged
-from pik.model.batch import Frame, Segment
+from pik.model.batch import UNRECORDED, Frame, Segment
 from pik.model.window import Window
 from pik.ports.engine import Inputs
 from pik.ports.raw import Raw
@@ -52,7 +52,7 @@ def gather(
             frames = frames_of(segment, entities)
             if not frames:
                 continue
-            if not include_duplicates and not skip.add(segment, store):
+            if not skip.add(segment, store, include_duplicates=include_duplicates):
                 continue
             if entities or segment.inline:
                 _append(cut, store.raw, segment, frames)
@@ -74,13 +74,14 @@ class _SkipFile:
         self.lines = 0
         self._file = open(path, "w", encoding="ascii")  # noqa: SIM115 - closed by `close`
 
-    def add(self, segment: Segment, store: Store) -> bool:
+    def add(self, segment: Segment, store: Store, *, include_duplicates: bool) -> bool:
         """Add the segment's duplicates; false if it holds nothing else, and so need not be read at all."""
         verdicts = store.index.skipped(segment)
-        if len(verdicts) == segment.deliveries:
+        skipped = [seq for seq, kind in verdicts.items() if kind == UNRECORDED or not include_duplicates]
+        if len(skipped) == segment.deliveries:
             return False
-        self._file.writelines(f"{segment.batch_id},{seq}\n" for seq in verdicts)
-        self.lines += len(verdicts)
+        self._file.writelines(f"{segment.batch_id},{seq}\n" for seq in skipped)
+        self.lines += len(skipped)
         return True
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import zstandard
 
 from pik.errors import Damaged, Invalid
-from pik.model.batch import ACCEPTED, Frame, Segment
+from pik.model.batch import ACCEPTED, UNRECORDED, Frame, Segment
 from pik.model.event import Delivery, entity_mark, read_delivery
 from pik.model.window import Window
 from pik.ports.raw import Raw
@@ -125,5 +125,7 @@ def _of_frame(
             continue
         delivery = parse(segment, line)
         kind = verdicts.get(delivery.seq, ACCEPTED)
+        if kind == UNRECORDED:
+            continue
         if (only is None or (kind == ACCEPTED) == (only == ACCEPTED)) and wanted.matches(delivery):
             yield Found(delivery, kind, segment, line)

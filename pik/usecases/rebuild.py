@@ -70,12 +70,12 @@ class _Count:
 def rebuild_index(store: Store, progress: Progress) -> Rebuilt:
     """Make the index anew from raw alone, and replace the old one when it is whole. Raises Busy, StoreError."""
     count = _Count()
-    records = [found.key for found in store.raw.objects(RECORDS)]
-    keys = [found.key for found in store.raw.objects("raw/event_date=")]
     examples: list[Location] = []
-    progress.start("rebuilding the index", len(keys), "segments")
     try:
         with store.batches.rebuild() as rebuild:
+            records = [found.key for found in store.raw.objects(RECORDS)]
+            keys = [found.key for found in store.raw.objects("raw/event_date=")]
+            progress.start("rebuilding the index", len(keys), "segments")
             lines, named = _restore_batches(store, rebuild, records, count)
             for line in sorted(lines, key=lambda line: (line.segment.recorded_at, line.segment.key)):
                 _restore_segment(store, rebuild, line, count)

@@ -5,17 +5,19 @@ One process serves a whole test session (of each worker); each test has resource
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from uuid import uuid4
 
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.stack import Stack
+from pik.stores.aws.stack import Stack, output_name
 
 PROGRAM = Path(__file__).resolve().parents[2] / ".venv-ministack/bin/ministack"
 REGION = "eu-central-1"
@@ -91,6 +93,15 @@ def make_stack(clients: Clients) -> Stack:
         queue_url=sqs.create_queue(QueueName=f"{name}-replay")["QueueUrl"],
         dead_letter_queue_url=sqs.create_queue(QueueName=f"{name}-dead")["QueueUrl"],
     )
+
+
+def publish(clients: Clients, stack: Stack) -> str:
+    """The URL of the stack's store: CloudFormation tells its resources as outputs, as if it had made them."""
+    names = {field.name: output_name(field.name) for field in fields(Stack) if field.name != "name"}
+    outputs = {output: {"Value": getattr(stack, field)} for field, output in names.items() if getattr(stack, field)}
+    template = {"Resources": {"Marker": {"Type": "AWS::SQS::Queue"}}, "Outputs": outputs}
+    clients.client("cloudformation").create_stack(StackName=stack.name, TemplateBody=json.dumps(template))
+    return f"aws://{stack.name}"
 
 
 def _table(dynamodb, name, index, hash_key, range_key, projection):

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.aws.emulator import make_stack, publish
+from tests.aws.processor import processing
 from tests.aws.story import tell
 from tests.cli.conftest import pik
 
 __all__ = ["pik"]
+
+
+def test_promise_10_the_story_is_the_same_in_a_stack(pik, aws, tmp_path: Path) -> None:
+    stack = make_stack(aws)
+    home = list(tell(pik, str(tmp_path / "store"), tmp_path / "home"))
+    with processing(stack, tmp_path):
+        for here, there in zip(home, tell(pik, publish(aws, stack), tmp_path / "away"), strict=True):
+            assert there == here
 
 
 def test_the_story_is_the_same_twice(pik, tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from pik.ports.state import Aggregates, Metrics, Queue, Runs
 from pik.ports.store import Store
 from pik.stores import open_store
+from pik.stores.aws import generation
 from pik.stores.aws.aggregates import AwsAggregates
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.metrics import AwsMetrics
@@ -21,7 +24,7 @@ from pik.stores.local.metrics import LocalMetrics
 from pik.stores.local.queue import LocalQueue
 from pik.stores.local.runs import LocalRuns
 from pik.stores.local.state import state_database
-from tests.aws.emulator import make_stack
+from tests.aws.emulator import make_stack, publish
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,32 @@ def state(request: pytest.FixtureRequest, tmp_path: Path) -> State:
 
 
 def local_store(directory: Path) -> Store:
+    directory.mkdir()
     return open_store(str(directory / "store"), create=True)
 
 
-@pytest.fixture(params=[local_store], ids=["local"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """Empty."""
-    made: Store = request.param(tmp_path)
+def aws_store(clients: Clients) -> Store:
+    return open_store(publish(clients, make_stack(clients)))
+
+
+@pytest.fixture
+def new_store(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Callable[[], Store]:
+    """Makes empty stores."""
+    if kind == "local":
+        return lambda: local_store(tmp_path / uuid4().hex)
+    clients: Clients = request.getfixturevalue("aws")
+    request.getfixturevalue("monkeypatch").setattr(generation, "NOTICED", 0.01)
+    return lambda: aws_store(clients)
+
+
+@pytest.fixture(params=["local", "aws"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Of store: each test runs on all of them."""
+    made: str = request.param
     return made
+
+
+@pytest.fixture
+def store(new_store: Callable[[], Store]) -> Store:
+    """Empty."""
+    return new_store()

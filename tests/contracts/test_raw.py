@@ -6,7 +6,6 @@ import os
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -140,10 +139,3 @@ def test_scratch_is_gone_in_the_end(raw: Raw) -> None:
 def test_it_can_be_handed_to_another_process(raw: Raw) -> None:
     raw.create(KEY, b"1")
     assert pickle.loads(pickle.dumps(raw)).read(KEY) == b"1"
-
-
-def test_promise_2_a_local_object_cannot_be_written_to_by_accident(store: Store) -> None:
-    store.raw.create(KEY, b"1")
-    with store.raw.files([KEY]) as [path]:
-        assert path.stat().st_mode & 0o222 == 0
-    assert list((Path(store.url) / "tmp").iterdir()) == []

@@ -7,8 +7,18 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pik.errors import UsageError
 from pik.ports.store import Store
+from pik.stores.aws.aggregates import AwsAggregates
+from pik.stores.aws.audit import AwsAudit
+from pik.stores.aws.batches import AwsBatches
 from pik.stores.aws.clients import Clients
+from pik.stores.aws.generation import Generation
+from pik.stores.aws.index import AwsIndex
+from pik.stores.aws.metrics import AwsMetrics
+from pik.stores.aws.queue import AwsQueue
+from pik.stores.aws.raw import AwsRaw
+from pik.stores.aws.runs import AwsRuns
 from pik.stores.aws.stack import Stack, find_stack, stack_of
+from pik.stores.aws.table import Table
 
 FORMAT = 1
 """The version of the layout of raw, as in a local store."""
@@ -32,4 +42,19 @@ def open_deployed(environment: Mapping[str, str]) -> Store:
 
 
 def _assemble(url: str, clients: Clients, stack: Stack) -> Store:
-    raise NotImplementedError
+    index_table, state_table = Table(clients, stack.index_table), Table(clients, stack.state_table)
+    raw, generation = AwsRaw(clients, stack.raw_bucket), Generation(index_table)
+    index = AwsIndex(index_table, raw, generation)
+    return Store(
+        url=url,
+        format_version=FORMAT,
+        raw=raw,
+        batches=AwsBatches(index_table, raw, generation),
+        index=index,
+        audit=AwsAudit(index),
+        metrics=AwsMetrics(state_table),
+        runs=AwsRuns(state_table),
+        queue=AwsQueue(clients, stack, state_table),
+        aggregates=AwsAggregates(state_table),
+        deployed=True,
+    )

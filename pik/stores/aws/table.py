@@ -154,11 +154,42 @@ class Table:
 
     def get_many(self, keys: Iterable[Key]) -> dict[Key, Item]:
         """The items that there are under these keys, each key given once."""
-        found: dict[Key, Item] = {}
-        for chunk in batched(keys, READS):
-            for answer in self._until_done(self._get_batch, [_key(key) for key in chunk]):
-                found.update(((item["pk"], item["sk"]), item) for item in map(decoded, answer))
-        return found
+
+        def get(chunk: Sequence[Key]) -> list[Item]:
+            answers = self._until_done(self._get_batch, [_key(key) for key in chunk])
+            return [decoded(item) for answer in answers for item in answer]
+
+        return {(item["pk"], item["sk"]): item for items in Flow().map(get, batched(keys, READS)) for item in items}
+
+    def put_together(self, new: Sequence[Item], also: Sequence[Item] = ()) -> bool:
+        """Insert items, and write others, all of them or none; False if one of those that shall be new is there, or if
+        somebody else is at work on one of all these this very moment."""
+        unless = {"ConditionExpression": "attribute_not_exists(pk)"}
+        puts = [{"Put": {"TableName": self.name, "Item": encoded(item), **unless}} for item in new]
+        puts += [{"Put": {"TableName": self.name, "Item": encoded(item)}} for item in also]
+        try:
+            self._dynamodb.transact_write_items(TransactItems=puts)
+        except Refused as error:
+            if error.code not in ("TransactionCanceledException", "TransactionInProgressException"):
+                raise
+            return False
+        return True
+
+    def scan(self, *names: str) -> Iterator[Item]:
+        """These attributes of all items there are, in no order, page by page."""
+        parameters: dict[str, Any] = {}
+        while True:
+            page = self._dynamodb.scan(
+                TableName=self.name,
+                ConsistentRead=True,
+                ProjectionExpression=", ".join(f"#{name}" for name in names),
+                ExpressionAttributeNames={f"#{name}": name for name in names},
+                **parameters,
+            )
+            yield from map(decoded, page["Items"])
+            if not page.get("LastEvaluatedKey"):
+                return
+            parameters["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
     def write_many(self, puts: Iterable[Item] = (), deletes: Iterable[Key] = ()) -> None:
         """Write and delete items, 25 a call, several calls at a time, in no order; each key given once."""

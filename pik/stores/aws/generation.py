@@ -1,0 +1,124 @@
+"""Which generation of the index counts. A rebuild fills another one beside it, and then moves the pointer.
+
+`next` in the pointer says that a rebuild is under way, as long as its lease is held; what a rebuild that died left
+there, the next writer removes, and then that rebuild cannot move the pointer any more.
+
+Requests take no lease, and readers do not ask each time. Both believe what they were told for NOTICED seconds, and a
+rebuild waits for as long: before it looks at raw, so that every request that is acknowledged has its raw there; and
+after it moved the pointer, before anybody may write again, so that nobody reads an index that lacks what was written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from pik.errors import Busy, StoreError
+from pik.stores.aws.lease import all_held, held, holding
+from pik.stores.aws.table import Key, Table
+
+NOTICED = 5.0
+"""Seconds for which a process believes what it was told of the generation."""
+
+REBUILDING = "rebuild"
+"""The lease of a rebuild."""
+
+_POINTER: Key = ("generation", "generation")
+_FIRST = 1  # where there is no pointer
+
+
+def rebuilt() -> Busy:
+    """The error for what was written to an index that counts no more. Its raw is in the new one."""
+    return Busy("the index was rebuilt meanwhile", hint="run the same command again")
+
+
+_Asked = tuple[float, float]
+_LONG_AGO: _Asked = (0.0, 0.0)
+
+
+def _now() -> _Asked:
+    """On two clocks: one may be set, the other stands still while a machine or a function sleeps."""
+    return time.time(), time.monotonic()
+
+
+def _recent(asked: _Asked) -> bool:
+    return all(0 <= now - then < NOTICED for now, then in zip(_now(), asked, strict=True))
+
+
+@dataclass(slots=True)
+class Generation:
+    """The current generation of the index table."""
+
+    table: Table
+    _current: int = field(default=_FIRST, compare=False)
+    _readable: _Asked = field(default=_LONG_AGO, compare=False)
+    _writable: _Asked = field(default=_LONG_AGO, compare=False)
+
+    def current(self) -> int:
+        """For reading."""
+        if not _recent(self._readable):
+            self._look()
+        return self._current
+
+    def for_writing(self) -> int:
+        """For whoever holds a lease already. Raises Busy while a rebuild is under way."""
+        pending = self._look()
+        if pending:
+            if held(self.table, REBUILDING):
+                raise Busy("the index is being rebuilt", hint="wait until that has ended, then run this again")
+            # Its process died. It must not come back to life and move the pointer behind what is written now.
+            self.table.update(_POINTER, "REMOVE #next", {"next": pending}, condition="#next = :next")
+            self._look()
+        self._writable = self._readable
+        return self._current
+
+    def for_request(self) -> int:
+        """For a request, which holds no lease. Raises Busy."""
+        return self._current if _recent(self._writable) else self.for_writing()
+
+    def expect(self, generation: int) -> None:
+        """Raise Busy where what a request wrote to this generation may be lost, because a rebuild came in between."""
+        if self.for_request() != generation:
+            raise rebuilt()
+
+    @contextmanager
+    def replacing(self) -> Iterator[int]:
+        """An empty generation, which becomes the current one when the context ends without an error. Raises Busy while
+        anything writes, StoreError if somebody has taken the rebuild for dead."""
+        with holding(self.table, REBUILDING):
+            made = self._begin()
+            try:
+                if writers := [name for name in all_held(self.table) if name != REBUILDING]:
+                    raise Busy(
+                        f"another pik process is at work on {writers[0]}",
+                        hint="wait until it has ended (up to 30 s if it was killed), then run this again",
+                    )
+                time.sleep(NOTICED)
+                yield made
+                self._move(made)
+                time.sleep(NOTICED)
+            finally:
+                self.table.update(_POINTER, "REMOVE #next", {"next": made}, condition="#next = :next")
+                self._look()
+
+    def _look(self) -> int:
+        """Read the pointer, and return what `next` says (0: nothing)."""
+        asked = _now()
+        item = self.table.get(_POINTER) or {}
+        self._current = item.get("current", _FIRST)
+        self._readable = asked
+        return int(item.get("next", 0))
+
+    def _begin(self) -> int:
+        self._look()
+        made = max(time.time_ns() // 1_000_000, self._current + 1)  # never one that another rebuild has begun to fill
+        self.table.update(_POINTER, "SET #next = :next", {"next": made})
+        return made
+
+    def _move(self, made: int) -> None:
+        """`next` stays for a while: nobody writes before everybody has noticed."""
+        moved = self.table.update(_POINTER, "SET #current = #next", {"next": made}, condition="#next = :next")
+        if moved is None:
+            raise StoreError("the rebuild was taken for dead and is given up", hint="run the same command again")

@@ -1,0 +1,190 @@
+"""Deliveries on their way into the index, and the objects in S3 that hold those of a chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import sqrt
+from operator import attrgetter, itemgetter
+from struct import Struct
+from typing import Any, NamedTuple
+
+import msgspec
+import zstandard
+
+from pik.errors import Damaged
+from pik.model.batch import KEYED, PLAIN, Arrivals, RejectFile, Segment
+from pik.model.instant import day_text
+from pik.stores.aws.raw import AwsRaw
+
+PLAIN_ROW = Struct(">16sIIQ")
+KEYED_ROW = Struct(">16s16sIIQ")
+
+_MARGIN = 64
+"""Rows that are read on both sides of where an id should be, at least."""
+
+
+class Row(NamedTuple):
+    """A delivery: `segment` is the position of its segment in the chunk, `content` is None without an idempotency
+    key."""
+
+    seq: int
+    event_id: bytes
+    content: bytes | None
+    segment: int
+    frame: int
+    entity: str
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """What a chunk is, but for its deliveries. Its segments know already when they are recorded."""
+
+    batch_id: str
+    first_seq: int
+    last_seq: int
+    read: int
+    offset: int
+    prefix_digest: str
+    segments: tuple[Segment, ...]
+    rejects: RejectFile | None
+    reasons: dict[str, int]
+    lags: dict[int, int]
+    sources: dict[str, int]
+
+
+def rows_of(arrivals: Iterable[Arrivals]) -> list[Row]:
+    """The deliveries of a chunk in the order of the input."""
+    rows: list[Row] = []
+    for place, arrived in enumerate(arrivals):
+        entities = arrived.entities.split("\n") if arrived.entities else []
+        plain = [(seq, event_id, None, frame) for event_id, seq, frame in PLAIN.iter_unpack(arrived.plain)]
+        of_segment = sorted([*plain, *KEYED.iter_unpack(arrived.keyed)], key=itemgetter(0))
+        rows += [
+            Row(seq, event_id, content, place, frame, entity)
+            for (seq, event_id, content, frame), entity in zip(of_segment, entities, strict=True)
+        ]
+    rows.sort(key=attrgetter("seq"))
+    return rows
+
+
+def number_of(key: str) -> int:
+    """The number behind the batch in a segment's key, or in that of a file of rejects."""
+    return int(key.rpartition("-")[2].partition(".")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class IdFile:
+    """An object of ids by its key, which says how many rows of each kind it holds."""
+
+    key: str
+    plain: int
+    keyed: int
+
+    @property
+    def tail(self) -> int:
+        """Where what follows the rows begins."""
+        return self.plain * PLAIN_ROW.size + self.keyed * KEYED_ROW.size
+
+
+def prefix_of(generation: int) -> str:
+    """What the keys of all id files of a generation begin with."""
+    return f"index/{generation}/"
+
+
+def id_file(key: str) -> IdFile:
+    """Of this key: `…/<batch_id>-<n>-<first day>-<plain>-<keyed>.ids`."""
+    *_, plain, keyed = key.removesuffix(".ids").rsplit("-", 2)
+    return IdFile(key, int(plain), int(keyed))
+
+
+def ids_key(generation: int, header: Header, rows: Sequence[Row]) -> str:
+    """The key of a chunk's id file."""
+    first, keyed = header.segments[0], sum(row.content is not None for row in rows)
+    name = f"{header.batch_id}-{number_of(first.key)}-{day_text(first.day)}-{len(rows) - keyed}-{keyed}"
+    return f"{prefix_of(generation)}{name}.ids"
+
+
+def write_ids(raw: AwsRaw, key: str, header: Header, rows: Sequence[Row]) -> None:
+    """Store the deliveries of a chunk. Raises AlreadyExists."""
+    ordered = sorted(rows, key=lambda row: (row.content is not None, row.event_id, row.seq))
+    entities = "\n".join(row.entity for row in ordered)
+    tail = zstandard.ZstdCompressor().compress(msgspec.json.encode(header) + b"\n" + entities.encode())
+    raw.create(key, b"".join((*map(_pack, ordered), tail)))
+
+
+def _pack(row: Row) -> bytes:
+    if row.content is None:
+        return PLAIN_ROW.pack(row.event_id, row.segment, row.frame, row.seq)
+    return KEYED_ROW.pack(row.event_id, row.content, row.segment, row.frame, row.seq)
+
+
+def read_ids(raw: AwsRaw, key: str) -> tuple[Header, list[Row]]:
+    """A chunk as it was stored, its deliveries in the order of the input. Raises Damaged."""
+    file, data = id_file(key), raw.read(key)
+    header, entities = _tail(key, data[file.tail :])
+    rows = [row._replace(entity=entity) for row, entity in zip(_rows(file, data), entities, strict=True)]
+    return header, sorted(rows, key=attrgetter("seq"))
+
+
+def read_tail(raw: AwsRaw, file: IdFile) -> tuple[Header, list[str]]:
+    """The header, and the entities in the order of the rows. Raises Damaged."""
+    return _tail(file.key, raw.read(file.key, file.tail))
+
+
+def _tail(key: str, data: bytes) -> tuple[Header, list[str]]:
+    try:
+        text = zstandard.ZstdDecompressor().decompress(data)
+        head, _, entities = text.partition(b"\n")
+        return _read_header(head), entities.decode().split("\n")
+    except (zstandard.ZstdError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Damaged(f"{key} is damaged: {error}", hint="pik verify --rebuild-index") from None
+
+
+_read_header = msgspec.json.Decoder(Header).decode
+
+
+def _rows(file: IdFile, data: bytes) -> Iterator[Row]:
+    border = file.plain * PLAIN_ROW.size
+    for event_id, segment, frame, seq in PLAIN_ROW.iter_unpack(data[:border]):
+        yield Row(seq, event_id, None, segment, frame, "")
+    for event_id, content, segment, frame, seq in KEYED_ROW.iter_unpack(data[border : file.tail]):
+        yield Row(seq, event_id, content, segment, frame, "")
+
+
+class Match(NamedTuple):
+    """A row that a search found: `place` is its position among all rows of the file."""
+
+    event_id: bytes
+    place: int
+    segment: int
+    keyed: bool
+
+
+def search_ids(raw: AwsRaw, file: IdFile, low: bytes, high: bytes) -> list[Match]:
+    """The rows with an event_id from `low` to `high` (both included, 16 bytes), ordered by event_id."""
+    read = partial(raw.read, file.key)
+    plain = _search(read, 0, file.plain, PLAIN_ROW, low, high)
+    keyed = _search(read, file.plain * PLAIN_ROW.size, file.keyed, KEYED_ROW, low, high)
+    found = [Match(row[0], place, row[1], keyed=False) for place, row in plain]
+    return sorted(found + [Match(row[0], file.plain + place, row[2], keyed=True) for place, row in keyed])
+
+
+def _search(
+    read: Callable[[int, int], bytes], offset: int, count: int, row: Struct, low: bytes, high: bytes
+) -> list[tuple[int, tuple[Any, ...]]]:
+    """Rows with their places. They are sorted, and their ids evenly spread: so they are near their share of the rows,
+    and where that turns out to be wrong, more is read."""
+    spread = _MARGIN + int(5 * sqrt(count))
+    while count:
+        begin = max(0, _share(low, count) - spread)
+        end = min(count, _share(high, count) + spread + 1)
+        rows = list(row.iter_unpack(read(offset + begin * row.size, (end - begin) * row.size)))
+        if (begin == 0 or rows[0][0] < low) and (end == count or rows[-1][0] > high):
+            return [(place, one) for place, one in enumerate(rows, begin) if low <= one[0] <= high]
+        spread *= 8
+    return []
+
+
+def _share(event_id: bytes, count: int) -> int:
+    return int.from_bytes(event_id[:8], "big") * count >> 64

@@ -1,0 +1,119 @@
+"""What a store asks of AWS: every call, counted as it is sent, and DynamoDB's write units."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import ceil
+from threading import Lock
+from typing import Any
+
+from pik.ports.store import Store
+from pik.stores.aws.clients import Clients
+from pik.stores.aws.raw import AwsRaw
+
+SERVICES = ("s3", "dynamodb", "sqs")
+UNIT = 1024
+
+
+def clients_of(store: Store) -> Clients:
+    """The clients of a deployed store, which no other store has."""
+    assert isinstance(store.raw, AwsRaw)
+    return store.raw.clients
+
+
+@contextmanager
+def hooked(store: Store, event: str, hook: Callable[..., Any]) -> Iterator[None]:
+    """Botocore's event of all the store's clients calls the hook meanwhile."""
+    emitters = [clients_of(store).client(service).boto.meta.events for service in SERVICES]
+    for emitter in emitters:
+        emitter.register_first(event, hook)
+    try:
+        yield
+    finally:
+        for emitter in emitters:
+            emitter.unregister(event, hook)
+
+
+@dataclass
+class Calls:
+    """Calls by operation; `units` are write units, those of indexes included; `keys` are S3 objects that were read."""
+
+    made: Counter[str] = field(default_factory=Counter)
+    units: float = 0
+    keys: list[str] = field(default_factory=list)
+    _lock: Lock = field(default_factory=Lock)
+
+    @property
+    def total(self) -> int:
+        return self.made.total()
+
+    def sent(self, event_name: str, **_: Any) -> None:
+        with self._lock:
+            self.made[event_name.rpartition(".")[2]] += 1
+
+    def asked(self, params: Mapping[str, Any], event_name: str, **_: Any) -> None:
+        operation = event_name.rpartition(".")[2]
+        with self._lock:
+            if operation == "GetObject":
+                self.keys.append(params["Key"])
+            self.units += sum(_UNITS[operation](params)) if operation in _UNITS else 0
+
+    def answered(self, parsed: Mapping[str, Any], event_name: str, **_: Any) -> None:
+        if event_name.endswith(".UpdateItem"):  # what an update makes of an item only its answer tells
+            with self._lock:
+                self.units += units(parsed.get("Attributes", {}))
+
+
+@contextmanager
+def counting(store: Store) -> Iterator[Calls]:
+    """The calls that the store makes meanwhile."""
+    calls = Calls()
+    with (
+        hooked(store, "before-send", calls.sent),
+        hooked(store, "before-parameter-build", calls.asked),
+        hooked(store, "after-call", calls.answered),
+    ):
+        yield calls
+
+
+def units(item: Mapping[str, Any]) -> int:
+    """What writing an item costs, and its copy in a secondary index (of its keys only)."""
+    size = sum(len(name.encode()) + _size(value) for name, value in item.items())
+    return max(1, ceil(size / UNIT)) + ("event_prefix" in item) + ("bucket_key" in item) * ceil(size / UNIT)
+
+
+def _size(value: Mapping[str, Any]) -> int:
+    ((kind, content),) = value.items()
+    if kind == "S":
+        return len(content.encode())
+    if kind == "N":
+        return len(content) // 2 + 2
+    return 1 if kind == "BOOL" else len(content)
+
+
+def _batch(params: Mapping[str, Any]) -> Iterator[int]:
+    for requests in params["RequestItems"].values():
+        for request in requests:
+            yield units(request["PutRequest"]["Item"]) if "PutRequest" in request else 1
+
+
+def _statements(params: Mapping[str, Any]) -> Iterator[int]:
+    for statement in params["Statements"]:
+        names = statement["Statement"].split("'")[1::2]
+        yield units(dict(zip(names, statement["Parameters"], strict=True)))
+
+
+def _transaction(params: Mapping[str, Any]) -> Iterator[int]:
+    return (2 * units(one["Put"]["Item"]) for one in params["TransactItems"])
+
+
+_UNITS: dict[str, Callable[[Mapping[str, Any]], Iterator[int]]] = {
+    "PutItem": lambda params: iter([units(params["Item"])]),
+    "BatchWriteItem": _batch,
+    "BatchExecuteStatement": _statements,
+    "TransactWriteItems": _transaction,
+    "DeleteItem": lambda params: iter([1]),
+}

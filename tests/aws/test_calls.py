@@ -1,0 +1,113 @@
+"""What it costs, in calls of AWS and in write units (docs/benchmarks.md has the figures of a large file)."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bench.gen_events import generate
+from pik.lambdas import replay, wiring
+from pik.model.instant import DAY, parse_instant
+from pik.model.run import COMPLETED
+from pik.model.window import Window
+from pik.ports.store import Store
+from pik.stores import open_store
+from pik.stores.aws.clients import Clients
+from pik.stores.aws.stack import stack_of
+from pik.usecases.events import list_events
+from pik.usecases.reading import Filter
+from pik.usecases.request import take
+from tests.aws.calls import Calls, clients_of, counting
+from tests.aws.emulator import make_stack, publish
+from tests.aws.processor import CONTEXT, environment, process_once
+from tests.survival.conftest import ingest
+
+
+@pytest.fixture
+def store(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A stack's, and that of its functions."""
+    stack = make_stack(aws)
+    made = open_store(publish(aws, stack))
+    for name, value in environment(stack).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(wiring, "store", lambda: made)
+    return made
+
+
+def event(number: int, **fields: object) -> dict[str, object]:
+    """The events of one entity and day."""
+    time = f"2026-01-31T{number // 60:02}:{number % 60:02}:00Z"
+    payload = {"number": number, "note": "a small payload"}
+    return {
+        "source": "shop",
+        "event_type": "order",
+        "entity_id": "customer-17",
+        "event_time": time,
+        "payload": payload,
+        **fields,
+    }
+
+
+def written(directory: Path, events: list[dict[str, object]]) -> Path:
+    path = directory / "events.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in events))
+    return path
+
+
+def test_a_file(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    generate(20_000, path, seed=1, keys=False)
+    with counting(store) as calls:
+        batch = ingest(store, path).batch
+    assert batch.counts.duplicates > 300
+    assert calls.total / 20 <= 60, calls.made
+    assert calls.units / 20_000 <= 1.1
+
+
+def test_one_event(store: Store) -> None:
+    for number in range(3):
+        with counting(store) as calls:
+            take(store, json.dumps(event(number)).encode())
+        assert calls.total <= 3, (number, calls.made)
+
+
+def replayed(store: Store, events: int) -> Calls:
+    """The calls from the request to the written aggregate: of the replay function, and of the processor."""
+    body = {"entity_id": "customer-17", "start_time": "2026-01-31", "end_time": "2026-02-01"}
+    with counting(store) as calls:
+        answer = replay.handler({"httpMethod": "POST", "body": json.dumps(body), "isBase64Encoded": False}, CONTEXT)
+        planned = json.loads(answer["body"])
+        assert (planned["scanned"], planned["sent"]) == (events, 1), planned
+        assert process_once(clients_of(store).client("sqs"), stack_of(os.environ).queue_url)
+    assert store.runs.get(planned["run_id"]).state == COMPLETED
+    (change,) = store.aggregates.changes(planned["run_id"])
+    assert change.written.computed.value == events
+    return calls
+
+
+def test_replaying_an_entitys_day_that_came_in_one_file(store: Store, tmp_path: Path) -> None:
+    others = [event(number, entity_id=f"other-{number % 50}") for number in range(2000)]
+    ingest(store, written(tmp_path, [event(number) for number in range(640)] + others))
+    calls = replayed(store, 640)
+    assert calls.total <= 25, calls.made
+
+
+def test_replaying_an_entitys_day_that_came_one_by_one(store: Store) -> None:
+    for number in range(640):
+        take(store, json.dumps(event(number)).encode())
+    calls = replayed(store, 640)
+    assert calls.total <= 60, calls.made
+
+
+def test_reading_a_day_touches_only_its_objects(store: Store, tmp_path: Path) -> None:
+    days = [event(number, event_time=f"2026-01-{1 + number % 20:02}T00:00:00Z") for number in range(400)]
+    ingest(store, written(tmp_path, days))
+    start = parse_instant("2026-01-07T00:00:00Z")
+    with counting(store) as calls:
+        found = list(list_events(store, Filter(Window(start, start + DAY))).rows)
+    assert len(found) == 20
+    assert calls.keys
+    assert all(key.startswith("raw/event_date=2026-01-07/") for key in calls.keys), calls.keys
