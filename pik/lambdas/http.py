@@ -30,6 +30,12 @@ def body_of(event: Event) -> bytes:
         raise Invalid("the body is not the base64 that it is said to be") from None
 
 
+def content_type(event: Event) -> str:
+    """What the request's body is said to be, without parameters; empty if nothing is said."""
+    said = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    return str(said.get("content-type") or "").partition(";")[0].strip().lower()
+
+
 def answer(status: int, document: Any) -> Answer:
     """An answer with a JSON document."""
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger, Metrics
 
@@ -31,6 +31,13 @@ def engine() -> Engine:
     from pik.engine import DuckEngine
 
     return DuckEngine()
+
+
+def call_again(event: dict[str, Any]) -> None:
+    """Have this very function called with `event`, by itself and later. Raises StoreError."""
+    from pik.stores.aws import invoke_later
+
+    invoke_later(os.environ["AWS_LAMBDA_FUNCTION_NAME"], event)
 
 
 def dry_run() -> bool:

@@ -142,13 +142,51 @@ def test_promise_9_a_limit_cuts_at_buckets_and_says_so(store, limit: int, scanne
     assert (answer["scanned"], answer["truncated"]) == (scanned, scanned < 6)
 
 
-def test_a_window_too_large_to_count_runs_all_the_same(store, monkeypatch) -> None:
+@pytest.fixture
+def later(monkeypatch):
+    """What the replay function had itself called with."""
+    called: list[dict] = []
+    monkeypatch.setattr(wiring, "call_again", lambda event: called.append(json.loads(json.dumps(event))))
+    return called
+
+
+@pytest.mark.parametrize("limits", [{"COUNTED_AT_MOST": 1}, {"DAYS_AT_MOST": 2}])
+def test_a_window_too_large_for_one_call_runs_by_itself(store, later, monkeypatch, limits) -> None:
+    for name, most in limits.items():
+        monkeypatch.setattr(replay, name, most)
+    some_days(store)
+    status, answer = post(replay.handler, asked(reason="test"))
+    assert (status, answer["scanned"], answer["sent"], answer["truncated"]) == (202, None, None, False)
+    assert (answer["effective_start_time"], answer["effective_end_time"]) == (
+        "2026-01-30T00:00:00Z",
+        "2026-02-02T00:00:00Z",
+    )
+    assert get(answer["run_id"])[0] == 404  # until it is planned
+    for _ in range(2):  # Lambda repeats a call whose end it did not see
+        assert replay.handler(later[0], CONTEXT) is None
+    assert (get(answer["run_id"])[1]["state"], len(later)) == ("RUNNING", 1)
+    processor.handler({"Records": list(messages(store, answer["run_id"]))}, CONTEXT)
+    run = get(answer["run_id"])[1]
+    assert (run["state"], run["new"], run["reason"]) == ("COMPLETED", 3, "test")
+    replay.handler(later[0], CONTEXT)  # and one that has ended does not begin again
+    assert get(answer["run_id"])[1]["state"] == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "field"), [({"limit": 5}, 400, "limit"), ({"metrics": ["none"]}, 404, None)]
+)
+def test_what_cannot_run_later_is_refused_now(store, later, monkeypatch, changes, status, field) -> None:
     monkeypatch.setattr(replay, "COUNTED_AT_MOST", 1)
     some_days(store)
-    status, answer = post(replay.handler, asked())
-    assert (status, answer["scanned"], answer["sent"]) == (202, None, 1)
-    processor.handler({"Records": list(messages(store, answer["run_id"]))}, CONTEXT)
-    assert get(answer["run_id"])[1]["new"] == 3
+    assert (post(replay.handler, asked(**changes))[0], later) == (status, [])
+    assert post(replay.handler, asked(**changes))[1].get("field") == field
+
+
+def test_a_large_window_that_is_tried_only_runs_not(store, later, monkeypatch) -> None:
+    monkeypatch.setattr(replay, "COUNTED_AT_MOST", 1)
+    some_days(store)
+    status, answer = post(replay.handler, asked(dry_run=True))
+    assert (status, answer["scanned"], answer["dry_run"], later) == (200, None, True, [])
 
 
 def test_a_replay_that_is_tried_only_sends_nothing(store) -> None:
@@ -180,7 +218,7 @@ def test_a_wrong_replay_is_refused(store, body, field) -> None:
     assert (status, answer.get("field")) == (400, field)
 
 
-def test_promise_9_a_poisonous_task_ends_among_the_dead_letters_with_its_reason(store, monkeypatch) -> None:
+def test_promise_9_a_poisonous_task_ends_among_the_dead_letters_with_its_reason(store, later, monkeypatch) -> None:
     monkeypatch.setenv("PIK_MAX_RECEIVES", "1")
     some_days(store)
     (segment, *_) = store.index.segments(ALL_TIME)
@@ -191,6 +229,7 @@ def test_promise_9_a_poisonous_task_ends_among_the_dead_letters_with_its_reason(
     assert (status, segment.key in answer["error"]) == (503, True)
     monkeypatch.setattr(replay, "COUNTED_AT_MOST", 1)  # what the planner does not read, the processor meets
     run_id = post(replay.handler, asked())[1]["run_id"]
+    replay.handler(later[0], CONTEXT)
     records = list(messages(store, run_id))
     assert processor.handler({"Records": records}, CONTEXT) == {"batchItemFailures": []}
     (letter,) = store.queue.letters()

@@ -1,5 +1,6 @@
 """The store in a deployed stack: raw in S3, the index and the state in two DynamoDB tables, the queue in SQS."""
 
+from pik.stores.aws.invoke import invoke_later
 from pik.stores.aws.open import open_aws, open_deployed
 
-__all__ = ["open_aws", "open_deployed"]
+__all__ = ["invoke_later", "open_aws", "open_deployed"]
