@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from io import StringIO
-from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -14,21 +13,20 @@ from pik.engine import DuckEngine
 from pik.lambdas import ingest, processor, replay, wiring
 from pik.model.window import ALL_TIME
 from pik.stores import open_store
-
-CONTEXT = SimpleNamespace(
-    function_name="f",
-    memory_limit_in_mb=128,
-    invoked_function_arn="arn:aws:lambda:eu-central-1:000000000000:function:f",
-    aws_request_id="request-1",
-)
+from tests.lambdas.gateway import CONTEXT
 
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     made = open_store(str(tmp_path / "store"), create=True)
-    monkeypatch.setattr(wiring, "store", lambda: made)
-    monkeypatch.setattr(wiring, "engine", lambda: DuckEngine())
+    wire(monkeypatch, made)
     return made
+
+
+def wire(patch, store) -> None:
+    """Have the handlers work with this store."""
+    patch.setattr(wiring, "store", lambda: store)
+    patch.setattr(wiring, "engine", lambda: DuckEngine())
 
 
 def event(**changes):
