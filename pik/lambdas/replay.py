@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -28,6 +29,8 @@ COUNTED_AT_MOST = 200_000
 
 DAYS_AT_MOST = 366
 """Days of a window that are looked at while API Gateway waits."""
+
+_ID = re.compile("[0-9A-Za-z]{1,26}", re.ASCII)
 
 LATER = "later"
 """What a call of this function has that it made itself."""
@@ -61,10 +64,17 @@ def handler(event: Event, context: Any) -> Answer | None:
 
 @answering
 def _answered(event: Event, _context: Any) -> Answer:
-    parameters = event.get("pathParameters") or {}
     if event.get("httpMethod") == "GET":
-        return answer(200, run_fields(wiring.store().runs.get(str(parameters.get("run_id", "")))))
+        return answer(200, run_fields(wiring.store().runs.get(_run_id(event))))
     return _replay(_asked(body_of(event)))
+
+
+def _run_id(event: Event) -> str:
+    """The run that the path names. Raises NotFound for what is the beginning of no id."""
+    run_id = str((event.get("pathParameters") or {}).get("run_id", ""))
+    if not _ID.fullmatch(run_id):
+        raise NotFound("there is no such run: an id has 26 digits and capital letters")
+    return run_id
 
 
 def _asked(body: bytes) -> Asked:

@@ -6,54 +6,12 @@ import json
 from base64 import b64encode
 from io import StringIO
 
-import msgspec
 import pytest
 
-from pik.engine import DuckEngine
 from pik.lambdas import ingest, processor, replay, wiring
 from pik.model.window import ALL_TIME
-from pik.stores import open_store
+from tests.lambdas.calls import asked, event, get, messages, post, some_days
 from tests.lambdas.gateway import CONTEXT
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    made = open_store(str(tmp_path / "store"), create=True)
-    wire(monkeypatch, made)
-    return made
-
-
-def wire(patch, store) -> None:
-    """Have the handlers work with this store."""
-    patch.setattr(wiring, "store", lambda: store)
-    patch.setattr(wiring, "engine", lambda: DuckEngine())
-
-
-def event(**changes):
-    fields = {"source": "s", "event_type": "t", "entity_id": "e", "event_time": "2026-01-31T00:00:00Z", "payload": {}}
-    return {**fields, **changes}
-
-
-def post(handler, body, **parts):
-    text = body if isinstance(body, str) else json.dumps(body)
-    answer = handler({"httpMethod": "POST", "body": text, "isBase64Encoded": False, **parts}, CONTEXT)
-    return answer["statusCode"], json.loads(answer["body"])
-
-
-def get(run_id: str):
-    answer = replay.handler({"httpMethod": "GET", "pathParameters": {"run_id": run_id}, "body": None}, CONTEXT)
-    return answer["statusCode"], json.loads(answer["body"])
-
-
-def messages(store, run_id: str):
-    """What SQS would hand to the processor."""
-    while message := store.queue.receive(run_id, 60):
-        yield {
-            "messageId": message.receipt,
-            "receiptHandle": message.receipt,
-            "body": msgspec.json.encode(message.task).decode(),
-            "attributes": {"ApproximateReceiveCount": str(message.receives)},
-        }
 
 
 def test_one_event(store) -> None:
@@ -108,16 +66,6 @@ def test_a_dry_run_stores_nothing(store, monkeypatch) -> None:
     assert store.index.totals().deliveries == 0
 
 
-def asked(**changes):
-    return {"entity_id": "e", "start_time": "2026-01-30", "end_time": "2026-02-02T00:00:00Z", **changes}
-
-
-def some_days(store) -> None:
-    """3, 2 and 1 events on three days."""
-    times = ["2026-01-30T01:00:00Z"] * 3 + ["2026-01-31T01:00:00Z"] * 2 + ["2026-02-01T01:00:00Z"]
-    post(ingest.handler, [event(event_time=time, payload={"n": number}) for number, time in enumerate(times)])
-
-
 def test_promise_6_a_replay_runs_through_queue_and_processor_whatever_comes_again(store) -> None:
     some_days(store)
     status, answer = post(replay.handler, asked(reason="test"))
@@ -138,14 +86,6 @@ def test_promise_9_a_limit_cuts_at_buckets_and_says_so(store, limit: int, scanne
     some_days(store)
     answer = post(replay.handler, asked(limit=limit))[1]
     assert (answer["scanned"], answer["truncated"]) == (scanned, scanned < 6)
-
-
-@pytest.fixture
-def later(monkeypatch):
-    """What the replay function had itself called with."""
-    called: list[dict] = []
-    monkeypatch.setattr(wiring, "call_again", lambda event: called.append(json.loads(json.dumps(event))))
-    return called
 
 
 @pytest.mark.parametrize("limits", [{"COUNTED_AT_MOST": 1}, {"DAYS_AT_MOST": 2}])

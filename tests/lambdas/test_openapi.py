@@ -30,8 +30,8 @@ from pik.lambdas import ingest, wiring
 from pik.stores import open_store
 from tests.aws.template import properties
 from tests.docs.console import REPOSITORY
+from tests.lambdas.calls import asked, event, post, wire
 from tests.lambdas.gateway import KEY, Gateway, serving
-from tests.lambdas.test_handlers import asked, event, post, wire
 
 PAGE = REPOSITORY / "docs" / "openapi.yaml"
 DOCUMENT: dict[str, Any] = yaml.safe_load(PAGE.read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def test_whatever_comes_is_answered_as_documented(case, gateway: Gateway) -> Non
 
 
 def test_runs_that_were_made_are_answered_as_documented(gateway: Gateway) -> None:
-    answered: Counter[int] = Counter()
+    answered: Counter[str] = Counter()
 
     class Calls(schema.as_state_machine()):  # type: ignore[misc]
         def get_call_kwargs(self, _case):
@@ -290,6 +290,7 @@ def test_the_template_refuses_nothing_that_the_document_allows(path: str, model,
     shown = [value for place, value, _ in _examples() if place.startswith(f"post {path}") and not place[-1].isdigit()]
     assert shown
     assert all(gate.is_valid(value) for value in shown)
-    for refused in ({}, [], 5, "x", None):
+    nothing: list[Any] = [{}, [], 5, "x", None]
+    for refused in nothing:
         assert not gate.is_valid(refused)
         assert problems(part, refused)
