@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from pik.errors import Invalid, NotFound, PikError
-from pik.lambdas.wiring import logger
+from pik.lambdas.wiring import log_unforeseen, logger
 from pik.usecases.request import TooLarge
 
 Event = dict[str, Any]
@@ -62,8 +62,8 @@ def answering(handler: Handler) -> Handler:
             if status >= 500:
                 logger.error("refused", extra={"reason": problem.message})
             return error(status, problem.message, problem.field if isinstance(problem, Invalid) else "")
-        except Exception:  # noqa: BLE001 - whoever asked gets an answer, and the log what happened
-            logger.exception("failed")
+        except Exception as problem:  # noqa: BLE001 - whoever asked gets an answer, and the log what happened
+            log_unforeseen("failed", problem)
             return error(500, f"internal error; the log has it under {getattr(context, 'aws_request_id', 'no id')}")
 
     return call

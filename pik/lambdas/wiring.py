@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from pathlib import Path
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger, Metrics
@@ -38,6 +40,12 @@ def call_again(event: dict[str, Any]) -> None:
     from pik.stores.aws import invoke_later
 
     invoke_later(os.environ["AWS_LAMBDA_FUNCTION_NAME"], event)
+
+
+def log_unforeseen(message: str, error: Exception, **ids: str) -> None:
+    """Log what nobody foresaw: its kind and where it was. What it says may quote a payload, and is not logged."""
+    stack = [f"{Path(one.filename).name}:{one.lineno} {one.name}" for one in extract_tb(error.__traceback__)]
+    logger.error(message, extra={"error": type(error).__name__, "stack": stack, **ids})
 
 
 def dry_run() -> bool:

@@ -9,6 +9,7 @@ import json
 import re
 from base64 import b64encode
 from datetime import datetime
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -53,7 +54,7 @@ KEPT = {
 }
 
 
-def sent(handler, body: bytes, **parts):
+def sent(handler, body: bytes, **parts) -> tuple[int, Any]:
     """Status and answer; as text where it is text, else as API Gateway hands on what is binary."""
     try:
         return post(handler, body.decode(), **parts)
