@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from io import StringIO
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ class Told:
     def read(self) -> str:
         return str(self._capsys.readouterr().out) + self._log.getvalue()
 
-    def lines(self) -> tuple[list[dict], list[dict]]:
+    def lines(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Each line is JSON: those of the log, and those of metrics (EMF)."""
         found = [json.loads(line) for line in self.read().splitlines()]
         return [one for one in found if "_aws" not in one], [one for one in found if "_aws" in one]
@@ -51,7 +52,7 @@ def told(capsys, monkeypatch):
     return Told(capsys, log)
 
 
-def _values(documents: list[dict]) -> dict[str, list[float]]:
+def _values(documents: list[dict[str, Any]]) -> dict[str, list[float]]:
     """The values of each metric, under the namespace and dimension that alarms and dashboard look for."""
     found: dict[str, list[float]] = {}
     for document in documents:

@@ -26,6 +26,7 @@ class Clients:
     region: str | None = None
     profile: str | None = None
     _made: dict[str, Client] = field(default_factory=dict, repr=False, compare=False)
+    _session: Any = field(default=None, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Callable[..., Clients], tuple[str | None, str | None]]:
         return Clients, (self.region, self.profile)
@@ -35,6 +36,23 @@ class Clients:
         if service not in self._made:
             self._made[service] = Client(service, self._boto(service))
         return self._made[service]
+
+    def identity(self) -> tuple[Any, str]:
+        """Credentials as they are now, and the region. Raises StoreError without either."""
+        import boto3
+        from botocore.exceptions import BotoCoreError, NoCredentialsError, NoRegionError
+
+        try:
+            if self._session is None:  # kept, because it renews credentials that expire
+                self._session = boto3.Session(profile_name=self.profile, region_name=self.region)
+            credentials = self._session.get_credentials()
+            if credentials is None:
+                raise NoCredentialsError
+            if self._session.region_name is None:
+                raise NoRegionError
+            return credentials.get_frozen_credentials(), self._session.region_name
+        except BotoCoreError as error:
+            raise translated("execute-api", "", error) from None
 
     def _boto(self, service: str) -> Any:
         import boto3
