@@ -6,6 +6,7 @@ import json
 import random
 import threading
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -132,9 +133,9 @@ def test_several_inputs_are_told_one_by_one(pik, gateway, tmp_path) -> None:
 
 def test_promise_8_requests_are_small_and_few_are_under_way(pik, gateway, tmp_path, monkeypatch) -> None:
     write(tmp_path / "f", *(line(entity_id=f"e{n}", payload={"n": n, "x": "x" * 1000}) for n in range(3000)))
-    threads = set()
+    threads: list[int] = []
     reply = gateway.reply
-    monkeypatch.setattr(gateway, "reply", lambda *of: (threads.add(threading.active_count()), reply(*of))[1])
+    monkeypatch.setattr(gateway, "reply", lambda *of: threads.append(threading.active_count()) or reply(*of))
     assert pik("ingest", "f", *VIA).json()["accepted"] == 3000
     bodies = [body for _, _, body in gateway.seen]
     assert max(map(len, bodies)) <= api_ingest.BODY + 2000
@@ -166,6 +167,7 @@ def test_promise_1_a_lost_answer_makes_duplicates_and_loses_nothing(pik, gateway
 
 def test_promise_4_any_faults_lose_nothing_and_count_nothing_twice(pik, gateway, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(api_ingest, "RECORDS", 5)
+    monkeypatch.setattr(aws_api, "ATTEMPTS", 100)
     chance = random.Random(7)
     gateway.faults.extend(chance.choice([None, None, 429, 503, "dropped"]) for _ in range(200))
     write(tmp_path / "f", *(line(entity_id=f"e{number % 50}", payload={"n": number}) for number in range(200)))
@@ -245,6 +247,19 @@ def test_a_stack_in_a_dry_run_is_no_place_to_ingest(pik, gateway, tmp_path, monk
     monkeypatch.setenv("DRY_RUN", "true")
     assert_two_lines(pik("ingest", "f", *VIA), "in a dry run")
     monkeypatch.delenv("DRY_RUN")
+
+
+def test_an_interrupted_ingest_waits_for_no_answer(pik, gateway, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(api_ingest, "RECORDS", 1)
+    write(tmp_path / "f", line(), line(payload=[1]))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with gateway.lock:  # nothing is answered meanwhile
+        monkeypatch.setattr(api_ingest._Sending, "_send_rest", interrupted)
+        result = pik("ingest", "f", *VIA)
+    assert (result.code, "run the same command again to go on" in result.err) == (130, True)
 
 
 # Options
@@ -346,7 +361,7 @@ def test_a_dry_run_of_a_replay_begins_none(pik, gateway, some_days, tmp_path, mo
 
 def test_a_run_that_is_planned_later_is_waited_for(pik, gateway, some_days, monkeypatch) -> None:
     monkeypatch.setattr(replaying, "COUNTED_AT_MOST", 1)
-    called = []
+    called: list[dict[str, Any]] = []
     monkeypatch.setattr(wiring, "call_again", called.append)
     process, looks = gateway.process, Counter[str]()
 
