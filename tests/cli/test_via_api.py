@@ -135,7 +135,12 @@ def test_promise_8_requests_are_small_and_few_are_under_way(pik, gateway, tmp_pa
     write(tmp_path / "f", *(line(entity_id=f"e{n}", payload={"n": n, "x": "x" * 1000}) for n in range(3000)))
     threads: list[int] = []
     reply = gateway.reply
-    monkeypatch.setattr(gateway, "reply", lambda *of: threads.append(threading.active_count()) or reply(*of))
+
+    def counting(*request: Any) -> Any:
+        threads.append(threading.active_count())
+        return reply(*request)
+
+    monkeypatch.setattr(gateway, "reply", counting)
     assert pik("ingest", "f", *VIA).json()["accepted"] == 3000
     bodies = [body for _, _, body in gateway.seen]
     assert max(map(len, bodies)) <= api_ingest.BODY + 2000
