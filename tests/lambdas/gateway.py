@@ -117,6 +117,8 @@ def _error(status: int, message: str) -> Reply:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one piece
+    disable_nagle_algorithm = True
     gateway: Gateway
 
     def _answer(self) -> None:
