@@ -11,6 +11,7 @@ from pik.cli.config import Settings
 if TYPE_CHECKING:
     from pik.cli.render import Document
     from pik.cli.render.output import Output
+    from pik.ports.api import Api
     from pik.ports.engine import Engine
     from pik.ports.exporter import Exporter, Layout
     from pik.ports.store import Store
@@ -71,6 +72,12 @@ class Context:
         from pik.stores import open_store
 
         return open_store(self.settings.store, create=create)
+
+    def open_api(self) -> Api:
+        """The HTTP API of the settings' store. Raises UsageError for a local one."""
+        from pik.stores import open_api
+
+        return open_api(self.settings.store)
 
     def engine(self) -> Engine:
         """What computes metrics."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pik.usecases.ingest import Ingested, IngestOptions
     from pik.usecases.source import Source
 
+MAX_LINE = 1 << 20
+
 commands = Commands()
 
 
@@ -32,6 +34,9 @@ commands = Commands()
     pik ingest hooks.jsonl --map source="'github'" --map event_type=event \\
         --map entity_id=body.repository.full_name --map event_time=body.at \\
         --map payload=body --time-format auto
+
+    # through the stack's HTTP API instead of its storage
+    pik ingest events.jsonl --via api --store aws://pik
     """,
 )
 def ingest(
@@ -69,7 +74,8 @@ def ingest(
     ] = None,
     max_line: Annotated[
         int, typer.Option("--max-line", metavar="BYTES", min=1, help="Records longer than this are rejected.")
-    ] = 1 << 20,
+    ] = MAX_LINE,
+    via: options.Via = None,
     dry_run: options.DryRun = False,
 ) -> int | None:
     """Record every event of the files, each exactly once.
@@ -87,10 +93,16 @@ def ingest(
     )
     if rejects and rejects.exists():
         raise UsageError(f"--rejects {rejects}: the file exists already", hint="name another one")
+    if via:
+        _expect_possible_via_api(chosen, max_line)
     if dry_run:
         checked = [check(source, chosen, cli.progress) for source in sources]
         cli.show(ingest_fields.checked(checked))
         return PARTLY if any(one.reasons for one in checked) else None
+    if via:
+        from pik.cli.ingest_api import send
+
+        return send(cli, sources, chosen.reading, rejects)
     store = _store(cli, sources, chosen)
     done: list[Ingested] = [record(store, source, chosen, cli.progress) for source in sources]
     if rejects:
@@ -99,6 +111,18 @@ def ingest(
         write_rejects(store, [one.batch for one in done], rejects)
     cli.show(ingest_fields.ingested(done))
     return PARTLY if any(one.batch.counts.rejected for one in done) else None
+
+
+def _expect_possible_via_api(chosen: IngestOptions, max_line: int) -> None:
+    duplicates = "what comes again is recorded as a duplicate; leave it out"
+    options.unknown_to_the_api(
+        {
+            "--batch-key": (chosen.batch_key is not None, f"each request is a batch of its own: {duplicates}"),
+            "--again": (chosen.again, f"each request is a batch of its own: {duplicates}"),
+            "--on-conflict fail": (chosen.refuse_conflicts, "the API records conflicts; the summary counts them"),
+            "--max-line": (max_line != MAX_LINE, f"the API takes records of {MAX_LINE} bytes; leave it out"),
+        }
+    )
 
 
 def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:

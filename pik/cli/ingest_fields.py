@@ -59,7 +59,7 @@ def _summary(one: Ingested) -> dict[str, object]:
         "accepted": Count(counts.accepted),
         "duplicates": {"exact": Count(counts.exact), "conflict": Count(counts.conflict)},
         "rejected": Count(counts.rejected),
-        "reasons": _reasons(batch.reasons),
+        "reasons": reasons(batch.reasons),
         "first_event": Instant(batch.first_event) if batch.first_event is not None else None,
         "last_event": Instant(batch.last_event) if batch.last_event is not None else None,
         "lag": {name: Lag(getattr(lag, name)) for name in ("min", "p50", "p95", "p99", "max")} if lag else None,
@@ -69,9 +69,9 @@ def _summary(one: Ingested) -> dict[str, object]:
     }
 
 
-def _reasons(reasons: Mapping[str, int]) -> Mapping[str, int] | None:
+def reasons(counted: Mapping[str, int]) -> Mapping[str, int] | None:
     """The five most frequent ones."""
-    return dict(sorted(reasons.items(), key=lambda item: -item[1])[:5]) or None
+    return dict(sorted(counted.items(), key=lambda item: -item[1])[:5]) or None
 
 
 def checked(inputs: list[Checked]) -> Document:
@@ -81,7 +81,7 @@ def checked(inputs: list[Checked]) -> Document:
         Column("read", Count),
         Column("valid", Count),
         Column("rejected", Count, get=lambda one: one.read - one.valid),
-        Column("reasons", get=lambda one: _reasons(one.reasons), wrap=True),
+        Column("reasons", get=lambda one: reasons(one.reasons), wrap=True),
     ]
     return Document(
         head={"dry_run": True},

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 import typer
 
@@ -38,6 +39,22 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask (for runbooks
 Reason = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with what is written.", show_default=False)
 ]
+
+Via = Annotated[
+    Literal["api"] | None,
+    typer.Option(
+        "--via",
+        metavar="api",
+        help="api: through the stack's HTTP API. [env PIK_API_KEY, PIK_API_URL]",
+    ),
+]
+
+
+def unknown_to_the_api(given: Mapping[str, tuple[bool, str]]) -> None:
+    """Raises UsageError for the first option that is given, though `--via api` cannot have it, with its hint."""
+    for option, (is_given, hint) in given.items():
+        if is_given:
+            raise UsageError(f"{option} does not go with --via api", hint=hint)
 
 
 def window_of(from_: str | None, to: str | None, since: str | None, *, now: int | None = None) -> Window:

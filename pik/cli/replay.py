@@ -36,6 +36,9 @@ commands = Commands()
 
     # every bucket that an event of this source touches, and make it current
     pik replay --source checkout --since 2d --reason 'double delivery' --promote --yes
+
+    # through the stack's HTTP API instead of its storage
+    pik replay --entity user-123 --from 2026-01-31 --to 2026-02-01 --via api --store aws://pik
     """,
 )
 def replay(
@@ -55,6 +58,10 @@ def replay(
     rate: Annotated[
         float | None, typer.Option("--rate", metavar="N", min=0.001, help="At most N tasks a second.")
     ] = None,
+    via: options.Via = None,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="With --via api: begin the run, and do not wait for its end.")
+    ] = False,
     dry_run: options.DryRun = False,
     promote: Annotated[bool, typer.Option("--promote", help="Make the result current when it is complete.")] = False,
     yes: options.Yes = False,
@@ -83,7 +90,30 @@ def replay(
         include_duplicates=include_duplicates,
         reason=reason,
     )
+    if via:
+        from pik.cli.replay_api import replay_via_api
+
+        _expect_possible_via_api(request, rate, promote)
+        return replay_via_api(cli, request, dry_run=dry_run, wait=not no_wait)
+    if no_wait:
+        raise UsageError("--no-wait goes with --via api", hint="pik runs wait and pik runs show follow a run")
     return _replay(cli, request, rate, dry_run, promote, yes)
+
+
+def _expect_possible_via_api(request: RunRequest, rate: float | None, promote: bool) -> None:
+    without = "leave --via out"
+    several = "one run for each: call it once for each entity"
+    options.unknown_to_the_api(
+        {
+            "--all": (not request.entities, f"the API replays one --entity; {without} for more"),
+            "more than one --entity": (len(request.entities) > 1, several),
+            "--source": (request.source is not None, f"the API replays all of an entity's buckets; {without}"),
+            "--type": (request.event_type is not None, f"the API replays all of an entity's buckets; {without}"),
+            "--rate": (rate is not None, "the stack's parameter ProcessorConcurrency limits its processors"),
+            "--promote": (promote, "pik promote RUN when the run has ended; the API promotes nothing"),
+            "a window without two ends": (not request.window.bounded, "--from TIME --to TIME"),
+        }
+    )
 
 
 def _replay(

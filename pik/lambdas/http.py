@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from pik.errors import Invalid, NotFound, PikError
-from pik.lambdas.wiring import logger
+from pik.lambdas.wiring import log_unforeseen, logger
 from pik.usecases.request import TooLarge
 
 Event = dict[str, Any]
@@ -28,6 +28,12 @@ def body_of(event: Event) -> bytes:
         return b64decode(text, validate=True)
     except (Error, ValueError):
         raise Invalid("the body is not the base64 that it is said to be") from None
+
+
+def content_type(event: Event) -> str:
+    """What the request's body is said to be, without parameters; empty if nothing is said."""
+    said = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    return str(said.get("content-type") or "").partition(";")[0].strip().lower()
 
 
 def answer(status: int, document: Any) -> Answer:
@@ -56,8 +62,8 @@ def answering(handler: Handler) -> Handler:
             if status >= 500:
                 logger.error("refused", extra={"reason": problem.message})
             return error(status, problem.message, problem.field if isinstance(problem, Invalid) else "")
-        except Exception:  # noqa: BLE001 - whoever asked gets an answer, and the log what happened
-            logger.exception("failed")
+        except Exception as problem:  # noqa: BLE001 - whoever asked gets an answer, and the log what happened
+            log_unforeseen("failed", problem)
             return error(500, f"internal error; the log has it under {getattr(context, 'aws_request_id', 'no id')}")
 
     return call

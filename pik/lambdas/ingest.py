@@ -7,12 +7,12 @@ from typing import Any
 from aws_lambda_powertools.metrics import MetricUnit
 
 from pik.lambdas import wiring
-from pik.lambdas.http import Answer, Event, answer, answering, body_of, error
+from pik.lambdas.http import Answer, Event, answer, answering, body_of, content_type, error
 from pik.lambdas.wiring import logger, metrics
 from pik.usecases.request import ACCEPTED, DUPLICATE, REJECTED, Result, Taken, take
 
 _LOGGED = 100
-"""Results of one request that the log names; it counts them all."""
+"""Events of one request that the log names; it counts them all."""
 
 
 @metrics.log_metrics
@@ -20,7 +20,8 @@ _LOGGED = 100
 @answering
 def handler(event: Event, _context: Any) -> Answer:
     """Answers 200 with what became of each event, 400 if none was valid, 413 for too large a body."""
-    taken = take(wiring.store(), body_of(event), dry_run=wiring.dry_run())
+    as_lines = content_type(event) == "application/x-ndjson"
+    taken = take(wiring.store(), body_of(event), as_lines=as_lines, dry_run=wiring.dry_run())
     _tell(taken)
     return _single(taken.batch_id, taken.results[0]) if taken.single else _several(taken)
 
@@ -75,8 +76,8 @@ def _tell(taken: Taken) -> None:
     }
     for name, count in counts.items():
         metrics.add_metric(name=name, unit=MetricUnit.Count, value=count)
-    told = [result for result in taken.results if result.status != REJECTED][:_LOGGED]
-    for result in told:
+    valid = [result for result in taken.results if result.status != REJECTED]
+    for result in valid:
         metrics.add_metric(name="IngestLagMs", unit=MetricUnit.Milliseconds, value=_milliseconds(result))
     logger.info(
         "ingested",
@@ -84,6 +85,8 @@ def _tell(taken: Taken) -> None:
             "batch_id": taken.batch_id,
             "read": len(taken.results),
             **counts,
-            "events": [{"event_id": one.event_id, "entity_id": one.entity_id, "status": one.status} for one in told],
+            "events": [
+                {"event_id": one.event_id, "entity_id": one.entity_id, "status": one.status} for one in valid[:_LOGGED]
+            ],
         },
     )

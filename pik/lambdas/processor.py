@@ -9,7 +9,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from pik.errors import PikError
 from pik.lambdas import wiring
-from pik.lambdas.wiring import logger, metrics
+from pik.lambdas.wiring import log_unforeseen, logger, metrics
 from pik.model.run import CANCELLED, Task
 from pik.ports.state import Message
 from pik.usecases.replay import Outcome, end_if_settled, settle, work
@@ -38,8 +38,8 @@ def _settled(record: dict[str, Any]) -> bool:
         logger.error("no task", extra={"message_id": record["messageId"], "reason": str(problem)})
     except PikError as problem:
         logger.error("not settled", extra={"message_id": record["messageId"], "reason": problem.message})
-    except Exception:  # noqa: BLE001 - the other messages of the batch are to be performed all the same
-        logger.exception("not settled", extra={"message_id": record["messageId"]})
+    except Exception as problem:  # noqa: BLE001 - the other messages of the batch are to be performed all the same
+        log_unforeseen("not settled", problem, message_id=record["messageId"])
     return False
 
 
@@ -62,6 +62,7 @@ def _process(message: Message) -> bool:
     if settled:
         end_if_settled(store, task.run_id)
     metrics.add_metric(name="BucketsWritten", unit=MetricUnit.Count, value=outcome.buckets)
-    extra = {"entities": task.entities[:100], "settled": settled, "reason": outcome.failure}
+    # Why a task failed may quote a payload: the dead letter keeps it, the log does not.
+    extra = {"entities": task.entities[:100], "settled": settled, "receives": message.receives}
     logger.info("performed" if outcome.failure is None else "failed", extra=extra)
     return settled

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
 import msgspec
 from aws_lambda_powertools.metrics import MetricUnit
 from msgspec import structs
+from ulid import ULID
 
-from pik.errors import Invalid
+from pik.errors import Invalid, NotFound
 from pik.lambdas import wiring
 from pik.lambdas.http import Answer, Event, answer, answering, body_of
 from pik.lambdas.wiring import logger, metrics
 from pik.model.event import check_name
 from pik.model.instant import format_instant, parse_instant
-from pik.model.run import Run, RunRequest
-from pik.usecases.plan import Plan, limited, lines_to_read, plan_replay, start
+from pik.model.run import PLANNED, RUNNING, Run, RunRequest
+from pik.model.window import Window
+from pik.ports.store import Store
+from pik.usecases.plan import counted_within, limited, plan_replay, replayable, start
+from pik.usecases.recompute import widest
 from pik.usecases.replay import hand_over
 
 COUNTED_AT_MOST = 200_000
 """Raw lines that are read to count what a request chooses. More would take longer than API Gateway waits."""
+
+DAYS_AT_MOST = 366
+"""Days of a window that are looked at while API Gateway waits."""
+
+_ID = re.compile("[0-9A-Za-z]{1,26}", re.ASCII)
+
+LATER = "later"
+"""What a call of this function has that it made itself."""
 
 
 class Asked(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -41,13 +54,27 @@ _decode = msgspec.json.Decoder(Asked).decode
 
 @metrics.log_metrics
 @logger.inject_lambda_context(clear_state=True)
+def handler(event: Event, context: Any) -> Answer | None:
+    """Answers 200 with a planned run, 202 with one that is planned later, by another call of this; 400, or 404."""
+    if LATER in event:
+        _go_on(msgspec.convert(event[LATER], Later))
+        return None
+    return _answered(event, context)
+
+
 @answering
-def handler(event: Event, _context: Any) -> Answer:
-    """Answers 200 with a planned run, 202 with one too large to count first, 400, or 404."""
-    parameters = event.get("pathParameters") or {}
+def _answered(event: Event, _context: Any) -> Answer:
     if event.get("httpMethod") == "GET":
-        return answer(200, run_fields(wiring.store().runs.get(str(parameters.get("run_id", "")))))
+        return answer(200, run_fields(wiring.store().runs.get(_run_id(event))))
     return _replay(_asked(body_of(event)))
+
+
+def _run_id(event: Event) -> str:
+    """The run that the path names. Raises NotFound for what is the beginning of no id."""
+    run_id = str((event.get("pathParameters") or {}).get("run_id", ""))
+    if not _ID.fullmatch(run_id):
+        raise NotFound("there is no such run: an id has 26 digits and capital letters")
+    return run_id
 
 
 def _asked(body: bytes) -> Asked:
@@ -91,42 +118,98 @@ def _instant(name: str, text: str) -> int:
 
 
 def _replay(asked: Asked) -> Answer:
-    store, engine, request = wiring.store(), wiring.engine(), _request(asked)
-    counting = lines_to_read(store, request) <= COUNTED_AT_MOST
-    whole = request
+    store, request = wiring.store(), _request(asked)
+    dry_run = asked.dry_run or wiring.dry_run()
+    metrics.add_metric(name="ReplayRequestedCount", unit=MetricUnit.Count, value=1)
+    if not _is_counted(store, request):
+        return _later(store, asked, request, dry_run)
+    engine, whole = wiring.engine(), request
     if asked.limit is not None:
-        if not counting:
-            raise Invalid(
-                f"a limit needs a window with at most {COUNTED_AT_MOST} deliveries beside this entity's", field="limit"
-            )
         request = limited(store, engine, request, asked.limit)
-    plan = plan_replay(store, engine, request, time.time_ns(), count=counting)
+    plan = plan_replay(store, engine, request, time.time_ns())
     sent = 0
-    if not asked.dry_run and not wiring.dry_run():
+    if not dry_run:
         start(store, plan)
-        sent = hand_over(store, plan.run.run_id)
-    _tell(plan, sent)
-    document = {
-        "run_id": plan.run.run_id,
-        "entity_id": asked.entity_id,
+        sent = _hand_over(store, plan.run.run_id)
+    logger.info("replay", extra={"run_id": plan.run.run_id, "entity_id": asked.entity_id, "sent": sent})
+    return answer(
+        200,
+        {
+            **_requested(plan.run.run_id, request, widest(request.window, replayable(store, request))),
+            "scanned": plan.run.events_matched,
+            "buckets": plan.run.buckets,
+            "tasks": plan.run.tasks,
+            "sent": sent,
+            "truncated": request != whole,
+            "dry_run": dry_run,
+        },
+    )
+
+
+def _is_counted(store: Store, request: RunRequest) -> bool:
+    """Whether what the request chooses can be counted, and its run be planned, while a caller waits."""
+    first, last = request.window.days
+    return last - first < DAYS_AT_MOST and counted_within(store, request, COUNTED_AT_MOST)
+
+
+def _later(store: Store, asked: Asked, request: RunRequest, dry_run: bool) -> Answer:
+    """Leave the planning to a call of this function that nobody waits for."""
+    if asked.limit is not None:
+        raise Invalid(
+            f"a limit needs a window of at most {DAYS_AT_MOST} days, with at most {COUNTED_AT_MOST} deliveries "
+            "in the parts of raw that hold the entity",
+            field="limit",
+        )
+    effective = widest(request.window, replayable(store, request))
+    run_id = str(ULID())
+    if not dry_run:
+        wiring.call_again(msgspec.to_builtins({LATER: {"run_id": run_id, "request": request}}))
+    logger.info("replay later", extra={"run_id": run_id, "entity_id": asked.entity_id})
+    counts = dict.fromkeys(("scanned", "buckets", "tasks", "sent"))
+    return answer(
+        200 if dry_run else 202,
+        {**_requested(run_id, request, effective), **counts, "truncated": False, "dry_run": dry_run},
+    )
+
+
+class Later(msgspec.Struct, forbid_unknown_fields=True):
+    """A run that was answered with 202."""
+
+    run_id: str
+    request: RunRequest
+
+
+def _go_on(later: Later) -> None:
+    """Plan the run and hand it over, from wherever an earlier call was interrupted: Lambda repeats one that fails."""
+    store = wiring.store()
+    with logger.append_context_keys(run_id=later.run_id, entity_id=later.request.entities[0]):
+        if wiring.dry_run():
+            logger.info("dry run: the run is not planned")
+            return
+        try:
+            state = store.runs.get(later.run_id).state
+        except NotFound:
+            plan = plan_replay(store, wiring.engine(), later.request, time.time_ns(), run_id=later.run_id, count=False)
+            state = start(store, plan).state
+        if state in (PLANNED, RUNNING):
+            logger.info("replay", extra={"sent": _hand_over(store, later.run_id)})
+
+
+def _hand_over(store: Store, run_id: str) -> int:
+    sent = hand_over(store, run_id)
+    metrics.add_metric(name="ReplayMessageCount", unit=MetricUnit.Count, value=sent)
+    return sent
+
+
+def _requested(run_id: str, request: RunRequest, effective: Window) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "entity_id": request.entities[0],
         "start_time": format_instant(request.start),
         "end_time": format_instant(request.end),
-        "effective_start_time": format_instant(plan.run.effective_start),
-        "effective_end_time": format_instant(plan.run.effective_end),
-        "scanned": plan.run.events_matched,
-        "tasks": plan.run.tasks,
-        "sent": sent,
-        "truncated": request != whole,
-        "dry_run": asked.dry_run or wiring.dry_run(),
+        "effective_start_time": format_instant(effective.start),
+        "effective_end_time": format_instant(effective.end),
     }
-    return answer(200 if counting else 202, document)
-
-
-def _tell(plan: Plan, sent: int) -> None:
-    metrics.add_metric(name="ReplayRequestedCount", unit=MetricUnit.Count, value=1)
-    metrics.add_metric(name="ReplayMessageCount", unit=MetricUnit.Count, value=sent)
-    run = plan.run
-    logger.info("replay", extra={"run_id": run.run_id, "entity_id": run.request.entities[0], "sent": sent})
 
 
 def run_fields(run: Run) -> dict[str, Any]:
@@ -146,6 +229,8 @@ def run_fields(run: Run) -> dict[str, Any]:
         **fields,
         **{name: None if time is None else format_instant(time) for name, time in times.items()},
         "entities": request.entities,
+        "source": request.source,
+        "event_type": request.event_type,
         "metrics": request.metrics,
         "include_duplicates": request.include_duplicates,
         "reason": request.reason or None,

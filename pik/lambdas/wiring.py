@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import TYPE_CHECKING
+from pathlib import Path
+from traceback import extract_tb
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger, Metrics
 
@@ -31,6 +33,19 @@ def engine() -> Engine:
     from pik.engine import DuckEngine
 
     return DuckEngine()
+
+
+def call_again(event: dict[str, Any]) -> None:
+    """Have this very function called with `event`, by itself and later. Raises StoreError."""
+    from pik.stores.aws import invoke_later
+
+    invoke_later(os.environ["AWS_LAMBDA_FUNCTION_NAME"], event)
+
+
+def log_unforeseen(message: str, error: Exception, **ids: str) -> None:
+    """Log what nobody foresaw: its kind and where it was. What it says may quote a payload, and is not logged."""
+    stack = [f"{Path(one.filename).name}:{one.lineno} {one.name}" for one in extract_tb(error.__traceback__)]
+    logger.error(message, extra={"error": type(error).__name__, "stack": stack, **ids})
 
 
 def dry_run() -> bool:

@@ -227,6 +227,16 @@ def raw_line(event: Event, seq: int, stamp: bytes, original: bytes | None = None
     )
 
 
+def event_line(event: Event) -> bytes:
+    """The event as one line of JSON that a producer would send, without unknown fields."""
+    more = b""
+    if event.idempotency_key is not None:
+        more += b',"idempotency_key":' + _encode(event.idempotency_key)
+    if event.received_time is not None:
+        more += b',"received_time":"%s"' % full_instant(event.received_time).encode()
+    return b'{%s%s,"payload":%s}' % (event.head, more, one_line(event.payload))
+
+
 def stamp(ingest_time: int, batch_id: str) -> bytes:
     """The part of the envelope that all deliveries of a chunk share."""
     return b',"ingest_time":"%s","batch_id":"%s","seq":' % (full_instant(ingest_time).encode(), batch_id.encode())

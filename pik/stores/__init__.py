@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pik.errors import UsageError
+from pik.ports.api import Api
 from pik.ports.store import Store
 
 
@@ -20,3 +21,12 @@ def open_store(url: str, *, create: bool = False) -> Store:
     from pik.stores.local import open_local
 
     return open_local(Path(url).expanduser(), create=create)
+
+
+def open_api(url: str) -> Api:
+    """The HTTP API of the stack that the URL names. Raises UsageError for a store without one, NotFound, StoreError."""
+    if not url.startswith("aws://"):
+        raise UsageError(f"{url} has no API: --via api is for deployed stacks", hint="--store aws://STACK, or no --via")
+    from pik.stores.aws import open_api as open_api_of_stack
+
+    return open_api_of_stack(url)

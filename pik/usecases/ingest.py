@@ -70,7 +70,7 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
     on.
     """
     began = monotonic()
-    state = _file_state(source)
+    state = file_state(source)
     content = _content(source, options)
     with store.batches.writing(content):
         origin = _origin(source, options, content)
@@ -111,7 +111,7 @@ def check(source: Source, options: IngestOptions, progress: Progress) -> Checked
     reasons: Counter[str] = Counter()
     progress.start(f"checking {source.name}", source.size, "bytes")
     try:
-        for built in _build(None, source, options, None, progress, _file_state(source)):
+        for built in _build(None, source, options, None, progress, file_state(source)):
             read += built.read
             valid += built.read - (built.rejects.records if built.rejects else 0)
             reasons.update(built.reasons)
@@ -165,16 +165,12 @@ def _build(
     )
     with pool, source.open() as stored, uncompressed(stored, source.name) as stream:
         following = _blocks(stream, source, options, batch)
-        tracked = _tracked(following, stored, progress)
+        shown = tracked(following, stored, progress)
         try:
-            yield from pool.map((block, number + count) for count, block in enumerate(tracked, 1))
+            yield from pool.map((block, number + count) for count, block in enumerate(shown, 1))
         except InvalidRecord as error:
             raise InputError(f"{source.name}: {error.message}", hint=error.hint) from None
-        if state is not None and _state_of(stored) != state:
-            raise InputError(
-                f"{source.name} changed while it was being read",
-                hint="what was read is kept; ingest the file again when nothing writes to it",
-            )
+        expect_unchanged(source, stored, state)
 
 
 def _builder(raw: Raw | None, batch_id: str, reading: Reading) -> Callable[[tuple[Block, int]], Built]:
@@ -186,7 +182,7 @@ FileState = tuple[int, int, int]
 """What changes when somebody writes to a file, or puts another in its place."""
 
 
-def _file_state(source: Source) -> FileState | None:
+def file_state(source: Source) -> FileState | None:
     """Taken before the file's digest is, which is to be that of what is read afterwards. None for a stream."""
     if source.path is None:
         return None
@@ -194,12 +190,21 @@ def _file_state(source: Source) -> FileState | None:
         return _state_of(stored)
 
 
+def expect_unchanged(source: Source, stored: BinaryIO, state: FileState | None) -> None:
+    """Raises InputError if the file is not in that state any more."""
+    if state is not None and _state_of(stored) != state:
+        raise InputError(
+            f"{source.name} changed while it was being read",
+            hint="what was read is kept; ingest the file again when nothing writes to it",
+        )
+
+
 def _state_of(file: BinaryIO) -> FileState:
     state = os.fstat(file.fileno())
     return state.st_ino, state.st_size, state.st_mtime_ns
 
 
-def _tracked(following: Iterator[Block], stored: BinaryIO, progress: Progress) -> Iterator[Block]:
+def tracked(following: Iterator[Block], stored: BinaryIO, progress: Progress) -> Iterator[Block]:
     """The blocks, telling the progress how many stored bytes were read for each."""
     position = 0
     for block in following:

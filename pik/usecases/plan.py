@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby, pairwise
 from math import lcm
 from tempfile import TemporaryFile
 from typing import IO
@@ -17,6 +17,7 @@ from ulid import ULID
 
 from pik.errors import NotFound, UsageError
 from pik.model.instant import DAY
+from pik.model.metric import Metric
 from pik.model.run import PLANNED, Run, RunRequest, Task
 from pik.model.window import Window
 from pik.ports.engine import Engine, Touched
@@ -60,15 +61,14 @@ class Plan:
     counts: Counted
 
 
-def plan_replay(store: Store, engine: Engine, request: RunRequest, created_at: int, *, count: bool = True) -> Plan:
-    """Plan the replay of a request, writing nothing. Without `count` nobody counts what an unfiltered request chooses,
-    which is what takes long. Raises UsageError, NotFound (an unknown metric, a store without events) and Damaged."""
-    if "" in (request.source, request.event_type, *request.entities):
-        raise UsageError("an entity, a source or a type is empty", hint="leave the option out to take all of them")
-    metrics = chosen(store.metrics, request.metrics)
-    if not store.index.totals().segments:
-        raise NotFound("the store holds no events", hint="pik ingest FILE")
-    run_id, tasks, counts = str(ULID()), TaskFile(), Counted()
+def plan_replay(
+    store: Store, engine: Engine, request: RunRequest, created_at: int, *, run_id: str = "", count: bool = True
+) -> Plan:
+    """Plan the replay of a request, writing nothing; `run_id` is the run's, where it was given one already. Without
+    `count` nobody counts what an unfiltered request chooses, which is what takes long. Raises as `replayable` does, and
+    Damaged."""
+    metrics = replayable(store, request)
+    run_id, tasks, counts = run_id or str(ULID()), TaskFile(), Counted()
     for size, group in by_bucket_size(metrics):
         counts.events = 0  # the same ones for each size
         names = tuple(pin(metric) for metric in group)
@@ -91,10 +91,21 @@ def plan_replay(store: Store, engine: Engine, request: RunRequest, created_at: i
     return Plan(run, tasks, counts)
 
 
-def lines_to_read(store: Store, request: RunRequest) -> int:
-    """How many raw lines hold what the request chooses: what counting it reads, at most."""
+def replayable(store: Store, request: RunRequest) -> list[Metric]:
+    """The metrics of the request. Raises UsageError, and NotFound for an unknown metric or a store without events."""
+    if "" in (request.source, request.event_type, *request.entities):
+        raise UsageError("an entity, a source or a type is empty", hint="leave the option out to take all of them")
+    metrics = chosen(store.metrics, request.metrics)
+    if not store.index.totals().segments:
+        raise NotFound("the store holds no events", hint="pik ingest FILE")
+    return metrics
+
+
+def counted_within(store: Store, request: RunRequest, lines: int) -> bool:
+    """Whether counting what the request chooses reads no more raw lines than these."""
     segments = store.index.segments(request.window, entities=request.entities)
-    return sum(frame.lines for segment in segments for frame in frames_of(segment, request.entities))
+    frames = (frame for segment in segments for frame in frames_of(segment, request.entities))
+    return all(read <= lines for read in accumulate(frame.lines for frame in frames))
 
 
 def limited(store: Store, engine: Engine, request: RunRequest, limit: int) -> RunRequest:

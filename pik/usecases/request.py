@@ -75,15 +75,16 @@ class Taken:
         return sum(result.status == status for result in self.results)
 
 
-def take(store: Store, body: bytes, *, dry_run: bool = False) -> Taken:
-    """Record the events of a body: one event, an array, one a line, or `{"events": [...]}`.
+def take(store: Store, body: bytes, *, as_lines: bool = False, dry_run: bool = False) -> Taken:
+    """Record the events of a body: one event, an array, one a line, or `{"events": [...]}`; with `as_lines` one a line,
+    whatever they look like.
 
     A body that holds no event at all is rejected as a whole: Invalid. Otherwise each event is accepted, a duplicate or
     rejected by itself, and all that came is kept. Raises TooLarge, StoreError.
     """
     if len(body) > MAX_BODY:
         raise TooLarge(f"the body has {len(body)} bytes; {MAX_BODY} is the most", hint="send several requests")
-    block, single = _block(body)
+    block, single = (_joined([line for line in body.split(b"\n") if line.strip()]), False) if as_lines else _block(body)
     batch_id = str(ULID())
     kept = _Kept(store.raw)
     builder = SegmentBuilder(None if dry_run else kept, batch_id, Reading(max_line=MAX_LINE))

@@ -157,7 +157,7 @@ class SegmentBuilder:
             except Invalid as error:
                 if line.strip() or len(line) > max_line:
                     # How much of an over-long line came along depends on where blocks end; what is kept must not.
-                    read.rejects.append(_reject(seq, error, line[: max_line + 1]))
+                    read.rejects.append(make_reject(seq, error, line[: max_line + 1]))
                 else:
                     read.blank += 1
                 continue
@@ -226,7 +226,8 @@ def _frames(rows: list[_Row]) -> Iterator[list[_Row]]:
         yield rows[begin:]
 
 
-def _reject(seq: int, error: Invalid, line: bytes) -> Reject:
+def make_reject(seq: int, error: Invalid, line: bytes) -> Reject:
+    """The record as it is kept."""
     text = line.decode(errors="replace")
     whole = "" if "\ufffd" not in text else b64encode(line).decode()
     return Reject(seq=seq, reason=error.message, field=error.field, line=text, bytes=whole)

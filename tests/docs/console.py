@@ -15,7 +15,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,10 +75,11 @@ def _commands(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 @dataclass
 class Console:
-    """A shell in a directory of its own. `ids` maps the page's ids to the real ones."""
+    """A shell in a directory of its own. `ids` maps the page's ids to the real ones; `environment` is added to ours."""
 
     directory: Path
     ids: dict[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         tools = self.directory / ".bin"
@@ -88,7 +89,8 @@ class Console:
         pik.chmod(0o755)
         ours = {name: value for name, value in os.environ.items() if not name.startswith("PIK_")}
         path = f"{tools}:{ours['PATH']}"
-        self._environment = ours | {"PATH": path, "PYTHONPATH": str(REPOSITORY), "LC_ALL": "C.UTF-8"}
+        settings = {"PATH": path, "PYTHONPATH": str(REPOSITORY), "LC_ALL": "C.UTF-8"}
+        self._environment = ours | settings | dict(self.environment)
 
     def run(self, step: Step) -> None:
         """Run the step; asserts that it ends and prints as the page says."""
@@ -147,9 +149,9 @@ def _match_line(expected: str, said: str, ids: dict[str, str]) -> dict[str, str]
     return known if len(set(known.values())) == len(known) else None
 
 
-def play(page: Path, directory: Path) -> int:
+def play(page: Path, directory: Path, environment: Mapping[str, str] | None = None) -> int:
     """Run every command of a page in the directory, in order; how many there were."""
-    console = Console(directory)
+    console = Console(directory, environment=environment or {})
     of_page = steps(page)
     for step in of_page:
         console.run(step)

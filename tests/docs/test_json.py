@@ -24,6 +24,8 @@ from pik.stores import open_store
 from pik.usecases.plan import plan_replay, start
 from tests.docs.conftest import DAY, PECULIAR
 from tests.docs.console import REPOSITORY
+from tests.lambdas.calls import silence, wire
+from tests.lambdas.gateway import KEY, serving
 
 PAGE = (REPOSITORY / "docs" / "json.md").read_text(encoding="utf-8")
 
@@ -79,9 +81,27 @@ def _bring_in(pik: Journey) -> None:
     peculiar = pik("pik ingest", "ingest", "peculiar.jsonl", code=3)
     pik("pik ingest, several inputs", "ingest", "peculiar.jsonl", "monday.jsonl", code=3)
     pik("pik ingest --dry-run", "ingest", "--dry-run", "peculiar.jsonl", code=3)
+    _via_api(pik)
     pik("pik batches", "batches")
     pik("pik batches --rejects", "batches", peculiar["batch_id"], "--rejects")
     pik("pik status", "status")
+
+
+def _via_api(pik: Journey) -> None:
+    """The same records through the API, which here belongs to a local store."""
+    store = open_store("deployed", create=True)
+    with pytest.MonkeyPatch.context() as patch, serving(store) as gateway:
+        wire(patch, store)
+        silence(patch)
+        patch.setenv("PIK_API_URL", gateway.url)
+        patch.setenv("PIK_API_KEY", KEY)
+        via = ("--via", "api", "--store", "aws://pik")
+        pik("pik ingest --via api", "ingest", "peculiar.jsonl", "monday.jsonl", *via, code=3)
+        pik("pik ingest --via api", "ingest", "monday.jsonl", *via)
+        chosen = ("replay", "--entity", "customer-17", *DAY)
+        pik("pik replay", *chosen, *via)
+        pik("pik replay", *chosen, "--no-wait", *via)
+        pik("pik replay --dry-run", *chosen, "--dry-run", *via)
 
 
 def _look(pik: Journey) -> None:

@@ -5,12 +5,16 @@ boto3 is imported where a client is made, so that opening a store is all that a 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pik.errors import StoreError
 from pik.stores.aws.errors import Refused, translated
+
+if TYPE_CHECKING:
+    import boto3
 
 CONNECTIONS = 32
 """Calls of one client that may be under way at the same time."""
@@ -26,6 +30,7 @@ class Clients:
     region: str | None = None
     profile: str | None = None
     _made: dict[str, Client] = field(default_factory=dict, repr=False, compare=False)
+    _session: Any = field(default=None, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Callable[..., Clients], tuple[str | None, str | None]]:
         return Clients, (self.region, self.profile)
@@ -36,8 +41,30 @@ class Clients:
             self._made[service] = Client(service, self._boto(service))
         return self._made[service]
 
-    def _boto(self, service: str) -> Any:
+    def identity(self) -> tuple[Any, str]:
+        """Credentials as they are now, and the region. Raises StoreError without either."""
+        from botocore.exceptions import BotoCoreError, NoCredentialsError, NoRegionError
+
+        try:
+            if self._session is None:  # kept, because it renews credentials that expire
+                self._session = self._new_session()
+            credentials = self._session.get_credentials()
+            if credentials is None:
+                raise NoCredentialsError
+            if self._session.region_name is None:
+                raise NoRegionError
+            return credentials.get_frozen_credentials(), self._session.region_name
+        except BotoCoreError as error:
+            raise translated("execute-api", "", error) from None
+
+    def _new_session(self) -> boto3.Session:
         import boto3
+
+        # Of the variables that name a region, boto3 itself knows AWS_DEFAULT_REGION only.
+        region = self.region or os.environ.get("AWS_REGION") or None
+        return boto3.Session(profile_name=self.profile, region_name=region)
+
+    def _boto(self, service: str) -> Any:
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
 
@@ -50,7 +77,7 @@ class Clients:
             user_agent_extra="pik",
         )
         try:
-            session = boto3.Session(profile_name=self.profile, region_name=self.region)
+            session = self._new_session()
             return session.client(service, config=config)  # type: ignore[call-overload]  # any service
         except BotoCoreError as error:
             raise translated(service, "", error) from None

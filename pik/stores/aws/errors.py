@@ -19,6 +19,7 @@ SERVICES = {
     "cloudformation": "CloudFormation",
     "cloudwatch": "CloudWatch",
     "dynamodb": "DynamoDB",
+    "execute-api": "API Gateway",
     "iam": "IAM",
     "lambda": "Lambda",
     "s3": "S3",

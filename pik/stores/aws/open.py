@@ -27,12 +27,17 @@ FORMAT = 1
 def open_aws(url: str) -> Store:
     """The store `aws://STACK?region=…&profile=…`, found by its stack's outputs. Raises UsageError, NotFound,
     StoreError."""
+    clients, name = located(url)
+    return _assemble(url, clients, find_stack(clients, name))
+
+
+def located(url: str) -> tuple[Clients, str]:
+    """Clients for where the stack is that the URL names, and its name. Raises UsageError."""
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     if not parts.netloc or parts.path.strip("/") or options.keys() - {"region", "profile"}:
         raise UsageError(f"{url} is no store", hint="aws://STACK or aws://STACK?region=eu-central-1&profile=NAME")
-    clients = Clients(options.get("region"), options.get("profile"))
-    return _assemble(url, clients, find_stack(clients, parts.netloc))
+    return Clients(options.get("region"), options.get("profile")), parts.netloc
 
 
 def open_deployed(environment: Mapping[str, str]) -> Store:

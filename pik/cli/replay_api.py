@@ -1,0 +1,31 @@
+"""`pik replay --via api`: the stack replays, this follows."""
+
+from __future__ import annotations
+
+from pik.cli.context import Context
+from pik.cli.render import Document
+from pik.cli.run_fields import exit_code, outcome_fields, plan_fields
+from pik.errors import UsageError
+from pik.model.run import PLANNED, RUNNING, RunRequest
+
+
+def replay_via_api(cli: Context, request: RunRequest, *, dry_run: bool, wait: bool) -> int | None:
+    """Begin a run, follow it to its end unless told not to, and show what became of it."""
+    from pik.usecases.api_replay import follow
+
+    api = cli.open_api()
+    planned = api.replay(request, dry_run=dry_run)
+    if planned.events_matched == 0:
+        cli.note(f"nothing matched: there is no such event in {request.window}; pik events lists those that are")
+    if dry_run:
+        if planned.events_matched is None:
+            raise UsageError(
+                f"{request.window} is too large for the API to count in one call",
+                hint="leave --dry-run out to replay it, --via api to count it, or ask for less",
+            )
+        cli.show(Document(head={**plan_fields(planned), "dry_run": True}))
+        return None
+    cli.note(f"run {planned.run_id} began; it goes on without this command, and pik runs wait {planned.run_id} waits")
+    run = follow(api, planned, cli.progress, to_its_end=wait)
+    cli.show(Document(head={**plan_fields(run), "resumed": False, **outcome_fields(run)}))
+    return None if run.state in (PLANNED, RUNNING) else exit_code(run)

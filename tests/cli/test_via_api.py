@@ -1,0 +1,415 @@
+"""`--via api`: the deployed API in place of its storage. Here it is the handlers over a local store."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from pik.lambdas import replay as replaying
+from pik.lambdas import wiring
+from pik.stores import open_store
+from pik.stores.aws import api as aws_api
+from pik.usecases import api_ingest, api_replay
+from tests.lambdas.calls import silence, wire
+from tests.lambdas.gateway import CONTEXT, CREDENTIALS, KEY, REGION, serving
+from tests.snapshot import assert_sound, snapshot
+
+VIA = ("--via", "api", "--store", f"aws://pik?region={REGION}", "--format", "json")
+WINDOW = ("--from", "2026-01-30", "--to", "2026-02-02")
+
+
+@pytest.fixture
+def gateway(tmp_path, monkeypatch):
+    """The API, its faults to be ordered; the environment says where it is, and who calls."""
+    store = open_store(str(tmp_path / "deployed"), create=True)
+    wire(monkeypatch, store)
+    silence(monkeypatch)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "PIK_API_KEY", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", CREDENTIALS.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CREDENTIALS.secret_key)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr(aws_api, "_FIRST_DELAY", 0.001)
+    monkeypatch.setattr(api_replay.follow, "__kwdefaults__", {"to_its_end": True, "poll": 0.01})
+    with serving(store) as gateway:
+        monkeypatch.setenv("PIK_API_URL", gateway.url)
+        yield gateway
+
+
+def line(**changes) -> str:
+    fields = {"source": "s", "event_type": "t", "entity_id": "e", "event_time": "2026-01-31T00:00:00Z", "payload": {}}
+    return json.dumps({**fields, **changes})
+
+
+def write(path, *lines: str | bytes) -> None:
+    path.write_bytes(b"\n".join(one if isinstance(one, bytes) else one.encode() for one in lines) + b"\n")
+
+
+# Ingest
+
+
+def test_promise_4_everything_is_accounted_for(pik, gateway, tmp_path) -> None:
+    write(
+        tmp_path / "f",
+        line(),
+        "",
+        line(),
+        '{"events": []}',
+        line(idempotency_key="k"),
+        line(idempotency_key="k", payload=[1]),
+        b'{"source": "\xff"}',
+        "[1, 2]",
+        line(event_time="yesterday"),
+        "x" * (5 << 20),
+    )
+    result = pik("ingest", "f", "--rejects", "rejected", *VIA)
+    said = result.json()
+    assert result.code == 3, result.err
+    assert (said["read"], said["accepted"], said["duplicates"]) == (9, 2, {"exact": 1, "conflict": 1})
+    assert (said["rejected"], said["sent_again"], said["error"], said["cut"]) == (5, 0, None, False)
+    assert [row["seq"] for row in said["rejects"]] == [4, 7, 8, 9, 10]
+    assert all(row["reason"] and row["source"] == "f" for row in said["rejects"])
+    assert sum(said["reasons"].values()) == 5
+    kept = (tmp_path / "rejected").read_bytes()
+    assert sorted(len(one) for one in kept.splitlines()) == [6, 14, 15, 94, (1 << 20) + 1], kept[:300]
+    totals = gateway.store.index.totals()
+    assert (totals.events, totals.deliveries) == (2, 4)
+    assert sum(batch.counts.rejected for batch in gateway.store.index.batches()) == 4  # all but what is not UTF-8
+    assert_sound(gateway.store)
+
+
+def test_promise_10_a_file_comes_to_the_same_as_ingested_directly(pik, gateway, tmp_path, monkeypatch) -> None:
+    """Which delivery of an event is the accepted one, too: the first of the file."""
+    monkeypatch.setattr(api_ingest, "RECORDS", 7)
+    chance = random.Random(1)
+    lines = [
+        line(entity_id=f"e{chance.randrange(5)}", idempotency_key=f"k{chance.randrange(60)}", payload={"n": number})
+        for number in range(400)
+    ]
+    write(tmp_path / "f", *lines)
+    said = pik("ingest", "f", *VIA).json()
+    direct = open_store(str(tmp_path / "direct"), create=True)
+    of_direct = pik("ingest", "f", "--store", "direct", "--format", "json").json()
+    for name in ("read", "accepted", "duplicates", "rejected"):
+        assert said[name] == of_direct[name]
+    assert said["requests"] > 50
+    events = ("events", "--format", "json", "--store")
+    deployed, local = (pik(*events, store).json()["events"] for store in (tmp_path / "deployed", "direct"))
+    assert len(local) == direct.index.totals().events
+    assert [(one["event_id"], one["payload"]) for one in deployed] == [
+        (one["event_id"], one["payload"]) for one in local
+    ]
+
+
+def test_a_mapped_event_is_sent(pik, gateway, tmp_path) -> None:
+    write(tmp_path / "f", '{"who": "e", "at": 1769817600.5, "n": 12345678901234567890.5}', '{"at": 1}')
+    mapping = {"source": "'x'", "event_type": "'y'", "entity_id": "who", "event_time": "at", "payload": "@"}
+    options = [word for name, found in mapping.items() for word in ("--map", f"{name}={found}")]
+    result = pik("ingest", "f", *options, "--time-format", "epoch", *VIA)
+    said = result.json()
+    assert (result.code, said["accepted"], said["rejected"], said["rejects"][0]["seq"]) == (3, 1, 1, 2)
+    (event,) = pik("events", "--store", tmp_path / "deployed", "--format", "json").json()["events"]
+    assert event["event_time"] == "2026-01-31T00:00:00.500Z"
+    direct = pik("ingest", "f", *options, "--time-format", "epoch", "--store", "direct", "--format", "json")
+    (other,) = pik("events", "--store", "direct", "--format", "json").json()["events"]
+    assert (direct.code, event["event_id"]) == (3, other["event_id"])
+
+
+def test_several_inputs_are_told_one_by_one(pik, gateway, tmp_path) -> None:
+    write(tmp_path / "a", line())
+    write(tmp_path / "b", line(), line(entity_id="f"))
+    said = pik("ingest", "a", "b", *VIA).json()
+    assert [(one["source"], one["outcome"], one["read"], one["exact"]) for one in said["sources"]] == [
+        ("a", "sent", 1, 0),
+        ("b", "sent", 2, 1),
+    ]
+    assert (said["read"], said["requests"], said["next"]) == (3, 2, None)
+
+
+def test_promise_8_requests_are_small_and_few_are_under_way(pik, gateway, tmp_path, monkeypatch) -> None:
+    write(tmp_path / "f", *(line(entity_id=f"e{n}", payload={"n": n, "x": "x" * 1000}) for n in range(3000)))
+    threads: list[int] = []
+    reply = gateway.reply
+
+    def counting(*request: Any) -> Any:
+        threads.append(threading.active_count())
+        return reply(*request)
+
+    monkeypatch.setattr(gateway, "reply", counting)
+    assert pik("ingest", "f", *VIA).json()["accepted"] == 3000
+    bodies = [body for _, _, body in gateway.seen]
+    assert max(map(len, bodies)) <= api_ingest.BODY + 2000
+    assert max(body.count(b"\n") for body in bodies) < api_ingest.RECORDS
+    assert max(threads) > 2
+
+
+# Faults
+
+
+@pytest.mark.parametrize("fault", [429, 500, 502, 503, 504])
+def test_what_is_not_answered_is_sent_again(pik, gateway, tmp_path, fault) -> None:
+    write(tmp_path / "f", line(), line(entity_id="f"))
+    gateway.faults.extend([fault, fault])
+    result = pik("ingest", "f", *VIA)
+    said = result.json()
+    assert (result.code, said["accepted"], said["requests"]) == (0, 2, 1)
+    assert said["sent_again"] == (0 if fault == 429 else 2)  # 429 is certainly not done
+    assert len(gateway.seen) == 3
+
+
+def test_promise_1_a_lost_answer_makes_duplicates_and_loses_nothing(pik, gateway, tmp_path) -> None:
+    write(tmp_path / "f", line(), line(entity_id="f"))
+    gateway.faults.append("dropped")
+    said = pik("ingest", "f", *VIA).json()
+    assert (said["accepted"], said["duplicates"]["exact"], said["sent_again"]) == (0, 2, 2)
+    assert gateway.store.index.totals().events == 2
+
+
+def test_promise_4_any_faults_lose_nothing_and_count_nothing_twice(pik, gateway, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(api_ingest, "RECORDS", 5)
+    monkeypatch.setattr(aws_api, "ATTEMPTS", 100)
+    chance = random.Random(7)
+    gateway.faults.extend(chance.choice([None, None, 429, 503, "dropped"]) for _ in range(200))
+    write(tmp_path / "f", *(line(entity_id=f"e{number % 50}", payload={"n": number}) for number in range(200)))
+    said = pik("ingest", "f", *VIA).json()
+    assert said["error"] is None
+    assert said["read"] == said["accepted"] + said["duplicates"]["exact"] == 200
+    assert gateway.store.index.totals().events == 200
+    assert said["sent_again"] >= said["duplicates"]["exact"] > 0
+
+
+def test_an_api_that_fails_for_good_is_told_and_nothing_is_silent(pik, gateway, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(api_ingest, "RECORDS", 5)
+    gateway.faults.extend([None] * 6 + [503] * 1000)
+    write(tmp_path / "f", *(line(entity_id=f"e{number}") for number in range(200)))
+    result = pik("ingest", "f", "f", *VIA)
+    said = result.json()
+    assert result.code == 3
+    assert said["accepted"] == gateway.store.index.totals().events == 30
+    assert "answered POST /ingest with 503: as ordered" in said["error"]
+    (source,) = said["sources"]
+    assert (source["outcome"], source["read"]) == ("stopped", 30)
+    assert source["unanswered"] > 0
+    assert "run the same command again" in said["next"]
+    gateway.faults.clear()
+    again = pik("ingest", "f", *VIA).json()
+    assert (again["accepted"], again["duplicates"]["exact"]) == (170, 30)
+
+
+def test_an_api_that_fails_at_once_is_exit_code_4(pik, gateway, tmp_path) -> None:
+    write(tmp_path / "f", line())
+    gateway.faults.extend([503] * 1000)
+    result = pik("ingest", "f", *VIA)
+    assert (result.code, result.out) == (4, "")
+    assert len(gateway.seen) == aws_api.ATTEMPTS
+    assert_two_lines(result, "503")
+
+
+def assert_two_lines(result, *parts: str) -> None:
+    error, hint = result.err.splitlines()[-2:]
+    assert (error[:7], hint[:6]) == ("error: ", "hint: "), result.err
+    assert "Traceback" not in result.err
+    for part in parts:
+        assert part in result.err
+
+
+def test_who_may_not_call_is_told_why(pik, gateway, tmp_path, monkeypatch) -> None:
+    write(tmp_path / "f", line())
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    assert_two_lines(pik("ingest", "f", *VIA), "denies the request: Missing Authentication Token", "docs/iam.md")
+    monkeypatch.setenv("PIK_API_KEY", "another")
+    assert_two_lines(pik("ingest", "f", *VIA), "PIK_API_KEY is not the stack's key")
+    monkeypatch.setenv("PIK_API_KEY", KEY)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    assert pik("ingest", "f", *VIA).code == 0
+    monkeypatch.delenv("PIK_API_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/none")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/none")
+    result = pik("ingest", "f", *VIA)
+    assert result.code == 4
+    assert_two_lines(result, "no usable AWS credentials")
+
+
+def test_an_api_that_is_not_there_or_not_piks(pik, gateway, tmp_path, monkeypatch) -> None:
+    write(tmp_path / "f", line())
+    monkeypatch.setattr(gateway, "reply", lambda *_: (200, {}, b"<html>hello"))
+    assert_two_lines(pik("ingest", "f", *VIA), "is not pik's API (200): <html>hello")
+    monkeypatch.setenv("PIK_API_URL", "http://127.0.0.1:1")
+    assert_two_lines(pik("ingest", "f", *VIA), "does not answer")
+    monkeypatch.setenv("PIK_API_URL", "http://api.example.com/v1")
+    result = pik("ingest", "f", *VIA)
+    assert result.code == 2
+    assert_two_lines(result, "does not begin with https://")
+
+
+def test_a_stack_in_a_dry_run_is_no_place_to_ingest(pik, gateway, tmp_path, monkeypatch) -> None:
+    write(tmp_path / "f", line())
+    monkeypatch.setenv("DRY_RUN", "true")
+    assert_two_lines(pik("ingest", "f", *VIA), "in a dry run")
+    monkeypatch.delenv("DRY_RUN")
+
+
+def test_an_interrupted_ingest_waits_for_no_answer(pik, gateway, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(api_ingest, "RECORDS", 1)
+    write(tmp_path / "f", line(), line(payload=[1]))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with gateway.lock:  # nothing is answered meanwhile
+        monkeypatch.setattr(api_ingest._Sending, "_send_rest", interrupted)
+        result = pik("ingest", "f", *VIA)
+    assert (result.code, "run the same command again to go on" in result.err) == (130, True)
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("ingest", "-", "--batch-key", "x"), "--batch-key does not go with --via api"),
+        (("ingest", "f", "--again"), "--again does not go"),
+        (("ingest", "f", "--on-conflict", "fail"), "--on-conflict fail does not go"),
+        (("ingest", "f", "--max-line", 5), "--max-line does not go"),
+        (("ingest", "f", "--rejects", "f"), "the file exists already"),
+        (("replay", "--all", *WINDOW), "--all does not go"),
+        (("replay", "--entity", "a", "--entity", "b", *WINDOW), "more than one --entity does not go"),
+        (("replay", "--entity", "a", "--source", "s", *WINDOW), "--source does not go"),
+        (("replay", "--entity", "a", "--type", "t", *WINDOW), "--type does not go"),
+        (("replay", "--entity", "a", "--rate", 1, *WINDOW), "--rate does not go"),
+        (("replay", "--entity", "a", "--promote", "--yes", *WINDOW), "--promote does not go"),
+        (("replay", "--entity", "a", "--since", "2h"), "a window without two ends does not go"),
+        (("replay", "--entity", "a"), "a window without two ends does not go"),
+    ],
+)
+def test_what_the_api_does_not_have_is_refused(pik, gateway, tmp_path, options, said) -> None:
+    write(tmp_path / "f", line())
+    result = pik(*options, *VIA)
+    assert result.code == 2
+    assert_two_lines(result, said)
+    assert gateway.seen == []
+
+
+def test_a_local_store_has_no_api(pik, gateway, tmp_path) -> None:
+    write(tmp_path / "f", line())
+    for command in (("ingest", "f"), ("replay", "--entity", "e", *WINDOW)):
+        result = pik(*command, "--via", "api", "--store", tmp_path / "deployed")
+        assert result.code == 2
+        assert_two_lines(result, "has no API: --via api is for deployed stacks", "--store aws://STACK")
+    assert pik("replay", "--entity", "e", "--no-wait").code == 2
+
+
+def test_an_invalid_record_stops_where_it_must(pik, gateway, tmp_path) -> None:
+    write(tmp_path / "f", line(), "{}", line(entity_id="f"))
+    result = pik("ingest", "f", "--on-invalid", "stop", *VIA)
+    assert result.code == 2
+    assert_two_lines(result, "record 2 is no event")
+
+
+def test_a_dry_run_of_ingest_sends_nothing(pik, gateway, tmp_path) -> None:
+    write(tmp_path / "f", line(), "{}")
+    said = pik("ingest", "f", "--dry-run", *VIA).json()
+    assert (said["sources"][0]["valid"], gateway.seen) == (1, [])
+
+
+# Replay
+
+
+@pytest.fixture
+def some_days(pik, gateway, tmp_path):
+    write(tmp_path / "f", *(line(event_time=f"2026-01-{30 + n // 3}T0{n}:00:00Z", payload={"n": n}) for n in range(6)))
+    assert pik("ingest", "f", *VIA).code == 0
+    gateway.seen.clear()
+
+
+def test_a_replay_ends_like_a_direct_one(pik, gateway, some_days, tmp_path) -> None:
+    command = ("replay", "--entity", "e", *WINDOW, "--reason", "late", "--metric", "event_count")
+    result = pik(*command, *VIA)
+    assert result.code == 0, result.err
+    direct = pik(*command, "--store", tmp_path / "deployed", "--format", "json").json()
+    own = {"run_id", "next", "new", "unchanged"}
+    assert {k: v for k, v in result.json().items() if k not in own} == {k: v for k, v in direct.items() if k not in own}
+    assert (result.json()["state"], result.json()["new"]) == ("COMPLETED", 2)
+    assert f"run {result.json()['run_id']} began" in result.err
+    assert [method for method, *_ in gateway.seen][:2] == ["POST", "GET"]
+
+
+def test_a_replay_that_fails_is_exit_code_3(pik, gateway, some_days, tmp_path, monkeypatch) -> None:
+    (tmp_path / "m.toml").write_text('name = "broken"\nvalue = "sum((payload->>\'$.n\')::DECIMAL(1, 1))"\n')
+    assert pik("metrics", "apply", "m.toml", "--store", tmp_path / "deployed").code == 0
+    monkeypatch.setenv("PIK_MAX_RECEIVES", "1")
+    result = pik("replay", "--entity", "e", *WINDOW, "--metric", "broken", *VIA)
+    assert (result.code, result.json()["state"], result.json()["failed"]) == (3, "FAILED", 1)
+
+
+def test_a_replay_is_not_waited_for_if_one_says_so(pik, gateway, some_days) -> None:
+    gateway.process = lambda _run: None
+    result = pik("replay", "--entity", "e", *WINDOW, "--no-wait", *VIA)
+    assert (result.code, result.json()["state"], result.json()["done"]) == (0, "RUNNING", 0)
+    assert len(gateway.seen) == 2
+
+
+def test_a_dry_run_of_a_replay_begins_none(pik, gateway, some_days, tmp_path, monkeypatch) -> None:
+    said = pik("replay", "--entity", "e", *WINDOW, "--dry-run", *VIA).json()
+    direct = pik("replay", "--entity", "e", *WINDOW, "--dry-run", "--store", tmp_path / "deployed", "--format", "json")
+    assert {**said, "run_id": ""} == {**direct.json(), "run_id": ""}
+    assert list(gateway.store.runs.newest_first()) == []
+    monkeypatch.setattr(replaying, "COUNTED_AT_MOST", 1)
+    assert_two_lines(pik("replay", "--entity", "e", *WINDOW, "--dry-run", *VIA), "too large for the API to count")
+
+
+def test_a_run_that_is_planned_later_is_waited_for(pik, gateway, some_days, monkeypatch) -> None:
+    monkeypatch.setattr(replaying, "COUNTED_AT_MOST", 1)
+    called: list[dict[str, Any]] = []
+    monkeypatch.setattr(wiring, "call_again", called.append)
+    process, looks = gateway.process, Counter[str]()
+
+    def planned_at_the_third_look(run_id: str) -> None:
+        looks[run_id] += 1
+        if looks[run_id] == 3:
+            replaying.handler(json.loads(json.dumps(called[0])), CONTEXT)
+        if looks[run_id] > 4:
+            process(run_id)
+
+    gateway.process = planned_at_the_third_look
+    result = pik("replay", "--entity", "e", *WINDOW, *VIA)
+    assert (result.code, result.json()["state"], result.json()["events_matched"]) == (0, "COMPLETED", None)
+    monkeypatch.setattr(api_replay, "PLANNED_WITHIN", 0.05)
+    called.clear()
+    gateway.process = lambda _run: None
+    assert_two_lines(pik("replay", "--entity", "e", *WINDOW, *VIA), "is not planned after")
+
+
+@pytest.mark.parametrize(("fault", "requests"), [(429, 2), (503, 1), (504, 1), ("dropped", 1)])
+def test_a_replay_is_never_begun_twice(pik, gateway, some_days, fault, requests) -> None:
+    gateway.faults.append(fault)
+    result = pik("replay", "--entity", "e", *WINDOW, *VIA)
+    assert [method for method, *_ in gateway.seen].count("POST") == requests
+    if requests == 1:
+        assert result.code == 4
+        assert_two_lines(result)
+    assert len(list(gateway.store.runs.newest_first())) <= 1
+
+
+def test_looking_at_a_run_is_tried_again(pik, gateway, some_days) -> None:
+    gateway.faults.extend([None, 503, "dropped", 429])
+    assert pik("replay", "--entity", "e", *WINDOW, *VIA).json()["state"] == "COMPLETED"
+
+
+@pytest.mark.parametrize(("options", "said"), [(("--metric", "none"), "there is no metric none")])
+def test_what_the_api_refuses_is_said(pik, gateway, some_days, options, said) -> None:
+    result = pik("replay", "--entity", "e", *WINDOW, *options, *VIA)
+    assert result.code == 4
+    assert said in result.err
+
+
+def test_promise_3_what_came_through_the_api_is_rebuilt(pik, gateway, some_days) -> None:
+    before = snapshot(gateway.store)
+    assert pik("verify", "--rebuild-index", "--store", gateway.store.url).code == 0
+    assert snapshot(gateway.store) == before

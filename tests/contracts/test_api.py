@@ -1,0 +1,148 @@
+"""What every Api does: one that calls, and one that calls again where nobody answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from pik.errors import Invalid, NotFound, StoreError
+from pik.model.batch import ACCEPTED, CONFLICT, EXACT
+from pik.model.run import PLANNED, RUNNING, RunRequest
+from pik.ports.api import Answered, Unanswered, Verdict
+from pik.stores import open_store
+from pik.stores.aws import api as aws_api
+from pik.stores.aws.api import HttpApi, Patient
+from pik.stores.aws.clients import Clients
+from tests.lambdas.calls import event, silence, wire
+from tests.lambdas.gateway import KEY, serving
+
+DAY = 86_400 * 10**9
+START = 20_484 * DAY  # 2026-01-31
+
+
+@pytest.fixture
+def gateway(tmp_path, monkeypatch):
+    store = open_store(str(tmp_path / "store"), create=True)
+    wire(monkeypatch, store)
+    silence(monkeypatch)
+    with serving(store) as gateway:
+        gateway.process = lambda _run: None
+        yield gateway
+
+
+@pytest.fixture(params=["called once", "patient"])
+def api(request, gateway):
+    once = HttpApi(gateway.url, Clients(), KEY)
+    return once if request.param == "called once" else Patient(once, sleep=lambda _: None)
+
+
+def record(**changes) -> bytes:
+    return json.dumps(event(**changes)).encode()
+
+
+def asked(**changes) -> RunRequest:
+    return RunRequest(**{"start": START, "end": START + DAY, "entities": ("e",), **changes})
+
+
+def test_verdicts_come_in_the_order_of_the_records(api) -> None:
+    records = [
+        record(idempotency_key="k"),
+        b'{"events": []}',
+        record(idempotency_key="k"),
+        record(idempotency_key="k", payload=[1]),
+        b"[1]",
+        record(event_time="now"),
+    ]
+    answered = api.ingest(records)
+    assert [one.kind for one in answered.verdicts] == [ACCEPTED, "rejected", EXACT, CONFLICT, "rejected", "rejected"]
+    assert answered.verdicts[1] == Verdict("rejected", "source is missing", "source")
+    assert not answered.repeated
+    assert [one.kind for one in api.ingest(records[:1]).verdicts] == [EXACT]
+    assert [one.kind for one in api.ingest(records[1:2]).verdicts] == ["rejected"]
+
+
+def test_several_threads_may_call(api, gateway) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda number: api.ingest([record(entity_id=f"e{number % 20}")]), range(60)))
+    assert sum(one.verdicts[0].kind == ACCEPTED for one in answers) == 20
+    assert gateway.store.index.totals().deliveries == 60
+
+
+def test_each_call_begins_a_run_and_a_dry_run_none(api, gateway) -> None:
+    api.ingest([record()])
+    runs = [api.replay(asked(reason="why", include_duplicates=True)) for _ in range(2)]
+    assert len({run.run_id for run in runs}) == 2
+    assert api.replay(asked(), dry_run=True).events_matched == 1
+    assert len(list(gateway.store.runs.newest_first())) == 2
+    planned, now = runs[0], api.run(runs[0].run_id)
+    assert (planned.state, planned.events_matched, planned.buckets, planned.tasks) == (PLANNED, 1, 1, 1)
+    assert (now.state, now.request, now.effective_end) == (RUNNING, planned.request, planned.effective_end)
+    assert now == gateway.store.runs.get(now.run_id)
+
+
+def test_what_is_wrong_is_said(api) -> None:
+    with pytest.raises(NotFound, match="no events"):
+        api.replay(asked())
+    api.ingest([record()])
+    with pytest.raises(Invalid, match="entity_id is empty") as refused:
+        api.replay(asked(entities=("",)))
+    assert refused.value.field == "entity_id"
+    with pytest.raises(NotFound, match="no metric none"):
+        api.replay(asked(metrics=("none",)))
+    for run_id in ("01J8Z3A0000000000000000000", "../ingest", "a b?c#d"):
+        with pytest.raises(NotFound):
+            api.run(run_id)
+
+
+def test_who_may_not_call_is_denied(api) -> None:
+    once: Any = api.api if isinstance(api, Patient) else api
+    once.key = "another"
+    for call in (lambda: api.ingest([record()]), lambda: api.replay(asked()), lambda: api.run("01")):
+        with pytest.raises(StoreError, match="denies the request"):
+            call()
+
+
+@pytest.mark.parametrize(("fault", "maybe_done"), [(429, False), (500, True), (503, True), ("dropped", True)])
+def test_no_answer_says_whether_it_may_be_done(api, gateway, fault, maybe_done) -> None:
+    gateway.faults.extend([fault] * aws_api.ATTEMPTS)
+    with pytest.raises(Unanswered) as unanswered:
+        api.ingest([record()])
+    assert unanswered.value.maybe_done == maybe_done
+    gateway.faults.clear()
+    assert api.ingest([record()]).verdicts[0].kind == (EXACT if fault == "dropped" else ACCEPTED)
+
+
+def test_nobody_listening_is_certainly_not_done() -> None:
+    with pytest.raises(Unanswered) as unanswered:
+        HttpApi("http://127.0.0.1:1", Clients(), KEY).ingest([record()])
+    assert not unanswered.value.maybe_done
+
+
+class _Silent:
+    """Answers the last attempt."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def ingest(self, records: Sequence[bytes]) -> Answered:
+        self.calls += 1
+        if self.calls % aws_api.ATTEMPTS:
+            raise Unanswered("no answer")
+        return Answered([Verdict(ACCEPTED)] * len(records))
+
+
+def test_delays_are_random_parts_of_what_doubles() -> None:
+    waits: list[float] = []
+    silent: Any = _Silent()
+    api = Patient(silent, sleep=waits.append)
+    for _ in range(100):
+        assert api.ingest([record()]).repeated
+    of_attempt = [waits[number :: aws_api.ATTEMPTS - 1] for number in range(aws_api.ATTEMPTS - 1)]
+    for number, each in enumerate(of_attempt):
+        longest = min(20, 0.2 * 2**number)
+        assert 0 <= min(each) < longest / 3
+        assert longest * 2 / 3 < max(each) <= longest

@@ -1,0 +1,26 @@
+"""Handlers over a local store."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pik.lambdas import wiring
+from pik.stores import open_store
+from tests.lambdas.calls import wire
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    made = open_store(str(tmp_path / "store"), create=True)
+    wire(monkeypatch, made)
+    return made
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """What the replay function had itself called with."""
+    called: list[dict] = []
+    monkeypatch.setattr(wiring, "call_again", lambda event: called.append(json.loads(json.dumps(event))))
+    return called
