@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pik.cli.render.output import Output
     from pik.ports.engine import Engine
     from pik.ports.exporter import Exporter, Layout
+    from pik.ports.foreign import Foreign
     from pik.ports.store import Store
     from pik.usecases.progress import Progress
 
@@ -71,6 +72,12 @@ class Context:
         from pik.stores import open_store
 
         return open_store(self.settings.store, create=create)
+
+    def foreign(self) -> Foreign:
+        """Files in S3, read as whoever uses the store does."""
+        from pik.stores import open_foreign
+
+        return open_foreign(self.settings.store)
 
     def engine(self) -> Engine:
         """What computes metrics."""

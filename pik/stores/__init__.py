@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pik.errors import UsageError
+from pik.ports.foreign import Foreign
 from pik.ports.store import Store
 
 
@@ -20,3 +21,12 @@ def open_store(url: str, *, create: bool = False) -> Store:
     from pik.stores.local import open_local
 
     return open_local(Path(url).expanduser(), create=create)
+
+
+def open_foreign(url: str) -> Foreign:
+    """Files in S3, read with the region and the profile of the store that the URL names, if it names any."""
+    from pik.stores.aws.address import address
+    from pik.stores.aws.clients import Clients
+    from pik.stores.aws.foreign import S3Files
+
+    return S3Files(address(url)[1] if url.startswith("aws://") else Clients())

@@ -24,6 +24,7 @@ ACTIONS = {
     "BatchExecuteStatement": "PartiQLInsert",  # the only statements that the store makes
     "ChangeMessageVisibilityBatch": "ChangeMessageVisibility",
     "DeleteMessageBatch": "DeleteMessage",
+    "HeadBucket": "ListBucket",
     "HeadObject": "GetObject",
     "ListObjectsV2": "ListBucket",
     "SendMessageBatch": "SendMessage",

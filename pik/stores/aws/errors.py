@@ -38,6 +38,11 @@ class Refused(StoreError):
         self.retried = retried
 
 
+def denied(error: Refused) -> bool:
+    """Whether the service refused because the caller may not do that."""
+    return error.code in _DENIED
+
+
 def translated(service: str, operation: str, error: Exception) -> StoreError:
     """The error for what boto3 raised in an operation of a service (both as boto3 names them)."""
     from botocore import exceptions as boto
