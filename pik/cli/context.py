@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pik.ports.engine import Engine
     from pik.ports.exporter import Exporter, Layout
     from pik.ports.foreign import Foreign
+    from pik.ports.stack import StackHealth
     from pik.ports.store import Store
     from pik.usecases.progress import Progress
 
@@ -72,6 +73,12 @@ class Context:
         from pik.stores import open_store
 
         return open_store(self.settings.store, create=create)
+
+    def stack_health(self) -> StackHealth:
+        """What can be told about the deployed stack of the settings. Raises UsageError for a local store."""
+        from pik.stores import open_health
+
+        return open_health(self.settings.store)
 
     def foreign(self) -> Foreign:
         """Files in S3, read as whoever uses the store does."""
