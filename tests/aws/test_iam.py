@@ -41,13 +41,13 @@ ACTIONS = {
 """Operations that IAM knows under another name."""
 
 
-def _policies() -> dict[str, list[dict[str, Any]]]:
+def policies() -> dict[str, list[dict[str, Any]]]:
     blocks = re.findall(r"<!-- policy:(\w+) -->\n```json\n(.*?)```", PAGE.read_text(), re.DOTALL)
     return {name: json.loads(text)["Statement"] for name, text in blocks}
 
 
 def _allowed(*levels: str) -> set[str]:
-    return {action for level in levels for one in _policies()[level] for action in as_list(one["Action"])}
+    return {action for level in levels for one in policies()[level] for action in as_list(one["Action"])}
 
 
 def _operations() -> dict[str, str]:
@@ -92,7 +92,7 @@ def test_who_reads_cannot_write() -> None:
 
 @pytest.mark.parametrize("level", [*LEVELS, "producing"])
 def test_every_statement_allows_named_actions_on_named_resources(level) -> None:
-    for statement in _policies()[level]:
+    for statement in policies()[level]:
         assert set(statement) == {"Sid", "Effect", "Action", "Resource"}
         assert statement["Effect"] == "Allow"
         assert not [action for action in as_list(statement["Action"]) if "*" in action], statement["Sid"]
@@ -104,7 +104,7 @@ def test_every_statement_allows_named_actions_on_named_resources(level) -> None:
 
 
 def test_nobody_may_delete_raw() -> None:
-    for statements in _policies().values():
+    for statements in policies().values():
         for statement in statements:
             if [action for action in as_list(statement["Action"]) if action.startswith("s3:Delete")]:
                 assert [one.partition(":::")[2] for one in as_list(statement["Resource"])] == ["RAW_BUCKET/index/*"]

@@ -108,7 +108,7 @@ class _Bucket:
         arn = f"arn:{self._deployed.partition}:s3:::{self._bucket}"
         return _denied(
             any(
-                _condition(each, "Bool", "aws:SecureTransport") == "false"
+                self._conditions(each) == {("Bool", "aws:SecureTransport", "false")}
                 and "s3:*" in _list(each["Action"])
                 and {arn, f"{arn}/*"} <= set(_list(each["Resource"]))
                 for each in self._statements()
@@ -116,16 +116,34 @@ class _Bucket:
         )
 
     def _overwriting(self) -> Found:
+        bare = ("Null", "s3:if-none-match", "true")
+        created = ("Bool", "s3:ObjectCreationOperation", "true")  # no part of a multipart upload, which takes none
         return _denied(
             any(
-                _condition(each, "Null", "s3:if-none-match") == "true" and self._covers(each, "s3:PutObject")
+                self._conditions(each) in ({bare}, {bare, created}) and self._covers(each, "s3:PutObject")
                 for each in self._statements()
             )
         )
 
     def _deleting(self) -> Found:
         actions = ("s3:DeleteObject", "s3:DeleteObjectVersion")
-        return _denied(any(all(self._covers(each, one) for one in actions) for each in self._statements()))
+        return _denied(
+            any(
+                not self._conditions(each) and all(self._covers(each, one) for one in actions)
+                for each in self._statements()
+            )
+        )
+
+    def _conditions(self, statement: Any) -> set[tuple[str, str, str]]:
+        """Operator, key and value of each condition, but for the exemption of the break-glass role."""
+        role = self._deployed.parameters.get("BreakGlassRoleArn", "")
+        found = {
+            (operator, key, str(one))
+            for operator, tests in statement.get("Condition", {}).items()
+            for key, value in tests.items()
+            for one in _list(value)
+        }
+        return found - {("ArnNotEquals", "aws:PrincipalArn", role)}
 
     def _covers(self, statement: Any, action: str) -> bool:
         arn = f"arn:{self._deployed.partition}:s3:::{self._bucket}"
@@ -291,11 +309,6 @@ def _on(yes: bool) -> Found:
 
 def _locks(rule: dict[str, Any]) -> str:
     return f"{rule['Mode']} for {rule.get('Days')} days" if rule else "locking nothing by itself"
-
-
-def _condition(statement: Any, operator: str, key: str) -> str:
-    value = statement.get("Condition", {}).get(operator, {}).get(key, "")
-    return str(value[0] if isinstance(value, list) else value).lower()
 
 
 def _list(value: Any) -> list[Any]:
