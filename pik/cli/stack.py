@@ -16,6 +16,7 @@ _UP_TO = {
     "reading": ("reading",),
     "replaying": ("reading", "replaying"),
     "administering": ("reading", "replaying", "administering"),
+    "inspecting": ("reading", "inspecting"),
     "producing": ("producing",),
 }
 
@@ -54,9 +55,11 @@ def status(cli: Context) -> int | None:
 def doctor(
     cli: Context,
     need: Annotated[
-        Literal["reading", "replaying", "administering", "producing"],
+        Literal["reading", "replaying", "administering", "inspecting", "producing"],
         typer.Option(
-            "--need", metavar="LEVEL", help="What you want to do: reading, replaying, administering, producing."
+            "--need",
+            metavar="LEVEL",
+            help="What you want to do: reading, replaying, administering, inspecting, producing.",
         ),
     ] = "reading",
     everything: Annotated[bool, typer.Option("--all", help="Also list what is as it should be.")] = False,

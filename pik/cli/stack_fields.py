@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -31,9 +32,9 @@ def status(found: StackStatus) -> Document:
         },
         tables=[
             Table("parts", _PARTS, found.parts),
-            Table("alarms", [*alarms, Column("reason", wrap=True)], found.alarms or (), empty="no alarms"),
-            Table("batches", _BATCHES, found.batches or (), empty="no batches"),
-            Table("metrics", _METRICS, found.metrics or ()),
+            _table("alarms", [*alarms, Column("reason", wrap=True)], found.alarms),
+            _table("batches", _BATCHES, found.batches),
+            _table("metrics", _METRICS, found.metrics),
         ],
         tail={
             "unhealthy": _lines(found.unhealthy, "nothing"),
@@ -43,9 +44,16 @@ def status(found: StackStatus) -> Document:
     )
 
 
+_UNSEEN = "not known; see below"
+
+
+def _table(name: str, columns: list[Column], rows: Sequence[object] | None) -> Table:
+    return Table(name, columns, rows or (), empty=_UNSEEN if rows is None else f"no {name}")
+
+
 def _depth(depth: Depth | None) -> object:
     if depth is None:
-        return None
+        return Shown(None, _UNSEEN)
     value = {
         "visible": depth.visible,
         "in_flight": depth.in_flight,
@@ -61,9 +69,8 @@ def _depth(depth: Depth | None) -> object:
     return Shown(value, f"{text}\n{depth.dead:,} dead letters")
 
 
-def _lines(sentences: object, otherwise: str) -> Shown:
-    lines = list(sentences)  # type: ignore[call-overload]
-    return Shown(lines, "\n".join(lines) or otherwise)
+def _lines(sentences: Sequence[str], otherwise: str) -> Shown:
+    return Shown(sentences, "\n".join(sentences) or otherwise)
 
 
 def _after_status(found: StackStatus) -> str | None:
@@ -87,13 +94,19 @@ _BATCHES = [
     Column("accepted", Count, get=lambda batch: batch.counts.accepted),
 ]
 
-_METRICS = [Column("name"), Column("version"), Column("applied_at", Instant)]
+_METRICS = [
+    Column("name"),
+    Column("version"),
+    Column("applied_at", Instant, get=lambda metric: metric.applied_at or None),  # the built-in one never was
+]
 
 
 def diagnosis(found: Diagnosis, need: str, *, everything: bool) -> Document:
-    """The levels, what is not as it should be (or everything), and what mends it."""
-    permissions = [one for one in found.permissions if everything or one.allowed is not True]
+    """The levels, what is not as it should be where it is needed (or everything), and what mends it."""
+    wanting = [*found.missing, *(one for one in found.permissions if one.level in found.needed and one.allowed is None)]
+    permissions = found.permissions if everything else wanting
     settings = [one for one in found.settings if everything or one.right is not True]
+    unseen = sum(one.right is None for one in found.settings)
     policy = found.policy and msgspec.json.encode(found.policy)
     return Document(
         head={"stack": found.deployment.name, "region": found.deployment.region, "need": need},
@@ -105,24 +118,47 @@ def diagnosis(found: Diagnosis, need: str, *, everything: bool) -> Document:
         tail={
             "settings_checked": Count(len(found.settings)),
             "settings_wrong": Count(sum(one.right is False for one in found.settings)),
+            "settings_unknown": Count(unseen),
             "policy": policy and Shown(Json(policy), msgspec.json.format(policy).decode()),
+            "next": _after_diagnosis(found, unseen),
         },
     )
 
 
+def _after_diagnosis(found: Diagnosis, unseen: int) -> str | None:
+    if found.policy:
+        return "have the policy attached to your role or user; docs/iam.md has those of whole levels"
+    if found.missing:
+        return "another policy forbids it explicitly: that one has to go first"
+    if unseen and "inspecting" not in found.needed:
+        return "pik stack doctor --need inspecting prints the policy that shows the settings"
+    return None
+
+
 def _state(level: Level) -> Shown:
-    missing = [one.partition(" on ")[0] for one in level.missing]
-    text = f"missing {', '.join(dict.fromkeys(missing))}" if missing else "all there"
-    if level.untold:
-        text += f"; not known: {', '.join(dict.fromkeys(one.partition(' on ')[0] for one in level.untold))}"
-    return Shown("missing" if missing else "unknown" if level.untold else "all there", text)
+    if not level.missing and not level.untold:
+        return Shown("all there", "all there")
+    state = "missing" if level.missing else "unknown"
+    said = [
+        f"{word} {_grouped(those)}" for word, those in (("missing", level.missing), ("unknown", level.untold)) if those
+    ]
+    return Shown(state, "; ".join(said))
+
+
+def _grouped(permissions: Sequence[str]) -> str:
+    """`dynamodb:GetItem, dynamodb:Query on table/NAME` of what comes as `ACTION on ARN`."""
+    actions: dict[str, list[str]] = {}
+    for one in permissions:
+        action, _, resource = one.partition(" on ")
+        actions.setdefault(resource.split(":", 5)[-1], []).append(action)
+    return "; ".join(f"{', '.join(each)} on {resource}" for resource, each in actions.items())
 
 
 _LEVELS = [
     Column("level", get=lambda level: level.name),
-    Column("state", get=_state),
-    Column("missing", get=lambda level: list(level.missing), detail=True),
-    Column("untold", get=lambda level: list(level.untold), detail=True),
+    Column("state", get=_state, wrap=True),
+    Column("lacking", get=lambda level: level.missing, detail=True),
+    Column("unknown", get=lambda level: level.untold, detail=True),
 ]
 
 
@@ -148,5 +184,5 @@ _SETTINGS = [
     Column("right", get=_right),
     Column("found", wrap=True),
     Column("needed", wrap=True),
-    Column("command", get=lambda one: None if one.right else one.command, wrap=True),
+    Column("command", get=lambda one: one.command if one.right is False else None, wrap=True),
 ]

@@ -36,13 +36,13 @@ class StackStatus:
 
 def status(health: StackHealth, open_store: Callable[[], Store]) -> StackStatus:
     """Look at everything, even where something cannot be seen. Raises NotFound, StoreError if nothing can."""
-    unknown: list[str] = []
+    hidden: dict[str, list[str]] = {}  # why → what
 
     def look(name: str, at: Callable[[], Found]) -> Found | None:
         try:
             return at()
         except StoreError as error:
-            unknown.append(f"{name}: {error.message}")
+            hidden.setdefault(error.message, []).append(name)
             return None
 
     deployment = health.deployment()
@@ -52,8 +52,11 @@ def status(health: StackHealth, open_store: Callable[[], Store]) -> StackStatus:
     batches = look("last batches", lambda: list(islice(open_store().index.batches(), BATCHES)))
     metrics = look("metrics", lambda: open_store().metrics.latest())
     if depth is not None and depth.hidden:
-        unknown.append(f"age of the oldest task: {depth.hidden}")
-    unknown += [f"{part.name}: {part.detail}" for part in parts if part.healthy is None]
+        hidden.setdefault(depth.hidden, []).append("age of the oldest task")
+    for part in parts:
+        if part.healthy is None:
+            hidden.setdefault(part.detail, []).append(part.name)
+    unknown = [f"{', '.join(names)}: {why}" for why, names in hidden.items()]
     unhealthy = [
         *(_sentence(part.name, part.state, part.detail) for part in parts if part.healthy is False),
         *([f"{depth.dead:,} dead letters"] if depth is not None and depth.dead else []),
@@ -94,6 +97,7 @@ class Diagnosis:
     policy forbids it; None if it has nothing to allow."""
 
     deployment: Deployment
+    needed: Sequence[str]
     levels: Sequence[Level]
     permissions: Sequence[Permission]
     settings: Sequence[Setting]
@@ -109,7 +113,7 @@ def diagnose(health: StackHealth, needed: Sequence[str]) -> Diagnosis:
     levels = [_level(name, [one for one in permissions if one.level == name]) for name in names]
     missing = [one for one in permissions if one.allowed is False and one.level in needed]
     policy = policy_of(one for one in missing if not one.forbidden)
-    return Diagnosis(deployment, levels, permissions, list(health.settings()), missing, policy)
+    return Diagnosis(deployment, needed, levels, permissions, list(health.settings()), missing, policy)
 
 
 def _level(name: str, permissions: Iterable[Permission]) -> Level:

@@ -187,13 +187,13 @@ def test_promise_9_what_cannot_be_known_is_said(own, stack, look, service, opera
     assert found.unhealthy == []
     assert all(f"no {operation} for you" in one for one in found.unknown)
     for name in unknown:
-        assert [one for one in found.unknown if one.startswith(name)], (name, found.unknown)
+        assert [one for one in found.unknown if name in one], (name, found.unknown)
 
 
-def test_a_store_that_cannot_be_read_hides_its_batches_and_nothing_else(own, stack) -> None:
-    deny(own, "dynamodb", "Query")
+def test_a_store_that_cannot_be_read_hides_its_batches_and_nothing_else(stack) -> None:
     found = status(AwsStackHealth(stack), lambda: open_store("./no-such-store"))
-    assert [one.partition(":")[0] for one in found.unknown] == ["last batches", "metrics"]
+    (unknown,) = found.unknown
+    assert unknown.startswith("last batches, metrics: there is no store at ")
     assert (found.batches, found.metrics, found.unhealthy) == (None, None, [])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -12,6 +13,7 @@ from pik.errors import StoreError
 from pik.ports.stack import Alarm, Deployment, Depth, Part, Permission, Setting
 from pik.stores.aws.clients import Client, Clients
 from pik.stores.aws.deployed import ALARMS, FUNCTIONS, SOURCE, Deployed, look_up
+from pik.stores.aws.errors import briefly
 from pik.stores.aws.permissions import permissions
 from pik.stores.aws.settings import described, recovers, settings
 
@@ -43,6 +45,10 @@ class AwsStackHealth:
         yield self._writing()
 
     def depth(self) -> Depth:
+        with _brief():
+            return self._depth()
+
+    def _depth(self) -> Depth:
         names = ["", "NotVisible", "Delayed"]
         wanted = [f"ApproximateNumberOfMessages{name}" for name in names]
         here, dead = (
@@ -57,8 +63,9 @@ class AwsStackHealth:
         return Depth(visible, in_flight, delayed, buried, oldest, hidden)
 
     def alarms(self) -> list[Alarm]:
-        names = [name for name in map(self.deployed.resource, ALARMS) if name]
-        found = self._client("cloudwatch").describe_alarms(AlarmNames=names)["MetricAlarms"] if names else []
+        with _brief():
+            names = [name for name in map(self.deployed.resource, ALARMS) if name]
+            found = self._client("cloudwatch").describe_alarms(AlarmNames=names)["MetricAlarms"] if names else []
         return sorted((_alarm(each) for each in found), key=lambda alarm: alarm.name)
 
     def permissions(self) -> Iterator[Permission]:
@@ -136,7 +143,7 @@ class AwsStackHealth:
                 MetricDataQueries=[query], StartTime=now - _LOOK_BACK, EndTime=now, ScanBy="TimestampDescending"
             )
         except StoreError as error:
-            return None, error.message
+            return None, briefly(error)
         (found,) = answer["MetricDataResults"]
         if not found["Values"]:
             return None, "CloudWatch has no value of the last 15 minutes"
@@ -153,7 +160,15 @@ def _looked(name: str, look: Callable[[], Part]) -> Part:
     try:
         return look()
     except StoreError as error:
-        return Part(name, None, None, error.message)
+        return Part(name, None, None, briefly(error))
+
+
+@contextmanager
+def _brief() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise StoreError(briefly(error), hint=error.hint) from None
 
 
 def _switch(name: str, on: bool, otherwise: str) -> Part:

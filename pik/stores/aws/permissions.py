@@ -18,7 +18,7 @@ from pik.errors import StoreError
 from pik.ports.stack import Permission
 from pik.stores.aws.clients import Client
 from pik.stores.aws.deployed import ALARMS, FUNCTIONS, SOURCE, Deployed
-from pik.stores.aws.errors import Refused, denied
+from pik.stores.aws.errors import Refused, briefly, denied
 from pik.stores.aws.table import Table
 
 READING, REPLAYING, ADMINISTERING = "reading", "replaying", "administering"
@@ -349,7 +349,7 @@ class _Simulation:
                 PolicySourceArn=self._caller, ActionNames=[action], ResourceArns=[resource]
             )
         except StoreError as error:
-            self._why = f"IAM does not tell: {error.message}"
+            self._why = f"IAM does not tell: {briefly(error)}"
             return None, self._why
         decision = answer["EvaluationResults"][0]["EvalDecision"]
         return decision == "allowed", "" if decision == "allowed" else f"IAM's simulation says {decision}"

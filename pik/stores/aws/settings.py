@@ -11,7 +11,7 @@ from pik.errors import StoreError
 from pik.ports.stack import Setting
 from pik.stores.aws.clients import Client
 from pik.stores.aws.deployed import ALARMS, FUNCTIONS, SOURCE, Deployed
-from pik.stores.aws.errors import Refused
+from pik.stores.aws.errors import Refused, briefly
 
 VISIBILITY = 6
 """How many times the processor's timeout a task stays hidden at least, as Lambda asks for."""
@@ -29,7 +29,7 @@ def settings(deployed: Deployed) -> Iterator[Setting]:
             try:
                 right, found = look()
             except StoreError as error:
-                yield Setting(name, None, error.message, needed, command)
+                yield Setting(name, None, briefly(error), needed, command)
             else:
                 yield Setting(name, right, found, needed, command)
 
