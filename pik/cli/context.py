@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pik.ports.api import Api
     from pik.ports.engine import Engine
     from pik.ports.exporter import Exporter, Layout
+    from pik.ports.foreign import Foreign
+    from pik.ports.stack import StackHealth
     from pik.ports.store import Store
     from pik.usecases.progress import Progress
 
@@ -78,6 +80,18 @@ class Context:
         from pik.stores import open_api
 
         return open_api(self.settings.store)
+
+    def stack_health(self) -> StackHealth:
+        """What can be told about the deployed stack of the settings. Raises UsageError for a local store."""
+        from pik.stores import open_health
+
+        return open_health(self.settings.store)
+
+    def foreign(self) -> Foreign:
+        """Files in S3, read as whoever uses the store does."""
+        from pik.stores import open_foreign
+
+        return open_foreign(self.settings.store)
 
     def engine(self) -> Engine:
         """What computes metrics."""

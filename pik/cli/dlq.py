@@ -74,7 +74,7 @@ def show(cli: Context, letter: Annotated[str, typer.Argument(metavar="LETTER", h
         Document(
             head={
                 "letter_id": found.letter_id,
-                "run_id": task.run_id,
+                "run_id": task.run_id or None,
                 "task": task.number,
                 "window": task.window,
                 "metrics": list(task.metrics),
@@ -82,7 +82,7 @@ def show(cli: Context, letter: Annotated[str, typer.Argument(metavar="LETTER", h
                 "attempts": found.attempts,
                 "failed_at": Instant(found.failed_at),
                 "reason": found.reason,
-                "next": f"pik dlq redrive {found.letter_id}",
+                "next": f"pik dlq {'redrive' if task.run_id else 'purge'} {found.letter_id}",
             }
         )
     )

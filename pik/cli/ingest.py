@@ -26,8 +26,9 @@ commands = Commands()
 @commands.add(
     "ingest",
     examples="""
-    # a file, a glob, standard input; .gz and .zst of each; JSON lines or an array
+    # a file, a glob, objects in S3, standard input; .gz and .zst of each; JSON lines or an array
     pik ingest events.jsonl 'archive/2026-01-*.jsonl.gz'
+    pik ingest 's3://archive/2026/01/*.jsonl.gz'
     kafkacat … | pik ingest - --batch-key orders-2026-01-31
 
     # a foreign file: JMESPath says where each field is
@@ -41,7 +42,9 @@ commands = Commands()
 )
 def ingest(
     cli: Context,
-    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Files, quoted globs, or - for standard input.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE…", help="Files, s3:// objects, quoted globs, or - for standard input.")
+    ],
     mapping: Annotated[
         list[str] | None,
         typer.Option("--map", metavar="FIELD=JMESPATH", help="Where a foreign record has this field (repeatable)."),
@@ -87,7 +90,7 @@ def ingest(
     from pik.usecases.ingest import check
     from pik.usecases.ingest import ingest as record
 
-    sources = _sources(files, batch_key)
+    sources = _sources(cli, files, batch_key)
     chosen = _options(
         cli, mapping, time_format, max_line, on_invalid == "stop", on_conflict == "fail", again, batch_key
     )
@@ -137,18 +140,22 @@ def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:
     return cli.open_store(create=True)
 
 
-def _sources(files: list[str], batch_key: str | None) -> list[Source]:
+def _sources(cli: Context, files: list[str], batch_key: str | None) -> list[Source]:
+    if batch_key is not None and files != ["-"]:
+        raise UsageError("--batch-key names standard input, and only that", hint="files are known by their content")
+    return [source for name in files for source in _named(cli, name)]
+
+
+def _named(cli: Context, name: str) -> list[Source]:
+    from pik.usecases.foreign import foreign_sources
     from pik.usecases.source import file_source
 
-    names: list[str] = []
-    for name in files:
-        found = sorted(glob(name, recursive=True)) if name != "-" and not Path(name).exists() else [name]
-        if not found:
-            raise UsageError(f"there is no file {name}", hint="quote globs; - is standard input")
-        names += found
-    if batch_key is not None and names != ["-"]:
-        raise UsageError("--batch-key names standard input, and only that", hint="files are known by their content")
-    return [file_source(name) for name in names]
+    if name.startswith("s3://"):
+        return foreign_sources(cli.foreign(), name)
+    found = sorted(glob(name, recursive=True)) if name != "-" and not Path(name).exists() else [name]
+    if not found:
+        raise UsageError(f"there is no file {name}", hint="quote globs; - is standard input")
+    return [file_source(one) for one in found]
 
 
 def _options(

@@ -29,12 +29,13 @@ class Lines:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._label, self._unit, self._total = "", "", 0
-        self._done, self._began, self._told = 0, 0.0, 0.0
+        self._done, self._before, self._began, self._told = 0, 0, 0.0, 0.0
 
-    def start(self, label: str, total: int | None, unit: str) -> None:
-        """Begin counting from zero."""
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
+        """Begin counting from `done`."""
         self._label, self._total, self._unit = label, total or 0, unit
-        self._done, self._began = 0, self._clock()
+        self._done = self._before = done
+        self._began = self._clock()
         self._told = self._began
 
     def advance(self, done: int) -> None:
@@ -49,7 +50,7 @@ class Lines:
         """Nothing is left to clean up."""
 
     def _line(self, seconds: float) -> str:
-        rate = self._done / seconds
+        rate = (self._done - self._before) / seconds
         said = f"{self._label}: {_amount(self._done, self._total, self._unit)}"
         if self._total:
             said += f" ({100 * self._done // self._total} %)"
@@ -76,7 +77,7 @@ class Bar:
 
     _bar: Any = None
 
-    def start(self, label: str, total: int | None, unit: str) -> None:
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         """Show the bar, in the place of one before."""
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -90,7 +91,7 @@ class Bar:
         )
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
         self._total, self._unit = total, unit
-        self._task = self._bar.add_task(label, total=total, done="", speed="")
+        self._task = self._bar.add_task(label, total=total, completed=done, done=_amount(done, total, unit), speed="")
         self._bar.start()
 
     def advance(self, done: int) -> None:

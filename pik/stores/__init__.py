@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pik.errors import UsageError
 from pik.ports.api import Api
+from pik.ports.foreign import Foreign
+from pik.ports.stack import StackHealth
 from pik.ports.store import Store
 
 
@@ -30,3 +32,26 @@ def open_api(url: str) -> Api:
     from pik.stores.aws import open_api as open_api_of_stack
 
     return open_api_of_stack(url)
+
+
+def open_foreign(url: str) -> Foreign:
+    """Files in S3, read with the region and the profile of the store that the URL names, if it names any."""
+    from pik.stores.aws.address import address
+    from pik.stores.aws.clients import Clients
+    from pik.stores.aws.foreign import S3Files
+
+    return S3Files(address(url)[1] if url.startswith("aws://") else Clients())
+
+
+def open_health(url: str) -> StackHealth:
+    """What can be told about the stack of a URL. Raises UsageError for a local store, NotFound, StoreError."""
+    if not url.startswith("aws://"):
+        raise UsageError(
+            f"{url} is a local store, and has no stack",
+            hint="--store aws://STACK; pik status and pik verify look at a local store",
+        )
+    from pik.stores.aws.address import address
+    from pik.stores.aws.health import health_of
+
+    name, clients = address(url)
+    return health_of(clients, name)

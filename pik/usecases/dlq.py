@@ -31,7 +31,13 @@ def letter(store: Store, letter_id: str) -> DeadLetter:
 
 def redrive(store: Store, engine: Engine, chosen: Sequence[DeadLetter], pace: Pace, progress: Progress) -> list[Run]:
     """Do the tasks of these dead letters again; the runs, as they end. Raises as `carry_out` does, and UsageError for a
-    cancelled run. Interrupted, it is gone on with by resuming the runs."""
+    cancelled run, and for a letter that somebody else put there. Interrupted, it goes on when the runs are resumed."""
+    for each in chosen:
+        if not each.task.run_id:
+            raise UsageError(
+                f"dead letter {each.letter_id} is no task of pik's, so there is nothing to do again",
+                hint=f"pik dlq purge {each.letter_id} --reason 'no task'",
+            )
     runs = list(dict.fromkeys(each.task.run_id for each in chosen))
     for run_id in runs:
         if store.runs.get(run_id).state == CANCELLED:

@@ -76,7 +76,7 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
         origin = _origin(source, options, content)
         found = store.batches.find(origin)
         if found and found.state == COMPLETE and not options.again:
-            if source.path is None:
+            if source.is_stream:
                 _expect_same_stream(source, options, found)
             return Ingested(source.name, ALREADY, found, None, monotonic() - began)
         interrupted = found if found and found.state != COMPLETE else None
@@ -125,17 +125,17 @@ def probe(source: Source, options: IngestOptions) -> None:
 
     A stream is left alone: it can be read only once.
     """
-    if source.path is not None:
+    if not source.is_stream:
         here = replace(options, workers=0)
         with closing(_build(None, source, here, None, Silent(), None)) as built:
             deque(islice(built, 2), maxlen=0)  # the second tells how a short one ends
 
 
 def _content(source: Source, options: IngestOptions) -> str:
-    """What names the input: the digest of a file, the name given to a stream, or something never seen before."""
+    """What names the input: the digest of what can be read again, a stream's given name, or one never seen before."""
     if options.batch_key is not None:
         return f"key:{options.batch_key}"
-    return source.digest() if source.path else f"stream:{ULID()}"
+    return f"stream:{ULID()}" if source.is_stream else source.digest()
 
 
 def _origin(source: Source, options: IngestOptions, content: str) -> Origin:
@@ -183,7 +183,8 @@ FileState = tuple[int, int, int]
 
 
 def file_state(source: Source) -> FileState | None:
-    """Taken before the file's digest is, which is to be that of what is read afterwards. None for a stream."""
+    """Taken before the file's digest is, which is to be that of what is read afterwards. None for a stream,
+    and for what is elsewhere: its reader notices a change itself."""
     if source.path is None:
         return None
     with source.open() as stored:
@@ -216,7 +217,7 @@ def tracked(following: Iterator[Block], stored: BinaryIO, progress: Progress) ->
 
 def _blocks(stream: BinaryIO, source: Source, options: IngestOptions, batch: Batch | None) -> Iterator[Block]:
     max_line = options.reading.max_line
-    if source.path is None:
+    if source.is_stream:
         yield from _stream_blocks(blocks(stream, source.name, max_line=max_line), batch)
     elif batch is None:
         yield from blocks(stream, source.name, max_line=max_line)

@@ -8,8 +8,9 @@ from typing import Protocol
 class Progress(Protocol):
     """Takes one piece of work at a time."""
 
-    def start(self, label: str, total: int | None, unit: str) -> None:
-        """Work called `label` begins, `total` units of it where that is known."""
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
+        """Work called `label` begins, or is looked at from now on: `total` units where that is known, `done` of them
+        before."""
 
     def advance(self, done: int) -> None:
         """`done` more units are done."""
@@ -21,7 +22,7 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def start(self, label: str, total: int | None, unit: str) -> None:
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         pass
 
     def advance(self, done: int) -> None:

@@ -15,6 +15,7 @@ from pik.usecases.progress import Progress
 
 _POLL = 0.1  # seconds
 _POLL_DEPLOYED = 1.0  # seconds: each look is a query over the run's tasks
+_GRACE = 5  # looks: whoever planned or redrove a run is about to drive it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,13 @@ def wait(store: Store, run_id: str, progress: Progress) -> Run:
     """The run, once it has ended. Raises NotFound, and StoreError when nobody is at work on it."""
     run = store.runs.get(run_id)
     settled = run.done + run.failed
-    progress.start("waiting", run.tasks, "tasks")
-    progress.advance(settled)
+    alone = 0
+    progress.start(f"waiting for {run.run_id}", run.tasks, "tasks", settled)
     try:
         while run.state in (PLANNED, RUNNING):
-            driven = _is_driven(store, run)
+            alone = 0 if _is_driven(store, run) else alone + 1
             run = store.runs.get(run.run_id)
-            if not driven and run.state in (PLANNED, RUNNING):
+            if alone == _GRACE and run.state in (PLANNED, RUNNING):
                 raise StoreError(
                     f"run {run.run_id} is {run.state}, but no process is at work on it",
                     hint=f"pik runs resume {run.run_id}",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -50,17 +50,28 @@ class Block:
 class Source:
     """An input: its name for people, its size in bytes where known, and a way to open it.
 
-    `path` is that of a file, which can be read again. Without one the input is read once: `pipe`, or standard input.
+    `path` is that of a file, which can be read again, as what `remote` opens can. Without either the input is a stream,
+    and read once: `pipe`, or standard input.
     """
 
     name: str
     size: int | None
     path: Path | None
     pipe: Path | None = None
+    remote: Callable[[], BinaryIO] | None = None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it can be read only once."""
+        return self.path is None and self.remote is None
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """The input's bytes as stored. Raises InputError."""
+        """The input's bytes as stored. Raises InputError, and StoreError where it is elsewhere."""
+        if self.remote is not None:
+            with self.remote() as remote:
+                yield remote
+            return
         path = self.path or self.pipe
         if path is None:
             yield sys.stdin.buffer

@@ -44,6 +44,15 @@ def test_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_what_was_done_before_makes_nothing_look_faster(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [100.0]
+    lines = Lines(lambda: now[0])
+    lines.start("waiting", 1000, "tasks", 900)
+    now[0] += 10
+    lines.advance(20)
+    assert capsys.readouterr().err == "waiting: 920 of 1,000 tasks (92 %), 2 a second, 40s left\n"
+
+
 def test_the_bar_draws_on_stderr_only_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -53,13 +62,14 @@ def test_the_bar_draws_on_stderr_only_and_leaves_nothing(
     monkeypatch.setenv("COLUMNS", "100")
     bar = Bar()
     bar.stop()
-    for total, unit in ((10, "lines"), (None, "bytes")):
-        bar.start("events.jsonl", total, unit)
-        bar.advance(5)
+    for total, unit, before in ((10, "lines", 3), (None, "bytes", 0)):
+        bar.start("events.jsonl", total, unit, before)
+        bar.advance(5 - before)
         print("data")
         bar.advance(5)
         bar.stop()
     assert "events.jsonl" in stream.getvalue()
+    assert "3 of 10 lines" in stream.getvalue()
     assert "10 of 10 lines" in stream.getvalue()
     assert "0.0 MB" in stream.getvalue()
     assert capsys.readouterr().out == "data\ndata\n"

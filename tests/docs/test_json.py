@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,13 @@ from pik.cli.app import root_command
 from pik.cli.demo_data import write
 from pik.engine import DuckEngine
 from pik.model.run import RunRequest
+from pik.ports.store import Store
 from pik.stores import open_store
+from pik.stores.aws.clients import Clients
+from pik.stores.aws.stack import Stack
 from pik.usecases.plan import plan_replay, start
+from tests.aws.bare import deploy_bare, grant, make_user
+from tests.aws.emulator import ENVIRONMENT, REGION, ministack
 from tests.docs.conftest import DAY, PECULIAR
 from tests.docs.console import REPOSITORY
 from tests.lambdas.calls import silence, wire
@@ -149,6 +155,31 @@ def _repair(pik: Journey) -> None:
     pik("pik verify", "verify")
 
 
+def _look_at_stack(pik: Journey, directory: Path, patch: pytest.MonkeyPatch) -> None:
+    """In an emulator that evaluates policies: what its root sees, and somebody who may only find the stack."""
+    with ministack(directory, AUTH="true") as url:
+        for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": url}.items():
+            patch.setenv(name, value)
+        root = Clients(REGION)
+        stack = deploy_bare(root, "shop", tls=False)
+        ring = {"StateValue": "ALARM", "StateReason": "p99 is 2 h"}
+        root.client("cloudwatch").set_alarm_state(AlarmName=stack.resource("LagAlarm"), **ring)
+        patch.setattr("pik.stores.aws.open._assemble", _local_but_for_its_name)
+        of = ("--store", "aws://shop")
+        pik("pik stack status", "stack", "status", *of, code=1)
+        pik("pik stack doctor", "stack", "doctor", *of, "--all", code=1)
+        user = make_user(root, "ann")
+        grant(root, "ann", [{"Effect": "Allow", "Action": "cloudformation:DescribeStacks", "Resource": "*"}])
+        for name, value in user.items():
+            patch.setenv(name, value)
+        pik("pik stack status", "stack", "status", *of)
+        pik("pik stack doctor", "stack", "doctor", *of, code=1)
+
+
+def _local_but_for_its_name(url: str, _clients: Clients, _stack: Stack) -> Store:
+    return replace(open_store(".pik"), url=url)
+
+
 def _planned() -> str:
     """A run that was planned by a process that died then."""
     store = open_store(".pik")
@@ -204,6 +235,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[An
         pik = Journey(directory, patch)
         for part in (_bring_in, _numbers, _look, _repair, _fail, _keep):
             part(pik)
+        _look_at_stack(pik, tmp_path_factory.mktemp("ministack"), patch)
         yield pik.said
 
 

@@ -22,7 +22,7 @@ from pik.usecases.segments import Reading
 class Ready(Silent):
     """Tells when work begins."""
 
-    def start(self, label: str, total: int | None, unit: str) -> None:
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         print("ready", flush=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pik.errors import StoreError
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
@@ -37,6 +39,17 @@ class Refused(StoreError):
         super().__init__(message, hint=hint)
         self.code = code
         self.retried = retried
+
+
+def denied(error: Refused) -> bool:
+    """Whether the service refused because the caller may not do that."""
+    return error.code in _DENIED
+
+
+def briefly(error: StoreError) -> str:
+    """Why something cannot be seen, in few words: which action is denied, if one is."""
+    found = re.search(r"not authorized to perform: (\w+:\w+)", error.message)
+    return f"{found[1]} is denied" if isinstance(error, Refused) and denied(error) and found else error.message
 
 
 def translated(service: str, operation: str, error: Exception) -> StoreError:

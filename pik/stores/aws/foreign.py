@@ -1,0 +1,167 @@
+"""Objects in anybody's bucket, as files to ingest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pik.errors import InputError, PikError, StoreError, UsageError
+from pik.ports.foreign import ForeignFile
+from pik.stores.aws.clients import Client, Clients
+from pik.stores.aws.errors import Refused, denied
+from pik.stores.aws.table import delays
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_MAGIC = re.compile(r"[*?\[]")
+_GLOB = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
+_ABSENT = {"404", "NoSuchKey", "NotFound"}
+
+
+@dataclass(frozen=True, slots=True)
+class S3Files:
+    """Reads with the caller's own credentials. A file's version is its ETag."""
+
+    clients: Clients
+
+    @property
+    def _s3(self) -> Client:
+        return self.clients.client("s3")
+
+    def find(self, url: str) -> list[ForeignFile]:
+        bucket, key = _parts(url)
+        found = self._matching(bucket, key) if _MAGIC.search(key) else [self._one(bucket, key)]
+        if not found:
+            place = f"s3://{bucket}/{_prefix(key)}"
+            raise InputError(f"no object matches {url}", hint=f"aws s3 ls {place} lists what is there")
+        return found
+
+    def read(self, file: ForeignFile, offset: int, length: int) -> bytes:
+        bucket, key = _parts(file.name)
+        reason = ""
+        for delay in delays():
+            try:
+                answer = self._call(
+                    file.name,
+                    self._s3.get_object,
+                    Bucket=bucket,
+                    Key=key,
+                    Range=f"bytes={offset}-{offset + length - 1}",
+                    IfMatch=file.version,
+                )
+            except Refused as error:
+                if error.code in _ABSENT | {"PreconditionFailed", "412", "InvalidRange"}:
+                    raise _changed(file.name) from None
+                raise
+            data, reason = _body(answer)
+            if data is not None:
+                return data
+            delay()
+        raise StoreError(f"{file.name}: the connection broke again and again: {reason}", hint="run this again to go on")
+
+    def _one(self, bucket: str, key: str) -> ForeignFile:
+        url = f"s3://{bucket}/{key}"
+        try:
+            head = self._call(url, self._s3.head_object, Bucket=bucket, Key=key)
+        except Refused as error:
+            if error.code not in _ABSENT:
+                raise
+            raise self._absent(bucket, url) from None
+        return ForeignFile(url, head["ContentLength"], head["ETag"])
+
+    def _absent(self, bucket: str, url: str) -> PikError:
+        """The error for an object that is not there. The answer to HEAD does not tell whether the bucket is."""
+        try:
+            self._s3.head_bucket(Bucket=bucket)
+        except Refused as error:
+            if error.code in _ABSENT | {"NoSuchBucket"}:
+                return _no_bucket(bucket)
+        return InputError(f"there is no object {url}", hint=f"aws s3 ls {url.rpartition('/')[0]}/ lists what is there")
+
+    def _matching(self, bucket: str, key: str) -> list[ForeignFile]:
+        """What matches the glob; an object that is called exactly so is meant alone, as with files."""
+        pattern = _pattern(key)
+        found = []
+        for each in self._listed(bucket, _prefix(key)):
+            if each["Key"] == key:
+                return [ForeignFile(f"s3://{bucket}/{key}", each["Size"], each["ETag"])]
+            if pattern.fullmatch(each["Key"]) and not each["Key"].endswith("/"):  # a directory, as consoles make them
+                found.append(ForeignFile(f"s3://{bucket}/{each['Key']}", each["Size"], each["ETag"]))
+        return found
+
+    def _listed(self, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
+        more: dict[str, str] = {}
+        while True:
+            try:
+                url = f"s3://{bucket}/{prefix}"
+                page = self._call(url, self._s3.list_objects_v2, Bucket=bucket, Prefix=prefix, **more)
+            except Refused as error:
+                if error.code != "NoSuchBucket":
+                    raise
+                raise _no_bucket(bucket) from None
+            yield from page.get("Contents", ())
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _call(self, url: str, operation: Callable[..., Any], **parameters: Any) -> Any:
+        try:
+            return operation(**parameters)
+        except Refused as error:
+            if not denied(error):
+                raise
+            bucket = parameters["Bucket"]
+            raise StoreError(
+                f"S3 denies reading {url}: {error.message.partition(': ')[2]}",
+                hint=f"it takes s3:GetObject on arn:aws:s3:::{bucket}/* and s3:ListBucket on arn:aws:s3:::{bucket}",
+            ) from None
+
+
+def _parts(url: str) -> tuple[str, str]:
+    """Bucket and key. Raises UsageError."""
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise UsageError(f"{url} names no bucket", hint="s3://BUCKET/KEY, or a glob: 's3://BUCKET/PREFIX/*.jsonl.gz'")
+    if not key or key.endswith("/"):
+        raise UsageError(f"{url} names no object", hint=f"pik ingest '{url.rstrip('/')}/*'")
+    return bucket, key
+
+
+def _prefix(key: str) -> str:
+    """What stands before a key's first magic character."""
+    return _MAGIC.split(key, maxsplit=1)[0]
+
+
+def _pattern(glob: str) -> re.Pattern[str]:
+    """As for files: `*` and `?` stay inside of one part of the path, `**` goes through any number of them."""
+    parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return re.compile("".join(parts.get(one) or _literal(one) for one in _GLOB.findall(glob)), re.DOTALL)
+
+
+def _literal(one: str) -> str:
+    if len(one) == 1:
+        return re.escape(one)
+    inner = one[1:-1].replace("\\", "\\\\").replace("[", "\\[")
+    return f"[^{inner[1:]}]" if inner.startswith("!") else f"[{inner}]"
+
+
+def _body(answer: Any) -> tuple[bytes | None, str]:
+    """What came, or why it did not come to its end."""
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return answer["Body"].read(), ""
+    except (BotoCoreError, OSError) as error:
+        return None, str(error)
+
+
+def _no_bucket(bucket: str) -> InputError:
+    return InputError(f"there is no bucket {bucket}", hint="aws s3 ls lists the buckets of this account")
+
+
+def _changed(name: str) -> InputError:
+    return InputError(
+        f"{name} changed while it was being read",
+        hint="what was read is kept; ingest the object again when nothing writes to it",
+    )

@@ -1,0 +1,140 @@
+"""A deployed stack itself: is it well, may I do what I want to, is it set as the kit needs it?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from pik import __version__
+from pik.errors import StoreError
+from pik.model.batch import Batch
+from pik.model.metric import Metric
+from pik.ports.stack import Alarm, Deployment, Depth, Part, Permission, Setting, StackHealth
+from pik.ports.store import Store
+
+BATCHES = 5
+"""The last ones, that a status tells."""
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class StackStatus:
+    """What was found; None is what could not be known. `unhealthy` and `unknown` are sentences about it."""
+
+    deployment: Deployment
+    parts: Sequence[Part]
+    depth: Depth | None
+    alarms: Sequence[Alarm] | None
+    batches: Sequence[Batch] | None
+    metrics: Sequence[Metric] | None
+    unhealthy: Sequence[str]
+    unknown: Sequence[str]
+
+
+def status(health: StackHealth, open_store: Callable[[], Store]) -> StackStatus:
+    """Look at everything, even where something cannot be seen. Raises NotFound, StoreError if nothing can."""
+    hidden: dict[str, list[str]] = {}  # why → what
+
+    def look(name: str, at: Callable[[], Found]) -> Found | None:
+        try:
+            return at()
+        except StoreError as error:
+            hidden.setdefault(error.message, []).append(name)
+            return None
+
+    deployment = health.deployment()
+    parts = [*health.parts(), _version(deployment)]
+    depth = look("queues", health.depth)
+    alarms = look("alarms", health.alarms)
+    batches = look("last batches", lambda: list(islice(open_store().index.batches(), BATCHES)))
+    metrics = look("metrics", lambda: open_store().metrics.latest())
+    if depth is not None and depth.hidden:
+        hidden.setdefault(depth.hidden, []).append("age of the oldest task")
+    for part in parts:
+        if part.healthy is None:
+            hidden.setdefault(part.detail, []).append(part.name)
+    unknown = [f"{', '.join(names)}: {why}" for why, names in hidden.items()]
+    unhealthy = [
+        *(_sentence(part.name, part.state, part.detail) for part in parts if part.healthy is False),
+        *([f"{depth.dead:,} dead letters"] if depth is not None and depth.dead else []),
+        *(_sentence(f"alarm {alarm.name}", alarm.state, alarm.reason) for alarm in alarms or () if _rings(alarm)),
+    ]
+    return StackStatus(deployment, parts, depth, alarms, batches, metrics, unhealthy, unknown)
+
+
+def _version(deployment: Deployment) -> Part:
+    if not deployment.version:
+        return Part("version", None, None, "the stack has no output Version")
+    same = deployment.version == __version__
+    return Part(
+        "version", deployment.version, same, "" if same else f"this pik is {__version__}: deploy it, or use that"
+    )
+
+
+def _rings(alarm: Alarm) -> bool:
+    return alarm.state == "ALARM"
+
+
+def _sentence(name: str, state: str | None, detail: str) -> str:
+    return f"{name} is {state}" + (f": {detail}" if detail else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How much of what a level needs the caller may do; `missing` and `untold` as `ACTION on RESOURCE`."""
+
+    name: str
+    missing: Sequence[str]
+    untold: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What was tried. `missing` is what the levels that are needed lack, and `policy` allows it, as far as no other
+    policy forbids it; None if it has nothing to allow."""
+
+    deployment: Deployment
+    needed: Sequence[str]
+    levels: Sequence[Level]
+    permissions: Sequence[Permission]
+    settings: Sequence[Setting]
+    missing: Sequence[Permission]
+    policy: dict[str, Any] | None
+
+
+def diagnose(health: StackHealth, needed: Sequence[str]) -> Diagnosis:
+    """Check every permission and setting. Raises NotFound, StoreError if nothing can be."""
+    deployment = health.deployment()
+    permissions = list(health.permissions())
+    names = dict.fromkeys(permission.level for permission in permissions)
+    levels = [_level(name, [one for one in permissions if one.level == name]) for name in names]
+    missing = [one for one in permissions if one.allowed is False and one.level in needed]
+    policy = policy_of(one for one in missing if not one.forbidden)
+    return Diagnosis(deployment, needed, levels, permissions, list(health.settings()), missing, policy)
+
+
+def _level(name: str, permissions: Iterable[Permission]) -> Level:
+    def those(allowed: bool | None) -> list[str]:
+        return [f"{one.action} on {one.resource}" for one in permissions if one.allowed is allowed]
+
+    permissions = list(permissions)
+    return Level(name, those(False), those(None))
+
+
+def policy_of(missing: Iterable[Permission]) -> dict[str, Any] | None:
+    """An IAM policy that allows these, with as few statements as there are sets of resources."""
+    resources: dict[str, list[str]] = {}
+    for one in missing:
+        resources.setdefault(one.action, [])
+        if one.resource not in resources[one.action]:
+            resources[one.action].append(one.resource)
+    actions: dict[tuple[str, ...], list[str]] = {}
+    for action, of in resources.items():
+        actions.setdefault(tuple(of), []).append(action)
+    statements = [
+        {"Effect": "Allow", "Action": sorted(each), "Resource": list(of)} for of, each in sorted(actions.items())
+    ]
+    return {"Version": "2012-10-17", "Statement": statements} if statements else None

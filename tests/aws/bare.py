@@ -1,0 +1,85 @@
+"""The real template in the emulator, without the packages of its functions: what `pik stack` looks at, in a second."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+from pik.stores.aws.clients import Clients
+from pik.stores.aws.deployed import SOURCE, Deployed, look_up
+from tests.aws.deployed import ARCHITECTURE
+from tests.aws.template import properties, template
+
+_CODE = "def handler(event, context):\n    return {'statusCode': 503, 'body': '{}'}\n"
+
+
+def deploy_bare(clients: Clients, name: str, *, tls: bool = True, **parameters: str) -> Deployed:
+    """Deploy it with these parameters, as AWS would. Without `tls`, plain HTTP is allowed: an emulator that evaluates
+    policies denies it otherwise, and speaks nothing else."""
+    cloudformation = clients.client("cloudformation")
+    cloudformation.create_stack(
+        StackName=name,
+        TemplateBody=json.dumps(_without_packages(tls)),
+        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+        Parameters=[
+            {"ParameterKey": key, "ParameterValue": value}
+            for key, value in {"Architecture": ARCHITECTURE, **parameters}.items()
+        ],
+    )
+    cloudformation.boto.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+    deployed = look_up(clients, name)
+    _set(deployed)
+    return deployed
+
+
+def _set(deployed: Deployed) -> None:
+    """What the emulator's CloudFormation leaves out."""
+    for table in (deployed.stack.index_table, deployed.stack.state_table):
+        deployed.clients.client("dynamodb").update_continuous_backups(
+            TableName=table, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
+        )
+    if deployed.parameters["EnableProcessor"] == "false":
+        deployed.clients.client("lambda").update_event_source_mapping(UUID=deployed.resource(SOURCE), Enabled=False)
+    lock = properties("RawBucket", **deployed.parameters)["ObjectLockConfiguration"]
+    if "Rule" in lock:
+        lock["Rule"]["DefaultRetention"]["Days"] = int(lock["Rule"]["DefaultRetention"]["Days"])
+    deployed.clients.client("s3").put_object_lock_configuration(
+        Bucket=deployed.stack.raw_bucket, ObjectLockConfiguration=lock
+    )
+
+
+def _without_packages(tls: bool) -> dict[str, Any]:
+    made = copy.deepcopy(template())
+    del made["Globals"]["Function"]["CodeUri"]
+    for resource in made["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::Function":
+            del resource["Metadata"]
+            resource["Properties"] |= {"InlineCode": _CODE, "Handler": "index.handler"}
+    if not tls:
+        statements = made["Resources"]["RawBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+        statements[:] = [each for each in statements if each["Sid"] != "DenyPlainHttp"]
+        del made["Resources"]["QueuePolicy"]  # that is all it says
+    return made
+
+
+OF_THE_EMULATOR = {
+    "Effect": "Allow",
+    "Action": ["dynamodb:BatchExecuteStatement", "iam:SimulatePrincipalPolicy"],
+    "Resource": "*",
+}
+"""It takes the first for an action; for AWS it is none, and those of the statements decide."""
+
+
+def make_user(root: Clients, name: str) -> dict[str, str]:
+    """The credentials of a new IAM user, as environment variables."""
+    iam = root.client("iam")
+    iam.create_user(UserName=name)
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+
+
+def grant(root: Clients, name: str, statements: list[Any]) -> None:
+    """Give the user this policy, and no other."""
+    policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
+    root.client("iam").put_user_policy(UserName=name, PolicyName="pik", PolicyDocument=policy)

@@ -1,0 +1,404 @@
+"""`pik stack doctor`: what is missing is named, with what mends it, and nothing is changed by looking."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from pik.ports.stack import Setting
+from pik.stores.aws.clients import Clients
+from pik.stores.aws.deployed import SOURCE, Deployed, look_up
+from pik.stores.aws.health import AwsStackHealth
+from pik.stores.aws.permissions import LEVELS, probes
+from pik.stores.aws.settings import settings
+from pik.usecases.stack import Diagnosis, diagnose
+from tests.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user
+from tests.aws.emulator import ENVIRONMENT, REGION, ministack
+from tests.aws.test_iam import policies
+from tests.aws.test_stack import deny, hook
+
+UP_TO = {"reading": 1, "replaying": 2, "administering": 3, "inspecting": 4}
+
+
+@pytest.fixture
+def own(aws: Clients) -> Clients:
+    """Clients that no other test has hooks on."""
+    return Clients(REGION)
+
+
+@pytest.fixture
+def stack(own: Clients) -> Deployed:
+    """A stack of this test's own."""
+    return deploy_bare(own, f"pik-{uuid4().hex[:8]}")
+
+
+# Settings
+
+
+def wrong(stack: Deployed) -> list[Setting]:
+    return [one for one in settings(look_up(stack.clients, stack.stack.name)) if one.right is not True]
+
+
+def test_a_stack_as_the_template_makes_it_is_set_right(stack) -> None:
+    assert wrong(stack) == []
+    assert len({one.name for one in settings(stack)}) == 25
+
+
+def test_parameters_change_what_is_right(own) -> None:
+    locked = deploy_bare(
+        own,
+        f"pik-{uuid4().hex[:8]}",
+        ObjectLockMode="GOVERNANCE",
+        MaxReceives="3",
+        EnableProcessor="false",
+        BreakGlassRoleArn="arn:aws:iam::123456789012:role/break-glass",
+    )
+    assert wrong(locked) == []
+    found = {one.name: one.found for one in settings(locked)}
+    assert found["Object Lock of the bucket"] == "able to lock, GOVERNANCE for 30 days"
+    assert found["the processor's switch"] == "Disabled"
+
+
+def bucket_policy(stack: Deployed, *without: str) -> None:
+    s3, bucket = stack.clients.client("s3"), stack.stack.raw_bucket
+    policy = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])
+    policy["Statement"] = [each for each in policy["Statement"] if each["Sid"] not in without]
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+
+
+def allow_overwriting_index_only(stack: Deployed) -> None:
+    """The statement is there, about something else."""
+    s3, bucket = stack.clients.client("s3"), stack.stack.raw_bucket
+    policy = s3.get_bucket_policy(Bucket=bucket)["Policy"]
+    s3.put_bucket_policy(Bucket=bucket, Policy=policy.replace("/raw/*", "/index/*"))
+
+
+def exempt_somebody(stack: Deployed) -> None:
+    """From the statement about deleting."""
+    s3, bucket = stack.clients.client("s3"), stack.stack.raw_bucket
+    policy = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])
+    exempt = {"ArnNotEquals": {"aws:PrincipalArn": "arn:aws:iam::123456789012:role/mine"}}
+    next(each for each in policy["Statement"] if each["Sid"] == "DenyDeletingRaw")["Condition"] = exempt
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+
+
+def no_bucket_policy(stack: Deployed) -> None:
+    stack.clients.client("s3").delete_bucket_policy(Bucket=stack.stack.raw_bucket)
+
+
+def suspend_versions(stack: Deployed) -> None:
+    suspended = {"VersioningStatus": "Suspended", "Status": "Suspended"}
+    hook(stack.clients, "s3", "GetBucketVersioning", lambda parsed: parsed.update(suspended))
+
+
+def open_to_the_public(stack: Deployed) -> None:
+    stack.clients.client("s3").put_public_access_block(
+        Bucket=stack.stack.raw_bucket,
+        PublicAccessBlockConfiguration={"BlockPublicAcls": True, "BlockPublicPolicy": False},
+    )
+
+
+def no_public_access_block(stack: Deployed) -> None:
+    stack.clients.client("s3").delete_public_access_block(Bucket=stack.stack.raw_bucket)
+
+
+def another_lock(stack: Deployed) -> None:
+    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+    stack.clients.client("s3").put_object_lock_configuration(
+        Bucket=stack.stack.raw_bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+    )
+
+
+def another_key(stack: Deployed) -> None:
+    """The stack was deployed with a key, and the bucket uses another one."""
+    key = "arn:aws:kms:eu-central-1:123456789012:key/0-1"
+
+    def change(parsed: Any) -> None:
+        for each in parsed.get("Stacks", ()):
+            of_key = [one for one in each["Parameters"] if one["ParameterKey"] == "KmsKeyArn"]
+            of_key[0]["ParameterValue"] = key
+
+    hook(stack.clients, "cloudformation", "DescribeStacks", change)
+
+
+def stop_backups(stack: Deployed) -> None:
+    stack.clients.client("dynamodb").update_continuous_backups(
+        TableName=stack.stack.index_table, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": False}
+    )
+
+
+def unprotect(stack: Deployed) -> None:
+    stack.clients.client("dynamodb").update_table(TableName=stack.stack.state_table, DeletionProtectionEnabled=False)
+
+
+def set_queue(stack: Deployed, **attributes: str) -> None:
+    stack.clients.client("sqs").set_queue_attributes(QueueUrl=stack.stack.queue_url, Attributes=attributes)
+
+
+def change_source(stack: Deployed, **changes: Any) -> None:
+    stack.clients.client("lambda").update_event_source_mapping(UUID=stack.resource(SOURCE), **changes)
+
+
+def delete_alarm(stack: Deployed) -> None:
+    stack.clients.client("cloudwatch").delete_alarms(AlarmNames=[stack.resource("LagAlarm")])
+
+
+@pytest.mark.parametrize(
+    ("harm", "names", "command"),
+    [
+        (suspend_versions, ["versioning of the bucket"], "put-bucket-versioning --bucket {bucket}"),
+        (
+            another_key,
+            ["encryption of the bucket"],
+            '"KMSMasterKeyID": "arn:aws:kms:eu-central-1:123456789012:key/0-1"',
+        ),
+        (open_to_the_public, ["public access to the bucket"], "put-public-access-block --bucket {bucket}"),
+        (no_public_access_block, ["public access to the bucket"], "BlockPublicAcls=true,BlockPublicPolicy=true"),
+        (lambda stack: bucket_policy(stack, "DenyPlainHttp"), ["bucket policy: TLS only"], "DenyPlainHttp"),
+        (
+            lambda stack: bucket_policy(stack, "DenyOverwritingRaw"),
+            ["bucket policy: overwriting of raw"],
+            "DenyOverwritingRaw",
+        ),
+        (lambda stack: bucket_policy(stack, "DenyDeletingRaw"), ["bucket policy: deleting of raw"], "DenyDeletingRaw"),
+        (
+            allow_overwriting_index_only,
+            ["bucket policy: overwriting of raw", "bucket policy: deleting of raw"],
+            "put-bucket-policy",
+        ),
+        (
+            no_bucket_policy,
+            ["bucket policy: TLS only", "bucket policy: overwriting of raw", "bucket policy: deleting of raw"],
+            "put-bucket-policy --bucket {bucket}",
+        ),
+        (another_lock, ["Object Lock of the bucket"], "put-object-lock-configuration --bucket {bucket}"),
+        (exempt_somebody, ["bucket policy: deleting of raw"], "DenyDeletingRaw"),
+        (stop_backups, ["point-in-time recovery of {index}"], "update-continuous-backups --table-name {index}"),
+        (unprotect, ["deletion protection of {state}"], "update-table --table-name {state} --deletion-protection-enab"),
+        (lambda stack: set_queue(stack, RedrivePolicy=""), ["redrive of the replay queue"], "deadLetterTargetArn"),
+        (
+            lambda stack: set_queue(stack, VisibilityTimeout="1799"),
+            ["visibility timeout of the replay queue"],
+            "VisibilityTimeout=1800",
+        ),
+        (
+            lambda stack: change_source(stack, FunctionResponseTypes=[]),
+            ["answers of the processor"],
+            "--function-response-types ReportBatchItemFailures",
+        ),
+        (lambda stack: change_source(stack, Enabled=False), ["the processor's switch"], "{source} --enabled"),
+        (delete_alarm, ["alarm LagAlarm"], "sam deploy --stack-name {name}"),
+    ],
+)
+def test_a_setting_that_somebody_changed_is_named_with_what_mends_it(
+    stack, harm: Callable[[Deployed], None], names: list[str], command: str
+) -> None:
+    harm(stack)
+    here = {
+        "name": stack.stack.name,
+        "bucket": stack.stack.raw_bucket,
+        "index": stack.stack.index_table,
+        "state": stack.stack.state_table,
+        "source": stack.resource(SOURCE),
+    }
+    found = wrong(stack)
+    assert [one.name for one in found] == [name.format(**here) for name in names]
+    assert all(one.right is False and command.format(**here) in one.command for one in found), found
+
+
+def test_promise_9_a_setting_that_cannot_be_seen_is_unknown(stack) -> None:
+    deny(stack.clients, "s3", "GetBucketPolicy")
+    found = wrong(stack)
+    assert [one.name for one in found] == [
+        f"bucket policy: {what} raw" for what in ("overwriting of", "deleting of")
+    ] or (len(found) == 3)
+    assert all(one.right is None and "no GetBucketPolicy for you" in one.found for one in found)
+
+
+# Permissions
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an emulator that evaluates IAM policies."""
+    with ministack(tmp_path_factory.mktemp("strict"), AUTH="true") as url:
+        yield url
+
+
+@pytest.fixture
+def root(strict: str, monkeypatch: pytest.MonkeyPatch) -> Clients:
+    """Whoever may do everything there."""
+    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": strict}.items():
+        monkeypatch.setenv(name, value)
+    made = Clients(REGION)
+    for service in ("cloudformation", "cloudwatch", "dynamodb", "iam", "lambda", "s3", "sqs"):
+        made.client(service)  # with these credentials, before others take their place
+    return made
+
+
+@pytest.fixture
+def guarded(root: Clients) -> Deployed:
+    """A stack there, with something in it."""
+    made = deploy_bare(root, f"pik-{uuid4().hex[:8]}", tls=False, EnableProcessor="false")
+    for prefix in ("raw", "index"):
+        root.client("s3").put_object(Bucket=made.stack.raw_bucket, Key=f"{prefix}/one", Body=b"one", IfNoneMatch="*")
+    for table in (made.stack.index_table, made.stack.state_table):
+        root.client("dynamodb").put_item(TableName=table, Item={"pk": {"S": "a"}, "sk": {"S": "b"}})
+    for url in (made.stack.queue_url, made.stack.dead_letter_queue_url):
+        root.client("sqs").send_message(QueueUrl=url, MessageBody="{}")
+    return made
+
+
+WITHOUT_ARN = {
+    "Effect": "Allow",
+    "Action": ["cloudwatch:DescribeAlarms", "lambda:ListEventSourceMappings"],
+    "Resource": "*",
+}
+"""It does not know these resources, and takes the one mapping for all."""
+
+
+def names(stack: Deployed) -> Mapping[str, str]:
+    """The placeholders of docs/iam.md."""
+    return {
+        "RAW_BUCKET": stack.stack.raw_bucket,
+        "INDEX_TABLE": stack.stack.index_table,
+        "STATE_TABLE": stack.stack.state_table,
+        "DEAD_LETTERS": stack.dead_letters,
+        "QUEUE": stack.queue,
+        "INGEST_FUNCTION": stack.outputs["IngestFunction"],
+        "REPLAY_FUNCTION": stack.outputs["ReplayFunction"],
+        "PROCESSOR_FUNCTION": stack.outputs["ProcessorFunction"],
+        "SOURCE_ID": stack.resource(SOURCE),
+        "API_ID": stack.stack.api_url.removeprefix("https://").partition(".")[0],
+        "REGION": stack.region,
+        "ACCOUNT": stack.account,
+        "STACK": stack.stack.name,
+    }
+
+
+def filled(stack: Deployed, level: str) -> list[Any]:
+    """The statements of a level, for this stack."""
+    text = json.dumps(policies()[level])
+    for placeholder, name in names(stack).items():
+        text = text.replace(placeholder, name)
+    statements: list[Any] = json.loads(text)
+    return statements
+
+
+@pytest.fixture
+def somebody(root: Clients, guarded: Deployed, monkeypatch) -> Callable[[list[Any]], AwsStackHealth]:
+    """What the doctor sees who is asked by a user with a policy of these statements."""
+    user = f"ann-{uuid4().hex[:8]}"
+    for name, value in make_user(root, user).items():
+        monkeypatch.setenv(name, value)
+
+    def granted(statements: list[Any]) -> AwsStackHealth:
+        grant(root, user, statements)
+        return AwsStackHealth(look_up(Clients(REGION), guarded.stack.name))
+
+    return granted
+
+
+def lacking(found: Diagnosis) -> dict[str, set[str]]:
+    return {level.name: {one.partition(" on ")[0] for one in level.missing} for level in found.levels}
+
+
+def test_what_is_tried_is_what_the_page_lists(stack) -> None:
+    for level in LEVELS:
+        tried = {(probe.action, probe.resource) for probe in probes(stack) if probe.level == level}
+        listed = {
+            (action, resource)
+            for each in filled(stack, level)
+            for action in as_list(each["Action"])
+            for resource in as_list(each["Resource"])
+        }
+        assert tried == listed, level
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def test_who_may_read_is_told_what_replaying_takes(guarded, somebody) -> None:
+    found = diagnose(somebody([*filled(guarded, "reading"), OF_THE_EMULATOR]), ("reading",))
+    missing = lacking(found)
+    assert missing["reading"] == set()
+    assert found.policy is None
+    listed = {action for each in filled(guarded, "replaying") for action in as_list(each["Action"])}
+    # The emulator takes a statement for one action, which the user has.
+    assert missing["replaying"] == {one for one in listed if "PartiQL" not in one}
+    assert missing["inspecting"] == {
+        action for each in filled(guarded, "inspecting") for action in as_list(each["Action"])
+    }
+    assert missing["producing"] == {"execute-api:Invoke"}
+
+
+@pytest.mark.parametrize("level", UP_TO)
+def test_each_policy_of_the_page_is_enough_for_its_level(guarded, somebody, level: str) -> None:
+    granted = [each for name in list(UP_TO)[: UP_TO[level]] for each in filled(guarded, name)]
+    missing = lacking(diagnose(somebody([*granted, OF_THE_EMULATOR, WITHOUT_ARN]), ()))
+    assert [name for name in list(UP_TO)[: UP_TO[level]] if missing[name]] == [], missing
+
+
+def test_what_the_doctor_prescribes_mends_it(guarded, somebody) -> None:
+    find = {"Effect": "Allow", "Action": "cloudformation:DescribeStacks", "Resource": "*"}
+    needed = ("reading", "replaying", "administering", "producing")
+    before = diagnose(somebody([find, OF_THE_EMULATOR]), needed)
+    assert before.missing
+    assert before.policy is not None
+    # Without s3:ListBucket it cannot be told whether objects can be read, so that is found when it is there.
+    again = diagnose(somebody([find, OF_THE_EMULATOR, *before.policy["Statement"]]), needed)
+    healed = [*before.policy["Statement"], *(again.policy or {"Statement": []})["Statement"]]
+    after = diagnose(somebody([find, OF_THE_EMULATOR, *healed]), needed)
+    assert (list(after.missing), after.policy) == ([], None)
+    assert {action for each in healed for action in each["Action"]} <= {
+        action for level in LEVELS for each in policies()[level] for action in as_list(each["Action"])
+    }
+
+
+def test_what_another_policy_forbids_no_policy_mends(guarded, somebody) -> None:
+    never = {"Effect": "Deny", "Action": "s3:ListBucket", "Resource": "*"}
+    found = diagnose(somebody([*filled(guarded, "reading"), never, OF_THE_EMULATOR]), ("reading",))
+    assert [(one.action, one.forbidden) for one in found.missing] == [("s3:ListBucket", True)]
+    assert found.policy is None
+
+
+def test_without_simulation_what_cannot_be_tried_is_unknown(guarded, somebody) -> None:
+    found = diagnose(somebody(filled(guarded, "reading")), ("reading",))
+    untold = {one.action: one.detail for one in found.permissions if one.allowed is None}
+    assert set(untold) == {
+        *("sqs:SendMessage", "s3:DeleteObject", "sqs:ReceiveMessage", "execute-api:Invoke"),
+    }
+    assert all("IAM does not tell" in detail for detail in untold.values())
+
+
+def contents(stack: Deployed) -> Any:
+    """All that is in the stack."""
+    s3, dynamodb, sqs = (stack.clients.client(service) for service in ("s3", "dynamodb", "sqs"))
+    versions = s3.list_object_versions(Bucket=stack.stack.raw_bucket)
+    tables = [dynamodb.scan(TableName=table)["Items"] for table in (stack.stack.index_table, stack.stack.state_table)]
+    counts = [
+        sqs.get_queue_attributes(
+            QueueUrl=url,
+            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+        )["Attributes"]
+        for url in (stack.stack.queue_url, stack.stack.dead_letter_queue_url)
+    ]
+    objects = [(each["Key"], each["VersionId"], each["ETag"]) for each in versions["Versions"]]
+    return objects, versions.get("DeleteMarkers"), tables, counts
+
+
+def test_an_examination_changes_nothing(guarded, root, somebody) -> None:
+    before = contents(guarded)
+    everything = [{"Effect": "Allow", "Action": "*", "Resource": "*"}]
+    found = diagnose(somebody(everything), LEVELS)
+    assert [one for one in found.permissions if one.allowed is not True] == []
+    assert contents(guarded) == before
+    (task,) = root.client("sqs").receive_message(
+        QueueUrl=guarded.stack.queue_url, MessageSystemAttributeNames=["ApproximateReceiveCount"]
+    )["Messages"]
+    assert task["Attributes"]["ApproximateReceiveCount"] == "1"

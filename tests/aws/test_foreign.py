@@ -1,0 +1,294 @@
+"""`pik ingest s3://…`: objects in anybody's bucket as sources, with what can go wrong on the way."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from itertools import count
+from uuid import uuid4
+
+import pytest
+import zstandard
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from pik.errors import InputError, StoreError
+from pik.stores import open_foreign, open_store
+from pik.stores.aws.clients import Clients
+from pik.stores.aws.foreign import S3Files
+from pik.usecases import foreign as reading
+from pik.usecases.foreign import foreign_sources
+from pik.usecases.ingest import IngestOptions, ingest
+from pik.usecases.progress import Silent
+from pik.usecases.segments import Reading
+from tests.aws.emulator import REGION
+from tests.cli.conftest import pik
+
+__all__ = ["pik"]
+
+OPTIONS = IngestOptions(Reading(1 << 20), workers=0)
+
+
+def lines(begin: int, end: int) -> bytes:
+    return b"".join(
+        json.dumps(
+            {
+                "source": "s",
+                "event_type": "t",
+                "entity_id": f"e{number}",
+                "event_time": "2026-01-01T00:00:00Z",
+                "payload": {"n": number},
+            }
+        ).encode()
+        + b"\n"
+        for number in range(begin, end)
+    )
+
+
+@pytest.fixture
+def own(aws: Clients) -> Clients:
+    """Clients that no other test has hooks on."""
+    return Clients(REGION)
+
+
+@pytest.fixture
+def put(own: Clients) -> Callable[[str, bytes], str]:
+    """Puts an object into the bucket of this test; its URL."""
+    bucket = f"archive-{uuid4().hex[:12]}"
+    s3 = own.client("s3")
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+
+    def put(key: str, data: bytes) -> str:
+        s3.put_object(Bucket=bucket, Key=key, Body=data)
+        return f"s3://{bucket}/{key}"
+
+    return put
+
+
+@pytest.fixture
+def archive(put) -> str:
+    """The URL of a prefix with a few objects, compressed and not."""
+    put("2026/01/a.jsonl.gz", gzip.compress(lines(0, 3)))
+    put("2026/01/b.jsonl.gz", gzip.compress(lines(3, 5)))
+    put("2026/01/c.jsonl.zst", zstandard.compress(lines(5, 9)))
+    put("2026/02/d.jsonl.gz", gzip.compress(lines(9, 10)))
+    put("2026/02/", b"")
+    put("2026/empty.jsonl", b"")
+    return put("2026/plain[1].jsonl", lines(0, 1)).removesuffix("plain[1].jsonl")
+
+
+@pytest.mark.parametrize(
+    ("glob", "found"),
+    [
+        ("01/*.jsonl.gz", ["01/a.jsonl.gz", "01/b.jsonl.gz"]),
+        ("01/[!a]*", ["01/b.jsonl.gz", "01/c.jsonl.zst"]),
+        ("*.jsonl", ["empty.jsonl", "plain[1].jsonl"]),
+        ("**/*.gz", ["01/a.jsonl.gz", "01/b.jsonl.gz", "02/d.jsonl.gz"]),
+        ("0?/[ad].*", ["01/a.jsonl.gz", "02/d.jsonl.gz"]),
+        ("**", ["01/a.jsonl.gz", "01/b.jsonl.gz", "01/c.jsonl.zst", "02/d.jsonl.gz", "empty.jsonl", "plain[1].jsonl"]),
+        ("plain[1].jsonl", ["plain[1].jsonl"]),
+        ("01/c.jsonl.zst", ["01/c.jsonl.zst"]),
+    ],
+)
+def test_a_glob_finds_keys_as_it_finds_files(own, archive, glob: str, found: list[str]) -> None:
+    assert [file.name.removeprefix(archive) for file in S3Files(own).find(archive + glob)] == found
+
+
+def test_objects_become_batches_under_their_urls(pik, archive, tmp_path) -> None:
+    done = pik("ingest", archive + "01/*", archive + "empty.jsonl", "--format", "json")
+    assert done.code == 0, done.err
+    batches = done.json()["batches"]
+    assert [(one["source"].removeprefix(archive), one["read"], one["accepted"]) for one in batches] == [
+        ("01/a.jsonl.gz", 3, 3),
+        ("01/b.jsonl.gz", 2, 2),
+        ("01/c.jsonl.zst", 4, 4),
+        ("empty.jsonl", 0, 0),
+    ]
+
+
+def test_objects_are_read_as_whoever_uses_the_store() -> None:
+    assert open_foreign("aws://prod?region=eu-west-1&profile=ops") == S3Files(Clients("eu-west-1", "ops"))
+    assert open_foreign("./.pik") == S3Files(Clients())
+
+
+def test_the_same_content_is_one_batch_wherever_it_is(pik, put, tmp_path) -> None:
+    url = put("a.jsonl", lines(0, 4))
+    (tmp_path / "a.jsonl").write_bytes(lines(0, 4))
+    first = pik("ingest", "a.jsonl", "--format", "json").json()
+    again = pik("ingest", url, "--format", "json").json()
+    assert (again["outcome"], again["batch_id"]) == ("already ingested", first["batch_id"])
+
+
+def test_a_dry_run_reads_objects_and_makes_no_store(pik, put, tmp_path) -> None:
+    url = put("a.jsonl", lines(0, 4) + b"no\n")
+    checked = pik("ingest", url, "--dry-run", "--format", "json")
+    assert (checked.code, checked.json()["sources"][0]["valid"]) == (3, 4)
+    assert not (tmp_path / ".pik").exists()
+
+
+def failing(clients: Clients, operation: str, fault: Callable[[dict[str, str]], Exception | None]) -> None:
+    """Calls of the operation raise what `fault` makes of their parameters, if anything."""
+
+    def send(params, **_):
+        error = fault(params)
+        if error is not None:
+            raise error
+
+    clients.client("s3").boto.meta.events.register(f"provide-client-params.s3.{operation}", send)
+
+
+def refusal(code: str, message: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": message}}, "GetObject")
+
+
+def source(clients: Clients, url: str):
+    (found,) = foreign_sources(S3Files(clients), url)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("key", "code", "message"),
+    [
+        ("none.jsonl", 2, "there is no object s3://{bucket}/none.jsonl"),
+        ("none*.jsonl", 2, "no object matches s3://{bucket}/none*.jsonl"),
+        ("2026/", 2, "s3://{bucket}/2026/ names no object"),
+        ("", 2, "s3://{bucket}/ names no object"),
+    ],
+)
+def test_what_is_not_there_is_named(pik, archive, tmp_path, key: str, code: int, message: str) -> None:
+    bucket = archive.split("/")[2]
+    failed = pik("ingest", f"s3://{bucket}/{key}")
+    assert failed.err.startswith(f"error: {message.format(bucket=bucket)}\nhint: "), failed.err
+    assert (failed.code, failed.out) == (code, "")
+    assert not (tmp_path / ".pik").exists()
+
+
+@pytest.mark.parametrize("key", ["a.jsonl", "*.jsonl"])
+def test_a_bucket_that_is_not_there(pik, aws, key: str) -> None:
+    failed = pik("ingest", f"s3://no-such-bucket-of-ours/{key}")
+    assert (failed.code, failed.err.splitlines()[0]) == (2, "error: there is no bucket no-such-bucket-of-ours")
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3://UPPER/x", "s3:///x"])
+def test_what_names_no_bucket(pik, url: str) -> None:
+    failed = pik("ingest", url)
+    assert (failed.code, "names no bucket" in failed.err) == (2, True), failed.err
+
+
+def test_without_credentials(pik, put, monkeypatch, tmp_path) -> None:
+    url = put("a.jsonl", lines(0, 1))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    failed = pik("ingest", url)
+    assert (failed.code, "no usable AWS credentials" in failed.err) == (4, True), failed.err
+
+
+@pytest.mark.parametrize(
+    ("operation", "key"), [("HeadObject", "a.jsonl"), ("ListObjectsV2", "*.jsonl"), ("GetObject", "a.jsonl")]
+)
+def test_what_is_denied_is_named_with_what_it_takes(own, put, operation: str, key: str) -> None:
+    """The emulator evaluates no policies, so the refusal is put in at the client's edge."""
+    url = put("a.jsonl", lines(0, 1)).removesuffix("a.jsonl")
+    failing(own, operation, lambda _: refusal("AccessDenied", "not authorized"))
+    with pytest.raises(StoreError, match=f"S3 denies reading {url}.*: not authorized") as denied:
+        source(own, url + key).digest()
+    assert (denied.value.exit_code, "s3:GetObject on arn:aws:s3:::archive-" in denied.value.hint) == (4, True)
+
+
+def test_an_object_that_changes_between_the_passes_is_noticed(own, put, tmp_path) -> None:
+    url = put("a.jsonl", lines(0, 4))
+    found = source(own, url)
+    store = open_store(str(tmp_path / "store"), create=True)
+    digest = found.digest()
+    put("a.jsonl", lines(4, 8))
+    with pytest.raises(InputError, match=f"{url} changed while it was being read"):
+        ingest(store, found, OPTIONS, Silent())
+    assert store.index.totals().deliveries == 0
+    assert source(own, url).digest() != digest
+
+
+def test_promise_9_an_object_that_changes_inside_of_a_pass_is_noticed(own, put, tmp_path, monkeypatch) -> None:
+    """Pieces of two versions are never taken for one input."""
+    monkeypatch.setattr(reading, "BLOCK", 128)
+    url = put("a.jsonl", lines(0, 40))
+    store = open_store(str(tmp_path / "store"), create=True)
+    calls = count()
+
+    def fault(_params: object) -> None:
+        if next(calls) == 60:  # inside of the second pass
+            put("a.jsonl", lines(100, 140))
+
+    failing(own, "GetObject", fault)
+    with pytest.raises(InputError, match="changed while it was being read"):
+        ingest(store, source(own, url), OPTIONS, Silent())
+
+
+def test_promise_8_one_piece_is_held_and_each_is_read_once_a_pass(own, put, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(reading, "BLOCK", 1000)
+    data = lines(0, 100)
+    url = put("a.jsonl", data)
+    ranges: list[str] = []
+    failing(own, "GetObject", lambda params: ranges.append(params["Range"]))
+    ingest(open_store(str(tmp_path / "store"), create=True), source(own, url), OPTIONS, Silent())
+    pieces = [f"bytes={begin}-{begin + 999}" for begin in range(0, len(data), 1000)]
+    assert ranges == pieces * 2
+
+
+def test_promise_1_an_interrupted_ingest_goes_on(own, put, tmp_path, monkeypatch) -> None:
+    """Killed after some of the blocks, the same command goes on and ends as if nothing had happened."""
+    monkeypatch.setattr("pik.usecases.source.LINES", 10)
+    url = put("a.jsonl.gz", gzip.compress(lines(0, 100)))
+    store = open_store(str(tmp_path / "store"), create=True)
+    recorded = count()
+
+    class Killed(BaseException):
+        pass
+
+    def record(chunk, **options):
+        if next(recorded) == 3:
+            raise Killed
+        return original(chunk, **options)
+
+    original = store.batches.record
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.batches), "record", lambda _self, chunk, **options: record(chunk, **options))
+        with pytest.raises(Killed):
+            ingest(store, source(own, url), OPTIONS, Silent())
+    done = ingest(store, source(own, url), OPTIONS, Silent())
+    assert (done.outcome, done.batch.counts.accepted, done.batch.counts.read) == ("resumed", 100, 100)
+    assert done.resumed_from is not None
+    assert done.resumed_from > 1
+
+
+def test_a_connection_that_breaks_is_taken_up_again(own, put, monkeypatch) -> None:
+    url = put("a.jsonl", lines(0, 4))
+    found = source(own, url)
+    broken = breaking(own, monkeypatch, 2)
+    assert found.digest() == source(Clients(REGION), url).digest()
+    assert next(broken, None) is None
+
+
+def test_a_connection_that_keeps_breaking_ends_it(own, put, monkeypatch) -> None:
+    found = source(own, put("a.jsonl", lines(0, 4)))
+    breaking(own, monkeypatch, 100)
+    with pytest.raises(StoreError, match="broke again and again"):
+        found.digest()
+
+
+def breaking(clients: Clients, monkeypatch: pytest.MonkeyPatch, times: int) -> Iterator[int]:
+    """The bodies of so many answers break off."""
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    left = iter(range(times))
+
+    class Broken:
+        def read(self) -> bytes:
+            raise ReadTimeoutError(endpoint_url="s3")
+
+    def answer(parsed, **_):
+        if next(left, None) is not None:
+            parsed["Body"] = Broken()
+
+    clients.client("s3").boto.meta.events.register("after-call.s3.GetObject", answer)
+    return left

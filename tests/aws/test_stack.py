@@ -1,0 +1,248 @@
+"""`pik stack status`: what is wrong with a stack is said, and so is what cannot be known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from botocore.exceptions import ClientError
+
+import pik as package
+from pik.ports.stack import Depth
+from pik.ports.store import Store
+from pik.stores import open_store
+from pik.stores.aws.clients import Clients
+from pik.stores.aws.deployed import ALARMS, FUNCTIONS, SOURCE, Deployed, look_up
+from pik.stores.aws.health import AwsStackHealth
+from pik.usecases.stack import StackStatus, status
+from tests.aws.bare import deploy_bare
+from tests.aws.emulator import REGION
+from tests.aws.template import properties, resources, template
+from tests.cli.conftest import pik
+
+__all__ = ["pik"]
+
+
+@pytest.fixture
+def own(aws: Clients) -> Clients:
+    """Clients that no other test has hooks on."""
+    return Clients(REGION)
+
+
+@pytest.fixture
+def stack(own: Clients) -> Deployed:
+    """A stack of this test's own."""
+    return deploy_bare(own, f"pik-{uuid4().hex[:8]}")
+
+
+@pytest.fixture
+def look(own: Clients, tmp_path) -> Callable[[Deployed], StackStatus]:
+    """The status of a stack, as it is now."""
+
+    def store() -> Store:
+        return open_store(str(tmp_path / "store"), create=True)
+
+    return lambda deployed: status(AwsStackHealth(look_up(own, deployed.stack.name)), store)
+
+
+def hook(clients: Clients, service: str, operation: str, change: Callable[[Any], object]) -> None:
+    """Change the answers of an operation, which the emulator gives otherwise."""
+    events = clients.client(service).boto.meta.events
+    events.register(f"after-call.{service}.{operation}", lambda parsed, **_: change(parsed))
+
+
+def deny(clients: Clients, service: str, operation: str) -> None:
+    """The emulator of most tests evaluates no policies, so the denial is put in at the client's edge."""
+
+    def refuse(**_: object) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": f"no {operation} for you"}}, operation)
+
+    clients.client(service).boto.meta.events.register(f"before-call.{service}.{operation}", refuse)
+
+
+def test_the_names_are_those_of_the_template() -> None:
+    assert set(ALARMS) == set(resources("AWS::CloudWatch::Alarm"))
+    assert set(FUNCTIONS) == set(resources("AWS::Serverless::Function"))
+    assert set(resources("AWS::Lambda::EventSourceMapping")) == {SOURCE}
+    assert set(FUNCTIONS) <= set(template()["Outputs"])
+    assert properties(SOURCE)["FunctionName"] == FUNCTIONS[-1]
+
+
+def test_a_stack_that_is_well(stack, look) -> None:
+    found = look(stack)
+    assert (found.unhealthy, found.unknown) == ([], [])
+    assert {part.name for part in found.parts if part.healthy} == {part.name for part in found.parts}
+    assert {*FUNCTIONS, "stack", "processor", "dry run", "version"} <= {part.name for part in found.parts}
+    assert found.depth == Depth(0, 0, 0, 0, None)
+    assert found.alarms is not None
+    assert len(found.alarms) == len(ALARMS)
+    assert found.deployment.outputs["RawBucket"] == stack.stack.raw_bucket
+    assert found.metrics is not None
+    assert [metric.name for metric in found.metrics] == ["event_count"]
+
+
+def kill(clients: Clients, stack: Deployed) -> None:
+    clients.client("lambda").update_event_source_mapping(UUID=stack.resource(SOURCE), Enabled=False)
+
+
+def unprotect(clients: Clients, stack: Deployed) -> None:
+    clients.client("dynamodb").update_table(TableName=stack.stack.state_table, DeletionProtectionEnabled=False)
+
+
+def stop_backups(clients: Clients, stack: Deployed) -> None:
+    clients.client("dynamodb").update_continuous_backups(
+        TableName=stack.stack.index_table, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": False}
+    )
+
+
+def bury(clients: Clients, stack: Deployed) -> None:
+    clients.client("sqs").send_message(QueueUrl=stack.stack.dead_letter_queue_url, MessageBody="{}")
+
+
+def ring(clients: Clients, stack: Deployed) -> None:
+    clients.client("cloudwatch").set_alarm_state(
+        AlarmName=stack.resource("LagAlarm"), StateValue="ALARM", StateReason="p99 is 2 h"
+    )
+
+
+def fail_update(clients: Clients, _stack: Deployed) -> None:
+    failed = {"LastUpdateStatus": "Failed", "LastUpdateStatusReason": "no such layer"}
+    hook(clients, "lambda", "GetFunctionConfiguration", lambda parsed: parsed.update(failed))
+
+
+def roll_back(clients: Clients, _stack: Deployed) -> None:
+    def change(parsed: Any) -> None:
+        for each in parsed.get("Stacks", ()):
+            each["StackStatus"] = "UPDATE_ROLLBACK_COMPLETE"
+
+    hook(clients, "cloudformation", "DescribeStacks", change)
+
+
+def fill_index(clients: Clients, _stack: Deployed) -> None:
+    def change(parsed: Any) -> None:
+        for each in parsed["Table"]["GlobalSecondaryIndexes"]:
+            each["IndexStatus"] = "CREATING"
+
+    hook(clients, "dynamodb", "DescribeTable", change)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (kill, "processor is Disabled: the kill switch is thrown (not by EnableProcessor, which is true)"),
+        (unprotect, "deletion protection of {state_table} is off: one call can delete the table"),
+        (stop_backups, "point-in-time recovery of {index_table} is off: nothing is backed up"),
+        (bury, "1 dead letters"),
+        (ring, "alarm {name}-LagAlarm-"),
+        (fail_update, "IngestFunction is Active: its last update failed: no such layer"),
+        (roll_back, "stack is UPDATE_ROLLBACK_COMPLETE"),
+        (fill_index, "table {index_table} is ACTIVE: its index by_event is CREATING"),
+    ],
+)
+def test_what_is_wrong_is_said(own, stack, look, harm, said: str) -> None:
+    harm(own, stack)
+    found = look(stack)
+    expected = said.format(
+        name=stack.stack.name, state_table=stack.stack.state_table, index_table=stack.stack.index_table
+    )
+    assert [one for one in found.unhealthy if one.startswith(expected)], found.unhealthy
+
+
+@pytest.mark.parametrize(
+    ("parameter", "said"),
+    [
+        ({"DryRun": "true"}, "dry run is on: functions write and send nothing"),
+        ({"EnableProcessor": "false"}, "processor is Disabled: the kill switch is thrown (EnableProcessor is false)"),
+    ],
+)
+def test_what_a_parameter_switches_off_is_said(own, look, parameter, said: str) -> None:
+    found = look(deploy_bare(own, f"pik-{uuid4().hex[:8]}", **parameter))
+    assert [one for one in found.unhealthy if one.startswith(said)], found.unhealthy
+
+
+def test_a_stack_of_another_version_is_said(stack, look, monkeypatch) -> None:
+    monkeypatch.setattr("pik.usecases.stack.__version__", "9.0.0")
+    assert look(stack).unhealthy == [f"version is {package.__version__}: this pik is 9.0.0: deploy it, or use that"]
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "unknown"),
+    [
+        ("lambda", "GetFunctionConfiguration", [*FUNCTIONS]),
+        ("lambda", "GetEventSourceMapping", ["processor"]),
+        ("cloudformation", "ListStackResources", ["processor", "alarms"]),
+        ("dynamodb", "DescribeTable", ["table ", "deletion protection of "]),
+        ("dynamodb", "DescribeContinuousBackups", ["point-in-time recovery of "]),
+        ("s3", "HeadBucket", ["bucket "]),
+        ("sqs", "GetQueueAttributes", ["queues"]),
+        ("cloudwatch", "DescribeAlarms", ["alarms"]),
+    ],
+)
+def test_promise_9_what_cannot_be_known_is_said(own, stack, look, service, operation, unknown) -> None:
+    deny(own, service, operation)
+    found = look(stack)
+    assert found.unhealthy == []
+    assert all(f"no {operation} for you" in one for one in found.unknown)
+    for name in unknown:
+        assert [one for one in found.unknown if name in one], (name, found.unknown)
+
+
+def test_a_store_that_cannot_be_read_hides_its_batches_and_nothing_else(stack) -> None:
+    found = status(AwsStackHealth(stack), lambda: open_store("./no-such-store"))
+    (unknown,) = found.unknown
+    assert unknown.startswith("last batches, metrics: there is no store at ")
+    assert (found.batches, found.metrics, found.unhealthy) == (None, None, [])
+
+
+def test_what_waits_is_counted_and_its_age_is_known_once_cloudwatch_knows_it(own, stack, look) -> None:
+    """The emulator reports no ages of its own."""
+    kill(own, stack)
+    sqs, url = own.client("sqs"), stack.stack.queue_url
+    for delay in (0, 0, 0, 900):
+        sqs.send_message(QueueUrl=url, MessageBody="{}", DelaySeconds=delay)
+    sqs.receive_message(QueueUrl=url)
+    hidden = "CloudWatch has no value of the last 15 minutes"
+    found = look(stack)
+    assert found.depth == Depth(2, 1, 1, 0, None, hidden)
+    assert found.unknown == [f"age of the oldest task: {hidden}"]
+
+    dimension = {"Name": "QueueName", "Value": stack.queue}
+    datum = {"MetricName": "ApproximateAgeOfOldestMessage", "Dimensions": [dimension], "Value": 1234.0}
+    own.client("cloudwatch").put_metric_data(
+        Namespace="AWS/SQS", MetricData=[{**datum, "Timestamp": datetime.now(UTC)}]
+    )
+    found = look(stack)
+    assert found.depth == Depth(2, 1, 1, 0, 1234)
+    assert found.unknown == []
+
+
+def test_looking_takes_no_task_and_no_letter(own, stack, look) -> None:
+    kill(own, stack)
+    for url in (stack.stack.queue_url, stack.stack.dead_letter_queue_url):
+        own.client("sqs").send_message(QueueUrl=url, MessageBody="{}")
+    assert look(stack).depth == look(stack).depth
+    for url in (stack.stack.queue_url, stack.stack.dead_letter_queue_url):
+        (message,) = own.client("sqs").receive_message(
+            QueueUrl=url, MessageSystemAttributeNames=["ApproximateReceiveCount"]
+        )["Messages"]
+        assert message["Attributes"]["ApproximateReceiveCount"] == "1"
+
+
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_a_local_store_has_no_stack(pik, command: str) -> None:
+    refused = pik("stack", command)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == (
+        "error: ./.pik is a local store, and has no stack\n"
+        "hint: --store aws://STACK; pik status and pik verify look at a local store\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_there_is_no_such_stack(pik, aws, command: str) -> None:
+    refused = pik("stack", command, "--store", "aws://nobody")
+    assert (refused.code, refused.out) == (4, "")
+    assert refused.err.startswith("error: there is no stack nobody in this account and region\n")
