@@ -103,7 +103,10 @@ def redrive(
     run: OfRun = None,
     dry_run: options.DryRun = False,
 ) -> int | None:
-    """Do the tasks of dead letters again. A run whose tasks are then all done is COMPLETED, and can be promoted."""
+    """Do the tasks of dead letters again. A run whose tasks are then all done is COMPLETED, and can be promoted.
+
+    A run keeps to the metrics that it was planned with: after a definition is corrected, `pik replay` again instead.
+    """
     from pik.usecases import dlq
     from pik.usecases.replay import Pace
 

@@ -87,8 +87,7 @@ def ingest(
     earlier batch. An event is a JSON object with source, event_type, entity_id, event_time, payload, and optionally
     idempotency_key and received_time.
     """
-    from pik.usecases.ingest import check
-    from pik.usecases.ingest import ingest as record
+    from pik.usecases.ingest import ALREADY, check
 
     sources = _sources(cli, files, batch_key)
     chosen = _options(
@@ -96,6 +95,10 @@ def ingest(
     )
     if rejects and rejects.exists():
         raise UsageError(f"--rejects {rejects}: the file exists already", hint="name another one")
+    if rejects and not rejects.parent.is_dir():
+        raise UsageError(
+            f"--rejects {rejects}: there is no directory {rejects.parent}", hint="make it, or name another"
+        )
     if via:
         _expect_possible_via_api(chosen, max_line)
     if dry_run:
@@ -107,13 +110,13 @@ def ingest(
 
         return send(cli, sources, chosen.reading, rejects)
     store = _store(cli, sources, chosen)
-    done: list[Ingested] = [record(store, source, chosen, cli.progress) for source in sources]
+    done = _record(cli, store, sources, chosen)
     if rejects:
         from pik.usecases.batches import write_rejects
 
         write_rejects(store, [one.batch for one in done], rejects)
     cli.show(ingest_fields.ingested(done))
-    return PARTLY if any(one.batch.counts.rejected for one in done) else None
+    return PARTLY if any(one.batch.counts.rejected for one in done if one.outcome != ALREADY) else None
 
 
 def _expect_possible_via_api(chosen: IngestOptions, max_line: int) -> None:
@@ -138,6 +141,21 @@ def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:
         for source in sources:
             probe(source, chosen)
     return cli.open_store(create=True)
+
+
+def _record(cli: Context, store: Store, sources: list[Source], chosen: IngestOptions) -> list[Ingested]:
+    """Ingest one after the other; where one fails, tell what became of those before it."""
+    from pik.usecases.ingest import ingest as record
+
+    done: list[Ingested] = []
+    for source in sources:
+        try:
+            done.append(record(store, source, chosen, cli.progress))
+        except BaseException:
+            for one in done:
+                cli.note(f"{one.source}: {one.outcome}, batch {one.batch.batch_id}")
+            raise
+    return done
 
 
 def _sources(cli: Context, files: list[str], batch_key: str | None) -> list[Source]:

@@ -12,6 +12,7 @@ from pik.cli import options
 from pik.cli.command import PARTLY, Commands
 from pik.cli.context import Context
 from pik.cli.render import Count, Document
+from pik.cli.render.text import number_of
 
 if TYPE_CHECKING:
     from pik.usecases.promote import Move
@@ -75,11 +76,11 @@ def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, ye
 def plan_text(planned: Move) -> str:
     """What a promote or rollback is about to do, in a sentence or two."""
     counts, run = planned.counts, planned.run
-    text = f"{planned.kind} run {run.run_id}: {counts.moved:,} aggregates move"
+    text = f"{planned.kind} run {run.run_id}: {number_of(counts.moved, 'aggregate')} to move"
     if counts.already:
         text += f", {counts.already:,} did already"
     if counts.conflicts:
-        text += f", {counts.conflicts:,} were changed by somebody else meanwhile and are left"
+        text += f", {counts.conflicts:,} changed by somebody else meanwhile and left"
     if run.failed:
-        text += f"\n{run.failed:,} of its {run.tasks:,} tasks failed; their aggregates stay as they are"
+        text += f"\n{run.failed:,} of its {number_of(run.tasks, 'task')} failed; their aggregates stay as they are"
     return text

@@ -11,6 +11,7 @@ from pik.cli import options
 from pik.cli.command import PARTLY, Commands
 from pik.cli.context import Context
 from pik.cli.render import Document
+from pik.cli.render.text import number_of
 from pik.cli.run_fields import exit_code, outcome_fields, plan_fields
 from pik.errors import UsageError
 from pik.model.run import COMPLETED, RunRequest
@@ -135,8 +136,8 @@ def _replay(
             cli.show(Document(head={**plan_fields(plan.run), "dry_run": True}))
             return None
         run = start(store, plan)
-        tasks = "1 task" if run.tasks == 1 else f"{run.tasks:,} tasks"
-        cli.note(f"run {run.run_id}: {plan.counts.events:,} events in {plan.counts.buckets:,} buckets, {tasks}")
+        events, buckets = number_of(plan.counts.events, "event"), number_of(plan.counts.buckets, "bucket")
+        cli.note(f"run {run.run_id}: {events} in {buckets}, {number_of(run.tasks, 'task')}")
     run = carry_out(store, engine, run.run_id, Pace(rate=rate), cli.progress)
     move = _promote(store, run, yes) if promote and run.state == COMPLETED else None
     shown = move.run if move else run

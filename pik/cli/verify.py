@@ -94,14 +94,16 @@ def _tail(found: Verified) -> dict[str, object]:
 
 
 def _next(found: Verified) -> str | None:
-    if found.missing + found.modified:
+    from pik.usecases.verify import AGGREGATE, INDEX, MISSING, MODIFIED
+
+    if found.kinds & {MISSING, MODIFIED}:
         return (
             "restore the named objects from a copy of the store (raw is immutable: any copy will do), then pik verify"
         )
-    if found.not_indexed or found.damage:
-        return (
-            "pik verify --rebuild-index, then pik verify; for aggregates pik diff aggregates tells what they should be"
-        )
+    if INDEX in found.kinds:
+        return "pik verify --rebuild-index, then pik verify"
+    if AGGREGATE in found.kinds:
+        return "pik diff aggregates tells what they should be; pik replay, then pik promote, makes them so"
     return None
 
 

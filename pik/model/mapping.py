@@ -21,6 +21,8 @@ from pik.model.identity import EXACT, canonical_number, check_json, is_machine_n
 from pik.model.instant import MAX_INSTANT, checked_instant, from_datetime, full_instant, parse_instant
 
 _TIME_FIELDS = ("event_time", "received_time")
+_YEAR = re.compile(r"(?<!%)(?:%%)*%[YyGcx]")
+_TIME_FORMATS = "rfc3339, epoch, epoch_ms, auto, or a strptime format such as '%d/%b/%Y:%H:%M:%S %z'"
 
 
 class TimeFormat:
@@ -32,8 +34,10 @@ class TimeFormat:
         if name not in ("rfc3339", "epoch", "epoch_ms", "auto") and "%" not in name:
             raise UsageError(
                 f"there is no time format {name}",
-                hint="rfc3339, epoch, epoch_ms, auto, or a strptime format such as '%d/%b/%Y:%H:%M:%S %z'",
+                hint=_TIME_FORMATS,
             )
+        if "%" in name:
+            _expect_strptime_format(name)
 
     def __call__(self, value: Any) -> int:
         """The instant of a value. Raises Invalid."""
@@ -51,6 +55,18 @@ class TimeFormat:
             return from_datetime(datetime.strptime(value, self.name))  # noqa: DTZ007 - without %z it is UTC
         except ValueError:
             raise Invalid(f"{value[:60]!r} does not match {self.name}") from None
+
+
+def _expect_strptime_format(name: str) -> None:
+    """Python tells of a bad format only when it parses with it; and without a year it takes 1900."""
+    problem = "" if _YEAR.search(name) else "it has no year"
+    try:
+        datetime.strptime("", name)  # noqa: DTZ007 - nothing is parsed
+    except (ValueError, re.error) as error:
+        if "does not match format" not in str(error):
+            problem = _one_sentence(error)
+    if problem:
+        raise UsageError(f"--time-format {name}: {problem}", hint=_TIME_FORMATS)
 
 
 def _epoch(value: Any, unit: int | None) -> int:

@@ -1,13 +1,15 @@
 """The record of a finished batch: a create-only object beside its segments, from which the index can be rebuilt.
 
 `raw/batches/<batch_id>.ndjson.zst`, JSON lines in one zstd frame: first the batch itself, then a line a segment, each
-with the duplicates among its deliveries as runs of seqs, then a line a file of rejects. docs/format.md specifies it.
+with the duplicates among its deliveries as runs of seqs, then a line a file of rejects; behind it a seal, the digest of
+all of that, because nothing else knows it. docs/format.md specifies it.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
 
 import msgspec
 import zstandard
@@ -63,13 +65,11 @@ class RejectLine(msgspec.Struct, frozen=True, kw_only=True, tag="rejects"):
     rejects: RejectFile
 
 
-class EndLine(msgspec.Struct, frozen=True, kw_only=True, tag="end"):
-    """The last line: how many stand before it, so that a cut record shows."""
+Line = BatchLine | SegmentLine | RejectLine
 
-    lines: int
-
-
-Line = BatchLine | SegmentLine | RejectLine | EndLine
+_SEAL = bytes.fromhex("502a4d18 20000000")
+"""Begins a skippable zstd frame of 32 bytes: who reads the lines does not see it."""
+_SEAL_SIZE = len(_SEAL) + 32
 
 
 def write_record(store: Store, batch: Batch, finished_at: int) -> int:
@@ -80,11 +80,9 @@ def write_record(store: Store, batch: Batch, finished_at: int) -> int:
     compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
     buffer = io.BytesIO()
     with compressor.stream_writer(buffer, closefd=False) as writer:
-        count = 0
         for line in _lines(store, batch, finished_at):
             writer.write(msgspec.json.encode(line) + b"\n")
-            count += 1
-        writer.write(msgspec.json.encode(EndLine(lines=count)) + b"\n")
+    buffer.write(_seal(buffer.getbuffer()))
     try:
         store.raw.create(record_key(batch.batch_id), buffer.getvalue())
     except AlreadyExists:
@@ -104,19 +102,20 @@ def record_key(batch_id: str) -> str:
     return f"{PREFIX}{batch_id}.ndjson.zst"
 
 
-def read_record(raw: Raw, key: str) -> Iterator[BatchLine | SegmentLine | RejectLine]:
-    """The lines of a record, without the last. Raises Damaged."""
+def _seal(frame: bytes | memoryview) -> bytes:
+    return _SEAL + sha256(frame).digest()
+
+
+def read_record(raw: Raw, key: str) -> Iterator[Line]:
+    """The lines of a record. Raises Damaged, before the first one, if any bit is not as it was written."""
+    data = memoryview(raw.read(key))
+    frame = data[:-_SEAL_SIZE]
+    if data[-_SEAL_SIZE:] != _seal(frame):
+        raise Damaged(f"batch record {key} is cut or changed", hint="pik verify --full")
     decode = msgspec.json.Decoder(Line).decode
     try:
-        with zstandard.ZstdDecompressor().stream_reader(raw.read(key)) as reader:
-            for count, text in enumerate(io.BufferedReader(reader)):
-                line = decode(text)
-                if isinstance(line, EndLine) and line.lines == count:
-                    return
-                if isinstance(line, EndLine):
-                    break
-                yield line
-        raise Damaged(f"batch record {key} is cut", hint="pik verify --full")
+        with zstandard.ZstdDecompressor().stream_reader(frame) as reader:
+            yield from map(decode, io.BufferedReader(reader))
     except (zstandard.ZstdError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Damaged(f"batch record {key} is damaged: {error}", hint="pik verify --full") from None
 

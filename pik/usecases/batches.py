@@ -52,7 +52,8 @@ def write_rejects(store: Store, batches: list[Batch], path: Path) -> int:
     except FileExistsError:
         raise UsageError(f"--rejects {path}: the file exists already", hint="name another one") from None
     except OSError as error:
-        raise UsageError(f"--rejects {path}: {error.strerror}") from None
+        hint = "the input is recorded, rejects and all; pik batches BATCH --rejects lists them"
+        raise UsageError(f"--rejects {path}: {error.strerror}", hint=hint) from None
 
 
 def record_bytes(reject: Reject) -> bytes:

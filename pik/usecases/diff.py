@@ -89,9 +89,11 @@ def diff_aggregates(
 ) -> Diff:
     """Recompute from raw and compare with what is current; with `changed_only` only where both have a value.
 
-    Raises NotFound for an unknown metric and for a store without any events; Damaged and EngineError while iterating.
+    Raises NotFound for an unknown metric, also in `tolerances`, and for a store without any events; Damaged and
+    EngineError while iterating.
     """
     wanted = chosen(store.metrics, metrics)
+    _expect_known(store, tolerances)
     if not store.index.totals().segments:
         raise NotFound("the store holds no events, so there is nothing to compare", hint="pik ingest FILE")
     stats = Stats()
@@ -114,11 +116,18 @@ def diff_run(
     """Compare what a run wrote with what is current now. Raises NotFound."""
     run = store.runs.get(run_id)
     wanted = chosen(store.metrics, metrics)
+    _expect_known(store, tolerances)
     effective = Window(run.effective_start, run.effective_end)
     pairs = _written(store, run.run_id, wanted, effective, entities or run.request.entities)
     stats = Stats()
     rows = _differences(pairs, tolerances or Tolerances(), stats)
     return Diff(run.request.window, effective, _only(rows, changed_only), stats)
+
+
+def _expect_known(store: Store, tolerances: Tolerances | None) -> None:
+    """A tolerance for a metric that is not there would otherwise go by unseen. Raises NotFound."""
+    if tolerances is not None and tolerances.metrics:
+        chosen(store.metrics, tuple(tolerances.metrics))
 
 
 _Pairs = Iterator[tuple[Aggregate | None, Computed | None]]

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from ulid import ULID
 
-from pik.errors import InputError
+from pik.errors import ConflictFound, InputError
 from pik.model.batch import COMPLETE, Batch, Origin
 from pik.ports.index import batch_of
 from pik.ports.raw import Raw
@@ -85,6 +85,8 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
         try:
             for built in _build(store.raw, source, options, batch, progress, state):
                 store.batches.record(chunk_of(batch.batch_id, built), refuse_conflicts=options.refuse_conflicts)
+        except ConflictFound as error:
+            raise ConflictFound(f"{source.name}: {error.message}", hint=error.hint) from None
         finally:
             progress.stop()
         finished_at = write_record(store, batch_of(store.index, batch.batch_id), time_ns())

@@ -59,6 +59,7 @@ class Verified:
     deliveries: int = 0
     aggregates: int | None = None
     damage: int = 0
+    kinds: set[str] = field(default_factory=set)
     known: set[str] = field(default_factory=set)
 
 
@@ -72,6 +73,7 @@ def verify(store: Store, engine: Engine, window: Window, progress: Progress, *, 
 def _counted(problems: Iterator[Problem], answer: Verified) -> Iterator[Problem]:
     for problem in problems:
         answer.damage += 1
+        answer.kinds.add(problem.kind)
         yield problem
 
 
@@ -152,7 +154,9 @@ def _batches(store: Store, answer: Verified) -> Iterator[Problem]:
         elif batch.has_record and answer.full:
             yield from _not_held(store, key, answer)
         for rejects in store.index.rejects(batch.batch_id):
-            if detail := _reject_damage(store, rejects, answer.full):
+            if store.raw.size(rejects.key) is None:
+                yield Problem(MISSING, rejects.key, "the file of rejects is not there")
+            elif detail := _reject_damage(store, rejects, answer.full):
                 yield Problem(MODIFIED, rejects.key, detail)
 
 
@@ -182,8 +186,6 @@ def _lost(store: Store, segment: Segment, answer: Verified) -> Problem:
 
 def _reject_damage(store: Store, rejects: RejectFile, full: bool) -> str:
     size = store.raw.size(rejects.key)
-    if size is None:
-        return "the file of rejects is not there"
     if size != rejects.size:
         return f"{size} bytes, not {rejects.size}"
     if full and sha256(store.raw.read(rejects.key)).hexdigest() != rejects.digest:

@@ -72,3 +72,42 @@ def test_a_dry_run_in_which_nothing_is_valid_names_the_way_out(pik, tmp_path):
     assert "--map" not in pik(*dry, "foreign", "mixed").json()["next"]
     assert not (tmp_path / ".pik").exists()
     assert json.loads(pik(*dry, "mixed").out)["sources"][0]["valid"] == 1
+
+
+def test_the_same_content_again_is_exit_0_even_where_it_holds_rejects(pik, tmp_path):
+    (tmp_path / "mixed").write_text(EVENT + FOREIGN)
+    (tmp_path / "other").write_text(FOREIGN)
+    assert pik("ingest", "mixed").code == 3
+    same = pik("ingest", "mixed", "--format", "json")
+    assert (same.code, same.json()["outcome"], same.json()["rejected"]) == (0, "already ingested", 1)
+    assert pik("ingest", "mixed", "other").code == 3
+    assert pik("ingest", "mixed", "--again").code == 3
+
+
+def test_where_one_of_several_inputs_fails_it_tells_what_became_of_those_before_it(pik, tmp_path):
+    (tmp_path / "good").write_text(EVENT)
+    (tmp_path / "bad").write_text("[" + EVENT)
+    assert pik("ingest", "good").code == 0
+    failed = pik("ingest", "good", "bad")
+    batches = pik("batches", "--format", "json").json()["batches"]
+    [good] = [one["batch_id"] for one in batches if one["source"] == "good"]
+    assert (failed.code, failed.out) == (2, "")
+    assert failed.err.startswith(f"good: already ingested, batch {good}\nerror: bad ")
+
+
+def test_conflicts_that_must_not_be_name_the_file(pik, tmp_path):
+    keyed = EVENT.replace('"payload"', '"idempotency_key":"k","payload"')
+    (tmp_path / "first").write_text(keyed)
+    (tmp_path / "second").write_text(keyed.replace("{}", '{"n":1}'))
+    failed = pik("ingest", "first", "second", "--on-conflict", "fail")
+    assert failed.code == 4
+    assert "\nerror: second: records 1 to 1 hold idempotency keys that came before with other content" in failed.err
+
+
+def test_a_rejects_file_that_cannot_be_is_said_before_anything_is_done(pik, tmp_path):
+    (tmp_path / "mixed").write_text(EVENT + FOREIGN)
+    failed = pik("ingest", "mixed", "--rejects", "nowhere/rejects.jsonl")
+    assert (failed.code, "there is no directory nowhere" in failed.err) == (2, True)
+    assert not (tmp_path / ".pik").exists()
+    assert pik("ingest", "mixed", "--rejects", "rejects.jsonl").code == 3
+    assert (tmp_path / "rejects.jsonl").read_text() == FOREIGN

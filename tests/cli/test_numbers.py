@@ -94,6 +94,7 @@ def test_a_replay_of_nothing_says_so(shop):
             result = shop("replay", *option, *more)
             assert (result.code, "nothing matched: there is no such event in [" in result.err) == (0, True)
     assert "nothing matched" not in shop("replay", "--entity", "a").err
+    assert "in 1 bucket, 1 task\n" in shop("replay", "--entity", "a", "--metric", "event_count").err
 
 
 def test_a_window_inside_of_a_bucket_is_widened_and_says_so(shop):
@@ -183,6 +184,8 @@ def test_tolerance_and_changed_only(late, tmp_path):
     assert late("diff", "aggregates", "--metric", "revenue", "--tolerance", "revenue=10%").code == 0
     assert late("diff", "aggregates", "--metric", "revenue", "--tolerance", "0.24").code == 1
     assert late("diff", "aggregates", "--tolerance", "x").code == 2
+    unknown = late("diff", "aggregates", "--tolerance", "revnue=10%")
+    assert (unknown.code, unknown.err) == (4, "error: there is no metric revnue\nhint: pik metrics list\n")
     (tmp_path / "new.jsonl").write_text(line(9, "new", 1))
     late("ingest", "new.jsonl")
     assert late("diff", "aggregates", "--entity", "new", "--changed-only").code == 0
@@ -314,6 +317,7 @@ def test_runs_are_waited_for_resumed_and_cancelled(shop, monkeypatch):
     resumed = shop("runs", "resume", run, "--format", "json")
     assert (resumed.code, resumed.json()["state"]) == (0, "COMPLETED")
     assert shop("runs", "wait", run).code == 0
+    assert shop("runs", "resume", run).err.startswith(f"error: run {run} is COMPLETED")
     assert shop("runs", "cancel", run).code == 2
     interrupt(shop, monkeypatch, "replay", "--all", *DAY, "--reason", "two")
     second = shop("runs", "list", "--limit", "1", "--format", "json").json()

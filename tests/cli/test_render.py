@@ -146,13 +146,13 @@ def test_fields_without_a_table(show: Show) -> None:
 
 def test_several_tables(show: Show, capsys: pytest.CaptureFixture[str]) -> None:
     def both() -> Document:
-        return Document(tables=[Table("one", [Column("a")], [{"a": 1}]), Table("two", [Column("b")], [{"b": 2}])])
+        return Document(tables=[Table("one", [Column("a")], [{"a": 1}]), Table("and_two", [Column("b")], [{"b": 2}])])
 
-    assert json.loads(show(both(), "json")) == {"one": [{"a": 1}], "two": [{"b": 2}]}
-    assert show(both(), "table") == "ONE\na\n1\n\nTWO\nb\n2\n"
+    assert json.loads(show(both(), "json")) == {"one": [{"a": 1}], "and_two": [{"b": 2}]}
+    assert show(both(), "table") == "ONE\na\n1\n\nAND TWO\nb\n2\n"
     assert capsys.readouterr().err == ""
     assert show(both(), "csv") == "a\r\n1\r\n"
-    assert capsys.readouterr().err == "csv has room for one only, not for two; --format json has all\n"
+    assert capsys.readouterr().err == "csv has room for one only, not for and_two; --format json has all\n"
 
 
 @pytest.mark.parametrize("form", ["table", "md"])

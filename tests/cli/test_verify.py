@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+
 EVENT = '{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{}}\n'
 
 
@@ -19,3 +22,45 @@ def test_aggregates_that_were_not_checked_are_called_so(pik, tmp_path):
     assert (damaged.code, "aggregates were not checked" in damaged.err) == (1, True)
     assert "aggregates   not checked\n" in damaged.out
     assert pik("verify", "--format", "json").json()["aggregates"] is None
+
+
+def test_what_to_type_next(pik, tmp_path):
+    (tmp_path / "events.jsonl").write_text(EVENT + "no event\n")
+    pik("ingest", "events.jsonl")
+    pik("replay", "--all", "--promote", "--yes")
+    store = tmp_path / ".pik"
+
+    def following():
+        return pik("verify", "--format", "json").json()["next"]
+
+    assert following() is None
+    for kind in ("event_date=2026-01-01", "batches", "rejects"):
+        (path,) = (store / "raw" / kind).iterdir()
+        path.rename(tmp_path / "away")
+        assert following().startswith("restore the named objects from a copy"), kind
+        (tmp_path / "away").rename(path)
+    for database, statement, said in (
+        ("state.db", "UPDATE version SET inputs = 2", "pik diff aggregates"),
+        ("index.db", "DELETE FROM event", "pik verify --rebuild-index"),
+    ):
+        with sqlite3.connect(store / database) as connection:
+            connection.execute(statement)
+        connection.close()
+        assert following().startswith(said)
+
+
+def test_a_lost_state_leaves_a_way_back_to_every_event(pik, tmp_path):
+    """As docs/format.md tells it."""
+    (tmp_path / "events.jsonl").write_text(EVENT + EVENT + "no event\n")
+    pik("ingest", "events.jsonl")
+    questions = [(name, "--format", "json") for name in ("events", "duplicates", "batches")]
+    before = [pik(*question).json() for question in questions]
+    (tmp_path / ".pik" / "state.db").unlink()
+    lost = pik("verify")
+    assert (lost.code, "docs/format.md" in lost.err) == (4, True)
+    assert pik("ingest", "--store", "new", "/dev/null").code == 0
+    shutil.rmtree(tmp_path / "new" / "raw")
+    shutil.move(tmp_path / ".pik" / "raw", tmp_path / "new" / "raw")
+    assert pik("verify", "--store", "new", "--rebuild-index").code == 0
+    assert [pik(*question, "--store", "new").json() for question in questions] == before
+    assert pik("verify", "--store", "new").code == 0

@@ -128,8 +128,9 @@ class Store:
         self.records = [self._record(path) for path in sorted((root / "raw" / "batches").iterdir())]
 
     def _record(self, path: Path) -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in one_frame(path.read_bytes()).splitlines()]
-        assert lines.pop() == {"type": "end", "lines": len(lines)}
+        data = path.read_bytes()
+        assert data[-40:] == bytes.fromhex("502a4d1820000000") + sha256(data[:-40]).digest()
+        lines = [json.loads(line) for line in one_frame(data[:-40]).splitlines()]
         assert [line["type"] for line in lines] == sorted((line["type"] for line in lines), key=_ORDER.index)
         assert lines[0]["format"] == FORMAT
         assert path.name == lines[0]["batch_id"] + ".ndjson.zst"

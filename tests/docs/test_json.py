@@ -85,7 +85,7 @@ def _bring_in(pik: Journey) -> None:
     pik("pik ingest", "ingest", "monday.jsonl")
     pik("", "ingest", "peculiar.jsonl", "--on-invalid", "stop", code=2)
     peculiar = pik("pik ingest", "ingest", "peculiar.jsonl", code=3)
-    pik("pik ingest, several inputs", "ingest", "peculiar.jsonl", "monday.jsonl", code=3)
+    pik("pik ingest, several inputs", "ingest", "peculiar.jsonl", "monday.jsonl")
     pik("pik ingest --dry-run", "ingest", "--dry-run", "peculiar.jsonl", code=3)
     _via_api(pik)
     pik("pik batches", "batches")

@@ -70,10 +70,11 @@ def test_numbers_of_twenty_digits_are_exact(tmp_path: Path) -> None:
     }
 
 
-def test_a_sum_is_the_same_in_any_order_and_on_any_number_of_threads(tmp_path: Path) -> None:
-    """100,000 decimals that floating point would add to something else each time."""
+@pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_a_sum_is_the_same_in_any_order_and_on_any_number_of_threads(tmp_path: Path, count: int) -> None:
+    """Decimals that floating point would add to something else each time."""
     chance = random.Random(7)
-    numbers = [f"{chance.randrange(-(10**14), 10**14)}.{chance.randrange(10**6):06}" for _ in range(100_000)]
+    numbers = [f"{chance.randrange(-(10**14), 10**14)}.{chance.randrange(10**6):06}" for _ in range(count)]
     line = raw_lines([event({"v": "NUMBER"})])[0]
     expected = sum(map(Decimal, numbers))
     total = metric("sum((payload->>'$.v')::DECIMAL(38, 6))")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import pytest
 
 from pik.stores.local import open_local
 
@@ -15,3 +18,27 @@ def test_promise_2_an_object_cannot_be_written_to_by_accident(tmp_path: Path) ->
     with store.raw.files([KEY]) as [path]:
         assert path.stat().st_mode & 0o222 == 0
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_promise_1_an_object_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The directory above a new one; the bytes, then the name, then the directory that holds the name."""
+    store = open_local(tmp_path, create=True)
+    done: list[int] = []
+    sync, link = os.fsync, os.link
+
+    def syncing(handle: int) -> None:
+        done.append(os.fstat(handle).st_ino)
+        sync(handle)
+
+    def linking(temporary: str, target: Path) -> None:
+        done.append(-1)
+        link(temporary, target)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(os, "link", linking)
+    keys = [KEY, KEY.replace("-1.", "-2.")]
+    for key in keys:
+        store.raw.create(key, b"1")
+    first, second = (tmp_path / key for key in keys)
+    one, two, day, raw = (path.stat().st_ino for path in (first, second, first.parent, first.parent.parent))
+    assert done == [raw, one, -1, day, two, -1, day]

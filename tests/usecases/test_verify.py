@@ -13,9 +13,9 @@ from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.progress import Silent
-from pik.usecases.verify import INDEX, MISSING, Problem, Verified, verify
+from pik.usecases.verify import AGGREGATE, INDEX, MISSING, Problem, Verified, verify
 
-from .kit import PlainEngine, replayed, truth, window
+from .kit import PlainEngine, ingest, replayed, truth, window
 
 
 def checked(store: Store, *, full: bool = True) -> tuple[list[Problem], Verified]:
@@ -23,12 +23,17 @@ def checked(store: Store, *, full: bool = True) -> tuple[list[Problem], Verified
     return list(answer.problems), answer
 
 
+def changed(store: Store, statement: str, *values: object, database: str = "index.db") -> Store:
+    """The store, after somebody has written into one of its databases."""
+    with sqlite3.connect(Path(store.url) / database) as connection:
+        assert connection.execute(statement, values).rowcount > 0
+    connection.close()
+    return open_store(store.url)
+
+
 def forget(store: Store, segment: Segment) -> Store:
     """The store, whose index does not hold the segment any more."""
-    with sqlite3.connect(Path(store.url) / "index.db") as database:
-        database.execute("DELETE FROM segment WHERE key = ?", (segment.key,))
-    database.close()
-    return open_store(store.url)
+    return changed(store, "DELETE FROM segment WHERE key = ?", segment.key)
 
 
 @pytest.fixture
@@ -81,3 +86,37 @@ def test_aggregates_that_could_not_be_checked_are_not_counted_as_none(
     assert answer.aggregates is None
     assert {problem.kind for problem in problems} <= {INDEX, MISSING}
     assert checked(filled, full=False)[1].aggregates is None
+
+
+ONE_EVENT = "WHERE event_id = (SELECT min(event_id) FROM event)"
+ONE_DUPLICATE = "WHERE (segment, seq) = (SELECT segment, seq FROM duplicate LIMIT 1)"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"DELETE FROM event {ONE_EVENT}",
+        f"UPDATE event SET seq = seq + 1 {ONE_EVENT}",
+        f"UPDATE event SET frame = frame + 1 {ONE_EVENT}",
+        f"UPDATE event SET event_id = randomblob(16) {ONE_EVENT}",
+        "INSERT INTO event SELECT day, randomblob(16), segment, frame, 99 FROM event LIMIT 1",
+        f"DELETE FROM duplicate {ONE_DUPLICATE}",
+        f"UPDATE duplicate SET seq = 99 {ONE_DUPLICATE}",
+        "UPDATE segment SET deliveries = deliveries + 1 WHERE number = 1",
+    ],
+)
+def test_each_row_of_the_index_is_held_against_raw_and_back(filled: Store, tmp_path: Path, statement: str) -> None:
+    ingest(filled, tmp_path, again=True)
+    assert checked(filled)[0] == []
+    problems, _ = checked(changed(filled, statement))
+    assert {problem.kind for problem in problems} == {INDEX}
+
+
+@pytest.mark.usefixtures("segment")
+@pytest.mark.parametrize("change", ["inputs = inputs + 1", "input_hash = randomblob(16)"])
+def test_each_aggregate_is_held_against_its_inputs(filled: Store, change: str) -> None:
+    one = "bucket = (SELECT min(bucket) FROM version WHERE entity = 'b') AND metric = 'event_count' AND entity = 'b'"
+    statement = f"UPDATE version SET {change} WHERE {one}"
+    (problem,), answer = checked(changed(filled, statement, database="state.db"))
+    assert (problem.kind, problem.day, problem.entities) == (AGGREGATE, "2026-01-02", ("b",))
+    assert answer.aggregates == len(truth())

@@ -32,7 +32,8 @@ def write(document: Document, out: Write, *, markdown: bool) -> None:
     for one in document.tables:
         out(before)
         if len(document.tables) > 1:
-            out(f"## {one.name}\n\n" if markdown else f"{_bold(one.name.upper())}\n")
+            title = _label(one.name)
+            out(f"## {title}\n\n" if markdown else f"{_bold(title.upper())}\n")
         table(one, out)
         before = "\n"
     tail = document.end()

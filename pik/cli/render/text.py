@@ -1,4 +1,4 @@
-"""Text from strangers on a terminal: nothing in it is obeyed, everything in it is seen."""
+"""Text for a terminal; of what strangers wrote nothing is obeyed and everything is seen."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     known = {9: "\\t", 10: "\\n", 13: "\\r"}.get(code)
     return known or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+
+def number_of(count: int, noun: str) -> str:
+    """`1 task`, `2 tasks`, `2,000 tasks`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def visible(text: str) -> str:

@@ -65,8 +65,8 @@ class LocalBatches:
             claims.add(chunk.arrivals)
             if refuse_conflicts and claims.counts["conflict"]:
                 raise ConflictFound(
-                    f"records {chunk.first_seq} to {chunk.last_seq} hold {claims.counts['conflict']} conflicts:"
-                    " an idempotency key that came before with other content",
+                    f"records {chunk.first_seq} to {chunk.last_seq} hold idempotency keys that came before with other"
+                    f" content (conflicts: {claims.counts['conflict']})",
                     hint="nothing of them was recorded; --on-conflict record keeps them as duplicates",
                 )
             if chunk.rejects:

@@ -35,14 +35,14 @@ def open_local(path: Path, *, create: bool = False) -> Store:
         if not create:
             raise NotFound(f"there is no store at {path}", hint="pik ingest FILE creates it; --store names another one")
         _create(path, marker)
-    if create:
-        _sweep(path / "tmp")
     version = _format(marker)
     if version > FORMAT:
         raise StoreError(
             f"the store at {path} has format {version}; this pik reads up to format {FORMAT}",
             hint="pip install --upgrade pik",
         )
+    if create:
+        _sweep(path / "tmp")
     return _assemble(path, version)
 
 

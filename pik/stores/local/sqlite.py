@@ -142,7 +142,8 @@ class Database:
                     f"no space left for {name}", hint=f"free some space below {self.path.parent}, then run this again"
                 )
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
-                return StoreError(f"no access to {self.path}: {error}", hint="look at the permissions of its directory")
+                hint = "look at the permissions of its directory; who only reads has to write there too (SQLite's log)"
+                return StoreError(f"no access to {self.path}: {error}", hint=hint)
             case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
                 return StoreError(f"{name} is damaged: {error}", hint=self._repair)
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:

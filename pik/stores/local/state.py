@@ -72,7 +72,11 @@ CREATE INDEX promotion_run ON promotion (run_id);
 
 def state_database(directory: Path) -> Database:
     """The state of the store in this directory."""
-    return Database(directory / "state.db", SCHEMA, repair="restore state.db from a backup: raw does not hold it")
+    return Database(
+        directory / "state.db",
+        SCHEMA,
+        repair="restore state.db from a backup; without one, docs/format.md tells the way back to every event",
+    )
 
 
 def found(database: Database, table: str, column: str, prefix: str, *, kind: str, hint: str) -> tuple[Any, ...]:
