@@ -43,7 +43,7 @@ def verify(
     """Check each segment's digest, each index row against raw and back, and each aggregate's inputs.
 
     A window limits the check to the days that it touches. Superseded objects are copies that a crash left beside what
-    was recorded; nothing counts them.
+    was recorded; nothing counts them. Expired ones are gone because the store keeps raw for some days only: no damage.
     """
     if quick and full:
         raise UsageError("--quick and --full exclude each other", hint="leave one of them out")
@@ -64,6 +64,9 @@ def verify(
     )
     if found.full and found.aggregates is None:
         cli.note("aggregates were not checked: what raw or the index lacks would make them all look wrong")
+    if found.full and found.expired_days:
+        days = len(found.expired_days)
+        cli.note(f"aggregates of {days} days were not checked: raw that they were made of has expired")
     return FOUND if found.damage else None
 
 
@@ -79,10 +82,12 @@ _COLUMNS = [
 def _tail(found: Verified) -> dict[str, object]:
     return {
         "result": f"{found.valid} of {found.segments} segments valid, {found.missing} missing,"
-        f" {found.modified} modified, {found.not_indexed} not indexed",
+        f" {found.modified} modified, {found.not_indexed} not indexed"
+        + (f", {found.expired} expired" if found.expired else ""),
         "segments": Count(found.segments),
         "valid": Count(found.valid),
         "missing": Count(found.missing),
+        "expired": Count(found.expired),
         "modified": Count(found.modified),
         "not_indexed": Count(found.not_indexed),
         "superseded": Count(found.superseded),
@@ -120,6 +125,7 @@ def _rebuild(cli: Context) -> int | None:
                 "deliveries": Count(done.deliveries),
                 "unfinished_batches": Count(done.unfinished),
                 "superseded": Count(done.superseded),
+                "expired": Count(done.expired),
                 "revised_events": Count(done.revised),
                 "damaged": list(done.damaged) or None,
             },

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 
 import zstandard
 
-from pik.errors import CANDIDATES, NotFound, UsageError, not_one
+from pik.errors import CANDIDATES, NotFound, NotHeld, UsageError, not_one
 from pik.model.batch import Location, Segment
 from pik.model.event import Delivery
-from pik.model.instant import DAY, MIN_INSTANT, parse_instant
+from pik.model.instant import DAY, MIN_INSTANT, day_text, parse_instant
 from pik.model.metric import Aggregate
 from pik.model.window import Window
 from pik.ports.engine import Engine, Inputs
 from pik.ports.index import Index
 from pik.ports.store import Store
+from pik.usecases.held import has_expired
 from pik.usecases.reading import Found, damaged, frame_lines, parse
 
 _HEX = re.compile(r"[0-9a-f]{1,32}")
@@ -83,8 +84,14 @@ def locate(store: Store, prefix: str) -> Location:
 
 
 def read_location(store: Store, location: Location) -> Found:
-    """The delivery at a location. Raises Damaged if raw does not have it there."""
+    """The delivery at a location. Raises NotHeld if its raw has expired, Damaged if raw does not have it there."""
     segment = _segment(store.index, location)
+    if has_expired(store, segment.ingest_time):
+        raise NotHeld(
+            f"raw of {day_text(segment.day)} has expired, and with it delivery {location.seq} of batch"
+            f" {location.batch_id}, which is one of this event: this store keeps raw for {store.retention_days} days",
+            hint=f"pik batches {location.batch_id} tells what it was read from",
+        )
     for line in frame_lines(store.raw, segment, segment.frames[location.frame]):
         if b'"seq":%d' % location.seq in line:
             delivery = parse(segment, line)

@@ -21,6 +21,7 @@ from pik.ports.exporter import Exporter, Piece, Rows
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.usecases.export_files import ExportedFile, Output
+from pik.usecases.held import expect_held
 from pik.usecases.progress import Progress
 from pik.usecases.reading import frame_bytes, frame_text, frames_of, parse
 
@@ -55,10 +56,11 @@ def export(
 
     `directory`: `target` is one of files, else a single file with its manifest beside. A dry run does all but writing.
     What killed exports have left beside it is removed. Raises UsageError if `target` or its manifest is there already
-    (an empty directory aside), or appears meanwhile, or if a value does not fit its column, Damaged, StoreError; then
-    nothing is left at `target`.
+    (an empty directory aside), or appears meanwhile, or if a value does not fit its column, NotHeld, Damaged,
+    StoreError; then nothing is left at `target`.
     """
     selection = exporter.layout.selection
+    expect_held(store, selection.window, selection.entities)
     reading = _Reading(store, selection.window, selection.entities, exporter.layout.include_duplicates)
     rows = 0
     with Output(target, exporter, directory=directory, dry_run=dry_run) as output:

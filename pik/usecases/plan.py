@@ -22,6 +22,7 @@ from pik.model.run import PLANNED, Run, RunRequest, Task
 from pik.model.window import Window
 from pik.ports.engine import Engine, Touched
 from pik.ports.store import Store
+from pik.usecases.held import expect_held
 from pik.usecases.metrics import chosen, pin
 from pik.usecases.raw_inputs import gather
 from pik.usecases.reading import frames_of
@@ -92,12 +93,14 @@ def plan_replay(
 
 
 def replayable(store: Store, request: RunRequest) -> list[Metric]:
-    """The metrics of the request. Raises UsageError, and NotFound for an unknown metric or a store without events."""
+    """The metrics of the request. Raises UsageError, NotFound for an unknown metric or a store without events, and
+    NotHeld where raw of the whole buckets has expired or was not pulled."""
     if "" in (request.source, request.event_type, *request.entities):
         raise UsageError("an entity, a source or a type is empty", hint="leave the option out to take all of them")
     metrics = chosen(store.metrics, request.metrics)
     if not store.index.totals().segments:
         raise NotFound("the store holds no events", hint="pik ingest FILE")
+    expect_held(store, widest(request.window, metrics), request.entities)
     return metrics
 
 

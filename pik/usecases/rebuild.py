@@ -34,6 +34,7 @@ from pik.ports.index import Rebuild
 from pik.ports.store import Store
 from pik.usecases.batch_record import PREFIX as RECORDS
 from pik.usecases.batch_record import BatchLine, SegmentLine, read_record, restored
+from pik.usecases.held import has_expired
 from pik.usecases.ingest import ATTEMPT
 from pik.usecases.progress import Progress
 from pik.usecases.reading import damaged
@@ -49,13 +50,15 @@ SHOWN = 100
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
     """What the rebuilt index holds. `revised` events got another accepted delivery than was recorded (`examples`);
-    `damaged` objects could not be read and are left out; `superseded` ones are copies that a crash left."""
+    `damaged` objects could not be read and are left out; `expired` segments are gone as they should be, their
+    deliveries no more indexed; `superseded` ones are copies that a crash left."""
 
     batches: int
     segments: int
     deliveries: int
     unfinished: int
     superseded: int
+    expired: int
     revised: int
     examples: tuple[Location, ...]
     damaged: tuple[str, ...]
@@ -63,7 +66,7 @@ class Rebuilt:
 
 class _Count:
     def __init__(self) -> None:
-        self.segments = self.deliveries = self.superseded = 0
+        self.segments = self.deliveries = self.superseded = self.expired = 0
         self.damaged: list[str] = []
 
 
@@ -98,6 +101,7 @@ def rebuild_index(store: Store, progress: Progress) -> Rebuilt:
         deliveries=count.deliveries,
         unfinished=len(lost.keys() | rejects.keys()),
         superseded=count.superseded,
+        expired=count.expired,
         revised=revised,
         examples=tuple(examples),
         damaged=tuple(count.damaged),
@@ -133,7 +137,10 @@ def _restore_segment(store: Store, rebuild: Rebuild, line: SegmentLine, count: _
         arrivals = scan_segment(store.raw, line.segment.key)
     except Damaged as error:
         # It stays known, without its deliveries: whatever needs them says so, and verify finds it until it is restored.
-        count.damaged.append(error.message)
+        if has_expired(store, line.segment.ingest_time) and store.raw.size(line.segment.key) is None:
+            count.expired += 1
+        else:
+            count.damaged.append(error.message)
         rebuild.add_segments([Arrivals(line.segment, b"", b"", "")], {})
         return
     # When the index took it tells which aggregates knew of it, and only the record remembers.
