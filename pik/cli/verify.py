@@ -54,12 +54,14 @@ def verify(
         return _rebuild(cli)
     from pik.usecases.verify import verify as check
 
-    found = check(cli.open_store(), cli.engine(), window, cli.progress, full=not quick)
+    store = cli.open_store()
+    found = check(store, cli.engine(), window, cli.progress, full=not quick)
+    copy_of = store.copy.source if store.copy else None
     cli.show(
         Document(
-            head={"window": window, "check": "quick" if quick else "full"},
+            head={"window": window, "check": "quick" if quick else "full", "copy_of": copy_of},
             tables=[Table("problems", _COLUMNS, found.problems, empty="no problem found")],
-            tail=lambda: _tail(found),
+            tail=lambda: _tail(found, copy_of),
         )
     )
     if found.full and found.aggregates is None:
@@ -79,7 +81,7 @@ _COLUMNS = [
 ]
 
 
-def _tail(found: Verified) -> dict[str, object]:
+def _tail(found: Verified, copy_of: str | None) -> dict[str, object]:
     return {
         "result": f"{found.valid} of {found.segments} segments valid, {found.missing} missing,"
         f" {found.modified} modified, {found.not_indexed} not indexed"
@@ -94,13 +96,15 @@ def _tail(found: Verified) -> dict[str, object]:
         "deliveries": Count(found.deliveries),
         "aggregates": Shown(None, "not checked") if found.aggregates is None else Count(found.aggregates),
         "damage": Count(found.damage),
-        "next": _next(found),
+        "next": _next(found, copy_of),
     }
 
 
-def _next(found: Verified) -> str | None:
+def _next(found: Verified, copy_of: str | None) -> str | None:
     from pik.usecases.verify import AGGREGATE, INDEX, MISSING, MODIFIED
 
+    if copy_of and found.kinds & {MISSING, MODIFIED}:
+        return f"pik pull --store {copy_of} again, into a new directory if objects of this one are modified"
     if found.kinds & {MISSING, MODIFIED}:
         return (
             "restore the named objects from a copy of the store (raw is immutable: any copy will do), then pik verify"

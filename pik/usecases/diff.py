@@ -90,15 +90,15 @@ def diff_aggregates(
 ) -> Diff:
     """Recompute from raw and compare with what is current; with `changed_only` only where both have a value.
 
-    Raises NotFound for an unknown metric, also in `tolerances`, and for a store without any events, NotHeld where raw of
-    the whole buckets has expired or was not pulled; Damaged and EngineError while iterating.
+    Raises NotFound for an unknown metric, also in `tolerances`, and for a store without any events, NotHeld where
+    raw of the whole buckets has expired or was not pulled; Damaged and EngineError while iterating.
     """
     wanted = chosen(store.metrics, metrics)
     _expect_known(store, tolerances)
-    if not store.index.totals().segments:
-        raise NotFound("the store holds no events, so there is nothing to compare", hint="pik ingest FILE")
     effective = widest(window, wanted)
     expect_held(store, effective, entities)
+    if store.copy is None and not store.index.totals().segments:
+        raise NotFound("the store holds no events, so there is nothing to compare", hint="pik ingest FILE")
     stats = Stats()
     pairs = _recomputed(store, engine, wanted, window, entities, stats)
     rows = _differences(pairs, tolerances or Tolerances(), stats)

@@ -65,7 +65,7 @@ def expect_pulled(store: Store, window: Window, entities: Sequence[str] = ()) ->
     asked = f"{window} of {', '.join(entities[:_LISTED])}" if entities else f"all of {window}"
     listed = "; ".join(map(str, pulled[-_LISTED:])) or "nothing yet"
     raise NotHeld(
-        f"{store.url} is a copy of {store.copy.source}, and {asked} was not pulled into it; what was is {listed}",
+        f"{store.url}, a copy of {store.copy.source}, does not hold {asked}; what was pulled is {listed}",
         hint=f"ask for that, or {_pull(store, store.copy.source, window, entities)} brings the rest",
     )
 

@@ -98,9 +98,9 @@ def replayable(store: Store, request: RunRequest) -> list[Metric]:
     if "" in (request.source, request.event_type, *request.entities):
         raise UsageError("an entity, a source or a type is empty", hint="leave the option out to take all of them")
     metrics = chosen(store.metrics, request.metrics)
-    if not store.index.totals().segments:
-        raise NotFound("the store holds no events", hint="pik ingest FILE")
     expect_held(store, widest(request.window, metrics), request.entities)
+    if store.copy is None and not store.index.totals().segments:
+        raise NotFound("the store holds no events", hint="pik ingest FILE")
     return metrics
 
 
@@ -113,8 +113,10 @@ def counted_within(store: Store, request: RunRequest, lines: int) -> bool:
 
 def limited(store: Store, engine: Engine, request: RunRequest, limit: int) -> RunRequest:
     """The request, or as much of its beginning as chooses at most `limit` events, cut where buckets of every chosen
-    metric meet; the first of these is always whole."""
-    size = lcm(*(metric.bucket_size for metric in chosen(store.metrics, request.metrics)))
+    metric meet; the first of these is always whole. Raises NotHeld and Damaged."""
+    metrics = chosen(store.metrics, request.metrics)
+    expect_held(store, widest(request.window, metrics), request.entities)
+    size = lcm(*(metric.bucket_size for metric in metrics))
     events = 0
     for bucket, pairs in groupby(_touched(store, engine, request, request.window, size), key=lambda pair: pair.bucket):
         before, events = events, events + sum(pair.events for pair in pairs)

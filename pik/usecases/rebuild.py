@@ -2,7 +2,7 @@
 
 Finished batches tell by their records which segments are theirs and which deliveries are duplicates. Of a batch without
 a record, its own raw is all there is: each of its deliveries is recorded anew, the smallest (ingest_time, batch_id,
-seq) first, behind what the records say.
+seq) first, behind what the records say. A copy's index is made from the records of its pulls.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ from pik.model.batch import (
     Reject,
     RejectFile,
 )
+from pik.ports.copy import Copy
 from pik.ports.index import Rebuild
 from pik.ports.store import Store
 from pik.usecases.batch_record import PREFIX as RECORDS
 from pik.usecases.batch_record import BatchLine, SegmentLine, read_record, restored
+from pik.usecases.copy_index import named, restore_index
 from pik.usecases.held import has_expired
 from pik.usecases.ingest import ATTEMPT
 from pik.usecases.progress import Progress
@@ -72,6 +74,8 @@ class _Count:
 
 def rebuild_index(store: Store, progress: Progress) -> Rebuilt:
     """Make the index anew from raw alone, and replace the old one when it is whole. Raises Busy, StoreError."""
+    if store.copy is not None:
+        return _rebuild_copy(store, store.copy, progress)
     count = _Count()
     examples: list[Location] = []
     try:
@@ -105,6 +109,23 @@ def rebuild_index(store: Store, progress: Progress) -> Rebuilt:
         revised=revised,
         examples=tuple(examples),
         damaged=tuple(count.damaged),
+    )
+
+
+def _rebuild_copy(store: Store, copy: Copy, progress: Progress) -> Rebuilt:
+    with copy.pulling():
+        found = named(store.raw)
+        restored = restore_index(store, found, progress)
+    return Rebuilt(
+        batches=len(found.batches),
+        segments=restored.segments,
+        deliveries=restored.deliveries,
+        unfinished=0,
+        superseded=sum(each.key not in found.segments for each in store.raw.objects("raw/event_date=")),
+        expired=0,
+        revised=0,
+        examples=(),
+        damaged=tuple(restored.damaged),
     )
 
 

@@ -18,6 +18,7 @@ from pik.usecases.batch_record import PREFIX as RECORDS
 from pik.usecases.batch_record import SegmentLine, read_record, record_key
 from pik.usecases.held import has_expired
 from pik.usecases.progress import Progress
+from pik.usecases.pull_record import pulls, read_pull
 from pik.usecases.raw_inputs import gather
 from pik.usecases.reading import unpack_frame
 from pik.usecases.recompute import compare
@@ -99,7 +100,7 @@ def _problems(
             yield from found
             progress.advance(1)
         yield from _batches(store, answer)
-        yield from _not_indexed(store, answer)
+        yield from _not_indexed(store, answer) if store.copy is None else _not_pulled(store, answer)
         if full and not answer.missing + answer.modified + answer.not_indexed:
             answer.aggregates = 0
             yield from _aggregates(store, engine, window, answer)
@@ -122,12 +123,12 @@ def _of_segment(
     size = store.raw.size(segment.key)
     if size is None:
         answer.missing += 1
-        yield _problem(MISSING, segment, "the object is not there", segment.frames)
+        yield segment_problem(MISSING, segment, "the object is not there", segment.frames)
         return
     if size != segment.size or (full and sha256(store.raw.read(segment.key)).hexdigest() != segment.digest):
         answer.modified += 1
         detail = f"{size} bytes, not {segment.size}" if size != segment.size else "its SHA-256 is not the recorded one"
-        yield _problem(MODIFIED, segment, detail, _damaged_frames(store, segment))
+        yield segment_problem(MODIFIED, segment, detail, _damaged_frames(store, segment))
         return
     if not full:
         return
@@ -136,13 +137,14 @@ def _of_segment(
         several = (
             f"{len(differing)} deliveries, the first of them record {differing[0]}, are not in the index as in raw"
         )
-        yield _problem(INDEX, segment, several, ())
+        yield segment_problem(INDEX, segment, several, ())
     elif rows.get(segment.key) != segment.deliveries:
         detail = f"the index has {rows.get(segment.key, 0)} rows for {segment.deliveries} deliveries"
-        yield _problem(INDEX, segment, detail, ())
+        yield segment_problem(INDEX, segment, detail, ())
 
 
-def _problem(kind: str, segment: Segment, detail: str, frames: tuple[Frame, ...]) -> Problem:
+def segment_problem(kind: str, segment: Segment, detail: str, frames: tuple[Frame, ...]) -> Problem:
+    """A problem of a segment, that affects these frames."""
     ranges = tuple(frame.first if frame.first == frame.last else f"{frame.first} … {frame.last}" for frame in frames)
     if len(ranges) > RANGES:
         ranges = (f"{frames[0].first} … {frames[-1].last}",)
@@ -169,7 +171,7 @@ def _batches(store: Store, answer: Verified) -> Iterator[Problem]:
             if not has_expired(store, batch.finished_at or batch.started_at):
                 yield Problem(MISSING, key, "the record of this finished batch is not there")
         elif batch.has_record and answer.full:
-            yield from _not_held(store, key, answer)
+            yield from _not_held(store, key, read_record(store.raw, key), answer)
         for rejects in store.index.rejects(batch.batch_id):
             if store.raw.size(rejects.key) is None:
                 if not has_expired(store, batch.started_at):
@@ -178,11 +180,11 @@ def _batches(store: Store, answer: Verified) -> Iterator[Problem]:
                 yield Problem(MODIFIED, rejects.key, detail)
 
 
-def _not_held(store: Store, record: str, answer: Verified) -> Iterator[Problem]:
-    """Segments of the window that the record of a finished batch names and the index does not hold."""
+def _not_held(store: Store, record: str, lines: Iterable[object], answer: Verified) -> Iterator[Problem]:
+    """Segments of the window that a record names and the index does not hold."""
     first, last = answer.window.days
     try:
-        for line in read_record(store.raw, record):
+        for line in lines:
             if not isinstance(line, SegmentLine) or line.segment.key in answer.known:
                 continue
             segment = line.segment
@@ -190,18 +192,18 @@ def _not_held(store: Store, record: str, answer: Verified) -> Iterator[Problem]:
                 answer.known.add(segment.key)
                 if _expired(store, segment, answer):
                     continue
-                yield _lost(store, segment, answer)
+                yield _lost(store, record, segment, answer)
     except Damaged as error:
         yield Problem(MODIFIED, record, error.message)
 
 
-def _lost(store: Store, segment: Segment, answer: Verified) -> Problem:
+def _lost(store: Store, record: str, segment: Segment, answer: Verified) -> Problem:
     if store.raw.size(segment.key) is None:
         answer.missing += 1
-        detail = "the record of its finished batch names it; neither the index nor raw has it"
-        return _problem(MISSING, segment, detail, segment.frames)
+        detail = f"{record} names it; neither the index nor raw has it"
+        return segment_problem(MISSING, segment, detail, segment.frames)
     answer.not_indexed += 1
-    return _problem(INDEX, segment, "the record of its finished batch names it, the index does not", segment.frames)
+    return segment_problem(INDEX, segment, f"{record} names it, the index does not", segment.frames)
 
 
 def _reject_damage(store: Store, rejects: RejectFile, full: bool) -> str:
@@ -231,11 +233,21 @@ def _not_indexed(store: Store, answer: Verified) -> Iterator[Problem]:
         if batch_id in unread:
             unread.remove(batch_id)
             if store.raw.size(record_key(batch_id)) is not None:
-                yield from _not_held(store, record_key(batch_id), answer)
+                record = record_key(batch_id)
+                yield from _not_held(store, record, read_record(store.raw, record), answer)
         answer.superseded += found.key not in answer.known
     for found in store.raw.objects(RECORDS):
         if found.key.removeprefix(RECORDS).partition(".")[0] not in recorded:
             yield Problem(INDEX, found.key, "the index does not know this batch")
+
+
+def _not_pulled(store: Store, answer: Verified) -> Iterator[Problem]:
+    """What a copy's records name and its index does not; other objects were left by pulls that were interrupted."""
+    for record in pulls(store.raw):
+        yield from _not_held(store, record, read_pull(store.raw, record), answer)
+    first, last = (f"raw/event_date={day_text(day)}/" for day in answer.window.days)
+    for found in store.raw.objects("raw/event_date="):
+        answer.superseded += found.key not in answer.known and first <= found.key[: len(first)] <= last
 
 
 def _aggregates(store: Store, engine: Engine, window: Window, answer: Verified) -> Iterator[Problem]:

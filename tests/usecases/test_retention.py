@@ -23,7 +23,7 @@ from pik.usecases.duplicates import Wanted, count_duplicates, list_duplicates
 from pik.usecases.event import show_event
 from pik.usecases.events import list_events
 from pik.usecases.export import export
-from pik.usecases.plan import plan_replay, start
+from pik.usecases.plan import limited, plan_replay, start
 from pik.usecases.progress import Silent
 from pik.usecases.reading import Filter
 from pik.usecases.rebuild import rebuild_index
@@ -57,6 +57,9 @@ def aged(store: Store, tmp_path: Path, engine: PlainEngine, monkeypatch: pytest.
 REFUSED: dict[str, Callable[[Store, Window, tuple[str, ...]], Any]] = {
     "diff": lambda store, within, entities: list(diff_aggregates(store, PlainEngine(), within, entities=entities).rows),
     "replay": lambda store, within, entities: plan_replay(store, PlainEngine(), request(within, entities=entities), 1),
+    "limited replay": lambda store, within, entities: limited(
+        store, PlainEngine(), request(within, entities=entities), 5
+    ),
     "events": lambda store, within, entities: list(list_events(store, Filter(within, entities)).rows),
     "duplicates": lambda store, within, entities: list(list_duplicates(store, Wanted(Filter(within, entities))).rows),
     "counted duplicates": lambda store, within, entities: count_duplicates(
