@@ -40,6 +40,12 @@ WINDOWS = [
 ]
 
 
+LOCAL = pytest.mark.parametrize("kind", ["local"])
+"""For what does not depend on the source."""
+
+ALSO_AWS = pytest.mark.parametrize("kind", ["local", pytest.param("aws", marks=pytest.mark.slow)])
+
+
 @pytest.fixture
 def source(store: Store, tmp_path: Path) -> Store:
     fill(store, tmp_path, 1)
@@ -47,7 +53,7 @@ def source(store: Store, tmp_path: Path) -> Store:
 
 
 @pytest.mark.parametrize(("within", "entities"), WINDOWS)
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("kind", "seed"), [("local", 1), ("local", 2), pytest.param("aws", 1, marks=pytest.mark.slow)])
 def test_the_copy_answers_as_its_source(
     store: Store, tmp_path: Path, seed: int, within: Window, entities: tuple[str, ...]
 ) -> None:
@@ -90,6 +96,7 @@ def test_an_event_has_all_of_its_deliveries_whatever_their_days(store: Store, tm
         sound(copy)
 
 
+@ALSO_AWS
 def test_a_duplicate_is_not_accepted_because_the_accepted_delivery_was_not_pulled(store: Store, tmp_path: Path) -> None:
     def keyed(day: str, key: str) -> dict[str, Any]:
         return event(1, "a", f"{day}T01:00") | {"idempotency_key": key}
@@ -111,6 +118,7 @@ def test_a_duplicate_is_not_accepted_because_the_accepted_delivery_was_not_pulle
     assert show_event(copy, PlainEngine(), other).deliveries == show_event(store, PlainEngine(), other).deliveries
 
 
+@LOCAL
 def test_what_was_not_pulled_is_refused(source: Store, tmp_path: Path) -> None:
     copy, _ = pulled(source, tmp_path / "copy", window("08", "15"), ("a", "b"))
     for within, entities in (
@@ -131,6 +139,7 @@ def test_what_was_not_pulled_is_refused(source: Store, tmp_path: Path) -> None:
             show_event(copy, PlainEngine(), found.delivery.event_id)
 
 
+@LOCAL
 def test_pulls_add_up(source: Store, tmp_path: Path) -> None:
     copy, _ = pulled(source, tmp_path / "copy", window("08", "15"), ("a",))
     copy, _ = pulled(source, tmp_path / "copy", window("01", "08"))
@@ -143,6 +152,7 @@ def test_pulls_add_up(source: Store, tmp_path: Path) -> None:
     sound(copy)
 
 
+@LOCAL
 def test_the_same_again_is_nothing_new(source: Store, tmp_path: Path) -> None:
     copy, first = pulled(source, tmp_path / "copy", window("01", "15"))
     assert first.changed
@@ -161,6 +171,7 @@ def files(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(raw)): path.read_bytes() for path in raw.rglob("*") if path.is_file()}
 
 
+@LOCAL
 def test_a_dry_run_counts_and_writes_nothing(source: Store, tmp_path: Path) -> None:
     request = Request(window("01", "08"))
     plan = plan_pull(source, None, request)
@@ -173,6 +184,7 @@ def test_a_dry_run_counts_and_writes_nothing(source: Store, tmp_path: Path) -> N
     assert 0 < more.missing < more.segments
 
 
+@LOCAL
 def test_batches_of_a_copy_are_called_parts_and_count_what_is_there(source: Store, tmp_path: Path) -> None:
     copy, _ = pulled(source, tmp_path / "copy", window("08", "15"), ("a",))
     whole = {batch.batch_id: batch for batch in source.index.batches()}
@@ -187,6 +199,7 @@ def test_batches_of_a_copy_are_called_parts_and_count_what_is_there(source: Stor
     sound(copy)
 
 
+@ALSO_AWS
 def test_later_events_and_promotions_come_with_the_next_pull(source: Store, tmp_path: Path) -> None:
     within = window("01", "08")
     copy, _ = pulled(source, tmp_path / "copy", within)
@@ -204,6 +217,7 @@ def test_later_events_and_promotions_come_with_the_next_pull(source: Store, tmp_
     assert pulled(source, tmp_path / "copy", within)[1].replaced == 0
 
 
+@LOCAL
 def test_another_definition_under_the_same_number_is_refused(source: Store, tmp_path: Path) -> None:
     copy, _ = pulled(source, tmp_path / "copy", window("01", "02"))
     copy.metrics.apply(Definition(name="weekly", value="max(v)", bucket="7d"), 8)
@@ -213,6 +227,7 @@ def test_another_definition_under_the_same_number_is_refused(source: Store, tmp_
         pulled(source, tmp_path / "copy", window("03", "04"))
 
 
+@LOCAL
 def test_nothing_else_gets_into_a_copy(source: Store, tmp_path: Path) -> None:
     copy, _ = pulled(source, tmp_path / "copy", window("01", "02"))
     with pytest.raises(UsageError, match=f"is a copy of {source.url}; events are not ingested into copies"):
@@ -222,6 +237,7 @@ def test_nothing_else_gets_into_a_copy(source: Store, tmp_path: Path) -> None:
     sound(copy)
 
 
+@LOCAL
 def test_a_copy_is_of_one_store_and_no_store_of_its_own(source: Store, tmp_path: Path) -> None:
     pulled(source, tmp_path / "copy", window("01", "02"))
     own = open_store(str(tmp_path / "own"), create=True)
@@ -237,6 +253,7 @@ def test_a_copy_is_of_one_store_and_no_store_of_its_own(source: Store, tmp_path:
         open_copy(str(tmp_path / "none"), own, create=False)
 
 
+@LOCAL
 def test_a_copy_may_be_copied_as_far_as_it_goes(source: Store, tmp_path: Path) -> None:
     copy, _ = pulled(source, tmp_path / "copy", window("01", "15"))
     second, _ = pulled(copy, tmp_path / "second", window("05", "06"))
@@ -245,6 +262,7 @@ def test_a_copy_may_be_copied_as_far_as_it_goes(source: Store, tmp_path: Path) -
         pulled(copy, tmp_path / "third", ALL_TIME)
 
 
+@LOCAL
 def test_two_pulls_into_one_copy_do_not_mix(source: Store, tmp_path: Path) -> None:
     copy, _ = pulled(source, tmp_path / "copy", window("01", "02"))
     assert copy.copy
@@ -255,6 +273,7 @@ def test_two_pulls_into_one_copy_do_not_mix(source: Store, tmp_path: Path) -> No
 # Damage
 
 
+@LOCAL
 def test_a_window_that_reaches_expired_raw_is_not_pulled(source: Store, tmp_path: Path) -> None:
     with pytest.raises(NotHeld, match="has expired"):
         pulled(replace(source, retention_days=-2), tmp_path / "copy", window("01", "02"))
@@ -291,16 +310,17 @@ HARM: dict[str, Callable[[bytes], bytes | None]] = {
 }
 
 
-@pytest.mark.parametrize("kind", HARM)
+@ALSO_AWS
+@pytest.mark.parametrize("harm", HARM)
 def test_what_is_damaged_in_the_source_is_told_not_copied_and_comes_later(
-    source: Store, tmp_path: Path, kind: str
+    source: Store, tmp_path: Path, harm: str
 ) -> None:
     within = window("03", "05")
     segment = next(each for each in source.index.segments(within) if not each.inline and each.deliveries > 1)
-    harmed: Any = Harmed(source.raw, segment.key, HARM[kind])
+    harmed: Any = Harmed(source.raw, segment.key, HARM[harm])
     copy, done = pulled(replace(source, raw=harmed), tmp_path / "copy", within)
     (problem,) = done.problems
-    assert (problem.kind, problem.what) == (MISSING if kind == MISSING else MODIFIED, segment.key)
+    assert (problem.kind, problem.what) == (MISSING if harm == MISSING else MODIFIED, segment.key)
     assert problem.entities
     assert copy.raw.size(segment.key) is None
     (found,) = verify(copy, PlainEngine(), ALL_TIME, Silent()).problems
@@ -314,6 +334,7 @@ def test_what_is_damaged_in_the_source_is_told_not_copied_and_comes_later(
     sound(copy)
 
 
+@LOCAL
 def test_what_is_damaged_in_the_copy_is_told(source: Store, tmp_path: Path) -> None:
     copy, _ = pulled(source, tmp_path / "copy", window("03", "05"))
     segment = next(copy.index.segments(window("03", "05")))
@@ -329,6 +350,7 @@ def test_what_is_damaged_in_the_copy_is_told(source: Store, tmp_path: Path) -> N
 # Interruptions
 
 
+@LOCAL
 def test_interrupted_at_any_step_the_same_pull_goes_on(store: Store, tmp_path: Path) -> None:
     source, within = store, window("02", "03")
     keyed = [event(n, "a", f"{day}T0{n}:00") | {"idempotency_key": "k"} for n, day in enumerate(["01", "02", "03"])]
@@ -361,6 +383,7 @@ def test_interrupted_at_any_step_the_same_pull_goes_on(store: Store, tmp_path: P
     assert steps == 2 * len(fault.calls) == 2 * 6  # four segments, the rejects, and the record
 
 
+@LOCAL
 @pytest.mark.parametrize("step", ["restore_index", "write_pull", "take_object"])
 @pytest.mark.parametrize("first", [True, False])
 def test_interrupted_between_raw_index_and_record(
@@ -391,6 +414,7 @@ def test_interrupted_between_raw_index_and_record(
     sound(copy)
 
 
+@LOCAL
 def test_what_a_pull_changed_in_the_state(source: Store, tmp_path: Path) -> None:
     within = window("01", "08")
     copy, first = pulled(source, tmp_path / "copy", within)
