@@ -88,6 +88,10 @@ class Damaged(StoreError):
     """Raw does not hold what the index says it does. Nothing is computed from it."""
 
 
+class NotHeld(NotFound):
+    """The store is not meant to hold that: it has expired, or it is of a part that nobody pulled into this copy."""
+
+
 class EngineError(PikError):
     """A metric could not be computed."""
 

@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, Entry] = {
     "events": Entry("pik.cli.events", "List the events of an entity or a window, oldest first.", _LOOK),
     "show": Entry("pik.cli.show", "Show one event: every delivery, its raw bytes, what counted it.", _LOOK),
     "duplicates": Entry("pik.cli.duplicates", "List deliveries that came again, exact or in conflict.", _LOOK),
+    "pull": Entry("pik.cli.pull", "Copy a window of a store into a directory, to go on there.", _LOOK),
     "metrics": Entry("pik.cli.metrics", "Define metrics: apply, list, show.", _NUMBERS),
     "aggregates": Entry("pik.cli.aggregates", "List current values, or every version and who made it.", _NUMBERS),
     "diff": Entry("pik.cli.diff", "Recompute from raw and compare with what is current.", _NUMBERS),

@@ -93,6 +93,12 @@ class Context:
 
         return open_foreign(self.settings.store)
 
+    def open_copy(self, source: Store, path: str, *, create: bool) -> Store:
+        """The copy of a store in this directory. Raises NotFound when it is absent and `create` is false."""
+        from pik.stores import open_copy
+
+        return open_copy(path, source, create=create)
+
     def engine(self) -> Engine:
         """What computes metrics."""
         from pik.engine import DuckEngine

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pik.cli.command import Commands
 from pik.cli.context import Context
-from pik.cli.render import Column, Document, Instant, Json, Lag, Table
+from pik.cli.render import Column, Document, Instant, Json, Lag, Shown, Table
 from pik.model.event import Delivery
 from pik.model.instant import parse_instant
+
+if TYPE_CHECKING:
+    from pik.usecases.event import EventDetail
 
 commands = Commands()
 
@@ -34,13 +37,22 @@ def show(
         Document(
             head=_fields(found.event),
             # Behind the tables: a payload may be longer than the screen.
-            tables=[
-                Table("deliveries", _DELIVERIES, found.deliveries),
-                Table("aggregates", _AGGREGATES, found.aggregates, empty="no current aggregate counts it"),
-            ],
-            tail={"payload": Json(bytes(found.event.payload)), "raw": [Json(row.line) for row in found.deliveries]},
+            tables=[Table("deliveries", _DELIVERIES, found.deliveries), *_aggregates(found)],
+            tail={
+                **(
+                    {"aggregates": Shown(None, "not known: its day was not pulled")} if found.aggregates is None else {}
+                ),
+                "payload": Json(bytes(found.event.payload)),
+                "raw": [Json(row.line) for row in found.deliveries],
+            },
         )
     )
+
+
+def _aggregates(found: EventDetail) -> list[Table]:
+    if found.aggregates is None:
+        return []
+    return [Table("aggregates", _AGGREGATES, found.aggregates, empty="no current aggregate counts it")]
 
 
 def _fields(event: Delivery) -> dict[str, object]:

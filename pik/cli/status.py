@@ -6,7 +6,7 @@ from collections import Counter
 
 from pik.cli.command import Commands
 from pik.cli.context import Context
-from pik.cli.render import Count, Document, Instant
+from pik.cli.render import Column, Count, Document, Instant, Table
 
 commands = Commands()
 
@@ -41,6 +41,13 @@ def status(cli: Context) -> None:
                 "metrics": Count(found.metrics),
                 "segments": Count(totals.segments),
                 "raw_bytes": Count(found.size),
-            }
+                "copy_of": found.copy_of,
+            },
+            tables=[Table("pulled", _PULLED, found.pulled, empty="nothing was pulled into it yet")]
+            if found.copy_of
+            else [],
         )
     )
+
+
+_PULLED = [Column("window"), Column("entities", get=lambda part: part.entities or None, wrap=True)]

@@ -43,7 +43,7 @@ def verify(
     """Check each segment's digest, each index row against raw and back, and each aggregate's inputs.
 
     A window limits the check to the days that it touches. Superseded objects are copies that a crash left beside what
-    was recorded; nothing counts them.
+    was recorded; nothing counts them. Expired ones are gone because the store keeps raw for some days only: no damage.
     """
     if quick and full:
         raise UsageError("--quick and --full exclude each other", hint="leave one of them out")
@@ -54,16 +54,21 @@ def verify(
         return _rebuild(cli)
     from pik.usecases.verify import verify as check
 
-    found = check(cli.open_store(), cli.engine(), window, cli.progress, full=not quick)
+    store = cli.open_store()
+    found = check(store, cli.engine(), window, cli.progress, full=not quick)
+    copy_of = store.copy.source if store.copy else None
     cli.show(
         Document(
-            head={"window": window, "check": "quick" if quick else "full"},
+            head={"window": window, "check": "quick" if quick else "full", "copy_of": copy_of},
             tables=[Table("problems", _COLUMNS, found.problems, empty="no problem found")],
-            tail=lambda: _tail(found),
+            tail=lambda: _tail(found, copy_of),
         )
     )
     if found.full and found.aggregates is None:
         cli.note("aggregates were not checked: what raw or the index lacks would make them all look wrong")
+    if found.full and found.expired_days:
+        days = len(found.expired_days)
+        cli.note(f"aggregates of {days} days were not checked: raw that they were made of has expired")
     return FOUND if found.damage else None
 
 
@@ -76,26 +81,30 @@ _COLUMNS = [
 ]
 
 
-def _tail(found: Verified) -> dict[str, object]:
+def _tail(found: Verified, copy_of: str | None) -> dict[str, object]:
     return {
         "result": f"{found.valid} of {found.segments} segments valid, {found.missing} missing,"
-        f" {found.modified} modified, {found.not_indexed} not indexed",
+        f" {found.modified} modified, {found.not_indexed} not indexed"
+        + (f", {found.expired} expired" if found.expired else ""),
         "segments": Count(found.segments),
         "valid": Count(found.valid),
         "missing": Count(found.missing),
+        "expired": Count(found.expired),
         "modified": Count(found.modified),
         "not_indexed": Count(found.not_indexed),
         "superseded": Count(found.superseded),
         "deliveries": Count(found.deliveries),
         "aggregates": Shown(None, "not checked") if found.aggregates is None else Count(found.aggregates),
         "damage": Count(found.damage),
-        "next": _next(found),
+        "next": _next(found, copy_of),
     }
 
 
-def _next(found: Verified) -> str | None:
+def _next(found: Verified, copy_of: str | None) -> str | None:
     from pik.usecases.verify import AGGREGATE, INDEX, MISSING, MODIFIED
 
+    if copy_of and found.kinds & {MISSING, MODIFIED}:
+        return f"pik pull --store {copy_of} again, into a new directory if objects of this one are modified"
     if found.kinds & {MISSING, MODIFIED}:
         return (
             "restore the named objects from a copy of the store (raw is immutable: any copy will do), then pik verify"
@@ -120,6 +129,7 @@ def _rebuild(cli: Context) -> int | None:
                 "deliveries": Count(done.deliveries),
                 "unfinished_batches": Count(done.unfinished),
                 "superseded": Count(done.superseded),
+                "expired": Count(done.expired),
                 "revised_events": Count(done.revised),
                 "damaged": list(done.damaged) or None,
             },

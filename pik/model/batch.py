@@ -143,6 +143,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 RUNNING, INTERRUPTED, COMPLETE = "RUNNING", "INTERRUPTED", "COMPLETE"
+PULLED = "PULLED"
+"""The state of a batch in a copy: a part of it, whatever became of it where it is whole."""
 
 
 _REQUEST = "request:"
@@ -158,7 +160,8 @@ def request_origin(batch_id: str) -> Origin:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One input ingested. `state` is RUNNING while its writer lives, then COMPLETE or INTERRUPTED.
+    """One input ingested. `state` is RUNNING while its writer lives, then COMPLETE or INTERRUPTED; in a copy it is
+    PULLED, and the counts are of the part that is there.
 
     `next_seq`, `offset` and `prefix_digest` say where an interrupted one goes on; `attempt` counts its writers;
     `lags` maps a lag (nanoseconds, three significant digits) to its number of deliveries, `sources` a source to its.

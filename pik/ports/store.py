@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pik.ports.copy import Copy
 from pik.ports.index import Audit, Batches, Index
 from pik.ports.raw import Raw
 from pik.ports.state import Aggregates, Metrics, Queue, Runs
@@ -13,7 +14,8 @@ from pik.ports.state import Aggregates, Metrics, Queue, Runs
 class Store:
     """Where everything lives. Picklable: a worker process opens its own connections. `url` names it for people.
 
-    With `deployed` a processor of the store's own works on the queue; otherwise whoever replays does.
+    With `deployed` a processor of the store's own works on the queue; otherwise whoever replays does. Raw expires after
+    `retention_days`; None: never. With `copy` it holds a part of another store, and takes in nothing but that.
     """
 
     url: str
@@ -27,3 +29,5 @@ class Store:
     queue: Queue
     aggregates: Aggregates
     deployed: bool = False
+    retention_days: int | None = None
+    copy: Copy | None = None

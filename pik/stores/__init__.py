@@ -55,3 +55,16 @@ def open_health(url: str) -> StackHealth:
 
     name, clients = address(url)
     return health_of(clients, name)
+
+
+def open_copy(path: str, source: Store, *, create: bool = True) -> Store:
+    """The copy of a store in this directory; `create` makes one that is not there yet. Raises UsageError if `path` is
+    no path, or the store itself, NotFound, StoreError."""
+    from pik.stores.local import open_copy as open_local_copy
+
+    if "://" in path:
+        raise UsageError(f"{path}: copies are made in directories", hint="--into DIR, a new one")
+    target = Path(path).expanduser().absolute()
+    if str(target) == source.url:
+        raise UsageError(f"{path} is the store itself", hint="--into DIR, a new one")
+    return open_local_copy(target, source.url, create=create)

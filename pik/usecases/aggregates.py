@@ -9,6 +9,7 @@ from itertools import chain
 from pik.model.metric import Aggregate
 from pik.model.window import Window
 from pik.ports.store import Store
+from pik.usecases.held import expect_pulled
 from pik.usecases.metrics import chosen
 from pik.usecases.recompute import widest
 
@@ -31,10 +32,13 @@ def list_aggregates(
     entities: Sequence[str] = (),
     history: bool = False,
 ) -> Listing:
-    """Current versions, or with `history` all of them. Raises NotFound for a metric that there is not."""
+    """Current versions, or with `history` all of them. Raises NotFound for a metric that there is not, NotHeld where
+    the store is a copy of which that is no part."""
     wanted = chosen(store.metrics, metrics)
+    effective = widest(window, wanted)
+    expect_pulled(store, effective, entities)
     rows = chain.from_iterable(
         store.aggregates.current(metric.name, window.widened(metric.bucket_size), entities, history=history)
         for metric in wanted
     )
-    return Listing(window, widest(window, wanted), rows)
+    return Listing(window, effective, rows)

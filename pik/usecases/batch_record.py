@@ -7,18 +7,16 @@ all of that, because nothing else knows it. docs/format.md specifies it.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
-from hashlib import sha256
 
 import msgspec
-import zstandard
 
-from pik.errors import AlreadyExists, Damaged, StoreError
+from pik.errors import AlreadyExists, StoreError
 from pik.model.batch import COMPLETE, CONFLICT, EXACT, Batch, Counts, Origin, RejectFile, Segment
 from pik.model.window import ALL_TIME
 from pik.ports.raw import Raw
 from pik.ports.store import Store
+from pik.usecases.record_file import packed, record_lines
 
 PREFIX = "raw/batches/"
 
@@ -67,9 +65,7 @@ class RejectLine(msgspec.Struct, frozen=True, kw_only=True, tag="rejects"):
 
 Line = BatchLine | SegmentLine | RejectLine
 
-_SEAL = bytes.fromhex("502a4d18 20000000")
-"""Begins a skippable zstd frame of 32 bytes: who reads the lines does not see it."""
-_SEAL_SIZE = len(_SEAL) + 32
+_decode_line = msgspec.json.Decoder(Line).decode
 
 
 def write_record(store: Store, batch: Batch, finished_at: int) -> int:
@@ -77,14 +73,8 @@ def write_record(store: Store, batch: Batch, finished_at: int) -> int:
 
     A crash may have left the record of an earlier attempt to finish: then that one stands.
     """
-    compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
-    buffer = io.BytesIO()
-    with compressor.stream_writer(buffer, closefd=False) as writer:
-        for line in _lines(store, batch, finished_at):
-            writer.write(msgspec.json.encode(line) + b"\n")
-    buffer.write(_seal(buffer.getbuffer()))
     try:
-        store.raw.create(record_key(batch.batch_id), buffer.getvalue())
+        store.raw.create(record_key(batch.batch_id), packed(_lines(store, batch, finished_at)))
     except AlreadyExists:
         head = next(read_record(store.raw, record_key(batch.batch_id)))
         assert isinstance(head, BatchLine)
@@ -102,22 +92,9 @@ def record_key(batch_id: str) -> str:
     return f"{PREFIX}{batch_id}.ndjson.zst"
 
 
-def _seal(frame: bytes | memoryview) -> bytes:
-    return _SEAL + sha256(frame).digest()
-
-
 def read_record(raw: Raw, key: str) -> Iterator[Line]:
     """The lines of a record. Raises Damaged, before the first one, if any bit is not as it was written."""
-    data = memoryview(raw.read(key))
-    frame = data[:-_SEAL_SIZE]
-    if data[-_SEAL_SIZE:] != _seal(frame):
-        raise Damaged(f"batch record {key} is cut or changed", hint="pik verify --full")
-    decode = msgspec.json.Decoder(Line).decode
-    try:
-        with zstandard.ZstdDecompressor().stream_reader(frame) as reader:
-            yield from map(decode, io.BufferedReader(reader))
-    except (zstandard.ZstdError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Damaged(f"batch record {key} is damaged: {error}", hint="pik verify --full") from None
+    return record_lines(raw, key, _decode_line)
 
 
 def restored(line: BatchLine) -> Batch:
@@ -158,10 +135,14 @@ def _lines(store: Store, batch: Batch, finished_at: int) -> Iterator[Line]:
         sources=dict(batch.sources),
     )
     for segment in store.index.segments(ALL_TIME, batch_id=batch.batch_id):
-        verdicts = store.index.skipped(segment)
-        yield SegmentLine(segment=segment, exact=_runs(verdicts, EXACT), conflict=_runs(verdicts, CONFLICT))
+        yield segment_line(segment, store.index.skipped(segment))
     for rejects in store.index.rejects(batch.batch_id):
         yield RejectLine(rejects=rejects)
+
+
+def segment_line(segment: Segment, verdicts: Mapping[int, str]) -> SegmentLine:
+    """The line of a segment with these duplicates: seq → exact or conflict."""
+    return SegmentLine(segment=segment, exact=_runs(verdicts, EXACT), conflict=_runs(verdicts, CONFLICT))
 
 
 def _runs(verdicts: Mapping[int, str], kind: str) -> Runs:

@@ -14,9 +14,11 @@ import zstandard
 
 from pik.errors import UsageError
 from pik.model.batch import INTERRUPTED, Batch, Reject
+from pik.model.coverage import Part
 from pik.model.run import Run
 from pik.ports.index import Totals
 from pik.ports.store import Store
+from pik.usecases.pull_record import parts
 from pik.usecases.reading import damaged
 
 
@@ -94,7 +96,8 @@ def lags(batch: Batch) -> Lags | None:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a store holds. `sources` counts deliveries, duplicates included; `size` is the bytes of raw."""
+    """What a store holds. `sources` counts deliveries, duplicates included; `size` is the bytes of raw. Of a copy,
+    `copy_of` is the source's URL, and `pulled` what was pulled."""
 
     url: str
     format_version: int
@@ -105,6 +108,8 @@ class Status:
     metrics: int
     sources: Mapping[str, int]
     size: int
+    copy_of: str | None
+    pulled: tuple[Part, ...]
 
 
 def status(store: Store) -> Status:
@@ -124,4 +129,6 @@ def status(store: Store) -> Status:
         metrics=len(store.metrics.latest()),
         sources=sources,
         size=sum(found.size for found in store.raw.objects("raw/")),
+        copy_of=store.copy.source if store.copy else None,
+        pulled=tuple(parts(store)) if store.copy else (),
     )

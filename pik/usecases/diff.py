@@ -16,6 +16,7 @@ from pik.model.metric import Aggregate, BucketDigest, Computed, Metric
 from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
+from pik.usecases.held import expect_held
 from pik.usecases.metrics import chosen
 from pik.usecases.ordering import sort_bounded
 from pik.usecases.recompute import by_bucket_size, compare, current_rows, recomputing, widest
@@ -89,19 +90,21 @@ def diff_aggregates(
 ) -> Diff:
     """Recompute from raw and compare with what is current; with `changed_only` only where both have a value.
 
-    Raises NotFound for an unknown metric, also in `tolerances`, and for a store without any events; Damaged and
-    EngineError while iterating.
+    Raises NotFound for an unknown metric, also in `tolerances`, and for a store without any events, NotHeld where
+    raw of the whole buckets has expired or was not pulled; Damaged and EngineError while iterating.
     """
     wanted = chosen(store.metrics, metrics)
     _expect_known(store, tolerances)
-    if not store.index.totals().segments:
+    effective = widest(window, wanted)
+    expect_held(store, effective, entities)
+    if store.copy is None and not store.index.totals().segments:
         raise NotFound("the store holds no events, so there is nothing to compare", hint="pik ingest FILE")
     stats = Stats()
     pairs = _recomputed(store, engine, wanted, window, entities, stats)
     rows = _differences(pairs, tolerances or Tolerances(), stats)
     if len(by_bucket_size(wanted)) > 1:  # they are computed by size of bucket
         rows = _ordered(store, rows)
-    return Diff(window, widest(window, wanted), _only(rows, changed_only), stats)
+    return Diff(window, effective, _only(rows, changed_only), stats)
 
 
 def diff_run(

@@ -16,6 +16,7 @@ from pik.model.instant import HOUR, format_instant, parse_instant
 from pik.model.window import Window
 from pik.ports.store import Store
 from pik.usecases.event import locate, read_location
+from pik.usecases.held import expect_held
 from pik.usecases.ordering import sort_bounded
 from pik.usecases.reading import Filter, deliveries
 
@@ -91,7 +92,9 @@ class DuplicateList:
 def list_duplicates(
     store: Store, wanted: Wanted, *, limit: int | None = None, payload_diff: bool = False
 ) -> DuplicateList:
-    """The duplicates asked for, by event_time, event_id, batch and seq; with a limit, the first so many."""
+    """The duplicates asked for, by event_time, event_id, batch and seq; with a limit, the first so many.
+    Raises NotHeld, and Damaged while iterating."""
+    expect_held(store, wanted.filter.window, wanted.filter.entities)
     answer = DuplicateList(wanted.filter.window, iter(()))
     answer.rows = _rows(store, wanted, limit, payload_diff, answer)
     return answer
@@ -127,7 +130,9 @@ def _key(item: _Duplicate) -> tuple[int, str, str, int]:
 
 
 def count_duplicates(store: Store, wanted: Wanted, by: Group) -> list[GroupRow]:
-    """The duplicates asked for, counted by what `by` names, most first. An hour is that of event_time, in UTC."""
+    """The duplicates asked for, counted by what `by` names, most first. An hour is that of event_time, in UTC.
+    Raises NotHeld, Damaged."""
+    expect_held(store, wanted.filter.window, wanted.filter.entities)
     counts: Counter[tuple[str, str]] = Counter()
     for delivery, kind, _ in _matching(store, wanted):
         counts[_group(delivery, by), kind] += 1

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import zstandard
 
-from pik.errors import CANDIDATES, NotFound, UsageError, not_one
+from pik.errors import CANDIDATES, NotFound, NotHeld, UsageError, not_one
 from pik.model.batch import Location, Segment
+from pik.model.coverage import covered
 from pik.model.event import Delivery
-from pik.model.instant import DAY, MIN_INSTANT, parse_instant
+from pik.model.instant import DAY, MIN_INSTANT, day_text, parse_instant
 from pik.model.metric import Aggregate
 from pik.model.window import Window
 from pik.ports.engine import Engine, Inputs
 from pik.ports.index import Index
 from pik.ports.store import Store
+from pik.usecases.held import expect_pulled, has_expired
+from pik.usecases.pull_record import parts
 from pik.usecases.reading import Found, damaged, frame_lines, parse
 
 _HEX = re.compile(r"[0-9a-f]{1,32}")
@@ -42,18 +45,21 @@ class EventDetail:
     """An event, as its accepted delivery told it, its deliveries (that one first), and the aggregates of its buckets.
 
     `aggregates` are the current ones that counted it: of its entity and bucket, computed when the index had it already,
-    by a definition whose filter lets it in.
+    by a definition whose filter lets it in. None: not known, in a copy into which the day of the event was not pulled,
+    but one of another delivery.
     """
 
     event: Delivery
     deliveries: tuple[DeliveryRow, ...]
-    aggregates: tuple[Aggregate, ...]
+    aggregates: tuple[Aggregate, ...] | None
 
 
 def show_event(store: Store, engine: Engine, prefix: str) -> EventDetail:
-    """The event whose id starts with `prefix`. Raises UsageError if that is no id, NotFound if none or several do."""
+    """The event whose id starts with `prefix`. Raises UsageError if that is no id, NotFound if none or several do,
+    NotHeld where not all of its deliveries are there."""
     places = store.index.deliveries(locate(store, prefix).event_id)
     found = [read_location(store, place) for place in places]
+    known = _pulled(store, found)
     rows = tuple(
         DeliveryRow(
             one.kind,
@@ -68,7 +74,22 @@ def show_event(store: Store, engine: Engine, prefix: str) -> EventDetail:
         )
         for one, place in zip(found, places, strict=True)
     )
-    return EventDetail(found[0].delivery, rows, tuple(_counted(store, engine, found[0])))
+    return EventDetail(found[0].delivery, rows, tuple(_counted(store, engine, found[0])) if known else None)
+
+
+def _pulled(store: Store, found: Sequence[Found]) -> bool:
+    """Whether the day of the event's accepted delivery, which comes first, was pulled, where the store is a copy.
+
+    With any day of an event's, all of its deliveries come. Raises NotHeld if the event is only there because it shares
+    a raw object with what was asked for.
+    """
+    if store.copy is None:
+        return True
+    pulled, entity = parts(store), found[0].delivery.entity_id
+    days = [covered(pulled, day_window(one.segment.day), [entity]) for one in found]
+    if not any(days):
+        expect_pulled(store, day_window(found[0].segment.day), [entity])
+    return days[0]
 
 
 def locate(store: Store, prefix: str) -> Location:
@@ -83,8 +104,14 @@ def locate(store: Store, prefix: str) -> Location:
 
 
 def read_location(store: Store, location: Location) -> Found:
-    """The delivery at a location. Raises Damaged if raw does not have it there."""
+    """The delivery at a location. Raises NotHeld if its raw has expired, Damaged if raw does not have it there."""
     segment = _segment(store.index, location)
+    if has_expired(store, segment.ingest_time):
+        raise NotHeld(
+            f"raw of {day_text(segment.day)} has expired, and with it delivery {location.seq} of batch"
+            f" {location.batch_id}, which is one of this event: this store keeps raw for {store.retention_days} days",
+            hint=f"pik batches {location.batch_id} tells what it was read from",
+        )
     for line in frame_lines(store.raw, segment, segment.frames[location.frame]):
         if b'"seq":%d' % location.seq in line:
             delivery = parse(segment, line)

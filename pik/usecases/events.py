@@ -12,6 +12,7 @@ from pik.model.event import Delivery
 from pik.model.instant import day_of
 from pik.model.window import Window
 from pik.ports.store import Store
+from pik.usecases.held import expect_held
 from pik.usecases.ordering import sort_bounded
 from pik.usecases.reading import Filter, deliveries
 
@@ -50,7 +51,9 @@ _Accepted = tuple[int, str, Delivery]
 
 
 def list_events(store: Store, wanted: Filter, limit: int | None = None) -> EventList:
-    """The accepted events asked for, by event_time and then event_id; with a limit, the oldest so many."""
+    """The accepted events asked for, by event_time and then event_id; with a limit, the oldest so many. Raises NotHeld,
+    and Damaged while iterating."""
+    expect_held(store, wanted.window, wanted.entities)
     answer = EventList(wanted.window, iter(()))
     answer.rows = _rows(store, wanted, limit, answer)
     return answer

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import time_ns
-from typing import TypeVar
 
 import msgspec
 
@@ -21,8 +18,10 @@ from pik.ports.exporter import Exporter, Piece, Rows
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.usecases.export_files import ExportedFile, Output
+from pik.usecases.held import expect_held
 from pik.usecases.progress import Progress
 from pik.usecases.reading import frame_bytes, frame_text, frames_of, parse
+from pik.usecases.threads import in_threads
 
 THREADS = 2
 """That cut rows out of raw; the one that asked for the export writes them."""
@@ -55,16 +54,17 @@ def export(
 
     `directory`: `target` is one of files, else a single file with its manifest beside. A dry run does all but writing.
     What killed exports have left beside it is removed. Raises UsageError if `target` or its manifest is there already
-    (an empty directory aside), or appears meanwhile, or if a value does not fit its column, Damaged, StoreError; then
-    nothing is left at `target`.
+    (an empty directory aside), or appears meanwhile, or if a value does not fit its column, NotHeld, Damaged,
+    StoreError; then nothing is left at `target`.
     """
     selection = exporter.layout.selection
+    expect_held(store, selection.window, selection.entities)
     reading = _Reading(store, selection.window, selection.entities, exporter.layout.include_duplicates)
     rows = 0
     with Output(target, exporter, directory=directory, dry_run=dry_run) as output:
         progress.start(f"exporting to {target.name}", None, "deliveries")
         try:
-            for lines, groups in _in_threads(partial(_cut, store.raw, exporter), reading.jobs()):
+            for lines, groups in in_threads(partial(_cut, store.raw, exporter), reading.jobs(), THREADS):
                 for key, found in groups:
                     rows += len(found)
                     output.write(key, found)
@@ -151,25 +151,6 @@ def _text(raw: Raw, part: _Part) -> bytes:
     whole = memoryview(raw.read(segment.key, first.offset, end - first.offset))
     places = [(frame, frame.offset - first.offset) for frame in part.frames]
     return b"".join([frame_text(segment, frame, whole[at : at + frame.length]) for frame, at in places])
-
-
-_Argument = TypeVar("_Argument")
-_Result = TypeVar("_Result")
-
-
-def _in_threads(function: Callable[[_Argument], _Result], arguments: Iterable[_Argument]) -> Iterator[_Result]:
-    """The results in the order of the arguments, THREADS at work and one more done or waiting."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        working: deque[Future[_Result]] = deque()
-        try:
-            for argument in arguments:
-                working.append(pool.submit(function, argument))
-                if len(working) > THREADS:
-                    yield working.popleft().result()
-            while working:
-                yield working.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _manifest(store: Store, exporter: Exporter, files: Sequence[ExportedFile], known_until: int | None) -> bytes:

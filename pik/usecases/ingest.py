@@ -28,6 +28,7 @@ from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.usecases.batch_record import write_record
 from pik.usecases.compression import uncompressed
+from pik.usecases.held import expect_own
 from pik.usecases.pool import Pool
 from pik.usecases.progress import Progress, Silent
 from pik.usecases.segments import Built, InvalidRecord, Reading, SegmentBuilder, chunk_of
@@ -66,9 +67,10 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
     """Ingest one input, or go on with it, or find that it was ingested before.
 
     Raises InputError (the input cannot be read to its end, or has an invalid record where none may be), ConflictFound,
-    Busy (another process ingests this very input), StoreError. What was recorded before stands, and the same call goes
-    on.
+    Busy (another process ingests this very input), UsageError (the store is a copy), StoreError. What was recorded
+    before stands, and the same call goes on.
     """
+    expect_own(store)
     began = monotonic()
     state = file_state(source)
     content = _content(source, options)

@@ -22,6 +22,7 @@ from pik.model.run import PLANNED, Run, RunRequest, Task
 from pik.model.window import Window
 from pik.ports.engine import Engine, Touched
 from pik.ports.store import Store
+from pik.usecases.held import expect_held
 from pik.usecases.metrics import chosen, pin
 from pik.usecases.raw_inputs import gather
 from pik.usecases.reading import frames_of
@@ -92,11 +93,13 @@ def plan_replay(
 
 
 def replayable(store: Store, request: RunRequest) -> list[Metric]:
-    """The metrics of the request. Raises UsageError, and NotFound for an unknown metric or a store without events."""
+    """The metrics of the request. Raises UsageError, NotFound for an unknown metric or a store without events, and
+    NotHeld where raw of the whole buckets has expired or was not pulled."""
     if "" in (request.source, request.event_type, *request.entities):
         raise UsageError("an entity, a source or a type is empty", hint="leave the option out to take all of them")
     metrics = chosen(store.metrics, request.metrics)
-    if not store.index.totals().segments:
+    expect_held(store, widest(request.window, metrics), request.entities)
+    if store.copy is None and not store.index.totals().segments:
         raise NotFound("the store holds no events", hint="pik ingest FILE")
     return metrics
 
@@ -110,8 +113,10 @@ def counted_within(store: Store, request: RunRequest, lines: int) -> bool:
 
 def limited(store: Store, engine: Engine, request: RunRequest, limit: int) -> RunRequest:
     """The request, or as much of its beginning as chooses at most `limit` events, cut where buckets of every chosen
-    metric meet; the first of these is always whole."""
-    size = lcm(*(metric.bucket_size for metric in chosen(store.metrics, request.metrics)))
+    metric meet; the first of these is always whole. Raises NotHeld and Damaged."""
+    metrics = chosen(store.metrics, request.metrics)
+    expect_held(store, widest(request.window, metrics), request.entities)
+    size = lcm(*(metric.bucket_size for metric in metrics))
     events = 0
     for bucket, pairs in groupby(_touched(store, engine, request, request.window, size), key=lambda pair: pair.bucket):
         before, events = events, events + sum(pair.events for pair in pairs)

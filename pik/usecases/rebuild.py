@@ -2,7 +2,7 @@
 
 Finished batches tell by their records which segments are theirs and which deliveries are duplicates. Of a batch without
 a record, its own raw is all there is: each of its deliveries is recorded anew, the smallest (ingest_time, batch_id,
-seq) first, behind what the records say.
+seq) first, behind what the records say. A copy's index is made from the records of its pulls.
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ from pik.model.batch import (
     Reject,
     RejectFile,
 )
+from pik.ports.copy import Copy
 from pik.ports.index import Rebuild
 from pik.ports.store import Store
 from pik.usecases.batch_record import PREFIX as RECORDS
 from pik.usecases.batch_record import BatchLine, SegmentLine, read_record, restored
+from pik.usecases.copy_index import named, restore_index
+from pik.usecases.held import has_expired
 from pik.usecases.ingest import ATTEMPT
 from pik.usecases.progress import Progress
 from pik.usecases.reading import damaged
@@ -49,13 +52,15 @@ SHOWN = 100
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
     """What the rebuilt index holds. `revised` events got another accepted delivery than was recorded (`examples`);
-    `damaged` objects could not be read and are left out; `superseded` ones are copies that a crash left."""
+    `damaged` objects could not be read and are left out; `expired` segments are gone as they should be, their
+    deliveries no more indexed; `superseded` ones are copies that a crash left."""
 
     batches: int
     segments: int
     deliveries: int
     unfinished: int
     superseded: int
+    expired: int
     revised: int
     examples: tuple[Location, ...]
     damaged: tuple[str, ...]
@@ -63,12 +68,14 @@ class Rebuilt:
 
 class _Count:
     def __init__(self) -> None:
-        self.segments = self.deliveries = self.superseded = 0
+        self.segments = self.deliveries = self.superseded = self.expired = 0
         self.damaged: list[str] = []
 
 
 def rebuild_index(store: Store, progress: Progress) -> Rebuilt:
     """Make the index anew from raw alone, and replace the old one when it is whole. Raises Busy, StoreError."""
+    if store.copy is not None:
+        return _rebuild_copy(store, store.copy, progress)
     count = _Count()
     examples: list[Location] = []
     try:
@@ -98,9 +105,27 @@ def rebuild_index(store: Store, progress: Progress) -> Rebuilt:
         deliveries=count.deliveries,
         unfinished=len(lost.keys() | rejects.keys()),
         superseded=count.superseded,
+        expired=count.expired,
         revised=revised,
         examples=tuple(examples),
         damaged=tuple(count.damaged),
+    )
+
+
+def _rebuild_copy(store: Store, copy: Copy, progress: Progress) -> Rebuilt:
+    with copy.pulling():
+        found = named(store.raw)
+        restored = restore_index(store, found, progress)
+    return Rebuilt(
+        batches=len(found.batches),
+        segments=restored.segments,
+        deliveries=restored.deliveries,
+        unfinished=0,
+        superseded=sum(each.key not in found.segments for each in store.raw.objects("raw/event_date=")),
+        expired=0,
+        revised=0,
+        examples=(),
+        damaged=tuple(restored.damaged),
     )
 
 
@@ -133,7 +158,10 @@ def _restore_segment(store: Store, rebuild: Rebuild, line: SegmentLine, count: _
         arrivals = scan_segment(store.raw, line.segment.key)
     except Damaged as error:
         # It stays known, without its deliveries: whatever needs them says so, and verify finds it until it is restored.
-        count.damaged.append(error.message)
+        if has_expired(store, line.segment.ingest_time) and store.raw.size(line.segment.key) is None:
+            count.expired += 1
+        else:
+            count.damaged.append(error.message)
         rebuild.add_segments([Arrivals(line.segment, b"", b"", "")], {})
         return
     # When the index took it tells which aggregates knew of it, and only the record remembers.

@@ -28,6 +28,7 @@ from pik.model.batch import (
 from pik.model.event import MAX_LINE, Delivery, one_line, read_delivery, read_event
 from pik.ports.raw import Raw
 from pik.ports.store import Store
+from pik.usecases.held import expect_own
 from pik.usecases.reading import unpacked
 from pik.usecases.segments import Built, Reading, SegmentBuilder, chunk_of, coarse_lags, reason_kind
 from pik.usecases.source import Block, blocks
@@ -84,6 +85,7 @@ def take(store: Store, body: bytes, *, as_lines: bool = False, dry_run: bool = F
     """
     if len(body) > MAX_BODY:
         raise TooLarge(f"the body has {len(body)} bytes; {MAX_BODY} is the most", hint="send several requests")
+    expect_own(store)
     block, single = (_joined([line for line in body.split(b"\n") if line.strip()]), False) if as_lines else _block(body)
     batch_id = str(ULID())
     kept = _Kept(store.raw)

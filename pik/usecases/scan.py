@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from hashlib import sha256
 
 import zstandard
 
 from pik.errors import Invalid
 from pik.model.batch import KEYED, PLAIN, Arrivals, Frame, Segment
-from pik.model.event import read_delivery
+from pik.model.event import Delivery, read_delivery
 from pik.model.instant import DAY, day_of, parse_instant
 from pik.ports.raw import Raw
 from pik.usecases.reading import damaged
@@ -17,8 +18,9 @@ from pik.usecases.reading import damaged
 _KEY = re.compile(r"raw/event_date=(\d{4}-\d\d-\d\d)/([0-9A-Z]{26})-\d+\.ndjson\.zst")
 
 
-def scan_segment(raw: Raw, key: str) -> Arrivals:
-    """The segment under this key and its deliveries, all read from its bytes. Raises Damaged if they are no segment.
+def scan_segment(raw: Raw, key: str, each: Callable[[Delivery], object] | None = None) -> Arrivals:
+    """The segment under this key and its deliveries, all read from its bytes, each given to `each` as well. Raises
+    Damaged if they are no segment.
 
     Memory: one segment.
     """
@@ -42,6 +44,8 @@ def scan_segment(raw: Raw, key: str) -> Arrivals:
                 delivery = read_delivery(line)
             except Invalid as error:
                 raise damaged(key, error.message) from None
+            if each is not None:
+                each(delivery)
             event_id = bytes.fromhex(delivery.event_id)
             if delivery.idempotency_key is None:
                 plain.append(PLAIN.pack(event_id, delivery.seq, len(frames)))

@@ -9,6 +9,7 @@ from pik.model.run import RunRequest, Task
 from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
+from pik.usecases.held import expect_held
 from pik.usecases.metrics import pinned
 from pik.usecases.raw_inputs import gather
 from pik.usecases.recompute import compare, current_rows, recomputing
@@ -17,11 +18,12 @@ from pik.usecases.recompute import compare, current_rows, recomputing
 def perform(store: Store, engine: Engine, task: Task) -> int:
     """Compute the task's aggregates, write them beside the current ones, and return how many they are.
 
-    Raises Damaged, EngineError and NotFound where the task cannot be done, other StoreErrors where the store cannot be
-    used. Nothing is written then.
+    Raises Damaged, EngineError and NotFound (NotHeld too) where the task cannot be done, other StoreErrors where the
+    store cannot be used. Nothing is written then.
     """
     request = store.runs.get(task.run_id).request
     metrics = [pinned(store.metrics, text) for text in task.metrics]
+    expect_held(store, task.window, task.entities)  # it may have waited for long
     with recomputing(
         store, engine, metrics, task.window, task.entities, include_duplicates=request.include_duplicates
     ) as recomputed:

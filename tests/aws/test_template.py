@@ -73,6 +73,21 @@ def test_raw_is_kept_for_good_unless_a_retention_is_chosen() -> None:
     assert expiring() == []
     (rule,) = expiring(RawRetentionDays="90")
     assert (rule["Prefix"], rule["ExpirationInDays"]) == ("raw/", "90")
+    # The bucket is versioned, so expiring hides an object; that removes what is hidden, a day later.
+    assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
+
+
+@pytest.mark.parametrize(("days", "expires"), [("0", None), ("90", 90)])
+def test_commands_and_functions_know_when_raw_expires(days, expires) -> None:
+    output = resolved(template()["Outputs"]["RawRetentionDays"]["Value"], {"RawRetentionDays": days})
+    assert _stack(output).retention_days == expires
+    for function in FUNCTIONS:
+        told = _environment(function, RawRetentionDays=days)["PIK_RAW_RETENTION_DAYS"]
+        assert _stack(told).retention_days == expires
+
+
+def _stack(days: str) -> Stack:
+    return Stack("s", "b", "i", "t", "q", "d", raw_retention_days=days)
 
 
 def test_objects_are_locked_only_if_a_mode_is_chosen() -> None:
@@ -285,12 +300,13 @@ def _environment(function: str, **parameters: str) -> dict[str, str]:
 
 
 def test_functions_are_told_what_they_work_with() -> None:
-    optional = {"name", "api_url", "version"}
+    optional = {"name", "api_url", "version", "raw_retention_days"}
     variables = {f"PIK_{field.name.upper()}" for field in fields(Stack) if field.name not in optional}
     for function in FUNCTIONS:
         environment = _environment(function, DryRun="true")
         assert set(environment) == variables | {
             "PIK_STACK",
+            "PIK_RAW_RETENTION_DAYS",
             "PIK_MAX_RECEIVES",
             "DRY_RUN",
             "POWERTOOLS_SERVICE_NAME",

@@ -26,7 +26,7 @@ _HEREDOC = re.compile(r"<<-?\s*'?(\w+)'?")
 _ULID = re.compile(r"\b01[0-9A-HJKMNP-TV-Z]{24}\b")
 _ULID_START = re.compile(r"\b01[0-9A-HJKMNP-TV-Z]{8,24}\b")
 _CLOCK = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(?:\d{3})?Z")
-_MEASURED = re.compile(r"^(seconds|records per second|raw bytes|bytes) +[\d.,]+", re.MULTILINE)
+_MEASURED = re.compile(r"^(seconds|records per second|(?:raw )?bytes(?: to copy| copied)?) +[\d.,]+", re.MULTILINE)
 _AGE = re.compile(r"-?\b\d+d(?: \d+h)?(?=\s|,|$)")
 _ECHO = "echo $?"
 _REST = "…"

@@ -200,6 +200,17 @@ def _fail(pik: Journey) -> None:
     pik("pik dlq list --purged", "dlq", "list", "--purged")
 
 
+def _pull(pik: Journey) -> None:
+    pik("pik pull --dry-run", "pull", *DAY, "--into", "copy", "--dry-run")
+    pik("pik pull", "pull", *DAY, "--into", "copy")
+    pik("pik pull", "pull", *DAY, "--into", "copy", "--entity", "customer-17")
+    pik("pik status", "status", "--store", "copy")
+    pik("pik batches", "batches", "--store", "copy")
+    pik("pik verify", "verify", "--store", "copy")
+    event = pik("pik events", "events", *DAY, "--store", "copy", "--limit", 1)["events"][0]
+    pik("pik show", "show", event["event_id"], "--store", "copy")
+
+
 def _keep(pik: Journey) -> None:
     pik("pik export", "export", "--out", "events.parquet", *DAY)
     pik("pik export", "export", "--out", "copy.jsonl", *DAY, "--dry-run")
@@ -222,6 +233,7 @@ def _keep(pik: Journey) -> None:
     first = min(Path(".pik/raw/event_date=2026-03-02").iterdir())
     first.unlink()
     pik("pik verify", "verify", "--quick", code=1)
+    pik("pik pull", "pull", *DAY, "--into", "damaged", code=3)
     pik("pik verify --rebuild-index", "verify", "--rebuild-index", code=1)
 
 
@@ -233,7 +245,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[An
     (directory / "peculiar.jsonl").write_text(PECULIAR, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         pik = Journey(directory, patch)
-        for part in (_bring_in, _numbers, _look, _repair, _fail, _keep):
+        for part in (_bring_in, _numbers, _look, _repair, _fail, _pull, _keep):
             part(pik)
         _look_at_stack(pik, tmp_path_factory.mktemp("ministack"), patch)
         yield pik.said

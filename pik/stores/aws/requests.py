@@ -124,7 +124,7 @@ class Requests:
     def counted(self, items: Sequence[Item]) -> Iterator[Batch]:
         """The batches of requests."""
         for item, verdict in self.judged(items):
-            counts = Counts(1, verdict == ACCEPTED, verdict == EXACT, verdict == CONFLICT)
+            counts = Counts(1, *(int(verdict == kind) for kind in (ACCEPTED, EXACT, CONFLICT)))
             yield replace(batch_of(item), counts=counts)
 
     def _claim_key(self, item: Item) -> Key:

@@ -12,7 +12,7 @@ from pik.stores.aws.errors import Refused
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A deployed stack's resources, by name or URL."""
+    """A deployed stack's resources, by name or URL. `raw_retention_days` is what its parameter says; 0 is for good."""
 
     name: str
     raw_bucket: str
@@ -22,9 +22,15 @@ class Stack:
     dead_letter_queue_url: str
     api_url: str = ""
     version: str = ""
+    raw_retention_days: str = "0"
+
+    @property
+    def retention_days(self) -> int | None:
+        """Days after which raw expires; None: never."""
+        return int(self.raw_retention_days or "0") or None
 
 
-_OPTIONAL = {"api_url", "version"}
+_OPTIONAL = {"api_url", "version", "raw_retention_days"}
 
 
 def output_name(field: str) -> str:

@@ -1,6 +1,6 @@
 """The local store: a directory with raw objects, and two SQLite files.
 
-format.json   the version of the layout
+format.json   the version of the layout; what it is a copy of
 raw/          immutable objects
 index.db      what can be rebuilt from raw
 state.db      metric definitions, runs, aggregates, promotions
@@ -8,6 +8,6 @@ locks         who is writing what; empty
 tmp/          objects that are not whole yet
 """
 
-from pik.stores.local.open import open_local
+from pik.stores.local.open import open_copy, open_local
 
-__all__ = ["open_local"]
+__all__ = ["open_copy", "open_local"]

@@ -140,7 +140,7 @@ class LocalAggregates:
                             row.metric,
                             row.bucket,
                             row.entity_id,
-                            None if row.value is None else _text(row.value),
+                            None if row.value is None else value_text(row.value),
                             row.inputs,
                             bytes.fromhex(row.input_hash),
                             versions[row.metric],
@@ -238,7 +238,8 @@ def _writer(connection: sqlite3.Connection, run_id: str) -> int:
     return number
 
 
-def _text(value: Decimal) -> str:
+def value_text(value: Decimal) -> str:
+    """A value as the column has it."""
     return decimal_text(value) if value else "0"
 
 

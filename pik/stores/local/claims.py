@@ -38,7 +38,7 @@ class Claims:
         keyed: list[tuple[int, bytes, bytes, int, int]] = []
         for arrived in arrivals:
             number = add_segment(self.connection, arrived.segment)
-            deliveries[number] = arrived.segment.deliveries
+            deliveries[number] = len(arrived.plain) // PLAIN.size + len(arrived.keyed) // KEYED.size
             plain: Iterable[tuple[bytes, int, int]] = PLAIN.iter_unpack(arrived.plain)
             with_key: Iterable[tuple[int, bytes, bytes, int]] = KEYED.iter_unpack(arrived.keyed)
             if verdicts:
@@ -104,11 +104,12 @@ _Duplicate = tuple[int, int, int, bytes, int, int, bytes | None]
 
 
 def add_segment(connection: sqlite3.Connection, segment: Segment) -> int:
-    """Insert a segment, later than every one before, and return its number."""
+    """Insert a segment and return its number. It is recorded now, later than every one before, unless it says when it
+    was."""
     cursor = connection.execute(
         "INSERT INTO segment (day, key, batch, size, digest, deliveries, accepted, ingest_time, first_event,"
         " last_event, frames, recorded_at) VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?,"
-        " max(?, coalesce((SELECT recorded_at + 1 FROM segment ORDER BY number DESC LIMIT 1), 0)))",
+        " coalesce(?, max(?, coalesce((SELECT recorded_at + 1 FROM segment ORDER BY number DESC LIMIT 1), 0))))",
         (
             segment.day,
             segment.key,
@@ -120,7 +121,8 @@ def add_segment(connection: sqlite3.Connection, segment: Segment) -> int:
             segment.first_event,
             segment.last_event,
             msgspec.json.encode(segment.frames),
-            segment.recorded_at or time.time_ns(),
+            segment.recorded_at or None,
+            time.time_ns(),
         ),
     )
     assert cursor.lastrowid is not None

@@ -20,6 +20,7 @@ from pik.model.batch import (
     CONFLICT,
     EXACT,
     INTERRUPTED,
+    PULLED,
     RUNNING,
     Batch,
     Counts,
@@ -40,7 +41,7 @@ CREATE TABLE batch (
     batch_id TEXT NOT NULL UNIQUE,
     name TEXT NOT NULL, content TEXT NOT NULL, options TEXT NOT NULL, again INTEGER NOT NULL,
     origin TEXT NOT NULL, -- all of them but the name
-    complete INTEGER NOT NULL,
+    complete INTEGER NOT NULL, -- 0: no, 1: yes, 2: a part of one, pulled into this copy
     attempt INTEGER NOT NULL,
     read INTEGER NOT NULL, accepted INTEGER NOT NULL, exact INTEGER NOT NULL, conflict INTEGER NOT NULL,
     rejected INTEGER NOT NULL,
@@ -83,6 +84,8 @@ CREATE TABLE reject_file (
     PRIMARY KEY (batch, number)
 ) WITHOUT ROWID;
 """
+
+_STATES = ("", COMPLETE, PULLED)
 
 KEYED_DAY = -(2**31)
 """Stands for the day in `duplicate` where the event has an idempotency key, and so no day of its own."""
@@ -202,6 +205,11 @@ def origin_key(origin: Origin) -> str:
     return msgspec.json.encode([origin.content, origin.options, origin.again]).decode()
 
 
+def completeness(state: str) -> int:
+    """A batch's state as the column `complete` has it."""
+    return _STATES.index(state) if state in _STATES else 0
+
+
 def _segment(row: tuple[Any, ...]) -> Segment:
     _, day, key, batch, size, digest, deliveries, _, ingest_time, first, last, frames, recorded_at = row
     return Segment(
@@ -227,7 +235,7 @@ _decode_lags = msgspec.json.Decoder(dict[int, int]).decode
 def _batch(row: tuple[Any, ...], locks: Path) -> Batch:
     _, batch_id, name, content, options, again, _, complete, attempt, *counts = row[:14]
     started, finished, next_seq, offset, prefix_digest, reasons, lags, sources, first, last = row[14:]
-    state = COMPLETE if complete else RUNNING if held(locks, content) else INTERRUPTED
+    state = _STATES[complete] or (RUNNING if held(locks, content) else INTERRUPTED)
     return Batch(
         batch_id=batch_id,
         origin=Origin(

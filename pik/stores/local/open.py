@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from contextlib import suppress
 from pathlib import Path
+
+import msgspec
 
 from pik.errors import NotFound, StoreError
 from pik.ports.store import Store
 from pik.stores.local.aggregates import LocalAggregates
 from pik.stores.local.audit import LocalAudit
 from pik.stores.local.batches import LocalBatches
+from pik.stores.local.copy import LocalCopy
 from pik.stores.local.index import LocalIndex, index_database
 from pik.stores.local.metrics import LocalMetrics
 from pik.stores.local.queue import LocalQueue
@@ -20,33 +22,51 @@ from pik.stores.local.raw import LocalRaw
 from pik.stores.local.runs import LocalRuns
 from pik.stores.local.state import state_database
 
+_MARKER = "format.json"
 _LEFT_BEHIND = 24 * 3600.0  # seconds
 
 FORMAT = 1
 """The version of the layout and of everything in it; docs/format.md tells what changed with each."""
 
 
+class Marker(msgspec.Struct, frozen=True, omit_defaults=True):
+    """format.json. `copy_of` is the URL of the store that this one is a copy of, if it is one."""
+
+    format: int
+    copy_of: str | None = None
+
+
 def open_local(path: Path, *, create: bool = False) -> Store:
     """The store in this directory. Raises NotFound unless there is one or `create` is set, StoreError if it cannot be
     used or has a newer format than this program knows."""
     path = path.absolute()
-    marker = path / "format.json"
-    if not marker.exists():
-        if not create:
-            raise NotFound(f"there is no store at {path}", hint="pik ingest FILE creates it; --store names another one")
-        _create(path, marker)
-    version = _format(marker)
-    if version > FORMAT:
-        raise StoreError(
-            f"the store at {path} has format {version}; this pik reads up to format {FORMAT}",
-            hint="pip install --upgrade pik",
-        )
+    if create:
+        _create(path, Marker(FORMAT))
+    marker = _marker(path)
     if create:
         _sweep(path / "tmp")
-    return _assemble(path, version)
+    return _assemble(path, marker)
 
 
-def _create(path: Path, marker: Path) -> None:
+def open_copy(path: Path, source: str, *, create: bool = True) -> Store:
+    """The copy of the store `source` in this directory; `create` makes one that is not there yet. Raises as
+    `open_local`, and StoreError if what is there is no copy, or one of another store."""
+    path = path.absolute()
+    if create:
+        _create(path, Marker(FORMAT, source))
+    marker = _marker(path)
+    if marker.copy_of != source:
+        what = f"a copy of {marker.copy_of}" if marker.copy_of else "no copy: it takes in events of its own"
+        raise StoreError(f"the store at {path} is {what}", hint="--into a new directory")
+    if create:
+        _sweep(path / "tmp")
+    return _assemble(path, marker)
+
+
+def _create(path: Path, marker: Marker) -> None:
+    """Make a store in the directory, unless there is one."""
+    if (path / _MARKER).exists():
+        return
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()) and not (path / "tmp").is_dir():
@@ -56,8 +76,8 @@ def _create(path: Path, marker: Path) -> None:
         index_database(path).create()
         state_database(path).create()
         beside = path / "tmp" / f"format-{os.getpid()}.json"  # others may be creating the store as well
-        beside.write_text(json.dumps({"format": FORMAT}) + "\n", encoding="ascii")
-        beside.replace(marker)
+        beside.write_bytes(msgspec.json.encode(marker) + b"\n")
+        beside.replace(path / _MARKER)
     except OSError as error:
         raise StoreError(
             f"cannot create a store at {path}: {error.strerror}", hint="--store DIR, somewhere else"
@@ -72,27 +92,37 @@ def _sweep(directory: Path) -> None:
                 leftover.unlink()
 
 
-def _format(marker: Path) -> int:
+def _marker(path: Path) -> Marker:
+    file = path / _MARKER
     try:
-        version = json.loads(marker.read_text(encoding="ascii"))["format"]
+        marker = msgspec.json.decode(file.read_bytes(), type=Marker)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(
+            f"there is no store at {path}", hint="pik ingest FILE creates it; --store names another one"
+        ) from None
     except OSError as error:
         raise StoreError(
-            f"cannot read {marker}: {error.strerror}", hint="look at the permissions of its directory"
+            f"cannot read {file}: {error.strerror}", hint="look at the permissions of its directory"
         ) from None
-    except (ValueError, KeyError, TypeError):
-        version = None
-    if not isinstance(version, int):
-        raise StoreError(f"{marker} does not say which format the store has", hint='it should say {"format": 1}')
-    return version
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise StoreError(
+            f"{file} does not say which format the store has", hint='it should say {"format": 1}'
+        ) from None
+    if marker.format > FORMAT:
+        raise StoreError(
+            f"the store at {path} has format {marker.format}; this pik reads up to format {FORMAT}",
+            hint="pip install --upgrade pik",
+        )
+    return marker
 
 
-def _assemble(path: Path, version: int) -> Store:
+def _assemble(path: Path, marker: Marker) -> Store:
     locks = path / "locks"
     index = index_database(path)
     state = state_database(path)
     return Store(
         url=str(path),
-        format_version=version,
+        format_version=marker.format,
         raw=LocalRaw(path),
         batches=LocalBatches(index, locks),
         index=LocalIndex(index, locks),
@@ -101,4 +131,5 @@ def _assemble(path: Path, version: int) -> Store:
         runs=LocalRuns(state, locks),
         queue=LocalQueue(state),
         aggregates=LocalAggregates(state),
+        copy=LocalCopy(marker.copy_of, state, locks) if marker.copy_of else None,
     )

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from pik.model.batch import ACCEPTED, COMPLETE, Arrivals, Batch, Location, RejectFile
+from pik.model.batch import ACCEPTED, Arrivals, Batch, Location, RejectFile
 from pik.stores.local.claims import Claims, add_rejects, merged
-from pik.stores.local.index import KEYED_DAY, SCHEMA, origin_key
+from pik.stores.local.index import KEYED_DAY, SCHEMA, completeness, origin_key
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
 
@@ -75,7 +75,7 @@ class LocalRebuild:
                     msgspec.json.encode(batch.origin.options).decode(),
                     batch.origin.again,
                     origin_key(batch.origin),
-                    batch.state == COMPLETE,
+                    completeness(batch.state),
                     batch.attempt,
                     *batch.counts.astuple(),
                     batch.started_at,
@@ -138,13 +138,14 @@ def _promote(
 
 
 def _count_batches(connection: sqlite3.Connection, unread: set[str]) -> None:
-    """The batches' verdicts, counted from what their segments hold now, where all of these could be read."""
+    """The batches' verdicts, counted from what their segments hold now; those of complete batches only where all of
+    their segments could be read."""
     connection.execute(
         "UPDATE batch SET (accepted, exact, conflict) = ("
         "SELECT coalesce(sum(s.accepted), 0), coalesce(sum(d.exact), 0), coalesce(sum(d.conflict), 0) FROM segment s"
         " LEFT JOIN (SELECT segment, sum(1 - conflict) AS exact, sum(conflict) AS conflict"
         " FROM duplicate GROUP BY segment) d ON d.segment = s.number WHERE s.batch = batch_id)"
-        " WHERE batch_id NOT IN (SELECT value FROM json_each(?))",
+        " WHERE complete <> 1 OR batch_id NOT IN (SELECT value FROM json_each(?))",
         (msgspec.json.encode(sorted(unread)).decode(),),
     )
-    connection.execute("UPDATE batch SET read = accepted + exact + conflict + rejected WHERE NOT complete")
+    connection.execute("UPDATE batch SET read = accepted + exact + conflict + rejected WHERE complete <> 1")

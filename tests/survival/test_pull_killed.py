@@ -1,0 +1,58 @@
+"""`pik pull`, killed at any instant: the same command again ends as an uninterrupted one would have."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pik.errors import NotFound, NotHeld
+from pik.model.window import ALL_TIME
+from pik.ports.store import Store
+from pik.stores import open_copy
+from pik.usecases.duplicates import Wanted, list_duplicates
+from pik.usecases.events import list_events
+from pik.usecases.progress import Silent
+from pik.usecases.reading import Filter
+from pik.usecases.rebuild import rebuild_index
+from pik.usecases.verify import verify
+from tests.survival.conftest import pik, whole
+from tests.usecases.kit import PlainEngine
+
+KILLS = 8
+
+
+def said(store: Store) -> Any:
+    wanted = Filter(ALL_TIME)
+    return list(list_events(store, wanted).rows), list(list_duplicates(store, Wanted(wanted)).rows)
+
+
+def test_killed_at_random_instants(tmp_path: Path, events: Path) -> None:
+    source = whole(tmp_path, events)
+    expected = said(source)
+    began = time.monotonic()
+    assert pik("pull", "--store", source.url, "--into", str(tmp_path / "timed"), "--quiet").wait() == 0
+    lasts, draw, kills, number = time.monotonic() - began, random.Random(5), 0, 0
+    while kills < KILLS:
+        number += 1
+        target = tmp_path / f"copy{number}"
+        while True:
+            process = pik("pull", "--store", source.url, "--into", str(target), "--quiet")
+            time.sleep(draw.uniform(0.2, 0.9) * lasts)
+            process.send_signal(signal.SIGKILL)
+            _, errors = process.communicate(timeout=60)
+            if process.returncode == 0:
+                break
+            assert process.returncode == -signal.SIGKILL, errors
+            kills += 1
+            # What is there never says anything wrong: all of it, or that it is not there.
+            with suppress(NotHeld, NotFound):
+                assert said(open_copy(str(target), source, create=False)) == expected
+        copy = open_copy(str(target), source)
+        assert said(copy) == expected
+        rebuild_index(copy, Silent())
+        assert said(copy) == expected
+        assert list(verify(copy, PlainEngine(), ALL_TIME, Silent()).problems) == []
