@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
 import pytest
 
+from pik.stores import open_store
+from pik.stores.aws import open_deployed
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.stack import find_stack
+from tests.aws.emulator import make_stack, publish
+from tests.aws.processor import environment
 from tests.cli.conftest import pik
 
 __all__ = ["pik"]
@@ -127,3 +132,11 @@ def test_a_stack_is_found_by_its_outputs(aws: Clients) -> None:
     aws.client("cloudformation").create_stack(StackName="pik-found", TemplateBody=json.dumps(template))
     found = find_stack(aws, "pik-found")
     assert (found.raw_bucket, found.dead_letter_queue_url) == ("the RawBucket", "the DeadLetterQueueUrl")
+
+
+def test_a_store_knows_after_how_many_days_its_raw_expires(aws: Clients) -> None:
+    stack = make_stack(aws)
+    assert open_store(publish(aws, stack)).retention_days is None
+    kept = replace(stack, name=f"{stack.name}-kept", raw_retention_days="30")
+    assert open_store(publish(aws, kept)).retention_days == 30
+    assert open_deployed(environment(kept)).retention_days == 30

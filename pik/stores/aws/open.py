@@ -62,4 +62,5 @@ def _assemble(url: str, clients: Clients, stack: Stack) -> Store:
         queue=AwsQueue(clients, stack, state_table),
         aggregates=AwsAggregates(state_table),
         deployed=True,
+        retention_days=stack.retention_days,
     )
