@@ -91,6 +91,22 @@ def test_without_a_region(pik, aws, monkeypatch, tmp_path) -> None:
     assert (ended, "no AWS region" in error) == (4, True), error
 
 
+def test_each_way_to_name_a_region(aws, monkeypatch, tmp_path) -> None:
+    (tmp_path / "config").write_text("[profile ops]\nregion = eu-south-1\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+
+    def region(of_url: str | None, profile: str) -> str:
+        return str(Clients(of_url, profile).client("sqs").boto.meta.region_name)
+
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-2")
+    assert (region("eu-west-3", "ops"), region(None, "ops")) == ("eu-west-3", "eu-west-1")
+    monkeypatch.delenv("AWS_REGION")
+    assert region(None, "ops") == "eu-west-2"
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    assert region(None, "ops") == "eu-south-1"
+
+
 def test_an_unknown_profile(pik, aws) -> None:
     ended, error = said(pik, "--store", "aws://prod?profile=nobody")
     assert (ended, "nobody" in error) == (4, True), error
