@@ -9,11 +9,12 @@ from uuid import uuid4
 
 import pytest
 
+from pik.errors import StoreError
 from pik.ports.stack import Setting
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployed import SOURCE, Deployed, look_up
 from pik.stores.aws.health import AwsStackHealth
-from pik.stores.aws.permissions import LEVELS, probes
+from pik.stores.aws.permissions import LEVELS, permissions, probes
 from pik.stores.aws.settings import settings
 from pik.usecases.stack import Diagnosis, diagnose
 from tests.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user
@@ -390,6 +391,20 @@ def contents(stack: Deployed) -> Any:
     ]
     objects = [(each["Key"], each["VersionId"], each["ETag"]) for each in versions["Versions"]]
     return objects, versions.get("DeleteMarkers"), tables, counts
+
+
+def test_promise_2_a_storage_that_overwrites_is_found_out(stack) -> None:
+    """Some S3 of others know no conditional writes. What is there is written again, byte for byte."""
+    s3, bucket = stack.clients.client("s3"), stack.stack.raw_bucket
+    s3.put_object(Bucket=bucket, Key="raw/one", Body=b"one")
+
+    def forget(request: Any, **_: object) -> None:
+        del request.headers["If-None-Match"]
+
+    s3.boto.meta.events.register("before-sign.s3.PutObject", forget)
+    with pytest.raises(StoreError, match="wrote raw/one again, with the bytes that it had"):
+        list(permissions(stack))
+    assert s3.get_object(Bucket=bucket, Key="raw/one")["Body"].read() == b"one"
 
 
 def test_an_examination_changes_nothing(guarded, root, somebody) -> None:

@@ -74,6 +74,13 @@ def test_a_refusal_names_what_is_missing(pik, refusing, code: str, message: str,
     assert (ended, expected in error) == (4, True), error
 
 
+def test_who_may_not_find_the_stack_is_not_sent_in_a_circle(pik, refusing) -> None:
+    refusing.status, refusing.code, refusing.said = 403, "AccessDenied", "no"
+    for command in (["status"], ["stack", "status"], ["stack", "doctor"]):
+        result = pik(*command, "--store", "aws://prod")
+        assert (result.code, "it takes cloudformation:DescribeStacks" in result.err) == (4, True), result.err
+
+
 def test_without_credentials(pik, aws, monkeypatch, tmp_path) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

@@ -135,7 +135,7 @@ def fill_index(clients: Clients, _stack: Deployed) -> None:
         (kill, "processor is Disabled: the kill switch is thrown (not by EnableProcessor, which is true)"),
         (unprotect, "deletion protection of {state_table} is off: one call can delete the table"),
         (stop_backups, "point-in-time recovery of {index_table} is off: nothing is backed up"),
-        (bury, "1 dead letters"),
+        (bury, "1 dead letter"),
         (ring, "alarm {name}-LagAlarm-"),
         (fail_update, "IngestFunction is Active: its last update failed: no such layer"),
         (roll_back, "stack is UPDATE_ROLLBACK_COMPLETE"),

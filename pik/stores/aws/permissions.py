@@ -245,8 +245,15 @@ class _Objects:
             data = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         except StoreError as error:
             return None, f"it is tried on an object that can be read: {error.message}"
-        of = {"Bucket": self._bucket, "Key": key, "Body": data, "IfNoneMatch": "*"}
-        return _tried(lambda: self._s3.put_object(**of), _EXISTS)
+        of = {"Bucket": self._bucket, "Key": key, "Body": data, "IfNoneMatch": "*", "ChecksumAlgorithm": "SHA256"}
+        written: list[Any] = []
+        verdict = _tried(lambda: written.append(self._s3.put_object(**of)), _EXISTS)
+        if written:
+            raise StoreError(
+                f"this S3 wrote {key} again, with the bytes that it had, although If-None-Match forbids that",
+                hint="raw would not be create-only there: use an S3 that knows conditional writes",
+            )
+        return verdict
 
 
 class _Tables:
