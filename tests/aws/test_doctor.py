@@ -20,7 +20,7 @@ from pik.usecases.stack import Diagnosis, diagnose
 from tests.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user
 from tests.aws.emulator import ENVIRONMENT, REGION, ministack
 from tests.aws.test_iam import policies
-from tests.aws.test_stack import deny, hook
+from tests.aws.test_stack import deny, hook, refuse
 
 UP_TO = {"reading": 1, "replaying": 2, "administering": 3, "inspecting": 4}
 
@@ -391,6 +391,16 @@ def contents(stack: Deployed) -> Any:
     ]
     objects = [(each["Key"], each["VersionId"], each["ETag"]) for each in versions["Versions"]]
     return objects, versions.get("DeleteMarkers"), tables, counts
+
+
+def test_a_key_that_is_denied_is_what_is_missing(stack) -> None:
+    key = "arn:aws:kms:eu-central-1:123456789012:key/0-1"
+    said = f"User: ann is not authorized to perform: kms:Decrypt on resource: {key} because no policy allows it"
+    refuse(stack.clients, "s3", "GetObject", said)
+    found = diagnose(AwsStackHealth(stack), ("reading",))
+    assert {(one.action, one.resource) for one in found.missing} == {("kms:Decrypt", key)}
+    assert found.policy is not None
+    assert found.policy["Statement"] == [{"Effect": "Allow", "Action": ["kms:Decrypt"], "Resource": [key]}]
 
 
 def test_promise_2_a_storage_that_overwrites_is_found_out(stack) -> None:

@@ -56,11 +56,16 @@ def hook(clients: Clients, service: str, operation: str, change: Callable[[Any],
 
 def deny(clients: Clients, service: str, operation: str) -> None:
     """The emulator of most tests evaluates no policies, so the denial is put in at the client's edge."""
+    refuse(clients, service, operation, f"no {operation} for you")
 
-    def refuse(**_: object) -> None:
-        raise ClientError({"Error": {"Code": "AccessDenied", "Message": f"no {operation} for you"}}, operation)
 
-    clients.client(service).boto.meta.events.register(f"before-call.{service}.{operation}", refuse)
+def refuse(clients: Clients, service: str, operation: str, message: str) -> None:
+    """Deny every call of an operation, with AWS's message."""
+
+    def answer(**_: object) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": message}}, operation)
+
+    clients.client(service).boto.meta.events.register(f"before-call.{service}.{operation}", answer)
 
 
 def test_the_names_are_those_of_the_template() -> None:
