@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pik.cli import stack_fields
+from pik.cli import doctor_fields, stack_fields
 from pik.cli.command import FOUND, Commands
 from pik.cli.context import Context
 
@@ -72,5 +72,5 @@ def doctor(
     from pik.usecases.stack import diagnose
 
     found = diagnose(cli.stack_health(), _UP_TO[need])
-    cli.show(stack_fields.diagnosis(found, need, everything=everything))
+    cli.show(doctor_fields.diagnosis(found, need, everything=everything))
     return FOUND if found.missing or any(one.right is False for one in found.settings) else None

@@ -59,7 +59,7 @@ def status(health: StackHealth, open_store: Callable[[], Store]) -> StackStatus:
     unknown = [f"{', '.join(names)}: {why}" for why, names in hidden.items()]
     unhealthy = [
         *(_sentence(part.name, part.state, part.detail) for part in parts if part.healthy is False),
-        *([f"{depth.dead:,} dead letters"] if depth is not None and depth.dead else []),
+        *([f"{depth.dead:,} dead letter{'s' * (depth.dead > 1)}"] if depth is not None and depth.dead else []),
         *(_sentence(f"alarm {alarm.name}", alarm.state, alarm.reason) for alarm in alarms or () if _rings(alarm)),
     ]
     return StackStatus(deployment, parts, depth, alarms, batches, metrics, unhealthy, unknown)

@@ -9,6 +9,7 @@ import pytest
 
 import pik
 from pik.stores.aws.clients import Clients
+from pik.stores.aws.health import health_of
 from tests.aws.deployed import Deployed, send
 
 FUNCTIONS = ("IngestFunction", "ReplayFunction", "ProcessorFunction")
@@ -70,3 +71,13 @@ def test_functions_know_their_stack_and_write_to_its_logs(deployed: Deployed, aw
         made = aws.client("lambda").get_function_configuration(FunctionName=deployed.outputs[function])
         assert made["Environment"]["Variables"]["PIK_STACK"] == deployed.stack.name
         assert made["LoggingConfig"]["LogGroup"] == f"/pik/{deployed.stack.name}/{function[:-8].lower()}"
+
+
+def test_what_sam_deployed_works(deployed: Deployed, aws: Clients) -> None:
+    """But for what the emulator's CloudFormation leaves out."""
+    found = {part.name: part for part in health_of(aws, deployed.stack.name).parts()}
+    well = {name for name, part in found.items() if part.healthy}
+    assert {*FUNCTIONS, "stack", "processor", "dry run"} <= well
+    assert {name for name in found if "recovery" not in name} == well
+    wrong = {one.name for one in health_of(aws, deployed.stack.name).settings() if one.right is not True}
+    assert wrong == {name for name in found if "recovery" in name} | {"Object Lock of the bucket"}

@@ -21,6 +21,7 @@ from pik.usecases.foreign import foreign_sources
 from pik.usecases.ingest import IngestOptions, ingest
 from pik.usecases.progress import Silent
 from pik.usecases.segments import Reading
+from tests.aws.bare import deploy_bare
 from tests.aws.emulator import REGION
 from tests.cli.conftest import pik
 
@@ -117,6 +118,21 @@ def test_the_same_content_is_one_batch_wherever_it_is(pik, put, tmp_path) -> Non
     first = pik("ingest", "a.jsonl", "--format", "json").json()
     again = pik("ingest", url, "--format", "json").json()
     assert (again["outcome"], again["batch_id"]) == ("already ingested", first["batch_id"])
+
+
+def test_a_deployed_store_takes_them_as_well(pik, own, archive) -> None:
+    name = f"pik-{uuid4().hex[:8]}"
+    deploy_bare(own, name)
+    of = ("--store", f"aws://{name}", "--format", "json")
+    done = pik("ingest", archive + "01/*", *of)
+    assert (done.code, done.json()["accepted"]) == (0, 9), done.err
+    again = pik("ingest", archive + "01/a.jsonl.gz", *of).json()
+    assert again["outcome"] == "already ingested"
+    found = pik("stack", "status", *of)
+    assert found.code == 0, found.out
+    assert [one["source"].removeprefix(archive) for one in found.json()["batches"]] == [
+        f"01/{last}" for last in ("c.jsonl.zst", "b.jsonl.gz", "a.jsonl.gz")
+    ]
 
 
 def test_a_dry_run_reads_objects_and_makes_no_store(pik, put, tmp_path) -> None:

@@ -79,6 +79,13 @@ def test_a_refusal_names_what_is_missing(pik, refusing, code: str, message: str,
     assert (ended, expected in error) == (4, True), error
 
 
+def test_who_may_not_find_the_stack_is_not_sent_in_a_circle(pik, refusing) -> None:
+    refusing.status, refusing.code, refusing.said = 403, "AccessDenied", "no"
+    for command in (["status"], ["stack", "status"], ["stack", "doctor"]):
+        result = pik(*command, "--store", "aws://prod")
+        assert (result.code, "it takes cloudformation:DescribeStacks" in result.err) == (4, True), result.err
+
+
 def test_without_credentials(pik, aws, monkeypatch, tmp_path) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -94,6 +101,22 @@ def test_without_a_region(pik, aws, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     ended, error = said(pik, "--store", "aws://prod")
     assert (ended, "no AWS region" in error) == (4, True), error
+
+
+def test_each_way_to_name_a_region(aws, monkeypatch, tmp_path) -> None:
+    (tmp_path / "config").write_text("[profile ops]\nregion = eu-south-1\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+
+    def region(of_url: str | None, profile: str) -> str:
+        return str(Clients(of_url, profile).client("sqs").boto.meta.region_name)
+
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-2")
+    assert (region("eu-west-3", "ops"), region(None, "ops")) == ("eu-west-3", "eu-west-1")
+    monkeypatch.delenv("AWS_REGION")
+    assert region(None, "ops") == "eu-west-2"
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    assert region(None, "ops") == "eu-south-1"
 
 
 def test_an_unknown_profile(pik, aws) -> None:

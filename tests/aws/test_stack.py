@@ -33,19 +33,22 @@ def own(aws: Clients) -> Clients:
 
 
 @pytest.fixture
-def stack(own: Clients) -> Deployed:
+def stack(aws: Clients) -> Deployed:
     """A stack of this test's own."""
-    return deploy_bare(own, f"pik-{uuid4().hex[:8]}")
+    return deploy_bare(aws, f"pik-{uuid4().hex[:8]}")
 
 
 @pytest.fixture
-def look(own: Clients, tmp_path) -> Callable[[Deployed], StackStatus]:
-    """The status of a stack, as it is now."""
+def look(aws: Clients, tmp_path) -> Callable[..., StackStatus]:
+    """The status of a stack, as it is now; seen through other clients, if they are given."""
 
     def store() -> Store:
         return open_store(str(tmp_path / "store"), create=True)
 
-    return lambda deployed: status(AwsStackHealth(look_up(own, deployed.stack.name)), store)
+    def look(deployed: Deployed, clients: Clients = aws) -> StackStatus:
+        return status(AwsStackHealth(look_up(clients, deployed.stack.name)), store)
+
+    return look
 
 
 def hook(clients: Clients, service: str, operation: str, change: Callable[[Any], object]) -> None:
@@ -56,11 +59,16 @@ def hook(clients: Clients, service: str, operation: str, change: Callable[[Any],
 
 def deny(clients: Clients, service: str, operation: str) -> None:
     """The emulator of most tests evaluates no policies, so the denial is put in at the client's edge."""
+    refuse(clients, service, operation, f"no {operation} for you")
 
-    def refuse(**_: object) -> None:
-        raise ClientError({"Error": {"Code": "AccessDenied", "Message": f"no {operation} for you"}}, operation)
 
-    clients.client(service).boto.meta.events.register(f"before-call.{service}.{operation}", refuse)
+def refuse(clients: Clients, service: str, operation: str, message: str) -> None:
+    """Deny every call of an operation, with AWS's message."""
+
+    def answer(**_: object) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": message}}, operation)
+
+    clients.client(service).boto.meta.events.register(f"before-call.{service}.{operation}", answer)
 
 
 def test_the_names_are_those_of_the_template() -> None:
@@ -129,22 +137,27 @@ def fill_index(clients: Clients, _stack: Deployed) -> None:
     hook(clients, "dynamodb", "DescribeTable", change)
 
 
+SEEN = {fail_update, roll_back, fill_index}
+"""What the emulator cannot be made to do is put into its answers."""
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
         (kill, "processor is Disabled: the kill switch is thrown (not by EnableProcessor, which is true)"),
         (unprotect, "deletion protection of {state_table} is off: one call can delete the table"),
         (stop_backups, "point-in-time recovery of {index_table} is off: nothing is backed up"),
-        (bury, "1 dead letters"),
+        (bury, "1 dead letter"),
         (ring, "alarm {name}-LagAlarm-"),
         (fail_update, "IngestFunction is Active: its last update failed: no such layer"),
         (roll_back, "stack is UPDATE_ROLLBACK_COMPLETE"),
         (fill_index, "table {index_table} is ACTIVE: its index by_event is CREATING"),
     ],
 )
-def test_what_is_wrong_is_said(own, stack, look, harm, said: str) -> None:
-    harm(own, stack)
-    found = look(stack)
+def test_what_is_wrong_is_said(aws, stack, look, harm, said: str) -> None:
+    clients = Clients(REGION) if harm in SEEN else aws
+    harm(clients, stack)
+    found = look(stack, clients)
     expected = said.format(
         name=stack.stack.name, state_table=stack.stack.state_table, index_table=stack.stack.index_table
     )
@@ -158,8 +171,8 @@ def test_what_is_wrong_is_said(own, stack, look, harm, said: str) -> None:
         ({"EnableProcessor": "false"}, "processor is Disabled: the kill switch is thrown (EnableProcessor is false)"),
     ],
 )
-def test_what_a_parameter_switches_off_is_said(own, look, parameter, said: str) -> None:
-    found = look(deploy_bare(own, f"pik-{uuid4().hex[:8]}", **parameter))
+def test_what_a_parameter_switches_off_is_said(aws, look, parameter, said: str) -> None:
+    found = look(deploy_bare(aws, f"pik-{uuid4().hex[:8]}", **parameter))
     assert [one for one in found.unhealthy if one.startswith(said)], found.unhealthy
 
 
@@ -183,7 +196,7 @@ def test_a_stack_of_another_version_is_said(stack, look, monkeypatch) -> None:
 )
 def test_promise_9_what_cannot_be_known_is_said(own, stack, look, service, operation, unknown) -> None:
     deny(own, service, operation)
-    found = look(stack)
+    found = look(stack, own)
     assert found.unhealthy == []
     assert all(f"no {operation} for you" in one for one in found.unknown)
     for name in unknown:
@@ -197,10 +210,10 @@ def test_a_store_that_cannot_be_read_hides_its_batches_and_nothing_else(stack) -
     assert (found.batches, found.metrics, found.unhealthy) == (None, None, [])
 
 
-def test_what_waits_is_counted_and_its_age_is_known_once_cloudwatch_knows_it(own, stack, look) -> None:
+def test_what_waits_is_counted_and_its_age_is_known_once_cloudwatch_knows_it(aws, stack, look) -> None:
     """The emulator reports no ages of its own."""
-    kill(own, stack)
-    sqs, url = own.client("sqs"), stack.stack.queue_url
+    kill(aws, stack)
+    sqs, url = aws.client("sqs"), stack.stack.queue_url
     for delay in (0, 0, 0, 900):
         sqs.send_message(QueueUrl=url, MessageBody="{}", DelaySeconds=delay)
     sqs.receive_message(QueueUrl=url)
@@ -211,7 +224,7 @@ def test_what_waits_is_counted_and_its_age_is_known_once_cloudwatch_knows_it(own
 
     dimension = {"Name": "QueueName", "Value": stack.queue}
     datum = {"MetricName": "ApproximateAgeOfOldestMessage", "Dimensions": [dimension], "Value": 1234.0}
-    own.client("cloudwatch").put_metric_data(
+    aws.client("cloudwatch").put_metric_data(
         Namespace="AWS/SQS", MetricData=[{**datum, "Timestamp": datetime.now(UTC)}]
     )
     found = look(stack)
@@ -219,13 +232,13 @@ def test_what_waits_is_counted_and_its_age_is_known_once_cloudwatch_knows_it(own
     assert found.unknown == []
 
 
-def test_looking_takes_no_task_and_no_letter(own, stack, look) -> None:
-    kill(own, stack)
+def test_looking_takes_no_task_and_no_letter(aws, stack, look) -> None:
+    kill(aws, stack)
     for url in (stack.stack.queue_url, stack.stack.dead_letter_queue_url):
-        own.client("sqs").send_message(QueueUrl=url, MessageBody="{}")
+        aws.client("sqs").send_message(QueueUrl=url, MessageBody="{}")
     assert look(stack).depth == look(stack).depth
     for url in (stack.stack.queue_url, stack.stack.dead_letter_queue_url):
-        (message,) = own.client("sqs").receive_message(
+        (message,) = aws.client("sqs").receive_message(
             QueueUrl=url, MessageSystemAttributeNames=["ApproximateReceiveCount"]
         )["Messages"]
         assert message["Attributes"]["ApproximateReceiveCount"] == "1"

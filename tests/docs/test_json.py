@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,8 @@ from pik.cli.app import root_command
 from pik.cli.demo_data import write
 from pik.engine import DuckEngine
 from pik.model.run import RunRequest
-from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.stack import Stack
 from pik.usecases.plan import plan_replay, start
 from tests.aws.bare import deploy_bare, grant, make_user
 from tests.aws.emulator import ENVIRONMENT, REGION, ministack
@@ -164,8 +161,8 @@ def _look_at_stack(pik: Journey, directory: Path, patch: pytest.MonkeyPatch) -> 
         stack = deploy_bare(root, "shop", tls=False)
         ring = {"StateValue": "ALARM", "StateReason": "p99 is 2 h"}
         root.client("cloudwatch").set_alarm_state(AlarmName=stack.resource("LagAlarm"), **ring)
-        patch.setattr("pik.stores.aws.open._assemble", _local_but_for_its_name)
         of = ("--store", "aws://shop")
+        pik("pik ingest", "ingest", "monday.jsonl", *of)
         pik("pik stack status", "stack", "status", *of, code=1)
         pik("pik stack doctor", "stack", "doctor", *of, "--all", code=1)
         user = make_user(root, "ann")
@@ -174,10 +171,6 @@ def _look_at_stack(pik: Journey, directory: Path, patch: pytest.MonkeyPatch) -> 
             patch.setenv(name, value)
         pik("pik stack status", "stack", "status", *of)
         pik("pik stack doctor", "stack", "doctor", *of, code=1)
-
-
-def _local_but_for_its_name(url: str, _clients: Clients, _stack: Stack) -> Store:
-    return replace(open_store(".pik"), url=url)
 
 
 def _planned() -> str:

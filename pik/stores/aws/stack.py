@@ -7,7 +7,7 @@ from dataclasses import Field, dataclass, fields
 
 from pik.errors import NotFound, StoreError
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.errors import Refused
+from pik.stores.aws.errors import Refused, denied
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,9 @@ def find_stack(clients: Clients, name: str) -> Stack:
     try:
         stacks = clients.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
     except Refused as error:
+        if denied(error):  # the doctor could not find the stack either
+            hint = "it takes cloudformation:DescribeStacks on the stack; docs/iam.md has the policy"
+            raise StoreError(error.message, hint=hint) from None
         if error.code != "ValidationError":
             raise
         raise NotFound(
