@@ -18,7 +18,7 @@ import zstandard
 from msgspec import structs
 from ulid import ULID
 
-from pik.errors import Damaged
+from pik.errors import Damaged, entered
 from pik.model.batch import (
     INTERRUPTED,
     OF_REQUEST,
@@ -79,7 +79,7 @@ def rebuild_index(store: Store, progress: Progress) -> Rebuilt:
     count = _Count()
     examples: list[Location] = []
     try:
-        with store.batches.rebuild() as rebuild:
+        with entered(store.batches.rebuild(), "another pik process is writing to this store") as rebuild:
             records = [found.key for found in store.raw.objects(RECORDS)]
             keys = [found.key for found in store.raw.objects("raw/event_date=")]
             progress.start("rebuilding the index", len(keys), "segments")

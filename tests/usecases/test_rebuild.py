@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pik.engine import DuckEngine
-from pik.errors import Damaged, StoreError
+from pik.errors import Busy, Damaged, StoreError
 from pik.model.batch import INTERRUPTED, Counts
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
@@ -183,3 +183,9 @@ def test_a_batch_whose_record_is_damaged_keeps_its_events_and_comes_back_with_th
     lose_index(store)
     assert rebuild_index(store, Silent()).damaged == ()
     assert (seen(store), list(store.index.batches())) == (before, batches)
+
+
+def test_a_rebuild_beside_a_writer_says_so(store):
+    with store.batches.writing("c"), pytest.raises(Busy, match="another pik process is writing to this store"):
+        rebuild_index(store, Silent())
+    assert rebuild_index(store, Silent()).batches == 0
