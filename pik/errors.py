@@ -5,7 +5,9 @@ The exit codes are the command line's contract (docs/exit-codes.md); it prints `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 
 class PikError(Exception):
@@ -78,6 +80,17 @@ class AlreadyExists(StoreError):
 
 class Busy(StoreError):
     """Another living process holds what this one needs."""
+
+
+@contextmanager
+def entered(context: AbstractContextManager[Any], busy: str) -> Iterator[Any]:
+    """The context; where another process keeps it from being entered, Busy says it in words that a user knows."""
+    with ExitStack() as stack:
+        try:
+            value = stack.enter_context(context)
+        except Busy as error:
+            raise Busy(busy, hint=error.hint) from None
+        yield value
 
 
 class ConflictFound(StoreError):

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from pik.cli.render import Column, Count, Document, Instant, Lag, Table
+from pik.cli.render import Column, Count, Document, Instant, Lag, Shown, Table
+from pik.cli.render.text import visible
 
 if TYPE_CHECKING:
     from pik.usecases.ingest import Checked, Ingested
@@ -69,9 +70,10 @@ def _summary(one: Ingested) -> dict[str, object]:
     }
 
 
-def reasons(counted: Mapping[str, int]) -> Mapping[str, int] | None:
+def reasons(counted: Mapping[str, int]) -> Shown | None:
     """The five most frequent ones."""
-    return dict(sorted(counted.items(), key=lambda item: -item[1])[:5]) or None
+    most = dict(sorted(counted.items(), key=lambda item: -item[1])[:5])
+    return Shown(most, ", ".join(f"{count:,} × {visible(reason)}" for reason, count in most.items())) if most else None
 
 
 def checked(inputs: list[Checked]) -> Document:

@@ -49,7 +49,13 @@ class _Reader:
 def _converter(kind: Any) -> Callable[[Any], Any] | None:
     if get_origin(kind) is Literal:
         return lambda value: _choice(value, get_args(kind))
-    known: dict[Any, Callable[[Any], Any]] = {str: str, int: _integer, Decimal: _decimal, Path: Path}
+    known: dict[Any, Callable[[Any], Any]] = {
+        str: str,
+        int: _integer,
+        float: lambda value: float(_decimal(value)),
+        Decimal: _decimal,
+        Path: Path,
+    }
     return known.get(kind)
 
 

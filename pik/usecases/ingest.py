@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from ulid import ULID
 
-from pik.errors import ConflictFound, InputError
+from pik.errors import ConflictFound, InputError, entered
 from pik.model.batch import COMPLETE, Batch, Origin
 from pik.ports.index import batch_of
 from pik.ports.raw import Raw
@@ -74,7 +74,8 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
     began = monotonic()
     state = file_state(source)
     content = _content(source, options)
-    with store.batches.writing(content):
+    busy = f"another pik process is ingesting {source.name}, or rebuilding the index"
+    with entered(store.batches.writing(content), busy):
         origin = _origin(source, options, content)
         found = store.batches.find(origin)
         if found and found.state == COMPLETE and not options.again:

@@ -18,7 +18,7 @@ import zstandard
 from msgspec import structs
 from ulid import ULID
 
-from pik.errors import Damaged
+from pik.errors import Damaged, entered
 from pik.model.batch import (
     INTERRUPTED,
     OF_REQUEST,
@@ -79,16 +79,15 @@ def rebuild_index(store: Store, progress: Progress) -> Rebuilt:
     count = _Count()
     examples: list[Location] = []
     try:
-        with store.batches.rebuild() as rebuild:
+        with entered(store.batches.rebuild(), "another pik process is writing to this store") as rebuild:
             records = [found.key for found in store.raw.objects(RECORDS)]
             keys = [found.key for found in store.raw.objects("raw/event_date=")]
             progress.start("rebuilding the index", len(keys), "segments")
-            lines, named = _restore_batches(store, rebuild, records, count)
+            lines, named, finished = _restore_batches(store, rebuild, records, count)
             for line in sorted(lines, key=lambda line: (line.segment.recorded_at, line.segment.key)):
                 _restore_segment(store, rebuild, line, count)
                 progress.advance(1)
             unnamed = _by_batch(key for key in keys if key not in named)
-            finished = set(map(_batch_of, records))
             lost = {batch_id: found for batch_id, found in unnamed.items() if batch_id not in finished}
             rejects = _unfinished_rejects(store, finished, count)
             count.superseded = sum(len(found) for batch_id, found in unnamed.items() if batch_id in finished)
@@ -100,7 +99,7 @@ def rebuild_index(store: Store, progress: Progress) -> Rebuilt:
     finally:
         progress.stop()
     return Rebuilt(
-        batches=len(records) + len(lost.keys() | rejects.keys()),
+        batches=len(finished) + len(lost.keys() | rejects.keys()),
         segments=count.segments,
         deliveries=count.deliveries,
         unfinished=len(lost.keys() | rejects.keys()),
@@ -131,16 +130,17 @@ def _rebuild_copy(store: Store, copy: Copy, progress: Progress) -> Rebuilt:
 
 def _restore_batches(
     store: Store, rebuild: Rebuild, records: list[str], count: _Count
-) -> tuple[list[SegmentLine], set[str]]:
-    """The segments that the records name, and the keys of these and of the files of rejects."""
+) -> tuple[list[SegmentLine], set[str], set[str]]:
+    """The segments that the records name, the keys of these and of the files of rejects, and the batches. One whose
+    record is damaged is as if it had none."""
     lines: list[SegmentLine] = []
     named: set[str] = set()
+    finished: set[str] = set()
     for key in records:
+        batch_id = _batch_of(key)
         try:
-            batch_id = ""
-            for line in read_record(store.raw, key):
+            for line in list(read_record(store.raw, key)):
                 if isinstance(line, BatchLine):
-                    batch_id = line.batch_id
                     rebuild.add_batch(restored(line))
                 elif isinstance(line, SegmentLine):
                     lines.append(line)
@@ -150,7 +150,9 @@ def _restore_batches(
                     named.add(line.rejects.key)
         except Damaged as error:
             count.damaged.append(error.message)
-    return lines, named
+        else:
+            finished.add(batch_id)
+    return lines, named, finished
 
 
 def _restore_segment(store: Store, rebuild: Rebuild, line: SegmentLine, count: _Count) -> None:

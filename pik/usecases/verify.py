@@ -237,8 +237,11 @@ def _not_indexed(store: Store, answer: Verified) -> Iterator[Problem]:
                 yield from _not_held(store, record, read_record(store.raw, record), answer)
         answer.superseded += found.key not in answer.known
     for found in store.raw.objects(RECORDS):
-        if found.key.removeprefix(RECORDS).partition(".")[0] not in recorded:
+        has_record = recorded.get(found.key.removeprefix(RECORDS).partition(".")[0])
+        if has_record is None:
             yield Problem(INDEX, found.key, "the index does not know this batch")
+        elif not has_record and answer.full:  # its writer died before it said so, or the record is damaged
+            yield from _not_held(store, found.key, answer)
 
 
 def _not_pulled(store: Store, answer: Verified) -> Iterator[Problem]:

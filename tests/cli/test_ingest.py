@@ -111,3 +111,11 @@ def test_a_rejects_file_that_cannot_be_is_said_before_anything_is_done(pik, tmp_
     assert not (tmp_path / ".pik").exists()
     assert pik("ingest", "mixed", "--rejects", "rejects.jsonl").code == 3
     assert (tmp_path / "rejects.jsonl").read_text() == FOREIGN
+
+
+def test_reasons_are_told_with_their_numbers(pik, tmp_path):
+    (tmp_path / "mixed").write_text(EVENT + FOREIGN * 2 + "{")
+    shown = pik("ingest", "mixed", "--dry-run").out
+    assert "  2 × source is missing, 1 × the line is not JSON: it ends too early\n" in shown
+    assert "\nreasons             2 × source is missing, 1 × the line is not" in pik("ingest", "mixed").out
+    assert pik("ingest", "mixed", "--format", "json").json()["reasons"]["source is missing"] == 2

@@ -113,7 +113,7 @@ def test_a_window_inside_of_a_bucket_is_widened_and_says_so(shop):
         (("--all", "--promote"), "--yes"),
         (("--all", "--metric", "nope"), "no metric nope"),
         (("--all", "--from", "2026-01-02", "--to", "2026-01-01"), "is empty"),
-        (("--all", "--rate", "0"), "--rate"),
+        (("--all", "--rate", "0"), "--rate: 0.0 is less than 0.001"),
     ],
 )
 def test_what_cannot_be_replayed_is_said_before_anything_is_done(shop, arguments, said):

@@ -45,7 +45,7 @@ def test_promise_4_overlapping_files_ingested_at_once_with_a_reader_meanwhile(
     ended = [(process.communicate(timeout=60), process.returncode) for process in running]
     # Whoever comes to a file that another is just ingesting is told so; nothing else may go wrong.
     for (_, errors), code in ended:
-        assert code == 0 or "Busy: another pik process is at work" in errors, errors
+        assert code == 0 or "Busy: another pik process is ingesting" in errors, errors
         assert "locked" not in errors
     assert looks > 3
     store = open_store(str(url))

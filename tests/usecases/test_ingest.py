@@ -393,7 +393,7 @@ def test_one_input_is_not_ingested_twice_at_the_same_time(store: Store, tmp_path
     source = written(tmp_path, [line()])
 
     def meanwhile(name: str, call: Any) -> Any:
-        with pytest.raises(Busy):
+        with pytest.raises(Busy, match=f"another pik process is ingesting {source.name}, or"):
             ingest(store, source)
         return call()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pik.engine import DuckEngine
-from pik.errors import Damaged, StoreError
+from pik.errors import Busy, Damaged, StoreError
 from pik.model.batch import INTERRUPTED, Counts
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
@@ -22,7 +22,7 @@ from pik.usecases.reading import Filter, deliveries
 from pik.usecases.rebuild import rebuild_index
 from pik.usecases.segments import Reading
 from pik.usecases.source import file_source
-from pik.usecases.verify import INDEX, MISSING, verify
+from pik.usecases.verify import INDEX, MISSING, MODIFIED, verify
 
 OPTIONS = IngestOptions(Reading(1 << 20), workers=0)
 
@@ -163,3 +163,29 @@ def test_rejects_are_counted_by_batch(store, file):
     batch = ingest(store, file_source(str(file)), OPTIONS, Silent()).batch
     assert batch.counts == Counts(read=400, accepted=batch.counts.accepted, exact=batch.counts.exact, rejected=58)
     assert len(list(list_rejects(store, batch))) == 58
+
+
+def test_a_batch_whose_record_is_damaged_keeps_its_events_and_comes_back_with_the_record(store, file):
+    ingest(store, file_source(str(file)), OPTIONS, Silent())
+    before, batches = seen(store), list(store.index.batches())
+    (record,) = (Path(store.url) / "raw" / "batches").iterdir()
+    whole = record.read_bytes()
+    record.chmod(0o644)
+    record.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
+    lose_index(store)
+    rebuilt = rebuild_index(store, Silent())
+    assert (rebuilt.batches, rebuilt.unfinished, len(rebuilt.damaged)) == (1, 1, 1)
+    assert seen(store) == before
+    key = str(record.relative_to(store.url))
+    found = verify(store, DuckEngine(), ALL_TIME, Silent())
+    assert [(problem.kind, problem.what) for problem in found.problems] == [(MODIFIED, key)]
+    record.write_bytes(whole)
+    lose_index(store)
+    assert rebuild_index(store, Silent()).damaged == ()
+    assert (seen(store), list(store.index.batches())) == (before, batches)
+
+
+def test_a_rebuild_beside_a_writer_says_so(store):
+    with store.batches.writing("c"), pytest.raises(Busy, match="another pik process is writing to this store"):
+        rebuild_index(store, Silent())
+    assert rebuild_index(store, Silent()).batches == 0

@@ -10,7 +10,7 @@ from typing import Any
 from pik.cli.render.document import Column, Document, Table
 from pik.cli.render.output import colours, terminal_width
 from pik.cli.render.text import broken, cells, padded, shortened, visible
-from pik.cli.render.values import is_number, words
+from pik.cli.render.values import Shown, is_number, words
 
 Write = Callable[[str], object]
 
@@ -60,7 +60,9 @@ def _fields(fields: Mapping[str, object], out: Write) -> None:
     limit = terminal_width()
     for (name, text), value in zip(shown.items(), filter(_is_there, fields.values()), strict=True):
         # A text stays in one piece, however long: it may be a command to paste.
-        breakable = limit is not None and limit - width > _NARROWEST and isinstance(value, (Mapping, list, tuple))
+        breakable = (
+            limit is not None and limit - width > _NARROWEST and isinstance(value, (Mapping, list, tuple, Shown))
+        )
         lines = broken(text, limit - width - len(_GAP)) if limit is not None and breakable else text.split("\n")
         _field(name, lines, width, out)
 
