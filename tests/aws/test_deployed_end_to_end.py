@@ -1,0 +1,145 @@
+"""The real template, deployed by SAM, with the packaged functions: over HTTP and by the command line.
+
+Everything goes the way that it goes in AWS: SQS wakes the processor function, and no process of the tests does its work.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pik.stores.aws.clients import Clients
+from tests.aws.deployed import Deployed, deploy
+from tests.aws.emulator import REGION
+from tests.aws.story import tell
+from tests.cli.conftest import Result, pik
+from tests.cli.test_webhooks import MAP, REPOSITORY, WEBHOOKS
+
+__all__ = ["pik"]
+
+pytestmark = pytest.mark.xdist_group("deployed")
+
+Pik = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def story(aws: Clients, built: Path) -> str:
+    """The URL of a deployed stack that nothing else has written to."""
+    return f"aws://{deploy(aws, built, 'pik-story').stack.name}?region={REGION}"
+
+
+@pytest.fixture
+def store(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of the stack that the tests share; the API is where the emulator serves it."""
+    monkeypatch.setenv("PIK_API_URL", deployed.api)
+    return f"aws://{deployed.stack.name}?region={REGION}"
+
+
+def event(entity: str, number: int, **fields: Any) -> dict[str, Any]:
+    payload = {"number": number}
+    time_of_day = f"2026-02-03T{number:02}:00:00Z"
+    return {
+        "source": "shop",
+        "event_type": "order",
+        "entity_id": entity,
+        "event_time": time_of_day,
+        "payload": payload,
+        **fields,
+    }
+
+
+def test_promise_10_the_story_is_the_same_in_a_deployed_stack(pik: Pik, story: str, tmp_path: Path) -> None:
+    home = tell(pik, str(tmp_path / "store"), tmp_path / "home")
+    for here, there in zip(list(home), tell(pik, story, tmp_path / "away"), strict=True):
+        assert there == here
+
+
+def test_from_a_request_over_http_to_a_current_value(pik: Pik, deployed: Deployed, store: str) -> None:
+    """Sent one by one and together, again, and in conflict; replayed over HTTP; promoted by command."""
+
+    def send(path: str, document: Any) -> Any:
+        status, answer = deployed.call("POST", path, json.dumps(document).encode())
+        assert status == 200, answer
+        return answer
+
+    first = send("/ingest", event("http", 1, idempotency_key="k"))
+    assert (first["status"], send("/ingest", event("http", 1, idempotency_key="k"))["status"]) == (
+        "ACCEPTED",
+        "DUPLICATE",
+    )
+    assert send("/ingest", event("http", 2, idempotency_key="k"))["conflict"] is True
+    several = send("/ingest", [event("http", 3), event("http", 3), {"source": "shop"}])
+    assert [each["status"] for each in several["results"]] == ["ACCEPTED", "DUPLICATE", "REJECTED"]
+
+    asked = {"entity_id": "http", "start_time": "2026-02-03", "end_time": "2026-02-04", "reason": "end to end"}
+    planned = send("/replay", asked)
+    assert (planned["scanned"], planned["sent"], planned["truncated"]) == (2, 1, False)
+    assert _ended(deployed, planned["run_id"])["state"] == "COMPLETED"
+    assert pik("promote", planned["run_id"], "--yes", "--reason", "checked", "--store", store).code == 0
+    (value,) = pik("aggregates", "--entity", "http", "--store", store, "--format", "json").json()["aggregates"]
+    assert (value["value"], value["inputs"]) == (2, 2)
+    shown = pik("show", first["event_id"], "--store", store, "--format", "json").json()
+    assert [each["kind"] for each in shown["deliveries"]] == ["accepted", "exact", "conflict"]
+    assert shown["deliveries"][0]["segment"] == first["s3_key"]
+
+
+def _ended(deployed: Deployed, run_id: str) -> Any:
+    for _ in range(600):
+        status, run = deployed.call("GET", f"/replay/{run_id}")
+        assert status == 200, run
+        if run["state"] not in ("PLANNED", "RUNNING"):
+            return run
+        time.sleep(0.1)
+    raise AssertionError(f"the run does not end: {run}")
+
+
+def test_webhooks_through_the_api_are_those_of_a_file(pik: Pik, store: str, tmp_path: Path) -> None:
+    """`--via api` sends what a local ingest records, and replays it to the same values."""
+    options = (*MAP, "--time-format", "auto", "--format", "json")
+    sent = pik("ingest", WEBHOOKS, *options, "--via", "api", "--store", store)
+    assert sent.code == 3, sent.err  # some have no time, and say so
+    home = ("--store", str(tmp_path / "home"))
+    kept = pik("ingest", WEBHOOKS, *options, *home).json()
+    counts = ("read", "accepted", "duplicates", "rejected")
+    assert [sent.json()[name] for name in counts] == [kept[name] for name in counts]
+
+    asked = ("--entity", REPOSITORY, "--from", "2019-01-01", "--to", "2020-01-01")
+    replayed = pik("replay", *asked, "--via", "api", "--reason", "api", "--store", store, "--format", "json")
+    assert replayed.code == 0, replayed.err
+    run = replayed.json()["run_id"]
+    assert pik("promote", run, "--yes", "--reason", "checked", "--store", store).code == 0
+    assert pik("diff", "aggregates", *asked, "--store", store).code == 0
+    assert pik("replay", *asked, "--promote", "--yes", *home).code == 0
+
+    def values(*where: str) -> list[tuple[Any, ...]]:
+        found = pik("aggregates", *asked, *where, "--format", "json").json()["aggregates"]
+        return [(one["bucket"], one["value"], one["inputs"]) for one in found]
+
+    assert values("--store", store) == values(*home) != []
+
+
+def test_a_poisoned_task_ends_among_the_dead_letters_with_its_reason(pik: Pik, store: str, tmp_path: Path) -> None:
+    """A number that is none fails its own task each time; the other entity's is done."""
+    metric = tmp_path / "poisoned.toml"
+    metric.write_text("name = 'poisoned'\nvalue = \"sum(CAST(payload ->> '$.number' AS DECIMAL(9, 0)))\"\n")
+    events = tmp_path / "events.jsonl"
+    poison = event("poison", 1, payload={"number": "seven"})
+    events.write_text("".join(json.dumps(each) + "\n" for each in (poison, event("fine", 2))))
+    at = ("--store", store)
+    assert pik("ingest", events, *at).code == 0
+    assert pik("metrics", "apply", metric, *at).code == 0
+    window = ("--from", "2026-02-03", "--to", "2026-02-04", "--metric", "poisoned", *at, "--format", "json")
+    assert pik("replay", "--entity", "fine", *window).code == 0
+    failed = pik("replay", "--entity", "poison", *window)
+    assert failed.code == 3, failed.err
+    run = failed.json()
+    assert run["state"] == "FAILED"
+    (letter,) = pik("dlq", "list", "--run", run["run_id"], *at, "--format", "json").json()["dead_letters"]
+    assert "seven" in letter["reason"], letter
+    assert pik("dlq", "purge", letter["letter_id"], "--reason", "no number", "--yes", *at).code == 0
+    assert pik("dlq", "list", "--run", run["run_id"], *at, "--format", "json").json()["dead_letters"] == []
