@@ -33,6 +33,7 @@ def _positions(values: Iterable[int]) -> Any:
     return pa.Array.from_buffers(pa.int32(), len(numbers), [None, pa.py_buffer(numbers)])
 
 
+@lru_cache(maxsize=64)
 def _scalar(value: int) -> Any:
     return _positions([value])[0]
 

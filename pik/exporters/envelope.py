@@ -8,7 +8,7 @@ the envelope's. It does not look into payloads: the checksums of their frames vo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,8 @@ def _cut(block: Block, duplicates: bool) -> Envelopes:
         places, seq = places.filter(accepted), seq.filter(accepted)
     optional, exactly = _optional(lines.between(places["seq_end"], after(places["payload"], -len(_PAYLOAD))))
     columns = {**_columns(lines, places), **optional, "seq": seq}
+    if b"\\" in block.text and _has_escapes(columns):
+        raise Unusual
     return Envelopes(pa.Table.from_arrays([columns[name] for name in COLUMNS], schema=SCHEMA), exactly)
 
 
@@ -131,13 +133,15 @@ def _columns(lines: Lines, places: pa.RecordBatch) -> dict[str, Any]:
         "batch_id": lines.fixed(after(ingest_time, _TIME_SIZE + len(_BATCH)), _BATCH_SIZE),
         "payload": lines.between(places["payload"], after(places["end"], -1)),
     }
-    for name in ("source", "event_type", "entity_id"):
-        if pc.any(pc.match_substring(columns[name], pattern="\\")).as_py():
-            raise Unusual
     if pc.any(places["received"]).as_py():
         times = lines.fixed(after(event_time, _TIME_SIZE + len(_RECEIVED)), _TIME_SIZE)
         columns["received_time"] = pc.if_else(places["received"], times, _NOTHING).cast(TIMESTAMP)
     return columns
+
+
+def _has_escapes(columns: Mapping[str, Any]) -> bool:
+    names = ("source", "event_type", "entity_id")
+    return any(pc.any(pc.match_substring(columns[name], pattern="\\")).as_py() for name in names)
 
 
 def _accepted(seqs: Any, pieces: Sequence[Piece]) -> Any:
@@ -162,21 +166,30 @@ class _Optional(msgspec.Struct):
 _decode_optional = msgspec.json.Decoder(_Optional).decode
 
 
+_KEY = ',"idempotency_key":"'
+_ONLY_KEY = rf'^{_KEY}[^"\\]*"$'
+
+
 def _optional(texts: Any) -> tuple[dict[str, Any], bool]:
     """The columns between seq and payload, and whether some payload has a `payload_text`."""
     some = pc.binary_length(texts).cast(pa.bool_())
+    found = texts.filter(some)
+    nothing = pa.nulls(len(texts), pa.string())
+    if pc.all(pc.match_substring_regex(found, pattern=_ONLY_KEY)).as_py():
+        keys = pc.utf8_slice_codeunits(found, len(_KEY), -1)
+        return {"idempotency_key": pc.replace_with_mask(nothing, some, keys), "extra": nothing}, False
     # Had a payload been found inside another field, the braces would not match here.
-    fields = [_decode_optional(f"{{{text[1:]}}}") for text in texts.filter(some).to_pylist()]
-    keys = [(one.idempotency_key or "").encode() for one in fields]
-    extras = [bytes(one.extra) for one in fields]
-    columns = {"idempotency_key": _placed(keys, some), "extra": _placed(extras, some)}
+    fields = [_decode_optional(f"{{{text[1:]}}}") for text in found.to_pylist()]
+    keys = _strings_or_nulls([(one.idempotency_key or "").encode() for one in fields])
+    extras = _strings_or_nulls([bytes(one.extra) for one in fields])
+    columns = {
+        "idempotency_key": pc.replace_with_mask(nothing, some, keys),
+        "extra": pc.replace_with_mask(nothing, some, extras),
+    }
     return columns, any(bytes(one.payload_text) for one in fields)
 
 
-def _placed(texts: list[bytes], where: Any) -> Any:
-    """A column with these texts in the rows that `where` marks; empty ones are nothing."""
-    nothing = pa.nulls(len(where), pa.string())
-    if not any(texts):
-        return nothing
-    placed = pc.replace_with_mask(nothing, where, strings(texts))
-    return pc.if_else(pc.binary_length(placed).cast(pa.bool_()), placed, _NOTHING)
+def _strings_or_nulls(texts: Sequence[bytes]) -> Any:
+    """An Arrow array; empty ones are nothing."""
+    made = strings(texts)
+    return pc.if_else(pc.binary_length(made).cast(pa.bool_()), made, _NOTHING)

@@ -109,14 +109,14 @@ def _unpack(stored: Sequence[_Stored]) -> tuple[bytes, array[int]]:
     in where its last line break is.
     """
     try:
-        packed = b"".join([data for _, _, data in stored])
-        text = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True).read()
         borders = list(accumulate(zstandard.frame_content_size(data) for _, _, data in stored))
-    except zstandard.ZstdError:
+        packed = b"".join([data for _, _, data in stored])
+        text = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True).read(borders[-1])
+    except (zstandard.ZstdError, MemoryError, OverflowError, ValueError):  # a size may be what is damaged
         text, borders = b"", []
     counts = list(accumulate(frame.lines for _, frame, _ in stored))
     ends = _line_breaks(text, counts[-1])
-    if [ends[count - 1] + 1 for count in counts] != borders or borders[-1] != len(text):
+    if [ends[count - 1] + 1 for count in counts] != borders:
         text = b"".join([frame_text(*one) for one in stored])  # tells which of them is damaged
         ends = _line_breaks(text, counts[-1])
     return text, ends

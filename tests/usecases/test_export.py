@@ -359,11 +359,12 @@ def test_no_flipped_bit_comes_through(store: Store, tmp_path: Path, place: Path)
     path.chmod(0o644)
     whole = path.read_bytes()
     expected = run(store, place / "whole.parquet").files[0].sha256
-    for number in range(0, len(whole), 97):
+    headers = [(frame.offset + byte, bit) for frame in segment.frames[::3] for byte in range(12) for bit in range(8)]
+    for number, bit in [*headers, *((at, at % 8) for at in range(0, len(whole), 97))]:
         flipped = bytearray(whole)
-        flipped[number] ^= 1 << number % 8
+        flipped[number] ^= 1 << bit
         path.write_bytes(flipped)
-        target, told = place / f"{number}.parquet", ""
+        target, told = place / f"{number}-{bit}.parquet", ""
         try:
             assert run(store, target).files[0].sha256 == expected  # a bit that means nothing: headers have one
         except Damaged as error:
