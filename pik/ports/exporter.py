@@ -72,8 +72,7 @@ class Piece:
     """So many deliveries of one segment.
 
     `verdicts` maps the seqs of the segment's duplicates to exact or conflict, and of deliveries that are not recorded
-    yet, which no export has, to unrecorded; `read` parses one line and raises
-    Damaged, naming the segment.
+    yet, which no export has, to unrecorded; `read` parses one line and raises Damaged, naming the segment.
     """
 
     lines: int

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pik.errors import UsageError
 from pik.exporters import exporter, parquet
+from pik.model.batch import UNRECORDED
 from pik.model.column import parse_column
 from pik.model.event import read_delivery
 from pik.model.instant import parse_instant
@@ -163,6 +164,14 @@ def test_what_is_selected_is_what_matches(
         if wanted.matches(delivery) and delivery.seq not in duplicates:
             expected.append((key, delivery.seq))
     assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize("format_", ["parquet", "jsonl"])
+def test_what_is_not_recorded_yet_is_in_no_export(format_: Any) -> None:
+    raw = block([line(record(), seq) for seq in (1, 2, 3)], verdicts=[{1: UNRECORDED, 3: "exact"}])
+    for duplicates, expected in ((False, 1), (True, 2)):
+        made = exporter(Layout(Wanted(), format_, include_duplicates=duplicates))
+        assert sum(len(found) for _, found in made.cut(raw)) == expected
 
 
 def test_a_partition_does_not_repeat_its_values() -> None:
