@@ -5,6 +5,7 @@ memory is sampled, so that sampling costs the timed ones nothing; a case without
 """
 
 import argparse
+import compileall
 import os
 import shlex
 import sys
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0 if all cases met their bar, 1 if one did not or failed."""
     args = parse(argv)
     cases = [case for case in CASES if (case.name in args.only if args.only else args.deep or not case.deep)]
+    compileall.compile_dir("pik", quiet=1)  # as pip does when it installs a package; the peers' are compiled, too
     workspace = Workspace(args.work.resolve(), args.rows, shlex.split(args.pik), say)
     try:
         results = [measure(case, workspace, args.pairs) for case in cases]

@@ -144,13 +144,13 @@ def _settle(db: DuckDBPyConnection, number: int, metric: Checked, settled: Settl
     """Take the metric's buckets that are settled out of `grouped`, by setting the number of their inputs to 0."""
     import duckdb
 
-    value = f"CAST({metric.value.sql} AS VARCHAR)"
-    plain = f"CASE WHEN contains({value}, '.') THEN rtrim(rtrim({value}, '0'), '.') ELSE {value} END"
-    line = f"concat_ws(chr(31), _entity, {plain}, _n{number}, {_digest(number)})"
+    plain = "CASE WHEN contains(value, '.') THEN rtrim(rtrim(value, '0'), '.') ELSE value END"
+    line = f"concat_ws(chr(31), _entity, {plain}, _n{number}, {_input_hash(number)})"
     try:
         rows = db.execute(
-            f"SELECT _bucket, count(*), sha256(string_agg({line}, chr(10) ORDER BY _entity)) FROM grouped"
-            f" WHERE _bucket IS NOT NULL AND _n{number} > 0 AND {value} IS NOT NULL GROUP BY _bucket"
+            f"SELECT _bucket, count(*), sha256(string_agg({line}, chr(10) ORDER BY _entity))"
+            f" FROM (SELECT *, CAST({metric.value.sql} AS VARCHAR) AS value FROM grouped"
+            f" WHERE _bucket IS NOT NULL AND _n{number} > 0 AND {metric.value.sql} IS NOT NULL) GROUP BY _bucket"
         ).fetchall()
     except duckdb.Error as failure:
         raise _failed(metric.name, failure) from None
@@ -159,8 +159,10 @@ def _settle(db: DuckDBPyConnection, number: int, metric: Checked, settled: Settl
         db.execute(f"UPDATE grouped SET _n{number} = 0 WHERE _bucket IN (SELECT unnest(CAST(? AS BIGINT[])))", [done])
 
 
-def _digest(number: int) -> str:
-    return f"lower(lpad(hex(_h{number}), 32, '0'))"
+def _input_hash(number: int) -> str:
+    """SQL of 32 upper-case hex digits. lpad is slow, and needed for one value in 16."""
+    value = f"_h{number}"
+    return f"CASE WHEN {value} >= {16**31} THEN hex({value}) ELSE lpad(hex({value}), 32, '0') END"
 
 
 def _values(db: DuckDBPyConnection, number: int, metric: Checked) -> Iterator[Computed]:
@@ -169,7 +171,7 @@ def _values(db: DuckDBPyConnection, number: int, metric: Checked) -> Iterator[Co
     try:
         # Text is how a DECIMAL or a HUGEINT reaches Python fastest, and exactly.
         for bucket, entity_id, value, inputs, input_hash in _rows(
-            db, f"CAST({metric.value.sql} AS VARCHAR), _n{number}, {_digest(number)}", f"_n{number}"
+            db, f"CAST({metric.value.sql} AS VARCHAR), _n{number}, lower({_input_hash(number)})", f"_n{number}"
         ):
             exact = None if value is None else Decimal(value)
             yield Computed(metric.name, bucket * MICROSECOND, entity_id, exact, inputs, input_hash)

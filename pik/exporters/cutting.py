@@ -33,6 +33,7 @@ def _positions(values: Iterable[int]) -> Any:
     return pa.Array.from_buffers(pa.int32(), len(numbers), [None, pa.py_buffer(numbers)])
 
 
+@lru_cache(maxsize=64)
 def _scalar(value: int) -> Any:
     return _positions([value])[0]
 
@@ -47,20 +48,15 @@ class Unusual(Exception):
 
 
 class Lines:
-    """`count` lines, each with its line break.
+    """Lines of a text, each with its line break.
 
     `starts` and `ends` are the positions of each one's first byte and of its line break. Every method raises Unusual or
     ArrowInvalid rather than look beyond the text.
     """
 
-    def __init__(self, text: bytes, count: int) -> None:
-        find, at = text.find, -1
-        ends = [at := find(b"\n", at + 1) for _ in range(count)]
-        if not ends or ends[-1] != len(text) - 1:
-            raise Unusual
-        self.count = count
-        self.ends = _positions(ends)
-        self.starts = pa.concat_arrays([_positions([0]), after(self.ends.slice(0, count - 1), 1)])
+    def __init__(self, text: bytes, ends: array[int]) -> None:
+        self.ends = integers(ends).cast(pa.int32())
+        self.starts = pa.concat_arrays([_positions([0]), after(self.ends.slice(0, len(ends) - 1), 1)])
         self._size = _positions([len(text)])
         self._buffer = pa.py_buffer(text)
 
@@ -77,10 +73,11 @@ class Lines:
 
     def between(self, begin: Any, end: Any) -> Any:
         """The bytes from each begin to its end, as texts."""
-        twice, odd, evens = _interleaving(1 << max(14, self.count.bit_length()))
-        order = pc.add(twice.slice(0, 2 * self.count), pc.multiply(odd.slice(0, 2 * self.count), _scalar(self.count)))
+        count = len(begin)
+        twice, odd, evens = _interleaving(1 << max(14, count.bit_length()))
+        order = pc.add(twice.slice(0, 2 * count), pc.multiply(odd.slice(0, 2 * count), _scalar(count)))
         bounds = pa.concat_arrays([begin, end]).take(order)
-        return self._split(bounds).take(evens.slice(0, self.count)).cast(pa.string())
+        return self._split(bounds).take(evens.slice(0, count)).cast(pa.string())
 
     def find(self, at: Any, text: bytes) -> Any:
         """The positions of the first such text from each position on."""

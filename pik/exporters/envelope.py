@@ -8,7 +8,7 @@ the envelope's. It does not look into payloads: the checksums of their frames vo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,10 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pik.exporters.cutting import Lines, Unusual, after, strings
+from pik.exporters.cutting import Lines, Unusual, after, integers, strings
 from pik.model.event import Delivery
 from pik.model.instant import parse_instant
-from pik.ports.exporter import COLUMNS, Piece
+from pik.ports.exporter import COLUMNS, Block, Piece
 
 TIMESTAMP = pa.timestamp("ns", tz="UTC")
 
@@ -36,18 +36,21 @@ class Envelopes:
     exactly: bool
 
 
-def read_envelopes(pieces: Sequence[Piece]) -> Envelopes:
-    """The lines of all pieces, in order. Raises Damaged."""
-    text = pieces[0].text if len(pieces) == 1 else b"".join(piece.text for piece in pieces)
+def read_envelopes(block: Block, *, duplicates: bool) -> Envelopes:
+    """The lines of a block, in order; without `duplicates` those that are none. Raises Damaged."""
     try:
-        return _cut(text, sum(piece.lines for piece in pieces))
+        return _cut(block, duplicates)
     except (Unusual, pa.ArrowInvalid, msgspec.MsgspecError, ValueError, OverflowError):
-        return read_slowly(pieces)
+        return read_slowly(block, duplicates=duplicates)
 
 
-def read_slowly(pieces: Sequence[Piece]) -> Envelopes:
+def read_slowly(block: Block, *, duplicates: bool) -> Envelopes:
     """The definition that `read_envelopes` must agree with."""
-    found = [piece.read(line) for piece in pieces for line in piece.text.split(b"\n")[:-1]]
+    found = []
+    for piece, line in block.lines():
+        delivery = piece.read(line)
+        if duplicates or delivery.seq not in piece.verdicts:
+            found.append(delivery)
     columns = [pa.array([_field(one, name) for one in found], SCHEMA.field(name).type) for name in COLUMNS]
     return Envelopes(pa.Table.from_arrays(columns, schema=SCHEMA), any(bytes(one.payload_text) for one in found))
 
@@ -57,6 +60,98 @@ def _field(delivery: Delivery, name: str) -> Any:
     if isinstance(value, msgspec.Raw):
         return bytes(value) or None
     return parse_instant(value) if value is not None and name.endswith("_time") else value
+
+
+_ID, _HASH, _SOURCE = b'{"event_id":"', b'","content_hash":"', b'","source":"'
+_TYPE, _ENTITY, _TIME = b'","event_type":"', b'","entity_id":"', b'","event_time":"'
+_RECEIVED, _INGEST, _BATCH = b'","received_time":"', b'","ingest_time":"', b'","batch_id":"'
+_SEQ, _PAYLOAD = b'","seq":', b',"payload":'
+_ID_SIZE, _TIME_SIZE, _BATCH_SIZE = 32, 30, 26
+_SOURCE_AT = len(_ID) + _ID_SIZE + len(_HASH) + _ID_SIZE + len(_SOURCE)
+_NOTHING = pa.nulls(1, pa.string())[0]
+
+
+def _cut(block: Block, duplicates: bool) -> Envelopes:
+    """The columns of all lines. Raises Unusual, ArrowInvalid or a decoding error where they must be read slowly.
+
+    Only what is wanted is copied out of the text.
+    """
+    lines = Lines(block.text, block.ends)
+    places = _places(lines)
+    seq = lines.between(places["seq"], places["seq_end"]).cast(pa.int64())
+    if not duplicates and any(piece.verdicts for piece in block.pieces):
+        accepted = _accepted(seq, block.pieces)
+        places, seq = places.filter(accepted), seq.filter(accepted)
+    optional, exactly = _optional(lines.between(places["seq_end"], after(places["payload"], -len(_PAYLOAD))))
+    columns = {**_columns(lines, places), **optional, "seq": seq}
+    if b"\\" in block.text and _has_escapes(columns):
+        raise Unusual
+    return Envelopes(pa.Table.from_arrays([columns[name] for name in COLUMNS], schema=SCHEMA), exactly)
+
+
+def _places(lines: Lines) -> pa.RecordBatch:
+    """Where values begin, in each line; `received` tells whether there is a received_time in front of ingest_time."""
+    event_type = after(lines.find(after(lines.starts, _SOURCE_AT), _TYPE), len(_TYPE))
+    entity_id = after(lines.find(event_type, _ENTITY), len(_ENTITY))
+    event_time = after(lines.find(entity_id, _TIME), len(_TIME))
+    at = after(event_time, _TIME_SIZE)
+    received = lines.has(at, _RECEIVED)
+    if pc.any(received).as_py():
+        at = pc.if_else(received, after(at, len(_RECEIVED) + _TIME_SIZE), at)
+    ingest_time = after(at, len(_INGEST))
+    # That seq is here in every line tells that everything before it was where it should be.
+    seq = lines.behind(after(ingest_time, _TIME_SIZE + len(_BATCH) + _BATCH_SIZE), _SEQ)
+    seq_end = lines.find(seq, b",")
+    payload = after(lines.find(seq_end, _PAYLOAD), len(_PAYLOAD))
+    places = {
+        "start": lines.starts,
+        "event_type": event_type,
+        "entity_id": entity_id,
+        "event_time": event_time,
+        "received": received,
+        "ingest_time": ingest_time,
+        "seq": seq,
+        "seq_end": seq_end,
+        "payload": payload,
+        "end": lines.ends,
+    }
+    return pa.RecordBatch.from_arrays(list(places.values()), list(places))
+
+
+def _columns(lines: Lines, places: pa.RecordBatch) -> dict[str, Any]:
+    """The columns but for seq and what is optional."""
+    start, event_time, ingest_time = places["start"], places["event_time"], places["ingest_time"]
+    columns = {
+        "event_id": lines.fixed(after(start, len(_ID)), _ID_SIZE),
+        "content_hash": lines.fixed(after(start, len(_ID) + _ID_SIZE + len(_HASH)), _ID_SIZE),
+        "source": lines.between(after(start, _SOURCE_AT), after(places["event_type"], -len(_TYPE))),
+        "event_type": lines.between(places["event_type"], after(places["entity_id"], -len(_ENTITY))),
+        "entity_id": lines.between(places["entity_id"], after(event_time, -len(_TIME))),
+        "event_time": lines.fixed(event_time, _TIME_SIZE).cast(TIMESTAMP),
+        "received_time": pa.nulls(len(start), TIMESTAMP),
+        "ingest_time": lines.fixed(ingest_time, _TIME_SIZE).cast(TIMESTAMP),
+        "batch_id": lines.fixed(after(ingest_time, _TIME_SIZE + len(_BATCH)), _BATCH_SIZE),
+        "payload": lines.between(places["payload"], after(places["end"], -1)),
+    }
+    if pc.any(places["received"]).as_py():
+        times = lines.fixed(after(event_time, _TIME_SIZE + len(_RECEIVED)), _TIME_SIZE)
+        columns["received_time"] = pc.if_else(places["received"], times, _NOTHING).cast(TIMESTAMP)
+    return columns
+
+
+def _has_escapes(columns: Mapping[str, Any]) -> bool:
+    names = ("source", "event_type", "entity_id")
+    return any(pc.any(pc.match_substring(columns[name], pattern="\\")).as_py() for name in names)
+
+
+def _accepted(seqs: Any, pieces: Sequence[Piece]) -> Any:
+    """Which lines are no duplicates. Only within a batch do seqs tell deliveries apart."""
+    chunks, begin = [], 0
+    for piece in pieces:
+        skipped = pc.is_in(seqs.slice(begin, piece.lines), value_set=integers(piece.verdicts))
+        chunks.append(pc.invert(skipped))
+        begin += piece.lines
+    return pa.concat_arrays(chunks)
 
 
 class _Optional(msgspec.Struct):
@@ -71,82 +166,30 @@ class _Optional(msgspec.Struct):
 _decode_optional = msgspec.json.Decoder(_Optional).decode
 
 
-def _cut(text: bytes, count: int) -> Envelopes:
-    """The columns of all lines. Raises Unusual, ArrowInvalid or a decoding error where they must be read slowly."""
-    lines = Lines(text, count)
-    names, at = _names(lines)
-    times, at = _times_and_batch(lines, at)
-    # That seq is here in every line tells that everything before it was where it should be.
-    at = lines.behind(at, _SEQ)
-    comma = lines.find(at, b",")
-    payload = lines.find(comma, _PAYLOAD)
-    optional, exactly = _optional(lines.between(comma, payload))
-    columns = {
-        **names,
-        **times,
-        **optional,
-        "seq": lines.between(at, comma).cast(pa.int64()),
-        "payload": lines.between(after(payload, len(_PAYLOAD)), after(lines.ends, -1)),
-    }
-    return Envelopes(pa.Table.from_arrays([columns[name] for name in COLUMNS], schema=SCHEMA), exactly)
-
-
-_ID, _HASH, _SOURCE = b'{"event_id":"', b'","content_hash":"', b'","source":"'
-_RECEIVED, _INGEST, _BATCH = b'","received_time":"', b'","ingest_time":"', b'","batch_id":"'
-_SEQ, _PAYLOAD = b'","seq":', b',"payload":'
-_ID_SIZE, _TIME_SIZE, _BATCH_SIZE = 32, 30, 26
-_NOTHING = pa.nulls(1, pa.string())[0]
-
-
-def _names(lines: Lines) -> tuple[dict[str, Any], Any]:
-    """The columns from event_id to entity_id, and where event_time begins."""
-    event_id = after(lines.starts, len(_ID))
-    content_hash = after(event_id, _ID_SIZE + len(_HASH))
-    columns = {"event_id": lines.fixed(event_id, _ID_SIZE), "content_hash": lines.fixed(content_hash, _ID_SIZE)}
-    at = after(content_hash, _ID_SIZE + len(_SOURCE))
-    for name, following in (("source", b"event_type"), ("event_type", b"entity_id"), ("entity_id", b"event_time")):
-        border = b'","%s":"' % following
-        end = lines.find(at, border)
-        columns[name] = lines.between(at, end)
-        if pc.any(pc.match_substring(columns[name], pattern="\\")).as_py():
-            raise Unusual
-        at = after(end, len(border))
-    return columns, at
-
-
-def _times_and_batch(lines: Lines, at: Any) -> tuple[dict[str, Any], Any]:
-    """The columns from event_time to batch_id, and where that ends."""
-    columns = {"event_time": lines.fixed(at, _TIME_SIZE).cast(TIMESTAMP)}
-    at = after(at, _TIME_SIZE)
-    received = lines.has(at, _RECEIVED)
-    if pc.any(received).as_py():
-        value = after(at, len(_RECEIVED))
-        columns["received_time"] = pc.if_else(received, lines.fixed(value, _TIME_SIZE), _NOTHING).cast(TIMESTAMP)
-        at = pc.if_else(received, after(value, _TIME_SIZE), at)
-    else:
-        columns["received_time"] = pa.nulls(lines.count, TIMESTAMP)
-    ingest = after(at, len(_INGEST))
-    batch = after(ingest, _TIME_SIZE + len(_BATCH))
-    columns["ingest_time"] = lines.fixed(ingest, _TIME_SIZE).cast(TIMESTAMP)
-    columns["batch_id"] = lines.fixed(batch, _BATCH_SIZE)
-    return columns, after(batch, _BATCH_SIZE)
+_KEY = ',"idempotency_key":"'
+_ONLY_KEY = rf'^{_KEY}[^"\\]*"$'
 
 
 def _optional(texts: Any) -> tuple[dict[str, Any], bool]:
     """The columns between seq and payload, and whether some payload has a `payload_text`."""
     some = pc.binary_length(texts).cast(pa.bool_())
+    found = texts.filter(some)
+    nothing = pa.nulls(len(texts), pa.string())
+    if pc.all(pc.match_substring_regex(found, pattern=_ONLY_KEY)).as_py():
+        keys = pc.utf8_slice_codeunits(found, len(_KEY), -1)
+        return {"idempotency_key": pc.replace_with_mask(nothing, some, keys), "extra": nothing}, False
     # Had a payload been found inside another field, the braces would not match here.
-    fields = [_decode_optional(f"{{{text[1:]}}}") for text in texts.filter(some).to_pylist()]
-    keys = [(one.idempotency_key or "").encode() for one in fields]
-    extras = [bytes(one.extra) for one in fields]
-    columns = {"idempotency_key": _placed(keys, some), "extra": _placed(extras, some)}
+    fields = [_decode_optional(f"{{{text[1:]}}}") for text in found.to_pylist()]
+    keys = _strings_or_nulls([(one.idempotency_key or "").encode() for one in fields])
+    extras = _strings_or_nulls([bytes(one.extra) for one in fields])
+    columns = {
+        "idempotency_key": pc.replace_with_mask(nothing, some, keys),
+        "extra": pc.replace_with_mask(nothing, some, extras),
+    }
     return columns, any(bytes(one.payload_text) for one in fields)
 
 
-def _placed(texts: list[bytes], where: Any) -> Any:
-    """A column with these texts in the rows that `where` marks; empty ones are nothing."""
-    nothing = pa.nulls(len(where), pa.string())
-    if not any(texts):
-        return nothing
-    placed = pc.replace_with_mask(nothing, where, strings(texts))
-    return pc.if_else(pc.binary_length(placed).cast(pa.bool_()), placed, _NOTHING)
+def _strings_or_nulls(texts: Sequence[bytes]) -> Any:
+    """An Arrow array; empty ones are nothing."""
+    made = strings(texts)
+    return pc.if_else(pc.binary_length(made).cast(pa.bool_()), made, _NOTHING)

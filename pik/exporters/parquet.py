@@ -16,7 +16,7 @@ from pik.exporters.own import own_values
 from pik.model.batch import ACCEPTED, UNRECORDED
 from pik.model.column import OwnColumn
 from pik.model.window import ALL_TIME
-from pik.ports.exporter import DELIVERY, Layout, Piece, Rows, Selection
+from pik.ports.exporter import DELIVERY, Block, Layout, Piece, Rows, Selection
 
 ROW_GROUP = 64 * 1024
 """Rows after which a row group is written."""
@@ -46,13 +46,13 @@ class ParquetExporter:
         self._schema = pa.schema(fields)
         self._sinks: list[_ParquetSink] = []
 
-    def cut(self, day: str, pieces: Sequence[Piece]) -> Iterator[tuple[tuple[str, ...], Rows]]:
-        read = read_envelopes(pieces)
-        table = self._selected(read.table, pieces)
+    def cut(self, block: Block) -> Iterator[tuple[tuple[str, ...], Rows]]:
+        read = read_envelopes(block, duplicates=self.layout.include_duplicates)
+        table = self._selected(read.table, block.pieces)
         if table.num_rows and self.layout.columns:
             table = self._with_own(Envelopes(table, read.exactly))
         if table.num_rows:
-            yield from self._partitioned(day, table)
+            yield from self._partitioned(block.day, table)
 
     def _selected(self, table: pa.Table, pieces: Sequence[Piece]) -> pa.Table:
         masks = _masks(self.layout.selection, table)
@@ -60,8 +60,6 @@ class ParquetExporter:
             kinds = _kinds(table, pieces)
             table = table.append_column(DELIVERY, kinds)
             masks.append(pc.not_equal(kinds, UNRECORDED))
-        elif any(piece.verdicts for piece in pieces):
-            masks.append(_accepted(table, pieces))
         return table.filter(reduce(pc.and_, masks)) if masks else table
 
     def _with_own(self, read: Envelopes) -> pa.Table:
@@ -174,23 +172,10 @@ def _text(text: str) -> Any:
     return strings([text.encode()])[0]
 
 
-def _seqs(table: pa.Table, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Any]]:
-    """Each piece with the seqs of its lines: only within a batch do they tell deliveries apart."""
-    seqs, begin = table.column("seq"), 0
-    for piece in pieces:
-        yield piece, seqs.slice(begin, piece.lines)
-        begin += piece.lines
-
-
-def _accepted(table: pa.Table, pieces: Sequence[Piece]) -> Any:
-    chunks: list[Any] = []
-    for piece, seqs in _seqs(table, pieces):
-        chunks += pc.invert(pc.is_in(seqs, value_set=integers(piece.verdicts))).chunks
-    return pa.chunked_array(chunks, pa.bool_())
-
-
 def _kinds(table: pa.Table, pieces: Sequence[Piece]) -> Any:
+    """Only within a batch do seqs tell deliveries apart."""
     kinds: list[str] = []
-    for piece, seqs in _seqs(table, pieces):
+    for piece in pieces:
+        seqs = table.column("seq").slice(len(kinds), piece.lines)
         kinds += [piece.verdicts.get(seq, ACCEPTED) for seq in seqs.to_pylist()]
     return pa.array(kinds, pa.string())

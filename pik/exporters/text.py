@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, BinaryIO, cast
 
@@ -19,7 +19,7 @@ from pik.exporters.own import own_values
 from pik.model.batch import ACCEPTED, UNRECORDED
 from pik.model.event import Delivery, to_json
 from pik.model.instant import full_instant
-from pik.ports.exporter import COLUMNS, DELIVERY, Layout, Piece, Rows
+from pik.ports.exporter import COLUMNS, DELIVERY, Block, Layout, Rows
 
 _ENDINGS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 
@@ -34,18 +34,17 @@ class _TextExporter:
         self.suffix = f".{layout.format}{_ENDINGS[layout.compression]}"
         self._added_names = [*((DELIVERY,) if layout.include_duplicates else ()), *(own.name for own in layout.columns)]
 
-    def cut(self, day: str, pieces: Sequence[Piece]) -> Iterator[tuple[tuple[str, ...], Rows]]:
+    def cut(self, block: Block) -> Iterator[tuple[tuple[str, ...], Rows]]:
         groups: dict[tuple[str, ...], list[bytes]] = {}
         by = self.layout.partition_by
-        for piece in pieces:
-            for line in piece.text.split(b"\n")[:-1]:
-                delivery = piece.read(line)
-                kind = piece.verdicts.get(delivery.seq, ACCEPTED)
-                if kind == UNRECORDED or (kind != ACCEPTED and not self.layout.include_duplicates):
-                    continue
-                if self.layout.selection.matches(delivery):
-                    key = tuple([day if name == "event_date" else getattr(delivery, name) for name in by])
-                    groups.setdefault(key, []).append(self._line(line, delivery, self._added(delivery, kind)))
+        for piece, line in block.lines():
+            delivery = piece.read(line)
+            kind = piece.verdicts.get(delivery.seq, ACCEPTED)
+            if kind == UNRECORDED or (kind != ACCEPTED and not self.layout.include_duplicates):
+                continue
+            if self.layout.selection.matches(delivery):
+                key = tuple([block.day if name == "event_date" else getattr(delivery, name) for name in by])
+                groups.setdefault(key, []).append(self._line(line, delivery, self._added(delivery, kind)))
         yield from groups.items()
 
     def _added(self, delivery: Delivery, kind: str) -> list[bytes]:

@@ -114,8 +114,9 @@ class BucketDigest(msgspec.Struct, frozen=True, gc=False):
     """A bucket's aggregates in short, so that many equal ones need not be compared one by one.
 
     `aggregates` is their number, `digest` the SHA-256 in hex of their lines, ordered by entity (UTF-8) and joined by
-    line feeds; a line is entity, value (`decimal_text`), inputs and input_hash, joined by the character U+001F. Names
-    hold no control characters, so no two sets of lines are the same text. Aggregates without a value are left out.
+    line feeds; a line is entity, value (`decimal_text`), inputs and input_hash (in upper case), joined by the character
+    U+001F. Names hold no control characters, so no two sets of lines are the same text. Aggregates without a value are
+    left out.
     """
 
     metric: str

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from itertools import islice
 from typing import BinaryIO, Literal, Protocol
 
 from pik.model.column import OwnColumn
@@ -67,17 +69,33 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Deliveries of one segment: `lines` whole raw lines, each with its line break.
+    """So many deliveries of one segment.
 
     `verdicts` maps the seqs of the segment's duplicates to exact or conflict, and of deliveries that are not recorded
-    yet, which no export has, to unrecorded; `read` parses one line and raises
-    Damaged, naming the segment.
+    yet, which no export has, to unrecorded; `read` parses one line and raises Damaged, naming the segment.
     """
 
-    text: bytes
     lines: int
     verdicts: Mapping[int, str]
     read: Callable[[bytes], Delivery]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Raw lines of one day (`YYYY-MM-DD`), one piece after the other: `text`, and in it the places of the line breaks
+    that end them."""
+
+    day: str
+    text: bytes
+    ends: array[int]
+    pieces: Sequence[Piece]
+
+    def lines(self) -> Iterator[tuple[Piece, bytes]]:
+        """Each line, without its line break, and the piece that it belongs to."""
+        lines = iter(self.text.split(b"\n"))
+        for piece in self.pieces:
+            for line in islice(lines, piece.lines):
+                yield piece, line
 
 
 Rows = Sized
@@ -105,8 +123,8 @@ class Exporter(Protocol):
     def suffix(self) -> str:
         """How the names of its files end: `.parquet`, `.csv.gz`."""
 
-    def cut(self, day: str, pieces: Sequence[Piece]) -> Iterator[tuple[tuple[str, ...], Rows]]:
-        """The rows that the layout asks for among pieces of one day (`YYYY-MM-DD`), in their order, by the values of
+    def cut(self, block: Block) -> Iterator[tuple[tuple[str, ...], Rows]]:
+        """The rows that the layout asks for among the lines of a block, in their order, by the values of
         `partition_by`; none without rows. May run in several threads at once.
 
         Raises Damaged for a line that is no delivery, UsageError naming event and column for a value that a column's

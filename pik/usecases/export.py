@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,26 +11,22 @@ from time import time_ns
 import msgspec
 
 from pik import __version__
-from pik.model.batch import Frame, Segment
-from pik.model.instant import day_text, format_instant
+from pik.model.instant import format_instant
 from pik.model.window import Window
-from pik.ports.exporter import Exporter, Piece, Rows
+from pik.ports.exporter import Exporter, Rows
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.usecases.export_files import ExportedFile, Output
+from pik.usecases.export_reading import Job, Reading, read_block
 from pik.usecases.held import expect_held
 from pik.usecases.progress import Progress
-from pik.usecases.reading import frame_bytes, frame_text, frames_of, parse
 from pik.usecases.threads import in_threads
 
 THREADS = 2
 """That cut rows out of raw; the one that asked for the export writes them."""
 
-FRAMES = 64
-"""Frames of one day that are cut at once: about 6 MB of raw lines, where those are short."""
-
-COMPRESSED = 1 << 20
-"""Compressed bytes of frames after which no more are cut at once, where lines are long."""
+AHEAD = 8
+"""How many cuts may wait to be written: as many as are made while a row group is being compressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +55,12 @@ def export(
     """
     selection = exporter.layout.selection
     expect_held(store, selection.window, selection.entities)
-    reading = _Reading(store, selection.window, selection.entities, exporter.layout.include_duplicates)
+    reading = Reading(store, selection.window, selection.entities, exporter.layout.include_duplicates)
     rows = 0
     with Output(target, exporter, directory=directory, dry_run=dry_run) as output:
         progress.start(f"exporting to {target.name}", None, "deliveries")
         try:
-            for lines, groups in in_threads(partial(_cut, store.raw, exporter), reading.jobs(), THREADS):
+            for lines, groups in in_threads(partial(_cut, store.raw, exporter), reading.jobs(), THREADS, AHEAD):
                 for key, found in groups:
                     rows += len(found)
                     output.write(key, found)
@@ -77,80 +73,13 @@ def export(
     return Exported(target, manifest, selection.window, files, rows, sum(file.bytes for file in files), known_until)
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Frames of a segment, next to each other where no entities were asked for, and the segment's duplicates."""
-
-    segment: Segment
-    frames: list[Frame]
-    verdicts: dict[int, str]
-
-
-_Job = list[_Part]
-"""Parts of segments of one day."""
-
-
-@dataclass(slots=True)
-class _Reading:
-    """What has to be read. `known_until` is final once the jobs are all asked for."""
-
-    store: Store
-    window: Window
-    entities: tuple[str, ...]
-    include_duplicates: bool
-    known_until: int = 0
-
-    def jobs(self) -> Iterator[_Job]:
-        job: _Job = []
-        frames = size = 0
-        for whole in self._segments():
-            for frame in whole.frames:
-                full = frames >= FRAMES or size >= COMPRESSED
-                if job and (full or job[0].segment.day != whole.segment.day):
-                    yield job
-                    job, frames, size = [], 0, 0
-                if not job or job[-1].segment is not whole.segment:
-                    job.append(_Part(whole.segment, [], whole.verdicts))
-                job[-1].frames.append(frame)
-                frames, size = frames + 1, size + frame.length
-        if job:
-            yield job
-
-    def _segments(self) -> Iterator[_Part]:
-        for segment in self.store.index.segments(self.window, entities=self.entities):
-            self.known_until = max(self.known_until, segment.recorded_at)
-            if segment.last_event < self.window.start or segment.first_event >= self.window.end:
-                continue
-            if frames := frames_of(segment, self.entities):
-                verdicts = self.store.index.skipped(segment)
-                if len(verdicts) < segment.deliveries or self.include_duplicates:
-                    yield _Part(segment, frames, verdicts)
-
-
 _Cut = tuple[int, list[tuple[tuple[str, ...], Rows]]]
 """How many lines were read, and the rows found among them."""
 
 
-def _cut(raw: Raw, exporter: Exporter, job: _Job) -> _Cut:
-    pieces = [_piece(raw, part) for part in job]
-    return sum(piece.lines for piece in pieces), list(exporter.cut(day_text(job[0].segment.day), pieces))
-
-
-def _piece(raw: Raw, part: _Part) -> Piece:
-    lines = sum(frame.lines for frame in part.frames)
-    return Piece(_text(raw, part), lines, part.verdicts, partial(parse, part.segment))
-
-
-def _text(raw: Raw, part: _Part) -> bytes:
-    """The lines of the frames. Frames without a gap between them are read at once."""
-    segment, first, last = part.segment, part.frames[0], part.frames[-1]
-    end = last.offset + last.length
-    if segment.inline or sum(frame.length for frame in part.frames) < end - first.offset:
-        read = [(frame, frame_bytes(raw, segment, frame)) for frame in part.frames]
-        return b"".join([frame_text(segment, frame, data) for frame, data in read])
-    whole = memoryview(raw.read(segment.key, first.offset, end - first.offset))
-    places = [(frame, frame.offset - first.offset) for frame in part.frames]
-    return b"".join([frame_text(segment, frame, whole[at : at + frame.length]) for frame, at in places])
+def _cut(raw: Raw, exporter: Exporter, job: Job) -> _Cut:
+    block = read_block(raw, job)
+    return len(block.ends), list(exporter.cut(block))
 
 
 def _manifest(store: Store, exporter: Exporter, files: Sequence[ExportedFile], known_until: int | None) -> bytes:

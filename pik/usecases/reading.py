@@ -43,6 +43,8 @@ def frame_text(segment: Segment, frame: Frame, data: bytes | memoryview) -> byte
         text = zstandard.ZstdDecompressor().decompress(data)
     except zstandard.ZstdError as error:
         raise damaged(segment.key, f"the frame at byte {frame.offset} does not decompress ({error})") from None
+    except MemoryError:  # as much as its header says that it needs
+        raise damaged(segment.key, f"the frame at byte {frame.offset} does not have the size that it says") from None
     if text[-1:] != b"\n" or text.count(b"\n") != frame.lines:
         raise damaged(segment.key, f"the frame at byte {frame.offset} does not hold {frame.lines} lines")
     return text

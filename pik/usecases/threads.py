@@ -12,15 +12,15 @@ _Result = TypeVar("_Result")
 
 
 def in_threads(
-    function: Callable[[_Argument], _Result], arguments: Iterable[_Argument], threads: int
+    function: Callable[[_Argument], _Result], arguments: Iterable[_Argument], threads: int, ahead: int = 1
 ) -> Iterator[_Result]:
-    """The results in the order of the arguments, `threads` at work and one more done or waiting."""
+    """The results in the order of the arguments, `threads` at work and `ahead` more done or waiting."""
     with ThreadPoolExecutor(threads) as pool:
         working: deque[Future[_Result]] = deque()
         try:
             for argument in arguments:
                 working.append(pool.submit(function, argument))
-                if len(working) > threads:
+                if len(working) >= threads + ahead:
                     yield working.popleft().result()
             while working:
                 yield working.popleft().result()

@@ -7,6 +7,7 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
+from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from pik.model.metric import NO_INPUTS, Aggregate, Computed
+from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Computed, decimal_text
 from pik.model.run import Task
 from pik.model.window import ALL_TIME, Window
 from pik.ports.state import Change, Promoted, Promotion
@@ -78,6 +79,26 @@ def test_values_are_exact(state, value):
     ((_, _, kept),) = values(state)
     assert kept == Decimal(value)
     assert str(kept) != "-0"
+
+
+def test_digests_are_those_of_the_current_values(state):
+    entities = ["a", "é", "\uffff", "\U0001f600"]
+    rows = [row(bucket=at, entity=one, value=str(at + len(one)), inputs=at + 10) for at in (0, 10) for one in entities]
+    promoted(state, "R1", [*rows, row(bucket=20, value=None, inputs=0), row("b", 0)])
+    promoted(state, "R2", [row(entity="a", value="-1.50", inputs=254), row(entity="é", value=None, inputs=0)])
+    write(state, "R3", [row(bucket=10, value="7")])
+    expected = []
+    for bucket, found in groupby(state.aggregates.current("a", ALL_TIME), key=lambda one: one.computed.bucket):
+        counted = [one.computed for one in found if one.computed.value is not None]
+        if counted:
+            texts = [
+                "\x1f".join((one.entity_id, decimal_text(one.value), str(one.inputs), one.input_hash.upper()))
+                for one in counted
+            ]
+            expected.append(BucketDigest("a", bucket, len(texts), sha256("\n".join(texts).encode()).hexdigest()))
+    assert [digest.aggregates for digest in expected] == [3, 4]
+    assert list(state.aggregates.digests("a", ALL_TIME)) == expected
+    assert list(state.aggregates.digests("a", Window(5, 20))) == expected[1:]
 
 
 def test_current_is_ordered_by_bucket_and_utf8_and_limited_to_window_and_entities(state):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pik.model.event import Delivery, raw_line, read_delivery, read_event_slowly, stamp
 from pik.model.window import ALL_TIME, Window
-from pik.ports.exporter import Piece
+from pik.ports.exporter import Block, Piece
 
 BATCH = "01JGFJJZ00ABCDEFGHJKMNPQRS"
 INGESTED = 1_767_225_600_123_456_789
@@ -44,6 +45,10 @@ def line(text: str, seq: int = 1, original: bytes | None = None, batch: str = BA
     return raw_line(read_event_slowly(text.encode()), seq, stamp(INGESTED, batch), original)
 
 
-def piece(lines: Sequence[bytes], verdicts: Mapping[int, str] | None = None) -> Piece:
-    """A piece of them."""
-    return Piece(b"".join(one + b"\n" for one in lines), len(lines), verdicts or {}, read_delivery)
+def block(*pieces: Sequence[bytes], verdicts: Sequence[Mapping[int, str]] = ()) -> Block:
+    """A block of pieces, each of these lines and with these verdicts on its duplicates."""
+    text = b"".join(one + b"\n" for lines in pieces for one in lines)
+    ends = array("q", [at for at, byte in enumerate(text) if byte == ord("\n")])
+    told = [*verdicts, *[{}] * len(pieces)]
+    made = [Piece(len(lines), verdict, read_delivery) for lines, verdict in zip(pieces, told, strict=False)]
+    return Block("2026-01-01", text, ends, made)

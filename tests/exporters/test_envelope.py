@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from pik.errors import Invalid
 from pik.exporters import envelope
-from pik.exporters.cutting import Lines, Unusual
 from pik.exporters.envelope import read_envelopes, read_slowly
+from pik.model.event import read_delivery
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, full_instant
-from pik.ports.exporter import COLUMNS
+from pik.ports.exporter import COLUMNS, Block
 
-from .lines import line, piece, record
+from .lines import block, line, record
 
 # Texts that look like parts of an envelope, and what parsers of lines, fields and strings stumble over.
 TRICKY = [
@@ -79,10 +79,16 @@ def lines(draw: st.DrawFn) -> bytes:
     return line(record(payload, **fields), draw(st.integers(1, 2**62)), original)
 
 
-@given(st.lists(st.lists(lines(), min_size=1, max_size=4), min_size=1, max_size=3))
-def test_the_fast_way_agrees_with_the_definition(batches: list[list[bytes]]) -> None:
-    pieces = [piece(batch) for batch in batches]
-    assert_equal(read_envelopes(pieces), read_slowly(pieces))
+@given(st.lists(st.lists(lines(), min_size=1, max_size=4), min_size=1, max_size=3), st.data())
+def test_the_fast_way_agrees_with_the_definition(batches: list[list[bytes]], data: st.DataObject) -> None:
+    seqs = [[read_delivery(one).seq for one in batch] for batch in batches]
+    skipped = [data.draw(st.sets(st.sampled_from(each))) for each in seqs]
+    assert_agree(block(*batches, verdicts=[dict.fromkeys(each, "exact") for each in skipped]))
+
+
+def assert_agree(found: Block) -> None:
+    for duplicates in (True, False):
+        assert_equal(read_envelopes(found, duplicates=duplicates), read_slowly(found, duplicates=duplicates))
 
 
 def assert_equal(found: envelope.Envelopes, expected: envelope.Envelopes) -> None:
@@ -105,10 +111,10 @@ PLAIN = [
 
 @pytest.mark.parametrize("texts", PLAIN)
 def test_plain_lines_are_read_the_fast_way(texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    pieces = [piece([line(text, seq) for seq, text in enumerate(texts, 1)])]
-    expected = read_slowly(pieces)
+    made = block([line(text, seq) for seq, text in enumerate(texts, 1)], verdicts=[{2: "exact"}])
+    expected = read_slowly(made, duplicates=False)
     monkeypatch.setattr(envelope, "read_slowly", None)
-    assert_equal(read_envelopes(pieces), expected)
+    assert_equal(read_envelopes(made, duplicates=False), expected)
 
 
 UNUSUAL = [
@@ -121,26 +127,18 @@ UNUSUAL = [
 
 @pytest.mark.parametrize("raw", UNUSUAL)
 def test_unusual_lines_are_read_as_defined(raw: list[bytes]) -> None:
-    assert_equal(read_envelopes([piece(raw)]), read_slowly([piece(raw)]))
-
-
-@pytest.mark.parametrize("count", [0, 1, 3, 4])
-def test_lines_are_counted(count: int) -> None:
-    with pytest.raises(Unusual):
-        Lines(b"one\ntwo\n", count)
-    with pytest.raises(Unusual):
-        Lines(b"one\ntwo", 2)
+    assert_agree(block(raw))
 
 
 def test_a_line_that_is_no_delivery_is_refused() -> None:
     for text in (b"{}", b"", line(record())[:-9], line(record()).replace(b"2026-01-01T", b"2026-13-01T")):
         with pytest.raises(Invalid):
-            read_envelopes([piece([line(record()), text])])
+            read_envelopes(block([line(record()), text]), duplicates=True)
 
 
 def test_lines_are_known_by_all_of_their_fields() -> None:
     text = record('{"v" : 1.10}', idempotency_key="k", received_time="2026-01-01T03:00:00.5+03:00", unknown=[1])
-    found = read_envelopes([piece([line(text, 7)])]).table.to_pylist()[0]
+    found = read_envelopes(block([line(text, 7)]), duplicates=True).table.to_pylist()[0]
     assert {name: found[name] for name in ("source", "event_type", "entity_id", "seq", "idempotency_key")} == {
         "source": "web",
         "event_type": "paid",

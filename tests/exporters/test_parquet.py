@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,14 @@ from hypothesis import strategies as st
 
 from pik.errors import UsageError
 from pik.exporters import exporter, parquet
+from pik.model.batch import UNRECORDED
 from pik.model.column import parse_column
 from pik.model.event import read_delivery
 from pik.model.instant import parse_instant
 from pik.model.window import ALL_TIME, Window
-from pik.ports.exporter import COLUMNS, Layout, Piece
+from pik.ports.exporter import COLUMNS, Block, Layout
 
-from .lines import BATCH, INGESTED, Wanted, line, piece, record
+from .lines import BATCH, INGESTED, Wanted, block, line, record
 
 TEXTS = [
     record('{"amount": 12345678901234567890.12, "n":1}', event_time="2026-01-01T00:00:00.000000001Z"),
@@ -34,12 +34,12 @@ TEXTS = [
 COLUMN_TEXTS = ["amount=amount:decimal(22,2)", "n=n:int64", "at=at:timestamp", "again=amount:string"]
 
 
-def written(layout: Layout, pieces: Sequence[Piece]) -> dict[tuple[str, ...], bytes]:
+def written(layout: Layout, raw: Block) -> dict[tuple[str, ...], bytes]:
     """The files of a layout, by partition."""
     made = exporter(layout)
     files: dict[tuple[str, ...], io.BytesIO] = {}
     sinks: dict[tuple[str, ...], Any] = {}
-    for key, rows in made.cut("2026-01-01", pieces):
+    for key, rows in made.cut(raw):
         if key not in sinks:
             files[key] = io.BytesIO()
             sinks[key] = made.sink(files[key])
@@ -49,15 +49,15 @@ def written(layout: Layout, pieces: Sequence[Piece]) -> dict[tuple[str, ...], by
     return {key: file.getvalue() for key, file in files.items()}
 
 
-def rows(layout: Layout, pieces: Sequence[Piece]) -> list[dict[str, Any]]:
-    return [row for data in written(layout, pieces).values() for row in pq.read_table(io.BytesIO(data)).to_pylist()]
+def rows(layout: Layout, raw: Block) -> list[dict[str, Any]]:
+    return [row for data in written(layout, raw).values() for row in pq.read_table(io.BytesIO(data)).to_pylist()]
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     layout = Layout(Wanted(), columns=tuple(map(parse_column, COLUMN_TEXTS)))
     path = tmp_path / "events.parquet"
-    path.write_bytes(written(layout, [piece([line(text, seq) for seq, text in enumerate(TEXTS, 1)])])[()])
+    path.write_bytes(written(layout, block([line(text, seq) for seq, text in enumerate(TEXTS, 1)]))[()])
     return path
 
 
@@ -111,12 +111,13 @@ VERDICTS = {2: "exact", 4: "conflict"}
 
 
 def test_promise_4_duplicates_are_left_out_or_told_apart() -> None:
-    pieces = [
-        piece([line(record(), seq) for seq in (4, 3, 2, 1)], VERDICTS),
-        piece([line(record(), seq) for seq in (2, 5)], {5: "exact"}),
-    ]
-    assert [row["seq"] for row in rows(Layout(Wanted()), pieces)] == [3, 1, 2]
-    every = rows(Layout(Wanted(), include_duplicates=True), pieces)
+    raw = block(
+        [line(record(), seq) for seq in (4, 3, 2, 1)],
+        [line(record(), seq) for seq in (2, 5)],
+        verdicts=[VERDICTS, {5: "exact"}],
+    )
+    assert [row["seq"] for row in rows(Layout(Wanted()), raw)] == [3, 1, 2]
+    every = rows(Layout(Wanted(), include_duplicates=True), raw)
     assert [(row["seq"], row["delivery"]) for row in every] == [
         (4, "conflict"),
         (3, "accepted"),
@@ -152,7 +153,7 @@ def test_what_is_selected_is_what_matches(
     found = [
         (key, row["seq"])
         for key, data in written(
-            Layout(wanted, partition_by=by), [piece(raw, dict.fromkeys(duplicates, "exact"))]
+            Layout(wanted, partition_by=by), block(raw, verdicts=[dict.fromkeys(duplicates, "exact")])
         ).items()
         for row in pq.read_table(io.BytesIO(data)).to_pylist()
     ]
@@ -165,8 +166,16 @@ def test_what_is_selected_is_what_matches(
     assert sorted(found) == sorted(expected)
 
 
+@pytest.mark.parametrize("format_", ["parquet", "jsonl"])
+def test_what_is_not_recorded_yet_is_in_no_export(format_: Any) -> None:
+    raw = block([line(record(), seq) for seq in (1, 2, 3)], verdicts=[{1: UNRECORDED, 3: "exact"}])
+    for duplicates, expected in ((False, 1), (True, 2)):
+        made = exporter(Layout(Wanted(), format_, include_duplicates=duplicates))
+        assert sum(len(found) for _, found in made.cut(raw)) == expected
+
+
 def test_a_partition_does_not_repeat_its_values() -> None:
-    data = written(Layout(Wanted(), partition_by=("event_date", "source")), [piece([line(record())])])
+    data = written(Layout(Wanted(), partition_by=("event_date", "source")), block([line(record())]))
     assert list(data) == [("2026-01-01", "web")]
     assert "source" not in pq.read_schema(io.BytesIO(data["2026-01-01", "web"])).names
 
@@ -175,18 +184,18 @@ def test_a_value_that_does_not_fit_names_event_and_column() -> None:
     raw = line(record('{"amount":1.005}'))
     layout = Layout(Wanted(), columns=(parse_column("cents=amount:decimal(10,2)"),))
     with pytest.raises(UsageError, match=rf"--column cents: event {read_delivery(raw).event_id}: 1.005 is no decimal"):
-        list(exporter(layout).cut("2026-01-01", [piece([raw])]))
+        list(exporter(layout).cut(block([raw])))
 
 
 def test_row_groups_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise 8: rows wait for their row group up to a number of rows, and of bytes over all files together."""
     monkeypatch.setattr(parquet, "ROW_GROUP", 10)
-    many = [piece([line(record(), seq)]) for seq in range(1, 36)]
+    many = [block([line(record(), seq)]) for seq in range(1, 36)]
     made = exporter(Layout(Wanted()))
     file = io.BytesIO()
     sink = made.sink(file)
     for one in many:
-        for _, found in made.cut("2026-01-01", [one]):
+        for _, found in made.cut(one):
             sink.write(found)
     sink.close()
     assert [pq.ParquetFile(file).metadata.row_group(at).num_rows for at in range(4)] == [10, 10, 10, 5]
@@ -195,6 +204,6 @@ def test_row_groups_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     made = exporter(Layout(Wanted()))
     sinks = [made.sink(io.BytesIO()) for _ in range(4)]
     for at, one in enumerate(many):
-        for _, found in made.cut("2026-01-01", [one]):
+        for _, found in made.cut(one):
             sinks[at % 4].write(found)
         assert sum(each.waiting_bytes for each in sinks) <= 3000  # type: ignore[attr-defined]

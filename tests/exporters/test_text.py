@@ -14,27 +14,27 @@ import zstandard
 
 from pik.exporters import exporter
 from pik.model.column import parse_column
-from pik.ports.exporter import COLUMNS, Layout
+from pik.ports.exporter import COLUMNS, Block, Layout
 
-from .lines import BATCH, Wanted, line, piece, record
+from .lines import BATCH, Wanted, block, line, record
 from .test_parquet import TEXTS, VERDICTS, written
 
 COLUMNS_OF_OWN = tuple(map(parse_column, ["amount=amount:decimal(22,2)", "at=at:timestamp", "note=note:string"]))
 
 
-def only(layout: Layout, *pieces: Any) -> bytes:
-    (data,) = written(layout, pieces).values()
+def only(layout: Layout, raw: Block) -> bytes:
+    (data,) = written(layout, raw).values()
     return data
 
 
 def test_a_json_line_is_the_raw_line() -> None:
     raw = [line(text, seq, b'{"o":1}') for seq, text in enumerate(TEXTS, 1)]
-    assert only(Layout(Wanted(), "jsonl", "none"), piece(raw)) == b"".join(one + b"\n" for one in raw)
+    assert only(Layout(Wanted(), "jsonl", "none"), block(raw)) == b"".join(one + b"\n" for one in raw)
 
 
 def test_json_lines_end_with_the_columns_of_ones_own() -> None:
     layout = Layout(Wanted(), "jsonl", "none", include_duplicates=True, columns=COLUMNS_OF_OWN)
-    text = only(layout, piece([line(text, seq) for seq, text in enumerate(TEXTS, 1)], VERDICTS)).decode()
+    text = only(layout, block([line(text, seq) for seq, text in enumerate(TEXTS, 1)], verdicts=[VERDICTS])).decode()
     assert text.splitlines()[0].endswith(
         ',"delivery":"accepted","amount":12345678901234567890.12,"at":null,"note":null}'
     )
@@ -48,7 +48,7 @@ def test_csv_is_that_of_rfc_4180() -> None:
         line(record('{"note":""}', unknown=1), 2),
         line(record('{"amount":-3}'), 3),
     ]
-    data = only(Layout(Wanted(), "csv", "none", columns=COLUMNS_OF_OWN), piece(raw, {3: "exact"}))
+    data = only(Layout(Wanted(), "csv", "none", columns=COLUMNS_OF_OWN), block(raw, verdicts=[{3: "exact"}]))
     assert data.count(b"\r\n") == 3
     header, first, second = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
     assert header == [*COLUMNS, "amount", "at", "note"]
@@ -64,7 +64,7 @@ def test_csv_is_that_of_rfc_4180() -> None:
 
 def test_csv_leaves_out_what_the_partition_says() -> None:
     layout = Layout(Wanted(), "csv", "none", partition_by=("source", "event_date"))
-    files = written(layout, [piece([line(record()), line(record(source="ü/=,"), 2)])])
+    files = written(layout, block([line(record()), line(record(source="ü/=,"), 2)]))
     assert list(files) == [("web", "2026-01-01"), ("ü/=,", "2026-01-01")]
     assert "source" not in files["web", "2026-01-01"].decode().splitlines()[0].split(",")
 
@@ -72,7 +72,7 @@ def test_csv_leaves_out_what_the_partition_says() -> None:
 def test_duckdb_reads_them(tmp_path: Any) -> None:
     for name, format_ in (("e.csv", "csv"), ("e.jsonl", "jsonl")):
         layout = Layout(Wanted(), format_, "none", columns=COLUMNS_OF_OWN[:1])  # type: ignore[arg-type]
-        (tmp_path / name).write_bytes(only(layout, piece([line(text, seq) for seq, text in enumerate(TEXTS, 1)])))
+        (tmp_path / name).write_bytes(only(layout, block([line(text, seq) for seq, text in enumerate(TEXTS, 1)])))
     with duckdb.connect() as connection:
         query = f"SELECT seq, event_time::VARCHAR, payload FROM read_csv('{tmp_path}/e.csv', all_varchar=true)"
         found = connection.execute(query).fetchall()
@@ -85,9 +85,9 @@ def test_duckdb_reads_them(tmp_path: Any) -> None:
 def test_compressed_files_hold_the_same(compression: Any, suffix: str) -> None:
     layout = Layout(Wanted(), "csv", compression)
     assert exporter(layout).suffix == suffix
-    data = only(layout, piece([line(record())]))
+    data = only(layout, block([line(record())]))
     if compression == "gzip":
         data = gzip.decompress(data)
     elif compression == "zstd":
         data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
-    assert data == only(Layout(Wanted(), "csv", "none"), piece([line(record())]))
+    assert data == only(Layout(Wanted(), "csv", "none"), block([line(record())]))

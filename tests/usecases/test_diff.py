@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pik.engine import DuckEngine
 from pik.errors import NotFound, UsageError
 from pik.model.instant import DAY
-from pik.model.metric import Aggregate, Computed
+from pik.model.metric import Aggregate, Computed, Definition
 from pik.model.run import Task
 from pik.model.window import ALL_TIME
 from pik.usecases.diff import Difference, Stats, diff_aggregates, diff_run
 from pik.usecases.promote import promote, rollback
+from pik.usecases.raw_inputs import gather
 from pik.usecases.recompute import compare
 from pik.usecases.tolerance import Tolerance, read_tolerances
 
@@ -80,6 +82,26 @@ def test_after_promoting_a_replay_there_is_no_difference(filled, engine):
     assert list(diff.rows) == []
     assert diff.stats == Stats(compared=len(truth()), equal=len(truth()))
     assert diff.stats.different == 0
+
+
+def test_equal_buckets_are_seen_to_be_equal_by_their_digests(store, tmp_path):
+    """Store and engine write the same lines of the same values; otherwise each aggregate would be compared."""
+    numbers = [0, -1.5, 0.000001, 10, 100.25, 12345678901]
+    ingest(store, tmp_path, [event(numbers[at % 6], f"é{at}", f"0{at % 3 + 1}T00:00") for at in range(120)])
+    store.metrics.apply(Definition(name="exact", value="sum((payload->>'$.v')::DECIMAL(38,6))"), 1)
+    engine, names = DuckEngine(threads=1), ("event_count", "exact")
+    replayed(store, engine, metrics=names)
+    current = {digest for name in names for digest in store.aggregates.digests(name, ALL_TIME)}
+    assert {digest.aggregates for digest in current} == {40}
+    assert any(one.computed.input_hash.startswith("0") for one in store.aggregates.current("exact", ALL_TIME))
+    computed = []
+    with gather(store, ALL_TIME) as gathered:
+        metrics = [metric.definition for metric in store.metrics.latest() if metric.name in names]
+        rows = list(
+            engine.compute(gathered.inputs, metrics, ALL_TIME.widened(DAY), settled=lambda one: computed.append(one))
+        )
+    assert set(computed) == current
+    assert len(rows) == 240
 
 
 def test_late_events_are_the_difference_and_a_replay_repairs_it(filled, engine, tmp_path):

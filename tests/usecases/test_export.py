@@ -16,6 +16,8 @@ import duckdb
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from msgspec.structs import replace as changed
+from zstandard import ZstdCompressor
 
 from pik import __version__
 from pik.errors import Damaged, StoreError, UsageError
@@ -24,12 +26,12 @@ from pik.model.column import parse_column
 from pik.model.window import ALL_TIME
 from pik.ports.exporter import Exporter, Layout
 from pik.ports.store import Store
-from pik.usecases import export as module
-from pik.usecases import export_files
+from pik.usecases import export_files, export_reading
 from pik.usecases.export import Exported, export
 from pik.usecases.export_names import checked_columns, chosen_format, is_directory, partitions
+from pik.usecases.export_reading import Part, read_block
 from pik.usecases.progress import Silent
-from pik.usecases.reading import Filter, deliveries
+from pik.usecases.reading import Filter, deliveries, frame_lines
 
 from .kit import EVENTS, event, ingest, window
 
@@ -176,7 +178,7 @@ def test_promise_4_duplicates_are_left_out_unless_asked_for(filled: Store, tmp_p
 )
 @pytest.mark.parametrize("frames", [1, 32])
 def test_filters(filled: Store, place: Path, wanted: Filter, frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FRAMES", frames)
+    monkeypatch.setattr(export_reading, "FRAMES", frames)
     done = run(filled, place / "e.parquet", Layout(wanted))
     assert ids(place / "e.parquet") == accepted(filled, wanted)
     dry = run(filled, place / "other.parquet", Layout(wanted), dry_run=True)
@@ -231,9 +233,9 @@ class Broken:
         self.inner, self.fault = inner, fault
         self.layout, self.suffix = inner.layout, inner.suffix
 
-    def cut(self, day: str, pieces: Any) -> Iterator[Any]:
+    def cut(self, block: Any) -> Iterator[Any]:
         self.fault("cut")
-        return self.inner.cut(day, pieces)
+        return self.inner.cut(block)
 
     def sink(self, file: BinaryIO) -> BrokenSink:
         self.fault("sink")
@@ -346,6 +348,46 @@ def test_damage_is_told_and_nothing_is_written(filled: Store, place: Path) -> No
     with pytest.raises(Damaged, match="missing"):
         run(filled, place / "data")
     assert os.listdir(place) == []
+
+
+def test_no_flipped_bit_comes_through(store: Store, tmp_path: Path, place: Path) -> None:
+    """Frames are unpacked many at once, and each is still held to its own checksum, length and number of lines."""
+    ingest(store, tmp_path, [event(number, "e" * 200, "07T00:00", kind="k" * 200) for number in range(600)])
+    (segment,) = store.index.segments(ALL_TIME)
+    assert len(segment.frames) > 3
+    path = Path(store.url) / segment.key
+    path.chmod(0o644)
+    whole = path.read_bytes()
+    expected = run(store, place / "whole.parquet").files[0].sha256
+    headers = [(frame.offset + byte, bit) for frame in segment.frames[::3] for byte in range(12) for bit in range(8)]
+    for number, bit in [*headers, *((at, at % 8) for at in range(0, len(whole), 97))]:
+        flipped = bytearray(whole)
+        flipped[number] ^= 1 << bit
+        path.write_bytes(flipped)
+        target, told = place / f"{number}-{bit}.parquet", ""
+        try:
+            assert run(store, target).files[0].sha256 == expected  # a bit that means nothing: headers have one
+        except Damaged as error:
+            told = error.message
+        at = max(frame.offset for frame in segment.frames if frame.offset <= number)
+        assert target.exists() or f"{segment.key} is damaged: the frame at byte {at} does not" in told
+
+
+def test_frames_with_other_lines_are_damage(store: Store, tmp_path: Path, place: Path) -> None:
+    ingest(store, tmp_path, [event(number, "e" * 200, "07T00:00", kind="k" * 200) for number in range(600)])
+    (segment,) = store.index.segments(ALL_TIME)
+    path = Path(store.url) / segment.key
+    path.chmod(0o644)
+    first, *others = segment.frames
+    lines = frame_lines(store.raw, segment, first)
+    behind = path.read_bytes()[first.length :]
+    for other in (lines[:-1], [*lines, lines[0]], [*lines[:-2], lines[-2] + lines[-1]], [*lines, b""]):
+        packed = ZstdCompressor(write_checksum=True).compress(b"".join(line + b"\n" for line in other))
+        moved = [changed(frame, offset=frame.offset - first.length + len(packed)) for frame in others]
+        path.write_bytes(packed + behind)
+        part = Part(segment, [changed(first, length=len(packed)), *moved], {})
+        with pytest.raises(Damaged, match=f"the frame at byte 0 does not hold {first.lines} lines"):
+            read_block(store.raw, [part])
 
 
 def test_a_value_that_fits_no_column_stops_the_export(filled: Store, place: Path) -> None:

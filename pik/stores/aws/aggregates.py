@@ -53,7 +53,7 @@ class AwsAggregates:
             digest, count = sha256(), 0
             for item in self._pointers(metric, bucket):
                 if item["value"]:
-                    line = US.join((item["sk"], item["value"], str(item["inputs"]), item["input_hash"].hex()))
+                    line = US.join((item["sk"], item["value"], str(item["inputs"]), item["input_hash"].hex().upper()))
                     digest.update(("\n" if count else "").encode() + line.encode())
                     count += 1
             if count:

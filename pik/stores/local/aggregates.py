@@ -76,7 +76,7 @@ ORDER BY k.bucket, k.entity
 # The rows come in the order of the keys, bucket and entity, and group_concat takes them as they come.
 _DIGESTS = """
 SELECT bucket, count(*), group_concat(
-    v.entity || x'1f' || v.value || x'1f' || v.inputs || x'1f' || lower(hex(v.input_hash)), x'0a'
+    v.entity || x'1f' || v.value || x'1f' || v.inputs || x'1f' || hex(v.input_hash), x'0a'
 )
 FROM ({keys}) k CROSS JOIN version v USING (metric, bucket, entity, writer)
 WHERE v.value IS NOT NULL
