@@ -123,12 +123,16 @@ def check(source: Source, options: IngestOptions, progress: Progress) -> Checked
 def probe(source: Source, options: IngestOptions) -> None:
     """Read the beginning of a file as `ingest` would, all of a short one, and store nothing. Raises as it does.
 
-    A stream is left alone: it can be read only once.
+    A stream is left alone: it can be read only once. Records are looked at only where an invalid one would stop it.
     """
-    if source.path is not None:
-        here = replace(options, workers=0)
-        with closing(_build(None, source, here, None, Silent(), None)) as built:
+    if source.path is None:
+        return
+    if options.reading.stop:
+        with closing(_build(None, source, replace(options, workers=0), None, Silent(), None)) as built:
             deque(islice(built, 2), maxlen=0)  # the second tells how a short one ends
+    else:
+        with source.open() as stored, uncompressed(stored, source.name) as stream:
+            deque(islice(_blocks(stream, source, options, None), 2), maxlen=0)
 
 
 def _content(source: Source, options: IngestOptions) -> str:
