@@ -29,15 +29,15 @@ MAX_DEPTH = 100
 """Arrays and objects nested deeper than this, the payload itself being the first level, are refused."""
 
 _BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]')
-# The shape of a JSON text: digits and points as 0, both letters e as e, minus as it is, what may stand before a
-# number as a colon, all else as x.
+# The shape of a JSON text: what numbers are made of as 0, both letters e as e, what may stand before a number as a
+# colon, all else as x.
 _SHAPE = bytearray(b"x" * 256)
-for _marks, _mark in ((b"0123456789.", b"0"), (b"eE", b"e"), (b":,[ \t\n\r", b":"), (b"-", b"-")):
+for _marks, _mark in ((b"0123456789.-", b"0"), (b"eE", b"e"), (b":,[ \t\n\r", b":")):
     for _byte in _marks:
         _SHAPE[_byte : _byte + 1] = _mark
-_LONG = b"0" * 17  # 16 digits and a point: more than a double keeps of every number
+# A number of 17 characters or more (a double keeps 15 digits of every number), or one with an exponent.
+_LONG = re.compile(b":0(?:0{16}|0*e)")
 _WHOLE = re.compile(rb"\.0[,}\]]")
-_EXPONENT = re.compile(b":-?0+e")
 _HUGE = re.compile(rb"-[0-9]{19}|[0-9]{20}")
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -139,20 +139,15 @@ def read_payload(raw: bytes) -> Payload:
         return read_payload_slowly(raw)
     # The encoder's numbers are the canonical ones where each was written with at most 15 digits, without an exponent,
     # and is neither a whole number with a fraction nor smaller than a ten-thousandth.
-    shape = raw.translate(_SHAPE)
-    plain = (
-        (canonical.find(b".0") < 0 or not _WHOLE.search(canonical))
-        and shape.find(_LONG) < 0
-        and (shape.find(b"0e") < 0 or not _EXPONENT.search(shape))
-        and raw.find(b"0.0000") < 0
-    )
-    # Such numbers aside, nothing is longer in canonical JSON than it was; so the same length means that no repeated key
-    # was dropped. Otherwise that shows in the number of quotes, unless an escaped quote was spelled \u0022.
-    if not (plain and len(raw) == len(canonical)) and (
-        raw.count(b'"') != canonical.count(b'"') or raw.find(b"\\u0022") >= 0
-    ):
+    plain = not _LONG.search(raw.translate(_SHAPE)) and not _WHOLE.search(canonical)
+    # Then nothing is longer in canonical JSON than it was, and a number that small is shorter, as is an object without
+    # its repeated keys. So the same length means that all is as it was.
+    if plain and len(raw) == len(canonical):
+        return canonical, None
+    # Otherwise a repeated key shows in the number of quotes, unless an escaped quote was spelled \u0022.
+    if raw.count(b'"') != canonical.count(b'"') or b"\\u0022" in raw:
         return read_payload_slowly(raw)
-    return (canonical, None) if plain else _read_numbers(raw)
+    return (canonical, None) if plain and b"0.0000" not in raw else _read_numbers(raw)
 
 
 def _read_numbers(raw: bytes) -> Payload:
