@@ -36,8 +36,8 @@ for _marks, _mark in ((b"0123456789.-", b"0"), (b"eE", b"e"), (b":,[ \t\n\r", b"
     for _byte in _marks:
         _SHAPE[_byte : _byte + 1] = _mark
 # A number of 17 characters or more (a double keeps 15 digits of every number), or one with an exponent.
-_LONG = re.compile(b":0(?:0{16}|0*e)")
-_WHOLE = re.compile(rb"\.0[,}\]]")
+_find_long = re.compile(b":0(?:0{16}|0*e)").search
+_find_whole = re.compile(rb"\.0[,}\]]").search
 _HUGE = re.compile(rb"-[0-9]{19}|[0-9]{20}")
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -123,7 +123,7 @@ class _Numbers:
 
 
 _numbers = _Numbers()
-_decode = msgspec.json.Decoder().decode
+_decode = msgspec.json.Decoder(dict | list).decode
 _decode_exact = msgspec.json.Decoder(float_hook=_numbers.exact).decode
 _decode_quoted = msgspec.json.Decoder(float_hook=_numbers.quoted).decode
 
@@ -131,15 +131,14 @@ _decode_quoted = msgspec.json.Decoder(float_hook=_numbers.quoted).decode
 def read_payload(raw: bytes) -> Payload:
     """The Payload of its JSON text. Raises Invalid unless it is a JSON object or array within MAX_DEPTH."""
     try:
-        value = _decode(raw)
-        canonical = _encode(value)
+        canonical = _encode(_decode(raw))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return read_payload_slowly(raw)
-    if type(value) not in (dict, list) or (len(raw) > 2 * MAX_DEPTH and raw.count(b"{") + raw.count(b"[") > MAX_DEPTH):
+    if len(raw) > 2 * MAX_DEPTH and raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
         return read_payload_slowly(raw)
     # The encoder's numbers are the canonical ones where each was written with at most 15 digits, without an exponent,
     # and is neither a whole number with a fraction nor smaller than a ten-thousandth.
-    plain = not _LONG.search(raw.translate(_SHAPE)) and not _WHOLE.search(canonical)
+    plain = not _find_long(raw.translate(_SHAPE)) and not _find_whole(canonical)
     # Then nothing is longer in canonical JSON than it was, and a number that small is shorter, as is an object without
     # its repeated keys. So the same length means that all is as it was.
     if plain and len(raw) == len(canonical):

@@ -67,9 +67,15 @@ def parse_instant(text: str, *, date_only: bool = False) -> int:
 
 def read_instant(text: str) -> tuple[int, bytes]:
     """The instant of an RFC 3339 text as `parse_instant` tells it, and the JSON text of its `full_instant`."""
-    minute, second, rest = _minutes.get(text[:16]), _seconds.get(text[16:19]), _rests.get(text[19:])
-    if minute and second and rest:
-        return minute[0] + second[0] + rest[0], minute[1] + second[1] + rest[1]
+    try:
+        (minute, minute_json), (second, second_json) = _minutes[text[:16]], _seconds[text[16:19]]
+        rest, rest_json = _rests[text[19:]]
+    except KeyError:
+        return _read_unknown_instant(text)
+    return minute + second + rest, minute_json + second_json + rest_json
+
+
+def _read_unknown_instant(text: str) -> tuple[int, bytes]:
     instant = parse_instant(text)
     full = b'"%s"' % full_instant(instant).encode()
     if _USUAL.fullmatch(text):
