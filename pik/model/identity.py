@@ -99,10 +99,13 @@ each number that no machine number holds as a string of its exact digits.
 
 
 class _Numbers:
-    """Hooks for decoding numbers; remembers whether one was no machine number. One per process: not for threads."""
+    """Hooks for decoding numbers. One per process: not for threads.
+
+    `inexact` collects those that plain readers see otherwise, by their texts, as the text for such readers has them.
+    """
 
     def __init__(self) -> None:
-        self.inexact = False
+        self.inexact: dict[str, msgspec.Raw] = {}
 
     def exact(self, text: str) -> float | msgspec.Raw:
         """A value that the encoder writes as the canonical number."""
@@ -112,20 +115,23 @@ class _Numbers:
             if len(text) <= 16 or repr(value) == text:
                 return value
         canonical = canonical_number(text)
-        if not self.inexact and not _read_as_written(text, canonical):
-            self.inexact = True
+        if not _read_as_written(text, canonical):
+            # Here only an integer can still be a machine number, one that was written with a point or an exponent.
+            whole = canonical.lstrip("-").isdigit() and is_machine_number(canonical)
+            plain = canonical if whole else f'"{canonical}"'
+            self.inexact[text] = msgspec.Raw(plain.encode())
         return msgspec.Raw(canonical.encode())
 
-    def quoted(self, text: str) -> msgspec.Raw:
+    def quoted(self, text: str) -> float | msgspec.Raw:
         """As `exact`, but a number that no machine number holds becomes a string."""
-        canonical = canonical_number(text)
-        return msgspec.Raw((canonical if is_machine_number(canonical) else f'"{canonical}"').encode())
+        return self.inexact[text] if text in self.inexact else self.exact(text)
 
 
 _numbers = _Numbers()
 _decode = msgspec.json.Decoder(dict | list).decode
 _decode_exact = msgspec.json.Decoder(float_hook=_numbers.exact).decode
 _decode_quoted = msgspec.json.Decoder(float_hook=_numbers.quoted).decode
+_decode_checked = msgspec.json.Decoder(float_hook=canonical_number).decode
 
 
 def read_payload(raw: bytes) -> Payload:
@@ -153,7 +159,7 @@ def _read_numbers(raw: bytes) -> Payload:
     """As `read_payload`, for a payload whose only peculiarity is how its numbers are written."""
     if _HUGE.search(raw):
         return read_payload_slowly(raw)  # an integer that does not fit 64 bits, and integers do not pass the hook
-    _numbers.inexact = False
+    _numbers.inexact.clear()
     try:
         canonical = _encode(_decode_exact(raw))
     except (msgspec.MsgspecError, ValueError):
@@ -181,7 +187,7 @@ def read_payload_slowly(raw: bytes) -> Payload:
 def check_json(raw: bytes, what: str) -> None:
     """Raises Invalid, naming `what`, unless `raw` is one JSON value within MAX_DEPTH."""
     try:
-        _decode_quoted(raw)
+        _decode_checked(raw)
         if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH or _depth(raw.decode()) <= MAX_DEPTH:
             return
     except (msgspec.MsgspecError, ValueError, RecursionError):

@@ -86,8 +86,8 @@ class InvalidRecord(InputError):
 
 
 _Row = tuple[str, int, bytes, bytes, bool]
-"""A delivery on its way into a segment: entity_id, event_time, raw line, its PLAIN or KEYED but for the frame, and whether
-that is a KEYED. Segments have them in the order of the first two, and then of their seqs."""
+"""A delivery on its way into a segment: entity_id, event_time, raw line, its PLAIN or KEYED but for the frame, and
+whether that is a KEYED. Segments have them in the order of the first two, and then of their seqs."""
 
 _PLAIN, _KEYED, _FRAME = Struct(">16sQ"), Struct(">Q16s16s"), Struct(">I")
 """PLAIN and KEYED in two parts: the frame is known last."""
