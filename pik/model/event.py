@@ -14,7 +14,7 @@ import msgspec
 
 from pik.errors import Invalid
 from pik.model.identity import check_json, content_hash, keyed_id, read_json_slowly, read_payload
-from pik.model.instant import full_instant, parse_instant
+from pik.model.instant import full_instant, parse_instant, read_instant
 
 MAX_STRING = 256
 """Bytes (UTF-8) of source, event_type, entity_id and idempotency_key, at most."""
@@ -130,19 +130,19 @@ def _text(name: str, raw: msgspec.Raw) -> str | None:
 
 def _event(fields: _Line) -> Event:
     """The checks that both readers share. Most of the time of an ingest passes here, hence the look-ups in place."""
-    source, entity_id, text = fields.source, fields.entity_id, fields.event_time
+    source, entity_id, payload = fields.source, fields.entity_id, bytes(fields.payload)
     source_json = _names.get(source) or _name_json("source", source)
     type_json = _names.get(fields.event_type) or _name_json("event_type", fields.event_type)
     entity_json = _names.get(entity_id) or _name_json("entity_id", entity_id)
-    time = _instant("event_time", text)
-    if len(text) == 24 and text[23] == "Z" and text[10] == "T":  # nearly canonical: milliseconds, in UTC
-        time_json = b'"%s000000Z"' % text[:23].encode()
-    else:
-        time_json = b'"%s"' % full_instant(time).encode()
-    payload = bytes(fields.payload)
+    key, received, name = fields.idempotency_key, fields.received_time, "event_time"
+    try:
+        time, time_json = read_instant(fields.event_time)
+        name = "received_time"
+        received_time = None if received is None else read_instant(received)[0]
+    except Invalid as error:
+        raise Invalid(f"{name} {error.message}", field=name) from None
     canonical, payload_text = read_payload(payload)
     identity = content = content_hash(source_json, type_json, entity_json, time_json, canonical)
-    key, received = fields.idempotency_key, fields.received_time
     if key is not None:
         check_name("idempotency_key", key)
         identity = keyed_id(source_json, type_json, entity_json, _encode(key))
@@ -150,22 +150,15 @@ def _event(fields: _Line) -> Event:
         source,
         entity_id,
         time,
-        None if received is None else _instant("received_time", received),
+        received_time,
         key,
         identity,
         content,
         b'"source":%s,"event_type":%s,"entity_id":%s,"event_time":%s'
         % (source_json, type_json, entity_json, time_json),
-        payload if payload.find(b"\r") < 0 else one_line(payload),
+        one_line(payload) if b"\r" in payload else payload,
         payload_text,
     )
-
-
-def _instant(name: str, text: str) -> int:
-    try:
-        return parse_instant(text)
-    except Invalid as error:
-        raise Invalid(f"{name} {error.message}", field=name) from None
 
 
 def check_name(name: str, value: str) -> None:

@@ -29,15 +29,15 @@ MAX_DEPTH = 100
 """Arrays and objects nested deeper than this, the payload itself being the first level, are refused."""
 
 _BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]')
-# The shape of a JSON text: digits and points as 0, both letters e as e, minus as it is, what may stand before a
-# number as a colon, all else as x.
+# The shape of a JSON text: what numbers are made of as 0, both letters e as e, what may stand before a number as a
+# colon, all else as x.
 _SHAPE = bytearray(b"x" * 256)
-for _marks, _mark in ((b"0123456789.", b"0"), (b"eE", b"e"), (b":,[ \t\n\r", b":"), (b"-", b"-")):
+for _marks, _mark in ((b"0123456789.-", b"0"), (b"eE", b"e"), (b":,[ \t\n\r", b":")):
     for _byte in _marks:
         _SHAPE[_byte : _byte + 1] = _mark
-_LONG = b"0" * 17  # 16 digits and a point: more than a double keeps of every number
-_WHOLE = re.compile(rb"\.0[,}\]]")
-_EXPONENT = re.compile(b":-?0+e")
+# A number of 17 characters or more (a double keeps 15 digits of every number), or one with an exponent.
+_find_long = re.compile(b":0(?:0{16}|0*e)").search
+_find_whole = re.compile(rb"\.0[,}\]]").search
 _HUGE = re.compile(rb"-[0-9]{19}|[0-9]{20}")
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -99,10 +99,13 @@ each number that no machine number holds as a string of its exact digits.
 
 
 class _Numbers:
-    """Hooks for decoding numbers; remembers whether one was no machine number. One per process: not for threads."""
+    """Hooks for decoding numbers. One per process: not for threads.
+
+    `inexact` collects those that plain readers see otherwise, by their texts, as the text for such readers has them.
+    """
 
     def __init__(self) -> None:
-        self.inexact = False
+        self.inexact: dict[str, msgspec.Raw] = {}
 
     def exact(self, text: str) -> float | msgspec.Raw:
         """A value that the encoder writes as the canonical number."""
@@ -112,54 +115,51 @@ class _Numbers:
             if len(text) <= 16 or repr(value) == text:
                 return value
         canonical = canonical_number(text)
-        if not self.inexact and not _read_as_written(text, canonical):
-            self.inexact = True
+        if not _read_as_written(text, canonical):
+            # Here only an integer can still be a machine number, one that was written with a point or an exponent.
+            whole = canonical.lstrip("-").isdigit() and is_machine_number(canonical)
+            plain = canonical if whole else f'"{canonical}"'
+            self.inexact[text] = msgspec.Raw(plain.encode())
         return msgspec.Raw(canonical.encode())
 
-    def quoted(self, text: str) -> msgspec.Raw:
+    def quoted(self, text: str) -> float | msgspec.Raw:
         """As `exact`, but a number that no machine number holds becomes a string."""
-        canonical = canonical_number(text)
-        return msgspec.Raw((canonical if is_machine_number(canonical) else f'"{canonical}"').encode())
+        return self.inexact[text] if text in self.inexact else self.exact(text)
 
 
 _numbers = _Numbers()
-_decode = msgspec.json.Decoder().decode
+_decode = msgspec.json.Decoder(dict | list).decode
 _decode_exact = msgspec.json.Decoder(float_hook=_numbers.exact).decode
 _decode_quoted = msgspec.json.Decoder(float_hook=_numbers.quoted).decode
+_decode_checked = msgspec.json.Decoder(float_hook=canonical_number).decode
 
 
 def read_payload(raw: bytes) -> Payload:
     """The Payload of its JSON text. Raises Invalid unless it is a JSON object or array within MAX_DEPTH."""
     try:
-        value = _decode(raw)
-        canonical = _encode(value)
+        canonical = _encode(_decode(raw))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return read_payload_slowly(raw)
-    if type(value) not in (dict, list) or (len(raw) > 2 * MAX_DEPTH and raw.count(b"{") + raw.count(b"[") > MAX_DEPTH):
+    if len(raw) > 2 * MAX_DEPTH and raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
         return read_payload_slowly(raw)
     # The encoder's numbers are the canonical ones where each was written with at most 15 digits, without an exponent,
     # and is neither a whole number with a fraction nor smaller than a ten-thousandth.
-    shape = raw.translate(_SHAPE)
-    plain = (
-        (canonical.find(b".0") < 0 or not _WHOLE.search(canonical))
-        and shape.find(_LONG) < 0
-        and (shape.find(b"0e") < 0 or not _EXPONENT.search(shape))
-        and raw.find(b"0.0000") < 0
-    )
-    # Such numbers aside, nothing is longer in canonical JSON than it was; so the same length means that no repeated key
-    # was dropped. Otherwise that shows in the number of quotes, unless an escaped quote was spelled \u0022.
-    if not (plain and len(raw) == len(canonical)) and (
-        raw.count(b'"') != canonical.count(b'"') or raw.find(b"\\u0022") >= 0
-    ):
+    plain = not _find_long(raw.translate(_SHAPE)) and not _find_whole(canonical)
+    # Then nothing is longer in canonical JSON than it was, and a number that small is shorter, as is an object without
+    # its repeated keys. So the same length means that all is as it was.
+    if plain and len(raw) == len(canonical):
+        return canonical, None
+    # Otherwise a repeated key shows in the number of quotes, unless an escaped quote was spelled \u0022.
+    if raw.count(b'"') != canonical.count(b'"') or b"\\u0022" in raw:
         return read_payload_slowly(raw)
-    return (canonical, None) if plain else _read_numbers(raw)
+    return (canonical, None) if plain and b"0.0000" not in raw else _read_numbers(raw)
 
 
 def _read_numbers(raw: bytes) -> Payload:
     """As `read_payload`, for a payload whose only peculiarity is how its numbers are written."""
     if _HUGE.search(raw):
         return read_payload_slowly(raw)  # an integer that does not fit 64 bits, and integers do not pass the hook
-    _numbers.inexact = False
+    _numbers.inexact.clear()
     try:
         canonical = _encode(_decode_exact(raw))
     except (msgspec.MsgspecError, ValueError):
@@ -187,7 +187,7 @@ def read_payload_slowly(raw: bytes) -> Payload:
 def check_json(raw: bytes, what: str) -> None:
     """Raises Invalid, naming `what`, unless `raw` is one JSON value within MAX_DEPTH."""
     try:
-        _decode_quoted(raw)
+        _decode_checked(raw)
         if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH or _depth(raw.decode()) <= MAX_DEPTH:
             return
     except (msgspec.MsgspecError, ValueError, RecursionError):

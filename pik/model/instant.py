@@ -44,26 +44,6 @@ def parse_instant(text: str, *, date_only: bool = False) -> int:
     `date_only` also takes a bare date, as its midnight in UTC. Raises Invalid for anything else, for impossible dates,
     for digits finer than a nanosecond, for leap seconds and for instants that 64 bits do not hold.
     """
-    minute, rest = _minutes.get(text[:16]), _rests.get(text[16:])
-    if minute is not None and rest is not None:
-        return minute + rest
-    instant = _parse_any(text, date_only)
-    if _USUAL.fullmatch(text):
-        if len(_minutes) >= 65536:
-            _minutes.clear()
-        _minutes[text[:16]] = instant - instant % MINUTE
-        _rests[text[16:]] = instant % MINUTE
-    return instant
-
-
-# Nearly every producer writes whole seconds or milliseconds, and Z. Such a text is a minute and a rest, which both come
-# again and again: two look-ups read it. There are no more than 60,060 rests.
-_USUAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", re.ASCII)
-_minutes: dict[str, int] = {}
-_rests: dict[str, int] = {}
-
-
-def _parse_any(text: str, date_only: bool) -> int:
     match = _RFC3339.fullmatch(text)
     if match is None or (match[2] is None and not date_only):
         raise Invalid(f"{_shown(text)} is not an RFC 3339 time such as 2026-01-31T23:59:59Z")
@@ -83,6 +63,35 @@ def _parse_any(text: str, date_only: bool) -> int:
             raise Invalid(f"{_shown(text)} has an impossible offset")
         instant -= (1 if offset[0] == "+" else -1) * (hours * HOUR + minutes * MINUTE)
     return checked_instant(instant, text)
+
+
+def read_instant(text: str) -> tuple[int, bytes]:
+    """The instant of an RFC 3339 text as `parse_instant` tells it, and the JSON text of its `full_instant`."""
+    try:
+        (minute, minute_json), (second, second_json) = _minutes[text[:16]], _seconds[text[16:19]]
+        rest, rest_json = _rests[text[19:]]
+    except KeyError:
+        return _read_unknown_instant(text)
+    return minute + second + rest, minute_json + second_json + rest_json
+
+
+def _read_unknown_instant(text: str) -> tuple[int, bytes]:
+    instant = parse_instant(text)
+    full = b'"%s"' % full_instant(instant).encode()
+    if _USUAL.fullmatch(text):
+        if len(_minutes) >= 65536:
+            _minutes.clear()
+        _minutes[text[:16]] = instant - instant % MINUTE, full[:17]
+        _rests[text[19:]] = instant % SECOND, full[20:]
+    return instant, full
+
+
+# Nearly every producer writes whole seconds or milliseconds, and Z. Such a text is a minute, a second and a rest, which
+# come again and again: three look-ups read it. There are no more than 1001 rests.
+_USUAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", re.ASCII)
+_minutes: dict[str, tuple[int, bytes]] = {}
+_seconds = {f":{second:02d}": (second * SECOND, b":%02d" % second) for second in range(60)}
+_rests: dict[str, tuple[int, bytes]] = {}
 
 
 def checked_instant(instant: int, shown: object) -> int:

@@ -72,30 +72,31 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
     """
     expect_own(store)
     began = monotonic()
-    state = file_state(source)
-    content = _content(source, options)
     busy = f"another pik process is ingesting {source.name}, or rebuilding the index"
-    with entered(store.batches.writing(content), busy):
-        origin = _origin(source, options, content)
-        found = store.batches.find(origin)
-        if found and found.state == COMPLETE and not options.again:
-            if source.is_stream:
-                _expect_same_stream(source, options, found)
-            return Ingested(source.name, ALREADY, found, None, monotonic() - began)
-        interrupted = found if found and found.state != COMPLETE else None
-        batch = store.batches.open(origin, interrupted.batch_id if interrupted else str(ULID()), time_ns())
-        progress.start(f"ingesting {source.name}", source.size, "bytes")
-        try:
-            for built in _build(store.raw, source, options, batch, progress, state):
-                store.batches.record(chunk_of(batch.batch_id, built), refuse_conflicts=options.refuse_conflicts)
-        except ConflictFound as error:
-            raise ConflictFound(f"{source.name}: {error.message}", hint=error.hint) from None
-        finally:
-            progress.stop()
-        finished_at = write_record(store, batch_of(store.index, batch.batch_id), time_ns())
-        done = store.batches.finish(batch.batch_id, finished_at)
-        outcome = RESUMED if interrupted else NEW
-        return Ingested(source.name, outcome, done, batch.next_seq if interrupted else None, monotonic() - began)
+    with _pool(store.raw, source, options) as pool:  # its workers start while the file's digest is taken
+        state = file_state(source)
+        content = _content(source, options)
+        with entered(store.batches.writing(content), busy):
+            origin = _origin(source, options, content)
+            found = store.batches.find(origin)
+            if found and found.state == COMPLETE and not options.again:
+                if source.is_stream:
+                    _expect_same_stream(source, options, found)
+                return Ingested(source.name, ALREADY, found, None, monotonic() - began)
+            interrupted = found if found and found.state != COMPLETE else None
+            batch = store.batches.open(origin, interrupted.batch_id if interrupted else str(ULID()), time_ns())
+            progress.start(f"ingesting {source.name}", source.size, "bytes")
+            try:
+                for built in _build(pool, source, options, batch, progress, state):
+                    store.batches.record(chunk_of(batch.batch_id, built), refuse_conflicts=options.refuse_conflicts)
+            except ConflictFound as error:
+                raise ConflictFound(f"{source.name}: {error.message}", hint=error.hint) from None
+            finally:
+                progress.stop()
+            finished_at = write_record(store, batch_of(store.index, batch.batch_id), time_ns())
+            done = store.batches.finish(batch.batch_id, finished_at)
+    outcome = RESUMED if interrupted else NEW
+    return Ingested(source.name, outcome, done, batch.next_seq if interrupted else None, monotonic() - began)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +117,11 @@ def check(source: Source, options: IngestOptions, progress: Progress) -> Checked
     reasons: Counter[str] = Counter()
     progress.start(f"checking {source.name}", source.size, "bytes")
     try:
-        for built in _build(None, source, options, None, progress, file_state(source)):
-            read += built.read
-            valid += built.read - (built.rejects.records if built.rejects else 0)
-            reasons.update(built.reasons)
+        with _pool(None, source, options) as pool:
+            for built in _build(pool, source, options, None, progress, file_state(source)):
+                read += built.read
+                valid += built.read - (built.rejects.records if built.rejects else 0)
+                reasons.update(built.reasons)
     finally:
         progress.stop()
     return Checked(source.name, read, valid, reasons, monotonic() - began)
@@ -128,12 +130,17 @@ def check(source: Source, options: IngestOptions, progress: Progress) -> Checked
 def probe(source: Source, options: IngestOptions) -> None:
     """Read the beginning of a file as `ingest` would, all of a short one, and store nothing. Raises as it does.
 
-    A stream is left alone: it can be read only once.
+    A stream is left alone: it can be read only once. Records are looked at only where an invalid one would stop it.
     """
-    if not source.is_stream:
-        here = replace(options, workers=0)
-        with closing(_build(None, source, here, None, Silent(), None)) as built:
+    if source.is_stream:
+        return
+    if options.reading.stop:
+        here = _pool(None, source, replace(options, workers=0))
+        with closing(_build(here, source, options, None, Silent(), None)) as built:
             deque(islice(built, 2), maxlen=0)  # the second tells how a short one ends
+    else:
+        with source.open() as stored, uncompressed(stored, source.name) as stream:
+            deque(islice(_blocks(stream, source, options, None), 2), maxlen=0)
 
 
 def _content(source: Source, options: IngestOptions) -> str:
@@ -153,8 +160,25 @@ def _origin(source: Source, options: IngestOptions, content: str) -> Origin:
     return Origin(name=source.name, content=content, options=tuple(sorted(chosen.items())), again=options.again)
 
 
+_Work = tuple[str, Block, int]
+"""What a worker is given: the batch, a block of it, and the block's number."""
+
+
+def _pool(raw: Raw | None, source: Source, options: IngestOptions) -> Pool[_Work, Built]:
+    small = source.size is not None and source.size < BLOCK
+    return Pool(partial(_builder, raw, options.reading), 0 if small else options.workers)
+
+
+def _builder(raw: Raw | None, reading: Reading) -> Callable[[_Work], Built]:
+    def build(work: _Work) -> Built:
+        batch_id, block, number = work
+        return SegmentBuilder(raw, batch_id, reading).build(block, number)
+
+    return build
+
+
 def _build(
-    raw: Raw | None,
+    pool: Pool[_Work, Built],
     source: Source,
     options: IngestOptions,
     batch: Batch | None,
@@ -164,23 +188,14 @@ def _build(
     """The input from where the batch stands to its end, built by worker processes, in order. Raises InputError if it is
     not in that `state` any more."""
     batch_id, number = (batch.batch_id, (batch.attempt - 1) * ATTEMPT) if batch else ("", 0)
-    small = source.size is not None and source.size < BLOCK
-    pool: Pool[tuple[Block, int], Built] = Pool(
-        partial(_builder, raw, batch_id, options.reading), 0 if small else options.workers
-    )
-    with pool, source.open() as stored, uncompressed(stored, source.name) as stream:
+    with source.open() as stored, uncompressed(stored, source.name) as stream:
         following = _blocks(stream, source, options, batch)
         shown = tracked(following, stored, progress)
         try:
-            yield from pool.map((block, number + count) for count, block in enumerate(shown, 1))
+            yield from pool.map((batch_id, block, number + count) for count, block in enumerate(shown, 1))
         except InvalidRecord as error:
             raise InputError(f"{source.name}: {error.message}", hint=error.hint) from None
         expect_unchanged(source, stored, state)
-
-
-def _builder(raw: Raw | None, batch_id: str, reading: Reading) -> Callable[[tuple[Block, int]], Built]:
-    builder = SegmentBuilder(raw, batch_id, reading)
-    return lambda argument: builder.build(*argument)
 
 
 FileState = tuple[int, int, int]

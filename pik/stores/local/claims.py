@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Any
 
 import msgspec
@@ -50,12 +51,16 @@ class Claims:
         self._write_duplicates(deliveries)
 
     def _claim_plain(self, segment: int, day: int, rows: Iterable[tuple[bytes, int, int]]) -> None:
-        self.connection.executemany(
-            f"INSERT INTO event (day, segment, event_id, seq, frame) VALUES ({day:d}, {segment:d}, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET seq = seq WHERE"
-            f" claimed_before({segment:d}, excluded.seq, {day:d}, excluded.event_id, excluded.frame, 0, NULL)",
-            rows,
-        )
+        """Their order makes neighbours of them in the table, so that many a statement are faster than one by one."""
+        left = iter(rows)
+        while values := list(chain.from_iterable(islice(left, _ROWS))):
+            rows_of_one = ", ".join([f"({day:d}, {segment:d}, ?, ?, ?)"] * (len(values) // 3))
+            self.connection.execute(
+                f"INSERT INTO event (day, segment, event_id, seq, frame) VALUES {rows_of_one}"
+                " ON CONFLICT DO UPDATE SET seq = seq WHERE"
+                f" claimed_before({segment:d}, excluded.seq, {day:d}, excluded.event_id, excluded.frame, 0, NULL)",
+                values,
+            )
 
     def _claim_keyed(self, rows: list[tuple[int, bytes, bytes, int, int]]) -> None:
         self.connection.executemany(
@@ -101,6 +106,10 @@ class Claims:
 
 _Duplicate = tuple[int, int, int, bytes, int, int, bytes | None]
 """A row of the table duplicate."""
+
+
+_ROWS = 100
+"""Rows a statement."""
 
 
 def add_segment(connection: sqlite3.Connection, segment: Segment) -> int:
