@@ -89,6 +89,13 @@ def test_whatever_comes_is_answered_as_documented(case, gateway: Gateway) -> Non
     case.call_and_validate(base_url=gateway.url, headers={"x-api-key": KEY}, checks=CHECKS)
 
 
+@schema.parametrize()
+@settings(FUZZED, max_examples=1000, derandomize=False)
+@pytest.mark.slow
+def test_whatever_comes_is_answered_as_documented_and_much_does(case, gateway: Gateway) -> None:
+    case.call_and_validate(base_url=gateway.url, headers={"x-api-key": KEY}, checks=CHECKS)
+
+
 def test_runs_that_were_made_are_answered_as_documented(gateway: Gateway) -> None:
     answered: Counter[str] = Counter()
 
