@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pik.cli import ingest_fields, options
+from pik.cli import ingest_api, ingest_fields, options
 from pik.cli.command import PARTLY, Commands
 from pik.cli.context import Context
 from pik.errors import NotFound, UsageError
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from pik.ports.store import Store
     from pik.usecases.ingest import Ingested, IngestOptions
     from pik.usecases.source import Source
-
-MAX_LINE = 1 << 20
 
 commands = Commands()
 
@@ -77,7 +75,7 @@ def ingest(
     ] = None,
     max_line: Annotated[
         int, typer.Option("--max-line", metavar="BYTES", min=1, help="Records longer than this are rejected.")
-    ] = MAX_LINE,
+    ] = 1 << 20,
     via: options.Via = None,
     dry_run: options.DryRun = False,
 ) -> int | None:
@@ -100,15 +98,13 @@ def ingest(
             f"--rejects {rejects}: there is no directory {rejects.parent}", hint="make it, or name another"
         )
     if via:
-        _expect_possible_via_api(chosen, max_line)
+        ingest_api.expect_possible(chosen, max_line)
     if dry_run:
         checked = [check(source, chosen, cli.progress) for source in sources]
         cli.show(ingest_fields.checked(checked))
         return PARTLY if any(one.reasons for one in checked) else None
     if via:
-        from pik.cli.ingest_api import send
-
-        return send(cli, sources, chosen.reading, rejects)
+        return ingest_api.send(cli, sources, chosen.reading, rejects)
     store = _store(cli, sources, chosen)
     done = _record(cli, store, sources, chosen)
     if rejects:
@@ -117,18 +113,6 @@ def ingest(
         write_rejects(store, [one.batch for one in done], rejects)
     cli.show(ingest_fields.ingested(done))
     return PARTLY if any(one.batch.counts.rejected for one in done if one.outcome != ALREADY) else None
-
-
-def _expect_possible_via_api(chosen: IngestOptions, max_line: int) -> None:
-    duplicates = "what comes again is recorded as a duplicate; leave it out"
-    options.unknown_to_the_api(
-        {
-            "--batch-key": (chosen.batch_key is not None, f"each request is a batch of its own: {duplicates}"),
-            "--again": (chosen.again, f"each request is a batch of its own: {duplicates}"),
-            "--on-conflict fail": (chosen.refuse_conflicts, "the API records conflicts; the summary counts them"),
-            "--max-line": (max_line != MAX_LINE, f"the API takes records of {MAX_LINE} bytes; leave it out"),
-        }
-    )
 
 
 def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:

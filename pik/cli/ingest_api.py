@@ -7,6 +7,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pik.cli import options
 from pik.cli.command import PARTLY
 from pik.cli.context import Context
 from pik.cli.ingest_fields import reasons
@@ -16,11 +17,27 @@ from pik.errors import UsageError
 if TYPE_CHECKING:
     from pik.model.batch import Reject
     from pik.usecases.api_ingest import Sent
+    from pik.usecases.ingest import IngestOptions
     from pik.usecases.segments import Reading
     from pik.usecases.source import Source
 
 _SHOWN = 20
 """Rejected records of an input that are shown: those that come first in it."""
+
+
+def expect_possible(chosen: IngestOptions, max_line: int) -> None:
+    """Raises UsageError for an option that the API does not have."""
+    from pik.model.event import MAX_LINE
+
+    batches = "each request is a batch of its own, and what comes again is recorded as a duplicate; leave it out"
+    options.unknown_to_the_api(
+        {
+            "--batch-key": (chosen.batch_key is not None, batches),
+            "--again": (chosen.again, batches),
+            "--on-conflict fail": (chosen.refuse_conflicts, "the API records conflicts; the summary counts them"),
+            "--max-line": (max_line != MAX_LINE, f"the API takes records of {MAX_LINE} bytes; leave it out"),
+        }
+    )
 
 
 def send(cli: Context, sources: list[Source], reading: Reading, path: Path | None) -> int | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pik.cli import options
+from pik.cli import options, replay_api
 from pik.cli.command import PARTLY, Commands
 from pik.cli.context import Context
 from pik.cli.render import Document
@@ -92,29 +92,11 @@ def replay(
         reason=reason,
     )
     if via:
-        from pik.cli.replay_api import replay_via_api
-
-        _expect_possible_via_api(request, rate, promote)
-        return replay_via_api(cli, request, dry_run=dry_run, wait=not no_wait)
+        replay_api.expect_possible(request, rate, promote)
+        return replay_api.replay(cli, request, dry_run=dry_run, wait=not no_wait)
     if no_wait:
         raise UsageError("--no-wait goes with --via api", hint="pik runs wait and pik runs show follow a run")
     return _replay(cli, request, rate, dry_run, promote, yes)
-
-
-def _expect_possible_via_api(request: RunRequest, rate: float | None, promote: bool) -> None:
-    without = "leave --via out"
-    several = "one run for each: call it once for each entity"
-    options.unknown_to_the_api(
-        {
-            "--all": (not request.entities, f"the API replays one --entity; {without} for more"),
-            "more than one --entity": (len(request.entities) > 1, several),
-            "--source": (request.source is not None, f"the API replays all of an entity's buckets; {without}"),
-            "--type": (request.event_type is not None, f"the API replays all of an entity's buckets; {without}"),
-            "--rate": (rate is not None, "the stack's parameter ProcessorConcurrency limits its processors"),
-            "--promote": (promote, "pik promote RUN when the run has ended; the API promotes nothing"),
-            "a window without two ends": (not request.window.bounded, "--from TIME --to TIME"),
-        }
-    )
 
 
 def _replay(

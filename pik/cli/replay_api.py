@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pik.cli import options
 from pik.cli.context import Context
 from pik.cli.render import Document
 from pik.cli.run_fields import exit_code, outcome_fields, plan_fields
@@ -9,7 +10,23 @@ from pik.errors import UsageError
 from pik.model.run import PLANNED, RUNNING, RunRequest
 
 
-def replay_via_api(cli: Context, request: RunRequest, *, dry_run: bool, wait: bool) -> int | None:
+def expect_possible(request: RunRequest, rate: float | None, promote: bool) -> None:
+    """Raises UsageError for an option that the API does not have."""
+    without = "leave --via out"
+    options.unknown_to_the_api(
+        {
+            "--source": (request.source is not None, f"the API replays all of an entity's buckets; {without}"),
+            "--type": (request.event_type is not None, f"the API replays all of an entity's buckets; {without}"),
+            "--all": (not request.entities, f"the API replays one --entity; {without} for more"),
+            "more than one --entity": (len(request.entities) > 1, "call it once for each entity"),
+            "--rate": (rate is not None, "the stack's parameter ProcessorConcurrency limits its processors"),
+            "--promote": (promote, "pik promote RUN when the run has ended; the API promotes nothing"),
+            "a window without two ends": (not request.window.bounded, "--from TIME --to TIME"),
+        }
+    )
+
+
+def replay(cli: Context, request: RunRequest, *, dry_run: bool, wait: bool) -> int | None:
     """Begin a run, follow it to its end unless told not to, and show what became of it."""
     from pik.usecases.api_replay import follow
 

@@ -123,6 +123,22 @@ def test_webhooks_through_the_api_are_those_of_a_file(pik: Pik, store: str, tmp_
     assert values("--store", store) == values(*home) != []
 
 
+def test_a_window_too_large_for_one_call_runs_by_itself(pik: Pik, store: str, tmp_path: Path) -> None:
+    """The replay function answers 202 and calls itself, to plan the run that the command waits for."""
+    events = tmp_path / "events.jsonl"
+    events.write_text("".join(json.dumps(event("large", number)) + "\n" for number in range(3)))
+    at = ("--store", store, "--format", "json")
+    assert pik("ingest", events, "--via", "api", *at).json()["accepted"] == 3
+    window = ("--from", "2020-01-01", "--to", "2026-03-01", "--metric", "event_count")
+    replayed = pik("replay", "--entity", "large", *window, "--via", "api", *at)
+    assert replayed.code == 0, replayed.err
+    run = replayed.json()
+    assert (run["state"], run["events_matched"], run["new"]) == ("COMPLETED", None, 1)
+    assert pik("promote", run["run_id"], "--yes", *at).code == 0
+    (value,) = pik("aggregates", "--entity", "large", *at).json()["aggregates"]
+    assert (value["value"], value["inputs"]) == (3, 3)
+
+
 def test_a_poisoned_task_ends_among_the_dead_letters_with_its_reason(pik: Pik, store: str, tmp_path: Path) -> None:
     """A number that is none fails its own task each time; the other entity's is done."""
     metric = tmp_path / "poisoned.toml"

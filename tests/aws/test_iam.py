@@ -22,8 +22,8 @@ SERVICES = ("cloudformation", "cloudwatch", "dynamodb", "iam", "lambda", "s3", "
 OF_ONESELF = {"iam:SimulatePrincipalPolicy", "sts:GetCallerIdentity"}
 """What `pik stack doctor` does if it may, and what AWS lets everybody do."""
 
-OF_FUNCTIONS = {"lambda:Invoke"}
-"""What only a function does, with its own role."""
+OF_FUNCTIONS = {"lambda:InvokeFunction"}
+"""What only a function of the stack does: ReplayFunction calls itself."""
 
 WITHOUT_RESOURCE = {"LookAtAlarms", "LookAtMetrics"}
 """Statements about what CloudWatch has no resources for, or none that is narrower."""
@@ -37,6 +37,7 @@ ACTIONS = {
     "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
     "HeadBucket": "ListBucket",
     "HeadObject": "GetObject",
+    "Invoke": "InvokeFunction",
     "ListObjectsV2": "ListBucket",
     "SendMessageBatch": "SendMessage",
     "TransactWriteItems": "ConditionCheckItem",

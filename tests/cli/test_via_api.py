@@ -305,11 +305,14 @@ def test_a_local_store_has_no_api(pik, gateway, tmp_path) -> None:
     assert pik("replay", "--entity", "e", "--no-wait").code == 2
 
 
-def test_an_invalid_record_stops_where_it_must(pik, gateway, tmp_path) -> None:
-    write(tmp_path / "f", line(), "{}", line(entity_id="f"))
+def test_an_invalid_record_stops_when_all_before_are_answered(pik, gateway, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(api_ingest, "RECORDS", 1)
+    write(tmp_path / "f", line(), line(payload=[1]), "{}", line(entity_id="f"))
+    gateway.lock.acquire()
+    threading.Timer(0.3, gateway.lock.release).start()
     result = pik("ingest", "f", "--on-invalid", "stop", *VIA)
-    assert result.code == 2
-    assert_two_lines(result, "record 2 is no event")
+    assert (result.code, gateway.store.index.totals().events) == (2, 1)  # the second was not sent yet
+    assert_two_lines(result, "record 3 is no event")
 
 
 def test_a_dry_run_of_ingest_sends_nothing(pik, gateway, tmp_path) -> None:

@@ -8,6 +8,7 @@ from base64 import b64encode
 import pytest
 
 from pik.lambdas import ingest, processor, replay
+from pik.model.run import CANCELLED
 from pik.model.window import ALL_TIME
 from tests.lambdas.calls import asked, event, get, messages, post, some_days
 from tests.lambdas.gateway import CONTEXT
@@ -101,6 +102,11 @@ def test_a_window_too_large_for_one_call_runs_by_itself(store, later, monkeypatc
     assert (run["state"], run["new"], run["reason"]) == ("COMPLETED", 3, "test")
     replay.handler(later[0], CONTEXT)  # and one that has ended does not begin again
     assert get(answer["run_id"])[1]["state"] == "COMPLETED"
+    cancelled = post(replay.handler, asked(reason="test"))[1]["run_id"]
+    replay.handler(later[1], CONTEXT)
+    store.runs.set_state(cancelled, CANCELLED, 1)
+    replay.handler(later[1], CONTEXT)
+    assert get(cancelled)[1]["state"] == "CANCELLED"
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def _as_it_is(_context: Any, value: Any) -> bytes:
 
 schema = schemathesis.openapi.from_path(PAGE)
 FUZZED = settings(
-    max_examples=80,
+    max_examples=50,
     stateful_step_count=4,
     deadline=None,
     derandomize=True,
@@ -89,6 +89,13 @@ def test_whatever_comes_is_answered_as_documented(case, gateway: Gateway) -> Non
     case.call_and_validate(base_url=gateway.url, headers={"x-api-key": KEY}, checks=CHECKS)
 
 
+@schema.parametrize()
+@settings(FUZZED, max_examples=1000, derandomize=False)
+@pytest.mark.slow
+def test_whatever_comes_is_answered_as_documented_and_much_does(case, gateway: Gateway) -> None:
+    case.call_and_validate(base_url=gateway.url, headers={"x-api-key": KEY}, checks=CHECKS)
+
+
 def test_runs_that_were_made_are_answered_as_documented(gateway: Gateway) -> None:
     answered: Counter[str] = Counter()
 
@@ -102,8 +109,8 @@ def test_runs_that_were_made_are_answered_as_documented(gateway: Gateway) -> Non
         def validate_response(self, response, case, **_):
             case.validate_response(response, checks=CHECKS)
 
-    run_state_machine_as_test(Calls, settings=settings(FUZZED, max_examples=30))
-    assert answered["GET 200"] > 5, answered
+    run_state_machine_as_test(Calls, settings=settings(FUZZED, max_examples=40))
+    assert answered["GET 200"] > 0, answered
 
 
 def test_what_is_documented_and_not_fuzzed_is_so(gateway: Gateway, monkeypatch) -> None:
