@@ -241,7 +241,7 @@ def _not_indexed(store: Store, answer: Verified) -> Iterator[Problem]:
         if has_record is None:
             yield Problem(INDEX, found.key, "the index does not know this batch")
         elif not has_record and answer.full:  # its writer died before it said so, or the record is damaged
-            yield from _not_held(store, found.key, answer)
+            yield from _not_held(store, found.key, read_record(store.raw, found.key), answer)
 
 
 def _not_pulled(store: Store, answer: Verified) -> Iterator[Problem]:
