@@ -118,13 +118,14 @@ def replay(ws: Workspace) -> Pair:
 
 def export(ws: Workspace) -> Pair:
     out = ws.path("events.parquet")
+    manifest = out.with_name(f"{out.name}.manifest.json")
 
     def check(_stdout: str) -> None:
         if not out.is_file():
             raise CommandFailed("the export wrote no file")
 
     return Pair(
-        ours=Step(ws.pik("export", "--out", out, store=ws.ingested()), partial(remove, out), check),
+        ours=Step(ws.pik("export", "--out", out, store=ws.ingested()), partial(remove, out, manifest), check),
         peer=_peer("duckdb_parquet.py", ws.events(), ws.path("peer.parquet")),
     )
 
