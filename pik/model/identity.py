@@ -19,6 +19,7 @@ import re
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, InvalidOperation
 from hashlib import sha256
 from math import isfinite
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -98,40 +99,43 @@ each number that no machine number holds as a string of its exact digits.
 """
 
 
-class _Numbers:
-    """Hooks for decoding numbers. One per process: not for threads.
+class _Inexact:
+    """A number that plain readers see otherwise: its canonical text, and how the text for such readers has it."""
 
-    `inexact` collects those that plain readers see otherwise, by their texts, as the text for such readers has them.
-    """
+    __slots__ = ("canonical", "plain")
+
+    def __init__(self, canonical: str, plain: str) -> None:
+        self.canonical, self.plain = msgspec.Raw(canonical.encode()), msgspec.Raw(plain.encode())
+
+
+class _Numbers:
+    """A hook for decoding numbers; remembers whether one was inexact. One per process: not for threads."""
 
     def __init__(self) -> None:
-        self.inexact: dict[str, msgspec.Raw] = {}
+        self.inexact = False
 
-    def exact(self, text: str) -> float | msgspec.Raw:
-        """A value that the encoder writes as the canonical number."""
+    def exact(self, text: str) -> float | msgspec.Raw | _Inexact:
+        """A value that the encoders below write as the canonical number."""
         if text[-1] != "0" and "e" not in text and "E" not in text and "0.0000" not in text[:7]:
             value = float(text)
             # At most 15 digits: then the double's shortest text is the number as written, and the canonical one.
             if len(text) <= 16 or repr(value) == text:
                 return value
         canonical = canonical_number(text)
-        if not _read_as_written(text, canonical):
-            # Here only an integer can still be a machine number, one that was written with a point or an exponent.
-            whole = canonical.lstrip("-").isdigit() and is_machine_number(canonical)
-            plain = canonical if whole else f'"{canonical}"'
-            self.inexact[text] = msgspec.Raw(plain.encode())
-        return msgspec.Raw(canonical.encode())
-
-    def quoted(self, text: str) -> float | msgspec.Raw:
-        """As `exact`, but a number that no machine number holds becomes a string."""
-        return self.inexact[text] if text in self.inexact else self.exact(text)
+        if _read_as_written(text, canonical):
+            return msgspec.Raw(canonical.encode())
+        self.inexact = True
+        # Here only an integer can still be a machine number, one that was written with a point or an exponent.
+        whole = canonical.lstrip("-").isdigit() and is_machine_number(canonical)
+        return _Inexact(canonical, canonical if whole else f'"{canonical}"')
 
 
 _numbers = _Numbers()
 _decode = msgspec.json.Decoder(dict | list).decode
 _decode_exact = msgspec.json.Decoder(float_hook=_numbers.exact).decode
-_decode_quoted = msgspec.json.Decoder(float_hook=_numbers.quoted).decode
 _decode_checked = msgspec.json.Decoder(float_hook=canonical_number).decode
+_encode_exact = msgspec.json.Encoder(order="deterministic", enc_hook=attrgetter("canonical")).encode
+_encode_plain = msgspec.json.Encoder(order="deterministic", enc_hook=attrgetter("plain")).encode
 
 
 def read_payload(raw: bytes) -> Payload:
@@ -159,12 +163,13 @@ def _read_numbers(raw: bytes) -> Payload:
     """As `read_payload`, for a payload whose only peculiarity is how its numbers are written."""
     if _HUGE.search(raw):
         return read_payload_slowly(raw)  # an integer that does not fit 64 bits, and integers do not pass the hook
-    _numbers.inexact.clear()
+    _numbers.inexact = False
     try:
-        canonical = _encode(_decode_exact(raw))
+        value = _decode_exact(raw)
+        canonical = _encode_exact(value)
     except (msgspec.MsgspecError, ValueError):
         return read_payload_slowly(raw)
-    return canonical, _encode(_decode_quoted(raw)) if _numbers.inexact else None
+    return canonical, _encode_plain(value) if _numbers.inexact else None
 
 
 class _Object(list[tuple[str, Any]]):

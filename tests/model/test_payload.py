@@ -28,6 +28,12 @@ def outcome(read: object, raw: bytes) -> object:
 @example('{"x":9007199254740993.0}')
 @example('{"x":123456789012345e9}')
 @example('{"x":1e-6,"y":0.1e-5}')
+@example('{"x":0.000001}')
+@example('{"x":-0.12345678901234567}')
+@example('{"x":0.12345678901234567}')
+@example('[1.0,-2.0,{"x":30.0}]')
+@example('{"x":6.02e23,"y":-1e22}')
+@example("[1e-4,1e-4,1e-4,1e-4,1e-4,1e-4,1e-4,1e-4,1e-4,0.1000000000000000001]")  # as long as if it were canonical
 @example('{"x":-9420967807637000070}')
 @example('{"a":{"b":1,"b":2},"a":3}')
 @example('{"a\\u0022":1,"b":2,"b":3}')
