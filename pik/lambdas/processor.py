@@ -57,7 +57,7 @@ def _process(message: Message) -> bool:
     if before.state == CANCELLED:
         store.queue.acknowledge(message.receipt)
         return True
-    outcome: Outcome = work(store, wiring.engine(), message)
+    outcome: Outcome = work(store, wiring.engine(), message, before.request)
     settled = settle(store, outcome, wiring.attempts())
     if settled:
         end_if_settled(store, task.run_id)

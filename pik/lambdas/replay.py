@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -17,10 +19,11 @@ from pik.lambdas.http import Answer, Event, answer, answering, body_of
 from pik.lambdas.wiring import logger, metrics
 from pik.model.event import check_name
 from pik.model.instant import format_instant, parse_instant
-from pik.model.run import PLANNED, RUNNING, Run, RunRequest
+from pik.model.run import PLANNED, RUNNING, Run, RunRequest, Task
 from pik.model.window import Window
 from pik.ports.store import Store
-from pik.usecases.plan import counted_within, limited, plan_replay, replayable, start
+from pik.usecases.plan import expect_events, limited, plan_replay, replayable, start
+from pik.usecases.raw_inputs import TooMuch
 from pik.usecases.recompute import widest
 from pik.usecases.replay import hand_over
 
@@ -121,21 +124,27 @@ def _replay(asked: Asked) -> Answer:
     store, request = wiring.store(), _request(asked)
     dry_run = asked.dry_run or wiring.dry_run()
     metrics.add_metric(name="ReplayRequestedCount", unit=MetricUnit.Count, value=1)
-    if not _is_counted(store, request):
-        return _later(store, asked, request, dry_run)
+    first, last = request.window.days
+    if last - first < DAYS_AT_MOST:
+        with suppress(TooMuch):
+            return _now(store, asked, request, dry_run)
+    return _later(store, asked, request, dry_run)
+
+
+def _now(store: Store, asked: Asked, request: RunRequest, dry_run: bool) -> Answer:
     engine, whole = wiring.engine(), request
     if asked.limit is not None:
-        request = limited(store, engine, request, asked.limit)
-    plan = plan_replay(store, engine, request, time.time_ns())
+        request = limited(store, engine, request, asked.limit, COUNTED_AT_MOST)
+    plan = plan_replay(store, engine, request, time.time_ns(), at_most=COUNTED_AT_MOST)
     sent = 0
     if not dry_run:
         start(store, plan)
-        sent = _hand_over(store, plan.run.run_id)
+        sent = _hand_over(store, plan.run.run_id, plan.tasks)
     logger.info("replay", extra={"run_id": plan.run.run_id, "entity_id": asked.entity_id, "sent": sent})
     return answer(
         200,
         {
-            **_requested(plan.run.run_id, request, widest(request.window, replayable(store, request))),
+            **_requested(plan.run.run_id, request, Window(plan.run.effective_start, plan.run.effective_end)),
             "scanned": plan.run.events_matched,
             "buckets": plan.run.buckets,
             "tasks": plan.run.tasks,
@@ -144,12 +153,6 @@ def _replay(asked: Asked) -> Answer:
             "dry_run": dry_run,
         },
     )
-
-
-def _is_counted(store: Store, request: RunRequest) -> bool:
-    """Whether what the request chooses can be counted, and its run be planned, while a caller waits."""
-    first, last = request.window.days
-    return last - first < DAYS_AT_MOST and counted_within(store, request, COUNTED_AT_MOST)
 
 
 def _later(store: Store, asked: Asked, request: RunRequest, dry_run: bool) -> Answer:
@@ -161,6 +164,7 @@ def _later(store: Store, asked: Asked, request: RunRequest, dry_run: bool) -> An
             field="limit",
         )
     effective = widest(request.window, replayable(store, request))
+    expect_events(store)
     run_id = str(ULID())
     if not dry_run:
         wiring.call_again(msgspec.to_builtins({LATER: {"run_id": run_id, "request": request}}))
@@ -195,8 +199,8 @@ def _go_on(later: Later) -> None:
             logger.info("replay", extra={"sent": _hand_over(store, later.run_id)})
 
 
-def _hand_over(store: Store, run_id: str) -> int:
-    sent = hand_over(store, run_id)
+def _hand_over(store: Store, run_id: str, tasks: Iterable[Task] | None = None) -> int:
+    sent = hand_over(store, run_id, tasks)
     metrics.add_metric(name="ReplayMessageCount", unit=MetricUnit.Count, value=sent)
     return sent
 

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby, pairwise
+from itertools import groupby, pairwise
 from math import lcm
 from tempfile import TemporaryFile
 from typing import IO
@@ -19,13 +19,12 @@ from pik.errors import NotFound, UsageError
 from pik.model.instant import DAY
 from pik.model.metric import Metric
 from pik.model.run import PLANNED, Run, RunRequest, Task
-from pik.model.window import Window
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine, Touched
 from pik.ports.store import Store
 from pik.usecases.held import expect_held
 from pik.usecases.metrics import chosen, pin
 from pik.usecases.raw_inputs import gather
-from pik.usecases.reading import frames_of
 from pik.usecases.recompute import by_bucket_size, widest
 
 ENTITIES_A_TASK = 500
@@ -63,19 +62,30 @@ class Plan:
 
 
 def plan_replay(
-    store: Store, engine: Engine, request: RunRequest, created_at: int, *, run_id: str = "", count: bool = True
+    store: Store,
+    engine: Engine,
+    request: RunRequest,
+    created_at: int,
+    *,
+    run_id: str = "",
+    count: bool = True,
+    at_most: int | None = None,
 ) -> Plan:
     """Plan the replay of a request, writing nothing; `run_id` is the run's, where it was given one already. Without
-    `count` nobody counts what an unfiltered request chooses, which is what takes long. Raises as `replayable` does, and
-    Damaged."""
+    `count` nobody counts what an unfiltered request chooses, which is what takes long. Raises as `replayable` does,
+    NotFound where the store holds no events, Damaged; and TooMuch where more than `at_most` lines would have to be read
+    for counting."""
     metrics = replayable(store, request)
     run_id, tasks, counts = run_id or str(ULID()), TaskFile(), Counted()
     for size, group in by_bucket_size(metrics):
         counts.events = 0  # the same ones for each size
         names = tuple(pin(metric) for metric in group)
-        for window, entities in _rectangles(store, engine, request, size, len(group), counts if count else None):
+        counting = _Counting(len(group), counts, at_most) if count else None
+        for window, entities in _rectangles(store, engine, request, size, counting):
             number, between = tasks.tasks, (window.start, window.end)
             tasks.add(_task(run_id, number, names, between, tuple(entities)))
+    if not counts.events:
+        expect_events(store)
     effective = widest(request.window, metrics)
     run = Run(
         run_id=run_id,
@@ -93,32 +103,31 @@ def plan_replay(
 
 
 def replayable(store: Store, request: RunRequest) -> list[Metric]:
-    """The metrics of the request. Raises UsageError, NotFound for an unknown metric or a store without events, and
-    NotHeld where raw of the whole buckets has expired or was not pulled."""
+    """The metrics of the request. Raises UsageError, NotFound for an unknown metric, and NotHeld where raw of the whole
+    buckets has expired or was not pulled."""
     if "" in (request.source, request.event_type, *request.entities):
         raise UsageError("an entity, a source or a type is empty", hint="leave the option out to take all of them")
     metrics = chosen(store.metrics, request.metrics)
     expect_held(store, widest(request.window, metrics), request.entities)
-    if store.copy is None and not store.index.totals().segments:
-        raise NotFound("the store holds no events", hint="pik ingest FILE")
     return metrics
 
 
-def counted_within(store: Store, request: RunRequest, lines: int) -> bool:
-    """Whether counting what the request chooses reads no more raw lines than these."""
-    segments = store.index.segments(request.window, entities=request.entities)
-    frames = (frame for segment in segments for frame in frames_of(segment, request.entities))
-    return all(read <= lines for read in accumulate(frame.lines for frame in frames))
+def expect_events(store: Store) -> None:
+    """Raises NotFound if the store holds nothing at all."""
+    if store.copy is None and next(store.index.segments(ALL_TIME), None) is None:
+        raise NotFound("the store holds no events", hint="pik ingest FILE")
 
 
-def limited(store: Store, engine: Engine, request: RunRequest, limit: int) -> RunRequest:
+def limited(store: Store, engine: Engine, request: RunRequest, limit: int, at_most: int | None = None) -> RunRequest:
     """The request, or as much of its beginning as chooses at most `limit` events, cut where buckets of every chosen
-    metric meet; the first of these is always whole. Raises NotHeld and Damaged."""
+    metric meet; the first of these is always whole. Raises NotHeld and Damaged, TooMuch where that takes more than
+    `at_most` lines."""
     metrics = chosen(store.metrics, request.metrics)
     expect_held(store, widest(request.window, metrics), request.entities)
     size = lcm(*(metric.bucket_size for metric in metrics))
     events = 0
-    for bucket, pairs in groupby(_touched(store, engine, request, request.window, size), key=lambda pair: pair.bucket):
+    touched = _touched(store, engine, request, request.window, size, at_most)
+    for bucket, pairs in groupby(touched, key=lambda pair: pair.bucket):
         before, events = events, events + sum(pair.events for pair in pairs)
         if before and events > limit:
             return structs.replace(request, end=bucket)
@@ -145,42 +154,54 @@ class Counted:
     buckets: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Counting:
+    """How what a request chooses is counted: for so many metrics, reading at most so many lines."""
+
+    metrics: int
+    counts: Counted
+    at_most: int | None
+
+    def noted(self, pairs: Iterable[Touched]) -> Iterator[Touched]:
+        for pair in pairs:
+            self.counts.events += pair.events
+            self.counts.buckets += self.metrics
+            yield pair
+
+
 def _rectangles(
-    store: Store, engine: Engine, request: RunRequest, size: int, metrics: int, counts: Counted | None
+    store: Store, engine: Engine, request: RunRequest, size: int, counting: _Counting | None
 ) -> Iterator[tuple[Window, Sequence[str]]]:
-    """What the tasks of `metrics` metrics with buckets of `size` cover: whole buckets, and entities (none: all)."""
+    """What the tasks of metrics with buckets of `size` cover: whole buckets, and entities (none: all)."""
     stretches = _stretches(store, request, size)
     if request.source is None and request.event_type is None:
-        if counts is not None:
-            _count(store, engine, request, size, metrics, counts)
+        if counting is not None:
+            _count(store, engine, request, size, counting)
         for window in stretches:
             yield from ((window, chunk) for chunk in _chunks(request.entities))
         return
     ends = [window.end for window in stretches]
-    pairs = _noted(_touched(store, engine, request, request.window, size), metrics, counts or Counted())
+    pairs = _touched(store, engine, request, request.window, size)
+    pairs = counting.noted(pairs) if counting else pairs
     for number, group in groupby(pairs, key=lambda pair: bisect_right(ends, pair.bucket)):
         entities = _named(group, request.entities)
         yield from ((stretches[number], chunk) for chunk in _chunks(entities))
 
 
-def _noted(pairs: Iterable[Touched], metrics: int, counts: Counted) -> Iterator[Touched]:
-    for pair in pairs:
-        counts.events += pair.events
-        counts.buckets += metrics
-        yield pair
-
-
-def _count(store: Store, engine: Engine, request: RunRequest, size: int, metrics: int, counts: Counted) -> None:
+def _count(store: Store, engine: Engine, request: RunRequest, size: int, counting: _Counting) -> None:
     """Count events of the requested window, and buckets of the whole ones that it touches: all those are computed."""
     whole = request.window.widened(size)
-    deque(_noted(_touched(store, engine, request, whole, size), metrics, counts), maxlen=0)
+    deque(counting.noted(_touched(store, engine, request, whole, size, counting.at_most)), maxlen=0)
     if whole != request.window:
-        counts.events = sum(pair.events for pair in _touched(store, engine, request, request.window, size))
+        within = _touched(store, engine, request, request.window, size, counting.at_most)
+        counting.counts.events = sum(pair.events for pair in within)
 
 
-def _touched(store: Store, engine: Engine, request: RunRequest, window: Window, size: int) -> Iterator[Touched]:
-    entities = request.entities
-    with gather(store, window, entities, include_duplicates=request.include_duplicates) as gathered:
+def _touched(
+    store: Store, engine: Engine, request: RunRequest, window: Window, size: int, at_most: int | None = None
+) -> Iterator[Touched]:
+    entities, duplicates = request.entities, request.include_duplicates
+    with gather(store, window, entities, include_duplicates=duplicates, at_most=at_most) as gathered:
         if not gathered.empty:
             yield from engine.touched(
                 gathered.inputs,
@@ -196,9 +217,13 @@ def _stretches(store: Store, request: RunRequest, size: int) -> list[Window]:
     """The request's whole buckets, cut into windows that hold some days with deliveries each, and leave nothing out:
     where events are lost or gone there may still be aggregates."""
     effective = request.window.widened(size)
+    first, last = effective.days
+    if request.entities and last - first < DAYS_A_TASK:
+        return [effective]
     cuts: list[int] = []
     begun, deliveries = None, 0
-    for day, segments in groupby(store.index.segments(effective), key=lambda segment: segment.day):
+    found = store.index.segments(effective, entities=request.entities)
+    for day, segments in groupby(found, key=lambda segment: segment.day):
         full = deliveries >= DELIVERIES_A_TASK and not request.entities
         if begun is not None and (full or day - begun >= DAYS_A_TASK):
             cut = day * DAY - day * DAY % size

@@ -7,13 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pik.errors import Damaged
+import msgspec
+
+from pik.errors import Damaged, UsageError
 from pik.model.batch import UNRECORDED, Frame, Segment
 from pik.model.window import Window
 from pik.ports.engine import Inputs
 from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.usecases.reading import damaged, frame_bytes, frame_text, frames_of
+from pik.usecases.reading import damaged, frame_text, frames_of, part_bytes
+
+_AT_ONCE = 4 << 20
+"""Bytes of frames that one read gets, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,10 @@ class Gathered:
     empty: bool
 
 
+class TooMuch(UsageError):
+    """There are more lines than the caller wanted to read."""
+
+
 @contextmanager
 def gather(
     store: Store,
@@ -33,37 +42,67 @@ def gather(
     *,
     include_duplicates: bool = False,
     until: int | None = None,
+    at_most: int | None = None,
 ) -> Iterator[Gathered]:
     """The raw that holds every delivery of the window (and of the entities), as files for as long as the context lasts.
 
     The window's days are covered whole; the engine selects. Duplicates are listed to be skipped, unless included. With
     `until`, segments that the index took later than that are left out.
-    Raises Damaged when an object is missing or is not as long as it was.
+    Raises Damaged when an object is missing or is not as long as it was; TooMuch, before any of it is read, when that
+    were more than `at_most` lines.
     """
     with store.raw.scratch() as scratch:
-        known_until = lines = 0
-        whole: list[str] = []
         skip = _SkipFile(scratch / "skip.csv")
+        choice = _Choice(store, window, entities, skip, include_duplicates, until)
         cut = scratch / "frames.ndjson.zst"
-        for segment in store.index.segments(window, entities=entities):
-            if until is not None and segment.recorded_at > until:
-                continue
-            known_until = max(known_until, segment.recorded_at)
-            frames = frames_of(segment, entities)
-            if not frames:
-                continue
-            if not skip.add(segment, store, include_duplicates=include_duplicates):
-                continue
+        whole: list[str] = []
+        for segment in choice.segments() if at_most is None else _few(choice, at_most, scratch / "segments"):
             if entities or segment.inline:
-                _append(cut, store.raw, segment, frames)
+                _append(cut, store.raw, segment, frames_of(segment, entities))
             else:
                 _expect_whole(store.raw, segment)
                 whole.append(segment.key)
-            lines += sum(frame.lines for frame in frames)
         skip.close()
         with store.raw.files(whole) as paths:
             files: list[Path] = [*paths, cut] if cut.exists() else paths
-            yield Gathered(Inputs(files, lines, skip.path if skip.lines else None), known_until, not files)
+            inputs = Inputs(files, choice.lines, skip.path if skip.lines else None)
+            yield Gathered(inputs, choice.known_until, not files)
+
+
+@dataclass(slots=True)
+class _Choice:
+    """The segments that have to be read; with them their duplicates are noted. `lines` are theirs, `known_until` is the
+    latest time at which the index took one that was looked at."""
+
+    store: Store
+    window: Window
+    entities: Sequence[str]
+    skip: _SkipFile
+    include_duplicates: bool
+    until: int | None
+    lines: int = 0
+    known_until: int = 0
+
+    def segments(self) -> Iterator[Segment]:
+        for segment in self.store.index.segments(self.window, entities=self.entities):
+            if self.until is not None and segment.recorded_at > self.until:
+                continue
+            self.known_until = max(self.known_until, segment.recorded_at)
+            frames = frames_of(segment, self.entities)
+            if frames and self.skip.add(segment, self.store, include_duplicates=self.include_duplicates):
+                self.lines += sum(frame.lines for frame in frames)
+                yield segment
+
+
+def _few(choice: _Choice, at_most: int, path: Path) -> Iterator[Segment]:
+    """The segments, once all of them are known not to be too many: until then they wait in a file."""
+    with open(path, "wb") as file:
+        for segment in choice.segments():
+            if choice.lines > at_most:
+                raise TooMuch(f"more than {at_most} lines would have to be read")
+            file.write(msgspec.json.encode(segment) + b"\n")
+    with open(path, "rb") as file:
+        yield from map(msgspec.json.Decoder(Segment).decode, file)
 
 
 class _SkipFile:
@@ -101,7 +140,23 @@ def _append(target: Path, raw: Raw, segment: Segment, frames: Sequence[Frame]) -
     """Copy frames behind what is there already: frames one after the other are a zstd file. Raises Damaged for one that
     cannot be read: whoever reads the copy does not know whose it is."""
     with open(target, "ab") as file:
-        for frame in frames:
-            data = frame_bytes(raw, segment, frame)
-            frame_text(segment, frame, data)
+        for together in _adjacent(frames):
+            first, last = together[0], together[-1]
+            data = memoryview(part_bytes(raw, segment, first.offset, last.offset + last.length))
+            for frame in together:
+                frame_text(segment, frame, data[frame.offset - first.offset :][: frame.length])
             file.write(data)
+
+
+def _adjacent(frames: Sequence[Frame]) -> Iterator[list[Frame]]:
+    """Frames without a gap between them, which one read gets, but not of too many bytes."""
+    together: list[Frame] = []
+    for frame in frames:
+        if together and (
+            frame.offset != together[-1].offset + together[-1].length or frame.offset - together[0].offset > _AT_ONCE
+        ):
+            yield together
+            together = []
+        together.append(frame)
+    if together:
+        yield together

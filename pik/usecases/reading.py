@@ -27,9 +27,12 @@ def frame_lines(raw: Raw, segment: Segment, frame: Frame) -> list[bytes]:
 
 def frame_bytes(raw: Raw, segment: Segment, frame: Frame) -> bytes:
     """A frame as it is stored. Raises Damaged."""
-    if segment.inline:
-        return segment.inline[frame.offset : frame.offset + frame.length]
-    return raw.read(segment.key, frame.offset, frame.length)
+    return part_bytes(raw, segment, frame.offset, frame.offset + frame.length)
+
+
+def part_bytes(raw: Raw, segment: Segment, begin: int, end: int) -> bytes:
+    """The bytes of a segment from `begin` to `end`. Raises Damaged."""
+    return segment.inline[begin:end] if segment.inline else raw.read(segment.key, begin, end - begin)
 
 
 def unpack_frame(segment: Segment, frame: Frame, data: bytes) -> list[bytes]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
 from pik.errors import Damaged, EngineError, Invalid, NotFound, StoreError, UsageError
-from pik.model.run import CANCELLED, COMPLETED, DONE, FAILED, PLANNED, RUNNING, Run, Task
+from pik.model.run import CANCELLED, COMPLETED, DONE, FAILED, PLANNED, RUNNING, Run, RunRequest, Task
 from pik.ports.engine import Engine
 from pik.ports.state import Message
 from pik.ports.store import Store
@@ -66,7 +66,8 @@ def drive(store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progr
         _expect_unfinished(store.runs.get(run_id))
         store.runs.set_state(run_id, RUNNING)
         _Drive(store, engine, run_id, pace, progress).run()
-        return end_if_settled(store, run_id)
+        end_if_settled(store, run_id)
+        return store.runs.get(run_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +79,11 @@ class Outcome:
     buckets: int = 0
 
 
-def work(store: Store, engine: Engine, message: Message) -> Outcome:
-    """Perform the message's task. Raises StoreError where the store, and so no task, is to blame."""
+def work(store: Store, engine: Engine, message: Message, request: RunRequest | None = None) -> Outcome:
+    """Perform the message's task, with the `request` of its run, if that is known. Raises StoreError where the store,
+    and so no task, is to blame."""
     try:
-        buckets = perform(store, engine, message.task)
+        buckets = perform(store, engine, message.task, request)
     except (Damaged, EngineError, Invalid, NotFound) as error:
         return Outcome(message, error.message)
     except StoreError:
@@ -107,20 +109,20 @@ def settle(store: Store, outcome: Outcome, attempts: int) -> bool:
     return False
 
 
-def end_if_settled(store: Store, run_id: str) -> Run:
-    """The run, as it ended if all of its tasks are settled now. Whoever settles one asks; the last one ends it."""
+def end_if_settled(store: Store, run_id: str) -> None:
+    """End the run if all of its tasks are settled now. Whoever settles one asks; the last one ends it."""
     run = store.runs.get(run_id)
     if run.state == RUNNING and run.done + run.failed == run.tasks:
         store.runs.set_state(run_id, FAILED if run.failed else COMPLETED, time.time_ns())
-        run = store.runs.get(run_id)
-    return run
 
 
-def hand_over(store: Store, run_id: str) -> int:
-    """Send the open tasks of a run to the store's own processor, and return how many they are."""
+def hand_over(store: Store, run_id: str, tasks: Iterable[Task] | None = None) -> int:
+    """Send the open tasks of a run (`tasks`, if the caller has them) to the store's own processor, and return how many
+    they are."""
     store.runs.set_state(run_id, RUNNING)
-    sent = store.queue.send(store.runs.open_tasks(run_id))
-    end_if_settled(store, run_id)  # a run without tasks ends at once
+    sent = store.queue.send(store.runs.open_tasks(run_id) if tasks is None else tasks)
+    if not sent:
+        end_if_settled(store, run_id)  # a run without tasks ends at once
     return sent
 
 

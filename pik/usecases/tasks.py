@@ -15,13 +15,14 @@ from pik.usecases.raw_inputs import gather
 from pik.usecases.recompute import compare, current_rows, recomputing
 
 
-def perform(store: Store, engine: Engine, task: Task) -> int:
-    """Compute the task's aggregates, write them beside the current ones, and return how many they are.
+def perform(store: Store, engine: Engine, task: Task, request: RunRequest | None = None) -> int:
+    """Compute the task's aggregates, write them beside the current ones, and return how many they are. `request` is
+    that of its run, if the caller knows it already.
 
     Raises Damaged, EngineError and NotFound (NotHeld too) where the task cannot be done, other StoreErrors where the
     store cannot be used. Nothing is written then.
     """
-    request = store.runs.get(task.run_id).request
+    request = request or store.runs.get(task.run_id).request
     metrics = [pinned(store.metrics, text) for text in task.metrics]
     expect_held(store, task.window, task.entities)  # it may have waited for long
     with recomputing(

@@ -68,9 +68,9 @@ class Calls:
 
 
 @contextmanager
-def counting(store: Store) -> Iterator[Calls]:
-    """The calls that the store makes meanwhile."""
-    calls = Calls()
+def counting(store: Store, calls: Calls | None = None) -> Iterator[Calls]:
+    """The calls that the store makes meanwhile, added to others."""
+    calls = calls or Calls()
     with (
         hooked(store, "before-send", calls.sent),
         hooked(store, "before-parameter-build", calls.asked),

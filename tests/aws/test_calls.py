@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,8 @@ def test_a_file(store: Store, tmp_path: Path) -> None:
 
 
 def test_one_event(store: Store) -> None:
-    for number in range(3):
+    """The first one of a function, those that follow, and one that came before."""
+    for number in (0, 1, 2, 1):
         with counting(store) as calls:
             take(store, json.dumps(event(number)).encode())
         assert calls.total <= 3, (number, calls.made)
@@ -77,11 +79,17 @@ def test_one_event(store: Store) -> None:
 def replayed(store: Store, events: int) -> Calls:
     """The calls from the request to the written aggregate: of the replay function, and of the processor."""
     body = {"entity_id": "customer-17", "start_time": "2026-01-31", "end_time": "2026-02-01"}
-    with counting(store) as calls:
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        calls = Calls()
+        functions = [open_store(store.url) for _ in range(2)]  # each knows nothing yet
+        for function in functions:
+            stack.enter_context(counting(function, calls))
+        patch.setattr(wiring, "store", lambda: functions[0])
         answer = replay.handler({"httpMethod": "POST", "body": json.dumps(body), "isBase64Encoded": False}, CONTEXT)
         planned = json.loads(answer["body"])
         assert (planned["scanned"], planned["sent"]) == (events, 1), planned
-        assert process_once(clients_of(store).client("sqs"), stack_of(os.environ).queue_url)
+        patch.setattr(wiring, "store", lambda: functions[1])
+        assert process_once(clients_of(functions[1]).client("sqs"), stack_of(os.environ).queue_url)
     assert store.runs.get(planned["run_id"]).state == COMPLETED
     (change,) = store.aggregates.changes(planned["run_id"])
     assert change.written.computed.value == events

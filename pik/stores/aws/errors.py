@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pik.errors import StoreError
 
@@ -33,12 +35,21 @@ SERVICES = {
 
 class Refused(StoreError):
     """A service answered with an error; `code` is the service's name for it. `retried` tells whether boto3 had sent the
-    call before, and got no answer or one that asked for patience."""
+    call before, and got no answer or one that asked for patience. `reasons` are those of a cancelled transaction."""
 
-    def __init__(self, message: str, *, code: str, hint: str = "", retried: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        hint: str = "",
+        retried: bool = False,
+        reasons: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         super().__init__(message, hint=hint)
         self.code = code
         self.retried = retried
+        self.reasons = reasons
 
 
 def denied(error: Refused) -> bool:
@@ -87,4 +98,5 @@ def _refused(name: str, operation: str, error: object) -> Refused:
     if code in _DENIED:
         return Refused(f"{name} denies {operation}: {said}", code=code, hint="pik stack doctor tells what is missing")
     retried = bool(answer.get("ResponseMetadata", {}).get("RetryAttempts"))
-    return Refused(f"{name} refused {operation} ({code}): {said}", code=code, retried=retried)
+    reasons = answer.get("CancellationReasons") or ()
+    return Refused(f"{name} refused {operation} ({code}): {said}", code=code, retried=retried, reasons=reasons)

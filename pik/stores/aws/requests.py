@@ -49,9 +49,11 @@ class Requests:
         of_day = [] if (self.generation, day) in self.days else [day_item(self.generation, day, REQUEST)]
         self.days.add((self.generation, day))
         for delay in delays():
-            if self.table.put_together([*listed, claims.item(row)], of_day):
+            there = self.table.put_together([*listed, claims.item(row)], of_day)
+            if there is None:
                 return ACCEPTED
-            if winners := claims.look_up([row]):
+            told = next((claim_of(item) for item in there if (item["pk"], item["sk"]) == claims.key(row)), None)
+            if winners := {row.event_id: told} if told else claims.look_up([row]):
                 verdict = claims.verdict(row, winners)
                 if verdict != ACCEPTED:  # else it was this very call that an answer was lost of
                     self.table.write_many([*listed, *of_day])

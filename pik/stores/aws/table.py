@@ -161,10 +161,14 @@ class Table:
 
         return {(item["pk"], item["sk"]): item for items in Flow().map(get, batched(keys, READS)) for item in items}
 
-    def put_together(self, new: Sequence[Item], also: Sequence[Item] = ()) -> bool:
-        """Insert items, and write others, all of them or none; False if one of those that shall be new is there, or if
-        somebody else is at work on one of all these this very moment."""
-        unless = {"ConditionExpression": "attribute_not_exists(pk)"}
+    def put_together(self, new: Sequence[Item], also: Sequence[Item] = ()) -> list[Item] | None:
+        """Insert items, and write others, all of them or none: None if they are written. Otherwise some that shall be
+        new are there already, of which those are returned that the service tells, or somebody else is at work on one
+        of all these this very moment."""
+        unless = {
+            "ConditionExpression": "attribute_not_exists(pk)",
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
         puts = [{"Put": {"TableName": self.name, "Item": encoded(item), **unless}} for item in new]
         puts += [{"Put": {"TableName": self.name, "Item": encoded(item)}} for item in also]
         try:
@@ -172,8 +176,8 @@ class Table:
         except Refused as error:
             if error.code not in ("TransactionCanceledException", "TransactionInProgressException"):
                 raise
-            return False
-        return True
+            return [decoded(reason["Item"]) for reason in error.reasons if reason.get("Item")]
+        return None
 
     def scan(self, *names: str) -> Iterator[Item]:
         """These attributes of all items there are, in no order, page by page."""
