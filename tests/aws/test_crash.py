@@ -1,0 +1,103 @@
+"""Promise 1 in a deployed store: whoever writes dies behind any call of AWS, and another goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import pytest
+
+from pik.ports.store import Store
+from pik.stores import open_store
+from pik.stores.aws import generation
+from pik.stores.aws.clients import Clients
+from pik.stores.aws.lease import LASTING
+from pik.usecases import source as source_module
+from pik.usecases.progress import Silent
+from pik.usecases.rebuild import rebuild_index
+from tests.aws.calls import clients_of, hooked
+from tests.aws.emulator import make_stack, publish
+from tests.faults import Crash
+from tests.snapshot import assert_sound, snapshot
+from tests.survival.conftest import EXTRA, ingest, whole
+
+
+@dataclass
+class DieAt:
+    """The n-th call is the last one that is sent, and nobody hears its answer."""
+
+    store: Store
+    number: int
+    calls: int = 0
+    lock: Lock = field(default_factory=Lock)
+
+    def __call__(self, request: Any, event_name: str, **_: Any) -> None:
+        with self.lock:
+            self.calls += 1
+            mine = self.calls
+        if mine < self.number:
+            return
+        if mine == self.number:
+            service = event_name.split(".")[1]
+            clients_of(self.store).client(service).boto._endpoint.http_session.send(request)
+        raise Crash
+
+
+@contextmanager
+def dying(store: Store, number: int) -> Iterator[DieAt]:
+    """The process that works with the store dies behind this call, unless it ends before."""
+    die = DieAt(store, number)
+    with hooked(store, "before-send", die), suppress(Crash):
+        yield die
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two blocks, with events of several days, rejects, duplicates and conflicts."""
+    monkeypatch.setattr(source_module, "BLOCK", 1500)
+    monkeypatch.setattr(source_module, "_MAGIC", 100)
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
+    path = tmp_path / "few.jsonl"
+    path.write_text("\n".join(EXTRA[:4] + EXTRA[4:8] + EXTRA[34:38] + EXTRA[94:97] + PLAIN) + "\n")
+    return path
+
+
+PLAIN = [
+    f'{{"source":"s","event_type":"t","entity_id":"e{n % 2}","event_time":"2026-01-0{1 + n % 3}T00:00:00Z",'
+    f'"payload":{{"n":{n % 4}}}}}'
+    for n in range(8)
+]
+
+
+def later(monkeypatch: pytest.MonkeyPatch, attempts: int) -> None:
+    """The leases of whoever died have expired."""
+    offset = int(attempts * LASTING * 1.1e9)
+    monkeypatch.setattr("pik.stores.aws.lease.time_ns", lambda: time.time_ns() + offset)
+
+
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 6])
+def test_promise_1_a_death_behind_every_call(
+    aws: Clients, tmp_path: Path, path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = snapshot(whole(tmp_path, path))
+    for number in count(2, step):
+        url = publish(aws, make_stack(aws))
+        with dying(store := open_store(url), number) as die:
+            ingest(store, path)
+        later(monkeypatch, number)
+        store = open_store(url)
+        ingest(store, path)
+        assert snapshot(store) == expected, f"call {number}"
+        if number % 4 == 0:
+            assert_sound(store)
+            rebuild_index(store, Silent())
+            assert snapshot(store) == expected, f"call {number}, rebuilt"
+        if die.calls < number:
+            assert number > 40
+            return
