@@ -1,4 +1,4 @@
-"""What it costs, in calls of AWS and in write units (docs/benchmarks.md has the figures of a large file)."""
+"""What it costs, in calls of AWS and in write units (docs/benchmarks.md has those of a large file)."""
 
 from __future__ import annotations
 

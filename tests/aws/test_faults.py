@@ -1,0 +1,70 @@
+"""The promises on a bad day: what AWS refuses, does in part, or does without saying so, changes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pik.errors import StoreError
+from pik.ports.store import Store
+from pik.stores import open_store
+from pik.stores.aws.clients import Clients
+from pik.usecases import source as source_module
+from pik.usecases.request import ACCEPTED, DUPLICATE, Result, take
+from tests.aws.emulator import make_stack, publish
+from tests.aws.test_crash import PLAIN, later
+from tests.aws.unreliable import unreliable
+from tests.snapshot import assert_sound, snapshot
+from tests.survival.conftest import EXTRA, ingest, whole
+
+
+@pytest.fixture
+def store(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr("pik.stores.aws.table.time.sleep", lambda _seconds: None)  # everybody's
+    return open_store(publish(aws, make_stack(aws)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_promises_1_and_4_a_file_on_a_bad_day(
+    store: Store, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was refused too often ends the ingest, which another goes on with."""
+    monkeypatch.setattr(source_module, "BLOCK", 4000)
+    monkeypatch.setattr(source_module, "_MAGIC", 100)
+    path = tmp_path / "few.jsonl"
+    path.write_text("\n".join(EXTRA[:60] + PLAIN) + "\n")
+    for attempt in range(1, 20):
+        with unreliable(store, 100 * seed + attempt) as day:
+            try:
+                ingest(store, path)
+                break
+            except StoreError:
+                later(monkeypatch, attempt)  # its lease may not have been given back
+    assert {what.split()[0] for what in day.happened} >= {"cut", "error", "throttled"}
+    assert snapshot(store) == snapshot(whole(tmp_path, path))
+    assert_sound(store)
+
+
+def test_promise_1_requests_on_a_bad_day(store: Store) -> None:
+    """Each event is acknowledged as accepted once at most, and counts exactly once if it was."""
+    bodies = [line.encode() for line in PLAIN[:4]] * 3 + [json.dumps([json.loads(one) for one in PLAIN]).encode()]
+    acknowledged: list[Result] = []
+    with unreliable(store, 7) as day:
+        for body in bodies:
+            for _ in range(20):
+                try:
+                    acknowledged += take(store, body).results
+                    break
+                except StoreError:
+                    continue
+    assert day.happened
+    assert len(acknowledged) == 12 + 8
+    events = {result.event_id for result in acknowledged}
+    for event_id in events:
+        statuses = [result.status for result in acknowledged if result.event_id == event_id]
+        assert set(statuses) <= {ACCEPTED, DUPLICATE}
+        assert statuses.count(ACCEPTED) <= 1
+        assert [place.kind for place in store.index.deliveries(event_id)].count("accepted") == 1
+    assert store.index.totals().events == len(events)
