@@ -184,10 +184,15 @@ class Batch:
     sources: Mapping[str, int]
 
     @property
+    def is_request(self) -> bool:
+        """Whether it came through the API."""
+        return self.origin.content.startswith(_REQUEST)
+
+    @property
     def has_record(self) -> bool:
         """Whether a record of the batch is among raw: of every finished one but an API request, whose one segment a day
         says it all."""
-        return self.state == COMPLETE and not self.origin.content.startswith(_REQUEST)
+        return self.state == COMPLETE and not self.is_request
 
 
 @dataclass(frozen=True, slots=True)

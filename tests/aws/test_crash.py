@@ -13,18 +13,23 @@ from typing import Any
 
 import pytest
 
+from pik.model.batch import ACCEPTED
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws import generation
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.lease import LASTING
 from pik.usecases import source as source_module
+from pik.usecases.events import list_events
 from pik.usecases.progress import Silent
+from pik.usecases.reading import Filter
 from pik.usecases.rebuild import rebuild_index
+from pik.usecases.request import take
 from tests.aws.calls import clients_of, hooked
 from tests.aws.emulator import make_stack, publish
 from tests.faults import Crash
-from tests.snapshot import assert_sound, snapshot
+from tests.snapshot import assert_sound, damage, snapshot
 from tests.survival.conftest import EXTRA, ingest, whole
 
 
@@ -81,6 +86,32 @@ def later(monkeypatch: pytest.MonkeyPatch, attempts: int) -> None:
     monkeypatch.setattr("pik.stores.aws.lease.time_ns", lambda: time.time_ns() + offset)
 
 
+@pytest.mark.parametrize("events", [1, 5])
+def test_promise_1_a_request_that_dies_behind_every_call(
+    aws: Clients, events: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sent it sends it again: each event counts once, and is counted once."""
+    monkeypatch.setattr(generation, "NOTICED", 0.01)
+    body = "\n".join(PLAIN[:events]).encode()
+    for number in count(1, 1 if events == 1 else 4):
+        url = publish(aws, make_stack(aws))
+        with dying(store := open_store(url), number) as die:
+            take(store, body)
+        store = open_store(url)
+        results = take(store, body).results
+        for result in results:
+            kinds = [place.kind for place in store.index.deliveries(result.event_id)]
+            assert kinds.count(ACCEPTED) == 1, f"call {number}"
+        assert store.index.totals().events == len({result.event_id for result in results}), f"call {number}"
+        assert sum(1 for _ in list_events(store, Filter(ALL_TIME)).rows) == store.index.totals().events
+        if number in (3, 9, 17):
+            rebuild_index(store, Silent())
+            assert_sound(store)
+            assert store.index.totals().events == len({result.event_id for result in results})
+        if die.calls < number:
+            return
+
+
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 6])
 def test_promise_1_a_death_behind_every_call(
     aws: Clients, tmp_path: Path, path: Path, step: int, monkeypatch: pytest.MonkeyPatch
@@ -92,6 +123,7 @@ def test_promise_1_a_death_behind_every_call(
             ingest(store, path)
         later(monkeypatch, number)
         store = open_store(url)
+        assert damage(store) == [], f"call {number}, not gone on with"
         ingest(store, path)
         assert snapshot(store) == expected, f"call {number}"
         if number % 4 == 0:

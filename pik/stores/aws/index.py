@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import chain
 from operator import itemgetter
 
 from pik.errors import NotFound
-from pik.model.batch import ACCEPTED, Batch, Location, RejectFile, Segment
+from pik.model.batch import ACCEPTED, CONFLICT, EXACT, UNRECORDED, Batch, Counts, Location, RejectFile, Segment
 from pik.model.instant import day_text
 from pik.model.window import Window
 from pik.ports.index import Totals
@@ -176,9 +177,24 @@ class AwsIndex:
             requests = {batch.batch_id: batch for batch in Requests(self.table, g, set()).counted(of_requests)}
             for item in items:
                 if "listed" not in item:
-                    yield batch_of(item), item
+                    yield self._as_claimed(g, batch_of(item), item)
                 elif item["sk"] in requests:
                     yield requests[item["sk"]], item
+
+    def _as_claimed(self, g: int, batch: Batch, item: Item) -> tuple[Batch, Item]:
+        """Of a request that died nobody goes on with what is pending: what it had claimed counts, and no more."""
+        pending = item.get("pending", NO_DELIVERIES)
+        if not batch.is_request or pending == NO_DELIVERIES:
+            return batch, item
+        header, rows = read_ids(self.raw, pending)
+        claims = Claims(self.table, g, batch.batch_id, places(header.segments))
+        winners = claims.look_up(rows)
+        kinds = Counter(claims.verdict(row, winners) for row in rows)
+        counts = Counts(len(rows) - kinds[UNRECORDED], kinds[ACCEPTED], kinds[EXACT], kinds[CONFLICT])
+        firsts = [segment.first_event for segment in header.segments]
+        lasts = [segment.last_event for segment in header.segments]
+        sizes = {"segments": len(header.segments), "bytes": sum(segment.size for segment in header.segments)}
+        return replace(batch, counts=counts, first_event=min(firsts), last_event=max(lasts)), {**item, **sizes}
 
     def _batch_items(self, g: int, prefix: str) -> Iterator[Item]:
         if len(prefix) == _ULID:

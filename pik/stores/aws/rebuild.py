@@ -110,8 +110,7 @@ class AwsRebuild:
     def add_batch(self, batch: Batch) -> None:
         origin = {"pk": origin_pk(self.generation, batch.origin), "sk": f"{time_key(time_ns())}/{batch.batch_id}"}
         self.table.write_many([origin, batch_item(self.generation, batch)])
-        of_request = batch.state == COMPLETE and not batch.has_record
-        if of_request and batch.next_seq == 2 and not batch.counts.rejected:
+        if batch.is_request and batch.next_seq == 2 and not batch.counts.rejected:
             self._single.add(batch.batch_id)
 
     def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, str] | None) -> None:
