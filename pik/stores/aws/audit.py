@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pik.model.batch import ACCEPTED, UNRECORDED, Arrivals, Segment
-from pik.model.instant import day_text
-from pik.model.window import ALL_TIME
+from pik.model.instant import DAY, MIN_INSTANT, day_text
+from pik.model.window import Window
 from pik.stores.aws.claims import Claims, places
 from pik.stores.aws.index import AwsIndex
 from pik.stores.aws.items import KEYED_DAY, REQUEST, day_number, duplicate_pk, listing_key, segment_key, segment_of
@@ -25,7 +25,8 @@ class AwsAudit:
 
     def differing(self, arrivals: Arrivals) -> list[int]:
         rows, key = rows_of([arrivals]), arrivals.segment.key
-        of_batch = self.index.segments(ALL_TIME, batch_id=arrivals.segment.batch_id)
+        day = Window(max(arrivals.segment.day * DAY, MIN_INSTANT), (arrivals.segment.day + 1) * DAY)
+        of_batch = self.index.segments(day, batch_id=arrivals.segment.batch_id)
         listed = next((segment for segment in of_batch if segment.key == key), None)
         if listed is None:
             return [row.seq for row in rows]

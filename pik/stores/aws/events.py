@@ -55,13 +55,15 @@ class Events:
 
     def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
         """As Index.repeats."""
-        return list(Flow().map(self._repeated, events))
+        with_requests = bool(events) and self._has_requests()
 
-    def _repeated(self, event: tuple[int, str]) -> int:
-        day, event_id = event
-        days = (day_text(day), KEYED_DAY)
-        count = sum(1 for of_day in days for _ in self._duplicates(of_day, event_id))
-        return count + sum(1 for _ in self._of_requests(self._requests(event_id)))
+        def repeated(event: tuple[int, str]) -> int:
+            day, event_id = event
+            requests = self._of_requests(self._requests(event_id)) if with_requests else ()
+            count = sum(1 for of_day in (day_text(day), KEYED_DAY) for _ in self._duplicates(of_day, event_id))
+            return count + sum(1 for _ in requests)
+
+        return list(Flow().map(repeated, events))
 
     def _duplicates(self, day: str, event_id: str) -> Iterator[Item]:
         return self.table.query(duplicate_pk(self.generation, day, event_id), prefix=f"{event_id}/")

@@ -124,10 +124,7 @@ class AwsIndex:
 
     def _of_requests(self, g: int, day: str, entities: Sequence[str]) -> Iterator[Segment]:
         requests, number = Requests(self.table, g, set()), day_number(day)
-        if entities:
-            items: Iterable[Item] = chain.from_iterable(requests.of_entity(number, entity) for entity in entities)
-        else:
-            items = requests.of_day(number)
+        items = requests.of_entities(number, entities) if entities else requests.of_day(number)
         return self._judged(g, items)
 
     def _judged(self, g: int, items: Iterable[Item]) -> Iterator[Segment]:

@@ -175,7 +175,7 @@ def _search(
 ) -> list[tuple[int, tuple[Any, ...]]]:
     """Rows with their places. They are sorted, and their ids evenly spread: so they are near their share of the rows,
     and where that turns out to be wrong, more is read."""
-    spread = _MARGIN + int(5 * sqrt(count))
+    spread = _MARGIN + int(2 * sqrt(count))  # four standard deviations in the middle
     while count:
         begin = max(0, _share(low, count) - spread)
         end = min(count, _share(high, count) + spread + 1)
