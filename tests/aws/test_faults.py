@@ -6,13 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ConnectionClosedError
 
 from pik.errors import StoreError
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases import source as source_module
+from pik.usecases.events import list_events
+from pik.usecases.reading import Filter
 from pik.usecases.request import ACCEPTED, DUPLICATE, Result, take
+from tests.aws.calls import hooked
 from tests.aws.emulator import make_stack, publish
 from tests.aws.test_crash import PLAIN, later
 from tests.aws.unreliable import unreliable
@@ -68,3 +73,15 @@ def test_promise_1_requests_on_a_bad_day(store: Store) -> None:
         assert statuses.count(ACCEPTED) <= 1
         assert [place.kind for place in store.index.deliveries(event_id)].count("accepted") == 1
     assert store.index.totals().events == len(events)
+    assert {row.event_id for row in list_events(store, Filter(ALL_TIME)).rows} == events
+
+
+def test_promise_1_the_day_of_a_request_is_listed_though_the_first_one_failed(store: Store) -> None:
+    def refuse(event_name: str, **_: object) -> None:
+        if event_name.endswith("TransactWriteItems"):
+            raise ConnectionClosedError(endpoint_url="")
+
+    with hooked(store, "before-send", refuse), pytest.raises(StoreError):
+        take(store, PLAIN[0].encode())
+    (result,) = take(store, PLAIN[1].encode().replace(b"2026-01-02", b"2026-01-01")).results
+    assert [row.event_id for row in list_events(store, Filter(ALL_TIME)).rows] == [result.event_id]

@@ -52,10 +52,10 @@ class Requests:
         day = arrived.segment.day
         listed = [self.listing(arrived, row, time_ns(), copy), self.batch(batch, chunk, arrived, row)]
         of_day = [] if (self.generation, day) in self.days else [day_item(self.generation, day, REQUEST)]
-        self.days.add((self.generation, day))
         for delay in delays():
             there = self.table.put_together([*listed, claims.item(row)], of_day)
             if there is None:
+                self.days.add((self.generation, day))
                 return ACCEPTED
             told = next((claim_of(item) for item in there if (item["pk"], item["sk"]) == claims.key(row)), None)
             if winners := {row.event_id: told} if told else claims.look_up([row]):
