@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from pik.errors import Damaged, UsageError
+from pik.errors import UsageError
 from pik.model.batch import UNRECORDED, Frame, Segment
 from pik.model.window import Window
 from pik.ports.engine import Inputs
@@ -55,15 +55,16 @@ def gather(
         skip = _SkipFile(scratch / "skip.csv")
         choice = _Choice(store, window, entities, skip, include_duplicates, until)
         cut = scratch / "frames.ndjson.zst"
-        whole: list[str] = []
+        whole: list[Segment] = []
         for segment in choice.segments() if at_most is None else _few(choice, at_most, scratch / "segments"):
             if entities or segment.inline:
                 _append(cut, store.raw, segment, frames_of(segment, entities))
             else:
-                _expect_whole(store.raw, segment)
-                whole.append(segment.key)
+                whole.append(segment)
         skip.close()
-        with store.raw.files(whole) as paths:
+        with store.raw.files([segment.key for segment in whole]) as paths:
+            for segment, path in zip(whole, paths, strict=True):
+                _expect_whole(segment, path)
             files: list[Path] = [*paths, cut] if cut.exists() else paths
             inputs = Inputs(files, choice.lines, skip.path if skip.lines else None)
             yield Gathered(inputs, choice.known_until, not files)
@@ -127,11 +128,9 @@ class _SkipFile:
         self._file.close()
 
 
-def _expect_whole(raw: Raw, segment: Segment) -> None:
-    """A cut or missing object must not make a smaller number; flipped bits are found by the frames' checksums."""
-    size = raw.size(segment.key)
-    if size is None:
-        raise Damaged(f"raw object {segment.key} is missing", hint="pik verify --full tells what is affected")
+def _expect_whole(segment: Segment, path: Path) -> None:
+    """A cut object must not make a smaller number; flipped bits are found by the frames' checksums."""
+    size = path.stat().st_size
     if size != segment.size:
         raise damaged(segment.key, f"it has {size} bytes, not {segment.size}")
 

@@ -141,26 +141,30 @@ class AwsIndex:
 
     def _look_up(self, segment: Segment) -> bytes | dict[int, str]:
         g = self.generation.current()
-        batch = self.table.get(batch_key(g, segment.batch_id)) or {}
-        if "listed" in batch:
-            kind = next((kind for _, kind in Requests(self.table, g, set()).judged([batch])), ACCEPTED)
-            return {} if kind == ACCEPTED else {batch["seq"]: kind}
         item = self.table.get(listing_key(g, segment))
-        if item is None:
+        if item is None or "skipped" not in item:
+            batch = self.table.get(batch_key(g, segment.batch_id)) or {}
+            if "listed" in batch:
+                kind = next((kind for _, kind in Requests(self.table, g, set()).judged([batch])), ACCEPTED)
+                return {} if kind == ACCEPTED else {batch["seq"]: kind}
+            pending = self._pending(g, segment, batch.get("pending", NO_DELIVERIES))
+            if pending is not None:
+                return pending
+            item = self.table.get(listing_key(g, segment))  # it was settled while the batch was looked at
+        if item is None or "skipped" not in item:
             raise NotFound(f"segment {segment.key} is not in the index", hint="pik verify --rebuild-index")
-        if "skipped" in item:
-            skipped: bytes = item["skipped"]
-            return skipped
-        return self._unsettled(g, segment, batch)
+        skipped: bytes = item["skipped"]
+        return skipped
 
-    def _unsettled(self, g: int, segment: Segment, batch: Item) -> bytes | dict[int, str]:
-        """The duplicates of a segment whose claims may not be finished, by the claims that there are."""
-        if batch.get("pending", NO_DELIVERIES) == NO_DELIVERIES:  # settled since
-            return self._look_up(segment)
-        header, rows = read_ids(self.raw, batch["pending"])
+    def _pending(self, g: int, segment: Segment, pending: str) -> dict[int, str] | None:
+        """The duplicates of a segment whose claims may not be finished, by the claims that there are; None if it is not
+        what is pending."""
+        if pending == NO_DELIVERIES:
+            return None
+        header, rows = read_ids(self.raw, pending)
         keys = [one.key for one in header.segments]
-        if segment.key not in keys:  # settled since, and the batch is at its next chunk
-            return self._look_up(segment)
+        if segment.key not in keys:
+            return None
         claims = Claims(self.table, g, segment.batch_id, places(header.segments))
         mine = [row for row in rows if keys[row.segment] == segment.key]
         winners = claims.look_up(mine)
