@@ -12,7 +12,11 @@ from pik.lambdas import wiring
 from pik.lambdas.wiring import log_unforeseen, logger, metrics
 from pik.model.run import CANCELLED, Task
 from pik.ports.state import Message
+from pik.ports.store import Store
 from pik.usecases.replay import Outcome, end_if_settled, settle, work
+
+UNSETTLED = "its processor ended, ran out of time, or could not use the store, each time"
+"""Why a task is given up that was tried often enough and of which nobody has told how it went."""
 
 _decode = msgspec.json.Decoder(Task).decode
 
@@ -53,16 +57,20 @@ def _process(message: Message) -> bool:
     if wiring.dry_run():
         logger.info("dry run: the task stays on the queue")
         return False
-    before = store.runs.get(task.run_id)
-    if before.state == CANCELLED:
+    before, attempts = store.runs.get(task.run_id), wiring.attempts()
+    used_up = message.receives > attempts
+    if before.state == CANCELLED or (used_up and not _is_open(store, task)):
+        end_if_settled(store, task.run_id)  # whoever settled it may have been killed before this
         store.queue.acknowledge(message.receipt)
         return True
-    outcome: Outcome = work(store, wiring.engine(), message, before.request)
-    settled = settle(store, outcome, wiring.attempts())
-    if settled:
-        end_if_settled(store, task.run_id)
+    outcome = Outcome(message, UNSETTLED) if used_up else work(store, wiring.engine(), message, before.request)
+    settled = settle(store, outcome, attempts, last=True)
     metrics.add_metric(name="BucketsWritten", unit=MetricUnit.Count, value=outcome.buckets)
     # Why a task failed may quote a payload: the dead letter keeps it, the log does not.
     extra = {"entities": task.entities[:100], "settled": settled, "receives": message.receives}
     logger.info("performed" if outcome.failure is None else "failed", extra=extra)
     return settled
+
+
+def _is_open(store: Store, task: Task) -> bool:
+    return any(each.number == task.number for each in store.runs.open_tasks(task.run_id))

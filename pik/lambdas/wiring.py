@@ -54,5 +54,6 @@ def dry_run() -> bool:
 
 
 def attempts() -> int:
-    """How often a task is received before it goes to the dead letters; the queue's redrive policy says the same."""
-    return int(os.environ.get("PIK_MAX_RECEIVES", "5"))
+    """How often a task is tried. The queue hands it out once more, so that the processor, which may have been killed
+    each time, can bury it and end its run."""
+    return int(os.environ.get("PIK_MAX_RECEIVES", "6")) - 1

@@ -85,8 +85,8 @@ class Queue(Protocol):
         """Make the message visible again after `delay` seconds, unless it was received again meanwhile."""
 
     def bury(self, message: Message, reason: str, failed_at: int) -> None:
-        """Move the message to the dead letters, with its reason. Interrupted, it is among them, on the queue, or both:
-        never lost."""
+        """Put the message among the dead letters, with its reason. It is still to be acknowledged; until then it may be
+        on the queue as well, so that whoever is interrupted in between gets it again."""
 
     def letters(self, *, purged: bool = False) -> list[DeadLetter]:
         """The dead letters, oldest first; or those that were purged. Two may be there for one task, where a burial was

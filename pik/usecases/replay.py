@@ -93,20 +93,25 @@ def work(store: Store, engine: Engine, message: Message, request: RunRequest | N
     return Outcome(message, None, buckets)
 
 
-def settle(store: Store, outcome: Outcome, attempts: int) -> bool:
-    """Acknowledge the message of a task that is done, bury that of one which failed so often, release any other.
-    Whether the task is settled: it will not come again."""
+def settle(store: Store, outcome: Outcome, attempts: int, *, last: bool = False) -> bool:
+    """Mark a task that is done, bury one that failed so often, release the message of any other. Whether the task is
+    settled: it will not come again. With `last` this also ends the run, if no task is left.
+
+    The message is acknowledged at the end, so that whoever is killed before that gets it again.
+    """
     message, queue, runs = outcome.message, store.queue, store.runs
     if outcome.failure is None:
         runs.mark(message.task, DONE)
-        queue.acknowledge(message.receipt)
-        return True
-    if message.receives >= attempts:
+    elif message.receives >= attempts:
         queue.bury(message, outcome.failure, time.time_ns())
         runs.mark(message.task, FAILED)
-        return True
-    queue.release(message.receipt, min(_FIRST_DELAY * 2 ** (message.receives - 1), _LONGEST_DELAY))
-    return False
+    else:
+        queue.release(message.receipt, min(_FIRST_DELAY * 2 ** (message.receives - 1), _LONGEST_DELAY))
+        return False
+    if last:
+        end_if_settled(store, message.task.run_id)
+    queue.acknowledge(message.receipt)
+    return True
 
 
 def end_if_settled(store: Store, run_id: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.aws.emulator import make_stack, publish
 from tests.aws.processor import processing
 from tests.aws.story import tell
@@ -12,6 +14,7 @@ from tests.cli.conftest import pik
 __all__ = ["pik"]
 
 
+@pytest.mark.slow  # test_deployed_end_to_end.py tells it to the real template; this finds what is the template's fault
 def test_promise_10_the_story_is_the_same_in_a_stack(pik, aws, tmp_path: Path) -> None:
     stack = make_stack(aws)
     home = list(tell(pik, str(tmp_path / "store"), tmp_path / "home"))

@@ -254,6 +254,14 @@ def test_fields_are_broken_between_words_and_commands_are_not(show: Show) -> Non
         assert lines[-1].endswith("--reason x")
 
 
+def test_several_values_of_a_field_are_broken_each_by_itself(show: Show) -> None:
+    told = ["one thing that is wrong with it", "another one, and it is wrong as well"]
+    fields = Document(head={"unhealthy": Shown(told, "\n".join(told))})
+    lines = show(fields, "table", 45).splitlines()
+    assert all(line.startswith("           ") for line in lines[1:])
+    assert " ".join(line[11:] for line in lines) == " ".join(told)
+
+
 @given(st.lists(st.text("abc日", min_size=1, max_size=12), min_size=1), st.integers(24, 40))
 def test_a_word_that_fits_a_line_is_not_broken(parts: list[str], width: int) -> None:
     assert " ".join(broken(" ".join(parts), width)) == " ".join(parts)

@@ -346,7 +346,7 @@ def test_a_replay_ends_like_a_direct_one(pik, gateway, some_days, tmp_path) -> N
 def test_a_replay_that_fails_is_exit_code_3(pik, gateway, some_days, tmp_path, monkeypatch) -> None:
     (tmp_path / "m.toml").write_text('name = "broken"\nvalue = "sum((payload->>\'$.n\')::DECIMAL(1, 1))"\n')
     assert pik("metrics", "apply", "m.toml", "--store", tmp_path / "deployed").code == 0
-    monkeypatch.setenv("PIK_MAX_RECEIVES", "1")
+    monkeypatch.setenv("PIK_MAX_RECEIVES", "2")
     result = pik("replay", "--entity", "e", *WINDOW, "--metric", "broken", *VIA)
     assert (result.code, result.json()["state"], result.json()["failed"]) == (3, "FAILED", 1)
 

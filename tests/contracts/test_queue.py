@@ -95,6 +95,8 @@ def test_a_buried_message_is_a_dead_letter_with_its_reason(state):
     assert (letter.task, letter.reason, letter.attempts, letter.failed_at) == (first.task, "no such column", 1, 77)
     state.queue.bury(second, "again", 78)
     assert [letter.reason for letter in state.queue.letters()] == ["no such column", "again"]
+    for message in (first, second):
+        state.queue.acknowledge(message.receipt)
     state.queue.send([])
     assert state.queue.receive("R1", LONG) is None
 

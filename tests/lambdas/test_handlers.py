@@ -156,7 +156,7 @@ def test_a_wrong_replay_is_refused(store, body, field) -> None:
 
 
 def test_promise_9_a_poisonous_task_ends_among_the_dead_letters_with_its_reason(store, later, monkeypatch) -> None:
-    monkeypatch.setenv("PIK_MAX_RECEIVES", "1")
+    monkeypatch.setenv("PIK_MAX_RECEIVES", "2")
     some_days(store)
     (segment, *_) = store.index.segments(ALL_TIME)
     path = store.raw.root / segment.key

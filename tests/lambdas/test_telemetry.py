@@ -148,7 +148,7 @@ def test_no_payload_is_logged_where_something_fails(store, told, monkeypatch) ->
     store.metrics.apply(wanted, 1)
     post(ingest.handler, _secretive())
     run_id = post(replay.handler, asked(metrics=["broken"]))[1]["run_id"]
-    monkeypatch.setenv("PIK_MAX_RECEIVES", "1")
+    monkeypatch.setenv("PIK_MAX_RECEIVES", "2")
     processor.handler({"Records": list(messages(store, run_id))}, CONTEXT)
     (letter,) = store.queue.letters()
     assert SECRET in letter.reason  # there it is of use

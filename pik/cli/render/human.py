@@ -63,7 +63,9 @@ def _fields(fields: Mapping[str, object], out: Write) -> None:
         breakable = (
             limit is not None and limit - width > _NARROWEST and isinstance(value, (Mapping, list, tuple, Shown))
         )
-        lines = broken(text, limit - width - len(_GAP)) if limit is not None and breakable else text.split("\n")
+        lines = text.split("\n")
+        if limit is not None and breakable:
+            lines = [part for line in lines for part in broken(line, limit - width - len(_GAP))]
         _field(name, lines, width, out)
 
 

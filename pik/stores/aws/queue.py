@@ -95,7 +95,6 @@ class AwsQueue:
                 "failed_at": {"DataType": "Number", "StringValue": str(failed_at)},
             },
         )
-        self.acknowledge(message.receipt)
 
     def letters(self, *, purged: bool = False) -> list[DeadLetter]:
         if purged:

@@ -198,7 +198,7 @@ class _Queue:
         self._deployed = deployed
 
     def settings(self) -> Iterator[Look]:
-        url, receives = self._deployed.stack.queue_url, self._deployed.parameters.get("MaxReceives", "5")
+        url, receives = self._deployed.stack.queue_url, self._deployed.parameters.get("MaxReceives", "6")
         set_ = f"aws sqs set-queue-attributes --queue-url {url} --attributes"
         redrive = {"deadLetterTargetArn": self._dead_arn(), "maxReceiveCount": receives}
         attributes = json.dumps({"RedrivePolicy": json.dumps(redrive)})
@@ -230,7 +230,7 @@ class _Queue:
             return False, "none: a task that fails is tried for 4 days"
         policy = json.loads(text)
         target, receives = policy["deadLetterTargetArn"], str(policy["maxReceiveCount"])
-        right = target == self._dead_arn() and receives == self._deployed.parameters.get("MaxReceives", "5")
+        right = target == self._dead_arn() and receives == self._deployed.parameters.get("MaxReceives", "6")
         return right, f"to {target.rpartition(':')[2]} after {receives} attempts"
 
     def _timeout(self) -> int:
