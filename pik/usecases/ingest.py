@@ -37,7 +37,7 @@ from pik.usecases.source import BLOCK, Block, Source, blocks
 ATTEMPT = 1_000_000
 """Segment numbers that each attempt at a batch has to itself, so that it never meets what an earlier one left."""
 
-NEW, RESUMED, ALREADY, CHECKED = "ingested", "resumed", "already ingested", "checked"
+NEW, RESUMED, ALREADY = "ingested", "resumed", "already ingested"
 
 
 @dataclass(frozen=True, slots=True)
