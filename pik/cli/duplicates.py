@@ -62,11 +62,11 @@ def duplicates(
         raise UsageError("--by counts, so there is nothing for --show-payload-diff", hint="leave one of them out")
     store = cli.open_store()
     if by:
-        groups = count_duplicates(store, wanted, by)
+        groups = count_duplicates(store, wanted, by, progress=cli.progress)
         cli.show(duplicates_fields.counted(groups, window, by, limit))
         any_found = bool(groups)
     else:
-        found = list_duplicates(store, wanted, limit=limit, payload_diff=show_payload_diff)
+        found = list_duplicates(store, wanted, limit=limit, payload_diff=show_payload_diff, progress=cli.progress)
         cli.show(duplicates_fields.listed(found, window, payload_diff=show_payload_diff))
         any_found = found.matched > 0
     return FOUND if fail_if_any and any_found else None

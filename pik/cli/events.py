@@ -40,7 +40,7 @@ def events(
 
     window = options.window_of(from_, to, since)
     wanted = Filter(window, (entity,) if entity else (), source, type_)
-    found = list_events(cli.open_store(), wanted, limit)
+    found = list_events(cli.open_store(), wanted, limit, progress=cli.progress)
     cli.show(
         Document(
             head={"window": window, "entity": entity},

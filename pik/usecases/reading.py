@@ -13,6 +13,7 @@ from pik.model.event import Delivery, entity_mark, read_delivery
 from pik.model.window import Window
 from pik.ports.raw import Raw
 from pik.ports.store import Store
+from pik.usecases.progress import SILENT, Progress
 
 
 def damaged(key: str, what: str) -> Damaged:
@@ -104,18 +105,25 @@ class Filter:
         )
 
 
-def deliveries(store: Store, wanted: Filter, *, only: str | None = None) -> Iterator[Found]:
+def deliveries(
+    store: Store, wanted: Filter, *, only: str | None = None, progress: Progress = SILENT
+) -> Iterator[Found]:
     """The deliveries asked for, in no particular order; `only` limits to accepted ones or, with "duplicate", the
     others."""
-    for segment in store.index.segments(wanted.window, entities=wanted.entities):
-        if segment.last_event < wanted.window.start or segment.first_event >= wanted.window.end:
-            continue
-        frames = frames_of(segment, wanted.entities)
-        verdicts = store.index.skipped(segment) if frames else {}
-        if only == "duplicate" and not verdicts:
-            continue
-        for frame in frames:
-            yield from _of_frame(store.raw, segment, frame, wanted, verdicts, only)
+    progress.start("reading raw", None, "deliveries")
+    try:
+        for segment in store.index.segments(wanted.window, entities=wanted.entities):
+            if segment.last_event < wanted.window.start or segment.first_event >= wanted.window.end:
+                continue
+            frames = frames_of(segment, wanted.entities)
+            verdicts = store.index.skipped(segment) if frames else {}
+            if only == "duplicate" and not verdicts:
+                continue
+            for frame in frames:
+                yield from _of_frame(store.raw, segment, frame, wanted, verdicts, only)
+                progress.advance(frame.lines)
+    finally:
+        progress.stop()
 
 
 def _of_frame(

@@ -18,9 +18,14 @@ class Output:
         self._format = form
 
     def show(self, document: Document) -> None:
-        """Write the document; its rows are read as they are written. Raises StoreError where stdout takes nothing."""
+        """Write the document; its rows are read as they are written. Raises StoreError where stdout takes nothing.
+
+        The first rows are read before anything is written: who works long for them shows progress in lines of its own,
+        and who fails leaves no half of an answer.
+        """
         if sys.stdout is None:
             raise StoreError("standard output is closed, so the result cannot be written")
+        document = document.begun()
         stream = Stream()
         try:
             self._write(document, stream)
