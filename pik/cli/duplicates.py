@@ -53,8 +53,8 @@ def duplicates(
     limit: options.Limit = None,
 ) -> int | None:
     """List each delivery that is not the first of its event, by event_time, or count them."""
+    from pik.model.filter import Filter
     from pik.usecases.duplicates import Wanted, count_duplicates, list_duplicates
-    from pik.usecases.reading import Filter
 
     window = options.window_of(from_, to, since)
     wanted = Wanted(Filter(window, (entity,) if entity else (), source, type_), kind, min_deliveries)

@@ -12,6 +12,7 @@ import msgspec
 
 from pik.model.batch import CONFLICT, EXACT
 from pik.model.event import Delivery
+from pik.model.filter import Filter
 from pik.model.instant import HOUR, format_instant, parse_instant
 from pik.model.window import Window
 from pik.ports.store import Store
@@ -19,7 +20,7 @@ from pik.usecases.event import locate, read_location
 from pik.usecases.held import expect_held
 from pik.usecases.ordering import sort_bounded
 from pik.usecases.progress import SILENT, Progress
-from pik.usecases.reading import Filter, deliveries
+from pik.usecases.reading import deliveries
 
 Group = Literal["source", "type", "entity", "batch", "hour"]
 

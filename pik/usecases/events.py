@@ -9,13 +9,14 @@ from itertools import islice
 
 from pik.model.batch import ACCEPTED
 from pik.model.event import Delivery
+from pik.model.filter import Filter
 from pik.model.instant import day_of
 from pik.model.window import Window
 from pik.ports.store import Store
 from pik.usecases.held import expect_held
 from pik.usecases.ordering import sort_bounded
 from pik.usecases.progress import SILENT, Progress
-from pik.usecases.reading import Filter, deliveries
+from pik.usecases.reading import deliveries
 
 _PAGE = 200  # events whose numbers of deliveries are asked for at once
 

@@ -10,7 +10,7 @@ import zstandard
 from pik.errors import Damaged, Invalid
 from pik.model.batch import ACCEPTED, UNRECORDED, Frame, Segment
 from pik.model.event import Delivery, entity_mark, read_delivery
-from pik.model.window import Window
+from pik.model.filter import Filter
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.usecases.progress import SILENT, Progress
@@ -84,25 +84,6 @@ class Found:
     kind: str
     segment: Segment
     line: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which deliveries are asked for. Empty or None: no restriction."""
-
-    window: Window
-    entities: tuple[str, ...] = ()
-    source: str | None = None
-    event_type: str | None = None
-
-    def matches(self, delivery: Delivery) -> bool:
-        """Whether the delivery is asked for."""
-        return (
-            (not self.entities or delivery.entity_id in self.entities)
-            and (self.source is None or delivery.source == self.source)
-            and (self.event_type is None or delivery.event_type == self.event_type)
-            and delivery.event_instant in self.window
-        )
 
 
 def deliveries(

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.usecases.duplicates import Wanted, count_duplicates, list_duplicates
 from pik.usecases.events import list_events
 from pik.usecases.progress import Progress
-from pik.usecases.reading import Filter
 
 from .kit import event, ingest
 
