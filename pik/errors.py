@@ -46,12 +46,6 @@ class Invalid(PikError):
         self.field = field
 
 
-class PartlyDone(PikError):
-    """Some of the work failed; what was done stands."""
-
-    exit_code = 3
-
-
 class StoreError(PikError):
     """The store cannot be used: absent, no access, full, of a newer format."""
 

@@ -1,4 +1,4 @@
-"""Ports that misbehave: wrappers around those of a store that fail, delay, repeat or reorder calls.
+"""Ports that misbehave: wrappers around those of a store that fail, delay or repeat calls.
 
 A wrapper satisfies the port it wraps. `durable` names the calls that change what a store holds for good.
 """
@@ -10,10 +10,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any, cast
+from typing import Any
 
-from pik.model.run import Task
-from pik.ports.state import Queue
 from pik.ports.store import Store
 
 Around = Callable[[str, Callable[[], Any]], Any]
@@ -116,16 +114,3 @@ class Twice:
             return answer
         repeated = call()
         return answer if name == "batches.record" else repeated  # a repeat has nothing left to count
-
-
-def reordered(queue: Queue, random: Random) -> Queue:
-    """A queue whose tasks come in another order than they were sent."""
-
-    def send(tasks: Iterable[Task]) -> int:
-        shuffled = list(tasks)
-        random.shuffle(shuffled)
-        return queue.send(shuffled)
-
-    made: Any = Wrapped(queue, "queue", (), lambda _, call: call())
-    made.send = send
-    return cast(Queue, made)

@@ -12,10 +12,11 @@ import msgspec
 import zstandard
 
 from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, Batch, Reject
+from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.usecases.progress import Silent
-from pik.usecases.reading import Filter, deliveries
+from pik.usecases.reading import deliveries
 from pik.usecases.verify import Problem, verify
 
 _OWN = re.compile(rb'"ingest_time":"[^"]*","batch_id":"[^"]*"')

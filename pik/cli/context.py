@@ -52,7 +52,7 @@ class Context:
 
     def note(self, text: str) -> None:
         """Tell something beside the result, on standard error; --quiet silences it."""
-        from pik.cli.render.output import note
+        from pik.cli.render.terminal import note
 
         if not self.settings.quiet:
             note(text)

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from pik.cli import options
+from pik.cli import diff_fields, options
 from pik.cli.command import FOUND, Commands
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Document, Instant, Table
 from pik.errors import UsageError
 from pik.model.window import Window
-
-if TYPE_CHECKING:
-    from pik.usecases.diff import Diff, Difference
 
 commands = Commands("Compare numbers: with what raw says, or with what a run wrote.")
 
@@ -76,63 +71,11 @@ def aggregates(
         diff = diff_run(store, run, tolerances=tolerances, changed_only=changed_only, **chosen)
         counted_twice = store.runs.get(run).request.include_duplicates
         repair = None if counted_twice else f"pik promote {run}"
-    return _show(cli, diff, repair, stats, limit)
-
-
-def _show(cli: Context, diff: Diff, repair: str | None, stats: bool, limit: int | None) -> int | None:
-    found = _Counted(diff.rows, limit)
-    columns = [
-        Column("op"),
-        Column("metric"),
-        Column("bucket", Instant),
-        Column("entity_id"),
-        *(Column(name) for name in ("current", "recomputed", "delta", "percent")),
-        Column("inputs_before", Count),
-        Column("inputs_after", Count),
-    ]
-
-    def tail() -> dict[str, object]:
-        counted = {"stats": {name: Count(getattr(diff.stats, name)) for name in _STATS}} if stats else {}
-        return {
-            "compared": Count(diff.stats.compared),
-            "different": Count(found.number),
-            "cut": limit is not None and found.number > limit,
-            **counted,
-            "next": _next(repair, diff) if found.number else None,
-        }
-
-    cli.show(
-        Document(
-            head={"requested": diff.window, "effective": diff.effective},
-            tables=[Table("differences", columns, found, empty="no differences")],
-            tail=tail,
-        )
-    )
+    shown = diff_fields.Shortened(diff.rows, limit)
+    cli.show(diff_fields.differences(diff, shown, repair, stats=stats))
     if not diff.stats.compared:
         cli.note(f"nothing was compared: no such events and no such aggregates in {diff.effective}")
-    return FOUND if found.number else None
-
-
-def _next(repair: str | None, diff: Diff) -> str | None:
-    """Lost raw looks as if there had been no events: then a repair would make it worse."""
-    return f"pik verify --full, then {repair}" if repair and diff.stats.removed else repair
-
-
-_STATS = ("equal", "other_inputs", "tolerated", "changed", "added", "removed")
-
-
-class _Counted:
-    """The first rows, all of them counted."""
-
-    def __init__(self, rows: Iterable[Difference], limit: int | None) -> None:
-        self._rows, self._limit = rows, limit
-        self.number = 0
-
-    def __iter__(self) -> Iterator[Difference]:
-        for row in self._rows:
-            self.number += 1
-            if self._limit is None or self.number <= self._limit:
-                yield row
+    return FOUND if shown.number else None
 
 
 def _replay(window: Window, entities: list[str] | None, metrics: list[str] | None) -> str:

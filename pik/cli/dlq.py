@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pik.cli import options
+from pik.cli import dlq_fields, options
 from pik.cli.command import PARTLY, Commands
 from pik.cli.context import Context
-from pik.cli.render import Column, Document, Instant, Shown, Table
-from pik.cli.run_fields import RUN_COLUMNS
+from pik.cli.render.text import number_of
 from pik.errors import UsageError
-from pik.model.run import COMPLETED, Task
+from pik.model.run import COMPLETED
 
 if TYPE_CHECKING:
     from pik.model.run import DeadLetter
@@ -44,23 +43,7 @@ def list_(
     """List dead letters, the oldest first: tasks of replays that failed each time they were tried."""
     from pik.usecases.dlq import letters
 
-    columns = [
-        Column("letter_id"),
-        Column("run_id", get=lambda letter: letter.task.run_id),
-        Column("window", get=lambda letter: letter.task.window),
-        Column("entities", get=lambda letter: _entities(letter.task, str(len(letter.task.entities)))),
-        Column("attempts"),
-        Column("failed_at", Instant),
-        Column("reason", wrap=True),
-    ]
-    if purged:
-        columns += [Column("purged_at", Instant), Column("purge_reason", wrap=True)]
-    found = letters(cli.open_store(), run, purged=purged)
-    cli.show(Document(tables=[Table("dead_letters", columns, found, empty="no dead letters")]))
-
-
-def _entities(task: Task, text: str) -> Shown:
-    return Shown(task.entities, text) if task.entities else Shown(None, "all")
+    cli.show(dlq_fields.listed(letters(cli.open_store(), run, purged=purged), purged=purged))
 
 
 @commands.add("show", examples="pik dlq show 01J8Z4")
@@ -68,24 +51,7 @@ def show(cli: Context, letter: Annotated[str, typer.Argument(metavar="LETTER", h
     """Show a dead letter: the task, whole, and why it failed."""
     from pik.usecases.dlq import letter as find
 
-    found = find(cli.open_store(), letter)
-    task = found.task
-    cli.show(
-        Document(
-            head={
-                "letter_id": found.letter_id,
-                "run_id": task.run_id or None,
-                "task": task.number,
-                "window": task.window,
-                "metrics": list(task.metrics),
-                "entities": _entities(task, ", ".join(task.entities)),
-                "attempts": found.attempts,
-                "failed_at": Instant(found.failed_at),
-                "reason": found.reason,
-                "next": f"pik dlq {'redrive' if task.run_id else 'purge'} {found.letter_id}",
-            }
-        )
-    )
+    cli.show(dlq_fields.letter(find(cli.open_store(), letter)))
 
 
 @commands.add(
@@ -112,12 +78,7 @@ def redrive(
 
     store, chosen = _chosen(cli, "redrive", letter, everything, run)
     runs = [] if dry_run else dlq.redrive(store, cli.engine(), chosen, Pace(), cli.progress)
-    cli.show(
-        Document(
-            head={"dry_run": dry_run, "redriven": [one.letter_id for one in chosen]},
-            tables=[Table("runs", RUN_COLUMNS, runs, empty="nothing was done")],
-        )
-    )
+    cli.show(dlq_fields.redriven(chosen, runs, dry_run=dry_run))
     return PARTLY if any(one.state != COMPLETED for one in runs) else None
 
 
@@ -146,13 +107,9 @@ def purge(
         raise UsageError("why purge?", hint="--reason TEXT; it is kept with the letters")
     store, chosen = _chosen(cli, "purge", letter, everything, run)
     if chosen and not dry_run:
-        options.confirm(f"give up {len(chosen):,} dead letters: their tasks stay failed", yes)
+        options.confirm(f"give up {number_of(len(chosen), 'dead letter')}: their tasks stay failed", yes)
         dlq.purge(store, chosen, time.time_ns(), reason)
-    cli.show(
-        Document(
-            head={"dry_run": dry_run, "purged": [one.letter_id for one in chosen], "reason": reason or None},
-        )
-    )
+    cli.show(dlq_fields.purged(chosen, reason, dry_run=dry_run))
 
 
 def _chosen(

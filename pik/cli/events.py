@@ -35,12 +35,12 @@ def events(
     Lag is received_time (or ingest_time without one) minus event_time; a negative one is clock skew. Duplicates are
     counted under deliveries, not listed.
     """
+    from pik.model.filter import Filter
     from pik.usecases.events import list_events
-    from pik.usecases.reading import Filter
 
     window = options.window_of(from_, to, since)
     wanted = Filter(window, (entity,) if entity else (), source, type_)
-    found = list_events(cli.open_store(), wanted, limit)
+    found = list_events(cli.open_store(), wanted, limit, progress=cli.progress)
     cli.show(
         Document(
             head={"window": window, "entity": entity},

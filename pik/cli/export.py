@@ -78,10 +78,10 @@ def export(
     complete and on disk, with a manifest: query, rows, SHA-256 of each file. Numbers are exact; a value that its
     column cannot hold exactly is an error.
     """
+    from pik.model.filter import Filter
     from pik.ports.exporter import Layout
     from pik.usecases.export import export as write
     from pik.usecases.export_names import checked_columns, chosen_format, is_directory, partitions
-    from pik.usecases.reading import Filter
 
     by = partitions(partition_by)
     target, directory = Path(out), is_directory(out, partitioned=bool(by))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pik.cli import ingest_api, ingest_fields, options
+from pik.cli import ingest_api, ingest_fields, ingest_inputs, options
 from pik.cli.command import PARTLY, Commands
 from pik.cli.context import Context
-from pik.errors import NotFound, UsageError
+from pik.errors import NotFound
 
 if TYPE_CHECKING:
     from pik.ports.store import Store
@@ -85,18 +84,13 @@ def ingest(
     earlier batch. An event is a JSON object with source, event_type, entity_id, event_time, payload, and optionally
     idempotency_key and received_time.
     """
-    from pik.usecases.ingest import ALREADY, check
+    from pik.usecases.ingest import ALREADY, IngestOptions, check
 
-    sources = _sources(cli, files, batch_key)
-    chosen = _options(
-        cli, mapping, time_format, max_line, on_invalid == "stop", on_conflict == "fail", again, batch_key
-    )
-    if rejects and rejects.exists():
-        raise UsageError(f"--rejects {rejects}: the file exists already", hint="name another one")
-    if rejects and not rejects.parent.is_dir():
-        raise UsageError(
-            f"--rejects {rejects}: there is no directory {rejects.parent}", hint="make it, or name another"
-        )
+    sources = ingest_inputs.sources(cli, files, batch_key)
+    reading = ingest_inputs.reading(cli, mapping, time_format, max_line, stop=on_invalid == "stop")
+    chosen = IngestOptions(reading, refuse_conflicts=on_conflict == "fail", again=again, batch_key=batch_key)
+    if rejects:
+        ingest_inputs.expect_new(rejects)
     if via:
         ingest_api.expect_possible(chosen, max_line)
     if dry_run:
@@ -104,7 +98,7 @@ def ingest(
         cli.show(ingest_fields.checked(checked))
         return PARTLY if any(one.reasons for one in checked) else None
     if via:
-        return ingest_api.send(cli, sources, chosen.reading, rejects)
+        return ingest_api.send(cli, sources, reading, rejects)
     store = _store(cli, sources, chosen)
     done = _record(cli, store, sources, chosen)
     if rejects:
@@ -140,49 +134,3 @@ def _record(cli: Context, store: Store, sources: list[Source], chosen: IngestOpt
                 cli.note(f"{one.source}: {one.outcome}, batch {one.batch.batch_id}")
             raise
     return done
-
-
-def _sources(cli: Context, files: list[str], batch_key: str | None) -> list[Source]:
-    if batch_key is not None and files != ["-"]:
-        raise UsageError("--batch-key names standard input, and only that", hint="files are known by their content")
-    return [source for name in files for source in _named(cli, name)]
-
-
-def _named(cli: Context, name: str) -> list[Source]:
-    from pik.usecases.foreign import foreign_sources
-    from pik.usecases.source import file_source
-
-    if name.startswith("s3://"):
-        return foreign_sources(cli.foreign(), name)
-    found = sorted(glob(name, recursive=True)) if name != "-" and not Path(name).exists() else [name]
-    if not found:
-        raise UsageError(f"there is no file {name}", hint="quote globs; - is standard input")
-    return [file_source(one) for one in found]
-
-
-def _options(
-    cli: Context,
-    mapping: list[str] | None,
-    time_format: str | None,
-    max_line: int,
-    stop: bool,
-    refuse_conflicts: bool,
-    again: bool,
-    batch_key: str | None,
-) -> IngestOptions:
-    from pik.model.mapping import RecordMapping
-    from pik.usecases.ingest import IngestOptions
-    from pik.usecases.segments import Reading
-
-    fields = dict(cli.settings.ingest.map)
-    for text in mapping or ():
-        name, equals, expression = text.partition("=")
-        if not equals or not expression:
-            raise UsageError(f"--map {text}: expected FIELD=JMESPATH", hint="--map entity_id=body.user.id")
-        fields[name.strip()] = expression
-    time_format = time_format or cli.settings.ingest.time_format or "rfc3339"
-    mapped = fields if fields or time_format != "rfc3339" else None
-    if mapped is not None:
-        RecordMapping(mapped, time_format)  # complains now rather than in a worker
-    reading = Reading(max_line, stop=stop, mapping=mapped, time_format=time_format)
-    return IngestOptions(reading, refuse_conflicts=refuse_conflicts, again=again, batch_key=batch_key)

@@ -35,22 +35,25 @@ _FOREIGN = "foreign records need --map (pik ingest --help)"
 
 def _next(done: list[Ingested]) -> str | None:
     """What to type next, where something is left to do."""
+    from pik.usecases.ingest import ALREADY
+
     rejected = [one.batch for one in done if one.batch.counts.rejected]
     look = f"pik batches {rejected[0].batch_id} --rejects" if rejected else None
     if look and all(one.batch.counts.read == one.batch.counts.rejected for one in done):
         return f"{look}; {_FOREIGN}"
-    if all(one.outcome == "already ingested" for one in done):
+    if all(one.outcome == ALREADY for one in done):
         return "to record it as one more delivery of each event, add --again"
     return look
 
 
 def _summary(one: Ingested) -> dict[str, object]:
     from pik.usecases.batches import lags
+    from pik.usecases.ingest import ALREADY
 
     batch, counts = one.batch, one.batch.counts
     lag = lags(batch)
     read_now = counts.read if one.resumed_from is None else counts.read - (one.resumed_from - 1)
-    new = one.outcome != "already ingested"
+    new = one.outcome != ALREADY
     return {
         "batch_id": batch.batch_id,
         "source": one.source,

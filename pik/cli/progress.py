@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pik.cli.render.output import note
+from pik.cli.render.terminal import note
 from pik.model.instant import SECOND, format_duration
 from pik.usecases.progress import Progress, Silent
 

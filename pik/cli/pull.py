@@ -10,7 +10,8 @@ import typer
 from pik.cli import options
 from pik.cli.command import PARTLY, Commands
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Document, Table
+from pik.cli.render import Count, Document, Table
+from pik.cli.verify_fields import PROBLEMS
 from pik.errors import NotFound
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _document(source: Store, into: str, request: Request, done: Pulled) -> Docum
             "effective": done.effective,
             "outcome": "pulled" if done.changed else "nothing new",
         },
-        tables=[Table("problems", _COLUMNS, done.problems, empty="everything could be copied")],
+        tables=[Table("problems", PROBLEMS, done.problems, empty="everything could be copied")],
         tail={
             "segments": Count(done.segments),
             "segments_elsewhere": Count(done.elsewhere),
@@ -115,12 +116,3 @@ def _next(source: Store, into: str, done: Pulled) -> str:
     if done.problems:
         return f"pik verify --store {shlex.quote(source.url)}; once that is mended, the same pull again"
     return f"export PIK_STORE={shlex.quote(into)}, and go on as before"
-
-
-_COLUMNS = [
-    Column("kind"),
-    Column("what", wrap=True),
-    Column("detail", wrap=True),
-    Column("day"),
-    Column("entities", get=lambda problem: problem.entities or None, wrap=True),
-]

@@ -12,7 +12,7 @@ from pik.cli.command import PARTLY, Commands
 from pik.cli.context import Context
 from pik.cli.render import Document
 from pik.cli.render.text import number_of
-from pik.cli.run_fields import exit_code, outcome_fields, plan_fields
+from pik.cli.run_fields import exit_code, going_on, nothing_matched, outcome_fields, plan_fields
 from pik.errors import UsageError
 from pik.model.run import COMPLETED, RunRequest
 
@@ -109,11 +109,11 @@ def _replay(
     run = None if dry_run else store.runs.unfinished(request)
     resumed = run is not None
     if run is not None:
-        cli.note(f"going on with run {run.run_id}: {run.done} of {run.tasks} tasks were done already")
+        cli.note(going_on(run))
     else:
         plan = plan_replay(store, engine, request, time.time_ns())
         if not plan.run.events_matched:
-            cli.note(f"nothing matched: there is no such event in {request.window}; pik events lists those that are")
+            cli.note(nothing_matched(request.window))
         if dry_run:
             cli.show(Document(head={**plan_fields(plan.run), "dry_run": True}))
             return None

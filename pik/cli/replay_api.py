@@ -5,7 +5,7 @@ from __future__ import annotations
 from pik.cli import options
 from pik.cli.context import Context
 from pik.cli.render import Document
-from pik.cli.run_fields import exit_code, outcome_fields, plan_fields
+from pik.cli.run_fields import exit_code, nothing_matched, outcome_fields, plan_fields
 from pik.errors import UsageError
 from pik.model.run import PLANNED, RUNNING, RunRequest
 
@@ -33,7 +33,7 @@ def replay(cli: Context, request: RunRequest, *, dry_run: bool, wait: bool) -> i
     api = cli.open_api()
     planned = api.replay(request, dry_run=dry_run)
     if planned.events_matched == 0:
-        cli.note(f"nothing matched: there is no such event in {request.window}; pik events lists those that are")
+        cli.note(nothing_matched(request.window))
     if dry_run:
         if planned.events_matched is None:
             raise UsageError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pik.cli.command import PARTLY
 from pik.cli.render import Column, Count, Instant, Shown
+from pik.cli.render.text import number_of
 from pik.model.run import CANCELLED, COMPLETED, FAILED, PLANNED, RUNNING, Run
 from pik.model.window import Window
 
@@ -54,6 +55,16 @@ def next_command(run: Run) -> str | None:
     first = "pik verify --full, then " if run.removed else ""  # lost raw looks as if there had been no events
     diff = f"{first}pik diff aggregates --run {run.run_id}"
     return diff if run.request.include_duplicates else f"{diff}, then pik promote {run.run_id}"
+
+
+def going_on(run: Run) -> str:
+    """What is said where a run was interrupted, and is gone on with."""
+    return f"going on with run {run.run_id}: {run.done:,} of {number_of(run.tasks, 'task')} were done already"
+
+
+def nothing_matched(window: Window) -> str:
+    """What is said where a run has nothing to do."""
+    return f"nothing matched: there is no such event in {window}; pik events lists those that are"
 
 
 def exit_code(run: Run) -> int | None:

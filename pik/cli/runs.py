@@ -9,7 +9,7 @@ from pik.cli.command import Commands
 from pik.cli.context import Context
 from pik.cli.promote import RunId
 from pik.cli.render import Column, Count, Document, Instant, Table
-from pik.cli.run_fields import RUN_COLUMNS, exit_code, outcome_fields, plan_fields
+from pik.cli.run_fields import RUN_COLUMNS, exit_code, going_on, outcome_fields, plan_fields
 from pik.model.run import PLANNED, RUNNING
 
 commands = Commands("Follow replays: list, show, resume, cancel, wait.")
@@ -73,7 +73,7 @@ def resume(cli: Context, run: RunId) -> int | None:
     store = cli.open_store()
     found = store.runs.get(run)
     if found.state in (PLANNED, RUNNING):
-        cli.note(f"going on with run {found.run_id}: {found.done:,} of {found.tasks:,} tasks were done already")
+        cli.note(going_on(found))
     ended = carry_out(store, cli.engine(), found.run_id, Pace(), cli.progress)
     cli.show(Document(head={**plan_fields(ended), "resumed": True, **outcome_fields(ended)}))
     return exit_code(ended)

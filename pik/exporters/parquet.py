@@ -15,8 +15,9 @@ from pik.exporters.envelope import SCHEMA, TIMESTAMP, Envelopes, read_envelopes
 from pik.exporters.own import own_values
 from pik.model.batch import ACCEPTED, UNRECORDED
 from pik.model.column import OwnColumn
+from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
-from pik.ports.exporter import DELIVERY, Block, Layout, Piece, Rows, Selection
+from pik.ports.exporter import DELIVERY, Block, Layout, Piece, Rows
 
 ROW_GROUP = 64 * 1024
 """Rows after which a row group is written."""
@@ -145,7 +146,7 @@ def _type(column: OwnColumn) -> Any:
     }[column.type]
 
 
-def _masks(wanted: Selection, table: pa.Table) -> list[Any]:
+def _masks(wanted: Filter, table: pa.Table) -> list[Any]:
     """One mask for each restriction; together they are `wanted.matches`."""
     masks: list[Any] = []
     times, window = table.column("event_time"), wanted.window

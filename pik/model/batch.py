@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from struct import Struct
 
 import msgspec
@@ -90,7 +90,8 @@ class Chunk:
     """A contiguous part of a batch's input, raw already durable, ready to be recorded.
 
     `first_seq` to `last_seq` are the records it covers, `offset` is the number of input bytes consumed behind it,
-    `prefix_digest` the SHA-256 of all of them.
+    `prefix_digest` the SHA-256 of all of them, empty where no stream is read. `lags` counts deliveries per lag
+    (nanoseconds, three significant digits), `sources` per source.
     """
 
     batch_id: str
@@ -173,15 +174,15 @@ class Batch:
     attempt: int
     counts: Counts
     started_at: int
-    finished_at: int | None
-    first_event: int | None
-    last_event: int | None
-    next_seq: int
-    offset: int
-    prefix_digest: str
-    reasons: Mapping[str, int]
-    lags: Mapping[int, int]
-    sources: Mapping[str, int]
+    finished_at: int | None = None
+    first_event: int | None = None
+    last_event: int | None = None
+    next_seq: int = 1
+    offset: int = 0
+    prefix_digest: str = ""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    lags: Mapping[int, int] = field(default_factory=dict)
+    sources: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_request(self) -> bool:

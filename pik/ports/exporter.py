@@ -10,7 +10,7 @@ from typing import BinaryIO, Literal, Protocol
 
 from pik.model.column import OwnColumn
 from pik.model.event import Delivery
-from pik.model.window import Window
+from pik.model.filter import Filter
 
 Format = Literal["parquet", "jsonl", "csv"]
 Compression = Literal["zstd", "snappy", "gzip", "none"]
@@ -39,27 +39,11 @@ PARTITIONS = ("event_date", "source", "event_type")
 """What an export can be partitioned by."""
 
 
-class Selection(Protocol):
-    """Which deliveries are asked for; no entities, or None, is no restriction. `matches` is the definition."""
-
-    @property
-    def window(self) -> Window: ...
-    @property
-    def entities(self) -> tuple[str, ...]: ...
-    @property
-    def source(self) -> str | None: ...
-    @property
-    def event_type(self) -> str | None: ...
-
-    def matches(self, delivery: Delivery) -> bool:
-        """Whether the delivery is asked for."""
-
-
 @dataclass(frozen=True, slots=True)
 class Layout:
     """What is exported, and how. Without `include_duplicates` only accepted deliveries are."""
 
-    selection: Selection
+    selection: Filter
     format: Format = "parquet"
     compression: Compression = "zstd"
     include_duplicates: bool = False

@@ -1,6 +1,6 @@
 """The index: which deliveries are there, which count, and where their raw is. It can be rebuilt from raw.
 
-Two ports over the same data: `Batches` writes, `Index` reads.
+Ports over the same data: `Batches` writes, `Rebuild` writes all of it again, `Index` reads, `Audit` compares.
 """
 
 from __future__ import annotations
@@ -38,10 +38,9 @@ class Batches(Protocol):
     def record(self, chunk: Chunk, *, refuse_conflicts: bool = False) -> Counts:
         """Claim each delivery of the chunk, in the order of its seqs: the first of an event_id anywhere in the store is
         accepted, each other is a duplicate; and advance the batch, all at once. A delivery that is recorded already
-        keeps its verdict. `segment.recorded_at` is set, later than every one before (in a deployed
-        store, as far as clocks agree). With `refuse_conflicts` a conflict
-        raises ConflictFound, and nothing of the chunk is recorded; a deployed store may record one with a delivery that
-        is recorded at the same moment."""
+        keeps its verdict. `segment.recorded_at` is set, later than every one before (in a deployed store, as far as
+        clocks agree). With `refuse_conflicts` a conflict raises ConflictFound, and nothing of the chunk is recorded; a
+        deployed store may record one with a delivery that is recorded at the same moment."""
 
     def take(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, str]:
         """Record a whole batch of one chunk, an API request, and tell which seqs are duplicates: exact or conflict. It

@@ -7,12 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pik.errors import Damaged, StoreError
+from pik.errors import ConflictFound, Damaged, StoreError
 
 
 def missing(key: str) -> Damaged:
     """The error for an object that the index names and that is not there."""
     return Damaged(f"raw object {key} is missing", hint="pik verify --full")
+
+
+def conflicting(first_seq: int, last_seq: int, conflicts: int) -> ConflictFound:
+    """The error for records among which there are conflicts, where none may be."""
+    return ConflictFound(
+        f"records {first_seq} to {last_seq} hold idempotency keys that came before with other content"
+        f" (conflicts: {conflicts})",
+        hint="nothing of them was recorded; --on-conflict record keeps them as duplicates",
+    )
 
 
 @contextmanager

@@ -107,8 +107,6 @@ def restored(line: BatchLine) -> Batch:
         counts=Counts(*line.counts),
         started_at=line.started_at,
         finished_at=line.finished_at,
-        first_event=None,
-        last_event=None,
         next_seq=line.next_seq,
         offset=line.offset,
         prefix_digest=line.prefix_digest,

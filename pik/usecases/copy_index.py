@@ -116,12 +116,6 @@ def _batch(line: PulledBatch, tally: _Tally) -> Batch:
         counts=Counts(rejected=sum(file.records for file in line.rejects)),
         started_at=line.started_at,
         finished_at=line.finished_at,
-        first_event=None,
-        last_event=None,
-        next_seq=1,
-        offset=0,
-        prefix_digest="",
-        reasons={},
         lags=tally.lags,
         sources=tally.sources,
     )

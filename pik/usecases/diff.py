@@ -59,11 +59,6 @@ class Stats:
     removed: int = 0
     other_inputs: int = 0
 
-    @property
-    def different(self) -> int:
-        """changed + added + removed."""
-        return self.changed + self.added + self.removed
-
 
 @dataclass(frozen=True, slots=True)
 class Diff:

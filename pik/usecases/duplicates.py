@@ -12,13 +12,15 @@ import msgspec
 
 from pik.model.batch import CONFLICT, EXACT
 from pik.model.event import Delivery
+from pik.model.filter import Filter
 from pik.model.instant import HOUR, format_instant, parse_instant
 from pik.model.window import Window
 from pik.ports.store import Store
 from pik.usecases.event import locate, read_location
 from pik.usecases.held import expect_held
 from pik.usecases.ordering import sort_bounded
-from pik.usecases.reading import Filter, deliveries
+from pik.usecases.progress import SILENT, Progress
+from pik.usecases.reading import deliveries
 
 Group = Literal["source", "type", "entity", "batch", "hour"]
 
@@ -90,21 +92,27 @@ class DuplicateList:
 
 
 def list_duplicates(
-    store: Store, wanted: Wanted, *, limit: int | None = None, payload_diff: bool = False
+    store: Store,
+    wanted: Wanted,
+    *,
+    limit: int | None = None,
+    payload_diff: bool = False,
+    progress: Progress = SILENT,
 ) -> DuplicateList:
     """The duplicates asked for, by event_time, event_id, batch and seq; with a limit, the first so many.
     Raises NotHeld, and Damaged while iterating."""
     expect_held(store, wanted.filter.window, wanted.filter.entities)
     answer = DuplicateList(wanted.filter.window, iter(()))
-    answer.rows = _rows(store, wanted, limit, payload_diff, answer)
+    matching = _matching(store, wanted, progress)
+    answer.rows = _rows(store, matching, limit, payload_diff, answer)
     return answer
 
 
 def _rows(
-    store: Store, wanted: Wanted, limit: int | None, payload_diff: bool, answer: DuplicateList
+    store: Store, matching: Iterator[_Duplicate], limit: int | None, payload_diff: bool, answer: DuplicateList
 ) -> Iterator[DuplicateRow]:
     with store.raw.scratch() as scratch:
-        for delivery, kind, count in sort_bounded(_matching(store, wanted), _key, scratch):
+        for delivery, kind, count in sort_bounded(matching, _key, scratch):
             answer.matched += 1
             if limit is not None and answer.matched > limit:
                 answer.cut = True
@@ -129,12 +137,12 @@ def _key(item: _Duplicate) -> tuple[int, str, str, int]:
     return delivery.event_instant, delivery.event_id, delivery.batch_id, delivery.seq
 
 
-def count_duplicates(store: Store, wanted: Wanted, by: Group) -> list[GroupRow]:
+def count_duplicates(store: Store, wanted: Wanted, by: Group, *, progress: Progress = SILENT) -> list[GroupRow]:
     """The duplicates asked for, counted by what `by` names, most first. An hour is that of event_time, in UTC.
     Raises NotHeld, Damaged."""
     expect_held(store, wanted.filter.window, wanted.filter.entities)
     counts: Counter[tuple[str, str]] = Counter()
-    for delivery, kind, _ in _matching(store, wanted):
+    for delivery, kind, _ in _matching(store, wanted, progress):
         counts[_group(delivery, by), kind] += 1
     rows = [GroupRow(group, counts[group, EXACT], counts[group, CONFLICT]) for group in {group for group, _ in counts}]
     return sorted(rows, key=lambda row: (-row.duplicates, row.group))
@@ -152,8 +160,9 @@ def _group(delivery: Delivery, by: Group) -> str:
     }[by]
 
 
-def _matching(store: Store, wanted: Wanted) -> Iterator[_Duplicate]:
-    found = (one for one in deliveries(store, wanted.filter, only="duplicate") if wanted.kind in (None, one.kind))
+def _matching(store: Store, wanted: Wanted, progress: Progress) -> Iterator[_Duplicate]:
+    all_of_them = deliveries(store, wanted.filter, only="duplicate", progress=progress)
+    found = (one for one in all_of_them if wanted.kind in (None, one.kind))
     while page := list(islice(found, _PAGE)):
         repeats = store.index.repeats([(one.segment.day, one.delivery.event_id) for one in page])
         for one, repeated in zip(page, repeats, strict=True):

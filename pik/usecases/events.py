@@ -9,12 +9,14 @@ from itertools import islice
 
 from pik.model.batch import ACCEPTED
 from pik.model.event import Delivery
+from pik.model.filter import Filter
 from pik.model.instant import day_of
 from pik.model.window import Window
 from pik.ports.store import Store
 from pik.usecases.held import expect_held
 from pik.usecases.ordering import sort_bounded
-from pik.usecases.reading import Filter, deliveries
+from pik.usecases.progress import SILENT, Progress
+from pik.usecases.reading import deliveries
 
 _PAGE = 200  # events whose numbers of deliveries are asked for at once
 
@@ -50,21 +52,22 @@ _Key = tuple[int, str]
 _Accepted = tuple[int, str, Delivery]
 
 
-def list_events(store: Store, wanted: Filter, limit: int | None = None) -> EventList:
+def list_events(store: Store, wanted: Filter, limit: int | None = None, *, progress: Progress = SILENT) -> EventList:
     """The accepted events asked for, by event_time and then event_id; with a limit, the oldest so many. Raises NotHeld,
     and Damaged while iterating."""
     expect_held(store, wanted.window, wanted.entities)
     answer = EventList(wanted.window, iter(()))
-    answer.rows = _rows(store, wanted, limit, answer)
+    answer.rows = _rows(store, wanted, limit, answer, progress)
     return answer
 
 
-def _rows(store: Store, wanted: Filter, limit: int | None, answer: EventList) -> Iterator[EventRow]:
+def _rows(store: Store, wanted: Filter, limit: int | None, answer: EventList, progress: Progress) -> Iterator[EventRow]:
+    accepted = _accepted(store, wanted, answer, progress)
     with store.raw.scratch() as scratch:
         if limit is None:
-            ordered: Iterable[_Accepted] = sort_bounded(_accepted(store, wanted, answer), _key, scratch)
+            ordered: Iterable[_Accepted] = sort_bounded(accepted, _key, scratch)
         else:
-            ordered = heapq.nsmallest(limit, _accepted(store, wanted, answer), key=_key)
+            ordered = heapq.nsmallest(limit, accepted, key=_key)
             answer.cut = answer.matched > limit
         remaining = iter(ordered)
         while page := list(islice(remaining, _PAGE)):
@@ -84,8 +87,8 @@ def _rows(store: Store, wanted: Filter, limit: int | None, answer: EventList) ->
                 )
 
 
-def _accepted(store: Store, wanted: Filter, answer: EventList) -> Iterator[_Accepted]:
-    for found in deliveries(store, wanted, only=ACCEPTED):
+def _accepted(store: Store, wanted: Filter, answer: EventList, progress: Progress) -> Iterator[_Accepted]:
+    for found in deliveries(store, wanted, only=ACCEPTED, progress=progress):
         answer.matched += 1
         yield found.delivery.event_instant, found.delivery.event_id, found.delivery
 

@@ -22,7 +22,7 @@ from typing import BinaryIO
 from ulid import ULID
 
 from pik.errors import ConflictFound, InputError, entered
-from pik.model.batch import COMPLETE, Batch, Origin
+from pik.model.batch import COMPLETE, Batch, Chunk, Origin
 from pik.ports.index import batch_of
 from pik.ports.raw import Raw
 from pik.ports.store import Store
@@ -31,13 +31,13 @@ from pik.usecases.compression import uncompressed
 from pik.usecases.held import expect_own
 from pik.usecases.pool import Pool
 from pik.usecases.progress import Progress, Silent
-from pik.usecases.segments import Built, InvalidRecord, Reading, SegmentBuilder, chunk_of
+from pik.usecases.segments import InvalidRecord, Reading, SegmentBuilder
 from pik.usecases.source import BLOCK, Block, Source, blocks
 
 ATTEMPT = 1_000_000
 """Segment numbers that each attempt at a batch has to itself, so that it never meets what an earlier one left."""
 
-NEW, RESUMED, ALREADY, CHECKED = "ingested", "resumed", "already ingested", "checked"
+NEW, RESUMED, ALREADY = "ingested", "resumed", "already ingested"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
             batch = store.batches.open(origin, interrupted.batch_id if interrupted else str(ULID()), time_ns())
             progress.start(f"ingesting {source.name}", source.size, "bytes")
             try:
-                for built in _build(pool, source, options, batch, progress, state):
-                    store.batches.record(chunk_of(batch.batch_id, built), refuse_conflicts=options.refuse_conflicts)
+                for chunk in _build(pool, source, options, batch, progress, state):
+                    store.batches.record(chunk, refuse_conflicts=options.refuse_conflicts)
             except ConflictFound as error:
                 raise ConflictFound(f"{source.name}: {error.message}", hint=error.hint) from None
             finally:
@@ -118,10 +118,10 @@ def check(source: Source, options: IngestOptions, progress: Progress) -> Checked
     progress.start(f"checking {source.name}", source.size, "bytes")
     try:
         with _pool(None, source, options) as pool:
-            for built in _build(pool, source, options, None, progress, file_state(source)):
-                read += built.read
-                valid += built.read - (built.rejects.records if built.rejects else 0)
-                reasons.update(built.reasons)
+            for chunk in _build(pool, source, options, None, progress, file_state(source)):
+                read += chunk.read
+                valid += chunk.read - (chunk.rejects.records if chunk.rejects else 0)
+                reasons.update(chunk.reasons)
     finally:
         progress.stop()
     return Checked(source.name, read, valid, reasons, monotonic() - began)
@@ -164,13 +164,13 @@ _Work = tuple[str, Block, int]
 """What a worker is given: the batch, a block of it, and the block's number."""
 
 
-def _pool(raw: Raw | None, source: Source, options: IngestOptions) -> Pool[_Work, Built]:
+def _pool(raw: Raw | None, source: Source, options: IngestOptions) -> Pool[_Work, Chunk]:
     small = source.size is not None and source.size < BLOCK
     return Pool(partial(_builder, raw, options.reading), 0 if small else options.workers)
 
 
-def _builder(raw: Raw | None, reading: Reading) -> Callable[[_Work], Built]:
-    def build(work: _Work) -> Built:
+def _builder(raw: Raw | None, reading: Reading) -> Callable[[_Work], Chunk]:
+    def build(work: _Work) -> Chunk:
         batch_id, block, number = work
         return SegmentBuilder(raw, batch_id, reading).build(block, number)
 
@@ -178,13 +178,13 @@ def _builder(raw: Raw | None, reading: Reading) -> Callable[[_Work], Built]:
 
 
 def _build(
-    pool: Pool[_Work, Built],
+    pool: Pool[_Work, Chunk],
     source: Source,
     options: IngestOptions,
     batch: Batch | None,
     progress: Progress,
     state: FileState | None,
-) -> Generator[Built, None, None]:
+) -> Generator[Chunk, None, None]:
     """The input from where the batch stands to its end, built by worker processes, in order. Raises InputError if it is
     not in that `state` any more."""
     batch_id, number = (batch.batch_id, (batch.attempt - 1) * ATTEMPT) if batch else ("", 0)

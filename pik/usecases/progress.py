@@ -30,3 +30,6 @@ class Silent:
 
     def stop(self) -> None:
         pass
+
+
+SILENT = Silent()

@@ -10,9 +10,10 @@ import zstandard
 from pik.errors import Damaged, Invalid
 from pik.model.batch import ACCEPTED, UNRECORDED, Frame, Segment
 from pik.model.event import Delivery, entity_mark, read_delivery
-from pik.model.window import Window
+from pik.model.filter import Filter
 from pik.ports.raw import Raw
 from pik.ports.store import Store
+from pik.usecases.progress import SILENT, Progress
 
 
 def damaged(key: str, what: str) -> Damaged:
@@ -88,37 +89,25 @@ class Found:
     line: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which deliveries are asked for. Empty or None: no restriction."""
-
-    window: Window
-    entities: tuple[str, ...] = ()
-    source: str | None = None
-    event_type: str | None = None
-
-    def matches(self, delivery: Delivery) -> bool:
-        """Whether the delivery is asked for."""
-        return (
-            (not self.entities or delivery.entity_id in self.entities)
-            and (self.source is None or delivery.source == self.source)
-            and (self.event_type is None or delivery.event_type == self.event_type)
-            and delivery.event_instant in self.window
-        )
-
-
-def deliveries(store: Store, wanted: Filter, *, only: str | None = None) -> Iterator[Found]:
+def deliveries(
+    store: Store, wanted: Filter, *, only: str | None = None, progress: Progress = SILENT
+) -> Iterator[Found]:
     """The deliveries asked for, in no particular order; `only` limits to accepted ones or, with "duplicate", the
     others."""
-    for segment in store.index.segments(wanted.window, entities=wanted.entities):
-        if segment.last_event < wanted.window.start or segment.first_event >= wanted.window.end:
-            continue
-        frames = frames_of(segment, wanted.entities)
-        verdicts = store.index.skipped(segment) if frames else {}
-        if only == "duplicate" and not verdicts:
-            continue
-        for frame in frames:
-            yield from _of_frame(store.raw, segment, frame, wanted, verdicts, only)
+    progress.start("reading raw", None, "deliveries")
+    try:
+        for segment in store.index.segments(wanted.window, entities=wanted.entities):
+            if segment.last_event < wanted.window.start or segment.first_event >= wanted.window.end:
+                continue
+            frames = frames_of(segment, wanted.entities)
+            verdicts = store.index.skipped(segment) if frames else {}
+            if only == "duplicate" and not verdicts:
+                continue
+            for frame in frames:
+                yield from _of_frame(store.raw, segment, frame, wanted, verdicts, only)
+                progress.advance(frame.lines)
+    finally:
+        progress.stop()
 
 
 def _of_frame(

@@ -16,7 +16,6 @@ from itertools import groupby
 import msgspec
 import zstandard
 from msgspec import structs
-from ulid import ULID
 
 from pik.errors import Damaged, entered
 from pik.model.batch import (
@@ -40,7 +39,7 @@ from pik.usecases.held import has_expired
 from pik.usecases.ingest import ATTEMPT
 from pik.usecases.progress import Progress
 from pik.usecases.reading import damaged
-from pik.usecases.request import restored_request
+from pik.usecases.request import made_at, restored_request
 from pik.usecases.scan import scan_segment, seqs
 
 REJECTS = "raw/rejects/"
@@ -247,23 +246,14 @@ def _superseded(extent: _Extent, extents: list[_Extent]) -> bool:
 
 def _stand_in(batch_id: str, extents: list[_Extent], rejects: list[RejectFile]) -> Batch:
     """A batch that ended before it had a record; what it was read from is not known any more."""
-    started = int(ULID.from_str(batch_id).timestamp * 1000) * 1_000_000
     return Batch(
         batch_id=batch_id,
         origin=Origin(name="(interrupted; its origin was in the lost index)", content=f"lost:{batch_id}"),
         state=INTERRUPTED,
         attempt=1 + max(0, *(extent.attempt for extent in extents)),
         counts=Counts(rejected=sum(file.records for file in rejects)),
-        started_at=started,
-        finished_at=None,
-        first_event=None,
-        last_event=None,
+        started_at=made_at(batch_id),
         next_seq=1 + max((extent.last_seq for extent in extents), default=0),
-        offset=0,
-        prefix_digest="",
-        reasons={},
-        lags={},
-        sources={},
     )
 
 

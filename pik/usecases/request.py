@@ -20,6 +20,7 @@ from pik.model.batch import (
     PLAIN,
     Arrivals,
     Batch,
+    Chunk,
     Counts,
     Reject,
     RejectFile,
@@ -30,7 +31,7 @@ from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.usecases.held import expect_own
 from pik.usecases.reading import unpacked
-from pik.usecases.segments import Built, Reading, SegmentBuilder, chunk_of, coarse_lags, reason_kind
+from pik.usecases.segments import Reading, SegmentBuilder, coarse_lags, reason_kind
 from pik.usecases.source import Block, blocks
 
 MAX_BODY = 4 << 20
@@ -90,13 +91,13 @@ def take(store: Store, body: bytes, *, as_lines: bool = False, dry_run: bool = F
     batch_id = str(ULID())
     kept = _Kept(store.raw)
     builder = SegmentBuilder(None if dry_run else kept, batch_id, Reading(max_line=MAX_LINE))
-    built = builder.build(block, OF_REQUEST)
-    if built.read == 0:
+    chunk = builder.build(block, OF_REQUEST)
+    if chunk.read == 0:
         raise Invalid("the body holds no event")
     verdicts: Mapping[int, str] = {}
     if not dry_run:
-        verdicts = store.batches.take(request_batch(batch_id, built.last_seq), chunk_of(batch_id, built), kept.copies)
-    return Taken(batch_id, single, tuple(_results(block, built, verdicts, dry_run)))
+        verdicts = store.batches.take(request_batch(batch_id, chunk.last_seq), chunk, kept.copies)
+    return Taken(batch_id, single, tuple(_results(block, chunk, verdicts, dry_run)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +147,14 @@ def _joined(lines: list[bytes]) -> Block:
     return Block(1, len(lines), b"\n".join(lines) + b"\n", 0)
 
 
+def made_at(batch_id: str) -> int:
+    """When the id was made, in nanoseconds to the millisecond: a ULID tells."""
+    return int(ULID.from_str(batch_id).timestamp * 1000) * 1_000_000
+
+
 def request_batch(batch_id: str, last_seq: int) -> Batch:
     """The batch of a request with so many records, before they are counted. Its id tells when it came."""
-    came = int(ULID.from_str(batch_id).timestamp * 1000) * 1_000_000
+    came = made_at(batch_id)
     return Batch(
         batch_id=batch_id,
         origin=request_origin(batch_id),
@@ -157,14 +163,7 @@ def request_batch(batch_id: str, last_seq: int) -> Batch:
         counts=Counts(),
         started_at=came,
         finished_at=came,
-        first_event=None,
-        last_event=None,
         next_seq=last_seq + 1,
-        offset=0,
-        prefix_digest="",
-        reasons={},
-        lags={},
-        sources={},
     )
 
 
@@ -190,8 +189,8 @@ def restored_request(
     )
 
 
-def _results(block: Block, built: Built, verdicts: Mapping[int, str], dry_run: bool) -> Iterator[Result]:
-    places = {seq: (event_id, arrived) for arrived in built.arrivals for seq, event_id in _ids(arrived)}
+def _results(block: Block, chunk: Chunk, verdicts: Mapping[int, str], dry_run: bool) -> Iterator[Result]:
+    places = {seq: (event_id, arrived) for arrived in chunk.arrivals for seq, event_id in _ids(arrived)}
     for seq, line in enumerate(block.data[:-1].split(b"\n"), 1):
         try:
             if len(line) > MAX_LINE:

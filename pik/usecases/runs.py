@@ -1,9 +1,8 @@
-"""Runs: list, look at, wait for, cancel."""
+"""Runs: look at, wait for, cancel."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -27,11 +26,6 @@ class RunDetail:
     driven: bool
     letters: list[DeadLetter]
     promotions: list[Promotion]
-
-
-def newest_first(store: Store) -> Iterator[Run]:
-    """Every run."""
-    return store.runs.newest_first()
 
 
 def detail(store: Store, run_id: str) -> RunDetail:

@@ -41,39 +41,6 @@ class Reading:
     time_format: str = "rfc3339"
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
-    """A block whose raw is durable. `lags` counts deliveries per lag (nanoseconds, three significant digits)."""
-
-    first_seq: int
-    last_seq: int
-    offset: int
-    prefix_digest: str
-    read: int
-    arrivals: tuple[Arrivals, ...]
-    rejects: RejectFile | None
-    reasons: Mapping[str, int]
-    lags: Mapping[int, int]
-    sources: Mapping[str, int]
-
-
-def chunk_of(batch_id: str, built: Built) -> Chunk:
-    """The block as the index takes it."""
-    return Chunk(
-        batch_id=batch_id,
-        first_seq=built.first_seq,
-        last_seq=built.last_seq,
-        read=built.read,
-        offset=built.offset,
-        prefix_digest=built.prefix_digest,
-        arrivals=built.arrivals,
-        rejects=built.rejects,
-        reasons=built.reasons,
-        lags=built.lags,
-        sources=built.sources,
-    )
-
-
 class InvalidRecord(InputError):
     """A record that is no event, where none may be. `seq` is its position in the input."""
 
@@ -127,13 +94,14 @@ class SegmentBuilder:
         self._mapping = mapping
         self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
 
-    def build(self, block: Block, number: int) -> Built:
+    def build(self, block: Block, number: int) -> Chunk:
         """Parse the block, store its segments and rejects under `number`, and tell what the index needs."""
         ingest_time = time_ns()
         read = self._read(block, ingest_time)
         if read.rejects and self.stop:
             raise InvalidRecord(read.rejects[0].seq, read.rejects[0].reason)
-        return Built(
+        return Chunk(
+            batch_id=self.batch_id,
             first_seq=block.first_seq,
             last_seq=block.last_seq,
             offset=block.offset,

@@ -11,6 +11,7 @@ import pytest
 
 from bench.gen_events import generate
 from pik.lambdas import replay, wiring
+from pik.model.filter import Filter
 from pik.model.instant import DAY, parse_instant
 from pik.model.run import COMPLETED
 from pik.model.window import Window
@@ -19,7 +20,6 @@ from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.stack import stack_of
 from pik.usecases.events import list_events
-from pik.usecases.reading import Filter
 from pik.usecases.request import take
 from tests.aws.calls import Calls, clients_of, counting
 from tests.aws.emulator import make_stack, publish

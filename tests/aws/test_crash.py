@@ -16,6 +16,7 @@ import pytest
 
 from pik.exporters import exporter
 from pik.model.batch import ACCEPTED
+from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.exporter import Format, Layout
 from pik.ports.store import Store
@@ -29,7 +30,6 @@ from pik.usecases.events import list_events
 from pik.usecases.export import export
 from pik.usecases.progress import Silent
 from pik.usecases.raw_inputs import gather
-from pik.usecases.reading import Filter
 from pik.usecases.rebuild import rebuild_index
 from pik.usecases.request import take
 from tests.aws.calls import clients_of, hooked

@@ -9,13 +9,13 @@ import pytest
 from botocore.exceptions import ConnectionClosedError
 
 from pik.errors import StoreError
+from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases import source as source_module
 from pik.usecases.events import list_events
-from pik.usecases.reading import Filter
 from pik.usecases.request import ACCEPTED, DUPLICATE, Result, take
 from tests.aws.calls import hooked
 from tests.aws.emulator import make_stack, publish

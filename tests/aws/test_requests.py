@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
@@ -16,7 +17,6 @@ from pik.stores.aws import generation
 from pik.stores.aws.clients import Clients
 from pik.usecases.events import list_events
 from pik.usecases.progress import Silent
-from pik.usecases.reading import Filter
 from pik.usecases.rebuild import rebuild_index
 from pik.usecases.request import take
 from tests.aws.emulator import make_stack, publish

@@ -118,7 +118,6 @@ def test_a_wrong_command_line_is_one_sentence_and_a_hint(pik: Pik, line: list[st
     ("way", "code", "said"),
     [
         ("absent", 4, "error: there is no store ./x\nhint: pik ingest FILE makes one\n"),
-        ("partly", 3, "error: 2 of 3 lines were rejected\n"),
         ("full", 4, "error: /data/x: No space left on device\n"),
         ("memory", 4, "error: there is not enough memory\n"),
         ("interrupt", 130, "interrupted; run the same command again to go on\n"),

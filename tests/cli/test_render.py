@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pik.cli.render import Column, Count, Document, Instant, Json, Lag, Shown, T
 from pik.cli.render.output import Output
 from pik.cli.render.text import broken, cells, visible, visible_json
 from pik.cli.render.values import data, words
+from pik.errors import Damaged
 from pik.model.window import ALL_TIME, Window
 
 HOUR = 3_600_000_000_000
@@ -105,6 +107,19 @@ def test_json_is_one_object_with_exact_numbers(show: Show) -> None:
         '"payload":{}}\n'
         '],\n"events":2}\n'
     )
+
+
+@pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv", "md"])
+def test_what_fails_before_its_first_row_leaves_no_half_of_an_answer(form: Format, show: Show) -> None:
+    def rows() -> Iterator[Row]:
+        if ROW.event_id:
+            raise Damaged("the segment is gone")
+        yield ROW
+
+    with pytest.raises(Damaged):
+        show(Document(head={"read": Count(1)}, tables=[Table("events", COLUMNS, rows())]), form)
+    assert isinstance(sys.stdout, io.StringIO)
+    assert sys.stdout.getvalue() == ""
 
 
 def test_other_formats_say_the_same(show: Show) -> None:

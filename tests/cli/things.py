@@ -14,7 +14,7 @@ from pik.cli import options
 from pik.cli.command import FOUND, Commands
 from pik.cli.context import Context
 from pik.cli.render import Column, Document, Instant, Lag, Table
-from pik.errors import NotFound, PartlyDone
+from pik.errors import NotFound
 
 commands = Commands()
 
@@ -58,7 +58,7 @@ group = Commands("Ways to go wrong.")
 def how(
     _cli: Context,
     way: Annotated[
-        Literal["bug", "absent", "partly", "full", "sleep", "interrupt", "memory"],
+        Literal["bug", "absent", "full", "sleep", "interrupt", "memory"],
         typer.Argument(metavar="WAY", help="Which way."),
     ],
 ) -> None:
@@ -69,7 +69,6 @@ def how(
     raise {
         "bug": ZeroDivisionError("by nothing"),
         "absent": NotFound("there is no store ./x", hint="pik ingest FILE makes one"),
-        "partly": PartlyDone("2 of 3 lines were rejected"),
         "full": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/x"),
         "interrupt": KeyboardInterrupt(),
         "memory": MemoryError(),

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from pik.errors import PikError
+from pik.model.filter import Filter
 from pik.model.metric import Definition
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
@@ -23,7 +24,7 @@ from pik.usecases.ingest import IngestOptions, ingest
 from pik.usecases.progress import Silent
 from pik.usecases.promote import promote
 from pik.usecases.pull import Pulled, Request, pull
-from pik.usecases.reading import Filter, deliveries
+from pik.usecases.reading import deliveries
 from pik.usecases.request import take
 from pik.usecases.segments import Reading
 from pik.usecases.source import file_source

@@ -13,6 +13,7 @@ import pytest
 
 from pik.errors import Busy, Damaged, NotFound, NotHeld, StoreError, UsageError
 from pik.model.batch import COMPLETE, PULLED
+from pik.model.filter import Filter
 from pik.model.metric import Definition
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
@@ -23,7 +24,7 @@ from pik.usecases.event import show_event
 from pik.usecases.events import list_events
 from pik.usecases.progress import Silent
 from pik.usecases.pull import Request, plan_pull, pull
-from pik.usecases.reading import Filter, deliveries
+from pik.usecases.reading import deliveries
 from pik.usecases.rebuild import rebuild_index
 from pik.usecases.request import take
 from pik.usecases.verify import MISSING, MODIFIED, verify

@@ -5,33 +5,13 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from pik.model.event import Delivery, raw_line, read_delivery, read_event_slowly, stamp
-from pik.model.window import ALL_TIME, Window
+from pik.model.event import raw_line, read_delivery, read_event_slowly, stamp
 from pik.ports.exporter import Block, Piece
 
 BATCH = "01JGFJJZ00ABCDEFGHJKMNPQRS"
 INGESTED = 1_767_225_600_123_456_789
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A selection in plain words."""
-
-    window: Window = ALL_TIME
-    entities: tuple[str, ...] = ()
-    source: str | None = None
-    event_type: str | None = None
-
-    def matches(self, delivery: Delivery) -> bool:
-        return (
-            delivery.event_instant in self.window
-            and (not self.entities or delivery.entity_id in self.entities)
-            and self.source in (None, delivery.source)
-            and self.event_type in (None, delivery.event_type)
-        )
 
 
 def record(payload: str = '{"v":1}', **fields: Any) -> str:

@@ -19,11 +19,12 @@ from pik.exporters import exporter, parquet
 from pik.model.batch import UNRECORDED
 from pik.model.column import parse_column
 from pik.model.event import read_delivery
+from pik.model.filter import Filter
 from pik.model.instant import parse_instant
 from pik.model.window import ALL_TIME, Window
 from pik.ports.exporter import COLUMNS, Block, Layout
 
-from .lines import BATCH, INGESTED, Wanted, block, line, record
+from .lines import BATCH, INGESTED, block, line, record
 
 TEXTS = [
     record('{"amount": 12345678901234567890.12, "n":1}', event_time="2026-01-01T00:00:00.000000001Z"),
@@ -55,7 +56,7 @@ def rows(layout: Layout, raw: Block) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    layout = Layout(Wanted(), columns=tuple(map(parse_column, COLUMN_TEXTS)))
+    layout = Layout(Filter(), columns=tuple(map(parse_column, COLUMN_TEXTS)))
     path = tmp_path / "events.parquet"
     path.write_bytes(written(layout, block([line(text, seq) for seq, text in enumerate(TEXTS, 1)]))[()])
     return path
@@ -116,8 +117,8 @@ def test_promise_4_duplicates_are_left_out_or_told_apart() -> None:
         [line(record(), seq) for seq in (2, 5)],
         verdicts=[VERDICTS, {5: "exact"}],
     )
-    assert [row["seq"] for row in rows(Layout(Wanted()), raw)] == [3, 1, 2]
-    every = rows(Layout(Wanted(), include_duplicates=True), raw)
+    assert [row["seq"] for row in rows(Layout(Filter()), raw)] == [3, 1, 2]
+    every = rows(Layout(Filter(), include_duplicates=True), raw)
     assert [(row["seq"], row["delivery"]) for row in every] == [
         (4, "conflict"),
         (3, "accepted"),
@@ -131,7 +132,7 @@ def test_promise_4_duplicates_are_left_out_or_told_apart() -> None:
 @given(
     st.lists(st.tuples(*[st.sampled_from(["a", "b", "é"])] * 3, st.integers(0, 9)), min_size=1, max_size=8),
     st.builds(
-        Wanted,
+        Filter,
         st.tuples(st.integers(0, 9), st.integers(1, 9)).map(
             lambda ends: Window(INGESTED + ends[0], INGESTED + ends[0] + ends[1])
         )
@@ -144,7 +145,7 @@ def test_promise_4_duplicates_are_left_out_or_told_apart() -> None:
     st.sets(st.integers(1, 8)),
 )
 def test_what_is_selected_is_what_matches(
-    events: list[tuple[str, str, str, int]], wanted: Wanted, by: tuple[str, ...], duplicates: set[int]
+    events: list[tuple[str, str, str, int]], wanted: Filter, by: tuple[str, ...], duplicates: set[int]
 ) -> None:
     raw = [
         line(record(source=a, event_type=b, entity_id=c, event_time=f"2026-01-01T00:00:00.1234567{89 + at:02}Z"), seq)
@@ -170,19 +171,19 @@ def test_what_is_selected_is_what_matches(
 def test_what_is_not_recorded_yet_is_in_no_export(format_: Any) -> None:
     raw = block([line(record(), seq) for seq in (1, 2, 3)], verdicts=[{1: UNRECORDED, 3: "exact"}])
     for duplicates, expected in ((False, 1), (True, 2)):
-        made = exporter(Layout(Wanted(), format_, include_duplicates=duplicates))
+        made = exporter(Layout(Filter(), format_, include_duplicates=duplicates))
         assert sum(len(found) for _, found in made.cut(raw)) == expected
 
 
 def test_a_partition_does_not_repeat_its_values() -> None:
-    data = written(Layout(Wanted(), partition_by=("event_date", "source")), block([line(record())]))
+    data = written(Layout(Filter(), partition_by=("event_date", "source")), block([line(record())]))
     assert list(data) == [("2026-01-01", "web")]
     assert "source" not in pq.read_schema(io.BytesIO(data["2026-01-01", "web"])).names
 
 
 def test_a_value_that_does_not_fit_names_event_and_column() -> None:
     raw = line(record('{"amount":1.005}'))
-    layout = Layout(Wanted(), columns=(parse_column("cents=amount:decimal(10,2)"),))
+    layout = Layout(Filter(), columns=(parse_column("cents=amount:decimal(10,2)"),))
     with pytest.raises(UsageError, match=rf"--column cents: event {read_delivery(raw).event_id}: 1.005 is no decimal"):
         list(exporter(layout).cut(block([raw])))
 
@@ -191,7 +192,7 @@ def test_row_groups_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise 8: rows wait for their row group up to a number of rows, and of bytes over all files together."""
     monkeypatch.setattr(parquet, "ROW_GROUP", 10)
     many = [block([line(record(), seq)]) for seq in range(1, 36)]
-    made = exporter(Layout(Wanted()))
+    made = exporter(Layout(Filter()))
     file = io.BytesIO()
     sink = made.sink(file)
     for one in many:
@@ -201,7 +202,7 @@ def test_row_groups_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [pq.ParquetFile(file).metadata.row_group(at).num_rows for at in range(4)] == [10, 10, 10, 5]
 
     monkeypatch.setattr(parquet, "BUFFERED", 3000)
-    made = exporter(Layout(Wanted()))
+    made = exporter(Layout(Filter()))
     sinks = [made.sink(io.BytesIO()) for _ in range(4)]
     for at, one in enumerate(many):
         for _, found in made.cut(one):

@@ -14,9 +14,10 @@ import zstandard
 
 from pik.exporters import exporter
 from pik.model.column import parse_column
+from pik.model.filter import Filter
 from pik.ports.exporter import COLUMNS, Block, Layout
 
-from .lines import BATCH, Wanted, block, line, record
+from .lines import BATCH, block, line, record
 from .test_parquet import TEXTS, VERDICTS, written
 
 COLUMNS_OF_OWN = tuple(map(parse_column, ["amount=amount:decimal(22,2)", "at=at:timestamp", "note=note:string"]))
@@ -29,11 +30,11 @@ def only(layout: Layout, raw: Block) -> bytes:
 
 def test_a_json_line_is_the_raw_line() -> None:
     raw = [line(text, seq, b'{"o":1}') for seq, text in enumerate(TEXTS, 1)]
-    assert only(Layout(Wanted(), "jsonl", "none"), block(raw)) == b"".join(one + b"\n" for one in raw)
+    assert only(Layout(Filter(), "jsonl", "none"), block(raw)) == b"".join(one + b"\n" for one in raw)
 
 
 def test_json_lines_end_with_the_columns_of_ones_own() -> None:
-    layout = Layout(Wanted(), "jsonl", "none", include_duplicates=True, columns=COLUMNS_OF_OWN)
+    layout = Layout(Filter(), "jsonl", "none", include_duplicates=True, columns=COLUMNS_OF_OWN)
     text = only(layout, block([line(text, seq) for seq, text in enumerate(TEXTS, 1)], verdicts=[VERDICTS])).decode()
     assert text.splitlines()[0].endswith(
         ',"delivery":"accepted","amount":12345678901234567890.12,"at":null,"note":null}'
@@ -48,7 +49,7 @@ def test_csv_is_that_of_rfc_4180() -> None:
         line(record('{"note":""}', unknown=1), 2),
         line(record('{"amount":-3}'), 3),
     ]
-    data = only(Layout(Wanted(), "csv", "none", columns=COLUMNS_OF_OWN), block(raw, verdicts=[{3: "exact"}]))
+    data = only(Layout(Filter(), "csv", "none", columns=COLUMNS_OF_OWN), block(raw, verdicts=[{3: "exact"}]))
     assert data.count(b"\r\n") == 3
     header, first, second = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
     assert header == [*COLUMNS, "amount", "at", "note"]
@@ -63,7 +64,7 @@ def test_csv_is_that_of_rfc_4180() -> None:
 
 
 def test_csv_leaves_out_what_the_partition_says() -> None:
-    layout = Layout(Wanted(), "csv", "none", partition_by=("source", "event_date"))
+    layout = Layout(Filter(), "csv", "none", partition_by=("source", "event_date"))
     files = written(layout, block([line(record()), line(record(source="ü/=,"), 2)]))
     assert list(files) == [("web", "2026-01-01"), ("ü/=,", "2026-01-01")]
     assert "source" not in files["web", "2026-01-01"].decode().splitlines()[0].split(",")
@@ -71,7 +72,7 @@ def test_csv_leaves_out_what_the_partition_says() -> None:
 
 def test_duckdb_reads_them(tmp_path: Any) -> None:
     for name, format_ in (("e.csv", "csv"), ("e.jsonl", "jsonl")):
-        layout = Layout(Wanted(), format_, "none", columns=COLUMNS_OF_OWN[:1])  # type: ignore[arg-type]
+        layout = Layout(Filter(), format_, "none", columns=COLUMNS_OF_OWN[:1])  # type: ignore[arg-type]
         (tmp_path / name).write_bytes(only(layout, block([line(text, seq) for seq, text in enumerate(TEXTS, 1)])))
     with duckdb.connect() as connection:
         query = f"SELECT seq, event_time::VARCHAR, payload FROM read_csv('{tmp_path}/e.csv', all_varchar=true)"
@@ -83,11 +84,11 @@ def test_duckdb_reads_them(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize(("compression", "suffix"), [("gzip", ".csv.gz"), ("zstd", ".csv.zst"), ("none", ".csv")])
 def test_compressed_files_hold_the_same(compression: Any, suffix: str) -> None:
-    layout = Layout(Wanted(), "csv", compression)
+    layout = Layout(Filter(), "csv", compression)
     assert exporter(layout).suffix == suffix
     data = only(layout, block([line(record())]))
     if compression == "gzip":
         data = gzip.decompress(data)
     elif compression == "zstd":
         data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
-    assert data == only(Layout(Wanted(), "csv", "none"), block([line(record())]))
+    assert data == only(Layout(Filter(), "csv", "none"), block([line(record())]))

@@ -12,6 +12,7 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import Damaged
+from pik.model.filter import Filter
 from pik.model.run import COMPLETED, RunRequest
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
@@ -22,7 +23,7 @@ from pik.usecases.events import list_events
 from pik.usecases.plan import plan_replay, start
 from pik.usecases.progress import Silent
 from pik.usecases.promote import promote
-from pik.usecases.reading import Filter, deliveries
+from pik.usecases.reading import deliveries
 from pik.usecases.replay import Pace, drive
 from pik.usecases.verify import MISSING, MODIFIED, Problem, verify
 from tests.survival.conftest import ingest

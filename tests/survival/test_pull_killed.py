@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pik.errors import NotFound, NotHeld
+from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_copy
 from pik.usecases.duplicates import Wanted, list_duplicates
 from pik.usecases.events import list_events
 from pik.usecases.progress import Silent
-from pik.usecases.reading import Filter
 from pik.usecases.rebuild import rebuild_index
 from pik.usecases.verify import verify
 from tests.survival.conftest import pik, whole

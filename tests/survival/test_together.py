@@ -11,9 +11,10 @@ import pytest
 
 from pik.errors import NotFound
 from pik.model.batch import COMPLETE
+from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.stores import open_store
-from pik.usecases.reading import Filter, deliveries
+from pik.usecases.reading import deliveries
 from tests.snapshot import assert_sound, snapshot
 from tests.survival.conftest import ingest, started, whole
 

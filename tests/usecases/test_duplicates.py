@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.usecases import duplicates
 from pik.usecases.duplicates import Wanted, count_duplicates, list_duplicates
 from pik.usecases.ordering import sort_bounded
-from pik.usecases.reading import Filter
 
 from ..faults import Wrapped
 from .kit import event, ingest

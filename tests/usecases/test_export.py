@@ -23,6 +23,7 @@ from pik import __version__
 from pik.errors import Damaged, StoreError, UsageError
 from pik.exporters import exporter
 from pik.model.column import parse_column
+from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.exporter import Exporter, Layout
 from pik.ports.store import Store
@@ -31,7 +32,7 @@ from pik.usecases.export import Exported, export
 from pik.usecases.export_names import checked_columns, chosen_format, is_directory, partitions
 from pik.usecases.export_reading import Part, read_block
 from pik.usecases.progress import Silent
-from pik.usecases.reading import Filter, deliveries, frame_lines
+from pik.usecases.reading import deliveries, frame_lines
 
 from .kit import EVENTS, event, ingest, window
 

@@ -14,13 +14,13 @@ import pytest
 
 from pik.errors import UsageError
 from pik.exporters import exporter
+from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.exporter import Layout
 from pik.ports.store import Store
 from pik.usecases.export import export
 from pik.usecases.export_place import hidden_directory
 from pik.usecases.progress import Silent
-from pik.usecases.reading import Filter
 
 LAYOUT = Layout(Filter(ALL_TIME), "csv", "none")
 FILES = ["e.csv", "e.csv.manifest.json"]

@@ -23,6 +23,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from pik.engine import DuckEngine
 from pik.model.batch import ACCEPTED, CONFLICT, EXACT
+from pik.model.filter import Filter
 from pik.model.instant import DAY, full_instant
 from pik.model.metric import Definition
 from pik.model.run import COMPLETED, RunRequest
@@ -33,7 +34,7 @@ from pik.usecases.ingest import ALREADY, IngestOptions, ingest
 from pik.usecases.plan import plan_replay, start
 from pik.usecases.progress import Silent
 from pik.usecases.promote import promote, rollback
-from pik.usecases.reading import Filter, deliveries
+from pik.usecases.reading import deliveries
 from pik.usecases.rebuild import rebuild_index
 from pik.usecases.replay import Pace, drive
 from pik.usecases.segments import Reading

@@ -10,6 +10,7 @@ import pytest
 from pik.engine import DuckEngine
 from pik.errors import Busy, Damaged, StoreError
 from pik.model.batch import INTERRUPTED, Counts
+from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
@@ -18,7 +19,7 @@ from pik.usecases import source as source_module
 from pik.usecases.batches import list_rejects
 from pik.usecases.ingest import IngestOptions, ingest
 from pik.usecases.progress import Silent
-from pik.usecases.reading import Filter, deliveries
+from pik.usecases.reading import deliveries
 from pik.usecases.rebuild import rebuild_index
 from pik.usecases.segments import Reading
 from pik.usecases.source import file_source

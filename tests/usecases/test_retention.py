@@ -12,6 +12,7 @@ import pytest
 
 from pik.errors import NotHeld
 from pik.exporters import exporter
+from pik.model.filter import Filter
 from pik.model.instant import DAY, day_text
 from pik.model.window import ALL_TIME, Window
 from pik.ports.exporter import Layout
@@ -25,7 +26,6 @@ from pik.usecases.events import list_events
 from pik.usecases.export import export
 from pik.usecases.plan import limited, plan_replay, start
 from pik.usecases.progress import Silent
-from pik.usecases.reading import Filter
 from pik.usecases.rebuild import rebuild_index
 from pik.usecases.replay import drive
 from pik.usecases.verify import MISSING, verify

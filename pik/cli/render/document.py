@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import msgspec
@@ -61,6 +62,19 @@ class Document(msgspec.Struct, frozen=True):
     tables: Sequence[Table] = ()
     tail: Mapping[str, object] | Callable[[], Mapping[str, object]] = {}
 
+    def begun(self) -> Document:
+        """The same, its tables' first rows read already."""
+        return msgspec.structs.replace(
+            self, tables=[msgspec.structs.replace(table, rows=_begun(table.rows)) for table in self.tables]
+        )
+
     def end(self) -> Mapping[str, object]:
         """The fields of the tail."""
         return self.tail() if callable(self.tail) else self.tail
+
+
+def _begun(rows: Iterable[Any]) -> Iterable[Any]:
+    if isinstance(rows, Sequence):
+        return rows
+    remaining = iter(rows)
+    return chain(list(islice(remaining, 1)), remaining)

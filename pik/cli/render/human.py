@@ -8,7 +8,7 @@ from itertools import chain, islice, zip_longest
 from typing import Any
 
 from pik.cli.render.document import Column, Document, Table
-from pik.cli.render.output import colours, terminal_width
+from pik.cli.render.terminal import colours, terminal_width
 from pik.cli.render.text import broken, cells, padded, shortened, visible
 from pik.cli.render.values import Shown, is_number, words
 

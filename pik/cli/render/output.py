@@ -1,8 +1,7 @@
-"""The way to standard output, and to standard error beside it."""
+"""The way to standard output."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 
@@ -12,28 +11,6 @@ from pik.cli.render.text import visible_json, visible_lines
 from pik.errors import StoreError
 
 
-def note(text: str) -> None:
-    """One line on standard error. Nobody reading it is no error."""
-    try:
-        print(visible_lines(text), file=sys.stderr, flush=True)
-    except (OSError, ValueError):
-        return
-
-
-def colours() -> bool:
-    """Whether standard output is a terminal whose user did not object to colours (https://no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def terminal_width() -> int | None:
-    """The columns of the terminal; None where standard output is none, so that nothing has to fit."""
-    if not sys.stdout.isatty():
-        return None
-    import shutil
-
-    return shutil.get_terminal_size().columns
-
-
 class Output:
     """Shows results in one format."""
 
@@ -41,9 +18,14 @@ class Output:
         self._format = form
 
     def show(self, document: Document) -> None:
-        """Write the document; its rows are read as they are written. Raises StoreError where stdout takes nothing."""
+        """Write the document; its rows are read as they are written. Raises StoreError where stdout takes nothing.
+
+        The first rows are read before anything is written: who works long for them shows progress in lines of its own,
+        and who fails leaves no half of an answer.
+        """
         if sys.stdout is None:
             raise StoreError("standard output is closed, so the result cannot be written")
+        document = document.begun()
         stream = Stream()
         try:
             self._write(document, stream)

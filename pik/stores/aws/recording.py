@@ -18,7 +18,7 @@ from time import time_ns
 
 from msgspec import structs
 
-from pik.errors import AlreadyExists, Busy, ConflictFound
+from pik.errors import AlreadyExists, Busy
 from pik.model.batch import CONFLICT, EXACT, Batch, Chunk, Counts, Segment
 from pik.model.instant import day_text
 from pik.stores.aws.claims import Claims, places
@@ -37,6 +37,7 @@ from pik.stores.aws.items import (
 from pik.stores.aws.raw import AwsRaw
 from pik.stores.aws.rows import Header, Row, ids_key, read_ids, rows_of, write_ids
 from pik.stores.aws.table import Item, Table
+from pik.stores.common import conflicting
 
 NO_DELIVERIES = "-"
 """What is pending while a chunk without any is recorded, instead of its id file."""
@@ -165,11 +166,7 @@ class Recording:
             first = winners.setdefault(row.event_id, claims.mine(row))
             conflicts += first.content != row.content
         if conflicts:
-            raise ConflictFound(
-                f"records {header.first_seq} to {header.last_seq} hold {conflicts} conflicts:"
-                " an idempotency key that came before with other content",
-                hint="nothing of them was recorded; --on-conflict record keeps them as duplicates",
-            )
+            raise conflicting(header.first_seq, header.last_seq, conflicts)
 
     def _advance(self, item: Item, header: Header, counts: Counts) -> Item:
         """Move the batch on by the chunk, unless another did, who finished it at the same time."""

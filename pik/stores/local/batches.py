@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from pik.errors import ConflictFound
 from pik.model.batch import Batch, Chunk, Counts, Origin
 from pik.ports.index import Rebuild
+from pik.stores.common import conflicting
 from pik.stores.local.claims import Claims, add_rejects, merged
 from pik.stores.local.index import LocalIndex, batch_of, find_batch, origin_key
 from pik.stores.local.lock import holding
@@ -64,11 +64,7 @@ class LocalBatches:
             claims = Claims(connection)
             claims.add(chunk.arrivals)
             if refuse_conflicts and claims.counts["conflict"]:
-                raise ConflictFound(
-                    f"records {chunk.first_seq} to {chunk.last_seq} hold idempotency keys that came before with other"
-                    f" content (conflicts: {claims.counts['conflict']})",
-                    hint="nothing of them was recorded; --on-conflict record keeps them as duplicates",
-                )
+                raise conflicting(chunk.first_seq, chunk.last_seq, claims.counts["conflict"])
             if chunk.rejects:
                 add_rejects(connection, chunk.batch_id, chunk.rejects)
             rejected = chunk.rejects.records if chunk.rejects else 0

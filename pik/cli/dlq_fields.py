@@ -1,0 +1,65 @@
+"""What `pik dlq` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pik.cli.render import Column, Document, Instant, Shown, Table
+from pik.cli.run_fields import RUN_COLUMNS
+from pik.model.run import DeadLetter, Run, Task
+
+
+def listed(letters: Sequence[DeadLetter], *, purged: bool) -> Document:
+    """The letters, one a row; of those that were purged also when, and why."""
+    columns = [*_COLUMNS, *_PURGED] if purged else _COLUMNS
+    empty = "no dead letter was purged" if purged else "no dead letters"
+    return Document(tables=[Table("dead_letters", columns, letters, empty)])
+
+
+def letter(found: DeadLetter) -> Document:
+    """One letter, its task whole."""
+    task = found.task
+    return Document(
+        head={
+            "letter_id": found.letter_id,
+            "run_id": task.run_id or None,
+            "task": task.number,
+            "window": task.window,
+            "metrics": list(task.metrics),
+            "entities": _entities(task, ", ".join(task.entities)),
+            "attempts": found.attempts,
+            "failed_at": Instant(found.failed_at),
+            "reason": found.reason,
+            "next": f"pik dlq {'redrive' if task.run_id else 'purge'} {found.letter_id}",
+        }
+    )
+
+
+def redriven(letters: Sequence[DeadLetter], runs: Sequence[Run], *, dry_run: bool) -> Document:
+    """Whose tasks were done again, and how their runs ended."""
+    return Document(
+        head={"dry_run": dry_run, "redriven": [one.letter_id for one in letters]},
+        tables=[Table("runs", RUN_COLUMNS, runs, empty="nothing was done")],
+    )
+
+
+def purged(letters: Sequence[DeadLetter], reason: str, *, dry_run: bool) -> Document:
+    """What was given up."""
+    return Document(head={"dry_run": dry_run, "purged": [one.letter_id for one in letters], "reason": reason or None})
+
+
+def _entities(task: Task, text: str) -> Shown:
+    return Shown(task.entities, text) if task.entities else Shown(None, "all")
+
+
+_COLUMNS = [
+    Column("letter_id"),
+    Column("run_id", get=lambda letter: letter.task.run_id),
+    Column("window", get=lambda letter: letter.task.window),
+    Column("entities", get=lambda letter: _entities(letter.task, str(len(letter.task.entities)))),
+    Column("attempts"),
+    Column("failed_at", Instant),
+    Column("reason", wrap=True),
+]
+
+_PURGED = [Column("purged_at", Instant), Column("purge_reason", wrap=True)]

@@ -1,0 +1,79 @@
+"""What `pik duplicates` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pik.cli.render import Column, Count, Document, Instant, Json, Shown, Table
+from pik.cli.render.text import shortened, visible
+
+if TYPE_CHECKING:
+    from pik.model.window import Window
+    from pik.usecases.duplicates import Change, DuplicateList, GroupRow
+
+
+def listed(found: DuplicateList, window: Window, *, payload_diff: bool) -> Document:
+    """Each duplicate, with `payload_diff` and what a conflict says otherwise."""
+    changes = Column("changes", get=lambda row: _changes(row.changes), cut=60)
+    return Document(
+        head={"window": window},
+        tables=[Table("duplicates", [*_COLUMNS, changes] if payload_diff else _COLUMNS, found.rows, _none(window))],
+        tail=lambda: {"matched": Count(found.matched), "cut": found.cut},
+    )
+
+
+def counted(groups: Sequence[GroupRow], window: Window, by: str, limit: int | None) -> Document:
+    """The groups, or the first of them, and how many duplicates there are in all."""
+    columns = [
+        Column(by, get=lambda row: row.group),
+        Column("duplicates", Count),
+        Column("exact", Count),
+        Column("conflict", Count),
+    ]
+    return Document(
+        head={"window": window, "by": by},
+        tables=[Table("groups", columns, groups[:limit], _none(window))],
+        tail={
+            "duplicates": Count(sum(row.duplicates for row in groups)),
+            "cut": limit is not None and len(groups) > limit,
+        },
+    )
+
+
+def _none(window: Window) -> str:
+    return f"no such duplicates in {window}"
+
+
+_COLUMNS = [
+    Column("event_id"),
+    Column("kind"),
+    Column("event_time", Instant),
+    Column("ingest_time", Instant, detail=True),
+    Column("source"),
+    Column("event_type"),
+    Column("entity_id"),
+    Column("deliveries"),
+    Column("batch_id"),
+    Column("seq"),
+]
+
+_LONGEST = 24
+"""Columns that people see of each value."""
+
+
+def _changes(changes: Sequence[Change]) -> Shown:
+    lines = [f"{one.path}: {_short(one.accepted)} → {_short(one.came)}" for one in changes]
+    return Shown([_change(one) for one in changes], "\n".join(map(visible, lines)) or "-")
+
+
+def _short(value: bytes | None) -> str:
+    return "nothing" if value is None else shortened(value.decode(), _LONGEST)
+
+
+def _change(change: Change) -> dict[str, object]:
+    return {
+        "path": change.path,
+        "accepted": None if change.accepted is None else Json(change.accepted),
+        "came": None if change.came is None else Json(change.came),
+    }

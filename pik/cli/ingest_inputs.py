@@ -1,0 +1,61 @@
+"""What `pik ingest` reads, and how, by its arguments, its options and pik.toml."""
+
+from __future__ import annotations
+
+from glob import glob
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pik.cli.context import Context
+from pik.errors import UsageError
+
+if TYPE_CHECKING:
+    from pik.usecases.segments import Reading
+    from pik.usecases.source import Source
+
+
+def sources(cli: Context, files: list[str], batch_key: str | None) -> list[Source]:
+    """What the arguments name, globs and prefixes resolved. Raises UsageError, InputError."""
+    if batch_key is not None and files != ["-"]:
+        raise UsageError("--batch-key names standard input, and only that", hint="files are known by their content")
+    return [source for name in files for source in _named(cli, name)]
+
+
+def _named(cli: Context, name: str) -> list[Source]:
+    from pik.usecases.foreign import foreign_sources
+    from pik.usecases.source import file_source
+
+    if name.startswith("s3://"):
+        return foreign_sources(cli.foreign(), name)
+    found = sorted(glob(name, recursive=True)) if name != "-" and not Path(name).exists() else [name]
+    if not found:
+        raise UsageError(f"there is no file {name}", hint="quote globs; - is standard input")
+    return [file_source(one) for one in found]
+
+
+def reading(cli: Context, mapping: list[str] | None, time_format: str | None, max_line: int, *, stop: bool) -> Reading:
+    """How records are read: options, else pik.toml, else as events. Raises UsageError, Invalid."""
+    from pik.model.mapping import RecordMapping
+    from pik.usecases.segments import Reading
+
+    fields = dict(cli.settings.ingest.map)
+    for text in mapping or ():
+        name, equals, expression = text.partition("=")
+        if not equals or not expression:
+            raise UsageError(f"--map {text}: expected FIELD=JMESPATH", hint="--map entity_id=body.user.id")
+        fields[name.strip()] = expression
+    time_format = time_format or cli.settings.ingest.time_format or "rfc3339"
+    mapped = fields if fields or time_format != "rfc3339" else None
+    if mapped is not None:
+        RecordMapping(mapped, time_format)  # complains now rather than in a worker
+    return Reading(max_line, stop=stop, mapping=mapped, time_format=time_format)
+
+
+def expect_new(rejects: Path) -> None:
+    """Raises UsageError where the file for rejected records cannot be made."""
+    if rejects.exists():
+        raise UsageError(f"--rejects {rejects}: the file exists already", hint="name another one")
+    if not rejects.parent.is_dir():
+        raise UsageError(
+            f"--rejects {rejects}: there is no directory {rejects.parent}", hint="make it, or name another"
+        )

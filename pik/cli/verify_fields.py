@@ -1,0 +1,89 @@
+"""What `pik verify` shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pik.cli.render import Column, Count, Document, Shown, Table
+
+if TYPE_CHECKING:
+    from pik.model.window import Window
+    from pik.usecases.rebuild import Rebuilt
+    from pik.usecases.verify import Verified
+
+PROBLEMS = [
+    Column("kind"),
+    Column("what", wrap=True),
+    Column("detail", wrap=True),
+    Column("day"),
+    Column("entities", get=lambda problem: problem.entities or None, wrap=True),
+]
+"""Columns of what is missing, damaged or wrong, wherever it is listed."""
+
+
+def verified(found: Verified, window: Window, copy_of: str | None) -> Document:
+    """What differs from what was written. `copy_of` names the store that this one is a copy of."""
+    return Document(
+        head={"window": window, "check": "full" if found.full else "quick", "copy_of": copy_of},
+        tables=[Table("problems", PROBLEMS, found.problems, empty="no problem found")],
+        tail=lambda: _tail(found, copy_of),
+    )
+
+
+def _tail(found: Verified, copy_of: str | None) -> dict[str, object]:
+    return {
+        "result": f"{found.valid} of {found.segments} segments valid, {found.missing} missing,"
+        f" {found.modified} modified, {found.not_indexed} not indexed"
+        + (f", {found.expired} expired" if found.expired else ""),
+        "segments": Count(found.segments),
+        "valid": Count(found.valid),
+        "missing": Count(found.missing),
+        "expired": Count(found.expired),
+        "modified": Count(found.modified),
+        "not_indexed": Count(found.not_indexed),
+        "superseded": Count(found.superseded),
+        "deliveries": Count(found.deliveries),
+        "aggregates": Shown(None, "not checked") if found.aggregates is None else Count(found.aggregates),
+        "damage": Count(found.damage),
+        "next": _next(found, copy_of),
+    }
+
+
+def _next(found: Verified, copy_of: str | None) -> str | None:
+    from pik.usecases.verify import AGGREGATE, INDEX, MISSING, MODIFIED
+
+    if copy_of and found.kinds & {MISSING, MODIFIED}:
+        return f"pik pull --store {copy_of} again, into a new directory if objects of this one are modified"
+    if found.kinds & {MISSING, MODIFIED}:
+        return (
+            "restore the named objects from a copy of the store (raw is immutable: any copy will do), then pik verify"
+        )
+    if INDEX in found.kinds:
+        return "pik verify --rebuild-index, then pik verify"
+    if AGGREGATE in found.kinds:
+        return "pik diff aggregates tells what they should be; pik replay, then pik promote, makes them so"
+    return None
+
+
+def rebuilt(done: Rebuilt) -> Document:
+    """What the index was made of, and which events have another accepted delivery now."""
+    columns = [Column("event_id"), Column("now_accepted", get=lambda place: f"{place.batch_id} record {place.seq}")]
+    return Document(
+        head={
+            "batches": Count(done.batches),
+            "segments": Count(done.segments),
+            "deliveries": Count(done.deliveries),
+            "unfinished_batches": Count(done.unfinished),
+            "superseded": Count(done.superseded),
+            "expired": Count(done.expired),
+            "revised_events": Count(done.revised),
+            "damaged": list(done.damaged) or None,
+        },
+        tables=[Table("revised", columns, done.examples, empty="every event kept its accepted delivery")],
+        tail={
+            "cut": done.revised > len(done.examples),
+            "next": "restore the damaged objects from a copy of the store, then pik verify --rebuild-index"
+            if done.damaged
+            else None,
+        },
+    )
