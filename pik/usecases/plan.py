@@ -25,6 +25,7 @@ from pik.ports.store import Store
 from pik.usecases.held import expect_held
 from pik.usecases.metrics import chosen, pin
 from pik.usecases.raw_inputs import gather
+from pik.usecases.reading import frames_of
 from pik.usecases.recompute import by_bucket_size, widest
 
 ENTITIES_A_TASK = 500
@@ -222,7 +223,8 @@ def _stretches(store: Store, request: RunRequest, size: int) -> list[Window]:
         return [effective]
     cuts: list[int] = []
     begun, deliveries = None, 0
-    found = store.index.segments(effective, entities=request.entities)
+    listed = store.index.segments(effective, entities=request.entities)
+    found = (segment for segment in listed if frames_of(segment, request.entities))  # which a store may have left out
     for day, segments in groupby(found, key=lambda segment: segment.day):
         full = deliveries >= DELIVERIES_A_TASK and not request.entities
         if begun is not None and (full or day - begun >= DAYS_A_TASK):
