@@ -1,14 +1,33 @@
-"""A stack as a user deploys it, for the tests that want all of it. They are in the xdist group `deployed`, so that one
-worker builds and deploys it once."""
+"""Stacks and clients for the tests of the AWS store.
+
+`deployed` is one as a user deploys it, for the tests that want all of it. They are in the xdist group `deployed`, so
+that one worker builds and deploys it once.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from pik.stores.aws import deployed as looked_up
 from pik.stores.aws.clients import Clients
+from tests.aws.bare import deploy_bare
 from tests.aws.deployed import Deployed, build, deploy
+from tests.aws.emulator import REGION
+
+
+@pytest.fixture
+def own(aws: Clients) -> Clients:
+    """Clients that no other test has hooks on."""
+    return Clients(REGION)
+
+
+@pytest.fixture
+def stack(aws: Clients) -> looked_up.Deployed:
+    """A bare stack of this test's own, as `pik stack` sees it."""
+    return deploy_bare(aws, f"pik-{uuid4().hex[:8]}")
 
 
 @pytest.fixture(scope="session")

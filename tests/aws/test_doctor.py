@@ -27,18 +27,6 @@ UP_TO = {"reading": 1, "replaying": 2, "administering": 3, "inspecting": 4}
 
 
 @pytest.fixture
-def own(aws: Clients) -> Clients:
-    """Clients that no other test has hooks on."""
-    return Clients(REGION)
-
-
-@pytest.fixture
-def stack(aws: Clients) -> Deployed:
-    """A stack of this test's own."""
-    return deploy_bare(aws, f"pik-{uuid4().hex[:8]}")
-
-
-@pytest.fixture
 def seen(stack: Deployed, own: Clients) -> Deployed:
     """The same, through those clients."""
     return replace(stack, clients=own)

@@ -47,12 +47,6 @@ def lines(begin: int, end: int) -> bytes:
 
 
 @pytest.fixture
-def own(aws: Clients) -> Clients:
-    """Clients that no other test has hooks on."""
-    return Clients(REGION)
-
-
-@pytest.fixture
 def put(own: Clients) -> Callable[[str, bytes], str]:
     """Puts an object into the bucket of this test; its URL."""
     bucket = f"archive-{uuid4().hex[:12]}"

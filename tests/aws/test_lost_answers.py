@@ -9,7 +9,7 @@ from pik.errors import AlreadyExists
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.raw import AwsRaw
 from pik.stores.aws.table import Table
-from tests.aws.emulator import REGION, make_stack
+from tests.aws.emulator import make_stack
 
 
 class Losing:
@@ -29,11 +29,9 @@ class Losing:
         raise ConnectionClosedError(endpoint_url=request.url)
 
 
-@pytest.fixture
-def own(aws: Clients, monkeypatch) -> Clients:
-    """Clients that no other test has hooks on."""
+@pytest.fixture(autouse=True)
+def no_delays(monkeypatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
-    return Clients(REGION)
 
 
 def test_promise_1_an_object_of_ones_own_is_no_others(own: Clients) -> None:

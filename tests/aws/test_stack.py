@@ -27,18 +27,6 @@ __all__ = ["pik"]
 
 
 @pytest.fixture
-def own(aws: Clients) -> Clients:
-    """Clients that no other test has hooks on."""
-    return Clients(REGION)
-
-
-@pytest.fixture
-def stack(aws: Clients) -> Deployed:
-    """A stack of this test's own."""
-    return deploy_bare(aws, f"pik-{uuid4().hex[:8]}")
-
-
-@pytest.fixture
 def look(aws: Clients, tmp_path) -> Callable[..., StackStatus]:
     """The status of a stack, as it is now; seen through other clients, if they are given."""
 
