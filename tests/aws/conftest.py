@@ -6,6 +6,7 @@ that one worker builds and deploys it once.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -28,6 +29,12 @@ def own(aws: Clients) -> Clients:
 def stack(aws: Clients) -> looked_up.Deployed:
     """A bare stack of this test's own, as `pik stack` sees it."""
     return deploy_bare(aws, f"pik-{uuid4().hex[:8]}")
+
+
+@pytest.fixture
+def seen(stack: looked_up.Deployed, own: Clients) -> looked_up.Deployed:
+    """The same, through those clients."""
+    return replace(stack, clients=own)
 
 
 @pytest.fixture(scope="session")
