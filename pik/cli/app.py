@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import typer
 
-from pik.cli.command import Group, with_globals
+from pik.cli.command import with_globals
 from pik.cli.context import Context
+from pik.cli.plain_help import Group
 
 
 class Entry(NamedTuple):
