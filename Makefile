@@ -15,7 +15,7 @@ PIP = $$(test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pi
 CODE := $(wildcard pik tests bench tools)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv .venv-ministack .venv-sam .venv-checkov demo test lint lint-stack test-deep bench docs lock clean
+.PHONY: help venv .venv-ministack .venv-sam .venv-checkov .venv-seaweedfs demo test lint lint-stack test-deep bench docs lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -48,6 +48,7 @@ venv: $(STAMP) ## set up .venv
 .venv-ministack: .venv-ministack/.locked
 .venv-sam: .venv-sam/.locked
 .venv-checkov: .venv-checkov/.locked
+.venv-seaweedfs: .venv-seaweedfs/.locked
 
 demo: $(STAMP) ## set up, then play an incident from the first question to the repair
 	@$(BIN)/pik demo

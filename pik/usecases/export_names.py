@@ -16,6 +16,8 @@ _RESERVED = {*COLUMNS, DELIVERY, *PARTITIONS, "original", "payload_text"}
 
 def is_directory(out: str, *, partitioned: bool) -> bool:
     """Whether `out` is to be a directory: it is one, has no ending, or ends in /. Raises UsageError if it cannot be."""
+    if "://" in out:
+        raise UsageError(f"{out}: files are written on this machine", hint=f"--out DIR; aws s3 sync DIR {out}")
     directory = out.endswith("/") or Path(out).is_dir() or not Path(out).suffix
     if partitioned and not directory:
         raise UsageError(f"--partition-by makes a directory, and {out} looks like a file", hint="--out DIR")

@@ -76,6 +76,16 @@ def test_one_event(store: Store) -> None:
         assert calls.total <= 3, (number, calls.made)
 
 
+def test_a_request_with_a_hundred_events(store: Store) -> None:
+    """What docs/cost.md reckons with; a duplicate costs the claim that it does not get, and its own item."""
+    body = json.dumps([event(number) for number in range(100)]).encode()
+    for units_an_event in (1.08, 2.08):
+        with counting(store) as calls:
+            take(store, body)
+        assert calls.made["PutObject"] == 2
+        assert calls.units / 100 <= units_an_event, calls.made
+
+
 def replayed(store: Store, events: int) -> Calls:
     """The calls from the request to the written aggregate: of the replay function, and of the processor."""
     body = {"entity_id": "customer-17", "start_time": "2026-01-31", "end_time": "2026-02-01"}

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from pik.engine import DuckEngine
+from pik.model.instant import parse_instant
+from pik.model.run import COMPLETED, RunRequest
+from pik.stores import open_store
 from pik.stores.aws.clients import Clients
+from pik.usecases.plan import plan_replay, start
+from pik.usecases.progress import Silent
+from pik.usecases.replay import hand_over
+from pik.usecases.request import take
+from pik.usecases.runs import wait
 from tests.aws.deployed import Deployed, deploy, send
+from tests.aws.emulator import REGION
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("deployed")]
+
+EVENT = {
+    "source": "shop",
+    "event_type": "order",
+    "entity_id": "switched",
+    "event_time": "2026-02-03T01:00:00Z",
+    "payload": {},
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,5 +50,17 @@ def test_the_kill_switch_is_one_parameter_of_an_update(other, aws, built) -> Non
         return str(mapping["State"])
 
     assert state() == "Enabled"
-    deploy(aws, built, "pik-other", ApiAuthorization="API_KEY", EnableProcessor="false")
+    deploy(aws, built, "pik-other", EnableProcessor="false")
     assert state() == "Disabled"
+    store = open_store(f"aws://{other.stack.name}?region={REGION}")
+    take(store, json.dumps(EVENT).encode())
+    asked = RunRequest(start=parse_instant("2026-02-03T00:00:00Z"), end=parse_instant("2026-02-04T00:00:00Z"))
+    run = start(store, plan_replay(store, DuckEngine(), asked, 1))
+    assert hand_over(store, run.run_id) == 1
+    message = store.queue.receive(run.run_id, 60)
+    assert message is not None
+    assert message.receives == 1  # nobody took it before
+    store.queue.release(message.receipt, 0)
+    deploy(aws, built, "pik-other", EnableProcessor="true")
+    ended = wait(store, run.run_id, Silent())
+    assert (ended.state, ended.new) == (COMPLETED, 1)

@@ -246,4 +246,4 @@ def test_a_local_store_has_no_stack(pik, command: str) -> None:
 def test_there_is_no_such_stack(pik, aws, command: str) -> None:
     refused = pik("stack", command, "--store", "aws://nobody")
     assert (refused.code, refused.out) == (4, "")
-    assert refused.err.startswith("error: there is no stack nobody in this account and region\n")
+    assert refused.err.startswith("error: there is no stack nobody in this account in eu-central-1\n")

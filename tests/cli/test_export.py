@@ -97,6 +97,7 @@ def test_a_dry_run_counts(store: Any) -> None:
         ("--out", "e.parquet", "--as", "csv"),
         ("--out", "e.csv", "--compression", "snappy"),
         ("--out", "nowhere/e.parquet"),
+        ("--out", "s3://bucket/events"),
         ("--out", "e.parquet", "--from", "yesterday"),
     ],
 )

@@ -40,8 +40,9 @@ def output_name(field: str) -> str:
 
 def find_stack(clients: Clients, name: str) -> Stack:
     """The resources of the stack that is called so. Raises NotFound, StoreError."""
+    cloudformation = clients.client("cloudformation")
     try:
-        stacks = clients.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+        stacks = cloudformation.describe_stacks(StackName=name)["Stacks"]
     except Refused as error:
         if denied(error):  # the doctor could not find the stack either
             hint = "it takes cloudformation:DescribeStacks on the stack; docs/iam.md has the policy"
@@ -49,7 +50,7 @@ def find_stack(clients: Clients, name: str) -> Stack:
         if error.code != "ValidationError":
             raise
         raise NotFound(
-            f"there is no stack {name} in this account and region",
+            f"there is no stack {name} in this account in {cloudformation.boto.meta.region_name}",
             hint="aws cloudformation list-stacks; aws://STACK?region=…&profile=… names another region or account",
         ) from None
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stacks[0].get("Outputs", ())}
