@@ -105,7 +105,7 @@ def ingest(
         from pik.usecases.batches import write_rejects
 
         write_rejects(store, [one.batch for one in done], rejects)
-    cli.show(ingest_fields.ingested(done))
+    cli.show(ingest_fields.ingested(done, mapped=reading.mapping is not None))
     return PARTLY if any(one.batch.counts.rejected for one in done if one.outcome != ALREADY) else None
 
 

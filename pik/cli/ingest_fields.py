@@ -13,34 +13,35 @@ if TYPE_CHECKING:
     from pik.usecases.ingest import Checked, Ingested
 
 
-def ingested(done: list[Ingested]) -> Document:
+def ingested(done: list[Ingested], *, mapped: bool) -> Document:
     """What became of the inputs: one in full, several as a table."""
     from pik.model.batch import Counts
 
     total = sum((one.batch.counts for one in done), Counts())
     fields = dict(zip(("read", "accepted", "exact", "conflict", "rejected"), map(Count, total.astuple()), strict=True))
     if len(done) == 1:
-        return Document(head={**_summary(done[0]), "next": _next(done)})
+        return Document(head={**_summary(done[0]), "next": _next(done, mapped=mapped)})
     columns = [
         Column("batch_id", get=lambda one: one.batch.batch_id),
         Column("source"),
         Column("outcome"),
         *(Column(name, Count, get=attrgetter(f"batch.counts.{name}")) for name in fields),
     ]
-    return Document(tables=[Table("batches", columns, done)], tail={**fields, "next": _next(done)})
+    return Document(tables=[Table("batches", columns, done)], tail={**fields, "next": _next(done, mapped=mapped)})
 
 
 _FOREIGN = "foreign records need --map (pik ingest --help)"
+_MAPPED = "the mapping, of --map and of pik.toml, fits none of the records"
 
 
-def _next(done: list[Ingested]) -> str | None:
+def _next(done: list[Ingested], *, mapped: bool) -> str | None:
     """What to type next, where something is left to do."""
     from pik.usecases.ingest import ALREADY
 
     rejected = [one.batch for one in done if one.batch.counts.rejected]
     look = f"pik batches {rejected[0].batch_id} --rejects" if rejected else None
     if look and all(one.batch.counts.read == one.batch.counts.rejected for one in done):
-        return f"{look}; {_FOREIGN}"
+        return f"{look}; {_MAPPED if mapped else _FOREIGN}"
     if all(one.outcome == ALREADY for one in done):
         return "to record it as one more delivery of each event, add --again"
     return look

@@ -60,6 +60,11 @@ def test_what_to_type_next(pik, tmp_path):
     batch, following = said("foreign")
     assert following == f"pik batches {batch} --rejects; foreign records need --map (pik ingest --help)"
     assert said("foreign") == (batch, following)
+    (tmp_path / "other").write_text(EVENT.replace("01-01", "01-03"))
+    batch, following = said("other", "--map", "entity_id=nowhere")
+    assert (
+        following == f"pik batches {batch} --rejects; the mapping, of --map and of pik.toml, fits none of the records"
+    )
     assert said("good")[1] is None
     assert said("good")[1] == said("good", "mixed")[1] == "to record it as one more delivery of each event, add --again"
 
