@@ -231,6 +231,8 @@ def steered(tmp_path_factory):
         yield made
 
 
+# One after the other in one process: the second looks at what the first has stored.
+@pytest.mark.xdist_group("steered")
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     fields=st.fixed_dictionaries(
@@ -256,6 +258,7 @@ def test_the_key_of_no_event_is_steered_by_its_content(steered, fields, more, wr
         assert_own_key(answer, body["event_time"])
 
 
+@pytest.mark.xdist_group("steered")
 def test_that_property_sees_events_that_are_accepted(steered) -> None:
     """Chance finds enough valid events: on other days than one, in other segments than one."""
     keys = [segment.key for segment in steered.index.segments(ALL_TIME)]
