@@ -70,7 +70,7 @@ class Database:
     def writer(self) -> sqlite3.Connection:
         """The connection that `write` uses, outside of a transaction: for temporary tables."""
         if self._mine.writer is None:
-            self._mine.writer = self._connected(sqlite3.Connection, cache_kib=65536)
+            self._mine.writer = self._connected(sqlite3.Connection, cache_kib=32768)
         return self._mine.writer
 
     def reconnect(self) -> None:
