@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, BinaryIO, cast
@@ -24,7 +25,7 @@ from pik.ports.exporter import COLUMNS, DELIVERY, Block, Layout, Rows
 _ENDINGS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 
 
-class _TextExporter:
+class _TextExporter(ABC):
     """What both have in common. Rows are lists of lines, with their line breaks."""
 
     header = b""
@@ -58,8 +59,9 @@ class _TextExporter:
                 added.append(_json(full_instant(value) if is_time else value))
         return added
 
+    @abstractmethod
     def _line(self, line: bytes, delivery: Delivery, added: list[bytes]) -> bytes:
-        raise NotImplementedError
+        """The delivery, whose raw line this is, as a line of the file."""
 
     def sink(self, file: BinaryIO) -> _TextSink:
         sink = _TextSink(file, self.layout.compression)

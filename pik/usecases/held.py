@@ -29,10 +29,16 @@ def expect_held(store: Store, window: Window, entities: Sequence[str] = ()) -> N
     """Raises NotHeld unless all raw of the window (and of the entities; none: of all) is there, as far as the store
     itself says."""
     expect_pulled(store, window, entities)
-    if store.retention_days is not None:
-        following = store.index.segments(window, entities=entities)
-        if gone := [segment for segment in following if _gone(store, segment, window, entities)]:
-            raise _expired(store, window, gone)
+    if store.retention_days is None:
+        return
+    # Counted and not listed: each event of an API request has a segment of its own.
+    count, days = 0, (0, 0)
+    for segment in store.index.segments(window, entities=entities):
+        if _gone(store, segment, window, entities):
+            days = (days[0] if count else segment.day, segment.day)
+            count += 1
+    if count:
+        raise _expired(store, window, count, *days)
 
 
 def _gone(store: Store, segment: Segment, window: Window, entities: Sequence[str]) -> bool:
@@ -44,13 +50,12 @@ def _gone(store: Store, segment: Segment, window: Window, entities: Sequence[str
     )
 
 
-def _expired(store: Store, window: Window, gone: Sequence[Segment]) -> NotHeld:
-    first, last = day_text(gone[0].day), day_text(gone[-1].day)
-    days = f"of {first}" if first == last else f"of {first} to {last}"
+def _expired(store: Store, window: Window, count: int, first: int, last: int) -> NotHeld:
+    of_days = f"of {day_text(first)}" if first == last else f"of {day_text(first)} to {day_text(last)}"
     return NotHeld(
-        f"raw {days} has expired: this store keeps raw for {store.retention_days} days, and {len(gone)} of the segments"
+        f"raw {of_days} has expired: this store keeps raw for {store.retention_days} days, and {count} of the segments"
         f" that {window} needs are older",
-        hint=f"ask for a window behind {last} (--from {day_text(gone[-1].day + 1)}); pik aggregates still shows the"
+        hint=f"ask for a window behind {day_text(last)} (--from {day_text(last + 1)}); pik aggregates still shows the"
         " numbers that were made of it",
     )
 
