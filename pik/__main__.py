@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import signal
@@ -28,6 +29,9 @@ def main() -> int:
         raise
     except BaseException as error:  # noqa: BLE001 - the last one to see it; nothing is swallowed
         code = _report(error)
+    # All is done and said. An interruption of Python's own end would only make another exit code of it.
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        atexit.register(signal.signal, ending, signal.SIG_IGN)
     return code
 
 

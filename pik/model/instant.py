@@ -68,29 +68,33 @@ def parse_instant(text: str, *, date_only: bool = False) -> int:
 def read_instant(text: str) -> tuple[int, bytes]:
     """The instant of an RFC 3339 text as `parse_instant` tells it, and the JSON text of its `full_instant`."""
     try:
-        (minute, minute_json), (second, second_json) = _minutes[text[:16]], _seconds[text[16:19]]
+        (hour, hour_json), (second, second_json) = _hours[text[:13]], _seconds[text[13:19]]
         rest, rest_json = _rests[text[19:]]
     except KeyError:
-        return _read_unknown_instant(text)
-    return minute + second + rest, minute_json + second_json + rest_json
+        return _read_unfamiliar_instant(text)
+    return hour + second + rest, hour_json + second_json + rest_json
 
 
-def _read_unknown_instant(text: str) -> tuple[int, bytes]:
+def _read_unfamiliar_instant(text: str) -> tuple[int, bytes]:
     instant = parse_instant(text)
     full = b'"%s"' % full_instant(instant).encode()
-    if _USUAL.fullmatch(text):
-        if len(_minutes) >= 65536:
-            _minutes.clear()
-        _minutes[text[:16]] = instant - instant % MINUTE, full[:17]
-        _rests[text[19:]] = instant % SECOND, full[20:]
+    if _IN_UTC.fullmatch(text):
+        if len(_hours) >= _FAMILIAR:
+            _hours.clear()
+        _hours[text[:13]] = instant - instant % HOUR, full[:14]
+        _seconds[text[13:19]] = (instant - instant % SECOND) % HOUR, full[14:20]
+        if len(_rests) < _FAMILIAR:
+            _rests[text[19:]] = instant % SECOND, full[20:]
     return instant, full
 
 
-# Nearly every producer writes whole seconds or milliseconds, and Z. Such a text is a minute, a second and a rest, which
-# come again and again: three look-ups read it. There are no more than 1001 rests.
-_USUAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", re.ASCII)
-_minutes: dict[str, tuple[int, bytes]] = {}
-_seconds = {f":{second:02d}": (second * SECOND, b":%02d" % second) for second in range(60)}
+# Nearly every producer writes times in UTC, to the millisecond at most. Such a text is an hour, a second of it and a
+# rest, which come again and again: three look-ups read it. There are 3600 seconds; of the others as many are remembered
+# as there are hours in a year, and more than there are milliseconds.
+_IN_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)", re.ASCII)
+_FAMILIAR = 1 << 13
+_hours: dict[str, tuple[int, bytes]] = {}
+_seconds: dict[str, tuple[int, bytes]] = {}
 _rests: dict[str, tuple[int, bytes]] = {}
 
 

@@ -6,12 +6,11 @@ import re
 from base64 import b64encode
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import accumulate
-from operator import itemgetter
-from struct import Struct
+from itertools import accumulate, repeat
+from operator import add, floordiv, sub
 from time import time_ns
 from typing import Protocol
 
@@ -19,8 +18,8 @@ import msgspec
 import zstandard
 
 from pik.errors import InputError, Invalid
-from pik.model.batch import Arrivals, Chunk, Frame, Reject, RejectFile, Segment
-from pik.model.event import raw_line, read_event, stamp
+from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment
+from pik.model.event import Event, raw_line, read_event, read_events, stamp
 from pik.model.instant import DAY, SECOND, day_text
 from pik.model.mapping import RecordMapping
 from pik.usecases.source import Block
@@ -29,6 +28,10 @@ FRAME = 96 * 1024
 """Uncompressed bytes after which a frame ends."""
 
 COMPRESSION_LEVEL = 1
+
+GROUP = 128 * 1024
+"""Bytes of records read together: enough that steps over all of them cost little, few enough that they stay in the
+processor's caches from one step to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,30 +55,51 @@ class InvalidRecord(InputError):
         self.reason = reason
 
 
-_Row = tuple[str, int, bytes, bytes, bool]
-"""A delivery on its way into a segment: entity_id, event_time, raw line, its PLAIN or KEYED but for the frame, and
-whether that is a KEYED. Segments have them in the order of the first two, and then of their seqs."""
-
-_PLAIN, _KEYED, _FRAME = Struct(">16sQ"), Struct(">Q16s16s"), Struct(">I")
-"""PLAIN and KEYED in two parts: the frame is known last."""
-
-
 class _Read:
-    """What a block holds: rows by day, and what is counted over them."""
+    """What a block holds. The deliveries are in columns and in the order of their seqs: the n-th of each list is of the
+    n-th delivery, `contents` has None where the event has no idempotency key, `lines` are those of raw."""
 
-    def __init__(self) -> None:
-        self.days: defaultdict[int, list[_Row]] = defaultdict(list)
-        self.rejects: list[Reject] = []
+    def __init__(self, ingest_time: int) -> None:
+        self.ingest_time = ingest_time
+        self.entity_ids: list[str] = []
+        self.times: list[int] = []
+        self.seqs: list[int] = []
+        self.event_ids: list[bytes] = []
+        self.contents: list[bytes | None] = []
+        self.lines: list[bytes] = []
         self.lags: list[int] = []
-        self.sources: list[str] = []
+        self.sources: Counter[str] = Counter()
+        self.rejects: list[Reject] = []
         self.blank = 0
 
+    def take(self, events: Sequence[Event], seqs: Iterable[int], lines: Iterable[bytes]) -> None:
+        """Behind those that are there already."""
+        times, now = [event.event_time for event in events], self.ingest_time
+        self.entity_ids += [event.entity_id for event in events]
+        self.times += times
+        self.seqs += seqs
+        self.event_ids += [event.event_id for event in events]
+        self.contents += [None if event.idempotency_key is None else event.content_hash for event in events]
+        self.lines += lines
+        received = [now if event.received_time is None else event.received_time for event in events]
+        self.lags += map(sub, received, times)
+        self.sources.update([event.source for event in events])
 
-def _lines(block: Block) -> list[bytes]:
-    lines = block.data.split(b"\n")
-    if not lines[-1]:
-        lines.pop()
-    return lines
+    def by_day(self) -> Iterator[tuple[int, list[int]]]:
+        """The days in order, with the numbers of each one's deliveries."""
+        days: defaultdict[int, list[int]] = defaultdict(list)
+        for number, time in enumerate(self.times):
+            days[time // DAY].append(number)
+        return iter(sorted(days.items()))
+
+
+def _groups(lines: bytes) -> Iterator[list[bytes]]:
+    """The lines, a group at a time."""
+    start = 0
+    while start < len(lines):
+        end = lines.find(b"\n", start + GROUP) + 1 or len(lines)
+        yield lines[start:end].removesuffix(b"\n").split(b"\n")
+        start = end
 
 
 class Creator(Protocol):
@@ -96,8 +120,7 @@ class SegmentBuilder:
 
     def build(self, block: Block, number: int) -> Chunk:
         """Parse the block, store its segments and rejects under `number`, and tell what the index needs."""
-        ingest_time = time_ns()
-        read = self._read(block, ingest_time)
+        read = self._read(block, time_ns())
         if read.rejects and self.stop:
             raise InvalidRecord(read.rejects[0].seq, read.rejects[0].reason)
         return Chunk(
@@ -107,64 +130,79 @@ class SegmentBuilder:
             offset=block.offset,
             prefix_digest=block.prefix_digest,
             read=block.last_seq - block.first_seq + 1 - read.blank,
-            arrivals=tuple(self._store(day, rows, number, ingest_time) for day, rows in sorted(read.days.items())),
+            arrivals=tuple(self._store(day, read, numbers, number) for day, numbers in read.by_day()),
             rejects=self._store_rejects(read.rejects, number) if read.rejects else None,
             reasons=Counter(reason_kind(reject.reason) for reject in read.rejects),
             lags=coarse_lags(read.lags),
-            sources=Counter(read.sources),
+            sources=read.sources,
         )
 
     def _read(self, block: Block, ingest_time: int) -> _Read:
-        """Parse every record of the block. This loop is what an ingest spends most of its time in."""
-        read = _Read()
-        days, lags, sources = read.days, read.lags, read.sources
+        """Read every record of the block."""
+        read = _Read(ingest_time)
         stamped = stamp(ingest_time, self.batch_id)
-        mapping, max_line = self._mapping, self.max_line
-        original = None
-        for seq, line in enumerate(_lines(block), block.first_seq):
-            try:
-                if len(line) > max_line:
-                    raise Invalid(f"the line is longer than {max_line} bytes")
-                if mapping is None:
-                    event = read_event(line)
-                else:
-                    event, original = mapping.read(line)
-            except Invalid as error:
-                if line.strip() or len(line) > max_line:
-                    # How much of an over-long line came along depends on where blocks end; what is kept must not.
-                    read.rejects.append(make_reject(seq, error, line[: max_line + 1]))
-                else:
-                    read.blank += 1
-                continue
-            time, received = event.event_time, event.received_time
-            keyed = event.idempotency_key is not None
-            claim = _KEYED.pack(seq, event.event_id, event.content_hash) if keyed else _PLAIN.pack(event.event_id, seq)
-            text = raw_line(event, seq, stamped, original)
-            days[time // DAY].append((event.entity_id, time, text, claim, keyed))
-            sources.append(event.source)
-            lags.append((ingest_time if received is None else received) - time)
+        first_seq = block.first_seq
+        for group in _groups(block.data):
+            events, originals, refused = self._events(group)
+            seqs: Sequence[int] = range(first_seq, first_seq + len(group))
+            if refused:
+                self._refuse(read, refused, group, first_seq)
+                seqs = [first_seq + number for number in range(len(group)) if number not in refused]
+            if events:
+                read.take(events, seqs, map(raw_line, events, seqs, repeat(stamped), originals))
+            first_seq += len(group)
         return read
 
-    def _store(self, day: int, rows: list[_Row], number: int, ingest_time: int) -> Arrivals:
+    def _events(self, lines: list[bytes]) -> tuple[list[Event], Iterable[bytes | None], dict[int, Invalid]]:
+        """The events of lines, the records that they were mapped from, and by their numbers those that are none."""
+        if self._mapping is None and max(map(len, lines)) <= self.max_line:
+            events, refused = read_events(lines)
+            return events, repeat(None), refused
+        events, originals, refused = [], [], {}
+        for number, line in enumerate(lines):
+            try:
+                if len(line) > self.max_line:
+                    raise Invalid(f"the line is longer than {self.max_line} bytes")
+                event, original = (read_event(line), None) if self._mapping is None else self._mapping.read(line)
+            except Invalid as error:
+                refused[number] = error
+                continue
+            events.append(event)
+            originals.append(original)
+        return events, originals, refused
+
+    def _refuse(self, read: _Read, refused: Mapping[int, Invalid], lines: list[bytes], first_seq: int) -> None:
+        for number, error in refused.items():
+            line = lines[number]
+            if line.strip() or len(line) > self.max_line:
+                # How much of an over-long line came along depends on where blocks end; what is kept must not.
+                read.rejects.append(make_reject(first_seq + number, error, line[: self.max_line + 1]))
+            else:
+                read.blank += 1
+
+    def _store(self, day: int, read: _Read, deliveries: list[int], number: int) -> Arrivals:
         key = f"raw/event_date={day_text(day)}/{self.batch_id}-{number}.ndjson.zst"
-        in_order = "\n".join([row[0] for row in rows])
-        rows.sort(key=itemgetter(1))  # twice by one field is much faster than once by two
-        rows.sort(key=itemgetter(0))
-        entities, times, lines, claims, keyed = zip(*rows, strict=True)
+        in_order = "\n".join([read.entity_ids[n] for n in deliveries])
+        deliveries.sort(key=read.times.__getitem__)  # twice by one field is much faster than once by two
+        first_event, last_event = read.times[deliveries[0]], read.times[deliveries[-1]]
+        deliveries.sort(key=read.entity_ids.__getitem__)
+        entities, lines = [read.entity_ids[n] for n in deliveries], [read.lines[n] for n in deliveries]
+        seqs, event_ids, contents = read.seqs, read.event_ids, read.contents
         frames: list[Frame] = []
         parts: list[bytes] = []
-        plain_claims: list[bytes] = []
-        keyed_claims: list[bytes] = []
+        plain: list[bytes] = []
+        keyed: list[bytes] = []
         offset = 0
         for frame, (begin, end) in enumerate(_frames(lines)):
             data = self._compressor.compress(b"\n".join(lines[begin:end]) + b"\n")
             parts.append(data)
             frames.append(Frame(offset, len(data), end - begin, entities[begin], entities[end - 1]))
             offset += len(data)
-            tail = _FRAME.pack(frame)
-            of_frame = list(zip(claims[begin:end], keyed[begin:end], strict=True))
-            plain_claims += [claim + tail for claim, with_key in of_frame if not with_key]
-            keyed_claims += [claim + tail for claim, with_key in of_frame if with_key]
+            for n in deliveries[begin:end]:
+                if (content := contents[n]) is None:
+                    plain.append(PLAIN.pack(event_ids[n], seqs[n], frame))
+                else:
+                    keyed.append(KEYED.pack(seqs[n], event_ids[n], content, frame))
         stored = b"".join(parts)
         if self.raw is not None:
             self.raw.create(key, stored)
@@ -174,13 +212,13 @@ class SegmentBuilder:
             day=day,
             size=len(stored),
             digest=sha256(stored).hexdigest(),
-            deliveries=len(rows),
-            ingest_time=ingest_time,
-            first_event=min(times),
-            last_event=max(times),
+            deliveries=len(lines),
+            ingest_time=read.ingest_time,
+            first_event=first_event,
+            last_event=last_event,
             frames=tuple(frames),
         )
-        return Arrivals(segment, b"".join(sorted(plain_claims)), b"".join(sorted(keyed_claims)), in_order)
+        return Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)), in_order)
 
     def _store_rejects(self, rejects: list[Reject], number: int) -> RejectFile:
         key = f"raw/rejects/{self.batch_id}-{number}.ndjson.zst"
@@ -192,7 +230,7 @@ class SegmentBuilder:
 
 def _frames(lines: Sequence[bytes]) -> Iterator[tuple[int, int]]:
     """Where frames begin and end among the lines."""
-    sizes = list(accumulate([len(line) + 1 for line in lines]))
+    sizes = list(accumulate(map(add, map(len, lines), repeat(1))))
     begin = size = 0
     while begin < len(lines):
         end = min(bisect_left(sizes, size + FRAME, begin) + 1, len(lines))
@@ -220,7 +258,7 @@ def coarse_lags(lags: list[int]) -> dict[int, int]:
     # From 10^5 s on a thousand seconds are fine enough, and make few distinct numbers out of many.
     coarse: Counter[int] = Counter()
     near = False
-    for kiloseconds, count in Counter([lag // (1000 * SECOND) for lag in lags]).items():
+    for kiloseconds, count in Counter(map(floordiv, lags, repeat(1000 * SECOND))).items():
         if -100 <= kiloseconds < 100:
             near = True
         else:

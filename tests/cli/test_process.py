@@ -120,6 +120,19 @@ def test_nothing_is_loaded_that_is_not_needed(arguments: list[str], absent: set[
     assert not loaded & absent
 
 
+def test_ctrl_c_behind_the_end_changes_nothing() -> None:
+    code = (
+        "import os, signal; from pik.__main__ import main\n"
+        "class Late:\n"
+        "    def __init__(self): self.kill = os.kill, os.getpid(), signal.SIGINT\n"
+        "    def __del__(self): self.kill[0](*self.kill[1:])\n"
+        "late = Late(); raise SystemExit(main())"
+    )
+    command = [sys.executable, "-c", code, "--version"]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_bytes_that_are_not_utf8_are_shown_escaped() -> None:
     command = [*map(os.fsencode, THINGS), b"things", b"na\xffme", b"--format", b"json"]
     result = subprocess.run(command, env={**ENVIRONMENT, "LC_ALL": "C"}, capture_output=True, timeout=60)

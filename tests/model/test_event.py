@@ -11,7 +11,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pik.errors import Invalid
-from pik.model.event import FIELDS, entity_mark, raw_line, read_delivery, read_event, read_event_slowly, stamp
+from pik.model.event import (
+    FIELDS,
+    entity_mark,
+    raw_line,
+    read_delivery,
+    read_event,
+    read_event_slowly,
+    read_events,
+    stamp,
+)
 from pik.model.identity import MAX_DEPTH
 from pik.model.instant import full_instant
 from tests.model import oracle, texts
@@ -65,6 +74,25 @@ def outcome(read: Any, raw: bytes) -> Any:
 @example(b'{"\\ud800":1}')
 def test_the_fast_and_the_slow_reader_agree_on_any_bytes(raw: bytes) -> None:
     assert outcome(read_event, raw) == outcome(read_event_slowly, raw)
+
+
+@given(st.lists(st.one_of(texts.nearly_json(event_texts()), event_texts().map(str.encode)), max_size=12))
+@example([line(payload=payload) for payload in ('{"a":1}', '{"a":1.0}', '{"a":12345678901234567890}', '{"a":1,"a":2}')])
+@example([line(payload='{"a":' + "[" * 100 + "]" * 100 + "}"), line()])
+@example([line(payload="1"), line()])
+@example([line(event_time="2026-02-30"), line(), line(source="")])
+@example([line(), b"", line(trace=1)])
+def test_lines_read_together_are_what_each_is_by_itself(lines: list[bytes]) -> None:
+    events, refused = read_events(lines)
+    read = iter(events)
+    for number, raw in enumerate(lines):
+        if number in refused:
+            found: Any = "refused", refused[number].message, refused[number].field
+        else:
+            event = next(read)
+            found = raw_line(event, 1, stamp(0, "B")), event
+        assert found == outcome(read_event_slowly, raw)
+    assert next(read, None) is None
 
 
 @given(event_texts())
