@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import select
 import signal
@@ -18,6 +17,14 @@ READER_LEFT = 141
 """What a shell reports of a program ended by SIGPIPE. Not 0: `pik diff … | head` must not look like "no difference"."""
 
 
+def program() -> int:
+    """`main`, and then all is done and said: interrupting Python's own end would only make another exit code of it."""
+    code = main()
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.SIG_IGN)
+    return code
+
+
 def main() -> int:
     """Run the command line in `sys.argv` and return the exit code (docs/exit-codes.md)."""
     _occupy_standard_descriptors()
@@ -29,9 +36,6 @@ def main() -> int:
         raise
     except BaseException as error:  # noqa: BLE001 - the last one to see it; nothing is swallowed
         code = _report(error)
-    # All is done and said. An interruption of Python's own end would only make another exit code of it.
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        atexit.register(signal.signal, ending, signal.SIG_IGN)
     return code
 
 
@@ -138,4 +142,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -246,9 +246,10 @@ def raw_line(event: Event, seq: int, stamp: bytes, original: bytes | None = None
         tail += b',"original":' + original
     if event.payload_text is not None:
         tail += b',"payload_text":' + event.payload_text
+    event_id = hexlify(event.event_id)
     return b'{"event_id":"%s","content_hash":"%s",%s%s%s%d%s,"payload":%s}' % (
-        hexlify(event.event_id),
-        hexlify(event.content_hash),
+        event_id,
+        event_id if event.content_hash is event.event_id else hexlify(event.content_hash),
         event.head,
         received,
         stamp,

@@ -118,6 +118,8 @@ class _Numbers:
 
     def exact(self, text: str) -> float | msgspec.Raw | _Inexact:
         """A value that the encoders below write as the canonical number."""
+        if text.endswith(".0") and len(text) <= 16:
+            return int(text[:-2])
         if text[-1] != "0" and "e" not in text and "E" not in text and "0.0000" not in text[:7]:
             value = float(text)
             # At most 15 digits: then the double's shortest text is the number as written, and the canonical one.

@@ -69,10 +69,21 @@ def read_instant(text: str) -> tuple[int, bytes]:
     """The instant of an RFC 3339 text as `parse_instant` tells it, and the JSON text of its `full_instant`."""
     try:
         (hour, hour_json), (second, second_json) = _hours[text[:13]], _seconds[text[13:19]]
-        rest, rest_json = _rests[text[19:]]
+        rest, rest_json = _rests.get(text[19:]) or _read_rest(text[19:])
     except KeyError:
         return _read_unfamiliar_instant(text)
     return hour + second + rest, hour_json + second_json + rest_json
+
+
+# Nearly every producer writes times in UTC. Such a text is an hour, a second of it and a rest, which come again and
+# again: three look-ups read it. There are 3600 seconds; of the others as many are remembered as a year has hours, and
+# more than a second has milliseconds.
+_FAMILIAR = 1 << 13
+_IN_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|\+00:00)", re.ASCII)
+_REST = re.compile(r"(?:\.(\d{1,9}))?(?:Z|\+00:00)", re.ASCII)
+_hours: dict[str, tuple[int, bytes]] = {}
+_seconds: dict[str, tuple[int, bytes]] = {}
+_rests: dict[str, tuple[int, bytes]] = {}
 
 
 def _read_unfamiliar_instant(text: str) -> tuple[int, bytes]:
@@ -83,19 +94,19 @@ def _read_unfamiliar_instant(text: str) -> tuple[int, bytes]:
             _hours.clear()
         _hours[text[:13]] = instant - instant % HOUR, full[:14]
         _seconds[text[13:19]] = (instant - instant % SECOND) % HOUR, full[14:20]
-        if len(_rests) < _FAMILIAR:
-            _rests[text[19:]] = instant % SECOND, full[20:]
     return instant, full
 
 
-# Nearly every producer writes times in UTC, to the millisecond at most. Such a text is an hour, a second of it and a
-# rest, which come again and again: three look-ups read it. There are 3600 seconds; of the others as many are remembered
-# as there are hours in a year, and more than there are milliseconds.
-_IN_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)", re.ASCII)
-_FAMILIAR = 1 << 13
-_hours: dict[str, tuple[int, bytes]] = {}
-_seconds: dict[str, tuple[int, bytes]] = {}
-_rests: dict[str, tuple[int, bytes]] = {}
+def _read_rest(text: str) -> tuple[int, bytes]:
+    """What stands behind the second: nanoseconds, and the end of the JSON text. Raises KeyError unless it is in UTC."""
+    match = _REST.fullmatch(text)
+    if match is None:
+        raise KeyError(text)
+    nanos = (match[1] or "").ljust(9, "0")
+    rest = int(nanos), b'.%sZ"' % nanos.encode()
+    if len(_rests) < _FAMILIAR:
+        _rests[text] = rest
+    return rest
 
 
 def checked_instant(instant: int, shown: object) -> int:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import pickle
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from io import BufferedRWPair, FileIO
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
@@ -25,13 +27,45 @@ Make = Callable[[], Callable[[Any], Any]]
 """Called once in each worker; makes the function that is mapped. It and its arguments are pickled."""
 
 
-def _work(make: Make, pipe: Connection) -> None:
+class _Pipe:
+    """Sends objects to the process at the other end and receives its. A block of input is written from where it is and
+    read to where it stays; a Connection's own `send` and `recv` would copy it several times."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stream = BufferedRWPair(_end(connection, "rb"), _end(connection, "wb"))
+
+    def send(self, thing: object) -> None:
+        """Raises ConnectionError if nobody is there to receive it."""
+        pickle.dump(thing, self._stream, protocol=pickle.HIGHEST_PROTOCOL)
+        self._stream.flush()
+
+    def receive(self) -> Any:
+        """Raises one of `_GONE`."""
+        return pickle.load(self._stream)
+
+    def close(self) -> None:
+        """Nobody can receive or send any more."""
+        with suppress(OSError):  # of what could not be sent
+            self._stream.close()
+        self._connection.close()
+
+
+def _end(connection: Connection, mode: str) -> FileIO:
+    return FileIO(connection.fileno(), mode, closefd=False)
+
+
+_GONE = (EOFError, OSError, pickle.UnpicklingError)
+"""What `receive` raises if nobody is at the other end, or not until the end of an object."""
+
+
+def _work(make: Make, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
     gc.disable()  # what workers make has no cycles, and looking for them takes a tenth of the time
     function = make()
-    with suppress(EOFError, OSError):  # from the pipe: the parent is gone
+    with closing(_Pipe(connection)) as pipe, suppress(*_GONE):
         while True:
-            pipe.send(_outcome(function, pipe.recv()))
+            pipe.send(_outcome(function, pipe.receive()))
 
 
 def _outcome(function: Callable[[Any], Any], argument: Any) -> tuple[bool, Any]:
@@ -55,7 +89,7 @@ class Pool(Generic[Argument, Result]):
     def __init__(self, make: Make, size: int) -> None:
         self._make = make
         self._size = size
-        self._pipes: list[Connection] = []
+        self._pipes: list[_Pipe] = []
         self._processes: list[Any] = []
 
     def __enter__(self) -> Pool[Argument, Result]:
@@ -65,7 +99,7 @@ class Pool(Generic[Argument, Result]):
             for _ in range(self._size):
                 mine, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(self._make, theirs), daemon=True)
-                self._pipes.append(mine)
+                self._pipes.append(_Pipe(mine))
                 with _uninterrupted():
                     process.start()
                     self._processes.append(process)
@@ -90,7 +124,7 @@ class Pool(Generic[Argument, Result]):
             for argument in arguments:
                 yield function(argument)
             return
-        working: deque[tuple[Connection, Argument]] = deque()
+        working: deque[tuple[_Pipe, Argument]] = deque()
         for number, argument in enumerate(arguments):
             pipe = self._pipes[number % self._size]
             if number < self._size:
@@ -103,16 +137,16 @@ class Pool(Generic[Argument, Result]):
         while working:
             yield self._result(*working.popleft())
 
-    def _send(self, pipe: Connection, argument: Argument) -> None:
+    def _send(self, pipe: _Pipe, argument: Argument) -> None:
         try:
             pipe.send(argument)
         except ConnectionError:
             raise WorkerDied(argument) from None
 
-    def _result(self, pipe: Connection, argument: Argument) -> Result:
+    def _result(self, pipe: _Pipe, argument: Argument) -> Result:
         try:
-            done, result = pipe.recv()
-        except (EOFError, OSError):
+            done, result = pipe.receive()
+        except _GONE:
             raise WorkerDied(argument) from None
         if not done:
             raise result

@@ -198,11 +198,9 @@ class SegmentBuilder:
             parts.append(data)
             frames.append(Frame(offset, len(data), end - begin, entities[begin], entities[end - 1]))
             offset += len(data)
-            for n in deliveries[begin:end]:
-                if (content := contents[n]) is None:
-                    plain.append(PLAIN.pack(event_ids[n], seqs[n], frame))
-                else:
-                    keyed.append(KEYED.pack(seqs[n], event_ids[n], content, frame))
+            of_frame = deliveries[begin:end]
+            plain += [PLAIN.pack(event_ids[n], seqs[n], frame) for n in of_frame if contents[n] is None]
+            keyed += [KEYED.pack(seqs[n], event_ids[n], content, frame) for n in of_frame if (content := contents[n])]
         stored = b"".join(parts)
         if self.raw is not None:
             self.raw.create(key, stored)

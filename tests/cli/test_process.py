@@ -122,11 +122,11 @@ def test_nothing_is_loaded_that_is_not_needed(arguments: list[str], absent: set[
 
 def test_ctrl_c_behind_the_end_changes_nothing() -> None:
     code = (
-        "import os, signal; from pik.__main__ import main\n"
+        "import os, signal; from pik.__main__ import program\n"
         "class Late:\n"
         "    def __init__(self): self.kill = os.kill, os.getpid(), signal.SIGINT\n"
         "    def __del__(self): self.kill[0](*self.kill[1:])\n"
-        "late = Late(); raise SystemExit(main())"
+        "late = Late(); raise SystemExit(program())"
     )
     command = [sys.executable, "-c", code, "--version"]
     result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
