@@ -162,8 +162,6 @@ CASES = (
         "`sqlite-utils insert db events FILE --nl --pk id --ignore`",
         ingest_sqlite_utils,
         ratio=1 / 8,
-        pairs=1,
-        warm_up=False,
     ),
     Case("ingest-again", "`pik ingest --again FILE`, the same file", "its first ingest", ingest_again, ratio=1.5),
     Case(

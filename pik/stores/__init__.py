@@ -20,7 +20,7 @@ def open_store(url: str, *, create: bool = False) -> Store:
         return open_aws(url)
     if "://" in url:
         raise UsageError(f"{url}: there are stores in directories and in stacks", hint="--store DIR, or aws://STACK")
-    from pik.stores.local import open_local
+    from pik.stores.local.open import open_local
 
     return open_local(Path(url).expanduser(), create=create)
 
@@ -60,7 +60,7 @@ def open_health(url: str) -> StackHealth:
 def open_copy(path: str, source: Store, *, create: bool = True) -> Store:
     """The copy of a store in this directory; `create` makes one that is not there yet. Raises UsageError if `path` is
     no path, or the store itself, NotFound, StoreError."""
-    from pik.stores.local import open_copy as open_local_copy
+    from pik.stores.local.open import open_copy as open_local_copy
 
     if "://" in path:
         raise UsageError(f"{path}: copies are made in directories", hint="--into DIR, a new one")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +31,7 @@ from pik.usecases.compression import uncompressed
 from pik.usecases.held import expect_own
 from pik.usecases.pool import Pool
 from pik.usecases.progress import Progress, Silent
-from pik.usecases.segments import InvalidRecord, Reading, SegmentBuilder
+from pik.usecases.segments import InvalidRecord, Reading, Work, building
 from pik.usecases.source import BLOCK, Block, Source, blocks
 
 ATTEMPT = 1_000_000
@@ -160,25 +160,13 @@ def _origin(source: Source, options: IngestOptions, content: str) -> Origin:
     return Origin(name=source.name, content=content, options=tuple(sorted(chosen.items())), again=options.again)
 
 
-_Work = tuple[str, Block, int]
-"""What a worker is given: the batch, a block of it, and the block's number."""
-
-
-def _pool(raw: Raw | None, source: Source, options: IngestOptions) -> Pool[_Work, Chunk]:
+def _pool(raw: Raw | None, source: Source, options: IngestOptions) -> Pool[Work, Chunk]:
     small = source.size is not None and source.size < BLOCK
-    return Pool(partial(_builder, raw, options.reading), 0 if small else options.workers)
-
-
-def _builder(raw: Raw | None, reading: Reading) -> Callable[[_Work], Chunk]:
-    def build(work: _Work) -> Chunk:
-        batch_id, block, number = work
-        return SegmentBuilder(raw, batch_id, reading).build(block, number)
-
-    return build
+    return Pool(partial(building, raw, options.reading), 0 if small else options.workers)
 
 
 def _build(
-    pool: Pool[_Work, Chunk],
+    pool: Pool[Work, Chunk],
     source: Source,
     options: IngestOptions,
     batch: Batch | None,

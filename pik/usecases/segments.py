@@ -6,7 +6,7 @@ import re
 from base64 import b64encode
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import accumulate, repeat
@@ -224,6 +224,20 @@ class SegmentBuilder:
         if self.raw is not None:
             self.raw.create(key, data)
         return RejectFile(key=key, size=len(data), digest=sha256(data).hexdigest(), records=len(rejects))
+
+
+Work = tuple[str, Block, int]
+"""The batch, a block of it, and the block's number."""
+
+
+def building(raw: Creator | None, reading: Reading) -> Callable[[Work], Chunk]:
+    """What workers run. It is here rather than beside the ingest for them to import no more than it takes."""
+
+    def build(work: Work) -> Chunk:
+        batch_id, block, number = work
+        return SegmentBuilder(raw, batch_id, reading).build(block, number)
+
+    return build
 
 
 def _frames(lines: Sequence[bytes]) -> Iterator[tuple[int, int]]:

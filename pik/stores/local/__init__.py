@@ -7,7 +7,3 @@ state.db      metric definitions, runs, aggregates, promotions
 locks         who is writing what; empty
 tmp/          objects that are not whole yet
 """
-
-from pik.stores.local.open import open_copy, open_local
-
-__all__ = ["open_copy", "open_local"]
