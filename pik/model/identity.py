@@ -179,7 +179,7 @@ def _read(raw: bytes, canonical: bytes, *, plain: bool) -> Payload:
     # its repeated keys. So the same length means that all is as it was.
     if plain and len(raw) == len(canonical):
         return canonical, None
-    # Otherwise a repeated key shows in the number of quotes, unless an escaped quote was spelled \\u0022.
+    # Otherwise a repeated key shows in the number of quotes, unless an escaped quote was spelled \u0022.
     if raw.count(b'"') != canonical.count(b'"') or b"\\u0022" in raw:
         return read_payload_slowly(raw)
     return (canonical, None) if plain and b"0.0000" not in raw else _read_numbers(raw)

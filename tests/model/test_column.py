@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from pik.errors import Invalid, UsageError
 from pik.model.column import parse_column, read_exactly, read_plainly
@@ -96,13 +96,14 @@ def test_expressions_may_hold_colons_and_equals() -> None:
 
 
 @given(texts.payload_texts)
+@example('{"n":115292150461e7}')  # its double prints as it, and is another number by a few
 def test_a_payload_without_a_text_of_its_own_is_read_plainly(text: str) -> None:
     try:
         marked = read_payload(text.encode())[1] is not None
     except Invalid:
         return
     if not marked:
-        assert read_plainly(text.encode()) == read_exactly(text.encode())
+        assert shape(read_plainly(text.encode())) == shape(read_exactly(text.encode()))
     assert shape(read_exactly(text.encode())) == shape(json.loads(text, parse_float=Decimal))
 
 
