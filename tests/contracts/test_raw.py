@@ -27,7 +27,7 @@ def keys(raw: Raw, prefix: str = "raw/") -> list[str]:
     return [found.key for found in raw.objects(prefix)]
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"\0\n" * 3_000_000])
+@pytest.mark.parametrize("data", [b"", b"x", b"\0\n" * 3_000_000], ids=["none", "one", "many"])
 def test_what_was_created_is_read_back(raw: Raw, data: bytes) -> None:
     raw.create(KEY, data)
     assert raw.read(KEY) == data
