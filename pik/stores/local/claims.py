@@ -53,8 +53,7 @@ class Claims:
     def _claim_plain(self, segment: int, day: int, rows: Iterable[tuple[bytes, int, int]]) -> None:
         """Their order makes neighbours of them in the table, so that many a statement are faster than one by one.
 
-        A bytearray is taken as it is; for every single `bytes` sqlite3 searches an adapter first, half as long again as
-        the insert takes.
+        A bytearray is taken as it is; for every single `bytes` sqlite3 searches an adapter first: a sixth of the time.
         """
         left = ((bytearray(event_id), seq, frame) for event_id, seq, frame in rows)
         while values := list(chain.from_iterable(islice(left, _ROWS))):
