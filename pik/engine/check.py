@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from pik.engine.columns import COLUMNS
@@ -46,8 +46,7 @@ def check(db: DuckDBPyConnection, definition: Definition, prefix: str = "_") -> 
             where = Reader(db, "where").where(definition.where)
             _check_where(db, where)
         value = Reader(db, "value").value(definition.value, prefix)
-        for aggregate in value.aggregates:
-            _check_aggregate(db, aggregate)
+        value = replace(value, aggregates=tuple(_checked(db, aggregate) for aggregate in value.aggregates))
         _check_result(db, definition, value, prefix)
     except RecursionError:
         raise Invalid(f"metric {definition.name}: it is nested too deeply", field="value") from None
@@ -64,12 +63,12 @@ def _check_where(db: DuckDBPyConnection, where: Expression) -> None:
         _refuse("where", f"it is {found}, not BOOLEAN", "where is a condition such as event_type = 'purchase'")
 
 
-def _check_aggregate(db: DuckDBPyConnection, aggregate: Aggregate) -> None:
-    """Only arguments whose aggregate is the same in any order."""
+def _checked(db: DuckDBPyConnection, aggregate: Aggregate) -> Aggregate:
+    """The aggregate with the type of its argument, which is one whose aggregate is the same in any order."""
     if aggregate.condition and (condition := _types(db, "value", [aggregate.condition])[0]) != "BOOLEAN":
         _refuse("value", f"the FILTER of {aggregate.function} is {condition}, not BOOLEAN")
     if aggregate.argument is None:
-        return
+        return aggregate
     found = _types(db, "value", [aggregate.argument])[0]
     name, exact = aggregate.function, _is_exact(found)
     if name == "sum" and (not (exact or found == "BOOLEAN") or found == "UHUGEINT"):
@@ -82,6 +81,7 @@ def _check_aggregate(db: DuckDBPyConnection, aggregate: Aggregate) -> None:
         _refuse("value", why, hint if found == "INTERVAL" else "")
     if name.startswith("bit_") and found not in _INTEGERS:
         _refuse("value", f"the argument of {name} is {found}, not an integer")
+    return replace(aggregate, type=found)
 
 
 def _check_result(db: DuckDBPyConnection, definition: Definition, value: Expression, prefix: str) -> None:

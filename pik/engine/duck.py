@@ -9,10 +9,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from pik.engine.check import Checked, check
+from pik.engine.isolate import REASONS, data_errors, explanations, isolated
 from pik.engine.scan import MICROSECOND, Measure, Scan, load
 from pik.engine.session import first_line, literal, session
 from pik.errors import Damaged, EngineError, PikError
-from pik.model.metric import BucketDigest, Computed, Definition
+from pik.model.metric import NO_INPUTS, BucketDigest, Computed, Definition, Failure
 from pik.model.window import Window
 from pik.ports.engine import Inputs, Settled, Touched
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _FETCH = 8192
+
+Reasons = Mapping[tuple[int, int, str], str]
+"""What DuckDB says of a failure, by (number of the metric, bucket in microseconds, entity); not of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +53,16 @@ class DuckEngine:
         with self._open(inputs, entities) as db:
             checked = [check(db, metric, f"_{number}_") for number, metric in enumerate(ordered)]
             columns = frozenset[str]().union(*(metric.columns for metric in checked))
-            measures = {metric.name: _measure(number, metric) for number, metric in enumerate(checked)}
+            measures = [_measure(number, metric) for number, metric in enumerate(checked)]
             scan = _scan(inputs, ordered[0].bucket_size, window, columns, entities)
-            _group(db, scan, measures, inputs.deliveries)
+            reasons = _compute(db, scan, measures, [metric.name for metric in checked], inputs.deliveries)
             if settled is not None:
                 for number, metric in enumerate(checked):
-                    _settle(db, number, metric, settled)
+                    _settle(db, number, metric.name, settled, failing=reasons is not None)
             for number, metric in enumerate(checked):
-                yield from _values(db, number, metric)
+                yield from (
+                    _values(db, number, metric.name) if reasons is None else _outcomes(db, number, metric.name, reasons)
+                )
 
     def touched(
         self,
@@ -69,15 +75,19 @@ class DuckEngine:
         event_type: str | None = None,
     ) -> Iterator[Touched]:
         """See Engine.touched."""
+        import duckdb
+
         if _is_empty(inputs):
             return
         wanted = {name: text for name, text in (("source", source), ("event_type", event_type)) if text is not None}
         where = " AND ".join(f"{name} = {literal(text)}" for name, text in wanted.items())
         with self._open(inputs, entities) as db:
-            measure = Measure(0, where or None, {}, hashed=False)
             scan = _scan(inputs, bucket_size, window, frozenset(wanted), entities)
-            _group(db, scan, {"touched": measure}, inputs.deliveries)
-            for bucket, entity_id, events in _rows(db, "_n0", "_n0"):
+            try:
+                _group(db, scan.grouped([Measure(0, where or None, {}, hashed=False)]), scan, inputs.deliveries)
+            except duckdb.Error as error:
+                raise _cause(db, scan, error) from None
+            for bucket, entity_id, events in _rows(db, "_n0", "_n0 > 0"):
                 yield Touched(bucket * MICROSECOND, entity_id, events)
 
     @contextmanager
@@ -100,17 +110,29 @@ def _scan(inputs: Inputs, bucket_size: int, window: Window, columns: frozenset[s
 
 def _measure(number: int, metric: Checked) -> Measure:
     aggregates = {f"_{number}_{place}": aggregate for place, aggregate in enumerate(metric.value.aggregates)}
-    return Measure(number, metric.where, aggregates)
+    return Measure(number, metric.where, aggregates, metric.value.sql)
 
 
-def _group(db: DuckDBPyConnection, scan: Scan, measures: Mapping[str, Measure], deliveries: int) -> None:
-    """Create the table `grouped`. Raises Damaged unless the scan read as many whole lines as there are deliveries."""
+def _compute(
+    db: DuckDBPyConnection, scan: Scan, measures: Sequence[Measure], names: Sequence[str], deliveries: int
+) -> Reasons | None:
+    """Create the table `grouped`. The reasons of what failed on the data, None where nothing did."""
     import duckdb
 
     try:
-        db.execute(f"CREATE TEMP TABLE grouped AS {scan.grouped(measures.values())}")
+        try:
+            _group(db, scan.grouped(measures), scan, deliveries)
+            return None
+        except data_errors():
+            _group(db, isolated(scan, measures), scan, deliveries)
+            return explanations(db, scan, measures)
     except duckdb.Error as error:
-        raise _cause(db, scan, measures, error) from None
+        raise _cause(db, scan, error, dict(zip(names, measures, strict=True))) from None
+
+
+def _group(db: DuckDBPyConnection, grouped: str, scan: Scan, deliveries: int) -> None:
+    """Create the table `grouped`. Raises Damaged unless the scan read as many whole lines as there are deliveries."""
+    db.execute(f"CREATE TEMP TABLE grouped AS {grouped}")
     row = db.execute("SELECT coalesce(sum(_lines), 0) FROM grouped").fetchone()
     if row is None or row[0] != deliveries:
         files = (
@@ -119,10 +141,14 @@ def _group(db: DuckDBPyConnection, scan: Scan, measures: Mapping[str, Measure], 
         raise _damaged(f"raw has {row and row[0]} whole deliveries of {deliveries} ({files})")
 
 
-def _cause(db: DuckDBPyConnection, scan: Scan, measures: Mapping[str, Measure], error: Exception) -> PikError:
+def _cause(
+    db: DuckDBPyConnection, scan: Scan, error: Exception, measures: Mapping[str, Measure] | None = None
+) -> PikError:
     """Which file or which metric made the scan fail: the first that fails alone."""
     import duckdb
 
+    if isinstance(error, duckdb.InterruptException):
+        raise error
     if isinstance(error, duckdb.OutOfMemoryException):
         return EngineError(f"the metrics need more memory than the engine has: {first_line(error)}")
     for file in scan.files:
@@ -132,29 +158,27 @@ def _cause(db: DuckDBPyConnection, scan: Scan, measures: Mapping[str, Measure], 
             if "maximum_object_size" in str(damage):
                 return EngineError(f"raw file {file.name} has a line of more than 16 MiB, too long for DuckDB")
             return _damaged(f"raw file {file.name} cannot be read: {first_line(damage)}")
-    for name, measure in measures.items():
+    for name, measure in (measures or {}).items():
         try:
-            db.execute(f"CREATE OR REPLACE TEMP TABLE alone AS {scan.grouped([measure])}")
+            db.execute(f"CREATE OR REPLACE TEMP TABLE alone AS {isolated(scan, [measure])}")
         except duckdb.Error as failure:
-            return _failed(name, failure)
+            return EngineError(
+                f"the metric {name} cannot be computed: {first_line(failure)}", hint=f"pik metrics show {name}"
+            )
     return EngineError(f"the metrics cannot be computed together: {first_line(error)}")
 
 
-def _settle(db: DuckDBPyConnection, number: int, metric: Checked, settled: Settled) -> None:
+def _settle(db: DuckDBPyConnection, number: int, name: str, settled: Settled, *, failing: bool) -> None:
     """Take the metric's buckets that are settled out of `grouped`, by setting the number of their inputs to 0."""
-    import duckdb
-
     plain = "CASE WHEN contains(value, '.') THEN rtrim(rtrim(value, '0'), '.') ELSE value END"
     line = f"concat_ws(chr(31), _entity, {plain}, _n{number}, {_input_hash(number)})"
-    try:
-        rows = db.execute(
-            f"SELECT _bucket, count(*), sha256(string_agg({line}, chr(10) ORDER BY _entity))"
-            f" FROM (SELECT *, CAST({metric.value.sql} AS VARCHAR) AS value FROM grouped"
-            f" WHERE _bucket IS NOT NULL AND _n{number} > 0 AND {metric.value.sql} IS NOT NULL) GROUP BY _bucket"
-        ).fetchall()
-    except duckdb.Error as failure:
-        raise _failed(metric.name, failure) from None
-    done = [row[0] for row in rows if settled(BucketDigest(metric.name, row[0] * MICROSECOND, row[1], row[2]))]
+    whole = f" AND _bucket NOT IN (SELECT _bucket FROM grouped WHERE _x{number} IS NOT NULL)" if failing else ""
+    rows = db.execute(
+        f"SELECT _bucket, count(*), sha256(string_agg({line}, chr(10) ORDER BY _entity))"
+        f" FROM (SELECT *, CAST(_v{number} AS VARCHAR) AS value FROM grouped"
+        f" WHERE _v{number} IS NOT NULL{whole}) GROUP BY _bucket"
+    ).fetchall()
+    done = [row[0] for row in rows if settled(BucketDigest(name, row[0] * MICROSECOND, row[1], row[2]))]
     if done:
         db.execute(f"UPDATE grouped SET _n{number} = 0 WHERE _bucket IN (SELECT unnest(CAST(? AS BIGINT[])))", [done])
 
@@ -165,32 +189,40 @@ def _input_hash(number: int) -> str:
     return f"CASE WHEN {value} >= {16**31} THEN hex({value}) ELSE lpad(hex({value}), 32, '0') END"
 
 
-def _values(db: DuckDBPyConnection, number: int, metric: Checked) -> Iterator[Computed]:
-    import duckdb
-
-    try:
-        # Text is how a DECIMAL or a HUGEINT reaches Python fastest, and exactly.
-        for bucket, entity_id, value, inputs, input_hash in _rows(
-            db, f"CAST({metric.value.sql} AS VARCHAR), _n{number}, lower({_input_hash(number)})", f"_n{number}"
-        ):
-            exact = None if value is None else Decimal(value)
-            yield Computed(metric.name, bucket * MICROSECOND, entity_id, exact, inputs, input_hash)
-    except duckdb.Error as failure:
-        raise _failed(metric.name, failure) from None
+def _values(db: DuckDBPyConnection, number: int, name: str) -> Iterator[Computed]:
+    # Text is how a DECIMAL or a HUGEINT reaches Python fastest, and exactly.
+    for bucket, entity_id, value, inputs, input_hash in _rows(
+        db, f"CAST(_v{number} AS VARCHAR), _n{number}, lower({_input_hash(number)})", f"_n{number} > 0"
+    ):
+        exact = None if value is None else Decimal(value)
+        yield Computed(name, bucket * MICROSECOND, entity_id, exact, inputs, input_hash)
 
 
-def _rows(db: DuckDBPyConnection, columns: str, number: str) -> Iterator[tuple[Any, ...]]:
-    """(bucket in microseconds, entity, columns…) of the groups with a `number` above zero, by bucket and entity."""
+def _outcomes(db: DuckDBPyConnection, number: int, name: str, reasons: Reasons) -> Iterator[Computed]:
+    """As `_values`, with the failures."""
+    columns = (
+        f"CAST(_v{number} AS VARCHAR), _n{number}, lower({_input_hash(number)}), _x{number}, _f{number}, _b{number}"
+    )
+    for bucket, entity_id, value, inputs, input_hash, what, events, blamed in _rows(
+        db, columns, f"(_n{number} > 0 OR _x{number} IS NOT NULL)"
+    ):
+        exact = failure = None
+        if what is not None:
+            ids = tuple(f"{event:032x}" for event in blamed or ())
+            failure = Failure(reasons.get((number, bucket, entity_id)) or REASONS[what], events, ids)
+        elif value is not None:
+            exact = Decimal(value)
+        yield Computed(name, bucket * MICROSECOND, entity_id, exact, inputs, input_hash or NO_INPUTS, failure)
+
+
+def _rows(db: DuckDBPyConnection, columns: str, condition: str) -> Iterator[tuple[Any, ...]]:
+    """(bucket in microseconds, entity, columns…) of the groups for which the condition holds, by bucket and entity."""
     db.execute(
-        f"SELECT _bucket, _entity, {columns} FROM grouped WHERE _bucket IS NOT NULL AND {number} > 0 "
+        f"SELECT _bucket, _entity, {columns} FROM grouped WHERE _bucket IS NOT NULL AND {condition} "
         "ORDER BY _bucket, _entity"
     )
     while rows := db.fetchmany(_FETCH):
         yield from rows
-
-
-def _failed(name: str, failure: Exception) -> EngineError:
-    return EngineError(f"the metric {name} cannot be computed: {first_line(failure)}", hint=f"pik metrics show {name}")
 
 
 def _damaged(message: str) -> Damaged:

@@ -24,12 +24,14 @@ _KEYS = ("event_id", "entity_id", "event_time")
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What to compute of each group: aggregates by name over its lines for which `where` holds (None: all of them),
-    the number of those lines as `_n<number>`, and unless `hashed` is false the XOR of their ids as `_h<number>`."""
+    """What to compute of each group: `value`, an expression over aggregates by name, as `_v<number>`. They are those of
+    the lines for which `where` holds (None: all of them); `_n<number>` is the number of those lines, and unless
+    `hashed` is false `_h<number>` the XOR of their ids."""
 
     number: int
     where: str | None
     aggregates: Mapping[str, Aggregate]
+    value: str = "NULL"
     hashed: bool = True
 
 
@@ -50,20 +52,23 @@ class Scan:
         Lines that don't count are one more row, whose _bucket is NULL: they are counted, and nothing else of them is
         evaluated, so that a value that no metric may see cannot make one fail.
         """
-        conditions, results = [], []
+        conditions, results, columns = [], [], ["_bucket", "_entity", "_lines"]
         for measure in measures:
+            n = measure.number
+            columns += [f"_n{n}", *([f"_h{n}"] if measure.hashed else [])]
+            columns.append(f"CASE WHEN _bucket IS NOT NULL AND _n{n} > 0 THEN {measure.value} END AS _v{n}")
             rows = "_bucket IS NOT NULL" if self._filters() else None
             if measure.where is not None:
                 where = f"CASE WHEN {rows} THEN {measure.where} END" if rows else measure.where
-                rows = f"_w{measure.number}"
+                rows = f"_w{n}"
                 conditions.append(f", {where} AS {rows}")
-            results.append(f"{Aggregate('count_star', False, None, None).over(rows)} AS _n{measure.number}")
+            results.append(f"{Aggregate('count_star', False, None, None).over(rows)} AS _n{n}")
             if measure.hashed:
-                results.append(f"{Aggregate('bit_xor', False, '_id', None).over(rows)} AS _h{measure.number}")
+                results.append(f"{Aggregate('bit_xor', False, '_id', None).over(rows)} AS _h{n}")
             results += [f"{aggregate.over(rows)} AS {name}" for name, aggregate in measure.aggregates.items()]
         return (
-            f"SELECT _bucket, _entity, count(_whole) AS _lines, {', '.join(results)} "
-            f"FROM (SELECT *{''.join(conditions)} FROM ({self.lines()})) GROUP BY _bucket, _entity"
+            f"SELECT {', '.join(columns)} FROM (SELECT _bucket, _entity, count(_whole) AS _lines, {', '.join(results)} "
+            f"FROM (SELECT *{''.join(conditions)} FROM ({self.lines()})) GROUP BY _bucket, _entity)"
         )
 
     def lines(self) -> str:

@@ -30,6 +30,7 @@ _REFUSED = {
     "STAR": "a column is named; * stands only in count(*)",
     "COLLATE": "under a collation unequal texts are equal, and which one counts would depend on their order",
 }
+_NARROW = 18  # digits of a DECIMAL that DuckDB holds in 64 bits; 2^63 of those fit into the sum's 128
 _SEVERAL = "it is more than one SQL expression"
 _CLOCK = frozenset(
     "current_date current_time current_timestamp localtime localtimestamp current_user session_user user".split()
@@ -38,22 +39,37 @@ _CLOCK = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """One aggregate of a definition: SQL of its only argument (None: count(*)) and of its own FILTER, if any."""
+    """One aggregate of a definition: SQL of its only argument (None: count(*)) and of its own FILTER, if any. `type` is
+    the argument's SQL type, once it was checked."""
 
     function: str
     distinct: bool
     argument: str | None
     condition: str | None
+    type: str = ""
+
+    @property
+    def operand(self) -> str:
+        """SQL of what is aggregated, NULL where the FILTER leaves a row out; nothing else is evaluated there. A FILTER
+        clause would not do: DuckDB evaluates the argument first, and there a cast may fail."""
+        argument = "1" if self.argument is None else self.argument
+        return f"CASE WHEN {self.condition} THEN {argument} END" if self.condition is not None else argument
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it is a sum that may overflow."""
+        decimal = self.type.startswith("DECIMAL(") and int(self.type[8:].split(",")[0]) > _NARROW
+        return self.function == "sum" and (decimal or self.type == "HUGEINT")
+
+    def of(self, operand: str) -> str:
+        """SQL of the aggregate over that operand."""
+        function = "count" if self.argument is None else self.function
+        return f"{function}({'DISTINCT ' if self.distinct else ''}{operand})"
 
     def over(self, rows: str | None) -> str:
         """SQL of the aggregate over the rows for which the condition `rows` holds (None: all); for the others nothing
-        is evaluated. A FILTER clause would not do: DuckDB evaluates the argument first, and there a cast may fail."""
-        argument = "1" if self.argument is None else self.argument
-        for condition in (self.condition, rows):
-            if condition is not None:
-                argument = f"CASE WHEN {condition} THEN {argument} END"
-        function = "count" if self.argument is None else self.function
-        return f"{function}({'DISTINCT ' if self.distinct else ''}{argument})"
+        is evaluated."""
+        return self.of(self.operand if rows is None else f"CASE WHEN {rows} THEN {self.operand} END")
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,12 +75,32 @@ def read_definition(table: dict[str, Any], origin: str) -> Definition:
     return definition
 
 
+class Failure(msgspec.Struct, frozen=True, gc=False):
+    """Why a metric has no value for one entity and bucket, although other values could be computed.
+
+    `reason` is a phrase or a sentence for people, of one line; it may quote what the engine or the event says, so it is
+    text from strangers. `events` is how many events of the bucket are to blame on their own, such as for a text where
+    the metric needs a number; `event_ids` are the first of those, by id, at most BLAMED. Both are empty where no single
+    event is to blame, such as for a denominator of zero.
+    """
+
+    reason: str
+    events: int = 0
+    event_ids: tuple[str, ...] = ()
+
+
+BLAMED = 5
+"""How many event ids a Failure lists at most."""
+
+
 class Computed(msgspec.Struct, frozen=True, gc=False):  # a struct is made in a fifth of a dataclass's time
     """A metric's value for one entity and bucket, computed from events.
 
     `bucket` is the bucket's start (nanoseconds), `inputs` the number of events that went in, `input_hash` 32 hex
     digits: the XOR of their event ids. `value` is None where there are no inputs, or where the expression over them is
-    NULL, such as the sum of a field that none of them has.
+    NULL, such as the sum of a field that none of them has. It is also None where it could not be computed from these
+    events; only then there is a `failure`. An event whose condition (`where`) fails is not among the inputs, so a
+    failure may have none.
     """
 
     metric: str
@@ -89,6 +109,7 @@ class Computed(msgspec.Struct, frozen=True, gc=False):  # a struct is made in a 
     value: Decimal | None
     inputs: int
     input_hash: str
+    failure: Failure | None = None
 
 
 NO_INPUTS = "0" * 32

@@ -59,8 +59,15 @@ class Engine(Protocol):
 
         `metrics` share one bucket size; `window` is made of whole buckets; `entities`, if any, limits to those.
         `settled` is asked about each bucket before the first row comes; where it says yes, the bucket's rows are left
-        out. Raises Damaged (naming the file) for raw that cannot be read or has not `deliveries` lines, EngineError
-        naming the metric when its expression fails on the data.
+        out. It is not asked about a bucket in which the metric fails for any entity.
+
+        What fails on the data (a text that is not a number, a sum of too many digits, a denominator of zero) stops
+        nothing else: the row of that (metric, bucket, entity) comes in its place, with a `failure` instead of a value,
+        and all others as if it had not failed. What the caller makes of it is the caller's choice; it must not be taken
+        for a bucket without a value.
+
+        Raises Damaged (naming the file) for raw that cannot be read or has not `deliveries` lines, EngineError where
+        nothing can be computed, such as for lack of memory.
         """
 
     def touched(

@@ -156,4 +156,4 @@ def _selects(store: Store, engine: Engine, aggregate: Aggregate, found: Found) -
         file.write_bytes(zstandard.ZstdCompressor().compress(found.line + b"\n"))
         start = aggregate.computed.bucket
         window = Window(start, start + definition.bucket_size)
-        return any(engine.compute(Inputs([file], 1), [definition], window))
+        return any(row.inputs for row in engine.compute(Inputs([file], 1), [definition], window))

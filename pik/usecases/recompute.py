@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
+from pik.errors import EngineError
+from pik.model.instant import format_instant
 from pik.model.metric import Aggregate, Computed, Metric
 from pik.model.window import Window
 from pik.ports.engine import Engine, Settled
@@ -57,7 +59,19 @@ def recomputing(
             if gathered.empty
             else engine.compute(gathered.inputs, definitions, window, entities, settled=settled)
         )
-        yield Recomputed(rows, gathered.known_until)
+        yield Recomputed(_without_failures(rows), gathered.known_until)
+
+
+def _without_failures(rows: Iterable[Computed]) -> Iterator[Computed]:
+    for row in rows:
+        if row.failure is not None:
+            name, reason, bucket = row.metric, row.failure.reason, format_instant(row.bucket)
+            events = f" (event {', '.join(row.failure.event_ids)})" if row.failure.event_ids else ""
+            raise EngineError(
+                f"metric {name} cannot be computed for {row.entity_id} in the bucket of {bucket}: {reason}{events}",
+                hint=f"pik metrics show {name}",
+            )
+        yield row
 
 
 def current_rows(

@@ -14,7 +14,6 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.engine import session as session_module
-from pik.errors import EngineError
 from pik.model.event import read_event
 from pik.model.instant import DAY, HOUR, SECOND, parse_instant
 from pik.model.metric import NO_INPUTS, Computed
@@ -270,19 +269,6 @@ def test_touched_counts_the_events_that_match(tmp_path: Path) -> None:
     assert list(engine.touched(inputs, DAY, ALL_TIME)) == [Touched(DAY_ONE, "x", 3), Touched(DAY_ONE, "y", 1)]
     assert list(engine.touched(inputs, DAY, ALL_TIME, source="web", event_type="a")) == [Touched(DAY_ONE, "x", 2)]
     assert list(engine.touched(inputs, DAY, ALL_TIME, source="' OR true --")) == []
-
-
-def test_a_failing_metric_is_named(tmp_path: Path) -> None:
-    inputs = raw(tmp_path / "r.zst", [event({"v": "12"}), event({"v": "twelve"})])
-    bad = metric("sum((payload->>'$.v')::DECIMAL(9, 2))", name="revenue")
-    with pytest.raises(EngineError, match=r"the metric revenue cannot be computed: .*twelve") as caught:
-        compute(inputs, metric(name="a"), bad, metric(name="z"))
-    assert "\n" not in caught.value.message
-    large = raw(tmp_path / "large.zst", [event({"v": "9" * 38, "n": n}) for n in range(2)])
-    with pytest.raises(EngineError, match=r"the metric sum cannot be computed: .*[Oo]verflow"):
-        compute(large, metric("sum((payload->>'$.v')::DECIMAL(38, 0))", name="sum"))
-    with pytest.raises(EngineError, match="the metric late cannot be computed"):
-        compute(inputs, metric("(count(*) || 'x')::INTEGER", name="late"))
 
 
 def test_promise_8_groups_that_do_not_fit_into_memory_go_to_disk(
