@@ -63,7 +63,7 @@ def _ingest(ws: Workspace, events: Path, *options: str, onto: Path | None = None
         if str(accepted) not in stdout.replace(",", ""):
             raise CommandFailed(f"the ingest should have accepted {accepted} events, and said:\n{stdout.strip()}")
 
-    before = partial(copy, onto, store) if onto else partial(remove, store)
+    before = partial(copy, onto, store) if onto else partial(ws.new_store, store)
     return Step(ws.pik("ingest", *options, events, store=store), before, check)
 
 

@@ -64,6 +64,11 @@ class Workspace:
         self._scratch.mkdir(parents=True, exist_ok=True)
         return self._scratch / name
 
+    def new_store(self, store: Path) -> None:
+        """Create an empty store, in the place of what is there."""
+        remove(store)
+        self._run("init", store=store)
+
     def ingested(self, *, exact: bool = False) -> Path:
         """A store with all events and the metric, without any aggregate."""
 
@@ -96,8 +101,8 @@ class Workspace:
     def _store(self, name: str, fill: Callable[[Path], None]) -> Path:
         if name not in self._made:
             store = self.path(name)
-            remove(store)
             self._say(f"making the store {name} ...")
+            self.new_store(store)
             fill(store)
             self._made[name] = store
         return self._made[name]

@@ -31,6 +31,7 @@ _IN, _LOOK, _NUMBERS, _REPAIR, _CARE = (
 )
 
 COMMANDS: Mapping[str, Entry] = {
+    "init": Entry("pik.cli.init", "Create an empty store.", _IN),
     "ingest": Entry("pik.cli.ingest", "Record every event of files or of standard input.", _IN),
     "batches": Entry("pik.cli.batches", "List what was ingested, and the lines that were rejected.", _IN),
     "status": Entry("pik.cli.status", "Show what the store holds.", _IN),

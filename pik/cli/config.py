@@ -18,6 +18,8 @@ from pik.errors import UsageError
 Format = Literal["table", "json", "jsonl", "csv", "md"]
 FILE = "pik.toml"
 DEFAULT_STORE = "./.pik"
+STORE_MARKER = "format.json"
+"""The file that makes a directory a store (docs/format.md)."""
 
 
 class Ingest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -37,9 +39,13 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What holds for this command: the store's URL or path, the output format, and `[ingest]`."""
+    """What holds for this command: the store's URL or path, the output format, and `[ingest]`.
+
+    `default_store` is where a store is created that no option, variable or file names; None where one names it.
+    """
 
     store: str
+    default_store: str | None
     format: Format
     quiet: bool
     ingest: Ingest
@@ -54,23 +60,38 @@ def settings(
     directory: Path | None = None,
 ) -> Settings:
     """The settings of one command. Raises UsageError naming the file or variable that is wrong."""
-    path = find(directory or Path.cwd())
+    here = directory or Path.cwd()
+    path = find(here)
     config = Config() if path is None else read(path)
-    base = directory if path is None else path.parent
     chosen = store or environment.get("PIK_STORE") or None
+    default = None
     if chosen is not None and chosen not in config.stores:
         url = chosen  # a path on the command line or in the environment starts where we are
+    elif path is not None and (chosen or config.store):
+        url = _located(config.stores, chosen or config.store or "", path.parent)
     else:
-        url = _located(config.stores, chosen or config.store or DEFAULT_STORE, base if chosen or config.store else None)
-    return Settings(store=url, format=_format(format, config, environment), quiet=quiet, ingest=config.ingest)
+        url, default = _nearest_store(here) or DEFAULT_STORE, DEFAULT_STORE
+    return Settings(
+        store=url,
+        default_store=default,
+        format=_format(format, config, environment),
+        quiet=quiet,
+        ingest=config.ingest,
+    )
 
 
-def _located(stores: Mapping[str, str], chosen: str, base: Path | None) -> str:
+def _located(stores: Mapping[str, str], chosen: str, base: Path) -> str:
     """The URL or path that `chosen`, maybe a name, stands for; a relative path starts at `base`."""
     url = stores.get(chosen, chosen)
-    if base is None or "://" in url:
-        return url
-    return str(base / Path(url).expanduser())
+    return url if "://" in url else str(base / Path(url).expanduser())
+
+
+def _nearest_store(directory: Path) -> str | None:
+    """The default store of the nearest parent directory that has one; None where this directory has it, or none has."""
+    for place in (directory, *directory.parents):
+        if os.path.exists(place / DEFAULT_STORE / STORE_MARKER):
+            return None if place == directory else str(place / DEFAULT_STORE)
+    return None
 
 
 def _format(option: str | None, config: Config, environment: Mapping[str, str]) -> Format:

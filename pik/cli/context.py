@@ -69,11 +69,21 @@ class Context:
         if "progress" in vars(self):
             self.progress.stop()
 
-    def open_store(self, *, create: bool = False) -> Store:
-        """The store of the settings. Raises NotFound, with a hint, when it is absent and `create` is false."""
+    def open_store(self) -> Store:
+        """Open the store of the settings. Raises NotFound, with a hint, when it is absent."""
+        return self.open_store_at(self.settings.store)
+
+    def open_store_at(self, url: str) -> Store:
+        """Open the store of this URL or path. Raises NotFound, with a hint, when it is absent."""
         from pik.stores import open_store
 
-        return open_store(self.settings.store, create=create)
+        return open_store(url)
+
+    def create_store(self, url: str) -> Store:
+        """Open a store to write to it: create it if it is absent, remove what killed writers left unfinished."""
+        from pik.stores import open_store
+
+        return open_store(url, create=True)
 
     def open_api(self) -> Api:
         """The HTTP API of the settings' store. Raises UsageError for a local one."""

@@ -46,6 +46,7 @@ def demo(
     place = _new(directory)
     write(place)
     print(f"A demo in {place}")
+    _run("pik init --store .pik", place, "json", capture=True)  # the demo must not use a store of a parent directory
     for step in STEPS:
         print(f"\n# {step.story}")
         line = step.line.replace("RUN", _newest_run(place)) if "RUN" in step.line else step.line

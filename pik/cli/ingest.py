@@ -110,15 +110,19 @@ def ingest(
 
 
 def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:
-    """The store, made where there is none yet; not for an input that cannot be read."""
+    """Open the store. The default one is created if it is absent, unless an input cannot be read."""
     from pik.usecases.ingest import probe
 
     try:
-        cli.open_store()
+        return cli.create_store(cli.open_store().url)
     except NotFound:
-        for source in sources:
-            probe(source, chosen)
-    return cli.open_store(create=True)
+        if cli.settings.default_store is None:
+            raise
+    for source in sources:
+        probe(source, chosen)
+    store = cli.create_store(cli.settings.default_store)
+    cli.note(f"created a store at {store.url}")
+    return store
 
 
 def _record(cli: Context, store: Store, sources: list[Source], chosen: IngestOptions) -> list[Ingested]:

@@ -52,7 +52,7 @@ def apply(
     from pik.usecases.metrics import read_definitions
 
     definitions = read_definitions(file)
-    store = cli.open_store(create=not dry_run)
+    store = cli.open_store()
     applied = keep(store.metrics, cli.engine(), definitions, time.time_ns(), dry_run=dry_run)
     columns = [
         Column("name", get=lambda row: row.metric.name),

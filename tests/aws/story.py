@@ -58,6 +58,8 @@ def tell(pik: Callable[..., Result], store: str, directory: Path) -> Iterator[St
         answer = names.without(json.loads(result.out, parse_float=str))
         return Step(names.without(" ".join(map(str, arguments))), result.code, answer)
 
+    if "://" not in store:
+        assert pik("init", "--store", store).code == 0
     yield step("ingest", WEBHOOKS, *MAP, "--time-format", "auto")
     yield step("batches")
     yield step("duplicates")

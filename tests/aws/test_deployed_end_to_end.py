@@ -104,6 +104,7 @@ def test_webhooks_through_the_api_are_those_of_a_file(pik: Pik, store: str, tmp_
     sent = pik("ingest", WEBHOOKS, *options, "--via", "api", "--store", store)
     assert sent.code == 3, sent.err  # some have no time, and say so
     home = ("--store", str(tmp_path / "home"))
+    pik("init", *home)
     kept = pik("ingest", WEBHOOKS, *options, *home).json()
     counts = ("read", "accepted", "duplicates", "rejected")
     assert [sent.json()[name] for name in counts] == [kept[name] for name in counts]

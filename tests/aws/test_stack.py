@@ -194,7 +194,7 @@ def test_promise_9_what_cannot_be_known_is_said(own, stack, look, service, opera
 def test_a_store_that_cannot_be_read_hides_its_batches_and_nothing_else(stack) -> None:
     found = status(AwsStackHealth(stack), lambda: open_store("./no-such-store"))
     (unknown,) = found.unknown
-    assert unknown.startswith("last batches, metrics: there is no store at ")
+    assert unknown.startswith("last batches, metrics: no store at ")
     assert (found.batches, found.metrics, found.unhealthy) == (None, None, [])
 
 

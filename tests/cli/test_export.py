@@ -134,5 +134,5 @@ def test_pandas_is_not_imported_for_it(store: Any) -> None:
 def test_without_a_store(pik: Any) -> None:
     result = pik("export", "--out", "e.parquet")
     assert result.code == 4
-    assert "there is no store" in result.err
+    assert "no store at" in result.err
     assert list(Path().iterdir()) == []

@@ -211,6 +211,7 @@ def test_nothing_compared_is_not_called_clean(late):
 
 def test_a_store_without_events_cannot_be_compared(pik, tmp_path):
     (tmp_path / "metrics.toml").write_text(METRICS)
+    pik("init")
     pik("metrics", "apply", "metrics.toml")
     result = pik("diff", "aggregates")
     assert result.code == 4

@@ -54,6 +54,7 @@ def events(tmp_path_factory):
         for number in range(100)
     )
     (directory / "events.jsonl").write_text("".join(lines))
+    pik(directory / "store", "init")
     pik(directory / "store", "ingest", str(directory / "events.jsonl"))
     return directory / "store"
 

@@ -58,7 +58,7 @@ def test_a_lost_state_leaves_a_way_back_to_every_event(pik, tmp_path):
     (tmp_path / ".pik" / "state.db").unlink()
     lost = pik("verify")
     assert (lost.code, "docs/format.md" in lost.err) == (4, True)
-    assert pik("ingest", "--store", "new", "/dev/null").code == 0
+    assert pik("init", "--store", "new").code == 0
     shutil.rmtree(tmp_path / "new" / "raw")
     shutil.move(tmp_path / ".pik" / "raw", tmp_path / "new" / "raw")
     assert pik("verify", "--store", "new", "--rebuild-index").code == 0

@@ -115,6 +115,7 @@ def test_a_mapped_event_is_sent(pik, gateway, tmp_path) -> None:
     assert (result.code, said["accepted"], said["rejected"], said["rejects"][0]["seq"]) == (3, 1, 1, 2)
     (event,) = pik("events", "--store", tmp_path / "deployed", "--format", "json").json()["events"]
     assert event["event_time"] == "2026-01-31T00:00:00.500Z"
+    pik("init", "--store", "direct")
     direct = pik("ingest", "f", *options, "--time-format", "epoch", "--store", "direct", "--format", "json")
     (other,) = pik("events", "--store", "direct", "--format", "json").json()["events"]
     assert (direct.code, event["event_id"]) == (3, other["event_id"])

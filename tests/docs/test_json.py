@@ -78,6 +78,7 @@ class Journey:
 
 
 def _bring_in(pik: Journey) -> None:
+    pik("pik init", "init")
     pik("pik ingest", "ingest", "monday.jsonl")
     pik("pik ingest", "ingest", "monday.jsonl")
     pik("", "ingest", "peculiar.jsonl", "--on-invalid", "stop", code=2)

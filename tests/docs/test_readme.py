@@ -39,6 +39,7 @@ def test_the_mapping_works_from_pik_toml(tmp_path: Path) -> None:
     (tmp_path / "pik.toml").write_text(toml, encoding="utf-8")
     made = next(step.command for step in steps(README) if step.command.startswith("cat > hooks.jsonl"))
     (tmp_path / "hooks.jsonl").write_text("\n".join(made.splitlines()[1:-1]) + "\n", encoding="utf-8")
+    expect(tmp_path, 0, "init")
     assert "accepted            2\n" in expect(tmp_path, 3, "ingest", "hooks.jsonl")
     assert (tmp_path / "hooks" / "format.json").is_file()
 

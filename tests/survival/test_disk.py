@@ -44,6 +44,7 @@ def test_promise_1_a_disk_that_is_full_sooner_or_later(tmp_path: Path, events: P
     largest = max(path.stat().st_size for path in Path(finished.url).rglob("*") if path.is_file())
     for percent in (1, 20, 40, 60, 80, 1000):
         url = tmp_path / f"store{percent}"
+        assert ended(pik("init", "--store", str(url)))[0] == 0
         command = ("ingest", str(events), "--store", str(url))
         code, errors = ended(pik(*command, preexec_fn=limited(largest * percent // 100)))
         assert code == (COULD_NOT if percent < 100 else PARTLY)
@@ -117,7 +118,7 @@ def test_a_store_that_cannot_be_created(tmp_path: Path, events: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
     for url in (file, file / "store"):
-        code, errors = ended(pik("ingest", str(events), "--store", str(url)))
+        code, errors = ended(pik("init", "--store", str(url)))
         assert code == COULD_NOT
         assert is_one_sentence_and_a_hint(errors), errors
     assert file.read_text() == ""

@@ -116,8 +116,9 @@ INTERRUPTED = 130
 def test_ctrl_c_ends_at_once_and_the_next_run_goes_on(tmp_path: Path, wait: float, large: Path) -> None:
     store = tmp_path / "store"
     command = ("ingest", str(large), "--store", str(store), "--format", "json")
+    open_store(str(store), create=True)
     process = pik(*command, start_new_session=True)
-    while not (store / "format.json").exists() and process.poll() is None:
+    while not any((store / "tmp").iterdir()) and process.poll() is None:
         time.sleep(0.01)
     time.sleep(wait)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -98,7 +99,7 @@ def _marker(path: Path) -> Marker:
         marker = msgspec.json.decode(file.read_bytes(), type=Marker)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(
-            f"there is no store at {path}", hint="pik ingest FILE creates it; --store names another one"
+            f"no store at {path}", hint=f"pik init --store {shlex.quote(str(path))} creates an empty one there"
         ) from None
     except OSError as error:
         raise StoreError(
