@@ -57,7 +57,8 @@ def aggregates(
         Column("reason", wrap=True, detail=not history),
         Column("metric_version", detail=not history),
         Column("known_until", Instant, detail=not history),
-        Column("input_hash", get=attrgetter("computed.input_hash"), detail=True),
+        Column("input_ids", get=attrgetter("computed.input_ids"), detail=True),
+        Column("input_contents", get=attrgetter("computed.input_contents"), detail=True),
     ]
     empty = f"no {'version' if history else 'current value'} in {listing.effective}; pik replay computes them"
     cli.show(

@@ -13,7 +13,7 @@ from pik.engine.isolate import REASONS, data_errors, explanations, isolated
 from pik.engine.scan import MICROSECOND, Measure, Scan, load
 from pik.engine.session import first_line, literal, session
 from pik.errors import Damaged, EngineError, PikError
-from pik.model.metric import NO_INPUTS, BucketDigest, Computed, Definition, Failure
+from pik.model.metric import DELIVERY_FACTS, NO_INPUTS, BucketDigest, Computed, Definition, Failure
 from pik.model.window import Window
 from pik.ports.engine import Inputs, Settled, Touched
 
@@ -53,8 +53,9 @@ class DuckEngine:
         with self._open(inputs, entities) as db:
             checked = [check(db, metric, f"_{number}_") for number, metric in enumerate(ordered)]
             columns = frozenset[str]().union(*(metric.columns for metric in checked))
-            measures = [_measure(number, metric) for number, metric in enumerate(checked)]
+            measures = [_measure(number, metric, inputs) for number, metric in enumerate(checked)]
             scan = _scan(inputs, ordered[0].bucket_size, window, columns, entities)
+            scan = replace(scan, own=any(measure.own for measure in measures))
             reasons = _compute(db, scan, measures, [metric.name for metric in checked], inputs.deliveries)
             if settled is not None:
                 for number, metric in enumerate(checked):
@@ -108,9 +109,10 @@ def _scan(inputs: Inputs, bucket_size: int, window: Window, columns: frozenset[s
     return Scan(inputs.files, bucket_size, window, columns, bool(entities), inputs.skip is not None)
 
 
-def _measure(number: int, metric: Checked) -> Measure:
+def _measure(number: int, metric: Checked, inputs: Inputs) -> Measure:
     aggregates = {f"_{number}_{place}": aggregate for place, aggregate in enumerate(metric.value.aggregates)}
-    return Measure(number, metric.where, aggregates, metric.value.sql)
+    own = inputs.duplicates or not DELIVERY_FACTS.isdisjoint(metric.columns)
+    return Measure(number, metric.where, aggregates, metric.value.sql, own=own)
 
 
 def _compute(
@@ -171,7 +173,7 @@ def _cause(
 def _settle(db: DuckDBPyConnection, number: int, name: str, settled: Settled, *, failing: bool) -> None:
     """Take the metric's buckets that are settled out of `grouped`, by setting the number of their inputs to 0."""
     plain = "CASE WHEN contains(value, '.') THEN rtrim(rtrim(value, '0'), '.') ELSE value END"
-    line = f"concat_ws(chr(31), _entity, {plain}, _n{number}, {_input_hash(number)})"
+    line = f"concat_ws(chr(31), _entity, {plain}, _n{number}, {_hex(f'_h{number}')}, {_hex(f'_c{number}')})"
     whole = f" AND _bucket NOT IN (SELECT _bucket FROM grouped WHERE _x{number} IS NOT NULL)" if failing else ""
     rows = db.execute(
         f"SELECT _bucket, count(*), sha256(string_agg({line}, chr(10) ORDER BY _entity))"
@@ -183,36 +185,38 @@ def _settle(db: DuckDBPyConnection, number: int, name: str, settled: Settled, *,
         db.execute(f"UPDATE grouped SET _n{number} = 0 WHERE _bucket IN (SELECT unnest(CAST(? AS BIGINT[])))", [done])
 
 
-def _input_hash(number: int) -> str:
-    """SQL of 32 upper-case hex digits. lpad is slow, and needed for one value in 16."""
-    value = f"_h{number}"
-    return f"CASE WHEN {value} >= {16**31} THEN hex({value}) ELSE lpad(hex({value}), 32, '0') END"
+def _hex(column: str) -> str:
+    """SQL of the column as 32 upper-case hex digits. lpad is slow, and needed for one value in 16."""
+    return f"CASE WHEN {column} >= {16**31} THEN hex({column}) ELSE lpad(hex({column}), 32, '0') END"
+
+
+def _hashes(number: int) -> str:
+    return f"lower({_hex(f'_h{number}')}), lower({_hex(f'_c{number}')})"
 
 
 def _values(db: DuckDBPyConnection, number: int, name: str) -> Iterator[Computed]:
     # Text is how a DECIMAL or a HUGEINT reaches Python fastest, and exactly.
-    for bucket, entity_id, value, inputs, input_hash in _rows(
-        db, f"CAST(_v{number} AS VARCHAR), _n{number}, lower({_input_hash(number)})", f"_n{number} > 0"
+    for bucket, entity_id, value, inputs, ids, contents in _rows(
+        db, f"CAST(_v{number} AS VARCHAR), _n{number}, {_hashes(number)}", f"_n{number} > 0"
     ):
         exact = None if value is None else Decimal(value)
-        yield Computed(name, bucket * MICROSECOND, entity_id, exact, inputs, input_hash)
+        yield Computed(name, bucket * MICROSECOND, entity_id, exact, inputs, ids, contents)
 
 
 def _outcomes(db: DuckDBPyConnection, number: int, name: str, reasons: Reasons) -> Iterator[Computed]:
     """As `_values`, with the failures."""
-    columns = (
-        f"CAST(_v{number} AS VARCHAR), _n{number}, lower({_input_hash(number)}), _x{number}, _f{number}, _b{number}"
-    )
-    for bucket, entity_id, value, inputs, input_hash, what, events, blamed in _rows(
+    columns = f"CAST(_v{number} AS VARCHAR), _n{number}, {_hashes(number)}, _x{number}, _f{number}, _b{number}"
+    for bucket, entity_id, value, inputs, ids, contents, what, events, blamed in _rows(
         db, columns, f"(_n{number} > 0 OR _x{number} IS NOT NULL)"
     ):
         exact = failure = None
         if what is not None:
-            ids = tuple(f"{event:032x}" for event in blamed or ())
-            failure = Failure(reasons.get((number, bucket, entity_id)) or REASONS[what], events, ids)
+            to_blame = tuple(f"{event:032x}" for event in blamed or ())
+            failure = Failure(reasons.get((number, bucket, entity_id)) or REASONS[what], events, to_blame)
         elif value is not None:
             exact = Decimal(value)
-        yield Computed(name, bucket * MICROSECOND, entity_id, exact, inputs, input_hash or NO_INPUTS, failure)
+        hashes = ids or NO_INPUTS, contents or NO_INPUTS
+        yield Computed(name, bucket * MICROSECOND, entity_id, exact, inputs, *hashes, failure)
 
 
 def _rows(db: DuckDBPyConnection, columns: str, condition: str) -> Iterator[tuple[Any, ...]]:

@@ -70,6 +70,7 @@ def _results(measure: Measure) -> Iterator[str]:
     failed = " OR ".join([f"_w{n} IS NULL", *(f"_a{name} IS NULL" for name in measure.aggregates)])
     yield f"count(CASE WHEN _w{n}.v THEN 1 END) AS _n{n}"
     yield f"bit_xor(CASE WHEN _w{n}.v THEN _id END) AS _h{n}"
+    yield f"bit_xor(CASE WHEN _w{n}.v THEN {measure.content} END) AS _c{n}"
     yield f"count(CASE WHEN {failed} THEN 1 END) AS _f{n}"
     yield f"min(CASE WHEN {failed} THEN _id END, {BLAMED}) AS _b{n}"
     for name, aggregate in measure.aggregates.items():

@@ -19,25 +19,36 @@ if TYPE_CHECKING:
 
 MICROSECOND = 1000
 
-_KEYS = ("event_id", "entity_id", "event_time")
+_KEYS = ("event_id", "content_hash", "entity_id", "event_time")
+
+# As pik.model.metric.delivery_hash.
+_DELIVERY = "CAST('0x' || sha256(concat_ws('/', line.content_hash, line.batch_id, line.seq))[1:32] AS UHUGEINT)"
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
     """What to compute of each group: `value`, an expression over aggregates by name, as `_v<number>`. They are those of
     the lines for which `where` holds (None: all of them); `_n<number>` is the number of those lines, and unless
-    `hashed` is false `_h<number>` the XOR of their ids."""
+    `hashed` is false `_h<number>` the XOR of their ids and `_c<number>` that of their contents; with `own`, of their
+    contents and places in their batches."""
 
     number: int
     where: str | None
     aggregates: Mapping[str, Aggregate]
     value: str = "NULL"
     hashed: bool = True
+    own: bool = False
+
+    @property
+    def content(self) -> str:
+        """The column that `_c<number>` is the XOR of."""
+        return "_delivery" if self.own else "_content"
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Which lines of `files` count: in `window`, of the wanted entities if `chosen`, not skipped if `skipping`."""
+    """Which lines of `files` count: in `window`, of the wanted entities if `chosen`, not skipped if `skipping`. With
+    `own` some measure needs their places in their batches."""
 
     files: Sequence[Path]
     bucket_size: int
@@ -45,6 +56,7 @@ class Scan:
     columns: frozenset[str]
     chosen: bool
     skipping: bool
+    own: bool = False
 
     def grouped(self, measures: Iterable[Measure]) -> str:
         """SQL of a row a bucket and entity: _bucket (microseconds), _entity, _lines, and what the measures name.
@@ -55,7 +67,7 @@ class Scan:
         conditions, results, columns = [], [], ["_bucket", "_entity", "_lines"]
         for measure in measures:
             n = measure.number
-            columns += [f"_n{n}", *([f"_h{n}"] if measure.hashed else [])]
+            columns += [f"_n{n}", *([f"_h{n}", f"_c{n}"] if measure.hashed else [])]
             columns.append(f"CASE WHEN _bucket IS NOT NULL AND _n{n} > 0 THEN {measure.value} END AS _v{n}")
             rows = "_bucket IS NOT NULL" if self._filters() else None
             if measure.where is not None:
@@ -65,6 +77,7 @@ class Scan:
             results.append(f"{Aggregate('count_star', False, None, None).over(rows)} AS _n{n}")
             if measure.hashed:
                 results.append(f"{Aggregate('bit_xor', False, '_id', None).over(rows)} AS _h{n}")
+                results.append(f"{Aggregate('bit_xor', False, measure.content, None).over(rows)} AS _c{n}")
             results += [f"{aggregate.over(rows)} AS {name}" for name, aggregate in measure.aggregates.items()]
         return (
             f"SELECT {', '.join(columns)} FROM (SELECT _bucket, _entity, count(_whole) AS _lines, {', '.join(results)} "
@@ -72,8 +85,9 @@ class Scan:
         )
 
     def lines(self) -> str:
-        """SQL of a row a line: _bucket and _entity (NULL in lines that don't count), _id, _whole, and the columns."""
-        fields = {*_KEYS, *(["batch_id", "seq"] if self.skipping else [])}
+        """SQL of a row a line: _bucket and _entity (NULL in lines that don't count), _id, _content, _delivery, _whole,
+        and the columns."""
+        fields = {*_KEYS, *(["batch_id", "seq"] if self.skipping or self.own else [])}
         fields |= {field for name in self.columns for field in COLUMNS[name].raw}
         types = ", ".join(f"{field}: '{RAW_TYPES.get(field, 'VARCHAR')}'" for field in sorted(fields))
         filters = " AND ".join(self._filters())
@@ -82,6 +96,9 @@ class Scan:
             keys = {name: f"CASE WHEN {filters} THEN {sql} END" for name, sql in keys.items()}
         columns = [f"{sql} AS {name}" for name, sql in keys.items()]
         columns.append("CAST('0x' || line.event_id AS UHUGEINT) AS _id")
+        columns.append("CAST('0x' || line.content_hash AS UHUGEINT) AS _content")
+        if self.own:
+            columns.append(f"{_DELIVERY} AS _delivery")
         columns.append(f"CASE WHEN {' AND '.join(f'line.{field} IS NOT NULL' for field in _KEYS)} THEN 1 END AS _whole")
         columns += [f"{COLUMNS[name].sql} AS {name}" for name in sorted(self.columns)]
         # Without `records` and with one column, read_json looks at each line for what kind of JSON it is: 10 × slower.

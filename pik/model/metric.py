@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -96,11 +97,12 @@ BLAMED = 5
 class Computed(msgspec.Struct, frozen=True, gc=False):  # a struct is made in a fifth of a dataclass's time
     """A metric's value for one entity and bucket, computed from events.
 
-    `bucket` is the bucket's start (nanoseconds), `inputs` the number of events that went in, `input_hash` 32 hex
-    digits: the XOR of their event ids. `value` is None where there are no inputs, or where the expression over them is
-    NULL, such as the sum of a field that none of them has. It is also None where it could not be computed from these
-    events; only then there is a `failure`. An event whose condition (`where`) fails is not among the inputs, so a
-    failure may have none.
+    `bucket` is the bucket's start (nanoseconds), `inputs` the number of deliveries that were counted. `input_ids` and
+    `input_contents`, 32 hex digits each, are the XOR of their event ids and of their content hashes; the second one is
+    the XOR of `delivery_hash` instead where the metric reads what a content hash does not cover, or counts duplicates.
+    `value` is None where there are no inputs, or where the expression over them is NULL, such as the sum of a field
+    that none of them has. It is also None where it could not be computed from these events; only then there is a
+    `failure`. An event whose condition (`where`) fails is not among the inputs, so a failure may have none.
     """
 
     metric: str
@@ -108,12 +110,27 @@ class Computed(msgspec.Struct, frozen=True, gc=False):  # a struct is made in a 
     entity_id: str
     value: Decimal | None
     inputs: int
-    input_hash: str
+    input_ids: str
+    input_contents: str
     failure: Failure | None = None
+
+    @property
+    def counted(self) -> tuple[int, str, str]:
+        """What tells one set of counted deliveries from another."""
+        return self.inputs, self.input_ids, self.input_contents
 
 
 NO_INPUTS = "0" * 32
-"""The input_hash of no events."""
+"""The input_ids and input_contents of no deliveries."""
+
+DELIVERY_FACTS = frozenset({"received_time", "ingest_time", "batch_id", "seq", "extra"})
+"""Columns of a definition that belong to one delivery of an event, and that its content hash does not cover."""
+
+
+def delivery_hash(content_hash: str, batch_id: str, seq: int) -> int:
+    """The hash of a delivery's content and of which delivery it is: the first 128 bits of SHA-256 over
+    `CONTENT_HASH/BATCH_ID/SEQ`."""
+    return int.from_bytes(sha256(f"{content_hash}/{batch_id}/{seq}".encode()).digest()[:16], "big")
 
 
 class Aggregate(msgspec.Struct, frozen=True, gc=False):
@@ -135,9 +152,9 @@ class BucketDigest(msgspec.Struct, frozen=True, gc=False):
     """A bucket's aggregates in short, so that many equal ones need not be compared one by one.
 
     `aggregates` is their number, `digest` the SHA-256 in hex of their lines, ordered by entity (UTF-8) and joined by
-    line feeds; a line is entity, value (`decimal_text`), inputs and input_hash (in upper case), joined by the character
-    U+001F. Names hold no control characters, so no two sets of lines are the same text. Aggregates without a value are
-    left out.
+    line feeds; a line is entity, value (`decimal_text`), inputs, input_ids and input_contents (both
+    in upper case), joined by the character U+001F. Names hold no control characters, so no two sets of lines are the
+    same text. Aggregates without a value are left out.
     """
 
     metric: str

@@ -17,11 +17,13 @@ class Inputs:
 
     `files` are NDJSON in zstd frames; `deliveries` is how many lines they hold together, so that a lost frame shows;
     `skip` is a CSV file of `batch_id,seq` without a header (None: nothing to skip), the deliveries that don't count.
+    With `duplicates` they may hold several deliveries of one event, and all of them count.
     """
 
     files: Sequence[Path]
     deliveries: int
     skip: Path | None = None
+    duplicates: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,7 +207,7 @@ def _differences(pairs: _Pairs, tolerances: Tolerances, stats: Stats) -> Iterato
             if value is not None and before is not None and right is not None:
                 stats.compared += 1
                 stats.equal += 1
-                stats.other_inputs += before.input_hash != right.input_hash
+                stats.other_inputs += before.counted != right.counted
             continue
         stats.compared += 1
         row = _difference(before, right)

@@ -66,7 +66,7 @@ def gather(
             for segment, path in zip(whole, paths, strict=True):
                 _expect_whole(segment, path)
             files: list[Path] = [*paths, cut] if cut.exists() else paths
-            inputs = Inputs(files, choice.lines, skip.path if skip.lines else None)
+            inputs = Inputs(files, choice.lines, skip.path if skip.lines else None, duplicates=include_duplicates)
             yield Gathered(inputs, choice.known_until, not files)
 
 

@@ -63,7 +63,7 @@ def with_nulls(current: Iterator[Aggregate], computed: Iterator[Computed]) -> It
             yield right
         elif left is not None and left.computed.value is not None:
             gone = left.computed
-            yield Computed(gone.metric, gone.bucket, gone.entity_id, None, 0, NO_INPUTS)
+            yield Computed(gone.metric, gone.bucket, gone.entity_id, None, 0, NO_INPUTS, NO_INPUTS)
 
 
 def _touched(

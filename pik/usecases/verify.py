@@ -312,9 +312,7 @@ def _compared(
         computed = iter(()) if gathered.empty else engine.compute(gathered.inputs, [metric.definition], window)
         for current, now in compare(store.aggregates.current(metric.name, window), computed):
             if current is not None:
-                inputs, input_hash = (now.inputs, now.input_hash) if now else (0, NO_INPUTS)
-                was = current.computed
-                yield current, (was.inputs, was.input_hash) == (inputs, input_hash)
+                yield current, current.computed.counted == (now.counted if now else (0, NO_INPUTS, NO_INPUTS))
 
 
 def _aggregate_problem(aggregate: Aggregate) -> Problem:

@@ -37,7 +37,15 @@ def values(store):
     """Each current aggregate, without what tells one run from another."""
     rows = map(json.loads, pik(store, *AGGREGATES).splitlines())
     return sorted(
-        (row["metric"], row["bucket"], row["entity_id"], row["value"], row["input_hash"], row["current"])
+        (
+            row["metric"],
+            row["bucket"],
+            row["entity_id"],
+            row["value"],
+            row["input_ids"],
+            row["input_contents"],
+            row["current"],
+        )
         for row in rows
     )
 

@@ -35,6 +35,7 @@ def row(metric="a", bucket=0, entity="e", value="1", inputs=1):
         None if value is None else Decimal(value),
         inputs,
         f"{inputs:032x}" if inputs else NO_INPUTS,
+        f"{inputs:02x}".ljust(32, "0") if inputs else NO_INPUTS,
     )
 
 
@@ -92,8 +93,8 @@ def test_digests_are_those_of_the_current_values(state):
         counted = [one.computed for one in found if one.computed.value is not None]
         if counted:
             texts = [
-                "\x1f".join((one.entity_id, decimal_text(one.value), str(one.inputs), one.input_hash.upper()))
-                for one in counted
+                "\x1f".join((one.entity_id, decimal_text(one.value), str(one.inputs), *hashes))
+                for one, hashes in ((one, map(str.upper, (one.input_ids, one.input_contents))) for one in counted)
             ]
             expected.append(BucketDigest("a", bucket, len(texts), sha256("\n".join(texts).encode()).hexdigest()))
     assert [digest.aggregates for digest in expected] == [3, 4]

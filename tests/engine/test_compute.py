@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from decimal import Decimal
+from functools import reduce
+from operator import xor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +21,7 @@ from pik.engine import DuckEngine
 from pik.engine import session as session_module
 from pik.model.event import read_event
 from pik.model.instant import DAY, HOUR, SECOND, parse_instant
-from pik.model.metric import NO_INPUTS, Computed
+from pik.model.metric import NO_INPUTS, Computed, delivery_hash
 from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Inputs, Touched
 from tests.engine.raw import BATCH, compute, event, frame, metric, raw, raw_lines
@@ -37,9 +42,10 @@ def test_a_count_says_what_it_is_made_of(tmp_path: Path) -> None:
     for one, line in zip(distinct, raw_lines(distinct), strict=True):
         ids[one["entity_id"]] ^= int(line[13:45], 16)
     found = compute(raw(tmp_path / "r.zst", distinct), metric(name="n"))
+    hashes = {name: f"{xored:032x}" for name, xored in ids.items()}  # an event without a key is its content
     assert found == [
-        Computed("n", DAY_ONE, "a", Decimal(2), 2, f"{ids['a']:032x}"),
-        Computed("n", DAY_ONE, "b", Decimal(1), 1, f"{ids['b']:032x}"),
+        Computed("n", DAY_ONE, "a", Decimal(2), 2, hashes["a"], hashes["a"]),
+        Computed("n", DAY_ONE, "b", Decimal(1), 1, hashes["b"], hashes["b"]),
     ]
     days = compute(raw(tmp_path / "days.zst", events), metric())
     assert [(one.bucket, one.entity_id, one.inputs) for one in days] == [
@@ -48,7 +54,7 @@ def test_a_count_says_what_it_is_made_of(tmp_path: Path) -> None:
         (DAY_ONE + DAY, "a", 2),
         (DAY_ONE + DAY, "b", 1),
     ]
-    assert days[0].input_hash == NO_INPUTS, "one event delivered twice, and neither told to be skipped"
+    assert days[0].input_ids == NO_INPUTS, "one event delivered twice, and neither told to be skipped"
 
 
 def test_numbers_of_twenty_digits_are_exact(tmp_path: Path) -> None:
@@ -274,7 +280,7 @@ def test_touched_counts_the_events_that_match(tmp_path: Path) -> None:
 def test_promise_8_groups_that_do_not_fit_into_memory_go_to_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "MEMORY_LIMIT", "100MB")  # at 160 MB these stay in memory
+    monkeypatch.setattr(session_module, "MEMORY_LIMIT", "120MB")  # at 180 MB these stay in memory
     line = raw_lines([event(entity_id="ENTITY")])[0]
     path = tmp_path / "r.zst"
     with open(path, "wb") as file:
@@ -317,4 +323,43 @@ def test_ctrl_c_is_an_interrupt_not_a_failure(tmp_path: Path) -> None:
 def test_ids_are_those_of_the_events(tmp_path: Path) -> None:
     text = b'{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{}}'
     found = compute(raw(tmp_path / "r.zst", [text]), metric())
-    assert found[0].input_hash == read_event(text).event_id.hex()
+    assert found[0].input_ids == found[0].input_contents == read_event(text).event_id.hex()
+
+
+def keyed(payload: Any, **fields: Any) -> dict[str, Any]:
+    return event(payload, idempotency_key="k", **fields)
+
+
+def test_promise_7_which_delivery_of_a_keyed_event_counts_shows_in_the_contents(tmp_path: Path) -> None:
+    first, second = (compute(raw(tmp_path / f"{v}.zst", [keyed({"v": v})]), metric())[0] for v in (1, 2))
+    assert first.input_ids == second.input_ids
+    assert first.input_contents == read_event(json.dumps(keyed({"v": 1})).encode()).content_hash.hex()
+    assert first.input_contents != second.input_contents
+
+
+@pytest.mark.parametrize("column", ["epoch_us(ingest_time)", "epoch_us(received_time)", "seq", "batch_id", "extra"])
+@pytest.mark.parametrize("as_", ["count({})", "count_if({} IS NOT NULL)"])
+def test_promise_7_a_metric_that_reads_a_deliverys_own_facts_says_which_deliveries_it_counted(
+    tmp_path: Path, column: str, as_: str
+) -> None:
+    one, other = "01J00000000000000000000001", "01J00000000000000000000002"
+    files = [raw(tmp_path / f"{batch}.zst", [event({"v": 1}), event({"v": 2})], batch) for batch in (one, other)]
+    plain = [compute(file, metric())[0] for file in files]
+    assert plain[0] == plain[1]
+    own = [compute(file, metric(as_.format(column)))[0] for file in files]
+    assert own[0].input_ids == own[1].input_ids == plain[0].input_ids
+    contents = [read_event(json.dumps(event({"v": v})).encode()).content_hash.hex() for v in (1, 2)]
+    hashes = [
+        reduce(xor, (delivery_hash(text, batch, seq) for seq, text in enumerate(contents, 1))) for batch in (one, other)
+    ]
+    assert [row.input_contents for row in own] == [f"{each:032x}" for each in hashes]
+    where = [compute(file, metric(where=f"{column} IS NULL OR {column} IS NOT NULL"))[0] for file in files]
+    assert [row.input_contents for row in where] == [row.input_contents for row in own], "a filter reads them too"
+
+
+def test_promise_7_counted_duplicates_do_not_cancel_out(tmp_path: Path) -> None:
+    inputs = raw(tmp_path / "r.zst", [event({"v": 1})] * 4)
+    (found,) = compute(replace(inputs, duplicates=True), metric())
+    text = read_event(json.dumps(event({"v": 1})).encode()).content_hash.hex()
+    assert (found.inputs, found.input_ids) == (4, NO_INPUTS)
+    assert found.input_contents == f"{reduce(xor, (delivery_hash(text, BATCH, seq) for seq in (1, 2, 3, 4))):032x}"

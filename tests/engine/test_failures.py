@@ -51,7 +51,7 @@ def test_a_text_that_is_not_a_number_fails_its_own_value_only(tmp_path: Path) ->
     assert (failures[5].events, list(failures[5].event_ids)) == (1, ids(bad))
     assert "twelve" in failures[5].reason
     assert "\n" not in failures[5].reason
-    assert found[5].input_hash == found[1].input_hash
+    assert found[5].counted == found[1].counted
 
 
 def test_a_failing_condition_blames_its_event_which_is_not_an_input(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_failing_condition_blames_its_event_which_is_not_an_input(tmp_path: Pa
     found = compute(raw(tmp_path / "r.zst", events), metric(where=GUARDED))
     assert [(one.entity_id, one.value, one.inputs) for one in found] == [("a", None, 0), ("b", None, 1)]
     assert [list(one.failure.event_ids) for one in found if one.failure] == [ids(events[0]), ids(events[2])]
-    assert found[0].input_hash == NO_INPUTS
+    assert found[0].counted == (0, NO_INPUTS, NO_INPUTS)
     assert found[0].failure is not None
     assert "many" in found[0].failure.reason
 

@@ -78,7 +78,7 @@ def values(url: Path) -> list[tuple[object, ...]]:
     """What is current."""
     found = [one.computed for one in open_store(str(url)).aggregates.current("event_count", ALL_TIME)]
     assert found
-    return [(one.bucket, one.entity_id, one.value, one.input_hash) for one in found]
+    return [(one.bucket, one.entity_id, one.value, one.counted) for one in found]
 
 
 @pytest.mark.parametrize("name", ["events.parquet", "events.jsonl", "events.csv", "events/"])

@@ -133,10 +133,12 @@ class PlainEngine:
                     groups[at - at % metric.bucket_size, line["entity_id"]].append((line, at))
             for (bucket, entity), found in sorted(groups.items()):
                 value = len(found) if metric.where is None else sum(line["payload"]["v"] for line, _ in found)
-                digest = 0
+                ids = contents = 0
                 for line, _ in found:
-                    digest ^= int(line["event_id"], 16)
-                yield Computed(metric.name, bucket, entity, Decimal(value), len(found), f"{digest:032x}")
+                    ids ^= int(line["event_id"], 16)
+                    contents ^= int(line["content_hash"], 16)
+                hashes = f"{ids:032x}", f"{contents:032x}"
+                yield Computed(metric.name, bucket, entity, Decimal(value), len(found), *hashes)
 
     def touched(
         self,

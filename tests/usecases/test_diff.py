@@ -28,7 +28,9 @@ KEYS = st.tuples(st.sampled_from("ab"), st.integers(0, 2), st.sampled_from(["", 
 @given(st.sets(KEYS), st.sets(KEYS))
 def test_both_sides_meet_where_metric_bucket_and_entity_are_the_same(left, right):
     def computed(keys):
-        return [Computed(*key, Decimal(1), 1, "") for key in sorted(keys, key=lambda key: (*key[:2], key[2].encode()))]
+        return [
+            Computed(*key, Decimal(1), 1, "", "") for key in sorted(keys, key=lambda key: (*key[:2], key[2].encode()))
+        ]
 
     current = (Aggregate(row, "R", 1, 1, "", True) for row in computed(left))
     pairs = list(compare(current, iter(computed(right))))
@@ -51,11 +53,11 @@ def rows(diff):
     ]
 
 
-def overwrite(store, value, entity="a", metric="event_count", inputs=3, input_hash="1" * 32):
+def overwrite(store, value, entity="a", metric="event_count", inputs=3, hashes=("1" * 32, "2" * 32)):
     """Make another value current, as nobody should."""
     run = replay(store, NoEvents())
     task = Task(run_id=run.run_id, number=99, metrics=(), start=0, end=1)
-    row = Computed(metric, FIRST, entity, value, inputs, input_hash)
+    row = Computed(metric, FIRST, entity, value, inputs, *hashes)
     store.aggregates.write(task, [row], versions={metric: 1}, known_until=1, reason="")
     promote(store, run.run_id, 1, "")
 
@@ -92,7 +94,7 @@ def test_equal_buckets_are_seen_to_be_equal_by_their_digests(store, tmp_path):
     replayed(store, engine, metrics=names)
     current = {digest for name in names for digest in store.aggregates.digests(name, ALL_TIME)}
     assert {digest.aggregates for digest in current} == {40}
-    assert any(one.computed.input_hash.startswith("0") for one in store.aggregates.current("exact", ALL_TIME))
+    assert any(one.computed.input_contents.startswith("0") for one in store.aggregates.current("exact", ALL_TIME))
     computed = []
     with gather(store, ALL_TIME) as gathered:
         metrics = [metric.definition for metric in store.metrics.latest() if metric.name in names]

@@ -178,4 +178,4 @@ def test_a_version_tells_why_it_is_what_it_is(raw, tmp_path):
     (found, *_) = store.aggregates.current(EVENT_COUNT.name, ALL_TIME, history=True)
     assert (found.run_id, found.reason, found.metric_version, found.computed.inputs) == (run.run_id, "because", 1, 3)
     assert found.known_until == max(segment.recorded_at for segment in store.index.segments(ALL_TIME))
-    assert len(found.computed.input_hash) == 32
+    assert len(found.computed.input_ids) == len(found.computed.input_contents) == 32

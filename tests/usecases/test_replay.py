@@ -160,13 +160,13 @@ def test_including_duplicates_shows_what_no_dedupe_would_have_computed(filled, e
 
 
 def test_a_current_value_without_events_becomes_null_with_no_inputs(filled, engine):
-    stale = Computed("event_count", FIRST, "nobody", 7, 7, "1" * 32)
+    stale = Computed("event_count", FIRST, "nobody", 7, 7, "1" * 32, "2" * 32)
     task = Task(run_id=replay(filled, engine).run_id, number=99, metrics=(), start=0, end=1)
     filled.aggregates.write(task, [stale], versions={"event_count": 1}, known_until=1, reason="")
     promote(filled, task.run_id, NOW, "")
     run = replay(filled, engine, reason="raw says no")
     (change,) = [change for change in filled.aggregates.changes(run.run_id) if change.written.computed.value is None]
-    assert change.written.computed == Computed("event_count", FIRST, "nobody", None, 0, NO_INPUTS)
+    assert change.written.computed == Computed("event_count", FIRST, "nobody", None, 0, NO_INPUTS, NO_INPUTS)
     assert (run.new, run.changed, run.unchanged, run.removed) == (0, 0, len(truth()), 1)
     promote(filled, run.run_id, NOW, "")
     again = replay(filled, engine)
@@ -343,7 +343,7 @@ def test_a_cancelled_run_begins_nothing_and_is_never_promoted(filled, engine, da
             action()
     assert filled.runs.unfinished(request()) is None
     task = Task(run_id=run_id, number=0, metrics=(), start=0, end=1)
-    late = [Computed("total", 0, "late", 1, 1, "0" * 32)]
+    late = [Computed("total", 0, "late", 1, 1, "0" * 32, "0" * 32)]
     filled.aggregates.write(task, late, versions={"total": 1}, known_until=1, reason="")
     assert written(filled, run_id) == {}  # not even by a worker whose parent was killed
 

@@ -113,7 +113,9 @@ def test_each_row_of_the_index_is_held_against_raw_and_back(filled: Store, tmp_p
 
 
 @pytest.mark.usefixtures("segment")
-@pytest.mark.parametrize("change", ["inputs = inputs + 1", "input_hash = randomblob(16)"])
+@pytest.mark.parametrize(
+    "change", ["inputs = inputs + 1", "input_ids = randomblob(16)", "input_contents = randomblob(16)"]
+)
 def test_each_aggregate_is_held_against_its_inputs(filled: Store, change: str) -> None:
     one = "bucket = (SELECT min(bucket) FROM version WHERE entity = 'b') AND metric = 'event_count' AND entity = 'b'"
     statement = f"UPDATE version SET {change} WHERE {one}"

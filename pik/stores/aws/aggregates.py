@@ -53,7 +53,8 @@ class AwsAggregates:
             digest, count = sha256(), 0
             for item in self._pointers(metric, bucket):
                 if item["value"]:
-                    line = US.join((item["sk"], item["value"], str(item["inputs"]), item["input_hash"].hex().upper()))
+                    hashes = item["input_ids"].hex().upper(), item["input_contents"].hex().upper()
+                    line = US.join((item["sk"], item["value"], str(item["inputs"]), *hashes))
                     digest.update(("\n" if count else "").encode() + line.encode())
                     count += 1
             if count:

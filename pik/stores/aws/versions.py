@@ -9,7 +9,7 @@ from pik.model.metric import Aggregate, Computed, decimal_text
 from pik.stores.aws.keys import US, key_time, time_key
 from pik.stores.aws.table import Item, Key
 
-CONTENT = ("run", "value", "inputs", "input_hash", "metric_version", "known_until", "reason")
+CONTENT = ("run", "value", "inputs", "input_ids", "input_contents", "metric_version", "known_until", "reason")
 """What a version says, and with it the pointer that is its copy."""
 
 
@@ -57,7 +57,8 @@ def value_text(value: Decimal | None) -> str:
 def aggregate(row: Row, item: Item, *, current: bool) -> Aggregate:
     """What the item says of the aggregate."""
     value = Decimal(item["value"]) if item["value"] else None
-    computed = Computed(row.metric, row.bucket, row.entity, value, item["inputs"], item["input_hash"].hex())
+    hashes = item["input_ids"].hex(), item["input_contents"].hex()
+    computed = Computed(row.metric, row.bucket, row.entity, value, item["inputs"], *hashes)
     return Aggregate(
         computed, item["run"], item["metric_version"], item["known_until"], item["reason"], current=current
     )

@@ -22,12 +22,14 @@ from pik.ports.state import Change, Promoted, Promotion
 from pik.stores.local.sqlite import Database
 
 _VERSION = (
-    "v.metric, v.bucket, v.entity, v.value, v.inputs, v.input_hash, w.run_id, v.metric_version, v.known_until, v.reason"
+    "v.metric, v.bucket, v.entity, v.value, v.inputs, v.input_ids, v.input_contents,"
+    " w.run_id, v.metric_version, v.known_until, v.reason"
 )
 
 _INCOMING = (
     "CREATE TEMP TABLE IF NOT EXISTS incoming ("
-    "metric TEXT, bucket INTEGER, entity TEXT, value TEXT, inputs INTEGER, input_hash BLOB, metric_version INTEGER)"
+    "metric TEXT, bucket INTEGER, entity TEXT, value TEXT, inputs INTEGER, input_ids BLOB, input_contents BLOB,"
+    " metric_version INTEGER)"
 )
 
 # Rows that this run has not written yet, beside the version that is current now; a null stands for no value at all.
@@ -46,8 +48,8 @@ WHERE mine.writer IS NULL
 
 _KEEP = """
 INSERT OR IGNORE INTO version
-SELECT i.metric, i.bucket, i.entity, :writer, i.value, i.inputs, i.input_hash, c.writer, i.metric_version, :known_until,
-    :reason
+SELECT i.metric, i.bucket, i.entity, :writer, i.value, i.inputs, i.input_ids, i.input_contents, c.writer,
+    i.metric_version, :known_until, :reason
 FROM temp.incoming i LEFT JOIN current c USING (metric, bucket, entity)
 """
 
@@ -76,7 +78,8 @@ ORDER BY k.bucket, k.entity
 # The rows come in the order of the keys, bucket and entity, and group_concat takes them as they come.
 _DIGESTS = """
 SELECT bucket, count(*), group_concat(
-    v.entity || x'1f' || v.value || x'1f' || v.inputs || x'1f' || hex(v.input_hash), x'0a'
+    v.entity || x'1f' || v.value || x'1f' || v.inputs || x'1f' || hex(v.input_ids) || x'1f' || hex(v.input_contents),
+    x'0a'
 )
 FROM ({keys}) k CROSS JOIN version v USING (metric, bucket, entity, writer)
 WHERE v.value IS NOT NULL
@@ -92,7 +95,7 @@ ORDER BY v.bucket, v.entity, w.run_id
 
 _CHANGES = f"""
 SELECT {_VERSION}, c.writer IS v.writer,
-    b.metric, b.bucket, b.entity, b.value, b.inputs, b.input_hash,
+    b.metric, b.bucket, b.entity, b.value, b.inputs, b.input_ids, b.input_contents,
     bw.run_id, b.metric_version, b.known_until, b.reason, c.writer IS b.writer
 FROM version v INDEXED BY version_writer JOIN writer w ON w.number = v.writer
 LEFT JOIN current c ON (c.metric, c.bucket, c.entity) = (v.metric, v.bucket, v.entity)
@@ -134,7 +137,7 @@ class LocalAggregates:
             try:
                 connection.execute("DELETE FROM temp.incoming")
                 connection.executemany(
-                    "INSERT INTO temp.incoming VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO temp.incoming VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         (
                             row.metric,
@@ -142,7 +145,8 @@ class LocalAggregates:
                             row.entity_id,
                             None if row.value is None else value_text(row.value),
                             row.inputs,
-                            bytes.fromhex(row.input_hash),
+                            bytes.fromhex(row.input_ids),
+                            bytes.fromhex(row.input_contents),
                             versions[row.metric],
                         )
                         for row in rows
@@ -176,7 +180,7 @@ class LocalAggregates:
 
     def changes(self, run_id: str) -> Iterator[Change]:
         rows = self.database.read().execute(_CHANGES, (run_id,))
-        return (Change(_aggregate(row[:11]), None if row[11] is None else _aggregate(row[11:])) for row in rows)
+        return (Change(_aggregate(row[:12]), None if row[12] is None else _aggregate(row[12:])) for row in rows)
 
     def tally(self, run_id: str) -> tuple[int, int, int, int]:
         row = self.database.read().execute(
@@ -244,6 +248,7 @@ def value_text(value: Decimal) -> str:
 
 
 def _aggregate(row: tuple[Any, ...]) -> Aggregate:
-    metric, bucket, entity, value, inputs, input_hash, run_id, metric_version, known_until, reason, current = row
-    computed = Computed(metric, bucket, entity, None if value is None else Decimal(value), inputs, input_hash.hex())
+    metric, bucket, entity, value, inputs, ids, contents, run_id, metric_version, known_until, reason, current = row
+    exact = None if value is None else Decimal(value)
+    computed = Computed(metric, bucket, entity, exact, inputs, ids.hex(), contents.hex())
     return Aggregate(computed, run_id, metric_version, known_until, reason, bool(current))

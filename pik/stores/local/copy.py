@@ -20,7 +20,8 @@ from pik.stores.local.sqlite import Database
 
 _TAKING = """
 CREATE TEMP TABLE IF NOT EXISTS taking (
-    metric TEXT, bucket INTEGER, entity TEXT, run_id TEXT, value TEXT, inputs INTEGER, input_hash BLOB,
+    metric TEXT, bucket INTEGER, entity TEXT, run_id TEXT, value TEXT, inputs INTEGER,
+    input_ids BLOB, input_contents BLOB,
     metric_version INTEGER, known_until INTEGER, reason TEXT, current INTEGER
 )
 """
@@ -48,8 +49,8 @@ WHERE t.current
 
 _KEEP = """
 INSERT OR IGNORE INTO version
-SELECT t.metric, t.bucket, t.entity, w.number, t.value, t.inputs, t.input_hash, NULL, t.metric_version, t.known_until,
-    t.reason
+SELECT t.metric, t.bucket, t.entity, w.number, t.value, t.inputs, t.input_ids, t.input_contents, NULL,
+    t.metric_version, t.known_until, t.reason
 FROM temp.taking t JOIN writer w USING (run_id)
 """
 
@@ -105,7 +106,7 @@ class LocalCopy:
                     [(name, window.start, window.end) for name, window in scopes.items()],
                 )
                 connection.executemany(
-                    "INSERT INTO temp.taking VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, rows)
+                    "INSERT INTO temp.taking VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, rows)
                 )
                 connection.execute("COMMIT")
             except BaseException:
@@ -141,7 +142,8 @@ def _row(aggregate: Aggregate) -> tuple[object, ...]:
         aggregate.run_id,
         None if row.value is None else value_text(row.value),
         row.inputs,
-        bytes.fromhex(row.input_hash),
+        bytes.fromhex(row.input_ids),
+        bytes.fromhex(row.input_contents),
         aggregate.metric_version,
         aggregate.known_until,
         aggregate.reason,
