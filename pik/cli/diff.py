@@ -41,7 +41,11 @@ def aggregates(
     ] = None,
     tolerance: Annotated[
         list[str] | None,
-        typer.Option("--tolerance", metavar="[METRIC=]ABS|REL%", help="Smaller differences do not count (repeatable)."),
+        typer.Option(
+            "--tolerance",
+            metavar="[METRIC=]ABS|REL%",
+            help="Differences up to this do not count (repeatable; one that covers is enough, in any order).",
+        ),
     ] = None,
     changed_only: Annotated[
         bool, typer.Option("--changed-only", help="Only values that are another (~): leave out + and -.")

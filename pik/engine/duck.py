@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -13,9 +13,17 @@ from pik.engine.isolate import REASONS, data_errors, explanations, isolated
 from pik.engine.scan import MICROSECOND, Measure, Scan, load
 from pik.engine.session import first_line, literal, session
 from pik.errors import Damaged, EngineError, PikError
-from pik.model.metric import DELIVERY_FACTS, NO_INPUTS, BucketDigest, Computed, Definition, Failure
+from pik.model.metric import (
+    DELIVERY_FACTS,
+    NO_INPUTS,
+    BucketDigest,
+    Computed,
+    Definition,
+    Failure,
+    bucket_digests,
+)
 from pik.model.window import Window
-from pik.ports.engine import Inputs, Settled, Touched
+from pik.ports.engine import Bucket, Computation, Inputs, Touched
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -43,11 +51,18 @@ class DuckEngine:
         metrics: Sequence[Definition],
         window: Window,
         entities: Sequence[str] = (),
-        *,
-        settled: Settled | None = None,
     ) -> Iterator[Computed]:
         """See Engine.compute."""
+        with self.computation(inputs, metrics, window, entities) as computation:
+            yield from computation.rows()
+
+    @contextmanager
+    def computation(
+        self, inputs: Inputs, metrics: Sequence[Definition], window: Window, entities: Sequence[str] = ()
+    ) -> Iterator[Computation]:
+        """See Engine.computation."""
         if not metrics or _is_empty(inputs):
+            yield _Nothing()
             return
         ordered = sorted(metrics, key=lambda metric: metric.name)
         with self._open(inputs, entities) as db:
@@ -56,14 +71,8 @@ class DuckEngine:
             measures = [_measure(number, metric, inputs) for number, metric in enumerate(checked)]
             scan = _scan(inputs, ordered[0].bucket_size, window, columns, entities)
             scan = replace(scan, own=any(measure.own for measure in measures))
-            reasons = _compute(db, scan, measures, [metric.name for metric in checked], inputs.deliveries)
-            if settled is not None:
-                for number, metric in enumerate(checked):
-                    _settle(db, number, metric.name, settled, failing=reasons is not None)
-            for number, metric in enumerate(checked):
-                yield from (
-                    _values(db, number, metric.name) if reasons is None else _outcomes(db, number, metric.name, reasons)
-                )
+            names = [metric.name for metric in checked]
+            yield _Grouped(db, names, _compute(db, scan, measures, names, inputs.deliveries))
 
     def touched(
         self,
@@ -97,6 +106,39 @@ class DuckEngine:
         with session(files, self.threads) as db:
             load(db, inputs, entities)
             yield db
+
+
+class _Nothing:
+    """A Computation over no raw at all."""
+
+    def digests(self) -> Iterator[BucketDigest]:
+        return iter(())
+
+    def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:  # noqa: ARG002 - there are none
+        return iter(())
+
+
+@dataclass(frozen=True, slots=True)
+class _Grouped:
+    """A Computation over the table `grouped`."""
+
+    db: DuckDBPyConnection
+    names: Sequence[str]
+    reasons: Reasons | None
+    """Of what failed; None where nothing did."""
+
+    def digests(self) -> Iterator[BucketDigest]:
+        for number, name in enumerate(self.names):
+            yield from bucket_digests(name, _digest_lines(self.db, number, failing=self.reasons is not None))
+
+    def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:
+        for number, name in enumerate(self.names):
+            starts = [start for metric, start in skipping if metric == name]
+            yield from (
+                _values(self.db, number, name, starts)
+                if self.reasons is None
+                else _outcomes(self.db, number, name, self.reasons, starts)
+            )
 
 
 def _is_empty(inputs: Inputs) -> bool:
@@ -170,19 +212,16 @@ def _cause(
     return EngineError(f"the metrics cannot be computed together: {first_line(error)}")
 
 
-def _settle(db: DuckDBPyConnection, number: int, name: str, settled: Settled, *, failing: bool) -> None:
-    """Take the metric's buckets that are settled out of `grouped`, by setting the number of their inputs to 0."""
+def _digest_lines(db: DuckDBPyConnection, number: int, *, failing: bool) -> Iterator[tuple[int, str]]:
+    """The lines of BucketDigest for the buckets of a metric. concat_ws leaves out a value that is NULL."""
     plain = "CASE WHEN contains(value, '.') THEN rtrim(rtrim(value, '0'), '.') ELSE value END"
-    line = f"concat_ws(chr(31), _entity, {plain}, _n{number}, {_hex(f'_h{number}')}, {_hex(f'_c{number}')})"
-    whole = f" AND _bucket NOT IN (SELECT _bucket FROM grouped WHERE _x{number} IS NOT NULL)" if failing else ""
-    rows = db.execute(
-        f"SELECT _bucket, count(*), sha256(string_agg({line}, chr(10) ORDER BY _entity))"
-        f" FROM (SELECT *, CAST(_v{number} AS VARCHAR) AS value FROM grouped"
-        f" WHERE _v{number} IS NOT NULL{whole}) GROUP BY _bucket"
-    ).fetchall()
-    done = [row[0] for row in rows if settled(BucketDigest(name, row[0] * MICROSECOND, row[1], row[2]))]
-    if done:
-        db.execute(f"UPDATE grouped SET _n{number} = 0 WHERE _bucket IN (SELECT unnest(CAST(? AS BIGINT[])))", [done])
+    line = f"concat_ws(chr(31), _entity, {plain}, _n{number}, {_hex(f'_h{number}')}, {_hex(f'_c{number}')}) || chr(10)"
+    db.execute(
+        f"SELECT _bucket * {MICROSECOND}, {line} FROM (SELECT *, CAST(_v{number} AS VARCHAR) AS value FROM grouped)"
+        f" WHERE _v{number} IS NOT NULL{f' OR _x{number} IS NOT NULL' if failing else ''} ORDER BY _bucket, _entity"
+    )
+    while rows := db.fetchmany(_FETCH):
+        yield from rows
 
 
 def _hex(column: str) -> str:
@@ -194,20 +233,22 @@ def _hashes(number: int) -> str:
     return f"lower({_hex(f'_h{number}')}), lower({_hex(f'_c{number}')})"
 
 
-def _values(db: DuckDBPyConnection, number: int, name: str) -> Iterator[Computed]:
+def _values(db: DuckDBPyConnection, number: int, name: str, skipping: Sequence[int]) -> Iterator[Computed]:
     # Text is how a DECIMAL or a HUGEINT reaches Python fastest, and exactly.
     for bucket, entity_id, value, inputs, ids, contents in _rows(
-        db, f"CAST(_v{number} AS VARCHAR), _n{number}, {_hashes(number)}", f"_n{number} > 0"
+        db, f"CAST(_v{number} AS VARCHAR), _n{number}, {_hashes(number)}", f"_n{number} > 0", skipping
     ):
         exact = None if value is None else Decimal(value)
         yield Computed(name, bucket * MICROSECOND, entity_id, exact, inputs, ids, contents)
 
 
-def _outcomes(db: DuckDBPyConnection, number: int, name: str, reasons: Reasons) -> Iterator[Computed]:
+def _outcomes(
+    db: DuckDBPyConnection, number: int, name: str, reasons: Reasons, skipping: Sequence[int]
+) -> Iterator[Computed]:
     """As `_values`, with the failures."""
     columns = f"CAST(_v{number} AS VARCHAR), _n{number}, {_hashes(number)}, _x{number}, _f{number}, _b{number}"
     for bucket, entity_id, value, inputs, ids, contents, what, events, blamed in _rows(
-        db, columns, f"(_n{number} > 0 OR _x{number} IS NOT NULL)"
+        db, columns, f"(_n{number} > 0 OR _x{number} IS NOT NULL)", skipping
     ):
         exact = failure = None
         if what is not None:
@@ -219,11 +260,16 @@ def _outcomes(db: DuckDBPyConnection, number: int, name: str, reasons: Reasons) 
         yield Computed(name, bucket * MICROSECOND, entity_id, exact, inputs, *hashes, failure)
 
 
-def _rows(db: DuckDBPyConnection, columns: str, condition: str) -> Iterator[tuple[Any, ...]]:
-    """(bucket in microseconds, entity, columns…) of the groups for which the condition holds, by bucket and entity."""
+def _rows(
+    db: DuckDBPyConnection, columns: str, condition: str, skipping: Sequence[int] = ()
+) -> Iterator[tuple[Any, ...]]:
+    """(bucket in microseconds, entity, columns…) of the groups for which the condition holds, by bucket and entity,
+    without the buckets (nanoseconds) to skip."""
+    others = " AND _bucket NOT IN (SELECT unnest(CAST(? AS BIGINT[])))" if skipping else ""
     db.execute(
-        f"SELECT _bucket, _entity, {columns} FROM grouped WHERE _bucket IS NOT NULL AND {condition} "
-        "ORDER BY _bucket, _entity"
+        f"SELECT _bucket, _entity, {columns} FROM grouped WHERE _bucket IS NOT NULL AND {condition}{others} "
+        "ORDER BY _bucket, _entity",
+        [[bucket // MICROSECOND for bucket in skipping]] if skipping else None,
     )
     while rows := db.fetchmany(_FETCH):
         yield from rows

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from hashlib import sha256
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -151,16 +154,32 @@ class Aggregate(msgspec.Struct, frozen=True, gc=False):
 class BucketDigest(msgspec.Struct, frozen=True, gc=False):
     """A bucket's aggregates in short, so that many equal ones need not be compared one by one.
 
-    `aggregates` is their number, `digest` the SHA-256 in hex of their lines, ordered by entity (UTF-8) and joined by
-    line feeds; a line is entity, value (`decimal_text`), inputs, input_ids and input_contents (both
-    in upper case), joined by the character U+001F. Names hold no control characters, so no two sets of lines are the
-    same text. Aggregates without a value are left out.
+    `aggregates` is their number, `digest` the SHA-256 in hex of their lines, ordered by entity (UTF-8), each with its
+    line feed; a line is entity, value (`decimal_text`), inputs, input_ids and input_contents (both in upper case),
+    joined by the character U+001F. Names hold no control characters, so no two sets of lines are the same text.
+    Aggregates without a value are left out, but not those that failed: the line of such a one has no value, and so is
+    that of no current one.
     """
 
     metric: str
     bucket: int
     aggregates: int
     digest: str
+
+
+_LINES = 1024
+"""Lines that are hashed at a time: a bucket may have more aggregates than memory should hold."""
+
+
+def bucket_digests(metric: str, lines: Iterable[tuple[int, str]]) -> Iterator[BucketDigest]:
+    """The digests of a metric's buckets, from the lines of their aggregates, by bucket and entity; each is a bucket's
+    start and the text, with its line feed."""
+    for bucket, group in groupby(lines, key=itemgetter(0)):
+        digest, count = sha256(), 0
+        while part := [line for _, line in islice(group, _LINES)]:
+            digest.update("".join(part).encode())
+            count += len(part)
+        yield BucketDigest(metric, bucket, count, digest.hexdigest())
 
 
 def decimal_text(value: Decimal) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -35,8 +36,20 @@ class Touched:
     events: int
 
 
-Settled = Callable[[BucketDigest], bool]
-"""Whether a bucket that was computed so needs no closer look."""
+Bucket = tuple[str, int]
+"""A metric's name and the start of one of its buckets (nanoseconds)."""
+
+
+class Computation(Protocol):
+    """Metrics computed over raw, to be read in as much detail as is needed. Both methods may be called any number of
+    times, one after the other, and raise EngineError as `Engine.compute` does."""
+
+    def digests(self) -> Iterator[BucketDigest]:
+        """What the values of each bucket come to, ordered by metric name and bucket; buckets without any value are
+        left out."""
+
+    def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:
+        """The rows of `Engine.compute`, without those of the buckets to skip."""
 
 
 class Engine(Protocol):
@@ -53,15 +66,11 @@ class Engine(Protocol):
         metrics: Sequence[Definition],
         window: Window,
         entities: Sequence[str] = (),
-        *,
-        settled: Settled | None = None,
     ) -> Iterator[Computed]:
         """Every (metric, bucket, entity) with at least one matching event, ordered by metric name, bucket, entity
         (UTF-8).
 
         `metrics` share one bucket size; `window` is made of whole buckets; `entities`, if any, limits to those.
-        `settled` is asked about each bucket before the first row comes; where it says yes, the bucket's rows are left
-        out. It is not asked about a bucket in which the metric fails for any entity.
 
         What fails on the data (a text that is not a number, a sum of too many digits, a denominator of zero) stops
         nothing else: the row of that (metric, bucket, entity) comes in its place, with a `failure` instead of a value,
@@ -71,6 +80,11 @@ class Engine(Protocol):
         Raises Damaged (naming the file) for raw that cannot be read or has not `deliveries` lines, EngineError where
         nothing can be computed, such as for lack of memory.
         """
+
+    def computation(
+        self, inputs: Inputs, metrics: Sequence[Definition], window: Window, entities: Sequence[str] = ()
+    ) -> AbstractContextManager[Computation]:
+        """The same in two steps, for as long as the context lasts: digests first, then rows where they are needed."""
 
     def touched(
         self,

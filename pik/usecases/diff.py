@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Context, Decimal
-from itertools import chain, islice
-from operator import attrgetter
+from itertools import groupby
+from operator import attrgetter, itemgetter
 
 import msgspec
 
 from pik.errors import NotFound
 from pik.model.metric import Aggregate, BucketDigest, Computed, Metric
 from pik.model.window import Window
-from pik.ports.engine import Engine
+from pik.ports.engine import Bucket, Engine
+from pik.ports.state import Aggregates
 from pik.ports.store import Store
 from pik.usecases.held import expect_held
 from pik.usecases.metrics import chosen
 from pik.usecases.ordering import sort_bounded
-from pik.usecases.recompute import by_bucket_size, compare, current_rows, recomputing, widest
+from pik.usecases.raw_inputs import gather
+from pik.usecases.recompute import by_bucket_size, compare, current_rows, widest, without_failures
 from pik.usecases.tolerance import EXACT, Tolerances
 
 CHANGED, ADDED, REMOVED = "~", "+", "-"
@@ -58,6 +60,11 @@ class Stats:
     added: int = 0
     removed: int = 0
     other_inputs: int = 0
+
+    def count_equal(self, aggregates: int) -> None:
+        """Count as many that are equal, of the same events."""
+        self.compared += aggregates
+        self.equal += aggregates
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,46 +142,48 @@ def _recomputed(
     store: Store, engine: Engine, metrics: Sequence[Metric], window: Window, entities: Sequence[str], stats: Stats
 ) -> _Pairs:
     for size, group in by_bucket_size(metrics):
-        whole = window.widened(size)
-        with ThreadPoolExecutor(1) as beside:  # the store is read while the engine computes
-            equal = _EqualBuckets(store, group, whole, stats, beside)
-            settled = None if entities else equal
-            with recomputing(store, engine, group, whole, entities, settled=settled) as recomputed:
-                first = list(islice(recomputed.rows, 1))  # by then every equal bucket is known
-                yield from compare(equal.others(entities), chain(first, recomputed.rows))
+        yield from _stretch(store, engine, group, window.widened(size), entities, stats)
 
 
-class _EqualBuckets:
-    """Buckets that are current exactly as they were recomputed: counted, and not looked at one aggregate at a time."""
+def _stretch(
+    store: Store, engine: Engine, metrics: Sequence[Metric], window: Window, entities: Sequence[str], stats: Stats
+) -> _Pairs:
+    """Pairs of metrics of one bucket size over whole buckets. What is equal in a bucket whose aggregates are all equal
+    is counted, and looked at no closer."""
+    with ThreadPoolExecutor(1) as beside, gather(store, window, entities) as gathered:
+        # The store is read while the engine computes.
+        read = None if entities else beside.submit(_current_digests, store, metrics, window)
+        definitions = [metric.definition for metric in metrics]
+        with engine.computation(gathered.inputs, definitions, window, entities) as computation:
+            if read is None:
+                current, equal = current_rows(store.aggregates, metrics, window, entities), set[Bucket]()
+            else:
+                left, right = read.result(), _by_bucket(computation.digests())
+                equal = {bucket for bucket in right if left.get(bucket) == right[bucket]}
+                stats.count_equal(sum(right[bucket].aggregates for bucket in equal))
+                current = _current_but(store.aggregates, equal, left.keys() | right.keys())
+            yield from compare(current, without_failures(computation.rows(skipping=equal)))
 
-    def __init__(self, store: Store, metrics: Sequence[Metric], window: Window, stats: Stats, beside: Executor) -> None:
-        self._aggregates, self._metrics, self._window, self._stats = store.aggregates, metrics, window, stats
-        self._digests = beside.submit(self._read)
-        self._current: dict[tuple[str, int], BucketDigest] | None = None
 
-    def _read(self) -> dict[tuple[str, int], BucketDigest]:
-        digests = (digest for metric in self._metrics for digest in self._aggregates.digests(metric.name, self._window))
-        return {(digest.metric, digest.bucket): digest for digest in digests}
+def _by_bucket(digests: Iterable[BucketDigest]) -> dict[Bucket, BucketDigest]:
+    return {(digest.metric, digest.bucket): digest for digest in digests}
 
-    def __call__(self, computed: BucketDigest) -> bool:
-        if self._current is None:
-            self._current = self._digests.result()
-        key = computed.metric, computed.bucket
-        if self._current.get(key) != computed:
-            return False
-        del self._current[key]
-        self._stats.compared += computed.aggregates
-        self._stats.equal += computed.aggregates
-        return True
 
-    def others(self, entities: Sequence[str]) -> Iterator[Aggregate]:
-        """The current aggregates of all other buckets, ordered by (metric, bucket, entity)."""
-        if self._current is None:
-            yield from current_rows(self._aggregates, self._metrics, self._window, entities)
-            return
-        sizes = {metric.name: metric.bucket_size for metric in self._metrics}
-        for name, bucket in sorted(self._current):
-            yield from self._aggregates.current(name, Window(bucket, bucket + sizes[name]), entities)
+def _current_digests(store: Store, metrics: Sequence[Metric], window: Window) -> dict[Bucket, BucketDigest]:
+    return _by_bucket(digest for metric in metrics for digest in store.aggregates.digests(metric.name, window))
+
+
+def _current_but(aggregates: Aggregates, equal: set[Bucket], buckets: Iterable[Bucket]) -> Iterator[Aggregate]:
+    """What is current in `buckets` without the equal ones, ordered by (metric, bucket, entity).
+
+    A current bucket may be of another size than the metric's: an earlier version wrote it. So a bucket is known by its
+    start alone.
+    """
+    for name, group in groupby(sorted(buckets), key=itemgetter(0)):
+        for is_equal, together in groupby(group, key=equal.__contains__):
+            if not is_equal:
+                starts = [start for _, start in together]
+                yield from aggregates.current(name, Window(starts[0], starts[-1] + 1))
 
 
 def _written(store: Store, run_id: str, metrics: Sequence[Metric], window: Window, entities: Sequence[str]) -> _Pairs:
@@ -211,7 +220,7 @@ def _differences(pairs: _Pairs, tolerances: Tolerances, stats: Stats) -> Iterato
             continue
         stats.compared += 1
         row = _difference(before, right)
-        if row.delta is not None and current is not None and tolerances.of(row.metric).covers(current, row.delta):
+        if row.delta is not None and current is not None and tolerances.cover(row.metric, current, row.delta):
             stats.tolerated += 1
             continue
         stats.changed += row.op == CHANGED

@@ -11,7 +11,7 @@ from pik.errors import EngineError
 from pik.model.instant import format_instant
 from pik.model.metric import Aggregate, Computed, Metric
 from pik.model.window import Window
-from pik.ports.engine import Engine, Settled
+from pik.ports.engine import Engine
 from pik.ports.state import Aggregates
 from pik.ports.store import Store
 from pik.usecases.raw_inputs import gather
@@ -46,7 +46,6 @@ def recomputing(
     entities: Sequence[str] = (),
     *,
     include_duplicates: bool = False,
-    settled: Settled | None = None,
 ) -> Iterator[Recomputed]:
     """The metrics, all of one bucket size, over the whole buckets in `window`, from raw; valid while the context lasts.
 
@@ -54,15 +53,12 @@ def recomputing(
     """
     with gather(store, window, entities, include_duplicates=include_duplicates) as gathered:
         definitions = [metric.definition for metric in metrics]
-        rows = (
-            iter(())
-            if gathered.empty
-            else engine.compute(gathered.inputs, definitions, window, entities, settled=settled)
-        )
-        yield Recomputed(_without_failures(rows), gathered.known_until)
+        rows = engine.compute(gathered.inputs, definitions, window, entities)
+        yield Recomputed(without_failures(rows), gathered.known_until)
 
 
-def _without_failures(rows: Iterable[Computed]) -> Iterator[Computed]:
+def without_failures(rows: Iterable[Computed]) -> Iterator[Computed]:
+    """The rows. Raises EngineError for one that failed."""
     for row in rows:
         if row.failure is not None:
             name, reason, bucket = row.metric, row.failure.reason, format_instant(row.bucket)

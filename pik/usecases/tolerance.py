@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
 
@@ -31,26 +32,23 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class Tolerances:
-    """A tolerance for some metrics, and one for all the others."""
+    """Tolerances for every metric, and further ones for some; a difference may be covered by any of them."""
 
-    others: Tolerance = Tolerance()
-    metrics: Mapping[str, Tolerance] = field(default_factory=dict)
+    every: Sequence[Tolerance] = ()
+    metrics: Mapping[str, Sequence[Tolerance]] = field(default_factory=dict)
 
-    def of(self, metric: str) -> Tolerance:
-        """The tolerance for this metric."""
-        return self.metrics.get(metric, self.others)
+    def cover(self, metric: str, current: Decimal, delta: Decimal) -> bool:
+        """Whether a tolerance for this metric, or one for every metric, covers the difference."""
+        return any(each.covers(current, delta) for each in (*self.every, *self.metrics.get(metric, ())))
 
 
 def read_tolerances(texts: Iterable[str]) -> Tolerances:
     """The tolerances written as `[METRIC=]ABS` or `[METRIC=]REL%`. Raises UsageError."""
-    others, metrics = Tolerance(), dict[str, Tolerance]()
+    every, metrics = list[Tolerance](), defaultdict[str, list[Tolerance]](list)
     for text in texts:
         match = _TOLERANCE.fullmatch(text)
         if match is None:
-            raise UsageError(f"--tolerance {text}: this is no tolerance", hint="such as 0.01, 1%, revenue=0.5%")
-        tolerance = Tolerance(Decimal(match[2]), relative=bool(match[3]))
-        if match[1]:
-            metrics[match[1]] = tolerance
-        else:
-            others = tolerance
-    return Tolerances(others, metrics)
+            raise UsageError(f"--tolerance: invalid tolerance {text!r}", hint="such as 0.01, 1%, revenue=0.5%")
+        target = metrics[match[1]] if match[1] else every
+        target.append(Tolerance(Decimal(match[2]), relative=bool(match[3])))
+    return Tolerances(every, dict(metrics))

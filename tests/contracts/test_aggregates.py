@@ -93,10 +93,10 @@ def test_digests_are_those_of_the_current_values(state):
         counted = [one.computed for one in found if one.computed.value is not None]
         if counted:
             texts = [
-                "\x1f".join((one.entity_id, decimal_text(one.value), str(one.inputs), *hashes))
+                "\x1f".join((one.entity_id, decimal_text(one.value), str(one.inputs), *hashes)) + "\n"
                 for one, hashes in ((one, map(str.upper, (one.input_ids, one.input_contents))) for one in counted)
             ]
-            expected.append(BucketDigest("a", bucket, len(texts), sha256("\n".join(texts).encode()).hexdigest()))
+            expected.append(BucketDigest("a", bucket, len(texts), sha256("".join(texts).encode()).hexdigest()))
     assert [digest.aggregates for digest in expected] == [3, 4]
     assert list(state.aggregates.digests("a", ALL_TIME)) == expected
     assert list(state.aggregates.digests("a", Window(5, 20))) == expected[1:]

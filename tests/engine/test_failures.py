@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pik.engine import DuckEngine, isolate
 from pik.model.event import read_event
 from pik.model.instant import DAY, parse_instant
-from pik.model.metric import BLAMED, NO_INPUTS, BucketDigest, Computed
+from pik.model.metric import BLAMED, NO_INPUTS, Computed, bucket_digests
 from pik.model.window import ALL_TIME
 from pik.ports.engine import Inputs
 from tests.engine.raw import compute, event, frame, metric, raw, raw_lines
@@ -148,28 +148,32 @@ def test_a_long_text_is_quoted_in_part(tmp_path: Path) -> None:
     assert len(found[0].failure.reason) < 400
 
 
-def test_a_bucket_with_a_failure_is_never_settled(tmp_path: Path) -> None:
+def test_the_digest_of_a_bucket_with_a_failure_equals_none_of_values(tmp_path: Path) -> None:
     events = [event({"v": v}, entity_id=name) for name, v in (("a", "1"), ("b", "x"))]
     events.append(event({"v": 2}, entity_id="a", event_time="2026-01-02T00:00:00Z"))
-    asked: list[BucketDigest] = []
     inputs = raw(tmp_path / "r.zst", events)
     metrics = [metric(f"sum({NUMBER})", name="revenue"), metric(name="events")]
-    engine = DuckEngine()
-
-    def settled(bucket: BucketDigest) -> bool:
-        asked.append(bucket)
-        return True
-
-    found = list(engine.compute(inputs, metrics, ALL_TIME, settled=settled))
-    assert {(one.metric, one.bucket) for one in asked} == {
-        ("events", DAY_ONE),
-        ("events", DAY_ONE + DAY),
-        ("revenue", DAY_ONE + DAY),
-    }
-    assert [(one.metric, one.entity_id, one.failure is None) for one in found] == [
-        ("revenue", "a", True),
-        ("revenue", "b", False),
+    with DuckEngine().computation(inputs, metrics, ALL_TIME) as computation:
+        digests = list(computation.digests())
+        found = list(computation.rows(skipping=[("events", DAY_ONE), ("revenue", DAY_ONE + DAY)]))
+        values = [one for one in computation.rows() if (one.metric, one.bucket) == ("revenue", DAY_ONE)]
+    assert [(one.metric, one.bucket, one.aggregates) for one in digests] == [
+        ("events", DAY_ONE, 2),
+        ("events", DAY_ONE + DAY, 1),
+        ("revenue", DAY_ONE, 2),
+        ("revenue", DAY_ONE + DAY, 1),
     ]
+    assert [(one.metric, one.bucket, one.entity_id, one.failure is None) for one in found] == [
+        ("events", DAY_ONE + DAY, "a", True),
+        ("revenue", DAY_ONE, "a", True),
+        ("revenue", DAY_ONE, "b", False),
+    ]
+    for count in (1, 2):
+        lines = [
+            "\x1f".join((one.entity_id, "1", str(one.inputs), one.input_ids.upper(), one.input_contents.upper())) + "\n"
+            for one in values[:count]
+        ]
+        assert digests[2] not in bucket_digests("revenue", [(DAY_ONE, line) for line in lines])
 
 
 texts = st.sampled_from(["1", "2.5", "-7.25", "x", "", "1e3", "99999999", None])

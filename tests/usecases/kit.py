@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,10 @@ import zstandard
 
 from pik.errors import EngineError
 from pik.model.instant import DAY, HOUR, parse_instant
-from pik.model.metric import Computed, Definition
+from pik.model.metric import BucketDigest, Computed, Definition, bucket_digests, decimal_text
 from pik.model.run import RunRequest
 from pik.model.window import ALL_TIME, Window
-from pik.ports.engine import Inputs, Settled, Touched
+from pik.ports.engine import Bucket, Computation, Inputs, Touched
 from pik.ports.store import Store
 from pik.usecases.ingest import IngestOptions
 from pik.usecases.ingest import ingest as ingest_source
@@ -111,6 +113,27 @@ def truth(events: Iterable[dict[str, Any]] = EVENTS) -> Values:
     return dict(values)
 
 
+@dataclass
+class PlainComputation:
+    """A Computation over a list of rows."""
+
+    found: list[Computed]
+
+    def digests(self) -> Iterator[BucketDigest]:
+        for metric, group in groupby(self.found, key=lambda row: row.metric):
+            yield from bucket_digests(metric, map(digest_line, (row for row in group if row.value is not None)))
+
+    def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:
+        return (row for row in self.found if (row.metric, row.bucket) not in skipping)
+
+
+def digest_line(row: Computed) -> tuple[int, str]:
+    assert row.value is not None
+    hashes = row.input_ids.upper(), row.input_contents.upper()
+    fields = (row.entity_id, decimal_text(row.value), str(row.inputs), *hashes)
+    return row.bucket, "\x1f".join(fields) + "\n"
+
+
 class PlainEngine:
     """Counts, and sums v of what is paid."""
 
@@ -123,8 +146,6 @@ class PlainEngine:
         metrics: Sequence[Definition],
         window: Window,
         entities: Sequence[str] = (),
-        *,
-        settled: Settled | None = None,
     ) -> Iterator[Computed]:
         for metric in sorted(metrics, key=lambda metric: metric.name):
             groups: dict[tuple[int, str], list[tuple[dict[str, Any], int]]] = defaultdict(list)
@@ -139,6 +160,12 @@ class PlainEngine:
                     contents ^= int(line["content_hash"], 16)
                 hashes = f"{ids:032x}", f"{contents:032x}"
                 yield Computed(metric.name, bucket, entity, Decimal(value), len(found), *hashes)
+
+    @contextmanager
+    def computation(
+        self, inputs: Inputs, metrics: Sequence[Definition], window: Window, entities: Sequence[str] = ()
+    ) -> Iterator[Computation]:
+        yield PlainComputation(list(self.compute(inputs, metrics, window, entities)))
 
     def touched(
         self,
@@ -186,8 +213,6 @@ class Faulty(PlainEngine):
         metrics: Sequence[Definition],
         window: Window,
         entities: Sequence[str] = (),
-        *,
-        settled: Settled | None = None,
     ) -> Iterator[Computed]:
         self.computed.append(window)
         self.fault(window)

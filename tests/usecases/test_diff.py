@@ -95,14 +95,17 @@ def test_equal_buckets_are_seen_to_be_equal_by_their_digests(store, tmp_path):
     current = {digest for name in names for digest in store.aggregates.digests(name, ALL_TIME)}
     assert {digest.aggregates for digest in current} == {40}
     assert any(one.computed.input_contents.startswith("0") for one in store.aggregates.current("exact", ALL_TIME))
-    computed = []
-    with gather(store, ALL_TIME) as gathered:
-        metrics = [metric.definition for metric in store.metrics.latest() if metric.name in names]
-        rows = list(
-            engine.compute(gathered.inputs, metrics, ALL_TIME.widened(DAY), settled=lambda one: computed.append(one))
-        )
+    metrics = [metric.definition for metric in store.metrics.latest() if metric.name in names]
+    whole = ALL_TIME.widened(DAY)
+    with gather(store, ALL_TIME) as gathered, engine.computation(gathered.inputs, metrics, whole) as computation:
+        computed = list(computation.digests())
+        rows = list(computation.rows())
+        skipped = [("exact", computed[-1].bucket), ("event_count", computed[0].bucket)]
+        others = list(computation.rows(skipping=skipped))
+    assert [(one.metric, one.bucket) for one in computed] == sorted((one.metric, one.bucket) for one in current)
     assert set(computed) == current
     assert len(rows) == 240
+    assert others == [row for row in rows if (row.metric, row.bucket) not in skipped]
 
 
 def test_late_events_are_the_difference_and_a_replay_repairs_it(filled, engine, tmp_path):
@@ -198,7 +201,13 @@ def test_differences_within_tolerance_do_not_count(filled, engine):
         (["25%"], 1),
         (["24.9%"], 0),
         (["0", "event_count=1"], 1),
-        (["99", "event_count=0.5"], 0),
+        (["99", "event_count=0.5"], 1),  # whichever covers it
+        (["event_count=0.5", "99"], 1),
+        (["0.5", "1%", "event_count=24%", "event_count=0.9", "total=99"], 0),
+        (["1%", "1"], 1),
+        (["1", "1%"], 1),
+        (["event_count=25%", "event_count=0"], 1),
+        (["event_count=0", "event_count=25%"], 1),
         (["total=99"], 0),
     ):
         diff = diff_aggregates(

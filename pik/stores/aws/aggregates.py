@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import product
 
-from pik.model.metric import Aggregate, BucketDigest, Computed
+from pik.model.metric import Aggregate, BucketDigest, Computed, bucket_digests
 from pik.model.run import Task
 from pik.model.window import Window
 from pik.ports.state import Change, Promoted, Promotion
@@ -49,16 +48,14 @@ class AwsAggregates:
         )
 
     def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
+        return bucket_digests(metric, self._digest_lines(metric, window))
+
+    def _digest_lines(self, metric: str, window: Window) -> Iterator[tuple[int, str]]:
         for bucket in self._buckets(metric, window):
-            digest, count = sha256(), 0
             for item in self._pointers(metric, bucket):
                 if item["value"]:
                     hashes = item["input_ids"].hex().upper(), item["input_contents"].hex().upper()
-                    line = US.join((item["sk"], item["value"], str(item["inputs"]), *hashes))
-                    digest.update(("\n" if count else "").encode() + line.encode())
-                    count += 1
-            if count:
-                yield BucketDigest(metric, bucket, count, digest.hexdigest())
+                    yield bucket, US.join((item["sk"], item["value"], str(item["inputs"]), *hashes)) + "\n"
 
     def changes(self, run_id: str) -> Iterator[Change]:
         for items in batched(self.table.query(f"version/{run_id}"), READS):

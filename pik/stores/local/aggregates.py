@@ -10,12 +10,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from hashlib import sha256
 from typing import Any
 
 import msgspec
 
-from pik.model.metric import Aggregate, BucketDigest, Computed, decimal_text
+from pik.model.metric import Aggregate, BucketDigest, Computed, bucket_digests, decimal_text
 from pik.model.run import CANCELLED, Task
 from pik.model.window import Window
 from pik.ports.state import Change, Promoted, Promotion
@@ -75,15 +74,13 @@ CROSS JOIN writer w ON w.number = v.writer
 ORDER BY k.bucket, k.entity
 """
 
-# The rows come in the order of the keys, bucket and entity, and group_concat takes them as they come.
-_DIGESTS = """
-SELECT bucket, count(*), group_concat(
-    v.entity || x'1f' || v.value || x'1f' || v.inputs || x'1f' || hex(v.input_ids) || x'1f' || hex(v.input_contents),
-    x'0a'
-)
+_DIGEST_LINES = """
+SELECT bucket,
+    v.entity || x'1f' || v.value || x'1f' || v.inputs || x'1f' || hex(v.input_ids) || x'1f' || hex(v.input_contents)
+    || x'0a'
 FROM ({keys}) k CROSS JOIN version v USING (metric, bucket, entity, writer)
 WHERE v.value IS NOT NULL
-GROUP BY bucket
+ORDER BY k.bucket, k.entity
 """
 
 _HISTORY = f"""
@@ -166,8 +163,8 @@ class LocalAggregates:
 
     def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
         values = {"metric": metric, "start": window.start, "end": window.end}
-        rows = self.database.read().execute(_DIGESTS.format(keys=_ALL_KEYS.format(table="current")), values)
-        return (BucketDigest(metric, bucket, count, sha256(text.encode()).hexdigest()) for bucket, count, text in rows)
+        query = _DIGEST_LINES.format(keys=_ALL_KEYS.format(table="current"))
+        return bucket_digests(metric, self.database.read().execute(query, values))
 
     def _aggregates(
         self, query: str, table: str, metric: str, window: Window, entities: Sequence[str]
