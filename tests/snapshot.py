@@ -17,7 +17,8 @@ from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.usecases.progress import Silent
 from pik.usecases.reading import deliveries
-from pik.usecases.verify import Problem, verify
+from pik.usecases.verify import verify
+from pik.usecases.verify_findings import Problem
 
 _OWN = re.compile(rb'"ingest_time":"[^"]*","batch_id":"[^"]*"')
 _decode_reject = msgspec.json.Decoder(Reject).decode

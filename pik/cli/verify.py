@@ -39,8 +39,9 @@ def verify(
 ) -> int | None:
     """Check each segment's digest, each index row against raw and back, and each aggregate's inputs.
 
-    A window limits the check to the days that it touches. Superseded objects are copies that a crash left beside what
-    was recorded; nothing counts them. Expired ones are gone because the store keeps raw for some days only: no damage.
+    A window limits the check to the days that it touches. It may run while others write. No damage are: superseded
+    objects, copies of recorded deliveries that a crash left; unacknowledged ones, whose sender was told that they were
+    not recorded; those of batches in progress; and expired ones, gone because the store keeps raw for some days only.
     """
     if quick and full:
         raise UsageError("--quick and --full exclude each other", hint="leave one of them out")
@@ -56,11 +57,12 @@ def verify(
     from pik.usecases.verify import verify as check
 
     store = cli.open_store()
-    found = check(store, cli.engine(), window, cli.progress, full=not quick)
-    cli.show(verify_fields.verified(found, window, store.copy.source if store.copy else None))
+    under_way = check(store, cli.engine(), window, cli.progress, full=not quick)
+    cli.show(verify_fields.verified(under_way, window, not quick, store.copy.source if store.copy else None))
+    found = under_way.report()
     if found.full and found.aggregates is None:
         cli.note("aggregates were not checked: what raw or the index lacks would make them all look wrong")
     if found.full and found.expired_days:
-        days = number_of(len(found.expired_days), "day")
+        days = number_of(found.expired_days, "day")
         cli.note(f"aggregates of {days} were not checked: raw that they were made of has expired")
     return FOUND if found.damage else None

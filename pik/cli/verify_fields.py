@@ -9,7 +9,8 @@ from pik.cli.render import Column, Count, Document, Shown, Table
 if TYPE_CHECKING:
     from pik.model.window import Window
     from pik.usecases.rebuild import Rebuilt
-    from pik.usecases.verify import Verified
+    from pik.usecases.verify import Verification
+    from pik.usecases.verify_findings import VerifyReport
 
 PROBLEMS = [
     Column("kind"),
@@ -21,16 +22,16 @@ PROBLEMS = [
 """Columns of what is missing, damaged or wrong, wherever it is listed."""
 
 
-def verified(found: Verified, window: Window, copy_of: str | None) -> Document:
+def verified(under_way: Verification, window: Window, full: bool, copy_of: str | None) -> Document:
     """What differs from what was written. `copy_of` names the store that this one is a copy of."""
     return Document(
-        head={"window": window, "check": "full" if found.full else "quick", "copy_of": copy_of},
-        tables=[Table("problems", PROBLEMS, found.problems, empty="no problem found")],
-        tail=lambda: _tail(found, copy_of),
+        head={"window": window, "check": "full" if full else "quick", "copy_of": copy_of},
+        tables=[Table("problems", PROBLEMS, under_way.problems, empty="no problem found")],
+        tail=lambda: _tail(under_way.report(), copy_of),
     )
 
 
-def _tail(found: Verified, copy_of: str | None) -> dict[str, object]:
+def _tail(found: VerifyReport, copy_of: str | None) -> dict[str, object]:
     return {
         "result": f"{found.valid} of {found.segments} segments valid, {found.missing} missing,"
         f" {found.modified} modified, {found.not_indexed} not indexed"
@@ -42,6 +43,8 @@ def _tail(found: Verified, copy_of: str | None) -> dict[str, object]:
         "modified": Count(found.modified),
         "not_indexed": Count(found.not_indexed),
         "superseded": Count(found.superseded),
+        "unacknowledged": Count(found.unacknowledged),
+        "in_progress": Count(found.in_progress),
         "deliveries": Count(found.deliveries),
         "aggregates": Shown(None, "not checked") if found.aggregates is None else Count(found.aggregates),
         "damage": Count(found.damage),
@@ -49,8 +52,8 @@ def _tail(found: Verified, copy_of: str | None) -> dict[str, object]:
     }
 
 
-def _next(found: Verified, copy_of: str | None) -> str | None:
-    from pik.usecases.verify import AGGREGATE, INDEX, MISSING, MODIFIED
+def _next(found: VerifyReport, copy_of: str | None) -> str | None:
+    from pik.usecases.verify_findings import AGGREGATE, INDEX, MISSING, MODIFIED, UNKNOWN
 
     if copy_of and found.kinds & {MISSING, MODIFIED}:
         return f"pik pull --store {copy_of} again, into a new directory if objects of this one are modified"
@@ -60,6 +63,8 @@ def _next(found: Verified, copy_of: str | None) -> str | None:
         )
     if INDEX in found.kinds:
         return "pik verify --rebuild-index, then pik verify"
+    if UNKNOWN in found.kinds:
+        return "look at the unknown objects; pik neither wrote them nor reads them, and may be too old to know them"
     if AGGREGATE in found.kinds:
         return "pik diff aggregates tells what they should be; pik replay, then pik promote, makes them so"
     return None

@@ -122,11 +122,17 @@ class Index(Protocol):
 class Audit(Protocol):
     """Holds the index against raw."""
 
-    def differing(self, arrivals: Arrivals) -> list[int]:
-        """The seqs of a segment, as it was read from raw, that the index does not have in exactly that place."""
+    def differing(self, arrivals: Sequence[Arrivals]) -> dict[str, str]:
+        """What is wrong with what the index says of the deliveries of segments, by the segments' keys: they are those
+        that the index lists, with the deliveries that were read from raw. A segment of which each delivery is in the
+        index, in exactly its place, and nothing else, is left out."""
 
-    def rows(self) -> dict[str, int]:
-        """How many deliveries the index has of each segment, by key, counted row by row."""
+    def rows(self) -> Iterator[tuple[str, int | None]]:
+        """How many deliveries the index has of each segment, by key, counted row by row. In no order; where a key comes
+        several times the numbers add up, and None says that somebody is at work on the segment, or died at it."""
+
+    def damage(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with the index in itself: the part of it, and what."""
 
 
 def batch_of(index: Index, prefix: str) -> Batch:

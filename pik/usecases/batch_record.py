@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from pik.errors import AlreadyExists, StoreError
+from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.model.batch import COMPLETE, CONFLICT, EXACT, Batch, Counts, Origin, RejectFile, Segment
 from pik.model.window import ALL_TIME
 from pik.ports.raw import Raw
@@ -93,8 +93,15 @@ def record_key(batch_id: str) -> str:
 
 
 def read_record(raw: Raw, key: str) -> Iterator[Line]:
-    """The lines of a record. Raises Damaged, before the first one, if any bit is not as it was written."""
-    return record_lines(raw, key, _decode_line)
+    """The lines of a record. Raises Damaged, before the first one, if any bit is not as it was written, or it is the
+    record of another batch."""
+    lines = record_lines(raw, key, _decode_line)
+    head = next(lines, None)
+    if not isinstance(head, BatchLine) or record_key(head.batch_id) != key:
+        whose = f"the record of batch {head.batch_id}" if isinstance(head, BatchLine) else "not the record of a batch"
+        raise Damaged(f"record {key} is {whose}", hint="pik verify --full")
+    yield head
+    yield from lines
 
 
 def restored(line: BatchLine) -> Batch:

@@ -36,7 +36,7 @@ from pik.usecases.pull_objects import Object, Taken, take_object
 from pik.usecases.pull_record import PulledBatch, PullLine, parts, write_pull
 from pik.usecases.reading import frames_of
 from pik.usecases.threads import in_threads
-from pik.usecases.verify import Problem, segment_problem
+from pik.usecases.verify_findings import Problem, segment_problem
 
 THREADS = 4
 """Objects that are on their way at once."""
@@ -287,7 +287,7 @@ def _settle(copy: Store, pulling: _Pulling, progress: Progress) -> bool:
 
 def _lacks(copy: Store, before: Named) -> bool:
     """Whether a pull that was interrupted had copied what the index does not hold yet."""
-    rows = copy.audit.rows()
+    rows = dict(copy.audit.rows())
     return any(
         rows.get(key) != line.segment.deliveries and copy.raw.size(key) is not None
         for key, line in before.segments.items()

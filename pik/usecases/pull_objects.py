@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from pik.errors import AlreadyExists, Damaged
 from pik.ports.raw import Raw
-from pik.usecases.verify import MISSING, MODIFIED
+from pik.usecases.verify_findings import MISSING, MODIFIED
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ def test_aggregates_that_were_not_checked_are_called_so(pik, tmp_path):
     pik("replay", "--all", "--promote", "--yes")
     sound = pik("verify")
     assert (sound.code, sound.err) == (0, "")
-    assert "aggregates   1\n" in sound.out
-    assert "aggregates   not checked\n" in pik("verify", "--quick").out
+    assert "aggregates      1\n" in sound.out
+    assert "aggregates      not checked\n" in pik("verify", "--quick").out
     (segment,) = (tmp_path / ".pik" / "raw" / "event_date=2026-01-01").iterdir()
     segment.unlink()
     damaged = pik("verify")
     assert (damaged.code, "aggregates were not checked" in damaged.err) == (1, True)
-    assert "aggregates   not checked\n" in damaged.out
+    assert "aggregates      not checked\n" in damaged.out
     assert pik("verify", "--format", "json").json()["aggregates"] is None
 
 

@@ -27,7 +27,8 @@ from pik.usecases.pull import Request, plan_pull, pull
 from pik.usecases.reading import deliveries
 from pik.usecases.rebuild import rebuild_index
 from pik.usecases.request import take
-from pik.usecases.verify import MISSING, MODIFIED, verify
+from pik.usecases.verify import verify
+from pik.usecases.verify_findings import MISSING, MODIFIED
 from tests.contracts.pulling import ENTITIES, answers, fill, pulled, recomputed, record, refusal, sound, verdicts
 from tests.faults import Crash, FailAt, wrapped
 from tests.usecases.kit import PlainEngine, event, replayed, window

@@ -15,7 +15,19 @@ from tests.lambdas.gateway import CONTEXT
 
 READING = {
     *("read", "size", "objects", "files", "scratch", "find", "segments", "skipped", "locate", "deliveries", "repeats"),
-    *("batches", "rejects", "totals", "differing", "rows", "latest", "versions", "get", "newest_first", "unfinished"),
+    *(
+        "batches",
+        "rejects",
+        "totals",
+        "differing",
+        "rows",
+        "damage",
+        "latest",
+        "versions",
+        "get",
+        "newest_first",
+        "unfinished",
+    ),
     *("open_tasks", "letters", "current", "digests", "changes", "tally", "promotions"),
 }
 """Methods of ports that change nothing. Any other one, receiving too, is noted and refused."""

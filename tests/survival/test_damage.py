@@ -25,7 +25,8 @@ from pik.usecases.progress import Silent
 from pik.usecases.promote import promote
 from pik.usecases.reading import deliveries
 from pik.usecases.replay import Pace, drive
-from pik.usecases.verify import MISSING, MODIFIED, Problem, verify
+from pik.usecases.verify import verify
+from pik.usecases.verify_findings import MISSING, MODIFIED, Problem
 from tests.survival.conftest import ingest
 
 ENGINE = DuckEngine(threads=1)

@@ -207,7 +207,7 @@ class StoreMachine(RuleBasedStateMachine):
     def verify(self) -> None:
         found = verify(self.store, self.engine, ALL_TIME, Silent())
         assert list(found.problems) == []
-        assert found.aggregates == len(self.model.current)
+        assert found.report().aggregates == len(self.model.current)
 
     @rule()
     def diff(self) -> None:

@@ -23,7 +23,8 @@ from pik.usecases.reading import deliveries
 from pik.usecases.rebuild import rebuild_index
 from pik.usecases.segments import Reading
 from pik.usecases.source import file_source
-from pik.usecases.verify import INDEX, MISSING, MODIFIED, verify
+from pik.usecases.verify import verify
+from pik.usecases.verify_findings import INDEX, MISSING, MODIFIED
 
 OPTIONS = IngestOptions(Reading(1 << 20), workers=0)
 

@@ -28,7 +28,8 @@ from pik.usecases.plan import limited, plan_replay, start
 from pik.usecases.progress import Silent
 from pik.usecases.rebuild import rebuild_index
 from pik.usecases.replay import drive
-from pik.usecases.verify import MISSING, verify
+from pik.usecases.verify import verify
+from pik.usecases.verify_findings import MISSING
 
 from .kit import EVENTS, HERE, PlainEngine, current, ingest, replayed, request, truth, window
 
@@ -121,8 +122,9 @@ def test_an_event_whose_raw_has_expired_is_called_so(aged: Store, engine: PlainE
 @pytest.mark.parametrize("full", [True, False])
 def test_expired_is_no_damage(aged: Store, engine: PlainEngine, full: bool) -> None:
     (Path(aged.url) / f"raw/batches/{min(b.batch_id for b in aged.index.batches())}.ndjson.zst").unlink()
-    answer = verify(aged, engine, ALL_TIME, Silent(), full=full)
-    assert list(answer.problems) == []
+    found = verify(aged, engine, ALL_TIME, Silent(), full=full)
+    assert list(found.problems) == []
+    answer = found.report()
     assert (answer.segments, answer.expired, answer.missing, answer.damage) == (4, 2, 0, 0)
     counted = sum(start >= window("03").start for _, start, _ in truth())
     assert answer.aggregates == (counted if full else None)
@@ -133,7 +135,7 @@ def test_what_is_gone_before_its_time_is_missing(aged: Store, engine: PlainEngin
     (Path(aged.url) / young.key).unlink()
     answer = verify(aged, engine, ALL_TIME, Silent())
     assert [problem.kind for problem in answer.problems] == [MISSING]
-    assert answer.expired == 2
+    assert answer.report().expired == 2
     without = verify(replace(aged, retention_days=None), engine, ALL_TIME, Silent())
     assert len(list(without.problems)) == 3
 

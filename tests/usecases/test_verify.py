@@ -13,14 +13,15 @@ from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.progress import Silent
-from pik.usecases.verify import AGGREGATE, INDEX, MISSING, Problem, Verified, verify
+from pik.usecases.verify import verify
+from pik.usecases.verify_findings import AGGREGATE, INDEX, MISSING, Problem, VerifyReport
 
 from .kit import PlainEngine, ingest, replayed, truth, window
 
 
-def checked(store: Store, *, full: bool = True) -> tuple[list[Problem], Verified]:
+def checked(store: Store, *, full: bool = True) -> tuple[list[Problem], VerifyReport]:
     answer = verify(store, PlainEngine(), ALL_TIME, Silent(), full=full)
-    return list(answer.problems), answer
+    return list(answer.problems), answer.report()
 
 
 def changed(store: Store, statement: str, *values: object, database: str = "index.db") -> Store:
@@ -53,7 +54,7 @@ def test_a_sound_store_has_no_problem(filled: Store) -> None:
 def test_a_segment_that_only_the_record_knows_is_a_problem(filled: Store, segment: Segment, full: bool) -> None:
     (problem,), answer = checked(forget(filled, segment), full=full)
     assert (problem.kind, problem.what, problem.day) == (INDEX, segment.key, "2026-01-01")
-    assert "the index does not" in problem.detail
+    assert "the index lists neither it" in problem.detail
     assert (answer.not_indexed, answer.superseded, answer.damage) == (1, 0, 1)
 
 

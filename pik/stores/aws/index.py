@@ -104,7 +104,7 @@ class AwsIndex:
             known = True
             keys = [referred(g, item) for item in some]
             found = self.table.get_many(keys)
-            yield from self._listed(found[key] for key in keys)
+            yield from self._listed(found[key] for key in keys if key in found)
         batch = None if known else self.table.get(batch_key(g, batch_id))
         if batch and "listed" in batch and first <= batch["listed"].split("/")[2] <= last:
             item = self.table.get((batch["listed"], batch["listed_as"]))

@@ -23,7 +23,7 @@ from pik.model.batch import (
 )
 from pik.model.instant import day_of, day_text, parse_instant
 from pik.stores.aws.keys import US
-from pik.stores.aws.rows import number_of
+from pik.stores.aws.rows import Row, number_of
 from pik.stores.aws.table import Item, Key
 
 BATCH_SHARDS = "01234567"
@@ -92,6 +92,22 @@ def request_key(g: int, day: int, entity: str, event_id: bytes, batch_id: str) -
 def duplicate_pk(g: int, day: str, event_id: str) -> str:
     """The partition of an event's duplicates; `day` as text, or KEYED_DAY."""
     return f"{g}/duplicate/{day}/{event_id[0]}"
+
+
+def duplicate_item(g: int, segment: Segment, row: Row, kind: str) -> Item:
+    """A duplicate of a file or stream, or of a request with several events."""
+    event_id = row.event_id.hex()
+    of_day = day_text(segment.day) if row.content is None else KEYED_DAY
+    return {
+        "pk": duplicate_pk(g, of_day, event_id),
+        "sk": f"{event_id}/{segment.batch_id}/{row.seq}",
+        "kind": kind,
+        "day": segment.day,
+        "n": number_of(segment.key),
+        "frame": row.frame,
+        "ingest_time": segment.ingest_time,
+        **({"entity": row.entity} if row.content is None else {"content": row.content}),
+    }
 
 
 def batch_key(g: int, batch_id: str) -> Key:

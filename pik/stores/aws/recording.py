@@ -20,15 +20,13 @@ from msgspec import structs
 
 from pik.errors import AlreadyExists, Busy
 from pik.model.batch import CONFLICT, EXACT, Batch, Chunk, Counts, Segment
-from pik.model.instant import day_text
 from pik.stores.aws.claims import Claims, places
 from pik.stores.aws.items import (
     FILE,
-    KEYED_DAY,
     batch_key,
     batch_of,
     day_item,
-    duplicate_pk,
+    duplicate_item,
     progress_fields,
     reference,
     reject_item,
@@ -138,22 +136,9 @@ class Recording:
     def _duplicates(
         self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, str]
     ) -> Iterator[Item]:
-        where = places(segments)
         for row in rows:
             if kind := verdicts.get(row.seq):
-                segment, (day, n) = segments[row.segment], where[row.segment]
-                event_id = row.event_id.hex()
-                of_day = day_text(day) if row.content is None else KEYED_DAY
-                yield {
-                    "pk": duplicate_pk(self.generation, of_day, event_id),
-                    "sk": f"{event_id}/{self.batch_id}/{row.seq}",
-                    "kind": kind,
-                    "day": day,
-                    "n": n,
-                    "frame": row.frame,
-                    "ingest_time": segment.ingest_time,
-                    **({"entity": row.entity} if row.content is None else {"content": row.content}),
-                }
+                yield duplicate_item(self.generation, segments[row.segment], row, kind)
 
     def _refuse_conflicts(self, header: Header, rows: Sequence[Row]) -> None:
         """Look before anything is written. A conflict with what another batch records at this very moment is not seen,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from pik.model.batch import KEYED, PLAIN, Arrivals
+from pik.stores.local.index import KEYED_DAY
 from pik.stores.local.sqlite import Database
-
-_Place = tuple[int, bytes, int]
-"""frame, event_id, seq"""
 
 
 @dataclass(slots=True)
@@ -18,43 +17,95 @@ class LocalAudit:
 
     database: Database
 
-    def differing(self, arrivals: Arrivals) -> list[int]:
-        found = (
-            self.database.read().execute("SELECT number FROM segment WHERE key = ?", (arrivals.segment.key,)).fetchone()
-        )
-        there = dict.fromkeys(self._duplicates(found[0])) if found else {}
-        differing: list[int] = []
-        for table, of_day, frame, event_id, seq in _places(arrivals):
-            row = (
-                self.database.read()
-                .execute(f"SELECT segment, frame, seq FROM {table} WHERE {of_day} event_id = ?", (event_id,))
-                .fetchone()
-            )
-            accepted = row is not None and found is not None and row == (found[0], frame, seq)
-            if accepted == ((frame, event_id, seq) in there):  # once: neither missing nor both
-                differing.append(seq)
-        return sorted(differing)
+    def differing(self, arrivals: Sequence[Arrivals]) -> dict[str, str]:
+        wrong: dict[str, str] = {}
+        for day, of_day in groupby(arrivals, key=lambda arrived: arrived.segment.day):
+            wrong.update(self._of_day(day, list(of_day)))
+        return wrong
 
-    def _duplicates(self, segment: int) -> Iterator[_Place]:
+    def rows(self) -> Iterator[tuple[str, int | None]]:
         yield from self.database.read().execute(
-            "SELECT frame, event_id, seq FROM duplicate WHERE segment = ?", (segment,)
+            "SELECT s.key, (SELECT count(*) FROM duplicate d WHERE d.segment = s.number) + coalesce(n, 0)"
+            " FROM segment s LEFT JOIN (SELECT segment, count(*) AS n FROM"
+            " (SELECT segment FROM event UNION ALL SELECT segment FROM keyed_event) GROUP BY segment)"
+            " ON segment = s.number"
         )
 
-    def rows(self) -> dict[str, int]:
-        return dict(
-            self.database.read().execute(
-                "SELECT s.key, (SELECT count(*) FROM duplicate d WHERE d.segment = s.number) + coalesce(n, 0)"
-                " FROM segment s LEFT JOIN (SELECT segment, count(*) AS n FROM"
-                " (SELECT segment FROM event UNION ALL SELECT segment FROM keyed_event) GROUP BY segment)"
-                " ON segment = s.number"
+    def damage(self) -> Iterator[tuple[str, str]]:
+        for (line,) in self.database.read().execute("PRAGMA integrity_check(10)"):
+            if line != "ok":
+                yield self.database.path.name, line
+
+    def _of_day(self, day: int, arrivals: Sequence[Arrivals]) -> Iterator[tuple[str, str]]:
+        numbers = [self._number(arrived.segment.key) for arrived in arrivals]
+        sums = self._sums(day, [number for number in numbers if number is not None])
+        for arrived, number in zip(arrivals, numbers, strict=True):
+            if number is None:
+                yield arrived.segment.key, "the index does not list it any more"
+                continue
+            plain = PLAIN.iter_unpack(arrived.plain)
+            sound = sums[number] == sum(hash((frame, event_id, seq)) for event_id, seq, frame in plain)
+            wrong = [] if sound else list(self._other_plain(day, number, arrived))
+            wrong += self._other_keyed(number, arrived)
+            if wrong:
+                several = f"{len(wrong)} deliveries, the first of them record {min(wrong)}"
+                yield arrived.segment.key, f"{several}, are not in the index as in raw"
+            elif not sound:
+                yield arrived.segment.key, "the index has rows of it that are not in raw"
+
+    def _number(self, key: str) -> int | None:
+        row = self.database.read().execute("SELECT number FROM segment WHERE key = ?", (key,)).fetchone()
+        return None if row is None else row[0]
+
+    def _sums(self, day: int, numbers: Sequence[int]) -> dict[int, int]:
+        """By segment, the sum of the hashes of its rows without an idempotency key. The rows of a day are read once for
+        all segments; looking each one up takes several times as long."""
+        sums = dict.fromkeys(numbers, 0)
+        for table, only in (("event", ""), ("duplicate", " AND content_hash IS NULL AND conflict = 0")):
+            rows = self.database.read().execute(
+                f"SELECT segment, frame, event_id, seq FROM {table} WHERE day = ? AND segment BETWEEN ? AND ?{only}",
+                (day, min(numbers, default=0), max(numbers, default=0)),
+            )
+            for segment, frame, event_id, seq in rows:
+                if segment in sums:
+                    sums[segment] += hash((frame, event_id, seq))
+        return sums
+
+    def _other_plain(self, day: int, number: int, arrived: Arrivals) -> Iterator[int]:
+        """The seqs of deliveries without an idempotency key that are not in the index exactly once."""
+        read = self.database.read()
+        there = set(
+            read.execute(
+                "SELECT frame, event_id, seq FROM duplicate WHERE segment = ? AND day = ? AND conflict = 0",
+                (number, day),
             )
         )
+        for event_id, seq, frame in PLAIN.iter_unpack(arrived.plain):
+            row = read.execute(
+                "SELECT segment, frame, seq FROM event WHERE day = ? AND event_id = ?", (day, event_id)
+            ).fetchone()
+            if (row == (number, frame, seq)) == ((frame, event_id, seq) in there):
+                yield seq
 
-
-def _places(arrivals: Arrivals) -> Iterator[tuple[str, str, int, bytes, int]]:
-    """Each delivery of the segment: table, condition on the day, frame, event_id, seq."""
-    of_day = f"day = {arrivals.segment.day:d} AND"
-    for event_id, seq, frame in PLAIN.iter_unpack(arrivals.plain):
-        yield "event", of_day, frame, event_id, seq
-    for seq, event_id, _, frame in KEYED.iter_unpack(arrivals.keyed):
-        yield "keyed_event", "", frame, event_id, seq
+    def _other_keyed(self, number: int, arrived: Arrivals) -> Iterator[int]:
+        """The seqs of those with one, of which a duplicate is a conflict if its content is not the accepted one's."""
+        if not arrived.keyed:
+            return
+        read = self.database.read()
+        rows = read.execute(
+            "SELECT seq, frame, event_id, content_hash, conflict FROM duplicate WHERE segment = ? AND day = ?",
+            (number, KEYED_DAY),
+        )
+        there = {seq: row for seq, *row in rows}
+        for seq, event_id, content, frame in KEYED.iter_unpack(arrived.keyed):
+            accepted = read.execute(
+                "SELECT segment, frame, seq, content_hash FROM keyed_event WHERE event_id = ?", (event_id,)
+            ).fetchone()
+            if accepted is not None and accepted[:3] == (number, frame, seq):
+                right = accepted[3] == content and seq not in there
+            else:  # in a copy, the accepted delivery may be elsewhere
+                *place, conflict = there.get(seq, (None,))
+                right = place == [frame, event_id, content]
+                right &= accepted is None or conflict == (accepted[3] != content)
+            if not right:
+                yield seq

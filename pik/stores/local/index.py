@@ -165,7 +165,8 @@ class LocalIndex:
 
     def batches(self, prefix: str = "") -> Iterator[Batch]:
         rows = self.database.read().execute(
-            f"{_BATCH} WHERE substr(batch_id, 1, length(:prefix)) = :prefix ORDER BY batch_id DESC", {"prefix": prefix}
+            f"{_BATCH} WHERE batch_id BETWEEN :first AND :last ORDER BY batch_id DESC",
+            {"first": prefix, "last": f"{prefix}~"},
         )
         return (_batch(row, self.locks) for row in rows)
 

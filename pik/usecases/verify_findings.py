@@ -1,0 +1,115 @@
+"""What a verification finds: problems, and the report that they come to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pik.model.batch import Frame, Segment
+from pik.model.instant import day_text
+from pik.model.window import Window
+
+MISSING, MODIFIED, INDEX, AGGREGATE = "missing", "modified", "index differs", "aggregate differs"
+UNKNOWN = "unknown object"
+
+RANGES = 20
+"""Ranges of affected entities that a problem names; with more of them it names one from the first to the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it was written. `day` and `entities` say what is affected: entities from the first to
+    the last of each damaged frame, as the index has them."""
+
+    kind: str
+    what: str
+    detail: str
+    day: str | None = None
+    entities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What a verification came to.
+
+    Objects in raw that are not damage: `superseded` ones are copies of deliveries that the index lists elsewhere, left
+    by a crash; `unacknowledged` ones hold deliveries that nobody was told to be recorded (a refused request, what an
+    interrupted batch had not recorded yet); `in_progress` ones belong to a batch that is being written; `expired`
+    segments are gone because the store keeps raw for some days only.
+
+    `aggregates` is None where none was checked: of a quick check, or where raw or index lack events, which would make
+    every aggregate of those look wrong. Aggregates of the `expired_days` are not checked either.
+    """
+
+    window: Window
+    full: bool
+    segments: int
+    valid: int
+    missing: int
+    expired: int
+    modified: int
+    not_indexed: int
+    superseded: int
+    unacknowledged: int
+    in_progress: int
+    deliveries: int
+    aggregates: int | None
+    damage: int
+    kinds: frozenset[str]
+    expired_days: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has been counted so far."""
+
+    window: Window
+    full: bool
+    counts: Counter[str] = field(default_factory=Counter)
+    kinds: set[str] = field(default_factory=set)
+    expired_days: set[int] = field(default_factory=set)
+    short: set[str] = field(default_factory=set)
+    """The batches of which the index is known to lack something: their counts would be a second problem of it."""
+    aggregates: int | None = None
+
+    def counted(self, problems: Iterator[Problem]) -> Iterator[Problem]:
+        """The problems, each counted as it is read."""
+        for problem in problems:
+            self.counts["damage"] += 1
+            self.kinds.add(problem.kind)
+            yield problem
+
+    @property
+    def lacks_events(self) -> bool:
+        """Whether raw or the index has lost deliveries."""
+        return any(self.counts[name] for name in ("missing", "modified", "not_indexed"))
+
+    def expire(self, segment: Segment) -> None:
+        """Count a segment that is gone as it should be."""
+        self.counts["expired"] += 1
+        self.expired_days.add(segment.day)
+
+    def report(self) -> VerifyReport:
+        """What it comes to."""
+        names = ("segments", "valid", "missing", "expired", "modified", "not_indexed", "superseded", "unacknowledged")
+        counts = {name: self.counts[name] for name in (*names, "in_progress", "deliveries", "damage")}
+        return VerifyReport(
+            window=self.window,
+            full=self.full,
+            aggregates=self.aggregates,
+            kinds=frozenset(self.kinds),
+            expired_days=len(self.expired_days),
+            **counts,
+        )
+
+
+def segment_problem(kind: str, segment: Segment, detail: str, frames: tuple[Frame, ...]) -> Problem:
+    """A problem of a segment, that affects these frames."""
+    return Problem(kind, segment.key, detail, day_text(segment.day), entity_ranges(frames))
+
+
+def entity_ranges(frames: tuple[Frame, ...]) -> tuple[str, ...]:
+    """The entities in these frames, as ranges from the first to the last of each."""
+    ranges = tuple(frame.first if frame.first == frame.last else f"{frame.first} … {frame.last}" for frame in frames)
+    return ranges if len(ranges) <= RANGES else (f"{frames[0].first} … {frames[-1].last}",)
