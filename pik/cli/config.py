@@ -26,6 +26,7 @@ class Ingest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`[ingest]`: what `pik ingest` takes for granted in files from here."""
 
     time_format: str | None = None
+    timezone: str | None = None
     map: dict[str, str] = {}
 
 
@@ -125,7 +126,7 @@ def read(path: Path) -> Config:
         raise UsageError(f"{path}: {_plainly(str(error))}", hint=_KEYS) from None
 
 
-_KEYS = "it may have: store, format, [stores] NAME = …, [ingest] time_format, [ingest.map] FIELD = …"
+_KEYS = "it may have: store, format, [stores] NAME = …, [ingest] time_format, timezone, [ingest.map] FIELD = …"
 
 
 def _plainly(complaint: str) -> str:

@@ -49,7 +49,15 @@ def ingest(
     time_format: Annotated[
         str | None,
         typer.Option(
-            "--time-format", metavar="FORMAT", help="rfc3339 (default), epoch, epoch_ms, auto, or a strptime format."
+            "--time-format",
+            metavar="FORMAT",
+            help="rfc3339 (default), epoch, epoch_ms, epoch_us, epoch_ns, auto, or a strptime format.",
+        ),
+    ] = None,
+    timezone: Annotated[
+        str | None,
+        typer.Option(
+            "--timezone", metavar="ZONE", help="The IANA time zone of times without an offset (Europe/Berlin, UTC)."
         ),
     ] = None,
     rejects: Annotated[
@@ -87,7 +95,7 @@ def ingest(
     from pik.usecases.ingest import ALREADY, IngestOptions, check
 
     sources = ingest_inputs.sources(cli, files, batch_key)
-    reading = ingest_inputs.reading(cli, mapping, time_format, max_line, stop=on_invalid == "stop")
+    reading = ingest_inputs.reading(cli, mapping, time_format, timezone, max_line, stop=on_invalid == "stop")
     chosen = IngestOptions(reading, refuse_conflicts=on_conflict == "fail", again=again, batch_key=batch_key)
     if rejects:
         ingest_inputs.expect_new(rejects)

@@ -33,9 +33,16 @@ def _named(cli: Context, name: str) -> list[Source]:
     return [file_source(one) for one in found]
 
 
-def reading(cli: Context, mapping: list[str] | None, time_format: str | None, max_line: int, *, stop: bool) -> Reading:
+def reading(
+    cli: Context,
+    mapping: list[str] | None,
+    time_format: str | None,
+    timezone: str | None,
+    max_line: int,
+    *,
+    stop: bool,
+) -> Reading:
     """How records are read: options, else pik.toml, else as events. Raises UsageError, Invalid."""
-    from pik.model.mapping import RecordMapping
     from pik.usecases.segments import Reading
 
     fields = dict(cli.settings.ingest.map)
@@ -46,9 +53,14 @@ def reading(cli: Context, mapping: list[str] | None, time_format: str | None, ma
         fields[name.strip()] = expression
     time_format = time_format or cli.settings.ingest.time_format or "rfc3339"
     mapped = fields if fields or time_format != "rfc3339" else None
-    if mapped is not None:
-        RecordMapping(mapped, time_format)  # complains now rather than in a worker
-    return Reading(max_line, stop=stop, mapping=mapped, time_format=time_format)
+    timezone = timezone or cli.settings.ingest.timezone
+    chosen = Reading(max_line, stop=stop, mapping=mapped, time_format=time_format, timezone=timezone)
+    try:
+        chosen.zone()  # complains now rather than in a worker
+    except UsageError as error:
+        raise UsageError(f"--timezone: {error.message}", hint=error.hint) from None
+    chosen.record_mapping()
+    return chosen
 
 
 def expect_new(rejects: Path) -> None:

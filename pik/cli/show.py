@@ -64,6 +64,8 @@ def _fields(event: Delivery) -> dict[str, object]:
         "entity_id": event.entity_id,
         "event_time": Instant(event.event_instant),
         "received_time": Instant(parse_instant(event.received_time)) if event.received_time else None,
+        "event_time_original": event.event_time_original,
+        "received_time_original": event.received_time_original,
         "idempotency_key": event.idempotency_key,
     }
 
@@ -74,6 +76,7 @@ _DELIVERIES = [
     Column("seq"),
     Column("ingest_time", Instant),
     Column("lag", Lag),
+    Column("event_time_original", detail=True),
     Column("segment"),
     Column("frame"),
     Column("content_hash", detail=True),

@@ -21,7 +21,9 @@ _LOGGED = 100
 def handler(event: Event, _context: Any) -> Answer:
     """Answers 200 with what became of each event, 400 if none was valid, 413 for too large a body."""
     as_lines = content_type(event) == "application/x-ndjson"
-    taken = take(wiring.store(), body_of(event), as_lines=as_lines, dry_run=wiring.dry_run())
+    taken = take(
+        wiring.store(), body_of(event), as_lines=as_lines, dry_run=wiring.dry_run(), timezone=wiring.timezone()
+    )
     _tell(taken)
     return _single(taken.batch_id, taken.results[0]) if taken.single else _several(taken)
 

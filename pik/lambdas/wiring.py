@@ -53,6 +53,19 @@ def dry_run() -> bool:
     return os.environ.get("DRY_RUN", "").lower() in ("true", "1")
 
 
+@cache
+def timezone() -> str | None:
+    """The IANA name of the zone that times without an offset are in, if there is one. Raises StoreError."""
+    from pik.errors import StoreError, UsageError
+    from pik.model.zone import load_zone
+
+    name = os.environ.get("PIK_TIMEZONE") or None
+    try:
+        return None if name is None else load_zone(name).name
+    except UsageError as error:
+        raise StoreError(f"the stack's parameter TimeZone: {error.message}", hint=error.hint) from None
+
+
 def attempts() -> int:
     """How often a task is tried. The queue hands it out once more, so that the processor, which may have been killed
     each time, can bury it and end its run."""

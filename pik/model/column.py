@@ -17,7 +17,7 @@ from jmespath.parser import ParsedResult
 
 from pik.errors import Invalid, UsageError
 from pik.model.identity import canonical_number
-from pik.model.instant import parse_instant
+from pik.model.instant import parse_event_time
 from pik.model.mapping import exact_number
 
 TYPES = "string, int64, double, decimal(PRECISION,SCALE), bool, timestamp"
@@ -174,7 +174,7 @@ def _bool(found: Any, _: OwnColumn) -> bool:
 def _timestamp(found: Any, _: OwnColumn) -> int:
     if not isinstance(found, str):
         raise TypeError(found)
-    return parse_instant(found)
+    return parse_event_time(found, None)
 
 
 _CONVERTERS: dict[str, Callable[[Any, OwnColumn], Any]] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from binascii import hexlify
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,6 +24,9 @@ from pik.model.identity import (
     read_payloads,
 )
 from pik.model.instant import full_instant, parse_instant, read_instant
+
+if TYPE_CHECKING:
+    from pik.model.zone import Zone
 
 MAX_STRING = 256
 """Bytes (UTF-8) of source, event_type, entity_id and idempotency_key, at most."""
@@ -52,7 +55,8 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 class Event(msgspec.Struct, gc=False):
     """A valid event. Times are nanoseconds since the epoch; `payload`, `payload_text` and `extra` are JSON texts.
 
-    `head` is the part of the envelope from source to event_time.
+    `head` is the part of the envelope from source to event_time, `written` the part that says how its times were
+    written, where that is not canonical.
     """
 
     source: str
@@ -65,6 +69,7 @@ class Event(msgspec.Struct, gc=False):
     head: bytes
     payload: bytes
     payload_text: bytes | None
+    written: bytes | None = None
     extra: bytes | None = None
 
 
@@ -75,17 +80,17 @@ _encode = msgspec.json.encode
 _UNUSUAL = (msgspec.MsgspecError, ValueError, RecursionError)  # what decoders raise
 
 
-def read_event(line: bytes) -> Event:
-    """The event of one line of JSON. Raises Invalid with the field and the reason."""
+def read_event(line: bytes, zone: Zone | None = None) -> Event:
+    """The event of one line of JSON; times without an offset are in `zone`. Raises Invalid with field and reason."""
     try:
         read = _decode_line(line)
     except _UNUSUAL:
-        return read_event_slowly(line)
+        return read_event_slowly(line, zone)
     payload = bytes(read.payload)
-    return _event(read, payload, read_payload(payload))
+    return _event(read, payload, read_payload(payload), zone)
 
 
-def read_events(lines: Sequence[bytes]) -> tuple[list[Event], dict[int, Invalid]]:
+def read_events(lines: Sequence[bytes], zone: Zone | None = None) -> tuple[list[Event], dict[int, Invalid]]:
     """What `read_event` makes of the lines, faster: the events in order, and by their numbers from 0 why others are
     none."""
     events: list[Event] = []
@@ -93,7 +98,7 @@ def read_events(lines: Sequence[bytes]) -> tuple[list[Event], dict[int, Invalid]
     read = _read_together(lines)
     for number, line in enumerate(lines):
         try:
-            events.append(_event(*read[number]) if read else read_event(line))
+            events.append(_event(*read[number], zone) if read else read_event(line, zone))
         except Invalid as error:
             refused[number] = error
     return events, refused
@@ -109,7 +114,7 @@ def _read_together(lines: Sequence[bytes]) -> list[tuple[_Line, bytes, Payload]]
         return []
 
 
-def read_event_slowly(line: bytes) -> Event:
+def read_event_slowly(line: bytes, zone: Zone | None = None) -> Event:
     """The definition that `read_event` must agree with: field by field, unknown ones kept, refusals with a reason."""
     try:
         members = _decode_object(line)
@@ -138,7 +143,7 @@ def read_event_slowly(line: bytes) -> Event:
         received_time=texts.get("received_time"),
     )
     payload = bytes(read.payload)
-    event = _event(read, payload, read_payload(payload))
+    event = _event(read, payload, read_payload(payload), zone)
     if unknown:
         extra = _encode(unknown)
         check_json(extra, "an unknown field")
@@ -163,7 +168,7 @@ def _text(name: str, raw: msgspec.Raw) -> str | None:
         raise Invalid(f"{name} is not a string: '{shown}'", field=name) from None
 
 
-def _event(line: _Line, raw: bytes, payload: Payload) -> Event:
+def _event(line: _Line, raw: bytes, payload: Payload, zone: Zone | None) -> Event:
     """The checks that all readers share; `raw` is the payload's text, `payload` what was read of it.
 
     Most of the time of an ingest passes here, hence the look-ups in place.
@@ -174,9 +179,10 @@ def _event(line: _Line, raw: bytes, payload: Payload) -> Event:
     entity_json = _names.get(entity_id) or _name_json("entity_id", entity_id)
     key, received, name = line.idempotency_key, line.received_time, "event_time"
     try:
-        time, time_json = read_instant(line.event_time)
-        name = "received_time"
-        received_time = None if received is None else read_instant(received)[0]
+        time, time_json, time_text = read_instant(line.event_time, zone)
+        name, received_time, received_text = "received_time", None, None
+        if received is not None:
+            received_time, _, received_text = read_instant(received, zone)
     except Invalid as error:
         raise Invalid(f"{name} {error.message}", field=name) from None
     canonical, payload_text = payload
@@ -196,7 +202,18 @@ def _event(line: _Line, raw: bytes, payload: Payload) -> Event:
         % (source_json, type_json, entity_json, time_json),
         one_line(raw) if b"\r" in raw else raw,
         payload_text,
+        None if time_text is None and received_text is None else as_written(time_text, received_text),
     )
+
+
+def as_written(event_time: str | None, received_time: str | None) -> bytes | None:
+    """The part of the envelope that tells how the times were written; None for those that are canonical."""
+    written = b""
+    if event_time is not None:
+        written += b',"event_time_original":' + _encode(event_time)
+    if received_time is not None:
+        written += b',"received_time_original":' + _encode(received_time)
+    return written or None
 
 
 def check_name(name: str, value: str) -> None:
@@ -240,6 +257,8 @@ def raw_line(event: Event, seq: int, stamp: bytes, original: bytes | None = None
     tail = b""
     if event.idempotency_key is not None:
         tail = b',"idempotency_key":' + _encode(event.idempotency_key)
+    if event.written is not None:
+        tail += event.written
     if event.extra is not None:
         tail += b',"extra":' + event.extra
     if original is not None:
@@ -289,6 +308,8 @@ class Delivery(msgspec.Struct, gc=False):
     payload: msgspec.Raw
     received_time: str | None = None
     idempotency_key: str | None = None
+    event_time_original: str | None = None
+    received_time_original: str | None = None
     extra: msgspec.Raw = msgspec.Raw(b"")
     original: msgspec.Raw = msgspec.Raw(b"")
     payload_text: msgspec.Raw = msgspec.Raw(b"")

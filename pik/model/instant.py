@@ -1,7 +1,7 @@
 """Instants: whole nanoseconds since 1970-01-01T00:00:00Z, and their text.
 
-Text is RFC 3339 (https://www.rfc-editor.org/rfc/rfc3339), to the nanosecond. An instant fits a signed 64-bit integer,
-so the range is 1677-09-22 to 2262-04-10, cut to whole days.
+Text is RFC 3339 (https://www.rfc-editor.org/rfc/rfc3339), to the nanosecond, and the other forms of ISO 8601 that
+producers write. An instant fits a signed 64-bit integer, so the range is 1677-09-22 to 2262-04-10, cut to whole days.
 """
 
 from __future__ import annotations
@@ -9,8 +9,12 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from pik.errors import Invalid
+
+if TYPE_CHECKING:
+    from pik.model.zone import Zone
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
@@ -24,10 +28,10 @@ MAX_INSTANT = (LAST_DAY + 1) * DAY - 1
 
 _EPOCH = date(1970, 1, 1)
 _EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
-_RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(Z|z|[+-]\d\d:\d\d)?)?",
-    re.ASCII,
-)
+_CLOCK = r"(?::(\d\d)(?:[.,](\d+))?)?"
+OFFSET = r"Z|z|[+-]\d\d(?::?\d\d)?"
+_EXTENDED = re.compile(rf"(\d{{4}}-\d\d-\d\d)(?:[Tt ](\d\d):(\d\d){_CLOCK} ?({OFFSET})?)?", re.ASCII)
+_BASIC = re.compile(rf"(\d{{8}})[Tt](\d\d)(\d\d){_CLOCK.replace(':(', '(', 1)}({OFFSET})?", re.ASCII)
 
 
 @lru_cache(maxsize=4096)
@@ -44,35 +48,79 @@ def parse_instant(text: str, *, date_only: bool = False) -> int:
     `date_only` also takes a bare date, as its midnight in UTC. Raises Invalid for anything else, for impossible dates,
     for digits finer than a nanosecond, for leap seconds and for instants that 64 bits do not hold.
     """
-    match = _RFC3339.fullmatch(text)
+    local, offset = _parse(text, date_only)
+    return checked_instant(local - (offset or 0), text)
+
+
+def parse_event_time(text: str, zone: Zone | None) -> int:
+    """As `parse_instant`, but a text without an offset is a local time of `zone`. Raises Invalid without a zone."""
+    local, offset = _parse(text, date_only=False)
+    return resolved(local, offset, zone, text)
+
+
+def resolved(local: int, offset: int | None, zone: Zone | None, text: str) -> int:
+    """The instant of a local time, in nanoseconds, with its offset or else in `zone`. Raises Invalid naming `text`."""
+    if offset is None and zone is None:
+        raise Invalid(
+            f"{_shown(text)} has no offset from UTC; --timezone ZONE tells which time zone it is in"
+            " (in a stack: parameter TimeZone)"
+        )
+    if offset is None and zone is not None and MIN_INSTANT <= local <= MAX_INSTANT:
+        try:
+            offset = zone.offset(local)
+        except Invalid as error:
+            raise Invalid(f"{_shown(text)} {error.message}") from None
+    return checked_instant(local - (offset or 0), text)
+
+
+def _parse(text: str, date_only: bool) -> tuple[int, int | None]:
+    """The local time of a text, as nanoseconds since 1970-01-01T00:00:00 there, and its offset, if it has one."""
+    match = _EXTENDED.fullmatch(text) or _BASIC.fullmatch(text)
     if match is None or (match[2] is None and not date_only):
         raise Invalid(f"{_shown(text)} is not an RFC 3339 time such as 2026-01-31T23:59:59Z")
-    day = _day_number(match[1])
+    date_text = match[1] if "-" in match[1] else f"{match[1][:4]}-{match[1][4:6]}-{match[1][6:]}"
     hour, minute, second = (int(part or 0) for part in match.group(2, 3, 4))
+    local = _day_number(date_text) * DAY + time_of_day(hour, minute, second, text)
+    return local + fraction_nanos(match[5], text), offset_nanos(match[6], text)
+
+
+def time_of_day(hour: int, minute: int, second: int, text: str) -> int:
+    """Nanoseconds since midnight. Raises Invalid naming `text`."""
     if hour > 23 or minute > 59 or second > 59:
         leap = " (leap seconds have no instant of their own in UTC epoch time)" if second == 60 else ""
         raise Invalid(f"{_shown(text)} has an impossible time of day{leap}")
-    fraction = (match[5] or "").rstrip("0")
+    return hour * HOUR + minute * MINUTE + second * SECOND
+
+
+def fraction_nanos(digits: str | None, text: str) -> int:
+    """Nanoseconds of the digits of a second's fraction. Raises Invalid naming `text`."""
+    fraction = (digits or "").rstrip("0")
     if len(fraction) > 9:
         raise Invalid(f"{_shown(text)} is finer than a nanosecond")
-    instant = day * DAY + hour * HOUR + minute * MINUTE + second * SECOND + int(fraction.ljust(9, "0"))
-    offset = match[6]
-    if offset and offset not in "Zz":
-        hours, minutes = int(offset[1:3]), int(offset[4:6])
-        if hours > 23 or minutes > 59:
-            raise Invalid(f"{_shown(text)} has an impossible offset")
-        instant -= (1 if offset[0] == "+" else -1) * (hours * HOUR + minutes * MINUTE)
-    return checked_instant(instant, text)
+    return int(fraction.ljust(9, "0"))
 
 
-def read_instant(text: str) -> tuple[int, bytes]:
-    """The instant of an RFC 3339 text as `parse_instant` tells it, and the JSON text of its `full_instant`."""
+def offset_nanos(offset: str | None, text: str) -> int | None:
+    """Nanoseconds of `Z`, `+01`, `+0100` or `+01:00`; None of nothing. Raises Invalid naming `text`."""
+    if not offset:
+        return None
+    if offset in "Zz":
+        return 0
+    hours, minutes = int(offset[1:3]), int(offset[3:].lstrip(":") or 0)
+    if hours > 23 or minutes > 59:
+        raise Invalid(f"{_shown(text)} has an impossible offset")
+    return (1 if offset[0] == "+" else -1) * (hours * HOUR + minutes * MINUTE)
+
+
+def read_instant(text: str, zone: Zone | None = None) -> tuple[int, bytes, str | None]:
+    """The instant of an event's time as `parse_event_time` tells it, the JSON text of its `full_instant`, and the text
+    itself unless it is canonical: RFC 3339 in UTC with upper-case T and Z."""
     try:
         (hour, hour_json), (second, second_json) = _hours[text[:13]], _seconds[text[13:19]]
-        rest, rest_json = _rests.get(text[19:]) or _read_rest(text[19:])
+        rest, rest_json, other = _rests.get(text[19:]) or _read_rest(text[19:])
     except KeyError:
-        return _read_unfamiliar_instant(text)
-    return hour + second + rest, hour_json + second_json + rest_json
+        return _read_unfamiliar_instant(text, zone)
+    return hour + second + rest, hour_json + second_json + rest_json, text if other else None
 
 
 # Nearly every producer writes times in UTC. Such a text is an hour, a second of it and a rest, which come again and
@@ -83,30 +131,37 @@ _IN_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|\+00:00)
 _REST = re.compile(r"(?:\.(\d{1,9}))?(?:Z|\+00:00)", re.ASCII)
 _hours: dict[str, tuple[int, bytes]] = {}
 _seconds: dict[str, tuple[int, bytes]] = {}
-_rests: dict[str, tuple[int, bytes]] = {}
+_rests: dict[str, tuple[int, bytes, bool]] = {}
 
 
-def _read_unfamiliar_instant(text: str) -> tuple[int, bytes]:
-    instant = parse_instant(text)
+def _read_unfamiliar_instant(text: str, zone: Zone | None) -> tuple[int, bytes, str | None]:
+    instant = parse_event_time(text, zone)
     full = b'"%s"' % full_instant(instant).encode()
     if _IN_UTC.fullmatch(text):
         if len(_hours) >= _FAMILIAR:
             _hours.clear()
         _hours[text[:13]] = instant - instant % HOUR, full[:14]
         _seconds[text[13:19]] = (instant - instant % SECOND) % HOUR, full[14:20]
-    return instant, full
+    return instant, full, None if is_canonical(text) else text
 
 
-def _read_rest(text: str) -> tuple[int, bytes]:
-    """What stands behind the second: nanoseconds, and the end of the JSON text. Raises KeyError unless it is in UTC."""
+def _read_rest(text: str) -> tuple[int, bytes, bool]:
+    """What follows the second: nanoseconds, the end of the JSON text, and whether it is not canonical.
+
+    Raises KeyError unless it is in UTC."""
     match = _REST.fullmatch(text)
     if match is None:
         raise KeyError(text)
     nanos = (match[1] or "").ljust(9, "0")
-    rest = int(nanos), b'.%sZ"' % nanos.encode()
+    rest = int(nanos), b'.%sZ"' % nanos.encode(), text[-1] != "Z"
     if len(_rests) < _FAMILIAR:
         _rests[text] = rest
     return rest
+
+
+def is_canonical(text: str) -> bool:
+    """Whether a valid time is RFC 3339 in UTC with upper-case T and Z, so that its instant says all that it does."""
+    return text.endswith("Z") and _IN_UTC.fullmatch(text) is not None
 
 
 def checked_instant(instant: int, shown: object) -> int:

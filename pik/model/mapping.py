@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 import jmespath
@@ -16,78 +15,13 @@ from jmespath.functions import Functions, signature
 from jmespath.parser import ParsedResult
 
 from pik.errors import Invalid, UsageError
-from pik.model.event import FIELDS, REQUIRED, Event, one_line, read_event_slowly
-from pik.model.identity import EXACT, canonical_number, check_json, is_machine_number
-from pik.model.instant import MAX_INSTANT, checked_instant, from_datetime, full_instant, parse_instant
+from pik.model.event import FIELDS, REQUIRED, Event, as_written, one_line, read_event_slowly
+from pik.model.identity import canonical_number, check_json, is_machine_number
+from pik.model.instant import full_instant, is_canonical
+from pik.model.time_format import TimeFormat
+from pik.model.zone import Zone
 
 _TIME_FIELDS = ("event_time", "received_time")
-_YEAR = re.compile(r"(?<!%)(?:%%)*%[YyGcx]")
-_TIME_FORMATS = "rfc3339, epoch, epoch_ms, auto, or a strptime format such as '%d/%b/%Y:%H:%M:%S %z'"
-
-
-class TimeFormat:
-    """`--time-format`: rfc3339, epoch (seconds), epoch_ms, auto (RFC 3339 text or an epoch number), or a strptime
-    format."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        if name not in ("rfc3339", "epoch", "epoch_ms", "auto") and "%" not in name:
-            raise UsageError(
-                f"there is no time format {name}",
-                hint=_TIME_FORMATS,
-            )
-        if "%" in name:
-            _expect_strptime_format(name)
-
-    def __call__(self, value: Any) -> int:
-        """The instant of a value. Raises Invalid."""
-        if self.name in ("epoch", "epoch_ms"):
-            return _epoch(value, 1_000_000_000 if self.name == "epoch" else 1_000_000)
-        if self.name == "auto" and not isinstance(value, str):
-            return _epoch(value, None)
-        if not isinstance(value, str):
-            raise Invalid(f"is not a text: '{value!s:.40}'")
-        if self.name == "auto" and value.strip().lstrip("-").replace(".", "", 1).isdigit():
-            return _epoch(value, None)
-        if self.name in ("rfc3339", "auto"):
-            return parse_instant(value)
-        try:
-            return from_datetime(datetime.strptime(value, self.name))  # noqa: DTZ007 - without %z it is UTC
-        except ValueError:
-            raise Invalid(f"{value[:60]!r} does not match {self.name}") from None
-
-
-def _expect_strptime_format(name: str) -> None:
-    """Python tells of a bad format only when it parses with it; and without a year it takes 1900."""
-    problem = "" if _YEAR.search(name) else "it has no year"
-    try:
-        datetime.strptime("", name)  # noqa: DTZ007 - nothing is parsed
-    except (ValueError, re.error) as error:
-        if "does not match format" not in str(error):
-            problem = _one_sentence(error)
-    if problem:
-        raise UsageError(f"--time-format {name}: {problem}", hint=_TIME_FORMATS)
-
-
-def _epoch(value: Any, unit: int | None) -> int:
-    try:
-        number = Decimal(str(value))
-    except InvalidOperation:
-        raise Invalid(f"'{value!s:.60}' is not a number") from None
-    if isinstance(value, bool) or not number.is_finite():
-        raise Invalid(f"'{value!s:.60}' is not a number")
-    size = number.copy_abs()
-    if size > MAX_INSTANT:
-        return checked_instant(MAX_INSTANT + 1, value)  # which no unit makes smaller
-    if unit is None:
-        # Seconds up to the year 5138, else milliseconds, microseconds, nanoseconds: the ranges do not meet before then.
-        unit = 10**9 if size < 10**11 else 10**6 if size < 10**14 else 10**3 if size < 10**17 else 1
-    instant = EXACT.multiply(number, unit)
-    if instant != int(instant):
-        raise Invalid(f"'{value!s:.60}' is finer than a nanosecond")
-    return checked_instant(int(instant), value)
-
-
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -122,8 +56,8 @@ class RecordMapping:
     fields and for expressions that do not parse.
     """
 
-    def __init__(self, expressions: Mapping[str, str], time_format: str = "rfc3339") -> None:
-        self._time = TimeFormat(time_format)
+    def __init__(self, expressions: Mapping[str, str], time_format: str = "rfc3339", zone: Zone | None = None) -> None:
+        self._time = TimeFormat(time_format, zone)
         self._expressions: dict[str, ParsedResult] = {}
         for name in FIELDS:
             expression = expressions.get(name, name)
@@ -140,6 +74,7 @@ class RecordMapping:
         """The event of a foreign record, and the record on one line. Raises Invalid."""
         record = _read_record(line)
         fields: dict[str, Any] = {}
+        written: dict[str, str] = {}
         for name, expression in self._expressions.items():
             try:
                 value = expression.search(record, _OPTIONS)
@@ -147,13 +82,17 @@ class RecordMapping:
                 raise Invalid(f"{name}: {_one_sentence(error)}", field=name) from None
             if value is not None:
                 fields[name] = self._field(name, value)
+                if name in _TIME_FIELDS and not is_canonical(text := _text(value)):
+                    written[name] = text
         for name in REQUIRED:
             if name not in fields:
                 raise Invalid(f"{name}: its expression finds nothing in this record", field=name)
         try:
-            return read_event_slowly(_encode(fields)), one_line(line.strip())
+            event = read_event_slowly(_encode(fields))
         except TypeError:  # an expression reference, &…
             raise Invalid("payload: its expression makes no JSON value", field="payload") from None
+        event.written = as_written(written.get("event_time"), written.get("received_time"))
+        return event, one_line(line.strip())
 
     def _field(self, name: str, value: Any) -> Any:
         if name == "payload":
@@ -167,7 +106,11 @@ class RecordMapping:
             raise Invalid(
                 f"{name} is not a string: '{msgspec.json.encode(value)[:40].decode(errors='replace')}'", field=name
             )
-        return value if isinstance(value, str) else canonical_number(str(value))
+        return _text(value)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else canonical_number(str(value))
 
 
 def _one_sentence(error: Exception) -> str:

@@ -19,7 +19,7 @@ from zlib import crc32
 from pik.errors import InputError, Invalid, StoreError
 from pik.model.batch import ACCEPTED, CONFLICT, EXACT, Counts, Reject
 from pik.model.event import event_line, read_event
-from pik.model.mapping import RecordMapping
+from pik.model.zone import load_zone
 from pik.ports.api import Answered, Api
 from pik.usecases.compression import uncompressed
 from pik.usecases.ingest import expect_unchanged, file_state, tracked
@@ -103,7 +103,8 @@ class _Lane:
 class _Sending:
     def __init__(self, api: Api, source: Source, reading: Reading, told: Told) -> None:
         self._api, self._source, self._reading, self._told = api, source, reading, told
-        self._mapping = None if reading.mapping is None else RecordMapping(reading.mapping, reading.time_format)
+        self._mapping = reading.record_mapping()
+        self._zone = load_zone("UTC")
         self._lanes = [_Lane() for _ in range(LANES)]
         self._kinds: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
@@ -150,7 +151,8 @@ class _Sending:
                 line = line[: longest + 1]  # as much as says that it is too long
                 raise Invalid(f"the line is longer than {longest} bytes")
             if self._mapping is None:
-                entity = read_event(line).entity_id
+                # A time without an offset is for the stack to refuse, or to read in its own time zone.
+                entity = read_event(line, self._zone).entity_id
             else:
                 event, _ = self._mapping.read(line)
                 entity, line = event.entity_id, event_line(event)

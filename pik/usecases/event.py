@@ -27,7 +27,10 @@ _HEX = re.compile(r"[0-9a-f]{1,32}")
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRow:
-    """A delivery of the event: where it stands and when it came (`ingest_time`, `lag` in nanoseconds)."""
+    """A delivery of the event: where it stands and when it came (`ingest_time`, `lag` in nanoseconds).
+
+    `event_time_original` is how it wrote its time, None if canonically.
+    """
 
     kind: str
     batch_id: str
@@ -38,6 +41,7 @@ class DeliveryRow:
     segment: str
     frame: int
     line: bytes
+    event_time_original: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ def show_event(store: Store, engine: Engine, prefix: str) -> EventDetail:
             one.segment.key,
             place.frame,
             one.line,
+            one.delivery.event_time_original,
         )
         for one, place in zip(found, places, strict=True)
     )

@@ -157,6 +157,8 @@ def _origin(source: Source, options: IngestOptions, content: str) -> Origin:
     if reading.mapping is not None:
         chosen["time_format"] = reading.time_format
         chosen.update({f"map.{name}": expression for name, expression in reading.mapping.items()})
+    if reading.timezone is not None:
+        chosen["timezone"] = reading.timezone
     return Origin(name=source.name, content=content, options=tuple(sorted(chosen.items())), again=options.again)
 
 

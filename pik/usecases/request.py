@@ -27,6 +27,7 @@ from pik.model.batch import (
     request_origin,
 )
 from pik.model.event import MAX_LINE, Delivery, one_line, read_delivery, read_event
+from pik.model.zone import Zone
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.usecases.held import expect_own
@@ -77,9 +78,11 @@ class Taken:
         return sum(result.status == status for result in self.results)
 
 
-def take(store: Store, body: bytes, *, as_lines: bool = False, dry_run: bool = False) -> Taken:
+def take(
+    store: Store, body: bytes, *, as_lines: bool = False, dry_run: bool = False, timezone: str | None = None
+) -> Taken:
     """Record the events of a body: one event, an array, one a line, or `{"events": [...]}`; with `as_lines` one a line,
-    whatever they look like.
+    whatever they look like. Times without an offset are in `timezone`, or invalid without one.
 
     A body that holds no event at all is rejected as a whole: Invalid. Otherwise each event is accepted, a duplicate or
     rejected by itself, and all that came is kept. Raises TooLarge, StoreError.
@@ -89,15 +92,15 @@ def take(store: Store, body: bytes, *, as_lines: bool = False, dry_run: bool = F
     expect_own(store)
     block, single = (_joined([line for line in body.split(b"\n") if line.strip()]), False) if as_lines else _block(body)
     batch_id = str(ULID())
-    kept = _Kept(store.raw)
-    builder = SegmentBuilder(None if dry_run else kept, batch_id, Reading(max_line=MAX_LINE))
+    kept, reading = _Kept(store.raw), Reading(max_line=MAX_LINE, timezone=timezone)
+    builder = SegmentBuilder(None if dry_run else kept, batch_id, reading)
     chunk = builder.build(block, OF_REQUEST)
     if chunk.read == 0:
         raise Invalid("the body holds no event")
     verdicts: Mapping[int, str] = {}
     if not dry_run:
         verdicts = store.batches.take(request_batch(batch_id, chunk.last_seq), chunk, kept.copies)
-    return Taken(batch_id, single, tuple(_results(block, chunk, verdicts, dry_run)))
+    return Taken(batch_id, single, tuple(_results(block, chunk, verdicts, reading.zone(), dry_run)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +192,15 @@ def restored_request(
     )
 
 
-def _results(block: Block, chunk: Chunk, verdicts: Mapping[int, str], dry_run: bool) -> Iterator[Result]:
+def _results(
+    block: Block, chunk: Chunk, verdicts: Mapping[int, str], zone: Zone | None, dry_run: bool
+) -> Iterator[Result]:
     places = {seq: (event_id, arrived) for arrived in chunk.arrivals for seq, event_id in _ids(arrived)}
     for seq, line in enumerate(block.data[:-1].split(b"\n"), 1):
         try:
             if len(line) > MAX_LINE:
                 raise Invalid(f"the line is longer than {MAX_LINE} bytes")
-            event = read_event(line)
+            event = read_event(line, zone)
         except Invalid as error:
             yield Result(seq, REJECTED, error=error.message, field=error.field)
             continue

@@ -22,6 +22,7 @@ from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, Reject
 from pik.model.event import Event, raw_line, read_event, read_events, stamp
 from pik.model.instant import DAY, SECOND, day_text
 from pik.model.mapping import RecordMapping
+from pik.model.zone import Zone, load_zone
 from pik.usecases.source import Block
 
 FRAME = 96 * 1024
@@ -36,12 +37,22 @@ processor's caches from one step to the next."""
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How records are read. `mapping` None means that they are events already; `stop` that no record may be invalid."""
+    """How records are read. `mapping` None means that they are events already; `stop` that no record may be invalid;
+    `timezone` is the IANA name of the zone that times without an offset are in."""
 
     max_line: int
     stop: bool = False
     mapping: Mapping[str, str] | None = None
     time_format: str = "rfc3339"
+    timezone: str | None = None
+
+    def zone(self) -> Zone | None:
+        """The time zone. Raises UsageError."""
+        return None if self.timezone is None else load_zone(self.timezone)
+
+    def record_mapping(self) -> RecordMapping | None:
+        """The compiled mapping, if there is one. Raises UsageError."""
+        return None if self.mapping is None else RecordMapping(self.mapping, self.time_format, self.zone())
 
 
 class InvalidRecord(InputError):
@@ -114,8 +125,7 @@ class SegmentBuilder:
 
     def __init__(self, raw: Creator | None, batch_id: str, reading: Reading) -> None:
         self.raw, self.batch_id, self.max_line, self.stop = raw, batch_id, reading.max_line, reading.stop
-        mapping = None if reading.mapping is None else RecordMapping(reading.mapping, reading.time_format)
-        self._mapping = mapping
+        self._mapping, self._zone = reading.record_mapping(), reading.zone()
         self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
 
     def build(self, block: Block, number: int) -> Chunk:
@@ -156,14 +166,18 @@ class SegmentBuilder:
     def _events(self, lines: list[bytes]) -> tuple[list[Event], Iterable[bytes | None], dict[int, Invalid]]:
         """The events of lines, the records that they were mapped from, and by their numbers those that are none."""
         if self._mapping is None and max(map(len, lines)) <= self.max_line:
-            events, refused = read_events(lines)
+            events, refused = read_events(lines, self._zone)
             return events, repeat(None), refused
-        events, originals, refused = [], [], {}
+        events, refused = [], {}
+        originals: list[bytes | None] = []
         for number, line in enumerate(lines):
             try:
                 if len(line) > self.max_line:
                     raise Invalid(f"the line is longer than {self.max_line} bytes")
-                event, original = (read_event(line), None) if self._mapping is None else self._mapping.read(line)
+                if self._mapping is None:
+                    event, original = read_event(line, self._zone), None
+                else:
+                    event, original = self._mapping.read(line)
             except Invalid as error:
                 refused[number] = error
                 continue

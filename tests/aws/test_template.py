@@ -309,6 +309,7 @@ def test_functions_are_told_what_they_work_with() -> None:
             "PIK_RAW_RETENTION_DAYS",
             "PIK_MAX_RECEIVES",
             "DRY_RUN",
+            *(["PIK_TIMEZONE"] if function == "IngestFunction" else []),
             "POWERTOOLS_SERVICE_NAME",
             "POWERTOOLS_METRICS_NAMESPACE",
         }

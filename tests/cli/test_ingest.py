@@ -124,3 +124,43 @@ def test_reasons_are_told_with_their_numbers(pik, tmp_path):
     assert "  2 × source is missing, 1 × the line is not JSON: it ends too early\n" in shown
     assert "\nreasons             2 × source is missing, 1 × the line is not" in pik("ingest", "mixed").out
     assert pik("ingest", "mixed", "--format", "json").json()["reasons"]["source is missing"] == 2
+
+
+LOCAL = EVENT.replace("00:00:00Z", "12:00:00")
+
+
+def test_times_without_an_offset_need_a_time_zone(pik, tmp_path):
+    (tmp_path / "local").write_text(LOCAL)
+    rejected = pik("ingest", "local")
+    assert rejected.code == 3
+    assert "has no offset from UTC; --timezone ZONE" in rejected.out
+    done = pik("ingest", "local", "--timezone", "Europe/Berlin", "--format", "json")
+    assert done.json()["first_event"] == "2026-01-01T11:00:00Z"
+    (tmp_path / "pik.toml").write_text('[ingest]\ntimezone = "America/New_York"\n')
+    assert pik("ingest", "local", "--format", "json").json()["first_event"] == "2026-01-01T17:00:00Z"
+
+
+def test_show_prints_a_time_as_it_came(pik, tmp_path):
+    (tmp_path / "events").write_text(EVENT.replace("00:00:00Z", "01:00:00+01:00"))
+    pik("ingest", "events")
+    event_id = pik("events", "--format", "json").json()["events"][0]["event_id"]
+    shown = pik("show", event_id, "--format", "json").json()
+    assert (shown["event_time"], shown["event_time_original"]) == ("2026-01-01T00:00:00Z", "2026-01-01T01:00:00+01:00")
+    assert shown["deliveries"][0]["event_time_original"] == "2026-01-01T01:00:00+01:00"
+    assert "event time original  2026-01-01T01:00:00+01:00" in pik("show", event_id).out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--timezone", "berlin"), "error: --timezone: there is no time zone 'berlin'\nhint: perhaps Europe/Berlin\n"),
+        (("--time-format", "%H:%M %Y"), "error: --time-format %H:%M %Y: it has no month\nhint: "),
+        (("--timezone", "UTC", "--via", "api"), "error: --timezone does not go with --via api\nhint: "),
+    ],
+)
+def test_a_wrong_way_to_read_times_is_said_before_anything_is_read(pik, tmp_path, options, message):
+    (tmp_path / "events").write_text(EVENT)
+    failed = pik("ingest", "events", *options)
+    assert failed.code == 2
+    assert failed.err.startswith(message)
+    assert not (tmp_path / ".pik").exists()

@@ -20,7 +20,7 @@ DAY = ("--from", "2026-03-02", "--to", "2026-03-03")
 PECULIAR = """\
 {"source":"till","event_type":"sale","entity_id":"é","event_time":"2026-03-02T23:59:59.999999999Z","payload":{"n":1e1}}
 {"source":"till","event_type":"sale","entity_id":"\U0001f600","event_time":"2026-03-03T01:00:00+01:00","received_time":"2026-03-02T23:59:00Z","payload":{ "b":0.1, "a":123456789012345678.123456 }}
-{"source":"till","event_type":"sale","entity_id":"\ue000","event_time":"2026-03-03 00:00:00","payload":{"n":[9007199254740993,9007199254740993.0,1e400]},"shard":{"n":1.50}}
+{"source":"till","event_type":"sale","entity_id":"\ue000","event_time":"2026-03-03 01:00:00+01","received_time":"20260303T000001Z","payload":{"n":[9007199254740993,9007199254740993.0,1e400]},"shard":{"n":1.50}}
 
 {"source":"till","event_type":"sale","entity_id":"a","event_time":"2026-03-03T00:00:00Z","idempotency_key":"k\\u00e9\\/","payload":{"a":1,"a":2}}
 {"source":"till","event_type":"sale","entity_id":"a","event_time":"2026-03-04T00:00:00Z","idempotency_key":"ké/","payload":{"a":2},"received_time":"2026-03-04T00:00:00.5Z"}

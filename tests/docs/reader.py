@@ -19,10 +19,11 @@ FORMAT = 1
 FRAME = 98_304
 ORDER = (
     "event_id content_hash source event_type entity_id event_time received_time ingest_time batch_id seq"
-    " idempotency_key extra original payload_text payload"
+    " idempotency_key event_time_original received_time_original extra original payload_text payload"
 ).split()
 AS_IT_CAME = {"extra", "original", "payload"}
 OPTIONAL = {"received_time", "idempotency_key", "extra", "original", "payload_text"}
+OPTIONAL |= {"event_time_original", "received_time_original"}
 
 
 class Number(str):

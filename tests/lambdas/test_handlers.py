@@ -7,7 +7,8 @@ from base64 import b64encode
 
 import pytest
 
-from pik.lambdas import ingest, processor, replay
+from pik.lambdas import ingest, processor, replay, wiring
+from pik.model.instant import parse_instant
 from pik.model.run import CANCELLED
 from pik.model.window import ALL_TIME
 from tests.lambdas.calls import asked, event, get, messages, post, some_days
@@ -182,3 +183,18 @@ def test_a_message_that_is_no_task_is_not_acknowledged(store) -> None:
         "attributes": {"ApproximateReceiveCount": "1"},
     }
     assert processor.handler({"Records": [record]}, CONTEXT) == {"batchItemFailures": [{"itemIdentifier": "m"}]}
+
+
+def test_times_without_an_offset_are_in_the_stack_s_time_zone_or_rejected(store, monkeypatch) -> None:
+    local = event(event_time="2026-01-31T12:00:00")
+    monkeypatch.setattr(wiring, "timezone", wiring.timezone.__wrapped__)  # forgets nothing
+    status, answer = post(ingest.handler, local)
+    assert (status, answer["field"]) == (400, "event_time")
+    assert "parameter TimeZone" in answer["error"]
+    monkeypatch.setenv("PIK_TIMEZONE", "Europe/Berlin")
+    assert post(ingest.handler, local)[0] == 200
+    assert store.index.totals().first_event == parse_instant("2026-01-31T11:00:00Z")
+    monkeypatch.setenv("PIK_TIMEZONE", "Europe/Berln")
+    status, answer = post(ingest.handler, event())
+    assert status == 503
+    assert "parameter TimeZone: there is no time zone 'Europe/Berln'" in answer["error"]

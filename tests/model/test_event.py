@@ -22,13 +22,15 @@ from pik.model.event import (
     stamp,
 )
 from pik.model.identity import MAX_DEPTH
-from pik.model.instant import full_instant
+from pik.model.instant import full_instant, is_canonical
+from pik.model.zone import Zone, load_zone
 from tests.model import oracle, texts
 from tests.model.test_identity import INSTANTS, NAMES, line
 
 TIMES = st.sampled_from(
     "2026-01-31T23:59:59.999Z 2026-02-30T00:00:00.000Z 2026-01-01T00:00:00Z 2026-01-01T00:00:00.1234567891Z 2026-01-01"
     " 2026-01-01T24:00:00.000Z 2026-01-01T00:00:60.000Z 1677-01-01T00:00:00Z 2026-01-01T00:00:00.٣٣٣Z"
+    " 2026-01-01T00:00:00 2026-03-29T02:30:00 20260101T0000+01 2026-01-01T00:00:00+00:00"
     " 2026-01-01T00:00:00.123456789+03:00 0000-00-00T00:00:00.000Z 2026-01-01t00:00:00.000Z".split()
 )
 
@@ -51,29 +53,35 @@ def event_texts(draw: st.DrawFn) -> str:
     return "{" + ",".join(members) + draw(texts.spaces) + "}"
 
 
-def outcome(read: Any, raw: bytes) -> Any:
+ZONES = st.sampled_from([None, load_zone("UTC"), load_zone("Europe/Berlin")])
+
+
+def outcome(read: Any, raw: bytes, zone: Zone | None = None) -> Any:
     """Everything that a reader finds out, or its refusal."""
     try:
-        event = read(raw)
+        event = read(raw, zone)
     except Invalid as error:
         return "refused", error.message, error.field
     return raw_line(event, 1, stamp(0, "B")), event
 
 
-@given(texts.nearly_json(event_texts()))
-@example(b'{"source":5,"source":"a","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{}}')
+@given(texts.nearly_json(event_texts()), ZONES)
 @example(
-    b'{"payload":"\xff","source":"a","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{}}'
+    b'{"source":5,"source":"a","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{}}', None
 )
-@example(line(idempotency_key=None, received_time=None))
-@example(line(payload='{"a":[1e400]}', trace=1))
-@example(line(source="a\x85"))
-@example(b"[" * 100_000)
-@example(b'{"a":' * 100_000)
-@example(b'{"\xff":1}')
-@example(b'{"\\ud800":1}')
-def test_the_fast_and_the_slow_reader_agree_on_any_bytes(raw: bytes) -> None:
-    assert outcome(read_event, raw) == outcome(read_event_slowly, raw)
+@example(
+    b'{"payload":"\xff","source":"a","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{}}',
+    None,
+)
+@example(line(idempotency_key=None, received_time=None), None)
+@example(line(payload='{"a":[1e400]}', trace=1), None)
+@example(line(source="a\x85"), None)
+@example(b"[" * 100_000, None)
+@example(b'{"a":' * 100_000, None)
+@example(b'{"\xff":1}', None)
+@example(b'{"\\ud800":1}', None)
+def test_the_fast_and_the_slow_reader_agree_on_any_bytes(raw: bytes, zone: Zone | None) -> None:
+    assert outcome(read_event, raw, zone) == outcome(read_event_slowly, raw, zone)
 
 
 @given(st.lists(st.one_of(texts.nearly_json(event_texts()), event_texts().map(str.encode)), max_size=12))
@@ -110,6 +118,9 @@ def test_a_raw_line_is_one_line_of_json_that_reads_back(text: str) -> None:
     assert delivery.idempotency_key == members.get("idempotency_key") == event.idempotency_key
     assert (delivery.event_id, delivery.content_hash) == (event.event_id.hex(), event.content_hash.hex())
     assert delivery.event_instant == event.event_time
+    for name in ("event_time", "received_time"):
+        sent, kept = members.get(name), getattr(delivery, f"{name}_original")
+        assert kept == (None if sent is None or is_canonical(sent) else sent)
     assert json.loads(bytes(delivery.payload)) == members["payload"]
     unknown = {name: value for name, value in members.items() if name not in FIELDS}
     assert json.loads(bytes(delivery.extra) if delivery.extra else b"{}") == unknown
@@ -130,7 +141,8 @@ def test_the_envelope_byte_for_byte() -> None:
         f'{{"event_id":"{event_id}","content_hash":"{content_hash}",'
         '"source":"web","event_type":"paid","entity_id":"u1","event_time":"2026-01-01T00:00:00.500000000Z",'
         '"received_time":"2026-01-01T00:00:01.000000000Z","ingest_time":"1970-01-01T00:00:00.000000001Z",'
-        '"batch_id":"BATCH","seq":7,"idempotency_key":"k\\"1","extra":{"x":1.50},"original":{"was": 1},'
+        '"batch_id":"BATCH","seq":7,"idempotency_key":"k\\"1","event_time_original":"2026-01-01T03:00:00.5+03:00",'
+        '"extra":{"x":1.50},"original":{"was": 1},'
         '"payload_text":{"a":"1.2345678901234567890123e+22","b":1},'
         '"payload":{ "b":1.0, "a" : 12345678901234567890123 }}'
     )
@@ -168,6 +180,10 @@ REFUSED: list[tuple[bytes, str, str]] = [
     (line(source="a\x9f"), "source has a control character", "source"),
     (line(event_time="2026-02-30T00:00:00Z"), "event_time there is no date 2026-02-30", "event_time"),
     (line(event_time="yesterday"), "event_time 'yesterday' is not an RFC 3339 time", "event_time"),
+    (line(event_time="2026-01-01T10:00:00"), "event_time '2026-01-01T10:00:00' has no offset from UTC; --timezone ZONE",
+     "event_time"),
+    (line(received_time="2026-01-01 10:00"), "received_time '2026-01-01 10:00' has no offset",
+     "received_time"),
     (line(event_time=1767225600), "event_time is not a string: '1767225600'", "event_time"),
     (line(received_time="2026-01-01T25:00:00Z"), "received_time '2026-01-01T25:00:00Z' has", "received_time"),
     (line(payload="null"), "payload is not a JSON object or array", "payload"),

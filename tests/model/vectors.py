@@ -24,7 +24,7 @@ LATER = "2026-02-02T02:02:02.000000000Z"
 EVENTS: list[tuple[str, str, str]] = [
     ("the plainest event", event(), FULL),
     ("the same instant with another offset", event(time="2026-01-01T03:00:00+03:00"), FULL),
-    ("the same instant without an offset", event(time="2026-01-01 00:00:00.000"), FULL),
+    ("the same instant in the basic form", event(time="20260101T010000,000+01"), FULL),
     ("one nanosecond later", event(time="2026-01-01T00:00:00.000000001Z"), "2026-01-01T00:00:00.000000001Z"),
     ("before 1970", event(time="1969-12-31T23:59:59.5Z"), "1969-12-31T23:59:59.500000000Z"),
     ("sorted keys, no white space", event(' { "b" : [ 1 , true , null ] , "a" : "x" } '), FULL),

@@ -20,7 +20,7 @@ from pik.engine import DuckEngine
 from pik.errors import Busy, ConflictFound, InputError, StoreError
 from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, INTERRUPTED, Counts
 from pik.model.event import read_event
-from pik.model.instant import SECOND
+from pik.model.instant import SECOND, parse_instant
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
@@ -227,10 +227,12 @@ def test_other_options_or_another_mapping_are_another_batch(store: Store, tmp_pa
         Reading(1 << 20, mapping={"entity_id": "extra"}),
         Reading(1 << 20, mapping={"entity_id": "'z'"}),
         Reading(1 << 20, mapping={"entity_id": "'z'"}, time_format="auto"),
+        Reading(1 << 20, timezone="UTC"),
+        Reading(1 << 20, timezone="Europe/Berlin"),
     ]
     outcomes = [ingest(store, source, reading=reading) for reading in readings]
-    assert [done.outcome for done in outcomes] == [NEW] * 5
-    assert [done.batch.counts.accepted for done in outcomes] == [2, 0, 2, 2, 0]
+    assert [done.outcome for done in outcomes] == [NEW] * 7
+    assert [done.batch.counts.accepted for done in outcomes] == [2, 0, 2, 2, 0, 0, 0]
     assert [ingest(store, source, reading=reading).batch for reading in readings] == [done.batch for done in outcomes]
 
 
@@ -241,6 +243,23 @@ def test_an_interrupted_batch_with_other_options_is_not_taken_over(store: Store,
     assert ingest(store, source, reading=Reading(1000)).outcome == NEW
     assert ingest(store, source).outcome == RESUMED
     assert_sound(store)
+
+
+def test_times_without_an_offset_are_in_the_zone_that_the_batch_records(store: Store, tmp_path: Path) -> None:
+    """Another zone is another batch, never silently the same one; raw keeps what the producer wrote."""
+    source = written(tmp_path, [line(1, event_time="2026-01-01T12:00:00", received_time="2026-01-01 12:00:01")])
+    assert ingest(store, source).batch.counts.rejected == 1
+    for zone, hour in (("Europe/Berlin", 11), ("America/New_York", 17)):
+        reading = Reading(1 << 20, timezone=zone)
+        done = ingest(store, source, reading=reading)
+        assert (done.outcome, done.batch.counts.accepted) == (NEW, 1)
+        assert dict(done.batch.origin.options)["timezone"] == zone
+        assert done.batch.first_event == parse_instant(f"2026-01-01T{hour}:00:00Z")
+        assert ingest(store, source, reading=reading).outcome != NEW
+    raw = [deliveries[0][3] for deliveries in snapshot(store)["events"].values()]
+    assert len(raw) == 2
+    for kept in raw:
+        assert b'"event_time_original":"2026-01-01T12:00:00","received_time_original":"2026-01-01 12:00:01"' in kept
 
 
 def test_mapped_records_keep_what_they_came_from(store: Store, tmp_path: Path) -> None:

@@ -1,0 +1,213 @@
+"""Time formats: what is read, what is refused before anything is read, and that no machine's settings matter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from pik.errors import Invalid, UsageError
+from pik.model.instant import SECOND, from_datetime, parse_instant
+from pik.model.time_format import PLAUSIBLE, TimeFormat
+from pik.model.zone import load_zone
+
+UTC_ZONE = load_zone("UTC")
+NEW_YEAR = parse_instant("2026-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("time_format", "value", "instant"),
+    [
+        ("epoch", 1767225600, NEW_YEAR),
+        ("epoch", "1767225600", NEW_YEAR),
+        ("epoch", "1767225600.123456789", NEW_YEAR + 123456789),
+        ("epoch", -1, -SECOND),
+        ("epoch_ms", 1767225600000, NEW_YEAR),
+        ("epoch_ms", 1767225600000.5, NEW_YEAR + 500_000),
+        ("epoch_us", 1767225600000000, NEW_YEAR),
+        ("epoch_ns", 1767225600000000000, NEW_YEAR),
+        ("auto", 1767225600, NEW_YEAR),
+        ("auto", 1767225600000, NEW_YEAR),
+        ("auto", 1767225600000000, NEW_YEAR),
+        ("auto", 1767225600000000000, NEW_YEAR),
+        ("auto", "1767225600000", NEW_YEAR),
+        ("auto", " 1767225600.5 ", NEW_YEAR + SECOND // 2),
+        ("auto", "2026-01-01T01:00:00+01:00", NEW_YEAR),
+        ("auto", "20260101T000000Z", NEW_YEAR),
+        ("rfc3339", "2026-01-01T00:00:00Z", NEW_YEAR),
+        ("%d/%b/%Y:%H:%M:%S %z", "01/Jan/2026:03:00:00 +0300", NEW_YEAR),
+        ("%Y%m%d%H%M%S%f%z", "20260101000000123456789Z", NEW_YEAR + 123456789),
+        ("%a, %d %B %Y %H:%M %z", "thu,  1 JANUARY 2026 00:00 +00:00", NEW_YEAR),
+        ("%Y-%j %I:%M %p %z", "2026-001 12:00 am +00", NEW_YEAR),
+        ("100%% %Y%m%dT%z", "100% 20260101T+0000", NEW_YEAR),
+    ],
+)
+def test_what_a_format_reads(time_format: str, value: Any, instant: int) -> None:
+    assert TimeFormat(time_format)(value) == instant
+
+
+@pytest.mark.parametrize(
+    ("time_format", "value", "reason"),
+    [
+        ("epoch", True, "is not a number"),
+        ("epoch", "ten", "is not a number"),
+        ("epoch", "nan", "is not a number"),
+        ("epoch", "Infinity", "is not a number"),
+        ("epoch", [1], "is not a number"),
+        ("epoch", "1767225600.1234567891", "finer than a nanosecond"),
+        ("epoch", "1767225600.1234567890000000000000000001", "finer than a nanosecond"),
+        ("epoch", "1e999999", "outside of"),
+        ("epoch", "-1e999999", "outside of"),
+        ("epoch", "1e-999999", "finer than a nanosecond"),
+        ("epoch", 10**12, "outside of"),
+        ("epoch_ms", "9" * 400, "outside of"),
+        ("auto", "²", "is not an RFC 3339 time"),
+        ("auto", False, "is not a number"),
+        ("auto", {}, "is not a number"),
+        ("auto", "2026-01-01T00:00:00", "has no offset from UTC; --timezone ZONE"),
+        ("rfc3339", 1767225600, "is not a text"),
+        ("rfc3339", "2026-01-01", "is not an RFC 3339 time"),
+        ("%Y%m%d %z", "12026", "does not match %Y%m%d %z"),
+        ("%Y%m%d %z", 20260101, "is not a text"),
+        ("%Y%m%d%z", "2026011+0000", "does not match"),  # 1 January, or 11 January without its last digit
+        ("%Y-%m-%d%z", "2026-02-30Z", "impossible date"),
+        ("%Y-%j%z", "2026-366Z", "impossible date"),
+        ("%Y-%j%z", "9999-366Z", "impossible date"),
+        ("%Y-%m-%d %I %p%z", "2026-02-03 13 PMZ", "impossible hour"),
+        ("%a %Y-%m-%d%z", "Mon 2026-03-03Z", "day of the week that is not the date's"),
+        ("%Y-%m-%d %H:%M:%S%z", "2026-02-03 10:00:60Z", "leap seconds"),
+        ("%Y-%m-%d%z", "2026-02-03", "does not match"),
+    ],
+)
+def test_what_a_format_rejects(time_format: str, value: Any, reason: str) -> None:
+    with pytest.raises(Invalid) as refusal:
+        TimeFormat(time_format)(value)
+    assert reason in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    ("value", "alternative"),
+    [
+        (20260302, "%Y%m%d tells"),
+        ("20260302", "%Y%m%d tells"),
+        (2026030210, "%Y%m%d%H tells"),  # as seconds it is March 2034
+        (202603021015, "%Y%m%d%H%M tells"),
+        ("20260302101500", "%Y%m%d%H%M%S tells"),
+        (46083.4, "a strptime format tells"),  # a day of a spreadsheet
+        (794134800, "a strptime format tells"),  # seconds since 2001
+        (3981571200, "a strptime format tells"),  # seconds since 1900
+        (639080000000000000, "a strptime format tells"),  # ticks
+        (134171520000000000, "a strptime format tells"),  # of Windows
+        (0, "a strptime format tells"),
+        ("-1.5", "a strptime format tells"),
+        ("1e5", "a strptime format tells"),
+        ("9" * 400, "a strptime format tells"),
+    ],
+)
+def test_auto_rejects_a_number_that_could_be_something_else(value: Any, alternative: str) -> None:
+    with pytest.raises(Invalid) as refusal:
+        TimeFormat("auto", UTC_ZONE)(value)
+    assert "is ambiguous" in refusal.value.message
+    assert alternative in refusal.value.message
+
+
+@given(st.integers(*PLAUSIBLE).filter(lambda at: at < PLAUSIBLE[1]), st.sampled_from([10**9, 10**6, 10**3, 1]))
+def test_auto_tells_the_unit_of_any_time_from_2000_to_2032(instant: int, unit: int) -> None:
+    whole = -(-instant // unit) * unit
+    assume(whole < PLAUSIBLE[1])
+    assert TimeFormat("auto")(whole // unit) == whole
+
+
+def test_a_time_format_that_there_is_not() -> None:
+    with pytest.raises(UsageError, match="there is no time format iso"):
+        TimeFormat("iso")
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "hint"),
+    [
+        ("%q", "there is no directive %q", "rfc3339"),
+        ("%Y-%", "stray %", "rfc3339"),
+        ("%Y/%Y", "a directive comes twice", "each value once"),
+        ("%d/%b %H:%M", "it has no year", "%Y"),
+        ("%%Y %H", "it has no year", "%Y"),
+        ("%H:%M %Y", "it has no month", "%m"),
+        ("%H:%M %m %Y", "it has no day", "%d"),
+        ("%d %H:%M %Y", "it has no month", "%m"),
+        ("%m/%d/%Y %H:%M:%S %p", "%p has no effect beside %H", "%I"),
+        ("%m/%d/%Y %p", "%p without an hour", "%I"),
+        ("%m/%d/%Y %I:%M:%S", "%I needs %p", "%H"),
+        ("%m/%d/%Y %I %H %p", "%H and %I are both the hour", "%H alone"),
+        ("%m/%d/%Y %M", "minutes without an hour", "%H"),
+        ("%m/%d/%Y %H %S", "seconds without minutes", "%M"),
+        ("%m/%d/%Y %H:%M.%f", "a fraction without seconds", "%S"),
+        ("%Y-%m-%d %H:%M:%S %Z", "%Z, the name of a zone, is not an offset", "--timezone ZONE"),
+        ("%Y-%j %m", "%j beside a month or a day", "one of them"),
+        ("%Y-%m %b-%d", "it has the month twice", "one of"),
+        ("%a %A %Y-%m-%d", "the day of the week twice", "one of"),
+        ("%y%m%d", "%y has no century", "%Y"),
+        ("%Y-W%W-%w", "weeks and their days are not read", "%j"),
+        ("%G-W%V-%u", "weeks and their days are not read", "%j"),
+        ("%c", "%c depends on the locale", "%a %b %d %H:%M:%S %Y"),
+        ("%x %X", "%x depends on the locale", "%m/%d/%Y"),
+        ("%Y-%m-%dT%T", "there is no directive %T", "%H:%M:%S"),
+        ("%Y-%m-%d %H:%M:%S", "its times have no offset from UTC", "--timezone ZONE"),
+    ],
+)  # fmt: skip
+def test_a_format_that_loses_or_ignores_something_is_refused_at_once(name: str, said: str, hint: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        TimeFormat(name)
+    assert said in refusal.value.message
+    assert hint in refusal.value.hint
+
+
+DATES = ["%Y-%m-%d", "%d %b %Y", "%B %d, %Y", "%a %d %b %Y", "%A, %d.%m.%Y", "%Y %j", "%Y%m%d"]
+CLOCKS = ["", "T%H", " %H:%M", " %H:%M:%S", " %H%M%S.%f", " %I:%M:%S %p", " %I%p"]
+
+
+@given(
+    st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)),  # noqa: DTZ001 - hypothesis takes naive ends
+    st.tuples(st.sampled_from(DATES), st.sampled_from(CLOCKS), st.sampled_from(["", " %z"])).map("".join),
+)
+def test_formats_read_as_strptime_does_where_it_loses_nothing(moment: datetime, name: str) -> None:
+    text = moment.replace(tzinfo=UTC).strftime(name)
+    expected = datetime.strptime(text, name)  # noqa: DTZ007 - without %z it is UTC
+    assert TimeFormat(name, UTC_ZONE)(text) == from_datetime(expected)
+
+
+PROGRAM = """
+import locale, sys, time
+for name in ("de_DE.UTF-8", "C.UTF-8", ""):
+    try:
+        locale.setlocale(locale.LC_ALL, name)
+        break
+    except locale.Error:
+        pass
+time.tzset()
+from pik.model.time_format import TimeFormat
+from pik.model.zone import load_zone
+print(TimeFormat("%a %d %b %Y %H:%M:%S", load_zone("Europe/Berlin"))("Mon 02 Mar 2026 10:00:00"))
+print(TimeFormat("%A %d %B %Y %I:%M %p %z")("Monday 02 March 2026 10:00 PM +0100"))
+print(TimeFormat("rfc3339", load_zone("America/New_York"))("2026-03-02T10:00:00"))
+try:
+    TimeFormat("%Y-%m-%d %Z")
+except Exception as error:
+    print(error)
+"""
+
+
+def test_neither_time_zone_nor_locale_of_the_machine_matter() -> None:
+    outputs = set()
+    for zone in ("UTC", "America/New_York", "Asia/Kolkata"):
+        for language in ("C", "de_DE.UTF-8", "tr_TR.UTF-8"):
+            environment = {**os.environ, "TZ": zone, "LC_ALL": language, "LANG": language}
+            done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, check=True)
+            outputs.add(done.stdout)
+    instants = b"1772442000000000000\n1772485200000000000\n1772463600000000000\n"
+    assert outputs == {instants + b"--time-format %Y-%m-%d %Z: %Z, the name of a zone, is not an offset\n"}

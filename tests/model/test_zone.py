@@ -1,0 +1,92 @@
+"""Time zones: local times to instants, where there is exactly one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pik.errors import Invalid, UsageError
+from pik.model.event import read_event
+from pik.model.instant import format_instant, from_datetime, parse_event_time
+from pik.model.zone import load_zone
+from tests.model.test_identity import line
+
+NAMES = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "Africa/Casablanca", "UTC"]
+
+
+@pytest.mark.parametrize(
+    ("zone", "text", "instant"),
+    [
+        ("Europe/Berlin", "2026-03-02T10:00:00", "2026-03-02T09:00:00Z"),
+        ("Europe/Berlin", "2026-07-02 10:00", "2026-07-02T08:00:00Z"),
+        ("Europe/Berlin", "20260702T100000,5", "2026-07-02T08:00:00.500Z"),
+        ("Europe/Berlin", "2026-03-29T01:59:59.999999999", "2026-03-29T00:59:59.999999999Z"),
+        ("Europe/Berlin", "2026-03-29T03:00:00", "2026-03-29T01:00:00Z"),
+        ("Europe/Berlin", "2026-10-25T01:59:59", "2026-10-24T23:59:59Z"),
+        ("Europe/Berlin", "2026-10-25T03:00:00", "2026-10-25T02:00:00Z"),
+        ("Europe/Berlin", "2026-03-29T02:30:00+02:00", "2026-03-29T00:30:00Z"),  # an offset is stronger than the zone
+        ("UTC", "2026-03-02T10:00:00", "2026-03-02T10:00:00Z"),
+        ("Asia/Kolkata", "2026-03-02T00:00:00", "2026-03-01T18:30:00Z"),
+    ],
+)
+def test_a_time_without_an_offset_is_a_local_time_of_the_zone(zone: str, text: str, instant: str) -> None:
+    assert format_instant(parse_event_time(text, load_zone(zone))) == instant
+    assert format_instant(read_event(line(event_time=text), load_zone(zone)).event_time) == instant
+
+
+@pytest.mark.parametrize(
+    ("zone", "text", "reason"),
+    [
+        ("Europe/Berlin", "2026-03-29T02:00:00", "does not exist in Europe/Berlin"),
+        ("Europe/Berlin", "2026-03-29T02:59:59.999", "does not exist in Europe/Berlin"),
+        ("Europe/Berlin", "2026-10-25T02:00:00", "exists twice in Europe/Berlin"),
+        ("Europe/Berlin", "2026-10-25T02:59:59", "exists twice in Europe/Berlin"),
+        ("Australia/Lord_Howe", "2026-10-04T02:15:00", "does not exist in Australia/Lord_Howe"),
+        ("Europe/Berlin", "2262-04-12T00:00:00", "outside of"),
+        ("Europe/Berlin", "0001-01-01T00:00:00", "outside of"),
+        ("Europe/Berlin", "9999-12-31T23:59:59", "outside of"),
+    ],
+)
+def test_a_local_time_that_clocks_skipped_or_showed_twice_is_rejected(zone: str, text: str, reason: str) -> None:
+    for field in ("event_time", "received_time"):
+        with pytest.raises(Invalid, match=reason) as refusal:
+            read_event(line(**{field: text}), load_zone(zone))
+        assert refusal.value.field == field
+        assert refusal.value.message.startswith(f"{field} '{text}' ")
+
+
+@given(st.datetimes(datetime(1800, 1, 1), datetime(2200, 1, 1)), st.sampled_from(NAMES))  # noqa: DTZ001
+@example(datetime(2026, 3, 29, 1, 30), "Europe/Berlin")  # noqa: DTZ001
+@example(datetime(2026, 10, 25, 0, 30), "Europe/Berlin")  # noqa: DTZ001
+def test_every_instant_has_a_local_time_that_leads_back_to_it_or_is_rejected(moment: datetime, name: str) -> None:
+    """Compared with the zone's own conversions: rejected only where another instant has the same local time."""
+    zone, instant = load_zone(name), moment.replace(tzinfo=UTC)
+    local = instant.astimezone(zone.info).replace(tzinfo=None)
+    around = [instant + timedelta(seconds=sign * hours * 1800) for hours in range(1, 5) for sign in (-1, 1)]
+    twice = any(other.astimezone(zone.info).replace(tzinfo=None) == local for other in around)
+    try:
+        found = parse_event_time(local.isoformat(), zone)
+    except Invalid as error:
+        found, twice = from_datetime(instant), not twice and "exists twice" in error.message and local.year >= 1950
+    assert found == from_datetime(instant)
+    assert not twice
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("berlin", "perhaps Europe/Berlin"),
+        ("new york", "perhaps America/New_York"),
+        ("Europe/Berln", "Europe/Berlin"),
+        ("", "an IANA name"),
+        ("../etc/passwd", "an IANA name"),
+        ("Mars/Olympus", "an IANA name"),
+    ],
+)
+def test_a_zone_that_there_is_not_is_a_usage_error(name: str, hint: str) -> None:
+    with pytest.raises(UsageError, match="there is no time zone") as refusal:
+        load_zone(name)
+    assert hint in refusal.value.hint
