@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Annotated, Literal, cast, get_args
 
 import msgspec
 
@@ -33,9 +33,9 @@ class Ingest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """pik.toml, as written."""
 
-    store: str | None = None
+    store: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     format: Format | None = None
-    stores: dict[str, str] = {}
+    stores: dict[str, Annotated[str, msgspec.Meta(min_length=1)]] = {}
     ingest: Ingest = Ingest()
 
 

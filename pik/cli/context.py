@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,12 @@ class Context:
         from pik.cli.render.output import Output
 
         return Output(self.settings.format)
+
+    @property
+    def default_limit(self) -> int | None:
+        """The number of rows that a listing without --limit shows: 50 to a person on a terminal, else all."""
+        on_terminal = self.settings.format == "table" and sys.stdout is not None and sys.stdout.isatty()
+        return 50 if on_terminal else None
 
     def show(self, document: Document) -> None:
         """Write a result to standard output, in the format asked for."""

@@ -50,11 +50,16 @@ def duplicates(
         bool, typer.Option("--show-payload-diff", help="For conflicts: what they say otherwise than the event.")
     ] = False,
     fail_if_any: Annotated[bool, typer.Option("--fail-if-any", help="Exit with 1 if there is any.")] = False,
+    fail_if_none: options.FailIfNone = False,
     limit: options.Limit = None,
 ) -> int | None:
-    """List each delivery that is not the first of its event, by event_time, or count them."""
+    """List each delivery that is not the first of its event, by event_time, or count them.
+
+    On a terminal the first 50, without --limit; through a pipe and in the other formats all of them.
+    """
     from pik.model.filter import Filter
     from pik.usecases.duplicates import Wanted, count_duplicates, list_duplicates
+    from pik.usecases.nothing import nothing_matches
 
     window = options.window_of(from_, to, since)
     wanted = Wanted(Filter(window, (entity,) if entity else (), source, type_), kind, min_deliveries)
@@ -62,11 +67,14 @@ def duplicates(
         raise UsageError("--by counts, so there is nothing for --show-payload-diff", hint="leave one of them out")
     store = cli.open_store()
     if by:
-        groups = count_duplicates(store, wanted, by, progress=cli.progress)
-        cli.show(duplicates_fields.counted(groups, window, by, limit))
-        any_found = bool(groups)
+        groups = count_duplicates(store, wanted, by, limit=limit, progress=cli.progress)
+        cli.show(duplicates_fields.counted(groups, by))
+        any_found = groups.duplicates > 0
     else:
+        limit = limit or cli.default_limit
         found = list_duplicates(store, wanted, limit=limit, payload_diff=show_payload_diff, progress=cli.progress)
-        cli.show(duplicates_fields.listed(found, window, payload_diff=show_payload_diff))
-        any_found = found.matched > 0
-    return FOUND if fail_if_any and any_found else None
+        cli.show(duplicates_fields.listed(found, limit, payload_diff=show_payload_diff))
+        any_found = found.matched != 0
+    if not any_found:
+        cli.note(nothing_matches("duplicates", store, window))
+    return FOUND if (fail_if_any if any_found else fail_if_none) else None

@@ -10,21 +10,27 @@ from pik.cli.render.text import shortened, visible
 
 if TYPE_CHECKING:
     from pik.model.window import Window
-    from pik.usecases.duplicates import Change, DuplicateList, GroupRow
+    from pik.usecases.duplicates import Change, DuplicateList, GroupList
 
 
-def listed(found: DuplicateList, window: Window, *, payload_diff: bool) -> Document:
+def listed(found: DuplicateList, limit: int | None, *, payload_diff: bool) -> Document:
     """Each duplicate, with `payload_diff` and what a conflict says otherwise."""
+    window = found.window
     changes = Column("changes", get=lambda row: _changes(row.changes), cut=60)
     return Document(
         head={"window": window},
         tables=[Table("duplicates", [*_COLUMNS, changes] if payload_diff else _COLUMNS, found.rows, _none(window))],
-        tail=lambda: {"matched": Count(found.matched), "cut": found.cut},
+        tail=lambda: {
+            "matched": Shown(None, f"more than {limit:,}") if found.matched is None else Count(found.matched),
+            "cut": found.cut,
+            "next": f"the first {limit:,} are shown; --limit N shows more, --by counts them" if found.cut else None,
+        },
     )
 
 
-def counted(groups: Sequence[GroupRow], window: Window, by: str, limit: int | None) -> Document:
+def counted(groups: GroupList, by: str) -> Document:
     """The groups, or the first of them, and how many duplicates there are in all."""
+    window = groups.window
     columns = [
         Column(by, get=lambda row: row.group),
         Column("duplicates", Count),
@@ -33,11 +39,8 @@ def counted(groups: Sequence[GroupRow], window: Window, by: str, limit: int | No
     ]
     return Document(
         head={"window": window, "by": by},
-        tables=[Table("groups", columns, groups[:limit], _none(window))],
-        tail={
-            "duplicates": Count(sum(row.duplicates for row in groups)),
-            "cut": limit is not None and len(groups) > limit,
-        },
+        tables=[Table("groups", columns, groups.rows, _none(window))],
+        tail=lambda: {"duplicates": Count(groups.duplicates), "cut": groups.cut},
     )
 
 

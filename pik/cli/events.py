@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pik.cli import options
-from pik.cli.command import Commands
+from pik.cli.command import FOUND, Commands
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Document, Instant, Json, Lag, Table
+from pik.cli.render import Column, Count, Document, Instant, Json, Lag, Shown, Table
 
 commands = Commands()
 
@@ -29,29 +29,38 @@ def events(
     type_: options.Type = None,
     source: options.Source = None,
     limit: options.Limit = None,
-) -> None:
+    fail_if_none: options.FailIfNone = False,
+) -> int | None:
     """List the events of an entity, or of a window over all, oldest first.
 
+    On a terminal the first 50, without --limit; through a pipe and in the other formats all of them.
     Lag is received_time (or ingest_time without one) minus event_time; a negative one is clock skew. Duplicates are
     counted under deliveries, not listed.
     """
     from pik.model.filter import Filter
     from pik.usecases.events import list_events
+    from pik.usecases.nothing import nothing_matches
 
     window = options.window_of(from_, to, since)
     wanted = Filter(window, (entity,) if entity else (), source, type_)
-    found = list_events(cli.open_store(), wanted, limit, progress=cli.progress)
+    store = cli.open_store()
+    limit = limit or cli.default_limit
+    found = list_events(store, wanted, limit, progress=cli.progress)
     cli.show(
         Document(
             head={"window": window, "entity": entity},
             tables=[Table("events", _COLUMNS, found.rows, empty=f"no such events in {window}")],
             tail=lambda: {
-                "matched": Count(found.matched),
+                "matched": Shown(None, f"more than {limit:,}") if found.matched is None else Count(found.matched),
                 "cut": found.cut,
-                "next": f"the oldest {limit} are shown; a larger --limit or --from shows more" if found.cut else None,
+                "next": f"the oldest {limit:,} are shown; --limit N shows more" if found.cut else None,
             },
         )
     )
+    if found.matched != 0:
+        return None
+    cli.note(nothing_matches("events", store, window))
+    return FOUND if fail_if_none else None
 
 
 _COLUMNS = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pik.cli import options
-from pik.cli.command import Commands
+from pik.cli.command import FOUND, Commands
 from pik.cli.context import Context
 from pik.cli.render import Column, Count, Document, Instant, Table
 
@@ -70,8 +70,9 @@ def export(
     since: options.Since = None,
     type_: options.Type = None,
     source: options.Source = None,
+    fail_if_none: options.FailIfNone = False,
     dry_run: options.DryRun = False,
-) -> None:
+) -> int | None:
     """Write events to Parquet, JSON lines or CSV.
 
     A name with an ending is a file; one without, or that ends in /, is a directory. It appears when all of it is
@@ -82,6 +83,7 @@ def export(
     from pik.ports.exporter import Layout
     from pik.usecases.export import export as write
     from pik.usecases.export_names import checked_columns, chosen_format, is_directory, partitions
+    from pik.usecases.nothing import nothing_matches
 
     by = partitions(partition_by)
     target, directory = Path(out), is_directory(out, partitioned=bool(by))
@@ -94,8 +96,13 @@ def export(
         columns=checked_columns(column or ()),
         partition_by=by,
     )
-    done = write(cli.open_store(), cli.exporter(layout), target, cli.progress, directory=directory, dry_run=dry_run)
+    store = cli.open_store()
+    done = write(store, cli.exporter(layout), target, cli.progress, directory=directory, dry_run=dry_run)
     cli.show(_document(done, layout.format))
+    if done.rows:
+        return None
+    cli.note(nothing_matches("events", store, done.window))
+    return FOUND if fail_if_none else None
 
 
 def _document(done: Exported, format_: str) -> Document:

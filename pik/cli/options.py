@@ -34,6 +34,7 @@ Metrics = Annotated[list[str] | None, typer.Option("--metric", metavar="NAME", h
 Limit = Annotated[
     int | None, typer.Option("--limit", metavar="N", min=1, help="Show at most N rows, and say so if there are more.")
 ]
+FailIfNone = Annotated[bool, typer.Option("--fail-if-none", help="Exit with 1 if nothing matches.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask (for runbooks).")]
 Reason = Annotated[

@@ -13,6 +13,9 @@ from typing import Any, Literal, get_args, get_origin
 import typer
 from typer.core import TyperArgument, TyperOption
 
+from pik.cli.usage import argument_name
+from pik.errors import UsageError
+
 Parameter = TyperArgument | TyperOption
 
 
@@ -36,6 +39,8 @@ class _Reader:
         many = param.multiple or param.nargs == -1
         if value is None:
             return () if many else None
+        if ("" in value if many else value == "") and _was_typed(param, ctx):
+            raise UsageError(f"{_called(param)} is empty", hint=_EMPTY)
         convert = _converter(self._kind)
         if convert is None:
             vars(param)["_runtime_param"] = None  # Typer's own turn
@@ -44,6 +49,19 @@ class _Reader:
             return [convert(item) for item in value] if many else _in_range(convert(value), param)
         except ValueError as error:
             raise typer.BadParameter(str(error), ctx=ctx, param=param) from None
+
+
+_EMPTY = "give it a value or leave it out (is a variable of the shell unset?)"
+
+
+def _was_typed(param: Parameter, ctx: typer.Context) -> bool:
+    """Whether the value comes from the command line and is not the default."""
+    source = ctx.get_parameter_source(param.name or "")
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _called(param: Parameter) -> str:
+    return max(param.opts, key=len) if param.param_type_name == "option" else argument_name(param)
 
 
 def _converter(kind: Any) -> Callable[[Any], Any] | None:

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import groupby, islice, starmap
+from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
 
-from pik.model.batch import CONFLICT, EXACT
+from pik.model.batch import CONFLICT
 from pik.model.event import Delivery
 from pik.model.filter import Filter
 from pik.model.instant import HOUR, format_instant, parse_instant
 from pik.model.window import Window
+from pik.ports.index import Index
 from pik.ports.store import Store
+from pik.usecases.by_day import ordered_by_day
 from pik.usecases.event import locate, read_location
 from pik.usecases.held import expect_held
-from pik.usecases.ordering import sort_bounded
+from pik.usecases.ordering import RUN, sort_bounded
 from pik.usecases.progress import SILENT, Progress
-from pik.usecases.reading import deliveries
+from pik.usecases.reading import Bound, Found, deliveries
 
 Group = Literal["source", "type", "entity", "batch", "hour"]
 
 _PAGE = 500  # duplicates whose events' numbers of deliveries are asked for at once
 
-# A delivery, exact or conflict, and the number of its event's deliveries. They are sorted on disk, and so carry nothing
-# of their segment: its frames would be written again with each.
+# A delivery, exact or conflict, and its day. They are sorted on disk, and so carry nothing else of their segment: its
+# frames would be written again with each.
 _Duplicate = tuple[Delivery, str, int]
 
 
@@ -83,11 +86,25 @@ class GroupRow:
 
 @dataclass(slots=True)
 class DuplicateList:
-    """The answer; `matched` and `cut` are final once the rows are read."""
+    """The answer; `matched` and `cut` are final once the rows are read.
+
+    `cut`: a limit left later ones out. How many is not known then, since they are not read; `matched` is None.
+    """
 
     window: Window
     rows: Iterator[DuplicateRow]
-    matched: int = 0
+    matched: int | None = 0
+    cut: bool = False
+
+
+@dataclass(slots=True)
+class GroupList:
+    """The answer; `duplicates`, of all groups, and `cut` are final once the rows are read. `cut`: a limit left smaller
+    groups out."""
+
+    window: Window
+    rows: Iterator[GroupRow]
+    duplicates: int = 0
     cut: bool = False
 
 
@@ -103,20 +120,21 @@ def list_duplicates(
     Raises NotHeld, and Damaged while iterating."""
     expect_held(store, wanted.filter.window, wanted.filter.entities)
     answer = DuplicateList(wanted.filter.window, iter(()))
-    matching = _matching(store, wanted, progress)
-    answer.rows = _rows(store, matching, limit, payload_diff, answer)
+    answer.rows = _rows(store, wanted, limit, payload_diff, answer, progress)
     return answer
 
 
 def _rows(
-    store: Store, matching: Iterator[_Duplicate], limit: int | None, payload_diff: bool, answer: DuplicateList
+    store: Store, wanted: Wanted, limit: int | None, payload_diff: bool, answer: DuplicateList, progress: Progress
 ) -> Iterator[DuplicateRow]:
-    with store.raw.scratch() as scratch:
-        for delivery, kind, count in sort_bounded(matching, _key, scratch):
-            answer.matched += 1
-            if limit is not None and answer.matched > limit:
-                answer.cut = True
-                continue
+    bound, counts, accepted = Bound(), _DeliveryCounts(store.index), _Accepted(store)
+    found = deliveries(store, wanted.filter, only="duplicate", progress=progress, bound=bound)
+    one_more = None if limit is None else limit + 1  # tells whether the limit cuts
+    ordered = ordered_by_day(store.raw, found, partial(_matching, wanted, counts), _key, one_more, bound)
+    shown = 0
+    for page in _pages(islice(ordered, limit)):
+        for (delivery, kind, _), count in zip(page, counts.of(page), strict=True):
+            shown += 1
             yield DuplicateRow(
                 delivery.event_id,
                 kind,
@@ -128,8 +146,10 @@ def _rows(
                 count,
                 delivery.batch_id,
                 delivery.seq,
-                _changes(store, delivery) if payload_diff and kind == CONFLICT else (),
+                _changes(accepted.of(delivery.event_id), delivery) if payload_diff and kind == CONFLICT else (),
             )
+    answer.cut = next(ordered, None) is not None
+    answer.matched = None if answer.cut else shown
 
 
 def _key(item: _Duplicate) -> tuple[int, str, str, int]:
@@ -137,15 +157,55 @@ def _key(item: _Duplicate) -> tuple[int, str, str, int]:
     return delivery.event_instant, delivery.event_id, delivery.batch_id, delivery.seq
 
 
-def count_duplicates(store: Store, wanted: Wanted, by: Group, *, progress: Progress = SILENT) -> list[GroupRow]:
+def count_duplicates(
+    store: Store, wanted: Wanted, by: Group, *, limit: int | None = None, progress: Progress = SILENT
+) -> GroupList:
     """The duplicates asked for, counted by what `by` names, most first. An hour is that of event_time, in UTC.
-    Raises NotHeld, Damaged."""
+    Raises NotHeld, and Damaged while iterating."""
     expect_held(store, wanted.filter.window, wanted.filter.entities)
-    counts: Counter[tuple[str, str]] = Counter()
-    for delivery, kind, _ in _matching(store, wanted, progress):
-        counts[_group(delivery, by), kind] += 1
-    rows = [GroupRow(group, counts[group, EXACT], counts[group, CONFLICT]) for group in {group for group, _ in counts}]
-    return sorted(rows, key=lambda row: (-row.duplicates, row.group))
+    answer = GroupList(wanted.filter.window, iter(()))
+    answer.rows = _groups(store, wanted, by, limit, answer, progress)
+    return answer
+
+
+def _groups(
+    store: Store, wanted: Wanted, by: Group, limit: int | None, answer: GroupList, progress: Progress
+) -> Iterator[GroupRow]:
+    found = deliveries(store, wanted.filter, only="duplicate", progress=progress)
+    parts = _partial_counts(_matching(wanted, _DeliveryCounts(store.index), found), by)
+    with store.raw.scratch() as scratch, store.raw.scratch() as beside:
+        by_name = sort_bounded(parts, attrgetter("group"), scratch)
+        for number, row in enumerate(sort_bounded(_added(by_name), _most_first, beside)):
+            answer.duplicates += row.duplicates
+            if limit is None or number < limit:
+                yield row
+            else:
+                answer.cut = True
+
+
+def _partial_counts(found: Iterable[_Duplicate], by: Group) -> Iterator[GroupRow]:
+    """Counts by group, of as many groups as memory should hold at a time."""
+    counts: dict[str, list[int]] = {}
+    for delivery, kind, _ in found:
+        counts.setdefault(_group(delivery, by), [0, 0])[kind == CONFLICT] += 1
+        if len(counts) >= RUN:
+            yield from starmap(_group_row, counts.items())
+            counts = {}
+    yield from starmap(_group_row, counts.items())
+
+
+def _group_row(group: str, counts: Sequence[int]) -> GroupRow:
+    return GroupRow(group, exact=counts[0], conflict=counts[1])
+
+
+def _added(rows: Iterable[GroupRow]) -> Iterator[GroupRow]:
+    for group, parts in groupby(rows, key=attrgetter("group")):
+        several = list(parts)
+        yield GroupRow(group, sum(one.exact for one in several), sum(one.conflict for one in several))
+
+
+def _most_first(row: GroupRow) -> tuple[int, str]:
+    return -row.duplicates, row.group
 
 
 def _group(delivery: Delivery, by: Group) -> str:
@@ -160,19 +220,61 @@ def _group(delivery: Delivery, by: Group) -> str:
     }[by]
 
 
-def _matching(store: Store, wanted: Wanted, progress: Progress) -> Iterator[_Duplicate]:
-    all_of_them = deliveries(store, wanted.filter, only="duplicate", progress=progress)
-    found = (one for one in all_of_them if wanted.kind in (None, one.kind))
+def _matching(wanted: Wanted, counts: _DeliveryCounts, found: Iterable[Found]) -> Iterator[_Duplicate]:
+    of_kind = (
+        (one.delivery, one.kind, one.segment.day) for one in found if wanted.kind is None or one.kind == wanted.kind
+    )
+    if wanted.min_deliveries <= 2:  # as many as every duplicate's event has
+        yield from of_kind
+        return
+    for page in _pages(of_kind):
+        for one, count in zip(page, counts.of(page), strict=True):
+            if count >= wanted.min_deliveries:
+                yield one
+
+
+def _pages(found: Iterator[_Duplicate]) -> Iterator[list[_Duplicate]]:
     while page := list(islice(found, _PAGE)):
-        repeats = store.index.repeats([(one.segment.day, one.delivery.event_id) for one in page])
-        for one, repeated in zip(page, repeats, strict=True):
-            if 1 + repeated >= wanted.min_deliveries:
-                yield one.delivery, one.kind, 1 + repeated
+        yield page
 
 
-def _changes(store: Store, came: Delivery) -> tuple[Change, ...]:
+class _DeliveryCounts:
+    """How many deliveries events have. The index counts those of an event one by one, so each is asked for once, as
+    long as memory should hold the answer."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._known: dict[tuple[int, str], int] = {}
+
+    def of(self, page: Sequence[_Duplicate]) -> list[int]:
+        """The numbers of deliveries of the duplicates' events."""
+        events = [(day, delivery.event_id) for delivery, _, day in page]
+        if len(self._known) > RUN:
+            self._known = {}
+        new = list(dict.fromkeys(event for event in events if event not in self._known))
+        if new:
+            self._known.update(zip(new, self._index.repeats(new), strict=True))
+        return [1 + self._known[event] for event in events]
+
+
+class _Accepted:
+    """The accepted deliveries of events, the last ones kept: conflicts of one key come many times."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[str, Delivery] = {}
+
+    def of(self, event_id: str) -> Delivery:
+        """The one of this event."""
+        if event_id not in self._known:
+            if len(self._known) >= _PAGE:
+                self._known = {}
+            self._known[event_id] = read_location(self._store, locate(self._store, event_id)).delivery
+        return self._known[event_id]
+
+
+def _changes(accepted: Delivery, came: Delivery) -> tuple[Change, ...]:
     """What a conflict says otherwise than the accepted delivery of its event."""
-    accepted = read_location(store, locate(store, came.event_id)).delivery
     pairs: list[tuple[str, bytes | None, bytes | None]] = [
         ("event_time", msgspec.json.encode(accepted.event_time), msgspec.json.encode(came.event_time))
     ]

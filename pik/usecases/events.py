@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -13,10 +12,10 @@ from pik.model.filter import Filter
 from pik.model.instant import day_of
 from pik.model.window import Window
 from pik.ports.store import Store
+from pik.usecases.by_day import ordered_by_day
 from pik.usecases.held import expect_held
-from pik.usecases.ordering import sort_bounded
 from pik.usecases.progress import SILENT, Progress
-from pik.usecases.reading import deliveries
+from pik.usecases.reading import Bound, Found, deliveries
 
 _PAGE = 200  # events whose numbers of deliveries are asked for at once
 
@@ -40,15 +39,17 @@ class EventRow:
 
 @dataclass(slots=True)
 class EventList:
-    """The answer; `matched` and `cut` are final once the rows are read. `cut`: a limit left later events out."""
+    """The answer; `matched` and `cut` are final once the rows are read.
+
+    `cut`: a limit left later events out. How many is not known then, since they are not read; `matched` is None.
+    """
 
     window: Window
     rows: Iterator[EventRow]
-    matched: int = 0
+    matched: int | None = 0
     cut: bool = False
 
 
-_Key = tuple[int, str]
 _Accepted = tuple[int, str, Delivery]
 
 
@@ -62,36 +63,40 @@ def list_events(store: Store, wanted: Filter, limit: int | None = None, *, progr
 
 
 def _rows(store: Store, wanted: Filter, limit: int | None, answer: EventList, progress: Progress) -> Iterator[EventRow]:
-    accepted = _accepted(store, wanted, answer, progress)
-    with store.raw.scratch() as scratch:
-        if limit is None:
-            ordered: Iterable[_Accepted] = sort_bounded(accepted, _key, scratch)
-        else:
-            ordered = heapq.nsmallest(limit, accepted, key=_key)
-            answer.cut = answer.matched > limit
-        remaining = iter(ordered)
-        while page := list(islice(remaining, _PAGE)):
-            repeats = store.index.repeats([(day_of(instant), event_id) for instant, event_id, _ in page])
-            for (instant, event_id, delivery), repeated in zip(page, repeats, strict=True):
-                yield EventRow(
-                    event_id,
-                    instant,
-                    delivery.source,
-                    delivery.event_type,
-                    delivery.entity_id,
-                    delivery.lag,
-                    1 + repeated,
-                    delivery.batch_id,
-                    delivery.seq,
-                    bytes(delivery.payload),
-                )
+    bound = Bound()
+    found = deliveries(store, wanted, only=ACCEPTED, progress=progress, bound=bound)
+    one_more = None if limit is None else limit + 1  # tells whether the limit cuts
+    ordered = ordered_by_day(store.raw, found, _accepted, _key, one_more, bound)
+    count = 0
+    for page in _pages(islice(ordered, limit)):
+        repeats = store.index.repeats([(day_of(instant), event_id) for instant, event_id, _ in page])
+        for (instant, event_id, delivery), repeated in zip(page, repeats, strict=True):
+            count += 1
+            yield EventRow(
+                event_id,
+                instant,
+                delivery.source,
+                delivery.event_type,
+                delivery.entity_id,
+                delivery.lag,
+                1 + repeated,
+                delivery.batch_id,
+                delivery.seq,
+                bytes(delivery.payload),
+            )
+    answer.cut = next(ordered, None) is not None
+    answer.matched = None if answer.cut else count
 
 
-def _accepted(store: Store, wanted: Filter, answer: EventList, progress: Progress) -> Iterator[_Accepted]:
-    for found in deliveries(store, wanted, only=ACCEPTED, progress=progress):
-        answer.matched += 1
-        yield found.delivery.event_instant, found.delivery.event_id, found.delivery
+def _pages(rows: Iterator[_Accepted]) -> Iterator[list[_Accepted]]:
+    while page := list(islice(rows, _PAGE)):
+        yield page
 
 
-def _key(item: _Accepted) -> _Key:
+def _accepted(found: Iterable[Found]) -> Iterator[_Accepted]:
+    for one in found:
+        yield one.delivery.event_instant, one.delivery.event_id, one.delivery
+
+
+def _key(item: _Accepted) -> tuple[int, str]:
     return item[0], item[1]

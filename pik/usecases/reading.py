@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import zstandard
 
 from pik.errors import Damaged, Invalid
 from pik.model.batch import ACCEPTED, UNRECORDED, Frame, Segment
-from pik.model.event import Delivery, entity_mark, read_delivery
+from pik.model.event import Delivery, entity_mark, event_time_text, read_delivery
 from pik.model.filter import Filter
+from pik.model.instant import full_instant
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.usecases.progress import SILENT, Progress
@@ -89,11 +90,31 @@ class Found:
     line: bytes
 
 
+@dataclass(slots=True)
+class Bound:
+    """A time of one day; the reader that sets it needs no delivery of that day that is later."""
+
+    day: int | None = None
+    text: bytes = b""
+
+    def lower(self, day: int, instant: int) -> None:
+        """From now on this is the bound."""
+        self.day, self.text = day, full_instant(instant).encode()
+
+
+_NONE = Bound()
+
+
 def deliveries(
-    store: Store, wanted: Filter, *, only: str | None = None, progress: Progress = SILENT
-) -> Iterator[Found]:
-    """The deliveries asked for, in no particular order; `only` limits to accepted ones or, with "duplicate", the
-    others."""
+    store: Store,
+    wanted: Filter,
+    *,
+    only: str | None = None,
+    progress: Progress = SILENT,
+    bound: Bound | None = None,
+) -> Generator[Found, None, None]:
+    """The deliveries asked for, day by day and within a day in no particular order; `only` limits to accepted ones or,
+    with "duplicate", the others. Those that are later than `bound` says at the time may be left out."""
     progress.start("reading raw", None, "deliveries")
     try:
         for segment in store.index.segments(wanted.window, entities=wanted.entities):
@@ -104,18 +125,26 @@ def deliveries(
             if only == "duplicate" and not verdicts:
                 continue
             for frame in frames:
-                yield from _of_frame(store.raw, segment, frame, wanted, verdicts, only)
+                yield from _of_frame(store.raw, segment, frame, wanted, verdicts, only, bound or _NONE)
                 progress.advance(frame.lines)
     finally:
         progress.stop()
 
 
 def _of_frame(
-    raw: Raw, segment: Segment, frame: Frame, wanted: Filter, verdicts: dict[int, str], only: str | None
+    raw: Raw,
+    segment: Segment,
+    frame: Frame,
+    wanted: Filter,
+    verdicts: dict[int, str],
+    only: str | None,
+    bound: Bound,
 ) -> Iterator[Found]:
     marks = [entity_mark(entity) for entity in wanted.entities[:8]] if len(wanted.entities) <= 8 else []
     for line in frame_lines(raw, segment, frame):
         if marks and not any(mark in line for mark in marks):
+            continue
+        if bound.day == segment.day and event_time_text(line) > bound.text:
             continue
         delivery = parse(segment, line)
         kind = verdicts.get(delivery.seq, ACCEPTED)

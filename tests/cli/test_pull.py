@@ -73,7 +73,7 @@ def test_an_object_that_is_gone_is_exit_code_3(pik, filled):
         (("pull", *DAY, "--into", "copy", "--store", "own"), 4, "hint: --into a new directory"),
         (("pull", *DAY, "--into", "aws://stack"), 2, "copies are made in directories"),
         (("pull", *DAY), 2, "--into is missing"),
-        (("pull", "--entity", "", "--into", "x"), 2, "an entity is empty"),
+        (("pull", "--entity", "", "--into", "x"), 2, "--entity is empty"),
         (("pull", "--into", "x", "--store", "none"), 4, "no store at"),
     ],
 )

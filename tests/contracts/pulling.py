@@ -93,7 +93,7 @@ def answers(store: Store, within: Window, entities: Sequence[str] = ()) -> dict[
         "events": events,
         "shown": [show_event(store, engine, each.event_id) for n, each in enumerate(events) if _shown(n, each)],
         "duplicates": list(list_duplicates(store, Wanted(wanted), payload_diff=True).rows),
-        "by entity": count_duplicates(store, Wanted(wanted), "entity"),
+        "by entity": list(count_duplicates(store, Wanted(wanted), "entity").rows),
         "aggregates": list(list_aggregates(store, within, entities=entities).rows),
         "history": list(list_aggregates(store, within, entities=entities, history=True).rows),
         "differences": list(diff.rows),

@@ -13,7 +13,7 @@ import pytest
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
-from pik.usecases import duplicates
+from pik.usecases import by_day
 from pik.usecases.duplicates import Wanted, count_duplicates, list_duplicates
 from pik.usecases.ordering import sort_bounded
 
@@ -48,7 +48,7 @@ def test_the_index_is_asked_for_many_at_once(doubled: Store) -> None:
 
 def test_only_events_that_came_often_enough(doubled: Store) -> None:
     assert len(list(list_duplicates(doubled, replace(WANTED, min_deliveries=3)).rows)) == 2
-    assert sum(row.duplicates for row in count_duplicates(doubled, WANTED, "entity")) == MANY + 1
+    assert sum(row.duplicates for row in count_duplicates(doubled, WANTED, "entity").rows) == MANY + 1
 
 
 def test_what_is_sorted_holds_nothing_of_the_segment(doubled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +60,6 @@ def test_what_is_sorted_holds_nothing_of_the_segment(doubled: Store, monkeypatch
             sizes.append(len(pickle.dumps(item)))
             yield item
 
-    monkeypatch.setattr(duplicates, "sort_bounded", measured)
+    monkeypatch.setattr(by_day, "sort_bounded", measured)
     assert len(list(list_duplicates(doubled, WANTED).rows)) == len(sizes) == MANY + 1
     assert max(sizes) < 1_000

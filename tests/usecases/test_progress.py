@@ -51,7 +51,7 @@ def _duplicates(store: Store, progress: Progress) -> Iterator[Any]:
 
 
 def _counted(store: Store, progress: Progress) -> Iterator[Any]:
-    return iter(count_duplicates(store, Wanted(EVERYTHING), "hour", progress=progress))
+    return count_duplicates(store, Wanted(EVERYTHING), "hour", progress=progress).rows
 
 
 @pytest.mark.parametrize("listing", [_events, _first_events, _duplicates, _counted])

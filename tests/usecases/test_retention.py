@@ -63,8 +63,8 @@ REFUSED: dict[str, Callable[[Store, Window, tuple[str, ...]], Any]] = {
     ),
     "events": lambda store, within, entities: list(list_events(store, Filter(within, entities)).rows),
     "duplicates": lambda store, within, entities: list(list_duplicates(store, Wanted(Filter(within, entities))).rows),
-    "counted duplicates": lambda store, within, entities: count_duplicates(
-        store, Wanted(Filter(within, entities)), "batch"
+    "counted duplicates": lambda store, within, entities: list(
+        count_duplicates(store, Wanted(Filter(within, entities)), "batch").rows
     ),
     "export": lambda store, within, entities: export(
         store,
