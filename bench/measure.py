@@ -28,8 +28,15 @@ class Run:
     stdout: str
 
 
-def run(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None, sample: bool) -> Run:
-    """Run to the end; raises CommandFailed unless the exit code is 0."""
+def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    sample: bool,
+    codes: Sequence[int] = (0,),
+) -> Run:
+    """Run to the end; raises CommandFailed unless the exit code is one of `codes`."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         begin = time.perf_counter()
         try:
@@ -49,7 +56,7 @@ def run(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path 
         out.seek(0)
         err.seek(0)
         stdout, stderr = out.read(), err.read()
-    if code != 0:
+    if code not in codes:
         raise CommandFailed(f"exit code {code}: {' '.join(argv)}\n{(stderr or stdout).strip()[-2000:]}")
     return Run(seconds, peak, stdout)
 

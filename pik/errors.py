@@ -45,6 +45,10 @@ class Invalid(PikError):
         super().__init__(message, hint=hint)
         self.field = field
 
+    def bare(self) -> Invalid:
+        """The same error without its traceback, whose frames would keep everything alive that they refer to."""
+        return Invalid(self.message, field=self.field, hint=self.hint)
+
 
 class StoreError(PikError):
     """The store cannot be used: absent, no access, full, of a newer format."""

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from pik.cli.render import Column, Count, Document, Instant, Lag, Shown, Table
 from pik.cli.render.text import visible
+from pik.cli.render.values import words
 
 if TYPE_CHECKING:
+    from pik.usecases.batches import Lags
     from pik.usecases.ingest import Checked, Ingested
 
 
@@ -67,16 +69,23 @@ def _summary(one: Ingested) -> dict[str, object]:
         "reasons": reasons(batch.reasons),
         "first_event": Instant(batch.first_event) if batch.first_event is not None else None,
         "last_event": Instant(batch.last_event) if batch.last_event is not None else None,
-        "lag": {name: Lag(getattr(lag, name)) for name in ("min", "p50", "p95", "p99", "max")} if lag else None,
+        "lag": _lags(lag) if lag else None,
         "clock_skew": Count(lag.skewed) if lag and lag.skewed else None,
         "seconds": round(one.seconds, 3),
         "records_per_second": Count(round(read_now / one.seconds)) if new and one.seconds else None,
     }
 
 
+def _lags(lag: Lags) -> Shown:
+    percentiles = ("min", "p50", "p95", "p99", "max")
+    shown = {name: Lag(getattr(lag, name), cut=not lag.exact) for name in percentiles}
+    return Shown({**shown, "rounded": not lag.exact}, words(shown))
+
+
 def reasons(counted: Mapping[str, int]) -> Shown | None:
     """The five most frequent ones."""
-    most = dict(sorted(counted.items(), key=lambda item: -item[1])[:5])
+    named = {reason or "(reasons beyond the first 1,000)": count for reason, count in counted.items()}
+    most = dict(sorted(named.items(), key=lambda item: -item[1])[:5])
     return Shown(most, ", ".join(f"{count:,} × {visible(reason)}" for reason, count in most.items())) if most else None
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping
+from itertools import islice
 
 from pik.cli.command import Commands
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Document, Instant, Table
+from pik.cli.render import Column, Count, Document, Instant, Shown, Table
+from pik.cli.render.values import words
 
 commands = Commands()
 
@@ -33,7 +35,8 @@ def status(cli: Context) -> None:
                 "deliveries": Count(totals.deliveries),
                 "first_event": Instant(totals.first_event) if totals.first_event is not None else None,
                 "last_event": Instant(totals.last_event) if totals.last_event is not None else None,
-                "deliveries_by_source": {name: Count(n) for name, n in Counter(found.sources).most_common()},
+                "deliveries_by_source": _by_source(found.sources),
+                "deliveries_of_other_sources": Count(found.other_sources) if found.other_sources else None,
                 "batches": Count(totals.batches),
                 "interrupted_batches": Count(found.interrupted),
                 "last_batch": batch and {"batch_id": batch.batch_id, "source": batch.origin.name, "state": batch.state},
@@ -48,6 +51,16 @@ def status(cli: Context) -> None:
             else [],
         )
     )
+
+
+_MOST = 20
+"""Sources that people are shown; programs get all."""
+
+
+def _by_source(sources: Mapping[str, int]) -> Shown:
+    most = {name: Count(n) for name, n in sorted(sources.items(), key=lambda item: -item[1])}
+    text = words(dict(islice(most.items(), _MOST)))
+    return Shown(most, f"{text}, and {len(most) - _MOST:,} more sources" if len(most) > _MOST else text)
 
 
 _PULLED = [Column("window"), Column("entities", get=lambda part: part.entities or None, wrap=True)]

@@ -91,7 +91,7 @@ class Chunk:
 
     `first_seq` to `last_seq` are the records it covers, `offset` is the number of input bytes consumed behind it,
     `prefix_digest` the SHA-256 of all of them, empty where no stream is read. `lags` counts deliveries per lag
-    (nanoseconds, three significant digits), `sources` per source.
+    (see pik.model.tally), `sources` per source, in the order in which they came.
     """
 
     batch_id: str
@@ -165,7 +165,8 @@ class Batch:
     PULLED, and the counts are of the part that is there.
 
     `next_seq`, `offset` and `prefix_digest` say where an interrupted one goes on; `attempt` counts its writers;
-    `lags` maps a lag (nanoseconds, three significant digits) to its number of deliveries, `sources` a source to its.
+    `lags` maps a lag to its number of deliveries, `sources` a source to its, as far as pik.model.tally
+    keeps them apart.
     """
 
     batch_id: str

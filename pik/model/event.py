@@ -100,7 +100,7 @@ def read_events(lines: Sequence[bytes], zone: Zone | None = None) -> tuple[list[
         try:
             events.append(_event(*read[number], zone) if read else read_event(line, zone))
         except Invalid as error:
-            refused[number] = error
+            refused[number] = error.bare()
     return events, refused
 
 

@@ -227,6 +227,17 @@ def parse_duration(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+def format_about(nanos: int) -> str:
+    """A duration of which three significant digits are known, in its greatest unit: `~5,070d`, `~1.39h`, `~-12ms`."""
+    if not nanos:
+        return "~0s"
+    units = (("d", DAY), ("h", HOUR), ("m", MINUTE), ("s", SECOND), ("ms", 1_000_000), ("µs", 1000), ("ns", 1))
+    unit, size = next(one for one in units if abs(nanos) >= one[1])
+    count = nanos / size
+    digits = 3 - len(str(int(abs(count))))  # after the point
+    return f"~{round(count, digits):,.{max(0, digits)}f}{unit}"
+
+
 def format_duration(nanos: int) -> str:
     """A duration for people, two units at most: `1d 2h`, `3m 20s`, `1.250s`, `-12ms`."""
     sign, rest = ("-", -nanos) if nanos < 0 else ("", nanos)

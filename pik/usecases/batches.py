@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from base64 import b64decode
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pik.errors import UsageError
 from pik.model.batch import INTERRUPTED, Batch, Reject
 from pik.model.coverage import Part
 from pik.model.run import Run
+from pik.model.tally import OTHERS, are_exact, with_names
 from pik.ports.index import Totals
 from pik.ports.store import Store
 from pik.usecases.pull_record import parts
@@ -65,7 +65,8 @@ def record_bytes(reject: Reject) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Lags:
-    """Lag over deliveries, in nanoseconds cut to three significant digits; `skewed` deliveries have a negative one."""
+    """Lag over deliveries, in nanoseconds; `skewed` deliveries have a negative one. Unless `exact`, each is cut to
+    three significant digits."""
 
     min: int
     p50: int
@@ -73,6 +74,7 @@ class Lags:
     p99: int
     max: int
     skewed: int
+    exact: bool
 
 
 def lags(batch: Batch) -> Lags | None:
@@ -91,13 +93,22 @@ def lags(batch: Batch) -> Lags | None:
         return ordered[-1][0]
 
     skewed = sum(count for lag, count in ordered if lag < 0)
-    return Lags(ordered[0][0], percentile(50), percentile(95), percentile(99), ordered[-1][0], skewed)
+    return Lags(
+        min=ordered[0][0],
+        p50=percentile(50),
+        p95=percentile(95),
+        p99=percentile(99),
+        max=ordered[-1][0],
+        skewed=skewed,
+        exact=are_exact(batch.lags),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a store holds. `sources` counts deliveries, duplicates included; `size` is the bytes of raw. Of a copy,
-    `copy_of` is the source's URL, and `pulled` what was pulled."""
+    """What a store holds. `sources` counts deliveries, duplicates included, `other_sources` those whose source is not
+    counted by name; `size` is the bytes of raw. Of a copy, `copy_of` is the source's URL, and `pulled` what was
+    pulled."""
 
     url: str
     format_version: int
@@ -107,6 +118,7 @@ class Status:
     last_run: Run | None
     metrics: int
     sources: Mapping[str, int]
+    other_sources: int
     size: int
     copy_of: str | None
     pulled: tuple[Part, ...]
@@ -114,11 +126,12 @@ class Status:
 
 def status(store: Store) -> Status:
     """What the store holds."""
-    last, interrupted, sources = None, 0, Counter[str]()
+    last, interrupted, sources = None, 0, dict[str, int]()
     for batch in store.index.batches():
         last = last or batch
         interrupted += batch.state == INTERRUPTED
-        sources.update(batch.sources)
+        sources = with_names(sources, batch.sources)
+    others = sources.pop(OTHERS, 0)
     return Status(
         url=store.url,
         format_version=store.format_version,
@@ -128,6 +141,7 @@ def status(store: Store) -> Status:
         last_run=next(store.runs.newest_first(), None),
         metrics=len(store.metrics.latest()),
         sources=sources,
+        other_sources=others,
         size=sum(found.size for found in store.raw.objects("raw/")),
         copy_of=store.copy.source if store.copy else None,
         pulled=tuple(parts(store)) if store.copy else (),

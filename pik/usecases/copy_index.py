@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from pik.errors import Damaged
 from pik.model.batch import PULLED, Arrivals, Batch, Counts
 from pik.model.event import Delivery
+from pik.model.tally import count_lags, with_lags, with_names
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.usecases.batch_record import SegmentLine
 from pik.usecases.progress import Progress
 from pik.usecases.pull_record import PulledBatch, pulls, read_pull
 from pik.usecases.scan import scan_segment
-from pik.usecases.segments import coarse_lags
 
 
 @dataclass(slots=True)
@@ -80,8 +80,8 @@ class _Tally:
     """What is counted over a batch's deliveries."""
 
     def __init__(self) -> None:
-        self.lags: Counter[int] = Counter()
-        self.sources: Counter[str] = Counter()
+        self.lags: dict[int, int] = {}
+        self.sources: dict[str, int] = {}
 
 
 def _arrivals(raw: Raw, line: SegmentLine, tally: _Tally, restored: Restored) -> Arrivals:
@@ -101,8 +101,8 @@ def _arrivals(raw: Raw, line: SegmentLine, tally: _Tally, restored: Restored) ->
         return Arrivals(line.segment, b"", b"", "")
     restored.segments += 1
     restored.deliveries += len(lags)
-    tally.lags.update(coarse_lags(lags))
-    tally.sources.update(sources)
+    tally.lags = with_lags(tally.lags, count_lags(lags))
+    tally.sources = with_names(tally.sources, Counter(sources))
     return replace(arrivals, segment=line.segment)
 
 

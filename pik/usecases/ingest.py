@@ -179,10 +179,13 @@ def _build(
     not in that `state` any more."""
     batch_id, number = (batch.batch_id, (batch.attempt - 1) * ATTEMPT) if batch else ("", 0)
     with source.open() as stored, uncompressed(stored, source.name) as stream:
-        following = _blocks(stream, source, options, batch)
-        shown = tracked(following, stored, progress)
+        meter = _Meter(stored, progress)
+        following = meter.ahead(_blocks(stream, source, options, batch))
+        works = ((batch_id, block, number + count) for count, block in enumerate(following, 1))
         try:
-            yield from pool.map((batch_id, block, number + count) for count, block in enumerate(shown, 1))
+            for chunk in pool.map(works, meter.advance):
+                meter.finish()
+                yield chunk
         except InvalidRecord as error:
             raise InputError(f"{source.name}: {error.message}", hint=error.hint) from None
         expect_unchanged(source, stored, state)
@@ -223,6 +226,38 @@ def tracked(following: Iterator[Block], stored: BinaryIO, progress: Progress) ->
         now = stored.tell() if stored.seekable() else position + len(block.data)
         progress.advance(now - position)
         position = now
+
+
+class _Meter:
+    """Tells the progress how many stored bytes have been read by whoever builds the blocks."""
+
+    def __init__(self, stored: BinaryIO, progress: Progress) -> None:
+        self._stored, self._progress = stored, progress
+        self._ahead: deque[tuple[int, int]] = deque()  # of each block that is not built yet: stored bytes, bytes
+        self._read = self._told = 0  # of the first of them
+
+    def ahead(self, following: Iterator[Block]) -> Iterator[Block]:
+        """The blocks, as they are read ahead."""
+        position = 0
+        for block in following:
+            now = self._stored.tell() if self._stored.seekable() else position + len(block.data)
+            self._ahead.append((now - position, len(block.data)))
+            position = now
+            yield block
+
+    def advance(self, read: int) -> None:
+        """So many bytes more of the first block are read."""
+        stored, size = self._ahead[0]
+        self._read = min(self._read + read, size)
+        done = stored * self._read // max(size, 1)
+        self._progress.advance(done - self._told)
+        self._told = done
+
+    def finish(self) -> None:
+        """The first block is built."""
+        stored, _ = self._ahead.popleft()
+        self._progress.advance(stored - self._told)
+        self._read = self._told = 0
 
 
 def _blocks(stream: BinaryIO, source: Source, options: IngestOptions, batch: Batch | None) -> Iterator[Block]:

@@ -8,23 +8,39 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import pickle
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from io import BufferedRWPair, FileIO
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from typing import Any, Generic, TypeVar
+from time import monotonic
+from types import FrameType
+from typing import Any, Generic, NoReturn, TypeVar
 
 from pik.errors import StoreError
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
-Make = Callable[[], Callable[[Any], Any]]
+Tell = Callable[[int], None]
+"""Called at work with how much more of the argument is done, in whatever unit the caller of `map` counts."""
+
+Make = Callable[[Tell], Callable[[Any], Any]]
 """Called once in each worker; makes the function that is mapped. It and its arguments are pickled."""
+
+TELL_SECONDS = 0.2
+"""How often a worker tells how far it is, at most."""
+
+ENDING_SECONDS = 0.3
+"""How long a worker may take to end when it is told to; then it is killed."""
+
+
+def _nothing(_done: int) -> None:
+    pass
 
 
 class _Pipe:
@@ -59,28 +75,78 @@ _GONE = (EOFError, OSError, pickle.UnpicklingError)
 """What `receive` raises if nobody is at the other end, or not until the end of an object."""
 
 
+NO_MEMORY = 77
+"""The exit code of a worker that ran out of memory."""
+
+_PART, _DONE, _FAILED = "part", "done", "failed"
+
+
 def _work(make: Make, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
-    gc.disable()  # what workers make has no cycles, and looking for them takes a tenth of the time
-    function = make()
-    with closing(_Pipe(connection)) as pipe, suppress(*_GONE):
-        while True:
-            pipe.send(_outcome(function, pipe.receive()))
-
-
-def _outcome(function: Callable[[Any], Any], argument: Any) -> tuple[bool, Any]:
+    signal.signal(signal.SIGTERM, _leave)
+    gc.disable()  # little of what workers make has cycles, and looking for them all the time takes a tenth of it
     try:
-        return True, function(argument)
+        with closing(_Pipe(connection)) as pipe, suppress(*_GONE):
+            function = make(_Teller(pipe).tell)
+            gc.freeze()
+            while True:
+                pipe.send(_outcome(function, pipe.receive()))
+                gc.collect()
+    except MemoryError:
+        os._exit(NO_MEMORY)
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit  # so that half-written files are removed
+
+
+class _Teller:
+    """Sends the parent how far its worker is, now and then."""
+
+    def __init__(self, pipe: _Pipe) -> None:
+        self._pipe, self._untold, self._told_at = pipe, 0, 0.0
+
+    def tell(self, done: int) -> None:
+        self._untold += done
+        now = monotonic()
+        if now - self._told_at >= TELL_SECONDS:
+            self._pipe.send((_PART, self._untold))
+            self._untold, self._told_at = 0, now
+
+
+def _outcome(function: Callable[[Any], Any], argument: Any) -> tuple[str, Any]:
+    try:
+        return _DONE, function(argument)
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - the parent raises it
-        return False, error
+        return _FAILED, error
 
 
 class WorkerDied(StoreError):
-    """A worker process is gone. `argument` is what it was at work on."""
+    """A worker process is gone. `argument` is what it was at work on; `exitcode` says how it ended, as Process does."""
 
-    def __init__(self, argument: object) -> None:
-        super().__init__("a worker process died (killed, or out of memory)", hint="run the same command again to go on")
+    def __init__(self, argument: object, exitcode: int | None = None) -> None:
+        again = "run the same command again to go on"
+        short = exitcode in _SHORT_OF_MEMORY
+        super().__init__(
+            f"a worker process died: {_SHORT_OF_MEMORY.get(exitcode) or _ending(exitcode)}",
+            hint=f"free some memory, then {again}" if short else again,
+        )
         self.argument = argument
+
+
+_SHORT_OF_MEMORY: Mapping[int | None, str] = {
+    NO_MEMORY: "it ran out of memory",
+    -signal.SIGKILL: "it was killed (SIGKILL), as the system does when memory is short",
+    -signal.SIGABRT: "it aborted (SIGABRT), as programs do when memory is short",
+}
+
+
+def _ending(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        return f"it was ended by {signal.Signals(-exitcode).name}"
+    return "it ended unexpectedly" if exitcode is None else f"it ended with exit code {exitcode}"
 
 
 class Pool(Generic[Argument, Result]):
@@ -104,53 +170,68 @@ class Pool(Generic[Argument, Result]):
                     process.start()
                     self._processes.append(process)
                 theirs.close()
-        except BaseException:
-            self.__exit__()
+        except BaseException as error:
+            self.__exit__(type(error))
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None = None, *_: object) -> None:
+        """Workers end when their pipe does, after what they are at; after an error they are ended at once."""
+        if error is not None:
+            for process in self._processes:
+                process.terminate()
         for pipe in self._pipes:
             pipe.close()
         for process in self._processes:
+            if error is not None:
+                process.join(ENDING_SECONDS)
+                process.kill()
             process.join()
 
-    def map(self, arguments: Iterable[Argument]) -> Iterator[Result]:
+    def map(self, arguments: Iterable[Argument], tell: Tell = _nothing) -> Iterator[Result]:
         """The results in the order of the arguments. Each worker has one argument at a time, and the next before its
-        result is yielded, so that it works while the caller does. Raises what the function raises, WorkerDied
-        if one is gone; the pool is of no use then."""
+        result is yielded, so that it works while the caller does. `tell` gets to know how far the argument is whose
+        result comes next. Raises what the function raises, WorkerDied if one is gone; the pool is of no use then."""
         if not self._pipes:
-            function = self._make()
+            function = self._make(tell)
             for argument in arguments:
                 yield function(argument)
             return
-        working: deque[tuple[_Pipe, Argument]] = deque()
+        working: deque[tuple[int, Argument]] = deque()
         for number, argument in enumerate(arguments):
-            pipe = self._pipes[number % self._size]
+            worker = number % self._size
             if number < self._size:
-                self._send(pipe, argument)
+                self._send(worker, argument)
             else:
-                result = self._result(*working.popleft())
-                self._send(pipe, argument)
+                result = self._result(*working.popleft(), tell)
+                self._send(worker, argument)
                 yield result
-            working.append((pipe, argument))
+            working.append((worker, argument))
         while working:
-            yield self._result(*working.popleft())
+            yield self._result(*working.popleft(), tell)
 
-    def _send(self, pipe: _Pipe, argument: Argument) -> None:
+    def _send(self, worker: int, argument: Argument) -> None:
         try:
-            pipe.send(argument)
+            self._pipes[worker].send(argument)
         except ConnectionError:
-            raise WorkerDied(argument) from None
+            raise self._died(worker, argument) from None
 
-    def _result(self, pipe: _Pipe, argument: Argument) -> Result:
+    def _result(self, worker: int, argument: Argument, tell: Tell) -> Result:
         try:
-            done, result = pipe.receive()
+            kind, value = self._pipes[worker].receive()
+            while kind == _PART:
+                tell(value)
+                kind, value = self._pipes[worker].receive()
         except _GONE:
-            raise WorkerDied(argument) from None
-        if not done:
-            raise result
-        return result  # type: ignore[no-any-return]
+            raise self._died(worker, argument) from None
+        if kind == _FAILED:
+            raise value
+        return value  # type: ignore[no-any-return]
+
+    def _died(self, worker: int, argument: Argument) -> WorkerDied:
+        process = self._processes[worker]
+        process.join(ENDING_SECONDS)  # its pipe ends a moment before it does
+        return WorkerDied(argument, process.exitcode)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pik.model.run import CANCELLED, COMPLETED, DONE, FAILED, PLANNED, RUNNING, 
 from pik.ports.engine import Engine
 from pik.ports.state import Message
 from pik.ports.store import Store
-from pik.usecases.pool import Pool, WorkerDied
+from pik.usecases.pool import Pool, Tell, WorkerDied
 from pik.usecases.progress import Progress
 from pik.usecases.runs import wait
 from pik.usecases.tasks import perform
@@ -131,7 +131,7 @@ def hand_over(store: Store, run_id: str, tasks: Iterable[Task] | None = None) ->
     return sent
 
 
-def _worker(store: Store, engine: Engine) -> Callable[[Message], Outcome]:
+def _worker(store: Store, engine: Engine, _tell: Tell) -> Callable[[Message], Outcome]:
     return partial(work, store, engine)
 
 

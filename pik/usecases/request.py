@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
+from operator import attrgetter
 
 import msgspec
 from ulid import ULID
@@ -27,12 +28,13 @@ from pik.model.batch import (
     request_origin,
 )
 from pik.model.event import MAX_LINE, Delivery, one_line, read_delivery, read_event
+from pik.model.tally import count_lags, with_names
 from pik.model.zone import Zone
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.usecases.held import expect_own
 from pik.usecases.reading import unpacked
-from pik.usecases.segments import Reading, SegmentBuilder, coarse_lags, reason_kind
+from pik.usecases.segments import Reading, SegmentBuilder, reason_kind
 from pik.usecases.source import Block, blocks
 
 MAX_BODY = 4 << 20
@@ -179,6 +181,7 @@ def restored_request(
     for key in segments:
         with suppress(Damaged, Invalid):
             deliveries += map(read_delivery, unpacked(key, raw.read(key)))
+    deliveries.sort(key=attrgetter("seq"))
     reasons: Counter[str] = Counter()
     for file in rejects:
         with suppress(Damaged, msgspec.MsgspecError):
@@ -186,9 +189,9 @@ def restored_request(
     return replace(
         request_batch(batch_id, last_seq),
         counts=Counts(read=last_seq, rejected=sum(file.records for file in rejects)),
-        reasons=reasons,
-        lags=coarse_lags([delivery.lag for delivery in deliveries]),
-        sources=Counter(delivery.source for delivery in deliveries),
+        reasons=with_names({}, reasons),
+        lags=count_lags(delivery.lag for delivery in deliveries),
+        sources=with_names({}, Counter(delivery.source for delivery in deliveries)),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import accumulate, repeat
-from operator import add, floordiv, sub
+from operator import add, sub
 from time import time_ns
 from typing import Protocol
 
@@ -20,8 +20,9 @@ import zstandard
 from pik.errors import InputError, Invalid
 from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment
 from pik.model.event import Event, raw_line, read_event, read_events, stamp
-from pik.model.instant import DAY, SECOND, day_text
+from pik.model.instant import DAY, day_text
 from pik.model.mapping import RecordMapping
+from pik.model.tally import count_lags
 from pik.model.zone import Zone, load_zone
 from pik.usecases.source import Block
 
@@ -121,9 +122,13 @@ class Creator(Protocol):
 
 
 class SegmentBuilder:
-    """Builds the segments of one batch. `raw` None means a dry run: everything but the storing."""
+    """Builds the segments of one batch. `raw` None means a dry run: everything but the storing. `tell` gets to know how
+    many bytes more of a block were read."""
 
-    def __init__(self, raw: Creator | None, batch_id: str, reading: Reading) -> None:
+    def __init__(
+        self, raw: Creator | None, batch_id: str, reading: Reading, tell: Callable[[int], None] = lambda _done: None
+    ) -> None:
+        self._tell = tell
         self.raw, self.batch_id, self.max_line, self.stop = raw, batch_id, reading.max_line, reading.stop
         self._mapping, self._zone = reading.record_mapping(), reading.zone()
         self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
@@ -143,7 +148,7 @@ class SegmentBuilder:
             arrivals=tuple(self._store(day, read, numbers, number) for day, numbers in read.by_day()),
             rejects=self._store_rejects(read.rejects, number) if read.rejects else None,
             reasons=Counter(reason_kind(reject.reason) for reject in read.rejects),
-            lags=coarse_lags(read.lags),
+            lags=count_lags(read.lags),
             sources=read.sources,
         )
 
@@ -153,6 +158,11 @@ class SegmentBuilder:
         stamped = stamp(ingest_time, self.batch_id)
         first_seq = block.first_seq
         for group in _groups(block.data):
+            self._tell(sum(map(len, group)) + len(group))
+            if not any(map(bytes.strip, group)) and max(map(len, group)) <= self.max_line:
+                read.blank += len(group)
+                first_seq += len(group)
+                continue
             events, originals, refused = self._events(group)
             seqs: Sequence[int] = range(first_seq, first_seq + len(group))
             if refused:
@@ -179,7 +189,7 @@ class SegmentBuilder:
                 else:
                     event, original = self._mapping.read(line)
             except Invalid as error:
-                refused[number] = error
+                refused[number] = error.bare()
                 continue
             events.append(event)
             originals.append(original)
@@ -244,12 +254,12 @@ Work = tuple[str, Block, int]
 """The batch, a block of it, and the block's number."""
 
 
-def building(raw: Creator | None, reading: Reading) -> Callable[[Work], Chunk]:
+def building(raw: Creator | None, reading: Reading, tell: Callable[[int], None]) -> Callable[[Work], Chunk]:
     """What workers run. It is here rather than beside the ingest for them to import no more than it takes."""
 
     def build(work: Work) -> Chunk:
         batch_id, block, number = work
-        return SegmentBuilder(raw, batch_id, reading).build(block, number)
+        return SegmentBuilder(raw, batch_id, reading, tell).build(block, number)
 
     return build
 
@@ -277,23 +287,3 @@ _SPECIFIC = re.compile(r"'.*'|\".*\"| \((byte|character) \d+\)")
 def reason_kind(reason: str) -> str:
     """A reason without what is special to one record, for counting."""
     return _SPECIFIC.sub(lambda found: "" if found[0][0] == " " else "…", reason)
-
-
-def coarse_lags(lags: list[int]) -> dict[int, int]:
-    """How many there are of each lag, in nanoseconds cut to three significant digits."""
-    # From 10^5 s on a thousand seconds are fine enough, and make few distinct numbers out of many.
-    coarse: Counter[int] = Counter()
-    near = False
-    for kiloseconds, count in Counter(map(floordiv, lags, repeat(1000 * SECOND))).items():
-        if -100 <= kiloseconds < 100:
-            near = True
-        else:
-            coarse[_three_digits(kiloseconds) * 1000 * SECOND] += count
-    if near:
-        coarse.update(_three_digits(lag) for lag in lags if -100 <= lag // (1000 * SECOND) < 100)
-    return dict(coarse)
-
-
-def _three_digits(number: int) -> int:
-    unit: int = 10 ** max(0, len(str(abs(number))) - 3)
-    return number // unit * unit  # toward smaller numbers, the negative ones too

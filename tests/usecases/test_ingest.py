@@ -144,7 +144,7 @@ def test_what_is_counted_over_a_batch(store: Store, tmp_path: Path) -> None:
     ]
     batch = ingest(store, written(tmp_path, texts)).batch
     assert batch.counts == Counts(6, 3, 0, 0, 3)
-    assert batch.lags == {1_230_000_000: 1, -SECOND: 1, 86_400 * SECOND: 1}
+    assert batch.lags == {1_234_500_000: 1, -SECOND: 1, 86_400 * SECOND: 1}
     assert batch.sources == {"s": 2, "app": 1}
     assert sum(batch.reasons.values()) == 3
     assert batch.state == COMPLETE

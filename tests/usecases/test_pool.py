@@ -10,17 +10,17 @@ from functools import partial
 import pytest
 
 from pik.errors import InputError
-from pik.usecases.pool import Pool, WorkerDied
+from pik.usecases.pool import Pool, Tell, WorkerDied
 
 BIG = 3 << 20
 """More than a pipe holds."""
 
 
-def _doubling() -> Callable[[bytes], bytes]:
+def _doubling(_tell: Tell) -> Callable[[bytes], bytes]:
     return lambda data: data + data
 
 
-def _failing() -> Callable[[int], int]:
+def _failing(_tell: Tell) -> Callable[[int], int]:
     def check(number: int) -> int:
         if number == 3:
             raise InputError("three", hint="another number")
@@ -29,7 +29,7 @@ def _failing() -> Callable[[int], int]:
     return check
 
 
-def _dying(when: str) -> Callable[[bytes], object]:
+def _dying(when: str, _tell: Tell) -> Callable[[bytes], object]:
     return partial(_die, when)
 
 

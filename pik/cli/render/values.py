@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from pik.cli.render.text import visible
-from pik.model.instant import format_duration, format_instant
+from pik.model.instant import format_about, format_duration, format_instant
 from pik.model.metric import decimal_text
 from pik.model.window import Window
 
@@ -23,9 +23,11 @@ class Instant(msgspec.Struct, frozen=True):
 
 
 class Lag(msgspec.Struct, frozen=True):
-    """A span in nanoseconds: exact milliseconds under a name that ends in `_ms` for programs, `3m 20s` for people."""
+    """A span in nanoseconds: milliseconds under a name that ends in `_ms` for programs, `3m 20s` for people. With
+    `cut`, only its first three digits are known, and people see no more: `~200s`."""
 
     nanos: int
+    cut: bool = False
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -117,7 +119,7 @@ def words(value: object) -> str:
     if isinstance(value, Shown):
         return "\n".join(map(visible, value.text.split("\n")))
     if isinstance(value, Lag):
-        return format_duration(value.nanos)
+        return format_about(value.nanos) if value.cut else format_duration(value.nanos)
     if isinstance(value, Window):
         return str(value)
     if isinstance(value, Mapping):

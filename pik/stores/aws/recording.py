@@ -20,6 +20,7 @@ from msgspec import structs
 
 from pik.errors import AlreadyExists, Busy
 from pik.model.batch import CONFLICT, EXACT, Batch, Chunk, Counts, Segment
+from pik.model.tally import with_lags, with_names
 from pik.stores.aws.claims import Claims, places
 from pik.stores.aws.items import (
     FILE,
@@ -223,7 +224,7 @@ def advanced(batch: Batch, header: Header, counts: Counts) -> Batch:
         prefix_digest=header.prefix_digest,
         first_event=min([*firsts, *([] if batch.first_event is None else [batch.first_event])], default=None),
         last_event=max([*lasts, *([] if batch.last_event is None else [batch.last_event])], default=None),
-        reasons=Counter(batch.reasons) + Counter(header.reasons),
-        lags=Counter(batch.lags) + Counter(header.lags),
-        sources=Counter(batch.sources) + Counter(header.sources),
+        reasons=with_names(batch.reasons, header.reasons),
+        lags=with_lags(batch.lags, header.lags),
+        sources=with_names(batch.sources, header.sources),
     )

@@ -12,7 +12,7 @@ import msgspec
 from pik.model.batch import Batch, Chunk, Counts, Origin
 from pik.ports.index import Rebuild
 from pik.stores.common import conflicting
-from pik.stores.local.claims import Claims, add_rejects, merged
+from pik.stores.local.claims import Claims, add_lags, add_names, add_rejects
 from pik.stores.local.index import LocalIndex, batch_of, find_batch, origin_key
 from pik.stores.local.lock import holding
 from pik.stores.local.rebuild import REBUILDING, rebuilding
@@ -78,9 +78,9 @@ class LocalBatches:
                     chunk.last_seq + 1,
                     chunk.offset,
                     chunk.prefix_digest,
-                    merged(reasons, chunk.reasons),
-                    merged(lags, chunk.lags),
-                    merged(sources, chunk.sources),
+                    add_names(reasons, chunk.reasons),
+                    add_lags(lags, chunk.lags),
+                    add_names(sources, chunk.sources),
                     chunk.batch_id,
                 ),
             )

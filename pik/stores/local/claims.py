@@ -7,11 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
-from typing import Any
 
 import msgspec
 
 from pik.model.batch import CONFLICT, KEYED, PLAIN, Arrivals, RejectFile, Segment
+from pik.model.tally import with_lags, with_names
 from pik.stores.local.index import KEYED_DAY
 
 
@@ -149,8 +149,11 @@ def add_rejects(connection: sqlite3.Connection, batch_id: str, rejects: RejectFi
     )
 
 
-def merged(text: str, more: Mapping[Any, int]) -> str:
-    """A JSON object of counts, increased."""
-    counts = Counter(msgspec.json.decode(text, type=dict[str, int]))
-    counts.update({str(name): count for name, count in more.items()})
-    return msgspec.json.encode(counts).decode()
+def add_names(text: str, more: Mapping[str, int]) -> str:
+    """A JSON object of counts by name, increased."""
+    return msgspec.json.encode(with_names(msgspec.json.decode(text, type=dict[str, int]), more)).decode()
+
+
+def add_lags(text: str, more: Mapping[int, int]) -> str:
+    """A JSON object of counts by lag, increased."""
+    return msgspec.json.encode(with_lags(msgspec.json.decode(text, type=dict[int, int]), more)).decode()

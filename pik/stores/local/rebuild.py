@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from pik.model.batch import ACCEPTED, Arrivals, Batch, Location, RejectFile
-from pik.stores.local.claims import Claims, add_rejects, merged
+from pik.stores.local.claims import Claims, add_lags, add_names, add_rejects
 from pik.stores.local.index import KEYED_DAY, SCHEMA, completeness, origin_key
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
@@ -83,9 +83,9 @@ class LocalRebuild:
                     batch.next_seq,
                     batch.offset,
                     batch.prefix_digest,
-                    merged("{}", batch.reasons),
-                    merged("{}", batch.lags),
-                    merged("{}", batch.sources),
+                    add_names("{}", batch.reasons),
+                    add_lags("{}", batch.lags),
+                    add_names("{}", batch.sources),
                 ),
             )
 

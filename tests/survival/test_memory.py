@@ -1,0 +1,131 @@
+"""Promise 8: memory is bounded, also where nothing of an input is as it should be."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain, repeat
+from pathlib import Path
+
+import pytest
+
+from bench.measure import run
+from pik.stores import open_store
+from pik.usecases.pool import Pool, Tell, WorkerDied
+from tests.survival.conftest import ENVIRONMENT, pik
+
+MIB = 1 << 20
+LIMIT = 400  # MiB, of all processes together
+EVENT = '{"source":"%s","event_type":"%s","entity_id":"e%d","event_time":"2026-01-01T00:00:00Z","payload":{"n":%d}}\n'
+
+
+def rejected(count: int) -> Iterator[str]:
+    return (f'{{"source":"web","event_type":"t","n":{number}}}\n' for number in range(count))
+
+
+def empty(count: int) -> Iterator[str]:
+    return repeat("\n" * 100, count // 100)
+
+
+def sources(count: int) -> Iterator[str]:
+    return (EVENT % (f"s{number}", "t", number % 1000, number) for number in range(count))
+
+
+def types(count: int) -> Iterator[str]:
+    return (EVENT % ("s", f"t{number}", number % 1000, number) for number in range(count))
+
+
+def giant(count: int) -> Iterator[str]:
+    return chain(['{"source":"'], repeat("x" * 1000, count // 1000), ['"}\n'])
+
+
+INPUTS = {"rejected": rejected, "empty": empty, "sources": sources, "types": types, "giant": giant}
+
+
+def written(directory: Path, lines: Iterator[str]) -> Path:
+    path = directory / "input.jsonl"
+    with path.open("w") as file:
+        file.writelines(lines)
+    return path
+
+
+def limited(mib: int) -> Callable[[], None]:
+    """Lets no process have more address space than this."""
+    return partial(resource.setrlimit, resource.RLIMIT_AS, (mib * MIB, mib * MIB))
+
+
+@pytest.mark.parametrize("name", ["rejected", "empty", "sources"])
+def test_promise_8_bad_lines_and_many_names_fit_a_hard_limit(tmp_path: Path, name: str) -> None:
+    """Kept until the end, 300,000 rejected lines need more than this."""
+    path = written(tmp_path, INPUTS[name](300_000))
+    open_store(str(tmp_path / "store"), create=True)
+    process = pik("--store", str(tmp_path / "store"), "ingest", str(path), "-q", preexec_fn=limited(300))
+    _, errors = process.communicate()
+    assert process.returncode == (3 if name == "rejected" else 0), errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mapped", [False, True], ids=["native", "mapped"])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("rejected", 600_000),
+        ("empty", 8_400_000),
+        ("sources", 1_000_000),
+        ("types", 1_000_000),
+        ("giant", 2_000_000_000),
+    ],
+)
+def test_promise_8_memory_does_not_grow_with_what_is_wrong(tmp_path: Path, name: str, count: int, mapped: bool) -> None:
+    path = written(tmp_path, INPUTS[name](count))
+    fields = ("source", "event_type", "entity_id", "event_time", "payload")
+    options = [part for field in fields for part in ("--map", f"{field}={field}")] if mapped else []
+    open_store(str(tmp_path / "store"), create=True)
+    store = ("-q", "--store", str(tmp_path / "store"))
+    for command in (["ingest", str(path), *options], ["status"]):
+        argv = [sys.executable, "-m", "pik", *store, *command]
+        partly = (3,) if name in ("rejected", "giant") and command[0] == "ingest" else ()
+        done = run(argv, env=ENVIRONMENT, sample=True, codes=(0, *partly))
+        assert done.peak_mib is not None
+        assert done.peak_mib <= LIMIT
+
+
+def _greedy(_tell: Tell) -> Callable[[int], int]:
+    def take(mib: int) -> int:
+        limited(300)()
+        return len(bytearray(mib * MIB))
+
+    return take
+
+
+def _ending(number: int, _tell: Tell) -> Callable[[int], int]:
+    def end(_argument: int) -> int:
+        os.kill(os.getpid(), number)
+        return 0
+
+    return end
+
+
+def test_a_worker_that_runs_out_of_memory_is_told_of_as_such(capfd: pytest.CaptureFixture[str]) -> None:
+    with Pool[int, int](_greedy, 1) as pool, pytest.raises(WorkerDied, match="it ran out of memory") as raised:
+        list(pool.map([1000]))
+    assert "free some memory" in raised.value.hint
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (signal.SIGABRT, "SIGABRT.*memory is short"),
+        (signal.SIGKILL, "SIGKILL.*memory is short"),
+        (signal.SIGSEGV, "died"),
+    ],
+)
+def test_how_a_worker_ended_is_told(number: int, said: str) -> None:
+    with Pool[int, int](partial(_ending, number), 1) as pool, pytest.raises(WorkerDied, match=said) as raised:
+        list(pool.map([1]))
+    assert signal.Signals(number).name in raised.value.message
