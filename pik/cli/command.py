@@ -14,6 +14,7 @@ import typer
 from pik import __version__
 from pik.cli.context import Context
 from pik.cli.plain_help import GLOBAL, Command, Group
+from pik.cli.usage import expect_utf8
 
 FOUND = 1
 """Exit code of a command that is done and found something."""
@@ -77,6 +78,7 @@ def with_globals(function: Callable[..., int | None]) -> Callable[..., int | Non
     def call(ctx: typer.Context, **values: Any) -> int | None:
         cli = ctx.find_object(Context)
         assert cli is not None
+        expect_utf8(ctx)
         chosen = {name: values.pop(name) for name in _GLOBALS}
         cli.choose(store=chosen["store"], format=chosen["format"], quiet=chosen["quiet"])
         return function(cli, **values)

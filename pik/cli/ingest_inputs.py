@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,13 +24,14 @@ def sources(cli: Context, files: list[str], batch_key: str | None) -> list[Sourc
 
 def _named(cli: Context, name: str) -> list[Source]:
     from pik.usecases.foreign import foreign_sources
-    from pik.usecases.source import file_source
+    from pik.usecases.source import file_source, shown_name
 
     if name.startswith("s3://"):
         return foreign_sources(cli.foreign(), name)
-    found = sorted(glob(name, recursive=True)) if name != "-" and not Path(name).exists() else [name]
+    # Not Path.exists: that raises an OSError for a name that is too long.
+    found = sorted(glob(name, recursive=True)) if name not in ("", "-") and not os.path.lexists(name) else [name]
     if not found:
-        raise UsageError(f"there is no file {name}", hint="quote globs; - is standard input")
+        raise UsageError(f"there is no file {shown_name(name)}", hint="quote globs; - is standard input")
     return [file_source(one) for one in found]
 
 

@@ -39,3 +39,26 @@ def translated(error: typer.TyperException, ctx: Any) -> UsageError:
     else:
         message = message[:1].lower() + message[1:]
     return UsageError(message, hint=f"`{path} --help` shows how it is used")
+
+
+_PLACES = frozenset({"files", "store", "out", "into"})
+"""Parameters that name files, which may have any bytes."""
+
+
+def expect_utf8(ctx: Any) -> None:
+    """Raises UsageError for the value of an option or argument that is not UTF-8, files aside."""
+    for param in ctx.command.params:
+        value = ctx.params.get(param.name)
+        for text in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(text, str) and param.name not in _PLACES and not _is_utf8(text):
+                shown = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+                name = param.opts[0] if param.param_type_name == "option" else argument_name(param)
+                raise UsageError(f"{name} is not UTF-8: {shown}", hint="what is kept with the data is text")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

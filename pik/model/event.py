@@ -125,6 +125,7 @@ def read_event_slowly(line: bytes, zone: Zone | None = None) -> Event:
     except msgspec.ValidationError as error:
         raise Invalid(f"an event is a JSON object; this is not: {error}") from None
     except (msgspec.DecodeError, ValueError) as error:
+        expect_text(line)
         if b"\\u" in line:
             read_json_slowly(line, "the line")  # tells half of a surrogate pair from a line that is cut
         raise Invalid(f"the line is not JSON: {_plainly(error)}") from None
@@ -149,6 +150,12 @@ def read_event_slowly(line: bytes, zone: Zone | None = None) -> Event:
         check_json(extra, "an unknown field")
         event.extra = one_line(extra)
     return event
+
+
+def expect_text(line: bytes) -> None:
+    """Raises Invalid for a record of NUL bytes."""
+    if line.startswith(b"\0") and not line.strip(b"\0"):
+        raise Invalid("a run of NUL bytes, as a loss of power or copytruncate leaves it in a log")
 
 
 def _plainly(error: Exception) -> str:

@@ -15,7 +15,7 @@ from jmespath.functions import Functions, signature
 from jmespath.parser import ParsedResult
 
 from pik.errors import Invalid, UsageError
-from pik.model.event import FIELDS, REQUIRED, Event, as_written, one_line, read_event_slowly
+from pik.model.event import FIELDS, REQUIRED, Event, as_written, expect_text, one_line, read_event_slowly
 from pik.model.identity import canonical_number, check_json, is_machine_number
 from pik.model.instant import full_instant, is_canonical
 from pik.model.time_format import TimeFormat
@@ -122,6 +122,7 @@ def _one_sentence(error: Exception) -> str:
 
 def _read_record(line: bytes) -> Any:
     """The record's JSON value; numbers that no machine number holds are Decimals, so that nothing is rounded."""
+    expect_text(line)
     check_json(line, "the record")
     record = json.loads(line, parse_float=exact_number, parse_int=_exact_integer)
     if not isinstance(record, dict):

@@ -22,6 +22,7 @@ from pik.model.event import event_line, read_event
 from pik.model.zone import load_zone
 from pik.ports.api import Answered, Api
 from pik.usecases.compression import uncompressed
+from pik.usecases.examine import examine
 from pik.usecases.ingest import expect_unchanged, file_state, tracked
 from pik.usecases.progress import Progress
 from pik.usecases.segments import InvalidRecord, Reading, make_reject, reason_kind
@@ -65,6 +66,7 @@ def send(api: Api, source: Source, reading: Reading, progress: Progress, told: T
     recorded anything.
     """
     began = monotonic()
+    examine(source, mapped=reading.mapping is not None)
     sending = _Sending(api, source, reading, told)
     progress.start(f"sending {source.name}", source.size, "bytes")
     try:

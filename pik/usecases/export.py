@@ -20,6 +20,7 @@ from pik.usecases.export_files import ExportedFile, Output
 from pik.usecases.export_reading import Job, Reading, read_block
 from pik.usecases.held import expect_held
 from pik.usecases.progress import Progress
+from pik.usecases.source import shown_name
 from pik.usecases.threads import in_threads
 
 THREADS, FAR_THREADS = 1, 8
@@ -89,7 +90,7 @@ def _manifest(store: Store, exporter: Exporter, files: Sequence[ExportedFile], k
     layout, wanted = exporter.layout, exporter.layout.selection
     content = {
         "pik": __version__,
-        "store": store.url,
+        "store": shown_name(store.url),
         "store_format": store.format_version,
         "created_at": format_instant(time_ns()),
         "format": layout.format,
@@ -107,6 +108,6 @@ def _manifest(store: Store, exporter: Exporter, files: Sequence[ExportedFile], k
         },
         "known_until": format_instant(known_until) if known_until else None,
         "rows": sum(file.rows for file in files),
-        "files": files,
+        "files": [msgspec.structs.replace(file, path=shown_name(file.path)) for file in files],
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"

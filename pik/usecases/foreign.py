@@ -15,14 +15,16 @@ def foreign_sources(foreign: Foreign, url: str) -> list[Source]:
 
 
 def _source(foreign: Foreign, file: ForeignFile) -> Source:
-    return Source(file.name, file.size, None, remote=lambda: io.BufferedReader(_Pieces(foreign, file)))
+    return Source(
+        file.name, file.size, None, remote=lambda size: io.BufferedReader(_Pieces(foreign, file, min(size, BLOCK)))
+    )
 
 
 class _Pieces(io.RawIOBase):
-    """The file's bytes. Holds one piece of it."""
+    """The file's bytes. Holds one piece of it, of `size` bytes."""
 
-    def __init__(self, foreign: Foreign, file: ForeignFile) -> None:
-        self._foreign, self._file = foreign, file
+    def __init__(self, foreign: Foreign, file: ForeignFile, size: int) -> None:
+        self._foreign, self._file, self._size = foreign, file, size
         self._piece = b""
         self._begin = self._position = 0  # of the piece, and of the next byte to read
 
@@ -43,7 +45,7 @@ class _Pieces(io.RawIOBase):
             return 0
         if not self._begin <= self._position < self._begin + len(self._piece):
             self._piece = b""  # before the next one comes, so that there are never two
-            self._piece = self._foreign.read(self._file, self._position, BLOCK)
+            self._piece = self._foreign.read(self._file, self._position, self._size)
             self._begin = self._position
         inside = self._position - self._begin
         size = min(len(buffer), len(self._piece) - inside)

@@ -28,6 +28,7 @@ from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.usecases.batch_record import write_record
 from pik.usecases.compression import uncompressed
+from pik.usecases.examine import examine
 from pik.usecases.held import expect_own
 from pik.usecases.pool import Pool
 from pik.usecases.progress import Progress, Silent
@@ -83,6 +84,7 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
                 if source.is_stream:
                     _expect_same_stream(source, options, found)
                 return Ingested(source.name, ALREADY, found, None, monotonic() - began)
+            examine(source, mapped=options.reading.mapping is not None)
             interrupted = found if found and found.state != COMPLETE else None
             batch = store.batches.open(origin, interrupted.batch_id if interrupted else str(ULID()), time_ns())
             progress.start(f"ingesting {source.name}", source.size, "bytes")
@@ -113,6 +115,7 @@ class Checked:
 def check(source: Source, options: IngestOptions, progress: Progress) -> Checked:
     """Read an input as `ingest` would, and store nothing. Raises as it does."""
     began = monotonic()
+    examine(source, mapped=options.reading.mapping is not None)
     read = valid = 0
     reasons: Counter[str] = Counter()
     progress.start(f"checking {source.name}", source.size, "bytes")
@@ -134,6 +137,7 @@ def probe(source: Source, options: IngestOptions) -> None:
     """
     if source.is_stream:
         return
+    examine(source, mapped=options.reading.mapping is not None)
     if options.reading.stop:
         here = _pool(None, source, replace(options, workers=0))
         with closing(_build(here, source, options, None, Silent(), None)) as built:

@@ -5,16 +5,20 @@ A record is a line, or an element of a JSON array; either way a block holds one 
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from pik.errors import InputError
+from pik.usecases.nul_runs import NulRuns
 
 BLOCK = 8 << 20
 """Bytes of input a block, about: what a worker holds at a time."""
@@ -50,7 +54,8 @@ class Block:
 class Source:
     """An input: its name for people, its size in bytes where known, and a way to open it.
 
-    `path` is that of a file, which can be read again, as what `remote` opens can. Without either the input is a stream,
+    `path` is that of a file, which can be read again, as what `remote` opens can: that reads as many bytes at a time
+    as it is told. Without either the input is a stream,
     and read once: `pipe`, or standard input.
     """
 
@@ -58,7 +63,7 @@ class Source:
     size: int | None
     path: Path | None
     pipe: Path | None = None
-    remote: Callable[[], BinaryIO] | None = None
+    remote: Callable[[int], BinaryIO] | None = None
 
     @property
     def is_stream(self) -> bool:
@@ -69,20 +74,28 @@ class Source:
     def open(self) -> Iterator[BinaryIO]:
         """The input's bytes as stored. Raises InputError, and StoreError where it is elsewhere."""
         if self.remote is not None:
-            with self.remote() as remote:
+            with self.remote(BLOCK) as remote:
                 yield remote
             return
         path = self.path or self.pipe
         if path is None:
             yield sys.stdin.buffer
             return
-        try:
-            with open(path, "rb") as file:
-                yield file
-        except OSError as error:
-            if error.filename != str(path):
-                raise
-            raise InputError(f"cannot read {self.name}: {error.strerror}") from None
+        with _File(path, self.name) as raw, io.BufferedReader(raw) as file:
+            yield file
+
+    def head(self, size: int) -> bytes:
+        """As many bytes of its beginning as stored, at most. Of standard input, which still has them afterwards, what
+        came first; of a pipe with a name none."""
+        if self.pipe is not None:
+            return b""
+        if self.remote is not None:
+            with self.remote(size) as remote:
+                return remote.read(size)
+        with self.open() as file:
+            if self.is_stream:
+                return file.peek(size)[:size] if isinstance(file, io.BufferedReader) else b""
+            return file.read(size)
 
     def digest(self) -> str:
         """SHA-256 of the bytes as stored, in hex: what names this content."""
@@ -93,18 +106,58 @@ class Source:
             return digest.hexdigest()
 
 
+class _File(io.FileIO):
+    """A file whose every failure to be read is an InputError that names it."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._name = name
+        try:
+            super().__init__(path)
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def readinto(self, buffer: Any, /) -> int:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: OSError) -> InputError:
+        return InputError(f"cannot read {self._name}: {error.strerror}")
+
+
 def file_source(path: str) -> Source:
-    """The Source of a file path, or of `-`, standard input. Raises InputError for what is no readable file."""
+    """The Source of a file path, or of `-`, standard input. Raises InputError for what is not a readable file."""
     if path == "-":
-        return Source("standard input", None, None)
+        return _standard_input()
+    name = shown_name(path)
+    if not path:
+        raise InputError("the name of a file is empty", hint="a variable that is not set, perhaps; - is standard input")
+    if os.path.isdir(path):
+        raise InputError(f"{name} is a directory", hint=f"pik ingest '{name}/*.jsonl'")
+    try:
+        size = os.stat(path).st_size
+    except FileNotFoundError:
+        raise InputError(f"there is no file {name}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {name[:60]!r}: {getattr(error, 'strerror', None) or error}") from None
     file = Path(path)
-    if file.is_dir():
-        raise InputError(f"{path} is a directory", hint=f"pik ingest '{path}/*.jsonl'")
-    if not file.exists():
-        raise InputError(f"there is no file {path}")
-    if not file.is_file():
-        return Source(path, None, None, file)
-    return Source(path, file.stat().st_size, file)
+    return Source(name, size, file) if file.is_file() else Source(name, None, None, file)
+
+
+def _standard_input() -> Source:
+    hint = "give a file, or send it through a pipe: … | pik ingest -"
+    if sys.stdin is None:
+        raise InputError("standard input is closed", hint=hint)
+    with suppress(OSError, ValueError):  # of a standard input that is not a file at all
+        if stat.S_ISDIR(os.fstat(sys.stdin.fileno()).st_mode):
+            raise InputError("standard input is a directory", hint=hint)
+    return Source("standard input", None, None)
+
+
+def shown_name(path: str) -> str:
+    """The name of a file as text: bytes that are not UTF-8 are escaped, \\xe9."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def blocks(stream: BinaryIO, name: str, *, max_line: int, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
@@ -113,6 +166,7 @@ def blocks(stream: BinaryIO, name: str, *, max_line: int, first_seq: int = 1, of
     Memory: a few blocks. Raises InputError where the input ends inside of a JSON array, or goes on behind it, and where
     what looks like an array is something else.
     """
+    stream = cast(BinaryIO, NulRuns(stream))
     start = _skip_to_content(stream)
     if start.lstrip()[:1] == b"[":
         _expect_array(start.lstrip(), name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -164,3 +166,53 @@ def test_a_wrong_way_to_read_times_is_said_before_anything_is_read(pik, tmp_path
     assert failed.code == 2
     assert failed.err.startswith(message)
     assert not (tmp_path / ".pik").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "looks_like"),
+    [
+        ("id,name\n1,a\n", "CSV"),
+        ('{\n  "source": "s"\n}\n', "pretty-printed JSON"),
+        (EVENT.strip() * 3, "several JSON objects on one line"),
+        ('{"events": [{"a": 1}]}', "one object around the records"),
+        ("k\t" + EVENT, "a key or a time and then JSON"),
+        ("<a><b/></a>\n", "XML"),
+    ],
+)
+def test_what_is_not_json_lines_is_said_in_one_sentence_and_nothing_is_recorded(pik, tmp_path, content, looks_like):
+    (tmp_path / "good").write_text(EVENT)
+    (tmp_path / "input").write_text(content)
+    assert pik("ingest", "good").code == 0
+    for options in ((), ("--dry-run",)):
+        failed = pik("ingest", "input", *options)
+        assert failed.code == 2
+        assert failed.err.startswith(f"error: input is not JSON lines: it looks like {looks_like}")
+        assert failed.err.count("\n") == 2
+        assert "hint: " in failed.err
+    assert len(pik("batches", "--format", "json").json()["batches"]) == 1
+
+
+def test_names_that_are_not_utf8_are_shown_escaped_and_texts_refused(pik, tmp_path):
+    name = b"caf\xe9.jsonl".decode(errors="surrogateescape")
+    (tmp_path / name).write_text(EVENT)
+    store = b"st\xe9".decode(errors="surrogateescape")
+    assert pik("--store", store, "init").code == 0
+    assert pik("--store", store, "ingest", name, "--format", "json").json()["source"] == "caf\\xe9.jsonl"
+    assert pik("--store", store, "diff", "aggregates").code == 1
+    assert pik("--store", store, "replay", "--all", "--reason", "x", "--promote", "--yes").code == 0
+    for out in ("o\udce9.parquet", "o\udce9.csv"):
+        exported = pik("--store", store, "export", "--out", out)
+        assert exported.code == 0, exported.err
+    assert pik("--store", store, "verify").code == 0
+    for option in ("--reason", "--entity"):
+        refused = pik("--store", store, "replay", "--all", option, "caf\udce9")
+        assert (refused.code, refused.err[:34]) == (2, f"error: {option} is not UTF-8: caf\\xe9"[:34])
+    assert pik("--store", store, "ingest", "-", "--batch-key", "k\udce9").code == 2
+
+
+def test_standard_input_that_is_closed_is_a_wrong_input(tmp_path):
+    closed = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m pik ingest - <&-"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert closed.returncode == 2
+    assert closed.stderr.startswith("error: standard input is closed\nhint: ")

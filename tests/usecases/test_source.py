@@ -296,9 +296,10 @@ def test_a_compressed_input_with_a_flipped_bit_is_an_error(name: str) -> None:
     [
         ('{"a":1}\n'.encode("utf-16"), "looks like UTF-16"),
         (b"\xfe\xff\x00{", "looks like UTF-16"),
-        ('{"a":1}\n'.encode("utf-16-le"), "is a binary file"),
-        (b"SQLite format 3\0", "is a binary file"),
-        (b"PAR1\x15\0\x15", "is a binary file"),
+        ('{"a":1}\n'.encode("utf-16-le"), "looks like UTF-16LE"),
+        (b"SQLite format 3\0", "looks like a SQLite database"),
+        (b"PAR1\x15\0\x15", "looks like a Parquet file"),
+        (b"\x7fELF\2\1\0\0", "is a binary file"),
     ],
 )
 def test_what_is_no_text_is_refused(data: bytes, problem: str) -> None:
@@ -336,3 +337,74 @@ def test_a_pipe_is_read_once_as_standard_input_is(tmp_path: Path) -> None:
     with source.open() as stored, uncompressed(stored, source.name) as stream:
         assert records(list(blocks(stream, source.name, max_line=MAX_LINE))) == EXPECTED
     writer.join()
+
+
+@st.composite
+def with_nul_runs(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
+    """Lines with runs of NUL bytes around and in them, and the records that they are."""
+    records: list[bytes] = []
+    data = b""
+    for text in draw(st.lists(st.sampled_from([b"a", b'{"b":1}', b"c d"]), max_size=6)):
+        if run := draw(st.integers(0, 3)):
+            records.append(b"\0" * run)
+            data += b"\0" * run + draw(st.sampled_from([b"", b"\n"]))
+        records.append(text)
+        data += text + draw(st.sampled_from([b"\n", b"\r\n"]))
+    if run := draw(st.integers(0, 3)):
+        records.append(b"\0" * run)
+        data += b"\0" * run
+    return data, records
+
+
+@given(with_nul_runs(), st.sampled_from([1, 2, 3, 7, 1000]))
+def test_a_run_of_nul_bytes_is_one_record_wherever_it_stands(drawn: tuple[bytes, list[bytes]], size: int) -> None:
+    data, expected = drawn
+    with small(size):
+        assert [line for _, line in told(data)] == expected
+
+
+def test_a_block_may_end_inside_of_a_run_of_nul_bytes_and_the_next_reader_goes_on_there() -> None:
+    data = b"a\n" + b"\0" * 50 + b"b\nc\n"
+    with small(16):
+        found = read(data)
+        for block in found:
+            assert read(data, first_seq=block.last_seq + 1, offset=block.offset) == [
+                later for later in found if later.first_seq > block.last_seq
+            ]
+    assert told(data)[1][1].count(b"\0") == 50
+
+
+def test_a_name_that_is_not_utf8_is_shown_escaped(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jsonl")
+    Path(path).write_bytes(b"{}\n")
+    source = file_source(path)
+    assert source.name == f"{tmp_path}/caf\\xe9.jsonl"
+    assert source.digest() == file_source(path).digest()
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("", "the name of a file is empty"),
+        ("/tmp", "/tmp is a directory"),
+        ("/tmp/" + "x" * 300, "cannot read '/tmp/xxx"),
+        ("no\0name", "cannot read 'no"),
+        ("/nowhere/at/all", "there is no file /nowhere/at/all"),
+    ],
+)
+def test_what_is_not_a_readable_file_is_an_input_error(path: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        file_source(path)
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_an_input_error_that_names_it() -> None:
+    if not os.path.exists("/proc/self/mem"):
+        pytest.skip("no /proc")
+    with pytest.raises(InputError, match="cannot read /proc/self/mem: "):
+        file_source("/proc/self/mem").digest()
+
+
+def test_standard_input_that_is_closed_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputError, match="standard input is closed"):
+        file_source("-")

@@ -89,14 +89,29 @@ class LocalRaw:
 
     @contextmanager
     def files(self, keys: Sequence[str]) -> Iterator[list[Path]]:
-        paths = [self.root / key for key in keys]
-        for key, path in zip(keys, paths, strict=True):
-            if not path.exists():
-                raise missing(key)
-        yield paths
+        with _named_in_utf8(self.root) as root:
+            paths = [root / key for key in keys]
+            for key, path in zip(keys, paths, strict=True):
+                if not path.exists():
+                    raise missing(key)
+            yield paths
 
     def scratch(self) -> AbstractContextManager[Path]:
         return scratch()
+
+
+@contextmanager
+def _named_in_utf8(root: Path) -> Iterator[Path]:
+    """The directory under a name that is UTF-8, which DuckDB wants: its own, or that of a link to it."""
+    try:
+        str(root.absolute()).encode()
+    except UnicodeEncodeError:
+        with scratch() as directory:
+            link = directory / "store"
+            link.symlink_to(root.absolute(), target_is_directory=True)
+            yield link
+    else:
+        yield root
 
 
 def _listing_order(entry: os.DirEntry[str]) -> str:

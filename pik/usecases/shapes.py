@@ -1,0 +1,202 @@
+"""What an input looks like that is not JSON lines: said in one sentence, with what to type, before anything is kept.
+
+Only what is certain is refused. Lines that are merely wrong are read, and rejected one by one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pik.errors import InputError
+from pik.model.event import REQUIRED
+
+_JQ = "jq -c . {file} | pik ingest -"
+_EXACT = " (jq 1.7 or newer: older ones round long numbers)"
+_CSV = (
+    'python3 -c "import csv,json,sys; [print(json.dumps(r)) for r in csv.DictReader(sys.stdin{arguments})]" < {file}'
+    " | pik ingest - --map FIELD=COLUMN …"
+)
+
+_MAGIC = {
+    b"PAR1": (
+        "a Parquet file",
+        "duckdb -c \"COPY (FROM '{name}') TO '/dev/stdout' (FORMAT json)\" | pik ingest - --map FIELD=COLUMN …",
+    ),
+    b"Obj\x01": ("an Avro file", "avro-tools tojson {file} | pik ingest -"),
+    b"ORC": ("an ORC file", "orc-contents {file} | pik ingest -"),
+    b"PK\x03\x04": ("a zip archive or a spreadsheet", "unzip -p {file} | pik ingest -"),
+    b"BZh": ("compressed with bzip2", "bzip2 -dc {file} | pik ingest -"),
+    b"\xfd7zXZ\0": ("compressed with xz", "xz -dc {file} | pik ingest -"),
+    b"\x04\x22\x4d\x18": ("compressed with lz4", "lz4 -dc {file} | pik ingest -"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "7z x -so {file} | pik ingest -"),
+    b"SQLite format 3\0": ("a SQLite database", "sqlite3 -json {file} 'SELECT * FROM TABLE' | pik ingest - --map …"),
+    b"ARROW1": ("an Arrow file", "duckdb, or Python with pyarrow, writes it as JSON lines"),
+    b"\xff\xfe": ("UTF-16", "iconv -f UTF-16 -t UTF-8 {file} | pik ingest -"),
+    b"\xfe\xff": ("UTF-16", "iconv -f UTF-16 -t UTF-8 {file} | pik ingest -"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What an input looks like, and what to type, with {file} for its name as a shell wants it, {name} as it is."""
+
+    what: str
+    hint: str
+
+    def error(self, name: str) -> InputError:
+        """The error for the input of that name."""
+        file = shlex.quote(name) if re.fullmatch(r"[\w./ +=:@%,-]+", name) else "FILE"
+        hint = self.hint.replace("{file}", "FILE" if name == "standard input" else file).replace("{name}", name)
+        return InputError(f"{name} is not JSON lines: it looks like {self.what}", hint=hint)
+
+
+def binary_shape(head: bytes) -> Shape | None:
+    """The shape of binary data, by its first bytes as stored."""
+    for magic, (what, hint) in _MAGIC.items():
+        if head.startswith(magic):
+            return Shape(what, hint)
+    for first, encoding in ((1, "UTF-16LE"), (0, "UTF-16BE")):
+        high, low = head[first:1024:2], head[1 - first : 1024 : 2]
+        if len(low) > 1 and high.count(0) > 0.8 * len(high) and low.count(0) < 0.2 * len(low):
+            return Shape(encoding, f"iconv -f {encoding} -t UTF-8 {{file}} | pik ingest -")
+    if head[257:262] == b"ustar":
+        return Shape("a tar archive", "tar -xOf {file} | pik ingest -")
+    return None
+
+
+def is_binary(head: bytes) -> bool:
+    """Whether it holds what text does not, runs of NUL bytes aside: a disk may have left those in a log."""
+    if b"\0" not in head:
+        return False
+    text = head.replace(b"\0", b"")
+    return bool(re.search(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]", text)) or not _is_utf8(text)
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text[:-3].decode()
+    except UnicodeDecodeError as error:
+        return error.start >= len(text) - 6  # the head may end inside of a character
+    return True
+
+
+def text_shape(head: bytes, *, whole: bool, mapped: bool) -> Shape | None:
+    """The shape of a text by its beginning. `whole`: that is all of it; `mapped`: any JSON object is a record."""
+    head = head.removeprefix(b"\xef\xbb\xbf")
+    text = head.decode(errors="replace")
+    lines = text.split("\n") if whole else text.split("\n")[:-1]
+    filled = [line for line in lines if line.strip()]
+    start = text.lstrip()
+    if not start or start.startswith("["):
+        return None  # an array is read, or complained about, element by element
+    if start.startswith("<"):
+        return _markup(start)
+    objects = [record for line in filled if (record := _object(line)) is not None]
+    if objects:
+        return None if mapped else _wrapped(objects, filled, whole)
+    if start.startswith("{"):
+        return _objects(text.strip(), filled)
+    return _prefixed(filled) or _table(filled)
+
+
+def _object(line: str) -> dict[str, object] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _markup(start: str) -> Shape | None:
+    if re.match(r"<(!doctype html|html)\b", start, re.IGNORECASE):
+        return Shape("an HTML page", "an error page in the place of the data, perhaps: head {file}")
+    if re.match(r"<(\?xml|!DOCTYPE|!--|[A-Za-z_][\w:.-]*[\s/>])", start):
+        return Shape("XML", "turn its elements into JSON lines: xq -c '.ROOT.ELEMENT[]' {file} | pik ingest - --map …")
+    return None
+
+
+def _wrapped(objects: list[dict[str, object]], filled: list[str], whole: bool) -> Shape | None:
+    """A single object around the records, or what kcat -J puts around each."""
+    first = objects[0]
+    if all({"topic", "partition", "offset", "payload"} <= one.keys() for one in objects):
+        if isinstance(first["payload"], str) and _object(first["payload"]) is not None:
+            return Shape("the output of kcat -J", "jq -c '.payload | fromjson' {file} | pik ingest -" + _EXACT)
+        return None
+    if not whole or len(filled) > 1 or any(name in first for name in REQUIRED):
+        return None
+    return _around(first, "one object around the records")
+
+
+def _around(found: dict[str, object], what: str) -> Shape | None:
+    lists = [name for name, value in found.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if len(lists) != 1:
+        return None
+    return Shape(what, f"jq -c '.[{json.dumps(lists[0])}][]' {{file}} | pik ingest -{_EXACT}")
+
+
+def _objects(text: str, filled: list[str]) -> Shape | None:
+    """Objects that are not one on each line: several on one, or one over several. `text` may be cut."""
+    try:
+        found, end = json.JSONDecoder().raw_decode(text)
+    except ValueError:
+        opened = re.match(
+            r"\{\s*\n\s*(\"|\})", text
+        )  # a brace, a line break and a key, and then too much to see the end
+        return Shape("pretty-printed JSON", _JQ + _EXACT) if opened and not _reads_on(filled) else None
+    except RecursionError:
+        return None
+    first, rest = text[:end], text[end:].lstrip(" \t\r")
+    if "\n" in first:
+        whole = None if rest.strip() else _around(found, "one pretty-printed object around the records")
+        return whole or Shape("pretty-printed JSON", _JQ + _EXACT)
+    if rest.startswith("{"):
+        return Shape("several JSON objects on one line", _JQ + _EXACT)
+    return None
+
+
+def _reads_on(filled: list[str]) -> bool:
+    """Whether a line other than the first begins an object: then the first is merely broken."""
+    return any(line.startswith("{") for line in filled[1:])
+
+
+def _prefixed(filled: list[str]) -> Shape | None:
+    """An object on each line after something else, such as the key that kcat -K or a console consumer prints."""
+    if (
+        filled
+        and all(_object(line[line.find("{") :]) is not None for line in filled if "{" in line)
+        and "{" in filled[0]
+    ):
+        return Shape(
+            "a key or a time and then JSON on each line (kcat -K, or a log)", "sed 's/^[^{]*//' {file} | pik ingest -"
+        )
+    return None
+
+
+def _table(filled: list[str]) -> Shape | None:
+    """Lines with as many separators each: a header and a row, or three rows."""
+    if len(filled) < 2:
+        return None
+    for delimiter, name in (("\t", "TSV"), (",", "CSV"), (";", "CSV with semicolons"), ("|", "CSV with bars")):
+        counts = [_cells(line, delimiter) for line in filled[:20]]
+        if counts[0] == 1 or any(count != counts[0] for count in counts):
+            continue
+        arguments = "" if delimiter == "," else f",delimiter={delimiter!r}"
+        if _is_header(filled[0], delimiter):
+            return Shape(name, _CSV.replace("{arguments}", arguments))
+        if len(filled) > 2:
+            columns = [f"c{number}" for number in range(1, counts[0] + 1)]
+            return Shape(f"{name} without a header", _CSV.replace("{arguments}", f"{arguments},fieldnames={columns}"))
+    return None
+
+
+def _cells(line: str, delimiter: str) -> int:
+    return re.sub(r'"[^"]*"', "", line).count(delimiter) + 1
+
+
+def _is_header(line: str, delimiter: str) -> bool:
+    cells: Iterator[str] = (cell.strip().strip('"') for cell in line.split(delimiter))
+    return all(re.fullmatch(r"[^\W\d][\w .:/()%#-]*", cell) for cell in cells)

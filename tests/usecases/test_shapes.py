@@ -1,0 +1,175 @@
+"""What is not JSON lines is recognised by its beginning, and said with what to type; nothing of it is recorded."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pik.errors import InputError
+from pik.usecases.examine import examine
+from pik.usecases.shapes import text_shape
+from pik.usecases.source import file_source
+
+EVENTS: list[dict[str, Any]] = [
+    {"source": "s", "event_type": "t", "entity_id": f"u{n}", "event_time": "2026-03-02T10:00:00Z", "payload": {"a": n}}
+    for n in range(3)
+]
+LINES = "".join(json.dumps(event) + "\n" for event in EVENTS)
+PRETTY = "\n".join(json.dumps(event, indent=2) for event in EVENTS)
+
+
+def table(delimiter: str = ",") -> str:
+    rows = io.StringIO()
+    writer = csv.writer(rows, delimiter=delimiter, lineterminator="\n")
+    writer.writerows([["id", "Start time", "note"], [1, "2026-03-02", 'a "b", c'], [2, "2026-03-02", ""]])
+    return rows.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "looks_like", "hint"),
+    [
+        (table(), "CSV", "csv.DictReader(sys.stdin)"),
+        (table("\t"), "TSV", "delimiter='\\t'"),
+        (table(";"), "CSV with semicolons", "delimiter=';'"),
+        ("1,2,a\n3,4,b\n5,6,c\n", "CSV without a header", "fieldnames=['c1', 'c2', 'c3']"),
+        ('<?xml version="1.0"?>\n<a><b/></a>\n', "XML", "xq"),
+        ("<records>\n <r a='1'/>\n</records>", "XML", "xq"),
+        ("<!DOCTYPE html><html>", "an HTML page", "error page"),
+        (PRETTY, "pretty-printed JSON", "jq -c ."),
+        (PRETTY[:200], "pretty-printed JSON", "jq -c ."),
+        (json.dumps({"Records": EVENTS}, indent=1), "one pretty-printed object around the records", '.["Records"][]'),
+        (json.dumps({"Records": EVENTS, "n": 3}), "one object around the records", '.["Records"][]'),
+        ("".join(map(json.dumps, EVENTS)), "several JSON objects on one line", "jq -c ."),
+        ("".join(f"key-{n}\t{json.dumps(event)}\n" for n, event in enumerate(EVENTS)), "kcat -K", "sed"),
+        ("".join(f"2026-03-02 INFO {json.dumps(event)}\n" for event in EVENTS), "a log", "sed"),
+        (
+            "".join(
+                json.dumps({"topic": "t", "partition": 0, "offset": n, "key": None, "payload": json.dumps(event)})
+                + "\n"
+                for n, event in enumerate(EVENTS)
+            ),
+            "kcat -J",
+            ".payload | fromjson",
+        ),
+    ],
+)
+def test_what_a_text_looks_like(tmp_path: Path, text: str, looks_like: str, hint: str) -> None:
+    for name, data in (("plain", text.encode()), ("gz", gzip.compress(text.encode()))):
+        if name == "gz" and looks_like == "one object around the records":
+            continue  # how much of a compressed input there is shows only at its end
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match="is not JSON lines: it looks like ") as error:
+            examine(file_source(str(tmp_path / name)), mapped=False)
+        assert looks_like in error.value.message
+        assert hint in error.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LINES,
+        "not JSON\n" + LINES,
+        "a,b\nc,d\n" + LINES,
+        LINES.replace("}\n", "}\r\n"),
+        "{\n" + LINES,
+        "[" + ",".join(map(json.dumps, EVENTS)) + "]",
+        json.dumps(EVENTS, indent=2),
+        json.dumps(EVENTS[0], indent=None),
+        '{"a":1}\n',
+        '{"a":1\n{"a":2}\n',
+        "",
+        "\n\n",
+        "one line of prose, and no more",
+        "{",
+        "\0" * 100 + LINES,
+        LINES + "\0" * 100,
+    ],
+)
+def test_what_holds_a_line_of_json_or_is_not_certain_is_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "input").write_text(text)
+    for mapped in (False, True):
+        examine(file_source(str(tmp_path / "input")), mapped=mapped)
+
+
+def test_a_mapping_may_be_for_what_is_around_the_records(tmp_path: Path) -> None:
+    (tmp_path / "input").write_text(json.dumps({"Records": EVENTS}))
+    examine(file_source(str(tmp_path / "input")), mapped=True)
+
+
+@given(st.text(max_size=300), st.booleans(), st.booleans())
+def test_looking_never_fails(text: str, whole: bool, mapped: bool) -> None:
+    text_shape(text.encode(errors="replace"), whole=whole, mapped=mapped)
+
+
+@given(st.lists(st.text(max_size=40), max_size=10), st.booleans())
+def test_an_input_with_a_line_that_is_an_event_is_always_read(others: list[str], whole: bool) -> None:
+    text = "\n".join([*others, json.dumps(EVENTS[0]), "", ""])
+    if text.lstrip()[:1] not in ("<", "["):
+        assert text_shape(text.encode(errors="replace"), whole=whole, mapped=False) is None
+
+
+def test_binary_files_are_told_by_their_first_bytes(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
+    (tmp_path / "a.xz").write_bytes(b"\xfd7zXZ\0\0")
+    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04")
+    (tmp_path / "a.txt").write_text(LINES, encoding="utf-16")
+    for name, said in (("a.parquet", "Parquet"), ("a.xz", "xz"), ("a.zip", "zip"), ("a.txt", "UTF-16")):
+        with pytest.raises(InputError, match=f"it looks like .*{said}") as error:
+            examine(file_source(str(tmp_path / name)), mapped=False)
+        assert "| pik ingest -" in error.value.hint
+    for number, data in enumerate([b"\x7fELF\x02\x01\0\0", b"\0\x01\x02", b"\xff\0\xfe\x80" * 50]):
+        (tmp_path / str(number)).write_bytes(data)
+        with pytest.raises(InputError, match="is a binary file, not JSON lines"):
+            examine(file_source(str(tmp_path / str(number))), mapped=False)
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t", ";"])
+def test_what_the_hint_for_a_table_says_works(tmp_path: Path, delimiter: str) -> None:
+    path = tmp_path / "a table"
+    path.write_text(table(delimiter))
+    with pytest.raises(InputError) as error:
+        examine(file_source(str(path)), mapped=False)
+    command = error.value.hint.partition(" | ")[0].replace("python3", sys.executable)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=True, text=True)
+    first = json.loads(done.stdout.splitlines()[0])
+    assert first == {"id": "1", "Start time": "2026-03-02", "note": 'a "b", c'}
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="no jq")
+@pytest.mark.parametrize("text", [PRETTY, "".join(map(json.dumps, EVENTS)), json.dumps({"Records": EVENTS}, indent=1)])
+def test_what_the_hint_for_other_json_says_works(tmp_path: Path, text: str) -> None:
+    (tmp_path / "input").write_text(text)
+    with pytest.raises(InputError) as error:
+        examine(file_source(str(tmp_path / "input")), mapped=False)
+    done = subprocess.run(
+        ["bash", "-c", error.value.hint.partition(" | pik")[0]], capture_output=True, check=True, text=True
+    )
+    assert list(map(json.loads, done.stdout.splitlines())) == EVENTS
+
+
+def test_zstd_that_looks_back_further_than_memory_allows_is_refused_with_what_works(tmp_path: Path) -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=True)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters)
+    stream = compressor.compressobj()  # the size is not known to it, so the header has the whole window
+    (tmp_path / "dump.zst").write_bytes(stream.compress(LINES.encode()) + stream.flush())
+    source = file_source(str(tmp_path / "dump.zst"))
+    from pik.usecases.compression import uncompressed
+
+    with pytest.raises(InputError, match="--long=28, and takes 256 MiB") as error, source.open() as stored:  # noqa: SIM117
+        with uncompressed(stored, source.name) as content:
+            content.read()
+    assert error.value.hint == f"zstd -dc --long=28 {source.name} | pik ingest -"
