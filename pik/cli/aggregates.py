@@ -11,7 +11,7 @@ import typer
 from pik.cli import options
 from pik.cli.command import Commands
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Document, Instant, Table
+from pik.cli.render import Bucket, Column, Count, Document, Instant, Table
 
 commands = Commands()
 
@@ -48,15 +48,15 @@ def aggregates(
     )
     columns = [
         Column("metric", get=attrgetter("computed.metric")),
-        Column("bucket", Instant, get=attrgetter("computed.bucket")),
+        Column("bucket", Bucket, get=attrgetter("computed.bucket")),
         Column("entity_id", get=attrgetter("computed.entity_id")),
         Column("value", get=attrgetter("computed.value")),
         Column("inputs", Count, get=attrgetter("computed.inputs")),
         Column("current", detail=not history),
-        Column("run_id"),
+        Column("run_id", drop=1),
         Column("reason", wrap=True, detail=not history),
-        Column("metric_version", detail=not history),
-        Column("known_until", Instant, detail=not history),
+        Column("metric_version", drop=3, detail=not history),
+        Column("known_until", Instant, drop=2, detail=not history),
         Column("input_ids", get=attrgetter("computed.input_ids"), detail=True),
         Column("input_contents", get=attrgetter("computed.input_contents"), detail=True),
     ]

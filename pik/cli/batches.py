@@ -11,7 +11,7 @@ import typer
 from pik.cli import options
 from pik.cli.command import Commands
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Document, Instant, Table
+from pik.cli.render import Column, Count, Document, Instant, Moment, Table
 
 commands = Commands()
 
@@ -77,14 +77,14 @@ def batches(
 
 _COLUMNS = [
     Column("batch_id"),
-    Column("source", get=lambda batch: batch.origin.name),
+    Column("source", get=lambda batch: batch.origin.name, cut=12),
     Column("state"),
-    Column("started_at", Instant),
+    Column("started_at", Moment, drop=1),
     *(
         Column(name, Count, get=attrgetter(f"counts.{name}"))
         for name in ("read", "accepted", "exact", "conflict", "rejected")
     ),
-    Column("finished_at", Instant, detail=True),
+    Column("finished_at", Moment, detail=True),
     Column("attempts", get=lambda batch: batch.attempt, detail=True),
     Column("first_event", Instant, detail=True),
     Column("last_event", Instant, detail=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from pik.cli.render import Column, Count, Document, Instant, Table
+from pik.cli.render import Bucket, Column, Count, Document, Table
 
 if TYPE_CHECKING:
     from pik.usecases.diff import Diff, Difference
@@ -60,9 +60,10 @@ _STATS = ("equal", "other_inputs", "tolerated", "changed", "added", "removed")
 _COLUMNS = [
     Column("op"),
     Column("metric"),
-    Column("bucket", Instant),
-    Column("entity_id"),
-    *(Column(name) for name in ("current", "recomputed", "delta", "percent")),
-    Column("inputs_before", Count),
-    Column("inputs_after", Count),
+    Column("bucket", Bucket),
+    Column("entity_id", cut=24),
+    *(Column(name) for name in ("current", "recomputed", "delta")),
+    Column("percent", drop=1),
+    Column("inputs_before", Count, drop=3),
+    Column("inputs_after", Count, drop=2),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pik.cli.render import Column, Document, Instant, Shown, Table
+from pik.cli.render import Column, Document, Instant, Moment, Shown, Table
 from pik.cli.run_fields import RUN_COLUMNS
 from pik.model.run import DeadLetter, Run, Task
 
@@ -54,12 +54,12 @@ def _entities(task: Task, text: str) -> Shown:
 
 _COLUMNS = [
     Column("letter_id"),
-    Column("run_id", get=lambda letter: letter.task.run_id),
-    Column("window", get=lambda letter: letter.task.window),
+    Column("run_id", get=lambda letter: letter.task.run_id, drop=1),
+    Column("window", get=lambda letter: letter.task.window, drop=2),
     Column("entities", get=lambda letter: _entities(letter.task, str(len(letter.task.entities)))),
-    Column("attempts"),
-    Column("failed_at", Instant),
+    Column("attempts", drop=4),
+    Column("failed_at", Moment, drop=3),
     Column("reason", wrap=True),
 ]
 
-_PURGED = [Column("purged_at", Instant), Column("purge_reason", wrap=True)]
+_PURGED = [Column("purged_at", Moment, drop=3), Column("purge_reason", wrap=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pik.cli.render import Column, Count, Document, Instant, Json, Shown, Table
+from pik.cli.render import Column, Count, Document, EventId, Instant, Json, Shown, Table
 from pik.cli.render.text import shortened, visible
 
 if TYPE_CHECKING:
@@ -49,16 +49,16 @@ def _none(window: Window) -> str:
 
 
 _COLUMNS = [
-    Column("event_id"),
+    Column("event_id", EventId),
     Column("kind"),
     Column("event_time", Instant),
     Column("ingest_time", Instant, detail=True),
-    Column("source"),
-    Column("event_type"),
-    Column("entity_id"),
-    Column("deliveries"),
-    Column("batch_id"),
-    Column("seq"),
+    Column("source", cut=16, drop=5),
+    Column("event_type", cut=20, drop=3),
+    Column("entity_id", cut=24),
+    Column("deliveries", drop=1),
+    Column("batch_id", drop=4),
+    Column("seq", drop=2),
 ]
 
 _LONGEST = 24

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pik.cli import options
 from pik.cli.command import FOUND, Commands
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Document, Instant, Json, Lag, Shown, Table
+from pik.cli.render import Column, Count, Document, EventId, Instant, Json, Lag, Shown, Table
 
 commands = Commands()
 
@@ -64,13 +64,13 @@ def events(
 
 
 _COLUMNS = [
-    Column("event_id"),
+    Column("event_id", EventId),
     Column("event_time", Instant),
-    Column("source"),
-    Column("event_type"),
-    Column("entity_id"),
-    Column("lag", Lag),
-    Column("deliveries"),
+    Column("source", cut=16, drop=3),
+    Column("event_type", cut=20),
+    Column("entity_id", cut=24),
+    Column("lag", Lag, drop=1),
+    Column("deliveries", drop=2),
     Column("batch_id", detail=True),
     Column("seq", detail=True),
     Column("payload", Json, detail=True),

@@ -12,7 +12,7 @@ import typer
 from pik.cli import options
 from pik.cli.command import Commands
 from pik.cli.context import Context
-from pik.cli.render import Column, Document, Instant, Table
+from pik.cli.render import Column, Document, Moment, Table
 
 if TYPE_CHECKING:
     from pik.model.metric import Metric
@@ -80,7 +80,7 @@ def show(cli: Context, name: Annotated[str, typer.Argument(metavar="NAME", help=
     """Show every version of a metric, the oldest first."""
     from pik.usecases.metrics import versions
 
-    columns = [Column("version"), Column("applied_at", Instant, get=_applied_at), *_DEFINITION]
+    columns = [Column("version"), Column("applied_at", Moment, drop=2, get=_applied_at), *_DEFINITION]
     found = versions(cli.open_store().metrics, name)
     cli.show(Document(head={"name": name}, tables=[Table("versions", columns, found)]))
 
@@ -93,5 +93,5 @@ _DEFINITION = [
     Column("bucket", get=attrgetter("definition.bucket")),
     Column("where", get=attrgetter("definition.where"), wrap=True),
     Column("value", get=attrgetter("definition.value"), wrap=True),
-    Column("description", get=attrgetter("definition.description"), wrap=True),
+    Column("description", get=attrgetter("definition.description"), wrap=True, drop=1),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pik.cli.command import PARTLY
-from pik.cli.render import Column, Count, Instant, Shown
+from pik.cli.render import Column, Count, Moment, Shown
 from pik.cli.render.text import number_of
 from pik.model.run import CANCELLED, COMPLETED, FAILED, PLANNED, RUNNING, Run
 from pik.model.window import Window
@@ -79,13 +79,14 @@ def _progress(run: Run) -> str:
 RUN_COLUMNS = [
     Column("run_id"),
     Column("state"),
-    Column("created_at", Instant),
-    Column("window", get=lambda run: Window(run.effective_start, run.effective_end)),
+    Column("created_at", Moment, drop=3),
+    Column("window", get=lambda run: Window(run.effective_start, run.effective_end), drop=1),
     Column("tasks", get=lambda run: Shown(run.tasks, _progress(run))),
     Column("done", Count, detail=True),
     Column("failed", Count, detail=True),
-    *(Column(name, Count) for name in ("new", "changed", "unchanged", "removed", "promoted")),
+    *(Column(name, Count, drop=2) for name in ("new", "changed", "unchanged", "removed")),
+    Column("promoted", Count),
     Column("reason", get=lambda run: run.request.reason, wrap=True),
-    Column("finished_at", Instant, detail=True),
+    Column("finished_at", Moment, detail=True),
     Column("events_matched", Count, detail=True),
 ]

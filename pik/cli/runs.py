@@ -8,7 +8,7 @@ from pik.cli import options
 from pik.cli.command import Commands
 from pik.cli.context import Context
 from pik.cli.promote import RunId
-from pik.cli.render import Column, Count, Document, Instant, Table
+from pik.cli.render import Column, Count, Document, Instant, Moment, Table
 from pik.cli.run_fields import RUN_COLUMNS, exit_code, going_on, outcome_fields, plan_fields
 from pik.model.run import PLANNED, RUNNING
 
@@ -43,7 +43,7 @@ def show(cli: Context, run: RunId) -> None:
     letters = [Column("letter_id"), Column("attempts"), Column("reason", wrap=True)]
     promotions = [
         Column("kind"),
-        Column("at", Instant),
+        Column("at", Moment),
         Column("moved", Count),
         Column("conflicts", Count),
         Column("reason", wrap=True),

@@ -8,7 +8,7 @@ import typer
 
 from pik.cli.command import Commands
 from pik.cli.context import Context
-from pik.cli.render import Column, Document, Instant, Json, Lag, Shown, Table
+from pik.cli.render import Bucket, Column, Document, Instant, Json, Lag, Shown, Table
 from pik.model.event import Delivery
 from pik.model.instant import parse_instant
 
@@ -74,19 +74,19 @@ _DELIVERIES = [
     Column("kind"),
     Column("batch_id"),
     Column("seq"),
-    Column("ingest_time", Instant),
-    Column("lag", Lag),
+    Column("ingest_time", Instant, drop=2),
+    Column("lag", Lag, drop=1),
     Column("event_time_original", detail=True),
-    Column("segment"),
-    Column("frame"),
+    Column("segment", drop=4),
+    Column("frame", drop=3),
     Column("content_hash", detail=True),
 ]
 
 _AGGREGATES = [
     Column("metric", get=lambda row: row.computed.metric),
-    Column("bucket", Instant, get=lambda row: row.computed.bucket),
+    Column("bucket", Bucket, get=lambda row: row.computed.bucket),
     Column("value", get=lambda row: row.computed.value),
     Column("inputs", get=lambda row: row.computed.inputs),
-    Column("run_id"),
+    Column("run_id", drop=1),
     Column("reason", wrap=True),
 ]

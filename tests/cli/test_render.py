@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pik.cli.config import Format
-from pik.cli.render import Column, Count, Document, Instant, Json, Lag, Shown, Table
+from pik.cli.render import Bucket, Column, Count, Document, EventId, Instant, Json, Lag, Moment, Shown, Table
 from pik.cli.render.output import Output
 from pik.cli.render.text import broken, cells, visible, visible_json
 from pik.cli.render.values import data, words
@@ -216,14 +216,97 @@ def test_free_text_is_broken_to_fit_the_terminal(show: Show) -> None:
     assert lines[-1] == "j" + " " * 33 + "x"
 
 
-def test_rows_that_cannot_fit_are_shown_a_field_a_line_and_uncut(show: Show) -> None:
-    lines = show(Document(tables=[WIDE]), "table", 50).splitlines()
-    assert lines[:2] == ["id    " + "i" * 32, "text  " + "some words " * 10]
-    assert lines[2:] == ["", "id    j", "text  x"]
+NOTE = "(a wider terminal, a pipe or --format json shows all)"
+MANY = Table(
+    "t",
+    [Column("id"), Column("b", drop=1), Column("c"), Column("d", drop=3), Column("e", drop=2)],
+    [{name: f"{name}{number}" + "x" * 8 for name in ("id", "b", "c", "d", "e")} for number in range(3)],
+)
+
+
+@pytest.mark.parametrize(
+    ("width", "there", "left_out"),
+    [
+        (60, "id b c d e", ""),
+        (57, "id b c e", "d"),
+        (40, "id b c", "d, e"),
+        (30, "id c", "b, d, e"),
+        (20, "id", "b, c, d, e"),
+        (5, "id", "b, c, d, e"),
+    ],
+)
+def test_promise_9_columns_without_room_are_left_out_by_their_rank_and_named(
+    show: Show, width: int, there: str, left_out: str
+) -> None:
+    text = show(Document(tables=[MANY]), "table", width)
+    assert text.splitlines()[0].split() == there.split()
+    if width > 5:
+        assert text.splitlines()[3].split() == [f"{name}2" + "x" * 8 for name in there.split()]
+    note = "".join(text.splitlines()[4:])
+    assert note.replace(" ", "") == (f"noroomfor:{left_out}{NOTE}".replace(" ", "") if left_out else "")
+    assert show(Document(tables=[MANY]), "table").splitlines()[0].split() == ["id", "b", "c", "d", "e"]
+
+
+def test_a_table_is_never_a_field_a_line(show: Show) -> None:
+    for width in range(1, 120):
+        lines = show(Document(tables=[WIDE]), "table", width).splitlines()
+        assert lines[0].split()[0] == "id"
+        assert not [line for line in lines if line.startswith("text ") and "some" in line]
+
+
+@pytest.mark.parametrize("width", [0, 200])
+def test_on_a_terminal_what_all_rows_share_is_said_once(show: Show, width: int) -> None:
+    rows = [{"id": number, "kind": "exact", "reason": None, "n": number % 2} for number in range(3)]
+    table = Document(tables=[Table("t", [Column("id"), Column("kind"), Column("reason"), Column("n")], rows)])
+    expected = "same in all rows: kind exact, reason -\nid  n\n 0  0\n 1  1\n 2  0\n"
+    piped = "id  kind   reason  n\n 0  exact  -       0\n 1  exact  -       1\n 2  exact  -       0\n"
+    assert show(table, "table", width) == (expected if width else piped)
+    assert "| exact |" in show(table, "md", width)
+    alone = Document(tables=[Table("t", [Column("id"), Column("kind")], rows[:1])])
+    assert show(alone, "table", width) == "id  kind\n 0  exact\n"
+    equal = Document(tables=[Table("t", [Column("kind"), Column("reason")], rows)])
+    assert show(equal, "table", 200) == "same in all rows: reason -\nkind\nexact\nexact\nexact\n"
+
+
+def test_what_only_the_first_rows_share_is_not_said_of_all(show: Show) -> None:
+    rows = [{"id": number, "kind": "exact"} for number in range(600)] + [{"id": 600, "kind": "conflict"}]
+    text = show(Document(tables=[Table("t", [Column("id"), Column("kind")], rows)]), "table", 80)
+    assert "same in all rows" not in text
+    assert text.splitlines()[-1].split() == ["600", "conflict"]
+
+
+def test_ids_buckets_and_clocks_are_short_on_a_terminal_only(show: Show) -> None:
+    day, columns = 24 * HOUR, [Column("event_id", EventId), Column("bucket", Bucket), Column("at", Moment)]
+
+    def cells_of(buckets: list[int], width: int, form: Format = "table") -> list[list[str]]:
+        rows = [{"event_id": f"{n:02x}" * 16, "bucket": one, "at": n * 1_500_000_001} for n, one in enumerate(buckets)]
+        return [line.split() for line in show(Document(tables=[Table("t", columns, rows)]), form, width).splitlines()]
+
+    assert cells_of([day, 2 * day], 100)[2] == ["01" * 8, "1970-01-03", "1970-01-01T00:00:01Z"]
+    assert [row[1] for row in cells_of([day, 2 * day + HOUR], 100)[1:]] == ["1970-01-02T00:00Z", "1970-01-03T01:00Z"]
+    whole = ["01" * 16, "1970-01-03T00:00:00Z", "1970-01-01T00:00:01.500000001Z"]
+    assert cells_of([day, 2 * day], 0)[2] == whole
+    assert [word for word in cells_of([day, 2 * day], 0, "md")[3] if word != "|"] == whole
+    assert json.loads(
+        show(Document(tables=[Table("t", columns, [{"event_id": "a" * 32, "bucket": day, "at": 1}])]), "json", 100)
+    ) == {"t": [{"event_id": "a" * 32, "bucket": "1970-01-02T00:00:00Z", "at": "1970-01-01T00:00:00.000000001Z"}]}
+
+
+def test_ids_that_begin_alike_are_not_one_value(show: Show) -> None:
+    rows = [{"event_id": "0" * 31 + last, "n": 1} for last in "12"]
+    text = show(Document(tables=[Table("t", [Column("event_id", EventId), Column("n")], rows)]), "table", 80)
+    assert text == f"same in all rows: n 1\nevent id\n{'0' * 16}\n{'0' * 16}\n"
+
+
+def test_a_bucket_after_those_that_were_measured_is_never_shortened_to_another_one(show: Show) -> None:
+    rows = [{"bucket": 24 * HOUR * number} for number in range(600)] + [{"bucket": HOUR}]
+    text = show(Document(tables=[Table("t", [Column("bucket", Bucket)], rows)]), "table", 80)
+    assert text.splitlines()[-1] == "1970-01-01T01:00Z"
 
 
 LONG = {"id": "i" * 32, "why": "because " * 6, "line": "日" * 60}
-CUT = Table("rows", [Column("id"), Column("why", cut=30), Column("line", cut=20)], [LONG, {**LONG, "line": "short"}])
+OTHER = {"id": "j" * 32, "why": "why", "line": "short"}
+CUT = Table("rows", [Column("id"), Column("why", cut=30), Column("line", cut=20)], [LONG, OTHER])
 
 
 def test_text_that_may_be_cut_keeps_a_row_on_one_line(show: Show) -> None:
@@ -240,11 +323,6 @@ def test_text_that_may_be_cut_keeps_a_row_on_one_line(show: Show) -> None:
         assert max(map(cells, lines)) <= width
     assert "日" * 60 in show(Document(tables=[CUT]), "table")
     assert json.loads(show(Document(tables=[CUT]), "json"))["rows"][0] == LONG
-
-
-def test_where_no_row_fits_they_are_cut_field_by_field(show: Show) -> None:
-    lines = show(Document(tables=[CUT]), "table", 50).splitlines()
-    assert lines[:3] == ["id    " + "i" * 32, "why   " + "because " * 5 + "bec…", "line  " + "日" * 21 + "…"]
 
 
 def test_another_text_for_people_than_for_programs(show: Show) -> None:

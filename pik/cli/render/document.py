@@ -14,9 +14,10 @@ from pik.cli.render.values import key_of
 class Column(msgspec.Struct, frozen=True):
     """A column: `name` in JSON and CSV, and the row's key or attribute unless `get` says how to find the value.
 
-    `kind` gives a bare value its meaning (Instant, Lag, Count, Json). Where a terminal is narrow, `wrap` marks free
-    text, which may be broken over lines, and `cut` text of which that many columns are enough. `detail` leaves the
-    column out of tables: it is for programs.
+    `kind` gives a bare value its meaning (Instant, Bucket, EventId, Lag, Count, Json). Where a terminal is narrow,
+    `wrap` marks free text, which may be broken over lines, and `cut` text of which that many columns are enough; of
+    the other columns those with the greatest `drop` are left out first. `detail` leaves the column out of tables: it
+    is for programs.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Column(msgspec.Struct, frozen=True):
     get: Callable[[Any], object] | None = None
     wrap: bool = False
     cut: int = 0
+    drop: int = 0
     detail: bool = False
 
     def value(self, row: Any) -> object:

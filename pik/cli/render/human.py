@@ -8,16 +8,17 @@ from itertools import chain, islice, zip_longest
 from typing import Any
 
 from pik.cli.render.document import Column, Document, Table
+from pik.cli.render.layout import GAP, Layout, laid_out, lines_of, terse
 from pik.cli.render.terminal import colours, terminal_width
-from pik.cli.render.text import broken, cells, padded, shortened, visible
-from pik.cli.render.values import Shown, is_number, words
+from pik.cli.render.text import broken, cells, padded, visible
+from pik.cli.render.values import Bucket, Shown, words
+from pik.model.instant import DAY
 
 Write = Callable[[str], object]
 
 SAMPLE = 500
 """Rows that are looked at for the widths of the columns; those after them are written as they come."""
 
-_GAP = "  "
 _NARROWEST = 24
 """Columns of a terminal below which free text is not worth breaking."""
 
@@ -65,14 +66,14 @@ def _fields(fields: Mapping[str, object], out: Write) -> None:
         )
         lines = text.split("\n")
         if limit is not None and breakable:
-            lines = [part for line in lines for part in broken(line, limit - width - len(_GAP))]
+            lines = [part for line in lines for part in broken(line, limit - width - len(GAP))]
         _field(name, lines, width, out)
 
 
 def _field(name: str, lines: Sequence[str], width: int, out: Write) -> None:
     for number, line in enumerate(lines):
         label = padded("" if number else name, width)
-        out(f"{label if number else _bold(label)}{_GAP}{line}\n")
+        out(f"{label if number else _bold(label)}{GAP}{line}\n")
 
 
 def _is_there(value: object) -> bool:
@@ -90,38 +91,35 @@ def _markdown(text: str) -> str:
 
 
 class _Rows:
-    """A table's rows as texts, the first of them looked at in advance."""
+    """A table's rows, the first of them looked at in advance."""
 
     def __init__(self, table: Table) -> None:
         self.columns = [column for column in table.columns if not column.detail]
-        rows = iter(table.rows)
-        self._sample = [self._values(row) for row in islice(rows, SAMPLE)]
-        self.empty = not self._sample
-        self._rest = rows
-        self.right = [self._is_right(number) for number in range(len(self.columns))]
-        self.widths = [
-            max(chain([cells(_label(column.name))], (_widest(words(values[number])) for values in self._sample)))
-            for number, column in enumerate(self.columns)
-        ]
+        self.labels = [_label(column.name) for column in self.columns]
+        self._rest = iter(table.rows)
+        self.sample = [self._values(row) for row in islice(self._rest, SAMPLE)]
+        self.empty = not self.sample
+        self.whole = len(self.sample) < SAMPLE
 
     def _values(self, row: Any) -> list[object]:
         return [column.value(row) for column in self.columns]
 
-    def _is_right(self, number: int) -> bool:
-        known = [values[number] for values in self._sample if values[number] is not None]
-        return bool(known) and all(map(is_number, known))
+    def __iter__(self) -> Iterator[list[object]]:
+        return chain(self.sample, map(self._values, self._rest))
 
-    @property
-    def labels(self) -> list[str]:
-        return [_label(column.name) for column in self.columns]
+    def layout(self, texts: Sequence[Sequence[str]], limit: int | None) -> Layout:
+        """How they fit a terminal of `limit` columns, or with None how wide they are."""
+        return laid_out(
+            self.columns,
+            self.labels,
+            self.sample,
+            texts,
+            whole=self.whole and limit is not None,
+            limit=_ENDLESS if limit is None else limit,
+        )
 
-    def __iter__(self) -> Iterator[list[str]]:
-        for values in chain(self._sample, map(self._values, self._rest)):
-            yield [words(value) for value in values]
 
-
-def _widest(text: str) -> int:
-    return max(map(cells, text.split("\n")))
+_ENDLESS = 1 << 30
 
 
 def _markdown_table(table: Table, out: Write) -> None:
@@ -129,10 +127,11 @@ def _markdown_table(table: Table, out: Write) -> None:
     if rows.empty and table.empty:
         out(f"{_markdown(table.empty)}\n")
         return
+    right = rows.layout([], None).right
     out(f"| {' | '.join(rows.labels)} |\n")
-    out(f"| {' | '.join('--:' if right else '---' for right in rows.right)} |\n")
-    for texts in rows:
-        out(f"| {' | '.join(map(_markdown, texts))} |\n")
+    out(f"| {' | '.join('--:' if to_right else '---' for to_right in right)} |\n")
+    for values in rows:
+        out(f"| {' | '.join(_markdown(words(value)) for value in values)} |\n")
 
 
 def _table(table: Table, out: Write) -> None:
@@ -140,65 +139,43 @@ def _table(table: Table, out: Write) -> None:
     if rows.empty:
         out(f"{table.empty or 'none'}\n")
         return
-    widths = _fitted(rows.columns, rows.widths, terminal_width())
-    if widths is None:
-        _records(rows, out)
-        return
-    out(_bold(_line(rows.labels, widths, rows.right)) + "\n")
-    narrowed = [width < whole for width, whole in zip(widths, rows.widths, strict=True)]
-    for texts in rows:
-        cells_of_row = [
-            _lines(column, text, width if less else None)
-            for column, text, width, less in zip(rows.columns, texts, widths, narrowed, strict=True)
-        ]
-        for line in zip_longest(*cells_of_row, fillvalue=""):
-            out(_line(line, widths, rows.right) + "\n")
+    limit = terminal_width()
+    days = [all(_is_day(values[number]) for values in rows.sample) for number in range(len(rows.columns))]
+
+    def texts_of(values: Sequence[object]) -> list[str]:
+        if limit is None:
+            return [words(value) for value in values]
+        return [terse(value, days=of_days) for value, of_days in zip(values, days, strict=True)]
+
+    sample = [texts_of(values) for values in rows.sample]
+    layout = rows.layout(sample, limit)
+    if layout.shared:
+        shared = ", ".join(f"{rows.labels[number]} {sample[0][number]}" for number in layout.shared)
+        _sentence(f"same in all rows: {shared}", limit, out)
+    out(_bold(_line([rows.labels[number] for number in layout.shown], layout)) + "\n")
+    for values in rows:
+        _row([texts_of(values)[number] for number in layout.shown], rows.columns, layout, out)
+    if layout.left_out:
+        names = ", ".join(rows.labels[number] for number in layout.left_out)
+        _sentence(f"no room for: {names} (a wider terminal, a pipe or --format json shows all)", limit, out)
 
 
-def _fitted(columns: Sequence[Column], widths: Sequence[int], limit: int | None) -> list[int] | None:
-    """Widths with which a row fits the terminal, text cut or broken if need be; None where nothing helps."""
-    fitting = list(widths)
-    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - (limit or 0)
-    if limit is None or excess <= 0:
-        return fitting
-    for number in reversed(range(len(columns))):
-        if columns[number].cut and excess > 0:
-            given = min(excess, max(0, fitting[number] - columns[number].cut))
-            fitting[number] -= given
-            excess -= given
-    return fitting if excess <= 0 else _with_free_text_broken(columns, fitting, excess)
+def _is_day(value: object) -> bool:
+    return not isinstance(value, Bucket) or value.nanos % DAY == 0
 
 
-def _with_free_text_broken(columns: Sequence[Column], widths: list[int], excess: int) -> list[int] | None:
-    free = [number for number, column in enumerate(columns) if column.wrap and widths[number] > _NARROWEST]
-    left = sum(widths[number] for number in free) - excess
-    if not free or left < _NARROWEST * len(free):
-        return None
-    share = left // len(free)
-    return [min(width, share) if number in free else width for number, width in enumerate(widths)]
+def _sentence(text: str, limit: int | None, out: Write) -> None:
+    for line in [text] if limit is None else broken(text, max(limit, 1)):
+        out(f"{line}\n")
 
 
-def _lines(column: Column, text: str, width: int | None) -> list[str]:
-    """The text in lines that fit; None where the terminal is wide enough for it, or none at all."""
-    if width is None:
-        return text.split("\n")
-    if column.cut:
-        return [shortened(line, width) for line in text.split("\n")]
-    return [part for line in text.split("\n") for part in broken(line, width)]
+def _row(texts: Sequence[str], columns: Sequence[Column], layout: Layout, out: Write) -> None:
+    parts = zip(layout.shown, texts, layout.widths, layout.narrowed, strict=True)
+    cells_of_row = [lines_of(columns[number], text, width if less else None) for number, text, width, less in parts]
+    for line in zip_longest(*cells_of_row, fillvalue=""):
+        out(_line(line, layout) + "\n")
 
 
-def _line(texts: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
-    columns = zip(texts, widths, right, strict=True)
-    return _GAP.join(padded(text, width, right=to_right) for text, width, to_right in columns).rstrip()
-
-
-def _records(rows: _Rows, out: Write) -> None:
-    """A field a line: for rows that are wider than the terminal, so that nothing is cut but what may be."""
-    width = max(map(len, rows.labels))
-    room = (terminal_width() or 0) - width - len(_GAP)
-    before = ""
-    for texts in rows:
-        out(before)
-        for column, label, text in zip(rows.columns, rows.labels, texts, strict=True):
-            _field(label, _lines(column, text, max(room, _NARROWEST) if column.cut else None), width, out)
-        before = "\n"
+def _line(texts: Sequence[str], layout: Layout) -> str:
+    columns = zip(texts, layout.widths, layout.right, strict=True)
+    return GAP.join(padded(text, width, right=to_right) for text, width, to_right in columns).rstrip()

@@ -22,6 +22,20 @@ class Instant(msgspec.Struct, frozen=True):
     nanos: int
 
 
+class Bucket(Instant, frozen=True):
+    """The instant at which a bucket begins: for people on a terminal a day or an hour."""
+
+
+class Moment(Instant, frozen=True):
+    """What a clock said when something was done: for people on a terminal to the second."""
+
+
+class EventId(msgspec.Struct, frozen=True):
+    """An event_id, for people on a terminal its first digits, which `pik show` takes."""
+
+    text: str
+
+
 class Lag(msgspec.Struct, frozen=True):
     """A span in nanoseconds: milliseconds under a name that ends in `_ms` for programs, `3m 20s` for people. With
     `cut`, only its first three digits are known, and people see no more: `~200s`."""
@@ -97,6 +111,8 @@ def _meaning(value: object) -> object:
         return msgspec.Raw(_milliseconds(value.nanos).encode())
     if isinstance(value, Count):
         return value.number
+    if isinstance(value, EventId):
+        return value.text
     if isinstance(value, Json):
         return msgspec.Raw(bytes(value.text))
     if isinstance(value, Window):
