@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from pik.engine.columns import COLUMNS
+from pik.engine.exact import INTEGERS, check_exact, is_exact, quotient_sql, scale_of
 from pik.engine.session import first_line
 from pik.engine.syntax import Aggregate, Expression, Reader
 from pik.errors import Invalid
@@ -15,7 +16,6 @@ from pik.model.metric import Definition
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_INTEGERS = frozenset("TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT UHUGEINT".split())
 _ORDERED = frozenset(
     "BOOLEAN VARCHAR JSON DATE TIME TIMESTAMP TIMESTAMP_S TIMESTAMP_MS TIMESTAMP_NS FLOAT DOUBLE".split()
 ) | {"TIMESTAMP WITH TIME ZONE"}
@@ -26,12 +26,15 @@ _DECLARE = f"CREATE TEMP TABLE IF NOT EXISTS event ({', '.join(f'{name} {it.type
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A definition that may be computed. `where` is SQL, None for every event; `columns` are all that it reads."""
+    """A definition that may be computed. `where` is SQL, None for every event; `columns` are all that it reads; `scale`
+    is how many digits its values have after the point. `denominator` is SQL that a failure is blamed on if it is 0."""
 
     name: str
     where: str | None
     value: Expression
     columns: frozenset[str]
+    scale: int
+    denominator: str | None
 
 
 def check(db: DuckDBPyConnection, definition: Definition, prefix: str = "_") -> Checked:
@@ -43,18 +46,23 @@ def check(db: DuckDBPyConnection, definition: Definition, prefix: str = "_") -> 
     where = None
     try:
         if definition.where is not None:
-            where = Reader(db, "where").where(definition.where)
+            reader = Reader(db, "where")
+            where = reader.where(definition.where)
             _check_where(db, where)
-        value = Reader(db, "value").value(definition.value, prefix)
+            check_exact(reader, where.tree)
+        reader = Reader(db, "value")
+        value = reader.value(definition.value, prefix)
         value = replace(value, aggregates=tuple(_checked(db, aggregate) for aggregate in value.aggregates))
-        _check_result(db, definition, value, prefix)
+        check_exact(reader, value.tree)
+        value, scale = _checked_result(db, definition, value, prefix)
     except RecursionError:
         raise Invalid(f"metric {definition.name}: it is nested too deeply", field="value") from None
     except Invalid as refused:
         message = f"metric {definition.name}, {refused.field}: {refused.message}"
         raise Invalid(message, field=refused.field, hint=refused.hint) from None
     columns = value.columns | (where.columns if where else frozenset())
-    return Checked(definition.name, where.sql if where else None, value, columns)
+    denominator = value.quotient[1] if value.quotient else None
+    return Checked(definition.name, where.sql if where else None, value, columns, scale, denominator)
 
 
 def _check_where(db: DuckDBPyConnection, where: Expression) -> None:
@@ -70,7 +78,7 @@ def _checked(db: DuckDBPyConnection, aggregate: Aggregate) -> Aggregate:
     if aggregate.argument is None:
         return aggregate
     found = _types(db, "value", [aggregate.argument])[0]
-    name, exact = aggregate.function, _is_exact(found)
+    name, exact = aggregate.function, is_exact(found)
     if name == "sum" and (not (exact or found == "BOOLEAN") or found == "UHUGEINT"):
         why = "adds in floating point, so the order of events would change it" if found in _FLOATS else "cannot add it"
         hint = f"exact is sum({_exact(db, aggregate.argument)})" if found in _CASTABLE else ""
@@ -79,18 +87,32 @@ def _checked(db: DuckDBPyConnection, aggregate: Aggregate) -> Aggregate:
         hint = "a difference in microseconds is epoch_us(received_time) - epoch_us(event_time)"
         why = f"the argument of {name} is {found}, and unequal ones of those may rank the same"
         _refuse("value", why, hint if found == "INTERVAL" else "")
-    if name.startswith("bit_") and found not in _INTEGERS:
+    if name.startswith("bit_") and found not in INTEGERS:
         _refuse("value", f"the argument of {name} is {found}, not an integer")
     return replace(aggregate, type=found)
 
 
-def _check_result(db: DuckDBPyConnection, definition: Definition, value: Expression, prefix: str) -> None:
+def _checked_result(
+    db: DuckDBPyConnection, definition: Definition, value: Expression, prefix: str
+) -> tuple[Expression, int]:
+    """The expression, a quotient written out in whole numbers, and the scale of its result."""
     results = ", ".join(
         f"{aggregate.over(None)} AS {prefix}{number}" for number, aggregate in enumerate(value.aggregates)
     )
-    found = _types(db, "value", [value.sql], f"(SELECT {results} FROM event)")[0]
-    if _is_exact(found):
-        return
+    source = f"(SELECT {results} FROM event)"
+    found = _types(db, "value", [value.sql], source)[0]
+    if value.quotient is not None:
+        x, y = value.quotient
+        x_type, y_type = _types(db, "value", [x, y], source)
+        value = replace(value, sql=quotient_sql(x, x_type, y, y_type, found))
+        found = _types(db, "value", [value.sql], source)[0]
+    scale = scale_of(found)
+    if scale is None:
+        _refuse_result(definition, found)
+    return value, scale
+
+
+def _refuse_result(definition: Definition, found: str) -> NoReturn:
     hints = {
         "BOOLEAN": f"as a number it is ({definition.value})::INTEGER",
         "VARCHAR": f"as a number it is ({definition.value})::DECIMAL(18, 6)",
@@ -112,15 +134,11 @@ def _types(db: DuckDBPyConnection, field: str, expressions: Sequence[str], sourc
     return found
 
 
-def _is_exact(sql_type: str) -> bool:
-    return sql_type in _INTEGERS or (sql_type.startswith("DECIMAL(") and sql_type.endswith(")"))
-
-
 def _exact(db: DuckDBPyConnection, argument: str) -> str:
     """The argument as a DECIMAL: by its own casts where they make it a float, for there digits are lost."""
     for wide in _FLOATS:
         argument = argument.replace(f" AS {wide})", " AS DECIMAL(18, 6))")
-    return argument if _is_exact(_types(db, "value", [argument])[0]) else f"CAST({argument} AS DECIMAL(18, 6))"
+    return argument if is_exact(_types(db, "value", [argument])[0]) else f"CAST({argument} AS DECIMAL(18, 6))"
 
 
 def _refuse(field: str, reason: str, hint: str = "") -> NoReturn:

@@ -154,7 +154,7 @@ def _scan(inputs: Inputs, bucket_size: int, window: Window, columns: frozenset[s
 def _measure(number: int, metric: Checked, inputs: Inputs) -> Measure:
     aggregates = {f"_{number}_{place}": aggregate for place, aggregate in enumerate(metric.value.aggregates)}
     own = inputs.duplicates or not DELIVERY_FACTS.isdisjoint(metric.columns)
-    return Measure(number, metric.where, aggregates, metric.value.sql, own=own)
+    return Measure(number, metric.where, aggregates, metric.value.sql, metric.denominator, own=own)
 
 
 def _compute(

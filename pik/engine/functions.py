@@ -1,4 +1,8 @@
-"""Which of DuckDB's functions a definition may call, and why not the others."""
+"""Which of DuckDB's functions a definition may call, and why not the others.
+
+Only listed functions may be called: each is exact or refused for its type (see exact.py), gives the same for the same
+arguments everywhere, and needs time and memory in proportion to its arguments.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,28 @@ if TYPE_CHECKING:
 AGGREGATES = frozenset("count_star count count_if countif sum min max bit_and bit_or bit_xor bool_and bool_or".split())
 """The aggregates whose result neither order nor floating point can change (`sum` not over DOUBLE: see check)."""
 
-_HARMLESS_MACROS = frozenset("if nullif date_add days_in_month list_sum list_min list_max list_count".split())
-"""Macros that are plain expressions of their arguments; others may hide aggregates or the clock."""
+OPERATORS = frozenset("+ - * / // % & | << >> ~ || -> ->> ~~ !~~ ~~* !~~*".split())
+"""Functions that are written as operators; the last four are LIKE, NOT LIKE, ILIKE, NOT ILIKE. `/`: see exact.py."""
 
-_MISLABELLED = frozenset("age current_localtime current_localtimestamp hash version".split())
-"""Functions that depend on the clock or on DuckDB's version, whatever its catalog says of them."""
+SCALARS = {
+    "numbers": "abs greatest least mod round sign trunc floor ceil ceiling",
+    "choices": "if ifnull nullif",
+    "texts": "length len strlen lower lcase upper ucase trim ltrim rtrim substring substr left right starts_with "
+    "prefix ends_with suffix contains position strpos instr replace split_part concat concat_ws reverse "
+    "regexp_matches regexp_full_match regexp_extract regexp_replace",
+    "times": "epoch_us epoch_ms epoch_ns date_trunc datetrunc date_part datepart year quarter month week weekofyear "
+    "day dayofmonth dayofweek weekday isodow dayofyear isoyear yearweek hour minute second millisecond microsecond "
+    "date_diff datediff date_sub datesub date_add make_date time_bucket strftime strptime try_strptime "
+    "last_day days_in_month to_years to_months to_weeks to_days to_hours to_minutes to_seconds to_milliseconds "
+    "to_microseconds",
+    "JSON": "json_extract json_extract_string json_extract_path json_extract_path_text json_array_length json_exists "
+    "json_type json_keys json_value",
+    "lists": "array_extract array_slice array_length list_value list_filter list_transform list_sum list_min list_max "
+    "list_count list_extract list_slice",
+}
+"""The functions of one row that a definition may call, by what they work on. docs/metrics.md lists them."""
+
+_SCALARS = frozenset(name for names in SCALARS.values() for name in names.split())
 
 _AVERAGE = (
     "{name} adds in floating point, so the order of events would change it; exact is "
@@ -37,13 +58,19 @@ _REASON = {name: reason for reason, names in _REASONS.items() for name in names.
 EXACT = "count, count_if, sum, min, max, bit_and, bit_or, bit_xor, bool_and, bool_or"
 _KAHAN = "{name} adds in floating point, only less so; exact is sum(x::DECIMAL(18, 6))"
 
+_CLOCK = "{name} depends on when and where it runs, so the same events would give another value"
+_CLOCKS = frozenset("age current_localtime current_localtimestamp hash version".split())
+"""Functions that depend on the clock or on DuckDB's version, whatever its catalog says of them."""
+
+_POWERS = frozenset("** ^ pow power sqrt cbrt exp ln log log2 log10 divide fdiv fmod epoch julian".split())
+
 
 def function_kind(db: DuckDBPyConnection, name: str) -> tuple[str, str]:
     """(`aggregate` or `scalar`, why the function is refused); the reason is empty for those that are not."""
     if name in AGGREGATES:
         return "aggregate", ""
-    if not any(map(str.isalnum, name)):
-        return "scalar", ""  # an operator
+    if name in _SCALARS or name in OPERATORS:
+        return "scalar", ""
     if name in ("fsum", "kahan_sum", "sumkahan"):
         return "aggregate", _KAHAN.format(name=name)
     if name in _REASON:
@@ -51,15 +78,21 @@ def function_kind(db: DuckDBPyConnection, name: str) -> tuple[str, str]:
     kinds, consistent = _catalog(db).get(name, (frozenset(), False))
     if "aggregate" in kinds:
         return "aggregate", _FLOATS.format(name=name, exact=EXACT)
-    if "macro" in kinds and name not in _HARMLESS_MACROS:
-        return "scalar", f"{name} is a macro, which may hide anything; write out what it stands for"
+    return "scalar", _why_not(name, kinds, consistent)
+
+
+def _why_not(name: str, kinds: frozenset[str], consistent: bool) -> str:
     if not kinds:
-        return "scalar", f"there is no function {name}"
-    if not kinds & {"scalar", "macro"}:
-        return "scalar", f"{name} makes rows of its own; a metric is computed from the bucket's events"
-    if name in _MISLABELLED or not (consistent or name in _HARMLESS_MACROS):
-        return "scalar", f"{name} depends on when and where it runs, so the same events would give another value"
-    return "scalar", ""
+        return f"there is no function {name}"
+    if "macro" in kinds:
+        return f"{name} is a macro, which may hide anything; write out what it stands for"
+    if "scalar" not in kinds:
+        return f"{name} makes rows of its own; a metric is computed from the bucket's events"
+    if name in _CLOCKS or not consistent:
+        return _CLOCK.format(name=name)
+    if name in _POWERS:
+        return f"{name} computes in floating point"
+    return f"{name} is not among the functions that a metric may call; docs/metrics.md lists them"
 
 
 _CATALOG: dict[str, tuple[frozenset[str], bool]] = {}

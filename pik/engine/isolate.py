@@ -6,9 +6,9 @@ Every expression is evaluated under DuckDB's TRY. That costs more than the plain
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from pik.engine.exact import scale_of, scaled
 from pik.engine.scan import Measure, Scan
 from pik.engine.session import first_line
 from pik.engine.syntax import Aggregate
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 EXPLAINED = 100
 """Failures of one metric that quote what DuckDB says, each for a query or two; further ones have a general reason."""
 
-EVENTS, SUM, VALUE = "events", "sum", "value"
-"""What failed: the condition or an argument on single events, a sum, or the expression over the aggregates."""
+EVENTS, SUM, ZERO, VALUE = "events", "sum", "zero", "value"
+"""What failed: the condition or an argument on single events; a sum; a quotient, whose denominator is 0; the expression
+over the aggregates in another way."""
 
 REASONS = {
     EVENTS: "its condition or an argument of an aggregate cannot be evaluated for some of the events",
     SUM: "a sum has too many digits",
+    ZERO: "its denominator is 0",
     VALUE: "the expression over its aggregates cannot be evaluated",
 }
 
@@ -93,9 +95,7 @@ def _whole_sum(name: str, aggregate: Aggregate) -> str:
     whole = f"{name}_high * {_HALF}::HUGEINT + {name}_low"
     if aggregate.type == "HUGEINT":
         return whole
-    scale = int(aggregate.type.rstrip(")").split(",")[1])
-    shift = f" * CAST('{Decimal(1).scaleb(-scale):f}' AS DECIMAL({scale}, {scale}))" if scale else ""
-    return f"CAST({whole} AS DECIMAL(38, 0)){shift}"
+    return scaled(whole, scale_of(aggregate.type) or 0)
 
 
 def _overflown(measure: Measure) -> str:
@@ -110,9 +110,10 @@ def _value(measure: Measure) -> str:
 
 def _outcome(measure: Measure) -> str:
     n = measure.number
+    zero = "" if measure.denominator is None else f"WHEN TRY({measure.denominator}) = 0 THEN '{ZERO}' "
     return (
         f"_s{n}.v AS _v{n}, CASE WHEN _f{n} > 0 THEN '{EVENTS}' WHEN _n{n} = 0 OR _s{n} IS NOT NULL THEN NULL "
-        f"WHEN {_overflown(measure)} THEN '{SUM}' ELSE '{VALUE}' END AS _x{n}"
+        f"WHEN {_overflown(measure)} THEN '{SUM}' {zero}ELSE '{VALUE}' END AS _x{n}"
     )
 
 
@@ -126,9 +127,10 @@ def explanations(db: DuckDBPyConnection, scan: Scan, measures: Sequence[Measure]
     for measure in measures:
         failures = db.execute(_first_failures(measure, f"_bucket, _entity, _x{measure.number}, _b{measure.number}[1]"))
         for bucket, entity_id, what, event in failures.fetchall():
+            asked: list[tuple[str, list[object]]] = []
             if what == EVENTS:
                 asked = [(f"SELECT {sql} FROM blamed WHERE _id = ?", [event]) for sql in _row_expressions(measure)]
-            else:
+            elif what == VALUE:
                 asked = [
                     (f"SELECT {measure.value} FROM grouped WHERE _bucket = ? AND _entity = ?", [bucket, entity_id])
                 ]

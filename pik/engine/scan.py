@@ -30,12 +30,13 @@ class Measure:
     """What to compute of each group: `value`, an expression over aggregates by name, as `_v<number>`. They are those of
     the lines for which `where` holds (None: all of them); `_n<number>` is the number of those lines, and unless
     `hashed` is false `_h<number>` the XOR of their ids and `_c<number>` that of their contents; with `own`, of their
-    contents and places in their batches."""
+    contents and places in their batches. `denominator` is that of a quotient."""
 
     number: int
     where: str | None
     aggregates: Mapping[str, Aggregate]
     value: str = "NULL"
+    denominator: str | None = None
     hashed: bool = True
     own: bool = False
 

@@ -7,10 +7,11 @@ and split: aggregates are taken out, to be computed while raw is read, and the r
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from pik.engine.bounds import LONGEST, unbounded
 from pik.engine.columns import COLUMNS
 from pik.engine.functions import AGGREGATES, function_kind
 from pik.engine.session import first_line
@@ -74,11 +75,14 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A harmless expression. `sql` calls the results of `aggregates` PREFIX0, PREFIX1, …; it reads `columns`."""
+    """A harmless expression. `sql` calls the results of `aggregates` PREFIX0, PREFIX1, …; it reads `columns`. That of a
+    quotient has its two sides instead, in `quotient`."""
 
     sql: str
     aggregates: tuple[Aggregate, ...]
     columns: frozenset[str]
+    tree: Node
+    quotient: tuple[str, str] | None = None
 
 
 class Reader:
@@ -94,27 +98,31 @@ class Reader:
         """An expression without aggregates."""
         tree = self._parse(text)
         self._walk(tree, frozenset())
-        if (found := next(_aggregates(tree), None)) is not None:
+        if (found := next(aggregates_of(tree), None)) is not None:
             self._refuse(f"{_shown(found)} is an aggregate; where decides about one event at a time")
-        return Expression(self._sql(tree), (), frozenset(self.columns))
+        return Expression(self.sql(tree), (), frozenset(self.columns), tree)
 
     def value(self, text: str, prefix: str) -> Expression:
         """An expression of aggregates, constants and functions of them."""
         tree = self._parse(text)
         self._walk(tree, frozenset())
         aggregates: list[Aggregate] = []
-        tree = self._split(tree, prefix, aggregates)
+        whole, tree = tree, self._split(tree, prefix, aggregates)
         if not aggregates:
             self._refuse("there is no aggregate in it", hint="value is one aggregate expression such as count(*)")
-        for name in _columns_of(tree):
+        for name in columns_of(tree):
             if name in COLUMNS:
                 self._refuse(
                     f"the column {name} stands outside of an aggregate, and a bucket has many events",
                     hint=f"put it inside of one, such as max({name})",
                 )
-        return Expression(self._sql(tree), tuple(aggregates), frozenset(self.columns))
+        sides = quotient_of(tree)
+        quotient = (self.sql(sides[0]), self.sql(sides[1])) if sides else None
+        return Expression(self.sql(tree), tuple(aggregates), frozenset(self.columns), whole, quotient)
 
     def _parse(self, text: str) -> Node:
+        if len(text) > LONGEST:
+            self._refuse(f"it has {len(text):,} characters, more than {LONGEST:,}")
         # The line break ends a trailing comment. What is not one bare expression differs from `SELECT 1` elsewhere too.
         answer = self._serialized("SELECT\n" + text + "\n")
         if answer["error"]:
@@ -141,14 +149,30 @@ class Reader:
             self._refuse(f"it is no SQL expression: {first_line(error)}")
         return answer
 
-    def _sql(self, tree: Node) -> str:
-        """The text of a tree, by DuckDB; it puts parentheses where they matter."""
-        statement = {"node": {**self._select_one, "select_list": [tree]}, "named_param_map": []}
+    def sql(self, *trees: Node) -> str:
+        """The text of trees, by DuckDB; it puts parentheses where they matter."""
+        statement = {"node": {**self._select_one, "select_list": trees}, "named_param_map": []}
         row = self.db.execute(
             "SELECT json_deserialize_sql(CAST(? AS JSON))", [json.dumps({"error": False, "statements": [statement]})]
         ).fetchone()
         assert row is not None
         return str(row[0]).removeprefix("SELECT ")
+
+    def shown(self, tree: Node) -> str:
+        """The text of a tree for people."""
+        return self.sql(tree).replace("count_star()", "count(*)")
+
+    def types(self, trees: Sequence[Node]) -> list[str]:
+        """The SQL types of trees over the columns, which none of them or each of them aggregates."""
+        import duckdb
+
+        if not trees:
+            return []
+        try:
+            rows = self.db.execute(f"DESCRIBE SELECT {self.sql(*trees)} FROM event").fetchall()
+        except duckdb.Error as error:
+            self._refuse(first_line(error))
+        return [str(row[1]).strip('"') for row in rows]
 
     def _walk(self, node: Any, lambdas: frozenset[str]) -> None:
         """Refuse whatever is not known to be harmless; note the columns. `lambdas` are the names lambdas bind here."""
@@ -162,9 +186,12 @@ class Reader:
         if kind == "COLUMN_REF":
             self._column(node["column_names"], lambdas)
         elif kind == "FUNCTION":
-            self._function(node)
-        elif kind == "LAMBDA" and node["syntax_type"] == "LAMBDA_KEYWORD":
-            lambdas |= set(_columns_of(node["lhs"]))
+            self._function(node, bool(lambdas))
+        elif is_lambda(node):
+            if lambdas:
+                self._refuse("a lambda inside of a lambda takes time beyond all bounds")
+            self._walk(node["expr"], lambdas | set(columns_of(node["lhs"])))
+            return
         elif kind is not None and kind not in _EXPRESSIONS:
             self._refuse(_REFUSED.get(kind, f"{kind.lower().replace('_', ' ')} has no place in a metric"))
         if node.get("type") == "GROUPING_FUNCTION":
@@ -188,14 +215,16 @@ class Reader:
             )
         self.columns.add(name)
 
-    def _function(self, node: Node) -> None:
-        name = _name(node)
+    def _function(self, node: Node, in_lambda: bool) -> None:
+        name = name_of(node)
         if len(node["qualified_name"]["path"]) > 1:
             self._refuse(
                 f"{'.'.join(node['qualified_name']['path'])} is no function; write functions by their bare names"
             )
         kind, reason = function_kind(self.db, name)
         if reason:
+            self._refuse(reason)
+        if reason := unbounded(name, [argument["expression"] for argument in node["arguments"]], in_lambda):
             self._refuse(reason)
         if node["order_bys"]["orders"]:
             self._refuse(f"{name} has an ORDER BY; an aggregate that needs one depends on order")
@@ -208,35 +237,37 @@ class Reader:
             return [self._split(item, prefix, found) for item in node]
         if not isinstance(node, dict):
             return node
-        if not _is_aggregate(node):
+        if not is_aggregate(node):
             return {key: self._split(child, prefix, found) for key, child in node.items()}
         found.append(self._aggregate(node))
         place = {key: node[key] for key in ("alias", "query_location", "query_location_length")}
         return {**place, "class": "COLUMN_REF", "type": "COLUMN_REF", "column_names": [f"{prefix}{len(found) - 1}"]}
 
     def _aggregate(self, node: Node) -> Aggregate:
-        name, arguments, condition = _name(node), node["arguments"], node["filter"]
-        if next(_aggregates([arguments, condition]), None) is not None:
+        name, arguments, condition = name_of(node), node["arguments"], node["filter"]
+        if next(aggregates_of([arguments, condition]), None) is not None:
             self._refuse(f"{_shown(node)} has another aggregate inside")
         if len(arguments) != (0 if name == "count_star" else 1):
             self._refuse(f"{name} takes one argument here")
-        argument = self._sql(arguments[0]["expression"]) if arguments else None
-        return Aggregate(name, node["distinct"], argument, self._sql(condition) if condition else None)
+        argument = self.sql(arguments[0]["expression"]) if arguments else None
+        return Aggregate(name, node["distinct"], argument, self.sql(condition) if condition else None)
 
     def _refuse(self, reason: str, hint: str = "") -> NoReturn:
         raise Invalid(reason, field=self.field, hint=hint)
 
 
-def _name(node: Node) -> str:
+def name_of(node: Node) -> str:
+    """The name of the function that the node calls."""
     return str(node["function_name"]).lower()
 
 
 def _shown(node: Node) -> str:
-    return _name(node).replace("count_star", "count(*)")
+    return name_of(node).replace("count_star", "count(*)")
 
 
-def _is_aggregate(node: Node) -> bool:
-    return node.get("class") == "FUNCTION" and _name(node) in AGGREGATES
+def is_aggregate(node: Node) -> bool:
+    """Whether the node is an aggregate."""
+    return node.get("class") == "FUNCTION" and name_of(node) in AGGREGATES
 
 
 def _nodes(tree: Any) -> Iterator[Node]:
@@ -249,12 +280,39 @@ def _nodes(tree: Any) -> Iterator[Node]:
             yield from _nodes(item)
 
 
-def _aggregates(tree: Any) -> Iterator[Node]:
-    return (node for node in _nodes(tree) if _is_aggregate(node))
+def is_lambda(node: Node) -> bool:
+    """Whether the node is a lambda; DuckDB's parser takes the arrow in payload->'$.a' for another kind of them."""
+    return node.get("class") == "LAMBDA" and node["syntax_type"] == "LAMBDA_KEYWORD"
 
 
-def _columns_of(tree: Any) -> list[str]:
+def aggregates_of(tree: Any) -> Iterator[Node]:
+    """The aggregates in a tree, itself among them."""
+    return (node for node in _nodes(tree) if is_aggregate(node))
+
+
+def columns_of(tree: Any) -> list[str]:
+    """The names in a tree, of columns and of what lambdas bind."""
     return [node["column_names"][0].lower() for node in _nodes(tree) if node.get("class") == "COLUMN_REF"]
+
+
+def children(node: Any) -> Iterator[Node]:
+    """The expressions right below a node."""
+    for child in node.values() if isinstance(node, dict) else node:
+        if isinstance(child, dict) and child.get("class") not in (None, "TYPE"):
+            yield child
+        elif isinstance(child, dict | list):
+            yield from children(child)
+
+
+def quotient_of(tree: Node) -> tuple[Node, Node] | None:
+    """Numerator and denominator, where the tree is (x / y)::DECIMAL(p, s)."""
+    if tree.get("class") != "CAST" or tree["try_cast"] or tree["type_expr"].get("type_name", "").upper() != "DECIMAL":
+        return None
+    child = tree["child"]
+    if child.get("class") != "FUNCTION" or name_of(child) != "/":
+        return None
+    left, right = (argument["expression"] for argument in child["arguments"])
+    return left, right
 
 
 def _unplaced(tree: Any) -> Any:

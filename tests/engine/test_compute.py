@@ -64,12 +64,10 @@ def test_numbers_of_twenty_digits_are_exact(tmp_path: Path) -> None:
     found = compute(
         raw(tmp_path / "r.zst", [head + text.encode() + b"}" for text in texts]),
         metric("sum((payload->>'$.v')::DECIMAL(38, 6))", name="arrow_text"),
-        metric("sum((payload->'$.v')::DECIMAL(38, 6))", name="arrow_json"),
         metric("max((payload->>'v')::DECIMAL(38, 6))", name="max"),
     )
     exact = sum(map(Decimal, numbers), Decimal("99999999999999999999.000001")) + Decimal("2.5")
     assert {one.metric: one.value for one in found} == {
-        "arrow_json": exact,
         "arrow_text": exact,
         "max": Decimal("99999999999999999999.000001"),
     }
@@ -299,18 +297,20 @@ from pik.model.metric import Definition
 from pik.model.window import ALL_TIME
 from pik.ports.engine import Inputs
 
-slow = Definition(name="slow", value="sum(list_sum(list_transform(range(5000), lambda x: (x + seq) % 7)))")
+slow = Definition(
+    name="slow", value="sum(list_sum(list_transform((payload->'$.v')::VARCHAR[], lambda x: (x::BIGINT + seq) % 7)))"
+)
 print("computing", flush=True)
 try:
     for _ in range(1000):
-        list(DuckEngine().compute(Inputs([Path(sys.argv[1])], 20_000), [slow], ALL_TIME))
+        list(DuckEngine().compute(Inputs([Path(sys.argv[1])], 2_000), [slow], ALL_TIME))
 except KeyboardInterrupt:
     sys.exit(130)
 """
 
 
 def test_ctrl_c_is_an_interrupt_not_a_failure(tmp_path: Path) -> None:
-    raw(tmp_path / "r.zst", [event({"n": n}) for n in range(20_000)])
+    raw(tmp_path / "r.zst", [event({"n": n, "v": list(range(500))}) for n in range(2_000)])
     command = [sys.executable, "-c", SLOW_QUERY, str(tmp_path / "r.zst")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -10,7 +10,7 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.engine.columns import COLUMNS
-from pik.engine.functions import AGGREGATES
+from pik.engine.functions import AGGREGATES, SCALARS
 from pik.errors import Invalid
 from pik.model.metric import read_definition
 from tests.engine.raw import metric
@@ -36,9 +36,12 @@ def test_what_is_refused_and_what_to_write_instead(value: str, instead: str) -> 
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
     assert len(REFUSED) == TEXT.split("## What is refused")[1].count("\n| `")
     columns = re.findall(r"^\| `(\w+)` \| `([A-Z]+)` \|", TEXT, re.MULTILINE)
     assert columns == [(name, column.type) for name, column in COLUMNS.items()]
     for name in AGGREGATES - {"count_star", "countif"}:
         assert f"`{name}`" in TEXT
+    functions = TEXT.split("### Operators and functions")[1].split("## What is refused")[0]
+    for kind, names in SCALARS.items():
+        assert f"| {kind} | {', '.join(f'`{name}`' for name in names.split())} |" in functions
