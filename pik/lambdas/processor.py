@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 from aws_lambda_powertools.metrics import MetricUnit
 
-from pik.errors import PikError
+from pik.errors import PikError, StoreError
 from pik.lambdas import wiring
 from pik.lambdas.wiring import log_unforeseen, logger, metrics
 from pik.model.run import CANCELLED, Task
@@ -15,8 +16,9 @@ from pik.ports.state import Message
 from pik.ports.store import Store
 from pik.usecases.replay import Outcome, end_if_settled, settle, work
 
-UNSETTLED = "its processor ended, ran out of time, or could not use the store, each time"
-"""Why a task is given up that was tried often enough and of which nobody has told how it went."""
+_FIRST_WAIT, _LONGEST_WAIT = 30.0, 900.0
+"""Seconds until a task comes again that failed because the store could not be used: each time four times as long, so
+that an outage of several minutes buries none."""
 
 _decode = msgspec.json.Decoder(Task).decode
 
@@ -36,7 +38,7 @@ def _settled(record: dict[str, Any]) -> bool:
     try:
         message = _message(record)
         with logger.append_context_keys(run_id=message.task.run_id, task=message.task.number):
-            return _process(message)
+            return _process_or_put_off(message)
     except msgspec.MsgspecError as problem:
         # Nobody's task: it comes again until the queue's own redrive takes it to the dead letters.
         logger.error("no task", extra={"message_id": record["messageId"], "reason": str(problem)})
@@ -45,6 +47,18 @@ def _settled(record: dict[str, Any]) -> bool:
     except Exception as problem:  # noqa: BLE001 - the other messages of the batch are to be performed all the same
         log_unforeseen("not settled", problem, message_id=record["messageId"])
     return False
+
+
+def _process_or_put_off(message: Message) -> bool:
+    """Process a message. If the store cannot be used, the message comes again after a while, not only when its time
+    with this processor would have been over. Raises PikError."""
+    try:
+        return _process(message)
+    except StoreError as problem:
+        wait = min(_FIRST_WAIT * 4 ** (message.receives - 1), _LONGEST_WAIT)
+        with suppress(StoreError):  # then it waits for longer
+            wiring.store().queue.release(message, wait, f"the store could not be used: {problem.message}")
+        raise
 
 
 def _message(record: dict[str, Any]) -> Message:
@@ -63,7 +77,7 @@ def _process(message: Message) -> bool:
         end_if_settled(store, task.run_id)  # whoever settled it may have been killed before this
         store.queue.acknowledge(message.receipt)
         return True
-    outcome = Outcome(message, UNSETTLED) if used_up else work(store, wiring.engine(), message, before.request)
+    outcome = Outcome(message, "") if used_up else work(store, wiring.engine(), message, before.request)
     settled = settle(store, outcome, attempts, last=True)
     metrics.add_metric(name="BucketsWritten", unit=MetricUnit.Count, value=outcome.buckets)
     # Why a task failed may quote a payload: the dead letter keeps it, the log does not.

@@ -131,6 +131,9 @@ class Audit(Protocol):
         """How many deliveries the index has of each segment, by key, counted row by row. In no order; where a key comes
         several times the numbers add up, and None says that somebody is at work on the segment, or died at it."""
 
+    def knows(self, batch_id: str) -> bool:
+        """Whether the index has anything to say of this batch, though it may not be enough for an answer."""
+
     def damage(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the index in itself: the part of it, and what."""
 

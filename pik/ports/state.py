@@ -67,6 +67,10 @@ class Message:
     receives: int
 
 
+UNSETTLED = "its processor ended or ran out of time, each time"
+"""Why a task is given up of which nobody has told how it went."""
+
+
 class Queue(Protocol):
     """At-least-once delivery of tasks, in no order that anybody may rely on."""
 
@@ -81,12 +85,14 @@ class Queue(Protocol):
     def acknowledge(self, receipt: str) -> None:
         """Remove the message. A repeat does nothing, nor does the receipt of an earlier receiving."""
 
-    def release(self, receipt: str, delay: float) -> None:
-        """Make the message visible again after `delay` seconds, unless it was received again meanwhile."""
+    def release(self, message: Message, delay: float, reason: str = "") -> None:
+        """Make the message visible again after `delay` seconds, unless it was received again meanwhile. A shared queue
+        keeps the reason, for a letter that is written when nobody knows a better one."""
 
     def bury(self, message: Message, reason: str, failed_at: int) -> None:
-        """Put the message among the dead letters, with its reason. It is still to be acknowledged; until then it may be
-        on the queue as well, so that whoever is interrupted in between gets it again."""
+        """Put the message among the dead letters, with its reason (empty: the last one that was kept, or UNSETTLED). It
+        is still to be acknowledged; until then it may be on the queue as well, so that whoever is interrupted gets it
+        again."""
 
     def letters(self, *, purged: bool = False) -> list[DeadLetter]:
         """The dead letters, oldest first; or those that were purged. Two may be there for one task, where a burial was

@@ -106,7 +106,8 @@ def settle(store: Store, outcome: Outcome, attempts: int, *, last: bool = False)
         queue.bury(message, outcome.failure, time.time_ns())
         runs.mark(message.task, FAILED)
     else:
-        queue.release(message.receipt, min(_FIRST_DELAY * 2 ** (message.receives - 1), _LONGEST_DELAY))
+        delay = min(_FIRST_DELAY * 2 ** (message.receives - 1), _LONGEST_DELAY)
+        queue.release(message, delay, outcome.failure)
         return False
     if last:
         end_if_settled(store, message.task.run_id)

@@ -8,8 +8,9 @@ is reported.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from pik.model.window import Window
+from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.usecases.progress import Progress
@@ -56,9 +57,17 @@ def _problems(store: Store, engine: Engine, progress: Progress, tally: Tally) ->
     try:
         with store.raw.scratch() as scratch:
             ledger = Ledger(scratch)
+            before = store.index.totals() if tally.full and tally.window == ALL_TIME else None
             yield from Days(store, tally, ledger, progress).problems()
             yield from Objects(store, tally).problems()
             yield from Batches(store, tally, ledger).problems()
+            seen = ledger.totals
+            if (
+                before is not None
+                and not tally.counts["damage"]
+                and before == store.index.totals() != replace(seen, batches=before.batches)
+            ):  # what changed meanwhile, somebody is writing
+                yield Problem(INDEX, "the index's totals", f"they are {before}; its segments come to {seen}")
         if tally.full and not tally.lacks_events:
             yield from aggregate_problems(store, engine, tally)
     finally:

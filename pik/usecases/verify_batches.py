@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -14,9 +16,11 @@ from pik.ports.store import Store
 from pik.usecases.batch_record import BatchLine, RejectLine, SegmentLine, read_record, record_key, restored
 from pik.usecases.held import has_expired
 from pik.usecases.pull_record import pulls, read_pull
+from pik.usecases.request import request_batch
+from pik.usecases.segments import reason_kind
 from pik.usecases.verify_findings import INDEX, MISSING, MODIFIED, Problem, Tally, segment_problem
 from pik.usecases.verify_ledger import Holding, Ledger, holding_of
-from pik.usecases.verify_unlisted import find_batch
+from pik.usecases.verify_unlisted import find_batch, rejects_of
 
 _LOOKS = 3
 """How often a batch is counted that does not stay as it is meanwhile."""
@@ -69,7 +73,10 @@ class Batches:
             yield from self._record(batch)
         if self.tally.full and batch.state not in (RUNNING, PULLED):
             yield from self._counts(batch, holding)
-            yield from self._origin(batch)
+            if batch.is_request:
+                yield from self._request(batch, holding)
+            else:
+                yield from self._origin(batch)
 
     def _rejects(self, batch: Batch) -> Iterator[Problem]:
         for rejects in self.store.index.rejects(batch.batch_id):
@@ -118,9 +125,10 @@ class Batches:
                 detail = f"the index has another {' and '.join(other)} than {record}"
                 yield segment_problem(INDEX, listed, detail, ())
             return
+        known = segment.batch_id in self.tally.short and self.store.copy is None  # when its day was checked
         self.tally.short.add(segment.batch_id)
         if self.store.raw.size(segment.key) is not None:
-            if self.store.copy is not None:  # elsewhere it was found when its day was checked
+            if not known:
                 self.tally.counts["not_indexed"] += 1
                 yield segment_problem(INDEX, segment, f"{record} names it, the index does not", segment.frames)
         elif has_expired(self.store, segment.ingest_time):
@@ -163,10 +171,34 @@ class Batches:
         times = [time for time in (batch.first_event, batch.last_event) if time is not None]
         return window == ALL_TIME or all(window.start <= time < window.end for time in times)
 
+    def _request(self, batch: Batch, holding: Holding) -> Iterator[Problem]:
+        """A request has no record: what its batch says follows from its id, its segments and its rejects."""
+        single = batch.counts.read == 1
+        if not self._whole(batch) or not holding.sound or batch.batch_id in self.tally.short:
+            return
+        if batch.state != COMPLETE and not single:
+            return  # one with several events that died; what it had claimed counts
+        made = request_batch(batch.batch_id, batch.counts.read)
+        expected = replace(made, lags=holding.told.lags, sources=holding.told.sources, reasons=self._reasons(batch))
+        other = [name for name in ("state", *_OF_BATCH) if getattr(batch, name) != getattr(expected, name)]
+        if other:
+            detail = f"the index has another {' and '.join(other)} than the request's objects tell"
+            yield Problem(INDEX, f"batch {batch.batch_id}", detail)
+        if not single:
+            listed = self.store.index.segments(ALL_TIME, batch_id=batch.batch_id)
+            if sum(1 for _ in listed) != holding.segments:
+                detail = f"by its id the index does not find all of its {holding.segments} segments"
+                yield Problem(INDEX, f"batch {batch.batch_id}", detail)
+
+    def _reasons(self, batch: Batch) -> Counter[str]:
+        reasons: Counter[str] = Counter()
+        for file in self.store.index.rejects(batch.batch_id):
+            with suppress(Damaged):  # which is reported of the file
+                reasons.update(reason_kind(reject.reason) for reject in rejects_of(self.store.raw, file.key))
+        return reasons
+
     def _origin(self, batch: Batch) -> Iterator[Problem]:
         """By its origin a batch is found when the same input comes again."""
-        if batch.is_request:
-            return
         found = self.store.batches.find(batch.origin)
         if found is None or found.batch_id < batch.batch_id:
             detail = "the index does not find it by its origin: the same input would be ingested once more"

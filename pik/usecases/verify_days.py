@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,8 @@ from itertools import groupby
 from operator import itemgetter
 
 from pik.errors import Damaged
-from pik.model.batch import Arrivals, Frame, Segment
+from pik.model.batch import OF_REQUEST, Arrivals, Frame, Segment
+from pik.model.event import Delivery
 from pik.model.instant import DAY, MIN_INSTANT, day_of, day_text, parse_instant
 from pik.model.window import Window
 from pik.ports.raw import RawObject
@@ -22,9 +24,10 @@ from pik.usecases.held import has_expired
 from pik.usecases.progress import Progress
 from pik.usecases.reading import unpack_frame
 from pik.usecases.scan import scan_segment
+from pik.usecases.segments import coarse_lags
 from pik.usecases.threads import in_threads
 from pik.usecases.verify_findings import INDEX, MISSING, MODIFIED, Problem, Tally, segment_problem
-from pik.usecases.verify_ledger import Ledger
+from pik.usecases.verify_ledger import NOTHING_TOLD, Ledger, Told
 from pik.usecases.verify_unlisted import SEGMENT, Unlisted, find_batch, segment_content
 
 DAYS = "raw/event_date="
@@ -57,9 +60,8 @@ class Days:
             yield from self._rows()
 
     def _objects(self) -> Iterator[RawObject]:
-        first, last = (DAYS + day_text(day) for day in self.tally.window.days)
         for found in self.store.raw.objects(DAYS):
-            if first <= found.key[: len(first)] <= last and SEGMENT.fullmatch(found.key):
+            if self._in_window(found.key) and SEGMENT.fullmatch(found.key):
                 yield found
 
     def _of_day(self, entries: Iterator[RawObject | Segment]) -> Iterator[Problem]:
@@ -100,8 +102,8 @@ class Days:
     def _segments(self, listed: Sequence[tuple[Segment, int | None]]) -> Iterator[Problem]:
         """Check segments of the index; with each the size of its object, if raw was seen to have it."""
         checks = in_threads(partial(_checked, self.store, full=self.tally.full), listed, _READERS, ahead=_READERS)
-        sound: list[Arrivals] = []
-        for (segment, _), (problem, arrivals) in zip(listed, checks, strict=True):
+        sound: list[_Read] = []
+        for (segment, _), (problem, read) in zip(listed, checks, strict=True):
             self.tally.counts["segments"] += 1
             self.progress.advance(1)
             gone = problem is not None and problem.kind == MISSING
@@ -114,40 +116,57 @@ class Days:
                 self._enter(segment, sound=False)
                 self.tally.counts["missing" if gone else "modified"] += problem.kind != INDEX
                 yield problem
-            elif arrivals is not None:
-                sound.append(arrivals)
+            elif read is not None:
+                sound.append(read)
             else:
                 self.tally.counts["valid"] += 1
         if sound:
             yield from self._compare(sound)
 
-    def _compare(self, arrivals: list[Arrivals]) -> Iterator[Problem]:
+    def _compare(self, sound: list[_Read]) -> Iterator[Problem]:
         """Hold the deliveries of whole segments against the index; twice, where somebody may just be recording them."""
+        arrivals = [read.arrivals for read in sound]
         differing = self.store.audit.differing(arrivals)
         if differing:
             differing = self.store.audit.differing([one for one in arrivals if one.segment.key in differing])
-        for segment in (one.segment for one in arrivals):
-            self._enter(segment, sound=segment.key not in differing)
+        for read in sound:
+            segment = read.arrivals.segment
+            self._enter(segment, sound=segment.key not in differing, told=read.told)
             if segment.key in differing:
                 yield segment_problem(INDEX, segment, differing[segment.key], ())
             else:
                 self.tally.counts["valid"] += 1
                 self.ledger.expect_rows(segment)
 
-    def _enter(self, segment: Segment, *, sound: bool) -> None:
+    def _enter(self, segment: Segment, *, sound: bool, told: Told = NOTHING_TOLD) -> None:
         if self.tally.full:
-            self.ledger.add(self.store.index, segment, sound=sound)
+            self.ledger.add(self.store.index, segment, told, sound=sound)
 
     def _rows(self) -> Iterator[Problem]:
         """Rows of the index for which there is no delivery; counted twice, where somebody may just be recording."""
-        other = list(self.ledger.other_rows(self.store.audit.rows()))
+        other = [one for one in self.ledger.other_rows(self.store.audit.rows()) if self._unexplained(*one)]
         if other:
             again = dict.fromkeys(self.ledger.other_rows(self.store.audit.rows()))
             for key, deliveries, rows in other:
                 if (key, deliveries, rows) in again:
-                    self.tally.counts["valid"] -= 1
+                    self.tally.counts["valid"] -= deliveries > 0
                     detail = f"the index has {rows} rows for {deliveries} deliveries"
                     yield Problem(INDEX, key, detail, key[len(DAYS) :][:10])
+
+    def _unexplained(self, key: str, deliveries: int, _: int) -> bool:
+        """Whether rows are of a segment that was seen, or of one that is not there at all. Others are of another day,
+        were recorded later, or have been reported."""
+        return deliveries > 0 or (self._in_window(key) and self.store.raw.size(key) is None and not self._listed(key))
+
+    def _in_window(self, key: str) -> bool:
+        first, last = (day_text(day) for day in self.tally.window.days)
+        return first <= key[len(DAYS) :][:10] <= last
+
+    def _listed(self, key: str) -> bool:
+        match = SEGMENT.fullmatch(key)
+        return match is not None and any(
+            segment.key == key for segment in self.store.index.segments(_window_of({key: match}), batch_id=match[2])
+        )
 
 
 def _window_of(names: Mapping[str, re.Match[str]]) -> Window:
@@ -156,7 +175,15 @@ def _window_of(names: Mapping[str, re.Match[str]]) -> Window:
     return Window(max(day * DAY, MIN_INSTANT), (day + 1) * DAY)
 
 
-def _checked(store: Store, listed: tuple[Segment, int | None], *, full: bool) -> tuple[Problem | None, Arrivals | None]:
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a segment holds, and of a request's what its batch says of it."""
+
+    arrivals: Arrivals
+    told: Told
+
+
+def _checked(store: Store, listed: tuple[Segment, int | None], *, full: bool) -> tuple[Problem | None, _Read | None]:
     """What is wrong with a segment's object, or if nothing is and it was read, what it holds."""
     segment, size = listed
     if size is None:  # not there when raw was listed
@@ -168,8 +195,10 @@ def _checked(store: Store, listed: tuple[Segment, int | None], *, full: bool) ->
             return None, None
         detail = f"{size} bytes, not {segment.size}"
         return segment_problem(MODIFIED, segment, detail, _damaged_frames(store, segment)), None
+    deliveries: list[Delivery] = []
+    of_request = segment.key.endswith(f"-{OF_REQUEST}.ndjson.zst")
     try:
-        arrivals = scan_segment(store.raw, segment.key)
+        arrivals = scan_segment(store.raw, segment.key, deliveries.append if of_request else None)
     except Damaged:
         return _modified(store, segment, size, None), None
     found = arrivals.segment
@@ -181,7 +210,8 @@ def _checked(store: Store, listed: tuple[Segment, int | None], *, full: bool) ->
     other = [name for name in other if getattr(found, name) != getattr(segment, name)]
     if other:
         return segment_problem(INDEX, segment, f"the index has another {' and '.join(other)} than raw", ()), None
-    return None, Arrivals(segment, arrivals.plain, arrivals.keyed, arrivals.entities)
+    told = Told(coarse_lags([one.lag for one in deliveries]), Counter(one.source for one in deliveries))
+    return None, _Read(Arrivals(segment, arrivals.plain, arrivals.keyed, arrivals.entities), told)
 
 
 _NOT_IN_RAW = ("recorded_at", "inline", "guessed")

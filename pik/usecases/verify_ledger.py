@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pik.model.batch import CONFLICT, EXACT, UNRECORDED, Counts, Segment
-from pik.ports.index import Index
+from pik.ports.index import Index, Totals
 from pik.usecases.ordering import Sorter
+
+_Name = TypeVar("_Name", int, str)
+
+
+class Told(NamedTuple):
+    """What a batch says of its deliveries: how many there are of each lag, and of each source."""
+
+    lags: Mapping[int, int]
+    sources: Mapping[str, int]
+
+
+NOTHING_TOLD = Told({}, {})
 
 
 class Holding(NamedTuple):
     """What the segments of one batch hold, as far as they were seen; times in nanoseconds. `sound`: all of them are
-    there and as they were written."""
+    there and as they were written. `told` is known of requests only."""
 
+    segments: int = 0
     counts: Counts = Counts()
     first_event: int | None = None
     last_event: int | None = None
     sound: bool = True
+    told: Told = NOTHING_TOLD
 
 
 class _Entry(NamedTuple):
@@ -33,6 +47,7 @@ class _Entry(NamedTuple):
     first_event: int
     last_event: int
     sound: bool
+    told: Told
 
 
 @dataclass(slots=True, init=False)
@@ -42,15 +57,31 @@ class Ledger:
     _by_batch: Sorter[_Entry]
     _by_key: Sorter[tuple[str, int]]
     _scratch: Path
+    totals: Totals
+    """Of all segments; batches are not counted."""
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
+        self.totals = Totals(0, 0, 0, 0, 0, None, None)
         self._by_batch = Sorter(itemgetter(0), scratch, "batches", reverse=True)
         self._by_key = Sorter(itemgetter(0), scratch, "keys")
 
-    def add(self, index: Index, segment: Segment, *, sound: bool) -> None:
+    def add(self, index: Index, segment: Segment, told: Told, *, sound: bool) -> None:
         """Note a segment that the index lists."""
-        self._by_batch.add(_entry(index, segment, sound))
+        entry = _entry(index, segment, told, sound)
+        self._by_batch.add(entry)
+        seen = self.totals
+        times = (seen.first_event, seen.last_event, segment.first_event, segment.last_event)
+        known = [time for time in times if time is not None]
+        self.totals = Totals(
+            events=seen.events + entry.deliveries - entry.exact - entry.conflict,
+            deliveries=seen.deliveries + entry.deliveries,
+            segments=seen.segments + 1,
+            batches=0,
+            raw_bytes=seen.raw_bytes + segment.size,
+            first_event=min(known),
+            last_event=max(known),
+        )
 
     def expect_rows(self, segment: Segment) -> None:
         """Note that the index should have a row for each of the segment's deliveries."""
@@ -62,35 +93,38 @@ class Ledger:
             yield batch_id, _summed(entries)
 
     def other_rows(self, rows: Iterable[tuple[str, int | None]]) -> Iterator[tuple[str, int, int]]:
-        """The segments of which there are not as many rows as deliveries: key, deliveries, rows. Those that were not
-        seen are left out: they were recorded later."""
+        """The segments of which there are not as many rows as deliveries: key, deliveries, rows. Of those that were not
+        seen as sound there are none."""
         sorter: Sorter[tuple[str, int | None]] = Sorter(itemgetter(0), self._scratch, "rows")
         for row in rows:
             sorter.add(row)
         counted = groupby(sorter, key=itemgetter(0))
-        key, entries = next(counted, _END)
-        for expected, deliveries in self._by_key:
-            while key and key < expected:
-                key, entries = next(counted, _END)
-            counts = [count for _, count in entries] if key == expected else [0]
-            if None not in counts and (there := sum(filter(None, counts))) != deliveries:
-                yield expected, deliveries, there
-
-
-_END: tuple[str, Iterable[tuple[str, int | None]]] = ("", ())
+        expecting = iter(self._by_key)
+        there, expected = next(counted, None), next(expecting, None)
+        while there is not None or expected is not None:
+            key = min(one[0] for one in (there, expected) if one is not None)
+            counts: list[int | None] = [0]
+            deliveries = 0
+            if there is not None and there[0] == key:
+                counts, there = [count for _, count in there[1]], next(counted, None)
+            if expected is not None and expected[0] == key:
+                deliveries, expected = expected[1], next(expecting, None)
+            of_key = sum(count for count in counts if count is not None)
+            if None not in counts and of_key != deliveries:
+                yield key, deliveries, of_key
 
 
 def holding_of(index: Index, segments: Iterable[Segment]) -> Holding:
     """What these segments of one batch hold."""
-    return _summed(_entry(index, segment, True) for segment in segments)
+    return _summed(_entry(index, segment, NOTHING_TOLD, True) for segment in segments)
 
 
-def _entry(index: Index, segment: Segment, sound: bool) -> _Entry:
+def _entry(index: Index, segment: Segment, told: Told, sound: bool) -> _Entry:
     kinds = Counter(index.skipped(segment).values())
     times = segment.first_event, segment.last_event
     # What is not recorded yet does not count.
     recorded = segment.deliveries - kinds[UNRECORDED]
-    return _Entry(segment.batch_id, recorded, kinds[EXACT], kinds[CONFLICT], *times, sound)
+    return _Entry(segment.batch_id, recorded, kinds[EXACT], kinds[CONFLICT], *times, sound, told)
 
 
 def _summed(entries: Iterable[_Entry]) -> Holding:
@@ -98,9 +132,15 @@ def _summed(entries: Iterable[_Entry]) -> Holding:
     for entry in entries:
         accepted = entry.deliveries - entry.exact - entry.conflict
         holding = Holding(
+            holding.segments + 1,
             holding.counts + Counts(entry.deliveries, accepted, entry.exact, entry.conflict),
             min(entry.first_event, entry.first_event if holding.first_event is None else holding.first_event),
             max(entry.last_event, entry.last_event if holding.last_event is None else holding.last_event),
             holding.sound and entry.sound,
+            Told(_added(holding.told.lags, entry.told.lags), _added(holding.told.sources, entry.told.sources)),
         )
     return holding
+
+
+def _added(some: Mapping[_Name, int], others: Mapping[_Name, int]) -> Mapping[_Name, int]:
+    return Counter(some) + Counter(others) if others else some

@@ -13,7 +13,7 @@ from pik.model.batch import COMPLETE, OF_REQUEST, RUNNING, Batch, Frame, Reject
 from pik.ports.index import Index
 from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.usecases.reading import unpacked
+from pik.usecases.reading import damaged, unpacked
 from pik.usecases.scan import scan_segment, seqs
 from pik.usecases.verify_findings import INDEX, MODIFIED, Problem, Tally, entity_ranges
 
@@ -38,10 +38,15 @@ def segment_content(raw: Raw, key: str) -> Content:
 
 def reject_content(raw: Raw, key: str) -> Content:
     """What a file of rejects holds. Raises Damaged."""
+    return Content({reject.seq for reject in rejects_of(raw, key)})
+
+
+def rejects_of(raw: Raw, key: str) -> list[Reject]:
+    """The records in a file of rejects. Raises Damaged."""
     try:
-        return Content({_decode_reject(line).seq for line in unpacked(key, raw.read(key))})
+        return list(map(_decode_reject, unpacked(key, raw.read(key))))
     except msgspec.MsgspecError as error:
-        raise Damaged(f"raw object {key} is damaged: {error}", hint="pik verify --full") from None
+        raise damaged(key, str(error)) from None
 
 
 _decode_reject = msgspec.json.Decoder(Reject).decode
@@ -77,10 +82,14 @@ class Unlisted:
     def _of_no_batch(self, keys: Iterable[str]) -> Iterator[Problem]:
         """A file's batch is in the index before anything of it is in raw; a request's object comes first."""
         for key in keys:
-            if _number(key) == OF_REQUEST:
-                self.tally.counts["unacknowledged"] += 1
-            else:
+            if _number(key) != OF_REQUEST:
                 yield self._lost(key, "the index does not know this object's batch", Content(set()))
+            elif self.store.audit.knows(_batch_id(key)):
+                yield self._lost(
+                    key, "the index knows this request's batch, but not all that counts it", Content(set())
+                )
+            else:
+                self.tally.counts["unacknowledged"] += 1
 
     def _left_over(self, batch: Batch, keys: Iterable[str], listed: Iterable[str]) -> Iterator[Problem]:
         contents: dict[str, Content] = {}
@@ -115,3 +124,7 @@ class Unlisted:
 
 def _number(key: str) -> int:
     return int(key.rpartition("-")[2].partition(".")[0])
+
+
+def _batch_id(key: str) -> str:
+    return key.rpartition("/")[2].partition("-")[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,7 +22,6 @@ from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws import generation
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.lease import LASTING
 from pik.usecases import source as source_module
 from pik.usecases.duplicates import Wanted, list_duplicates
 from pik.usecases.events import list_events
@@ -33,6 +31,7 @@ from pik.usecases.raw_inputs import gather
 from pik.usecases.rebuild import rebuild_index
 from pik.usecases.request import take
 from tests.aws.calls import clients_of, hooked
+from tests.aws.clock import later
 from tests.aws.emulator import make_stack, publish
 from tests.faults import Crash
 from tests.snapshot import assert_sound, damage, snapshot
@@ -85,12 +84,6 @@ PLAIN = [
     f'"payload":{{"n":{n % 4}}}}}'
     for n in range(8)
 ]
-
-
-def later(monkeypatch: pytest.MonkeyPatch, attempts: int) -> None:
-    """The leases of whoever died have expired."""
-    offset = int(attempts * LASTING * 1.1e9)
-    monkeypatch.setattr("pik.stores.aws.lease.time_ns", lambda: time.time_ns() + offset)
 
 
 @pytest.mark.parametrize("events", [1, 5])

@@ -18,8 +18,9 @@ from pik.usecases import source as source_module
 from pik.usecases.events import list_events
 from pik.usecases.request import ACCEPTED, DUPLICATE, Result, take
 from tests.aws.calls import hooked
+from tests.aws.clock import later
 from tests.aws.emulator import make_stack, publish
-from tests.aws.test_crash import PLAIN, later
+from tests.aws.test_crash import PLAIN
 from tests.aws.unreliable import unreliable
 from tests.snapshot import assert_sound, snapshot
 from tests.survival.conftest import EXTRA, ingest, whole

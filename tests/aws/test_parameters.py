@@ -60,7 +60,7 @@ def test_the_kill_switch_is_one_parameter_of_an_update(other, aws, built) -> Non
     message = store.queue.receive(run.run_id, 60)
     assert message is not None
     assert message.receives == 1  # nobody took it before
-    store.queue.release(message.receipt, 0)
+    store.queue.release(message, 0)
     deploy(aws, built, "pik-other", EnableProcessor="true")
     ended = wait(store, run.run_id, Silent())
     assert (ended.state, ended.new) == (COMPLETED, 1)

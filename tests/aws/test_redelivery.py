@@ -15,6 +15,7 @@ import pytest
 from pik.errors import StoreError
 from pik.lambdas import processor, replay, wiring
 from pik.model.run import COMPLETED, FAILED, RUNNING
+from pik.ports.state import UNSETTLED
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
@@ -161,7 +162,7 @@ def test_promise_9_a_task_that_kills_the_processor_each_time_is_buried_and_the_r
     (letter,) = (letter for letter in sqs.store.queue.letters() if letter.task.run_id == sqs.run_id)
     assert (str(letter.task.number), letter.reason, letter.attempts) == (
         poison["messageId"],
-        processor.UNSETTLED,
+        UNSETTLED,
         3,
     )
 
@@ -194,3 +195,23 @@ def test_promise_9_one_message_of_a_batch_fails_and_the_others_are_done(sqs: Sqs
     assert sqs.store.runs.get(sqs.run_id).state == RUNNING
     assert sqs.hand_out(sqs.messages[:1]) == []
     assert sqs.store.runs.get(sqs.run_id).state == COMPLETED
+
+
+def test_promise_9_a_task_comes_again_soon_after_the_store_failed_and_its_letter_says_so(
+    sqs: Sqs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only when the time of its processor would have been over, half an hour later."""
+    waits: list[float] = []
+    release = type(sqs.store.queue).release
+
+    def released(queue: Any, message: Any, delay: float, reason: str = "") -> None:
+        waits.append(delay)
+        release(queue, message, delay, reason)
+
+    monkeypatch.setattr(type(sqs.store.queue), "release", released)
+    for _ in range(2):
+        assert sqs.hand_out(sqs.messages[:1], FailAt(1, StoreError("the table throttles")))
+    assert waits == [30, 120]
+    assert sqs.hand_out(sqs.messages[:1]) == []
+    (letter,) = (letter for letter in sqs.store.queue.letters() if letter.task.run_id == sqs.run_id)
+    assert letter.reason == ("the store could not be used: the table throttles" if sqs.store.deployed else UNSETTLED)

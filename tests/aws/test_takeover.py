@@ -14,11 +14,11 @@ from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws import generation
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.lease import LASTING
 from pik.usecases.progress import Silent
 from pik.usecases.rebuild import rebuild_index
 from pik.usecases.request import ACCEPTED, take
 from tests.aws.calls import hooked
+from tests.aws.clock import later
 from tests.aws.emulator import make_stack, publish
 from tests.contracts.chunks import BATCH, Sent, chunk, counts, origin
 
@@ -30,10 +30,6 @@ BODY = json.dumps({**EVENT, "event_time": "2026-01-01T00:00:00Z"}).encode()
 def url(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(generation, "NOTICED", 0.01)
     return publish(aws, make_stack(aws))
-
-
-def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pik.stores.aws.lease.time_ns", lambda: time.time_ns() + int(LASTING * 2e9))
 
 
 def test_promise_4_of_two_writers_of_a_batch_the_later_one_goes_on(url: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, INTERRUPTED, RU
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.stores.aws.lease import LASTING
+from tests.aws.clock import later
 
 from .chunks import BATCH, OTHER, THIRD, Sent, arrivals, chunk, counts, origin
 
@@ -206,7 +205,6 @@ def test_only_one_writes_batches_of_a_name(store: Store) -> None:
 WRITER = """
 import sys
 from pik.stores import open_store
-from pik.stores.aws.lease import LASTING
 with open_store(sys.argv[1]).batches.writing("c"):
     print("writing", flush=True)
     sys.stdin.read()
@@ -226,7 +224,7 @@ def test_the_right_to_write_ends_with_the_process_that_has_it(store: Store, monk
     writer.kill()
     writer.wait()
     if store.deployed:  # which cannot see it die
-        monkeypatch.setattr("pik.stores.aws.lease.time_ns", lambda: time.time_ns() + int(LASTING * 1e9))
+        later(monkeypatch)
     assert [batch.state for batch in store.index.batches()] == [INTERRUPTED]
     with store.batches.writing("c"):
         pass
@@ -361,7 +359,6 @@ import sys
 from pik.stores import open_store
 from pik.stores.aws import generation
 generation.NOTICED = 0.01
-from pik.stores.aws.lease import LASTING
 with open_store(sys.argv[1]).batches.rebuild():
     pass
 """

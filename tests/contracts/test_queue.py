@@ -7,6 +7,7 @@ import time
 from msgspec import structs
 
 from pik.model.run import Task
+from pik.ports.state import UNSETTLED
 
 LONG = 60.0
 
@@ -58,13 +59,13 @@ def test_an_acknowledged_message_never_comes_again_and_a_repeat_does_nothing(sta
     first, second = received(state.queue)
     for _ in range(2):
         state.queue.acknowledge(first.receipt)
-    state.queue.release(second.receipt, 0)
+    state.queue.release(second, 0)
     assert numbers(received(state.queue)) == numbers([second])
 
 
 def test_a_released_message_comes_again_after_its_delay(state):
     state.queue.send(tasks(1))
-    state.queue.release(state.queue.receive("R1", LONG).receipt, 0.05)
+    state.queue.release(state.queue.receive("R1", LONG), 0.05)
     assert state.queue.receive("R1", LONG) is None
     assert eventually(state.queue).receives == 2
 
@@ -73,10 +74,10 @@ def test_an_old_receipt_has_no_power_over_a_later_receiving(state):
     state.queue.send(tasks(1))
     old = state.queue.receive("R1", 0.0)
     new = eventually(state.queue)
-    state.queue.release(old.receipt, 0)
+    state.queue.release(old, 0)
     assert state.queue.receive("R1", LONG) is None
     state.queue.acknowledge(old.receipt)
-    state.queue.release(new.receipt, 0)
+    state.queue.release(new, 0)
     assert state.queue.receive("R1", LONG) is not None
 
 
@@ -99,6 +100,16 @@ def test_a_buried_message_is_a_dead_letter_with_its_reason(state):
         state.queue.acknowledge(message.receipt)
     state.queue.send([])
     assert state.queue.receive("R1", LONG) is None
+
+
+def test_a_letter_without_a_reason_keeps_the_last_one(state):
+    state.queue.send(tasks(2))
+    first, second = received(state.queue)
+    state.queue.release(first, 0, "the table throttles")
+    for message in (eventually(state.queue), second):
+        state.queue.bury(message, "", 1)
+    kept = "the table throttles" if state.deployed else UNSETTLED
+    assert [letter.reason for letter in state.queue.letters()] == [kept, UNSETTLED]
 
 
 def test_letters_that_are_removed_are_gone_and_a_repeat_does_nothing(state):
@@ -130,7 +141,7 @@ def test_dropping_leaves_and_counts_what_is_in_flight(state):
     state.queue.send(tasks(4))
     working = state.queue.receive("R1", LONG)
     failed = state.queue.receive("R1", LONG)
-    state.queue.release(failed.receipt, LONG)
+    state.queue.release(failed, LONG)
     assert state.queue.drop("R1") == 1
     assert state.queue.receive("R1", LONG) is None
     state.queue.acknowledge(working.receipt)

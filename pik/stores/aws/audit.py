@@ -14,8 +14,8 @@ from pik.model.batch import ACCEPTED, UNRECORDED, Arrivals, Segment
 from pik.stores.aws.claims import Claims, claim_of, places
 from pik.stores.aws.index import AwsIndex
 from pik.stores.aws.items import (
-    PREFIXES,
     REQUEST,
+    batch_key,
     day_number,
     duplicate_item,
     listing_key,
@@ -61,6 +61,9 @@ class AwsAudit:
                 unsettled = (item for item in self.index.table.query(f"{g}/day/{day}") if "skipped" not in item)
                 yield from ((segment_of(item).key, None) for item in unsettled)
 
+    def knows(self, batch_id: str) -> bool:
+        return self.index.table.get(batch_key(self.index.generation.current(), batch_id)) is not None
+
     def damage(self) -> Iterator[tuple[str, str]]:
         return iter(())  # DynamoDB and S3 check what they hold
 
@@ -97,7 +100,8 @@ class _Comparison:
     def item_keys(self) -> Iterator[Key]:
         """Of duplicates' items and, where the segment is a request's, of its own."""
         if not self.listed:
-            return (self._request_key(row) for row in self.rows)
+            batch = batch_key(self.generation, self.arrived.segment.batch_id)
+            return (key for row in self.rows for key in (self._request_key(row), batch))
         again = (self._duplicate(row) for row in self.rows if self.settled and row.seq in self.skipped)
         return ((item["pk"], item["sk"]) for item in again)
 
@@ -108,7 +112,7 @@ class _Comparison:
         return f"{len(wrong)} deliveries, the first of them record {min(wrong)}, are not in the index as in raw"
 
     def _right(self, row: Row, claims: Mapping[Key, Item], items: Mapping[Key, Item]) -> bool:
-        if not self.listed and not self._request_is_right(row, items.get(self._request_key(row), {})):
+        if not self.listed and not self._request_is_right(row, items):
             return False
         kind, claim = self.skipped.get(row.seq, ACCEPTED), claims.get(self.claims.key(row))
         if kind == UNRECORDED:
@@ -128,11 +132,19 @@ class _Comparison:
         segment = self.arrived.segment
         return request_key(self.generation, segment.day, row.entity, row.event_id, segment.batch_id)
 
-    def _request_is_right(self, row: Row, item: Item) -> bool:
-        event_id = row.event_id.hex()
-        prefix = f"{self.generation}/{event_id[:PREFIXES]}"
-        found = [item.get(name) for name in ("seq", "event_id", "event_prefix", "content")]
-        return found == [row.seq, event_id, prefix, row.content]
+    def _request_is_right(self, row: Row, items: Mapping[Key, Item]) -> bool:
+        """Whether a request's own item says what its event is, and that of its batch where the request is listed."""
+        requests = Requests(self.claims.table, self.generation, set())
+        listing = requests.listing(self.arrived, row, self.arrived.segment.recorded_at, b"")
+        batch = requests.listed(self.arrived, row)
+        of_batch = items.get(
+            batch_key(self.generation, self.arrived.segment.batch_id), batch
+        )  # missing: told elsewhere
+        return _says(items.get(self._request_key(row), {}), listing) and _says(of_batch, batch)
+
+
+def _says(item: Item, expected: Item) -> bool:
+    return all(item.get(name) == value for name, value in expected.items() if name not in ("pk", "sk"))
 
 
 class _IdFiles:

@@ -11,12 +11,12 @@ after it moved the pointer, before anybody may write again, so that nobody reads
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pik.errors import Busy, StoreError
-from pik.stores.aws.lease import all_held, held, holding
+from pik.stores.aws.lease import alive, any_alive, holding, lives
 from pik.stores.aws.table import Key, Table
 
 NOTICED = 5.0
@@ -63,20 +63,24 @@ class Generation:
         return self._current
 
     def for_writing(self) -> int:
-        """For whoever holds a lease already. Raises Busy while a rebuild is under way."""
+        """For whoever holds a lease already. Raises Busy while a rebuild is under way; whether one that somebody began
+        still is, this waits to see."""
+        return self._for_writing(alive)
+
+    def for_request(self) -> int:
+        """For a request, which holds no lease and does not wait. Raises Busy."""
+        return self._current if _recent(self._writable) else self._for_writing(lives)
+
+    def _for_writing(self, is_alive: Callable[[Table, str], bool]) -> int:
         pending = self._look()
         if pending:
-            if held(self.table, REBUILDING):
+            if is_alive(self.table, REBUILDING):
                 raise Busy("the index is being rebuilt", hint="wait until that has ended, then run this again")
             # Its process died. It must not come back to life and move the pointer behind what is written now.
             self.table.update(_POINTER, "REMOVE #next", {"next": pending}, condition="#next = :next")
             self._look()
         self._writable = self._readable
         return self._current
-
-    def for_request(self) -> int:
-        """For a request, which holds no lease. Raises Busy."""
-        return self._current if _recent(self._writable) else self.for_writing()
 
     def expect(self, generation: int) -> None:
         """Raise Busy where what a request wrote to this generation may be lost, because a rebuild came in between."""
@@ -90,10 +94,10 @@ class Generation:
         with holding(self.table, REBUILDING):
             made = self._begin()
             try:
-                if writers := [name for name in all_held(self.table) if name != REBUILDING]:
+                if (writer := any_alive(self.table, REBUILDING)) is not None:
                     raise Busy(
-                        f"another pik process is at work on {writers[0]}",
-                        hint="wait until it has ended (up to 30 s if it was killed), then run this again",
+                        f"another pik process is at work on {writer}",
+                        hint="wait until it has ended, then run this again",
                     )
                 time.sleep(NOTICED)
                 yield made

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from itertools import pairwise
 
 import msgspec
 import zstandard
 
+from pik.errors import Invalid, StoreError
 from pik.model.batch import (
     COMPLETE,
     CONFLICT,
@@ -150,8 +152,22 @@ def segment_item(g: int, segment: Segment, skipped: Mapping[int, str] | None = N
     return item if skipped is None else {**item, "skipped": pack_skipped(skipped)}
 
 
+@contextmanager
+def decoding(what: str) -> Iterator[None]:
+    """Turns what an item says that nobody wrote so into StoreError."""
+    try:
+        yield
+    except (msgspec.MsgspecError, zstandard.ZstdError, ValueError, LookupError, TypeError, Invalid) as error:
+        raise StoreError(f"the index is damaged: {what}: {error}", hint="pik verify --rebuild-index") from None
+
+
 def segment_of(item: Item) -> Segment:
-    """The segment of a `segment_item`."""
+    """The segment of a `segment_item`. Raises StoreError."""
+    with decoding(f"item {item['pk']} {item['sk']}"):
+        return _segment_of(item)
+
+
+def _segment_of(item: Item) -> Segment:
     recorded_at, _, name = item["sk"].partition("/")
     batch_id, _, n = name.partition("-")
     day = day_number(item["pk"].rpartition("/")[2])
@@ -180,13 +196,14 @@ def pack_skipped(skipped: Mapping[int, str]) -> bytes:
 
 
 def unpack_skipped(data: bytes) -> dict[int, str]:
-    """What `pack_skipped` packed."""
+    """What `pack_skipped` packed. Raises StoreError."""
     skipped = {}
-    for kind, distances in zip((EXACT, CONFLICT), _read_lists(unpacked(data)), strict=True):
-        seq = 0
-        for distance in distances:
-            seq += distance
-            skipped[seq] = kind
+    with decoding("a list of duplicates"):
+        for kind, distances in zip((EXACT, CONFLICT), _read_lists(unpacked(data)), strict=True):
+            seq = 0
+            for distance in distances:
+                seq += distance
+                skipped[seq] = kind
     return skipped
 
 
@@ -232,7 +249,12 @@ def progress_fields(batch: Batch) -> Item:
 
 def batch_of(item: Item) -> Batch:
     """The batch of a `batch_item`; INTERRUPTED unless it is complete: the item does not know whether its writer
-    lives."""
+    lives. Raises StoreError."""
+    with decoding(f"item {item['pk']} {item['sk']}"):
+        return _batch_of(item)
+
+
+def _batch_of(item: Item) -> Batch:
     told = _read_told(unpacked(item["told"]))
     return Batch(
         batch_id=item["sk"],

@@ -13,12 +13,12 @@ import msgspec
 
 from pik.errors import StoreError
 from pik.model.run import DeadLetter, Task
-from pik.ports.state import Message
+from pik.ports.state import UNSETTLED, Message
 from pik.stores.aws.clients import Client, Clients
 from pik.stores.aws.errors import Refused
 from pik.stores.aws.keys import run_pk, task_sk
 from pik.stores.aws.stack import Stack
-from pik.stores.aws.table import Item, Table, batched, delays
+from pik.stores.aws.table import Item, Key, Table, batched, delays
 
 BATCH = 10
 BATCH_BYTES = 256 * 1024
@@ -74,15 +74,17 @@ class AwsQueue:
     def acknowledge(self, receipt: str) -> None:
         self._unless_gone("delete_message", ReceiptHandle=receipt)
 
-    def release(self, receipt: str, delay: float) -> None:
-        self._unless_gone("change_message_visibility", ReceiptHandle=receipt, VisibilityTimeout=ceil(delay))
+    def release(self, message: Message, delay: float, reason: str = "") -> None:
+        self._unless_gone("change_message_visibility", ReceiptHandle=message.receipt, VisibilityTimeout=ceil(delay))
+        if reason:
+            self.table.update(_state_key(message.task), "SET #reason = :reason", {"reason": _kept(reason)})
 
     def bury(self, message: Message, reason: str, failed_at: int) -> None:
-        kept = reason if len(reason) <= _REASON else reason[:_REASON] + " … (cut)"
         task = message.task
+        kept = _kept(reason or (self.table.get(_state_key(task)) or {}).get("reason", UNSETTLED))
         # First where it stays: SQS may itself move the message to the dead letters before this does.
         self.table.update(
-            (run_pk(task.run_id), task_sk("state", task)),
+            _state_key(task),
             "SET #reason = :reason, #failed_at = :at",
             {"reason": kept, "at": failed_at},
         )
@@ -177,6 +179,14 @@ class AwsQueue:
                 return
             delay()
         raise StoreError(f"SQS does not take messages for {url}", hint="run the same command again later")
+
+
+def _state_key(task: Task) -> Key:
+    return run_pk(task.run_id), task_sk("state", task)
+
+
+def _kept(reason: str) -> str:
+    return reason if len(reason) <= _REASON else reason[:_REASON] + " … (cut)"
 
 
 def _batches(bodies: Iterable[str]) -> Iterator[list[str]]:

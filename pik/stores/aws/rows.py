@@ -109,7 +109,9 @@ def write_ids(raw: AwsRaw, key: str, header: Header, rows: Sequence[Row]) -> Non
     """Store the deliveries of a chunk. Raises AlreadyExists."""
     ordered = sorted(rows, key=lambda row: (row.content is not None, row.event_id, row.seq))
     entities = "\n".join(row.entity for row in ordered)
-    tail = zstandard.ZstdCompressor().compress(msgspec.json.encode(header) + b"\n" + entities.encode())
+    tail = zstandard.ZstdCompressor(write_checksum=True).compress(
+        msgspec.json.encode(header) + b"\n" + entities.encode()
+    )
     raw.create(key, b"".join((*map(_pack, ordered), tail)))
 
 

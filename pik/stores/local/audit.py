@@ -31,6 +31,13 @@ class LocalAudit:
             " ON segment = s.number"
         )
 
+    def knows(self, batch_id: str) -> bool:
+        query = (
+            "SELECT EXISTS (SELECT 1 FROM batch WHERE batch_id = ?1) OR EXISTS (SELECT 1 FROM segment WHERE batch = ?1)"
+        )
+        known: int = self.database.read().execute(query, (batch_id,)).fetchone()[0]
+        return bool(known)
+
     def damage(self) -> Iterator[tuple[str, str]]:
         for (line,) in self.database.read().execute("PRAGMA integrity_check(10)"):
             if line != "ok":
@@ -45,6 +52,9 @@ class LocalAudit:
                 continue
             plain = PLAIN.iter_unpack(arrived.plain)
             sound = sums[number] == sum(hash((frame, event_id, seq)) for event_id, seq, frame in plain)
+            if not self._counted(number, len(arrived.plain) // PLAIN.size + len(arrived.keyed) // KEYED.size):
+                yield arrived.segment.key, "the index has another number of accepted deliveries than rows of them"
+                continue
             wrong = [] if sound else list(self._other_plain(day, number, arrived))
             wrong += self._other_keyed(number, arrived)
             if wrong:
@@ -56,6 +66,14 @@ class LocalAudit:
     def _number(self, key: str) -> int | None:
         row = self.database.read().execute("SELECT number FROM segment WHERE key = ?", (key,)).fetchone()
         return None if row is None else row[0]
+
+    def _counted(self, number: int, deliveries: int) -> bool:
+        """Whether the segment's number of accepted deliveries is right."""
+        query = (
+            "SELECT accepted + (SELECT count(*) FROM duplicate WHERE segment = number) FROM segment WHERE number = ?"
+        )
+        counted: int = self.database.read().execute(query, (number,)).fetchone()[0]
+        return counted == deliveries
 
     def _sums(self, day: int, numbers: Sequence[int]) -> dict[int, int]:
         """By segment, the sum of the hashes of its rows without an idempotency key. The rows of a day are read once for

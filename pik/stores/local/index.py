@@ -8,13 +8,15 @@ own, keyed by event_id alone.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from pik.errors import StoreError
 from pik.model.batch import (
     COMPLETE,
     CONFLICT,
@@ -85,6 +87,8 @@ CREATE TABLE reject_file (
 ) WITHOUT ROWID;
 """
 
+_Row = TypeVar("_Row")
+
 _STATES = ("", COMPLETE, PULLED)
 
 KEYED_DAY = -(2**31)
@@ -121,7 +125,7 @@ class LocalIndex:
         rows = self.database.read().execute(
             f"{_SEGMENT} WHERE day BETWEEN ? AND ?{where} ORDER BY day, recorded_at, key", (first, last, *values)
         )
-        return map(_segment, rows)
+        return self._read(_segment, rows)
 
     def skipped(self, segment: Segment) -> dict[int, str]:
         rows = self.database.read().execute(
@@ -168,7 +172,16 @@ class LocalIndex:
             f"{_BATCH} WHERE batch_id BETWEEN :first AND :last ORDER BY batch_id DESC",
             {"first": prefix, "last": f"{prefix}~"},
         )
-        return (_batch(row, self.locks) for row in rows)
+        return self._read(partial(_batch, locks=self.locks), rows)
+
+    def _read(self, decode: Callable[[tuple[Any, ...]], _Row], rows: Iterable[tuple[Any, ...]]) -> Iterator[_Row]:
+        """The rows as they are meant. Raises StoreError for what nobody wrote so."""
+        for row in rows:
+            try:
+                decoded = decode(row)
+            except (msgspec.MsgspecError, ValueError, LookupError, TypeError) as error:
+                raise StoreError(f"{self.database.path.name} is damaged: {error}", hint=self.database.repair) from None
+            yield decoded
 
     def rejects(self, batch_id: str) -> list[RejectFile]:
         rows = self.database.read().execute(

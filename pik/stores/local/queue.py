@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from pik.model.run import DeadLetter, Task
-from pik.ports.state import Message
+from pik.ports.state import UNSETTLED, Message
 from pik.stores.local.sqlite import Database
 
 _read_task = msgspec.json.Decoder(Task).decode
@@ -51,10 +51,11 @@ class LocalQueue:
         with self.database.write() as connection:
             connection.execute("DELETE FROM message WHERE receipt = ?", (receipt,))
 
-    def release(self, receipt: str, delay: float) -> None:
+    def release(self, message: Message, delay: float, reason: str = "") -> None:  # noqa: ARG002 - who drives knows why
         with self.database.write() as connection:
             connection.execute(
-                "UPDATE message SET visible_at = ?, receipt = NULL WHERE receipt = ?", (time.time() + delay, receipt)
+                "UPDATE message SET visible_at = ?, receipt = NULL WHERE receipt = ?",
+                (time.time() + delay, message.receipt),
             )
 
     def bury(self, message: Message, reason: str, failed_at: int) -> None:
@@ -63,7 +64,7 @@ class LocalQueue:
         letter = DeadLetter(
             letter_id=str(ULID()),
             task=message.task,
-            reason=reason,
+            reason=reason or UNSETTLED,
             attempts=message.receives,
             failed_at=failed_at,
         )

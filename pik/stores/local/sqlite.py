@@ -36,11 +36,11 @@ class Database:
     def __init__(self, path: Path, schema: str, repair: str = "restore it from a backup") -> None:
         self.path = path
         self._schema = schema
-        self._repair = repair
+        self.repair = repair
         self._mine = _Connections()
 
     def __reduce__(self) -> tuple[type[Database], tuple[Path, str, str]]:
-        return Database, (self.path, self._schema, self._repair)
+        return Database, (self.path, self._schema, self.repair)
 
     def read(self) -> sqlite3.Connection:
         """A connection for reading what is committed now. Rows that are still iterated over keep their own snapshot
@@ -105,7 +105,7 @@ class Database:
 
     def _connected(self, kind: Callable[..., _Connection], cache_kib: int) -> _Connection:
         if not self.path.exists():  # SQLite would make an empty one, which answers every question wrongly
-            raise StoreError(f"{self.path} is missing", hint=self._repair)
+            raise StoreError(f"{self.path} is missing", hint=self.repair)
         self._mine.file = self._mine.file or _file(self.path)
         with self.translated():
             connection = kind(self.path, timeout=BUSY_SECONDS, isolation_level=None)
@@ -119,7 +119,7 @@ class Database:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA cache_size = -{cache_kib:d}")
         if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-            raise StoreError(f"{self.path} is empty", hint=self._repair)
+            raise StoreError(f"{self.path} is empty", hint=self.repair)
 
     def _create(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
@@ -145,7 +145,7 @@ class Database:
                 hint = "look at the permissions of its directory; who only reads has to write there too (SQLite's log)"
                 return StoreError(f"no access to {self.path}: {error}", hint=hint)
             case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
-                return StoreError(f"{name} is damaged: {error}", hint=self._repair)
+                return StoreError(f"{name} is damaged: {error}", hint=self.repair)
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return Busy(f"another process has kept {name} locked", hint="end it, then run this again")
         return StoreError(f"{self.path} cannot be used: {error}", hint="look at the disk and its permissions")

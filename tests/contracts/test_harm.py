@@ -1,0 +1,97 @@
+"""Promise 2 and 3: whatever is deleted or changed in a store, one thing at a time, `verify` finds it; and what is index
+and not raw, a rebuild makes again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pik.errors import StoreError
+from pik.model.filter import Filter
+from pik.model.window import ALL_TIME
+from pik.ports.store import Store
+from pik.usecases.events import list_events
+from pik.usecases.progress import Silent
+from pik.usecases.reading import deliveries
+from pik.usecases.rebuild import rebuild_index
+from pik.usecases.verify import verify
+from tests.usecases.kit import PlainEngine
+
+from .harm import IMMATERIAL, PARTS, Harm, fill
+
+
+@pytest.fixture
+def filled(store: Store, tmp_path: Path) -> Store:
+    fill(store, tmp_path)
+    assert problems(store) == []
+    return store
+
+
+def problems(store: Store) -> list[str]:
+    """What is wrong, in words; an index that cannot even be read is said to be damaged."""
+    try:
+        found = list(verify(store, PlainEngine(), ALL_TIME, Silent()).problems)
+    except StoreError as error:
+        return [f"{error.message} {error.hint}"] if "damaged" in error.message else []
+    return [f"{one.kind} {one.what} {one.detail}" for one in found]
+
+
+def harms(store: Store) -> Iterator[Harm]:
+    return chain.from_iterable(part(store) for part in PARTS.values())
+
+
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_whatever_is_deleted_is_found(filled: Store, every: bool) -> None:
+    """One of each kind, or everything."""
+    missed, kinds = [], set()
+    for harm in harms(filled):
+        if harm.value or harm.kind in IMMATERIAL or (harm.kind in kinds and not every):
+            continue
+        kinds.add(harm.kind)
+        harm.do()
+        if not problems(filled):
+            missed.append(str(harm))
+        harm.undo()
+    assert missed == []
+    assert problems(filled) == []
+
+
+@pytest.mark.parametrize("kind", ["local", pytest.param("aws", marks=pytest.mark.slow)])
+def test_whatever_is_changed_is_found(filled: Store) -> None:
+    missed = []
+    for harm in harms(filled):
+        if not harm.value or harm.kind in IMMATERIAL or f"{harm.kind}.{harm.value}" in IMMATERIAL:
+            continue
+        harm.do()
+        if not problems(filled):
+            missed.append(str(harm))
+        harm.undo()
+    assert missed == []
+    assert problems(filled) == []
+
+
+def test_what_the_index_has_lost_a_rebuild_makes_again(filled: Store) -> None:
+    before = answers(filled)
+    lost = set()
+    for harm in PARTS["index"](filled):
+        if not harm.value and harm.kind not in lost and harm.kind not in IMMATERIAL:
+            lost.add(harm.kind)
+            harm.do()
+    assert len(lost) >= 6
+    assert problems(filled)
+    rebuild_index(filled, Silent())
+    assert problems(filled) == []
+    assert answers(filled) == before
+
+
+def answers(store: Store) -> list[Any]:
+    return [
+        [(row.event_id, row.deliveries, row.payload) for row in list_events(store, Filter(ALL_TIME)).rows],
+        sorted((found.kind, found.line) for found in deliveries(store, Filter(ALL_TIME))),
+        [(batch.batch_id, batch.origin, batch.counts) for batch in store.index.batches()],
+        store.index.totals(),
+    ]
