@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from typing import Any
 
 from pik.errors import Damaged
 from pik.model.batch import COMPLETE, INTERRUPTED, PULLED, RUNNING, Batch, Counts, RejectFile, Segment
 from pik.model.instant import DAY, MIN_INSTANT
+from pik.model.tally import count_lags, with_names
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.usecases.batch_record import BatchLine, RejectLine, SegmentLine, read_record, record_key, restored
@@ -179,8 +181,15 @@ class Batches:
         if batch.state != COMPLETE and not single:
             return  # one with several events that died; what it had claimed counts
         made = request_batch(batch.batch_id, batch.counts.read)
-        expected = replace(made, lags=holding.told.lags, sources=holding.told.sources, reasons=self._reasons(batch))
-        other = [name for name in ("state", *_OF_BATCH) if getattr(batch, name) != getattr(expected, name)]
+        told: dict[str, Any] = {
+            "lags": count_lags(Counter(holding.told.lags).elements()),
+            "sources": with_names({}, holding.told.sources),
+            "reasons": with_names({}, self._reasons(batch)),
+        }
+        # Of very many names those are kept apart that came first, which is another order than that of segments.
+        expected = replace(made, **{name: there for name, there in told.items() if "" not in there})
+        other = [name for name in ("state", *_OF_BATCH) if "" not in told.get(name, ())]
+        other = [name for name in other if getattr(batch, name) != getattr(expected, name)]
         if other:
             detail = f"the index has another {' and '.join(other)} than the request's objects tell"
             yield Problem(INDEX, f"batch {batch.batch_id}", detail)

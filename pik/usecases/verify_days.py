@@ -24,7 +24,6 @@ from pik.usecases.held import has_expired
 from pik.usecases.progress import Progress
 from pik.usecases.reading import unpack_frame
 from pik.usecases.scan import scan_segment
-from pik.usecases.segments import coarse_lags
 from pik.usecases.threads import in_threads
 from pik.usecases.verify_findings import INDEX, MISSING, MODIFIED, Problem, Tally, segment_problem
 from pik.usecases.verify_ledger import NOTHING_TOLD, Ledger, Told
@@ -210,7 +209,7 @@ def _checked(store: Store, listed: tuple[Segment, int | None], *, full: bool) ->
     other = [name for name in other if getattr(found, name) != getattr(segment, name)]
     if other:
         return segment_problem(INDEX, segment, f"the index has another {' and '.join(other)} than raw", ()), None
-    told = Told(coarse_lags([one.lag for one in deliveries]), Counter(one.source for one in deliveries))
+    told = Told(Counter(one.lag for one in deliveries), Counter(one.source for one in deliveries))
     return None, _Read(Arrivals(segment, arrivals.plain, arrivals.keyed, arrivals.entities), told)
 
 
