@@ -93,6 +93,28 @@ def ingest_memory(ws: Workspace, *, lines: int, one_day: bool = False) -> Pair:
     return Pair(ours=_ingest(ws, ws.events(lines, one_day=one_day)))
 
 
+def _durable(ws: Workspace, inputs: tuple[str | Path, ...], accepted: int, objects: int) -> Pair:
+    """An ingest that creates so many objects, and a loop that creates as many files."""
+    store = ws.path("store")
+
+    def check(stdout: str) -> None:
+        if f"{accepted:,}" not in stdout:
+            raise CommandFailed(f"the ingest should have accepted {accepted} events, and said:\n{stdout[-2000:]}")
+
+    return Pair(
+        ours=Step(ws.pik("ingest", *inputs, store=store), partial(ws.new_store, store), check),
+        peer=_peer("create_files.py", str(objects), ws.path("files")),
+    )
+
+
+def ingest_days(ws: Workspace, *, days: int) -> Pair:
+    return _durable(ws, (ws.days(days),), days, objects=days)
+
+
+def ingest_tiny(ws: Workspace, *, files: int) -> Pair:
+    return _durable(ws, (f"{ws.tiny(files)}/*.jsonl",), 3 * files, objects=2 * files)  # a segment and a record each
+
+
 def ingest_growth(ws: Workspace) -> Pair:
     tenth = _ingest(ws, ws.events(seed=110), onto=ws.grown(9), name="tenth")
     return Pair(ours=tenth, peer=_ingest(ws, ws.events(seed=101)))
@@ -210,6 +232,26 @@ CASES = (
         ingest_growth,
         ratio=1 / 0.7,
         deep=True,
+    ),
+    Case(
+        "ingest-days",
+        "`pik ingest FILE`, one event on each of 20,000 days",
+        "a loop that creates and fsyncs as many files (create_files.py)",
+        partial(ingest_days, days=20_000),
+        ratio=2,
+        lines=20_000,
+        pairs=1,
+        warm_up=False,
+    ),
+    Case(
+        "ingest-tiny",
+        "`pik ingest 'DIR/*.jsonl'`, 5,000 files of three events",
+        "a loop that creates and fsyncs as many files as these make objects (create_files.py)",
+        partial(ingest_tiny, files=5000),
+        ratio=3,
+        lines=15_000,
+        pairs=1,
+        warm_up=False,
     ),
     Case(
         "diff",

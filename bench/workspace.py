@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import date, timedelta
 from pathlib import Path
 
 from bench.gen_events import Summary, generate
@@ -17,6 +18,8 @@ description = "the exact sum of payload.value"
 value = "sum((payload->>'$.value')::DECIMAL(18,6))"
 bucket = "1d"
 """
+
+_EVENT = '{"source":"s","event_type":"t","entity_id":"e%d","event_time":"%sT12:00:00Z","payload":{"n":%d}}\n'
 
 
 class Workspace:
@@ -47,6 +50,23 @@ class Workspace:
             made = generate(lines, path, ids=ids, seed=seed, one_day=one_day, exact=exact)
             summary.write_text(json.dumps(asdict(made)))
         return path
+
+    def days(self, number: int) -> Path:
+        """A file of one event a day, on so many days."""
+        path = self._inputs / f"days-{number}.jsonl"
+        first = date(1980, 1, 1)
+        lines = (_EVENT % (number, first + timedelta(days=number), number) for number in range(number))
+        path.write_text("".join(lines))
+        return path
+
+    def tiny(self, number: int) -> Path:
+        """A directory of so many files, with three events each."""
+        directory = self._inputs / f"tiny-{number}"
+        directory.mkdir(exist_ok=True)
+        for name in range(number):
+            lines = (_EVENT % (line, date(2026, 1, 1 + name % 28), 3 * name + line) for line in range(3))
+            (directory / f"{name:05}.jsonl").write_text("".join(lines))
+        return directory
 
     def events_with_id(self) -> Path:
         """The plain input with an id in front of each line, for peers that cannot compute one."""

@@ -92,7 +92,8 @@ class _NoEngine:
 def assert_sound(store: Store) -> None:
     """Every batch is complete, and index and raw agree on every byte."""
     assert [batch.batch_id for batch in store.index.batches() if batch.state != COMPLETE] == []
-    assert damage(store) == []
+    found = damage(store)
+    assert found == [], found
 
 
 def damage(store: Store) -> list[Problem]:

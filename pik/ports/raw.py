@@ -17,12 +17,20 @@ class RawObject:
     size: int
 
 
+Object = tuple[str, bytes]
+"""A key, and the bytes that are to be stored under it."""
+
+
 class Raw(Protocol):
     """Picklable, so that worker processes can be handed one. There is no way to overwrite or delete."""
 
     def create(self, key: str, data: bytes) -> None:
         """Store `data` under `key`; durable when this returns. Raises AlreadyExists, leaving what is there;
         StoreError when the storage refuses (full, no access). Nobody ever sees part of an object."""
+
+    def create_all(self, objects: Sequence[Object]) -> None:
+        """Store several objects; all are durable when this returns. It costs less than storing one after the other.
+        Raises as `create` does; then some of them are stored, each of these whole, and others are not."""
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """The bytes of the object from `offset`, `length` of them (None: to the end). Raises Damaged if it is missing

@@ -30,7 +30,7 @@ from pik.model.batch import (
 from pik.model.event import MAX_LINE, Delivery, one_line, read_delivery, read_event
 from pik.model.tally import count_lags, with_names
 from pik.model.zone import Zone
-from pik.ports.raw import Raw
+from pik.ports.raw import Object, Raw
 from pik.ports.store import Store
 from pik.usecases.held import expect_own
 from pik.usecases.reading import unpacked
@@ -112,9 +112,9 @@ class _Kept:
     raw: Raw
     copies: dict[str, bytes] = field(default_factory=dict)
 
-    def create(self, key: str, data: bytes) -> None:
-        self.raw.create(key, data)
-        self.copies[key] = data
+    def create_all(self, objects: Sequence[Object]) -> None:
+        self.raw.create_all(objects)
+        self.copies.update(objects)
 
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

@@ -24,6 +24,7 @@ from pik.model.instant import DAY, day_text
 from pik.model.mapping import RecordMapping
 from pik.model.tally import count_lags
 from pik.model.zone import Zone, load_zone
+from pik.ports.raw import Object
 from pik.usecases.source import Block
 
 FRAME = 96 * 1024
@@ -117,7 +118,7 @@ def _groups(lines: bytes) -> Iterator[list[bytes]]:
 class Creator(Protocol):
     """As much of Raw as building segments takes."""
 
-    def create(self, key: str, data: bytes) -> None:
+    def create_all(self, objects: Sequence[Object]) -> None:
         """As Raw's."""
 
 
@@ -135,22 +136,31 @@ class SegmentBuilder:
 
     def build(self, block: Block, number: int) -> Chunk:
         """Parse the block, store its segments and rejects under `number`, and tell what the index needs."""
+        chunk, objects = self.prepare(block, number)
+        if self.raw is not None and objects:
+            self.raw.create_all(objects)
+        return chunk
+
+    def prepare(self, block: Block, number: int) -> tuple[Chunk, list[Object]]:
+        """As `build`, but the objects are still to be created."""
         read = self._read(block, time_ns())
         if read.rejects and self.stop:
             raise InvalidRecord(read.rejects[0].seq, read.rejects[0].reason)
-        return Chunk(
+        objects: list[Object] = []
+        chunk = Chunk(
             batch_id=self.batch_id,
             first_seq=block.first_seq,
             last_seq=block.last_seq,
             offset=block.offset,
             prefix_digest=block.prefix_digest,
             read=block.last_seq - block.first_seq + 1 - read.blank,
-            arrivals=tuple(self._store(day, read, numbers, number) for day, numbers in read.by_day()),
-            rejects=self._store_rejects(read.rejects, number) if read.rejects else None,
+            arrivals=tuple(self._segment(day, read, numbers, number, objects) for day, numbers in read.by_day()),
+            rejects=self._reject_file(read.rejects, number, objects) if read.rejects else None,
             reasons=Counter(reason_kind(reject.reason) for reject in read.rejects),
             lags=count_lags(read.lags),
             sources=read.sources,
         )
+        return chunk, objects
 
     def _read(self, block: Block, ingest_time: int) -> _Read:
         """Read every record of the block."""
@@ -204,7 +214,7 @@ class SegmentBuilder:
             else:
                 read.blank += 1
 
-    def _store(self, day: int, read: _Read, deliveries: list[int], number: int) -> Arrivals:
+    def _segment(self, day: int, read: _Read, deliveries: list[int], number: int, objects: list[Object]) -> Arrivals:
         key = f"raw/event_date={day_text(day)}/{self.batch_id}-{number}.ndjson.zst"
         in_order = "\n".join([read.entity_ids[n] for n in deliveries])
         deliveries.sort(key=read.times.__getitem__)  # twice by one field is much faster than once by two
@@ -226,8 +236,7 @@ class SegmentBuilder:
             plain += [PLAIN.pack(event_ids[n], seqs[n], frame) for n in of_frame if contents[n] is None]
             keyed += [KEYED.pack(seqs[n], event_ids[n], content, frame) for n in of_frame if (content := contents[n])]
         stored = b"".join(parts)
-        if self.raw is not None:
-            self.raw.create(key, stored)
+        objects.append((key, stored))
         segment = Segment(
             key=key,
             batch_id=self.batch_id,
@@ -242,11 +251,10 @@ class SegmentBuilder:
         )
         return Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)), in_order)
 
-    def _store_rejects(self, rejects: list[Reject], number: int) -> RejectFile:
+    def _reject_file(self, rejects: list[Reject], number: int, objects: list[Object]) -> RejectFile:
         key = f"raw/rejects/{self.batch_id}-{number}.ndjson.zst"
         data = self._compressor.compress(b"".join(msgspec.json.encode(reject) + b"\n" for reject in rejects))
-        if self.raw is not None:
-            self.raw.create(key, data)
+        objects.append((key, data))
         return RejectFile(key=key, size=len(data), digest=sha256(data).hexdigest(), records=len(rejects))
 
 

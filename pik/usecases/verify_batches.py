@@ -28,10 +28,11 @@ _LOOKS = 3
 """How often a batch is counted that does not stay as it is meanwhile."""
 
 _OF_BATCH = (
-    *("origin", "attempt", "started_at", "finished_at", "next_seq", "offset", "prefix_digest", "reasons", "lags"),
+    *("origin", "started_at", "finished_at", "next_seq", "offset", "prefix_digest", "reasons", "lags"),
     "sources",
 )
-"""Fields that a batch has in its record and in the index."""
+"""Fields that a batch has in its record and in the index. Not its attempt: a writer that died behind the record leaves
+the next attempt nothing to do but finishing the batch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,23 @@ def test_nobody_sees_part_of_an_object(raw: Raw) -> None:
     assert seen <= {300_000}
 
 
+def test_several_objects_are_created_at_once(raw: Raw) -> None:
+    objects = [(f"raw/event_date=2026-01-{n % 9 + 1:02}/{n}", b"%d" % n * n) for n in range(70)]
+    raw.create_all(objects)
+    assert keys(raw) == sorted(key for key, _ in objects)
+    assert all(raw.read(key) == data for key, data in objects)
+    raw.create_all([])
+
+
+def test_promise_2_nothing_is_created_twice_among_several(raw: Raw) -> None:
+    raw.create(KEY, b"first")
+    others = {KEY + "a": b"1", KEY + "b": b"2"}
+    with pytest.raises(AlreadyExists, match=KEY):
+        raw.create_all([(KEY + "a", b"1"), (KEY, b"second"), (KEY + "b", b"2")])
+    assert raw.read(KEY) == b"first"
+    assert all(raw.read(key) == others[key] for key in keys(raw) if key != KEY)
+
+
 def test_parts_of_an_object(raw: Raw) -> None:
     raw.create(KEY, b"0123456789")
     assert raw.read(KEY, 3) == b"3456789"

@@ -21,7 +21,7 @@ def test_promise_2_an_object_cannot_be_written_to_by_accident(tmp_path: Path) ->
 
 
 def test_promise_1_an_object_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The directory above a new one; the bytes, then the name, then the directory that holds the name."""
+    """The bytes, then the name, then the directory that holds the name and the one above."""
     store = open_local(tmp_path, create=True)
     done: list[int] = []
     sync, link = os.fsync, os.link
@@ -41,4 +41,32 @@ def test_promise_1_an_object_is_on_disk_before_it_has_its_name(tmp_path: Path, m
         store.raw.create(key, b"1")
     first, second = (tmp_path / key for key in keys)
     one, two, day, raw = (path.stat().st_ino for path in (first, second, first.parent, first.parent.parent))
-    assert done == [raw, one, -1, day, two, -1, day]
+    assert done == [one, -1, raw, day, two, -1, raw, day]
+
+
+def test_promise_1_many_objects_are_on_disk_before_their_names_and_each_directory_is_synced_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_local(tmp_path, create=True)
+    synced: list[int] = []
+    unsynced: list[Path] = []
+    sync, link = os.fsync, os.link
+
+    def syncing(handle: int) -> None:
+        sync(handle)
+        synced.append(os.fstat(handle).st_ino)
+
+    def linking(temporary: str, target: Path) -> None:
+        unsynced.extend([target] if os.stat(temporary).st_ino not in synced else [])
+        link(temporary, target)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(os, "link", linking)
+    keys = [f"raw/event_date=2026-{month:02}-{day:02}/{n}" for month in (1, 2) for day in range(1, 28) for n in (1, 2)]
+    store.raw.create_all([(key, key.encode()) for key in keys])
+    directories = {(tmp_path / key).parent for key in keys} | {tmp_path / "raw"}
+    assert unsynced == []
+    assert sorted(synced) == sorted(path.stat().st_ino for path in [*directories, *(tmp_path / key for key in keys)])
+    last = [path.stat().st_ino for path in directories]
+    assert sorted(synced[-len(last) :]) == sorted(last)
+    assert list((tmp_path / "tmp").iterdir()) == []

@@ -53,7 +53,7 @@ def test_the_order_of_the_durable_steps_is_what_makes_promise_1_true(tmp_path: P
     assert calls[0] == "batches.open"
     assert calls[-3:] == ["batches.record", "raw.create", "batches.finish"]
     assert calls.count("batches.record") > 2
-    assert all(before == "raw.create" for before, call in pairwise(calls) if call == "batches.record")
+    assert all(before == "raw.create_all" for before, call in pairwise(calls) if call == "batches.record")
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -101,6 +101,56 @@ def test_promise_1_an_exit_at_every_durable_step(tmp_path: Path, path: Path, in_
         ingest(store, path)
         assert snapshot(store) == expected, f"step {number}"
         assert_sound(store)
+
+
+DURABLE_CALLS = ("fsync", "link", "unlink", "chmod", "mkdir")
+
+
+def counted_calls(end_at: int) -> Callable[[], int]:
+    """Counts the calls of the operating system that change the store's directory; ends the process at the n-th."""
+    made = 0
+
+    def counting(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal made
+            made += 1
+            if made == end_at:
+                os._exit(9)
+            return real(*arguments, **options)
+
+        return call
+
+    for name in DURABLE_CALLS:
+        setattr(os, name, counting(getattr(os, name)))
+    return lambda: made
+
+
+def exit_at_call(url: str, path: Path, number: int) -> None:
+    small_blocks(BLOCK)
+    store = open_store(url, create=True)
+    made = counted_calls(number)
+    ingest(store, path)
+    os._exit(100 if made() < number else 0)
+
+
+def test_promise_1_an_exit_at_every_call_of_the_operating_system(
+    tmp_path: Path, path: Path, in_process: Callable[..., int]
+) -> None:
+    """Between the many objects of a block, too: some files are there, some have names, some directories are synced."""
+    expected = snapshot(whole(tmp_path, path))
+    ended = 0
+    for number in range(1, 1000, 7):
+        url = str(tmp_path / f"store{number}")
+        code = in_process(exit_at_call, url, path, number)
+        if code == 100:
+            break
+        assert code == 9
+        ended += 1
+        store = open_store(url)
+        ingest(store, path)
+        assert snapshot(store) == expected, f"call {number}"
+        assert_sound(store)
+    assert ended > 20
 
 
 def test_promise_1_crash_after_crash(tmp_path: Path, path: Path) -> None:

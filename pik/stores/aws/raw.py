@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pik.errors import AlreadyExists, Damaged, StoreError
-from pik.ports.raw import RawObject
+from pik.ports.raw import Object, RawObject
 from pik.stores.aws.clients import Client, Clients
 from pik.stores.aws.errors import Refused
 from pik.stores.common import missing, scratch
@@ -40,6 +40,10 @@ class AwsRaw:
             # A connection that was lost behind the write makes boto3 write again, and meet its own object.
             if not (error.retried and self._holds(key, data)):
                 raise AlreadyExists(f"raw object {key} exists already; raw is never overwritten") from None
+
+    def create_all(self, objects: Sequence[Object]) -> None:
+        for key, data in objects:
+            self.create(key, data)
 
     def _holds(self, key: str, data: bytes) -> bool:
         return self.size(key) == len(data) and sha256(self.read(key)).digest() == sha256(data).digest()

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 from pik.errors import AlreadyExists, Damaged, StoreError
-from pik.ports.raw import RawObject
+from pik.ports.raw import Object, RawObject
 from pik.stores.common import missing, scratch
+
+_OPEN_FILES = 64
+"""Objects that are written at a time: their files are open together, and a process may have 256 on some systems."""
+
+_FEW, _SYNCING = 4, 8
+"""Syncs that are done one after the other; threads that share more of them."""
+
+_Thing = TypeVar("_Thing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,41 +31,48 @@ class LocalRaw:
     root: Path
 
     def create(self, key: str, data: bytes) -> None:
-        target = self.root / key
+        self.create_all([(key, data)])
+
+    def create_all(self, objects: Sequence[Object]) -> None:
+        """Files are synced several at a time, which the system does together, and directories once, behind all files:
+        those of the objects and every one above, as another process may have made it and not have synced it yet."""
+        key = objects[0][0] if objects else ""
         try:
-            self._make_directory(target.parent)
-            temporary = self._write_durably(data)
-            try:
-                os.link(temporary, target)  # unlike rename, link never replaces
-            except FileExistsError:
-                raise AlreadyExists(f"raw object {key} exists already; raw is never overwritten") from None
-            finally:
-                os.unlink(temporary)
-            _sync_directory(target.parent)
+            for directory in {(self.root / each).parent for each, _ in objects}:
+                directory.mkdir(parents=True, exist_ok=True)
+            for begin in range(0, len(objects), _OPEN_FILES):
+                self._create_some(objects[begin : begin + _OPEN_FILES])
+            _together(_sync_directory, sorted(self._directories(each for each, _ in objects)))
         except OSError as error:
+            others = "" if len(objects) == 1 else f" or one of {len(objects) - 1:,} more"
             raise StoreError(
-                f"cannot write raw object {key}: {error.strerror}",
+                f"cannot write raw object {key}{others}: {error.strerror}",
                 hint=f"make room or get write access to {self.root}, then run the same command again",
             ) from error
 
-    def _write_durably(self, data: bytes) -> str:
-        handle, path = tempfile.mkstemp(dir=self.root / "tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(path, 0o444)
-        except BaseException:
-            os.unlink(path)
-            raise
-        return path
+    def _create_some(self, objects: Sequence[Object]) -> None:
+        with ExitStack() as leftovers:
+            files = [self._write(data, leftovers) for _, data in objects]
+            _together(os.fsync, [handle for _, handle in files])
+            for (key, _), (path, _) in zip(objects, files, strict=True):
+                try:
+                    os.link(path, self.root / key)  # unlike rename, link never replaces
+                except FileExistsError:
+                    raise AlreadyExists(f"raw object {key} exists already; raw is never overwritten") from None
 
-    def _make_directory(self, directory: Path) -> None:
-        if not directory.is_dir():
-            self._make_directory(directory.parent)
-            directory.mkdir(exist_ok=True)
-            _sync_directory(directory.parent)
+    def _write(self, data: bytes, leftovers: ExitStack) -> tuple[str, int]:
+        """A new file with this content, open and not synced yet; `leftovers` closes it and removes its name."""
+        handle, path = tempfile.mkstemp(dir=self.root / "tmp")
+        leftovers.callback(os.unlink, path)
+        file = leftovers.enter_context(os.fdopen(handle, "wb"))
+        file.write(data)
+        file.flush()
+        os.chmod(path, 0o444)
+        return path, handle
+
+    def _directories(self, keys: Iterable[str]) -> set[Path]:
+        """The directories in which these objects lie, at any depth below the root."""
+        return {self.root / parent for key in keys for parent in PurePath(key).parents if parent.name}
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         try:
@@ -116,6 +133,18 @@ def _named_in_utf8(root: Path) -> Iterator[Path]:
 
 def _listing_order(entry: os.DirEntry[str]) -> str:
     return entry.name + ("/" if entry.is_dir() else "")
+
+
+def _together(sync: Callable[[_Thing], None], things: Sequence[_Thing]) -> None:
+    """Sync each of the things. A file system commits what several threads ask for at the same time at once."""
+    if len(things) <= _FEW:
+        for thing in things:
+            sync(thing)
+        return
+    from concurrent.futures import ThreadPoolExecutor  # imported late: most processes never write
+
+    with ThreadPoolExecutor(_SYNCING) as threads:
+        deque(threads.map(sync, things), maxlen=0)
 
 
 def _sync_directory(directory: Path) -> None:
