@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from pik.cli import options
+from pik.cli import export_fields, options
 from pik.cli.command import FOUND, Commands
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Document, Instant, Table
-
-if TYPE_CHECKING:
-    from pik.usecases.export import Exported
+from pik.cli.render.text import number_of
+from pik.errors import UsageError
 
 commands = Commands()
 
@@ -35,7 +33,14 @@ commands = Commands()
 )
 def export(
     cli: Context,
-    out: Annotated[str, typer.Option("--out", metavar="DIR|FILE", help="What to write; it must not be there yet.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            metavar="DIR|FILE",
+            help="What to write; must not exist. - is standard output.",
+        ),
+    ],
     as_: Annotated[
         Literal["parquet", "jsonl", "csv"] | None,
         typer.Option("--as", metavar="FORMAT", help="parquet, jsonl or csv; otherwise the ending of --out tells."),
@@ -58,6 +63,13 @@ def export(
             help="Also this part of the payload: string, int64, double, decimal(P,S), bool, timestamp (repeatable).",
         ),
     ] = None,
+    microseconds: Annotated[
+        bool,
+        typer.Option(
+            "--microseconds",
+            help="Times of Parquet in microseconds, exact or refused, as Spark needs them; ingest_time as text.",
+        ),
+    ] = False,
     include_duplicates: Annotated[
         bool,
         typer.Option(
@@ -77,17 +89,20 @@ def export(
 
     A name with an ending is a file; one without, or that ends in /, is a directory. It appears when all of it is
     complete and on disk, with a manifest: query, rows, SHA-256 of each file. Numbers are exact; a value that its
-    column cannot hold exactly is an error.
+    column cannot hold exactly is an error. Standard output gets rows as they are read, and no manifest: an exit code
+    other than 0 tells that they are not all.
     """
     from pik.model.filter import Filter
     from pik.ports.exporter import Layout
     from pik.usecases.export import export as write
-    from pik.usecases.export_names import checked_columns, chosen_format, is_directory, partitions
+    from pik.usecases.export_names import STDOUT, checked_columns, chosen_format, is_directory, partitions
     from pik.usecases.nothing import nothing_matches
 
     by = partitions(partition_by)
     target, directory = Path(out), is_directory(out, partitioned=bool(by))
     format_, packing = chosen_format(target, as_, compression, directory=directory)
+    if microseconds and format_ != "parquet":
+        raise UsageError(f"--microseconds is for Parquet; {format_} has times as text", hint="leave it out")
     layout = Layout(
         selection=Filter(options.window_of(from_, to, since), tuple(entity or ()), source, type_),
         format=format_,
@@ -95,33 +110,17 @@ def export(
         include_duplicates=include_duplicates,
         columns=checked_columns(column or ()),
         partition_by=by,
+        microseconds=microseconds,
     )
     store = cli.open_store()
-    done = write(store, cli.exporter(layout), target, cli.progress, directory=directory, dry_run=dry_run)
-    cli.show(_document(done, layout.format))
+    if out == STDOUT and not dry_run:
+        stream = export_fields.standard_output(packed=packing != "none")
+        done = write(store, cli.exporter(layout), stream, cli.progress)
+        cli.note(f"exported {number_of(done.rows, 'row')}")
+    else:
+        done = write(store, cli.exporter(layout), target, cli.progress, directory=directory, dry_run=dry_run)
+        cli.show(export_fields.document(done, layout.format))
     if done.rows:
         return None
     cli.note(nothing_matches("events", store, done.window))
     return FOUND if fail_if_none else None
-
-
-def _document(done: Exported, format_: str) -> Document:
-    written = done.manifest is not None
-    return Document(
-        head={
-            "dry_run": None if written else True,
-            "out": done.target,
-            "format": format_,
-            "window": done.window,
-            "known_until": None if done.known_until is None else Instant(done.known_until),
-            "rows": Count(done.rows),
-            "bytes": Count(done.size) if written else None,
-            "manifest": done.manifest,
-        },
-        tables=[
-            Table("files", _FILES, done.files, empty="no files: " + ("nothing matches" if written else "a dry run"))
-        ],
-    )
-
-
-_FILES = [Column("path"), Column("rows", Count), Column("bytes", Count), Column("sha256", detail=True)]

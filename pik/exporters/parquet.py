@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pik.exporters.cutting import integers, strings
 from pik.exporters.envelope import SCHEMA, TIMESTAMP, Envelopes, read_envelopes
+from pik.exporters.microseconds import in_microseconds, with_microseconds
 from pik.exporters.own import own_values
 from pik.model.batch import ACCEPTED, UNRECORDED
 from pik.model.column import OwnColumn
@@ -44,7 +45,7 @@ class ParquetExporter:
         if layout.include_duplicates:
             fields.append(pa.field(DELIVERY, pa.string()))
         fields += [pa.field(column.name, _type(column)) for column in layout.columns]
-        self._schema = pa.schema(fields)
+        self._schema = in_microseconds(pa.schema(fields)) if layout.microseconds else pa.schema(fields)
         self._sinks: list[_ParquetSink] = []
 
     def cut(self, block: Block) -> Iterator[tuple[tuple[str, ...], Rows]]:
@@ -53,6 +54,8 @@ class ParquetExporter:
         if table.num_rows and self.layout.columns:
             table = self._with_own(Envelopes(table, read.exactly))
         if table.num_rows:
+            if self.layout.microseconds:
+                table = with_microseconds(table)
             yield from self._partitioned(block.day, table)
 
     def _selected(self, table: pa.Table, pieces: Sequence[Piece]) -> pa.Table:

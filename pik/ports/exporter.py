@@ -41,7 +41,10 @@ PARTITIONS = ("event_date", "source", "event_type")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What is exported, and how. Without `include_duplicates` only accepted deliveries are."""
+    """What is exported, and how. Without `include_duplicates` only accepted deliveries are.
+
+    `microseconds`: times of Parquet have those, not nanoseconds.
+    """
 
     selection: Filter
     format: Format = "parquet"
@@ -49,6 +52,7 @@ class Layout:
     include_duplicates: bool = False
     columns: tuple[OwnColumn, ...] = ()
     partition_by: tuple[str, ...] = ()
+    microseconds: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import time_ns
+from typing import BinaryIO
 
 import msgspec
 
@@ -18,6 +19,7 @@ from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.usecases.export_files import ExportedFile, Output
 from pik.usecases.export_reading import Job, Reading, read_block
+from pik.usecases.export_stream import StreamOutput
 from pik.usecases.held import expect_held
 from pik.usecases.progress import Progress
 from pik.usecases.source import shown_name
@@ -34,9 +36,9 @@ AHEAD = 8
 @dataclass(frozen=True, slots=True)
 class Exported:
     """What was written, or with `manifest` None would be. `size` in bytes; `known_until` is the latest time at which
-    the index took a segment of the window's days, None if there is none."""
+    the index took a segment of the window's days, None if there is none. A stream is no `target`."""
 
-    target: Path
+    target: Path | None
     manifest: Path | None
     window: Window
     files: tuple[ExportedFile, ...]
@@ -46,10 +48,17 @@ class Exported:
 
 
 def export(
-    store: Store, exporter: Exporter, target: Path, progress: Progress, *, directory: bool, dry_run: bool = False
+    store: Store,
+    exporter: Exporter,
+    target: Path | BinaryIO,
+    progress: Progress,
+    *,
+    directory: bool = False,
+    dry_run: bool = False,
 ) -> Exported:
     """Write what the exporter's layout asks for, beside `target`, which appears when all is complete and on disk.
 
+    A target that is open already is written to as rows come, and has no manifest.
     `directory`: `target` is one of files, else a single file with its manifest beside. A dry run does all but writing.
     What killed exports have left beside it is removed. Raises UsageError if `target` or its manifest is there already
     (an empty directory aside), or appears meanwhile, or if a value does not fit its column, NotHeld, Damaged,
@@ -59,7 +68,7 @@ def export(
     expect_held(store, selection.window, selection.entities)
     reading = Reading(store, selection.window, selection.entities, exporter.layout.include_duplicates)
     rows = 0
-    with Output(target, exporter, directory=directory, dry_run=dry_run) as output:
+    with _output(exporter, target, directory=directory, dry_run=dry_run) as output:
         progress.start(f"exporting to {target.name}", None, "deliveries")
         try:
             threads = FAR_THREADS if store.deployed else THREADS
@@ -73,7 +82,21 @@ def export(
         files = output.finish()
         known_until = reading.known_until or None
         manifest = output.publish(_manifest(store, exporter, files, known_until))
-    return Exported(target, manifest, selection.window, files, rows, sum(file.bytes for file in files), known_until)
+    return Exported(
+        target if isinstance(target, Path) else None,
+        manifest,
+        selection.window,
+        files,
+        rows,
+        sum(file.bytes for file in files),
+        known_until,
+    )
+
+
+def _output(exporter: Exporter, target: Path | BinaryIO, *, directory: bool, dry_run: bool) -> Output | StreamOutput:
+    if isinstance(target, Path):
+        return Output(target, exporter, directory=directory, dry_run=dry_run)
+    return StreamOutput(target, exporter)
 
 
 _Cut = tuple[int, list[tuple[tuple[str, ...], Rows]]]

@@ -12,12 +12,12 @@ from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, cast
-from urllib.parse import quote
 
 import msgspec
 
 from pik.errors import StoreError, UsageError
 from pik.ports.exporter import Exporter, Rows, Sink
+from pik.usecases.export_names import partition_name
 from pik.usecases.export_place import exists_already, hidden_directory, show, sweep
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ class Output:
         self._directory, self._dry_run = directory, dry_run
         self._open: dict[tuple[str, ...], _Writing] = {}
         self._parts: Counter[tuple[str, ...]] = Counter()
+        self._places: dict[tuple[str, ...], str] = {}
+        self._taken: set[str] = set()
         self._done: list[ExportedFile] = []
         self._hidden = self._inner = self._target  # set when entered
         self._leaving = ExitStack()
@@ -138,7 +140,9 @@ class Output:
             ) from error
 
     def write(self, key: tuple[str, ...], rows: Rows) -> None:
-        """Append rows to the file of a partition. Raises StoreError."""
+        """Append rows to the file of a partition. Raises StoreError, and UsageError for one that can have no name."""
+        if self._directory:
+            self._place(key)
         if self._dry_run:
             return
         with self._translated():
@@ -151,12 +155,22 @@ class Output:
             self._close(next(iter(self._open)))
         path = self._inner
         if self._directory:
-            for name, value in zip(self._exporter.layout.partition_by, key, strict=True):
-                path /= f"{name}={quote(value, safe='')}"
+            path /= self._place(key)
             path.mkdir(parents=True, exist_ok=True)
             path /= f"part-{self._parts[key]}{self._exporter.suffix}"
             self._parts[key] += 1
         return _Writing(path, self._exporter)
+
+    def _place(self, key: tuple[str, ...]) -> str:
+        """The partition's directory below the target. Raises UsageError if no file system takes its name."""
+        if key not in self._places:
+            names = list(zip(self._exporter.layout.partition_by, key, strict=True))
+            place = "/".join(partition_name(name, value) for name, value in names)
+            if place.lower() in self._taken:  # by a partition that a file system without case would not tell apart
+                place = "/".join(partition_name(name, value, encode_letters=True) for name, value in names)
+            self._taken.add(place.lower())
+            self._places[key] = place
+        return self._places[key]
 
     def _close(self, key: tuple[str, ...]) -> None:
         writing = self._open[key]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 from pik.errors import UsageError
 from pik.model.column import OwnColumn, parse_column
@@ -14,8 +15,15 @@ _PACKED: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 _RESERVED = {*COLUMNS, DELIVERY, *PARTITIONS, "original", "payload_text"}
 
 
+STDOUT = "-"
+
+
 def is_directory(out: str, *, partitioned: bool) -> bool:
     """Whether `out` is to be a directory: it is one, has no ending, or ends in /. Raises UsageError if it cannot be."""
+    if out == STDOUT:
+        if partitioned:
+            raise UsageError("--partition-by makes a directory, and - is standard output", hint="--out DIR")
+        return False
     if "://" in out:
         raise UsageError(f"{out}: files are written on this machine", hint=f"--out DIR; aws s3 sync DIR {out}")
     directory = out.endswith("/") or Path(out).is_dir() or not Path(out).suffix
@@ -34,6 +42,8 @@ def chosen_format(
     if format_ is None and told is None and not directory:
         raise UsageError(f"the name {out} does not tell the format", hint="--as parquet, jsonl or csv; --out DIR/")
     chosen = format_ or told or "parquet"
+    if str(out) == STDOUT and chosen == "parquet":
+        raise UsageError("Parquet is not written to standard output", hint="--as jsonl or csv, or --out FILE.parquet")
     if told not in (None, chosen):
         raise UsageError(f"--as {chosen} and the name {out} do not agree", hint="leave --as out, or name it otherwise")
     if packed and (chosen == "parquet" or compression not in (None, packed)):
@@ -55,6 +65,28 @@ def partitions(names: str | None) -> tuple[str, ...]:
                 f"--partition-by {names}: {name!r} cannot be there", hint=f"any of {', '.join(PARTITIONS)}"
             )
     return chosen
+
+
+_LONGEST_NAME = 255
+"""Bytes that file systems take in a name."""
+
+
+def partition_name(name: str, value: str, *, encode_letters: bool = False) -> str:
+    """The directory NAME=VALUE of a partition, percent-encoded, as Hive has it; with `encode_letters` letters, too.
+
+    Raises UsageError for a value whose name is too long.
+    """
+    text = "".join(f"%{byte:02X}" for byte in value.encode()) if encode_letters else quote(value, safe="")
+    if len(name) + 1 + len(text) > _LONGEST_NAME:
+        raise UsageError(
+            f"--partition-by {name}: the value {value!r} makes a directory name of {len(name) + 1 + len(text)} bytes,"
+            f" and file systems take {_LONGEST_NAME}",
+            hint=f"leave {name} out of --partition-by, or export that one by itself: --{_OPTIONS[name]} '{value}'",
+        )
+    return f"{name}={text}"
+
+
+_OPTIONS = {"source": "source", "event_type": "type"}
 
 
 def checked_columns(texts: Iterable[str]) -> tuple[OwnColumn, ...]:

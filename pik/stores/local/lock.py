@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -49,9 +50,10 @@ def held(path: Path, name: str) -> bool:
         return True
     if not path.exists():
         return False
-    if not _take(path, name, fcntl.LOCK_EX):
+    kind = fcntl.LOCK_EX if os.access(path, os.W_OK) else fcntl.LOCK_SH  # who may not write cannot lock against others
+    if not _take(path, name, kind):
         return True
-    _release(path, name, fcntl.LOCK_EX)
+    _release(path, name, kind)
     return False
 
 
@@ -65,6 +67,11 @@ def _take(path: Path, name: str, kind: int) -> bool:
         except (BlockingIOError, PermissionError):  # POSIX leaves the choice of the two
             return False
         except OSError as error:
+            if error.errno == errno.EBADF:  # the file could only be opened for reading
+                raise StoreError(
+                    f"the store at {path.parent} is read-only",
+                    hint="commands that only read work on it; pik pull --into DIR makes a copy to work with",
+                ) from None
             raise StoreError(
                 f"cannot lock {path}: {error.strerror}", hint="--store DIR, on a disk with locks"
             ) from None
@@ -86,12 +93,21 @@ def _release(path: Path, name: str, kind: int) -> None:
 def _handle(path: Path) -> int:
     if path not in _handles:
         try:
-            _handles[path] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            _handles[path] = _opened(path)
         except OSError as error:
             raise StoreError(
                 f"cannot use the lock file {path}: {error.strerror}", hint="look at the permissions of its directory"
             ) from None
     return _handles[path]
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM) or not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _byte(name: str) -> int:

@@ -7,12 +7,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 from pik.errors import Busy, PikError, StoreError
+from pik.stores.local import readonly
 
 BUSY_SECONDS = 60.0
 """How long SQLite itself waits for a lock."""
@@ -48,9 +49,25 @@ class Database:
         for reader in self._mine.readers:
             if not reader.cursors:  # a connection sees no newer state while one of its cursors is at work
                 return reader
-        reader = self._connected(lambda *args, **options: _Reader(self, *args, **options), cache_kib=8192)
+        reader = self._reader()
         self._mine.readers.append(reader)
         return reader
+
+    def _reader(self) -> _Reader:
+        def kind(*args: Any, **options: Any) -> _Reader:
+            return _Reader(self, *args, **options)
+
+        if not self.path.exists() or not readonly.is_read_only(self.path):
+            return self._connected(kind, cache_kib=8192)
+        if not readonly.has_log(self.path):
+            before = readonly.stamp(self.path)
+            reader = self._connected(kind, cache_kib=8192, place=readonly.immutable_url(self.path), uri=True)
+            reader.stamp = before
+            return reader
+        try:
+            return self._connected(kind, cache_kib=8192)  # as another process has left its files, or uses them now
+        except StoreError:
+            return self._connected(kind, cache_kib=8192, place=readonly.private_copy(self.path))
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -103,18 +120,20 @@ class Database:
             finally:
                 connection.close()
 
-    def _connected(self, kind: Callable[..., _Connection], cache_kib: int) -> _Connection:
+    def _connected(
+        self, kind: Callable[..., _Connection], cache_kib: int, place: Path | str | None = None, *, uri: bool = False
+    ) -> _Connection:
         if not self.path.exists():  # SQLite would make an empty one, which answers every question wrongly
             raise StoreError(f"{self.path} is missing", hint=self.repair)
         self._mine.file = self._mine.file or _file(self.path)
         with self.translated():
-            connection = kind(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            connection = kind(place or self.path, uri=uri, timeout=BUSY_SECONDS, isolation_level=None)
             patiently(lambda: self._prepare(connection, cache_kib))
         return connection
 
     def _prepare(self, connection: sqlite3.Connection, cache_kib: int) -> None:
         # Reading the log first spares a writer's lock, and a write at all, wherever the database is there already.
-        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal" and not readonly.is_read_only(self.path):
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA cache_size = -{cache_kib:d}")
@@ -142,8 +161,12 @@ class Database:
                     f"no space left for {name}", hint=f"free some space below {self.path.parent}, then run this again"
                 )
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
-                hint = "look at the permissions of its directory; who only reads has to write there too (SQLite's log)"
-                return StoreError(f"no access to {self.path}: {error}", hint=hint)
+                if readonly.is_read_only(self.path):
+                    hint = "commands that only read work on it; pik pull --into DIR makes a copy to work with"
+                    return StoreError(f"the store at {self.path.parent} is read-only", hint=hint)
+                return StoreError(
+                    f"no access to {self.path}: {error}", hint="look at the permissions of the file and its directory"
+                )
             case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
                 return StoreError(f"{name} is damaged: {error}", hint=self.repair)
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
@@ -170,6 +193,7 @@ class _Reader(sqlite3.Connection):
         super().__init__(*args, **options)
         self.database = database
         self.cursors: WeakSet[_Rows] = WeakSet()
+        self.stamp: readonly.Stamp | None = None  # of a file that is read without locks
 
     def execute(self, *args: Any) -> _Rows:
         rows = self.cursor(_Rows)
@@ -198,10 +222,16 @@ class _Rows(sqlite3.Cursor):
             while rows := self.fetchmany(_FETCHED):
                 yield from rows
 
-    def _translated(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         reader = self.connection
         assert isinstance(reader, _Reader)
-        return reader.database.translated()
+        with reader.database.translated():
+            try:
+                yield
+            finally:
+                if reader.stamp is not None:
+                    readonly.unchanged(reader.database.path, reader.stamp)
 
 
 def _file(path: Path) -> tuple[int, int] | None:
