@@ -89,6 +89,12 @@ def ingest_exact(ws: Workspace) -> Pair:
     return Pair(ours=_ingest(ws, ws.events(exact=True), name="store-exact"), peer=_ingest(ws, ws.events()))
 
 
+def ingest_mapped(ws: Workspace) -> Pair:
+    fields = ("source", "event_type", "entity_id", "event_time", "payload")
+    options = [word for field in fields for word in ("--map", f"{field}={field}")]
+    return Pair(ours=_ingest(ws, ws.events(), *options, name="store-mapped"), peer=_ingest(ws, ws.events()))
+
+
 def ingest_memory(ws: Workspace, *, lines: int, one_day: bool = False) -> Pair:
     return Pair(ours=_ingest(ws, ws.events(lines, one_day=one_day)))
 
@@ -191,6 +197,13 @@ CASES = (
         f"{FRESH}, a number no double holds in every payload",
         "the same without that number",
         ingest_exact,
+        ratio=2,
+    ),
+    Case(
+        "ingest-mapped",
+        f"{FRESH}, each field through `--map`",
+        "the same without a mapping",
+        ingest_mapped,
         ratio=2,
     ),
     Case(

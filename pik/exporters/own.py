@@ -23,7 +23,7 @@ def own_values(
     found: list[Any] = []
     for column in columns:
         try:
-            found.append(column.value(value))
+            found.append(column.value(value, len(text)))
         except Invalid as error:
             raise UsageError(
                 f"--column {column.name}: event {event_id}: {error.message}",

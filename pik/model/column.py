@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-import jmespath
 import msgspec
-from jmespath.exceptions import JMESPathError, JMESPathTypeError
-from jmespath.parser import ParsedResult
 
 from pik.errors import Invalid, UsageError
 from pik.model.identity import canonical_number
 from pik.model.instant import parse_event_time
-from pik.model.mapping import exact_number
+from pik.model.jmes import MAX_MADE, Expression, exact_number
 
 TYPES = "string, int64, double, decimal(PRECISION,SCALE), bool, timestamp"
 
@@ -39,16 +35,16 @@ class OwnColumn:
     type: str
     precision: int = 0
     scale: int = 0
-    _search: ParsedResult | None = field(default=None, compare=False, repr=False)
+    _search: Expression | None = field(default=None, compare=False, repr=False)
 
-    def value(self, payload: Any) -> Any:
-        """The value that the expression finds, as str, int (a timestamp too: nanoseconds), float, Decimal, bool, or
-        None where it finds nothing. Raises Invalid for one that the type does not hold exactly."""
+    def value(self, payload: Any, size: int = MAX_MADE) -> Any:
+        """What the expression finds in a payload whose JSON text has `size` bytes.
+
+        As str, int (a timestamp too: nanoseconds), float, Decimal, bool, or None where it finds nothing. Raises Invalid
+        for a value that the type does not hold exactly.
+        """
         assert self._search is not None
-        try:
-            found = self._search.search(payload)
-        except JMESPathError as error:
-            raise Invalid(_sentence(error)) from None
+        found = self._search.search(payload, size)
         if found is None:
             return None
         try:
@@ -70,21 +66,7 @@ def parse_column(text: str) -> OwnColumn:
             f"--column {text}: {name!r} is no column name", hint="letters, digits and _, not beginning with a digit"
         )
     precision, scale = _precision(text, type_)
-    return OwnColumn(name, expression, type_, precision, scale, _compiled(text, expression))
-
-
-def _compiled(text: str, expression: str) -> ParsedResult:
-    try:
-        search = jmespath.compile(expression)
-        with suppress(JMESPathTypeError):  # what an empty payload has no values for
-            search.search({})
-    except JMESPathError as error:
-        raise UsageError(f"--column {text}: {_sentence(error)}", hint="https://jmespath.org has the language") from None
-    return search
-
-
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return OwnColumn(name, expression, type_, precision, scale, Expression(expression, f"--column {text}"))
 
 
 def _precision(text: str, type_: str) -> tuple[int, int]:

@@ -73,6 +73,7 @@ class Event(msgspec.Struct, gc=False):
     extra: bytes | None = None
 
 
+_NO_PAYLOAD = msgspec.Raw()
 _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_string = msgspec.json.Decoder(str).decode
@@ -173,6 +174,23 @@ def _text(name: str, raw: msgspec.Raw) -> str | None:
             return None
         shown = bytes(raw)[:40].decode(errors="replace")
         raise Invalid(f"{name} is not a string: '{shown}'", field=name) from None
+
+
+def event_of(
+    source: str,
+    event_type: str,
+    entity_id: str,
+    times: tuple[str, str | None],
+    idempotency_key: str | None,
+    payload: tuple[bytes, bytes],
+    zone: Zone | None,
+) -> Event:
+    """The event with these fields. `times` are event_time and received_time, `payload` its text and its canonical JSON.
+
+    Raises Invalid.
+    """
+    line = _Line(source, event_type, entity_id, times[0], _NO_PAYLOAD, idempotency_key, times[1])
+    return _event(line, payload[0], (payload[1], None), zone)
 
 
 def _event(line: _Line, raw: bytes, payload: Payload, zone: Zone | None) -> Event:

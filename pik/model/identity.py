@@ -151,6 +151,23 @@ def read_payload(raw: bytes) -> Payload:
     return _read(raw, canonical, plain=not _find_long(raw.translate(_SHAPE)) and not _find_whole(canonical))
 
 
+def has_plain_numbers(raw: bytes) -> bool:
+    """Whether each number in a JSON text is surely one that machine numbers hold and print as it was written, whole
+    numbers with a fraction aside."""
+    return b"0.0000" not in raw and not _find_long(raw.translate(_SHAPE))
+
+
+def plain_canonical(raw: bytes, value: Any) -> bytes | None:
+    """The canonical JSON of a payload, given as text and as what msgspec decoded of a text that `has_plain_numbers`.
+
+    None where that must be read from the text, or is no payload.
+    """
+    if not isinstance(value, (dict, list)) or raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
+        return None
+    canonical = _encode(value)
+    return None if _find_whole(canonical) else canonical
+
+
 def read_payloads(raws: Sequence[bytes]) -> list[Payload]:
     """`read_payload` of each, faster: what is hardly ever found is searched for in all of them at once. Raises
     MsgspecError, ValueError, RecursionError or Invalid if one of them is not readable."""

@@ -1,89 +1,101 @@
-"""Mapping: how a foreign record becomes an event, field by field, with JMESPath (https://jmespath.org)."""
+"""Mapping: how a foreign record becomes an event, field by field, with JMESPath (https://jmespath.org).
+
+`RecordMapping.read_slowly` is the definition. `read` first tries what nearly all records are: numbers that machine
+numbers hold as they are written, and fields that are strings. Whatever is otherwise is read slowly.
+"""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-import jmespath
 import msgspec
-from jmespath.exceptions import JMESPathError, JMESPathTypeError
-from jmespath.functions import Functions, signature
-from jmespath.parser import ParsedResult
 
 from pik.errors import Invalid, UsageError
-from pik.model.event import FIELDS, REQUIRED, Event, as_written, expect_text, one_line, read_event_slowly
-from pik.model.identity import canonical_number, check_json, is_machine_number
+from pik.model.event import (
+    FIELDS,
+    REQUIRED,
+    Event,
+    as_written,
+    event_of,
+    expect_text,
+    one_line,
+    read_event_slowly,
+)
+from pik.model.identity import canonical_number, check_json, has_plain_numbers, plain_canonical
 from pik.model.instant import full_instant, is_canonical
+from pik.model.jmes import Expression, exact_number, quoted, shell_option
 from pik.model.time_format import TimeFormat
 from pik.model.zone import Zone
 
 _TIME_FIELDS = ("event_time", "received_time")
+
 _encode = msgspec.json.Encoder(decimal_format="number").encode
-
-
-class _Functions(Functions):
-    """JMESPath's own functions, but those two that would round or mark a number that is no machine number."""
-
-    @signature({"types": []})
-    def _func_to_string(self, value: Any) -> str:
-        if isinstance(value, str):
-            return value
-        return canonical_number(str(value)) if _is_number(value) else _encode(value).decode()
-
-    @signature({"types": []})
-    def _func_to_number(self, value: Any) -> int | float | Decimal | None:
-        if _is_number(value):
-            return value  # type: ignore[no-any-return]
-        return exact_number(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else None
-
-
-_OPTIONS = jmespath.Options(custom_functions=_Functions())
-_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
+_UNUSUAL = (Invalid, msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
 
 class RecordMapping:
     """A compiled mapping: event field → JMESPath expression over the record.
 
     Fields without an expression are taken from the record's field of the same name. Raises UsageError for unknown
-    fields and for expressions that do not parse.
+    fields and for expressions that can never be evaluated.
     """
 
     def __init__(self, expressions: Mapping[str, str], time_format: str = "rfc3339", zone: Zone | None = None) -> None:
-        self._time = TimeFormat(time_format, zone)
-        self._expressions: dict[str, ParsedResult] = {}
-        for name in FIELDS:
-            expression = expressions.get(name, name)
-            try:
-                self._expressions[name] = jmespath.compile(expression)
-            except JMESPathError as error:
-                raise UsageError(
-                    f"--map {name}={expression}: {_one_sentence(error)}", hint="https://jmespath.org has the language"
-                ) from None
         if unknown := [name for name in expressions if name not in FIELDS]:
             raise UsageError(f"--map {unknown[0]}=…: an event has no such field", hint=f"fields: {', '.join(FIELDS)}")
+        self._time, self._zone = TimeFormat(time_format, zone), zone
+        self._given = frozenset(expressions)
+        self._decode = msgspec.json.Decoder(dict[str, Any]).decode
+        self._expressions = {name: _compiled(name, expressions.get(name, name)) for name in FIELDS}
+        self._search = [self._expressions[name].search for name in FIELDS]
+        self._picks = self._expressions["payload"].picks
 
     def read(self, line: bytes) -> tuple[Event, bytes]:
         """The event of a foreign record, and the record on one line. Raises Invalid."""
-        record = _read_record(line)
+        try:
+            event = self._read_plainly(line)
+        except _UNUSUAL:
+            event = None
+        return (event or self._read_slowly(line)), one_line(line.strip())
+
+    def read_slowly(self, line: bytes) -> tuple[Event, bytes]:
+        """The definition that `read` must agree with. Raises Invalid."""
+        return self._read_slowly(line), one_line(line.strip())
+
+    def _read_plainly(self, line: bytes) -> Event | None:
+        """The event, or None (or one of _UNUSUAL) where the record must be read slowly."""
+        if not has_plain_numbers(line):
+            return None
+        record, size = self._decode(line), len(line)
+        source, event_type, entity_id, at, payload, key, received = [search(record, size) for search in self._search]
+        raw = _encode(payload)
+        canonical = plain_canonical(raw, payload) if self._picks or has_plain_numbers(raw) else None
+        if canonical is None or at is None or not (key is None or isinstance(key, str)):
+            return None
+        names = _plain_text(source), _plain_text(event_type), _plain_text(entity_id)
+        if self._time.reads_text(at) and (received is None or self._time.reads_text(received)):
+            return event_of(*names, (at, received), key, (raw, canonical), self._zone)
+        times = full_instant(self._time(at)), None if received is None else full_instant(self._time(received))
+        event = event_of(*names, times, key, (raw, canonical), self._zone)
+        event.written = as_written(_unless_canonical(at), None if received is None else _unless_canonical(received))
+        return event
+
+    def _read_slowly(self, line: bytes) -> Event:
+        record = read_record(line)
         fields: dict[str, Any] = {}
-        written: dict[str, str] = {}
+        written: dict[str, str | None] = {}
         for name, expression in self._expressions.items():
             try:
-                value = expression.search(record, _OPTIONS)
-            except (JMESPathError, TypeError, ValueError) as error:  # the latter two are gaps in JMESPath's checks
-                raise Invalid(f"{name}: {_one_sentence(error)}", field=name) from None
+                value = expression.search_slowly(record, len(line))
+            except Invalid as error:
+                raise Invalid(f"{name}: {error.message}", field=name) from None
             if value is not None:
                 fields[name] = self._field(name, value)
-                if name in _TIME_FIELDS and not is_canonical(text := _text(value)):
-                    written[name] = text
+                if name in _TIME_FIELDS:
+                    written[name] = _unless_canonical(value)
         for name in REQUIRED:
             if name not in fields:
                 raise Invalid(f"{name}: its expression finds nothing in this record", field=name)
@@ -92,7 +104,7 @@ class RecordMapping:
         except TypeError:  # an expression reference, &…
             raise Invalid("payload: its expression makes no JSON value", field="payload") from None
         event.written = as_written(written.get("event_time"), written.get("received_time"))
-        return event, one_line(line.strip())
+        return event
 
     def _field(self, name: str, value: Any) -> Any:
         if name == "payload":
@@ -108,20 +120,51 @@ class RecordMapping:
             )
         return _text(value)
 
+    def expect_fields(self, records: Sequence[Mapping[str, Any]], name: str) -> None:
+        """Raises UsageError where a required field's expression is a name that none of the first records of an input
+        of that name has: they would all be rejected."""
+        names = list(dict.fromkeys(name for record in records for name in record))
+        for field in REQUIRED if records else ():
+            path = self._expressions[field].path
+            if path is None or path[0] in names:
+                continue
+            whole, option = ".".join(path), f"--map {field}={quoted(*path)}"
+            what = option if field in self._given else f"no --map for {field}"
+            message = f"{what}: the first records of {name} have no field {path[0]}"
+            if whole in names:
+                raise UsageError(f"{message}, but {whole}", hint=shell_option(option, quoted(whole)))
+            constant = f"a constant has quotes: --map {field}=\"'{whole if field in self._given else 'NAME'}'\""
+            have = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+            raise UsageError(message, hint=f"{constant}; the records have {have}")
+
+
+def _compiled(field: str, text: str) -> Expression:
+    shown = text if len(text) <= 60 else text[:59] + "…"
+    return Expression(text, f"--map {field}={shown}")
+
+
+def _plain_text(value: Any) -> str:
+    """The text of a string or an integer. Raises TypeError for anything else."""
+    if type(value) is str:
+        return value
+    if type(value) is int:
+        return str(value)
+    raise TypeError(value)
+
+
+def _unless_canonical(value: Any) -> str | None:
+    """How a time is written, unless it is canonical."""
+    text = _text(value)
+    return None if is_canonical(text) else text
+
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else canonical_number(str(value))
 
 
-def _one_sentence(error: Exception) -> str:
-    if isinstance(error, JMESPathTypeError):
-        expected = " or ".join(error.expected_types)
-        return f"{error.function_name}() takes {expected}, not {error.actual_type}: '{error.current_value!s:.40}'"
-    return " ".join(str(error).split())
-
-
-def _read_record(line: bytes) -> Any:
-    """The record's JSON value; numbers that no machine number holds are Decimals, so that nothing is rounded."""
+def read_record(line: bytes) -> Any:
+    """The record's JSON value; numbers that no machine number holds are Decimals, so that nothing is rounded. Raises
+    Invalid."""
     expect_text(line)
     check_json(line, "the record")
     record = json.loads(line, parse_float=exact_number, parse_int=_exact_integer)
@@ -132,11 +175,3 @@ def _read_record(line: bytes) -> Any:
 
 def _exact_integer(text: str) -> int | float | Decimal:
     return int(text) if len(text) < 19 else exact_number(text)  # so many digits are always a machine number
-
-
-def exact_number(text: str) -> int | float | Decimal:
-    """The machine number that a JSON number's text is, or the Decimal where there is none."""
-    canonical = canonical_number(text)
-    if not is_machine_number(canonical):
-        return Decimal(text)
-    return int(canonical) if canonical.lstrip("-").isdigit() else float(canonical)

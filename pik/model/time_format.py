@@ -44,6 +44,10 @@ class TimeFormat:
         if self._strptime is None and name not in ("rfc3339", "auto", *_UNITS):
             raise UsageError(f"there is no time format {name}", hint=_HINT)
 
+    def reads_text(self, value: Any) -> bool:
+        """Whether a value is surely a text that is read as RFC 3339, as `parse_event_time` does."""
+        return isinstance(value, str) and (self.name == "rfc3339" or (self.name == "auto" and value[4:5] == "-"))
+
     def __call__(self, value: Any) -> int:
         """The instant of a value. Raises Invalid."""
         if self.name in _UNITS:

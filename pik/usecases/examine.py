@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
 from pik.errors import InputError
+from pik.model.mapping import RecordMapping
 from pik.usecases.compression import beginning
 from pik.usecases.shapes import binary_shape, is_binary, text_shape
 from pik.usecases.source import Source
@@ -10,9 +16,12 @@ from pik.usecases.source import Source
 HEAD = 1 << 16
 """Bytes that are looked at, at most, of the input as stored and uncompressed."""
 
+_RECORDS = 100
 
-def examine(source: Source, *, mapped: bool) -> None:
-    """Raises InputError where an input is certainly neither JSON lines nor a JSON array; `mapped`: any object will do.
+
+def examine(source: Source, mapping: RecordMapping | None) -> None:
+    """Raises InputError where an input is certainly neither JSON lines nor a JSON array, and UsageError where the
+    mapping fits none of its first records.
 
     A pipe with a name is left alone: what was read of it would be gone.
     """
@@ -23,5 +32,30 @@ def examine(source: Source, *, mapped: bool) -> None:
         raise shape.error(source.name)
     if is_binary(head):
         raise InputError(f"{source.name} is a binary file, not JSON lines")
-    if shape := text_shape(head.replace(b"\0", b"\n"), whole=whole, mapped=mapped):
+    text = head.replace(b"\0", b"\n")
+    if shape := text_shape(text, whole=whole, mapped=mapping is not None):
         raise shape.error(source.name)
+    if mapping is not None:
+        records = _records(text.decode(errors="replace").lstrip("\ufeff \t\r\n"))
+        mapping.expect_fields(list(islice(records, _RECORDS)), source.name)
+
+
+def _records(text: str) -> Iterator[dict[str, Any]]:
+    """The objects that a text begins with, one on a line or in an array, up to one that is not whole."""
+    read = json.JSONDecoder().raw_decode
+    position, in_array = 0, text.startswith("[")
+    while True:
+        position = _after_space(text, position + in_array)  # the bracket, then each comma
+        try:
+            found, position = read(text, position)
+        except (ValueError, RecursionError):
+            return
+        if isinstance(found, dict):
+            yield found
+        position = _after_space(text, position)
+
+
+def _after_space(text: str, position: int) -> int:
+    while text[position : position + 1] in (" ", "\t", "\r", "\n"):
+        position += 1
+    return position

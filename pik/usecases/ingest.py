@@ -84,7 +84,7 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
                 if source.is_stream:
                     _expect_same_stream(source, options, found)
                 return Ingested(source.name, ALREADY, found, None, monotonic() - began)
-            examine(source, mapped=options.reading.mapping is not None)
+            examine(source, options.reading.record_mapping())
             interrupted = found if found and found.state != COMPLETE else None
             batch = store.batches.open(origin, interrupted.batch_id if interrupted else str(ULID()), time_ns())
             progress.start(f"ingesting {source.name}", source.size, "bytes")
@@ -115,7 +115,7 @@ class Checked:
 def check(source: Source, options: IngestOptions, progress: Progress) -> Checked:
     """Read an input as `ingest` would, and store nothing. Raises as it does."""
     began = monotonic()
-    examine(source, mapped=options.reading.mapping is not None)
+    examine(source, options.reading.record_mapping())
     read = valid = 0
     reasons: Counter[str] = Counter()
     progress.start(f"checking {source.name}", source.size, "bytes")
@@ -137,7 +137,7 @@ def probe(source: Source, options: IngestOptions) -> None:
     """
     if source.is_stream:
         return
-    examine(source, mapped=options.reading.mapping is not None)
+    examine(source, options.reading.record_mapping())
     if options.reading.stop:
         here = _pool(None, source, replace(options, workers=0))
         with closing(_build(here, source, options, None, Silent(), None)) as built:

@@ -63,7 +63,7 @@ def test_what_to_type_next(pik, tmp_path):
     assert following == f"pik batches {batch} --rejects; foreign records need --map (pik ingest --help)"
     assert said("foreign") == (batch, following)
     (tmp_path / "other").write_text(EVENT.replace("01-01", "01-03"))
-    batch, following = said("other", "--map", "entity_id=nowhere")
+    batch, following = said("other", "--map", "entity_id=payload.nowhere")
     assert (
         following == f"pik batches {batch} --rejects; the mapping, of --map and of pik.toml, fits none of the records"
     )

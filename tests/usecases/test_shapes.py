@@ -19,7 +19,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pik.errors import InputError
+from pik.errors import InputError, UsageError
+from pik.model.event import REQUIRED
+from pik.model.mapping import RecordMapping
 from pik.usecases.examine import examine
 from pik.usecases.shapes import text_shape
 from pik.usecases.source import file_source
@@ -28,6 +30,7 @@ EVENTS: list[dict[str, Any]] = [
     {"source": "s", "event_type": "t", "entity_id": f"u{n}", "event_time": "2026-03-02T10:00:00Z", "payload": {"a": n}}
     for n in range(3)
 ]
+ANY = RecordMapping(dict.fromkeys(REQUIRED, "'x'"))
 LINES = "".join(json.dumps(event) + "\n" for event in EVENTS)
 PRETTY = "\n".join(json.dumps(event, indent=2) for event in EVENTS)
 
@@ -73,7 +76,7 @@ def test_what_a_text_looks_like(tmp_path: Path, text: str, looks_like: str, hint
             continue  # how much of a compressed input there is shows only at its end
         (tmp_path / name).write_bytes(data)
         with pytest.raises(InputError, match="is not JSON lines: it looks like ") as error:
-            examine(file_source(str(tmp_path / name)), mapped=False)
+            examine(file_source(str(tmp_path / name)), None)
         assert looks_like in error.value.message
         assert hint in error.value.hint
 
@@ -101,13 +104,13 @@ def test_what_a_text_looks_like(tmp_path: Path, text: str, looks_like: str, hint
 )
 def test_what_holds_a_line_of_json_or_is_not_certain_is_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "input").write_text(text)
-    for mapped in (False, True):
-        examine(file_source(str(tmp_path / "input")), mapped=mapped)
+    for mapping in (None, ANY):
+        examine(file_source(str(tmp_path / "input")), mapping)
 
 
 def test_a_mapping_may_be_for_what_is_around_the_records(tmp_path: Path) -> None:
     (tmp_path / "input").write_text(json.dumps({"Records": EVENTS}))
-    examine(file_source(str(tmp_path / "input")), mapped=True)
+    examine(file_source(str(tmp_path / "input")), ANY)
 
 
 @given(st.text(max_size=300), st.booleans(), st.booleans())
@@ -129,12 +132,12 @@ def test_binary_files_are_told_by_their_first_bytes(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(LINES, encoding="utf-16")
     for name, said in (("a.parquet", "Parquet"), ("a.xz", "xz"), ("a.zip", "zip"), ("a.txt", "UTF-16")):
         with pytest.raises(InputError, match=f"it looks like .*{said}") as error:
-            examine(file_source(str(tmp_path / name)), mapped=False)
+            examine(file_source(str(tmp_path / name)), None)
         assert "| pik ingest -" in error.value.hint
     for number, data in enumerate([b"\x7fELF\x02\x01\0\0", b"\0\x01\x02", b"\xff\0\xfe\x80" * 50]):
         (tmp_path / str(number)).write_bytes(data)
         with pytest.raises(InputError, match="is a binary file, not JSON lines"):
-            examine(file_source(str(tmp_path / str(number))), mapped=False)
+            examine(file_source(str(tmp_path / str(number))), None)
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t", ";"])
@@ -142,7 +145,7 @@ def test_what_the_hint_for_a_table_says_works(tmp_path: Path, delimiter: str) ->
     path = tmp_path / "a table"
     path.write_text(table(delimiter))
     with pytest.raises(InputError) as error:
-        examine(file_source(str(path)), mapped=False)
+        examine(file_source(str(path)), None)
     command = error.value.hint.partition(" | ")[0].replace("python3", sys.executable)
     done = subprocess.run(["bash", "-c", command], capture_output=True, check=True, text=True)
     first = json.loads(done.stdout.splitlines()[0])
@@ -154,7 +157,7 @@ def test_what_the_hint_for_a_table_says_works(tmp_path: Path, delimiter: str) ->
 def test_what_the_hint_for_other_json_says_works(tmp_path: Path, text: str) -> None:
     (tmp_path / "input").write_text(text)
     with pytest.raises(InputError) as error:
-        examine(file_source(str(tmp_path / "input")), mapped=False)
+        examine(file_source(str(tmp_path / "input")), None)
     done = subprocess.run(
         ["bash", "-c", error.value.hint.partition(" | pik")[0]], capture_output=True, check=True, text=True
     )
@@ -173,3 +176,44 @@ def test_zstd_that_looks_back_further_than_memory_allows_is_refused_with_what_wo
         with uncompressed(stored, source.name) as content:
             content.read()
     assert error.value.hint == f"zstd -dc --long=28 {source.name} | pik ingest -"
+
+
+ECS = {"@timestamp": "2026-03-02T10:00:00Z", "log.level": "info", "user": {"id": "u1"}, "n": 1}
+FITTING = {"source": "'s'", "event_type": "'t'", "entity_id": "user.id", "event_time": '"@timestamp"', "payload": "@"}
+
+
+@pytest.mark.parametrize("start", ["", "[\n", "\ufeff\n "])
+@pytest.mark.parametrize(
+    ("changes", "message", "hint"),
+    [
+        (
+            {"entity_id": "log.level"},
+            "--map entity_id=log.level: the first records of FILE have no field log, but log.level",
+            "--map entity_id='\"log.level\"'",
+        ),
+        ({"source": "faa"}, "--map source=faa: the first records of FILE have no field faa", "--map source=\"'faa'\";"),
+        ({"source": None}, "no --map for source: the first records of FILE have no field source", "'NAME'"),
+        (
+            {"payload": "body.x"},
+            "--map payload=body.x: the first records of FILE have no field body",
+            "log.level, user",
+        ),
+    ],
+)
+def test_a_mapping_that_fits_none_of_the_first_records_is_a_usage_error(
+    tmp_path: Path, start: str, changes: dict[str, str | None], message: str, hint: str
+) -> None:
+    path = tmp_path / "ecs"
+    separator = ",\n" if start.startswith("[") else "\n"
+    path.write_text(start + separator.join([json.dumps(ECS)] * 3) + ("]" if start.startswith("[") else ""))
+    mapping = RecordMapping({name: text for name, text in {**FITTING, **changes}.items() if text is not None})
+    with pytest.raises(UsageError) as error:
+        examine(file_source(str(path)), mapping)
+    assert error.value.message.replace(str(path), "FILE") == message
+    assert hint in error.value.hint
+    examine(file_source(str(path)), RecordMapping(FITTING))
+
+
+def test_a_field_that_some_of_the_first_records_have_is_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "mixed").write_text(json.dumps({"ping": 1}) + "\n" + json.dumps(ECS) + "\n{\n")
+    examine(file_source(str(tmp_path / "mixed")), RecordMapping(FITTING))

@@ -1,0 +1,362 @@
+"""JMESPath expressions (https://jmespath.org), compiled, checked before anything is read, and bounded.
+
+The library's interpreter is the definition. Most expressions of a mapping are paths, constants and objects made of
+them; those run as plain functions that give the same result (a property test compares them), if what they can make of
+a record is bounded already. Everything else is interpreted, and what it makes is weighed at each step.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any, cast
+
+import jmespath
+import msgspec
+from jmespath.exceptions import ArityError, JMESPathError, JMESPathTypeError, VariadictArityError
+from jmespath.functions import Functions, signature
+from jmespath.visitor import Options, TreeInterpreter
+
+from pik.errors import Invalid, UsageError
+from pik.model.identity import canonical_number, is_machine_number
+
+MAX_LENGTH = 16_384
+"""Characters of an expression, at most."""
+
+MAX_DEPTH = 100
+"""Steps of an expression inside of each other, at most."""
+
+MAX_MADE = 8 << 20
+"""Bytes, about, that an expression may make of a record in all its steps; or eight times the record, where it is
+larger."""
+
+HINT = "https://jmespath.org has the language"
+
+Node = dict[str, Any]
+Search = Callable[[Any], Any]
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+
+
+class Expression:
+    """A compiled expression. Raises UsageError, which names `option`, for one that never can be evaluated."""
+
+    def __init__(self, text: str, option: str) -> None:
+        self.text = text
+        self._tree = _parsed(text, option)
+        self._quick, self._factor = _quick(self._tree)
+
+    @property
+    def picks(self) -> bool:
+        """Whether all numbers of what it finds are those of the value: it computes none and has none."""
+        kinds = {node["type"] for node, _ in _nodes(self._tree)}
+        return "function_expression" not in kinds and "literal" not in kinds
+
+    @property
+    def path(self) -> tuple[str, ...] | None:
+        """The names of the fields, if it is nothing but the path to one."""
+        return _path(self._tree)
+
+    def search(self, value: Any, size: int) -> Any:
+        """What the expression finds in a value whose JSON text has `size` bytes. Raises Invalid."""
+        allowed = max(MAX_MADE, 8 * size)
+        if self._quick is not None and self._factor * (size + len(self.text)) <= allowed:
+            return self._quick(value)
+        return self.search_slowly(value, allowed)
+
+    def search_slowly(self, value: Any, allowed: int = MAX_MADE) -> Any:
+        """The definition that `search` must agree with. Raises Invalid."""
+        try:
+            return _Interpreter(allowed).visit(self._tree, value)
+        except (JMESPathError, TypeError, ValueError) as error:  # the latter two are gaps in JMESPath's checks
+            raise Invalid(_one_sentence(error)) from None
+
+
+def exact_number(text: str) -> int | float | Decimal:
+    """The machine number that a JSON number's text is, or the Decimal where there is none."""
+    canonical = canonical_number(text)
+    if not is_machine_number(canonical):
+        return Decimal(text)
+    return int(canonical) if canonical.lstrip("-").isdigit() else float(canonical)
+
+
+def _parsed(text: str, option: str) -> Node:
+    if len(text) > MAX_LENGTH:
+        raise UsageError(f"{option}: an expression of {len(text):,} characters; {MAX_LENGTH:,} are the most", hint=HINT)
+    too_deep = UsageError(f"{option}: the expression is nested too deeply; {MAX_DEPTH} levels are the most", hint=HINT)
+    try:
+        tree: Any = jmespath.compile(text).parsed
+    except JMESPathError as error:
+        shown = text if len(text) <= 200 else text[:199] + "…"
+        raise UsageError(f"{option}: {_one_sentence(error, shown)}", hint=_quoted_hint(text, option)) from None
+    except RecursionError:
+        raise too_deep from None
+    except (ValueError, TypeError, ArithmeticError) as error:  # gaps in JMESPath's checks
+        raise UsageError(f"{option}: {_one_sentence(error)}", hint=HINT) from None
+    for node, depth in _nodes(tree):
+        if depth > MAX_DEPTH:
+            raise too_deep
+        if node["type"] == "function_expression":
+            _expect_function(node, option)
+    return cast(Node, tree)
+
+
+def _nodes(tree: Node) -> Iterator[tuple[Node, int]]:
+    """Every node, and how deep it lies. Not by recursion: there may be many levels."""
+    waiting = [(tree, 1)]
+    while waiting:
+        node, depth = waiting.pop()
+        yield node, depth
+        waiting += [(child, depth + 1) for child in node["children"] if isinstance(child, dict)]
+
+
+def _expect_function(node: Node, option: str) -> None:
+    """There is a function of that name, and it takes that many arguments."""
+    name, given = node["value"], len(node["children"])
+    known = _Functions.FUNCTION_TABLE
+    if name not in known:
+        raise UsageError(f"{option}: there is no function {name}()", hint=f"functions: {', '.join(sorted(known))}")
+    arguments = known[name]["signature"]
+    variadic = bool(arguments) and arguments[-1].get("variadic")
+    if given < len(arguments) or (given > len(arguments) and not variadic):
+        wanted = f"{'at least ' if variadic else ''}{len(arguments)}"
+        raise UsageError(f"{option}: {name}() takes {wanted} arguments, not {given}", hint=HINT)
+
+
+_SPECIAL = re.compile(r"[\[\]|&(){}`'\"\\,*?!<>=:]")
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def quoted(*names: str) -> str:
+    """The expression for a path of fields with these names."""
+    return ".".join(name if _PLAIN.fullmatch(name) else msgspec.json.encode(name).decode() for name in names)
+
+
+def _quoted_hint(text: str, option: str) -> str:
+    """How the path is written that somebody meant who left the quotes out."""
+    names = text.split(".")
+    if _SPECIAL.search(text) or not all(names) or all(_PLAIN.fullmatch(name) for name in names):
+        return HINT
+    return (
+        f"a name with other characters than letters, digits and _ needs quotes: {shell_option(option, quoted(*names))}"
+    )
+
+
+def shell_option(option: str, expression: str) -> str:
+    """`--map FIELD=EXPRESSION` as it is typed, given how complaints call it."""
+    start = option.partition("=")[0]
+    return f"{start}='{expression}'" if "'" not in expression else f'{start}="{expression}"'
+
+
+class _Functions(Functions):
+    """JMESPath's own functions, but those two that would round or mark a number that is no machine number."""
+
+    @signature({"types": []})
+    def _func_to_string(self, value: Any) -> str:
+        if isinstance(value, str):
+            return value
+        return canonical_number(str(value)) if _is_number(value) else _encode(value).decode()
+
+    @signature({"types": []})
+    def _func_to_number(self, value: Any) -> int | float | Decimal | None:
+        if _is_number(value):
+            return value  # type: ignore[no-any-return]
+        return exact_number(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else None
+
+
+_FUNCTIONS = _Functions()
+_OPTIONS = Options(custom_functions=_FUNCTIONS)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
+
+
+class _Interpreter(TreeInterpreter):
+    """The library's, which counts its steps and weighs what it makes, each part as often as the result has it."""
+
+    def __init__(self, allowed: int) -> None:
+        super().__init__(_OPTIONS)
+        self._allowed = self._left = allowed
+
+    def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:
+        self._take(1)
+        return super().visit(node, *args, **kwargs)
+
+    def visit_multi_select_dict(self, node: Any, value: Any) -> Any:
+        return self._weighed(super().visit_multi_select_dict(node, value))
+
+    def visit_multi_select_list(self, node: Any, value: Any) -> Any:
+        return self._weighed(super().visit_multi_select_list(node, value))
+
+    def visit_flatten(self, node: Any, value: Any) -> Any:
+        return self._weighed(super().visit_flatten(node, value))
+
+    def visit_function_expression(self, node: Any, value: Any) -> Any:
+        arguments = [self.visit(child, value) for child in node["children"]]
+        if node["value"] == "join" and all(isinstance(one, (str, list)) for one in arguments):
+            glue, parts = arguments
+            self._take(len(glue) * len(parts))
+        return self._weighed(_FUNCTIONS.call_function(node["value"], arguments))
+
+    def _weighed(self, made: Any) -> Any:
+        """What was made, if its JSON text is not too large."""
+        waiting = [made]
+        while waiting:
+            one = waiting.pop()
+            if isinstance(one, str):
+                self._take(len(one))
+            elif isinstance(one, list):
+                self._take(8 * len(one))
+                waiting += one
+            elif isinstance(one, dict):
+                self._take(sum(map(len, one)) + 8 * len(one))
+                waiting += one.values()
+        return made
+
+    def _take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise ValueError(f"its expression makes more than {self._allowed >> 20} MiB of this record")
+
+
+def _path(node: Node) -> tuple[str, ...] | None:
+    if node["type"] == "field":
+        return (node["value"],)
+    if node["type"] != "subexpression":
+        return None
+    parts = [_path(child) for child in node["children"]]
+    return tuple(name for part in parts for name in part or ()) if all(parts) else None
+
+
+Quick = tuple[Search | None, int]
+"""A function that finds what the interpreter would, or None where there is none; and how many times over the result
+may hold what the record and the expression hold."""
+
+
+def _quick(node: Node) -> Quick:
+    path = _path(node)
+    if path is not None:
+        return _path_search(path), 1
+    make = _MAKERS.get(node["type"])
+    return make(node) if make is not None else (None, 0)
+
+
+def _path_search(names: tuple[str, ...]) -> Search:
+    if len(names) == 1:
+        [only] = names
+        return lambda value: value.get(only) if isinstance(value, dict) else None
+
+    def search(value: Any) -> Any:
+        for name in names:
+            if not isinstance(value, dict):
+                return None
+            value = value.get(name)
+        return value
+
+    return search
+
+
+def _children(node: Node) -> tuple[list[Search], list[int]] | None:
+    """The functions of a node's children and their factors, if all have one."""
+    found = [_quick(child) for child in node["children"]]
+    searches = [search for search, _ in found if search is not None]
+    return (searches, [factor for _, factor in found]) if len(searches) == len(found) else None
+
+
+def _literal(node: Node) -> Quick:
+    constant = node["value"]
+    return lambda _: constant, 1
+
+
+def _current(_: Node) -> Quick:
+    return lambda value: value, 1
+
+
+def _chain(node: Node) -> Quick:
+    """One step after the other: subexpression, index expression, pipe."""
+    children = _children(node)
+    if children is None:
+        return None, 0
+    searches, factors = children
+
+    def search(value: Any) -> Any:
+        for step in searches:
+            value = step(value)
+        return value
+
+    product = 1
+    for factor in factors:
+        product *= factor
+    return search, product
+
+
+def _index(node: Node) -> Quick:
+    number = node["value"]
+
+    def search(value: Any) -> Any:
+        return value[number] if isinstance(value, list) and -len(value) <= number < len(value) else None
+
+    return search, 1
+
+
+def _object(node: Node) -> Quick:
+    children = _children({"children": [pair["children"][0] for pair in node["children"]]})
+    if children is None:
+        return None, 0
+    searches, factors = children
+    pairs = [(pair["value"], search) for pair, search in zip(node["children"], searches, strict=True)]
+    return lambda value: None if value is None else {name: search(value) for name, search in pairs}, sum(factors)
+
+
+def _array(node: Node) -> Quick:
+    children = _children(node)
+    if children is None:
+        return None, 0
+    searches, factors = children
+    return lambda value: None if value is None else [search(value) for search in searches], sum(factors)
+
+
+def _or(node: Node) -> Quick:
+    children = _children(node)
+    if children is None:
+        return None, 0
+    (first, second), factors = children
+
+    def search(value: Any) -> Any:
+        found = first(value)
+        return second(value) if _is_false(found) else found
+
+    return search, max(factors)
+
+
+def _is_false(value: Any) -> bool:
+    """As JMESPath sees it: 0 is true."""
+    return value is None or value is False or (isinstance(value, (str, list, dict)) and not value)
+
+
+_MAKERS: dict[str, Callable[[Node], Quick]] = {
+    "literal": _literal,
+    "current": _current,
+    "identity": _current,
+    "subexpression": _chain,
+    "index_expression": _chain,
+    "pipe": _chain,
+    "index": _index,
+    "multi_select_dict": _object,
+    "multi_select_list": _array,
+    "or_expression": _or,
+}
+
+
+def _one_sentence(error: Exception, shown: str = "") -> str:
+    if isinstance(error, JMESPathTypeError):
+        expected = " or ".join(error.expected_types)
+        return f"{error.function_name}() takes {expected}, not {error.actual_type}: '{error.current_value!s:.40}'"
+    if isinstance(error, (ArityError, VariadictArityError)) or not shown:
+        return " ".join(str(error).split())
+    position = getattr(error, "lex_position", None)
+    where = "" if position is None else f" (character {position + 1})"
+    return f"{shown} is not a JMESPath expression{where}"

@@ -1,0 +1,239 @@
+"""JMESPath expressions: the quick way finds what the library does, and whatever is too much is refused clearly."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jmespath
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pik.errors import Invalid, UsageError
+from pik.model.event import REQUIRED, raw_line, stamp
+from pik.model.jmes import MAX_DEPTH, MAX_LENGTH, MAX_MADE, Expression
+from pik.model.mapping import RecordMapping
+from pik.model.zone import load_zone
+
+NAMES = st.sampled_from(["a", "b", "c", "é", "a b", "@"])
+SCALARS = st.sampled_from(["", "x", "7", 0, 1, -1, 2.5, None, True, False])
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=12,
+)
+RECORDS = st.dictionaries(NAMES, VALUES, max_size=5)
+
+
+def _names(name: str) -> str:
+    return name if name.isalpha() and name.isascii() else json.dumps(name, ensure_ascii=False)
+
+
+FIELDS = NAMES.map(_names)
+LEAVES = st.one_of(
+    FIELDS,
+    st.just("@"),
+    st.sampled_from(["'text'", "`1`", "`null`", "`[]`", "`{}`", "`false`", '`[1, {"a": 2}]`']),
+)
+
+
+def _grow(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    pair = st.tuples(FIELDS, inner).map(lambda two: f"{two[0]}: {two[1]}")
+    several = st.lists(inner, min_size=1, max_size=3).map(", ".join)
+    return st.one_of(
+        st.tuples(inner, FIELDS).map(lambda two: f"({two[0]}).{two[1]}"),
+        st.tuples(inner, inner).map(lambda two: f"({two[0]}) || ({two[1]})"),
+        st.tuples(inner, inner).map(lambda two: f"({two[0]}) && ({two[1]})"),
+        st.tuples(inner, inner).map(lambda two: f"({two[0]}) | ({two[1]})"),
+        st.tuples(inner, inner).map(lambda two: f"({two[0]}) == ({two[1]})"),
+        st.tuples(inner, st.integers(-2, 2)).map(lambda two: f"({two[0]})[{two[1]}]"),
+        st.lists(pair, min_size=1, max_size=3).map(lambda pairs: f"{{{', '.join(pairs)}}}"),
+        several.map(lambda texts: f"[{texts}]"),
+        several.map(lambda texts: f"not_null({texts})"),
+        inner.map(lambda text: f"to_string({text})"),
+        inner.map(lambda text: f"!({text})"),
+        inner.map(lambda text: f"({text})[]"),
+        inner.map(lambda text: f"({text})[*].a"),
+        inner.map(lambda text: f"({text})[?a]"),
+    )
+
+
+EXPRESSIONS = st.recursive(LEAVES, _grow, max_leaves=8)
+
+
+def outcome(search: Any, value: Any) -> Any:
+    """What is found, with its types; or the refusal."""
+    try:
+        return repr(search(value))
+    except Invalid as error:
+        return "refused", error.message
+
+
+@given(EXPRESSIONS, RECORDS)
+@example("a.b.c", {"a": {"b": "x"}})
+@example("a[0].b", {"a": [{"b": 0}]})
+@example("a || b", {"a": 0, "b": 1})
+@example("a || b", {"a": [], "b": 1})
+@example("{a: a}", {})
+@example("a.{b: b}", {"a": None})
+@example("a[5]", {"a": [1]})
+@example("a[-2]", {"a": [1]})
+def test_the_quick_way_finds_what_the_library_does(text: str, record: dict[str, Any]) -> None:
+    expression = Expression(text, "--map x")
+    assert outcome(lambda value: expression.search(value, 1000), record) == outcome(expression.search_slowly, record)
+    if "to_string" not in text:  # which is ours
+        try:
+            expected = repr(jmespath.search(text, record))
+        except (ValueError, TypeError):
+            return
+        assert outcome(expression.search_slowly, record) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "a.b", "@", "'x'", "{a: a, b: b.c}", "[a, b]", "a || b", "a[0].b", "a | b", "{a: {b: c}}"]
+)
+def test_what_most_mappings_are_made_of_is_quick(text: str) -> None:
+    assert Expression(text, "--map x")._quick is not None
+
+
+# Whole mappings
+
+NUMBERS = st.sampled_from("1 -0 10.0 0.5 1e2 0.00001 12345678901234567 12345678901234567890123 1.50 100000.25".split())
+TIMES = st.sampled_from(
+    [
+        '"2026-01-01T00:00:00Z"',
+        '"2026-01-01T01:00:00+0100"',
+        '"2026-01-01 10:00"',
+        "1767225600",
+        "20260302",
+        '"x"',
+        "null",
+    ]
+)
+TEXTS = st.one_of(
+    NUMBERS, st.sampled_from(['"é"', '""', '"\\ud800"', "null", "true", "{}", '"a\\u0000"', '{"a": 1.0}'])
+)
+
+
+@st.composite
+def record_texts(draw: st.DrawFn) -> bytes:
+    names = ["source", "event_type", "entity_id", "payload", "idempotency_key", "other"]
+    members = [
+        f'"{name}": {draw(TEXTS if draw(st.integers(0, 3)) == 0 else st.just(json.dumps(name)))}' for name in names
+    ]
+    members[3] = f'"payload": {{"n": {draw(NUMBERS)}, "t": [{draw(TEXTS)}], "s": "plain"}}'
+    members += [f'"event_time": {draw(TIMES)}', f'"received_time": {draw(TIMES)}']
+    text = "{" + ", ".join(draw(st.permutations(members))) + "}"
+    return text.encode() if draw(st.integers(0, 9)) else text.encode()[: draw(st.integers(0, len(text)))]
+
+
+PAYLOADS = [
+    "payload",
+    "@",
+    "{a: payload.n, b: other}",
+    "[to_number('1e400'), other]",
+    "{a: `1e-7`}",
+    "payload.t",
+    "'x'",
+]
+
+
+@given(
+    record_texts(),
+    st.sampled_from(PAYLOADS),
+    st.sampled_from(["rfc3339", "auto", "epoch"]),
+    st.sampled_from([None, load_zone("Europe/Berlin")]),
+)
+def test_the_fast_and_the_slow_mapping_agree_on_any_record(
+    line: bytes, payload: str, time_format: str, zone: Any
+) -> None:
+    mapping = RecordMapping({"payload": payload, "event_type": "event_type || 'none'"}, time_format, zone)
+
+    def read(way: Any) -> Any:
+        try:
+            event, original = way(line)
+        except Invalid as error:
+            return error.message, error.field
+        return raw_line(event, 1, stamp(0, "B"), original), event
+
+    assert read(mapping.read) == read(mapping.read_slowly)
+
+
+# Bounds
+
+HOSTILE = {
+    "doubled": "|".join(["[@,@]"] * 40),
+    "doubled and printed": "|".join(["[@,@]"] * 40) + "|to_string(@)",
+    "doubled and flattened": "|".join(["[@,@][]"] * 40),
+    "joined": "{g: join('', [a,a,a,a])}" + "|{g: join(g, [g,g,g,g])}" * 6,
+    "escaped": "a|" + "|".join(["to_string([@])"] * 40),
+    "objects": "|".join(["{a: @, b: @}"] * 40),
+    "mapped": "[@,@,@,@]" + "|map(&[@,@], @)" * 30,
+    "projected": "[@,@,@,@]" + "|[*].[@,@]" * 30,
+    "compared": "|".join(["[@,@]"] * 30) + "|{a:@, b:[@]}|a == b",
+    "merged": "|".join(["{a: @, b: merge(@, @)}"] * 30),
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_what_an_expression_makes_is_bounded(text: str) -> None:
+    record = {"a": 'text "quoted" ' * 5}
+    expression = Expression(text, "--map payload=…")
+    with pytest.raises(Invalid, match=f"makes more than {MAX_MADE >> 20} MiB of this record"):
+        expression.search(record, len(json.dumps(record)))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a" * (MAX_LENGTH + 1), "an expression of 16,385 characters"),
+        ("(" * 10_000 + "a" + ")" * 6000, "nested too deeply"),
+        ("[" * 5000 + "a" + "]" * 5000, "nested too deeply"),
+        ("|".join(["a"] * (MAX_DEPTH + 1)), "nested too deeply"),
+        ("|".join(["@"] * 5000), "nested too deeply"),
+        ("!" * 10_000 + "a", "nested too deeply"),
+        ("nosuch(a)", "there is no function nosuch()"),
+        ("a.b || [upper(a)]", "there is no function upper()"),
+        ("join(a)", "join() takes 2 arguments, not 1"),
+        ("merge()", "merge() takes at least 1 arguments, not 0"),
+        ("a[", "a[ is not a JMESPath expression"),
+        ("", "cannot be empty"),
+        ("[9" + "9" * 5000 + "]", ""),
+    ],
+)
+def test_an_expression_that_never_can_be_evaluated_is_refused_before_anything_is_read(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        Expression(text, "--map payload=…")
+    assert said in error.value.message
+    assert len(error.value.message) < 400
+    assert "\n" not in error.value.message
+    assert error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("@timestamp", "'\"@timestamp\"'"),
+        ("user-id", "'\"user-id\"'"),
+        ("$oid", "'\"$oid\"'"),
+        ("body.user-id", "'body.\"user-id\"'"),
+        ("Start time", "'\"Start time\"'"),
+        ("it's", None),
+        ("a[", None),
+    ],
+)
+def test_a_name_that_needs_quotes_is_offered_with_them(text: str, meant: str | None) -> None:
+    with pytest.raises(UsageError) as error:
+        Expression(text, f"--map entity_id={text}")
+    if meant is None:
+        assert error.value.hint == "https://jmespath.org has the language"
+    else:
+        assert error.value.hint.endswith(f"needs quotes: --map entity_id={meant}")
+
+
+def test_an_expression_as_long_as_a_wide_table_is_fine() -> None:
+    wide = "{" + ", ".join(f"column_{n}: body.fields.column_{n}" for n in range(300)) + "}"
+    record = {"body": {"fields": {f"column_{n}": n for n in range(300)}}}
+    assert Expression(wide, "--map payload=…").search(record, 10_000) == {f"column_{n}": n for n in range(300)}
+    assert len(REQUIRED) == 5
