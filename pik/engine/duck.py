@@ -40,10 +40,10 @@ class DuckEngine:
 
     threads: int | None = None
 
-    def check(self, definition: Definition) -> None:
+    def check(self, definition: Definition) -> int:
         """See Engine.check."""
         with session() as db:
-            check(db, definition)
+            return check(db, definition).scale
 
     def compute(
         self,

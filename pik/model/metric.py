@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from decimal import Decimal
+from decimal import Context, Decimal
 from hashlib import sha256
 from itertools import groupby, islice
 from operator import itemgetter
@@ -38,11 +38,15 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """A definition with the version (1, 2, …) under which the store keeps it."""
+    """A definition with the version (1, 2, …) under which the store keeps it.
+
+    `scale` is how many digits after the point the type of its values has; each value is printed with at least so many.
+    """
 
     definition: Definition
     version: int
     applied_at: int
+    scale: int = 0
 
     @property
     def name(self) -> str:
@@ -182,7 +186,17 @@ def bucket_digests(metric: str, lines: Iterable[tuple[int, str]]) -> Iterator[Bu
         yield BucketDigest(metric, bucket, count, digest.hexdigest())
 
 
+_LONG = Context(prec=200)
+
+
+def with_scale(value: Decimal, scale: int) -> Decimal:
+    """The value with at least `scale` digits after the point: 61.9 becomes 61.90. That is how values are printed."""
+    digits = value.as_tuple().exponent
+    short = isinstance(digits, int) and -digits < scale
+    return value.quantize(Decimal(1).scaleb(-scale), context=_LONG) if short else value
+
+
 def decimal_text(value: Decimal) -> str:
-    """The shortest plain text of an exact value: no exponent, no trailing zeros."""
+    """The shortest plain text of an exact value: no exponent, no trailing zeros. That is how values are stored."""
     text = format(value, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text

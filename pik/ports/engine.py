@@ -55,10 +55,13 @@ class Computation(Protocol):
 class Engine(Protocol):
     """Evaluates metrics over raw lines. Stateless between calls; one per process."""
 
-    def check(self, definition: Definition) -> None:
-        """Raise Invalid, with the reason and where there is one the exact alternative, unless the definition parses,
+    def check(self, definition: Definition) -> int:
+        """The scale of the definition's values: how many digits after the point their type has.
+
+        Raises Invalid, with the reason and where there is one the exact alternative, unless the definition parses,
         names only columns that exist, is one aggregate, and has a result that neither order nor floating point can
-        change."""
+        change.
+        """
 
     def compute(
         self,

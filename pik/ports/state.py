@@ -16,9 +16,9 @@ from pik.model.window import Window
 class Metrics(Protocol):
     """Metric definitions by name and version. The built-in event_count is always among them, as version 1."""
 
-    def apply(self, definition: Definition, applied_at: int) -> Metric:
-        """Keep the definition as the next version of its name; one equal to the latest version is that version,
-        unchanged."""
+    def apply(self, definition: Definition, applied_at: int, scale: int = 0) -> Metric:
+        """Keep the definition, and the scale of its values, as the next version of its name; one equal to the latest
+        version is that version, unchanged."""
 
     def latest(self) -> list[Metric]:
         """The latest version of each metric, ordered by name."""

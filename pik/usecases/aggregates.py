@@ -10,7 +10,7 @@ from pik.model.metric import Aggregate
 from pik.model.window import Window
 from pik.ports.store import Store
 from pik.usecases.held import expect_pulled
-from pik.usecases.metrics import chosen
+from pik.usecases.metrics import Scales, chosen
 from pik.usecases.recompute import widest
 
 
@@ -41,4 +41,4 @@ def list_aggregates(
         store.aggregates.current(metric.name, window.widened(metric.bucket_size), entities, history=history)
         for metric in wanted
     )
-    return Listing(window, effective, rows)
+    return Listing(window, effective, map(Scales(store.metrics).shown, rows))

@@ -18,7 +18,7 @@ from pik.ports.engine import Bucket, Engine
 from pik.ports.state import Aggregates
 from pik.ports.store import Store
 from pik.usecases.held import expect_held
-from pik.usecases.metrics import chosen
+from pik.usecases.metrics import Scales, chosen
 from pik.usecases.ordering import sort_bounded
 from pik.usecases.raw_inputs import gather
 from pik.usecases.recompute import by_bucket_size, compare, current_rows, widest, without_failures
@@ -103,7 +103,7 @@ def diff_aggregates(
         raise NotFound("the store holds no events, so there is nothing to compare", hint="pik ingest FILE")
     stats = Stats()
     pairs = _recomputed(store, engine, wanted, window, entities, stats)
-    rows = _differences(pairs, tolerances or Tolerances(), stats)
+    rows = _differences(pairs, tolerances or Tolerances(), stats, Scales(store.metrics))
     if len(by_bucket_size(wanted)) > 1:  # they are computed by size of bucket
         rows = _ordered(store, rows)
     return Diff(window, effective, _only(rows, changed_only), stats)
@@ -125,7 +125,7 @@ def diff_run(
     effective = Window(run.effective_start, run.effective_end)
     pairs = _written(store, run.run_id, wanted, effective, entities or run.request.entities)
     stats = Stats()
-    rows = _differences(pairs, tolerances or Tolerances(), stats)
+    rows = _differences(pairs, tolerances or Tolerances(), stats, Scales(store.metrics))
     return Diff(run.request.window, effective, _only(rows, changed_only), stats)
 
 
@@ -188,8 +188,9 @@ def _current_but(aggregates: Aggregates, equal: set[Bucket], buckets: Iterable[B
 
 def _written(store: Store, run_id: str, metrics: Sequence[Metric], window: Window, entities: Sequence[str]) -> _Pairs:
     names, chosen_ones = {metric.name for metric in metrics}, set(entities)
+    scales = Scales(store.metrics)
     written = (
-        change.written.computed
+        scales.shown(change.written).computed
         for change in store.aggregates.changes(run_id)
         if change.written.computed.metric in names
         and (not chosen_ones or change.written.computed.entity_id in chosen_ones)
@@ -207,7 +208,7 @@ def _only(rows: Iterator[Difference], changed_only: bool) -> Iterator[Difference
     return (row for row in rows if row.op == CHANGED or not changed_only)
 
 
-def _differences(pairs: _Pairs, tolerances: Tolerances, stats: Stats) -> Iterator[Difference]:
+def _differences(pairs: _Pairs, tolerances: Tolerances, stats: Stats, scales: Scales) -> Iterator[Difference]:
     for left, right in pairs:
         before = None if left is None else left.computed
         current = None if before is None else before.value
@@ -219,7 +220,7 @@ def _differences(pairs: _Pairs, tolerances: Tolerances, stats: Stats) -> Iterato
                 stats.other_inputs += before.counted != right.counted
             continue
         stats.compared += 1
-        row = _difference(before, right)
+        row = _difference(None if left is None else scales.shown(left).computed, right)
         if row.delta is not None and current is not None and tolerances.cover(row.metric, current, row.delta):
             stats.tolerated += 1
             continue
@@ -237,7 +238,8 @@ def _difference(before: Computed | None, after: Computed | None) -> Difference:
     delta = percent = None
     if current is not None and value is not None:
         delta = EXACT.subtract(value, current)
-        percent = _PERCENT.divide(EXACT.multiply(delta, Decimal(100)), current.copy_abs()) if current else None
+        if current:
+            percent = _PERCENT.divide(EXACT.multiply(delta, Decimal(100)), current.copy_abs()).normalize()
     return Difference(
         op=ADDED if current is None else REMOVED if value is None else CHANGED,
         metric=here.metric,

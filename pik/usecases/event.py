@@ -19,6 +19,7 @@ from pik.ports.engine import Engine, Inputs
 from pik.ports.index import Index
 from pik.ports.store import Store
 from pik.usecases.held import expect_pulled, has_expired
+from pik.usecases.metrics import Scales
 from pik.usecases.pull_record import parts
 from pik.usecases.reading import Found, damaged, frame_lines, parse
 
@@ -139,13 +140,13 @@ def day_window(day: int) -> Window:
 
 def _counted(store: Store, engine: Engine, found: Found) -> Iterator[Aggregate]:
     """The current aggregates that the event is one of the inputs of."""
-    instant = found.delivery.event_instant
+    instant, scales = found.delivery.event_instant, Scales(store.metrics)
     for metric in store.metrics.latest():
         start = instant - instant % metric.bucket_size
         bucket = Window(start, start + metric.bucket_size)
         for aggregate in store.aggregates.current(metric.name, bucket, [found.delivery.entity_id]):
             if aggregate.known_until >= found.segment.recorded_at and _selects(store, engine, aggregate, found):
-                yield aggregate
+                yield scales.shown(aggregate)
 
 
 def _selects(store: Store, engine: Engine, aggregate: Aggregate, found: Found) -> bool:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from pik.errors import InputError, Invalid, NotFound
-from pik.model.metric import Definition, Metric, read_definition
+from pik.model.metric import Aggregate, Definition, Metric, read_definition, with_scale
 from pik.ports.engine import Engine
 from pik.ports.state import Metrics
 
@@ -52,20 +54,23 @@ def apply(
     metrics: Metrics, engine: Engine, definitions: Sequence[Definition], applied_at: int, *, dry_run: bool = False
 ) -> list[Applied]:
     """Keep the definitions as the latest versions, if all of them pass the engine's check. Raises Invalid."""
-    for definition in definitions:
-        engine.check(definition)
-    return [_apply(metrics, definition, applied_at, dry_run) for definition in definitions]
+    scales = [engine.check(definition) for definition in definitions]
+    return [
+        _apply(metrics, definition, applied_at, scale, dry_run)
+        for definition, scale in zip(definitions, scales, strict=True)
+    ]
 
 
-def _apply(metrics: Metrics, definition: Definition, applied_at: int, dry_run: bool) -> Applied:
+def _apply(metrics: Metrics, definition: Definition, applied_at: int, scale: int, dry_run: bool) -> Applied:
     versions = metrics.versions(definition.name)
     before = versions[-1] if versions else None
     if before is not None and before.definition == definition:
         return Applied(before, before, changed=False)
     if dry_run:
         version = before.version + 1 if before else 1
-        return Applied(Metric(definition=definition, version=version, applied_at=applied_at), before, changed=True)
-    return Applied(metrics.apply(definition, applied_at), before, changed=True)
+        planned = Metric(definition=definition, version=version, applied_at=applied_at, scale=scale)
+        return Applied(planned, before, changed=True)
+    return Applied(metrics.apply(definition, applied_at, scale), before, changed=True)
 
 
 def versions(metrics: Metrics, name: str) -> list[Metric]:
@@ -97,6 +102,26 @@ def pinned(metrics: Metrics, text: str) -> Metric:
 def pin(metric: Metric) -> str:
     """`NAME@VERSION`: a task keeps to the definitions that it was planned with."""
     return f"{metric.name}@{metric.version}"
+
+
+class Scales:
+    """Gives stored values, which are kept as short as possible, the digits of the metric version that made them."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._known: dict[str, dict[int, int]] = {}
+
+    def shown(self, aggregate: Aggregate) -> Aggregate:
+        """The aggregate as it is printed."""
+        computed = aggregate.computed
+        if computed.value is None:
+            return aggregate
+        if computed.metric not in self._known:
+            versions = self._metrics.versions(computed.metric)
+            self._known[computed.metric] = {metric.version: metric.scale for metric in versions}
+        scale = self._known[computed.metric].get(aggregate.metric_version, 0)
+        value = with_scale(computed.value, scale)
+        return msgspec.structs.replace(aggregate, computed=msgspec.structs.replace(computed, value=value))
 
 
 def _unknown(name: str) -> NotFound:

@@ -131,7 +131,9 @@ def test_the_incident_from_the_difference_to_the_repair(late):
         ("~", "event_count", "a"),
         ("~", "revenue", "a"),
     ]
-    assert (rows[1]["current"], rows[1]["recomputed"], rows[1]["delta"]) == ("3.5", "3.75", "0.25")
+    assert (rows[1]["current"], rows[1]["recomputed"], rows[1]["delta"]) == tuple(
+        number.ljust(20, "0") for number in ("3.5", "3.75", "0.25")
+    )
     assert found.json()["next"] == "pik replay --all --from 2026-01-01T00:00:00Z --to 2026-01-02T00:00:00Z"
     run = replayed(late, "--all", *DAY, "--reason", "late")["run_id"]
     compared = late("diff", "aggregates", "--run", run, "--stats", "--format", "json")
@@ -164,8 +166,8 @@ def test_history_tells_every_version_and_who_made_it(late):
         "aggregates"
     ]
     assert [(row["value"], row["current"], row["reason"]) for row in rows] == [
-        ("3.5", True, None),
-        ("3.75", False, "late"),
+        ("3.5".ljust(20, "0"), True, None),
+        ("3.75".ljust(20, "0"), False, "late"),
     ]
     assert rows[1]["run_id"] == run
     assert rows[1]["metric_version"] == 1

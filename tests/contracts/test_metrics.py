@@ -15,9 +15,9 @@ def test_a_new_store_has_the_built_in_metric(state):
 
 def test_each_other_definition_is_the_next_version(state):
     first = state.metrics.apply(REVENUE, 10)
-    second = state.metrics.apply(Definition(name="revenue", value="count(*)"), 20)
+    second = state.metrics.apply(Definition(name="revenue", value="count(*)"), 20, 2)
     assert first == Metric(definition=REVENUE, version=1, applied_at=10)
-    assert (second.version, second.applied_at) == (2, 20)
+    assert (second.version, second.applied_at, second.scale) == (2, 20, 2)
     assert state.metrics.versions("revenue") == [first, second]
     assert state.metrics.latest() == [EVENT_COUNT, second]
 

@@ -219,6 +219,21 @@ def test_alternatives_are_accepted(value: str, alternative: str) -> None:
     DuckEngine().check(metric(alternative))
 
 
+@pytest.mark.parametrize(
+    ("value", "scale"),
+    [
+        ("count(*)", 0),
+        ("sum(seq)", 0),
+        ("sum((payload->>'$.a')::DECIMAL(18, 2))", 2),
+        ("sum((payload->>'$.a')::DECIMAL(18, 2)) * 1.5", 3),
+        ("(sum(seq) / count(*))::DECIMAL(18, 6)", 6),
+        ("(sum(seq) / count(*))::DECIMAL(18, 0)", 0),
+    ],
+)
+def test_the_scale_of_the_values_is_told(value: str, scale: int) -> None:
+    assert DuckEngine().check(metric(value)) == scale
+
+
 def test_an_unknown_column_is_told_which_there_are() -> None:
     with pytest.raises(Invalid) as caught:
         DuckEngine().check(metric("sum(amount)"))

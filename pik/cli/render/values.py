@@ -12,7 +12,6 @@ import msgspec
 
 from pik.cli.render.text import visible
 from pik.model.instant import format_about, format_duration, format_instant
-from pik.model.metric import decimal_text
 from pik.model.window import Window
 
 
@@ -104,7 +103,7 @@ _UNKNOWN = object()
 
 def _meaning(value: object) -> object:
     if isinstance(value, Decimal):
-        return msgspec.Raw(decimal_text(value).encode())
+        return msgspec.Raw(format(value, "f").encode())
     if isinstance(value, Instant):
         return format_instant(value.nanos)
     if isinstance(value, Lag):

@@ -19,13 +19,13 @@ class AwsMetrics:
 
     table: Table
 
-    def apply(self, definition: Definition, applied_at: int) -> Metric:
+    def apply(self, definition: Definition, applied_at: int, scale: int = 0) -> Metric:
         while True:
             versions = self.versions(definition.name)
             if versions and versions[-1].definition == definition:
                 return versions[-1]
             version = versions[-1].version + 1 if versions else 1
-            metric = Metric(definition=definition, version=version, applied_at=applied_at)
+            metric = Metric(definition=definition, version=version, applied_at=applied_at, scale=scale)
             if self.table.put(_item(metric), unless_exists=True):
                 return metric
             # Somebody else made this version meanwhile, or this process did and its answer was lost: look again.
@@ -50,6 +50,7 @@ def _item(metric: Metric) -> Item:
         "sk": f"{metric.name}/{metric.version:06d}",
         "definition": msgspec.json.encode(metric.definition).decode(),
         "applied_at": metric.applied_at,
+        "scale": metric.scale,
     }
 
 
@@ -58,4 +59,5 @@ def _metric(item: Item) -> Metric:
         definition=msgspec.json.decode(item["definition"], type=Definition),
         version=int(item["sk"].rpartition("/")[2]),
         applied_at=item["applied_at"],
+        scale=item["scale"],
     )

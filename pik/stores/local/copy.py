@@ -119,8 +119,8 @@ def _take_metric(connection: sqlite3.Connection, metric: Metric) -> bool:
     """Whether it is new."""
     definition = msgspec.json.encode(metric.definition).decode()
     added = connection.execute(
-        "INSERT OR IGNORE INTO metric VALUES (?, ?, ?, ?)",
-        (metric.name, metric.version, definition, metric.applied_at),
+        "INSERT OR IGNORE INTO metric VALUES (?, ?, ?, ?, ?)",
+        (metric.name, metric.version, definition, metric.applied_at, metric.scale),
     ).rowcount
     found = connection.execute(
         "SELECT definition FROM metric WHERE name = ? AND version = ?", (metric.name, metric.version)

@@ -18,7 +18,7 @@ class LocalMetrics:
 
     database: Database
 
-    def apply(self, definition: Definition, applied_at: int) -> Metric:
+    def apply(self, definition: Definition, applied_at: int, scale: int = 0) -> Metric:
         with self.database.write() as connection:
             newest = connection.execute(
                 "SELECT * FROM metric WHERE name = ? ORDER BY version DESC LIMIT 1", (definition.name,)
@@ -28,10 +28,10 @@ class LocalMetrics:
                 return versions[-1]
             version = versions[-1].version + 1 if versions else 1
             connection.execute(
-                "INSERT INTO metric VALUES (?, ?, ?, ?)",
-                (definition.name, version, msgspec.json.encode(definition).decode(), applied_at),
+                "INSERT INTO metric VALUES (?, ?, ?, ?, ?)",
+                (definition.name, version, msgspec.json.encode(definition).decode(), applied_at, scale),
             )
-        return Metric(definition=definition, version=version, applied_at=applied_at)
+        return Metric(definition=definition, version=version, applied_at=applied_at, scale=scale)
 
     def latest(self) -> list[Metric]:
         newest = {EVENT_COUNT.name: EVENT_COUNT}
@@ -51,5 +51,6 @@ def _with_built_in(name: str, rows: Iterable[tuple[Any, ...]]) -> list[Metric]:
 
 
 def _metric(row: tuple[Any, ...]) -> Metric:
-    _, version, definition, applied_at = row
-    return Metric(definition=msgspec.json.decode(definition, type=Definition), version=version, applied_at=applied_at)
+    _, version, text, applied_at, scale = row
+    definition = msgspec.json.decode(text, type=Definition)
+    return Metric(definition=definition, version=version, applied_at=applied_at, scale=scale)

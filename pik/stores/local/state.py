@@ -12,6 +12,7 @@ SCHEMA = """
 CREATE TABLE metric (
     name TEXT NOT NULL, version INTEGER NOT NULL,
     definition TEXT NOT NULL, applied_at INTEGER NOT NULL,
+    scale INTEGER NOT NULL, -- digits after the point of its values
     PRIMARY KEY (name, version)
 ) WITHOUT ROWID;
 CREATE TABLE run (
