@@ -42,6 +42,9 @@ class Batches(Protocol):
         clocks agree). With `refuse_conflicts` a conflict raises ConflictFound, and nothing of the chunk is recorded; a
         deployed store may record one with a delivery that is recorded at the same moment."""
 
+    def expect_ready(self) -> None:
+        """Raise Busy if a request would be refused now, as far as is known without writing anything."""
+
     def take(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, str]:
         """Record a whole batch of one chunk, an API request, and tell which seqs are duplicates: exact or conflict. It
         is complete when this returns; where this raises, nothing of it is acknowledged, and whoever sent it sends it

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -11,6 +12,7 @@ from pik.model.event import Delivery
 from pik.model.filter import Filter
 from pik.model.instant import day_of
 from pik.model.window import Window
+from pik.ports.index import Index
 from pik.ports.store import Store
 from pik.usecases.by_day import ordered_by_day
 from pik.usecases.held import expect_held
@@ -18,6 +20,7 @@ from pik.usecases.progress import SILENT, Progress
 from pik.usecases.reading import Bound, Found, deliveries
 
 _PAGE = 200  # events whose numbers of deliveries are asked for at once
+_REPEATED = 100_000  # events that came again and are remembered until they are listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +66,13 @@ def list_events(store: Store, wanted: Filter, limit: int | None = None, *, progr
 
 
 def _rows(store: Store, wanted: Filter, limit: int | None, answer: EventList, progress: Progress) -> Iterator[EventRow]:
-    bound = Bound()
-    found = deliveries(store, wanted, only=ACCEPTED, progress=progress, bound=bound)
+    bound, repeats = Bound(), _Repeats(store.index)
+    found = deliveries(store, wanted, progress=progress, bound=bound)
     one_more = None if limit is None else limit + 1  # tells whether the limit cuts
-    ordered = ordered_by_day(store.raw, found, _accepted, _key, one_more, bound)
+    ordered = ordered_by_day(store.raw, found, repeats.accepted, _key, one_more, bound)
     count = 0
     for page in _pages(islice(ordered, limit)):
-        repeats = store.index.repeats([(day_of(instant), event_id) for instant, event_id, _ in page])
-        for (instant, event_id, delivery), repeated in zip(page, repeats, strict=True):
+        for (instant, event_id, delivery), repeated in zip(page, repeats.of(page), strict=True):
             count += 1
             yield EventRow(
                 event_id,
@@ -88,14 +90,41 @@ def _rows(store: Store, wanted: Filter, limit: int | None, answer: EventList, pr
     answer.matched = None if answer.cut else count
 
 
+class _Repeats:
+    """How often events came again. All deliveries of an event without an idempotency key are of one time and entity, so
+    they are read together with it and need not be asked for; of the others the index knows."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._read: Counter[str] = Counter()
+        self._forgot = False
+
+    def accepted(self, found: Iterable[Found]) -> Iterator[_Accepted]:
+        """The accepted ones of these deliveries. The others are counted, as long as they are not too many."""
+        for one in found:
+            event_id = one.delivery.event_id
+            if one.kind == ACCEPTED:
+                yield one.delivery.event_instant, event_id, one.delivery
+            elif event_id in self._read or len(self._read) < _REPEATED:
+                self._read[event_id] += 1
+            else:
+                self._forgot = True
+
+    def of(self, page: Sequence[_Accepted]) -> list[int]:
+        """The number of duplicates of each."""
+        asked = {
+            event_id: (day_of(instant), event_id)
+            for instant, event_id, delivery in page
+            if self._forgot or delivery.idempotency_key is not None
+        }
+        told = dict(zip(asked, self._index.repeats(list(asked.values())), strict=True)) if asked else {}
+        read = [self._read.pop(event_id, 0) for _, event_id, _ in page]
+        return [told.get(event_id, count) for (_, event_id, _), count in zip(page, read, strict=True)]
+
+
 def _pages(rows: Iterator[_Accepted]) -> Iterator[list[_Accepted]]:
     while page := list(islice(rows, _PAGE)):
         yield page
-
-
-def _accepted(found: Iterable[Found]) -> Iterator[_Accepted]:
-    for one in found:
-        yield one.delivery.event_instant, one.delivery.event_id, one.delivery
 
 
 def _key(item: _Accepted) -> tuple[int, str]:

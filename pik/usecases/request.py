@@ -87,12 +87,14 @@ def take(
     whatever they look like. Times without an offset are in `timezone`, or invalid without one.
 
     A body that holds no event at all is rejected as a whole: Invalid. Otherwise each event is accepted, a duplicate or
-    rejected by itself, and all that came is kept. Raises TooLarge, StoreError.
+    rejected by itself, and all that came is kept. Raises TooLarge, StoreError, Busy.
     """
     if len(body) > MAX_BODY:
         raise TooLarge(f"the body has {len(body)} bytes; {MAX_BODY} is the most", hint="send several requests")
     expect_own(store)
     block, single = (_joined([line for line in body.split(b"\n") if line.strip()]), False) if as_lines else _block(body)
+    if not dry_run:
+        store.batches.expect_ready()  # what is refused should leave no object
     batch_id = str(ULID())
     kept, reading = _Kept(store.raw), Reading(max_line=MAX_LINE, timezone=timezone)
     builder = SegmentBuilder(None if dry_run else kept, batch_id, reading)

@@ -120,6 +120,26 @@ def test_replaying_an_entitys_day_that_came_one_by_one(store: Store) -> None:
     assert calls.total <= 60, calls.made
 
 
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_listing_an_entitys_day_takes_few_calls(store: Store, tmp_path: Path, one_by_one: bool) -> None:
+    """How often an event came is told by the day's own lists, with another entity's events among them."""
+    again = [event(number) for number in range(40)]
+    if one_by_one:
+        for number in range(640):
+            take(store, json.dumps(event(number)).encode())
+        for each in again:
+            take(store, json.dumps(each).encode())
+    else:
+        others = [event(number, entity_id=f"other-{number % 50}") for number in range(2000)]
+        ingest(store, written(tmp_path, [event(number) for number in range(640)] + others + again))
+    start = parse_instant("2026-01-31T00:00:00Z")
+    fresh = open_store(store.url)
+    with counting(fresh) as calls:
+        rows = list(list_events(fresh, Filter(Window(start, start + DAY), ("customer-17",))).rows)
+    assert [row.deliveries for row in rows] == [2] * 40 + [1] * 600
+    assert calls.total <= 30, calls.made
+
+
 def test_reading_a_day_touches_only_its_objects(store: Store, tmp_path: Path) -> None:
     days = [event(number, event_time=f"2026-01-{1 + number % 20:02}T00:00:00Z") for number in range(400)]
     ingest(store, written(tmp_path, days))

@@ -109,6 +109,7 @@ def test_requests_and_a_rebuild_keep_apart(url: str, monkeypatch: pytest.MonkeyP
         with other.batches.rebuild():
             with pytest.raises(Busy, match="being rebuilt"):
                 take(store, BODY)
+            assert list(store.raw.objects("raw/")) == []  # what is refused leaves nothing
             later(monkeypatch)
             assert [result.status for result in take(store, BODY).results] == [ACCEPTED]
 

@@ -83,6 +83,13 @@ def test_rows_come_day_by_day(store: Store, tmp_path: Path) -> None:
     assert len(calls) == 28 < 200  # a page of rows, whose repeats are asked for at once
 
 
+def test_more_repeated_events_than_are_remembered_are_asked_for(many: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = list(list_events(many, EVERYTHING).rows)
+    assert sum(row.deliveries > 1 for row in expected) > 3
+    monkeypatch.setattr("pik.usecases.events._REPEATED", 2)
+    assert list(list_events(many, EVERYTHING).rows) == expected
+
+
 def test_an_event_that_came_very_often_is_counted_once(store: Store, tmp_path: Path) -> None:
     """The index counts an event's deliveries one by one: asked for each of them, it took their square."""
     ingest(store, tmp_path, [event(1, "a", "01T00:00")] * 3_000)

@@ -64,6 +64,9 @@ class AwsBatches:
         recording = Recording(self.table, self.raw, g, chunk.batch_id)
         return recording.record(item, chunk, attempt or item["attempt"], refuse_conflicts=refuse_conflicts).counts
 
+    def expect_ready(self) -> None:
+        self.generation.for_request()
+
     def take(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, str]:
         g = self.generation.for_request()
         if is_single(chunk):

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 CONNECTIONS = 32
 """Calls of one client that may be under way at the same time."""
 
-_ATTEMPTS = 5
+_ATTEMPTS, _FUNCTION_ATTEMPTS = 5, 4
+_CONNECTING, _FUNCTION_CONNECTING = 5, 2  # seconds
+_READING, _FUNCTION_READING = 30, 5
+"""In a function, which lives 29 seconds if somebody waits for its answer, a call that stalls is to be sent again before
+that, and if need be refused."""
 
 
 @dataclass(slots=True)
@@ -69,11 +73,12 @@ class Clients:
         from botocore.exceptions import BotoCoreError
 
         # "standard" retries throttling, 5xx and lost connections after a random part of a doubling delay (full jitter).
+        in_function = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
         config = Config(
-            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            retries={"mode": "standard", "total_max_attempts": _FUNCTION_ATTEMPTS if in_function else _ATTEMPTS},
             max_pool_connections=CONNECTIONS,
-            connect_timeout=5,
-            read_timeout=30,
+            connect_timeout=_FUNCTION_CONNECTING if in_function else _CONNECTING,
+            read_timeout=_FUNCTION_READING if in_function else _READING,
             user_agent_extra="pik",
         )
         try:

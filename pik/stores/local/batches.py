@@ -86,6 +86,10 @@ class LocalBatches:
             )
             return counts
 
+    def expect_ready(self) -> None:
+        with holding(self.locks, REBUILDING, shared=True):
+            pass
+
     def take(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, str]:  # noqa: ARG002 - no detour
         self.open(batch.origin, batch.batch_id, batch.started_at)
         self.record(chunk)
