@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import select
-import signal
 import sys
-from types import FrameType
-from typing import NoReturn
-
-from pik import __version__
-from pik.errors import PikError, StoreError
 
 INTERRUPTED = 130
+INTERRUPTION = "interrupted; run the same command again to go on"
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """What Python calls for an error that nothing catches: Ctrl-C while this program is still being imported."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, traceback)
+    elif sys.stderr is not None:
+        sys.stderr.write(f"{INTERRUPTION}\n")
+
+
+sys.excepthook = _uncaught  # before the imports below, which take most of the time of a short command
+
+import os  # noqa: E402
+import select  # noqa: E402
+import signal  # noqa: E402
+from types import FrameType, TracebackType  # noqa: E402
+from typing import NoReturn  # noqa: E402
+
+from pik import __version__  # noqa: E402
+from pik.errors import PikError, StoreError  # noqa: E402
+
 READER_LEFT = 141
 """What a shell reports of a program ended by SIGPIPE. Not 0: `pik diff … | head` must not look like "no difference"."""
 
@@ -35,7 +49,10 @@ def main() -> int:
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001 - the last one to see it; nothing is swallowed
-        code = _report(error)
+        try:
+            code = _report(error)
+        except KeyboardInterrupt:  # once more, while the first one is being reported
+            code = INTERRUPTED
     return code
 
 
@@ -75,7 +92,7 @@ def _report(error: BaseException) -> int:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
         after_echo = "\n" if sys.stderr is not None and sys.stderr.isatty() else ""  # the terminal shows ^C
-        _say(f"{after_echo}interrupted; run the same command again to go on")
+        _say(f"{after_echo}{INTERRUPTION}")
         code = INTERRUPTED
     else:
         known = _as_pik_error(error)

@@ -6,6 +6,7 @@ Every command takes the global options, wherever on the line they stand, and get
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,8 @@ from pik import __version__
 from pik.cli.context import Context
 from pik.cli.plain_help import GLOBAL, Command, Group
 from pik.cli.usage import expect_utf8
+from pik.errors import PikError
+from pik.model.instant import DAY, MAX_INSTANT
 
 FOUND = 1
 """Exit code of a command that is done and found something."""
@@ -80,6 +83,8 @@ def with_globals(function: Callable[..., int | None]) -> Callable[..., int | Non
         assert cli is not None
         expect_utf8(ctx)
         chosen = {name: values.pop(name) for name in _GLOBALS}
+        if ctx.invoked_subcommand is None:  # a group may only be asked for help
+            _expect_usable_clock()
         cli.choose(store=chosen["store"], format=chosen["format"], quiet=chosen["quiet"])
         return function(cli, **values)
 
@@ -89,6 +94,17 @@ def with_globals(function: Callable[..., int | None]) -> Callable[..., int | Non
     call.__annotations__ = {one.name: one.annotation for one in (first, *parameters)}
     call.__doc__ = function.__doc__
     return call
+
+
+def _expect_usable_clock() -> None:
+    """Raises PikError where the clock says what no id and no time of a store can hold."""
+    now = time.time_ns()
+    if not 0 <= now <= MAX_INSTANT:
+        year = 1970 + now // (365_2425 * DAY // 10_000)
+        raise PikError(
+            f"the clock of this machine says that it is the year {year}; pik needs one between 1970 and 2262",
+            hint="set the clock",
+        )
 
 
 def _epilog(text: str) -> str:

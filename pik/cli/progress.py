@@ -82,16 +82,20 @@ class Bar:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+        from pik.cli.render.text import visible
+
         self.stop()
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[done]}{task.fields[speed]}"),
             TimeRemainingColumn(),
         )
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
         self._total, self._unit = total, unit
-        self._task = self._bar.add_task(label, total=total, completed=done, done=_amount(done, total, unit), speed="")
+        self._task = self._bar.add_task(
+            visible(label), total=total, completed=done, done=_amount(done, total, unit), speed=""
+        )
         self._bar.start()
 
     def advance(self, done: int) -> None:

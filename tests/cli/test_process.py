@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,3 +149,36 @@ def test_completion_script_and_words() -> None:
     assert complete("pik th", "1").split() == ["things"]
     assert complete("pik things --li", "2").split() == ["--limit"]
     assert complete("pik things --format js", "3").split() == ["json", "jsonl"]
+
+
+@pytest.mark.parametrize(("now", "year"), [(-1, 1969), (-(10**18), 1938), (2**63, 2262), (10**20, 5138)])
+@pytest.mark.parametrize("line", [("ingest", "events.jsonl"), ("status",), ("events", "--since", "2h"), ("init",)])
+def test_a_clock_that_no_time_of_a_store_can_hold(
+    pik: Any, monkeypatch: pytest.MonkeyPatch, now: int, year: int, line: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("time.time_ns", lambda: now)
+    result = pik(*line)
+    said = f"error: the clock of this machine says that it is the year {year}; pik needs one between 1970 and 2262\n"
+    assert (result.code, result.err) == (4, f"{said}hint: set the clock\n")
+    assert pik("--version").code == pik("events", "--help").code == 0
+
+
+def test_ctrl_c_while_the_program_is_being_imported_has_no_traceback() -> None:
+    code = "import sys; sys.meta_path.insert(0, Stop()); import pik.__main__"
+    stop = """
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == 'pik.errors':
+            raise KeyboardInterrupt
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", stop + code], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, "")  # which a shell calls 130
+    assert done.stderr == "interrupted; run the same command again to go on\n"
+
+
+def test_other_errors_at_that_time_are_seen() -> None:
+    code = "import pik.__main__; raise ValueError('seen')"
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (done.returncode, "ValueError: seen" in done.stderr) == (1, True)

@@ -73,3 +73,18 @@ def test_the_bar_draws_on_stderr_only_and_leaves_nothing(
     assert "10 of 10 lines" in stream.getvalue()
     assert "0.0 MB" in stream.getvalue()
     assert capsys.readouterr().out == "data\ndata\n"
+
+
+def test_a_file_name_cannot_command_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    bar = Bar()
+    bar.start("a\x1b]0;owned\x07\x1b[31m[red]b[/red]\u202e.jsonl", 10, "lines")
+    bar.advance(1)
+    bar.stop()
+    drawn = stream.getvalue()
+    assert "\x1b]0;" not in drawn
+    assert "\x1b[31m" not in drawn
+    assert "\u202e" not in drawn
+    assert "[red]b[/red]" in drawn

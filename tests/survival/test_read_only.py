@@ -174,3 +174,26 @@ def test_a_private_copy_has_what_is_in_the_log_only(database: Database) -> None:
         assert connection.execute("SELECT count(*) FROM thing").fetchone() == (2,)
     connection.close()
     other.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not _can_mount(), reason="needs a small disk, which only root can make")
+def test_a_full_disk_is_called_that_and_can_still_be_read(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    event = '{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{}}\n'
+    (tmp_path / "events.jsonl").write_text(event)
+    pik_ = shlex.join([sys.executable, "-m", "pik", "--store", "disk/store"])
+    script = f"""
+mount -t tmpfs -o size=2m tmpfs disk
+{pik_} -q init && {pik_} -q ingest events.jsonl || exit 9
+dd if=/dev/zero of=disk/full bs=1k 2>/dev/null
+{pik_} events --format jsonl || exit 8
+{pik_} replay --all --reason x
+"""
+    command = ["unshare", "--mount", "sh", "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 4, done.stderr
+    assert '"entity_id":"e"' in done.stdout
+    place = f"{tmp_path}/disk/store"
+    assert (
+        f"error: no space left on the disk for {place}/state.db\nhint: make room on the disk of {place}" in done.stderr
+    )

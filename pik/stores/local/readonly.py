@@ -1,4 +1,4 @@
-"""Reading a database in a directory that this process must not write to: a snapshot, a read-only mount, another user's.
+"""Reading a database where this process cannot write: a snapshot, a read-only mount, another user's, a full disk.
 
 SQLite needs to write beside a database with a write-ahead log even to read it, unless its files are there already.
 Where no log lies beside the database, nothing can be in it, and SQLite may take the file as it is (`immutable`); should
@@ -18,6 +18,7 @@ from urllib.parse import quote
 from pik.errors import Busy, StoreError
 
 _TRIES = 5
+_ROOM = 1 << 17
 
 _copies: dict[tuple[Path, object], Path] = {}
 _directories: list[tempfile.TemporaryDirectory[str]] = []
@@ -31,6 +32,12 @@ Stamp = tuple[tuple[int, int, int] | None, ...]
 def is_read_only(path: Path) -> bool:
     """Whether this process must not write beside the file."""
     return path.parent.is_dir() and not os.access(path.parent, os.W_OK)
+
+
+def is_full(path: Path) -> bool:
+    """Whether the disk has no room for what SQLite writes beside the file, even to read it."""
+    found = os.statvfs(path.parent)
+    return found.f_bavail * found.f_frsize < _ROOM
 
 
 def has_log(path: Path) -> bool:

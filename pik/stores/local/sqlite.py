@@ -57,17 +57,22 @@ class Database:
         def kind(*args: Any, **options: Any) -> _Reader:
             return _Reader(self, *args, **options)
 
-        if not self.path.exists() or not readonly.is_read_only(self.path):
-            return self._connected(kind, cache_kib=8192)
-        if not readonly.has_log(self.path):
-            before = readonly.stamp(self.path)
-            reader = self._connected(kind, cache_kib=8192, place=readonly.immutable_url(self.path), uri=True)
-            reader.stamp = before
-            return reader
+        if readonly.is_read_only(self.path) and self.path.exists() and not readonly.has_log(self.path):
+            return self._immutable(kind)
         try:
-            return self._connected(kind, cache_kib=8192)  # as another process has left its files, or uses them now
+            return self._connected(kind, cache_kib=8192)  # also beside files that another process has left or uses now
         except StoreError:
+            if not self.path.exists() or not (readonly.is_read_only(self.path) or readonly.is_full(self.path)):
+                raise
+            if not readonly.has_log(self.path):
+                return self._immutable(kind)
             return self._connected(kind, cache_kib=8192, place=readonly.private_copy(self.path))
+
+    def _immutable(self, kind: Callable[..., _Reader]) -> _Reader:
+        before = readonly.stamp(self.path)
+        reader = self._connected(kind, cache_kib=8192, place=readonly.immutable_url(self.path), uri=True)
+        reader.stamp = before
+        return reader
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -155,11 +160,13 @@ class Database:
 
     def _store_error(self, error: sqlite3.DatabaseError) -> PikError:
         name = self.path.name
-        match _code(error):
-            case sqlite3.SQLITE_FULL:
-                return StoreError(
-                    f"no space left for {name}", hint=f"free some space below {self.path.parent}, then run this again"
-                )
+        code = _code(error)
+        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and readonly.is_full(self.path)):
+            return StoreError(
+                f"no space left on the disk for {self.path}",
+                hint=f"make room on the disk of {self.path.parent}, then run the same command again",
+            )
+        match code:
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
                 if readonly.is_read_only(self.path):
                     hint = "commands that only read work on it; pik pull --into DIR makes a copy to work with"
