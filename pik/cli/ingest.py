@@ -135,14 +135,14 @@ def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:
 
 def _record(cli: Context, store: Store, sources: list[Source], chosen: IngestOptions) -> list[Ingested]:
     """Ingest one after the other; where one fails, tell what became of those before it."""
-    from pik.usecases.ingest import ingest as record
+    from pik.usecases.ingest_many import ingest_all
 
     done: list[Ingested] = []
-    for source in sources:
-        try:
-            done.append(record(store, source, chosen, cli.progress))
-        except BaseException:
-            for one in done:
-                cli.note(f"{one.source}: {one.outcome}, batch {one.batch.batch_id}")
-            raise
+    try:
+        for one in ingest_all(store, sources, chosen, cli.progress):
+            done.append(one)  # noqa: PERF402 - those before an error are told of
+    except BaseException:
+        for one in done:
+            cli.note(f"{one.source}: {one.outcome}, batch {one.batch.batch_id}")
+        raise
     return done

@@ -53,6 +53,10 @@ class Batches(Protocol):
     def finish(self, batch_id: str, finished_at: int) -> Batch:
         """Mark the batch complete. A repeat returns it as it is."""
 
+    def together(self) -> AbstractContextManager[None]:
+        """Calls of `open`, `record` and `finish` inside of it are durable, and seen by readers, when it ends; where it
+        ends with an error, none of them is. A deployed store does each by itself, at once."""
+
     def rebuild(self) -> AbstractContextManager[Rebuild]:
         """An empty index beside this one; it replaces this one, at once, when the context ends without an error. Raises
         Busy while anything is being written; while the context lasts, whatever would be written raises Busy. So raw

@@ -14,7 +14,7 @@ import msgspec
 from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.model.batch import COMPLETE, CONFLICT, EXACT, Batch, Counts, Origin, RejectFile, Segment
 from pik.model.window import ALL_TIME
-from pik.ports.raw import Raw
+from pik.ports.raw import Object, Raw
 from pik.ports.store import Store
 from pik.usecases.record_file import packed, record_lines
 
@@ -74,7 +74,7 @@ def write_record(store: Store, batch: Batch, finished_at: int) -> int:
     A crash may have left the record of an earlier attempt to finish: then that one stands.
     """
     try:
-        store.raw.create(record_key(batch.batch_id), packed(_lines(store, batch, finished_at)))
+        store.raw.create(*record_object(store, batch, finished_at))
     except AlreadyExists:
         head = next(read_record(store.raw, record_key(batch.batch_id)))
         assert isinstance(head, BatchLine)
@@ -85,6 +85,11 @@ def write_record(store: Store, batch: Batch, finished_at: int) -> int:
             ) from None
         return head.finished_at
     return finished_at
+
+
+def record_object(store: Store, batch: Batch, finished_at: int) -> Object:
+    """The record of a batch as an object that is still to be created."""
+    return record_key(batch.batch_id), packed(_lines(store, batch, finished_at))
 
 
 def record_key(batch_id: str) -> str:

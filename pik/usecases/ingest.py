@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -73,12 +73,11 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
     """
     expect_own(store)
     began = monotonic()
-    busy = f"another pik process is ingesting {source.name}, or rebuilding the index"
     with _pool(store.raw, source, options) as pool:  # its workers start while the file's digest is taken
         state = file_state(source)
         content = _content(source, options)
-        with entered(store.batches.writing(content), busy):
-            origin = _origin(source, options, content)
+        with holding_input(store, source, content):
+            origin = origin_of(source, options, content)
             found = store.batches.find(origin)
             if found and found.state == COMPLETE and not options.again:
                 if source.is_stream:
@@ -154,7 +153,13 @@ def _content(source: Source, options: IngestOptions) -> str:
     return f"stream:{ULID()}" if source.is_stream else source.digest()
 
 
-def _origin(source: Source, options: IngestOptions, content: str) -> Origin:
+def holding_input(store: Store, source: Source, content: str) -> AbstractContextManager[None]:
+    """Holds the right to ingest this content. Raises Busy."""
+    busy = f"another pik process is ingesting {source.name}, or rebuilding the index"
+    return entered(store.batches.writing(content), busy)
+
+
+def origin_of(source: Source, options: IngestOptions, content: str) -> Origin:
     """The options in it are those that change what is recorded."""
     reading = options.reading
     chosen = {"max_line": str(reading.max_line)}

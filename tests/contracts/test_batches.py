@@ -104,6 +104,20 @@ def test_promise_4_the_order_of_seqs_decides_over_that_of_days(store: Store) -> 
     assert store.index.locate(Sent("k", 9, "x").event_id.hex())[0].seq == 1
 
 
+def test_batches_are_written_together(store: Store) -> None:
+    with store.batches.together():
+        opened(store)
+        opened(store, OTHER, "d")
+    with store.batches.together():
+        store.batches.record(chunk([Sent("a"), Sent("b")]))
+        store.batches.record(chunk([Sent("b"), Sent("c")], batch_id=OTHER))
+    with store.batches.together():
+        store.batches.finish(BATCH, 8)
+        store.batches.finish(OTHER, 9)
+    assert [(batch.batch_id, batch.state) for batch in store.index.batches()] == [(OTHER, COMPLETE), (BATCH, COMPLETE)]
+    assert [batch.counts for batch in store.index.batches()] == [counts(2, 1, exact=1), counts(2, 2)]
+
+
 def test_progress_is_recorded_with_the_deliveries(store: Store) -> None:
     opened(store)
     store.batches.record(chunk([Sent("a", 2), None, Sent("a", 2)], reasons={"bad": 1}))

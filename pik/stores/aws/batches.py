@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from time import time_ns
 
@@ -88,6 +88,9 @@ class AwsBatches:
         if item is None or opened != g:
             raise rebuilt()
         return batch_of(item)
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def rebuild(self) -> AbstractContextManager[Rebuild]:
         return rebuilding(self.table, self.raw, self.generation)

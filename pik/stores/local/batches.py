@@ -106,6 +106,11 @@ class LocalBatches:
             return batch_of(connection, self.locks, batch_id)
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        with self.database.write():
+            yield
+
+    @contextmanager
     def rebuild(self) -> Iterator[Rebuild]:
         with rebuilding(self.database.path, self.locks) as rebuild:
             yield rebuild

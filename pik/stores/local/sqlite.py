@@ -76,9 +76,13 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: all of it, durable when the context ends, or with an error nothing. Waits for other writers.
-        Raises StoreError."""
+        """One transaction: all of it, durable when the context ends, or with an error nothing. Inside of another one of
+        this thread it is a part of that. Waits for other writers. Raises StoreError."""
         connection = self.writer()
+        inside: bool = connection.in_transaction
+        if inside:  # the caller's, who ends it
+            yield connection
+            return
         with self.translated():
             patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
             try:
