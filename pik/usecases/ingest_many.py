@@ -138,7 +138,7 @@ class _Group:
             return None
         if there is not None and not self._options.again:
             return Ingested(source.name, ALREADY, there, None, 0.0)
-        examine(source, mapped=self._options.reading.mapping is not None)
+        examine(source, self._options.reading.record_mapping())
         with uncompressed(BufferedReader(BytesIO(data)), source.name) as stream:
             read = list(islice(blocks(stream, source.name, max_line=self._options.reading.max_line), 2))
         self._bytes += sum(len(block.data) for block in read)
