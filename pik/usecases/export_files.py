@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 import msgspec
 
+from pik.durable import sync, sync_directory
 from pik.errors import StoreError, UsageError
 from pik.ports.exporter import Exporter, Rows, Sink
 from pik.usecases.export_names import partition_name
@@ -65,7 +66,7 @@ class _Digested(RawIOBase):
     def finish(self) -> str:
         """Make it durable, and tell its digest."""
         self._file.flush()
-        os.fsync(self._file.fileno())
+        sync(self._file.fileno())
         self._file.close()
         return self._digest.hexdigest()
 
@@ -217,7 +218,7 @@ class Output:
             for hidden, visible in names:
                 show(hidden, visible)
                 shown.append(visible)
-            _sync_directory(self._target.parent)
+            sync_directory(self._target.parent)
         except BaseException:
             for path in shown:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
@@ -244,12 +245,4 @@ def _check(target: Path, *, directory: bool) -> None:
 
 def _sync_below(directory: Path) -> None:
     for path, _, _ in os.walk(directory):
-        _sync_directory(Path(path))
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_directory(Path(path))

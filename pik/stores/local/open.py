@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from pik.durable import sync, sync_directory
 from pik.errors import NotFound, StoreError
 from pik.ports.store import Store
 from pik.stores.local.aggregates import LocalAggregates
@@ -77,8 +78,13 @@ def _create(path: Path, marker: Marker) -> None:
         index_database(path).create()
         state_database(path).create()
         beside = path / "tmp" / f"format-{os.getpid()}.json"  # others may be creating the store as well
-        beside.write_bytes(msgspec.json.encode(marker) + b"\n")
+        with open(beside, "wb") as file:
+            file.write(msgspec.json.encode(marker) + b"\n")
+            file.flush()
+            sync(file.fileno())
         beside.replace(path / _MARKER)
+        sync_directory(path)
+        sync_directory(path.parent)
     except OSError as error:
         raise StoreError(
             f"cannot create a store at {path}: {error.strerror}", hint="--store DIR, somewhere else"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeVar
 
+from pik.durable import sync, sync_directory
 from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.ports.raw import Object, RawObject
 from pik.stores.common import missing, scratch
@@ -42,7 +43,7 @@ class LocalRaw:
                 directory.mkdir(parents=True, exist_ok=True)
             for begin in range(0, len(objects), _OPEN_FILES):
                 self._create_some(objects[begin : begin + _OPEN_FILES])
-            _together(_sync_directory, sorted(self._directories(each for each, _ in objects)))
+            _together(sync_directory, sorted(self._directories(each for each, _ in objects)))
         except OSError as error:
             others = "" if len(objects) == 1 else f" or one of {len(objects) - 1:,} more"
             raise StoreError(
@@ -53,7 +54,7 @@ class LocalRaw:
     def _create_some(self, objects: Sequence[Object]) -> None:
         with ExitStack() as leftovers:
             files = [self._write(data, leftovers) for _, data in objects]
-            _together(os.fsync, [handle for _, handle in files])
+            _together(sync, [handle for _, handle in files])
             for (key, _), (path, _) in zip(objects, files, strict=True):
                 try:
                     os.link(path, self.root / key)  # unlike rename, link never replaces
@@ -135,21 +136,13 @@ def _listing_order(entry: os.DirEntry[str]) -> str:
     return entry.name + ("/" if entry.is_dir() else "")
 
 
-def _together(sync: Callable[[_Thing], None], things: Sequence[_Thing]) -> None:
+def _together(act: Callable[[_Thing], None], things: Sequence[_Thing]) -> None:
     """Sync each of the things. A file system commits what several threads ask for at the same time at once."""
     if len(things) <= _FEW:
         for thing in things:
-            sync(thing)
+            act(thing)
         return
     from concurrent.futures import ThreadPoolExecutor  # imported late: most processes never write
 
     with ThreadPoolExecutor(_SYNCING) as threads:
-        deque(threads.map(sync, things), maxlen=0)
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        deque(threads.map(act, things), maxlen=0)

@@ -145,6 +145,8 @@ class Database:
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal" and not readonly.is_read_only(self.path):
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA fullfsync = ON")  # for macOS, as pik.durable has it; elsewhere it does nothing
+        connection.execute("PRAGMA checkpoint_fullfsync = ON")
         connection.execute(f"PRAGMA cache_size = -{cache_kib:d}")
         if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
             raise StoreError(f"{self.path} is empty", hint=self.repair)
