@@ -26,8 +26,9 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An immutable raw object: deliveries of one batch for one UTC day, sorted by entity and time.
 
     `digest` is the SHA-256 of the object's bytes in hex, `size` their number, `day` days since 1970-01-01,
-    times nanoseconds. `recorded_at` is when the index took it (0 before that). `inline` is a copy of the object's
-    bytes, where the index keeps one of a small object to spare readers the way to raw; raw stays the truth.
+    times nanoseconds. `recorded_at` is when the index recorded it (0 before that), one moment for all segments of a
+    block; `guessed` says that a rebuild did not know it and took `ingest_time` instead. `inline` is a copy of the
+    object's bytes, where the index keeps one of a small object to spare readers the way to raw; raw stays the truth.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_event: int
     frames: tuple[Frame, ...]
     recorded_at: int = 0
+    guessed: bool = False
     inline: bytes = b""
 
 
@@ -164,9 +166,10 @@ class Batch:
     """One input ingested. `state` is RUNNING while its writer lives, then COMPLETE or INTERRUPTED; in a copy it is
     PULLED, and the counts are of the part that is there.
 
-    `next_seq`, `offset` and `prefix_digest` say where an interrupted one goes on; `attempt` counts its writers;
-    `lags` maps a lag to its number of deliveries, `sources` a source to its, as far as pik.model.tally
-    keeps them apart.
+    `next_seq`, `offset` and `prefix_digest` say where an interrupted one goes on. Where `recorded_to` is not smaller
+    than `next_seq`, a rebuild has found records of it up to this one, and some may be missing in between. `attempt`
+    counts its writers; `lags` maps a lag to its number of deliveries, `sources` a source to its, as far as
+    pik.model.tally keeps them apart.
     """
 
     batch_id: str
@@ -181,6 +184,7 @@ class Batch:
     next_seq: int = 1
     offset: int = 0
     prefix_digest: str = ""
+    recorded_to: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
     lags: Mapping[int, int] = field(default_factory=dict)
     sources: Mapping[str, int] = field(default_factory=dict)

@@ -5,7 +5,7 @@ Ports over the same data: `Batches` writes, `Rebuild` writes all of it again, `I
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
@@ -38,9 +38,10 @@ class Batches(Protocol):
     def record(self, chunk: Chunk, *, refuse_conflicts: bool = False) -> Counts:
         """Claim each delivery of the chunk, in the order of its seqs: the first of an event_id anywhere in the store is
         accepted, each other is a duplicate; and advance the batch, all at once. A delivery that is recorded already
-        keeps its verdict. `segment.recorded_at` is set, later than every one before (in a deployed store, as far as
-        clocks agree). With `refuse_conflicts` a conflict raises ConflictFound, and nothing of the chunk is recorded; a
-        deployed store may record one with a delivery that is recorded at the same moment."""
+        keeps its verdict. All segments of the chunk get one `recorded_at`, later than that of every chunk before (in a
+        deployed store, as far as clocks agree: it is the moment at which the last claim was there). With
+        `refuse_conflicts` a conflict raises ConflictFound, and nothing of the chunk is recorded; a deployed store may
+        record one with a delivery that is recorded at the same moment."""
 
     def expect_ready(self) -> None:
         """Raise Busy if a request would be refused now, as far as is known without writing anything."""
@@ -63,21 +64,47 @@ class Batches(Protocol):
         that is listed inside of it is all that there will be."""
 
 
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """The accepted delivery of an event: (batch_id, seq), its segment, and its content_hash where it has an idempotency
+    key."""
+
+    place: tuple[str, int]
+    key: str
+    content: bytes | None
+
+
 class Rebuild(Protocol):
-    """An index being rebuilt from raw."""
+    """An index being rebuilt from raw. Meanwhile the store's own ports still read the one that it replaces."""
 
     def add_batch(self, batch: Batch) -> None:
         """Restore a batch from its record, or a stand-in for one without; its counts are those of its segments."""
 
     def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, str] | None) -> None:
-        """Restore segments of one block. `verdicts` maps seqs to exact or conflict, the others were accepted; with None
-        the first to come is, so blocks without verdicts are added last, ordered by (ingest_time, batch_id)."""
+        """Restore segments of one block, with the `recorded_at` that they have. `verdicts` maps seqs to exact or
+        conflict, the others were accepted; with None the first to come is, so blocks without verdicts are added last,
+        ordered by (ingest_time, batch_id). Fewer deliveries than the segment says were lost."""
 
     def add_rejects(self, batch_id: str, rejects: RejectFile) -> None:
         """Restore one file of rejects."""
 
+    def rows(self, segment: Segment, frames: Collection[int]) -> Arrivals:
+        """The rows that the replaced index has of the deliveries in these frames of a segment, as far as it can be
+        read."""
+
+    def skipped(self, segment: Segment) -> dict[int, str]:
+        """The segment's duplicates as this index has them: seq → exact or conflict."""
+
+    def winners(self, arrivals: Arrivals, seqs: Collection[int]) -> dict[int, Winner]:
+        """The accepted deliveries of the events of which these are deliveries, by seq."""
+
+    def prefer(self, arrivals: Arrivals, seq: int) -> None:
+        """Make this delivery the accepted one of its event. A repeat changes nothing; neither does a delivery that is
+        not in this index."""
+
     def settle(self) -> Iterator[Location]:
-        """Give each event exactly one accepted delivery, and tell each delivery whose verdict is not as recorded."""
+        """Accept the first of the duplicates of each event whose accepted delivery is lost, by (ingest_time, batch_id,
+        seq), and tell which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +126,9 @@ class Index(Protocol):
     def segments(
         self, window: Window, *, batch_id: str | None = None, entities: Sequence[str] = ()
     ) -> Iterator[Segment]:
-        """The segments of the days that the window touches, ordered by (day, recorded_at, key); where API requests with
-        one event are kept by themselves, these come behind the others of their day, in no order. With `entities` those
-        that hold none of them may be left out."""
+        """The segments of the days that the window touches, by day; those of one batch and day in the order in which
+        they were recorded, otherwise in no particular order. With `entities` those that hold none of them may be left
+        out."""
 
     def skipped(self, segment: Segment) -> dict[int, str]:
         """The segment's duplicates: seq → exact or conflict. In a deployed store also those of its deliveries that are

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from pik.errors import ConflictFound, Damaged, StoreError
 
+FORMAT = 2
+"""The version of the layout of a store and of everything in it; docs/format.md says what changed with each."""
+
 
 def missing(key: str) -> Damaged:
     """The error for an object that the index names and that is not there."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +29,9 @@ from pik.ports.store import Store
 from pik.usecases.batch_record import write_record
 from pik.usecases.compression import uncompressed
 from pik.usecases.examine import examine
+from pik.usecases.filling import filling
 from pik.usecases.held import expect_own
+from pik.usecases.opening import opened, write_opening
 from pik.usecases.pool import Pool
 from pik.usecases.progress import Progress, Silent
 from pik.usecases.segments import InvalidRecord, Reading, Work, building
@@ -88,7 +90,8 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
             batch = store.batches.open(origin, interrupted.batch_id if interrupted else str(ULID()), time_ns())
             progress.start(f"ingesting {source.name}", source.size, "bytes")
             try:
-                for chunk in _build(pool, source, options, batch, progress, state):
+                blocks_of = partial(_to_record, store, source, options.reading, batch)
+                for chunk in _build(pool, source, options, batch, progress, state, blocks_of):
                     store.batches.record(chunk, refuse_conflicts=options.refuse_conflicts)
             except ConflictFound as error:
                 raise ConflictFound(f"{source.name}: {error.message}", hint=error.hint) from None
@@ -183,13 +186,14 @@ def _build(
     batch: Batch | None,
     progress: Progress,
     state: FileState | None,
+    prepared: Callable[[Iterator[Block]], Iterator[Block]] = iter,
 ) -> Generator[Chunk, None, None]:
-    """The input from where the batch stands to its end, built by worker processes, in order. Raises InputError if it is
-    not in that `state` any more."""
+    """The input from where the batch stands to its end, `prepared`, and built by worker processes, in order. Raises
+    InputError if it is not in that `state` any more."""
     batch_id, number = (batch.batch_id, (batch.attempt - 1) * ATTEMPT) if batch else ("", 0)
     with source.open() as stored, uncompressed(stored, source.name) as stream:
         meter = _Meter(stored, progress)
-        following = meter.ahead(_blocks(stream, source, options, batch))
+        following = meter.ahead(prepared(_blocks(stream, source, options, batch)))
         works = ((batch_id, block, number + count) for count, block in enumerate(following, 1))
         try:
             for chunk in pool.map(works, meter.advance):
@@ -198,6 +202,16 @@ def _build(
         except InvalidRecord as error:
             raise InputError(f"{source.name}: {error.message}", hint=error.hint) from None
         expect_unchanged(source, stored, state)
+
+
+def _to_record(
+    store: Store, source: Source, reading: Reading, batch: Batch, following: Iterator[Block]
+) -> Iterator[Block]:
+    """The blocks without what the index holds of them; before the first of several the opening record is created."""
+    gaps = batch.recorded_to >= batch.next_seq
+    if gaps:
+        following = filling(store, batch, reading, following, check=source.is_stream)
+    return opened(following, partial(write_opening, store, batch), always=source.is_stream or gaps)
 
 
 FileState = tuple[int, int, int]

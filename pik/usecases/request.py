@@ -27,8 +27,8 @@ from pik.model.batch import (
     RejectFile,
     request_origin,
 )
-from pik.model.event import MAX_LINE, Delivery, one_line, read_delivery, read_event
-from pik.model.tally import count_lags, with_names
+from pik.model.event import MAX_LINE, one_line, read_delivery, read_event
+from pik.model.tally import count_lags, with_lags, with_names
 from pik.model.zone import Zone
 from pik.ports.raw import Object, Raw
 from pik.ports.store import Store
@@ -179,22 +179,34 @@ def restored_request(
 ) -> Batch:
     """The batch of a request with these segments and files of rejects, which are its record. What is damaged among them
     is left out."""
-    deliveries: list[Delivery] = []
-    for key in segments:
-        with suppress(Damaged, Invalid):
-            deliveries += map(read_delivery, unpacked(key, raw.read(key)))
-    deliveries.sort(key=attrgetter("seq"))
-    reasons: Counter[str] = Counter()
-    for file in rejects:
-        with suppress(Damaged, msgspec.MsgspecError):
-            reasons.update(reason_kind(_decode_reject(line).reason) for line in unpacked(file.key, raw.read(file.key)))
+    reasons, lags, sources = told_of(raw, segments, rejects)
     return replace(
         request_batch(batch_id, last_seq),
         counts=Counts(read=last_seq, rejected=sum(file.records for file in rejects)),
-        reasons=with_names({}, reasons),
-        lags=count_lags(delivery.lag for delivery in deliveries),
-        sources=with_names({}, Counter(delivery.source for delivery in deliveries)),
+        reasons=reasons,
+        lags=lags,
+        sources=sources,
     )
+
+
+def told_of(
+    raw: Raw, segments: Iterable[str], rejects: Iterable[RejectFile]
+) -> tuple[Mapping[str, int], Mapping[int, int], Mapping[str, int]]:
+    """What a batch counts over its records, from these objects: reasons, lags, sources. What is damaged among them is
+    left out."""
+    lags: Mapping[int, int] = {}
+    sources: Mapping[str, int] = {}
+    for key in segments:
+        with suppress(Damaged, Invalid):
+            deliveries = sorted(map(read_delivery, unpacked(key, raw.read(key))), key=attrgetter("seq"))
+            lags = with_lags(lags, count_lags(delivery.lag for delivery in deliveries))
+            sources = with_names(sources, Counter(delivery.source for delivery in deliveries))
+    reasons: Mapping[str, int] = {}
+    for file in rejects:
+        with suppress(Damaged, msgspec.MsgspecError):
+            found = (_decode_reject(line).reason for line in unpacked(file.key, raw.read(file.key)))
+            reasons = with_names(reasons, Counter(map(reason_kind, found)))
+    return reasons, lags, sources
 
 
 def _results(

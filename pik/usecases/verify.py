@@ -20,6 +20,7 @@ from pik.usecases.verify_days import Days
 from pik.usecases.verify_findings import INDEX, Problem, Tally, VerifyReport
 from pik.usecases.verify_ledger import Ledger
 from pik.usecases.verify_objects import Objects
+from pik.usecases.verify_openings import Openings
 
 
 class Verification:
@@ -61,6 +62,8 @@ def _problems(store: Store, engine: Engine, progress: Progress, tally: Tally) ->
             yield from Days(store, tally, ledger, progress).problems()
             yield from Objects(store, tally).problems()
             yield from Batches(store, tally, ledger).problems()
+            if tally.full:
+                yield from Openings(store).problems()
             if before is not None and not tally.counts["damage"] and not tally.counts["expired"]:
                 seen = replace(ledger.totals, batches=before.batches)
                 if before == store.index.totals() != seen:  # where they change meanwhile, somebody is writing

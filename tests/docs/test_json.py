@@ -23,6 +23,7 @@ from pik.model.run import RunRequest
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.plan import plan_replay, start
+from pik.usecases.request import take
 from tests.aws.bare import deploy_bare, grant, make_user
 from tests.aws.emulator import ENVIRONMENT, REGION, ministack
 from tests.docs.conftest import DAY, PECULIAR
@@ -228,6 +229,12 @@ def _keep(pik: Journey) -> None:
     first.unlink()
     pik("pik verify", "verify", "--quick", code=1)
     pik("pik pull", "pull", *DAY, "--into", "damaged", code=3)
+    pik("pik verify --rebuild-index", "verify", "--rebuild-index", code=1)
+    for amount in (1, 2):  # with the index gone only their order tells which counts
+        event = {"source": "s", "event_type": "t", "entity_id": "e", "event_time": "2026-03-02T00:00:00Z"}
+        take(open_store(".pik"), json.dumps({**event, "idempotency_key": "k", "payload": {"n": amount}}).encode())
+    for name in ("index.db", "index.db-wal", "index.db-shm"):
+        Path(".pik", name).unlink(missing_ok=True)
     pik("pik verify --rebuild-index", "verify", "--rebuild-index", code=1)
 
 

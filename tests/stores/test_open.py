@@ -10,7 +10,7 @@ import pytest
 
 from pik.errors import NotFound, StoreError
 from pik.stores import open_store
-from pik.stores.local.open import FORMAT
+from pik.stores.common import FORMAT
 
 
 def content(store):
@@ -39,6 +39,15 @@ def test_a_newer_format_is_refused_and_nothing_is_touched(store, create):
     with pytest.raises(StoreError, match=f"has format {FORMAT + 1}; this pik reads up to format {FORMAT}") as refused:
         open_store(str(store), create=create)
     assert (refused.value.exit_code, refused.value.hint) == (4, "pip install --upgrade pik")
+    assert content(store) == before
+
+
+def test_an_older_format_is_refused_and_nothing_is_touched(store):
+    (store / "format.json").write_text(json.dumps({"format": FORMAT - 1}))
+    before = content(store)
+    with pytest.raises(StoreError, match=f"has format {FORMAT - 1}, which only an older pik reads") as refused:
+        open_store(str(store))
+    assert refused.value.exit_code == 4
     assert content(store) == before
 
 

@@ -52,6 +52,17 @@ class Killer:
             # a worker whose parent is killed while it starts says something of its own, so errors are not looked at
             assert process.returncode == -signal.SIGKILL
             self.kills += 1
+            self.rebuild(url)
+
+    def rebuild(self, url: Path) -> None:
+        """Sometimes the index is rebuilt before the next attempt, sometimes even from raw alone."""
+        move = self.draw.choice(["nothing", "rebuild", "lose the index"])
+        if move == "nothing" or not (url / "format.json").exists():
+            return
+        if move == "lose the index":
+            for name in ("index.db", "index.db-wal", "index.db-shm"):
+                (url / name).unlink(missing_ok=True)
+        assert rebuild_index(open_store(str(url)), Silent()).damaged == ()
 
 
 @pytest.mark.parametrize("wanted", [8, pytest.param(60, marks=pytest.mark.slow)])

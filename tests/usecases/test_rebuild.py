@@ -9,7 +9,7 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import Busy, Damaged, StoreError
-from pik.model.batch import INTERRUPTED, Counts
+from pik.model.batch import ACCEPTED, EXACT, INTERRUPTED, Counts
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
@@ -143,8 +143,23 @@ def test_a_segment_that_is_lost_stays_known_until_it_is_restored(store, tmp_path
     path.write_bytes(data)
     found = verify(store, DuckEngine(), ALL_TIME, Silent())
     assert [problem.kind for problem in found.problems] == [INDEX]  # and so it says what to type next
-    assert rebuild_index(store, Silent()).damaged == ()
-    assert (seen(store), list(store.index.batches())) == (before, batches)
+    again = rebuild_index(store, Silent())
+    assert (again.damaged, again.revised) == ((), 0)
+    # The delivery that was chosen meanwhile goes on counting: that was recorded.
+    swapped = {ACCEPTED: EXACT, EXACT: ACCEPTED}
+    (twice,) = {event_id for event_id, _, kind in before if kind == EXACT}
+    assert seen(store) == sorted((i, s, swapped[k] if i == twice else k) for i, s, k in before)
+    assert [batch.counts.read for batch in store.index.batches()] == [batch.counts.read for batch in batches]
+    assert verify_kinds(store) == []
+    assert (rebuild_index(store, Silent()).revised, len(corrections(store))) == (0, 1)
+
+
+def corrections(store: Store) -> list[Path]:
+    return list((Path(store.url) / "corrections").glob("*"))
+
+
+def verify_kinds(store: Store) -> list[str]:
+    return [problem.kind for problem in verify(store, DuckEngine(), ALL_TIME, Silent()).problems]
 
 
 def test_an_interrupted_rebuild_leaves_the_old_index(store, file, monkeypatch):
@@ -155,7 +170,7 @@ def test_an_interrupted_rebuild_leaves_the_old_index(store, file, monkeypatch):
         raise Damaged("at will")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pik.usecases.rebuild._restore_batches", failing)
+        patch.setattr("pik.usecases.rebuild._restore_finished", failing)
         with pytest.raises(Damaged):
             rebuild_index(store, Silent())
     assert seen(store) == before

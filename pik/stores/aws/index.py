@@ -32,7 +32,7 @@ from pik.stores.aws.items import (
     unpack_skipped,
 )
 from pik.stores.aws.raw import AwsRaw
-from pik.stores.aws.recording import NO_DELIVERIES
+from pik.stores.aws.recording import NO_DELIVERIES, advanced, counts_of
 from pik.stores.aws.requests import Requests, request_segment
 from pik.stores.aws.rows import read_ids
 from pik.stores.aws.table import READS, Item, Table, batched
@@ -183,13 +183,19 @@ class AwsIndex:
                     yield requests[item["sk"]], item
 
     def _as_claimed(self, g: int, batch: Batch, item: Item) -> tuple[Batch, Item]:
-        """Of a request that died nobody goes on with what is pending: what it had claimed counts, and no more."""
+        """The batch with what is pending, where that is recorded. Of a request that died nobody goes on with it: what
+        it had claimed counts, and no more."""
         pending = item.get("pending", NO_DELIVERIES)
-        if not batch.is_request or pending == NO_DELIVERIES:
+        if pending == NO_DELIVERIES or not (batch.is_request or "settled_at" in item):
             return batch, item
         header, rows = read_ids(self.raw, pending)
         claims = Claims(self.table, g, batch.batch_id, places(header.segments))
         winners = claims.look_up(rows)
+        if not batch.is_request:  # all of it is recorded, but its writer has not said so yet
+            verdicts = {row.seq: kind for row in rows if (kind := claims.verdict(row, winners)) != ACCEPTED}
+            more = {"segments": len(header.segments), "bytes": sum(segment.size for segment in header.segments)}
+            now = advanced(batch, header, counts_of(header, verdicts))
+            return now, {**item, **{name: item[name] + count for name, count in more.items()}}
         kinds = Counter(claims.verdict(row, winners) for row in rows)
         counts = Counts(len(rows) - kinds[UNRECORDED], kinds[ACCEPTED], kinds[EXACT], kinds[CONFLICT])
         firsts = [segment.first_event for segment in header.segments]

@@ -60,8 +60,9 @@ def segment_key(day: int, batch_id: str, n: int) -> str:
 
 
 def listing_key(g: int, segment: Segment) -> Key:
-    """Of a segment among those of its day."""
-    return f"{g}/day/{day_text(segment.day)}", f"{_recorded(segment)}/{segment.batch_id}-{number_of(segment.key)}"
+    """Of a segment among those of its day. What the key says is known before the segment is recorded, and never
+    changes."""
+    return f"{g}/day/{day_text(segment.day)}", f"{segment.batch_id}-{number_of(segment.key):012d}"
 
 
 def reference(g: int, segment: Segment) -> Item:
@@ -148,6 +149,8 @@ def segment_item(g: int, segment: Segment, skipped: Mapping[int, str] | None = N
         "first_event": segment.first_event,
         "last_event": segment.last_event,
         "frames": packed(segment.frames),
+        "recorded_at": segment.recorded_at,
+        **({"guessed": True} if segment.guessed else {}),
     }
     return item if skipped is None else {**item, "skipped": pack_skipped(skipped)}
 
@@ -168,8 +171,7 @@ def segment_of(item: Item) -> Segment:
 
 
 def _segment_of(item: Item) -> Segment:
-    recorded_at, _, name = item["sk"].partition("/")
-    batch_id, _, n = name.partition("-")
+    batch_id, _, n = item["sk"].partition("-")
     day = day_number(item["pk"].rpartition("/")[2])
     return Segment(
         key=segment_key(day, batch_id, int(n)),
@@ -182,7 +184,8 @@ def _segment_of(item: Item) -> Segment:
         first_event=item["first_event"],
         last_event=item["last_event"],
         frames=_read_frames(unpacked(item["frames"])),
-        recorded_at=int(recorded_at),
+        recorded_at=item["recorded_at"],
+        guessed=item.get("guessed", False),
     )
 
 
@@ -224,6 +227,7 @@ def batch_item(g: int, batch: Batch) -> Item:
         "sk": sk,
         "origin": msgspec.json.encode(batch.origin).decode(),
         "complete": batch.state == COMPLETE,
+        **({"recorded_to": batch.recorded_to} if batch.recorded_to else {}),
         "attempt": batch.attempt,
         "started_at": batch.started_at,
         **finished,
@@ -269,6 +273,7 @@ def _batch_of(item: Item) -> Batch:
         next_seq=item["next_seq"],
         offset=item["offset"],
         prefix_digest=item["prefix_digest"],
+        recorded_to=item.get("recorded_to", 0),
         reasons=told.reasons,
         lags=told.lags,
         sources=told.sources,
@@ -283,10 +288,6 @@ def packed(value: object) -> bytes:
 def unpacked(data: bytes) -> bytes:
     """The JSON of what was `packed`."""
     return zstandard.ZstdDecompressor().decompress(data)
-
-
-def _recorded(segment: Segment) -> str:
-    return f"{segment.recorded_at:020d}"
 
 
 _read_frames = msgspec.json.Decoder(tuple[Frame, ...]).decode

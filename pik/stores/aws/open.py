@@ -19,9 +19,7 @@ from pik.stores.aws.raw import AwsRaw
 from pik.stores.aws.runs import AwsRuns
 from pik.stores.aws.stack import Stack, find_stack, stack_of
 from pik.stores.aws.table import Table
-
-FORMAT = 1
-"""The version of the layout of raw, as in a local store."""
+from pik.stores.common import FORMAT
 
 
 def open_aws(url: str) -> Store:

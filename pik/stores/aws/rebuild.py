@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from time import time_ns
 
 from msgspec import structs
 
+from pik.errors import Damaged, StoreError
 from pik.model.batch import (
     ACCEPTED,
     COMPLETE,
@@ -24,9 +25,11 @@ from pik.model.batch import (
     Segment,
 )
 from pik.model.instant import day_text
+from pik.ports.index import Winner
 from pik.stores.aws.claims import Claims, places
 from pik.stores.aws.generation import Generation
 from pik.stores.aws.items import (
+    BATCH_SHARDS,
     DAY_SHARDS,
     FILE,
     KEYED_DAY,
@@ -36,8 +39,8 @@ from pik.stores.aws.items import (
     batch_of,
     claim_key,
     day_item,
+    listing_key,
     origin_pk,
-    pack_skipped,
     progress_fields,
     reference,
     reject_item,
@@ -46,9 +49,10 @@ from pik.stores.aws.items import (
 )
 from pik.stores.aws.keys import time_key
 from pik.stores.aws.raw import AwsRaw
+from pik.stores.aws.rebuild_winners import Winners, place, replaced_rows
 from pik.stores.aws.recording import Recording
 from pik.stores.aws.requests import INLINE, Requests
-from pik.stores.aws.rows import Header, Row, ids_key, number_of, rows_of, write_ids
+from pik.stores.aws.rows import Header, Row, ids_key, rows_of, write_ids
 from pik.stores.aws.table import READS, Item, Key, Table, batched
 
 
@@ -59,10 +63,22 @@ def rebuilding(table: Table, raw: AwsRaw, generation: Generation) -> Iterator[Aw
     The one that it replaces is kept until the next rebuild, for those who are still reading it.
     """
     with generation.replacing() as made:
-        _sweep(table, raw, {str(made), str(generation.current())})
-        rebuild = AwsRebuild(table, raw, made)
+        replaced = generation.current()
+        _sweep(table, raw, {str(made), str(replaced)})
+        _finish_pending(table, raw, replaced)
+        rebuild = AwsRebuild(table, raw, made, replaced)
         yield rebuild
         rebuild.count()
+
+
+def _finish_pending(table: Table, raw: AwsRaw, generation: int) -> None:
+    """Finish what writers that died had begun to record, as those who go on with their batches would: then the
+    generation says of each delivery what it is."""
+    for shard in BATCH_SHARDS:
+        for item in table.query(f"{generation}/batch/{shard}"):
+            if "pending" in item:
+                with suppress(StoreError):  # of what is damaged, what is there is read
+                    Recording(table, raw, generation, item["sk"]).finished(item)
 
 
 def _sweep(table: Table, raw: AwsRaw, kept: set[str]) -> None:
@@ -96,15 +112,19 @@ class _Tally:
 
 @dataclass(slots=True)
 class AwsRebuild:
-    """Fills a generation that nobody reads yet. Memory: a few numbers a segment and a batch."""
+    """Fills a generation that nobody reads yet; `replaced` is the one that is there. Memory: a few numbers a batch of
+    files."""
 
     table: Table
     raw: AwsRaw
     generation: int
+    replaced: int
     _tallies: defaultdict[str, _Tally] = field(default_factory=lambda: defaultdict(_Tally))
-    _recorded: dict[str, int] = field(default_factory=dict)  # by segment
     _single: set[str] = field(default_factory=set)  # the requests that had one event
     _days: set[int] = field(default_factory=set)
+    _doubtful: set[int] = field(default_factory=set)  # days with requests whose event another delivery should claim
+    _kinds: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Verdicts of requests' segments that came about here."""
     _latest: int = 0
 
     def add_batch(self, batch: Batch) -> None:
@@ -114,11 +134,12 @@ class AwsRebuild:
             self._single.add(batch.batch_id)
 
     def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, str] | None) -> None:
-        stamped = [replace(arrived, segment=self._stamped(arrived.segment)) for arrived in arrivals]
+        now = max(time_ns(), self._latest + 1)
+        stamped = [replace(arrived, segment=self._stamped(arrived.segment, now)) for arrived in arrivals]
         batch_id = stamped[0].segment.batch_id
         rows = rows_of(stamped)
         if batch_id in self._single and rows:
-            self._add_request(stamped[0], rows[0])
+            self._add_request(stamped[0], rows[0], verdicts)
             return
         segments = [arrived.segment for arrived in stamped]
         if rows:
@@ -135,6 +156,21 @@ class AwsRebuild:
     def add_rejects(self, batch_id: str, rejects: RejectFile) -> None:
         self.table.put(reject_item(self.generation, batch_id, rejects))
 
+    def rows(self, segment: Segment, frames: Collection[int]) -> Arrivals:
+        return replaced_rows(self.table, self.raw, self.replaced, segment, frames)
+
+    def skipped(self, segment: Segment) -> dict[int, str]:
+        if segment.batch_id in self._single:
+            return self._kinds.get(segment.key, {})
+        item = self.table.get(listing_key(self.generation, segment))
+        return unpack_skipped(item["skipped"]) if item else {}
+
+    def winners(self, arrivals: Arrivals, seqs: Collection[int]) -> dict[int, Winner]:
+        return self._winners.of(arrivals, seqs)
+
+    def prefer(self, arrivals: Arrivals, seq: int) -> None:
+        self._winners.prefer(arrivals, seq)
+
     def settle(self) -> Iterator[Location]:
         for day in [*map(day_text, sorted(self._days)), KEYED_DAY]:
             for shard in DAY_SHARDS:
@@ -145,6 +181,8 @@ class AwsRebuild:
                     for event_id, of_event in some:
                         if self._claim_key(event_id, of_event[0]) not in found:
                             yield self._promote(event_id, of_event)
+        for number in sorted(self._doubtful):
+            yield from self._winners.claimed_again(number)
 
     def count(self) -> None:
         """Give each batch the counts of what its segments hold, where all of these could be read."""
@@ -153,25 +191,33 @@ class AwsRebuild:
             if item is not None:
                 self.table.put({**item, **_counted(batch_of(item), tally)})
 
-    def _stamped(self, segment: Segment) -> Segment:
-        """When the index took a segment its batch's record says; of others it is now."""
-        if not segment.recorded_at:
-            self._latest = max(time_ns(), self._latest + 1)
-            segment = structs.replace(segment, recorded_at=self._latest)
-        self._recorded[segment.key] = segment.recorded_at
+    def _stamped(self, segment: Segment, now: int) -> Segment:
+        """A segment that does not say when it was recorded is recorded now."""
+        segment = segment if segment.recorded_at else structs.replace(segment, recorded_at=now)
+        self._latest = max(self._latest, segment.recorded_at)
         return segment
 
-    def _add_request(self, arrived: Arrivals, row: Row) -> None:
+    def _add_request(self, arrived: Arrivals, row: Row, verdicts: Mapping[int, str] | None) -> None:
         segment = arrived.segment
         requests = Requests(self.table, self.generation, set())
-        copy = self.raw.read(segment.key) if segment.size <= INLINE else b""
-        listing = requests.listing(arrived, row, segment.recorded_at, copy)
+        listing = requests.listing(arrived, row, segment.recorded_at, self._copy(segment))
         claims = Claims(self.table, self.generation, segment.batch_id, places([segment]))
         item = self.table.get(batch_key(self.generation, segment.batch_id)) or {}
         self.table.write_many(
             [listing, day_item(self.generation, segment.day, REQUEST), {**item, **requests.listed(arrived, row)}]
         )
-        claims.make([row])
+        if verdicts and row.seq in verdicts:
+            self._doubtful.add(segment.day)
+        elif kind := claims.make([row]).get(row.seq):
+            self.remember(segment.key, row.seq, kind)
+
+    def _copy(self, segment: Segment) -> bytes:
+        """The bytes of a small object."""
+        if segment.inline or segment.size > INLINE:
+            return segment.inline
+        with suppress(Damaged):
+            return self.raw.read(segment.key)
+        return b""
 
     def _list_days(self, days: set[int]) -> None:
         self.table.write_many(day_item(self.generation, day, FILE) for day in days - self._days)
@@ -181,9 +227,21 @@ class AwsRebuild:
         tally = self._tallies[segments[0].batch_id]
         for segment in segments:
             tally.add(segment)
-        tally.unread |= not rows
+        tally.unread |= len(rows) != sum(segment.deliveries for segment in segments)
         for row in rows:
             tally.kinds[verdicts.get(row.seq, ACCEPTED)] += 1
+
+    def move(self, batch_id: str, before: str | None, after: str) -> None:
+        kinds = self._tallies[batch_id].kinds
+        if before is not None:
+            kinds[before] -= 1
+        kinds[after] += 1
+
+    def is_single(self, batch_id: str) -> bool:
+        return batch_id in self._single
+
+    def remember(self, key: str, seq: int, kind: str) -> None:
+        self._kinds[key] = {} if kind == ACCEPTED else {seq: kind}
 
     def _claim_key(self, event_id: str, item: Item) -> Key:
         keyed = "content" in item
@@ -191,38 +249,21 @@ class AwsRebuild:
 
     def _promote(self, event_id: str, items: list[Item]) -> Location:
         """The first of the duplicates counts, where the accepted delivery is lost."""
-        winner = min(items, key=lambda item: (item["ingest_time"], *_place(item)))
-        batch_id, seq = _place(winner)
+        winner = min(items, key=lambda item: (item["ingest_time"], *place(item)))
+        batch_id, seq = place(winner)
         pk, sk = self._claim_key(event_id, winner)
         content = {name: winner[name] for name in ("day", "content") if "content" in winner}
         self.table.put(
             {"pk": pk, "sk": sk, "batch": batch_id, "n": winner["n"], "frame": winner["frame"], "seq": seq, **content}
         )
         for item in items:
-            self._judge(item, ACCEPTED if item is winner else _kind(item, winner))
+            self._winners.judge(item, ACCEPTED if item is winner else _kind(item, winner))
         key = segment_key(winner["day"], batch_id, winner["n"])
         return Location(event_id, winner["day"], key, batch_id, winner["frame"], seq, ACCEPTED)
 
-    def _judge(self, item: Item, kind: str) -> None:
-        """Change what a duplicate is, wherever it is written."""
-        if kind == item["kind"]:
-            return
-        batch_id, seq = _place(item)
-        gone = kind == ACCEPTED
-        self.table.write_many([] if gone else [{**item, "kind": kind}], [(item["pk"], item["sk"])] if gone else [])
-        key = segment_key(item["day"], batch_id, item["n"])
-        listed = self._listed(key, batch_id, item["day"])
-        skipped = {**unpack_skipped(listed["skipped"]), seq: kind}
-        self.table.put({**listed, "skipped": pack_skipped(skipped)})
-        kinds = self._tallies[batch_id].kinds
-        kinds[item["kind"]] -= 1
-        kinds[kind] += 1
-
-    def _listed(self, key: str, batch_id: str, day: int) -> Item:
-        pk, sk = f"{self.generation}/day/{day_text(day)}", f"{self._recorded[key]:020d}/{batch_id}-{number_of(key)}"
-        item = self.table.get((pk, sk))
-        assert item is not None, "a segment whose duplicates are listed is listed itself"
-        return item
+    @property
+    def _winners(self) -> Winners:
+        return Winners(self.table, self.generation, self)
 
 
 def _header(segments: Sequence[Segment]) -> Header:
@@ -244,11 +285,6 @@ def _header(segments: Sequence[Segment]) -> Header:
 
 def _event_id(item: Item) -> str:
     return str(item["sk"].partition("/")[0])
-
-
-def _place(item: Item) -> tuple[str, int]:
-    _, batch_id, seq = item["sk"].split("/")
-    return batch_id, int(seq)
 
 
 def _kind(item: Item, winner: Item) -> str:

@@ -5,7 +5,8 @@ by both at the same time.
     the batch's `pending`    from here on the chunk will be finished, whoever dies; one writer at a time gets here
     segments, without `skipped`: what could claim is listed before it claims
     claims, then duplicates
-    segments once more, with `skipped`
+    the batch's `settled_at` the moment at which the chunk is recorded, one for all who finish it
+    segments once more, with `skipped` and that moment
     the batch's progress     and nothing is pending any more
 """
 
@@ -115,9 +116,12 @@ class Recording:
         deque(self.table.insert_many(listed), maxlen=0)
         verdicts = self._claims(segments).make(rows)
         self.write_duplicates(segments, rows, verdicts)
-        self.settle(segments, rows, verdicts)
         counts = counts_of(header, verdicts)
-        return Recorded(self._advance(item, header, counts), counts, verdicts)
+        settled = self._settled(item)
+        if settled is None:  # another has finished it meanwhile
+            return Recorded(self._batch(), counts, verdicts)
+        self.settle([recorded(segment, settled["settled_at"]) for segment in segments], rows, verdicts)
+        return Recorded(self._advance(settled, header, counts), counts, verdicts)
 
     def write_duplicates(self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, str]) -> None:
         """Write down the duplicates of a chunk."""
@@ -133,6 +137,17 @@ class Recording:
             segment_item(self.generation, segment, of_segment)
             for segment, of_segment in zip(segments, skipped, strict=True)
         )
+
+    def _settled(self, item: Item) -> Item | None:
+        """The batch's item with the moment at which what is pending is recorded; None if it is not pending any more.
+        Of several that finish it the first to come here decides, so that all segments of a chunk have one. A request is
+        finished by nobody else, so its moment need not be written down."""
+        now = max(time_ns(), item["recorded_at"] + 1)
+        if batch_of(item).is_request:
+            return {**item, "settled_at": now}
+        change = "SET #settled_at = if_not_exists(#settled_at, :settled_at)"
+        values = {"settled_at": now, "pending": item["pending"]}
+        return self.table.update(self._key, change, values, condition="#pending = :pending")
 
     def _duplicates(
         self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, str]
@@ -160,9 +175,9 @@ class Recording:
             **progress_fields(advanced(batch_of(item), header, counts)),
             "segments": item["segments"] + len(header.segments),
             "bytes": item["bytes"] + sum(segment.size for segment in header.segments),
-            "recorded_at": max((segment.recorded_at for segment in header.segments), default=item["recorded_at"]),
+            "recorded_at": item["settled_at"],
         }
-        change = "SET " + ", ".join(f"#{name} = :{name}" for name in fields) + " REMOVE #pending"
+        change = "SET " + ", ".join(f"#{name} = :{name}" for name in fields) + " REMOVE #pending, #settled_at"
         values = {**fields, "pending": item["pending"]}
         return self.table.update(self._key, change, values, condition="#pending = :pending") or self._batch()
 
@@ -180,28 +195,27 @@ class Recording:
 
 
 def header_of(chunk: Chunk, after: int) -> Header:
-    """What a chunk is, but for its deliveries; its segments are recorded now, not before `after`."""
-    header = Header(
+    """What a chunk is, but for its deliveries. Until its claims are settled its segments count as recorded now, not
+    before `after`."""
+    now = max(time_ns(), after)
+    return Header(
         batch_id=chunk.batch_id,
         first_seq=chunk.first_seq,
         last_seq=chunk.last_seq,
         read=chunk.read,
         offset=chunk.offset,
         prefix_digest=chunk.prefix_digest,
-        segments=tuple(arrived.segment for arrived in chunk.arrivals),
+        segments=tuple(recorded(arrived.segment, now) for arrived in chunk.arrivals),
         rejects=chunk.rejects,
         reasons=dict(chunk.reasons),
         lags=dict(chunk.lags),
         sources=dict(chunk.sources),
     )
-    return replace_times(header, max(time_ns(), after))
 
 
-def replace_times(header: Header, recorded_at: int) -> Header:
-    """The header with segments that are recorded from this time on, each later than the one before."""
-    segments = enumerate(header.segments, recorded_at)
-    stamped = tuple(structs.replace(segment, recorded_at=at) for at, segment in segments)
-    return structs.replace(header, segments=stamped)
+def recorded(segment: Segment, recorded_at: int) -> Segment:
+    """The segment, recorded at this moment."""
+    return structs.replace(segment, recorded_at=recorded_at)
 
 
 def counts_of(header: Header, verdicts: Mapping[int, str]) -> Counts:

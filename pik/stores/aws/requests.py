@@ -61,7 +61,8 @@ class Requests:
             if winners := {row.event_id: told} if told else claims.look_up([row]):
                 verdict = claims.verdict(row, winners)
                 if verdict != ACCEPTED:  # else it was this very call that an answer was lost of
-                    self.table.write_many([*listed, *of_day])
+                    # Recorded after the delivery that it is a duplicate of, as far as clocks agree.
+                    self.table.write_many([{**listed[0], "recorded_at": time_ns()}, listed[1], *of_day])
                 return verdict
             # Another request with this event, or the first ones of the day, are recorded at this very moment.
             self.table.write_many(of_day)
@@ -79,7 +80,8 @@ class Requests:
             "sk": sk,
             "event_prefix": f"{self.generation}/{event_id[:PREFIXES]}",
             "event_id": event_id,
-            "recorded_at": recorded_at,
+            "recorded_at": segment.recorded_at or recorded_at,
+            **({"guessed": True} if segment.guessed else {}),
             "ingest_time": segment.ingest_time,
             "event_time": segment.first_event,
             "size": segment.size,
@@ -170,6 +172,7 @@ def request_segment(item: Item) -> Segment:
         last_event=item["event_time"],
         frames=(Frame(0, item["size"], 1, entity, entity),),
         recorded_at=item["recorded_at"],
+        guessed=item.get("guessed", False),
         inline=item.get("inline", b""),
     )
 

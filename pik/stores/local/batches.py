@@ -113,5 +113,6 @@ class LocalBatches:
     @contextmanager
     def rebuild(self) -> Iterator[Rebuild]:
         with rebuilding(self.database.path, self.locks) as rebuild:
+            self.database.reconnect()  # another rebuild may have replaced the file, or somebody removed it
             yield rebuild
         self.database.reconnect()

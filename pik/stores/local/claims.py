@@ -31,14 +31,16 @@ class Claims:
         return False
 
     def add(self, arrivals: Iterable[Arrivals], verdicts: Mapping[int, str] | None = None) -> None:
-        """Claim every delivery of a chunk, in the order of the seqs where one id comes more than once.
+        """Claim every delivery of a chunk, in the order of the seqs where one id comes more than once. Its segments are
+        recorded at one moment, after everything before, unless they say when they were.
 
         `verdicts`, known from a batch's record, tells by seq which are duplicates; those claim nothing.
         """
         deliveries: dict[int, int] = {}
+        recorded_at = _next_moment(self.connection)
         keyed: list[tuple[int, bytes, bytes, int, int]] = []
         for arrived in arrivals:
-            number = add_segment(self.connection, arrived.segment)
+            number = add_segment(self.connection, arrived.segment, recorded_at)
             deliveries[number] = len(arrived.plain) // PLAIN.size + len(arrived.keyed) // KEYED.size
             plain: Iterable[tuple[bytes, int, int]] = PLAIN.iter_unpack(arrived.plain)
             with_key: Iterable[tuple[int, bytes, bytes, int]] = KEYED.iter_unpack(arrived.keyed)
@@ -115,13 +117,18 @@ _ROWS = 100
 """Rows a statement."""
 
 
-def add_segment(connection: sqlite3.Connection, segment: Segment) -> int:
-    """Insert a segment and return its number. It is recorded now, later than every one before, unless it says when it
-    was."""
+def _next_moment(connection: sqlite3.Connection) -> int:
+    """Now, or just after the latest `recorded_at` where the clock went back. To be asked inside of the transaction that
+    records, so that a greater one is a later one."""
+    (latest,) = connection.execute("SELECT max(recorded_at) FROM segment").fetchone()
+    return max(time.time_ns(), (latest or 0) + 1)
+
+
+def add_segment(connection: sqlite3.Connection, segment: Segment, recorded_at: int) -> int:
+    """Insert a segment and return its number. It is recorded at this moment unless it says when it was."""
     cursor = connection.execute(
         "INSERT INTO segment (day, key, batch, size, digest, deliveries, accepted, ingest_time, first_event,"
-        " last_event, frames, recorded_at) VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?,"
-        " coalesce(?, max(?, coalesce((SELECT recorded_at + 1 FROM segment ORDER BY number DESC LIMIT 1), 0))))",
+        " last_event, frames, recorded_at, guessed) VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?)",
         (
             segment.day,
             segment.key,
@@ -133,8 +140,8 @@ def add_segment(connection: sqlite3.Connection, segment: Segment) -> int:
             segment.first_event,
             segment.last_event,
             msgspec.json.encode(segment.frames),
-            segment.recorded_at or None,
-            time.time_ns(),
+            segment.recorded_at or recorded_at,
+            segment.guessed,
         ),
     )
     assert cursor.lastrowid is not None

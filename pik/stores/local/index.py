@@ -49,7 +49,8 @@ CREATE TABLE batch (
     rejected INTEGER NOT NULL,
     started_at INTEGER NOT NULL, finished_at INTEGER,
     next_seq INTEGER NOT NULL, offset INTEGER NOT NULL, prefix_digest TEXT NOT NULL,
-    reasons TEXT NOT NULL, lags TEXT NOT NULL, sources TEXT NOT NULL
+    reasons TEXT NOT NULL, lags TEXT NOT NULL, sources TEXT NOT NULL,
+    recorded_to INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX batch_origin ON batch (origin);
 CREATE TABLE segment (
@@ -60,8 +61,9 @@ CREATE TABLE segment (
     size INTEGER NOT NULL, digest TEXT NOT NULL, deliveries INTEGER NOT NULL, accepted INTEGER NOT NULL,
     ingest_time INTEGER NOT NULL, first_event INTEGER NOT NULL, last_event INTEGER NOT NULL,
     frames BLOB NOT NULL,
-    recorded_at INTEGER NOT NULL
+    recorded_at INTEGER NOT NULL, guessed INTEGER NOT NULL
 );
+CREATE INDEX segment_recorded ON segment (recorded_at);
 CREATE INDEX segment_day ON segment (day, recorded_at, key);
 CREATE INDEX segment_batch ON segment (batch, day);
 CREATE TABLE event (
@@ -225,7 +227,7 @@ def completeness(state: str) -> int:
 
 
 def _segment(row: tuple[Any, ...]) -> Segment:
-    _, day, key, batch, size, digest, deliveries, _, ingest_time, first, last, frames, recorded_at = row
+    _, day, key, batch, size, digest, deliveries, _, ingest_time, first, last, frames, recorded_at, guessed = row
     return Segment(
         key=key,
         batch_id=batch,
@@ -238,6 +240,7 @@ def _segment(row: tuple[Any, ...]) -> Segment:
         last_event=last,
         frames=_decode_frames(frames),
         recorded_at=recorded_at,
+        guessed=bool(guessed),
     )
 
 
@@ -248,7 +251,7 @@ _decode_lags = msgspec.json.Decoder(dict[int, int]).decode
 
 def _batch(row: tuple[Any, ...], locks: Path) -> Batch:
     _, batch_id, name, content, options, again, _, complete, attempt, *counts = row[:14]
-    started, finished, next_seq, offset, prefix_digest, reasons, lags, sources, first, last = row[14:]
+    started, finished, next_seq, offset, prefix_digest, reasons, lags, sources, recorded_to, first, last = row[14:]
     state = _STATES[complete] or (RUNNING if held(locks, content) else INTERRUPTED)
     return Batch(
         batch_id=batch_id,
@@ -268,6 +271,7 @@ def _batch(row: tuple[Any, ...], locks: Path) -> Batch:
         next_seq=next_seq,
         offset=offset,
         prefix_digest=prefix_digest,
+        recorded_to=recorded_to,
         reasons=_decode_counts(reasons),
         lags=_decode_lags(lags),
         sources=_decode_counts(sources),

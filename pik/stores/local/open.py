@@ -13,6 +13,7 @@ import msgspec
 from pik.durable import sync, sync_directory
 from pik.errors import NotFound, StoreError
 from pik.ports.store import Store
+from pik.stores.common import FORMAT
 from pik.stores.local.aggregates import LocalAggregates
 from pik.stores.local.audit import LocalAudit
 from pik.stores.local.batches import LocalBatches
@@ -27,9 +28,6 @@ from pik.stores.local.state import state_database
 _MARKER = "format.json"
 _LEFT_BEHIND = 24 * 3600.0  # seconds
 
-FORMAT = 1
-"""The version of the layout and of everything in it; docs/format.md tells what changed with each."""
-
 
 class Marker(msgspec.Struct, frozen=True, omit_defaults=True):
     """format.json. `copy_of` is the URL of the store that this one is a copy of, if it is one."""
@@ -40,7 +38,7 @@ class Marker(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def open_local(path: Path, *, create: bool = False) -> Store:
     """The store in this directory. Raises NotFound unless there is one or `create` is set, StoreError if it cannot be
-    used or has a newer format than this program knows."""
+    used or has another format than this program's."""
     path = path.absolute()
     if create:
         _create(path, Marker(FORMAT))
@@ -119,6 +117,11 @@ def _marker(path: Path) -> Marker:
         raise StoreError(
             f"the store at {path} has format {marker.format}; this pik reads up to format {FORMAT}",
             hint="pip install --upgrade pik",
+        )
+    if marker.format < FORMAT:
+        raise StoreError(
+            f"the store at {path} has format {marker.format}, which only an older pik reads; this one reads {FORMAT}",
+            hint="ingest its inputs into a new store, or use the pik that wrote it",
         )
     return marker
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import struct
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from pik.model.batch import ACCEPTED, Arrivals, Batch, Location, RejectFile
+from pik.errors import StoreError
+from pik.model.batch import ACCEPTED, CONFLICT, EXACT, KEYED, PLAIN, Arrivals, Batch, Location, RejectFile, Segment
+from pik.ports.index import Winner
 from pik.stores.local.claims import Claims, add_lags, add_names, add_rejects
-from pik.stores.local.index import KEYED_DAY, SCHEMA, completeness, origin_key
+from pik.stores.local.index import KEYED_DAY, SCHEMA, completeness, index_database, origin_key
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
 
@@ -29,7 +33,7 @@ def rebuilding(path: Path, locks: Path) -> Iterator[LocalRebuild]:
         _remove(beside)
         database = Database(beside, SCHEMA)
         database.create()
-        rebuild = LocalRebuild(database)
+        rebuild = LocalRebuild(database, index_database(path.parent))
         yield rebuild
         with database.write() as connection:
             _count_batches(connection, rebuild.unread)
@@ -55,10 +59,11 @@ def _remove(path: Path) -> None:
 
 @dataclass(slots=True)
 class LocalRebuild:
-    """Fills the new index.db. `unread` are the batches with a segment that cannot be read: their counts are those of
-    their records."""
+    """Fills the new index.db; `replaced` is the one that is there. `unread` are the batches with deliveries that are
+    lost: their counts are those of their records."""
 
     database: Database
+    replaced: Database
     unread: set[str] = field(default_factory=set)
 
     def add_batch(self, batch: Batch) -> None:
@@ -66,8 +71,8 @@ class LocalRebuild:
             connection.execute(
                 "INSERT INTO batch (batch_id, name, content, options, again, origin, complete, attempt, read, accepted,"
                 " exact, conflict, rejected, started_at, finished_at, next_seq, offset, prefix_digest, reasons, lags,"
-                " sources)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " sources, recorded_to)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     batch.batch_id,
                     batch.origin.name,
@@ -86,11 +91,12 @@ class LocalRebuild:
                     add_names("{}", batch.reasons),
                     add_lags("{}", batch.lags),
                     add_names("{}", batch.sources),
+                    batch.recorded_to,
                 ),
             )
 
     def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, str] | None) -> None:
-        self.unread |= {arrived.segment.batch_id for arrived in arrivals if not arrived.plain and not arrived.keyed}
+        self.unread |= {arrived.segment.batch_id for arrived in arrivals if not _is_whole(arrived)}
         with self.database.write() as connection:
             Claims(connection).add(arrivals, verdicts)
 
@@ -98,8 +104,59 @@ class LocalRebuild:
         with self.database.write() as connection:
             add_rejects(connection, batch_id, rejects)
 
+    def rows(self, segment: Segment, frames: Collection[int]) -> Arrivals:
+        plain: list[bytes] = []
+        keyed: list[bytes] = []
+        if frames:
+            with suppress(StoreError, sqlite3.Error, struct.error):
+                for event_id, seq, frame, content in _rows(self.replaced, segment):
+                    if frame not in frames:
+                        continue
+                    if content is None:
+                        plain.append(PLAIN.pack(event_id, seq, frame))
+                    else:
+                        keyed.append(KEYED.pack(seq, event_id, content, frame))
+        unknown = "\n" * max(0, len(plain) + len(keyed) - 1)  # no row says whose it is
+        return Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)), unknown)
+
+    def skipped(self, segment: Segment) -> dict[int, str]:
+        rows = self.database.writer().execute(
+            "SELECT seq, conflict FROM duplicate WHERE segment = (SELECT number FROM segment WHERE key = ?)",
+            (segment.key,),
+        )
+        return {seq: CONFLICT if conflict else EXACT for seq, conflict in rows}
+
+    def winners(self, arrivals: Arrivals, seqs: Collection[int]) -> dict[int, Winner]:
+        found: dict[int, Winner] = {}
+        connection = self.database.writer()
+        for seq, event_id, content, _ in _deliveries(arrivals):
+            if seq not in seqs:
+                continue
+            row = connection.execute(_winner(content), _event_key(arrivals.segment, event_id, content)).fetchone()
+            if row is not None:
+                number, _, of_seq, winning = row
+                key, batch_id = connection.execute(
+                    "SELECT key, batch FROM segment WHERE number = ?", (number,)
+                ).fetchone()
+                found[seq] = Winner((batch_id, of_seq), key, winning)
+        return found
+
+    def prefer(self, arrivals: Arrivals, seq: int) -> None:
+        segment = arrivals.segment
+        event_id, content, frame = next(
+            (event_id, content, frame) for one, event_id, content, frame in _deliveries(arrivals) if one == seq
+        )
+        with self.database.write() as connection:
+            known = connection.execute("SELECT number FROM segment WHERE key = ?", (segment.key,)).fetchone()
+            current = connection.execute(_winner(content), _event_key(segment, event_id, content)).fetchone()
+            if known is None or (current is not None and current[:3] == (known[0], frame, seq)):
+                return
+            day = segment.day if content is None else KEYED_DAY
+            if current is not None:
+                _demote(connection, current, day, event_id)
+            _promote(connection, known[0], seq, day, event_id, frame, content)
+
     def settle(self) -> Iterator[Location]:
-        """Where raw was lost, an event may be left with duplicates only: then the first of them counts."""
         with self.database.write() as connection:
             for table, kind, same_day in (("event", "<>", "AND e.day = d.day"), ("keyed_event", "=", "")):
                 query = _ORPHANS.format(table=table, kind=kind, keyed_day=KEYED_DAY, same_day=same_day)
@@ -110,6 +167,59 @@ class LocalRebuild:
                         "SELECT day, key, batch FROM segment WHERE number = ?", (segment,)
                     ).fetchone()
                     yield Location(event_id.hex(), own_day, key, batch, frame, seq, ACCEPTED)
+
+
+def _is_whole(arrived: Arrivals) -> bool:
+    return len(arrived.plain) // PLAIN.size + len(arrived.keyed) // KEYED.size == arrived.segment.deliveries
+
+
+_Delivery = tuple[int, bytes, bytes | None, int]
+"""seq, event_id, content_hash where the event has an idempotency key, frame"""
+
+
+def _deliveries(arrivals: Arrivals) -> Iterator[_Delivery]:
+    for event_id, seq, frame in PLAIN.iter_unpack(arrivals.plain):
+        yield seq, event_id, None, frame
+    yield from KEYED.iter_unpack(arrivals.keyed)
+
+
+def _rows(database: Database, segment: Segment) -> Iterator[tuple[bytes, int, int, bytes | None]]:
+    """The rows of a segment: event_id, seq, frame, content_hash."""
+    found = database.read().execute("SELECT number FROM segment WHERE key = ?", (segment.key,)).fetchone()
+    if found is None:
+        return
+    of_segment = {"number": found[0], "day": segment.day}
+    for query in (
+        "SELECT event_id, seq, frame, NULL FROM event WHERE day = :day AND segment = :number",
+        "SELECT event_id, seq, frame, content_hash FROM keyed_event WHERE segment = :number",
+        "SELECT event_id, seq, frame, content_hash FROM duplicate WHERE segment = :number",
+    ):
+        yield from database.read().execute(query, of_segment)
+
+
+def _winner(content: bytes | None) -> str:
+    """The query for an event's accepted delivery: segment, frame, seq, content_hash."""
+    if content is None:
+        return "SELECT segment, frame, seq, NULL FROM event WHERE day = ? AND event_id = ?"
+    return "SELECT segment, frame, seq, content_hash FROM keyed_event WHERE event_id = ?"
+
+
+def _event_key(segment: Segment, event_id: bytes, content: bytes | None) -> tuple[Any, ...]:
+    return (segment.day, event_id) if content is None else (event_id,)
+
+
+def _demote(connection: sqlite3.Connection, winner: tuple[Any, ...], day: int, event_id: bytes) -> None:
+    """Make an event's accepted delivery a duplicate; of what kind, whoever is promoted next decides."""
+    segment, frame, seq, content = winner
+    table = "event" if content is None else "keyed_event"
+    connection.execute(
+        f"DELETE FROM {table} WHERE event_id = ?" + (" AND day = ?" if content is None else ""),
+        (event_id, day) if content is None else (event_id,),
+    )
+    connection.execute(
+        "INSERT INTO duplicate VALUES (?, ?, ?, ?, ?, 0, ?)", (segment, seq, day, event_id, frame, content)
+    )
+    connection.execute("UPDATE segment SET accepted = accepted - 1 WHERE number = ?", (segment,))
 
 
 _ORPHANS = """

@@ -1,0 +1,318 @@
+"""Raw of batches that no record tells of: what the replaced index has lost, what it never recorded, and, where it is
+gone, everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+from pik.errors import Damaged
+from pik.model.batch import CONFLICT, INTERRUPTED, OF_REQUEST, Arrivals, Batch, Counts, Origin, RejectFile, Segment
+from pik.ports.index import batch_of
+from pik.usecases.correction_log import Place
+from pik.usecases.filling import read_rejects
+from pik.usecases.ingest import ATTEMPT
+from pik.usecases.opening import Opening, add_opening, opening_keys
+from pik.usecases.ordering import sort_bounded
+from pik.usecases.rebuild_replaced import ALL
+from pik.usecases.rebuild_segments import Restoring
+from pik.usecases.request import made_at, restored_request, told_of
+from pik.usecases.scan import Salvaged, ids_of, salvage_unknown, scan_segment, seqs
+
+SEGMENTS, REJECTS = "raw/event_date=", "raw/rejects/"
+
+SHOWN = 100
+"""Undecided events that are remembered as examples."""
+
+Adrift = Mapping[str, Sequence[tuple[Segment, dict[int, str]]]]
+"""Segments that the replaced index has of batches that it has lost, with their duplicates, by batch."""
+
+
+@dataclass(slots=True)
+class Orphans:
+    """What was found. `undecided` are events with a key of whose contents only the order of arrival decides."""
+
+    batches: int = 0
+    superseded: int = 0
+    unacknowledged: int = 0
+    uncertain: int = 0
+    undecided: set[str] = field(default_factory=set)
+    undecided_examples: list[tuple[str, Place, Place]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Extent:
+    """What order and supersession need to know of an object."""
+
+    ingest_time: int
+    batch_id: str
+    attempt: int
+    first_seq: int
+    last_seq: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The objects of a batch."""
+
+    batch_id: str
+    segments: list[str]
+    rejects: list[str]
+    openings: list[str]
+
+    @property
+    def of_request(self) -> bool:
+        """Whether it is an API request, whose segments are its record."""
+        return all(_number(key) == OF_REQUEST for key in (*self.segments, *self.rejects)) and not self.openings
+
+
+def restore_orphans(restoring: Restoring, finished: set[str], carried: Mapping[str, int], adrift: Adrift) -> Orphans:
+    """Restore what counts of the raw of batches without a record; `carried` are those that the replaced index has, each
+    with how many of its objects it named.
+
+    Memory: the objects of one batch, and 50,000 numbers and names besides.
+    """
+    found = Orphans()
+    with restoring.store.raw.scratch() as scratch:
+        (scratch / "objects").mkdir()
+        (scratch / "order").mkdir()
+        pass_ = _Pass(restoring, carried, adrift, found)
+        extents = pass_.extents(_batches(restoring, finished, found, scratch / "objects"))
+        ordered = sort_bounded(extents, _order, scratch / "order")
+        for _, of_block in groupby(ordered, key=lambda extent: (extent.ingest_time, extent.batch_id)):
+            pass_.add([extent.key for extent in of_block])
+    found.superseded -= restoring.present
+    return found
+
+
+def _order(extent: _Extent) -> tuple[int, str, int]:
+    return extent.ingest_time, extent.batch_id, extent.first_seq
+
+
+def _batches(restoring: Restoring, finished: set[str], found: Orphans, scratch: Path) -> Iterator[_Batch]:
+    """The objects of batches without a record, by batch. Segments of others are counted as if none was named."""
+
+    def objects() -> Iterator[tuple[str, int, str]]:
+        for each in restoring.store.raw.objects(SEGMENTS):
+            found.superseded += 1
+            if (batch_id := _batch_of(each.key)) not in finished:
+                yield batch_id, 0, each.key
+        for each in restoring.store.raw.objects(REJECTS):
+            if (batch_id := _batch_of(each.key)) not in finished:
+                yield batch_id, 1, each.key
+        for key, batch_id in opening_keys(restoring.store.raw):
+            if batch_id not in finished:
+                yield batch_id, 2, key
+
+    for batch_id, of_batch in groupby(sort_bounded(objects(), itemgetter(0, 1, 2), scratch), key=itemgetter(0)):
+        kinds: tuple[list[str], list[str], list[str]] = ([], [], [])
+        for _, kind, key in of_batch:
+            kinds[kind].append(key)
+        yield _Batch(batch_id, *kinds)
+
+
+@dataclass(slots=True)
+class _Pass:
+    restoring: Restoring
+    carried: Mapping[str, int]
+    adrift: Adrift
+    found: Orphans
+    rivals: set[str] = field(default_factory=set)
+    """Batches with keyed deliveries that had no verdict."""
+
+    def extents(self, batches: Iterator[_Batch]) -> Iterator[_Extent]:
+        """The segments that are recorded anew; their batches are restored."""
+        for batch in batches:
+            if batch.batch_id in self.carried:
+                yield from self._unlisted(batch)
+            elif batch.batch_id in self.adrift or not self._unacknowledged(batch):
+                yield from self._orphaned(batch)
+            else:
+                self.found.unacknowledged += 1
+                self.found.superseded -= len(batch.segments)
+
+    def _unacknowledged(self, batch: _Batch) -> bool:
+        """Whether it is a request that the replaced index, which could be read, does not name at all."""
+        if not batch.of_request or self.restoring.replaced.extent != ALL:
+            return False
+        if batch.batch_id in self.restoring.unrecorded:
+            return True
+        rebuild, index = self.restoring.rebuild, self.restoring.store.index
+        for key in batch.segments:
+            with suppress(Damaged):
+                segment = self._scan(key).arrivals.segment
+                if seqs(rebuild.rows(segment, range(len(segment.frames)))):
+                    return False
+        return not index.rejects(batch.batch_id)
+
+    def add(self, keys: Sequence[str]) -> None:
+        """Record segments of a block anew."""
+        arrivals = [self._scan(key) for key in keys]
+        self.restoring.add_block([one.arrivals for one in arrivals], None)
+        for one in arrivals:
+            segment = one.arrivals.segment
+            if one.lost:
+                self.restoring.note_lost(segment, [segment.frames[number] for number in one.lost])
+            if one.arrivals.keyed:
+                self._note_rivals(one.arrivals)
+
+    def _note_rivals(self, arrivals: Arrivals) -> None:
+        batch_id = arrivals.segment.batch_id
+        self.rivals.add(batch_id)
+        kinds = self.restoring.rebuild.skipped(arrivals.segment)
+        conflicts = {seq for seq, kind in kinds.items() if kind == CONFLICT}
+        ids = dict(ids_of(arrivals)) if conflicts else {}
+        for seq, winner in self.restoring.rebuild.winners(arrivals, conflicts).items():
+            event_id = ids[seq].hex()
+            if winner.place[0] in self.rivals and event_id not in self.found.undecided:
+                self.found.undecided.add(event_id)
+                if len(self.found.undecided_examples) < SHOWN:
+                    self.found.undecided_examples.append((event_id, winner.place, (batch_id, seq)))
+
+    def _unlisted(self, batch: _Batch) -> Iterator[_Extent]:
+        """Objects of a batch that the replaced index knows and which it does not name, though it had recorded their
+        records: it has lost them. Others were never recorded, or are copies of what was."""
+        if len(batch.segments) + len(batch.rejects) == self.carried[batch.batch_id]:
+            return
+        index = self.restoring.store.index
+        next_seq = batch_of(index, batch.batch_id).next_seq
+        listed = {segment.key for segment, _ in self.restoring.replaced.segments(batch.batch_id)}
+        named = {file.key for file in index.rejects(batch.batch_id)}
+        there = [extent for key in listed if (extent := self._extent(key, quiet=True)) is not None]
+        for key in batch.segments:
+            extent = None if key in listed else self._extent(key)
+            if extent is not None and extent.last_seq < next_seq and not self._is_copy(extent, there):
+                self.restoring.present += 1
+                yield extent
+        for key in batch.rejects:
+            rejects = None if key in named else self._rejects(key)
+            if rejects is not None and rejects[1].last_seq < next_seq and batch.of_request:
+                self.restoring.rebuild.add_rejects(batch.batch_id, rejects[0])
+
+    def _is_copy(self, extent: _Extent, others: Sequence[_Extent]) -> bool:
+        """Whether some of the deliveries of a segment are in one of the others too."""
+        mine = seqs(self._scan(extent.key).arrivals)
+        return any(
+            other.first_seq <= extent.last_seq
+            and extent.first_seq <= other.last_seq
+            and not mine.isdisjoint(seqs(self._scan(other.key).arrivals))
+            for other in others
+        )
+
+    def _orphaned(self, batch: _Batch) -> Iterator[_Extent]:
+        opening = self._opening(batch)
+        listed = {segment.key for segment, _ in self.adrift.get(batch.batch_id, ())}
+        found = [extent for key in batch.segments if (extent := self._extent(key)) is not None]
+        apart = [rejects for key in batch.rejects if (rejects := self._rejects(key)) is not None]
+        everything = found + [extent for _, extent in apart]
+        filling = opening.filling if opening else set()
+        counting = [extent for extent in found if not _superseded(extent, everything, filling)]
+        files = [file for file, extent in apart if not _superseded(extent, everything, filling)]
+        self.found.batches += 1
+        if batch.of_request and everything:
+            self.found.uncertain += 1
+            last_seq = max(extent.last_seq for extent in everything)
+            raw = self.restoring.store.raw
+            self.restoring.rebuild.add_batch(restored_request(raw, batch.batch_id, last_seq, batch.segments, files))
+        else:
+            stand_in = _interrupted(batch, everything, opening)
+            reasons, lags, sources = told_of(self.restoring.store.raw, [extent.key for extent in counting], files)
+            rejected = Counts(rejected=sum(file.records for file in files))
+            self.restoring.rebuild.add_batch(
+                replace(stand_in, counts=rejected, reasons=reasons, lags=lags, sources=sources)
+            )
+            self.restoring.unfinished += 1
+        for file in files:
+            self.restoring.rebuild.add_rejects(batch.batch_id, file)
+        for segment, verdicts in self.adrift.get(batch.batch_id, ()):
+            self.restoring.add(segment, verdicts)
+        for extent in counting:
+            if extent.key not in listed:
+                self.restoring.present += 1
+                yield extent
+
+    def _opening(self, batch: _Batch) -> Opening | None:
+        known: dict[str, Opening] = {}
+        for key in batch.openings:
+            try:
+                add_opening(known, self.restoring.store.raw, key)
+            except Damaged as error:
+                self.restoring.damaged.append(error.message)
+        return known.get(batch.batch_id)
+
+    def _scan(self, key: str) -> Salvaged:
+        try:
+            return Salvaged(scan_segment(self.restoring.store.raw, key), ())
+        except Damaged:
+            return salvage_unknown(self.restoring.store.raw, key)
+
+    def _extent(self, key: str, *, quiet: bool = False) -> _Extent | None:
+        try:
+            arrivals = scan_segment(self.restoring.store.raw, key)
+        except Damaged as error:
+            if not quiet:
+                self.restoring.damaged.append(error.message)
+            try:
+                arrivals = salvage_unknown(self.restoring.store.raw, key).arrivals
+            except Damaged:
+                self.found.superseded -= not quiet  # it is no copy, but damaged as a whole
+                return None
+        found = seqs(arrivals)
+        segment = arrivals.segment
+        return _Extent(segment.ingest_time, segment.batch_id, _attempt(key), min(found), max(found), key)
+
+    def _rejects(self, key: str) -> tuple[RejectFile, _Extent] | None:
+        raw = self.restoring.store.raw
+        try:
+            rejects = read_rejects(raw, key)
+        except Damaged as error:
+            self.restoring.damaged.append(error.message)
+            return None
+        data = raw.read(key)
+        file = RejectFile(key=key, size=len(data), digest=sha256(data).hexdigest(), records=len(rejects))
+        return file, _Extent(0, _batch_of(key), _attempt(key), rejects[0].seq, rejects[-1].seq, key)
+
+
+def _superseded(extent: _Extent, extents: Sequence[_Extent], filling: set[int]) -> bool:
+    """Whether a later attempt read the same records again. An attempt begins where the index had recorded the one
+    before it, so what that one left after this place was never recorded; but one that adds what a rebuilt index does
+    not hold replaces nothing."""
+    return any(
+        other.attempt > extent.attempt and other.attempt not in filling and other.first_seq <= extent.last_seq
+        for other in extents
+    )
+
+
+def _interrupted(batch: _Batch, extents: Sequence[_Extent], opening: Opening | None) -> Batch:
+    """A batch that ended before it had a record. How far it was recorded is not known any more: the writer that goes on
+    with it begins anew, and leaves out what is there."""
+    unknown = Origin(name="(interrupted; its origin was in the lost index)", content=f"lost:{batch.batch_id}")
+    return Batch(
+        batch_id=batch.batch_id,
+        origin=opening.origin if opening else unknown,
+        state=INTERRUPTED,
+        attempt=max([1, *map(_attempt, (*batch.segments, *batch.rejects)), *(opening.filling if opening else ())]),
+        counts=Counts(),
+        started_at=opening.started_at if opening else made_at(batch.batch_id),
+        next_seq=1,
+        recorded_to=max((extent.last_seq for extent in extents), default=0),
+    )
+
+
+def _attempt(key: str) -> int:
+    """Which of the batch's writers, counted from 1, made this object."""
+    return (_number(key) - 1) // ATTEMPT + 1
+
+
+def _number(key: str) -> int:
+    return int(key.rpartition("-")[2].partition(".")[0])
+
+
+def _batch_of(key: str) -> str:
+    return key.rpartition("/")[2].partition("-")[0].partition(".")[0]

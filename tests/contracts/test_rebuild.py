@@ -1,0 +1,201 @@
+"""The contract of Rebuild, and promise 3 after a fault, on every store: what the replaced index says is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT
+from pik.model.filter import Filter
+from pik.model.window import ALL_TIME
+from pik.ports.store import Store
+from pik.stores import open_store
+from pik.usecases import source as source_module
+from pik.usecases.ingest import RESUMED, IngestOptions, ingest
+from pik.usecases.progress import Silent
+from pik.usecases.reading import deliveries
+from pik.usecases.rebuild import rebuild_index
+from pik.usecases.request import take
+from pik.usecases.scan import ids_of
+from pik.usecases.segments import Reading
+from pik.usecases.source import file_source
+from tests.snapshot import assert_sound, damage, snapshot
+
+from .chunks import BATCH, OTHER, THIRD, Sent, arrivals, chunk, counts, origin
+
+OPTIONS = IngestOptions(Reading(1 << 20), workers=0)
+
+
+class Crash(Exception):
+    """At will."""
+
+
+def lose_index(store: Store) -> Store:
+    """The store as another process finds it, its index gone."""
+    if store.deployed:
+        table = store.index.table  # type: ignore[attr-defined]
+        table.write_many(deletes=[(item["pk"], item["sk"]) for item in table.scan("pk", "sk")])
+    else:
+        for name in ("index.db", "index.db-wal", "index.db-shm"):
+            (Path(store.url) / name).unlink(missing_ok=True)
+    return open_store(store.url)
+
+
+def event(key: str, amount: int, entity: str = "e") -> dict[str, Any]:
+    fields = {"source": "s", "event_type": "t", "entity_id": entity, "event_time": "2026-01-01T00:00:00Z"}
+    return {**fields, "idempotency_key": key, "payload": {"amount": amount}}
+
+
+def refused(store: Store, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request whose object is written, and nothing else."""
+
+    def crash(*_: Any) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.batches), "take", crash)
+        with pytest.raises(Crash):
+            take(store, body)
+
+
+def amounts(store: Store) -> dict[int, str]:
+    found = deliveries(store, Filter(ALL_TIME))
+    return {json.loads(bytes(one.delivery.payload))["amount"]: one.kind for one in found}
+
+
+def times(store: Store) -> dict[str, int]:
+    return {segment.key: segment.recorded_at for segment in store.index.segments(ALL_TIME)}
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_refused_request_never_beats_one_that_was_acknowledged(
+    store: Store, several: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was answered with an error after its object was written; whoever sent it sends another one."""
+
+    def body(amount: int) -> bytes:
+        return json.dumps([event("k", amount), event("l", amount + 10)] if several else event("k", amount)).encode()
+
+    refused(store, body(1), monkeypatch)
+    take(store, body(2))
+    take(store, body(3))
+    before = times(store)
+    expected = {2: ACCEPTED, 3: CONFLICT} | ({12: ACCEPTED, 13: CONFLICT} if several else {})
+    for _ in range(2):
+        done = rebuild_index(store, Silent())
+        assert (done.unacknowledged, done.uncertain, done.revised, done.superseded) == (1, 0, 0, 0)
+        assert (amounts(store), times(store), done.guessed) == (expected, before, 0)
+    done = rebuild_index(lose_index(store), Silent())
+    assert (done.unacknowledged, done.uncertain, done.undecided) == (0, 3, 1 + several)
+    assert amounts(open_store(store.url))[1] == ACCEPTED  # only the order of arrival is left
+
+
+def line(number: int) -> str:
+    if number % 17 == 0:
+        return "{broken\n" if number % 2 else "\n"
+    key = {"idempotency_key": f"k{number % 11}"} if number % 5 == 0 else {}
+    fields = {"source": "s", "event_type": "t", "entity_id": f"e{number % 5}"}
+    made = {**fields, "event_time": f"2026-01-0{1 + number % 3}T00:00:00Z", "payload": {"n": number // 4 * 4}, **key}
+    return json.dumps(made) + "\n"
+
+
+@pytest.fixture
+def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """240 records over three days, some invalid, some twice, in about five blocks."""
+    monkeypatch.setattr(source_module, "BLOCK", 4096)
+    path = tmp_path / "events.jsonl"
+    path.write_text("".join(line(number) for number in range(240)))
+    return path
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_promise_1_a_cut_batch_is_resumed_after_a_rebuild(
+    new_store: Callable[[], Store], events: Path, gone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, store = new_store(), new_store()
+    ingest(reference, file_source(str(events)), OPTIONS, Silent())
+    whole = snapshot(reference)
+    for count in (2, 1):
+        record, calls = type(store.batches).record, iter(range(1000))
+
+        def crashing(self: Any, chunk: Any, record: Any = record, calls: Any = calls, count: int = count) -> Any:
+            if next(calls) == count:
+                raise Crash
+            return record(self, chunk)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(store.batches), "record", lambda self, chunk, **_: crashing(self, chunk))
+            with pytest.raises(Crash):
+                ingest(store, file_source(str(events)), OPTIONS, Silent())
+        before = times(store)
+        store = lose_index(store) if gone else store
+        done = rebuild_index(store, Silent())
+        assert (done.unfinished, done.revised, done.damaged) == (1, 0, ())
+        assert damage(store) == []
+        if not gone:
+            assert times(store) == before
+    assert ingest(store, file_source(str(events)), OPTIONS, Silent()).outcome == RESUMED
+    assert snapshot(store) == whole
+    assert_sound(store)
+
+
+def test_a_delivery_can_be_preferred_and_the_others_are_judged_by_it(store: Store) -> None:
+    k, other, plain = Sent("k", 1, "x"), Sent("k", 2, "y"), Sent("a")
+    for batch_id, content in ((BATCH, "c"), (OTHER, "d"), (THIRD, "e")):
+        store.batches.open(origin(content), batch_id, 1)
+    known = {batch.batch_id: batch for batch in store.index.batches()}
+    first = arrivals(BATCH, 1, {1: k, 2: plain})
+    second = arrivals(OTHER, 1, {1: other, 2: plain})
+    third = arrivals(THIRD, 1, {1: other, 2: k})
+    with store.batches.rebuild() as rebuild:
+        for batch in known.values():
+            rebuild.add_batch(replace(batch, state=COMPLETE, counts=counts(2, 2)))
+        rebuild.add_segments(stamped(first), {})
+        rebuild.add_segments(stamped(second), {1: CONFLICT, 2: EXACT})
+        rebuild.add_segments(stamped(third), {1: CONFLICT, 2: EXACT})
+        of_other, of_plain = (next(one for one in second if seq in dict(ids_of(one))) for seq in (1, 2))
+        assert rebuild.winners(of_other, [1])[1].place == (BATCH, 1)
+        for _ in range(2):
+            rebuild.prefer(of_other, 1)
+            rebuild.prefer(of_plain, 2)
+        assert rebuild.winners(of_other, [1])[1].place == (OTHER, 1)
+        assert rebuild.skipped(of_other.segment) == {}
+        assert list(rebuild.settle()) == []
+    kinds = {
+        each: [(place.kind, place.batch_id, place.seq) for place in store.index.deliveries(each.event_id.hex())]
+        for each in (k, plain)
+    }
+    assert kinds == {
+        k: [(ACCEPTED, OTHER, 1), (CONFLICT, BATCH, 1), (EXACT, THIRD, 1), (CONFLICT, THIRD, 2)],
+        plain: [(ACCEPTED, OTHER, 2), (EXACT, BATCH, 2)],
+    }
+    assert {batch.batch_id: batch.counts for batch in store.index.batches()} == {
+        BATCH: counts(2, 0, exact=1, conflict=1),
+        OTHER: counts(2, 2),
+        THIRD: counts(2, 0, exact=1, conflict=1),
+    }
+
+
+def stamped(block: Any) -> list[Any]:
+    """A block that says when it was recorded."""
+    from msgspec import structs
+
+    return [replace(one, segment=structs.replace(one.segment, recorded_at=7)) for one in block]
+
+
+def test_the_rows_that_the_replaced_index_has_of_a_segment(store: Store) -> None:
+    store.batches.open(origin("c"), BATCH, 1)
+    store.batches.record(chunk([Sent("a"), Sent("k", 0, "x"), Sent("a"), Sent("k", 0, "y")]))
+    take(store, json.dumps(event("r", 1)).encode())
+    segments = list(store.index.segments(ALL_TIME))
+    with store.batches.rebuild() as rebuild:
+        rows = {segment.batch_id: rebuild.rows(segment, range(len(segment.frames))) for segment in segments}
+        assert sorted(seq for seq, _ in ids_of(rows.pop(BATCH))) == [1, 2, 3, 4]
+        (of_request,) = rows.values()
+        assert [seq for seq, _ in ids_of(of_request)] == [1]
+        assert list(ids_of(rebuild.rows(segments[0], ()))) == []
