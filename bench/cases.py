@@ -48,6 +48,7 @@ class Case:
     pairs: int | None = None  # where it is not --pairs
     warm_up: bool = True
     deep: bool = False
+    cpu: bool = False  # seconds of CPU instead of those of the clock
 
 
 def _peer(script: str, *args: str | Path, before: Callable[[], None] = _nothing) -> Step:
@@ -72,6 +73,10 @@ def ingest_duckdb(ws: Workspace) -> Pair:
         ours=_ingest(ws, ws.events()),
         peer=_peer("duckdb_insert.py", ws.events_with_id(), ws.path("events.duckdb")),
     )
+
+
+def ingest_same_job(ws: Workspace) -> Pair:
+    return Pair(ours=_ingest(ws, ws.events()), peer=_peer("duckdb_same_job.py", ws.events(), ws.path("same-job")))
 
 
 def ingest_sqlite_utils(ws: Workspace) -> Pair:
@@ -184,6 +189,14 @@ QUICK = 15  # pairs, for commands that take a fraction of a second
 
 CASES = (
     Case("ingest-duckdb", FRESH, "DuckDB `INSERT OR IGNORE` (duckdb_insert.py)", ingest_duckdb, ratio=1.6),
+    Case(
+        "ingest-same-job",
+        f"{FRESH}, seconds of CPU of all processes",
+        "DuckDB, the same job by hand, but for duplicates that are written otherwise (duckdb_same_job.py)",
+        ingest_same_job,
+        ratio=1.3,
+        cpu=True,
+    ),
     Case(
         "ingest-sqlite-utils",
         FRESH,

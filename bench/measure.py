@@ -5,6 +5,7 @@ sampled every 20 ms: unlike RSS it counts a page that several workers share once
 """
 
 import os
+import resource
 import subprocess
 import tempfile
 import threading
@@ -23,7 +24,10 @@ class CommandFailed(Exception):
 
 @dataclass(frozen=True)
 class Run:
+    """`cpu_seconds` are those of the process and of all its children."""
+
     seconds: float
+    cpu_seconds: float
     peak_mib: float | None
     stdout: str
 
@@ -38,7 +42,7 @@ def run(
 ) -> Run:
     """Run to the end; raises CommandFailed unless the exit code is one of `codes`."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        begin = time.perf_counter()
+        cpu_before, begin = _cpu_of_children(), time.perf_counter()
         try:
             process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, env={**os.environ, **(env or {})}
@@ -48,7 +52,7 @@ def run(
         sampler = _Sampler(process.pid) if sample else None
         try:
             code = process.wait()
-            seconds = time.perf_counter() - begin
+            seconds, cpu_seconds = time.perf_counter() - begin, _cpu_of_children() - cpu_before
         finally:
             process.kill()  # after Ctrl-C; does nothing to a process that has ended
             process.wait()
@@ -58,7 +62,12 @@ def run(
         stdout, stderr = out.read(), err.read()
     if code not in codes:
         raise CommandFailed(f"exit code {code}: {' '.join(argv)}\n{(stderr or stdout).strip()[-2000:]}")
-    return Run(seconds, peak, stdout)
+    return Run(seconds, cpu_seconds, peak, stdout)
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class _Sampler:

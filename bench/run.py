@@ -32,6 +32,11 @@ def once(step: Step, *, sample: bool) -> Run:
     return result
 
 
+def taken(case: Case, result: Run) -> float:
+    """The seconds that the case is about."""
+    return result.cpu_seconds if case.cpu else result.seconds
+
+
 def measure(case: Case, workspace: Workspace, pairs: int) -> Result:
     result = Result(case, case.lines or workspace.rows)
     say(f"{case.name}: {case.what}" + (f" against {case.against}" if case.against else ""))
@@ -44,10 +49,14 @@ def measure(case: Case, workspace: Workspace, pairs: int) -> Result:
             if sample:
                 result.peer_mib, result.our_mib = (peer.peak_mib if peer else None), ours.peak_mib
             if number > 0:
-                result.ours.append(ours.seconds)
-                result.peer += [peer.seconds] if peer else []
+                result.ours.append(taken(case, ours))
+                result.peer += [taken(case, peer)] if peer else []
             label = f"pair {number}" if number else "warm-up"
-            say(f"  {label}: " + (f"peer {peer.seconds:.2f} s, " if peer else "") + f"pik {ours.seconds:.2f} s")
+            say(
+                f"  {label}: "
+                + (f"peer {taken(case, peer):.2f} s, " if peer else "")
+                + f"pik {taken(case, ours):.2f} s"
+            )
     except CommandFailed as problem:
         result.failure = str(problem)
         say(f"  FAILED: {problem}")

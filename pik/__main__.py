@@ -36,6 +36,9 @@ def program() -> int:
     code = main()
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.SIG_IGN)
+    if code == INTERRUPTED:
+        # Where Ctrl-C met code that was made while importing (dataclasses do), Python would end by SIGINT instead.
+        os._exit(code)
     return code
 
 

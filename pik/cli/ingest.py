@@ -83,6 +83,10 @@ def ingest(
     max_line: Annotated[
         int, typer.Option("--max-line", metavar="BYTES", min=1, help="Records longer than this are rejected.")
     ] = 1 << 20,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", min=1, help="Processes that parse. [default: as many as processors]"),
+    ] = None,
     via: options.Via = None,
     dry_run: options.DryRun = False,
 ) -> int | None:
@@ -93,10 +97,17 @@ def ingest(
     idempotency_key and received_time.
     """
     from pik.usecases.ingest import ALREADY, IngestOptions, check
+    from pik.usecases.pool import processors
 
     sources = ingest_inputs.sources(cli, files, batch_key)
     reading = ingest_inputs.reading(cli, mapping, time_format, timezone, max_line, stop=on_invalid == "stop")
-    chosen = IngestOptions(reading, refuse_conflicts=on_conflict == "fail", again=again, batch_key=batch_key)
+    chosen = IngestOptions(
+        reading,
+        refuse_conflicts=on_conflict == "fail",
+        again=again,
+        batch_key=batch_key,
+        workers=workers or processors(),
+    )
     if rejects:
         ingest_inputs.expect_new(rejects)
     if via:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from pik.cli.render.terminal import note
+from pik.cli.render.text import visible
 from pik.model.instant import SECOND, format_duration
 from pik.usecases.progress import Progress, Silent
 
@@ -23,40 +25,65 @@ def progress(*, quiet: bool) -> Progress:
     return Bar() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else Lines()
 
 
+WINDOW = 15.0
+"""Seconds that a rate is of, at most: it follows when work gets slower, and falls while nothing moves."""
+
+FIRST = 1.0
+"""Seconds before which no rate is known: what is fetched ahead would make it far too high."""
+
+
+class Rate:
+    """How many units a second were done of late."""
+
+    def __init__(self, done: float, now: float) -> None:
+        self._began = now
+        self._samples = deque([(now, done)])
+
+    def add(self, done: float, now: float) -> None:
+        """So many are done now, in all."""
+        if now - self._samples[-1][0] >= FIRST / 4:
+            self._samples.append((now, done))
+        while len(self._samples) > 2 and now - self._samples[1][0] >= WINDOW:
+            self._samples.popleft()
+
+    def at(self, done: float, now: float) -> float | None:
+        """None where it is too early to tell."""
+        since, before = self._samples[0]
+        return (done - before) / (now - since) if now - self._began >= FIRST else None
+
+
 class Lines:
     """A line every ten seconds; work that is done before the first says nothing."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._label, self._unit, self._total = "", "", 0
-        self._done, self._before, self._began, self._told = 0, 0, 0.0, 0.0
+        self._done, self._told, self._rate = 0, 0.0, Rate(0, 0)
 
     def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         """Begin counting from `done`."""
         self._label, self._total, self._unit = label, total or 0, unit
-        self._done = self._before = done
-        self._began = self._clock()
-        self._told = self._began
+        self._done = done
+        self._told = self._clock()
+        self._rate = Rate(done, self._told)
 
     def advance(self, done: int) -> None:
         """Count, and tell if it is time to."""
         self._done += done
         now = self._clock()
+        self._rate.add(self._done, now)
         if now - self._told >= EVERY:
             self._told = now
-            note(self._line(now - self._began))
+            note(self._line(now))
 
     def stop(self) -> None:
         """Nothing is left to clean up."""
 
-    def _line(self, seconds: float) -> str:
-        rate = (self._done - self._before) / seconds
+    def _line(self, now: float) -> str:
         said = f"{self._label}: {_amount(self._done, self._total, self._unit)}"
         if self._total:
             said += f" ({100 * self._done // self._total} %)"
-        said += f", {_speed(rate, self._unit)}"
-        left = (self._total - self._done) / rate if rate else 0
-        return f"{said}, {format_duration(round(left) * SECOND)} left" if left >= 1 else said
+        return said + _pace(self._done, self._total, self._unit, self._rate.at(self._done, now))
 
 
 def _amount(done: float, total: int | None, unit: str) -> str:
@@ -73,40 +100,61 @@ def _number(number: float, unit: str) -> str:
 
 
 class Bar:
-    """rich's progress bar, with rate and remaining time."""
+    """rich's progress bar, with rate and remaining time, drawn ten times a second whatever the work does."""
 
     _bar: Any = None
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._unit, self._total, self._done, self._rate = "", 0, 0, Rate(0, 0)
 
     def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         """Show the bar, in the place of one before."""
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, ProgressColumn, Task
+        from rich.table import Column
+        from rich.text import Text
 
-        from pik.cli.render.text import visible
+        class Said(ProgressColumn):
+            def __init__(self, say: Callable[[], str]) -> None:
+                self._say = say
+                super().__init__(Column(no_wrap=True))
+
+            def render(self, task: Task) -> Text:  # noqa: ARG002 - rich's signature
+                return Text(self._say())
 
         self.stop()
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[done]}{task.fields[speed]}"),
-            TimeRemainingColumn(),
-        )
+        self._unit, self._total, self._done = unit, total or 0, done
+        self._rate = Rate(done, self._clock())
+        name = visible(label)
+        columns = (Said(lambda: name), BarColumn(bar_width=None), Said(self.said))
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
-        self._total, self._unit = total, unit
-        self._task = self._bar.add_task(
-            visible(label), total=total, completed=done, done=_amount(done, total, unit), speed=""
-        )
+        self._task = self._bar.add_task("", total=total, completed=done)
         self._bar.start()
 
     def advance(self, done: int) -> None:
         """Move the bar."""
-        self._bar.advance(self._task, done)
-        task = self._bar.tasks[0]
-        speed = f", {_speed(task.speed, self._unit)}" if task.speed else ""
-        self._bar.update(self._task, done=_amount(task.completed, self._total, self._unit), speed=speed)
+        self._done += done
+        self._rate.add(self._done, self._clock())
+        self._bar.update(self._task, completed=self._done)
+
+    def said(self) -> str:
+        """What stands behind the bar."""
+        return _amount(self._done, self._total, self._unit) + _pace(
+            self._done, self._total, self._unit, self._rate.at(self._done, self._clock())
+        )
 
     def stop(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _pace(done: int, total: int, unit: str, rate: float | None) -> str:
+    """Rate and remaining time, as far as they are known."""
+    if rate is None:
+        return ""
+    said = f", {_speed(rate, unit)}"
+    left = (total - done) / rate if rate else 0
+    return f"{said}, {format_duration(round(left) * SECOND)} left" if left >= 1 else said

@@ -43,6 +43,13 @@ def _nothing(_done: int) -> None:
     pass
 
 
+def processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on a Mac
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class _Pipe:
     """Sends objects to the process at the other end and receives its. A block of input is written from where it is and
     read to where it stays; a Connection's own `send` and `recv` would copy it several times."""

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from pik.cli.progress import Bar, Lines, progress
+from pik.cli.progress import WINDOW, Bar, Lines, Rate, progress
 from pik.usecases.progress import Silent
 
 
@@ -51,6 +51,33 @@ def test_what_was_done_before_makes_nothing_look_faster(capsys: pytest.CaptureFi
     now[0] += 10
     lines.advance(20)
     assert capsys.readouterr().err == "waiting: 920 of 1,000 tasks (92 %), 2 a second, 40s left\n"
+
+
+def test_a_rate_is_of_late_and_none_is_known_at_first() -> None:
+    rate = Rate(500, 100.0)
+    rate.add(10_500, 100.1)  # read ahead at once
+    assert rate.at(10_500, 100.5) is None
+    for second in range(1, 41):
+        rate.add(10_500 + 100 * second, 100.0 + second)
+    assert rate.at(14_500, 140.0) == pytest.approx(100)
+    assert rate.at(14_500, 160.0) == pytest.approx(100 * WINDOW / (WINDOW + 20))  # nothing moved for 20 s
+
+
+def test_the_bar_shows_no_rate_at_first_and_no_remaining_time_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", Terminal())
+    now = [50.0]
+    bar = Bar(lambda: now[0])
+    for total, said in (
+        (60_000_000, "20.0 of 60.0 MB, 10.0 MB a second, 4s left"),
+        (None, "20.0 MB, 10.0 MB a second"),
+    ):
+        bar.start("\x1b[31mevil[red]", total, "bytes")
+        bar.advance(8_000_000)
+        assert "a second" not in bar.said()
+        now[0] += 2
+        bar.advance(12_000_000)
+        assert bar.said() == said
+        bar.stop()
 
 
 def test_the_bar_draws_on_stderr_only_and_leaves_nothing(

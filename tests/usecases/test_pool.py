@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 from functools import partial
 
 import pytest
 
 from pik.errors import InputError
-from pik.usecases.pool import Pool, Tell, WorkerDied
+from pik.usecases.pool import TELL_SECONDS, Pool, Tell, WorkerDied
 
 BIG = 3 << 20
 """More than a pipe holds."""
@@ -71,6 +73,46 @@ def test_a_worker_that_dies_is_told_of(when: str, capfd: pytest.CaptureFixture[s
         list(pool.map([argument] * 5))
     assert raised.value.argument == argument
     assert capfd.readouterr().err == ""
+
+
+def _sleeping(_tell: Tell) -> Callable[[int], int]:
+    def sleep(number: int) -> int:
+        if number:
+            time.sleep(3600)
+        return number
+
+    return sleep
+
+
+def test_nobody_waits_for_what_workers_are_at_after_an_interruption() -> None:
+    interruption = threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+
+    def work() -> None:
+        with Pool[int, int](_sleeping, 2) as pool:
+            for _ in pool.map([0, 1, 1]):
+                interruption.start()
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+
+
+def _telling(tell: Tell) -> Callable[[int], int]:
+    def work(number: int) -> int:
+        for _ in range(number):
+            tell(1)
+            time.sleep(TELL_SECONDS)
+        return number
+
+    return work
+
+
+@pytest.mark.parametrize("size", [0, 2])
+def test_workers_tell_how_far_they_are_before_they_are_done(size: int) -> None:
+    told: list[int] = []
+    with Pool[int, int](_telling, size) as pool:
+        for result in pool.map([3, 0], told.append):
+            if result:
+                assert 2 <= sum(told) <= 3
 
 
 def test_workers_end_with_the_pool_at_any_time() -> None:
