@@ -85,6 +85,8 @@ def rejects(store: Store, batch_id: str) -> list[Reject]:
 class _NoEngine:
     """For stores without aggregates."""
 
+    version = "none 1"
+
     def compute(self, *_: Any) -> Iterator[Any]:
         return iter(())
 

@@ -49,6 +49,8 @@ COMMANDS: Mapping[str, Entry] = {
     "rollback": Entry("pik.cli.rollback", "Undo a promotion.", _REPAIR),
     "export": Entry("pik.cli.export", "Write events to Parquet, JSONL or CSV, with a manifest.", _CARE),
     "verify": Entry("pik.cli.verify", "Check raw, index and aggregates; rebuild the index.", _CARE),
+    "backup": Entry("pik.cli.backup", "Write the state, which raw does not hold, to a file.", _CARE),
+    "restore": Entry("pik.cli.restore", "Make a backup the state of a store that has none.", _CARE),
     "stack": Entry("pik.cli.stack", "Look at a deployed stack itself: status, doctor.", _CARE),
     "demo": Entry("pik.cli.demo", "Play one small incident from the first question to the repair.", _CARE),
 }

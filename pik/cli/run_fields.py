@@ -40,6 +40,7 @@ def outcome_fields(run: Run) -> dict[str, object]:
         "without_value": None if run.without_value is None else Count(run.without_value),
         "removed": Count(run.removed),
         "promoted": Count(run.promoted),
+        "computed_by": list(run.computed_by) or None,
         "next": next_command(run),
     }
 

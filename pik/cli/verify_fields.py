@@ -53,7 +53,7 @@ def _tail(found: VerifyReport, copy_of: str | None) -> dict[str, object]:
 
 
 def _next(found: VerifyReport, copy_of: str | None) -> str | None:
-    from pik.usecases.verify_findings import AGGREGATE, INDEX, MISSING, MODIFIED, UNKNOWN
+    from pik.usecases.verify_findings import AGGREGATE, INDEX, MISSING, MODIFIED, STATE, UNKNOWN
 
     if copy_of and found.kinds & {MISSING, MODIFIED}:
         return f"pik pull --store {copy_of} again, into a new directory if objects of this one are modified"
@@ -65,6 +65,8 @@ def _next(found: VerifyReport, copy_of: str | None) -> str | None:
         return "pik verify --rebuild-index, then pik verify"
     if UNKNOWN in found.kinds:
         return "look at the unknown objects; pik neither wrote them nor reads them, and may be too old to know them"
+    if STATE in found.kinds:
+        return "what mends the state stands with each problem"
     if AGGREGATE in found.kinds:
         return "pik diff aggregates tells what they should be; pik replay, then pik promote, makes them so"
     return None

@@ -40,6 +40,13 @@ class DuckEngine:
 
     threads: int | None = None
 
+    @property
+    def version(self) -> str:
+        """See Engine.version."""
+        import duckdb
+
+        return f"DuckDB {duckdb.__version__}"
+
     def check(self, definition: Definition) -> int:
         """See Engine.check."""
         with session() as db:

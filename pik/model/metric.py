@@ -144,7 +144,7 @@ class Aggregate(msgspec.Struct, frozen=True, gc=False):
     """One version of an aggregate: a computed value, and why it is what it is.
 
     `known_until` (nanoseconds) is the ingest time up to which the run knew events; `metric_version` the definition
-    used.
+    used. `sound` is False where the row is not as it was written; that is looked at where entities are named.
     """
 
     computed: Computed
@@ -153,6 +153,7 @@ class Aggregate(msgspec.Struct, frozen=True, gc=False):
     known_until: int
     reason: str
     current: bool
+    sound: bool = True
 
 
 class BucketDigest(msgspec.Struct, frozen=True, gc=False):

@@ -58,6 +58,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     `events_matched` counts the events that the request chose, `buckets` those with events, each metric's own, when
     the run was planned; None: too many for the planner to count.
 
+    `computed_by` are the programs that computed its versions, with their versions.
     `effective_start` and `effective_end` bound the whole buckets that the requested window touches.
     """
 
@@ -78,6 +79,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: int = 0
     removed: int = 0
     promoted: int = 0
+    computed_by: tuple[str, ...] = ()
 
     @property
     def without_value(self) -> int | None:

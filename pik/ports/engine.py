@@ -55,6 +55,10 @@ class Computation(Protocol):
 class Engine(Protocol):
     """Evaluates metrics over raw lines. Stateless between calls; one per process."""
 
+    @property
+    def version(self) -> str:
+        """The program that evaluates them, and its version."""
+
     def check(self, definition: Definition) -> int:
         """The scale of the definition's values: how many digits after the point their type has.
 

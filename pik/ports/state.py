@@ -146,12 +146,19 @@ class Aggregates(Protocol):
     """
 
     def write(
-        self, task: Task, rows: Iterable[Computed], *, versions: Mapping[str, int], known_until: int, reason: str
+        self,
+        task: Task,
+        rows: Iterable[Computed],
+        *,
+        versions: Mapping[str, int],
+        known_until: int,
+        reason: str,
+        computed_by: str = "",
     ) -> None:
         """Store one version a row for the task's run, beside what is current, noting which version that is now (the
-        base). Nothing is written if `rows` raises. A version that is there already stays as it is, so a task may be
-        written any number of times; a write that was interrupted is finished by the next. A run that is CANCELLED
-        writes nothing more."""
+        base). `computed_by`, a program and its version, is added to those of the run. Nothing is written if `rows`
+        raises. A version that is there already stays as it is, so a task may be written any number of times; a write
+        that was interrupted is finished by the next. A run that is CANCELLED writes nothing more."""
 
     def current(
         self, metric: str, window: Window, entities: Sequence[str] = (), *, history: bool = False

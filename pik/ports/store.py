@@ -8,6 +8,8 @@ from pik.ports.copy import Copy
 from pik.ports.index import Audit, Batches, Index
 from pik.ports.raw import Raw
 from pik.ports.state import Aggregates, Metrics, Queue, Runs
+from pik.ports.state_audit import StateAudit
+from pik.ports.state_backup import StateBackup
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class Store:
     runs: Runs
     queue: Queue
     aggregates: Aggregates
+    state_audit: StateAudit
+    backup: StateBackup
     deployed: bool = False
     retention_days: int | None = None
     copy: Copy | None = None

@@ -18,6 +18,14 @@ def missing(key: str) -> Damaged:
     return Damaged(f"raw object {key} is missing", hint="pik verify --full")
 
 
+def damaged_row(what: str) -> Damaged:
+    """The error for a row of state that is not as it was written."""
+    return Damaged(
+        f"{what} is not as it was written: its digest does not hold",
+        hint="pik verify names all that is damaged, and what recomputes or restores it",
+    )
+
+
 def conflicting(first_seq: int, last_seq: int, conflicts: int) -> ConflictFound:
     """The error for records among which there are conflicts, where none may be."""
     return ConflictFound(

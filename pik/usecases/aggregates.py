@@ -11,7 +11,7 @@ from pik.model.window import Window
 from pik.ports.store import Store
 from pik.usecases.held import expect_pulled
 from pik.usecases.metrics import Scales, chosen
-from pik.usecases.recompute import widest
+from pik.usecases.recompute import sound, widest
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def list_aggregates(
     effective = widest(window, wanted)
     expect_pulled(store, effective, entities)
     rows = chain.from_iterable(
-        store.aggregates.current(metric.name, window.widened(metric.bucket_size), entities, history=history)
+        sound(store.aggregates.current(metric.name, window.widened(metric.bucket_size), entities, history=history))
         for metric in wanted
     )
     return Listing(window, effective, map(Scales(store.metrics).shown, rows))

@@ -21,7 +21,7 @@ from pik.usecases.held import expect_held
 from pik.usecases.metrics import Scales, chosen
 from pik.usecases.ordering import sort_bounded
 from pik.usecases.raw_inputs import gather
-from pik.usecases.recompute import by_bucket_size, compare, current_rows, widest, without_failures
+from pik.usecases.recompute import by_bucket_size, compare, current_rows, sound, widest, without_failures
 from pik.usecases.tolerance import EXACT, Tolerances
 
 CHANGED, ADDED, REMOVED = "~", "+", "-"
@@ -156,7 +156,7 @@ def _stretch(
         definitions = [metric.definition for metric in metrics]
         with engine.computation(gathered.inputs, definitions, window, entities) as computation:
             if read is None:
-                current, equal = current_rows(store.aggregates, metrics, window, entities), set[Bucket]()
+                current, equal = sound(current_rows(store.aggregates, metrics, window, entities)), set[Bucket]()
             else:
                 left, right = read.result(), _by_bucket(computation.digests())
                 equal = {bucket for bucket in right if left.get(bucket) == right[bucket]}
@@ -195,7 +195,7 @@ def _written(store: Store, run_id: str, metrics: Sequence[Metric], window: Windo
         if change.written.computed.metric in names
         and (not chosen_ones or change.written.computed.entity_id in chosen_ones)
     )
-    pairs = compare(current_rows(store.aggregates, metrics, window, entities), written)
+    pairs = compare(sound(current_rows(store.aggregates, metrics, window, entities)), written)
     return (pair for pair in pairs if pair[1] is not None)
 
 

@@ -22,6 +22,7 @@ from pik.usecases.held import expect_pulled, has_expired
 from pik.usecases.metrics import Scales
 from pik.usecases.pull_record import parts
 from pik.usecases.reading import Found, damaged, frame_lines, parse
+from pik.usecases.recompute import sound
 
 _HEX = re.compile(r"[0-9a-f]{1,32}")
 
@@ -144,7 +145,7 @@ def _counted(store: Store, engine: Engine, found: Found) -> Iterator[Aggregate]:
     for metric in store.metrics.latest():
         start = instant - instant % metric.bucket_size
         bucket = Window(start, start + metric.bucket_size)
-        for aggregate in store.aggregates.current(metric.name, bucket, [found.delivery.entity_id]):
+        for aggregate in sound(store.aggregates.current(metric.name, bucket, [found.delivery.entity_id])):
             if aggregate.known_until >= found.segment.recorded_at and _selects(store, engine, aggregate, found):
                 yield scales.shown(aggregate)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
-from pik.errors import EngineError
+from pik.errors import Damaged, EngineError
 from pik.model.instant import format_instant
 from pik.model.metric import Aggregate, Computed, Metric
 from pik.model.window import Window
@@ -66,6 +66,19 @@ def without_failures(rows: Iterable[Computed]) -> Iterator[Computed]:
             raise EngineError(
                 f"metric {name} cannot be computed for {row.entity_id} in the bucket of {bucket}: {reason}{events}",
                 hint=f"pik metrics show {name}",
+            )
+        yield row
+
+
+def sound(rows: Iterable[Aggregate]) -> Iterator[Aggregate]:
+    """The rows. Raises Damaged at one that is not as it was written; that is known where entities were named."""
+    for row in rows:
+        if not row.sound:
+            one = row.computed
+            raise Damaged(
+                f"the version of {one.metric} of {one.entity_id!r} in {format_instant(one.bucket)} by run {row.run_id}"
+                " is not as it was written: its digest does not hold",
+                hint="pik verify names all that is damaged, and what recomputes or restores it",
             )
         yield row
 

@@ -113,7 +113,16 @@ def diagnose(health: StackHealth, needed: Sequence[str]) -> Diagnosis:
     levels = [_level(name, [one for one in permissions if one.level == name]) for name in names]
     missing = [one for one in permissions if one.allowed is False and one.level in needed]
     policy = policy_of(one for one in missing if not one.forbidden)
-    return Diagnosis(deployment, needed, levels, permissions, list(health.settings()), missing, policy)
+    settings = [_same_version(deployment), *health.settings()]
+    return Diagnosis(deployment, needed, levels, permissions, settings, missing, policy)
+
+
+def _same_version(deployment: Deployment) -> Setting:
+    """A stack and a command of different versions may compute different values of one metric."""
+    found = deployment.version
+    right = found == __version__ if found else None
+    command = "sam build && sam deploy, from the sources of this pik; or install the pik that the stack runs"
+    return Setting("version of pik", right, found or "the stack has no output Version", __version__, command)
 
 
 def _level(name: str, permissions: Iterable[Permission]) -> Level:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from pik import __version__
 from pik.model.metric import NO_INPUTS, Aggregate, Computed, Metric
 from pik.model.run import RunRequest, Task
 from pik.model.window import Window
@@ -40,6 +41,7 @@ def perform(store: Store, engine: Engine, task: Task, request: RunRequest | None
             versions={metric.name: metric.version for metric in metrics},
             known_until=recomputed.known_until,
             reason=request.reason,
+            computed_by=f"pik {__version__}, {engine.version}",
         )
         return counted.count
 

@@ -1,4 +1,5 @@
-"""Verify: raw against its digests, the index against raw and back, aggregates against their inputs.
+"""Verify: raw against its digests, the index against raw and back, state against its digests, aggregates against their
+inputs.
 
 Others may write while a verification reads. What a batch that is being written has in raw is not a problem, and what
 does not fit at first sight is looked at a second time, by then from the index as it is: only what remains unexplained
@@ -17,10 +18,11 @@ from pik.usecases.progress import Progress
 from pik.usecases.verify_aggregates import aggregate_problems
 from pik.usecases.verify_batches import Batches
 from pik.usecases.verify_days import Days
-from pik.usecases.verify_findings import INDEX, Problem, Tally, VerifyReport
+from pik.usecases.verify_findings import INDEX, STATE, Problem, Tally, VerifyReport
 from pik.usecases.verify_ledger import Ledger
 from pik.usecases.verify_objects import Objects
 from pik.usecases.verify_openings import Openings
+from pik.usecases.verify_state import state_problems
 
 
 class Verification:
@@ -68,7 +70,9 @@ def _problems(store: Store, engine: Engine, progress: Progress, tally: Tally) ->
                 seen = replace(ledger.totals, batches=before.batches)
                 if before == store.index.totals() != seen:  # where they change meanwhile, somebody is writing
                     yield Problem(INDEX, "the index's totals", f"they are {before}; its segments come to {seen}")
-        if tally.full and not tally.lacks_events:
+        if tally.full:
+            yield from state_problems(store)
+        if tally.full and not tally.lacks_events and STATE not in tally.kinds:
             yield from aggregate_problems(store, engine, tally)
     finally:
         progress.stop()

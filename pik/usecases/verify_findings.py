@@ -11,7 +11,7 @@ from pik.model.instant import day_text
 from pik.model.window import Window
 
 MISSING, MODIFIED, INDEX, AGGREGATE = "missing", "modified", "index differs", "aggregate differs"
-UNKNOWN = "unknown object"
+UNKNOWN, STATE = "unknown object", "state damaged"
 
 RANGES = 20
 """Ranges of affected entities that a problem names; with more of them it names one from the first to the last."""

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from pik.ports.state import Aggregates, Metrics, Queue, Runs
+from pik.ports.state_audit import StateAudit
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws import generation
@@ -18,12 +19,14 @@ from pik.stores.aws.clients import Clients
 from pik.stores.aws.metrics import AwsMetrics
 from pik.stores.aws.queue import AwsQueue
 from pik.stores.aws.runs import AwsRuns
+from pik.stores.aws.state_audit import AwsStateAudit
 from pik.stores.aws.table import Table
 from pik.stores.local.aggregates import LocalAggregates
 from pik.stores.local.metrics import LocalMetrics
 from pik.stores.local.queue import LocalQueue
 from pik.stores.local.runs import LocalRuns
 from pik.stores.local.state import state_database
+from pik.stores.local.state_audit import LocalStateAudit
 from tests.aws.emulator import make_stack, publish
 
 
@@ -35,11 +38,13 @@ class State:
     runs: Runs
     queue: Queue
     aggregates: Aggregates
+    audit: StateAudit
     deployed: bool = False
 
 
 def local_state(directory: Path) -> State:
     """Picklable, as a store is."""
+    (directory / "tmp").mkdir(exist_ok=True)
     database = state_database(directory)
     database.create()
     return State(
@@ -47,6 +52,7 @@ def local_state(directory: Path) -> State:
         LocalRuns(database, directory / "locks"),
         LocalQueue(database),
         LocalAggregates(database),
+        LocalStateAudit(database),
     )
 
 
@@ -59,6 +65,7 @@ def aws_state(clients: Clients) -> State:
         AwsRuns(table),
         AwsQueue(clients, stack, table, patience=0),
         AwsAggregates(table),
+        AwsStateAudit(table),
         deployed=True,
     )
 

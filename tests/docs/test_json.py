@@ -207,6 +207,10 @@ def _pull(pik: Journey) -> None:
 
 
 def _keep(pik: Journey) -> None:
+    pik("pik backup, pik restore", "backup", "state.backup")
+    pik("pik init", "init", "--store", "other")
+    pik("pik backup, pik restore", "restore", "state.backup", "--store", "other", "--dry-run")
+    pik("pik backup, pik restore", "restore", "state.backup", "--store", "other")
     pik("pik export", "export", "--out", "events.parquet", *DAY)
     pik("pik export", "export", "--out", "copy.jsonl", *DAY, "--dry-run")
     pik("pik export", "export", "--out", "none.csv", "--entity", "nobody")

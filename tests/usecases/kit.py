@@ -137,6 +137,8 @@ def digest_line(row: Computed) -> tuple[int, str]:
 class PlainEngine:
     """Counts, and sums v of what is paid."""
 
+    version = "plain 1"
+
     def check(self, definition: Definition) -> int:
         return 0
 

@@ -65,6 +65,8 @@ def overwrite(store, value, entity="a", metric="event_count", inputs=3, hashes=(
 class NoEvents:
     """An engine that finds nothing, so that its runs write nothing but what the test adds; it leaves current values."""
 
+    version = "none 1"
+
     def compute(self, *_):
         return iter(())
 

@@ -23,6 +23,7 @@ from pik.stores.local.metrics import LocalMetrics
 from pik.stores.local.queue import LocalQueue
 from pik.stores.local.runs import LocalRuns
 from pik.stores.local.state import state_database
+from pik.stores.local.state_audit import LocalStateAudit
 from pik.usecases.promote import promote
 from pik.usecases.tasks import perform
 
@@ -44,6 +45,7 @@ def raw(tmp_path_factory) -> Store:
 
 
 def with_new_state(store: Store, directory: Path) -> Store:
+    (directory / "tmp").mkdir(exist_ok=True)
     database = state_database(directory)
     database.create()
     fresh = replace(
@@ -52,6 +54,7 @@ def with_new_state(store: Store, directory: Path) -> Store:
         runs=LocalRuns(database, directory / "locks"),
         queue=LocalQueue(database),
         aggregates=LocalAggregates(database),
+        state_audit=LocalStateAudit(database),
     )
     fresh.metrics.apply(SUM, 1)
     return fresh

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from pik.model.batch import Segment
+from pik.model.state_digest import xor_of
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
+from pik.stores.local.state import VERSION_DIGEST, WRITER_DIGEST
 from pik.usecases.progress import Silent
 from pik.usecases.verify import verify
-from pik.usecases.verify_findings import AGGREGATE, INDEX, MISSING, Problem, VerifyReport
+from pik.usecases.verify_findings import AGGREGATE, INDEX, MISSING, STATE, Problem, VerifyReport
 
 from .kit import PlainEngine, ingest, replayed, truth, window
 
@@ -121,5 +123,21 @@ def test_each_aggregate_is_held_against_its_inputs(filled: Store, change: str) -
     one = "bucket = (SELECT min(bucket) FROM version WHERE entity = 'b') AND metric = 'event_count' AND entity = 'b'"
     statement = f"UPDATE version SET {change} WHERE {one}"
     (problem,), answer = checked(changed(filled, statement, database="state.db"))
+    assert (problem.kind, problem.day, problem.entities) == (STATE, "2026-01-02", ("b",))
+    assert problem.what.startswith("version of event_count by run ")
+    assert answer.aggregates is None
+    (problem,), answer = checked(sealed_again(filled))
     assert (problem.kind, problem.day, problem.entities) == (AGGREGATE, "2026-01-02", ("b",))
     assert answer.aggregates == len(truth())
+
+
+def sealed_again(store: Store) -> Store:
+    """The store, with the digests of what its versions say: as if they had been computed so."""
+    with store.aggregates.database.write() as connection:  # type: ignore[attr-defined]
+        connection.execute(f"UPDATE version AS v SET digest = {VERSION_DIGEST}")
+        for (writer,) in connection.execute("SELECT number FROM writer").fetchall():
+            digests = connection.execute("SELECT digest FROM version WHERE writer = ?", (writer,))
+            total = xor_of(digest for (digest,) in digests)
+            connection.execute("UPDATE writer SET versions_xor = ? WHERE number = ?", (total, writer))
+        connection.execute(f"UPDATE writer SET digest = {WRITER_DIGEST}")
+    return open_store(store.url)

@@ -14,9 +14,9 @@ from pik.model.run import Task
 from pik.model.window import Window
 from pik.ports.state import Change, Promoted, Promotion
 from pik.stores.aws.keys import US, key_time, run_pk, time_key
-from pik.stores.aws.promoting import PROMOTIONS, Promoting
+from pik.stores.aws.promoting import PROMOTIONS, Promoting, promotion_of
 from pik.stores.aws.table import READS, Item, Table, batched
-from pik.stores.aws.versions import aggregate, current_key, row_of, version_key
+from pik.stores.aws.versions import aggregate, current_key, is_sound, row_of, version_key
 from pik.stores.aws.writing import TALLY, Writing
 
 _BY_BUCKET = ("by_bucket", "bucket_key", "version_key")
@@ -29,9 +29,16 @@ class AwsAggregates:
     table: Table
 
     def write(
-        self, task: Task, rows: Iterable[Computed], *, versions: Mapping[str, int], known_until: int, reason: str
+        self,
+        task: Task,
+        rows: Iterable[Computed],
+        *,
+        versions: Mapping[str, int],
+        known_until: int,
+        reason: str,
+        computed_by: str = "",
     ) -> None:
-        Writing(self.table, task, versions, known_until, reason).write(rows)
+        Writing(self.table, task, versions, known_until, reason, computed_by).write(rows)
 
     def current(
         self, metric: str, window: Window, entities: Sequence[str] = (), *, history: bool = False
@@ -82,10 +89,7 @@ class AwsAggregates:
         return Promoting(self.table, "rollback", run_id).move(at, reason, dry_run=dry_run)
 
     def promotions(self) -> Iterator[Promotion]:
-        return (
-            Promotion(item["run"], item["kind"], item["at"], item["reason"], item["moved"], item["conflicts"])
-            for item in self.table.query(PROMOTIONS, descending=True)
-        )
+        return map(promotion_of, self.table.query(PROMOTIONS, descending=True))
 
     def _buckets(self, metric: str, window: Window) -> Iterator[int]:
         between = time_key(window.start), time_key(window.end - 1)
@@ -101,7 +105,8 @@ class AwsAggregates:
             found = self.table.get_many(some)
             for key in some:
                 if key in found:
-                    yield aggregate(row_of(found[key]), found[key], current=True)
+                    row = row_of(found[key])
+                    yield aggregate(row, found[key], current=True, sound=is_sound(row, found[key]))
 
     def _history(self, metric: str, window: Window, entities: Sequence[str]) -> Iterator[Aggregate]:
         prefixes = [f"{entity}{US}" for entity in entities] or [""]
@@ -109,7 +114,8 @@ class AwsAggregates:
             rows = [row_of(item) for item in items]
             pointers = self.table.get_many({current_key(row) for row in rows})
             for item, row in zip(items, rows, strict=True):
-                yield aggregate(row, item, current=pointers.get(current_key(row), {}).get("run") == item["run"])
+                current = pointers.get(current_key(row), {}).get("run") == item["run"]
+                yield aggregate(row, item, current=current, sound=not entities or is_sound(row, item))
 
     def _versions(self, metric: str, window: Window, prefixes: Sequence[str]) -> Iterator[Item]:
         for bucket, prefix in product(self._buckets(metric, window), prefixes):

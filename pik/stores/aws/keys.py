@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pik.model.run import Task
 
 US = "\x1f"
 """Between the parts of a key. No name holds it, nor any character before it, so that keys sort as their parts do."""
+
+SEALED = "sealed"
 
 RUN = "run"
 """The sort key of a run's own item."""
@@ -14,6 +19,11 @@ RUN = "run"
 def run_pk(run_id: str) -> str:
     """The partition of a run: itself, its promotions, its tasks and their states."""
     return f"run/{run_id}"
+
+
+def sealed(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The copy of a definition or promotion that is written with it, so that one which is lost shows."""
+    return {**item, "pk": f"{SEALED}/{item['pk']}"}
 
 
 def task_sk(kind: str, task: Task) -> str:

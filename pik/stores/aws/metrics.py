@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import msgspec
 
 from pik.model.metric import EVENT_COUNT, Definition, Metric
+from pik.model.state_digest import row_digest
+from pik.stores.aws.keys import sealed
 from pik.stores.aws.table import Item, Table
+from pik.stores.common import damaged_row
 
-_PK = "metric"
+METRICS = "metric"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,35 +29,49 @@ class AwsMetrics:
                 return versions[-1]
             version = versions[-1].version + 1 if versions else 1
             metric = Metric(definition=definition, version=version, applied_at=applied_at, scale=scale)
-            if self.table.put(_item(metric), unless_exists=True):
+            item = metric_item(metric)
+            if self.table.put_together([item, sealed(item)]) is None:
                 return metric
             # Somebody else made this version meanwhile, or this process did and its answer was lost: look again.
 
     def latest(self) -> list[Metric]:
         newest = {EVENT_COUNT.name: EVENT_COUNT}
-        newest.update((metric.name, metric) for metric in map(_metric, self.table.query(_PK)))
+        newest.update((metric.name, metric) for metric in map(metric_of, self.table.query(METRICS)))
         return [newest[name] for name in sorted(newest)]
 
     def versions(self, name: str) -> list[Metric]:
-        return _with_built_in(name, self.table.query(_PK, prefix=f"{name}/"))
+        return _with_built_in(name, self.table.query(METRICS, prefix=f"{name}/"))
 
 
 def _with_built_in(name: str, items: Iterable[Item]) -> list[Metric]:
     built_in = [EVENT_COUNT] if name == EVENT_COUNT.name else []
-    return built_in + [_metric(item) for item in items]
+    return built_in + [metric_of(item) for item in items]
 
 
-def _item(metric: Metric) -> Item:
+def metric_item(metric: Metric) -> Item:
+    """The item of a version of a metric."""
+    definition = msgspec.json.encode(metric.definition).decode()
     return {
-        "pk": _PK,
+        "pk": METRICS,
         "sk": f"{metric.name}/{metric.version:06d}",
-        "definition": msgspec.json.encode(metric.definition).decode(),
+        "definition": definition,
         "applied_at": metric.applied_at,
         "scale": metric.scale,
+        "digest": row_digest("metric", metric.name, metric.version, definition, metric.applied_at, metric.scale),
     }
 
 
-def _metric(item: Item) -> Metric:
+def metric_is_sound(item: Item) -> bool:
+    """Whether the item of a version of a metric is as it was written."""
+    name, _, version = item["sk"].rpartition("/")
+    columns = (item.get(column) for column in ("definition", "applied_at", "scale"))
+    return bool(item.get("digest") == row_digest("metric", name, int(version), *columns))
+
+
+def metric_of(item: Item) -> Metric:
+    """The version of a metric of an item. Raises Damaged."""
+    if not metric_is_sound(item):
+        raise damaged_row(f"the definition of {item['sk'].rpartition('/')[0]} version {int(item['sk'][-6:])}")
     return Metric(
         definition=msgspec.json.decode(item["definition"], type=Definition),
         version=int(item["sk"].rpartition("/")[2]),

@@ -9,6 +9,7 @@ from pik.errors import UsageError
 from pik.ports.store import Store
 from pik.stores.aws.aggregates import AwsAggregates
 from pik.stores.aws.audit import AwsAudit
+from pik.stores.aws.backup import AwsBackup
 from pik.stores.aws.batches import AwsBatches
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.generation import Generation
@@ -18,6 +19,7 @@ from pik.stores.aws.queue import AwsQueue
 from pik.stores.aws.raw import AwsRaw
 from pik.stores.aws.runs import AwsRuns
 from pik.stores.aws.stack import Stack, find_stack, stack_of
+from pik.stores.aws.state_audit import AwsStateAudit
 from pik.stores.aws.table import Table
 from pik.stores.common import FORMAT
 
@@ -48,6 +50,7 @@ def _assemble(url: str, clients: Clients, stack: Stack) -> Store:
     index_table, state_table = Table(clients, stack.index_table), Table(clients, stack.state_table)
     raw, generation = AwsRaw(clients, stack.raw_bucket), Generation(index_table)
     index = AwsIndex(index_table, raw, generation)
+    queue = AwsQueue(clients, stack, state_table)
     return Store(
         url=url,
         format_version=FORMAT,
@@ -57,8 +60,10 @@ def _assemble(url: str, clients: Clients, stack: Stack) -> Store:
         audit=AwsAudit(index),
         metrics=AwsMetrics(state_table),
         runs=AwsRuns(state_table),
-        queue=AwsQueue(clients, stack, state_table),
+        queue=queue,
         aggregates=AwsAggregates(state_table),
+        state_audit=AwsStateAudit(state_table),
+        backup=AwsBackup(state_table, queue),
         deployed=True,
         retention_days=stack.retention_days,
     )

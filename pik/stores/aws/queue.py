@@ -13,12 +13,14 @@ import msgspec
 
 from pik.errors import StoreError
 from pik.model.run import DeadLetter, Task
+from pik.model.state_digest import row_digest
 from pik.ports.state import UNSETTLED, Message
 from pik.stores.aws.clients import Client, Clients
 from pik.stores.aws.errors import Refused
 from pik.stores.aws.keys import run_pk, task_sk
 from pik.stores.aws.stack import Stack
 from pik.stores.aws.table import Item, Key, Table, batched, delays
+from pik.stores.common import damaged_row
 
 BATCH = 10
 BATCH_BYTES = 256 * 1024
@@ -100,13 +102,13 @@ class AwsQueue:
 
     def letters(self, *, purged: bool = False) -> list[DeadLetter]:
         if purged:
-            return [_read_letter(item["body"]) for item in self.table.query(PURGED)]
+            return [_purged_letter(item) for item in self.table.query(PURGED)]
         with self._dead() as found:
             return self._told(list(found.values()))
 
     def remove(self, letters: Iterable[DeadLetter]) -> None:
         unwanted = {letter.letter_id: letter for letter in letters}
-        self.table.write_many(_purged(letter) for letter in unwanted.values() if letter.purged_at is not None)
+        self.table.write_many(purged_item(letter) for letter in unwanted.values() if letter.purged_at is not None)
         with self._dead() as found:
             chosen = [name for name, message in found.items() if _letter_id(message) in unwanted]
             for names in batched(chosen, BATCH):
@@ -243,5 +245,18 @@ def _letter(message: Received, task: Task | str, states: dict[tuple[str, str], I
     )
 
 
-def _purged(letter: DeadLetter) -> Item:
-    return {"pk": PURGED, "sk": letter.letter_id, "body": msgspec.json.encode(letter).decode()}
+def purged_item(letter: DeadLetter) -> Item:
+    """The item of a dead letter that was given up."""
+    body = msgspec.json.encode(letter).decode()
+    return {"pk": PURGED, "sk": letter.letter_id, "body": body, "digest": row_digest("letter", letter.letter_id, body)}
+
+
+def letter_is_sound(item: Item) -> bool:
+    """Whether the item of a purged letter is as it was written."""
+    return bool(item.get("digest") == row_digest("letter", item["sk"], item["body"]))
+
+
+def _purged_letter(item: Item) -> DeadLetter:
+    if not letter_is_sound(item):
+        raise damaged_row(f"dead letter {item['sk']}")
+    return _read_letter(item["body"])

@@ -10,13 +10,17 @@ from itertools import chain, islice
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from pik.errors import CANDIDATES, not_one
 from pik.model.run import CANCELLED, COMPLETED, DONE, FAILED, OPEN, PLANNED, RUNNING, Run, RunRequest, Task
+from pik.model.state_digest import row_digest
 from pik.stores.aws.flow import Flow
 from pik.stores.aws.keys import RUN, run_pk, task_sk
 from pik.stores.aws.lease import holding
 from pik.stores.aws.table import Item, Key, Table
+from pik.stores.aws.writing import tally_digest
+from pik.stores.common import damaged_row
 
 LISTING = "runs"
 
@@ -40,14 +44,8 @@ class AwsRuns:
 
     def create(self, run: Run, tasks: Iterable[Task]) -> None:
         """What is written first is found by nobody: the run's own item is the last."""
-        beside: list[Item] = [
-            {"pk": LISTING, "sk": run.run_id},
-            {"pk": _request_pk(run.request), "sk": run.run_id},
-        ]
-        self.table.write_many(chain(beside, map(_task_item, tasks)))
-        self.table.put(
-            {"pk": run_pk(run.run_id), "sk": RUN, "body": msgspec.json.encode(run).decode(), "state": PLANNED}
-        )
+        self.table.write_many(chain(listing_items(run), map(task_item, tasks)))
+        self.table.put(run_item(structs.replace(run, state=PLANNED, finished_at=None)))
 
     def get(self, run_id: str) -> Run:
         full_id = run_id.upper()  # ULIDs
@@ -78,11 +76,11 @@ class AwsRuns:
         return None
 
     def set_state(self, run_id: str, state: str, finished_at: int | None = None) -> None:
-        values: dict[str, Any] = {"state": state}
-        change = "SET #state = :state REMOVE #finished_at"
+        values: dict[str, Any] = {"state": state, "digest": run_state_digest(run_id, state, finished_at)}
+        change = "SET #state = :state, #state_digest = :digest REMOVE #finished_at"
         if finished_at is not None:
             values["at"] = finished_at
-            change = "SET #state = :state, #finished_at = :at"
+            change = "SET #state = :state, #state_digest = :digest, #finished_at = :at"
         condition = "attribute_exists(pk)"
         if state in (COMPLETED, FAILED):
             condition += " AND #state <> :cancelled"
@@ -94,6 +92,8 @@ class AwsRuns:
         for item in self.table.query(run_pk(run_id), between=_TASKS):
             kind, _, number = item["sk"].partition("/")
             if kind == "task" and number not in settled:
+                if not task_is_sound(item):
+                    raise damaged_row(f"task {int(number)} of run {run_id}")
                 yield _read_task(item["body"])
             elif item.get("state", OPEN) != OPEN:
                 settled.add(number)
@@ -101,8 +101,8 @@ class AwsRuns:
     def mark(self, task: Task, state: str) -> None:
         self.table.update(
             (run_pk(task.run_id), task_sk("state", task)),
-            "SET #state = :state",
-            {"state": state, "done": DONE},
+            "SET #state = :state, #state_digest = :digest",
+            {"state": state, "done": DONE, "digest": task_state_digest(task.run_id, task.number, state)},
             condition="attribute_not_exists(#state) OR #state <> :done",
         )
 
@@ -114,18 +114,24 @@ class AwsRuns:
         found: Item | None = None
         done = failed = promoted = 0
         tally = dict.fromkeys(_COUNTS, 0)
+        programs = set()
         for item in self.table.query(run_pk(run_id), between=_PROGRESS):
             if item["sk"] == RUN:
                 found = item
             elif item["sk"].startswith("promotion/"):
                 promoted += item["moved"] if item["kind"] == "promote" else -item["moved"]
             else:
+                if not task_state_is_sound(item):
+                    raise damaged_row(f"the state of task {int(item['sk'].partition('/')[2])} of run {run_id}")
+                programs |= {item["computed_by"]} if item.get("computed_by") else set()
                 done += item.get("state") == DONE
                 failed += item.get("state") == FAILED
                 for name in _COUNTS:
                     tally[name] += item.get(name, 0)
         if found is None:
             return None
+        if not run_is_sound(found):
+            raise damaged_row(f"run {run_id}")
         return msgspec.structs.replace(
             _read_run(found["body"]),
             state=found["state"],
@@ -133,8 +139,68 @@ class AwsRuns:
             done=done,
             failed=failed,
             promoted=promoted,
+            computed_by=tuple(sorted(programs)),
             **tally,
         )
+
+
+def listing_items(run: Run) -> list[Item]:
+    """The items by which a run is found."""
+    return [{"pk": LISTING, "sk": run.run_id}, {"pk": _request_pk(run.request), "sk": run.run_id}]
+
+
+def run_item(run: Run) -> Item:
+    """The item of a run. What is counted while it goes on is not in it."""
+    nothing = dict.fromkeys(("done", "failed", "promoted", *_COUNTS), 0)
+    body = msgspec.json.encode(structs.replace(run, finished_at=None, computed_by=(), **nothing)).decode()
+    finished = {} if run.finished_at is None else {"finished_at": run.finished_at}
+    return {
+        "pk": run_pk(run.run_id),
+        "sk": RUN,
+        "body": body,
+        "digest": row_digest("run", run.run_id, body),
+        "state": run.state,
+        **finished,
+        "state_digest": run_state_digest(run.run_id, run.state, run.finished_at),
+    }
+
+
+def run_state_digest(run_id: str, state: str, finished_at: int | None) -> bytes:
+    """The digest of where a run stands."""
+    return row_digest("run-state", run_id, state, finished_at)
+
+
+def task_state_digest(run_id: str, number: int, state: str) -> bytes:
+    """The digest of where a task stands."""
+    return row_digest("task-state", run_id, number, state)
+
+
+def planned_tasks(item: Item) -> int | None:
+    """The number of a run's tasks; None where its item cannot be read."""
+    try:
+        return _read_run(item["body"]).tasks
+    except msgspec.MsgspecError:
+        return None
+
+
+def run_is_sound(item: Item) -> bool:
+    """Whether a run's item is as it was written."""
+    run_id = item["pk"].partition("/")[2]
+    state = run_state_digest(run_id, item["state"], item.get("finished_at"))
+    return bool(item.get("digest") == row_digest("run", run_id, item["body"]) and item.get("state_digest") == state)
+
+
+def task_state_is_sound(item: Item) -> bool:
+    """Whether the item of a task's state is as it was written."""
+    run_id, number = item["pk"].partition("/")[2], int(item["sk"].partition("/")[2])
+    sound = "state" not in item or item.get("state_digest") == task_state_digest(run_id, number, item["state"])
+    return sound and ("written" not in item or item.get("tally_digest") == tally_digest(run_id, number, item))
+
+
+def task_is_sound(item: Item) -> bool:
+    """Whether a task's item is as it was written."""
+    key = item["pk"].partition("/")[2], int(item["sk"].partition("/")[2])
+    return bool(item.get("digest") == row_digest("task", *key, item["body"]))
 
 
 def _run_key(run_id: str) -> Key:
@@ -145,5 +211,8 @@ def _request_pk(request: RunRequest) -> str:
     return f"request/{sha256(msgspec.json.encode(request)).hexdigest()}"
 
 
-def _task_item(task: Task) -> Item:
-    return {"pk": run_pk(task.run_id), "sk": task_sk("task", task), "body": msgspec.json.encode(task).decode()}
+def task_item(task: Task) -> Item:
+    """The item of a task."""
+    body = msgspec.json.encode(task).decode()
+    digest = row_digest("task", task.run_id, task.number, body)
+    return {"pk": run_pk(task.run_id), "sk": task_sk("task", task), "body": body, "digest": digest}

@@ -180,14 +180,15 @@ class Table:
         return None
 
     def scan(self, *names: str) -> Iterator[Item]:
-        """These attributes of all items there are, in no order, page by page."""
+        """These attributes (none: all) of all items there are, in no order, page by page."""
         parameters: dict[str, Any] = {}
+        if names:
+            parameters["ProjectionExpression"] = ", ".join(f"#{name}" for name in names)
+            parameters["ExpressionAttributeNames"] = {f"#{name}": name for name in names}
         while True:
             page = self._dynamodb.scan(
                 TableName=self.name,
                 ConsistentRead=True,
-                ProjectionExpression=", ".join(f"#{name}" for name in names),
-                ExpressionAttributeNames={f"#{name}": name for name in names},
                 **parameters,
             )
             yield from map(decoded, page["Items"])

@@ -6,10 +6,22 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from pik.model.metric import Aggregate, Computed, decimal_text
+from pik.model.state_digest import row_digest
 from pik.stores.aws.keys import US, key_time, time_key
 from pik.stores.aws.table import Item, Key
 
-CONTENT = ("run", "value", "inputs", "input_ids", "input_contents", "metric_version", "known_until", "reason")
+CONTENT = (
+    "run",
+    "value",
+    "inputs",
+    "input_ids",
+    "input_contents",
+    "metric_version",
+    "known_until",
+    "reason",
+    "base",
+    "digest",
+)
 """What a version says, and with it the pointer that is its copy."""
 
 
@@ -54,11 +66,69 @@ def value_text(value: Decimal | None) -> str:
     return decimal_text(value) if value else "0"
 
 
-def aggregate(row: Row, item: Item, *, current: bool) -> Aggregate:
+def version_digest(row: Row, item: Item) -> bytes:
+    """The digest that a version should have, and with it the pointer that is its copy."""
+    return row_digest(
+        "version",
+        row.metric,
+        row.bucket,
+        row.entity,
+        item["run"],
+        item["value"] or None,
+        item["inputs"],
+        item["input_ids"],
+        item["input_contents"],
+        item["base"] or None,
+        item["metric_version"],
+        item["known_until"],
+        item["reason"],
+    )
+
+
+def version_item(
+    row: Row,
+    *,
+    run_id: str,
+    value: str,
+    inputs: tuple[int, bytes, bytes],
+    known: tuple[int, int, str],
+    base: str,
+    kind: str,
+) -> Item:
+    """The item of a version. `inputs` are their number, ids and contents, `known` is metric version, known until and
+    reason."""
+    pk, sk = version_key(run_id, row)
+    item = {
+        "pk": pk,
+        "sk": sk,
+        "bucket_key": f"{row.metric}{US}{time_key(row.bucket)}",
+        "version_key": f"{row.entity}{US}{run_id}",
+        "run": run_id,
+        "value": value,
+        **dict(zip(("inputs", "input_ids", "input_contents"), inputs, strict=True)),
+        **dict(zip(("metric_version", "known_until", "reason"), known, strict=True)),
+        "base": base,
+        "kind": kind,
+    }
+    return {**item, "digest": version_digest(row, item)}
+
+
+def is_sound(row: Row, item: Item) -> bool:
+    """Whether a version, or a pointer, is as it was written."""
+    return bool(item.get("digest") == version_digest(row, item))
+
+
+def aggregate(row: Row, item: Item, *, current: bool, sound: bool = True) -> Aggregate:
     """What the item says of the aggregate."""
     value = Decimal(item["value"]) if item["value"] else None
     hashes = item["input_ids"].hex(), item["input_contents"].hex()
     computed = Computed(row.metric, row.bucket, row.entity, value, item["inputs"], *hashes)
     return Aggregate(
-        computed, item["run"], item["metric_version"], item["known_until"], item["reason"], current=current
+        computed,
+        item["run"],
+        item["metric_version"],
+        item["known_until"],
+        item["reason"],
+        current=current,
+        sound=sound,
     )

@@ -7,15 +7,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
+from typing import NamedTuple
 
 import msgspec
 
 from pik.model.metric import Computed
 from pik.model.run import CANCELLED, Task
+from pik.model.state_digest import NO_ROWS, row_digest, xor_of
 from pik.stores.aws.flow import Flow
-from pik.stores.aws.keys import RUN, US, run_pk, task_sk, time_key
+from pik.stores.aws.keys import RUN, run_pk, task_sk
 from pik.stores.aws.table import READS, Item, Key, Table, Value, batched
-from pik.stores.aws.versions import Row, bucket_item, current_key, value_text, version_key
+from pik.stores.aws.versions import Row, bucket_item, current_key, value_text, version_item
 
 TALLY = ("new", "changed", "unchanged", "removed")
 
@@ -34,18 +36,21 @@ class Writing:
     versions: Mapping[str, int]
     known_until: int
     reason: str
+    computed_by: str = ""
 
     def write(self, rows: Iterable[Computed]) -> None:
         """Write the rows; those that are there already stay. Then the task's state tells how all of them compare."""
         tally: Counter[str] = Counter()
+        digests = NO_ROWS
         with _staged(rows) as staged:
             for written in Flow().map(self._write, batched(staged, _CHUNK)):
                 if written is None:  # the run was cancelled
                     return
-                tally.update(written)
-        self._tell(tally)
+                tally.update(written.kinds)
+                digests = xor_of([written.digests], digests)
+        self._tell(tally, digests)
 
-    def _write(self, rows: Sequence[Computed]) -> Counter[str] | None:
+    def _write(self, rows: Sequence[Computed]) -> _Written | None:
         """Write some rows, and count how they compare with what was current when they were first written."""
         places = [Row(row.metric, row.bucket, row.entity_id) for row in rows]
         found = self.table.get_many([self._run, *map(current_key, places)])
@@ -56,41 +61,54 @@ class Writing:
         inserted = list(self.table.insert_many([*buckets.values(), *items]))[len(buckets) :]
         there = [(item["pk"], item["sk"]) for item, new in zip(items, inserted, strict=True) if not new]
         before = self.table.get_many(there)
-        return Counter(before.get((item["pk"], item["sk"]), item)["kind"] for item in items)
+        kept = [before.get((item["pk"], item["sk"]), item) for item in items]
+        return _Written(Counter(item["kind"] for item in kept), xor_of(item["digest"] for item in kept))
 
     @property
     def _run(self) -> Key:
         return run_pk(self.task.run_id), RUN
 
     def _item(self, row: Computed, place: Row, current: Item | None) -> Item:
-        pk, sk = version_key(self.task.run_id, place)
         value = value_text(row.value)
-        return {
-            "pk": pk,
-            "sk": sk,
-            "bucket_key": f"{row.metric}{US}{time_key(row.bucket)}",
-            "version_key": f"{row.entity_id}{US}{self.task.run_id}",
-            "run": self.task.run_id,
-            "value": value,
-            "inputs": row.inputs,
-            "input_ids": bytes.fromhex(row.input_ids),
-            "input_contents": bytes.fromhex(row.input_contents),
-            "metric_version": self.versions[row.metric],
-            "known_until": self.known_until,
-            "reason": self.reason,
-            "base": current["run"] if current else "",
-            "kind": _kind(value, current["value"] if current else ""),
-        }
+        return version_item(
+            place,
+            run_id=self.task.run_id,
+            value=value,
+            inputs=(row.inputs, bytes.fromhex(row.input_ids), bytes.fromhex(row.input_contents)),
+            known=(self.versions[row.metric], self.known_until, self.reason),
+            base=current["run"] if current else "",
+            kind=_kind(value, current["value"] if current else ""),
+        )
 
-    def _tell(self, tally: Counter[str]) -> None:
+    def _tell(self, tally: Counter[str], digests: bytes) -> None:
         """Two writers of one task may have computed different rows: the count of more of them stays."""
-        values: dict[str, Value] = {**{name: tally[name] for name in TALLY}, "written": tally.total()}
+        counts = {name: tally[name] for name in TALLY}
+        values: dict[str, Value] = {
+            **counts,
+            "written": tally.total(),
+            "versions_xor": digests,
+            "computed_by": self.computed_by,
+        }
+        values["tally_digest"] = tally_digest(self.task.run_id, self.task.number, values)
         self.table.update(
             (run_pk(self.task.run_id), task_sk("state", self.task)),
             "SET " + ", ".join(f"#{name} = :{name}" for name in values),
             values,
             condition="attribute_not_exists(#written) OR #written <= :written",
         )
+
+
+class _Written(NamedTuple):
+    """How the versions of some rows compare with what was current, and the XOR of their digests."""
+
+    kinds: Counter[str]
+    digests: bytes
+
+
+def tally_digest(run_id: str, number: int, state: Mapping[str, Value]) -> bytes:
+    """The digest of what a task's state says of its versions."""
+    counted = (*TALLY, "written", "versions_xor", "computed_by")
+    return row_digest("tally", run_id, number, *(state[name] for name in counted))
 
 
 def _kind(value: str, before: str) -> str:

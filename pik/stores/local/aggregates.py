@@ -16,14 +16,20 @@ import msgspec
 
 from pik.model.metric import Aggregate, BucketDigest, Computed, bucket_digests, decimal_text
 from pik.model.run import CANCELLED, Task
+from pik.model.state_digest import xor_of
 from pik.model.window import Window
 from pik.ports.state import Change, Promoted, Promotion
+from pik.stores.common import damaged_row
+from pik.stores.local.promoting import move
 from pik.stores.local.sqlite import Database
+from pik.stores.local.state import POINTER_DIGEST, PROMOTION_DIGEST, VERSION_DIGEST, WRITER_DIGEST, expect_sound
 
 _VERSION = (
     "v.metric, v.bucket, v.entity, v.value, v.inputs, v.input_ids, v.input_contents,"
     " w.run_id, v.metric_version, v.known_until, v.reason"
 )
+_COLUMNS = 13  # those, whether the version is current, and whether it is sound
+
 
 _INCOMING = (
     "CREATE TEMP TABLE IF NOT EXISTS incoming ("
@@ -45,11 +51,14 @@ LEFT JOIN version mine ON (mine.metric, mine.bucket, mine.entity, mine.writer) =
 WHERE mine.writer IS NULL
 """
 
-_KEEP = """
+_KEEP = f"""
 INSERT OR IGNORE INTO version
-SELECT i.metric, i.bucket, i.entity, :writer, i.value, i.inputs, i.input_ids, i.input_contents, c.writer,
-    i.metric_version, :known_until, :reason
-FROM temp.incoming i LEFT JOIN current c USING (metric, bucket, entity)
+SELECT v.*, {VERSION_DIGEST} FROM (
+    SELECT i.metric, i.bucket, i.entity, :writer AS writer, i.value, i.inputs, i.input_ids, i.input_contents,
+        c.writer AS base, i.metric_version, :known_until AS known_until, :reason AS reason
+    FROM temp.incoming i LEFT JOIN current c USING (metric, bucket, entity)
+) v
+RETURNING digest
 """
 
 _ALL_KEYS = "SELECT * FROM {table} WHERE metric = :metric AND bucket >= :start AND bucket < :end"
@@ -68,7 +77,7 @@ WHERE each.bucket < :end
 """
 
 _CURRENT = f"""
-SELECT {_VERSION}, 1
+SELECT {_VERSION}, 1, {{sound}}
 FROM ({{keys}}) k CROSS JOIN version v USING (metric, bucket, entity, writer)
 CROSS JOIN writer w ON w.number = v.writer
 ORDER BY k.bucket, k.entity
@@ -84,16 +93,16 @@ ORDER BY k.bucket, k.entity
 """
 
 _HISTORY = f"""
-SELECT {_VERSION}, c.writer IS v.writer
+SELECT {_VERSION}, c.writer IS v.writer, {{sound}}
 FROM ({{keys}}) v CROSS JOIN writer w ON w.number = v.writer
 LEFT JOIN current c ON (c.metric, c.bucket, c.entity) = (v.metric, v.bucket, v.entity)
 ORDER BY v.bucket, v.entity, w.run_id
 """
 
 _CHANGES = f"""
-SELECT {_VERSION}, c.writer IS v.writer,
+SELECT {_VERSION}, c.writer IS v.writer, 1,
     b.metric, b.bucket, b.entity, b.value, b.inputs, b.input_ids, b.input_contents,
-    bw.run_id, b.metric_version, b.known_until, b.reason, c.writer IS b.writer
+    bw.run_id, b.metric_version, b.known_until, b.reason, c.writer IS b.writer, 1
 FROM version v INDEXED BY version_writer JOIN writer w ON w.number = v.writer
 LEFT JOIN current c ON (c.metric, c.bucket, c.entity) = (v.metric, v.bucket, v.entity)
 LEFT JOIN version b ON (b.metric, b.bucket, b.entity, b.writer) = (v.metric, v.bucket, v.entity, v.base)
@@ -109,7 +118,14 @@ class LocalAggregates:
     database: Database
 
     def write(
-        self, task: Task, rows: Iterable[Computed], *, versions: Mapping[str, int], known_until: int, reason: str
+        self,
+        task: Task,
+        rows: Iterable[Computed],
+        *,
+        versions: Mapping[str, int],
+        known_until: int,
+        reason: str,
+        computed_by: str = "",
     ) -> None:
         self._stage(rows, versions)
         with self.database.write() as connection:
@@ -117,13 +133,21 @@ class LocalAggregates:
             if run == (CANCELLED,):
                 return
             writer = _writer(connection, task.run_id)
+            expect_sound(
+                connection,
+                f"run {task.run_id}",
+                WRITER_DIGEST,
+                "writer WHERE number = ? AND digest NOT NULL",
+                (writer,),
+            )
             tally = connection.execute(_TALLY, {"writer": writer}).fetchone()
             connection.execute(
                 "UPDATE writer SET new = new + ?, changed = changed + ?, unchanged = unchanged + ?,"
                 " removed = removed + ? WHERE number = ?",
                 (*tally, writer),
             )
-            connection.execute(_KEEP, {"writer": writer, "known_until": known_until, "reason": reason})
+            kept = connection.execute(_KEEP, {"writer": writer, "known_until": known_until, "reason": reason})
+            note_versions(connection, writer, (digest for (digest,) in kept), computed_by)
 
     def _stage(self, rows: Iterable[Computed], versions: Mapping[str, int]) -> None:
         """Put the rows into a temporary table: they are made before anything is locked, and in bounded memory."""
@@ -173,11 +197,19 @@ class LocalAggregates:
         if entities:
             values["entities"] = msgspec.json.encode(sorted(set(entities))).decode()
         keys = (_SOME_KEYS if entities else _ALL_KEYS).format(table=table)
-        return map(_aggregate, self.database.read().execute(query.format(keys=keys), values))
+        sound = "1"
+        if entities:  # few enough to be looked at
+            sound = f"v.digest IS {VERSION_DIGEST}"
+            if table == "current":
+                sound += f" AND k.digest IS {POINTER_DIGEST.replace('c.', 'k.')}"
+        return map(_aggregate, self.database.read().execute(query.format(keys=keys, sound=sound), values))
 
     def changes(self, run_id: str) -> Iterator[Change]:
         rows = self.database.read().execute(_CHANGES, (run_id,))
-        return (Change(_aggregate(row[:12]), None if row[12] is None else _aggregate(row[12:])) for row in rows)
+        return (
+            Change(_aggregate(row[:_COLUMNS]), None if row[_COLUMNS] is None else _aggregate(row[_COLUMNS:]))
+            for row in rows
+        )
 
     def tally(self, run_id: str) -> tuple[int, int, int, int]:
         row = self.database.read().execute(
@@ -186,51 +218,38 @@ class LocalAggregates:
         return row.fetchone() or (0, 0, 0, 0)
 
     def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
-        return self._move("promote", "base", "writer", run_id, at, reason, dry_run)
+        return move(self.database, "promote", run_id, at, reason, dry_run=dry_run)
 
     def rollback(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
-        return self._move("rollback", "writer", "base", run_id, at, reason, dry_run)
-
-    def _move(self, kind: str, old: str, new: str, run_id: str, at: int, reason: str, dry_run: bool) -> Promoted:
-        """Where `old` of the run's version is current, make `new` current."""
-        with self.database.write() as connection:
-            row = connection.execute("SELECT number FROM writer WHERE run_id = ?", (run_id,)).fetchone()
-            if row is None:
-                return Promoted(0, 0, 0)
-            mine = "version v LEFT JOIN current c USING (metric, bucket, entity) WHERE v.writer = ?"
-            counts = connection.execute(
-                f"SELECT coalesce(sum(c.writer IS v.{old}), 0), coalesce(sum(c.writer IS v.{new}), 0), count(*)"
-                f" FROM {mine}",
-                row,
-            ).fetchone()
-            promoted = Promoted(counts[0], counts[1], counts[2] - counts[0] - counts[1])
-            if not dry_run and (promoted.moved or promoted.conflicts):
-                _point(connection, row, old, new, mine)
-                connection.execute(
-                    "INSERT INTO promotion (run_id, kind, at, reason, moved, conflicts) VALUES (?, ?, ?, ?, ?, ?)",
-                    (run_id, kind, at, reason, promoted.moved, promoted.conflicts),
-                )
-        return promoted
+        return move(self.database, "rollback", run_id, at, reason, dry_run=dry_run)
 
     def promotions(self) -> Iterator[Promotion]:
         rows = self.database.read().execute(
-            "SELECT run_id, kind, at, reason, moved, conflicts FROM promotion ORDER BY number DESC"
+            "SELECT run_id, kind, at, reason, moved, conflicts, promotion_id, "
+            f"digest IS {PROMOTION_DIGEST} FROM promotion ORDER BY number DESC"
         )
-        return (Promotion(*row) for row in rows)
+        return map(_promotion, rows)
 
 
-def _point(connection: sqlite3.Connection, writer: tuple[int], old: str, new: str, mine: str) -> None:
-    connection.execute("CREATE TEMP TABLE moving (metric TEXT, bucket INTEGER, entity TEXT, writer INTEGER)")
+def _promotion(row: tuple[Any, ...]) -> Promotion:
+    *columns, promotion_id, sound = row
+    if not sound:
+        raise damaged_row(f"promotion {promotion_id} of run {row[0]}")
+    return Promotion(*columns)
+
+
+def note_versions(connection: sqlite3.Connection, writer: int, digests: Iterable[bytes], computed_by: str = "") -> None:
+    """Count versions that a writer has just added, and note what computed them."""
+    before, programs = connection.execute(
+        "SELECT versions_xor, computed_by FROM writer WHERE number = ?", (writer,)
+    ).fetchone()
+    added = list(digests)
+    known = set(msgspec.json.decode(programs)) | ({computed_by} if computed_by else set())
     connection.execute(
-        f"INSERT INTO temp.moving SELECT v.metric, v.bucket, v.entity, v.{new} FROM {mine} AND c.writer IS v.{old}",
-        writer,
+        "UPDATE writer SET versions = versions + ?, versions_xor = ?, computed_by = ? WHERE number = ?",
+        (len(added), xor_of(added, before), msgspec.json.encode(sorted(known)).decode(), writer),
     )
-    connection.execute("INSERT OR REPLACE INTO current SELECT * FROM temp.moving WHERE writer IS NOT NULL")
-    connection.execute(
-        "DELETE FROM current WHERE (metric, bucket, entity) IN"
-        " (SELECT metric, bucket, entity FROM temp.moving WHERE writer IS NULL)"
-    )
-    connection.execute("DROP TABLE temp.moving")
+    connection.execute(f"UPDATE writer SET digest = {WRITER_DIGEST} WHERE number = ?", (writer,))
 
 
 def _writer(connection: sqlite3.Connection, run_id: str) -> int:
@@ -245,7 +264,8 @@ def value_text(value: Decimal) -> str:
 
 
 def _aggregate(row: tuple[Any, ...]) -> Aggregate:
-    metric, bucket, entity, value, inputs, ids, contents, run_id, metric_version, known_until, reason, current = row
+    metric, bucket, entity, value, inputs, ids, contents, run_id, *rest = row
+    metric_version, known_until, reason, current, sound = rest
     exact = None if value is None else Decimal(value)
     computed = Computed(metric, bucket, entity, exact, inputs, ids.hex(), contents.hex())
-    return Aggregate(computed, run_id, metric_version, known_until, reason, bool(current))
+    return Aggregate(computed, run_id, metric_version, known_until, reason, bool(current), bool(sound))

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import msgspec
@@ -14,9 +15,12 @@ from pik.errors import StoreError
 from pik.model.metric import EVENT_COUNT, Aggregate, Metric
 from pik.model.window import Window
 from pik.ports.copy import TakenOver
-from pik.stores.local.aggregates import value_text
+from pik.stores.local.aggregates import note_versions, value_text
 from pik.stores.local.lock import holding
+from pik.stores.local.metrics import insert
+from pik.stores.local.sealing import seal
 from pik.stores.local.sqlite import Database
+from pik.stores.local.state import POINTER_DIGEST, VERSION_DIGEST
 
 _TAKING = """
 CREATE TEMP TABLE IF NOT EXISTS taking (
@@ -47,11 +51,14 @@ LEFT JOIN current c ON (c.metric, c.bucket, c.entity) = (t.metric, t.bucket, t.e
 WHERE t.current
 """
 
-_KEEP = """
+_KEEP = f"""
 INSERT OR IGNORE INTO version
-SELECT t.metric, t.bucket, t.entity, w.number, t.value, t.inputs, t.input_ids, t.input_contents, NULL,
-    t.metric_version, t.known_until, t.reason
-FROM temp.taking t JOIN writer w USING (run_id)
+SELECT v.*, {VERSION_DIGEST} FROM (
+    SELECT t.metric, t.bucket, t.entity, w.number AS writer, t.value, t.inputs, t.input_ids, t.input_contents,
+        NULL AS base, t.metric_version, t.known_until, t.reason
+    FROM temp.taking t JOIN writer w USING (run_id)
+) v
+RETURNING writer, digest
 """
 
 
@@ -68,7 +75,9 @@ class LocalCopy:
 
     def take_metrics(self, metrics: Iterable[Metric]) -> int:
         with self.database.write() as connection:
-            return sum(_take_metric(connection, metric) for metric in metrics if metric != EVENT_COUNT)
+            new = sum(_take_metric(connection, metric) for metric in metrics if metric != EVENT_COUNT)
+        seal(self.database)
+        return new
 
     def take_aggregates(
         self, scopes: Mapping[str, Window], entities: Sequence[str], rows: Iterable[Aggregate]
@@ -79,17 +88,20 @@ class LocalCopy:
             leaving, replaced = connection.execute(_LEAVING, named).fetchone()
             current, added = connection.execute(_COMING).fetchone()
             connection.execute("INSERT OR IGNORE INTO writer (run_id) SELECT DISTINCT run_id FROM temp.taking")
-            new = connection.execute(_KEEP).rowcount
+            kept = sorted(connection.execute(_KEEP).fetchall())
+            for writer, rows in groupby(kept, key=lambda row: row[0]):
+                note_versions(connection, writer, (digest for _, digest in rows))
             connection.execute(
                 "DELETE FROM current WHERE (metric, bucket, entity) IN"
                 f" (SELECT c.metric, c.bucket, c.entity FROM {_IN_SCOPE})",
                 named,
             )
             connection.execute(
-                "INSERT INTO current SELECT t.metric, t.bucket, t.entity, w.number"
-                " FROM temp.taking t JOIN writer w USING (run_id) WHERE t.current"
+                f"INSERT INTO current SELECT c.*, {POINTER_DIGEST} FROM ("
+                "SELECT t.metric, t.bucket, t.entity, w.number AS writer"
+                " FROM temp.taking t JOIN writer w USING (run_id) WHERE t.current) c"
             )
-        return TakenOver(current, new, leaving + added, replaced)
+        return TakenOver(current, len(kept), leaving + added, replaced)
 
     def _stage(self, scopes: Mapping[str, Window], rows: Iterable[Aggregate]) -> None:
         """Put everything into temporary tables: it comes before anything is locked, and in bounded memory."""
@@ -118,10 +130,7 @@ class LocalCopy:
 def _take_metric(connection: sqlite3.Connection, metric: Metric) -> bool:
     """Whether it is new."""
     definition = msgspec.json.encode(metric.definition).decode()
-    added = connection.execute(
-        "INSERT OR IGNORE INTO metric VALUES (?, ?, ?, ?, ?)",
-        (metric.name, metric.version, definition, metric.applied_at, metric.scale),
-    ).rowcount
+    added = insert(connection, metric, keep=True)
     found = connection.execute(
         "SELECT definition FROM metric WHERE name = ? AND version = ?", (metric.name, metric.version)
     ).fetchone()
@@ -130,7 +139,7 @@ def _take_metric(connection: sqlite3.Connection, metric: Metric) -> bool:
             f"{metric.name} has another version {metric.version} in this copy, applied here, than in its source",
             hint="pull into a new directory",
         )
-    return added > 0
+    return added
 
 
 def _row(aggregate: Aggregate) -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,13 @@ from typing import Any
 import msgspec
 
 from pik.model.metric import EVENT_COUNT, Definition, Metric
+from pik.model.state_digest import row_digest
+from pik.stores.common import damaged_row
+from pik.stores.local.sealing import seal
 from pik.stores.local.sqlite import Database
+from pik.stores.local.state import METRIC_DIGEST
+
+_SELECT = f"SELECT name, version, definition, applied_at, scale, digest IS {METRIC_DIGEST} FROM metric"
 
 
 @dataclass(slots=True)
@@ -20,29 +27,24 @@ class LocalMetrics:
 
     def apply(self, definition: Definition, applied_at: int, scale: int = 0) -> Metric:
         with self.database.write() as connection:
-            newest = connection.execute(
-                "SELECT * FROM metric WHERE name = ? ORDER BY version DESC LIMIT 1", (definition.name,)
-            )
+            newest = connection.execute(f"{_SELECT} WHERE name = ? ORDER BY version DESC LIMIT 1", (definition.name,))
             versions = _with_built_in(definition.name, newest)
             if versions and versions[-1].definition == definition:
                 return versions[-1]
             version = versions[-1].version + 1 if versions else 1
-            connection.execute(
-                "INSERT INTO metric VALUES (?, ?, ?, ?, ?)",
-                (definition.name, version, msgspec.json.encode(definition).decode(), applied_at, scale),
-            )
-        return Metric(definition=definition, version=version, applied_at=applied_at, scale=scale)
+            metric = Metric(definition=definition, version=version, applied_at=applied_at, scale=scale)
+            insert(connection, metric)
+        seal(self.database)
+        return metric
 
     def latest(self) -> list[Metric]:
         newest = {EVENT_COUNT.name: EVENT_COUNT}
-        for row in self.database.read().execute("SELECT * FROM metric ORDER BY name, version"):
+        for row in self.database.read().execute(f"{_SELECT} ORDER BY name, version"):
             newest[row[0]] = _metric(row)
         return [newest[name] for name in sorted(newest)]
 
     def versions(self, name: str) -> list[Metric]:
-        return _with_built_in(
-            name, self.database.read().execute("SELECT * FROM metric WHERE name = ? ORDER BY version", (name,))
-        )
+        return _with_built_in(name, self.database.read().execute(f"{_SELECT} WHERE name = ? ORDER BY version", (name,)))
 
 
 def _with_built_in(name: str, rows: Iterable[tuple[Any, ...]]) -> list[Metric]:
@@ -50,7 +52,23 @@ def _with_built_in(name: str, rows: Iterable[tuple[Any, ...]]) -> list[Metric]:
     return built_in + [_metric(row) for row in rows]
 
 
+def insert(connection: sqlite3.Connection, metric: Metric, *, keep: bool = False) -> bool:
+    """Insert a version of a metric; whether it is new, where with `keep` one that is there stays."""
+    definition = msgspec.json.encode(metric.definition).decode()
+    row = metric.name, metric.version, definition, metric.applied_at, metric.scale
+    return (
+        connection.execute(
+            f"INSERT {'OR IGNORE ' if keep else ''}INTO metric (name, version, definition, applied_at, scale, digest)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (*row, row_digest("metric", *row)),
+        ).rowcount
+        > 0
+    )
+
+
 def _metric(row: tuple[Any, ...]) -> Metric:
-    _, version, text, applied_at, scale = row
+    name, version, text, applied_at, scale, sound = row
+    if not sound:
+        raise damaged_row(f"the definition of {name} version {version}")
     definition = msgspec.json.decode(text, type=Definition)
     return Metric(definition=definition, version=version, applied_at=applied_at, scale=scale)

@@ -16,6 +16,7 @@ from pik.ports.store import Store
 from pik.stores.common import FORMAT
 from pik.stores.local.aggregates import LocalAggregates
 from pik.stores.local.audit import LocalAudit
+from pik.stores.local.backup import LocalBackup
 from pik.stores.local.batches import LocalBatches
 from pik.stores.local.copy import LocalCopy
 from pik.stores.local.index import LocalIndex, index_database
@@ -24,6 +25,7 @@ from pik.stores.local.queue import LocalQueue
 from pik.stores.local.raw import LocalRaw
 from pik.stores.local.runs import LocalRuns
 from pik.stores.local.state import state_database
+from pik.stores.local.state_audit import LocalStateAudit
 
 _MARKER = "format.json"
 _LEFT_BEHIND = 24 * 3600.0  # seconds
@@ -141,5 +143,7 @@ def _assemble(path: Path, marker: Marker) -> Store:
         runs=LocalRuns(state, locks),
         queue=LocalQueue(state),
         aggregates=LocalAggregates(state),
+        backup=LocalBackup(state),
+        state_audit=LocalStateAudit(state, copied=marker.copy_of is not None),
         copy=LocalCopy(marker.copy_of, state, locks) if marker.copy_of else None,
     )

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 import msgspec
 
 from pik.model.run import DeadLetter, Task
+from pik.model.state_digest import row_digest
 from pik.ports.state import UNSETTLED, Message
+from pik.stores.common import damaged_row
 from pik.stores.local.sqlite import Database
+from pik.stores.local.state import LETTER_DIGEST
 
 _read_task = msgspec.json.Decoder(Task).decode
 _read_letter = msgspec.json.Decoder(DeadLetter).decode
@@ -71,11 +74,13 @@ class LocalQueue:
         with self.database.write() as connection:
             removed = connection.execute("DELETE FROM message WHERE receipt = ?", (message.receipt,)).rowcount
             if removed:
-                connection.execute("INSERT INTO letter VALUES (?, ?)", (letter.letter_id, msgspec.json.encode(letter)))
+                connection.execute("INSERT INTO letter VALUES (?, ?, ?)", letter_row(letter))
 
     def letters(self, *, purged: bool = False) -> list[DeadLetter]:
-        rows = self.database.read().execute("SELECT body FROM letter ORDER BY letter_id")
-        found = (_read_letter(body) for (body,) in rows)
+        rows = self.database.read().execute(
+            f"SELECT letter_id, body, digest IS {LETTER_DIGEST} FROM letter ORDER BY letter_id"
+        )
+        found = (_read(*row) for row in rows)
         return [letter for letter in found if (letter.purged_at is not None) == purged]
 
     def remove(self, letters: Iterable[DeadLetter]) -> None:
@@ -84,8 +89,10 @@ class LocalQueue:
                 if letter.purged_at is None:
                     connection.execute("DELETE FROM letter WHERE letter_id = ?", (letter.letter_id,))
                 else:
-                    body = msgspec.json.encode(letter)
-                    connection.execute("UPDATE letter SET body = ? WHERE letter_id = ?", (body, letter.letter_id))
+                    letter_id, *columns = letter_row(letter)
+                    connection.execute(
+                        "UPDATE letter SET body = ?, digest = ? WHERE letter_id = ?", (*columns, letter_id)
+                    )
 
     def drop(self, run_id: str) -> int:
         with self.database.write() as connection:
@@ -95,6 +102,18 @@ class LocalQueue:
             )
             left: int = connection.execute("SELECT count(*) FROM message WHERE run_id = ?", (run_id,)).fetchone()[0]
         return left
+
+
+def _read(letter_id: str, body: bytes, sound: int) -> DeadLetter:
+    if not sound:
+        raise damaged_row(f"dead letter {letter_id}")
+    return _read_letter(body)
+
+
+def letter_row(letter: DeadLetter) -> tuple[str, bytes, bytes]:
+    """The row of a dead letter."""
+    body = msgspec.json.encode(letter)
+    return letter.letter_id, body, row_digest("letter", letter.letter_id, body)
 
 
 def _row(task: Task) -> tuple[str, int, bytes]:

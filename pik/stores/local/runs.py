@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -9,20 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from pik.model.run import DONE, OPEN, PLANNED, RUNNING, Run, RunRequest, Task
+from pik.model.state_digest import row_digest
+from pik.stores.common import damaged_row
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
-from pik.stores.local.state import found
+from pik.stores.local.state import RUN_DIGEST, TASK_DIGEST, WRITER_DIGEST, expect_sound, found
 
 _RUN = (
-    "SELECT run.*,"
+    "SELECT run.run_id, request, state, created_at, finished_at, effective_start, effective_end, events_matched,"
+    f" buckets, tasks, run.digest IS {RUN_DIGEST.replace('run_id', 'run.run_id')} AND coalesce(w.sound, 1),"
+    " coalesce(computed_by, '[]'),"
     " (SELECT count(*) FROM task WHERE task.run_id = run.run_id AND task.state = 'DONE'),"
     " (SELECT count(*) FROM task WHERE task.run_id = run.run_id AND task.state = 'FAILED'),"
-    " coalesce(writer.new, 0), coalesce(writer.changed, 0), coalesce(writer.unchanged, 0),"
-    " coalesce(writer.removed, 0),"
+    " coalesce(w.new, 0), coalesce(w.changed, 0), coalesce(w.unchanged, 0), coalesce(w.removed, 0),"
     " (SELECT coalesce(sum(iif(kind = 'promote', moved, -moved)), 0) FROM promotion p WHERE p.run_id = run.run_id)"
-    " FROM run LEFT JOIN writer ON writer.run_id = run.run_id"
+    f" FROM run LEFT JOIN (SELECT *, digest IS {WRITER_DIGEST} AS sound FROM writer) w ON w.run_id = run.run_id"
 )
 
 _read_task = msgspec.json.Decoder(Task).decode
@@ -37,15 +42,15 @@ class LocalRuns:
     locks: Path
 
     def create(self, run: Run, tasks: Iterable[Task]) -> None:
-        row = (run.run_id, _text(run.request), PLANNED, run.created_at, None, run.effective_start, run.effective_end)
+        row = run_row(structs.replace(run, state=PLANNED, finished_at=None))
         with self.database.write() as connection:
             connection.execute(
-                "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*row, run.events_matched, run.buckets, run.tasks),
+                "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+                row,
             )
+            connection.execute(f"UPDATE run SET digest = {RUN_DIGEST} WHERE run_id = ?", (run.run_id,))
             connection.executemany(
-                "INSERT INTO task (run_id, number, body) VALUES (?, ?, ?)",
-                ((run.run_id, task.number, msgspec.json.encode(task)) for task in tasks),
+                "INSERT INTO task (run_id, number, body, digest) VALUES (?, ?, ?, ?)", map(_task_row, tasks)
             )
 
     def get(self, run_id: str) -> Run:
@@ -68,11 +73,13 @@ class LocalRuns:
 
     def set_state(self, run_id: str, state: str, finished_at: int | None = None) -> None:
         with self.database.write() as connection:
+            expect_sound(connection, f"run {run_id}", RUN_DIGEST, "run WHERE run_id = ?", (run_id,))
             connection.execute(
                 "UPDATE run SET state = ?1, finished_at = ?2 WHERE run_id = ?3"
                 " AND (state <> 'CANCELLED' OR ?1 NOT IN ('COMPLETED', 'FAILED'))",
                 (state, finished_at, run_id),
             )
+            connection.execute(f"UPDATE run SET digest = {RUN_DIGEST} WHERE run_id = ?", (run_id,))
 
     def open_tasks(self, run_id: str) -> Iterator[Task]:
         rows = self.database.read().execute(
@@ -81,14 +88,36 @@ class LocalRuns:
         return (_read_task(body) for (body,) in rows)
 
     def mark(self, task: Task, state: str) -> None:
+        key = task.run_id, task.number
         with self.database.write() as connection:
+            what = f"task {task.number} of run {task.run_id}"
+            expect_sound(connection, what, TASK_DIGEST, "task WHERE run_id = ? AND number = ?", key)
             connection.execute(
                 "UPDATE task SET state = ? WHERE run_id = ? AND number = ? AND state <> ?",
-                (state, task.run_id, task.number, DONE),
+                (state, *key, DONE),
             )
+            connection.execute(f"UPDATE task SET digest = {TASK_DIGEST} WHERE run_id = ? AND number = ?", key)
 
     def driving(self, run_id: str) -> AbstractContextManager[None]:
         return holding(self.locks, f"run {run_id}")
+
+
+def all_runs(connection: sqlite3.Connection) -> Iterator[Run]:
+    """Every run, the oldest first. Raises Damaged."""
+    return map(_run, connection.execute(f"{_RUN} ORDER BY run.run_id"))
+
+
+def run_row(run: Run) -> tuple[object, ...]:
+    """The row of a run, without its digest."""
+    return (
+        *(run.run_id, _text(run.request), run.state, run.created_at, run.finished_at),
+        *(run.effective_start, run.effective_end, run.events_matched, run.buckets, run.tasks),
+    )
+
+
+def _task_row(task: Task) -> tuple[str, int, bytes, bytes]:
+    body = msgspec.json.encode(task)
+    return task.run_id, task.number, body, row_digest("task", task.run_id, task.number, body, OPEN)
 
 
 def _text(request: RunRequest) -> str:
@@ -96,7 +125,10 @@ def _text(request: RunRequest) -> str:
 
 
 def _run(row: tuple[Any, ...]) -> Run:
-    run_id, request, state, created_at, finished_at, start, end, events, buckets, tasks, *counts = row
+    run_id, request, state, created_at, finished_at, start, end, events, buckets, tasks, sound, *rest = row
+    if not sound:
+        raise damaged_row(f"run {run_id}")
+    computed_by, *counts = rest
     done, failed, new, changed, unchanged, removed, promoted = counts
     return Run(
         run_id=run_id,
@@ -116,4 +148,5 @@ def _run(row: tuple[Any, ...]) -> Run:
         unchanged=unchanged,
         removed=removed,
         promoted=promoted,
+        computed_by=tuple(msgspec.json.decode(computed_by)),
     )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 from pik.errors import Busy, PikError, StoreError
+from pik.model.state_digest import row_digest
 from pik.stores.local import readonly
 
 BUSY_SECONDS = 60.0
@@ -93,6 +95,18 @@ class Database:
                     connection.rollback()
                 raise
 
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A connection that sees the state of one moment until the context ends. Raises StoreError, here and while
+        reading."""
+        connection = self._reader()
+        try:
+            with self.translated():
+                connection.execute("BEGIN")
+                yield connection
+        finally:
+            connection.close()
+
     def writer(self) -> sqlite3.Connection:
         """The connection that `write` uses, outside of a transaction: for temporary tables."""
         if self._mine.writer is None:
@@ -135,8 +149,12 @@ class Database:
         if not self.path.exists():  # SQLite would make an empty one, which answers every question wrongly
             raise StoreError(f"{self.path} is missing", hint=self.repair)
         self._mine.file = self._mine.file or _file(self.path)
+        if not _connected:
+            atexit.register(_close_all)
+        _connected.add(self)
         with self.translated():
             connection = kind(place or self.path, uri=uri, timeout=BUSY_SECONDS, isolation_level=None)
+            connection.create_function("row_digest", -1, row_digest, deterministic=True)
             patiently(lambda: self._prepare(connection, cache_kib))
         return connection
 
@@ -185,6 +203,17 @@ class Database:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return Busy(f"another process has kept {name} locked", hint="end it, then run this again")
         return StoreError(f"{self.path} cannot be used: {error}", hint="look at the disk and its permissions")
+
+
+_connected: WeakSet[Database] = WeakSet()
+"""Databases of this process, to be closed when it ends: the last one to close a database takes its log into it. A log
+that stays behind is a second file whose loss or damage would silently take committed changes along."""
+
+
+def _close_all() -> None:
+    for database in list(_connected):
+        with suppress(sqlite3.Error):  # what is committed is durable, wherever it is
+            database.close()
 
 
 class _Connections(threading.local):

@@ -1,0 +1,61 @@
+"""`pik backup`: the state, which raw does not hold, in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pik.cli.command import Commands
+from pik.cli.context import Context
+from pik.cli.render import Count, Document, Instant
+
+if TYPE_CHECKING:
+    from pik.usecases.backup import BackupReport
+
+commands = Commands()
+
+_File = Annotated[Path, typer.Argument(metavar="FILE", help="The file to create.", show_default=False)]
+
+
+@commands.add(
+    "backup",
+    examples="""
+    # every night, while others write; raw is backed up as the files that it is
+    pik backup state-$(date +%F).backup
+
+    # of a deployed stack
+    pik --store aws://pik-prod backup pik-prod.backup
+    """,
+)
+def backup(cli: Context, file: _File) -> None:
+    """Write the state to a new file: metric definitions, runs, aggregates, promotions.
+
+    Events are not in it: raw is backed up by copying its objects, and the index is made again from raw. The file is
+    created whole or not at all, and never overwritten.
+    """
+    from pik.usecases.backup import backup as write
+
+    cli.show(Document(head=report_fields(write(cli.open_store(), file, cli.progress), "backed up")))
+
+
+def report_fields(report: BackupReport, outcome: str) -> dict[str, object]:
+    """What a backup holds."""
+    rows = report.rows
+    return {
+        "file": report.path,
+        "outcome": outcome,
+        "source": report.source,
+        "made_at": Instant(report.made_at),
+        "made_by": report.made_by,
+        "bytes": Count(report.size),
+        "digest": report.digest,
+        "definitions": Count(rows["metric"]),
+        "runs": Count(rows["run"]),
+        "tasks": Count(rows["task"]),
+        "versions": Count(rows["version"]),
+        "promotions": Count(rows["promotion"]),
+        "current": Count(rows["current"]),
+        "dead_letters": Count(rows["letter"]),
+    }

@@ -1,0 +1,235 @@
+"""State.db as rows, and rows as state.db."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import singledispatchmethod
+from typing import Any
+
+import msgspec
+
+from pik.errors import StoreError
+from pik.model.metric import Definition, Metric
+from pik.model.run import DeadLetter, Task
+from pik.model.state_digest import pointer_digest, row_digest, xor_of
+from pik.ports.state_backup import (
+    LetterRow,
+    MetricRow,
+    PointerRow,
+    PromotionRow,
+    Row,
+    RunRow,
+    TaskRow,
+    VersionRow,
+    Written,
+)
+from pik.stores.common import damaged_row
+from pik.stores.local.metrics import insert as insert_metric
+from pik.stores.local.promoting import insert_promotion
+from pik.stores.local.queue import letter_row
+from pik.stores.local.runs import all_runs, run_row
+from pik.stores.local.sealing import seal
+from pik.stores.local.sqlite import Database
+from pik.stores.local.state import (
+    LETTER_DIGEST,
+    METRIC_DIGEST,
+    POINTER_DIGEST,
+    PROMOTION_DIGEST,
+    RUN_DIGEST,
+    TASK_DIGEST,
+    VERSION_DIGEST,
+    WRITER_DIGEST,
+)
+
+_TABLES = ("metric", "run", "task", "letter", "writer", "version", "current", "promotion", "message")
+
+# The comparison of a version with the one that was current is not kept with it, but told by the two.
+_VERSIONS = f"""
+SELECT v.metric, v.bucket, v.entity, w.run_id, v.value, v.inputs, lower(hex(v.input_ids)), lower(hex(v.input_contents)),
+    bw.run_id, v.metric_version, v.known_until, v.reason,
+    CASE WHEN b.value IS NULL THEN iif(v.value IS NULL, '', 'new') WHEN v.value IS NULL THEN 'removed'
+        WHEN v.value = b.value THEN 'unchanged' ELSE 'changed' END,
+    lower(hex(v.digest)), v.digest IS {VERSION_DIGEST}
+FROM version v JOIN writer w ON w.number = v.writer LEFT JOIN writer bw ON bw.number = v.base
+LEFT JOIN version b ON (b.metric, b.bucket, b.entity, b.writer) = (v.metric, v.bucket, v.entity, v.base)
+"""
+_PROMOTIONS = (
+    "SELECT promotion_id, run_id, kind, at, reason, moved, conflicts, pointers, lower(hex(pointers_xor)),"
+    f" digest IS {PROMOTION_DIGEST} FROM promotion ORDER BY number"
+)
+_POINTERS = (
+    f"SELECT c.metric, c.bucket, c.entity, w.run_id, c.digest IS {POINTER_DIGEST}"
+    " FROM current c LEFT JOIN writer w ON w.number = c.writer"
+)
+
+
+@dataclass(slots=True)
+class LocalBackup:
+    """Implements the port."""
+
+    database: Database
+
+    @contextmanager
+    def rows(self) -> Iterator[Iterator[Row]]:
+        with self.database.snapshot() as connection:
+            yield _rows(connection)
+
+    def has_state(self, resuming: str = "") -> bool:  # noqa: ARG002 - nothing is left of one that was interrupted
+        if not self.database.path.exists():
+            return False
+        read = self.database.read()
+        return any(read.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in _TABLES)
+
+    def restore(self, rows: Iterable[Row], name: str) -> None:  # noqa: ARG002
+        self.database.create()
+        with self.database.write() as connection:
+            if any(connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in _TABLES):
+                raise StoreError(f"{self.database.path} holds state already")
+            taking = _Restoring(connection)
+            for row in rows:
+                taking.take(row)
+            taking.finish()
+        seal(self.database)
+
+
+def _sound(rows: Iterable[tuple[Any, ...]], what: str) -> Iterator[tuple[Any, ...]]:
+    """The rows without their last column, which says whether they are as they were written."""
+    for *columns, sound in rows:
+        if not sound:
+            raise damaged_row(f"{what} {columns[0]}")
+        yield tuple(columns)
+
+
+def _rows(connection: sqlite3.Connection) -> Iterator[Row]:
+    metrics = f"SELECT name, version, definition, applied_at, scale, digest IS {METRIC_DIGEST} FROM metric"
+    for _, version, definition, applied_at, scale in _sound(connection.execute(metrics), "metric"):
+        read = msgspec.json.decode(definition, type=Definition)
+        yield MetricRow(Metric(definition=read, version=version, applied_at=applied_at, scale=scale))
+    yield from map(RunRow, all_runs(connection))
+    yield from _tasks(connection)
+    yield from (VersionRow(*row) for row in _sound(connection.execute(_VERSIONS), "a version of"))
+    yield from (PromotionRow(*row) for row in _sound(connection.execute(_PROMOTIONS), "promotion"))
+    yield from (PointerRow(*row) for row in _sound(connection.execute(_POINTERS), "a pointer of"))
+    letters = f"SELECT letter_id, body, digest IS {LETTER_DIGEST} FROM letter ORDER BY letter_id"
+    for _, body in _sound(connection.execute(letters), "dead letter"):
+        yield LetterRow(msgspec.json.decode(body, type=DeadLetter))
+
+
+def _tasks(connection: sqlite3.Connection) -> Iterator[Row]:
+    """The tasks; with the first of each run all that the run wrote."""
+    tasks = f"SELECT run_id, number, body, state, digest IS {TASK_DIGEST} FROM task ORDER BY run_id, number"
+    told = None
+    for run_id, _, body, state in _sound(connection.execute(tasks), "a task of run"):
+        written = _written(connection, run_id) if run_id != told else None
+        told = run_id
+        yield TaskRow(msgspec.json.decode(body, type=Task), state, written=written)
+
+
+def _written(connection: sqlite3.Connection, run_id: str) -> Written | None:
+    found = connection.execute(
+        "SELECT run_id, new, changed, unchanged, removed, versions, lower(hex(versions_xor)), computed_by,"
+        f" digest IS {WRITER_DIGEST} FROM writer WHERE run_id = ?",
+        (run_id,),
+    )
+    for _, new, changed, unchanged, removed, versions, total, programs in _sound(found.fetchall(), "run"):
+        return Written(new, changed, unchanged, removed, versions, total, tuple(msgspec.json.decode(programs)))
+    return None
+
+
+@dataclass(slots=True)
+class _Restoring:
+    """Inserts rows, and what follows from them."""
+
+    connection: sqlite3.Connection
+    writers: dict[str, int] = field(default_factory=dict)
+    written: dict[str, Written] = field(default_factory=dict)
+
+    @singledispatchmethod
+    def take(self, row: object) -> None:
+        """Insert a row."""
+        raise TypeError(row)
+
+    @take.register
+    def _(self, row: MetricRow) -> None:
+        insert_metric(self.connection, row.metric)
+
+    @take.register
+    def _(self, row: RunRow) -> None:
+        self.connection.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)", run_row(row.run))
+        self.connection.execute(f"UPDATE run SET digest = {RUN_DIGEST} WHERE run_id = ?", (row.run.run_id,))
+
+    @take.register
+    def _(self, row: TaskRow) -> None:
+        key, body = (row.task.run_id, row.task.number), msgspec.json.encode(row.task)
+        digest = row_digest("task", *key, body, row.state)
+        self.connection.execute("INSERT INTO task VALUES (?, ?, ?, ?, ?)", (*key, body, row.state, digest))
+        if row.written is not None:
+            before = self.written.get(row.task.run_id)
+            self.written[row.task.run_id] = row.written if before is None else _sum(before, row.written)
+
+    @take.register
+    def _(self, row: VersionRow) -> None:
+        base = None if row.base is None else self._writer(row.base)
+        columns = (
+            *(row.metric, row.bucket, row.entity, self._writer(row.run_id), row.value, row.inputs),
+            *(bytes.fromhex(row.input_ids), bytes.fromhex(row.input_contents), base),
+            *(row.metric_version, row.known_until, row.reason, bytes.fromhex(row.digest)),
+        )
+        self.connection.execute(f"INSERT INTO version VALUES ({', '.join('?' * len(columns))})", columns)
+
+    @take.register
+    def _(self, row: PromotionRow) -> None:
+        *columns, pointers_xor = msgspec.structs.astuple(row)
+        insert_promotion(self.connection, (*columns, bytes.fromhex(pointers_xor)))
+
+    @take.register
+    def _(self, row: PointerRow) -> None:
+        key = row.metric, row.bucket, row.entity
+        digest = pointer_digest(*key, row.run_id)
+        self.connection.execute("INSERT INTO current VALUES (?, ?, ?, ?, ?)", (*key, self._writer(row.run_id), digest))
+
+    @take.register
+    def _(self, row: LetterRow) -> None:
+        self.connection.execute("INSERT INTO letter VALUES (?, ?, ?)", letter_row(row.letter))
+
+    def _writer(self, run_id: str) -> int:
+        if run_id not in self.writers:
+            self.writers[run_id] = len(self.writers) + 1
+            self.connection.execute("INSERT INTO writer (number, run_id) VALUES (?, ?)", (self.writers[run_id], run_id))
+        return self.writers[run_id]
+
+    def finish(self) -> None:
+        """Note what runs wrote, and look at what became of the versions. Raises Damaged."""
+        for run_id, written in self.written.items():
+            self.connection.execute(
+                "UPDATE writer SET new = ?, changed = ?, unchanged = ?, removed = ?, versions = ?, versions_xor = ?,"
+                " computed_by = ? WHERE number = ?",
+                (
+                    *(written.new, written.changed, written.unchanged, written.removed, written.versions),
+                    bytes.fromhex(written.versions_xor),
+                    msgspec.json.encode(sorted(set(written.computed_by))).decode(),
+                    self._writer(run_id),
+                ),
+            )
+        self.connection.execute(f"UPDATE writer SET digest = {WRITER_DIGEST}")
+        bad = self.connection.execute(
+            f"SELECT v.metric, v.entity FROM version v WHERE v.digest IS NOT {VERSION_DIGEST} LIMIT 1"
+        ).fetchone()
+        if bad:
+            raise damaged_row(f"the version of {bad[0]} of {bad[1]} in the backup")
+
+
+def _sum(one: Written, other: Written) -> Written:
+    both = xor_of(bytes.fromhex(each.versions_xor) for each in (one, other))
+    return Written(
+        one.new + other.new,
+        one.changed + other.changed,
+        one.unchanged + other.unchanged,
+        one.removed + other.removed,
+        one.versions + other.versions,
+        both.hex(),
+        (*one.computed_by, *other.computed_by),
+    )

@@ -1,0 +1,167 @@
+"""Backup and restore of the state: what raw does not hold, in one file, the same for every store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import time_ns
+
+import msgspec
+
+from pik import __version__
+from pik.errors import InputError, StoreError, UsageError
+from pik.ports.state_backup import Row
+from pik.ports.store import Store
+from pik.usecases.progress import Progress
+from pik.usecases.sealed_file import digest_of, read_sealed, write_sealed
+
+FORMAT = 1
+KINDS = ("metric", "run", "task", "version", "promotion", "current", "letter")
+_WHAT = "a backup of pik's state"
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True, tag="backup"):
+    """The first line of a backup."""
+
+    format: int
+    source: str
+    made_at: int
+    made_by: str
+
+
+class End(msgspec.Struct, frozen=True, tag="end"):
+    """The last line: how many rows of each kind there are."""
+
+    rows: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BackupReport:
+    """What a backup holds: `rows` by kind. `source` is the store that it was made of, `digest` that of its content."""
+
+    path: str
+    source: str
+    made_at: int
+    made_by: str
+    size: int
+    digest: str
+    rows: dict[str, int]
+
+
+_encode = msgspec.json.Encoder().encode
+_read_line = msgspec.json.Decoder(Header | End | Row).decode
+
+
+def backup(store: Store, path: Path, progress: Progress) -> BackupReport:
+    """Write all of the state to a new file. Raises UsageError for a copy, AlreadyExists, StoreError; Busy where
+    promotions are under way in a deployed store; Damaged for state that is not as it was written."""
+    if store.copy is not None:
+        raise UsageError(
+            f"{store.url} is a copy of {store.copy.source}, and its state is a part of that one's",
+            hint=f"pik backup --store {store.copy.source} {path}",
+        )
+    header = Header(format=FORMAT, source=store.url, made_at=time_ns(), made_by=f"pik {__version__}")
+    counts: Counter[str] = Counter()
+
+    def lines(rows: Iterator[Row]) -> Iterator[bytes]:
+        yield _encode(header) + b"\n"
+        for row in rows:
+            counts[_kind(row)] += 1
+            progress.advance(1)
+            yield _encode(row) + b"\n"
+        yield _encode(End(dict(counts))) + b"\n"
+
+    progress.start("backing up", None, "rows")
+    try:
+        with store.backup.rows() as rows:
+            digest = write_sealed(path, lines(rows))
+    finally:
+        progress.stop()
+    return _report(path, header, digest, counts)
+
+
+def restore(store: Store, path: Path, progress: Progress, *, dry_run: bool = False) -> BackupReport:
+    """Make what a backup holds the state of a store that has none. The same call goes on with one that was interrupted.
+
+    Raises InputError for a file that is not a backup, or not whole; StoreError where there is state, or the state is
+    then not as it was written.
+    """
+    if store.copy is not None:
+        raise UsageError(f"{store.url} is a copy, whose state comes from its source", hint="pik pull takes it again")
+    header, end = _looked_through(path)
+    digest = digest_of(path)
+    if store.backup.has_state(digest):
+        raise StoreError(
+            f"the store {store.url} has state already, which a restore would mix with that of the backup",
+            hint="restore into a new store (pik init), or move the damaged state out of the way: docs/backup.md",
+        )
+    if not dry_run:
+        progress.start("restoring", sum(end.rows.values()), "rows")
+        try:
+            store.backup.restore(_rows(path, progress), digest)
+            problem = next(store.state_audit.problems(), None)
+        finally:
+            progress.stop()
+        if problem is not None:
+            raise StoreError(
+                f"everything was restored, and {problem.what} is not as it was written: {problem.detail}",
+                hint="pik verify names all that is damaged, and what mends it",
+            )
+    return _report(path, header, digest, end.rows)
+
+
+def _looked_through(path: Path) -> tuple[Header, End]:
+    """The first and the last line of a backup whose every line can be read."""
+    header: Header | None = None
+    end: End | None = None
+    counts: Counter[str] = Counter()
+    for line in _lines(path):
+        if header is None:
+            if not isinstance(line, Header):
+                raise InputError(f"{str(path)!r} is not {_WHAT}", hint="pik backup FILE makes one")
+            header = line
+            if header.format > FORMAT:
+                raise InputError(
+                    f"{str(path)!r} has backup format {header.format}; this pik reads up to {FORMAT}",
+                    hint="pip install --upgrade pik",
+                )
+        elif isinstance(line, End):
+            end = line
+        elif end is None and not isinstance(line, Header):
+            counts[_kind(line)] += 1
+    if header is None or end is None or end.rows != counts:
+        raise InputError(f"{str(path)!r} is not a whole backup", hint="use another copy of it")
+    return header, end
+
+
+def _rows(path: Path, progress: Progress) -> Iterator[Row]:
+    for line in _lines(path):
+        if not isinstance(line, Header | End):
+            progress.advance(1)
+            yield line
+
+
+def _lines(path: Path) -> Iterator[Header | End | Row]:
+    for line in read_sealed(path, _WHAT):
+        try:
+            yield _read_line(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise InputError(f"{str(path)!r} is not {_WHAT}: {error}", hint="pik backup FILE makes one") from None
+
+
+def _kind(row: Row) -> str:
+    return str(row.__struct_config__.tag)
+
+
+def _report(path: Path, header: Header, digest: str, counts: dict[str, int]) -> BackupReport:
+    return BackupReport(
+        path=str(path),
+        source=header.source,
+        made_at=header.made_at,
+        made_by=header.made_by,
+        size=path.stat().st_size,
+        digest=digest,
+        rows={name: counts.get(name, 0) for name in KINDS},
+    )

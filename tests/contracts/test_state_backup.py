@@ -1,0 +1,202 @@
+"""The contract of pik.ports.state_backup: what one store's state is becomes another's, whichever the two are."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from pik.errors import AlreadyExists, Damaged, InputError, StoreError
+from pik.model.metric import Definition
+from pik.model.run import COMPLETED, DONE, FAILED, RUNNING
+from pik.model.window import ALL_TIME
+from pik.ports.state_backup import Row, VersionRow
+from pik.ports.store import Store
+from pik.usecases.backup import backup, restore
+from pik.usecases.progress import Silent
+
+from .conftest import aws_store, local_store
+from .test_state_audit import RUNS, row, run_of, task
+
+QUIET = Silent()
+
+
+@pytest.fixture
+def other_store(request: pytest.FixtureRequest, other: str, tmp_path: Path) -> Store:
+    return local_store(tmp_path / "other") if other == "local" else aws_store(request.getfixturevalue("aws"))
+
+
+def live(store: Store) -> None:
+    """Let something of every kind happen."""
+    store.metrics.apply(Definition(name="a", value="count(*)"), 1)
+    store.metrics.apply(Definition(name="a", value="count(*)", description="again"), 2)
+    for number, run_id in enumerate(RUNS, 1):
+        store.runs.create(run_of(run_id), [task(run_id, 0), task(run_id, 1)])
+        store.runs.set_state(run_id, RUNNING)
+        for at, rows in enumerate(([row("e", number), row("f", number)], [row("é", number, 50)])):
+            store.aggregates.write(
+                task(run_id, at), iter(rows), versions={"a": 2}, known_until=5, reason="why", computed_by="pik 1"
+            )
+            store.runs.mark(task(run_id, at), DONE)
+        if number < 3:
+            store.runs.set_state(run_id, COMPLETED, 9)
+            store.aggregates.promote(run_id, number, "because")
+    store.aggregates.rollback(RUNS[1], 7, "")
+    store.runs.create(run_of("01J00000000000000000000009"), [task("01J00000000000000000000009", at) for at in (0, 1)])
+    store.runs.mark(task("01J00000000000000000000009", 0), FAILED)
+    bury(store, task("01J00000000000000000000009", 0))
+    bury(store, task("01J00000000000000000000009", 1))
+    letter = next(one for one in store.queue.letters() if one.task.number == 1)
+    from msgspec import structs
+
+    store.queue.remove([structs.replace(letter, purged_at=3, purge_reason="no more")])
+
+
+def bury(store: Store, buried: Any) -> None:
+    store.queue.send([buried])
+    message = None
+    while message is None:
+        message = store.queue.receive(buried.run_id, 60)
+    store.queue.bury(message, "no luck", 5)
+    store.queue.acknowledge(message.receipt)
+
+
+def answers(store: Store) -> dict[str, Any]:
+    """All that the state says; letters without their ids, which SQS makes."""
+    runs = list(store.runs.newest_first())
+    letters = [*store.queue.letters(), *store.queue.letters(purged=True)]
+    return {
+        "metrics": store.metrics.latest(),
+        "versions": store.metrics.versions("a"),
+        "runs": runs,
+        "open": {run.run_id: list(store.runs.open_tasks(run.run_id)) for run in runs},
+        "tally": {run.run_id: store.aggregates.tally(run.run_id) for run in runs},
+        "current": list(store.aggregates.current("a", ALL_TIME)),
+        "history": list(store.aggregates.current("a", ALL_TIME, history=True)),
+        "changes": {run.run_id: list(store.aggregates.changes(run.run_id)) for run in runs},
+        "promotions": list(store.aggregates.promotions()),
+        "letters": sorted((one.task.number, one.reason, one.purged_at, one.purge_reason) for one in letters),
+    }
+
+
+@pytest.mark.parametrize("other", ["local", "aws"])
+def test_a_restored_state_answers_as_the_one_that_was_backed_up(
+    store: Store, other_store: Store, tmp_path: Path
+) -> None:
+    live(store)
+    before, file = answers(store), tmp_path / "state.backup"
+    made = backup(store, file, QUIET)
+    assert made.rows == {"metric": 2, "run": 4, "task": 8, "version": 9, "promotion": 3, "current": 3, "letter": 2}
+    assert restore(other_store, file, QUIET, dry_run=True).rows == made.rows
+    assert not other_store.backup.has_state()
+    assert restore(other_store, file, QUIET).digest == made.digest
+    assert answers(other_store) == before
+    assert list(other_store.state_audit.problems()) == []
+    again = tmp_path / "again.backup"
+    assert backup(other_store, again, QUIET).rows == made.rows
+    other_store.aggregates.promote(RUNS[1], 11, "goes on")
+    assert list(other_store.state_audit.problems()) == []
+    with pytest.raises(StoreError, match="has state already"):
+        restore(other_store, file, QUIET)
+    with pytest.raises(AlreadyExists, match="is there already"):
+        backup(store, file, QUIET)
+
+
+@pytest.mark.parametrize("other", ["local", "aws"])
+def test_a_restore_that_was_interrupted_goes_on(store: Store, other_store: Store) -> None:
+    live(store)
+    before = answers(store)
+
+    def some(rows: Iterator[Row], count: int) -> Iterator[Row]:
+        for number, one in enumerate(rows):
+            if number == count:
+                raise KeyboardInterrupt
+            yield one
+
+    for count in (1, 15):
+        with store.backup.rows() as rows, pytest.raises(KeyboardInterrupt):
+            other_store.backup.restore(some(rows, count), "one")
+    assert list(other_store.runs.newest_first()) == []
+    if other_store.deployed:
+        assert other_store.backup.has_state("another")
+    with store.backup.rows() as rows:
+        other_store.backup.restore(rows, "one")
+    assert answers(other_store) == before
+
+
+@pytest.mark.parametrize("other", ["local"])
+def test_a_version_that_was_changed_is_not_restored(store: Store, other_store: Store) -> None:
+    from msgspec import structs
+
+    live(store)
+
+    def altered(rows: Iterator[Row]) -> Iterator[Row]:
+        for one in rows:
+            yield structs.replace(one, value="77") if isinstance(one, VersionRow) and one.entity == "é" else one
+
+    with store.backup.rows() as rows, pytest.raises(Damaged, match="digest does not hold"):
+        other_store.backup.restore(altered(rows), "one")
+
+
+def mangled(data: bytes) -> Iterator[bytes]:
+    """The file cut, with a flipped bit, longer, empty, or another kind of file."""
+    for size in (0, 1, 39, 40, len(data) // 2, len(data) - 1):
+        yield data[:size]
+    for place in random.Random(1).sample(range(len(data)), 20):
+        yield data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :]
+    yield data + b"x"
+    yield data + data
+    yield zstandard.compress(b'{"type":"backup"}\n')
+    yield b'{"source":"web"}\n' * 100
+
+
+def test_a_file_that_is_no_whole_backup_is_refused(tmp_path: Path) -> None:
+    store = local_store(tmp_path / "one")
+    live(store)
+    file, bad = tmp_path / "state.backup", tmp_path / "bad"
+    backup(store, file, QUIET)
+    other = local_store(tmp_path / "other")
+    for data in mangled(file.read_bytes()):
+        bad.write_bytes(data)
+        with pytest.raises(InputError, match=r"backup|cut or changed") as refused:
+            restore(other, bad, QUIET)
+        assert refused.value.hint
+    assert not other.backup.has_state()
+    with pytest.raises(InputError, match="cannot read"):
+        restore(other, tmp_path / "none", QUIET)
+
+
+def test_a_lost_state_db_is_restored_in_its_place(tmp_path: Path) -> None:
+    store = local_store(tmp_path / "one")
+    live(store)
+    before, file = answers(store), tmp_path / "state.backup"
+    backup(store, file, QUIET)
+    database = store.aggregates.database  # type: ignore[attr-defined]
+    database.close()
+    database.path.unlink()
+    restore(store, file, QUIET)
+    assert answers(store) == before
+    assert list(store.state_audit.problems()) == []
+
+
+def test_a_backup_is_of_one_moment_in_a_local_store(tmp_path: Path) -> None:
+    """While others write: what came after the first row was read is not in it."""
+    store, other = local_store(tmp_path / "one"), local_store(tmp_path / "other")
+    live(store)
+    before = answers(store)
+    with store.backup.rows() as rows:
+        first = next(rows)
+        store.aggregates.promote(RUNS[2], 99, "meanwhile")
+        store.metrics.apply(Definition(name="b", value="count(*)"), 1)
+
+        def all_rows() -> Iterator[Row]:
+            yield first
+            yield from rows
+
+        other.backup.restore(all_rows(), "one")
+    assert answers(other) == before
+    assert answers(store) != before
