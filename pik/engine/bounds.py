@@ -8,7 +8,11 @@ from typing import Any
 LONGEST = 10_000
 """Characters of a definition's value or condition."""
 
-_GROWING = ("||", "concat", "concat_ws", "list_value")
+MOST_JOINED = 32
+"""Texts that a definition joins by || and concat."""
+
+JOINS = ("||", "concat", "concat_ws")
+_GROWING = (*JOINS, "list_value")
 _PATTERNS = frozenset("regexp_matches regexp_full_match regexp_extract regexp_replace".split())
 _LIKES = frozenset("~~ !~~ ~~* !~~*".split())
 
@@ -27,6 +31,12 @@ def unbounded(name: str, arguments: Sequence[dict[str, Any]], in_lambda: bool) -
     if name in _LIKES:
         return _like(name, texts[1])
     return ""
+
+
+def deep_path(node: dict[str, Any]) -> bool:
+    """Whether a constant is a JSON path that searches at any depth, and there again."""
+    text = _text(node) or ""
+    return text.startswith("$") and text.count("..") + text.count("**") > 1
 
 
 def _like(name: str, pattern: str | None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from pik.engine.columns import COLUMNS
-from pik.engine.exact import INTEGERS, check_exact, is_exact, quotient_sql, scale_of
+from pik.engine.exact import INTEGERS, LONGEST_SCALE, check_exact, is_exact, quotient_sql, scale_of
 from pik.engine.session import first_line
 from pik.engine.syntax import Aggregate, Expression, Reader
 from pik.errors import Invalid
@@ -104,12 +104,21 @@ def _checked_result(
     if value.quotient is not None:
         x, y = value.quotient
         x_type, y_type = _types(db, "value", [x, y], source)
+        _check_scales(x_type, y_type, found)
         value = replace(value, sql=quotient_sql(x, x_type, y, y_type, found))
         found = _types(db, "value", [value.sql], source)[0]
     scale = scale_of(found)
     if scale is None:
         _refuse_result(definition, found)
     return value, scale
+
+
+def _check_scales(*sql_types: str) -> None:
+    """Both sides and the quotient leave room for the calculation in 128 bits."""
+    for sql_type in sql_types:
+        if (scale_of(sql_type) or 0) > LONGEST_SCALE:
+            why = f"a quotient and its sides have at most {LONGEST_SCALE} digits after the point, not {sql_type}"
+            _refuse("value", why, f"cast it to at most DECIMAL(38, {LONGEST_SCALE})")
 
 
 def _refuse_result(definition: Definition, found: str) -> NoReturn:

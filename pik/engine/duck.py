@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from pik.engine import session as limits
 from pik.engine.check import Checked, check
 from pik.engine.isolate import REASONS, data_errors, explanations, isolated
 from pik.engine.scan import MICROSECOND, Measure, Scan, load
-from pik.engine.session import first_line, literal, session
+from pik.engine.session import bounded, first_line, literal, session
 from pik.errors import Damaged, EngineError, PikError
 from pik.model.metric import (
     DELIVERY_FACTS,
@@ -49,7 +50,7 @@ class DuckEngine:
 
     def check(self, definition: Definition) -> int:
         """See Engine.check."""
-        with session() as db:
+        with session() as db, bounded(db, limits.CHECK_SECONDS, f"checking the metric {definition.name}"):
             return check(db, definition).scale
 
     def compute(
@@ -79,7 +80,10 @@ class DuckEngine:
             scan = _scan(inputs, ordered[0].bucket_size, window, columns, entities)
             scan = replace(scan, own=any(measure.own for measure in measures))
             names = [metric.name for metric in checked]
-            yield _Grouped(db, names, _compute(db, scan, measures, names, inputs.deliveries))
+            seconds = len(names) * (limits.SCAN_SECONDS + limits.DELIVERY_SECONDS * inputs.deliveries)
+            with bounded(db, seconds, f"computing {', '.join(names)} from {inputs.deliveries:,} deliveries"):
+                reasons = _compute(db, scan, measures, names, inputs.deliveries)
+            yield _Grouped(db, names, reasons)
 
     def touched(
         self,

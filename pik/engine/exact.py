@@ -39,6 +39,8 @@ _INSTEAD = {
     "mod": "cast both sides to DECIMALs that need at most 38 digits together",
     "date_part": "epoch_us(x)",
 }
+LONGEST_SCALE = 30
+"""Digits after the point of a quotient and of its sides."""
 QUOTIENT = "a quotient is written (x / y)::DECIMAL(p, s), with / outermost under one cast; it is rounded once"
 
 
@@ -200,11 +202,11 @@ def quotient_sql(x: str, x_type: str, y: str, y_type: str, target: str) -> str:
 
 
 def _whole(sql: str, sql_type: str, shift: int) -> str:
-    """SQL of the number times 10^shift, as a HUGEINT."""
+    """SQL of the number times 10^shift, as a HUGEINT. By its text, since a product of DECIMALs has digits to spare for
+    both scales."""
     scale = scale_of(sql_type) or 0
-    if scale == 0:
-        return f"CAST({sql} AS HUGEINT) * {10**shift}::HUGEINT"
-    return f"CAST(CAST({sql} AS DECIMAL(38, {scale})) * {10**shift}::DECIMAL({shift + 1}, 0) AS HUGEINT)"
+    whole = f"CAST(replace(CAST({sql} AS VARCHAR), '.', '') AS HUGEINT)" if scale else f"CAST({sql} AS HUGEINT)"
+    return f"({whole} * {10 ** (shift - scale)}::HUGEINT)" if shift > scale else whole
 
 
 def scaled(sql: str, scale: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from pik.errors import EngineError
@@ -15,6 +16,18 @@ if TYPE_CHECKING:
 
 MEMORY_LIMIT = "1GB"
 """What DuckDB may hold before it spills to a temporary directory."""
+
+DISK_LIMIT = "16GB"
+"""What that directory may hold."""
+
+CHECK_SECONDS = 10.0
+"""What checking one definition may take."""
+
+SCAN_SECONDS = 60.0
+DELIVERY_SECONDS = 0.0005
+"""What one metric may take: SCAN_SECONDS, and DELIVERY_SECONDS for each delivery. Ordinary ones take a hundredth."""
+
+_AGAIN = 0.05
 
 
 def literal(text: str) -> str:
@@ -39,6 +52,7 @@ def session(files: Sequence[Path] = (), threads: int | None = None) -> Iterator[
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": MEMORY_LIMIT,
             "temp_directory": scratch,
+            "max_temp_directory_size": DISK_LIMIT,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "python_enable_replacements": False,
@@ -65,6 +79,33 @@ def session(files: Sequence[Path] = (), threads: int | None = None) -> Iterator[
             raise
         finally:
             db.close()
+
+
+@contextmanager
+def bounded(db: DuckDBPyConnection, seconds: float, what: str) -> Iterator[None]:
+    """Interrupts what runs on the connection after so many seconds. Raises EngineError then: `what` took too long."""
+    import duckdb
+
+    done, late = Event(), Event()
+
+    def watch() -> None:
+        if done.wait(seconds):
+            return
+        late.set()
+        while not done.wait(_AGAIN):  # an interrupt between two statements stops neither
+            db.interrupt()
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except (duckdb.InterruptException, RuntimeError):
+        if not late.is_set():
+            raise
+        raise EngineError(f"{what} took more than {seconds:,.0f} s, and was stopped") from None
+    finally:
+        done.set()
+        watcher.join()
 
 
 def first_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pik.engine.bounds import LONGEST, unbounded
+from pik.engine.bounds import JOINS, LONGEST, MOST_JOINED, deep_path, unbounded
 from pik.engine.columns import COLUMNS
 from pik.engine.functions import AGGREGATES, function_kind
 from pik.engine.session import first_line
@@ -92,6 +92,7 @@ class Reader:
         self.db = db
         self.field = field
         self.columns: set[str] = set()
+        self._joined = 0
         self._select_one: Node = self._serialized("SELECT 1")["statements"][0]["node"]
 
     def where(self, text: str) -> Expression:
@@ -185,6 +186,8 @@ class Reader:
         kind = node.get("class")
         if kind == "COLUMN_REF":
             self._column(node["column_names"], lambdas)
+        elif kind == "CONSTANT" and deep_path(node):
+            self._refuse("a JSON path searches at any depth once at most")
         elif kind == "FUNCTION":
             self._function(node, bool(lambdas))
         elif is_lambda(node):
@@ -226,6 +229,9 @@ class Reader:
             self._refuse(reason)
         if reason := unbounded(name, [argument["expression"] for argument in node["arguments"]], in_lambda):
             self._refuse(reason)
+        self._joined += len(node["arguments"]) if name in JOINS else 0
+        if self._joined > MOST_JOINED:
+            self._refuse(f"it joins more than {MOST_JOINED} texts by || and concat")
         if node["order_bys"]["orders"]:
             self._refuse(f"{name} has an ORDER BY; an aggregate that needs one depends on order")
         if kind != "aggregate" and (node["distinct"] or node["filter"]):
