@@ -96,7 +96,7 @@ def ingest(
     earlier batch. An event is a JSON object with source, event_type, entity_id, event_time, payload, and optionally
     idempotency_key and received_time.
     """
-    from pik.usecases.ingest import ALREADY, IngestOptions, check
+    from pik.usecases.ingest import ALREADY, IngestOptions
     from pik.usecases.pool import processors
 
     sources = ingest_inputs.sources(cli, files, batch_key)
@@ -113,9 +113,7 @@ def ingest(
     if via:
         ingest_api.expect_possible(chosen, max_line)
     if dry_run:
-        checked = [check(source, chosen, cli.progress) for source in sources]
-        cli.show(ingest_fields.checked(checked))
-        return PARTLY if any(one.reasons for one in checked) else None
+        return _check(cli, sources, chosen, rejects)
     if via:
         return ingest_api.send(cli, sources, reading, rejects)
     store = _store(cli, sources, chosen)
@@ -126,6 +124,16 @@ def ingest(
         write_rejects(store, [one.batch for one in done], rejects)
     cli.show(ingest_fields.ingested(done, mapped=reading.mapping is not None))
     return PARTLY if any(one.batch.counts.rejected for one in done if one.outcome != ALREADY) else None
+
+
+def _check(cli: Context, sources: list[Source], chosen: IngestOptions, rejects: Path | None) -> int | None:
+    """Read the inputs, record nothing, and show what would be recorded."""
+    from pik.usecases.ingest import check
+
+    with ingest_inputs.rejects_file(rejects) as write:
+        checked = [check(source, chosen, cli.progress, write) for source in sources]
+    cli.show(ingest_fields.checked(checked, mapped=chosen.reading.mapping is not None))
+    return PARTLY if any(one.reasons for one in checked) else None
 
 
 def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from pik.cli.render import Column, Count, Document, Instant, Lag, Shown, Table
+from pik.cli.render import Column, Count, Document, Instant, Json, Lag, Shown, Table
 from pik.cli.render.text import visible
 from pik.cli.render.values import words
 
@@ -89,7 +89,7 @@ def reasons(counted: Mapping[str, int]) -> Shown | None:
     return Shown(most, ", ".join(f"{count:,} × {visible(reason)}" for reason, count in most.items())) if most else None
 
 
-def checked(inputs: list[Checked]) -> Document:
+def checked(inputs: list[Checked], *, mapped: bool) -> Document:
     """What a dry run found."""
     columns = [
         Column("source"),
@@ -101,11 +101,16 @@ def checked(inputs: list[Checked]) -> Document:
     return Document(
         head={"dry_run": True},
         tables=[Table("sources", columns, inputs)],
-        tail={"next": _next_checked(inputs)},
+        tail={"sample": _sample(inputs) if mapped else None, "next": _next_checked(inputs, mapped=mapped)},
     )
 
 
-def _next_checked(inputs: list[Checked]) -> str:
+def _sample(inputs: list[Checked]) -> Json | None:
+    """An event that the mapping makes."""
+    return next((Json(one.sample) for one in inputs if one.sample is not None), None)
+
+
+def _next_checked(inputs: list[Checked], *, mapped: bool) -> str:
     if any(one.read for one in inputs) and not any(one.valid for one in inputs):
-        return f"no record is a valid event; {_FOREIGN}"
+        return f"no record is a valid event; {_MAPPED if mapped else _FOREIGN}"
     return "nothing was stored, and duplicates were not looked for; leave --dry-run out to ingest"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +13,7 @@ from pik.cli.context import Context
 from pik.errors import UsageError
 
 if TYPE_CHECKING:
+    from pik.model.batch import Reject
     from pik.usecases.segments import Reading
     from pik.usecases.source import Source
 
@@ -73,3 +76,31 @@ def expect_new(rejects: Path) -> None:
         raise UsageError(
             f"--rejects {rejects}: there is no directory {rejects.parent}", hint="make it, or name another"
         )
+
+
+@contextmanager
+def rejects_file(path: Path | None) -> Iterator[Callable[[Reject], None]]:
+    """What takes rejected records and writes them to a new file, as they came, a line each; without a path nowhere.
+
+    Raises UsageError.
+    """
+    from pik.usecases.batches import record_bytes
+
+    if path is None:
+        yield lambda _: None
+        return
+    try:
+        with open(path, "xb") as file:
+
+            def write(reject: Reject) -> None:
+                file.write(record_bytes(reject) + b"\n")
+
+            try:
+                yield write
+            except BaseException:
+                path.unlink()  # the same command, corrected, makes it again
+                raise
+    except OSError as error:
+        if error.filename not in (None, str(path)):
+            raise
+        raise UsageError(f"--rejects {path}: {error.strerror}", hint="name another file") from None

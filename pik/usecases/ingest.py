@@ -17,16 +17,17 @@ from functools import partial
 from hashlib import sha256
 from itertools import islice
 from time import monotonic, time_ns
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from ulid import ULID
 
 from pik.errors import ConflictFound, InputError, entered
-from pik.model.batch import COMPLETE, Batch, Chunk, Origin
+from pik.model.batch import COMPLETE, Batch, Chunk, Origin, Reject
 from pik.ports.index import batch_of
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.usecases.batch_record import write_record
+from pik.usecases.check_block import CheckedBlock, checking
 from pik.usecases.compression import uncompressed
 from pik.usecases.examine import examine
 from pik.usecases.filling import filling
@@ -105,31 +106,40 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a dry run found: how many records are valid events, why others are not. It looks for no duplicates."""
+    """What a dry run found: how many records are valid events, why others are not. It looks for no duplicates.
+
+    `sample` is one of the events, the first one where the first block has any, as JSON.
+    """
 
     source: str
     read: int
     valid: int
     reasons: Mapping[str, int]
     seconds: float
+    sample: bytes | None
 
 
-def check(source: Source, options: IngestOptions, progress: Progress) -> Checked:
-    """Read an input as `ingest` would, and store nothing. Raises as it does."""
+def check(source: Source, options: IngestOptions, progress: Progress, told: Callable[[Reject], None]) -> Checked:
+    """Read an input as `ingest` would, and store nothing; `told` takes each rejected record. Raises as it does."""
     began = monotonic()
     examine(source, options.reading.record_mapping())
     read = valid = 0
+    sample: bytes | None = None
     reasons: Counter[str] = Counter()
     progress.start(f"checking {source.name}", source.size, "bytes")
     try:
-        with _pool(None, source, options) as pool:
-            for chunk in _build(pool, source, options, None, progress, file_state(source)):
+        checkers: Pool[Work, CheckedBlock] = Pool(partial(checking, options.reading), _workers(source, options))
+        with checkers as pool:
+            for block in _build(pool, source, options, None, progress, file_state(source)):
+                chunk, sample = block.chunk, sample or block.sample()
+                for reject in block.rejects():
+                    told(reject)
                 read += chunk.read
                 valid += chunk.read - (chunk.rejects.records if chunk.rejects else 0)
                 reasons.update(chunk.reasons)
     finally:
         progress.stop()
-    return Checked(source.name, read, valid, reasons, monotonic() - began)
+    return Checked(source.name, read, valid, reasons, monotonic() - began, sample)
 
 
 def probe(source: Source, options: IngestOptions) -> None:
@@ -174,20 +184,27 @@ def origin_of(source: Source, options: IngestOptions, content: str) -> Origin:
     return Origin(name=source.name, content=content, options=tuple(sorted(chosen.items())), again=options.again)
 
 
+def _workers(source: Source, options: IngestOptions) -> int:
+    """How many processes read the input: of a small one, this."""
+    return 0 if source.size is not None and source.size < BLOCK else options.workers
+
+
 def _pool(raw: Raw | None, source: Source, options: IngestOptions) -> Pool[Work, Chunk]:
-    small = source.size is not None and source.size < BLOCK
-    return Pool(partial(building, raw, options.reading), 0 if small else options.workers)
+    return Pool(partial(building, raw, options.reading), _workers(source, options))
+
+
+Built = TypeVar("Built")
 
 
 def _build(
-    pool: Pool[Work, Chunk],
+    pool: Pool[Work, Built],
     source: Source,
     options: IngestOptions,
     batch: Batch | None,
     progress: Progress,
     state: FileState | None,
     prepared: Callable[[Iterator[Block]], Iterator[Block]] = iter,
-) -> Generator[Chunk, None, None]:
+) -> Generator[Built, None, None]:
     """The input from where the batch stands to its end, `prepared`, and built by worker processes, in order. Raises
     InputError if it is not in that `state` any more."""
     batch_id, number = (batch.batch_id, (batch.attempt - 1) * ATTEMPT) if batch else ("", 0)

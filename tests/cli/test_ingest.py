@@ -216,3 +216,37 @@ def test_standard_input_that_is_closed_is_a_wrong_input(tmp_path):
     )
     assert closed.returncode == 2
     assert closed.stderr.startswith("error: standard input is closed\nhint: ")
+
+
+HOOK = '{"user":{"id":7},"at":1767225600,"n":1.50}\n'
+MAP = ("--map", "source='web'", "--map", "event_type='hook'", "--map", "entity_id=user.id", "--map", "event_time=at")
+
+
+def test_a_dry_run_writes_the_rejected_records_and_shows_an_event_of_the_mapping(pik, tmp_path):
+    (tmp_path / "hooks").write_text(HOOK.replace("7", "{}") + HOOK + '{"user":1}\n{\n')
+    options = (*MAP, "--map", "payload={n: n}", "--time-format", "auto", "--dry-run", "--rejects", "bad")
+    done = pik("ingest", "hooks", *options, "--format", "json")
+    assert done.code == 3
+    assert (tmp_path / "bad").read_text() == HOOK.replace("7", "{}") + '{"user":1}\n{\n'
+    assert json.loads(done.out)["sample"] == {
+        "seq": 2,
+        "source": "web",
+        "event_type": "hook",
+        "entity_id": "7",
+        "event_time": "2026-01-01T00:00:00.000000000Z",
+        "payload": {"n": 1.5},
+    }
+    assert pik("ingest", "hooks", *options).err.startswith("error: --rejects bad: the file exists already\n")
+    assert not (tmp_path / ".pik").exists()
+    (tmp_path / "bad").unlink()
+    assert '"entity_id":' in pik("ingest", "hooks", *options).out
+    assert pik("ingest", "good", "--dry-run").code == 2
+
+
+def test_a_dry_run_that_fails_leaves_no_file_of_rejects(pik, tmp_path):
+    (tmp_path / "input").write_text(EVENT + FOREIGN)
+    failed = pik("ingest", "input", "--dry-run", "--rejects", "bad", "--on-invalid", "stop")
+    assert failed.code == 2
+    assert not (tmp_path / "bad").exists()
+    (tmp_path / "plain").write_text(EVENT)
+    assert pik("ingest", "plain", "--dry-run", "--format", "json").json()["sample"] is None

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pik.engine import DuckEngine
 from pik.errors import Busy, ConflictFound, InputError, StoreError
-from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, INTERRUPTED, Counts
+from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, INTERRUPTED, Counts, Reject
 from pik.model.event import read_event
 from pik.model.instant import SECOND, parse_instant
 from pik.model.window import ALL_TIME
@@ -423,12 +423,20 @@ def test_one_input_is_not_ingested_twice_at_the_same_time(store: Store, tmp_path
 def test_a_dry_run_tells_what_an_ingest_would_reject_and_stores_nothing(store: Store, tmp_path: Path) -> None:
     texts = [*map(line, range(20)), "{", "", line(entity=""), line(1)]
     source = written(tmp_path, texts)
-    checked = check(source, IngestOptions(READING, workers=0), Silent())
+    told: list[Reject] = []
+    checked = check(source, IngestOptions(READING, workers=0), Silent(), told.append)
     assert list(store.index.batches()) == []
     assert list(store.raw.objects("raw/")) == []
     batch = ingest(store, source).batch
     assert (checked.read, checked.valid) == (batch.counts.read, batch.counts.read - batch.counts.rejected)
     assert checked.reasons == batch.reasons
+    assert [(one.seq, one.line) for one in told] == [(21, "{"), (23, texts[22])]
+    assert checked.sample is not None
+    assert json.loads(checked.sample) == {
+        "seq": 1,
+        **json.loads(texts[0]),
+        "event_time": "2026-01-01T00:00:00.000000000Z",
+    }
 
 
 def test_an_input_that_cannot_be_read_to_its_end_can_be_replaced_by_a_whole_copy(
