@@ -22,6 +22,8 @@ READING = {
         "differing",
         "rows",
         "damage",
+        "knows",
+        "expect_ready",
         "latest",
         "versions",
         "get",
