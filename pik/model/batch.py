@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from struct import Struct
 
@@ -12,7 +12,8 @@ import msgspec
 class Frame(msgspec.Struct, frozen=True, array_like=True):
     """One independently compressed zstd frame of a segment.
 
-    `offset` and `length` in bytes of the object; lines run from (`first`, …) to (`last`, …) in entity order.
+    `offset` and `length` in bytes of the object; lines run from (`first`, …) to (`last`, …) in entity order. `names`
+    are all of its entities, in order, where that says more than the first and the last, and they are not too many.
     """
 
     offset: int
@@ -20,6 +21,26 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
     lines: int
     first: str
     last: str
+    names: tuple[str, ...] = ()
+
+    @property
+    def entities(self) -> tuple[str, ...]:
+        """All entities in the frame; empty where only the first and the last are known."""
+        if self.names or self.first == self.last:
+            return self.names or (self.first,)
+        return (self.first, self.last) if self.lines == 2 else ()
+
+
+_NAMES = 20
+"""Entities of a frame that it names, at most."""
+
+
+def frame_of(offset: int, length: int, entities: Sequence[str]) -> Frame:
+    """The frame there, whose lines are of these entities, in order."""
+    first, last = entities[0], entities[-1]
+    distinct = dict.fromkeys(entities) if first != last else {}
+    names = tuple(distinct) if len(entities) > 2 and len(distinct) <= _NAMES else ()
+    return Frame(offset, length, len(entities), first, last, names)
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

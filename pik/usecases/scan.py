@@ -11,7 +11,7 @@ import zstandard
 from msgspec import structs
 
 from pik.errors import Damaged, Invalid
-from pik.model.batch import KEYED, PLAIN, Arrivals, Frame, Segment
+from pik.model.batch import KEYED, PLAIN, Arrivals, Frame, Segment, frame_of
 from pik.model.event import Delivery, read_delivery
 from pik.model.instant import DAY, day_of, parse_instant
 from pik.ports.raw import Raw
@@ -38,7 +38,7 @@ def scan_segment(raw: Raw, key: str, each: Callable[[Delivery], object] | None =
     while offset < len(data):
         lines, length = _frame(key, data, offset)
         entities = rows.take(lines, len(frames))
-        frames.append(Frame(offset, length, len(lines), entities[0], entities[-1]))
+        frames.append(frame_of(offset, length, entities))
         offset += length
     return rows.arrivals(frames, len(data), sha256(data).hexdigest())
 
@@ -85,7 +85,7 @@ def salvage_unknown(raw: Raw, key: str) -> Salvaged:
             frames.append(Frame(offset, following - offset, 0, frames[-1].last if frames else "", ""))
             offset = following
             continue
-        frames.append(Frame(offset, length, len(lines), entities[0], entities[-1]))
+        frames.append(frame_of(offset, length, entities))
         offset += length
     for number in lost:
         entity = next((frame.first for frame in frames[number + 1 :] if frame.lines), "\U0010ffff")

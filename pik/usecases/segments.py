@@ -18,7 +18,7 @@ import msgspec
 import zstandard
 
 from pik.errors import InputError, Invalid
-from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment
+from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment, frame_of
 from pik.model.event import Event, raw_line, read_event, read_events, stamp
 from pik.model.instant import DAY, day_text
 from pik.model.mapping import RecordMapping
@@ -230,7 +230,7 @@ class SegmentBuilder:
         for frame, (begin, end) in enumerate(_frames(lines)):
             data = self._compressor.compress(b"\n".join(lines[begin:end]) + b"\n")
             parts.append(data)
-            frames.append(Frame(offset, len(data), end - begin, entities[begin], entities[end - 1]))
+            frames.append(frame_of(offset, len(data), entities[begin:end]))
             offset += len(data)
             of_frame = deliveries[begin:end]
             plain += [PLAIN.pack(event_ids[n], seqs[n], frame) for n in of_frame if contents[n] is None]

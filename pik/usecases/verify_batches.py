@@ -193,7 +193,7 @@ class Batches:
         }
         # Of very many names those are kept apart that came first, which is another order than that of segments.
         expected = replace(made, **{name: there for name, there in told.items() if "" not in there})
-        other = [name for name in ("state", *_OF_BATCH) if "" not in told.get(name, ())]
+        other = [name for name in ("state", "attempt", *_OF_BATCH) if "" not in told.get(name, ())]
         other = [name for name in other if getattr(batch, name) != getattr(expected, name)]
         if other:
             detail = f"the index has another {' and '.join(other)} than the request's objects tell"

@@ -14,13 +14,13 @@ MISSING, MODIFIED, INDEX, AGGREGATE = "missing", "modified", "index differs", "a
 UNKNOWN, STATE = "unknown object", "state damaged"
 
 RANGES = 20
-"""Ranges of affected entities that a problem names; with more of them it names one from the first to the last."""
+"""Affected entities, and ranges of them, that a problem names; with more it names one from the first to the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it was written. `day` and `entities` say what is affected: entities from the first to
-    the last of each damaged frame, as the index has them."""
+    """Something that is not as it was written. `day` and `entities` say what is affected, as the index has
+    it."""
 
     kind: str
     what: str
@@ -110,6 +110,11 @@ def segment_problem(kind: str, segment: Segment, detail: str, frames: tuple[Fram
 
 
 def entity_ranges(frames: tuple[Frame, ...]) -> tuple[str, ...]:
-    """The entities in these frames, as ranges from the first to the last of each."""
-    ranges = tuple(frame.first if frame.first == frame.last else f"{frame.first} … {frame.last}" for frame in frames)
-    return ranges if len(ranges) <= RANGES else (f"{frames[0].first} … {frames[-1].last}",)
+    """The entities in these frames: by name where the index has their names, otherwise as a range from the first to the
+    last of a frame, with the number of deliveries in it, of which not all entities in between need have one."""
+    names = dict.fromkeys(name for frame in frames for name in frame.entities)
+    unnamed = [frame for frame in frames if not frame.entities]
+    ranges = [f"{frame.first} … {frame.last} ({frame.lines} deliveries)" for frame in unnamed]
+    if len(names) + len(ranges) <= RANGES:
+        return (*names, *ranges)
+    return (f"{frames[0].first} … {frames[-1].last} ({sum(frame.lines for frame in frames)} deliveries)",)

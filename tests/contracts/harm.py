@@ -65,6 +65,7 @@ IMMATERIAL = {
     "batch.number": "an order, which stays",
     "reject_file.number": "an order, which stays",
     "batch.complete": "as where a writer died before it said so: the same command finishes it",
+    "batch.attempt": "a writer that died behind a file's record leaves the next one nothing but to finish the batch",
     "batch.origin": "by which no request is looked for",
     "batch.recorded_to": "where a batch that is resumed after a rebuild looks for what is there; of others nothing",
     "batch.recorded_at": "a lower bound for what is recorded next",

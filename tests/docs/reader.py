@@ -174,12 +174,13 @@ class Store:
         segment = line["segment"]
         data, position, before = self._object(segment), 0, (b"", "", 0)
         times = []
-        for offset, length, count, first, last in segment["frames"]:
+        for offset, length, count, first, last, names in segment["frames"]:
             assert offset == position
             position += length
             lines = frame_lines(data[offset:position], is_last=position == len(data))
             events = [dict(parse(text)) for text in lines]
             assert (len(events), events[0]["entity_id"], events[-1]["entity_id"]) == (count, first, last)
+            assert not names or names == sorted({event["entity_id"] for event in events})
             for text, event in zip(lines, events, strict=True):
                 check_envelope(text, event, segment)
                 place = event["entity_id"].encode(), event["event_time"], int(event["seq"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,11 @@ from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.local.state import VERSION_DIGEST, WRITER_DIGEST
+from pik.usecases.ingest import IngestOptions
+from pik.usecases.ingest import ingest as ingest_file
 from pik.usecases.progress import Silent
+from pik.usecases.segments import Reading
+from pik.usecases.source import file_source
 from pik.usecases.verify import verify
 from pik.usecases.verify_findings import AGGREGATE, INDEX, MISSING, STATE, Problem, VerifyReport
 
@@ -141,3 +146,31 @@ def sealed_again(store: Store) -> Store:
             connection.execute("UPDATE writer SET versions_xor = ? WHERE number = ?", (total, writer))
         connection.execute(f"UPDATE writer SET digest = {WRITER_DIGEST}")
     return open_store(store.url)
+
+
+def test_a_missing_segment_names_the_entities_in_it_and_no_others(store: Store, tmp_path: Path) -> None:
+    """Of forty meters, five were in it."""
+    meters = [f"meter-{number:02}" for number in range(1, 40)]
+    few = meters[::9]
+    for name, entities in (("all", meters), ("few", few)):
+        path = tmp_path / f"{name}.jsonl"
+        events = [
+            {
+                "source": "s",
+                "event_type": "t",
+                "entity_id": one,
+                "event_time": "2026-01-01T00:00:00Z",
+                "payload": [name],
+            }
+            for one in entities
+        ]
+        path.write_text("".join(json.dumps(event) + "\n" for event in events))
+        ingest_file(store, file_source(str(path)), IngestOptions(Reading(1 << 20), workers=0), Silent())
+    newest = max(store.index.segments(ALL_TIME), key=lambda segment: segment.batch_id)
+    (Path(store.url) / newest.key).unlink()
+    (problem,), _ = checked(store)
+    assert problem.entities == tuple(few)
+    oldest = min(store.index.segments(ALL_TIME), key=lambda segment: segment.batch_id)
+    (Path(store.url) / oldest.key).unlink()
+    first, _ = checked(store)[0]
+    assert first.entities == ("meter-01 … meter-39 (39 deliveries)",)

@@ -131,6 +131,8 @@ class Database:
             yield
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
             raise
+        except UnicodeDecodeError as error:  # of a text that nobody wrote so
+            raise StoreError(f"{self.path.name} is damaged: {error}", hint=self.repair) from error
         except sqlite3.DatabaseError as error:
             raise self._store_error(error) from error
 
