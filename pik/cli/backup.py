@@ -9,12 +9,23 @@ import typer
 
 from pik.cli.command import Commands
 from pik.cli.context import Context
-from pik.cli.render import Count, Document, Instant
+from pik.cli.render import Count, Document, Instant, Shown
+from pik.cli.render.text import number_of
 
 if TYPE_CHECKING:
     from pik.usecases.backup import BackupReport
 
 commands = Commands()
+
+_NAMES = {
+    "metric": "definition",
+    "run": "run",
+    "task": "task",
+    "version": "version",
+    "promotion": "promotion",
+    "current": "current value",
+    "letter": "dead letter",
+}
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="The file to create.", show_default=False)]
 
@@ -42,7 +53,7 @@ def backup(cli: Context, file: _File) -> None:
 
 def report_fields(report: BackupReport, outcome: str) -> dict[str, object]:
     """What a backup holds."""
-    rows = report.rows
+    holds = {_NAMES[kind]: count for kind, count in report.rows.items()}
     return {
         "file": report.path,
         "outcome": outcome,
@@ -51,11 +62,5 @@ def report_fields(report: BackupReport, outcome: str) -> dict[str, object]:
         "made_by": report.made_by,
         "bytes": Count(report.size),
         "digest": report.digest,
-        "definitions": Count(rows["metric"]),
-        "runs": Count(rows["run"]),
-        "tasks": Count(rows["task"]),
-        "versions": Count(rows["version"]),
-        "promotions": Count(rows["promotion"]),
-        "current": Count(rows["current"]),
-        "dead_letters": Count(rows["letter"]),
+        "holds": Shown(holds, ", ".join(number_of(count, name) for name, count in holds.items())),
     }
