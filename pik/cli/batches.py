@@ -39,6 +39,7 @@ def batches(
 ) -> None:
     """List batches, newest first, or the rejected records of one."""
     from pik.ports.index import batch_of
+    from pik.usecases.closing import as_closed
 
     store = cli.open_store()
     if rejects:
@@ -65,7 +66,8 @@ def batches(
             )
         )
         return
-    listed = [batch_of(store.index, batch)] if batch else store.index.batches()
+    every = [batch_of(store.index, batch)] if batch else store.index.batches()
+    listed = (as_closed(store, one) for one in every)
     shown = list(islice(listed, limit)) if limit else listed
     cli.show(
         Document(
@@ -79,6 +81,7 @@ _COLUMNS = [
     Column("batch_id"),
     Column("source", get=lambda batch: batch.origin.name, cut=12),
     Column("state"),
+    Column("replaced_by", get=lambda batch: batch.replaced_by or None, detail=True),
     Column("started_at", Moment, drop=1),
     *(
         Column(name, Count, get=attrgetter(f"counts.{name}"))

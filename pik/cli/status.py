@@ -39,6 +39,7 @@ def status(cli: Context) -> None:
                 "deliveries_of_other_sources": Count(found.other_sources) if found.other_sources else None,
                 "batches": Count(totals.batches),
                 "interrupted_batches": Count(found.interrupted),
+                "replaced_batches": Count(found.replaced),
                 "last_batch": batch and {"batch_id": batch.batch_id, "source": batch.origin.name, "state": batch.state},
                 "last_run": run and {"run_id": run.run_id, "state": run.state},
                 "metrics": Count(found.metrics),

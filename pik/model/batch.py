@@ -167,6 +167,9 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 RUNNING, INTERRUPTED, COMPLETE = "RUNNING", "INTERRUPTED", "COMPLETE"
+REPLACED = "REPLACED"
+"""The state of an interrupted batch whose records are all in a later one (see pik.usecases.closing)."""
+
 PULLED = "PULLED"
 """The state of a batch in a copy: a part of it, whatever became of it where it is whole."""
 
@@ -185,7 +188,7 @@ def request_origin(batch_id: str) -> Origin:
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One input ingested. `state` is RUNNING while its writer lives, then COMPLETE or INTERRUPTED; in a copy it is
-    PULLED, and the counts are of the part that is there.
+    PULLED, and the counts are of the part that is there. One that is REPLACED says by which batch.
 
     `next_seq`, `offset` and `prefix_digest` say where an interrupted one goes on. Where `recorded_to` is not smaller
     than `next_seq`, a rebuild has found records of it up to this one, and some may be missing in between. `attempt`
@@ -206,6 +209,7 @@ class Batch:
     offset: int = 0
     prefix_digest: str = ""
     recorded_to: int = 0
+    replaced_by: str = ""
     reasons: Mapping[str, int] = field(default_factory=dict)
     lags: Mapping[int, int] = field(default_factory=dict)
     sources: Mapping[str, int] = field(default_factory=dict)

@@ -12,12 +12,13 @@ import msgspec
 import zstandard
 
 from pik.errors import UsageError
-from pik.model.batch import INTERRUPTED, Batch, Reject
+from pik.model.batch import INTERRUPTED, REPLACED, Batch, Reject
 from pik.model.coverage import Part
 from pik.model.run import Run
 from pik.model.tally import OTHERS, are_exact, with_names
 from pik.ports.index import Totals
 from pik.ports.store import Store
+from pik.usecases.closing import as_closed
 from pik.usecases.pull_record import parts
 from pik.usecases.reading import damaged
 
@@ -115,6 +116,7 @@ class Status:
     totals: Totals
     last_batch: Batch | None
     interrupted: int
+    replaced: int
     last_run: Run | None
     metrics: int
     sources: Mapping[str, int]
@@ -126,10 +128,12 @@ class Status:
 
 def status(store: Store) -> Status:
     """What the store holds."""
-    last, interrupted, sources = None, 0, dict[str, int]()
-    for batch in store.index.batches():
+    last, interrupted, replaced, sources = None, 0, 0, dict[str, int]()
+    for found in store.index.batches():
+        batch = as_closed(store, found)
         last = last or batch
         interrupted += batch.state == INTERRUPTED
+        replaced += batch.state == REPLACED
         sources = with_names(sources, batch.sources)
     others = sources.pop(OTHERS, 0)
     return Status(
@@ -138,11 +142,12 @@ def status(store: Store) -> Status:
         totals=store.index.totals(),
         last_batch=last,
         interrupted=interrupted,
+        replaced=replaced,
         last_run=next(store.runs.newest_first(), None),
         metrics=len(store.metrics.latest()),
         sources=sources,
         other_sources=others,
-        size=sum(found.size for found in store.raw.objects("raw/")),
+        size=sum(each.size for each in store.raw.objects("raw/")),
         copy_of=store.copy.source if store.copy else None,
         pulled=tuple(parts(store)) if store.copy else (),
     )

@@ -28,6 +28,7 @@ from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.usecases.batch_record import write_record
 from pik.usecases.check_block import CheckedBlock, checking
+from pik.usecases.closing import close_replaced
 from pik.usecases.compression import uncompressed
 from pik.usecases.examine import examine
 from pik.usecases.filling import filling
@@ -98,7 +99,9 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
                 raise ConflictFound(f"{source.name}: {error.message}", hint=error.hint) from None
             finally:
                 progress.stop()
-            finished_at = write_record(store, batch_of(store.index, batch.batch_id), time_ns())
+            recorded = batch_of(store.index, batch.batch_id)
+            finished_at = write_record(store, recorded, time_ns())
+            close_replaced(store, recorded)
             done = store.batches.finish(batch.batch_id, finished_at)
     outcome = RESUMED if interrupted else NEW
     return Ingested(source.name, outcome, done, batch.next_seq if interrupted else None, monotonic() - began)

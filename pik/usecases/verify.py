@@ -66,7 +66,8 @@ def _problems(store: Store, engine: Engine, progress: Progress, tally: Tally) ->
             yield from Batches(store, tally, ledger).problems()
             if tally.full:
                 yield from Openings(store).problems()
-            if before is not None and not tally.counts["damage"] and not tally.counts["expired"]:
+            settled = not (tally.counts["damage"] or tally.counts["expired"] or tally.unsettled)
+            if before is not None and settled:
                 seen = replace(ledger.totals, batches=before.batches)
                 if before == store.index.totals() != seen:  # where they change meanwhile, somebody is writing
                     yield Problem(INDEX, "the index's totals", f"they are {before}; its segments come to {seen}")

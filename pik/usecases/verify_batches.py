@@ -157,7 +157,8 @@ class Batches:
         if not self._whole(batch) or not holding.sound or batch.batch_id in self.tally.short:
             return
         if batch.state == INTERRUPTED and self.store.deployed:
-            return  # its counts move after its segments; the next attempt finishes what its writer had begun
+            self.tally.unsettled = True  # its counts move after its segments; the next attempt finishes that
+            return
         index, looked = self.store.index, batch
         for _ in range(_LOOKS):
             if _agree(looked, holding, index.rejects(batch.batch_id)):

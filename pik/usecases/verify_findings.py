@@ -71,6 +71,8 @@ class Tally:
     expired_days: set[int] = field(default_factory=set)
     short: set[str] = field(default_factory=set)
     """The batches of which the index is known to lack something: their counts would be a second problem of it."""
+    unsettled: bool = False
+    """Whether a deployed store has an interrupted batch, whose counts may be behind its segments."""
     aggregates: int | None = None
 
     def counted(self, problems: Iterator[Problem]) -> Iterator[Problem]:

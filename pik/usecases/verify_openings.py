@@ -11,12 +11,15 @@ from pik.errors import Damaged
 from pik.model.batch import INTERRUPTED, Batch
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
+from pik.usecases.closing import PREFIX as CLOSINGS
+from pik.usecases.closing import read_closing
 from pik.usecases.correction_log import correction_keys, read_winners
 from pik.usecases.held import has_expired
 from pik.usecases.opening import add_opening, opening_key, opening_keys
 from pik.usecases.verify_findings import INDEX, MISSING, MODIFIED, Problem
 from pik.usecases.verify_unlisted import find_batch
 
+CLOSING = re.compile(r"raw/closings/()([0-9A-Z]{26})\.ndjson\.zst")
 OPENING = re.compile(r"raw/openings/()([0-9A-Z]{26})-\d+\.ndjson\.zst")
 
 
@@ -36,6 +39,15 @@ class Openings:
             else:
                 if find_batch(self.store.index, batch_id) is None:
                     yield Problem(INDEX, key, "the index does not know this batch")
+        for found in self.store.raw.objects(CLOSINGS):
+            try:
+                line = read_closing(self.store.raw, found.key)
+            except Damaged as error:
+                yield Problem(MODIFIED, found.key, error.message)
+            else:
+                for batch_id in (line.batch_id, line.replaced_by):
+                    if find_batch(self.store.index, batch_id) is None:
+                        yield Problem(INDEX, found.key, f"the index does not know batch {batch_id}")
         for key in correction_keys(self.store.raw):
             try:
                 deque(read_winners(self.store.raw, key), maxlen=0)

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT
+from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, INTERRUPTED, REPLACED
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases import source as source_module
+from pik.usecases.batches import status
+from pik.usecases.closing import as_closed
 from pik.usecases.ingest import RESUMED, IngestOptions, ingest
 from pik.usecases.progress import Silent
 from pik.usecases.reading import deliveries
@@ -121,17 +123,7 @@ def test_promise_1_a_cut_batch_is_resumed_after_a_rebuild(
     ingest(reference, file_source(str(events)), OPTIONS, Silent())
     whole = snapshot(reference)
     for count in (2, 1):
-        record, calls = type(store.batches).record, iter(range(1000))
-
-        def crashing(self: Any, chunk: Any, record: Any = record, calls: Any = calls, count: int = count) -> Any:
-            if next(calls) == count:
-                raise Crash
-            return record(self, chunk)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(type(store.batches), "record", lambda self, chunk, **_: crashing(self, chunk))
-            with pytest.raises(Crash):
-                ingest(store, file_source(str(events)), OPTIONS, Silent())
+        interrupt_at(store, events, count, monkeypatch)
         before = times(store)
         store = lose_index(store) if gone else store
         done = rebuild_index(store, Silent())
@@ -199,3 +191,42 @@ def test_the_rows_that_the_replaced_index_has_of_a_segment(store: Store) -> None
         (of_request,) = rows.values()
         assert [seq for seq, _ in ids_of(of_request)] == [1]
         assert list(ids_of(rebuild.rows(segments[0], ()))) == []
+
+
+def test_a_cut_batch_is_replaced_when_the_whole_file_came(
+    store: Store, events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by a file that only begins alike; and a rebuild, even without the old index, does not forget it."""
+    lines = events.read_text().splitlines(keepends=True)
+    cut, other = tmp_path / "cut.jsonl", tmp_path / "other.jsonl"
+    cut.write_text("".join(lines[:-5]))
+    interrupt_at(store, cut, 2, monkeypatch)
+    (before,) = store.index.batches()
+    other.write_text("".join([*lines[:20], *(line(number + 300) for number in range(220))]))
+    ingest(store, file_source(str(other)), OPTIONS, Silent())
+    assert as_closed(store, before).state == INTERRUPTED
+    done = ingest(store, file_source(str(events)), OPTIONS, Silent()).batch
+    (found,) = store.index.batches(before.batch_id)
+    closed = as_closed(store, found)
+    assert (closed.state, closed.replaced_by) == (REPLACED, done.batch_id)
+    assert (status(store).interrupted, status(store).replaced) == (0, 1)
+    assert damage(store) == []
+    store = lose_index(store)
+    rebuild_index(store, Silent())
+    (found,) = store.index.batches(before.batch_id)
+    assert as_closed(store, found).state == REPLACED
+
+
+def interrupt_at(store: Store, path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ingest until the count-th block is in raw, and the index has not taken it."""
+    record, calls = type(store.batches).record, iter(range(1000))
+
+    def crashing(self: Any, chunk: Any, **_: Any) -> Any:
+        if next(calls) == count:
+            raise Crash
+        return record(self, chunk)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.batches), "record", crashing)
+        with pytest.raises(Crash):
+            ingest(store, file_source(str(path)), OPTIONS, Silent())
