@@ -21,10 +21,7 @@ _RECORDS = 100
 
 def examine(source: Source, mapping: RecordMapping | None) -> None:
     """Raises InputError where an input is certainly neither JSON lines nor a JSON array, and UsageError where the
-    mapping fits none of its first records.
-
-    A pipe with a name is left alone: what was read of it would be gone.
-    """
+    mapping fits none of its first records."""
     stored = source.head(HEAD)
     head = beginning(stored, HEAD)
     whole = head == stored and len(stored) < HEAD and not source.is_stream

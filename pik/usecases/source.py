@@ -12,7 +12,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -63,6 +63,7 @@ class Source:
     size: int | None
     path: Path | None
     pipe: Path | None = None
+    opened: list[BinaryIO] = field(default_factory=list, compare=False, repr=False)
     remote: Callable[[int], BinaryIO] | None = None
 
     @property
@@ -81,14 +82,17 @@ class Source:
         if path is None:
             yield sys.stdin.buffer
             return
+        if self.pipe is not None:  # opened once: what has been looked at of a pipe cannot be read again
+            if not self.opened:
+                self.opened.append(io.BufferedReader(_File(path, self.name)))
+            yield self.opened[0]
+            return
         with _File(path, self.name) as raw, io.BufferedReader(raw) as file:
             yield file
 
     def head(self, size: int) -> bytes:
-        """As many bytes of its beginning as stored, at most. Of standard input, which still has them afterwards, what
-        came first; of a pipe with a name none."""
-        if self.pipe is not None:
-            return b""
+        """As many bytes of its beginning as stored, at most. Of a stream, which still has them afterwards, what came
+        first."""
         if self.remote is not None:
             with self.remote(size) as remote:
                 return remote.read(size)

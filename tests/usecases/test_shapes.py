@@ -6,9 +6,11 @@ import csv
 import gzip
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +219,20 @@ def test_a_mapping_that_fits_none_of_the_first_records_is_a_usage_error(
 def test_a_field_that_some_of_the_first_records_have_is_no_mistake(tmp_path: Path) -> None:
     (tmp_path / "mixed").write_text(json.dumps({"ping": 1}) + "\n" + json.dumps(ECS) + "\n{\n")
     examine(file_source(str(tmp_path / "mixed")), RecordMapping(FITTING))
+
+
+def test_a_pipe_with_a_name_is_looked_at_and_then_read_from_its_beginning(tmp_path: Path) -> None:
+    for name, text in (("pretty", PRETTY), ("lines", LINES)):
+        path = tmp_path / name
+        os.mkfifo(path)
+        writer = threading.Thread(target=path.write_text, args=(text,))
+        writer.start()
+        source = file_source(str(path))
+        if name == "pretty":
+            with pytest.raises(InputError, match="pretty-printed JSON"):
+                examine(source, None)
+        else:
+            examine(source, None)
+        with source.open() as stored:
+            assert stored.read().decode() == text
+        writer.join()

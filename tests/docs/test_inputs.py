@@ -1,0 +1,35 @@
+"""docs/inputs.md: the times that it shows are read, and as it says."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pik.model.event import read_event
+from pik.model.instant import format_instant, parse_event_time
+from pik.model.jmes import MAX_DEPTH, MAX_LENGTH, MAX_MADE
+from pik.model.time_format import PLAUSIBLE, TimeFormat
+from tests.docs.console import REPOSITORY
+from tests.model.test_identity import line
+
+PAGE = (REPOSITORY / "docs/inputs.md").read_text(encoding="utf-8")
+TIMES = sorted(set(re.findall(r"`(2026[-0-9]+[Tt ][^`]+)`", PAGE)))
+
+
+@pytest.mark.parametrize("text", TIMES)
+def test_each_time_is_read(text: str) -> None:
+    assert len(TIMES) > 4
+    assert format_instant(parse_event_time(text, None))[:16] == "2026-03-02T10:15"
+    assert read_event(line(event_time=text)).event_time == parse_event_time(text, None)
+
+
+@pytest.mark.parametrize("name", re.findall(r"`'?(epoch\w*|auto|rfc3339|%d/[^`']+)'?`", PAGE))
+def test_each_time_format_is_one(name: str) -> None:
+    TimeFormat(name)
+
+
+def test_the_numbers_are_those_of_the_code() -> None:
+    first, last = (format_instant(one)[:4] for one in (PLAUSIBLE[0], PLAUSIBLE[1] - 1))
+    assert f"between {first} and {last}" in PAGE
+    assert f"at most {MAX_LENGTH:,} characters and {MAX_DEPTH}\nlevels, and makes at most {MAX_MADE >> 20} MiB" in PAGE
