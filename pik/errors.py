@@ -58,6 +58,12 @@ class NotFound(StoreError):
     """There is no such batch, event, run, metric or object."""
 
 
+class NothingSelected(NotFound):
+    """What was asked for selects nothing that could be compared or computed: a typing error, mostly."""
+
+    exit_code = 2
+
+
 CANDIDATES = 6
 """Ids that a complaint about an ambiguous one lists."""
 

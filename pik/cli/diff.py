@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
-from typing import Annotated
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pik.cli import diff_fields, options
-from pik.cli.command import FOUND, Commands
+from pik.cli.command import FOUND, PARTLY, Commands
 from pik.cli.context import Context
+from pik.cli.run_fields import next_command, replay_command
 from pik.errors import UsageError
+from pik.model.run import CANCELLED, PLANNED, RUNNING, RunRequest
 from pik.model.window import Window
+
+if TYPE_CHECKING:
+    from pik.ports.store import Store
 
 commands = Commands("Compare numbers: with what raw says, or with what a run wrote.")
 
@@ -48,7 +54,7 @@ def aggregates(
         ),
     ] = None,
     changed_only: Annotated[
-        bool, typer.Option("--changed-only", help="Only values that are another (~): leave out + and -.")
+        bool, typer.Option("--changed-only", help="Only values that are another (~), and !: leave out + and -.")
     ] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Count what was compared, too.")] = False,
     limit: options.Limit = None,
@@ -56,8 +62,9 @@ def aggregates(
     """Recompute from raw and compare with what is current, writing nothing.
 
     Each row is a difference: ~ another value, + not current yet, - current but without events (lost raw makes such
-    rows: `pik verify --full` first). --limit only shortens what is shown. Exit code 1 if there are differences, 0 if
-    there are none.
+    rows: `pik verify --full` first), or ! what cannot be computed, and why. --limit only shortens what is shown. Exit
+    code 0 if there are no rows, 1 if there are differences, 3 if something cannot be computed, 2 if there is nothing to
+    compare.
     """
     from pik.usecases.diff import diff_aggregates, diff_run
     from pik.usecases.tolerance import read_tolerances
@@ -68,29 +75,35 @@ def aggregates(
     store = cli.open_store()
     if run is None:
         diff = diff_aggregates(store, cli.engine(), window, tolerances=tolerances, changed_only=changed_only, **chosen)
-        repair: str | None = _replay(window, entity, metric)
+        repair: Callable[[], str | None] = partial(_replay, window, entity, metric)
     elif from_ or to or since:
         raise UsageError("--run has its own window", hint="leave --from, --to and --since out")
     else:
         diff = diff_run(store, run, tolerances=tolerances, changed_only=changed_only, **chosen)
-        counted_twice = store.runs.get(run).request.include_duplicates
-        repair = None if counted_twice else f"pik promote {run}"
+        repair = partial(_after_run, store, run)
     shown = diff_fields.Shortened(diff.rows, limit)
     cli.show(diff_fields.differences(diff, shown, repair, stats=stats))
-    if not diff.stats.compared:
-        cli.note(f"nothing was compared: no such events and no such aggregates in {diff.effective}")
+    if shown.failed:
+        return PARTLY
     return FOUND if shown.number else None
 
 
 def _replay(window: Window, entities: list[str] | None, metrics: list[str] | None) -> str:
     """The command that recomputes what was compared."""
-    words = ["pik", "replay"]
-    for entity in entities or ():
-        words += ["--entity", entity]
-    if not entities:
-        words.append("--all")
-    for option, text in (("--from", window.from_text), ("--to", window.to_text)):
-        words += [option, text] if text else []
-    for metric in metrics or ():
-        words += ["--metric", metric]
-    return shlex.join(words)
+    request = RunRequest(
+        start=window.start, end=window.end, entities=tuple(entities or ()), metrics=tuple(metrics or ())
+    )
+    return replay_command(request)
+
+
+def _after_run(store: Store, run_id: str) -> str | None:
+    """What makes the run's values current: to promote it, or where all of it is out of date, to compute it again."""
+    from pik.usecases.promote import promote
+
+    run = store.runs.get(run_id)
+    if run.request.include_duplicates:
+        return None
+    if run.state in (PLANNED, RUNNING, CANCELLED):
+        return next_command(run)
+    moved = promote(store, run.run_id, 0, "", dry_run=True).counts.moved
+    return f"pik promote {run.run_id}" if moved else replay_command(run.request)

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from pik.cli.render import Bucket, Column, Count, Document, Table
+from pik.cli.render import Bucket, Column, Count, Document, Instant, Table
+from pik.cli.render.text import number_of
 
 if TYPE_CHECKING:
+    from pik.model.metric import Failure
     from pik.usecases.diff import Diff, Difference
 
 
 class Shortened:
-    """The first rows, `limit` of them; `number` counts all, once they are read."""
+    """The first rows, `limit` of them; `number` counts all, once they are read, and `failed` those that could not be
+    computed; `remedy` is what to type about the first of these."""
 
     def __init__(self, rows: Iterable[Difference], limit: int | None) -> None:
         self._rows, self._limit = rows, limit
-        self.number = 0
+        self.number = self.failed = 0
+        self.remedy: str | None = None
 
     def __iter__(self) -> Iterator[Difference]:
         for row in self._rows:
             self.number += 1
+            if row.failure is not None:
+                self.failed += 1
+                self.remedy = self.remedy or _remedy(row.failure, row)
             if not self.cut:
                 yield row
 
@@ -29,30 +36,61 @@ class Shortened:
         """Whether the limit left rows out."""
         return self._limit is not None and self.number > self._limit
 
+    @property
+    def different(self) -> int:
+        """How many rows are differences of values."""
+        return self.number - self.failed
 
-def differences(diff: Diff, rows: Shortened, repair: str | None, *, stats: bool) -> Document:
-    """The rows; `repair` is the command that makes what is current right."""
+
+def _remedy(failure: Failure, row: Difference) -> str:
+    """Where to look first, for a row that could not be computed."""
+    if failure.event_ids:
+        return f"pik show {failure.event_ids[0]}"
+    return f"pik metrics show {row.metric}" if row.entity_id else "pik verify --full"
+
+
+def differences(diff: Diff, rows: Shortened, repair: Callable[[], str | None], *, stats: bool) -> Document:
+    """The rows; `repair` tells the command that makes what is current right."""
 
     def tail() -> dict[str, object]:
         counted = {"stats": {name: Count(getattr(diff.stats, name)) for name in _STATS}} if stats else {}
+        known = diff.basis.known_until
         return {
             "compared": Count(diff.stats.compared),
-            "different": Count(rows.number),
+            "different": Count(rows.different),
+            "failed": Count(rows.failed),
+            "metrics": sorted(diff.basis.versions),
+            "known_until": Instant(known) if known else None,
             "cut": rows.cut,
             **counted,
-            "next": _next(repair, diff) if rows.number else None,
+            "next": _next(repair, diff, rows),
         }
 
     return Document(
         head={"requested": diff.window, "effective": diff.effective},
-        tables=[Table("differences", _COLUMNS, rows, empty="no differences")],
+        tables=[Table("differences", _COLUMNS, rows, empty=lambda: _no_differences(diff))],
         tail=tail,
     )
 
 
-def _next(repair: str | None, diff: Diff) -> str | None:
-    """Lost raw looks as if there had been no events: then a repair would make it worse."""
-    return f"pik verify --full, then {repair}" if repair and diff.stats.removed else repair
+def _no_differences(diff: Diff) -> str:
+    stats = diff.stats
+    within = f", {stats.tolerated:,} of them within tolerance" if stats.tolerated else ""
+    left_out = stats.added + stats.removed
+    others = f"; --changed-only leaves out {left_out:,} that only one side has" if left_out else ""
+    return f"no differences in {number_of(stats.compared, 'value')}{within}{others}"
+
+
+def _next(repair: Callable[[], str | None], diff: Diff, rows: Shortened) -> str | None:
+    """What to type next. Lost raw looks as if there had been no events: then a repair would make it worse."""
+    if not rows.different:
+        return rows.remedy
+    command = repair()
+    return f"pik verify --full, then {command}" if command and diff.stats.removed else command
+
+
+def _of_failure(name: str) -> Callable[[Difference], object]:
+    return lambda row: None if row.failure is None else getattr(row.failure, name) or None
 
 
 _STATS = ("equal", "other_inputs", "tolerated", "changed", "added", "removed")
@@ -66,4 +104,7 @@ _COLUMNS = [
     Column("percent", drop=1),
     Column("inputs_before", Count, drop=3),
     Column("inputs_after", Count, drop=2),
+    Column("reason", get=_of_failure("reason"), wrap=True, rare=True),
+    Column("events_to_blame", Count, get=_of_failure("events"), detail=True),
+    Column("event_ids", get=_of_failure("event_ids"), rare=True, drop=1),
 ]

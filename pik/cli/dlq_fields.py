@@ -30,9 +30,16 @@ def letter(found: DeadLetter) -> Document:
             "attempts": found.attempts,
             "failed_at": Instant(found.failed_at),
             "reason": found.reason,
-            "next": f"pik dlq {'redrive' if task.run_id else 'purge'} {found.letter_id}",
+            "next": _next(found),
         }
     )
+
+
+def _next(found: DeadLetter) -> str:
+    """What can help. To do a task again is worth while where nothing else is known to be wrong."""
+    if not found.task.run_id:
+        return f"pik dlq purge {found.letter_id}"
+    return found.hint or f"pik dlq redrive {found.letter_id}"
 
 
 def redriven(letters: Sequence[DeadLetter], runs: Sequence[Run], *, dry_run: bool) -> Document:
@@ -60,6 +67,7 @@ _COLUMNS = [
     Column("attempts", drop=4),
     Column("failed_at", Moment, drop=3),
     Column("reason", wrap=True),
+    Column("hint", wrap=True, rare=True),
 ]
 
 _PURGED = [Column("purged_at", Moment, drop=3), Column("purge_reason", wrap=True)]

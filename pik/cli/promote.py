@@ -13,6 +13,8 @@ from pik.cli.command import PARTLY, Commands
 from pik.cli.context import Context
 from pik.cli.render import Count, Document
 from pik.cli.render.text import number_of
+from pik.cli.run_fields import failure_fields, replay_command
+from pik.model.run import FAILED, PARTIAL
 
 if TYPE_CHECKING:
     from pik.usecases.promote import Move
@@ -39,7 +41,8 @@ def promote(
     """Make the aggregates that a run wrote current.
 
     Each moves only if what is current is still what the run found; one that somebody else has changed meanwhile is a
-    conflict: it is left as it is, and reported. `pik rollback` goes back.
+    conflict: it is left as it is, and reported. So are the aggregates that the run could not compute: then, too, the
+    exit code is 3. `pik rollback` goes back.
     """
     from pik.usecases.promote import promote as make_current
 
@@ -55,6 +58,8 @@ def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, ye
     if not dry_run:
         moved = action(store, moved.run.run_id, time.time_ns(), reason)
     counts, run = moved.counts, moved.run
+    if moved.kind == "rollback" and counts.conflicts:
+        cli.note("what was promoted later has to be rolled back first")
     cli.show(
         Document(
             head={
@@ -65,12 +70,21 @@ def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, ye
                 "already": Count(counts.already),
                 "conflicts": Count(counts.conflicts),
                 "failed_tasks": Count(run.failed),
+                **failure_fields(run),
                 "reason": reason or None,
-                "next": f"pik diff aggregates --run {run.run_id} shows them" if counts.conflicts else None,
+                "next": _next(moved),
             }
         )
     )
-    return PARTLY if counts.conflicts else None
+    incomplete = moved.kind == "promote" and run.state in (PARTIAL, FAILED)
+    return PARTLY if counts.conflicts or incomplete else None
+
+
+def _next(moved: Move) -> str | None:
+    """What to type next. After a conflict that is not to look at the same run again: what it found is out of date."""
+    if not moved.counts.conflicts:
+        return None
+    return replay_command(moved.run.request) if moved.kind == "promote" else "pik runs list"
 
 
 def plan_text(planned: Move) -> str:
@@ -81,6 +95,8 @@ def plan_text(planned: Move) -> str:
         text += f", {counts.already:,} did already"
     if counts.conflicts:
         text += f", {counts.conflicts:,} changed by somebody else meanwhile and left"
+    if run.failed_aggregates:
+        text += f"\n{number_of(run.failed_aggregates, 'aggregate')} could not be computed and stay as they are"
     if run.failed:
         text += f"\n{run.failed:,} of its {number_of(run.tasks, 'task')} failed; their aggregates stay as they are"
     return text

@@ -14,7 +14,7 @@ from pik.cli.render import Document
 from pik.cli.render.text import number_of
 from pik.cli.run_fields import exit_code, going_on, nothing_matched, outcome_fields, plan_fields
 from pik.errors import UsageError
-from pik.model.run import COMPLETED, RunRequest
+from pik.model.run import COMPLETED, PARTIAL, RunRequest
 
 if TYPE_CHECKING:
     from pik.model.run import Run
@@ -64,7 +64,9 @@ def replay(
         bool, typer.Option("--no-wait", help="With --via api: begin the run, and do not wait for its end.")
     ] = False,
     dry_run: options.DryRun = False,
-    promote: Annotated[bool, typer.Option("--promote", help="Make the result current when it is complete.")] = False,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Make the result current, what failed left as it is.")
+    ] = False,
     yes: options.Yes = False,
 ) -> int | None:
     """Compute aggregates again from raw and write them beside the current ones.
@@ -102,7 +104,7 @@ def replay(
 def _replay(
     cli: Context, request: RunRequest, rate: float | None, dry_run: bool, promote: bool, yes: bool
 ) -> int | None:
-    from pik.usecases.plan import plan_replay, start
+    from pik.usecases.plan import expect_work, plan_replay, start
     from pik.usecases.replay import Pace, carry_out
 
     store, engine = cli.open_store(), cli.engine()
@@ -112,19 +114,22 @@ def _replay(
         cli.note(going_on(run))
     else:
         plan = plan_replay(store, engine, request, time.time_ns())
-        if not plan.run.events_matched:
+        expect_work(store, plan.run)
+        if plan.run.events_matched == 0:
             cli.note(nothing_matched(request.window))
         if dry_run:
             cli.show(Document(head={**plan_fields(plan.run), "dry_run": True}))
             return None
         run = start(store, plan)
         events, buckets = number_of(plan.counts.events, "event"), number_of(plan.counts.buckets, "bucket")
-        cli.note(f"run {run.run_id}: {events} in {buckets}, {number_of(run.tasks, 'task')}")
+        chosen = "raw is damaged, so events are not counted" if plan.counts.damaged else f"{events} in {buckets}"
+        cli.note(f"run {run.run_id}: {chosen}, {number_of(run.tasks, 'task')}")
     run = carry_out(store, engine, run.run_id, Pace(rate=rate), cli.progress)
-    move = _promote(store, run, yes) if promote and run.state == COMPLETED else None
+    move = _promote(store, run, yes) if promote and run.state in (COMPLETED, PARTIAL) else None
     shown = move.run if move else run
     counts = {"promotion": move.counts} if move else {}
-    cli.show(Document(head={**plan_fields(shown), "resumed": resumed, **outcome_fields(shown), **counts}))
+    head = {**plan_fields(shown), "resumed": resumed, **outcome_fields(shown), **counts}
+    cli.show(Document(head=head))
     return PARTLY if move and move.counts.conflicts else exit_code(run)
 
 

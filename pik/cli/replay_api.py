@@ -5,9 +5,9 @@ from __future__ import annotations
 from pik.cli import options
 from pik.cli.context import Context
 from pik.cli.render import Document
-from pik.cli.run_fields import exit_code, nothing_matched, outcome_fields, plan_fields
-from pik.errors import UsageError
-from pik.model.run import PLANNED, RUNNING, RunRequest
+from pik.cli.run_fields import exit_code, outcome_fields, plan_fields
+from pik.errors import NothingSelected, UsageError
+from pik.model.run import COMPLETED, PLANNED, RUNNING, Run, RunRequest
 
 
 def expect_possible(request: RunRequest, rate: float | None, promote: bool) -> None:
@@ -32,8 +32,8 @@ def replay(cli: Context, request: RunRequest, *, dry_run: bool, wait: bool) -> i
 
     api = cli.open_api()
     planned = api.replay(request, dry_run=dry_run)
-    if planned.events_matched == 0:
-        cli.note(nothing_matched(request.window))
+    if planned.events_matched == 0 and dry_run:
+        raise _nothing(planned)
     if dry_run:
         if planned.events_matched is None:
             raise UsageError(
@@ -44,5 +44,16 @@ def replay(cli: Context, request: RunRequest, *, dry_run: bool, wait: bool) -> i
         return None
     cli.note(f"run {planned.run_id} began; it goes on without this command, and pik runs wait {planned.run_id} waits")
     run = follow(api, planned, cli.progress, to_its_end=wait)
-    cli.show(Document(head={**plan_fields(run), "resumed": False, **outcome_fields(run)}))
+    if run.state == COMPLETED and run.events_matched == 0 and not run.values:
+        raise _nothing(run)
+    head = {**plan_fields(run), "resumed": False, **outcome_fields(run)}
+    cli.show(Document(head=head))
     return None if run.state in (PLANNED, RUNNING) else exit_code(run)
+
+
+def _nothing(run: Run) -> NothingSelected:
+    whose = ", ".join(map(repr, run.request.entities))
+    return NothingSelected(
+        f"nothing to replay: there is no event of {whose} in {run.request.window}",
+        hint="pik events --entity ID lists what there is of an entity",
+    )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+
 from pik.cli.command import PARTLY
-from pik.cli.render import Column, Count, Moment, Shown
+from pik.cli.render import Column, Count, Instant, Moment, Shown
 from pik.cli.render.text import number_of
-from pik.model.run import CANCELLED, COMPLETED, FAILED, PLANNED, RUNNING, Run
+from pik.model.instant import format_instant
+from pik.model.run import CANCELLED, COMPLETED, PLANNED, RUNNING, FailedAggregate, Run, RunRequest
 from pik.model.window import Window
 
 
@@ -34,6 +37,7 @@ def outcome_fields(run: Run) -> dict[str, object]:
         "state": run.state,
         "done": Count(run.done),
         "failed": Count(run.failed),
+        **failure_fields(run),
         "new": Count(run.new),
         "changed": Count(run.changed),
         "unchanged": Count(run.unchanged),
@@ -46,16 +50,60 @@ def outcome_fields(run: Run) -> dict[str, object]:
 
 
 def next_command(run: Run) -> str | None:
-    """What to type next."""
+    """What to type next. Whoever follows it comes to an end: a dead letter says what helps, a promotion is the last."""
     if run.state in (PLANNED, RUNNING):
         return f"pik runs resume {run.run_id}"
-    if run.state == FAILED:
+    if run.state == CANCELLED:
+        return replay_command(run.request)
+    if run.failed:
         return f"pik dlq list --run {run.run_id}"
-    if run.state == CANCELLED or run.promoted or not run.new + run.changed + run.removed:
+    if run.promoted >= run.values or not run.new + run.changed + run.removed:
         return None
     first = "pik verify --full, then " if run.removed else ""  # lost raw looks as if there had been no events
     diff = f"{first}pik diff aggregates --run {run.run_id}"
     return diff if run.request.include_duplicates else f"{diff}, then pik promote {run.run_id}"
+
+
+def replay_command(request: RunRequest) -> str:
+    """The command that computes the same again."""
+    words = ["pik", "replay"]
+    filters = {"--source": request.source, "--type": request.event_type}
+    for entity in request.entities:
+        words += ["--entity", entity]
+    if not request.entities and not any(filters.values()):
+        words.append("--all")
+    times = {"--from": request.window.from_text, "--to": request.window.to_text}
+    for option, text in {**times, **filters}.items():
+        words += [option, text] if text else []
+    for metric in request.metrics:
+        words += ["--metric", metric]
+    if request.include_duplicates:
+        words.append("--include-duplicates")
+    return shlex.join(words)
+
+
+def failure_fields(run: Run) -> dict[str, object]:
+    """The aggregates that failed: all are counted, the first are listed."""
+    failed = [
+        {
+            "metric": each.metric,
+            "bucket": Instant(each.bucket),
+            "entity_id": each.entity_id,
+            "reason": each.reason,
+            "events_to_blame": Count(each.events),
+            "event_ids": list(each.event_ids),
+        }
+        for each in run.failures
+    ]
+    return {
+        "failed_aggregates": Count(run.failed_aggregates),
+        "failures": Shown(failed, "\n".join(map(_failure_text, run.failures))) if failed else None,
+    }
+
+
+def _failure_text(failed: FailedAggregate) -> str:
+    events = f" (event {', '.join(failed.event_ids)})" if failed.event_ids else ""
+    return f"{failed.metric} of {failed.entity_id} at {format_instant(failed.bucket)}: {failed.reason}{events}"
 
 
 def going_on(run: Run) -> str:
@@ -64,17 +112,18 @@ def going_on(run: Run) -> str:
 
 
 def nothing_matched(window: Window) -> str:
-    """What is said where a run has nothing to do."""
-    return f"nothing matched: there is no such event in {window}; pik events lists those that are"
+    """What is said where a run has no events to compute from."""
+    return f"there is no such event in {window}: what is current there becomes null"
 
 
 def exit_code(run: Run) -> int | None:
-    """3 for a run that did not do all of its tasks."""
+    """3 for a run that did not compute everything."""
     return None if run.state == COMPLETED else PARTLY
 
 
 def _progress(run: Run) -> str:
-    return f"{run.done} of {run.tasks}" + (f", {run.failed} failed" if run.failed else "")
+    aggregates = f", {number_of(run.failed_aggregates, 'aggregate')} failed" if run.failed_aggregates else ""
+    return f"{run.done} of {run.tasks}" + (f", {run.failed} failed" if run.failed else "") + aggregates
 
 
 RUN_COLUMNS = [
@@ -85,6 +134,7 @@ RUN_COLUMNS = [
     Column("tasks", get=lambda run: Shown(run.tasks, _progress(run))),
     Column("done", Count, detail=True),
     Column("failed", Count, detail=True),
+    Column("failed_aggregates", Count, detail=True),
     *(Column(name, Count, drop=2) for name in ("new", "changed", "unchanged", "removed")),
     Column("promoted", Count),
     Column("reason", get=lambda run: run.request.reason, wrap=True),

@@ -40,7 +40,12 @@ def show(cli: Context, run: RunId) -> None:
     from pik.usecases.runs import detail
 
     found = detail(cli.open_store(), run)
-    letters = [Column("letter_id"), Column("attempts"), Column("reason", wrap=True)]
+    letters = [
+        Column("letter_id"),
+        Column("attempts"),
+        Column("reason", wrap=True),
+        Column("hint", wrap=True),
+    ]
     promotions = [
         Column("kind"),
         Column("at", Moment),
@@ -75,7 +80,8 @@ def resume(cli: Context, run: RunId) -> int | None:
     if found.state in (PLANNED, RUNNING):
         cli.note(going_on(found))
     ended = carry_out(store, cli.engine(), found.run_id, Pace(), cli.progress)
-    cli.show(Document(head={**plan_fields(ended), "resumed": True, **outcome_fields(ended)}))
+    head = {**plan_fields(ended), "resumed": True, **outcome_fields(ended)}
+    cli.show(Document(head=head))
     return exit_code(ended)
 
 
@@ -87,7 +93,7 @@ def resume(cli: Context, run: RunId) -> int | None:
     """,
 )
 def wait(cli: Context, run: RunId) -> int | None:
-    """Wait until a run has ended. Exit code 3 if it failed or was cancelled."""
+    """Wait until a run has ended. Exit code 3 if not all of it was computed."""
     from pik.usecases.runs import wait as until_ended
 
     ended = until_ended(cli.open_store(), run, cli.progress)

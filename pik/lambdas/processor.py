@@ -79,7 +79,7 @@ def _process(message: Message) -> bool:
         return True
     outcome = Outcome(message, "") if used_up else work(store, wiring.engine(), message, before.request)
     settled = settle(store, outcome, attempts, last=True)
-    metrics.add_metric(name="BucketsWritten", unit=MetricUnit.Count, value=outcome.buckets)
+    metrics.add_metric(name="BucketsWritten", unit=MetricUnit.Count, value=outcome.written)
     # Why a task failed may quote a payload: the dead letter keeps it, the log does not.
     extra = {"entities": task.entities[:100], "settled": settled, "receives": message.receives}
     logger.info("performed" if outcome.failure is None else "failed", extra=extra)

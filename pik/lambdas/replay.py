@@ -229,6 +229,9 @@ def run_fields(run: Run) -> dict[str, Any]:
         "finished_at": fields.pop("finished_at"),
     }
     del fields["request"]
+    fields["failures"] = [
+        {**structs.asdict(each), "bucket": format_instant(each.bucket)} for each in fields.pop("failures")
+    ]
     return {
         **fields,
         **{name: None if time is None else format_instant(time) for name, time in times.items()},

@@ -6,8 +6,13 @@ import msgspec
 
 from pik.model.window import Window
 
-PLANNED, RUNNING, COMPLETED, FAILED, CANCELLED = "PLANNED", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"
-"""States of a run; a task is OPEN, DONE or FAILED."""
+PLANNED, RUNNING, CANCELLED = "PLANNED", "RUNNING", "CANCELLED"
+COMPLETED, PARTIAL, FAILED = "COMPLETED", "PARTIAL", "FAILED"
+"""States of a run. It ends COMPLETED if everything was computed, PARTIAL if some aggregates or tasks failed, FAILED if
+all tasks did. A task is OPEN, DONE or FAILED."""
+
+ENDED = frozenset({COMPLETED, PARTIAL, FAILED})
+"""States in which a run ends by itself."""
 
 OPEN, DONE = "OPEN", "DONE"
 
@@ -51,15 +56,43 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         return Window(self.start, self.end)
 
 
+class FailedAggregate(msgspec.Struct, frozen=True, kw_only=True):
+    """An aggregate that could not be computed from its events, and why: a metric's Failure, and its place."""
+
+    metric: str
+    bucket: int
+    entity_id: str
+    reason: str
+    events: int = 0
+    event_ids: tuple[str, ...] = ()
+
+
+KEPT_FAILURES = 100
+"""Failed aggregates that a task keeps, and that a run shows, at most; all are counted."""
+
+
+class Failures(msgspec.Struct, frozen=True, kw_only=True):
+    """The aggregates of a task that failed: how many, and the first of them."""
+
+    count: int = 0
+    kept: tuple[FailedAggregate, ...] = ()
+
+
+NO_FAILURES = Failures()
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One replay. `tasks`, `done`, `failed` count tasks; `new`, `changed`, `unchanged` values against what was current,
     `removed` current values that have no events any more.
 
     `events_matched` counts the events that the request chose, `buckets` those with events, each metric's own, when
-    the run was planned; None: too many for the planner to count.
+    the run was planned; None: too many for the planner to count, or some of their raw was damaged.
 
     `computed_by` are the programs that computed its versions, with their versions.
     `effective_start` and `effective_end` bound the whole buckets that the requested window touches.
+
+    `failed_aggregates` counts those that failed in tasks that were done all the same, `failures` has the first of them,
+    in the order of the tasks; a listing of runs has none.
     """
 
     run_id: str
@@ -80,6 +113,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     removed: int = 0
     promoted: int = 0
     computed_by: tuple[str, ...] = ()
+    failed_aggregates: int = 0
+    failures: tuple[FailedAggregate, ...] = ()
+
+    @property
+    def values(self) -> int:
+        """How many aggregates it computed, or found to be without events."""
+        return self.new + self.changed + self.unchanged + self.removed
 
     @property
     def without_value(self) -> int | None:
@@ -92,11 +132,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A task that failed too often, and why; with `purged_at` and `purge_reason` if somebody gave it up."""
+    """A task that failed too often, why, and what can help (`hint`; empty: doing it again); with `purged_at` and
+    `purge_reason` if somebody gave it up."""
 
     letter_id: str
     task: Task
     reason: str
+    hint: str = ""
     attempts: int
     failed_at: int
     purged_at: int | None = None

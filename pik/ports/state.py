@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pik.model.metric import Aggregate, BucketDigest, Computed, Definition, Metric
-from pik.model.run import DeadLetter, Run, RunRequest, Task
+from pik.model.run import NO_FAILURES, DeadLetter, Failures, Run, RunRequest, Task
 from pik.model.window import Window
 
 
@@ -34,23 +34,25 @@ class Runs(Protocol):
         """Store the run as PLANNED with its tasks, all at once: nobody finds it before all of them are stored."""
 
     def get(self, run_id: str) -> Run:
-        """The run of this id or of an unambiguous prefix, with its counts as of now. Raises NotFound."""
+        """The run of this id or of an unambiguous prefix, with its counts as of now and the first KEPT_FAILURES of its
+        failures, in the order of its tasks. Raises NotFound."""
 
     def newest_first(self) -> Iterator[Run]:
-        """Every run, newest first."""
+        """Every run, newest first, without its failures."""
 
     def unfinished(self, request: RunRequest) -> Run | None:
         """The newest run of this very request that is PLANNED or RUNNING."""
 
     def set_state(self, run_id: str, state: str, finished_at: int | None = None) -> None:
-        """Move the run to a state; CANCELLED, COMPLETED and FAILED are set with the time. A run that is CANCELLED
-        becomes neither COMPLETED nor FAILED any more."""
+        """Move the run to a state; those in which it has ended are set with the time. A run that is CANCELLED gets no
+        other state of ENDED any more."""
 
     def open_tasks(self, run_id: str) -> Iterator[Task]:
         """The run's tasks that are OPEN, in order of their numbers."""
 
-    def mark(self, task: Task, state: str) -> None:
-        """Move a task, OPEN at first, to DONE, to FAILED, or to OPEN again (redriven). A task that is DONE stays so."""
+    def mark(self, task: Task, state: str, failures: Failures = NO_FAILURES) -> None:
+        """Move a task, OPEN at first, to DONE, to FAILED, or to OPEN again (redriven), and keep the failures of this
+        time in place of earlier ones. A task that is DONE stays as it is."""
 
     def driving(self, run_id: str) -> AbstractContextManager[None]:
         """Holds the right to drive this run until the context ends or the process dies (in a deployed store, half a
@@ -89,10 +91,10 @@ class Queue(Protocol):
         """Make the message visible again after `delay` seconds, unless it was received again meanwhile. A shared queue
         keeps the reason, for a letter that is written when nobody knows a better one."""
 
-    def bury(self, message: Message, reason: str, failed_at: int) -> None:
-        """Put the message among the dead letters, with its reason (empty: the last one that was kept, or UNSETTLED). It
-        is still to be acknowledged; until then it may be on the queue as well, so that whoever is interrupted gets it
-        again."""
+    def bury(self, message: Message, reason: str, failed_at: int, hint: str = "") -> None:
+        """Put the message among the dead letters, with its reason (empty: the last one that was kept, or UNSETTLED) and
+        what can help. It is still to be acknowledged; until then it may be on the queue as well, so that whoever is
+        interrupted gets it again."""
 
     def letters(self, *, purged: bool = False) -> list[DeadLetter]:
         """The dead letters, oldest first; or those that were purged. Two may be there for one task, where a burial was

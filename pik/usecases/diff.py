@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from itertools import groupby
 from operator import attrgetter, itemgetter
 
 import msgspec
 
-from pik.errors import NotFound
-from pik.model.metric import Aggregate, BucketDigest, Computed, Metric
+from pik.errors import Damaged, NothingSelected
+from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Computed, Failure, Metric
+from pik.model.run import Run
 from pik.model.window import Window
 from pik.ports.engine import Bucket, Engine
 from pik.ports.state import Aggregates
 from pik.ports.store import Store
 from pik.usecases.held import expect_held
-from pik.usecases.metrics import Scales, chosen
+from pik.usecases.metrics import Scales, chosen, pin
+from pik.usecases.nothing import nothing_selected
 from pik.usecases.ordering import sort_bounded
-from pik.usecases.raw_inputs import gather
-from pik.usecases.recompute import by_bucket_size, compare, current_rows, sound, widest, without_failures
+from pik.usecases.recompute import by_bucket_size, compare, current_rows, recompute, sound, widest
+from pik.usecases.stretches import Budget, stretches
 from pik.usecases.tolerance import EXACT, Tolerances
 
-CHANGED, ADDED, REMOVED = "~", "+", "-"
+CHANGED, ADDED, REMOVED, FAILED = "~", "+", "-", "!"
+
+BYTES_AT_ONCE = 64 << 20
+"""Raw that is read together, about: of a deployed store it lies on the local disk meanwhile."""
+
+NOTHING = "nothing to compare"
 
 _PERCENT = Context(prec=6)
 
 
 class Difference(msgspec.Struct, frozen=True, gc=False):
-    """A bucket whose value is another one (`~`), is not current yet (`+`), or is current without events (`-`).
+    """A bucket whose value is another one (`~`), is not current yet (`+`), is current without events (`-`), or cannot
+    be computed (`!`).
 
     `delta` and `percent` (of the current value, to six digits) are None where one of the two values is missing,
-    `percent` also where the current value is 0.
+    `percent` also where the current value is 0. What cannot be computed has a `failure`, and no entity where raw of the
+    whole bucket cannot be read.
     """
 
     op: str
@@ -46,12 +57,13 @@ class Difference(msgspec.Struct, frozen=True, gc=False):
     percent: Decimal | None
     inputs_before: int
     inputs_after: int
+    failure: Failure | None = None
 
 
 @dataclass(slots=True)
 class Stats:
     """What was compared: the sum of equal, tolerated (different, but within tolerance), changed, added and removed.
-    `other_inputs` of the equal ones have the same value from other events."""
+    `other_inputs` of the equal ones have the same value from other events. What `failed` was not compared."""
 
     compared: int = 0
     equal: int = 0
@@ -60,6 +72,7 @@ class Stats:
     added: int = 0
     removed: int = 0
     other_inputs: int = 0
+    failed: int = 0
 
     def count_equal(self, aggregates: int) -> None:
         """Count as many that are equal, of the same events."""
@@ -67,9 +80,23 @@ class Stats:
         self.equal += aggregates
 
 
+@dataclass(slots=True)
+class Basis:
+    """What the right side rests on: the versions of metrics (NAME@VERSION), and until when deliveries were known: the
+    latest `recorded_at` of those that were listed (0: there were none)."""
+
+    versions: set[str] = field(default_factory=set)
+    known_until: int = 0
+
+    def add(self, written: Aggregate) -> None:
+        """Add what a version that a run wrote rests on."""
+        self.versions.add(f"{written.computed.metric}@{written.metric_version}")
+        self.known_until = max(self.known_until, written.known_until)
+
+
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """Differences, ordered by metric, bucket, entity; `stats` counts while they are iterated over.
+    """Differences, ordered by metric, bucket, entity; `stats` and `basis` are whole once they have been iterated over.
 
     `effective` is what the whole buckets cover that the window touches.
     """
@@ -78,6 +105,7 @@ class Diff:
     effective: Window
     rows: Iterator[Difference]
     stats: Stats
+    basis: Basis
 
 
 def diff_aggregates(
@@ -92,21 +120,26 @@ def diff_aggregates(
 ) -> Diff:
     """Recompute from raw and compare with what is current; with `changed_only` only where both have a value.
 
-    Raises NotFound for an unknown metric, also in `tolerances`, and for a store without any events, NotHeld where
-    raw of the whole buckets has expired or was not pulled; Damaged and EngineError while iterating.
+    What cannot be computed is a row like any other. Raises NothingSelected for an unknown metric, also in `tolerances`,
+    for a store without any events, and while iterating where neither side has a value; NotHeld where raw of the whole
+    buckets has expired or was not pulled; EngineError while iterating, where nothing can be computed.
     """
     wanted = chosen(store.metrics, metrics)
     _expect_known(store, tolerances)
     effective = widest(window, wanted)
     expect_held(store, effective, entities)
     if store.copy is None and not store.index.totals().segments:
-        raise NotFound("the store holds no events, so there is nothing to compare", hint="pik ingest FILE")
-    stats = Stats()
-    pairs = _recomputed(store, engine, wanted, window, entities, stats)
+        raise NothingSelected("the store holds no events, so there is nothing to compare", hint="pik ingest FILE")
+    stats, basis = Stats(), Basis({pin(metric) for metric in wanted})
+    together = _cut(store, wanted, window, entities)
+    pairs = (
+        pair for group, stretch in together for pair in _stretch(store, engine, group, stretch, entities, stats, basis)
+    )
     rows = _differences(pairs, tolerances or Tolerances(), stats, Scales(store.metrics))
-    if len(by_bucket_size(wanted)) > 1:  # they are computed by size of bucket
+    if len(together) > 1 and len(wanted) > 1:
         rows = _ordered(store, rows)
-    return Diff(window, effective, _only(rows, changed_only), stats)
+    rows = _or_nothing(_only(rows, changed_only), stats, lambda: nothing_selected(store, NOTHING, effective, entities))
+    return Diff(window, effective, rows, stats, basis)
 
 
 def diff_run(
@@ -118,15 +151,20 @@ def diff_run(
     tolerances: Tolerances | None = None,
     changed_only: bool = False,
 ) -> Diff:
-    """Compare what a run wrote with what is current now. Raises NotFound."""
+    """Compare what a run wrote with what is current now; what failed in it is a row, too. Raises NotFound, and as
+    diff_aggregates does."""
     run = store.runs.get(run_id)
     wanted = chosen(store.metrics, metrics)
     _expect_known(store, tolerances)
     effective = Window(run.effective_start, run.effective_end)
-    pairs = _written(store, run.run_id, wanted, effective, entities or run.request.entities)
-    stats = Stats()
+    stats, basis = Stats(), Basis()
+    pairs = _written(store, run, wanted, entities or run.request.entities, basis)
     rows = _differences(pairs, tolerances or Tolerances(), stats, Scales(store.metrics))
-    return Diff(run.request.window, effective, _only(rows, changed_only), stats)
+    none = NothingSelected(
+        f"{NOTHING}: run {run.run_id} wrote none of these values", hint=f"pik runs show {run.run_id}"
+    )
+    rows = _or_nothing(_only(rows, changed_only), stats, lambda: none)
+    return Diff(run.request.window, effective, rows, stats, basis)
 
 
 def _expect_known(store: Store, tolerances: Tolerances | None) -> None:
@@ -138,31 +176,56 @@ def _expect_known(store: Store, tolerances: Tolerances | None) -> None:
 _Pairs = Iterator[tuple[Aggregate | None, Computed | None]]
 
 
-def _recomputed(
-    store: Store, engine: Engine, metrics: Sequence[Metric], window: Window, entities: Sequence[str], stats: Stats
-) -> _Pairs:
-    for size, group in by_bucket_size(metrics):
-        yield from _stretch(store, engine, group, window.widened(size), entities, stats)
+def _cut(
+    store: Store, metrics: Sequence[Metric], window: Window, entities: Sequence[str]
+) -> list[tuple[list[Metric], Window]]:
+    """What is computed together: metrics of one bucket size, over a stretch of their whole buckets."""
+    return [
+        (group, stretch)
+        for size, group in by_bucket_size(metrics)
+        for stretch in stretches(store, window.widened(size), size, entities, Budget(bytes=BYTES_AT_ONCE))
+    ]
 
 
 def _stretch(
-    store: Store, engine: Engine, metrics: Sequence[Metric], window: Window, entities: Sequence[str], stats: Stats
+    store: Store,
+    engine: Engine,
+    metrics: Sequence[Metric],
+    window: Window,
+    entities: Sequence[str],
+    stats: Stats,
+    basis: Basis,
 ) -> _Pairs:
     """Pairs of metrics of one bucket size over whole buckets. What is equal in a bucket whose aggregates are all equal
     is counted, and looked at no closer."""
-    with ThreadPoolExecutor(1) as beside, gather(store, window, entities) as gathered:
+    with ThreadPoolExecutor(1) as beside, closing(recompute(store, engine, metrics, window, entities)) as parts:
         # The store is read while the engine computes.
         read = None if entities else beside.submit(_current_digests, store, metrics, window)
-        definitions = [metric.definition for metric in metrics]
-        with engine.computation(gathered.inputs, definitions, window, entities) as computation:
-            if read is None:
-                current, equal = sound(current_rows(store.aggregates, metrics, window, entities)), set[Bucket]()
+        for part in parts:
+            if part.window != window and len(metrics) > 1:  # damage: one metric at a time, to keep the order of rows
+                for metric in metrics:
+                    yield from _stretch(store, engine, [metric], window, entities, stats, basis)
+                return
+            basis.known_until = max(basis.known_until, part.known_until)
+            if isinstance(part.computed, Damaged):
+                yield from ((None, row) for row in _unreadable(metrics, part.window, part.computed))
+            elif read is None:
+                current = sound(current_rows(store.aggregates, metrics, part.window, entities))
+                yield from compare(current, part.computed.rows())
             else:
-                left, right = read.result(), _by_bucket(computation.digests())
+                left = {bucket: digest for bucket, digest in read.result().items() if bucket[1] in part.window}
+                right = _by_bucket(part.computed.digests())
                 equal = {bucket for bucket in right if left.get(bucket) == right[bucket]}
                 stats.count_equal(sum(right[bucket].aggregates for bucket in equal))
                 current = _current_but(store.aggregates, equal, left.keys() | right.keys())
-            yield from compare(current, without_failures(computation.rows(skipping=equal)))
+                yield from compare(current, part.computed.rows(skipping=equal))
+
+
+def _unreadable(metrics: Sequence[Metric], window: Window, damage: Damaged) -> Iterator[Computed]:
+    """A failed row for each metric, in place of all aggregates in the window."""
+    failure = Failure(f"{damage.message}; {window} is not computed")
+    for metric in metrics:
+        yield Computed(metric.name, window.start, "", None, 0, NO_INPUTS, NO_INPUTS, failure)
 
 
 def _by_bucket(digests: Iterable[BucketDigest]) -> dict[Bucket, BucketDigest]:
@@ -186,16 +249,34 @@ def _current_but(aggregates: Aggregates, equal: set[Bucket], buckets: Iterable[B
                 yield from aggregates.current(name, Window(starts[0], starts[-1] + 1))
 
 
-def _written(store: Store, run_id: str, metrics: Sequence[Metric], window: Window, entities: Sequence[str]) -> _Pairs:
-    names, chosen_ones = {metric.name for metric in metrics}, set(entities)
+def _written(store: Store, run: Run, metrics: Sequence[Metric], entities: Sequence[str], basis: Basis) -> _Pairs:
+    names, some = {metric.name for metric in metrics}, set(entities)
     scales = Scales(store.metrics)
-    written = (
-        scales.shown(change.written).computed
-        for change in store.aggregates.changes(run_id)
-        if change.written.computed.metric in names
-        and (not chosen_ones or change.written.computed.entity_id in chosen_ones)
+    window = Window(run.effective_start, run.effective_end)
+
+    def written() -> Iterator[Computed]:
+        for change in store.aggregates.changes(run.run_id):
+            row = change.written.computed
+            if row.metric in names and (not some or row.entity_id in some):
+                basis.add(change.written)
+                yield scales.shown(change.written).computed
+
+    failed = (
+        Computed(
+            each.metric,
+            each.bucket,
+            each.entity_id,
+            None,
+            0,
+            NO_INPUTS,
+            NO_INPUTS,
+            Failure(each.reason, each.events, each.event_ids),
+        )
+        for each in sorted(run.failures, key=attrgetter("metric", "bucket", "entity_id"))
+        if each.metric in names and (not some or each.entity_id in some)
     )
-    pairs = compare(sound(current_rows(store.aggregates, metrics, window, entities)), written)
+    computed = heapq.merge(written(), failed, key=attrgetter("metric", "bucket", "entity_id"))
+    pairs = compare(sound(current_rows(store.aggregates, metrics, window, entities)), computed)
     return (pair for pair in pairs if pair[1] is not None)
 
 
@@ -205,12 +286,23 @@ def _ordered(store: Store, rows: Iterator[Difference]) -> Iterator[Difference]:
 
 
 def _only(rows: Iterator[Difference], changed_only: bool) -> Iterator[Difference]:
-    return (row for row in rows if row.op == CHANGED or not changed_only)
+    return (row for row in rows if row.op in (CHANGED, FAILED) or not changed_only)
+
+
+def _or_nothing(rows: Iterator[Difference], stats: Stats, error: Callable[[], NothingSelected]) -> Iterator[Difference]:
+    """The rows. Raises the error at their end where nothing was compared, so that it is not taken for "all is well"."""
+    yield from rows
+    if not stats.compared and not stats.failed:
+        raise error()
 
 
 def _differences(pairs: _Pairs, tolerances: Tolerances, stats: Stats, scales: Scales) -> Iterator[Difference]:
     for left, right in pairs:
         before = None if left is None else left.computed
+        if right is not None and right.failure is not None:
+            stats.failed += 1
+            yield _difference(None if left is None else scales.shown(left).computed, right)
+            continue
         current = None if before is None else before.value
         value = None if right is None else right.value
         if current == value:
@@ -240,8 +332,10 @@ def _difference(before: Computed | None, after: Computed | None) -> Difference:
         delta = EXACT.subtract(value, current)
         if current:
             percent = _PERCENT.divide(EXACT.multiply(delta, Decimal(100)), current.copy_abs()).normalize()
+    failure = after.failure if after else None
+    op = ADDED if current is None else REMOVED if value is None else CHANGED
     return Difference(
-        op=ADDED if current is None else REMOVED if value is None else CHANGED,
+        op=op if failure is None else FAILED,
         metric=here.metric,
         bucket=here.bucket,
         entity_id=here.entity_id,
@@ -251,4 +345,5 @@ def _difference(before: Computed | None, after: Computed | None) -> Difference:
         percent=percent,
         inputs_before=before.inputs if before else 0,
         inputs_after=after.inputs if after else 0,
+        failure=failure,
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from pik.errors import InputError, Invalid, NotFound
+from pik.errors import InputError, Invalid, NotFound, NothingSelected
 from pik.model.metric import Aggregate, Definition, Metric, read_definition, with_scale
 from pik.ports.engine import Engine
 from pik.ports.state import Metrics
@@ -77,7 +78,7 @@ def versions(metrics: Metrics, name: str) -> list[Metric]:
     """Every version of a metric, the oldest first. Raises NotFound."""
     found = metrics.versions(name)
     if not found:
-        raise _unknown(name)
+        raise _unknown(name, (metric.name for metric in metrics.latest()))
     return found
 
 
@@ -86,7 +87,7 @@ def chosen(metrics: Metrics, names: Iterable[str]) -> list[Metric]:
     latest = {metric.name: metric for metric in metrics.latest()}
     wanted = set(names) or set(latest)
     if unknown := sorted(wanted - set(latest)):
-        raise _unknown(unknown[0])
+        raise _unknown(unknown[0], latest)
     return [latest[name] for name in sorted(wanted)]
 
 
@@ -124,5 +125,7 @@ class Scales:
         return msgspec.structs.replace(aggregate, computed=msgspec.structs.replace(computed, value=value))
 
 
-def _unknown(name: str) -> NotFound:
-    return NotFound(f"there is no metric {name}", hint="pik metrics list")
+def _unknown(name: str, known: Iterable[str] = ()) -> NothingSelected:
+    alike = get_close_matches(name, list(known), n=3)
+    hint = f"did you mean {' or '.join(alike)}? pik metrics list shows all" if alike else "pik metrics list"
+    return NothingSelected(f"there is no metric {name!r}", hint=hint)

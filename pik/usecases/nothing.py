@@ -2,9 +2,52 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+from itertools import islice
+
+from pik.errors import Damaged, NothingSelected
+from pik.model.event import entity_mark
 from pik.model.instant import format_instant
-from pik.model.window import Window
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
+from pik.usecases.reading import frame_lines, frames_of
+
+_LOOKED_AT = 32
+"""Frames that are read at most to find an entity that is written almost alike."""
+
+
+def nothing_selected(store: Store, what: str, window: Window, entities: Sequence[str]) -> NothingSelected:
+    """The error for a selection that is empty; `what` begins its sentence, such as `nothing to compare`."""
+    whose = f" of {', '.join(map(repr, entities[:5]))}" if entities else ""
+    alike = [found for entity in entities[:5] for found in written_alike(store, entity)]
+    hint = "pik status shows from when to when there are events"
+    if alike:
+        hint = f"did you mean {' or '.join(map(repr, alike))}?"
+    elif entities:
+        hint = f"pik events --entity {shlex.quote(entities[0])} lists what there is of it"
+    return NothingSelected(f"{what}: there is neither an event nor a current value{whose} in {window}", hint=hint)
+
+
+def written_alike(store: Store, entity: str) -> list[str]:
+    """Entities with events whose names differ from this one in case or in white space around them. The index is asked
+    once, and only a few frames are read."""
+    bare = entity.strip()
+    forms = {bare, bare.lower(), bare.upper(), bare.title(), bare.capitalize(), f"{bare} ", f" {bare}"}
+    marks = {form: entity_mark(form) for form in sorted(forms - {entity, ""})}
+    frames = (
+        (segment, frame)
+        for segment in store.index.segments(ALL_TIME, entities=list(marks))
+        for frame in frames_of(segment, list(marks))
+    )
+    found: list[str] = []
+    for segment, frame in islice(frames, _LOOKED_AT):
+        try:
+            lines = frame_lines(store.raw, segment, frame)
+        except Damaged:
+            continue  # this is a search for a hint
+        found += [form for form, mark in marks.items() if form not in found and any(mark in line for line in lines)]
+    return found
 
 
 def nothing_matches(things: str, store: Store, window: Window) -> str:

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import chain, groupby, islice
 from math import lcm
 from tempfile import TemporaryFile
 from typing import IO
@@ -15,8 +15,7 @@ import msgspec
 from msgspec import structs
 from ulid import ULID
 
-from pik.errors import NotFound, UsageError
-from pik.model.instant import DAY
+from pik.errors import Damaged, NothingSelected, UsageError
 from pik.model.metric import Metric
 from pik.model.run import PLANNED, Run, RunRequest, Task
 from pik.model.window import ALL_TIME, Window
@@ -24,9 +23,10 @@ from pik.ports.engine import Engine, Touched
 from pik.ports.store import Store
 from pik.usecases.held import expect_held
 from pik.usecases.metrics import chosen, pin
+from pik.usecases.nothing import nothing_selected
 from pik.usecases.raw_inputs import gather
-from pik.usecases.reading import frames_of
 from pik.usecases.recompute import by_bucket_size, widest
+from pik.usecases.stretches import Budget, stretches
 
 ENTITIES_A_TASK = 500
 DAYS_A_TASK = 31
@@ -73,9 +73,9 @@ def plan_replay(
     at_most: int | None = None,
 ) -> Plan:
     """Plan the replay of a request, writing nothing; `run_id` is the run's, where it was given one already. Without
-    `count` nobody counts what an unfiltered request chooses, which is what takes long. Raises as `replayable` does,
-    NotFound where the store holds no events, Damaged; and TooMuch where more than `at_most` lines would have to be read
-    for counting."""
+    `count` nobody counts what an unfiltered request chooses, which is what takes long. Where raw is damaged
+    that is not known, and every bucket is planned. Raises as `replayable` does, NothingSelected where the store holds
+    no events, and TooMuch where more than `at_most` lines would have to be read for counting."""
     metrics = replayable(store, request)
     run_id, tasks, counts = run_id or str(ULID()), TaskFile(), Counted()
     for size, group in by_bucket_size(metrics):
@@ -96,16 +96,19 @@ def plan_replay(
         finished_at=None,
         effective_start=effective.start,
         effective_end=effective.end,
-        events_matched=counts.events if count else None,
-        buckets=counts.buckets if count else None,
+        events_matched=counts.events if count and not counts.damaged else None,
+        buckets=counts.buckets if count and not counts.damaged else None,
         tasks=tasks.tasks,
     )
     return Plan(run, tasks, counts)
 
 
 def replayable(store: Store, request: RunRequest) -> list[Metric]:
-    """The metrics of the request. Raises UsageError, NotFound for an unknown metric, and NotHeld where raw of the whole
-    buckets has expired or was not pulled."""
+    """The metrics of the request.
+
+    Raises UsageError, NothingSelected for an unknown metric, and NotHeld where raw of the whole buckets has expired or
+    was not pulled.
+    """
     if "" in (request.source, request.event_type, *request.entities):
         raise UsageError("an entity, a source or a type is empty", hint="leave the option out to take all of them")
     metrics = chosen(store.metrics, request.metrics)
@@ -114,9 +117,9 @@ def replayable(store: Store, request: RunRequest) -> list[Metric]:
 
 
 def expect_events(store: Store) -> None:
-    """Raises NotFound if the store holds nothing at all."""
+    """Raises NothingSelected if the store holds nothing at all."""
     if store.copy is None and next(store.index.segments(ALL_TIME), None) is None:
-        raise NotFound("the store holds no events", hint="pik ingest FILE")
+        raise NothingSelected("the store holds no events", hint="pik ingest FILE")
 
 
 def limited(store: Store, engine: Engine, request: RunRequest, limit: int, at_most: int | None = None) -> RunRequest:
@@ -135,6 +138,21 @@ def limited(store: Store, engine: Engine, request: RunRequest, limit: int, at_mo
     return request
 
 
+def expect_work(store: Store, run: Run) -> None:
+    """Raises NothingSelected for a planned run that chose no event, if it also finds no current value that would
+    become null."""
+    if run.events_matched != 0:
+        return
+    request = run.request
+    if run.tasks:
+        for metric in chosen(store.metrics, request.metrics):
+            window = request.window.widened(metric.bucket_size)
+            current = store.aggregates.current(metric.name, window, request.entities)
+            if any(each.computed.value is not None for each in current):
+                return
+    raise nothing_selected(store, "nothing to replay", request.window, request.entities)
+
+
 def start(store: Store, plan: Plan) -> Run:
     """Store the planned run."""
     store.runs.create(plan.run, plan.tasks)
@@ -149,10 +167,11 @@ def _task(
 
 @dataclass(slots=True)
 class Counted:
-    """What a request chooses; `buckets` counts each metric's own."""
+    """What a request chooses; `buckets` counts each metric's own. `damaged`: not all of its raw could be read."""
 
     events: int = 0
     buckets: int = 0
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,19 +193,40 @@ def _rectangles(
     store: Store, engine: Engine, request: RunRequest, size: int, counting: _Counting | None
 ) -> Iterator[tuple[Window, Sequence[str]]]:
     """What the tasks of metrics with buckets of `size` cover: whole buckets, and entities (none: all)."""
-    stretches = _stretches(store, request, size)
-    if request.source is None and request.event_type is None:
-        if counting is not None:
+    cut = _stretches(store, request, size)
+    pairs: Iterator[Touched] | None = None
+    try:
+        if request.source is not None or request.event_type is not None:
+            pairs = _begun(_touched(store, engine, request, request.window, size))
+        elif counting is not None:
             _count(store, engine, request, size, counting)
-        for window in stretches:
+    except Damaged:  # a task tells what of its raw is damaged, and does what it can
+        if counting is not None:
+            counting.counts.damaged = True
+    if pairs is None:
+        for window in cut:
             yield from ((window, chunk) for chunk in _chunks(request.entities))
         return
-    ends = [window.end for window in stretches]
-    pairs = _touched(store, engine, request, request.window, size)
+    ends = [window.end for window in cut]
     pairs = counting.noted(pairs) if counting else pairs
     for number, group in groupby(pairs, key=lambda pair: bisect_right(ends, pair.bucket)):
         entities = _named(group, request.entities)
-        yield from ((stretches[number], chunk) for chunk in _chunks(entities))
+        yield from ((cut[number], chunk) for chunk in _chunks(entities))
+
+
+def _begun(pairs: Iterator[Touched]) -> Iterator[Touched]:
+    """The same; all of their raw has been read."""
+    return chain(list(islice(pairs, 1)), pairs)
+
+
+def _stretches(store: Store, request: RunRequest, size: int) -> list[Window]:
+    effective = request.window.widened(size)
+    first, last = effective.days
+    if request.entities and last - first < DAYS_A_TASK:
+        return [effective]
+    # The tasks of some entities are small however many others there are.
+    budget = Budget(DAYS_A_TASK, 0 if request.entities else DELIVERIES_A_TASK)
+    return stretches(store, effective, size, request.entities, budget)
 
 
 def _count(store: Store, engine: Engine, request: RunRequest, size: int, counting: _Counting) -> None:
@@ -212,30 +252,6 @@ def _touched(
                 source=request.source,
                 event_type=request.event_type,
             )
-
-
-def _stretches(store: Store, request: RunRequest, size: int) -> list[Window]:
-    """The request's whole buckets, cut into windows that hold some days with deliveries each, and leave nothing out:
-    where events are lost or gone there may still be aggregates."""
-    effective = request.window.widened(size)
-    first, last = effective.days
-    if request.entities and last - first < DAYS_A_TASK:
-        return [effective]
-    cuts: list[int] = []
-    begun, deliveries = None, 0
-    listed = store.index.segments(effective, entities=request.entities)
-    found = (segment for segment in listed if frames_of(segment, request.entities))  # which a store may have left out
-    for day, segments in groupby(found, key=lambda segment: segment.day):
-        full = deliveries >= DELIVERIES_A_TASK and not request.entities
-        if begun is not None and (full or day - begun >= DAYS_A_TASK):
-            cut = day * DAY - day * DAY % size
-            if effective.start < cut < effective.end and cut > (cuts[-1] if cuts else effective.start):
-                cuts.append(cut)
-            begun, deliveries = None, 0
-        begun = day if begun is None else begun
-        deliveries += sum(segment.deliveries for segment in segments)
-    bounds = [effective.start, *cuts, effective.end]
-    return [Window(left, right) for left, right in pairwise(bounds)]
 
 
 def _named(pairs: Iterable[Touched], otherwise: Sequence[str]) -> Sequence[str]:

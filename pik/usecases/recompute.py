@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 
-from pik.errors import Damaged, EngineError
-from pik.model.instant import format_instant
+from pik.errors import Damaged
+from pik.model.instant import DAY, format_instant
 from pik.model.metric import Aggregate, Computed, Metric
 from pik.model.window import Window
-from pik.ports.engine import Engine
+from pik.ports.engine import Computation, Engine
 from pik.ports.state import Aggregates
 from pik.ports.store import Store
 from pik.usecases.raw_inputs import gather
 
 
 @dataclass(frozen=True, slots=True)
-class Recomputed:
-    """Rows ordered by (metric, bucket, entity), and the time up to which their events were known (0: no events)."""
+class Part:
+    """Some whole buckets and what was computed of them, from what was known until then (0: no events); or why their raw
+    cannot be read."""
 
-    rows: Iterator[Computed]
+    window: Window
+    computed: Computation | Damaged
     known_until: int
 
 
@@ -37,8 +39,7 @@ def widest(window: Window, metrics: Sequence[Metric]) -> Window:
     return Window(min(each.start for each in windows), max(each.end for each in windows))
 
 
-@contextmanager
-def recomputing(
+def recompute(
     store: Store,
     engine: Engine,
     metrics: Sequence[Metric],
@@ -46,28 +47,40 @@ def recomputing(
     entities: Sequence[str] = (),
     *,
     include_duplicates: bool = False,
-) -> Iterator[Recomputed]:
-    """The metrics, all of one bucket size, over the whole buckets in `window`, from raw; valid while the context lasts.
-
-    Raises Damaged and EngineError, here and while iterating.
+) -> Generator[Part, None, None]:
+    """Compute the metrics, all of one bucket size, over the whole buckets in `window`, from raw. One part, or where raw
+    is damaged as many as it takes to have all days but the damaged ones. A part is valid until the next one is asked
+    for. Raises EngineError, here and while its rows are iterated over.
     """
-    with gather(store, window, entities, include_duplicates=include_duplicates) as gathered:
-        definitions = [metric.definition for metric in metrics]
-        rows = engine.compute(gathered.inputs, definitions, window, entities)
-        yield Recomputed(without_failures(rows), gathered.known_until)
+    with ExitStack() as stack:
+        try:
+            gathered = stack.enter_context(gather(store, window, entities, include_duplicates=include_duplicates))
+            definitions = [metric.definition for metric in metrics]
+            computation = stack.enter_context(engine.computation(gathered.inputs, definitions, window, entities))
+        except Damaged as error:
+            damage = error
+        else:
+            yield Part(window, computation, gathered.known_until)
+            return
+    size = metrics[0].bucket_size
+    bounds = _bounds(store, window, entities, size)
+    if len(bounds) <= 2:
+        yield Part(Window(bounds[0], bounds[-1]), damage, 0)
+        return
+    cut = bounds[len(bounds) // 2]
+    for half in (Window(window.start, cut), Window(cut, window.end)):
+        yield from recompute(store, engine, metrics, half, entities, include_duplicates=include_duplicates)
 
 
-def without_failures(rows: Iterable[Computed]) -> Iterator[Computed]:
-    """The rows. Raises EngineError for one that failed."""
-    for row in rows:
-        if row.failure is not None:
-            name, reason, bucket = row.metric, row.failure.reason, format_instant(row.bucket)
-            events = f" (event {', '.join(row.failure.event_ids)})" if row.failure.event_ids else ""
-            raise EngineError(
-                f"metric {name} cannot be computed for {row.entity_id} in the bucket of {bucket}: {reason}{events}",
-                hint=f"pik metrics show {name}",
-            )
-        yield row
+def _bounds(store: Store, window: Window, entities: Sequence[str], size: int) -> list[int]:
+    """Where buckets meet between the window's days that have raw, and the ends of the first and of the last of them."""
+    days = sorted({segment.day for segment in store.index.segments(window, entities=entities)})
+    if not days:
+        return [window.start, window.end]
+    cuts = {day * DAY - day * DAY % size for day in days}
+    last = (days[-1] + 1) * DAY
+    cuts.add(last + -last % size)
+    return sorted({min(max(cut, window.start), window.end) for cut in cuts})
 
 
 def sound(rows: Iterable[Aggregate]) -> Iterator[Aggregate]:

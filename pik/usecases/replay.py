@@ -9,7 +9,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from pik.errors import Damaged, EngineError, Invalid, NotFound, StoreError, UsageError
-from pik.model.run import CANCELLED, COMPLETED, DONE, FAILED, PLANNED, RUNNING, Run, RunRequest, Task
+from pik.model.run import (
+    CANCELLED,
+    COMPLETED,
+    DONE,
+    FAILED,
+    NO_FAILURES,
+    PARTIAL,
+    PLANNED,
+    RUNNING,
+    Failures,
+    Run,
+    RunRequest,
+    Task,
+)
 from pik.ports.engine import Engine
 from pik.ports.state import Message
 from pik.ports.store import Store
@@ -20,6 +33,9 @@ from pik.usecases.tasks import perform
 
 VISIBILITY = 300.0
 """Seconds for which a task is hidden while somebody works on it. One that takes longer may be done twice: no harm."""
+
+CORRECT = "correct the definition and pik metrics apply it, then pik replay again: a run keeps its definitions"
+"""What helps against a metric that cannot be computed."""
 
 _FIRST_DELAY, _LONGEST_DELAY, _IDLE = 0.1, 5.0, 0.05  # seconds
 _FEW = 2  # tasks that are not worth starting processes for
@@ -56,7 +72,7 @@ def carry_out(store: Store, engine: Engine, run_id: str, pace: Pace, progress: P
 
 def _expect_unfinished(run: Run) -> None:
     if run.state not in (PLANNED, RUNNING):
-        hint = f"pik dlq list --run {run.run_id}" if run.state == FAILED else f"pik runs show {run.run_id}"
+        hint = f"pik dlq list --run {run.run_id}" if run.failed else f"pik runs show {run.run_id}"
         raise UsageError(f"run {run.run_id} is {run.state}; there is nothing to go on with", hint=hint)
 
 
@@ -72,25 +88,31 @@ def drive(store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progr
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A message that was worked on, why it failed (None: it did not), and how many buckets were computed."""
+    """A message that was worked on, why its task failed (None: it did not) and what can help, how many aggregates were
+    written all the same, and which ones failed."""
 
     message: Message
     failure: str | None
-    buckets: int = 0
+    hint: str = ""
+    written: int = 0
+    failures: Failures = NO_FAILURES
 
 
 def work(store: Store, engine: Engine, message: Message, request: RunRequest | None = None) -> Outcome:
     """Perform the message's task, with the `request` of its run, if that is known. Raises StoreError where the store,
     and so no task, is to blame."""
     try:
-        buckets = perform(store, engine, message.task, request)
-    except (Damaged, EngineError, Invalid, NotFound) as error:
-        return Outcome(message, error.message)
+        done = perform(store, engine, message.task, request)
+    except EngineError as error:
+        return Outcome(message, error.message, hint=error.hint or CORRECT)
+    except (Damaged, Invalid, NotFound) as error:
+        return Outcome(message, error.message, hint=error.hint)
     except StoreError:
         raise  # a full disk fails every task: the run stops here and is resumed
     except Exception as error:  # noqa: BLE001 - whatever it is ends among the dead letters, with its reason
         return Outcome(message, f"{type(error).__name__}: {error}")
-    return Outcome(message, None, buckets)
+    failure, hint = (None, "") if done.damage is None else (done.damage.message, done.damage.hint)
+    return Outcome(message, failure, hint, done.written, done.failures)
 
 
 def settle(store: Store, outcome: Outcome, attempts: int, *, last: bool = False) -> bool:
@@ -101,10 +123,10 @@ def settle(store: Store, outcome: Outcome, attempts: int, *, last: bool = False)
     """
     message, queue, runs = outcome.message, store.queue, store.runs
     if outcome.failure is None:
-        runs.mark(message.task, DONE)
+        runs.mark(message.task, DONE, outcome.failures)
     elif message.receives >= attempts:
-        queue.bury(message, outcome.failure, time.time_ns())
-        runs.mark(message.task, FAILED)
+        queue.bury(message, outcome.failure, time.time_ns(), outcome.hint)
+        runs.mark(message.task, FAILED, outcome.failures)
     else:
         delay = min(_FIRST_DELAY * 2 ** (message.receives - 1), _LONGEST_DELAY)
         queue.release(message, delay, outcome.failure)
@@ -119,7 +141,13 @@ def end_if_settled(store: Store, run_id: str) -> None:
     """End the run if all of its tasks are settled now. Whoever settles one asks; the last one ends it."""
     run = store.runs.get(run_id)
     if run.state == RUNNING and run.done + run.failed == run.tasks:
-        store.runs.set_state(run_id, FAILED if run.failed else COMPLETED, time.time_ns())
+        store.runs.set_state(run_id, _end_state(run), time.time_ns())
+
+
+def _end_state(run: Run) -> str:
+    if not run.failed and not run.failed_aggregates:
+        return COMPLETED
+    return PARTIAL if run.done or run.values else FAILED
 
 
 def hand_over(store: Store, run_id: str, tasks: Iterable[Task] | None = None) -> int:

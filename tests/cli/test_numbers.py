@@ -64,7 +64,7 @@ def test_metrics_are_applied_listed_and_shown(shop):
     assert shown["name"] == "revenue"
     assert shown["versions"][0]["where"] == "event_type = 'paid'"
     missing = shop("metrics", "show", "nope")
-    assert missing.code == 4
+    assert missing.code == 2
     assert "pik metrics list" in missing.err
 
 
@@ -92,8 +92,10 @@ def test_a_replay_of_nothing_says_so(shop):
     for option in (("--entity", "nobody"), ("--source", "nowhere"), ("--all", "--from", "2030-01-01")):
         for more in ((), ("--dry-run",)):
             result = shop("replay", *option, *more)
-            assert (result.code, "nothing matched: there is no such event in [" in result.err) == (0, True)
-    assert "nothing matched" not in shop("replay", "--entity", "a").err
+            assert result.code == 2
+            assert "nothing to replay: there is neither an event nor a current value" in result.err
+            assert (result.out, shop("replay", *option, *more, "-q").err) == ("", result.err)
+    assert shop("runs", "list", "--format", "json").json()["runs"] == []
     assert "in 1 bucket, 1 task\n" in shop("replay", "--entity", "a", "--metric", "event_count").err
 
 
@@ -111,7 +113,7 @@ def test_a_window_inside_of_a_bucket_is_widened_and_says_so(shop):
         (("--all", "--entity", "a"), "exclude each other"),
         (("--all", "--promote", "--include-duplicates", "--yes"), "cannot be promoted"),
         (("--all", "--promote"), "--yes"),
-        (("--all", "--metric", "nope"), "no metric nope"),
+        (("--all", "--metric", "nope"), "no metric 'nope'"),
         (("--all", "--from", "2026-01-02", "--to", "2026-01-01"), "is empty"),
         (("--all", "--rate", "0"), "--rate: 0.0 is less than 0.001"),
     ],
@@ -187,7 +189,8 @@ def test_tolerance_and_changed_only(late, tmp_path):
     assert late("diff", "aggregates", "--metric", "revenue", "--tolerance", "0.24").code == 1
     assert late("diff", "aggregates", "--tolerance", "x").code == 2
     unknown = late("diff", "aggregates", "--tolerance", "revnue=10%")
-    assert (unknown.code, unknown.err) == (4, "error: there is no metric revnue\nhint: pik metrics list\n")
+    hint = "did you mean revenue? pik metrics list shows all"
+    assert (unknown.code, unknown.err) == (2, f"error: there is no metric 'revnue'\nhint: {hint}\n")
     (tmp_path / "new.jsonl").write_text(line(9, "new", 1))
     late("ingest", "new.jsonl")
     assert late("diff", "aggregates", "--entity", "new", "--changed-only").code == 0
@@ -206,9 +209,22 @@ def test_where_values_have_no_events_any_more_verify_comes_first(late, tmp_path)
 
 
 def test_nothing_compared_is_not_called_clean(late):
-    result = late("diff", "aggregates", "--entity", "typo")
-    assert result.code == 0
-    assert "nothing was compared" in result.err
+    for option in (("--entity", "typo"), ("--from", "2030-01-01"), ("--entity", "typo", "--format", "json")):
+        result = late("diff", "aggregates", *option)
+        assert (result.code, result.out) == (2, "")
+        assert "nothing to compare: there is neither an event nor a current value" in result.err
+        assert late("diff", "aggregates", *option, "-q").err == result.err
+    run = replayed(late, "--all")["run_id"]
+    none = late("diff", "aggregates", "--run", run, "--entity", "typo")
+    assert (none.code, f"nothing to compare: run {run} wrote none of these values" in none.err) == (2, True)
+
+
+def test_names_that_are_written_almost_alike_are_offered(late):
+    for command in (("diff", "aggregates"), ("replay",)):
+        for typed in ("A", " a", "a "):
+            result = late(*command, "--entity", typed)
+            assert (result.code, "hint: did you mean 'a'?" in result.err) == (2, True)
+        assert "did you mean event_count?" in late(*command, "--entity", "a", "--metric", "event_counts").err
 
 
 def test_a_store_without_events_cannot_be_compared(pik, tmp_path):
@@ -216,7 +232,7 @@ def test_a_store_without_events_cannot_be_compared(pik, tmp_path):
     pik("init")
     pik("metrics", "apply", "metrics.toml")
     result = pik("diff", "aggregates")
-    assert result.code == 4
+    assert result.code == 2
     assert "holds no events" in result.err
 
 
@@ -257,7 +273,7 @@ def test_an_interrupted_replay_goes_on_with_the_same_command(shop, monkeypatch):
 def interrupt(pik, monkeypatch, *arguments):
     """Run a command that is interrupted while it computes."""
     with monkeypatch.context() as patch:
-        patch.setattr("pik.usecases.tasks.recomputing", interrupted)
+        patch.setattr("pik.usecases.tasks.recompute", interrupted)
         assert pik(*arguments).code == 130
 
 
@@ -268,7 +284,7 @@ def interrupted(*_, **__):
 def test_a_failed_task_is_exit_code_3_and_redrives(shop, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("pik.usecases.replay._FIRST_DELAY", 0.001)
-        patch.setattr("pik.usecases.tasks.recomputing", damaged)
+        patch.setattr("pik.usecases.tasks.recompute", damaged)
         failed = shop("replay", "--all", *DAY, "--format", "json")
     assert (failed.code, failed.json()["state"], failed.json()["failed"]) == (3, "FAILED", 1)
     run = failed.json()["run_id"]
@@ -294,7 +310,7 @@ def test_a_failed_task_is_exit_code_3_and_redrives(shop, monkeypatch):
 def test_a_purged_letter_is_told_with_its_reason_and_its_task_stays_failed(shop, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("pik.usecases.replay._FIRST_DELAY", 0.001)
-        patch.setattr("pik.usecases.tasks.recomputing", damaged)
+        patch.setattr("pik.usecases.tasks.recompute", damaged)
         run = shop("replay", "--all", *DAY, "--format", "json").json()["run_id"]
     (letter,) = shop("dlq", "list", "--format", "json").json()["dead_letters"]
     assert shop("dlq", "purge", letter["letter_id"], "--reason", "withdrawn", "--yes").code == 0

@@ -349,7 +349,10 @@ def test_a_replay_that_fails_is_exit_code_3(pik, gateway, some_days, tmp_path, m
     assert pik("metrics", "apply", "m.toml", "--store", tmp_path / "deployed").code == 0
     monkeypatch.setenv("PIK_MAX_RECEIVES", "2")
     result = pik("replay", "--entity", "e", *WINDOW, "--metric", "broken", *VIA)
-    assert (result.code, result.json()["state"], result.json()["failed"]) == (3, "FAILED", 1)
+    assert (result.code, result.json()["state"], result.json()["failed"]) == (3, "PARTIAL", 0)
+    assert result.json()["failed_aggregates"] == 1
+    (failed,) = result.json()["failures"]
+    assert (failed["metric"], failed["entity_id"], failed["events"]) == ("broken", "e", len(failed["event_ids"]))
 
 
 def test_a_replay_is_not_waited_for_if_one_says_so(pik, gateway, some_days) -> None:
@@ -406,7 +409,7 @@ def test_looking_at_a_run_is_tried_again(pik, gateway, some_days) -> None:
     assert pik("replay", "--entity", "e", *WINDOW, *VIA).json()["state"] == "COMPLETED"
 
 
-@pytest.mark.parametrize(("options", "said"), [(("--metric", "none"), "there is no metric none")])
+@pytest.mark.parametrize(("options", "said"), [(("--metric", "none"), "there is no metric 'none'")])
 def test_what_the_api_refuses_is_said(pik, gateway, some_days, options, said) -> None:
     result = pik("replay", "--entity", "e", *WINDOW, *options, *VIA)
     assert result.code == 4

@@ -94,8 +94,12 @@ def test_a_buried_message_is_a_dead_letter_with_its_reason(state):
     state.queue.bury(first, "no such column", 77)
     (letter,) = state.queue.letters()
     assert (letter.task, letter.reason, letter.attempts, letter.failed_at) == (first.task, "no such column", 1, 77)
-    state.queue.bury(second, "again", 78)
-    assert [letter.reason for letter in state.queue.letters()] == ["no such column", "again"]
+    assert letter.hint == ""
+    state.queue.bury(second, "again", 78, "correct it")
+    assert [(letter.reason, letter.hint) for letter in state.queue.letters()] == [
+        ("no such column", ""),
+        ("again", "correct it"),
+    ]
     for message in (first, second):
         state.queue.acknowledge(message.receipt)
     state.queue.send([])

@@ -11,7 +11,22 @@ import pytest
 from ulid import ULID
 
 from pik.errors import Busy, NotFound
-from pik.model.run import CANCELLED, COMPLETED, DONE, FAILED, OPEN, PLANNED, RUNNING, Run, RunRequest, Task
+from pik.model.run import (
+    CANCELLED,
+    COMPLETED,
+    DONE,
+    FAILED,
+    KEPT_FAILURES,
+    OPEN,
+    PARTIAL,
+    PLANNED,
+    RUNNING,
+    FailedAggregate,
+    Failures,
+    Run,
+    RunRequest,
+    Task,
+)
 
 REQUEST = RunRequest(start=0, end=100, entities=("a", "b"), metrics=("event_count",), reason="späte Ereignisse")
 
@@ -106,6 +121,41 @@ def test_marked_tasks_are_counted_and_no_longer_open(state, run):
     assert list(state.runs.open_tasks(run.run_id)) == [third]
 
 
+def failures(count, entity="é", kept=None):
+    one = FailedAggregate(
+        metric="m", bucket=-10, entity_id=entity, reason="kein Wert: 'x'", events=2, event_ids=("a" * 32, "b" * 32)
+    )
+    return Failures(count=count, kept=(one,) * (count if kept is None else kept))
+
+
+def test_a_run_has_the_failures_of_its_tasks_and_counts_them_all(state, run):
+    first, second, third = tasks_of(run)
+    state.runs.mark(third, DONE, failures(1, "third"))
+    state.runs.mark(first, DONE, failures(KEPT_FAILURES + 5, "first", KEPT_FAILURES - 1))
+    state.runs.mark(second, FAILED, failures(3, "second"))
+    got = state.runs.get(run.run_id)
+    assert (got.done, got.failed, got.failed_aggregates) == (2, 1, KEPT_FAILURES + 9)
+    assert [one.entity_id for one in got.failures] == ["first"] * (KEPT_FAILURES - 1) + ["second"]
+    assert got.failures[0] == failures(1, "first").kept[0]
+    (listed,) = state.runs.newest_first()
+    assert (listed.failed_aggregates, listed.failures) == (KEPT_FAILURES + 9, ())
+
+
+def test_failures_are_those_of_a_tasks_last_time_and_of_a_task_that_is_done_for_good(state, run):
+    first, second, third = tasks_of(run)
+    state.runs.mark(first, FAILED, failures(2))
+    state.runs.mark(first, OPEN)
+    assert state.runs.get(run.run_id).failed_aggregates == 0
+    state.runs.mark(first, DONE)
+    state.runs.mark(second, DONE, failures(1, "kept"))
+    state.runs.mark(second, DONE, failures(2, "too late"))
+    state.runs.mark(second, FAILED)
+    state.runs.mark(third, DONE)
+    got = state.runs.get(run.run_id)
+    assert (got.done, got.failed, got.failed_aggregates) == (3, 0, 1)
+    assert [one.entity_id for one in got.failures] == ["kept"]
+
+
 def test_a_task_that_is_done_stays_done_and_a_failed_one_may_open_again(state, run):
     first, second, third = tasks_of(run)
     for name in (DONE, FAILED, OPEN):
@@ -136,7 +186,7 @@ def test_a_cancelled_run_neither_completes_nor_fails(state, run):
 def test_unfinished_finds_the_newest_run_of_the_same_request(state, run):
     assert state.runs.unfinished(REQUEST) == run
     assert state.runs.unfinished(RunRequest(start=0, end=101, entities=("a", "b"), metrics=("event_count",))) is None
-    for name in (COMPLETED, FAILED, CANCELLED):
+    for name in (COMPLETED, PARTIAL, FAILED, CANCELLED):
         state.runs.set_state(run.run_id, name, 1)
         assert state.runs.unfinished(REQUEST) is None
     state.runs.set_state(run.run_id, RUNNING)

@@ -185,11 +185,16 @@ def _fail(pik: Journey) -> None:
     Path("broken.toml").write_text('name = "broken"\nvalue = "sum((payload->>\'$.order\')::DECIMAL(18, 2))"\n')
     pik("pik metrics apply", "metrics", "apply", "broken.toml")
     pik("pik replay", "replay", "--entity", "customer-17", *DAY, "--metric", "broken", code=3)
+    lost = min(Path(".pik/raw/event_date=2026-03-02").iterdir())
+    for reason in ("lost", "lost again"):
+        aside = lost.rename("aside")
+        pik("pik replay", "replay", "--all", *DAY, "--metric", "event_count", "--reason", reason, code=3)
+        aside.rename(lost)
     letters = pik("pik dlq list", "dlq", "list")["dead_letters"]
     pik("pik runs show", "runs", "show", letters[0]["run_id"])
     pik("pik dlq show", "dlq", "show", letters[0]["letter_id"])
     pik("pik dlq redrive", "dlq", "redrive", "--all", "--dry-run")
-    pik("pik dlq redrive", "dlq", "redrive", "--all", code=3)
+    pik("pik dlq redrive", "dlq", "redrive", letters[0]["letter_id"])
     pik("pik dlq purge", "dlq", "purge", "--all", "--dry-run")
     pik("pik dlq purge", "dlq", "purge", "--all", "--reason", "withdrawn", "--yes")
     pik("pik dlq list --purged", "dlq", "list", "--purged")
@@ -242,6 +247,15 @@ def _keep(pik: Journey) -> None:
     pik("pik verify --rebuild-index", "verify", "--rebuild-index", code=1)
 
 
+def _misfit(pik: Journey) -> None:
+    """A metric that none of the events fits, and raw that is lost."""
+    Path("misfit.toml").write_text('name = "misfit"\nvalue = "sum(source::BIGINT)"\n', encoding="utf-8")
+    pik("pik metrics apply", "metrics", "apply", "misfit.toml")
+    pik("pik diff aggregates", "diff", "aggregates", "--metric", "misfit", code=3)
+    run = pik("pik replay", "replay", "--all", "--from", "2026-03-03", "--metric", "misfit", code=3)["run_id"]
+    pik("pik promote, pik rollback", "promote", run, "--yes", code=3)
+
+
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Any]]]:
     """What every command says, by heading, in a store where all of them have something to say."""
@@ -250,7 +264,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[An
     (directory / "peculiar.jsonl").write_text(PECULIAR, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         pik = Journey(directory, patch)
-        for part in (_bring_in, _numbers, _look, _repair, _fail, _pull, _keep):
+        for part in (_bring_in, _numbers, _look, _repair, _fail, _pull, _keep, _misfit):
             part(pik)
         _look_at_stack(pik, tmp_path_factory.mktemp("ministack"), patch)
         yield pik.said

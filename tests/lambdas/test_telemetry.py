@@ -150,8 +150,8 @@ def test_no_payload_is_logged_where_something_fails(store, told, monkeypatch) ->
     run_id = post(replay.handler, asked(metrics=["broken"]))[1]["run_id"]
     monkeypatch.setenv("PIK_MAX_RECEIVES", "2")
     processor.handler({"Records": list(messages(store, run_id))}, CONTEXT)
-    (letter,) = store.queue.letters()
-    assert SECRET in letter.reason  # there it is of use
+    (failed,) = store.runs.get(run_id).failures
+    assert SECRET in failed.reason  # there it is of use
     monkeypatch.setattr(ingest, "take", _stumble)
     assert post(ingest.handler, _secretive())[0] == 500
     monkeypatch.setattr(processor, "work", _stumble)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pik.engine import DuckEngine
-from pik.errors import NotFound, UsageError
+from pik.errors import NothingSelected, UsageError
 from pik.model.instant import DAY
 from pik.model.metric import Aggregate, Computed, Definition
 from pik.model.run import Task
@@ -157,13 +157,12 @@ def test_window_entities_and_metrics_choose(filled, engine):
     )
     assert rows(diff) == [("+", "event_count", 0, "a", None, 3), ("+", "event_count", 1, "a", None, 2)]
     assert (diff.window, diff.effective) == (window("01T13:00:00Z", "02T00:30:00Z"), window("01", "03"))
-    nothing = diff_aggregates(filled, engine, ALL_TIME, entities=["nobody"])
-    assert rows(nothing) == []
-    assert nothing.stats.compared == 0
+    with pytest.raises(NothingSelected, match="neither an event nor a current value of 'nobody' in"):
+        rows(diff_aggregates(filled, engine, ALL_TIME, entities=["nobody"]))
 
 
 def test_a_store_without_events_is_not_clean(store, engine):
-    with pytest.raises(NotFound, match="the store holds no events"):
+    with pytest.raises(NothingSelected, match="the store holds no events"):
         diff_aggregates(store, engine, ALL_TIME)
 
 
@@ -177,7 +176,8 @@ def test_what_a_run_wrote_is_compared_with_what_is_current_now(filled, engine, t
     assert diff.stats.compared == 3
     assert rows(diff_aggregates(filled, engine, window("01", "02"))) == expected  # in the same order
     assert rows(diff_run(filled, run, metrics=["total"])) == expected[1:]
-    assert rows(diff_run(filled, run, entities=["b"])) == []
+    with pytest.raises(NothingSelected, match=f"run {run} wrote none of these values"):
+        rows(diff_run(filled, run, entities=["b"]))
     promote(filled, run, 1, "")
     assert rows(diff_run(filled, run)) == []
     assert rows(diff_run(filled, first, metrics=["total"])) == [("~", "total", 0, "a", 4, 3)]

@@ -13,7 +13,7 @@ from pik.engine import DuckEngine
 from pik.errors import Busy, EngineError, NotFound, StoreError, UsageError
 from pik.model.instant import DAY
 from pik.model.metric import NO_INPUTS, Computed, Definition
-from pik.model.run import CANCELLED, COMPLETED, FAILED, PLANNED, RUNNING, Task
+from pik.model.run import CANCELLED, COMPLETED, PARTIAL, PLANNED, RUNNING, Task
 from pik.model.window import ALL_TIME, Window
 from pik.usecases import dlq, plan
 from pik.usecases.plan import plan_replay, start
@@ -182,7 +182,7 @@ def test_a_run_keeps_to_the_definitions_it_was_planned_with(filled, engine):
 
 
 def test_a_store_without_events_and_an_unknown_metric_are_named(store, filled, engine):
-    with pytest.raises(NotFound, match="no metric nonsense"):
+    with pytest.raises(NotFound, match="no metric 'nonsense'"):
         replay(filled, engine, metrics=("nonsense",))
     with pytest.raises(UsageError, match="is empty"):
         replay(filled, engine, source="")
@@ -261,7 +261,7 @@ def failing_run(store, engine=None):
 
 def test_a_task_that_always_fails_ends_among_the_dead_letters_and_the_rest_is_done(filled, daily):
     run = failing_run(filled)
-    assert (run.state, run.tasks, run.done, run.failed) == (FAILED, 4, 3, 1)
+    assert (run.state, run.tasks, run.done, run.failed) == (PARTIAL, 4, 3, 1)
     (letter,) = dlq.letters(filled)
     assert (letter.task.run_id, letter.attempts) == (run.run_id, 2)
     assert letter.reason == "the metric event_count cannot be computed"
@@ -272,7 +272,7 @@ def test_a_task_that_always_fails_ends_among_the_dead_letters_and_the_rest_is_do
     assert dlq.letter(filled, letter.letter_id[:20].lower()) == letter
     with pytest.raises(NotFound):
         dlq.letter(filled, "nope")
-    with pytest.raises(UsageError, match="is FAILED"):
+    with pytest.raises(UsageError, match="is PARTIAL"):
         drive(filled, PlainEngine(), run.run_id, HERE, Silent())
     assert promote(filled, run.run_id, NOW, "").counts.moved == 4
 
@@ -288,7 +288,7 @@ def test_a_redriven_task_completes_the_run(filled, engine, daily):
 def test_a_redriven_task_that_fails_again_is_a_dead_letter_again(filled, daily):
     failing_run(filled)
     (ended,) = dlq.redrive(filled, Faulty(broken), dlq.letters(filled), Pace(0, attempts=1), Silent())
-    assert (ended.state, ended.failed) == (FAILED, 1)
+    assert (ended.state, ended.failed) == (PARTIAL, 1)
     assert len(dlq.letters(filled)) == 1
 
 
@@ -308,7 +308,7 @@ def deadly(window):
 def test_a_task_that_kills_its_process_each_time_is_buried_and_the_rest_is_done(filled, engine, daily):
     run_id = started(filled, engine, metrics=("event_count",))
     run = drive(filled, Faulty(deadly), run_id, Pace(workers=2, attempts=2), Silent())
-    assert (run.state, run.tasks, run.done, run.failed) == (FAILED, 4, 3, 1)
+    assert (run.state, run.tasks, run.done, run.failed) == (PARTIAL, 4, 3, 1)
     assert [letter.reason for letter in dlq.letters(filled)] == ["its worker process died each time"]
 
 
@@ -405,8 +405,10 @@ def test_damage_is_a_reason_and_never_a_smaller_number(filled, engine, daily):
     (segment, *_) = filled.index.segments(window("05", "06"))
     (filled.raw.root / segment.key).unlink()
     run = drive(filled, engine, run_id, Pace(workers=0, attempts=1), Silent())
-    assert (run.state, run.failed) == (FAILED, 1)
-    assert "is missing" in dlq.letters(filled)[0].reason
+    assert (run.state, run.failed) == (PARTIAL, 1)
+    (letter,) = dlq.letters(filled)
+    assert "is missing; [2026-01-05T00:00:00Z, 2026-01-06T00:00:00Z) is not computed" in letter.reason
+    assert letter.hint.startswith("pik verify --full")
     assert FIRST + 4 * DAY not in {bucket for _, bucket, _ in written(filled, run_id)}
 
 

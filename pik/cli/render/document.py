@@ -17,7 +17,7 @@ class Column(msgspec.Struct, frozen=True):
     `kind` gives a bare value its meaning (Instant, Bucket, EventId, Lag, Count, Json). Where a terminal is narrow,
     `wrap` marks free text, which may be broken over lines, and `cut` text of which that many columns are enough; of
     the other columns those with the greatest `drop` are left out first. `detail` leaves the column out of tables: it
-    is for programs.
+    is for programs. `rare` leaves it out of a table none of whose first rows has a value.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Column(msgspec.Struct, frozen=True):
     cut: int = 0
     drop: int = 0
     detail: bool = False
+    rare: bool = False
 
     def value(self, row: Any) -> object:
         """The row's value in this column; an empty text is nothing, and so None."""
@@ -45,12 +46,18 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class Table(msgspec.Struct, frozen=True):
-    """Rows under a name. They are read once, as they come; `empty` is the sentence for people where there are none."""
+    """Rows under a name. They are read once, as they come; `empty` is the sentence for people where there are none, or
+    what says it once all rows have been read."""
 
     name: str
     columns: Sequence[Column]
     rows: Iterable[Any]
-    empty: str = ""
+    empty: str | Callable[[], str] = ""
+
+    @property
+    def empty_text(self) -> str:
+        """The sentence, where there was no row."""
+        return self.empty() if callable(self.empty) else self.empty
 
 
 class Document(msgspec.Struct, frozen=True):

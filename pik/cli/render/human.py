@@ -94,10 +94,15 @@ class _Rows:
     """A table's rows, the first of them looked at in advance."""
 
     def __init__(self, table: Table) -> None:
-        self.columns = [column for column in table.columns if not column.detail]
-        self.labels = [_label(column.name) for column in self.columns]
         self._rest = iter(table.rows)
-        self.sample = [self._values(row) for row in islice(self._rest, SAMPLE)]
+        first = list(islice(self._rest, SAMPLE))
+        self.columns = [
+            column
+            for column in table.columns
+            if not column.detail and (not column.rare or any(column.value(row) is not None for row in first))
+        ]
+        self.labels = [_label(column.name) for column in self.columns]
+        self.sample = [self._values(row) for row in first]
         self.empty = not self.sample
         self.whole = len(self.sample) < SAMPLE
 
@@ -125,7 +130,7 @@ _ENDLESS = 1 << 30
 def _markdown_table(table: Table, out: Write) -> None:
     rows = _Rows(table)
     if rows.empty and table.empty:
-        out(f"{_markdown(table.empty)}\n")
+        out(f"{_markdown(table.empty_text)}\n")
         return
     right = rows.layout([], None).right
     out(f"| {' | '.join(rows.labels)} |\n")
@@ -137,7 +142,7 @@ def _markdown_table(table: Table, out: Write) -> None:
 def _table(table: Table, out: Write) -> None:
     rows = _Rows(table)
     if rows.empty:
-        out(f"{table.empty or 'none'}\n")
+        out(f"{table.empty_text or 'none'}\n")
         return
     limit = terminal_width()
     days = [all(_is_day(values[number]) for values in rows.sample) for number in range(len(rows.columns))]

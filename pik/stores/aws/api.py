@@ -16,7 +16,7 @@ from msgspec import structs
 from pik.errors import Invalid, NotFound, StoreError, UsageError
 from pik.model.batch import ACCEPTED, CONFLICT, EXACT
 from pik.model.instant import format_instant, parse_instant
-from pik.model.run import PLANNED, Run, RunRequest
+from pik.model.run import PLANNED, FailedAggregate, Run, RunRequest
 from pik.ports.api import Answered, Api, Unanswered, Verdict
 from pik.stores.aws.clients import CONNECTIONS, Clients
 from pik.stores.aws.open import located
@@ -248,6 +248,18 @@ class _Planned(msgspec.Struct):
     dry_run: bool
 
 
+class _Failure(msgspec.Struct):
+    metric: str
+    bucket: str
+    entity_id: str
+    reason: str
+    events: int
+    event_ids: tuple[str, ...]
+
+    def failed(self) -> FailedAggregate:
+        return FailedAggregate(**{**structs.asdict(self), "bucket": parse_instant(self.bucket)})
+
+
 class _Run(msgspec.Struct):
     run_id: str
     state: str
@@ -273,6 +285,8 @@ class _Run(msgspec.Struct):
     unchanged: int
     removed: int
     promoted: int
+    failed_aggregates: int
+    failures: tuple[_Failure, ...]
 
     def run(self) -> Run:
         values = structs.asdict(self)
@@ -290,6 +304,7 @@ class _Run(msgspec.Struct):
             finished_at=None if finished_at is None else parse_instant(finished_at),
             effective_start=parse_instant(values.pop("effective_start_time")),
             effective_end=parse_instant(values.pop("effective_end_time")),
+            failures=tuple(each.failed() for each in values.pop("failures")),
             **values,
         )
 

@@ -81,20 +81,24 @@ class AwsQueue:
         if reason:
             self.table.update(_state_key(message.task), "SET #reason = :reason", {"reason": _kept(reason)})
 
-    def bury(self, message: Message, reason: str, failed_at: int) -> None:
+    def bury(self, message: Message, reason: str, failed_at: int, hint: str = "") -> None:
         task = message.task
         kept = _kept(reason or (self.table.get(_state_key(task)) or {}).get("reason", UNSETTLED))
         # First where it stays: SQS may itself move the message to the dead letters before this does.
         self.table.update(
             _state_key(task),
-            "SET #reason = :reason, #failed_at = :at",
-            {"reason": kept, "at": failed_at},
+            "SET #reason = :reason, #hint = :hint, #failed_at = :at",
+            {"reason": kept, "hint": hint, "at": failed_at},
         )
+        texts = {"reason": kept or "unknown", **({"hint": hint} if hint else {})}  # SQS takes no empty ones
         self._sqs.send_message(
             QueueUrl=self.stack.dead_letter_queue_url,
             MessageBody=msgspec.json.encode(task).decode(),
             MessageAttributes={
-                "reason": {"DataType": "String", "StringValue": _NOT_IN_SQS.sub("\ufffd", kept) or "unknown"},
+                **{
+                    name: {"DataType": "String", "StringValue": _NOT_IN_SQS.sub("\ufffd", text)}
+                    for name, text in texts.items()
+                },
                 "attempts": {"DataType": "Number", "StringValue": str(message.receives)},
                 "failed_at": {"DataType": "Number", "StringValue": str(failed_at)},
             },
@@ -231,14 +235,16 @@ def _letter_id(message: Received) -> str:
 def _letter(message: Received, task: Task | str, states: dict[tuple[str, str], Item]) -> DeadLetter:
     said = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
     if isinstance(task, str):
-        reason, task = task, Task(run_id="", number=0, metrics=(), start=0, end=0)
+        reason, hint, task = task, "", Task(run_id="", number=0, metrics=(), start=0, end=0)
     else:
         noted = states.get((run_pk(task.run_id), task_sk("state", task)), {})
         reason = said.get("reason") or noted.get("reason") or "its processor ended, or ran out of time, each time"
+        hint = said.get("hint", "") if "reason" in said else noted.get("hint", "")
     return DeadLetter(
         letter_id=_letter_id(message),
         task=task,
         reason=reason,
+        hint=hint,
         # A look counts as a receiving as well, so this is a little much for what SQS itself moved here.
         attempts=int(said.get("attempts", _receives(message))),
         failed_at=int(said.get("failed_at", int(message["Attributes"]["SentTimestamp"]) * 10**6)),

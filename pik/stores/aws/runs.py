@@ -8,12 +8,28 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain, islice
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 from msgspec import structs
 
 from pik.errors import CANDIDATES, not_one
-from pik.model.run import CANCELLED, COMPLETED, DONE, FAILED, OPEN, PLANNED, RUNNING, Run, RunRequest, Task
+from pik.model.run import (
+    CANCELLED,
+    DONE,
+    ENDED,
+    FAILED,
+    KEPT_FAILURES,
+    NO_FAILURES,
+    OPEN,
+    PLANNED,
+    RUNNING,
+    FailedAggregate,
+    Failures,
+    Run,
+    RunRequest,
+    Task,
+)
 from pik.model.state_digest import row_digest
 from pik.stores.aws.flow import Flow
 from pik.stores.aws.keys import RUN, run_pk, task_sk
@@ -33,7 +49,16 @@ _PROGRESS = ("promotion/", "state/~")
 _TASKS = ("state/", "task/~")
 
 _read_task = msgspec.json.Decoder(Task).decode
+_read_failures = msgspec.json.Decoder(tuple[FailedAggregate, ...]).decode
 _read_run = msgspec.json.Decoder(Run).decode
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A run, and the sort keys of what failed in its tasks, in their order."""
+
+    run: Run
+    failing: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +76,16 @@ class AwsRuns:
         full_id = run_id.upper()  # ULIDs
         if len(full_id) != _ULID_LENGTH:
             full_id = self._completed(run_id)
-        run = self._load(full_id)
-        if run is None:
+        found = self._load(full_id)
+        if found is None:
             raise not_one("run", run_id, [], hint="pik runs list")
-        return run
+        return structs.replace(found.run, failures=self._failures(found)) if found.failing else found.run
+
+    def _failures(self, found: _Found) -> tuple[FailedAggregate, ...]:
+        keys = [(run_pk(found.run.run_id), sk) for sk in found.failing[:KEPT_FAILURES]]
+        items = self.table.get_many(keys)
+        kept = (_read_failures(items[key]["body"]) for key in keys if key in items)
+        return tuple(islice(chain.from_iterable(kept), KEPT_FAILURES))
 
     def _completed(self, prefix: str) -> str:
         listed = self.table.query(LISTING, prefix=prefix.upper(), descending=True) if prefix else iter(())
@@ -65,14 +96,15 @@ class AwsRuns:
 
     def newest_first(self) -> Iterator[Run]:
         ids = (item["sk"] for item in self.table.query(LISTING, descending=True))
-        return (run for run in Flow().map(self._load, ids) if run is not None)
+        return (found.run for found in Flow().map(self._load, ids) if found is not None)
 
     def unfinished(self, request: RunRequest) -> Run | None:
         ids = [item["sk"] for item in self.table.query(_request_pk(request), descending=True)]
         found = self.table.get_many(_run_key(run_id) for run_id in ids)
         for run_id in ids:
             if found.get(_run_key(run_id), {}).get("state") in (PLANNED, RUNNING):
-                return self._load(run_id)
+                loaded = self._load(run_id)
+                return None if loaded is None else loaded.run
         return None
 
     def set_state(self, run_id: str, state: str, finished_at: int | None = None) -> None:
@@ -82,7 +114,7 @@ class AwsRuns:
             values["at"] = finished_at
             change = "SET #state = :state, #state_digest = :digest, #finished_at = :at"
         condition = "attribute_exists(pk)"
-        if state in (COMPLETED, FAILED):
+        if state in ENDED:
             condition += " AND #state <> :cancelled"
             values["cancelled"] = CANCELLED
         self.table.update(_run_key(run_id), change, values, condition=condition)
@@ -98,21 +130,34 @@ class AwsRuns:
             elif item.get("state", OPEN) != OPEN:
                 settled.add(number)
 
-    def mark(self, task: Task, state: str) -> None:
+    def mark(self, task: Task, state: str, failures: Failures = NO_FAILURES) -> None:
+        """The failures are an item for each time the task was done; the state, written last, tells which one counts."""
+        kept = ""
+        if failures.count:
+            kept = f"{task_sk('failures', task)}/{uuid4().hex}"
+            body = msgspec.json.encode(failures.kept).decode()
+            self.table.put({"pk": run_pk(task.run_id), "sk": kept, "body": body})
         self.table.update(
             (run_pk(task.run_id), task_sk("state", task)),
-            "SET #state = :state, #state_digest = :digest",
-            {"state": state, "done": DONE, "digest": task_state_digest(task.run_id, task.number, state)},
+            "SET #state = :state, #failing = :failing, #failures = :failures, #state_digest = :digest",
+            {
+                "state": state,
+                "failing": failures.count,
+                "failures": kept,
+                "done": DONE,
+                "digest": task_state_digest(task.run_id, task.number, state),
+            },
             condition="attribute_not_exists(#state) OR #state <> :done",
         )
 
     def driving(self, run_id: str) -> AbstractContextManager[None]:
         return holding(self.table, f"run {run_id}")
 
-    def _load(self, run_id: str) -> Run | None:
+    def _load(self, run_id: str) -> _Found | None:
         """The run of this full id, in one Query and page by page."""
         found: Item | None = None
-        done = failed = promoted = 0
+        done = failed = promoted = failed_aggregates = 0
+        failing: list[str] = []
         tally = dict.fromkeys(_COUNTS, 0)
         programs = set()
         for item in self.table.query(run_pk(run_id), between=_PROGRESS):
@@ -126,13 +171,16 @@ class AwsRuns:
                 programs |= {item["computed_by"]} if item.get("computed_by") else set()
                 done += item.get("state") == DONE
                 failed += item.get("state") == FAILED
+                if item.get("failing"):
+                    failed_aggregates += item["failing"]
+                    failing.append(item["failures"])
                 for name in _COUNTS:
                     tally[name] += item.get(name, 0)
         if found is None:
             return None
         if not run_is_sound(found):
             raise damaged_row(f"run {run_id}")
-        return msgspec.structs.replace(
+        run = structs.replace(
             _read_run(found["body"]),
             state=found["state"],
             finished_at=found.get("finished_at"),
@@ -140,8 +188,10 @@ class AwsRuns:
             failed=failed,
             promoted=promoted,
             computed_by=tuple(sorted(programs)),
+            failed_aggregates=failed_aggregates,
             **tally,
         )
+        return _Found(run, failing)
 
 
 def listing_items(run: Run) -> list[Item]:

@@ -165,7 +165,10 @@ class _Restoring:
     def _(self, row: TaskRow) -> None:
         key, body = (row.task.run_id, row.task.number), msgspec.json.encode(row.task)
         digest = row_digest("task", *key, body, row.state)
-        self.connection.execute("INSERT INTO task VALUES (?, ?, ?, ?, ?)", (*key, body, row.state, digest))
+        self.connection.execute(
+            "INSERT INTO task (run_id, number, body, state, digest) VALUES (?, ?, ?, ?, ?)",
+            (*key, body, row.state, digest),
+        )
         if row.written is not None:
             before = self.written.get(row.task.run_id)
             self.written[row.task.run_id] = row.written if before is None else _sum(before, row.written)

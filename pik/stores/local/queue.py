@@ -61,13 +61,14 @@ class LocalQueue:
                 (time.time() + delay, message.receipt),
             )
 
-    def bury(self, message: Message, reason: str, failed_at: int) -> None:
+    def bury(self, message: Message, reason: str, failed_at: int, hint: str = "") -> None:
         from ulid import ULID  # here, because it takes 20 ms that no other command should pay
 
         letter = DeadLetter(
             letter_id=str(ULID()),
             task=message.task,
             reason=reason or UNSETTLED,
+            hint=hint,
             attempts=message.receives,
             failed_at=failed_at,
         )

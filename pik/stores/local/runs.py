@@ -6,13 +6,27 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import structs
 
-from pik.model.run import DONE, OPEN, PLANNED, RUNNING, Run, RunRequest, Task
+from pik.model.run import (
+    DONE,
+    ENDED,
+    KEPT_FAILURES,
+    NO_FAILURES,
+    OPEN,
+    PLANNED,
+    RUNNING,
+    FailedAggregate,
+    Failures,
+    Run,
+    RunRequest,
+    Task,
+)
 from pik.model.state_digest import row_digest
 from pik.stores.common import damaged_row
 from pik.stores.local.lock import holding
@@ -26,11 +40,13 @@ _RUN = (
     " (SELECT count(*) FROM task WHERE task.run_id = run.run_id AND task.state = 'DONE'),"
     " (SELECT count(*) FROM task WHERE task.run_id = run.run_id AND task.state = 'FAILED'),"
     " coalesce(w.new, 0), coalesce(w.changed, 0), coalesce(w.unchanged, 0), coalesce(w.removed, 0),"
-    " (SELECT coalesce(sum(iif(kind = 'promote', moved, -moved)), 0) FROM promotion p WHERE p.run_id = run.run_id)"
+    " (SELECT coalesce(sum(iif(kind = 'promote', moved, -moved)), 0) FROM promotion p WHERE p.run_id = run.run_id),"
+    " (SELECT coalesce(sum(failing), 0) FROM task WHERE task.run_id = run.run_id)"
     f" FROM run LEFT JOIN (SELECT *, digest IS {WRITER_DIGEST} AS sound FROM writer) w ON w.run_id = run.run_id"
 )
 
 _read_task = msgspec.json.Decoder(Task).decode
+_read_failures = msgspec.json.Decoder(tuple[FailedAggregate, ...]).decode
 _read_request = msgspec.json.Decoder(RunRequest).decode
 
 
@@ -55,7 +71,14 @@ class LocalRuns:
 
     def get(self, run_id: str) -> Run:
         full_id = found(self.database, "run", "run_id", run_id, kind="run", hint="pik runs list")[0]
-        return _run(self.database.read().execute(f"{_RUN} WHERE run.run_id = ?", (full_id,)).fetchone())
+        run = _run(self.database.read().execute(f"{_RUN} WHERE run.run_id = ?", (full_id,)).fetchone())
+        return structs.replace(run, failures=self._failures(full_id)) if run.failed_aggregates else run
+
+    def _failures(self, run_id: str) -> tuple[FailedAggregate, ...]:
+        rows = self.database.read().execute(
+            "SELECT failures FROM task WHERE run_id = ? AND failing > 0 ORDER BY number", (run_id,)
+        )
+        return tuple(islice(chain.from_iterable(_read_failures(kept) for (kept,) in rows), KEPT_FAILURES))
 
     def newest_first(self) -> Iterator[Run]:
         return map(_run, self.database.read().execute(f"{_RUN} ORDER BY run.run_id DESC"))
@@ -75,9 +98,8 @@ class LocalRuns:
         with self.database.write() as connection:
             expect_sound(connection, f"run {run_id}", RUN_DIGEST, "run WHERE run_id = ?", (run_id,))
             connection.execute(
-                "UPDATE run SET state = ?1, finished_at = ?2 WHERE run_id = ?3"
-                " AND (state <> 'CANCELLED' OR ?1 NOT IN ('COMPLETED', 'FAILED'))",
-                (state, finished_at, run_id),
+                "UPDATE run SET state = ?1, finished_at = ?2 WHERE run_id = ?3 AND (state <> 'CANCELLED' OR NOT ?4)",
+                (state, finished_at, run_id, state in ENDED),
             )
             connection.execute(f"UPDATE run SET digest = {RUN_DIGEST} WHERE run_id = ?", (run_id,))
 
@@ -87,14 +109,15 @@ class LocalRuns:
         )
         return (_read_task(body) for (body,) in rows)
 
-    def mark(self, task: Task, state: str) -> None:
+    def mark(self, task: Task, state: str, failures: Failures = NO_FAILURES) -> None:
+        kept = msgspec.json.encode(failures.kept) if failures.count else None
         key = task.run_id, task.number
         with self.database.write() as connection:
             what = f"task {task.number} of run {task.run_id}"
             expect_sound(connection, what, TASK_DIGEST, "task WHERE run_id = ? AND number = ?", key)
             connection.execute(
-                "UPDATE task SET state = ? WHERE run_id = ? AND number = ? AND state <> ?",
-                (state, *key, DONE),
+                "UPDATE task SET state = ?, failing = ?, failures = ? WHERE run_id = ? AND number = ? AND state <> ?",
+                (state, failures.count, kept, *key, DONE),
             )
             connection.execute(f"UPDATE task SET digest = {TASK_DIGEST} WHERE run_id = ? AND number = ?", key)
 
@@ -129,7 +152,7 @@ def _run(row: tuple[Any, ...]) -> Run:
     if not sound:
         raise damaged_row(f"run {run_id}")
     computed_by, *counts = rest
-    done, failed, new, changed, unchanged, removed, promoted = counts
+    done, failed, new, changed, unchanged, removed, promoted, failing = counts
     return Run(
         run_id=run_id,
         request=_read_request(request),
@@ -149,4 +172,5 @@ def _run(row: tuple[Any, ...]) -> Run:
         removed=removed,
         promoted=promoted,
         computed_by=tuple(msgspec.json.decode(computed_by)),
+        failed_aggregates=failing,
     )

@@ -33,6 +33,7 @@ CREATE TABLE task (
     body BLOB NOT NULL,
     state TEXT NOT NULL DEFAULT 'OPEN',
     digest BLOB,
+    failing INTEGER NOT NULL DEFAULT 0, failures BLOB, -- aggregates that failed: how many, and the first of them
     PRIMARY KEY (run_id, number)
 ) WITHOUT ROWID;
 CREATE TABLE message (
