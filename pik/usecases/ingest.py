@@ -216,7 +216,7 @@ def _build(
         following = meter.ahead(prepared(_blocks(stream, source, options, batch)))
         works = ((batch_id, block, number + count) for count, block in enumerate(following, 1))
         try:
-            for chunk in pool.map(works, meter.advance):
+            for chunk in pool.map(works, meter.advance, label=_number_of):
                 meter.finish()
                 yield chunk
         except InvalidRecord as error:
@@ -269,6 +269,10 @@ def tracked(following: Iterator[Block], stored: BinaryIO, progress: Progress) ->
         now = stored.tell() if stored.seekable() else position + len(block.data)
         progress.advance(now - position)
         position = now
+
+
+def _number_of(work: Work) -> int:
+    return work[2]
 
 
 class _Meter:

@@ -50,6 +50,10 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
+def _itself(argument: Argument) -> object:
+    return argument
+
+
 class _Pipe:
     """Sends objects to the process at the other end and receives its. A block of input is written from where it is and
     read to where it stays; a Connection's own `send` and `recv` would copy it several times."""
@@ -131,7 +135,8 @@ def _outcome(function: Callable[[Any], Any], argument: Any) -> tuple[str, Any]:
 
 
 class WorkerDied(StoreError):
-    """A worker process is gone. `argument` is what it was at work on; `exitcode` says how it ended, as Process does."""
+    """A worker process is gone. `argument` is the label of what it was at work on; `exitcode` says how it ended, as
+    Process does."""
 
     def __init__(self, argument: object, exitcode: int | None = None) -> None:
         again = "run the same command again to go on"
@@ -195,16 +200,21 @@ class Pool(Generic[Argument, Result]):
                 process.kill()
             process.join()
 
-    def map(self, arguments: Iterable[Argument], tell: Tell = _nothing) -> Iterator[Result]:
+    def map(
+        self, arguments: Iterable[Argument], tell: Tell = _nothing, label: Callable[[Argument], object] = _itself
+    ) -> Iterator[Result]:
         """The results in the order of the arguments. Each worker has one argument at a time, and the next before its
         result is yielded, so that it works while the caller does. `tell` gets to know how far the argument is whose
-        result comes next. Raises what the function raises, WorkerDied if one is gone; the pool is of no use then."""
+        result comes next. An argument is let go of once it is sent; its `label` stays, for WorkerDied.
+
+        Raises what the function raises, WorkerDied if a worker is gone; the pool is of no use then.
+        """
         if not self._pipes:
             function = self._make(tell)
             for argument in arguments:
                 yield function(argument)
             return
-        working: deque[tuple[int, Argument]] = deque()
+        working: deque[tuple[int, object]] = deque()
         for number, argument in enumerate(arguments):
             worker = number % self._size
             if number < self._size:
@@ -213,7 +223,8 @@ class Pool(Generic[Argument, Result]):
                 result = self._result(*working.popleft(), tell)
                 self._send(worker, argument)
                 yield result
-            working.append((worker, argument))
+            working.append((worker, label(argument)))
+            del argument
         while working:
             yield self._result(*working.popleft(), tell)
 
@@ -223,22 +234,22 @@ class Pool(Generic[Argument, Result]):
         except ConnectionError:
             raise self._died(worker, argument) from None
 
-    def _result(self, worker: int, argument: Argument, tell: Tell) -> Result:
+    def _result(self, worker: int, label: object, tell: Tell) -> Result:
         try:
             kind, value = self._pipes[worker].receive()
             while kind == _PART:
                 tell(value)
                 kind, value = self._pipes[worker].receive()
         except _GONE:
-            raise self._died(worker, argument) from None
+            raise self._died(worker, label) from None
         if kind == _FAILED:
             raise value
         return value  # type: ignore[no-any-return]
 
-    def _died(self, worker: int, argument: Argument) -> WorkerDied:
+    def _died(self, worker: int, label: object) -> WorkerDied:
         process = self._processes[worker]
         process.join(ENDING_SECONDS)  # its pipe ends a moment before it does
-        return WorkerDied(argument, process.exitcode)
+        return WorkerDied(label, process.exitcode)
 
 
 @contextmanager

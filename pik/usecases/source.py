@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, cast
 from pik.errors import InputError
 from pik.usecases.nul_runs import NulRuns
 
-BLOCK = 8 << 20
+BLOCK = 6 << 20
 """Bytes of input a block, about: what a worker holds at a time."""
 
 LINES = 1 << 16
@@ -201,18 +201,23 @@ def _skip_to_content(stream: BinaryIO) -> bytes:
 def _line_blocks(stream: BinaryIO, start: bytes, max_line: int, first_seq: int, offset: int) -> Iterator[Block]:
     rest = _skip(stream, start, offset)
     while data := stream.read(BLOCK):
-        rest += data
-        end = rest.rfind(b"\n") + 1
-        if end == 0 and len(rest) > max_line:
+        end = data.rfind(b"\n") + 1
+        if end:
+            lines, rest = b"".join((rest, memoryview(data)[:end])), data[end:]
+        else:
+            rest += data
+            end = rest.rfind(b"\n") + 1
+            lines, rest = rest[:end], rest[end:]
+        del data  # a block is large: nothing holds it twice
+        if lines:
+            for block in _cut(lines, first_seq, offset):
+                first_seq, offset = block.last_seq + 1, block.offset
+                yield block
+        elif len(rest) > max_line:
             line, consumed, rest = _overlong(stream, rest, max_line)
             offset += consumed
             yield Block(first_seq, first_seq, line, offset)
             first_seq += 1
-        elif end:
-            for block in _cut(rest[:end], first_seq, offset):
-                first_seq, offset = block.last_seq + 1, block.offset
-                yield block
-            rest = rest[end:]
     if rest:
         yield from _cut(rest, first_seq, offset)
 
