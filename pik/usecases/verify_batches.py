@@ -84,12 +84,16 @@ class Batches:
                 yield from self._origin(batch)
 
     def _rejects(self, batch: Batch) -> Iterator[Problem]:
-        for rejects in self.store.index.rejects(batch.batch_id):
+        for rejects in self._files(batch):
             if self.store.raw.size(rejects.key) is None:
                 if not has_expired(self.store, batch.started_at):
                     yield Problem(MISSING, rejects.key, "the file of rejects is not there")
             elif detail := _reject_damage(self.store, rejects, self.tally.full):
                 yield Problem(MODIFIED, rejects.key, detail)
+
+    def _files(self, batch: Batch) -> list[RejectFile]:
+        """The batch's files of rejects. Most requests have none, and are not to cost a call for it."""
+        return self.store.index.rejects(batch.batch_id) if batch.counts.rejected else []
 
     def _left_a_record(self, batch: Batch) -> bool:
         """Whether an unfinished batch has a record: its writer died before it said so, or the record is damaged."""
@@ -161,7 +165,7 @@ class Batches:
             return
         index, looked = self.store.index, batch
         for _ in range(_LOOKS):
-            if _agree(looked, holding, index.rejects(batch.batch_id)):
+            if _agree(looked, holding, self._files(looked)):
                 return
             holding = holding_of(index, index.segments(ALL_TIME, batch_id=batch.batch_id))
             now = find_batch(index, batch.batch_id)
@@ -170,7 +174,7 @@ class Batches:
             unchanged, looked = now == looked, now
             if unchanged:
                 break
-        if not _agree(looked, holding, index.rejects(batch.batch_id)):
+        if not _agree(looked, holding, self._files(looked)):
             yield Problem(INDEX, f"batch {batch.batch_id}", _disagreement(looked.counts, holding.counts))
 
     def _whole(self, batch: Batch) -> bool:
@@ -207,7 +211,7 @@ class Batches:
 
     def _reasons(self, batch: Batch) -> Counter[str]:
         reasons: Counter[str] = Counter()
-        for file in self.store.index.rejects(batch.batch_id):
+        for file in self._files(batch):
             with suppress(Damaged):  # which is reported of the file
                 reasons.update(reason_kind(reject.reason) for reject in rejects_of(self.store.raw, file.key))
         return reasons

@@ -10,17 +10,20 @@ from pathlib import Path
 import pytest
 
 from bench.gen_events import generate
+from pik.engine import DuckEngine
 from pik.lambdas import replay, wiring
 from pik.model.filter import Filter
 from pik.model.instant import DAY, parse_instant
 from pik.model.run import COMPLETED
-from pik.model.window import Window
+from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.stack import stack_of
 from pik.usecases.events import list_events
+from pik.usecases.progress import Silent
 from pik.usecases.request import take
+from pik.usecases.verify import verify
 from tests.aws.calls import Calls, clients_of, counting
 from tests.aws.emulator import make_stack, publish
 from tests.aws.processor import CONTEXT, environment, process_once
@@ -138,6 +141,18 @@ def test_listing_an_entitys_day_takes_few_calls(store: Store, tmp_path: Path, on
         rows = list(list_events(fresh, Filter(Window(start, start + DAY), ("customer-17",))).rows)
     assert [row.deliveries for row in rows] == [2] * 40 + [1] * 600
     assert calls.total <= 30, calls.made
+
+
+def test_verifying_a_request_takes_one_call_and_its_share_of_a_hundred(store: Store) -> None:
+    for number in range(120):
+        take(store, json.dumps(event(number, entity_id=f"customer-{number % 7}")).encode())
+    fresh = open_store(store.url)
+    with counting(fresh) as calls:
+        found = verify(fresh, DuckEngine(), ALL_TIME, Silent())
+        assert list(found.problems) == []
+    assert found.report().valid == 120
+    assert calls.made["GetObject"] == 120
+    assert calls.total - 120 <= 110, calls.made  # most of them are once for the whole store
 
 
 def test_reading_a_day_touches_only_its_objects(store: Store, tmp_path: Path) -> None:
