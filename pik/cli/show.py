@@ -8,7 +8,7 @@ import typer
 
 from pik.cli.command import Commands
 from pik.cli.context import Context
-from pik.cli.render import Bucket, Column, Document, Instant, Json, Lag, Shown, Table
+from pik.cli.render import Bucket, Column, Count, Document, Instant, Json, Lag, Shown, Table
 from pik.model.event import Delivery
 from pik.model.instant import parse_instant
 
@@ -28,11 +28,18 @@ commands = Commands()
 def show(
     cli: Context,
     event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="An event id, or its beginning.")],
+    limit: Annotated[
+        int,
+        typer.Option("--limit", metavar="N", min=1, help="Show at most N deliveries (default 100)."),
+    ] = 100,
 ) -> None:
-    """Show one event: what it says, every delivery of it with its raw line, and which aggregates counted it."""
+    """Show one event: what it says, every delivery of it with its raw line, and which aggregates counted it.
+
+    Of an event that came more than 100 times the first 100 deliveries, without --limit.
+    """
     from pik.usecases.event import show_event
 
-    found = show_event(cli.open_store(), cli.engine(), event_id)
+    found = show_event(cli.open_store(), cli.engine(), event_id, limit)
     cli.show(
         Document(
             head=_fields(found.event),
@@ -42,6 +49,8 @@ def show(
                 **(
                     {"aggregates": Shown(None, "not known: its day was not pulled")} if found.aggregates is None else {}
                 ),
+                "left_out": Count(found.left_out) if found.left_out else None,
+                "next": f"--limit {len(found.deliveries) + found.left_out} shows all" if found.left_out else None,
                 "payload": Json(bytes(found.event.payload)),
                 "raw": [Json(row.line) for row in found.deliveries],
             },

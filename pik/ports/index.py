@@ -137,8 +137,8 @@ class Index(Protocol):
     def locate(self, event_id_prefix: str, limit: int = 10) -> list[Location]:
         """The accepted deliveries whose event_id (hex) starts so, at most `limit`, ordered by event_id."""
 
-    def deliveries(self, event_id: str) -> list[Location]:
-        """Every delivery of an event, the accepted one first, the others by (batch_id, seq)."""
+    def deliveries(self, event_id: str, limit: int | None = None) -> list[Location]:
+        """Every delivery of an event, the accepted one first, the others by (batch_id, seq); at most `limit`."""
 
     def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
         """How many duplicates each event has, given as (day, event_id)."""

@@ -52,19 +52,26 @@ class EventDetail:
 
     `aggregates` are the current ones that counted it: of its entity and bucket, computed when the index had it already,
     by a definition whose filter lets it in. None: not known, in a copy into which the day of the event was not pulled,
-    but one of another delivery.
+    but one of another delivery. `left_out`: so many more deliveries a limit left out.
     """
 
     event: Delivery
     deliveries: tuple[DeliveryRow, ...]
     aggregates: tuple[Aggregate, ...] | None
+    left_out: int = 0
 
 
-def show_event(store: Store, engine: Engine, prefix: str) -> EventDetail:
-    """The event whose id starts with `prefix`. Raises UsageError if that is no id, NotFound if none or several do,
-    NotHeld where not all of its deliveries are there."""
-    places = store.index.deliveries(locate(store, prefix).event_id)
-    found = [read_location(store, place) for place in places]
+def show_event(store: Store, engine: Engine, prefix: str, limit: int | None = None) -> EventDetail:
+    """The event whose id starts with `prefix`, with at most `limit` of its deliveries.
+
+    Raises UsageError if that is not an id, NotFound if none or several start so, NotHeld where not all of its
+    deliveries are there.
+    """
+    accepted = locate(store, prefix)
+    places = store.index.deliveries(accepted.event_id, limit)
+    (repeats,) = store.index.repeats([(accepted.day, accepted.event_id)])
+    reader = _Reader(store)
+    found = [reader.read(place) for place in places]
     known = _pulled(store, found)
     rows = tuple(
         DeliveryRow(
@@ -81,7 +88,8 @@ def show_event(store: Store, engine: Engine, prefix: str) -> EventDetail:
         )
         for one, place in zip(found, places, strict=True)
     )
-    return EventDetail(found[0].delivery, rows, tuple(_counted(store, engine, found[0])) if known else None)
+    aggregates = tuple(_counted(store, engine, found[0])) if known else None
+    return EventDetail(found[0].delivery, rows, aggregates, left_out=1 + repeats - len(rows))
 
 
 def _pulled(store: Store, found: Sequence[Found]) -> bool:
@@ -112,19 +120,45 @@ def locate(store: Store, prefix: str) -> Location:
 
 def read_location(store: Store, location: Location) -> Found:
     """The delivery at a location. Raises NotHeld if its raw has expired, Damaged if raw does not have it there."""
-    segment = _segment(store.index, location)
+    return _Reader(store).read(location)
+
+
+class _Reader:
+    """Reads deliveries of one event, which mostly lie in the same frames: the last frame is kept."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._place: tuple[str, int] | None = None
+        self._segment: Segment | None = None
+        self._found: dict[int, tuple[Delivery, bytes]] = {}
+
+    def read(self, location: Location) -> Found:
+        """As `read_location`."""
+        if self._segment is None or self._place != (location.segment_key, location.frame):
+            self._load(location)
+        found = self._found.get(location.seq)
+        if found is None or self._segment is None:
+            raise damaged(location.segment_key, f"delivery {location.seq} is not in frame {location.frame}")
+        return Found(found[0], location.kind, self._segment, found[1])
+
+    def _load(self, location: Location) -> None:
+        segment = _segment(self._store.index, location)
+        _expect_raw(self._store, segment, location)
+        mark = b'"event_id":"%s"' % location.event_id.encode()
+        lines = frame_lines(self._store.raw, segment, segment.frames[location.frame])
+        parsed = [(parse(segment, line), line) for line in lines if mark in line]
+        self._found = {one.seq: (one, line) for one, line in parsed if one.event_id == location.event_id}
+        self._place, self._segment = (location.segment_key, location.frame), segment
+
+
+def _expect_raw(store: Store, segment: Segment, location: Location) -> None:
+    """Raises NotHeld if the segment has expired."""
     if has_expired(store, segment.ingest_time):
         raise NotHeld(
             f"raw of {day_text(segment.day)} has expired, and with it delivery {location.seq} of batch"
             f" {location.batch_id}, which is one of this event: this store keeps raw for {store.retention_days} days",
             hint=f"pik batches {location.batch_id} tells what it was read from",
         )
-    for line in frame_lines(store.raw, segment, segment.frames[location.frame]):
-        if b'"seq":%d' % location.seq in line:
-            delivery = parse(segment, line)
-            if delivery.seq == location.seq and (delivery.event_id == location.event_id):
-                return Found(delivery, location.kind, segment, line)
-    raise damaged(location.segment_key, f"delivery {location.seq} is not in frame {location.frame}")
 
 
 def _segment(index: Index, location: Location) -> Segment:

@@ -106,6 +106,8 @@ def test_where_an_event_is(index: Index) -> None:
         Location(K.event_id.hex(), -1, f"raw/event_date=1969-12-31/{OTHER}-1.ndjson.zst", OTHER, 0, 2, "conflict"),
     ]
     assert index.deliveries(Sent("none").event_id.hex()) == []
+    for limit in (1, 2, 3, 4):
+        assert index.deliveries(K.event_id.hex(), limit) == index.deliveries(K.event_id.hex())[:limit]
 
 
 def test_events_by_the_beginning_of_their_ids(index: Index) -> None:

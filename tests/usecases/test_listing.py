@@ -15,10 +15,11 @@ from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.usecases import by_day, ordering
 from pik.usecases.duplicates import Wanted, count_duplicates, list_duplicates
+from pik.usecases.event import show_event
 from pik.usecases.events import list_events
 
 from ..faults import Wrapped
-from .kit import event, ingest
+from .kit import PlainEngine, event, ingest
 
 EVERYTHING = Filter(ALL_TIME)
 
@@ -118,3 +119,15 @@ def test_groups_are_counted_with_few_in_memory(many: Store, monkeypatch: pytest.
     cut = count_duplicates(many, Wanted(EVERYTHING), "entity", limit=7)
     assert list(cut.rows) == expected[:7]
     assert (cut.duplicates, cut.cut) == (sum(row.duplicates for row in expected), True)
+
+
+def test_an_event_that_came_very_often_is_shown_in_part_and_says_so(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [event(1, "a", "01T00:00")] * 3_000)
+    counted, calls = reads(store)
+    (row,) = list_events(store, EVERYTHING).rows
+    found = show_event(counted, PlainEngine(), row.event_id, 100)
+    assert [one.seq for one in found.deliveries] == list(range(1, 101))
+    assert found.left_out == 2_900
+    assert len(calls) <= 3  # a frame is read once, not once for each delivery that lies in it
+    whole = show_event(store, PlainEngine(), row.event_id)
+    assert (len(whole.deliveries), whole.left_out, whole.deliveries[:100]) == (3_000, 0, found.deliveries)

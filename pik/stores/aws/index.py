@@ -76,8 +76,8 @@ class AwsIndex:
     def locate(self, event_id_prefix: str, limit: int = 10) -> list[Location]:
         return self._events.locate(event_id_prefix, limit)
 
-    def deliveries(self, event_id: str) -> list[Location]:
-        return self._events.deliveries(event_id)
+    def deliveries(self, event_id: str, limit: int | None = None) -> list[Location]:
+        return self._events.deliveries(event_id)[:limit]
 
     def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
         return self._events.repeats(events)

@@ -150,7 +150,7 @@ class LocalIndex:
         )
         return [_location(row) for row in rows]
 
-    def deliveries(self, event_id: str) -> list[Location]:
+    def deliveries(self, event_id: str, limit: int | None = None) -> list[Location]:
         accepted = self.locate(event_id, limit=1)
         if not accepted:
             return []
@@ -159,8 +159,8 @@ class LocalIndex:
         rows = self.database.read().execute(
             "SELECT d.event_id, s.day, s.key, s.batch, d.frame, d.seq, iif(d.conflict, 'conflict', 'exact')"
             " FROM duplicate d JOIN segment s ON s.number = d.segment WHERE d.day = ? AND d.event_id = ?"
-            " ORDER BY s.batch, d.seq",
-            (KEYED_DAY if keyed else accepted[0].day, identity),
+            " ORDER BY s.batch, d.seq LIMIT ?",
+            (KEYED_DAY if keyed else accepted[0].day, identity, -1 if limit is None else limit - 1),
         )
         return accepted + [_location(row) for row in rows]
 
