@@ -181,7 +181,7 @@ def test_without_simulation_what_cannot_be_tried_is_unknown(guarded, somebody) -
     found = diagnose(somebody(filled(guarded, "reading")), ("reading",))
     untold = {one.action: one.detail for one in found.permissions if one.allowed is None}
     assert set(untold) == {
-        *("sqs:SendMessage", "s3:DeleteObject", "sqs:ReceiveMessage", "execute-api:Invoke"),
+        *("s3:PutObject", "sqs:SendMessage", "s3:DeleteObject", "sqs:ReceiveMessage", "execute-api:Invoke"),
     }
     assert all("IAM does not tell" in detail for detail in untold.values())
 

@@ -69,7 +69,7 @@ def probes(deployed: Deployed) -> Iterator[Probe]:
     stack = deployed.stack
     both = (stack.index_table, stack.state_table)
     yield Probe(READING, "cloudformation:DescribeStacks", names.stack, lambda: (True, ""))
-    for prefix in ("raw", "index"):
+    for prefix in ("raw", "index", "corrections"):
         yield Probe(READING, "s3:GetObject", names.objects(prefix), partial(objects.get, prefix))
     yield Probe(READING, "s3:ListBucket", names.bucket, lambda: objects.list("raw")[1])
     for action in ("BatchGetItem", "GetItem", "Query", "Scan"):
@@ -92,6 +92,7 @@ def probes(deployed: Deployed) -> Iterator[Probe]:
 
     for prefix in ("raw", "index"):
         yield Probe(ADMINISTERING, "s3:PutObject", names.objects(prefix), partial(objects.put, prefix))
+    yield Probe(ADMINISTERING, "s3:PutObject", names.objects("corrections"), None)
     yield Probe(ADMINISTERING, "s3:DeleteObject", names.objects("index"), None)
     for action in _WRITES:
         arn = names.table(stack.index_table)
