@@ -63,7 +63,7 @@ class Source:
     size: int | None
     path: Path | None
     pipe: Path | None = None
-    opened: list[BinaryIO] = field(default_factory=list, compare=False, repr=False)
+    looked_at: list[BinaryIO] = field(default_factory=list, compare=False, repr=False)
     remote: Callable[[int], BinaryIO] | None = None
 
     @property
@@ -82,12 +82,7 @@ class Source:
         if path is None:
             yield sys.stdin.buffer
             return
-        if self.pipe is not None:  # opened once: what has been looked at of a pipe cannot be read again
-            if not self.opened:
-                self.opened.append(io.BufferedReader(_File(path, self.name)))
-            yield self.opened[0]
-            return
-        with _File(path, self.name) as raw, io.BufferedReader(raw) as file:
+        with self.looked_at.pop() if self.looked_at else io.BufferedReader(_File(path, self.name)) as file:
             yield file
 
     def head(self, size: int) -> bytes:
@@ -96,10 +91,13 @@ class Source:
         if self.remote is not None:
             with self.remote(size) as remote:
                 return remote.read(size)
+        if self.pipe is not None:
+            # What was looked at of a pipe is only there: the next to open it gets this.
+            if not self.looked_at:
+                self.looked_at.append(io.BufferedReader(_File(self.pipe, self.name)))
+            return _peeked(self.looked_at[0], size)
         with self.open() as file:
-            if self.is_stream:
-                return file.peek(size)[:size] if isinstance(file, io.BufferedReader) else b""
-            return file.read(size)
+            return _peeked(file, size) if self.is_stream else file.read(size)
 
     def digest(self) -> str:
         """SHA-256 of the bytes as stored, in hex: what names this content."""
@@ -108,6 +106,10 @@ class Source:
             while data := file.read(1 << 20):
                 digest.update(data)
             return digest.hexdigest()
+
+
+def _peeked(file: BinaryIO, size: int) -> bytes:
+    return file.peek(size)[:size] if isinstance(file, io.BufferedReader) else b""
 
 
 class _File(io.FileIO):
