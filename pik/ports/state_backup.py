@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 from pik.model.metric import Metric
-from pik.model.run import DeadLetter, Run, Task
+from pik.model.run import NO_FAILURES, DeadLetter, Failures, Run, Task
 
 
 class MetricRow(msgspec.Struct, frozen=True, tag="metric"):
@@ -38,12 +38,13 @@ class Written(msgspec.Struct, frozen=True, gc=False):
 
 
 class TaskRow(msgspec.Struct, frozen=True, tag="task"):
-    """A task and its state."""
+    """A task, its state, and the aggregates in it that failed."""
 
     task: Task
     state: str
     reason: str = ""
     written: Written | None = None
+    failures: Failures = NO_FAILURES
 
 
 class VersionRow(msgspec.Struct, frozen=True, gc=False, tag="version"):

@@ -11,7 +11,18 @@ from typing import Any
 import pytest
 
 from pik.model.metric import Computed, Definition
-from pik.model.run import COMPLETED, DONE, PLANNED, RUNNING, Run, RunRequest, Task
+from pik.model.run import (
+    COMPLETED,
+    DONE,
+    NO_FAILURES,
+    PLANNED,
+    RUNNING,
+    FailedAggregate,
+    Failures,
+    Run,
+    RunRequest,
+    Task,
+)
 from pik.model.window import ALL_TIME
 from pik.ports.state import Message
 from pik.stores.aws.state_audit import AwsStateAudit
@@ -46,11 +57,11 @@ def task(run_id: str, number: int) -> Task:
     return Task(run_id=run_id, number=number, metrics=("a@1",), start=0, end=100)
 
 
-def write(state: State, run_id: str, number: int, rows: list[Computed]) -> None:
+def write(state: State, run_id: str, number: int, rows: list[Computed], failures: Failures = NO_FAILURES) -> None:
     state.aggregates.write(
         task(run_id, number), iter(rows), versions={"a": 1}, known_until=5, reason="why", computed_by="pik 1"
     )
-    state.runs.mark(task(run_id, number), DONE)
+    state.runs.mark(task(run_id, number), DONE, failures)
 
 
 @pytest.fixture
@@ -62,7 +73,8 @@ def lived(state: State) -> State:
         state.runs.create(run_of(run_id), [task(run_id, 0), task(run_id, 1)])
         state.runs.set_state(run_id, RUNNING)
         write(state, run_id, 0, [row("e", number), row("f", number)])
-        write(state, run_id, 1, [row("e", number, 50)])
+        failed = FailedAggregate(metric="a", bucket=0, entity_id="z", reason="no number", events=1)
+        write(state, run_id, 1, [row("e", number, 50)], Failures(count=1, kept=(failed,)))
         state.runs.set_state(run_id, COMPLETED, 9)
         if number < 3:
             state.aggregates.promote(run_id, number, "")
@@ -212,7 +224,7 @@ def test_each_item_that_a_hand_deletes_or_changes_is_found_in_a_stack(lived: Sta
         parts = item["pk"].split("/")
         kinds.setdefault((parts[0], {"run": item["sk"].partition("/")[0], "sealed": parts[-1]}.get(parts[0], "")), item)
     kinds = {key: item for key, item in kinds.items() if key[0] not in ("lease", "request")}
-    assert len(kinds) == 12
+    assert len(kinds) == 13
     unseen = []
     for (pk, sk), item in kinds.items():
         table.delete((item["pk"], item["sk"]))

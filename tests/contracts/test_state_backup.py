@@ -12,7 +12,7 @@ import zstandard
 
 from pik.errors import AlreadyExists, Damaged, InputError, StoreError
 from pik.model.metric import Definition
-from pik.model.run import COMPLETED, DONE, FAILED, RUNNING
+from pik.model.run import COMPLETED, DONE, FAILED, RUNNING, FailedAggregate, Failures
 from pik.model.window import ALL_TIME
 from pik.ports.state_backup import Row, VersionRow
 from pik.ports.store import Store
@@ -41,7 +41,8 @@ def live(store: Store) -> None:
             store.aggregates.write(
                 task(run_id, at), iter(rows), versions={"a": 2}, known_until=5, reason="why", computed_by="pik 1"
             )
-            store.runs.mark(task(run_id, at), DONE)
+            failed = FailedAggregate(metric="a", bucket=0, entity_id="z", reason="no number", events=1)
+            store.runs.mark(task(run_id, at), DONE, Failures(count=at, kept=(failed,) * at))
         if number < 3:
             store.runs.set_state(run_id, COMPLETED, 9)
             store.aggregates.promote(run_id, number, "because")
@@ -72,7 +73,7 @@ def answers(store: Store) -> dict[str, Any]:
     return {
         "metrics": store.metrics.latest(),
         "versions": store.metrics.versions("a"),
-        "runs": runs,
+        "runs": [store.runs.get(run.run_id) for run in runs],
         "open": {run.run_id: list(store.runs.open_tasks(run.run_id)) for run in runs},
         "tally": {run.run_id: store.aggregates.tally(run.run_id) for run in runs},
         "current": list(store.aggregates.current("a", ALL_TIME)),

@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from pik.errors import Busy, StoreError
-from pik.model.run import Run, Task
+from pik.model.run import NO_FAILURES, Failures, Run, Task
 from pik.ports.state import Message, Queue
 from pik.ports.state_backup import (
     LetterRow,
@@ -28,7 +28,17 @@ from pik.stores.aws.keys import RUN, key_time, run_pk, sealed, task_sk
 from pik.stores.aws.metrics import METRICS, metric_item, metric_of
 from pik.stores.aws.promoting import PROMOTIONS, UNDER_WAY, promotion_digest, promotion_of
 from pik.stores.aws.queue import PURGED, purged_item
-from pik.stores.aws.runs import LISTING, AwsRuns, listing_items, run_item, task_item, task_state_digest
+from pik.stores.aws.runs import (
+    LISTING,
+    AwsRuns,
+    failures_are_sound,
+    failures_item,
+    listing_items,
+    read_failures,
+    run_item,
+    task_item,
+    task_state_digest,
+)
 from pik.stores.aws.table import READS, Item, Key, Table, batched
 from pik.stores.aws.versions import CONTENT, bucket_item, current_key, is_sound, row_of, version_item, version_key
 from pik.stores.aws.versions import Row as Place
@@ -107,7 +117,14 @@ class AwsBackup:
                 new, changed, unchanged, removed, versions = (state[name] for name in (*TALLY, "written"))
                 programs = (state["computed_by"],) if state["computed_by"] else ()
                 written = Written(new, changed, unchanged, removed, versions, state["versions_xor"].hex(), programs)
-            yield TaskRow(_read_task(item["body"]), state.get("state", "OPEN"), state.get("reason", ""), written)
+            failures = NO_FAILURES
+            if state.get("failing"):
+                kept = self.table.get((run_pk(run_id), state["failures"]))
+                if kept is None or not failures_are_sound(kept):
+                    raise damaged_row(f"what failed in task {item['sk'].partition('/')[2]} of run {run_id}")
+                failures = Failures(count=state["failing"], kept=read_failures(kept))
+            reason = state.get("reason", "")
+            yield TaskRow(_read_task(item["body"]), state.get("state", "OPEN"), reason, written, failures)
 
     def _versions(self, run_id: str) -> Iterator[Row]:
         for item in self.table.query(f"version/{run_id}"):
@@ -194,7 +211,7 @@ class AwsBackup:
         for row in rows:
             letter = row.letter
             if letter.purged_at is None and (letter.task.run_id, letter.task.number) not in there:
-                self.queue.bury(Message(letter.task, "", letter.attempts), letter.reason, letter.failed_at)
+                self.queue.bury(Message(letter.task, "", letter.attempts), letter.reason, letter.failed_at, letter.hint)
 
 
 def _all(kind: type[_Kind], rows: Iterable[Row]) -> Iterator[_Kind]:
@@ -229,7 +246,12 @@ def _task_items(row: TaskRow) -> Iterator[Item]:
     yield task_item(row.task)
     state: Item = {"pk": run_pk(run_id), "sk": task_sk("state", row.task)}
     if row.state != "OPEN":
-        state |= {"state": row.state, "state_digest": task_state_digest(run_id, number, row.state)}
+        kept = f"{task_sk('failures', row.task)}/restored" if row.failures.count else ""
+        if kept:
+            yield failures_item(run_id, kept, row.failures)
+        failing = row.failures.count, kept
+        state |= {"state": row.state, "state_digest": task_state_digest(run_id, number, row.state, *failing)}
+        state |= {"failing": row.failures.count, "failures": kept}
     if row.reason:
         state["reason"] = row.reason
     if row.written is not None:

@@ -135,8 +135,7 @@ class AwsRuns:
         kept = ""
         if failures.count:
             kept = f"{task_sk('failures', task)}/{uuid4().hex}"
-            body = msgspec.json.encode(failures.kept).decode()
-            self.table.put({"pk": run_pk(task.run_id), "sk": kept, "body": body})
+            self.table.put(failures_item(task.run_id, kept, failures))
         self.table.update(
             (run_pk(task.run_id), task_sk("state", task)),
             "SET #state = :state, #failing = :failing, #failures = :failures, #state_digest = :digest",
@@ -145,7 +144,7 @@ class AwsRuns:
                 "failing": failures.count,
                 "failures": kept,
                 "done": DONE,
-                "digest": task_state_digest(task.run_id, task.number, state),
+                "digest": task_state_digest(task.run_id, task.number, state, failures.count, kept),
             },
             condition="attribute_not_exists(#state) OR #state <> :done",
         )
@@ -201,8 +200,9 @@ def listing_items(run: Run) -> list[Item]:
 
 def run_item(run: Run) -> Item:
     """The item of a run. What is counted while it goes on is not in it."""
-    nothing = dict.fromkeys(("done", "failed", "promoted", *_COUNTS), 0)
-    body = msgspec.json.encode(structs.replace(run, finished_at=None, computed_by=(), **nothing)).decode()
+    nothing = dict.fromkeys(("done", "failed", "promoted", "failed_aggregates", *_COUNTS), 0)
+    plain = structs.replace(run, finished_at=None, computed_by=(), failures=(), **nothing)
+    body = msgspec.json.encode(plain).decode()
     finished = {} if run.finished_at is None else {"finished_at": run.finished_at}
     return {
         "pk": run_pk(run.run_id),
@@ -220,9 +220,25 @@ def run_state_digest(run_id: str, state: str, finished_at: int | None) -> bytes:
     return row_digest("run-state", run_id, state, finished_at)
 
 
-def task_state_digest(run_id: str, number: int, state: str) -> bytes:
-    """The digest of where a task stands."""
-    return row_digest("task-state", run_id, number, state)
+def task_state_digest(run_id: str, number: int, state: str, failing: int = 0, failures: str = "") -> bytes:
+    """The digest of where a task stands, how many aggregates failed in it, and under which sort key they are kept."""
+    return row_digest("task-state", run_id, number, state, failing, failures)
+
+
+def failures_item(run_id: str, sk: str, failures: Failures) -> Item:
+    """The item of aggregates that failed."""
+    body = msgspec.json.encode(failures.kept).decode()
+    return {"pk": run_pk(run_id), "sk": sk, "body": body, "digest": row_digest("failures", run_id, sk, body)}
+
+
+def failures_are_sound(item: Item) -> bool:
+    """Whether the item of aggregates that failed is as it was written."""
+    return bool(item.get("digest") == row_digest("failures", item["pk"].partition("/")[2], item["sk"], item["body"]))
+
+
+def read_failures(item: Item) -> tuple[FailedAggregate, ...]:
+    """The aggregates of a `failures_item`."""
+    return _read_failures(item["body"])
 
 
 def planned_tasks(item: Item) -> int | None:
@@ -243,7 +259,9 @@ def run_is_sound(item: Item) -> bool:
 def task_state_is_sound(item: Item) -> bool:
     """Whether the item of a task's state is as it was written."""
     run_id, number = item["pk"].partition("/")[2], int(item["sk"].partition("/")[2])
-    sound = "state" not in item or item.get("state_digest") == task_state_digest(run_id, number, item["state"])
+    failing = item.get("failing", 0), item.get("failures", "")
+    wanted = task_state_digest(run_id, number, item.get("state", ""), *failing)
+    sound = "state" not in item or item.get("state_digest") == wanted
     return sound and ("written" not in item or item.get("tally_digest") == tally_digest(run_id, number, item))
 
 

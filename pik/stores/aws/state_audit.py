@@ -19,7 +19,14 @@ from pik.stores.aws.keys import RUN, SEALED, US, key_time, time_key
 from pik.stores.aws.metrics import METRICS, metric_is_sound
 from pik.stores.aws.promoting import PROMOTIONS, UNDER_WAY, promotion_is_sound
 from pik.stores.aws.queue import PURGED, letter_is_sound
-from pik.stores.aws.runs import LISTING, planned_tasks, run_is_sound, task_is_sound, task_state_is_sound
+from pik.stores.aws.runs import (
+    LISTING,
+    failures_are_sound,
+    planned_tasks,
+    run_is_sound,
+    task_is_sound,
+    task_state_is_sound,
+)
 from pik.stores.aws.table import Item, Table
 from pik.stores.aws.versions import is_sound, row_of
 from pik.stores.aws.writing import TALLY
@@ -42,6 +49,8 @@ class _Seen:
     begun: set[str] = field(default_factory=set)
     listed: set[str] = field(default_factory=set)
     moving: set[str] = field(default_factory=set)
+    failing: set[tuple[str, str]] = field(default_factory=set)
+    failures: set[tuple[str, str]] = field(default_factory=set)
     pointers: int = 0
     pointers_xor: bytes = NO_ROWS
     buckets: set[tuple[str, str]] = field(default_factory=set)
@@ -99,6 +108,9 @@ class AwsStateAudit:
                 tasks = min(seen.tasks[run_id], seen.settled[run_id] if run_id not in cancelled else planned)
                 if tasks != planned:
                     yield found.tasks_lost(run_id, planned, tasks)
+        for run_id, sk in sorted(seen.failing - seen.failures):
+            if self.table.get((f"run/{run_id}", sk)) is None:
+                yield found.row_lost(f"what failed in run {run_id}", f"the state of its task, as {sk}")
         # One that is being created is listed first, and has its own item last.
         for run_id in sorted((seen.versions.keys() | seen.begun) - seen.runs):
             if self.table.get((f"run/{run_id}", RUN)) is None:
@@ -206,6 +218,12 @@ def _run(item: Item, run_id: str, seen: _Seen) -> Iterator[StateProblem]:
             seen.tallied[run_id].update({**counts, "": item["written"] - sum(counts.values())})
         if not task_state_is_sound(item):
             yield found.row_altered(f"the state of task {int(rest)} of run {run_id}")
+        if item.get("failing") and item["failures"]:
+            seen.failing.add((run_id, item["failures"]))
+    elif kind == "failures":
+        seen.failures.add((run_id, item["sk"]))
+        if not failures_are_sound(item):
+            yield found.row_altered(f"what failed in task {int(rest.partition('/')[0])} of run {run_id}")
     elif kind == "promotion":
         seen.begun.add(run_id)
         seen.of_run[rest] = item

@@ -13,7 +13,7 @@ import msgspec
 
 from pik.errors import StoreError
 from pik.model.metric import Definition, Metric
-from pik.model.run import DeadLetter, Task
+from pik.model.run import NO_FAILURES, DeadLetter, FailedAggregate, Failures, Task
 from pik.model.state_digest import pointer_digest, row_digest, xor_of
 from pik.ports.state_backup import (
     LetterRow,
@@ -64,6 +64,9 @@ _POINTERS = (
     f"SELECT c.metric, c.bucket, c.entity, w.run_id, c.digest IS {POINTER_DIGEST}"
     " FROM current c LEFT JOIN writer w ON w.number = c.writer"
 )
+
+
+_read_failures = msgspec.json.Decoder(tuple[FailedAggregate, ...]).decode
 
 
 @dataclass(slots=True)
@@ -120,12 +123,14 @@ def _rows(connection: sqlite3.Connection) -> Iterator[Row]:
 
 def _tasks(connection: sqlite3.Connection) -> Iterator[Row]:
     """The tasks; with the first of each run all that the run wrote."""
-    tasks = f"SELECT run_id, number, body, state, digest IS {TASK_DIGEST} FROM task ORDER BY run_id, number"
+    columns = f"run_id, number, body, state, failing, failures, digest IS {TASK_DIGEST}"
+    tasks = f"SELECT {columns} FROM task ORDER BY run_id, number"
     told = None
-    for run_id, _, body, state in _sound(connection.execute(tasks), "a task of run"):
+    for run_id, _, body, state, failing, kept in _sound(connection.execute(tasks), "a task of run"):
         written = _written(connection, run_id) if run_id != told else None
         told = run_id
-        yield TaskRow(msgspec.json.decode(body, type=Task), state, written=written)
+        failures = Failures(count=failing, kept=_read_failures(kept)) if failing else NO_FAILURES
+        yield TaskRow(msgspec.json.decode(body, type=Task), state, written=written, failures=failures)
 
 
 def _written(connection: sqlite3.Connection, run_id: str) -> Written | None:
@@ -164,10 +169,11 @@ class _Restoring:
     @take.register
     def _(self, row: TaskRow) -> None:
         key, body = (row.task.run_id, row.task.number), msgspec.json.encode(row.task)
-        digest = row_digest("task", *key, body, row.state)
+        failures = (row.failures.count, msgspec.json.encode(row.failures.kept) if row.failures.count else None)
+        digest = row_digest("task", *key, body, row.state, *failures)
         self.connection.execute(
-            "INSERT INTO task (run_id, number, body, state, digest) VALUES (?, ?, ?, ?, ?)",
-            (*key, body, row.state, digest),
+            "INSERT INTO task (run_id, number, body, state, failing, failures, digest) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*key, body, row.state, *failures, digest),
         )
         if row.written is not None:
             before = self.written.get(row.task.run_id)

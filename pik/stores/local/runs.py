@@ -140,7 +140,7 @@ def run_row(run: Run) -> tuple[object, ...]:
 
 def _task_row(task: Task) -> tuple[str, int, bytes, bytes]:
     body = msgspec.json.encode(task)
-    return task.run_id, task.number, body, row_digest("task", task.run_id, task.number, body, OPEN)
+    return task.run_id, task.number, body, row_digest("task", task.run_id, task.number, body, OPEN, 0, None)
 
 
 def _text(request: RunRequest) -> str:

@@ -101,7 +101,7 @@ RUN_DIGEST = (
     "row_digest('run', run_id, request, state, created_at, finished_at, effective_start, effective_end,"
     " events_matched, buckets, tasks)"
 )
-TASK_DIGEST = "row_digest('task', run_id, number, body, state)"
+TASK_DIGEST = "row_digest('task', run_id, number, body, state, failing, failures)"
 LETTER_DIGEST = "row_digest('letter', letter_id, body)"
 METRIC_DIGEST = "row_digest('metric', name, version, definition, applied_at, scale)"
 WRITER_DIGEST = "row_digest('writer', run_id, new, changed, unchanged, removed, versions, versions_xor, computed_by)"
