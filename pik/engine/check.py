@@ -37,11 +37,26 @@ class Checked:
     denominator: str | None
 
 
+_KNOWN: dict[tuple[Definition, str], Checked] = {}
+"""What was checked in this process: a check takes tens of milliseconds, and a replay has a task after the other."""
+
+_MOST_KNOWN = 1000
+
+
 def check(db: DuckDBPyConnection, definition: Definition, prefix: str = "_") -> Checked:
     """The definition, ready to be computed; the results of its aggregates are called PREFIX0, PREFIX1, …
 
     Raises Invalid with the reason, and where there is one the exact alternative.
     """
+    key = definition, prefix
+    if key not in _KNOWN:
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.clear()
+        _KNOWN[key] = _check(db, definition, prefix)
+    return _KNOWN[key]
+
+
+def _check(db: DuckDBPyConnection, definition: Definition, prefix: str) -> Checked:
     db.execute(_DECLARE)
     where = None
     try:
