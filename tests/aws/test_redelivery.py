@@ -14,7 +14,7 @@ import pytest
 
 from pik.errors import StoreError
 from pik.lambdas import processor, replay, wiring
-from pik.model.run import COMPLETED, FAILED, RUNNING
+from pik.model.run import COMPLETED, FAILED, PARTIAL, RUNNING
 from pik.ports.state import UNSETTLED
 from pik.ports.store import Store
 from pik.stores import open_store
@@ -158,7 +158,7 @@ def test_promise_9_a_task_that_kills_the_processor_each_time_is_buried_and_the_r
     assert sqs.store.runs.get(sqs.run_id).state == RUNNING
     assert sqs.hand_out([poison]) == []
     run = sqs.store.runs.get(sqs.run_id)
-    assert (run.state, run.done, run.failed) == (FAILED, 1, 1)
+    assert (run.state, run.done, run.failed) == (PARTIAL, 1, 1)
     (letter,) = (letter for letter in sqs.store.queue.letters() if letter.task.run_id == sqs.run_id)
     assert (str(letter.task.number), letter.reason, letter.attempts) == (
         poison["messageId"],
