@@ -11,8 +11,10 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from pik.errors import Damaged
+from pik.errors import Damaged, StoreError
 from pik.model.batch import CONFLICT, INTERRUPTED, OF_REQUEST, Arrivals, Batch, Counts, Origin, RejectFile, Segment
+from pik.model.instant import DAY, MIN_INSTANT, day_of, parse_instant
+from pik.model.window import Window
 from pik.ports.index import batch_of
 from pik.usecases.correction_log import Place
 from pik.usecases.filling import read_rejects
@@ -182,7 +184,7 @@ class _Pass:
             return
         index = self.restoring.store.index
         next_seq = batch_of(index, batch.batch_id).next_seq
-        listed = {segment.key for segment, _ in self.restoring.replaced.segments(batch.batch_id)}
+        listed = self._carried_segments(batch)
         named = {file.key for file in index.rejects(batch.batch_id)}
         there = [extent for key in listed if (extent := self._extent(key, quiet=True)) is not None]
         for key in batch.segments:
@@ -194,6 +196,20 @@ class _Pass:
             rejects = None if key in named else self._rejects(key)
             if rejects is not None and rejects[1].last_seq < next_seq and batch.of_request:
                 self.restoring.rebuild.add_rejects(batch.batch_id, rejects[0])
+
+    def _carried_segments(self, batch: _Batch) -> set[str]:
+        """The batch's segments that the replaced index lists by day, as all were carried over. By batch it may find
+        more: then its list of the day is lost."""
+        listed: set[str] = set()
+        try:
+            for day in {key.removeprefix(SEGMENTS)[:10] for key in batch.segments}:
+                number = day_of(parse_instant(day, date_only=True))
+                window = Window(max(number * DAY, MIN_INSTANT), (number + 1) * DAY)
+                of_day = self.restoring.store.index.segments(window)
+                listed |= {segment.key for segment in of_day if segment.batch_id == batch.batch_id}
+        except StoreError:  # an index that is damaged elsewhere says at least this
+            return {segment.key for segment, _ in self.restoring.replaced.segments(batch.batch_id)}
+        return listed
 
     def _is_copy(self, extent: _Extent, others: Sequence[_Extent]) -> bool:
         """Whether some of the deliveries of a segment are in one of the others too."""
