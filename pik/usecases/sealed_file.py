@@ -15,6 +15,7 @@ from typing import IO, cast
 
 import zstandard
 
+from pik.durable import sync, sync_directory
 from pik.errors import AlreadyExists, InputError, StoreError
 
 SEAL = bytes.fromhex("502a4d18 20000000")
@@ -34,16 +35,12 @@ def write_sealed(path: Path, lines: Iterable[bytes]) -> str:
             with open(beside, "xb") as file:
                 digest = _write(file, lines)
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
             os.link(beside, path)  # unlike rename, link never replaces
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(beside)
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_directory(path.parent)
     except FileExistsError:
         raise _there(path) from None
     except OSError as error:

@@ -44,6 +44,8 @@ def lines() -> list[tuple[str, ...]]:
         ("export", "--out", "out.jsonl"),
         ("verify",),
         ("verify", "--rebuild-index"),
+        ("backup", "new.backup"),
+        ("restore", "events.jsonl"),
     ]
 
 
