@@ -61,7 +61,7 @@ def verify(
     cli.show(verify_fields.verified(under_way, window, not quick, store.copy.source if store.copy else None))
     found = under_way.report()
     if found.full and found.aggregates is None:
-        cli.note("aggregates were not checked: what raw or the index lacks would make them all look wrong")
+        cli.note("aggregates were not checked: what raw, the index or the state lacks would make them look wrong")
     if found.full and found.expired_days:
         days = number_of(found.expired_days, "day")
         cli.note(f"aggregates of {days} were not checked: raw that they were made of has expired")
