@@ -106,7 +106,7 @@ def test_init_creates_what_is_named_and_leaves_what_is_there(
         (inputs / "pik.toml").write_text('store = "mine"\n')
     option = ("--store", "mine") if named == "option" else ()
     first = pik("init", *option, "--format", "json").json()
-    assert (first["store"], first["created"], first["store_format"]) == (f"{inputs}/mine", True, 1)
+    assert (first["store"], first["created"], first["store_format"]) == (f"{inputs}/mine", True, 2)
     assert pik("ingest", "events.jsonl", *option).code == 0
     again = pik("init", *option, "--format", "json").json()
     assert again["created"] is False

@@ -50,7 +50,7 @@ def test_an_object_that_is_gone_is_exit_code_3(pik, filled):
     done = pik("pull", *DAY, "--into", "copy", "--format", "json")
     assert done.code == 3
     (problem,) = done.json()["problems"]
-    assert (problem["kind"], problem["day"], problem["entities"]) == ("missing", "2026-01-02", ["a … b"])
+    assert (problem["kind"], problem["day"], problem["entities"]) == ("missing", "2026-01-02", ["a", "b"])
     assert "pik verify --store" in done.json()["next"]
     assert pik("events", *DAY, "--store", "copy").code == 4
     told = pik("verify", "--store", "copy", "--format", "json")

@@ -453,7 +453,7 @@ def test_words_for_people() -> None:
     )
     assert [words(value) for value in values] == [
         "-", "yes", "no", "1,234,567", "-3m 20s", "[the beginning, the end)", "-", "a, 1", "a 1ns", "x",
-        "left i, right 0.1, -",
+        "left i, right 0.10, -",
     ]  # fmt: skip
 
 

@@ -86,5 +86,5 @@ def test_promise_1_a_replay_that_is_killed_again_and_again_ends_as_if_it_had_not
         process.communicate()
     last = json.loads(pik(store, *REPLAY))
     assert last["state"] == "COMPLETED"
-    assert {row[:5] for row in values(store)} == {row[:5] for row in values(reference)}
-    assert [row for row in values(store) if row[5]] == values(reference)
+    assert {row[:-1] for row in values(store)} == {row[:-1] for row in values(reference)}
+    assert [row for row in values(store) if row[-1]] == values(reference)

@@ -350,9 +350,11 @@ def test_a_replay_that_fails_is_exit_code_3(pik, gateway, some_days, tmp_path, m
     monkeypatch.setenv("PIK_MAX_RECEIVES", "2")
     result = pik("replay", "--entity", "e", *WINDOW, "--metric", "broken", *VIA)
     assert (result.code, result.json()["state"], result.json()["failed"]) == (3, "PARTIAL", 0)
-    assert result.json()["failed_aggregates"] == 1
-    (failed,) = result.json()["failures"]
-    assert (failed["metric"], failed["entity_id"], failed["events"]) == ("broken", "e", len(failed["event_ids"]))
+    failures = result.json()["failures"]
+    failed = [(each["metric"], each["bucket"], each["entity_id"], each["events_to_blame"]) for each in failures]
+    assert failed == [("broken", "2026-01-30T00:00:00Z", "e", 2), ("broken", "2026-01-31T00:00:00Z", "e", 3)]
+    assert result.json()["failed_aggregates"] == 2
+    assert all(len(each["event_ids"]) == each["events_to_blame"] for each in failures)
 
 
 def test_a_replay_is_not_waited_for_if_one_says_so(pik, gateway, some_days) -> None:

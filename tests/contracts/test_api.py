@@ -91,7 +91,7 @@ def test_what_is_wrong_is_said(api) -> None:
     with pytest.raises(Invalid, match="entity_id is empty") as refused:
         api.replay(asked(entities=("",)))
     assert refused.value.field == "entity_id"
-    with pytest.raises(NotFound, match="no metric none"):
+    with pytest.raises(NotFound, match="there is no metric 'none'"):
         api.replay(asked(metrics=("none",)))
     for run_id in ("01J8Z3A0000000000000000000", "../ingest", "a b?c#d"):
         with pytest.raises(NotFound):

@@ -287,6 +287,7 @@ class _Run(msgspec.Struct):
     promoted: int
     failed_aggregates: int
     failures: tuple[_Failure, ...]
+    computed_by: tuple[str, ...]
 
     def run(self) -> Run:
         values = structs.asdict(self)
