@@ -35,7 +35,7 @@ from pik.ports.store import Store
 from pik.usecases.held import expect_own
 from pik.usecases.reading import unpacked
 from pik.usecases.segments import Reading, SegmentBuilder, reason_kind
-from pik.usecases.source import Block, blocks
+from pik.usecases.source import Block, unaltered_blocks
 
 MAX_BODY = 4 << 20
 """Bytes of a body, at most: a function is called with 6 MB of JSON, and text may grow by half on the way into it."""
@@ -140,8 +140,8 @@ def _block(body: bytes) -> tuple[Block, bool]:
 
 
 def _lines(body: bytes) -> Block:
-    """An array, or one record a line: read as a file of them is."""
-    parts = list(blocks(BytesIO(body), "the body", max_line=MAX_LINE))
+    """An array, or one record a line: read as a file of them is, but that NUL bytes separate nothing."""
+    parts = list(unaltered_blocks(BytesIO(body), "the body", max_line=MAX_LINE))
     lines = [line for part in parts for line in part.data.split(b"\n") if line.strip()]
     return _joined(lines)
 

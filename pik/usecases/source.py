@@ -169,10 +169,18 @@ def shown_name(path: str) -> str:
 def blocks(stream: BinaryIO, name: str, *, max_line: int, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
     """The input's records from `first_seq` on, which starts `offset` uncompressed bytes into it.
 
-    Memory: a few blocks. Raises InputError where the input ends inside of a JSON array, or goes on behind it, and where
-    what looks like an array is something else.
+    A run of NUL bytes is a record of its own. Memory: a few blocks. Raises InputError where the input ends inside of a
+    JSON array, or goes on behind it, and where what looks like an array is something else.
     """
-    stream = cast(BinaryIO, NulRuns(stream))
+    return unaltered_blocks(
+        cast(BinaryIO, NulRuns(stream)), name, max_line=max_line, first_seq=first_seq, offset=offset
+    )
+
+
+def unaltered_blocks(
+    stream: BinaryIO, name: str, *, max_line: int, first_seq: int = 1, offset: int = 0
+) -> Iterator[Block]:
+    """As `blocks`, but a record with NUL bytes in it is one invalid record: no loss of power left them there."""
     start = _skip_to_content(stream)
     if start.lstrip()[:1] == b"[":
         _expect_array(start.lstrip(), name)

@@ -103,7 +103,7 @@ def test_too_much_is_refused(store) -> None:
 
 
 def test_what_is_no_event_is_kept_and_told(store) -> None:
-    taken = take(store, b"\x01\xff garbage")
+    taken = take(store, b"\x00\xff garbage")
     assert statuses(taken) == ["REJECTED"]
     (batch,) = store.index.batches()
     assert batch.counts.rejected == 1
