@@ -92,7 +92,7 @@ def _duration(option: str, text: str) -> int:
 def able_to_ask(yes: bool) -> None:
     """Raises UsageError where a question will have to be asked, and there is no terminal to ask it on."""
     if not yes and (sys.stdin is None or not sys.stdin.isatty()):
-        raise UsageError("this needs a yes, and there is no terminal to ask on", hint="add --yes")
+        raise UsageError("confirmation required, and there is no terminal to ask on", hint="add --yes")
 
 
 def confirm(plan: str, yes: bool) -> None:

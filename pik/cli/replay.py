@@ -75,7 +75,9 @@ def replay(
     Interrupted, it goes on with the same command line, or with `pik runs resume`.
     """
     if not (entity or everything or source or type_):
-        raise UsageError("replay what?", hint="--entity ID, --source SOURCE, --type TYPE, or --all for every entity")
+        raise UsageError(
+            "nothing selected to replay", hint="--entity ID, --source SOURCE, --type TYPE, or --all for every entity"
+        )
     if entity and everything:
         raise UsageError("--entity and --all exclude each other", hint="leave one of them out")
     if promote and include_duplicates:

@@ -55,5 +55,5 @@ def _nothing(run: Run) -> NothingSelected:
     whose = ", ".join(map(repr, run.request.entities))
     return NothingSelected(
         f"nothing to replay: there is no event of {whose} in {run.request.window}",
-        hint="pik events --entity ID lists what there is of an entity",
+        hint="pik events --entity ID lists its events of all time",
     )

@@ -40,7 +40,7 @@ def chosen_format(
     packed = None if directory else _PACKED.get(out.suffix)
     told = None if directory else _FORMATS.get(Path(out.stem).suffix if packed else out.suffix)
     if format_ is None and told is None and not directory:
-        raise UsageError(f"the name {out} does not tell the format", hint="--as parquet, jsonl or csv; --out DIR/")
+        raise UsageError(f"the name {out} does not tell the format", hint="add --as parquet, jsonl or csv")
     chosen = format_ or told or "parquet"
     if str(out) == STDOUT and chosen == "parquet":
         raise UsageError("Parquet is not written to standard output", hint="--as jsonl or csv, or --out FILE.parquet")

@@ -25,7 +25,9 @@ def nothing_selected(store: Store, what: str, window: Window, entities: Sequence
     if alike:
         hint = f"did you mean {' or '.join(map(repr, alike))}?"
     elif entities:
-        hint = f"pik events --entity {shlex.quote(entities[0])} lists what there is of it"
+        hint = "pik events --limit 20 shows how entities are written"
+        if window != ALL_TIME:
+            hint = f"pik events --entity {shlex.quote(entities[0])} lists its events of all time"
     return NothingSelected(f"{what}: there is neither an event nor a current value{whose} in {window}", hint=hint)
 
 

@@ -136,4 +136,6 @@ class _Part(io.RawIOBase):
 
 
 def _there(path: Path) -> AlreadyExists:
-    return AlreadyExists(f"{str(path)!r} is there already", hint="name a file that is not; nothing is overwritten")
+    return AlreadyExists(
+        f"{str(path)!r} is there already", hint="give another name; an existing file is never overwritten"
+    )

@@ -100,7 +100,7 @@ def text_shape(head: bytes, *, whole: bool, mapped: bool) -> Shape | None:
         return None if mapped else _wrapped(objects, filled, whole)
     if start.startswith("{"):
         return _objects(text.strip(), filled)
-    return _prefixed(filled) or _table(filled)
+    return _prefixed(filled) or _table(filled) or _log(filled)
 
 
 def _object(line: str) -> dict[str, object] | None:
@@ -191,6 +191,19 @@ def _table(filled: list[str]) -> Shape | None:
             columns = [f"c{number}" for number in range(1, counts[0] + 1)]
             return Shape(f"{name} without a header", _CSV.replace("{arguments}", f"{arguments},fieldnames={columns}"))
     return None
+
+
+def _log(filled: list[str]) -> Shape | None:
+    """Lines of text that begin with a time, as logs, syslog and web servers write them."""
+    if len(filled) < 2 or not all(_STAMPED.match(line) for line in filled[:2]):
+        return None
+    capture = 'capture("^(?<time>TIME) (?<text>.*)")'
+    return Shape("a text log", f"jq -Rc '{capture}' {{file}} | pik ingest - --map …, with a pattern in place of TIME")
+
+
+_STAMPED = re.compile(
+    r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |\S+ \S+ \S+ \[\d\d/[A-Z][a-z]{2}/\d{4}:"
+)
 
 
 def _cells(line: str, delimiter: str) -> int:

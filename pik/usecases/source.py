@@ -195,7 +195,7 @@ def _expect_array(start: bytes, name: str) -> None:
         line = start.partition(b"\n")[0].strip().decode(errors="replace")
         shown = line if len(line) <= 40 else line[:39] + "…"
         raise InputError(
-            f"{name} is no JSON: it begins with {shown}",
+            f"{name} is not JSON: it begins with {shown}",
             hint="pik ingest reads JSON lines and JSON arrays, plain or compressed",
         )
 

@@ -44,7 +44,9 @@ def test_one_unreadable_file_among_several_makes_no_store_either(pik, tmp_path):
 def test_what_is_no_json_is_called_so(pik, tmp_path):
     (tmp_path / "pik.log").write_text("[2026-01-31 10:00:01] INFO started\n" * 3)
     failed = pik("ingest", "pik.log")
-    assert failed.err.startswith("error: pik.log is no JSON: it begins with [2026-01-31 10:00:01] INFO started\nhint: ")
+    assert failed.err.startswith(
+        "error: pik.log is not JSON: it begins with [2026-01-31 10:00:01] INFO started\nhint: "
+    )
 
 
 def test_what_to_type_next(pik, tmp_path):
@@ -203,6 +205,7 @@ def test_names_that_are_not_utf8_are_shown_escaped_and_texts_refused(pik, tmp_pa
     for out in ("o\udce9.parquet", "o\udce9.csv"):
         exported = pik("--store", store, "export", "--out", out)
         assert exported.code == 0, exported.err
+        assert f"/o\\xe9.{out[3:]}.manifest.json" in exported.out
     assert pik("--store", store, "verify").code == 0
     for option in ("--reason", "--entity"):
         refused = pik("--store", store, "replay", "--all", option, "caf\udce9")

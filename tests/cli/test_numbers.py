@@ -109,7 +109,7 @@ def test_a_window_inside_of_a_bucket_is_widened_and_says_so(shop):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "replay what?"),
+        ((), "nothing selected to replay"),
         (("--all", "--entity", "a"), "exclude each other"),
         (("--all", "--promote", "--include-duplicates", "--yes"), "cannot be promoted"),
         (("--all", "--promote"), "--yes"),

@@ -70,6 +70,9 @@ def table(delimiter: str = ",") -> str:
             "kcat -J",
             ".payload | fromjson",
         ),
+        ("".join(f"2026-03-02 10:00:0{n} INFO step {n}\n" for n in range(3)), "a text log", "jq -Rc"),
+        ("".join(f"Mar  2 10:00:0{n} host sshd[{n}]: ok\n" for n in range(3)), "a text log", "jq -Rc"),
+        ('::1 - - [02/Mar/2026:10:00:00 +0000] "GET / HTTP/1.1" 200 7\n' * 2, "a text log", "jq -Rc"),
     ],
 )
 def test_what_a_text_looks_like(tmp_path: Path, text: str, looks_like: str, hint: str) -> None:

@@ -117,7 +117,7 @@ def test_an_array_that_is_not_closed_is_an_error(data: bytes) -> None:
     [b"[table]\na = 1", b" [[metric]]\n", b"['it']", b"[ 2026-01-31 10:00] x", b"[2026/01/31]", b"[x,1]", b"[\xff]"],
 )
 def test_what_only_begins_like_an_array_is_no_json(data: bytes) -> None:
-    with pytest.raises(InputError, match="it is no JSON: it begins with") as error:
+    with pytest.raises(InputError, match="it is not JSON: it begins with") as error:
         read(data)
     assert error.value.hint
 

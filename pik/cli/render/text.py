@@ -19,6 +19,8 @@ def _unseen(controls: str) -> re.Pattern[str]:
 
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file's name that is not UTF-8
+        code -= 0xDC00
     known = {9: "\\t", 10: "\\n", 13: "\\r"}.get(code)
     return known or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 

@@ -93,7 +93,7 @@ def state_database(directory: Path) -> Database:
     return Database(
         directory / "state.db",
         SCHEMA,
-        repair="move it aside and pik restore a backup; without one, docs/format.md tells the way back to every event",
+        repair="move what is left of it aside and pik restore a backup; without one, docs/format.md tells how to go on",
     )
 
 
