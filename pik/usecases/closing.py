@@ -93,8 +93,8 @@ def _repeated(store: Store, later: Batch) -> list[str]:
     for segment in islice(_ordered(store, later), _LOOKED_UP):
         again = sorted(seq for seq, kind in store.index.skipped(segment).items() if kind == EXACT)
         ids = dict(ids_of(readable(store.raw, segment))) if again else {}
-        for seq in again[:_LOOKED_UP]:
-            for place in store.index.deliveries(ids[seq].hex())[:_LOOKED_UP]:
+        for event_id in dict.fromkeys(ids[seq] for seq in again[:_LOOKED_UP]):
+            for place in store.index.deliveries(event_id.hex(), _LOOKED_UP):
                 found[place.batch_id] = None
         if found:
             break

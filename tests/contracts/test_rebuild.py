@@ -217,6 +217,24 @@ def test_a_cut_batch_is_replaced_when_the_whole_file_came(
     assert as_closed(store, found).state == REPLACED
 
 
+def test_promise_8_few_deliveries_are_asked_for_of_an_event_that_came_often(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+    deliveries_of = type(store.index).deliveries
+
+    def counted(self: Any, event_id: str, limit: int | None = None) -> Any:
+        places = deliveries_of(self, event_id, limit)
+        found.append(len(places))
+        return places
+
+    monkeypatch.setattr(type(store.index), "deliveries", counted)
+    path = tmp_path / "events.jsonl"
+    path.write_text(line(3) * 400)
+    assert ingest(store, file_source(str(path)), OPTIONS, Silent()).batch.counts.exact == 399
+    assert 0 < sum(found) <= 16
+
+
 def interrupt_at(store: Store, path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ingest until the count-th block is in raw, and the index has not taken it."""
     record, calls = type(store.batches).record, iter(range(1000))
