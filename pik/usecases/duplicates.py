@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby, islice, starmap
 from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
 
-from pik.model.batch import CONFLICT
+from pik.model.batch import COMPLETE, CONFLICT, Segment
 from pik.model.event import Delivery
 from pik.model.filter import Filter
 from pik.model.instant import HOUR, format_instant, parse_instant
@@ -28,6 +28,7 @@ from pik.usecases.reading import Bound, Found, deliveries
 Group = Literal["source", "type", "entity", "batch", "hour"]
 
 _PAGE = 500  # duplicates whose events' numbers of deliveries are asked for at once
+_FINISHED = 10_000  # batches of which it is remembered whether they are finished
 
 # A delivery, exact or conflict, and its day. They are sorted on disk, and so carry nothing else of their segment: its
 # frames would be written again with each.
@@ -130,7 +131,7 @@ def _rows(
     bound, counts, accepted = Bound(), _DeliveryCounts(store.index), _Accepted(store)
     found = deliveries(store, wanted.filter, only="duplicate", progress=progress, bound=bound)
     one_more = None if limit is None else limit + 1  # tells whether the limit cuts
-    ordered = ordered_by_day(store.raw, found, partial(_matching, wanted, counts), _key, one_more, bound)
+    ordered = ordered_by_day(store.raw, found, _Matching(store, wanted, counts).of, _key, one_more, bound)
     shown = 0
     for page in _pages(islice(ordered, limit)):
         for (delivery, kind, _), count in zip(page, counts.of(page), strict=True):
@@ -172,7 +173,7 @@ def _groups(
     store: Store, wanted: Wanted, by: Group, limit: int | None, answer: GroupList, progress: Progress
 ) -> Iterator[GroupRow]:
     found = deliveries(store, wanted.filter, only="duplicate", progress=progress)
-    parts = _partial_counts(_matching(wanted, _DeliveryCounts(store.index), found), by)
+    parts = _partial_counts(_Matching(store, wanted, _DeliveryCounts(store.index)).of(found), by)
     with store.raw.scratch() as scratch, store.raw.scratch() as beside:
         by_name = sort_bounded(parts, attrgetter("group"), scratch)
         for number, row in enumerate(sort_bounded(_added(by_name), _most_first, beside)):
@@ -220,17 +221,43 @@ def _group(delivery: Delivery, by: Group) -> str:
     }[by]
 
 
-def _matching(wanted: Wanted, counts: _DeliveryCounts, found: Iterable[Found]) -> Iterator[_Duplicate]:
-    of_kind = (
-        (one.delivery, one.kind, one.segment.day) for one in found if wanted.kind is None or one.kind == wanted.kind
-    )
-    if wanted.min_deliveries <= 2:  # as many as every duplicate's event has
-        yield from of_kind
-        return
-    for page in _pages(of_kind):
-        for one, count in zip(page, counts.of(page), strict=True):
-            if count >= wanted.min_deliveries:
+class _Matching:
+    """Picks the duplicates that are asked for, of one reading of a store."""
+
+    def __init__(self, store: Store, wanted: Wanted, counts: _DeliveryCounts) -> None:
+        self._wanted, self._counts, self._deployed = wanted, counts, store.deployed
+        self._is_finished = lru_cache(_FINISHED)(partial(_is_finished, store.index))
+
+    def of(self, found: Iterable[Found]) -> Iterator[_Duplicate]:
+        """Those among what was found, in no particular order."""
+        asked: list[_Duplicate] = []
+        for one in found:
+            if self._wanted.kind is not None and one.kind != self._wanted.kind:
+                continue
+            duplicate = one.delivery, one.kind, one.segment.day
+            if self._wanted.min_deliveries <= 2 and self._is_recorded(one.segment):
+                yield duplicate  # its event has as many as every duplicate's event
+                continue
+            asked.append(duplicate)
+            if len(asked) == _PAGE:
+                yield from self._with_enough(asked)
+                asked = []
+        yield from self._with_enough(asked)
+
+    def _is_recorded(self, segment: Segment) -> bool:
+        """Whether the duplicates of the segment are surely written down. In a deployed store a writer that is at work,
+        or died, may have claimed deliveries and not yet written down what came again of them."""
+        return not self._deployed or bool(segment.inline) or self._is_finished(segment.batch_id)
+
+    def _with_enough(self, asked: list[_Duplicate]) -> Iterator[_Duplicate]:
+        for one, count in zip(asked, self._counts.of(asked), strict=True):
+            if count >= self._wanted.min_deliveries:
                 yield one
+
+
+def _is_finished(index: Index, batch_id: str) -> bool:
+    batch = next(index.batches(batch_id), None)
+    return batch is not None and batch.state == COMPLETE
 
 
 def _pages(found: Iterator[_Duplicate]) -> Iterator[list[_Duplicate]]:

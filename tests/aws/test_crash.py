@@ -23,7 +23,7 @@ from pik.stores import open_store
 from pik.stores.aws import generation
 from pik.stores.aws.clients import Clients
 from pik.usecases import source as source_module
-from pik.usecases.duplicates import Wanted, list_duplicates
+from pik.usecases.duplicates import Wanted, count_duplicates, list_duplicates
 from pik.usecases.events import list_events
 from pik.usecases.export import export
 from pik.usecases.progress import Silent
@@ -165,12 +165,15 @@ def test_promise_6_what_is_not_recorded_yet_counts_nowhere(
             target = tmp_path / f"{uuid4()}.{form}"
             exported.append(export(reader, exporter(layout), target, Silent(), directory=False).rows)
         inputs = []
-        for duplicates in (False, True):
-            with gather(reader, ALL_TIME, include_duplicates=duplicates) as gathered:
+        for with_duplicates in (False, True):
+            with gather(reader, ALL_TIME, include_duplicates=with_duplicates) as gathered:
                 inputs.append(sum(1 for _ in lines_of(gathered.inputs, ALL_TIME, ())))
+        duplicates = list(list_duplicates(reader, Wanted(Filter(ALL_TIME))).rows)
+        counted = list(count_duplicates(reader, Wanted(Filter(ALL_TIME)), "source").rows)
+        assert sum(group.duplicates for group in counted) == len(duplicates)
         return [
             sum(1 for _ in list_events(reader, Filter(ALL_TIME)).rows),
-            sum(1 for _ in list_duplicates(reader, Wanted(Filter(ALL_TIME))).rows),
+            len(duplicates),
             *inputs,
             *exported,
         ]
