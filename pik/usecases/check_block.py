@@ -51,8 +51,8 @@ def checking(reading: Reading, tell: Callable[[int], None]) -> Callable[[Work], 
     """What the workers of a dry run run."""
 
     def check(work: Work) -> CheckedBlock:
-        batch_id, block, number = work
-        chunk, objects = SegmentBuilder(None, batch_id, reading, tell).prepare(block, number)
+        batch_id, block, number, ingest_time = work
+        chunk, objects = SegmentBuilder(None, batch_id, reading, tell).prepare(block, number, ingest_time)
         segments = [one for one in objects if "/rejects/" not in one[0]]
         rejected = b"".join(data for key, data in objects if "/rejects/" in key)
         return CheckedBlock(chunk, rejected, _first_line(segments if number == 1 else segments[:1]))

@@ -36,7 +36,7 @@ from pik.usecases.held import expect_own
 from pik.usecases.opening import opened, write_opening
 from pik.usecases.pool import Pool
 from pik.usecases.progress import Progress, Silent
-from pik.usecases.segments import InvalidRecord, Reading, Work, building
+from pik.usecases.segments import InvalidRecord, Reading, Work, building, increasing_times
 from pik.usecases.source import BLOCK, Block, Source, blocks
 
 ATTEMPT = 1_000_000
@@ -214,7 +214,10 @@ def _build(
     with source.open() as stored, uncompressed(stored, source.name) as stream:
         meter = _Meter(stored, progress)
         following = meter.ahead(prepared(_blocks(stream, source, options, batch)))
-        works = ((batch_id, block, number + count) for count, block in enumerate(following, 1))
+        works = (
+            (batch_id, block, number + count, now)
+            for count, (block, now) in enumerate(zip(following, increasing_times(), strict=False), 1)
+        )
         try:
             for chunk in pool.map(works, meter.advance, label=_number_of):
                 meter.finish()

@@ -134,16 +134,17 @@ class SegmentBuilder:
         self._mapping, self._zone = reading.record_mapping(), reading.zone()
         self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
 
-    def build(self, block: Block, number: int) -> Chunk:
-        """Parse the block, store its segments and rejects under `number`, and tell what the index needs."""
-        chunk, objects = self.prepare(block, number)
+    def build(self, block: Block, number: int, ingest_time: int | None = None) -> Chunk:
+        """Parse the block, store its segments and rejects under `number`, and tell what the index needs. It is ingested
+        now, unless the time is given."""
+        chunk, objects = self.prepare(block, number, ingest_time)
         if self.raw is not None and objects:
             self.raw.create_all(objects)
         return chunk
 
-    def prepare(self, block: Block, number: int) -> tuple[Chunk, list[Object]]:
+    def prepare(self, block: Block, number: int, ingest_time: int | None = None) -> tuple[Chunk, list[Object]]:
         """As `build`, but the objects are still to be created."""
-        read = self._read(block, time_ns())
+        read = self._read(block, time_ns() if ingest_time is None else ingest_time)
         if read.rejects and self.stop:
             raise InvalidRecord(read.rejects[0].seq, read.rejects[0].reason)
         objects: list[Object] = []
@@ -258,16 +259,28 @@ class SegmentBuilder:
         return RejectFile(key=key, size=len(data), digest=sha256(data).hexdigest(), records=len(rejects))
 
 
-Work = tuple[str, Block, int]
-"""The batch, a block of it, and the block's number."""
+Work = tuple[str, Block, int, int]
+"""The batch, a block of it, the block's number, and its time of ingest.
+
+Workers do not take the time themselves: one that starts late would date its block after the next one, and a rebuild
+without the old index, which goes by these times, would record the blocks in another order than the ingest did.
+"""
+
+
+def increasing_times() -> Iterator[int]:
+    """The time, each later than the one before, also where the clock goes back."""
+    latest = 0
+    while True:
+        latest = max(time_ns(), latest + 1)
+        yield latest
 
 
 def building(raw: Creator | None, reading: Reading, tell: Callable[[int], None]) -> Callable[[Work], Chunk]:
     """What workers run. It is here rather than beside the ingest for them to import no more than it takes."""
 
     def build(work: Work) -> Chunk:
-        batch_id, block, number = work
-        return SegmentBuilder(raw, batch_id, reading, tell).build(block, number)
+        batch_id, block, number, ingest_time = work
+        return SegmentBuilder(raw, batch_id, reading, tell).build(block, number, ingest_time)
 
     return build
 

@@ -7,16 +7,22 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.progress import Silent
 from pik.usecases.rebuild import rebuild_index
+from pik.usecases.segments import Reading, building, increasing_times
 from tests.snapshot import assert_sound, snapshot
-from tests.survival.conftest import pik, started, whole
+from tests.survival.conftest import ingest, pik, started, whole
 
 BLOCK = 150_000
 
@@ -86,6 +92,50 @@ def test_promise_1_killed_at_random_instants(
         if wanted > 50 and number % 5 == 0:
             rebuild_index(store, Silent())
             assert snapshot(store) == expected
+
+
+class LastFirst:
+    """A pool whose workers are done with the last block first."""
+
+    def __init__(self, raw: Any, reading: Reading) -> None:
+        self.build = building(raw, reading, lambda _done: None)
+
+    def __enter__(self) -> LastFirst:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def map(self, works: Iterable[Any], tell: Any, label: Any) -> Iterator[Any]:
+        return reversed([self.build(work) for work in reversed(list(works))])
+
+
+def test_promise_1_blocks_keep_their_order_when_workers_do_not_and_the_index_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: Path
+) -> None:
+    expected = snapshot(whole(tmp_path, events))
+    url = tmp_path / "store"
+    store = open_store(str(url), create=True)
+    monkeypatch.setattr("pik.usecases.source.BLOCK", BLOCK)
+    with monkeypatch.context() as patch:
+        patch.setattr("pik.usecases.ingest._pool", lambda raw, _source, options: LastFirst(raw, options.reading))
+        patch.setattr("pik.usecases.ingest.write_record", Mock(side_effect=InterruptedError))
+        with pytest.raises(InterruptedError):
+            ingest(store, events)
+    times = {one.key.rpartition("-")[2]: one.ingest_time for one in store.index.segments(ALL_TIME)}
+    assert len(set(times.values())) > 5
+    for name in ("index.db", "index.db-wal", "index.db-shm"):
+        (url / name).unlink(missing_ok=True)
+    store = open_store(str(url))
+    rebuild_index(store, Silent())
+    ingest(store, events)
+    assert snapshot(store) == expected
+    assert_sound(store)
+
+
+def test_times_of_ingest_increase_also_when_the_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pik.usecases.segments.time_ns", Mock(side_effect=[5, 3, 3, 9]))
+    assert list(islice(increasing_times(), 4)) == [5, 6, 7, 9]
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path, many_events: Path) -> None:
