@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -160,12 +160,12 @@ class Batches:
         """A batch's counts against its segments; once more, from the index as it is now, before they are a problem."""
         if not self._whole(batch) or not holding.sound or batch.batch_id in self.tally.short:
             return
-        if batch.state == INTERRUPTED and self.store.deployed:
+        if self._has_pending(batch):
             self.tally.unsettled = True  # its counts move after its segments; the next attempt finishes that
             return
         index, looked = self.store.index, batch
         for _ in range(_LOOKS):
-            if _agree(looked, holding, self._files(looked)):
+            if _agree(looked, holding, self._rejected(looked)):
                 return
             holding = holding_of(index, index.segments(ALL_TIME, batch_id=batch.batch_id))
             now = find_batch(index, batch.batch_id)
@@ -174,8 +174,21 @@ class Batches:
             unchanged, looked = now == looked, now
             if unchanged:
                 break
-        if not _agree(looked, holding, self._files(looked)):
+        if not _agree(looked, holding, self._rejected(looked)):
             yield Problem(INDEX, f"batch {batch.batch_id}", _disagreement(looked.counts, holding.counts))
+
+    def _has_pending(self, batch: Batch) -> bool:
+        """Whether a writer in a deployed store died while it recorded a chunk of deliveries. Of a request that died
+        nothing tells how far it came."""
+        interrupted = batch.state == INTERRUPTED and self.store.deployed
+        return interrupted and (batch.is_request or batch.batch_id in self.ledger.unsettled)
+
+    def _rejected(self, batch: Batch) -> int:
+        """The rejected records in the batch's files. Of an interrupted batch in a deployed store, as many as it counts:
+        a file may be listed before."""
+        if batch.state == INTERRUPTED and self.store.deployed:
+            return batch.counts.rejected
+        return sum(file.records for file in self._files(batch))
 
     def _whole(self, batch: Batch) -> bool:
         """Whether all of the batch is in the window."""
@@ -251,8 +264,7 @@ def _without_verdicts(counts: Counts) -> tuple[int, int, int]:
     return counts.read, counts.accepted + counts.duplicates, counts.rejected
 
 
-def _agree(batch: Batch, holding: Holding, rejects: Iterable[RejectFile]) -> bool:
-    rejected = sum(file.records for file in rejects)
+def _agree(batch: Batch, holding: Holding, rejected: int) -> bool:
     counts = replace(holding.counts, read=holding.counts.read + rejected, rejected=rejected)
     times = (batch.first_event, batch.last_event)
     return batch.counts == counts and times == (holding.first_event, holding.last_event)

@@ -72,7 +72,7 @@ class Tally:
     short: set[str] = field(default_factory=set)
     """The batches of which the index is known to lack something: their counts would be a second problem of it."""
     unsettled: bool = False
-    """Whether a deployed store has an interrupted batch, whose counts may be behind its segments."""
+    """Whether a writer in a deployed store died while it recorded, so that counts may be behind the segments."""
     aggregates: int | None = None
 
     def counted(self, problems: Iterator[Problem]) -> Iterator[Problem]:

@@ -59,10 +59,13 @@ class Ledger:
     _scratch: Path
     totals: Totals
     """Of all segments; batches are not counted."""
+    unsettled: set[str]
+    """The batches of which `other_rows` found segments that somebody is recording, or died at recording."""
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
         self.totals = Totals(0, 0, 0, 0, 0, None, None)
+        self.unsettled = set()
         self._by_batch = Sorter(itemgetter(0), scratch, "batches", reverse=True)
         self._by_key = Sorter(itemgetter(0), scratch, "keys")
 
@@ -110,7 +113,9 @@ class Ledger:
             if expected is not None and expected[0] == key:
                 deliveries, expected = expected[1], next(expecting, None)
             of_key = sum(count for count in counts if count is not None)
-            if None not in counts and of_key != deliveries:
+            if None in counts:
+                self.unsettled.add(key.rpartition("/")[2].partition("-")[0])
+            elif of_key != deliveries:
                 yield key, deliveries, of_key
 
 

@@ -235,6 +235,30 @@ def test_promise_8_few_deliveries_are_asked_for_of_an_event_that_came_often(
     assert 0 < sum(found) <= 16
 
 
+def test_wrong_counts_of_an_interrupted_batch_are_found(
+    store: Store, events: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writer died between two chunks, so its counts are those of its segments."""
+    interrupt_at(store, events, 2, monkeypatch)
+    assert damage(store) == []
+    batches, totals = type(store.index).batches, type(store.index).totals
+
+    def counting_more(self: Any, *arguments: Any) -> Any:
+        for batch in batches(self, *arguments):
+            yield replace(batch, counts=replace(batch.counts, accepted=batch.counts.accepted + 1))
+
+    def with_more(self: Any) -> Any:
+        found = totals(self)
+        return replace(found, events=found.events + 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.index), "batches", counting_more)
+        assert any("its segments hold" in problem.detail for problem in damage(store))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.index), "totals", with_more)
+        assert [problem.what for problem in damage(store)] == ["the index's totals"]
+
+
 def interrupt_at(store: Store, path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ingest until the count-th block is in raw, and the index has not taken it."""
     record, calls = type(store.batches).record, iter(range(1000))
