@@ -67,6 +67,7 @@ def aggregates(
     compare.
     """
     from pik.usecases.diff import diff_aggregates, diff_run
+    from pik.usecases.nothing import without_value
     from pik.usecases.tolerance import read_tolerances
 
     tolerances = read_tolerances(tolerance or ())
@@ -83,6 +84,8 @@ def aggregates(
         repair = partial(_after_run, store, run)
     shown = diff_fields.Shortened(diff.rows, limit)
     cli.show(diff_fields.differences(diff, shown, repair, stats=stats))
+    if diff.basis.without_value:
+        cli.note(without_value(store, diff.basis.without_value, diff.effective))
     if shown.failed:
         return PARTLY
     return FOUND if shown.number else None

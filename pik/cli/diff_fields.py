@@ -61,6 +61,7 @@ def differences(diff: Diff, rows: Shortened, repair: Callable[[], str | None], *
             "failed": Count(rows.failed),
             "metrics": sorted(diff.basis.versions),
             "known_until": Instant(known) if known else None,
+            "entities_without_value": sorted(diff.basis.without_value) or None,
             "cut": rows.cut,
             **counted,
             "next": _next(repair, diff, rows),

@@ -37,6 +37,8 @@ NOTHING = "nothing to compare"
 
 _PERCENT = Context(prec=6)
 
+_Pairs = Iterator[tuple[Aggregate | None, Computed | None]]
+
 
 class Difference(msgspec.Struct, frozen=True, gc=False):
     """A bucket whose value is another one (`~`), is not current yet (`+`), is current without events (`-`), or cannot
@@ -83,15 +85,34 @@ class Stats:
 @dataclass(slots=True)
 class Basis:
     """What the right side rests on: the versions of metrics (NAME@VERSION), and until when deliveries were known: the
-    latest `recorded_at` of those that were listed (0: there were none)."""
+    latest `recorded_at` of those that were listed (0: there were none). `without_value` are those of the named entities
+    of which neither side has a value."""
 
     versions: set[str] = field(default_factory=set)
     known_until: int = 0
+    without_value: set[str] = field(default_factory=set)
 
     def add(self, written: Aggregate) -> None:
         """Add what a version that a run wrote rests on."""
         self.versions.add(f"{written.computed.metric}@{written.metric_version}")
         self.known_until = max(self.known_until, written.known_until)
+
+    def watched(self, pairs: _Pairs) -> _Pairs:
+        """The pairs, noting whose they are."""
+        for left, right in pairs:
+            if self.without_value:
+                self._note(left, right)
+            yield left, right
+
+    def _note(self, left: Aggregate | None, right: Computed | None) -> None:
+        before = None if left is None else left.computed
+        for one in (before, right):
+            if one is None or (one.value is None and one.failure is None):
+                continue
+            if one.entity_id:
+                self.without_value.discard(one.entity_id)
+            else:  # raw of the bucket cannot be read: anybody may have a value there
+                self.without_value.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +151,12 @@ def diff_aggregates(
     expect_held(store, effective, entities)
     if store.copy is None and not store.index.totals().segments:
         raise NothingSelected("the store holds no events, so there is nothing to compare", hint="pik ingest FILE")
-    stats, basis = Stats(), Basis({pin(metric) for metric in wanted})
+    stats, basis = Stats(), Basis({pin(metric) for metric in wanted}, without_value=set(entities))
     together = _cut(store, wanted, window, entities)
     pairs = (
         pair for group, stretch in together for pair in _stretch(store, engine, group, stretch, entities, stats, basis)
     )
-    rows = _differences(pairs, tolerances or Tolerances(), stats, Scales(store.metrics))
+    rows = _differences(basis.watched(pairs), tolerances or Tolerances(), stats, Scales(store.metrics))
     if len(together) > 1 and len(wanted) > 1:
         rows = _ordered(store, rows)
     rows = _or_nothing(_only(rows, changed_only), stats, lambda: nothing_selected(store, NOTHING, effective, entities))
@@ -157,9 +178,9 @@ def diff_run(
     wanted = chosen(store.metrics, metrics)
     _expect_known(store, tolerances)
     effective = Window(run.effective_start, run.effective_end)
-    stats, basis = Stats(), Basis()
+    stats, basis = Stats(), Basis(without_value=set(entities))
     pairs = _written(store, run, wanted, entities or run.request.entities, basis)
-    rows = _differences(pairs, tolerances or Tolerances(), stats, Scales(store.metrics))
+    rows = _differences(basis.watched(pairs), tolerances or Tolerances(), stats, Scales(store.metrics))
     none = NothingSelected(
         f"{NOTHING}: run {run.run_id} wrote none of these values", hint=f"pik runs show {run.run_id}"
     )
@@ -167,13 +188,18 @@ def diff_run(
     return Diff(run.request.window, effective, rows, stats, basis)
 
 
+def basis_of(store: Store, run_id: str) -> Basis:
+    """What the versions that a run wrote rest on."""
+    basis = Basis()
+    for change in store.aggregates.changes(run_id):
+        basis.add(change.written)
+    return basis
+
+
 def _expect_known(store: Store, tolerances: Tolerances | None) -> None:
     """A tolerance for a metric that is not there would otherwise go by unseen. Raises NotFound."""
     if tolerances is not None and tolerances.metrics:
         chosen(store.metrics, tuple(tolerances.metrics))
-
-
-_Pairs = Iterator[tuple[Aggregate | None, Computed | None]]
 
 
 def _cut(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 
 from pik.errors import Damaged, NothingSelected
@@ -29,6 +29,15 @@ def nothing_selected(store: Store, what: str, window: Window, entities: Sequence
         if window != ALL_TIME:
             hint = f"pik events --entity {shlex.quote(entities[0])} lists its events of all time"
     return NothingSelected(f"{what}: there is neither an event nor a current value{whose} in {window}", hint=hint)
+
+
+def without_value(store: Store, entities: Collection[str], window: Window) -> str:
+    """What to say of some of the named entities of which there is nothing, while there is something of others."""
+    shown = sorted(entities)[:5]
+    more = f" and {len(entities) - len(shown):,} more" if len(entities) > len(shown) else ""
+    alike = [found for entity in shown for found in written_alike(store, entity)]
+    question = f"; did you mean {' or '.join(map(repr, alike))}?" if alike else ""
+    return f"no value of {', '.join(map(repr, shown))}{more} in {window}, computed or current{question}"
 
 
 def written_alike(store: Store, entity: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
 from math import lcm
 from tempfile import TemporaryFile
@@ -55,11 +55,14 @@ class TaskFile:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run that is not stored yet, its tasks, and what its request chose (of nothing, where that was not counted)."""
+    """A run that is not stored yet, its tasks, and what its request chose (of nothing, where that was not counted).
+    `without_value` are those of several named entities that have neither an event nor a current value in the buckets.
+    """
 
     run: Run
     tasks: TaskFile
     counts: Counted
+    without_value: tuple[str, ...] = ()
 
 
 def plan_replay(
@@ -81,7 +84,7 @@ def plan_replay(
     for size, group in by_bucket_size(metrics):
         counts.events = 0  # the same ones for each size
         names = tuple(pin(metric) for metric in group)
-        counting = _Counting(len(group), counts, at_most) if count else None
+        counting = _Counting(len(group), counts, at_most, bool(request.entities)) if count else None
         for window, entities in _rectangles(store, engine, request, size, counting):
             number, between = tasks.tasks, (window.start, window.end)
             tasks.add(_task(run_id, number, names, between, tuple(entities)))
@@ -100,7 +103,19 @@ def plan_replay(
         buckets=counts.buckets if count and not counts.damaged else None,
         tasks=tasks.tasks,
     )
-    return Plan(run, tasks, counts)
+    return Plan(run, tasks, counts, _without_value(store, run, metrics, counts) if count else ())
+
+
+def _without_value(store: Store, run: Run, metrics: Sequence[Metric], counts: Counted) -> tuple[str, ...]:
+    if len(run.request.entities) < 2 or counts.damaged:
+        return ()
+    absent = set(run.request.entities) - counts.entities
+    for metric in metrics if absent else ():
+        window = run.request.window.widened(metric.bucket_size)
+        for each in store.aggregates.current(metric.name, window, sorted(absent)):
+            if each.computed.value is not None:
+                absent.discard(each.computed.entity_id)
+    return tuple(sorted(absent))
 
 
 def replayable(store: Store, request: RunRequest) -> list[Metric]:
@@ -167,11 +182,13 @@ def _task(
 
 @dataclass(slots=True)
 class Counted:
-    """What a request chooses; `buckets` counts each metric's own. `damaged`: not all of its raw could be read."""
+    """What a request chooses; `buckets` counts each metric's own. `damaged`: not all of its raw could be read.
+    `entities` are those with events among the named ones."""
 
     events: int = 0
     buckets: int = 0
     damaged: bool = False
+    entities: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +198,15 @@ class _Counting:
     metrics: int
     counts: Counted
     at_most: int | None
+    named: bool
+    """Whether entities were named, and which of these have events is noted."""
 
     def noted(self, pairs: Iterable[Touched]) -> Iterator[Touched]:
         for pair in pairs:
             self.counts.events += pair.events
             self.counts.buckets += self.metrics
+            if self.named:
+                self.counts.entities.add(pair.entity_id)
             yield pair
 
 

@@ -219,6 +219,49 @@ def test_nothing_compared_is_not_called_clean(late):
     assert (none.code, f"nothing to compare: run {run} wrote none of these values" in none.err) == (2, True)
 
 
+def test_of_several_entities_each_of_which_there_is_nothing_is_mentioned(late):
+    """A right name beside a wrong one must not hide that the wrong one was not looked at. (Issue 8, A7.)"""
+    named = ("--entity", "a", "--entity", "A", "--entity", "typo")
+    run = replayed(late, "--entity", "a")["run_id"]
+    for command in (
+        ("diff", "aggregates", *named),
+        ("diff", "aggregates", "--run", run, *named),
+        ("replay", *named, "--dry-run"),
+        ("replay", *named),
+    ):
+        result = late(*command, "--format", "json")
+        assert result.json()["entities_without_value"] == ["A", "typo"], command
+        assert "no value of 'A', 'typo' in" in result.err, command
+        assert "did you mean 'a'?" in result.err, command
+    for command in (("diff", "aggregates"), ("replay",)):
+        known = late(*command, "--entity", "a", "--entity", "b", "--format", "json")
+        assert (known.json()["entities_without_value"], "no value of" in known.err) == (None, False)
+
+
+def test_an_entity_with_a_current_value_and_no_event_is_not_mentioned(late, tmp_path):
+    (tmp_path / "metrics.toml").write_text(METRICS.replace("'paid'", "'refunded'"))
+    late("metrics", "apply", "metrics.toml")
+    found = late(
+        "diff", "aggregates", "--entity", "a", "--entity", "b", "--metric", "revenue", "--format", "json"
+    ).json()
+    assert ([row["op"] for row in found["differences"]], found["entities_without_value"]) == (["-", "-"], None)
+
+
+def test_a_replay_that_changes_nothing_says_what_that_rests_on(late):
+    """As `no differences` does: how many values, which metric versions, known until when. (Issue 8, A8.)"""
+    changed = late("replay", "--all", "--format", "json", "--promote", "--yes")
+    assert (changed.json()["metric_versions"], changed.json()["known_until"]) == (None, None)
+    assert "nothing changed" not in changed.err
+    same = late("replay", "--all", "--format", "json")
+    found, diff = same.json(), late("diff", "aggregates", "--format", "json").json()
+    assert found["unchanged"] == diff["compared"] > 0
+    assert (found["metric_versions"], found["known_until"]) == (diff["metrics"], diff["known_until"])
+    assert (
+        f"nothing changed: {found['unchanged']} values computed by {', '.join(found['metric_versions'])}, known"
+        in same.err
+    )
+
+
 def test_names_that_are_written_almost_alike_are_offered(late):
     for command in (("diff", "aggregates"), ("replay",)):
         for typed in ("A", " a", "a "):
