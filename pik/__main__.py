@@ -45,8 +45,11 @@ def program() -> int:
 def main() -> int:
     """Run the command line in `sys.argv` and return the exit code (docs/exit-codes.md)."""
     _occupy_standard_descriptors()
+    _signals.clear()
     try:
         signal.signal(signal.SIGTERM, _interrupt)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background job ignores it
+            signal.signal(signal.SIGINT, _interrupt)
         code = _run(sys.argv[1:])
         _flush()
     except SystemExit:
@@ -81,7 +84,12 @@ def _occupy_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+_signals: list[int] = []
+"""The signals that came. Inside a function that SQLite calls, their exception becomes an error of SQLite's."""
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    _signals.append(number)
     raise KeyboardInterrupt
 
 
@@ -93,7 +101,7 @@ def _report(error: BaseException) -> int:
         import traceback
 
         traceback.print_exception(error)
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt) or _signals:
         after_echo = "\n" if sys.stderr is not None and sys.stderr.isatty() else ""  # the terminal shows ^C
         _say(f"{after_echo}{INTERRUPTION}")
         code = INTERRUPTED

@@ -182,3 +182,35 @@ def test_other_errors_at_that_time_are_seen() -> None:
     code = "import pik.__main__; raise ValueError('seen')"
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert (done.returncode, "ValueError: seen" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_inside_a_function_of_sqlite_is_no_bug(number: int) -> None:
+    """SQLite reports the exception as its own: `user-defined function raised exception`."""
+    program = f"""
+import os, signal, sqlite3, sys
+import pik.cli.app
+from pik.__main__ import main
+
+def digest(value):
+    if value == 5:
+        os.kill(os.getpid(), {number:d})
+        for _ in range(1000):
+            pass
+    return value
+
+def run(_arguments):
+    database = sqlite3.connect(":memory:")
+    database.create_function("digest", 1, digest)
+    rows = "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t WHERE x < 100)"
+    database.execute(rows + " SELECT sum(digest(x)) FROM t").fetchall()
+    return 0
+
+pik.cli.app.run = run
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted; run the same command again to go on\n")
