@@ -145,13 +145,13 @@ class _Pass:
             return False
         if batch.batch_id in self.restoring.unrecorded:
             return True
-        rebuild, index = self.restoring.rebuild, self.restoring.store.index
+        rebuild, store = self.restoring.rebuild, self.restoring.store
         for key in batch.segments:
             with suppress(Damaged):
                 segment = self._scan(key).arrivals.segment
                 if seqs(rebuild.rows(segment, range(len(segment.frames)))):
                     return False
-        return not index.rejects(batch.batch_id)
+        return not store.index.rejects(batch.batch_id) and not store.audit.knows(batch.batch_id)
 
     def add(self, keys: Sequence[str]) -> None:
         """Record segments of a block anew."""
