@@ -369,7 +369,9 @@ def test_a_replay_is_not_waited_for_if_one_says_so(pik, gateway, some_days) -> N
 def test_a_dry_run_of_a_replay_begins_none(pik, gateway, some_days, tmp_path, monkeypatch) -> None:
     said = pik("replay", "--entity", "e", *WINDOW, "--dry-run", *VIA).json()
     direct = pik("replay", "--entity", "e", *WINDOW, "--dry-run", "--store", tmp_path / "deployed", "--format", "json")
-    assert {**said, "run_id": ""} == {**direct.json(), "run_id": ""}
+    expected = direct.json()
+    del expected["entities_without_value"]  # only who reads the store can tell
+    assert {**said, "run_id": ""} == {**expected, "run_id": ""}
     assert list(gateway.store.runs.newest_first()) == []
     monkeypatch.setattr(replaying, "COUNTED_AT_MOST", 1)
     assert_two_lines(pik("replay", "--entity", "e", *WINDOW, "--dry-run", *VIA), "too large for the API to count")
