@@ -5,6 +5,7 @@ The exit codes are the command line's contract (docs/exit-codes.md); it prints `
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -62,6 +63,15 @@ class NothingSelected(NotFound):
     """What was asked for selects nothing that could be compared or computed: a typing error, mostly."""
 
     exit_code = 2
+
+
+def command(*words: str) -> str:
+    """Return a command to type, `pik WORDS…`, each word quoted for a shell where it needs that.
+
+    It looks in the store that the settings name. One that the user named on the command line is added where the command
+    is shown (`pik.cli.advice`): a hint may be kept with a dead letter and be read much later, by somebody else.
+    """
+    return shlex.join(("pik", *words))
 
 
 CANDIDATES = 6

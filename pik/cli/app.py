@@ -12,6 +12,7 @@ import typer
 from pik.cli.command import with_globals
 from pik.cli.context import Context
 from pik.cli.plain_help import Group
+from pik.errors import PikError
 
 
 class Entry(NamedTuple):
@@ -122,5 +123,8 @@ def run(arguments: list[str]) -> int:
             return int(root.invoke(ctx) or 0)
     except typer.Exit as done:
         return done.exit_code
+    except PikError as error:
+        error.hint = cli.advice(error.hint)
+        raise
     finally:
         cli.close()

@@ -55,14 +55,21 @@ class Context:
 
     def show(self, document: Document) -> None:
         """Write a result to standard output, in the format asked for."""
-        self.output.show(document)
+        self.output.show(document.advising(self.advice))
 
     def note(self, text: str) -> None:
         """Tell something beside the result, on standard error; --quiet silences it."""
         from pik.cli.render.terminal import note
 
         if not self.settings.quiet:
-            note(text)
+            note(self.advice(text))
+
+    def advice(self, text: str) -> str:
+        """The text, the commands in it with the --store of this command line, so that they can be pasted."""
+        from pik.cli.advice import with_store
+        from pik.cli.app import COMMANDS
+
+        return with_store(text, self._store, COMMANDS)
 
     @cached_property
     def progress(self) -> Progress:

@@ -12,7 +12,7 @@ from pik.cli import diff_fields, options
 from pik.cli.command import FOUND, PARTLY, Commands
 from pik.cli.context import Context
 from pik.cli.run_fields import next_command, replay_command
-from pik.errors import UsageError
+from pik.errors import UsageError, command
 from pik.model.run import CANCELLED, PLANNED, RUNNING, RunRequest
 from pik.model.window import Window
 
@@ -109,4 +109,4 @@ def _after_run(store: Store, run_id: str) -> str | None:
     if run.state in (PLANNED, RUNNING, CANCELLED):
         return next_command(run)
     moved = promote(store, run.run_id, 0, "", dry_run=True).counts.moved
-    return f"pik promote {run.run_id}" if moved else replay_command(run.request)
+    return command("promote", run.run_id) if moved else replay_command(run.request)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pik.cli.render import Bucket, Column, Count, Document, Instant, Table
 from pik.cli.render.text import number_of
+from pik.errors import command
 
 if TYPE_CHECKING:
     from pik.model.metric import Failure
@@ -45,8 +46,8 @@ class Shortened:
 def _remedy(failure: Failure, row: Difference) -> str:
     """Where to look first, for a row that could not be computed."""
     if failure.event_ids:
-        return f"pik show {failure.event_ids[0]}"
-    return f"pik metrics show {row.metric}" if row.entity_id else "pik verify --full"
+        return command("show", failure.event_ids[0])
+    return command("metrics", "show", row.metric) if row.entity_id else "pik verify --full"
 
 
 def differences(diff: Diff, rows: Shortened, repair: Callable[[], str | None], *, stats: bool) -> Document:

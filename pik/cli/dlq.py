@@ -11,7 +11,7 @@ from pik.cli import dlq_fields, options
 from pik.cli.command import PARTLY, Commands
 from pik.cli.context import Context
 from pik.cli.render.text import number_of
-from pik.errors import UsageError
+from pik.errors import UsageError, command
 from pik.model.run import COMPLETED
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _chosen(
     from pik.usecases import dlq
 
     if bool(letters) == everything or (run and not everything):
-        raise UsageError(f"{verb} which?", hint=f"pik dlq {verb} LETTER, or --all, or --all --run RUN")
+        raise UsageError(f"{verb} which?", hint=f"{command('dlq', verb, 'LETTER')}, or --all, or --all --run RUN")
     store = cli.open_store()
     if everything:
         return store, dlq.letters(store, run)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pik.cli.render import Column, Document, Instant, Moment, Shown, Table
 from pik.cli.run_fields import RUN_COLUMNS
+from pik.errors import command
 from pik.model.run import DeadLetter, Run, Task
 
 
@@ -38,8 +39,8 @@ def letter(found: DeadLetter) -> Document:
 def _next(found: DeadLetter) -> str:
     """What can help. To do a task again is worth while where nothing else is known to be wrong."""
     if not found.task.run_id:
-        return f"pik dlq purge {found.letter_id}"
-    return found.hint or f"pik dlq redrive {found.letter_id}"
+        return command("dlq", "purge", found.letter_id)
+    return found.hint or command("dlq", "redrive", found.letter_id)
 
 
 def redriven(letters: Sequence[DeadLetter], runs: Sequence[Run], *, dry_run: bool) -> Document:
@@ -67,7 +68,7 @@ _COLUMNS = [
     Column("attempts", drop=4),
     Column("failed_at", Moment, drop=3),
     Column("reason", wrap=True),
-    Column("hint", wrap=True, rare=True),
+    Column("hint", wrap=True, rare=True, advice=True),
 ]
 
 _PURGED = [Column("purged_at", Moment, drop=3), Column("purge_reason", wrap=True)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pik.cli.render import Column, Count, Document, Instant, Json, Lag, Shown, Table
 from pik.cli.render.text import visible
 from pik.cli.render.values import words
+from pik.errors import command
 
 if TYPE_CHECKING:
     from pik.usecases.batches import Lags
@@ -41,7 +42,7 @@ def _next(done: list[Ingested], *, mapped: bool) -> str | None:
     from pik.usecases.ingest import ALREADY
 
     rejected = [one.batch for one in done if one.batch.counts.rejected]
-    look = f"pik batches {rejected[0].batch_id} --rejects" if rejected else None
+    look = command("batches", rejected[0].batch_id, "--rejects") if rejected else None
     if look and all(one.batch.counts.read == one.batch.counts.rejected for one in done):
         return f"{look}; {_MAPPED if mapped else _FOREIGN}"
     if all(one.outcome == ALREADY for one in done):

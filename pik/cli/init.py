@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-
 from pik.cli.command import Commands
 from pik.cli.context import Context
 from pik.cli.render import Document
-from pik.errors import NotFound, UsageError
+from pik.errors import NotFound, UsageError, command
 
 commands = Commands()
 
@@ -34,14 +32,14 @@ def init(cli: Context) -> None:
         store = cli.open_store_at(place)
     except NotFound:
         store, created = cli.create_store(place), True
-    named = "" if cli.settings.default_store else f" --store {shlex.quote(place)}"
+    named = () if cli.settings.default_store else ("--store", place)
     cli.show(
         Document(
             head={
                 "store": store.url,
                 "created": created,
                 "store_format": store.format_version,
-                "next": f"pik{named} ingest FILE" if created else f"pik{named} status",
+                "next": command(*named, *(("ingest", "FILE") if created else ("status",))),
             }
         )
     )

@@ -12,7 +12,7 @@ from pik.cli.command import PARTLY, Commands
 from pik.cli.context import Context
 from pik.cli.render import Count, Document, Table
 from pik.cli.verify_fields import PROBLEMS
-from pik.errors import NotFound
+from pik.errors import NotFound, command
 
 if TYPE_CHECKING:
     from pik.ports.store import Store
@@ -114,5 +114,5 @@ def _document(source: Store, into: str, request: Request, done: Pulled) -> Docum
 
 def _next(source: Store, into: str, done: Pulled) -> str:
     if done.problems:
-        return f"pik verify --store {shlex.quote(source.url)}; once that is mended, the same pull again"
-    return f"export PIK_STORE={shlex.quote(into)}, and go on as before"
+        return f"{command('verify', '--store', source.url)}; once that is mended, the same pull again"
+    return f"export PIK_STORE={shlex.quote(into)}, and go on without --store"

@@ -6,7 +6,7 @@ from pik.cli import options
 from pik.cli.context import Context
 from pik.cli.render import Document
 from pik.cli.run_fields import exit_code, outcome_fields, plan_fields
-from pik.errors import NothingSelected, UsageError
+from pik.errors import NothingSelected, UsageError, command
 from pik.model.run import COMPLETED, PLANNED, RUNNING, Run, RunRequest
 
 
@@ -42,7 +42,8 @@ def replay(cli: Context, request: RunRequest, *, dry_run: bool, wait: bool) -> i
             )
         cli.show(Document(head={**plan_fields(planned), "dry_run": True}))
         return None
-    cli.note(f"run {planned.run_id} began; it goes on without this command, and pik runs wait {planned.run_id} waits")
+    waits = command("runs", "wait", planned.run_id)
+    cli.note(f"run {planned.run_id} began; it goes on without this command, and {waits} waits")
     run = follow(api, planned, cli.progress, to_its_end=wait)
     if run.state == COMPLETED and run.events_matched == 0 and not run.values:
         raise _nothing(run)

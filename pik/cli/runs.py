@@ -44,7 +44,7 @@ def show(cli: Context, run: RunId) -> None:
         Column("letter_id"),
         Column("attempts"),
         Column("reason", wrap=True),
-        Column("hint", wrap=True),
+        Column("hint", wrap=True, advice=True),
     ]
     promotions = [
         Column("kind"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pik.cli.render import Column, Count, Document, Shown, Table
+from pik.errors import command
 
 if TYPE_CHECKING:
     from pik.model.window import Window
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 PROBLEMS = [
     Column("kind"),
     Column("what", wrap=True),
-    Column("detail", wrap=True),
+    Column("detail", wrap=True, advice=True),
     Column("day"),
     Column("entities", get=lambda problem: problem.entities or None, wrap=True),
 ]
@@ -56,7 +57,7 @@ def _next(found: VerifyReport, copy_of: str | None) -> str | None:
     from pik.usecases.verify_findings import AGGREGATE, INDEX, MISSING, MODIFIED, STATE, UNKNOWN
 
     if copy_of and found.kinds & {MISSING, MODIFIED}:
-        return f"pik pull --store {copy_of} again, into a new directory if objects of this one are modified"
+        return f"{command('pull', '--store', copy_of)} again, into a new directory if objects of this one are modified"
     if found.kinds & {MISSING, MODIFIED}:
         return (
             "restore the named objects from a copy of the store (raw is immutable: any copy will do), then pik verify"

@@ -13,7 +13,7 @@ from pik.engine.check import Checked, check
 from pik.engine.isolate import REASONS, data_errors, explanations, isolated
 from pik.engine.scan import MICROSECOND, Measure, Scan, load
 from pik.engine.session import bounded, first_line, literal, session
-from pik.errors import Damaged, EngineError, PikError
+from pik.errors import Damaged, EngineError, PikError, command
 from pik.model.metric import (
     DELIVERY_FACTS,
     NO_INPUTS,
@@ -218,7 +218,7 @@ def _cause(
             db.execute(f"CREATE OR REPLACE TEMP TABLE alone AS {isolated(scan, [measure])}")
         except duckdb.Error as failure:
             return EngineError(
-                f"the metric {name} cannot be computed: {first_line(failure)}", hint=f"pik metrics show {name}"
+                f"the metric {name} cannot be computed: {first_line(failure)}", hint=command("metrics", "show", name)
             )
     return EngineError(f"the metrics cannot be computed together: {first_line(error)}")
 

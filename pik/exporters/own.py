@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from pik.errors import Invalid, UsageError
+from pik.errors import Invalid, UsageError, command
 from pik.model.column import OwnColumn, read_exactly, read_plainly
 
 
@@ -27,6 +27,6 @@ def own_values(
         except Invalid as error:
             raise UsageError(
                 f"--column {column.name}: event {event_id}: {error.message}",
-                hint=f"pik show {event_id} has its payload; string takes texts and numbers as they are",
+                hint=f"{command('show', event_id)} has its payload; string takes texts and numbers as they are",
             ) from None
     return found

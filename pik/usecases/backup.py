@@ -11,7 +11,7 @@ from time import time_ns
 import msgspec
 
 from pik import __version__
-from pik.errors import InputError, StoreError, UsageError
+from pik.errors import InputError, StoreError, UsageError, command
 from pik.ports.state_backup import Row
 from pik.ports.store import Store
 from pik.usecases.progress import Progress
@@ -60,7 +60,7 @@ def backup(store: Store, path: Path, progress: Progress) -> BackupReport:
     if store.copy is not None:
         raise UsageError(
             f"{store.url} is a copy of {store.copy.source}, and its state is a part of that one's",
-            hint=f"pik backup --store {store.copy.source} {path}",
+            hint=command("backup", "--store", store.copy.source, str(path)),
         )
     header = Header(format=FORMAT, source=store.url, made_at=time_ns(), made_by=f"pik {__version__}")
     counts: Counter[str] = Counter()

@@ -13,7 +13,7 @@ from operator import attrgetter, itemgetter
 
 import msgspec
 
-from pik.errors import Damaged, NothingSelected
+from pik.errors import Damaged, NothingSelected, command
 from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Computed, Failure, Metric
 from pik.model.run import Run
 from pik.model.window import Window
@@ -182,7 +182,7 @@ def diff_run(
     pairs = _written(store, run, wanted, entities or run.request.entities, basis)
     rows = _differences(basis.watched(pairs), tolerances or Tolerances(), stats, Scales(store.metrics))
     none = NothingSelected(
-        f"{NOTHING}: run {run.run_id} wrote none of these values", hint=f"pik runs show {run.run_id}"
+        f"{NOTHING}: run {run.run_id} wrote none of these values", hint=command("runs", "show", run.run_id)
     )
     rows = _or_nothing(_only(rows, changed_only), stats, lambda: none)
     return Diff(run.request.window, effective, rows, stats, basis)

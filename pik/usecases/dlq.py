@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
-from pik.errors import UsageError, not_one
+from pik.errors import UsageError, command, not_one
 from pik.model.run import CANCELLED, OPEN, RUNNING, DeadLetter, Run
 from pik.ports.engine import Engine
 from pik.ports.store import Store
@@ -36,7 +36,7 @@ def redrive(store: Store, engine: Engine, chosen: Sequence[DeadLetter], pace: Pa
         if not each.task.run_id:
             raise UsageError(
                 f"dead letter {each.letter_id} is no task of pik's, so there is nothing to do again",
-                hint=f"pik dlq purge {each.letter_id} --reason 'no task'",
+                hint=command("dlq", "purge", each.letter_id, "--reason", "no task"),
             )
     runs = list(dict.fromkeys(each.task.run_id for each in chosen))
     for run_id in runs:

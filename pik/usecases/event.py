@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import zstandard
 
-from pik.errors import CANDIDATES, NotFound, NotHeld, UsageError, not_one
+from pik.errors import CANDIDATES, NotFound, NotHeld, UsageError, command, not_one
 from pik.model.batch import Location, Segment
 from pik.model.coverage import covered
 from pik.model.event import Delivery
@@ -157,7 +157,7 @@ def _expect_raw(store: Store, segment: Segment, location: Location) -> None:
         raise NotHeld(
             f"raw of {day_text(segment.day)} has expired, and with it delivery {location.seq} of batch"
             f" {location.batch_id}, which is one of this event: this store keeps raw for {store.retention_days} days",
-            hint=f"pik batches {location.batch_id} tells what it was read from",
+            hint=f"{command('batches', location.batch_id)} tells what it was read from",
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from pik.errors import InputError, Invalid, NotFound, NothingSelected
+from pik.errors import InputError, Invalid, NotFound, NothingSelected, command
 from pik.model.metric import Aggregate, Definition, Metric, read_definition, with_scale
 from pik.ports.engine import Engine
 from pik.ports.state import Metrics
@@ -97,7 +97,7 @@ def pinned(metrics: Metrics, text: str) -> Metric:
     for metric in metrics.versions(name):
         if str(metric.version) == version:
             return metric
-    raise NotFound(f"there is no metric {text}", hint=f"pik metrics show {name}")
+    raise NotFound(f"there is no metric {text}", hint=command("metrics", "show", name))
 
 
 def pin(metric: Metric) -> str:

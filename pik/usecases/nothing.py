@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Sequence
 from itertools import islice
 
-from pik.errors import Damaged, NothingSelected
+from pik.errors import Damaged, NothingSelected, command
 from pik.model.event import entity_mark
 from pik.model.instant import format_instant
 from pik.model.window import ALL_TIME, Window
@@ -27,7 +26,7 @@ def nothing_selected(store: Store, what: str, window: Window, entities: Sequence
     elif entities:
         hint = "pik events --limit 20 shows how entities are written"
         if window != ALL_TIME:
-            hint = f"pik events --entity {shlex.quote(entities[0])} lists its events of all time"
+            hint = f"{command('events', '--entity', entities[0])} lists its events of all time"
     return NothingSelected(f"{what}: there is neither an event nor a current value{whose} in {window}", hint=hint)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pik.errors import UsageError
+from pik.errors import UsageError, command
 from pik.model.run import CANCELLED, PLANNED, RUNNING, Run
 from pik.ports.state import Promoted
 from pik.ports.store import Store
@@ -30,12 +30,13 @@ def promote(store: Store, run_id: str, at: int, reason: str, *, dry_run: bool = 
     if run.request.include_duplicates:
         raise UsageError(
             f"run {run.run_id} counted duplicates, so its values are not to become current",
-            hint=f"pik diff aggregates --run {run.run_id} shows them; replay without --include-duplicates to promote",
+            hint=f"{command('diff', 'aggregates', '--run', run.run_id)} shows them;"
+            " replay without --include-duplicates to promote",
         )
     if run.state in (PLANNED, RUNNING):
         raise UsageError(
             f"run {run.run_id} is {run.state}; only a whole run is promoted",
-            hint=f"pik runs wait {run.run_id}, or pik runs resume {run.run_id}",
+            hint=" or ".join(command("runs", verb, run.run_id) for verb in ("wait", "resume")),
         )
     if run.state == CANCELLED:
         raise UsageError(f"run {run.run_id} was cancelled; only a whole run is promoted", hint="replay again")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from pik.errors import Damaged, EngineError, Invalid, NotFound, StoreError, UsageError
+from pik.errors import Damaged, EngineError, Invalid, NotFound, StoreError, UsageError, command
 from pik.model.run import (
     CANCELLED,
     COMPLETED,
@@ -72,7 +72,7 @@ def carry_out(store: Store, engine: Engine, run_id: str, pace: Pace, progress: P
 
 def _expect_unfinished(run: Run) -> None:
     if run.state not in (PLANNED, RUNNING):
-        hint = f"pik dlq list --run {run.run_id}" if run.failed else f"pik runs show {run.run_id}"
+        hint = command(*(("dlq", "list", "--run") if run.failed else ("runs", "show")), run.run_id)
         raise UsageError(f"run {run.run_id} is {run.state}; there is nothing to go on with", hint=hint)
 
 

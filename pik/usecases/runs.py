@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from pik.errors import Busy, StoreError, UsageError
+from pik.errors import Busy, StoreError, UsageError, command
 from pik.model.run import CANCELLED, PLANNED, RUNNING, DeadLetter, Run
 from pik.ports.state import Promotion
 from pik.ports.store import Store
@@ -49,7 +49,7 @@ def wait(store: Store, run_id: str, progress: Progress) -> Run:
             if alone == _GRACE and run.state in (PLANNED, RUNNING):
                 raise StoreError(
                     f"run {run.run_id} is {run.state}, but no process is at work on it",
-                    hint=f"pik runs resume {run.run_id}",
+                    hint=command("runs", "resume", run.run_id),
                 )
             progress.advance(run.done + run.failed - settled)
             settled = run.done + run.failed
@@ -66,7 +66,7 @@ def cancel(store: Store, run_id: str) -> Run:
     run = store.runs.get(run_id)
     if run.state not in (PLANNED, RUNNING, CANCELLED):
         raise UsageError(
-            f"run {run.run_id} is {run.state} already", hint=f"pik rollback {run.run_id} undoes a promotion"
+            f"run {run.run_id} is {run.state} already", hint=f"{command('rollback', run.run_id)} undoes a promotion"
         )
     if store.deployed:  # its processors write nothing more for a run that is cancelled, and drop its tasks
         store.runs.set_state(run.run_id, CANCELLED, time.time_ns())

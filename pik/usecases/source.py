@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from pik.errors import InputError
+from pik.errors import InputError, command
 from pik.usecases.nul_runs import NulRuns
 
 BLOCK = 6 << 20
@@ -140,7 +140,7 @@ def file_source(path: str) -> Source:
     if not path:
         raise InputError("the name of a file is empty", hint="a variable that is not set, perhaps; - is standard input")
     if os.path.isdir(path):
-        raise InputError(f"{name} is a directory", hint=f"pik ingest '{name}/*.jsonl'")
+        raise InputError(f"{name} is a directory", hint=command("ingest", f"{name}/*.jsonl"))
     try:
         size = os.stat(path).st_size
     except FileNotFoundError:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from pik.cli.advice import Advice
 from pik.cli.render.values import key_of
 
 
@@ -17,7 +18,8 @@ class Column(msgspec.Struct, frozen=True):
     `kind` gives a bare value its meaning (Instant, Bucket, EventId, Lag, Count, Json). Where a terminal is narrow,
     `wrap` marks free text, which may be broken over lines, and `cut` text of which that many columns are enough; of
     the other columns those with the greatest `drop` are left out first. `detail` leaves the column out of tables: it
-    is for programs. `rare` leaves it out of a table none of whose first rows has a value.
+    is for programs. `rare` leaves it out of a table none of whose first rows has a value. `advice` marks text that may
+    suggest commands.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Column(msgspec.Struct, frozen=True):
     drop: int = 0
     detail: bool = False
     rare: bool = False
+    advice: bool = False
 
     def value(self, row: Any) -> object:
         """The row's value in this column; an empty text is nothing, and so None."""
@@ -44,6 +47,17 @@ class Column(msgspec.Struct, frozen=True):
         """The column's name for programs."""
         return key_of(self.name, self.kind)
 
+    def advising(self, advice: Advice) -> Column:
+        """The same column, its texts made ready by `advice` if it has such."""
+        if not self.advice:
+            return self
+
+        def advised(row: Any) -> object:
+            found = self.value(row)
+            return advice(found) if isinstance(found, str) else found
+
+        return msgspec.structs.replace(self, get=advised, advice=False)
+
 
 class Table(msgspec.Struct, frozen=True):
     """Rows under a name. They are read once, as they come; `empty` is the sentence for people where there are none, or
@@ -59,6 +73,12 @@ class Table(msgspec.Struct, frozen=True):
         """The sentence, where there was no row."""
         return self.empty() if callable(self.empty) else self.empty
 
+    def advising(self, advice: Advice) -> Table:
+        """The same table, what it suggests made ready by `advice`."""
+        columns = [column.advising(advice) for column in self.columns]
+        empty = (lambda: advice(self.empty_text)) if self.empty else ""
+        return msgspec.structs.replace(self, columns=columns, empty=empty)
+
 
 class Document(msgspec.Struct, frozen=True):
     """A result. JSON is one object: the fields of `head`, each table's rows under its name, the fields of `tail`.
@@ -71,6 +91,11 @@ class Document(msgspec.Struct, frozen=True):
     tables: Sequence[Table] = ()
     tail: Mapping[str, object] | Callable[[], Mapping[str, object]] = {}
 
+    def advising(self, advice: Advice) -> Document:
+        """The same, what it suggests (the field `next`, columns, sentences about empty tables) made ready."""
+        tables = [table.advising(advice) for table in self.tables]
+        return Document(_advised(self.head, advice), tables, lambda: _advised(self.end(), advice))
+
     def begun(self) -> Document:
         """The same, its tables' first rows read already."""
         return msgspec.structs.replace(
@@ -80,6 +105,11 @@ class Document(msgspec.Struct, frozen=True):
     def end(self) -> Mapping[str, object]:
         """The fields of the tail."""
         return self.tail() if callable(self.tail) else self.tail
+
+
+def _advised(fields: Mapping[str, object], advice: Advice) -> Mapping[str, object]:
+    suggested = fields.get("next")
+    return {**fields, "next": advice(suggested)} if isinstance(suggested, str) else fields
 
 
 def _begun(rows: Iterable[Any]) -> Iterable[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pik.errors import InputError, PikError, StoreError, UsageError
+from pik.errors import InputError, PikError, StoreError, UsageError, command
 from pik.ports.foreign import ForeignFile
 from pik.stores.aws.clients import Client, Clients
 from pik.stores.aws.errors import Refused, denied
@@ -124,7 +124,7 @@ def _parts(url: str) -> tuple[str, str]:
     if not _BUCKET.fullmatch(bucket):
         raise UsageError(f"{url} names no bucket", hint="s3://BUCKET/KEY, or a glob: 's3://BUCKET/PREFIX/*.jsonl.gz'")
     if not key or key.endswith("/"):
-        raise UsageError(f"{url} names no object", hint=f"pik ingest '{url.rstrip('/')}/*'")
+        raise UsageError(f"{url} names no object", hint=command("ingest", f"{url.rstrip('/')}/*"))
     return bucket, key
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from pik.durable import sync, sync_directory
-from pik.errors import NotFound, StoreError
+from pik.errors import NotFound, StoreError, command
 from pik.ports.store import Store
 from pik.stores.common import FORMAT
 from pik.stores.local.aggregates import LocalAggregates
@@ -105,7 +104,7 @@ def _marker(path: Path) -> Marker:
         marker = msgspec.json.decode(file.read_bytes(), type=Marker)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(
-            f"no store at {path}", hint=f"pik init --store {shlex.quote(str(path))} creates an empty one there"
+            f"no store at {path}", hint=f"{command('init', '--store', str(path))} creates an empty one there"
         ) from None
     except OSError as error:
         raise StoreError(

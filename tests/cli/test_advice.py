@@ -1,0 +1,207 @@
+"""Each command that pik suggests looks in the store of the command line, and can be pasted into a shell."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pik as package
+from pik.cli.advice import with_store
+from pik.cli.app import COMMANDS, root_command
+from pik.cli.context import Context
+from pik.errors import PikError, command
+
+STORE = "dir with space"
+NAMES = "|".join(COMMANDS)
+SUGGESTION = re.compile(rf"\bpik (?:--store (?:'[^']*'|\S+) )?(?:{NAMES})\b(?!(?: \w+)* --help)[^\n|`]*")
+
+
+def event(entity: str, time: str, **payload: int) -> str:
+    fields = {"source": "s", "event_type": "t", "entity_id": entity, "event_time": time, "payload": payload}
+    return json.dumps(fields) + "\n"
+
+
+METRIC = """
+[[metric]]
+name = "ratio"
+where = "true"
+value = "(sum((payload->>'a')::DECIMAL(18,2)) / sum((payload->>'b')::DECIMAL(18,2)))::DECIMAL(18,6)"
+bucket = "1d"
+"""
+
+
+@pytest.fixture
+def said(pik: Any, tmp_path: Path) -> Any:
+    """Runs a command on the store with the blank in its name, in both formats, and returns all that it suggests."""
+    first, second = event("an entity", "2026-03-02T00:00:00Z", a=1, b=0), event("b", "2026-03-03T00:00:00Z", a=1, b=2)
+    (tmp_path / "one.jsonl").write_text(first + second)
+    (tmp_path / "bad.jsonl").write_text(second + '{"source": 1}\n')
+    (tmp_path / "all bad.jsonl").write_text('{"source": 1}\n{"source": 2}\n')
+    (tmp_path / "a folder").mkdir()
+    (tmp_path / "table file.csv").write_text("a,b\n1,2\n3,4\n")
+    (tmp_path / "metrics.toml").write_text(METRIC)
+
+    def run(*line: str) -> list[str]:
+        table, structured = pik("--store", STORE, *line), pik(*line, "--store", STORE, "--format", "json")
+        texts = [table.out, table.err, structured.err, *strings(structured.json() if structured.out else None)]
+        lines = [each for text in texts for each in text.splitlines() if not each.startswith("error: ")]
+        return [one for each in lines for one in SUGGESTION.findall(each)]
+
+    return run
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from strings(one)
+
+
+def command_of(words: list[str]) -> list[str]:
+    """The words of the longest beginning that pik's own parser takes as a whole command line; none if there is none."""
+    for end in range(len(words), 1, -1):
+        root = root_command()
+        ctx = root.make_context("pik", words[1:end], obj=Context())
+        name, *rest = words[3:end] if words[1] == "--store" else words[1:end]
+        one = root.get_command(ctx, name)
+        try:
+            while hasattr(one, "commands"):
+                one = one.commands[rest.pop(0)]
+            one.make_context(one.name, rest, parent=ctx)
+        except (PikError, LookupError):
+            continue
+        return words[:end]
+    return []
+
+
+def expect_to_paste(suggestion: str) -> None:
+    pieces = [part for part in re.split(r"[;,()]| or (?=pik)|, then ", suggestion) if part.strip()]
+    words = shlex.split(pieces[0].replace("'s ", " "))
+    if words[2] == "--store":  # by itself, as a path
+        words = [words[0], *words[2:4], words[1], *words[4:]]
+    assert words[:2] == ["pik", "--store"], suggestion
+    assert Path(words[2]).name == STORE, suggestion
+    assert len(command_of(words)) > 3, suggestion
+
+
+LINES = [
+    ("ingest", "one.jsonl"),
+    ("init",),
+    ("ingest", "all bad.jsonl"),
+    ("ingest", "bad.jsonl"),
+    ("ingest", "a folder"),
+    ("ingest", "table file.csv"),
+    ("events", "--run"),
+    ("show", "nothing"),
+    ("show", "00000000"),
+    ("batches", "--rejects"),
+    ("batches", "01J"),
+    ("aggregates",),
+    ("aggregates", "--history"),
+    ("metrics", "show", "ratioo"),
+    ("metrics", "show", "zzzzzz"),
+    ("diff", "aggregates"),
+    ("diff", "aggregates", "--entity", 'it\'s "me"'),
+    ("diff", "aggregates", "--entity", "pik verify", "--from", "2027-01-01"),
+    ("diff", "aggregates", "--run", "01J"),
+    ("runs", "list"),
+    ("runs", "show", "01J"),
+    ("replay", "--all", "--from", "2030-01-01"),
+    ("replay", "--entity", "an entity", "--reason", "why"),
+    ("promote", "01J"),
+    ("rollback", "01J"),
+    ("dlq", "show", "01J"),
+    ("dlq", "redrive"),
+    ("dlq", "purge"),
+    ("restore", "one.jsonl"),
+    ("stack", "status"),
+    ("ingest", "one.jsonl", "--via", "api"),
+]
+
+
+@pytest.mark.parametrize("created", [True, False], ids=["store", "no store"])
+def test_each_suggested_command_names_the_store_and_parses(pik: Any, said: Any, created: bool) -> None:
+    if created:
+        pik("init", "--store", STORE)
+        pik("metrics", "apply", "metrics.toml", "--store", STORE)
+    suggested = {line: said(*line) for line in LINES}
+    for each in (one for found in suggested.values() for one in found):
+        expect_to_paste(each)
+    assert sum(map(bool, suggested.values())) > 18, suggested
+
+
+def test_so_it_is_after_a_replay_with_failures_and_of_its_dead_letters(pik: Any, said: Any, tmp_path: Path) -> None:
+    store = ("--store", STORE)
+    pik(*store, "init")
+    pik(*store, "metrics", "apply", "metrics.toml")
+    pik(*store, "ingest", "one.jsonl")
+    replayed = pik(*store, "replay", "--all", "--reason", "why", "--format", "json").json()
+    run = replayed["run_id"]
+    (segment,) = (tmp_path / STORE / "raw").glob("event_date=2026-03-03/*.zst")
+    whole = segment.read_bytes()
+    segment.chmod(0o600)
+    segment.write_bytes(whole[:20] + b"\0" + whole[21:])
+    lost = pik(*store, "replay", "--entity", "b", "--reason", "why", "--format", "json").json()["run_id"]
+    lines = [
+        ("runs", "show", run),
+        ("runs", "show", lost),
+        ("runs", "resume", lost),
+        ("runs", "cancel", run),
+        ("dlq", "list"),
+        ("diff", "aggregates"),
+        ("diff", "aggregates", "--run", run),
+        ("diff", "aggregates", "--run", lost),
+        ("promote", lost, "--yes", "--reason", "x"),
+        ("verify",),
+        ("verify", "--rebuild-index"),
+        ("verify",),
+        ("show", "00"),
+    ]
+    suggested = {line: said(*line) for line in lines}
+    assert sum(map(len, suggested.values())) > 20
+    for each in (one for found in suggested.values() for one in found):
+        expect_to_paste(each)
+
+
+def test_the_environment_and_the_configuration_still_hold_for_what_is_pasted(pik: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("PIK_STORE", STORE)
+    pik("init")
+    assert pik("runs", "show", "01J").err.endswith("hint: pik runs list\n")
+
+
+def test_quoted_words_are_data_and_a_store_that_is_named_stays() -> None:
+    names = tuple(COMMANDS)
+    assert with_store("pik events --entity 'pik verify x' lists", "s", names) == (
+        "pik --store s events --entity 'pik verify x' lists"
+    )
+    assert with_store("pik verify --store other; then pik verify", "s", names) == (
+        "pik verify --store other; then pik --store s verify"
+    )
+    assert with_store("the run's events: another pik process, this pik reads", "s", names) == (
+        "the run's events: another pik process, this pik reads"
+    )
+    assert with_store("`pik runs show --help` shows how", "s", names) == "`pik runs show --help` shows how"
+    assert command("show", "it's") == "pik show 'it'\"'\"'s'"
+
+
+def test_a_command_with_data_in_it_is_built_of_words() -> None:
+    """Not of an f-string, which quotes nothing."""
+    begun = re.compile(rf"\bpik (?:{NAMES})\b[^,;]*$")
+    for path in Path(package.__file__).parent.rglob("*.py"):
+        if path.name == "demo_story.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                pairs = zip(node.values, node.values[1:], strict=False)
+                data = [before for before, part in pairs if "_EXACT" not in ast.unparse(part)]
+                texts = [part.value for part in data if isinstance(part, ast.Constant)]
+                assert not any(begun.search(str(text)) for text in texts), (path, ast.unparse(node))
