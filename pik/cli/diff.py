@@ -86,7 +86,9 @@ def aggregates(
     cli.show(diff_fields.differences(diff, shown, repair, stats=stats))
     if diff.basis.without_value:
         cli.note(without_value(store, diff.basis.without_value, diff.effective))
-    if shown.failed:
+    for missing in diff_fields.not_compared(diff):
+        cli.note(missing)
+    if shown.failed or diff.unlisted or (diff.run is not None and diff.run.failed):
         return PARTLY
     return FOUND if shown.number else None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pik.cli.render import Bucket, Column, Count, Document, Instant, Table
 from pik.cli.render.text import number_of
 from pik.errors import command
+from pik.model.run import KEPT_FAILURES, PLANNED, RUNNING
 
 if TYPE_CHECKING:
     from pik.model.metric import Failure
@@ -60,6 +61,8 @@ def differences(diff: Diff, rows: Shortened, repair: Callable[[], str | None], *
             "compared": Count(diff.stats.compared),
             "different": Count(rows.different),
             "failed": Count(rows.failed),
+            "failed_not_listed": Count(diff.unlisted) if diff.unlisted else None,
+            "failed_tasks": Count(diff.run.failed) if diff.run is not None and diff.run.failed else None,
             "metrics": sorted(diff.basis.versions),
             "known_until": Instant(known) if known else None,
             "entities_without_value": sorted(diff.basis.without_value) or None,
@@ -73,6 +76,19 @@ def differences(diff: Diff, rows: Shortened, repair: Callable[[], str | None], *
         tables=[Table("differences", _COLUMNS, rows, empty=lambda: _no_differences(diff))],
         tail=tail,
     )
+
+
+def not_compared(diff: Diff) -> Iterator[str]:
+    """What to say of values that the compared run should have and that are not among the rows."""
+    run = diff.run
+    if diff.unlisted:
+        listed = number_of(KEPT_FAILURES, "failed aggregate")
+        yield f"{diff.unlisted:,} more could not be computed; a run keeps the first {listed}"
+    if run is not None and run.failed:
+        tasks = number_of(run.tasks, "task")
+        yield f"{run.failed:,} of its {tasks} failed (pik dlq list --run {run.run_id}); only what was written is compared"
+    if run is not None and run.state in (PLANNED, RUNNING):
+        yield f"run {run.run_id} is {run.state}: {run.done:,} of {number_of(run.tasks, 'task')} done so far"
 
 
 def _no_differences(diff: Diff) -> str:

@@ -94,9 +94,11 @@ def failure_fields(run: Run) -> dict[str, object]:
         }
         for each in run.failures
     ]
+    left_out = run.failed_aggregates - len(failed)
+    more = [f"… and {left_out:,} more"] if left_out else []
     return {
         "failed_aggregates": Count(run.failed_aggregates),
-        "failures": Shown(failed, "\n".join(map(_failure_text, run.failures))) if failed else None,
+        "failures": Shown(failed, "\n".join([*map(_failure_text, run.failures), *more])) if failed else None,
     }
 
 

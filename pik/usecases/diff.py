@@ -119,7 +119,8 @@ class Basis:
 class Diff:
     """Differences, ordered by metric, bucket, entity; `stats` and `basis` are whole once they have been iterated over.
 
-    `effective` is what the whole buckets cover that the window touches.
+    `effective` is what the whole buckets cover that the window touches. `run` is the run whose values were compared;
+    `unlisted` counts the aggregates that failed in it and are not among the rows, since a run keeps only the first.
     """
 
     window: Window
@@ -127,6 +128,8 @@ class Diff:
     rows: Iterator[Difference]
     stats: Stats
     basis: Basis
+    run: Run | None = None
+    unlisted: int = 0
 
 
 def diff_aggregates(
@@ -185,7 +188,8 @@ def diff_run(
         f"{NOTHING}: run {run.run_id} wrote none of these values", hint=command("runs", "show", run.run_id)
     )
     rows = _or_nothing(_only(rows, changed_only), stats, lambda: none)
-    return Diff(run.request.window, effective, rows, stats, basis)
+    unlisted = run.failed_aggregates - len(run.failures)
+    return Diff(run.request.window, effective, rows, stats, basis, run, unlisted)
 
 
 def basis_of(store: Store, run_id: str) -> Basis:
