@@ -55,13 +55,22 @@ def close_replaced(store: Store, later: Batch) -> None:
         cut = next(store.index.batches(batch_id), None)
         if cut is None or cut.state != INTERRUPTED or cut.is_request or cut.counts.read > later.counts.read:
             continue
-        last = _last_seq(store, cut)
-        if last and _sum(store, cut, last) == _sum(store, later, last):
+        if _is_repeated(store, cut, later):
             line = ClosingLine(format=store.format_version, batch_id=batch_id, replaced_by=later.batch_id)
             try:
                 store.raw.create(closing_key(batch_id), packed([line]))
             except AlreadyExists:
                 continue
+
+
+def _is_repeated(store: Store, cut: Batch, later: Batch) -> bool:
+    """Whether the later batch surely holds every record of the other one. Where the raw of one is damaged nothing is
+    sure; that must not stop the later one, whose own records are durable, and `verify` reports it."""
+    try:
+        last = _last_seq(store, cut)
+        return bool(last) and _sum(store, cut, last) == _sum(store, later, last)
+    except Damaged:
+        return False
 
 
 def as_closed(store: Store, batch: Batch) -> Batch:

@@ -89,6 +89,8 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
                 return Ingested(source.name, ALREADY, found, None, monotonic() - began)
             examine(source, options.reading.record_mapping())
             interrupted = found if found and found.state != COMPLETE else None
+            if interrupted is None:
+                _expect_first_block(source, options)
             batch = store.batches.open(origin, interrupted.batch_id if interrupted else str(ULID()), time_ns())
             progress.start(f"ingesting {source.name}", source.size, "bytes")
             try:
@@ -160,6 +162,14 @@ def probe(source: Source, options: IngestOptions) -> None:
     else:
         with source.open() as stored, uncompressed(stored, source.name) as stream:
             deque(islice(_blocks(stream, source, options, None), 2), maxlen=0)
+
+
+def _expect_first_block(source: Source, options: IngestOptions) -> None:
+    """Raises InputError where not even the first block can be read: the batch would stay interrupted for ever, and hold
+    nothing. A stream can be read only once."""
+    if not source.is_stream:
+        with source.open() as stored, uncompressed(stored, source.name) as stream:
+            next(_blocks(stream, source, options, None), None)
 
 
 def _content(source: Source, options: IngestOptions) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, INTERRUPTED, REPLACED
+from pik.errors import Damaged
+from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, INTERRUPTED, REPLACED, RejectFile
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
@@ -215,6 +216,28 @@ def test_a_cut_batch_is_replaced_when_the_whole_file_came(
     rebuild_index(store, Silent())
     (found,) = store.index.batches(before.batch_id)
     assert as_closed(store, found).state == REPLACED
+
+
+def test_damage_to_an_interrupted_batch_does_not_stop_the_whole_file(
+    store: Store, events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether its records came again is not known then, so it stays interrupted."""
+    lines = events.read_text().splitlines(keepends=True)
+    cut = tmp_path / "cut.jsonl"
+    cut.write_text("".join(lines[:-5]))
+    interrupt_at(store, cut, 2, monkeypatch)
+    (before,) = store.index.batches()
+    rejects = type(store.index).rejects
+
+    def damaged(self: Any, batch_id: str) -> list[RejectFile]:
+        if batch_id == before.batch_id:
+            raise Damaged("a file of its rejects is missing")
+        return rejects(self, batch_id)
+
+    monkeypatch.setattr(type(store.index), "rejects", damaged)
+    done = ingest(store, file_source(str(events)), OPTIONS, Silent()).batch
+    assert done.state == COMPLETE
+    assert as_closed(store, before).state == INTERRUPTED
 
 
 def test_promise_8_few_deliveries_are_asked_for_of_an_event_that_came_often(

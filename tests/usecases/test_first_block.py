@@ -1,0 +1,44 @@
+"""An input of which not even the first block can be read leaves nothing: no batch that stays interrupted for ever."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from pik.errors import InputError
+from pik.stores import open_store
+from pik.usecases.batches import status
+from pik.usecases.ingest import IngestOptions, ingest
+from pik.usecases.ingest_many import ingest_all
+from pik.usecases.progress import Silent
+from pik.usecases.segments import Reading
+from pik.usecases.source import file_source
+
+from .kit import event
+
+OPTIONS = IngestOptions(Reading(1 << 20), workers=0)
+LINES = "".join(json.dumps(event(number, "a", "01T00:00")) + "\n" for number in range(2000)).encode()
+
+
+CUT = {
+    "cut.gz": gzip.compress(LINES)[:-20],
+    "cut.json": b'[{"source": "web"',
+    "larger-than-what-is-examined.gz": gzip.compress(LINES * 9, compresslevel=1)[:-20],
+}
+
+
+@pytest.mark.parametrize("name", list(CUT))
+def test_a_cut_file_below_one_block_leaves_no_batch(tmp_path: Path, name: str) -> None:
+    store = open_store(str(tmp_path / "store"), create=True)
+    (tmp_path / "one.jsonl").write_bytes(LINES[:200].partition(b"\n")[0] + b"\n")
+    path = tmp_path / name
+    path.write_bytes(CUT[name])
+    with pytest.raises(InputError):
+        ingest(store, file_source(str(path)), OPTIONS, Silent())
+    with pytest.raises(InputError):
+        list(ingest_all(store, [file_source(str(tmp_path / "one.jsonl")), file_source(str(path))], OPTIONS, Silent()))
+    assert [batch.origin.name for batch in store.index.batches()] == [str(tmp_path / "one.jsonl")]
+    assert status(store).interrupted == 0
