@@ -53,8 +53,11 @@ def replay(cli: Context, request: RunRequest, *, dry_run: bool, wait: bool) -> i
 
 
 def _nothing(run: Run) -> NothingSelected:
-    whose = ", ".join(map(repr, run.request.entities))
+    entities = run.request.entities
+    whose = f" of {', '.join(map(repr, entities))}" if entities else ""
     return NothingSelected(
-        f"nothing to replay: there is no event of {whose} in {run.request.window}",
-        hint="pik events --entity ID lists its events of all time",
+        f"nothing to replay: there is no such event{whose} in {run.request.window}",
+        hint="pik events --entity ID lists its events of all time"
+        if entities
+        else "pik status shows when there are any",
     )

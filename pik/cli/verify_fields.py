@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pik.cli.render import Column, Count, Document, Shown, Table
+from pik.cli.render.text import number_of
 from pik.errors import command
 
 if TYPE_CHECKING:
@@ -27,9 +28,18 @@ def verified(under_way: Verification, window: Window, full: bool, copy_of: str |
     """What differs from what was written. `copy_of` names the store that this one is a copy of."""
     return Document(
         head={"window": window, "check": "full" if full else "quick", "copy_of": copy_of},
-        tables=[Table("problems", PROBLEMS, under_way.problems, empty="no problem found")],
+        tables=[Table("problems", PROBLEMS, under_way.problems, empty=lambda: _no_problem(under_way.report()))],
         tail=lambda: _tail(under_way.report(), copy_of),
     )
+
+
+def _no_problem(found: VerifyReport) -> str:
+    """What was looked at."""
+    segments = number_of(found.segments, "segment")
+    if not found.full:
+        return f"no problem found in {segments}, of which presence and size were looked at"
+    aggregates = "" if found.aggregates is None else f" and {number_of(found.aggregates, 'aggregate')}"
+    return f"no problem found in {segments}{aggregates}"
 
 
 def _tail(found: VerifyReport, copy_of: str | None) -> dict[str, object]:

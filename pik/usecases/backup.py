@@ -55,8 +55,8 @@ _read_line = msgspec.json.Decoder(Header | End | Row).decode
 
 
 def backup(store: Store, path: Path, progress: Progress) -> BackupReport:
-    """Write all of the state to a new file. Raises UsageError for a copy, AlreadyExists, StoreError; Busy where
-    promotions are under way in a deployed store; Damaged for state that is not as it was written."""
+    """Write all of the state to a new file. Raises UsageError for a copy and for a file that exists, StoreError; Busy
+    where promotions are under way in a deployed store; Damaged for state that is not as it was written."""
     if store.copy is not None:
         raise UsageError(
             f"{store.url} is a copy of {store.copy.source}, and its state is a part of that one's",

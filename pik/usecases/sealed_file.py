@@ -16,7 +16,7 @@ from typing import IO, cast
 import zstandard
 
 from pik.durable import sync, sync_directory
-from pik.errors import AlreadyExists, InputError, StoreError
+from pik.errors import InputError, StoreError, UsageError
 
 SEAL = bytes.fromhex("502a4d18 20000000")
 """Begins a skippable zstd frame of 32 bytes: what reads the lines does not see it."""
@@ -26,7 +26,8 @@ _CHUNK = 1 << 20
 
 
 def write_sealed(path: Path, lines: Iterable[bytes]) -> str:
-    """Create the file, whole and durable or not at all, and return its digest. Raises AlreadyExists, StoreError."""
+    """Create the file, whole and durable or not at all, and return its digest. Raises UsageError where it exists,
+    StoreError."""
     if path.exists():
         raise _there(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -135,7 +136,5 @@ class _Part(io.RawIOBase):
         return data
 
 
-def _there(path: Path) -> AlreadyExists:
-    return AlreadyExists(
-        f"{str(path)!r} is there already", hint="give another name; an existing file is never overwritten"
-    )
+def _there(path: Path) -> UsageError:
+    return UsageError(f"{str(path)!r} exists already", hint="give another name; an existing file is never overwritten")

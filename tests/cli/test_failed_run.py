@@ -9,7 +9,7 @@ import pytest
 from pik.model.run import KEPT_FAILURES
 
 FAILING = KEPT_FAILURES + 7
-AMOUNT = "[[metric]]\nname = \"amount\"\nvalue = \"sum((payload->>'$.v')::DECIMAL(18, 2))\"\n"
+AMOUNT = '[[metric]]\nname = "amount"\nvalue = "sum((payload->>\'$.v\')::DECIMAL(18, 2))"\n'
 
 
 def events(path, count, value="1", day=1):

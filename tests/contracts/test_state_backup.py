@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from pik.errors import AlreadyExists, Damaged, InputError, StoreError
+from pik.errors import Damaged, InputError, StoreError, UsageError
 from pik.model.metric import Definition
 from pik.model.run import COMPLETED, DONE, FAILED, RUNNING, FailedAggregate, Failures
 from pik.model.window import ALL_TIME
@@ -103,7 +103,7 @@ def test_a_restored_state_answers_as_the_one_that_was_backed_up(
     assert list(other_store.state_audit.problems()) == []
     with pytest.raises(StoreError, match="has state already"):
         restore(other_store, file, QUIET)
-    with pytest.raises(AlreadyExists, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         backup(store, file, QUIET)
 
 
