@@ -21,11 +21,11 @@ sys.excepthook = _uncaught  # before the imports below, which take most of the t
 import os  # noqa: E402
 import select  # noqa: E402
 import signal  # noqa: E402
-from types import FrameType, TracebackType  # noqa: E402
-from typing import NoReturn  # noqa: E402
+from types import TracebackType  # noqa: E402
 
 from pik import __version__  # noqa: E402
 from pik.errors import PikError, StoreError  # noqa: E402
+from pik.interruption import handle  # noqa: E402
 
 READER_LEFT = 141
 """What a shell reports of a program ended by SIGPIPE. Not 0: `pik diff … | head` must not look like "no difference"."""
@@ -45,11 +45,10 @@ def program() -> int:
 def main() -> int:
     """Run the command line in `sys.argv` and return the exit code (docs/exit-codes.md)."""
     _occupy_standard_descriptors()
-    _signals.clear()
     try:
-        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGTERM, handle)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background job ignores it
-            signal.signal(signal.SIGINT, _interrupt)
+            signal.signal(signal.SIGINT, handle)
         code = _run(sys.argv[1:])
         _flush()
     except SystemExit:
@@ -84,15 +83,6 @@ def _occupy_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-_signals: list[int] = []
-"""The signals that came. Inside a function that SQLite calls, their exception becomes an error of SQLite's."""
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    _signals.append(number)
-    raise KeyboardInterrupt
-
-
 def _report(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError) and _reader_left():
         _discard_output()
@@ -101,7 +91,7 @@ def _report(error: BaseException) -> int:
         import traceback
 
         traceback.print_exception(error)
-    if isinstance(error, KeyboardInterrupt) or _signals:
+    if isinstance(error, KeyboardInterrupt):
         after_echo = "\n" if sys.stderr is not None and sys.stderr.isatty() else ""  # the terminal shows ^C
         _say(f"{after_echo}{INTERRUPTION}")
         code = INTERRUPTED

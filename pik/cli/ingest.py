@@ -65,9 +65,13 @@ def ingest(
         typer.Option("--rejects", metavar="FILE", help="Also write the rejected records to this new file."),
     ] = None,
     on_invalid: Annotated[
-        Literal["reject", "stop"],
-        typer.Option("--on-invalid", metavar="ACTION", help="reject: keep it apart and go on. stop: stop."),
-    ] = "reject",
+        Literal["reject", "stop"] | None,
+        typer.Option(
+            "--on-invalid",
+            metavar="ACTION",
+            help="stop: stop. reject (default): keep it apart and go on; given, even if --map fits no early record.",
+        ),
+    ] = None,
     on_conflict: Annotated[
         Literal["record", "fail"],
         typer.Option("--on-conflict", metavar="ACTION", help="An idempotency key with other content: record or fail."),
@@ -100,7 +104,7 @@ def ingest(
     from pik.usecases.pool import processors
 
     sources = ingest_inputs.sources(cli, files, batch_key)
-    reading = ingest_inputs.reading(cli, mapping, time_format, timezone, max_line, stop=on_invalid == "stop")
+    reading = ingest_inputs.reading(cli, mapping, time_format, timezone, max_line, on_invalid)
     chosen = IngestOptions(
         reading,
         refuse_conflicts=on_conflict == "fail",

@@ -44,8 +44,7 @@ def reading(
     time_format: str | None,
     timezone: str | None,
     max_line: int,
-    *,
-    stop: bool,
+    on_invalid: str | None,
 ) -> Reading:
     """How records are read: options, else pik.toml, else as events. Raises UsageError, Invalid."""
     from pik.usecases.segments import Reading
@@ -59,7 +58,14 @@ def reading(
     time_format = time_format or cli.settings.ingest.time_format or "rfc3339"
     mapped = fields if fields or time_format != "rfc3339" else None
     timezone = timezone or cli.settings.ingest.timezone
-    chosen = Reading(max_line, stop=stop, mapping=mapped, time_format=time_format, timezone=timezone)
+    chosen = Reading(
+        max_line,
+        stop=on_invalid == "stop",
+        mapping=mapped,
+        time_format=time_format,
+        timezone=timezone,
+        mixed=on_invalid == "reject",
+    )
     try:
         chosen.zone()  # complains now rather than in a worker
     except UsageError as error:

@@ -30,6 +30,9 @@ from pik.model.jmes import Expression, exact_number, quoted, shell_option
 from pik.model.time_format import TimeFormat
 from pik.model.zone import Zone
 
+_MIXED = "--on-invalid reject reads on, if others follow"
+"""What to type where the first records of an input are rightly of another kind."""
+
 _TIME_FIELDS = ("event_time", "received_time")
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -132,10 +135,10 @@ class RecordMapping:
             what = option if field in self._given else f"no --map for {field}"
             message = f"{what}: the first records of {name} have no field {path[0]}"
             if whole in names:
-                raise UsageError(f"{message}, but {whole}", hint=shell_option(option, quoted(whole)))
+                raise UsageError(f"{message}, but {whole}", hint=f"{shell_option(option, quoted(whole))}; {_MIXED}")
             constant = f"a constant has quotes: --map {field}=\"'{whole if field in self._given else 'NAME'}'\""
             have = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
-            raise UsageError(message, hint=f"{constant}; the records have {have}")
+            raise UsageError(message, hint=f"{constant}; the records have {have}; {_MIXED}")
 
 
 def _compiled(field: str, text: str) -> Expression:

@@ -66,7 +66,7 @@ def send(api: Api, source: Source, reading: Reading, progress: Progress, told: T
     recorded anything.
     """
     began = monotonic()
-    examine(source, reading.record_mapping())
+    examine(source, reading.record_mapping(), mixed=reading.mixed)
     sending = _Sending(api, source, reading, told)
     progress.start(f"sending {source.name}", source.size, "bytes")
     try:

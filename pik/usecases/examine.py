@@ -19,9 +19,9 @@ HEAD = 1 << 16
 _RECORDS = 100
 
 
-def examine(source: Source, mapping: RecordMapping | None) -> None:
+def examine(source: Source, mapping: RecordMapping | None, *, mixed: bool = False) -> None:
     """Raises InputError where an input is certainly neither JSON lines nor a JSON array, and UsageError where the
-    mapping fits none of its first records."""
+    mapping fits none of its first records, unless the input is `mixed`: these may be of another kind."""
     stored = source.head(HEAD)
     head = beginning(stored, HEAD)
     whole = head == stored and len(stored) < HEAD and not source.is_stream
@@ -32,7 +32,7 @@ def examine(source: Source, mapping: RecordMapping | None) -> None:
     text = head.replace(b"\0", b"\n")
     if shape := text_shape(text, whole=whole, mapped=mapping is not None):
         raise shape.error(source.name)
-    if mapping is not None:
+    if mapping is not None and not mixed:
         records = _records(text.decode(errors="replace").lstrip("\ufeff \t\r\n"))
         mapping.expect_fields(list(islice(records, _RECORDS)), source.name)
 

@@ -87,7 +87,7 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
                 if source.is_stream:
                     _expect_same_stream(source, options, found)
                 return Ingested(source.name, ALREADY, found, None, monotonic() - began)
-            examine(source, options.reading.record_mapping())
+            examine(source, options.reading.record_mapping(), mixed=options.reading.mixed)
             interrupted = found if found and found.state != COMPLETE else None
             if interrupted is None:
                 _expect_first_block(source, options)
@@ -127,7 +127,7 @@ class Checked:
 def check(source: Source, options: IngestOptions, progress: Progress, told: Callable[[Reject], None]) -> Checked:
     """Read an input as `ingest` would, and store nothing; `told` takes each rejected record. Raises as it does."""
     began = monotonic()
-    examine(source, options.reading.record_mapping())
+    examine(source, options.reading.record_mapping(), mixed=options.reading.mixed)
     read = valid = 0
     sample: bytes | None = None
     reasons: Counter[str] = Counter()
@@ -154,7 +154,7 @@ def probe(source: Source, options: IngestOptions) -> None:
     """
     if source.is_stream:
         return
-    examine(source, options.reading.record_mapping())
+    examine(source, options.reading.record_mapping(), mixed=options.reading.mixed)
     if options.reading.stop:
         here = _pool(None, source, replace(options, workers=0))
         with closing(_build(here, source, options, None, Silent(), None)) as built:

@@ -138,9 +138,10 @@ class _Group:
             return None
         if there is not None and not self._options.again:
             return Ingested(source.name, ALREADY, there, None, 0.0)
-        examine(source, self._options.reading.record_mapping())
+        reading = self._options.reading
+        examine(source, reading.record_mapping(), mixed=reading.mixed)
         with uncompressed(BufferedReader(BytesIO(data)), source.name) as stream:
-            read = list(islice(blocks(stream, source.name, max_line=self._options.reading.max_line), 2))
+            read = list(islice(blocks(stream, source.name, max_line=reading.max_line), 2))
         self._bytes += sum(len(block.data) for block in read)
         if len(read) > 1 or self._bytes > BLOCK:
             return None

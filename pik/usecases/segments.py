@@ -40,13 +40,15 @@ processor's caches from one step to the next."""
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How records are read. `mapping` None means that they are events already; `stop` that no record may be invalid;
-    `timezone` is the IANA name of the zone that times without an offset are in."""
+    `mixed` that the first ones may all be; `timezone` is the IANA name of the zone that times without an offset are
+    in."""
 
     max_line: int
     stop: bool = False
     mapping: Mapping[str, str] | None = None
     time_format: str = "rfc3339"
     timezone: str | None = None
+    mixed: bool = False
 
     def zone(self) -> Zone | None:
         """The time zone. Raises UsageError."""

@@ -34,6 +34,20 @@ def test_a_first_ingest_that_fails_makes_no_store(pik, tmp_path, content, option
     assert pik("ingest", "input").code == 0
 
 
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_on_invalid_reject_takes_a_file_whose_first_records_are_of_another_kind(pik, tmp_path, options):
+    (tmp_path / "late.jsonl").write_text('{"ping":1}\n' * 120 + '{"user":"e","at":"2026-01-01T00:00:00Z"}\n')
+    maps = {"source": "'s'", "event_type": "'t'", "entity_id": "user", "event_time": "at", "payload": "@"}
+    line = ["ingest", "late.jsonl", *(word for name, text in maps.items() for word in ("--map", f"{name}={text}"))]
+    refused = pik(*line, *options)
+    assert (refused.code, "--on-invalid reject reads on" in refused.err) == (2, True)
+    assert pik(*line, *options, "--on-invalid", "stop").code == 2
+    taken = pik(*line, *options, "--on-invalid", "reject", "--format", "json")
+    assert taken.code == 3
+    found = taken.json()["sources"][0] if options else taken.json()
+    assert (found["read"], found["rejected"]) == (121, 120)
+
+
 def test_one_unreadable_file_among_several_makes_no_store_either(pik, tmp_path):
     (tmp_path / "good").write_text(EVENT)
     (tmp_path / "bad").write_text("[table]\n")

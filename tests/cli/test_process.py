@@ -184,33 +184,110 @@ def test_other_errors_at_that_time_are_seen() -> None:
     assert (done.returncode, "ValueError: seen" in done.stderr) == (1, True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_inside_a_function_of_sqlite_is_no_bug(number: int) -> None:
-    """SQLite reports the exception as its own: `user-defined function raised exception`."""
-    program = f"""
-import os, signal, sqlite3, sys
+INTERRUPTIBLE = """
+import ctypes, functools, os, signal, sys
+from pathlib import Path
 import pik.cli.app
 from pik.__main__ import main
+from pik.errors import StoreError
+from pik.stores.local import sqlite
+
+def kill(number):
+    os.kill(os.getpid(), number)
+    for _ in range(1000):
+        pass
 
 def digest(value):
     if value == 5:
-        os.kill(os.getpid(), {number:d})
-        for _ in range(1000):
-            pass
+        at_five()
     return value
 
+def numbers(columns):
+    database = sqlite.Database(Path("numbers.db"), "CREATE TABLE t (x)")
+    database.create()
+    reader = database.read()
+    reader.create_function("send", 0, functools.partial(getattr(ctypes.CDLL(None), "raise"), signal.SIGINT))
+    rows = "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t WHERE x < 100) "
+    reader.execute(rows + f"SELECT {columns} FROM t").fetchall()
+
 def run(_arguments):
-    database = sqlite3.connect(":memory:")
-    database.create_function("digest", 1, digest)
-    rows = "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t WHERE x < 100)"
-    database.execute(rows + " SELECT sum(digest(x)) FROM t").fetchall()
+    body()
     return 0
 
+sqlite.row_digest = digest
 pik.cli.app.run = run
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.exit(main())
 """
+
+
+def ending(program: str, place: Path) -> tuple[int, str]:
+    """The exit code and the words of a program that has `body` for its command."""
+    code = f"{INTERRUPTIBLE}{program}\nsys.exit(main())"
     done = subprocess.run(
-        [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code],
+        cwd=place,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
-    assert (done.returncode, done.stderr) == (130, "interrupted; run the same command again to go on\n")
+    return done.returncode, done.stderr
+
+
+INTERRUPTED = (130, "interrupted; run the same command again to go on\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_inside_a_function_of_sqlite_is_one(number: int, tmp_path: Path) -> None:
+    """SQLite reports the exception as its own: `user-defined function raised exception`."""
+    program = f"at_five = lambda: kill({number:d})\nbody = lambda: numbers('sum(row_digest(x))')"
+    assert ending(program, tmp_path) == INTERRUPTED
+
+
+def test_so_is_one_that_came_while_sqlite_itself_was_at_work(tmp_path: Path) -> None:
+    """Python handles it at the very beginning of the next function."""
+    assert ending("at_five = None\nbody = lambda: numbers('send(), row_digest(x)')", tmp_path) == INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("at_five = lambda: 1 / 0\nbody = lambda: numbers('row_digest(x)')", "user-defined function raised exception"),
+        ("body = lambda: numbers('no_such(x)')", "no such function: no_such"),
+        (
+            """
+def body():
+    try:
+        kill(signal.SIGINT)
+    except KeyboardInterrupt:
+        numbers("no_such(x)")
+""",
+            "no such function: no_such",
+        ),
+        (
+            """
+def body():
+    try:
+        kill(signal.SIGTERM)
+    except KeyboardInterrupt:
+        raise StoreError("the disk has gone")
+""",
+            "the disk has gone",
+        ),
+        (
+            """
+def body():
+    try:
+        kill(signal.SIGINT)
+    finally:
+        {}["key"]
+""",
+            "this is a bug in pik: KeyError",
+        ),
+    ],
+    ids=["a function of SQLite", "SQL", "SQL after a signal", "the store after a signal", "a bug after a signal"],
+)
+def test_another_error_is_reported_as_itself_also_after_a_signal(program: str, said: str, tmp_path: Path) -> None:
+    code, words = ending(program, tmp_path)
+    assert (code, words.startswith("error: "), said in words) == (4, True, True), words

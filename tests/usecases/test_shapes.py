@@ -219,6 +219,18 @@ def test_a_mapping_that_fits_none_of_the_first_records_is_a_usage_error(
     examine(file_source(str(path)), RecordMapping(FITTING))
 
 
+@pytest.mark.parametrize("first", ['{"ping": 1}\n' * 150, "not JSON\n" * 150])
+def test_first_records_of_another_kind_are_read_past_if_that_is_expected(tmp_path: Path, first: str) -> None:
+    path = tmp_path / "late"
+    path.write_text(first + json.dumps(ECS) + "\n")
+    mapping = RecordMapping(FITTING)
+    if first.startswith("{"):
+        with pytest.raises(UsageError, match="have no field") as error:
+            examine(file_source(str(path)), mapping)
+        assert error.value.hint.endswith("; --on-invalid reject reads on, if others follow")
+        examine(file_source(str(path)), mapping, mixed=True)
+
+
 def test_a_field_that_some_of_the_first_records_have_is_no_mistake(tmp_path: Path) -> None:
     (tmp_path / "mixed").write_text(json.dumps({"ping": 1}) + "\n" + json.dumps(ECS) + "\n{\n")
     examine(file_source(str(tmp_path / "mixed")), RecordMapping(FITTING))

@@ -10,6 +10,7 @@ from itertools import chain, islice
 
 import msgspec
 
+from pik.interruption import called_from_c
 from pik.model.batch import CONFLICT, KEYED, PLAIN, Arrivals, RejectFile, Segment
 from pik.model.tally import with_lags, with_names
 from pik.stores.local.index import KEYED_DAY
@@ -24,7 +25,7 @@ class Claims:
         self._again: list[_Duplicate] = []
         # SQLite calls this for each row that meets one already there; its answer, false, leaves that one as it is. So
         # the inserts run as a single call, and only duplicates cost a call back into Python.
-        connection.create_function("claimed_before", 7, self._note)
+        connection.create_function("claimed_before", 7, called_from_c(self._note))
 
     def _note(self, *duplicate: int | bytes | None) -> bool:
         self._again.append(duplicate)  # type: ignore[arg-type]  # seven values, as the SQL below gives them

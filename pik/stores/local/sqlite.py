@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from pik.errors import Busy, PikError, StoreError
+from pik.interruption import called_from_c, raise_lost
 from pik.model.state_digest import row_digest
 from pik.stores.local import readonly
 
@@ -126,7 +127,8 @@ class Database:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Turns SQLite's errors into StoreError and Busy; those that tell of a mistake of ours stay as they are."""
+        """Turns SQLite's errors into StoreError and Busy; those that tell of a mistake of ours stay as they are. An
+        interruption inside of a function that SQLite calls comes out of it as one of its errors: it is raised again."""
         try:
             yield
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
@@ -134,6 +136,7 @@ class Database:
         except UnicodeDecodeError as error:  # of a text that nobody wrote so
             raise StoreError(f"{self.path.name} is damaged: {error}", hint=self.repair) from error
         except sqlite3.DatabaseError as error:
+            raise_lost()
             raise self._store_error(error) from error
 
     def create(self) -> None:
@@ -156,7 +159,7 @@ class Database:
         _connected.add(self)
         with self.translated():
             connection = kind(place or self.path, uri=uri, timeout=BUSY_SECONDS, isolation_level=None)
-            connection.create_function("row_digest", -1, row_digest, deterministic=True)
+            connection.create_function("row_digest", -1, called_from_c(row_digest), deterministic=True)
             patiently(lambda: self._prepare(connection, cache_kib))
         return connection
 
