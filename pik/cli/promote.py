@@ -50,13 +50,13 @@ def promote(
 
 
 def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, yes: bool, dry_run: bool) -> int | None:
-    """Show the plan, ask, do it, show what was done."""
+    """Show the plan, ask, do it, show what was done. With `yes` there is no plan: it looks at every version once more."""
     store = cli.open_store()
-    moved = action(store, run_id, 0, "", dry_run=True)
-    if moved.counts.moved and not dry_run:
-        options.confirm(plan_text(moved), yes)
-    if not dry_run:
-        moved = action(store, moved.run.run_id, time.time_ns(), reason)
+    if dry_run or not yes:
+        planned = action(store, run_id, 0, "", dry_run=True)
+        if planned.counts.moved and not dry_run:
+            options.confirm(plan_text(planned), yes)
+    moved = planned if dry_run else action(store, run_id, time.time_ns(), reason)
     counts, run = moved.counts, moved.run
     if moved.kind == "rollback" and counts.conflicts:
         cli.note("what was promoted later has to be rolled back first")

@@ -168,5 +168,6 @@ def _promote(store: Store, run: Run, yes: bool) -> Move:
     from pik.cli.promote import plan_text
     from pik.usecases.promote import promote
 
-    options.confirm(plan_text(promote(store, run.run_id, 0, "", dry_run=True)), yes)
+    if not yes:
+        options.confirm(plan_text(promote(store, run.run_id, 0, "", dry_run=True)), yes)
     return promote(store, run.run_id, time.time_ns(), run.request.reason)

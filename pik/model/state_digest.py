@@ -29,8 +29,8 @@ def pointer_digest(metric: str, bucket: int, entity: str, run_id: str) -> bytes:
     return row_digest("current", metric, bucket, entity, run_id) if run_id else NO_ROWS
 
 
-def xor_of(digests: Iterable[bytes], start: bytes = NO_ROWS) -> bytes:
-    """The XOR of all of these; what damage has left in the place of a digest is not one."""
+def xor_of(digests: Iterable[bytes | None], start: bytes = NO_ROWS) -> bytes:
+    """Return the XOR of the digests. What is not a digest, such as what damage has left in its place, is passed over."""
     total = int.from_bytes(start)
     for digest in digests:
         if type(digest) is bytes and len(digest) == len(NO_ROWS):

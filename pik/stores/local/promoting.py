@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any
 
 from pik.errors import Damaged
-from pik.model.state_digest import row_digest, xor_of
+from pik.model.state_digest import NO_ROWS, row_digest, xor_of
 from pik.ports.state import Promoted
 from pik.stores.common import damaged_row
 from pik.stores.local.sealing import seal
@@ -62,21 +62,23 @@ def insert_promotion(connection: sqlite3.Connection, columns: tuple[Any, ...]) -
 def _expect_sound(connection: sqlite3.Connection, run_id: str, writer: tuple[int]) -> None:
     """Raises Damaged unless the run's versions are all there and as they were written, and so are the pointers."""
     expect_sound(connection, f"run {run_id}", WRITER_DIGEST, "writer WHERE number = ?", writer)
-    versions, total = connection.execute(
-        "SELECT versions, versions_xor FROM writer WHERE number = ?", writer
-    ).fetchone()
-    bad = connection.execute(
-        f"SELECT v.metric, v.entity, v.digest IS {VERSION_DIGEST} FROM {_MINE}"
-        f" AND NOT (v.digest IS {VERSION_DIGEST} AND (c.writer IS NULL OR c.digest IS {POINTER_DIGEST})) LIMIT 1",
+    written = connection.execute("SELECT versions, versions_xor FROM writer WHERE number = ?", writer).fetchone()
+    there, total = 0, 0
+    rows = connection.execute(
+        f"SELECT v.digest, v.digest IS {VERSION_DIGEST}, iif(c.writer IS NULL, 1, c.digest IS {POINTER_DIGEST}),"
+        f" v.metric, v.entity FROM {_MINE}",
         writer,
-    ).fetchone()
-    if bad:
-        what = f"the version of {bad[0]} of {bad[1]} by run {run_id}"
-        raise damaged_row(f"the pointer to the current {bad[0]} of {bad[1]}" if bad[2] else what)
-    digests = [digest for (digest,) in connection.execute(f"SELECT v.digest FROM {_MINE}", writer)]
-    if (len(digests), xor_of(digests)) != (versions, total):
+    )
+    for digest, version_is_sound, pointer_is_sound, metric, entity in rows:
+        if not version_is_sound:
+            raise damaged_row(f"the version of {metric} of {entity} by run {run_id}")
+        if not pointer_is_sound:
+            raise damaged_row(f"the pointer to the current {metric} of {entity}")
+        there += 1
+        total ^= int.from_bytes(digest)
+    if (there, total.to_bytes(len(NO_ROWS))) != written:
         raise Damaged(
-            f"run {run_id} wrote {versions:,} versions, and {len(digests):,} of its versions are there",
+            f"run {run_id} wrote {written[0]:,} versions, and {there:,} of its versions are there",
             hint="pik verify names what is damaged; replay again to compute it anew",
         )
 
@@ -101,9 +103,8 @@ def _point(connection: sqlite3.Connection, writer: tuple[int], old: str, new: st
         "DELETE FROM current WHERE (metric, bucket, entity) IN"
         " (SELECT metric, bucket, entity FROM temp.moving WHERE writer IS NULL)"
     )
-    more, changed = 0, bytes(16)
-    for now, was in connection.execute("SELECT digest, was FROM temp.moving"):
-        more += (now is not None) - (was is not None)
-        changed = xor_of((digest for digest in (now, was) if digest is not None), changed)
+    (more,) = connection.execute("SELECT count(digest) - count(was) FROM temp.moving").fetchone()
+    digests = connection.execute("SELECT digest FROM temp.moving UNION ALL SELECT was FROM temp.moving")
+    changed = xor_of(digest for (digest,) in digests)
     connection.execute("DROP TABLE temp.moving")
     return more, changed
