@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pik.errors import Damaged
 from pik.model.metric import Computed, Definition
 from pik.model.run import (
     COMPLETED,
@@ -29,6 +30,10 @@ from pik.stores.aws.state_audit import AwsStateAudit
 from pik.stores.local.state_audit import LocalStateAudit
 
 from .conftest import State
+
+ON_LOCAL = pytest.mark.parametrize("state", ["local"], indirect=True)
+ON_STACK = pytest.mark.parametrize("state", ["aws"], indirect=True)
+"""Which store a test of its files, or of its items, is for; the others run on both."""
 
 RUNS = ("01J00000000000000000000001", "01J00000000000000000000002", "01J00000000000000000000003")
 
@@ -151,9 +156,9 @@ def is_harmless(what: str) -> bool:
     return what in ("metric.sealed", "promotion.sealed") or (what.startswith("message") and what != "message.body")
 
 
+@ON_LOCAL
 def test_each_row_that_a_hand_deletes_or_changes_is_found_in_a_local_store(lived: State) -> None:
-    if not isinstance(lived.audit, LocalStateAudit):
-        pytest.skip("of the local store")
+    assert isinstance(lived.audit, LocalStateAudit)
     state, path = lived, lived.audit.database.path
     state.queue.send([task(RUNS[0], 0)])
     state.queue.bury(Message(task(RUNS[0], 0), "", 1), "", 1)
@@ -174,9 +179,8 @@ def test_each_row_that_a_hand_deletes_or_changes_is_found_in_a_local_store(lived
     assert unseen == []
 
 
+@ON_LOCAL
 def test_each_file_of_a_definition_or_promotion_is_found_lost_or_changed(lived: State, tmp_path: Path) -> None:
-    if lived.deployed:
-        pytest.skip("of the local store")
     files = sorted(tmp_path.glob("state/*/*"))
     assert len(files) == 6
     for file in files:
@@ -190,10 +194,10 @@ def test_each_file_of_a_definition_or_promotion_is_found_lost_or_changed(lived: 
     assert list(lived.audit.problems()) == []
 
 
+@ON_LOCAL
 def test_a_promotion_that_the_database_has_lost_is_named_by_its_file(lived: State) -> None:
     """E3: a log that is cut takes committed promotions along."""
-    if not isinstance(lived.audit, LocalStateAudit):
-        pytest.skip("of the local store")
+    assert isinstance(lived.audit, LocalStateAudit)
     database = lived.audit.database
     database.close()
     before = database.path.read_bytes()
@@ -215,9 +219,9 @@ def _other(value: Any) -> Any:
     return value + (b"x" if isinstance(value, bytes) else "x")
 
 
+@ON_STACK
 def test_each_item_that_a_hand_deletes_or_changes_is_found_in_a_stack(lived: State) -> None:
-    if not isinstance(lived.audit, AwsStateAudit):
-        pytest.skip("of the stack")
+    assert isinstance(lived.audit, AwsStateAudit)
     table = lived.audit.table
     kinds: dict[tuple[str, str], dict[str, Any]] = {}
     for item in table.scan():
@@ -241,8 +245,6 @@ def test_each_item_that_a_hand_deletes_or_changes_is_found_in_a_stack(lived: Sta
 
 @pytest.mark.parametrize("what", ["version", "pointer"])
 def test_a_damaged_row_is_not_promoted_nor_shown_as_sound(lived: State, what: str) -> None:
-    from pik.errors import Damaged
-
     damage(lived, what)
     with pytest.raises(Damaged, match="digest does not hold"):
         lived.aggregates.promote(RUNS[2] if what == "version" else RUNS[1], 1, "")
@@ -269,8 +271,6 @@ def damage(state: State, what: str) -> None:
 
 
 def test_a_run_that_has_lost_a_version_is_not_promoted(lived: State) -> None:
-    from pik.errors import Damaged
-
     if isinstance(lived.audit, LocalStateAudit):
         execute(lived.audit, "DELETE FROM version WHERE writer = 3 AND entity = 'f'")
     else:

@@ -397,9 +397,8 @@ def test_what_is_not_a_readable_file_is_an_input_error(path: str, said: str) -> 
         file_source(path)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="no /proc")
 def test_a_file_that_cannot_be_read_to_its_end_is_an_input_error_that_names_it() -> None:
-    if not os.path.exists("/proc/self/mem"):
-        pytest.skip("no /proc")
     with pytest.raises(InputError, match="cannot read /proc/self/mem: "):
         file_source("/proc/self/mem").digest()
 
