@@ -11,7 +11,7 @@ import typer
 from pik.cli import diff_fields, options
 from pik.cli.command import FOUND, PARTLY, Commands
 from pik.cli.context import Context
-from pik.cli.run_fields import next_command, replay_command
+from pik.cli.run_next import next_command, replay_command
 from pik.errors import UsageError, command
 from pik.model.run import CANCELLED, PLANNED, RUNNING, RunRequest
 from pik.model.window import Window

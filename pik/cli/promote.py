@@ -13,7 +13,8 @@ from pik.cli.command import PARTLY, Commands
 from pik.cli.context import Context
 from pik.cli.render import Count, Document
 from pik.cli.render.text import number_of
-from pik.cli.run_fields import failure_fields, replay_command
+from pik.cli.run_fields import failure_fields
+from pik.cli.run_next import replay_command
 from pik.model.run import FAILED, PARTIAL
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def promote(
 
 
 def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, yes: bool, dry_run: bool) -> int | None:
-    """Show the plan, ask, do it, show what was done. With `yes` there is no plan: it looks at every version once more."""
+    """Show the plan, ask, do it, show what was done. With `yes` nobody sees a plan, which costs as much as the move."""
     store = cli.open_store()
     if dry_run or not yes:
         planned = action(store, run_id, 0, "", dry_run=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pik.cli import options, verify_fields
+from pik.cli import options, rebuild_fields, verify_fields
 from pik.cli.command import FOUND, Commands
 from pik.cli.context import Context
 from pik.cli.render.text import number_of
@@ -52,7 +52,7 @@ def verify(
         from pik.usecases.rebuild import rebuild_index as make_again
 
         done = make_again(cli.open_store(), cli.progress)
-        cli.show(verify_fields.rebuilt(done))
+        cli.show(rebuild_fields.rebuilt(done))
         return FOUND if done.revised or done.damaged or done.undecided else None
     from pik.usecases.verify import verify as check
 

@@ -10,7 +10,6 @@ from pik.errors import command
 
 if TYPE_CHECKING:
     from pik.model.window import Window
-    from pik.usecases.rebuild import Rebuilt
     from pik.usecases.verify import Verification
     from pik.usecases.verify_findings import VerifyReport
 
@@ -81,69 +80,3 @@ def _next(found: VerifyReport, copy_of: str | None) -> str | None:
     if AGGREGATE in found.kinds:
         return "pik diff aggregates tells what they should be; pik replay, then pik promote, makes them so"
     return None
-
-
-def rebuilt(done: Rebuilt) -> Document:
-    """What the index was made of, and which events have another accepted delivery now, or may have."""
-    return Document(
-        head={
-            "batches": Count(done.batches),
-            "segments": Count(done.segments),
-            "deliveries": Count(done.deliveries),
-            "unfinished_batches": Count(done.unfinished),
-            "superseded": Count(done.superseded),
-            "expired": Count(done.expired),
-            "replaced_index": Shown(done.replaced, _EXTENTS[done.replaced]),
-            "guessed_times": Count(done.guessed),
-            "unacknowledged_requests": Count(done.unacknowledged),
-            "uncertain_requests": Count(done.uncertain),
-            "lost_deliveries": Count(done.lost),
-            "lost_in": list(done.lost_in) or None,
-            "revised_events": Count(done.revised),
-            "undecided_events": Count(done.undecided),
-            "damaged": list(done.damaged) or None,
-        },
-        tables=[
-            Table("revised", _REVISED, done.examples, empty=_no_revision(done)),
-            *([Table("undecided", _UNDECIDED, done.undecided_examples)] if done.undecided else []),
-        ],
-        tail={
-            "cut": done.revised > len(done.examples) or done.undecided > len(done.undecided_examples),
-            "next": "restore the damaged objects from a copy of the store, then pik verify --rebuild-index"
-            if done.damaged
-            else None,
-        },
-    )
-
-
-_EXTENTS = {
-    "all": "read whole: its verdicts and times were kept",
-    "part": "read in part: what it still says was kept",
-    "none": "gone or empty: verdicts and times are those of raw",
-}
-
-_REVISED = [
-    Column("event_id"),
-    Column("was_accepted", get=lambda one: _place(one.old) if one.old else "(lost)"),
-    Column("now_accepted", get=lambda one: _place(one.new)),
-]
-
-_UNDECIDED = [
-    Column("event_id"),
-    Column("now_accepted", get=lambda one: _place(one.counted)),
-    Column("not_accepted", get=lambda one: _place(one.other)),
-]
-
-
-def _place(place: tuple[str, int]) -> str:
-    batch_id, seq = place
-    return f"{batch_id} record {seq}"
-
-
-def _no_revision(done: Rebuilt) -> str:
-    """What can be said where no winner is known to have changed."""
-    if done.lost:
-        return "no event got another accepted delivery, but deliveries are lost"
-    if done.replaced != "all":
-        return "no event is known to have another accepted delivery than before"
-    return "every event kept its accepted delivery"

@@ -30,7 +30,7 @@ def pointer_digest(metric: str, bucket: int, entity: str, run_id: str) -> bytes:
 
 
 def xor_of(digests: Iterable[bytes | None], start: bytes = NO_ROWS) -> bytes:
-    """Return the XOR of the digests. What is not a digest, such as what damage has left in its place, is passed over."""
+    """Return the XOR of the digests. What is not a digest (damage may leave that) is passed over."""
     total = int.from_bytes(start)
     for digest in digests:
         if type(digest) is bytes and len(digest) == len(NO_ROWS):

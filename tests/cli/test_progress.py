@@ -6,7 +6,8 @@ import io
 
 import pytest
 
-from pik.cli.progress import WINDOW, Bar, Lines, Rate, progress
+from pik.cli.progress import Bar, Lines, progress
+from pik.cli.progress_rate import WINDOW, Rate
 from pik.usecases.progress import Silent
 
 

@@ -1,0 +1,39 @@
+"""What to type next about a run."""
+
+from __future__ import annotations
+
+from pik.errors import command
+from pik.model.run import CANCELLED, PLANNED, RUNNING, Run, RunRequest
+
+
+def next_command(run: Run) -> str | None:
+    """Return what to type next about a run. That ends somewhere: a dead letter says what helps, a promotion is last."""
+    if run.state in (PLANNED, RUNNING):
+        return command("runs", "resume", run.run_id)
+    if run.state == CANCELLED:
+        return replay_command(run.request)
+    if run.failed:
+        return command("dlq", "list", "--run", run.run_id)
+    if run.promoted >= run.values or not run.new + run.changed + run.removed:
+        return None
+    first = "pik verify --full, then " if run.removed else ""  # lost raw looks as if there had been no events
+    diff = first + command("diff", "aggregates", "--run", run.run_id)
+    return diff if run.request.include_duplicates else f"{diff}, then {command('promote', run.run_id)}"
+
+
+def replay_command(request: RunRequest) -> str:
+    """The command that computes the same again."""
+    words = ["replay"]
+    filters = {"--source": request.source, "--type": request.event_type}
+    for entity in request.entities:
+        words += ["--entity", entity]
+    if not request.entities and not any(filters.values()):
+        words.append("--all")
+    times = {"--from": request.window.from_text, "--to": request.window.to_text}
+    for option, text in {**times, **filters}.items():
+        words += [option, text] if text else []
+    for metric in request.metrics:
+        words += ["--metric", metric]
+    if request.include_duplicates:
+        words.append("--include-duplicates")
+    return command(*words)
