@@ -190,10 +190,8 @@ class Batch:
     """One input ingested. `state` is RUNNING while its writer lives, then COMPLETE or INTERRUPTED; in a copy it is
     PULLED, and the counts are of the part that is there. One that is REPLACED says by which batch.
 
-    `next_seq`, `offset` and `prefix_digest` say where an interrupted one goes on. Where `recorded_to` is not smaller
-    than `next_seq`, a rebuild has found records of it up to this one, and some may be missing in between. `attempt`
-    counts its writers; `lags` maps a lag to its number of deliveries, `sources` a source to its, as far as
-    pik.model.tally keeps them apart.
+    `next_seq`, `offset` and `prefix_digest` say where an interrupted one goes on. `attempt` counts its writers; `lags`
+    maps a lag to its number of deliveries, `sources` a source to its, as far as pik.model.tally keeps them apart.
     """
 
     batch_id: str
@@ -208,7 +206,6 @@ class Batch:
     next_seq: int = 1
     offset: int = 0
     prefix_digest: str = ""
-    recorded_to: int = 0
     replaced_by: str = ""
     reasons: Mapping[str, int] = field(default_factory=dict)
     lags: Mapping[int, int] = field(default_factory=dict)

@@ -19,8 +19,8 @@ from pik.model.batch import EXACT, INTERRUPTED, KEYED, PLAIN, REPLACED, Batch, S
 from pik.model.window import ALL_TIME
 from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.usecases.filling import read_rejects
 from pik.usecases.record_file import packed, record_lines
+from pik.usecases.reject_file import read_rejects
 from pik.usecases.scan import ids_of, readable
 
 PREFIX = "raw/closings/"

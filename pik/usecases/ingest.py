@@ -1,16 +1,16 @@
 """Ingest: an input becomes a batch, exactly once.
 
-The order that makes promise 1 true: a block's segments are durable in raw; then the index takes the block's deliveries
-and the batch's progress in one transaction; when all are taken, the batch's record is created; then the batch is
-complete. A crash between two of these leaves raw that no index row names, which is harmless, and a batch that the next
-run goes on with.
+The order that makes promise 1 true: a block's segments are durable in raw; when its turn has come its block record is
+created; then the index takes the block's deliveries and the batch's progress in one transaction; when all are taken,
+the batch's record is created; then the batch is complete. A crash between two of these leaves raw that no index row
+names, which is harmless, and a batch that the next run goes on with.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,20 +27,16 @@ from pik.ports.index import batch_of
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.usecases.batch_record import write_record
+from pik.usecases.block_record import ATTEMPT, BlockLog
 from pik.usecases.check_block import CheckedBlock, checking
 from pik.usecases.closing import close_replaced
 from pik.usecases.compression import uncompressed
 from pik.usecases.examine import examine
-from pik.usecases.filling import filling
 from pik.usecases.held import expect_own
-from pik.usecases.opening import opened, write_opening
 from pik.usecases.pool import Pool
 from pik.usecases.progress import Progress, Silent
 from pik.usecases.segments import InvalidRecord, Reading, Work, building, increasing_times
 from pik.usecases.source import BLOCK, Block, Source, blocks
-
-ATTEMPT = 1_000_000
-"""Segment numbers that each attempt at a batch has to itself, so that it never meets what an earlier one left."""
 
 NEW, RESUMED, ALREADY = "ingested", "resumed", "already ingested"
 
@@ -94,8 +90,10 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
             batch = store.batches.open(origin, interrupted.batch_id if interrupted else str(ULID()), time_ns())
             progress.start(f"ingesting {source.name}", source.size, "bytes")
             try:
-                blocks_of = partial(_to_record, store, source, options.reading, batch)
-                for chunk in _build(pool, source, options, batch, progress, state, blocks_of):
+                log = BlockLog(store, batch)
+                blocks_of = partial(log.opened, is_stream=source.is_stream)
+                for number, chunk in _numbered(batch, _build(pool, source, options, batch, progress, state, blocks_of)):
+                    log.add(chunk, number)
                     store.batches.record(chunk, refuse_conflicts=options.refuse_conflicts)
             except ConflictFound as error:
                 raise ConflictFound(f"{source.name}: {error.message}", hint=error.hint) from None
@@ -220,13 +218,13 @@ def _build(
 ) -> Generator[Built, None, None]:
     """The input from where the batch stands to its end, `prepared`, and built by worker processes, in order. Raises
     InputError if it is not in that `state` any more."""
-    batch_id, number = (batch.batch_id, (batch.attempt - 1) * ATTEMPT) if batch else ("", 0)
+    batch_id = batch.batch_id if batch else ""
     with source.open() as stored, uncompressed(stored, source.name) as stream:
         meter = _Meter(stored, progress)
         following = meter.ahead(prepared(_blocks(stream, source, options, batch)))
         works = (
-            (batch_id, block, number + count, now)
-            for count, (block, now) in enumerate(zip(following, increasing_times(), strict=False), 1)
+            (batch_id, block, number, now)
+            for number, (block, now) in _numbered(batch, zip(following, increasing_times(), strict=False))
         )
         try:
             for chunk in pool.map(works, meter.advance, label=_number_of):
@@ -237,14 +235,9 @@ def _build(
         expect_unchanged(source, stored, state)
 
 
-def _to_record(
-    store: Store, source: Source, reading: Reading, batch: Batch, following: Iterator[Block]
-) -> Iterator[Block]:
-    """The blocks without what the index holds of them; before the first of several the opening record is created."""
-    gaps = batch.recorded_to >= batch.next_seq
-    if gaps:
-        following = filling(store, batch, reading, following, check=source.is_stream)
-    return opened(following, partial(write_opening, store, batch), always=source.is_stream or gaps)
+def _numbered(batch: Batch | None, blocks: Iterable[Built]) -> Iterator[tuple[int, Built]]:
+    """The blocks of this attempt, each with its number."""
+    return enumerate(blocks, (batch.attempt - 1) * ATTEMPT + 1 if batch else 1)
 
 
 FileState = tuple[int, int, int]

@@ -12,18 +12,20 @@ from operator import itemgetter
 from pathlib import Path
 
 from pik.errors import Damaged, StoreError
-from pik.model.batch import CONFLICT, INTERRUPTED, OF_REQUEST, Arrivals, Batch, Counts, Origin, RejectFile, Segment
+from pik.model.batch import CONFLICT, OF_REQUEST, Arrivals, Counts, RejectFile, Segment
 from pik.model.instant import DAY, MIN_INSTANT, day_of, parse_instant
 from pik.model.window import Window
 from pik.ports.index import batch_of
+from pik.usecases.block_record import PREFIX as BLOCKS
+from pik.usecases.block_record import attempt_of, block_keys
 from pik.usecases.correction_log import Place
-from pik.usecases.filling import read_rejects
-from pik.usecases.ingest import ATTEMPT
-from pik.usecases.opening import Opening, add_opening, opening_keys
+from pik.usecases.opening import opening_keys
 from pik.usecases.ordering import sort_bounded
+from pik.usecases.rebuild_blocks import LoggedBatch, interrupted, restored_block
 from pik.usecases.rebuild_replaced import ALL
 from pik.usecases.rebuild_segments import Restoring
-from pik.usecases.request import made_at, restored_request, told_of
+from pik.usecases.reject_file import read_rejects
+from pik.usecases.request import restored_request, told_of
 from pik.usecases.scan import Salvaged, ids_of, salvage_unknown, scan_segment, seqs
 
 SEGMENTS, REJECTS = "raw/event_date=", "raw/rejects/"
@@ -49,7 +51,8 @@ class Orphans:
 
 @dataclass(frozen=True, slots=True)
 class _Extent:
-    """What order and supersession need to know of an object."""
+    """What order and supersession need to know of an object. Of a block record, which stands for the segments that it
+    names, `ingest_time` is that of its block, but later than that of the block before."""
 
     ingest_time: int
     batch_id: str
@@ -67,11 +70,22 @@ class _Batch:
     segments: list[str]
     rejects: list[str]
     openings: list[str]
+    blocks: list[str]
 
     @property
     def of_request(self) -> bool:
         """Whether it is an API request, whose segments are its record."""
-        return all(_number(key) == OF_REQUEST for key in (*self.segments, *self.rejects)) and not self.openings
+        return all(_number(key) == OF_REQUEST for key in (*self.segments, *self.rejects)) and not self.is_logged
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether it has more than one block, so that block records tell how far it came."""
+        return bool(self.openings or self.blocks)
+
+    @property
+    def attempt(self) -> int:
+        """The last of its writers that left something."""
+        return max([1, *map(_attempt, (*self.segments, *self.rejects, *self.blocks))])
 
 
 def restore_orphans(restoring: Restoring, finished: set[str], carried: Mapping[str, int], adrift: Adrift) -> Orphans:
@@ -88,7 +102,7 @@ def restore_orphans(restoring: Restoring, finished: set[str], carried: Mapping[s
         extents = pass_.extents(_batches(restoring, finished, found, scratch / "objects"))
         ordered = sort_bounded(extents, _order, scratch / "order")
         for _, of_block in groupby(ordered, key=lambda extent: (extent.ingest_time, extent.batch_id)):
-            pass_.add([extent.key for extent in of_block])
+            pass_.add(list(of_block))
     found.superseded -= restoring.present
     return found
 
@@ -111,9 +125,12 @@ def _batches(restoring: Restoring, finished: set[str], found: Orphans, scratch: 
         for key, batch_id in opening_keys(restoring.store.raw):
             if batch_id not in finished:
                 yield batch_id, 2, key
+        for key, batch_id in block_keys(restoring.store.raw):
+            if batch_id not in finished:
+                yield batch_id, 3, key
 
     for batch_id, of_batch in groupby(sort_bounded(objects(), itemgetter(0, 1, 2), scratch), key=itemgetter(0)):
-        kinds: tuple[list[str], list[str], list[str]] = ([], [], [])
+        kinds: tuple[list[str], list[str], list[str], list[str]] = ([], [], [], [])
         for _, kind, key in of_batch:
             kinds[kind].append(key)
         yield _Batch(batch_id, *kinds)
@@ -133,6 +150,14 @@ class _Pass:
         for batch in batches:
             if batch.batch_id in self.carried:
                 yield from self._unlisted(batch)
+            elif batch.is_logged:
+                self.found.batches += 1
+                adrift = self.adrift.get(batch.batch_id, ())
+                logged = LoggedBatch(
+                    self.restoring, batch.batch_id, batch.attempt, batch.openings, batch.blocks, adrift
+                )
+                for time, block in logged.restore():
+                    yield _Extent(time, batch.batch_id, block.attempt, block.first_seq, block.last_seq, block.key)
             elif batch.batch_id in self.adrift or not self._unacknowledged(batch):
                 yield from self._orphaned(batch)
             else:
@@ -153,18 +178,25 @@ class _Pass:
                     return False
         return not store.index.rejects(batch.batch_id) and not store.audit.knows(batch.batch_id)
 
-    def add(self, keys: Sequence[str]) -> None:
+    def add(self, of_block: Sequence[_Extent]) -> None:
         """Record segments of a block anew."""
-        arrivals = [self._scan(key) for key in keys]
-        self.restoring.add_block([one.arrivals for one in arrivals], None)
-        for one in arrivals:
+        if of_block[0].key.startswith(BLOCKS):
+            (block,) = of_block
+            listed = {segment.key for segment, _ in self.adrift.get(block.batch_id, ())}
+            for arrivals in restored_block(self.restoring, block.key, block.ingest_time, listed):
+                self._note_rivals(arrivals)
+            return
+        salvaged = [self._scan(extent.key) for extent in of_block]
+        self.restoring.add_block([one.arrivals for one in salvaged], None)
+        for one in salvaged:
             segment = one.arrivals.segment
             if one.lost:
                 self.restoring.note_lost(segment, [segment.frames[number] for number in one.lost])
-            if one.arrivals.keyed:
-                self._note_rivals(one.arrivals)
+            self._note_rivals(one.arrivals)
 
     def _note_rivals(self, arrivals: Arrivals) -> None:
+        if not arrivals.keyed:
+            return
         batch_id = arrivals.segment.batch_id
         self.rivals.add(batch_id)
         kinds = self.restoring.rebuild.skipped(arrivals.segment)
@@ -222,22 +254,21 @@ class _Pass:
         )
 
     def _orphaned(self, batch: _Batch) -> Iterator[_Extent]:
-        opening = self._opening(batch)
+        """A request, or a batch of one block, which cannot be resumed: all that is there of it."""
         listed = {segment.key for segment, _ in self.adrift.get(batch.batch_id, ())}
         found = [extent for key in batch.segments if (extent := self._extent(key)) is not None]
         apart = [rejects for key in batch.rejects if (rejects := self._rejects(key)) is not None]
         everything = found + [extent for _, extent in apart]
-        filling = opening.filling if opening else set()
-        counting = [extent for extent in found if not _superseded(extent, everything, filling)]
-        files = [file for file, extent in apart if not _superseded(extent, everything, filling)]
+        counting = [extent for extent in found if not _superseded(extent, everything)]
+        files = [file for file, extent in apart if not _superseded(extent, everything)]
         self.found.batches += 1
+        last_seq = max((extent.last_seq for extent in everything), default=0)
         if batch.of_request and everything:
             self.found.uncertain += 1
-            last_seq = max(extent.last_seq for extent in everything)
             raw = self.restoring.store.raw
             self.restoring.rebuild.add_batch(restored_request(raw, batch.batch_id, last_seq, batch.segments, files))
         else:
-            stand_in = _interrupted(batch, everything, opening)
+            stand_in = interrupted(batch.batch_id, batch.attempt, None, last_seq)
             reasons, lags, sources = told_of(self.restoring.store.raw, [extent.key for extent in counting], files)
             rejected = Counts(rejected=sum(file.records for file in files))
             self.restoring.rebuild.add_batch(
@@ -252,15 +283,6 @@ class _Pass:
             if extent.key not in listed:
                 self.restoring.present += 1
                 yield extent
-
-    def _opening(self, batch: _Batch) -> Opening | None:
-        known: dict[str, Opening] = {}
-        for key in batch.openings:
-            try:
-                add_opening(known, self.restoring.store.raw, key)
-            except Damaged as error:
-                self.restoring.damaged.append(error.message)
-        return known.get(batch.batch_id)
 
     def _scan(self, key: str) -> Salvaged:
         try:
@@ -295,35 +317,15 @@ class _Pass:
         return file, _Extent(0, _batch_of(key), _attempt(key), rejects[0].seq, rejects[-1].seq, key)
 
 
-def _superseded(extent: _Extent, extents: Sequence[_Extent], filling: set[int]) -> bool:
+def _superseded(extent: _Extent, extents: Sequence[_Extent]) -> bool:
     """Whether a later attempt read the same records again. An attempt begins where the index had recorded the one
-    before it, so what that one left after this place was never recorded; but one that adds what a rebuilt index does
-    not hold replaces nothing."""
-    return any(
-        other.attempt > extent.attempt and other.attempt not in filling and other.first_seq <= extent.last_seq
-        for other in extents
-    )
-
-
-def _interrupted(batch: _Batch, extents: Sequence[_Extent], opening: Opening | None) -> Batch:
-    """A batch that ended before it had a record. How far it was recorded is not known any more: the writer that goes on
-    with it begins anew, and leaves out what is there."""
-    unknown = Origin(name="(interrupted; its origin was in the lost index)", content=f"lost:{batch.batch_id}")
-    return Batch(
-        batch_id=batch.batch_id,
-        origin=opening.origin if opening else unknown,
-        state=INTERRUPTED,
-        attempt=max([1, *map(_attempt, (*batch.segments, *batch.rejects)), *(opening.filling if opening else ())]),
-        counts=Counts(),
-        started_at=opening.started_at if opening else made_at(batch.batch_id),
-        next_seq=1,
-        recorded_to=max((extent.last_seq for extent in extents), default=0),
-    )
+    before it, so what that one left after this place was never recorded."""
+    return any(other.attempt > extent.attempt and other.first_seq <= extent.last_seq for other in extents)
 
 
 def _attempt(key: str) -> int:
     """Which of the batch's writers, counted from 1, made this object."""
-    return (_number(key) - 1) // ATTEMPT + 1
+    return attempt_of(_number(key))
 
 
 def _number(key: str) -> int:

@@ -40,8 +40,7 @@ class Restoring:
 
     def add(self, segment: Segment, verdicts: Mapping[int, str]) -> bool:
         """Restore a segment of which everything is known but its deliveries; whether its object is there."""
-        arrivals = self._read(segment)
-        self.add_block([arrivals], verdicts)
+        self.add_block([self.read(segment)], verdicts)
         there = self.store.raw.size(segment.key) is not None
         self.present += there
         return there
@@ -70,7 +69,8 @@ class Restoring:
             return segment
         return structs.replace(segment, recorded_at=segment.ingest_time, guessed=True)
 
-    def _read(self, segment: Segment) -> Arrivals:
+    def read(self, segment: Segment) -> Arrivals:
+        """The deliveries of a segment of which everything else is known; of a damaged one, what is left of them."""
         try:
             arrivals = scan_segment(self.store.raw, segment.key)
             if arrivals.segment.frames != segment.frames:

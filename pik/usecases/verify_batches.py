@@ -22,7 +22,7 @@ from pik.usecases.request import request_batch
 from pik.usecases.segments import reason_kind
 from pik.usecases.verify_findings import INDEX, MISSING, MODIFIED, Problem, Tally, segment_problem
 from pik.usecases.verify_ledger import Holding, Ledger, holding_of
-from pik.usecases.verify_openings import missing_opening
+from pik.usecases.verify_openings import missing_openings
 from pik.usecases.verify_unlisted import find_batch, rejects_of
 
 _LOOKS = 3
@@ -69,7 +69,7 @@ class Batches:
 
     def _of_batch(self, batch: Batch, holding: Holding) -> Iterator[Problem]:
         yield from self._rejects(batch)
-        yield from missing_opening(self.store, batch)
+        yield from missing_openings(self.store, batch)
         record = record_key(batch.batch_id)
         if batch.has_record and self.store.raw.size(record) is None:
             if not has_expired(self.store, batch.finished_at or batch.started_at):

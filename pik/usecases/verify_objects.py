@@ -11,7 +11,7 @@ from pik.errors import Invalid
 from pik.model.instant import parse_instant
 from pik.ports.store import Store
 from pik.usecases.verify_findings import INDEX, UNKNOWN, Problem, Tally
-from pik.usecases.verify_openings import CLOSING, OPENING
+from pik.usecases.verify_openings import BLOCK, CLOSING, OPENING
 from pik.usecases.verify_unlisted import REJECTS, SEGMENT, Unlisted, find_batch, reject_content
 
 _RECORD = re.compile(r"raw/batches/()([0-9A-Z]{26})\.ndjson\.zst")
@@ -47,7 +47,7 @@ class Objects:
 
 def _kind(key: str) -> tuple[re.Pattern[str] | None, str]:
     """The pattern that a key matches, and its batch (of segments none, for they come by the thousand)."""
-    for pattern in (SEGMENT, REJECTS, _RECORD, _PULL, OPENING, CLOSING):
+    for pattern in (SEGMENT, REJECTS, _RECORD, _PULL, OPENING, BLOCK, CLOSING):
         if match := pattern.fullmatch(key):
             if pattern is SEGMENT:
                 return (pattern, "") if _is_day(match[1]) else (None, "")

@@ -67,7 +67,6 @@ IMMATERIAL = {
     "batch.complete": "as where a writer died before it said so: the same command finishes it",
     "batch.attempt": "a writer that died behind a file's record leaves the next one nothing but to finish the batch",
     "batch.origin": "by which no request is looked for",
-    "batch.recorded_to": "where a batch that is resumed after a rebuild looks for what is there; of others nothing",
     "batch.recorded_at": "a lower bound for what is recorded next",
     "batch.counts": "of a request with one event they are those of its claim",
     "segment.guessed": "of requests it stands nowhere else",

@@ -18,6 +18,7 @@ from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases import source as source_module
 from pik.usecases.batches import status
+from pik.usecases.block_record import block_key
 from pik.usecases.closing import as_closed
 from pik.usecases.ingest import RESUMED, IngestOptions, ingest
 from pik.usecases.progress import Silent
@@ -28,6 +29,7 @@ from pik.usecases.scan import ids_of
 from pik.usecases.segments import Reading
 from pik.usecases.source import file_source
 from tests.snapshot import assert_sound, damage, snapshot
+from tests.survival.pools import KilledAhead
 
 from .chunks import BATCH, OTHER, THIRD, Sent, arrivals, chunk, counts, origin
 
@@ -135,6 +137,56 @@ def test_promise_1_a_cut_batch_is_resumed_after_a_rebuild(
     assert ingest(store, file_source(str(events)), OPTIONS, Silent()).outcome == RESUMED
     assert snapshot(store) == whole
     assert_sound(store)
+
+
+def test_promise_1_a_block_that_was_ahead_of_the_others_counts_when_its_turn_has_come(
+    new_store: Callable[[], Store], events: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ingest is killed when the third block is durable and the second is not, and the index is lost. The rebuild
+    counts the first block only, so a later delivery of an event never takes the place of an earlier one."""
+    reference, store = new_store(), new_store()
+    ingest(reference, file_source(str(events)), OPTIONS, Silent())
+    with monkeypatch.context() as patch:
+        patch.setattr("pik.usecases.ingest._pool", lambda raw, _source, options: KilledAhead(raw, options.reading))
+        with pytest.raises(InterruptedError):
+            ingest(store, file_source(str(events)), OPTIONS, Silent())
+    (before,) = store.index.batches()
+    recorded = snapshot(store)
+    store = lose_index(store)
+    done = rebuild_index(store, Silent())
+    assert (done.unfinished, done.damaged, done.superseded > 0) == (1, (), True)
+    (after,) = store.index.batches()
+    assert (after.next_seq, after.offset, after.counts) == (before.next_seq, before.offset, before.counts)
+    assert snapshot(store) == recorded
+    assert damage(store) == []
+    assert ingest(store, file_source(str(events)), OPTIONS, Silent()).outcome == RESUMED
+    assert snapshot(store) == snapshot(reference)
+    assert_sound(store)
+
+
+def test_promise_3_a_lost_block_record_is_found_and_what_follows_it_comes_again(
+    new_store: Callable[[], Store], events: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, store = new_store(), new_store()
+    ingest(reference, file_source(str(events)), OPTIONS, Silent())
+    interrupt_at(store, events, 3, monkeypatch)
+    (batch,) = store.index.batches()
+    remove(store, block_key(batch.batch_id, 2))
+    assert [(problem.kind, problem.what) for problem in damage(store)] == [("missing", block_key(batch.batch_id, 2))]
+    store = lose_index(store)
+    (said,) = rebuild_index(store, Silent()).damaged
+    assert "a block record of the interrupted batch" in said
+    ingest(store, file_source(str(events)), OPTIONS, Silent())
+    assert snapshot(store) == snapshot(reference)
+    assert_sound(store)
+
+
+def remove(store: Store, key: str) -> None:
+    if store.deployed:
+        raw: Any = store.raw
+        raw.clients.client("s3").delete_object(Bucket=raw.bucket, Key=key)
+    else:
+        (Path(store.url) / key).unlink()
 
 
 def test_a_delivery_can_be_preferred_and_the_others_are_judged_by_it(store: Store) -> None:

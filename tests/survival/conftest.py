@@ -16,6 +16,7 @@ from pik.stores import open_store
 from pik.usecases.ingest import Ingested, IngestOptions
 from pik.usecases.ingest import ingest as ingest_source
 from pik.usecases.progress import Silent
+from pik.usecases.rebuild import rebuild_index
 from pik.usecases.segments import Reading
 from pik.usecases.source import file_source
 
@@ -40,6 +41,15 @@ def whole(directory: Path, path: Path) -> Store:
     """A store with the file, ingested in one go."""
     store = open_store(str(directory / f"whole-{path.name}"), create=True)
     ingest(store, path)
+    return store
+
+
+def without_index(url: Path) -> Store:
+    """The store after its index was lost and made again from raw alone."""
+    for name in ("index.db", "index.db-wal", "index.db-shm"):
+        (url / name).unlink(missing_ok=True)
+    store = open_store(str(url))
+    assert rebuild_index(store, Silent()).damaged == ()
     return store
 
 

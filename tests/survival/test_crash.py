@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import random
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from pik.usecases.rebuild import rebuild_index
 from tests.faults import Crash, ExitAt, FailAt, Slow, Twice, wrapped
 from tests.snapshot import assert_sound, snapshot
 from tests.survival.child import small_blocks
-from tests.survival.conftest import EXTRA, ingest, whole
+from tests.survival.conftest import EXTRA, ingest, whole, without_index
 
 BLOCK = 1500
 
@@ -53,16 +52,20 @@ def test_the_order_of_the_durable_steps_is_what_makes_promise_1_true(tmp_path: P
     assert calls[0] == "batches.open"
     assert calls[-3:] == ["batches.record", "raw.create", "batches.finish"]
     assert calls.count("batches.record") > 2
-    assert all(before == "raw.create_all" for before, call in pairwise(calls) if call == "batches.record")
+    recorded = [place for place, call in enumerate(calls) if call == "batches.record"]
+    # The block's objects, then its block record, then the index.
+    assert all(calls[place - 2 : place] == ["raw.create_all", "raw.create"] for place in recorded)
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["index kept", "index lost"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_promise_1_a_crash_at_every_durable_step(tmp_path: Path, path: Path, after: bool) -> None:
+def test_promise_1_a_crash_at_every_durable_step(tmp_path: Path, path: Path, after: bool, lost: bool) -> None:
     expected = snapshot(whole(tmp_path, path))
     for number, _ in enumerate(steps(tmp_path, path), 1):
         store = open_store(str(tmp_path / f"store{number}"), create=True)
         with pytest.raises(Crash):
             ingest(wrapped(store, FailAt(number, after=after), "raw", "batches"), path)
+        store = without_index(tmp_path / f"store{number}") if lost else store
         ingest(store, path)
         assert snapshot(store) == expected, f"step {number}"
         assert_sound(store)

@@ -249,7 +249,8 @@ class AwsRebuild:
 
     def _promote(self, event_id: str, items: list[Item]) -> Location:
         """The first of the duplicates counts, where the accepted delivery is lost."""
-        winner = min(items, key=lambda item: (item["ingest_time"], *place(item)))
+        first, _ = place(min(items, key=lambda item: (item["ingest_time"], *place(item))))
+        winner = min((item for item in items if place(item)[0] == first), key=place)
         batch_id, seq = place(winner)
         pk, sk = self._claim_key(event_id, winner)
         content = {name: winner[name] for name in ("day", "content") if "content" in winner}

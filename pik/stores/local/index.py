@@ -49,8 +49,7 @@ CREATE TABLE batch (
     rejected INTEGER NOT NULL,
     started_at INTEGER NOT NULL, finished_at INTEGER,
     next_seq INTEGER NOT NULL, offset INTEGER NOT NULL, prefix_digest TEXT NOT NULL,
-    reasons TEXT NOT NULL, lags TEXT NOT NULL, sources TEXT NOT NULL,
-    recorded_to INTEGER NOT NULL DEFAULT 0
+    reasons TEXT NOT NULL, lags TEXT NOT NULL, sources TEXT NOT NULL
 );
 CREATE INDEX batch_origin ON batch (origin);
 CREATE TABLE segment (
@@ -251,7 +250,7 @@ _decode_lags = msgspec.json.Decoder(dict[int, int]).decode
 
 def _batch(row: tuple[Any, ...], locks: Path) -> Batch:
     _, batch_id, name, content, options, again, _, complete, attempt, *counts = row[:14]
-    started, finished, next_seq, offset, prefix_digest, reasons, lags, sources, recorded_to, first, last = row[14:]
+    started, finished, next_seq, offset, prefix_digest, reasons, lags, sources, first, last = row[14:]
     state = _STATES[complete] or (RUNNING if held(locks, content) else INTERRUPTED)
     return Batch(
         batch_id=batch_id,
@@ -271,7 +270,6 @@ def _batch(row: tuple[Any, ...], locks: Path) -> Batch:
         next_seq=next_seq,
         offset=offset,
         prefix_digest=prefix_digest,
-        recorded_to=recorded_to,
         reasons=_decode_counts(reasons),
         lags=_decode_lags(lags),
         sources=_decode_counts(sources),

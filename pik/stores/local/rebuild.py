@@ -71,8 +71,8 @@ class LocalRebuild:
             connection.execute(
                 "INSERT INTO batch (batch_id, name, content, options, again, origin, complete, attempt, read, accepted,"
                 " exact, conflict, rejected, started_at, finished_at, next_seq, offset, prefix_digest, reasons, lags,"
-                " sources, recorded_to)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " sources)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     batch.batch_id,
                     batch.origin.name,
@@ -91,7 +91,6 @@ class LocalRebuild:
                     add_names("{}", batch.reasons),
                     add_lags("{}", batch.lags),
                     add_names("{}", batch.sources),
-                    batch.recorded_to,
                 ),
             )
 
@@ -224,11 +223,12 @@ def _demote(connection: sqlite3.Connection, winner: tuple[Any, ...], day: int, e
 
 _ORPHANS = """
 SELECT segment, seq, day, event_id, frame, content_hash FROM (
-    SELECT d.*, row_number() OVER (PARTITION BY d.day, d.event_id ORDER BY s.ingest_time, s.batch, d.seq) AS place
+    SELECT *, row_number() OVER (PARTITION BY day, event_id ORDER BY came, batch, seq) AS place FROM (
+    SELECT d.*, s.batch, min(s.ingest_time) OVER (PARTITION BY d.day, d.event_id, s.batch) AS came
     FROM duplicate d JOIN segment s ON s.number = d.segment
     WHERE d.day {kind} {keyed_day} AND NOT EXISTS (
         SELECT 1 FROM {table} e WHERE e.event_id = d.event_id {same_day}
-    )
+    ))
 ) WHERE place = 1
 """
 
