@@ -22,6 +22,7 @@ from pik.model.metric import (
     Definition,
     Failure,
     bucket_digests,
+    joinable,
 )
 from pik.model.window import Window
 from pik.ports.engine import Bucket, Computation, Inputs, Touched
@@ -224,15 +225,24 @@ def _cause(
 
 
 def _digest_lines(db: DuckDBPyConnection, number: int, *, failing: bool) -> Iterator[tuple[int, str]]:
-    """The lines of BucketDigest for the buckets of a metric. concat_ws leaves out a value that is NULL."""
+    """The lines of BucketDigest for the buckets of a metric. concat_ws leaves out what is NULL."""
     plain = "CASE WHEN contains(value, '.') THEN rtrim(rtrim(value, '0'), '.') ELSE value END"
-    line = f"concat_ws(chr(31), _entity, {plain}, _n{number}, {_hex(f'_h{number}')}, {_hex(f'_c{number}')}) || chr(10)"
-    db.execute(
-        f"SELECT _bucket * {MICROSECOND}, {line} FROM (SELECT *, CAST(_v{number} AS VARCHAR) AS value FROM grouped)"
-        f" WHERE _v{number} IS NOT NULL{f' OR _x{number} IS NOT NULL' if failing else ''} ORDER BY _bucket, _entity"
-    )
-    while rows := db.fetchmany(_FETCH):
-        yield from rows
+    contents = f"CASE WHEN _c{number} IS DISTINCT FROM _h{number} THEN {_hex(f'_c{number}')} END"
+    line = f"concat_ws(chr(31), _entity, {plain}, _n{number}, {_hex(f'_h{number}')}, {contents}) || chr(10)"
+    some = f"(_v{number} IS NOT NULL{f' OR _x{number} IS NOT NULL' if failing else ''})"
+    counts = db.execute(f"SELECT _bucket, count(*) FROM grouped WHERE {some} GROUP BY _bucket ORDER BY _bucket")
+    for first, last, few in joinable(counts.fetchall()):
+        lines = (
+            f"FROM (SELECT *, CAST(_v{number} AS VARCHAR) AS value FROM grouped)"
+            f" WHERE {some} AND _bucket BETWEEN {first} AND {last}"
+        )
+        if few:
+            joined = f"string_agg({line}, '' ORDER BY _entity)"
+            db.execute(f"SELECT _bucket * {MICROSECOND}, {joined} {lines} GROUP BY _bucket ORDER BY _bucket")
+        else:
+            db.execute(f"SELECT _bucket * {MICROSECOND}, {line} {lines} ORDER BY _bucket, _entity")
+        while rows := db.fetchmany(_FETCH):
+            yield from rows
 
 
 def _hex(column: str) -> str:

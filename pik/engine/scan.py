@@ -97,7 +97,11 @@ class Scan:
             keys = {name: f"CASE WHEN {filters} THEN {sql} END" for name, sql in keys.items()}
         columns = [f"{sql} AS {name}" for name, sql in keys.items()]
         columns.append("CAST('0x' || line.event_id AS UHUGEINT) AS _id")
-        columns.append("CAST('0x' || line.content_hash AS UHUGEINT) AS _content")
+        # Nearly every delivery has its content_hash as its id: one conversion does for both.
+        columns.append(
+            "CASE WHEN line.content_hash = line.event_id THEN _id ELSE CAST('0x' || line.content_hash AS UHUGEINT) END"
+            " AS _content"
+        )
         if self.own:
             columns.append(f"{_DELIVERY} AS _delivery")
         columns.append(f"CASE WHEN {' AND '.join(f'line.{field} IS NOT NULL' for field in _KEYS)} THEN 1 END AS _whole")

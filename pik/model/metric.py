@@ -160,8 +160,8 @@ class BucketDigest(msgspec.Struct, frozen=True, gc=False):
     """A bucket's aggregates in short, so that many equal ones need not be compared one by one.
 
     `aggregates` is their number, `digest` the SHA-256 in hex of their lines, ordered by entity (UTF-8), each with its
-    line feed; a line is entity, value (`decimal_text`), inputs, input_ids and input_contents (both in upper case),
-    joined by the character U+001F. Names hold no control characters, so no two sets of lines are the same text.
+    line feed; a line is that of `digest_line`. Names hold no control characters, so no two sets of lines are the same
+    text.
     Aggregates without a value are left out, but not those that failed: the line of such a one has no value, and so is
     that of no current one.
     """
@@ -172,19 +172,44 @@ class BucketDigest(msgspec.Struct, frozen=True, gc=False):
     digest: str
 
 
+def digest_line(entity_id: str, value: str, inputs: int, input_ids: str, input_contents: str) -> str:
+    """The line of an aggregate, with its line feed. Both hashes are in upper case; that of the contents is left out
+    where it is the other one, as it is for nearly all. Databases write these lines themselves, in SQL."""
+    hashes = (input_ids,) if input_contents == input_ids else (input_ids, input_contents)
+    return "\x1f".join((entity_id, value, str(inputs), *hashes)) + "\n"
+
+
 _LINES = 1024
 """Lines that are hashed at a time: a bucket may have more aggregates than memory should hold."""
 
 
 def bucket_digests(metric: str, lines: Iterable[tuple[int, str]]) -> Iterator[BucketDigest]:
-    """The digests of a metric's buckets, from the lines of their aggregates, by bucket and entity; each is a bucket's
-    start and the text, with its line feed."""
+    """The digests of a metric's buckets, from the lines of their aggregates, by bucket and entity; each item is a
+    bucket's start and one line or more of it, with their line feeds."""
     for bucket, group in groupby(lines, key=itemgetter(0)):
         digest, count = sha256(), 0
-        while part := [line for _, line in islice(group, _LINES)]:
-            digest.update("".join(part).encode())
-            count += len(part)
+        while part := "".join([text for _, text in islice(group, _LINES)]):
+            digest.update(part.encode())
+            count += part.count("\n")
         yield BucketDigest(metric, bucket, count, digest.hexdigest())
+
+
+JOINED_LINES = 1 << 16
+"""Lines of digests whose text a database holds at a time, at most."""
+
+
+def joinable(counts: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, bool]]:
+    """Cut buckets in order, given with how many aggregates they have at most, into spans (first, last) of JOINED_LINES
+    aggregates or less, whose lines a database may join by bucket. The third value is False for a bucket that alone has
+    more. A joined text costs much less than its lines one by one."""
+    first = last = held = 0
+    for bucket, count in counts:
+        if held and held + count > JOINED_LINES:
+            yield first, last, held <= JOINED_LINES
+            held = 0
+        first, last, held = bucket if not held else first, bucket, held + count
+    if held:
+        yield first, last, held <= JOINED_LINES
 
 
 _LONG = Context(prec=200)

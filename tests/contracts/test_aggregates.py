@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from msgspec.structs import replace
 
 from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Computed, decimal_text
 from pik.model.run import Task
@@ -82,9 +83,12 @@ def test_values_are_exact(state, value):
     assert str(kept) != "-0"
 
 
-def test_digests_are_those_of_the_current_values(state):
+@pytest.mark.parametrize("joined", [2, 5, 1000])
+def test_digests_are_those_of_the_current_values(state, monkeypatch, joined):
+    monkeypatch.setattr("pik.model.metric.JOINED_LINES", joined)  # a bucket has four, and two have seven
     entities = ["a", "é", "\uffff", "\U0001f600"]
     rows = [row(bucket=at, entity=one, value=str(at + len(one)), inputs=at + 10) for at in (0, 10) for one in entities]
+    rows[2] = replace(rows[2], input_contents=rows[2].input_ids)
     promoted(state, "R1", [*rows, row(bucket=20, value=None, inputs=0), row("b", 0)])
     promoted(state, "R2", [row(entity="a", value="-1.50", inputs=254), row(entity="é", value=None, inputs=0)])
     write(state, "R3", [row(bucket=10, value="7")])
@@ -94,7 +98,9 @@ def test_digests_are_those_of_the_current_values(state):
         if counted:
             texts = [
                 "\x1f".join((one.entity_id, decimal_text(one.value), str(one.inputs), *hashes)) + "\n"
-                for one, hashes in ((one, map(str.upper, (one.input_ids, one.input_contents))) for one in counted)
+                for one, hashes in (
+                    (one, list(dict.fromkeys([one.input_ids.upper(), one.input_contents.upper()]))) for one in counted
+                )
             ]
             expected.append(BucketDigest("a", bucket, len(texts), sha256("".join(texts).encode()).hexdigest()))
     assert [digest.aggregates for digest in expected] == [3, 4]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pik.engine import DuckEngine, isolate
 from pik.model.event import read_event
 from pik.model.instant import DAY, parse_instant
-from pik.model.metric import BLAMED, NO_INPUTS, Computed, bucket_digests
+from pik.model.metric import BLAMED, NO_INPUTS, Computed, bucket_digests, digest_line
 from pik.model.window import ALL_TIME
 from pik.ports.engine import Inputs
 from tests.engine.raw import compute, event, frame, metric, raw, raw_lines
@@ -170,7 +170,7 @@ def test_the_digest_of_a_bucket_with_a_failure_equals_none_of_values(tmp_path: P
     ]
     for count in (1, 2):
         lines = [
-            "\x1f".join((one.entity_id, "1", str(one.inputs), one.input_ids.upper(), one.input_contents.upper())) + "\n"
+            digest_line(one.entity_id, "1", one.inputs, one.input_ids.upper(), one.input_contents.upper())
             for one in values[:count]
         ]
         assert digests[2] not in bucket_digests("revenue", [(DAY_ONE, line) for line in lines])

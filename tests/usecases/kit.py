@@ -17,7 +17,7 @@ import zstandard
 
 from pik.errors import EngineError
 from pik.model.instant import DAY, HOUR, parse_instant
-from pik.model.metric import BucketDigest, Computed, Definition, bucket_digests, decimal_text
+from pik.model.metric import BucketDigest, Computed, Definition, bucket_digests, decimal_text, digest_line
 from pik.model.run import RunRequest
 from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Bucket, Computation, Inputs, Touched
@@ -121,17 +121,16 @@ class PlainComputation:
 
     def digests(self) -> Iterator[BucketDigest]:
         for metric, group in groupby(self.found, key=lambda row: row.metric):
-            yield from bucket_digests(metric, map(digest_line, (row for row in group if row.value is not None)))
+            yield from bucket_digests(metric, map(line_of, (row for row in group if row.value is not None)))
 
     def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:
         return (row for row in self.found if (row.metric, row.bucket) not in skipping)
 
 
-def digest_line(row: Computed) -> tuple[int, str]:
+def line_of(row: Computed) -> tuple[int, str]:
     assert row.value is not None
     hashes = row.input_ids.upper(), row.input_contents.upper()
-    fields = (row.entity_id, decimal_text(row.value), str(row.inputs), *hashes)
-    return row.bucket, "\x1f".join(fields) + "\n"
+    return row.bucket, digest_line(row.entity_id, decimal_text(row.value), row.inputs, *hashes)
 
 
 class PlainEngine:

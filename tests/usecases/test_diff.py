@@ -87,8 +87,10 @@ def test_after_promoting_a_replay_there_is_no_difference(filled, engine):
     assert diff.stats == Stats(compared=len(truth()), equal=len(truth()))
 
 
-def test_equal_buckets_are_seen_to_be_equal_by_their_digests(store, tmp_path):
+@pytest.mark.parametrize("joined", [1, 100, 1 << 16])
+def test_equal_buckets_are_seen_to_be_equal_by_their_digests(store, tmp_path, monkeypatch, joined):
     """Store and engine write the same lines of the same values; otherwise each aggregate would be compared."""
+    monkeypatch.setattr("pik.model.metric.JOINED_LINES", joined)
     numbers = [0, -1.5, 0.000001, 10, 100.25, 12345678901]
     ingest(store, tmp_path, [event(numbers[at % 6], f"é{at}", f"0{at % 3 + 1}T00:00") for at in range(120)])
     store.metrics.apply(Definition(name="exact", value="sum((payload->>'$.v')::DECIMAL(38,6))"), 1)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from pik.model.metric import Aggregate, BucketDigest, Computed, bucket_digests
+from pik.model.metric import Aggregate, BucketDigest, Computed, bucket_digests, digest_line
 from pik.model.run import Task
 from pik.model.window import Window
 from pik.ports.state import Change, Promoted, Promotion
@@ -62,7 +62,7 @@ class AwsAggregates:
             for item in self._pointers(metric, bucket):
                 if item["value"]:
                     hashes = item["input_ids"].hex().upper(), item["input_contents"].hex().upper()
-                    yield bucket, US.join((item["sk"], item["value"], str(item["inputs"]), *hashes)) + "\n"
+                    yield bucket, digest_line(item["sk"], item["value"], item["inputs"], *hashes)
 
     def changes(self, run_id: str) -> Iterator[Change]:
         for items in batched(self.table.query(f"version/{run_id}"), READS):

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from pik.model.metric import Aggregate, BucketDigest, Computed, bucket_digests, decimal_text
+from pik.model.metric import Aggregate, BucketDigest, Computed, bucket_digests, decimal_text, joinable
 from pik.model.run import CANCELLED, Task
 from pik.model.state_digest import xor_of
 from pik.model.window import Window
@@ -83,14 +83,23 @@ CROSS JOIN writer w ON w.number = v.writer
 ORDER BY k.bucket, k.entity
 """
 
-_DIGEST_LINES = """
-SELECT bucket,
-    v.entity || x'1f' || v.value || x'1f' || v.inputs || x'1f' || hex(v.input_ids) || x'1f' || hex(v.input_contents)
-    || x'0a'
-FROM ({keys}) k CROSS JOIN version v USING (metric, bucket, entity, writer)
+_DIGEST_LINE = (
+    "v.entity || x'1f' || v.value || x'1f' || v.inputs || x'1f' || hex(v.input_ids) || CASE"
+    " WHEN v.input_contents IS v.input_ids THEN x'0a' ELSE x'1f' || hex(v.input_contents) || x'0a' END"
+)
+_DIGEST_LINES = f"""
+SELECT bucket, {_DIGEST_LINE}
+FROM ({{keys}}) k CROSS JOIN version v USING (metric, bucket, entity, writer)
 WHERE v.value IS NOT NULL
 ORDER BY k.bucket, k.entity
 """
+_JOINED_LINES = f"""
+SELECT bucket, group_concat({_DIGEST_LINE}, '')
+FROM ({{keys}}) k CROSS JOIN version v USING (metric, bucket, entity, writer)
+WHERE v.value IS NOT NULL
+GROUP BY k.bucket
+"""
+_BUCKETS = "SELECT bucket, count(*) FROM ({keys}) GROUP BY bucket"
 
 _HISTORY = f"""
 SELECT {_VERSION}, c.writer IS v.writer, {{sound}}
@@ -186,9 +195,16 @@ class LocalAggregates:
         return self._aggregates(query, table, metric, window, entities)
 
     def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
-        values = {"metric": metric, "start": window.start, "end": window.end}
-        query = _DIGEST_LINES.format(keys=_ALL_KEYS.format(table="current"))
-        return bucket_digests(metric, self.database.read().execute(query, values))
+        return bucket_digests(metric, self._digest_lines(metric, window))
+
+    def _digest_lines(self, metric: str, window: Window) -> Iterator[tuple[int, str]]:
+        keys = _ALL_KEYS.format(table="current")
+        with self.database.snapshot() as connection:
+            values = {"metric": metric, "start": window.start, "end": window.end}
+            counts = connection.execute(_BUCKETS.format(keys=keys), values)
+            for start, last, few in joinable(counts):
+                query = (_JOINED_LINES if few else _DIGEST_LINES).format(keys=keys)
+                yield from connection.execute(query, {"metric": metric, "start": start, "end": last + 1})
 
     def _aggregates(
         self, query: str, table: str, metric: str, window: Window, entities: Sequence[str]
