@@ -139,7 +139,9 @@ class Scan:
         size = self.bucket_size // MICROSECOND
         first = MIN_INSTANT // self.bucket_size * size
         time = f"epoch_us(CAST(line.event_time[1:{10 if self.bucket_size % DAY == 0 else 19}] AS TIMESTAMP))"
-        return f"{time} - ({time} - ({first})) % {size}"
+        start = f"{time} - ({time} - ({first})) % {size}"
+        # Of several days, the first bucket begins with the first instant there is (Window.widened).
+        return start if self.bucket_size <= DAY else f"greatest({start}, {MIN_INSTANT // MICROSECOND})"
 
 
 def load(db: DuckDBPyConnection, inputs: Inputs, entities: Sequence[str]) -> None:

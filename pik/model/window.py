@@ -26,10 +26,11 @@ class Window:
         return self.start <= instant < self.end
 
     def widened(self, size: int) -> Window:
-        """The smallest window of whole buckets of `size` nanoseconds that contains this one."""
-        start = self.start - self.start % size if self.start > MIN_INSTANT else self.start
-        end = self.end + -self.end % size if self.end <= MAX_INSTANT else self.end
-        return Window(start, end)
+        """Return the smallest window of whole buckets of `size` nanoseconds that contains this one. The first and the
+        last bucket end where time does: what lies beyond is not an instant."""
+        return Window(
+            max(self.start - self.start % size, MIN_INSTANT), min(self.end + -self.end % size, MAX_INSTANT + 1)
+        )
 
     @property
     def days(self) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from pik.model.batch import Location, Segment
 from pik.model.coverage import covered
 from pik.model.event import Delivery
 from pik.model.instant import DAY, MIN_INSTANT, day_text, parse_instant
-from pik.model.metric import Aggregate
+from pik.model.metric import Aggregate, Definition
 from pik.model.window import Window
 from pik.ports.engine import Engine, Inputs
 from pik.ports.index import Index
@@ -177,24 +177,31 @@ def _counted(store: Store, engine: Engine, found: Found) -> Iterator[Aggregate]:
     """The current aggregates that the event is one of the inputs of."""
     instant, scales = found.delivery.event_instant, Scales(store.metrics)
     for metric in store.metrics.latest():
-        start = instant - instant % metric.bucket_size
-        bucket = Window(start, start + metric.bucket_size)
-        for aggregate in sound(store.aggregates.current(metric.name, bucket, [found.delivery.entity_id])):
-            if aggregate.known_until >= found.segment.recorded_at and _selects(store, engine, aggregate, found):
+        # Earlier versions may have had other buckets, and what they made may be current still.
+        definitions = {one.version: one.definition for one in store.metrics.versions(metric.name)}
+        start = min(_bucket(definition, instant).start for definition in definitions.values())
+        current = store.aggregates.current(metric.name, Window(start, instant + 1), [found.delivery.entity_id])
+        for aggregate in sound(current):
+            definition = definitions[aggregate.metric_version]
+            if (
+                instant in _bucket(definition, aggregate.computed.bucket)
+                and aggregate.known_until >= found.segment.recorded_at
+                and _selects(store, engine, definition, found)
+            ):
                 yield scales.shown(aggregate)
 
 
-def _selects(store: Store, engine: Engine, aggregate: Aggregate, found: Found) -> bool:
-    """Whether the definition that made the aggregate lets the event in: asked of the engine, with this event alone."""
-    name = aggregate.computed.metric
-    definition = next(
-        metric.definition for metric in store.metrics.versions(name) if metric.version == aggregate.metric_version
-    )
+def _bucket(definition: Definition, instant: int) -> Window:
+    """The bucket of a definition that holds an instant."""
+    return Window(instant, instant + 1).widened(definition.bucket_size)
+
+
+def _selects(store: Store, engine: Engine, definition: Definition, found: Found) -> bool:
+    """Whether a definition lets the event in: asked of the engine, with this event alone."""
     if definition.where is None:
         return True
     with store.raw.scratch() as scratch:
         file = scratch / "event.ndjson.zst"
         file.write_bytes(zstandard.ZstdCompressor().compress(found.line + b"\n"))
-        start = aggregate.computed.bucket
-        window = Window(start, start + definition.bucket_size)
+        window = _bucket(definition, found.delivery.event_instant)
         return any(row.inputs for row in engine.compute(Inputs([file], 1), [definition], window))
