@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pik.engine import session as limits
 from pik.engine.check import Checked, check
 from pik.engine.isolate import REASONS, data_errors, explanations, isolated
 from pik.engine.scan import MICROSECOND, Measure, Scan, load
-from pik.engine.session import bounded, first_line, literal, session
+from pik.engine.session import OutOfMemory, bounded, first_line, literal, session, threads_for
 from pik.errors import Damaged, EngineError, PikError, command
 from pik.model.metric import (
     DELIVERY_FACTS,
@@ -20,6 +20,7 @@ from pik.model.metric import (
     BucketDigest,
     Computed,
     Definition,
+    DigestLines,
     Failure,
     bucket_digests,
     joinable,
@@ -32,15 +33,19 @@ if TYPE_CHECKING:
 
 _FETCH = 8192
 
+_Result = TypeVar("_Result")
+
 Reasons = Mapping[tuple[int, int, str], str]
 """What DuckDB says of a failure, by (number of the metric, bucket in microseconds, entity); not of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class DuckEngine:
-    """The Engine port over DuckDB. `threads` None: as many as there are processors."""
+    """The Engine port over DuckDB. `threads` None: as many as there are processors, within what memory allows; `parts`
+    is how many processes share that."""
 
     threads: int | None = None
+    parts: int = 1
 
     @property
     def version(self) -> str:
@@ -48,6 +53,10 @@ class DuckEngine:
         import duckdb
 
         return f"DuckDB {duckdb.__version__}"
+
+    def shared(self, parts: int) -> DuckEngine:
+        """See Engine.shared."""
+        return replace(self, parts=self.parts * parts)
 
     def check(self, definition: Definition) -> int:
         """See Engine.check."""
@@ -74,17 +83,21 @@ class DuckEngine:
             yield _Nothing()
             return
         ordered = sorted(metrics, key=lambda metric: metric.name)
-        with self._open(inputs, entities) as db:
+
+        def compute(db: DuckDBPyConnection) -> _Grouped:
             checked = [check(db, metric, f"_{number}_") for number, metric in enumerate(ordered)]
             columns = frozenset[str]().union(*(metric.columns for metric in checked))
-            measures = [_measure(number, metric, inputs) for number, metric in enumerate(checked)]
+            measures = _measures(checked, inputs)
             scan = _scan(inputs, ordered[0].bucket_size, window, columns, entities)
             scan = replace(scan, own=any(measure.own for measure in measures))
             names = [metric.name for metric in checked]
             seconds = len(names) * (limits.SCAN_SECONDS + limits.DELIVERY_SECONDS * inputs.deliveries)
             with bounded(db, seconds, f"computing {', '.join(names)} from {inputs.deliveries:,} deliveries"):
                 reasons = _compute(db, scan, measures, names, inputs.deliveries)
-            yield _Grouped(db, names, reasons)
+            return _Grouped(db, measures, names, reasons)
+
+        with self._computed(inputs, entities, compute) as grouped:
+            yield grouped
 
     def touched(
         self,
@@ -103,21 +116,37 @@ class DuckEngine:
             return
         wanted = {name: text for name, text in (("source", source), ("event_type", event_type)) if text is not None}
         where = " AND ".join(f"{name} = {literal(text)}" for name, text in wanted.items())
-        with self._open(inputs, entities) as db:
+
+        def compute(db: DuckDBPyConnection) -> DuckDBPyConnection:
             scan = _scan(inputs, bucket_size, window, frozenset(wanted), entities)
             try:
                 _group(db, scan.grouped([Measure(0, where or None, {}, hashed=False)]), scan, inputs.deliveries)
             except duckdb.Error as error:
                 raise _cause(db, scan, error) from None
+            return db
+
+        with self._computed(inputs, entities, compute) as db:
             for bucket, entity_id, events in _rows(db, "_n0", "_n0 > 0"):
                 yield Touched(bucket * MICROSECOND, entity_id, events)
 
     @contextmanager
-    def _open(self, inputs: Inputs, entities: Sequence[str]) -> Iterator[DuckDBPyConnection]:
+    def _computed(
+        self, inputs: Inputs, entities: Sequence[str], compute: Callable[[DuckDBPyConnection], _Result]
+    ) -> Iterator[_Result]:
+        """What `compute` makes of a connection to the inputs. Where memory runs out it is tried once more by a single
+        thread, which needs the least."""
         files = [*inputs.files, *([inputs.skip] if inputs.skip is not None else [])]
-        with session(files, self.threads) as db:
-            load(db, inputs, entities)
-            yield db
+        for threads in sorted({threads_for(self.threads, self.parts), 1}, reverse=True):
+            with session(files, threads, self.parts) as db:
+                load(db, inputs, entities)
+                try:
+                    computed = compute(db)
+                except OutOfMemory:
+                    if threads == 1:
+                        raise
+                    continue
+                yield computed
+                return
 
 
 class _Nothing:
@@ -135,21 +164,22 @@ class _Grouped:
     """A Computation over the table `grouped`."""
 
     db: DuckDBPyConnection
+    measures: Sequence[Measure]
     names: Sequence[str]
     reasons: Reasons | None
     """Of what failed; None where nothing did."""
 
     def digests(self) -> Iterator[BucketDigest]:
-        for number, name in enumerate(self.names):
-            yield from bucket_digests(name, _digest_lines(self.db, number, failing=self.reasons is not None))
+        for measure, name in zip(self.measures, self.names, strict=True):
+            yield from bucket_digests(name, _digest_lines(self.db, measure, failing=self.reasons is not None))
 
     def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:
-        for number, name in enumerate(self.names):
+        for measure, name in zip(self.measures, self.names, strict=True):
             starts = [start for metric, start in skipping if metric == name]
             yield from (
-                _values(self.db, number, name, starts)
+                _values(self.db, measure, name, starts)
                 if self.reasons is None
-                else _outcomes(self.db, number, name, self.reasons, starts)
+                else _outcomes(self.db, measure, name, self.reasons, starts)
             )
 
 
@@ -163,10 +193,17 @@ def _scan(inputs: Inputs, bucket_size: int, window: Window, columns: frozenset[s
     return Scan(inputs.files, bucket_size, window, columns, bool(entities), inputs.skip is not None)
 
 
-def _measure(number: int, metric: Checked, inputs: Inputs) -> Measure:
-    aggregates = {f"_{number}_{place}": aggregate for place, aggregate in enumerate(metric.value.aggregates)}
-    own = inputs.duplicates or not DELIVERY_FACTS.isdisjoint(metric.columns)
-    return Measure(number, metric.where, aggregates, metric.value.sql, metric.denominator, own=own)
+def _measures(metrics: Sequence[Checked], inputs: Inputs) -> list[Measure]:
+    """What to compute. Metrics with one condition count the same lines, which is done for the first of them."""
+    measures: list[Measure] = []
+    first: dict[tuple[str | None, bool], int] = {}
+    for number, metric in enumerate(metrics):
+        aggregates = {f"_{number}_{place}": aggregate for place, aggregate in enumerate(metric.value.aggregates)}
+        own = inputs.duplicates or not DELIVERY_FACTS.isdisjoint(metric.columns)
+        counted = first.setdefault((metric.where, own), number)
+        value, denominator = metric.value.sql, metric.denominator
+        measures.append(Measure(number, metric.where, aggregates, value, denominator, own=own, counted=counted))
+    return measures
 
 
 def _compute(
@@ -206,7 +243,7 @@ def _cause(
     if isinstance(error, duckdb.InterruptException):
         raise error
     if isinstance(error, duckdb.OutOfMemoryException):
-        return EngineError(f"the metrics need more memory than the engine has: {first_line(error)}")
+        return OutOfMemory(error)
     for file in scan.files:
         try:
             db.execute(f"SELECT count(_whole), max(_id), max(_bucket) FROM ({replace(scan, files=[file]).lines()})")
@@ -224,23 +261,24 @@ def _cause(
     return EngineError(f"the metrics cannot be computed together: {first_line(error)}")
 
 
-def _digest_lines(db: DuckDBPyConnection, number: int, *, failing: bool) -> Iterator[tuple[int, str]]:
+def _digest_lines(db: DuckDBPyConnection, measure: Measure, *, failing: bool) -> Iterator[DigestLines]:
     """The lines of BucketDigest for the buckets of a metric. concat_ws leaves out what is NULL."""
+    n = measure.number
     plain = "CASE WHEN contains(value, '.') THEN rtrim(rtrim(value, '0'), '.') ELSE value END"
-    contents = f"CASE WHEN _c{number} IS DISTINCT FROM _h{number} THEN {_hex(f'_c{number}')} END"
-    line = f"concat_ws(chr(31), _entity, {plain}, _n{number}, {_hex(f'_h{number}')}, {contents}) || chr(10)"
-    some = f"(_v{number} IS NOT NULL{f' OR _x{number} IS NOT NULL' if failing else ''})"
+    contents = f"CASE WHEN {measure.contents} IS DISTINCT FROM {measure.ids} THEN {_hex(measure.contents)} END"
+    line = f"concat_ws(chr(31), _entity, {plain}, {measure.inputs}, {_hex(measure.ids)}, {contents}) || chr(10)"
+    some = f"(_v{n} IS NOT NULL{f' OR _x{n} IS NOT NULL' if failing else ''})"
     counts = db.execute(f"SELECT _bucket, count(*) FROM grouped WHERE {some} GROUP BY _bucket ORDER BY _bucket")
     for first, last, few in joinable(counts.fetchall()):
         lines = (
-            f"FROM (SELECT *, CAST(_v{number} AS VARCHAR) AS value FROM grouped)"
+            f", 0, 0, 0 FROM (SELECT *, CAST(_v{n} AS VARCHAR) AS value FROM grouped)"
             f" WHERE {some} AND _bucket BETWEEN {first} AND {last}"
         )
         if few:
             joined = f"string_agg({line}, '' ORDER BY _entity)"
-            db.execute(f"SELECT _bucket * {MICROSECOND}, {joined} {lines} GROUP BY _bucket ORDER BY _bucket")
+            db.execute(f"SELECT _bucket * {MICROSECOND}, {joined}{lines} GROUP BY _bucket ORDER BY _bucket")
         else:
-            db.execute(f"SELECT _bucket * {MICROSECOND}, {line} {lines} ORDER BY _bucket, _entity")
+            db.execute(f"SELECT _bucket * {MICROSECOND}, {line}{lines} ORDER BY _bucket, _entity")
         while rows := db.fetchmany(_FETCH):
             yield from rows
 
@@ -250,31 +288,31 @@ def _hex(column: str) -> str:
     return f"CASE WHEN {column} >= {16**31} THEN hex({column}) ELSE lpad(hex({column}), 32, '0') END"
 
 
-def _hashes(number: int) -> str:
-    return f"lower({_hex(f'_h{number}')}), lower({_hex(f'_c{number}')})"
+def _inputs(measure: Measure) -> str:
+    return f"{measure.inputs}, lower({_hex(measure.ids)}), lower({_hex(measure.contents)})"
 
 
-def _values(db: DuckDBPyConnection, number: int, name: str, skipping: Sequence[int]) -> Iterator[Computed]:
+def _values(db: DuckDBPyConnection, measure: Measure, name: str, skipping: Sequence[int]) -> Iterator[Computed]:
     # Text is how a DECIMAL or a HUGEINT reaches Python fastest, and exactly.
-    for bucket, entity_id, value, inputs, ids, contents in _rows(
-        db, f"CAST(_v{number} AS VARCHAR), _n{number}, {_hashes(number)}", f"_n{number} > 0", skipping
-    ):
+    columns = f"CAST(_v{measure.number} AS VARCHAR), {_inputs(measure)}"
+    for bucket, entity_id, value, inputs, ids, contents in _rows(db, columns, f"{measure.inputs} > 0", skipping):
         exact = None if value is None else Decimal(value)
         yield Computed(name, bucket * MICROSECOND, entity_id, exact, inputs, ids, contents)
 
 
 def _outcomes(
-    db: DuckDBPyConnection, number: int, name: str, reasons: Reasons, skipping: Sequence[int]
+    db: DuckDBPyConnection, measure: Measure, name: str, reasons: Reasons, skipping: Sequence[int]
 ) -> Iterator[Computed]:
     """As `_values`, with the failures."""
-    columns = f"CAST(_v{number} AS VARCHAR), _n{number}, {_hashes(number)}, _x{number}, _f{number}, _b{number}"
+    n = measure.number
+    columns = f"CAST(_v{n} AS VARCHAR), {_inputs(measure)}, _x{n}, _f{n}, _b{n}"
     for bucket, entity_id, value, inputs, ids, contents, what, events, blamed in _rows(
-        db, columns, f"(_n{number} > 0 OR _x{number} IS NOT NULL)", skipping
+        db, columns, f"({measure.inputs} > 0 OR _x{n} IS NOT NULL)", skipping
     ):
         exact = failure = None
         if what is not None:
             to_blame = tuple(f"{event:032x}" for event in blamed or ())
-            failure = Failure(reasons.get((number, bucket, entity_id)) or REASONS[what], events, to_blame)
+            failure = Failure(reasons.get((n, bucket, entity_id)) or REASONS[what], events, to_blame)
         elif value is not None:
             exact = Decimal(value)
         hashes = ids or NO_INPUTS, contents or NO_INPUTS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +28,10 @@ _DELIVERY = "CAST('0x' || sha256(concat_ws('/', line.content_hash, line.batch_id
 @dataclass(frozen=True, slots=True)
 class Measure:
     """What to compute of each group: `value`, an expression over aggregates by name, as `_v<number>`. They are those of
-    the lines for which `where` holds (None: all of them); `_n<number>` is the number of those lines, and unless
-    `hashed` is false `_h<number>` the XOR of their ids and `_c<number>` that of their contents; with `own`, of their
-    contents and places in their batches. `denominator` is that of a quotient."""
+    the lines for which `where` holds (None: all of them); `inputs` is the number of those lines, and unless `hashed` is
+    false `ids` the XOR of their ids and `contents` that of their contents; with `own`, of their contents and places in
+    their batches. Where another measure counts the same lines these are the columns of that one, whose number is
+    `counted`. `denominator` is that of a quotient."""
 
     number: int
     where: str | None
@@ -39,6 +40,31 @@ class Measure:
     denominator: str | None = None
     hashed: bool = True
     own: bool = False
+    counted: int | None = None
+
+    @property
+    def inputs(self) -> str:
+        """The column of the number of lines."""
+        return f"_n{self._counted}"
+
+    @property
+    def ids(self) -> str:
+        """The column of the XOR of their ids."""
+        return f"_h{self._counted}"
+
+    @property
+    def contents(self) -> str:
+        """The column of the XOR of their contents."""
+        return f"_c{self._counted}"
+
+    @property
+    def counts(self) -> bool:
+        """Whether the columns are this measure's own."""
+        return self._counted == self.number
+
+    @property
+    def _counted(self) -> int:
+        return self.number if self.counted is None else self.counted
 
     @property
     def content(self) -> str:
@@ -65,20 +91,21 @@ class Scan:
         Lines that don't count are one more row, whose _bucket is NULL: they are counted, and nothing else of them is
         evaluated, so that a value that no metric may see cannot make one fail.
         """
-        conditions, results, columns = [], [], ["_bucket", "_entity", "_lines"]
+        conditions: list[str] = []
+        results: list[str] = []
+        columns = ["_bucket", "_entity", "_lines"]
         for measure in measures:
             n = measure.number
-            columns += [f"_n{n}", *([f"_h{n}", f"_c{n}"] if measure.hashed else [])]
-            columns.append(f"CASE WHEN _bucket IS NOT NULL AND _n{n} > 0 THEN {measure.value} END AS _v{n}")
+            if measure.counts:
+                columns += [measure.inputs, *([measure.ids, measure.contents] if measure.hashed else [])]
+            columns.append(f"CASE WHEN _bucket IS NOT NULL AND {measure.inputs} > 0 THEN {measure.value} END AS _v{n}")
             rows = "_bucket IS NOT NULL" if self._filters() else None
             if measure.where is not None:
                 where = f"CASE WHEN {rows} THEN {measure.where} END" if rows else measure.where
                 rows = f"_w{n}"
                 conditions.append(f", {where} AS {rows}")
-            results.append(f"{Aggregate('count_star', False, None, None).over(rows)} AS _n{n}")
-            if measure.hashed:
-                results.append(f"{Aggregate('bit_xor', False, '_id', None).over(rows)} AS _h{n}")
-                results.append(f"{Aggregate('bit_xor', False, measure.content, None).over(rows)} AS _c{n}")
+            if measure.counts:
+                results += _counts(measure, rows)
             results += [f"{aggregate.over(rows)} AS {name}" for name, aggregate in measure.aggregates.items()]
         return (
             f"SELECT {', '.join(columns)} FROM (SELECT _bucket, _entity, count(_whole) AS _lines, {', '.join(results)} "
@@ -142,6 +169,13 @@ class Scan:
         start = f"{time} - ({time} - ({first})) % {size}"
         # Of several days, the first bucket begins with the first instant there is (Window.widened).
         return start if self.bucket_size <= DAY else f"greatest({start}, {MIN_INSTANT // MICROSECOND})"
+
+
+def _counts(measure: Measure, rows: str | None) -> Iterator[str]:
+    yield f"{Aggregate('count_star', False, None, None).over(rows)} AS {measure.inputs}"
+    if measure.hashed:
+        yield f"{Aggregate('bit_xor', False, '_id', None).over(rows)} AS {measure.ids}"
+        yield f"{Aggregate('bit_xor', False, measure.content, None).over(rows)} AS {measure.contents}"
 
 
 def load(db: DuckDBPyConnection, inputs: Inputs, entities: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,12 @@ from pik.errors import EngineError
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-MEMORY_LIMIT = "1GB"
-"""What DuckDB may hold before it spills to a temporary directory."""
+MEMORY_MB = 256
+"""What DuckDB may hold before it spills to a temporary directory. The process around it needs some 100 MiB."""
+
+THREADS = 4
+"""Threads of a connection, at most: each that reads raw holds 32 MiB of it whatever is set, and needs room for its
+groups beside that."""
 
 DISK_LIMIT = "16GB"
 """What that directory may hold."""
@@ -40,9 +45,32 @@ def file_list(files: Sequence[Path]) -> str:
     return "[" + ", ".join(literal(str(file.absolute())) for file in files) + "]"
 
 
+class OutOfMemory(EngineError):
+    """A statement needs more memory than the limit, or more disk to spill to, than it has."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(
+            f"the metrics need more memory than the engine has: {first_line(error)}",
+            hint="compute one metric at a time (--metric NAME), or give it a smaller bucket; what does not fit into "
+            "memory goes to the directory for temporary files (TMPDIR), which needs room for it",
+        )
+
+
+def threads_for(wanted: int | None, parts: int) -> int:
+    """How many threads a connection gets: the wanted ones (None: as many as there are processors), but no more than its
+    part of the memory allows."""
+    return max(1, min(wanted or _processors(), THREADS // parts))
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on a Mac
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextmanager
-def session(files: Sequence[Path] = (), threads: int | None = None) -> Iterator[DuckDBPyConnection]:
-    """A connection without access to anything but `files`. `threads` None: as many as there are processors.
+def session(files: Sequence[Path] = (), threads: int = 1, parts: int = 1) -> Iterator[DuckDBPyConnection]:
+    """A connection without access to anything but `files`, with one of so many parts of the memory.
 
     Raises EngineError for whatever DuckDB says that nobody inside understood better, KeyboardInterrupt for Ctrl-C.
     """
@@ -50,7 +78,8 @@ def session(files: Sequence[Path] = (), threads: int | None = None) -> Iterator[
 
     with TemporaryDirectory(prefix="pik-", ignore_cleanup_errors=True) as scratch:
         settings: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": MEMORY_LIMIT,
+            "memory_limit": f"{MEMORY_MB // parts}MB",
+            "threads": threads,
             "temp_directory": scratch,
             "max_temp_directory_size": DISK_LIMIT,
             "autoinstall_known_extensions": False,
@@ -58,8 +87,6 @@ def session(files: Sequence[Path] = (), threads: int | None = None) -> Iterator[
             "python_enable_replacements": False,
             "preserve_insertion_order": False,
         }
-        if threads is not None:
-            settings["threads"] = threads
         db = duckdb.connect(":memory:", config=settings)
         try:
             db.execute("SET TimeZone = 'UTC'")
@@ -71,6 +98,8 @@ def session(files: Sequence[Path] = (), threads: int | None = None) -> Iterator[
             yield db
         except duckdb.InterruptException:
             raise KeyboardInterrupt from None
+        except duckdb.OutOfMemoryException as error:
+            raise OutOfMemory(error) from None
         except duckdb.Error as error:
             raise EngineError(f"DuckDB failed: {first_line(error)}") from None
         except RuntimeError as error:

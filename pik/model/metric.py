@@ -164,12 +164,22 @@ class BucketDigest(msgspec.Struct, frozen=True, gc=False):
     text.
     Aggregates without a value are left out, but not those that failed: the line of such a one has no value, and so is
     that of no current one.
+
+    Of current versions it also tells how many have no value, and the lowest and the highest metric version of all.
     """
 
     metric: str
     bucket: int
     aggregates: int
     digest: str
+    without_value: int = 0
+    lowest_version: int = 0
+    highest_version: int = 0
+
+    @property
+    def values(self) -> tuple[int, str]:
+        """What is the same wherever the values and what they were computed from are."""
+        return self.aggregates, self.digest
 
 
 def digest_line(entity_id: str, value: str, inputs: int, input_ids: str, input_contents: str) -> str:
@@ -183,15 +193,24 @@ _LINES = 1024
 """Lines that are hashed at a time: a bucket may have more aggregates than memory should hold."""
 
 
-def bucket_digests(metric: str, lines: Iterable[tuple[int, str]]) -> Iterator[BucketDigest]:
-    """The digests of a metric's buckets, from the lines of their aggregates, by bucket and entity; each item is a
-    bucket's start and one line or more of it, with their line feeds."""
+DigestLines = tuple[int, str | None, int, int, int]
+"""A bucket's start, one line or more of its digest with their line feeds (None: there is none), how many aggregates
+beside them have no value, and the lowest and the highest metric version of all of these."""
+
+
+def bucket_digests(metric: str, lines: Iterable[DigestLines]) -> Iterator[BucketDigest]:
+    """The digests of a metric's buckets, from the lines of their aggregates, by bucket and entity."""
     for bucket, group in groupby(lines, key=itemgetter(0)):
-        digest, count = sha256(), 0
-        while part := "".join([text for _, text in islice(group, _LINES)]):
-            digest.update(part.encode())
-            count += part.count("\n")
-        yield BucketDigest(metric, bucket, count, digest.hexdigest())
+        digest, count, nulls = sha256(), 0, 0
+        versions: list[int] = []
+        while part := list(islice(group, _LINES)):
+            _, texts, without, lowest, highest = zip(*part, strict=True)
+            text = "".join(filter(None, texts))
+            digest.update(text.encode())
+            count += text.count("\n")
+            nulls += sum(without)
+            versions += min(lowest), max(highest)
+        yield BucketDigest(metric, bucket, count, digest.hexdigest(), nulls, min(versions), max(versions))
 
 
 JOINED_LINES = 1 << 16

@@ -59,6 +59,9 @@ class Engine(Protocol):
     def version(self) -> str:
         """The program that evaluates them, and its version."""
 
+    def shared(self, parts: int) -> Engine:
+        """The same engine for one of so many processes that work at a time: with its part of what one may use."""
+
     def check(self, definition: Definition) -> int:
         """The scale of the definition's values: how many digits after the point their type has.
 

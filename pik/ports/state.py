@@ -170,8 +170,7 @@ class Aggregates(Protocol):
         the last second may be missing there."""
 
     def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
-        """What the current versions of each bucket that starts in the window say, in short; buckets without any value
-        are left out."""
+        """What the current versions of each bucket that starts in the window say, in short."""
 
     def changes(self, run_id: str) -> Iterator[Change]:
         """Every version that the run wrote beside its base, ordered by metric, bucket, entity."""

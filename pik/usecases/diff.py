@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
-from itertools import groupby
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 
 import msgspec
 
@@ -18,20 +17,16 @@ from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Computed, Failu
 from pik.model.run import Run
 from pik.model.window import Window
 from pik.ports.engine import Bucket, Engine
-from pik.ports.state import Aggregates
 from pik.ports.store import Store
 from pik.usecases.held import expect_held
 from pik.usecases.metrics import Scales, chosen, pin
 from pik.usecases.nothing import nothing_selected
 from pik.usecases.ordering import sort_bounded
-from pik.usecases.recompute import by_bucket_size, compare, current_rows, recompute, sound, widest
-from pik.usecases.stretches import Budget, stretches
+from pik.usecases.recompute import by_bucket_size, compare, current_but, current_rows, recompute, sound, widest
+from pik.usecases.stretches import BYTES_AT_ONCE, Budget, stretches
 from pik.usecases.tolerance import EXACT, Tolerances
 
 CHANGED, ADDED, REMOVED, FAILED = "~", "+", "-", "!"
-
-BYTES_AT_ONCE = 64 << 20
-"""Raw that is read together, about: of a deployed store it lies on the local disk meanwhile."""
 
 NOTHING = "nothing to compare"
 
@@ -245,9 +240,9 @@ def _stretch(
             else:
                 left = {bucket: digest for bucket, digest in read.result().items() if bucket[1] in part.window}
                 right = _by_bucket(part.computed.digests())
-                equal = {bucket for bucket in right if left.get(bucket) == right[bucket]}
+                equal = {bucket for bucket in right if bucket in left and left[bucket].values == right[bucket].values}
                 stats.count_equal(sum(right[bucket].aggregates for bucket in equal))
-                current = _current_but(store.aggregates, equal, left.keys() | right.keys())
+                current = current_but(store.aggregates, equal, left.keys() | right.keys())
                 yield from compare(current, part.computed.rows(skipping=equal))
 
 
@@ -263,20 +258,8 @@ def _by_bucket(digests: Iterable[BucketDigest]) -> dict[Bucket, BucketDigest]:
 
 
 def _current_digests(store: Store, metrics: Sequence[Metric], window: Window) -> dict[Bucket, BucketDigest]:
-    return _by_bucket(digest for metric in metrics for digest in store.aggregates.digests(metric.name, window))
-
-
-def _current_but(aggregates: Aggregates, equal: set[Bucket], buckets: Iterable[Bucket]) -> Iterator[Aggregate]:
-    """What is current in `buckets` without the equal ones, ordered by (metric, bucket, entity).
-
-    A current bucket may be of another size than the metric's: an earlier version wrote it. So a bucket is known by its
-    start alone.
-    """
-    for name, group in groupby(sorted(buckets), key=itemgetter(0)):
-        for is_equal, together in groupby(group, key=equal.__contains__):
-            if not is_equal:
-                starts = [start for _, start in together]
-                yield from aggregates.current(name, Window(starts[0], starts[-1] + 1))
+    digests = (digest for metric in metrics for digest in store.aggregates.digests(metric.name, window))
+    return _by_bucket(digest for digest in digests if digest.aggregates)
 
 
 def _written(store: Store, run: Run, metrics: Sequence[Metric], entities: Sequence[str], basis: Basis) -> _Pairs:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 
 from pik.errors import Damaged
 from pik.model.instant import DAY, format_instant
 from pik.model.metric import Aggregate, Computed, Metric
 from pik.model.window import Window
-from pik.ports.engine import Computation, Engine
+from pik.ports.engine import Bucket, Computation, Engine
 from pik.ports.state import Aggregates
 from pik.ports.store import Store
 from pik.usecases.raw_inputs import gather
@@ -102,6 +103,19 @@ def current_rows(
     """What is current, ordered by (metric, bucket, entity)."""
     for name in sorted(metric.name for metric in metrics):
         yield from aggregates.current(name, window, entities)
+
+
+def current_but(aggregates: Aggregates, equal: Collection[Bucket], buckets: Iterable[Bucket]) -> Iterator[Aggregate]:
+    """What is current in `buckets` without the equal ones, ordered by (metric, bucket, entity).
+
+    A current bucket may be of another size than the metric's: an earlier version wrote it. So a bucket is known by its
+    start alone.
+    """
+    for name, group in groupby(sorted(buckets), key=itemgetter(0)):
+        for is_equal, together in groupby(group, key=equal.__contains__):
+            if not is_equal:
+                starts = [start for _, start in together]
+                yield from aggregates.current(name, Window(starts[0], starts[-1] + 1))
 
 
 def compare(

@@ -190,7 +190,8 @@ class _Drive:
 
     def _work(self) -> None:
         workers = self._pace.workers if len(self._remaining) > _FEW or self._deaths else 0
-        with Pool[Message, Outcome](partial(_worker, self._store, self._engine), workers) as pool:
+        engine = self._engine.shared(workers) if workers else self._engine
+        with Pool[Message, Outcome](partial(_worker, self._store, engine), workers) as pool:
             while self._remaining and self._store.runs.get(self._run_id).state != CANCELLED:
                 if not self._round(pool):
                     time.sleep(_IDLE)

@@ -12,6 +12,9 @@ from pik.model.window import Window
 from pik.ports.store import Store
 from pik.usecases.reading import frames_of
 
+BYTES_AT_ONCE = 64 << 20
+"""Raw that is read together, about: of a deployed store it lies on the local disk meanwhile."""
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:

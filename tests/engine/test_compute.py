@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import reduce
@@ -17,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from pik.engine import DuckEngine
+from pik.engine import DuckEngine, duck
 from pik.engine import session as session_module
 from pik.model.event import read_event
 from pik.model.instant import DAY, HOUR, SECOND, parse_instant
-from pik.model.metric import NO_INPUTS, Computed, delivery_hash
+from pik.model.metric import NO_INPUTS, Computed, Definition, delivery_hash
 from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Inputs, Touched
 from tests.engine.raw import BATCH, compute, event, frame, metric, raw, raw_lines
@@ -275,18 +277,70 @@ def test_touched_counts_the_events_that_match(tmp_path: Path) -> None:
     assert list(engine.touched(inputs, DAY, ALL_TIME, source="' OR true --")) == []
 
 
+def many_entities(path: Path, count: int) -> Inputs:
+    """Events of as many entities, in files of 50,000."""
+    line = raw_lines([event({"n": 7}, entity_id="ENTITY")])[0]
+    files = []
+    for at in range(0, count, 50_000):
+        files.append(path / f"{at}.zst")
+        files[-1].write_bytes(frame([line.replace(b"ENTITY", b"%0200d" % (at + n)) for n in range(50_000)]))
+    return Inputs(files, count)
+
+
 def test_promise_8_groups_that_do_not_fit_into_memory_go_to_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "MEMORY_LIMIT", "120MB")  # at 180 MB these stay in memory
-    line = raw_lines([event(entity_id="ENTITY")])[0]
-    path = tmp_path / "r.zst"
-    with open(path, "wb") as file:
-        for at in range(0, 200_000, 50_000):
-            file.write(frame([line.replace(b"ENTITY", b"%0200d" % (at + n)) for n in range(50_000)]))
-    found = compute(Inputs([path], 200_000), metric(), threads=1)
+    monkeypatch.setattr(session_module, "MEMORY_MB", 120)  # at 180 these stay in memory
+    found = compute(many_entities(tmp_path, 200_000), metric(), threads=1)
     assert len(found) == 200_000
     assert {one.inputs for one in found} == {1}
+
+
+def test_promise_8_where_many_threads_need_too_much_memory_a_single_one_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "MEMORY_MB", 100)  # each of the threads reads with 32 MiB
+    begun: list[int] = []
+
+    def counted(files: Sequence[Path], threads: int, parts: int) -> Any:
+        begun.append(threads)
+        return session_module.session(files, threads, parts)
+
+    monkeypatch.setattr(duck, "session", counted)
+    number = "(payload->>'$.n')::DECIMAL(18, 2)"
+    texts = ("count(*)", f"sum({number})", f"max({number})", f"min({number})")
+    four = [Definition(name=f"m{number}", value=text) for number, text in enumerate(texts)]
+    engine, inputs = DuckEngine(threads=16), many_entities(tmp_path, 200_000)
+    counts: Counter[tuple[str, Decimal | None, int]] = Counter()
+    for one in engine.compute(inputs, four, ALL_TIME):
+        counts[one.metric, one.value, one.inputs] += 1
+    assert begun == [session_module.THREADS, 1]
+    assert counts == {("m0", Decimal(1), 1): 200_000} | {(f"m{n}", Decimal(7), 1): 200_000 for n in (1, 2, 3)}
+
+
+def test_processes_share_what_one_may_use(tmp_path: Path) -> None:
+    assert session_module.threads_for(16, 1) == session_module.THREADS
+    assert session_module.threads_for(1, 1) == 1
+    assert [session_module.threads_for(16, parts) for parts in (2, 4, 9)] == [2, 1, 1]
+    assert list(DuckEngine().shared(2).compute(many_entities(tmp_path, 50_000), [metric()], ALL_TIME))
+
+
+def test_metrics_with_one_condition_count_their_lines_once(tmp_path: Path) -> None:
+    events = [event({"n": n}, entity_id=f"e{n % 3}") for n in range(9)]
+    odd = "(payload->>'$.n')::BIGINT % 2 = 1"
+    metrics = [
+        Definition(name="a", value="count(*)"),
+        Definition(name="b", value="count(*)", where=odd),
+        Definition(name="c", value="sum((payload->>'$.n')::BIGINT)"),
+        Definition(name="d", value="sum((payload->>'$.n')::BIGINT)", where=odd),
+        Definition(name="e", value="max(seq)"),
+    ]
+    inputs = raw(tmp_path / "r.zst", events)
+    engine = DuckEngine(threads=1)
+    apart = [row for each in metrics for row in engine.compute(inputs, [each], ALL_TIME)]
+    assert list(engine.compute(inputs, metrics, ALL_TIME)) == apart
+    counted = {(row.metric, row.input_contents) for row in apart if row.entity_id == "e1"}
+    assert len({contents for _, contents in counted}) == 3  # of all, of the odd ones, and of places in batches
 
 
 SLOW_QUERY = """

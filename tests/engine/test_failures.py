@@ -173,7 +173,7 @@ def test_the_digest_of_a_bucket_with_a_failure_equals_none_of_values(tmp_path: P
             digest_line(one.entity_id, "1", one.inputs, one.input_ids.upper(), one.input_contents.upper())
             for one in values[:count]
         ]
-        assert digests[2] not in bucket_digests("revenue", [(DAY_ONE, line) for line in lines])
+        assert digests[2] not in bucket_digests("revenue", [(DAY_ONE, line, 0, 0, 0) for line in lines])
 
 
 texts = st.sampled_from(["1", "2.5", "-7.25", "x", "", "1e3", "99999999", None])

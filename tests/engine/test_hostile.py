@@ -151,11 +151,13 @@ def test_a_check_that_takes_too_long_is_stopped_by_name(monkeypatch: pytest.Monk
 def test_a_computation_that_needs_too_much_memory_and_disk_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "MEMORY_LIMIT", "100MB")
+    monkeypatch.setattr(session_module, "MEMORY_MB", 100)
     monkeypatch.setattr(session_module, "DISK_LIMIT", "1MB")
     events = [event({"t": f"{n:0200d}" * 20}) for n in range(30_000)]
-    with pytest.raises(EngineError, match="need more memory than the engine has"):
+    with pytest.raises(EngineError, match="need more memory than the engine has") as raised:
         compute(raw(tmp_path / "r.zst", events), metric("count(DISTINCT payload)"), threads=1)
+    assert "--metric NAME" in raised.value.hint
+    assert "TMPDIR" in raised.value.hint
 
 
 def test_what_is_long_and_harmless_is_accepted() -> None:

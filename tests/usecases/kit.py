@@ -17,7 +17,7 @@ import zstandard
 
 from pik.errors import EngineError
 from pik.model.instant import DAY, HOUR, parse_instant
-from pik.model.metric import BucketDigest, Computed, Definition, bucket_digests, decimal_text, digest_line
+from pik.model.metric import BucketDigest, Computed, Definition, DigestLines, bucket_digests, decimal_text, digest_line
 from pik.model.run import RunRequest
 from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Bucket, Computation, Inputs, Touched
@@ -127,16 +127,19 @@ class PlainComputation:
         return (row for row in self.found if (row.metric, row.bucket) not in skipping)
 
 
-def line_of(row: Computed) -> tuple[int, str]:
+def line_of(row: Computed) -> DigestLines:
     assert row.value is not None
     hashes = row.input_ids.upper(), row.input_contents.upper()
-    return row.bucket, digest_line(row.entity_id, decimal_text(row.value), row.inputs, *hashes)
+    return row.bucket, digest_line(row.entity_id, decimal_text(row.value), row.inputs, *hashes), 0, 0, 0
 
 
 class PlainEngine:
     """Counts, and sums v of what is paid."""
 
     version = "plain 1"
+
+    def shared(self, parts: int) -> PlainEngine:
+        return self
 
     def check(self, definition: Definition) -> int:
         return 0

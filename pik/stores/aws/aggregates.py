@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from pik.model.metric import Aggregate, BucketDigest, Computed, bucket_digests, digest_line
+from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, bucket_digests, digest_line
 from pik.model.run import Task
 from pik.model.window import Window
 from pik.ports.state import Change, Promoted, Promotion
@@ -57,12 +57,14 @@ class AwsAggregates:
     def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
         return bucket_digests(metric, self._digest_lines(metric, window))
 
-    def _digest_lines(self, metric: str, window: Window) -> Iterator[tuple[int, str]]:
+    def _digest_lines(self, metric: str, window: Window) -> Iterator[DigestLines]:
         for bucket in self._buckets(metric, window):
             for item in self._pointers(metric, bucket):
+                line = None
                 if item["value"]:
                     hashes = item["input_ids"].hex().upper(), item["input_contents"].hex().upper()
-                    yield bucket, digest_line(item["sk"], item["value"], item["inputs"], *hashes)
+                    line = digest_line(item["sk"], item["value"], item["inputs"], *hashes)
+                yield bucket, line, line is None, item["metric_version"], item["metric_version"]
 
     def changes(self, run_id: str) -> Iterator[Change]:
         for items in batched(self.table.query(f"version/{run_id}"), READS):

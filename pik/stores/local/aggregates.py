@@ -10,11 +10,12 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
 import msgspec
 
-from pik.model.metric import Aggregate, BucketDigest, Computed, bucket_digests, decimal_text, joinable
+from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, bucket_digests, decimal_text, joinable
 from pik.model.run import CANCELLED, Task
 from pik.model.state_digest import xor_of
 from pik.model.window import Window
@@ -51,12 +52,16 @@ LEFT JOIN version mine ON (mine.metric, mine.bucket, mine.entity, mine.writer) =
 WHERE mine.writer IS NULL
 """
 
+_KEPT_AT_ONCE = 50_000
+"""Versions of one statement: SQLite holds all that it returns in memory."""
+
 _KEEP = f"""
 INSERT OR IGNORE INTO version
 SELECT v.*, {VERSION_DIGEST} FROM (
     SELECT i.metric, i.bucket, i.entity, :writer AS writer, i.value, i.inputs, i.input_ids, i.input_contents,
         c.writer AS base, i.metric_version, :known_until AS known_until, :reason AS reason
     FROM temp.incoming i LEFT JOIN current c USING (metric, bucket, entity)
+    WHERE i.rowid > :after AND i.rowid <= :after + {_KEPT_AT_ONCE}
 ) v
 RETURNING digest
 """
@@ -86,17 +91,15 @@ ORDER BY k.bucket, k.entity
 _DIGEST_LINE = (
     "v.entity || x'1f' || v.value || x'1f' || v.inputs || x'1f' || hex(v.input_ids) || CASE"
     " WHEN v.input_contents IS v.input_ids THEN x'0a' ELSE x'1f' || hex(v.input_contents) || x'0a' END"
-)
+)  # NULL where the value is
 _DIGEST_LINES = f"""
-SELECT bucket, {_DIGEST_LINE}
+SELECT bucket, {_DIGEST_LINE}, v.value IS NULL, v.metric_version, v.metric_version
 FROM ({{keys}}) k CROSS JOIN version v USING (metric, bucket, entity, writer)
-WHERE v.value IS NOT NULL
 ORDER BY k.bucket, k.entity
 """
 _JOINED_LINES = f"""
-SELECT bucket, group_concat({_DIGEST_LINE}, '')
+SELECT bucket, group_concat({_DIGEST_LINE}, ''), sum(v.value IS NULL), min(v.metric_version), max(v.metric_version)
 FROM ({{keys}}) k CROSS JOIN version v USING (metric, bucket, entity, writer)
-WHERE v.value IS NOT NULL
 GROUP BY k.bucket
 """
 _BUCKETS = "SELECT bucket, count(*) FROM ({keys}) GROUP BY bucket"
@@ -155,8 +158,8 @@ class LocalAggregates:
                 " removed = removed + ? WHERE number = ?",
                 (*tally, writer),
             )
-            kept = connection.execute(_KEEP, {"writer": writer, "known_until": known_until, "reason": reason})
-            note_versions(connection, writer, (digest for (digest,) in kept), computed_by)
+            values = {"writer": writer, "known_until": known_until, "reason": reason}
+            note_versions(connection, writer, _kept(connection, values), computed_by)
 
     def _stage(self, rows: Iterable[Computed], versions: Mapping[str, int]) -> None:
         """Put the rows into a temporary table: they are made before anything is locked, and in bounded memory."""
@@ -197,7 +200,7 @@ class LocalAggregates:
     def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
         return bucket_digests(metric, self._digest_lines(metric, window))
 
-    def _digest_lines(self, metric: str, window: Window) -> Iterator[tuple[int, str]]:
+    def _digest_lines(self, metric: str, window: Window) -> Iterator[DigestLines]:
         keys = _ALL_KEYS.format(table="current")
         with self.database.snapshot() as connection:
             values = {"metric": metric, "start": window.start, "end": window.end}
@@ -254,16 +257,27 @@ def _promotion(row: tuple[Any, ...]) -> Promotion:
     return Promotion(*columns)
 
 
+def _kept(connection: sqlite3.Connection, values: dict[str, Any]) -> Iterator[bytes]:
+    """Insert the staged rows as versions, but for those that are there; the digests of the new ones."""
+    (last,) = connection.execute("SELECT coalesce(max(rowid), 0) FROM temp.incoming").fetchone()
+    for after in range(0, last, _KEPT_AT_ONCE):
+        for (digest,) in connection.execute(_KEEP, {**values, "after": after}):
+            yield digest
+
+
 def note_versions(connection: sqlite3.Connection, writer: int, digests: Iterable[bytes], computed_by: str = "") -> None:
     """Count versions that a writer has just added, and note what computed them."""
     before, programs = connection.execute(
         "SELECT versions_xor, computed_by FROM writer WHERE number = ?", (writer,)
     ).fetchone()
-    added = list(digests)
+    number, total = 0, before
+    digests = iter(digests)
+    while some := list(islice(digests, _KEPT_AT_ONCE)):
+        number, total = number + len(some), xor_of(some, total)
     known = set(msgspec.json.decode(programs)) | ({computed_by} if computed_by else set())
     connection.execute(
         "UPDATE writer SET versions = versions + ?, versions_xor = ?, computed_by = ? WHERE number = ?",
-        (len(added), xor_of(added, before), msgspec.json.encode(sorted(known)).decode(), writer),
+        (number, total, msgspec.json.encode(sorted(known)).decode(), writer),
     )
     connection.execute(f"UPDATE writer SET digest = {WRITER_DIGEST} WHERE number = ?", (writer,))
 
