@@ -82,7 +82,9 @@ def _instant(number: Decimal, unit: int, value: Any) -> int:
 
 
 # In these years a number of seconds, milli-, micro- or nanoseconds has one reading only, and it is no date such as
-# 20260302, no 2026030210, no serial day of a spreadsheet and no count from another epoch that is still in use.
+# 20260302, no 2026030210, no serial day of a spreadsheet and no count from another epoch that is still in use. They
+# cannot end later: as seconds, 2026030210 is in 2034, and the present counted from 1960 (SAS, and in ms Stata), 1904 or
+# 1900 (NTP) is in 2036, 2092 and 2096.
 PLAUSIBLE = parse_instant("2000-01-01T00:00:00Z"), parse_instant("2033-01-01T00:00:00Z")
 
 
@@ -97,7 +99,7 @@ def _plausible(value: Any) -> int:
     digits = canonical_number(str(number))
     other = f"%Y%m%d{'%H%M%S'[: len(digits) - 8]}" if _is_date(digits) else "a strptime format"
     raise Invalid(
-        f"'{value!s:.60}' is ambiguous: as an epoch number in s, ms, us or ns it is not between 2000 and 2033;"
+        f"'{value!s:.60}' is ambiguous: as an epoch number in s, ms, us or ns it is not in the years 2000 to 2032;"
         f" --time-format epoch, epoch_ms, epoch_us, epoch_ns or {other} tells what it is"
     )
 

@@ -102,6 +102,9 @@ def test_what_a_format_rejects(time_format: str, value: Any, reason: str) -> Non
         (46083.4, "a strptime format tells"),  # a day of a spreadsheet
         (794134800, "a strptime format tells"),  # seconds since 2001
         (3981571200, "a strptime format tells"),  # seconds since 1900
+        (2088460800, "a strptime format tells"),  # seconds since 1960
+        (2088460800000, "a strptime format tells"),  # and milliseconds
+        (3855345600, "a strptime format tells"),  # seconds since 1904
         (639080000000000000, "a strptime format tells"),  # ticks
         (134171520000000000, "a strptime format tells"),  # of Windows
         (0, "a strptime format tells"),
@@ -122,6 +125,27 @@ def test_auto_tells_the_unit_of_any_time_from_2000_to_2032(instant: int, unit: i
     whole = -(-instant // unit) * unit
     assume(whole < PLAUSIBLE[1])
     assert TimeFormat("auto")(whole // unit) == whole
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "unit", "name"),
+    [
+        (946684800, 1988150399, 10**9, "epoch"),
+        (946684800000, 1988150399999, 10**6, "epoch_ms"),
+        (946684800000000, 1988150399999999, 10**3, "epoch_us"),
+        (946684800000000000, 1988150399999999999, 1, "epoch_ns"),
+    ],
+)
+def test_auto_ends_where_its_documented_years_end_and_names_what_reads_on(
+    first: int, last: int, unit: int, name: str
+) -> None:
+    auto = TimeFormat("auto")
+    assert auto(first) == parse_instant("2000-01-01T00:00:00Z")
+    assert auto(last) == parse_instant("2033-01-01T00:00:00Z") - unit
+    for beyond in (first - 1, last + 1):
+        with pytest.raises(Invalid, match=f"not in the years 2000 to 2032; --time-format .*{name}"):
+            auto(beyond)
+        assert TimeFormat(name)(beyond) == beyond * unit
 
 
 def test_a_time_format_that_there_is_not() -> None:
