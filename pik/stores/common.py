@@ -13,6 +13,20 @@ FORMAT = 2
 """The version of the layout of a store and of everything in it; docs/format.md says what changed with each."""
 
 
+def expect_format(store: str, found: int) -> None:
+    """Raises StoreError where the store has another format than this program's."""
+    if found > FORMAT:
+        raise StoreError(
+            f"the store at {store} has format {found}; this pik reads up to format {FORMAT}",
+            hint="pip install --upgrade pik",
+        )
+    if found < FORMAT:
+        raise StoreError(
+            f"the store at {store} has format {found}, which only an older pik reads; this one reads {FORMAT}",
+            hint="ingest its inputs into a new store, or use the pik that wrote it",
+        )
+
+
 def missing(key: str) -> Damaged:
     """The error for an object that the index names and that is not there."""
     return Damaged(f"raw object {key} is missing", hint="pik verify --full")

@@ -6,6 +6,9 @@ there, the next writer removes, and then that rebuild cannot move the pointer an
 Requests take no lease, and readers do not ask each time. Both believe what they were told for NOTICED seconds, and a
 rebuild waits for as long: before it looks at raw, so that every request that is acknowledged has its raw there; and
 after it moved the pointer, before anybody may write again, so that nobody reads an index that lacks what was written.
+
+The pointer also says which format the store has, as format.json does in a directory: the first writer sets it, nobody
+changes it, and whoever reads the pointer refuses another one. A stack that was never written to has none.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from dataclasses import dataclass, field
 from pik.errors import Busy, StoreError
 from pik.stores.aws.lease import alive, any_alive, holding, lives
 from pik.stores.aws.table import Key, Table
+from pik.stores.common import FORMAT, expect_format
 
 NOTICED = 5.0
 """Seconds for which a process believes what it was told of the generation."""
@@ -27,6 +31,7 @@ REBUILDING = "rebuild"
 
 _POINTER: Key = ("generation", "generation")
 _FIRST = 1  # where there is no pointer
+_UNSAID = "attribute_not_exists(#format)"
 
 
 def rebuilt() -> Busy:
@@ -52,6 +57,8 @@ class Generation:
     """The current generation of the index table."""
 
     table: Table
+    store: str = ""
+    _marked: bool = field(default=False, compare=False)
     _current: int = field(default=_FIRST, compare=False)
     _readable: _Asked = field(default=_LONG_AGO, compare=False)
     _writable: _Asked = field(default=_LONG_AGO, compare=False)
@@ -79,6 +86,7 @@ class Generation:
             # Its process died. It must not come back to life and move the pointer behind what is written now.
             self.table.update(_POINTER, "REMOVE #next", {"next": pending}, condition="#next = :next")
             self._look()
+        self._mark()
         self._writable = self._readable
         return self._current
 
@@ -108,15 +116,28 @@ class Generation:
                 self._look()
 
     def _look(self) -> int:
-        """Read the pointer, and return what `next` says (0: nothing)."""
+        """Read the pointer, and return what `next` says (0: nothing). Raises StoreError for a store of another
+        format."""
         asked = _now()
         item = self.table.get(_POINTER) or {}
+        self._marked = "format" in item
+        if self._marked:
+            expect_format(self.store, int(item["format"]))
         self._current = item.get("current", _FIRST)
         self._readable = asked
         return int(item.get("next", 0))
 
+    def _mark(self) -> None:
+        """Say which format the store has, before the first thing is written to it."""
+        if not self._marked:
+            values = {"format": FORMAT}
+            if self.table.update(_POINTER, "SET #format = :format", values, condition=_UNSAID) is None:
+                self._look()  # another writer was faster, and may be of another version
+            self._marked = True
+
     def _begin(self) -> int:
         self._look()
+        self._mark()
         made = max(time.time_ns() // 1_000_000, self._current + 1)  # never one that another rebuild has begun to fill
         self.table.update(_POINTER, "SET #next = :next", {"next": made})
         return made

@@ -28,7 +28,10 @@ def open_aws(url: str) -> Store:
     """The store `aws://STACK?region=…&profile=…`, found by its stack's outputs. Raises UsageError, NotFound,
     StoreError."""
     clients, name = located(url)
-    return _assemble(url, clients, find_stack(clients, name))
+    stack = find_stack(clients, name)
+    generation = Generation(Table(clients, stack.index_table), url)
+    generation.current()  # refuses another format, also for commands that read nothing but the state
+    return _assemble(url, clients, stack, generation)
 
 
 def located(url: str) -> tuple[Clients, str]:
@@ -43,12 +46,13 @@ def located(url: str) -> tuple[Clients, str]:
 def open_deployed(environment: Mapping[str, str]) -> Store:
     """The store of the stack that a function of it runs in. Raises StoreError."""
     stack = stack_of(environment)
-    return _assemble(f"aws://{stack.name}", Clients(), stack)
+    clients, url = Clients(), f"aws://{stack.name}"
+    return _assemble(url, clients, stack, Generation(Table(clients, stack.index_table), url))
 
 
-def _assemble(url: str, clients: Clients, stack: Stack) -> Store:
-    index_table, state_table = Table(clients, stack.index_table), Table(clients, stack.state_table)
-    raw, generation = AwsRaw(clients, stack.raw_bucket), Generation(index_table)
+def _assemble(url: str, clients: Clients, stack: Stack, generation: Generation) -> Store:
+    index_table, state_table = generation.table, Table(clients, stack.state_table)
+    raw = AwsRaw(clients, stack.raw_bucket)
     index = AwsIndex(index_table, raw, generation)
     queue = AwsQueue(clients, stack, state_table)
     return Store(

@@ -12,7 +12,7 @@ import msgspec
 from pik.durable import sync, sync_directory
 from pik.errors import NotFound, StoreError, command
 from pik.ports.store import Store
-from pik.stores.common import FORMAT
+from pik.stores.common import FORMAT, expect_format
 from pik.stores.local.aggregates import LocalAggregates
 from pik.stores.local.audit import LocalAudit
 from pik.stores.local.backup import LocalBackup
@@ -114,16 +114,7 @@ def _marker(path: Path) -> Marker:
         raise StoreError(
             f"{file} does not say which format the store has", hint='it should say {"format": 1}'
         ) from None
-    if marker.format > FORMAT:
-        raise StoreError(
-            f"the store at {path} has format {marker.format}; this pik reads up to format {FORMAT}",
-            hint="pip install --upgrade pik",
-        )
-    if marker.format < FORMAT:
-        raise StoreError(
-            f"the store at {path} has format {marker.format}, which only an older pik reads; this one reads {FORMAT}",
-            hint="ingest its inputs into a new store, or use the pik that wrote it",
-        )
+    expect_format(str(path), marker.format)
     return marker
 
 
