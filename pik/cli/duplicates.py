@@ -76,5 +76,5 @@ def duplicates(
         cli.show(duplicates_fields.listed(found, limit, payload_diff=show_payload_diff))
         any_found = found.matched != 0
     if not any_found:
-        cli.note(nothing_matches("duplicates", store, window))
+        cli.note(nothing_matches("duplicates", store, window, (entity,) if entity else ()))
     return FOUND if (fail_if_any if any_found else fail_if_none) else None

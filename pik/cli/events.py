@@ -59,7 +59,7 @@ def events(
     )
     if found.matched != 0:
         return None
-    cli.note(nothing_matches("events", store, window))
+    cli.note(nothing_matches("events", store, window, wanted.entities))
     return FOUND if fail_if_none else None
 
 

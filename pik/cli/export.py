@@ -122,5 +122,5 @@ def export(
         cli.show(export_fields.document(done, layout.format))
     if done.rows:
         return None
-    cli.note(nothing_matches("events", store, done.window))
+    cli.note(nothing_matches("events", store, done.window, layout.selection.entities))
     return FOUND if fail_if_none else None

@@ -39,15 +39,15 @@ def without_value(store: Store, entities: Collection[str], window: Window) -> st
     return f"no value of {', '.join(map(repr, shown))}{more} in {window}, computed or current{question}"
 
 
-def written_alike(store: Store, entity: str) -> list[str]:
-    """Entities with events whose names differ from this one in case or in white space around them. The index is asked
-    once, and only a few frames are read."""
+def written_alike(store: Store, entity: str, window: Window = ALL_TIME) -> list[str]:
+    """Entities with events in the days of the window whose names differ from this one in case or in white space around
+    them. The index is asked once, and only a few frames are read."""
     bare = entity.strip()
     forms = {bare, bare.lower(), bare.upper(), bare.title(), bare.capitalize(), f"{bare} ", f" {bare}"}
     marks = {form: entity_mark(form) for form in sorted(forms - {entity, ""})}
     frames = (
         (segment, frame)
-        for segment in store.index.segments(ALL_TIME, entities=list(marks))
+        for segment in store.index.segments(window, entities=list(marks))
         for frame in frames_of(segment, list(marks))
     )
     found: list[str] = []
@@ -60,8 +60,9 @@ def written_alike(store: Store, entity: str) -> list[str]:
     return found
 
 
-def nothing_matches(things: str, store: Store, window: Window) -> str:
-    """`0 events match`, and where the window is to blame, when the store has events."""
+def nothing_matches(things: str, store: Store, window: Window, entities: Sequence[str]) -> str:
+    """`0 events match`, and where the window is to blame, when the store has events; where an entity may be, which one
+    is written almost alike. A deployed store is not asked for that: it would take a call for each day."""
     totals = store.index.totals()
     found = f"0 {things} match"
     if totals.first_event is None or totals.last_event is None:
@@ -69,4 +70,5 @@ def nothing_matches(things: str, store: Store, window: Window) -> str:
     if totals.last_event < window.start or totals.first_event >= window.end:
         first, last = format_instant(totals.first_event), format_instant(totals.last_event)
         return f"{found}: the store has events from {first} to {last}"
-    return found
+    alike = [] if store.deployed else [near for one in entities[:5] for near in written_alike(store, one, window)]
+    return f"{found}; did you mean {' or '.join(map(repr, alike))}?" if alike else found

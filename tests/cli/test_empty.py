@@ -72,6 +72,19 @@ def test_nothing_found_is_an_answer_and_said(pik: Any, line: tuple[str, ...], sa
     assert pik(*line, "--fail-if-none").code == 1
 
 
+@pytest.mark.parametrize("line", [("events",), ("duplicates",), ("export", "--out", "x.jsonl", "--dry-run")])
+def test_an_entity_that_is_written_almost_alike_is_named(pik: Any, tmp_path: Path, line: tuple[str, ...]) -> None:
+    (tmp_path / "some.jsonl").write_text(EVENT.replace('"e"', '"Customer-17"') + EVENT.replace('"e"', '"a b"'))
+    pik("ingest", "some.jsonl")
+    thing = "duplicates" if line == ("duplicates",) else "events"
+    for entity in ("customer-17", "CUSTOMER-17 "):
+        ended = pik(*line, "--entity", entity)
+        assert (ended.code, ended.err) == (0, f"0 {thing} match; did you mean 'Customer-17'?\n")
+    assert pik(*line, "--entity", "customer-18").err == f"0 {thing} match\n"
+    elsewhere = pik(*line, "--entity", "customer-17", "--from", "2027-01-01")
+    assert elsewhere.err.startswith(f"0 {thing} match: the store has events from")
+
+
 def test_of_an_empty_store(pik: Any) -> None:
     pik("init")
     assert pik("events").err == "0 events match: the store has no events\n"
