@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from binascii import hexlify
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,7 +20,6 @@ from pik.model.identity import (
     keyed_id,
     read_json_slowly,
     read_payload,
-    read_payloads,
 )
 from pik.model.instant import full_instant, parse_instant, read_instant
 
@@ -74,45 +72,21 @@ class Event(msgspec.Struct, gc=False):
 
 
 _NO_PAYLOAD = msgspec.Raw()
-_decode_line = msgspec.json.Decoder(_Line).decode
+decode_line = msgspec.json.Decoder(_Line).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_string = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.encode
-_UNUSUAL = (msgspec.MsgspecError, ValueError, RecursionError)  # what decoders raise
+UNUSUAL = (msgspec.MsgspecError, ValueError, RecursionError)  # what decoders raise
 
 
 def read_event(line: bytes, zone: Zone | None = None) -> Event:
     """The event of one line of JSON; times without an offset are in `zone`. Raises Invalid with field and reason."""
     try:
-        read = _decode_line(line)
-    except _UNUSUAL:
+        read = decode_line(line)
+    except UNUSUAL:
         return read_event_slowly(line, zone)
     payload = bytes(read.payload)
     return _event(read, payload, read_payload(payload), zone)
-
-
-def read_events(lines: Sequence[bytes], zone: Zone | None = None) -> tuple[list[Event], dict[int, Invalid]]:
-    """What `read_event` makes of the lines, faster: the events in order, and by their numbers from 0 why others are
-    none."""
-    events: list[Event] = []
-    refused: dict[int, Invalid] = {}
-    read = _read_together(lines)
-    for number, line in enumerate(lines):
-        try:
-            events.append(_event(*read[number], zone) if read else read_event(line, zone))
-        except Invalid as error:
-            refused[number] = error.bare()
-    return events, refused
-
-
-def _read_together(lines: Sequence[bytes]) -> list[tuple[_Line, bytes, Payload]]:
-    """What `_event` takes, of each line; nothing if one of them is unusual."""
-    try:
-        read = list(map(_decode_line, lines))
-        payloads = [bytes(line.payload) for line in read]
-        return list(zip(read, payloads, read_payloads(payloads), strict=True))
-    except (*_UNUSUAL, Invalid):
-        return []
 
 
 def read_event_slowly(line: bytes, zone: Zone | None = None) -> Event:
@@ -199,9 +173,9 @@ def _event(line: _Line, raw: bytes, payload: Payload, zone: Zone | None) -> Even
     Most of the time of an ingest passes here, hence the look-ups in place.
     """
     source, entity_id = line.source, line.entity_id
-    source_json = _names.get(source) or _name_json("source", source)
-    type_json = _names.get(line.event_type) or _name_json("event_type", line.event_type)
-    entity_json = _names.get(entity_id) or _name_json("entity_id", entity_id)
+    source_json = known_names.get(source) or name_json("source", source)
+    type_json = known_names.get(line.event_type) or name_json("event_type", line.event_type)
+    entity_json = known_names.get(entity_id) or name_json("entity_id", entity_id)
     key, received, name = line.idempotency_key, line.received_time, "event_time"
     try:
         time, time_json, time_text = read_instant(line.event_time, zone)
@@ -253,16 +227,16 @@ def check_name(name: str, value: str) -> None:
         raise Invalid(f"{name} has a control character", field=name)
 
 
-_names: dict[str, bytes] = {}
+known_names: dict[str, bytes] = {}
 """JSON texts of checked names. Names repeat; a plain dict answers faster than lru_cache."""
 
 
-def _name_json(name: str, value: str) -> bytes:
-    """The checked value as JSON text, remembered in `_names`."""
+def name_json(name: str, value: str) -> bytes:
+    """The checked value as JSON text, remembered in `known_names`."""
     check_name(name, value)
-    if len(_names) >= 65536:
-        _names.clear()
-    return _names.setdefault(value, _encode(value))
+    if len(known_names) >= 65536:
+        known_names.clear()
+    return known_names.setdefault(value, _encode(value))
 
 
 def one_line(raw: bytes) -> bytes:

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, InvalidOperation
 from hashlib import sha256
-from itertools import repeat
+from itertools import accumulate, repeat
 from math import isfinite
 from operator import attrgetter
 from typing import Any
@@ -39,8 +40,9 @@ for _marks, _mark in ((b"0123456789.-", b"0"), (b"eE", b"e"), (b":,[ \t\n\r", b"
     for _byte in _marks:
         _SHAPE[_byte : _byte + 1] = _mark
 # A number of 17 characters or more (a double keeps 15 digits of every number), or one with an exponent.
-_find_long = re.compile(b":0(?:0{16}|0*e)").search
-_find_whole = re.compile(rb"\.0[,}\]]").search
+_LONG = re.compile(b":0(?:0{16}|0*e)")
+_WHOLE = re.compile(rb"\.0[,}\]]")
+_find_long, _find_whole = _LONG.search, _WHOLE.search
 _HUGE = re.compile(rb"-[0-9]{19}|[0-9]{20}")
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -173,15 +175,20 @@ def read_payloads(raws: Sequence[bytes]) -> list[Payload]:
     MsgspecError, ValueError, RecursionError or Invalid if one of them is not readable."""
     canonicals = list(map(_encode, map(_decode, raws)))
     payloads: list[Payload] = list(zip(canonicals, repeat(None)))
-    odd: set[int] = set()
-    if _find_long(b"\n".join(raws).translate(_SHAPE)):
-        odd.update([n for n, raw in enumerate(raws) if _find_long(raw.translate(_SHAPE))])
-    if _find_whole(b"\n".join(canonicals)):
-        odd.update([n for n, canonical in enumerate(canonicals) if _find_whole(canonical)])
+    odd = {*_finding(_LONG, raws, b"\n".join(raws).translate(_SHAPE)), *_finding(_WHOLE, canonicals)}
     others = [n for n, raw in enumerate(raws) if len(raw) != len(canonicals[n]) or len(raw) > 2 * MAX_DEPTH]
     for n in odd.union(others):
         payloads[n] = _read(raws[n], canonicals[n], plain=n not in odd)
     return payloads
+
+
+def _finding(pattern: re.Pattern[bytes], texts: Sequence[bytes], joined: bytes | None = None) -> Iterator[int]:
+    """The numbers of the texts in which the pattern, which matches no line break, is found. `joined` are the texts,
+    or what is searched in their place, with a byte between."""
+    ends: list[int] = []  # of the texts with that byte
+    for match in pattern.finditer(b"\n".join(texts) if joined is None else joined):
+        ends = ends or list(accumulate([len(text) + 1 for text in texts]))
+        yield bisect_right(ends, match.start())
 
 
 def _read(raw: bytes, canonical: bytes, *, plain: bool) -> Payload:

@@ -19,9 +19,10 @@ import zstandard
 
 from pik.errors import InputError, Invalid
 from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment, frame_of
-from pik.model.event import Event, raw_line, read_event, read_events, stamp
+from pik.model.event import Event, raw_line, read_event, stamp
 from pik.model.instant import DAY, day_text
 from pik.model.mapping import RecordMapping
+from pik.model.rows import Rows, read_rows
 from pik.model.tally import count_lags
 from pik.model.zone import Zone, load_zone
 from pik.ports.raw import Object
@@ -87,8 +88,19 @@ class _Read:
         self.rejects: list[Reject] = []
         self.blank = 0
 
+    def extend(self, rows: Rows, seqs: Iterable[int]) -> None:
+        """Add these after those that are there already."""
+        self.entity_ids += rows.entity_ids
+        self.times += rows.times
+        self.seqs += seqs
+        self.event_ids += rows.event_ids
+        self.contents += rows.contents
+        self.lines += rows.lines
+        self.lags += rows.lags
+        self.sources.update(rows.sources)
+
     def take(self, events: Sequence[Event], seqs: Iterable[int], lines: Iterable[bytes]) -> None:
-        """Behind those that are there already."""
+        """As `extend`."""
         times, now = [event.event_time for event in events], self.ingest_time
         self.entity_ids += [event.entity_id for event in events]
         self.times += times
@@ -176,8 +188,13 @@ class SegmentBuilder:
                 read.blank += len(group)
                 first_seq += len(group)
                 continue
-            events, originals, refused = self._events(group)
             seqs: Sequence[int] = range(first_seq, first_seq + len(group))
+            rows = self._rows(group, first_seq, ingest_time, stamped)
+            if rows is not None:
+                read.extend(rows, seqs)
+                first_seq += len(group)
+                continue
+            events, originals, refused = self._events(group)
             if refused:
                 self._refuse(read, refused, group, first_seq)
                 seqs = [first_seq + number for number in range(len(group)) if number not in refused]
@@ -186,13 +203,17 @@ class SegmentBuilder:
             first_seq += len(group)
         return read
 
-    def _events(self, lines: list[bytes]) -> tuple[list[Event], Iterable[bytes | None], dict[int, Invalid]]:
+    def _rows(self, lines: list[bytes], first_seq: int, ingest_time: int, stamped: bytes) -> Rows | None:
+        """The events of lines, all of them in the usual shape; None where they have to be read one by one."""
+        if self._mapping is not None or max(map(len, lines)) > self.max_line:
+            return None
+        return read_rows(lines, first_seq, ingest_time, stamped, self._zone)
+
+    def _events(self, lines: list[bytes]) -> tuple[list[Event], list[bytes | None], dict[int, Invalid]]:
         """The events of lines, the records that they were mapped from, and by their numbers those that are none."""
-        if self._mapping is None and max(map(len, lines)) <= self.max_line:
-            events, refused = read_events(lines, self._zone)
-            return events, repeat(None), refused
-        events, refused = [], {}
+        events: list[Event] = []
         originals: list[bytes | None] = []
+        refused: dict[int, Invalid] = {}
         for number, line in enumerate(lines):
             try:
                 if len(line) > self.max_line:

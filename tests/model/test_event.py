@@ -18,7 +18,6 @@ from pik.model.event import (
     read_delivery,
     read_event,
     read_event_slowly,
-    read_events,
     stamp,
 )
 from pik.model.identity import MAX_DEPTH
@@ -82,25 +81,6 @@ def outcome(read: Any, raw: bytes, zone: Zone | None = None) -> Any:
 @example(b'{"\\ud800":1}', None)
 def test_the_fast_and_the_slow_reader_agree_on_any_bytes(raw: bytes, zone: Zone | None) -> None:
     assert outcome(read_event, raw, zone) == outcome(read_event_slowly, raw, zone)
-
-
-@given(st.lists(st.one_of(texts.nearly_json(event_texts()), event_texts().map(str.encode)), max_size=12))
-@example([line(payload=payload) for payload in ('{"a":1}', '{"a":1.0}', '{"a":12345678901234567890}', '{"a":1,"a":2}')])
-@example([line(payload='{"a":' + "[" * 100 + "]" * 100 + "}"), line()])
-@example([line(payload="1"), line()])
-@example([line(event_time="2026-02-30"), line(), line(source="")])
-@example([line(), b"", line(trace=1)])
-def test_lines_read_together_are_what_each_is_by_itself(lines: list[bytes]) -> None:
-    events, refused = read_events(lines)
-    read = iter(events)
-    for number, raw in enumerate(lines):
-        if number in refused:
-            found: Any = "refused", refused[number].message, refused[number].field
-        else:
-            event = next(read)
-            found = raw_line(event, 1, stamp(0, "B")), event
-        assert found == outcome(read_event_slowly, raw)
-    assert next(read, None) is None
 
 
 @given(event_texts())
