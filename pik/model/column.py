@@ -51,7 +51,8 @@ class OwnColumn:
             return _CONVERTERS[self.type.partition("(")[0]](found, self)
         except (Invalid, ArithmeticError, ValueError, TypeError):
             shown = msgspec.json.encode(found).decode(errors="replace")
-            raise Invalid(f"{shown[:60]} is no {self.type}") from None
+            wanted = " (RFC 3339 with an offset from UTC)" if self.type == "timestamp" else ""
+            raise Invalid(f"{shown[:60]} is not a value of type {self.type}{wanted}") from None
 
 
 def parse_column(text: str) -> OwnColumn:
@@ -63,7 +64,7 @@ def parse_column(text: str) -> OwnColumn:
         raise UsageError(f"--column {text}: expected NAME=JMESPATH:TYPE", hint="--column 'amount=amount:decimal(18,2)'")
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"--column {text}: {name!r} is no column name", hint="letters, digits and _, not beginning with a digit"
+            f"--column {text}: {name!r} is not a column name", hint="letters, digits and _, not beginning with a digit"
         )
     precision, scale = _precision(text, type_)
     return OwnColumn(name, expression, type_, precision, scale, Expression(expression, f"--column {text}"))

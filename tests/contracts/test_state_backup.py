@@ -14,7 +14,7 @@ from pik.errors import Damaged, InputError, StoreError, UsageError
 from pik.model.metric import Definition
 from pik.model.run import COMPLETED, DONE, FAILED, RUNNING, FailedAggregate, Failures
 from pik.model.window import ALL_TIME
-from pik.ports.state_backup import Row, VersionRow
+from pik.ports.state_backup import PointerRow, Row, VersionRow
 from pik.ports.store import Store
 from pik.usecases.backup import backup, restore
 from pik.usecases.progress import Silent
@@ -127,6 +127,12 @@ def test_a_restore_that_was_interrupted_goes_on(store: Store, other_store: Store
     with store.backup.rows() as rows:
         other_store.backup.restore(rows, "one")
     assert answers(other_store) == before
+
+
+def test_a_pointer_to_a_version_that_the_backup_lacks_is_not_restored(store: Store) -> None:
+    pointer = PointerRow("a", 0, "e", RUNS[0])
+    with pytest.raises(Damaged, match="does not have that version"):
+        store.backup.restore(iter([pointer]), "name")
 
 
 @pytest.mark.parametrize("other", ["local"])

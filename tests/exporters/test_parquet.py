@@ -184,7 +184,9 @@ def test_a_partition_does_not_repeat_its_values() -> None:
 def test_a_value_that_does_not_fit_names_event_and_column() -> None:
     raw = line(record('{"amount":1.005}'))
     layout = Layout(Filter(), columns=(parse_column("cents=amount:decimal(10,2)"),))
-    with pytest.raises(UsageError, match=rf"--column cents: event {read_delivery(raw).event_id}: 1.005 is no decimal"):
+    with pytest.raises(
+        UsageError, match=rf"--column cents: event {read_delivery(raw).event_id}: 1.005 is not a value of type decimal"
+    ):
         list(exporter(layout).cut(block([raw])))
 
 

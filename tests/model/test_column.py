@@ -73,7 +73,7 @@ def test_a_value_is_converted_exactly(kind: str, text: str, expected: Any) -> No
     ],
 )
 def test_a_value_that_the_type_does_not_hold_exactly_is_refused(kind: str, text: str) -> None:
-    with pytest.raises(Invalid, match=" is no "):
+    with pytest.raises(Invalid, match=" is not a value of type "):
         parse_column(f"x=a:{kind}").value(read_exactly(f'{{"a":{text}}}'.encode()))
 
 

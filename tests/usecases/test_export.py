@@ -393,7 +393,7 @@ def test_frames_with_other_lines_are_damage(store: Store, tmp_path: Path, place:
 
 def test_a_value_that_fits_no_column_stops_the_export(filled: Store, place: Path) -> None:
     layout = replace(EVERYTHING, columns=(parse_column("v=v:bool"),))
-    with pytest.raises(UsageError, match=r"--column v: event [0-9a-f]{32}: 1 is no bool"):
+    with pytest.raises(UsageError, match=r"--column v: event [0-9a-f]{32}: 1 is not a value of type bool"):
         run(filled, place / "e.parquet", layout)
     assert os.listdir(place) == []
 

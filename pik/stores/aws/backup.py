@@ -43,7 +43,7 @@ from pik.stores.aws.table import READS, Item, Key, Table, batched
 from pik.stores.aws.versions import CONTENT, bucket_item, current_key, is_sound, row_of, version_item, version_key
 from pik.stores.aws.versions import Row as Place
 from pik.stores.aws.writing import TALLY, tally_digest
-from pik.stores.common import damaged_row
+from pik.stores.common import damaged_row, lost_version
 
 RESTORE: Key = ("restore", "restore")
 """The item that says which restore is under way, or was interrupted."""
@@ -200,7 +200,9 @@ class AwsBackup:
         versions = self.table.get_many(version_key(run_id, place) for run_id, place in places)
         items = []
         for run_id, place in places:
-            version, (pk, sk) = versions[version_key(run_id, place)], current_key(place)
+            version, (pk, sk) = versions.get(version_key(run_id, place)), current_key(place)
+            if version is None:
+                raise lost_version(place.metric, place.entity)
             items.append({"pk": pk, "sk": sk, **{name: version[name] for name in CONTENT}})
         self.table.write_many(items)
 

@@ -10,14 +10,13 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import islice
 from typing import Any
 
 import msgspec
 
 from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, bucket_digests, decimal_text, joinable
 from pik.model.run import CANCELLED, Task
-from pik.model.state_digest import xor_of
+from pik.model.state_digest import NO_ROWS, xor_of
 from pik.model.window import Window
 from pik.ports.state import Change, Promoted, Promotion
 from pik.stores.common import damaged_row
@@ -159,7 +158,7 @@ class LocalAggregates:
                 (*tally, writer),
             )
             values = {"writer": writer, "known_until": known_until, "reason": reason}
-            note_versions(connection, writer, _kept(connection, values), computed_by)
+            note_versions(connection, writer, *_keep(connection, values), computed_by)
 
     def _stage(self, rows: Iterable[Computed], versions: Mapping[str, int]) -> None:
         """Put the rows into a temporary table: they are made before anything is locked, and in bounded memory."""
@@ -257,27 +256,28 @@ def _promotion(row: tuple[Any, ...]) -> Promotion:
     return Promotion(*columns)
 
 
-def _kept(connection: sqlite3.Connection, values: dict[str, Any]) -> Iterator[bytes]:
-    """Insert the staged rows as versions, but for those that are there; the digests of the new ones."""
+def _keep(connection: sqlite3.Connection, values: dict[str, Any]) -> tuple[int, bytes]:
+    """Insert the staged rows as versions, but for those that are there. Return the number of the new ones and the XOR
+    of their digests."""
     (last,) = connection.execute("SELECT coalesce(max(rowid), 0) FROM temp.incoming").fetchone()
+    count, total = 0, NO_ROWS
     for after in range(0, last, _KEPT_AT_ONCE):
-        for (digest,) in connection.execute(_KEEP, {**values, "after": after}):
-            yield digest
+        kept = connection.execute(_KEEP, {**values, "after": after}).fetchall()
+        count, total = count + len(kept), xor_of((digest for (digest,) in kept), total)
+    return count, total
 
 
-def note_versions(connection: sqlite3.Connection, writer: int, digests: Iterable[bytes], computed_by: str = "") -> None:
-    """Count versions that a writer has just added, and note what computed them."""
+def note_versions(
+    connection: sqlite3.Connection, writer: int, count: int, digests: bytes, computed_by: str = ""
+) -> None:
+    """Note that a writer has just added so many versions, with this XOR of digests, and what computed them."""
     before, programs = connection.execute(
         "SELECT versions_xor, computed_by FROM writer WHERE number = ?", (writer,)
     ).fetchone()
-    number, total = 0, before
-    digests = iter(digests)
-    while some := list(islice(digests, _KEPT_AT_ONCE)):
-        number, total = number + len(some), xor_of(some, total)
     known = set(msgspec.json.decode(programs)) | ({computed_by} if computed_by else set())
     connection.execute(
         "UPDATE writer SET versions = versions + ?, versions_xor = ?, computed_by = ? WHERE number = ?",
-        (number, total, msgspec.json.encode(sorted(known)).decode(), writer),
+        (count, xor_of([digests], before), msgspec.json.encode(sorted(known)).decode(), writer),
     )
     connection.execute(f"UPDATE writer SET digest = {WRITER_DIGEST} WHERE number = ?", (writer,))
 

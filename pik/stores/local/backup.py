@@ -26,7 +26,7 @@ from pik.ports.state_backup import (
     VersionRow,
     Written,
 )
-from pik.stores.common import damaged_row
+from pik.stores.common import damaged_row, lost_version
 from pik.stores.local.metrics import insert as insert_metric
 from pik.stores.local.promoting import insert_promotion
 from pik.stores.local.queue import letter_row
@@ -229,6 +229,12 @@ class _Restoring:
         ).fetchone()
         if bad:
             raise damaged_row(f"the version of {bad[0]} of {bad[1]} in the backup")
+        lost = self.connection.execute(
+            "SELECT c.metric, c.entity FROM current c LEFT JOIN version v USING (metric, bucket, entity, writer)"
+            " WHERE v.writer IS NULL LIMIT 1"
+        ).fetchone()
+        if lost:
+            raise lost_version(*lost)
 
 
 def _sum(one: Written, other: Written) -> Written:

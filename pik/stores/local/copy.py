@@ -6,13 +6,13 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import msgspec
 
 from pik.errors import StoreError
 from pik.model.metric import EVENT_COUNT, Aggregate, Metric
+from pik.model.state_digest import NO_ROWS
 from pik.model.window import Window
 from pik.ports.copy import TakenOver
 from pik.stores.local.aggregates import note_versions, value_text
@@ -88,9 +88,10 @@ class LocalCopy:
             leaving, replaced = connection.execute(_LEAVING, named).fetchone()
             current, added = connection.execute(_COMING).fetchone()
             connection.execute("INSERT OR IGNORE INTO writer (run_id) SELECT DISTINCT run_id FROM temp.taking")
-            kept = sorted(connection.execute(_KEEP).fetchall())
-            for writer, rows in groupby(kept, key=lambda row: row[0]):
-                note_versions(connection, writer, (digest for _, digest in rows))
+            new = 0
+            for writer, count, total in _kept_by_writer(connection):
+                note_versions(connection, writer, count, total)
+                new += count
             connection.execute(
                 "DELETE FROM current WHERE (metric, bucket, entity) IN"
                 f" (SELECT c.metric, c.bucket, c.entity FROM {_IN_SCOPE})",
@@ -101,7 +102,7 @@ class LocalCopy:
                 "SELECT t.metric, t.bucket, t.entity, w.number AS writer"
                 " FROM temp.taking t JOIN writer w USING (run_id) WHERE t.current) c"
             )
-        return TakenOver(current, len(kept), leaving + added, replaced)
+        return TakenOver(current, new, leaving + added, replaced)
 
     def _stage(self, scopes: Mapping[str, Window], rows: Iterable[Aggregate]) -> None:
         """Put everything into temporary tables: it comes before anything is locked, and in bounded memory."""
@@ -125,6 +126,15 @@ class LocalCopy:
                 if connection.in_transaction:
                     connection.rollback()
                 raise
+
+
+def _kept_by_writer(connection: sqlite3.Connection) -> list[tuple[int, int, bytes]]:
+    """Keep the versions that are new. Return for each writer how many those are, and the XOR of their digests."""
+    totals: dict[int, tuple[int, int]] = {}
+    for writer, digest in connection.execute(_KEEP):
+        count, total = totals.get(writer, (0, 0))
+        totals[writer] = count + 1, total ^ int.from_bytes(digest)
+    return [(writer, count, total.to_bytes(len(NO_ROWS))) for writer, (count, total) in totals.items()]
 
 
 def _take_metric(connection: sqlite3.Connection, metric: Metric) -> bool:

@@ -112,7 +112,7 @@ def _marker(path: Path) -> Marker:
         ) from None
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise StoreError(
-            f"{file} does not say which format the store has", hint='it should say {"format": 1}'
+            f"{file} does not say which format the store has", hint=f'it should say {{"format": {FORMAT}}}'
         ) from None
     expect_format(str(path), marker.format)
     return marker

@@ -36,7 +36,10 @@ def is_read_only(path: Path) -> bool:
 
 def is_full(path: Path) -> bool:
     """Whether the disk has no room for what SQLite writes beside the file, even to read it."""
-    found = os.statvfs(path.parent)
+    try:
+        found = os.statvfs(path.parent)
+    except OSError:  # the directory is gone
+        return False
     return found.f_bavail * found.f_frsize < _ROOM
 
 
