@@ -39,7 +39,7 @@ def _day_number(text: str) -> int:
     try:
         return (date.fromisoformat(text) - _EPOCH).days
     except ValueError:
-        raise Invalid(f"there is no date {text}") from None
+        raise Invalid(f"'{text}' is not a date of the calendar") from None
 
 
 def parse_instant(text: str, *, date_only: bool = False) -> int:

@@ -158,7 +158,7 @@ REFUSED: list[tuple[bytes, str, str]] = [
     (line(source="a\tb"), "source has a control character", "source"),
     (line(source="a\x7f"), "source has a control character", "source"),
     (line(source="a\x9f"), "source has a control character", "source"),
-    (line(event_time="2026-02-30T00:00:00Z"), "event_time there is no date 2026-02-30", "event_time"),
+    (line(event_time="2026-02-30T00:00:00Z"), "event_time '2026-02-30' is not a date of the calendar", "event_time"),
     (line(event_time="yesterday"), "event_time 'yesterday' is not an RFC 3339 time", "event_time"),
     (line(event_time="2026-01-01T10:00:00"), "event_time '2026-01-01T10:00:00' has no offset from UTC; --timezone ZONE",
      "event_time"),

@@ -30,6 +30,7 @@ from pik.model.instant import (
     read_instant,
 )
 from pik.model.zone import Zone, load_zone
+from pik.usecases.segments import reason_kind
 
 INSTANTS = st.integers(MIN_INSTANT, MAX_INSTANT)
 
@@ -114,9 +115,9 @@ def test_the_forms_of_iso_8601_that_producers_write_are_read(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("2026-02-30T00:00:00Z", "there is no date 2026-02-30"),
-        ("2026-13-01T00:00:00Z", "there is no date 2026-13-01"),
-        ("0000-01-01T00:00:00Z", "there is no date 0000-01-01"),
+        ("2026-02-30T00:00:00Z", "'2026-02-30' is not a date of the calendar"),
+        ("2026-13-01T00:00:00Z", "'2026-13-01' is not a date of the calendar"),
+        ("0000-01-01T00:00:00Z", "'0000-01-01' is not a date of the calendar"),
         ("2026-01-01T24:00:00Z", "impossible time of day"),
         ("2026-01-01T23:59:60.000Z", "leap seconds"),
         ("2026-01-01T00:00:00.0000000001Z", "finer than a nanosecond"),
@@ -168,3 +169,12 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 )
 def test_durations_for_people(nanos: int, text: str) -> None:
     assert format_duration(nanos) == text
+
+
+def test_impossible_dates_are_one_kind_of_reason() -> None:
+    reasons = set()
+    for day in ("2026-02-29", "2026-02-30", "2026-04-31"):
+        with pytest.raises(Invalid) as error:
+            parse_event_time(f"{day}T00:00:00Z", None)
+        reasons.add(reason_kind(error.value.message))
+    assert reasons == {"… is not a date of the calendar"}
