@@ -35,10 +35,6 @@ def expect_possible(chosen: IngestOptions, max_line: int) -> None:
             "--batch-key": (chosen.batch_key is not None, batches),
             "--again": (chosen.again, batches),
             "--on-conflict fail": (chosen.refuse_conflicts, "the API records conflicts; the summary counts them"),
-            "--timezone": (
-                chosen.reading.timezone is not None and chosen.reading.mapping is None,
-                "the stack reads such times in the zone of its own parameter TimeZone",
-            ),
             "--max-line": (max_line != MAX_LINE, f"the API takes records of {MAX_LINE} bytes; leave it out"),
         }
     )

@@ -287,6 +287,17 @@ def event_line(event: Event) -> bytes:
     return b'{%s%s,"payload":%s}' % (event.head, more, one_line(event.payload))
 
 
+def event_line_in(zone: Zone, event: Event) -> bytes:
+    """`event_line`, of an event whose times were read in the zone: they have an offset now. The zone, and how they were
+    written, are unknown fields of it, which raw keeps, beside those of the record itself."""
+    fields = {"timezone": msgspec.Raw(_encode(zone.name))}
+    if event.written is not None:
+        fields |= _decode_object(b"{" + event.written[1:] + b"}")
+    if event.extra is not None:
+        fields |= _decode_object(event.extra)
+    return b"%s,%s" % (event_line(event)[:-1], _encode(fields)[1:])
+
+
 def stamp(ingest_time: int, batch_id: str) -> bytes:
     """The part of the envelope that all deliveries of a chunk share."""
     return b',"ingest_time":"%s","batch_id":"%s","seq":' % (full_instant(ingest_time).encode(), batch_id.encode())

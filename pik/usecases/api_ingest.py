@@ -18,7 +18,7 @@ from zlib import crc32
 
 from pik.errors import InputError, Invalid, StoreError
 from pik.model.batch import ACCEPTED, CONFLICT, EXACT, Counts, Reject
-from pik.model.event import event_line, read_event
+from pik.model.event import event_line, event_line_in, read_event
 from pik.model.zone import load_zone
 from pik.ports.api import Answered, Api
 from pik.usecases.compression import uncompressed
@@ -106,7 +106,7 @@ class _Sending:
     def __init__(self, api: Api, source: Source, reading: Reading, told: Told) -> None:
         self._api, self._source, self._reading, self._told = api, source, reading, told
         self._mapping = reading.record_mapping()
-        self._zone = load_zone("UTC")
+        self._zone = reading.zone()
         self._lanes = [_Lane() for _ in range(LANES)]
         self._kinds: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
@@ -146,23 +146,19 @@ class _Sending:
 
     def _take(self, seq: int, line: bytes) -> None:
         """Put the record into its lane. What is no event is sent as well, for the stack to keep, unless nothing of it
-        would arrive: bytes that are not UTF-8, which the gateway would replace, and what cannot be mapped."""
+        would arrive (bytes that are not UTF-8, which the gateway would replace; what cannot be mapped), or the stack
+        would read its times in another zone."""
         entity, longest = "", self._reading.max_line
         try:
             if len(line) > longest:
                 line = line[: longest + 1]  # as much as says that it is too long
                 raise Invalid(f"the line is longer than {longest} bytes")
-            if self._mapping is None:
-                # A time without an offset is for the stack to refuse, or to read in its own time zone.
-                entity = read_event(line, self._zone).entity_id
-            else:
-                event, _ = self._mapping.read(line)
-                entity, line = event.entity_id, event_line(event)
+            entity, line = self._readable(line)
         except Invalid as error:
             if self._reading.stop:
                 invalid = InvalidRecord(seq, error.message)
                 raise InputError(f"{self._source.name}: {invalid.message}", hint=invalid.hint) from None
-            if self._mapping is not None or not _is_utf8(line):
+            if self._mapping is not None or not _is_utf8(line) or self._is_invalid_only_here(line):
                 self._reject(seq, error, line)
                 return
         lane = self._lanes[crc32(entity.encode()) % LANES]
@@ -170,6 +166,35 @@ class _Sending:
             self._dispatch(lane)
         lane.records.append((seq, line))
         lane.size += len(line) + 1
+
+    def _readable(self, line: bytes) -> tuple[str, bytes]:
+        """The record's entity, and what is sent of it: the line as it is, unless it is mapped or has times without an
+        offset that are in a time zone known here. Raises Invalid."""
+        zone = self._zone
+        if self._mapping is not None:
+            event, _ = self._mapping.read(line)
+            return event.entity_id, event_line(event) if zone is None else event_line_in(zone, event)
+        try:
+            return read_event(line).entity_id, line
+        except Invalid:
+            if zone is not None:
+                event = read_event(line, zone)
+                return event.entity_id, event_line_in(zone, event)
+            if self._reading.stop:
+                raise
+            # Times without an offset are for the stack to refuse, or to read in its own time zone.
+            return read_event(line, _ANY_ZONE).entity_id, line
+
+    def _is_invalid_only_here(self, line: bytes) -> bool:
+        """Whether a record is invalid in the time zone known here (its clocks skipped it, say), while the stack could
+        read it in its own."""
+        if self._zone is None:
+            return False
+        try:
+            read_event(line, _ANY_ZONE)
+        except Invalid:
+            return False
+        return True
 
     def _send_rest(self) -> None:
         """What is left; a small input as one request."""
@@ -220,6 +245,7 @@ class _Sending:
 
 
 _REJECTED = "rejected"
+_ANY_ZONE = load_zone("UTC")
 
 
 def _begun(api: Api, lines: list[bytes]) -> Future[Answered]:

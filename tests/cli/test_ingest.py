@@ -173,7 +173,6 @@ def test_show_prints_a_time_as_it_came(pik, tmp_path):
     [
         (("--timezone", "berlin"), "error: --timezone: there is no time zone 'berlin'\nhint: perhaps Europe/Berlin\n"),
         (("--time-format", "%H:%M %Y"), "error: --time-format %H:%M %Y: it has no month\nhint: "),
-        (("--timezone", "UTC", "--via", "api"), "error: --timezone does not go with --via api\nhint: "),
     ],
 )
 def test_a_wrong_way_to_read_times_is_said_before_anything_is_read(pik, tmp_path, options, message):

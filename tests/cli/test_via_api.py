@@ -121,6 +121,53 @@ def test_a_mapped_event_is_sent(pik, gateway, tmp_path) -> None:
     assert (direct.code, event["event_id"]) == (3, other["event_id"])
 
 
+LOCAL = "2026-03-02T10:00:00"
+
+
+def zoned(*, mapped: bool) -> list[str]:
+    """Options that read local times in Berlin, of events or of foreign records with the same fields."""
+    names = ("source", "event_type", "entity_id", "event_time", "payload") if mapped else ()
+    return [*(word for name in names for word in ("--map", f"{name}={name}")), "--timezone", "Europe/Berlin"]
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_local_times_are_read_in_the_zone_that_is_given_and_raw_tells_it(pik, gateway, tmp_path, mapped) -> None:
+    write(tmp_path / "f", line(event_time=LOCAL, note="x"), line(), line(event_time="2026-03-29T02:30:00"))
+    result = pik("ingest", "f", *zoned(mapped=mapped), *VIA)
+    said = result.json()
+    assert (result.code, said["accepted"], said["rejected"]) == (3, 2, 1)
+    assert "does not exist in Europe/Berlin" in said["rejects"][0]["reason"]
+    stored = tmp_path / "deployed"
+    by_time = {one["event_time"]: one for one in pik("events", "--store", stored, "--format", "json").json()["events"]}
+    assert set(by_time) == {"2026-01-31T00:00:00Z", "2026-03-02T09:00:00Z"}
+    event_id = by_time["2026-03-02T09:00:00Z"]["event_id"]
+    shown = pik("show", event_id, "--store", stored, "--format", "json").json()
+    extra = shown["raw"][0]["extra"]
+    assert (extra["timezone"], extra["event_time_original"]) == ("Europe/Berlin", LOCAL)
+    assert mapped or extra["note"] == "x"
+    pik("init", "--store", "direct")
+    pik("ingest", "f", *zoned(mapped=mapped), "--store", "direct")
+    assert event_id in pik("events", "--store", "direct", "--format", "json").out
+
+
+def test_fields_of_the_record_stay_beside_the_zone(pik, gateway, tmp_path) -> None:
+    write(tmp_path / "f", line(event_time=LOCAL, timezone="mine", received_time=f"{LOCAL}Z", payload={"n": 1}))
+    assert pik("ingest", "f", *zoned(mapped=False), *VIA).code == 0
+    (event,) = pik("events", "--store", tmp_path / "deployed", "--format", "json").json()["events"]
+    shown = pik("show", event["event_id"], "--store", tmp_path / "deployed", "--format", "json").json()
+    assert shown["raw"][0]["extra"] == {"timezone": "mine", "event_time_original": LOCAL}
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_on_invalid_stop_sees_a_time_without_an_offset(pik, gateway, tmp_path, mapped) -> None:
+    write(tmp_path / "f", line(event_time=LOCAL))
+    options = zoned(mapped=mapped)
+    result = pik("ingest", "f", *options[:-2], "--on-invalid", "stop", *VIA)
+    assert (result.code, gateway.seen) == (2, [])
+    assert "has no offset from UTC; --timezone ZONE" in result.err
+    assert pik("ingest", "f", *options, "--on-invalid", "stop", *VIA).code == 0
+
+
 def test_several_inputs_are_told_one_by_one(pik, gateway, tmp_path) -> None:
     write(tmp_path / "a", line())
     write(tmp_path / "b", line(), line(entity_id="f"))
