@@ -86,7 +86,8 @@ def not_compared(diff: Diff) -> Iterator[str]:
         yield f"{diff.unlisted:,} more could not be computed; a run keeps the first {listed}"
     if run is not None and run.failed:
         failed = f"{run.failed:,} of its {number_of(run.tasks, 'task')} failed"
-        yield f"{failed}, and only what was written is compared; pik dlq list --run {run.run_id}"
+        letters = command("dlq", "list", "--run", run.run_id)
+        yield f"{failed}, and only what was written is compared; {letters}"
     if run is not None and run.state in (PLANNED, RUNNING):
         yield f"run {run.run_id} is {run.state}: {run.done:,} of {number_of(run.tasks, 'task')} done so far"
 
