@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
 
-import msgspec
-
 from pik.errors import Busy, StoreError
-from pik.model.run import NO_FAILURES, Failures, Run, Task
+from pik.model.run import NO_FAILURES, Run
 from pik.ports.state import Message, Queue
 from pik.ports.state_backup import (
     LetterRow,
@@ -34,7 +32,6 @@ from pik.stores.aws.runs import (
     failures_are_sound,
     failures_item,
     listing_items,
-    read_failures,
     run_item,
     task_item,
     task_state_digest,
@@ -43,12 +40,12 @@ from pik.stores.aws.table import READS, Item, Key, Table, batched
 from pik.stores.aws.versions import CONTENT, bucket_item, current_key, is_sound, row_of, version_item, version_key
 from pik.stores.aws.versions import Row as Place
 from pik.stores.aws.writing import TALLY, tally_digest
+from pik.stores.bodies import failures_of, read_task
 from pik.stores.common import damaged_row, lost_version
 
 RESTORE: Key = ("restore", "restore")
 """The item that says which restore is under way, or was interrupted."""
 
-_read_task = msgspec.json.Decoder(Task).decode
 _Kind = TypeVar("_Kind", bound=Row)
 
 
@@ -122,9 +119,9 @@ class AwsBackup:
                 kept = self.table.get((run_pk(run_id), state["failures"]))
                 if kept is None or not failures_are_sound(kept):
                     raise damaged_row(f"what failed in task {item['sk'].partition('/')[2]} of run {run_id}")
-                failures = Failures(count=state["failing"], kept=read_failures(kept))
+                failures = failures_of(state["failing"], kept["body"])
             reason = state.get("reason", "")
-            yield TaskRow(_read_task(item["body"]), state.get("state", "OPEN"), reason, written, failures)
+            yield TaskRow(read_task(item["body"]), state.get("state", "OPEN"), reason, written, failures)
 
     def _versions(self, run_id: str) -> Iterator[Row]:
         for item in self.table.query(f"version/{run_id}"):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import msgspec
-
 from pik.model.metric import EVENT_COUNT, Definition, Metric
 from pik.model.state_digest import row_digest
 from pik.stores.aws.keys import sealed
 from pik.stores.aws.table import Item, Table
+from pik.stores.bodies import metric_columns
+from pik.stores.bodies import metric_of as made_of
 from pik.stores.common import damaged_row
 
 METRICS = "metric"
@@ -50,14 +50,15 @@ def _with_built_in(name: str, items: Iterable[Item]) -> list[Metric]:
 
 def metric_item(metric: Metric) -> Item:
     """The item of a version of a metric."""
-    definition = msgspec.json.encode(metric.definition).decode()
+    columns = metric_columns(metric)
+    name, version, definition, applied_at, scale = columns
     return {
         "pk": METRICS,
-        "sk": f"{metric.name}/{metric.version:06d}",
+        "sk": f"{name}/{version:06d}",
         "definition": definition,
-        "applied_at": metric.applied_at,
-        "scale": metric.scale,
-        "digest": row_digest("metric", metric.name, metric.version, definition, metric.applied_at, metric.scale),
+        "applied_at": applied_at,
+        "scale": scale,
+        "digest": row_digest("metric", *columns),
     }
 
 
@@ -72,9 +73,5 @@ def metric_of(item: Item) -> Metric:
     """The version of a metric of an item. Raises Damaged."""
     if not metric_is_sound(item):
         raise damaged_row(f"the definition of {item['sk'].rpartition('/')[0]} version {int(item['sk'][-6:])}")
-    return Metric(
-        definition=msgspec.json.decode(item["definition"], type=Definition),
-        version=int(item["sk"].rpartition("/")[2]),
-        applied_at=item["applied_at"],
-        scale=item["scale"],
-    )
+    version = int(item["sk"].rpartition("/")[2])
+    return made_of(version, item["definition"], item["applied_at"], item["scale"])

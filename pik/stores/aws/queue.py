@@ -20,6 +20,7 @@ from pik.stores.aws.errors import Refused
 from pik.stores.aws.keys import run_pk, task_sk
 from pik.stores.aws.stack import Stack
 from pik.stores.aws.table import Item, Key, Table, batched, delays
+from pik.stores.bodies import read_letter, read_task
 from pik.stores.common import damaged_row
 
 BATCH = 10
@@ -41,9 +42,6 @@ _GONE = {
     "AWS.SimpleQueueService.MessageNotInflight",
 }
 _NOT_IN_SQS = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-_read_task = msgspec.json.Decoder(Task).decode
-_read_letter = msgspec.json.Decoder(DeadLetter).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class AwsQueue:
         found = self._receive(self.stack.queue_url, 1, ceil(visibility), 0)
         if not found:
             return None
-        return Message(_read_task(found[0]["Body"]), found[0]["ReceiptHandle"], _receives(found[0]))
+        return Message(read_task(found[0]["Body"]), found[0]["ReceiptHandle"], _receives(found[0]))
 
     def acknowledge(self, receipt: str) -> None:
         self._unless_gone("delete_message", ReceiptHandle=receipt)
@@ -217,7 +215,7 @@ def _receives(message: Received) -> int:
 def _task(message: Received) -> Task | str:
     """The task of a message, or why it is none."""
     try:
-        return _read_task(message["Body"])
+        return read_task(message["Body"])
     except msgspec.MsgspecError as error:
         return f"this is no task of pik's: {error}"
 
@@ -265,4 +263,4 @@ def letter_is_sound(item: Item) -> bool:
 def _purged_letter(item: Item) -> DeadLetter:
     if not letter_is_sound(item):
         raise damaged_row(f"dead letter {item['sk']}")
-    return _read_letter(item["body"])
+    return read_letter(item["body"])

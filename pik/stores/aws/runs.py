@@ -36,6 +36,7 @@ from pik.stores.aws.keys import RUN, run_pk, task_sk
 from pik.stores.aws.lease import holding
 from pik.stores.aws.table import Item, Key, Table
 from pik.stores.aws.writing import tally_digest
+from pik.stores.bodies import read_failed, read_run, read_task
 from pik.stores.common import damaged_row
 
 LISTING = "runs"
@@ -47,10 +48,6 @@ _COUNTS = ("new", "changed", "unchanged", "removed")
 # last, where the Query for progress does not reach.
 _PROGRESS = ("promotion/", "state/~")
 _TASKS = ("state/", "task/~")
-
-_read_task = msgspec.json.Decoder(Task).decode
-_read_failures = msgspec.json.Decoder(tuple[FailedAggregate, ...]).decode
-_read_run = msgspec.json.Decoder(Run).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +81,7 @@ class AwsRuns:
     def _failures(self, found: _Found) -> tuple[FailedAggregate, ...]:
         keys = [(run_pk(found.run.run_id), sk) for sk in found.failing[:KEPT_FAILURES]]
         items = self.table.get_many(keys)
-        kept = (_read_failures(items[key]["body"]) for key in keys if key in items)
+        kept = (read_failed(items[key]["body"]) for key in keys if key in items)
         return tuple(islice(chain.from_iterable(kept), KEPT_FAILURES))
 
     def _completed(self, prefix: str) -> str:
@@ -126,7 +123,7 @@ class AwsRuns:
             if kind == "task" and number not in settled:
                 if not task_is_sound(item):
                     raise damaged_row(f"task {int(number)} of run {run_id}")
-                yield _read_task(item["body"])
+                yield read_task(item["body"])
             elif item.get("state", OPEN) != OPEN:
                 settled.add(number)
 
@@ -180,7 +177,7 @@ class AwsRuns:
         if not run_is_sound(found):
             raise damaged_row(f"run {run_id}")
         run = structs.replace(
-            _read_run(found["body"]),
+            read_run(found["body"]),
             state=found["state"],
             finished_at=found.get("finished_at"),
             done=done,
@@ -236,15 +233,10 @@ def failures_are_sound(item: Item) -> bool:
     return bool(item.get("digest") == row_digest("failures", item["pk"].partition("/")[2], item["sk"], item["body"]))
 
 
-def read_failures(item: Item) -> tuple[FailedAggregate, ...]:
-    """The aggregates of a `failures_item`."""
-    return _read_failures(item["body"])
-
-
 def planned_tasks(item: Item) -> int | None:
     """The number of a run's tasks; None where its item cannot be read."""
     try:
-        return _read_run(item["body"]).tasks
+        return read_run(item["body"]).tasks
     except msgspec.MsgspecError:
         return None
 

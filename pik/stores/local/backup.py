@@ -12,8 +12,6 @@ from typing import Any
 import msgspec
 
 from pik.errors import StoreError
-from pik.model.metric import Definition, Metric
-from pik.model.run import NO_FAILURES, DeadLetter, FailedAggregate, Failures, Task
 from pik.model.state_digest import pointer_digest, row_digest, xor_of
 from pik.ports.state_backup import (
     LetterRow,
@@ -26,6 +24,7 @@ from pik.ports.state_backup import (
     VersionRow,
     Written,
 )
+from pik.stores.bodies import failures_of, metric_of, read_letter, read_task
 from pik.stores.common import damaged_row, lost_version
 from pik.stores.local.metrics import insert as insert_metric
 from pik.stores.local.promoting import insert_promotion
@@ -64,9 +63,6 @@ _POINTERS = (
     f"SELECT c.metric, c.bucket, c.entity, w.run_id, c.digest IS {POINTER_DIGEST}"
     " FROM current c LEFT JOIN writer w ON w.number = c.writer"
 )
-
-
-_read_failures = msgspec.json.Decoder(tuple[FailedAggregate, ...]).decode
 
 
 @dataclass(slots=True)
@@ -109,8 +105,7 @@ def _sound(rows: Iterable[tuple[Any, ...]], what: str) -> Iterator[tuple[Any, ..
 def _rows(connection: sqlite3.Connection) -> Iterator[Row]:
     metrics = f"SELECT name, version, definition, applied_at, scale, digest IS {METRIC_DIGEST} FROM metric"
     for _, version, definition, applied_at, scale in _sound(connection.execute(metrics), "metric"):
-        read = msgspec.json.decode(definition, type=Definition)
-        yield MetricRow(Metric(definition=read, version=version, applied_at=applied_at, scale=scale))
+        yield MetricRow(metric_of(version, definition, applied_at, scale))
     yield from map(RunRow, all_runs(connection))
     yield from _tasks(connection)
     yield from (VersionRow(*row) for row in _sound(connection.execute(_VERSIONS), "a version of"))
@@ -118,7 +113,7 @@ def _rows(connection: sqlite3.Connection) -> Iterator[Row]:
     yield from (PointerRow(*row) for row in _sound(connection.execute(_POINTERS), "a pointer of"))
     letters = f"SELECT letter_id, body, digest IS {LETTER_DIGEST} FROM letter ORDER BY letter_id"
     for _, body in _sound(connection.execute(letters), "dead letter"):
-        yield LetterRow(msgspec.json.decode(body, type=DeadLetter))
+        yield LetterRow(read_letter(body))
 
 
 def _tasks(connection: sqlite3.Connection) -> Iterator[Row]:
@@ -129,8 +124,7 @@ def _tasks(connection: sqlite3.Connection) -> Iterator[Row]:
     for run_id, _, body, state, failing, kept in _sound(connection.execute(tasks), "a task of run"):
         written = _written(connection, run_id) if run_id != told else None
         told = run_id
-        failures = Failures(count=failing, kept=_read_failures(kept)) if failing else NO_FAILURES
-        yield TaskRow(msgspec.json.decode(body, type=Task), state, written=written, failures=failures)
+        yield TaskRow(read_task(body), state, written=written, failures=failures_of(failing, kept))
 
 
 def _written(connection: sqlite3.Connection, run_id: str) -> Written | None:

@@ -15,6 +15,7 @@ from pik.model.metric import EVENT_COUNT, Aggregate, Metric
 from pik.model.state_digest import NO_ROWS
 from pik.model.window import Window
 from pik.ports.copy import TakenOver
+from pik.stores.bodies import metric_columns
 from pik.stores.local.aggregates import note_versions, value_text
 from pik.stores.local.lock import holding
 from pik.stores.local.metrics import insert
@@ -139,7 +140,7 @@ def _kept_by_writer(connection: sqlite3.Connection) -> list[tuple[int, int, byte
 
 def _take_metric(connection: sqlite3.Connection, metric: Metric) -> bool:
     """Whether it is new."""
-    definition = msgspec.json.encode(metric.definition).decode()
+    definition = metric_columns(metric)[2]
     added = insert(connection, metric, keep=True)
     found = connection.execute(
         "SELECT definition FROM metric WHERE name = ? AND version = ?", (metric.name, metric.version)

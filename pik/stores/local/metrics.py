@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from pik.model.metric import EVENT_COUNT, Definition, Metric
 from pik.model.state_digest import row_digest
+from pik.stores.bodies import metric_columns, metric_of
 from pik.stores.common import damaged_row
 from pik.stores.local.sealing import seal
 from pik.stores.local.sqlite import Database
@@ -54,8 +53,7 @@ def _with_built_in(name: str, rows: Iterable[tuple[Any, ...]]) -> list[Metric]:
 
 def insert(connection: sqlite3.Connection, metric: Metric, *, keep: bool = False) -> bool:
     """Insert a version of a metric; whether it is new, where with `keep` one that is there stays."""
-    definition = msgspec.json.encode(metric.definition).decode()
-    row = metric.name, metric.version, definition, metric.applied_at, metric.scale
+    row = metric_columns(metric)
     return (
         connection.execute(
             f"INSERT {'OR IGNORE ' if keep else ''}INTO metric (name, version, definition, applied_at, scale, digest)"
@@ -70,5 +68,4 @@ def _metric(row: tuple[Any, ...]) -> Metric:
     name, version, text, applied_at, scale, sound = row
     if not sound:
         raise damaged_row(f"the definition of {name} version {version}")
-    definition = msgspec.json.decode(text, type=Definition)
-    return Metric(definition=definition, version=version, applied_at=applied_at, scale=scale)
+    return metric_of(version, text, applied_at, scale)

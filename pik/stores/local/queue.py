@@ -12,12 +12,10 @@ import msgspec
 from pik.model.run import DeadLetter, Task
 from pik.model.state_digest import row_digest
 from pik.ports.state import UNSETTLED, Message
+from pik.stores.bodies import read_letter, read_task
 from pik.stores.common import damaged_row
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state import LETTER_DIGEST
-
-_read_task = msgspec.json.Decoder(Task).decode
-_read_letter = msgspec.json.Decoder(DeadLetter).decode
 
 _PUT = (
     "INSERT INTO message (run_id, task, body, visible_at) VALUES (?, ?, ?, 0)"
@@ -48,7 +46,7 @@ class LocalQueue:
                 " RETURNING body, receipt, receives",
                 (now + visibility, os.urandom(16).hex(), run_id, run_id, now),
             ).fetchone()
-        return Message(_read_task(row[0]), row[1], row[2]) if row else None
+        return Message(read_task(row[0]), row[1], row[2]) if row else None
 
     def acknowledge(self, receipt: str) -> None:
         with self.database.write() as connection:
@@ -108,7 +106,7 @@ class LocalQueue:
 def _read(letter_id: str, body: bytes, sound: int) -> DeadLetter:
     if not sound:
         raise damaged_row(f"dead letter {letter_id}")
-    return _read_letter(body)
+    return read_letter(body)
 
 
 def letter_row(letter: DeadLetter) -> tuple[str, bytes, bytes]:

@@ -28,6 +28,7 @@ from pik.model.run import (
     Task,
 )
 from pik.model.state_digest import row_digest
+from pik.stores.bodies import read_failed, read_request, read_task
 from pik.stores.common import damaged_row
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
@@ -44,10 +45,6 @@ _RUN = (
     " (SELECT coalesce(sum(failing), 0) FROM task WHERE task.run_id = run.run_id)"
     f" FROM run LEFT JOIN (SELECT *, digest IS {WRITER_DIGEST} AS sound FROM writer) w ON w.run_id = run.run_id"
 )
-
-_read_task = msgspec.json.Decoder(Task).decode
-_read_failures = msgspec.json.Decoder(tuple[FailedAggregate, ...]).decode
-_read_request = msgspec.json.Decoder(RunRequest).decode
 
 
 @dataclass(slots=True)
@@ -78,7 +75,7 @@ class LocalRuns:
         rows = self.database.read().execute(
             "SELECT failures FROM task WHERE run_id = ? AND failing > 0 ORDER BY number", (run_id,)
         )
-        return tuple(islice(chain.from_iterable(_read_failures(kept) for (kept,) in rows), KEPT_FAILURES))
+        return tuple(islice(chain.from_iterable(read_failed(kept) for (kept,) in rows), KEPT_FAILURES))
 
     def newest_first(self) -> Iterator[Run]:
         return map(_run, self.database.read().execute(f"{_RUN} ORDER BY run.run_id DESC"))
@@ -107,7 +104,7 @@ class LocalRuns:
         rows = self.database.read().execute(
             "SELECT body FROM task WHERE run_id = ? AND state = ? ORDER BY number", (run_id, OPEN)
         )
-        return (_read_task(body) for (body,) in rows)
+        return (read_task(body) for (body,) in rows)
 
     def mark(self, task: Task, state: str, failures: Failures = NO_FAILURES) -> None:
         kept = msgspec.json.encode(failures.kept) if failures.count else None
@@ -155,7 +152,7 @@ def _run(row: tuple[Any, ...]) -> Run:
     done, failed, new, changed, unchanged, removed, promoted, failing = counts
     return Run(
         run_id=run_id,
-        request=_read_request(request),
+        request=read_request(request),
         state=state,
         created_at=created_at,
         finished_at=finished_at,
