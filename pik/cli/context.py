@@ -45,7 +45,7 @@ class Context:
         """Where results go."""
         from pik.cli.render.output import Output
 
-        return Output(self.settings.format)
+        return Output(self.settings.format, self.close)
 
     @property
     def default_limit(self) -> int | None:
@@ -79,7 +79,7 @@ class Context:
         return progress(quiet=self.settings.quiet)
 
     def close(self) -> None:
-        """Leave a clean terminal, however the command ended."""
+        """Leave a clean terminal: for what a command writes to it, and however it ended."""
         if "progress" in vars(self):
             self.progress.stop()
 

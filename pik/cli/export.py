@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -97,6 +98,7 @@ def export(
     from pik.usecases.export import export as write
     from pik.usecases.export_names import STDOUT, checked_columns, chosen_format, is_directory, partitions
     from pik.usecases.nothing import nothing_matches
+    from pik.usecases.progress import SILENT
 
     by = partitions(partition_by)
     target, directory = Path(out), is_directory(out, partitioned=bool(by))
@@ -115,7 +117,7 @@ def export(
     store = cli.open_store()
     if out == STDOUT and not dry_run:
         stream = export_fields.standard_output(packed=packing != "none")
-        done = write(store, cli.exporter(layout), stream, cli.progress)
+        done = write(store, cli.exporter(layout), stream, SILENT if sys.stdout.isatty() else cli.progress)
         cli.note(f"exported {number_of(done.rows, 'row')}")
     else:
         done = write(store, cli.exporter(layout), target, cli.progress, directory=directory, dry_run=dry_run)

@@ -109,7 +109,8 @@ class Bar:
         """Move the bar."""
         self._done += done
         self._rate.add(self._done, self._clock())
-        self._bar.update(self._task, completed=self._done)
+        if self._bar is not None:  # it made way for the first rows of a result
+            self._bar.update(self._task, completed=self._done)
 
     def said(self) -> str:
         """What stands behind the bar."""

@@ -12,10 +12,11 @@ from pik.errors import StoreError
 
 
 class Output:
-    """Shows results in one format."""
+    """Shows results in one format. `make_way` is called before anything is written to a terminal."""
 
-    def __init__(self, form: Format) -> None:
+    def __init__(self, form: Format, make_way: Callable[[], object] = lambda: None) -> None:
         self._format = form
+        self._make_way = make_way
 
     def show(self, document: Document) -> None:
         """Write the document; its rows are read as they are written. Raises StoreError where stdout takes nothing.
@@ -26,6 +27,8 @@ class Output:
         if sys.stdout is None:
             raise StoreError("standard output is closed, so the result cannot be written")
         document = document.begun()
+        if sys.stdout.isatty():
+            self._make_way()
         stream = Stream()
         try:
             self._write(document, stream)
