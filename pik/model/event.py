@@ -351,6 +351,11 @@ def entity_mark(entity_id: str) -> bytes:
     return b',"entity_id":' + _encode(entity_id) + b',"event_time":'
 
 
+def event_id_text(line: bytes) -> bytes:
+    """The event_id of a raw line, without decoding the line; empty if it does not begin with one."""
+    return line[len(_EVENT_ID) : len(_EVENT_ID) + 32] if line.startswith(_EVENT_ID) else b""
+
+
 def event_time_text(line: bytes) -> bytes:
     """The event_time of a raw line as it is written there, without decoding the line; empty if it has none.
 
@@ -361,6 +366,7 @@ def event_time_text(line: bytes) -> bytes:
     return b"" if start < 0 else line[start + len(_EVENT_TIME) : start + len(_EVENT_TIME) + _INSTANT_LENGTH]
 
 
+_EVENT_ID = b'{"event_id":"'
 _EVENT_TIME = b',"event_time":"'
 _INSTANT_LENGTH = len("2026-01-31T23:59:59.000000000Z")
 

@@ -24,7 +24,7 @@ def ordered_by_day(
     limit: int | None,
     bound: Bound,
 ) -> Iterator[Item]:
-    """The rows of the deliveries `found`, which come day by day, ordered by a key that begins with the event time.
+    """The rows of the deliveries `found`, which come day by day, ordered by a key that begins with event time and id.
 
     With a limit only the first so many: only the days that hold them are read, and the beginning of the next one.
     `bound` is the one that the deliveries are read with.
@@ -43,14 +43,16 @@ def ordered_by_day(
                 return
 
 
-def _smallest(items: Iterable[Item], key: Callable[[Item], Any], count: int, tell: Callable[[int], None]) -> list[Item]:
-    """The `count` smallest, in order. `tell` gets the time behind which no later item can be one of them."""
+def _smallest(
+    items: Iterable[Item], key: Callable[[Item], Any], count: int, tell: Callable[[int, str], None]
+) -> list[Item]:
+    """The `count` smallest, in order. `tell` gets the time and the id after which no other item can be one of them."""
     kept: list[Item] = []
     for item in items:
         kept.append(item)
         if len(kept) >= 2 * count + _MORE:
             kept = heapq.nsmallest(count, kept, key=key)
-            tell(key(kept[-1])[0])
+            tell(*key(kept[-1])[:2])
     return heapq.nsmallest(count, kept, key=key)
 
 

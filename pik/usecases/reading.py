@@ -9,7 +9,7 @@ import zstandard
 
 from pik.errors import Damaged, Invalid
 from pik.model.batch import ACCEPTED, UNRECORDED, Frame, Segment
-from pik.model.event import Delivery, entity_mark, event_time_text, read_delivery
+from pik.model.event import Delivery, entity_mark, event_id_text, event_time_text, read_delivery
 from pik.model.filter import Filter
 from pik.model.instant import full_instant
 from pik.ports.raw import Raw
@@ -92,14 +92,20 @@ class Found:
 
 @dataclass(slots=True)
 class Bound:
-    """A time of one day; the reader that sets it needs no delivery of that day that is later."""
+    """An event's time and id; the reader that sets it needs no delivery of that day that comes after these."""
 
     day: int | None = None
-    text: bytes = b""
+    instant: int = 0
+    texts: tuple[bytes, bytes] = (b"", b"")
 
-    def lower(self, day: int, instant: int) -> None:
+    def lower(self, day: int, instant: int, event_id: str) -> None:
         """From now on this is the bound."""
-        self.day, self.text = day, full_instant(instant).encode()
+        self.day, self.instant = day, instant
+        self.texts = full_instant(instant).encode(), event_id.encode()
+
+    def excludes(self, segment: Segment) -> bool:
+        """Whether no delivery of the segment is needed."""
+        return self.day == segment.day and segment.first_event > self.instant
 
 
 _NONE = Bound()
@@ -114,11 +120,13 @@ def deliveries(
     bound: Bound | None = None,
 ) -> Generator[Found, None, None]:
     """The deliveries asked for, day by day and within a day in no particular order; `only` limits to accepted ones or,
-    with "duplicate", the others. Those that are later than `bound` says at the time may be left out."""
+    with "duplicate", the others. Those that come after what `bound` says at the time may be left out."""
     progress.start("reading raw", None, "deliveries")
     try:
         for segment in store.index.segments(wanted.window, entities=wanted.entities):
             if segment.last_event < wanted.window.start or segment.first_event >= wanted.window.end:
+                continue
+            if bound is not None and bound.excludes(segment):
                 continue
             frames = frames_of(segment, wanted.entities)
             verdicts = store.index.skipped(segment) if frames else {}
@@ -144,7 +152,7 @@ def _of_frame(
     for line in frame_lines(raw, segment, frame):
         if marks and not any(mark in line for mark in marks):
             continue
-        if bound.day == segment.day and event_time_text(line) > bound.text:
+        if bound.day == segment.day and (event_time_text(line), event_id_text(line)) > bound.texts:
             continue
         delivery = parse(segment, line)
         kind = verdicts.get(delivery.seq, ACCEPTED)

@@ -10,6 +10,9 @@ from pik.model.batch import KEYED, PLAIN, Arrivals
 from pik.stores.local.index import KEYED_DAY
 from pik.stores.local.sqlite import Database
 
+_ASKED = 500
+"""Events that one statement asks for."""
+
 
 @dataclass(slots=True)
 class LocalAudit:
@@ -115,10 +118,9 @@ class LocalAudit:
             (number, KEYED_DAY),
         )
         there = {seq: row for seq, *row in rows}
+        winners = self._winners({event_id for _, event_id, _, _ in KEYED.iter_unpack(arrived.keyed)})
         for seq, event_id, content, frame in KEYED.iter_unpack(arrived.keyed):
-            accepted = read.execute(
-                "SELECT segment, frame, seq, content_hash FROM keyed_event WHERE event_id = ?", (event_id,)
-            ).fetchone()
+            accepted = winners.get(event_id)
             if accepted is not None and accepted[:3] == (number, frame, seq):
                 right = accepted[3] == content and seq not in there
             else:  # in a copy, the accepted delivery may be elsewhere
@@ -127,3 +129,17 @@ class LocalAudit:
                 right &= accepted is None or conflict == (accepted[3] != content)
             if not right:
                 yield seq
+
+    def _winners(self, event_ids: set[bytes]) -> dict[bytes, tuple[int, int, int, bytes]]:
+        """Where the accepted deliveries of these events are, and the hashes of their contents."""
+        winners = {}
+        ordered = sorted(event_ids)
+        for begin in range(0, len(ordered), _ASKED):
+            some = ordered[begin : begin + _ASKED]
+            rows = self.database.read().execute(
+                "SELECT event_id, segment, frame, seq, content_hash FROM keyed_event"
+                f" WHERE event_id IN ({', '.join('?' * len(some))})",
+                some,
+            )
+            winners.update({event_id: tuple(rest) for event_id, *rest in rows})
+        return winners
