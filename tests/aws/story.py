@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ class Step:
 
 def tell(pik: Callable[..., Result], store: str, directory: Path) -> Iterator[Step]:
     """Everything from the first file to the proof, on the store of this URL."""
-    names = _Names(directory)
+    names = _Names({shlex.quote(store): "STORE", store: "STORE", str(directory): "here"})
     directory.mkdir()
     late, metric = directory / "late.jsonl", directory / "total.toml"
     late.write_text("".join(json.dumps(event) + "\n" for event in LATE), encoding="utf-8")
@@ -108,10 +109,10 @@ _OWN = {
 
 
 class _Names:
-    """Names for ids, in the order in which they appear, and for the directory."""
+    """Names for ids, in the order in which they appear, and for these texts."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = str(directory)
+    def __init__(self, texts: dict[str, str]) -> None:
+        self._texts = texts
         self._given: dict[str, str] = {}
 
     def without(self, value: Any) -> Any:
@@ -121,7 +122,9 @@ class _Names:
         if isinstance(value, list):
             return [self.without(one) for one in value]
         if isinstance(value, str):
-            return _NOW.sub("now", _ULID.sub(self._name, value.replace(self._directory, "here")))
+            for text, name in self._texts.items():
+                value = value.replace(text, name)
+            return _NOW.sub("now", _ULID.sub(self._name, value))
         return value
 
     def _name(self, found: re.Match[str]) -> str:
