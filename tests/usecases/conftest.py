@@ -8,6 +8,7 @@ import pytest
 
 from pik.ports.store import Store
 from pik.stores import open_store
+from pik.usecases import source as source_module
 
 from .kit import SUM, PlainEngine, ingest
 
@@ -30,3 +31,18 @@ def filled(store: Store, tmp_path: Path) -> Store:
     """With the kit's EVENTS."""
     ingest(store, tmp_path)
     return store
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """An empty directory."""
+    directory = tmp_path / "place"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def blocks_of_a_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs are cut into many blocks."""
+    monkeypatch.setattr(source_module, "BLOCK", 400)
+    monkeypatch.setattr(source_module, "_MAGIC", 100)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pik.engine import DuckEngine
-from pik.errors import Busy, ConflictFound, InputError, StoreError
+from pik.errors import ConflictFound, InputError, StoreError
 from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, INTERRUPTED, Counts, Reject
 from pik.model.event import read_event
 from pik.model.instant import SECOND, parse_instant
@@ -36,6 +36,7 @@ from tests.faults import Crash, FailAt, wrapped
 from tests.snapshot import assert_sound, rejects, snapshot
 
 READING = Reading(1 << 20)
+pytestmark = pytest.mark.usefixtures("blocks_of_a_few_lines")
 
 
 def line(value: object = 1, *, key: str | None = None, day: int = 1, entity: str = "e", **fields: Any) -> str:
@@ -53,12 +54,6 @@ def line(value: object = 1, *, key: str | None = None, day: int = 1, entity: str
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "store"), create=True)
-
-
-@pytest.fixture(autouse=True)
-def blocks_of_a_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_module, "BLOCK", 400)
-    monkeypatch.setattr(source_module, "_MAGIC", 100)
 
 
 def written(directory: Path, lines: Iterable[str], name: str = "events.jsonl") -> Source:
@@ -335,91 +330,6 @@ def test_an_invalid_record_stops_the_batch_where_none_may_be(store: Store, tmp_p
     assert_sound(store)
 
 
-def stream(path: Path, lines: Iterable[str]) -> Source:
-    """A source that is read once, as standard input is."""
-    path.write_text("".join(each + "\n" for each in lines), encoding="utf-8")
-    return Source("standard input", None, None, path)
-
-
-def test_a_stream_without_a_name_is_another_batch_each_time(store: Store, tmp_path: Path) -> None:
-    source = stream(tmp_path / "in", map(line, range(10)))
-    with crash_at(store, 5) as crashing:
-        ingest(crashing, source)
-    assert [ingest(store, source).outcome for _ in range(2)] == [NEW, NEW]
-    assert store.index.totals().events == 10
-
-
-def test_a_stream_with_a_name_goes_on_and_is_a_batch_once(store: Store, tmp_path: Path) -> None:
-    texts = [*map(line, range(20)), "{", *map(line, range(10, 30))]
-    whole = open_store(str(tmp_path / "whole"), create=True)
-    ingest(whole, stream(tmp_path / "in", texts), batch_key="nightly")
-    source = stream(tmp_path / "in", texts)
-    for number in (6, 11):
-        with crash_at(store, number) as crashing:
-            ingest(crashing, source, batch_key="nightly")
-    done = ingest(store, source, batch_key="nightly")
-    assert done.outcome == RESUMED
-    assert (done.resumed_from or 0) > 1
-    assert snapshot(store) == snapshot(whole)
-    assert ingest(store, source, batch_key="nightly").outcome == ALREADY
-    assert ingest(store, source, batch_key="other").outcome == NEW
-    assert_sound(store)
-
-
-@pytest.mark.parametrize("steps", [6, 1000], ids=["interrupted", "complete"])
-def test_a_stream_that_is_not_what_its_batch_began_with_is_refused(store: Store, tmp_path: Path, steps: int) -> None:
-    texts = list(map(line, range(30)))
-    try:
-        ingest(wrapped(store, FailAt(steps), "raw", "batches"), stream(tmp_path / "in", texts), batch_key="nightly")
-    except Crash:
-        assert steps == 6
-    before = snapshot(store)
-    others = [
-        [line("new"), *texts[1:]],
-        [texts[1], texts[0], *texts[2:]],
-        texts[:2],
-        [],
-        ["", *texts],
-        [*texts[:1], texts[1] + " ", *texts[2:]],
-        *([[*texts, line("more")]] if steps > 6 else []),
-    ]
-    for other in others:
-        with pytest.raises(InputError, match=r"is not what batch \w+ \(--batch-key nightly\) began with"):
-            ingest(store, stream(tmp_path / "in", other), batch_key="nightly")
-        assert snapshot(store) == before
-    done = ingest(store, stream(tmp_path / "in", texts), batch_key="nightly")
-    assert done.outcome == (RESUMED if steps == 6 else ALREADY)
-    assert store.index.totals().events == 30
-
-
-def test_a_file_that_changes_while_it_is_read_is_an_error(store: Store, tmp_path: Path) -> None:
-    source = written(tmp_path, map(line, range(30)))
-    assert source.path is not None
-
-    def append(name: str, call: Any) -> Any:
-        if name == "batches.open":
-            with open(source.path or "", "a") as file:
-                file.write(line("late") + "\n")
-        return call()
-
-    with pytest.raises(InputError, match="changed while it was being read"):
-        ingest(wrapped(store, append, "batches"), source)
-    assert ingest(store, source).outcome == NEW  # its content is another now
-    assert store.index.totals().events == 31
-
-
-def test_one_input_is_not_ingested_twice_at_the_same_time(store: Store, tmp_path: Path) -> None:
-    source = written(tmp_path, [line()])
-
-    def meanwhile(name: str, call: Any) -> Any:
-        with pytest.raises(Busy, match=f"another pik process is ingesting {source.name}, or"):
-            ingest(store, source)
-        return call()
-
-    assert ingest(wrapped(store, meanwhile, "batches"), source).outcome == NEW
-    assert_sound(store)
-
-
 def test_a_dry_run_tells_what_an_ingest_would_reject_and_stores_nothing(store: Store, tmp_path: Path) -> None:
     texts = [*map(line, range(20)), "{", "", line(entity=""), line(1)]
     source = written(tmp_path, texts)
@@ -437,24 +347,6 @@ def test_a_dry_run_tells_what_an_ingest_would_reject_and_stores_nothing(store: S
         **json.loads(texts[0]),
         "event_time": "2026-01-01T00:00:00.000000000Z",
     }
-
-
-def test_an_input_that_cannot_be_read_to_its_end_can_be_replaced_by_a_whole_copy(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(source_module, "BLOCK", 100_000)
-    path = tmp_path / "events.gz"
-    data = gzip.compress("".join(line(n) + "\n" for n in range(3000)).encode())
-    path.write_bytes(data[:-20])
-    for _ in range(2):
-        with pytest.raises(InputError, match="cannot be decompressed to its end"):
-            ingest(store, file_source(str(path)))
-    assert [batch.state for batch in store.index.batches()] == [INTERRUPTED]
-    path.write_bytes(data)
-    done = ingest(store, file_source(str(path)))
-    assert done.outcome == NEW
-    assert done.batch.counts.read == 3000
-    assert store.index.totals().events == 3000
 
 
 def test_an_error_of_the_store_stops_and_the_next_run_goes_on(store: Store, tmp_path: Path) -> None:
