@@ -7,7 +7,8 @@ Its deliveries stay what they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import groupby, islice
@@ -19,6 +20,7 @@ from pik.model.batch import EXACT, INTERRUPTED, KEYED, PLAIN, REPLACED, Batch, S
 from pik.model.window import ALL_TIME
 from pik.ports.raw import Raw
 from pik.ports.store import Store
+from pik.usecases.reading import frame_lines, parse
 from pik.usecases.record_file import packed, record_lines
 from pik.usecases.reject_file import read_rejects
 from pik.usecases.scan import ids_of, readable
@@ -101,14 +103,27 @@ def _repeated(store: Store, later: Batch) -> list[str]:
     found: dict[str, None] = {}
     for segment in islice(_ordered(store, later), _LOOKED_UP):
         again = sorted(seq for seq, kind in store.index.skipped(segment).items() if kind == EXACT)
-        ids = dict(ids_of(readable(store.raw, segment))) if again else {}
-        for event_id in dict.fromkeys(ids[seq] for seq in again[:_LOOKED_UP]):
-            for place in store.index.deliveries(event_id.hex(), _LOOKED_UP):
+        for event_id in _event_ids(store.raw, segment, again[:_LOOKED_UP]):
+            for place in store.index.deliveries(event_id, _LOOKED_UP):
                 found[place.batch_id] = None
         if found:
             break
     found.pop(later.batch_id, None)
     return list(found)[:_LOOKED_UP]
+
+
+def _event_ids(raw: Raw, segment: Segment, seqs: Sequence[int]) -> list[str]:
+    """The event_ids of these deliveries of a segment, in their order, as far as they can be read."""
+    found: dict[int, str] = {}
+    for frame in segment.frames if seqs else ():
+        with suppress(Damaged):
+            for line in frame_lines(raw, segment, frame):
+                delivery = parse(segment, line)
+                if delivery.seq in seqs:
+                    found[delivery.seq] = delivery.event_id
+        if len(found) == len(seqs):
+            break
+    return list(dict.fromkeys(found[seq] for seq in seqs if seq in found))
 
 
 def _ordered(store: Store, batch: Batch) -> Iterator[Segment]:
