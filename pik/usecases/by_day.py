@@ -6,10 +6,11 @@ import heapq
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby, islice
 from typing import Any, TypeVar
 
 from pik.ports.raw import Raw
+from pik.usecases import ordering
 from pik.usecases.ordering import sort_bounded
 from pik.usecases.reading import Bound, Found
 
@@ -33,14 +34,23 @@ def ordered_by_day(
     with closing(found):
         for day, of_day in groupby(found, key=lambda one: one.segment.day):
             if left is None:
-                with raw.scratch() as scratch:
-                    yield from sort_bounded(rows(of_day), key, scratch)
+                yield from _sorted(raw, iter(rows(of_day)), key)
                 continue
             first = _smallest(rows(of_day), key, left, partial(bound.lower, day))
             yield from first
             left -= len(first)
             if not left:
                 return
+
+
+def _sorted(raw: Raw, items: Iterator[Item], key: Callable[[Item], Any]) -> Iterator[Item]:
+    """The items in order. Few days have so many that it takes a directory for temporary files."""
+    held = list(islice(items, ordering.RUN))
+    if len(held) < ordering.RUN:
+        yield from sorted(held, key=key)
+        return
+    with raw.scratch() as scratch:
+        yield from sort_bounded(chain(held, items), key, scratch)
 
 
 def _smallest(

@@ -159,7 +159,8 @@ def _table(table: Table, out: Write) -> None:
         _sentence(f"same in all rows: {shared}", limit, out)
     out(_bold(_line([rows.labels[number] for number in layout.shown], layout)) + "\n")
     for values in rows:
-        _row([texts_of(values)[number] for number in layout.shown], rows.columns, layout, out)
+        texts = texts_of(values)
+        _row([texts[number] for number in layout.shown], rows.columns, layout, out)
     if layout.left_out:
         names = ", ".join(rows.labels[number] for number in layout.left_out)
         _sentence(f"no room for: {names} (a wider terminal, a pipe or --format json shows all)", limit, out)
