@@ -1,14 +1,13 @@
 """The program `pik`: what surrounds every command, from the first byte of output to the exit code."""
 
-from __future__ import annotations
-
+# Without `from __future__ import …`, which is an import as well: before anything else, Ctrl-C is given a sentence.
 import sys
 
 INTERRUPTED = 130
 INTERRUPTION = "interrupted; run the same command again to go on"
 
 
-def _uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+def _uncaught(kind: type[BaseException], error: BaseException, traceback: "TracebackType | None") -> None:
     """What Python calls for an error that nothing catches: Ctrl-C while this program is still being imported."""
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
@@ -25,7 +24,7 @@ from types import TracebackType  # noqa: E402
 
 from pik import __version__  # noqa: E402
 from pik.errors import PikError, StoreError  # noqa: E402
-from pik.interruption import handle  # noqa: E402
+from pik.interruption import handle, raise_soon  # noqa: E402
 
 READER_LEFT = 141
 """What a shell reports of a program ended by SIGPIPE. Not 0: `pik diff … | head` must not look like "no difference"."""
@@ -33,8 +32,10 @@ READER_LEFT = 141
 
 def program() -> int:
     """`main`, and then all is done and said: interrupting Python's own end would only make another exit code of it."""
+    sys.unraisablehook = raise_soon
+    signal.signal(signal.SIGALRM, handle)
     code = main()
-    for ending in (signal.SIGINT, signal.SIGTERM):
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(ending, signal.SIG_IGN)
     if code == INTERRUPTED:
         # Where Ctrl-C met code that was made while importing (dataclasses do), Python would end by SIGINT instead.

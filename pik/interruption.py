@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 _Value = TypeVar("_Value")
 
@@ -22,6 +27,18 @@ def handle(_number: int, frame: FrameType | None) -> NoReturn:
             break
         frame = frame.f_back
     raise interruption
+
+
+_AGAIN = 0.001  # seconds
+
+
+def raise_soon(lost: UnraisableHookArgs) -> None:
+    """Raise again, a moment later, an interruption of which Python can only tell: in a destructor, or a callback of a
+    weak reference. To be the `sys.unraisablehook`, with `handle` for SIGALRM; other errors are shown as ever."""
+    if lost.exc_type is KeyboardInterrupt:
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)  # now, it would be raised in here
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def called_from_c(function: Callable[..., _Value]) -> Callable[..., _Value]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import subprocess
@@ -188,7 +189,7 @@ INTERRUPTIBLE = """
 import ctypes, functools, os, signal, sys
 from pathlib import Path
 import pik.cli.app
-from pik.__main__ import main
+from pik.__main__ import program
 from pik.errors import StoreError
 from pik.stores.local import sqlite
 
@@ -222,7 +223,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def ending(program: str, place: Path) -> tuple[int, str]:
     """The exit code and the words of a program that has `body` for its command."""
-    code = f"{INTERRUPTIBLE}{program}\nsys.exit(main())"
+    code = f"{INTERRUPTIBLE}{program}\nsys.exit(program())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=place,
@@ -291,3 +292,30 @@ def body():
 def test_another_error_is_reported_as_itself_also_after_a_signal(program: str, said: str, tmp_path: Path) -> None:
     code, words = ending(program, tmp_path)
     assert (code, words.startswith("error: "), said in words) == (4, True, True), words
+
+
+DESTRUCTOR = """
+class Last:
+    def __del__(self):
+        {way}
+
+def body():
+    Last()
+    signal.pause() if {wait} else None
+"""
+
+
+def test_an_interruption_that_a_destructor_swallows_comes_again(tmp_path: Path) -> None:
+    assert ending(DESTRUCTOR.format(way="kill(signal.SIGINT)", wait=True), tmp_path) == INTERRUPTED
+
+
+def test_another_error_in_a_destructor_is_seen_and_stops_nothing(tmp_path: Path) -> None:
+    code, words = ending(DESTRUCTOR.format(way="1 / 0", wait=False), tmp_path)
+    assert (code, "ZeroDivisionError" in words) == (0, True)
+
+
+def test_nothing_is_imported_before_ctrl_c_has_its_sentence() -> None:
+    """Not even `__future__`: whatever is looked for on the disk takes long enough to be interrupted."""
+    begun = (ROOT / "pik/__main__.py").read_text().partition("sys.excepthook =")[0]
+    imported = [node for node in ast.walk(ast.parse(begun)) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert [ast.unparse(node) for node in imported] == ["import sys"]
