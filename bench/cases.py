@@ -143,6 +143,14 @@ def diff_exact(ws: Workspace) -> Pair:
     return Pair(ours=_diff(ws, exact=True), peer=_diff(ws))
 
 
+def of_many_entities(ws: Workspace, *, command: tuple[str, ...], entities: int) -> Pair:
+    return Pair(ours=Step(ws.pik(*command, store=ws.many_entities(entities))))
+
+
+def verify(ws: Workspace) -> Pair:
+    return Pair(ours=Step(ws.pik("verify", "--full", store=ws.aggregated())), peer=_diff(ws))
+
+
 def replay(ws: Workspace) -> Pair:
     store = ws.path("replayed")
     argv = ws.pik("replay", "--all", "--promote", "--yes", "--reason", "bench", store=store)
@@ -292,6 +300,36 @@ CASES = (
         "the same without that number",
         diff_exact,
         ratio=2,
+    ),
+    Case(
+        "diff-memory",
+        "`pik diff aggregates`, a million entities, four metrics, memory",
+        "",
+        partial(of_many_entities, command=("diff", "aggregates"), entities=1_000_000),
+        mib=MEMORY_MIB,
+        lines=1_000_000,
+        pairs=1,
+        warm_up=False,
+        deep=True,
+    ),
+    Case(
+        "verify-memory",
+        "`pik verify --full`, a million entities, four metrics, memory",
+        "",
+        partial(of_many_entities, command=("verify", "--full"), entities=1_000_000),
+        mib=MEMORY_MIB,
+        lines=1_000_000,
+        pairs=1,
+        warm_up=False,
+        deep=True,
+    ),
+    Case(
+        "verify",
+        "`pik verify --full`, two metrics, seconds of CPU",
+        "`pik diff aggregates`",
+        verify,
+        ratio=5,
+        cpu=True,
     ),
     Case("replay", "`pik replay --all --promote`, two metrics", "`pik diff aggregates`", replay, ratio=5),
     Case(

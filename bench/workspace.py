@@ -18,6 +18,12 @@ description = "the exact sum of payload.value"
 value = "sum((payload->>'$.value')::DECIMAL(18,6))"
 bucket = "1d"
 """
+# One of three beside the built-in event_count.
+ONE_OF_FOUR = """\
+[[metric]]
+name = "{name}"
+value = "{name}((payload->>'$.n')::DECIMAL(18,2))"
+"""
 
 _EVENT = '{"source":"s","event_type":"t","entity_id":"e%d","event_time":"%sT12:00:00Z","payload":{"n":%d}}\n'
 
@@ -57,6 +63,13 @@ class Workspace:
         first = date(1980, 1, 1)
         lines = (_EVENT % (number, first + timedelta(days=number), number) for number in range(number))
         path.write_text("".join(lines))
+        return path
+
+    def entities(self, number: int) -> Path:
+        """A file of one event of each of so many entities, all on one day."""
+        path = self._inputs / f"entities-{number}.jsonl"
+        with path.open("w") as file:
+            file.writelines(_EVENT % (line, date(2026, 1, 1), line) for line in range(number))
         return path
 
     def tiny(self, number: int) -> Path:
@@ -108,6 +121,18 @@ class Workspace:
             self._run("replay", "--all", "--promote", "--yes", "--reason", "bench", store=store)
 
         return self._store("aggregated" + "-exact" * exact, fill)
+
+    def many_entities(self, number: int) -> Path:
+        """A store with one event of each of so many entities, and four metrics whose aggregates are all current."""
+
+        def fill(store: Path) -> None:
+            definitions = self.path("four.toml")
+            definitions.write_text("".join(ONE_OF_FOUR.format(name=name) for name in ("sum", "max", "min")))
+            self._run("ingest", self.entities(number), store=store)
+            self._run("metrics", "apply", definitions, store=store)
+            self._run("replay", "--all", "--promote", "--yes", "--reason", "bench", store=store)
+
+        return self._store(f"entities-{number}", fill)
 
     def grown(self, files: int) -> Path:
         """A store with that many files ingested, one after another; file number N has the seed 100 + N."""

@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -16,6 +16,8 @@ import pytest
 from bench.measure import run
 from pik.stores import open_store
 from pik.usecases.pool import Pool, Tell, WorkerDied
+from tests.strange import STRANGE
+from tests.strange import lines as strange_lines
 from tests.survival.conftest import ENVIRONMENT, pik
 
 MIB = 1 << 20
@@ -53,9 +55,9 @@ def written(directory: Path, lines: Iterator[str]) -> Path:
     return path
 
 
-def limited(mib: int) -> Callable[[], None]:
-    """Lets no process have more address space than this."""
-    return partial(resource.setrlimit, resource.RLIMIT_AS, (mib * MIB, mib * MIB))
+def limited(mib: int, what: int = resource.RLIMIT_AS) -> Callable[[], None]:
+    """Lets no process have more of this (address space) than so much."""
+    return partial(resource.setrlimit, what, (mib * MIB, mib * MIB))
 
 
 @pytest.mark.parametrize("name", ["rejected", "empty", "sources"])
@@ -92,6 +94,85 @@ def test_promise_8_memory_does_not_grow_with_what_is_wrong(tmp_path: Path, name:
         done = run(argv, env=ENVIRONMENT, sample=True, codes=(0, *partly))
         assert done.peak_mib is not None
         assert done.peak_mib <= LIMIT
+
+
+METRICS = """
+[[metric]]
+name = "total"
+value = "sum((payload->>'$.n')::DECIMAL(18, 2))"
+[[metric]]
+name = "largest"
+value = "max((payload->>'$.n')::DECIMAL(18, 2))"
+[[metric]]
+name = "smallest"
+value = "min((payload->>'$.n')::DECIMAL(18, 2))"
+"""
+AFTER_A_REPLAY = (
+    ["replay", "--all", "--reason", "memory", "--promote", "--yes"],
+    ["diff", "aggregates"],
+    ["status"],
+    ["batches"],
+    ["events", "--limit", "5"],
+    ["duplicates", "--limit", "5"],
+    ["duplicates", "--by", "entity", "--limit", "5"],
+    ["aggregates", "--limit", "5"],
+    ["verify", "--full"],
+)
+"""Commands that look at all of a store; the first of them makes its aggregates."""
+
+
+def entities(count: int, days: int) -> Iterator[str]:
+    """As many events as entities, on so many days."""
+    return (
+        EVENT.replace("01-01T", f"01-{1 + number % days:02}T") % ("s", "t", number, number) for number in range(count)
+    )
+
+
+def with_metrics(tmp_path: Path, lines: Iterator[str]) -> Path:
+    """A store with these events and four metrics."""
+    store, definitions = tmp_path / "store", tmp_path / "metrics.toml"
+    definitions.write_text(METRICS)
+    open_store(str(store), create=True)
+    for command in (["ingest", str(written(tmp_path, lines))], ["metrics", "apply", str(definitions)]):
+        run([sys.executable, "-m", "pik", "-q", "--store", str(store), *command], env=ENVIRONMENT, sample=False)
+    return store
+
+
+def peaks(store: Path, commands: Sequence[Sequence[str]], longest: int) -> dict[str, float]:
+    """The memory of each command, in MiB. None of them prints more lines than `longest`."""
+    found = {}
+    for command in commands:
+        done = run([sys.executable, "-m", "pik", "-q", "--store", str(store), *command], env=ENVIRONMENT, sample=True)
+        assert done.stdout.count("\n") <= longest, command
+        assert done.peak_mib is not None
+        found[" ".join(command)] = done.peak_mib
+    return found
+
+
+def test_promise_8_metrics_of_many_entities_fit_a_hard_limit(tmp_path: Path) -> None:
+    """The slow test below has the number of entities that memory is not to grow with; this one shows that nothing takes
+    more than its share from the start. Data, not address space: threads reserve much of that and use little."""
+    store = with_metrics(tmp_path, entities(20_000, days=1))
+    for command in AFTER_A_REPLAY[:2]:
+        process = pik("--store", str(store), "-q", *command, preexec_fn=limited(LIMIT, resource.RLIMIT_DATA))
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("days", [1, 4])
+def test_promise_8_a_million_entities_with_four_metrics_fit(tmp_path: Path, days: int) -> None:
+    store = with_metrics(tmp_path, entities(1_000_000, days))
+    found = peaks(store, [*AFTER_A_REPLAY, ["export", "--out", str(tmp_path / "events.parquet")]], longest=60)
+    assert max(found.values()) <= LIMIT, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STRANGE)
+def test_promise_8_memory_does_not_grow_with_what_is_strange(tmp_path: Path, name: str) -> None:
+    store = with_metrics(tmp_path, strange_lines(name, 100_000))
+    found = peaks(store, [*AFTER_A_REPLAY, ["export", "--out", str(tmp_path / "events.parquet")]], longest=60)
+    assert max(found.values()) <= LIMIT, found
 
 
 def _greedy(_tell: Tell) -> Callable[[int], int]:
