@@ -131,3 +131,11 @@ def test_an_event_that_came_very_often_is_shown_in_part_and_says_so(store: Store
     assert len(calls) <= 3  # a frame is read once, not once for each delivery that lies in it
     whole = show_event(store, PlainEngine(), row.event_id)
     assert (len(whole.deliveries), whole.left_out, whole.deliveries[:100]) == (3_000, 0, found.deliveries)
+
+
+def test_a_day_with_more_events_than_are_held_is_listed_in_order_too(
+    many: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = list(list_events(many, EVERYTHING).rows)
+    monkeypatch.setattr(ordering, "RUN", 3)
+    assert list(list_events(many, EVERYTHING).rows) == expected
