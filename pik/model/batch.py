@@ -190,8 +190,9 @@ class Batch:
     """One input ingested. `state` is RUNNING while its writer lives, then COMPLETE or INTERRUPTED; in a copy it is
     PULLED, and the counts are of the part that is there. One that is REPLACED says by which batch.
 
-    `next_seq`, `offset` and `prefix_digest` say where an interrupted one goes on. `attempt` counts its writers; `lags`
-    maps a lag to its number of deliveries, `sources` a source to its, as far as pik.model.tally keeps them apart.
+    `next_seq`, `offset` and `prefix_digest` say where an interrupted one goes on. `attempt` counts its writers;
+    `recorded_at` is that of its last block; `lags` maps a lag to its number of deliveries, `sources` a source to its,
+    as far as pik.model.tally keeps them apart.
     """
 
     batch_id: str
@@ -207,6 +208,7 @@ class Batch:
     offset: int = 0
     prefix_digest: str = ""
     replaced_by: str = ""
+    recorded_at: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
     lags: Mapping[int, int] = field(default_factory=dict)
     sources: Mapping[str, int] = field(default_factory=dict)

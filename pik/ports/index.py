@@ -171,6 +171,12 @@ class Audit(Protocol):
     def damage(self) -> Iterator[tuple[str, str]]:
         """What is wrong with the index in itself: the part of it, and what."""
 
+    def corrections(self) -> set[str]:
+        """The keys of the corrections that this index follows."""
+
+    def follow(self, corrections: Sequence[str]) -> None:
+        """Note that this index follows these corrections, given by their keys. A repeat changes nothing."""
+
 
 def batch_of(index: Index, prefix: str) -> Batch:
     """The batch of this id or unambiguous prefix. Raises NotFound."""

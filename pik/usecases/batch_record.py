@@ -7,7 +7,7 @@ all of that, because nothing else knows it. docs/format.md specifies it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -40,6 +40,7 @@ class BatchLine(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
     reasons: dict[str, int]
     lags: dict[int, int]
     sources: dict[str, int]
+    replaces: tuple[str, ...] = ()
 
 
 class SegmentLine(msgspec.Struct, frozen=True, kw_only=True, tag="segment"):
@@ -68,13 +69,14 @@ Line = BatchLine | SegmentLine | RejectLine
 _decode_line = msgspec.json.Decoder(Line).decode
 
 
-def write_record(store: Store, batch: Batch, finished_at: int) -> int:
+def write_record(store: Store, batch: Batch, finished_at: int, replaces: Sequence[str]) -> int:
     """Create the record of a batch whose every delivery is recorded; the batch's time of finishing is returned.
+    `replaces` are the batches that it has closed.
 
     A crash may have left the record of an earlier attempt to finish: then that one stands.
     """
     try:
-        store.raw.create(*record_object(store, batch, finished_at))
+        store.raw.create(*record_object(store, batch, finished_at, replaces))
     except AlreadyExists:
         head = next(read_record(store.raw, record_key(batch.batch_id)))
         assert isinstance(head, BatchLine)
@@ -87,9 +89,9 @@ def write_record(store: Store, batch: Batch, finished_at: int) -> int:
     return finished_at
 
 
-def record_object(store: Store, batch: Batch, finished_at: int) -> Object:
+def record_object(store: Store, batch: Batch, finished_at: int, replaces: Sequence[str] = ()) -> Object:
     """The record of a batch as an object that is still to be created."""
-    return record_key(batch.batch_id), packed(_lines(store, batch, finished_at))
+    return record_key(batch.batch_id), packed(_lines(store, batch, finished_at, replaces))
 
 
 def record_key(batch_id: str) -> str:
@@ -128,7 +130,7 @@ def restored(line: BatchLine) -> Batch:
     )
 
 
-def _lines(store: Store, batch: Batch, finished_at: int) -> Iterator[Line]:
+def _lines(store: Store, batch: Batch, finished_at: int, replaces: Sequence[str]) -> Iterator[Line]:
     yield BatchLine(
         format=store.format_version,
         batch_id=batch.batch_id,
@@ -143,6 +145,7 @@ def _lines(store: Store, batch: Batch, finished_at: int) -> Iterator[Line]:
         reasons=dict(batch.reasons),
         lags=dict(batch.lags),
         sources=dict(batch.sources),
+        replaces=tuple(replaces),
     )
     for segment in store.index.segments(ALL_TIME, batch_id=batch.batch_id):
         yield segment_line(segment, store.index.skipped(segment))

@@ -51,8 +51,10 @@ class _Sum:
         return _Sum(self.records + 1, (self.digest + value) % (1 << 128))
 
 
-def close_replaced(store: Store, later: Batch) -> None:
-    """Close the interrupted batches whose records are all in this one, which is finished."""
+def close_replaced(store: Store, later: Batch) -> list[str]:
+    """Close the interrupted batches whose records are all in this one, of which each record is recorded; return those
+    that it replaces."""
+    closed: list[str] = []
     for batch_id in _repeated(store, later) if later.counts.exact else ():
         cut = next(store.index.batches(batch_id), None)
         if cut is None or cut.state != INTERRUPTED or cut.is_request or cut.counts.read > later.counts.read:
@@ -62,7 +64,10 @@ def close_replaced(store: Store, later: Batch) -> None:
             try:
                 store.raw.create(closing_key(batch_id), packed([line]))
             except AlreadyExists:
-                continue
+                if read_closing(store.raw, closing_key(batch_id)) != line:
+                    continue  # it is replaced by another batch already
+            closed.append(batch_id)
+    return closed
 
 
 def _is_repeated(store: Store, cut: Batch, later: Batch) -> bool:

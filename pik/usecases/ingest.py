@@ -100,8 +100,7 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
             finally:
                 progress.stop()
             recorded = batch_of(store.index, batch.batch_id)
-            finished_at = write_record(store, recorded, time_ns())
-            close_replaced(store, recorded)
+            finished_at = write_record(store, recorded, time_ns(), close_replaced(store, recorded))
             done = store.batches.finish(batch.batch_id, finished_at)
     outcome = RESUMED if interrupted else NEW
     return Ingested(source.name, outcome, done, batch.next_seq if interrupted else None, monotonic() - began)

@@ -94,6 +94,8 @@ def rebuild_index(store: Store, progress: Progress) -> Rebuilt:
             carried, adrift = _restore_replaced(restoring, finished)
             orphans = restore_orphans(restoring, finished, carried, adrift)
             revised, examples = _settle(restoring)
+        if followed := correction_keys(store.raw):
+            store.audit.follow(followed)
     finally:
         progress.stop()
     return Rebuilt(

@@ -16,6 +16,7 @@ from pik.model.tally import count_lags, with_names
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.usecases.batch_record import BatchLine, RejectLine, SegmentLine, read_record, record_key, restored
+from pik.usecases.closing import closing_key
 from pik.usecases.held import has_expired
 from pik.usecases.pull_record import pulls, read_pull
 from pik.usecases.request import request_batch
@@ -108,6 +109,7 @@ class Batches:
         try:
             for line in read_record(self.store.raw, key):
                 if isinstance(line, BatchLine):
+                    yield from self._closings(key, line)
                     if batch.has_record and (other := _other_fields(batch, restored(line))):
                         detail = f"the index has another {' and '.join(other)} than {key}"
                         yield Problem(INDEX, f"batch {batch.batch_id}", detail)
@@ -120,6 +122,12 @@ class Batches:
             return
         for name in [*listed, *rejects]:
             yield Problem(INDEX, name, f"the index lists it, {key} does not name it")
+
+    def _closings(self, record: str, line: BatchLine) -> Iterator[Problem]:
+        for batch_id in line.replaces:
+            closing = closing_key(batch_id)
+            if self.store.raw.size(closing) is None and not has_expired(self.store, line.finished_at):
+                yield Problem(MISSING, closing, f"{record} replaces batch {batch_id}; what closes it is not there")
 
     def _in_window(self, segment: Segment) -> bool:
         first, last = self.tally.window.days
@@ -216,6 +224,9 @@ class Batches:
         if other:
             detail = f"the index has another {' and '.join(other)} than the request's objects tell"
             yield Problem(INDEX, f"batch {batch.batch_id}", detail)
+        if holding.recorded_first not in (None, batch.recorded_at):
+            detail = "its segments do not all say the same as it of when it was recorded"
+            yield Problem(INDEX, f"batch {batch.batch_id}", detail)
         if not single:
             listed = self.store.index.segments(ALL_TIME, batch_id=batch.batch_id)
             if sum(1 for _ in listed) != holding.segments:
@@ -267,12 +278,16 @@ def _without_verdicts(counts: Counts) -> tuple[int, int, int]:
 def _agree(batch: Batch, holding: Holding, rejected: int) -> bool:
     counts = replace(holding.counts, read=holding.counts.read + rejected, rejected=rejected)
     times = (batch.first_event, batch.last_event)
-    return batch.counts == counts and times == (holding.first_event, holding.last_event)
+    recorded = holding.recorded_last in (None, batch.recorded_at)
+    return recorded and batch.counts == counts and times == (holding.first_event, holding.last_event)
 
 
 def _disagreement(counts: Counts, held: Counts) -> str:
     if counts.astuple()[1:4] == held.astuple()[1:4]:
-        return "its rejected records, or its first and last event, are not those of its segments and files of rejects"
+        return (
+            "its rejected records, its first and last event, or when it was recorded, are not what its segments and"
+            " files of rejects say"
+        )
     return (
         f"it counts {counts.accepted} accepted, {counts.exact} exact and {counts.conflict} conflict; its segments hold"
         f" {held.accepted}, {held.exact} and {held.conflict}"

@@ -29,7 +29,8 @@ NOTHING_TOLD = Told({}, {})
 
 class Holding(NamedTuple):
     """What the segments of one batch hold, as far as they were seen; times in nanoseconds. `sound`: all of them are
-    there and as they were written. `told` is known of requests only."""
+    there and as they were written. `told` is known of requests only. `recorded_last` is when the last of them
+    was recorded, `recorded_first` when the first was of those whose time is not guessed."""
 
     segments: int = 0
     counts: Counts = Counts()
@@ -37,6 +38,8 @@ class Holding(NamedTuple):
     last_event: int | None = None
     sound: bool = True
     told: Told = NOTHING_TOLD
+    recorded_first: int | None = None
+    recorded_last: int | None = None
 
 
 class _Entry(NamedTuple):
@@ -48,6 +51,8 @@ class _Entry(NamedTuple):
     last_event: int
     sound: bool
     told: Told
+    recorded_at: int
+    guessed: bool
 
 
 @dataclass(slots=True, init=False)
@@ -129,7 +134,17 @@ def _entry(index: Index, segment: Segment, told: Told, sound: bool) -> _Entry:
     times = segment.first_event, segment.last_event
     # What is not recorded yet does not count.
     recorded = segment.deliveries - kinds[UNRECORDED]
-    return _Entry(segment.batch_id, recorded, kinds[EXACT], kinds[CONFLICT], *times, sound, told)
+    return _Entry(
+        segment.batch_id,
+        recorded,
+        kinds[EXACT],
+        kinds[CONFLICT],
+        *times,
+        sound,
+        told,
+        segment.recorded_at,
+        segment.guessed,
+    )
 
 
 def _summed(entries: Iterable[_Entry]) -> Holding:
@@ -143,8 +158,14 @@ def _summed(entries: Iterable[_Entry]) -> Holding:
             max(entry.last_event, entry.last_event if holding.last_event is None else holding.last_event),
             holding.sound and entry.sound,
             Told(_added(holding.told.lags, entry.told.lags), _added(holding.told.sources, entry.told.sources)),
+            holding.recorded_first if entry.guessed else _least(holding.recorded_first, entry.recorded_at),
+            max(entry.recorded_at, holding.recorded_last or 0),
         )
     return holding
+
+
+def _least(known: int | None, another: int) -> int:
+    return another if known is None else min(known, another)
 
 
 def _added(some: Mapping[_Name, int], others: Mapping[_Name, int]) -> Mapping[_Name, int]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -48,11 +49,21 @@ class Openings:
                 for batch_id in (line.batch_id, line.replaced_by):
                     if find_batch(self.store.index, batch_id) is None:
                         yield Problem(INDEX, found.key, f"the index does not know batch {batch_id}")
-        for key in correction_keys(self.store.raw):
+        yield from self._corrections()
+
+    def _corrections(self) -> Iterator[Problem]:
+        there = correction_keys(self.store.raw)
+        followed = self.store.audit.corrections()
+        for key in there:
             try:
                 deque(read_winners(self.store.raw, key), maxlen=0)
             except Damaged as error:
                 yield Problem(MODIFIED, key, error.message)
+            else:
+                if key not in followed:
+                    yield Problem(INDEX, key, "the index was not made by following this correction")
+        for key in sorted(followed.difference(there)):
+            yield Problem(MISSING, key, "the index follows this correction; the next rebuild would forget it")
 
     def _of_batches(self, keys: Iterator[tuple[str, str]], read: Callable[[Raw, str], object]) -> Iterator[Problem]:
         for batch_id, of_batch in groupby(keys, key=itemgetter(1)):
@@ -78,8 +89,17 @@ def missing_openings(store: Store, batch: Batch) -> Iterator[Problem]:
     numbers = {s.key.rpartition("-")[2] for s in store.index.segments(ALL_TIME, batch_id=batch.batch_id)}
     if not there and (keys or len(numbers) > 1):
         yield Problem(MISSING, opening, "the opening record of this interrupted batch is not there")
+    if there:
+        yield from _other_opening(store, batch, opening)
     if there or keys or len(numbers) > 1:
         yield from _missing_blocks(store, batch, keys)
+
+
+def _other_opening(store: Store, batch: Batch, key: str) -> Iterator[Problem]:
+    with suppress(Damaged):  # which is said of that record
+        line = read_opening(store.raw, key)
+        if (line.origin, line.started_at) != (batch.origin, batch.started_at):
+            yield Problem(INDEX, f"batch {batch.batch_id}", f"the index has another origin or started_at than {key}")
 
 
 def _missing_blocks(store: Store, batch: Batch, keys: Iterable[str]) -> Iterator[Problem]:
@@ -91,3 +111,8 @@ def _missing_blocks(store: Store, batch: Batch, keys: Iterable[str]) -> Iterator
     if last_seq + 1 < batch.next_seq:
         detail = f"the block records of this interrupted batch end at record {last_seq}, it goes on at {batch.next_seq}"
         yield Problem(MISSING, block_key(batch.batch_id, number + 1), detail)
+    elif batch.next_seq > 1:
+        ends = {(block.last_seq + 1, block.offset, block.prefix_digest) for block in blocks}
+        if (batch.next_seq, batch.offset, batch.prefix_digest) not in ends:
+            detail = "it does not go on where one of its block records ends"
+            yield Problem(INDEX, f"batch {batch.batch_id}", detail)

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, patch
 
 from pik.ports.store import Store
 from pik.stores.aws.index import AwsIndex
 from pik.stores.aws.raw import AwsRaw
 from pik.stores.aws.table import Table
+from pik.usecases.batch_record import record_key
+from pik.usecases.correction_log import WinnerLine, write_winners
 from pik.usecases.ingest import IngestOptions, ingest
 from pik.usecases.progress import Silent
 from pik.usecases.request import take
@@ -49,16 +52,29 @@ def event(entity: str, number: int, day: int = 1, **fields: object) -> dict[str,
 
 
 def fill(store: Store, directory: Path) -> None:
-    """Files with duplicates, conflicts and rejects; requests with one event, new or not, and with several."""
+    """Files with duplicates, conflicts and rejects, one of several blocks that replaces one that was cut; requests with
+    one event, new or not, and with several; a correction."""
     first = [event("a", 1), event("b", 2, 2), event("a", 1), event("k", 3, idempotency_key="x"), "no event"]
     second = [event("a", 1), event("k", 4, 2, idempotency_key="x"), event("c", 5), "{"]
     for name, lines in (("first", first), ("second", second)):
-        path = directory / f"{name}.jsonl"
-        path.write_text("".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in lines))
-        ingest(store, file_source(str(path)), IngestOptions(Reading(1 << 20), workers=0), Silent())
+        _ingest(store, directory / f"{name}.jsonl", lines)
     for body in (event("r", 6), event("r", 6), event("q", 7, 3, idempotency_key="y"), event("a", 1)):
         take(store, json.dumps(body).encode())
     take(store, json.dumps([event("r", 8, 4), event("r", 6), event("p", 9, idempotency_key="z"), 7]).encode())
+    blocks = [event("d", number, 5) for number in (1, 2, 3)]
+    with patch("pik.usecases.source.BLOCK", 100), patch("pik.usecases.source._MAGIC", 100):
+        with patch("pik.usecases.ingest.write_record", Mock(side_effect=InterruptedError)):
+            _ingest(store, directory / "cut.jsonl", blocks[:2])
+        _ingest(store, directory / "whole.jsonl", blocks)
+    (place,) = store.index.locate("", limit=1)
+    winner = WinnerLine(event_id=place.event_id, key=place.segment_key, new=(place.batch_id, place.seq))
+    store.audit.follow([write_winners(store, [winner], 1)])
+
+
+def _ingest(store: Store, path: Path, lines: Sequence[object]) -> None:
+    path.write_text("".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in lines))
+    with suppress(InterruptedError):
+        ingest(store, file_source(str(path)), IngestOptions(Reading(1 << 20), workers=0), Silent())
 
 
 IMMATERIAL = {
@@ -67,11 +83,10 @@ IMMATERIAL = {
     "batch.complete": "as where a writer died before it said so: the same command finishes it",
     "batch.attempt": "a writer that died behind a file's record leaves the next one nothing but to finish the batch",
     "batch.origin": "by which no request is looked for",
-    "batch.recorded_at": "a lower bound for what is recorded next",
     "batch.counts": "of a request with one event they are those of its claim",
+    "openings of a finished batch.deleted": "its batch record says all that this does",
+    "blocks of a finished batch.deleted": "its batch record says all that this does",
     "segment.guessed": "of requests it stands nowhere else",
-    "segment.recorded_at": "of requests it stands nowhere else",
-    "request.recorded_at": "of requests it stands nowhere else",
     "lease": "expires by itself",
     "generation": "is made by the first rebuild",
 }
@@ -88,13 +103,13 @@ def index_harms(store: Store) -> Iterator[Harm]:
 def object_harms(store: Store) -> Iterator[Harm]:
     """Objects: raw, and in a deployed store the id files."""
     if not isinstance(store.raw, AwsRaw):
-        yield from _of_files(Path(store.url))
+        yield from _of_files(store, Path(store.url))
         return
     s3, bucket = store.raw.clients.client("s3"), store.raw.bucket
-    for prefix in ("raw/", "index/"):
+    for prefix in ("raw/", "index/", "corrections/"):
         for found in list(store.raw.objects(prefix)):
             data, at = store.raw.read(found.key), {"Bucket": bucket, "Key": found.key}
-            kind, undo = _kind_of(found.key), partial(s3.put_object, **at, Body=data)
+            kind, undo = _kind_of(store, found.key), partial(s3.put_object, **at, Body=data)
             yield Harm(kind, "", found.key, partial(s3.delete_object, **at), undo)
             for place in {len(data) // 3, len(data) - 1}:
                 yield Harm(
@@ -105,18 +120,25 @@ def object_harms(store: Store) -> Iterator[Harm]:
 PARTS: dict[str, Callable[[Store], Iterator[Harm]]] = {"index": index_harms, "objects": object_harms}
 
 
-def _of_files(root: Path) -> Iterator[Harm]:
-    for path in sorted(path for path in (root / "raw").rglob("*") if path.is_file()):
+def _of_files(store: Store, root: Path) -> Iterator[Harm]:
+    for path in sorted(path for name in ("raw", "corrections") for path in (root / name).rglob("*") if path.is_file()):
         data, key = path.read_bytes(), str(path.relative_to(root))
         path.chmod(0o644)
         undo = partial(path.write_bytes, data)
-        yield Harm(_kind_of(key), "", key, path.unlink, undo)
+        yield Harm(_kind_of(store, key), "", key, path.unlink, undo)
         for place in {len(data) // 3, len(data) - 1}:
-            yield Harm(_kind_of(key), f"byte {place}", key, partial(path.write_bytes, _flipped(data, place)), undo)
+            yield Harm(
+                _kind_of(store, key), f"byte {place}", key, partial(path.write_bytes, _flipped(data, place)), undo
+            )
 
 
-def _kind_of(key: str) -> str:
-    return key.split("/")[1].partition("=")[0] if key.startswith("raw/") else "ids"
+def _kind_of(store: Store, key: str) -> str:
+    if not key.startswith("raw/"):
+        return {"index": "ids"}.get(key.partition("/")[0], "corrections")
+    kind = key.split("/")[1].partition("=")[0]
+    if kind in ("openings", "blocks") and store.raw.size(record_key(key.split("/")[2][:26])) is not None:
+        return f"{kind} of a finished batch"
+    return kind
 
 
 def _flipped(data: bytes, place: int) -> bytes:

@@ -67,6 +67,14 @@ class AwsAudit:
     def damage(self) -> Iterator[tuple[str, str]]:
         return iter(())  # DynamoDB and S3 check what they hold
 
+    def corrections(self) -> set[str]:
+        g = self.index.generation.current()
+        return {item["sk"] for item in self.index.table.query(f"{g}/correction")}
+
+    def follow(self, corrections: Sequence[str]) -> None:
+        g = self.index.generation.current()
+        self.index.table.write_many({"pk": f"{g}/correction", "sk": key} for key in corrections)
+
     def _of_requests(self, g: int, day: int) -> Iterator[str]:
         """The segments of requests whose event had come before: that the claim names another is their only row."""
         requests = Requests(self.index.table, g, set())

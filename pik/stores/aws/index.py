@@ -194,7 +194,7 @@ class AwsIndex:
         if not batch.is_request:  # all of it is recorded, but its writer has not said so yet
             verdicts = {row.seq: kind for row in rows if (kind := claims.verdict(row, winners)) != ACCEPTED}
             more = {"segments": len(header.segments), "bytes": sum(segment.size for segment in header.segments)}
-            now = advanced(batch, header, counts_of(header, verdicts))
+            now = replace(advanced(batch, header, counts_of(header, verdicts)), recorded_at=item["settled_at"])
             return now, {**item, **{name: item[name] + count for name, count in more.items()}}
         kinds = Counter(claims.verdict(row, winners) for row in rows)
         counts = Counts(len(rows) - kinds[UNRECORDED], kinds[ACCEPTED], kinds[EXACT], kinds[CONFLICT])

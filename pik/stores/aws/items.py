@@ -233,7 +233,7 @@ def batch_item(g: int, batch: Batch) -> Item:
         **progress_fields(batch),
         "segments": 0,
         "bytes": 0,
-        "recorded_at": 0,
+        "recorded_at": batch.recorded_at,
     }
 
 
@@ -272,6 +272,7 @@ def _batch_of(item: Item) -> Batch:
         next_seq=item["next_seq"],
         offset=item["offset"],
         prefix_digest=item["prefix_digest"],
+        recorded_at=item["recorded_at"],
         reasons=told.reasons,
         lags=told.lags,
         sources=told.sources,

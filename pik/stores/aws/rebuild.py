@@ -203,9 +203,8 @@ class AwsRebuild:
         listing = requests.listing(arrived, row, segment.recorded_at, self._copy(segment))
         claims = Claims(self.table, self.generation, segment.batch_id, places([segment]))
         item = self.table.get(batch_key(self.generation, segment.batch_id)) or {}
-        self.table.write_many(
-            [listing, day_item(self.generation, segment.day, REQUEST), {**item, **requests.listed(arrived, row)}]
-        )
+        of_batch = {**item, **requests.listed(arrived, row), "recorded_at": segment.recorded_at}
+        self.table.write_many([listing, day_item(self.generation, segment.day, REQUEST), of_batch])
         if verdicts and row.seq in verdicts:
             self._doubtful.add(segment.day)
         elif kind := claims.make([row]).get(row.seq):

@@ -175,7 +175,7 @@ class Recording:
             **progress_fields(advanced(batch_of(item), header, counts)),
             "segments": item["segments"] + len(header.segments),
             "bytes": item["bytes"] + sum(segment.size for segment in header.segments),
-            "recorded_at": item["settled_at"],
+            "recorded_at": item["settled_at"] if header.segments else item["recorded_at"],
         }
         change = "SET " + ", ".join(f"#{name} = :{name}" for name in fields) + " REMOVE #pending, #settled_at"
         values = {**fields, "pending": item["pending"]}

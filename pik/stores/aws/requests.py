@@ -50,7 +50,8 @@ class Requests:
         arrived, (row,) = chunk.arrivals[0], rows_of(chunk.arrivals)
         claims = Claims(self.table, self.generation, batch.batch_id, [(arrived.segment.day, OF_REQUEST)])
         day = arrived.segment.day
-        listed = [self.listing(arrived, row, time_ns(), copy), self.batch(batch, chunk, arrived, row)]
+        now = time_ns()
+        listed = [self.listing(arrived, row, now, copy), self.batch(batch, chunk, arrived, row, now)]
         of_day = [] if (self.generation, day) in self.days else [day_item(self.generation, day, REQUEST)]
         for delay in delays():
             there = self.table.put_together([*listed, claims.item(row)], of_day)
@@ -62,7 +63,8 @@ class Requests:
                 verdict = claims.verdict(row, winners)
                 if verdict != ACCEPTED:  # else it was this very call that an answer was lost of
                     # Recorded after the delivery that it is a duplicate of, as far as clocks agree.
-                    self.table.write_many([{**listed[0], "recorded_at": time_ns()}, listed[1], *of_day])
+                    later = {"recorded_at": time_ns()}
+                    self.table.write_many([*({**item, **later} for item in listed), *of_day])
                 return verdict
             # Another request with this event, or the first ones of the day, are recorded at this very moment.
             self.table.write_many(of_day)
@@ -91,9 +93,9 @@ class Requests:
             **({"inline": copy} if 0 < len(copy) <= INLINE else {}),
         }
 
-    def batch(self, batch: Batch, chunk: Chunk, arrived: Arrivals, row: Row) -> Item:
+    def batch(self, batch: Batch, chunk: Chunk, arrived: Arrivals, row: Row, recorded_at: int) -> Item:
         """The item of the request's batch; its counts are those of its claim."""
-        told = replace(batch, counts=Counts(read=1), lags=chunk.lags, sources=chunk.sources)
+        told = replace(batch, counts=Counts(read=1), recorded_at=recorded_at, lags=chunk.lags, sources=chunk.sources)
         return {**batch_item(self.generation, told), **self.listed(arrived, row)}
 
     def listed(self, arrived: Arrivals, row: Row) -> Item:

@@ -46,6 +46,13 @@ class LocalAudit:
             if line != "ok":
                 yield self.database.path.name, line
 
+    def corrections(self) -> set[str]:
+        return {key for (key,) in self.database.read().execute("SELECT key FROM correction")}
+
+    def follow(self, corrections: Sequence[str]) -> None:
+        with self.database.write() as connection:
+            connection.executemany("INSERT OR IGNORE INTO correction VALUES (?)", [(key,) for key in corrections])
+
     def _of_day(self, day: int, arrivals: Sequence[Arrivals]) -> Iterator[tuple[str, str]]:
         numbers = [self._number(arrived.segment.key) for arrived in arrivals]
         sums = self._sums(day, [number for number in numbers if number is not None])

@@ -62,7 +62,7 @@ class LocalBatches:
             if chunk.last_seq < next_seq:
                 return Counts()  # recorded already
             claims = Claims(connection)
-            claims.add(chunk.arrivals)
+            recorded_at = claims.add(chunk.arrivals)
             if refuse_conflicts and claims.counts["conflict"]:
                 raise conflicting(chunk.first_seq, chunk.last_seq, claims.counts["conflict"])
             if chunk.rejects:
@@ -72,7 +72,7 @@ class LocalBatches:
             connection.execute(
                 "UPDATE batch SET read = read + ?, accepted = accepted + ?, exact = exact + ?, conflict = conflict + ?,"
                 " rejected = rejected + ?, next_seq = ?, offset = ?, prefix_digest = ?, reasons = ?,"
-                " lags = ?, sources = ? WHERE batch_id = ?",
+                " lags = ?, sources = ?, recorded_at = max(recorded_at, ?) WHERE batch_id = ?",
                 (
                     *counts.astuple(),
                     chunk.last_seq + 1,
@@ -81,6 +81,7 @@ class LocalBatches:
                     add_names(reasons, chunk.reasons),
                     add_lags(lags, chunk.lags),
                     add_names(sources, chunk.sources),
+                    recorded_at if chunk.arrivals else 0,
                     chunk.batch_id,
                 ),
             )

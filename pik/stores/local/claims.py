@@ -31,9 +31,9 @@ class Claims:
         self._again.append(duplicate)  # type: ignore[arg-type]  # seven values, as the SQL below gives them
         return False
 
-    def add(self, arrivals: Iterable[Arrivals], verdicts: Mapping[int, str] | None = None) -> None:
+    def add(self, arrivals: Iterable[Arrivals], verdicts: Mapping[int, str] | None = None) -> int:
         """Claim every delivery of a chunk, in the order of the seqs where one id comes more than once. Its segments are
-        recorded at one moment, after everything before, unless they say when they were.
+        recorded at one moment, after everything before, unless they say when they were. Returns that moment.
 
         `verdicts`, known from a batch's record, tells by seq which are duplicates; those claim nothing.
         """
@@ -52,6 +52,7 @@ class Claims:
             keyed += [(seq, event_id, content, number, frame) for seq, event_id, content, frame in with_key]
         self._claim_keyed(sorted(keyed))
         self._write_duplicates(deliveries)
+        return recorded_at
 
     def _claim_plain(self, segment: int, day: int, rows: Iterable[tuple[bytes, int, int]]) -> None:
         """Their order makes neighbours of them in the table, so that many a statement are faster than one by one.

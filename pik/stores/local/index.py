@@ -49,7 +49,8 @@ CREATE TABLE batch (
     rejected INTEGER NOT NULL,
     started_at INTEGER NOT NULL, finished_at INTEGER,
     next_seq INTEGER NOT NULL, offset INTEGER NOT NULL, prefix_digest TEXT NOT NULL,
-    reasons TEXT NOT NULL, lags TEXT NOT NULL, sources TEXT NOT NULL
+    reasons TEXT NOT NULL, lags TEXT NOT NULL, sources TEXT NOT NULL,
+    recorded_at INTEGER NOT NULL DEFAULT 0 -- when its last block was
 );
 CREATE INDEX batch_origin ON batch (origin);
 CREATE TABLE segment (
@@ -86,6 +87,7 @@ CREATE TABLE reject_file (
     key TEXT NOT NULL, size INTEGER NOT NULL, digest TEXT NOT NULL, records INTEGER NOT NULL,
     PRIMARY KEY (batch, number)
 ) WITHOUT ROWID;
+CREATE TABLE correction (key TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 _Row = TypeVar("_Row")
@@ -250,7 +252,7 @@ _decode_lags = msgspec.json.Decoder(dict[int, int]).decode
 
 def _batch(row: tuple[Any, ...], locks: Path) -> Batch:
     _, batch_id, name, content, options, again, _, complete, attempt, *counts = row[:14]
-    started, finished, next_seq, offset, prefix_digest, reasons, lags, sources, first, last = row[14:]
+    started, finished, next_seq, offset, prefix_digest, reasons, lags, sources, recorded_at, first, last = row[14:]
     state = _STATES[complete] or (RUNNING if held(locks, content) else INTERRUPTED)
     return Batch(
         batch_id=batch_id,
@@ -270,6 +272,7 @@ def _batch(row: tuple[Any, ...], locks: Path) -> Batch:
         next_seq=next_seq,
         offset=offset,
         prefix_digest=prefix_digest,
+        recorded_at=recorded_at,
         reasons=_decode_counts(reasons),
         lags=_decode_lags(lags),
         sources=_decode_counts(sources),

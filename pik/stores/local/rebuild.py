@@ -258,4 +258,7 @@ def _count_batches(connection: sqlite3.Connection, unread: set[str]) -> None:
         " WHERE complete <> 1 OR batch_id NOT IN (SELECT value FROM json_each(?))",
         (msgspec.json.encode(sorted(unread)).decode(),),
     )
+    connection.execute(
+        "UPDATE batch SET recorded_at = (SELECT coalesce(max(recorded_at), 0) FROM segment WHERE batch = batch_id)"
+    )
     connection.execute("UPDATE batch SET read = accepted + exact + conflict + rejected WHERE complete <> 1")
