@@ -12,9 +12,8 @@ from pik.model.window import Window
 from pik.ports.store import Store
 from pik.usecases.reading import frames_of
 
-BYTES_AT_ONCE = 20 << 20
-"""Raw that is read together, about: of a deployed store it lies on the local disk meanwhile. What the engine makes of
-some 300,000 ordinary deliveries fits its memory; three times as many would go through its temporary files."""
+BYTES_AT_ONCE = 64 << 20
+"""Raw that is read together, about: of a deployed store it lies on the local disk meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
