@@ -90,6 +90,13 @@ class Group(TyperGroup):
             raise typer.Exit(2)
         return _parsed(super().parse_args, ctx, args)
 
+    def invoke(self, ctx: Any) -> Any:
+        """As Typer does it, with our complaint where options came without a command."""
+        try:
+            return super().invoke(ctx)
+        except typer.TyperException as error:
+            raise translated(error, ctx) from None
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """As Typer does it, with our complaint where there is no such command."""
         known = self.list_commands(ctx)

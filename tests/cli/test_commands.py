@@ -104,6 +104,8 @@ def test_version_anywhere(pik: Pik) -> None:
         (["things", "--share", "nan"], "error: --share: 'nan' is not a number\n"),
         (["things", "--class", "x"], "error: --class: 'x' is none of exact, conflict\n"),
         (["--format", "xml", "things"], "error: --format: 'xml' is none of table, json, jsonl, csv, md\n"),
+        (["fail", "--format", "json"], "error: missing command\nhint: `pik fail --help` shows how it is used\n"),
+        (["--format", "json"], "error: missing command\nhint: `pik --help` shows how it is used\n"),
         (["fail", "how"], "error: WAY is missing\nhint: `pik fail how --help` shows how it is used\n"),
         (["fail", "how", "bug", "more"], "error: got unexpected extra argument(s) (more)\n"),
     ],
