@@ -95,8 +95,8 @@ def able_to_ask(yes: bool) -> None:
         raise UsageError("confirmation required, and there is no terminal to ask on", hint="add --yes")
 
 
-def confirm(plan: str, yes: bool) -> None:
-    """Show what is about to be done and ask, unless `yes`.
+def confirm(plan: str, yes: bool, *, declined: str = "nothing was changed", hint: str = "") -> None:
+    """Show what is about to be done and ask, unless `yes`. `declined` says how things are after a no.
 
     Raises UsageError where there is no terminal to ask on, PikError if the answer is no.
     """
@@ -105,4 +105,4 @@ def confirm(plan: str, yes: bool) -> None:
     able_to_ask(yes)
     print(f"{plan}\nGo ahead? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise PikError("not confirmed; nothing was changed")
+        raise PikError(f"not confirmed; {declined}", hint=hint)

@@ -11,6 +11,7 @@ from pik.cli.context import Context
 from pik.cli.render import Document, Instant
 from pik.cli.render.text import number_of
 from pik.cli.run_fields import exit_code, going_on, nothing_matched, outcome_fields, plan_fields
+from pik.errors import command
 from pik.model.instant import format_instant
 from pik.model.run import COMPLETED, PARTIAL, RunRequest
 from pik.model.window import Window
@@ -86,5 +87,10 @@ def _promote(store: Store, run: Run, yes: bool) -> Move:
     from pik.usecases.promote import promote
 
     if not yes:
-        options.confirm(plan_text(promote(store, run.run_id, 0, "", dry_run=True)), yes)
+        options.confirm(
+            plan_text(promote(store, run.run_id, 0, "", dry_run=True)),
+            yes,
+            declined=f"run {run.run_id} is kept, and nothing was promoted",
+            hint=command("promote", run.run_id),
+        )
     return promote(store, run.run_id, time.time_ns(), run.request.reason)

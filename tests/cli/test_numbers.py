@@ -288,6 +288,20 @@ def test_a_conflict_is_left_and_is_exit_code_3(late, tmp_path):
     assert (result.code, result.json()["moved"], result.json()["conflicts"]) == (3, 2, 2)
 
 
+def test_after_a_no_to_its_promotion_a_replay_names_the_run_that_it_wrote(late, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    refused = late("replay", "--all", *DAY, "--promote")
+    run = late("runs", "list", "--format", "json").json()["runs"][0]["run_id"]
+    assert refused.code == 4
+    assert f"not confirmed; run {run} is kept, and nothing was promoted" in refused.err
+    assert f"pik promote {run}" in refused.err
+    assert late("promote", run, "--yes", "--format", "json").json()["moved"] == 4
+
+
 def test_promote_and_rollback_ask(late):
     run = replayed(late, "--all", *DAY)["run_id"]
     for command in ("promote", "rollback"):
