@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pik.errors import ConflictFound, Damaged, StoreError
 
-FORMAT = 2
+FORMAT = 3
 """The version of the layout of a store and of everything in it; docs/format.md says what changed with each."""
 
 
