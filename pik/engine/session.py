@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 MEMORY_MB = 256
 """What DuckDB may hold before it spills to a temporary directory. The process around it needs some 100 MiB."""
 
-THREADS = 4
-"""Threads of a connection, at most: each that reads raw holds 32 MiB of it whatever is set, and needs room for its
-groups beside that."""
+THREAD_MB, GROUPS_MB = 64, 64
+"""What a connection needs for each thread and for its groups: a thread that reads raw holds 32 MiB whatever is set.
+With one thread more it would nearly always run out of memory, and compute all of it again."""
 
 DISK_LIMIT = "16GB"
 """What that directory may hold."""
@@ -59,7 +59,7 @@ class OutOfMemory(EngineError):
 def threads_for(wanted: int | None, parts: int) -> int:
     """How many threads a connection gets: the wanted ones (None: as many as there are processors), but no more than its
     part of the memory allows."""
-    return max(1, min(wanted or _processors(), THREADS // parts))
+    return max(1, min(wanted or _processors(), (MEMORY_MB // parts - GROUPS_MB) // THREAD_MB))
 
 
 def _processors() -> int:

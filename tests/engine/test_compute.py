@@ -294,7 +294,9 @@ def test_promise_8_groups_that_do_not_fit_into_memory_go_to_disk(
 def test_promise_8_where_many_threads_need_too_much_memory_a_single_one_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "MEMORY_MB", 100)  # each of the threads reads with 32 MiB
+    monkeypatch.setattr(session_module, "MEMORY_MB", 100)
+    monkeypatch.setattr(session_module, "GROUPS_MB", 0)
+    monkeypatch.setattr(session_module, "THREAD_MB", 25)  # each of the threads reads with 32 MiB
     begun: list[int] = []
 
     def counted(files: Sequence[Path], threads: int, parts: int) -> Any:
@@ -309,14 +311,14 @@ def test_promise_8_where_many_threads_need_too_much_memory_a_single_one_computes
     counts: Counter[tuple[str, Decimal | None, int]] = Counter()
     for one in engine.compute(inputs, four, ALL_TIME):
         counts[one.metric, one.value, one.inputs] += 1
-    assert begun == [session_module.THREADS, 1]
+    assert begun == [4, 1]
     assert counts == {("m0", Decimal(1), 1): 200_000} | {(f"m{n}", Decimal(7), 1): 200_000 for n in (1, 2, 3)}
 
 
 def test_processes_share_what_one_may_use(tmp_path: Path) -> None:
-    assert session_module.threads_for(16, 1) == session_module.THREADS
+    assert session_module.threads_for(16, 1) == 3
     assert session_module.threads_for(1, 1) == 1
-    assert [session_module.threads_for(16, parts) for parts in (2, 4, 9)] == [2, 1, 1]
+    assert [session_module.threads_for(16, parts) for parts in (2, 4, 9)] == [1, 1, 1]
     assert list(DuckEngine().shared(2).compute(many_entities(tmp_path, 50_000), [metric()], ALL_TIME))
 
 
