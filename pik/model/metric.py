@@ -243,5 +243,7 @@ def with_scale(value: Decimal, scale: int) -> Decimal:
 
 def decimal_text(value: Decimal) -> str:
     """The shortest plain text of an exact value: no exponent, no trailing zeros. That is how values are stored."""
-    text = format(value, "f")
+    text = str(value)  # the faster of the two
+    if "E" in text:
+        text = format(value, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -13,6 +13,8 @@ from pik.stores.local.sealing import seal
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state import POINTER_DIGEST, VERSION_DIGEST, WRITER_DIGEST, expect_sound
 
+_FETCHED = 10_000  # digests at a time
+
 _MINE = "version v LEFT JOIN current c USING (metric, bucket, entity) WHERE v.writer = ?"
 
 
@@ -31,13 +33,7 @@ def _move(database: Database, kind: str, run_id: str, at: int, reason: str, *, d
         row = connection.execute("SELECT number FROM writer WHERE run_id = ?", (run_id,)).fetchone()
         if row is None:
             return Promoted(0, 0, 0)
-        _expect_sound(connection, run_id, row)
-        counts = connection.execute(
-            f"SELECT coalesce(sum(c.writer IS v.{old}), 0), coalesce(sum(c.writer IS v.{new}), 0), count(*)"
-            f" FROM {_MINE}",
-            row,
-        ).fetchone()
-        promoted = Promoted(counts[0], counts[1], counts[2] - counts[0] - counts[1])
+        promoted = _counted(connection, run_id, row, old, new)
         if dry_run or not (promoted.moved or promoted.conflicts):
             return promoted
         from ulid import ULID  # here, because it takes 20 ms that no other command should pay
@@ -59,28 +55,37 @@ def insert_promotion(connection: sqlite3.Connection, columns: tuple[Any, ...]) -
     )
 
 
-def _expect_sound(connection: sqlite3.Connection, run_id: str, writer: tuple[int]) -> None:
-    """Raises Damaged unless the run's versions are all there and as they were written, and so are the pointers."""
+def _counted(connection: sqlite3.Connection, run_id: str, writer: tuple[int], old: str, new: str) -> Promoted:
+    """What there is to move. Raises Damaged unless the run's versions are all there and as they were written, and so
+    are the pointers."""
     expect_sound(connection, f"run {run_id}", WRITER_DIGEST, "writer WHERE number = ?", writer)
     written = connection.execute("SELECT versions, versions_xor FROM writer WHERE number = ?", writer).fetchone()
-    there, total = 0, 0
+    sound = f"v.digest IS {VERSION_DIGEST} AND (c.writer IS NULL OR c.digest IS {POINTER_DIGEST})"
     rows = connection.execute(
-        f"SELECT v.digest, v.digest IS {VERSION_DIGEST}, iif(c.writer IS NULL, 1, c.digest IS {POINTER_DIGEST}),"
-        f" v.metric, v.entity FROM {_MINE}",
-        writer,
+        f"SELECT iif({sound}, v.digest, NULL), c.writer IS v.{old}, c.writer IS v.{new} FROM {_MINE}", writer
     )
-    for digest, version_is_sound, pointer_is_sound, metric, entity in rows:
-        if not version_is_sound:
-            raise damaged_row(f"the version of {metric} of {entity} by run {run_id}")
-        if not pointer_is_sound:
-            raise damaged_row(f"the pointer to the current {metric} of {entity}")
-        there += 1
-        total ^= int.from_bytes(digest)
-    if (there, total.to_bytes(len(NO_ROWS))) != written:
+    there, total, moved, already = 0, NO_ROWS, 0, 0
+    while some := rows.fetchmany(_FETCHED):
+        digests, are_old, are_new = zip(*some, strict=True)
+        if None in digests:
+            raise _altered(connection, run_id, writer, sound)
+        there, total = there + len(some), xor_of(digests, total)
+        moved, already = moved + sum(are_old), already + sum(are_new)
+    if (there, total) != written:
         raise Damaged(
             f"run {run_id} wrote {written[0]:,} versions, and {there:,} of its versions are there",
             hint="pik verify names what is damaged; replay again to compute it anew",
         )
+    return Promoted(moved, already, there - moved - already)
+
+
+def _altered(connection: sqlite3.Connection, run_id: str, writer: tuple[int], sound: str) -> Damaged:
+    """Which version, or which pointer, is the first that is not as it was written."""
+    version_is_sound, metric, entity = connection.execute(
+        f"SELECT v.digest IS {VERSION_DIGEST}, v.metric, v.entity FROM {_MINE} AND NOT ({sound}) LIMIT 1", writer
+    ).fetchone()
+    pointer, version = f"the pointer to the current {metric} of {entity}", f"the version of {metric} of {entity}"
+    return damaged_row(pointer if version_is_sound else f"{version} by run {run_id}")
 
 
 def _point(connection: sqlite3.Connection, writer: tuple[int], old: str, new: str) -> tuple[int, bytes]:
@@ -104,7 +109,10 @@ def _point(connection: sqlite3.Connection, writer: tuple[int], old: str, new: st
         " (SELECT metric, bucket, entity FROM temp.moving WHERE writer IS NULL)"
     )
     (more,) = connection.execute("SELECT count(digest) - count(was) FROM temp.moving").fetchone()
-    digests = connection.execute("SELECT digest FROM temp.moving UNION ALL SELECT was FROM temp.moving")
+    digests = connection.execute(
+        "SELECT digest FROM temp.moving WHERE digest IS NOT NULL UNION ALL"
+        " SELECT was FROM temp.moving WHERE was IS NOT NULL"
+    )
     changed = xor_of(digest for (digest,) in digests)
     connection.execute("DROP TABLE temp.moving")
     return more, changed
