@@ -67,7 +67,7 @@ def _used() -> set[str]:
     """The actions behind every client method that the store's code names, called or passed on."""
     operations = _operations()
     names: set[str] = set()
-    for path in (Path(pik.__file__).parent / "stores/aws").glob("*.py"):
+    for path in (Path(pik.__file__).parent / "stores/aws").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute):
                 names.add(node.attr)
@@ -83,7 +83,7 @@ def test_an_administrator_may_do_all_that_the_store_does() -> None:
 
 
 def test_every_kind_of_statement_that_the_store_makes_is_allowed() -> None:
-    made = " ".join(path.read_text() for path in (Path(pik.__file__).parent / "stores/aws").glob("*.py"))
+    made = " ".join(path.read_text() for path in (Path(pik.__file__).parent / "stores/aws").rglob("*.py"))
     for keyword, action in (("INSERT INTO", "Insert"), ("UPDATE", "Update"), ("DELETE FROM", "Delete")):
         assert re.search(rf"f'{keyword} ", made), keyword
         assert f"dynamodb:PartiQL{action}" in _allowed("replaying")

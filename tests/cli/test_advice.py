@@ -197,7 +197,7 @@ def test_a_command_with_data_in_it_is_built_of_words() -> None:
     """Not of an f-string, which quotes nothing."""
     begun = re.compile(rf"\bpik (?:{NAMES})\b[^,;]*$")
     for path in Path(package.__file__).parent.rglob("*.py"):
-        if path.name == "demo_story.py":
+        if path.name in ("demo_story.py", "story.py"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pik.cli.app import COMMANDS, root_command
+from pik.stores.common import FORMAT
 
 EVENT = '{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{}}\n'
 
@@ -106,7 +107,7 @@ def test_init_creates_what_is_named_and_leaves_what_is_there(
         (inputs / "pik.toml").write_text('store = "mine"\n')
     option = ("--store", "mine") if named == "option" else ()
     first = pik("init", *option, "--format", "json").json()
-    assert (first["store"], first["created"], first["store_format"]) == (f"{inputs}/mine", True, 2)
+    assert (first["store"], first["created"], first["store_format"]) == (f"{inputs}/mine", True, FORMAT)
     assert pik("ingest", "events.jsonl", *option).code == 0
     again = pik("init", *option, "--format", "json").json()
     assert again["created"] is False
