@@ -71,7 +71,22 @@ def command(*words: str) -> str:
     It looks in the store that the settings name. One that the user named on the command line is added where the command
     is shown (`pik.cli.advice`): a hint may be kept with a dead letter and be read much later, by somebody else.
     """
-    return shlex.join(("pik", *words))
+    return shell_line("pik", *words)
+
+
+def shell_line(*words: str) -> str:
+    """Return a line to type into a shell, each word quoted where it needs that."""
+    return shlex.join(words)
+
+
+def after_success(*lines: str) -> str:
+    """Return the lines as one, of which each is run only where that before it found nothing wrong."""
+    return " && ".join(lines)
+
+
+def in_turn(*lines: str) -> str:
+    """Return the lines, one after the other, to be typed in this order."""
+    return "\n".join(lines)
 
 
 CANDIDATES = 6

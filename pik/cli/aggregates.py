@@ -60,7 +60,7 @@ def aggregates(
         Column("input_ids", get=attrgetter("computed.input_ids"), detail=True),
         Column("input_contents", get=attrgetter("computed.input_contents"), detail=True),
     ]
-    empty = f"no {'version' if history else 'current value'} in {listing.effective}; pik replay computes them"
+    empty = f"no {'version' if history else 'current value'} in {listing.effective}; to compute: pik replay --all"
     cli.show(
         Document(
             head={"requested": listing.window, "effective": listing.effective},

@@ -71,7 +71,7 @@ def batches(
     shown = list(islice(listed, limit)) if limit else listed
     cli.show(
         Document(
-            tables=[Table("batches", _COLUMNS, shown, empty="no batch yet; pik ingest FILE makes one")],
+            tables=[Table("batches", _COLUMNS, shown, empty="no batch yet; to make one: pik ingest FILE")],
             tail=lambda: {"cut": limit is not None and not batch and next(iter(listed), None) is not None},
         )
     )

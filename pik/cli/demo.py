@@ -58,7 +58,7 @@ def demo(
             raise PikError(f"`{line}` ended with exit code {code}, not {step.code}", hint=f"it ran in {place}")
         if code:
             print(f"(exit code {code})")
-    print(NEXT.format(directory=place))
+    print(NEXT.format(directory=shlex.quote(str(place))))
     return 0
 
 

@@ -55,14 +55,14 @@ NEXT = """
 That was all. The demo's store stays in {directory}; look around with
 
   cd {directory}
-  pik show ba221f70                      a payment that came six times, once with another amount
+  pik show ba221f70                      # a payment that came six times, once with another amount
   pik aggregates --entity customer-17 --history
 
 Next, on a file of your own:
 
-  pik ingest events.jsonl                one JSON object a line: source, event_type, entity_id, event_time, payload
-  pik ingest --help                      ... or any other fields, with --map
-  pik status                             what the store holds
-  pik events --entity ID --since 2h      what really arrived
+  pik ingest events.jsonl                # one JSON object a line: source, event_type, entity_id, event_time, payload
+  pik ingest --help                      # ... or any other fields, with --map
+  pik status                             # what the store holds
+  pik events --entity ID --since 2h      # what really arrived
 """
 """What is said at the end; `directory` is where it was played."""

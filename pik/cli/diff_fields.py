@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from pik.cli.render import Bucket, Column, Count, Document, Instant, Table
 from pik.cli.render.text import number_of
-from pik.errors import command
+from pik.cli.run_next import WHOLE
+from pik.errors import after_success, command
 from pik.model.run import KEPT_FAILURES, PLANNED, RUNNING
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def _remedy(failure: Failure, row: Difference) -> str:
     """Where to look first, for a row that could not be computed."""
     if failure.event_ids:
         return command("show", failure.event_ids[0])
-    return command("metrics", "show", row.metric) if row.entity_id else "pik verify --full"
+    return command("metrics", "show", row.metric) if row.entity_id else WHOLE
 
 
 def differences(diff: Diff, rows: Shortened, repair: Callable[[], str | None], *, stats: bool) -> Document:
@@ -101,11 +102,11 @@ def _no_differences(diff: Diff) -> str:
 
 
 def _next(repair: Callable[[], str | None], diff: Diff, rows: Shortened) -> str | None:
-    """What to type next. Lost raw looks as if there had been no events: then a repair would make it worse."""
+    """What to type next. Where values would be removed, raw must be whole first."""
     if not rows.different:
         return rows.remedy
-    command = repair()
-    return f"pik verify --full, then {command}" if command and diff.stats.removed else command
+    line = repair()
+    return after_success(WHOLE, line) if line and diff.stats.removed else line
 
 
 def _of_failure(name: str) -> Callable[[Difference], object]:

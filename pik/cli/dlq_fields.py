@@ -31,16 +31,17 @@ def letter(found: DeadLetter) -> Document:
             "attempts": found.attempts,
             "failed_at": Instant(found.failed_at),
             "reason": found.reason,
+            "note": found.hint or None,
             "next": _next(found),
         }
     )
 
 
-def _next(found: DeadLetter) -> str:
+def _next(found: DeadLetter) -> str | None:
     """What can help. To do a task again is worth while where nothing else is known to be wrong."""
     if not found.task.run_id:
-        return command("dlq", "purge", found.letter_id)
-    return found.hint or command("dlq", "redrive", found.letter_id)
+        return command("dlq", "purge", found.letter_id, "--reason", "no task")
+    return None if found.hint else command("dlq", "redrive", found.letter_id)
 
 
 def redriven(letters: Sequence[DeadLetter], runs: Sequence[Run], *, dry_run: bool) -> Document:

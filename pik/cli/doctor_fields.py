@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pik.cli.render import Column, Count, Document, Json, Shown, Table
+from pik.errors import command
 
 if TYPE_CHECKING:
     from pik.ports.stack import Permission, Setting
@@ -33,19 +34,22 @@ def diagnosis(found: Diagnosis, need: str, *, everything: bool) -> Document:
             "settings_wrong": Count(sum(one.right is False for one in found.settings)),
             "settings_unknown": Count(unseen),
             "policy": policy and Shown(Json(policy), msgspec.json.format(policy).decode()),
-            "next": _after_diagnosis(found, unseen),
+            **_after_diagnosis(found, unseen),
         },
     )
 
 
-def _after_diagnosis(found: Diagnosis, unseen: int) -> str | None:
+def _after_diagnosis(found: Diagnosis, unseen: int) -> dict[str, str | None]:
+    """What to type next, and what else to do."""
+    note, line = None, None
     if found.policy:
-        return "have the policy attached to your role or user; docs/iam.md has those of whole levels"
-    if found.missing:
-        return "another policy forbids it explicitly: that one has to go first"
-    if unseen and "inspecting" not in found.needed:
-        return "pik stack doctor --need inspecting prints the policy that shows the settings"
-    return None
+        note = "have the policy attached to your role or user; docs/iam.md has those of whole levels"
+    elif found.missing:
+        note = "another policy forbids it explicitly: that one has to go first"
+    elif unseen and "inspecting" not in found.needed:
+        note = "the settings that are unknown need the permissions of another level, whose policy this prints"
+        line = command("stack", "doctor", "--need", "inspecting")
+    return {"note": note, "next": line}
 
 
 def _state(level: Level) -> Shown:

@@ -23,7 +23,7 @@ def listed(found: DuplicateList, limit: int | None, *, payload_diff: bool) -> Do
         tail=lambda: {
             "matched": Shown(None, f"more than {limit:,}") if found.matched is None else Count(found.matched),
             "cut": found.cut,
-            "next": f"--limit N shows more than the first {limit:,}, --by counts them" if found.cut else None,
+            "note": f"--limit N shows more than the first {limit:,}, --by counts them" if found.cut else None,
         },
     )
 

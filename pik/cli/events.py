@@ -53,7 +53,7 @@ def events(
             tail=lambda: {
                 "matched": Shown(None, f"more than {limit:,}") if found.matched is None else Count(found.matched),
                 "cut": found.cut,
-                "next": f"--limit N shows more than the oldest {limit:,}" if found.cut else None,
+                "note": f"--limit N shows more than the oldest {limit:,}" if found.cut else None,
             },
         )
     )

@@ -38,7 +38,11 @@ def ingest(
     ],
     mapping: Annotated[
         list[str] | None,
-        typer.Option("--map", metavar="FIELD=JMESPATH", help="Where a foreign record has this field (repeatable)."),
+        typer.Option(
+            "--map",
+            metavar="FIELD=JMESPATH",
+            help="Where a foreign record has this field (repeatable); payload=@ is all of it.",
+        ),
     ] = None,
     time_format: Annotated[
         str | None,

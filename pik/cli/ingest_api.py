@@ -108,12 +108,12 @@ def _document(done: list[tuple[Sent, list[Reject]]]) -> Document:
         tail={
             "cut": total.rejected > len(shown),
             "error": failure.message if failure else None,
-            "next": _next(all_sent),
+            "note": _note(all_sent),
         },
     )
 
 
-def _next(done: list[Sent]) -> str | None:
+def _note(done: list[Sent]) -> str | None:
     if done[-1].failure:
         return "run the same command again; what was recorded comes as duplicates, nothing is lost"
     if any(sent.counts.rejected for sent in done):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -23,31 +24,38 @@ def ingested(done: list[Ingested], *, mapped: bool) -> Document:
     total = sum((one.batch.counts for one in done), Counts())
     fields = dict(zip(("read", "accepted", "exact", "conflict", "rejected"), map(Count, total.astuple()), strict=True))
     if len(done) == 1:
-        return Document(head={**_summary(done[0]), "next": _next(done, mapped=mapped)})
+        return Document(head={**_summary(done[0]), **_next(done, mapped=mapped)})
     columns = [
         Column("batch_id", get=lambda one: one.batch.batch_id),
         Column("source"),
         Column("outcome"),
         *(Column(name, Count, get=attrgetter(f"batch.counts.{name}")) for name in fields),
     ]
-    return Document(tables=[Table("batches", columns, done)], tail={**fields, "next": _next(done, mapped=mapped)})
+    return Document(tables=[Table("batches", columns, done)], tail={**fields, **_next(done, mapped=mapped)})
 
 
-_FOREIGN = "foreign records need --map (pik ingest --help)"
+_FOREIGN = "foreign records need --map; `pik ingest --help` shows how"
 _MAPPED = "the mapping, of --map and of pik.toml, fits none of the records"
 
 
-def _next(done: list[Ingested], *, mapped: bool) -> str | None:
-    """What to type next, where something is left to do."""
+def _next(done: list[Ingested], *, mapped: bool) -> dict[str, str | None]:
+    """What to type next, and what else to know, where something is left to do."""
     from pik.usecases.ingest import ALREADY
 
+    note = None
     rejected = [one.batch for one in done if one.batch.counts.rejected]
-    look = command("batches", rejected[0].batch_id, "--rejects") if rejected else None
-    if look and all(one.batch.counts.read == one.batch.counts.rejected for one in done):
-        return f"{look}; {_MAPPED if mapped else _FOREIGN}"
-    if all(one.outcome == ALREADY for one in done):
-        return "to record it as one more delivery of each event, add --again"
-    return look
+    if rejected and all(one.batch.counts.read == one.batch.counts.rejected for one in done):
+        note = _why_none(chain.from_iterable(batch.reasons for batch in rejected), mapped=mapped)
+    elif all(one.outcome == ALREADY for one in done):
+        note = "to record it as one more delivery of each event, add --again"
+    return {"note": note, "next": command("batches", rejected[0].batch_id, "--rejects") if rejected else None}
+
+
+def _why_none(reasons: Iterable[str], *, mapped: bool) -> str | None:
+    """What to say where not one record is an event; nothing if a reason names the option that helps."""
+    if any("--" in reason for reason in reasons):
+        return None
+    return _MAPPED if mapped else _FOREIGN
 
 
 def _summary(one: Ingested) -> dict[str, object]:
@@ -102,7 +110,7 @@ def checked(inputs: list[Checked], *, mapped: bool) -> Document:
     return Document(
         head={"dry_run": True},
         tables=[Table("sources", columns, inputs)],
-        tail={"sample": _sample(inputs) if mapped else None, "next": _next_checked(inputs, mapped=mapped)},
+        tail={"sample": _sample(inputs) if mapped else None, "note": _note_checked(inputs, mapped=mapped)},
     )
 
 
@@ -111,7 +119,8 @@ def _sample(inputs: list[Checked]) -> Json | None:
     return next((Json(one.sample) for one in inputs if one.sample is not None), None)
 
 
-def _next_checked(inputs: list[Checked], *, mapped: bool) -> str:
+def _note_checked(inputs: list[Checked], *, mapped: bool) -> str:
     if any(one.read for one in inputs) and not any(one.valid for one in inputs):
-        return f"no record is a valid event; {_MAPPED if mapped else _FOREIGN}"
+        why = _why_none(chain.from_iterable(one.reasons for one in inputs), mapped=mapped)
+        return "no record is a valid event" + (f"; {why}" if why else "")
     return "nothing was stored, and duplicates were not looked for; leave --dry-run out to ingest"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from glob import glob
+from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +34,14 @@ def _named(cli: Context, name: str) -> list[Source]:
     # Not Path.exists: that raises an OSError for a name that is too long.
     found = sorted(glob(name, recursive=True)) if name not in ("", "-") and not os.path.lexists(name) else [name]
     if not found:
-        raise UsageError(f"there is no file {shown_name(name)}", hint="quote globs; - is standard input")
+        raise _not_there(name, shown_name(name))
     return [file_source(one) for one in found]
+
+
+def _not_there(name: str, shown: str) -> UsageError:
+    if has_magic(name):
+        return UsageError(f"no file matches {shown!r}", hint="** is any number of directories; - is standard input")
+    return UsageError(f"there is no file {shown}", hint="quote globs; - is standard input")
 
 
 def reading(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,12 +108,14 @@ def _document(source: Store, into: str, request: Request, done: Pulled) -> Docum
             "metrics": Count(done.metrics),
             "aggregates": Count(done.aggregates),
             "replaced": Count(done.replaced),
-            "next": _next(source, into, done),
+            **_next(source, into, done),
         },
     )
 
 
-def _next(source: Store, into: str, done: Pulled) -> str:
+def _next(source: Store, into: str, done: Pulled) -> dict[str, str]:
     if done.problems:
-        return f"{command('verify', '--store', source.url)}; once that is mended, the same pull again"
-    return f"export PIK_STORE={shlex.quote(into)}, and go on without --store"
+        note = "once the source is mended, the same pull brings the rest"
+        return {"note": note, "next": command("verify", "--store", source.url)}
+    line = f"export PIK_STORE={shlex.quote(os.path.abspath(into))}"
+    return {"note": "after that, commands without --store look into the copy", "next": line}

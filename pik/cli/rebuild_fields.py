@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pik.cli.render import Column, Count, Document, Shown, Table
+from pik.errors import command
 
 if TYPE_CHECKING:
     from pik.usecases.rebuild import Rebuilt
@@ -36,9 +37,8 @@ def rebuilt(done: Rebuilt) -> Document:
         ],
         tail={
             "cut": done.revised > len(done.examples) or done.undecided > len(done.undecided_examples),
-            "next": "restore the damaged objects from a copy of the store, then pik verify --rebuild-index"
-            if done.damaged
-            else None,
+            "note": "restore the damaged objects from a copy of the store first" if done.damaged else None,
+            "next": command("verify", "--rebuild-index") if done.damaged else None,
         },
     )
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from pik.errors import command
+from pik.errors import after_success, command, in_turn
 from pik.model.run import CANCELLED, PLANNED, RUNNING, Run, RunRequest
+
+WHOLE = command("verify", "--full")
+"""Comes before a repair that removes values: lost raw looks as if there had been no events."""
 
 
 def next_command(run: Run) -> str | None:
@@ -16,9 +19,10 @@ def next_command(run: Run) -> str | None:
         return command("dlq", "list", "--run", run.run_id)
     if run.promoted >= run.values or not run.new + run.changed + run.removed:
         return None
-    first = "pik verify --full, then " if run.removed else ""  # lost raw looks as if there had been no events
-    diff = first + command("diff", "aggregates", "--run", run.run_id)
-    return diff if run.request.include_duplicates else f"{diff}, then {command('promote', run.run_id)}"
+    diff = command("diff", "aggregates", "--run", run.run_id)
+    if run.removed:
+        diff = after_success(WHOLE, diff)
+    return diff if run.request.include_duplicates else in_turn(diff, command("promote", run.run_id))
 
 
 def replay_command(request: RunRequest) -> str:

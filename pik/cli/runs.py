@@ -28,7 +28,7 @@ def list_(cli: Context, limit: options.Limit = None) -> None:
     shown = islice(runs, limit)
     cli.show(
         Document(
-            tables=[Table("runs", RUN_COLUMNS, shown, empty="no run yet; pik replay makes one")],
+            tables=[Table("runs", RUN_COLUMNS, shown, empty="no run yet; to make one: pik replay --all")],
             tail=lambda: {"cut": limit is not None and next(runs, None) is not None},
         )
     )

@@ -50,7 +50,7 @@ def show(
                     {"aggregates": Shown(None, "not known: its day was not pulled")} if found.aggregates is None else {}
                 ),
                 "left_out": Count(found.left_out) if found.left_out else None,
-                "next": f"--limit {len(found.deliveries) + found.left_out} shows all" if found.left_out else None,
+                "note": f"--limit {len(found.deliveries) + found.left_out} shows all" if found.left_out else None,
                 "payload": Json(bytes(found.event.payload)),
                 "raw": [Json(row.line) for row in found.deliveries],
             },

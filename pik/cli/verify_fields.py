@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pik.cli.render import Column, Count, Document, Shown, Table
 from pik.cli.render.text import number_of
-from pik.errors import command
+from pik.errors import command, in_turn
 
 if TYPE_CHECKING:
     from pik.model.window import Window
@@ -58,25 +58,28 @@ def _tail(found: VerifyReport, copy_of: str | None) -> dict[str, object]:
         "deliveries": Count(found.deliveries),
         "aggregates": Shown(None, "not checked") if found.aggregates is None else Count(found.aggregates),
         "damage": Count(found.damage),
-        "next": _next(found, copy_of),
+        **_next(found, copy_of),
     }
 
 
-def _next(found: VerifyReport, copy_of: str | None) -> str | None:
+def _next(found: VerifyReport, copy_of: str | None) -> dict[str, str | None]:
+    """What to type next, and what to do before."""
     from pik.usecases.verify_findings import AGGREGATE, INDEX, MISSING, MODIFIED, STATE, UNKNOWN
 
+    note, line = None, None
     if copy_of and found.kinds & {MISSING, MODIFIED}:
-        return f"{command('pull', '--store', copy_of)} again, into a new directory if objects of this one are modified"
-    if found.kinds & {MISSING, MODIFIED}:
-        return (
-            "restore the named objects from a copy of the store (raw is immutable: any copy will do), then pik verify"
-        )
-    if INDEX in found.kinds:
-        return "pik verify --rebuild-index, then pik verify"
-    if UNKNOWN in found.kinds:
-        return "look at the unknown objects; pik neither wrote them nor reads them, and may be too old to know them"
-    if STATE in found.kinds:
-        return "what mends the state stands with each problem"
-    if AGGREGATE in found.kinds:
-        return "pik diff aggregates tells what they should be; pik replay, then pik promote, makes them so"
-    return None
+        note = "pull the same window again, into a new directory if objects of this one are modified"
+        line = command("pull", "--store", copy_of, "--into", "DIR")
+    elif found.kinds & {MISSING, MODIFIED}:
+        note = "restore the named objects from a copy of the store first (raw is immutable: any copy will do)"
+        line = command("verify")
+    elif INDEX in found.kinds:
+        line = in_turn(command("verify", "--rebuild-index"), command("verify"))
+    elif UNKNOWN in found.kinds:
+        note = "look at the unknown objects; pik neither wrote them nor reads them, and may be too old to know them"
+    elif STATE in found.kinds:
+        note = "what mends the state stands with each problem"
+    elif AGGREGATE in found.kinds:
+        note = "the diff tells what the aggregates should be; replayed and promoted, they are"
+        line = command("diff", "aggregates")
+    return {"note": note, "next": line}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import msgspec
 
 from pik.durable import sync, sync_directory
-from pik.errors import StoreError, UsageError
+from pik.errors import StoreError, UsageError, shell_line
 from pik.ports.exporter import Exporter, Rows, Sink
 from pik.usecases.export_names import partition_name
 from pik.usecases.export_place import exists_already, hidden_directory, show, sweep
@@ -240,7 +240,7 @@ def _check(target: Path, *, directory: bool) -> None:
             if os.path.lexists(path):
                 raise exists_already(path)
     if not target.parent.is_dir():
-        raise UsageError(f"there is no directory {target.parent}", hint=f"mkdir -p {target.parent}")
+        raise UsageError(f"there is no directory {target.parent}", hint=shell_line("mkdir", "-p", str(target.parent)))
 
 
 def _sync_below(directory: Path) -> None:

@@ -15,16 +15,17 @@ from pik.errors import InputError
 from pik.model.event import REQUIRED
 
 _JQ = "jq -c . {file} | pik ingest -"
-_EXACT = " (jq 1.7 or newer: older ones round long numbers)"
+_EXACT = "with jq 1.7 or newer, as older ones round long numbers: "
+_MAPS = " --map source=COLUMN --map event_type=COLUMN --map entity_id=COLUMN --map event_time=COLUMN --map payload=@"
 _CSV = (
     'python3 -c "import csv,json,sys; [print(json.dumps(r)) for r in csv.DictReader(sys.stdin{arguments})]" < {file}'
-    " | pik ingest - --map FIELD=COLUMN …"
+    " | pik ingest -" + _MAPS
 )
 
 _MAGIC = {
     b"PAR1": (
         "a Parquet file",
-        "duckdb -c \"COPY (FROM '{name}') TO '/dev/stdout' (FORMAT json)\" | pik ingest - --map FIELD=COLUMN …",
+        "duckdb -c \"COPY (FROM '{name}') TO '/dev/stdout' (FORMAT json)\" | pik ingest -" + _MAPS,
     ),
     b"Obj\x01": ("an Avro file", "avro-tools tojson {file} | pik ingest -"),
     b"ORC": ("an ORC file", "orc-contents {file} | pik ingest -"),
@@ -33,7 +34,7 @@ _MAGIC = {
     b"\xfd7zXZ\0": ("compressed with xz", "xz -dc {file} | pik ingest -"),
     b"\x04\x22\x4d\x18": ("compressed with lz4", "lz4 -dc {file} | pik ingest -"),
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "7z x -so {file} | pik ingest -"),
-    b"SQLite format 3\0": ("a SQLite database", "sqlite3 -json {file} 'SELECT * FROM TABLE' | pik ingest - --map …"),
+    b"SQLite format 3\0": ("a SQLite database", "sqlite3 -json {file} 'SELECT * FROM TABLE' | pik ingest -" + _MAPS),
     b"ARROW1": ("an Arrow file", "duckdb, or Python with pyarrow, writes it as JSON lines"),
     b"\xff\xfe": ("UTF-16", "iconv -f UTF-16 -t UTF-8 {file} | pik ingest -"),
     b"\xfe\xff": ("UTF-16", "iconv -f UTF-16 -t UTF-8 {file} | pik ingest -"),
@@ -49,8 +50,8 @@ class Shape:
 
     def error(self, name: str) -> InputError:
         """The error for the input of that name."""
-        file = shlex.quote(name) if re.fullmatch(r"[\w./ +=:@%,-]+", name) else "FILE"
-        hint = self.hint.replace("{file}", "FILE" if name == "standard input" else file).replace("{name}", name)
+        file = name if re.fullmatch(r"[\w./ +=:@%,-]+", name) and name != "standard input" else "FILE"
+        hint = self.hint.replace("{file}", shlex.quote(file)).replace("{name}", file)
         return InputError(f"{name} is not JSON lines: it looks like {self.what}", hint=hint)
 
 
@@ -115,7 +116,7 @@ def _markup(start: str) -> Shape | None:
     if re.match(r"<(!doctype html|html)\b", start, re.IGNORECASE):
         return Shape("an HTML page", "an error page in the place of the data, perhaps: head {file}")
     if re.match(r"<(\?xml|!DOCTYPE|!--|[A-Za-z_][\w:.-]*[\s/>])", start):
-        return Shape("XML", "turn its elements into JSON lines: xq -c '.ROOT.ELEMENT[]' {file} | pik ingest - --map …")
+        return Shape("XML", "turn its elements into JSON lines: xq -c '.ROOT.ELEMENT[]' {file} | pik ingest -" + _MAPS)
     return None
 
 
@@ -124,7 +125,7 @@ def _wrapped(objects: list[dict[str, object]], filled: list[str], whole: bool) -
     first = objects[0]
     if all({"topic", "partition", "offset", "payload"} <= one.keys() for one in objects):
         if isinstance(first["payload"], str) and _object(first["payload"]) is not None:
-            return Shape("the output of kcat -J", "jq -c '.payload | fromjson' {file} | pik ingest -" + _EXACT)
+            return Shape("the output of kcat -J", _EXACT + "jq -c '.payload | fromjson' {file} | pik ingest -")
         return None
     if not whole or len(filled) > 1 or any(name in first for name in REQUIRED):
         return None
@@ -135,7 +136,7 @@ def _around(found: dict[str, object], what: str) -> Shape | None:
     lists = [name for name, value in found.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
     if len(lists) != 1:
         return None
-    return Shape(what, f"jq -c '.[{json.dumps(lists[0])}][]' {{file}} | pik ingest -{_EXACT}")
+    return Shape(what, f"{_EXACT}jq -c '.[{json.dumps(lists[0])}][]' {{file}} | pik ingest -")
 
 
 def _objects(text: str, filled: list[str]) -> Shape | None:
@@ -146,15 +147,15 @@ def _objects(text: str, filled: list[str]) -> Shape | None:
         opened = re.match(
             r"\{\s*\n\s*(\"|\})", text
         )  # a brace, a line break and a key, and then too much to see the end
-        return Shape("pretty-printed JSON", _JQ + _EXACT) if opened and not _reads_on(filled) else None
+        return Shape("pretty-printed JSON", _EXACT + _JQ) if opened and not _reads_on(filled) else None
     except RecursionError:
         return None
     first, rest = text[:end], text[end:].lstrip(" \t\r")
     if "\n" in first:
         whole = None if rest.strip() else _around(found, "one pretty-printed object around the records")
-        return whole or Shape("pretty-printed JSON", _JQ + _EXACT)
+        return whole or Shape("pretty-printed JSON", _EXACT + _JQ)
     if rest.startswith("{"):
-        return Shape("several JSON objects on one line", _JQ + _EXACT)
+        return Shape("several JSON objects on one line", _EXACT + _JQ)
     return None
 
 
@@ -198,7 +199,7 @@ def _log(filled: list[str]) -> Shape | None:
     if len(filled) < 2 or not all(_STAMPED.match(line) for line in filled[:2]):
         return None
     capture = 'capture("^(?<time>TIME) (?<text>.*)")'
-    return Shape("a text log", f"jq -Rc '{capture}' {{file}} | pik ingest - --map …, with a pattern in place of TIME")
+    return Shape("a text log", f"jq -Rc '{capture}' {{file}} | pik ingest -" + _MAPS)
 
 
 _STAMPED = re.compile(

@@ -5,6 +5,8 @@ A record is a line, or an element of a JSON array; either way a block holds one 
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import io
 import os
 import re
@@ -140,7 +142,7 @@ def file_source(path: str) -> Source:
     if not path:
         raise InputError("the name of a file is empty", hint="a variable that is not set, perhaps; - is standard input")
     if os.path.isdir(path):
-        raise InputError(f"{name} is a directory", hint=command("ingest", f"{name}/*.jsonl"))
+        raise InputError(f"{name} is a directory", hint=_inside(path, name))
     try:
         size = os.stat(path).st_size
     except FileNotFoundError:
@@ -149,6 +151,15 @@ def file_source(path: str) -> Source:
         raise InputError(f"cannot read {name[:60]!r}: {getattr(error, 'strerror', None) or error}") from None
     file = Path(path)
     return Source(name, size, file) if file.is_file() else Source(name, None, None, file)
+
+
+def _inside(path: str, name: str) -> str:
+    """What takes the files of the directory instead: by the first pattern that any of them has."""
+    files = [] if not os.access(path, os.R_OK | os.X_OK) else [one.name for one in os.scandir(path) if one.is_file()]
+    for pattern in ("*.jsonl", "*.ndjson", "*.json", "*.jsonl.*", "*.ndjson.*", "*.json.*", "*"):
+        if fnmatch.filter((one for one in files if not one.startswith(".")), pattern):
+            return command("ingest", f"{glob.escape(name.rstrip('/'))}/{pattern}")
+    return "give files; there are none in it"
 
 
 def _standard_input() -> Source:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pik.__main__ import main
+from tests.cli.pasting import expect_line, suggested_lines
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,17 @@ class Result:
         return json.loads(self.out, parse_float=str)
 
 
+def _document(text: str) -> Any:
+    """The JSON object that the text is, or nothing."""
+    try:
+        return json.loads(text) if text.startswith("{") else None
+    except ValueError:
+        return None
+
+
 @pytest.fixture
 def pik(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """Runs `pik ARGUMENTS…` and returns its Result."""
+    """Runs `pik ARGUMENTS…` and returns its Result. Whatever it suggests as `next` can be pasted into a shell."""
     monkeypatch.chdir(tmp_path)
     for name in ("PIK_STORE", "PIK_FORMAT", "PIK_DEBUG", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
@@ -42,6 +51,8 @@ def pik(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
         code = main()
         signal.signal(signal.SIGTERM, handler)
         said = capsys.readouterr()
+        for line in suggested_lines(_document(said.out)):
+            expect_line(line)
         return Result(code, said.out, said.err)
 
     return run

@@ -14,9 +14,9 @@ import pytest
 
 import pik as package
 from pik.cli.advice import with_store
-from pik.cli.app import COMMANDS, root_command
-from pik.cli.context import Context
-from pik.errors import PikError, command
+from pik.cli.app import COMMANDS
+from pik.errors import command
+from tests.cli.pasting import command_of, expect_line
 
 STORE = "dir with space"
 NAMES = "|".join(COMMANDS)
@@ -66,25 +66,8 @@ def strings(value: Any) -> Iterator[str]:
             yield from strings(one)
 
 
-def command_of(words: list[str]) -> list[str]:
-    """The words of the longest beginning that pik's own parser takes as a whole command line; none if there is none."""
-    for end in range(len(words), 1, -1):
-        root = root_command()
-        ctx = root.make_context("pik", words[1:end], obj=Context())
-        name, *rest = words[3:end] if words[1] == "--store" else words[1:end]
-        one = root.get_command(ctx, name)
-        try:
-            while hasattr(one, "commands"):
-                one = one.commands[rest.pop(0)]
-            one.make_context(one.name, rest, parent=ctx)
-        except (PikError, LookupError):
-            continue
-        return words[:end]
-    return []
-
-
 def expect_to_paste(suggestion: str) -> None:
-    pieces = [part for part in re.split(r"[;,()]| or (?=pik)|, then ", suggestion) if part.strip()]
+    pieces = [part for part in re.split(r"[;,()]| or (?=pik)| && |, then ", suggestion) if part.strip()]
     words = shlex.split(pieces[0].replace("'s ", " "))
     if words[2] == "--store":  # by itself, as a path
         words = [words[0], *words[2:4], words[1], *words[4:]]
@@ -176,6 +159,50 @@ def test_the_environment_and_the_configuration_still_hold_for_what_is_pasted(pik
     monkeypatch.setenv("PIK_STORE", STORE)
     pik("init")
     assert pik("runs", "show", "01J").err.endswith("hint: pik runs list\n")
+
+
+def test_lines_for_a_shell_quote_what_a_user_named(pik: Any, tmp_path: Path) -> None:
+    """Not only commands of pik; and where a line stands there is nothing but the line."""
+    pik("init")
+    pulled = pik("pull", "--into", "pulled dir", "--format", "json").json()
+    assert pulled["next"] == f"export PIK_STORE='{tmp_path}/pulled dir'"
+    (made,) = re.findall("hint: (.*)", pik("export", "--out", "out dir/x").err)
+    expect_line(made)
+    assert shlex.split(made)[-1] == str(tmp_path / "out dir")
+    ended = pik("demo", "--dir", "demo dir").out
+    (entered,) = re.findall(r"^  (cd .*)", ended, re.MULTILINE)
+    expect_line(entered)
+    assert shlex.split(entered) == ["cd", "demo dir"]
+
+
+@pytest.mark.parametrize(
+    ("files", "pattern"),
+    [(["a.jsonl", "b.csv"], "*.jsonl"), (["a.json.gz"], "*.json.*"), (["[1].txt", ".hidden"], "*")],
+)
+def test_a_directory_is_answered_with_a_glob_that_matches(
+    pik: Any, tmp_path: Path, files: list[str], pattern: str
+) -> None:
+    (tmp_path / "other [1] dir").mkdir()
+    for name in files:
+        (tmp_path / "other [1] dir" / name).write_text(event("e", "2026-03-02T00:00:00Z"))
+    (made,) = re.findall("hint: (.*)", pik("ingest", "other [1] dir").err)
+    expect_line(made)
+    assert made.endswith(f"/{pattern}'")
+    assert pik(*shlex.split(made)[1:]).code == 0
+
+
+def test_a_directory_without_files_is_not_answered_with_a_glob_that_matches_nothing(pik: Any, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    assert pik("ingest", "none").err.endswith("hint: give files; there are none in it\n")
+    assert pik("ingest", "none/*.jsonl").err.startswith("error: no file matches 'none/*.jsonl'\nhint: ** is any")
+
+
+def test_where_there_is_no_value_yet_the_suggested_replay_selects_something(pik: Any, said: Any) -> None:
+    pik("init", "--store", STORE)
+    pik("ingest", "one.jsonl", "--store", STORE)
+    (suggestion, *others) = said("aggregates")
+    assert not others
+    assert pik(*shlex.split(suggestion)[1:], "--reason", "why").code == 0
 
 
 def test_quoted_words_are_data_and_a_store_that_is_named_stays() -> None:

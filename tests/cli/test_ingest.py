@@ -71,28 +71,32 @@ def test_what_to_type_next(pik, tmp_path):
     def said(*files):
         result = pik("ingest", *files, "--format", "json").json()
         batches = result.get("batches", [result])
-        return batches[-1]["batch_id"], result["next"]
+        return batches[-1]["batch_id"], result["next"], result["note"]
 
-    batch, following = said("mixed")
+    batch, following, note = said("mixed")
+    assert (following, note) == (f"pik batches {batch} --rejects", None)
+    batch, following, note = said("foreign")
     assert following == f"pik batches {batch} --rejects"
-    batch, following = said("foreign")
-    assert following == f"pik batches {batch} --rejects; foreign records need --map (pik ingest --help)"
-    assert said("foreign") == (batch, following)
+    assert note == "foreign records need --map; `pik ingest --help` shows how"
+    assert said("foreign") == (batch, following, note)
     (tmp_path / "other").write_text(EVENT.replace("01-01", "01-03"))
-    batch, following = said("other", "--map", "entity_id=payload.nowhere")
-    assert (
-        following == f"pik batches {batch} --rejects; the mapping, of --map and of pik.toml, fits none of the records"
-    )
-    assert said("good")[1] is None
-    assert said("good")[1] == said("good", "mixed")[1] == "to record it as one more delivery of each event, add --again"
+    batch, following, note = said("other", "--map", "entity_id=payload.nowhere")
+    assert following == f"pik batches {batch} --rejects"
+    assert note == "the mapping, of --map and of pik.toml, fits none of the records"
+    again = "to record it as one more delivery of each event, add --again"
+    assert said("good")[1:] == (None, None)
+    assert (said("good")[2], said("good", "mixed")[2]) == (again, again)
+    (tmp_path / "local").write_text(EVENT.replace("Z", ""))
+    batch, following, note = said("local")
+    assert (following, note) == (f"pik batches {batch} --rejects", None), "its reason names --timezone"
 
 
 def test_a_dry_run_in_which_nothing_is_valid_names_the_way_out(pik, tmp_path):
     (tmp_path / "foreign").write_text(FOREIGN)
     (tmp_path / "mixed").write_text(FOREIGN + EVENT)
     dry = ("ingest", "--dry-run", "--format", "json")
-    assert "--map" in pik(*dry, "foreign").json()["next"]
-    assert "--map" not in pik(*dry, "foreign", "mixed").json()["next"]
+    assert "--map" in pik(*dry, "foreign").json()["note"]
+    assert "--map" not in pik(*dry, "foreign", "mixed").json()["note"]
     assert not (tmp_path / ".pik").exists()
     assert json.loads(pik(*dry, "mixed").out)["sources"][0]["valid"] == 1
 

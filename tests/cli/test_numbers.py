@@ -85,7 +85,7 @@ def test_replay_says_what_it_does_and_what_to_type_next(shop):
     done = replayed(shop, "--all", *DAY, "--reason", "first")
     assert (done["state"], done["new"], done["changed"], done["unchanged"]) == ("COMPLETED", 4, 0, 0)
     assert done["resumed"] is False
-    assert done["next"] == f"pik diff aggregates --run {done['run_id']}, then pik promote {done['run_id']}"
+    assert done["next"] == f"pik diff aggregates --run {done['run_id']}\npik promote {done['run_id']}"
 
 
 def test_a_replay_of_nothing_says_so(shop):
@@ -202,10 +202,10 @@ def test_where_values_have_no_events_any_more_verify_comes_first(late, tmp_path)
     late("metrics", "apply", "metrics.toml")
     found = late("diff", "aggregates", "--metric", "revenue", "--format", "json")
     assert [row["op"] for row in found.json()["differences"]] == ["-", "-"]
-    assert found.json()["next"] == "pik verify --full, then pik replay --all --metric revenue"
+    assert found.json()["next"] == "pik verify --full && pik replay --all --metric revenue"
     run = replayed(late, "--all", "--metric", "revenue")["run_id"]
     found = late("diff", "aggregates", "--run", run, "--format", "json")
-    assert found.json()["next"] == f"pik verify --full, then pik promote {run}"
+    assert found.json()["next"] == f"pik verify --full && pik promote {run}"
 
 
 def test_nothing_compared_is_not_called_clean(late):

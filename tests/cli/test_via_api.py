@@ -176,7 +176,7 @@ def test_several_inputs_are_told_one_by_one(pik, gateway, tmp_path) -> None:
         ("a", "sent", 1, 0),
         ("b", "sent", 2, 1),
     ]
-    assert (said["read"], said["requests"], said["next"]) == (3, 2, None)
+    assert (said["read"], said["requests"], said["note"]) == (3, 2, None)
 
 
 def test_promise_8_requests_are_small_and_few_are_under_way(pik, gateway, tmp_path, monkeypatch) -> None:
@@ -243,7 +243,7 @@ def test_an_api_that_fails_for_good_is_told_and_nothing_is_silent(pik, gateway, 
     (source,) = said["sources"]
     assert (source["outcome"], source["read"]) == ("stopped", 30)
     assert source["unanswered"] > 0
-    assert "run the same command again" in said["next"]
+    assert "run the same command again" in said["note"]
     gateway.faults.clear()
     again = pik("ingest", "f", *VIA).json()
     assert (again["accepted"], again["duplicates"]["exact"]) == (170, 30)

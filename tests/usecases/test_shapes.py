@@ -164,7 +164,10 @@ def test_what_the_hint_for_other_json_says_works(tmp_path: Path, text: str) -> N
     with pytest.raises(InputError) as error:
         examine(file_source(str(tmp_path / "input")), None)
     done = subprocess.run(
-        ["bash", "-c", error.value.hint.partition(" | pik")[0]], capture_output=True, check=True, text=True
+        ["bash", "-c", error.value.hint.partition("numbers: ")[2].partition(" | pik")[0]],
+        capture_output=True,
+        check=True,
+        text=True,
     )
     assert list(map(json.loads, done.stdout.splitlines())) == EVENTS
 

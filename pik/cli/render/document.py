@@ -85,6 +85,9 @@ class Document(msgspec.Struct, frozen=True):
 
     JSON lines and CSV hold the first table's rows, or without any table the fields as one row. A callable `tail` is
     asked when all rows have been read.
+
+    The field `next` holds commands and nothing else, one on a line, so that it can be pasted into a shell; what else
+    there is to say is the field `note`.
     """
 
     head: Mapping[str, object] = {}
@@ -92,7 +95,7 @@ class Document(msgspec.Struct, frozen=True):
     tail: Mapping[str, object] | Callable[[], Mapping[str, object]] = {}
 
     def advising(self, advice: Advice) -> Document:
-        """The same, what it suggests (the field `next`, columns, sentences about empty tables) made ready."""
+        """The same, what it suggests (`next`, `note`, columns, sentences about empty tables) made ready."""
         tables = [table.advising(advice) for table in self.tables]
         return Document(_advised(self.head, advice), tables, lambda: _advised(self.end(), advice))
 
@@ -108,8 +111,8 @@ class Document(msgspec.Struct, frozen=True):
 
 
 def _advised(fields: Mapping[str, object], advice: Advice) -> Mapping[str, object]:
-    suggested = fields.get("next")
-    return {**fields, "next": advice(suggested)} if isinstance(suggested, str) else fields
+    suggested = {name: text for name in ("next", "note") if isinstance(text := fields.get(name), str)}
+    return {**fields, **{name: advice(text) for name, text in suggested.items()}}
 
 
 def _begun(rows: Iterable[Any]) -> Iterable[Any]:
