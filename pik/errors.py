@@ -100,7 +100,7 @@ def not_one(kind: str, prefix: str, ids: Sequence[str], *, hint: str) -> NotFoun
     if not ids:
         return NotFound(f"{kind} {prefix} is not in this store", hint=hint)
     listed = ", ".join(ids[:CANDIDATES]) + (", …" if len(ids) > CANDIDATES else "")
-    return NotFound(f"several {kind} ids start with {prefix}: {listed}", hint="give more of the id")
+    return NotFound(f"several {kind} ids start with {prefix}: {listed}", hint="use a longer prefix")
 
 
 class AlreadyExists(StoreError):

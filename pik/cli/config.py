@@ -98,7 +98,7 @@ def _nearest_store(directory: Path) -> str | None:
 def _format(option: str | None, config: Config, environment: Mapping[str, str]) -> Format:
     from_environment = environment.get("PIK_FORMAT")
     if option is None and from_environment and from_environment not in get_args(Format):
-        raise UsageError(f"PIK_FORMAT: {from_environment!r} is none of {', '.join(get_args(Format))}")
+        raise UsageError(f"PIK_FORMAT: invalid choice {from_environment!r} (choose from {', '.join(get_args(Format))})")
     chosen = option or from_environment or config.format or "table"
     return cast(Format, chosen)
 

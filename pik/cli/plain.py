@@ -79,7 +79,7 @@ def _converter(kind: Any) -> Callable[[Any], Any] | None:
 
 def _choice(value: str, choices: Sequence[str]) -> str:
     if value not in choices:
-        raise ValueError(f"{value!r} is none of {', '.join(choices)}")
+        raise ValueError(f"invalid choice {value!r} (choose from {', '.join(choices)})")
     return value
 
 

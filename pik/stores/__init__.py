@@ -19,7 +19,7 @@ def open_store(url: str, *, create: bool = False) -> Store:
 
         return open_aws(url)
     if "://" in url:
-        raise UsageError(f"{url}: there are stores in directories and in stacks", hint="--store DIR, or aws://STACK")
+        raise UsageError(f"unsupported store URL {url!r}", hint="--store DIR, or aws://STACK")
     from pik.stores.local.open import open_local
 
     return open_local(Path(url).expanduser(), create=create)

@@ -62,7 +62,7 @@ def partitions(names: str | None) -> tuple[str, ...]:
     for name in chosen:
         if name not in PARTITIONS or chosen.count(name) > 1:
             raise UsageError(
-                f"--partition-by {names}: {name!r} cannot be there", hint=f"any of {', '.join(PARTITIONS)}"
+                f"--partition-by {names}: {name!r} is not a partition column", hint=f"any of {', '.join(PARTITIONS)}"
             )
     return chosen
 

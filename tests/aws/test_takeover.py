@@ -115,7 +115,7 @@ def test_requests_and_a_rebuild_keep_apart(url: str, monkeypatch: pytest.MonkeyP
             later(monkeypatch)
             assert [result.status for result in take(store, BODY).results] == [ACCEPTED]
 
-    with pytest.raises(StoreError, match="taken for dead"):
+    with pytest.raises(StoreError, match="lost its lease"):
         come_back()
     assert open_store(url).index.totals().events == 1
 

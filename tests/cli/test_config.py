@@ -95,5 +95,5 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"PIK_FORMAT: 'xml' is none of table, json, jsonl, csv, md"):
+    with pytest.raises(UsageError, match=r"PIK_FORMAT: invalid choice 'xml' \(choose from table, json, "):
         settings(environment={"PIK_FORMAT": "xml"}, directory=tmp_path)

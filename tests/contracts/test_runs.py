@@ -102,7 +102,7 @@ def test_of_many_candidates_a_few_are_listed(state):
     with pytest.raises(NotFound) as error:
         state.runs.get(newest[0][:2])
     assert error.value.message.endswith(f": {', '.join(newest[:6])}, …")
-    assert error.value.hint == "give more of the id"
+    assert error.value.hint == "use a longer prefix"
 
 
 def test_runs_come_newest_first(state):

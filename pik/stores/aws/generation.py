@@ -146,4 +146,4 @@ class Generation:
         """`next` stays for a while: nobody writes before everybody has noticed."""
         moved = self.table.update(_POINTER, "SET #current = #next", {"next": made}, condition="#next = :next")
         if moved is None:
-            raise StoreError("the rebuild was taken for dead and is given up", hint="run the same command again")
+            raise StoreError("the rebuild lost its lease and was aborted", hint="run the same command again")

@@ -70,7 +70,7 @@ class Requests:
             self.table.write_many(of_day)
             of_day = []
             delay()
-        raise StoreError("many requests with one event keep each other out", hint="send this one again")
+        raise StoreError("too much contention on this event", hint="send this one again")
 
     def listing(self, arrived: Arrivals, row: Row, recorded_at: int, copy: bytes) -> Item:
         """The item of the request's segment."""
