@@ -65,6 +65,9 @@ def aggregates(
     rows: `pik verify --full` first), or ! what cannot be computed, and why. --limit only shortens what is shown. Exit
     code 0 if there are no rows, 1 if there are differences, 3 if something cannot be computed, 2 if there is nothing to
     compare.
+
+    Current values are taken as the store has them: only with --entity are their digests checked, and pik verify checks
+    all of them.
     """
     from pik.usecases.diff import diff_aggregates, diff_run
     from pik.usecases.nothing import without_value

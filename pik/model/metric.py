@@ -144,7 +144,8 @@ class Aggregate(msgspec.Struct, frozen=True, gc=False):
     """One version of an aggregate: a computed value, and why it is what it is.
 
     `known_until` (nanoseconds) is the ingest time up to which the run knew events; `metric_version` the definition
-    used. `sound` is False where the row is not as it was written; that is looked at where entities are named.
+    used. `sound` is False where the row is not as it was written; that is looked at where entities are named, or the
+    reader asks for it.
     """
 
     computed: Computed

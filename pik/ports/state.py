@@ -163,11 +163,19 @@ class Aggregates(Protocol):
         that was interrupted is finished by the next. A run that is CANCELLED writes nothing more."""
 
     def current(
-        self, metric: str, window: Window, entities: Sequence[str] = (), *, history: bool = False
+        self,
+        metric: str,
+        window: Window,
+        entities: Sequence[str] = (),
+        *,
+        history: bool = False,
+        checked: bool = False,
     ) -> Iterator[Aggregate]:
         """The current versions of a metric's buckets that start in the window, ordered by bucket and entity; with
         `history` every version, ordered by bucket, entity and run_id; in a deployed store one that was written within
-        the last second may be missing there."""
+        the last second may be missing there. With `checked`, or where entities are named, each row tells whether it
+        and the pointer to it are as they were written; Damaged is raised for a pointer to a version that is not
+        there."""
 
     def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
         """What the current versions of each bucket that starts in the window say, in short."""

@@ -32,13 +32,13 @@ def list_aggregates(
     entities: Sequence[str] = (),
     history: bool = False,
 ) -> Listing:
-    """Current versions, or with `history` all of them. Raises NotFound for a metric that there is not, NotHeld where
-    the store is a copy of which that is no part."""
+    """Current versions, or with `history` all of them; iterating raises Damaged at one that is not as it was written.
+    Raises NotFound for a metric that there is not, NotHeld where the store is a copy of which that is no part."""
     wanted = chosen(store.metrics, metrics)
     effective = widest(window, wanted)
     expect_pulled(store, effective, entities)
     rows = chain.from_iterable(
-        sound(store.aggregates.current(metric.name, window.widened(metric.bucket_size), entities, history=history))
-        for metric in wanted
+        sound(store.aggregates.current(name, within, entities, history=history, checked=True))
+        for name, within in ((metric.name, window.widened(metric.bucket_size)) for metric in wanted)
     )
     return Listing(window, effective, map(Scales(store.metrics).shown, rows))

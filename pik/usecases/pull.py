@@ -35,6 +35,7 @@ from pik.usecases.pull_events import deliveries_elsewhere
 from pik.usecases.pull_objects import Object, Taken, take_object
 from pik.usecases.pull_record import PulledBatch, PullLine, parts, write_pull
 from pik.usecases.reading import frames_of
+from pik.usecases.recompute import sound
 from pik.usecases.threads import in_threads
 from pik.usecases.verify_findings import Problem, segment_problem
 
@@ -167,7 +168,7 @@ def _noted(source: Store, scopes: Mapping[str, Window], entities: Sequence[str],
     """Every version of the aggregates, in a file: there may be more of them than memory has room for."""
     with open(path, "wb") as file:
         for name, window in scopes.items():
-            for aggregate in source.aggregates.current(name, window, entities, history=True):
+            for aggregate in sound(source.aggregates.current(name, window, entities, history=True, checked=True)):
                 file.write(msgspec.json.encode(aggregate) + b"\n")
     return path
 

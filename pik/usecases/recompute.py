@@ -85,7 +85,8 @@ def _bounds(store: Store, window: Window, entities: Sequence[str], size: int) ->
 
 
 def sound(rows: Iterable[Aggregate]) -> Iterator[Aggregate]:
-    """The rows. Raises Damaged at one that is not as it was written; that is known where entities were named."""
+    """The rows. Raises Damaged at one that is not as it was written; that is known where entities were named, or the
+    rows were asked for as checked."""
     for row in rows:
         if not row.sound:
             one = row.computed

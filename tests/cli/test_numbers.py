@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -50,6 +52,28 @@ def replayed(pik, *arguments):
     result = pik("replay", *arguments, "--format", "json")
     assert result.code == 0, result.err
     return result.json()
+
+
+ALTERED = {
+    "a value": "UPDATE version SET value = '4.5' WHERE value = '3.5'",
+    "a value that is not a number": "UPDATE version SET value = 'x' WHERE value = '3.5'",
+    "a version's time": "UPDATE version SET bucket = bucket + 1 WHERE value = '3.5'",
+    "a pointer's time": "UPDATE current SET bucket = bucket + 1 WHERE metric = 'revenue' AND entity = 'a'",
+    "a pointer's digest": "UPDATE current SET digest = randomblob(16) WHERE metric = 'revenue' AND entity = 'a'",
+}
+
+
+@pytest.mark.parametrize("what", ALTERED)
+@pytest.mark.parametrize("as_", [(), ("--format", "json"), ("--entity", "a")])
+def test_an_altered_value_is_not_listed_as_current(late, tmp_path, what, as_):
+    with closing(sqlite3.connect(tmp_path / ".pik" / "state.db")) as state, state:
+        assert state.execute(ALTERED[what]).rowcount == 1
+    result = late("aggregates", *as_)
+    assert (result.code, "digest does not hold" in result.err) == (4, True), result.err
+    assert "4.5" not in result.out
+    if "version" not in what and "pointer" not in what:
+        assert late("aggregates", "--history", *as_).code == 4
+    assert late("aggregates", "--metric", "event_count", *as_).code == 0
 
 
 def test_metrics_are_applied_listed_and_shown(shop):

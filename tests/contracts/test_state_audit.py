@@ -254,16 +254,56 @@ def test_a_damaged_row_is_not_promoted_nor_shown_as_sound(lived: State, what: st
     assert not all(one.sound for one in history)
 
 
-def damage(state: State, what: str) -> None:
+@pytest.mark.parametrize(("what", "history"), [("version", True), ("pointer", False), ("pointer", True)])
+def test_a_reader_who_asks_for_checked_rows_is_told_of_a_damaged_one_without_naming_entities(
+    lived: State, what: str, history: bool
+) -> None:
+    damage(lived, what, RUNS[1])
+    rows = lived.aggregates.current("a", ALL_TIME, history=history, checked=True)
+    assert {(one.computed.entity_id, one.computed.bucket) for one in rows if not one.sound} == {("e", 0)}
+
+
+@ON_LOCAL
+def test_a_pointer_that_was_moved_to_another_bucket_is_refused(lived: State) -> None:
+    assert isinstance(lived.audit, LocalStateAudit)
+    execute(lived.audit, "UPDATE current SET bucket = 1 WHERE bucket = 0 AND entity = 'e'")
+    for entities in ([], ["e"]):
+        with pytest.raises(Damaged, match="pointer to the current a of e"):
+            list(lived.aggregates.current("a", ALL_TIME, entities, checked=True))
+
+
+@ON_STACK
+def test_a_value_that_is_not_a_number_is_damage(lived: State) -> None:
+    assert isinstance(lived.audit, AwsStateAudit)
+    table = lived.audit.table
+    item = next(one for one in table.scan() if one["pk"].startswith("current/a/"))
+    table.put({**item, "value": "x"})
+    for checked in (False, True):
+        with pytest.raises(Damaged, match="digest does not hold"):
+            list(lived.aggregates.current("a", ALL_TIME, checked=checked))
+
+
+@ON_STACK
+def test_a_pointer_item_under_the_key_of_another_bucket_is_refused(lived: State) -> None:
+    assert isinstance(lived.audit, AwsStateAudit)
+    table = lived.audit.table
+    item = next(one for one in table.scan() if one["pk"].startswith("current/a/") and one["sk"] == "e")
+    other = next(one["sk"] for one in table.query("buckets/a") if not item["pk"].endswith(one["sk"]))
+    table.put({**item, "pk": f"current/a/{other}"})
+    assert not all(one.sound for one in lived.aggregates.current("a", ALL_TIME, checked=True))
+
+
+def damage(state: State, what: str, run_id: str = RUNS[2]) -> None:
+    """Change the version of `e` in bucket 0 that a run wrote, or the pointer to the current one."""
     if isinstance(state.audit, LocalStateAudit):
         name = {"version": "version", "pointer": "current"}[what]
         column = {"version": "value = value + 1", "pointer": "digest = randomblob(16)"}[what]
-        newest = "writer = (SELECT max(number) FROM writer) AND" if what == "version" else ""
-        execute(state.audit, f"UPDATE {name} SET {column} WHERE {newest} bucket = 0 AND entity = 'e'")
+        of_run = f"writer = (SELECT number FROM writer WHERE run_id = '{run_id}') AND" if what == "version" else ""
+        execute(state.audit, f"UPDATE {name} SET {column} WHERE {of_run} bucket = 0 AND entity = 'e'")
     else:
         assert isinstance(state.audit, AwsStateAudit)
         table = state.audit.table
-        wanted = f"version/{RUNS[2]}" if what == "version" else "current/a/"
+        wanted = f"version/{run_id}" if what == "version" else "current/a/"
         item = next(
             one for one in table.scan() if one["pk"].startswith(wanted) and one["sk"].rpartition("\x1f")[2] == "e"
         )

@@ -41,17 +41,24 @@ class AwsAggregates:
         Writing(self.table, task, versions, known_until, reason, computed_by).write(rows)
 
     def current(
-        self, metric: str, window: Window, entities: Sequence[str] = (), *, history: bool = False
+        self,
+        metric: str,
+        window: Window,
+        entities: Sequence[str] = (),
+        *,
+        history: bool = False,
+        checked: bool = False,
     ) -> Iterator[Aggregate]:
         wanted = sorted(set(entities))
         if history:
-            return self._history(metric, window, wanted)
+            return self._history(metric, window, wanted, checked=checked or bool(wanted))
         if wanted:
             return self._some(metric, window, wanted)
         return (
-            aggregate(row_of(item), item, current=True)
+            aggregate(row, item, current=True, sound=not checked or is_sound(row, item))
             for bucket in self._buckets(metric, window)
             for item in self._pointers(metric, bucket)
+            for row in (row_of(item),)
         )
 
     def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
@@ -110,14 +117,16 @@ class AwsAggregates:
                     row = row_of(found[key])
                     yield aggregate(row, found[key], current=True, sound=is_sound(row, found[key]))
 
-    def _history(self, metric: str, window: Window, entities: Sequence[str]) -> Iterator[Aggregate]:
+    def _history(self, metric: str, window: Window, entities: Sequence[str], *, checked: bool) -> Iterator[Aggregate]:
         prefixes = [f"{entity}{US}" for entity in entities] or [""]
         for items in batched(self._versions(metric, window, prefixes), READS):
             rows = [row_of(item) for item in items]
             pointers = self.table.get_many({current_key(row) for row in rows})
             for item, row in zip(items, rows, strict=True):
-                current = pointers.get(current_key(row), {}).get("run") == item["run"]
-                yield aggregate(row, item, current=current, sound=not entities or is_sound(row, item))
+                pointer = pointers.get(current_key(row))
+                current = pointer is not None and pointer.get("run") == item["run"]
+                sound = not checked or (is_sound(row, item) and (pointer is None or is_sound(row, pointer)))
+                yield aggregate(row, item, current=current, sound=sound)
 
     def _versions(self, metric: str, window: Window, prefixes: Sequence[str]) -> Iterator[Item]:
         for bucket, prefix in product(self._buckets(metric, window), prefixes):

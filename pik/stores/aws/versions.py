@@ -9,6 +9,7 @@ from pik.model.metric import Aggregate, Computed, decimal_text
 from pik.model.state_digest import row_digest
 from pik.stores.aws.keys import US, key_time, time_key
 from pik.stores.aws.table import Item, Key
+from pik.stores.common import damaged_row
 
 CONTENT = (
     "run",
@@ -120,9 +121,12 @@ def is_sound(row: Row, item: Item) -> bool:
 
 def aggregate(row: Row, item: Item, *, current: bool, sound: bool = True) -> Aggregate:
     """What the item says of the aggregate."""
-    value = Decimal(item["value"]) if item["value"] else None
-    hashes = item["input_ids"].hex(), item["input_contents"].hex()
-    computed = Computed(row.metric, row.bucket, row.entity, value, item["inputs"], *hashes)
+    try:
+        value = Decimal(item["value"]) if item["value"] else None
+        hashes = item["input_ids"].hex(), item["input_contents"].hex()
+        computed = Computed(row.metric, row.bucket, row.entity, value, item["inputs"], *hashes)
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+        raise damaged_row(f"the version of {row.metric} of {row.entity} by run {item['run']}") from error
     return Aggregate(
         computed,
         item["run"],

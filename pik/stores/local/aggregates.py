@@ -81,9 +81,9 @@ WHERE each.bucket < :end
 """
 
 _CURRENT = f"""
-SELECT {_VERSION}, 1, {{sound}}
-FROM ({{keys}}) k CROSS JOIN version v USING (metric, bucket, entity, writer)
-CROSS JOIN writer w ON w.number = v.writer
+SELECT {_VERSION.replace("v.", "k.", 3)}, 1, {{sound}}
+FROM ({{keys}}) k {{join}} version v USING (metric, bucket, entity, writer)
+{{join}} writer w ON w.number = v.writer
 ORDER BY k.bucket, k.entity
 """
 
@@ -191,13 +191,32 @@ class LocalAggregates:
                 raise
 
     def current(
-        self, metric: str, window: Window, entities: Sequence[str] = (), *, history: bool = False
+        self,
+        metric: str,
+        window: Window,
+        entities: Sequence[str] = (),
+        *,
+        history: bool = False,
+        checked: bool = False,
     ) -> Iterator[Aggregate]:
-        query, table = (_HISTORY, "version") if history else (_CURRENT, "current")
-        return self._aggregates(query, table, metric, window, entities)
+        values: dict[str, object] = {"metric": metric, "start": window.start, "end": window.end}
+        if entities:
+            values["entities"] = msgspec.json.encode(sorted(set(entities))).decode()
+        query, table, pointer = (_HISTORY, "version", "c") if history else (_CURRENT, "current", "k")
+        keys = (_SOME_KEYS if entities else _ALL_KEYS).format(table=table)
+        sound, join = "1", "CROSS JOIN"
+        if entities or checked:  # few enough to be looked at, or worth it
+            is_pointer = f"{pointer}.digest IS {POINTER_DIGEST.replace('c.', f'{pointer}.')}"
+            sound = f"v.digest IS {VERSION_DIGEST} AND ({pointer}.writer IS NULL OR {is_pointer})"
+            join = "LEFT JOIN"
+        rows = self.database.read().execute(query.format(keys=keys, sound=sound, join=join), values)
+        return map(_aggregate, rows)
 
     def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
-        return bucket_digests(metric, self._digest_lines(metric, window))
+        try:
+            yield from bucket_digests(metric, self._digest_lines(metric, window))
+        except (TypeError, ValueError) as error:  # damage: a column of another type
+            raise damaged_row(f"a version of {metric}") from error
 
     def _digest_lines(self, metric: str, window: Window) -> Iterator[DigestLines]:
         keys = _ALL_KEYS.format(table="current")
@@ -207,20 +226,6 @@ class LocalAggregates:
             for start, last, few in joinable(counts):
                 query = (_JOINED_LINES if few else _DIGEST_LINES).format(keys=keys)
                 yield from connection.execute(query, {"metric": metric, "start": start, "end": last + 1})
-
-    def _aggregates(
-        self, query: str, table: str, metric: str, window: Window, entities: Sequence[str]
-    ) -> Iterator[Aggregate]:
-        values: dict[str, object] = {"metric": metric, "start": window.start, "end": window.end}
-        if entities:
-            values["entities"] = msgspec.json.encode(sorted(set(entities))).decode()
-        keys = (_SOME_KEYS if entities else _ALL_KEYS).format(table=table)
-        sound = "1"
-        if entities:  # few enough to be looked at
-            sound = f"v.digest IS {VERSION_DIGEST}"
-            if table == "current":
-                sound += f" AND k.digest IS {POINTER_DIGEST.replace('c.', 'k.')}"
-        return map(_aggregate, self.database.read().execute(query.format(keys=keys, sound=sound), values))
 
     def changes(self, run_id: str) -> Iterator[Change]:
         rows = self.database.read().execute(_CHANGES, (run_id,))
@@ -296,6 +301,11 @@ def value_text(value: Decimal) -> str:
 def _aggregate(row: tuple[Any, ...]) -> Aggregate:
     metric, bucket, entity, value, inputs, ids, contents, run_id, *rest = row
     metric_version, known_until, reason, current, sound = rest
-    exact = None if value is None else Decimal(value)
-    computed = Computed(metric, bucket, entity, exact, inputs, ids.hex(), contents.hex())
+    if run_id is None:  # a pointer without its version
+        raise damaged_row(f"the pointer to the current {metric} of {entity}")
+    try:
+        exact = None if value is None else Decimal(value)
+        computed = Computed(metric, bucket, entity, exact, inputs, ids.hex(), contents.hex())
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+        raise damaged_row(f"the version of {metric} of {entity} by run {run_id}") from error
     return Aggregate(computed, run_id, metric_version, known_until, reason, bool(current), bool(sound))
