@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from pik.cli.advice import Advice
-from pik.cli.render.values import key_of
+from pik.cli.render.values import Lines, key_of
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -111,8 +111,9 @@ class Document(msgspec.Struct, frozen=True):
 
 
 def _advised(fields: Mapping[str, object], advice: Advice) -> Mapping[str, object]:
-    suggested = {name: text for name in ("next", "note") if isinstance(text := fields.get(name), str)}
-    return {**fields, **{name: advice(text) for name, text in suggested.items()}}
+    line, note = (advice(text) if isinstance(text := fields.get(name), str) else None for name in ("next", "note"))
+    lines = {"next": Lines(line, line)} if line else {}
+    return {**fields, **lines, **({"note": note} if note else {})}
 
 
 def _begun(rows: Iterable[Any]) -> Iterable[Any]:

@@ -11,7 +11,7 @@ from pik.cli.render.document import Column, Document, Table
 from pik.cli.render.layout import GAP, Layout, laid_out, lines_of, terse
 from pik.cli.render.terminal import colours, terminal_width
 from pik.cli.render.text import broken, cells, padded, visible
-from pik.cli.render.values import Bucket, Shown, words
+from pik.cli.render.values import Bucket, Lines, Shown, words
 from pik.model.instant import DAY
 
 Write = Callable[[str], object]
@@ -61,9 +61,8 @@ def _fields(fields: Mapping[str, object], out: Write) -> None:
     limit = terminal_width()
     for (name, text), value in zip(shown.items(), filter(_is_there, fields.values()), strict=True):
         # A text stays in one piece, however long: it may be a command to paste.
-        breakable = (
-            limit is not None and limit - width > _NARROWEST and isinstance(value, (Mapping, list, tuple, Shown))
-        )
+        breakable = isinstance(value, (Mapping, list, tuple, Shown)) and not isinstance(value, Lines)
+        breakable = breakable and limit is not None and limit - width > _NARROWEST
         lines = text.split("\n")
         if limit is not None and breakable:
             lines = [part for line in lines for part in broken(line, limit - width - len(GAP))]

@@ -56,6 +56,10 @@ class Shown(msgspec.Struct, frozen=True):
     text: str
 
 
+class Lines(Shown, frozen=True):
+    """Lines to paste: for people, too, each stays in one piece, however long."""
+
+
 class Json(msgspec.Struct, frozen=True):
     """JSON text, handed on as it is."""
 
