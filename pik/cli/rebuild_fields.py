@@ -29,6 +29,7 @@ def rebuilt(done: Rebuilt) -> Document:
             "lost_in": list(done.lost_in) or None,
             "revised_events": Count(done.revised),
             "undecided_events": Count(done.undecided),
+            "dropped_batches": list(done.dropped) or None,
             "damaged": list(done.damaged) or None,
         },
         tables=[

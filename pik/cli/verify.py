@@ -53,7 +53,7 @@ def verify(
 
         done = make_again(cli.open_store(), cli.progress)
         cli.show(rebuild_fields.rebuilt(done))
-        return FOUND if done.revised or done.damaged or done.undecided else None
+        return FOUND if done.revised or done.damaged or done.undecided or done.dropped else None
     from pik.usecases.verify import verify as check
 
     store = cli.open_store()

@@ -25,6 +25,7 @@ from pik.usecases.correction_log import Place, WinnerLine, correction_keys, read
 from pik.usecases.progress import Progress
 from pik.usecases.rebuild_orphans import Adrift, restore_orphans
 from pik.usecases.rebuild_replaced import Replaced
+from pik.usecases.rebuild_rows import add_replaced, believed, believed_rejects, held, is_believed, is_dropped
 from pik.usecases.rebuild_segments import Restoring
 from pik.usecases.scan import ids_of, scan_segment
 
@@ -59,7 +60,8 @@ class Rebuilt:
     another winner now, of `undecided` ones only the order of arrival decides (both with examples). `guessed` segments
     say their ingest time as `recorded_at`. `lost` deliveries cannot be read any more; `lost_in` says where, and
     `damaged` why. `unacknowledged` requests were never recorded and stay out; of `uncertain` ones nothing tells whether
-    they were. `expired` segments are gone as they should be; `superseded` ones are copies that a crash left.
+    they were. `expired` segments are gone as they should be; `superseded` ones are copies that a crash left. `dropped`
+    batches were known to the replaced index alone.
     """
 
     batches: int
@@ -79,6 +81,7 @@ class Rebuilt:
     lost_in: tuple[str, ...] = ()
     unacknowledged: int = 0
     uncertain: int = 0
+    dropped: tuple[str, ...] = ()
 
 
 def rebuild_index(store: Store, progress: Progress) -> Rebuilt:
@@ -116,6 +119,7 @@ def rebuild_index(store: Store, progress: Progress) -> Rebuilt:
         lost_in=tuple(restoring.lost_in),
         unacknowledged=orphans.unacknowledged,
         uncertain=orphans.uncertain,
+        dropped=tuple(restoring.dropped),
     )
 
 
@@ -164,22 +168,35 @@ def _restore_replaced(restoring: Restoring, finished: set[str]) -> tuple[dict[st
     segments of batches that it has lost."""
     carried: dict[str, int] = {}
     adrift: dict[str, list[tuple[Segment, dict[int, str]]]] = defaultdict(list)
+    there = held(restoring, finished)
     for batch, rejects in restoring.replaced.batches():
         if batch.batch_id in finished:
+            continue
+        if is_dropped(restoring, batch, rejects, there):
+            restoring.dropped.append(f"{batch.batch_id} ({batch.origin.name}, {batch.counts.read} records)")
             continue
         if batch.is_request and batch.finished_at is None:
             if batch.next_seq == 1:  # it died before anything of it was recorded
                 restoring.unrecorded.add(batch.batch_id)
                 continue
             batch = replace(batch, state=COMPLETE, finished_at=batch.started_at)
+        rejects = believed_rejects(restoring, batch, rejects)
+        if not is_believed(restoring, batch, rejects, there):
+            continue
         restoring.rebuild.add_batch(batch)
         restoring.unfinished += batch.finished_at is None
         carried[batch.batch_id] = len(rejects)
         for file in rejects:
             restoring.rebuild.add_rejects(batch.batch_id, file)
-    for segment, verdicts in restoring.replaced.segments():
+    for row, verdicts in restoring.replaced.segments():
+        if row.key.rpartition("/")[2][:26] in finished:
+            continue
+        restored = believed(restoring, row)
+        if restored is None:
+            continue
+        segment, arrivals = restored
         if segment.batch_id in carried:
-            carried[segment.batch_id] += restoring.add(segment, verdicts)
+            carried[segment.batch_id] += add_replaced(restoring, segment, arrivals, verdicts)
         elif segment.batch_id not in finished:
             adrift[segment.batch_id].append((segment, verdicts))
     return carried, adrift

@@ -240,8 +240,8 @@ class _Pass:
                 of_day = self.restoring.store.index.segments(window)
                 listed |= {segment.key for segment in of_day if segment.batch_id == batch.batch_id}
         except StoreError:  # an index that is damaged elsewhere says at least this
-            return {segment.key for segment, _ in self.restoring.replaced.segments(batch.batch_id)}
-        return listed
+            listed = {segment.key for segment, _ in self.restoring.replaced.segments(batch.batch_id)}
+        return listed | (self.restoring.mended & set(batch.segments))
 
     def _is_copy(self, extent: _Extent, others: Sequence[_Extent]) -> bool:
         """Whether some of the deliveries of a segment are in one of the others too."""
@@ -264,7 +264,7 @@ class _Pass:
         self.found.batches += 1
         last_seq = max((extent.last_seq for extent in everything), default=0)
         if batch.of_request and everything:
-            self.found.uncertain += 1
+            self.found.uncertain += not listed  # the replaced index had recorded what it lists
             raw = self.restoring.store.raw
             self.restoring.rebuild.add_batch(restored_request(raw, batch.batch_id, last_seq, batch.segments, files))
         else:

@@ -37,6 +37,10 @@ class Restoring:
     lost: int = 0
     lost_in: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    """Batches of which nothing tells but their row in the replaced index."""
+    mended: set[str] = field(default_factory=set)
+    """Segments that the replaced index listed under another day or batch than their own."""
 
     def add(self, segment: Segment, verdicts: Mapping[int, str]) -> bool:
         """Restore a segment of which everything is known but its deliveries; whether its object is there."""

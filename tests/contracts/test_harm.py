@@ -4,7 +4,9 @@ and not raw, a rebuild makes again."""
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from pik.errors import StoreError
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
+from pik.stores import open_store
 from pik.usecases.events import list_events
 from pik.usecases.progress import Silent
 from pik.usecases.reading import deliveries
@@ -106,3 +109,56 @@ def answers(store: Store) -> list[Any]:
         [(batch.batch_id, batch.origin, batch.counts) for batch in store.index.batches()],
         store.index.totals(),
     ]
+
+
+NAMING = [
+    ("batch", "batch_id"),
+    ("segment", "batch"),
+    ("segment", "key"),
+    ("reject_file", "batch"),
+    ("reject_file", "key"),
+]
+"""The columns of index.db that say which batch something is of."""
+
+TOLD_BY_RAW = [
+    *[("batch", name) for name in ("content", "attempt", "read", "rejected", "started_at", "next_seq")],
+    *[("segment", name) for name in ("day", "size", "digest", "deliveries", "ingest_time")],
+    *[("reject_file", name) for name in ("size", "digest", "records")],
+]
+
+
+@pytest.mark.parametrize("column", [*NAMING, *[pytest.param(one, marks=pytest.mark.slow) for one in TOLD_BY_RAW]])
+def test_a_rebuild_does_not_take_over_what_a_damaged_index_says(tmp_path: Path, column: tuple[str, str]) -> None:
+    """Each row of a kind in turn says something else than raw does; one rebuild, and nothing is wrong any more."""
+    table, name = column
+    store = open_store(str(tmp_path / "store"), create=True)
+    fill(store, tmp_path)
+    path, before = Path(store.url) / "index.db", answers(store)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        rows = connection.execute(f"SELECT rowid, {name} FROM {table}").fetchall() if table != "reject_file" else []
+        if table == "reject_file":  # it has no rowid
+            rows = connection.execute(f"SELECT {name}, {name} FROM reject_file").fetchall()
+    whole = path.read_bytes()
+    for row, value in rows:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            where = f"{name} = ?" if table == "reject_file" else "rowid = ?"
+            connection.execute(f"UPDATE {table} SET {name} = ? WHERE {where}", (flipped(value), row))
+        again = open_store(store.url)
+        done = rebuild_index(again, Silent())
+        assert done.damaged == (), (value, done)
+        assert bool(done.dropped) == (column == ("batch", "batch_id"))
+        assert problems(again) == [], value
+        assert answers(again) == before, value
+        for beside in ("index.db", "index.db-wal", "index.db-shm"):
+            path.with_name(beside).unlink(missing_ok=True)
+        path.write_bytes(whole)
+
+
+def flipped(value: Any) -> Any:
+    """One bit of a number, or of the last letter of an id, is another one."""
+    if isinstance(value, int):
+        return value ^ 1
+    place = (value.index("-", value.rindex("/")) if "/" in value else len(value)) - 1
+    other = "1" if value[place] == "0" else "0"
+    return value[:place] + other + value[place + 1 :]
