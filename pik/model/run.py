@@ -123,12 +123,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def without_value(self) -> int | None:
-        """Buckets none of whose events the metric lets in, so that new + changed + unchanged + these are all buckets.
-        None until the run is complete, or if nobody counted; 0 where events that came after the plan made more values
-        than it counted."""
-        if self.state != COMPLETED or self.buckets is None:
+        """Buckets whose value is NULL, or none of whose events the metric lets in, so that new + changed + unchanged +
+        failed_aggregates + these are all buckets. None until all tasks of the run are done, or if nobody counted; 0
+        where events that came after the plan made more values than it counted."""
+        if self.state not in (COMPLETED, PARTIAL) or self.failed or self.buckets is None:
             return None
-        return max(0, self.buckets - self.new - self.changed - self.unchanged)
+        return max(0, self.buckets - self.new - self.changed - self.unchanged - self.failed_aggregates)
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

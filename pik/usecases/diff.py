@@ -20,7 +20,7 @@ from pik.ports.engine import Bucket, Engine
 from pik.ports.store import Store
 from pik.usecases.held import expect_held
 from pik.usecases.metrics import Scales, chosen, pin
-from pik.usecases.nothing import nothing_selected
+from pik.usecases.nothing import events_within, nothing_counted, nothing_selected, null_values
 from pik.usecases.ordering import sort_bounded
 from pik.usecases.recompute import by_bucket_size, compare, current_but, current_rows, recompute, sound, widest
 from pik.usecases.stretches import BYTES_AT_ONCE, Budget, stretches
@@ -60,7 +60,10 @@ class Difference(msgspec.Struct, frozen=True, gc=False):
 @dataclass(slots=True)
 class Stats:
     """What was compared: the sum of equal, tolerated (different, but within tolerance), changed, added and removed.
-    `other_inputs` of the equal ones have the same value from other events. What `failed` was not compared."""
+    `other_inputs` of the equal ones have the same value from other events. What `failed` was not compared.
+
+    `nulls` tells by metric how many buckets were computed as NULL, from how many events, and have no current value.
+    Where other values are equal not all of them are looked at: it is for saying why nothing was compared."""
 
     compared: int = 0
     equal: int = 0
@@ -70,6 +73,7 @@ class Stats:
     removed: int = 0
     other_inputs: int = 0
     failed: int = 0
+    nulls: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def count_equal(self, aggregates: int) -> None:
         """Count as many that are equal, of the same events."""
@@ -157,8 +161,16 @@ def diff_aggregates(
     rows = _differences(basis.watched(pairs), tolerances or Tolerances(), stats, Scales(store.metrics))
     if len(together) > 1 and len(wanted) > 1:
         rows = _ordered(store, rows)
-    rows = _or_nothing(_only(rows, changed_only), stats, lambda: nothing_selected(store, NOTHING, effective, entities))
-    return Diff(window, effective, rows, stats, basis)
+
+    def none() -> NothingSelected:
+        if stats.nulls:
+            return null_values(NOTHING, stats.nulls)
+        events = events_within(store, engine, effective, max(each.bucket_size for each in wanted), entities)
+        if events:
+            return nothing_counted(NOTHING, sorted(basis.versions), events, effective)
+        return nothing_selected(store, NOTHING, effective, entities)
+
+    return Diff(window, effective, _or_nothing(_only(rows, changed_only), stats, none), stats, basis)
 
 
 def diff_run(
@@ -179,10 +191,14 @@ def diff_run(
     stats, basis = Stats(), Basis(without_value=set(entities))
     pairs = _written(store, run, wanted, entities or run.request.entities, basis)
     rows = _differences(basis.watched(pairs), tolerances or Tolerances(), stats, Scales(store.metrics))
-    none = NothingSelected(
-        f"{NOTHING}: run {run.run_id} wrote none of these values", hint=command("runs", "show", run.run_id)
-    )
-    rows = _or_nothing(_only(rows, changed_only), stats, lambda: none)
+
+    def none() -> NothingSelected:
+        if stats.nulls:
+            return null_values(NOTHING, stats.nulls)
+        wrote = f"{NOTHING}: run {run.run_id} wrote none of these values"
+        return NothingSelected(wrote, hint=command("runs", "show", run.run_id))
+
+    rows = _or_nothing(_only(rows, changed_only), stats, none)
     unlisted = run.failed_aggregates - len(run.failures)
     return Diff(run.request.window, effective, rows, stats, basis, run, unlisted)
 
@@ -323,6 +339,9 @@ def _differences(pairs: _Pairs, tolerances: Tolerances, stats: Stats, scales: Sc
                 stats.compared += 1
                 stats.equal += 1
                 stats.other_inputs += before.counted != right.counted
+            elif right is not None and right.inputs:
+                buckets, events = stats.nulls.get(right.metric, (0, 0))
+                stats.nulls[right.metric] = buckets + 1, events + right.inputs
             continue
         stats.compared += 1
         row = _difference(None if left is None else scales.shown(left).computed, right)

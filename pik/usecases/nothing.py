@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 
 from pik.errors import Damaged, NothingSelected, command
 from pik.model.event import entity_mark
 from pik.model.instant import format_instant
 from pik.model.window import ALL_TIME, Window
+from pik.ports.engine import Engine
 from pik.ports.store import Store
+from pik.usecases.raw_inputs import gather
 from pik.usecases.reading import frame_lines, frames_of
 
 _LOOKED_AT = 32
@@ -28,6 +30,39 @@ def nothing_selected(store: Store, what: str, window: Window, entities: Sequence
         if window != ALL_TIME:
             hint = f"{command('events', '--entity', entities[0])} lists its events of all time"
     return NothingSelected(f"{what}: there is neither an event nor a current value{whose} in {window}", hint=hint)
+
+
+def null_values(what: str, nulls: Mapping[str, tuple[int, int]]) -> NothingSelected:
+    """The error for metrics whose value is NULL wherever there are events: a mistyped field, mostly. `nulls` are the
+    buckets and events of each."""
+    metric, *others = sorted(nulls)
+    buckets, events = nulls[metric]
+    where = "its 1 bucket" if buckets == 1 else f"each of its {buckets:,} buckets"
+    read = f"{events:,} event{'' if events == 1 else 's'}"
+    more = f"; {', '.join(others)} likewise" if others else ""
+    return NothingSelected(
+        f"{what}: the value of {metric} is NULL in {where}, with {read}{more}",
+        hint=command("metrics", "show", metric),
+    )
+
+
+def nothing_counted(what: str, metrics: Sequence[str], events: int, window: Window) -> NothingSelected:
+    """The error for metrics (NAME@VERSION) whose filters let none of the events in: a mistyped `where`, mostly."""
+    count = "counts" if len(metrics) == 1 else "count"
+    read = f"{events:,} event{'' if events == 1 else 's'}"
+    return NothingSelected(
+        f"{what}: {', '.join(metrics)} {count} none of the {read} in {window}",
+        hint=command("metrics", "show", metrics[0].partition("@")[0]),
+    )
+
+
+def events_within(store: Store, engine: Engine, window: Window, size: int, entities: Sequence[str]) -> int:
+    """How many events there are in whole buckets of this size."""
+    with gather(store, window, entities) as gathered:
+        if gathered.empty:
+            return 0
+        pairs = engine.touched(gathered.inputs, size, window, entities=entities, source=None, event_type=None)
+        return sum(pair.events for pair in pairs)
 
 
 def without_value(store: Store, entities: Collection[str], window: Window) -> str:

@@ -243,6 +243,63 @@ def test_nothing_compared_is_not_called_clean(late):
     assert (none.code, f"nothing to compare: run {run} wrote none of these values" in none.err) == (2, True)
 
 
+MISTYPED = """
+[[metric]]
+name = "typo"
+value = "sum(CAST(payload->>'$.missing' AS DECIMAL(38, 2)))"
+
+[[metric]]
+name = "none"
+where = "event_type = 'piad'"
+value = "count(*)"
+"""
+
+
+@pytest.mark.parametrize("entity", [(), ("--entity", "a")])
+def test_events_without_a_value_by_a_metric_are_not_said_to_be_missing(late, tmp_path, entity):
+    (tmp_path / "metrics.toml").write_text(MISTYPED)
+    assert late("metrics", "apply", "metrics.toml").code == 0
+    events, buckets = (3, "its 1 bucket") if entity else (5, "each of its 2 buckets")
+    mistyped = late("diff", "aggregates", "--metric", "typo", *entity)
+    assert mistyped.code == 2
+    assert f"nothing to compare: the value of typo is NULL in {buckets}, with {events} events" in mistyped.err
+    assert "hint: pik metrics show typo" in mistyped.err
+    filtered = late("diff", "aggregates", "--metric", "none", *entity)
+    assert filtered.code == 2
+    assert f"nothing to compare: none@1 counts none of the {events} events" in filtered.err
+    assert "hint: pik metrics show none" in filtered.err
+    both = late("diff", "aggregates", "--metric", "none", "--metric", "typo", *entity)
+    assert (both.code, f"the value of typo is NULL in {buckets}, with {events} events" in both.err) == (2, True)
+    run = replayed(late, "--metric", "typo", *(entity or ("--all",)))
+    assert (run["events_matched"], run["without_value"], run["new"]) == (events, run["buckets"], 0)
+    of_run = late("diff", "aggregates", "--run", run["run_id"])
+    assert (of_run.code, f"is NULL in {buckets}, with {events} events" in of_run.err) == (2, True)
+    elsewhere = late("diff", "aggregates", "--metric", "typo", *entity, "--from", "2020-01-01", "--to", "2020-01-02")
+    assert (elsewhere.code, "neither an event nor a current value" in elsewhere.err) == (2, True)
+
+
+def test_the_counts_of_a_run_that_failed_in_part_add_up(shop, tmp_path):
+    (tmp_path / "more.jsonl").write_text(
+        "".join(line(n, entity, value) for n, (entity, value) in enumerate([("c", '"x"'), ("d", "null")], 10))
+    )
+    assert shop("ingest", "more.jsonl").code == 0
+    result = shop("replay", "--all", "--promote", "--yes", "--format", "json")
+    run = result.json()
+    assert (result.code, run["state"], run["failed_aggregates"], run["without_value"]) == (3, "PARTIAL", 1, 1)
+    assert run["buckets"] == 8
+    parts = ("new", "changed", "unchanged", "without_value", "failed_aggregates")
+    assert run["buckets"] == sum(run[name] for name in parts)
+    assert run["promotion"]["moved"] == run["new"] + run["without_value"]
+    again = replayed_partly(shop)
+    assert again["buckets"] == sum(again[name] for name in parts)
+
+
+def replayed_partly(pik):
+    result = pik("replay", "--all", "--format", "json")
+    assert result.code == 3, result.err
+    return result.json()
+
+
 def test_of_several_entities_each_of_which_there_is_nothing_is_mentioned(late):
     """A right name beside a wrong one must not hide that the wrong one was not looked at. (Issue 8, A7.)"""
     named = ("--entity", "a", "--entity", "A", "--entity", "typo")
