@@ -52,7 +52,7 @@ def batches(
         columns = [
             Column("seq"),
             Column("field", detail=True),
-            Column("reason", cut=40),
+            Column("reason", wrap=True),
             Column("line", cut=20),
             Column("base64", get=attrgetter("bytes"), detail=True),
         ]
@@ -77,16 +77,16 @@ def batches(
     )
 
 
+_COUNTS = {"read": 3, "accepted": 1, "exact": 2, "conflict": 0, "rejected": 0}
+"""Where there is no room, those go that mean no harm."""
+
 _COLUMNS = [
     Column("batch_id"),
-    Column("source", get=lambda batch: batch.origin.name, cut=12),
+    Column("source", get=lambda batch: batch.origin.name, cut=8),
     Column("state"),
     Column("replaced_by", get=lambda batch: batch.replaced_by or None, detail=True),
-    Column("started_at", Moment, drop=1),
-    *(
-        Column(name, Count, get=attrgetter(f"counts.{name}"))
-        for name in ("read", "accepted", "exact", "conflict", "rejected")
-    ),
+    Column("started_at", Moment, drop=4),
+    *(Column(name, Count, get=attrgetter(f"counts.{name}"), drop=drop) for name, drop in _COUNTS.items()),
     Column("finished_at", Moment, detail=True),
     Column("attempts", get=lambda batch: batch.attempt, detail=True),
     Column("first_event", Instant, detail=True),

@@ -66,14 +66,14 @@ def duplicates(
     if by and show_payload_diff:
         raise UsageError("--by counts, so there is nothing for --show-payload-diff", hint="leave one of them out")
     store = cli.open_store()
+    limit = limit or cli.default_limit
     if by:
         groups = count_duplicates(store, wanted, by, limit=limit, progress=cli.progress)
-        cli.show(duplicates_fields.counted(groups, by))
+        cli.show(duplicates_fields.counted(groups, by, entity, limit))
         any_found = groups.duplicates > 0
     else:
-        limit = limit or cli.default_limit
         found = list_duplicates(store, wanted, limit=limit, payload_diff=show_payload_diff, progress=cli.progress)
-        cli.show(duplicates_fields.listed(found, limit, payload_diff=show_payload_diff))
+        cli.show(duplicates_fields.listed(found, entity, limit, payload_diff=show_payload_diff))
         any_found = found.matched != 0
     if not any_found:
         cli.note(nothing_matches("duplicates", store, window, (entity,) if entity else ()))

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from pik.usecases.duplicates import Change, DuplicateList, GroupList
 
 
-def listed(found: DuplicateList, limit: int | None, *, payload_diff: bool) -> Document:
+def listed(found: DuplicateList, entity: str | None, limit: int | None, *, payload_diff: bool) -> Document:
     """Each duplicate, with `payload_diff` and what a conflict says otherwise."""
     window = found.window
     changes = Column("changes", get=lambda row: _changes(row.changes), cut=60)
     return Document(
-        head={"window": window},
+        head={"window": window, "entity": entity},
         tables=[Table("duplicates", [*_COLUMNS, changes] if payload_diff else _COLUMNS, found.rows, _none(window))],
         tail=lambda: {
             "matched": Shown(None, f"more than {limit:,}") if found.matched is None else Count(found.matched),
@@ -28,7 +28,7 @@ def listed(found: DuplicateList, limit: int | None, *, payload_diff: bool) -> Do
     )
 
 
-def counted(groups: GroupList, by: str) -> Document:
+def counted(groups: GroupList, by: str, entity: str | None, limit: int | None) -> Document:
     """The groups, or the first of them, and how many duplicates there are in all."""
     window = groups.window
     columns = [
@@ -38,9 +38,13 @@ def counted(groups: GroupList, by: str) -> Document:
         Column("conflict", Count),
     ]
     return Document(
-        head={"window": window, "by": by},
+        head={"window": window, "entity": entity, "by": by},
         tables=[Table("groups", columns, groups.rows, _none(window))],
-        tail=lambda: {"duplicates": Count(groups.duplicates), "cut": groups.cut},
+        tail=lambda: {
+            "duplicates": Count(groups.duplicates),
+            "cut": groups.cut,
+            "note": f"--limit N shows more than the {limit:,} largest" if groups.cut else None,
+        },
     )
 
 

@@ -120,8 +120,9 @@ def export(
         done = write(store, cli.exporter(layout), stream, SILENT if sys.stdout.isatty() else cli.progress)
         cli.note(f"exported {number_of(done.rows, 'row')}")
     else:
-        done = write(store, cli.exporter(layout), target, cli.progress, directory=directory, dry_run=dry_run)
-        cli.show(export_fields.document(done, layout.format))
+        kind = {"directory": directory, "dry_run": dry_run, "even_empty": not fail_if_none}
+        done = write(store, cli.exporter(layout), target, cli.progress, **kind)
+        cli.show(export_fields.document(done, layout, dry_run=dry_run))
     if done.rows:
         return None
     cli.note(nothing_matches("events", store, done.window, layout.selection.entities))

@@ -10,25 +10,27 @@ from pik.cli.render.text import visible_lines
 from pik.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
+    from pik.ports.exporter import Layout
     from pik.usecases.export import Exported
 
 
-def document(done: Exported, format_: str) -> Document:
+def document(done: Exported, layout: Layout, *, dry_run: bool) -> Document:
     """Where it is, what was asked for, and its files."""
     written = done.manifest is not None
     return Document(
         head={
-            "dry_run": None if written else True,
+            "dry_run": True if dry_run else None,
             "out": done.target,
-            "format": format_,
+            "format": layout.format,
             "window": done.window,
+            "entities": layout.selection.entities or None,
             "known_until": None if done.known_until is None else Instant(done.known_until),
             "rows": Count(done.rows),
             "bytes": Count(done.size) if written else None,
             "manifest": done.manifest,
         },
         tables=[
-            Table("files", _FILES, done.files, empty="no files: " + ("nothing matches" if written else "a dry run"))
+            Table("files", _FILES, done.files, empty="no files: " + ("a dry run" if dry_run else "nothing matches"))
         ],
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from operator import attrgetter
@@ -46,6 +47,8 @@ def _next(done: list[Ingested], *, mapped: bool) -> dict[str, str | None]:
     rejected = [one.batch for one in done if one.batch.counts.rejected]
     if rejected and all(one.batch.counts.read == one.batch.counts.rejected for one in done):
         note = _why_none(chain.from_iterable(batch.reasons for batch in rejected), mapped=mapped)
+    elif empty := [one.source for one in done if not one.batch.counts.read]:
+        note = "there is no record in " + ", ".join(map(shlex.quote, empty[:5])) + (", …" if len(empty) > 5 else "")
     elif all(one.outcome == ALREADY for one in done):
         note = "to record it as one more delivery of each event, add --again"
     return {"note": note, "next": command("batches", rejected[0].batch_id, "--rejects") if rejected else None}
@@ -92,9 +95,11 @@ def _lags(lag: Lags) -> Shown:
 
 
 def reasons(counted: Mapping[str, int]) -> Shown | None:
-    """The five most frequent ones."""
+    """The five most frequent ones, and how many records have another."""
     named = {reason or "(reasons beyond the first 1,000)": count for reason, count in counted.items()}
     most = dict(sorted(named.items(), key=lambda item: -item[1])[:5])
+    if len(named) > len(most):
+        most["(other reasons)"] = sum(named.values()) - sum(most.values())
     return Shown(most, ", ".join(f"{count:,} × {visible(reason)}" for reason, count in most.items())) if most else None
 
 

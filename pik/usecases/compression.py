@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, cast
 import zstandard
 
 from pik.errors import InputError
-from pik.usecases.shapes import binary_shape, is_binary
+from pik.usecases.shapes import READS, binary_shape, is_binary
 
 _MAGIC = 4096  # bytes looked at to tell what an input is
 _ZSTD_HEADER = 18  # bytes of the header of a frame, at most
@@ -34,7 +34,7 @@ def uncompressed(stored: BinaryIO, name: str) -> Iterator[BinaryIO]:
     elif shape := binary_shape(magic):
         raise shape.error(name)
     elif is_binary(magic):
-        raise InputError(f"{name} is a binary file, not JSON lines")
+        raise InputError(f"{name} is a binary file, not JSON lines", hint=READS)
     try:
         yield stream
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:

@@ -10,7 +10,7 @@ from typing import Any
 from pik.errors import InputError
 from pik.model.mapping import RecordMapping
 from pik.usecases.compression import beginning
-from pik.usecases.shapes import binary_shape, is_binary, text_shape
+from pik.usecases.shapes import READS, binary_shape, is_binary, text_shape
 from pik.usecases.source import Source
 
 HEAD = 1 << 16
@@ -28,7 +28,7 @@ def examine(source: Source, mapping: RecordMapping | None, *, mixed: bool = Fals
     if shape := binary_shape(head):
         raise shape.error(source.name)
     if is_binary(head):
-        raise InputError(f"{source.name} is a binary file, not JSON lines")
+        raise InputError(f"{source.name} is a binary file, not JSON lines", hint=READS)
     text = head.replace(b"\0", b"\n")
     if shape := text_shape(text, whole=whole, mapped=mapping is not None):
         raise shape.error(source.name)

@@ -55,13 +55,14 @@ def export(
     *,
     directory: bool = False,
     dry_run: bool = False,
+    even_empty: bool = True,
 ) -> Exported:
     """Write what the exporter's layout asks for, beside `target`, which appears when all is complete and on disk.
 
-    A target that is open already is written to as rows come, and has no manifest.
-    `directory`: `target` is one of files, else a single file with its manifest beside. A dry run does all but writing.
-    What killed exports have left beside it is removed. Raises UsageError if `target` or its manifest is there already
-    (an empty directory aside), or appears meanwhile, or if a value does not fit its column, NotHeld, Damaged,
+    A target that is open already is written to as rows come, and has no manifest. `directory`: `target` is one of
+    files, else a single file with its manifest beside. A dry run does all but writing; without `even_empty` nothing is
+    written where nothing matches. What killed exports have left beside it is removed. Raises UsageError if `target` or
+    its manifest is there already (an empty directory aside), or appears meanwhile, or if a value does not fit its column, NotHeld, Damaged,
     StoreError; then nothing is left at `target`.
     """
     selection = exporter.layout.selection
@@ -81,14 +82,15 @@ def export(
             progress.stop()
         files = output.finish()
         known_until = reading.known_until or None
-        manifest = output.publish(_manifest(store, exporter, files, known_until))
+        written = rows > 0 or even_empty
+        manifest = output.publish(_manifest(store, exporter, files, known_until)) if written else None
     return Exported(
         target if isinstance(target, Path) else None,
         manifest,
         selection.window,
-        files,
+        files if written else (),
         rows,
-        sum(file.bytes for file in files),
+        sum(file.bytes for file in files) if written else 0,
         known_until,
     )
 

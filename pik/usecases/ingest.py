@@ -21,7 +21,7 @@ from typing import BinaryIO, TypeVar
 
 from ulid import ULID
 
-from pik.errors import ConflictFound, InputError, entered
+from pik.errors import ConflictFound, InputError, command, entered
 from pik.model.batch import COMPLETE, Batch, Chunk, Origin, Reject
 from pik.ports.index import batch_of
 from pik.ports.raw import Raw
@@ -82,6 +82,7 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
             if found and found.state == COMPLETE and not options.again:
                 if source.is_stream:
                     _expect_same_stream(source, options, found)
+                expect_none_invalid(source, options, found)
                 return Ingested(source.name, ALREADY, found, None, monotonic() - began)
             examine(source, options.reading.record_mapping(), mixed=options.reading.mixed)
             interrupted = found if found and found.state != COMPLETE else None
@@ -104,6 +105,15 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
             done = store.batches.finish(batch.batch_id, finished_at)
     outcome = RESUMED if interrupted else NEW
     return Ingested(source.name, outcome, done, batch.next_seq if interrupted else None, monotonic() - began)
+
+
+def expect_none_invalid(source: Source, options: IngestOptions, found: Batch) -> None:
+    """Raise InputError where the input was recorded before, with records that are invalid, and none may be."""
+    if options.reading.stop and found.counts.rejected:
+        rejected = f"{found.counts.rejected:,} of its {found.counts.read:,} records were rejected"
+        raise InputError(
+            f"{source.name} was ingested before, and {rejected}", hint=command("batches", found.batch_id, "--rejects")
+        )
 
 
 @dataclass(frozen=True, slots=True)

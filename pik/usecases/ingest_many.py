@@ -26,7 +26,16 @@ from pik.usecases.batch_record import record_object
 from pik.usecases.compression import uncompressed
 from pik.usecases.examine import examine
 from pik.usecases.held import expect_own
-from pik.usecases.ingest import ALREADY, NEW, Ingested, IngestOptions, holding_input, ingest, origin_of
+from pik.usecases.ingest import (
+    ALREADY,
+    NEW,
+    Ingested,
+    IngestOptions,
+    expect_none_invalid,
+    holding_input,
+    ingest,
+    origin_of,
+)
 from pik.usecases.progress import Progress
 from pik.usecases.segments import SegmentBuilder
 from pik.usecases.source import BLOCK, Block, Source, blocks
@@ -137,6 +146,7 @@ class _Group:
         if there is not None and there.state != COMPLETE:
             return None
         if there is not None and not self._options.again:
+            expect_none_invalid(source, self._options, there)
             return Ingested(source.name, ALREADY, there, None, 0.0)
         reading = self._options.reading
         examine(source, reading.record_mapping(), mixed=reading.mixed)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pik.errors import InputError
 from pik.model.event import REQUIRED
 
+READS = "pik ingest reads JSON lines and JSON arrays, plain or compressed"
+
 _JQ = "jq -c . {file} | pik ingest -"
 _EXACT = "with jq 1.7 or newer, as older ones round long numbers: "
 _MAPS = " --map source=COLUMN --map event_type=COLUMN --map entity_id=COLUMN --map event_time=COLUMN --map payload=@"
@@ -133,10 +135,20 @@ def _wrapped(objects: list[dict[str, object]], filled: list[str], whole: bool) -
 
 
 def _around(found: dict[str, object], what: str) -> Shape | None:
-    lists = [name for name, value in found.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
-    if len(lists) != 1:
+    lists = list(_lists(found, 3))
+    if len(lists) != 1 or "'" in lists[0]:
         return None
-    return Shape(what, f"{_EXACT}jq -c '.[{json.dumps(lists[0])}][]' {{file}} | pik ingest -")
+    return Shape(what, f"{_EXACT}jq -c '.{lists[0]}[]' {{file}} | pik ingest -")
+
+
+def _lists(found: dict[str, object], depth: int) -> Iterator[str]:
+    """Where there are lists of objects in it, as jq writes it, not deeper than that."""
+    for name, value in found.items():
+        place = f"[{json.dumps(name)}]"
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            yield place
+        elif isinstance(value, dict) and depth > 1:
+            yield from (place + inner for inner in _lists(value, depth - 1))
 
 
 def _objects(text: str, filled: list[str]) -> Shape | None:
@@ -196,11 +208,20 @@ def _table(filled: list[str]) -> Shape | None:
 
 def _log(filled: list[str]) -> Shape | None:
     """Lines of text that begin with a time, as logs, syslog and web servers write them."""
+    if len(filled) > 1 and all(_LOGFMT.fullmatch(line.strip()) for line in filled[:20]):
+        return Shape("logfmt", f"jq -Rc '{_PAIRS}' {{file}} | pik ingest -" + _MAPS)
     if len(filled) < 2 or not all(_STAMPED.match(line) for line in filled[:2]):
         return None
     capture = 'capture("^(?<time>TIME) (?<text>.*)")'
     return Shape("a text log", f"jq -Rc '{capture}' {{file}} | pik ingest -" + _MAPS)
 
+
+_LOGFMT = re.compile(r'[^\s="{]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]*)(?:\s+[^\s="{]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]*))+')
+
+_PAIRS = (
+    r"""[scan("([^ =]+)=(\"(?:[^\"\\\\]|\\\\.)*\"|[^ ]*)")"""
+    r""" | {(.[0]): (.[1] | if startswith("\"") then fromjson else . end)}] | add"""
+)
 
 _STAMPED = re.compile(
     r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |\S+ \S+ \S+ \[\d\d/[A-Z][a-z]{2}/\d{4}:"

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, cast
 
 from pik.errors import InputError, command
 from pik.usecases.nul_runs import NulRuns
+from pik.usecases.shapes import READS
 
 BLOCK = 6 << 20
 """Bytes of input a block, about: what a worker holds at a time."""
@@ -207,7 +208,7 @@ def _expect_array(start: bytes, name: str) -> None:
         shown = line if len(line) <= 40 else line[:39] + "…"
         raise InputError(
             f"{name} is not JSON: it begins with {shown}",
-            hint="pik ingest reads JSON lines and JSON arrays, plain or compressed",
+            hint=READS,
         )
 
 

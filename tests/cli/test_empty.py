@@ -99,6 +99,32 @@ def test_something_found_does_not_fail_if_none(pik: Any) -> None:
     assert pik("duplicates", "--fail-if-none", "--fail-if-any").code == 1
 
 
+@pytest.mark.parametrize("out", ["x.jsonl", "x/"])
+@pytest.mark.usefixtures("one_event")
+def test_an_export_that_fails_if_none_leaves_nothing(pik: Any, tmp_path: Path, out: str) -> None:
+    """So that the same name can be given again."""
+    line = ("export", "--out", out, "--as", "jsonl", "--fail-if-none", "--format", "json")
+    none = pik(*line, "--entity", "typo")
+    said = none.json()
+    assert none.code == 1
+    assert (said["rows"], said["files"], said["manifest"], said["dry_run"]) == (0, [], None, None)
+    assert said["entities"] == ["typo"]
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith((out.strip("/"), ".x"))]
+    assert (pik(*line).code, pik("duplicates", "--entity", "e", "--format", "json").json()["entity"]) == (0, "e")
+
+
+@pytest.mark.usefixtures("one_event")
+def test_a_terminal_shows_the_first_fifty_groups(pik: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [EVENT.replace('"e"', f'"e{number}"') for number in range(60)]
+    (tmp_path / "more.jsonl").write_text("".join(lines) * 2)
+    pik("ingest", "more.jsonl")
+    assert "note" not in pik("duplicates", "--by", "entity").out
+    monkeypatch.setattr("pik.cli.context.Context.default_limit", 50)
+    shown = pik("duplicates", "--by", "entity").out
+    assert "note        --limit N shows more than the 50 largest\n" in shown
+    assert sum("e" in line.split()[0] and line.split()[0][1:].isdigit() for line in shown.splitlines() if line) == 50
+
+
 @pytest.mark.usefixtures("one_event")
 def test_a_terminal_shows_the_first_fifty(pik: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [EVENT.replace('"e"', f'"e{number}"') for number in range(60)]

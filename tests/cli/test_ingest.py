@@ -270,3 +270,56 @@ def test_a_dry_run_that_fails_leaves_no_file_of_rejects(pik, tmp_path):
     assert not (tmp_path / "bad").exists()
     (tmp_path / "plain").write_text(EVENT)
     assert pik("ingest", "plain", "--dry-run", "--format", "json").json()["sample"] is None
+
+
+def test_the_reasons_add_up_to_what_was_rejected(pik, tmp_path):
+    lines = [
+        EVENT.replace('"s"', "1"),
+        EVENT.replace('"t"', "1"),
+        EVENT.replace('"e"', "1"),
+        EVENT.replace("Z", ""),
+        "x",
+    ]
+    (tmp_path / "bad").write_text("\n".join(map(str.strip, [*lines, *lines, "[]", FOREIGN])) + "\n")
+    said = pik("ingest", "bad", "--format", "json").json()
+    assert sum(said["reasons"].values()) == said["rejected"] == 12
+    assert said["reasons"]["(other reasons)"] == 2
+
+
+def test_where_no_invalid_record_may_be_a_file_that_was_recorded_with_some_is_refused(pik, tmp_path):
+    """Small files take a way of their own, where there are several."""
+    (tmp_path / "mixed").write_text(EVENT + FOREIGN)
+    (tmp_path / "good").write_text(EVENT)
+    batch = pik("ingest", "mixed", "--format", "json").json()["batch_id"]
+    stops = pik("ingest", "mixed", "--on-invalid", "stop")
+    assert (stops.code, stops.err.replace(batch, "BATCH")) == (
+        2,
+        "error: mixed was ingested before, and 1 of its 2 records were rejected\nhint: pik batches BATCH --rejects\n",
+    )
+    assert pik("ingest", "mixed", "good", "--on-invalid", "stop").code == 2
+
+
+def test_an_empty_input_is_said_to_be_empty(pik, tmp_path):
+    (tmp_path / "an empty one").touch()
+    for _ in range(2):
+        said = pik("ingest", "an empty one", "--format", "json").json()
+        assert said["note"] == "there is no record in 'an empty one'"
+
+
+def test_a_binary_file_is_answered_with_what_can_be_read(pik, tmp_path):
+    (tmp_path / "noise").write_bytes(bytes(range(256)) * 9)
+    assert "is a binary file, not JSON lines\nhint: pik ingest reads JSON lines" in pik("ingest", "noise").err
+
+
+def test_what_was_rejected_has_room_on_a_narrow_terminal(pik, tmp_path, monkeypatch):
+    from pik.cli.render import human
+
+    monkeypatch.setattr(human, "terminal_width", lambda: 80)
+    (tmp_path / "a-file-with-a-long-name.jsonl").write_text(EVENT + EVENT.replace("Z", ""))
+    batch = pik("ingest", "a-file-with-a-long-name.jsonl", "--format", "json").json()["batch_id"]
+    listed = pik("batches").out
+    assert all(name in listed.splitlines()[0] for name in ("state", "conflict", "rejected"))
+    assert max(map(len, listed.splitlines())) <= 80
+    shown = pik("batches", batch, "--rejects").out
+    assert "--timezone ZONE" in shown
+    assert max(map(len, shown.splitlines())) <= 80

@@ -58,6 +58,8 @@ def table(delimiter: str = ",") -> str:
         (PRETTY[:200], "pretty-printed JSON", "jq -c ."),
         (json.dumps({"Records": EVENTS}, indent=1), "one pretty-printed object around the records", '.["Records"][]'),
         (json.dumps({"Records": EVENTS, "n": 3}), "one object around the records", '.["Records"][]'),
+        (json.dumps({"data": {"records": EVENTS}, "n": 3}), "one object around the records", '.["data"]["records"][]'),
+        ('level=info msg="a b" n=1\nlevel=warn msg=c\n', "logfmt", "jq -Rc"),
         ("".join(map(json.dumps, EVENTS)), "several JSON objects on one line", "jq -c ."),
         ("".join(f"key-{n}\t{json.dumps(event)}\n" for n, event in enumerate(EVENTS)), "kcat -K", "sed"),
         ("".join(f"2026-03-02 INFO {json.dumps(event)}\n" for event in EVENTS), "a log", "sed"),
@@ -170,6 +172,16 @@ def test_what_the_hint_for_other_json_says_works(tmp_path: Path, text: str) -> N
         text=True,
     )
     assert list(map(json.loads, done.stdout.splitlines())) == EVENTS
+
+
+def test_what_the_hint_for_logfmt_says_works(tmp_path: Path) -> None:
+    (tmp_path / "input").write_text('time=2026-03-02T10:00:00Z msg="say \\"a b\\"" n=1\n' * 2)
+    with pytest.raises(InputError) as error:
+        examine(file_source(str(tmp_path / "input")), None)
+    line = error.value.hint.partition(" | pik ingest")[0]
+    done = subprocess.run(["bash", "-c", line], capture_output=True, check=True, text=True)
+    row = json.loads(done.stdout.splitlines()[0])
+    assert (row["time"], row["msg"], str(row["n"])) == ("2026-03-02T10:00:00Z", 'say "a b"', "1")
 
 
 def test_zstd_that_looks_back_further_than_memory_allows_is_refused_with_what_works(tmp_path: Path) -> None:
