@@ -62,8 +62,8 @@ def export(
     A target that is open already is written to as rows come, and has no manifest. `directory`: `target` is one of
     files, else a single file with its manifest beside. A dry run does all but writing; without `even_empty` nothing is
     written where nothing matches. What killed exports have left beside it is removed. Raises UsageError if `target` or
-    its manifest is there already (an empty directory aside), or appears meanwhile, or if a value does not fit its column, NotHeld, Damaged,
-    StoreError; then nothing is left at `target`.
+    its manifest is there already (an empty directory aside), or appears meanwhile, or if a value does not fit its
+    column, NotHeld, Damaged, StoreError; then nothing is left at `target`.
     """
     selection = exporter.layout.selection
     expect_held(store, selection.window, selection.entities)
