@@ -57,11 +57,14 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FailedAggregate(msgspec.Struct, frozen=True, kw_only=True):
-    """An aggregate that could not be computed from its events, and why: a metric's Failure, and its place."""
+    """An aggregate that could not be computed from its events, and why: a metric's Failure, and its place. `inputs` are
+    the events that its value would be made of."""
 
     metric: str
+    metric_version: int
     bucket: int
     entity_id: str
+    inputs: int
     reason: str
     events: int = 0
     event_ids: tuple[str, ...] = ()

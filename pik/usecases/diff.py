@@ -290,21 +290,15 @@ def _written(store: Store, run: Run, metrics: Sequence[Metric], entities: Sequen
                 basis.add(change.written)
                 yield scales.shown(change.written).computed
 
-    failed = (
-        Computed(
-            each.metric,
-            each.bucket,
-            each.entity_id,
-            None,
-            0,
-            NO_INPUTS,
-            NO_INPUTS,
-            Failure(each.reason, each.events, each.event_ids),
-        )
-        for each in sorted(run.failures, key=attrgetter("metric", "bucket", "entity_id"))
-        if each.metric in names and (not some or each.entity_id in some)
-    )
-    computed = heapq.merge(written(), failed, key=attrgetter("metric", "bucket", "entity_id"))
+    def failed() -> Iterator[Computed]:
+        for each in sorted(run.failures, key=attrgetter("metric", "bucket", "entity_id")):
+            if each.metric in names and (not some or each.entity_id in some):
+                basis.versions.add(f"{each.metric}@{each.metric_version}")
+                place = each.metric, each.bucket, each.entity_id
+                failure = Failure(each.reason, each.events, each.event_ids)
+                yield Computed(*place, None, each.inputs, NO_INPUTS, NO_INPUTS, failure)
+
+    computed = heapq.merge(written(), failed(), key=attrgetter("metric", "bucket", "entity_id"))
     pairs = compare(sound(current_rows(store.aggregates, metrics, window, entities)), computed)
     return (pair for pair in pairs if pair[1] is not None)
 

@@ -121,6 +121,8 @@ class _Computing:
             self.kept.append(
                 FailedAggregate(
                     metric=row.metric,
+                    metric_version=next(each.version for each in self.metrics if each.name == row.metric),
+                    inputs=row.inputs,
                     bucket=row.bucket,
                     entity_id=row.entity_id,
                     reason=failure.reason,

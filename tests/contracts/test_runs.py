@@ -123,7 +123,14 @@ def test_marked_tasks_are_counted_and_no_longer_open(state, run):
 
 def failures(count, entity="é", kept=None):
     one = FailedAggregate(
-        metric="m", bucket=-10, entity_id=entity, reason="kein Wert: 'x'", events=2, event_ids=("a" * 32, "b" * 32)
+        metric="m",
+        metric_version=2,
+        inputs=3,
+        bucket=-10,
+        entity_id=entity,
+        reason="kein Wert: 'x'",
+        events=2,
+        event_ids=("a" * 32, "b" * 32),
     )
     return Failures(count=count, kept=(one,) * (count if kept is None else kept))
 

@@ -78,7 +78,9 @@ def lived(state: State) -> State:
         state.runs.create(run_of(run_id), [task(run_id, 0), task(run_id, 1)])
         state.runs.set_state(run_id, RUNNING)
         write(state, run_id, 0, [row("e", number), row("f", number)])
-        failed = FailedAggregate(metric="a", bucket=0, entity_id="z", reason="no number", events=1)
+        failed = FailedAggregate(
+            metric="a", metric_version=1, inputs=1, bucket=0, entity_id="z", reason="no number", events=1
+        )
         write(state, run_id, 1, [row("e", number, 50)], Failures(count=1, kept=(failed,)))
         state.runs.set_state(run_id, COMPLETED, 9)
         if number < 3:

@@ -41,7 +41,9 @@ def live(store: Store) -> None:
             store.aggregates.write(
                 task(run_id, at), iter(rows), versions={"a": 2}, known_until=5, reason="why", computed_by="pik 1"
             )
-            failed = FailedAggregate(metric="a", bucket=0, entity_id="z", reason="no number", events=1)
+            failed = FailedAggregate(
+                metric="a", metric_version=1, inputs=1, bucket=0, entity_id="z", reason="no number", events=1
+            )
             store.runs.mark(task(run_id, at), DONE, Failures(count=at, kept=(failed,) * at))
         if number < 3:
             store.runs.set_state(run_id, COMPLETED, 9)

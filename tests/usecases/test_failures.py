@@ -96,6 +96,16 @@ def test_a_value_that_fails_now_keeps_its_current_value_through_replay_and_promo
     assert [row[0] for row in rows(diff_aggregates(store, engine, ALL_TIME))] == ["!"]
 
 
+def test_a_diff_with_a_run_says_of_failed_rows_what_a_diff_without_it_says(store, engine, tmp_path):
+    ingest(store, tmp_path, [bad("a"), bad("b"), event(2, "b", "01T00:00"), event(3, "b", "01T00:01")])
+    run = replay(store, engine, metrics=("amount",))
+    of_run, fresh = diff_run(store, run.run_id), diff_aggregates(store, engine, ALL_TIME, metrics=["amount"])
+    expected = [(row.entity_id, row.inputs_before, row.inputs_after, row.failure) for row in fresh.rows]
+    assert [(row.entity_id, row.inputs_before, row.inputs_after, row.failure) for row in of_run.rows] == expected
+    assert [inputs for _, _, inputs, _ in expected] == [1, 3]
+    assert of_run.basis.versions == fresh.basis.versions == {"amount@1"}
+
+
 def test_a_run_keeps_a_bounded_number_of_failures_and_counts_all(store, engine, tmp_path):
     ingest(store, tmp_path, [bad(f"e{number}") for number in range(KEPT_FAILURES + 7)])
     run = replay(store, engine)

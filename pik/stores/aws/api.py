@@ -250,8 +250,10 @@ class _Planned(msgspec.Struct):
 
 class _Failure(msgspec.Struct):
     metric: str
+    metric_version: int
     bucket: str
     entity_id: str
+    inputs: int
     reason: str
     events: int
     event_ids: tuple[str, ...]
