@@ -47,7 +47,9 @@ def batches(
         from pik.usecases.batches import list_rejects
 
         if batch is None:
-            raise UsageError("--rejects needs a batch", hint="pik batches lists them; pik batches BATCH --rejects")
+            raise UsageError(
+                "--rejects needs a batch", hint="`pik batches` lists them; then: pik batches BATCH --rejects"
+            )
         found = batch_of(store.index, batch)
         columns = [
             Column("seq"),

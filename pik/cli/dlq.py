@@ -118,7 +118,9 @@ def _chosen(
     from pik.usecases import dlq
 
     if bool(letters) == everything or (run and not everything):
-        raise UsageError(f"{verb} which?", hint=f"{command('dlq', verb, 'LETTER')}, or --all, or --all --run RUN")
+        raise UsageError(
+            f"{verb} which?", hint=f"--all, --all --run RUN, or a letter: {command('dlq', verb, 'LETTER')}"
+        )
     store = cli.open_store()
     if everything:
         return store, dlq.letters(store, run)

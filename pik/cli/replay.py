@@ -90,5 +90,7 @@ def replay(
         replay_api.expect_possible(request, rate, promote)
         return replay_api.replay(cli, request, dry_run=dry_run, wait=not no_wait)
     if no_wait:
-        raise UsageError("--no-wait goes with --via api", hint="pik runs wait and pik runs show follow a run")
+        raise UsageError(
+            "--no-wait goes with --via api", hint="`pik runs wait RUN` and `pik runs show RUN` follow a run"
+        )
     return replay_store.replay(cli, request, rate, dry_run, promote, yes)

@@ -20,7 +20,7 @@ def expect_possible(request: RunRequest, rate: float | None, promote: bool) -> N
             "--all": (not request.entities, f"the API replays one --entity; {without} for more"),
             "more than one --entity": (len(request.entities) > 1, "call it once for each entity"),
             "--rate": (rate is not None, "the stack's parameter ProcessorConcurrency limits its processors"),
-            "--promote": (promote, "pik promote RUN when the run has ended; the API promotes nothing"),
+            "--promote": (promote, "the API promotes nothing; when the run has ended: pik promote RUN"),
             "a window without two ends": (not request.window.bounded, "--from TIME --to TIME"),
         }
     )
@@ -57,7 +57,5 @@ def _nothing(run: Run) -> NothingSelected:
     whose = f" of {', '.join(map(repr, entities))}" if entities else ""
     return NothingSelected(
         f"nothing to replay: there is no such event{whose} in {run.request.window}",
-        hint="pik events --entity ID lists its events of all time"
-        if entities
-        else "pik status shows when there are any",
+        hint="its events of all time: pik events --entity ID" if entities else "when there are any: pik status",
     )

@@ -335,4 +335,4 @@ def _rows(
 
 
 def _damaged(message: str) -> Damaged:
-    return Damaged(message, hint="pik verify --full tells what is affected")
+    return Damaged(message, hint="what is affected: pik verify --full")

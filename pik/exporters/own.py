@@ -27,6 +27,6 @@ def own_values(
         except Invalid as error:
             raise UsageError(
                 f"--column {column.name}: event {event_id}: {error.message}",
-                hint=f"{command('show', event_id)} has its payload; string takes texts and numbers as they are",
+                hint=f"string takes texts and numbers as they are; for its payload: {command('show', event_id)}",
             ) from None
     return found

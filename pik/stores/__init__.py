@@ -48,7 +48,7 @@ def open_health(url: str) -> StackHealth:
     if not url.startswith("aws://"):
         raise UsageError(
             f"{url} is a local store, and has no stack",
-            hint="--store aws://STACK; pik status and pik verify look at a local store",
+            hint="--store aws://STACK; `pik status` and `pik verify` look at a local store",
         )
     from pik.stores.aws.health import health_of
     from pik.stores.aws.open import located

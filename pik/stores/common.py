@@ -36,7 +36,7 @@ def damaged_row(what: str) -> Damaged:
     """The error for a row of state that is not as it was written."""
     return Damaged(
         f"{what} is not as it was written: its digest does not hold",
-        hint="pik verify names all that is damaged, and what recomputes or restores it",
+        hint="what is damaged, and what recomputes or restores it: pik verify",
     )
 
 
@@ -44,7 +44,7 @@ def lost_version(metric: str, entity: str) -> Damaged:
     """The error for a backup with a pointer to a version that is not in it."""
     return Damaged(
         f"the backup says which {metric} of {entity} is current, and does not have that version",
-        hint="use an earlier backup; pik verify names what is damaged in the store that this one was made of",
+        hint="use an earlier backup; `pik verify` names what is damaged in the store that this one was made of",
     )
 
 

@@ -89,13 +89,15 @@ def restore(store: Store, path: Path, progress: Progress, *, dry_run: bool = Fal
     then not as it was written.
     """
     if store.copy is not None:
-        raise UsageError(f"{store.url} is a copy, whose state comes from its source", hint="pik pull takes it again")
+        raise UsageError(
+            f"{store.url} is a copy, whose state comes from its source", hint="to take it again: pik pull --into DIR"
+        )
     header, end = _looked_through(path)
     digest = digest_of(path)
     if store.backup.has_state(digest):
         raise StoreError(
             f"the store {store.url} has state already, which a restore would mix with that of the backup",
-            hint="restore into a new store (pik init), or move the damaged state out of the way: docs/backup.md",
+            hint="restore into a new store (`pik init`), or move the damaged state out of the way: docs/backup.md",
         )
     if not dry_run:
         progress.start("restoring", sum(end.rows.values()), "rows")
@@ -107,7 +109,7 @@ def restore(store: Store, path: Path, progress: Progress, *, dry_run: bool = Fal
         if problem is not None:
             raise StoreError(
                 f"everything was restored, and {problem.what} is not as it was written: {problem.detail}",
-                hint="pik verify names all that is damaged, and what mends it",
+                hint="what is damaged, and what mends it: pik verify",
             )
     return _report(path, header, digest, end.rows)
 
@@ -120,7 +122,7 @@ def _looked_through(path: Path) -> tuple[Header, End]:
     for line in _lines(path):
         if header is None:
             if not isinstance(line, Header):
-                raise InputError(f"{str(path)!r} is not {_WHAT}", hint="pik backup FILE makes one")
+                raise InputError(f"{str(path)!r} is not {_WHAT}", hint="to make one: pik backup FILE")
             header = line
             if header.format > FORMAT:
                 raise InputError(
@@ -148,7 +150,7 @@ def _lines(path: Path) -> Iterator[Header | End | Row]:
         try:
             yield _read_line(line)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise InputError(f"{str(path)!r} is not {_WHAT}: {error}", hint="pik backup FILE makes one") from None
+            raise InputError(f"{str(path)!r} is not {_WHAT}: {error}", hint="to make one: pik backup FILE") from None
 
 
 def _kind(row: Row) -> str:

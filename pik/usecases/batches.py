@@ -55,7 +55,7 @@ def write_rejects(store: Store, batches: list[Batch], path: Path) -> int:
     except FileExistsError:
         raise UsageError(f"--rejects {path}: the file exists already", hint="name another one") from None
     except OSError as error:
-        hint = "the input is recorded, rejects and all; pik batches BATCH --rejects lists them"
+        hint = "the input is recorded, rejects and all; to list them: pik batches BATCH --rejects"
         raise UsageError(f"--rejects {path}: {error.strerror}", hint=hint) from None
 
 

@@ -111,10 +111,10 @@ def locate(store: Store, prefix: str) -> Location:
     """Where the accepted delivery of the event is whose id starts so."""
     prefix = prefix.lower()
     if not _HEX.fullmatch(prefix):
-        raise UsageError(f"{prefix} is not an event id, nor the beginning of one", hint="pik events shows event ids")
+        raise UsageError(f"{prefix} is not an event id, nor the beginning of one", hint="for event ids: pik events")
     found = store.index.locate(prefix, limit=CANDIDATES + 1)
     if len(found) != 1:
-        raise not_one("event", prefix, [place.event_id for place in found], hint="pik events shows event ids")
+        raise not_one("event", prefix, [place.event_id for place in found], hint="for event ids: pik events")
     return found[0]
 
 
@@ -157,7 +157,7 @@ def _expect_raw(store: Store, segment: Segment, location: Location) -> None:
         raise NotHeld(
             f"raw of {day_text(segment.day)} has expired, and with it delivery {location.seq} of batch"
             f" {location.batch_id}, which is one of this event: this store keeps raw for {store.retention_days} days",
-            hint=f"{command('batches', location.batch_id)} tells what it was read from",
+            hint=f"what it was read from: {command('batches', location.batch_id)}",
         )
 
 

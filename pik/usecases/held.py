@@ -55,8 +55,8 @@ def _expired(store: Store, window: Window, count: int, first: int, last: int) ->
     return NotHeld(
         f"raw {of_days} has expired: this store keeps raw for {store.retention_days} days, and {count} of the segments"
         f" that {window} needs are older",
-        hint=f"ask for a window behind {day_text(last)} (--from {day_text(last + 1)}); pik aggregates still shows the"
-        " numbers that were made of it",
+        hint=f"ask for a window behind {day_text(last)} (--from {day_text(last + 1)}); the numbers"
+        " that were made of it are still there: pik aggregates",
     )
 
 
@@ -71,7 +71,7 @@ def expect_pulled(store: Store, window: Window, entities: Sequence[str] = ()) ->
     listed = "; ".join(map(str, pulled[-_LISTED:])) or "nothing yet"
     raise NotHeld(
         f"{store.url}, a copy of {store.copy.source}, does not hold {asked}; what was pulled is {listed}",
-        hint=f"ask for that, or {_pull(store, store.copy.source, window, entities)} brings the rest",
+        hint=f"ask for that, or bring the rest: {_pull(store, store.copy.source, window, entities)}",
     )
 
 

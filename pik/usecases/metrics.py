@@ -127,5 +127,5 @@ class Scales:
 
 def _unknown(name: str, known: Iterable[str] = ()) -> NothingSelected:
     alike = get_close_matches(name, list(known), n=3)
-    hint = f"did you mean {' or '.join(alike)}? pik metrics list shows all" if alike else "pik metrics list"
+    hint = f"did you mean {' or '.join(alike)}? all of them: pik metrics list" if alike else "pik metrics list"
     return NothingSelected(f"there is no metric {name!r}", hint=hint)

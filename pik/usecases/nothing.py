@@ -22,13 +22,13 @@ def nothing_selected(store: Store, what: str, window: Window, entities: Sequence
     """The error for a selection that is empty; `what` begins its sentence, such as `nothing to compare`."""
     whose = f" of {', '.join(map(repr, entities[:5]))}" if entities else ""
     alike = [found for entity in entities[:5] for found in written_alike(store, entity)]
-    hint = "pik status shows from when to when there are events"
+    hint = "from when to when there are events: pik status"
     if alike:
         hint = f"did you mean {' or '.join(map(repr, alike))}?"
     elif entities:
-        hint = "pik events --limit 20 shows how entities are written"
+        hint = "how entities are written: pik events --limit 20"
         if window != ALL_TIME:
-            hint = f"{command('events', '--entity', entities[0])} lists its events of all time"
+            hint = f"its events of all time: {command('events', '--entity', entities[0])}"
     return NothingSelected(f"{what}: there is neither an event nor a current value{whose} in {window}", hint=hint)
 
 

@@ -30,13 +30,13 @@ def promote(store: Store, run_id: str, at: int, reason: str, *, dry_run: bool = 
     if run.request.include_duplicates:
         raise UsageError(
             f"run {run.run_id} counted duplicates, so its values are not to become current",
-            hint=f"{command('diff', 'aggregates', '--run', run.run_id)} shows them;"
-            " replay without --include-duplicates to promote",
+            hint="replay without --include-duplicates to promote; to see them: "
+            + command("diff", "aggregates", "--run", run.run_id),
         )
     if run.state in (PLANNED, RUNNING):
         raise UsageError(
             f"run {run.run_id} is {run.state}; only a whole run is promoted",
-            hint=" or ".join(command("runs", verb, run.run_id) for verb in ("wait", "resume")),
+            hint=" or ".join(f"`{command('runs', verb, run.run_id)}`" for verb in ("wait", "resume")),
         )
     if run.state == CANCELLED:
         raise UsageError(f"run {run.run_id} was cancelled; only a whole run is promoted", hint="replay again")

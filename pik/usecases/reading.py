@@ -19,7 +19,7 @@ from pik.usecases.progress import SILENT, Progress
 
 def damaged(key: str, what: str) -> Damaged:
     """The error for raw that is not what was written."""
-    return Damaged(f"raw object {key} is damaged: {what}", hint="pik verify --full tells what is affected")
+    return Damaged(f"raw object {key} is damaged: {what}", hint="what is affected: pik verify --full")
 
 
 def frame_lines(raw: Raw, segment: Segment, frame: Frame) -> list[bytes]:

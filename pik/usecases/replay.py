@@ -34,7 +34,7 @@ from pik.usecases.tasks import perform
 VISIBILITY = 300.0
 """Seconds for which a task is hidden while somebody works on it. One that takes longer may be done twice: no harm."""
 
-CORRECT = "correct the definition and pik metrics apply it, then pik replay again: a run keeps its definitions"
+CORRECT = "correct the definition, `pik metrics apply FILE`, then replay again: a run keeps its definitions"
 """What helps against a metric that cannot be computed."""
 
 _FIRST_DELAY, _LONGEST_DELAY, _IDLE = 0.1, 5.0, 0.05  # seconds

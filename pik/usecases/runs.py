@@ -66,7 +66,7 @@ def cancel(store: Store, run_id: str) -> Run:
     run = store.runs.get(run_id)
     if run.state not in (PLANNED, RUNNING, CANCELLED):
         raise UsageError(
-            f"run {run.run_id} is {run.state} already", hint=f"{command('rollback', run.run_id)} undoes a promotion"
+            f"run {run.run_id} is {run.state} already", hint=f"to undo a promotion: {command('rollback', run.run_id)}"
         )
     if store.deployed:  # its processors write nothing more for a run that is cancelled, and drop its tasks
         store.runs.set_state(run.run_id, CANCELLED, time.time_ns())

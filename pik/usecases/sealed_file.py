@@ -102,7 +102,7 @@ def _expect_sealed(file: IO[bytes], path: Path, what: str) -> int:
             raise InputError(
                 f"{str(path)!r} is cut or changed: its digest does not hold", hint=f"use another copy of {what}"
             )
-    raise InputError(f"{str(path)!r} is not {what}, or it is cut", hint="pik backup FILE makes one")
+    raise InputError(f"{str(path)!r} is not {what}, or it is cut", hint="to make one: pik backup FILE")
 
 
 class _Hashing(io.RawIOBase):

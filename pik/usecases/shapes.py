@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pik.errors import InputError
 from pik.model.event import REQUIRED
 
-READS = "pik ingest reads JSON lines and JSON arrays, plain or compressed"
+READS = "what can be read: JSON lines and JSON arrays, plain or compressed"
 
 _JQ = "jq -c . {file} | pik ingest -"
 _EXACT = "with jq 1.7 or newer, as older ones round long numbers: "

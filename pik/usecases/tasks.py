@@ -19,7 +19,7 @@ from pik.usecases.metrics import pinned
 from pik.usecases.raw_inputs import gather
 from pik.usecases.recompute import Part, compare, current_rows, recompute
 
-RESTORE = "pik verify --full names the object; restore it from a copy of raw, then pik dlq redrive --all"
+RESTORE = "`pik verify --full` names the object; restore it from a copy of raw, then: pik dlq redrive --all"
 """What helps against damage to raw."""
 
 

@@ -238,7 +238,7 @@ def test_a_local_store_has_no_stack(pik, command: str) -> None:
     assert (refused.code, refused.out) == (2, "")
     assert refused.err == (
         "error: ./.pik is a local store, and has no stack\n"
-        "hint: --store aws://STACK; pik status and pik verify look at a local store\n"
+        "hint: --store aws://STACK; `pik status` and `pik verify` look at a local store\n"
     )
 
 

@@ -16,7 +16,7 @@ import pik as package
 from pik.cli.advice import with_store
 from pik.cli.app import COMMANDS
 from pik.errors import command
-from tests.cli.pasting import command_of, expect_line
+from tests.cli.pasting import command_of, expect_line, parses
 
 STORE = "dir with space"
 NAMES = "|".join(COMMANDS)
@@ -51,10 +51,19 @@ def said(pik: Any, tmp_path: Path) -> Any:
     def run(*line: str) -> list[str]:
         table, structured = pik("--store", STORE, *line), pik(*line, "--store", STORE, "--format", "json")
         texts = [table.out, table.err, structured.err, *strings(structured.json() if structured.out else None)]
+        for found in re.findall("^hint: (.*)", table.err + structured.err, re.MULTILINE):
+            expect_hint(found)
         lines = [each for text in texts for each in text.splitlines() if not each.startswith("error: ")]
         return [one for each in lines for one in SUGGESTION.findall(each)]
 
     return run
+
+
+def expect_hint(text: str) -> None:
+    """Each command of pik in a hint ends where the hint does, or stands between backticks, and parses as it stands."""
+    for found in re.finditer(rf"(`?)(pik (?:--store (?:'[^']*'|\S+) )?(?:{NAMES})\b.*)", text):
+        line = found[2].partition("`")[0] if found[1] else found[2]
+        assert line.endswith("--help") or parses(shlex.split(line)), text
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -218,6 +227,22 @@ def test_quoted_words_are_data_and_a_store_that_is_named_stays() -> None:
     )
     assert with_store("`pik runs show --help` shows how", "s", names) == "`pik runs show --help` shows how"
     assert command("show", "it's") == "pik show 'it'\"'\"'s'"
+
+
+def hints(path: Path) -> Iterator[str]:
+    """Each constant text that the file gives as a hint."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.keyword) and node.arg in ("hint", "repair", "empty"):
+            yield from (one.value for one in ast.walk(node.value) if isinstance(one, ast.Constant) and one.value)
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            yield from (str(node.value.value) for one in node.targets if getattr(one, "id", "").isupper())
+
+
+def test_a_hint_ends_with_its_command_or_has_it_between_backticks() -> None:
+    for path in Path(package.__file__).parent.rglob("*.py"):
+        for text in hints(path):
+            if " … " not in str(text) and path.name not in ("demo_story.py", "app.py", "state_problems.py"):
+                expect_hint(str(text))
 
 
 def test_a_command_with_data_in_it_is_built_of_words() -> None:

@@ -308,7 +308,7 @@ def test_an_empty_input_is_said_to_be_empty(pik, tmp_path):
 
 def test_a_binary_file_is_answered_with_what_can_be_read(pik, tmp_path):
     (tmp_path / "noise").write_bytes(bytes(range(256)) * 9)
-    assert "is a binary file, not JSON lines\nhint: pik ingest reads JSON lines" in pik("ingest", "noise").err
+    assert "is a binary file, not JSON lines\nhint: what can be read: JSON lines" in pik("ingest", "noise").err
 
 
 def test_what_was_rejected_has_room_on_a_narrow_terminal(pik, tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ def test_no_command_creates_a_store_that_is_named(
     result = pik(*line, *(("--store", "tpyo") if named == "option" else ()))
     assert result.code == 4
     place = inputs / "tpyo"
-    assert result.err == f"error: no store at {place}\nhint: pik init --store {place} creates an empty one there\n"
+    assert result.err == f"error: no store at {place}\nhint: to create an empty one there: pik init --store {place}\n"
     assert sorted(inputs.iterdir()) == before
 
 

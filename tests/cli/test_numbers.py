@@ -213,7 +213,7 @@ def test_tolerance_and_changed_only(late, tmp_path):
     assert late("diff", "aggregates", "--metric", "revenue", "--tolerance", "0.24").code == 1
     assert late("diff", "aggregates", "--tolerance", "x").code == 2
     unknown = late("diff", "aggregates", "--tolerance", "revnue=10%")
-    hint = "did you mean revenue? pik metrics list shows all"
+    hint = "did you mean revenue? all of them: pik metrics list"
     assert (unknown.code, unknown.err) == (2, f"error: there is no metric 'revnue'\nhint: {hint}\n")
     (tmp_path / "new.jsonl").write_text(line(9, "new", 1))
     late("ingest", "new.jsonl")

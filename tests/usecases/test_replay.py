@@ -408,7 +408,7 @@ def test_damage_is_a_reason_and_never_a_smaller_number(filled, engine, daily):
     assert (run.state, run.failed) == (PARTIAL, 1)
     (letter,) = dlq.letters(filled)
     assert "is missing; [2026-01-05T00:00:00Z, 2026-01-06T00:00:00Z) is not computed" in letter.reason
-    assert letter.hint.startswith("pik verify --full")
+    assert letter.hint.startswith("`pik verify --full`")
     assert FIRST + 4 * DAY not in {bucket for _, bucket, _ in written(filled, run_id)}
 
 

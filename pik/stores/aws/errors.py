@@ -96,7 +96,7 @@ def _refused(name: str, operation: str, error: object) -> Refused:
     if code in _UNKNOWN:
         return Refused(f"AWS does not know these credentials ({code})", code=code, hint="aws sts get-caller-identity")
     if code in _DENIED:
-        return Refused(f"{name} denies {operation}: {said}", code=code, hint="pik stack doctor tells what is missing")
+        return Refused(f"{name} denies {operation}: {said}", code=code, hint="what is missing: pik stack doctor")
     retried = bool(answer.get("ResponseMetadata", {}).get("RetryAttempts"))
     reasons = answer.get("CancellationReasons") or ()
     return Refused(f"{name} refused {operation} ({code}): {said}", code=code, retried=retried, reasons=reasons)

@@ -183,7 +183,7 @@ class Promoting:
         if versions < written or (versions == written and digests != xor_of(state["versions_xor"] for state in states)):
             raise Damaged(
                 f"run {self.run_id} wrote {written:,} versions, and {versions:,} of its versions are there",
-                hint="pik verify names what is damaged; replay again to compute it anew",
+                hint="replay again to compute it anew; what is damaged: pik verify",
             )
 
     def _move_all(self, move_id: str) -> _Look:

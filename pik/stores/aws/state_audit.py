@@ -266,7 +266,9 @@ def _listed(item: Item, _: str, seen: _Seen) -> Iterator[StateProblem]:
 
 
 def _restore(_: Item, __: str, ___: _Seen) -> Iterator[StateProblem]:
-    yield StateProblem("the state", "a restore was interrupted, or is under way", "pik restore of the same file again")
+    yield StateProblem(
+        "the state", "a restore was interrupted, or is under way", "the same file again: pik restore FILE"
+    )
 
 
 _LOOKS_AT: dict[str, Callable[[Item, str, _Seen], Iterator[StateProblem]]] = {

@@ -106,7 +106,7 @@ _SEGMENT = "SELECT * FROM segment"
 
 def index_database(directory: Path) -> Database:
     """The index of the store in this directory."""
-    return Database(directory / "index.db", SCHEMA, repair="pik verify --rebuild-index makes it again from raw")
+    return Database(directory / "index.db", SCHEMA, repair="to make it again from raw: pik verify --rebuild-index")
 
 
 @dataclass(slots=True)

@@ -70,7 +70,7 @@ def _take(path: Path, name: str, kind: int) -> bool:
             if error.errno == errno.EBADF:  # the file could only be opened for reading
                 raise StoreError(
                     f"the store at {path.parent} is read-only",
-                    hint="commands that only read work on it; pik pull --into DIR makes a copy to work with",
+                    hint="commands that only read work on it; for a copy to work with: pik pull --into DIR",
                 ) from None
             raise StoreError(
                 f"cannot lock {path}: {error.strerror}", hint="--store DIR, on a disk with locks"

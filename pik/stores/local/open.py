@@ -104,7 +104,7 @@ def _marker(path: Path) -> Marker:
         marker = msgspec.json.decode(file.read_bytes(), type=Marker)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(
-            f"no store at {path}", hint=f"{command('init', '--store', str(path))} creates an empty one there"
+            f"no store at {path}", hint=f"to create an empty one there: {command('init', '--store', str(path))}"
         ) from None
     except OSError as error:
         raise StoreError(

@@ -74,7 +74,7 @@ def _counted(connection: sqlite3.Connection, run_id: str, writer: tuple[int], ol
     if (there, total) != written:
         raise Damaged(
             f"run {run_id} wrote {written[0]:,} versions, and {there:,} of its versions are there",
-            hint="pik verify names what is damaged; replay again to compute it anew",
+            hint="replay again to compute it anew; what is damaged: pik verify",
         )
     return Promoted(moved, already, there - moved - already)
 

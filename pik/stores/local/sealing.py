@@ -91,7 +91,7 @@ def _create(files: LocalRaw, kind: Sealed, values: dict[str, Any]) -> None:
         if files.read(key) != data:
             raise StoreError(
                 f"{files.root / key} says something else than state.db",
-                hint="pik verify names what is damaged; restore either from a backup",
+                hint="restore either from a backup; what is damaged: pik verify",
             ) from None
 
 

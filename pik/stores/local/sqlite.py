@@ -198,7 +198,7 @@ class Database:
         match code:
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
                 if readonly.is_read_only(self.path):
-                    hint = "commands that only read work on it; pik pull --into DIR makes a copy to work with"
+                    hint = "commands that only read work on it; for a copy to work with: pik pull --into DIR"
                     return StoreError(f"the store at {self.path.parent} is read-only", hint=hint)
                 return StoreError(
                     f"no access to {self.path}: {error}", hint="look at the permissions of the file and its directory"

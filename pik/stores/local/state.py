@@ -93,7 +93,7 @@ def state_database(directory: Path) -> Database:
     return Database(
         directory / "state.db",
         SCHEMA,
-        repair="move what is left of it aside and pik restore a backup; without one, docs/format.md tells how to go on",
+        repair="move what is left of it aside, then `pik restore BACKUP`; without one, docs/format.md tells more",
     )
 
 
