@@ -233,7 +233,7 @@ def hints(path: Path) -> Iterator[str]:
     """Each constant text that the file gives as a hint."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.keyword) and node.arg in ("hint", "repair", "empty"):
-            yield from (one.value for one in ast.walk(node.value) if isinstance(one, ast.Constant) and one.value)
+            yield from (str(one.value) for one in ast.walk(node.value) if isinstance(one, ast.Constant))
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
             yield from (str(node.value.value) for one in node.targets if getattr(one, "id", "").isupper())
 
@@ -241,8 +241,8 @@ def hints(path: Path) -> Iterator[str]:
 def test_a_hint_ends_with_its_command_or_has_it_between_backticks() -> None:
     for path in Path(package.__file__).parent.rglob("*.py"):
         for text in hints(path):
-            if " … " not in str(text) and path.name not in ("demo_story.py", "app.py", "state_problems.py"):
-                expect_hint(str(text))
+            if " … " not in text and path.name not in ("demo_story.py", "app.py", "state_problems.py"):
+                expect_hint(text)
 
 
 def test_a_command_with_data_in_it_is_built_of_words() -> None:
@@ -256,4 +256,4 @@ def test_a_command_with_data_in_it_is_built_of_words() -> None:
                 pairs = zip(node.values, node.values[1:], strict=False)
                 data = [before for before, part in pairs if "_EXACT" not in ast.unparse(part)]
                 texts = [part.value for part in data if isinstance(part, ast.Constant)]
-                assert not any(begun.search(str(text)) for text in texts), (path, ast.unparse(node))
+                assert not any(begun.search(text) for text in texts), (path, ast.unparse(node))
