@@ -256,4 +256,4 @@ def test_a_command_with_data_in_it_is_built_of_words() -> None:
                 pairs = zip(node.values, node.values[1:], strict=False)
                 data = [before for before, part in pairs if "_EXACT" not in ast.unparse(part)]
                 texts = [part.value for part in data if isinstance(part, ast.Constant)]
-                assert not any(begun.search(text) for text in texts), (path, ast.unparse(node))
+                assert not any(begun.search(str(text)) for text in texts), (path, ast.unparse(node))
