@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pik.cli.command import Commands
+from pik.cli.command import PARTLY, Commands
 from pik.cli.context import Context
 from pik.cli.render import Count, Document, Instant, Shown
 from pik.cli.render.text import number_of
+from pik.model.instant import format_instant
 
 if TYPE_CHECKING:
+    from pik.ports.state_backup import Omitted
     from pik.usecases.backup import BackupReport
 
 commands = Commands()
@@ -40,15 +42,18 @@ _File = Annotated[Path, typer.Argument(metavar="FILE", help="The file to create.
     pik --store aws://pik-prod backup pik-prod.backup
     """,
 )
-def backup(cli: Context, file: _File) -> None:
+def backup(cli: Context, file: _File) -> int | None:
     """Write the state to a new file: metric definitions, runs, aggregates, promotions.
 
     Events are not in it: raw is backed up by copying its objects, and the index is made again from raw. The file is
-    created whole or not at all, and never overwritten.
+    created whole or not at all, and never overwritten. Versions that are damaged and not current are left out: exit
+    code 3.
     """
     from pik.usecases.backup import backup as write
 
-    cli.show(Document(head=report_fields(write(cli.open_store(), file, cli.progress), "backed up")))
+    done = write(cli.open_store(), file, cli.progress)
+    cli.show(Document(head=report_fields(done, "backed up")))
+    return PARTLY if done.omitted else None
 
 
 def report_fields(report: BackupReport, outcome: str) -> dict[str, object]:
@@ -62,5 +67,11 @@ def report_fields(report: BackupReport, outcome: str) -> dict[str, object]:
         "made_by": report.made_by,
         "bytes": Count(report.size),
         "digest": report.digest,
+        "omitted_versions": [_left_out(one) for one in report.omitted] or None,
+        "lacking": list(report.lacking) or None,
         "holds": Shown(holds, ", ".join(number_of(count, name) for name, count in holds.items())),
     }
+
+
+def _left_out(one: Omitted) -> str:
+    return f"version of {one.metric} of {one.entity} in {format_instant(one.bucket)} by run {one.run_id}"

@@ -9,7 +9,7 @@ import typer
 
 from pik.cli import options
 from pik.cli.backup import report_fields
-from pik.cli.command import Commands
+from pik.cli.command import PARTLY, Commands
 from pik.cli.context import Context
 from pik.cli.render import Document
 
@@ -28,12 +28,14 @@ _File = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.", show_
     pik restore state-2026-03-02.backup
     """,
 )
-def restore(cli: Context, file: _File, dry_run: options.DryRun = False) -> None:
+def restore(cli: Context, file: _File, dry_run: options.DryRun = False) -> int | None:
     """Make a backup the state of a store that has none. Interrupted, the same command goes on.
 
     A store that has state is refused. The file is checked before anything is written, and the state afterwards.
+    Definitions and promotions that came after the backup, as the files in `state/` tell, are listed: exit code 3.
     """
     from pik.usecases.backup import restore as take
 
     done = take(cli.open_store(), file, cli.progress, dry_run=dry_run)
     cli.show(Document(head=report_fields(done, "nothing, a dry run" if dry_run else "restored")))
+    return PARTLY if done.lacking else None

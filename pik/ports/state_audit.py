@@ -10,13 +10,14 @@ from typing import Protocol
 @dataclass(frozen=True, slots=True)
 class StateProblem:
     """Something in the state that is not as it was written; `remedy` says what recomputes or restores it. `bucket`
-    (nanoseconds) and `entity` are those of an aggregate."""
+    (nanoseconds) and `entity` are those of an aggregate. `is_past` where nothing current depends on it."""
 
     what: str
     detail: str
     remedy: str
     bucket: int | None = None
     entity: str = ""
+    is_past: bool = False
 
 
 class StateAudit(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -97,6 +98,16 @@ class LetterRow(msgspec.Struct, frozen=True, tag="letter"):
     letter: DeadLetter
 
 
+@dataclass(frozen=True, slots=True)
+class Omitted:
+    """A version that is not as it was written, and not current: it is left out."""
+
+    metric: str
+    bucket: int
+    entity: str
+    run_id: str
+
+
 Row = MetricRow | RunRow | TaskRow | VersionRow | PromotionRow | PointerRow | LetterRow
 
 
@@ -105,16 +116,19 @@ class StateBackup(Protocol):
     order of their numbers. Messages on the queue are not among them: the open tasks of a run are sent again by whoever
     resumes it."""
 
-    def rows(self) -> AbstractContextManager[Iterator[Row]]:
+    def rows(self) -> AbstractContextManager[Iterator[Row | Omitted]]:
         """All rows. In a local store they are of one moment; in a deployed one each is as it was when it was read, and
-        no promotion came in between. Raises Busy, here or while iterating, where promotions are under way; Damaged for
-        a row that is not as it was written."""
+        no promotion came in between. Of a local store, damaged versions that are not current come as Omitted, and what
+        their runs wrote is without them; a damaged definition or promotion comes from its file, where that is whole.
+        Raises Busy, here or while iterating, where promotions are under way; Damaged for any other row that is not as
+        it was written."""
 
     def has_state(self, resuming: str = "") -> bool:
         """Whether anything is there that a restore could not be told from. What an interrupted restore with the name
         `resuming` has left does not count."""
 
-    def restore(self, rows: Iterable[Row], name: str) -> None:
+    def restore(self, rows: Iterable[Row], name: str) -> tuple[str, ...]:
         """Make the rows the state of the store, which must have none; all of them or, where `rows` raises, as good as
         none: the same call again goes on. `name` tells one restore from another. Raises Damaged for a version that is
-        not as it was written, StoreError where there is state."""
+        not as it was written, StoreError where there is state. Returns the definitions and promotions that the store
+        had kept a second time and that the rows lack; those files are set aside."""

@@ -11,6 +11,11 @@ PROMOTE, ROLLBACK = "promote", "rollback"
 
 RESTORE = "pik restore BACKUP, into this store without its state; docs/backup.md tells how"
 RECOMPUTE = "pik replay of that bucket, then pik promote, writes a version beside it"
+LEAVE_OUT = (
+    "it is not current, so no value is wrong; pik backup leaves it out, and what that restores is without it;"
+    " docs/backup.md tells how"
+)
+TAKE_COPY = "pik backup takes the copy; then pik restore of that, into this store without its state"
 _ALTERED = "its digest does not hold"
 
 
@@ -32,6 +37,20 @@ def version_altered(place: Place, run_id: str) -> StateProblem:
     """A version that is not as it was written."""
     what = f"version of {place.metric} by run {run_id}"
     return StateProblem(what, _ALTERED, RECOMPUTE, place.bucket, place.entity)
+
+
+def past_version_altered(place: Place, run_id: str) -> StateProblem:
+    """A version that is not as it was written, and that nothing current depends on."""
+    what = f"version of {place.metric} by run {run_id}"
+    return StateProblem(what, _ALTERED, LEAVE_OUT, place.bucket, place.entity, is_past=True)
+
+
+def row_has_copy(what: str, where: str) -> StateProblem:
+    """A definition or a promotion that is not as it was written, but its copy is."""
+    detail = f"{_ALTERED}, and its copy {where} is whole"
+    return StateProblem(
+        what, detail, "pik backup takes the copy; then pik restore of that, into this store without its state"
+    )
 
 
 def pointer_altered(place: Place) -> StateProblem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import time_ns
 
@@ -12,7 +12,7 @@ import msgspec
 
 from pik import __version__
 from pik.errors import InputError, StoreError, UsageError, command
-from pik.ports.state_backup import Row
+from pik.ports.state_backup import Omitted, Row
 from pik.ports.store import Store
 from pik.usecases.progress import Progress
 from pik.usecases.sealed_file import digest_of, read_sealed, write_sealed
@@ -39,7 +39,11 @@ class End(msgspec.Struct, frozen=True, tag="end"):
 
 @dataclass(frozen=True, slots=True)
 class BackupReport:
-    """What a backup holds: `rows` by kind. `source` is the store that it was made of, `digest` that of its content."""
+    """What a backup holds: `rows` by kind. `source` is the store that it was made of, `digest` that of its content.
+
+    `omitted` are versions that are damaged and not current, and so not in it; `lacking` the definitions and promotions
+    of which a restored store had a file, and the backup has nothing.
+    """
 
     path: str
     source: str
@@ -48,6 +52,8 @@ class BackupReport:
     size: int
     digest: str
     rows: dict[str, int]
+    omitted: tuple[Omitted, ...] = ()
+    lacking: tuple[str, ...] = ()
 
 
 _encode = msgspec.json.Encoder().encode
@@ -64,10 +70,14 @@ def backup(store: Store, path: Path, progress: Progress) -> BackupReport:
         )
     header = Header(format=FORMAT, source=store.url, made_at=time_ns(), made_by=f"pik {__version__}")
     counts: Counter[str] = Counter()
+    omitted: list[Omitted] = []
 
-    def lines(rows: Iterator[Row]) -> Iterator[bytes]:
+    def lines(rows: Iterator[Row | Omitted]) -> Iterator[bytes]:
         yield _encode(header) + b"\n"
         for row in rows:
+            if isinstance(row, Omitted):
+                omitted.append(row)
+                continue
             counts[_kind(row)] += 1
             progress.advance(1)
             yield _encode(row) + b"\n"
@@ -79,7 +89,7 @@ def backup(store: Store, path: Path, progress: Progress) -> BackupReport:
             digest = write_sealed(path, lines(rows))
     finally:
         progress.stop()
-    return _report(path, header, digest, counts)
+    return replace(_report(path, header, digest, counts), omitted=tuple(omitted))
 
 
 def restore(store: Store, path: Path, progress: Progress, *, dry_run: bool = False) -> BackupReport:
@@ -99,10 +109,11 @@ def restore(store: Store, path: Path, progress: Progress, *, dry_run: bool = Fal
             f"the store {store.url} has state already, which a restore would mix with that of the backup",
             hint="restore into a new store (`pik init`), or move the damaged state out of the way: docs/backup.md",
         )
+    lacking: tuple[str, ...] = ()
     if not dry_run:
         progress.start("restoring", sum(end.rows.values()), "rows")
         try:
-            store.backup.restore(_rows(path, progress), digest)
+            lacking = store.backup.restore(_rows(path, progress), digest)
             problem = next(store.state_audit.problems(), None)
         finally:
             progress.stop()
@@ -111,7 +122,7 @@ def restore(store: Store, path: Path, progress: Progress, *, dry_run: bool = Fal
                 f"everything was restored, and {problem.what} is not as it was written: {problem.detail}",
                 hint="what is damaged, and what mends it: pik verify",
             )
-    return _report(path, header, digest, end.rows)
+    return replace(_report(path, header, digest, end.rows), lacking=lacking)
 
 
 def _looked_through(path: Path) -> tuple[Header, End]:

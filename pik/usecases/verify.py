@@ -18,7 +18,7 @@ from pik.usecases.progress import Progress
 from pik.usecases.verify_aggregates import aggregate_problems
 from pik.usecases.verify_batches import Batches
 from pik.usecases.verify_days import Days
-from pik.usecases.verify_findings import INDEX, STATE, Problem, Tally, VerifyReport
+from pik.usecases.verify_findings import INDEX, Problem, Tally, VerifyReport
 from pik.usecases.verify_ledger import Ledger
 from pik.usecases.verify_objects import Objects
 from pik.usecases.verify_openings import Openings
@@ -72,8 +72,8 @@ def _problems(store: Store, engine: Engine, progress: Progress, tally: Tally) ->
                 if before == store.index.totals() != seen:  # where they change meanwhile, somebody is writing
                     yield Problem(INDEX, "the index's totals", f"they are {before}; its segments come to {seen}")
         if tally.full:
-            yield from state_problems(store)
-        if tally.full and not tally.lacks_events and STATE not in tally.kinds:
+            yield from state_problems(store, tally)
+        if tally.full and not tally.lacks_events and tally.state_is_sound:
             yield from aggregate_problems(store, engine, tally)
     finally:
         progress.stop()

@@ -73,6 +73,8 @@ class Tally:
     """The batches of which the index is known to lack something: their counts would be a second problem of it."""
     unsettled: bool = False
     """Whether a writer in a deployed store died while it recorded, so that counts may be behind the segments."""
+    state_is_sound: bool = True
+    """Whether what is current can be relied on: damage of versions that are not is no reason to leave aggregates."""
     aggregates: int | None = None
 
     def counted(self, problems: Iterator[Problem]) -> Iterator[Problem]:

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pik.model.instant import DAY, day_text
 from pik.ports.state_audit import StateProblem
 from pik.ports.store import Store
-from pik.usecases.verify_findings import STATE, Problem
+from pik.usecases.verify_findings import STATE, Problem, Tally
 
 
-def state_problems(store: Store) -> Iterator[Problem]:
+def state_problems(store: Store, tally: Tally) -> Iterator[Problem]:
     """Check all of the state: it is not cut by days."""
-    return map(_problem, store.state_audit.problems())
+    for found in store.state_audit.problems():
+        tally.state_is_sound &= found.is_past
+        yield _problem(found)
 
 
 def _problem(found: StateProblem) -> Problem:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from pik.errors import Damaged, InputError, StoreError, UsageError
 from pik.model.metric import Definition
 from pik.model.run import COMPLETED, DONE, FAILED, RUNNING, FailedAggregate, Failures
 from pik.model.window import ALL_TIME
-from pik.ports.state_backup import PointerRow, Row, VersionRow
+from pik.ports.state_backup import PointerRow, VersionRow
 from pik.ports.store import Store
 from pik.usecases.backup import backup, restore
 from pik.usecases.progress import Silent
@@ -114,7 +117,7 @@ def test_a_restore_that_was_interrupted_goes_on(store: Store, other_store: Store
     live(store)
     before = answers(store)
 
-    def some(rows: Iterator[Row], count: int) -> Iterator[Row]:
+    def some(rows: Iterator[Any], count: int) -> Iterator[Any]:
         for number, one in enumerate(rows):
             if number == count:
                 raise KeyboardInterrupt
@@ -127,7 +130,7 @@ def test_a_restore_that_was_interrupted_goes_on(store: Store, other_store: Store
     if other_store.deployed:
         assert other_store.backup.has_state("another")
     with store.backup.rows() as rows:
-        other_store.backup.restore(rows, "one")
+        other_store.backup.restore(some(rows, -1), "one")
     assert answers(other_store) == before
 
 
@@ -143,7 +146,7 @@ def test_a_version_that_was_changed_is_not_restored(store: Store, other_store: S
 
     live(store)
 
-    def altered(rows: Iterator[Row]) -> Iterator[Row]:
+    def altered(rows: Iterator[Any]) -> Iterator[Any]:
         for one in rows:
             yield structs.replace(one, value="77") if isinstance(one, VersionRow) and one.entity == "é" else one
 
@@ -202,10 +205,101 @@ def test_a_backup_is_of_one_moment_in_a_local_store(tmp_path: Path) -> None:
         store.aggregates.promote(RUNS[2], 99, "meanwhile")
         store.metrics.apply(Definition(name="b", value="count(*)"), 1)
 
-        def all_rows() -> Iterator[Row]:
+        def all_rows() -> Iterator[Any]:
             yield first
             yield from rows
 
         other.backup.restore(all_rows(), "one")
     assert answers(other) == before
     assert answers(store) != before
+
+
+def by_hand(store: Store, statement: str, *values: Any) -> None:
+    """As a hand or a disk would, behind pik's back."""
+    database = store.aggregates.database  # type: ignore[attr-defined]
+    database.close()
+    with closing(sqlite3.connect(database.path)) as connection, connection:
+        assert connection.execute(statement, values).rowcount == 1
+
+
+def drop_state(store: Store) -> None:
+    database = store.aggregates.database  # type: ignore[attr-defined]
+    database.close()
+    database.path.unlink()
+
+
+@pytest.mark.parametrize("column", ["value = '8'", "inputs = inputs + 1", "digest = zeroblob(16)"])
+def test_a_damaged_version_that_is_not_current_is_left_out_and_that_heals(tmp_path: Path, column: str) -> None:
+    store, file = local_store(tmp_path / "one"), tmp_path / "state.backup"
+    live(store)
+    before = answers(store)
+    where = "entity = 'e' AND writer = (SELECT number FROM writer WHERE run_id = ?)"
+    by_hand(store, f"UPDATE version SET {column} WHERE {where}", RUNS[1])
+    (problem,) = store.state_audit.problems()
+    assert (problem.entity, problem.is_past) == ("e", True)
+    made = backup(store, file, QUIET)
+    assert [(one.entity, one.run_id) for one in made.omitted] == [("e", RUNS[1])]
+    assert made.rows["version"] == 8
+    drop_state(store)
+    assert restore(store, file, QUIET).lacking == ()
+    assert list(store.state_audit.problems()) == []
+    assert answers(store)["current"] == before["current"]
+    assert backup(store, tmp_path / "again.backup", QUIET).omitted == ()
+
+
+def test_a_damaged_version_that_is_current_is_not_left_out(tmp_path: Path) -> None:
+    store = local_store(tmp_path / "one")
+    live(store)
+    where = "entity = 'e' AND writer = (SELECT number FROM writer WHERE run_id = ?)"
+    by_hand(store, f"UPDATE version SET value = '8' WHERE {where}", RUNS[0])
+    assert not any(problem.is_past for problem in store.state_audit.problems())
+    with pytest.raises(Damaged):
+        backup(store, tmp_path / "state.backup", QUIET)
+
+
+def test_a_rollback_to_a_version_that_was_left_out_is_refused(tmp_path: Path) -> None:
+    store, file = local_store(tmp_path / "one"), tmp_path / "state.backup"
+    live(store)
+    store.aggregates.promote(RUNS[1], 11, "again")
+    where = "entity = 'e' AND writer = (SELECT number FROM writer WHERE run_id = ?)"
+    by_hand(store, f"UPDATE version SET value = '8' WHERE {where}", RUNS[0])
+    backup(store, file, QUIET)
+    drop_state(store)
+    restore(store, file, QUIET)
+    with pytest.raises(Damaged, match="current before run"):
+        store.aggregates.rollback(RUNS[1], 12, "")
+    assert list(store.state_audit.problems()) == []
+
+
+@pytest.mark.parametrize("table", ["promotion", "metric"])
+def test_a_damaged_row_whose_copy_is_whole_comes_from_the_copy(tmp_path: Path, table: str) -> None:
+    store, file = local_store(tmp_path / "one"), tmp_path / "state.backup"
+    live(store)
+    before = answers(store)
+    first = "number = 1" if table == "promotion" else "version = 1"
+    column = "moved = moved + 1" if table == "promotion" else "applied_at = applied_at + 1"
+    by_hand(store, f"UPDATE {table} SET {column} WHERE {first}")
+    (problem,) = store.state_audit.problems()
+    assert re.search("its copy .* is whole", problem.detail)
+    assert "pik backup takes the copy" in problem.remedy
+    backup(store, file, QUIET)
+    drop_state(store)
+    restore(store, file, QUIET)
+    assert list(store.state_audit.problems()) == []
+    assert answers(store) == before
+
+
+def test_an_older_backup_lists_what_it_lacks_and_that_ends_it(tmp_path: Path) -> None:
+    """The files of definitions and promotions were left in their place, and tell what came after it."""
+    store, file = local_store(tmp_path / "one"), tmp_path / "state.backup"
+    live(store)
+    backup(store, file, QUIET)
+    store.metrics.apply(Definition(name="b", value="count(*)"), 3)
+    store.aggregates.promote(RUNS[2], 11, "later")
+    drop_state(store)
+    done = restore(store, file, QUIET)
+    assert [name.split()[0] for name in done.lacking] == ["metric", "promote"]
+    assert list(store.state_audit.problems()) == []
+    store.metrics.apply(Definition(name="b", value="count(*)"), 4)
+    store.aggregates.promote(RUNS[2], 12, "once more")
+    assert list(store.state_audit.problems()) == []

@@ -14,6 +14,7 @@ from pik.ports.state import Message, Queue
 from pik.ports.state_backup import (
     LetterRow,
     MetricRow,
+    Omitted,
     PointerRow,
     PromotionRow,
     Row,
@@ -57,7 +58,7 @@ class AwsBackup:
     queue: Queue
 
     @contextmanager
-    def rows(self) -> Iterator[Iterator[Row]]:
+    def rows(self) -> Iterator[Iterator[Row | Omitted]]:
         yield self._rows()
 
     def has_state(self, resuming: str = "") -> bool:
@@ -67,7 +68,7 @@ class AwsBackup:
         kinds = (METRICS, LISTING, PROMOTIONS, PURGED)
         return any(next(self.table.query(kind), None) is not None for kind in kinds)
 
-    def restore(self, rows: Iterable[Row], name: str) -> None:
+    def restore(self, rows: Iterable[Row], name: str) -> tuple[str, ...]:
         if self.has_state(name):
             raise StoreError("the stack holds state already, or another restore of it was interrupted")
         self.table.put({"pk": RESTORE[0], "sk": RESTORE[1], "name": name})
@@ -81,6 +82,7 @@ class AwsBackup:
             self.table.write_many(listing_items(run))
             self.table.put(run_item(run))
         self.table.delete(RESTORE)
+        return ()
 
     def _rows(self) -> Iterator[Row]:
         before = self._promotions()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from pik.model.state_digest import pointer_digest, row_digest, xor_of
 from pik.ports.state_backup import (
     LetterRow,
     MetricRow,
+    Omitted,
     PointerRow,
     PromotionRow,
     Row,
@@ -30,7 +32,7 @@ from pik.stores.local.metrics import insert as insert_metric
 from pik.stores.local.promoting import insert_promotion
 from pik.stores.local.queue import letter_row
 from pik.stores.local.runs import all_runs, run_row
-from pik.stores.local.sealing import seal
+from pik.stores.local.sealing import METRIC, PROMOTION, Sealed, read_sealed, seal, set_aside
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state import (
     LETTER_DIGEST,
@@ -55,10 +57,6 @@ SELECT v.metric, v.bucket, v.entity, w.run_id, v.value, v.inputs, lower(hex(v.in
 FROM version v JOIN writer w ON w.number = v.writer LEFT JOIN writer bw ON bw.number = v.base
 LEFT JOIN version b ON (b.metric, b.bucket, b.entity, b.writer) = (v.metric, v.bucket, v.entity, v.base)
 """
-_PROMOTIONS = (
-    "SELECT promotion_id, run_id, kind, at, reason, moved, conflicts, pointers, lower(hex(pointers_xor)),"
-    f" digest IS {PROMOTION_DIGEST} FROM promotion ORDER BY number"
-)
 _POINTERS = (
     f"SELECT c.metric, c.bucket, c.entity, w.run_id, c.digest IS {POINTER_DIGEST}"
     " FROM current c LEFT JOIN writer w ON w.number = c.writer"
@@ -72,9 +70,9 @@ class LocalBackup:
     database: Database
 
     @contextmanager
-    def rows(self) -> Iterator[Iterator[Row]]:
+    def rows(self) -> Iterator[Iterator[Row | Omitted]]:
         with self.database.snapshot() as connection:
-            yield _rows(connection)
+            yield _rows(connection, self.database.path.parent)
 
     def has_state(self, resuming: str = "") -> bool:  # noqa: ARG002 - nothing is left of one that was interrupted
         if not self.database.path.exists():
@@ -82,7 +80,7 @@ class LocalBackup:
         read = self.database.read()
         return any(read.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in _TABLES)
 
-    def restore(self, rows: Iterable[Row], name: str) -> None:  # noqa: ARG002
+    def restore(self, rows: Iterable[Row], name: str) -> tuple[str, ...]:  # noqa: ARG002
         self.database.create()
         with self.database.write() as connection:
             if any(connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in _TABLES):
@@ -91,7 +89,9 @@ class LocalBackup:
             for row in rows:
                 taking.take(row)
             taking.finish()
+        lacking = set_aside(self.database)
         seal(self.database)
+        return lacking
 
 
 def _sound(rows: Iterable[tuple[Any, ...]], what: str) -> Iterator[tuple[Any, ...]]:
@@ -102,27 +102,56 @@ def _sound(rows: Iterable[tuple[Any, ...]], what: str) -> Iterator[tuple[Any, ..
         yield tuple(columns)
 
 
-def _rows(connection: sqlite3.Connection) -> Iterator[Row]:
-    metrics = f"SELECT name, version, definition, applied_at, scale, digest IS {METRIC_DIGEST} FROM metric"
-    for _, version, definition, applied_at, scale in _sound(connection.execute(metrics), "metric"):
-        yield MetricRow(metric_of(version, definition, applied_at, scale))
+def _rows(connection: sqlite3.Connection, root: Path) -> Iterator[Row | Omitted]:
+    omitted = list(_omitted(connection))
+    for values in _kept_twice(connection, root, METRIC, METRIC_DIGEST):
+        columns = (values[name] for name in ("version", "definition", "applied_at", "scale"))
+        yield MetricRow(metric_of(*columns))
     yield from map(RunRow, all_runs(connection))
-    yield from _tasks(connection)
-    yield from (VersionRow(*row) for row in _sound(connection.execute(_VERSIONS), "a version of"))
-    yield from (PromotionRow(*row) for row in _sound(connection.execute(_PROMOTIONS), "promotion"))
+    yield from _tasks(connection, {one.run_id for one in omitted})
+    yield from omitted
+    left_out = {(one.metric, one.bucket, one.entity, one.run_id) for one in omitted}
+    versions = (row for row in connection.execute(_VERSIONS) if row[:4] not in left_out)
+    yield from (VersionRow(*row) for row in _sound(versions, "a version of"))
+    for values in _kept_twice(connection, root, PROMOTION, PROMOTION_DIGEST):
+        yield PromotionRow(*(values[name] for name in PROMOTION.columns[1:]))
     yield from (PointerRow(*row) for row in _sound(connection.execute(_POINTERS), "a pointer of"))
     letters = f"SELECT letter_id, body, digest IS {LETTER_DIGEST} FROM letter ORDER BY letter_id"
     for _, body in _sound(connection.execute(letters), "dead letter"):
         yield LetterRow(read_letter(body))
 
 
-def _tasks(connection: sqlite3.Connection) -> Iterator[Row]:
+def _omitted(connection: sqlite3.Connection) -> Iterator[Omitted]:
+    """The versions that are not as they were written, and not current: nothing shows them but history."""
+    for metric, bucket, entity, run_id in connection.execute(
+        "SELECT v.metric, v.bucket, v.entity, w.run_id FROM version v JOIN writer w ON w.number = v.writer"
+        f" WHERE v.digest IS NOT {VERSION_DIGEST} AND NOT EXISTS (SELECT 1 FROM current c"
+        " WHERE (c.metric, c.bucket, c.entity, c.writer) = (v.metric, v.bucket, v.entity, v.writer))"
+    ):
+        yield Omitted(metric, bucket, entity, run_id)
+
+
+def _kept_twice(connection: sqlite3.Connection, root: Path, kind: Sealed, digest: str) -> Iterator[dict[str, Any]]:
+    """The rows of a kind that has files, in order; one that is not as it was written from its file, if that is
+    whole."""
+    rows = list(kind.rows(connection, f"digest IS {digest}"))
+    for values in kind.rows(connection, f"digest IS NOT {digest}"):
+        said = read_sealed(root, kind.key(values), kind)
+        if said is None:
+            raise damaged_row(f"{kind.table} {values[kind.columns[0]]}")
+        rows.append(said)
+    yield from sorted(rows, key=lambda values: [values[name] for name in kind.columns[:2]])
+
+
+def _tasks(connection: sqlite3.Connection, less: Collection[str]) -> Iterator[Row]:
     """The tasks; with the first of each run all that the run wrote."""
     columns = f"run_id, number, body, state, failing, failures, digest IS {TASK_DIGEST}"
     tasks = f"SELECT {columns} FROM task ORDER BY run_id, number"
     told = None
     for run_id, _, body, state, failing, kept in _sound(connection.execute(tasks), "a task of run"):
         written = _written(connection, run_id) if run_id != told else None
+        if written is not None and run_id in less:
+            written = _without_omitted(connection, run_id, written)
         told = run_id
         yield TaskRow(read_task(body), state, written=written, failures=failures_of(failing, kept))
 
@@ -136,6 +165,20 @@ def _written(connection: sqlite3.Connection, run_id: str) -> Written | None:
     for _, new, changed, unchanged, removed, versions, total, programs in _sound(found.fetchall(), "run"):
         return Written(new, changed, unchanged, removed, versions, total, tuple(msgspec.json.decode(programs)))
     return None
+
+
+def _without_omitted(connection: sqlite3.Connection, run_id: str, written: Written) -> Written:
+    """What a run wrote, without its versions that are left out. One that is lost besides stays missed."""
+    number = "(SELECT number FROM writer WHERE run_id = ?)"
+    rows = connection.execute(
+        f"SELECT v.digest, v.digest IS {VERSION_DIGEST}, EXISTS (SELECT 1 FROM current c WHERE (c.metric, c.bucket,"
+        f" c.entity, c.writer) = (v.metric, v.bucket, v.entity, v.writer)) FROM version v WHERE v.writer = {number}",
+        (run_id,),
+    ).fetchall()
+    if len(rows) != written.versions:
+        return written
+    kept = [digest for digest, sound, current in rows if sound or current]
+    return msgspec.structs.replace(written, versions=len(kept), versions_xor=xor_of(kept).hex())
 
 
 @dataclass(slots=True)

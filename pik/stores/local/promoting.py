@@ -15,6 +15,10 @@ from pik.stores.local.state import POINTER_DIGEST, VERSION_DIGEST, WRITER_DIGEST
 
 _FETCHED = 10_000  # digests at a time
 
+_BASE_LOST = (
+    "SELECT v.metric, v.entity FROM version v WHERE v.writer = ? AND v.base IS NOT NULL AND NOT EXISTS (SELECT 1 FROM"
+    " version b WHERE (b.metric, b.bucket, b.entity, b.writer) = (v.metric, v.bucket, v.entity, v.base)) LIMIT 1"
+)
 _MINE = "version v LEFT JOIN current c USING (metric, bucket, entity) WHERE v.writer = ?"
 
 
@@ -34,6 +38,11 @@ def _move(database: Database, kind: str, run_id: str, at: int, reason: str, *, d
         if row is None:
             return Promoted(0, 0, 0)
         promoted = _counted(connection, run_id, row, old, new)
+        if kind == "rollback" and (lost := connection.execute(_BASE_LOST, row).fetchone()):
+            raise Damaged(
+                f"the version of {lost[0]} of {lost[1]} that was current before run {run_id} is not there",
+                hint="pik replay of that bucket, then pik promote, computes it anew",
+            )
         if dry_run or not (promoted.moved or promoted.conflicts):
             return promoted
         from ulid import ULID  # here, because it takes 20 ms that no other command should pay

@@ -71,10 +71,38 @@ def seal(database: Database) -> None:
                 connection.executemany(f"UPDATE {kind.table} SET sealed = 1 WHERE {where}", keys)
 
 
+def set_aside(database: Database) -> tuple[str, ...]:
+    """Move the files that say something else than the rows, and those of no row, to state/replaced, and name them:
+    definitions and promotions that a restored state lacks."""
+    root, named = database.path.parent, []
+    with database.translated():
+        connection = database.writer()
+        rows = {kind: {kind.key(values): values for values in kind.rows(connection)} for kind in KINDS}
+    for kind in KINDS:
+        for found in list(LocalRaw(root).objects(f"{DIRECTORY}/{kind.table}/")):
+            if (said := read_sealed(root, found.key, kind)) is None or said != rows[kind].get(found.key):
+                place = root / DIRECTORY / "replaced" / found.key.removeprefix(f"{DIRECTORY}/")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                (root / found.key).replace(place)
+                named.append(_name(kind, said, found.key))
+    return tuple(named)
+
+
+def _name(kind: Sealed, said: dict[str, Any] | None, key: str) -> str:
+    if said is None:
+        return key
+    if kind is METRIC:
+        return f"metric {said['name']} version {said['version']}"
+    return f"{said['kind']} {said['promotion_id']} of run {said['run_id']}"
+
+
 def read_sealed(root: Path, key: str, kind: Sealed) -> dict[str, Any] | None:
-    """What a file says; None if it is not as it was written."""
+    """What a file says; None if it is not there, or not as it was written."""
+    files = LocalRaw(root)
+    if files.size(key) is None:
+        return None
     try:
-        found = msgspec.json.decode(LocalRaw(root).read(key), type=dict[str, Any])
+        found = msgspec.json.decode(files.read(key), type=dict[str, Any])
         digest = found.pop("digest")
         sound = set(found) == set(kind.columns) and kind.digest(found) == digest and kind.key(found) == key
     except (msgspec.MsgspecError, UnicodeDecodeError, KeyError):

@@ -27,13 +27,11 @@ from pik.stores.local.state import (
 )
 from pik.stores.state_problems import Place
 
-_ROWS = (
-    ("metric", METRIC_DIGEST, "'metric ' || name || ' version ' || version"),
+_ROWS = (  # definitions and promotions are held against their files
     ("run", RUN_DIGEST, "'run ' || run_id"),
     ("writer", WRITER_DIGEST, "'what run ' || run_id || ' wrote'"),
     ("task", TASK_DIGEST, "'task ' || number || ' of run ' || run_id"),
     ("letter", LETTER_DIGEST, "'dead letter ' || letter_id"),
-    ("promotion", PROMOTION_DIGEST, "'promotion ' || promotion_id"),
 )
 _MESSAGES = (
     "SELECT 'message of task ' || m.task || ' of run ' || m.run_id FROM message m"
@@ -48,6 +46,7 @@ _POINTERS = (
     "SELECT c.digest, c.writer, c.metric, c.bucket, c.entity, v.writer IS NOT NULL FROM current c"
     " LEFT JOIN version v ON (v.metric, v.bucket, v.entity, v.writer) = (c.metric, c.bucket, c.entity, c.writer)"
 )
+_IS_CURRENT = "SELECT 1 FROM current WHERE (metric, bucket, entity, writer) = (?, ?, ?, ?)"
 _HISTORY = (
     "SELECT v.metric, v.bucket, v.entity, w.run_id, b.run_id, cw.run_id FROM version v"
     " JOIN writer w ON w.number = v.writer LEFT JOIN writer b ON b.number = v.base"
@@ -118,18 +117,22 @@ class LocalStateAudit:
     def _runs(self, connection: sqlite3.Connection) -> Iterator[StateProblem]:
         """Runs against their versions and their tasks."""
         counts: defaultdict[int, _Rows] = defaultdict(_Rows)
+        altered: set[int] = set()
         names = dict(connection.execute("SELECT number, run_id FROM writer"))
         for row in connection.execute(_VERSIONS):
             digest, writer = row[:2]
             counts[writer].add(digest)
             if digest != _version_digest(row, names):
-                yield found.version_altered(Place(*row[3:6]), names.get(writer, "that is lost"))
+                altered.add(writer)
+                is_current = connection.execute(_IS_CURRENT, (*row[3:6], writer)).fetchone()
+                problem = found.version_altered if is_current else found.past_version_altered
+                yield problem(Place(*row[3:6]), names.get(writer, "that is lost"))
         counted = {writer: (rows.count, rows.xor) for writer, rows in counts.items()}
         for number, run_id, written, total in connection.execute(
             "SELECT number, run_id, versions, versions_xor FROM writer"
         ):
             there, there_total = counted.pop(number, (0, NO_ROWS))
-            if (there, there_total) != (written, total):
+            if there != written or (there_total != total and number not in altered):
                 yield found.versions_lost(run_id, written, there)
         for number in counted:
             yield found.run_lost(f"number {number}")
@@ -167,10 +170,15 @@ class LocalStateAudit:
         root = self.database.path.parent
         rows = {kind.key(values): values for values in kind.rows(connection)}
         waiting = {kind.key(values) for values in kind.rows(connection, "NOT sealed")}
+        digest = METRIC_DIGEST if kind is METRIC else PROMOTION_DIGEST
+        altered = {kind.key(values) for values in kind.rows(connection, f"digest IS NOT {digest}")}
         there = {each.key for each in LocalRaw(root).objects(f"{DIRECTORY}/{kind.table}/")}
-        for key in sorted(there | (rows.keys() - waiting)):
-            said = read_sealed(root, key, kind) if key in there else None
-            if key not in rows:
+        for key in sorted(there | altered | (rows.keys() - waiting)):
+            said = read_sealed(root, key, kind)
+            if key in altered:
+                name = _name(kind, rows[key], key)
+                yield found.row_altered(name) if said is None else found.row_has_copy(name, key)
+            elif key not in rows:
                 now = list(kind.rows(self.database.read()))  # somebody may have written it since
                 if not any(kind.key(values) == key for values in now):
                     yield found.row_lost(_name(kind, said, key), key)
