@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pik.cli.render import Column, Count, Document, Shown, Table
@@ -11,7 +12,7 @@ from pik.errors import command, in_turn
 if TYPE_CHECKING:
     from pik.model.window import Window
     from pik.usecases.verify import Verification
-    from pik.usecases.verify_findings import VerifyReport
+    from pik.usecases.verify_findings import Problem, VerifyReport
 
 PROBLEMS = [
     Column("kind"),
@@ -25,10 +26,18 @@ PROBLEMS = [
 
 def verified(under_way: Verification, window: Window, full: bool, copy_of: str | None) -> Document:
     """What differs from what was written. `copy_of` names the store that this one is a copy of."""
+    remedies: dict[str, None] = {}
+
+    def problems() -> Iterator[Problem]:
+        for problem in under_way.problems:
+            if problem.remedy:
+                remedies[problem.remedy] = None
+            yield problem
+
     return Document(
         head={"window": window, "check": "full" if full else "quick", "copy_of": copy_of},
-        tables=[Table("problems", PROBLEMS, under_way.problems, empty=lambda: _no_problem(under_way.report()))],
-        tail=lambda: _tail(under_way.report(), copy_of),
+        tables=[Table("problems", PROBLEMS, problems(), empty=lambda: _no_problem(under_way.report()))],
+        tail=lambda: _tail(under_way.report(), list(remedies), copy_of),
     )
 
 
@@ -41,7 +50,7 @@ def _no_problem(found: VerifyReport) -> str:
     return f"no problem found in {segments}{aggregates}"
 
 
-def _tail(found: VerifyReport, copy_of: str | None) -> dict[str, object]:
+def _tail(found: VerifyReport, remedies: list[str], copy_of: str | None) -> dict[str, object]:
     return {
         "result": f"{found.valid} of {found.segments} segments valid, {found.missing} missing,"
         f" {found.modified} modified, {found.not_indexed} not indexed"
@@ -58,12 +67,12 @@ def _tail(found: VerifyReport, copy_of: str | None) -> dict[str, object]:
         "deliveries": Count(found.deliveries),
         "aggregates": Shown(None, "not checked") if found.aggregates is None else Count(found.aggregates),
         "damage": Count(found.damage),
-        **_next(found, copy_of),
+        **_next(found, remedies, copy_of),
     }
 
 
-def _next(found: VerifyReport, copy_of: str | None) -> dict[str, str | None]:
-    """What to type next, and what to do before."""
+def _next(found: VerifyReport, remedies: list[str], copy_of: str | None) -> dict[str, str | None]:
+    """What to type next, and what to do before. Remedies stand below the table, too: a cell breaks them."""
     from pik.usecases.verify_findings import AGGREGATE, INDEX, MISSING, MODIFIED, STATE, UNKNOWN
 
     note, line = None, None
@@ -78,7 +87,7 @@ def _next(found: VerifyReport, copy_of: str | None) -> dict[str, str | None]:
     elif UNKNOWN in found.kinds:
         note = "look at the unknown objects; pik neither wrote them nor reads them, and may be too old to know them"
     elif STATE in found.kinds:
-        note = "what mends the state stands with each problem"
+        note = in_turn(*remedies) or None
     elif AGGREGATE in found.kinds:
         note = "the diff tells what the aggregates should be; replayed and promoted, they are"
         line = command("diff", "aggregates")

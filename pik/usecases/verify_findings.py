@@ -20,13 +20,14 @@ RANGES = 20
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something that is not as it was written. `day` and `entities` say what is affected, as the index has
-    it."""
+    it; `remedy`, which `detail` ends with, what recomputes or restores it, where that is not the same for all."""
 
     kind: str
     what: str
     detail: str
     day: str | None = None
     entities: tuple[str, ...] = ()
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,4 +24,5 @@ def _problem(found: StateProblem) -> Problem:
         f"{found.detail}: {found.remedy}",
         None if found.bucket is None else day_text(found.bucket // DAY),
         (found.entity,) if found.entity else (),
+        found.remedy,
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import sqlite3
 
+from pik.stores.state_problems import RECOMPUTE
+
 EVENT = '{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{}}\n'
 
 
@@ -41,13 +43,25 @@ def test_what_to_type_next(pik, tmp_path):
         assert following().startswith("restore the named objects from a copy"), kind
         (tmp_path / "away").rename(path)
     for database, statement, said in (
-        ("state.db", "UPDATE version SET inputs = 2", "what mends the state stands with each problem"),
+        ("state.db", "UPDATE version SET inputs = 2", RECOMPUTE),
         ("index.db", "DELETE FROM event", "pik verify --rebuild-index"),
     ):
         with sqlite3.connect(store / database) as connection:
             connection.execute(statement)
         connection.close()
         assert following().startswith(said)
+
+
+def test_what_mends_the_state_stands_in_one_piece_below_a_narrow_table(pik, tmp_path, monkeypatch):
+    monkeypatch.setattr("pik.cli.render.human.terminal_width", lambda: 80)
+    (tmp_path / "events.jsonl").write_text(EVENT + EVENT.replace("01-01", "01-02"))
+    pik("ingest", "events.jsonl")
+    pik("replay", "--all", "--promote", "--yes")
+    with sqlite3.connect(tmp_path / ".pik" / "state.db") as connection:
+        connection.execute("UPDATE version SET inputs = 2")
+    connection.close()
+    lines = [line.strip() for line in pik("verify").out.splitlines()]
+    assert len([line for line in lines if line.removeprefix("note").strip() == RECOMPUTE]) == 1
 
 
 def test_a_lost_state_leaves_a_way_back_to_every_event(pik, tmp_path):

@@ -113,7 +113,7 @@ class Document(msgspec.Struct, frozen=True):
 def _advised(fields: Mapping[str, object], advice: Advice) -> Mapping[str, object]:
     line, note = (advice(text) if isinstance(text := fields.get(name), str) else None for name in ("next", "note"))
     lines = {"next": Lines(line, line)} if line else {}
-    return {**fields, **lines, **({"note": note} if note else {})}
+    return {**fields, **lines, **({"note": Lines(note, note)} if note else {})}
 
 
 def _begun(rows: Iterable[Any]) -> Iterable[Any]:
