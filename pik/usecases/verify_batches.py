@@ -73,7 +73,9 @@ class Batches:
         yield from missing_openings(self.store, batch)
         record = record_key(batch.batch_id)
         if batch.has_record and self.store.raw.size(record) is None:
-            if not has_expired(self.store, batch.finished_at or batch.started_at):
+            if self._is_unnamed(batch):
+                yield Problem(INDEX, f"batch {batch.batch_id}", "nothing but its row in the index tells of it")
+            elif not has_expired(self.store, batch.finished_at or batch.started_at):
                 yield Problem(MISSING, record, "the record of this finished batch is not there")
         elif self.tally.full and (batch.has_record or self._left_a_record(batch)):
             yield from self._record(batch)
@@ -83,6 +85,12 @@ class Batches:
                 yield from self._request(batch, holding)
             else:
                 yield from self._origin(batch)
+
+    def _is_unnamed(self, batch: Batch) -> bool:
+        """Whether a batch of which the record is not there has nothing else either: no segment, no file of rejects."""
+        index = self.store.index
+        segments = index.segments(ALL_TIME, batch_id=batch.batch_id)
+        return batch.next_seq > 1 and next(segments, None) is None and not index.rejects(batch.batch_id)
 
     def _rejects(self, batch: Batch) -> Iterator[Problem]:
         for rejects in self._files(batch):

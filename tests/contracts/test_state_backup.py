@@ -271,13 +271,20 @@ def test_a_rollback_to_a_version_that_was_left_out_is_refused(tmp_path: Path) ->
     assert list(store.state_audit.problems()) == []
 
 
-@pytest.mark.parametrize("table", ["promotion", "metric"])
-def test_a_damaged_row_whose_copy_is_whole_comes_from_the_copy(tmp_path: Path, table: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        *[("promotion", f"{name} = {name} || 'x'") for name in ("run_id", "reason")],
+        *[("promotion", f"{name} = {name} + 1") for name in ("moved", "pointers")],
+        ("promotion", "pointers_xor = zeroblob(16)"),
+        ("metric", "applied_at = applied_at + 1"),
+    ],
+)
+def test_a_damaged_row_whose_copy_is_whole_comes_from_the_copy(tmp_path: Path, table: str, column: str) -> None:
     store, file = local_store(tmp_path / "one"), tmp_path / "state.backup"
     live(store)
     before = answers(store)
     first = "number = 1" if table == "promotion" else "version = 1"
-    column = "moved = moved + 1" if table == "promotion" else "applied_at = applied_at + 1"
     by_hand(store, f"UPDATE {table} SET {column} WHERE {first}")
     (problem,) = store.state_audit.problems()
     assert re.search("its copy .* is whole", problem.detail)
@@ -287,6 +294,19 @@ def test_a_damaged_row_whose_copy_is_whole_comes_from_the_copy(tmp_path: Path, t
     restore(store, file, QUIET)
     assert list(store.state_audit.problems()) == []
     assert answers(store) == before
+
+
+def test_an_altered_copy_of_a_row_is_written_again(tmp_path: Path) -> None:
+    store, file = local_store(tmp_path / "one"), tmp_path / "state.backup"
+    live(store)
+    copy = next((Path(store.url) / "state" / "promotion").iterdir())
+    copy.chmod(0o644)
+    copy.write_text("{}")
+    assert len(list(store.state_audit.problems())) == 1
+    backup(store, file, QUIET)
+    drop_state(store)
+    assert restore(store, file, QUIET).lacking == ()
+    assert list(store.state_audit.problems()) == []
 
 
 def test_an_older_backup_lists_what_it_lacks_and_that_ends_it(tmp_path: Path) -> None:

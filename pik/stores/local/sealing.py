@@ -84,7 +84,8 @@ def set_aside(database: Database) -> tuple[str, ...]:
                 place = root / DIRECTORY / "replaced" / found.key.removeprefix(f"{DIRECTORY}/")
                 place.parent.mkdir(parents=True, exist_ok=True)
                 (root / found.key).replace(place)
-                named.append(_name(kind, said, found.key))
+                if said is not None or found.key not in rows[kind]:  # an altered copy of a row is written again
+                    named.append(_name(kind, said, found.key))
     return tuple(named)
 
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from pik.errors import StoreError
@@ -14,7 +15,7 @@ from pik.model.state_digest import NO_ROWS, row_digest, xor_of
 from pik.ports.state_audit import StateProblem
 from pik.stores import state_problems as found
 from pik.stores.local.raw import LocalRaw
-from pik.stores.local.sealing import DIRECTORY, KINDS, METRIC, Sealed, read_sealed
+from pik.stores.local.sealing import DIRECTORY, KINDS, METRIC, PROMOTION, Sealed, read_sealed
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state import (
     LETTER_DIGEST,
@@ -160,11 +161,19 @@ class LocalStateAudit:
             elif not has_version:
                 yield found.pointer_without_version(Place(metric, bucket, entity), run_id or "that is lost")
         there, total = rows.count, rows.xor
-        promotions = "SELECT pointers, pointers_xor, kind, run_id FROM promotion ORDER BY number"
-        moved = connection.execute(promotions).fetchall()
-        expected = sum(row[0] for row in moved), xor_of(row[1] for row in moved)
+        moved = self._promotions(connection)
+        expected = sum(one["pointers"] for one in moved), xor_of(bytes.fromhex(one["pointers_xor"]) for one in moved)
         if not self.copied and (there, total) != expected:
-            yield from _misplaced(connection, [(row[2], row[3]) for row in moved])
+            yield from _misplaced(connection, [(one["kind"], one["run_id"]) for one in moved])
+
+    def _promotions(self, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+        """The promotions in their order; a damaged one as its file has it, if that is whole, so that no pointer is
+        accused of what is wrong with a promotion."""
+        rows = list(PROMOTION.rows(connection, f"digest IS {PROMOTION_DIGEST}"))
+        altered = PROMOTION.rows(connection, f"digest IS NOT {PROMOTION_DIGEST}")
+        root = self.database.path.parent
+        rows += [read_sealed(root, PROMOTION.key(values), PROMOTION) or values for values in altered]
+        return sorted(rows, key=itemgetter("number"))
 
     def _files(self, connection: sqlite3.Connection, kind: Sealed) -> Iterator[StateProblem]:
         root = self.database.path.parent
