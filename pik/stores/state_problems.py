@@ -9,13 +9,13 @@ from pik.ports.state_audit import StateProblem
 
 PROMOTE, ROLLBACK = "promote", "rollback"
 
-RESTORE = "pik restore BACKUP, into this store without its state; docs/backup.md tells how"
-RECOMPUTE = "pik replay of that bucket, then pik promote, writes a version beside it"
+RESTORE = "into this store without its state, as docs/backup.md tells: pik restore BACKUP"
+RECOMPUTE = "replay that bucket with `pik replay`, then `pik promote RUN`: that writes a version beside it"
 LEAVE_OUT = (
-    "it is not current, so no value is wrong; pik backup leaves it out, and what that restores is without it;"
+    "it is not current, so no value is wrong; `pik backup FILE` leaves it out, and what that restores is without it;"
     " docs/backup.md tells how"
 )
-TAKE_COPY = "pik backup takes the copy; then pik restore of that, into this store without its state"
+TAKE_COPY = "`pik backup FILE` takes the copy; then, into this store without its state: pik restore FILE"
 _ALTERED = "its digest does not hold"
 
 
@@ -48,9 +48,7 @@ def past_version_altered(place: Place, run_id: str) -> StateProblem:
 def row_has_copy(what: str, where: str) -> StateProblem:
     """A definition or a promotion that is not as it was written, but its copy is."""
     detail = f"{_ALTERED}, and its copy {where} is whole"
-    return StateProblem(
-        what, detail, "pik backup takes the copy; then pik restore of that, into this store without its state"
-    )
+    return StateProblem(what, detail, TAKE_COPY)
 
 
 def pointer_altered(place: Place) -> StateProblem:
@@ -76,7 +74,7 @@ def versions_lost(run_id: str, written: int, there: int) -> StateProblem:
     detail = f"it wrote {written:,} versions, and {there:,} are there"
     if written == there:
         detail = f"the {there:,} versions that are there are not those that it wrote"
-    return StateProblem(f"run {run_id}", detail, "pik replay of its window writes them again, in a run of their own")
+    return StateProblem(f"run {run_id}", detail, "`pik replay` of its window writes them again, in a run of their own")
 
 
 def run_lost(run_id: str) -> StateProblem:

@@ -241,7 +241,7 @@ def hints(path: Path) -> Iterator[str]:
 def test_a_hint_ends_with_its_command_or_has_it_between_backticks() -> None:
     for path in Path(package.__file__).parent.rglob("*.py"):
         for text in hints(path):
-            if " … " not in text and path.name not in ("demo_story.py", "app.py", "state_problems.py"):
+            if " … " not in text and path.name not in ("demo_story.py", "app.py"):
                 expect_hint(text)
 
 

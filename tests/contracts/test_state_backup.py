@@ -288,7 +288,7 @@ def test_a_damaged_row_whose_copy_is_whole_comes_from_the_copy(tmp_path: Path, t
     by_hand(store, f"UPDATE {table} SET {column} WHERE {first}")
     (problem,) = store.state_audit.problems()
     assert re.search("its copy .* is whole", problem.detail)
-    assert "pik backup takes the copy" in problem.remedy
+    assert "`pik backup FILE` takes the copy" in problem.remedy
     backup(store, file, QUIET)
     drop_state(store)
     restore(store, file, QUIET)

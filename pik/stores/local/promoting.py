@@ -41,7 +41,7 @@ def _move(database: Database, kind: str, run_id: str, at: int, reason: str, *, d
         if kind == "rollback" and (lost := connection.execute(_BASE_LOST, row).fetchone()):
             raise Damaged(
                 f"the version of {lost[0]} of {lost[1]} that was current before run {run_id} is not there",
-                hint="pik replay of that bucket, then pik promote, computes it anew",
+                hint="replay that bucket with `pik replay`, then `pik promote RUN`: that computes it anew",
             )
         if dry_run or not (promoted.moved or promoted.conflicts):
             return promoted
