@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from pik.cli.render import Bucket, Column, Count, Document, Instant, Table
 from pik.cli.render.text import number_of
 from pik.cli.run_next import WHOLE
-from pik.errors import after_success, command
+from pik.errors import after_success, command, in_turn
 from pik.model.run import KEPT_FAILURES, PLANNED, RUNNING
 
 if TYPE_CHECKING:
@@ -16,21 +18,27 @@ if TYPE_CHECKING:
     from pik.usecases.diff import Diff, Difference
 
 
+_REMEDIES = 3
+
+
 class Shortened:
     """The first rows, `limit` of them; `number` counts all, once they are read, and `failed` those that could not be
-    computed; `remedy` is what to type about the first of these."""
+    computed; `remedy` is what to type about those, for each metric, the most frequent first, _REMEDIES at most."""
 
     def __init__(self, rows: Iterable[Difference], limit: int | None) -> None:
         self._rows, self._limit = rows, limit
         self.number = self.failed = 0
-        self.remedy: str | None = None
+        self._failures: Counter[tuple[str, bool, bool]] = Counter()
+        self._commands: dict[tuple[str, bool, bool], str] = {}
 
     def __iter__(self) -> Iterator[Difference]:
         for row in self._rows:
             self.number += 1
             if row.failure is not None:
                 self.failed += 1
-                self.remedy = self.remedy or _remedy(row.failure, row)
+                kind = row.metric, bool(row.failure.event_ids), bool(row.entity_id)
+                self._failures[kind] += 1
+                self._commands.setdefault(kind, _remedy(row.failure, row))
             if not self.cut:
                 yield row
 
@@ -38,6 +46,12 @@ class Shortened:
     def cut(self) -> bool:
         """Whether the limit left rows out."""
         return self._limit is not None and self.number > self._limit
+
+    @property
+    def remedy(self) -> str | None:
+        """Where to look first, for what could not be computed."""
+        found = dict.fromkeys(self._commands[kind] for kind, _ in self._failures.most_common())
+        return in_turn(*islice(found, _REMEDIES)) if found else None
 
     @property
     def different(self) -> int:

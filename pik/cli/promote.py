@@ -70,8 +70,7 @@ def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, ye
                 "moved": Count(counts.moved),
                 "already": Count(counts.already),
                 "conflicts": Count(counts.conflicts),
-                "failed_tasks": Count(run.failed),
-                **failure_fields(run),
+                **_not_promoted(moved),
                 "reason": reason or None,
                 "next": _next(moved),
             }
@@ -79,6 +78,13 @@ def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, ye
     )
     incomplete = moved.kind == "promote" and run.state in (PARTIAL, FAILED)
     return PARTLY if counts.conflicts or incomplete else None
+
+
+def _not_promoted(moved: Move) -> dict[str, object]:
+    """What the run could not compute; nothing for a rollback, which that does not concern."""
+    if moved.kind == "promote":
+        return {"failed_tasks": Count(moved.run.failed), **failure_fields(moved.run)}
+    return dict.fromkeys(("failed_tasks", "failed_aggregates", "failures"))
 
 
 def _next(moved: Move) -> str | None:
@@ -96,6 +102,8 @@ def plan_text(planned: Move) -> str:
         text += f", {counts.already:,} did already"
     if counts.conflicts:
         text += f", {counts.conflicts:,} changed by somebody else meanwhile and left"
+    if planned.kind != "promote":
+        return text
     if run.failed_aggregates:
         text += f"\n{number_of(run.failed_aggregates, 'aggregate')} could not be computed and stay as they are"
     if run.failed:

@@ -67,3 +67,47 @@ def test_no_difference_is_not_the_last_word_where_tasks_of_the_run_failed(pik, t
     assert "no differences in 3 values" in diff.out
     assert "1 of its 1 task failed" in diff.err
     assert diff.code == 3
+
+
+MIXED = """
+[[metric]]
+name = "amount"
+value = "sum((payload->>'$.v')::DECIMAL(18, 2))"
+
+[[metric]]
+name = "average"
+value = "(sum(1) / sum(0))::DECIMAL(18, 2)"
+"""
+
+
+@pytest.fixture
+def mixed(pik, tmp_path):
+    """Two aggregates that one event each keeps from being computed, and three with a denominator of zero."""
+    events(tmp_path / "good.jsonl", 1)
+    events(tmp_path / "bad.jsonl", 3, value="twelve", day=2)
+    (tmp_path / "metrics.toml").write_text(MIXED)
+    assert pik("ingest", "good.jsonl", "bad.jsonl").code == 0
+    assert pik("metrics", "apply", "metrics.toml").code == 0
+    return pik
+
+
+def test_what_to_type_next_is_about_the_failure_of_each_metric_the_most_frequent_first(mixed):
+    found = mixed("diff", "aggregates", "--metric", "amount", "--metric", "average", "--format", "json").json()
+    assert found["different"] == 1
+    mixed("replay", "--all", "--metric", "amount", "--promote", "--yes")
+    found = mixed("diff", "aggregates", "--metric", "amount", "--metric", "average", "--format", "json").json()
+    (event,) = next(row["event_ids"] for row in found["differences"] if row["metric"] == "amount")
+    assert (found["different"], found["failed"]) == (0, 7)
+    assert found["next"] == f"pik metrics show average\npik show {event}"
+
+
+def test_a_rollback_does_not_list_what_the_run_could_not_compute(mixed):
+    run = mixed("replay", "--all", "--format", "json").json()["run_id"]
+    promoted = mixed("promote", run, "--yes", "--format", "json")
+    assert (promoted.code, promoted.json()["failed_aggregates"]) == (3, 7)
+    for dry in (("--dry-run",), ("--yes",)):
+        back = mixed("rollback", run, *dry, "--format", "json")
+        assert back.code == 0
+        assert [back.json()[name] for name in ("failed_tasks", "failed_aggregates", "failures")] == [None] * 3
+    shown = mixed("rollback", run, "--dry-run").out
+    assert "failed" not in shown
