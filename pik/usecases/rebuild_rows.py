@@ -18,6 +18,7 @@ from pik.errors import Damaged
 from pik.model.batch import COMPLETE, OF_REQUEST, Arrivals, Batch, RejectFile, Segment, request_origin
 from pik.model.instant import day_of, parse_instant
 from pik.usecases.block_record import block_keys, read_block
+from pik.usecases.held import has_expired
 from pik.usecases.opening import opening_keys, read_opening
 from pik.usecases.rebuild_segments import Restoring
 from pik.usecases.reject_file import read_rejects
@@ -55,6 +56,8 @@ def held(restoring: Restoring, finished: Container[str]) -> Held:
 def is_dropped(restoring: Restoring, batch: Batch, rejects: Sequence[RejectFile], there: Held) -> bool:
     """Whether the row of a batch is all that tells of it: raw has no object of it, and the index names none."""
     if batch.batch_id in there.requests or batch.next_seq == 1:
+        return False
+    if has_expired(restoring.store, batch.finished_at or batch.started_at):
         return False
     named = [file.key for file in rejects]
     named += [segment.key for segment, _ in restoring.replaced.segments(batch.batch_id)]

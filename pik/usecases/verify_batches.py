@@ -73,9 +73,11 @@ class Batches:
         yield from missing_openings(self.store, batch)
         record = record_key(batch.batch_id)
         if batch.has_record and self.store.raw.size(record) is None:
-            if self._is_unnamed(batch):
+            if has_expired(self.store, batch.finished_at or batch.started_at):
+                pass
+            elif self._is_unnamed(batch):
                 yield Problem(INDEX, f"batch {batch.batch_id}", "nothing but its row in the index tells of it")
-            elif not has_expired(self.store, batch.finished_at or batch.started_at):
+            else:
                 yield Problem(MISSING, record, "the record of this finished batch is not there")
         elif self.tally.full and (batch.has_record or self._left_a_record(batch)):
             yield from self._record(batch)

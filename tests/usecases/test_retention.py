@@ -145,3 +145,13 @@ def test_a_rebuild_keeps_knowing_what_has_expired(aged: Store, engine: PlainEngi
     assert (done.expired, done.damaged, done.segments) == (2, (), 2)
     test_expired_is_no_damage(aged, engine, True)
     test_no_number_is_made_without_what_has_expired(aged, "events")
+
+
+def test_a_batch_of_which_all_has_expired_is_not_dropped(aged: Store) -> None:
+    """Not even where the index does not list its segments any more."""
+    old = next(segment.batch_id for segment in aged.index.segments(ALL_TIME))
+    (Path(aged.url) / "raw" / "batches" / f"{old}.ndjson.zst").unlink()
+    with aged.index.database.write() as connection:  # type: ignore[attr-defined]
+        connection.execute("DELETE FROM segment WHERE batch = ?", (old,))
+    assert rebuild_index(aged, Silent()).dropped == ()
+    assert old in {batch.batch_id for batch in aged.index.batches()}
