@@ -322,4 +322,5 @@ def test_what_was_rejected_has_room_on_a_narrow_terminal(pik, tmp_path, monkeypa
     assert max(map(len, listed.splitlines())) <= 80
     shown = pik("batches", batch, "--rejects").out
     assert "--timezone ZONE" in shown
+    assert "cut: line (a wider terminal, a pipe or --format json shows all)" in shown
     assert max(map(len, shown.splitlines())) <= 80

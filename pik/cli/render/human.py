@@ -160,9 +160,15 @@ def _table(table: Table, out: Write) -> None:
     for values in rows:
         texts = texts_of(values)
         _row([texts[number] for number in layout.shown], rows.columns, layout, out)
-    if layout.left_out:
-        names = ", ".join(rows.labels[number] for number in layout.left_out)
-        _sentence(f"no room for: {names} (a wider terminal, a pipe or --format json shows all)", limit, out)
+    cut = [
+        number for number, less in zip(layout.shown, layout.narrowed, strict=True) if less and rows.columns[number].cut
+    ]
+    lacking = {"no room for": layout.left_out, "cut": cut}
+    parts = [
+        f"{what}: {', '.join(rows.labels[one] for one in numbers)}" for what, numbers in lacking.items() if numbers
+    ]
+    if parts:
+        _sentence(f"{'; '.join(parts)} (a wider terminal, a pipe or --format json shows all)", limit, out)
 
 
 def _is_day(value: object) -> bool:
