@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pik.model.batch import Batch, RejectFile, Segment
+from pik.model.instant import MIN_INSTANT
 from pik.model.window import ALL_TIME
 from pik.ports.index import Index
 
@@ -36,8 +37,19 @@ class Replaced:
 
     def segments(self, batch_id: str | None = None) -> Iterator[tuple[Segment, dict[int, str]]]:
         """The segments, of one batch or of all, with their duplicates: seq → exact or conflict."""
+        last = (MIN_INSTANT, 0, "")
         try:
             for segment in self._index.segments(ALL_TIME, batch_id=batch_id):
                 yield segment, self._index.skipped(segment)
+                last = _place(segment)
         except Exception:  # noqa: BLE001 - as above
             self._failed = True
+            if batch_id is None:  # one bad row is no reason to lose those of other batches
+                for batch, _ in self.batches():
+                    of_batch = self.segments(batch.batch_id)
+                    yield from ((segment, verdicts) for segment, verdicts in of_batch if _place(segment) > last)
+
+
+def _place(segment: Segment) -> tuple[int, int, str]:
+    """Where it comes among the segments of an index."""
+    return segment.day, segment.recorded_at, segment.key

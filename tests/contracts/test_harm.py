@@ -117,8 +117,9 @@ NAMING = [
     ("segment", "key"),
     ("reject_file", "batch"),
     ("reject_file", "key"),
+    ("segment", "frames"),
 ]
-"""The columns of index.db that say which batch something is of."""
+"""The columns of index.db that say which batch something is of; and one without which a row cannot be read."""
 
 TOLD_BY_RAW = [
     *[("batch", name) for name in ("content", "attempt", "read", "rejected", "started_at", "next_seq")],
@@ -161,6 +162,8 @@ def flipped(value: Any) -> Any:
     """One bit of a number, or of the last letter of an id, is another one."""
     if isinstance(value, int):
         return value ^ 1
+    if isinstance(value, bytes):
+        return bytes([value[0] ^ 1]) + value[1:]
     place = (value.index("-", value.rindex("/")) if "/" in value else len(value)) - 1
     other = "1" if value[place] == "0" else "0"
     return value[:place] + other + value[place + 1 :]
