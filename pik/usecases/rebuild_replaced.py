@@ -37,19 +37,16 @@ class Replaced:
 
     def segments(self, batch_id: str | None = None) -> Iterator[tuple[Segment, dict[int, str]]]:
         """The segments, of one batch or of all, with their duplicates: seq → exact or conflict."""
-        last = (MIN_INSTANT, 0, "")
+        day, seen = MIN_INSTANT, set[str]()  # the day that was come to, and what was seen of it
         try:
             for segment in self._index.segments(ALL_TIME, batch_id=batch_id):
                 yield segment, self._index.skipped(segment)
-                last = _place(segment)
+                if segment.day != day:
+                    day, seen = segment.day, set()
+                seen.add(segment.key)
         except Exception:  # noqa: BLE001 - as above
             self._failed = True
             if batch_id is None:  # one bad row is no reason to lose those of other batches
                 for batch, _ in self.batches():
                     of_batch = self.segments(batch.batch_id)
-                    yield from ((segment, verdicts) for segment, verdicts in of_batch if _place(segment) > last)
-
-
-def _place(segment: Segment) -> tuple[int, int, str]:
-    """Where it comes among the segments of an index."""
-    return segment.day, segment.recorded_at, segment.key
+                    yield from (one for one in of_batch if one[0].day >= day and one[0].key not in seen)
