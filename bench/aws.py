@@ -17,13 +17,13 @@ from itertools import islice
 from pathlib import Path
 
 from bench.gen_events import generate
+from pik.inputs.source import file_source
+from pik.rawlog.segment_writer import Reading
+from pik.runtime.progress import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.stack import Stack
-from pik.usecases.ingest import IngestOptions, ingest
-from pik.usecases.progress import Silent
-from pik.usecases.segments import Reading
-from pik.usecases.source import file_source
+from pik.stores.aws.deployment.outputs import Stack
+from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 from tests.aws.calls import Calls, counting
 from tests.aws.emulator import ENVIRONMENT, REGION, make_stack, ministack, publish
 

@@ -15,10 +15,10 @@ from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, Batch, Reject
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
-from pik.usecases.progress import Silent
-from pik.usecases.reading import deliveries
-from pik.usecases.verify import verify
-from pik.usecases.verify_findings import Problem
+from pik.rawlog.frames import deliveries
+from pik.runtime.progress import Silent
+from pik.usecases.verify.findings import Problem
+from pik.usecases.verify.verify import verify
 
 _OWN = re.compile(rb'"ingest_time":"[^"]*","batch_id":"[^"]*"')
 _decode_reject = msgspec.json.Decoder(Reject).decode

@@ -11,7 +11,7 @@ import typer
 
 from pik.cli.command import with_globals
 from pik.cli.context import Context
-from pik.cli.plain_help import Group
+from pik.cli.help.plain_help import Group
 from pik.errors import PikError
 
 
@@ -23,37 +23,53 @@ class Entry(NamedTuple):
     heading: str
 
 
-_IN, _LOOK, _NUMBERS, _REPAIR, _CARE = (
-    "Bring events in",
-    "See what arrived",
-    "Know the numbers",
-    "Repair them",
-    "Keep and check",
-)
+def _chapter(heading: str, package: str, **helps: str) -> dict[str, Entry]:
+    return {name: Entry(f"pik.cli.commands.{package}.{name}", text, heading) for name, text in helps.items()}
+
 
 COMMANDS: Mapping[str, Entry] = {
-    "init": Entry("pik.cli.init", "Create an empty store.", _IN),
-    "ingest": Entry("pik.cli.ingest", "Record every event of files or of standard input.", _IN),
-    "batches": Entry("pik.cli.batches", "List what was ingested, and the lines that were rejected.", _IN),
-    "status": Entry("pik.cli.status", "Show what the store holds.", _IN),
-    "events": Entry("pik.cli.events", "List the events of an entity or a window, oldest first.", _LOOK),
-    "show": Entry("pik.cli.show", "Show one event: every delivery, its raw bytes, what counted it.", _LOOK),
-    "duplicates": Entry("pik.cli.duplicates", "List deliveries that came again, exact or in conflict.", _LOOK),
-    "pull": Entry("pik.cli.pull", "Copy a window of a store into a directory, to go on there.", _LOOK),
-    "metrics": Entry("pik.cli.metrics", "Define metrics: apply, list, show.", _NUMBERS),
-    "aggregates": Entry("pik.cli.aggregates", "List current values, or every version and who made it.", _NUMBERS),
-    "diff": Entry("pik.cli.diff", "Recompute from raw and compare with what is current.", _NUMBERS),
-    "replay": Entry("pik.cli.replay", "Compute aggregates again, beside the current ones.", _REPAIR),
-    "runs": Entry("pik.cli.runs", "Follow replays: list, show, resume, cancel, wait.", _REPAIR),
-    "dlq": Entry("pik.cli.dlq", "Tasks that failed too often: list, show, redrive, purge.", _REPAIR),
-    "promote": Entry("pik.cli.promote", "Make what a run wrote current.", _REPAIR),
-    "rollback": Entry("pik.cli.rollback", "Undo a promotion.", _REPAIR),
-    "export": Entry("pik.cli.export", "Write events to Parquet, JSONL or CSV, with a manifest.", _CARE),
-    "verify": Entry("pik.cli.verify", "Check raw, index and aggregates; rebuild the index.", _CARE),
-    "backup": Entry("pik.cli.backup", "Write the state, which raw does not hold, to a file.", _CARE),
-    "restore": Entry("pik.cli.restore", "Make a backup the state of a store that has none.", _CARE),
-    "stack": Entry("pik.cli.stack", "Look at a deployed stack itself: status, doctor.", _CARE),
-    "demo": Entry("pik.cli.demo", "Play one small incident from the first question to the repair.", _CARE),
+    **_chapter(
+        "Bring events in",
+        "ingest",
+        init="Create an empty store.",
+        ingest="Record every event of files or of standard input.",
+        batches="List what was ingested, and the lines that were rejected.",
+        status="Show what the store holds.",
+    ),
+    **_chapter(
+        "See what arrived",
+        "inspect",
+        events="List the events of an entity or a window, oldest first.",
+        show="Show one event: every delivery, its raw bytes, what counted it.",
+        duplicates="List deliveries that came again, exact or in conflict.",
+        pull="Copy a window of a store into a directory, to go on there.",
+    ),
+    **_chapter(
+        "Know the numbers",
+        "metrics",
+        metrics="Define metrics: apply, list, show.",
+        aggregates="List current values, or every version and who made it.",
+        diff="Recompute from raw and compare with what is current.",
+    ),
+    **_chapter(
+        "Repair them",
+        "replay",
+        replay="Compute aggregates again, beside the current ones.",
+        runs="Follow replays: list, show, resume, cancel, wait.",
+        dlq="Tasks that failed too often: list, show, redrive, purge.",
+        promote="Make what a run wrote current.",
+        rollback="Undo a promotion.",
+    ),
+    **_chapter(
+        "Keep and check",
+        "care",
+        export="Write events to Parquet, JSONL or CSV, with a manifest.",
+        verify="Check raw, index and aggregates; rebuild the index.",
+        backup="Write the state, which raw does not hold, to a file.",
+        restore="Make a backup the state of a store that has none.",
+        stack="Look at a deployed stack itself: status, doctor.",
+        demo="Play one small incident from the first question to the repair.",
+    ),
 }
 
 _HELP = """Pipeline Investigation Kit: find out what really arrived, what the numbers should have been, which events

@@ -14,8 +14,8 @@ import typer
 
 from pik import __version__
 from pik.cli.context import Context
-from pik.cli.plain_help import GLOBAL, Command, Group
-from pik.cli.usage import expect_utf8
+from pik.cli.help.plain_help import GLOBAL, Command, Group
+from pik.cli.help.usage_errors import expect_utf8
 from pik.errors import PikError
 from pik.model.instant import DAY, MAX_INSTANT
 

@@ -12,7 +12,7 @@ import msgspec
 
 from pik.errors import Invalid, NotFound, PikError
 from pik.lambdas.wiring import log_unforeseen, logger
-from pik.usecases.request import TooLarge
+from pik.usecases.ingest.api_request import TooLarge
 
 Event = dict[str, Any]
 Answer = dict[str, Any]

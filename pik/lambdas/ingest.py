@@ -9,7 +9,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from pik.lambdas import wiring
 from pik.lambdas.http import Answer, Event, answer, answering, body_of, content_type, error
 from pik.lambdas.wiring import logger, metrics
-from pik.usecases.request import ACCEPTED, DUPLICATE, REJECTED, Result, Taken, take
+from pik.usecases.ingest.api_request import ACCEPTED, DUPLICATE, REJECTED, Result, Taken, take
 
 _LOGGED = 100
 """Events of one request that the log names; it counts them all."""

@@ -14,7 +14,7 @@ from pik.lambdas.wiring import log_unforeseen, logger, metrics
 from pik.model.run import CANCELLED, Task
 from pik.ports.state import Message
 from pik.ports.store import Store
-from pik.usecases.replay import Outcome, end_if_settled, settle, work
+from pik.usecases.replay.execute import Outcome, end_if_settled, settle, work
 
 _FIRST_WAIT, _LONGEST_WAIT = 30.0, 900.0
 """Seconds until a task comes again that failed because the store could not be used: each time four times as long, so

@@ -22,10 +22,10 @@ from pik.model.instant import format_instant, parse_instant
 from pik.model.run import PLANNED, RUNNING, Run, RunRequest, Task
 from pik.model.window import Window
 from pik.ports.store import Store
-from pik.usecases.plan import expect_events, limited, plan_replay, replayable, start
-from pik.usecases.raw_inputs import TooMuch
-from pik.usecases.recompute import widest
-from pik.usecases.replay import hand_over
+from pik.rawlog.gather import TooMuch
+from pik.usecases.metrics.computation import widest
+from pik.usecases.replay.execute import hand_over
+from pik.usecases.replay.plan import expect_events, limited, plan_replay, replayable, start
 
 COUNTED_AT_MOST = 200_000
 """Raw lines that are read to count what a request chooses. More would take longer than API Gateway waits."""

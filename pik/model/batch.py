@@ -168,7 +168,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 RUNNING, INTERRUPTED, COMPLETE = "RUNNING", "INTERRUPTED", "COMPLETE"
 REPLACED = "REPLACED"
-"""The state of an interrupted batch whose records are all in a later one (see pik.usecases.closing)."""
+"""The state of an interrupted batch whose records are all in a later one (see pik.usecases.ingest.replaced_batches)."""
 
 PULLED = "PULLED"
 """The state of a batch in a copy: a part of it, whatever became of it where it is whole."""

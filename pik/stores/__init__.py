@@ -37,8 +37,8 @@ def open_api(url: str) -> Api:
 def open_foreign(url: str) -> Foreign:
     """Files in S3, read with the region and the profile of the store that the URL names, if it names any."""
     from pik.stores.aws.clients import Clients
-    from pik.stores.aws.foreign import S3Files
     from pik.stores.aws.open import located
+    from pik.stores.aws.s3_inputs import S3Files
 
     return S3Files(located(url)[0] if url.startswith("aws://") else Clients())
 
@@ -50,7 +50,7 @@ def open_health(url: str) -> StackHealth:
             f"{url} is a local store, and has no stack",
             hint="--store aws://STACK; `pik status` and `pik verify` look at a local store",
         )
-    from pik.stores.aws.health import health_of
+    from pik.stores.aws.deployment.health import health_of
     from pik.stores.aws.open import located
 
     clients, name = located(url)

@@ -14,8 +14,8 @@ from pik import __version__
 from pik.errors import InputError, StoreError, UsageError, command
 from pik.ports.state_backup import Omitted, Row
 from pik.ports.store import Store
-from pik.usecases.progress import Progress
-from pik.usecases.sealed_file import digest_of, read_sealed, write_sealed
+from pik.rawlog.sealed_file import digest_of, read_sealed, write_sealed
+from pik.runtime.progress import Progress
 
 FORMAT = 1
 KINDS = ("metric", "run", "task", "version", "promotion", "current", "letter")

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployed import SOURCE, Deployed, look_up
+from pik.stores.aws.deployment.cloudformation import SOURCE, Deployed, look_up
 from tests.aws.deployed import ARCHITECTURE
 from tests.aws.template import properties, template
 

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-from pik.stores.aws import deployed as looked_up
 from pik.stores.aws.clients import Clients
+from pik.stores.aws.deployment import cloudformation as looked_up
 from tests.aws.bare import deploy_bare
 from tests.aws.deployed import Deployed, build, deploy
 from tests.aws.emulator import REGION

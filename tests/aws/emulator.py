@@ -17,7 +17,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.stack import Stack, output_name
+from pik.stores.aws.deployment.outputs import Stack, output_name
 
 PROGRAM = Path(__file__).resolve().parents[2] / ".venv-ministack/bin/ministack"
 REGION = "eu-central-1"

@@ -18,7 +18,7 @@ from typing import Any
 
 from pik.lambdas import processor
 from pik.stores.aws.clients import Client, Clients
-from pik.stores.aws.stack import Stack, stack_of
+from pik.stores.aws.deployment.outputs import Stack, stack_of
 
 CONTEXT = SimpleNamespace(
     function_name="processor",

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from pik.errors import StoreError, UsageError
-from pik.stores.aws.api import HttpApi, Patient, open_api
 from pik.stores.aws.clients import Clients
+from pik.stores.aws.http_api import HttpApi, Patient, open_api
 
 REQUIRED = ("RawBucket", "IndexTable", "StateTable", "QueueUrl", "DeadLetterQueueUrl")
 

@@ -17,13 +17,13 @@ from pik.model.instant import DAY, parse_instant
 from pik.model.run import COMPLETED
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
+from pik.runtime.progress import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.stack import stack_of
-from pik.usecases.events import list_events
-from pik.usecases.progress import Silent
-from pik.usecases.request import take
-from pik.usecases.verify import verify
+from pik.stores.aws.deployment.outputs import stack_of
+from pik.usecases.ingest.api_request import take
+from pik.usecases.inspect.events import list_events
+from pik.usecases.verify.verify import verify
 from tests.aws.calls import Calls, clients_of, counting
 from tests.aws.emulator import make_stack, publish
 from tests.aws.processor import CONTEXT, environment, process_once

@@ -14,22 +14,22 @@ from uuid import uuid4
 import pytest
 
 from pik.exporters import exporter
+from pik.inputs import source as source_module
 from pik.model.batch import ACCEPTED
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.exporter import Format, Layout
 from pik.ports.store import Store
+from pik.rawlog.gather import gather
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.stores.aws import generation
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
-from pik.usecases import source as source_module
-from pik.usecases.duplicates import Wanted, count_duplicates, list_duplicates
-from pik.usecases.events import list_events
-from pik.usecases.export import export
-from pik.usecases.progress import Silent
-from pik.usecases.raw_inputs import gather
-from pik.usecases.rebuild import rebuild_index
-from pik.usecases.request import take
+from pik.usecases.export.export import export
+from pik.usecases.ingest.api_request import take
+from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
+from pik.usecases.inspect.events import list_events
+from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.aws.calls import clients_of, hooked
 from tests.aws.clock import later
 from tests.aws.emulator import make_stack, publish

@@ -11,10 +11,10 @@ import pytest
 
 from pik.errors import StoreError
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployed import SOURCE, Deployed, look_up
-from pik.stores.aws.health import AwsStackHealth
-from pik.stores.aws.permissions import LEVELS, permissions, probes
-from pik.usecases.stack import Diagnosis, diagnose
+from pik.stores.aws.deployment.cloudformation import SOURCE, Deployed, look_up
+from pik.stores.aws.deployment.health import AwsStackHealth
+from pik.stores.aws.deployment.permissions import LEVELS, permissions, probes
+from pik.usecases.deployment import Diagnosis, diagnose
 from tests.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user
 from tests.aws.emulator import ENVIRONMENT, REGION, ministack
 from tests.aws.test_iam import policies

@@ -12,8 +12,8 @@ import pytest
 
 from pik.ports.stack import Setting
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployed import SOURCE, Deployed, look_up
-from pik.stores.aws.settings import settings
+from pik.stores.aws.deployment.cloudformation import SOURCE, Deployed, look_up
+from pik.stores.aws.deployment.settings import settings
 from tests.aws.bare import deploy_bare
 from tests.aws.emulator import REGION
 from tests.aws.test_stack import deny, hook

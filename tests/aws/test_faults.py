@@ -9,14 +9,14 @@ import pytest
 from botocore.exceptions import ConnectionClosedError
 
 from pik.errors import StoreError
+from pik.inputs import source as source_module
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.usecases import source as source_module
-from pik.usecases.events import list_events
-from pik.usecases.request import ACCEPTED, DUPLICATE, Result, take
+from pik.usecases.ingest.api_request import ACCEPTED, DUPLICATE, Result, take
+from pik.usecases.inspect.events import list_events
 from tests.aws.calls import hooked
 from tests.aws.clock import later
 from tests.aws.emulator import make_stack, publish

@@ -9,13 +9,13 @@ import pytest
 from pik.engine import DuckEngine
 from pik.model.instant import parse_instant
 from pik.model.run import COMPLETED, RunRequest
+from pik.runtime.progress import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.usecases.plan import plan_replay, start
-from pik.usecases.progress import Silent
-from pik.usecases.replay import hand_over
-from pik.usecases.request import take
-from pik.usecases.runs import wait
+from pik.usecases.ingest.api_request import take
+from pik.usecases.replay.execute import hand_over
+from pik.usecases.replay.plan import plan_replay, start
+from pik.usecases.replay.runs import wait
 from tests.aws.deployed import Deployed, deploy, send
 from tests.aws.emulator import REGION
 

@@ -17,9 +17,9 @@ from pik.ports.state import Message
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.usecases.plan import plan_replay, start
-from pik.usecases.promote import promote
-from pik.usecases.replay import hand_over
+from pik.usecases.replay.execute import hand_over
+from pik.usecases.replay.plan import plan_replay, start
+from pik.usecases.replay.promote import promote
 from tests.aws.emulator import make_stack, publish
 from tests.aws.processor import CONTEXT
 from tests.aws.test_crash import dying

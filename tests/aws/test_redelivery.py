@@ -19,9 +19,9 @@ from pik.ports.state import UNSETTLED
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.usecases import plan as plan_module
-from pik.usecases.replay import Outcome
-from pik.usecases.request import take
+from pik.usecases.ingest.api_request import take
+from pik.usecases.replay import plan as plan_module
+from pik.usecases.replay.execute import Outcome
 from tests.aws.emulator import make_stack, publish
 from tests.aws.processor import CONTEXT
 from tests.faults import Crash, FailAt, wrapped

@@ -12,13 +12,13 @@ import pytest
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.stores.aws import generation
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
-from pik.usecases.events import list_events
-from pik.usecases.progress import Silent
-from pik.usecases.rebuild import rebuild_index
-from pik.usecases.request import take
+from pik.usecases.ingest.api_request import take
+from pik.usecases.inspect.events import list_events
+from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.aws.emulator import make_stack, publish
 from tests.snapshot import assert_sound
 

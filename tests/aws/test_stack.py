@@ -15,9 +15,9 @@ from pik.ports.stack import Depth
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployed import ALARMS, FUNCTIONS, SOURCE, Deployed, look_up
-from pik.stores.aws.health import AwsStackHealth
-from pik.usecases.stack import StackStatus, status
+from pik.stores.aws.deployment.cloudformation import ALARMS, FUNCTIONS, SOURCE, Deployed, look_up
+from pik.stores.aws.deployment.health import AwsStackHealth
+from pik.usecases.deployment import StackStatus, status
 from tests.aws.bare import deploy_bare
 from tests.aws.emulator import REGION
 from tests.aws.template import properties, resources, template
@@ -165,7 +165,7 @@ def test_what_a_parameter_switches_off_is_said(aws, look, parameter, said: str) 
 
 
 def test_a_stack_of_another_version_is_said(stack, look, monkeypatch) -> None:
-    monkeypatch.setattr("pik.usecases.stack.__version__", "9.0.0")
+    monkeypatch.setattr("pik.usecases.deployment.__version__", "9.0.0")
     assert look(stack).unhealthy == [f"version is {package.__version__}: this pik is 9.0.0: deploy it, or use that"]
 
 

@@ -9,11 +9,11 @@ from botocore.exceptions import ReadTimeoutError
 
 from pik.errors import StoreError
 from pik.model.window import ALL_TIME
+from pik.runtime.progress import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.usecases.progress import Silent
-from pik.usecases.request import ACCEPTED, take
-from pik.usecases.verify import verify
+from pik.usecases.ingest.api_request import ACCEPTED, take
+from pik.usecases.verify.verify import verify
 from tests.aws.calls import SERVICES, hooked
 from tests.aws.emulator import REGION, make_stack, publish
 from tests.usecases.kit import PlainEngine

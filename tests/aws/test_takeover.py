@@ -11,12 +11,12 @@ from pik.errors import Busy, StoreError
 from pik.model.batch import CONFLICT, EXACT
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.stores.aws import generation
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
-from pik.usecases.progress import Silent
-from pik.usecases.rebuild import rebuild_index
-from pik.usecases.request import ACCEPTED, take
+from pik.usecases.ingest.api_request import ACCEPTED, take
+from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.aws.calls import hooked
 from tests.aws.clock import later
 from tests.aws.emulator import make_stack, publish

@@ -9,8 +9,8 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
-from pik.cli.demo_data import OFFLINE, TUESDAY, write
-from pik.cli.demo_story import STEPS
+from pik.cli.demo.data import OFFLINE, TUESDAY, write
+from pik.cli.demo.story import STEPS
 from pik.model.event import read_event
 
 

@@ -13,20 +13,20 @@ from pik.ports.state import Aggregates, Metrics, Queue, Runs
 from pik.ports.state_audit import StateAudit
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.stores.aws import generation
-from pik.stores.aws.aggregates import AwsAggregates
+from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.metrics import AwsMetrics
 from pik.stores.aws.queue import AwsQueue
-from pik.stores.aws.runs import AwsRuns
-from pik.stores.aws.state_audit import AwsStateAudit
+from pik.stores.aws.state.aggregates import AwsAggregates
+from pik.stores.aws.state.audit import AwsStateAudit
+from pik.stores.aws.state.metrics import AwsMetrics
+from pik.stores.aws.state.runs import AwsRuns
 from pik.stores.aws.table import Table
-from pik.stores.local.aggregates import LocalAggregates
-from pik.stores.local.metrics import LocalMetrics
-from pik.stores.local.queue import LocalQueue
-from pik.stores.local.runs import LocalRuns
-from pik.stores.local.state import state_database
-from pik.stores.local.state_audit import LocalStateAudit
+from pik.stores.local.state.aggregates import LocalAggregates
+from pik.stores.local.state.audit import LocalStateAudit
+from pik.stores.local.state.database import state_database
+from pik.stores.local.state.metrics import LocalMetrics
+from pik.stores.local.state.queue import LocalQueue
+from pik.stores.local.state.runs import LocalRuns
 from tests.aws.emulator import make_stack, publish
 
 

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock, patch
 
+from pik.inputs.source import file_source
 from pik.ports.store import Store
-from pik.stores.aws.index import AwsIndex
+from pik.rawlog.batch_record import record_key
+from pik.rawlog.correction_log import WinnerLine, write_winners
+from pik.rawlog.segment_writer import Reading
+from pik.runtime.progress import Silent
+from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.raw import AwsRaw
 from pik.stores.aws.table import Table
-from pik.usecases.batch_record import record_key
-from pik.usecases.correction_log import WinnerLine, write_winners
-from pik.usecases.ingest import IngestOptions, ingest
-from pik.usecases.progress import Silent
-from pik.usecases.request import take
-from pik.usecases.segments import Reading
-from pik.usecases.source import file_source
+from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def fill(store: Store, directory: Path) -> None:
         take(store, json.dumps(body).encode())
     take(store, json.dumps([event("r", 8, 4), event("r", 6), event("p", 9, idempotency_key="z"), 7]).encode())
     blocks = [event("d", number, 5) for number in (1, 2, 3)]
-    with patch("pik.usecases.source.BLOCK", 100), patch("pik.usecases.source._MAGIC", 100):
-        with patch("pik.usecases.ingest.write_record", Mock(side_effect=InterruptedError)):
+    with patch("pik.inputs.source.BLOCK", 100), patch("pik.inputs.source._MAGIC", 100):
+        with patch("pik.usecases.ingest.batch_ingest.write_record", Mock(side_effect=InterruptedError)):
             _ingest(store, directory / "cut.jsonl", blocks[:2])
         _ingest(store, directory / "whole.jsonl", blocks)
     (place,) = store.index.locate("", limit=1)

@@ -9,26 +9,26 @@ from random import Random
 from typing import Any
 
 from pik.errors import PikError
+from pik.inputs.source import file_source
 from pik.model.filter import Filter
 from pik.model.metric import Definition
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
+from pik.rawlog.frames import deliveries
+from pik.rawlog.segment_writer import Reading
+from pik.runtime.progress import Silent
 from pik.stores import open_copy
-from pik.usecases.aggregates import list_aggregates
-from pik.usecases.batches import list_rejects
-from pik.usecases.diff import diff_aggregates
-from pik.usecases.duplicates import Wanted, count_duplicates, list_duplicates
-from pik.usecases.event import show_event
-from pik.usecases.events import EventRow, list_events
-from pik.usecases.ingest import IngestOptions, ingest
-from pik.usecases.progress import Silent
-from pik.usecases.promote import promote
-from pik.usecases.pull import Pulled, Request, pull
-from pik.usecases.reading import deliveries
-from pik.usecases.request import take
-from pik.usecases.segments import Reading
-from pik.usecases.source import file_source
-from pik.usecases.verify import verify
+from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
+from pik.usecases.inspect.batches import list_rejects
+from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
+from pik.usecases.inspect.event_detail import show_event
+from pik.usecases.inspect.events import EventRow, list_events
+from pik.usecases.metrics.aggregates import list_aggregates
+from pik.usecases.metrics.diff import diff_aggregates
+from pik.usecases.pull.pull import Pulled, Request, pull
+from pik.usecases.replay.promote import promote
+from pik.usecases.verify.verify import verify
 from tests.usecases.kit import SUM, PlainEngine, replay, replayed, window
 
 WEEKLY = Definition(name="weekly", value="sum(v)", bucket="7d", where="event_type = 'paid'")

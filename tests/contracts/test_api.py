@@ -14,9 +14,9 @@ from pik.model.batch import ACCEPTED, CONFLICT, EXACT
 from pik.model.run import PLANNED, RUNNING, RunRequest
 from pik.ports.api import Answered, Unanswered, Verdict
 from pik.stores import open_store
-from pik.stores.aws import api as aws_api
-from pik.stores.aws.api import HttpApi, Patient
+from pik.stores.aws import http_api as aws_api
 from pik.stores.aws.clients import Clients
+from pik.stores.aws.http_api import HttpApi, Patient
 from tests.lambdas.calls import event, silence, wire
 from tests.lambdas.gateway import KEY, serving
 

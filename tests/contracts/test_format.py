@@ -11,12 +11,12 @@ import pytest
 
 from pik.errors import StoreError
 from pik.ports.store import Store
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.stores.aws.index import AwsIndex
+from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.common import FORMAT
-from pik.usecases.progress import Silent
-from pik.usecases.rebuild import rebuild_index
-from pik.usecases.request import take
+from pik.usecases.ingest.api_request import take
+from pik.usecases.rebuild.rebuild import rebuild_index
 
 EVENT = {"source": "s", "event_type": "t", "entity_id": "e", "event_time": "2026-01-31T00:00:00Z", "payload": {}}
 POINTER = ("generation", "generation")
@@ -88,7 +88,7 @@ def test_the_first_write_to_a_stack_says_it_and_no_later_one_changes_it(
 
 def open_other(store: Any) -> Store:
     """The same stack's store as a function opens it, which looks when it first reads or writes."""
-    from pik.stores.aws.generation import Generation
+    from pik.stores.aws.catalog.generation import Generation
 
     store.batches.generation = Generation(store.index.table, store.url)
     found: Store = store

@@ -17,12 +17,12 @@ from pik.errors import StoreError
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
+from pik.rawlog.frames import deliveries
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases.events import list_events
-from pik.usecases.progress import Silent
-from pik.usecases.reading import deliveries
-from pik.usecases.rebuild import rebuild_index
-from pik.usecases.verify import verify
+from pik.usecases.inspect.events import list_events
+from pik.usecases.rebuild.rebuild import rebuild_index
+from pik.usecases.verify.verify import verify
 from tests.usecases.kit import PlainEngine
 
 from .harm import IMMATERIAL, PARTS, Harm, fill

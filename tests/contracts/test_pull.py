@@ -17,18 +17,18 @@ from pik.model.filter import Filter
 from pik.model.metric import Definition
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
+from pik.rawlog.frames import deliveries
+from pik.runtime.progress import Silent
 from pik.stores import open_copy, open_store
-from pik.usecases import pull as pull_module
-from pik.usecases.aggregates import list_aggregates
-from pik.usecases.event import show_event
-from pik.usecases.events import list_events
-from pik.usecases.progress import Silent
-from pik.usecases.pull import Request, plan_pull, pull
-from pik.usecases.reading import deliveries
-from pik.usecases.rebuild import rebuild_index
-from pik.usecases.request import take
-from pik.usecases.verify import verify
-from pik.usecases.verify_findings import MISSING, MODIFIED
+from pik.usecases.ingest.api_request import take
+from pik.usecases.inspect.event_detail import show_event
+from pik.usecases.inspect.events import list_events
+from pik.usecases.metrics.aggregates import list_aggregates
+from pik.usecases.pull import pull as pull_module
+from pik.usecases.pull.pull import Request, plan_pull, pull
+from pik.usecases.rebuild.rebuild import rebuild_index
+from pik.usecases.verify.findings import MISSING, MODIFIED
+from pik.usecases.verify.verify import verify
 from tests.contracts.pulling import ENTITIES, answers, fill, pulled, recomputed, record, refusal, sound, verdicts
 from tests.faults import Crash, FailAt, wrapped
 from tests.usecases.kit import PlainEngine, event, replayed, window

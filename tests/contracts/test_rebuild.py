@@ -11,23 +11,23 @@ from typing import Any
 import pytest
 
 from pik.errors import Damaged
+from pik.inputs import source as source_module
+from pik.inputs.source import file_source
 from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, INTERRUPTED, REPLACED, RejectFile
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
+from pik.rawlog.block_record import block_key
+from pik.rawlog.frames import deliveries
+from pik.rawlog.segment_reader import ids_of
+from pik.rawlog.segment_writer import Reading
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases import source as source_module
-from pik.usecases.batches import status
-from pik.usecases.block_record import block_key
-from pik.usecases.closing import as_closed
-from pik.usecases.ingest import RESUMED, IngestOptions, ingest
-from pik.usecases.progress import Silent
-from pik.usecases.reading import deliveries
-from pik.usecases.rebuild import rebuild_index
-from pik.usecases.request import take
-from pik.usecases.scan import ids_of
-from pik.usecases.segments import Reading
-from pik.usecases.source import file_source
+from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.batch_ingest import RESUMED, IngestOptions, ingest
+from pik.usecases.ingest.replaced_batches import as_closed
+from pik.usecases.inspect.batches import status
+from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.snapshot import assert_sound, damage, snapshot
 from tests.survival.pools import KilledAhead
 
@@ -147,7 +147,9 @@ def test_promise_1_a_block_that_was_ahead_of_the_others_counts_when_its_turn_has
     reference, store = new_store(), new_store()
     ingest(reference, file_source(str(events)), OPTIONS, Silent())
     with monkeypatch.context() as patch:
-        patch.setattr("pik.usecases.ingest._pool", lambda raw, _source, options: KilledAhead(raw, options.reading))
+        patch.setattr(
+            "pik.usecases.ingest.batch_ingest._pool", lambda raw, _source, options: KilledAhead(raw, options.reading)
+        )
         with pytest.raises(InterruptedError):
             ingest(store, file_source(str(events)), OPTIONS, Silent())
     (before,) = store.index.batches()

@@ -26,8 +26,8 @@ from pik.model.run import (
 )
 from pik.model.window import ALL_TIME
 from pik.ports.state import Message
-from pik.stores.aws.state_audit import AwsStateAudit
-from pik.stores.local.state_audit import LocalStateAudit
+from pik.stores.aws.state.audit import AwsStateAudit
+from pik.stores.local.state.audit import LocalStateAudit
 
 from .conftest import State
 

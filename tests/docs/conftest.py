@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pik.cli.demo_data import write
+from pik.cli.demo.data import write
 from tests.docs.console import REPOSITORY
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -17,13 +17,13 @@ import pytest
 
 from pik.__main__ import main
 from pik.cli.app import root_command
-from pik.cli.demo_data import write
+from pik.cli.demo.data import write
 from pik.engine import DuckEngine
 from pik.model.run import RunRequest
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.usecases.plan import plan_replay, start
-from pik.usecases.request import take
+from pik.usecases.ingest.api_request import take
+from pik.usecases.replay.plan import plan_replay, start
 from tests.aws.bare import deploy_bare, grant, make_user
 from tests.aws.emulator import ENVIRONMENT, REGION, ministack
 from tests.docs.conftest import DAY, PECULIAR

@@ -20,8 +20,8 @@ from pik.model.identity import MAX_DEPTH
 from pik.model.instant import day_of, day_text, parse_instant
 from pik.model.window import ALL_TIME
 from pik.stores import open_store
-from pik.usecases.event import locate, read_location
-from pik.usecases.request import MAX_EVENTS
+from pik.usecases.ingest.api_request import MAX_EVENTS
+from pik.usecases.inspect.event_detail import locate, read_location
 from tests.lambdas.calls import asked, event, post, wire
 from tests.lambdas.gateway import CONTEXT
 from tests.snapshot import assert_sound

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pik.durable import sync, sync_directory
+from pik.inputs.source import file_source
+from pik.rawlog.segment_writer import Reading
+from pik.runtime.durable import sync, sync_directory
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases.ingest import IngestOptions, ingest
-from pik.usecases.progress import Silent
-from pik.usecases.segments import Reading
-from pik.usecases.source import file_source
+from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 
 FULL = 51  # as macOS numbers it
 

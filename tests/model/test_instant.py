@@ -30,7 +30,7 @@ from pik.model.instant import (
     read_instant,
 )
 from pik.model.zone import Zone, load_zone
-from pik.usecases.segments import reason_kind
+from pik.rawlog.segment_writer import reason_kind
 
 INSTANTS = st.integers(MIN_INSTANT, MAX_INSTANT)
 

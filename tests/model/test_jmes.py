@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pik.errors import Invalid, UsageError
+from pik.inputs.mapping import RecordMapping
 from pik.model.event import REQUIRED, raw_line, stamp
 from pik.model.jmes import MAX_DEPTH, MAX_LENGTH, MAX_MADE, Expression
-from pik.model.mapping import RecordMapping
 from pik.model.zone import load_zone
 
 NAMES = st.sampled_from(["a", "b", "c", "é", "a b", "@"])

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pik.errors import Invalid, UsageError
+from pik.inputs.mapping import RecordMapping
 from pik.model.event import Event, raw_line, read_delivery, read_event, stamp
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, full_instant
-from pik.model.mapping import RecordMapping
 from tests.model import oracle, texts
 
 HOOK = {

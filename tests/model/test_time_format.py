@@ -13,8 +13,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pik.errors import Invalid, UsageError
+from pik.inputs.time_format import PLAUSIBLE, TimeFormat
 from pik.model.instant import SECOND, from_datetime, parse_instant
-from pik.model.time_format import PLAUSIBLE, TimeFormat
 from pik.model.zone import load_zone
 
 UTC_ZONE = load_zone("UTC")
@@ -214,7 +214,7 @@ for name in ("de_DE.UTF-8", "C.UTF-8", ""):
     except locale.Error:
         pass
 time.tzset()
-from pik.model.time_format import TimeFormat
+from pik.inputs.time_format import TimeFormat
 from pik.model.zone import load_zone
 print(TimeFormat("%a %d %b %Y %H:%M:%S", load_zone("Europe/Berlin"))("Mon 02 Mar 2026 10:00:00"))
 print(TimeFormat("%A %d %B %Y %I:%M %p %z")("Monday 02 March 2026 10:00 PM +0100"))

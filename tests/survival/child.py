@@ -12,11 +12,11 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from pik.inputs import source as source_module
+from pik.rawlog.segment_writer import Reading
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases import ingest as ingest_module
-from pik.usecases import source as source_module
-from pik.usecases.progress import Silent
-from pik.usecases.segments import Reading
+from pik.usecases.ingest import batch_ingest as ingest_module
 
 
 class Ready(Silent):

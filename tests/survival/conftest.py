@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from bench.gen_events import generate
+from pik.inputs.source import file_source
 from pik.ports.store import Store
+from pik.rawlog.segment_writer import Reading
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases.ingest import Ingested, IngestOptions
-from pik.usecases.ingest import ingest as ingest_source
-from pik.usecases.progress import Silent
-from pik.usecases.rebuild import rebuild_index
-from pik.usecases.segments import Reading
-from pik.usecases.source import file_source
+from pik.usecases.ingest.batch_ingest import Ingested, IngestOptions
+from pik.usecases.ingest.batch_ingest import ingest as ingest_source
+from pik.usecases.rebuild.rebuild import rebuild_index
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PIK_")} | {

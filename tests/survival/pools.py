@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Self
 
-from pik.usecases.segments import Reading, building
+from pik.rawlog.segment_writer import Reading, building
 
 
 class LastFirst:

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from pik.errors import StoreError
+from pik.inputs import source as source_module
 from pik.ports.store import Store
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases import source as source_module
-from pik.usecases.ingest import RESUMED
-from pik.usecases.progress import Silent
-from pik.usecases.rebuild import rebuild_index
+from pik.usecases.ingest.batch_ingest import RESUMED
+from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.faults import Crash, ExitAt, FailAt, Slow, Twice, wrapped
 from tests.snapshot import assert_sound, snapshot
 from tests.survival.child import small_blocks

@@ -17,17 +17,17 @@ from pik.model.instant import DAY, parse_instant
 from pik.model.run import COMPLETED, PARTIAL, Run, RunRequest
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
+from pik.rawlog.frames import deliveries
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases.batches import list_rejects
-from pik.usecases.diff import Difference, diff_aggregates
-from pik.usecases.events import list_events
-from pik.usecases.plan import plan_replay, start
-from pik.usecases.progress import Silent
-from pik.usecases.promote import promote
-from pik.usecases.reading import deliveries
-from pik.usecases.replay import Pace, drive
-from pik.usecases.verify import verify
-from pik.usecases.verify_findings import MISSING, MODIFIED, Problem
+from pik.usecases.inspect.batches import list_rejects
+from pik.usecases.inspect.events import list_events
+from pik.usecases.metrics.diff import Difference, diff_aggregates
+from pik.usecases.replay.execute import Pace, drive
+from pik.usecases.replay.plan import plan_replay, start
+from pik.usecases.replay.promote import promote
+from pik.usecases.verify.findings import MISSING, MODIFIED, Problem
+from pik.usecases.verify.verify import verify
 from tests.survival.conftest import ingest
 
 ENGINE = DuckEngine(threads=1)

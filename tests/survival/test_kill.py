@@ -15,10 +15,10 @@ import pytest
 
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
+from pik.rawlog.segment_writer import increasing_times
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases.progress import Silent
-from pik.usecases.rebuild import rebuild_index
-from pik.usecases.segments import increasing_times
+from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.snapshot import assert_sound, snapshot
 from tests.survival.conftest import ingest, pik, started, whole, without_index
 from tests.survival.pools import KilledAhead, LastFirst
@@ -99,9 +99,11 @@ def test_promise_1_a_block_that_was_ahead_counts_after_those_before_it_when_the_
     expected = snapshot(whole(tmp_path, events))
     url = tmp_path / "store"
     store = open_store(str(url), create=True)
-    monkeypatch.setattr("pik.usecases.source.BLOCK", BLOCK)
+    monkeypatch.setattr("pik.inputs.source.BLOCK", BLOCK)
     with monkeypatch.context() as patch:
-        patch.setattr("pik.usecases.ingest._pool", lambda raw, _source, options: KilledAhead(raw, options.reading))
+        patch.setattr(
+            "pik.usecases.ingest.batch_ingest._pool", lambda raw, _source, options: KilledAhead(raw, options.reading)
+        )
         with pytest.raises(InterruptedError):
             ingest(store, events)
     store = without_index(url)
@@ -115,10 +117,12 @@ def test_promise_1_blocks_keep_their_order_when_workers_do_not_and_the_index_is_
     expected = snapshot(whole(tmp_path, events))
     url = tmp_path / "store"
     store = open_store(str(url), create=True)
-    monkeypatch.setattr("pik.usecases.source.BLOCK", BLOCK)
+    monkeypatch.setattr("pik.inputs.source.BLOCK", BLOCK)
     with monkeypatch.context() as patch:
-        patch.setattr("pik.usecases.ingest._pool", lambda raw, _source, options: LastFirst(raw, options.reading))
-        patch.setattr("pik.usecases.ingest.write_record", Mock(side_effect=InterruptedError))
+        patch.setattr(
+            "pik.usecases.ingest.batch_ingest._pool", lambda raw, _source, options: LastFirst(raw, options.reading)
+        )
+        patch.setattr("pik.usecases.ingest.batch_ingest.write_record", Mock(side_effect=InterruptedError))
         with pytest.raises(InterruptedError):
             ingest(store, events)
     times = {one.key.rpartition("-")[2]: one.ingest_time for one in store.index.segments(ALL_TIME)}
@@ -130,7 +134,7 @@ def test_promise_1_blocks_keep_their_order_when_workers_do_not_and_the_index_is_
 
 
 def test_times_of_ingest_increase_also_when_the_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pik.usecases.segments.time_ns", Mock(side_effect=[5, 3, 3, 9]))
+    monkeypatch.setattr("pik.rawlog.segment_writer.time_ns", Mock(side_effect=[5, 3, 3, 9]))
     assert list(islice(increasing_times(), 4)) == [5, 6, 7, 9]
 
 

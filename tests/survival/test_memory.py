@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from bench.measure import run
+from pik.runtime.process_pool import Pool, Tell, WorkerDied
 from pik.stores import open_store
-from pik.usecases.pool import Pool, Tell, WorkerDied
 from tests.strange import STRANGE
 from tests.strange import lines as strange_lines
 from tests.survival.conftest import ENVIRONMENT, pik

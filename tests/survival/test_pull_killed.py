@@ -13,12 +13,12 @@ from pik.errors import NotFound, NotHeld
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
+from pik.runtime.progress import Silent
 from pik.stores import open_copy
-from pik.usecases.duplicates import Wanted, list_duplicates
-from pik.usecases.events import list_events
-from pik.usecases.progress import Silent
-from pik.usecases.rebuild import rebuild_index
-from pik.usecases.verify import verify
+from pik.usecases.inspect.duplicates import Wanted, list_duplicates
+from pik.usecases.inspect.events import list_events
+from pik.usecases.rebuild.rebuild import rebuild_index
+from pik.usecases.verify.verify import verify
 from tests.survival.conftest import pik, whole
 from tests.usecases.kit import PlainEngine
 

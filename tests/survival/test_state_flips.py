@@ -20,8 +20,8 @@ from pik.model.metric import Definition
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.usecases.diff import diff_aggregates
-from pik.usecases.promote import promote
+from pik.usecases.metrics.diff import diff_aggregates
+from pik.usecases.replay.promote import promote
 from tests.usecases.kit import PlainEngine, event, ingest, replay
 
 ENGINE = PlainEngine()

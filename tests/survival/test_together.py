@@ -13,8 +13,8 @@ from pik.errors import NotFound
 from pik.model.batch import COMPLETE
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
+from pik.rawlog.frames import deliveries
 from pik.stores import open_store
-from pik.usecases.reading import deliveries
 from tests.snapshot import assert_sound, snapshot
 from tests.survival.conftest import ingest, started, whole
 

@@ -12,9 +12,9 @@ import pytest
 
 from pik.errors import NotFound
 from pik.model.window import ALL_TIME
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases.progress import Silent
-from pik.usecases.verify import verify
+from pik.usecases.verify.verify import verify
 from tests.survival.conftest import started
 from tests.usecases.kit import PlainEngine
 

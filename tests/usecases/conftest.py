@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pik.inputs import source as source_module
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.usecases import source as source_module
 
 from .kit import SUM, PlainEngine, ingest
 

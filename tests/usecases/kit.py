@@ -16,20 +16,20 @@ from typing import Any
 import zstandard
 
 from pik.errors import EngineError
+from pik.inputs.source import file_source
 from pik.model.instant import DAY, HOUR, parse_instant
 from pik.model.metric import BucketDigest, Computed, Definition, DigestLines, bucket_digests, decimal_text, digest_line
 from pik.model.run import RunRequest
 from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Bucket, Computation, Inputs, Touched
 from pik.ports.store import Store
-from pik.usecases.ingest import IngestOptions
-from pik.usecases.ingest import ingest as ingest_source
-from pik.usecases.plan import plan_replay, start
-from pik.usecases.progress import Silent
-from pik.usecases.promote import promote
-from pik.usecases.replay import Pace, drive
-from pik.usecases.segments import Reading
-from pik.usecases.source import file_source
+from pik.rawlog.segment_writer import Reading
+from pik.runtime.progress import Silent
+from pik.usecases.ingest.batch_ingest import IngestOptions
+from pik.usecases.ingest.batch_ingest import ingest as ingest_source
+from pik.usecases.replay.execute import Pace, drive
+from pik.usecases.replay.plan import plan_replay, start
+from pik.usecases.replay.promote import promote
 
 SUM = Definition(name="total", value="sum(v)", bucket="12h", where="event_type = 'paid'")
 FIRST = parse_instant("2026-01-01T00:00:00Z")

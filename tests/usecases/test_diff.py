@@ -14,11 +14,11 @@ from pik.model.instant import DAY
 from pik.model.metric import Aggregate, Computed, Definition
 from pik.model.run import Task
 from pik.model.window import ALL_TIME
-from pik.usecases.diff import Difference, Stats, diff_aggregates, diff_run
-from pik.usecases.promote import promote, rollback
-from pik.usecases.raw_inputs import gather
-from pik.usecases.recompute import compare
-from pik.usecases.tolerance import Tolerance, read_tolerances
+from pik.rawlog.gather import gather
+from pik.usecases.metrics.computation import compare
+from pik.usecases.metrics.diff import Difference, Stats, diff_aggregates, diff_run
+from pik.usecases.metrics.tolerance import Tolerance, read_tolerances
+from pik.usecases.replay.promote import promote, rollback
 
 from .kit import EVENTS, FIRST, event, ingest, replay, replayed, truth, window
 

@@ -26,8 +26,8 @@ from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.usecases.diff import Diff, Stats, diff_aggregates, diff_run
-from pik.usecases.promote import promote, rollback
+from pik.usecases.metrics.diff import Diff, Stats, diff_aggregates, diff_run
+from pik.usecases.replay.promote import promote, rollback
 
 from .kit import FIRST, PlainEngine, event, ingest, replay
 

@@ -13,9 +13,10 @@ import pytest
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
-from pik.usecases import by_day, ordering
-from pik.usecases.duplicates import Wanted, count_duplicates, list_duplicates
-from pik.usecases.ordering import sort_bounded
+from pik.runtime import external_sort as ordering
+from pik.runtime.external_sort import sort_bounded
+from pik.usecases.inspect import by_day
+from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
 
 from ..faults import Wrapped
 from .kit import event, ingest

@@ -14,12 +14,12 @@ from pik.model.run import COMPLETED
 from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases.diff import diff_aggregates
-from pik.usecases.event import show_event
-from pik.usecases.events import list_events
-from pik.usecases.progress import Silent
-from pik.usecases.verify import verify
+from pik.usecases.inspect.event_detail import show_event
+from pik.usecases.inspect.events import list_events
+from pik.usecases.metrics.diff import diff_aggregates
+from pik.usecases.verify.verify import verify
 
 from .kit import current, ingest, replayed
 

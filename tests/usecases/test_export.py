@@ -22,11 +22,12 @@ from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.exporter import Layout
 from pik.ports.store import Store
-from pik.usecases import export_files, export_reading
-from pik.usecases.export import Exported, export
-from pik.usecases.export_names import checked_columns, chosen_format, is_directory, partitions
-from pik.usecases.progress import Silent
-from pik.usecases.reading import deliveries
+from pik.rawlog.frames import deliveries
+from pik.runtime.progress import Silent
+from pik.usecases.export import files as export_files
+from pik.usecases.export import reading as export_reading
+from pik.usecases.export.export import Exported, export
+from pik.usecases.export.names import checked_columns, chosen_format, is_directory, partitions
 
 from .kit import EVENTS, event, ingest, window
 

@@ -20,10 +20,10 @@ from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.exporter import Exporter, Layout
 from pik.ports.store import Store
-from pik.usecases.export import export
-from pik.usecases.export_reading import Part, read_block
-from pik.usecases.progress import Silent
-from pik.usecases.reading import frame_lines
+from pik.rawlog.frames import frame_lines
+from pik.runtime.progress import Silent
+from pik.usecases.export.export import export
+from pik.usecases.export.reading import Part, read_block
 
 from .kit import event, ingest
 from .test_export import EVERYTHING, run

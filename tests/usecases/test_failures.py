@@ -11,13 +11,13 @@ from pik.model.instant import DAY
 from pik.model.metric import Definition
 from pik.model.run import COMPLETED, FAILED, KEPT_FAILURES, PARTIAL
 from pik.model.window import ALL_TIME
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases import dlq
-from pik.usecases.diff import Difference, diff_aggregates, diff_run
-from pik.usecases.plan import plan_replay, start
-from pik.usecases.progress import Silent
-from pik.usecases.promote import promote
-from pik.usecases.replay import Pace, drive
+from pik.usecases.metrics.diff import Difference, diff_aggregates, diff_run
+from pik.usecases.replay import dead_letters as dlq
+from pik.usecases.replay.execute import Pace, drive
+from pik.usecases.replay.plan import plan_replay, start
+from pik.usecases.replay.promote import promote
 
 from .kit import EVENTS, FIRST, current, event, ingest, replay, replayed, request, window
 

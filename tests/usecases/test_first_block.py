@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from pik.errors import InputError
+from pik.inputs.source import file_source
+from pik.rawlog.segment_writer import Reading
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases.batches import status
-from pik.usecases.ingest import IngestOptions, ingest
-from pik.usecases.ingest_many import ingest_all
-from pik.usecases.progress import Silent
-from pik.usecases.segments import Reading
-from pik.usecases.source import file_source
+from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
+from pik.usecases.ingest.many_inputs import ingest_all
+from pik.usecases.inspect.batches import status
 
 from .kit import event
 

@@ -18,20 +18,20 @@ from hypothesis import strategies as st
 
 from pik.engine import DuckEngine
 from pik.errors import ConflictFound, InputError, StoreError
+from pik.inputs import source as source_module
+from pik.inputs.source import Source, file_source
 from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, INTERRUPTED, Counts, Reject
 from pik.model.event import read_event
 from pik.model.instant import SECOND, parse_instant
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
+from pik.rawlog.segment_writer import Reading
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases import source as source_module
-from pik.usecases.diff import diff_aggregates
-from pik.usecases.ingest import ALREADY, NEW, RESUMED, Ingested, IngestOptions, check
-from pik.usecases.ingest import ingest as ingest_source
-from pik.usecases.progress import Silent
-from pik.usecases.rebuild import rebuild_index
-from pik.usecases.segments import Reading
-from pik.usecases.source import Source, file_source
+from pik.usecases.ingest.batch_ingest import ALREADY, NEW, RESUMED, Ingested, IngestOptions, check
+from pik.usecases.ingest.batch_ingest import ingest as ingest_source
+from pik.usecases.metrics.diff import diff_aggregates
+from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.faults import Crash, FailAt, wrapped
 from tests.snapshot import assert_sound, rejects, snapshot
 

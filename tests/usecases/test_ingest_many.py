@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from pik.errors import InputError
+from pik.inputs.source import Source, file_source
 from pik.model.batch import COMPLETE, Counts
 from pik.ports.store import Store
+from pik.rawlog.segment_writer import Reading
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases import ingest_many
-from pik.usecases.ingest import ALREADY, NEW, RESUMED, Ingested, IngestOptions, ingest
-from pik.usecases.ingest_many import ingest_all
-from pik.usecases.progress import Silent
-from pik.usecases.rebuild import rebuild_index
-from pik.usecases.segments import Reading
-from pik.usecases.source import Source, file_source
+from pik.usecases.ingest import many_inputs as ingest_many
+from pik.usecases.ingest.batch_ingest import ALREADY, NEW, RESUMED, Ingested, IngestOptions, ingest
+from pik.usecases.ingest.many_inputs import ingest_all
+from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.faults import Crash, FailAt, wrapped
 from tests.snapshot import assert_sound, snapshot
 

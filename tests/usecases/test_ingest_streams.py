@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from pik.errors import Busy, InputError
+from pik.inputs import source as source_module
+from pik.inputs.source import Source, file_source
 from pik.model.batch import INTERRUPTED
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.usecases import source as source_module
-from pik.usecases.ingest import ALREADY, NEW, RESUMED
-from pik.usecases.source import Source, file_source
+from pik.usecases.ingest.batch_ingest import ALREADY, NEW, RESUMED
 from tests.faults import Crash, FailAt, wrapped
 from tests.snapshot import assert_sound, snapshot
 

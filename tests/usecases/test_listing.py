@@ -13,10 +13,11 @@ import pytest
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
-from pik.usecases import by_day, ordering
-from pik.usecases.duplicates import Wanted, count_duplicates, list_duplicates
-from pik.usecases.event import show_event
-from pik.usecases.events import list_events
+from pik.runtime import external_sort as ordering
+from pik.usecases.inspect import by_day
+from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
+from pik.usecases.inspect.event_detail import show_event
+from pik.usecases.inspect.events import list_events
 
 from ..faults import Wrapped
 from .kit import PlainEngine, event, ingest
@@ -87,7 +88,7 @@ def test_rows_come_day_by_day(store: Store, tmp_path: Path) -> None:
 def test_more_repeated_events_than_are_remembered_are_asked_for(many: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = list(list_events(many, EVERYTHING).rows)
     assert sum(row.deliveries > 1 for row in expected) > 3
-    monkeypatch.setattr("pik.usecases.events._REPEATED", 2)
+    monkeypatch.setattr("pik.usecases.inspect.events._REPEATED", 2)
     assert list(list_events(many, EVERYTHING).rows) == expected
 
 
@@ -114,7 +115,7 @@ def test_groups_are_counted_with_few_in_memory(many: Store, monkeypatch: pytest.
     assert len(expected) == 30
     assert [-row.duplicates for row in expected] == sorted(-row.duplicates for row in expected)
     assert sum(row.duplicates for row in expected) == len(list(list_duplicates(many, Wanted(EVERYTHING)).rows))
-    monkeypatch.setattr("pik.usecases.duplicates.RUN", 2)
+    monkeypatch.setattr("pik.usecases.inspect.duplicates.RUN", 2)
     monkeypatch.setattr(ordering, "RUN", 3)
     cut = count_duplicates(many, Wanted(EVERYTHING), "entity", limit=7)
     assert list(cut.rows) == expected[:7]

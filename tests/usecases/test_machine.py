@@ -24,25 +24,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from pik.engine import DuckEngine
+from pik.inputs import source as source_module
+from pik.inputs.source import file_source
 from pik.model.batch import ACCEPTED, CONFLICT, EXACT
 from pik.model.filter import Filter
 from pik.model.instant import DAY, full_instant
 from pik.model.metric import Definition
 from pik.model.run import COMPLETED, RunRequest
 from pik.model.window import ALL_TIME
+from pik.rawlog.frames import deliveries
+from pik.rawlog.segment_writer import Reading
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases import source as source_module
-from pik.usecases.diff import diff_aggregates
-from pik.usecases.ingest import ALREADY, RESUMED, IngestOptions, ingest
-from pik.usecases.plan import plan_replay, start
-from pik.usecases.progress import Silent
-from pik.usecases.promote import promote, rollback
-from pik.usecases.reading import deliveries
-from pik.usecases.rebuild import rebuild_index
-from pik.usecases.replay import Pace, drive
-from pik.usecases.segments import Reading
-from pik.usecases.source import file_source
-from pik.usecases.verify import verify
+from pik.usecases.ingest.batch_ingest import ALREADY, RESUMED, IngestOptions, ingest
+from pik.usecases.metrics.diff import diff_aggregates
+from pik.usecases.rebuild.rebuild import rebuild_index
+from pik.usecases.replay.execute import Pace, drive
+from pik.usecases.replay.plan import plan_replay, start
+from pik.usecases.replay.promote import promote, rollback
+from pik.usecases.verify.verify import verify
 
 TOTAL = Definition(name="total", value="sum((payload->>'$.v')::DECIMAL(18,2))")
 METRICS = ("event_count", "total")

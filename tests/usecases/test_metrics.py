@@ -7,7 +7,7 @@ import pytest
 from pik.engine import DuckEngine
 from pik.errors import InputError, Invalid, NotFound
 from pik.model.metric import EVENT_COUNT, Definition
-from pik.usecases.metrics import apply, chosen, pin, pinned, read_definitions, versions
+from pik.usecases.metrics.definitions import apply, chosen, pin, pinned, read_definitions, versions
 
 ONE = """
 name = "revenue"

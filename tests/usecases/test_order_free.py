@@ -18,14 +18,14 @@ from pik.model.run import COMPLETED, Run, Task
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.stores.local.aggregates import LocalAggregates
-from pik.stores.local.metrics import LocalMetrics
-from pik.stores.local.queue import LocalQueue
-from pik.stores.local.runs import LocalRuns
-from pik.stores.local.state import state_database
-from pik.stores.local.state_audit import LocalStateAudit
-from pik.usecases.promote import promote
-from pik.usecases.tasks import perform
+from pik.stores.local.state.aggregates import LocalAggregates
+from pik.stores.local.state.audit import LocalStateAudit
+from pik.stores.local.state.database import state_database
+from pik.stores.local.state.metrics import LocalMetrics
+from pik.stores.local.state.queue import LocalQueue
+from pik.stores.local.state.runs import LocalRuns
+from pik.usecases.replay.promote import promote
+from pik.usecases.replay.run_task import perform
 
 from .kit import EVENTS, FIRST, SUM, Faulty, PlainEngine, current, event, ingest, replay, request, truth
 

@@ -9,22 +9,22 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import Busy, Damaged, StoreError
+from pik.inputs import source as source_module
+from pik.inputs.source import file_source
 from pik.model.batch import ACCEPTED, EXACT, INTERRUPTED, Counts
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
+from pik.rawlog.frames import deliveries
+from pik.rawlog.segment_writer import Reading
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases import ingest as ingest_module
-from pik.usecases import source as source_module
-from pik.usecases.batches import list_rejects
-from pik.usecases.ingest import IngestOptions, ingest
-from pik.usecases.progress import Silent
-from pik.usecases.reading import deliveries
-from pik.usecases.rebuild import rebuild_index
-from pik.usecases.segments import Reading
-from pik.usecases.source import file_source
-from pik.usecases.verify import verify
-from pik.usecases.verify_findings import INDEX, MISSING, MODIFIED
+from pik.usecases.ingest import batch_ingest as ingest_module
+from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
+from pik.usecases.inspect.batches import list_rejects
+from pik.usecases.rebuild.rebuild import rebuild_index
+from pik.usecases.verify.findings import INDEX, MISSING, MODIFIED
+from pik.usecases.verify.verify import verify
 
 OPTIONS = IngestOptions(Reading(1 << 20), workers=0)
 
@@ -170,7 +170,7 @@ def test_an_interrupted_rebuild_leaves_the_old_index(store, file, monkeypatch):
         raise Damaged("at will")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pik.usecases.rebuild._restore_finished", failing)
+        patch.setattr("pik.usecases.rebuild.rebuild._restore_finished", failing)
         with pytest.raises(Damaged):
             rebuild_index(store, Silent())
     assert seen(store) == before

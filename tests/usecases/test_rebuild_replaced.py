@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 
 from pik.errors import InputError
+from pik.inputs import source as source_module
+from pik.inputs.source import Source, file_source
 from pik.model.batch import ACCEPTED, CONFLICT, INTERRUPTED
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
+from pik.rawlog import segment_writer as segments_module
+from pik.rawlog.frames import deliveries
+from pik.rawlog.segment_writer import Reading
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases import segments as segments_module
-from pik.usecases import source as source_module
-from pik.usecases.ingest import RESUMED, IngestOptions, ingest
-from pik.usecases.progress import Silent
-from pik.usecases.reading import deliveries
-from pik.usecases.rebuild import Rebuilt, rebuild_index
-from pik.usecases.request import take
-from pik.usecases.segments import Reading
-from pik.usecases.source import Source, file_source
+from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.batch_ingest import RESUMED, IngestOptions, ingest
+from pik.usecases.rebuild.rebuild import Rebuilt, rebuild_index
 from tests.snapshot import assert_sound, damage, snapshot
 
 OPTIONS = IngestOptions(Reading(1 << 20), workers=0)
@@ -287,7 +287,7 @@ def test_an_unfinished_batch_keeps_the_whole_frames_of_a_damaged_segment(
 ) -> None:
     """With nothing but its bytes to tell where frames begin."""
     with monkeypatch.context() as patch:
-        patch.setattr("pik.usecases.ingest.write_record", lambda *_: (_ for _ in ()).throw(Crash))
+        patch.setattr("pik.usecases.ingest.batch_ingest.write_record", lambda *_: (_ for _ in ()).throw(Crash))
         with pytest.raises(Crash):
             ingest(store, file_source(str(frames)), OPTIONS, Silent())
     (segment,) = store.index.segments(ALL_TIME)

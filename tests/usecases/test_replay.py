@@ -15,12 +15,13 @@ from pik.model.instant import DAY
 from pik.model.metric import NO_INPUTS, Computed, Definition
 from pik.model.run import CANCELLED, COMPLETED, PARTIAL, PLANNED, RUNNING, Task
 from pik.model.window import ALL_TIME, Window
-from pik.usecases import dlq, plan
-from pik.usecases.plan import plan_replay, start
-from pik.usecases.progress import Silent
-from pik.usecases.promote import promote
-from pik.usecases.replay import Pace, drive
-from pik.usecases.runs import cancel, detail, wait
+from pik.runtime.progress import Silent
+from pik.usecases.replay import dead_letters as dlq
+from pik.usecases.replay import plan
+from pik.usecases.replay.execute import Pace, drive
+from pik.usecases.replay.plan import plan_replay, start
+from pik.usecases.replay.promote import promote
+from pik.usecases.replay.runs import cancel, detail, wait
 
 from .kit import (
     EVENTS,
@@ -325,7 +326,7 @@ def test_only_one_drives_and_the_rate_is_kept(filled, engine, daily, monkeypatch
     with filled.runs.driving(run_id), pytest.raises(Busy):
         drive(filled, engine, run_id, HERE, Silent())
     slept = []
-    monkeypatch.setattr("pik.usecases.replay.time.sleep", slept.append)
+    monkeypatch.setattr("pik.usecases.replay.execute.time.sleep", slept.append)
     drive(filled, engine, run_id, Pace(workers=0, rate=0.01), Silent())
     assert len(slept) == 4
     assert all(90 < seconds <= 100 for seconds in slept)

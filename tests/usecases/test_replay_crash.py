@@ -15,13 +15,13 @@ from pik.model.instant import DAY
 from pik.model.run import COMPLETED, PARTIAL, Run
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases import plan as plan_module
-from pik.usecases.dlq import letters
-from pik.usecases.plan import plan_replay, start
-from pik.usecases.progress import Silent
-from pik.usecases.promote import promote
-from pik.usecases.replay import Pace, drive
+from pik.usecases.replay import plan as plan_module
+from pik.usecases.replay.dead_letters import letters
+from pik.usecases.replay.execute import Pace, drive
+from pik.usecases.replay.plan import plan_replay, start
+from pik.usecases.replay.promote import promote
 from tests.faults import Crash, FailAt, wrapped
 
 from .kit import FIRST, Faulty, PlainEngine, current, request, truth

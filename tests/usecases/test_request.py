@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pik.errors import InputError, Invalid
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.usecases.progress import Silent
-from pik.usecases.rebuild import rebuild_index
-from pik.usecases.request import MAX_BODY, MAX_EVENTS, Taken, TooLarge, take
+from pik.usecases.ingest.api_request import MAX_BODY, MAX_EVENTS, Taken, TooLarge, take
+from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.snapshot import assert_sound, snapshot
 
 

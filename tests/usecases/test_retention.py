@@ -17,19 +17,19 @@ from pik.model.instant import DAY, day_text
 from pik.model.window import ALL_TIME, Window
 from pik.ports.exporter import Layout
 from pik.ports.store import Store
-from pik.usecases import held
-from pik.usecases.aggregates import list_aggregates
-from pik.usecases.diff import diff_aggregates
-from pik.usecases.duplicates import Wanted, count_duplicates, list_duplicates
-from pik.usecases.event import show_event
-from pik.usecases.events import list_events
-from pik.usecases.export import export
-from pik.usecases.plan import limited, plan_replay, start
-from pik.usecases.progress import Silent
-from pik.usecases.rebuild import rebuild_index
-from pik.usecases.replay import drive
-from pik.usecases.verify import verify
-from pik.usecases.verify_findings import MISSING
+from pik.runtime.progress import Silent
+from pik.usecases import availability as held
+from pik.usecases.export.export import export
+from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
+from pik.usecases.inspect.event_detail import show_event
+from pik.usecases.inspect.events import list_events
+from pik.usecases.metrics.aggregates import list_aggregates
+from pik.usecases.metrics.diff import diff_aggregates
+from pik.usecases.rebuild.rebuild import rebuild_index
+from pik.usecases.replay.execute import drive
+from pik.usecases.replay.plan import limited, plan_replay, start
+from pik.usecases.verify.findings import MISSING
+from pik.usecases.verify.verify import verify
 
 from .kit import EVENTS, HERE, PlainEngine, current, ingest, replayed, request, truth, window
 
@@ -44,8 +44,8 @@ def aged(store: Store, tmp_path: Path, engine: PlainEngine, monkeypatch: pytest.
     old = [segment.key for segment in store.index.segments(ALL_TIME)]
     began = time.time_ns()
     clock = began
-    monkeypatch.setattr("pik.usecases.segments.time_ns", lambda: clock)
-    monkeypatch.setattr("pik.usecases.ingest.time_ns", lambda: clock)
+    monkeypatch.setattr("pik.rawlog.segment_writer.time_ns", lambda: clock)
+    monkeypatch.setattr("pik.usecases.ingest.batch_ingest.time_ns", lambda: clock)
     monkeypatch.setattr(held, "time_ns", lambda: clock)
     clock = began + (KEPT + 2) * DAY
     ingest(store, tmp_path, LATER)

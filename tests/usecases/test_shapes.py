@@ -22,11 +22,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pik.errors import InputError, UsageError
+from pik.inputs.examine import examine
+from pik.inputs.mapping import RecordMapping
+from pik.inputs.shapes import text_shape
+from pik.inputs.source import file_source
 from pik.model.event import REQUIRED
-from pik.model.mapping import RecordMapping
-from pik.usecases.examine import examine
-from pik.usecases.shapes import text_shape
-from pik.usecases.source import file_source
 
 EVENTS: list[dict[str, Any]] = [
     {"source": "s", "event_type": "t", "entity_id": f"u{n}", "event_time": "2026-03-02T10:00:00Z", "payload": {"a": n}}
@@ -190,7 +190,7 @@ def test_zstd_that_looks_back_further_than_memory_allows_is_refused_with_what_wo
     stream = compressor.compressobj()  # the size is not known to it, so the header has the whole window
     (tmp_path / "dump.zst").write_bytes(stream.compress(LINES.encode()) + stream.flush())
     source = file_source(str(tmp_path / "dump.zst"))
-    from pik.usecases.compression import uncompressed
+    from pik.inputs.compression import uncompressed
 
     with pytest.raises(InputError, match="--long=28, and takes 256 MiB") as error, source.open() as stored:  # noqa: SIM117
         with uncompressed(stored, source.name) as content:

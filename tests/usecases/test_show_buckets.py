@@ -11,8 +11,8 @@ from pik.model.filter import Filter
 from pik.model.instant import DAY, HOUR
 from pik.model.metric import Definition
 from pik.stores import open_store
-from pik.usecases.event import show_event
-from pik.usecases.events import list_events
+from pik.usecases.inspect.event_detail import show_event
+from pik.usecases.inspect.events import list_events
 
 from .kit import FIRST, event, ingest, replayed
 

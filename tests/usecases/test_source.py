@@ -18,9 +18,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pik.errors import InputError
-from pik.usecases import source as module
-from pik.usecases.compression import uncompressed
-from pik.usecases.source import Block, blocks, file_source
+from pik.inputs import source as module
+from pik.inputs.compression import uncompressed
+from pik.inputs.source import Block, blocks, file_source
 
 MAX_LINE = 200
 

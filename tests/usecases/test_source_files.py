@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pik.errors import InputError
-from pik.usecases.source import Source, file_source
+from pik.inputs.source import Source, file_source
 
 
 def test_paths_that_are_no_input(tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ from pik.model.event import read_delivery
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
-from pik.usecases import reading
-from pik.usecases.diff import diff_aggregates
-from pik.usecases.duplicates import Wanted, count_duplicates, list_duplicates
-from pik.usecases.event import show_event
-from pik.usecases.events import list_events
-from pik.usecases.progress import Silent
-from pik.usecases.verify import verify
+from pik.rawlog import frames as reading
+from pik.runtime.progress import Silent
+from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
+from pik.usecases.inspect.event_detail import show_event
+from pik.usecases.inspect.events import list_events
+from pik.usecases.metrics.diff import diff_aggregates
+from pik.usecases.verify.verify import verify
 
 from ..faults import Wrapped
 from ..strange import STRANGE

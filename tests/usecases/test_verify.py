@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from pik.inputs.source import file_source
 from pik.model.batch import Segment
-from pik.model.state_digest import xor_of
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
+from pik.rawlog.segment_writer import Reading
+from pik.runtime.progress import Silent
 from pik.stores import open_store
-from pik.stores.local.state import VERSION_DIGEST, WRITER_DIGEST
-from pik.usecases.ingest import IngestOptions
-from pik.usecases.ingest import ingest as ingest_file
-from pik.usecases.progress import Silent
-from pik.usecases.segments import Reading
-from pik.usecases.source import file_source
-from pik.usecases.verify import verify
-from pik.usecases.verify_findings import AGGREGATE, INDEX, MISSING, STATE, Problem, VerifyReport
+from pik.stores.local.state.database import VERSION_DIGEST, WRITER_DIGEST
+from pik.stores.state_digest import xor_of
+from pik.usecases.ingest.batch_ingest import IngestOptions
+from pik.usecases.ingest.batch_ingest import ingest as ingest_file
+from pik.usecases.verify.findings import AGGREGATE, INDEX, MISSING, STATE, Problem, VerifyReport
+from pik.usecases.verify.verify import verify
 
 from .kit import PlainEngine, ingest, replayed, truth, window
 

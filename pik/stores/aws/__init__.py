@@ -1,6 +1,6 @@
 """The store in a deployed stack: raw in S3, the index and the state in two DynamoDB tables, the queue in SQS."""
 
-from pik.stores.aws.api import open_api
+from pik.stores.aws.http_api import open_api
 from pik.stores.aws.invoke import invoke_later
 from pik.stores.aws.open import open_aws, open_deployed
 

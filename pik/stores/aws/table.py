@@ -14,9 +14,9 @@ from itertools import islice
 from typing import Any
 
 from pik.errors import StoreError
+from pik.stores.aws.adaptive_map import Flow
 from pik.stores.aws.clients import Client, Clients
 from pik.stores.aws.errors import Refused
-from pik.stores.aws.flow import Flow
 
 Value = str | int | bytes | bool
 Item = dict[str, Any]

@@ -9,22 +9,22 @@ from pathlib import Path
 
 import msgspec
 
-from pik.durable import sync, sync_directory
 from pik.errors import NotFound, StoreError, command
 from pik.ports.store import Store
+from pik.runtime.durable import sync, sync_directory
 from pik.stores.common import FORMAT, expect_format
-from pik.stores.local.aggregates import LocalAggregates
-from pik.stores.local.audit import LocalAudit
-from pik.stores.local.backup import LocalBackup
-from pik.stores.local.batches import LocalBatches
-from pik.stores.local.copy import LocalCopy
-from pik.stores.local.index import LocalIndex, index_database
-from pik.stores.local.metrics import LocalMetrics
-from pik.stores.local.queue import LocalQueue
+from pik.stores.local.catalog.audit import LocalAudit
+from pik.stores.local.catalog.batches import LocalBatches
+from pik.stores.local.catalog.index import LocalIndex, index_database
 from pik.stores.local.raw import LocalRaw
-from pik.stores.local.runs import LocalRuns
-from pik.stores.local.state import state_database
-from pik.stores.local.state_audit import LocalStateAudit
+from pik.stores.local.state.aggregates import LocalAggregates
+from pik.stores.local.state.audit import LocalStateAudit
+from pik.stores.local.state.backup import LocalBackup
+from pik.stores.local.state.database import state_database
+from pik.stores.local.state.metrics import LocalMetrics
+from pik.stores.local.state.queue import LocalQueue
+from pik.stores.local.state.replica import LocalCopy
+from pik.stores.local.state.runs import LocalRuns
 
 _MARKER = "format.json"
 _LEFT_BEHIND = 24 * 3600.0  # seconds

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeVar
 
-from pik.durable import sync, sync_directory
 from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.ports.raw import Object, RawObject
+from pik.runtime.durable import sync, sync_directory
 from pik.stores.common import missing, scratch
 
 _OPEN_FILES = 64

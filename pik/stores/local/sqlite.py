@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from pik.errors import Busy, PikError, StoreError
-from pik.interruption import called_from_c, raise_lost
-from pik.model.state_digest import row_digest
+from pik.runtime.interruption import called_from_c, raise_lost
 from pik.stores.local import readonly
+from pik.stores.state_digest import row_digest
 
 BUSY_SECONDS = 60.0
 """How long SQLite itself waits for a lock."""
@@ -168,7 +168,9 @@ class Database:
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal" and not readonly.is_read_only(self.path):
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA fullfsync = ON")  # for macOS, as pik.durable has it; elsewhere it does nothing
+        connection.execute(
+            "PRAGMA fullfsync = ON"
+        )  # for macOS, as pik.runtime.durable has it; elsewhere it does nothing
         connection.execute("PRAGMA checkpoint_fullfsync = ON")
         connection.execute(f"PRAGMA cache_size = -{cache_kib:d}")
         if connection.execute("PRAGMA user_version").fetchone()[0] == 0:

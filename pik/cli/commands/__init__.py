@@ -1,0 +1,1 @@
+"""The commands, grouped by the chapters of `pik --help`."""

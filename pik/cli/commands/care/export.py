@@ -1,0 +1,130 @@
+"""`pik export`: events as files that other tools open."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pik.cli import options
+from pik.cli.command import FOUND, Commands
+from pik.cli.commands.care import export_fields
+from pik.cli.context import Context
+from pik.cli.render.text import number_of
+from pik.errors import UsageError
+
+commands = Commands()
+
+
+@commands.add(
+    "export",
+    examples="""
+    # everything as one Parquet file, with events.parquet.manifest.json beside it
+    pik export --out events.parquet
+
+    # a data set that DuckDB, pyarrow and Athena read, with a column of its own
+    pik export --out events/ --partition-by event_date,source \\
+        --column 'amount=amount:decimal(18,2)'
+
+    # one customer's January as CSV, duplicates too
+    pik export --out january.csv.gz --entity customer-17 --include-duplicates \\
+        --from 2026-01-01 --to 2026-02-01
+    """,
+)
+def export(
+    cli: Context,
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            metavar="DIR|FILE",
+            help="What to write; must not exist. - is standard output.",
+        ),
+    ],
+    as_: Annotated[
+        Literal["parquet", "jsonl", "csv"] | None,
+        typer.Option("--as", metavar="FORMAT", help="parquet, jsonl or csv; otherwise the ending of --out tells."),
+    ] = None,
+    partition_by: Annotated[
+        str | None,
+        typer.Option(
+            "--partition-by", metavar="NAMES", help="Directories NAME=VALUE, of event_date, source, event_type."
+        ),
+    ] = None,
+    compression: Annotated[
+        Literal["zstd", "snappy", "gzip", "none"] | None,
+        typer.Option("--compression", metavar="NAME", help="zstd (default of Parquet), snappy, gzip or none."),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="NAME=JMESPATH:TYPE",
+            help="Also this part of the payload: string, int64, double, decimal(P,S), bool, timestamp (repeatable).",
+        ),
+    ] = None,
+    microseconds: Annotated[
+        bool,
+        typer.Option(
+            "--microseconds",
+            help="Times of Parquet in microseconds, exact or refused, as Spark needs them; ingest_time as text.",
+        ),
+    ] = False,
+    include_duplicates: Annotated[
+        bool,
+        typer.Option(
+            "--include-duplicates", help="Every delivery; the column delivery says accepted, exact or conflict."
+        ),
+    ] = False,
+    entity: options.Entities = None,
+    from_: options.From = None,
+    to: options.To = None,
+    since: options.Since = None,
+    type_: options.Type = None,
+    source: options.Source = None,
+    fail_if_none: options.FailIfNone = False,
+    dry_run: options.DryRun = False,
+) -> int | None:
+    """Write events to Parquet, JSON lines or CSV.
+
+    A name with an ending is a file; one without, or that ends in /, is a directory. It appears when all of it is
+    complete and on disk, with a manifest: query, rows, SHA-256 of each file. Numbers are exact; a value that its
+    column cannot hold exactly is an error. Standard output gets rows as they are read, and no manifest: an exit code
+    other than 0 tells that they are not all.
+    """
+    from pik.model.filter import Filter
+    from pik.ports.exporter import Layout
+    from pik.runtime.progress import SILENT
+    from pik.usecases.export.export import export as write
+    from pik.usecases.export.names import STDOUT, checked_columns, chosen_format, is_directory, partitions
+    from pik.usecases.inspect.near_misses import nothing_matches
+
+    by = partitions(partition_by)
+    target, directory = Path(out), is_directory(out, partitioned=bool(by))
+    format_, packing = chosen_format(target, as_, compression, directory=directory)
+    if microseconds and format_ != "parquet":
+        raise UsageError(f"--microseconds is for Parquet; {format_} has times as text", hint="leave it out")
+    layout = Layout(
+        selection=Filter(options.window_of(from_, to, since), tuple(entity or ()), source, type_),
+        format=format_,
+        compression=packing,
+        include_duplicates=include_duplicates,
+        columns=checked_columns(column or ()),
+        partition_by=by,
+        microseconds=microseconds,
+    )
+    store = cli.open_store()
+    if out == STDOUT and not dry_run:
+        stream = export_fields.standard_output(packed=packing != "none")
+        done = write(store, cli.exporter(layout), stream, SILENT if sys.stdout.isatty() else cli.progress)
+        cli.note(f"exported {number_of(done.rows, 'row')}")
+    else:
+        kind = {"directory": directory, "dry_run": dry_run, "even_empty": not fail_if_none}
+        done = write(store, cli.exporter(layout), target, cli.progress, **kind)
+        cli.show(export_fields.document(done, layout, dry_run=dry_run))
+    if done.rows:
+        return None
+    cli.note(nothing_matches("events", store, done.window, layout.selection.entities))
+    return FOUND if fail_if_none else None

@@ -1,0 +1,97 @@
+"""`pik metrics`: definitions of what is computed."""
+
+from __future__ import annotations
+
+import time
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pik.cli import options
+from pik.cli.command import Commands
+from pik.cli.context import Context
+from pik.cli.render import Column, Document, Moment, Table
+
+if TYPE_CHECKING:
+    from pik.model.metric import Metric
+    from pik.usecases.metrics.definitions import Applied
+
+commands = Commands("Define metrics: apply, list, show.")
+
+
+@commands.add(
+    "apply",
+    examples="""
+    # metrics.toml:
+    #   [[metric]]
+    #   name = "revenue"
+    #   where = "event_type = 'payment_captured'"
+    #   value = "sum(CAST(payload->>'$.amount' AS DECIMAL(18, 2)))"
+    #   bucket = "1d"
+    pik metrics apply metrics.toml
+
+    # would they be taken, and which would change?
+    pik metrics apply metrics.toml --dry-run
+    """,
+)
+def apply(
+    cli: Context,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="TOML: one definition, or several as [[metric]] tables.")
+    ],
+    dry_run: options.DryRun = False,
+) -> None:
+    """Keep definitions, each as the next version of its name. One that has not changed stays the version it is.
+
+    All of them are checked before any is kept. A value that order or floating point could change is refused, with the
+    exact alternative. What is current stays current: replay computes the new version, promote makes it so.
+    """
+    from pik.usecases.metrics.definitions import apply as keep
+    from pik.usecases.metrics.definitions import read_definitions
+
+    definitions = read_definitions(file)
+    store = cli.open_store()
+    applied = keep(store.metrics, cli.engine(), definitions, time.time_ns(), dry_run=dry_run)
+    columns = [
+        Column("name", get=lambda row: row.metric.name),
+        Column("version", get=lambda row: row.metric.version),
+        Column("what", get=_what),
+    ]
+    cli.show(Document(head={"dry_run": dry_run}, tables=[Table("metrics", columns, applied)]))
+
+
+def _what(applied: Applied) -> str:
+    if not applied.changed:
+        return "unchanged"
+    return "new" if applied.before is None else "changed"
+
+
+@commands.add("list", examples="pik metrics list")
+def list_(cli: Context) -> None:
+    """List the latest version of each metric."""
+    columns = [Column("name"), Column("version"), *_DEFINITION]
+    cli.show(Document(tables=[Table("metrics", columns, cli.open_store().metrics.latest())]))
+
+
+@commands.add("show", examples="pik metrics show event_count")
+def show(cli: Context, name: Annotated[str, typer.Argument(metavar="NAME", help="The metric.")]) -> None:
+    """Show every version of a metric, the oldest first."""
+    from pik.usecases.metrics.definitions import versions
+
+    columns = [Column("version"), Column("applied_at", Moment, drop=2, get=_applied_at), *_DEFINITION]
+    found = versions(cli.open_store().metrics, name)
+    cli.show(Document(head={"name": name}, tables=[Table("versions", columns, found)]))
+
+
+def _applied_at(metric: Metric) -> int | None:
+    return metric.applied_at or None  # the built-in one never was
+
+
+_DEFINITION = [
+    Column("bucket", get=attrgetter("definition.bucket")),
+    Column("where", get=attrgetter("definition.where"), wrap=True),
+    Column("value", get=attrgetter("definition.value"), wrap=True),
+    Column("description", get=attrgetter("definition.description"), wrap=True, drop=1),
+]

@@ -1,0 +1,128 @@
+"""`pik dlq`: tasks that failed too often."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pik.cli import options
+from pik.cli.command import PARTLY, Commands
+from pik.cli.commands.replay import dlq_fields
+from pik.cli.context import Context
+from pik.cli.render.text import number_of
+from pik.errors import UsageError, command
+from pik.model.run import COMPLETED
+
+if TYPE_CHECKING:
+    from pik.model.run import DeadLetter
+    from pik.ports.store import Store
+
+commands = Commands("Tasks that failed too often: list, show, redrive, purge.")
+
+OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only those of this run.")]
+Letters = Annotated[list[str] | None, typer.Argument(metavar="[LETTER]...", help="Ids or their beginnings.")]
+Everything = Annotated[bool, typer.Option("--all", help="Every dead letter.")]
+
+
+@commands.add(
+    "list",
+    examples="""
+    pik dlq list
+    pik dlq list --run 01J8Z3
+
+    # what was given up, when, and why
+    pik dlq list --purged
+    """,
+)
+def list_(
+    cli: Context,
+    run: OfRun = None,
+    purged: Annotated[bool, typer.Option("--purged", help="Those that were purged instead.")] = False,
+) -> None:
+    """List dead letters, the oldest first: tasks of replays that failed each time they were tried."""
+    from pik.usecases.replay.dead_letters import letters
+
+    cli.show(dlq_fields.listed(letters(cli.open_store(), run, purged=purged), purged=purged))
+
+
+@commands.add("show", examples="pik dlq show 01J8Z4")
+def show(cli: Context, letter: Annotated[str, typer.Argument(metavar="LETTER", help="Id or its beginning.")]) -> None:
+    """Show a dead letter: the task, whole, and why it failed."""
+    from pik.usecases.replay.dead_letters import letter as find
+
+    cli.show(dlq_fields.letter(find(cli.open_store(), letter)))
+
+
+@commands.add(
+    "redrive",
+    examples="""
+    # after the cause is gone: one, or all of a run
+    pik dlq redrive 01J8Z4
+    pik dlq redrive --all --run 01J8Z3
+    """,
+)
+def redrive(
+    cli: Context,
+    letter: Letters = None,
+    everything: Everything = False,
+    run: OfRun = None,
+    dry_run: options.DryRun = False,
+) -> int | None:
+    """Do the tasks of dead letters again. A run whose tasks are then all done is COMPLETED, and can be promoted.
+
+    A run keeps to the metrics that it was planned with: after a definition is corrected, `pik replay` again instead.
+    """
+    from pik.usecases.replay import dead_letters as dlq
+    from pik.usecases.replay.execute import Pace
+
+    store, chosen = _chosen(cli, "redrive", letter, everything, run)
+    runs = [] if dry_run else dlq.redrive(store, cli.engine(), chosen, Pace(), cli.progress)
+    cli.show(dlq_fields.redriven(chosen, runs, dry_run=dry_run))
+    return PARTLY if any(one.state != COMPLETED for one in runs) else None
+
+
+@commands.add(
+    "purge",
+    examples="""
+    # tasks that nobody will need any more
+    pik dlq purge 01J8Z4 --reason 'the metric was withdrawn'
+    pik dlq purge --all --run 01J8Z3 --reason INC-1234 --yes
+    """,
+)
+def purge(
+    cli: Context,
+    letter: Letters = None,
+    everything: Everything = False,
+    run: OfRun = None,
+    reason: options.Reason = "",
+    yes: options.Yes = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Give up dead letters. Their tasks stay failed, so their aggregates stay as they are; `pik dlq list --purged`
+    tells which, and why."""
+    from pik.usecases.replay import dead_letters as dlq
+
+    if not reason.strip() and not dry_run:
+        raise UsageError("why purge?", hint="--reason TEXT; it is kept with the letters")
+    store, chosen = _chosen(cli, "purge", letter, everything, run)
+    if chosen and not dry_run:
+        options.confirm(f"give up {number_of(len(chosen), 'dead letter')}: their tasks stay failed", yes)
+        dlq.purge(store, chosen, time.time_ns(), reason)
+    cli.show(dlq_fields.purged(chosen, reason, dry_run=dry_run))
+
+
+def _chosen(
+    cli: Context, verb: str, letters: list[str] | None, everything: bool, run: str | None
+) -> tuple[Store, list[DeadLetter]]:
+    from pik.usecases.replay import dead_letters as dlq
+
+    if bool(letters) == everything or (run and not everything):
+        raise UsageError(
+            f"{verb} which?", hint=f"--all, --all --run RUN, or a letter: {command('dlq', verb, 'LETTER')}"
+        )
+    store = cli.open_store()
+    if everything:
+        return store, dlq.letters(store, run)
+    return store, [dlq.letter(store, one) for one in letters or ()]

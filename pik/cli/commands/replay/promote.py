@@ -1,0 +1,111 @@
+"""`pik promote`: make what a run wrote current."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pik.cli import options
+from pik.cli.command import PARTLY, Commands
+from pik.cli.commands.replay.run_fields import failure_fields
+from pik.cli.commands.replay.run_next import replay_command
+from pik.cli.context import Context
+from pik.cli.render import Count, Document
+from pik.cli.render.text import number_of
+from pik.model.run import FAILED, PARTIAL
+
+if TYPE_CHECKING:
+    from pik.usecases.replay.promote import Move
+
+commands = Commands()
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run (id or its beginning); `pik runs list` has them.")]
+
+
+@commands.add(
+    "promote",
+    examples="""
+    # see what it changes, then do it
+    pik diff aggregates --run 01J8Z3
+    pik promote 01J8Z3 --reason 'late events of 2 March'
+
+    # in a runbook: without a question; exit code 3 if somebody else changed some meanwhile
+    pik promote 01J8Z3 --reason INC-1234 --yes
+    """,
+)
+def promote(
+    cli: Context, run: RunId, reason: options.Reason = "", yes: options.Yes = False, dry_run: options.DryRun = False
+) -> int | None:
+    """Make the aggregates that a run wrote current.
+
+    Each moves only if what is current is still what the run found; one that somebody else has changed meanwhile is a
+    conflict: it is left as it is, and reported. So are the aggregates that the run could not compute: then, too, the
+    exit code is 3. `pik rollback` goes back.
+    """
+    from pik.usecases.replay.promote import promote as make_current
+
+    return move(cli, make_current, run, reason, yes, dry_run)
+
+
+def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, yes: bool, dry_run: bool) -> int | None:
+    """Show the plan, ask, do it, show what was done. With `yes` nobody sees a plan, which costs as much as the move."""
+    store = cli.open_store()
+    if dry_run or not yes:
+        planned = action(store, run_id, 0, "", dry_run=True)
+        if planned.counts.moved and not dry_run:
+            options.confirm(plan_text(planned), yes)
+    moved = planned if dry_run else action(store, run_id, time.time_ns(), reason)
+    counts, run = moved.counts, moved.run
+    if moved.kind == "rollback" and counts.conflicts:
+        cli.note("what was promoted later has to be rolled back first")
+    cli.show(
+        Document(
+            head={
+                "run_id": run.run_id,
+                "action": moved.kind,
+                "dry_run": dry_run,
+                "moved": Count(counts.moved),
+                "already": Count(counts.already),
+                "conflicts": Count(counts.conflicts),
+                **_not_promoted(moved),
+                "reason": reason or None,
+                "next": _next(moved),
+            }
+        )
+    )
+    incomplete = moved.kind == "promote" and run.state in (PARTIAL, FAILED)
+    return PARTLY if counts.conflicts or incomplete else None
+
+
+def _not_promoted(moved: Move) -> dict[str, object]:
+    """What the run could not compute; nothing for a rollback, which that does not concern."""
+    if moved.kind == "promote":
+        return {"failed_tasks": Count(moved.run.failed), **failure_fields(moved.run)}
+    return dict.fromkeys(("failed_tasks", "failed_aggregates", "failures"))
+
+
+def _next(moved: Move) -> str | None:
+    """What to type next. After a conflict that is not to look at the same run again: what it found is out of date."""
+    if not moved.counts.conflicts:
+        return None
+    return replay_command(moved.run.request) if moved.kind == "promote" else "pik runs list"
+
+
+def plan_text(planned: Move) -> str:
+    """What a promote or rollback is about to do, in a sentence or two."""
+    counts, run = planned.counts, planned.run
+    text = f"{planned.kind} run {run.run_id}: {number_of(counts.moved, 'aggregate')} to move"
+    if counts.already:
+        text += f", {counts.already:,} did already"
+    if counts.conflicts:
+        text += f", {counts.conflicts:,} changed by somebody else meanwhile and left"
+    if planned.kind != "promote":
+        return text
+    if run.failed_aggregates:
+        text += f"\n{number_of(run.failed_aggregates, 'aggregate')} could not be computed and stay as they are"
+    if run.failed:
+        text += f"\n{run.failed:,} of its {number_of(run.tasks, 'task')} failed; their aggregates stay as they are"
+    return text

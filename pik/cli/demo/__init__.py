@@ -1,0 +1,1 @@
+"""The incident that `pik demo` plays, and its data."""

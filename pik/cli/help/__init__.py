@@ -1,0 +1,1 @@
+"""Typer's help and usage errors in our words."""

@@ -1,0 +1,1 @@
+"""What is read from outside: files and streams, their compression, shape and mapping to events."""

@@ -1,0 +1,227 @@
+"""Reading a segment whole, from its bytes alone: what the index would say of it, if it were recorded now."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import zstandard
+from msgspec import structs
+
+from pik.errors import Damaged, Invalid
+from pik.model.batch import KEYED, PLAIN, Arrivals, Frame, Segment, frame_of
+from pik.model.event import Delivery, read_delivery
+from pik.model.instant import DAY, day_of, parse_instant
+from pik.ports.raw import Raw
+from pik.rawlog.frames import damaged, unpack_frame
+
+_KEY = re.compile(r"raw/event_date=(\d{4}-\d\d-\d\d)/([0-9A-Z]{26})-\d+\.ndjson\.zst")
+_MAGIC = bytes.fromhex("28b52ffd")
+"""Begins a zstd frame."""
+
+UNKNOWN_DIGEST = "0" * 64
+"""Of a segment that is damaged and whose digest nothing tells: no object has it, so verify finds it modified."""
+
+
+def scan_segment(raw: Raw, key: str, each: Callable[[Delivery], object] | None = None) -> Arrivals:
+    """The segment under this key and its deliveries, all read from its bytes, each given to `each` as well. Raises
+    Damaged if they are no segment.
+
+    Memory: one segment.
+    """
+    rows = _Rows.of(key, each)
+    data = raw.read(key)
+    offset = 0
+    frames: list[Frame] = []
+    while offset < len(data):
+        lines, length = _frame(key, data, offset)
+        entities = rows.take(lines, len(frames))
+        frames.append(frame_of(offset, length, entities))
+        offset += length
+    return rows.arrivals(frames, len(data), sha256(data).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Salvaged:
+    """What can be read of a damaged segment: the deliveries in the frames that are whole. `lost` are the numbers of the
+    others. The segment has all frames, so that whatever needs a damaged one says so."""
+
+    arrivals: Arrivals
+    lost: tuple[int, ...]
+
+
+def salvage_known(raw: Raw, segment: Segment) -> Salvaged:
+    """The whole frames of a segment whose frames are known; none, where the object is not there."""
+    rows = _Rows.of(segment.key, None)
+    lost: list[int] = []
+    try:
+        data = raw.read(segment.key)
+    except Damaged:
+        data = b""
+    for number, frame in enumerate(segment.frames):
+        try:
+            rows.take(unpack_frame(segment, frame, data[frame.offset : frame.offset + frame.length]), number)
+        except Damaged:
+            lost.append(number)
+    return Salvaged(rows.packed(segment), tuple(lost))
+
+
+def salvage_unknown(raw: Raw, key: str) -> Salvaged:
+    """The whole frames of a damaged segment of which nothing else is known. Raises Damaged if there is none."""
+    rows = _Rows.of(key, None)
+    data = raw.read(key)
+    frames: list[Frame] = []
+    lost: list[int] = []
+    offset = 0
+    while offset < len(data):
+        try:
+            lines, length = _frame(key, data, offset)
+            entities = rows.take(lines, len(frames))
+        except Damaged:
+            following = _next_frame(key, data, offset + 1)
+            lost.append(len(frames))
+            frames.append(Frame(offset, following - offset, 0, frames[-1].last if frames else "", ""))
+            offset = following
+            continue
+        frames.append(frame_of(offset, length, entities))
+        offset += length
+    for number in lost:
+        entity = next((frame.first for frame in frames[number + 1 :] if frame.lines), "\U0010ffff")
+        frames[number] = structs.replace(frames[number], last=entity)
+    return Salvaged(rows.arrivals(frames, len(data), UNKNOWN_DIGEST), tuple(lost))
+
+
+def readable(raw: Raw, segment: Segment) -> Arrivals:
+    """The deliveries of a segment that can be read."""
+    try:
+        return scan_segment(raw, segment.key)
+    except Damaged:
+        return salvage_known(raw, segment).arrivals
+
+
+def _next_frame(key: str, data: bytes, start: int) -> int:
+    """Where the next whole frame begins, or the end."""
+    while (offset := data.find(_MAGIC, start)) >= 0:
+        try:
+            _frame(key, data, offset)
+        except Damaged:
+            start = offset + 1
+        else:
+            return offset
+    return len(data)
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Collects the deliveries of a segment, a frame at a time."""
+
+    key: str
+    batch_id: str
+    day: int
+    each: Callable[[Delivery], object] | None
+    plain: list[bytes] = field(default_factory=list)
+    keyed: list[bytes] = field(default_factory=list)
+    entity_of: dict[int, str] = field(default_factory=dict)
+    times: list[int] = field(default_factory=list)
+    ingest_times: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, key: str, each: Callable[[Delivery], object] | None) -> _Rows:
+        match = _KEY.fullmatch(key)
+        if match is None:
+            raise damaged(key, "its name is not that of a segment")
+        return cls(key, match[2], day_of(parse_instant(match[1], date_only=True)), each)
+
+    def take(self, lines: Sequence[bytes], number: int) -> list[str]:
+        """Add the deliveries of a frame, all of them or none, and return their entities. Raises Damaged."""
+        deliveries = [self._checked(line) for line in lines]
+        for delivery in deliveries:
+            if self.each is not None:
+                self.each(delivery)
+            event_id = bytes.fromhex(delivery.event_id)
+            if delivery.idempotency_key is None:
+                self.plain.append(PLAIN.pack(event_id, delivery.seq, number))
+            else:
+                self.keyed.append(KEYED.pack(delivery.seq, event_id, bytes.fromhex(delivery.content_hash), number))
+            self.entity_of[delivery.seq] = delivery.entity_id
+            self.times.append(delivery.event_instant)
+            self.ingest_times.add(delivery.ingest_time)
+        return [delivery.entity_id for delivery in deliveries]
+
+    def _checked(self, line: bytes) -> Delivery:
+        try:
+            delivery = read_delivery(line)
+        except Invalid as error:
+            raise damaged(self.key, error.message) from None
+        if delivery.batch_id != self.batch_id or delivery.event_instant // DAY != self.day:
+            raise damaged(self.key, f"delivery {delivery.seq} does not belong there")
+        return delivery
+
+    def arrivals(self, frames: Sequence[Frame], size: int, digest: str) -> Arrivals:
+        """As a segment of which these frames are known. Raises Damaged unless it has one ingest_time."""
+        if len(self.ingest_times) != 1:
+            raise damaged(self.key, "its deliveries do not have one ingest_time")
+        segment = Segment(
+            key=self.key,
+            batch_id=self.batch_id,
+            day=self.day,
+            size=size,
+            digest=digest,
+            deliveries=len(self.times),
+            ingest_time=parse_instant(next(iter(self.ingest_times))),
+            first_event=min(self.times),
+            last_event=max(self.times),
+            frames=tuple(frames),
+        )
+        return self.packed(segment)
+
+    def packed(self, segment: Segment) -> Arrivals:
+        """As deliveries of this segment."""
+        in_order = "\n".join(self.entity_of[seq] for seq in sorted(self.entity_of))
+        return Arrivals(segment, b"".join(sorted(self.plain)), b"".join(sorted(self.keyed)), in_order)
+
+
+def together(some: Arrivals, others: Arrivals) -> Arrivals:
+    """The deliveries of both, which are of one segment and none in common."""
+    entities = dict(_entities(some)) | dict(_entities(others))
+    plain = sorted(row for each in (some, others) for row in _cut(each.plain, PLAIN.size))
+    keyed = sorted(row for each in (some, others) for row in _cut(each.keyed, KEYED.size))
+    in_order = "\n".join(entities[seq] for seq in sorted(entities))
+    return Arrivals(some.segment, b"".join(plain), b"".join(keyed), in_order)
+
+
+def _entities(arrivals: Arrivals) -> Iterator[tuple[int, str]]:
+    found = sorted(seqs(arrivals))
+    return zip(found, arrivals.entities.split("\n"), strict=True) if found else iter(())
+
+
+def _cut(data: bytes, size: int) -> Iterator[bytes]:
+    return (data[start : start + size] for start in range(0, len(data), size))
+
+
+def _frame(key: str, data: bytes, offset: int) -> tuple[list[bytes], int]:
+    """The lines of the frame at `offset`, and its compressed length."""
+    decompressor = zstandard.ZstdDecompressor().decompressobj()
+    try:
+        text = decompressor.decompress(memoryview(data)[offset:])
+    except zstandard.ZstdError as error:
+        raise damaged(key, f"the frame at byte {offset} does not decompress ({error})") from None
+    lines = text.split(b"\n")
+    if not decompressor.eof or lines.pop() or not lines:
+        raise damaged(key, f"the frame at byte {offset} is cut")
+    return lines, len(data) - offset - len(decompressor.unused_data)
+
+
+def seqs(arrivals: Arrivals) -> set[int]:
+    """The seqs of a segment's deliveries."""
+    return {seq for seq, _ in ids_of(arrivals)}
+
+
+def ids_of(arrivals: Arrivals) -> Iterator[tuple[int, bytes]]:
+    """seq and event_id of each delivery."""
+    for event_id, seq, _ in PLAIN.iter_unpack(arrivals.plain):
+        yield seq, event_id
+    for seq, event_id, _, _ in KEYED.iter_unpack(arrivals.keyed):
+        yield seq, event_id

@@ -1,0 +1,333 @@
+"""From a block of records to raw segments: what a worker does with its part of the input."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import accumulate, repeat
+from operator import add, sub
+from time import time_ns
+from typing import Protocol
+
+import msgspec
+import zstandard
+
+from pik.errors import InputError, Invalid
+from pik.inputs.mapping import RecordMapping
+from pik.inputs.source import Block
+from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment, frame_of
+from pik.model.event import Event, raw_line, read_event, stamp
+from pik.model.instant import DAY, day_text
+from pik.model.rows import Rows, read_rows
+from pik.model.tally import count_lags
+from pik.model.zone import Zone, load_zone
+from pik.ports.raw import Object
+
+FRAME = 96 * 1024
+"""Uncompressed bytes after which a frame ends."""
+
+COMPRESSION_LEVEL = 1
+
+GROUP = 128 * 1024
+"""Bytes of records read together: enough that steps over all of them cost little, few enough that they stay in the
+processor's caches from one step to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How records are read. `mapping` None means that they are events already; `stop` that no record may be invalid;
+    `mixed` that the first ones may all be; `timezone` is the IANA name of the zone that times without an offset are
+    in."""
+
+    max_line: int
+    stop: bool = False
+    mapping: Mapping[str, str] | None = None
+    time_format: str = "rfc3339"
+    timezone: str | None = None
+    mixed: bool = False
+
+    def zone(self) -> Zone | None:
+        """The time zone. Raises UsageError."""
+        return None if self.timezone is None else load_zone(self.timezone)
+
+    def record_mapping(self) -> RecordMapping | None:
+        """The compiled mapping, if there is one. Raises UsageError."""
+        return None if self.mapping is None else RecordMapping(self.mapping, self.time_format, self.zone())
+
+
+class InvalidRecord(InputError):
+    """A record that is no event, where none may be. `seq` is its position in the input."""
+
+    def __init__(self, seq: int, reason: str) -> None:
+        super().__init__(
+            f"record {seq} is no event: {reason}", hint="correct it, or --on-invalid reject keeps it apart"
+        )
+        self.seq = seq
+        self.reason = reason
+
+
+class _Read:
+    """What a block holds. The deliveries are in columns and in the order of their seqs: the n-th of each list is of the
+    n-th delivery, `contents` has None where the event has no idempotency key, `lines` are those of raw."""
+
+    def __init__(self, ingest_time: int) -> None:
+        self.ingest_time = ingest_time
+        self.entity_ids: list[str] = []
+        self.times: list[int] = []
+        self.seqs: list[int] = []
+        self.event_ids: list[bytes] = []
+        self.contents: list[bytes | None] = []
+        self.lines: list[bytes] = []
+        self.lags: list[int] = []
+        self.sources: Counter[str] = Counter()
+        self.rejects: list[Reject] = []
+        self.blank = 0
+
+    def extend(self, rows: Rows, seqs: Iterable[int]) -> None:
+        """Add these after those that are there already."""
+        self.entity_ids += rows.entity_ids
+        self.times += rows.times
+        self.seqs += seqs
+        self.event_ids += rows.event_ids
+        self.contents += rows.contents
+        self.lines += rows.lines
+        self.lags += rows.lags
+        self.sources.update(rows.sources)
+
+    def take(self, events: Sequence[Event], seqs: Iterable[int], lines: Iterable[bytes]) -> None:
+        """As `extend`."""
+        times, now = [event.event_time for event in events], self.ingest_time
+        self.entity_ids += [event.entity_id for event in events]
+        self.times += times
+        self.seqs += seqs
+        self.event_ids += [event.event_id for event in events]
+        self.contents += [None if event.idempotency_key is None else event.content_hash for event in events]
+        self.lines += lines
+        received = [now if event.received_time is None else event.received_time for event in events]
+        self.lags += map(sub, received, times)
+        self.sources.update([event.source for event in events])
+
+    def by_day(self) -> Iterator[tuple[int, list[int]]]:
+        """The days in order, with the numbers of each one's deliveries."""
+        days: defaultdict[int, list[int]] = defaultdict(list)
+        for number, time in enumerate(self.times):
+            days[time // DAY].append(number)
+        return iter(sorted(days.items()))
+
+
+def _groups(lines: bytes) -> Iterator[list[bytes]]:
+    """The lines, a group at a time."""
+    start = 0
+    while start < len(lines):
+        end = lines.find(b"\n", start + GROUP) + 1 or len(lines)
+        yield lines[start:end].removesuffix(b"\n").split(b"\n")
+        start = end
+
+
+class Creator(Protocol):
+    """As much of Raw as building segments takes."""
+
+    def create_all(self, objects: Sequence[Object]) -> None:
+        """As Raw's."""
+
+
+class SegmentBuilder:
+    """Builds the segments of one batch. `raw` None means a dry run: everything but the storing. `tell` gets to know how
+    many bytes more of a block were read."""
+
+    def __init__(
+        self, raw: Creator | None, batch_id: str, reading: Reading, tell: Callable[[int], None] = lambda _done: None
+    ) -> None:
+        self._tell = tell
+        self.raw, self.batch_id, self.max_line, self.stop = raw, batch_id, reading.max_line, reading.stop
+        self._mapping, self._zone = reading.record_mapping(), reading.zone()
+        self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
+
+    def build(self, block: Block, number: int, ingest_time: int | None = None) -> Chunk:
+        """Parse the block, store its segments and rejects under `number`, and tell what the index needs. It is ingested
+        now, unless the time is given."""
+        chunk, objects = self.prepare(block, number, ingest_time)
+        if self.raw is not None and objects:
+            self.raw.create_all(objects)
+        return chunk
+
+    def prepare(self, block: Block, number: int, ingest_time: int | None = None) -> tuple[Chunk, list[Object]]:
+        """As `build`, but the objects are still to be created."""
+        read = self._read(block, time_ns() if ingest_time is None else ingest_time)
+        if read.rejects and self.stop:
+            raise InvalidRecord(read.rejects[0].seq, read.rejects[0].reason)
+        objects: list[Object] = []
+        chunk = Chunk(
+            batch_id=self.batch_id,
+            first_seq=block.first_seq,
+            last_seq=block.last_seq,
+            offset=block.offset,
+            prefix_digest=block.prefix_digest,
+            read=block.last_seq - block.first_seq + 1 - read.blank,
+            arrivals=tuple(self._segment(day, read, numbers, number, objects) for day, numbers in read.by_day()),
+            rejects=self._reject_file(read.rejects, number, objects) if read.rejects else None,
+            reasons=Counter(reason_kind(reject.reason) for reject in read.rejects),
+            lags=count_lags(read.lags),
+            sources=read.sources,
+        )
+        return chunk, objects
+
+    def _read(self, block: Block, ingest_time: int) -> _Read:
+        """Read every record of the block."""
+        read = _Read(ingest_time)
+        stamped = stamp(ingest_time, self.batch_id)
+        first_seq = block.first_seq
+        for group in _groups(block.data):
+            self._tell(sum(map(len, group)) + len(group))
+            if not any(map(bytes.strip, group)) and max(map(len, group)) <= self.max_line:
+                read.blank += len(group)
+                first_seq += len(group)
+                continue
+            seqs: Sequence[int] = range(first_seq, first_seq + len(group))
+            rows = self._rows(group, first_seq, ingest_time, stamped)
+            if rows is not None:
+                read.extend(rows, seqs)
+                first_seq += len(group)
+                continue
+            events, originals, refused = self._events(group)
+            if refused:
+                self._refuse(read, refused, group, first_seq)
+                seqs = [first_seq + number for number in range(len(group)) if number not in refused]
+            if events:
+                read.take(events, seqs, map(raw_line, events, seqs, repeat(stamped), originals))
+            first_seq += len(group)
+        return read
+
+    def _rows(self, lines: list[bytes], first_seq: int, ingest_time: int, stamped: bytes) -> Rows | None:
+        """The events of lines, all of them in the usual shape; None where they have to be read one by one."""
+        if self._mapping is not None or max(map(len, lines)) > self.max_line:
+            return None
+        return read_rows(lines, first_seq, ingest_time, stamped, self._zone)
+
+    def _events(self, lines: list[bytes]) -> tuple[list[Event], list[bytes | None], dict[int, Invalid]]:
+        """The events of lines, the records that they were mapped from, and by their numbers those that are none."""
+        events: list[Event] = []
+        originals: list[bytes | None] = []
+        refused: dict[int, Invalid] = {}
+        for number, line in enumerate(lines):
+            try:
+                if len(line) > self.max_line:
+                    raise Invalid(f"the line is longer than {self.max_line} bytes")
+                if self._mapping is None:
+                    event, original = read_event(line, self._zone), None
+                else:
+                    event, original = self._mapping.read(line)
+            except Invalid as error:
+                refused[number] = error.bare()
+                continue
+            events.append(event)
+            originals.append(original)
+        return events, originals, refused
+
+    def _refuse(self, read: _Read, refused: Mapping[int, Invalid], lines: list[bytes], first_seq: int) -> None:
+        for number, error in refused.items():
+            line = lines[number]
+            if line.strip() or len(line) > self.max_line:
+                # How much of an over-long line came along depends on where blocks end; what is kept must not.
+                read.rejects.append(make_reject(first_seq + number, error, line[: self.max_line + 1]))
+            else:
+                read.blank += 1
+
+    def _segment(self, day: int, read: _Read, deliveries: list[int], number: int, objects: list[Object]) -> Arrivals:
+        key = f"raw/event_date={day_text(day)}/{self.batch_id}-{number}.ndjson.zst"
+        in_order = "\n".join([read.entity_ids[n] for n in deliveries])
+        deliveries.sort(key=read.times.__getitem__)  # twice by one field is much faster than once by two
+        first_event, last_event = read.times[deliveries[0]], read.times[deliveries[-1]]
+        deliveries.sort(key=read.entity_ids.__getitem__)
+        entities, lines = [read.entity_ids[n] for n in deliveries], [read.lines[n] for n in deliveries]
+        seqs, event_ids, contents = read.seqs, read.event_ids, read.contents
+        frames: list[Frame] = []
+        parts: list[bytes] = []
+        plain: list[bytes] = []
+        keyed: list[bytes] = []
+        offset = 0
+        for frame, (begin, end) in enumerate(_frames(lines)):
+            data = self._compressor.compress(b"\n".join(lines[begin:end]) + b"\n")
+            parts.append(data)
+            frames.append(frame_of(offset, len(data), entities[begin:end]))
+            offset += len(data)
+            of_frame = deliveries[begin:end]
+            plain += [PLAIN.pack(event_ids[n], seqs[n], frame) for n in of_frame if contents[n] is None]
+            keyed += [KEYED.pack(seqs[n], event_ids[n], content, frame) for n in of_frame if (content := contents[n])]
+        stored = b"".join(parts)
+        objects.append((key, stored))
+        segment = Segment(
+            key=key,
+            batch_id=self.batch_id,
+            day=day,
+            size=len(stored),
+            digest=sha256(stored).hexdigest(),
+            deliveries=len(lines),
+            ingest_time=read.ingest_time,
+            first_event=first_event,
+            last_event=last_event,
+            frames=tuple(frames),
+        )
+        return Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)), in_order)
+
+    def _reject_file(self, rejects: list[Reject], number: int, objects: list[Object]) -> RejectFile:
+        key = f"raw/rejects/{self.batch_id}-{number}.ndjson.zst"
+        data = self._compressor.compress(b"".join(msgspec.json.encode(reject) + b"\n" for reject in rejects))
+        objects.append((key, data))
+        return RejectFile(key=key, size=len(data), digest=sha256(data).hexdigest(), records=len(rejects))
+
+
+Work = tuple[str, Block, int, int]
+"""The batch, a block of it, the block's number, and its time of ingest.
+
+Workers do not take the time themselves: one that starts late would date its block after the next one, and a rebuild
+without the old index, which goes by these times, would record the blocks in another order than the ingest did.
+"""
+
+
+def increasing_times() -> Iterator[int]:
+    """The time, each later than the one before, also where the clock goes back."""
+    latest = 0
+    while True:
+        latest = max(time_ns(), latest + 1)
+        yield latest
+
+
+def building(raw: Creator | None, reading: Reading, tell: Callable[[int], None]) -> Callable[[Work], Chunk]:
+    """What workers run. It is here rather than beside the ingest for them to import no more than it takes."""
+
+    def build(work: Work) -> Chunk:
+        batch_id, block, number, ingest_time = work
+        return SegmentBuilder(raw, batch_id, reading, tell).build(block, number, ingest_time)
+
+    return build
+
+
+def _frames(lines: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """Where frames begin and end among the lines."""
+    sizes = list(accumulate(map(add, map(len, lines), repeat(1))))
+    begin = size = 0
+    while begin < len(lines):
+        end = min(bisect_left(sizes, size + FRAME, begin) + 1, len(lines))
+        yield begin, end
+        begin, size = end, sizes[end - 1]
+
+
+def make_reject(seq: int, error: Invalid, line: bytes) -> Reject:
+    """The record as it is kept."""
+    text = line.decode(errors="replace")
+    whole = "" if "\ufffd" not in text else b64encode(line).decode()
+    return Reject(seq=seq, reason=error.message, field=error.field, line=text, bytes=whole)
+
+
+_SPECIFIC = re.compile(r"'.*'|\".*\"| \((byte|character) \d+\)")
+
+
+def reason_kind(reason: str) -> str:
+    """A reason without what is special to one record, for counting."""
+    return _SPECIFIC.sub(lambda found: "" if found[0][0] == " " else "…", reason)

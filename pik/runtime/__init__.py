@@ -1,0 +1,1 @@
+"""What runs things: processes, threads, progress, sorting on disk, durable writes."""

@@ -1,0 +1,1 @@
+"""The index table and the id files: batches, segments, deliveries and claims."""

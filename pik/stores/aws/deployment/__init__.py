@@ -1,0 +1,1 @@
+"""The deployed stack itself: its resources, health, settings and permissions."""

@@ -1,0 +1,334 @@
+"""The stack's HTTP API, called with the caller's own credentials or with the stack's key."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import msgspec
+from msgspec import structs
+
+from pik.errors import Invalid, NotFound, StoreError, UsageError
+from pik.model.batch import ACCEPTED, CONFLICT, EXACT
+from pik.model.instant import format_instant, parse_instant
+from pik.model.run import PLANNED, FailedAggregate, Run, RunRequest
+from pik.ports.api import Answered, Api, Unanswered, Verdict
+from pik.stores.aws.clients import CONNECTIONS, Clients
+from pik.stores.aws.deployment.outputs import find_stack
+from pik.stores.aws.open import located
+
+ATTEMPTS = 8
+_FIRST_DELAY, _LONGEST_DELAY = 0.2, 20.0  # seconds
+_CONNECT, _READ = 5, 35  # seconds; API Gateway itself gives up after 29
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+Done = TypeVar("Done")
+
+
+def open_api(url: str, environment: Mapping[str, str] = os.environ) -> Api:
+    """The API of the stack that a store's URL names, asked patiently. `PIK_API_URL` is where it is, if not where the
+    stack says; `PIK_API_KEY` takes the place of credentials. Raises UsageError, NotFound, StoreError."""
+    clients, name = located(url)
+    base = environment.get("PIK_API_URL") or find_stack(clients, name).api_url
+    if not base:
+        raise StoreError(
+            f"the stack {name} has no output ApiUrl: it is not deployed to its end",
+            hint="sam deploy, or PIK_API_URL=https://… names its API",
+        )
+    parts = urlsplit(base)
+    if not parts.hostname or (parts.scheme != "https" and parts.hostname not in _LOOPBACK):
+        raise UsageError(f"PIK_API_URL: {base} does not begin with https://", hint="aws cloudformation describe-stacks")
+    return Patient(HttpApi(base.rstrip("/"), clients, environment.get("PIK_API_KEY") or None))
+
+
+@dataclass(slots=True)
+class Patient:
+    """An API that is asked again, after a random part (full jitter) of a doubling delay, while it does not answer. A
+    replay is asked for again only if it was certainly not begun."""
+
+    api: Api
+    sleep: Callable[[float], None] = time.sleep
+
+    def ingest(self, records: Sequence[bytes]) -> Answered:
+        repeated = False
+
+        def once() -> Answered:
+            nonlocal repeated
+            try:
+                return self.api.ingest(records)
+            except Unanswered as error:
+                repeated = repeated or error.maybe_done
+                raise
+
+        answered = self._patiently(once)
+        return Answered(answered.verdicts, repeated)
+
+    def replay(self, request: RunRequest, *, dry_run: bool = False) -> Run:
+        return self._patiently(lambda: self.api.replay(request, dry_run=dry_run), twice=dry_run)
+
+    def run(self, run_id: str) -> Run:
+        return self._patiently(lambda: self.api.run(run_id))
+
+    def _patiently(self, call: Callable[[], Done], *, twice: bool = True) -> Done:
+        """The call's result; with `twice` it may take effect again."""
+        for attempt in range(ATTEMPTS - 1):
+            try:
+                return call()
+            except Unanswered as error:
+                if error.maybe_done and not twice:
+                    raise
+            self.sleep(random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2**attempt)))
+        return call()
+
+
+@dataclass(slots=True)
+class HttpApi:
+    """One request a call."""
+
+    url: str
+    clients: Clients
+    key: str | None = None
+    _session: Any = field(default=None, repr=False, compare=False)
+
+    def ingest(self, records: Sequence[bytes]) -> Answered:
+        status, body = self._send("POST", "/ingest", b"\n".join(records), "application/x-ndjson")
+        said = _decoded(body, _Results) if status in (200, 400) else None
+        if said is None or len(said.results) != len(records):
+            problem = self._refused(status, body)
+            raise problem if isinstance(problem, StoreError) else StoreError(f"the API refused: {problem.message}")
+        if any(one.status == "VALID" for one in said.results):
+            raise _dry_run()
+        return Answered([_verdict(one) for one in said.results])
+
+    def replay(self, request: RunRequest, *, dry_run: bool = False) -> Run:
+        asked = {
+            "entity_id": request.entities[0],
+            "start_time": format_instant(request.start),
+            "end_time": format_instant(request.end),
+            "metrics": request.metrics,
+            "include_duplicates": request.include_duplicates,
+            "reason": request.reason,
+            "dry_run": dry_run,
+        }
+        status, body = self._send("POST", "/replay", msgspec.json.encode(asked), "application/json")
+        said = _decoded(body, _Planned) if status in (200, 202) else None
+        if said is None:
+            raise self._refused(status, body)
+        if said.dry_run and not dry_run:
+            raise _dry_run()
+        return Run(
+            run_id=said.run_id,
+            request=request,
+            state=PLANNED,
+            created_at=time.time_ns(),
+            finished_at=None,
+            effective_start=parse_instant(said.effective_start_time),
+            effective_end=parse_instant(said.effective_end_time),
+            events_matched=said.scanned,
+            buckets=said.buckets,
+            tasks=said.tasks or 0,
+        )
+
+    def run(self, run_id: str) -> Run:
+        status, body = self._send("GET", f"/replay/{quote(run_id, safe='')}", b"", "")
+        said = _decoded(body, _Run) if status == 200 else None
+        if said is None:
+            raise self._refused(status, body)
+        return said.run()
+
+    def _send(self, method: str, path: str, body: bytes, content_type: str) -> tuple[int, bytes]:
+        """Status and body of the answer, if the API itself answered. Raises Unanswered, StoreError."""
+        from botocore import exceptions as boto
+
+        request = self._signed(method, path, body, {"Content-Type": content_type} if content_type else {})
+        try:
+            answer = self._http().send(request.prepare())
+            status, content = int(answer.status_code), bytes(answer.content)
+        except (boto.HTTPClientError, boto.ConnectionError) as error:
+            unsent = isinstance(error, boto.ConnectTimeoutError | boto.EndpointConnectionError | boto.SSLError)
+            raise Unanswered(
+                f"the API at {self.url} does not answer: {error}",
+                hint="check the network, the region and PIK_API_URL",
+                maybe_done=not unsent,
+            ) from None
+        if status == 429 or status >= 500:
+            raise Unanswered(
+                f"the API at {self.url} answered {method} {path} with {status}: {_message(content)}",
+                hint="run the same command again later",
+                maybe_done=status != 429,
+            )
+        return status, content
+
+    def _http(self) -> Any:
+        from botocore.httpsession import URLLib3Session
+        from botocore.utils import get_environ_proxies
+
+        if self._session is None:
+            options: dict[str, Any] = {
+                "verify": os.environ.get("AWS_CA_BUNDLE") or True,
+                "proxies": get_environ_proxies(self.url),
+                "timeout": (_CONNECT, _READ),
+                "max_pool_connections": CONNECTIONS,
+            }
+            self._session = URLLib3Session(**options)
+        return self._session
+
+    def _signed(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Any:
+        from botocore.auth import SigV4Auth
+        from botocore.awsrequest import AWSRequest
+
+        request = AWSRequest(method, self.url + path, headers, body)
+        if self.key is not None:
+            request.headers["x-api-key"] = self.key
+        else:
+            credentials, region = self.clients.identity()
+            SigV4Auth(credentials, "execute-api", region).add_auth(request)
+        return request
+
+    def _refused(self, status: int, body: bytes) -> StoreError | Invalid:
+        said, message = _decoded(body, _Error), _message(body)
+        if status in (401, 403):
+            return self._denied(message)
+        if said is None or not said.error:
+            return StoreError(
+                f"what answers at {self.url} is not pik's API ({status}): {message}",
+                hint="check the stack's output ApiUrl, and that it runs the version of this pik",
+            )
+        if status == 404:
+            return NotFound(message)
+        if status == 400:
+            return Invalid(message, field=said.field)
+        return StoreError(f"the API at {self.url} refused the request ({status}): {message}")
+
+    def _denied(self, message: str) -> StoreError:
+        if "expired" in message:
+            return StoreError(f"the AWS credentials have expired: {message}", hint="log in again: aws sso login")
+        hint = "docs/iam.md has the policy that it takes; a stack with ApiAuthorization=API_KEY wants PIK_API_KEY"
+        if self.key is not None:
+            hint = "PIK_API_KEY is not the stack's key, or the stack wants signed requests (ApiAuthorization=IAM)"
+        return StoreError(f"the API at {self.url} denies the request: {message}", hint=hint)
+
+
+def _dry_run() -> StoreError:
+    return StoreError(
+        "the stack is in a dry run: its functions check and count, and record nothing",
+        hint="sam deploy --parameter-overrides DryRun=false",
+    )
+
+
+class _Result(msgspec.Struct):
+    status: str
+    conflict: bool = False
+    error: str = ""
+    field: str = ""
+
+
+class _Results(msgspec.Struct):
+    results: list[_Result]
+
+
+class _Error(msgspec.Struct):
+    error: str = ""
+    message: str = ""
+    field: str = ""
+
+
+class _Planned(msgspec.Struct):
+    run_id: str
+    effective_start_time: str
+    effective_end_time: str
+    scanned: int | None
+    buckets: int | None
+    tasks: int | None
+    dry_run: bool
+
+
+class _Failure(msgspec.Struct):
+    metric: str
+    metric_version: int
+    bucket: str
+    entity_id: str
+    inputs: int
+    reason: str
+    events: int
+    event_ids: tuple[str, ...]
+
+    def failed(self) -> FailedAggregate:
+        return FailedAggregate(**{**structs.asdict(self), "bucket": parse_instant(self.bucket)})
+
+
+class _Run(msgspec.Struct):
+    run_id: str
+    state: str
+    entities: tuple[str, ...]
+    metrics: tuple[str, ...]
+    source: str | None
+    event_type: str | None
+    include_duplicates: bool
+    reason: str | None
+    start_time: str
+    end_time: str
+    effective_start_time: str
+    effective_end_time: str
+    created_at: str
+    finished_at: str | None
+    events_matched: int | None
+    buckets: int | None
+    tasks: int
+    done: int
+    failed: int
+    new: int
+    changed: int
+    unchanged: int
+    removed: int
+    promoted: int
+    failed_aggregates: int
+    failures: tuple[_Failure, ...]
+    computed_by: tuple[str, ...]
+
+    def run(self) -> Run:
+        values = structs.asdict(self)
+        of_request = ("entities", "metrics", "source", "event_type", "include_duplicates")
+        request = RunRequest(
+            start=parse_instant(values.pop("start_time")),
+            end=parse_instant(values.pop("end_time")),
+            reason=values.pop("reason") or "",
+            **{name: values.pop(name) for name in of_request},
+        )
+        finished_at = values.pop("finished_at")
+        return Run(
+            request=request,
+            created_at=parse_instant(values.pop("created_at")),
+            finished_at=None if finished_at is None else parse_instant(finished_at),
+            effective_start=parse_instant(values.pop("effective_start_time")),
+            effective_end=parse_instant(values.pop("effective_end_time")),
+            failures=tuple(each.failed() for each in values.pop("failures")),
+            **values,
+        )
+
+
+def _decoded(body: bytes, kind: type[Done]) -> Done | None:
+    """The JSON document as `kind`; None if it is none."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def _message(body: bytes) -> str:
+    """What an answer says is wrong: pik's own, API Gateway's, or the beginning of whatever it is."""
+    said = _decoded(body, _Error)
+    return (said and (said.error or said.message)) or " ".join(body[:100].decode(errors="replace").split()) or "nothing"
+
+
+def _verdict(result: _Result) -> Verdict:
+    if result.status == "ACCEPTED":
+        return Verdict(ACCEPTED)
+    if result.status == "DUPLICATE":
+        return Verdict(CONFLICT if result.conflict else EXACT)
+    return Verdict("rejected", result.error, result.field)

@@ -1,0 +1,1 @@
+"""The state table: metric definitions, runs and aggregate versions."""

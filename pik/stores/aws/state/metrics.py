@@ -1,0 +1,77 @@
+"""Metric definitions in the state table: an item each version, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pik.model.metric import EVENT_COUNT, Definition, Metric
+from pik.stores.aws.state.keys import sealed
+from pik.stores.aws.table import Item, Table
+from pik.stores.bodies import metric_columns
+from pik.stores.bodies import metric_of as made_of
+from pik.stores.common import damaged_row
+from pik.stores.state_digest import row_digest
+
+METRICS = "metric"
+
+
+@dataclass(frozen=True, slots=True)
+class AwsMetrics:
+    """Keeps the definitions that were applied; the built-in one is added to each answer."""
+
+    table: Table
+
+    def apply(self, definition: Definition, applied_at: int, scale: int = 0) -> Metric:
+        while True:
+            versions = self.versions(definition.name)
+            if versions and versions[-1].definition == definition:
+                return versions[-1]
+            version = versions[-1].version + 1 if versions else 1
+            metric = Metric(definition=definition, version=version, applied_at=applied_at, scale=scale)
+            item = metric_item(metric)
+            if self.table.put_together([item, sealed(item)]) is None:
+                return metric
+            # Somebody else made this version meanwhile, or this process did and its answer was lost: look again.
+
+    def latest(self) -> list[Metric]:
+        newest = {EVENT_COUNT.name: EVENT_COUNT}
+        newest.update((metric.name, metric) for metric in map(metric_of, self.table.query(METRICS)))
+        return [newest[name] for name in sorted(newest)]
+
+    def versions(self, name: str) -> list[Metric]:
+        return _with_built_in(name, self.table.query(METRICS, prefix=f"{name}/"))
+
+
+def _with_built_in(name: str, items: Iterable[Item]) -> list[Metric]:
+    built_in = [EVENT_COUNT] if name == EVENT_COUNT.name else []
+    return built_in + [metric_of(item) for item in items]
+
+
+def metric_item(metric: Metric) -> Item:
+    """The item of a version of a metric."""
+    columns = metric_columns(metric)
+    name, version, definition, applied_at, scale = columns
+    return {
+        "pk": METRICS,
+        "sk": f"{name}/{version:06d}",
+        "definition": definition,
+        "applied_at": applied_at,
+        "scale": scale,
+        "digest": row_digest("metric", *columns),
+    }
+
+
+def metric_is_sound(item: Item) -> bool:
+    """Whether the item of a version of a metric is as it was written."""
+    name, _, version = item["sk"].rpartition("/")
+    columns = (item.get(column) for column in ("definition", "applied_at", "scale"))
+    return bool(item.get("digest") == row_digest("metric", name, int(version), *columns))
+
+
+def metric_of(item: Item) -> Metric:
+    """The version of a metric of an item. Raises Damaged."""
+    if not metric_is_sound(item):
+        raise damaged_row(f"the definition of {item['sk'].rpartition('/')[0]} version {int(item['sk'][-6:])}")
+    version = int(item["sk"].rpartition("/")[2])
+    return made_of(version, item["definition"], item["applied_at"], item["scale"])

@@ -1,0 +1,1 @@
+"""index.db: batches, segments, deliveries and claims, all of which raw can rebuild."""

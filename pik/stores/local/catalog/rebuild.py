@@ -1,0 +1,264 @@
+"""Rebuilding index.db from raw, beside the old one, which it replaces when it is whole."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pik.errors import StoreError
+from pik.model.batch import ACCEPTED, CONFLICT, EXACT, KEYED, PLAIN, Arrivals, Batch, Location, RejectFile, Segment
+from pik.ports.index import Winner
+from pik.stores.local.catalog.claims import Claims, add_lags, add_names, add_rejects
+from pik.stores.local.catalog.index import KEYED_DAY, SCHEMA, completeness, index_database, origin_key
+from pik.stores.local.lock import holding
+from pik.stores.local.sqlite import Database
+
+REBUILDING = "rebuild"
+"""The lock that keeps a rebuild and writers apart."""
+
+
+@contextmanager
+def rebuilding(path: Path, locks: Path) -> Iterator[LocalRebuild]:
+    """An empty index that takes the place of the one at `path`. Raises Busy while anything writes to that."""
+    beside = path.with_name(path.name + ".rebuild")
+    with holding(locks, REBUILDING):
+        _remove(beside)
+        database = Database(beside, SCHEMA)
+        database.create()
+        rebuild = LocalRebuild(database, index_database(path.parent))
+        yield rebuild
+        with database.write() as connection:
+            _count_batches(connection, rebuild.unread)
+        database.close()  # the last connection to close moves the write-ahead log into the file
+        _replace(path, beside)
+
+
+def _replace(path: Path, beside: Path) -> None:
+    """An index must never be read without its log, nor with another's. So the old one goes first; whoever is killed
+    before the new one is there leaves none, which every command says."""
+    old = path.with_name(path.name + ".old")
+    if path.exists():
+        os.replace(path, old)
+    _remove(path)
+    os.replace(beside, path)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    for name in (path, f"{path}-wal", f"{path}-shm"):
+        Path(name).unlink(missing_ok=True)
+
+
+@dataclass(slots=True)
+class LocalRebuild:
+    """Fills the new index.db; `replaced` is the one that is there. `unread` are the batches with deliveries that are
+    lost: their counts are those of their records."""
+
+    database: Database
+    replaced: Database
+    unread: set[str] = field(default_factory=set)
+
+    def add_batch(self, batch: Batch) -> None:
+        with self.database.write() as connection:
+            connection.execute(
+                "INSERT INTO batch (batch_id, name, content, options, again, origin, complete, attempt, read, accepted,"
+                " exact, conflict, rejected, started_at, finished_at, next_seq, offset, prefix_digest, reasons, lags,"
+                " sources)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    batch.batch_id,
+                    batch.origin.name,
+                    batch.origin.content,
+                    msgspec.json.encode(batch.origin.options).decode(),
+                    batch.origin.again,
+                    origin_key(batch.origin),
+                    completeness(batch.state),
+                    batch.attempt,
+                    *batch.counts.astuple(),
+                    batch.started_at,
+                    batch.finished_at,
+                    batch.next_seq,
+                    batch.offset,
+                    batch.prefix_digest,
+                    add_names("{}", batch.reasons),
+                    add_lags("{}", batch.lags),
+                    add_names("{}", batch.sources),
+                ),
+            )
+
+    def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, str] | None) -> None:
+        self.unread |= {arrived.segment.batch_id for arrived in arrivals if not _is_whole(arrived)}
+        with self.database.write() as connection:
+            Claims(connection).add(arrivals, verdicts)
+
+    def add_rejects(self, batch_id: str, rejects: RejectFile) -> None:
+        with self.database.write() as connection:
+            add_rejects(connection, batch_id, rejects)
+
+    def rows(self, segment: Segment, frames: Collection[int]) -> Arrivals:
+        plain: list[bytes] = []
+        keyed: list[bytes] = []
+        if frames:
+            with suppress(StoreError, sqlite3.Error, struct.error):
+                for event_id, seq, frame, content in _rows(self.replaced, segment):
+                    if frame not in frames:
+                        continue
+                    if content is None:
+                        plain.append(PLAIN.pack(event_id, seq, frame))
+                    else:
+                        keyed.append(KEYED.pack(seq, event_id, content, frame))
+        unknown = "\n" * max(0, len(plain) + len(keyed) - 1)  # no row says whose it is
+        return Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)), unknown)
+
+    def skipped(self, segment: Segment) -> dict[int, str]:
+        rows = self.database.writer().execute(
+            "SELECT seq, conflict FROM duplicate WHERE segment = (SELECT number FROM segment WHERE key = ?)",
+            (segment.key,),
+        )
+        return {seq: CONFLICT if conflict else EXACT for seq, conflict in rows}
+
+    def winners(self, arrivals: Arrivals, seqs: Collection[int]) -> dict[int, Winner]:
+        found: dict[int, Winner] = {}
+        connection = self.database.writer()
+        for seq, event_id, content, _ in _deliveries(arrivals):
+            if seq not in seqs:
+                continue
+            row = connection.execute(_winner(content), _event_key(arrivals.segment, event_id, content)).fetchone()
+            if row is not None:
+                number, _, of_seq, winning = row
+                key, batch_id = connection.execute(
+                    "SELECT key, batch FROM segment WHERE number = ?", (number,)
+                ).fetchone()
+                found[seq] = Winner((batch_id, of_seq), key, winning)
+        return found
+
+    def prefer(self, arrivals: Arrivals, seq: int) -> None:
+        segment = arrivals.segment
+        event_id, content, frame = next(
+            (event_id, content, frame) for one, event_id, content, frame in _deliveries(arrivals) if one == seq
+        )
+        with self.database.write() as connection:
+            known = connection.execute("SELECT number FROM segment WHERE key = ?", (segment.key,)).fetchone()
+            current = connection.execute(_winner(content), _event_key(segment, event_id, content)).fetchone()
+            if known is None or (current is not None and current[:3] == (known[0], frame, seq)):
+                return
+            day = segment.day if content is None else KEYED_DAY
+            if current is not None:
+                _demote(connection, current, day, event_id)
+            _promote(connection, known[0], seq, day, event_id, frame, content)
+
+    def settle(self) -> Iterator[Location]:
+        with self.database.write() as connection:
+            for table, kind, same_day in (("event", "<>", "AND e.day = d.day"), ("keyed_event", "=", "")):
+                query = _ORPHANS.format(table=table, kind=kind, keyed_day=KEYED_DAY, same_day=same_day)
+                orphans = connection.execute(query).fetchall()
+                for segment, seq, day, event_id, frame, content in orphans:
+                    _promote(connection, segment, seq, day, event_id, frame, content)
+                    own_day, key, batch = connection.execute(
+                        "SELECT day, key, batch FROM segment WHERE number = ?", (segment,)
+                    ).fetchone()
+                    yield Location(event_id.hex(), own_day, key, batch, frame, seq, ACCEPTED)
+
+
+def _is_whole(arrived: Arrivals) -> bool:
+    return len(arrived.plain) // PLAIN.size + len(arrived.keyed) // KEYED.size == arrived.segment.deliveries
+
+
+_Delivery = tuple[int, bytes, bytes | None, int]
+"""seq, event_id, content_hash where the event has an idempotency key, frame"""
+
+
+def _deliveries(arrivals: Arrivals) -> Iterator[_Delivery]:
+    for event_id, seq, frame in PLAIN.iter_unpack(arrivals.plain):
+        yield seq, event_id, None, frame
+    yield from KEYED.iter_unpack(arrivals.keyed)
+
+
+def _rows(database: Database, segment: Segment) -> Iterator[tuple[bytes, int, int, bytes | None]]:
+    """The rows of a segment: event_id, seq, frame, content_hash."""
+    found = database.read().execute("SELECT number FROM segment WHERE key = ?", (segment.key,)).fetchone()
+    if found is None:
+        return
+    of_segment = {"number": found[0], "day": segment.day}
+    for query in (
+        "SELECT event_id, seq, frame, NULL FROM event WHERE day = :day AND segment = :number",
+        "SELECT event_id, seq, frame, content_hash FROM keyed_event WHERE segment = :number",
+        "SELECT event_id, seq, frame, content_hash FROM duplicate WHERE segment = :number",
+    ):
+        yield from database.read().execute(query, of_segment)
+
+
+def _winner(content: bytes | None) -> str:
+    """The query for an event's accepted delivery: segment, frame, seq, content_hash."""
+    if content is None:
+        return "SELECT segment, frame, seq, NULL FROM event WHERE day = ? AND event_id = ?"
+    return "SELECT segment, frame, seq, content_hash FROM keyed_event WHERE event_id = ?"
+
+
+def _event_key(segment: Segment, event_id: bytes, content: bytes | None) -> tuple[Any, ...]:
+    return (segment.day, event_id) if content is None else (event_id,)
+
+
+def _demote(connection: sqlite3.Connection, winner: tuple[Any, ...], day: int, event_id: bytes) -> None:
+    """Make an event's accepted delivery a duplicate; of what kind, whoever is promoted next decides."""
+    segment, frame, seq, content = winner
+    table = "event" if content is None else "keyed_event"
+    connection.execute(
+        f"DELETE FROM {table} WHERE event_id = ?" + (" AND day = ?" if content is None else ""),
+        (event_id, day) if content is None else (event_id,),
+    )
+    connection.execute(
+        "INSERT INTO duplicate VALUES (?, ?, ?, ?, ?, 0, ?)", (segment, seq, day, event_id, frame, content)
+    )
+    connection.execute("UPDATE segment SET accepted = accepted - 1 WHERE number = ?", (segment,))
+
+
+_ORPHANS = """
+SELECT segment, seq, day, event_id, frame, content_hash FROM (
+    SELECT *, row_number() OVER (PARTITION BY day, event_id ORDER BY came, batch, seq) AS place FROM (
+    SELECT d.*, s.batch, min(s.ingest_time) OVER (PARTITION BY d.day, d.event_id, s.batch) AS came
+    FROM duplicate d JOIN segment s ON s.number = d.segment
+    WHERE d.day {kind} {keyed_day} AND NOT EXISTS (
+        SELECT 1 FROM {table} e WHERE e.event_id = d.event_id {same_day}
+    ))
+) WHERE place = 1
+"""
+
+
+def _promote(
+    connection: sqlite3.Connection, segment: int, seq: int, day: int, event_id: bytes, frame: int, content: bytes | None
+) -> None:
+    connection.execute("DELETE FROM duplicate WHERE segment = ? AND seq = ?", (segment, seq))
+    if content is None:
+        connection.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", (day, event_id, segment, frame, seq))
+    else:
+        connection.execute("INSERT INTO keyed_event VALUES (?, ?, ?, ?, ?)", (event_id, content, segment, frame, seq))
+        connection.execute(
+            "UPDATE duplicate SET conflict = content_hash <> ? WHERE day = ? AND event_id = ?", (content, day, event_id)
+        )
+    connection.execute("UPDATE segment SET accepted = accepted + 1 WHERE number = ?", (segment,))
+
+
+def _count_batches(connection: sqlite3.Connection, unread: set[str]) -> None:
+    """The batches' verdicts, counted from what their segments hold now; those of complete batches only where all of
+    their segments could be read."""
+    connection.execute(
+        "UPDATE batch SET (accepted, exact, conflict) = ("
+        "SELECT coalesce(sum(s.accepted), 0), coalesce(sum(d.exact), 0), coalesce(sum(d.conflict), 0) FROM segment s"
+        " LEFT JOIN (SELECT segment, sum(1 - conflict) AS exact, sum(conflict) AS conflict"
+        " FROM duplicate GROUP BY segment) d ON d.segment = s.number WHERE s.batch = batch_id)"
+        " WHERE complete <> 1 OR batch_id NOT IN (SELECT value FROM json_each(?))",
+        (msgspec.json.encode(sorted(unread)).decode(),),
+    )
+    connection.execute(
+        "UPDATE batch SET recorded_at = (SELECT coalesce(max(recorded_at), 0) FROM segment WHERE batch = batch_id)"
+    )
+    connection.execute("UPDATE batch SET read = accepted + exact + conflict + rejected WHERE complete <> 1")

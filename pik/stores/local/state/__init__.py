@@ -1,0 +1,1 @@
+"""state.db: metric definitions, runs, the queue and aggregates, which nothing can rebuild."""

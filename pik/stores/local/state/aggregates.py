@@ -1,0 +1,317 @@
+"""Aggregate versions in state.db, and which of them is current.
+
+A version's key leads with its metric and bucket, as the pointers to current ones do, so that both are read in the same
+order. All that touches many of them is one statement over sets.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, bucket_digests, decimal_text, joinable
+from pik.model.run import CANCELLED, Task
+from pik.model.window import Window
+from pik.ports.state import Change, Promoted, Promotion
+from pik.stores.common import damaged_row
+from pik.stores.local.sqlite import Database
+from pik.stores.local.state.database import (
+    POINTER_DIGEST,
+    PROMOTION_DIGEST,
+    VERSION_DIGEST,
+    WRITER_DIGEST,
+    expect_sound,
+)
+from pik.stores.local.state.promotion import move
+from pik.stores.state_digest import NO_ROWS, xor_of
+
+_VERSION = (
+    "v.metric, v.bucket, v.entity, v.value, v.inputs, v.input_ids, v.input_contents,"
+    " w.run_id, v.metric_version, v.known_until, v.reason"
+)
+_COLUMNS = 13  # those, whether the version is current, and whether it is sound
+
+
+_INCOMING = (
+    "CREATE TEMP TABLE IF NOT EXISTS incoming ("
+    "metric TEXT, bucket INTEGER, entity TEXT, value TEXT, inputs INTEGER, input_ids BLOB, input_contents BLOB,"
+    " metric_version INTEGER)"
+)
+
+# Rows that this run has not written yet, beside the version that is current now; a null stands for no value at all.
+_TALLY = """
+SELECT
+    coalesce(sum(i.value IS NOT NULL AND b.value IS NULL), 0),
+    coalesce(sum(b.value IS NOT NULL AND i.value <> b.value), 0),
+    coalesce(sum(i.value IS NOT NULL AND i.value IS b.value), 0),
+    coalesce(sum(b.value IS NOT NULL AND i.value IS NULL), 0)
+FROM temp.incoming i
+LEFT JOIN current c USING (metric, bucket, entity)
+LEFT JOIN version b ON (b.metric, b.bucket, b.entity, b.writer) = (i.metric, i.bucket, i.entity, c.writer)
+LEFT JOIN version mine ON (mine.metric, mine.bucket, mine.entity, mine.writer) = (i.metric, i.bucket, i.entity, :writer)
+WHERE mine.writer IS NULL
+"""
+
+_KEPT_AT_ONCE = 50_000
+"""Versions of one statement: SQLite holds all that it returns in memory."""
+
+_KEEP = f"""
+INSERT OR IGNORE INTO version
+SELECT v.*, {VERSION_DIGEST} FROM (
+    SELECT i.metric, i.bucket, i.entity, :writer AS writer, i.value, i.inputs, i.input_ids, i.input_contents,
+        c.writer AS base, i.metric_version, :known_until AS known_until, :reason AS reason
+    FROM temp.incoming i LEFT JOIN current c USING (metric, bucket, entity)
+    WHERE i.rowid > :after AND i.rowid <= :after + {_KEPT_AT_ONCE}
+) v
+RETURNING digest
+"""
+
+_ALL_KEYS = "SELECT * FROM {table} WHERE metric = :metric AND bucket >= :start AND bucket < :end"
+
+# Each bucket that there is, found by seeking the next one, and in it the entities: the others' keys are never read.
+_SOME_KEYS = """
+WITH RECURSIVE each(bucket) AS (
+    SELECT min(bucket) FROM {table} WHERE metric = :metric AND bucket >= :start
+    UNION ALL
+    SELECT (SELECT min(bucket) FROM {table} WHERE metric = :metric AND bucket > each.bucket)
+    FROM each WHERE each.bucket < :end
+)
+SELECT k.* FROM each CROSS JOIN json_each(:entities) named
+CROSS JOIN {table} k ON k.metric = :metric AND k.bucket = each.bucket AND k.entity = named.value
+WHERE each.bucket < :end
+"""
+
+_CURRENT = f"""
+SELECT {_VERSION.replace("v.", "k.", 3)}, 1, {{sound}}
+FROM ({{keys}}) k {{join}} version v USING (metric, bucket, entity, writer)
+{{join}} writer w ON w.number = v.writer
+ORDER BY k.bucket, k.entity
+"""
+
+_DIGEST_LINE = (
+    "v.entity || x'1f' || v.value || x'1f' || v.inputs || x'1f' || hex(v.input_ids) || CASE"
+    " WHEN v.input_contents IS v.input_ids THEN x'0a' ELSE x'1f' || hex(v.input_contents) || x'0a' END"
+)  # NULL where the value is
+_DIGEST_LINES = f"""
+SELECT bucket, {_DIGEST_LINE}, v.value IS NULL, v.metric_version, v.metric_version
+FROM ({{keys}}) k CROSS JOIN version v USING (metric, bucket, entity, writer)
+ORDER BY k.bucket, k.entity
+"""
+_JOINED_LINES = f"""
+SELECT bucket, group_concat({_DIGEST_LINE}, ''), sum(v.value IS NULL), min(v.metric_version), max(v.metric_version)
+FROM ({{keys}}) k CROSS JOIN version v USING (metric, bucket, entity, writer)
+GROUP BY k.bucket
+"""
+_BUCKETS = "SELECT bucket, count(*) FROM ({keys}) GROUP BY bucket"
+
+_HISTORY = f"""
+SELECT {_VERSION}, c.writer IS v.writer, {{sound}}
+FROM ({{keys}}) v CROSS JOIN writer w ON w.number = v.writer
+LEFT JOIN current c ON (c.metric, c.bucket, c.entity) = (v.metric, v.bucket, v.entity)
+ORDER BY v.bucket, v.entity, w.run_id
+"""
+
+_CHANGES = f"""
+SELECT {_VERSION}, c.writer IS v.writer, 1,
+    b.metric, b.bucket, b.entity, b.value, b.inputs, b.input_ids, b.input_contents,
+    bw.run_id, b.metric_version, b.known_until, b.reason, c.writer IS b.writer, 1
+FROM version v INDEXED BY version_writer JOIN writer w ON w.number = v.writer
+LEFT JOIN current c ON (c.metric, c.bucket, c.entity) = (v.metric, v.bucket, v.entity)
+LEFT JOIN version b ON (b.metric, b.bucket, b.entity, b.writer) = (v.metric, v.bucket, v.entity, v.base)
+LEFT JOIN writer bw ON bw.number = b.writer
+WHERE v.writer = (SELECT number FROM writer WHERE run_id = ?) ORDER BY v.metric, v.bucket, v.entity
+"""
+
+
+@dataclass(slots=True)
+class LocalAggregates:
+    """Implements the port on the tables version, current, writer and promotion."""
+
+    database: Database
+
+    def write(
+        self,
+        task: Task,
+        rows: Iterable[Computed],
+        *,
+        versions: Mapping[str, int],
+        known_until: int,
+        reason: str,
+        computed_by: str = "",
+    ) -> None:
+        self._stage(rows, versions)
+        with self.database.write() as connection:
+            run = connection.execute("SELECT state FROM run WHERE run_id = ?", (task.run_id,)).fetchone()
+            if run == (CANCELLED,):
+                return
+            writer = _writer(connection, task.run_id)
+            expect_sound(
+                connection,
+                f"run {task.run_id}",
+                WRITER_DIGEST,
+                "writer WHERE number = ? AND digest NOT NULL",
+                (writer,),
+            )
+            tally = connection.execute(_TALLY, {"writer": writer}).fetchone()
+            connection.execute(
+                "UPDATE writer SET new = new + ?, changed = changed + ?, unchanged = unchanged + ?,"
+                " removed = removed + ? WHERE number = ?",
+                (*tally, writer),
+            )
+            values = {"writer": writer, "known_until": known_until, "reason": reason}
+            note_versions(connection, writer, *_keep(connection, values), computed_by)
+
+    def _stage(self, rows: Iterable[Computed], versions: Mapping[str, int]) -> None:
+        """Put the rows into a temporary table: they are made before anything is locked, and in bounded memory."""
+        connection = self.database.writer()
+        with self.database.translated():
+            connection.execute(_INCOMING)
+            connection.execute("BEGIN")
+            try:
+                connection.execute("DELETE FROM temp.incoming")
+                connection.executemany(
+                    "INSERT INTO temp.incoming VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        (
+                            row.metric,
+                            row.bucket,
+                            row.entity_id,
+                            None if row.value is None else value_text(row.value),
+                            row.inputs,
+                            bytes.fromhex(row.input_ids),
+                            bytes.fromhex(row.input_contents),
+                            versions[row.metric],
+                        )
+                        for row in rows
+                    ),
+                )
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.rollback()
+                raise
+
+    def current(
+        self,
+        metric: str,
+        window: Window,
+        entities: Sequence[str] = (),
+        *,
+        history: bool = False,
+        checked: bool = False,
+    ) -> Iterator[Aggregate]:
+        values: dict[str, object] = {"metric": metric, "start": window.start, "end": window.end}
+        if entities:
+            values["entities"] = msgspec.json.encode(sorted(set(entities))).decode()
+        query, table, pointer = (_HISTORY, "version", "c") if history else (_CURRENT, "current", "k")
+        keys = (_SOME_KEYS if entities else _ALL_KEYS).format(table=table)
+        sound, join = "1", "CROSS JOIN"
+        if entities or checked:  # few enough to be looked at, or worth it
+            is_pointer = f"{pointer}.digest IS {POINTER_DIGEST.replace('c.', f'{pointer}.')}"
+            sound = f"v.digest IS {VERSION_DIGEST} AND ({pointer}.writer IS NULL OR {is_pointer})"
+            join = "LEFT JOIN"
+        rows = self.database.read().execute(query.format(keys=keys, sound=sound, join=join), values)
+        return map(_aggregate, rows)
+
+    def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
+        try:
+            yield from bucket_digests(metric, self._digest_lines(metric, window))
+        except (TypeError, ValueError) as error:  # damage: a column of another type
+            raise damaged_row(f"a version of {metric}") from error
+
+    def _digest_lines(self, metric: str, window: Window) -> Iterator[DigestLines]:
+        keys = _ALL_KEYS.format(table="current")
+        with self.database.snapshot() as connection:
+            values = {"metric": metric, "start": window.start, "end": window.end}
+            counts = connection.execute(_BUCKETS.format(keys=keys), values)
+            for start, last, few in joinable(counts):
+                query = (_JOINED_LINES if few else _DIGEST_LINES).format(keys=keys)
+                yield from connection.execute(query, {"metric": metric, "start": start, "end": last + 1})
+
+    def changes(self, run_id: str) -> Iterator[Change]:
+        rows = self.database.read().execute(_CHANGES, (run_id,))
+        return (
+            Change(_aggregate(row[:_COLUMNS]), None if row[_COLUMNS] is None else _aggregate(row[_COLUMNS:]))
+            for row in rows
+        )
+
+    def tally(self, run_id: str) -> tuple[int, int, int, int]:
+        row = self.database.read().execute(
+            "SELECT new, changed, unchanged, removed FROM writer WHERE run_id = ?", (run_id,)
+        )
+        return row.fetchone() or (0, 0, 0, 0)
+
+    def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
+        return move(self.database, "promote", run_id, at, reason, dry_run=dry_run)
+
+    def rollback(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
+        return move(self.database, "rollback", run_id, at, reason, dry_run=dry_run)
+
+    def promotions(self) -> Iterator[Promotion]:
+        rows = self.database.read().execute(
+            "SELECT run_id, kind, at, reason, moved, conflicts, promotion_id, "
+            f"digest IS {PROMOTION_DIGEST} FROM promotion ORDER BY number DESC"
+        )
+        return map(_promotion, rows)
+
+
+def _promotion(row: tuple[Any, ...]) -> Promotion:
+    *columns, promotion_id, sound = row
+    if not sound:
+        raise damaged_row(f"promotion {promotion_id} of run {row[0]}")
+    return Promotion(*columns)
+
+
+def _keep(connection: sqlite3.Connection, values: dict[str, Any]) -> tuple[int, bytes]:
+    """Insert the staged rows as versions, but for those that are there. Return the number of the new ones and the XOR
+    of their digests."""
+    (last,) = connection.execute("SELECT coalesce(max(rowid), 0) FROM temp.incoming").fetchone()
+    count, total = 0, NO_ROWS
+    for after in range(0, last, _KEPT_AT_ONCE):
+        kept = connection.execute(_KEEP, {**values, "after": after}).fetchall()
+        count, total = count + len(kept), xor_of((digest for (digest,) in kept), total)
+    return count, total
+
+
+def note_versions(
+    connection: sqlite3.Connection, writer: int, count: int, digests: bytes, computed_by: str = ""
+) -> None:
+    """Note that a writer has just added so many versions, with this XOR of digests, and what computed them."""
+    before, programs = connection.execute(
+        "SELECT versions_xor, computed_by FROM writer WHERE number = ?", (writer,)
+    ).fetchone()
+    known = set(msgspec.json.decode(programs)) | ({computed_by} if computed_by else set())
+    connection.execute(
+        "UPDATE writer SET versions = versions + ?, versions_xor = ?, computed_by = ? WHERE number = ?",
+        (count, xor_of([digests], before), msgspec.json.encode(sorted(known)).decode(), writer),
+    )
+    connection.execute(f"UPDATE writer SET digest = {WRITER_DIGEST} WHERE number = ?", (writer,))
+
+
+def _writer(connection: sqlite3.Connection, run_id: str) -> int:
+    connection.execute("INSERT OR IGNORE INTO writer (run_id) VALUES (?)", (run_id,))
+    number: int = connection.execute("SELECT number FROM writer WHERE run_id = ?", (run_id,)).fetchone()[0]
+    return number
+
+
+def value_text(value: Decimal) -> str:
+    """A value as the column has it."""
+    return decimal_text(value) if value else "0"
+
+
+def _aggregate(row: tuple[Any, ...]) -> Aggregate:
+    metric, bucket, entity, value, inputs, ids, contents, run_id, *rest = row
+    metric_version, known_until, reason, current, sound = rest
+    if run_id is None:  # a pointer without its version
+        raise damaged_row(f"the pointer to the current {metric} of {entity}")
+    try:
+        exact = None if value is None else Decimal(value)
+        computed = Computed(metric, bucket, entity, exact, inputs, ids.hex(), contents.hex())
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+        raise damaged_row(f"the version of {metric} of {entity} by run {run_id}") from error
+    return Aggregate(computed, run_id, metric_version, known_until, reason, bool(current), bool(sound))

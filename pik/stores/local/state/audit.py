@@ -1,0 +1,231 @@
+"""Holding state.db against itself and against the files of its definitions and promotions."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from pik.errors import StoreError
+from pik.ports.state_audit import StateProblem
+from pik.stores import state_problems as found
+from pik.stores.local.raw import LocalRaw
+from pik.stores.local.sqlite import Database
+from pik.stores.local.state.database import (
+    LETTER_DIGEST,
+    METRIC_DIGEST,
+    PROMOTION_DIGEST,
+    RUN_DIGEST,
+    SCHEMA,
+    TASK_DIGEST,
+    WRITER_DIGEST,
+)
+from pik.stores.local.state.sealed_copies import DIRECTORY, KINDS, METRIC, PROMOTION, Sealed, read_sealed
+from pik.stores.state_digest import NO_ROWS, row_digest, xor_of
+from pik.stores.state_problems import Place
+
+_ROWS = (  # definitions and promotions are held against their files
+    ("run", RUN_DIGEST, "'run ' || run_id"),
+    ("writer", WRITER_DIGEST, "'what run ' || run_id || ' wrote'"),
+    ("task", TASK_DIGEST, "'task ' || number || ' of run ' || run_id"),
+    ("letter", LETTER_DIGEST, "'dead letter ' || letter_id"),
+)
+_MESSAGES = (
+    "SELECT 'message of task ' || m.task || ' of run ' || m.run_id FROM message m"
+    " JOIN task t ON (t.run_id, t.number) = (m.run_id, m.task) WHERE m.body IS NOT t.body"
+)
+# Digests of these are computed in Python from what is read: SQLite calling Python for each takes half as long again.
+_VERSIONS = (
+    "SELECT digest, writer, base, metric, bucket, entity, value, inputs, input_ids, input_contents, metric_version,"
+    " known_until, reason FROM version"
+)
+_POINTERS = (
+    "SELECT c.digest, c.writer, c.metric, c.bucket, c.entity, v.writer IS NOT NULL FROM current c"
+    " LEFT JOIN version v ON (v.metric, v.bucket, v.entity, v.writer) = (c.metric, c.bucket, c.entity, c.writer)"
+)
+_IS_CURRENT = "SELECT 1 FROM current WHERE (metric, bucket, entity, writer) = (?, ?, ?, ?)"
+_HISTORY = (
+    "SELECT v.metric, v.bucket, v.entity, w.run_id, b.run_id, cw.run_id FROM version v"
+    " JOIN writer w ON w.number = v.writer LEFT JOIN writer b ON b.number = v.base"
+    " LEFT JOIN current c ON (c.metric, c.bucket, c.entity) = (v.metric, v.bucket, v.entity)"
+    " LEFT JOIN writer cw ON cw.number = c.writer ORDER BY v.metric, v.bucket, v.entity"
+)
+
+
+class _Rows:
+    """Counts rows, and keeps the XOR of their digests. `xor_of` for each row would take longer than all else here."""
+
+    __slots__ = ("count", "total")
+
+    def __init__(self) -> None:
+        self.count = self.total = 0
+
+    def add(self, digest: object) -> None:
+        """Count a row; damage may have left anything in the place of its digest."""
+        self.count += 1
+        if type(digest) is bytes and len(digest) == len(NO_ROWS):
+            self.total ^= int.from_bytes(digest)
+
+    @property
+    def xor(self) -> bytes:
+        """The XOR of the digests."""
+        return self.total.to_bytes(len(NO_ROWS))
+
+
+def _version_digest(row: tuple[Any, ...], names: Mapping[int, str]) -> bytes:
+    """The digest that a row of _VERSIONS should have: VERSION_DIGEST in Python."""
+    _, writer, base, metric, bucket, entity, *columns = row
+    value, inputs, ids, contents, metric_version, known_until, reason = columns
+    before = None if base is None else names.get(base, "?")
+    after = metric_version, known_until, reason
+    return row_digest(
+        "version", metric, bucket, entity, names.get(writer), value, inputs, ids, contents, before, *after
+    )
+
+
+@dataclass(slots=True)
+class LocalStateAudit:
+    """Implements the port. In a copy (`copied`) runs are elsewhere, and pointers are the source's."""
+
+    database: Database
+    copied: bool = False
+
+    def problems(self) -> Iterator[StateProblem]:
+        try:
+            with self.database.snapshot() as connection:
+                broken = list(_structure(connection))
+                yield from broken
+                if not broken:
+                    yield from self._rows(connection)
+        except StoreError as error:
+            yield StateProblem(self.database.path.name, error.message, found.RESTORE)
+
+    def _rows(self, connection: sqlite3.Connection) -> Iterator[StateProblem]:
+        for table, digest, what in _ROWS:
+            for (name,) in connection.execute(f"SELECT {what} FROM {table} WHERE digest IS NOT {digest}"):
+                yield found.row_altered(str(name))
+        for (name,) in connection.execute(_MESSAGES):
+            yield found.row_altered(str(name))
+        yield from self._runs(connection)
+        yield from self._pointers(connection)
+        for kind in KINDS:
+            yield from self._files(connection, kind)
+
+    def _runs(self, connection: sqlite3.Connection) -> Iterator[StateProblem]:
+        """Runs against their versions and their tasks."""
+        counts: defaultdict[int, _Rows] = defaultdict(_Rows)
+        altered: set[int] = set()
+        names = dict(connection.execute("SELECT number, run_id FROM writer"))
+        for row in connection.execute(_VERSIONS):
+            digest, writer = row[:2]
+            counts[writer].add(digest)
+            if digest != _version_digest(row, names):
+                altered.add(writer)
+                is_current = connection.execute(_IS_CURRENT, (*row[3:6], writer)).fetchone()
+                problem = found.version_altered if is_current else found.past_version_altered
+                yield problem(Place(*row[3:6]), names.get(writer, "that is lost"))
+        counted = {writer: (rows.count, rows.xor) for writer, rows in counts.items()}
+        for number, run_id, written, total in connection.execute(
+            "SELECT number, run_id, versions, versions_xor FROM writer"
+        ):
+            there, there_total = counted.pop(number, (0, NO_ROWS))
+            if there != written or (there_total != total and number not in altered):
+                yield found.versions_lost(run_id, written, there)
+        for number in counted:
+            yield found.run_lost(f"number {number}")
+        for run_id, planned, there in connection.execute(
+            "SELECT run_id, tasks, (SELECT count(*) FROM task WHERE task.run_id = run.run_id) AS there FROM run"
+            " WHERE tasks <> there"
+        ):
+            yield found.tasks_lost(run_id, planned, there)
+        if not self.copied:
+            for (run_id,) in connection.execute(
+                "SELECT run_id FROM writer WHERE run_id NOT IN (SELECT run_id FROM run) UNION"
+                " SELECT run_id FROM task WHERE run_id NOT IN (SELECT run_id FROM run)"
+            ):
+                yield found.run_lost(run_id)
+
+    def _pointers(self, connection: sqlite3.Connection) -> Iterator[StateProblem]:
+        """Pointers against their versions, and all of them against what promotions moved."""
+        rows = _Rows()
+        names = dict(connection.execute("SELECT number, run_id FROM writer"))
+        for digest, writer, metric, bucket, entity, has_version in connection.execute(_POINTERS):
+            rows.add(digest)
+            run_id = names.get(writer)
+            if digest != row_digest("current", metric, bucket, entity, run_id):
+                yield found.pointer_altered(Place(metric, bucket, entity))
+            elif not has_version:
+                yield found.pointer_without_version(Place(metric, bucket, entity), run_id or "that is lost")
+        there, total = rows.count, rows.xor
+        moved = self._promotions(connection)
+        expected = sum(one["pointers"] for one in moved), xor_of(bytes.fromhex(one["pointers_xor"]) for one in moved)
+        if not self.copied and (there, total) != expected:
+            yield from _misplaced(connection, [(one["kind"], one["run_id"]) for one in moved])
+
+    def _promotions(self, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+        """The promotions in their order; a damaged one as its file has it, if that is whole, so that no pointer is
+        accused of what is wrong with a promotion."""
+        rows = list(PROMOTION.rows(connection, f"digest IS {PROMOTION_DIGEST}"))
+        altered = PROMOTION.rows(connection, f"digest IS NOT {PROMOTION_DIGEST}")
+        root = self.database.path.parent
+        rows += [read_sealed(root, PROMOTION.key(values), PROMOTION) or values for values in altered]
+        return sorted(rows, key=itemgetter("number"))
+
+    def _files(self, connection: sqlite3.Connection, kind: Sealed) -> Iterator[StateProblem]:
+        root = self.database.path.parent
+        rows = {kind.key(values): values for values in kind.rows(connection)}
+        waiting = {kind.key(values) for values in kind.rows(connection, "NOT sealed")}
+        digest = METRIC_DIGEST if kind is METRIC else PROMOTION_DIGEST
+        altered = {kind.key(values) for values in kind.rows(connection, f"digest IS NOT {digest}")}
+        there = {each.key for each in LocalRaw(root).objects(f"{DIRECTORY}/{kind.table}/")}
+        for key in sorted(there | altered | (rows.keys() - waiting)):
+            said = read_sealed(root, key, kind)
+            if key in altered:
+                name = _name(kind, rows[key], key)
+                yield found.row_altered(name) if said is None else found.row_has_copy(name, key)
+            elif key not in rows:
+                now = list(kind.rows(self.database.read()))  # somebody may have written it since
+                if not any(kind.key(values) == key for values in now):
+                    yield found.row_lost(_name(kind, said, key), key)
+            elif said != rows[key]:
+                yield found.copy_lost(_name(kind, rows[key], key), key)
+
+
+def _structure(connection: sqlite3.Connection) -> Iterator[StateProblem]:
+    """Damage of the file itself: what tables say means nothing then."""
+    for (line,) in connection.execute("PRAGMA integrity_check(10)"):
+        if line != "ok":
+            yield StateProblem("state.db", str(line), found.RESTORE)
+    tables = "SELECT type, name, sql FROM sqlite_schema ORDER BY type, name"
+    with_schema = sqlite3.connect(":memory:")
+    try:
+        with_schema.executescript(SCHEMA)
+        wanted = with_schema.execute(tables).fetchall(), ("UTF-8",), (1,)
+    finally:
+        with_schema.close()
+    version = connection.execute("PRAGMA user_version").fetchone()
+    encoding = connection.execute("PRAGMA encoding").fetchone()
+    if (connection.execute(tables).fetchall(), encoding, version) != wanted:
+        yield StateProblem("state.db", "its tables are not declared as they were", found.RESTORE)
+
+
+def _misplaced(connection: sqlite3.Connection, moves: list[tuple[str, str]]) -> Iterator[StateProblem]:
+    """The pointers that are not where promotions left them."""
+    for key, rows in groupby(connection.execute(_HISTORY), key=lambda row: row[:3]):
+        versions = list(rows)
+        bases: dict[str, Any] = {row[3]: row[4] for row in versions}
+        now = versions[0][5]
+        if not found.is_explained(now, bases, moves):
+            yield found.pointer_differs(Place(*key), now, found.expected_pointer(bases, moves)[0])
+
+
+def _name(kind: Sealed, values: dict[str, Any] | None, key: str) -> str:
+    if values is None:
+        return f"{kind.table} {key.rpartition('/')[2]}"
+    if kind is METRIC:
+        return f"metric {values['name']} version {values['version']}"
+    return f"{values['kind']} {values['promotion_id']} of run {values['run_id']}"

@@ -1,0 +1,171 @@
+"""Taking over another store's state, in state.db of a copy."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from pik.errors import StoreError
+from pik.model.metric import EVENT_COUNT, Aggregate, Metric
+from pik.model.window import Window
+from pik.ports.copy import TakenOver
+from pik.stores.bodies import metric_columns
+from pik.stores.local.lock import holding
+from pik.stores.local.sqlite import Database
+from pik.stores.local.state.aggregates import note_versions, value_text
+from pik.stores.local.state.database import POINTER_DIGEST, VERSION_DIGEST
+from pik.stores.local.state.metrics import insert
+from pik.stores.local.state.sealed_copies import seal
+from pik.stores.state_digest import NO_ROWS
+
+_TAKING = """
+CREATE TEMP TABLE IF NOT EXISTS taking (
+    metric TEXT, bucket INTEGER, entity TEXT, run_id TEXT, value TEXT, inputs INTEGER,
+    input_ids BLOB, input_contents BLOB,
+    metric_version INTEGER, known_until INTEGER, reason TEXT, current INTEGER
+)
+"""
+
+_IN_SCOPE = """
+current c JOIN temp.scope s ON c.metric = s.metric AND c.bucket >= s.start AND c.bucket < s.end
+WHERE (:entities IS NULL OR c.entity IN (SELECT value FROM json_each(:entities)))
+"""
+
+# What is current in scope and will be no more, and how much of that a run of this store's own had written.
+_LEAVING = f"""
+SELECT count(*), count(r.run_id) FROM (SELECT c.* FROM {_IN_SCOPE}) c
+JOIN writer w ON w.number = c.writer LEFT JOIN run r USING (run_id)
+WHERE NOT EXISTS (
+    SELECT 1 FROM temp.taking t
+    WHERE t.current AND (t.metric, t.bucket, t.entity, t.run_id) = (c.metric, c.bucket, c.entity, w.run_id)
+)
+"""
+
+_COMING = """
+SELECT count(*), coalesce(sum(c.writer IS NULL), 0) FROM temp.taking t
+LEFT JOIN current c ON (c.metric, c.bucket, c.entity) = (t.metric, t.bucket, t.entity)
+WHERE t.current
+"""
+
+_KEEP = f"""
+INSERT OR IGNORE INTO version
+SELECT v.*, {VERSION_DIGEST} FROM (
+    SELECT t.metric, t.bucket, t.entity, w.number AS writer, t.value, t.inputs, t.input_ids, t.input_contents,
+        NULL AS base, t.metric_version, t.known_until, t.reason
+    FROM temp.taking t JOIN writer w USING (run_id)
+) v
+RETURNING writer, digest
+"""
+
+
+@dataclass(slots=True)
+class LocalCopy:
+    """`source` is the URL of the store that this one is a copy of; `locks` is the store's lock file."""
+
+    source: str
+    database: Database
+    locks: Path
+
+    def pulling(self) -> AbstractContextManager[None]:
+        return holding(self.locks, "a pull")
+
+    def take_metrics(self, metrics: Iterable[Metric]) -> int:
+        with self.database.write() as connection:
+            new = sum(_take_metric(connection, metric) for metric in metrics if metric != EVENT_COUNT)
+        seal(self.database)
+        return new
+
+    def take_aggregates(
+        self, scopes: Mapping[str, Window], entities: Sequence[str], rows: Iterable[Aggregate]
+    ) -> TakenOver:
+        self._stage(scopes, rows)
+        named = {"entities": msgspec.json.encode(sorted(set(entities))).decode() if entities else None}
+        with self.database.write() as connection:
+            leaving, replaced = connection.execute(_LEAVING, named).fetchone()
+            current, added = connection.execute(_COMING).fetchone()
+            connection.execute("INSERT OR IGNORE INTO writer (run_id) SELECT DISTINCT run_id FROM temp.taking")
+            new = 0
+            for writer, count, total in _kept_by_writer(connection):
+                note_versions(connection, writer, count, total)
+                new += count
+            connection.execute(
+                "DELETE FROM current WHERE (metric, bucket, entity) IN"
+                f" (SELECT c.metric, c.bucket, c.entity FROM {_IN_SCOPE})",
+                named,
+            )
+            connection.execute(
+                f"INSERT INTO current SELECT c.*, {POINTER_DIGEST} FROM ("
+                "SELECT t.metric, t.bucket, t.entity, w.number AS writer"
+                " FROM temp.taking t JOIN writer w USING (run_id) WHERE t.current) c"
+            )
+        return TakenOver(current, new, leaving + added, replaced)
+
+    def _stage(self, scopes: Mapping[str, Window], rows: Iterable[Aggregate]) -> None:
+        """Put everything into temporary tables: it comes before anything is locked, and in bounded memory."""
+        connection = self.database.writer()
+        with self.database.translated():
+            connection.execute(_TAKING)
+            connection.execute("CREATE TEMP TABLE IF NOT EXISTS scope (metric TEXT, start INTEGER, end INTEGER)")
+            connection.execute("BEGIN")
+            try:
+                connection.execute("DELETE FROM temp.taking")
+                connection.execute("DELETE FROM temp.scope")
+                connection.executemany(
+                    "INSERT INTO temp.scope VALUES (?, ?, ?)",
+                    [(name, window.start, window.end) for name, window in scopes.items()],
+                )
+                connection.executemany(
+                    "INSERT INTO temp.taking VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, rows)
+                )
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.rollback()
+                raise
+
+
+def _kept_by_writer(connection: sqlite3.Connection) -> list[tuple[int, int, bytes]]:
+    """Keep the versions that are new. Return for each writer how many those are, and the XOR of their digests."""
+    totals: dict[int, tuple[int, int]] = {}
+    for writer, digest in connection.execute(_KEEP):
+        count, total = totals.get(writer, (0, 0))
+        totals[writer] = count + 1, total ^ int.from_bytes(digest)
+    return [(writer, count, total.to_bytes(len(NO_ROWS))) for writer, (count, total) in totals.items()]
+
+
+def _take_metric(connection: sqlite3.Connection, metric: Metric) -> bool:
+    """Whether it is new."""
+    definition = metric_columns(metric)[2]
+    added = insert(connection, metric, keep=True)
+    found = connection.execute(
+        "SELECT definition FROM metric WHERE name = ? AND version = ?", (metric.name, metric.version)
+    ).fetchone()
+    if found[0] != definition:
+        raise StoreError(
+            f"{metric.name} has another version {metric.version} in this copy, applied here, than in its source",
+            hint="pull into a new directory",
+        )
+    return added
+
+
+def _row(aggregate: Aggregate) -> tuple[object, ...]:
+    row = aggregate.computed
+    return (
+        row.metric,
+        row.bucket,
+        row.entity_id,
+        aggregate.run_id,
+        None if row.value is None else value_text(row.value),
+        row.inputs,
+        bytes.fromhex(row.input_ids),
+        bytes.fromhex(row.input_contents),
+        aggregate.metric_version,
+        aggregate.known_until,
+        aggregate.reason,
+        aggregate.current,
+    )

@@ -1,0 +1,173 @@
+"""Runs and their tasks in state.db."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from pik.model.run import (
+    DONE,
+    ENDED,
+    KEPT_FAILURES,
+    NO_FAILURES,
+    OPEN,
+    PLANNED,
+    RUNNING,
+    FailedAggregate,
+    Failures,
+    Run,
+    RunRequest,
+    Task,
+)
+from pik.stores.bodies import read_failed, read_request, read_task
+from pik.stores.common import damaged_row
+from pik.stores.local.lock import holding
+from pik.stores.local.sqlite import Database
+from pik.stores.local.state.database import RUN_DIGEST, TASK_DIGEST, WRITER_DIGEST, expect_sound, found
+from pik.stores.state_digest import row_digest
+
+_RUN = (
+    "SELECT run.run_id, request, state, created_at, finished_at, effective_start, effective_end, events_matched,"
+    f" buckets, tasks, run.digest IS {RUN_DIGEST.replace('run_id', 'run.run_id')} AND coalesce(w.sound, 1),"
+    " coalesce(computed_by, '[]'),"
+    " (SELECT count(*) FROM task WHERE task.run_id = run.run_id AND task.state = 'DONE'),"
+    " (SELECT count(*) FROM task WHERE task.run_id = run.run_id AND task.state = 'FAILED'),"
+    " coalesce(w.new, 0), coalesce(w.changed, 0), coalesce(w.unchanged, 0), coalesce(w.removed, 0),"
+    " (SELECT coalesce(sum(iif(kind = 'promote', moved, -moved)), 0) FROM promotion p WHERE p.run_id = run.run_id),"
+    " (SELECT coalesce(sum(failing), 0) FROM task WHERE task.run_id = run.run_id)"
+    f" FROM run LEFT JOIN (SELECT *, digest IS {WRITER_DIGEST} AS sound FROM writer) w ON w.run_id = run.run_id"
+)
+
+
+@dataclass(slots=True)
+class LocalRuns:
+    """`locks` is the store's lock file."""
+
+    database: Database
+    locks: Path
+
+    def create(self, run: Run, tasks: Iterable[Task]) -> None:
+        row = run_row(structs.replace(run, state=PLANNED, finished_at=None))
+        with self.database.write() as connection:
+            connection.execute(
+                "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+                row,
+            )
+            connection.execute(f"UPDATE run SET digest = {RUN_DIGEST} WHERE run_id = ?", (run.run_id,))
+            connection.executemany(
+                "INSERT INTO task (run_id, number, body, digest) VALUES (?, ?, ?, ?)", map(_task_row, tasks)
+            )
+
+    def get(self, run_id: str) -> Run:
+        full_id = found(self.database, "run", "run_id", run_id, kind="run", hint="pik runs list")[0]
+        run = _run(self.database.read().execute(f"{_RUN} WHERE run.run_id = ?", (full_id,)).fetchone())
+        return structs.replace(run, failures=self._failures(full_id)) if run.failed_aggregates else run
+
+    def _failures(self, run_id: str) -> tuple[FailedAggregate, ...]:
+        rows = self.database.read().execute(
+            "SELECT failures FROM task WHERE run_id = ? AND failing > 0 ORDER BY number", (run_id,)
+        )
+        return tuple(islice(chain.from_iterable(read_failed(kept) for (kept,) in rows), KEPT_FAILURES))
+
+    def newest_first(self) -> Iterator[Run]:
+        return map(_run, self.database.read().execute(f"{_RUN} ORDER BY run.run_id DESC"))
+
+    def unfinished(self, request: RunRequest) -> Run | None:
+        row = (
+            self.database.read()
+            .execute(
+                f"{_RUN} WHERE request = ? AND state IN (?, ?) ORDER BY run.run_id DESC LIMIT 1",
+                (_text(request), PLANNED, RUNNING),
+            )
+            .fetchone()
+        )
+        return _run(row) if row else None
+
+    def set_state(self, run_id: str, state: str, finished_at: int | None = None) -> None:
+        with self.database.write() as connection:
+            expect_sound(connection, f"run {run_id}", RUN_DIGEST, "run WHERE run_id = ?", (run_id,))
+            connection.execute(
+                "UPDATE run SET state = ?1, finished_at = ?2 WHERE run_id = ?3 AND (state <> 'CANCELLED' OR NOT ?4)",
+                (state, finished_at, run_id, state in ENDED),
+            )
+            connection.execute(f"UPDATE run SET digest = {RUN_DIGEST} WHERE run_id = ?", (run_id,))
+
+    def open_tasks(self, run_id: str) -> Iterator[Task]:
+        rows = self.database.read().execute(
+            "SELECT body FROM task WHERE run_id = ? AND state = ? ORDER BY number", (run_id, OPEN)
+        )
+        return (read_task(body) for (body,) in rows)
+
+    def mark(self, task: Task, state: str, failures: Failures = NO_FAILURES) -> None:
+        kept = msgspec.json.encode(failures.kept) if failures.count else None
+        key = task.run_id, task.number
+        with self.database.write() as connection:
+            what = f"task {task.number} of run {task.run_id}"
+            expect_sound(connection, what, TASK_DIGEST, "task WHERE run_id = ? AND number = ?", key)
+            connection.execute(
+                "UPDATE task SET state = ?, failing = ?, failures = ? WHERE run_id = ? AND number = ? AND state <> ?",
+                (state, failures.count, kept, *key, DONE),
+            )
+            connection.execute(f"UPDATE task SET digest = {TASK_DIGEST} WHERE run_id = ? AND number = ?", key)
+
+    def driving(self, run_id: str) -> AbstractContextManager[None]:
+        return holding(self.locks, f"run {run_id}")
+
+
+def all_runs(connection: sqlite3.Connection) -> Iterator[Run]:
+    """Every run, the oldest first. Raises Damaged."""
+    return map(_run, connection.execute(f"{_RUN} ORDER BY run.run_id"))
+
+
+def run_row(run: Run) -> tuple[object, ...]:
+    """The row of a run, without its digest."""
+    return (
+        *(run.run_id, _text(run.request), run.state, run.created_at, run.finished_at),
+        *(run.effective_start, run.effective_end, run.events_matched, run.buckets, run.tasks),
+    )
+
+
+def _task_row(task: Task) -> tuple[str, int, bytes, bytes]:
+    body = msgspec.json.encode(task)
+    return task.run_id, task.number, body, row_digest("task", task.run_id, task.number, body, OPEN, 0, None)
+
+
+def _text(request: RunRequest) -> str:
+    return msgspec.json.encode(request).decode()
+
+
+def _run(row: tuple[Any, ...]) -> Run:
+    run_id, request, state, created_at, finished_at, start, end, events, buckets, tasks, sound, *rest = row
+    if not sound:
+        raise damaged_row(f"run {run_id}")
+    computed_by, *counts = rest
+    done, failed, new, changed, unchanged, removed, promoted, failing = counts
+    return Run(
+        run_id=run_id,
+        request=read_request(request),
+        state=state,
+        created_at=created_at,
+        finished_at=finished_at,
+        effective_start=start,
+        effective_end=end,
+        events_matched=events,
+        buckets=buckets,
+        tasks=tasks,
+        done=done,
+        failed=failed,
+        new=new,
+        changed=changed,
+        unchanged=unchanged,
+        removed=removed,
+        promoted=promoted,
+        computed_by=tuple(msgspec.json.decode(computed_by)),
+        failed_aggregates=failing,
+    )

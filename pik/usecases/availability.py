@@ -1,0 +1,95 @@
+"""What a store cannot know: what has expired and, in a copy, what was not pulled. Whatever needs that is refused."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from time import time_ns
+
+from pik.errors import NotHeld, UsageError
+from pik.model.batch import Segment
+from pik.model.coverage import covered
+from pik.model.instant import day_text
+from pik.model.retention import expired
+from pik.model.window import Window
+from pik.ports.store import Store
+from pik.rawlog.frames import frames_of
+from pik.rawlog.pull_record import parts
+
+_LISTED = 5
+"""Parts of a copy that a complaint lists."""
+
+
+def has_expired(store: Store, created: int) -> bool:
+    """Whether a raw object that was created then may be gone, because the store keeps raw for some days only."""
+    return expired(created, store.retention_days, time_ns())
+
+
+def expect_held(store: Store, window: Window, entities: Sequence[str] = ()) -> None:
+    """Raises NotHeld unless all raw of the window (and of the entities; none: of all) is there, as far as the store
+    itself says."""
+    expect_pulled(store, window, entities)
+    if store.retention_days is None:
+        return
+    # Counted and not listed: each event of an API request has a segment of its own.
+    count, days = 0, (0, 0)
+    for segment in store.index.segments(window, entities=entities):
+        if _gone(store, segment, window, entities):
+            days = (days[0] if count else segment.day, segment.day)
+            count += 1
+    if count:
+        raise _expired(store, window, count, *days)
+
+
+def _gone(store: Store, segment: Segment, window: Window, entities: Sequence[str]) -> bool:
+    return (
+        has_expired(store, segment.ingest_time)
+        and segment.first_event < window.end
+        and segment.last_event >= window.start
+        and bool(frames_of(segment, entities))
+    )
+
+
+def _expired(store: Store, window: Window, count: int, first: int, last: int) -> NotHeld:
+    of_days = f"of {day_text(first)}" if first == last else f"of {day_text(first)} to {day_text(last)}"
+    return NotHeld(
+        f"raw {of_days} has expired: this store keeps raw for {store.retention_days} days, and {count} of the segments"
+        f" that {window} needs are older",
+        hint=f"ask for a window behind {day_text(last)} (--from {day_text(last + 1)}); the numbers"
+        " that were made of it are still there: pik aggregates",
+    )
+
+
+def expect_pulled(store: Store, window: Window, entities: Sequence[str] = ()) -> None:
+    """Raises NotHeld if the store is a copy that does not hold all of the window (of the entities; none: of all)."""
+    if store.copy is None:
+        return
+    pulled = parts(store)
+    if covered(pulled, window, entities):
+        return
+    asked = f"{window} of {', '.join(entities[:_LISTED])}" if entities else f"all of {window}"
+    listed = "; ".join(map(str, pulled[-_LISTED:])) or "nothing yet"
+    raise NotHeld(
+        f"{store.url}, a copy of {store.copy.source}, does not hold {asked}; what was pulled is {listed}",
+        hint=f"ask for that, or bring the rest: {_pull(store, store.copy.source, window, entities)}",
+    )
+
+
+def _pull(store: Store, source: str, window: Window, entities: Sequence[str]) -> str:
+    words = ["pik", "pull", "--store", source, "--into", store.url]
+    for option, text in (("--from", window.from_text), ("--to", window.to_text)):
+        words += [option, text] if text else []
+    for entity in entities:
+        words += ["--entity", entity]
+    return shlex.join(words)
+
+
+def expect_own(store: Store) -> None:
+    """Raises UsageError if the store is a copy, into which nothing but pulls may bring events: whether one is the first
+    of its id, or a duplicate, only the whole store knows."""
+    if store.copy is not None:
+        raise UsageError(
+            f"{store.url} is a copy of {store.copy.source}; events are not ingested into copies, which cannot tell what"
+            " is a duplicate",
+            hint=f"--store {shlex.quote(store.copy.source)}, or a store of its own",
+        )

@@ -1,0 +1,1 @@
+"""Writing the events of a window as files that other tools open."""

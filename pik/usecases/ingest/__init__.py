@@ -1,0 +1,1 @@
+"""Recording events: batches of files, API requests, resuming what was interrupted."""

@@ -1,0 +1,370 @@
+"""Ingest: an input becomes a batch, exactly once.
+
+The order that makes promise 1 true: a block's segments are durable in raw; when its turn has come its block record is
+created; then the index takes the block's deliveries and the batch's progress in one transaction; when all are taken,
+the batch's record is created; then the batch is complete. A crash between two of these leaves raw that no index row
+names, which is harmless, and a batch that the next run goes on with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from itertools import islice
+from time import monotonic, time_ns
+from typing import BinaryIO, TypeVar
+
+from ulid import ULID
+
+from pik.errors import ConflictFound, InputError, command, entered
+from pik.inputs.compression import uncompressed
+from pik.inputs.examine import examine
+from pik.inputs.source import BLOCK, Block, Source, blocks
+from pik.model.batch import COMPLETE, Batch, Chunk, Origin, Reject
+from pik.ports.index import batch_of
+from pik.ports.raw import Raw
+from pik.ports.store import Store
+from pik.rawlog.batch_record import write_record
+from pik.rawlog.block_record import ATTEMPT, BlockLog
+from pik.rawlog.segment_writer import InvalidRecord, Reading, Work, building, increasing_times
+from pik.runtime.process_pool import Pool
+from pik.runtime.progress import Progress, Silent
+from pik.usecases.availability import expect_own
+from pik.usecases.ingest.dry_run import CheckedBlock, checking
+from pik.usecases.ingest.replaced_batches import close_replaced
+
+NEW, RESUMED, ALREADY = "ingested", "resumed", "already ingested"
+
+
+@dataclass(frozen=True, slots=True)
+class IngestOptions:
+    """`batch_key` names a stream so that it can be resumed; `workers` processes parse (0: this one)."""
+
+    reading: Reading
+    refuse_conflicts: bool = False
+    again: bool = False
+    batch_key: str | None = None
+    workers: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What became of an input. `counts` and `batch` are of the whole batch; `resumed_from` is the first seq of this
+    attempt."""
+
+    source: str
+    outcome: str
+    batch: Batch
+    resumed_from: int | None
+    seconds: float
+
+
+def ingest(store: Store, source: Source, options: IngestOptions, progress: Progress) -> Ingested:
+    """Ingest one input, or go on with it, or find that it was ingested before.
+
+    Raises InputError (the input cannot be read to its end, or has an invalid record where none may be), ConflictFound,
+    Busy (another process ingests this very input), UsageError (the store is a copy), StoreError. What was recorded
+    before stands, and the same call goes on.
+    """
+    expect_own(store)
+    began = monotonic()
+    with _pool(store.raw, source, options) as pool:  # its workers start while the file's digest is taken
+        state = file_state(source)
+        content = _content(source, options)
+        with holding_input(store, source, content):
+            origin = origin_of(source, options, content)
+            found = store.batches.find(origin)
+            if found and found.state == COMPLETE and not options.again:
+                if source.is_stream:
+                    _expect_same_stream(source, options, found)
+                expect_none_invalid(source, options, found)
+                return Ingested(source.name, ALREADY, found, None, monotonic() - began)
+            examine(source, options.reading.record_mapping(), mixed=options.reading.mixed)
+            interrupted = found if found and found.state != COMPLETE else None
+            if interrupted is None:
+                _expect_first_block(source, options)
+            batch = store.batches.open(origin, interrupted.batch_id if interrupted else str(ULID()), time_ns())
+            progress.start(f"ingesting {source.name}", source.size, "bytes")
+            try:
+                log = BlockLog(store, batch)
+                blocks_of = partial(log.opened, is_stream=source.is_stream)
+                for number, chunk in _numbered(batch, _build(pool, source, options, batch, progress, state, blocks_of)):
+                    log.add(chunk, number)
+                    store.batches.record(chunk, refuse_conflicts=options.refuse_conflicts)
+            except ConflictFound as error:
+                raise ConflictFound(f"{source.name}: {error.message}", hint=error.hint) from None
+            finally:
+                progress.stop()
+            recorded = batch_of(store.index, batch.batch_id)
+            finished_at = write_record(store, recorded, time_ns(), close_replaced(store, recorded))
+            done = store.batches.finish(batch.batch_id, finished_at)
+    outcome = RESUMED if interrupted else NEW
+    return Ingested(source.name, outcome, done, batch.next_seq if interrupted else None, monotonic() - began)
+
+
+def expect_none_invalid(source: Source, options: IngestOptions, found: Batch) -> None:
+    """Raise InputError where the input was recorded before, with records that are invalid, and none may be."""
+    if options.reading.stop and found.counts.rejected:
+        rejected = f"{found.counts.rejected:,} of its {found.counts.read:,} records were rejected"
+        raise InputError(
+            f"{source.name} was ingested before, and {rejected}", hint=command("batches", found.batch_id, "--rejects")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a dry run found: how many records are valid events, why others are not. It looks for no duplicates.
+
+    `sample` is one of the events, the first one where the first block has any, as JSON.
+    """
+
+    source: str
+    read: int
+    valid: int
+    reasons: Mapping[str, int]
+    seconds: float
+    sample: bytes | None
+
+
+def check(source: Source, options: IngestOptions, progress: Progress, told: Callable[[Reject], None]) -> Checked:
+    """Read an input as `ingest` would, and store nothing; `told` takes each rejected record. Raises as it does."""
+    began = monotonic()
+    examine(source, options.reading.record_mapping(), mixed=options.reading.mixed)
+    read = valid = 0
+    sample: bytes | None = None
+    reasons: Counter[str] = Counter()
+    progress.start(f"checking {source.name}", source.size, "bytes")
+    try:
+        checkers: Pool[Work, CheckedBlock] = Pool(partial(checking, options.reading), _workers(source, options))
+        with checkers as pool:
+            for block in _build(pool, source, options, None, progress, file_state(source)):
+                chunk, sample = block.chunk, sample or block.sample()
+                for reject in block.rejects():
+                    told(reject)
+                read += chunk.read
+                valid += chunk.read - (chunk.rejects.records if chunk.rejects else 0)
+                reasons.update(chunk.reasons)
+    finally:
+        progress.stop()
+    return Checked(source.name, read, valid, reasons, monotonic() - began, sample)
+
+
+def probe(source: Source, options: IngestOptions) -> None:
+    """Read the beginning of a file as `ingest` would, all of a short one, and store nothing. Raises as it does.
+
+    A stream is left alone: it can be read only once. Records are looked at only where an invalid one would stop it.
+    """
+    if source.is_stream:
+        return
+    examine(source, options.reading.record_mapping(), mixed=options.reading.mixed)
+    if options.reading.stop:
+        here = _pool(None, source, replace(options, workers=0))
+        with closing(_build(here, source, options, None, Silent(), None)) as built:
+            deque(islice(built, 2), maxlen=0)  # the second tells how a short one ends
+    else:
+        with source.open() as stored, uncompressed(stored, source.name) as stream:
+            deque(islice(_blocks(stream, source, options, None), 2), maxlen=0)
+
+
+def _expect_first_block(source: Source, options: IngestOptions) -> None:
+    """Raises InputError where not even the first block can be read: the batch would stay interrupted for ever, and hold
+    nothing. A stream can be read only once."""
+    if not source.is_stream:
+        with source.open() as stored, uncompressed(stored, source.name) as stream:
+            next(_blocks(stream, source, options, None), None)
+
+
+def _content(source: Source, options: IngestOptions) -> str:
+    """What names the input: the digest of what can be read again, a stream's given name, or one never seen before."""
+    if options.batch_key is not None:
+        return f"key:{options.batch_key}"
+    return f"stream:{ULID()}" if source.is_stream else source.digest()
+
+
+def holding_input(store: Store, source: Source, content: str) -> AbstractContextManager[None]:
+    """Holds the right to ingest this content. Raises Busy."""
+    busy = f"another pik process is ingesting {source.name}, or rebuilding the index"
+    return entered(store.batches.writing(content), busy)
+
+
+def origin_of(source: Source, options: IngestOptions, content: str) -> Origin:
+    """The options in it are those that change what is recorded."""
+    reading = options.reading
+    chosen = {"max_line": str(reading.max_line)}
+    if reading.mapping is not None:
+        chosen["time_format"] = reading.time_format
+        chosen.update({f"map.{name}": expression for name, expression in reading.mapping.items()})
+    if reading.timezone is not None:
+        chosen["timezone"] = reading.timezone
+    return Origin(name=source.name, content=content, options=tuple(sorted(chosen.items())), again=options.again)
+
+
+def _workers(source: Source, options: IngestOptions) -> int:
+    """How many processes read the input: of a small one, this."""
+    return 0 if source.size is not None and source.size < BLOCK else options.workers
+
+
+def _pool(raw: Raw | None, source: Source, options: IngestOptions) -> Pool[Work, Chunk]:
+    return Pool(partial(building, raw, options.reading), _workers(source, options))
+
+
+Built = TypeVar("Built")
+
+
+def _build(
+    pool: Pool[Work, Built],
+    source: Source,
+    options: IngestOptions,
+    batch: Batch | None,
+    progress: Progress,
+    state: FileState | None,
+    prepared: Callable[[Iterator[Block]], Iterator[Block]] = iter,
+) -> Generator[Built, None, None]:
+    """The input from where the batch stands to its end, `prepared`, and built by worker processes, in order. Raises
+    InputError if it is not in that `state` any more."""
+    batch_id = batch.batch_id if batch else ""
+    with source.open() as stored, uncompressed(stored, source.name) as stream:
+        meter = _Meter(stored, progress)
+        following = meter.ahead(prepared(_blocks(stream, source, options, batch)))
+        works = (
+            (batch_id, block, number, now)
+            for number, (block, now) in _numbered(batch, zip(following, increasing_times(), strict=False))
+        )
+        try:
+            for chunk in pool.map(works, meter.advance, label=_number_of):
+                meter.finish()
+                yield chunk
+        except InvalidRecord as error:
+            raise InputError(f"{source.name}: {error.message}", hint=error.hint) from None
+        expect_unchanged(source, stored, state)
+
+
+def _numbered(batch: Batch | None, blocks: Iterable[Built]) -> Iterator[tuple[int, Built]]:
+    """The blocks of this attempt, each with its number."""
+    return enumerate(blocks, (batch.attempt - 1) * ATTEMPT + 1 if batch else 1)
+
+
+FileState = tuple[int, int, int]
+"""What changes when somebody writes to a file, or puts another in its place."""
+
+
+def file_state(source: Source) -> FileState | None:
+    """Taken before the file's digest is, which is to be that of what is read afterwards. None for a stream,
+    and for what is elsewhere: its reader notices a change itself."""
+    if source.path is None:
+        return None
+    with source.open() as stored:
+        return _state_of(stored)
+
+
+def expect_unchanged(source: Source, stored: BinaryIO, state: FileState | None) -> None:
+    """Raises InputError if the file is not in that state any more."""
+    if state is not None and _state_of(stored) != state:
+        raise InputError(
+            f"{source.name} changed while it was being read",
+            hint="what was read is kept; ingest the file again when nothing writes to it",
+        )
+
+
+def _state_of(file: BinaryIO) -> FileState:
+    state = os.fstat(file.fileno())
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def tracked(following: Iterator[Block], stored: BinaryIO, progress: Progress) -> Iterator[Block]:
+    """The blocks, telling the progress how many stored bytes were read for each."""
+    position = 0
+    for block in following:
+        yield block
+        now = stored.tell() if stored.seekable() else position + len(block.data)
+        progress.advance(now - position)
+        position = now
+
+
+def _number_of(work: Work) -> int:
+    return work[2]
+
+
+class _Meter:
+    """Tells the progress how many stored bytes have been read by whoever builds the blocks."""
+
+    def __init__(self, stored: BinaryIO, progress: Progress) -> None:
+        self._stored, self._progress = stored, progress
+        self._ahead: deque[tuple[int, int]] = deque()  # of each block that is not built yet: stored bytes, bytes
+        self._read = self._told = 0  # of the first of them
+
+    def ahead(self, following: Iterator[Block]) -> Iterator[Block]:
+        """The blocks, as they are read ahead."""
+        position = 0
+        for block in following:
+            now = self._stored.tell() if self._stored.seekable() else position + len(block.data)
+            self._ahead.append((now - position, len(block.data)))
+            position = now
+            yield block
+
+    def advance(self, read: int) -> None:
+        """So many bytes more of the first block are read."""
+        stored, size = self._ahead[0]
+        self._read = min(self._read + read, size)
+        done = stored * self._read // max(size, 1)
+        self._progress.advance(done - self._told)
+        self._told = done
+
+    def finish(self) -> None:
+        """The first block is built."""
+        stored, _ = self._ahead.popleft()
+        self._progress.advance(stored - self._told)
+        self._read = self._told = 0
+
+
+def _blocks(stream: BinaryIO, source: Source, options: IngestOptions, batch: Batch | None) -> Iterator[Block]:
+    max_line = options.reading.max_line
+    if source.is_stream:
+        yield from _stream_blocks(blocks(stream, source.name, max_line=max_line), batch)
+    elif batch is None:
+        yield from blocks(stream, source.name, max_line=max_line)
+    else:
+        yield from blocks(stream, source.name, max_line=max_line, first_seq=batch.next_seq, offset=batch.offset)
+
+
+def _stream_blocks(following: Iterator[Block], batch: Batch | None) -> Iterator[Block]:
+    """A stream's blocks that are not recorded yet, each with the digest of all up to it.
+
+    A stream cannot be told by its content before it was read. So one that goes on with a batch is read from its
+    beginning, and that must be what the batch recorded. Raises InputError if it is not.
+    """
+    digest = sha256()
+    done, seen = batch.next_seq - 1 if batch else 0, 0
+    for block in following:
+        digest.update(block.data)
+        seen = block.last_seq
+        if (seen > done and block.first_seq <= done) or (
+            seen == done and batch and digest.hexdigest() != batch.prefix_digest
+        ):
+            raise _other_stream(batch)
+        if seen > done:
+            yield replace(block, prefix_digest=digest.hexdigest())
+    if seen < done:
+        raise _other_stream(batch)
+
+
+def _expect_same_stream(source: Source, options: IngestOptions, batch: Batch) -> None:
+    """Read a stream whose batch is complete: it must be the same content. Raises InputError."""
+    with source.open() as stored, uncompressed(stored, source.name) as stream:
+        following = blocks(stream, source.name, max_line=options.reading.max_line)
+        if next(_stream_blocks(following, batch), None) is not None:
+            raise _other_stream(batch)
+
+
+def _other_stream(batch: Batch | None) -> InputError:
+    assert batch is not None
+    name = batch.origin.content.removeprefix("key:")
+    return InputError(
+        f"standard input is not what batch {batch.batch_id} (--batch-key {name}) began with",
+        hint="give this stream a --batch-key of its own",
+    )

@@ -1,0 +1,270 @@
+"""Ingest through the API: a file's records are sent in requests of about a mebibyte, several of them under way at once.
+
+Each request is a batch of its own, so there is nothing to go on with: an input that is sent again is recorded again,
+as duplicates. Deliveries of one event must be recorded in the order of the input, because the first of them is the one
+that counts. So records go into lanes by their entity, which is a part of what makes an event the same, and a lane has
+one request under way at a time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from threading import Thread
+from time import monotonic
+from zlib import crc32
+
+from pik.errors import InputError, Invalid, StoreError
+from pik.inputs.compression import uncompressed
+from pik.inputs.examine import examine
+from pik.inputs.source import Block, Source, blocks
+from pik.model.batch import ACCEPTED, CONFLICT, EXACT, Counts, Reject
+from pik.model.event import event_line, event_line_in, read_event
+from pik.model.zone import load_zone
+from pik.ports.api import Answered, Api
+from pik.rawlog.segment_writer import InvalidRecord, Reading, make_reject, reason_kind
+from pik.runtime.progress import Progress
+from pik.usecases.ingest.batch_ingest import expect_unchanged, file_state, tracked
+
+LANES = 8
+BODY = 1 << 20
+"""Bytes of a request, about: a quarter of what the API takes, because text may grow on its way."""
+
+RECORDS = 1000
+"""Records of a request, so that a function records them well before API Gateway stops waiting."""
+
+Told = Callable[[Reject], None]
+"""Takes each rejected record, in the order in which the API answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of an input. `counts` are of the records that were answered, or rejected before they were sent.
+
+    `repeated` records were sent more than once, because no answer came; those that the first attempt had recorded count
+    as duplicates. `failure` tells why it stopped, if not at the input's end; `unanswered` records are then without an
+    answer, of which the first is `unanswered_from`.
+    """
+
+    source: str
+    counts: Counts
+    reasons: Mapping[str, int]
+    requests: int
+    repeated: int
+    seconds: float
+    failure: StoreError | None = None
+    unanswered: int = 0
+    unanswered_from: int | None = None
+
+
+def send(api: Api, source: Source, reading: Reading, progress: Progress, told: Told) -> Sent:
+    """Send one input to its end, or until the API fails for good.
+
+    Raises InputError as `ingest` does (what was sent before stands), and StoreError if the API failed before it
+    recorded anything.
+    """
+    began = monotonic()
+    examine(source, reading.record_mapping(), mixed=reading.mixed)
+    sending = _Sending(api, source, reading, told)
+    progress.start(f"sending {source.name}", source.size, "bytes")
+    try:
+        sending.run(_records(source, reading, progress))
+    finally:
+        progress.stop()
+    return sending.outcome(monotonic() - began)
+
+
+def _records(source: Source, reading: Reading, progress: Progress) -> Iterator[tuple[int, bytes]]:
+    """The records that are not blank, with their seqs."""
+    state = file_state(source)
+    with source.open() as stored, uncompressed(stored, source.name) as stream:
+        following: Iterator[Block] = blocks(stream, source.name, max_line=reading.max_line)
+        for block in tracked(following, stored, progress):
+            for seq, line in enumerate(block.data.split(b"\n"), block.first_seq):
+                if line.strip():
+                    yield seq, line
+        expect_unchanged(source, stored, state)
+
+
+_Request = list[tuple[int, bytes]]
+"""Records by their seqs."""
+
+
+@dataclass(slots=True)
+class _Lane:
+    """A request that is being filled, and the one under way."""
+
+    records: _Request = field(default_factory=list)
+    size: int = 0
+    sent: _Request = field(default_factory=list)
+    answer: Future[Answered] | None = None
+
+
+class _Sending:
+    def __init__(self, api: Api, source: Source, reading: Reading, told: Told) -> None:
+        self._api, self._source, self._reading, self._told = api, source, reading, told
+        self._mapping = reading.record_mapping()
+        self._zone = reading.zone()
+        self._lanes = [_Lane() for _ in range(LANES)]
+        self._kinds: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self._requests = self._repeated = 0
+        self._lost: list[int] = []
+        self._failure: StoreError | None = None
+
+    def run(self, records: Iterator[tuple[int, bytes]]) -> None:
+        try:
+            for seq, line in records:
+                self._take(seq, line)
+                if self._failure is not None:
+                    break
+            else:
+                self._send_rest()
+        except InputError:
+            self._absorb_all()  # after Ctrl-C nobody waits for what is under way
+            raise
+        self._absorb_all()
+
+    def outcome(self, seconds: float) -> Sent:
+        kinds = self._kinds
+        accepted, exact, conflict, rejected = (kinds[one] for one in (ACCEPTED, EXACT, CONFLICT, _REJECTED))
+        if self._failure is not None and not accepted + exact + conflict:
+            raise self._failure
+        return Sent(
+            source=self._source.name,
+            counts=Counts(sum(kinds.values()), accepted, exact, conflict, rejected),
+            reasons=self._reasons,
+            requests=self._requests,
+            repeated=self._repeated,
+            seconds=seconds,
+            failure=self._failure,
+            unanswered=len(self._lost),
+            unanswered_from=min(self._lost, default=None),
+        )
+
+    def _take(self, seq: int, line: bytes) -> None:
+        """Put the record into its lane. What is no event is sent as well, for the stack to keep, unless nothing of it
+        would arrive (bytes that are not UTF-8, which the gateway would replace; what cannot be mapped), or the stack
+        would read its times in another zone."""
+        entity, longest = "", self._reading.max_line
+        try:
+            if len(line) > longest:
+                line = line[: longest + 1]  # as much as says that it is too long
+                raise Invalid(f"the line is longer than {longest} bytes")
+            entity, line = self._readable(line)
+        except Invalid as error:
+            if self._reading.stop:
+                invalid = InvalidRecord(seq, error.message)
+                raise InputError(f"{self._source.name}: {invalid.message}", hint=invalid.hint) from None
+            if self._mapping is not None or not _is_utf8(line) or self._is_invalid_only_here(line):
+                self._reject(seq, error, line)
+                return
+        lane = self._lanes[crc32(entity.encode()) % LANES]
+        if lane.records and (lane.size + len(line) > BODY or len(lane.records) == RECORDS):
+            self._dispatch(lane)
+        lane.records.append((seq, line))
+        lane.size += len(line) + 1
+
+    def _readable(self, line: bytes) -> tuple[str, bytes]:
+        """The record's entity, and what is sent of it: the line as it is, unless it is mapped or has times without an
+        offset that are in a time zone known here. Raises Invalid."""
+        zone = self._zone
+        if self._mapping is not None:
+            event, _ = self._mapping.read(line)
+            return event.entity_id, event_line(event) if zone is None else event_line_in(zone, event)
+        try:
+            return read_event(line).entity_id, line
+        except Invalid:
+            if zone is not None:
+                event = read_event(line, zone)
+                return event.entity_id, event_line_in(zone, event)
+            if self._reading.stop:
+                raise
+            # Times without an offset are for the stack to refuse, or to read in its own time zone.
+            return read_event(line, _ANY_ZONE).entity_id, line
+
+    def _is_invalid_only_here(self, line: bytes) -> bool:
+        """Whether a record is invalid in the time zone known here (its clocks skipped it, say), while the stack could
+        read it in its own."""
+        if self._zone is None:
+            return False
+        try:
+            read_event(line, _ANY_ZONE)
+        except Invalid:
+            return False
+        return True
+
+    def _send_rest(self) -> None:
+        """What is left; a small input as one request."""
+        rest = sorted(record for lane in self._lanes for record in lane.records)
+        if self._requests == 0 and len(rest) <= RECORDS and sum(lane.size for lane in self._lanes) <= BODY:
+            first, *others = self._lanes
+            first.records = rest
+            for lane in others:
+                lane.records = []
+        for lane in self._lanes:
+            if lane.records and self._failure is None:
+                self._dispatch(lane)
+
+    def _dispatch(self, lane: _Lane) -> None:
+        """Send what the lane holds, when what it sent before has been answered."""
+        self._absorb(lane)
+        if self._failure is None:
+            lane.sent, lane.records, lane.size = lane.records, [], 0
+            lane.answer = _begun(self._api, [line for _, line in lane.sent])
+            self._requests += 1
+
+    def _absorb_all(self) -> None:
+        for lane in self._lanes:
+            self._absorb(lane)
+
+    def _absorb(self, lane: _Lane) -> None:
+        """Count what became of the records that the lane sent."""
+        answer, lane.answer = lane.answer, None
+        if answer is None:
+            return
+        try:
+            answered = answer.result()
+        except StoreError as error:
+            self._failure = self._failure or error
+            self._lost += [seq for seq, _ in lane.sent]
+            return
+        self._repeated += len(lane.sent) if answered.repeated else 0
+        for (seq, line), verdict in zip(lane.sent, answered.verdicts, strict=True):
+            if verdict.kind == _REJECTED:
+                self._reject(seq, Invalid(verdict.reason, field=verdict.field), line)
+            else:
+                self._kinds[verdict.kind] += 1
+
+    def _reject(self, seq: int, error: Invalid, line: bytes) -> None:
+        self._kinds[_REJECTED] += 1
+        self._reasons[reason_kind(error.message)] += 1
+        self._told(make_reject(seq, error, line))
+
+
+_REJECTED = "rejected"
+_ANY_ZONE = load_zone("UTC")
+
+
+def _begun(api: Api, lines: list[bytes]) -> Future[Answered]:
+    """The call, under way in a thread that keeps no process alive."""
+    answer: Future[Answered] = Future()
+
+    def call() -> None:
+        try:
+            answer.set_result(api.ingest(lines))
+        except BaseException as error:  # noqa: BLE001 - whoever asks for the result raises it
+            answer.set_exception(error)
+
+    Thread(target=call, daemon=True).start()
+    return answer
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

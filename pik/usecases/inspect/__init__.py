@@ -1,0 +1,1 @@
+"""Seeing what arrived: events, deliveries, duplicates, batches."""

@@ -1,0 +1,207 @@
+"""One event: every delivery, its raw bytes, and which aggregates counted it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import zstandard
+
+from pik.errors import CANDIDATES, NotFound, NotHeld, UsageError, command, not_one
+from pik.model.batch import Location, Segment
+from pik.model.coverage import covered
+from pik.model.event import Delivery
+from pik.model.instant import DAY, MIN_INSTANT, day_text, parse_instant
+from pik.model.metric import Aggregate, Definition
+from pik.model.window import Window
+from pik.ports.engine import Engine, Inputs
+from pik.ports.index import Index
+from pik.ports.store import Store
+from pik.rawlog.frames import Found, damaged, frame_lines, parse
+from pik.rawlog.pull_record import parts
+from pik.usecases.availability import expect_pulled, has_expired
+from pik.usecases.metrics.computation import sound
+from pik.usecases.metrics.definitions import Scales
+
+_HEX = re.compile(r"[0-9a-f]{1,32}")
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRow:
+    """A delivery of the event: where it stands and when it came (`ingest_time`, `lag` in nanoseconds).
+
+    `event_time_original` is how it wrote its time, None if canonically.
+    """
+
+    kind: str
+    batch_id: str
+    seq: int
+    ingest_time: int
+    lag: int
+    content_hash: str
+    segment: str
+    frame: int
+    line: bytes
+    event_time_original: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventDetail:
+    """An event, as its accepted delivery told it, its deliveries (that one first), and the aggregates of its buckets.
+
+    `aggregates` are the current ones that counted it: of its entity and bucket, computed when the index had it already,
+    by a definition whose filter lets it in. None: not known, in a copy into which the day of the event was not pulled,
+    but one of another delivery. `left_out`: so many more deliveries a limit left out.
+    """
+
+    event: Delivery
+    deliveries: tuple[DeliveryRow, ...]
+    aggregates: tuple[Aggregate, ...] | None
+    left_out: int = 0
+
+
+def show_event(store: Store, engine: Engine, prefix: str, limit: int | None = None) -> EventDetail:
+    """The event whose id starts with `prefix`, with at most `limit` of its deliveries.
+
+    Raises UsageError if that is not an id, NotFound if none or several start so, NotHeld where not all of its
+    deliveries are there.
+    """
+    accepted = locate(store, prefix)
+    places = store.index.deliveries(accepted.event_id, limit)
+    (repeats,) = store.index.repeats([(accepted.day, accepted.event_id)])
+    reader = _Reader(store)
+    found = [reader.read(place) for place in places]
+    known = _pulled(store, found)
+    rows = tuple(
+        DeliveryRow(
+            one.kind,
+            one.delivery.batch_id,
+            one.delivery.seq,
+            parse_instant(one.delivery.ingest_time),
+            one.delivery.lag,
+            one.delivery.content_hash,
+            one.segment.key,
+            place.frame,
+            one.line,
+            one.delivery.event_time_original,
+        )
+        for one, place in zip(found, places, strict=True)
+    )
+    aggregates = tuple(_counted(store, engine, found[0])) if known else None
+    return EventDetail(found[0].delivery, rows, aggregates, left_out=1 + repeats - len(rows))
+
+
+def _pulled(store: Store, found: Sequence[Found]) -> bool:
+    """Whether the day of the event's accepted delivery, which comes first, was pulled, where the store is a copy.
+
+    With any day of an event's, all of its deliveries come. Raises NotHeld if the event is only there because it shares
+    a raw object with what was asked for.
+    """
+    if store.copy is None:
+        return True
+    pulled, entity = parts(store), found[0].delivery.entity_id
+    days = [covered(pulled, day_window(one.segment.day), [entity]) for one in found]
+    if not any(days):
+        expect_pulled(store, day_window(found[0].segment.day), [entity])
+    return days[0]
+
+
+def locate(store: Store, prefix: str) -> Location:
+    """Where the accepted delivery of the event is whose id starts so."""
+    prefix = prefix.lower()
+    if not _HEX.fullmatch(prefix):
+        raise UsageError(f"{prefix} is not an event id, nor the beginning of one", hint="for event ids: pik events")
+    found = store.index.locate(prefix, limit=CANDIDATES + 1)
+    if len(found) != 1:
+        raise not_one("event", prefix, [place.event_id for place in found], hint="for event ids: pik events")
+    return found[0]
+
+
+def read_location(store: Store, location: Location) -> Found:
+    """The delivery at a location. Raises NotHeld if its raw has expired, Damaged if raw does not have it there."""
+    return _Reader(store).read(location)
+
+
+class _Reader:
+    """Reads deliveries of one event, which mostly lie in the same frames: the last frame is kept."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._place: tuple[str, int] | None = None
+        self._segment: Segment | None = None
+        self._found: dict[int, tuple[Delivery, bytes]] = {}
+
+    def read(self, location: Location) -> Found:
+        """As `read_location`."""
+        if self._segment is None or self._place != (location.segment_key, location.frame):
+            self._load(location)
+        found = self._found.get(location.seq)
+        if found is None or self._segment is None:
+            raise damaged(location.segment_key, f"delivery {location.seq} is not in frame {location.frame}")
+        return Found(found[0], location.kind, self._segment, found[1])
+
+    def _load(self, location: Location) -> None:
+        segment = _segment(self._store.index, location)
+        _expect_raw(self._store, segment, location)
+        mark = b'"event_id":"%s"' % location.event_id.encode()
+        lines = frame_lines(self._store.raw, segment, segment.frames[location.frame])
+        parsed = [(parse(segment, line), line) for line in lines if mark in line]
+        self._found = {one.seq: (one, line) for one, line in parsed if one.event_id == location.event_id}
+        self._place, self._segment = (location.segment_key, location.frame), segment
+
+
+def _expect_raw(store: Store, segment: Segment, location: Location) -> None:
+    """Raises NotHeld if the segment has expired."""
+    if has_expired(store, segment.ingest_time):
+        raise NotHeld(
+            f"raw of {day_text(segment.day)} has expired, and with it delivery {location.seq} of batch"
+            f" {location.batch_id}, which is one of this event: this store keeps raw for {store.retention_days} days",
+            hint=f"what it was read from: {command('batches', location.batch_id)}",
+        )
+
+
+def _segment(index: Index, location: Location) -> Segment:
+    for segment in index.segments(day_window(location.day), batch_id=location.batch_id):
+        if segment.key == location.segment_key:
+            return segment
+    raise NotFound(f"segment {location.segment_key} is not in the index", hint="pik verify --rebuild-index")
+
+
+def day_window(day: int) -> Window:
+    """The UTC day of this number."""
+    return Window(max(day * DAY, MIN_INSTANT), (day + 1) * DAY)
+
+
+def _counted(store: Store, engine: Engine, found: Found) -> Iterator[Aggregate]:
+    """The current aggregates that the event is one of the inputs of."""
+    instant, scales = found.delivery.event_instant, Scales(store.metrics)
+    for metric in store.metrics.latest():
+        # Earlier versions may have had other buckets, and what they made may be current still.
+        definitions = {one.version: one.definition for one in store.metrics.versions(metric.name)}
+        start = min(_bucket(definition, instant).start for definition in definitions.values())
+        current = store.aggregates.current(metric.name, Window(start, instant + 1), [found.delivery.entity_id])
+        for aggregate in sound(current):
+            definition = definitions[aggregate.metric_version]
+            if (
+                instant in _bucket(definition, aggregate.computed.bucket)
+                and aggregate.known_until >= found.segment.recorded_at
+                and _selects(store, engine, definition, found)
+            ):
+                yield scales.shown(aggregate)
+
+
+def _bucket(definition: Definition, instant: int) -> Window:
+    """The bucket of a definition that holds an instant."""
+    return Window(instant, instant + 1).widened(definition.bucket_size)
+
+
+def _selects(store: Store, engine: Engine, definition: Definition, found: Found) -> bool:
+    """Whether a definition lets the event in: asked of the engine, with this event alone."""
+    if definition.where is None:
+        return True
+    with store.raw.scratch() as scratch:
+        file = scratch / "event.ndjson.zst"
+        file.write_bytes(zstandard.ZstdCompressor().compress(found.line + b"\n"))
+        window = _bucket(definition, found.delivery.event_instant)
+        return any(row.inputs for row in engine.compute(Inputs([file], 1), [definition], window))

@@ -1,0 +1,1 @@
+"""Knowing the numbers: definitions, current values, computing from raw, comparing."""

@@ -1,0 +1,150 @@
+"""Aggregates computed from raw, and compared with those that are current."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+from pik.errors import Damaged
+from pik.model.instant import DAY, format_instant
+from pik.model.metric import Aggregate, Computed, Metric
+from pik.model.window import Window
+from pik.ports.engine import Bucket, Computation, Engine
+from pik.ports.state import Aggregates
+from pik.ports.store import Store
+from pik.rawlog.gather import gather
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some whole buckets and what was computed of them, from what was known until then (0: no events); or why their raw
+    cannot be read."""
+
+    window: Window
+    computed: Computation | Damaged
+    known_until: int
+
+
+def by_bucket_size(metrics: Iterable[Metric]) -> list[tuple[int, list[Metric]]]:
+    """The metrics by size of their buckets (nanoseconds), each group ordered by name."""
+    ordered = sorted(metrics, key=lambda metric: (metric.bucket_size, metric.name))
+    return [(size, list(group)) for size, group in groupby(ordered, key=lambda metric: metric.bucket_size)]
+
+
+def widest(window: Window, metrics: Sequence[Metric]) -> Window:
+    """What the whole buckets of all these metrics cover that the window touches."""
+    windows = [window.widened(size) for size, _ in by_bucket_size(metrics)]
+    return Window(min(each.start for each in windows), max(each.end for each in windows))
+
+
+def recompute(
+    store: Store,
+    engine: Engine,
+    metrics: Sequence[Metric],
+    window: Window,
+    entities: Sequence[str] = (),
+    *,
+    include_duplicates: bool = False,
+) -> Generator[Part, None, None]:
+    """Compute the metrics, all of one bucket size, over the whole buckets in `window`, from raw. One part, or where raw
+    is damaged as many as it takes to have all days but the damaged ones. A part is valid until the next one is asked
+    for. Raises EngineError, here and while its rows are iterated over.
+    """
+    with ExitStack() as stack:
+        try:
+            gathered = stack.enter_context(gather(store, window, entities, include_duplicates=include_duplicates))
+            definitions = [metric.definition for metric in metrics]
+            computation = stack.enter_context(engine.computation(gathered.inputs, definitions, window, entities))
+        except Damaged as error:
+            damage = error
+        else:
+            yield Part(window, computation, gathered.known_until)
+            return
+    size = metrics[0].bucket_size
+    bounds = _bounds(store, window, entities, size)
+    if len(bounds) <= 2:
+        yield Part(Window(bounds[0], bounds[-1]), damage, 0)
+        return
+    cut = bounds[len(bounds) // 2]
+    for half in (Window(window.start, cut), Window(cut, window.end)):
+        yield from recompute(store, engine, metrics, half, entities, include_duplicates=include_duplicates)
+
+
+def _bounds(store: Store, window: Window, entities: Sequence[str], size: int) -> list[int]:
+    """Where buckets meet between the window's days that have raw, and the ends of the first and of the last of them."""
+    days = sorted({segment.day for segment in store.index.segments(window, entities=entities)})
+    if not days:
+        return [window.start, window.end]
+    cuts = {day * DAY - day * DAY % size for day in days}
+    last = (days[-1] + 1) * DAY
+    cuts.add(last + -last % size)
+    return sorted({min(max(cut, window.start), window.end) for cut in cuts})
+
+
+def sound(rows: Iterable[Aggregate]) -> Iterator[Aggregate]:
+    """The rows. Raises Damaged at one that is not as it was written; that is known where entities were named, or the
+    rows were asked for as checked."""
+    for row in rows:
+        if not row.sound:
+            one = row.computed
+            raise Damaged(
+                f"the version of {one.metric} of {one.entity_id!r} in {format_instant(one.bucket)} by run {row.run_id}"
+                " is not as it was written: its digest does not hold",
+                hint="what is damaged, and what recomputes or restores it: pik verify",
+            )
+        yield row
+
+
+def current_rows(
+    aggregates: Aggregates, metrics: Iterable[Metric], window: Window, entities: Sequence[str] = ()
+) -> Iterator[Aggregate]:
+    """What is current, ordered by (metric, bucket, entity)."""
+    for name in sorted(metric.name for metric in metrics):
+        yield from aggregates.current(name, window, entities)
+
+
+def current_but(aggregates: Aggregates, equal: Collection[Bucket], buckets: Iterable[Bucket]) -> Iterator[Aggregate]:
+    """What is current in `buckets` without the equal ones, ordered by (metric, bucket, entity).
+
+    A current bucket may be of another size than the metric's: an earlier version wrote it. So a bucket is known by its
+    start alone.
+    """
+    for name, group in groupby(sorted(buckets), key=itemgetter(0)):
+        for is_equal, together in groupby(group, key=equal.__contains__):
+            if not is_equal:
+                starts = [start for _, start in together]
+                yield from aggregates.current(name, Window(starts[0], starts[-1] + 1))
+
+
+def compare(
+    current: Iterator[Aggregate], computed: Iterator[Computed]
+) -> Iterator[tuple[Aggregate | None, Computed | None]]:
+    """Both, side by side where metric, bucket and entity are the same; both come ordered by these.
+
+    Text compares by code point, and so as its UTF-8 bytes do.
+    """
+    left, right = next(current, None), next(computed, None)
+    while left is not None and right is not None:
+        mine, theirs = _key(left.computed), _key(right)
+        if mine == theirs:
+            yield left, right
+            left, right = next(current, None), next(computed, None)
+        elif mine < theirs:
+            yield left, None
+            left = next(current, None)
+        else:
+            yield None, right
+            right = next(computed, None)
+    while left is not None:
+        yield left, None
+        left = next(current, None)
+    while right is not None:
+        yield None, right
+        right = next(computed, None)
+
+
+def _key(row: Computed) -> tuple[str, int, str]:
+    return row.metric, row.bucket, row.entity_id

@@ -1,0 +1,336 @@
+"""Raw of batches that no record tells of: what the replaced index has lost, what it never recorded, and, where it is
+gone, everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+from pik.errors import Damaged, StoreError
+from pik.model.batch import CONFLICT, OF_REQUEST, Arrivals, Counts, RejectFile, Segment
+from pik.model.instant import DAY, MIN_INSTANT, day_of, parse_instant
+from pik.model.window import Window
+from pik.ports.index import batch_of
+from pik.rawlog.block_record import PREFIX as BLOCKS
+from pik.rawlog.block_record import attempt_of, block_keys
+from pik.rawlog.correction_log import Place
+from pik.rawlog.opening_record import opening_keys
+from pik.rawlog.reject_file import read_rejects
+from pik.rawlog.segment_reader import Salvaged, ids_of, salvage_unknown, scan_segment, seqs
+from pik.runtime.external_sort import sort_bounded
+from pik.usecases.ingest.api_request import restored_request, told_of
+from pik.usecases.rebuild.blocks import LoggedBatch, interrupted, restored_block
+from pik.usecases.rebuild.replaced_index import ALL
+from pik.usecases.rebuild.segments import Restoring
+
+SEGMENTS, REJECTS = "raw/event_date=", "raw/rejects/"
+
+SHOWN = 100
+"""Undecided events that are remembered as examples."""
+
+Adrift = Mapping[str, Sequence[tuple[Segment, dict[int, str]]]]
+"""Segments that the replaced index has of batches that it has lost, with their duplicates, by batch."""
+
+
+@dataclass(slots=True)
+class Orphans:
+    """What was found. `undecided` are events with a key of whose contents only the order of arrival decides."""
+
+    batches: int = 0
+    superseded: int = 0
+    unacknowledged: int = 0
+    uncertain: int = 0
+    undecided: set[str] = field(default_factory=set)
+    undecided_examples: list[tuple[str, Place, Place]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Extent:
+    """What order and supersession need to know of an object. Of a block record, which stands for the segments that it
+    names, `ingest_time` is that of its block, but later than that of the block before."""
+
+    ingest_time: int
+    batch_id: str
+    attempt: int
+    first_seq: int
+    last_seq: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The objects of a batch."""
+
+    batch_id: str
+    segments: list[str]
+    rejects: list[str]
+    openings: list[str]
+    blocks: list[str]
+
+    @property
+    def of_request(self) -> bool:
+        """Whether it is an API request, whose segments are its record."""
+        return all(_number(key) == OF_REQUEST for key in (*self.segments, *self.rejects)) and not self.is_logged
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether it has more than one block, so that block records tell how far it came."""
+        return bool(self.openings or self.blocks)
+
+    @property
+    def attempt(self) -> int:
+        """The last of its writers that left something."""
+        return max([1, *map(_attempt, (*self.segments, *self.rejects, *self.blocks))])
+
+
+def restore_orphans(restoring: Restoring, finished: set[str], carried: Mapping[str, int], adrift: Adrift) -> Orphans:
+    """Restore what counts of the raw of batches without a record; `carried` are those that the replaced index has, each
+    with how many of its objects it named.
+
+    Memory: the objects of one batch, and 50,000 numbers and names besides.
+    """
+    found = Orphans()
+    with restoring.store.raw.scratch() as scratch:
+        (scratch / "objects").mkdir()
+        (scratch / "order").mkdir()
+        pass_ = _Pass(restoring, carried, adrift, found)
+        extents = pass_.extents(_batches(restoring, finished, found, scratch / "objects"))
+        ordered = sort_bounded(extents, _order, scratch / "order")
+        for _, of_block in groupby(ordered, key=lambda extent: (extent.ingest_time, extent.batch_id)):
+            pass_.add(list(of_block))
+    found.superseded -= restoring.present
+    return found
+
+
+def _order(extent: _Extent) -> tuple[int, str, int]:
+    return extent.ingest_time, extent.batch_id, extent.first_seq
+
+
+def _batches(restoring: Restoring, finished: set[str], found: Orphans, scratch: Path) -> Iterator[_Batch]:
+    """The objects of batches without a record, by batch. Segments of others are counted as if none was named."""
+
+    def objects() -> Iterator[tuple[str, int, str]]:
+        for each in restoring.store.raw.objects(SEGMENTS):
+            found.superseded += 1
+            if (batch_id := _batch_of(each.key)) not in finished:
+                yield batch_id, 0, each.key
+        for each in restoring.store.raw.objects(REJECTS):
+            if (batch_id := _batch_of(each.key)) not in finished:
+                yield batch_id, 1, each.key
+        for key, batch_id in opening_keys(restoring.store.raw):
+            if batch_id not in finished:
+                yield batch_id, 2, key
+        for key, batch_id in block_keys(restoring.store.raw):
+            if batch_id not in finished:
+                yield batch_id, 3, key
+
+    for batch_id, of_batch in groupby(sort_bounded(objects(), itemgetter(0, 1, 2), scratch), key=itemgetter(0)):
+        kinds: tuple[list[str], list[str], list[str], list[str]] = ([], [], [], [])
+        for _, kind, key in of_batch:
+            kinds[kind].append(key)
+        yield _Batch(batch_id, *kinds)
+
+
+@dataclass(slots=True)
+class _Pass:
+    restoring: Restoring
+    carried: Mapping[str, int]
+    adrift: Adrift
+    found: Orphans
+    rivals: set[str] = field(default_factory=set)
+    """Batches with keyed deliveries that had no verdict."""
+
+    def extents(self, batches: Iterator[_Batch]) -> Iterator[_Extent]:
+        """The segments that are recorded anew; their batches are restored."""
+        for batch in batches:
+            if batch.batch_id in self.carried:
+                yield from self._unlisted(batch)
+            elif batch.is_logged:
+                self.found.batches += 1
+                adrift = self.adrift.get(batch.batch_id, ())
+                logged = LoggedBatch(
+                    self.restoring, batch.batch_id, batch.attempt, batch.openings, batch.blocks, adrift
+                )
+                for time, block in logged.restore():
+                    yield _Extent(time, batch.batch_id, block.attempt, block.first_seq, block.last_seq, block.key)
+            elif batch.batch_id in self.adrift or not self._unacknowledged(batch):
+                yield from self._orphaned(batch)
+            else:
+                self.found.unacknowledged += 1
+                self.found.superseded -= len(batch.segments)
+
+    def _unacknowledged(self, batch: _Batch) -> bool:
+        """Whether it is a request that the replaced index, which could be read, does not name at all."""
+        if not batch.of_request or self.restoring.replaced.extent != ALL:
+            return False
+        if batch.batch_id in self.restoring.unrecorded:
+            return True
+        rebuild, store = self.restoring.rebuild, self.restoring.store
+        for key in batch.segments:
+            with suppress(Damaged):
+                segment = self._scan(key).arrivals.segment
+                if seqs(rebuild.rows(segment, range(len(segment.frames)))):
+                    return False
+        return not store.index.rejects(batch.batch_id) and not store.audit.knows(batch.batch_id)
+
+    def add(self, of_block: Sequence[_Extent]) -> None:
+        """Record segments of a block anew."""
+        if of_block[0].key.startswith(BLOCKS):
+            (block,) = of_block
+            listed = {segment.key for segment, _ in self.adrift.get(block.batch_id, ())}
+            for arrivals in restored_block(self.restoring, block.key, block.ingest_time, listed):
+                self._note_rivals(arrivals)
+            return
+        salvaged = [self._scan(extent.key) for extent in of_block]
+        self.restoring.add_block([one.arrivals for one in salvaged], None)
+        for one in salvaged:
+            segment = one.arrivals.segment
+            if one.lost:
+                self.restoring.note_lost(segment, [segment.frames[number] for number in one.lost])
+            self._note_rivals(one.arrivals)
+
+    def _note_rivals(self, arrivals: Arrivals) -> None:
+        if not arrivals.keyed:
+            return
+        batch_id = arrivals.segment.batch_id
+        self.rivals.add(batch_id)
+        kinds = self.restoring.rebuild.skipped(arrivals.segment)
+        conflicts = {seq for seq, kind in kinds.items() if kind == CONFLICT}
+        ids = dict(ids_of(arrivals)) if conflicts else {}
+        for seq, winner in self.restoring.rebuild.winners(arrivals, conflicts).items():
+            event_id = ids[seq].hex()
+            if winner.place[0] in self.rivals and event_id not in self.found.undecided:
+                self.found.undecided.add(event_id)
+                if len(self.found.undecided_examples) < SHOWN:
+                    self.found.undecided_examples.append((event_id, winner.place, (batch_id, seq)))
+
+    def _unlisted(self, batch: _Batch) -> Iterator[_Extent]:
+        """Objects of a batch that the replaced index knows and which it does not name, though it had recorded their
+        records: it has lost them. Others were never recorded, or are copies of what was."""
+        if len(batch.segments) + len(batch.rejects) == self.carried[batch.batch_id]:
+            return
+        index = self.restoring.store.index
+        next_seq = batch_of(index, batch.batch_id).next_seq
+        listed = self._carried_segments(batch)
+        named = {file.key for file in index.rejects(batch.batch_id)}
+        there = [extent for key in listed if (extent := self._extent(key, quiet=True)) is not None]
+        for key in batch.segments:
+            extent = None if key in listed else self._extent(key)
+            if extent is not None and extent.last_seq < next_seq and not self._is_copy(extent, there):
+                self.restoring.present += 1
+                yield extent
+        for key in batch.rejects:
+            rejects = None if key in named else self._rejects(key)
+            if rejects is not None and rejects[1].last_seq < next_seq and batch.of_request:
+                self.restoring.rebuild.add_rejects(batch.batch_id, rejects[0])
+
+    def _carried_segments(self, batch: _Batch) -> set[str]:
+        """The batch's segments that the replaced index lists by day, as all were carried over. By batch it may find
+        more: then its list of the day is lost."""
+        listed: set[str] = set()
+        try:
+            for day in {key.removeprefix(SEGMENTS)[:10] for key in batch.segments}:
+                number = day_of(parse_instant(day, date_only=True))
+                window = Window(max(number * DAY, MIN_INSTANT), (number + 1) * DAY)
+                of_day = self.restoring.store.index.segments(window)
+                listed |= {segment.key for segment in of_day if segment.batch_id == batch.batch_id}
+        except StoreError:  # an index that is damaged elsewhere says at least this
+            listed = {segment.key for segment, _ in self.restoring.replaced.segments(batch.batch_id)}
+        return listed | (self.restoring.mended & set(batch.segments))
+
+    def _is_copy(self, extent: _Extent, others: Sequence[_Extent]) -> bool:
+        """Whether some of the deliveries of a segment are in one of the others too."""
+        mine = seqs(self._scan(extent.key).arrivals)
+        return any(
+            other.first_seq <= extent.last_seq
+            and extent.first_seq <= other.last_seq
+            and not mine.isdisjoint(seqs(self._scan(other.key).arrivals))
+            for other in others
+        )
+
+    def _orphaned(self, batch: _Batch) -> Iterator[_Extent]:
+        """A request, or a batch of one block, which cannot be resumed: all that is there of it."""
+        listed = {segment.key for segment, _ in self.adrift.get(batch.batch_id, ())}
+        found = [extent for key in batch.segments if (extent := self._extent(key)) is not None]
+        apart = [rejects for key in batch.rejects if (rejects := self._rejects(key)) is not None]
+        everything = found + [extent for _, extent in apart]
+        counting = [extent for extent in found if not _superseded(extent, everything)]
+        files = [file for file, extent in apart if not _superseded(extent, everything)]
+        self.found.batches += 1
+        last_seq = max((extent.last_seq for extent in everything), default=0)
+        if batch.of_request and everything:
+            self.found.uncertain += not listed  # the replaced index had recorded what it lists
+            raw = self.restoring.store.raw
+            self.restoring.rebuild.add_batch(restored_request(raw, batch.batch_id, last_seq, batch.segments, files))
+        else:
+            stand_in = interrupted(batch.batch_id, batch.attempt, None, last_seq)
+            reasons, lags, sources = told_of(self.restoring.store.raw, [extent.key for extent in counting], files)
+            rejected = Counts(rejected=sum(file.records for file in files))
+            self.restoring.rebuild.add_batch(
+                replace(stand_in, counts=rejected, reasons=reasons, lags=lags, sources=sources)
+            )
+            self.restoring.unfinished += 1
+        for file in files:
+            self.restoring.rebuild.add_rejects(batch.batch_id, file)
+        for segment, verdicts in self.adrift.get(batch.batch_id, ()):
+            self.restoring.add(segment, verdicts)
+        for extent in counting:
+            if extent.key not in listed:
+                self.restoring.present += 1
+                yield extent
+
+    def _scan(self, key: str) -> Salvaged:
+        try:
+            return Salvaged(scan_segment(self.restoring.store.raw, key), ())
+        except Damaged:
+            return salvage_unknown(self.restoring.store.raw, key)
+
+    def _extent(self, key: str, *, quiet: bool = False) -> _Extent | None:
+        try:
+            arrivals = scan_segment(self.restoring.store.raw, key)
+        except Damaged as error:
+            if not quiet:
+                self.restoring.damaged.append(error.message)
+            try:
+                arrivals = salvage_unknown(self.restoring.store.raw, key).arrivals
+            except Damaged:
+                self.found.superseded -= not quiet  # it is no copy, but damaged as a whole
+                return None
+        found = seqs(arrivals)
+        segment = arrivals.segment
+        return _Extent(segment.ingest_time, segment.batch_id, _attempt(key), min(found), max(found), key)
+
+    def _rejects(self, key: str) -> tuple[RejectFile, _Extent] | None:
+        raw = self.restoring.store.raw
+        try:
+            rejects = read_rejects(raw, key)
+        except Damaged as error:
+            self.restoring.damaged.append(error.message)
+            return None
+        data = raw.read(key)
+        file = RejectFile(key=key, size=len(data), digest=sha256(data).hexdigest(), records=len(rejects))
+        return file, _Extent(0, _batch_of(key), _attempt(key), rejects[0].seq, rejects[-1].seq, key)
+
+
+def _superseded(extent: _Extent, extents: Sequence[_Extent]) -> bool:
+    """Whether a later attempt read the same records again. An attempt begins where the index had recorded the one
+    before it, so what that one left after this place was never recorded."""
+    return any(other.attempt > extent.attempt and other.first_seq <= extent.last_seq for other in extents)
+
+
+def _attempt(key: str) -> int:
+    """Which of the batch's writers, counted from 1, made this object."""
+    return attempt_of(_number(key))
+
+
+def _number(key: str) -> int:
+    return int(key.rpartition("-")[2].partition(".")[0])
+
+
+def _batch_of(key: str) -> str:
+    return key.rpartition("/")[2].partition("-")[0].partition(".")[0]

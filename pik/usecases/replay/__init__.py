@@ -1,0 +1,1 @@
+"""Repairing numbers: plan and execute runs, promote or roll back what they wrote."""

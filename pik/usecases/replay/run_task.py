@@ -1,0 +1,155 @@
+"""One task of a run: its buckets computed from all of their events, and written. Any number of times, anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import chain
+
+from pik import __version__
+from pik.errors import Damaged
+from pik.model.metric import NO_INPUTS, Aggregate, Computed, Failure, Metric
+from pik.model.run import KEPT_FAILURES, NO_FAILURES, FailedAggregate, Failures, RunRequest, Task
+from pik.model.window import Window
+from pik.ports.engine import Engine
+from pik.ports.store import Store
+from pik.rawlog.gather import gather
+from pik.usecases.availability import expect_held
+from pik.usecases.metrics.computation import Part, compare, current_rows, recompute
+from pik.usecases.metrics.definitions import pinned
+
+RESTORE = "`pik verify --full` names the object; restore it from a copy of raw, then: pik dlq redrive --all"
+"""What helps against damage to raw."""
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """What became of a task: how many aggregates were written, which ones failed on their events, and the damage to raw
+    that kept some buckets from being computed (None: there is none)."""
+
+    written: int
+    failures: Failures = NO_FAILURES
+    damage: Damaged | None = None
+
+
+def perform(store: Store, engine: Engine, task: Task, request: RunRequest | None = None) -> Performed:
+    """Compute the task's aggregates and write them beside the current ones, without those that fail and those in
+    buckets whose raw is damaged. `request` is that of its run, if the caller knows it already.
+
+    Raises EngineError and NotFound (NotHeld too) where the task cannot be done, other StoreErrors where the store
+    cannot be used. Nothing is written then.
+    """
+    request = request or store.runs.get(task.run_id).request
+    metrics = [pinned(store.metrics, text) for text in task.metrics]
+    expect_held(store, task.window, task.entities)  # it may have waited for long
+    duplicates = request.include_duplicates
+    with closing(recompute(store, engine, metrics, task.window, task.entities, include_duplicates=duplicates)) as parts:
+        first = next(parts)
+        whole = first.window == task.window and not isinstance(first.computed, Damaged)
+        computing = _Computing(store, engine, metrics, task, request)
+        store.aggregates.write(
+            task,
+            computing.rows(chain([first], parts)),
+            versions={metric.name: metric.version for metric in metrics},
+            known_until=first.known_until if whole else _known_until(store, task),
+            reason=request.reason,
+            computed_by=f"pik {__version__}, {engine.version}",
+        )
+        return Performed(computing.written, computing.failures, computing.damage)
+
+
+def _known_until(store: Store, task: Task) -> int:
+    """The same for all parts of a task. Asked before any of them is read: what comes meanwhile counts as late."""
+    segments = store.index.segments(task.window, entities=task.entities)
+    return max((segment.recorded_at for segment in segments), default=0)
+
+
+@dataclass(slots=True)
+class _Computing:
+    """A task's rows as they are computed, and what is not among them."""
+
+    store: Store
+    engine: Engine
+    metrics: Sequence[Metric]
+    task: Task
+    request: RunRequest
+    written: int = 0
+    failed: int = 0
+    kept: list[FailedAggregate] = field(default_factory=list)
+    damages: list[tuple[Window, Damaged]] = field(default_factory=list)
+
+    def rows(self, parts: Iterable[Part]) -> Iterator[Computed]:
+        for part in parts:
+            if isinstance(part.computed, Damaged):
+                self.damages.append((part.window, part.computed))
+                continue
+            current = current_rows(self.store.aggregates, self.metrics, part.window, self.task.entities)
+            touched = self._touched(part.window)
+            for row in with_nulls(current, part.computed.rows()):
+                if touched is not None and (row.bucket, row.entity_id) not in touched:
+                    continue
+                if row.failure is not None:
+                    self._keep(row, row.failure)
+                    continue
+                self.written += 1
+                yield row
+
+    def _touched(self, part: Window) -> set[tuple[int, str]] | None:
+        """The (bucket, entity) pairs that the request's filters choose; None where it has none."""
+        request, entities = self.request, self.task.entities
+        if request.source is None and request.event_type is None:
+            return None
+        start, end = max(request.start, part.start), min(request.end, part.end)
+        if start >= end:
+            return set()
+        window, duplicates = Window(start, end), request.include_duplicates
+        with gather(self.store, window, entities, include_duplicates=duplicates) as gathered:
+            pairs = self.engine.touched(
+                gathered.inputs,
+                self.metrics[0].bucket_size,
+                window,
+                entities=entities,
+                source=request.source,
+                event_type=request.event_type,
+            )
+            return {(pair.bucket, pair.entity_id) for pair in pairs}
+
+    def _keep(self, row: Computed, failure: Failure) -> None:
+        self.failed += 1
+        if len(self.kept) < KEPT_FAILURES:
+            self.kept.append(
+                FailedAggregate(
+                    metric=row.metric,
+                    metric_version=next(each.version for each in self.metrics if each.name == row.metric),
+                    inputs=row.inputs,
+                    bucket=row.bucket,
+                    entity_id=row.entity_id,
+                    reason=failure.reason,
+                    events=failure.events,
+                    event_ids=failure.event_ids,
+                )
+            )
+
+    @property
+    def failures(self) -> Failures:
+        return Failures(count=self.failed, kept=tuple(self.kept))
+
+    @property
+    def damage(self) -> Damaged | None:
+        """All damage as one error that names the first."""
+        if not self.damages:
+            return None
+        window, damage = self.damages[0]
+        others = f", nor {len(self.damages) - 1} other parts of its window" if len(self.damages) > 1 else ""
+        return Damaged(f"{damage.message}; {window} is not computed{others}", hint=RESTORE)
+
+
+def with_nulls(current: Iterator[Aggregate], computed: Iterator[Computed]) -> Iterator[Computed]:
+    """What was computed, and a null wherever there is a current value that has no events any more."""
+    for left, right in compare(current, computed):
+        if right is not None:
+            yield right
+        elif left is not None and left.computed.value is not None:
+            gone = left.computed
+            yield Computed(gone.metric, gone.bucket, gone.entity_id, None, 0, NO_INPUTS, NO_INPUTS)

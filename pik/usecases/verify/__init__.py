@@ -1,0 +1,1 @@
+"""Checking raw, index and state against each other and against their digests."""
