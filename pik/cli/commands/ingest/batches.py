@@ -80,7 +80,7 @@ def batches(
 
 
 _COUNTS = {"read": 3, "accepted": 1, "exact": 2, "conflict": 0, "rejected": 0}
-"""Where there is no room, those go that mean no harm."""
+"""Each count with its `drop`: conflicts and rejects stay on a narrow terminal, because they report a problem."""
 
 _COLUMNS = [
     Column("batch_id"),
