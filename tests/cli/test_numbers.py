@@ -201,10 +201,10 @@ def test_history_tells_every_version_and_who_made_it(late):
 
 def test_limits_say_that_they_cut_and_change_no_exit_code(late):
     short = late("aggregates", "--limit", "3", "--format", "json").json()
-    assert (len(short["aggregates"]), short["cut"]) == (3, True)
-    assert late("aggregates", "--limit", "4", "--format", "json").json()["cut"] is False
+    assert (len(short["aggregates"]), short["truncated"]) == (3, True)
+    assert late("aggregates", "--limit", "4", "--format", "json").json()["truncated"] is False
     diff = late("diff", "aggregates", "--limit", "1", "--format", "json")
-    assert (diff.code, len(diff.json()["differences"]), diff.json()["cut"]) == (1, 1, True)
+    assert (diff.code, len(diff.json()["differences"]), diff.json()["truncated"]) == (1, 1, True)
     assert diff.json()["different"] == 2
 
 
@@ -478,7 +478,7 @@ def test_runs_are_waited_for_resumed_and_cancelled(shop, monkeypatch):
     assert shop("runs", "cancel", run).code == 2
     interrupt(shop, monkeypatch, "replay", "--all", *DAY, "--reason", "two")
     second = shop("runs", "list", "--limit", "1", "--format", "json").json()
-    assert second["cut"] is True
+    assert second["truncated"] is True
     cancelled = shop("runs", "cancel", second["runs"][0]["run_id"], "--format", "json")
     assert (cancelled.code, cancelled.json()["state"]) == (0, "CANCELLED")
     assert shop("promote", second["runs"][0]["run_id"], "--yes").code == 2

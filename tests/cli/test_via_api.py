@@ -72,7 +72,7 @@ def test_promise_4_everything_is_accounted_for(pik, gateway, tmp_path) -> None:
     said = result.json()
     assert result.code == 3, result.err
     assert (said["read"], said["accepted"], said["duplicates"]) == (9, 2, {"exact": 1, "conflict": 1})
-    assert (said["rejected"], said["sent_again"], said["error"], said["cut"]) == (5, 0, None, False)
+    assert (said["rejected"], said["sent_again"], said["error"], said["truncated"]) == (5, 0, None, False)
     assert [row["seq"] for row in said["rejects"]] == [4, 7, 8, 9, 10]
     assert all(row["reason"] and row["source"] == "f" for row in said["rejects"])
     assert sum(said["reasons"].values()) == 5

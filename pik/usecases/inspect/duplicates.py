@@ -87,26 +87,27 @@ class GroupRow:
 
 @dataclass(slots=True)
 class DuplicateList:
-    """The answer; `matched` and `cut` are final once the rows are read.
+    """The answer; `matched` and `truncated` are final once the rows are read.
 
-    `cut`: a limit left later ones out. How many is not known then, since they are not read; `matched` is None.
+    `truncated`: a limit left later ones out. How many is not known then, since they are not read; `matched` is None.
     """
 
     window: Window
     rows: Iterator[DuplicateRow]
     matched: int | None = 0
-    cut: bool = False
+    truncated: bool = False
 
 
 @dataclass(slots=True)
 class GroupList:
-    """The answer; `duplicates`, of all groups, and `cut` are final once the rows are read. `cut`: a limit left smaller
-    groups out."""
+    """The answer; `duplicates`, of all groups, and `truncated` are final once the rows are read.
+
+    `truncated`: a limit left smaller groups out."""
 
     window: Window
     rows: Iterator[GroupRow]
     duplicates: int = 0
-    cut: bool = False
+    truncated: bool = False
 
 
 def list_duplicates(
@@ -130,7 +131,7 @@ def _rows(
 ) -> Iterator[DuplicateRow]:
     bound, counts, accepted = Bound(), _DeliveryCounts(store.index), _Accepted(store)
     found = deliveries(store, wanted.filter, only="duplicate", progress=progress, bound=bound)
-    one_more = None if limit is None else limit + 1  # tells whether the limit cuts
+    one_more = None if limit is None else limit + 1  # tells whether the limit leaves any out
     ordered = ordered_by_day(store.raw, found, _Matching(store, wanted, counts).of, _key, one_more, bound)
     shown = 0
     for page in _pages(islice(ordered, limit)):
@@ -149,8 +150,8 @@ def _rows(
                 delivery.seq,
                 _changes(accepted.of(delivery.event_id), delivery) if payload_diff and kind == CONFLICT else (),
             )
-    answer.cut = next(ordered, None) is not None
-    answer.matched = None if answer.cut else shown
+    answer.truncated = next(ordered, None) is not None
+    answer.matched = None if answer.truncated else shown
 
 
 def _key(item: _Duplicate) -> tuple[int, str, str, int]:
@@ -181,7 +182,7 @@ def _groups(
             if limit is None or number < limit:
                 yield row
             else:
-                answer.cut = True
+                answer.truncated = True
 
 
 def _partial_counts(found: Iterable[_Duplicate], by: Group) -> Iterator[GroupRow]:

@@ -42,15 +42,15 @@ class EventRow:
 
 @dataclass(slots=True)
 class EventList:
-    """The answer; `matched` and `cut` are final once the rows are read.
+    """The answer; `matched` and `truncated` are final once the rows are read.
 
-    `cut`: a limit left later events out. How many is not known then, since they are not read; `matched` is None.
+    `truncated`: a limit left later events out. How many is not known then, since they are not read; `matched` is None.
     """
 
     window: Window
     rows: Iterator[EventRow]
     matched: int | None = 0
-    cut: bool = False
+    truncated: bool = False
 
 
 _Accepted = tuple[int, str, Delivery]
@@ -68,7 +68,7 @@ def list_events(store: Store, wanted: Filter, limit: int | None = None, *, progr
 def _rows(store: Store, wanted: Filter, limit: int | None, answer: EventList, progress: Progress) -> Iterator[EventRow]:
     bound, repeats = Bound(), _Repeats(store.index)
     found = deliveries(store, wanted, progress=progress, bound=bound)
-    one_more = None if limit is None else limit + 1  # tells whether the limit cuts
+    one_more = None if limit is None else limit + 1  # tells whether the limit leaves any out
     ordered = ordered_by_day(store.raw, found, repeats.accepted, _key, one_more, bound)
     count = 0
     for page in _pages(islice(ordered, limit)):
@@ -86,8 +86,8 @@ def _rows(store: Store, wanted: Filter, limit: int | None, answer: EventList, pr
                 delivery.seq,
                 bytes(delivery.payload),
             )
-    answer.cut = next(ordered, None) is not None
-    answer.matched = None if answer.cut else count
+    answer.truncated = next(ordered, None) is not None
+    answer.matched = None if answer.truncated else count
 
 
 class _Repeats:

@@ -37,7 +37,7 @@ def rebuilt(done: Rebuilt) -> Document:
             *([Table("undecided", _UNDECIDED, done.undecided_examples)] if done.undecided else []),
         ],
         tail={
-            "cut": done.revised > len(done.examples) or done.undecided > len(done.undecided_examples),
+            "truncated": done.revised > len(done.examples) or done.undecided > len(done.undecided_examples),
             "note": "restore the damaged objects from a copy of the store first" if done.damaged else None,
             "next": command("verify", "--rebuild-index") if done.damaged else None,
         },

@@ -64,7 +64,7 @@ def batches(
             Document(
                 head={"batch_id": found.batch_id, "source": found.origin.name},
                 tables=[Table("rejects", columns, rows, empty="no record of this batch was rejected")],
-                tail={"rejected": Count(total), "cut": limit is not None and total > limit},
+                tail={"rejected": Count(total), "truncated": limit is not None and total > limit},
             )
         )
         return
@@ -74,7 +74,7 @@ def batches(
     cli.show(
         Document(
             tables=[Table("batches", _COLUMNS, shown, empty="no batch yet; to make one: pik ingest FILE")],
-            tail=lambda: {"cut": limit is not None and not batch and next(iter(listed), None) is not None},
+            tail=lambda: {"truncated": limit is not None and not batch and next(iter(listed), None) is not None},
         )
     )
 

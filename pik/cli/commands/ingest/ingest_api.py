@@ -106,7 +106,7 @@ def _document(done: list[tuple[Sent, list[Reject]]]) -> Document:
         },
         tables=[Table("sources", columns, all_sent), Table("rejects", rejected, shown)],
         tail={
-            "cut": total.rejected > len(shown),
+            "truncated": total.rejected > len(shown),
             "error": failure.message if failure else None,
             "note": _note(all_sent),
         },

@@ -22,8 +22,8 @@ def listed(found: DuplicateList, entity: str | None, limit: int | None, *, paylo
         tables=[Table("duplicates", [*_COLUMNS, changes] if payload_diff else _COLUMNS, found.rows, _none(window))],
         tail=lambda: {
             "matched": Shown(None, f"more than {limit:,}") if found.matched is None else Count(found.matched),
-            "cut": found.cut,
-            "note": f"--limit N shows more than the first {limit:,}, --by counts them" if found.cut else None,
+            "truncated": found.truncated,
+            "note": f"--limit N shows more than the first {limit:,}, --by counts them" if found.truncated else None,
         },
     )
 
@@ -42,8 +42,8 @@ def counted(groups: GroupList, by: str, entity: str | None, limit: int | None) -
         tables=[Table("groups", columns, groups.rows, _none(window))],
         tail=lambda: {
             "duplicates": Count(groups.duplicates),
-            "cut": groups.cut,
-            "note": f"--limit N shows more than the {limit:,} largest" if groups.cut else None,
+            "truncated": groups.truncated,
+            "note": f"--limit N shows more than the {limit:,} largest" if groups.truncated else None,
         },
     )
 

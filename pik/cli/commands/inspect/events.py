@@ -52,8 +52,8 @@ def events(
             tables=[Table("events", _COLUMNS, found.rows, empty=f"no such events in {window}")],
             tail=lambda: {
                 "matched": Shown(None, f"more than {limit:,}") if found.matched is None else Count(found.matched),
-                "cut": found.cut,
-                "note": f"--limit N shows more than the oldest {limit:,}" if found.cut else None,
+                "truncated": found.truncated,
+                "note": f"--limit N shows more than the oldest {limit:,}" if found.truncated else None,
             },
         )
     )

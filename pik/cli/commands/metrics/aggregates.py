@@ -68,6 +68,6 @@ def aggregates(
         Document(
             head={"requested": listing.window, "effective": listing.effective},
             tables=[Table("aggregates", columns, islice(listing.rows, limit), empty=empty)],
-            tail=lambda: {"cut": limit is not None and next(listing.rows, None) is not None},
+            tail=lambda: {"truncated": limit is not None and next(listing.rows, None) is not None},
         )
     )

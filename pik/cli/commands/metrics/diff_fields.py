@@ -39,11 +39,11 @@ class Shortened:
                 kind = row.metric, bool(row.failure.event_ids), bool(row.entity_id)
                 self._failures[kind] += 1
                 self._commands.setdefault(kind, _remedy(row.failure, row))
-            if not self.cut:
+            if not self.truncated:
                 yield row
 
     @property
-    def cut(self) -> bool:
+    def truncated(self) -> bool:
         """Whether the limit left rows out."""
         return self._limit is not None and self.number > self._limit
 
@@ -81,7 +81,7 @@ def differences(diff: Diff, rows: Shortened, repair: Callable[[], str | None], *
             "metrics": sorted(diff.basis.versions),
             "known_until": Instant(known) if known else None,
             "entities_without_value": sorted(diff.basis.without_value) or None,
-            "cut": rows.cut,
+            "truncated": rows.truncated,
             **counted,
             "next": _next(repair, diff, rows),
         }

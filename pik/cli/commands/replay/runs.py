@@ -29,7 +29,7 @@ def list_(cli: Context, limit: options.Limit = None) -> None:
     cli.show(
         Document(
             tables=[Table("runs", RUN_COLUMNS, shown, empty="no run yet; to make one: pik replay --all")],
-            tail=lambda: {"cut": limit is not None and next(runs, None) is not None},
+            tail=lambda: {"truncated": limit is not None and next(runs, None) is not None},
         )
     )
 

@@ -1,0 +1,142 @@
+"""Lists of events and duplicates: in order, cut where a limit says, and no day read that is not needed for it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pik.model.filter import Filter
+from pik.model.window import ALL_TIME
+from pik.ports.store import Store
+from pik.runtime import external_sort as ordering
+from pik.usecases.inspect import by_day
+from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
+from pik.usecases.inspect.event_detail import show_event
+from pik.usecases.inspect.events import list_events
+
+from ..faults import Wrapped
+from .kit import PlainEngine, event, ingest
+
+EVERYTHING = Filter(ALL_TIME)
+
+
+def listed(store: Store, what: str, limit: int | None) -> Any:
+    if what == "events":
+        return list_events(store, EVERYTHING, limit)
+    return list_duplicates(store, Wanted(EVERYTHING, min_deliveries=3 if what == "often" else 2), limit=limit)
+
+
+@pytest.fixture
+def many(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Events of four days, in batches that overlap, some with equal times, some of them two to four times."""
+    monkeypatch.setattr(by_day, "_MORE", 3)
+    chance = random.Random(5)
+    for _ in range(4):
+        some = [
+            event(0, f"e{chance.randrange(30)}", f"0{chance.randrange(1, 5)}T0{chance.randrange(3)}:00")
+            for _ in range(150)
+        ]
+        ingest(store, tmp_path, some)
+    return store
+
+
+@pytest.mark.parametrize("what", ["events", "duplicates", "often"])
+def test_promise_9_a_limit_shows_the_first_and_says_whether_there_are_more(many: Store, what: str) -> None:
+    whole = listed(many, what, None)
+    rows = list(whole.rows)
+    assert (whole.matched, whole.truncated, len(rows) > 30) == (len(rows), False, True)
+    assert [row.event_time for row in rows] == sorted(row.event_time for row in rows)
+    for limit in (1, 2, 5, 20, len(rows) - 1, len(rows), len(rows) + 1):
+        cut = listed(many, what, limit)
+        assert list(cut.rows) == rows[:limit]
+        assert (cut.truncated, cut.matched) == ((True, None) if limit < len(rows) else (False, len(rows)))
+
+
+def reads(store: Store) -> tuple[Store, list[str]]:
+    """The store, and a list that grows with each read of raw."""
+    calls: list[str] = []
+
+    def counted(name: str, call: Callable[[], Any]) -> Any:
+        calls.append(name)
+        return call()
+
+    return replace(store, raw=Wrapped(store.raw, "raw", {"read"}, counted)), calls
+
+
+@pytest.mark.parametrize("what", ["events", "duplicates"])
+def test_a_limit_stops_reading(store: Store, tmp_path: Path, what: str) -> None:
+    ingest(store, tmp_path, [event(1, "a", f"{day:02}T00:00") for day in range(1, 29)] * 2)
+    counted, calls = reads(store)
+    assert len(list(listed(counted, what, 2).rows)) == 2
+    assert len(calls) <= 4  # the third tells that there are more, the fourth that this was all of the third day
+
+
+def test_rows_come_day_by_day(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [event(1, "a", f"{day:02}T00:00") for day in range(1, 29)])
+    counted, calls = reads(store)
+    counted_rows = list_events(counted, EVERYTHING).rows
+    assert calls == []
+    next(counted_rows)
+    assert len(calls) == 28 < 200  # a page of rows, whose repeats are asked for at once
+
+
+def test_more_repeated_events_than_are_remembered_are_asked_for(many: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = list(list_events(many, EVERYTHING).rows)
+    assert sum(row.deliveries > 1 for row in expected) > 3
+    monkeypatch.setattr("pik.usecases.inspect.events._REPEATED", 2)
+    assert list(list_events(many, EVERYTHING).rows) == expected
+
+
+def test_an_event_that_came_very_often_is_counted_once(store: Store, tmp_path: Path) -> None:
+    """The index counts an event's deliveries one by one: asked for each of them, it took their square."""
+    ingest(store, tmp_path, [event(1, "a", "01T00:00")] * 3_000)
+    asked: list[int] = []
+
+    class Index:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store.index, name)
+
+        def repeats(self, events: Any) -> list[int]:
+            asked.append(len(events))
+            return store.index.repeats(events)
+
+    found = list_duplicates(replace(store, index=Index()), Wanted(EVERYTHING))
+    assert {row.deliveries for row in found.rows} == {3_000}
+    assert asked == [1]
+
+
+def test_groups_are_counted_with_few_in_memory(many: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = list(count_duplicates(many, Wanted(EVERYTHING), "entity").rows)
+    assert len(expected) == 30
+    assert [-row.duplicates for row in expected] == sorted(-row.duplicates for row in expected)
+    assert sum(row.duplicates for row in expected) == len(list(list_duplicates(many, Wanted(EVERYTHING)).rows))
+    monkeypatch.setattr("pik.usecases.inspect.duplicates.RUN", 2)
+    monkeypatch.setattr(ordering, "RUN", 3)
+    cut = count_duplicates(many, Wanted(EVERYTHING), "entity", limit=7)
+    assert list(cut.rows) == expected[:7]
+    assert (cut.duplicates, cut.truncated) == (sum(row.duplicates for row in expected), True)
+
+
+def test_an_event_that_came_very_often_is_shown_in_part_and_says_so(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [event(1, "a", "01T00:00")] * 3_000)
+    counted, calls = reads(store)
+    (row,) = list_events(store, EVERYTHING).rows
+    found = show_event(counted, PlainEngine(), row.event_id, 100)
+    assert [one.seq for one in found.deliveries] == list(range(1, 101))
+    assert found.left_out == 2_900
+    assert len(calls) <= 3  # a frame is read once, not once for each delivery that lies in it
+    whole = show_event(store, PlainEngine(), row.event_id)
+    assert (len(whole.deliveries), whole.left_out, whole.deliveries[:100]) == (3_000, 0, found.deliveries)
+
+
+def test_a_day_with_more_events_than_are_held_is_listed_in_order_too(
+    many: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = list(list_events(many, EVERYTHING).rows)
+    monkeypatch.setattr(ordering, "RUN", 3)
+    assert list(list_events(many, EVERYTHING).rows) == expected
