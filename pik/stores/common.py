@@ -32,22 +32,6 @@ def missing(key: str) -> Damaged:
     return Damaged(f"raw object {key} is missing", hint="pik verify --full")
 
 
-def damaged_row(what: str) -> Damaged:
-    """The error for a row of state that is not as it was written."""
-    return Damaged(
-        f"{what} is not as it was written: its digest does not hold",
-        hint="what is damaged, and what recomputes or restores it: pik verify",
-    )
-
-
-def lost_version(metric: str, entity: str) -> Damaged:
-    """The error for a backup with a pointer to a version that is not in it."""
-    return Damaged(
-        f"the backup says which {metric} of {entity} is current, and does not have that version",
-        hint="use an earlier backup; `pik verify` names what is damaged in the store that this one was made of",
-    )
-
-
 def conflicting(first_seq: int, last_seq: int, conflicts: int) -> ConflictFound:
     """The error for records among which there are conflicts, where none may be."""
     return ConflictFound(

@@ -23,10 +23,8 @@ from pik.stores.aws.state.runs import AwsRuns
 from pik.stores.aws.table import Table
 from pik.stores.local.state.aggregates import LocalAggregates
 from pik.stores.local.state.audit import LocalStateAudit
-from pik.stores.local.state.database import state_database
-from pik.stores.local.state.metrics import LocalMetrics
-from pik.stores.local.state.queue import LocalQueue
-from pik.stores.local.state.runs import LocalRuns
+from pik.stores.local.state.database import LocalMetrics, state_database
+from pik.stores.local.state.runs import LocalQueue, LocalRuns
 from tests.aws.emulator import make_stack, publish
 
 

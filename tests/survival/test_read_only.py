@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pik.errors import Busy
-from pik.stores.local import readonly
+from pik.stores.local import sqlite
 from pik.stores.local.sqlite import Database
 
 ROOT = Path(__file__).parents[2]
@@ -143,7 +143,7 @@ SCHEMA = "CREATE TABLE thing (name TEXT);\nINSERT INTO thing VALUES ('one');\n"
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
     made = Database(tmp_path / "test.db", SCHEMA.strip().removesuffix(";"))
     made.create()
-    monkeypatch.setattr(readonly, "is_read_only", lambda _: True)
+    monkeypatch.setattr(sqlite, "is_read_only", lambda _: True)
     with sqlite3.connect(made.path) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
     connection.close()
@@ -166,10 +166,10 @@ def test_a_private_copy_has_what_is_in_the_log_only(database: Database) -> None:
     other = sqlite3.connect(database.path)
     other.execute("INSERT INTO thing VALUES ('two')")
     other.commit()
-    assert readonly.has_log(database.path)
-    copy = readonly.private_copy(database.path)
+    assert sqlite.has_log(database.path)
+    copy = sqlite.private_copy(database.path)
     assert copy.parent != database.path.parent
-    assert copy == readonly.private_copy(database.path)  # one for all connections of a process
+    assert copy == sqlite.private_copy(database.path)  # one for all connections of a process
     with sqlite3.connect(copy) as connection:
         assert connection.execute("SELECT count(*) FROM thing").fetchone() == (2,)
     connection.close()

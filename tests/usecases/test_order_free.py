@@ -20,10 +20,8 @@ from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.local.state.aggregates import LocalAggregates
 from pik.stores.local.state.audit import LocalStateAudit
-from pik.stores.local.state.database import state_database
-from pik.stores.local.state.metrics import LocalMetrics
-from pik.stores.local.state.queue import LocalQueue
-from pik.stores.local.state.runs import LocalRuns
+from pik.stores.local.state.database import LocalMetrics, state_database
+from pik.stores.local.state.runs import LocalQueue, LocalRuns
 from pik.usecases.replay.promote import promote
 from pik.usecases.replay.run_task import perform
 

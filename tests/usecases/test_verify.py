@@ -17,7 +17,7 @@ from pik.rawlog.segment_writer import Reading
 from pik.runtime.progress import Silent
 from pik.stores import open_store
 from pik.stores.local.state.database import VERSION_DIGEST, WRITER_DIGEST
-from pik.stores.state_digest import xor_of
+from pik.stores.state_rows import xor_of
 from pik.usecases.ingest.batch_ingest import IngestOptions
 from pik.usecases.ingest.batch_ingest import ingest as ingest_file
 from pik.usecases.verify.findings import AGGREGATE, INDEX, MISSING, STATE, Problem, VerifyReport

@@ -19,9 +19,7 @@ from pik.stores.aws.deployment.outputs import Stack
 from pik.stores.aws.errors import Refused
 from pik.stores.aws.state.keys import run_pk, task_sk
 from pik.stores.aws.table import Item, Key, Table, batched, delays
-from pik.stores.bodies import read_letter, read_task
-from pik.stores.common import damaged_row
-from pik.stores.state_digest import row_digest
+from pik.stores.state_rows import damaged_row, read_letter, read_task, row_digest
 
 BATCH = 10
 BATCH_BYTES = 256 * 1024

@@ -20,11 +20,9 @@ from pik.stores.local.raw import LocalRaw
 from pik.stores.local.state.aggregates import LocalAggregates
 from pik.stores.local.state.audit import LocalStateAudit
 from pik.stores.local.state.backup import LocalBackup
-from pik.stores.local.state.database import state_database
-from pik.stores.local.state.metrics import LocalMetrics
-from pik.stores.local.state.queue import LocalQueue
+from pik.stores.local.state.database import LocalMetrics, state_database
 from pik.stores.local.state.replica import LocalCopy
-from pik.stores.local.state.runs import LocalRuns
+from pik.stores.local.state.runs import LocalQueue, LocalRuns
 
 _MARKER = "format.json"
 _LEFT_BEHIND = 24 * 3600.0  # seconds

@@ -1,22 +1,31 @@
-"""SQLite as the local store uses it: write-ahead log, durable commits, patience; its errors are translated here."""
+"""SQLite as the local store uses it: write-ahead log, durable commits, patience; its errors are translated here.
+
+A database is also read where this process cannot write: a snapshot, a read-only mount, another user's, a full disk.
+SQLite needs to write beside a database with a write-ahead log even to read it, unless its files are there already.
+Where no log lies beside the database, nothing can be in it, and SQLite may take the file as it is (`immutable`); if the
+file is written to meanwhile, the reader notices and gives up. Where a log lies there, ignoring it would silently lose
+what was committed last, so database and log are copied and the copy is read.
+"""
 
 from __future__ import annotations
 
 import atexit
 import os
+import shutil
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 from weakref import WeakSet
 
 from pik.errors import Busy, PikError, StoreError
 from pik.runtime.interruption import called_from_c, raise_lost
-from pik.stores.local import readonly
-from pik.stores.state_digest import row_digest
+from pik.stores.state_rows import row_digest
 
 BUSY_SECONDS = 60.0
 """How long SQLite itself waits for a lock."""
@@ -60,20 +69,20 @@ class Database:
         def kind(*args: Any, **options: Any) -> _Reader:
             return _Reader(self, *args, **options)
 
-        if readonly.is_read_only(self.path) and self.path.exists() and not readonly.has_log(self.path):
+        if is_read_only(self.path) and self.path.exists() and not has_log(self.path):
             return self._immutable(kind)
         try:
             return self._connected(kind, cache_kib=8192)  # also beside files that another process has left or uses now
         except StoreError:
-            if not self.path.exists() or not (readonly.is_read_only(self.path) or readonly.is_full(self.path)):
+            if not self.path.exists() or not (is_read_only(self.path) or is_full(self.path)):
                 raise
-            if not readonly.has_log(self.path):
+            if not has_log(self.path):
                 return self._immutable(kind)
-            return self._connected(kind, cache_kib=8192, place=readonly.private_copy(self.path))
+            return self._connected(kind, cache_kib=8192, place=private_copy(self.path))
 
     def _immutable(self, kind: Callable[..., _Reader]) -> _Reader:
-        before = readonly.stamp(self.path)
-        reader = self._connected(kind, cache_kib=8192, place=readonly.immutable_url(self.path), uri=True)
+        before = stamp(self.path)
+        reader = self._connected(kind, cache_kib=8192, place=immutable_url(self.path), uri=True)
         reader.stamp = before
         return reader
 
@@ -165,7 +174,7 @@ class Database:
 
     def _prepare(self, connection: sqlite3.Connection, cache_kib: int) -> None:
         # Reading the log first spares a writer's lock, and a write at all, wherever the database is there already.
-        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal" and not readonly.is_read_only(self.path):
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal" and not is_read_only(self.path):
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(
@@ -192,14 +201,14 @@ class Database:
     def _store_error(self, error: sqlite3.DatabaseError) -> PikError:
         name = self.path.name
         code = _code(error)
-        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and readonly.is_full(self.path)):
+        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and is_full(self.path)):
             return StoreError(
                 f"no space left on the disk for {self.path}",
                 hint=f"make room on the disk of {self.path.parent}, then run the same command again",
             )
         match code:
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
-                if readonly.is_read_only(self.path):
+                if is_read_only(self.path):
                     hint = "commands that only read work on it; for a copy to work with: pik pull --into DIR"
                     return StoreError(f"the store at {self.path.parent} is read-only", hint=hint)
                 return StoreError(
@@ -242,7 +251,7 @@ class _Reader(sqlite3.Connection):
         super().__init__(*args, **options)
         self.database = database
         self.cursors: WeakSet[_Rows] = WeakSet()
-        self.stamp: readonly.Stamp | None = None  # of a file that is read without locks
+        self.stamp: Stamp | None = None  # of a file that is read without locks
 
     def execute(self, *args: Any) -> _Rows:
         rows = self.cursor(_Rows)
@@ -280,7 +289,7 @@ class _Rows(sqlite3.Cursor):
                 yield
             finally:
                 if reader.stamp is not None:
-                    readonly.unchanged(reader.database.path, reader.stamp)
+                    unchanged(reader.database.path, reader.stamp)
 
 
 def _file(path: Path) -> tuple[int, int] | None:
@@ -306,3 +315,98 @@ def patiently(action: Callable[[], _Done]) -> _Done:
 
 def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+_TRIES = 5
+_ROOM = 1 << 17
+
+_copies: dict[tuple[Path, object], Path] = {}
+_directories: list[tempfile.TemporaryDirectory[str]] = []
+"""Removed when the process ends."""
+_guard = threading.Lock()
+
+Stamp = tuple[tuple[int, int, int] | None, ...]
+"""What shows that a database or its log has been written to."""
+
+
+def is_read_only(path: Path) -> bool:
+    """Whether this process must not write beside the file."""
+    return path.parent.is_dir() and not os.access(path.parent, os.W_OK)
+
+
+def is_full(path: Path) -> bool:
+    """Whether the disk has no room for what SQLite writes beside the file, even to read it."""
+    try:
+        found = os.statvfs(path.parent)
+    except OSError:  # the directory is gone
+        return False
+    return found.f_bavail * found.f_frsize < _ROOM
+
+
+def has_log(path: Path) -> bool:
+    """Whether a write-ahead log with anything in it lies beside the database."""
+    try:
+        return os.stat(_log(path)).st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def immutable_url(path: Path) -> str:
+    """The URL with which SQLite reads the file as it is, without a log and without locks."""
+    return f"file:{quote(os.fsencode(path.absolute()))}?immutable=1"
+
+
+def stamp(path: Path) -> Stamp:
+    """The state of database and log; another one later means that somebody has written."""
+    return _stamp(path), _stamp(_log(path))
+
+
+def unchanged(path: Path, before: Stamp) -> None:
+    """Raises Busy if somebody has written to the database since."""
+    if stamp(path) != before:
+        raise Busy(f"{path} was written to while it was being read", hint="run the same command again")
+
+
+def private_copy(path: Path) -> Path:
+    """A copy of the database with its log, one for each state that they have, removed when this process ends.
+
+    Raises Busy while somebody keeps writing, StoreError if there is no room for it.
+    """
+    with _guard:
+        for _ in range(_TRIES):
+            before = stamp(path)
+            if (path, before) in _copies:
+                return _copies[path, before]
+            copy = _copied(path)
+            if stamp(path) == before:
+                _copies[path, before] = copy
+                return copy
+    raise Busy(f"{path} is being written to", hint="run the same command again")
+
+
+def _copied(path: Path) -> Path:
+    try:
+        directory = tempfile.TemporaryDirectory(prefix="pik-read-only-")
+        _directories.append(directory)
+        copy = Path(directory.name) / path.name
+        shutil.copyfile(path, copy)
+        if has_log(path):
+            shutil.copyfile(_log(path), _log(copy))
+    except OSError as error:
+        raise StoreError(
+            f"cannot copy {path} to {tempfile.gettempdir()}: {error.strerror}",
+            hint="the store is read-only, so its log is read from a copy; TMPDIR names a directory with room for it",
+        ) from error
+    return copy
+
+
+def _log(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -13,7 +13,7 @@ from itertools import groupby
 
 from pik.model.run import CANCELLED, PLANNED, RUNNING
 from pik.ports.state_audit import StateProblem
-from pik.stores import state_problems as found
+from pik.stores import state_rows as found
 from pik.stores.aws.queue import PURGED, letter_is_sound
 from pik.stores.aws.state.keys import RUN, SEALED, US, key_time, time_key
 from pik.stores.aws.state.metrics import METRICS, metric_is_sound
@@ -29,8 +29,7 @@ from pik.stores.aws.state.runs import (
 from pik.stores.aws.state.versions import is_sound, row_of
 from pik.stores.aws.state.write_versions import TALLY
 from pik.stores.aws.table import Item, Table
-from pik.stores.state_digest import NO_ROWS, pointer_digest, xor_of
-from pik.stores.state_problems import Place
+from pik.stores.state_rows import NO_ROWS, Place, pointer_digest, xor_of
 
 _BY_BUCKET = ("by_bucket", "bucket_key", "version_key")
 

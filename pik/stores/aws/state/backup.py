@@ -41,8 +41,7 @@ from pik.stores.aws.state.versions import CONTENT, bucket_item, current_key, is_
 from pik.stores.aws.state.versions import Row as Place
 from pik.stores.aws.state.write_versions import TALLY, tally_digest
 from pik.stores.aws.table import READS, Item, Key, Table, batched
-from pik.stores.bodies import failures_of, read_task
-from pik.stores.common import damaged_row, lost_version
+from pik.stores.state_rows import damaged_row, failures_of, lost_version, read_task
 
 RESTORE: Key = ("restore", "restore")
 """The item that says which restore is under way, or was interrupted."""

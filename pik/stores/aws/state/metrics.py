@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pik.model.metric import EVENT_COUNT, Definition, Metric
 from pik.stores.aws.state.keys import sealed
 from pik.stores.aws.table import Item, Table
-from pik.stores.bodies import metric_columns
-from pik.stores.bodies import metric_of as made_of
-from pik.stores.common import damaged_row
-from pik.stores.state_digest import row_digest
+from pik.stores.state_rows import damaged_row, metric_columns, row_digest
+from pik.stores.state_rows import metric_of as made_of
 
 METRICS = "metric"
 

@@ -19,8 +19,7 @@ from pik.ports.state import Promoted, Promotion
 from pik.stores.aws.state.keys import run_pk, sealed
 from pik.stores.aws.state.versions import CONTENT, Row, current_key, is_sound, row_of, version_key
 from pik.stores.aws.table import READS, Change, Item, Key, Table, batched
-from pik.stores.common import damaged_row
-from pik.stores.state_digest import NO_ROWS, pointer_digest, row_digest, xor_of
+from pik.stores.state_rows import NO_ROWS, damaged_row, pointer_digest, row_digest, xor_of
 
 PROMOTIONS = "promotion"
 

@@ -35,9 +35,7 @@ from pik.stores.aws.lease import holding
 from pik.stores.aws.state.keys import RUN, run_pk, task_sk
 from pik.stores.aws.state.write_versions import tally_digest
 from pik.stores.aws.table import Item, Key, Table
-from pik.stores.bodies import read_failed, read_run, read_task
-from pik.stores.common import damaged_row
-from pik.stores.state_digest import row_digest
+from pik.stores.state_rows import damaged_row, read_failed, read_run, read_task, row_digest
 
 LISTING = "runs"
 

@@ -8,8 +8,7 @@ from decimal import Decimal
 from pik.model.metric import Aggregate, Computed, decimal_text
 from pik.stores.aws.state.keys import US, key_time, time_key
 from pik.stores.aws.table import Item, Key
-from pik.stores.common import damaged_row
-from pik.stores.state_digest import row_digest
+from pik.stores.state_rows import damaged_row, row_digest
 
 CONTENT = (
     "run",

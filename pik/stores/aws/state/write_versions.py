@@ -17,7 +17,7 @@ from pik.stores.aws.adaptive_map import Flow
 from pik.stores.aws.state.keys import RUN, run_pk, task_sk
 from pik.stores.aws.state.versions import Row, bucket_item, current_key, value_text, version_item
 from pik.stores.aws.table import READS, Item, Key, Table, Value, batched
-from pik.stores.state_digest import NO_ROWS, row_digest, xor_of
+from pik.stores.state_rows import NO_ROWS, row_digest, xor_of
 
 TALLY = ("new", "changed", "unchanged", "removed")
 

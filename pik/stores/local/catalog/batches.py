@@ -1,19 +1,24 @@
-"""Recording batches in index.db: the claims that make an event the first of its id, and the rebuilding from raw."""
+"""Recording batches in index.db: the first delivery of an event claims it, each later one is a duplicate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import msgspec
 
-from pik.model.batch import Batch, Chunk, Counts, Origin
+from pik.model.batch import CONFLICT, KEYED, PLAIN, Arrivals, Batch, Chunk, Counts, Origin, RejectFile, Segment
+from pik.model.tally import with_lags, with_names
 from pik.ports.index import Rebuild
+from pik.runtime.interruption import called_from_c
 from pik.stores.common import conflicting
-from pik.stores.local.catalog.claims import Claims, add_lags, add_names, add_rejects
-from pik.stores.local.catalog.index import LocalIndex, batch_of, find_batch, origin_key
+from pik.stores.local.catalog.index import KEYED_DAY, LocalIndex, batch_of, find_batch, origin_key
 from pik.stores.local.catalog.rebuild import REBUILDING, rebuilding
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
@@ -117,3 +122,166 @@ class LocalBatches:
             self.database.reconnect()  # another rebuild may have replaced the file, or somebody removed it
             yield rebuild
         self.database.reconnect()
+
+
+class Claims:
+    """Claims deliveries inside of one transaction: the first of an event_id is accepted, the others are duplicates."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.counts = {"accepted": 0, "exact": 0, "conflict": 0}
+        self._again: list[_Duplicate] = []
+        # SQLite calls this for each row that meets one already there; its answer, false, leaves that one as it is. So
+        # the inserts run as a single call, and only duplicates cost a call back into Python.
+        connection.create_function("claimed_before", 7, called_from_c(self._note))
+
+    def _note(self, *duplicate: int | bytes | None) -> bool:
+        self._again.append(duplicate)  # type: ignore[arg-type]  # seven values, as the SQL below gives them
+        return False
+
+    def add(self, arrivals: Iterable[Arrivals], verdicts: Mapping[int, str] | None = None) -> int:
+        """Claim every delivery of a chunk, in the order of the seqs where one id comes more than once. Its segments are
+        recorded at one moment, after everything before, unless they say when they were. Returns that moment.
+
+        `verdicts`, known from a batch's record, tells by seq which are duplicates; those claim nothing.
+        """
+        deliveries: dict[int, int] = {}
+        recorded_at = _next_moment(self.connection)
+        keyed: list[tuple[int, bytes, bytes, int, int]] = []
+        for arrived in arrivals:
+            number = add_segment(self.connection, arrived.segment, recorded_at)
+            deliveries[number] = len(arrived.plain) // PLAIN.size + len(arrived.keyed) // KEYED.size
+            plain: Iterable[tuple[bytes, int, int]] = PLAIN.iter_unpack(arrived.plain)
+            with_key: Iterable[tuple[int, bytes, bytes, int]] = KEYED.iter_unpack(arrived.keyed)
+            if verdicts:
+                plain = self._without(verdicts, number, arrived.segment.day, plain)
+                with_key = self._keyed_without(verdicts, number, with_key)
+            self._claim_plain(number, arrived.segment.day, plain)
+            keyed += [(seq, event_id, content, number, frame) for seq, event_id, content, frame in with_key]
+        self._claim_keyed(sorted(keyed))
+        self._write_duplicates(deliveries)
+        return recorded_at
+
+    def _claim_plain(self, segment: int, day: int, rows: Iterable[tuple[bytes, int, int]]) -> None:
+        """Their order makes neighbours of them in the table, so that many a statement are faster than one by one.
+
+        A bytearray is taken as it is; for every single `bytes` sqlite3 searches an adapter first: a sixth of the time.
+        """
+        values: list[int | bytearray] = []
+        for event_id, seq, frame in rows:
+            values += (bytearray(event_id), seq, frame)
+        done = 0
+        for size in _ROWS:
+            while len(values) - done >= 3 * size:
+                part = values[done : done + 3 * size]
+                self.connection.execute(_claiming(size), (day, segment, *part))
+                done += len(part)
+
+    def _claim_keyed(self, rows: list[tuple[int, bytes, bytes, int, int]]) -> None:
+        self.connection.executemany(
+            "INSERT INTO keyed_event (seq, event_id, content_hash, segment, frame) VALUES (?, ?, ?, ?, ?)"
+            f" ON CONFLICT DO UPDATE SET seq = seq WHERE claimed_before(excluded.segment, excluded.seq, {KEYED_DAY:d},"
+            " excluded.event_id, excluded.frame, excluded.content_hash <> keyed_event.content_hash,"
+            " excluded.content_hash)",
+            rows,
+        )
+
+    def _without(
+        self, verdicts: Mapping[int, str], segment: int, day: int, rows: Iterable[tuple[bytes, int, int]]
+    ) -> Iterator[tuple[bytes, int, int]]:
+        for event_id, seq, frame in rows:
+            if seq in verdicts:
+                self._again.append((segment, seq, day, event_id, frame, 0, None))
+            else:
+                yield event_id, seq, frame
+
+    def _keyed_without(
+        self, verdicts: Mapping[int, str], segment: int, rows: Iterable[tuple[int, bytes, bytes, int]]
+    ) -> Iterator[tuple[int, bytes, bytes, int]]:
+        for seq, event_id, content, frame in rows:
+            if verdict := verdicts.get(seq):
+                self._again.append((segment, seq, KEYED_DAY, event_id, frame, int(verdict == CONFLICT), content))
+            else:
+                yield seq, event_id, content, frame
+
+    def _write_duplicates(self, deliveries: Mapping[int, int]) -> None:
+        """Write down the duplicates, and each segment's number of accepted deliveries."""
+        self.connection.executemany("INSERT INTO duplicate VALUES (?, ?, ?, ?, ?, ?, ?)", sorted(self._again))
+        lost = Counter(duplicate[0] for duplicate in self._again)
+        self.connection.executemany(
+            "UPDATE segment SET accepted = ? WHERE number = ?",
+            [(count - lost[number], number) for number, count in deliveries.items()],
+        )
+        conflicts = sum(duplicate[5] for duplicate in self._again)
+        self.counts["accepted"] += sum(deliveries.values()) - len(self._again)
+        self.counts["conflict"] += conflicts
+        self.counts["exact"] += len(self._again) - conflicts
+        self._again.clear()
+
+
+_Duplicate = tuple[int, int, int, bytes, int, int, bytes | None]
+"""A row of the table duplicate."""
+
+
+_ROWS = (256, 64, 16, 4, 1)
+"""Rows of a statement. A few sizes, because preparing a statement takes as long as inserting most of its rows, and
+sqlite3 keeps those that come again."""
+
+
+@cache
+def _claiming(rows: int) -> str:
+    """SQL that claims so many deliveries of one day and segment."""
+    return (
+        f"INSERT INTO event (day, segment, event_id, seq, frame) VALUES {', '.join(['(?1, ?2, ?, ?, ?)'] * rows)}"
+        " ON CONFLICT DO UPDATE SET seq = seq WHERE"
+        " claimed_before(?2, excluded.seq, ?1, excluded.event_id, excluded.frame, 0, NULL)"
+    )
+
+
+def _next_moment(connection: sqlite3.Connection) -> int:
+    """Now, or just after the latest `recorded_at` where the clock went back. To be asked inside of the transaction that
+    records, so that a greater one is a later one."""
+    (latest,) = connection.execute("SELECT max(recorded_at) FROM segment").fetchone()
+    return max(time.time_ns(), (latest or 0) + 1)
+
+
+def add_segment(connection: sqlite3.Connection, segment: Segment, recorded_at: int) -> int:
+    """Insert a segment and return its number. It is recorded at this moment unless it says when it was."""
+    cursor = connection.execute(
+        "INSERT INTO segment (day, key, batch, size, digest, deliveries, accepted, ingest_time, first_event,"
+        " last_event, frames, recorded_at, guessed) VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?)",
+        (
+            segment.day,
+            segment.key,
+            segment.batch_id,
+            segment.size,
+            segment.digest,
+            segment.deliveries,
+            segment.ingest_time,
+            segment.first_event,
+            segment.last_event,
+            msgspec.json.encode(segment.frames),
+            segment.recorded_at or recorded_at,
+            segment.guessed,
+        ),
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def add_rejects(connection: sqlite3.Connection, batch_id: str, rejects: RejectFile) -> None:
+    """Insert a file of rejects behind those of its batch."""
+    connection.execute(
+        "INSERT INTO reject_file SELECT ?, count(*), ?, ?, ?, ? FROM reject_file WHERE batch = ?",
+        (batch_id, rejects.key, rejects.size, rejects.digest, rejects.records, batch_id),
+    )
+
+
+def add_names(text: str, more: Mapping[str, int]) -> str:
+    """A JSON object of counts by name, increased."""
+    return msgspec.json.encode(with_names(msgspec.json.decode(text, type=dict[str, int]), more)).decode()
+
+
+def add_lags(text: str, more: Mapping[int, int]) -> str:
+    """A JSON object of counts by lag, increased."""
+    return msgspec.json.encode(with_lags(msgspec.json.decode(text, type=dict[int, int]), more)).decode()

@@ -16,7 +16,7 @@ import msgspec
 from pik.errors import StoreError
 from pik.model.batch import ACCEPTED, CONFLICT, EXACT, KEYED, PLAIN, Arrivals, Batch, Location, RejectFile, Segment
 from pik.ports.index import Winner
-from pik.stores.local.catalog.claims import Claims, add_lags, add_names, add_rejects
+from pik.stores.local.catalog.batches import Claims, add_lags, add_names, add_rejects
 from pik.stores.local.catalog.index import KEYED_DAY, SCHEMA, completeness, index_database, origin_key
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database

@@ -18,7 +18,6 @@ from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, buc
 from pik.model.run import CANCELLED, Task
 from pik.model.window import Window
 from pik.ports.state import Change, Promoted, Promotion
-from pik.stores.common import damaged_row
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state.database import (
     POINTER_DIGEST,
@@ -28,7 +27,7 @@ from pik.stores.local.state.database import (
     expect_sound,
 )
 from pik.stores.local.state.promotion import move
-from pik.stores.state_digest import NO_ROWS, xor_of
+from pik.stores.state_rows import NO_ROWS, damaged_row, xor_of
 
 _VERSION = (
     "v.metric, v.bucket, v.entity, v.value, v.inputs, v.input_ids, v.input_contents,"

@@ -12,21 +12,25 @@ from typing import Any
 
 from pik.errors import StoreError
 from pik.ports.state_audit import StateProblem
-from pik.stores import state_problems as found
+from pik.stores import state_rows as found
 from pik.stores.local.raw import LocalRaw
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state.database import (
+    DIRECTORY,
+    KINDS,
     LETTER_DIGEST,
+    METRIC,
     METRIC_DIGEST,
+    PROMOTION,
     PROMOTION_DIGEST,
     RUN_DIGEST,
     SCHEMA,
     TASK_DIGEST,
     WRITER_DIGEST,
+    Sealed,
+    read_sealed,
 )
-from pik.stores.local.state.sealed_copies import DIRECTORY, KINDS, METRIC, PROMOTION, Sealed, read_sealed
-from pik.stores.state_digest import NO_ROWS, row_digest, xor_of
-from pik.stores.state_problems import Place
+from pik.stores.state_rows import NO_ROWS, Place, row_digest, xor_of
 
 _ROWS = (  # definitions and promotions are held against their files
     ("run", RUN_DIGEST, "'run ' || run_id"),

@@ -25,25 +25,37 @@ from pik.ports.state_backup import (
     VersionRow,
     Written,
 )
-from pik.stores.bodies import failures_of, metric_of, read_letter, read_task
-from pik.stores.common import damaged_row, lost_version
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state.database import (
     LETTER_DIGEST,
+    METRIC,
     METRIC_DIGEST,
     POINTER_DIGEST,
+    PROMOTION,
     PROMOTION_DIGEST,
     RUN_DIGEST,
     TASK_DIGEST,
     VERSION_DIGEST,
     WRITER_DIGEST,
+    Sealed,
+    read_sealed,
+    seal,
+    set_aside,
 )
-from pik.stores.local.state.metrics import insert as insert_metric
+from pik.stores.local.state.database import insert as insert_metric
 from pik.stores.local.state.promotion import insert_promotion
-from pik.stores.local.state.queue import letter_row
-from pik.stores.local.state.runs import all_runs, run_row
-from pik.stores.local.state.sealed_copies import METRIC, PROMOTION, Sealed, read_sealed, seal, set_aside
-from pik.stores.state_digest import pointer_digest, row_digest, xor_of
+from pik.stores.local.state.runs import all_runs, letter_row, run_row
+from pik.stores.state_rows import (
+    damaged_row,
+    failures_of,
+    lost_version,
+    metric_of,
+    pointer_digest,
+    read_letter,
+    read_task,
+    row_digest,
+    xor_of,
+)
 
 _TABLES = ("metric", "run", "task", "letter", "writer", "version", "current", "promotion", "message")
 

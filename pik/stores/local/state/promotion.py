@@ -7,11 +7,9 @@ from typing import Any
 
 from pik.errors import Damaged
 from pik.ports.state import Promoted
-from pik.stores.common import damaged_row
 from pik.stores.local.sqlite import Database
-from pik.stores.local.state.database import POINTER_DIGEST, VERSION_DIGEST, WRITER_DIGEST, expect_sound
-from pik.stores.local.state.sealed_copies import seal
-from pik.stores.state_digest import NO_ROWS, row_digest, xor_of
+from pik.stores.local.state.database import POINTER_DIGEST, VERSION_DIGEST, WRITER_DIGEST, expect_sound, seal
+from pik.stores.state_rows import NO_ROWS, damaged_row, row_digest, xor_of
 
 _FETCHED = 10_000  # digests at a time
 

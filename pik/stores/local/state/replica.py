@@ -14,14 +14,11 @@ from pik.errors import StoreError
 from pik.model.metric import EVENT_COUNT, Aggregate, Metric
 from pik.model.window import Window
 from pik.ports.copy import TakenOver
-from pik.stores.bodies import metric_columns
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state.aggregates import note_versions, value_text
-from pik.stores.local.state.database import POINTER_DIGEST, VERSION_DIGEST
-from pik.stores.local.state.metrics import insert
-from pik.stores.local.state.sealed_copies import seal
-from pik.stores.state_digest import NO_ROWS
+from pik.stores.local.state.database import POINTER_DIGEST, VERSION_DIGEST, insert, seal
+from pik.stores.state_rows import NO_ROWS, metric_columns
 
 _TAKING = """
 CREATE TEMP TABLE IF NOT EXISTS taking (

@@ -1,10 +1,20 @@
-"""How a damaged state is described: the same words for every store."""
+"""Rows of state, the same in every store: their JSON, their digests, and the words for damage to them.
+
+A row's digest is the first 128 bits of SHA-256 over a JSON array: the kind of row, its key and its columns. Bytes are
+in it as lower-case hex digits. Runs and promotions keep the XOR of the digests of the rows that they wrote.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 
+import msgspec
+
+from pik.errors import Damaged
+from pik.model.metric import Definition, Metric
+from pik.model.run import NO_FAILURES, DeadLetter, FailedAggregate, Failures, Run, RunRequest, Task
 from pik.ports.state_audit import StateProblem
 
 PROMOTE, ROLLBACK = "promote", "rollback"
@@ -120,3 +130,72 @@ def is_explained(now: str | None, bases: Mapping[str, str | None], moves: Iterab
     promoted last, has mended it."""
     expected, last = expected_pointer(bases, moves)
     return now == expected or (now is not None and now == last)
+
+
+def damaged_row(what: str) -> Damaged:
+    """The error for a row of state that is not as it was written."""
+    return Damaged(
+        f"{what} is not as it was written: its digest does not hold",
+        hint="what is damaged, and what recomputes or restores it: pik verify",
+    )
+
+
+def lost_version(metric: str, entity: str) -> Damaged:
+    """The error for a backup with a pointer to a version that is not in it."""
+    return Damaged(
+        f"the backup says which {metric} of {entity} is current, and does not have that version",
+        hint="use an earlier backup; `pik verify` names what is damaged in the store that this one was made of",
+    )
+
+
+NO_ROWS = bytes(16)
+"""The XOR of no digests."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def row_digest(kind: str, *columns: object) -> bytes:
+    """The digest of a row."""
+    plain = [column.hex() if type(column) is bytes else column for column in columns]
+    return sha256(_encode([kind, *plain])).digest()[:16]
+
+
+def pointer_digest(metric: str, bucket: int, entity: str, run_id: str) -> bytes:
+    """The digest of a pointer to the version of a run that is current; NO_ROWS where `run_id` is empty: there is no
+    pointer."""
+    return row_digest("current", metric, bucket, entity, run_id) if run_id else NO_ROWS
+
+
+def xor_of(digests: Iterable[bytes | None], start: bytes = NO_ROWS) -> bytes:
+    """Return the XOR of the digests. What is not a digest (damage may leave that) is passed over."""
+    total = int.from_bytes(start)
+    for digest in digests:
+        if type(digest) is bytes and len(digest) == len(NO_ROWS):
+            total ^= int.from_bytes(digest)
+    return total.to_bytes(len(NO_ROWS))
+
+
+read_task = msgspec.json.Decoder(Task).decode
+read_run = msgspec.json.Decoder(Run).decode
+read_request = msgspec.json.Decoder(RunRequest).decode
+read_letter = msgspec.json.Decoder(DeadLetter).decode
+read_failed = msgspec.json.Decoder(tuple[FailedAggregate, ...]).decode
+
+_read_definition = msgspec.json.Decoder(Definition).decode
+
+
+def failures_of(count: int, kept: bytes | str | None) -> Failures:
+    """Return the failures of a task, of which `kept` are the first; there are none where the count is 0."""
+    return Failures(count=count, kept=read_failed(kept)) if count and kept is not None else NO_FAILURES
+
+
+def metric_columns(metric: Metric) -> tuple[str, int, str, int, int]:
+    """Return the columns of a version of a metric, over which its digest is: name, version, definition, when it was
+    applied, and the scale of its values."""
+    definition = msgspec.json.encode(metric.definition).decode()
+    return metric.name, metric.version, definition, metric.applied_at, metric.scale
+
+
+def metric_of(version: int, definition: str, applied_at: int, scale: int) -> Metric:
+    """Return the version of a metric that has these columns."""
+    return Metric(definition=_read_definition(definition), version=version, applied_at=applied_at, scale=scale)
