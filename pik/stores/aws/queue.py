@@ -17,7 +17,7 @@ from pik.ports.state import UNSETTLED, Message
 from pik.stores.aws.clients import Client, Clients
 from pik.stores.aws.deployment.outputs import Stack
 from pik.stores.aws.errors import Refused
-from pik.stores.aws.state.keys import run_pk, task_sk
+from pik.stores.aws.state.items import run_pk, task_sk
 from pik.stores.aws.table import Item, Key, Table, batched, delays
 from pik.stores.state_rows import damaged_row, read_letter, read_task, row_digest
 

@@ -16,7 +16,7 @@ from pik.stores.aws.catalog.record_chunk import Recording
 from pik.stores.aws.catalog.requests import Requests, is_single
 from pik.stores.aws.lease import held, holding
 from pik.stores.aws.raw import AwsRaw
-from pik.stores.aws.state.keys import time_key
+from pik.stores.aws.state.items import time_key
 from pik.stores.aws.table import Item, Table
 
 

@@ -68,6 +68,14 @@ def rows_of(arrivals: Iterable[Arrivals]) -> list[Row]:
     return rows
 
 
+def arrivals_of(segment: Segment, rows: Sequence[Row]) -> Arrivals:
+    """Rows as deliveries of a segment."""
+    plain = sorted(PLAIN.pack(row.event_id, row.seq, row.frame) for row in rows if row.content is None)
+    keyed = sorted(KEYED.pack(row.seq, row.event_id, row.content, row.frame) for row in rows if row.content is not None)
+    in_order = "\n".join(row.entity for row in sorted(rows, key=lambda row: row.seq))
+    return Arrivals(segment, b"".join(plain), b"".join(keyed), in_order)
+
+
 def number_of(key: str) -> int:
     """The number behind the batch in a segment's key, or in that of a file of rejects."""
     return int(key.rpartition("-")[2].partition(".")[0])

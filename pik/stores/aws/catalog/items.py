@@ -25,7 +25,7 @@ from pik.model.batch import (
 )
 from pik.model.instant import day_of, day_text, parse_instant
 from pik.stores.aws.catalog.id_files import Row, number_of
-from pik.stores.aws.state.keys import US
+from pik.stores.aws.state.items import US
 from pik.stores.aws.table import Item, Key
 
 BATCH_SHARDS = "01234567"

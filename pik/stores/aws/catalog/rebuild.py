@@ -17,6 +17,7 @@ from pik.model.batch import (
     COMPLETE,
     CONFLICT,
     EXACT,
+    OF_REQUEST,
     Arrivals,
     Batch,
     Counts,
@@ -26,9 +27,19 @@ from pik.model.batch import (
 )
 from pik.model.instant import day_text
 from pik.ports.index import Winner
-from pik.stores.aws.catalog.claims import Claims, places
+from pik.stores.aws.catalog.claims import Claims, Winners, place, places
 from pik.stores.aws.catalog.generation import Generation
-from pik.stores.aws.catalog.id_files import Header, Row, ids_key, rows_of, write_ids
+from pik.stores.aws.catalog.id_files import (
+    Header,
+    Row,
+    arrivals_of,
+    ids_key,
+    number_of,
+    prefix_of,
+    read_ids,
+    rows_of,
+    write_ids,
+)
 from pik.stores.aws.catalog.items import (
     BATCH_SHARDS,
     DAY_SHARDS,
@@ -49,10 +60,9 @@ from pik.stores.aws.catalog.items import (
     unpack_skipped,
 )
 from pik.stores.aws.catalog.record_chunk import Recording
-from pik.stores.aws.catalog.requests import INLINE, Requests
-from pik.stores.aws.catalog.winners import Winners, place, replaced_rows
+from pik.stores.aws.catalog.requests import INLINE, Requests, place_of
 from pik.stores.aws.raw import AwsRaw
-from pik.stores.aws.state.keys import time_key
+from pik.stores.aws.state.items import time_key
 from pik.stores.aws.table import READS, Item, Key, Table, batched
 
 
@@ -157,7 +167,7 @@ class AwsRebuild:
         self.table.put(reject_item(self.generation, batch_id, rejects))
 
     def rows(self, segment: Segment, frames: Collection[int]) -> Arrivals:
-        return replaced_rows(self.table, self.raw, self.replaced, segment, frames)
+        return _replaced_rows(self.table, self.raw, self.replaced, segment, frames)
 
     def skipped(self, segment: Segment) -> dict[int, str]:
         if segment.batch_id in self._single:
@@ -182,7 +192,7 @@ class AwsRebuild:
                         if self._claim_key(event_id, of_event[0]) not in found:
                             yield self._promote(event_id, of_event)
         for number in sorted(self._doubtful):
-            yield from self._winners.claimed_again(number)
+            yield from Requests(self.table, self.generation, set()).claim_again(number)
 
     def count(self) -> None:
         """Give each batch the counts of what its segments hold, where all of these could be read."""
@@ -300,3 +310,28 @@ def _counted(batch: Batch, tally: _Tally) -> Item:
     told = replace(batch, counts=counts, first_event=tally.first, last_event=tally.last)
     own = {"segments": tally.segments, "bytes": tally.size, "recorded_at": tally.recorded_at}
     return {**progress_fields(told), **own}
+
+
+def _replaced_rows(table: Table, raw: AwsRaw, generation: int, segment: Segment, frames: Collection[int]) -> Arrivals:
+    """The rows that a generation has of these frames of a segment."""
+    rows: list[Row] = []
+    if frames and number_of(segment.key) == OF_REQUEST:
+        of_entities = Requests(table, generation, set()).of_entities(segment.day, {f.first for f in segment.frames})
+        for item in of_entities:
+            _, entity, event_id, batch_id = place_of(item)
+            if batch_id == segment.batch_id:
+                rows.append(Row(item["seq"], bytes.fromhex(event_id), item.get("content"), 0, 0, entity))
+    if frames and not rows:
+        rows = list(_of_ids(raw, generation, segment))
+    return arrivals_of(segment, [row for row in rows if row.frame in frames])
+
+
+def _of_ids(raw: AwsRaw, generation: int, segment: Segment) -> Iterator[Row]:
+    """The rows of a segment in the id files of its block."""
+    for found in raw.objects(f"{prefix_of(generation)}{segment.batch_id}-{number_of(segment.key)}-"):
+        try:
+            header, rows = read_ids(raw, found.key)
+        except Damaged:
+            continue
+        keys = [one.key for one in header.segments]
+        yield from (row for row in rows if keys[row.segment] == segment.key)

@@ -9,10 +9,22 @@ from itertools import chain, islice
 from time import time_ns
 
 from pik.errors import StoreError
-from pik.model.batch import ACCEPTED, CONFLICT, EXACT, OF_REQUEST, Arrivals, Batch, Chunk, Counts, Frame, Segment
+from pik.model.batch import (
+    ACCEPTED,
+    CONFLICT,
+    EXACT,
+    OF_REQUEST,
+    Arrivals,
+    Batch,
+    Chunk,
+    Counts,
+    Frame,
+    Location,
+    Segment,
+)
 from pik.model.instant import day_text
 from pik.stores.aws.adaptive_map import Flow
-from pik.stores.aws.catalog.claims import Claims, claim_of
+from pik.stores.aws.catalog.claims import Claims, claim_of, places
 from pik.stores.aws.catalog.id_files import Row, rows_of
 from pik.stores.aws.catalog.items import (
     DAY_SHARDS,
@@ -27,7 +39,7 @@ from pik.stores.aws.catalog.items import (
     request_pk,
     segment_key,
 )
-from pik.stores.aws.state.keys import US
+from pik.stores.aws.state.items import US
 from pik.stores.aws.table import READS, Item, Key, Table, batched, delays
 
 _AHEAD = 500
@@ -146,6 +158,17 @@ class Requests:
         for item, verdict in self.judged(items):
             counts = Counts(1, *(int(verdict == kind) for kind in (ACCEPTED, EXACT, CONFLICT)))
             yield replace(batch_of(item), counts=counts)
+
+    def claim_again(self, day: int) -> Iterator[Location]:
+        """Requests of the day whose event nobody claims, because its accepted delivery is lost: the first one does."""
+        for items in batched(self.of_day(day), READS):
+            for item in sorted(items, key=lambda item: (item["ingest_time"], item["sk"])):
+                _, entity, event_id, batch_id = place_of(item)
+                segment = request_segment(item)
+                row = Row(item["seq"], bytes.fromhex(event_id), item.get("content"), 0, 0, entity)
+                claims = Claims(self.table, self.generation, batch_id, places([segment]))
+                if next(iter(self.table.insert_many([claims.item(row)]))):
+                    yield Location(event_id, day, segment.key, batch_id, 0, item["seq"], ACCEPTED)
 
     def _claim_key(self, item: Item) -> Key:
         day, entity, event_id, _ = place_of(item)

@@ -15,7 +15,8 @@ from pik.model.run import CANCELLED, PLANNED, RUNNING
 from pik.ports.state_audit import StateProblem
 from pik.stores import state_rows as found
 from pik.stores.aws.queue import PURGED, letter_is_sound
-from pik.stores.aws.state.keys import RUN, SEALED, US, key_time, time_key
+from pik.stores.aws.state.aggregates import TALLY
+from pik.stores.aws.state.items import RUN, SEALED, US, is_sound, key_time, row_of, time_key
 from pik.stores.aws.state.metrics import METRICS, metric_is_sound
 from pik.stores.aws.state.move_pointers import PROMOTIONS, UNDER_WAY, promotion_is_sound
 from pik.stores.aws.state.runs import (
@@ -26,8 +27,6 @@ from pik.stores.aws.state.runs import (
     task_is_sound,
     task_state_is_sound,
 )
-from pik.stores.aws.state.versions import is_sound, row_of
-from pik.stores.aws.state.write_versions import TALLY
 from pik.stores.aws.table import Item, Table
 from pik.stores.state_rows import NO_ROWS, Place, pointer_digest, xor_of
 

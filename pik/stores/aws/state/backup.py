@@ -24,7 +24,22 @@ from pik.ports.state_backup import (
     Written,
 )
 from pik.stores.aws.queue import PURGED, purged_item
-from pik.stores.aws.state.keys import RUN, key_time, run_pk, sealed, task_sk
+from pik.stores.aws.state.aggregates import TALLY, tally_digest
+from pik.stores.aws.state.items import (
+    CONTENT,
+    RUN,
+    bucket_item,
+    current_key,
+    is_sound,
+    key_time,
+    row_of,
+    run_pk,
+    sealed,
+    task_sk,
+    version_item,
+    version_key,
+)
+from pik.stores.aws.state.items import Row as Place
 from pik.stores.aws.state.metrics import METRICS, metric_item, metric_of
 from pik.stores.aws.state.move_pointers import PROMOTIONS, UNDER_WAY, promotion_digest, promotion_of
 from pik.stores.aws.state.runs import (
@@ -37,9 +52,6 @@ from pik.stores.aws.state.runs import (
     task_item,
     task_state_digest,
 )
-from pik.stores.aws.state.versions import CONTENT, bucket_item, current_key, is_sound, row_of, version_item, version_key
-from pik.stores.aws.state.versions import Row as Place
-from pik.stores.aws.state.write_versions import TALLY, tally_digest
 from pik.stores.aws.table import READS, Item, Key, Table, batched
 from pik.stores.state_rows import damaged_row, failures_of, lost_version, read_task
 

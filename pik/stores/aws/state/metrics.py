@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pik.model.metric import EVENT_COUNT, Definition, Metric
-from pik.stores.aws.state.keys import sealed
+from pik.stores.aws.state.items import sealed
 from pik.stores.aws.table import Item, Table
 from pik.stores.state_rows import damaged_row, metric_columns, row_digest
 from pik.stores.state_rows import metric_of as made_of

@@ -16,8 +16,7 @@ from ulid import ULID
 
 from pik.errors import Busy, Damaged
 from pik.ports.state import Promoted, Promotion
-from pik.stores.aws.state.keys import run_pk, sealed
-from pik.stores.aws.state.versions import CONTENT, Row, current_key, is_sound, row_of, version_key
+from pik.stores.aws.state.items import CONTENT, Row, current_key, is_sound, row_of, run_pk, sealed, version_key
 from pik.stores.aws.table import READS, Change, Item, Key, Table, batched
 from pik.stores.state_rows import NO_ROWS, damaged_row, pointer_digest, row_digest, xor_of
 

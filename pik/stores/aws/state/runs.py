@@ -32,8 +32,8 @@ from pik.model.run import (
 )
 from pik.stores.aws.adaptive_map import Flow
 from pik.stores.aws.lease import holding
-from pik.stores.aws.state.keys import RUN, run_pk, task_sk
-from pik.stores.aws.state.write_versions import tally_digest
+from pik.stores.aws.state.aggregates import tally_digest
+from pik.stores.aws.state.items import RUN, run_pk, task_sk
 from pik.stores.aws.table import Item, Key, Table
 from pik.stores.state_rows import damaged_row, read_failed, read_run, read_task, row_digest
 
