@@ -15,7 +15,7 @@ PIP = $$(test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pi
 CODE := $(wildcard pik tests bench tools)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv .venv-ministack .venv-sam .venv-checkov .venv-seaweedfs demo test lint lint-stack test-deep bench docs lock clean
+.PHONY: help venv .venv-ministack .venv-sam .venv-checkov .venv-seaweedfs .venv-docs demo test lint lint-stack lint-docs test-deep bench docs lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -49,6 +49,7 @@ venv: $(STAMP) ## set up .venv
 .venv-sam: .venv-sam/.locked
 .venv-checkov: .venv-checkov/.locked
 .venv-seaweedfs: .venv-seaweedfs/.locked
+.venv-docs: .venv-docs/.locked
 
 demo: $(STAMP) ## set up, then play an incident from the first question to the repair
 	@$(BIN)/pik demo
@@ -65,7 +66,10 @@ lint-stack: .venv-sam/.locked .venv-checkov/.locked ## the checks of template.ya
 	@.venv-sam/bin/cfn-lint template.yaml
 	@.venv-checkov/bin/checkov --framework cloudformation --file template.yaml --skip-download --compact --quiet
 
-test: lint lint-stack .venv-ministack/.locked ## all checks and the tests but the slow ones
+# A warning, such as a broken link or a page that the navigation lacks, is an error; --quiet would hide it from --strict.
+SITE = NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+test: lint lint-stack lint-docs .venv-ministack/.locked ## all checks and the tests but the slow ones
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 test-deep: $(STAMP) .venv-ministack/.locked .venv-sam/.locked .venv-seaweedfs/.locked ## the slow tests
@@ -74,8 +78,13 @@ test-deep: $(STAMP) .venv-ministack/.locked .venv-sam/.locked .venv-seaweedfs/.l
 bench: $(STAMP) ## the benchmarks, into docs/benchmarks.md; BENCH_ARGS="--deep" and the like go to bench.run
 	@$(BIN)/python -m bench.run $(BENCH_ARGS)
 
-docs: $(STAMP) ## write the generated pages again (docs/commands.md)
+docs: $(STAMP) .venv-docs/.locked ## write the generated pages again, and the site with all pages to site/
 	@$(BIN)/python -m tools.gen_docs
+	@$(SITE) --site-dir site
+
+lint-docs: .venv-docs/.locked ## build the site: every link of it works, and no page loads anything from the network
+	@site=$$(mktemp -d) && $(SITE) --site-dir "$$site" && ! grep -rE '<(script|img)[^>]* src="?https?:|<link[^>]* rel="?stylesheet"?[^>]* href="?https?:' "$$site" --include=*.html; \
+		status=$$?; rm -rf "$$site"; exit $$status
 
 COMPILE = .venv-lock/bin/uv pip compile --no-config --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock" --quiet $(LOCK_ARGS)
@@ -87,5 +96,5 @@ lock: ## fit the locks to pyproject.toml and the .in files; LOCK_ARGS=--upgrade 
 	@for in in packaging/*.in; do $(COMPILE) $$in -c requirements.lock -o $${in%.in}.lock || exit 1; done
 
 clean: ## remove what these targets made, stores and benchmark inputs excepted
-	@rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .aws-sam
+	@rm -rf $(VENV) .venv-* build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .aws-sam
 	@find $(CODE) docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Segments and batches as items of the index table, and the keys of everything in it. docs/aws-layout.md lists them."""
+"""Segments and batches as items of the index table, and the keys of everything in it. docs/dev/aws-layout.md lists them."""
 
 from __future__ import annotations
 

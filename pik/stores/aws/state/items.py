@@ -1,4 +1,4 @@
-"""Keys and items of the state table. docs/aws-layout.md lists them."""
+"""Keys and items of the state table. docs/dev/aws-layout.md lists them."""
 
 from __future__ import annotations
 
