@@ -1,4 +1,4 @@
-"""Segments and batches as items of the index table, and the keys of everything in it. docs/dev/aws-layout.md lists them."""
+"""Segments and batches as items of the index table, and all of its keys, which docs/dev/aws-layout.md lists."""
 
 from __future__ import annotations
 
