@@ -19,9 +19,11 @@ from pik.ports.index import Rebuild
 from pik.runtime.interruption import called_from_c
 from pik.stores.common import conflicting
 from pik.stores.local.catalog.index import KEYED_DAY, LocalIndex, batch_of, find_batch, origin_key
-from pik.stores.local.catalog.rebuild import REBUILDING, rebuilding
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
+
+REBUILDING = "rebuild"
+"""The lock that keeps a rebuild and writers apart."""
 
 
 @dataclass(slots=True)
@@ -118,7 +120,9 @@ class LocalBatches:
 
     @contextmanager
     def rebuild(self) -> Iterator[Rebuild]:
-        with rebuilding(self.database.path, self.locks) as rebuild:
+        from pik.stores.local.catalog.rebuild import rebuilding  # late: it is built on this module, and rarely used
+
+        with holding(self.locks, REBUILDING), rebuilding(self.database.path) as rebuild:
             self.database.reconnect()  # another rebuild may have replaced the file, or somebody removed it
             yield rebuild
         self.database.reconnect()

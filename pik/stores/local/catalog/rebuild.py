@@ -18,27 +18,22 @@ from pik.model.batch import ACCEPTED, CONFLICT, EXACT, KEYED, PLAIN, Arrivals, B
 from pik.ports.index import Winner
 from pik.stores.local.catalog.batches import Claims, add_lags, add_names, add_rejects
 from pik.stores.local.catalog.index import KEYED_DAY, SCHEMA, completeness, index_database, origin_key
-from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
-
-REBUILDING = "rebuild"
-"""The lock that keeps a rebuild and writers apart."""
 
 
 @contextmanager
-def rebuilding(path: Path, locks: Path) -> Iterator[LocalRebuild]:
-    """An empty index that takes the place of the one at `path`. Raises Busy while anything writes to that."""
+def rebuilding(path: Path) -> Iterator[LocalRebuild]:
+    """An empty index that takes the place of the one at `path`, which nothing may write to meanwhile."""
     beside = path.with_name(path.name + ".rebuild")
-    with holding(locks, REBUILDING):
-        _remove(beside)
-        database = Database(beside, SCHEMA)
-        database.create()
-        rebuild = LocalRebuild(database, index_database(path.parent))
-        yield rebuild
-        with database.write() as connection:
-            _count_batches(connection, rebuild.unread)
-        database.close()  # the last connection to close moves the write-ahead log into the file
-        _replace(path, beside)
+    _remove(beside)
+    database = Database(beside, SCHEMA)
+    database.create()
+    rebuild = LocalRebuild(database, index_database(path.parent))
+    yield rebuild
+    with database.write() as connection:
+        _count_batches(connection, rebuild.unread)
+    database.close()  # the last connection to close moves the write-ahead log into the file
+    _replace(path, beside)
 
 
 def _replace(path: Path, beside: Path) -> None:
