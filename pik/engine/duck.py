@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pik.engine import session as limits
 from pik.engine.check import Checked, check
-from pik.engine.isolate import REASONS, data_errors, explanations, isolated
-from pik.engine.scan import MICROSECOND, Measure, Scan, load
+from pik.engine.scan_sql import MICROSECOND, REASONS, Measure, Scan, data_errors, explanations, isolated, load
 from pik.engine.session import OutOfMemory, bounded, first_line, literal, session, threads_for
 from pik.errors import Damaged, EngineError, PikError, command
 from pik.model.metric import (

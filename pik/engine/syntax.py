@@ -11,10 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pik.engine.bounds import JOINS, LONGEST, MOST_JOINED, deep_path, unbounded
-from pik.engine.columns import COLUMNS
-from pik.engine.functions import AGGREGATES, function_kind
 from pik.engine.session import first_line
+from pik.engine.vocabulary import AGGREGATES, COLUMNS, JOINS, LONGEST, MOST_JOINED, deep_path, function_kind, unbounded
 from pik.errors import Invalid
 
 if TYPE_CHECKING:

@@ -10,15 +10,58 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pik.exporters.cutting import integers, strings
-from pik.exporters.envelope import SCHEMA, TIMESTAMP, Envelopes, read_envelopes
-from pik.exporters.microseconds import in_microseconds, with_microseconds
+from pik.errors import UsageError
+from pik.exporters.envelope import SCHEMA, TIMESTAMP, Envelopes, integers, read_envelopes, strings
 from pik.exporters.own import own_values
 from pik.model.batch import ACCEPTED, UNRECORDED
 from pik.model.column import OwnColumn
 from pik.model.filter import Filter
+from pik.model.instant import full_instant
 from pik.model.window import ALL_TIME
 from pik.ports.exporter import DELIVERY, Block, Layout, Piece, Rows
+
+MICROSECONDS = pa.timestamp("us", tz="UTC")
+
+_AS_TEXT = "ingest_time"
+
+
+def in_microseconds(schema: pa.Schema) -> pa.Schema:
+    """The schema with microseconds where it has nanoseconds."""
+    return pa.schema([pa.field(field.name, _type(field)) for field in schema])
+
+
+def with_microseconds(table: pa.Table) -> pa.Table:
+    """The table with microseconds where it has nanoseconds. Raises UsageError naming event, column and value."""
+    for number, field in enumerate(table.schema):
+        if field.type == TIMESTAMP:
+            column = table.column(number)
+            if field.name == _AS_TEXT:
+                texts = [full_instant(one) for one in column.cast(pa.int64()).to_pylist()]
+                made = pa.chunked_array([pa.array(texts, pa.string())])
+            else:
+                made = _exactly(table, field.name, column)
+            table = table.set_column(number, pa.field(field.name, _type(field)), made)
+    return table
+
+
+def _type(field: pa.Field) -> Any:
+    if field.type != TIMESTAMP:
+        return field.type
+    return pa.string() if field.name == _AS_TEXT else MICROSECONDS
+
+
+def _exactly(table: pa.Table, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return pc.cast(column, MICROSECONDS, safe=True)
+    except pa.ArrowInvalid:
+        events = table.column("event_id").to_pylist()
+        times = column.cast(pa.int64()).to_pylist()
+        event, time = next((event, time) for event, time in zip(events, times, strict=True) if time and time % 1000)
+    raise UsageError(
+        f"event {event}: {name} {full_instant(time)} is not a whole number of microseconds",
+        hint="leave --microseconds out, or --as jsonl, which has times as text",
+    )
+
 
 ROW_GROUP = 64 * 1024
 """Rows after which a row group is written."""
@@ -44,7 +87,7 @@ class ParquetExporter:
         fields = [field for field in SCHEMA if field.name not in self._values]
         if layout.include_duplicates:
             fields.append(pa.field(DELIVERY, pa.string()))
-        fields += [pa.field(column.name, _type(column)) for column in layout.columns]
+        fields += [pa.field(column.name, _column_type(column)) for column in layout.columns]
         self._schema = in_microseconds(pa.schema(fields)) if layout.microseconds else pa.schema(fields)
         self._sinks: list[_ParquetSink] = []
 
@@ -75,7 +118,7 @@ class ParquetExporter:
             )
         ]
         for column, values in zip(columns, zip(*rows, strict=True), strict=True):
-            table = table.append_column(column.name, pa.array(values, _type(column)))
+            table = table.append_column(column.name, pa.array(values, _column_type(column)))
         return table
 
     def _partitioned(self, day: str, table: pa.Table) -> Iterator[tuple[tuple[str, ...], Rows]]:
@@ -137,7 +180,7 @@ class _ParquetSink:
         self._family.remove(self)
 
 
-def _type(column: OwnColumn) -> Any:
+def _column_type(column: OwnColumn) -> Any:
     if column.precision:
         return pa.decimal128(column.precision, column.scale)
     return {

@@ -1,17 +1,108 @@
-"""The beginning of an input, looked at before anything of it is recorded."""
+"""The first bytes of an input: its compression, and whether it is JSON lines at all."""
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import Any
+from typing import Any, BinaryIO, cast
+
+import zstandard
 
 from pik.errors import InputError
-from pik.inputs.compression import beginning
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.shapes import READS, binary_shape, is_binary, text_shape
 from pik.inputs.source import Source
+
+_MAGIC = 4096  # bytes looked at to tell what an input is
+_ZSTD_HEADER = 18  # bytes of the header of a frame, at most
+_ZSTD_WINDOW = 1 << 27  # what a frame may look back, as zstd itself allows unless --long says more
+_ZSTD_STEP = 1024  # compressed bytes at a time, for zstd can make 128 KiB out of four
+
+
+@contextmanager
+def uncompressed(stored: BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """The input without gzip or zstd compression, which its first bytes tell. Raises InputError for binary files, and
+    while reading where the compressed data is damaged or cut."""
+    assert isinstance(stored, io.BufferedReader)
+    magic = stored.peek(_MAGIC)[:_MAGIC]
+    stream: BinaryIO = stored
+    if magic.startswith(b"\x1f\x8b"):
+        stream = cast(BinaryIO, gzip.GzipFile(fileobj=stored))
+    elif _is_zstd(magic):
+        stream = io.BufferedReader(_Zstd(stored, name))
+    elif shape := binary_shape(magic):
+        raise shape.error(name)
+    elif is_binary(magic):
+        raise InputError(f"{name} is a binary file, not JSON lines", hint=READS)
+    try:
+        yield stream
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        raise InputError(
+            f"{name} cannot be decompressed to its end: {error}",
+            hint="what was recorded before that is kept; ingest a whole copy of the file",
+        ) from None
+
+
+def beginning(stored: bytes, size: int) -> bytes:
+    """As many bytes, at most, of an input that begins so, without compression; fewer where it is cut or damaged."""
+    with suppress(zlib.error, zstandard.ZstdError):
+        if stored.startswith(b"\x1f\x8b"):
+            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(stored, size)
+        if _is_zstd(stored[:4]):
+            with suppress(EOFError, InputError):
+                return io.BufferedReader(_Zstd(io.BytesIO(stored), "")).read(size)
+            return b""
+    return stored[:size]
+
+
+def _is_zstd(magic: bytes) -> bool:
+    """Whether it begins with a frame, or with one to skip, as parallel compressors write."""
+    skippable = magic[1:4] == b"\x2a\x4d\x18" and 0x50 <= magic[0] < 0x60
+    return skippable or magic.startswith(b"\x28\xb5\x2f\xfd")
+
+
+class _Zstd(io.RawIOBase):
+    """Frames of zstd, decompressed. Raises EOFError where the last one is cut: zstandard's own reader does not tell."""
+
+    def __init__(self, stored: BinaryIO, name: str) -> None:
+        self._stored, self._name = stored, name
+        self._frame: zstandard.ZstdDecompressionObj | None = None
+        self._rest = self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready and (data := self._rest or self._stored.read(_ZSTD_STEP)):
+            if self._frame is None and len(data) < _ZSTD_HEADER:
+                data += self._stored.read(_ZSTD_HEADER)
+            frame = self._frame or self._begin(data)
+            self._ready = frame.decompress(data)
+            self._frame, self._rest = (None, frame.unused_data) if frame.eof else (frame, b"")
+        if not self._ready and self._frame:
+            raise EOFError("its last zstd frame is cut")
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+    def _begin(self, data: bytes) -> zstandard.ZstdDecompressionObj:
+        """What decompresses the frame that begins so. Raises InputError where that would take too much memory."""
+        with suppress(zstandard.ZstdError):  # the decompressor tells what is wrong with the header
+            window = zstandard.get_frame_parameters(data).window_size
+            if window > _ZSTD_WINDOW:
+                bits = (window - 1).bit_length()
+                raise InputError(
+                    f"{self._name} was compressed with zstd --long={bits}, and takes {window >> 20} MiB to decompress",
+                    hint=f"zstd -dc --long={bits} {self._name if self._name != 'standard input' else ''}".rstrip()
+                    + " | pik ingest -",
+                )
+        return zstandard.ZstdDecompressor().decompressobj()
+
 
 HEAD = 1 << 16
 """Bytes that are looked at, at most, of the input as stored and uncompressed."""

@@ -1,7 +1,4 @@
-"""Inputs: files and streams of records, plain or compressed, cut into blocks of whole lines.
-
-A record is a line, or an element of a JSON array; either way a block holds one record a line.
-"""
+"""Inputs: files, streams and S3 objects."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import fnmatch
 import glob
 import io
 import os
-import re
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -17,40 +13,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from pik.errors import InputError, command
-from pik.inputs.nul_runs import NulRuns
-from pik.inputs.shapes import READS
-
-BLOCK = 6 << 20
-"""Bytes of input a block, about: what a worker holds at a time."""
-
-LINES = 1 << 16
-"""Records a block, at most: tiny ones take more room as objects than as bytes."""
-
-_MAGIC = 4096  # bytes read at first
-_STEP = 1 << 16  # bytes of an array read at a time
-_LEADING = 1 << 20  # bytes of white space that may stand before a JSON array
-_UTF8_BOM = b"\xef\xbb\xbf"
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["{}\[\],]', re.DOTALL)
-
-# A bracket, and then what begins no JSON value: [table], [[table]], ['it'], [2026-01-31 10:00]. A word may be cut.
-_NO_ARRAY = re.compile(rb"\[[\s\[]*(?:\d+[-/:]|(?!(?:true|false|null)\b|[a-z]{0,4}$)[^\s\[\]{},\"\d-])")
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Records `first_seq` to `last_seq`, one a line; `offset` counts the uncompressed input bytes up to its end.
-
-    An over-long record comes cut to one byte more than is allowed. `prefix_digest` is set for streams.
-    """
-
-    first_seq: int
-    last_seq: int
-    data: bytes
-    offset: int
-    prefix_digest: str = ""
+from pik.inputs.blocks import BLOCK
+from pik.ports.foreign import Foreign, ForeignFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,180 +145,46 @@ def shown_name(path: str) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def blocks(stream: BinaryIO, name: str, *, max_line: int, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
-    """The input's records from `first_seq` on, which starts `offset` uncompressed bytes into it.
+def foreign_sources(foreign: Foreign, url: str) -> list[Source]:
+    """The sources that a URL names. Raises as `Foreign.find` does."""
+    return [_source(foreign, file) for file in foreign.find(url)]
 
-    A run of NUL bytes is a record of its own. Memory: a few blocks. Raises InputError where the input ends inside of a
-    JSON array, or goes on behind it, and where what looks like an array is something else.
-    """
-    return unaltered_blocks(
-        cast(BinaryIO, NulRuns(stream)), name, max_line=max_line, first_seq=first_seq, offset=offset
+
+def _source(foreign: Foreign, file: ForeignFile) -> Source:
+    return Source(
+        file.name, file.size, None, remote=lambda size: io.BufferedReader(_Pieces(foreign, file, min(size, BLOCK)))
     )
 
 
-def unaltered_blocks(
-    stream: BinaryIO, name: str, *, max_line: int, first_seq: int = 1, offset: int = 0
-) -> Iterator[Block]:
-    """As `blocks`, but a record with NUL bytes in it is one invalid record: no loss of power left them there."""
-    start = _skip_to_content(stream)
-    if start.lstrip()[:1] == b"[":
-        _expect_array(start.lstrip(), name)
-        elements = _Elements(stream, start, name, max_line)
-        yield from elements.blocks(first_seq, offset)
-    else:
-        yield from _line_blocks(stream, start, max_line, first_seq, offset)
+class _Pieces(io.RawIOBase):
+    """The file's bytes. Holds one piece of it, of `size` bytes."""
 
+    def __init__(self, foreign: Foreign, file: ForeignFile, size: int) -> None:
+        self._foreign, self._file, self._size = foreign, file, size
+        self._piece = b""
+        self._begin = self._position = 0  # of the piece, and of the next byte to read
 
-def _expect_array(start: bytes, name: str) -> None:
-    if _NO_ARRAY.match(start):
-        line = start.partition(b"\n")[0].strip().decode(errors="replace")
-        shown = line if len(line) <= 40 else line[:39] + "…"
-        raise InputError(
-            f"{name} is not JSON: it begins with {shown}",
-            hint=READS,
-        )
-
-
-def _skip_to_content(stream: BinaryIO) -> bytes:
-    """The first bytes, up to and including some that are no white space, without a byte order mark."""
-    start = stream.read(_MAGIC).removeprefix(_UTF8_BOM)
-    while len(start) < _LEADING and not start.strip() and (more := stream.read(_MAGIC)):
-        start += more
-    return start
-
-
-def _line_blocks(stream: BinaryIO, start: bytes, max_line: int, first_seq: int, offset: int) -> Iterator[Block]:
-    rest = _skip(stream, start, offset)
-    while data := stream.read(BLOCK):
-        end = data.rfind(b"\n") + 1
-        if end:
-            lines, rest = b"".join((rest, memoryview(data)[:end])), data[end:]
-        else:
-            rest += data
-            end = rest.rfind(b"\n") + 1
-            lines, rest = rest[:end], rest[end:]
-        del data  # a block is large: nothing holds it twice
-        if lines:
-            for block in _cut(lines, first_seq, offset):
-                first_seq, offset = block.last_seq + 1, block.offset
-                yield block
-        elif len(rest) > max_line:
-            line, consumed, rest = _overlong(stream, rest, max_line)
-            offset += consumed
-            yield Block(first_seq, first_seq, line, offset)
-            first_seq += 1
-    if rest:
-        yield from _cut(rest, first_seq, offset)
-
-
-def _cut(lines: bytes, first_seq: int, offset: int) -> Iterator[Block]:
-    """Whole lines as blocks; `offset` is that of the first."""
-    last_seq = first_seq + lines.count(b"\n") - lines.endswith(b"\n")
-    if last_seq - first_seq < LINES:
-        yield Block(first_seq, last_seq, lines, offset + len(lines))
-        return
-    middle = (lines.rfind(b"\n", 0, len(lines) // 2) + 1) or (lines.find(b"\n") + 1)
-    for half in (lines[:middle], lines[middle:]):
-        for block in _cut(half, first_seq, offset):
-            yield block
-        first_seq, offset = block.last_seq + 1, block.offset
-
-
-def _overlong(stream: BinaryIO, line: bytes, max_line: int) -> tuple[bytes, int, bytes]:
-    """Read to the end of a line that is too long: its beginning, its length, and what follows."""
-    consumed, kept = len(line), line[: max_line + 1]
-    while data := stream.read(BLOCK):
-        end = data.find(b"\n") + 1
-        if end:
-            return kept, consumed + end, data[end:]
-        consumed += len(data)
-    return kept, consumed, b""
-
-
-def _skip(stream: BinaryIO, start: bytes, offset: int) -> bytes:
-    """Read past `offset` bytes; `start` has been read already. Returns what was read beyond."""
-    if offset <= len(start):
-        return start[offset:]
-    left = offset - len(start)
-    while left and (data := stream.read(min(left, BLOCK))):
-        left -= len(data)
-    return b""
-
-
-class _Elements:
-    """The elements of a JSON array, found by brackets and strings alone, so that a malformed one can be rejected."""
-
-    def __init__(self, stream: BinaryIO, start: bytes, name: str, max_line: int) -> None:
-        self.stream, self.name, self.max_line = stream, name, max_line
-        opening = start.index(b"[") + 1
-        self.buffer = start[opening:]
-        self.base = opening  # input bytes before the buffer
-        self.closed = False
-
-    def blocks(self, first_seq: int, offset: int) -> Iterator[Block]:
-        if offset > self.base:
-            self.buffer = _skip(self.stream, self.buffer, offset - self.base)
-            self.base = offset
-        lines: list[bytes] = []
-        size = 0
-        end = self.base
-        for element, end in self._elements():
-            lines.append(element)
-            size += len(element)
-            if size >= BLOCK or len(lines) == LINES:
-                yield self._block(lines, first_seq, end)
-                first_seq += len(lines)
-                lines, size = [], 0
-        if lines:
-            yield self._block(lines, first_seq, end)
-        if not self.closed:
-            raise InputError(f"{self.name} ends inside of its JSON array, which ] should close")
-        if self._goes_on():
-            raise InputError(f"{self.name} goes on behind its JSON array", hint="one array a file, or one event a line")
-
-    def _block(self, lines: list[bytes], first_seq: int, offset: int) -> Block:
-        return Block(first_seq, first_seq + len(lines) - 1, b"\n".join(lines) + b"\n", offset)
-
-    def _elements(self) -> Iterator[tuple[bytes, int]]:
-        """Each element on one line, and the number of input bytes up to behind it."""
-        depth = scanned = 0
-        while True:
-            begin = 0
-            for token in _TOKEN.finditer(self.buffer, scanned):
-                mark = token[0]
-                if mark == b'"':  # a string that goes on behind the buffer
-                    break
-                scanned = token.end()
-                if mark in (b"{", b"["):
-                    depth += 1
-                elif depth and mark in (b"}", b"]"):
-                    depth -= 1
-                elif not depth and mark in (b",", b"]"):
-                    element = self.buffer[begin : token.start()].strip()[: self.max_line + 1]
-                    self.closed = mark == b"]"
-                    # Whoever goes on behind the last element must find the bracket that closes.
-                    begin = token.start() if self.closed else scanned
-                    if element or not self.closed:
-                        one_line = element.replace(b"\n", b" ").replace(b"\r", b" ")
-                        yield one_line or b",", self.base + begin  # no element is a malformed one
-                    if self.closed:
-                        self.buffer = self.buffer[scanned:]
-                        return
-            self.buffer, scanned, self.base = self.buffer[begin:], scanned - begin, self.base + begin
-            if not self._more():
-                return
-
-    def _goes_on(self) -> bool:
-        """Whether anything but white space follows the array."""
-        while not self.buffer.strip():
-            self.buffer = self.stream.read(_STEP)
-            if not self.buffer:
-                return False
+    def readable(self) -> bool:
         return True
 
-    def _more(self) -> bool:
-        if len(self.buffer) > self.max_line + BLOCK:
-            raise InputError(f"{self.name} has an array element of more than {len(self.buffer):,} bytes")
-        data = self.stream.read(_STEP)
-        self.buffer += data
-        return bool(data)
+    def seekable(self) -> bool:
+        """So that others can ask where it stands."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        if self._position >= self._file.size:
+            return 0
+        if not self._begin <= self._position < self._begin + len(self._piece):
+            self._piece = b""  # before the next one comes, so that there are never two
+            self._piece = self._foreign.read(self._file, self._position, self._size)
+            self._begin = self._position
+        inside = self._position - self._begin
+        size = min(len(buffer), len(self._piece) - inside)
+        buffer[:size] = self._piece[inside : inside + size]
+        self._position += size
+        return size

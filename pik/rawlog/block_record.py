@@ -16,7 +16,7 @@ from operator import attrgetter
 import msgspec
 
 from pik.errors import Damaged
-from pik.inputs.source import Block
+from pik.inputs.blocks import Block
 from pik.model.batch import Batch, Chunk
 from pik.ports.raw import Raw
 from pik.ports.store import Store

@@ -18,8 +18,8 @@ import msgspec
 import zstandard
 
 from pik.errors import InputError, Invalid
+from pik.inputs.blocks import Block
 from pik.inputs.mapping import RecordMapping
-from pik.inputs.source import Block
 from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment, frame_of
 from pik.model.event import Event, raw_line, read_event, stamp
 from pik.model.instant import DAY, day_text

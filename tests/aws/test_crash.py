@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from pik.exporters import exporter
-from pik.inputs import source as source_module
+from pik.inputs import blocks as blocks_module
 from pik.model.batch import ACCEPTED
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
@@ -71,8 +71,8 @@ def dying(store: Store, number: int) -> Iterator[DieAt]:
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two blocks, with events of several days, rejects, duplicates and conflicts."""
-    monkeypatch.setattr(source_module, "BLOCK", 1500)
-    monkeypatch.setattr(source_module, "_MAGIC", 100)
+    monkeypatch.setattr(blocks_module, "BLOCK", 1500)
+    monkeypatch.setattr(blocks_module, "_MAGIC", 100)
     monkeypatch.setattr(generation, "NOTICED", 0.01)
     path = tmp_path / "few.jsonl"
     path.write_text("\n".join(EXTRA[:4] + EXTRA[4:8] + EXTRA[34:38] + EXTRA[94:97] + PLAIN) + "\n")

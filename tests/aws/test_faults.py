@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ConnectionClosedError
 
 from pik.errors import StoreError
-from pik.inputs import source as source_module
+from pik.inputs import blocks as blocks_module
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
@@ -37,8 +37,8 @@ def test_promises_1_and_4_a_file_on_a_bad_day(
     store: Store, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was refused too often ends the ingest, which another goes on with."""
-    monkeypatch.setattr(source_module, "BLOCK", 4000)
-    monkeypatch.setattr(source_module, "_MAGIC", 100)
+    monkeypatch.setattr(blocks_module, "BLOCK", 4000)
+    monkeypatch.setattr(blocks_module, "_MAGIC", 100)
     path = tmp_path / "few.jsonl"
     path.write_text("\n".join(EXTRA[:60] + PLAIN) + "\n")
     days = []

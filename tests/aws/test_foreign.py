@@ -14,8 +14,8 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from pik.errors import InputError, StoreError
 from pik.inputs import examine
-from pik.inputs import s3 as reading
-from pik.inputs.s3 import foreign_sources
+from pik.inputs import source as reading
+from pik.inputs.source import foreign_sources
 from pik.rawlog.segment_writer import Reading
 from pik.runtime.progress import Silent
 from pik.stores import open_foreign, open_store
@@ -238,7 +238,7 @@ def test_promise_9_an_object_that_changes_inside_of_a_pass_is_noticed(own, put, 
 
 def test_promise_8_one_piece_is_held_and_each_is_read_once_a_pass(own, put, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(reading, "BLOCK", 1000)
-    monkeypatch.setattr("pik.inputs.source.BLOCK", 2000)
+    monkeypatch.setattr("pik.inputs.blocks.BLOCK", 2000)
     data = lines(0, 100)
     url = put("a.jsonl", data)
     ranges: list[str] = []
@@ -257,7 +257,7 @@ def test_promise_8_one_piece_is_held_and_each_is_read_once_a_pass(own, put, monk
 
 def test_promise_1_an_interrupted_ingest_goes_on(own, put, tmp_path, monkeypatch) -> None:
     """Killed after some of the blocks, the same command goes on and ends as if nothing had happened."""
-    monkeypatch.setattr("pik.inputs.source.LINES", 10)
+    monkeypatch.setattr("pik.inputs.blocks.LINES", 10)
     url = put("a.jsonl.gz", gzip.compress(lines(0, 100)))
     store = open_store(str(tmp_path / "store"), create=True)
     recorded = count()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pik.errors import Damaged
-from pik.inputs import source as source_module
+from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
 from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, INTERRUPTED, REPLACED, RejectFile
 from pik.model.filter import Filter
@@ -112,7 +112,7 @@ def line(number: int) -> str:
 @pytest.fixture
 def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """240 records over three days, some invalid, some twice, in about five blocks."""
-    monkeypatch.setattr(source_module, "BLOCK", 4096)
+    monkeypatch.setattr(blocks_module, "BLOCK", 4096)
     path = tmp_path / "events.jsonl"
     path.write_text("".join(line(number) for number in range(240)))
     return path

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from pik.engine import DuckEngine
-from pik.engine.columns import COLUMNS
-from pik.engine.functions import AGGREGATES, SCALARS
+from pik.engine.vocabulary import AGGREGATES, COLUMNS, SCALARS
 from pik.errors import Invalid
 from pik.model.metric import read_definition
 from tests.engine.raw import metric

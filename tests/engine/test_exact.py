@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pik.engine import DuckEngine
-from pik.engine.functions import OPERATORS, SCALARS
+from pik.engine.vocabulary import OPERATORS, SCALARS
 from pik.errors import Invalid
 from tests.engine.raw import compute, event, metric, raw
 

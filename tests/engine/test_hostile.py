@@ -8,7 +8,7 @@ import pytest
 
 from pik.engine import DuckEngine, duck
 from pik.engine import session as session_module
-from pik.engine.bounds import LONGEST
+from pik.engine.vocabulary import LONGEST
 from pik.errors import EngineError, Invalid
 from pik.ports.engine import Inputs
 from tests.engine.raw import compute, event, metric, raw

@@ -12,7 +12,8 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from pik.inputs import source as source_module
+from pik.inputs import blocks as blocks_module
+from pik.inputs.source import file_source
 from pik.rawlog.segment_writer import Reading
 from pik.runtime.progress import Silent
 from pik.stores import open_store
@@ -27,8 +28,8 @@ class Ready(Silent):
 
 
 def small_blocks(size: int) -> None:
-    source_module.BLOCK = size
-    source_module._MAGIC = 100
+    blocks_module.BLOCK = size
+    blocks_module._MAGIC = 100
     vars(ingest_module)["BLOCK"] = size  # above which there are workers
 
 
@@ -37,7 +38,7 @@ def main(url: str, block: str, workers: str, *files: str) -> None:
     options = ingest_module.IngestOptions(Reading(1 << 20), workers=int(workers))
     store = open_store(url, create=True)
     for name in files:
-        done = ingest_module.ingest(store, source_module.file_source(name), options, Ready())
+        done = ingest_module.ingest(store, file_source(name), options, Ready())
         print(json.dumps([done.outcome, *done.batch.counts.astuple()]), flush=True)
 
 

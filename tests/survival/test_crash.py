@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pik.errors import StoreError
-from pik.inputs import source as source_module
+from pik.inputs import blocks as blocks_module
 from pik.ports.store import Store
 from pik.runtime.progress import Silent
 from pik.stores import open_store
@@ -36,8 +36,8 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_module, "BLOCK", BLOCK)
-    monkeypatch.setattr(source_module, "_MAGIC", 100)
+    monkeypatch.setattr(blocks_module, "BLOCK", BLOCK)
+    monkeypatch.setattr(blocks_module, "_MAGIC", 100)
 
 
 def steps(directory: Path, path: Path) -> list[str]:

@@ -99,7 +99,7 @@ def test_promise_1_a_block_that_was_ahead_counts_after_those_before_it_when_the_
     expected = snapshot(whole(tmp_path, events))
     url = tmp_path / "store"
     store = open_store(str(url), create=True)
-    monkeypatch.setattr("pik.inputs.source.BLOCK", BLOCK)
+    monkeypatch.setattr("pik.inputs.blocks.BLOCK", BLOCK)
     with monkeypatch.context() as patch:
         patch.setattr(
             "pik.usecases.ingest.batch_ingest._pool", lambda raw, _source, options: KilledAhead(raw, options.reading)
@@ -117,7 +117,7 @@ def test_promise_1_blocks_keep_their_order_when_workers_do_not_and_the_index_is_
     expected = snapshot(whole(tmp_path, events))
     url = tmp_path / "store"
     store = open_store(str(url), create=True)
-    monkeypatch.setattr("pik.inputs.source.BLOCK", BLOCK)
+    monkeypatch.setattr("pik.inputs.blocks.BLOCK", BLOCK)
     with monkeypatch.context() as patch:
         patch.setattr(
             "pik.usecases.ingest.batch_ingest._pool", lambda raw, _source, options: LastFirst(raw, options.reading)

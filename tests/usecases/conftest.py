@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pik.inputs import source as source_module
+from pik.inputs import blocks as blocks_module
 from pik.ports.store import Store
 from pik.stores import open_store
 
@@ -44,5 +44,5 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture
 def blocks_of_a_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Inputs are cut into many blocks."""
-    monkeypatch.setattr(source_module, "BLOCK", 400)
-    monkeypatch.setattr(source_module, "_MAGIC", 100)
+    monkeypatch.setattr(blocks_module, "BLOCK", 400)
+    monkeypatch.setattr(blocks_module, "_MAGIC", 100)

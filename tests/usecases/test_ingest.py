@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pik.engine import DuckEngine
 from pik.errors import ConflictFound, InputError, StoreError
-from pik.inputs import source as source_module
+from pik.inputs import blocks as blocks_module
 from pik.inputs.source import Source, file_source
 from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, INTERRUPTED, Counts, Reject
 from pik.model.event import read_event
@@ -112,7 +112,7 @@ class Model:
 def test_promise_4_every_delivery_is_recorded_once_with_its_verdict(files: list[list[str]], block: int) -> None:
     model = Model()
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source_module, "BLOCK", block)
+        patch.setattr(blocks_module, "BLOCK", block)
         store = open_store(f"{directory}/store", create=True)
         for number, lines in enumerate(files):
             source = written(Path(directory), [*lines, line(f"unique {number}")], f"{number}")
@@ -173,7 +173,7 @@ def test_over_long_lines_are_rejected_alike_wherever_blocks_end(tmp_path: Path) 
     for number, block in enumerate((7, 300, 801, 1000, 10_000)):
         store = open_store(str(tmp_path / f"store{number}"), create=True)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(source_module, "BLOCK", block)
+            patch.setattr(blocks_module, "BLOCK", block)
             ingest(store, file_source(str(path)), reading=Reading(500))
         found.append(snapshot(store))
     assert all(other == found[0] for other in found)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pik.errors import Busy, InputError
-from pik.inputs import source as source_module
+from pik.inputs import blocks as blocks_module
 from pik.inputs.source import Source, file_source
 from pik.model.batch import INTERRUPTED
 from pik.ports.store import Store
@@ -112,7 +112,7 @@ def test_one_input_is_not_ingested_twice_at_the_same_time(store: Store, tmp_path
 def test_an_input_that_cannot_be_read_to_its_end_can_be_replaced_by_a_whole_copy(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_module, "BLOCK", 100_000)
+    monkeypatch.setattr(blocks_module, "BLOCK", 100_000)
     path = tmp_path / "events.gz"
     data = gzip.compress("".join(line(n) + "\n" for n in range(3000)).encode())
     path.write_bytes(data[:-20])

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from pik.engine import DuckEngine
-from pik.inputs import source as source_module
+from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
 from pik.model.batch import ACCEPTED, CONFLICT, EXACT
 from pik.model.filter import Filter
@@ -195,7 +195,7 @@ class StoreMachine(RuleBasedStateMachine):
         path = self.directory / f"{self.files}.jsonl"
         path.write_text(text)
         options = IngestOptions(Reading(1 << 20), workers=0)
-        with patch.object(source_module, "BLOCK", 150), patch.object(source_module, "_MAGIC", 50):
+        with patch.object(blocks_module, "BLOCK", 150), patch.object(blocks_module, "_MAGIC", 50):
             with pytest.raises(Crash), crashing_at(type(self.store.batches), block):
                 ingest(self.store, file_source(str(path)), options, Silent())
             cut = next(self.store.index.batches())

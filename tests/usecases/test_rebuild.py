@@ -9,7 +9,7 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import Busy, Damaged, StoreError
-from pik.inputs import source as source_module
+from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
 from pik.model.batch import ACCEPTED, EXACT, INTERRUPTED, Counts
 from pik.model.filter import Filter
@@ -37,7 +37,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """400 events over two days, every seventh line invalid, read in about ten blocks."""
-    monkeypatch.setattr(source_module, "BLOCK", 4096)
+    monkeypatch.setattr(blocks_module, "BLOCK", 4096)
     lines = []
     for number in range(400):
         event = {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pik.errors import InputError
-from pik.inputs import source as source_module
+from pik.inputs import blocks as blocks_module
 from pik.inputs.source import Source, file_source
 from pik.model.batch import ACCEPTED, CONFLICT, INTERRUPTED
 from pik.model.filter import Filter
@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """300 records over three days, some invalid, some twice, in about ten blocks."""
-    monkeypatch.setattr(source_module, "BLOCK", 4096)
+    monkeypatch.setattr(blocks_module, "BLOCK", 4096)
     path = tmp_path / "events.jsonl"
     path.write_text("".join(line(number) for number in range(300)))
     return path

@@ -190,7 +190,7 @@ def test_zstd_that_looks_back_further_than_memory_allows_is_refused_with_what_wo
     stream = compressor.compressobj()  # the size is not known to it, so the header has the whole window
     (tmp_path / "dump.zst").write_bytes(stream.compress(LINES.encode()) + stream.flush())
     source = file_source(str(tmp_path / "dump.zst"))
-    from pik.inputs.compression import uncompressed
+    from pik.inputs.examine import uncompressed
 
     with pytest.raises(InputError, match="--long=28, and takes 256 MiB") as error, source.open() as stored:  # noqa: SIM117
         with uncompressed(stored, source.name) as content:

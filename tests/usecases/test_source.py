@@ -18,9 +18,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pik.errors import InputError
-from pik.inputs import source as module
-from pik.inputs.compression import uncompressed
-from pik.inputs.source import Block, blocks, file_source
+from pik.inputs import blocks as module
+from pik.inputs.blocks import Block, blocks
+from pik.inputs.examine import uncompressed
+from pik.inputs.source import file_source
 
 MAX_LINE = 200
 

@@ -13,7 +13,7 @@ import msgspec
 from ulid import ULID
 
 from pik.errors import Damaged, Invalid, UsageError
-from pik.inputs.source import Block, unaltered_blocks
+from pik.inputs.blocks import Block, unaltered_blocks
 from pik.model.batch import (
     COMPLETE,
     CONFLICT,

@@ -22,9 +22,9 @@ from typing import BinaryIO, TypeVar
 from ulid import ULID
 
 from pik.errors import ConflictFound, InputError, command, entered
-from pik.inputs.compression import uncompressed
-from pik.inputs.examine import examine
-from pik.inputs.source import BLOCK, Block, Source, blocks
+from pik.inputs.blocks import BLOCK, Block, blocks
+from pik.inputs.examine import examine, uncompressed
+from pik.inputs.source import Source
 from pik.model.batch import COMPLETE, Batch, Chunk, Origin, Reject
 from pik.ports.index import batch_of
 from pik.ports.raw import Raw

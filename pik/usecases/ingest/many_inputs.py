@@ -19,9 +19,9 @@ from time import monotonic, time_ns
 from ulid import ULID
 
 from pik.errors import PikError
-from pik.inputs.compression import uncompressed
-from pik.inputs.examine import examine
-from pik.inputs.source import BLOCK, Block, Source, blocks
+from pik.inputs.blocks import BLOCK, Block, blocks
+from pik.inputs.examine import examine, uncompressed
+from pik.inputs.source import Source
 from pik.model.batch import COMPLETE, Batch, Origin
 from pik.ports.raw import Object
 from pik.ports.store import Store

@@ -17,9 +17,9 @@ from time import monotonic
 from zlib import crc32
 
 from pik.errors import InputError, Invalid, StoreError
-from pik.inputs.compression import uncompressed
-from pik.inputs.examine import examine
-from pik.inputs.source import Block, Source, blocks
+from pik.inputs.blocks import Block, blocks
+from pik.inputs.examine import examine, uncompressed
+from pik.inputs.source import Source
 from pik.model.batch import ACCEPTED, CONFLICT, EXACT, Counts, Reject
 from pik.model.event import event_line, event_line_in, read_event
 from pik.model.zone import load_zone

@@ -26,8 +26,7 @@ def sources(cli: Context, files: list[str], batch_key: str | None) -> list[Sourc
 
 
 def _named(cli: Context, name: str) -> list[Source]:
-    from pik.inputs.s3 import foreign_sources
-    from pik.inputs.source import file_source, shown_name
+    from pik.inputs.source import file_source, foreign_sources, shown_name
 
     if name.startswith("s3://"):
         return foreign_sources(cli.foreign(), name)

@@ -1,22 +1,61 @@
-"""Which of DuckDB's functions a definition may call, and why not the others.
+"""What a definition may name: the columns of the view `event` and DuckDB's functions.
 
-Only listed functions may be called: each is exact or refused for its type (see exact.py), gives the same for the same
-arguments everywhere, and needs time and memory in proportion to its arguments.
+Only listed functions may be called: each is exact or refused for its type (see check.py), gives the same result for
+the same arguments everywhere, and needs time and memory in proportion to its arguments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's SQL type, the raw fields that it is made of, and how."""
+
+    type: str
+    raw: tuple[str, ...]
+    sql: str
+
+
+def _time(name: str) -> Column:
+    return Column("TIMESTAMP", (name,), f"CAST(line.{name} AS TIMESTAMP)")  # cut to microseconds, not rounded
+
+
+def _plain(name: str, sql_type: str = "VARCHAR") -> Column:
+    return Column(sql_type, (name,), f"line.{name}")
+
+
+COLUMNS = {
+    "event_id": _plain("event_id"),
+    "content_hash": _plain("content_hash"),
+    "source": _plain("source"),
+    "event_type": _plain("event_type"),
+    "entity_id": _plain("entity_id"),
+    "event_time": _time("event_time"),
+    "received_time": _time("received_time"),
+    "ingest_time": _time("ingest_time"),
+    "batch_id": _plain("batch_id"),
+    "seq": _plain("seq", "BIGINT"),
+    "idempotency_key": _plain("idempotency_key"),
+    "extra": _plain("extra", "JSON"),
+    "payload": Column("JSON", ("payload_text", "payload"), "coalesce(line.payload_text, line.payload)"),
+}
+
+RAW_TYPES = {"seq": "BIGINT", "extra": "JSON", "payload": "JSON", "payload_text": "JSON"}
+"""SQL types of raw fields; the others are VARCHAR."""
+
 
 AGGREGATES = frozenset("count_star count count_if countif sum min max bit_and bit_or bit_xor bool_and bool_or".split())
 """The aggregates whose result neither order nor floating point can change (`sum` not over DOUBLE: see check)."""
 
 OPERATORS = frozenset("+ - * / // % & | << >> ~ || -> ->> ~~ !~~ ~~* !~~*".split())
-"""Functions that are written as operators; the last four are LIKE, NOT LIKE, ILIKE, NOT ILIKE. `/`: see exact.py."""
+"""Functions that are written as operators; the last four are LIKE, NOT LIKE, ILIKE, NOT ILIKE. `/`: see check.py."""
 
 SCALARS = {
     "numbers": "abs greatest least mod round sign trunc floor ceil ceiling",
@@ -107,3 +146,53 @@ def _catalog(db: DuckDBPyConnection) -> Mapping[str, tuple[frozenset[str], bool]
         ).fetchall()
         _CATALOG.update({name: (frozenset(kinds), consistent) for name, kinds, consistent in rows})
     return _CATALOG
+
+
+LONGEST = 10_000
+"""Characters of a definition's value or condition."""
+
+MOST_JOINED = 32
+"""Texts that a definition joins by || and concat."""
+
+JOINS = ("||", "concat", "concat_ws")
+_GROWING = (*JOINS, "list_value")
+_PATTERNS = frozenset("regexp_matches regexp_full_match regexp_extract regexp_replace".split())
+_LIKES = frozenset("~~ !~~ ~~* !~~*".split())
+
+
+def unbounded(name: str, arguments: Sequence[dict[str, Any]], in_lambda: bool) -> str:
+    """Why a call may take beyond all bounds; empty if it may not."""
+    texts = [_text(argument) for argument in arguments]
+    if in_lambda and name in _GROWING:
+        return f"{name} inside of a lambda may double its argument again and again"
+    if name in _PATTERNS and (len(texts) < 2 or texts[1] is None):
+        return f"the pattern of {name} is a constant here"
+    if name == "regexp_replace" and texts[2:3] != [""]:
+        return "regexp_replace takes only '' here as what to put in, so that no text grows"
+    if name == "replace" and (None in texts[1:] or len(texts[2] or "") > len(texts[1] or "")):
+        return "replace takes constants here, the second not longer than the first, so that no text grows"
+    if name in _LIKES:
+        return _like(name, texts[1])
+    return ""
+
+
+def deep_path(node: dict[str, Any]) -> bool:
+    """Whether a constant is a JSON path that searches at any depth, and there again."""
+    text = _text(node) or ""
+    return text.startswith("$") and text.count("..") + text.count("**") > 1
+
+
+def _like(name: str, pattern: str | None) -> str:
+    """DuckDB tries the rest of such a pattern at each place where a % may end, and so on within each try."""
+    if pattern is None:
+        return "the pattern of LIKE is a constant here"
+    recursive = name.endswith("*") or "_" in pattern
+    if recursive and len([part for part in pattern.rstrip("%").split("%") if part]) + pattern.startswith("%") > 2:
+        return "ILIKE, and LIKE with _, take one % here beside one at the end; regexp_matches has no such bound"
+    return ""
+
+
+def _text(node: dict[str, Any]) -> str | None:
+    """The text of a string constant."""
+    literal = node.get("literal") or {}
+    return str(literal["text"]) if node.get("class") == "CONSTANT" and literal.get("kind") == "STRING" else None

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pik.engine.columns import COLUMNS, RAW_TYPES
-from pik.engine.session import file_list, literal
+from pik.engine.check import scale_of, scaled
+from pik.engine.session import file_list, first_line, literal
 from pik.engine.syntax import Aggregate
+from pik.engine.vocabulary import COLUMNS, RAW_TYPES
 from pik.model.instant import DAY, MAX_INSTANT, MIN_INSTANT, full_instant
+from pik.model.metric import BLAMED
 from pik.model.window import Window
 from pik.ports.engine import Inputs
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
 
 MICROSECOND = 1000
 
@@ -189,3 +192,150 @@ def load(db: DuckDBPyConnection, inputs: Inputs, entities: Sequence[str]) -> Non
         db.execute(
             "CREATE TEMP TABLE wanted AS SELECT DISTINCT unnest(CAST(? AS VARCHAR[])) AS entity_id", [list(entities)]
         )
+
+
+EXPLAINED = 100
+"""Failures of one metric that quote what DuckDB says, each for a query or two; further ones have a general reason."""
+
+EVENTS, SUM, ZERO, VALUE = "events", "sum", "zero", "value"
+"""What failed: the condition or an argument on single events; a sum; a quotient, whose denominator is 0; the expression
+over the aggregates in another way."""
+
+REASONS = {
+    EVENTS: "its condition or an argument of an aggregate cannot be evaluated for some of the events",
+    SUM: "a sum has too many digits",
+    ZERO: "its denominator is 0",
+    VALUE: "the expression over its aggregates cannot be evaluated",
+}
+
+_LONG = 300
+_HALF = 10**19
+
+
+def isolated(scan: Scan, measures: Sequence[Measure]) -> str:
+    """SQL of the rows of `scan.grouped` with three more columns per measure.
+
+    `_x` is NULL, or what failed; `_v` is NULL then. `_f` is how many events fail on their own, `_b` the smallest ids of
+    them. A value is evaluated inside of a struct, so that NULL (in it) differs from a failure (in its place).
+    """
+    named = [(name, aggregate) for measure in measures for name, aggregate in measure.aggregates.items()]
+    conditions = "".join(f", {_tried(_condition(measure))} AS _w{measure.number}" for measure in measures)
+    operands = "".join(
+        f", {_tried(f'CASE WHEN _w{measure.number}.v THEN {aggregate.operand} END')} AS _a{name}"
+        for measure in measures
+        for name, aggregate in measure.aggregates.items()
+    )
+    results = ", ".join(result for measure in measures for result in _results(measure))
+    sums = "".join(f", TRY({_whole_sum(name, aggregate)}) AS {name}" for name, aggregate in named if aggregate.is_wide)
+    values = "".join(f", {_value(measure)} AS _s{measure.number}" for measure in measures)
+    outcomes = "".join(f", {_outcome(measure)}" for measure in measures)
+    return (
+        f"SELECT *{outcomes} FROM (SELECT *{values} FROM (SELECT *{sums} FROM ("
+        f"SELECT _bucket, _entity, count(_whole) AS _lines, {results} FROM (SELECT *{operands} FROM ("
+        f"SELECT *{conditions} FROM ({scan.lines()}))) GROUP BY _bucket, _entity)))"
+    )
+
+
+def _tried(sql: str) -> str:
+    return f"TRY(struct_pack(v := {sql}))"
+
+
+def _condition(measure: Measure) -> str:
+    return f"CASE WHEN _bucket IS NOT NULL THEN {measure.where or 'true'} END"
+
+
+def _results(measure: Measure) -> Iterator[str]:
+    n = measure.number
+    failed = " OR ".join([f"_w{n} IS NULL", *(f"_a{name} IS NULL" for name in measure.aggregates)])
+    yield f"count(CASE WHEN _w{n}.v THEN 1 END) AS _n{n}"
+    yield f"bit_xor(CASE WHEN _w{n}.v THEN _id END) AS _h{n}"
+    yield f"bit_xor(CASE WHEN _w{n}.v THEN {measure.content} END) AS _c{n}"
+    yield f"count(CASE WHEN {failed} THEN 1 END) AS _f{n}"
+    yield f"min(CASE WHEN {failed} THEN _id END, {BLAMED}) AS _b{n}"
+    for name, aggregate in measure.aggregates.items():
+        if not aggregate.is_wide:
+            yield f"{aggregate.of(f'_a{name}.v')} AS {name}"
+            continue
+        # A sum may overflow on its way to a result that fits, depending on the order of events. Its halves cannot.
+        whole = f"CAST(replace(CAST(_a{name}.v AS VARCHAR), '.', '') AS HUGEINT)"
+        for half, operator in (("high", "//"), ("low", "%")):
+            if aggregate.distinct:
+                yield (
+                    f"list_sum(list_transform(list(DISTINCT {whole}) FILTER (WHERE _a{name}.v IS NOT NULL), "
+                    f"lambda x: x {operator} {_HALF})) AS {name}_{half}"
+                )
+            else:
+                yield f"sum({whole} {operator} {_HALF}) AS {name}_{half}"
+
+
+def _whole_sum(name: str, aggregate: Aggregate) -> str:
+    whole = f"{name}_high * {_HALF}::HUGEINT + {name}_low"
+    if aggregate.type == "HUGEINT":
+        return whole
+    return scaled(whole, scale_of(aggregate.type) or 0)
+
+
+def _overflown(measure: Measure) -> str:
+    found = [f"{name}_high IS NOT NULL AND {name} IS NULL" for name, one in measure.aggregates.items() if one.is_wide]
+    return " OR ".join(found) or "false"
+
+
+def _value(measure: Measure) -> str:
+    n = measure.number
+    return f"CASE WHEN _n{n} > 0 AND _f{n} = 0 AND NOT ({_overflown(measure)}) THEN {_tried(measure.value)} END"
+
+
+def _outcome(measure: Measure) -> str:
+    n = measure.number
+    zero = "" if measure.denominator is None else f"WHEN TRY({measure.denominator}) = 0 THEN '{ZERO}' "
+    return (
+        f"_s{n}.v AS _v{n}, CASE WHEN _f{n} > 0 THEN '{EVENTS}' WHEN _n{n} = 0 OR _s{n} IS NOT NULL THEN NULL "
+        f"WHEN {_overflown(measure)} THEN '{SUM}' {zero}ELSE '{VALUE}' END AS _x{n}"
+    )
+
+
+def explanations(db: DuckDBPyConnection, scan: Scan, measures: Sequence[Measure]) -> dict[tuple[int, int, str], str]:
+    """What DuckDB says of each measure's first failures in `grouped`, by (measure, bucket in microseconds, entity)."""
+    blamed = " UNION ALL ".join(f"({_first_failures(measure, f'_b{measure.number}[1]')})" for measure in measures)
+    db.execute(
+        f"CREATE TEMP TABLE blamed AS SELECT * FROM ({scan.lines()}) WHERE _bucket IS NOT NULL AND _id IN ({blamed})"
+    )
+    found = {}
+    for measure in measures:
+        failures = db.execute(_first_failures(measure, f"_bucket, _entity, _x{measure.number}, _b{measure.number}[1]"))
+        for bucket, entity_id, what, event in failures.fetchall():
+            asked: list[tuple[str, list[object]]] = []
+            if what == EVENTS:
+                asked = [(f"SELECT {sql} FROM blamed WHERE _id = ?", [event]) for sql in _row_expressions(measure)]
+            elif what == VALUE:
+                asked = [
+                    (f"SELECT {measure.value} FROM grouped WHERE _bucket = ? AND _entity = ?", [bucket, entity_id])
+                ]
+            if said := next(filter(None, (_said(db, *query) for query in asked)), ""):
+                found[measure.number, bucket, entity_id] = said
+    return found
+
+
+def _first_failures(measure: Measure, columns: str) -> str:
+    n = measure.number
+    return f"SELECT {columns} FROM grouped WHERE _x{n} IS NOT NULL ORDER BY _bucket, _entity LIMIT {EXPLAINED}"
+
+
+def _row_expressions(measure: Measure) -> list[str]:
+    return [f"CASE WHEN {measure.where or 'true'} THEN {one.operand} END" for one in measure.aggregates.values()]
+
+
+def _said(db: DuckDBPyConnection, query: str, values: Sequence[object]) -> str:
+    try:
+        db.execute(query, values).fetchall()
+    except data_errors() as error:
+        said = first_line(error)
+        return said if len(said) <= _LONG else said[:_LONG] + "…"
+    return ""
+
+
+def data_errors() -> tuple[type[Exception], ...]:
+    """What DuckDB raises where a value is to blame; TRY makes NULL of the same ones."""
+    import duckdb
+
+    return duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.InvalidInputException
