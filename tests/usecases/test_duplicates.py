@@ -15,7 +15,7 @@ from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime import external_sort as ordering
 from pik.runtime.external_sort import sort_bounded
-from pik.usecases.inspect import by_day
+from pik.usecases.inspect import events
 from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
 
 from ..faults import Wrapped
@@ -61,7 +61,7 @@ def test_what_is_sorted_holds_nothing_of_the_segment(doubled: Store, monkeypatch
             sizes.append(len(pickle.dumps(item)))
             yield item
 
-    monkeypatch.setattr(by_day, "sort_bounded", measured)
+    monkeypatch.setattr(events, "sort_bounded", measured)
     monkeypatch.setattr(ordering, "RUN", 100)  # so few do not fit into memory
     assert len(list(list_duplicates(doubled, WANTED).rows)) == len(sizes) == MANY + 1
     assert max(sizes) < 1_000

@@ -14,7 +14,7 @@ from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime import external_sort as ordering
-from pik.usecases.inspect import by_day
+from pik.usecases.inspect import events
 from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
 from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import list_events
@@ -34,7 +34,7 @@ def listed(store: Store, what: str, limit: int | None) -> Any:
 @pytest.fixture
 def many(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Events of four days, in batches that overlap, some with equal times, some of them two to four times."""
-    monkeypatch.setattr(by_day, "_MORE", 3)
+    monkeypatch.setattr(events, "_MORE", 3)
     chance = random.Random(5)
     for _ in range(4):
         some = [

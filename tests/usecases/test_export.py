@@ -24,10 +24,9 @@ from pik.ports.exporter import Layout
 from pik.ports.store import Store
 from pik.rawlog.frames import deliveries
 from pik.runtime.progress import Silent
+from pik.usecases.export import export as export_module
 from pik.usecases.export import files as export_files
-from pik.usecases.export import reading as export_reading
-from pik.usecases.export.export import Exported, export
-from pik.usecases.export.names import checked_columns, chosen_format, is_directory, partitions
+from pik.usecases.export.export import Exported, checked_columns, chosen_format, export, is_directory, partitions
 
 from .kit import EVENTS, event, ingest, window
 
@@ -166,7 +165,7 @@ def test_promise_4_duplicates_are_left_out_unless_asked_for(filled: Store, tmp_p
 )
 @pytest.mark.parametrize("frames", [1, 32])
 def test_filters(filled: Store, place: Path, wanted: Filter, frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_reading, "FRAMES", frames)
+    monkeypatch.setattr(export_module, "FRAMES", frames)
     done = run(filled, place / "e.parquet", Layout(wanted))
     assert ids(place / "e.parquet") == accepted(filled, wanted)
     dry = run(filled, place / "other.parquet", Layout(wanted), dry_run=True)

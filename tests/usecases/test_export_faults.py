@@ -22,8 +22,7 @@ from pik.ports.exporter import Exporter, Layout
 from pik.ports.store import Store
 from pik.rawlog.frames import frame_lines
 from pik.runtime.progress import Silent
-from pik.usecases.export.export import export
-from pik.usecases.export.reading import Part, read_block
+from pik.usecases.export.export import Part, export, read_block
 
 from .kit import event, ingest
 from .test_export import EVERYTHING, run

@@ -20,7 +20,7 @@ from pik.ports.exporter import Layout
 from pik.ports.store import Store
 from pik.runtime.progress import Silent
 from pik.usecases.export.export import export
-from pik.usecases.export.staging import hidden_directory
+from pik.usecases.export.files import hidden_directory
 
 LAYOUT = Layout(Filter(ALL_TIME), "csv", "none")
 FILES = ["e.csv", "e.csv.manifest.json"]
@@ -28,7 +28,7 @@ FILES = ["e.csv", "e.csv.manifest.json"]
 DIES = """
 import os, signal, sys
 from pathlib import Path
-from pik.usecases.export import staging as export_place
+from pik.usecases.export import files as export_place
 target = Path(sys.argv[1])
 with export_place.hidden_directory(target) as hidden:
     for name in (target.name, f"{target.name}.manifest.json"):

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from time import time_ns
 from typing import BinaryIO
 
 import msgspec
+import zstandard
 
 from pik import __version__
+from pik.errors import UsageError
 from pik.inputs.source import shown_name
-from pik.model.instant import format_instant
+from pik.model.batch import Frame, Segment
+from pik.model.column import OwnColumn, parse_column
+from pik.model.instant import day_text, format_instant
 from pik.model.window import Window
-from pik.ports.exporter import Exporter, Rows
+from pik.ports.exporter import COLUMNS, DELIVERY, PARTITIONS, Block, Compression, Exporter, Format, Piece, Rows
 from pik.ports.raw import Raw
 from pik.ports.store import Store
+from pik.rawlog.frames import frame_bytes, frame_text, frames_of, parse
 from pik.runtime.progress import Progress
 from pik.runtime.thread_map import in_threads
 from pik.usecases.availability import expect_held
-from pik.usecases.export.files import ExportedFile, Output
-from pik.usecases.export.reading import Job, Reading, read_block
-from pik.usecases.export.stream import StreamOutput
+from pik.usecases.export.files import ExportedFile, Output, StreamOutput
 
 THREADS, FAR_THREADS = 1, 8
 """That cut rows out of raw, here and where each reading of raw waits for a network; the one that asked for the export
@@ -136,3 +141,182 @@ def _manifest(store: Store, exporter: Exporter, files: Sequence[ExportedFile], k
         "files": [msgspec.structs.replace(file, path=shown_name(file.path)) for file in files],
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+
+_FORMATS: dict[str, Format] = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+_PACKED: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+_RESERVED = {*COLUMNS, DELIVERY, *PARTITIONS, "original", "payload_text"}
+
+
+STDOUT = "-"
+
+
+def is_directory(out: str, *, partitioned: bool) -> bool:
+    """Whether `out` is to be a directory: it is one, has no ending, or ends in /. Raises UsageError if it cannot be."""
+    if out == STDOUT:
+        if partitioned:
+            raise UsageError("--partition-by makes a directory, and - is standard output", hint="--out DIR")
+        return False
+    if "://" in out:
+        raise UsageError(f"{out}: files are written on this machine", hint=f"--out DIR; aws s3 sync DIR {out}")
+    directory = out.endswith("/") or Path(out).is_dir() or not Path(out).suffix
+    if partitioned and not directory:
+        raise UsageError(f"--partition-by makes a directory, and {out} looks like a file", hint="--out DIR")
+    return directory
+
+
+def chosen_format(
+    out: Path, format_: Format | None, compression: Compression | None, *, directory: bool
+) -> tuple[Format, Compression]:
+    """Format and compression: as asked for, else as the file's name says. Raises UsageError where the two differ, the
+    name tells nothing, or the format is not compressed that way."""
+    packed = None if directory else _PACKED.get(out.suffix)
+    told = None if directory else _FORMATS.get(Path(out.stem).suffix if packed else out.suffix)
+    if format_ is None and told is None and not directory:
+        raise UsageError(f"the name {out} does not tell the format", hint="add --as parquet, jsonl or csv")
+    chosen = format_ or told or "parquet"
+    if str(out) == STDOUT and chosen == "parquet":
+        raise UsageError("Parquet is not written to standard output", hint="--as jsonl or csv, or --out FILE.parquet")
+    if told not in (None, chosen):
+        raise UsageError(f"--as {chosen} and the name {out} do not agree", hint="leave --as out, or name it otherwise")
+    if packed and (chosen == "parquet" or compression not in (None, packed)):
+        raise UsageError(
+            f"the name {out} says {packed}" + (f", --compression {compression}" if compression else " around Parquet"),
+            hint="Parquet compresses inside: leave the ending out" if chosen == "parquet" else "leave one of them out",
+        )
+    if chosen != "parquet" and compression == "snappy":
+        raise UsageError(f"{chosen} is not compressed with snappy", hint="--compression gzip, zstd or none")
+    return chosen, compression or packed or ("zstd" if chosen == "parquet" else "none")
+
+
+def partitions(names: str | None) -> tuple[str, ...]:
+    """The names of `--partition-by`. Raises UsageError."""
+    chosen = tuple(name.strip() for name in names.split(",")) if names is not None else ()
+    for name in chosen:
+        if name not in PARTITIONS or chosen.count(name) > 1:
+            raise UsageError(
+                f"--partition-by {names}: {name!r} is not a partition column", hint=f"any of {', '.join(PARTITIONS)}"
+            )
+    return chosen
+
+
+def checked_columns(texts: Iterable[str]) -> tuple[OwnColumn, ...]:
+    """The columns of `--column`. Raises UsageError, for a name that is taken too (case does not tell names apart)."""
+    columns: list[OwnColumn] = []
+    taken = set(_RESERVED)
+    for text in texts:
+        column = parse_column(text)
+        if column.name.lower() in taken:
+            raise UsageError(f"--column {text}: there is a column {column.name} already", hint="name it otherwise")
+        taken.add(column.name.lower())
+        columns.append(column)
+    return tuple(columns)
+
+
+FRAMES = 32
+"""Frames of one day that are read at once: about 3 MB of raw lines, where those are short."""
+
+COMPRESSED = 1 << 20
+"""Compressed bytes of frames after which no more are read at once, where lines are long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Frames of a segment, next to each other where no entities were asked for, and the segment's duplicates."""
+
+    segment: Segment
+    frames: list[Frame]
+    verdicts: dict[int, str]
+
+
+Job = list[Part]
+"""Parts of segments of one day."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """What has to be read. `known_until` is final once the jobs are all asked for."""
+
+    store: Store
+    window: Window
+    entities: tuple[str, ...]
+    include_duplicates: bool
+    known_until: int = 0
+
+    def jobs(self) -> Iterator[Job]:
+        """What is read at once."""
+        job: Job = []
+        frames = size = 0
+        for whole in self._segments():
+            for frame in whole.frames:
+                full = frames >= FRAMES or size >= COMPRESSED
+                if job and (full or job[0].segment.day != whole.segment.day):
+                    yield job
+                    job, frames, size = [], 0, 0
+                if not job or job[-1].segment is not whole.segment:
+                    job.append(Part(whole.segment, [], whole.verdicts))
+                job[-1].frames.append(frame)
+                frames, size = frames + 1, size + frame.length
+        if job:
+            yield job
+
+    def _segments(self) -> Iterator[Part]:
+        for segment in self.store.index.segments(self.window, entities=self.entities):
+            self.known_until = max(self.known_until, segment.recorded_at)
+            if segment.last_event < self.window.start or segment.first_event >= self.window.end:
+                continue
+            if frames := frames_of(segment, self.entities):
+                verdicts = self.store.index.skipped(segment)
+                if len(verdicts) < segment.deliveries or self.include_duplicates:
+                    yield Part(segment, frames, verdicts)
+
+
+def read_block(raw: Raw, job: Job) -> Block:
+    """The lines of a job. Raises Damaged."""
+    text, ends = _unpack([stored for part in job for stored in _stored(raw, part)])
+    pieces = [
+        Piece(sum(frame.lines for frame in part.frames), part.verdicts, partial(parse, part.segment)) for part in job
+    ]
+    return Block(day_text(job[0].segment.day), text, ends, pieces)
+
+
+_Stored = tuple[Segment, Frame, memoryview]
+"""A frame as it is stored."""
+
+
+def _stored(raw: Raw, part: Part) -> Iterator[_Stored]:
+    """The frames of a part. Those without a gap between them are read at once."""
+    segment, frames = part.segment, part.frames
+    begin, end = frames[0].offset, frames[-1].offset + frames[-1].length
+    if segment.inline or sum(frame.length for frame in frames) < end - begin:
+        for frame in frames:
+            yield segment, frame, memoryview(frame_bytes(raw, segment, frame))
+        return
+    whole = memoryview(raw.read(segment.key, begin, end - begin))
+    for frame in frames:
+        yield segment, frame, whole[frame.offset - begin :][: frame.length]
+
+
+def _unpack(stored: Sequence[_Stored]) -> tuple[bytes, array[int]]:
+    """The lines of all frames, and the places of their line breaks. Raises Damaged.
+
+    Frames one after the other are unpacked as one, in half the time. That each holds the lines that it should shows
+    in where its last line break is.
+    """
+    try:
+        borders = list(accumulate(zstandard.frame_content_size(data) for _, _, data in stored))
+        packed = b"".join([data for _, _, data in stored])
+        text = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True).read(borders[-1])
+    except (zstandard.ZstdError, MemoryError, OverflowError, ValueError):  # a size may be what is damaged
+        text, borders = b"", []
+    counts = list(accumulate(frame.lines for _, frame, _ in stored))
+    ends = _line_breaks(text, counts[-1])
+    if [ends[count - 1] + 1 for count in counts] != borders:
+        text = b"".join([frame_text(*one) for one in stored])  # tells which of them is damaged
+        ends = _line_breaks(text, counts[-1])
+    return text, ends
+
+
+def _line_breaks(text: bytes, count: int) -> array[int]:
+    find, at = text.find, -1
+    return array("q", [at := find(b"\n", at + 1) for _ in range(count)])

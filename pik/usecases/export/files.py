@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import re
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,14 +16,13 @@ from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, cast
+from urllib.parse import quote
 
 import msgspec
 
 from pik.errors import StoreError, UsageError, shell_line
 from pik.ports.exporter import Exporter, Rows, Sink
 from pik.runtime.durable import sync, sync_directory
-from pik.usecases.export.names import partition_name
-from pik.usecases.export.staging import exists_already, hidden_directory, show, sweep
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -225,6 +228,28 @@ class Output:
             raise
 
 
+_LONGEST_NAME = 255
+"""Bytes that file systems take in a name."""
+
+
+def partition_name(name: str, value: str, *, encode_letters: bool = False) -> str:
+    """The directory NAME=VALUE of a partition, percent-encoded, as Hive has it; with `encode_letters` letters, too.
+
+    Raises UsageError for a value whose name is too long.
+    """
+    text = "".join(f"%{byte:02X}" for byte in value.encode()) if encode_letters else quote(value, safe="")
+    if len(name) + 1 + len(text) > _LONGEST_NAME:
+        raise UsageError(
+            f"--partition-by {name}: the value {value!r} makes a directory name of {len(name) + 1 + len(text)} bytes,"
+            f" and file systems take {_LONGEST_NAME}",
+            hint=f"leave {name} out of --partition-by, or export that one by itself: --{_OPTIONS[name]} '{value}'",
+        )
+    return f"{name}={text}"
+
+
+_OPTIONS = {"source": "source", "event_type": "type"}
+
+
 def manifest_of(file: Path) -> Path:
     """The manifest beside a single file."""
     return file.with_name(f"{file.name}.manifest.json")
@@ -246,3 +271,111 @@ def _check(target: Path, *, directory: bool) -> None:
 def _sync_below(directory: Path) -> None:
     for path, _, _ in os.walk(directory):
         sync_directory(Path(path))
+
+
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+@contextmanager
+def hidden_directory(target: Path) -> Iterator[Path]:
+    """A new directory beside `target`, removed when the context ends. Raises OSError."""
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+        handle = os.open(path, os.O_RDONLY)
+        with suppress(OSError):  # a file system without such locks, where nobody sweeps
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if path.exists():  # somebody may have taken it for a dead one before it was locked
+            break
+        os.close(handle)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(handle)
+
+
+def sweep(target: Path) -> None:
+    """Remove the hidden directories that killed processes have left beside `target`, and a file's manifest that one of
+    them had shown already, the file itself not yet."""
+    ours = re.compile(re.escape(_prefix(target)) + "[a-z0-9_]{8}")
+    for path in target.parent.iterdir() if target.parent.is_dir() else ():
+        if ours.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            with suppress(OSError), _dead(path):
+                if not os.path.lexists(target):
+                    _unshow(path, target)
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _dead(path: Path) -> Iterator[None]:
+    """Holds the lock of a directory that nobody holds. Raises OSError if somebody does, or nobody could."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _unshow(path: Path, target: Path) -> None:
+    for hidden in path.iterdir():
+        shown = target.with_name(hidden.name)
+        if hidden.is_file() and shown.exists() and shown.samefile(hidden):
+            shown.unlink()
+
+
+def show(hidden: Path, visible: Path) -> None:
+    """Give what is hidden its name. Raises UsageError where another file has taken it meanwhile, OSError."""
+    if hidden.is_dir():
+        hidden.rename(visible)  # which replaces an empty directory and nothing else
+        return
+    try:
+        try:
+            os.link(hidden, visible)  # unlike rename, link never replaces
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            os.close(os.open(visible, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # take the name, and replace ourselves
+            hidden.rename(visible)
+    except FileExistsError:
+        raise exists_already(visible) from None
+
+
+def exists_already(path: Path) -> UsageError:
+    """The error for a name that is taken."""
+    return UsageError(f"{path} exists already", hint="--out another name; pik overwrites nothing")
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name}.pik-"
+
+
+class StreamOutput:
+    """Takes what Output takes. The stream's errors pass through."""
+
+    def __init__(self, stream: BinaryIO, exporter: Exporter) -> None:
+        self._stream = stream
+        self._exporter = exporter
+        self._sink: Sink | None = None
+
+    def __enter__(self) -> StreamOutput:
+        self._sink = self._exporter.sink(self._stream)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """Nothing is left to be removed."""
+
+    def write(self, key: tuple[str, ...], rows: Rows) -> None:  # noqa: ARG002 - there are no partitions
+        """Append rows."""
+        assert self._sink is not None
+        self._sink.write(rows)
+
+    def finish(self) -> tuple[ExportedFile, ...]:
+        """Write what the format needs at its end."""
+        assert self._sink is not None
+        self._sink.close()
+        self._stream.flush()
+        return ()
+
+    def publish(self, manifest: bytes) -> None:
+        """There is no place for a manifest."""

@@ -22,8 +22,8 @@ from pik.rawlog.frames import Bound, Found, deliveries
 from pik.runtime.external_sort import RUN, sort_bounded
 from pik.runtime.progress import SILENT, Progress
 from pik.usecases.availability import expect_held
-from pik.usecases.inspect.by_day import ordered_by_day
 from pik.usecases.inspect.event_detail import locate, read_location
+from pik.usecases.inspect.events import ordered_by_day
 
 Group = Literal["source", "type", "entity", "batch", "hour"]
 

@@ -20,7 +20,7 @@ from pik.ports.engine import Bucket, Engine
 from pik.ports.store import Store
 from pik.runtime.external_sort import sort_bounded
 from pik.usecases.availability import expect_held
-from pik.usecases.inspect.near_misses import events_within, nothing_counted, nothing_selected, null_values
+from pik.usecases.inspect.events import events_within, nothing_counted, nothing_selected, null_values
 from pik.usecases.metrics.computation import (
     by_bucket_size,
     compare,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 from time import time_ns
@@ -19,25 +20,25 @@ import msgspec
 from msgspec import structs
 from ulid import ULID
 
-from pik.errors import UsageError
-from pik.model.batch import Location, Segment
+from pik.errors import AlreadyExists, Damaged, UsageError
+from pik.model.batch import KEYED, Arrivals, Location, Segment
 from pik.model.coverage import Part, covered
 from pik.model.metric import Aggregate, Metric
 from pik.model.window import Window
+from pik.ports.raw import Raw
 from pik.ports.state import Metrics
 from pik.ports.store import Store
 from pik.rawlog.batch_record import SegmentLine, segment_line
-from pik.rawlog.frames import frames_of
+from pik.rawlog.frames import frames_of, unpacked
 from pik.rawlog.pull_record import PulledBatch, PullLine, parts, write_pull
+from pik.rawlog.segment_reader import scan_segment, seqs
 from pik.runtime.progress import Progress
 from pik.runtime.thread_map import in_threads
 from pik.usecases.availability import expect_held, has_expired
 from pik.usecases.inspect.event_detail import day_window
 from pik.usecases.metrics.computation import sound
 from pik.usecases.pull.copy_index import Named, named, restore_index
-from pik.usecases.pull.objects import Object, Taken, take_object
-from pik.usecases.pull.other_deliveries import deliveries_elsewhere
-from pik.usecases.verify.findings import Problem, segment_problem
+from pik.usecases.verify.findings import MISSING, MODIFIED, Problem, segment_problem
 
 THREADS = 4
 """Objects that are on their way at once."""
@@ -307,3 +308,85 @@ def _record(source: Store, copy: Store, pulling: _Pulling) -> None:
         entities=part.entities,
     )
     write_pull(copy.raw, [first, *pulling.batches.values(), *pulling.lines.values()], pull_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """What an object should be: `size` in bytes, `digest` its SHA-256 in hex; `inline` its bytes, where the index has
+    them."""
+
+    key: str
+    size: int
+    digest: str
+    inline: bytes = b""
+
+    def is_(self, data: bytes) -> bool:
+        """Whether these are its bytes."""
+        return len(data) == self.size and sha256(data).hexdigest() == self.digest
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of an object: `copied` bytes (0: it was there), or a problem: kind, key, detail. `absent`: the source
+    does not have it."""
+
+    copied: int = 0
+    problem: tuple[str, str, str] | None = None
+    absent: bool = False
+
+
+def take_object(source: Raw, copy: Raw, wanted: Object) -> Taken:
+    """Copy an object unless the copy has it, and check every byte, of one that is there already too. Raises
+    StoreError."""
+    if copy.size(wanted.key) is None:
+        try:
+            data = wanted.inline if wanted.is_(wanted.inline) else source.read(wanted.key)
+        except Damaged as error:
+            absent = source.size(wanted.key) is None
+            kind = MISSING if absent else MODIFIED
+            return Taken(problem=(kind, wanted.key, f"the source does not have it: {error.message}"), absent=absent)
+        if not wanted.is_(data):
+            detail = f"{len(data)} bytes, not {wanted.size}" if len(data) != wanted.size else "its SHA-256 is another"
+            return Taken(problem=(MODIFIED, wanted.key, f"damaged in the source, and not copied: {detail}"))
+        try:
+            copy.create(wanted.key, data)
+            return Taken(len(data))
+        except AlreadyExists:
+            pass  # another pull was faster; it is looked at as any that is there
+    if not wanted.is_(copy.read(wanted.key)):
+        return Taken(problem=(MODIFIED, wanted.key, "the copy has it already, but not as the source recorded it"))
+    return Taken()
+
+
+_HAS_KEY = b'"idempotency_key":'
+_PAGE = 500  # events whose numbers of deliveries are asked for at once
+
+
+def deliveries_elsewhere(source: Store, raw: Raw, line: SegmentLine, entities: Sequence[str]) -> Iterator[Location]:
+    """Every delivery of the segment's events (of these entities; none: of all) that may be in other days: of those with
+    an idempotency key. `raw` is where the segment is read from."""
+    if not any(_HAS_KEY in text for text in unpacked(line.segment.key, raw.read(line.segment.key))):
+        return
+    arrivals = scan_segment(raw, line.segment.key)
+    verdicts = line.verdicts
+    again: set[str] = set()
+    first: list[tuple[int, str]] = []
+    for seq, event_id in _keyed(arrivals, entities):
+        if seq in verdicts:
+            again.add(event_id)
+        else:
+            first.append((line.segment.day, event_id))
+    for start in range(0, len(first), _PAGE):
+        page = first[start : start + _PAGE]
+        repeats = source.index.repeats(page)
+        again.update(event_id for (_, event_id), repeated in zip(page, repeats, strict=True) if repeated)
+    for event_id in sorted(again):
+        yield from source.index.deliveries(event_id)
+
+
+def _keyed(arrivals: Arrivals, entities: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """seq and event_id of each delivery with an idempotency key."""
+    entity_of = dict(zip(sorted(seqs(arrivals)), arrivals.entities.split("\n"), strict=True)) if entities else {}
+    for seq, event_id, _, _ in KEYED.iter_unpack(arrivals.keyed):
+        if not entities or entity_of[seq] in entities:
+            yield seq, event_id.hex()

@@ -23,7 +23,7 @@ from pik.ports.engine import Engine, Touched
 from pik.ports.store import Store
 from pik.rawlog.gather import gather
 from pik.usecases.availability import expect_held
-from pik.usecases.inspect.near_misses import nothing_selected
+from pik.usecases.inspect.events import nothing_selected
 from pik.usecases.metrics.computation import by_bucket_size, widest
 from pik.usecases.metrics.definitions import chosen, pin
 from pik.usecases.metrics.stretches import Budget, stretches

@@ -97,9 +97,9 @@ def export(
     from pik.model.filter import Filter
     from pik.ports.exporter import Layout
     from pik.runtime.progress import SILENT
+    from pik.usecases.export.export import STDOUT, checked_columns, chosen_format, is_directory, partitions
     from pik.usecases.export.export import export as write
-    from pik.usecases.export.names import STDOUT, checked_columns, chosen_format, is_directory, partitions
-    from pik.usecases.inspect.near_misses import nothing_matches
+    from pik.usecases.inspect.events import nothing_matches
 
     by = partitions(partition_by)
     target, directory = Path(out), is_directory(out, partitioned=bool(by))

@@ -60,7 +60,7 @@ def duplicates(
     """
     from pik.model.filter import Filter
     from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
-    from pik.usecases.inspect.near_misses import nothing_matches
+    from pik.usecases.inspect.events import nothing_matches
 
     window = options.window_of(from_, to, since)
     wanted = Wanted(Filter(window, (entity,) if entity else (), source, type_), kind, min_deliveries)

@@ -38,8 +38,7 @@ def events(
     counted under deliveries, not listed.
     """
     from pik.model.filter import Filter
-    from pik.usecases.inspect.events import list_events
-    from pik.usecases.inspect.near_misses import nothing_matches
+    from pik.usecases.inspect.events import list_events, nothing_matches
 
     window = options.window_of(from_, to, since)
     wanted = Filter(window, (entity,) if entity else (), source, type_)

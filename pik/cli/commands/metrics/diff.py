@@ -70,7 +70,7 @@ def aggregates(
     Current values are taken as the store has them: only with --entity are their digests checked, and pik verify checks
     all of them.
     """
-    from pik.usecases.inspect.near_misses import without_value
+    from pik.usecases.inspect.events import without_value
     from pik.usecases.metrics.diff import diff_aggregates, diff_run
     from pik.usecases.metrics.tolerance import read_tolerances
 

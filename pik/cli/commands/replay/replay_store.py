@@ -26,7 +26,7 @@ def replay(
     cli: Context, request: RunRequest, rate: float | None, dry_run: bool, promote: bool, yes: bool
 ) -> int | None:
     """Go on with the run of this request or begin one, follow it to its end, and show what became of it."""
-    from pik.usecases.inspect.near_misses import without_value
+    from pik.usecases.inspect.events import without_value
     from pik.usecases.replay.execute import Pace, carry_out
     from pik.usecases.replay.plan import expect_work, plan_replay, start
 
