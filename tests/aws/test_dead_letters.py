@@ -8,7 +8,7 @@ from pik.errors import UsageError
 from pik.runtime.progress import Silent
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.queue import AwsQueue
-from pik.usecases.replay import dead_letters as dlq
+from pik.usecases.replay import runs as dlq
 from pik.usecases.replay.execute import Pace
 from tests.contracts.conftest import aws_state
 from tests.usecases.kit import PlainEngine

@@ -13,9 +13,8 @@ from pik.runtime.progress import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import take
-from pik.usecases.replay.execute import hand_over
+from pik.usecases.replay.execute import hand_over, wait
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.runs import wait
 from tests.aws.deployed import Deployed, deploy, send
 from tests.aws.emulator import REGION
 

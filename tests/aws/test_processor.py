@@ -19,7 +19,7 @@ from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.replay.execute import hand_over
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.promote import promote
+from pik.usecases.replay.runs import promote
 from tests.aws.emulator import make_stack, publish
 from tests.aws.processor import CONTEXT
 from tests.aws.test_crash import dying

@@ -15,7 +15,7 @@ from pik.lambdas import wiring
 from pik.stores import open_store
 from pik.stores.aws import http_api as aws_api
 from pik.usecases.ingest import via_api as api_ingest
-from pik.usecases.replay import via_api as api_replay
+from pik.usecases.replay import execute as api_replay
 from tests.lambdas.calls import silence, wire
 from tests.lambdas.gateway import CONTEXT, CREDENTIALS, KEY, REGION, serving
 from tests.snapshot import assert_sound, snapshot

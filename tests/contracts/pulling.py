@@ -24,10 +24,10 @@ from pik.usecases.inspect.batches import list_rejects
 from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
 from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import EventRow, list_events
-from pik.usecases.metrics.aggregates import list_aggregates
+from pik.usecases.metrics.definitions import list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.pull.pull import Pulled, Request, pull
-from pik.usecases.replay.promote import promote
+from pik.usecases.replay.runs import promote
 from pik.usecases.verify.verify import verify
 from tests.usecases.kit import SUM, PlainEngine, replay, replayed, window
 

@@ -23,7 +23,7 @@ from pik.stores import open_copy, open_store
 from pik.usecases.ingest.api_request import take
 from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import list_events
-from pik.usecases.metrics.aggregates import list_aggregates
+from pik.usecases.metrics.definitions import list_aggregates
 from pik.usecases.pull import pull as pull_module
 from pik.usecases.pull.pull import Request, plan_pull, pull
 from pik.usecases.rebuild.rebuild import rebuild_index

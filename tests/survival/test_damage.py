@@ -25,7 +25,7 @@ from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.diff import Difference, diff_aggregates
 from pik.usecases.replay.execute import Pace, drive
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.promote import promote
+from pik.usecases.replay.runs import promote
 from pik.usecases.verify.findings import MISSING, MODIFIED, Problem
 from pik.usecases.verify.verify import verify
 from tests.survival.conftest import ingest

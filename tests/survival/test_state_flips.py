@@ -21,7 +21,7 @@ from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.metrics.diff import diff_aggregates
-from pik.usecases.replay.promote import promote
+from pik.usecases.replay.runs import promote
 from tests.usecases.kit import PlainEngine, event, ingest, replay
 
 ENGINE = PlainEngine()

@@ -18,7 +18,7 @@ from pik.rawlog.gather import gather
 from pik.usecases.metrics.computation import compare
 from pik.usecases.metrics.diff import Difference, Stats, diff_aggregates, diff_run
 from pik.usecases.metrics.tolerance import Tolerance, read_tolerances
-from pik.usecases.replay.promote import promote, rollback
+from pik.usecases.replay.runs import promote, rollback
 
 from .kit import EVENTS, FIRST, event, ingest, replay, replayed, truth, window
 

@@ -27,7 +27,7 @@ from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.metrics.diff import Diff, Stats, diff_aggregates, diff_run
-from pik.usecases.replay.promote import promote, rollback
+from pik.usecases.replay.runs import promote, rollback
 
 from .kit import FIRST, PlainEngine, event, ingest, replay
 

@@ -14,10 +14,10 @@ from pik.model.window import ALL_TIME
 from pik.runtime.progress import Silent
 from pik.stores import open_store
 from pik.usecases.metrics.diff import Difference, diff_aggregates, diff_run
-from pik.usecases.replay import dead_letters as dlq
+from pik.usecases.replay import runs as dlq
 from pik.usecases.replay.execute import Pace, drive
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.promote import promote
+from pik.usecases.replay.runs import promote
 
 from .kit import EVENTS, FIRST, current, event, ingest, replay, replayed, request, window
 

@@ -41,7 +41,7 @@ from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.rebuild.rebuild import rebuild_index
 from pik.usecases.replay.execute import Pace, drive
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.promote import promote, rollback
+from pik.usecases.replay.runs import promote, rollback
 from pik.usecases.verify.verify import verify
 
 TOTAL = Definition(name="total", value="sum((payload->>'$.v')::DECIMAL(18,2))")

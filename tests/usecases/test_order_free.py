@@ -22,8 +22,8 @@ from pik.stores.local.state.aggregates import LocalAggregates
 from pik.stores.local.state.audit import LocalStateAudit
 from pik.stores.local.state.database import LocalMetrics, state_database
 from pik.stores.local.state.runs import LocalQueue, LocalRuns
-from pik.usecases.replay.promote import promote
 from pik.usecases.replay.run_task import perform
+from pik.usecases.replay.runs import promote
 
 from .kit import EVENTS, FIRST, SUM, Faulty, PlainEngine, current, event, ingest, replay, request, truth
 

@@ -16,12 +16,11 @@ from pik.model.metric import NO_INPUTS, Computed, Definition
 from pik.model.run import CANCELLED, COMPLETED, PARTIAL, PLANNED, RUNNING, Task
 from pik.model.window import ALL_TIME, Window
 from pik.runtime.progress import Silent
-from pik.usecases.replay import dead_letters as dlq
 from pik.usecases.replay import plan
-from pik.usecases.replay.execute import Pace, drive
+from pik.usecases.replay import runs as dlq
+from pik.usecases.replay.execute import Pace, drive, wait
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.promote import promote
-from pik.usecases.replay.runs import cancel, detail, wait
+from pik.usecases.replay.runs import cancel, detail, promote
 
 from .kit import (
     EVENTS,

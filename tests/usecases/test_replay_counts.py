@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pik.model.run import FAILED
-from pik.usecases.replay.promote import promote
+from pik.usecases.replay.runs import promote
 
 from .kit import Faulty, PlainEngine, broken, replay, window
 

@@ -18,10 +18,9 @@ from pik.ports.store import Store
 from pik.runtime.progress import Silent
 from pik.stores import open_store
 from pik.usecases.replay import plan as plan_module
-from pik.usecases.replay.dead_letters import letters
 from pik.usecases.replay.execute import Pace, drive
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.promote import promote
+from pik.usecases.replay.runs import letters, promote
 from tests.faults import Crash, FailAt, wrapped
 
 from .kit import FIRST, Faulty, PlainEngine, current, request, truth

@@ -23,7 +23,7 @@ from pik.usecases.export.export import export
 from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
 from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import list_events
-from pik.usecases.metrics.aggregates import list_aggregates
+from pik.usecases.metrics.definitions import list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.rebuild.rebuild import rebuild_index
 from pik.usecases.replay.execute import drive

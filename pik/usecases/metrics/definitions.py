@@ -1,11 +1,12 @@
-"""Metric definitions: read, checked and applied; listed; found by name."""
+"""Metric definitions and the values that they have: read, checked and applied; found by name; listed."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ import msgspec
 
 from pik.errors import InputError, Invalid, NotFound, NothingSelected, command
 from pik.model.metric import Aggregate, Definition, Metric, read_definition, with_scale
+from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.state import Metrics
+from pik.ports.store import Store
+from pik.usecases.availability import expect_pulled
+from pik.usecases.metrics.computation import sound, widest
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +134,33 @@ def _unknown(name: str, known: Iterable[str] = ()) -> NothingSelected:
     alike = get_close_matches(name, list(known), n=3)
     hint = f"did you mean {' or '.join(alike)}? all of them: pik metrics list" if alike else "pik metrics list"
     return NothingSelected(f"there is no metric {name!r}", hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Aggregates of the buckets that the window touches; `effective` is what these cover. Ordered by metric, bucket,
+    entity, and run where there are several versions."""
+
+    window: Window
+    effective: Window
+    rows: Iterator[Aggregate]
+
+
+def list_aggregates(
+    store: Store,
+    window: Window,
+    *,
+    metrics: Sequence[str] = (),
+    entities: Sequence[str] = (),
+    history: bool = False,
+) -> Listing:
+    """Current versions, or with `history` all of them; iterating raises Damaged at one that is not as it was written.
+    Raises NotFound for a metric that there is not, NotHeld where the store is a copy of which that is no part."""
+    wanted = chosen(store.metrics, metrics)
+    effective = widest(window, wanted)
+    expect_pulled(store, effective, entities)
+    rows = chain.from_iterable(
+        sound(store.aggregates.current(name, within, entities, history=history, checked=True))
+        for name, within in ((metric.name, window.widened(metric.bucket_size)) for metric in wanted)
+    )
+    return Listing(window, effective, map(Scales(store.metrics).shown, rows))

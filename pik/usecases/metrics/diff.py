@@ -22,16 +22,18 @@ from pik.runtime.external_sort import sort_bounded
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import events_within, nothing_counted, nothing_selected, null_values
 from pik.usecases.metrics.computation import (
+    BYTES_AT_ONCE,
+    Budget,
     by_bucket_size,
     compare,
     current_but,
     current_rows,
     recompute,
     sound,
+    stretches,
     widest,
 )
 from pik.usecases.metrics.definitions import Scales, chosen, pin
-from pik.usecases.metrics.stretches import BYTES_AT_ONCE, Budget, stretches
 from pik.usecases.metrics.tolerance import EXACT, Tolerances
 
 CHANGED, ADDED, REMOVED, FAILED = "~", "+", "-", "!"

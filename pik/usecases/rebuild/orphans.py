@@ -24,9 +24,7 @@ from pik.rawlog.reject_file import read_rejects
 from pik.rawlog.segment_reader import Salvaged, ids_of, salvage_unknown, scan_segment, seqs
 from pik.runtime.external_sort import sort_bounded
 from pik.usecases.ingest.api_request import restored_request, told_of
-from pik.usecases.rebuild.blocks import LoggedBatch, interrupted, restored_block
-from pik.usecases.rebuild.replaced_index import ALL
-from pik.usecases.rebuild.segments import Restoring
+from pik.usecases.rebuild.segments import ALL, LoggedBatch, Restoring, interrupted, restored_block
 
 SEGMENTS, REJECTS = "raw/event_date=", "raw/rejects/"
 

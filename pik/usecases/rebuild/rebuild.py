@@ -25,9 +25,8 @@ from pik.rawlog.segment_reader import ids_of, scan_segment
 from pik.runtime.progress import Progress
 from pik.usecases.pull.copy_index import named, restore_index
 from pik.usecases.rebuild.orphans import Adrift, restore_orphans
-from pik.usecases.rebuild.replaced_index import Replaced
 from pik.usecases.rebuild.rows import add_replaced, believed, believed_rejects, held, is_believed, is_dropped
-from pik.usecases.rebuild.segments import Restoring
+from pik.usecases.rebuild.segments import Replaced, Restoring
 
 SHOWN = 100
 """Events that a list of a result has; it counts them all."""

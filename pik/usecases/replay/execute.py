@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from pik.errors import Damaged, EngineError, Invalid, NotFound, StoreError, UsageError, command
+from pik.errors import Busy, Damaged, EngineError, Invalid, NotFound, StoreError, UsageError, command
 from pik.model.run import (
     CANCELLED,
     COMPLETED,
@@ -23,13 +23,13 @@ from pik.model.run import (
     RunRequest,
     Task,
 )
+from pik.ports.api import Api
 from pik.ports.engine import Engine
 from pik.ports.state import Message
 from pik.ports.store import Store
 from pik.runtime.process_pool import Pool, Tell, WorkerDied
 from pik.runtime.progress import Progress
 from pik.usecases.replay.run_task import perform
-from pik.usecases.replay.runs import wait
 
 VISIBILITY = 300.0
 """Seconds for which a task is hidden while somebody works on it. One that takes longer may be done twice: no harm."""
@@ -37,6 +37,9 @@ VISIBILITY = 300.0
 CORRECT = "correct the definition, `pik metrics apply FILE`, then replay again: a run keeps its definitions"
 """What helps against a metric that cannot be computed."""
 
+_POLL = 0.1  # seconds
+_POLL_DEPLOYED = 1.0  # seconds: each look is a query over the run's tasks
+_GRACE = 5  # looks: whoever planned or redrove a run is about to drive it
 _FIRST_DELAY, _LONGEST_DELAY, _IDLE = 0.1, 5.0, 0.05  # seconds
 _FEW = 2  # tasks that are not worth starting processes for
 
@@ -160,6 +163,42 @@ def hand_over(store: Store, run_id: str, tasks: Iterable[Task] | None = None) ->
     return sent
 
 
+def wait(store: Store, run_id: str, progress: Progress) -> Run:
+    """The run, once it has ended. Raises NotFound, and StoreError when nobody is at work on it."""
+    run = store.runs.get(run_id)
+    settled = run.done + run.failed
+    alone = 0
+    progress.start(f"waiting for {run.run_id}", run.tasks, "tasks", settled)
+    try:
+        while run.state in (PLANNED, RUNNING):
+            alone = 0 if is_driven(store, run) else alone + 1
+            run = store.runs.get(run.run_id)
+            if alone == _GRACE and run.state in (PLANNED, RUNNING):
+                raise StoreError(
+                    f"run {run.run_id} is {run.state}, but no process is at work on it",
+                    hint=command("runs", "resume", run.run_id),
+                )
+            progress.advance(run.done + run.failed - settled)
+            settled = run.done + run.failed
+            time.sleep(_POLL_DEPLOYED if store.deployed else _POLL)
+    finally:
+        progress.stop()
+    return run
+
+
+def is_driven(store: Store, run: Run) -> bool:
+    """Whether a living process is at work on the run."""
+    if run.state not in (PLANNED, RUNNING):
+        return False
+    if store.deployed:
+        return run.state == RUNNING
+    try:
+        with store.runs.driving(run.run_id):
+            return False
+    except Busy:
+        return True
+
+
 def _worker(store: Store, engine: Engine, _tell: Tell) -> Callable[[Message], Outcome]:
     return partial(work, store, engine)
 
@@ -234,3 +273,49 @@ class _Drive:
 
     def _is_mine(self, task: Task) -> bool:
         return task.run_id == self._run_id and task.number in self._remaining
+
+
+POLL = 1.0
+"""Seconds between two looks at a run."""
+
+PLANNED_WITHIN = 900.0
+"""Seconds within which the stack plans a run that is too large for one call, or gives it up."""
+
+
+def follow(api: Api, planned: Run, progress: Progress, *, to_its_end: bool = True, poll: float = POLL) -> Run:
+    """The run that was begun, when it has ended; without `to_its_end` as soon as it is there.
+
+    Raises StoreError when the API fails for good, or nobody plans the run; the run itself goes on then.
+    """
+    run = _planned(api, planned, poll)
+    if not to_its_end:
+        return run
+    progress.start("replaying", run.tasks, "tasks")
+    settled = 0
+    try:
+        while True:
+            progress.advance(run.done + run.failed - settled)
+            settled = run.done + run.failed
+            if run.state not in (PLANNED, RUNNING):
+                return run
+            time.sleep(poll)
+            run = api.run(run.run_id)
+    finally:
+        progress.stop()
+
+
+def _planned(api: Api, planned: Run, poll: float) -> Run:
+    """The run as the store has it. One that is planned later is not there yet."""
+    until = time.monotonic() + PLANNED_WITHIN
+    while True:
+        try:
+            return api.run(planned.run_id)
+        except NotFound:
+            if planned.events_matched is not None:
+                raise
+        if time.monotonic() > until:
+            raise StoreError(
+                f"run {planned.run_id} was accepted, but is not planned after {PLANNED_WITHIN:.0f} seconds",
+                hint="the log of the stack's ReplayFunction says why; ask for a smaller window",
+            )
+        time.sleep(poll)

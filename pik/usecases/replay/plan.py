@@ -24,9 +24,8 @@ from pik.ports.store import Store
 from pik.rawlog.gather import gather
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import nothing_selected
-from pik.usecases.metrics.computation import by_bucket_size, widest
+from pik.usecases.metrics.computation import Budget, by_bucket_size, stretches, widest
 from pik.usecases.metrics.definitions import chosen, pin
-from pik.usecases.metrics.stretches import Budget, stretches
 
 ENTITIES_A_TASK = 500
 DAYS_A_TASK = 31

@@ -1,20 +1,23 @@
-"""Runs: look at, wait for, cancel."""
+"""Runs: look at, cancel, promote, roll back; and the dead letters among their tasks."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from pik.errors import Busy, StoreError, UsageError, command
-from pik.model.run import CANCELLED, PLANNED, RUNNING, DeadLetter, Run
-from pik.ports.state import Promotion
+from msgspec import structs
+
+from pik.errors import Busy, UsageError, command, not_one
+from pik.model.run import CANCELLED, OPEN, PLANNED, RUNNING, DeadLetter, Run
+from pik.ports.engine import Engine
+from pik.ports.state import Promoted, Promotion
 from pik.ports.store import Store
 from pik.runtime.progress import Progress
+from pik.usecases.replay.execute import Pace, carry_out, is_driven
 
 _POLL = 0.1  # seconds
-_POLL_DEPLOYED = 1.0  # seconds: each look is a query over the run's tasks
-_GRACE = 5  # looks: whoever planned or redrove a run is about to drive it
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +36,7 @@ def detail(store: Store, run_id: str) -> RunDetail:
     run = store.runs.get(run_id)
     promotions = [promotion for promotion in store.aggregates.promotions() if promotion.run_id == run.run_id]
     letters = [letter for letter in store.queue.letters() if letter.task.run_id == run.run_id]
-    return RunDetail(run, _is_driven(store, run), letters, promotions[::-1])
-
-
-def wait(store: Store, run_id: str, progress: Progress) -> Run:
-    """The run, once it has ended. Raises NotFound, and StoreError when nobody is at work on it."""
-    run = store.runs.get(run_id)
-    settled = run.done + run.failed
-    alone = 0
-    progress.start(f"waiting for {run.run_id}", run.tasks, "tasks", settled)
-    try:
-        while run.state in (PLANNED, RUNNING):
-            alone = 0 if _is_driven(store, run) else alone + 1
-            run = store.runs.get(run.run_id)
-            if alone == _GRACE and run.state in (PLANNED, RUNNING):
-                raise StoreError(
-                    f"run {run.run_id} is {run.state}, but no process is at work on it",
-                    hint=command("runs", "resume", run.run_id),
-                )
-            progress.advance(run.done + run.failed - settled)
-            settled = run.done + run.failed
-            time.sleep(_POLL_DEPLOYED if store.deployed else _POLL)
-    finally:
-        progress.stop()
-    return run
+    return RunDetail(run, is_driven(store, run), letters, promotions[::-1])
 
 
 def cancel(store: Store, run_id: str) -> Run:
@@ -88,13 +68,93 @@ def cancel(store: Store, run_id: str) -> Run:
     return store.runs.get(run.run_id)
 
 
-def _is_driven(store: Store, run: Run) -> bool:
-    if run.state not in (PLANNED, RUNNING):
-        return False
-    if store.deployed:
-        return run.state == RUNNING
-    try:
-        with store.runs.driving(run.run_id):
-            return False
-    except Busy:
-        return True
+PROMOTE, ROLLBACK = "promote", "rollback"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A promote or rollback (`kind`), done or, of a dry run, what it would do. Conflicts are aggregates that somebody
+    else has moved since the run wrote its version; they are left as they are."""
+
+    kind: str
+    run: Run
+    counts: Promoted
+    dry_run: bool
+
+
+def promote(store: Store, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Move:
+    """Make the run's versions current. Raises NotFound; UsageError for a run that has not ended, that was cancelled, or
+    that counted duplicates."""
+    run = store.runs.get(run_id)
+    if run.request.include_duplicates:
+        raise UsageError(
+            f"run {run.run_id} counted duplicates, so its values are not to become current",
+            hint="replay without --include-duplicates to promote; to see them: "
+            + command("diff", "aggregates", "--run", run.run_id),
+        )
+    if run.state in (PLANNED, RUNNING):
+        raise UsageError(
+            f"run {run.run_id} is {run.state}; only a whole run is promoted",
+            hint=" or ".join(f"`{command('runs', verb, run.run_id)}`" for verb in ("wait", "resume")),
+        )
+    if run.state == CANCELLED:
+        raise UsageError(f"run {run.run_id} was cancelled; only a whole run is promoted", hint="replay again")
+    counts = store.aggregates.promote(run.run_id, at, reason, dry_run=dry_run)
+    return Move(PROMOTE, store.runs.get(run.run_id), counts, dry_run)
+
+
+def rollback(store: Store, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Move:
+    """Make current what was so before the run was promoted. Raises NotFound."""
+    run = store.runs.get(run_id)
+    counts = store.aggregates.rollback(run.run_id, at, reason, dry_run=dry_run)
+    return Move(ROLLBACK, store.runs.get(run.run_id), counts, dry_run)
+
+
+def letters(store: Store, run_id: str | None = None, *, purged: bool = False) -> list[DeadLetter]:
+    """The dead letters, or those that were purged, oldest first, of all runs or of one (id or unambiguous prefix).
+    Raises NotFound."""
+    wanted = None if run_id is None else store.runs.get(run_id).run_id
+    return [letter for letter in store.queue.letters(purged=purged) if wanted in (None, letter.task.run_id)]
+
+
+def letter(store: Store, letter_id: str) -> DeadLetter:
+    """The dead letter of this id or of an unambiguous prefix. Raises NotFound."""
+    found = [each for each in store.queue.letters() if letter_id and each.letter_id.startswith(letter_id.upper())]
+    if len(found) != 1:
+        raise not_one("dead letter", letter_id, [each.letter_id for each in found], hint="pik dlq list")
+    return found[0]
+
+
+def redrive(store: Store, engine: Engine, chosen: Sequence[DeadLetter], pace: Pace, progress: Progress) -> list[Run]:
+    """Do the tasks of these dead letters again; the runs, as they end. Raises as `carry_out` does, and UsageError for a
+    cancelled run, and for a letter that somebody else put there. Interrupted, it goes on when the runs are resumed."""
+    for each in chosen:
+        if not each.task.run_id:
+            raise UsageError(
+                f"dead letter {each.letter_id} is no task of pik's, so there is nothing to do again",
+                hint=command("dlq", "purge", each.letter_id, "--reason", "no task"),
+            )
+    runs = list(dict.fromkeys(each.task.run_id for each in chosen))
+    for run_id in runs:
+        if store.runs.get(run_id).state == CANCELLED:
+            raise UsageError(f"run {run_id} was cancelled", hint="replay again")
+    return [_redrive(store, engine, run_id, chosen, pace, progress) for run_id in runs]
+
+
+def purge(store: Store, chosen: Sequence[DeadLetter], at: int, reason: str) -> list[DeadLetter]:
+    """Give up the tasks of these dead letters: they stay failed, and the letters are kept among the purged."""
+    given_up = [structs.replace(each, purged_at=at, purge_reason=reason) for each in chosen]
+    store.queue.remove(given_up)
+    return given_up
+
+
+def _redrive(
+    store: Store, engine: Engine, run_id: str, chosen: Sequence[DeadLetter], pace: Pace, progress: Progress
+) -> Run:
+    mine = [each for each in chosen if each.task.run_id == run_id]
+    with store.runs.driving(run_id):
+        store.runs.set_state(run_id, RUNNING)
+        for each in mine:
+            store.runs.mark(each.task, OPEN)  # first, so that a crash here loses nothing: the task is to be done
+        store.queue.remove(mine)
+    return carry_out(store, engine, run_id, pace, progress)  # sends what is open

@@ -12,8 +12,7 @@ from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.gather import gather
-from pik.usecases.metrics.computation import by_bucket_size, compare, current_but
-from pik.usecases.metrics.stretches import BYTES_AT_ONCE, Budget, stretches
+from pik.usecases.metrics.computation import BYTES_AT_ONCE, Budget, by_bucket_size, compare, current_but, stretches
 from pik.usecases.verify.findings import AGGREGATE, Problem, Tally
 
 

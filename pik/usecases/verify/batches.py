@@ -21,10 +21,18 @@ from pik.rawlog.segment_writer import reason_kind
 from pik.usecases.availability import has_expired
 from pik.usecases.ingest.api_request import request_batch
 from pik.usecases.ingest.replaced_batches import closing_key
-from pik.usecases.verify.findings import INDEX, MISSING, MODIFIED, Problem, Tally, segment_problem
-from pik.usecases.verify.ledger import Holding, Ledger, holding_of
-from pik.usecases.verify.sealed_records import missing_openings
-from pik.usecases.verify.unlisted import find_batch, rejects_of
+from pik.usecases.verify.findings import (
+    INDEX,
+    MISSING,
+    MODIFIED,
+    Holding,
+    Ledger,
+    Problem,
+    Tally,
+    holding_of,
+    segment_problem,
+)
+from pik.usecases.verify.objects import find_batch, missing_openings, rejects_of
 
 _LOOKS = 3
 """How often a batch is counted that does not stay as it is meanwhile."""

@@ -25,9 +25,18 @@ from pik.rawlog.segment_reader import scan_segment
 from pik.runtime.progress import Progress
 from pik.runtime.thread_map import in_threads
 from pik.usecases.availability import has_expired
-from pik.usecases.verify.findings import INDEX, MISSING, MODIFIED, Problem, Tally, segment_problem
-from pik.usecases.verify.ledger import NOTHING_TOLD, Ledger, Told
-from pik.usecases.verify.unlisted import SEGMENT, Unlisted, find_batch, segment_content
+from pik.usecases.verify.findings import (
+    INDEX,
+    MISSING,
+    MODIFIED,
+    NOTHING_TOLD,
+    Ledger,
+    Problem,
+    Tally,
+    Told,
+    segment_problem,
+)
+from pik.usecases.verify.objects import SEGMENT, Unlisted, find_batch, segment_content
 
 DAYS = "raw/event_date="
 

@@ -1,14 +1,20 @@
-"""What a verification finds: problems, and the report that they come to."""
+"""What a verification finds and has seen: problems, the ledger of segments, and the report that they come to."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
-from pik.model.batch import Frame, Segment
+from pik.model.batch import CONFLICT, EXACT, UNRECORDED, Counts, Frame, Segment
 from pik.model.instant import day_text
 from pik.model.window import Window
+from pik.ports.index import Index, Totals
+from pik.runtime.external_sort import Sorter
 
 MISSING, MODIFIED, INDEX, AGGREGATE = "missing", "modified", "index differs", "aggregate differs"
 UNKNOWN, STATE = "unknown object", "state damaged"
@@ -123,3 +129,161 @@ def entity_ranges(frames: tuple[Frame, ...]) -> tuple[str, ...]:
     if len(names) + len(ranges) <= RANGES:
         return (*names, *ranges)
     return (f"{frames[0].first} … {frames[-1].last} ({sum(frame.lines for frame in frames)} deliveries)",)
+
+
+_Name = TypeVar("_Name", int, str)
+
+
+class Told(NamedTuple):
+    """What a batch says of its deliveries: how many there are of each lag, and of each source."""
+
+    lags: Mapping[int, int]
+    sources: Mapping[str, int]
+
+
+NOTHING_TOLD = Told({}, {})
+
+
+class Holding(NamedTuple):
+    """What the segments of one batch hold, as far as they were seen; times in nanoseconds. `sound`: all of them are
+    there and as they were written. `told` is known of requests only. `recorded_last` is when the last of them
+    was recorded, `recorded_first` when the first was of those whose time is not guessed."""
+
+    segments: int = 0
+    counts: Counts = Counts()
+    first_event: int | None = None
+    last_event: int | None = None
+    sound: bool = True
+    told: Told = NOTHING_TOLD
+    recorded_first: int | None = None
+    recorded_last: int | None = None
+
+
+class _Entry(NamedTuple):
+    batch_id: str
+    deliveries: int
+    exact: int
+    conflict: int
+    first_event: int
+    last_event: int
+    sound: bool
+    told: Told
+    recorded_at: int
+    guessed: bool
+
+
+@dataclass(slots=True, init=False)
+class Ledger:
+    """Takes in the segments day by day; gives them back by key, and summed up by batch."""
+
+    _by_batch: Sorter[_Entry]
+    _by_key: Sorter[tuple[str, int]]
+    _scratch: Path
+    totals: Totals
+    """Of all segments; batches are not counted."""
+    unsettled: set[str]
+    """The batches of which `other_rows` found segments that somebody is recording, or died at recording."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self.totals = Totals(0, 0, 0, 0, 0, None, None)
+        self.unsettled = set()
+        self._by_batch = Sorter(itemgetter(0), scratch, "batches", reverse=True)
+        self._by_key = Sorter(itemgetter(0), scratch, "keys")
+
+    def add(self, index: Index, segment: Segment, told: Told, *, sound: bool) -> None:
+        """Note a segment that the index lists."""
+        entry = _entry(index, segment, told, sound)
+        self._by_batch.add(entry)
+        seen = self.totals
+        times = (seen.first_event, seen.last_event, segment.first_event, segment.last_event)
+        known = [time for time in times if time is not None]
+        self.totals = Totals(
+            events=seen.events + entry.deliveries - entry.exact - entry.conflict,
+            deliveries=seen.deliveries + entry.deliveries,
+            segments=seen.segments + 1,
+            batches=0,
+            raw_bytes=seen.raw_bytes + segment.size,
+            first_event=min(known),
+            last_event=max(known),
+        )
+
+    def expect_rows(self, segment: Segment) -> None:
+        """Note that the index should have a row for each of the segment's deliveries."""
+        self._by_key.add((segment.key, segment.deliveries))
+
+    def batches(self) -> Iterator[tuple[str, Holding]]:
+        """Each batch with what its segments hold, the newest first."""
+        for batch_id, entries in groupby(self._by_batch, key=itemgetter(0)):
+            yield batch_id, _summed(entries)
+
+    def other_rows(self, rows: Iterable[tuple[str, int | None]]) -> Iterator[tuple[str, int, int]]:
+        """The segments of which there are not as many rows as deliveries: key, deliveries, rows. Of those that were not
+        seen as sound there are none."""
+        sorter: Sorter[tuple[str, int | None]] = Sorter(itemgetter(0), self._scratch, "rows")
+        for row in rows:
+            sorter.add(row)
+        counted = groupby(sorter, key=itemgetter(0))
+        expecting = iter(self._by_key)
+        there, expected = next(counted, None), next(expecting, None)
+        while there is not None or expected is not None:
+            key = min(one[0] for one in (there, expected) if one is not None)
+            counts: list[int | None] = [0]
+            deliveries = 0
+            if there is not None and there[0] == key:
+                counts, there = [count for _, count in there[1]], next(counted, None)
+            if expected is not None and expected[0] == key:
+                deliveries, expected = expected[1], next(expecting, None)
+            of_key = sum(count for count in counts if count is not None)
+            if None in counts:
+                self.unsettled.add(key.rpartition("/")[2].partition("-")[0])
+            elif of_key != deliveries:
+                yield key, deliveries, of_key
+
+
+def holding_of(index: Index, segments: Iterable[Segment]) -> Holding:
+    """What these segments of one batch hold."""
+    return _summed(_entry(index, segment, NOTHING_TOLD, True) for segment in segments)
+
+
+def _entry(index: Index, segment: Segment, told: Told, sound: bool) -> _Entry:
+    kinds = Counter(index.skipped(segment).values())
+    times = segment.first_event, segment.last_event
+    # What is not recorded yet does not count.
+    recorded = segment.deliveries - kinds[UNRECORDED]
+    return _Entry(
+        segment.batch_id,
+        recorded,
+        kinds[EXACT],
+        kinds[CONFLICT],
+        *times,
+        sound,
+        told,
+        segment.recorded_at,
+        segment.guessed,
+    )
+
+
+def _summed(entries: Iterable[_Entry]) -> Holding:
+    holding = Holding()
+    for entry in entries:
+        accepted = entry.deliveries - entry.exact - entry.conflict
+        holding = Holding(
+            holding.segments + 1,
+            holding.counts + Counts(entry.deliveries, accepted, entry.exact, entry.conflict),
+            min(entry.first_event, entry.first_event if holding.first_event is None else holding.first_event),
+            max(entry.last_event, entry.last_event if holding.last_event is None else holding.last_event),
+            holding.sound and entry.sound,
+            Told(_added(holding.told.lags, entry.told.lags), _added(holding.told.sources, entry.told.sources)),
+            holding.recorded_first if entry.guessed else _least(holding.recorded_first, entry.recorded_at),
+            max(entry.recorded_at, holding.recorded_last or 0),
+        )
+    return holding
+
+
+def _least(known: int | None, another: int) -> int:
+    return another if known is None else min(known, another)
+
+
+def _added(some: Mapping[_Name, int], others: Mapping[_Name, int]) -> Mapping[_Name, int]:
+    return Counter(some) + Counter(others) if others else some

@@ -3,26 +3,24 @@ inputs.
 
 Others may write while a verification reads. What a batch that is being written has in raw is not a problem, and what
 does not fit at first sight is looked at a second time, by then from the index as it is: only what remains unexplained
-is reported.
-"""
+is reported."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 
+from pik.model.instant import DAY, day_text
 from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine
+from pik.ports.state_audit import StateProblem
 from pik.ports.store import Store
 from pik.runtime.progress import Progress
 from pik.usecases.verify.aggregates import aggregate_problems
 from pik.usecases.verify.batches import Batches
 from pik.usecases.verify.days import Days
-from pik.usecases.verify.findings import INDEX, Problem, Tally, VerifyReport
-from pik.usecases.verify.ledger import Ledger
-from pik.usecases.verify.objects import Objects
-from pik.usecases.verify.sealed_records import Openings
-from pik.usecases.verify.state import state_problems
+from pik.usecases.verify.findings import INDEX, STATE, Ledger, Problem, Tally, VerifyReport
+from pik.usecases.verify.objects import Objects, Openings
 
 
 class Verification:
@@ -77,3 +75,21 @@ def _problems(store: Store, engine: Engine, progress: Progress, tally: Tally) ->
             yield from aggregate_problems(store, engine, tally)
     finally:
         progress.stop()
+
+
+def state_problems(store: Store, tally: Tally) -> Iterator[Problem]:
+    """Check all of the state: it is not cut by days."""
+    for found in store.state_audit.problems():
+        tally.state_is_sound &= found.is_past
+        yield _problem(found)
+
+
+def _problem(found: StateProblem) -> Problem:
+    return Problem(
+        STATE,
+        found.what,
+        f"{found.detail}: {found.remedy}",
+        None if found.bucket is None else day_text(found.bucket // DAY),
+        (found.entity,) if found.entity else (),
+        found.remedy,
+    )

@@ -40,7 +40,7 @@ def aggregates(
 
     Each row that is listed is checked against its digest: exit code 4 at one that is not as it was written.
     """
-    from pik.usecases.metrics.aggregates import list_aggregates
+    from pik.usecases.metrics.definitions import list_aggregates
 
     listing = list_aggregates(
         cli.open_store(),

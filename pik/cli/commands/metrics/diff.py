@@ -107,7 +107,7 @@ def _replay(window: Window, entities: list[str] | None, metrics: list[str] | Non
 
 def _after_run(store: Store, run_id: str) -> str | None:
     """What makes the run's values current: to promote it, or where all of it is out of date, to compute it again."""
-    from pik.usecases.replay.promote import promote
+    from pik.usecases.replay.runs import promote
 
     run = store.runs.get(run_id)
     if run.request.include_duplicates:

@@ -42,7 +42,7 @@ def list_(
     purged: Annotated[bool, typer.Option("--purged", help="Those that were purged instead.")] = False,
 ) -> None:
     """List dead letters, the oldest first: tasks of replays that failed each time they were tried."""
-    from pik.usecases.replay.dead_letters import letters
+    from pik.usecases.replay.runs import letters
 
     cli.show(dlq_fields.listed(letters(cli.open_store(), run, purged=purged), purged=purged))
 
@@ -50,7 +50,7 @@ def list_(
 @commands.add("show", examples="pik dlq show 01J8Z4")
 def show(cli: Context, letter: Annotated[str, typer.Argument(metavar="LETTER", help="Id or its beginning.")]) -> None:
     """Show a dead letter: the task, whole, and why it failed."""
-    from pik.usecases.replay.dead_letters import letter as find
+    from pik.usecases.replay.runs import letter as find
 
     cli.show(dlq_fields.letter(find(cli.open_store(), letter)))
 
@@ -74,7 +74,7 @@ def redrive(
 
     A run keeps to the metrics that it was planned with: after a definition is corrected, `pik replay` again instead.
     """
-    from pik.usecases.replay import dead_letters as dlq
+    from pik.usecases.replay import runs as dlq
     from pik.usecases.replay.execute import Pace
 
     store, chosen = _chosen(cli, "redrive", letter, everything, run)
@@ -102,7 +102,7 @@ def purge(
 ) -> None:
     """Give up dead letters. Their tasks stay failed, so their aggregates stay as they are; `pik dlq list --purged`
     tells which, and why."""
-    from pik.usecases.replay import dead_letters as dlq
+    from pik.usecases.replay import runs as dlq
 
     if not reason.strip() and not dry_run:
         raise UsageError("why purge?", hint="--reason TEXT; it is kept with the letters")
@@ -116,7 +116,7 @@ def purge(
 def _chosen(
     cli: Context, verb: str, letters: list[str] | None, everything: bool, run: str | None
 ) -> tuple[Store, list[DeadLetter]]:
-    from pik.usecases.replay import dead_letters as dlq
+    from pik.usecases.replay import runs as dlq
 
     if bool(letters) == everything or (run and not everything):
         raise UsageError(

@@ -18,7 +18,7 @@ from pik.cli.render.text import number_of
 from pik.model.run import FAILED, PARTIAL
 
 if TYPE_CHECKING:
-    from pik.usecases.replay.promote import Move
+    from pik.usecases.replay.runs import Move
 
 commands = Commands()
 
@@ -45,7 +45,7 @@ def promote(
     conflict: it is left as it is, and reported. So are the aggregates that the run could not compute: then, too, the
     exit code is 3. `pik rollback` goes back.
     """
-    from pik.usecases.replay.promote import promote as make_current
+    from pik.usecases.replay.runs import promote as make_current
 
     return move(cli, make_current, run, reason, yes, dry_run)
 

@@ -28,7 +28,7 @@ def expect_possible(request: RunRequest, rate: float | None, promote: bool) -> N
 
 def replay(cli: Context, request: RunRequest, *, dry_run: bool, wait: bool) -> int | None:
     """Begin a run, follow it to its end unless told not to, and show what became of it."""
-    from pik.usecases.replay.via_api import follow
+    from pik.usecases.replay.execute import follow
 
     api = cli.open_api()
     planned = api.replay(request, dry_run=dry_run)

@@ -19,7 +19,7 @@ from pik.model.window import Window
 if TYPE_CHECKING:
     from pik.model.run import Run
     from pik.ports.store import Store
-    from pik.usecases.replay.promote import Move
+    from pik.usecases.replay.runs import Move
 
 
 def replay(
@@ -84,7 +84,7 @@ def _basis(cli: Context, store: Store, run: Run) -> dict[str, object]:
 
 def _promote(store: Store, run: Run, yes: bool) -> Move:
     from pik.cli.commands.replay.promote import plan_text
-    from pik.usecases.replay.promote import promote
+    from pik.usecases.replay.runs import promote
 
     if not yes:
         options.confirm(

@@ -27,6 +27,6 @@ def rollback(
     Only where the run's version is still current: one that somebody else has changed since is a conflict, is left as it
     is, and reported. Nothing is deleted; `pik promote` makes the run's versions current again.
     """
-    from pik.usecases.replay.promote import rollback as go_back
+    from pik.usecases.replay.runs import rollback as go_back
 
     return move(cli, go_back, run, reason, yes, dry_run)

@@ -94,7 +94,7 @@ def resume(cli: Context, run: RunId) -> int | None:
 )
 def wait(cli: Context, run: RunId) -> int | None:
     """Wait until a run has ended. Exit code 3 if not all of it was computed."""
-    from pik.usecases.replay.runs import wait as until_ended
+    from pik.usecases.replay.execute import wait as until_ended
 
     ended = until_ended(cli.open_store(), run, cli.progress)
     cli.show(Document(head={**plan_fields(ended), **outcome_fields(ended)}))
