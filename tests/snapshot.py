@@ -16,7 +16,7 @@ from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.frames import deliveries
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.usecases.verify.findings import Problem
 from pik.usecases.verify.verify import verify
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pik.ports.foreign import Foreign
     from pik.ports.stack import StackHealth
     from pik.ports.store import Store
-    from pik.runtime.progress import Progress
+    from pik.runtime.interaction import Progress
 
 
 class Context:

@@ -12,7 +12,7 @@ from pik.cli.progress_rate import Rate
 from pik.cli.render.terminal import note
 from pik.cli.render.text import visible
 from pik.model.instant import SECOND, format_duration
-from pik.runtime.progress import Progress, Silent
+from pik.runtime.interaction import Progress, Silent
 
 EVERY = 10.0
 """Seconds between two plain lines."""

@@ -14,7 +14,7 @@ from pik.model.filter import Filter
 from pik.model.instant import full_instant
 from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.runtime.progress import SILENT, Progress
+from pik.runtime.interaction import SILENT, Progress
 
 
 def damaged(key: str, what: str) -> Damaged:

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from pik.errors import UsageError
 from pik.model.batch import UNRECORDED, Frame, Segment
 from pik.model.window import Window
@@ -16,6 +14,7 @@ from pik.ports.engine import Inputs
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.frames import damaged, frame_text, frames_of, part_bytes
+from pik.runtime.spool import Spool
 
 _AT_ONCE = 4 << 20
 """Bytes of frames that one read gets, about."""
@@ -56,7 +55,7 @@ def gather(
         choice = _Choice(store, window, entities, skip, include_duplicates, until)
         cut = scratch / "frames.ndjson.zst"
         whole: list[Segment] = []
-        for segment in choice.segments() if at_most is None else _few(choice, at_most, scratch / "segments"):
+        for segment in choice.segments() if at_most is None else _few(choice, at_most):
             if entities or segment.inline:
                 _append(cut, store.raw, segment, frames_of(segment, entities))
             else:
@@ -95,15 +94,14 @@ class _Choice:
                 yield segment
 
 
-def _few(choice: _Choice, at_most: int, path: Path) -> Iterator[Segment]:
-    """The segments, once all of them are known not to be too many: until then they wait in a file."""
-    with open(path, "wb") as file:
-        for segment in choice.segments():
-            if choice.lines > at_most:
-                raise TooMuch(f"more than {at_most} lines would have to be read")
-            file.write(msgspec.json.encode(segment) + b"\n")
-    with open(path, "rb") as file:
-        yield from map(msgspec.json.Decoder(Segment).decode, file)
+def _few(choice: _Choice, at_most: int) -> Spool[Segment]:
+    """The segments, once all of them are known not to be too many."""
+    segments = Spool(Segment)
+    for segment in choice.segments():
+        if choice.lines > at_most:
+            raise TooMuch(f"more than {at_most} lines would have to be read")
+        segments.add(segment)
+    return segments
 
 
 class _SkipFile:

@@ -16,7 +16,7 @@ from typing import IO, cast
 import zstandard
 
 from pik.errors import InputError, StoreError, UsageError
-from pik.runtime.durable import sync, sync_directory
+from pik.runtime.spool import sync, sync_directory
 
 SEAL = bytes.fromhex("502a4d18 20000000")
 """Begins a skippable zstd frame of 32 bytes: what reads the lines does not see it."""

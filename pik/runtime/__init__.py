@@ -1,1 +1,1 @@
-"""What runs things: processes, threads, progress, sorting on disk, durable writes."""
+"""What runs things: processes, threads, retries, temporary files, progress and interruption."""

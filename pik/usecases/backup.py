@@ -15,7 +15,7 @@ from pik.errors import InputError, StoreError, UsageError, command
 from pik.ports.state_backup import Omitted, Row
 from pik.ports.store import Store
 from pik.rawlog.sealed_file import digest_of, read_sealed, write_sealed
-from pik.runtime.progress import Progress
+from pik.runtime.interaction import Progress
 
 FORMAT = 1
 KINDS = ("metric", "run", "task", "version", "promotion", "current", "letter")

@@ -17,7 +17,7 @@ from pik.model.instant import DAY, parse_instant
 from pik.model.run import COMPLETED
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.outputs import stack_of

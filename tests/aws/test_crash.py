@@ -21,7 +21,7 @@ from pik.model.window import ALL_TIME
 from pik.ports.exporter import Format, Layout
 from pik.ports.store import Store
 from pik.rawlog.gather import gather
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients

@@ -9,7 +9,7 @@ import pytest
 from pik.engine import DuckEngine
 from pik.model.instant import parse_instant
 from pik.model.run import COMPLETED, RunRequest
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import take

@@ -11,7 +11,7 @@ from pik.errors import Busy, StoreError
 from pik.model.batch import CONFLICT, EXACT
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients

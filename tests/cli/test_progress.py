@@ -8,7 +8,7 @@ import pytest
 
 from pik.cli.progress import Bar, Lines, progress
 from pik.cli.progress_rate import WINDOW, Rate
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 
 
 class Terminal(io.StringIO):

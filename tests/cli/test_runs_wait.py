@@ -12,7 +12,7 @@ import pytest
 
 from pik.errors import StoreError
 from pik.model.run import COMPLETED, RUNNING
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.replay.execute import wait
 from tests.cli.test_replay_killed import command, events

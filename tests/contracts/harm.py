@@ -18,7 +18,7 @@ from pik.ports.store import Store
 from pik.rawlog.batch_record import record_key
 from pik.rawlog.correction_log import WinnerLine, write_winners
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.raw import AwsRaw
 from pik.stores.aws.table import Table

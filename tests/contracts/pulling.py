@@ -16,7 +16,7 @@ from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.frames import deliveries
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_copy
 from pik.usecases.ingest.api_request import take
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest

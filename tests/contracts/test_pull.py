@@ -18,7 +18,7 @@ from pik.model.metric import Definition
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.frames import deliveries
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_copy, open_store
 from pik.usecases.ingest.api_request import take
 from pik.usecases.inspect.event_detail import show_event

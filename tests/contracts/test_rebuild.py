@@ -21,7 +21,7 @@ from pik.rawlog.block_record import block_key
 from pik.rawlog.frames import deliveries
 from pik.rawlog.segment_reader import ids_of
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.ingest.api_request import take
 from pik.usecases.ingest.batch_ingest import RESUMED, IngestOptions, ingest

@@ -19,7 +19,7 @@ from pik.model.run import COMPLETED, DONE, FAILED, RUNNING, FailedAggregate, Fai
 from pik.model.window import ALL_TIME
 from pik.ports.state_backup import PointerRow, VersionRow
 from pik.ports.store import Store
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.usecases.backup import backup, restore
 
 from .conftest import aws_store, local_store

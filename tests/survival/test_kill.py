@@ -16,7 +16,7 @@ import pytest
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import increasing_times
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.snapshot import assert_sound, snapshot

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench.measure import run
-from pik.runtime.process_pool import Pool, Tell, WorkerDied
+from pik.runtime.parallel import Pool, Tell, WorkerDied
 from pik.stores import open_store
 from tests.strange import STRANGE
 from tests.strange import lines as strange_lines

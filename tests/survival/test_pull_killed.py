@@ -13,7 +13,7 @@ from pik.errors import NotFound, NotHeld
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_copy
 from pik.usecases.inspect.duplicates import Wanted, list_duplicates
 from pik.usecases.inspect.events import list_events

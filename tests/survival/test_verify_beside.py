@@ -12,7 +12,7 @@ import pytest
 
 from pik.errors import NotFound
 from pik.model.window import ALL_TIME
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.verify.verify import verify
 from tests.survival.conftest import started

@@ -24,7 +24,7 @@ from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Bucket, Computation, Inputs, Touched
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.usecases.ingest.batch_ingest import IngestOptions
 from pik.usecases.ingest.batch_ingest import ingest as ingest_source
 from pik.usecases.replay.execute import Pace, drive

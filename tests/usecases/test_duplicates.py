@@ -13,8 +13,8 @@ import pytest
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
-from pik.runtime import external_sort as ordering
-from pik.runtime.external_sort import sort_bounded
+from pik.runtime import spool
+from pik.runtime.spool import sort_bounded
 from pik.usecases.inspect import events
 from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
 
@@ -56,12 +56,12 @@ def test_what_is_sorted_holds_nothing_of_the_segment(doubled: Store, monkeypatch
     """Its frames, written to disk with each duplicate, took longer than all else together."""
     sizes: list[int] = []
 
-    def measured(items: Iterable[Any], key: Callable[[Any], Any], scratch: Path) -> Iterator[Any]:
-        for item in sort_bounded(items, key, scratch):
+    def measured(items: Iterable[Any], key: Callable[[Any], Any]) -> Iterator[Any]:
+        for item in sort_bounded(items, key):
             sizes.append(len(pickle.dumps(item)))
             yield item
 
     monkeypatch.setattr(events, "sort_bounded", measured)
-    monkeypatch.setattr(ordering, "RUN", 100)  # so few do not fit into memory
+    monkeypatch.setattr(spool, "SORTED_IN_MEMORY", 100)  # so few do not fit into memory
     assert len(list(list_duplicates(doubled, WANTED).rows)) == len(sizes) == MANY + 1
     assert max(sizes) < 1_000

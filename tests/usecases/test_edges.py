@@ -14,7 +14,7 @@ from pik.model.run import COMPLETED
 from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import list_events

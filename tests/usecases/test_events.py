@@ -13,7 +13,7 @@ import pytest
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
-from pik.runtime import external_sort as ordering
+from pik.runtime import spool
 from pik.usecases.inspect import events
 from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
 from pik.usecases.inspect.event_detail import show_event
@@ -115,8 +115,8 @@ def test_groups_are_counted_with_few_in_memory(many: Store, monkeypatch: pytest.
     assert len(expected) == 30
     assert [-row.duplicates for row in expected] == sorted(-row.duplicates for row in expected)
     assert sum(row.duplicates for row in expected) == len(list(list_duplicates(many, Wanted(EVERYTHING)).rows))
-    monkeypatch.setattr("pik.usecases.inspect.duplicates.RUN", 2)
-    monkeypatch.setattr(ordering, "RUN", 3)
+    monkeypatch.setattr("pik.usecases.inspect.duplicates.SORTED_IN_MEMORY", 2)
+    monkeypatch.setattr(spool, "SORTED_IN_MEMORY", 3)
     cut = count_duplicates(many, Wanted(EVERYTHING), "entity", limit=7)
     assert list(cut.rows) == expected[:7]
     assert (cut.duplicates, cut.truncated) == (sum(row.duplicates for row in expected), True)
@@ -138,5 +138,5 @@ def test_a_day_with_more_events_than_are_held_is_listed_in_order_too(
     many: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = list(list_events(many, EVERYTHING).rows)
-    monkeypatch.setattr(ordering, "RUN", 3)
+    monkeypatch.setattr(spool, "SORTED_IN_MEMORY", 3)
     assert list(list_events(many, EVERYTHING).rows) == expected

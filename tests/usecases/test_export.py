@@ -23,7 +23,7 @@ from pik.model.window import ALL_TIME
 from pik.ports.exporter import Layout
 from pik.ports.store import Store
 from pik.rawlog.frames import deliveries
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.usecases.export import export as export_module
 from pik.usecases.export import files as export_files
 from pik.usecases.export.export import Exported, checked_columns, chosen_format, export, is_directory, partitions

@@ -21,7 +21,7 @@ from pik.model.window import ALL_TIME
 from pik.ports.exporter import Exporter, Layout
 from pik.ports.store import Store
 from pik.rawlog.frames import frame_lines
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.usecases.export.export import Part, export, read_block
 
 from .kit import event, ingest

@@ -18,7 +18,7 @@ from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.exporter import Layout
 from pik.ports.store import Store
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.usecases.export.export import export
 from pik.usecases.export.files import hidden_directory
 

@@ -11,7 +11,7 @@ from pik.model.instant import DAY
 from pik.model.metric import Definition
 from pik.model.run import COMPLETED, FAILED, KEPT_FAILURES, PARTIAL
 from pik.model.window import ALL_TIME
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.metrics.diff import Difference, diff_aggregates, diff_run
 from pik.usecases.replay import runs as dlq

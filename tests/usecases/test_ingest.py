@@ -26,7 +26,7 @@ from pik.model.instant import SECOND, parse_instant
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.ingest.batch_ingest import ALREADY, NEW, RESUMED, Ingested, IngestOptions, check
 from pik.usecases.ingest.batch_ingest import ingest as ingest_source

@@ -13,7 +13,7 @@ from pik.inputs.source import Source, file_source
 from pik.model.batch import COMPLETE, Counts
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.ingest import many_inputs as ingest_many
 from pik.usecases.ingest.batch_ingest import ALREADY, NEW, RESUMED, Ingested, IngestOptions, ingest

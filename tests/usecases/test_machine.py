@@ -34,7 +34,7 @@ from pik.model.run import COMPLETED, RunRequest
 from pik.model.window import ALL_TIME
 from pik.rawlog.frames import deliveries
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.ingest.batch_ingest import ALREADY, RESUMED, IngestOptions, ingest
 from pik.usecases.metrics.diff import diff_aggregates

@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 from pik.errors import InputError
-from pik.runtime.process_pool import TELL_SECONDS, Pool, Tell, WorkerDied
+from pik.runtime.parallel import TELL_SECONDS, Pool, Tell, WorkerDied
 
 BIG = 3 << 20
 """More than a pipe holds."""

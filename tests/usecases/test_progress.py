@@ -11,7 +11,7 @@ import pytest
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
-from pik.runtime.progress import Progress
+from pik.runtime.interaction import Progress
 from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import list_events
 

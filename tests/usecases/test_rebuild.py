@@ -17,7 +17,7 @@ from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.frames import deliveries
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.ingest import batch_ingest as ingest_module
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest

@@ -18,7 +18,7 @@ from pik.ports.store import Store
 from pik.rawlog import segment_writer as segments_module
 from pik.rawlog.frames import deliveries
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.ingest.api_request import take
 from pik.usecases.ingest.batch_ingest import RESUMED, IngestOptions, ingest

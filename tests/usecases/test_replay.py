@@ -15,7 +15,7 @@ from pik.model.instant import DAY
 from pik.model.metric import NO_INPUTS, Computed, Definition
 from pik.model.run import CANCELLED, COMPLETED, PARTIAL, PLANNED, RUNNING, Task
 from pik.model.window import ALL_TIME, Window
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.usecases.replay import plan
 from pik.usecases.replay import runs as dlq
 from pik.usecases.replay.execute import Pace, drive, wait

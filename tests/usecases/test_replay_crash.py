@@ -15,7 +15,7 @@ from pik.model.instant import DAY
 from pik.model.run import COMPLETED, PARTIAL, Run
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.replay import plan as plan_module
 from pik.usecases.replay.execute import Pace, drive

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pik.errors import InputError, Invalid
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.ingest.api_request import MAX_BODY, MAX_EVENTS, Taken, TooLarge, take
 from pik.usecases.rebuild.rebuild import rebuild_index

@@ -17,7 +17,7 @@ from pik.model.instant import DAY, day_text
 from pik.model.window import ALL_TIME, Window
 from pik.ports.exporter import Layout
 from pik.ports.store import Store
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.usecases import availability as held
 from pik.usecases.export.export import export
 from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates

@@ -16,7 +16,7 @@ from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog import frames as reading
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
 from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import list_events

@@ -14,7 +14,7 @@ from pik.model.batch import Segment
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.progress import Silent
+from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.local.state.database import VERSION_DIGEST, WRITER_DIGEST
 from pik.stores.state_rows import xor_of

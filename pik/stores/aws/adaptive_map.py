@@ -1,13 +1,12 @@
-"""Several calls at a time: how many, the service decides by how it takes them."""
+"""Concurrent calls, as many at a time as the service takes swiftly."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 from typing import TypeVar
 
+from pik.runtime.parallel import map_in_threads
 from pik.stores.aws.clients import CONNECTIONS
 
 _FIRST = 8
@@ -18,29 +17,21 @@ Result = TypeVar("Result")
 
 
 class Flow:
-    """Grows by one call with each answer that came swiftly, and halves with each slow one (as TCP does it)."""
+    """Grows by one call with each answer that came swiftly, and halves with each slow one, as TCP does."""
 
     def __init__(self) -> None:
         self._allowed = float(_FIRST)
 
     def map(self, function: Callable[[Argument], Result], arguments: Iterable[Argument]) -> Iterator[Result]:
-        """The results in the order of the arguments, of which no more are taken than are under way."""
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
-            working: deque[Future[Result]] = deque()
-            try:
-                for argument in arguments:
-                    while len(working) >= int(self._allowed):
-                        yield working.popleft().result()
-                    working.append(pool.submit(self._timed, function, argument))
-                while working:
-                    yield working.popleft().result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+        """Yield the results in the order of the arguments, of which no more are taken than are in flight."""
 
-    def _timed(self, function: Callable[[Argument], Result], argument: Argument) -> Result:
-        begun = monotonic()
-        try:
-            return function(argument)
-        finally:
-            swift = monotonic() - begun < _SLOW
-            self._allowed = min(CONNECTIONS, self._allowed + 1 / self._allowed) if swift else max(1, self._allowed / 2)
+        def timed(argument: Argument) -> Result:
+            begun = monotonic()
+            try:
+                return function(argument)
+            finally:
+                swift = monotonic() - begun < _SLOW
+                allowed = self._allowed
+                self._allowed = min(CONNECTIONS, allowed + 1 / allowed) if swift else max(1, allowed / 2)
+
+        return map_in_threads(timed, arguments, CONNECTIONS, lambda: int(self._allowed))

@@ -24,7 +24,7 @@ from urllib.parse import quote
 from weakref import WeakSet
 
 from pik.errors import Busy, PikError, StoreError
-from pik.runtime.interruption import called_from_c, raise_lost
+from pik.runtime.interaction import called_from_c, raise_lost
 from pik.stores.state_rows import row_digest
 
 BUSY_SECONDS = 60.0
@@ -177,9 +177,7 @@ class Database:
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal" and not is_read_only(self.path):
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(
-            "PRAGMA fullfsync = ON"
-        )  # for macOS, as pik.runtime.durable has it; elsewhere it does nothing
+        connection.execute("PRAGMA fullfsync = ON")  # for macOS, as pik.runtime.spool has it; elsewhere it does nothing
         connection.execute("PRAGMA checkpoint_fullfsync = ON")
         connection.execute(f"PRAGMA cache_size = -{cache_kib:d}")
         if connection.execute("PRAGMA user_version").fetchone()[0] == 0:

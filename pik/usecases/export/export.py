@@ -25,8 +25,8 @@ from pik.ports.exporter import COLUMNS, DELIVERY, PARTITIONS, Block, Compression
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.frames import frame_bytes, frame_text, frames_of, parse
-from pik.runtime.progress import Progress
-from pik.runtime.thread_map import in_threads
+from pik.runtime.interaction import Progress
+from pik.runtime.parallel import map_in_threads
 from pik.usecases.availability import expect_held
 from pik.usecases.export.files import ExportedFile, Output, StreamOutput
 
@@ -78,7 +78,9 @@ def export(
         progress.start(f"exporting to {target.name}", None, "deliveries")
         try:
             threads = FAR_THREADS if store.deployed else THREADS
-            for lines, groups in in_threads(partial(_cut, store.raw, exporter), reading.jobs(), threads, AHEAD):
+            for lines, groups in map_in_threads(
+                partial(_cut, store.raw, exporter), reading.jobs(), threads, threads + AHEAD
+            ):
                 for key, found in groups:
                     rows += len(found)
                     output.write(key, found)

@@ -35,8 +35,8 @@ from pik.ports.store import Store
 from pik.rawlog.batch_record import write_record
 from pik.rawlog.block_record import ATTEMPT, BlockLog
 from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Work, building, increasing_times
-from pik.runtime.process_pool import Pool
-from pik.runtime.progress import Progress, Silent
+from pik.runtime.interaction import Progress, Silent
+from pik.runtime.parallel import Pool
 from pik.usecases.availability import expect_own
 from pik.usecases.ingest.replaced_batches import close_replaced
 

@@ -27,7 +27,7 @@ from pik.ports.raw import Object
 from pik.ports.store import Store
 from pik.rawlog.batch_record import record_object
 from pik.rawlog.segment_writer import SegmentBuilder
-from pik.runtime.progress import Progress
+from pik.runtime.interaction import Progress
 from pik.usecases.availability import expect_own
 from pik.usecases.ingest.batch_ingest import (
     ALREADY,

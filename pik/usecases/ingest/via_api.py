@@ -25,7 +25,7 @@ from pik.model.event import event_line, event_line_in, read_event
 from pik.model.zone import load_zone
 from pik.ports.api import Answered, Api
 from pik.rawlog.segment_writer import InvalidRecord, Reading, make_reject, reason_kind
-from pik.runtime.progress import Progress
+from pik.runtime.interaction import Progress
 from pik.usecases.ingest.batch_ingest import expect_unchanged, file_state, tracked
 
 LANES = 8

@@ -19,8 +19,8 @@ from pik.model.window import Window
 from pik.ports.index import Index
 from pik.ports.store import Store
 from pik.rawlog.frames import Bound, Found, deliveries
-from pik.runtime.external_sort import RUN, sort_bounded
-from pik.runtime.progress import SILENT, Progress
+from pik.runtime.interaction import SILENT, Progress
+from pik.runtime.spool import SORTED_IN_MEMORY, sort_bounded
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.event_detail import locate, read_location
 from pik.usecases.inspect.events import ordered_by_day
@@ -132,7 +132,7 @@ def _rows(
     bound, counts, accepted = Bound(), _DeliveryCounts(store.index), _Accepted(store)
     found = deliveries(store, wanted.filter, only="duplicate", progress=progress, bound=bound)
     one_more = None if limit is None else limit + 1  # tells whether the limit leaves any out
-    ordered = ordered_by_day(store.raw, found, _Matching(store, wanted, counts).of, _key, one_more, bound)
+    ordered = ordered_by_day(found, _Matching(store, wanted, counts).of, _key, one_more, bound)
     shown = 0
     for page in _pages(islice(ordered, limit)):
         for (delivery, kind, _), count in zip(page, counts.of(page), strict=True):
@@ -175,14 +175,13 @@ def _groups(
 ) -> Iterator[GroupRow]:
     found = deliveries(store, wanted.filter, only="duplicate", progress=progress)
     parts = _partial_counts(_Matching(store, wanted, _DeliveryCounts(store.index)).of(found), by)
-    with store.raw.scratch() as scratch, store.raw.scratch() as beside:
-        by_name = sort_bounded(parts, attrgetter("group"), scratch)
-        for number, row in enumerate(sort_bounded(_added(by_name), _most_first, beside)):
-            answer.duplicates += row.duplicates
-            if limit is None or number < limit:
-                yield row
-            else:
-                answer.truncated = True
+    by_name = sort_bounded(parts, attrgetter("group"))
+    for number, row in enumerate(sort_bounded(_added(by_name), _most_first)):
+        answer.duplicates += row.duplicates
+        if limit is None or number < limit:
+            yield row
+        else:
+            answer.truncated = True
 
 
 def _partial_counts(found: Iterable[_Duplicate], by: Group) -> Iterator[GroupRow]:
@@ -190,7 +189,7 @@ def _partial_counts(found: Iterable[_Duplicate], by: Group) -> Iterator[GroupRow
     counts: dict[str, list[int]] = {}
     for delivery, kind, _ in found:
         counts.setdefault(_group(delivery, by), [0, 0])[kind == CONFLICT] += 1
-        if len(counts) >= RUN:
+        if len(counts) >= SORTED_IN_MEMORY:
             yield from starmap(_group_row, counts.items())
             counts = {}
     yield from starmap(_group_row, counts.items())
@@ -277,7 +276,7 @@ class _DeliveryCounts:
     def of(self, page: Sequence[_Duplicate]) -> list[int]:
         """The numbers of deliveries of the duplicates' events."""
         events = [(day, delivery.event_id) for delivery, _, day in page]
-        if len(self._known) > RUN:
+        if len(self._known) > SORTED_IN_MEMORY:
             self._known = {}
         new = list(dict.fromkeys(event for event in events if event not in self._known))
         if new:

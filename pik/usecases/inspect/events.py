@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from typing import Any, TypeVar
 
 from pik.errors import Damaged, NothingSelected, command
@@ -19,13 +19,11 @@ from pik.model.instant import day_of, format_instant
 from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine
 from pik.ports.index import Index
-from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.frames import Bound, Found, deliveries, frame_lines, frames_of
 from pik.rawlog.gather import gather
-from pik.runtime import external_sort as ordering
-from pik.runtime.external_sort import sort_bounded
-from pik.runtime.progress import SILENT, Progress
+from pik.runtime.interaction import SILENT, Progress
+from pik.runtime.spool import sort_bounded
 from pik.usecases.availability import expect_held
 
 _PAGE = 200  # events whose numbers of deliveries are asked for at once
@@ -78,7 +76,7 @@ def _rows(store: Store, wanted: Filter, limit: int | None, answer: EventList, pr
     bound, repeats = Bound(), _Repeats(store.index)
     found = deliveries(store, wanted, progress=progress, bound=bound)
     one_more = None if limit is None else limit + 1  # tells whether the limit leaves any out
-    ordered = ordered_by_day(store.raw, found, repeats.accepted, _key, one_more, bound)
+    ordered = ordered_by_day(found, repeats.accepted, _key, one_more, bound)
     count = 0
     for page in _pages(islice(ordered, limit)):
         for (instant, event_id, delivery), repeated in zip(page, repeats.of(page), strict=True):
@@ -144,7 +142,6 @@ Item = TypeVar("Item")
 
 
 def ordered_by_day(
-    raw: Raw,
     found: Generator[Found, None, None],
     rows: Callable[[Iterable[Found]], Iterable[Item]],
     key: Callable[[Item], Any],
@@ -160,23 +157,13 @@ def ordered_by_day(
     with closing(found):
         for day, of_day in groupby(found, key=lambda one: one.segment.day):
             if left is None:
-                yield from _sorted(raw, iter(rows(of_day)), key)
+                yield from sort_bounded(rows(of_day), key)
                 continue
             first = _smallest(rows(of_day), key, left, partial(bound.lower, day))
             yield from first
             left -= len(first)
             if not left:
                 return
-
-
-def _sorted(raw: Raw, items: Iterator[Item], key: Callable[[Item], Any]) -> Iterator[Item]:
-    """The items in order. Few days have so many that it takes a directory for temporary files."""
-    held = list(islice(items, ordering.RUN))
-    if len(held) < ordering.RUN:
-        yield from sorted(held, key=key)
-        return
-    with raw.scratch() as scratch:
-        yield from sort_bounded(chain(held, items), key, scratch)
 
 
 def _smallest(

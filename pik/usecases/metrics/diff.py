@@ -18,7 +18,7 @@ from pik.model.run import Run
 from pik.model.window import Window
 from pik.ports.engine import Bucket, Engine
 from pik.ports.store import Store
-from pik.runtime.external_sort import sort_bounded
+from pik.runtime.spool import sort_bounded
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import events_within, nothing_counted, nothing_selected, null_values
 from pik.usecases.metrics.computation import (
@@ -170,7 +170,7 @@ def diff_aggregates(
     )
     rows = _differences(basis.watched(pairs), tolerances or Tolerances(), stats, Scales(store.metrics))
     if len(together) > 1 and len(wanted) > 1:
-        rows = _ordered(store, rows)
+        rows = _ordered(rows)
 
     def none() -> NothingSelected:
         if stats.nulls:
@@ -313,9 +313,8 @@ def _written(store: Store, run: Run, metrics: Sequence[Metric], entities: Sequen
     return (pair for pair in pairs if pair[1] is not None)
 
 
-def _ordered(store: Store, rows: Iterator[Difference]) -> Iterator[Difference]:
-    with store.raw.scratch() as scratch:
-        yield from sort_bounded(rows, attrgetter("metric", "bucket", "entity_id"), scratch)
+def _ordered(rows: Iterator[Difference]) -> Iterator[Difference]:
+    return sort_bounded(rows, attrgetter("metric", "bucket", "entity_id"))
 
 
 def _only(rows: Iterator[Difference], changed_only: bool) -> Iterator[Difference]:

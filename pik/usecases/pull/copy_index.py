@@ -19,7 +19,7 @@ from pik.ports.store import Store
 from pik.rawlog.batch_record import SegmentLine
 from pik.rawlog.pull_record import PulledBatch, pulls, read_pull
 from pik.rawlog.segment_reader import scan_segment
-from pik.runtime.progress import Progress
+from pik.runtime.interaction import Progress
 
 
 @dataclass(slots=True)

@@ -32,8 +32,8 @@ from pik.rawlog.batch_record import SegmentLine, segment_line
 from pik.rawlog.frames import frames_of, unpacked
 from pik.rawlog.pull_record import PulledBatch, PullLine, parts, write_pull
 from pik.rawlog.segment_reader import scan_segment, seqs
-from pik.runtime.progress import Progress
-from pik.runtime.thread_map import in_threads
+from pik.runtime.interaction import Progress
+from pik.runtime.parallel import map_in_threads
 from pik.usecases.availability import expect_held, has_expired
 from pik.usecases.inspect.event_detail import day_window
 from pik.usecases.metrics.computation import sound
@@ -211,7 +211,7 @@ class _Pulling:
 
     def _take(self, segments: Sequence[Segment]) -> Iterator[tuple[Segment, bool]]:
         """Copy the segments; each, and whether the copy has it."""
-        taken = in_threads(partial(take_object, self.source.raw, self.copy.raw), map(_object, segments), THREADS)
+        taken = map_in_threads(partial(take_object, self.source.raw, self.copy.raw), map(_object, segments), THREADS)
         for segment, result in zip(segments, taken, strict=True):
             self.progress.advance(segment.size)
             line = segment_line(structs.replace(segment, inline=b""), self.source.index.skipped(segment))

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 
 from pik.errors import Damaged, StoreError
 from pik.model.batch import CONFLICT, OF_REQUEST, Arrivals, Counts, RejectFile, Segment
@@ -22,7 +21,7 @@ from pik.rawlog.correction_log import Place
 from pik.rawlog.opening_record import opening_keys
 from pik.rawlog.reject_file import read_rejects
 from pik.rawlog.segment_reader import Salvaged, ids_of, salvage_unknown, scan_segment, seqs
-from pik.runtime.external_sort import sort_bounded
+from pik.runtime.spool import sort_bounded
 from pik.usecases.ingest.api_request import restored_request, told_of
 from pik.usecases.rebuild.segments import ALL, LoggedBatch, Restoring, interrupted, restored_block
 
@@ -93,14 +92,10 @@ def restore_orphans(restoring: Restoring, finished: set[str], carried: Mapping[s
     Memory: the objects of one batch, and 50,000 numbers and names besides.
     """
     found = Orphans()
-    with restoring.store.raw.scratch() as scratch:
-        (scratch / "objects").mkdir()
-        (scratch / "order").mkdir()
-        pass_ = _Pass(restoring, carried, adrift, found)
-        extents = pass_.extents(_batches(restoring, finished, found, scratch / "objects"))
-        ordered = sort_bounded(extents, _order, scratch / "order")
-        for _, of_block in groupby(ordered, key=lambda extent: (extent.ingest_time, extent.batch_id)):
-            pass_.add(list(of_block))
+    pass_ = _Pass(restoring, carried, adrift, found)
+    ordered = sort_bounded(pass_.extents(_batches(restoring, finished, found)), _order)
+    for _, of_block in groupby(ordered, key=lambda extent: (extent.ingest_time, extent.batch_id)):
+        pass_.add(list(of_block))
     found.superseded -= restoring.present
     return found
 
@@ -109,7 +104,7 @@ def _order(extent: _Extent) -> tuple[int, str, int]:
     return extent.ingest_time, extent.batch_id, extent.first_seq
 
 
-def _batches(restoring: Restoring, finished: set[str], found: Orphans, scratch: Path) -> Iterator[_Batch]:
+def _batches(restoring: Restoring, finished: set[str], found: Orphans) -> Iterator[_Batch]:
     """The objects of batches without a record, by batch. Segments of others are counted as if none was named."""
 
     def objects() -> Iterator[tuple[str, int, str]]:
@@ -127,7 +122,7 @@ def _batches(restoring: Restoring, finished: set[str], found: Orphans, scratch: 
             if batch_id not in finished:
                 yield batch_id, 3, key
 
-    for batch_id, of_batch in groupby(sort_bounded(objects(), itemgetter(0, 1, 2), scratch), key=itemgetter(0)):
+    for batch_id, of_batch in groupby(sort_bounded(objects(), itemgetter(0, 1, 2)), key=itemgetter(0)):
         kinds: tuple[list[str], list[str], list[str], list[str]] = ([], [], [], [])
         for _, kind, key in of_batch:
             kinds[kind].append(key)

@@ -22,7 +22,7 @@ from pik.rawlog.batch_record import PREFIX as RECORDS
 from pik.rawlog.batch_record import BatchLine, SegmentLine, read_record, restored
 from pik.rawlog.correction_log import Place, WinnerLine, correction_keys, read_winners, write_winners
 from pik.rawlog.segment_reader import ids_of, scan_segment
-from pik.runtime.progress import Progress
+from pik.runtime.interaction import Progress
 from pik.usecases.pull.copy_index import named, restore_index
 from pik.usecases.rebuild.orphans import Adrift, restore_orphans
 from pik.usecases.rebuild.rows import add_replaced, believed, believed_rejects, held, is_believed, is_dropped

@@ -18,7 +18,7 @@ from pik.rawlog.frames import damaged
 from pik.rawlog.opening_record import OpeningLine, read_opening
 from pik.rawlog.reject_file import read_rejects
 from pik.rawlog.segment_reader import salvage_known, scan_segment, seqs, together
-from pik.runtime.progress import Progress
+from pik.runtime.interaction import Progress
 from pik.usecases.availability import has_expired
 from pik.usecases.ingest.api_request import made_at, told_of
 

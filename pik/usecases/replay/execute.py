@@ -27,8 +27,8 @@ from pik.ports.api import Api
 from pik.ports.engine import Engine
 from pik.ports.state import Message
 from pik.ports.store import Store
-from pik.runtime.process_pool import Pool, Tell, WorkerDied
-from pik.runtime.progress import Progress
+from pik.runtime.interaction import Progress
+from pik.runtime.parallel import Pool, Tell, WorkerDied
 from pik.usecases.replay.run_task import perform
 
 VISIBILITY = 300.0

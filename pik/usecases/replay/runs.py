@@ -14,7 +14,7 @@ from pik.model.run import CANCELLED, OPEN, PLANNED, RUNNING, DeadLetter, Run
 from pik.ports.engine import Engine
 from pik.ports.state import Promoted, Promotion
 from pik.ports.store import Store
-from pik.runtime.progress import Progress
+from pik.runtime.interaction import Progress
 from pik.usecases.replay.execute import Pace, carry_out, is_driven
 
 _POLL = 0.1  # seconds

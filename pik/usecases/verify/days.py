@@ -22,8 +22,8 @@ from pik.ports.store import Store
 from pik.rawlog.batch_record import SegmentLine, read_record, record_key
 from pik.rawlog.frames import unpack_frame
 from pik.rawlog.segment_reader import scan_segment
-from pik.runtime.progress import Progress
-from pik.runtime.thread_map import in_threads
+from pik.runtime.interaction import Progress
+from pik.runtime.parallel import map_in_threads
 from pik.usecases.availability import has_expired
 from pik.usecases.verify.findings import (
     INDEX,
@@ -109,7 +109,7 @@ class Days:
 
     def _segments(self, listed: Sequence[tuple[Segment, int | None]]) -> Iterator[Problem]:
         """Check segments of the index; with each the size of its object, if raw was seen to have it."""
-        checks = in_threads(partial(_checked, self.store, full=self.tally.full), listed, _READERS, ahead=_READERS)
+        checks = map_in_threads(partial(_checked, self.store, full=self.tally.full), listed, _READERS, 2 * _READERS)
         sound: list[_Read] = []
         for (segment, _), (problem, read) in zip(listed, checks, strict=True):
             self.tally.counts["segments"] += 1

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from pik.model.batch import CONFLICT, EXACT, UNRECORDED, Counts, Frame, Segment
 from pik.model.instant import day_text
 from pik.model.window import Window
 from pik.ports.index import Index, Totals
-from pik.runtime.external_sort import Sorter
+from pik.runtime.spool import Sorter
 
 MISSING, MODIFIED, INDEX, AGGREGATE = "missing", "modified", "index differs", "aggregate differs"
 UNKNOWN, STATE = "unknown object", "state damaged"
@@ -178,18 +177,16 @@ class Ledger:
 
     _by_batch: Sorter[_Entry]
     _by_key: Sorter[tuple[str, int]]
-    _scratch: Path
     totals: Totals
     """Of all segments; batches are not counted."""
     unsettled: set[str]
     """The batches of which `other_rows` found segments that somebody is recording, or died at recording."""
 
-    def __init__(self, scratch: Path) -> None:
-        self._scratch = scratch
+    def __init__(self) -> None:
         self.totals = Totals(0, 0, 0, 0, 0, None, None)
         self.unsettled = set()
-        self._by_batch = Sorter(itemgetter(0), scratch, "batches", reverse=True)
-        self._by_key = Sorter(itemgetter(0), scratch, "keys")
+        self._by_batch = Sorter(itemgetter(0), reverse=True)
+        self._by_key = Sorter(itemgetter(0))
 
     def add(self, index: Index, segment: Segment, told: Told, *, sound: bool) -> None:
         """Note a segment that the index lists."""
@@ -220,7 +217,7 @@ class Ledger:
     def other_rows(self, rows: Iterable[tuple[str, int | None]]) -> Iterator[tuple[str, int, int]]:
         """The segments of which there are not as many rows as deliveries: key, deliveries, rows. Of those that were not
         seen as sound there are none."""
-        sorter: Sorter[tuple[str, int | None]] = Sorter(itemgetter(0), self._scratch, "rows")
+        sorter: Sorter[tuple[str, int | None]] = Sorter(itemgetter(0))
         for row in rows:
             sorter.add(row)
         counted = groupby(sorter, key=itemgetter(0))

@@ -15,7 +15,7 @@ from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine
 from pik.ports.state_audit import StateProblem
 from pik.ports.store import Store
-from pik.runtime.progress import Progress
+from pik.runtime.interaction import Progress
 from pik.usecases.verify.aggregates import aggregate_problems
 from pik.usecases.verify.batches import Batches
 from pik.usecases.verify.days import Days
@@ -56,19 +56,18 @@ def _problems(store: Store, engine: Engine, progress: Progress, tally: Tally) ->
             return  # what such an index answers means nothing
     progress.start("verifying", None, "segments")
     try:
-        with store.raw.scratch() as scratch:
-            ledger = Ledger(scratch)
-            before = store.index.totals() if tally.full and tally.window == ALL_TIME else None
-            yield from Days(store, tally, ledger, progress).problems()
-            yield from Objects(store, tally).problems()
-            yield from Batches(store, tally, ledger).problems()
-            if tally.full:
-                yield from Openings(store).problems()
-            settled = not (tally.counts["damage"] or tally.counts["expired"] or tally.unsettled)
-            if before is not None and settled:
-                seen = replace(ledger.totals, batches=before.batches)
-                if before == store.index.totals() != seen:  # where they change meanwhile, somebody is writing
-                    yield Problem(INDEX, "the index's totals", f"they are {before}; its segments come to {seen}")
+        ledger = Ledger()
+        before = store.index.totals() if tally.full and tally.window == ALL_TIME else None
+        yield from Days(store, tally, ledger, progress).problems()
+        yield from Objects(store, tally).problems()
+        yield from Batches(store, tally, ledger).problems()
+        if tally.full:
+            yield from Openings(store).problems()
+        settled = not (tally.counts["damage"] or tally.counts["expired"] or tally.unsettled)
+        if before is not None and settled:
+            seen = replace(ledger.totals, batches=before.batches)
+            if before == store.index.totals() != seen:  # where they change meanwhile, somebody is writing
+                yield Problem(INDEX, "the index's totals", f"they are {before}; its segments come to {seen}")
         if tally.full:
             yield from state_problems(store, tally)
         if tally.full and not tally.lacks_events and tally.state_is_sound:

@@ -96,7 +96,7 @@ def export(
     """
     from pik.model.filter import Filter
     from pik.ports.exporter import Layout
-    from pik.runtime.progress import SILENT
+    from pik.runtime.interaction import SILENT
     from pik.usecases.export.export import STDOUT, checked_columns, chosen_format, is_directory, partitions
     from pik.usecases.export.export import export as write
     from pik.usecases.inspect.events import nothing_matches

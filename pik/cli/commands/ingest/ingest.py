@@ -99,7 +99,7 @@ def ingest(
     earlier batch. An event is a JSON object with source, event_type, entity_id, event_time, payload, and optionally
     idempotency_key and received_time.
     """
-    from pik.runtime.process_pool import processors
+    from pik.runtime.parallel import processors
     from pik.usecases.ingest.batch_ingest import IngestOptions
 
     sources = ingest_inputs.sources(cli, files, batch_key)

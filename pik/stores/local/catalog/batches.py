@@ -16,7 +16,7 @@ import msgspec
 from pik.model.batch import CONFLICT, KEYED, PLAIN, Arrivals, Batch, Chunk, Counts, Origin, RejectFile, Segment
 from pik.model.tally import with_lags, with_names
 from pik.ports.index import Rebuild
-from pik.runtime.interruption import called_from_c
+from pik.runtime.interaction import called_from_c
 from pik.stores.common import conflicting
 from pik.stores.local.catalog.index import KEYED_DAY, LocalIndex, batch_of, find_batch, origin_key
 from pik.stores.local.lock import holding

@@ -1,0 +1,28 @@
+"""Temporary files that hold what memory should not."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from pik.model.metric import Computed
+from pik.runtime.spool import Sorter, Spool
+
+
+def test_a_spool_returns_what_was_added_again_and_again() -> None:
+    rows = [Computed("m", 0, f"e{n}\u2028", Decimal("0.10"), n, "0" * 32, "f" * 32) for n in range(100)]
+    for in_memory in (100, 1 << 20):
+        spool = Spool(Computed, rows[:50], in_memory=in_memory)
+        for row in rows[50:]:
+            spool.add(row)
+        assert len(spool) == 100
+        assert list(spool) == list(spool) == rows
+
+
+def test_a_sorter_merges_what_it_wrote_to_disk_with_what_it_holds() -> None:
+    numbers = [n * 7919 % 1000 for n in range(1000)]
+    for in_memory in (1, 7, 1000, 5000):
+        for reverse in (False, True):
+            sorter: Sorter[int] = Sorter(lambda n: n, reverse=reverse, in_memory=in_memory)
+            for number in numbers:
+                sorter.add(number)
+            assert list(sorter) == list(sorter) == sorted(numbers, reverse=reverse)
