@@ -67,7 +67,7 @@ def _file(url: str, path: Path) -> tuple[float, Calls]:
 
 
 def _one_by_one(clients: Clients, stack: Stack, lines: Sequence[bytes]) -> float:
-    dynamodb, s3 = clients.client("dynamodb").boto, clients.client("s3").boto
+    dynamodb, s3 = clients.client("dynamodb"), clients.client("s3")
     begun = time.monotonic()
     for line in lines:
         name = sha256(line).hexdigest()

@@ -27,7 +27,7 @@ def deploy_bare(clients: Clients, name: str, *, tls: bool = True, **parameters: 
             for key, value in {"Architecture": ARCHITECTURE, **parameters}.items()
         ],
     )
-    cloudformation.boto.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+    cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
     deployed = look_up(clients, name)
     _set(deployed)
     return deployed

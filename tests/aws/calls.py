@@ -10,12 +10,16 @@ from math import ceil
 from threading import Lock
 from typing import Any
 
+from botocore.httpsession import URLLib3Session
+
 from pik.ports.store import Store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.raw import AwsRaw
 
 SERVICES = ("s3", "dynamodb", "sqs")
 UNIT = 1024
+SESSION = URLLib3Session()
+"""Sends a request whose answer a test keeps from boto3."""
 
 
 def clients_of(store: Store) -> Clients:
@@ -27,7 +31,7 @@ def clients_of(store: Store) -> Clients:
 @contextmanager
 def hooked(store: Store, event: str, hook: Callable[..., Any]) -> Iterator[None]:
     """Botocore's event of all the store's clients calls the hook meanwhile."""
-    emitters = [clients_of(store).client(service).boto.meta.events for service in SERVICES]
+    emitters = [clients_of(store).client(service).meta.events for service in SERVICES]
     for emitter in emitters:
         emitter.register_first(event, hook)
     try:

@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.outputs import Stack, output_name
 
 PROGRAM = Path(__file__).resolve().parents[2] / ".venv-ministack/bin/ministack"
-REGION = "eu-central-1"
+REGION: Final = "eu-central-1"
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -81,7 +82,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, directory: Path) -> None:
 def make_stack(clients: Clients) -> Stack:
     """A bucket, two tables and two queues like the template's, without the template."""
     name = f"pik-{uuid4().hex[:12]}"
-    s3, dynamodb, sqs = (clients.client(service) for service in ("s3", "dynamodb", "sqs"))
+    s3, dynamodb, sqs = clients.client("s3"), clients.client("dynamodb"), clients.client("sqs")
     s3.create_bucket(Bucket=f"{name}-raw", CreateBucketConfiguration={"LocationConstraint": REGION})
     _table(dynamodb, f"{name}-index", "by_event", "event_prefix", "event_id", "KEYS_ONLY")
     _table(dynamodb, f"{name}-state", "by_bucket", "bucket_key", "version_key", "ALL")

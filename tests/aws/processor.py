@@ -14,11 +14,15 @@ from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pik.lambdas import processor
-from pik.stores.aws.clients import Client, Clients
+from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.outputs import Stack, stack_of
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 CONTEXT = SimpleNamespace(
     function_name="processor",
@@ -53,7 +57,7 @@ def processing(stack: Stack, directory: Path) -> Iterator[None]:
             process.terminate()
 
 
-def process_once(sqs: Client, url: str) -> bool:
+def process_once(sqs: SQSClient, url: str) -> bool:
     """Hand the processor what is on the queue now; false if that is nothing."""
     answer = sqs.receive_message(
         QueueUrl=url,
@@ -68,7 +72,7 @@ def process_once(sqs: Client, url: str) -> bool:
     return bool(messages)
 
 
-def _record(message: dict[str, Any]) -> dict[str, Any]:
+def _record(message: MessageTypeDef) -> dict[str, Any]:
     return {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],

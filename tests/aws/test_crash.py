@@ -30,7 +30,7 @@ from pik.usecases.ingest.api_request import take
 from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import list_events
 from pik.usecases.rebuild.rebuild import rebuild_index
-from tests.aws.calls import clients_of, hooked
+from tests.aws.calls import SESSION, hooked
 from tests.aws.clock import later
 from tests.aws.emulator import make_stack, publish
 from tests.faults import Crash
@@ -55,8 +55,7 @@ class DieAt:
         if mine < self.number:
             return
         if mine == self.number:
-            service = event_name.split(".")[1]
-            clients_of(self.store).client(service).boto._endpoint.http_session.send(request)
+            SESSION.send(request)
         raise Crash
 
 

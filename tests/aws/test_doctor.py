@@ -188,8 +188,8 @@ def test_without_simulation_what_cannot_be_tried_is_unknown(guarded, somebody) -
 
 def contents(stack: Deployed) -> Any:
     """All that is in the stack."""
-    s3, dynamodb, sqs = (stack.clients.client(service) for service in ("s3", "dynamodb", "sqs"))
-    versions = s3.list_object_versions(Bucket=stack.stack.raw_bucket)
+    dynamodb, sqs = stack.clients.client("dynamodb"), stack.clients.client("sqs")
+    versions = stack.clients.client("s3").list_object_versions(Bucket=stack.stack.raw_bucket)
     tables = [dynamodb.scan(TableName=table)["Items"] for table in (stack.stack.index_table, stack.stack.state_table)]
     counts = [
         sqs.get_queue_attributes(
@@ -220,7 +220,7 @@ def test_promise_2_a_storage_that_overwrites_is_found_out(seen) -> None:
     def forget(request: Any, **_: object) -> None:
         del request.headers["If-None-Match"]
 
-    s3.boto.meta.events.register("before-sign.s3.PutObject", forget)
+    s3.meta.events.register("before-sign.s3.PutObject", forget)
     with pytest.raises(StoreError, match="wrote raw/one again, with the bytes that it had"):
         list(permissions(seen))
     assert s3.get_object(Bucket=bucket, Key="raw/one")["Body"].read() == b"one"

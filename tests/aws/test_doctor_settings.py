@@ -87,7 +87,7 @@ def no_public_access_block(stack: Deployed) -> None:
 
 
 def another_lock(stack: Deployed) -> None:
-    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+    rule: Any = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
     stack.clients.client("s3").put_object_lock_configuration(
         Bucket=stack.stack.raw_bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
     )
@@ -116,7 +116,8 @@ def unprotect(stack: Deployed) -> None:
 
 
 def set_queue(stack: Deployed, **attributes: str) -> None:
-    stack.clients.client("sqs").set_queue_attributes(QueueUrl=stack.stack.queue_url, Attributes=attributes)
+    sqs: Any = stack.clients.client("sqs")
+    sqs.set_queue_attributes(QueueUrl=stack.stack.queue_url, Attributes=attributes)
 
 
 def change_source(stack: Deployed, **changes: Any) -> None:

@@ -145,7 +145,7 @@ def failing(clients: Clients, operation: str, fault: Callable[[dict[str, str]], 
         if error is not None:
             raise error
 
-    clients.client("s3").boto.meta.events.register(f"provide-client-params.s3.{operation}", send)
+    clients.client("s3").meta.events.register(f"provide-client-params.s3.{operation}", send)
 
 
 def refusal(code: str, message: str) -> ClientError:
@@ -309,5 +309,5 @@ def breaking(clients: Clients, monkeypatch: pytest.MonkeyPatch, times: int) -> I
         if next(left, None) is not None:
             parsed["Body"] = Broken()
 
-    clients.client("s3").boto.meta.events.register("after-call.s3.GetObject", answer)
+    clients.client("s3").meta.events.register("after-call.s3.GetObject", answer)
     return left

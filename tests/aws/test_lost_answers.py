@@ -9,6 +9,7 @@ from pik.errors import AlreadyExists
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.raw import AwsRaw
 from pik.stores.aws.table import Table
+from tests.aws.calls import SESSION
 from tests.aws.emulator import make_stack
 
 
@@ -18,14 +19,13 @@ class Losing:
     def __init__(self, clients: Clients, service: str, operation: str) -> None:
         self.lost = False
         self.operation = operation
-        clients.client(service).boto.meta.events.register(f"before-send.{service}.{operation}", self._send)
-        self.session = clients.client(service).boto._endpoint.http_session
+        clients.client(service).meta.events.register(f"before-send.{service}.{operation}", self._send)
 
     def _send(self, request, **_):
         if self.lost:
             return
         self.lost = True
-        self.session.send(request)
+        SESSION.send(request)
         raise ConnectionClosedError(endpoint_url=request.url)
 
 

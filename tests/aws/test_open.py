@@ -108,7 +108,7 @@ def test_each_way_to_name_a_region(aws, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
 
     def region(of_url: str | None, profile: str) -> str:
-        return str(Clients(of_url, profile).client("sqs").boto.meta.region_name)
+        return str(Clients(of_url, profile).client("sqs").meta.region_name)
 
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-2")

@@ -41,7 +41,7 @@ def look(aws: Clients, tmp_path) -> Callable[..., StackStatus]:
 
 def hook(clients: Clients, service: str, operation: str, change: Callable[[Any], object]) -> None:
     """Change the answers of an operation, which the emulator gives otherwise."""
-    events = clients.client(service).boto.meta.events
+    events = clients.client(service).meta.events
     events.register(f"after-call.{service}.{operation}", lambda parsed, **_: change(parsed))
 
 
@@ -56,7 +56,7 @@ def refuse(clients: Clients, service: str, operation: str, message: str) -> None
     def answer(**_: object) -> None:
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": message}}, operation)
 
-    clients.client(service).boto.meta.events.register(f"before-call.{service}.{operation}", answer)
+    clients.client(service).meta.events.register(f"before-call.{service}.{operation}", answer)
 
 
 def test_the_names_are_those_of_the_template() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
+from pik.errors import StoreError
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.table import Table
 from tests.aws.emulator import make_stack
@@ -58,3 +60,18 @@ def test_many_are_read_written_and_deleted(table: Table) -> None:
     table.write_many([{"pk": "new", "sk": "one"}], deletes=keys[:200])
     assert table.get_many(keys).keys() == set(keys[200:])
     assert table.get(("new", "one"))
+
+
+@pytest.mark.parametrize("read", [lambda table: table.query("p"), lambda table: table.scan()])
+def test_a_fault_between_two_pages_is_an_error_of_the_store(own: Clients, read) -> None:
+    table = Table(own, make_stack(own).index_table)
+    table.write_many({"pk": "p", "sk": f"{number:03d}", "b": b"x" * 300_000} for number in range(12))
+    found = read(table)
+    next(found)
+
+    def gone(request, **_):
+        raise EndpointConnectionError(endpoint_url=request.url)
+
+    own.client("dynamodb").meta.events.register("before-send.dynamodb", gone)
+    with pytest.raises(StoreError, match="cannot reach DynamoDB"):
+        list(found)

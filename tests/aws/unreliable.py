@@ -16,7 +16,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 
 from pik.ports.store import Store
-from tests.aws.calls import clients_of, hooked
+from tests.aws.calls import SESSION, hooked
 
 _THROTTLED = b'{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"slow down"}'
 _SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>slow down</Message></Error>"
@@ -41,7 +41,7 @@ class Unreliable:
         self.happened.append(f"{what} {operation}")
         if what in ("error", "throttled"):
             return _answer(request.url, service, what)
-        clients_of(self.store).client(service).boto._endpoint.http_session.send(request)
+        SESSION.send(request)
         raise (ConnectionClosedError if what == "lost" else ReadTimeoutError)(endpoint_url=request.url)
 
     def cut(self, params: dict[str, Any], context: dict[str, Any], event_name: str, **_: Any) -> None:

@@ -105,7 +105,8 @@ def object_harms(store: Store) -> Iterator[Harm]:
     if not isinstance(store.raw, AwsRaw):
         yield from _of_files(store, Path(store.url))
         return
-    s3, bucket = store.raw.clients.client("s3"), store.raw.bucket
+    bucket = store.raw.bucket
+    s3: Any = store.raw.clients.client("s3")
     for prefix in ("raw/", "index/", "corrections/"):
         for found in list(store.raw.objects(prefix)):
             data, at = store.raw.read(found.key), {"Bucket": bucket, "Key": found.key}
@@ -172,7 +173,7 @@ def _of_database(path: Path) -> Iterator[Harm]:
 
 def _of_table(table: Table) -> Iterator[Harm]:
     """An item of each kind and shape deleted, and each of its values changed."""
-    dynamodb = table.clients.client("dynamodb")
+    dynamodb: Any = table.clients.client("dynamodb")
     seen: set[tuple[str, ...]] = set()
     for item in dynamodb.scan(TableName=table.name)["Items"]:
         pk = item["pk"]["S"]

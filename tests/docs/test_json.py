@@ -161,8 +161,9 @@ def _look_at_stack(pik: Journey, directory: Path, patch: pytest.MonkeyPatch) -> 
             patch.setenv(name, value)
         root = Clients(REGION)
         stack = deploy_bare(root, "shop", tls=False)
-        ring = {"StateValue": "ALARM", "StateReason": "p99 is 2 h"}
-        root.client("cloudwatch").set_alarm_state(AlarmName=stack.resource("LagAlarm"), **ring)
+        root.client("cloudwatch").set_alarm_state(
+            AlarmName=stack.resource("LagAlarm"), StateValue="ALARM", StateReason="p99 is 2 h"
+        )
         of = ("--store", "aws://shop")
         pik("pik ingest", "ingest", "monday.jsonl", *of)
         pik("pik stack status", "stack", "status", *of, code=1)

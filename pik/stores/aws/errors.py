@@ -1,12 +1,16 @@
-"""What AWS and the way to it may refuse, as errors that name what is missing."""
+"""botocore's errors as ours, which name what is missing and say what to do."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from pik.errors import StoreError
+
+if TYPE_CHECKING:
+    from botocore.exceptions import BotoCoreError, ClientError
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _UNKNOWN = {
@@ -35,21 +39,27 @@ SERVICES = {
 
 class Refused(StoreError):
     """A service answered with an error; `code` is the service's name for it. `retried` tells whether boto3 had sent the
-    call before, and got no answer or one that asked for patience. `reasons` are those of a cancelled transaction."""
+    call before, without an answer or with one that asked for patience."""
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: str,
-        hint: str = "",
-        retried: bool = False,
-        reasons: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
+    def __init__(self, message: str, *, code: str, hint: str = "", retried: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.code = code
         self.retried = retried
-        self.reasons = reasons
+
+
+@contextmanager
+def translated(service: str) -> Iterator[None]:
+    """Raise botocore's errors as StoreError meanwhile, and those that `service` itself answered with as Refused."""
+    try:
+        yield
+    except Exception as error:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        if isinstance(error, ClientError):
+            raise _refusal(SERVICES.get(service, service), error) from None
+        if isinstance(error, BotoCoreError):
+            raise _failure(SERVICES.get(service, service), error) from None
+        raise
 
 
 def denied(error: Refused) -> bool:
@@ -63,13 +73,9 @@ def briefly(error: StoreError) -> str:
     return f"{found[1]} is denied" if isinstance(error, Refused) and denied(error) and found else error.message
 
 
-def translated(service: str, operation: str, error: Exception) -> StoreError:
-    """The error for what boto3 raised in an operation of a service (both as boto3 names them)."""
+def _failure(service: str, error: BotoCoreError) -> StoreError:
     from botocore import exceptions as boto
 
-    name = SERVICES[service]
-    if isinstance(error, boto.ClientError):
-        return _refused(name, operation, error)
     if isinstance(error, boto.ProfileNotFound):
         return StoreError(str(error), hint="aws configure list-profiles")
     if isinstance(error, boto.NoRegionError):
@@ -84,19 +90,18 @@ def translated(service: str, operation: str, error: Exception) -> StoreError:
         return StoreError(f"no usable AWS credentials: {error}", hint="aws sts get-caller-identity")
     if isinstance(error, boto.SSOError):
         return StoreError(f"the AWS single sign-on session cannot be used: {error}", hint="aws sso login")
-    return StoreError(f"cannot reach {name}: {error}", hint="check the network, the region and AWS_ENDPOINT_URL")
+    return StoreError(f"cannot reach {service}: {error}", hint="check the network, the region and AWS_ENDPOINT_URL")
 
 
-def _refused(name: str, operation: str, error: object) -> Refused:
-    answer = getattr(error, "response", {})
-    code = str(answer.get("Error", {}).get("Code", ""))
-    said = str(answer.get("Error", {}).get("Message", "")) or code
+def _refusal(service: str, error: ClientError) -> Refused:
+    operation, answer = error.operation_name, error.response
+    code = answer.get("Error", {}).get("Code", "")
+    message = answer.get("Error", {}).get("Message", "") or code
     if code in _EXPIRED:
         return Refused("the AWS credentials have expired", code=code, hint="log in again: aws sso login")
     if code in _UNKNOWN:
         return Refused(f"AWS does not know these credentials ({code})", code=code, hint="aws sts get-caller-identity")
     if code in _DENIED:
-        return Refused(f"{name} denies {operation}: {said}", code=code, hint="what is missing: pik stack doctor")
+        return Refused(f"{service} denies {operation}: {message}", code=code, hint="what is missing: pik stack doctor")
     retried = bool(answer.get("ResponseMetadata", {}).get("RetryAttempts"))
-    reasons = answer.get("CancellationReasons") or ()
-    return Refused(f"{name} refused {operation} ({code}): {said}", code=code, retried=retried, reasons=reasons)
+    return Refused(f"{service} refused {operation} ({code}): {message}", code=code, retried=retried)

@@ -7,8 +7,12 @@ from typing import Any
 import msgspec
 
 from pik.stores.aws.clients import Clients
+from pik.stores.aws.errors import translated
 
 
 def invoke_later(function: str, event: dict[str, Any]) -> None:
     """Have Lambda call the function with `event`, again if it fails. Raises StoreError."""
-    Clients().client("lambda").invoke(FunctionName=function, InvocationType="Event", Payload=msgspec.json.encode(event))
+    with translated("lambda"):
+        Clients().client("lambda").invoke(
+            FunctionName=function, InvocationType="Event", Payload=msgspec.json.encode(event)
+        )

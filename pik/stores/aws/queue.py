@@ -7,19 +7,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from pik.errors import StoreError
 from pik.model.run import DeadLetter, Task
 from pik.ports.state import UNSETTLED, Message
-from pik.stores.aws.clients import Client, Clients
+from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.outputs import Stack
-from pik.stores.aws.errors import Refused
+from pik.stores.aws.errors import Refused, translated
 from pik.stores.aws.state.items import run_pk, task_sk
 from pik.stores.aws.table import Item, Key, Table, batched, delays
 from pik.stores.state_rows import damaged_row, read_letter, read_task, row_digest
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef, MessageTypeDef
 
 BATCH = 10
 BATCH_BYTES = 256 * 1024
@@ -27,9 +31,6 @@ BATCH_BYTES = 256 * 1024
 
 PURGED = "purged"
 """The partition of the letters that somebody gave up."""
-
-Received = dict[str, Any]
-"""A message as SQS hands it out."""
 
 _LOOKING = 300  # seconds for which letters are hidden from others while somebody looks at them
 _REASON = 4000  # characters of a reason that are kept with a letter
@@ -53,7 +54,7 @@ class AwsQueue:
     patience: int = 1
 
     @property
-    def _sqs(self) -> Client:
+    def _sqs(self) -> SQSClient:
         return self.clients.client("sqs")
 
     def send(self, tasks: Iterable[Task]) -> int:
@@ -70,10 +71,14 @@ class AwsQueue:
         return Message(read_task(found[0]["Body"]), found[0]["ReceiptHandle"], _receives(found[0]))
 
     def acknowledge(self, receipt: str) -> None:
-        self._unless_gone("delete_message", ReceiptHandle=receipt)
+        with _unless_gone():
+            self._sqs.delete_message(QueueUrl=self.stack.queue_url, ReceiptHandle=receipt)
 
     def release(self, message: Message, delay: float, reason: str = "") -> None:
-        self._unless_gone("change_message_visibility", ReceiptHandle=message.receipt, VisibilityTimeout=ceil(delay))
+        with _unless_gone():
+            self._sqs.change_message_visibility(
+                QueueUrl=self.stack.queue_url, ReceiptHandle=message.receipt, VisibilityTimeout=ceil(delay)
+            )
         if reason:
             self.table.update(_state_key(message.task), "SET #reason = :reason", {"reason": _kept(reason)})
 
@@ -87,18 +92,17 @@ class AwsQueue:
             {"reason": kept, "hint": hint, "at": failed_at},
         )
         texts = {"reason": kept or "unknown", **({"hint": hint} if hint else {})}  # SQS takes no empty ones
-        self._sqs.send_message(
-            QueueUrl=self.stack.dead_letter_queue_url,
-            MessageBody=msgspec.json.encode(task).decode(),
-            MessageAttributes={
-                **{
-                    name: {"DataType": "String", "StringValue": _NOT_IN_SQS.sub("\ufffd", text)}
-                    for name, text in texts.items()
-                },
-                "attempts": {"DataType": "Number", "StringValue": str(message.receives)},
-                "failed_at": {"DataType": "Number", "StringValue": str(failed_at)},
-            },
-        )
+        attributes: dict[str, MessageAttributeValueTypeDef] = {
+            name: {"DataType": "String", "StringValue": _NOT_IN_SQS.sub("\ufffd", text)} for name, text in texts.items()
+        }
+        attributes["attempts"] = {"DataType": "Number", "StringValue": str(message.receives)}
+        attributes["failed_at"] = {"DataType": "Number", "StringValue": str(failed_at)}
+        with translated("sqs"):
+            self._sqs.send_message(
+                QueueUrl=self.stack.dead_letter_queue_url,
+                MessageBody=msgspec.json.encode(task).decode(),
+                MessageAttributes=attributes,
+            )
 
     def letters(self, *, purged: bool = False) -> list[DeadLetter]:
         if purged:
@@ -120,22 +124,22 @@ class AwsQueue:
     def drop(self, run_id: str) -> int:  # noqa: ARG002 - a shared queue cannot be searched
         return 0
 
-    def _receive(self, url: str, most: int, visibility: int, wait: int) -> list[Received]:
-        answer = self._sqs.receive_message(
-            QueueUrl=url,
-            MaxNumberOfMessages=most,
-            VisibilityTimeout=visibility,
-            WaitTimeSeconds=wait,
-            MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
-            MessageAttributeNames=["All"],
-        )
-        found: list[Received] = answer.get("Messages", [])
-        return found
+    def _receive(self, url: str, most: int, visibility: int, wait: int) -> list[MessageTypeDef]:
+        with translated("sqs"):
+            answer = self._sqs.receive_message(
+                QueueUrl=url,
+                MaxNumberOfMessages=most,
+                VisibilityTimeout=visibility,
+                WaitTimeSeconds=wait,
+                MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+                MessageAttributeNames=["All"],
+            )
+        return answer.get("Messages", [])
 
     @contextmanager
-    def _dead(self) -> Iterator[dict[str, Received]]:
+    def _dead(self) -> Iterator[dict[str, MessageTypeDef]]:
         """Every dead letter by SQS's name for it, hidden from others meanwhile. What is left becomes visible again."""
-        found: dict[str, Received] = {}
+        found: dict[str, MessageTypeDef] = {}
         try:
             while some := self._receive(self.stack.dead_letter_queue_url, BATCH, _LOOKING, self.patience):
                 known = len(found)
@@ -148,7 +152,7 @@ class AwsQueue:
                 entries = [{"ReceiptHandle": each["ReceiptHandle"], "VisibilityTimeout": 0} for each in some]
                 self._all(self._sqs.change_message_visibility_batch, self.stack.dead_letter_queue_url, entries)
 
-    def _told(self, messages: Sequence[Received]) -> list[DeadLetter]:
+    def _told(self, messages: Sequence[MessageTypeDef]) -> list[DeadLetter]:
         """The letters of these messages; what SQS itself moved there has its reason, if any, in the state table."""
         tasks = {message["MessageId"]: _task(message) for message in messages}
         silent = {
@@ -161,18 +165,12 @@ class AwsQueue:
         letters = [_letter(message, tasks[message["MessageId"]], states) for message in messages]
         return sorted(letters, key=lambda letter: (letter.failed_at, letter.letter_id))
 
-    def _unless_gone(self, operation: str, **parameters: Any) -> None:
-        try:
-            getattr(self._sqs, operation)(QueueUrl=self.stack.queue_url, **parameters)
-        except Refused as error:
-            if error.code not in _GONE:
-                raise
-
-    def _all(self, operation: Any, url: str, entries: Sequence[Received]) -> None:
+    def _all(self, operation: Any, url: str, entries: Sequence[dict[str, Any]]) -> None:
         """Call a batch operation until it took every entry. An entry that is gone is done."""
         left = [{"Id": str(number), **entry} for number, entry in enumerate(entries)]
         for delay in delays():
-            failed = {each["Id"]: each for each in operation(QueueUrl=url, Entries=left).get("Failed", ())}
+            with translated("sqs"):
+                failed = {each["Id"]: each for each in operation(QueueUrl=url, Entries=left).get("Failed", ())}
             refused = [each for each in failed.values() if each.get("SenderFault") and each["Code"] not in _GONE]
             if refused:
                 raise StoreError(f"SQS refused a message ({refused[0]['Code']}): {refused[0].get('Message', '')}")
@@ -181,6 +179,16 @@ class AwsQueue:
                 return
             delay()
         raise StoreError(f"SQS does not take messages for {url}", hint="run the same command again later")
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    try:
+        with translated("sqs"):
+            yield
+    except Refused as error:
+        if error.code not in _GONE:
+            raise
 
 
 def _state_key(task: Task) -> Key:
@@ -206,11 +214,11 @@ def _batches(bodies: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _receives(message: Received) -> int:
+def _receives(message: MessageTypeDef) -> int:
     return int(message["Attributes"]["ApproximateReceiveCount"])
 
 
-def _task(message: Received) -> Task | str:
+def _task(message: MessageTypeDef) -> Task | str:
     """The task of a message, or why it is none."""
     try:
         return read_task(message["Body"])
@@ -218,7 +226,7 @@ def _task(message: Received) -> Task | str:
         return f"this is no task of pik's: {error}"
 
 
-def _letter_id(message: Received) -> str:
+def _letter_id(message: MessageTypeDef) -> str:
     """A ULID: when SQS got the message, and the beginning of SQS's own name for it."""
     from uuid import UUID
 
@@ -228,7 +236,7 @@ def _letter_id(message: Received) -> str:
     return str(ULID.from_bytes(sent.to_bytes(6, "big") + UUID(message["MessageId"]).bytes[:10]))
 
 
-def _letter(message: Received, task: Task | str, states: dict[tuple[str, str], Item]) -> DeadLetter:
+def _letter(message: MessageTypeDef, task: Task | str, states: dict[tuple[str, str], Item]) -> DeadLetter:
     said = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
     if isinstance(task, str):
         reason, hint, task = task, "", Task(run_id="", number=0, metrics=(), start=0, end=0)

@@ -8,13 +8,17 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.ports.raw import Object, RawObject
-from pik.stores.aws.clients import Client, Clients
-from pik.stores.aws.errors import Refused
+from pik.stores.aws.clients import Clients
+from pik.stores.aws.errors import Refused, translated
 from pik.stores.common import missing, scratch
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 _DOWNLOADS = 8
 
@@ -27,12 +31,13 @@ class AwsRaw:
     bucket: str
 
     @property
-    def _s3(self) -> Client:
+    def _s3(self) -> S3Client:
         return self.clients.client("s3")
 
     def create(self, key: str, data: bytes) -> None:
         try:
-            self._s3.put_object(Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*", ChecksumAlgorithm="SHA256")
+            with translated("s3"):
+                self._s3.put_object(Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*", ChecksumAlgorithm="SHA256")
         except Refused as error:
             # 409: another writer of the same key is at it this very moment.
             if error.code not in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409"):
@@ -52,9 +57,10 @@ class AwsRaw:
         if length == 0:
             return b""
         end = "" if length is None else offset + length - 1
-        where = {"Range": f"bytes={offset}-{end}"} if offset or length is not None else {}
+        where: dict[str, Any] = {"Range": f"bytes={offset}-{end}"} if offset or length is not None else {}
         try:
-            data: bytes = self._body(self._s3.get_object(Bucket=self.bucket, Key=key, **where))
+            with translated("s3"):
+                data = self._body(self._s3.get_object(Bucket=self.bucket, Key=key, **where))
         except Refused as error:
             if error.code == "InvalidRange":
                 if length is None and self.size(key) == offset:
@@ -67,33 +73,28 @@ class AwsRaw:
             raise _short(key, offset, length)
         return data
 
-    def _body(self, answer: Any) -> bytes:
+    def _body(self, answer: GetObjectOutputTypeDef) -> bytes:
         from botocore.exceptions import BotoCoreError
 
         try:
-            data: bytes = answer["Body"].read()
+            return answer["Body"].read()
         except (BotoCoreError, OSError) as error:
             raise StoreError(f"the connection to S3 broke while an object was read: {error}") from None
-        return data
 
     def size(self, key: str) -> int | None:
         try:
-            size: int = self._s3.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
+            with translated("s3"):
+                return self._s3.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
         except Refused as error:
             if error.code in ("404", "NoSuchKey", "NotFound"):
                 return None
             raise
-        return size
 
     def objects(self, prefix: str) -> Iterator[RawObject]:
-        more: dict[str, str] = {}
-        while True:
-            page = self._s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix, **more)
-            for found in page.get("Contents", ()):
-                yield RawObject(found["Key"], found["Size"])
-            if not page.get("IsTruncated"):
-                return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+        with translated("s3"):
+            for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+                for found in page.get("Contents", ()):
+                    yield RawObject(found["Key"], found["Size"])
 
     @contextmanager
     def files(self, keys: Sequence[str]) -> Iterator[list[Path]]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pik.errors import InputError, PikError, StoreError, UsageError, command
 from pik.ports.foreign import ForeignFile
-from pik.stores.aws.clients import Client, Clients
-from pik.stores.aws.errors import Refused, denied
+from pik.stores.aws.clients import Clients
+from pik.stores.aws.errors import Refused, denied, translated
 from pik.stores.aws.table import delays
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, ObjectTypeDef
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _MAGIC = re.compile(r"[*?\[]")
@@ -26,7 +31,7 @@ class S3Files:
     clients: Clients
 
     @property
-    def _s3(self) -> Client:
+    def _s3(self) -> S3Client:
         return self.clients.client("s3")
 
     def find(self, url: str) -> list[ForeignFile]:
@@ -42,14 +47,13 @@ class S3Files:
         reason = ""
         for delay in delays():
             try:
-                answer = self._call(
-                    file.name,
-                    self._s3.get_object,
-                    Bucket=bucket,
-                    Key=key,
-                    Range=f"bytes={offset}-{offset + length - 1}",
-                    IfMatch=file.version,
-                )
+                with _reading(file.name, bucket):
+                    answer = self._s3.get_object(
+                        Bucket=bucket,
+                        Key=key,
+                        Range=f"bytes={offset}-{offset + length - 1}",
+                        IfMatch=file.version,
+                    )
             except Refused as error:
                 if error.code in _ABSENT | {"PreconditionFailed", "412", "InvalidRange"}:
                     raise _changed(file.name) from None
@@ -63,7 +67,8 @@ class S3Files:
     def _one(self, bucket: str, key: str) -> ForeignFile:
         url = f"s3://{bucket}/{key}"
         try:
-            head = self._call(url, self._s3.head_object, Bucket=bucket, Key=key)
+            with _reading(url, bucket):
+                head = self._s3.head_object(Bucket=bucket, Key=key)
         except Refused as error:
             if error.code not in _ABSENT:
                 raise
@@ -73,7 +78,8 @@ class S3Files:
     def _absent(self, bucket: str, url: str) -> PikError:
         """The error for an object that is not there. The answer to HEAD does not tell whether the bucket is."""
         try:
-            self._s3.head_bucket(Bucket=bucket)
+            with translated("s3"):
+                self._s3.head_bucket(Bucket=bucket)
         except Refused as error:
             if error.code in _ABSENT | {"NoSuchBucket"}:
                 return _no_bucket(bucket)
@@ -90,32 +96,29 @@ class S3Files:
                 found.append(ForeignFile(f"s3://{bucket}/{each['Key']}", each["Size"], each["ETag"]))
         return found
 
-    def _listed(self, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
-        more: dict[str, str] = {}
-        while True:
-            try:
-                url = f"s3://{bucket}/{prefix}"
-                page = self._call(url, self._s3.list_objects_v2, Bucket=bucket, Prefix=prefix, **more)
-            except Refused as error:
-                if error.code != "NoSuchBucket":
-                    raise
-                raise _no_bucket(bucket) from None
-            yield from page.get("Contents", ())
-            if not page.get("IsTruncated"):
-                return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
-
-    def _call(self, url: str, operation: Callable[..., Any], **parameters: Any) -> Any:
+    def _listed(self, bucket: str, prefix: str) -> Iterator[ObjectTypeDef]:
         try:
-            return operation(**parameters)
+            with _reading(f"s3://{bucket}/{prefix}", bucket):
+                for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                    yield from page.get("Contents", ())
         except Refused as error:
-            if not denied(error):
+            if error.code != "NoSuchBucket":
                 raise
-            bucket = parameters["Bucket"]
-            raise StoreError(
-                f"S3 denies reading {url}: {error.message.partition(': ')[2]}",
-                hint=f"it takes s3:GetObject on arn:aws:s3:::{bucket}/* and s3:ListBucket on arn:aws:s3:::{bucket}",
-            ) from None
+            raise _no_bucket(bucket) from None
+
+
+@contextmanager
+def _reading(url: str, bucket: str) -> Iterator[None]:
+    try:
+        with translated("s3"):
+            yield
+    except Refused as error:
+        if not denied(error):
+            raise
+        raise StoreError(
+            f"S3 denies reading {url}: {error.message.partition(': ')[2]}",
+            hint=f"it takes s3:GetObject on arn:aws:s3:::{bucket}/* and s3:ListBucket on arn:aws:s3:::{bucket}",
+        ) from None
 
 
 def _parts(url: str) -> tuple[str, str]:
@@ -146,7 +149,7 @@ def _literal(one: str) -> str:
     return f"[^{inner[1:]}]" if inner.startswith("!") else f"[{inner}]"
 
 
-def _body(answer: Any) -> tuple[bytes | None, str]:
+def _body(answer: GetObjectOutputTypeDef) -> tuple[bytes | None, str]:
     """What came, or why it did not come to its end."""
     from botocore.exceptions import BotoCoreError
 

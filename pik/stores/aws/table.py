@@ -7,16 +7,28 @@ those of a secondary index, which DynamoDB has no such reads of.
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pik.errors import StoreError
 from pik.stores.aws.adaptive_map import Flow
-from pik.stores.aws.clients import Client, Clients
-from pik.stores.aws.errors import Refused
+from pik.stores.aws.clients import Clients
+from pik.stores.aws.errors import translated
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import (
+        AttributeValueTypeDef,
+        BatchStatementRequestTypeDef,
+        QueryInputPaginateTypeDef,
+        ScanInputPaginateTypeDef,
+        TransactWriteItemTypeDef,
+        WriteRequestTypeDef,
+    )
 
 Value = str | int | bytes | bool
 Item = dict[str, Any]
@@ -60,46 +72,41 @@ class Table:
     name: str
 
     @property
-    def _dynamodb(self) -> Client:
+    def _dynamodb(self) -> DynamoDBClient:
         return self.clients.client("dynamodb")
 
     def get(self, key: Key) -> Item | None:
         """The item under this key."""
-        found = self._dynamodb.get_item(TableName=self.name, Key=_key(key), ConsistentRead=True).get("Item")
+        with translated("dynamodb"):
+            found = self._dynamodb.get_item(TableName=self.name, Key=_key(key), ConsistentRead=True).get("Item")
         return None if found is None else decoded(found)
 
     def put(self, item: Item, *, unless_exists: bool = False) -> bool:
         """Write an item; False if `unless_exists` kept it from replacing another."""
-        condition = {"ConditionExpression": "attribute_not_exists(pk)"} if unless_exists else {}
-        try:
-            self._dynamodb.put_item(TableName=self.name, Item=encoded(item), **condition)
-        except Refused as error:
-            if error.code != "ConditionalCheckFailedException":
-                raise
-            return False
+        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"} if unless_exists else {}
+        with translated("dynamodb"):
+            try:
+                self._dynamodb.put_item(TableName=self.name, Item=encoded(item), **condition)
+            except self._dynamodb.exceptions.ConditionalCheckFailedException:
+                return False
         return True
 
     def update(self, key: Key, change: str, values: Mapping[str, Value], *, condition: str = "") -> Item | None:
         """Apply an UpdateExpression and return the item as it is then; None if the condition does not hold. In both
         `:name` stands for a value, `#name` for the attribute called so."""
-        names = {
-            word: word[1:]
-            for word in (change + " " + condition).replace(",", " ").replace("(", " ").replace(")", " ").split()
-            if word[:1] == "#"
-        }
+        names = {f"#{name}": name for name in re.findall(r"#(\w+)", f"{change} {condition}")}
         parameters: dict[str, Any] = {"ConditionExpression": condition} if condition else {}
         if names:
             parameters["ExpressionAttributeNames"] = names
         if values:
             parameters["ExpressionAttributeValues"] = {f":{name}": _value(value) for name, value in values.items()}
-        try:
-            answer = self._dynamodb.update_item(
-                TableName=self.name, Key=_key(key), UpdateExpression=change, ReturnValues="ALL_NEW", **parameters
-            )
-        except Refused as error:
-            if error.code != "ConditionalCheckFailedException":
-                raise
-            return None
+        with translated("dynamodb"):
+            try:
+                answer = self._dynamodb.update_item(
+                    TableName=self.name, Key=_key(key), UpdateExpression=change, ReturnValues="ALL_NEW", **parameters
+                )
+            except self._dynamodb.exceptions.ConditionalCheckFailedException:
+                return None
         return decoded(answer["Attributes"])
 
     def delete(self, key: Key, *, condition: str = "", values: Mapping[str, Value] | None = None) -> bool:
@@ -107,12 +114,11 @@ class Table:
         parameters: dict[str, Any] = {"ConditionExpression": condition} if condition else {}
         if values:
             parameters["ExpressionAttributeValues"] = {f":{name}": _value(value) for name, value in values.items()}
-        try:
-            self._dynamodb.delete_item(TableName=self.name, Key=_key(key), **parameters)
-        except Refused as error:
-            if error.code != "ConditionalCheckFailedException":
-                raise
-            return False
+        with translated("dynamodb"):
+            try:
+                self._dynamodb.delete_item(TableName=self.name, Key=_key(key), **parameters)
+            except self._dynamodb.exceptions.ConditionalCheckFailedException:
+                return False
         return True
 
     def query(
@@ -127,30 +133,29 @@ class Table:
         """The items of a partition in the order of their sk (by UTF-8 bytes), page by page: those whose sk begins with
         `prefix`, or lies `between` two (both included). `index` is a secondary index: its name and its two keys."""
         name, hash_key, range_key = index or ("", "pk", "sk")
-        condition, values = "#h = :pk", {":pk": _value(pk)}
-        names = {"#h": hash_key}
-        if between or prefix:
-            names["#r"] = range_key
+        condition, names, values = "#h = :pk", {"#h": hash_key}, {":pk": _value(pk)}
         if between:
             condition += " AND #r BETWEEN :low AND :high"
+            names["#r"] = range_key
             values |= {":low": _value(between[0]), ":high": _value(between[1])}
         elif prefix:
             condition += " AND begins_with(#r, :prefix)"
+            names["#r"] = range_key
             values[":prefix"] = _value(prefix)
-        parameters: dict[str, Any] = {"IndexName": name} if index else {"ConsistentRead": True}
-        while True:
-            page = self._dynamodb.query(
-                TableName=self.name,
-                KeyConditionExpression=condition,
-                ExpressionAttributeNames=names,
-                ExpressionAttributeValues=values,
-                ScanIndexForward=not descending,
-                **parameters,
-            )
-            yield from map(decoded, page["Items"])
-            if not page.get("LastEvaluatedKey"):
-                return
-            parameters["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+        request: QueryInputPaginateTypeDef = {
+            "TableName": self.name,
+            "KeyConditionExpression": condition,
+            "ExpressionAttributeNames": names,
+            "ExpressionAttributeValues": values,
+            "ScanIndexForward": not descending,
+        }
+        if index:
+            request["IndexName"] = name
+        else:
+            request["ConsistentRead"] = True
+        with translated("dynamodb"):
+            for page in self._dynamodb.get_paginator("query").paginate(**request):
+                yield from map(decoded, page["Items"])
 
     def get_many(self, keys: Iterable[Key]) -> dict[Key, Item]:
         """The items that there are under these keys, each key given once."""
@@ -165,41 +170,43 @@ class Table:
         """Insert items, and write others, all of them or none: None if they are written. Otherwise some that shall be
         new are there already, of which those are returned that the service tells, or somebody else is at work on one
         of all these this very moment."""
-        unless = {
-            "ConditionExpression": "attribute_not_exists(pk)",
-            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-        }
-        puts = [{"Put": {"TableName": self.name, "Item": encoded(item), **unless}} for item in new]
+        puts: list[TransactWriteItemTypeDef] = [
+            {
+                "Put": {
+                    "TableName": self.name,
+                    "Item": encoded(item),
+                    "ConditionExpression": "attribute_not_exists(pk)",
+                    "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+                }
+            }
+            for item in new
+        ]
         puts += [{"Put": {"TableName": self.name, "Item": encoded(item)}} for item in also]
-        try:
-            self._dynamodb.transact_write_items(TransactItems=puts)
-        except Refused as error:
-            if error.code not in ("TransactionCanceledException", "TransactionInProgressException"):
-                raise
-            return [decoded(reason["Item"]) for reason in error.reasons if reason.get("Item")]
+        errors = self._dynamodb.exceptions
+        with translated("dynamodb"):
+            try:
+                self._dynamodb.transact_write_items(TransactItems=puts)
+            except errors.TransactionCanceledException as error:
+                reasons = error.response.get("CancellationReasons") or ()
+                return [decoded(reason["Item"]) for reason in reasons if reason.get("Item")]
+            except errors.TransactionInProgressException:
+                return []
         return None
 
     def scan(self, *names: str) -> Iterator[Item]:
         """These attributes (none: all) of all items there are, in no order, page by page."""
-        parameters: dict[str, Any] = {}
+        request: ScanInputPaginateTypeDef = {"TableName": self.name, "ConsistentRead": True}
         if names:
-            parameters["ProjectionExpression"] = ", ".join(f"#{name}" for name in names)
-            parameters["ExpressionAttributeNames"] = {f"#{name}": name for name in names}
-        while True:
-            page = self._dynamodb.scan(
-                TableName=self.name,
-                ConsistentRead=True,
-                **parameters,
-            )
-            yield from map(decoded, page["Items"])
-            if not page.get("LastEvaluatedKey"):
-                return
-            parameters["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+            request["ProjectionExpression"] = ", ".join(f"#{name}" for name in names)
+            request["ExpressionAttributeNames"] = {f"#{name}": name for name in names}
+        with translated("dynamodb"):
+            for page in self._dynamodb.get_paginator("scan").paginate(**request):
+                yield from map(decoded, page["Items"])
 
     def write_many(self, puts: Iterable[Item] = (), deletes: Iterable[Key] = ()) -> None:
         """Write and delete items, 25 a call, several calls at a time, in no order; each key given once."""
-        requests = ({"PutRequest": {"Item": encoded(item)}} for item in puts)
-        gone = ({"DeleteRequest": {"Key": _key(key)}} for key in deletes)
+        requests: Iterator[WriteRequestTypeDef] = ({"PutRequest": {"Item": encoded(item)}} for item in puts)
+        gone: Iterator[WriteRequestTypeDef] = ({"DeleteRequest": {"Key": _key(key)}} for key in deletes)
 
         def write(chunk: Sequence[Any]) -> None:
             for _ in self._until_done(self._write_batch, chunk):
@@ -225,7 +232,8 @@ class Table:
         left = list(range(len(changes)))
         for delay in delays():
             calls = [_statement(changes[place]) for place in left]
-            answers = self._dynamodb.batch_execute_statement(Statements=calls)["Responses"]
+            with translated("dynamodb"):
+                answers = self._dynamodb.batch_execute_statement(Statements=calls)["Responses"]
             again = []
             for place, answer in zip(left, answers, strict=True):
                 code = answer.get("Error", {}).get("Code")
@@ -249,13 +257,14 @@ class Table:
         return statements[names], tuple(item.values())
 
     def _get_batch(self, keys: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
-        answer = self._dynamodb.batch_get_item(RequestItems={self.name: {"Keys": keys, "ConsistentRead": True}})
-        return answer["Responses"].get(self.name, []), answer.get("UnprocessedKeys", {}).get(self.name, {}).get(
-            "Keys", []
-        )
+        with translated("dynamodb"):
+            answer = self._dynamodb.batch_get_item(RequestItems={self.name: {"Keys": keys, "ConsistentRead": True}})
+        left = answer["UnprocessedKeys"][self.name]["Keys"] if answer.get("UnprocessedKeys") else []
+        return answer["Responses"].get(self.name, []), left
 
     def _write_batch(self, requests: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
-        answer = self._dynamodb.batch_write_item(RequestItems={self.name: requests})
+        with translated("dynamodb"):
+            answer = self._dynamodb.batch_write_item(RequestItems={self.name: requests})
         return None, answer.get("UnprocessedItems", {}).get(self.name, [])
 
     def _until_done(
@@ -282,7 +291,7 @@ def _throttled(table: str) -> StoreError:
     return StoreError(f"DynamoDB keeps throttling the table {table}", hint="run the same command again later")
 
 
-def _statement(change: Change) -> dict[str, Any]:
+def _statement(change: Change) -> BatchStatementRequestTypeDef:
     return {"Statement": change[0], "Parameters": [_value(value) for value in change[1]]}
 
 
@@ -293,11 +302,11 @@ def batched(things: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _key(key: Key) -> dict[str, Any]:
+def _key(key: Key) -> dict[str, AttributeValueTypeDef]:
     return {"pk": {"S": key[0]}, "sk": {"S": key[1]}}
 
 
-def _value(value: Value) -> dict[str, Any]:
+def _value(value: Value) -> AttributeValueTypeDef:
     if isinstance(value, str):
         return {"S": value}
     if isinstance(value, bytes):
@@ -307,7 +316,7 @@ def _value(value: Value) -> dict[str, Any]:
     return {"N": str(value)}
 
 
-def encoded(item: Item) -> dict[str, Any]:
+def encoded(item: Item) -> dict[str, AttributeValueTypeDef]:
     """An item as DynamoDB's API has it."""
     return {name: _value(value) for name, value in item.items()}
 

@@ -61,6 +61,7 @@ from pik.stores.aws.catalog.items import (
 )
 from pik.stores.aws.catalog.record_chunk import Recording
 from pik.stores.aws.catalog.requests import INLINE, Requests, place_of
+from pik.stores.aws.errors import translated
 from pik.stores.aws.raw import AwsRaw
 from pik.stores.aws.state.items import time_key
 from pik.stores.aws.table import READS, Item, Key, Table, batched
@@ -97,7 +98,8 @@ def _sweep(table: Table, raw: AwsRaw, kept: set[str]) -> None:
     table.write_many(deletes=(key for key in items if (g := key[0].partition("/")[0]).isdigit() and g not in kept))
     for found in raw.objects("index/"):
         if found.key.split("/")[1] not in kept:
-            raw.clients.client("s3").delete_object(Bucket=raw.bucket, Key=found.key)
+            with translated("s3"):
+                raw.clients.client("s3").delete_object(Bucket=raw.bucket, Key=found.key)
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pik.errors import StoreError
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.outputs import Stack, find_stack
+from pik.stores.aws.errors import translated
 
 FUNCTIONS = ("IngestFunction", "ReplayFunction", "ProcessorFunction")
 SOURCE = "ProcessorSource"
@@ -58,14 +59,11 @@ class Deployed:
     def resource(self, logical: str) -> str:
         """The physical id of what the template calls so; empty if the stack has none. Raises StoreError."""
         if not self._resources:
-            more: dict[str, str] = {}
-            while True:
-                page = self.clients.client("cloudformation").list_stack_resources(StackName=self.stack.name, **more)
-                for each in page["StackResourceSummaries"]:
-                    self._resources[each["LogicalResourceId"]] = each.get("PhysicalResourceId", "")
-                if not page.get("NextToken"):
-                    break
-                more = {"NextToken": page["NextToken"]}
+            paginator = self.clients.client("cloudformation").get_paginator("list_stack_resources")
+            with translated("cloudformation"):
+                for page in paginator.paginate(StackName=self.stack.name):
+                    for each in page["StackResourceSummaries"]:
+                        self._resources[each["LogicalResourceId"]] = each.get("PhysicalResourceId", "")
         return self._resources.get(logical, "")
 
     def function(self, logical: str) -> str:
@@ -78,7 +76,8 @@ class Deployed:
 def look_up(clients: Clients, name: str) -> Deployed:
     """The stack that is called so. Raises as `find_stack` does."""
     stack = find_stack(clients, name)
-    (found,) = clients.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+    with translated("cloudformation"):
+        (found,) = clients.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
     return Deployed(
         clients=clients,
         stack=stack,

@@ -7,15 +7,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pik.errors import StoreError
 from pik.ports.stack import Alarm, Deployment, Depth, Part, Permission, Setting
-from pik.stores.aws.clients import Client, Clients
+from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.cloudformation import ALARMS, FUNCTIONS, SOURCE, Deployed, look_up
 from pik.stores.aws.deployment.permissions import permissions
 from pik.stores.aws.deployment.settings import described, recovers, settings
-from pik.stores.aws.errors import briefly
+from pik.stores.aws.errors import briefly, translated
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudwatch.type_defs import MetricAlarmTypeDef, MetricDataQueryTypeDef, MetricTypeDef
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 _WELL = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"}
 _MOVING = {"UPDATE_IN_PROGRESS", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"}
@@ -49,12 +53,16 @@ class AwsStackHealth:
             return self._depth()
 
     def _depth(self) -> Depth:
-        names = ["", "NotVisible", "Delayed"]
-        wanted = [f"ApproximateNumberOfMessages{name}" for name in names]
-        here, dead = (
-            self._client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=wanted)["Attributes"]
-            for url in (self.deployed.stack.queue_url, self.deployed.stack.dead_letter_queue_url)
+        wanted: tuple[QueueAttributeNameType, ...] = (
+            "ApproximateNumberOfMessages",
+            "ApproximateNumberOfMessagesNotVisible",
+            "ApproximateNumberOfMessagesDelayed",
         )
+        with translated("sqs"):
+            here, dead = (
+                self._clients.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=wanted)["Attributes"]
+                for url in (self.deployed.stack.queue_url, self.deployed.stack.dead_letter_queue_url)
+            )
         visible, in_flight, delayed = (int(here[name]) for name in wanted)
         buried = sum(int(dead[name]) for name in wanted)
         if not visible + in_flight + delayed:
@@ -63,9 +71,11 @@ class AwsStackHealth:
         return Depth(visible, in_flight, delayed, buried, oldest, hidden)
 
     def alarms(self) -> list[Alarm]:
-        with _brief():
+        with _brief(), translated("cloudwatch"):
             names = [name for name in map(self.deployed.resource, ALARMS) if name]
-            found = self._client("cloudwatch").describe_alarms(AlarmNames=names)["MetricAlarms"] if names else []
+            found = (
+                self._clients.client("cloudwatch").describe_alarms(AlarmNames=names)["MetricAlarms"] if names else []
+            )
         return sorted((_alarm(each) for each in found), key=lambda alarm: alarm.name)
 
     def permissions(self) -> Iterator[Permission]:
@@ -74,8 +84,9 @@ class AwsStackHealth:
     def settings(self) -> Iterator[Setting]:
         return settings(self.deployed)
 
-    def _client(self, service: str) -> Client:
-        return self.deployed.clients.client(service)
+    @property
+    def _clients(self) -> Clients:
+        return self.deployed.clients
 
     def _stack(self) -> Part:
         state, reason = self.deployed.state, self.deployed.reason
@@ -84,7 +95,8 @@ class AwsStackHealth:
         return Part("stack", state, state in _WELL, reason if state not in _WELL else "")
 
     def _function(self, name: str) -> Part:
-        found = self._client("lambda").get_function_configuration(FunctionName=self.deployed.function(name))
+        with translated("lambda"):
+            found = self._clients.client("lambda").get_function_configuration(FunctionName=self.deployed.function(name))
         state, update = found.get("State", "Active"), found.get("LastUpdateStatus", "Successful")
         if state not in ("Active", "Inactive"):  # Inactive: nobody called it for long; the next call wakes it
             return Part(name, state, state == "Pending", found.get("StateReason", ""))
@@ -96,7 +108,8 @@ class AwsStackHealth:
         source = self.deployed.resource(SOURCE)
         if not source:
             return Part("processor", "absent", False, f"the stack has no {SOURCE}: nobody takes tasks from the queue")
-        state = self._client("lambda").get_event_source_mapping(UUID=source)["State"]
+        with translated("lambda"):
+            state = self._clients.client("lambda").get_event_source_mapping(UUID=source)["State"]
         if state in ("Disabled", "Disabling"):
             thrown = self.deployed.parameters.get("EnableProcessor") == "false"
             why = "EnableProcessor is false" if thrown else "not by EnableProcessor, which is true"
@@ -122,7 +135,8 @@ class AwsStackHealth:
 
     def _bucket(self) -> Part:
         bucket = self.deployed.stack.raw_bucket
-        self._client("s3").head_bucket(Bucket=bucket)
+        with translated("s3"):
+            self._clients.client("s3").head_bucket(Bucket=bucket)
         return Part(f"bucket {bucket}", "there", True)
 
     def _writing(self) -> Part:
@@ -132,16 +146,17 @@ class AwsStackHealth:
     def _oldest(self) -> tuple[int | None, str]:
         """The age of the oldest task, or why it cannot be known: SQS itself does not tell, CloudWatch does later."""
         now = datetime.now(UTC)
-        metric = {
+        metric: MetricTypeDef = {
             "Namespace": "AWS/SQS",
             "MetricName": "ApproximateAgeOfOldestMessage",
             "Dimensions": [{"Name": "QueueName", "Value": self.deployed.queue}],
         }
-        query = {"Id": "age", "MetricStat": {"Metric": metric, "Period": 60, "Stat": "Maximum"}}
+        query: MetricDataQueryTypeDef = {"Id": "age", "MetricStat": {"Metric": metric, "Period": 60, "Stat": "Maximum"}}
         try:
-            answer = self._client("cloudwatch").get_metric_data(
-                MetricDataQueries=[query], StartTime=now - _LOOK_BACK, EndTime=now, ScanBy="TimestampDescending"
-            )
+            with translated("cloudwatch"):
+                answer = self._clients.client("cloudwatch").get_metric_data(
+                    MetricDataQueries=[query], StartTime=now - _LOOK_BACK, EndTime=now, ScanBy="TimestampDescending"
+                )
         except StoreError as error:
             return None, briefly(error)
         (found,) = answer["MetricDataResults"]
@@ -175,6 +190,6 @@ def _switch(name: str, on: bool, otherwise: str) -> Part:
     return Part(name, "on" if on else "off", on, "" if on else otherwise)
 
 
-def _alarm(found: Any) -> Alarm:
+def _alarm(found: MetricAlarmTypeDef) -> Alarm:
     since = int(found["StateUpdatedTimestamp"].timestamp() * 1000) * 10**6
     return Alarm(found["AlarmName"], found["StateValue"], since, found.get("StateReason", ""))

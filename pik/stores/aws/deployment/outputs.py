@@ -7,7 +7,7 @@ from dataclasses import Field, dataclass, fields
 
 from pik.errors import NotFound, StoreError
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.errors import Refused, denied
+from pik.stores.aws.errors import Refused, denied, translated
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,8 @@ def find_stack(clients: Clients, name: str) -> Stack:
     """The resources of the stack that is called so. Raises NotFound, StoreError."""
     cloudformation = clients.client("cloudformation")
     try:
-        stacks = cloudformation.describe_stacks(StackName=name)["Stacks"]
+        with translated("cloudformation"):
+            stacks = cloudformation.describe_stacks(StackName=name)["Stacks"]
     except Refused as error:
         if denied(error):  # the doctor could not find the stack either
             hint = "it takes cloudformation:DescribeStacks on the stack; docs/iam.md has the policy"
@@ -50,7 +51,7 @@ def find_stack(clients: Clients, name: str) -> Stack:
         if error.code != "ValidationError":
             raise
         raise NotFound(
-            f"there is no stack {name} in this account in {cloudformation.boto.meta.region_name}",
+            f"there is no stack {name} in this account in {cloudformation.meta.region_name}",
             hint="aws cloudformation list-stacks; aws://STACK?region=…&profile=… names another region or account",
         ) from None
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stacks[0].get("Outputs", ())}

@@ -15,10 +15,9 @@ from typing import Any
 
 from pik.errors import StoreError
 from pik.ports.stack import Permission
-from pik.stores.aws.clients import Client
 from pik.stores.aws.deployment.cloudformation import ALARMS, FUNCTIONS, SOURCE, Deployed
 from pik.stores.aws.deployment.probes import Objects, Queues, Tables, Verdict, tried
-from pik.stores.aws.errors import briefly
+from pik.stores.aws.errors import briefly, translated
 
 READING, REPLAYING, ADMINISTERING = "reading", "replaying", "administering"
 INSPECTING, PRODUCING = "inspecting", "producing"
@@ -112,7 +111,7 @@ def _inspecting(deployed: Deployed, names: _Arns) -> Iterator[Probe]:
     """The calls of `pik stack` itself, as it makes them."""
 
     def probe(action: str, resource: str, service: str, operation: str, **parameters: Any) -> Probe:
-        client = deployed.clients.client(service)
+        client: Any = deployed.clients.client(service)
         call = partial(getattr(client, operation), **parameters)
         return Probe(INSPECTING, action, resource, partial(tried, call, _UNSET))
 
@@ -153,7 +152,7 @@ _SETTINGS = {
 }
 
 
-def _metrics(client: Client) -> Verdict:
+def _metrics(client: Any) -> Verdict:
     from datetime import UTC, datetime, timedelta
 
     now = datetime.now(UTC)
@@ -216,9 +215,10 @@ class _Simulation:
         if self._why:
             return None, self._why
         try:
-            answer = self._clients.client("iam").simulate_principal_policy(
-                PolicySourceArn=self._caller, ActionNames=[action], ResourceArns=[resource]
-            )
+            with translated("iam"):
+                answer = self._clients.client("iam").simulate_principal_policy(
+                    PolicySourceArn=self._caller, ActionNames=[action], ResourceArns=[resource]
+                )
         except StoreError as error:
             self._why = f"IAM does not tell: {briefly(error)}"
             return None, self._why
@@ -227,7 +227,8 @@ class _Simulation:
 
     def _identify(self) -> None:
         try:
-            arn = self._clients.client("sts").get_caller_identity()["Arn"]
+            with translated("sts"):
+                arn = self._clients.client("sts").get_caller_identity()["Arn"]
         except StoreError as error:
             self._why = f"who asks is not known: {error.message}"
             return

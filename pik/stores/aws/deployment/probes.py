@@ -10,7 +10,7 @@ from typing import Any
 
 from pik.errors import StoreError
 from pik.stores.aws.deployment.cloudformation import Deployed
-from pik.stores.aws.errors import Refused, denied
+from pik.stores.aws.errors import Refused, denied, translated
 from pik.stores.aws.table import Table
 
 _NOBODY = ("pik-doctor", "no item has this key")
@@ -33,7 +33,8 @@ class Objects:
     """Tries the bucket. Below each prefix the smallest of the first objects, if there is any, is what it reads."""
 
     def __init__(self, deployed: Deployed) -> None:
-        self._s3, self._bucket = deployed.clients.client("s3"), deployed.stack.raw_bucket
+        self._s3: Any = deployed.clients.client("s3")
+        self._bucket = deployed.stack.raw_bucket
 
     def list(self, prefix: str) -> tuple[str | None, Verdict]:
         """The key of a small object, if one is found; and whether listing is allowed."""
@@ -58,7 +59,8 @@ class Objects:
         if key is None:
             return None, f"below {prefix}/ there is no small object yet that it could be tried on"
         try:
-            data = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+            with translated("s3"):
+                data = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         except StoreError as error:
             return None, f"it is tried on an object that can be read: {error.message}"
         of = {"Bucket": self._bucket, "Key": key, "Body": data, "IfNoneMatch": "*", "ChecksumAlgorithm": "SHA256"}
@@ -77,7 +79,7 @@ class Tables:
 
     def __init__(self, deployed: Deployed) -> None:
         self._clients = deployed.clients
-        self._dynamodb = deployed.clients.client("dynamodb")
+        self._dynamodb: Any = deployed.clients.client("dynamodb")
 
     def read(self, action: str, table: str) -> Verdict:
         key = _key(*_NOBODY)
@@ -143,7 +145,7 @@ class Queues:
     """Tries the queues with a receipt that no message has, so nothing happens to any."""
 
     def __init__(self, deployed: Deployed) -> None:
-        self._sqs = deployed.clients.client("sqs")
+        self._sqs: Any = deployed.clients.client("sqs")
 
     def settle(self, action: str, url: str) -> Verdict:
         if action == "ReceiveMessage":  # visible again at once
@@ -161,7 +163,8 @@ def _key(pk: str, sk: str) -> dict[str, Any]:
 def tried(call: Callable[[], Any], proofs: Set[str] = frozenset()) -> Verdict:
     """What a call's answer says: an answer, or a refusal for a reason that comes behind permission, proves it."""
     try:
-        call()
+        with translated("AWS"):
+            call()
     except Refused as error:
         return verdict_of(error, proofs)
     except StoreError as error:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pik.errors import StoreError
 from pik.ports.stack import Setting
-from pik.stores.aws.clients import Client
 from pik.stores.aws.deployment.cloudformation import ALARMS, FUNCTIONS, SOURCE, Deployed
-from pik.stores.aws.errors import Refused, briefly
+from pik.stores.aws.errors import Refused, briefly, translated
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
+    from mypy_boto3_lambda.type_defs import EventSourceMappingConfigurationResponseTypeDef
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 VISIBILITY = 6
 """How many times the processor's timeout a task stays hidden at least, as Lambda asks for."""
@@ -44,7 +49,7 @@ class _Bucket:
         self._bucket = deployed.stack.raw_bucket
 
     @property
-    def _s3(self) -> Client:
+    def _s3(self) -> S3Client:
         return self._deployed.clients.client("s3")
 
     def settings(self) -> Iterator[Look]:
@@ -71,11 +76,13 @@ class _Bucket:
         yield "Object Lock of the bucket", self._lock_wanted(), self._lock_command(put), self._lock
 
     def _versioning(self) -> Found:
-        state = self._s3.get_bucket_versioning(Bucket=self._bucket).get("Status", "never enabled")
+        with translated("s3"):
+            state = self._s3.get_bucket_versioning(Bucket=self._bucket).get("Status", "never enabled")
         return state == "Enabled", state
 
     def _encryption(self) -> Found:
-        answer = self._s3.get_bucket_encryption(Bucket=self._bucket)
+        with translated("s3"):
+            answer = self._s3.get_bucket_encryption(Bucket=self._bucket)
         rule = answer["ServerSideEncryptionConfiguration"]["Rules"][0]["ApplyServerSideEncryptionByDefault"]
         key = self._deployed.parameters.get("KmsKeyArn", "")
         found = rule.get("KMSMasterKeyID") or rule["SSEAlgorithm"]
@@ -83,7 +90,8 @@ class _Bucket:
 
     def _public(self) -> Found:
         try:
-            answer = self._s3.get_public_access_block(Bucket=self._bucket)["PublicAccessBlockConfiguration"]
+            with translated("s3"):
+                answer = self._s3.get_public_access_block(Bucket=self._bucket)["PublicAccessBlockConfiguration"]
         except Refused as error:
             if error.code != "NoSuchPublicAccessBlockConfiguration":
                 raise
@@ -93,7 +101,8 @@ class _Bucket:
 
     def _statements(self) -> list[Any]:
         try:
-            policy = json.loads(self._s3.get_bucket_policy(Bucket=self._bucket)["Policy"])
+            with translated("s3"):
+                policy = json.loads(self._s3.get_bucket_policy(Bucket=self._bucket)["Policy"])
         except Refused as error:
             if error.code != "NoSuchBucketPolicy":
                 raise
@@ -164,7 +173,8 @@ class _Bucket:
 
     def _lock(self) -> Found:
         try:
-            found = self._s3.get_object_lock_configuration(Bucket=self._bucket)["ObjectLockConfiguration"]
+            with translated("s3"):
+                found = self._s3.get_object_lock_configuration(Bucket=self._bucket)["ObjectLockConfiguration"]
         except Refused as error:
             if error.code != "ObjectLockConfigurationNotFoundError":
                 raise
@@ -218,11 +228,12 @@ class _Queue:
         here = self._deployed
         return f"arn:{here.partition}:sqs:{here.region}:{here.account}:{here.dead_letters}"
 
-    def _attribute(self, name: str) -> str:
-        answer = self._deployed.clients.client("sqs").get_queue_attributes(
-            QueueUrl=self._deployed.stack.queue_url, AttributeNames=[name]
-        )
-        return str(answer.get("Attributes", {}).get(name, ""))
+    def _attribute(self, name: QueueAttributeNameType) -> str:
+        with translated("sqs"):
+            answer = self._deployed.clients.client("sqs").get_queue_attributes(
+                QueueUrl=self._deployed.stack.queue_url, AttributeNames=[name]
+            )
+        return answer.get("Attributes", {}).get(name, "")
 
     def _redrive(self) -> Found:
         text = self._attribute("RedrivePolicy")
@@ -235,8 +246,9 @@ class _Queue:
 
     def _timeout(self) -> int:
         name = self._deployed.function(FUNCTIONS[-1])
-        answer = self._deployed.clients.client("lambda").get_function_configuration(FunctionName=name)
-        return int(answer["Timeout"])
+        with translated("lambda"):
+            answer = self._deployed.clients.client("lambda").get_function_configuration(FunctionName=name)
+        return answer["Timeout"]
 
     def _visible_command(self, command: str) -> str:
         try:
@@ -254,11 +266,12 @@ class _Queue:
         except StoreError:
             return "UUID"
 
-    def _mapping(self) -> Any:
+    def _mapping(self) -> EventSourceMappingConfigurationResponseTypeDef:
         source = self._deployed.resource(SOURCE)
         if not source:
             raise StoreError(f"the stack has no {SOURCE}")
-        return self._deployed.clients.client("lambda").get_event_source_mapping(UUID=source)
+        with translated("lambda"):
+            return self._deployed.clients.client("lambda").get_event_source_mapping(UUID=source)
 
     def _reports(self) -> Found:
         types = self._mapping().get("FunctionResponseTypes", [])
@@ -283,18 +296,21 @@ class _Alarms:
         name = self._deployed.resource(logical)
         if not name:
             return False, "the stack has none"
-        found = self._deployed.clients.client("cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"]
+        with translated("cloudwatch"):
+            found = self._deployed.clients.client("cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"]
         return bool(found), "there" if found else f"{name} was deleted"
 
 
-def described(deployed: Deployed, table: str) -> Any:
+def described(deployed: Deployed, table: str) -> TableDescriptionTypeDef:
     """A table as DynamoDB describes it. Raises StoreError."""
-    return deployed.clients.client("dynamodb").describe_table(TableName=table)["Table"]
+    with translated("dynamodb"):
+        return deployed.clients.client("dynamodb").describe_table(TableName=table)["Table"]
 
 
 def recovers(deployed: Deployed, table: str) -> bool:
     """Whether the table can be restored to a point in time. Raises StoreError."""
-    found = deployed.clients.client("dynamodb").describe_continuous_backups(TableName=table)
+    with translated("dynamodb"):
+        found = deployed.clients.client("dynamodb").describe_continuous_backups(TableName=table)
     state = found["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
     return bool(state.get("PointInTimeRecoveryStatus") == "ENABLED")
 
@@ -307,7 +323,7 @@ def _on(yes: bool) -> Found:
     return yes, "on" if yes else "off"
 
 
-def _locks(rule: dict[str, Any]) -> str:
+def _locks(rule: Mapping[str, Any]) -> str:
     return f"{rule['Mode']} for {rule.get('Days')} days" if rule else "locking nothing by itself"
 
 
