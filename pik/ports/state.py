@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from pik.model.metric import Aggregate, BucketDigest, Computed, Definition, Metric
+from pik.model.metric import Aggregate, BucketDigest, Computed, Metric
 from pik.model.run import NO_FAILURES, DeadLetter, Failures, Run, RunRequest, Task
 from pik.model.window import Window
 
@@ -16,9 +16,8 @@ from pik.model.window import Window
 class Metrics(Protocol):
     """Metric definitions by name and version. The built-in event_count is always among them, as version 1."""
 
-    def apply(self, definition: Definition, applied_at: int, scale: int = 0) -> Metric:
-        """Keep the definition, and the scale of its values, as the next version of its name; one equal to the latest
-        version is that version, unchanged."""
+    def append(self, metric: Metric) -> bool:
+        """Keep this version of a metric; False, keeping what is there, where its name has a version of that number."""
 
     def latest(self) -> list[Metric]:
         """The latest version of each metric, ordered by name."""

@@ -13,7 +13,7 @@ from hashlib import sha256
 import msgspec
 
 from pik.errors import Damaged
-from pik.model.metric import Definition, Metric
+from pik.model.metric import EVENT_COUNT, Definition, Metric
 from pik.model.run import NO_FAILURES, DeadLetter, FailedAggregate, Failures, Run, RunRequest, Task
 from pik.ports.state_audit import StateProblem
 
@@ -199,3 +199,14 @@ def metric_columns(metric: Metric) -> tuple[str, int, str, int, int]:
 def metric_of(version: int, definition: str, applied_at: int, scale: int) -> Metric:
     """Return the version of a metric that has these columns."""
     return Metric(definition=_read_definition(definition), version=version, applied_at=applied_at, scale=scale)
+
+
+def all_versions(name: str, stored: Iterable[Metric]) -> list[Metric]:
+    """Return every version of a metric, given those that are stored: a built-in one is not among them."""
+    return [*([EVENT_COUNT] if name == EVENT_COUNT.name else []), *stored]
+
+
+def latest_versions(stored: Iterable[Metric]) -> list[Metric]:
+    """Return the latest version of each metric by name, given all that are stored, the versions in order."""
+    newest = {EVENT_COUNT.name: EVENT_COUNT} | {metric.name: metric for metric in stored}
+    return [newest[name] for name in sorted(newest)]

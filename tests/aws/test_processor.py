@@ -17,6 +17,7 @@ from pik.ports.state import Message
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
+from pik.usecases.metrics.definitions import add_version
 from pik.usecases.replay.execute import hand_over
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.runs import promote
@@ -51,7 +52,7 @@ def url(aws: Clients, tmp_path: Path) -> str:
     """Of a store with events, and a metric of them."""
     store = open_store(publish(aws, make_stack(aws)))
     ingest(store, tmp_path)
-    store.metrics.apply(SUM, 1)
+    add_version(store.metrics, SUM, 1)
     return store.url
 
 

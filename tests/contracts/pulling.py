@@ -24,7 +24,7 @@ from pik.usecases.inspect.batches import list_rejects
 from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
 from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import EventRow, list_events
-from pik.usecases.metrics.definitions import list_aggregates
+from pik.usecases.metrics.definitions import add_version, list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.pull.pull import Pulled, Request, pull
 from pik.usecases.replay.runs import promote
@@ -59,9 +59,9 @@ def record(store: Store, directory: Path, name: str, records: Iterable[Any]) -> 
 def fill(store: Store, directory: Path, seed: int) -> None:
     """Files, API requests and rejects; numbers that were promoted, others that were not, and events that came later."""
     draw = Random(seed)
-    store.metrics.apply(Definition(name="total", value="count(*)", bucket="1d", where="event_type = 'paid'"), 1)
-    store.metrics.apply(SUM, 2)
-    store.metrics.apply(WEEKLY, 3)
+    add_version(store.metrics, Definition(name="total", value="count(*)", bucket="1d", where="event_type = 'paid'"), 1)
+    add_version(store.metrics, SUM, 2)
+    add_version(store.metrics, WEEKLY, 3)
     engine = PlainEngine()
     events = [some_event(draw) for _ in range(80)]
     record(store, directory, "first", [*events[:50], "not JSON\n", *draw.sample(events, 10)])

@@ -23,7 +23,7 @@ from pik.stores import open_copy, open_store
 from pik.usecases.ingest.api_request import take
 from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import list_events
-from pik.usecases.metrics.definitions import list_aggregates
+from pik.usecases.metrics.definitions import add_version, list_aggregates
 from pik.usecases.pull import pull as pull_module
 from pik.usecases.pull.pull import Request, plan_pull, pull
 from pik.usecases.rebuild.rebuild import rebuild_index
@@ -208,7 +208,7 @@ def test_later_events_and_promotions_come_with_the_next_pull(source: Store, tmp_
     mine = replayed(copy, PlainEngine(), within, reason="an idea of mine")
     record(source, tmp_path, "later still", [event(1, "a", "03T05:00"), event(2, "b", "04T05:00")])
     replayed(source, PlainEngine(), within, reason="the repair")
-    source.metrics.apply(Definition(name="total", value="sum(v)", bucket="12h", where="event_type = 'gone'"), 7)
+    add_version(source.metrics, Definition(name="total", value="sum(v)", bucket="12h", where="event_type = 'gone'"), 7)
     copy, done = pulled(source, tmp_path / "copy", within)
     assert done.changed
     assert done.replaced == len(list(copy.aggregates.changes(mine)))
@@ -222,9 +222,9 @@ def test_later_events_and_promotions_come_with_the_next_pull(source: Store, tmp_
 @LOCAL
 def test_another_definition_under_the_same_number_is_refused(source: Store, tmp_path: Path) -> None:
     copy, _ = pulled(source, tmp_path / "copy", window("01", "02"))
-    copy.metrics.apply(Definition(name="weekly", value="max(v)", bucket="7d"), 8)
+    add_version(copy.metrics, Definition(name="weekly", value="max(v)", bucket="7d"), 8)
     pulled(source, tmp_path / "copy", window("02", "03"))
-    source.metrics.apply(Definition(name="weekly", value="min(v)", bucket="7d"), 8)
+    add_version(source.metrics, Definition(name="weekly", value="min(v)", bucket="7d"), 8)
     with pytest.raises(StoreError, match="weekly has another version 2 in this copy"):
         pulled(source, tmp_path / "copy", window("03", "04"))
 
@@ -424,7 +424,7 @@ def test_what_a_pull_changed_in_the_state(source: Store, tmp_path: Path) -> None
     replayed(source, PlainEngine(), within, reason="promoted, from the same events")
     assert pulled(source, tmp_path / "copy", within)[1].changed
     assert not pulled(source, tmp_path / "copy", within)[1].changed
-    source.metrics.apply(Definition(name="another", value="count(*)", bucket="1d"), 9)
+    add_version(source.metrics, Definition(name="another", value="count(*)", bucket="1d"), 9)
     copy, done = pulled(source, tmp_path / "copy", within)
     assert done.changed
     assert answers(copy, within) == answers(source, within)

@@ -28,6 +28,7 @@ from pik.model.window import ALL_TIME
 from pik.ports.state import Message
 from pik.stores.aws.state.audit import AwsStateAudit
 from pik.stores.local.state.audit import LocalStateAudit
+from pik.usecases.metrics.definitions import add_version
 
 from .conftest import State
 
@@ -72,8 +73,8 @@ def write(state: State, run_id: str, number: int, rows: list[Computed], failures
 @pytest.fixture
 def lived(state: State) -> State:
     """A state in which something of every kind has happened."""
-    state.metrics.apply(Definition(name="a", value="count(*)"), 1)
-    state.metrics.apply(Definition(name="a", value="count(*)", description="again"), 2)
+    add_version(state.metrics, Definition(name="a", value="count(*)"), 1)
+    add_version(state.metrics, Definition(name="a", value="count(*)", description="again"), 2)
     for number, run_id in enumerate(RUNS, 1):
         state.runs.create(run_of(run_id), [task(run_id, 0), task(run_id, 1)])
         state.runs.set_state(run_id, RUNNING)

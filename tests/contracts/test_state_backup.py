@@ -21,6 +21,7 @@ from pik.ports.state_backup import PointerRow, VersionRow
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.usecases.backup import backup, restore
+from pik.usecases.metrics.definitions import add_version
 
 from .conftest import aws_store, local_store
 from .test_state_audit import RUNS, row, run_of, task
@@ -35,8 +36,8 @@ def other_store(request: pytest.FixtureRequest, other: str, tmp_path: Path) -> S
 
 def live(store: Store) -> None:
     """Let something of every kind happen."""
-    store.metrics.apply(Definition(name="a", value="count(*)"), 1)
-    store.metrics.apply(Definition(name="a", value="count(*)", description="again"), 2)
+    add_version(store.metrics, Definition(name="a", value="count(*)"), 1)
+    add_version(store.metrics, Definition(name="a", value="count(*)", description="again"), 2)
     for number, run_id in enumerate(RUNS, 1):
         store.runs.create(run_of(run_id), [task(run_id, 0), task(run_id, 1)])
         store.runs.set_state(run_id, RUNNING)
@@ -203,7 +204,7 @@ def test_a_backup_is_of_one_moment_in_a_local_store(tmp_path: Path) -> None:
     with store.backup.rows() as rows:
         first = next(rows)
         store.aggregates.promote(RUNS[2], 99, "meanwhile")
-        store.metrics.apply(Definition(name="b", value="count(*)"), 1)
+        add_version(store.metrics, Definition(name="b", value="count(*)"), 1)
 
         def all_rows() -> Iterator[Any]:
             yield first
@@ -314,12 +315,12 @@ def test_an_older_backup_lists_what_it_lacks_and_that_ends_it(tmp_path: Path) ->
     store, file = local_store(tmp_path / "one"), tmp_path / "state.backup"
     live(store)
     backup(store, file, QUIET)
-    store.metrics.apply(Definition(name="b", value="count(*)"), 3)
+    add_version(store.metrics, Definition(name="b", value="count(*)"), 3)
     store.aggregates.promote(RUNS[2], 11, "later")
     drop_state(store)
     done = restore(store, file, QUIET)
     assert [name.split()[0] for name in done.lacking] == ["metric", "promote"]
     assert list(store.state_audit.problems()) == []
-    store.metrics.apply(Definition(name="b", value="count(*)"), 4)
+    add_version(store.metrics, Definition(name="b", value="count(*)"), 4)
     store.aggregates.promote(RUNS[2], 12, "once more")
     assert list(store.state_audit.problems()) == []

@@ -11,6 +11,7 @@ import pytest
 
 from pik.lambdas import ingest, processor, replay, wiring
 from pik.model.metric import Definition
+from pik.usecases.metrics.definitions import add_version
 from tests.aws.template import template
 from tests.lambdas.calls import asked, event, messages, post
 from tests.lambdas.gateway import CONTEXT
@@ -145,7 +146,7 @@ def test_no_payload_is_logged(store, told, body) -> None:
 def test_no_payload_is_logged_where_something_fails(store, told, monkeypatch) -> None:
     """Errors of the engine and of programs quote what they stumbled over."""
     wanted = Definition(name="broken", value="sum(CAST(payload ->> '$.n' AS DECIMAL(18, 2)))")
-    store.metrics.apply(wanted, 1)
+    add_version(store.metrics, wanted, 1)
     post(ingest.handler, _secretive())
     run_id = post(replay.handler, asked(metrics=["broken"]))[1]["run_id"]
     monkeypatch.setenv("PIK_MAX_RECEIVES", "2")

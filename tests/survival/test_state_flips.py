@@ -20,6 +20,7 @@ from pik.model.metric import Definition
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
+from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.replay.runs import promote
 from tests.usecases.kit import PlainEngine, event, ingest, replay
@@ -63,7 +64,7 @@ def said(store: Store) -> dict[str, Any]:
 def lived(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """A store with a life behind it, and its answers."""
     store = open_store(str(tmp_path / "store"), create=True)
-    store.metrics.apply(Definition(name="total", value="sum(x)", where="event_type = 'paid'", bucket="12h"), 1)
+    add_version(store.metrics, Definition(name="total", value="sum(x)", where="event_type = 'paid'", bucket="12h"), 1)
     ingest(store, tmp_path, [event(n, "abc"[n % 3], f"0{n % 4 + 1}T0{n % 9}:00") for n in range(40)])
     first = replay(store, ENGINE)
     promote(store, first.run_id, 1, "first")

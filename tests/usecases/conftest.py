@@ -9,6 +9,7 @@ import pytest
 from pik.inputs import blocks as blocks_module
 from pik.ports.store import Store
 from pik.stores import open_store
+from pik.usecases.metrics.definitions import add_version
 
 from .kit import SUM, PlainEngine, ingest
 
@@ -22,7 +23,7 @@ def engine() -> PlainEngine:
 def store(tmp_path: Path) -> Store:
     """Empty, but for the metric `total`."""
     made = open_store(str(tmp_path / "store"), create=True)
-    made.metrics.apply(SUM, 1)
+    add_version(made.metrics, SUM, 1)
     return made
 
 

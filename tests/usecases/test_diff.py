@@ -16,6 +16,7 @@ from pik.model.run import Task
 from pik.model.window import ALL_TIME
 from pik.rawlog.gather import gather
 from pik.usecases.metrics.computation import compare
+from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import Difference, Stats, diff_aggregates, diff_run
 from pik.usecases.metrics.tolerance import Tolerance, read_tolerances
 from pik.usecases.replay.runs import promote, rollback
@@ -93,7 +94,7 @@ def test_equal_buckets_are_seen_to_be_equal_by_their_digests(store, tmp_path, mo
     monkeypatch.setattr("pik.model.metric.JOINED_LINES", joined)
     numbers = [0, -1.5, 0.000001, 10, 100.25, 12345678901]
     ingest(store, tmp_path, [event(numbers[at % 6], f"é{at}", f"0{at % 3 + 1}T00:00") for at in range(120)])
-    store.metrics.apply(Definition(name="exact", value="sum((payload->>'$.v')::DECIMAL(38,6))"), 1)
+    add_version(store.metrics, Definition(name="exact", value="sum((payload->>'$.v')::DECIMAL(38,6))"), 1)
     engine, names = DuckEngine(threads=1), ("event_count", "exact")
     replayed(store, engine, metrics=names)
     current = {digest for name in names for digest in store.aggregates.digests(name, ALL_TIME)}

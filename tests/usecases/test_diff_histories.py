@@ -26,6 +26,7 @@ from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.stores import open_store
+from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import Diff, Stats, diff_aggregates, diff_run
 from pik.usecases.replay.runs import promote, rollback
 
@@ -198,7 +199,7 @@ class History:
                 name=name, value="sum((payload->>'$.v')::DECIMAL(18,0))", bucket=bucket, where="event_type = 'paid'"
             )
         )
-        self.store.metrics.apply(definition, 1)
+        add_version(self.store.metrics, definition, 1)
         self.model.definitions[name] = definition
 
     def replay(self, window: Window, entities: tuple[str, ...], promoted: bool) -> None:

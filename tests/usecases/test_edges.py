@@ -18,6 +18,7 @@ from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import list_events
+from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.verify.verify import verify
 
@@ -40,7 +41,7 @@ def engine() -> Engine:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     made = open_store(str(tmp_path / "store"), create=True)
-    made.metrics.apply(WEEKLY, 1)
+    add_version(made.metrics, WEEKLY, 1)
     event = {"source": "s", "event_type": "t", "entity_id": "a", "payload": {"v": 1}}
     ingest(made, tmp_path, [{**event, "event_time": full_instant(time)} for time in TIMES])
     return made

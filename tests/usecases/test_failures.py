@@ -13,6 +13,7 @@ from pik.model.run import COMPLETED, FAILED, KEPT_FAILURES, PARTIAL
 from pik.model.window import ALL_TIME
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
+from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import Difference, diff_aggregates, diff_run
 from pik.usecases.replay import runs as dlq
 from pik.usecases.replay.execute import Pace, drive
@@ -34,7 +35,7 @@ def engine():
 @pytest.fixture
 def store(tmp_path):
     made = open_store(str(tmp_path / "store"), create=True)
-    made.metrics.apply(AMOUNT, 1)
+    add_version(made.metrics, AMOUNT, 1)
     return made
 
 
@@ -163,7 +164,7 @@ def test_damage_keeps_only_its_own_buckets_from_being_computed(store, engine, tm
 
 
 def test_damage_is_a_row_for_each_metric_and_the_other_days_are_compared(store, engine, tmp_path):
-    store.metrics.apply(Definition(name="weekly", value="count(*)", bucket="7d"), 1)
+    add_version(store.metrics, Definition(name="weekly", value="count(*)", bucket="7d"), 1)
     ingest(store, tmp_path, EVENTS)
     reference = rows(diff_aggregates(store, engine, ALL_TIME))
     damage(store, "02")

@@ -37,6 +37,7 @@ from pik.rawlog.segment_writer import Reading
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.ingest.batch_ingest import ALREADY, RESUMED, IngestOptions, ingest
+from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.rebuild.rebuild import rebuild_index
 from pik.usecases.replay.execute import Pace, drive
@@ -153,7 +154,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.directory = Path(tempfile.mkdtemp(prefix="pik-machine-"))
         self.store = open_store(str(self.directory / "store"), create=True)
         self.engine = DuckEngine(threads=1)
-        self.store.metrics.apply(TOTAL, 0)
+        add_version(self.store.metrics, TOTAL, 0)
         self.model = Model()
         self.files = 0
 

@@ -22,6 +22,7 @@ from pik.stores.local.state.aggregates import LocalAggregates
 from pik.stores.local.state.audit import LocalStateAudit
 from pik.stores.local.state.database import LocalMetrics, state_database
 from pik.stores.local.state.runs import LocalQueue, LocalRuns
+from pik.usecases.metrics.definitions import add_version
 from pik.usecases.replay.run_task import perform
 from pik.usecases.replay.runs import promote
 
@@ -54,7 +55,7 @@ def with_new_state(store: Store, directory: Path) -> Store:
         aggregates=LocalAggregates(database),
         state_audit=LocalStateAudit(database),
     )
-    fresh.metrics.apply(SUM, 1)
+    add_version(fresh.metrics, SUM, 1)
     return fresh
 
 
@@ -162,7 +163,7 @@ def test_promise_6_events_that_arrive_between_replays_end_up_in_the_truth(random
     with TemporaryDirectory() as name:
         directory = Path(name)
         store = open_store(str(directory / "store"), create=True)
-        store.metrics.apply(SUM, 1)
+        add_version(store.metrics, SUM, 1)
         for first in range(0, 12, 4):
             batch = events[: first + 4]
             random.shuffle(batch)

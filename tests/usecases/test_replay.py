@@ -16,6 +16,7 @@ from pik.model.metric import NO_INPUTS, Computed, Definition
 from pik.model.run import CANCELLED, COMPLETED, PARTIAL, PLANNED, RUNNING, Task
 from pik.model.window import ALL_TIME, Window
 from pik.runtime.interaction import Silent
+from pik.usecases.metrics.definitions import add_version
 from pik.usecases.replay import plan
 from pik.usecases.replay import runs as dlq
 from pik.usecases.replay.execute import Pace, drive, wait
@@ -136,7 +137,7 @@ def test_tasks_leave_no_day_out(filled, engine, daily):
 
 
 def test_tasks_are_made_of_whole_buckets(filled, engine, daily):
-    filled.metrics.apply(Definition(name="weekly", value="count(*)", bucket="7d"), NOW)
+    add_version(filled.metrics, Definition(name="weekly", value="count(*)", bucket="7d"), NOW)
     tasks = list(plan_replay(filled, engine, request(window("01", "21"), metrics=("weekly",)), NOW).tasks)
     assert len(tasks) > 1
     assert {(task.start % (7 * DAY), task.end % (7 * DAY)) for task in tasks} == {(0, 0)}
@@ -175,7 +176,7 @@ def test_a_current_value_without_events_becomes_null_with_no_inputs(filled, engi
 
 def test_a_run_keeps_to_the_definitions_it_was_planned_with(filled, engine):
     run_id = started(filled, engine, metrics=("total",))
-    filled.metrics.apply(Definition(name="total", value="count(*)", bucket="1d"), NOW)
+    add_version(filled.metrics, Definition(name="total", value="count(*)", bucket="1d"), NOW)
     run = drive(filled, engine, run_id, HERE, Silent())
     assert run.state == COMPLETED
     assert written(filled, run_id) == {key: value for key, value in truth().items() if key[0] == "total"}

@@ -13,6 +13,7 @@ from pik.model.metric import Definition
 from pik.stores import open_store
 from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import list_events
+from pik.usecases.metrics.definitions import add_version
 
 from .kit import FIRST, event, ingest, replayed
 
@@ -25,10 +26,10 @@ def test_the_bucket_that_counted_an_event_is_that_of_its_definition(
     tmp_path: Path, made: tuple[str, int], now: tuple[str, int], where: str | None
 ) -> None:
     store, engine = open_store(str(tmp_path / "store"), create=True), DuckEngine(threads=1)
-    store.metrics.apply(Definition(name="n", value="count(*)", where=where, bucket=made[0]), 1)
+    add_version(store.metrics, Definition(name="n", value="count(*)", where=where, bucket=made[0]), 1)
     ingest(store, tmp_path, [event(hour, "a", f"01T{hour:02}:30") for hour in (0, 5, 7, 23)])
     replayed(store, engine)
-    store.metrics.apply(Definition(name="n", value="count(*)", where=where, bucket=now[0]), 2)
+    add_version(store.metrics, Definition(name="n", value="count(*)", where=where, bucket=now[0]), 2)
     (found,) = (row for row in list_events(store, Filter()).rows if (row.event_time - FIRST) % DAY // HOUR == 5)
     counted = show_event(store, engine, found.event_id).aggregates
     assert counted is not None

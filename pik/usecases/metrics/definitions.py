@@ -62,21 +62,27 @@ def apply(
     """Keep the definitions as the latest versions, if all of them pass the engine's check. Raises Invalid."""
     scales = [engine.check(definition) for definition in definitions]
     return [
-        _apply(metrics, definition, applied_at, scale, dry_run)
+        add_version(metrics, definition, applied_at, scale, dry_run=dry_run)
         for definition, scale in zip(definitions, scales, strict=True)
     ]
 
 
-def _apply(metrics: Metrics, definition: Definition, applied_at: int, scale: int, dry_run: bool) -> Applied:
-    versions = metrics.versions(definition.name)
-    before = versions[-1] if versions else None
-    if before is not None and before.definition == definition:
-        return Applied(before, before, changed=False)
-    if dry_run:
-        version = before.version + 1 if before else 1
-        planned = Metric(definition=definition, version=version, applied_at=applied_at, scale=scale)
-        return Applied(planned, before, changed=True)
-    return Applied(metrics.apply(definition, applied_at, scale), before, changed=True)
+def add_version(
+    metrics: Metrics, definition: Definition, applied_at: int, scale: int = 0, *, dry_run: bool = False
+) -> Applied:
+    """Keep a checked definition, and the scale of its values, as the next version of its name, unless the latest
+    version is equal to it."""
+    before = latest = _latest(metrics, definition.name)
+    while latest is None or latest.definition != definition:
+        version = latest.version + 1 if latest else 1
+        metric = Metric(definition=definition, version=version, applied_at=applied_at, scale=scale)
+        # Where another writer made this version meanwhile, or this process did and the answer was lost: look again.
+        latest = metric if dry_run or metrics.append(metric) else _latest(metrics, definition.name)
+    return Applied(latest, before, changed=latest is not before)
+
+
+def _latest(metrics: Metrics, name: str) -> Metric | None:
+    return next(reversed(metrics.versions(name)), None)
 
 
 def versions(metrics: Metrics, name: str) -> list[Metric]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pik.model.metric import EVENT_COUNT, Definition, Metric
+from pik.model.metric import Metric
 from pik.stores.aws.state.items import sealed
 from pik.stores.aws.table import Item, Table
-from pik.stores.state_rows import damaged_row, metric_columns, row_digest
+from pik.stores.state_rows import all_versions, damaged_row, latest_versions, metric_columns, row_digest
 from pik.stores.state_rows import metric_of as made_of
 
 METRICS = "metric"
@@ -20,30 +19,15 @@ class AwsMetrics:
 
     table: Table
 
-    def apply(self, definition: Definition, applied_at: int, scale: int = 0) -> Metric:
-        while True:
-            versions = self.versions(definition.name)
-            if versions and versions[-1].definition == definition:
-                return versions[-1]
-            version = versions[-1].version + 1 if versions else 1
-            metric = Metric(definition=definition, version=version, applied_at=applied_at, scale=scale)
-            item = metric_item(metric)
-            if self.table.put_together([item, sealed(item)]) is None:
-                return metric
-            # Somebody else made this version meanwhile, or this process did and its answer was lost: look again.
+    def append(self, metric: Metric) -> bool:
+        item = metric_item(metric)
+        return self.table.put_together([item, sealed(item)]) is None
 
     def latest(self) -> list[Metric]:
-        newest = {EVENT_COUNT.name: EVENT_COUNT}
-        newest.update((metric.name, metric) for metric in map(metric_of, self.table.query(METRICS)))
-        return [newest[name] for name in sorted(newest)]
+        return latest_versions(map(metric_of, self.table.query(METRICS)))
 
     def versions(self, name: str) -> list[Metric]:
-        return _with_built_in(name, self.table.query(METRICS, prefix=f"{name}/"))
-
-
-def _with_built_in(name: str, items: Iterable[Item]) -> list[Metric]:
-    built_in = [EVENT_COUNT] if name == EVENT_COUNT.name else []
-    return built_in + [metric_of(item) for item in items]
+        return all_versions(name, map(metric_of, self.table.query(METRICS, prefix=f"{name}/")))
 
 
 def metric_item(metric: Metric) -> Item:

@@ -38,11 +38,11 @@ from pik.stores.local.state.database import (
     VERSION_DIGEST,
     WRITER_DIGEST,
     Sealed,
+    insert_metric,
     read_sealed,
     seal,
     set_aside,
 )
-from pik.stores.local.state.database import insert as insert_metric
 from pik.stores.local.state.promotion import insert_promotion
 from pik.stores.local.state.runs import all_runs, letter_row, run_row
 from pik.stores.state_rows import (

@@ -8,7 +8,7 @@ in between leaves a row without its file, which the next writer creates.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from pik.errors import CANDIDATES, AlreadyExists, StoreError, not_one
-from pik.model.metric import EVENT_COUNT, Definition, Metric
+from pik.model.metric import Metric
 from pik.stores.local.raw import LocalRaw
 from pik.stores.local.sqlite import Database
-from pik.stores.state_rows import damaged_row, metric_columns, metric_of, row_digest
+from pik.stores.state_rows import all_versions, damaged_row, latest_versions, metric_columns, metric_of, row_digest
 
 SCHEMA = """
 CREATE TABLE metric (
@@ -272,44 +272,29 @@ class LocalMetrics:
 
     database: Database
 
-    def apply(self, definition: Definition, applied_at: int, scale: int = 0) -> Metric:
+    def append(self, metric: Metric) -> bool:
         with self.database.write() as connection:
-            newest = connection.execute(f"{_SELECT} WHERE name = ? ORDER BY version DESC LIMIT 1", (definition.name,))
-            versions = _with_built_in(definition.name, newest)
-            if versions and versions[-1].definition == definition:
-                return versions[-1]
-            version = versions[-1].version + 1 if versions else 1
-            metric = Metric(definition=definition, version=version, applied_at=applied_at, scale=scale)
-            insert(connection, metric)
+            is_new = insert_metric(connection, metric)
         seal(self.database)
-        return metric
+        return is_new
 
     def latest(self) -> list[Metric]:
-        newest = {EVENT_COUNT.name: EVENT_COUNT}
-        for row in self.database.read().execute(f"{_SELECT} ORDER BY name, version"):
-            newest[row[0]] = _metric(row)
-        return [newest[name] for name in sorted(newest)]
+        rows = self.database.read().execute(f"{_SELECT} ORDER BY name, version")
+        return latest_versions(map(_metric, rows))
 
     def versions(self, name: str) -> list[Metric]:
-        return _with_built_in(name, self.database.read().execute(f"{_SELECT} WHERE name = ? ORDER BY version", (name,)))
+        rows = self.database.read().execute(f"{_SELECT} WHERE name = ? ORDER BY version", (name,))
+        return all_versions(name, map(_metric, rows))
 
 
-def _with_built_in(name: str, rows: Iterable[tuple[Any, ...]]) -> list[Metric]:
-    built_in = [EVENT_COUNT] if name == EVENT_COUNT.name else []
-    return built_in + [_metric(row) for row in rows]
-
-
-def insert(connection: sqlite3.Connection, metric: Metric, *, keep: bool = False) -> bool:
-    """Insert a version of a metric; whether it is new, where with `keep` one that is there stays."""
+def insert_metric(connection: sqlite3.Connection, metric: Metric) -> bool:
+    """Insert a version of a metric, unless it is there already. Return whether it is new."""
     row = metric_columns(metric)
-    return (
-        connection.execute(
-            f"INSERT {'OR IGNORE ' if keep else ''}INTO metric (name, version, definition, applied_at, scale, digest)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (*row, row_digest("metric", *row)),
-        ).rowcount
-        > 0
+    inserted = connection.execute(
+        "INSERT OR IGNORE INTO metric (name, version, definition, applied_at, scale, digest) VALUES (?, ?, ?, ?, ?, ?)",
+        (*row, row_digest("metric", *row)),
     )
+    return inserted.rowcount > 0
 
 
 def _metric(row: tuple[Any, ...]) -> Metric:

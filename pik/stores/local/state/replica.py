@@ -17,7 +17,7 @@ from pik.ports.copy import TakenOver
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state.aggregates import note_versions, value_text
-from pik.stores.local.state.database import POINTER_DIGEST, VERSION_DIGEST, insert, seal
+from pik.stores.local.state.database import POINTER_DIGEST, VERSION_DIGEST, insert_metric, seal
 from pik.stores.state_rows import NO_ROWS, metric_columns
 
 _TAKING = """
@@ -138,7 +138,7 @@ def _kept_by_writer(connection: sqlite3.Connection) -> list[tuple[int, int, byte
 def _take_metric(connection: sqlite3.Connection, metric: Metric) -> bool:
     """Whether it is new."""
     definition = metric_columns(metric)[2]
-    added = insert(connection, metric, keep=True)
+    added = insert_metric(connection, metric)
     found = connection.execute(
         "SELECT definition FROM metric WHERE name = ? AND version = ?", (metric.name, metric.version)
     ).fetchone()
