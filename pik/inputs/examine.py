@@ -7,7 +7,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
 from typing import Any, BinaryIO, cast
 
@@ -16,12 +16,18 @@ import zstandard
 from pik.errors import InputError
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.shapes import READS, binary_shape, is_binary, text_shape
-from pik.inputs.source import Source
+from pik.inputs.source import OpenedInput, Source
 
 _MAGIC = 4096  # bytes looked at to tell what an input is
 _ZSTD_HEADER = 18  # bytes of the header of a frame, at most
 _ZSTD_WINDOW = 1 << 27  # what a frame may look back, as zstd itself allows unless --long says more
 _ZSTD_STEP = 1024  # compressed bytes at a time, for zstd can make 128 KiB out of four
+
+
+def decompressed(opened: OpenedInput) -> AbstractContextManager[BinaryIO]:
+    """The input from its beginning, without gzip or zstd compression, which its first bytes tell. Raises InputError for
+    binary files, and while reading where the compressed data is damaged or cut."""
+    return uncompressed(opened.start(), opened.source.name)
 
 
 @contextmanager
@@ -110,10 +116,11 @@ HEAD = 1 << 16
 _RECORDS = 100
 
 
-def examine(source: Source, mapping: RecordMapping | None, *, mixed: bool = False) -> None:
+def examine(asked: Source | OpenedInput, mapping: RecordMapping | None, *, mixed: bool = False) -> None:
     """Raises InputError where an input is certainly neither JSON lines nor a JSON array, and UsageError where the
     mapping fits none of its first records, unless the input is `mixed`: these may be of another kind."""
-    stored = source.head(HEAD)
+    source = asked if isinstance(asked, Source) else asked.source
+    stored = asked.head(HEAD)
     head = beginning(stored, HEAD)
     whole = head == stored and len(stored) < HEAD and not source.is_stream
     if shape := binary_shape(head):

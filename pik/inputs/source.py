@@ -55,6 +55,12 @@ class Source:
         with self.looked_at.pop() if self.looked_at else io.BufferedReader(_File(path, self.name)) as file:
             yield file
 
+    @contextmanager
+    def opened(self) -> Iterator[OpenedInput]:
+        """Open the input once for all that an ingest asks of it. Raises as `open` does."""
+        with self.open() as file:
+            yield OpenedInput(self, file, None if self.path is None else _file_state(file))
+
     def head(self, size: int) -> bytes:
         """As many bytes of its beginning as stored, at most. Of a stream, which still has them afterwards, what came
         first."""
@@ -76,6 +82,59 @@ class Source:
             while data := file.read(1 << 20):
                 digest.update(data)
             return digest.hexdigest()
+
+
+FileState = tuple[int, int, int]
+"""What changes when somebody writes to a file, or puts another in its place: inode, size and time of change."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedInput:
+    """An input that is open: `file` has its bytes as stored, `state` is the file's when it was opened.
+
+    Every method but those of a stream starts at the input's beginning, so they may be called in any order. A stream is
+    read once: nothing but `head` leaves it where it was. `state` is None for a stream, and for an S3 object, whose reader
+    notices a change itself.
+    """
+
+    source: Source
+    file: BinaryIO
+    state: FileState | None = None
+
+    def start(self) -> BinaryIO:
+        """Return the bytes as stored, from their beginning."""
+        if not self.source.is_stream:
+            self.file.seek(0)
+        return self.file
+
+    def head(self, size: int) -> bytes:
+        """Return at most `size` bytes of the beginning, of a stream what came first."""
+        if self.source.is_stream:
+            return self.file.peek(size)[:size] if isinstance(self.file, io.BufferedReader) else b""
+        if self.source.remote is not None:
+            with self.source.remote(size) as remote:  # a read of its own, of no more than that
+                return remote.read(size)
+        return self.start().read(size)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the bytes as stored, in hex, which names the content."""
+        file, digest = self.start(), sha256()
+        while data := file.read(1 << 20):
+            digest.update(data)
+        return digest.hexdigest()
+
+    def expect_unchanged(self) -> None:
+        """Raise InputError if the file has been written to since it was opened."""
+        if self.state is not None and _file_state(self.file) != self.state:
+            raise InputError(
+                f"{self.source.name} changed while it was being read",
+                hint="what was read is kept; ingest the file again when nothing writes to it",
+            )
+
+
+def _file_state(file: BinaryIO) -> FileState:
+    state = os.fstat(file.fileno())
+    return state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _peeked(file: BinaryIO, size: int) -> bytes:
