@@ -92,9 +92,8 @@ FileState = tuple[int, int, int]
 class OpenedInput:
     """An input that is open: `file` has its bytes as stored, `state` is the file's when it was opened.
 
-    Every method but those of a stream starts at the input's beginning, so they may be called in any order. A stream is
-    read once: nothing but `head` leaves it where it was. `state` is None for a stream, and for an S3 object, whose reader
-    notices a change itself.
+    Each method starts at the input's beginning, so they may be called in any order; but a stream is read once, and only
+    `head` leaves it where it was. `state` is None for a stream, and for an S3 object, whose reader notices a change.
     """
 
     source: Source
