@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import zstandard
 
-from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, Batch, Reject
+from pik.model.batch import Batch, BatchState, Reject, Verdict
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
@@ -39,7 +39,7 @@ def snapshot(store: Store) -> dict[str, Any]:
     batches = {names[batch.batch_id]: _batch(store, batch, kinds[batch.batch_id]) for batch in store.index.batches()}
     for event_id, of_event in events.items():
         of_event.sort()
-        assert [kind for _, _, kind, _ in of_event].count(ACCEPTED) == 1
+        assert [kind for _, _, kind, _ in of_event].count(Verdict.ACCEPTED) == 1
         if len(of_event) == 1 and len(events) > 1000 and not event_id.startswith("0"):
             continue  # of very many, some
         indexed = sorted((names[place.batch_id], place.seq, place.kind) for place in store.index.deliveries(event_id))
@@ -63,7 +63,11 @@ def _names(store: Store) -> dict[str, str]:
 def _batch(store: Store, batch: Batch, kinds: Counter[str]) -> Any:
     counts = batch.counts
     assert counts.read == counts.accepted + counts.duplicates + counts.rejected
-    assert (counts.accepted, counts.exact, counts.conflict) == (kinds[ACCEPTED], kinds[EXACT], kinds[CONFLICT])
+    assert (counts.accepted, counts.exact, counts.conflict) == (
+        kinds[Verdict.ACCEPTED],
+        kinds[Verdict.EXACT],
+        kinds[Verdict.CONFLICT],
+    )
     kept = rejects(store, batch.batch_id)
     assert len(kept) == counts.rejected == sum(batch.reasons.values())
     assert sum(batch.lags.values()) == sum(batch.sources.values()) == counts.read - counts.rejected
@@ -93,7 +97,7 @@ class _NoEngine:
 
 def assert_sound(store: Store) -> None:
     """Every batch is complete, and index and raw agree on every byte."""
-    assert [batch.batch_id for batch in store.index.batches() if batch.state != COMPLETE] == []
+    assert [batch.batch_id for batch in store.index.batches() if batch.state != BatchState.COMPLETE] == []
     found = damage(store)
     assert found == [], found
 

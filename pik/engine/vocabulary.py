@@ -94,7 +94,7 @@ _REASONS = {
     _APPROXIMATES: "approx_count_distinct approx_quantile approx_top_k reservoir_quantile",
 }
 _REASON = {name: reason for reason, names in _REASONS.items() for name in names.split()}
-EXACT = "count, count_if, sum, min, max, bit_and, bit_or, bit_xor, bool_and, bool_or"
+EXACT_AGGREGATES = "count, count_if, sum, min, max, bit_and, bit_or, bit_xor, bool_and, bool_or"
 _KAHAN = "{name} adds in floating point, only less so; exact is sum(x::DECIMAL(18, 6))"
 
 _CLOCK = "{name} depends on when and where it runs, so the same events would give another value"
@@ -116,7 +116,7 @@ def function_kind(db: DuckDBPyConnection, name: str) -> tuple[str, str]:
         return "aggregate", _REASON[name].format(name=name)
     kinds, consistent = _catalog(db).get(name, (frozenset(), False))
     if "aggregate" in kinds:
-        return "aggregate", _FLOATS.format(name=name, exact=EXACT)
+        return "aggregate", _FLOATS.format(name=name, exact=EXACT_AGGREGATES)
     return "scalar", _why_not(name, kinds, consistent)
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pik.errors import UsageError
 from pik.exporters.envelope import SCHEMA, TIMESTAMP, Envelopes, integers, read_envelopes, strings
 from pik.exporters.own import own_values
-from pik.model.batch import ACCEPTED, UNRECORDED
+from pik.model.batch import Verdict
 from pik.model.column import OwnColumn
 from pik.model.filter import Filter
 from pik.model.instant import full_instant
@@ -106,7 +106,7 @@ class ParquetExporter:
         if self.layout.include_duplicates:
             kinds = _kinds(table, pieces)
             table = table.append_column(DELIVERY, kinds)
-            masks.append(pc.not_equal(kinds, UNRECORDED))
+            masks.append(pc.not_equal(kinds, Verdict.UNRECORDED))
         return table.filter(reduce(pc.and_, masks)) if masks else table
 
     def _with_own(self, read: Envelopes) -> pa.Table:
@@ -222,7 +222,8 @@ def _text(text: str) -> Any:
 def _kinds(table: pa.Table, pieces: Sequence[Piece]) -> Any:
     """Only within a batch do seqs tell deliveries apart."""
     kinds: list[str] = []
+    accepted = Verdict.ACCEPTED  # members are slow to look up
     for piece in pieces:
         seqs = table.column("seq").slice(len(kinds), piece.lines)
-        kinds += [piece.verdicts.get(seq, ACCEPTED) for seq in seqs.to_pylist()]
+        kinds += [piece.verdicts.get(seq, accepted) for seq in seqs.to_pylist()]
     return pa.array(kinds, pa.string())

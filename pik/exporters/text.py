@@ -17,7 +17,7 @@ import msgspec
 import zstandard
 
 from pik.exporters.own import own_values
-from pik.model.batch import ACCEPTED, UNRECORDED
+from pik.model.batch import Verdict
 from pik.model.event import Delivery, to_json
 from pik.model.instant import full_instant
 from pik.ports.exporter import COLUMNS, DELIVERY, Block, Layout, Rows
@@ -38,10 +38,11 @@ class _TextExporter(ABC):
     def cut(self, block: Block) -> Iterator[tuple[tuple[str, ...], Rows]]:
         groups: dict[tuple[str, ...], list[bytes]] = {}
         by = self.layout.partition_by
+        accepted, unrecorded = Verdict.ACCEPTED, Verdict.UNRECORDED  # members are slow to look up
         for piece, line in block.lines():
             delivery = piece.read(line)
-            kind = piece.verdicts.get(delivery.seq, ACCEPTED)
-            if kind == UNRECORDED or (kind != ACCEPTED and not self.layout.include_duplicates):
+            kind = piece.verdicts.get(delivery.seq, accepted)
+            if kind == unrecorded or (kind != accepted and not self.layout.include_duplicates):
                 continue
             if self.layout.selection.matches(delivery):
                 key = tuple([block.day if name == "event_date" else getattr(delivery, name) for name in by])

@@ -14,7 +14,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from pik.errors import Invalid, UsageError
-from pik.model.identity import EXACT, canonical_number
+from pik.model.identity import UNBOUNDED, canonical_number
 from pik.model.instant import (
     DAY,
     MAX_INSTANT,
@@ -75,7 +75,7 @@ def _number(value: Any) -> Decimal:
 def _instant(number: Decimal, unit: int, value: Any) -> int:
     if number.copy_abs() > MAX_INSTANT:
         return checked_instant(MAX_INSTANT + 1, value)  # which no unit makes smaller
-    instant = EXACT.multiply(number, unit)
+    instant = UNBOUNDED.multiply(number, unit)
     if instant != int(instant):
         raise Invalid(f"'{value!s:.60}' is finer than a nanosecond")
     return checked_instant(int(instant), value)

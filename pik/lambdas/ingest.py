@@ -9,7 +9,8 @@ from aws_lambda_powertools.metrics import MetricUnit
 from pik.lambdas import wiring
 from pik.lambdas.http import Answer, Event, answer, answering, body_of, content_type, error
 from pik.lambdas.wiring import logger, metrics
-from pik.usecases.ingest.api_request import ACCEPTED, DUPLICATE, REJECTED, Result, Taken, take
+from pik.ports.api import RecordStatus
+from pik.usecases.ingest.api_request import Result, Taken, take
 
 _LOGGED = 100
 """Events of one request that the log names; it counts them all."""
@@ -29,18 +30,18 @@ def handler(event: Event, _context: Any) -> Answer:
 
 
 def _single(batch_id: str, result: Result) -> Answer:
-    if result.status == REJECTED:
+    if result.status == RecordStatus.REJECTED:
         return error(400, result.error, result.field)
     return answer(200, {**_fields(result), "batch_id": batch_id})
 
 
 def _several(taken: Taken) -> Answer:
-    rejected = taken.count(REJECTED)
+    rejected = taken.count(RecordStatus.REJECTED)
     document = {
         "batch_id": taken.batch_id,
         "read": len(taken.results),
-        "accepted": taken.count(ACCEPTED),
-        "duplicates": taken.count(DUPLICATE),
+        "accepted": taken.count(RecordStatus.ACCEPTED),
+        "duplicates": taken.count(RecordStatus.DUPLICATE),
         "conflicts": sum(result.conflict for result in taken.results),
         "rejected": rejected,
         "results": [{"seq": result.seq, **_fields(result)} for result in taken.results],
@@ -51,7 +52,7 @@ def _several(taken: Taken) -> Answer:
 
 
 def _fields(result: Result) -> dict[str, Any]:
-    if result.status == REJECTED:
+    if result.status == RecordStatus.REJECTED:
         field = {"field": result.field} if result.field else {}
         return {"status": result.status, "error": result.error, **field}
     conflict = {"conflict": True} if result.conflict else {}
@@ -71,14 +72,14 @@ def _milliseconds(result: Result) -> int:
 def _tell(taken: Taken) -> None:
     """Metrics and one line of log: ids, never payloads."""
     counts = {
-        "IngestCount": taken.count(ACCEPTED),
-        "DuplicateCount": taken.count(DUPLICATE),
+        "IngestCount": taken.count(RecordStatus.ACCEPTED),
+        "DuplicateCount": taken.count(RecordStatus.DUPLICATE),
         "ConflictCount": sum(result.conflict for result in taken.results),
-        "RejectedCount": taken.count(REJECTED),
+        "RejectedCount": taken.count(RecordStatus.REJECTED),
     }
     for name, count in counts.items():
         metrics.add_metric(name=name, unit=MetricUnit.Count, value=count)
-    valid = [result for result in taken.results if result.status != REJECTED]
+    valid = [result for result in taken.results if result.status != RecordStatus.REJECTED]
     for result in valid:
         metrics.add_metric(name="IngestLagMs", unit=MetricUnit.Milliseconds, value=_milliseconds(result))
     logger.info(

@@ -11,7 +11,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from pik.errors import PikError, StoreError
 from pik.lambdas import wiring
 from pik.lambdas.wiring import log_unforeseen, logger, metrics
-from pik.model.run import CANCELLED, Task
+from pik.model.run import RunState, Task
 from pik.ports.state import Message
 from pik.ports.store import Store
 from pik.usecases.replay.execute import Outcome, end_if_settled, settle, work
@@ -73,7 +73,7 @@ def _process(message: Message) -> bool:
         return False
     before, attempts = store.runs.get(task.run_id), wiring.attempts()
     used_up = message.receives > attempts
-    if before.state == CANCELLED or (used_up and not _is_open(store, task)):
+    if before.state == RunState.CANCELLED or (used_up and not _is_open(store, task)):
         end_if_settled(store, task.run_id)  # whoever settled it may have been killed before this
         store.queue.acknowledge(message.receipt)
         return True

@@ -19,7 +19,7 @@ from pik.lambdas.http import Answer, Event, answer, answering, body_of
 from pik.lambdas.wiring import logger, metrics
 from pik.model.event import check_name
 from pik.model.instant import format_instant, parse_instant
-from pik.model.run import PLANNED, RUNNING, Run, RunRequest, Task
+from pik.model.run import Run, RunRequest, RunState, Task
 from pik.model.window import Window
 from pik.ports.store import Store
 from pik.rawlog.gather import TooMuch
@@ -195,7 +195,7 @@ def _go_on(later: Later) -> None:
         except NotFound:
             plan = plan_replay(store, wiring.engine(), later.request, time.time_ns(), run_id=later.run_id, count=False)
             state = start(store, plan).state
-        if state in (PLANNED, RUNNING):
+        if state in (RunState.PLANNED, RunState.RUNNING):
             logger.info("replay", extra={"sent": _hand_over(store, later.run_id)})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from struct import Struct
 
 import msgspec
@@ -89,6 +90,18 @@ class Reject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     bytes: str = ""
 
 
+class Verdict(StrEnum):
+    """What the index recorded about a delivery."""
+
+    ACCEPTED = "accepted"
+    EXACT = "exact"
+    """A duplicate with the same content."""
+    CONFLICT = "conflict"
+    """A duplicate with the same idempotency key and other content."""
+    UNRECORDED = "unrecorded"
+    """Not in the index yet: its writer is recording it, or died and the batch was not resumed. It does not count."""
+
+
 PLAIN = Struct(">16sQI")
 KEYED = Struct(">Q16s16sI")
 
@@ -166,12 +179,17 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     again: bool = False
 
 
-RUNNING, INTERRUPTED, COMPLETE = "RUNNING", "INTERRUPTED", "COMPLETE"
-REPLACED = "REPLACED"
-"""The state of an interrupted batch whose records are all in a later one (see pik.usecases.ingest.replaced_batches)."""
+class BatchState(StrEnum):
+    """What became of a batch."""
 
-PULLED = "PULLED"
-"""The state of a batch in a copy: a part of it, whatever became of it where it is whole."""
+    RUNNING = "RUNNING"
+    """Its writer lives."""
+    INTERRUPTED = "INTERRUPTED"
+    COMPLETE = "COMPLETE"
+    REPLACED = "REPLACED"
+    """Interrupted, and all its records are in a later batch (see pik.usecases.ingest.replaced_batches)."""
+    PULLED = "PULLED"
+    """In a copy: a part of the batch, whatever became of it in the source."""
 
 
 _REQUEST = "request:"
@@ -197,7 +215,7 @@ class Batch:
 
     batch_id: str
     origin: Origin
-    state: str
+    state: BatchState
     attempt: int
     counts: Counts
     started_at: int
@@ -222,12 +240,12 @@ class Batch:
     def has_record(self) -> bool:
         """Whether a record of the batch is among raw: of every finished one but an API request, whose one segment a day
         says it all."""
-        return self.state == COMPLETE and not self.is_request
+        return self.state == BatchState.COMPLETE and not self.is_request
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a delivery's raw line is. `kind` is accepted, exact or conflict."""
+    """Where a delivery's raw line is."""
 
     event_id: str
     day: int
@@ -235,11 +253,4 @@ class Location:
     batch_id: str
     frame: int
     seq: int
-    kind: str
-
-
-ACCEPTED, EXACT, CONFLICT = "accepted", "exact", "conflict"
-
-UNRECORDED = "unrecorded"
-"""Of a delivery in raw that the index of a deployed store has not taken yet: its writer is at work on it, or died and
-nobody has gone on with the batch."""
+    kind: Verdict

@@ -46,7 +46,7 @@ _find_long, _find_whole = _LONG.search, _WHOLE.search
 _HUGE = re.compile(rb"-[0-9]{19}|[0-9]{20}")
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
-EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+UNBOUNDED = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
 def canonical_number(text: str) -> str:
@@ -55,7 +55,7 @@ def canonical_number(text: str) -> str:
     if dot and len(whole) < 22 and fraction.isdigit() and (figures := fraction.rstrip("0")) and whole.lstrip("-0"):
         return f"{whole}.{figures}"
     try:
-        sign, digits, exponent = Decimal(text, EXACT).as_tuple()
+        sign, digits, exponent = Decimal(text, UNBOUNDED).as_tuple()
     except InvalidOperation:
         raise Invalid(f"the exponent of the number '{text[:40]}' is out of range", field="payload") from None
     assert isinstance(exponent, int), "JSON has no NaN and no Infinity"

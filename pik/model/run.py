@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
 
 from pik.model.window import Window
 
-PLANNED, RUNNING, CANCELLED = "PLANNED", "RUNNING", "CANCELLED"
-COMPLETED, PARTIAL, FAILED = "COMPLETED", "PARTIAL", "FAILED"
-"""States of a run. It ends COMPLETED if everything was computed, PARTIAL if some aggregates or tasks failed, FAILED if
-all tasks did. A task is OPEN, DONE or FAILED."""
 
-ENDED = frozenset({COMPLETED, PARTIAL, FAILED})
+class RunState(StrEnum):
+    """The state of a run."""
+
+    PLANNED = "PLANNED"
+    RUNNING = "RUNNING"
+    CANCELLED = "CANCELLED"
+    COMPLETED = "COMPLETED"
+    """Everything was computed."""
+    PARTIAL = "PARTIAL"
+    """Some aggregates or tasks failed."""
+    FAILED = "FAILED"
+    """All tasks failed."""
+
+
+ENDED = frozenset({RunState.COMPLETED, RunState.PARTIAL, RunState.FAILED})
 """States in which a run ends by itself."""
 
-OPEN, DONE = "OPEN", "DONE"
+
+class TaskState(StrEnum):
+    """The state of a task."""
+
+    OPEN = "OPEN"
+    DONE = "DONE"
+    FAILED = "FAILED"
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +118,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     run_id: str
     request: RunRequest
-    state: str
+    state: RunState
     created_at: int
     finished_at: int | None
     effective_start: int
@@ -129,7 +147,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         """Buckets whose value is NULL, or none of whose events the metric lets in, so that new + changed + unchanged +
         failed_aggregates + these are all buckets. None until all tasks of the run are done, or if nobody counted; 0
         where events that came after the plan made more values than it counted."""
-        if self.state not in (COMPLETED, PARTIAL) or self.failed or self.buckets is None:
+        if self.state not in (RunState.COMPLETED, RunState.PARTIAL) or self.failed or self.buckets is None:
             return None
         return max(0, self.buckets - self.new - self.changed - self.unchanged - self.failed_aggregates)
 

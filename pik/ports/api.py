@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from pik.errors import StoreError
+from pik.model.batch import Verdict
 from pik.model.run import Run, RunRequest
 
 
@@ -19,21 +21,30 @@ class Unanswered(StoreError):
         self.maybe_done = maybe_done
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of a record: accepted, exact, conflict, or rejected with the reason and maybe the field."""
+class RecordStatus(StrEnum):
+    """The status of a record in the API's answer. VALID: it would be recorded, but the stack is in a dry run."""
 
-    kind: str
+    ACCEPTED = "ACCEPTED"
+    DUPLICATE = "DUPLICATE"
+    REJECTED = "REJECTED"
+    VALID = "VALID"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordResult:
+    """What became of a record: its verdict, or None if it was rejected, with the reason and maybe the field."""
+
+    verdict: Verdict | None
     reason: str = ""
     field: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A verdict for each record. `repeated` tells whether the request was sent before without an answer: then what that
+    """A result for each record. `repeated` tells whether the request was sent before without an answer: then what that
     one recorded are duplicates now."""
 
-    verdicts: Sequence[Verdict]
+    results: Sequence[RecordResult]
     repeated: bool = False
 
 

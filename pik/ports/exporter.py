@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import BinaryIO, Literal, Protocol
 
+from pik.model.batch import Verdict
 from pik.model.column import OwnColumn
 from pik.model.event import Delivery
 from pik.model.filter import Filter
@@ -64,7 +65,7 @@ class Piece:
     """
 
     lines: int
-    verdicts: Mapping[int, str]
+    verdicts: Mapping[int, Verdict]
     read: Callable[[bytes], Delivery]
 
 

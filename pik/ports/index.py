@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Protocol
 
 from pik.errors import CANDIDATES, not_one
-from pik.model.batch import Arrivals, Batch, Chunk, Counts, Location, Origin, RejectFile, Segment
+from pik.model.batch import Arrivals, Batch, Chunk, Counts, Location, Origin, RejectFile, Segment, Verdict
 from pik.model.window import Window
 
 
@@ -46,7 +46,7 @@ class Batches(Protocol):
     def expect_ready(self) -> None:
         """Raise Busy if a request would be refused now, as far as is known without writing anything."""
 
-    def take(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, str]:
+    def take(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, Verdict]:
         """Record a whole batch of one chunk, an API request, and tell which seqs are duplicates: exact or conflict. It
         is complete when this returns; where this raises, nothing of it is acknowledged, and whoever sent it sends it
         again as another batch. `copies` are the bytes of its segments by key, which the index may keep."""
@@ -80,7 +80,7 @@ class Rebuild(Protocol):
     def add_batch(self, batch: Batch) -> None:
         """Restore a batch from its record, or a stand-in for one without; its counts are those of its segments."""
 
-    def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, str] | None) -> None:
+    def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, Verdict] | None) -> None:
         """Restore segments of one block, with the `recorded_at` that they have. `verdicts` maps seqs to exact or
         conflict, the others were accepted; with None the first to come is, so blocks without verdicts are added last,
         ordered by (ingest_time, batch_id). Fewer deliveries than the segment says were lost."""
@@ -92,7 +92,7 @@ class Rebuild(Protocol):
         """The rows that the replaced index has of the deliveries in these frames of a segment, as far as it can be
         read."""
 
-    def skipped(self, segment: Segment) -> dict[int, str]:
+    def skipped(self, segment: Segment) -> dict[int, Verdict]:
         """The segment's duplicates as this index has them: seq → exact or conflict."""
 
     def winners(self, arrivals: Arrivals, seqs: Collection[int]) -> dict[int, Winner]:
@@ -130,7 +130,7 @@ class Index(Protocol):
         they were recorded, otherwise in no particular order. With `entities` those that hold none of them may be left
         out."""
 
-    def skipped(self, segment: Segment) -> dict[int, str]:
+    def skipped(self, segment: Segment) -> dict[int, Verdict]:
         """The segment's duplicates: seq → exact or conflict. In a deployed store also those of its deliveries that are
         not recorded yet, as `unrecorded`: they do not count, whatever is asked."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pik.model.metric import Aggregate, BucketDigest, Computed, Metric
-from pik.model.run import NO_FAILURES, DeadLetter, Failures, Run, RunRequest, Task
+from pik.model.run import NO_FAILURES, DeadLetter, Failures, Run, RunRequest, RunState, Task, TaskState
 from pik.model.window import Window
 
 
@@ -42,14 +42,14 @@ class Runs(Protocol):
     def unfinished(self, request: RunRequest) -> Run | None:
         """The newest run of this very request that is PLANNED or RUNNING."""
 
-    def set_state(self, run_id: str, state: str, finished_at: int | None = None) -> None:
+    def set_state(self, run_id: str, state: RunState, finished_at: int | None = None) -> None:
         """Move the run to a state; those in which it has ended are set with the time. A run that is CANCELLED gets no
         other state of ENDED any more."""
 
     def open_tasks(self, run_id: str) -> Iterator[Task]:
         """The run's tasks that are OPEN, in order of their numbers."""
 
-    def mark(self, task: Task, state: str, failures: Failures = NO_FAILURES) -> None:
+    def mark(self, task: Task, state: TaskState, failures: Failures = NO_FAILURES) -> None:
         """Move a task, OPEN at first, to DONE, to FAILED, or to OPEN again (redriven), and keep the failures of this
         time in place of earlier ones. A task that is DONE stays as it is."""
 

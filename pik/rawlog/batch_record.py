@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from pik.errors import AlreadyExists, Damaged, StoreError
-from pik.model.batch import COMPLETE, CONFLICT, EXACT, Batch, Counts, Origin, RejectFile, Segment
+from pik.model.batch import Batch, BatchState, Counts, Origin, RejectFile, Segment, Verdict
 from pik.model.window import ALL_TIME
 from pik.ports.raw import Object, Raw
 from pik.ports.store import Store
@@ -51,10 +51,10 @@ class SegmentLine(msgspec.Struct, frozen=True, kw_only=True, tag="segment"):
     conflict: Runs = ()
 
     @property
-    def verdicts(self) -> dict[int, str]:
+    def verdicts(self) -> dict[int, Verdict]:
         """seq → exact or conflict."""
-        verdicts = {seq: EXACT for first, last in self.exact for seq in range(first, last + 1)}
-        verdicts.update({seq: CONFLICT for first, last in self.conflict for seq in range(first, last + 1)})
+        verdicts = {seq: Verdict.EXACT for first, last in self.exact for seq in range(first, last + 1)}
+        verdicts.update({seq: Verdict.CONFLICT for first, last in self.conflict for seq in range(first, last + 1)})
         return verdicts
 
 
@@ -116,7 +116,7 @@ def restored(line: BatchLine) -> Batch:
     return Batch(
         batch_id=line.batch_id,
         origin=line.origin,
-        state=COMPLETE,
+        state=BatchState.COMPLETE,
         attempt=line.attempt,
         counts=Counts(*line.counts),
         started_at=line.started_at,
@@ -153,12 +153,14 @@ def _lines(store: Store, batch: Batch, finished_at: int, replaces: Sequence[str]
         yield RejectLine(rejects=rejects)
 
 
-def segment_line(segment: Segment, verdicts: Mapping[int, str]) -> SegmentLine:
+def segment_line(segment: Segment, verdicts: Mapping[int, Verdict]) -> SegmentLine:
     """The line of a segment with these duplicates: seq → exact or conflict."""
-    return SegmentLine(segment=segment, exact=_runs(verdicts, EXACT), conflict=_runs(verdicts, CONFLICT))
+    return SegmentLine(
+        segment=segment, exact=_runs(verdicts, Verdict.EXACT), conflict=_runs(verdicts, Verdict.CONFLICT)
+    )
 
 
-def _runs(verdicts: Mapping[int, str], kind: str) -> Runs:
+def _runs(verdicts: Mapping[int, Verdict], kind: Verdict) -> Runs:
     return tuple(runs(sorted(seq for seq, verdict in verdicts.items() if verdict == kind)))
 
 

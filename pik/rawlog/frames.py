@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import zstandard
 
 from pik.errors import Damaged, Invalid
-from pik.model.batch import ACCEPTED, UNRECORDED, Frame, Segment
+from pik.model.batch import Frame, Segment, Verdict
 from pik.model.event import Delivery, entity_mark, event_id_text, event_time_text, read_delivery
 from pik.model.filter import Filter
 from pik.model.instant import full_instant
@@ -144,19 +144,20 @@ def _of_frame(
     segment: Segment,
     frame: Frame,
     wanted: Filter,
-    verdicts: dict[int, str],
+    verdicts: dict[int, Verdict],
     only: str | None,
     bound: Bound,
 ) -> Iterator[Found]:
     marks = [entity_mark(entity) for entity in wanted.entities[:8]] if len(wanted.entities) <= 8 else []
+    accepted, unrecorded = Verdict.ACCEPTED, Verdict.UNRECORDED  # members are slow to look up
     for line in frame_lines(raw, segment, frame):
         if marks and not any(mark in line for mark in marks):
             continue
         if bound.day == segment.day and (event_time_text(line), event_id_text(line)) > bound.texts:
             continue
         delivery = parse(segment, line)
-        kind = verdicts.get(delivery.seq, ACCEPTED)
-        if kind == UNRECORDED:
+        kind = verdicts.get(delivery.seq, accepted)
+        if kind == unrecorded:
             continue
-        if (only is None or (kind == ACCEPTED) == (only == ACCEPTED)) and wanted.matches(delivery):
+        if (only is None or (kind == accepted) == (only == accepted)) and wanted.matches(delivery):
             yield Found(delivery, kind, segment, line)

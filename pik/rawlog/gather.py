@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pik.errors import UsageError
-from pik.model.batch import UNRECORDED, Frame, Segment
+from pik.model.batch import Frame, Segment, Verdict
 from pik.model.window import Window
 from pik.ports.engine import Inputs
 from pik.ports.raw import Raw
@@ -115,7 +115,7 @@ class _SkipFile:
     def add(self, segment: Segment, store: Store, *, include_duplicates: bool) -> bool:
         """Add the segment's duplicates; false if it holds nothing else, and so need not be read at all."""
         verdicts = store.index.skipped(segment)
-        skipped = [seq for seq, kind in verdicts.items() if kind == UNRECORDED or not include_duplicates]
+        skipped = [seq for seq, kind in verdicts.items() if kind == Verdict.UNRECORDED or not include_duplicates]
         if len(skipped) == segment.deliveries:
             return False
         self._file.writelines(f"{segment.batch_id},{seq}\n" for seq in skipped)

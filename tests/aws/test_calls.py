@@ -14,7 +14,7 @@ from pik.engine import DuckEngine
 from pik.lambdas import replay, wiring
 from pik.model.filter import Filter
 from pik.model.instant import DAY, parse_instant
-from pik.model.run import COMPLETED
+from pik.model.run import RunState
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
@@ -104,7 +104,7 @@ def replayed(store: Store, events: int) -> Calls:
         assert (planned["scanned"], planned["sent"]) == (events, 1), planned
         patch.setattr(wiring, "store", lambda: functions[1])
         assert process_once(clients_of(functions[1]).client("sqs"), stack_of(os.environ).queue_url)
-    assert store.runs.get(planned["run_id"]).state == COMPLETED
+    assert store.runs.get(planned["run_id"]).state == RunState.COMPLETED
     (change,) = store.aggregates.changes(planned["run_id"])
     assert change.written.computed.value == events
     return calls

@@ -15,7 +15,7 @@ import pytest
 
 from pik.exporters import exporter
 from pik.inputs import blocks as blocks_module
-from pik.model.batch import ACCEPTED
+from pik.model.batch import Verdict
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.exporter import Format, Layout
@@ -100,7 +100,7 @@ def test_promise_1_a_request_that_dies_behind_every_call(
         results = take(store, body).results
         for result in results:
             kinds = [place.kind for place in store.index.deliveries(result.event_id)]
-            assert kinds.count(ACCEPTED) == 1, f"call {number}"
+            assert kinds.count(Verdict.ACCEPTED) == 1, f"call {number}"
         assert store.index.totals().events == len({result.event_id for result in results}), f"call {number}"
         assert sum(1 for _ in list_events(store, Filter(ALL_TIME)).rows) == store.index.totals().events
         if number in (3, 9, 17):

@@ -10,12 +10,14 @@ from botocore.exceptions import ConnectionClosedError
 
 from pik.errors import StoreError
 from pik.inputs import blocks as blocks_module
+from pik.model.batch import Verdict
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
+from pik.ports.api import RecordStatus
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.usecases.ingest.api_request import ACCEPTED, DUPLICATE, Result, take
+from pik.usecases.ingest.api_request import Result, take
 from pik.usecases.inspect.events import list_events
 from tests.aws.calls import hooked
 from tests.aws.clock import later
@@ -72,9 +74,9 @@ def test_promise_1_requests_on_a_bad_day(store: Store) -> None:
     events = {result.event_id for result in acknowledged}
     for event_id in events:
         statuses = [result.status for result in acknowledged if result.event_id == event_id]
-        assert set(statuses) <= {ACCEPTED, DUPLICATE}
-        assert statuses.count(ACCEPTED) <= 1
-        assert [place.kind for place in store.index.deliveries(event_id)].count("accepted") == 1
+        assert set(statuses) <= {RecordStatus.ACCEPTED, RecordStatus.DUPLICATE}
+        assert statuses.count(RecordStatus.ACCEPTED) <= 1
+        assert [place.kind for place in store.index.deliveries(event_id)].count(Verdict.ACCEPTED) == 1
     assert store.index.totals().events == len(events)
     assert {row.event_id for row in list_events(store, Filter(ALL_TIME)).rows} == events
 

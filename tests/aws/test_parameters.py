@@ -8,7 +8,7 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.model.instant import parse_instant
-from pik.model.run import COMPLETED, RunRequest
+from pik.model.run import RunRequest, RunState
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
@@ -62,4 +62,4 @@ def test_the_kill_switch_is_one_parameter_of_an_update(other, aws, built) -> Non
     store.queue.release(message, 0)
     deploy(aws, built, "pik-other", EnableProcessor="true")
     ended = wait(store, run.run_id, Silent())
-    assert (ended.state, ended.new) == (COMPLETED, 1)
+    assert (ended.state, ended.new) == (RunState.COMPLETED, 1)

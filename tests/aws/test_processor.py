@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from pik.lambdas import processor, wiring
-from pik.model.run import COMPLETED
+from pik.model.run import RunState
 from pik.ports.state import Message
 from pik.ports.store import Store
 from pik.stores import open_store
@@ -67,7 +67,7 @@ def handed_over(url: str) -> tuple[Store, str, list[Message]]:
 
 
 def expect_done(store: Store, run_id: str) -> None:
-    assert store.runs.get(run_id).state == COMPLETED
+    assert store.runs.get(run_id).state == RunState.COMPLETED
     assert sum(1 for _ in store.aggregates.changes(run_id)) == sum(store.aggregates.tally(run_id)) == len(truth())
     promote(store, run_id, 2, "")
     assert current(store) == truth()
@@ -83,7 +83,7 @@ def test_promise_6_it_dies_behind_every_call(url: str, handle: Callable[[Store, 
         for message in reversed(messages):
             assert handle(store, message)
         run = store.runs.get(run_id)
-        assert (run.state, run.done) == (COMPLETED, 2), f"call {number}"
+        assert (run.state, run.done) == (RunState.COMPLETED, 2), f"call {number}"
         assert sum(1 for _ in store.aggregates.changes(run_id)) == len(truth()), f"call {number}"
         if die.calls < number:
             assert number > 20

@@ -14,7 +14,7 @@ import pytest
 
 from pik.errors import StoreError
 from pik.lambdas import processor, replay, wiring
-from pik.model.run import COMPLETED, FAILED, PARTIAL, RUNNING
+from pik.model.run import RunState
 from pik.ports.state import UNSETTLED
 from pik.ports.store import Store
 from pik.stores import open_store
@@ -130,7 +130,7 @@ def test_promise_6_messages_come_twice_late_and_in_any_order(sqs: Sqs, seed: int
         messages = messages[size:]
     assert sqs.values() == sorted(DAYS.values())
     run = sqs.store.runs.get(sqs.run_id)
-    assert (run.state, run.done, run.failed, run.new) == (COMPLETED, 2, 0, 2)
+    assert (run.state, run.done, run.failed, run.new) == (RunState.COMPLETED, 2, 0, 2)
     assert [letter for letter in sqs.store.queue.letters() if letter.task.run_id == sqs.run_id] == []
 
 
@@ -146,7 +146,7 @@ def test_promise_1_the_processor_is_killed_between_any_two_steps(filled, monkeyp
         sqs = Sqs(filled, monkeypatch)
         sqs.deliver(sqs.messages, FailAt(number, after=after))
         run = filled.runs.get(sqs.run_id)
-        assert (run.state, run.done, run.new) == (COMPLETED, 2, 2), f"{number}: {step}"
+        assert (run.state, run.done, run.new) == (RunState.COMPLETED, 2, 2), f"{number}: {step}"
         assert sqs.values() == sorted(DAYS.values()), f"{number}: {step}"
 
 
@@ -155,10 +155,10 @@ def test_promise_9_a_task_that_kills_the_processor_each_time_is_buried_and_the_r
     for _ in range(2):
         assert sqs.hand_out([poison], FailAt(1)) == [poison["messageId"]]
     sqs.deliver(rest)
-    assert sqs.store.runs.get(sqs.run_id).state == RUNNING
+    assert sqs.store.runs.get(sqs.run_id).state == RunState.RUNNING
     assert sqs.hand_out([poison]) == []
     run = sqs.store.runs.get(sqs.run_id)
-    assert (run.state, run.done, run.failed) == (PARTIAL, 1, 1)
+    assert (run.state, run.done, run.failed) == (RunState.PARTIAL, 1, 1)
     (letter,) = (letter for letter in sqs.store.queue.letters() if letter.task.run_id == sqs.run_id)
     assert (str(letter.task.number), letter.reason, letter.attempts) == (
         poison["messageId"],
@@ -178,7 +178,7 @@ def test_promise_9_a_burial_that_is_interrupted_is_finished(filled, monkeypatch,
     steps = ["queue.bury", "runs.mark", "runs.set_state", "queue.acknowledge"]
     sqs.deliver([last], FailAt(steps.index(step) + 1, after=after))
     run = filled.runs.get(sqs.run_id)
-    assert (run.state, run.failed) == (FAILED, 2)
+    assert (run.state, run.failed) == (RunState.FAILED, 2)
     letters = [letter for letter in filled.queue.letters() if letter.task.run_id == sqs.run_id]
     assert {letter.task.number for letter in letters} == {0, 1}
     assert "no such thing" in {letter.reason for letter in letters}
@@ -192,9 +192,9 @@ def test_promise_9_one_message_of_a_batch_fails_and_the_others_are_done(sqs: Sqs
     again = sqs.hand_out([*sqs.messages, nobody], FailAt(1, StoreError("the table does not answer")))
     assert again == [first, "x"]
     assert [task.number for task in sqs.store.runs.open_tasks(sqs.run_id)] == [int(first)]
-    assert sqs.store.runs.get(sqs.run_id).state == RUNNING
+    assert sqs.store.runs.get(sqs.run_id).state == RunState.RUNNING
     assert sqs.hand_out(sqs.messages[:1]) == []
-    assert sqs.store.runs.get(sqs.run_id).state == COMPLETED
+    assert sqs.store.runs.get(sqs.run_id).state == RunState.COMPLETED
 
 
 def test_promise_9_a_task_comes_again_soon_after_the_store_failed_and_its_letter_says_so(

@@ -9,10 +9,11 @@ from botocore.exceptions import ReadTimeoutError
 
 from pik.errors import StoreError
 from pik.model.window import ALL_TIME
+from pik.ports.api import RecordStatus
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.usecases.ingest.api_request import ACCEPTED, take
+from pik.usecases.ingest.api_request import take
 from pik.usecases.verify.verify import verify
 from tests.aws.calls import SERVICES, hooked
 from tests.aws.emulator import REGION, make_stack, publish
@@ -53,7 +54,7 @@ def test_a_stalled_call_is_sent_again(aws: Clients, operation: str) -> None:
             raise ReadTimeoutError(endpoint_url=request.url)
 
     with hooked(store, "before-send", stall):
-        assert [result.status for result in take(store, BODY).results] == [ACCEPTED]
+        assert [result.status for result in take(store, BODY).results] == [RecordStatus.ACCEPTED]
     assert len(stalled) == 2
 
 
@@ -70,4 +71,4 @@ def test_what_was_refused_behind_its_object_is_unacknowledged_and_no_damage(aws:
     found = verify(store, PlainEngine(), ALL_TIME, Silent())
     assert list(found.problems) == []
     assert (found.report().unacknowledged, found.report().damage) == (1, 0)
-    assert [result.status for result in take(store, BODY).results] == [ACCEPTED]
+    assert [result.status for result in take(store, BODY).results] == [RecordStatus.ACCEPTED]

@@ -8,14 +8,15 @@ import time
 import pytest
 
 from pik.errors import Busy, StoreError
-from pik.model.batch import CONFLICT, EXACT
+from pik.model.batch import Verdict
 from pik.model.window import ALL_TIME
+from pik.ports.api import RecordStatus
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
-from pik.usecases.ingest.api_request import ACCEPTED, take
+from pik.usecases.ingest.api_request import take
 from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.aws.calls import hooked
 from tests.aws.clock import later
@@ -43,7 +44,7 @@ def test_promise_4_of_two_writers_of_a_batch_the_later_one_goes_on(url: str) -> 
     with pytest.raises(Busy):
         asleep.batches.record(chunk([Sent("d")], first_seq=5, number=2))
     assert other.index.totals().deliveries == 4
-    assert [place.kind for place in other.index.deliveries(Sent("a").event_id.hex())] == ["accepted", EXACT]
+    assert [place.kind for place in other.index.deliveries(Sent("a").event_id.hex())] == ["accepted", Verdict.EXACT]
 
 
 @pytest.mark.parametrize("number", range(1, 10))
@@ -71,7 +72,7 @@ def test_promise_4_two_that_finish_one_chunk_at_the_same_time(url: str, number: 
     segments = list(other.index.segments(ALL_TIME, batch_id=BATCH))
     assert len({segment.recorded_at for segment in segments}) == 1
     skipped = [other.index.skipped(segment) for segment in segments]
-    assert skipped == [{3: EXACT}, {}, {4: CONFLICT}]
+    assert skipped == [{3: Verdict.EXACT}, {}, {4: Verdict.CONFLICT}]
 
 
 def test_a_writer_that_slept_over_a_rebuild_is_told(url: str) -> None:
@@ -113,7 +114,7 @@ def test_requests_and_a_rebuild_keep_apart(url: str, monkeypatch: pytest.MonkeyP
                 take(store, BODY)
             assert list(store.raw.objects("raw/")) == []  # what is refused leaves nothing
             later(monkeypatch)
-            assert [result.status for result in take(store, BODY).results] == [ACCEPTED]
+            assert [result.status for result in take(store, BODY).results] == [RecordStatus.ACCEPTED]
 
     with pytest.raises(StoreError, match="lost its lease"):
         come_back()

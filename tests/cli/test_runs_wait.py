@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pik.errors import StoreError
-from pik.model.run import COMPLETED, RUNNING
+from pik.model.run import RunState
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.replay.execute import wait
@@ -44,7 +44,7 @@ def driver(events: Path):
     """A replay in a process of its own, stopped in the middle of its work."""
     store = open_store(str(events))
     process = subprocess.Popen(**command(events, "replay", "--all", "--rate", "3", "--reason", "driven elsewhere"))
-    while not (runs := [run for run in store.runs.newest_first() if run.state == RUNNING and run.done]):
+    while not (runs := [run for run in store.runs.newest_first() if run.state == RunState.RUNNING and run.done]):
         assert process.poll() is None
     os.kill(process.pid, signal.SIGSTOP)
     yield store, runs[0].run_id, process
@@ -63,7 +63,7 @@ def test_it_is_shown_as_it_goes_and_ends_with_the_run(driver) -> None:
     os.kill(process.pid, signal.SIGCONT)
     waiter.join()
     assert process.wait() == 0
-    assert ended[0].state == COMPLETED
+    assert ended[0].state == RunState.COMPLETED
     assert watching.before + watching.done == watching.total == ended[0].tasks
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from pik.errors import Invalid, NotFound, StoreError
-from pik.model.batch import ACCEPTED, CONFLICT, EXACT
-from pik.model.run import PLANNED, RUNNING, RunRequest
-from pik.ports.api import Answered, Unanswered, Verdict
+from pik.model.batch import Verdict
+from pik.model.run import RunRequest, RunState
+from pik.ports.api import Answered, RecordResult, Unanswered
 from pik.stores import open_store
 from pik.stores.aws import http_api as aws_api
 from pik.stores.aws.clients import Clients
@@ -58,17 +58,24 @@ def test_verdicts_come_in_the_order_of_the_records(api) -> None:
         record(event_time="now"),
     ]
     answered = api.ingest(records)
-    assert [one.kind for one in answered.verdicts] == [ACCEPTED, "rejected", EXACT, CONFLICT, "rejected", "rejected"]
-    assert answered.verdicts[1] == Verdict("rejected", "source is missing", "source")
+    assert [one.verdict for one in answered.results] == [
+        Verdict.ACCEPTED,
+        None,
+        Verdict.EXACT,
+        Verdict.CONFLICT,
+        None,
+        None,
+    ]
+    assert answered.results[1] == RecordResult(None, "source is missing", "source")
     assert not answered.repeated
-    assert [one.kind for one in api.ingest(records[:1]).verdicts] == [EXACT]
-    assert [one.kind for one in api.ingest(records[1:2]).verdicts] == ["rejected"]
+    assert [one.verdict for one in api.ingest(records[:1]).results] == [Verdict.EXACT]
+    assert [one.verdict for one in api.ingest(records[1:2]).results] == [None]
 
 
 def test_several_threads_may_call(api, gateway) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda number: api.ingest([record(entity_id=f"e{number % 20}")]), range(60)))
-    assert sum(one.verdicts[0].kind == ACCEPTED for one in answers) == 20
+    assert sum(one.results[0].verdict == Verdict.ACCEPTED for one in answers) == 20
     assert gateway.store.index.totals().deliveries == 60
 
 
@@ -79,8 +86,8 @@ def test_each_call_begins_a_run_and_a_dry_run_none(api, gateway) -> None:
     assert api.replay(asked(), dry_run=True).events_matched == 1
     assert len(list(gateway.store.runs.newest_first())) == 2
     planned, now = runs[0], api.run(runs[0].run_id)
-    assert (planned.state, planned.events_matched, planned.buckets, planned.tasks) == (PLANNED, 1, 1, 1)
-    assert (now.state, now.request, now.effective_end) == (RUNNING, planned.request, planned.effective_end)
+    assert (planned.state, planned.events_matched, planned.buckets, planned.tasks) == (RunState.PLANNED, 1, 1, 1)
+    assert (now.state, now.request, now.effective_end) == (RunState.RUNNING, planned.request, planned.effective_end)
     assert now == gateway.store.runs.get(now.run_id)
 
 
@@ -113,7 +120,7 @@ def test_no_answer_says_whether_it_may_be_done(api, gateway, fault, maybe_done) 
         api.ingest([record()])
     assert unanswered.value.maybe_done == maybe_done
     gateway.faults.clear()
-    assert api.ingest([record()]).verdicts[0].kind == (EXACT if fault == "dropped" else ACCEPTED)
+    assert api.ingest([record()]).results[0].verdict == (Verdict.EXACT if fault == "dropped" else Verdict.ACCEPTED)
 
 
 def test_nobody_listening_is_certainly_not_done() -> None:
@@ -132,7 +139,7 @@ class _Silent:
         self.calls += 1
         if self.calls % aws_api.ATTEMPTS:
             raise Unanswered("no answer")
-        return Answered([Verdict(ACCEPTED)] * len(records))
+        return Answered([RecordResult(Verdict.ACCEPTED)] * len(records))
 
 
 def test_delays_are_random_parts_of_what_doubles() -> None:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pik.errors import Busy, ConflictFound
-from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, INTERRUPTED, RUNNING, Counts
+from pik.model.batch import BatchState, Counts, Verdict
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
@@ -39,7 +39,7 @@ def kinds(store: Store, *sent: Sent) -> dict[Sent, list[tuple[str, str, int]]]:
 def test_a_batch_begins_empty(store: Store) -> None:
     with store.batches.writing("c"):
         batch = store.batches.open(origin(), BATCH, 7)
-        assert (batch.batch_id, batch.origin, batch.attempt, batch.state) == (BATCH, origin(), 1, RUNNING)
+        assert (batch.batch_id, batch.origin, batch.attempt, batch.state) == (BATCH, origin(), 1, BatchState.RUNNING)
         assert (batch.next_seq, batch.offset, batch.counts) == (1, 0, Counts())
         assert (batch.started_at, batch.finished_at, batch.first_event, batch.last_event) == (7, None, None, None)
         assert store.batches.find(origin()) == batch
@@ -79,8 +79,13 @@ def test_promise_4_the_first_of_an_event_is_accepted_and_each_other_is_a_duplica
     assert store.batches.record(chunk([a, None, b, a])) == counts(4, 2, exact=1)
     assert store.batches.record(chunk([b, a, a], batch_id=OTHER)) == counts(3, 0, exact=3)
     assert kinds(store, a, b) == {
-        a: [(ACCEPTED, BATCH, 1), (EXACT, BATCH, 4), (EXACT, OTHER, 2), (EXACT, OTHER, 3)],
-        b: [(ACCEPTED, BATCH, 3), (EXACT, OTHER, 1)],
+        a: [
+            (Verdict.ACCEPTED, BATCH, 1),
+            (Verdict.EXACT, BATCH, 4),
+            (Verdict.EXACT, OTHER, 2),
+            (Verdict.EXACT, OTHER, 3),
+        ],
+        b: [(Verdict.ACCEPTED, BATCH, 3), (Verdict.EXACT, OTHER, 1)],
     }
 
 
@@ -89,10 +94,10 @@ def test_promise_4_a_key_that_comes_again_is_exact_or_a_conflict_whatever_its_da
     k, later, other = Sent("k", 3, "x"), Sent("k", 1, "x"), Sent("k", 0, "y")
     assert store.batches.record(chunk([k, later, other, k])) == counts(4, 1, exact=2, conflict=1)
     assert kinds(store, k)[k] == [
-        (ACCEPTED, BATCH, 1),
-        (EXACT, BATCH, 2),
-        (CONFLICT, BATCH, 3),
-        (EXACT, BATCH, 4),
+        (Verdict.ACCEPTED, BATCH, 1),
+        (Verdict.EXACT, BATCH, 2),
+        (Verdict.CONFLICT, BATCH, 3),
+        (Verdict.EXACT, BATCH, 4),
     ]
 
 
@@ -100,7 +105,10 @@ def test_promise_4_the_order_of_seqs_decides_over_that_of_days(store: Store) -> 
     """Segments of a chunk come by day; the key that came first is accepted all the same."""
     opened(store)
     store.batches.record(chunk([Sent("k", 9, "x"), Sent("k", 1, "y")]))
-    assert [place.kind for place in store.index.deliveries(Sent("k", 9, "x").event_id.hex())] == [ACCEPTED, CONFLICT]
+    assert [place.kind for place in store.index.deliveries(Sent("k", 9, "x").event_id.hex())] == [
+        Verdict.ACCEPTED,
+        Verdict.CONFLICT,
+    ]
     assert store.index.locate(Sent("k", 9, "x").event_id.hex())[0].seq == 1
 
 
@@ -114,7 +122,10 @@ def test_batches_are_written_together(store: Store) -> None:
     with store.batches.together():
         store.batches.finish(BATCH, 8)
         store.batches.finish(OTHER, 9)
-    assert [(batch.batch_id, batch.state) for batch in store.index.batches()] == [(OTHER, COMPLETE), (BATCH, COMPLETE)]
+    assert [(batch.batch_id, batch.state) for batch in store.index.batches()] == [
+        (OTHER, BatchState.COMPLETE),
+        (BATCH, BatchState.COMPLETE),
+    ]
     assert [batch.counts for batch in store.index.batches()] == [counts(2, 1, exact=1), counts(2, 2)]
 
 
@@ -195,15 +206,15 @@ def test_finishing_is_final_and_may_be_repeated(store: Store) -> None:
     opened(store)
     store.batches.record(chunk([Sent("a")]))
     done = store.batches.finish(BATCH, 50)
-    assert (done.state, done.finished_at, done.counts) == (COMPLETE, 50, counts(1, 1))
+    assert (done.state, done.finished_at, done.counts) == (BatchState.COMPLETE, 50, counts(1, 1))
     assert store.batches.finish(BATCH, 60) == done
 
 
 def test_a_batch_is_running_while_its_writer_lives_and_interrupted_after(store: Store) -> None:
     with store.batches.writing("c"):
         opened(store)
-        assert [batch.state for batch in store.index.batches()] == [RUNNING]
-    assert [batch.state for batch in store.index.batches()] == [INTERRUPTED]
+        assert [batch.state for batch in store.index.batches()] == [BatchState.RUNNING]
+    assert [batch.state for batch in store.index.batches()] == [BatchState.INTERRUPTED]
 
 
 def test_only_one_writes_batches_of_a_name(store: Store) -> None:
@@ -232,14 +243,14 @@ def test_the_right_to_write_ends_with_the_process_that_has_it(store: Store, monk
     assert writer.stdout is not None
     assert writer.stdout.readline() == "writing\n"
     opened(store)
-    assert [batch.state for batch in store.index.batches()] == [RUNNING]
+    assert [batch.state for batch in store.index.batches()] == [BatchState.RUNNING]
     with pytest.raises(Busy), store.batches.writing("c"):
         pass
     writer.kill()
     writer.wait()
     if store.deployed:  # which cannot see it die
         later(monkeypatch)
-    assert [batch.state for batch in store.index.batches()] == [INTERRUPTED]
+    assert [batch.state for batch in store.index.batches()] == [BatchState.INTERRUPTED]
     with store.batches.writing("c"):
         pass
 
@@ -309,9 +320,13 @@ def test_promise_4_against_a_model(
             is_first = earlier is each and not any(event_id == each.event_id for event_id, _, _ in found)
             is_first = is_first and each.event_id not in first
             found.append(
-                (each.event_id, ACCEPTED if is_first else EXACT if earlier.says == each.says else CONFLICT, seq)
+                (
+                    each.event_id,
+                    Verdict.ACCEPTED if is_first else Verdict.EXACT if earlier.says == each.says else Verdict.CONFLICT,
+                    seq,
+                )
             )
-        if refuse and any(kind == CONFLICT for _, kind, _ in found):
+        if refuse and any(kind == Verdict.CONFLICT for _, kind, _ in found):
             with pytest.raises(ConflictFound):
                 store.batches.record(made, refuse_conflicts=True)
             continue
@@ -319,13 +334,17 @@ def test_promise_4_against_a_model(
         assert store.batches.record(made) == Counts()
         of_kind = [kind for _, kind, _ in found]
         assert got == Counts(
-            len(sent), of_kind.count(ACCEPTED), of_kind.count(EXACT), of_kind.count(CONFLICT), len(sent) - len(found)
+            len(sent),
+            of_kind.count(Verdict.ACCEPTED),
+            of_kind.count(Verdict.EXACT),
+            of_kind.count(Verdict.CONFLICT),
+            len(sent) - len(found),
         )
         first, following[batch_id] = claimed, following[batch_id] + len(sent)
         for event_id, kind, seq in found:
             expected[event_id].append((kind, batch_id, seq))
     for event_id, deliveries in expected.items():
-        order = sorted(deliveries, key=lambda one: (one[0] != ACCEPTED, one[1], one[2]))
+        order = sorted(deliveries, key=lambda one: (one[0] != Verdict.ACCEPTED, one[1], one[2]))
         assert [(place.kind, place.batch_id, place.seq) for place in store.index.deliveries(event_id.hex())] == order
     assert store.index.totals().events == len(expected)
     assert store.index.totals().deliveries == sum(map(len, expected.values()))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from pik.errors import Busy
-from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, Counts, Location
+from pik.model.batch import BatchState, Counts, Location, Verdict
 from pik.ports.store import Store
 from pik.stores import open_store
 
@@ -40,8 +40,8 @@ def test_a_rebuilt_index_replaces_the_old_one_only_when_whole(store: Store) -> N
         assert list(rebuild.settle()) == []
     assert [batch.batch_id for batch in store.index.batches()] == [BATCH]
     assert kinds(store, Sent("a"), Sent("b", 1)) == {
-        Sent("a"): [(ACCEPTED, BATCH, 1)],
-        Sent("b", 1): [(ACCEPTED, BATCH, 2)],
+        Sent("a"): [(Verdict.ACCEPTED, BATCH, 1)],
+        Sent("b", 1): [(Verdict.ACCEPTED, BATCH, 2)],
     }
 
 
@@ -84,18 +84,23 @@ def test_a_rebuild_restores_verdicts_and_finds_a_winner_where_there_is_none(stor
     lost: list[Location] = []
     with store.batches.rebuild() as rebuild:
         for batch_id, read in ((OTHER, 3), (THIRD, 2)):
-            rebuild.add_batch(replace(known[batch_id], state=COMPLETE, counts=counts(read, 0, exact=read)))
+            rebuild.add_batch(replace(known[batch_id], state=BatchState.COMPLETE, counts=counts(read, 0, exact=read)))
         # what BATCH had accepted is gone
-        rebuild.add_segments(arrivals(THIRD, 1, {1: a, 2: conflict}, ingest_time=9), {1: EXACT, 2: CONFLICT})
-        rebuild.add_segments(arrivals(OTHER, 1, {1: a, 2: k, 3: a}, ingest_time=8), {1: EXACT, 2: EXACT, 3: EXACT})
+        rebuild.add_segments(
+            arrivals(THIRD, 1, {1: a, 2: conflict}, ingest_time=9), {1: Verdict.EXACT, 2: Verdict.CONFLICT}
+        )
+        rebuild.add_segments(
+            arrivals(OTHER, 1, {1: a, 2: k, 3: a}, ingest_time=8),
+            {1: Verdict.EXACT, 2: Verdict.EXACT, 3: Verdict.EXACT},
+        )
         lost += rebuild.settle()
     assert {(place.event_id, place.batch_id, place.seq, place.kind) for place in lost} == {
-        (a.event_id.hex(), OTHER, 1, ACCEPTED),
-        (k.event_id.hex(), OTHER, 2, ACCEPTED),
+        (a.event_id.hex(), OTHER, 1, Verdict.ACCEPTED),
+        (k.event_id.hex(), OTHER, 2, Verdict.ACCEPTED),
     }
     assert kinds(store, a, k) == {
-        a: [(ACCEPTED, OTHER, 1), (EXACT, OTHER, 3), (EXACT, THIRD, 1)],
-        k: [(ACCEPTED, OTHER, 2), (CONFLICT, THIRD, 2)],
+        a: [(Verdict.ACCEPTED, OTHER, 1), (Verdict.EXACT, OTHER, 3), (Verdict.EXACT, THIRD, 1)],
+        k: [(Verdict.ACCEPTED, OTHER, 2), (Verdict.CONFLICT, THIRD, 2)],
     }
     assert {batch.batch_id: batch.counts for batch in store.index.batches()} == {
         OTHER: counts(3, 2, exact=1),
@@ -112,7 +117,7 @@ def test_a_rebuild_without_verdicts_accepts_the_first_that_comes(store: Store) -
         rebuild.add_segments(arrivals(BATCH, 2, {7: Sent("a"), 8: Sent("b")}), None)
         assert list(rebuild.settle()) == []
     assert kinds(store, Sent("k", 1, "x"), Sent("a"), Sent("b")) == {
-        Sent("k", 1, "x"): [(ACCEPTED, BATCH, 2), (CONFLICT, BATCH, 4)],
-        Sent("a"): [(ACCEPTED, BATCH, 3), (EXACT, BATCH, 7)],
-        Sent("b"): [(ACCEPTED, BATCH, 8)],
+        Sent("k", 1, "x"): [(Verdict.ACCEPTED, BATCH, 2), (Verdict.CONFLICT, BATCH, 4)],
+        Sent("a"): [(Verdict.ACCEPTED, BATCH, 3), (Verdict.EXACT, BATCH, 7)],
+        Sent("b"): [(Verdict.ACCEPTED, BATCH, 8)],
     }

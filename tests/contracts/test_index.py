@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pik.errors import NotFound
-from pik.model.batch import CONFLICT, EXACT, Location, Segment
+from pik.model.batch import Location, Segment, Verdict
 from pik.model.instant import DAY
 from pik.model.window import ALL_TIME, Window
 from pik.ports.index import Index, Totals, batch_of
@@ -87,23 +87,25 @@ def test_segments_of_the_days_that_a_window_touches(index: Index, start: int, en
 
 def test_the_duplicates_of_a_segment(index: Index) -> None:
     assert {key(segment)[:2]: index.skipped(segment) for segment in index.segments(ALL_TIME)} == {
-        (-1, OTHER): {2: CONFLICT},
-        (0, BATCH): {4: EXACT},
+        (-1, OTHER): {2: Verdict.CONFLICT},
+        (0, BATCH): {4: Verdict.EXACT},
         (0, OTHER): {},
         (2, BATCH): {},
-        (2, OTHER): {1: EXACT},
+        (2, OTHER): {1: Verdict.EXACT},
     }
 
 
 def test_where_an_event_is(index: Index) -> None:
     assert index.deliveries(A.event_id.hex()) == [
-        Location(A.event_id.hex(), 0, f"raw/event_date=1970-01-01/{BATCH}-1.ndjson.zst", BATCH, 0, 1, "accepted"),
-        Location(A.event_id.hex(), 0, f"raw/event_date=1970-01-01/{BATCH}-1.ndjson.zst", BATCH, 2, 4, "exact"),
+        Location(A.event_id.hex(), 0, f"raw/event_date=1970-01-01/{BATCH}-1.ndjson.zst", BATCH, 0, 1, Verdict.ACCEPTED),
+        Location(A.event_id.hex(), 0, f"raw/event_date=1970-01-01/{BATCH}-1.ndjson.zst", BATCH, 2, 4, Verdict.EXACT),
     ]
     assert index.deliveries(K.event_id.hex()) == [
-        Location(K.event_id.hex(), 0, f"raw/event_date=1970-01-01/{BATCH}-1.ndjson.zst", BATCH, 1, 3, "accepted"),
-        Location(K.event_id.hex(), 2, f"raw/event_date=1970-01-03/{OTHER}-1.ndjson.zst", OTHER, 0, 1, "exact"),
-        Location(K.event_id.hex(), -1, f"raw/event_date=1969-12-31/{OTHER}-1.ndjson.zst", OTHER, 0, 2, "conflict"),
+        Location(K.event_id.hex(), 0, f"raw/event_date=1970-01-01/{BATCH}-1.ndjson.zst", BATCH, 1, 3, Verdict.ACCEPTED),
+        Location(K.event_id.hex(), 2, f"raw/event_date=1970-01-03/{OTHER}-1.ndjson.zst", OTHER, 0, 1, Verdict.EXACT),
+        Location(
+            K.event_id.hex(), -1, f"raw/event_date=1969-12-31/{OTHER}-1.ndjson.zst", OTHER, 0, 2, Verdict.CONFLICT
+        ),
     ]
     assert index.deliveries(Sent("none").event_id.hex()) == []
     for limit in (1, 2, 3, 4):

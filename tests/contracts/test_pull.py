@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pik.errors import Busy, Damaged, NotFound, NotHeld, StoreError, UsageError
-from pik.model.batch import COMPLETE, PULLED
+from pik.model.batch import BatchState
 from pik.model.filter import Filter
 from pik.model.metric import Definition
 from pik.model.window import ALL_TIME, Window
@@ -190,10 +190,10 @@ def test_a_dry_run_counts_and_writes_nothing(source: Store, tmp_path: Path) -> N
 def test_batches_of_a_copy_are_called_parts_and_count_what_is_there(source: Store, tmp_path: Path) -> None:
     copy, _ = pulled(source, tmp_path / "copy", window("08", "15"), ("a",))
     whole = {batch.batch_id: batch for batch in source.index.batches()}
-    assert {batch.state for batch in whole.values()} == {COMPLETE}
+    assert {batch.state for batch in whole.values()} == {BatchState.COMPLETE}
     fewer = 0
     for batch in copy.index.batches():
-        assert batch.state == PULLED
+        assert batch.state == BatchState.PULLED
         assert batch.origin == whole[batch.batch_id].origin
         assert batch.counts.rejected == whole[batch.batch_id].counts.rejected
         fewer += batch.counts.read < whole[batch.batch_id].counts.read

@@ -13,7 +13,7 @@ import pytest
 from pik.errors import Damaged
 from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
-from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, INTERRUPTED, REPLACED, RejectFile
+from pik.model.batch import BatchState, RejectFile, Verdict
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
@@ -90,14 +90,16 @@ def test_a_refused_request_never_beats_one_that_was_acknowledged(
     take(store, body(2))
     take(store, body(3))
     before = times(store)
-    expected = {2: ACCEPTED, 3: CONFLICT} | ({12: ACCEPTED, 13: CONFLICT} if several else {})
+    expected = {2: Verdict.ACCEPTED, 3: Verdict.CONFLICT} | (
+        {12: Verdict.ACCEPTED, 13: Verdict.CONFLICT} if several else {}
+    )
     for _ in range(2):
         done = rebuild_index(store, Silent())
         assert (done.unacknowledged, done.uncertain, done.revised, done.superseded) == (1, 0, 0, 0)
         assert (amounts(store), times(store), done.guessed) == (expected, before, 0)
     done = rebuild_index(lose_index(store), Silent())
     assert (done.unacknowledged, done.uncertain, done.undecided) == (0, 3, 1 + several)
-    assert amounts(open_store(store.url))[1] == ACCEPTED  # only the order of arrival is left
+    assert amounts(open_store(store.url))[1] == Verdict.ACCEPTED  # only the order of arrival is left
 
 
 def line(number: int) -> str:
@@ -201,10 +203,10 @@ def test_a_delivery_can_be_preferred_and_the_others_are_judged_by_it(store: Stor
     third = arrivals(THIRD, 1, {1: other, 2: k})
     with store.batches.rebuild() as rebuild:
         for batch in known.values():
-            rebuild.add_batch(replace(batch, state=COMPLETE, counts=counts(2, 2)))
+            rebuild.add_batch(replace(batch, state=BatchState.COMPLETE, counts=counts(2, 2)))
         rebuild.add_segments(stamped(first), {})
-        rebuild.add_segments(stamped(second), {1: CONFLICT, 2: EXACT})
-        rebuild.add_segments(stamped(third), {1: CONFLICT, 2: EXACT})
+        rebuild.add_segments(stamped(second), {1: Verdict.CONFLICT, 2: Verdict.EXACT})
+        rebuild.add_segments(stamped(third), {1: Verdict.CONFLICT, 2: Verdict.EXACT})
         of_other, of_plain = (next(one for one in second if seq in dict(ids_of(one))) for seq in (1, 2))
         assert rebuild.winners(of_other, [1])[1].place == (BATCH, 1)
         for _ in range(2):
@@ -218,8 +220,13 @@ def test_a_delivery_can_be_preferred_and_the_others_are_judged_by_it(store: Stor
         for each in (k, plain)
     }
     assert kinds == {
-        k: [(ACCEPTED, OTHER, 1), (CONFLICT, BATCH, 1), (EXACT, THIRD, 1), (CONFLICT, THIRD, 2)],
-        plain: [(ACCEPTED, OTHER, 2), (EXACT, BATCH, 2)],
+        k: [
+            (Verdict.ACCEPTED, OTHER, 1),
+            (Verdict.CONFLICT, BATCH, 1),
+            (Verdict.EXACT, THIRD, 1),
+            (Verdict.CONFLICT, THIRD, 2),
+        ],
+        plain: [(Verdict.ACCEPTED, OTHER, 2), (Verdict.EXACT, BATCH, 2)],
     }
     assert {batch.batch_id: batch.counts for batch in store.index.batches()} == {
         BATCH: counts(2, 0, exact=1, conflict=1),
@@ -259,17 +266,17 @@ def test_a_cut_batch_is_replaced_when_the_whole_file_came(
     (before,) = store.index.batches()
     other.write_text("".join([*lines[:20], *(line(number + 300) for number in range(220))]))
     ingest(store, file_source(str(other)), OPTIONS, Silent())
-    assert as_closed(store, before).state == INTERRUPTED
+    assert as_closed(store, before).state == BatchState.INTERRUPTED
     done = ingest(store, file_source(str(events)), OPTIONS, Silent()).batch
     (found,) = store.index.batches(before.batch_id)
     closed = as_closed(store, found)
-    assert (closed.state, closed.replaced_by) == (REPLACED, done.batch_id)
+    assert (closed.state, closed.replaced_by) == (BatchState.REPLACED, done.batch_id)
     assert (status(store).interrupted, status(store).replaced) == (0, 1)
     assert damage(store) == []
     store = lose_index(store)
     rebuild_index(store, Silent())
     (found,) = store.index.batches(before.batch_id)
-    assert as_closed(store, found).state == REPLACED
+    assert as_closed(store, found).state == BatchState.REPLACED
 
 
 def test_damage_to_an_interrupted_batch_does_not_stop_the_whole_file(
@@ -290,8 +297,8 @@ def test_damage_to_an_interrupted_batch_does_not_stop_the_whole_file(
 
     monkeypatch.setattr(type(store.index), "rejects", damaged)
     done = ingest(store, file_source(str(events)), OPTIONS, Silent()).batch
-    assert done.state == COMPLETE
-    assert as_closed(store, before).state == INTERRUPTED
+    assert done.state == BatchState.COMPLETE
+    assert as_closed(store, before).state == BatchState.INTERRUPTED
 
 
 def test_promise_8_few_deliveries_are_asked_for_of_an_event_that_came_often(

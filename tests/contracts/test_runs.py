@@ -11,22 +11,7 @@ import pytest
 from ulid import ULID
 
 from pik.errors import Busy, NotFound
-from pik.model.run import (
-    CANCELLED,
-    COMPLETED,
-    DONE,
-    FAILED,
-    KEPT_FAILURES,
-    OPEN,
-    PARTIAL,
-    PLANNED,
-    RUNNING,
-    FailedAggregate,
-    Failures,
-    Run,
-    RunRequest,
-    Task,
-)
+from pik.model.run import KEPT_FAILURES, FailedAggregate, Failures, Run, RunRequest, RunState, Task, TaskState
 
 REQUEST = RunRequest(start=0, end=100, entities=("a", "b"), metrics=("event_count",), reason="späte Ereignisse")
 
@@ -35,7 +20,7 @@ def a_run(request=REQUEST, tasks=3):
     return Run(
         run_id=str(ULID()),
         request=request,
-        state=PLANNED,
+        state=RunState.PLANNED,
         created_at=5,
         finished_at=None,
         effective_start=-10,
@@ -114,8 +99,8 @@ def test_runs_come_newest_first(state):
 
 def test_marked_tasks_are_counted_and_no_longer_open(state, run):
     first, second, third = tasks_of(run)
-    state.runs.mark(first, DONE)
-    state.runs.mark(second, FAILED)
+    state.runs.mark(first, TaskState.DONE)
+    state.runs.mark(second, RunState.FAILED)
     got = state.runs.get(run.run_id)
     assert (got.done, got.failed) == (1, 1)
     assert list(state.runs.open_tasks(run.run_id)) == [third]
@@ -137,9 +122,9 @@ def failures(count, entity="é", kept=None):
 
 def test_a_run_has_the_failures_of_its_tasks_and_counts_them_all(state, run):
     first, second, third = tasks_of(run)
-    state.runs.mark(third, DONE, failures(1, "third"))
-    state.runs.mark(first, DONE, failures(KEPT_FAILURES + 5, "first", KEPT_FAILURES - 1))
-    state.runs.mark(second, FAILED, failures(3, "second"))
+    state.runs.mark(third, TaskState.DONE, failures(1, "third"))
+    state.runs.mark(first, TaskState.DONE, failures(KEPT_FAILURES + 5, "first", KEPT_FAILURES - 1))
+    state.runs.mark(second, RunState.FAILED, failures(3, "second"))
     got = state.runs.get(run.run_id)
     assert (got.done, got.failed, got.failed_aggregates) == (2, 1, KEPT_FAILURES + 9)
     assert [one.entity_id for one in got.failures] == ["first"] * (KEPT_FAILURES - 1) + ["second"]
@@ -150,14 +135,14 @@ def test_a_run_has_the_failures_of_its_tasks_and_counts_them_all(state, run):
 
 def test_failures_are_those_of_a_tasks_last_time_and_of_a_task_that_is_done_for_good(state, run):
     first, second, third = tasks_of(run)
-    state.runs.mark(first, FAILED, failures(2))
-    state.runs.mark(first, OPEN)
+    state.runs.mark(first, RunState.FAILED, failures(2))
+    state.runs.mark(first, TaskState.OPEN)
     assert state.runs.get(run.run_id).failed_aggregates == 0
-    state.runs.mark(first, DONE)
-    state.runs.mark(second, DONE, failures(1, "kept"))
-    state.runs.mark(second, DONE, failures(2, "too late"))
-    state.runs.mark(second, FAILED)
-    state.runs.mark(third, DONE)
+    state.runs.mark(first, TaskState.DONE)
+    state.runs.mark(second, TaskState.DONE, failures(1, "kept"))
+    state.runs.mark(second, TaskState.DONE, failures(2, "too late"))
+    state.runs.mark(second, RunState.FAILED)
+    state.runs.mark(third, TaskState.DONE)
     got = state.runs.get(run.run_id)
     assert (got.done, got.failed, got.failed_aggregates) == (3, 0, 1)
     assert [one.entity_id for one in got.failures] == ["kept"]
@@ -165,11 +150,11 @@ def test_failures_are_those_of_a_tasks_last_time_and_of_a_task_that_is_done_for_
 
 def test_a_task_that_is_done_stays_done_and_a_failed_one_may_open_again(state, run):
     first, second, third = tasks_of(run)
-    for name in (DONE, FAILED, OPEN):
+    for name in (TaskState.DONE, RunState.FAILED, TaskState.OPEN):
         state.runs.mark(first, name)
-    for name in (FAILED, OPEN):
+    for name in (RunState.FAILED, TaskState.OPEN):
         state.runs.mark(second, name)
-    for name in (FAILED, DONE):
+    for name in (RunState.FAILED, TaskState.DONE):
         state.runs.mark(third, name)
     got = state.runs.get(run.run_id)
     assert (got.done, got.failed) == (2, 0)
@@ -177,26 +162,31 @@ def test_a_task_that_is_done_stays_done_and_a_failed_one_may_open_again(state, r
 
 
 def test_states(state, run):
-    for name, at in ((RUNNING, None), (FAILED, 9), (RUNNING, None), (COMPLETED, 10)):
+    for name, at in (
+        (RunState.RUNNING, None),
+        (RunState.FAILED, 9),
+        (RunState.RUNNING, None),
+        (RunState.COMPLETED, 10),
+    ):
         state.runs.set_state(run.run_id, name, at)
         got = state.runs.get(run.run_id)
         assert (got.state, got.finished_at) == (name, at)
 
 
 def test_a_cancelled_run_neither_completes_nor_fails(state, run):
-    state.runs.set_state(run.run_id, CANCELLED, 5)
-    for name in (COMPLETED, FAILED):
+    state.runs.set_state(run.run_id, RunState.CANCELLED, 5)
+    for name in (RunState.COMPLETED, RunState.FAILED):
         state.runs.set_state(run.run_id, name, 6)
-        assert (state.runs.get(run.run_id).state, state.runs.get(run.run_id).finished_at) == (CANCELLED, 5)
+        assert (state.runs.get(run.run_id).state, state.runs.get(run.run_id).finished_at) == (RunState.CANCELLED, 5)
 
 
 def test_unfinished_finds_the_newest_run_of_the_same_request(state, run):
     assert state.runs.unfinished(REQUEST) == run
     assert state.runs.unfinished(RunRequest(start=0, end=101, entities=("a", "b"), metrics=("event_count",))) is None
-    for name in (COMPLETED, PARTIAL, FAILED, CANCELLED):
+    for name in (RunState.COMPLETED, RunState.PARTIAL, RunState.FAILED, RunState.CANCELLED):
         state.runs.set_state(run.run_id, name, 1)
         assert state.runs.unfinished(REQUEST) is None
-    state.runs.set_state(run.run_id, RUNNING)
+    state.runs.set_state(run.run_id, RunState.RUNNING)
     assert state.runs.unfinished(REQUEST).run_id == run.run_id
 
 
@@ -204,7 +194,7 @@ def test_iterating_over_tasks_sees_them_as_they_were_and_stops_nobody(state, run
     tasks = state.runs.open_tasks(run.run_id)
     seen = []
     for task in tasks:
-        state.runs.mark(task, DONE)
+        state.runs.mark(task, TaskState.DONE)
         seen.append(task)
         assert state.runs.get(run.run_id).done == len(seen)
     assert seen == tasks_of(run)

@@ -12,18 +12,7 @@ import pytest
 
 from pik.errors import Damaged
 from pik.model.metric import Computed, Definition
-from pik.model.run import (
-    COMPLETED,
-    DONE,
-    NO_FAILURES,
-    PLANNED,
-    RUNNING,
-    FailedAggregate,
-    Failures,
-    Run,
-    RunRequest,
-    Task,
-)
+from pik.model.run import NO_FAILURES, FailedAggregate, Failures, Run, RunRequest, RunState, Task, TaskState
 from pik.model.window import ALL_TIME
 from pik.ports.state import Message
 from pik.stores.aws.state.audit import AwsStateAudit
@@ -48,7 +37,7 @@ def run_of(run_id: str) -> Run:
     return Run(
         run_id=run_id,
         request=request,
-        state=PLANNED,
+        state=RunState.PLANNED,
         created_at=1,
         finished_at=None,
         effective_start=0,
@@ -67,7 +56,7 @@ def write(state: State, run_id: str, number: int, rows: list[Computed], failures
     state.aggregates.write(
         task(run_id, number), iter(rows), versions={"a": 1}, known_until=5, reason="why", computed_by="pik 1"
     )
-    state.runs.mark(task(run_id, number), DONE, failures)
+    state.runs.mark(task(run_id, number), TaskState.DONE, failures)
 
 
 @pytest.fixture
@@ -77,13 +66,13 @@ def lived(state: State) -> State:
     add_version(state.metrics, Definition(name="a", value="count(*)", description="again"), 2)
     for number, run_id in enumerate(RUNS, 1):
         state.runs.create(run_of(run_id), [task(run_id, 0), task(run_id, 1)])
-        state.runs.set_state(run_id, RUNNING)
+        state.runs.set_state(run_id, RunState.RUNNING)
         write(state, run_id, 0, [row("e", number), row("f", number)])
         failed = FailedAggregate(
             metric="a", metric_version=1, inputs=1, bucket=0, entity_id="z", reason="no number", events=1
         )
         write(state, run_id, 1, [row("e", number, 50)], Failures(count=1, kept=(failed,)))
-        state.runs.set_state(run_id, COMPLETED, 9)
+        state.runs.set_state(run_id, RunState.COMPLETED, 9)
         if number < 3:
             state.aggregates.promote(run_id, number, "")
     state.aggregates.rollback(RUNS[1], 7, "")
@@ -99,7 +88,7 @@ def test_a_sound_state_has_no_problem(lived: State) -> None:
 def test_what_is_under_way_is_no_problem(lived: State) -> None:
     run_id = "01J00000000000000000000009"
     lived.runs.create(run_of(run_id), [task(run_id, 0), task(run_id, 1)])
-    lived.runs.set_state(run_id, RUNNING)
+    lived.runs.set_state(run_id, RunState.RUNNING)
     lived.queue.send([task(run_id, 0), task(run_id, 1)])
     write(lived, run_id, 0, [row("e", 9), row("g", 9)])
     assert list(lived.audit.problems()) == []

@@ -15,7 +15,7 @@ import zstandard
 
 from pik.errors import Damaged, InputError, StoreError, UsageError
 from pik.model.metric import Definition
-from pik.model.run import COMPLETED, DONE, FAILED, RUNNING, FailedAggregate, Failures
+from pik.model.run import FailedAggregate, Failures, RunState, TaskState
 from pik.model.window import ALL_TIME
 from pik.ports.state_backup import PointerRow, VersionRow
 from pik.ports.store import Store
@@ -40,7 +40,7 @@ def live(store: Store) -> None:
     add_version(store.metrics, Definition(name="a", value="count(*)", description="again"), 2)
     for number, run_id in enumerate(RUNS, 1):
         store.runs.create(run_of(run_id), [task(run_id, 0), task(run_id, 1)])
-        store.runs.set_state(run_id, RUNNING)
+        store.runs.set_state(run_id, RunState.RUNNING)
         for at, rows in enumerate(([row("e", number), row("f", number)], [row("é", number, 50)])):
             store.aggregates.write(
                 task(run_id, at), iter(rows), versions={"a": 2}, known_until=5, reason="why", computed_by="pik 1"
@@ -48,13 +48,13 @@ def live(store: Store) -> None:
             failed = FailedAggregate(
                 metric="a", metric_version=1, inputs=1, bucket=0, entity_id="z", reason="no number", events=1
             )
-            store.runs.mark(task(run_id, at), DONE, Failures(count=at, kept=(failed,) * at))
+            store.runs.mark(task(run_id, at), TaskState.DONE, Failures(count=at, kept=(failed,) * at))
         if number < 3:
-            store.runs.set_state(run_id, COMPLETED, 9)
+            store.runs.set_state(run_id, RunState.COMPLETED, 9)
             store.aggregates.promote(run_id, number, "because")
     store.aggregates.rollback(RUNS[1], 7, "")
     store.runs.create(run_of("01J00000000000000000000009"), [task("01J00000000000000000000009", at) for at in (0, 1)])
-    store.runs.mark(task("01J00000000000000000000009", 0), FAILED)
+    store.runs.mark(task("01J00000000000000000000009", 0), TaskState.FAILED)
     bury(store, task("01J00000000000000000000009", 0))
     bury(store, task("01J00000000000000000000009", 1))
     letter = next(one for one in store.queue.letters() if one.task.number == 1)

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pik.model.batch import Verdict
 from pik.model.event import raw_line, read_delivery, read_event_slowly, stamp
 from pik.ports.exporter import Block, Piece
 
@@ -25,7 +26,7 @@ def line(text: str, seq: int = 1, original: bytes | None = None, batch: str = BA
     return raw_line(read_event_slowly(text.encode()), seq, stamp(INGESTED, batch), original)
 
 
-def block(*pieces: Sequence[bytes], verdicts: Sequence[Mapping[int, str]] = ()) -> Block:
+def block(*pieces: Sequence[bytes], verdicts: Sequence[Mapping[int, Verdict]] = ()) -> Block:
     """A block of pieces, each of these lines and with these verdicts on its duplicates."""
     text = b"".join(one + b"\n" for lines in pieces for one in lines)
     ends = array("q", [at for at, byte in enumerate(text) if byte == ord("\n")])

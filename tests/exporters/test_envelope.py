@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pik.errors import Invalid
 from pik.exporters import envelope
 from pik.exporters.envelope import read_envelopes, read_slowly
+from pik.model.batch import Verdict
 from pik.model.event import read_delivery
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, full_instant
 from pik.ports.exporter import COLUMNS, Block
@@ -83,7 +84,7 @@ def lines(draw: st.DrawFn) -> bytes:
 def test_the_fast_way_agrees_with_the_definition(batches: list[list[bytes]], data: st.DataObject) -> None:
     seqs = [[read_delivery(one).seq for one in batch] for batch in batches]
     skipped = [data.draw(st.sets(st.sampled_from(each))) for each in seqs]
-    assert_agree(block(*batches, verdicts=[dict.fromkeys(each, "exact") for each in skipped]))
+    assert_agree(block(*batches, verdicts=[dict.fromkeys(each, Verdict.EXACT) for each in skipped]))
 
 
 def assert_agree(found: Block) -> None:
@@ -111,7 +112,7 @@ PLAIN = [
 
 @pytest.mark.parametrize("texts", PLAIN)
 def test_plain_lines_are_read_the_fast_way(texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    made = block([line(text, seq) for seq, text in enumerate(texts, 1)], verdicts=[{2: "exact"}])
+    made = block([line(text, seq) for seq, text in enumerate(texts, 1)], verdicts=[{2: Verdict.EXACT}])
     expected = read_slowly(made, duplicates=False)
     monkeypatch.setattr(envelope, "read_slowly", None)
     assert_equal(read_envelopes(made, duplicates=False), expected)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pik.errors import UsageError
 from pik.exporters import exporter, parquet
-from pik.model.batch import UNRECORDED
+from pik.model.batch import Verdict
 from pik.model.column import parse_column
 from pik.model.event import read_delivery
 from pik.model.filter import Filter
@@ -108,14 +108,14 @@ def test_pandas_reads_exact_values(file: Path) -> None:
     assert frame["received_time"].isna().tolist() == [True, False, True, True]
 
 
-VERDICTS = {2: "exact", 4: "conflict"}
+VERDICTS = {2: Verdict.EXACT, 4: Verdict.CONFLICT}
 
 
 def test_promise_4_duplicates_are_left_out_or_told_apart() -> None:
     raw = block(
         [line(record(), seq) for seq in (4, 3, 2, 1)],
         [line(record(), seq) for seq in (2, 5)],
-        verdicts=[VERDICTS, {5: "exact"}],
+        verdicts=[VERDICTS, {5: Verdict.EXACT}],
     )
     assert [row["seq"] for row in rows(Layout(Filter()), raw)] == [3, 1, 2]
     every = rows(Layout(Filter(), include_duplicates=True), raw)
@@ -154,7 +154,7 @@ def test_what_is_selected_is_what_matches(
     found = [
         (key, row["seq"])
         for key, data in written(
-            Layout(wanted, partition_by=by), block(raw, verdicts=[dict.fromkeys(duplicates, "exact")])
+            Layout(wanted, partition_by=by), block(raw, verdicts=[dict.fromkeys(duplicates, Verdict.EXACT)])
         ).items()
         for row in pq.read_table(io.BytesIO(data)).to_pylist()
     ]
@@ -169,7 +169,7 @@ def test_what_is_selected_is_what_matches(
 
 @pytest.mark.parametrize("format_", ["parquet", "jsonl"])
 def test_what_is_not_recorded_yet_is_in_no_export(format_: Any) -> None:
-    raw = block([line(record(), seq) for seq in (1, 2, 3)], verdicts=[{1: UNRECORDED, 3: "exact"}])
+    raw = block([line(record(), seq) for seq in (1, 2, 3)], verdicts=[{1: Verdict.UNRECORDED, 3: Verdict.EXACT}])
     for duplicates, expected in ((False, 1), (True, 2)):
         made = exporter(Layout(Filter(), format_, include_duplicates=duplicates))
         assert sum(len(found) for _, found in made.cut(raw)) == expected

@@ -13,6 +13,7 @@ import pytest
 import zstandard
 
 from pik.exporters import exporter
+from pik.model.batch import Verdict
 from pik.model.column import parse_column
 from pik.model.filter import Filter
 from pik.ports.exporter import COLUMNS, Block, Layout
@@ -49,7 +50,7 @@ def test_csv_is_that_of_rfc_4180() -> None:
         line(record('{"note":""}', unknown=1), 2),
         line(record('{"amount":-3}'), 3),
     ]
-    data = only(Layout(Filter(), "csv", "none", columns=COLUMNS_OF_OWN), block(raw, verdicts=[{3: "exact"}]))
+    data = only(Layout(Filter(), "csv", "none", columns=COLUMNS_OF_OWN), block(raw, verdicts=[{3: Verdict.EXACT}]))
     assert data.count(b"\r\n") == 3
     header, first, second = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
     assert header == [*COLUMNS, "amount", "at", "note"]

@@ -9,7 +9,7 @@ import pytest
 
 from pik.lambdas import ingest, processor, replay, wiring
 from pik.model.instant import parse_instant
-from pik.model.run import CANCELLED
+from pik.model.run import RunState
 from pik.model.window import ALL_TIME
 from tests.lambdas.calls import asked, event, get, messages, post, some_days
 from tests.lambdas.gateway import CONTEXT
@@ -105,7 +105,7 @@ def test_a_window_too_large_for_one_call_runs_by_itself(store, later, monkeypatc
     assert get(answer["run_id"])[1]["state"] == "COMPLETED"
     cancelled = post(replay.handler, asked(reason="test"))[1]["run_id"]
     replay.handler(later[1], CONTEXT)
-    store.runs.set_state(cancelled, CANCELLED, 1)
+    store.runs.set_state(cancelled, RunState.CANCELLED, 1)
     replay.handler(later[1], CONTEXT)
     assert get(cancelled)[1]["state"] == "CANCELLED"
 

@@ -14,7 +14,7 @@ from pik.engine import DuckEngine
 from pik.errors import Damaged
 from pik.model.filter import Filter
 from pik.model.instant import DAY, parse_instant
-from pik.model.run import COMPLETED, PARTIAL, Run, RunRequest
+from pik.model.run import Run, RunRequest, RunState
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.frames import deliveries
@@ -49,7 +49,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (directory / name).write_text("\n".join(lines) + "\n")
         ingest(store, directory / name)
     run = replay(store)
-    assert run.state == COMPLETED
+    assert run.state == RunState.COMPLETED
     promote(store, run.run_id, 0, "")
     return directory / "store"
 
@@ -144,7 +144,7 @@ def test_a_replay_of_damaged_raw_writes_no_number_of_the_damaged_day(sound: Path
     path.chmod(0o644)
     path.write_bytes(data)
     run = replay(store)
-    assert (run.state, run.failed, run.new, run.changed, run.removed) == (PARTIAL, 1, 0, 0, 0)
+    assert (run.state, run.failed, run.new, run.changed, run.removed) == (RunState.PARTIAL, 1, 0, 0, 0)
     assert list(store.aggregates.current("event_count", ALL_TIME)) == before
     promote(store, run.run_id, 0, "")
     of_day = list(store.aggregates.current("event_count", day, history=True))

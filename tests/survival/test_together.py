@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pik.errors import NotFound
-from pik.model.batch import COMPLETE
+from pik.model.batch import BatchState
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.rawlog.frames import deliveries
@@ -78,7 +78,7 @@ def look(url: Path) -> int:
     for batch in store.index.batches():
         counts = batch.counts
         assert counts.read == counts.accepted + counts.duplicates + counts.rejected
-        if batch.state == COMPLETE:
+        if batch.state == BatchState.COMPLETE:
             assert counts.read > 0
     accepted = Counter(found.delivery.event_id for found in deliveries(store, Filter(ALL_TIME), only="accepted"))
     assert set(accepted.values()) <= {1}

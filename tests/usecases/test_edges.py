@@ -10,7 +10,7 @@ from pik.engine import DuckEngine
 from pik.model.filter import Filter
 from pik.model.instant import DAY, MAX_INSTANT, MIN_INSTANT, full_instant
 from pik.model.metric import Definition
-from pik.model.run import COMPLETED
+from pik.model.run import RunState
 from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
@@ -61,7 +61,7 @@ def test_what_is_replayed_at_the_edges_of_time_is_what_is_recomputed(
     assert all(MIN_INSTANT <= bucket <= MAX_INSTANT for _, bucket in added)
     assert rows(store, engine, window, ("a",)) == added
     run = store.runs.get(replayed(store, engine, window))
-    assert run.state == COMPLETED
+    assert run.state == RunState.COMPLETED
     assert run.new == len(added) == len(current(store))
     assert rows(store, engine, window) == rows(store, engine, window, ("a",)) == []
     assert list(verify(store, engine, ALL_TIME, Silent()).problems) == []

@@ -9,7 +9,7 @@ import pytest
 from pik.engine import DuckEngine
 from pik.model.instant import DAY
 from pik.model.metric import Definition
-from pik.model.run import COMPLETED, FAILED, KEPT_FAILURES, PARTIAL
+from pik.model.run import KEPT_FAILURES, RunState
 from pik.model.window import ALL_TIME
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
@@ -77,7 +77,7 @@ def test_a_value_that_fails_now_keeps_its_current_value_through_replay_and_promo
     before = current(store)
     ingest(store, tmp_path, [bad(), event(5, "b", "01T01:00")])
     run = replay(store, engine)
-    assert (run.state, run.done, run.failed, run.failed_aggregates) == (PARTIAL, run.tasks, 0, 1)
+    assert (run.state, run.done, run.failed, run.failed_aggregates) == (RunState.PARTIAL, run.tasks, 0, 1)
     (failed,) = run.failures
     assert (failed.metric, failed.bucket, failed.entity_id, failed.events) == ("amount", FIRST, "a", 1)
     assert "twelve" in failed.reason
@@ -110,14 +110,14 @@ def test_a_diff_with_a_run_says_of_failed_rows_what_a_diff_without_it_says(store
 def test_a_run_keeps_a_bounded_number_of_failures_and_counts_all(store, engine, tmp_path):
     ingest(store, tmp_path, [bad(f"e{number}") for number in range(KEPT_FAILURES + 7)])
     run = replay(store, engine)
-    assert (run.state, run.failed_aggregates, len(run.failures)) == (PARTIAL, KEPT_FAILURES + 7, KEPT_FAILURES)
+    assert (run.state, run.failed_aggregates, len(run.failures)) == (RunState.PARTIAL, KEPT_FAILURES + 7, KEPT_FAILURES)
     assert run.new == KEPT_FAILURES + 7  # event_count
 
 
 def test_failures_outside_of_what_the_filters_choose_are_none_of_the_runs(store, engine, tmp_path):
     ingest(store, tmp_path, [bad("a"), {**event(1, "b", "01T00:00"), "source": "app"}])
     run = replay(store, engine, source="app")
-    assert (run.state, run.failed_aggregates, run.new) == (COMPLETED, 0, 2)
+    assert (run.state, run.failed_aggregates, run.new) == (RunState.COMPLETED, 0, 2)
 
 
 def damage(store, day):
@@ -142,7 +142,7 @@ def test_damage_keeps_only_its_own_buckets_from_being_computed(store, engine, tm
     path, data = damage(store, "02")
     run_id = start(store, plan_replay(store, engine, request(**filters), 1)).run_id
     run = drive(store, engine, run_id, ONCE, Silent())
-    assert (run.state, run.failed) == (PARTIAL, 1)
+    assert (run.state, run.failed) == (RunState.PARTIAL, 1)
     assert (run.events_matched, run.buckets) == (None, None)
     whole = {key for key in reference if key[1] != FIRST + DAY}
     assert whole < reference
@@ -159,7 +159,7 @@ def test_damage_keeps_only_its_own_buckets_from_being_computed(store, engine, tm
     assert "restore" in letter.hint
     path.write_bytes(data)
     (ended,) = dlq.redrive(store, engine, [letter], ONCE, Silent())
-    assert (ended.state, ended.failed, ended.failed_aggregates) == (COMPLETED, 0, 0)
+    assert (ended.state, ended.failed, ended.failed_aggregates) == (RunState.COMPLETED, 0, 0)
     assert written() == reference
 
 
@@ -186,4 +186,4 @@ def test_a_run_of_which_nothing_can_be_computed_is_failed(store, engine, tmp_pat
     damage(store, "02")
     run_id = start(store, plan_replay(store, engine, request(), 1)).run_id
     run = drive(store, engine, run_id, ONCE, Silent())
-    assert (run.state, run.failed, run.values) == (FAILED, 1, 0)
+    assert (run.state, run.failed, run.values) == (RunState.FAILED, 1, 0)

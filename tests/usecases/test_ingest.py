@@ -20,7 +20,7 @@ from pik.engine import DuckEngine
 from pik.errors import ConflictFound, InputError, StoreError
 from pik.inputs import blocks as blocks_module
 from pik.inputs.source import Source, file_source
-from pik.model.batch import ACCEPTED, COMPLETE, CONFLICT, EXACT, INTERRUPTED, Counts, Reject
+from pik.model.batch import BatchState, Counts, Reject, Verdict
 from pik.model.event import read_event
 from pik.model.instant import SECOND, parse_instant
 from pik.model.window import ALL_TIME
@@ -100,11 +100,19 @@ class Model:
                 kinds["rejected"] += 1
                 continue
             event_id, content = event.event_id.hex(), event.content_hash.hex()
-            kind = ACCEPTED if event_id not in self.first else EXACT if self.first[event_id] == content else CONFLICT
+            kind = (
+                Verdict.ACCEPTED
+                if event_id not in self.first
+                else Verdict.EXACT
+                if self.first[event_id] == content
+                else Verdict.CONFLICT
+            )
             self.first.setdefault(event_id, content)
             self.events[event_id].append((name, seq, kind))
             kinds[kind] += 1
-        return Counts(kinds.total(), kinds[ACCEPTED], kinds[EXACT], kinds[CONFLICT], kinds["rejected"])
+        return Counts(
+            kinds.total(), kinds[Verdict.ACCEPTED], kinds[Verdict.EXACT], kinds[Verdict.CONFLICT], kinds["rejected"]
+        )
 
 
 @settings(max_examples=40)
@@ -142,7 +150,7 @@ def test_what_is_counted_over_a_batch(store: Store, tmp_path: Path) -> None:
     assert batch.lags == {1_234_500_000: 1, -SECOND: 1, 86_400 * SECOND: 1}
     assert batch.sources == {"s": 2, "app": 1}
     assert sum(batch.reasons.values()) == 3
-    assert batch.state == COMPLETE
+    assert batch.state == BatchState.COMPLETE
     assert batch.first_event is not None
     assert batch.last_event is not None
     assert batch.last_event - batch.first_event == 8 * 86_400 * SECOND
@@ -263,7 +271,7 @@ def test_mapped_records_keep_what_they_came_from(store: Store, tmp_path: Path) -
     reading = Reading(1 << 20, mapping=mapping, time_format="epoch")
     ingest(store, written(tmp_path, [record, "[1]"]), reading=reading)
     [[[_, seq, kind, raw]]] = snapshot(store)["events"].values()
-    assert (seq, kind) == (1, ACCEPTED)
+    assert (seq, kind) == (1, Verdict.ACCEPTED)
     assert b'"original":' + record.encode() + b',"payload":{"n":1.5}}' in raw
 
 
@@ -275,7 +283,7 @@ def test_promise_1_a_batch_that_was_interrupted_goes_on_where_it_stopped(store: 
     with crash_at(store, 11) as crashing:
         ingest(crashing, source)
     [interrupted] = store.index.batches()
-    assert interrupted.state == INTERRUPTED
+    assert interrupted.state == BatchState.INTERRUPTED
     assert 0 < interrupted.next_seq - 1 < len(texts)
     done = ingest(store, source)
     assert (done.outcome, done.resumed_from) == (RESUMED, interrupted.next_seq)
@@ -310,7 +318,7 @@ def test_refused_conflicts_stop_the_batch_before_the_block(store: Store, tmp_pat
         with pytest.raises(ConflictFound, match=r"\.jsonl: records .* \(conflicts: 1\)"):
             ingest(store, source, refuse_conflicts=True)
     [batch] = store.index.batches()
-    assert batch.state == INTERRUPTED
+    assert batch.state == BatchState.INTERRUPTED
     assert batch.counts.conflict == 0
     assert batch.counts.accepted == batch.next_seq - 1 > 11
     done = ingest(store, source)
@@ -325,7 +333,7 @@ def test_an_invalid_record_stops_the_batch_where_none_may_be(store: Store, tmp_p
         ingest(store, source, reading=Reading(1 << 20, stop=True))
     assert "--on-invalid reject" in error.value.hint
     [batch] = store.index.batches()
-    assert (batch.state, batch.counts.rejected) == (INTERRUPTED, 0)
+    assert (batch.state, batch.counts.rejected) == (BatchState.INTERRUPTED, 0)
     assert ingest(store, source).outcome == RESUMED
     assert_sound(store)
 

@@ -10,7 +10,7 @@ import pytest
 
 from pik.errors import InputError
 from pik.inputs.source import Source, file_source
-from pik.model.batch import COMPLETE, Counts
+from pik.model.batch import BatchState, Counts
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.runtime.interaction import Silent
@@ -62,7 +62,7 @@ def test_they_end_as_if_they_had_come_one_by_one(tmp_path: Path, store: Store, s
     done = ingested(store, sources)
     assert [one.source for one in done] == [source.name for source in sources]
     assert {one.outcome for one in done} == {NEW}
-    assert {one.batch.state for one in done} == {COMPLETE}
+    assert {one.batch.state for one in done} == {BatchState.COMPLETE}
     assert sum((one.batch.counts for one in done), Counts()).conflict > 0
     expected = snapshot(one_by_one(tmp_path, sources))
     assert snapshot(store) == expected
@@ -96,7 +96,7 @@ def test_a_file_that_is_wrong_stops_at_itself(tmp_path: Path, store: Store, sour
     wrong.write_bytes(b"\x7fELF\0\0\0\0")
     with pytest.raises(InputError, match="wrong"):
         ingested(store, [*sources[:5], file_source(str(wrong))])
-    assert [batch.state for batch in store.index.batches()] == [COMPLETE] * 5
+    assert [batch.state for batch in store.index.batches()] == [BatchState.COMPLETE] * 5
 
 
 def test_what_is_not_small_is_taken_by_itself(

@@ -12,7 +12,7 @@ import pytest
 from pik.errors import Busy, InputError
 from pik.inputs import blocks as blocks_module
 from pik.inputs.source import Source, file_source
-from pik.model.batch import INTERRUPTED
+from pik.model.batch import BatchState
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.ingest.batch_ingest import ALREADY, NEW, RESUMED
@@ -119,7 +119,7 @@ def test_an_input_that_cannot_be_read_to_its_end_can_be_replaced_by_a_whole_copy
     for _ in range(2):
         with pytest.raises(InputError, match="cannot be decompressed to its end"):
             ingest(store, file_source(str(path)))
-    assert [batch.state for batch in store.index.batches()] == [INTERRUPTED]
+    assert [batch.state for batch in store.index.batches()] == [BatchState.INTERRUPTED]
     path.write_bytes(data)
     done = ingest(store, file_source(str(path)))
     assert done.outcome == NEW

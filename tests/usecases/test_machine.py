@@ -26,11 +26,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from pik.engine import DuckEngine
 from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
-from pik.model.batch import ACCEPTED, CONFLICT, EXACT
+from pik.model.batch import Verdict
 from pik.model.filter import Filter
 from pik.model.instant import DAY, full_instant
 from pik.model.metric import Definition
-from pik.model.run import COMPLETED, RunRequest
+from pik.model.run import RunRequest, RunState
 from pik.model.window import ALL_TIME
 from pik.rawlog.frames import deliveries
 from pik.rawlog.segment_writer import Reading
@@ -112,7 +112,7 @@ class Model:
         for record in records:
             first = self.accepted.setdefault(record.identity, record)
             if first is not record:
-                kind = EXACT if first.content == record.content else CONFLICT
+                kind = Verdict.EXACT if first.content == record.content else Verdict.CONFLICT
                 self.duplicates[record, kind] += 1
 
     def truth(self) -> dict[Bucket, Decimal]:
@@ -218,7 +218,7 @@ class StoreMachine(RuleBasedStateMachine):
         request = RunRequest(start=ALL_TIME.start, end=ALL_TIME.end, entities=entities)
         run = start(self.store, plan_replay(self.store, self.engine, request, self.files))
         ended = drive(self.store, self.engine, run.run_id, Pace(workers=0), Silent())
-        assert ended.state == COMPLETED
+        assert ended.state == RunState.COMPLETED
         truth = self.model.truth()
         self.model.versions[run.run_id] = {
             bucket: (value, self.model.current.get(bucket))
@@ -284,7 +284,7 @@ class StoreMachine(RuleBasedStateMachine):
     def every_delivery_is_there_once(self) -> None:
         accepted, duplicates = Counter[tuple[object, ...]](), Counter[tuple[object, ...]]()
         for content, kind in self._deliveries():
-            if kind == ACCEPTED:
+            if kind == Verdict.ACCEPTED:
                 accepted[content] += 1
             else:
                 duplicates[content, kind] += 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pik.errors import EngineError, StoreError
 from pik.model.instant import DAY
 from pik.model.metric import EVENT_COUNT
-from pik.model.run import COMPLETED, Run, Task
+from pik.model.run import Run, RunState, Task
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
@@ -102,7 +102,7 @@ def a_run(store: Store) -> str:
     run = Run(
         run_id="01J00000000000000000000001",
         request=request(),
-        state=COMPLETED,
+        state=RunState.COMPLETED,
         created_at=1,
         finished_at=None,
         effective_start=0,
@@ -112,7 +112,7 @@ def a_run(store: Store) -> str:
         tasks=0,
     )
     store.runs.create(run, [])
-    store.runs.set_state(run.run_id, COMPLETED, 1)
+    store.runs.set_state(run.run_id, RunState.COMPLETED, 1)
     return run.run_id
 
 

@@ -11,7 +11,7 @@ from pik.engine import DuckEngine
 from pik.errors import Busy, Damaged, StoreError
 from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
-from pik.model.batch import ACCEPTED, EXACT, INTERRUPTED, Counts
+from pik.model.batch import BatchState, Counts, Verdict
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
@@ -86,7 +86,7 @@ def test_a_batch_that_was_interrupted_twice_counts_each_record_once(store, file,
     crash_at(2)
     (batch,) = store.index.batches()
     before, counts = seen(store), batch.counts
-    assert batch.state == INTERRUPTED
+    assert batch.state == BatchState.INTERRUPTED
     lose_index(store)
     store = open_store(store.url)
     with pytest.raises(StoreError, match=r"index\.db is missing"):
@@ -97,7 +97,7 @@ def test_a_batch_that_was_interrupted_twice_counts_each_record_once(store, file,
     assert rebuilt.superseded > 0
     # The last block was durable in raw but not recorded; from raw alone it counts.
     assert set(before) <= set(seen(store))
-    assert batch.state == INTERRUPTED
+    assert batch.state == BatchState.INTERRUPTED
     assert batch.counts.read == batch.counts.accepted + batch.counts.duplicates + batch.counts.rejected
     assert batch.counts.read >= counts.read
     seqs = [seq for _, seq, _ in seen(store)] + [reject.seq for reject in list_rejects(store, batch)]
@@ -146,8 +146,8 @@ def test_a_segment_that_is_lost_stays_known_until_it_is_restored(store, tmp_path
     again = rebuild_index(store, Silent())
     assert (again.damaged, again.revised) == ((), 0)
     # The delivery that was chosen meanwhile goes on counting: that was recorded.
-    swapped = {ACCEPTED: EXACT, EXACT: ACCEPTED}
-    (twice,) = {event_id for event_id, _, kind in before if kind == EXACT}
+    swapped = {Verdict.ACCEPTED: Verdict.EXACT, Verdict.EXACT: Verdict.ACCEPTED}
+    (twice,) = {event_id for event_id, _, kind in before if kind == Verdict.EXACT}
     assert seen(store) == sorted((i, s, swapped[k] if i == twice else k) for i, s, k in before)
     assert [batch.counts.read for batch in store.index.batches()] == [batch.counts.read for batch in batches]
     assert verify_kinds(store) == []

@@ -11,7 +11,7 @@ import pytest
 from pik.errors import InputError
 from pik.inputs import blocks as blocks_module
 from pik.inputs.source import Source, file_source
-from pik.model.batch import ACCEPTED, CONFLICT, INTERRUPTED
+from pik.model.batch import BatchState, Verdict
 from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
@@ -97,7 +97,7 @@ def test_a_refused_request_never_beats_one_that_was_acknowledged(store: Store, m
     for _ in range(2):
         done = rebuild(store)
         assert (done.unacknowledged, done.uncertain, done.revised, done.replaced) == (1, 0, 0, "all")
-        assert amounts(store) == {2: ACCEPTED}
+        assert amounts(store) == {2: Verdict.ACCEPTED}
         assert done.superseded == 0
 
 
@@ -111,8 +111,8 @@ def test_with_the_index_gone_a_key_that_only_arrival_decides_is_listed(
     done = rebuild(store)
     assert (done.unacknowledged, done.uncertain, done.undecided, done.replaced) == (0, 3, 1, "none")
     (rivals,) = done.undecided_examples
-    assert amounts(store) == {1: ACCEPTED, 2: CONFLICT, 3: ACCEPTED}
-    (batch,) = {one.delivery.batch_id for one in deliveries(store, Filter(ALL_TIME)) if one.kind == CONFLICT}
+    assert amounts(store) == {1: Verdict.ACCEPTED, 2: Verdict.CONFLICT, 3: Verdict.ACCEPTED}
+    (batch,) = {one.delivery.batch_id for one in deliveries(store, Filter(ALL_TIME)) if one.kind == Verdict.CONFLICT}
     assert rivals.other == (batch, 1)
     assert done.guessed == 3
     assert all(s.guessed and s.recorded_at == s.ingest_time for s in store.index.segments(ALL_TIME))
@@ -126,7 +126,7 @@ def test_raw_that_was_moved_into_a_new_store_counts(store: Store, tmp_path: Path
     (Path(new.url) / "raw").rmdir()
     (Path(store.url) / "raw").rename(Path(new.url) / "raw")
     assert rebuild(new).replaced == "none"
-    assert amounts(new) == {1: ACCEPTED}
+    assert amounts(new) == {1: Verdict.ACCEPTED}
 
 
 def test_a_request_whose_index_rows_are_lost_in_part_comes_back(store: Store) -> None:
@@ -138,7 +138,7 @@ def test_a_request_whose_index_rows_are_lost_in_part_comes_back(store: Store) ->
         take(store, event(table, 2))
         done = rebuild(store)
         assert done.unacknowledged == 0, table
-        assert amounts(store)[1] == ACCEPTED
+        assert amounts(store)[1] == Verdict.ACCEPTED
         assert damage(store) == []
 
 
@@ -300,7 +300,7 @@ def test_an_unfinished_batch_keeps_the_whole_frames_of_a_damaged_segment(
     assert [(f.offset, f.length) for f in found.frames] == [(f.offset, f.length) for f in segment.frames]
     assert [problem.kind for problem in damage(store)] == ["modified"]
     (batch,) = store.index.batches()
-    assert batch.state == INTERRUPTED
+    assert batch.state == BatchState.INTERRUPTED
 
 
 def test_a_damaged_index_says_what_it_still_can(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,7 +311,7 @@ def test_a_damaged_index_says_what_it_still_can(store: Store, monkeypatch: pytes
         connection.execute("UPDATE segment SET frames = 'x'")
     done = rebuild(store)
     assert (done.replaced, done.unacknowledged, done.uncertain) == ("part", 0, 1)
-    assert amounts(store) == {1: ACCEPTED, 2: ACCEPTED}
+    assert amounts(store) == {1: Verdict.ACCEPTED, 2: Verdict.ACCEPTED}
 
 
 def test_a_winner_that_a_flipped_index_had_changed_is_told_with_both_deliveries(store: Store, tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_a_winner_that_a_flipped_index_had_changed_is_told_with_both_deliveries(
     done = rebuild(store)
     (revised,) = done.examples
     assert (revised.old, revised.new) == ((second, 1), (first, 1))
-    assert amounts(store) == {1: ACCEPTED, 2: CONFLICT}
+    assert amounts(store) == {1: Verdict.ACCEPTED, 2: Verdict.CONFLICT}
     assert rebuild(store).revised == 0
     assert len(list((Path(store.url) / "corrections").iterdir())) == 1
 

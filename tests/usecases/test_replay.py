@@ -13,7 +13,7 @@ from pik.engine import DuckEngine
 from pik.errors import Busy, EngineError, NotFound, StoreError, UsageError
 from pik.model.instant import DAY
 from pik.model.metric import NO_INPUTS, Computed, Definition
-from pik.model.run import CANCELLED, COMPLETED, PARTIAL, PLANNED, RUNNING, Task
+from pik.model.run import RunState, Task
 from pik.model.window import ALL_TIME, Window
 from pik.runtime.interaction import Silent
 from pik.usecases.metrics.definitions import add_version
@@ -63,7 +63,7 @@ def written(store, run_id):
 
 def test_a_replay_writes_beside_and_promote_makes_it_current(filled, engine):
     run = replay(filled, engine)
-    assert (run.state, run.failed, run.done) == (COMPLETED, 0, run.tasks)
+    assert (run.state, run.failed, run.done) == (RunState.COMPLETED, 0, run.tasks)
     assert (run.new, run.changed, run.unchanged) == (len(truth()), 0, 0)
     assert run.finished_at is not None
     assert current(filled) == {}
@@ -77,7 +77,7 @@ def test_planning_counts_and_writes_nothing(filled, engine):
     assert planned.buckets == 3 + 4  # event_count by day, total by twelve hours: whole, and of all entities in them
     assert Window(planned.effective_start, planned.effective_end) == window("01", "03")
     assert planned.request.window == window("01T11:59:00Z", "02T00:30:00Z")
-    assert planned.state == PLANNED
+    assert planned.state == RunState.PLANNED
     assert list(filled.runs.newest_first()) == []
 
 
@@ -147,7 +147,7 @@ def test_tasks_are_made_of_whole_buckets(filled, engine, daily):
 
 def test_worker_processes_do_it_too(filled, daily):
     run = replay(filled, DuckEngine(threads=1), window("01", "21"), Pace(workers=2), metrics=("event_count",))
-    assert (run.state, run.done) == (COMPLETED, 4)
+    assert (run.state, run.done) == (RunState.COMPLETED, 4)
     assert written(filled, run.run_id) == {key: value for key, value in truth().items() if key[0] == "event_count"}
 
 
@@ -178,7 +178,7 @@ def test_a_run_keeps_to_the_definitions_it_was_planned_with(filled, engine):
     run_id = started(filled, engine, metrics=("total",))
     add_version(filled.metrics, Definition(name="total", value="count(*)", bucket="1d"), NOW)
     run = drive(filled, engine, run_id, HERE, Silent())
-    assert run.state == COMPLETED
+    assert run.state == RunState.COMPLETED
     assert written(filled, run_id) == {key: value for key, value in truth().items() if key[0] == "total"}
 
 
@@ -215,9 +215,9 @@ def test_promise_1_an_interrupted_run_goes_on_without_what_is_done(filled, engin
         drive(filled, stopping, run_id, HERE, Silent())
     unfinished = filled.runs.unfinished(asked)
     assert unfinished is not None
-    assert (unfinished.run_id, unfinished.state, unfinished.done) == (run_id, RUNNING, 2)
+    assert (unfinished.run_id, unfinished.state, unfinished.done) == (run_id, RunState.RUNNING, 2)
     rest = Faulty()
-    assert drive(filled, rest, run_id, HERE, Silent()).state == COMPLETED
+    assert drive(filled, rest, run_id, HERE, Silent()).state == RunState.COMPLETED
     assert len(rest.computed) == 2
     assert not set(rest.computed) & set(stopping.computed[:2])
     assert filled.runs.unfinished(asked) is None
@@ -227,12 +227,12 @@ def test_promise_1_an_interrupted_run_goes_on_without_what_is_done(filled, engin
 def test_what_a_killed_driver_had_received_is_taken_back_at_once(filled, engine, daily):
     run_id = started(filled, engine)
     tasks = list(filled.runs.open_tasks(run_id))
-    filled.runs.set_state(run_id, RUNNING)
+    filled.runs.set_state(run_id, RunState.RUNNING)
     filled.queue.send(tasks)
     while message := filled.queue.receive(run_id, 900):
         done = message
     filled.runs.mark(done.task, "DONE")  # and killed before it acknowledged
-    assert drive(filled, engine, run_id, HERE, Silent()).state == COMPLETED
+    assert drive(filled, engine, run_id, HERE, Silent()).state == RunState.COMPLETED
     assert filled.runs.get(run_id).done == len(tasks)
 
 
@@ -244,7 +244,7 @@ def test_a_task_that_fails_sometimes_is_done_in_the_end(filled, daily):
             raise error
 
     run = replay(filled, Faulty(fault))
-    assert (run.state, run.failed) == (COMPLETED, 0)
+    assert (run.state, run.failed) == (RunState.COMPLETED, 0)
     assert written(filled, run.run_id) == truth()
 
 
@@ -262,7 +262,7 @@ def failing_run(store, engine=None):
 
 def test_a_task_that_always_fails_ends_among_the_dead_letters_and_the_rest_is_done(filled, daily):
     run = failing_run(filled)
-    assert (run.state, run.tasks, run.done, run.failed) == (PARTIAL, 4, 3, 1)
+    assert (run.state, run.tasks, run.done, run.failed) == (RunState.PARTIAL, 4, 3, 1)
     (letter,) = dlq.letters(filled)
     assert (letter.task.run_id, letter.attempts) == (run.run_id, 2)
     assert letter.reason == "the metric event_count cannot be computed"
@@ -281,7 +281,7 @@ def test_a_task_that_always_fails_ends_among_the_dead_letters_and_the_rest_is_do
 def test_a_redriven_task_completes_the_run(filled, engine, daily):
     run = failing_run(filled)
     (ended,) = dlq.redrive(filled, engine, dlq.letters(filled), HERE, Silent())
-    assert (ended.run_id, ended.state, ended.done, ended.failed) == (run.run_id, COMPLETED, 4, 0)
+    assert (ended.run_id, ended.state, ended.done, ended.failed) == (run.run_id, RunState.COMPLETED, 4, 0)
     assert dlq.letters(filled) == []
     assert written(filled, run.run_id) == {key: value for key, value in truth().items() if key[0] == "event_count"}
 
@@ -289,7 +289,7 @@ def test_a_redriven_task_completes_the_run(filled, engine, daily):
 def test_a_redriven_task_that_fails_again_is_a_dead_letter_again(filled, daily):
     failing_run(filled)
     (ended,) = dlq.redrive(filled, Faulty(broken), dlq.letters(filled), Pace(0, attempts=1), Silent())
-    assert (ended.state, ended.failed) == (PARTIAL, 1)
+    assert (ended.state, ended.failed) == (RunState.PARTIAL, 1)
     assert len(dlq.letters(filled)) == 1
 
 
@@ -297,8 +297,8 @@ def test_an_interrupted_redrive_is_gone_on_with(filled, engine, daily):
     run = failing_run(filled)
     with pytest.raises(KeyboardInterrupt):
         dlq.redrive(filled, Faulty(Interrupting(0, KeyboardInterrupt())), dlq.letters(filled), HERE, Silent())
-    assert filled.runs.get(run.run_id).state == RUNNING
-    assert drive(filled, engine, run.run_id, HERE, Silent()).state == COMPLETED
+    assert filled.runs.get(run.run_id).state == RunState.RUNNING
+    assert drive(filled, engine, run.run_id, HERE, Silent()).state == RunState.COMPLETED
 
 
 def deadly(window):
@@ -309,7 +309,7 @@ def deadly(window):
 def test_a_task_that_kills_its_process_each_time_is_buried_and_the_rest_is_done(filled, engine, daily):
     run_id = started(filled, engine, metrics=("event_count",))
     run = drive(filled, Faulty(deadly), run_id, Pace(workers=2, attempts=2), Silent())
-    assert (run.state, run.tasks, run.done, run.failed) == (PARTIAL, 4, 3, 1)
+    assert (run.state, run.tasks, run.done, run.failed) == (RunState.PARTIAL, 4, 3, 1)
     assert [letter.reason for letter in dlq.letters(filled)] == ["its worker process died each time"]
 
 
@@ -318,7 +318,7 @@ def test_promise_1_a_driver_that_is_killed_however_often_is_not_its_tasks_fault(
     for _ in range(10):
         filled.queue.send(filled.runs.open_tasks(run_id))
         assert filled.queue.receive(run_id, 60)
-    assert drive(filled, engine, run_id, Pace(workers=0, attempts=2), Silent()).state == COMPLETED
+    assert drive(filled, engine, run_id, Pace(workers=0, attempts=2), Silent()).state == RunState.COMPLETED
 
 
 def test_only_one_drives_and_the_rate_is_kept(filled, engine, daily, monkeypatch):
@@ -334,8 +334,8 @@ def test_only_one_drives_and_the_rate_is_kept(filled, engine, daily, monkeypatch
 
 def test_a_cancelled_run_begins_nothing_and_is_never_promoted(filled, engine, daily):
     run_id = started(filled, engine)
-    assert cancel(filled, run_id).state == CANCELLED
-    assert cancel(filled, run_id).state == CANCELLED
+    assert cancel(filled, run_id).state == RunState.CANCELLED
+    assert cancel(filled, run_id).state == RunState.CANCELLED
     for action in (
         lambda: drive(filled, engine, run_id, HERE, Silent()),
         lambda: promote(filled, run_id, NOW, ""),
@@ -351,10 +351,10 @@ def test_a_cancelled_run_begins_nothing_and_is_never_promoted(filled, engine, da
 
 def test_an_interrupted_run_is_cancelled_at_once(filled, daily, engine):
     run_id = started(filled, engine)
-    filled.runs.set_state(run_id, RUNNING)
+    filled.runs.set_state(run_id, RunState.RUNNING)
     filled.queue.send(filled.runs.open_tasks(run_id))
     filled.queue.receive(run_id, 900)  # and killed
-    assert cancel(filled, run_id).state == CANCELLED
+    assert cancel(filled, run_id).state == RunState.CANCELLED
 
 
 def test_a_run_is_cancelled_when_what_is_in_flight_has_ended(filled, engine, daily):
@@ -373,11 +373,11 @@ def test_a_run_is_cancelled_when_what_is_in_flight_has_ended(filled, engine, dai
     canceller.start()
     while filled.queue.drop(run_id) > 1:
         time.sleep(0.01)
-    assert filled.runs.get(run_id).state == RUNNING
+    assert filled.runs.get(run_id).state == RunState.RUNNING
     go_on.set()
     driver.join()
     canceller.join()
-    assert [run.state for run in ended] == [CANCELLED, CANCELLED]
+    assert [run.state for run in ended] == [RunState.CANCELLED, RunState.CANCELLED]
     assert filled.runs.get(run_id).done == 1
 
 
@@ -396,7 +396,7 @@ def test_waiting_ends_with_the_run(filled, engine, daily):
     driver = threading.Thread(target=drive, args=(filled, Faulty(lambda _: working.set()), run_id, HERE, Silent()))
     driver.start()
     working.wait(10)
-    assert wait(filled, run_id, Silent()).state == COMPLETED
+    assert wait(filled, run_id, Silent()).state == RunState.COMPLETED
     driver.join()
     assert wait(filled, run_id[:25], Silent()).done == filled.runs.get(run_id).tasks
 
@@ -406,7 +406,7 @@ def test_damage_is_a_reason_and_never_a_smaller_number(filled, engine, daily):
     (segment, *_) = filled.index.segments(window("05", "06"))
     (filled.raw.root / segment.key).unlink()
     run = drive(filled, engine, run_id, Pace(workers=0, attempts=1), Silent())
-    assert (run.state, run.failed) == (PARTIAL, 1)
+    assert (run.state, run.failed) == (RunState.PARTIAL, 1)
     (letter,) = dlq.letters(filled)
     assert "is missing; [2026-01-05T00:00:00Z, 2026-01-06T00:00:00Z) is not computed" in letter.reason
     assert letter.hint.startswith("`pik verify --full`")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pik.model.run import FAILED
+from pik.model.run import RunState
 from pik.usecases.replay.runs import promote
 
 from .kit import Faulty, PlainEngine, broken, replay, window
@@ -50,4 +50,4 @@ class NothingPaid(PlainEngine):
 
 def test_a_run_that_is_not_complete_has_no_such_count(filled):
     run = replay(filled, Faulty(fault=broken))
-    assert (run.state, run.without_value) == (FAILED, None)
+    assert (run.state, run.without_value) == (RunState.FAILED, None)

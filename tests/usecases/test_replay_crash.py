@@ -12,7 +12,7 @@ import pytest
 
 from pik.errors import EngineError
 from pik.model.instant import DAY
-from pik.model.run import COMPLETED, PARTIAL, Run
+from pik.model.run import Run, RunState
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
@@ -72,7 +72,7 @@ DONE |= {"aggregates.write", "aggregates.promote"}
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_promise_1_a_crash_at_every_durable_step_of_a_replay(fresh: Callable[[], Store], after: bool) -> None:
     for step, store, run in crashed(fresh, PlainEngine(), DONE, after):
-        assert run.state == COMPLETED, step
+        assert run.state == RunState.COMPLETED, step
         assert current(store) == truth(), step
         assert letters(store) == [], step
         versions = [
@@ -94,7 +94,7 @@ def test_promise_1_a_crash_at_every_durable_step_of_a_replay_that_fails(
 ) -> None:
     rest = {key: value for key, value in truth().items() if not FIFTH <= key[1] < FIFTH + DAY}
     for step, store, run in crashed(fresh, Faulty(fifth_fails), DONE | {"queue.bury"}, after):
-        assert run.state == PARTIAL, step
+        assert run.state == RunState.PARTIAL, step
         assert current(store) == rest, step
         # two of one task, where its burial was interrupted
         assert len({letter.task.number for letter in letters(store, run.run_id)}) == run.failed == 2, step

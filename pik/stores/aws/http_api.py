@@ -14,10 +14,10 @@ import msgspec
 from msgspec import structs
 
 from pik.errors import Invalid, NotFound, StoreError, UsageError
-from pik.model.batch import ACCEPTED, CONFLICT, EXACT
+from pik.model.batch import Verdict
 from pik.model.instant import format_instant, parse_instant
-from pik.model.run import PLANNED, FailedAggregate, Run, RunRequest
-from pik.ports.api import Answered, Api, Unanswered, Verdict
+from pik.model.run import FailedAggregate, Run, RunRequest, RunState
+from pik.ports.api import Answered, Api, RecordResult, RecordStatus, Unanswered
 from pik.stores.aws.clients import CONNECTIONS, Clients
 from pik.stores.aws.deployment.outputs import find_stack
 from pik.stores.aws.open import located
@@ -66,7 +66,7 @@ class Patient:
                 raise
 
         answered = self._patiently(once)
-        return Answered(answered.verdicts, repeated)
+        return Answered(answered.results, repeated)
 
     def replay(self, request: RunRequest, *, dry_run: bool = False) -> Run:
         return self._patiently(lambda: self.api.replay(request, dry_run=dry_run), twice=dry_run)
@@ -101,9 +101,9 @@ class HttpApi:
         if said is None or len(said.results) != len(records):
             problem = self._refused(status, body)
             raise problem if isinstance(problem, StoreError) else StoreError(f"the API refused: {problem.message}")
-        if any(one.status == "VALID" for one in said.results):
+        if any(one.status == RecordStatus.VALID for one in said.results):
             raise _dry_run()
-        return Answered([_verdict(one) for one in said.results])
+        return Answered([_result(one) for one in said.results])
 
     def replay(self, request: RunRequest, *, dry_run: bool = False) -> Run:
         asked = {
@@ -124,7 +124,7 @@ class HttpApi:
         return Run(
             run_id=said.run_id,
             request=request,
-            state=PLANNED,
+            state=RunState.PLANNED,
             created_at=time.time_ns(),
             finished_at=None,
             effective_start=parse_instant(said.effective_start_time),
@@ -326,9 +326,9 @@ def _message(body: bytes) -> str:
     return (said and (said.error or said.message)) or " ".join(body[:100].decode(errors="replace").split()) or "nothing"
 
 
-def _verdict(result: _Result) -> Verdict:
-    if result.status == "ACCEPTED":
-        return Verdict(ACCEPTED)
-    if result.status == "DUPLICATE":
-        return Verdict(CONFLICT if result.conflict else EXACT)
-    return Verdict("rejected", result.error, result.field)
+def _result(result: _Result) -> RecordResult:
+    if result.status == RecordStatus.ACCEPTED:
+        return RecordResult(Verdict.ACCEPTED)
+    if result.status == RecordStatus.DUPLICATE:
+        return RecordResult(Verdict.CONFLICT if result.conflict else Verdict.EXACT)
+    return RecordResult(None, result.error, result.field)

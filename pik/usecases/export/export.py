@@ -17,7 +17,7 @@ import zstandard
 from pik import __version__
 from pik.errors import UsageError
 from pik.inputs.source import shown_name
-from pik.model.batch import Frame, Segment
+from pik.model.batch import Frame, Segment, Verdict
 from pik.model.column import OwnColumn, parse_column
 from pik.model.instant import day_text, format_instant
 from pik.model.window import Window
@@ -228,7 +228,7 @@ class Part:
 
     segment: Segment
     frames: list[Frame]
-    verdicts: dict[int, str]
+    verdicts: dict[int, Verdict]
 
 
 Job = list[Part]

@@ -15,22 +15,23 @@ from ulid import ULID
 from pik.errors import Damaged, Invalid, UsageError
 from pik.inputs.blocks import Block, unaltered_blocks
 from pik.model.batch import (
-    COMPLETE,
-    CONFLICT,
     KEYED,
     OF_REQUEST,
     PLAIN,
     Arrivals,
     Batch,
+    BatchState,
     Chunk,
     Counts,
     Reject,
     RejectFile,
+    Verdict,
     request_origin,
 )
 from pik.model.event import MAX_LINE, one_line, read_delivery, read_event
 from pik.model.tally import count_lags, with_lags, with_names
 from pik.model.zone import Zone
+from pik.ports.api import RecordStatus
 from pik.ports.raw import Object, Raw
 from pik.ports.store import Store
 from pik.rawlog.frames import unpacked
@@ -43,7 +44,6 @@ MAX_BODY = 4 << 20
 MAX_EVENTS = 10_000
 """Events in a body, at most, so that the answer fits where the body did."""
 
-ACCEPTED, DUPLICATE, REJECTED, VALID = "ACCEPTED", "DUPLICATE", "REJECTED", "VALID"
 """What becomes of an event; VALID is all that a dry run can say."""
 
 
@@ -101,7 +101,7 @@ def take(
     chunk = builder.build(block, OF_REQUEST)
     if chunk.read == 0:
         raise Invalid("the body holds no event")
-    verdicts: Mapping[int, str] = {}
+    verdicts: Mapping[int, Verdict] = {}
     if not dry_run:
         verdicts = store.batches.take(request_batch(batch_id, chunk.last_seq), chunk, kept.copies)
     return Taken(batch_id, single, tuple(_results(block, chunk, verdicts, reading.zone(), dry_run)))
@@ -165,7 +165,7 @@ def request_batch(batch_id: str, last_seq: int) -> Batch:
     return Batch(
         batch_id=batch_id,
         origin=request_origin(batch_id),
-        state=COMPLETE,
+        state=BatchState.COMPLETE,
         attempt=1,
         counts=Counts(),
         started_at=came,
@@ -210,7 +210,7 @@ def told_of(
 
 
 def _results(
-    block: Block, chunk: Chunk, verdicts: Mapping[int, str], zone: Zone | None, dry_run: bool
+    block: Block, chunk: Chunk, verdicts: Mapping[int, Verdict], zone: Zone | None, dry_run: bool
 ) -> Iterator[Result]:
     places = {seq: (event_id, arrived) for arrived in chunk.arrivals for seq, event_id in _ids(arrived)}
     for seq, line in enumerate(block.data[:-1].split(b"\n"), 1):
@@ -219,18 +219,19 @@ def _results(
                 raise Invalid(f"the line is longer than {MAX_LINE} bytes")
             event = read_event(line, zone)
         except Invalid as error:
-            yield Result(seq, REJECTED, error=error.message, field=error.field)
+            yield Result(seq, RecordStatus.REJECTED, error=error.message, field=error.field)
             continue
         event_id, arrived = places[seq]
         received = arrived.segment.ingest_time if event.received_time is None else event.received_time
+        recorded = RecordStatus.DUPLICATE if seq in verdicts else RecordStatus.ACCEPTED
         yield Result(
             seq,
-            VALID if dry_run else DUPLICATE if seq in verdicts else ACCEPTED,
+            RecordStatus.VALID if dry_run else recorded,
             event_id=event_id.hex(),
             entity_id=event.entity_id,
             lag=received - event.event_time,
             key="" if dry_run else arrived.segment.key,
-            conflict=verdicts.get(seq) == CONFLICT,
+            conflict=verdicts.get(seq) == Verdict.CONFLICT,
         )
 
 

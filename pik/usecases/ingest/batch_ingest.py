@@ -27,7 +27,7 @@ from pik.errors import ConflictFound, InputError, command, entered
 from pik.inputs.blocks import BLOCK, Block, blocks
 from pik.inputs.examine import examine, uncompressed
 from pik.inputs.source import Source
-from pik.model.batch import COMPLETE, Batch, Chunk, Origin, Reject
+from pik.model.batch import Batch, BatchState, Chunk, Origin, Reject
 from pik.model.event import read_delivery
 from pik.ports.index import batch_of
 from pik.ports.raw import Object, Raw
@@ -81,13 +81,13 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
         with holding_input(store, source, content):
             origin = origin_of(source, options, content)
             found = store.batches.find(origin)
-            if found and found.state == COMPLETE and not options.again:
+            if found and found.state == BatchState.COMPLETE and not options.again:
                 if source.is_stream:
                     _expect_same_stream(source, options, found)
                 expect_none_invalid(source, options, found)
                 return Ingested(source.name, ALREADY, found, None, monotonic() - began)
             examine(source, options.reading.record_mapping(), mixed=options.reading.mixed)
-            interrupted = found if found and found.state != COMPLETE else None
+            interrupted = found if found and found.state != BatchState.COMPLETE else None
             if interrupted is None:
                 _expect_first_block(source, options)
             batch = store.batches.open(origin, interrupted.batch_id if interrupted else str(ULID()), time_ns())

@@ -22,7 +22,7 @@ from pik.errors import PikError
 from pik.inputs.blocks import BLOCK, Block, blocks
 from pik.inputs.examine import examine, uncompressed
 from pik.inputs.source import Source
-from pik.model.batch import COMPLETE, Batch, Origin
+from pik.model.batch import Batch, BatchState, Origin
 from pik.ports.raw import Object
 from pik.ports.store import Store
 from pik.rawlog.batch_record import record_object
@@ -143,7 +143,7 @@ class _Group:
         held.enter_context(holding_input(self._store, source, content))
         origin = origin_of(source, self._options, content)
         there = self._store.batches.find(origin)
-        if there is not None and there.state != COMPLETE:
+        if there is not None and there.state != BatchState.COMPLETE:
             return None
         if there is not None and not self._options.again:
             expect_none_invalid(source, self._options, there)

@@ -16,7 +16,7 @@ from itertools import groupby, islice
 import msgspec
 
 from pik.errors import AlreadyExists, Damaged
-from pik.model.batch import EXACT, INTERRUPTED, KEYED, PLAIN, REPLACED, Batch, Segment
+from pik.model.batch import KEYED, PLAIN, Batch, BatchState, Segment, Verdict
 from pik.model.window import ALL_TIME
 from pik.ports.raw import Raw
 from pik.ports.store import Store
@@ -57,7 +57,7 @@ def close_replaced(store: Store, later: Batch) -> list[str]:
     closed: list[str] = []
     for batch_id in _repeated(store, later) if later.counts.exact else ():
         cut = next(store.index.batches(batch_id), None)
-        if cut is None or cut.state != INTERRUPTED or cut.is_request or cut.counts.read > later.counts.read:
+        if cut is None or cut.state != BatchState.INTERRUPTED or cut.is_request or cut.counts.read > later.counts.read:
             continue
         if _is_repeated(store, cut, later):
             line = ClosingLine(format=store.format_version, batch_id=batch_id, replaced_by=later.batch_id)
@@ -82,9 +82,11 @@ def _is_repeated(store: Store, cut: Batch, later: Batch) -> bool:
 
 def as_closed(store: Store, batch: Batch) -> Batch:
     """The batch, REPLACED if it is interrupted and its records are all in a later one. Raises Damaged."""
-    if batch.state != INTERRUPTED or store.raw.size(closing_key(batch.batch_id)) is None:
+    if batch.state != BatchState.INTERRUPTED or store.raw.size(closing_key(batch.batch_id)) is None:
         return batch
-    return replace(batch, state=REPLACED, replaced_by=read_closing(store.raw, closing_key(batch.batch_id)).replaced_by)
+    return replace(
+        batch, state=BatchState.REPLACED, replaced_by=read_closing(store.raw, closing_key(batch.batch_id)).replaced_by
+    )
 
 
 def closing_key(batch_id: str) -> str:
@@ -107,7 +109,7 @@ def _repeated(store: Store, later: Batch) -> list[str]:
     """The batches that accepted what the first duplicates of this one repeat."""
     found: dict[str, None] = {}
     for segment in islice(_ordered(store, later), _LOOKED_UP):
-        again = sorted(seq for seq, kind in store.index.skipped(segment).items() if kind == EXACT)
+        again = sorted(seq for seq, kind in store.index.skipped(segment).items() if kind == Verdict.EXACT)
         for event_id in _event_ids(store.raw, segment, again[:_LOOKED_UP]):
             for place in store.index.deliveries(event_id, _LOOKED_UP):
                 found[place.batch_id] = None

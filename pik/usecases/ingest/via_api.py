@@ -20,7 +20,7 @@ from pik.errors import InputError, Invalid, StoreError
 from pik.inputs.blocks import Block, blocks
 from pik.inputs.examine import examine, uncompressed
 from pik.inputs.source import Source
-from pik.model.batch import ACCEPTED, CONFLICT, EXACT, Counts, Reject
+from pik.model.batch import Counts, Reject, Verdict
 from pik.model.event import event_line, event_line_in, read_event
 from pik.model.zone import load_zone
 from pik.ports.api import Answered, Api
@@ -129,7 +129,9 @@ class _Sending:
 
     def outcome(self, seconds: float) -> Sent:
         kinds = self._kinds
-        accepted, exact, conflict, rejected = (kinds[one] for one in (ACCEPTED, EXACT, CONFLICT, _REJECTED))
+        accepted, exact, conflict, rejected = (
+            kinds[one] for one in (Verdict.ACCEPTED, Verdict.EXACT, Verdict.CONFLICT, _REJECTED)
+        )
         if self._failure is not None and not accepted + exact + conflict:
             raise self._failure
         return Sent(
@@ -232,11 +234,11 @@ class _Sending:
             self._lost += [seq for seq, _ in lane.sent]
             return
         self._repeated += len(lane.sent) if answered.repeated else 0
-        for (seq, line), verdict in zip(lane.sent, answered.verdicts, strict=True):
-            if verdict.kind == _REJECTED:
-                self._reject(seq, Invalid(verdict.reason, field=verdict.field), line)
+        for (seq, line), result in zip(lane.sent, answered.results, strict=True):
+            if result.verdict is None:
+                self._reject(seq, Invalid(result.reason, field=result.field), line)
             else:
-                self._kinds[verdict.kind] += 1
+                self._kinds[result.verdict] += 1
 
     def _reject(self, seq: int, error: Invalid, line: bytes) -> None:
         self._kinds[_REJECTED] += 1

@@ -12,7 +12,7 @@ import msgspec
 import zstandard
 
 from pik.errors import UsageError
-from pik.model.batch import INTERRUPTED, REPLACED, Batch, Reject
+from pik.model.batch import Batch, BatchState, Reject
 from pik.model.coverage import Part
 from pik.model.run import Run
 from pik.model.tally import OTHERS, are_exact, with_names
@@ -132,8 +132,8 @@ def status(store: Store) -> Status:
     for found in store.index.batches():
         batch = as_closed(store, found)
         last = last or batch
-        interrupted += batch.state == INTERRUPTED
-        replaced += batch.state == REPLACED
+        interrupted += batch.state == BatchState.INTERRUPTED
+        replaced += batch.state == BatchState.REPLACED
         sources = with_names(sources, batch.sources)
     others = sources.pop(OTHERS, 0)
     return Status(

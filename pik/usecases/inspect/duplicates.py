@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pik.model.batch import COMPLETE, CONFLICT, Segment
+from pik.model.batch import BatchState, Segment, Verdict
 from pik.model.event import Delivery
 from pik.model.filter import Filter
 from pik.model.instant import HOUR, format_instant, parse_instant
@@ -148,7 +148,7 @@ def _rows(
                 count,
                 delivery.batch_id,
                 delivery.seq,
-                _changes(accepted.of(delivery.event_id), delivery) if payload_diff and kind == CONFLICT else (),
+                _changes(accepted.of(delivery.event_id), delivery) if payload_diff and kind == Verdict.CONFLICT else (),
             )
     answer.truncated = next(ordered, None) is not None
     answer.matched = None if answer.truncated else shown
@@ -188,7 +188,7 @@ def _partial_counts(found: Iterable[_Duplicate], by: Group) -> Iterator[GroupRow
     """Counts by group, of as many groups as memory should hold at a time."""
     counts: dict[str, list[int]] = {}
     for delivery, kind, _ in found:
-        counts.setdefault(_group(delivery, by), [0, 0])[kind == CONFLICT] += 1
+        counts.setdefault(_group(delivery, by), [0, 0])[kind == Verdict.CONFLICT] += 1
         if len(counts) >= SORTED_IN_MEMORY:
             yield from starmap(_group_row, counts.items())
             counts = {}
@@ -257,7 +257,7 @@ class _Matching:
 
 def _is_finished(index: Index, batch_id: str) -> bool:
     batch = next(index.batches(batch_id), None)
-    return batch is not None and batch.state == COMPLETE
+    return batch is not None and batch.state == BatchState.COMPLETE
 
 
 def _pages(found: Iterator[_Duplicate]) -> Iterator[list[_Duplicate]]:

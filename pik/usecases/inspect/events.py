@@ -12,7 +12,7 @@ from itertools import groupby, islice
 from typing import Any, TypeVar
 
 from pik.errors import Damaged, NothingSelected, command
-from pik.model.batch import ACCEPTED
+from pik.model.batch import Verdict
 from pik.model.event import Delivery, entity_mark
 from pik.model.filter import Filter
 from pik.model.instant import day_of, format_instant
@@ -110,7 +110,7 @@ class _Repeats:
         """The accepted ones of these deliveries. The others are counted, as long as they are not too many."""
         for one in found:
             event_id = one.delivery.event_id
-            if one.kind == ACCEPTED:
+            if one.kind == Verdict.ACCEPTED:
                 yield one.delivery.event_instant, event_id, one.delivery
             elif event_id in self._read or len(self._read) < _REPEATED:
                 self._read[event_id] += 1

@@ -34,7 +34,7 @@ from pik.usecases.metrics.computation import (
     widest,
 )
 from pik.usecases.metrics.definitions import Scales, chosen, pin
-from pik.usecases.metrics.tolerance import EXACT, Tolerances
+from pik.usecases.metrics.tolerance import WIDE_DECIMAL, Tolerances
 
 CHANGED, ADDED, REMOVED, FAILED = "~", "+", "-", "!"
 
@@ -364,9 +364,9 @@ def _difference(before: Computed | None, after: Computed | None) -> Difference:
     value = after.value if after else None
     delta = percent = None
     if current is not None and value is not None:
-        delta = EXACT.subtract(value, current)
+        delta = WIDE_DECIMAL.subtract(value, current)
         if current:
-            percent = _PERCENT.divide(EXACT.multiply(delta, Decimal(100)), current.copy_abs()).normalize()
+            percent = _PERCENT.divide(WIDE_DECIMAL.multiply(delta, Decimal(100)), current.copy_abs()).normalize()
     failure = after.failure if after else None
     op = ADDED if current is None else REMOVED if value is None else CHANGED
     return Difference(

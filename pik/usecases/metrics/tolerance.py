@@ -10,7 +10,7 @@ from decimal import Context, Decimal
 
 from pik.errors import UsageError
 
-EXACT = Context(prec=200)
+WIDE_DECIMAL = Context(prec=200)
 """Sums, differences and products of what a DECIMAL or a HUGEINT can hold, without rounding."""
 
 _TOLERANCE = re.compile(r"(?:([a-z][a-z0-9_]*)=)?(\d+(?:\.\d+)?)(%?)")
@@ -27,7 +27,9 @@ class Tolerance:
         """Whether a difference of `delta` from `current` does not matter."""
         if not self.relative:
             return delta.copy_abs() <= self.amount
-        return EXACT.multiply(delta.copy_abs(), Decimal(100)) <= EXACT.multiply(self.amount, current.copy_abs())
+        return WIDE_DECIMAL.multiply(delta.copy_abs(), Decimal(100)) <= WIDE_DECIMAL.multiply(
+            self.amount, current.copy_abs()
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from pik.errors import Damaged
-from pik.model.batch import PULLED, Arrivals, Batch, Counts
+from pik.model.batch import Arrivals, Batch, BatchState, Counts
 from pik.model.event import Delivery
 from pik.model.tally import count_lags, with_lags, with_names
 from pik.ports.raw import Raw
@@ -111,7 +111,7 @@ def _batch(line: PulledBatch, tally: _Tally) -> Batch:
     return Batch(
         batch_id=line.batch_id,
         origin=line.origin,
-        state=PULLED,
+        state=BatchState.PULLED,
         attempt=line.attempt,
         counts=Counts(rejected=sum(file.records for file in line.rejects)),
         started_at=line.started_at,

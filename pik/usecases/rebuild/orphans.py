@@ -11,7 +11,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from pik.errors import Damaged, StoreError
-from pik.model.batch import CONFLICT, OF_REQUEST, Arrivals, Counts, RejectFile, Segment
+from pik.model.batch import OF_REQUEST, Arrivals, Counts, RejectFile, Segment, Verdict
 from pik.model.instant import DAY, MIN_INSTANT, day_of, parse_instant
 from pik.model.window import Window
 from pik.ports.index import batch_of
@@ -30,7 +30,7 @@ SEGMENTS, REJECTS = "raw/event_date=", "raw/rejects/"
 SHOWN = 100
 """Undecided events that are remembered as examples."""
 
-Adrift = Mapping[str, Sequence[tuple[Segment, dict[int, str]]]]
+Adrift = Mapping[str, Sequence[tuple[Segment, dict[int, Verdict]]]]
 """Segments that the replaced index has of batches that it has lost, with their duplicates, by batch."""
 
 
@@ -193,7 +193,7 @@ class _Pass:
         batch_id = arrivals.segment.batch_id
         self.rivals.add(batch_id)
         kinds = self.restoring.rebuild.skipped(arrivals.segment)
-        conflicts = {seq for seq, kind in kinds.items() if kind == CONFLICT}
+        conflicts = {seq for seq, kind in kinds.items() if kind == Verdict.CONFLICT}
         ids = dict(ids_of(arrivals)) if conflicts else {}
         for seq, winner in self.restoring.rebuild.winners(arrivals, conflicts).items():
             event_id = ids[seq].hex()

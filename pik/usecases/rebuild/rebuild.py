@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from time import time_ns
 
 from pik.errors import Damaged, entered
-from pik.model.batch import COMPLETE, Segment
+from pik.model.batch import BatchState, Segment, Verdict
 from pik.ports.copy import Copy
 from pik.ports.store import Store
 from pik.rawlog.batch_record import PREFIX as RECORDS
@@ -166,7 +166,7 @@ def _restore_replaced(restoring: Restoring, finished: set[str]) -> tuple[dict[st
     """Restore the other batches as the replaced index has them. Return how many objects it names of each, and the
     segments of batches that it has lost."""
     carried: dict[str, int] = {}
-    adrift: dict[str, list[tuple[Segment, dict[int, str]]]] = defaultdict(list)
+    adrift: dict[str, list[tuple[Segment, dict[int, Verdict]]]] = defaultdict(list)
     there = held(restoring, finished)
     for batch, rejects in restoring.replaced.batches():
         if batch.batch_id in finished:
@@ -178,7 +178,7 @@ def _restore_replaced(restoring: Restoring, finished: set[str]) -> tuple[dict[st
             if batch.next_seq == 1:  # it died before anything of it was recorded
                 restoring.unrecorded.add(batch.batch_id)
                 continue
-            batch = replace(batch, state=COMPLETE, finished_at=batch.started_at)
+            batch = replace(batch, state=BatchState.COMPLETE, finished_at=batch.started_at)
         rejects = believed_rejects(restoring, batch, rejects)
         if not is_believed(restoring, batch, rejects, there):
             continue

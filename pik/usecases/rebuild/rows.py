@@ -15,7 +15,7 @@ from hashlib import sha256
 from msgspec import structs
 
 from pik.errors import Damaged
-from pik.model.batch import COMPLETE, OF_REQUEST, Arrivals, Batch, RejectFile, Segment, request_origin
+from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, RejectFile, Segment, Verdict, request_origin
 from pik.model.instant import day_of, parse_instant
 from pik.rawlog.block_record import block_keys, read_block
 from pik.rawlog.opening_record import opening_keys, read_opening
@@ -73,7 +73,7 @@ def is_believed(restoring: Restoring, batch: Batch, rejects: Sequence[RejectFile
     if is_request:
         return (
             batch.origin == request_origin(batch.batch_id)
-            and batch.state == COMPLETE
+            and batch.state == BatchState.COMPLETE
             and (batch.attempt, batch.offset, batch.prefix_digest) == (1, 0, "")
             and batch.started_at == made_at(batch.batch_id)
             and batch.finished_at in (None, batch.started_at)
@@ -100,7 +100,9 @@ def _follows_its_records(restoring: Restoring, batch: Batch, there: Held) -> boo
     return batch.next_seq == 1 or not ends or (batch.next_seq, batch.offset, batch.prefix_digest) in ends
 
 
-def add_replaced(restoring: Restoring, segment: Segment, arrivals: Arrivals | None, verdicts: dict[int, str]) -> bool:
+def add_replaced(
+    restoring: Restoring, segment: Segment, arrivals: Arrivals | None, verdicts: dict[int, Verdict]
+) -> bool:
     """Restore a segment that the replaced index lists; `arrivals` are its deliveries where raw was read already. Return
     whether its object is there."""
     if arrivals is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from msgspec import structs
 
 from pik.errors import Damaged
-from pik.model.batch import INTERRUPTED, Arrivals, Batch, Counts, Frame, Origin, RejectFile, Segment
+from pik.model.batch import Arrivals, Batch, BatchState, Counts, Frame, Origin, RejectFile, Segment, Verdict
 from pik.model.instant import MIN_INSTANT
 from pik.model.window import ALL_TIME
 from pik.ports.index import Index, Rebuild
@@ -48,7 +48,7 @@ class Replaced:
         except Exception:  # noqa: BLE001 - flipped bits in a database show as anything
             self._failed = True
 
-    def segments(self, batch_id: str | None = None) -> Iterator[tuple[Segment, dict[int, str]]]:
+    def segments(self, batch_id: str | None = None) -> Iterator[tuple[Segment, dict[int, Verdict]]]:
         """The segments, of one batch or of all, with their duplicates: seq → exact or conflict."""
         day, seen = MIN_INSTANT, set[str]()  # the day that was come to, and what was seen of it
         try:
@@ -89,14 +89,14 @@ class Restoring:
     mended: set[str] = field(default_factory=set)
     """Segments that the replaced index listed under another day or batch than their own."""
 
-    def add(self, segment: Segment, verdicts: Mapping[int, str]) -> bool:
+    def add(self, segment: Segment, verdicts: Mapping[int, Verdict]) -> bool:
         """Restore a segment of which everything is known but its deliveries; whether its object is there."""
         self.add_block([self.read(segment)], verdicts)
         there = self.store.raw.size(segment.key) is not None
         self.present += there
         return there
 
-    def add_block(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, str] | None) -> None:
+    def add_block(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, Verdict] | None) -> None:
         """Restore segments whose deliveries were read. One that does not say when it was recorded was so, as far as
         anything tells, when it was ingested."""
         stamped = [replace(arrived, segment=self._stamped(arrived.segment)) for arrived in arrivals]
@@ -148,7 +148,7 @@ _RANGES = 5
 """Ranges of entities that are named for each damaged segment."""
 
 
-Segments = Sequence[tuple[Segment, Mapping[int, str]]]
+Segments = Sequence[tuple[Segment, Mapping[int, Verdict]]]
 """Segments with their duplicates."""
 
 
@@ -248,7 +248,7 @@ def interrupted(batch_id: str, attempt: int, opening: OpeningLine | None, last_s
     return Batch(
         batch_id=batch_id,
         origin=opening.origin if opening else unknown,
-        state=INTERRUPTED,
+        state=BatchState.INTERRUPTED,
         attempt=attempt,
         counts=Counts(),
         started_at=opening.started_at if opening else made_at(batch_id),

@@ -9,20 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from pik.errors import Busy, Damaged, EngineError, Invalid, NotFound, StoreError, UsageError, command
-from pik.model.run import (
-    CANCELLED,
-    COMPLETED,
-    DONE,
-    FAILED,
-    NO_FAILURES,
-    PARTIAL,
-    PLANNED,
-    RUNNING,
-    Failures,
-    Run,
-    RunRequest,
-    Task,
-)
+from pik.model.run import NO_FAILURES, Failures, Run, RunRequest, RunState, Task, TaskState
 from pik.ports.api import Api
 from pik.ports.engine import Engine
 from pik.ports.state import Message
@@ -74,7 +61,7 @@ def carry_out(store: Store, engine: Engine, run_id: str, pace: Pace, progress: P
 
 
 def _expect_unfinished(run: Run) -> None:
-    if run.state not in (PLANNED, RUNNING):
+    if run.state not in (RunState.PLANNED, RunState.RUNNING):
         hint = command(*(("dlq", "list", "--run") if run.failed else ("runs", "show")), run.run_id)
         raise UsageError(f"run {run.run_id} is {run.state}; there is nothing to go on with", hint=hint)
 
@@ -83,7 +70,7 @@ def drive(store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progr
     """`carry_out` in this process and its workers."""
     with store.runs.driving(run_id):
         _expect_unfinished(store.runs.get(run_id))
-        store.runs.set_state(run_id, RUNNING)
+        store.runs.set_state(run_id, RunState.RUNNING)
         _Drive(store, engine, run_id, pace, progress).run()
         end_if_settled(store, run_id)
         return store.runs.get(run_id)
@@ -126,10 +113,10 @@ def settle(store: Store, outcome: Outcome, attempts: int, *, last: bool = False)
     """
     message, queue, runs = outcome.message, store.queue, store.runs
     if outcome.failure is None:
-        runs.mark(message.task, DONE, outcome.failures)
+        runs.mark(message.task, TaskState.DONE, outcome.failures)
     elif message.receives >= attempts:
         queue.bury(message, outcome.failure, time.time_ns(), outcome.hint)
-        runs.mark(message.task, FAILED, outcome.failures)
+        runs.mark(message.task, TaskState.FAILED, outcome.failures)
     else:
         delay = min(_FIRST_DELAY * 2 ** (message.receives - 1), _LONGEST_DELAY)
         queue.release(message, delay, outcome.failure)
@@ -143,20 +130,20 @@ def settle(store: Store, outcome: Outcome, attempts: int, *, last: bool = False)
 def end_if_settled(store: Store, run_id: str) -> None:
     """End the run if all of its tasks are settled now. Whoever settles one asks; the last one ends it."""
     run = store.runs.get(run_id)
-    if run.state == RUNNING and run.done + run.failed == run.tasks:
+    if run.state == RunState.RUNNING and run.done + run.failed == run.tasks:
         store.runs.set_state(run_id, _end_state(run), time.time_ns())
 
 
-def _end_state(run: Run) -> str:
+def _end_state(run: Run) -> RunState:
     if not run.failed and not run.failed_aggregates:
-        return COMPLETED
-    return PARTIAL if run.done or run.values else FAILED
+        return RunState.COMPLETED
+    return RunState.PARTIAL if run.done or run.values else RunState.FAILED
 
 
 def hand_over(store: Store, run_id: str, tasks: Iterable[Task] | None = None) -> int:
     """Send the open tasks of a run (`tasks`, if the caller has them) to the store's own processor, and return how many
     they are."""
-    store.runs.set_state(run_id, RUNNING)
+    store.runs.set_state(run_id, RunState.RUNNING)
     sent = store.queue.send(store.runs.open_tasks(run_id) if tasks is None else tasks)
     if not sent:
         end_if_settled(store, run_id)  # a run without tasks ends at once
@@ -170,10 +157,10 @@ def wait(store: Store, run_id: str, progress: Progress) -> Run:
     alone = 0
     progress.start(f"waiting for {run.run_id}", run.tasks, "tasks", settled)
     try:
-        while run.state in (PLANNED, RUNNING):
+        while run.state in (RunState.PLANNED, RunState.RUNNING):
             alone = 0 if is_driven(store, run) else alone + 1
             run = store.runs.get(run.run_id)
-            if alone == _GRACE and run.state in (PLANNED, RUNNING):
+            if alone == _GRACE and run.state in (RunState.PLANNED, RunState.RUNNING):
                 raise StoreError(
                     f"run {run.run_id} is {run.state}, but no process is at work on it",
                     hint=command("runs", "resume", run.run_id),
@@ -188,10 +175,10 @@ def wait(store: Store, run_id: str, progress: Progress) -> Run:
 
 def is_driven(store: Store, run: Run) -> bool:
     """Whether a living process is at work on the run."""
-    if run.state not in (PLANNED, RUNNING):
+    if run.state not in (RunState.PLANNED, RunState.RUNNING):
         return False
     if store.deployed:
-        return run.state == RUNNING
+        return run.state == RunState.RUNNING
     try:
         with store.runs.driving(run.run_id):
             return False
@@ -216,7 +203,7 @@ class _Drive:
         self._send()
         self._progress.start("replaying", len(self._remaining), "tasks")
         try:
-            while self._remaining and self._store.runs.get(self._run_id).state != CANCELLED:
+            while self._remaining and self._store.runs.get(self._run_id).state != RunState.CANCELLED:
                 try:
                     self._work()
                 except WorkerDied as death:
@@ -231,7 +218,7 @@ class _Drive:
         workers = self._pace.workers if len(self._remaining) > _FEW or self._deaths else 0
         engine = self._engine.shared(workers) if workers else self._engine
         with Pool[Message, Outcome](partial(_worker, self._store, engine), workers) as pool:
-            while self._remaining and self._store.runs.get(self._run_id).state != CANCELLED:
+            while self._remaining and self._store.runs.get(self._run_id).state != RunState.CANCELLED:
                 if not self._round(pool):
                     time.sleep(_IDLE)
 
@@ -296,7 +283,7 @@ def follow(api: Api, planned: Run, progress: Progress, *, to_its_end: bool = Tru
         while True:
             progress.advance(run.done + run.failed - settled)
             settled = run.done + run.failed
-            if run.state not in (PLANNED, RUNNING):
+            if run.state not in (RunState.PLANNED, RunState.RUNNING):
                 return run
             time.sleep(poll)
             run = api.run(run.run_id)

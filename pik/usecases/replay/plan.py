@@ -17,7 +17,7 @@ from ulid import ULID
 
 from pik.errors import Damaged, NothingSelected, UsageError
 from pik.model.metric import Metric
-from pik.model.run import PLANNED, Run, RunRequest, Task
+from pik.model.run import Run, RunRequest, RunState, Task
 from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine, Touched
 from pik.ports.store import Store
@@ -93,7 +93,7 @@ def plan_replay(
     run = Run(
         run_id=run_id,
         request=request,
-        state=PLANNED,
+        state=RunState.PLANNED,
         created_at=created_at,
         finished_at=None,
         effective_start=effective.start,

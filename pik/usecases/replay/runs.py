@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from pik.errors import Busy, UsageError, command, not_one
-from pik.model.run import CANCELLED, OPEN, PLANNED, RUNNING, DeadLetter, Run
+from pik.model.run import DeadLetter, Run, RunState, TaskState
 from pik.ports.engine import Engine
 from pik.ports.state import Promoted, Promotion
 from pik.ports.store import Store
@@ -44,12 +44,12 @@ def cancel(store: Store, run_id: str) -> Run:
     stays, and cannot be promoted. A run that completes meanwhile is COMPLETED. Raises NotFound; UsageError if it has
     ended already."""
     run = store.runs.get(run_id)
-    if run.state not in (PLANNED, RUNNING, CANCELLED):
+    if run.state not in (RunState.PLANNED, RunState.RUNNING, RunState.CANCELLED):
         raise UsageError(
             f"run {run.run_id} is {run.state} already", hint=f"to undo a promotion: {command('rollback', run.run_id)}"
         )
     if store.deployed:  # its processors write nothing more for a run that is cancelled, and drop its tasks
-        store.runs.set_state(run.run_id, CANCELLED, time.time_ns())
+        store.runs.set_state(run.run_id, RunState.CANCELLED, time.time_ns())
         return store.runs.get(run.run_id)
     with ExitStack() as holding:
         alone = True
@@ -58,11 +58,11 @@ def cancel(store: Store, run_id: str) -> Run:
             store.queue.send(store.runs.open_tasks(run.run_id))  # take back what a dead driver had received
         except Busy:
             alone = False  # its driver is alive: it finishes what is in flight
-        while run.state in (PLANNED, RUNNING):
+        while run.state in (RunState.PLANNED, RunState.RUNNING):
             in_flight = store.queue.drop(run.run_id)
             run = store.runs.get(run.run_id)
             if not in_flight and (alone or run.done + run.failed < run.tasks):
-                store.runs.set_state(run.run_id, CANCELLED, time.time_ns())
+                store.runs.set_state(run.run_id, RunState.CANCELLED, time.time_ns())
                 break
             time.sleep(_POLL)
     return store.runs.get(run.run_id)
@@ -92,12 +92,12 @@ def promote(store: Store, run_id: str, at: int, reason: str, *, dry_run: bool = 
             hint="replay without --include-duplicates to promote; to see them: "
             + command("diff", "aggregates", "--run", run.run_id),
         )
-    if run.state in (PLANNED, RUNNING):
+    if run.state in (RunState.PLANNED, RunState.RUNNING):
         raise UsageError(
             f"run {run.run_id} is {run.state}; only a whole run is promoted",
             hint=" or ".join(f"`{command('runs', verb, run.run_id)}`" for verb in ("wait", "resume")),
         )
-    if run.state == CANCELLED:
+    if run.state == RunState.CANCELLED:
         raise UsageError(f"run {run.run_id} was cancelled; only a whole run is promoted", hint="replay again")
     counts = store.aggregates.promote(run.run_id, at, reason, dry_run=dry_run)
     return Move(PROMOTE, store.runs.get(run.run_id), counts, dry_run)
@@ -136,7 +136,7 @@ def redrive(store: Store, engine: Engine, chosen: Sequence[DeadLetter], pace: Pa
             )
     runs = list(dict.fromkeys(each.task.run_id for each in chosen))
     for run_id in runs:
-        if store.runs.get(run_id).state == CANCELLED:
+        if store.runs.get(run_id).state == RunState.CANCELLED:
             raise UsageError(f"run {run_id} was cancelled", hint="replay again")
     return [_redrive(store, engine, run_id, chosen, pace, progress) for run_id in runs]
 
@@ -153,8 +153,10 @@ def _redrive(
 ) -> Run:
     mine = [each for each in chosen if each.task.run_id == run_id]
     with store.runs.driving(run_id):
-        store.runs.set_state(run_id, RUNNING)
+        store.runs.set_state(run_id, RunState.RUNNING)
         for each in mine:
-            store.runs.mark(each.task, OPEN)  # first, so that a crash here loses nothing: the task is to be done
+            store.runs.mark(
+                each.task, TaskState.OPEN
+            )  # first, so that a crash here loses nothing: the task is to be done
         store.queue.remove(mine)
     return carry_out(store, engine, run_id, pace, progress)  # sends what is open

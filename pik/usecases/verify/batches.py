@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Any
 
 from pik.errors import Damaged
-from pik.model.batch import COMPLETE, INTERRUPTED, PULLED, RUNNING, Batch, Counts, RejectFile, Segment
+from pik.model.batch import Batch, BatchState, Counts, RejectFile, Segment
 from pik.model.instant import DAY, MIN_INSTANT
 from pik.model.tally import count_lags, with_names
 from pik.model.window import ALL_TIME, Window
@@ -89,7 +89,7 @@ class Batches:
                 yield Problem(MISSING, record, "the record of this finished batch is not there")
         elif self.tally.full and (batch.has_record or self._left_a_record(batch)):
             yield from self._record(batch)
-        if self.tally.full and batch.state not in (RUNNING, PULLED):
+        if self.tally.full and batch.state not in (BatchState.RUNNING, BatchState.PULLED):
             yield from self._counts(batch, holding)
             if batch.is_request:
                 yield from self._request(batch, holding)
@@ -116,7 +116,7 @@ class Batches:
 
     def _left_a_record(self, batch: Batch) -> bool:
         """Whether an unfinished batch has a record: its writer died before it said so, or the record is damaged."""
-        unfinished = batch.state == INTERRUPTED and not batch.is_request
+        unfinished = batch.state == BatchState.INTERRUPTED and not batch.is_request
         return unfinished and self.store.raw.size(record_key(batch.batch_id)) is not None
 
     def _record(self, batch: Batch) -> Iterator[Problem]:
@@ -195,7 +195,7 @@ class Batches:
                 return
             holding = holding_of(index, index.segments(ALL_TIME, batch_id=batch.batch_id))
             now = find_batch(index, batch.batch_id)
-            if now is None or now.state == RUNNING or (now.is_request and now.state != COMPLETE):
+            if now is None or now.state == BatchState.RUNNING or (now.is_request and now.state != BatchState.COMPLETE):
                 return
             unchanged, looked = now == looked, now
             if unchanged:
@@ -206,13 +206,13 @@ class Batches:
     def _has_pending(self, batch: Batch) -> bool:
         """Whether a writer in a deployed store died while it recorded a chunk of deliveries. Of a request that died
         nothing tells how far it came."""
-        interrupted = batch.state == INTERRUPTED and self.store.deployed
+        interrupted = batch.state == BatchState.INTERRUPTED and self.store.deployed
         return interrupted and (batch.is_request or batch.batch_id in self.ledger.unsettled)
 
     def _rejected(self, batch: Batch) -> int:
         """The rejected records in the batch's files. Of an interrupted batch in a deployed store, as many as it counts:
         a file may be listed before."""
-        if batch.state == INTERRUPTED and self.store.deployed:
+        if batch.state == BatchState.INTERRUPTED and self.store.deployed:
             return batch.counts.rejected
         return sum(file.records for file in self._files(batch))
 
@@ -227,7 +227,7 @@ class Batches:
         single = batch.counts.read == 1
         if not self._whole(batch) or not holding.sound or batch.batch_id in self.tally.short:
             return
-        if batch.state != COMPLETE and not single:
+        if batch.state != BatchState.COMPLETE and not single:
             return  # one with several events that died; what it had claimed counts
         made = request_batch(batch.batch_id, batch.counts.read)
         told: dict[str, Any] = {

@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
-from pik.model.batch import CONFLICT, EXACT, UNRECORDED, Counts, Frame, Segment
+from pik.model.batch import Counts, Frame, Segment, Verdict
 from pik.model.instant import day_text
 from pik.model.window import Window
 from pik.ports.index import Index, Totals
@@ -247,12 +247,12 @@ def _entry(index: Index, segment: Segment, told: Told, sound: bool) -> _Entry:
     kinds = Counter(index.skipped(segment).values())
     times = segment.first_event, segment.last_event
     # What is not recorded yet does not count.
-    recorded = segment.deliveries - kinds[UNRECORDED]
+    recorded = segment.deliveries - kinds[Verdict.UNRECORDED]
     return _Entry(
         segment.batch_id,
         recorded,
-        kinds[EXACT],
-        kinds[CONFLICT],
+        kinds[Verdict.EXACT],
+        kinds[Verdict.CONFLICT],
         *times,
         sound,
         told,

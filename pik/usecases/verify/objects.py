@@ -13,7 +13,7 @@ from operator import itemgetter
 import msgspec
 
 from pik.errors import Damaged, Invalid
-from pik.model.batch import COMPLETE, INTERRUPTED, OF_REQUEST, RUNNING, Batch, Frame, Reject
+from pik.model.batch import OF_REQUEST, Batch, BatchState, Frame, Reject
 from pik.model.instant import parse_instant
 from pik.model.window import ALL_TIME
 from pik.ports.index import Index
@@ -86,7 +86,7 @@ class Unlisted:
             self.tally.counts["superseded"] += len(keys)
         elif batch is None:
             yield from self._of_no_batch(keys)
-        elif batch.state == RUNNING:
+        elif batch.state == BatchState.RUNNING:
             self.tally.counts["in_progress"] += len(keys)
         else:
             yield from self._left_over(batch, keys, listed)
@@ -119,7 +119,9 @@ class Unlisted:
             for seqs_left in left.values():
                 seqs_left -= elsewhere
         for key, seqs_left in left.items():
-            lost = seqs_left if batch.state == COMPLETE else {seq for seq in seqs_left if seq < batch.next_seq}
+            lost = (
+                seqs_left if batch.state == BatchState.COMPLETE else {seq for seq in seqs_left if seq < batch.next_seq}
+            )
             if lost:
                 detail = f"the index lists neither it nor {len(lost)} of its records, the first of them {min(lost)}"
                 yield self._lost(key, detail, contents[key])
@@ -247,7 +249,7 @@ class Openings:
 def missing_openings(store: Store, batch: Batch) -> Iterator[Problem]:
     """What is missing of the opening record and the block records of an interrupted batch of several blocks. A finished
     batch does not need them any more: its own record says all that they do."""
-    if batch.state != INTERRUPTED or batch.is_request or has_expired(store, batch.started_at):
+    if batch.state != BatchState.INTERRUPTED or batch.is_request or has_expired(store, batch.started_at):
         return
     opening = opening_key(batch.batch_id)
     there = store.raw.size(opening) is not None

@@ -14,7 +14,7 @@ from pik.cli.commands.metrics import diff_fields
 from pik.cli.commands.replay.run_next import next_command, replay_command
 from pik.cli.context import Context
 from pik.errors import UsageError, command
-from pik.model.run import CANCELLED, PLANNED, RUNNING, RunRequest
+from pik.model.run import RunRequest, RunState
 from pik.model.window import Window
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _after_run(store: Store, run_id: str) -> str | None:
     run = store.runs.get(run_id)
     if run.request.include_duplicates:
         return None
-    if run.state in (PLANNED, RUNNING, CANCELLED):
+    if run.state in (RunState.PLANNED, RunState.RUNNING, RunState.CANCELLED):
         return next_command(run)
     moved = promote(store, run.run_id, 0, "", dry_run=True).counts.moved
     return command("promote", run.run_id) if moved else replay_command(run.request)

@@ -11,7 +11,7 @@ from pik.cli.commands.replay.run_next import WHOLE
 from pik.cli.render import Bucket, Column, Count, Document, Instant, Table
 from pik.cli.render.text import number_of
 from pik.errors import after_success, command, in_turn
-from pik.model.run import KEPT_FAILURES, PLANNED, RUNNING
+from pik.model.run import KEPT_FAILURES, RunState
 
 if TYPE_CHECKING:
     from pik.model.metric import Failure
@@ -103,7 +103,7 @@ def not_compared(diff: Diff) -> Iterator[str]:
         failed = f"{run.failed:,} of its {number_of(run.tasks, 'task')} failed"
         letters = command("dlq", "list", "--run", run.run_id)
         yield f"{failed}, and only what was written is compared; {letters}"
-    if run is not None and run.state in (PLANNED, RUNNING):
+    if run is not None and run.state in (RunState.PLANNED, RunState.RUNNING):
         yield f"run {run.run_id} is {run.state}: {run.done:,} of {number_of(run.tasks, 'task')} done so far"
 
 

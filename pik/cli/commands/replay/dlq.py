@@ -13,7 +13,7 @@ from pik.cli.commands.replay import dlq_fields
 from pik.cli.context import Context
 from pik.cli.render.text import number_of
 from pik.errors import UsageError, command
-from pik.model.run import COMPLETED
+from pik.model.run import RunState
 
 if TYPE_CHECKING:
     from pik.model.run import DeadLetter
@@ -80,7 +80,7 @@ def redrive(
     store, chosen = _chosen(cli, "redrive", letter, everything, run)
     runs = [] if dry_run else dlq.redrive(store, cli.engine(), chosen, Pace(), cli.progress)
     cli.show(dlq_fields.redriven(chosen, runs, dry_run=dry_run))
-    return PARTLY if any(one.state != COMPLETED for one in runs) else None
+    return PARTLY if any(one.state != RunState.COMPLETED for one in runs) else None
 
 
 @commands.add(

@@ -15,7 +15,7 @@ from pik.cli.commands.replay.run_next import replay_command
 from pik.cli.context import Context
 from pik.cli.render import Count, Document
 from pik.cli.render.text import number_of
-from pik.model.run import FAILED, PARTIAL
+from pik.model.run import RunState
 
 if TYPE_CHECKING:
     from pik.usecases.replay.runs import Move
@@ -76,7 +76,7 @@ def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, ye
             }
         )
     )
-    incomplete = moved.kind == "promote" and run.state in (PARTIAL, FAILED)
+    incomplete = moved.kind == "promote" and run.state in (RunState.PARTIAL, RunState.FAILED)
     return PARTLY if counts.conflicts or incomplete else None
 
 

@@ -7,7 +7,7 @@ from pik.cli.commands.replay.run_fields import exit_code, outcome_fields, plan_f
 from pik.cli.context import Context
 from pik.cli.render import Document
 from pik.errors import NothingSelected, UsageError, command
-from pik.model.run import COMPLETED, PLANNED, RUNNING, Run, RunRequest
+from pik.model.run import Run, RunRequest, RunState
 
 
 def expect_possible(request: RunRequest, rate: float | None, promote: bool) -> None:
@@ -45,11 +45,11 @@ def replay(cli: Context, request: RunRequest, *, dry_run: bool, wait: bool) -> i
     waits = command("runs", "wait", planned.run_id)
     cli.note(f"run {planned.run_id} began; it goes on without this command, and {waits} waits")
     run = follow(api, planned, cli.progress, to_its_end=wait)
-    if run.state == COMPLETED and run.events_matched == 0 and not run.values:
+    if run.state == RunState.COMPLETED and run.events_matched == 0 and not run.values:
         raise _nothing(run)
     head = {**plan_fields(run), "resumed": False, **outcome_fields(run)}
     cli.show(Document(head=head))
-    return None if run.state in (PLANNED, RUNNING) else exit_code(run)
+    return None if run.state in (RunState.PLANNED, RunState.RUNNING) else exit_code(run)
 
 
 def _nothing(run: Run) -> NothingSelected:

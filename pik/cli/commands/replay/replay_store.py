@@ -13,7 +13,7 @@ from pik.cli.render import Document, Instant
 from pik.cli.render.text import number_of
 from pik.errors import command
 from pik.model.instant import format_instant
-from pik.model.run import COMPLETED, PARTIAL, RunRequest
+from pik.model.run import RunRequest, RunState
 from pik.model.window import Window
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def replay(
         chosen = "raw is damaged, so events are not counted" if plan.counts.damaged else f"{events} in {buckets}"
         cli.note(f"run {run.run_id}: {chosen}, {number_of(run.tasks, 'task')}")
     run = carry_out(store, engine, run.run_id, Pace(rate=rate), cli.progress)
-    move = _promote(store, run, yes) if promote and run.state in (COMPLETED, PARTIAL) else None
+    move = _promote(store, run, yes) if promote and run.state in (RunState.COMPLETED, RunState.PARTIAL) else None
     shown = move.run if move else run
     counts = {"promotion": move.counts} if move else {}
     head = {
@@ -71,7 +71,7 @@ def _basis(cli: Context, store: Store, run: Run) -> dict[str, object]:
     """Of a run that changed nothing, what that rests on; otherwise `pik diff aggregates --run` tells it."""
     from pik.usecases.metrics.diff import basis_of
 
-    if run.state != COMPLETED or run.new + run.changed + run.removed:
+    if run.state != RunState.COMPLETED or run.new + run.changed + run.removed:
         return {"metric_versions": None, "known_until": None}
     basis = basis_of(store, run.run_id)
     versions = sorted(basis.versions)

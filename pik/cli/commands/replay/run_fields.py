@@ -7,7 +7,7 @@ from pik.cli.commands.replay.run_next import next_command
 from pik.cli.render import Column, Count, Instant, Moment, Shown
 from pik.cli.render.text import number_of
 from pik.model.instant import format_instant
-from pik.model.run import COMPLETED, FailedAggregate, Run
+from pik.model.run import FailedAggregate, Run, RunState
 from pik.model.window import Window
 
 
@@ -86,7 +86,7 @@ def nothing_matched(window: Window) -> str:
 
 def exit_code(run: Run) -> int | None:
     """3 for a run that did not compute everything."""
-    return None if run.state == COMPLETED else PARTLY
+    return None if run.state == RunState.COMPLETED else PARTLY
 
 
 def _progress(run: Run) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pik.errors import after_success, command, in_turn
-from pik.model.run import CANCELLED, PLANNED, RUNNING, Run, RunRequest
+from pik.model.run import Run, RunRequest, RunState
 
 WHOLE = command("verify", "--full")
 """Comes before a repair that removes values: lost raw looks as if there had been no events."""
@@ -11,9 +11,9 @@ WHOLE = command("verify", "--full")
 
 def next_command(run: Run) -> str | None:
     """Return what to type next about a run. That ends somewhere: a dead letter says what helps, a promotion is last."""
-    if run.state in (PLANNED, RUNNING):
+    if run.state in (RunState.PLANNED, RunState.RUNNING):
         return command("runs", "resume", run.run_id)
-    if run.state == CANCELLED:
+    if run.state == RunState.CANCELLED:
         return replay_command(run.request)
     if run.failed:
         return command("dlq", "list", "--run", run.run_id)

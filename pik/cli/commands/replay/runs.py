@@ -10,7 +10,7 @@ from pik.cli.commands.replay.promote import RunId
 from pik.cli.commands.replay.run_fields import RUN_COLUMNS, exit_code, going_on, outcome_fields, plan_fields
 from pik.cli.context import Context
 from pik.cli.render import Column, Count, Document, Instant, Moment, Table
-from pik.model.run import PLANNED, RUNNING
+from pik.model.run import RunState
 
 commands = Commands("Follow replays: list, show, resume, cancel, wait.")
 
@@ -77,7 +77,7 @@ def resume(cli: Context, run: RunId) -> int | None:
 
     store = cli.open_store()
     found = store.runs.get(run)
-    if found.state in (PLANNED, RUNNING):
+    if found.state in (RunState.PLANNED, RunState.RUNNING):
         cli.note(going_on(found))
     ended = carry_out(store, cli.engine(), found.run_id, Pace(), cli.progress)
     head = {**plan_fields(ended), "resumed": True, **outcome_fields(ended)}

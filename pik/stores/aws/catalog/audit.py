@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pik.errors import Damaged
-from pik.model.batch import ACCEPTED, UNRECORDED, Arrivals, Segment
+from pik.model.batch import Arrivals, Segment, Verdict
 from pik.stores.aws.catalog.claims import Claims, claim_of, places
 from pik.stores.aws.catalog.id_files import Row, number_of, prefix_of, read_ids, rows_of
 from pik.stores.aws.catalog.index import AwsIndex
@@ -79,7 +79,7 @@ class AwsAudit:
         """The segments of requests whose event had come before: that the claim names another is their only row."""
         requests = Requests(self.index.table, g, set())
         judged = requests.judged(requests.of_day(day))
-        return (request_segment(item).key for item, kind in judged if kind != ACCEPTED)
+        return (request_segment(item).key for item, kind in judged if kind != Verdict.ACCEPTED)
 
     def _comparison(self, g: int, arrived: Arrivals, listing: Item | None) -> _Comparison:
         segment, rows = arrived.segment, rows_of([arrived])
@@ -97,7 +97,7 @@ class _Comparison:
     generation: int
     arrived: Arrivals
     rows: Sequence[Row]
-    skipped: Mapping[int, str]
+    skipped: Mapping[int, Verdict]
     claims: Claims
     listed: bool
     settled: bool
@@ -122,10 +122,10 @@ class _Comparison:
     def _right(self, row: Row, claims: Mapping[Key, Item], items: Mapping[Key, Item]) -> bool:
         if not self.listed and not self._request_is_right(row, items):
             return False
-        kind, claim = self.skipped.get(row.seq, ACCEPTED), claims.get(self.claims.key(row))
-        if kind == UNRECORDED:
+        kind, claim = self.skipped.get(row.seq, Verdict.ACCEPTED), claims.get(self.claims.key(row))
+        if kind == Verdict.UNRECORDED:
             return True
-        if kind == ACCEPTED:
+        if kind == Verdict.ACCEPTED:
             return claim == self.claims.item(row)
         if claim is None or self.claims.verdict(row, {row.event_id: claim_of(claim)}) != kind:
             return False

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from time import time_ns
 
-from pik.model.batch import ACCEPTED, INTERRUPTED, RUNNING, Batch, Chunk, Counts, Origin
+from pik.model.batch import Batch, BatchState, Chunk, Counts, Origin, Verdict
 from pik.ports.index import Rebuild
 from pik.stores.aws.catalog.generation import Generation, rebuilt
 from pik.stores.aws.catalog.items import batch_item, batch_key, batch_of, origin_pk
@@ -67,13 +67,13 @@ class AwsBatches:
     def expect_ready(self) -> None:
         self.generation.for_request()
 
-    def take(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, str]:
+    def take(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, Verdict]:
         g = self.generation.for_request()
         if is_single(chunk):
             kind = Requests(self.table, g, self._days).take(
                 batch, chunk, copies.get(chunk.arrivals[0].segment.key, b"")
             )
-            verdicts = {} if kind == ACCEPTED else {chunk.first_seq: kind}
+            verdicts: dict[int, Verdict] = {} if kind == Verdict.ACCEPTED else {chunk.first_seq: kind}
         else:
             verdicts = self._take_many(g, batch, chunk)
         self.generation.expect(g)
@@ -101,7 +101,7 @@ class AwsBatches:
         item = self.table.update(batch_key(g, batch_id), change, values, condition="attribute_exists(pk)")
         return item and Recording(self.table, self.raw, g, batch_id).finished(item)
 
-    def _take_many(self, g: int, batch: Batch, chunk: Chunk) -> dict[int, str]:
+    def _take_many(self, g: int, batch: Batch, chunk: Chunk) -> dict[int, Verdict]:
         """As a file's chunk. Nobody goes on with a request that failed on its way; it is sent again."""
         item = batch_item(g, _begun(batch.origin, batch.batch_id, batch.started_at))
         self.table.put(item)
@@ -114,8 +114,8 @@ class AwsBatches:
 
 def living(table: Table, batch: Batch) -> Batch:
     """The batch, RUNNING if it is not complete and its writer lives."""
-    if batch.state == INTERRUPTED and held(table, batch.origin.content):
-        return replace(batch, state=RUNNING)
+    if batch.state == BatchState.INTERRUPTED and held(table, batch.origin.content):
+        return replace(batch, state=BatchState.RUNNING)
     return batch
 
 
@@ -123,7 +123,7 @@ def _begun(origin: Origin, batch_id: str, started_at: int) -> Batch:
     return Batch(
         batch_id=batch_id,
         origin=origin,
-        state=INTERRUPTED,
+        state=BatchState.INTERRUPTED,
         attempt=1,
         counts=Counts(),
         started_at=started_at,

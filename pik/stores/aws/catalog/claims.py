@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from pik.errors import StoreError
-from pik.model.batch import ACCEPTED, CONFLICT, EXACT, UNRECORDED, Arrivals, Segment
+from pik.model.batch import Arrivals, Segment, Verdict
 from pik.model.instant import day_text
 from pik.ports.index import Winner
 from pik.stores.aws.catalog.id_files import Row, number_of, rows_of
@@ -32,7 +32,7 @@ class Claims:
     batch_id: str
     segments: Sequence[tuple[int, int]]
 
-    def make(self, rows: Sequence[Row], known: Mapping[int, str] | None = None) -> dict[int, str]:
+    def make(self, rows: Sequence[Row], known: Mapping[int, Verdict] | None = None) -> dict[int, Verdict]:
         """Claim the events of a chunk, in the order of its rows, and tell which seqs are duplicates, and of what kind.
         `known` tells it of some already: these claim nothing. May be repeated."""
         known = known or {}
@@ -48,17 +48,17 @@ class Claims:
             raise StoreError("a claim that was there is gone", hint="pik verify --rebuild-index")
         winners = {row.event_id: self.mine(row) for row in claiming} | found
         kinds = ((row.seq, known.get(row.seq) or self.verdict(row, winners)) for row in rows)
-        return {seq: kind for seq, kind in kinds if kind != ACCEPTED}
+        return {seq: kind for seq, kind in kinds if kind != Verdict.ACCEPTED}
 
-    def verdict(self, row: Row, winners: Mapping[bytes, Claim]) -> str:
+    def verdict(self, row: Row, winners: Mapping[bytes, Claim]) -> Verdict:
         """What the delivery is, where these events are claimed: accepted, exact, conflict, or not recorded yet."""
         claim = winners.get(row.event_id)
         if claim is None:
-            return UNRECORDED
+            return Verdict.UNRECORDED
         # A claim that was there may be one's own, made by a call whose answer was lost, or by whoever died at it.
         if (claim.batch_id, claim.seq) == (self.batch_id, row.seq):
-            return ACCEPTED
-        return EXACT if claim.content == row.content else CONFLICT
+            return Verdict.ACCEPTED
+        return Verdict.EXACT if claim.content == row.content else Verdict.CONFLICT
 
     def mine(self, row: Row) -> Claim:
         """That this delivery is the first of its event."""
@@ -102,7 +102,7 @@ class Counting(Protocol):
     def is_single(self, batch_id: str) -> bool:
         """Whether the batch is a request with one event."""
 
-    def remember(self, key: str, seq: int, kind: str) -> None:
+    def remember(self, key: str, seq: int, kind: Verdict) -> None:
         """The verdict of the only delivery of a request's segment."""
 
 
@@ -139,18 +139,25 @@ class Winners:
             of_event += self._demoted(current, row, segment.day)
         self.table.put(mine)
         if single:
-            self.counting.remember(segment.key, seq, ACCEPTED)
+            self.counting.remember(segment.key, seq, Verdict.ACCEPTED)
         for item in of_event:
             batch_id, of_seq = place(item)
             is_mine = (batch_id, of_seq) == (segment.batch_id, seq)
-            self.judge(item, ACCEPTED if is_mine else EXACT if item.get("content") == row.content else CONFLICT)
+            self.judge(
+                item,
+                Verdict.ACCEPTED
+                if is_mine
+                else Verdict.EXACT
+                if item.get("content") == row.content
+                else Verdict.CONFLICT,
+            )
 
-    def judge(self, item: Item, kind: str) -> None:
+    def judge(self, item: Item, kind: Verdict) -> None:
         """Change what a duplicate is, wherever it is written."""
         if kind == item["kind"]:
             return
         batch_id, seq = place(item)
-        gone = kind == ACCEPTED
+        gone = kind == Verdict.ACCEPTED
         self.table.write_many([] if gone else [{**item, "kind": kind}], [(item["pk"], item["sk"])] if gone else [])
         listed = self._listed(item["day"], batch_id, item["n"])
         assert listed is not None, "a segment whose duplicates are listed is listed itself"
@@ -163,7 +170,7 @@ class Winners:
         day = current.get("day", day)
         content = {"entity": row.entity} if row.content is None else {"content": current["content"]}
         if self.counting.is_single(batch_id):
-            kind = EXACT if current.get("content") == row.content else CONFLICT
+            kind = Verdict.EXACT if current.get("content") == row.content else Verdict.CONFLICT
             self.counting.remember(segment_key(day, batch_id, n), seq, kind)
             return []
         listed = self._listed(day, batch_id, n)
@@ -175,7 +182,7 @@ class Winners:
             {
                 "pk": pk,
                 "sk": f"{event_id}/{batch_id}/{seq}",
-                "kind": ACCEPTED,
+                "kind": Verdict.ACCEPTED,
                 "day": day,
                 "n": n,
                 "frame": current["frame"],

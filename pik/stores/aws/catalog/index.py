@@ -11,18 +11,7 @@ from itertools import chain, islice, product
 from operator import itemgetter
 
 from pik.errors import NotFound
-from pik.model.batch import (
-    ACCEPTED,
-    CONFLICT,
-    EXACT,
-    OF_REQUEST,
-    UNRECORDED,
-    Batch,
-    Counts,
-    Location,
-    RejectFile,
-    Segment,
-)
+from pik.model.batch import OF_REQUEST, Batch, Counts, Location, RejectFile, Segment, Verdict
 from pik.model.instant import day_text
 from pik.model.window import Window
 from pik.ports.index import Totals
@@ -67,7 +56,7 @@ class AwsIndex:
     table: Table
     raw: AwsRaw
     generation: Generation
-    _skipped: dict[str, bytes | dict[int, str]] = field(default_factory=dict, repr=False, compare=False)
+    _skipped: dict[str, bytes | dict[int, Verdict]] = field(default_factory=dict, repr=False, compare=False)
     """By segment: its duplicates, or what `pack_skipped` made of them."""
 
     def segments(
@@ -83,7 +72,7 @@ class AwsIndex:
             self._of_files(g, day, wanted) if kind == FILE else self._of_requests(g, day, wanted) for day, kind in days
         )
 
-    def skipped(self, segment: Segment) -> dict[int, str]:
+    def skipped(self, segment: Segment) -> dict[int, Verdict]:
         came = self._skipped.get(segment.key)
         if came is None:
             came = self._look_up(segment)
@@ -146,23 +135,23 @@ class AwsIndex:
     def _judged(self, g: int, items: Iterable[Item]) -> Iterator[Segment]:
         for item, kind in Requests(self.table, g, set()).judged(items):
             segment = request_segment(item)
-            self._remember(segment, {} if kind == ACCEPTED else {item["seq"]: kind})
+            self._remember(segment, {} if kind == Verdict.ACCEPTED else {item["seq"]: kind})
             yield segment
 
-    def _remember(self, segment: Segment, skipped: bytes | dict[int, str]) -> None:
+    def _remember(self, segment: Segment, skipped: bytes | dict[int, Verdict]) -> None:
         if len(skipped) <= _MEMORABLE:
             self._skipped[segment.key] = skipped
         while len(self._skipped) > _REMEMBERED:
             del self._skipped[next(iter(self._skipped))]
 
-    def _look_up(self, segment: Segment) -> bytes | dict[int, str]:
+    def _look_up(self, segment: Segment) -> bytes | dict[int, Verdict]:
         g = self.generation.current()
         item = self.table.get(listing_key(g, segment))
         if item is None or "skipped" not in item:
             batch = self.table.get(batch_key(g, segment.batch_id)) or {}
             if "listed" in batch:
-                kind = next((kind for _, kind in Requests(self.table, g, set()).judged([batch])), ACCEPTED)
-                return {} if kind == ACCEPTED else {batch["seq"]: kind}
+                kind = next((kind for _, kind in Requests(self.table, g, set()).judged([batch])), Verdict.ACCEPTED)
+                return {} if kind == Verdict.ACCEPTED else {batch["seq"]: kind}
             pending = self._pending(g, segment, batch.get("pending", NO_DELIVERIES))
             if pending is not None:
                 return pending
@@ -172,7 +161,7 @@ class AwsIndex:
         skipped: bytes = item["skipped"]
         return skipped
 
-    def _pending(self, g: int, segment: Segment, pending: str) -> dict[int, str] | None:
+    def _pending(self, g: int, segment: Segment, pending: str) -> dict[int, Verdict] | None:
         """The duplicates of a segment whose claims may not be finished, by the claims that there are; None if it is not
         what is pending."""
         if pending == NO_DELIVERIES:
@@ -185,7 +174,7 @@ class AwsIndex:
         mine = [row for row in rows if keys[row.segment] == segment.key]
         winners = claims.look_up(mine)
         kinds = ((row.seq, claims.verdict(row, winners)) for row in mine)
-        return {seq: kind for seq, kind in kinds if kind != ACCEPTED}
+        return {seq: kind for seq, kind in kinds if kind != Verdict.ACCEPTED}
 
     def _batches(self, g: int, prefix: str) -> Iterator[tuple[Batch, Item]]:
         """Batches and their items, newest first."""
@@ -208,12 +197,17 @@ class AwsIndex:
         claims = Claims(self.table, g, batch.batch_id, places(header.segments))
         winners = claims.look_up(rows)
         if not batch.is_request:  # all of it is recorded, but its writer has not said so yet
-            verdicts = {row.seq: kind for row in rows if (kind := claims.verdict(row, winners)) != ACCEPTED}
+            verdicts = {row.seq: kind for row in rows if (kind := claims.verdict(row, winners)) != Verdict.ACCEPTED}
             more = {"segments": len(header.segments), "bytes": sum(segment.size for segment in header.segments)}
             now = replace(advanced(batch, header, counts_of(header, verdicts)), recorded_at=item["settled_at"])
             return now, {**item, **{name: item[name] + count for name, count in more.items()}}
         kinds = Counter(claims.verdict(row, winners) for row in rows)
-        counts = Counts(len(rows) - kinds[UNRECORDED], kinds[ACCEPTED], kinds[EXACT], kinds[CONFLICT])
+        counts = Counts(
+            len(rows) - kinds[Verdict.UNRECORDED],
+            kinds[Verdict.ACCEPTED],
+            kinds[Verdict.EXACT],
+            kinds[Verdict.CONFLICT],
+        )
         firsts = [segment.first_event for segment in header.segments]
         lasts = [segment.last_event for segment in header.segments]
         sizes = {"segments": len(header.segments), "bytes": sum(segment.size for segment in header.segments)}
@@ -300,7 +294,7 @@ class Events:
         for some in batched(items, READS):
             whole = self.table.get_many((item["pk"], item["sk"]) for item in some)
             for item, kind in Requests(self.table, self.generation, set()).judged(whole.values()):
-                if kind != ACCEPTED:
+                if kind != Verdict.ACCEPTED:
                     day, _, event_id, batch_id = place_of(item)
                     key = segment_key(day, batch_id, OF_REQUEST)
                     yield Location(event_id, day, key, batch_id, 0, item["seq"], kind)
@@ -357,7 +351,7 @@ class Events:
 
 def _accepted(event_id: str, claim: Item) -> Location:
     day = claim["day"] if "content" in claim else day_number(claim["pk"].split("/")[2])
-    return _location(event_id, day, claim, claim["batch"], claim["seq"], ACCEPTED)
+    return _location(event_id, day, claim, claim["batch"], claim["seq"], Verdict.ACCEPTED)
 
 
 def _duplicate(item: Item) -> Location:
@@ -365,5 +359,5 @@ def _duplicate(item: Item) -> Location:
     return _location(event_id, item["day"], item, batch_id, int(seq), item["kind"])
 
 
-def _location(event_id: str, day: int, item: Item, batch_id: str, seq: int, kind: str) -> Location:
+def _location(event_id: str, day: int, item: Item, batch_id: str, seq: int, kind: Verdict) -> Location:
     return Location(event_id, day, segment_key(day, batch_id, item["n"]), batch_id, item["frame"], seq, kind)

@@ -11,18 +11,7 @@ import msgspec
 import zstandard
 
 from pik.errors import Invalid, StoreError
-from pik.model.batch import (
-    COMPLETE,
-    CONFLICT,
-    EXACT,
-    INTERRUPTED,
-    Batch,
-    Counts,
-    Frame,
-    Origin,
-    RejectFile,
-    Segment,
-)
+from pik.model.batch import Batch, BatchState, Counts, Frame, Origin, RejectFile, Segment, Verdict
 from pik.model.instant import day_of, day_text, parse_instant
 from pik.stores.aws.catalog.id_files import Row, number_of
 from pik.stores.aws.state.items import US
@@ -97,7 +86,7 @@ def duplicate_pk(g: int, day: str, event_id: str) -> str:
     return f"{g}/duplicate/{day}/{event_id[0]}"
 
 
-def duplicate_item(g: int, segment: Segment, row: Row, kind: str) -> Item:
+def duplicate_item(g: int, segment: Segment, row: Row, kind: Verdict) -> Item:
     """A duplicate of a file or stream, or of a request with several events."""
     event_id = row.event_id.hex()
     of_day = day_text(segment.day) if row.content is None else KEYED_DAY
@@ -136,7 +125,7 @@ def reject_file(item: Item) -> RejectFile:
     return RejectFile(key=item["key"], size=item["size"], digest=item["digest"], records=item["records"])
 
 
-def segment_item(g: int, segment: Segment, skipped: Mapping[int, str] | None = None) -> Item:
+def segment_item(g: int, segment: Segment, skipped: Mapping[int, Verdict] | None = None) -> Item:
     """A segment in the list of its day; without `skipped`, while its claims may not be finished."""
     pk, sk = listing_key(g, segment)
     item = {
@@ -189,20 +178,20 @@ def _segment_of(item: Item) -> Segment:
     )
 
 
-def pack_skipped(skipped: Mapping[int, str]) -> bytes:
+def pack_skipped(skipped: Mapping[int, Verdict]) -> bytes:
     """Seqs of duplicates, each as its distance from the one before: exact ones, then conflicts."""
     lists = []
-    for kind in (EXACT, CONFLICT):
+    for kind in (Verdict.EXACT, Verdict.CONFLICT):
         seqs = [0, *sorted(seq for seq, one in skipped.items() if one == kind)]
         lists.append([after - before for before, after in pairwise(seqs)])
     return packed(lists)
 
 
-def unpack_skipped(data: bytes) -> dict[int, str]:
+def unpack_skipped(data: bytes) -> dict[int, Verdict]:
     """What `pack_skipped` packed. Raises StoreError."""
     skipped = {}
     with decoding("a list of duplicates"):
-        for kind, distances in zip((EXACT, CONFLICT), _read_lists(unpacked(data)), strict=True):
+        for kind, distances in zip((Verdict.EXACT, Verdict.CONFLICT), _read_lists(unpacked(data)), strict=True):
             seq = 0
             for distance in distances:
                 seq += distance
@@ -226,7 +215,7 @@ def batch_item(g: int, batch: Batch) -> Item:
         "pk": pk,
         "sk": sk,
         "origin": msgspec.json.encode(batch.origin).decode(),
-        "complete": batch.state == COMPLETE,
+        "complete": batch.state == BatchState.COMPLETE,
         "attempt": batch.attempt,
         "started_at": batch.started_at,
         **finished,
@@ -262,7 +251,7 @@ def _batch_of(item: Item) -> Batch:
     return Batch(
         batch_id=item["sk"],
         origin=_read_origin(item["origin"]),
-        state=COMPLETE if item["complete"] else INTERRUPTED,
+        state=BatchState.COMPLETE if item["complete"] else BatchState.INTERRUPTED,
         attempt=item["attempt"],
         counts=Counts(*msgspec.json.decode(item["counts"])),
         started_at=item["started_at"],

@@ -12,19 +12,7 @@ from time import time_ns
 from msgspec import structs
 
 from pik.errors import Damaged, StoreError
-from pik.model.batch import (
-    ACCEPTED,
-    COMPLETE,
-    CONFLICT,
-    EXACT,
-    OF_REQUEST,
-    Arrivals,
-    Batch,
-    Counts,
-    Location,
-    RejectFile,
-    Segment,
-)
+from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, Counts, Location, RejectFile, Segment, Verdict
 from pik.model.instant import day_text
 from pik.ports.index import Winner
 from pik.stores.aws.catalog.claims import Claims, Winners, place, places
@@ -111,7 +99,7 @@ class _Tally:
     first: int | None = None
     last: int | None = None
     recorded_at: int = 0
-    kinds: dict[str, int] = field(default_factory=lambda: {ACCEPTED: 0, EXACT: 0, CONFLICT: 0})
+    kinds: dict[str, int] = field(default_factory=lambda: {Verdict.ACCEPTED: 0, Verdict.EXACT: 0, Verdict.CONFLICT: 0})
     unread: bool = False
 
     def add(self, segment: Segment) -> None:
@@ -135,7 +123,7 @@ class AwsRebuild:
     _single: set[str] = field(default_factory=set)  # the requests that had one event
     _days: set[int] = field(default_factory=set)
     _doubtful: set[int] = field(default_factory=set)  # days with requests whose event another delivery should claim
-    _kinds: dict[str, dict[int, str]] = field(default_factory=dict)
+    _kinds: dict[str, dict[int, Verdict]] = field(default_factory=dict)
     """Verdicts of requests' segments that came about here."""
     _latest: int = 0
 
@@ -145,7 +133,7 @@ class AwsRebuild:
         if batch.is_request and batch.next_seq == 2 and not batch.counts.rejected:
             self._single.add(batch.batch_id)
 
-    def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, str] | None) -> None:
+    def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, Verdict] | None) -> None:
         now = max(time_ns(), self._latest + 1)
         stamped = [replace(arrived, segment=self._stamped(arrived.segment, now)) for arrived in arrivals]
         batch_id = stamped[0].segment.batch_id
@@ -171,7 +159,7 @@ class AwsRebuild:
     def rows(self, segment: Segment, frames: Collection[int]) -> Arrivals:
         return _replaced_rows(self.table, self.raw, self.replaced, segment, frames)
 
-    def skipped(self, segment: Segment) -> dict[int, str]:
+    def skipped(self, segment: Segment) -> dict[int, Verdict]:
         if segment.batch_id in self._single:
             return self._kinds.get(segment.key, {})
         item = self.table.get(listing_key(self.generation, segment))
@@ -209,7 +197,7 @@ class AwsRebuild:
         self._latest = max(self._latest, segment.recorded_at)
         return segment
 
-    def _add_request(self, arrived: Arrivals, row: Row, verdicts: Mapping[int, str] | None) -> None:
+    def _add_request(self, arrived: Arrivals, row: Row, verdicts: Mapping[int, Verdict] | None) -> None:
         segment = arrived.segment
         requests = Requests(self.table, self.generation, set())
         listing = requests.listing(arrived, row, segment.recorded_at, self._copy(segment))
@@ -234,13 +222,13 @@ class AwsRebuild:
         self.table.write_many(day_item(self.generation, day, FILE) for day in days - self._days)
         self._days |= days
 
-    def _tally(self, segments: Sequence[Segment], rows: Sequence[Row], verdicts: Mapping[int, str]) -> None:
+    def _tally(self, segments: Sequence[Segment], rows: Sequence[Row], verdicts: Mapping[int, Verdict]) -> None:
         tally = self._tallies[segments[0].batch_id]
         for segment in segments:
             tally.add(segment)
         tally.unread |= len(rows) != sum(segment.deliveries for segment in segments)
         for row in rows:
-            tally.kinds[verdicts.get(row.seq, ACCEPTED)] += 1
+            tally.kinds[verdicts.get(row.seq, Verdict.ACCEPTED)] += 1
 
     def move(self, batch_id: str, before: str | None, after: str) -> None:
         kinds = self._tallies[batch_id].kinds
@@ -251,8 +239,8 @@ class AwsRebuild:
     def is_single(self, batch_id: str) -> bool:
         return batch_id in self._single
 
-    def remember(self, key: str, seq: int, kind: str) -> None:
-        self._kinds[key] = {} if kind == ACCEPTED else {seq: kind}
+    def remember(self, key: str, seq: int, kind: Verdict) -> None:
+        self._kinds[key] = {} if kind == Verdict.ACCEPTED else {seq: kind}
 
     def _claim_key(self, event_id: str, item: Item) -> Key:
         keyed = "content" in item
@@ -269,9 +257,9 @@ class AwsRebuild:
             {"pk": pk, "sk": sk, "batch": batch_id, "n": winner["n"], "frame": winner["frame"], "seq": seq, **content}
         )
         for item in items:
-            self._winners.judge(item, ACCEPTED if item is winner else _kind(item, winner))
+            self._winners.judge(item, Verdict.ACCEPTED if item is winner else _kind(item, winner))
         key = segment_key(winner["day"], batch_id, winner["n"])
-        return Location(event_id, winner["day"], key, batch_id, winner["frame"], seq, ACCEPTED)
+        return Location(event_id, winner["day"], key, batch_id, winner["frame"], seq, Verdict.ACCEPTED)
 
     @property
     def _winners(self) -> Winners:
@@ -299,15 +287,15 @@ def _event_id(item: Item) -> str:
     return str(item["sk"].partition("/")[0])
 
 
-def _kind(item: Item, winner: Item) -> str:
-    return EXACT if item.get("content") == winner.get("content") else CONFLICT
+def _kind(item: Item, winner: Item) -> Verdict:
+    return Verdict.EXACT if item.get("content") == winner.get("content") else Verdict.CONFLICT
 
 
 def _counted(batch: Batch, tally: _Tally) -> Item:
     counts = batch.counts
     if not tally.unread:
-        kinds = tally.kinds[ACCEPTED], tally.kinds[EXACT], tally.kinds[CONFLICT]
-        read = counts.read if batch.state == COMPLETE else sum(kinds) + counts.rejected
+        kinds = tally.kinds[Verdict.ACCEPTED], tally.kinds[Verdict.EXACT], tally.kinds[Verdict.CONFLICT]
+        read = counts.read if batch.state == BatchState.COMPLETE else sum(kinds) + counts.rejected
         counts = Counts(read, *kinds, counts.rejected)
     told = replace(batch, counts=counts, first_event=tally.first, last_event=tally.last)
     own = {"segments": tally.segments, "bytes": tally.size, "recorded_at": tally.recorded_at}

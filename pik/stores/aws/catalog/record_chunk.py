@@ -20,7 +20,7 @@ from time import time_ns
 from msgspec import structs
 
 from pik.errors import AlreadyExists, Busy
-from pik.model.batch import CONFLICT, EXACT, Batch, Chunk, Counts, Segment
+from pik.model.batch import Batch, Chunk, Counts, Segment, Verdict
 from pik.model.tally import with_lags, with_names
 from pik.stores.aws.catalog.claims import Claims, places
 from pik.stores.aws.catalog.id_files import Header, Row, ids_key, read_ids, rows_of, write_ids
@@ -49,7 +49,7 @@ class Recorded:
 
     item: Item
     counts: Counts
-    verdicts: Mapping[int, str]
+    verdicts: Mapping[int, Verdict]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +123,15 @@ class Recording:
         self.settle([recorded(segment, settled["settled_at"]) for segment in segments], rows, verdicts)
         return Recorded(self._advance(settled, header, counts), counts, verdicts)
 
-    def write_duplicates(self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, str]) -> None:
+    def write_duplicates(
+        self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]
+    ) -> None:
         """Write down the duplicates of a chunk."""
         self.table.write_many(self._duplicates(segments, rows, verdicts))
 
-    def settle(self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, str]) -> None:
+    def settle(self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]) -> None:
         """List the segments with their duplicates: their claims are finished."""
-        skipped: list[dict[int, str]] = [{} for _ in segments]
+        skipped: list[dict[int, Verdict]] = [{} for _ in segments]
         for row in rows:
             if kind := verdicts.get(row.seq):
                 skipped[row.segment][row.seq] = kind
@@ -150,7 +152,7 @@ class Recording:
         return self.table.update(self._key, change, values, condition="#pending = :pending")
 
     def _duplicates(
-        self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, str]
+        self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]
     ) -> Iterator[Item]:
         for row in rows:
             if kind := verdicts.get(row.seq):
@@ -218,12 +220,12 @@ def recorded(segment: Segment, recorded_at: int) -> Segment:
     return structs.replace(segment, recorded_at=recorded_at)
 
 
-def counts_of(header: Header, verdicts: Mapping[int, str]) -> Counts:
+def counts_of(header: Header, verdicts: Mapping[int, Verdict]) -> Counts:
     """What the chunk adds to the batch's counts."""
     kinds = Counter(verdicts.values())
     rejected = header.rejects.records if header.rejects else 0
     accepted = sum(segment.deliveries for segment in header.segments) - len(verdicts)
-    return Counts(header.read, accepted, kinds[EXACT], kinds[CONFLICT], rejected)
+    return Counts(header.read, accepted, kinds[Verdict.EXACT], kinds[Verdict.CONFLICT], rejected)
 
 
 def advanced(batch: Batch, header: Header, counts: Counts) -> Batch:

@@ -9,19 +9,7 @@ from itertools import chain, islice
 from time import time_ns
 
 from pik.errors import StoreError
-from pik.model.batch import (
-    ACCEPTED,
-    CONFLICT,
-    EXACT,
-    OF_REQUEST,
-    Arrivals,
-    Batch,
-    Chunk,
-    Counts,
-    Frame,
-    Location,
-    Segment,
-)
+from pik.model.batch import OF_REQUEST, Arrivals, Batch, Chunk, Counts, Frame, Location, Segment, Verdict
 from pik.model.instant import day_text
 from pik.stores.aws.adaptive_map import Flow
 from pik.stores.aws.catalog.claims import Claims, claim_of, places
@@ -57,7 +45,7 @@ class Requests:
     generation: int
     days: set[tuple[int, int]]
 
-    def take(self, batch: Batch, chunk: Chunk, copy: bytes) -> str:
+    def take(self, batch: Batch, chunk: Chunk, copy: bytes) -> Verdict:
         """Record a request and return what its event is: accepted, exact or conflict."""
         arrived, (row,) = chunk.arrivals[0], rows_of(chunk.arrivals)
         claims = Claims(self.table, self.generation, batch.batch_id, [(arrived.segment.day, OF_REQUEST)])
@@ -69,11 +57,11 @@ class Requests:
             there = self.table.put_together([*listed, claims.item(row)], of_day)
             if there is None:
                 self.days.add((self.generation, day))
-                return ACCEPTED
+                return Verdict.ACCEPTED
             told = next((claim_of(item) for item in there if (item["pk"], item["sk"]) == claims.key(row)), None)
             if winners := {row.event_id: told} if told else claims.look_up([row]):
                 verdict = claims.verdict(row, winners)
-                if verdict != ACCEPTED:  # else it was this very call that an answer was lost of
+                if verdict != Verdict.ACCEPTED:  # else it was this very call that an answer was lost of
                     # Recorded after the delivery that it is a duplicate of, as far as clocks agree.
                     later = {"recorded_at": time_ns()}
                     self.table.write_many([*({**item, **later} for item in listed), *of_day])
@@ -143,7 +131,7 @@ class Requests:
         for shard in DAY_SHARDS:
             yield from self.table.query(f"{self.generation}/request/{day_text(day)}/{shard}")
 
-    def judged(self, items: Iterable[Item]) -> Iterator[tuple[Item, str]]:
+    def judged(self, items: Iterable[Item]) -> Iterator[tuple[Item, Verdict]]:
         """Requests' items, those of the segments or those of the batches, each with what its event is. Those that were
         never claimed are left out."""
         for some in batched(items, READS):
@@ -156,7 +144,7 @@ class Requests:
     def counted(self, items: Sequence[Item]) -> Iterator[Batch]:
         """The batches of requests."""
         for item, verdict in self.judged(items):
-            counts = Counts(1, *(int(verdict == kind) for kind in (ACCEPTED, EXACT, CONFLICT)))
+            counts = Counts(1, *(int(verdict == kind) for kind in (Verdict.ACCEPTED, Verdict.EXACT, Verdict.CONFLICT)))
             yield replace(batch_of(item), counts=counts)
 
     def claim_again(self, day: int) -> Iterator[Location]:
@@ -168,7 +156,7 @@ class Requests:
                 row = Row(item["seq"], bytes.fromhex(event_id), item.get("content"), 0, 0, entity)
                 claims = Claims(self.table, self.generation, batch_id, places([segment]))
                 if next(iter(self.table.insert_many([claims.item(row)]))):
-                    yield Location(event_id, day, segment.key, batch_id, 0, item["seq"], ACCEPTED)
+                    yield Location(event_id, day, segment.key, batch_id, 0, item["seq"], Verdict.ACCEPTED)
 
     def _claim_key(self, item: Item) -> Key:
         day, entity, event_id, _ = place_of(item)
@@ -207,9 +195,9 @@ def is_single(chunk: Chunk) -> bool:
     return chunk.read == 1 and len(chunk.arrivals) == 1
 
 
-def _verdict(item: Item, claim: Item) -> str:
+def _verdict(item: Item, claim: Item) -> Verdict:
     _, _, _, batch_id = place_of(item)
     first = claim_of(claim)
     if (first.batch_id, first.seq) == (batch_id, item["seq"]):
-        return ACCEPTED
-    return EXACT if first.content == item.get("content") else CONFLICT
+        return Verdict.ACCEPTED
+    return Verdict.EXACT if first.content == item.get("content") else Verdict.CONFLICT

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, bucket_digests, digest_line
-from pik.model.run import CANCELLED, Task
+from pik.model.run import RunState, Task
 from pik.model.window import Window
 from pik.ports.state import Change, Promoted, Promotion
 from pik.stores.aws.adaptive_map import Flow
@@ -190,7 +190,7 @@ class Writing:
         """Write some rows, and count how they compare with what was current when they were first written."""
         places = [Row(row.metric, row.bucket, row.entity_id) for row in rows]
         found = self.table.get_many([self._run, *map(current_key, places)])
-        if found.get(self._run, {}).get("state") == CANCELLED:
+        if found.get(self._run, {}).get("state") == RunState.CANCELLED:
             return None
         items = [self._item(row, place, found.get(current_key(place))) for row, place in zip(rows, places, strict=True)]
         buckets = {(place.metric, place.bucket): bucket_item(place) for place in places}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from pik.model.run import CANCELLED, PLANNED, RUNNING
+from pik.model.run import RunState
 from pik.ports.state_audit import StateProblem
 from pik.stores import state_rows as found
 from pik.stores.aws.queue import PURGED, letter_is_sound
@@ -85,9 +85,9 @@ class AwsStateAudit:
         ended = {
             run_id: item
             for run_id, item in states.items()
-            if item is not None and item.get("state") not in (PLANNED, RUNNING)
+            if item is not None and item.get("state") not in (RunState.PLANNED, RunState.RUNNING)
         }
-        cancelled = {run_id for run_id, item in ended.items() if item.get("state") == CANCELLED}
+        cancelled = {run_id for run_id, item in ended.items() if item.get("state") == RunState.CANCELLED}
         return {run_id: planned_tasks(item) for run_id, item in ended.items()}, cancelled
 
     def _promotions(self) -> set[str]:

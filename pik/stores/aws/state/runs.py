@@ -15,20 +15,16 @@ from msgspec import structs
 
 from pik.errors import CANDIDATES, not_one
 from pik.model.run import (
-    CANCELLED,
-    DONE,
     ENDED,
-    FAILED,
     KEPT_FAILURES,
     NO_FAILURES,
-    OPEN,
-    PLANNED,
-    RUNNING,
     FailedAggregate,
     Failures,
     Run,
     RunRequest,
+    RunState,
     Task,
+    TaskState,
 )
 from pik.stores.aws.adaptive_map import Flow
 from pik.stores.aws.lease import holding
@@ -65,7 +61,7 @@ class AwsRuns:
     def create(self, run: Run, tasks: Iterable[Task]) -> None:
         """What is written first is found by nobody: the run's own item is the last."""
         self.table.write_many(chain(listing_items(run), map(task_item, tasks)))
-        self.table.put(run_item(structs.replace(run, state=PLANNED, finished_at=None)))
+        self.table.put(run_item(structs.replace(run, state=RunState.PLANNED, finished_at=None)))
 
     def get(self, run_id: str) -> Run:
         full_id = run_id.upper()  # ULIDs
@@ -97,12 +93,12 @@ class AwsRuns:
         ids = [item["sk"] for item in self.table.query(_request_pk(request), descending=True)]
         found = self.table.get_many(_run_key(run_id) for run_id in ids)
         for run_id in ids:
-            if found.get(_run_key(run_id), {}).get("state") in (PLANNED, RUNNING):
+            if found.get(_run_key(run_id), {}).get("state") in (RunState.PLANNED, RunState.RUNNING):
                 loaded = self._load(run_id)
                 return None if loaded is None else loaded.run
         return None
 
-    def set_state(self, run_id: str, state: str, finished_at: int | None = None) -> None:
+    def set_state(self, run_id: str, state: RunState, finished_at: int | None = None) -> None:
         values: dict[str, Any] = {"state": state, "digest": run_state_digest(run_id, state, finished_at)}
         change = "SET #state = :state, #state_digest = :digest REMOVE #finished_at"
         if finished_at is not None:
@@ -111,7 +107,7 @@ class AwsRuns:
         condition = "attribute_exists(pk)"
         if state in ENDED:
             condition += " AND #state <> :cancelled"
-            values["cancelled"] = CANCELLED
+            values["cancelled"] = RunState.CANCELLED
         self.table.update(_run_key(run_id), change, values, condition=condition)
 
     def open_tasks(self, run_id: str) -> Iterator[Task]:
@@ -122,10 +118,10 @@ class AwsRuns:
                 if not task_is_sound(item):
                     raise damaged_row(f"task {int(number)} of run {run_id}")
                 yield read_task(item["body"])
-            elif item.get("state", OPEN) != OPEN:
+            elif item.get("state", TaskState.OPEN) != TaskState.OPEN:
                 settled.add(number)
 
-    def mark(self, task: Task, state: str, failures: Failures = NO_FAILURES) -> None:
+    def mark(self, task: Task, state: TaskState, failures: Failures = NO_FAILURES) -> None:
         """The failures are an item for each time the task was done; the state, written last, tells which one counts."""
         kept = ""
         if failures.count:
@@ -138,7 +134,7 @@ class AwsRuns:
                 "state": state,
                 "failing": failures.count,
                 "failures": kept,
-                "done": DONE,
+                "done": TaskState.DONE,
                 "digest": task_state_digest(task.run_id, task.number, state, failures.count, kept),
             },
             condition="attribute_not_exists(#state) OR #state <> :done",
@@ -163,8 +159,8 @@ class AwsRuns:
                 if not task_state_is_sound(item):
                     raise damaged_row(f"the state of task {int(item['sk'].partition('/')[2])} of run {run_id}")
                 programs |= {item["computed_by"]} if item.get("computed_by") else set()
-                done += item.get("state") == DONE
-                failed += item.get("state") == FAILED
+                done += item.get("state") == TaskState.DONE
+                failed += item.get("state") == TaskState.FAILED
                 if item.get("failing"):
                     failed_aggregates += item["failing"]
                     failing.append(item["failures"])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from pik.model.batch import CONFLICT, KEYED, PLAIN, Arrivals, Batch, Chunk, Counts, Origin, RejectFile, Segment
+from pik.model.batch import KEYED, PLAIN, Arrivals, Batch, Chunk, Counts, Origin, RejectFile, Segment, Verdict
 from pik.model.tally import with_lags, with_names
 from pik.ports.index import Rebuild
 from pik.runtime.interaction import called_from_c
@@ -98,7 +98,7 @@ class LocalBatches:
         with holding(self.locks, REBUILDING, shared=True):
             pass
 
-    def take(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, str]:  # noqa: ARG002 - no detour
+    def take(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, Verdict]:  # noqa: ARG002 - no detour
         self.open(batch.origin, batch.batch_id, batch.started_at)
         self.record(chunk)
         self.finish(batch.batch_id, batch.finished_at or batch.started_at)
@@ -143,7 +143,7 @@ class Claims:
         self._again.append(duplicate)  # type: ignore[arg-type]  # seven values, as the SQL below gives them
         return False
 
-    def add(self, arrivals: Iterable[Arrivals], verdicts: Mapping[int, str] | None = None) -> int:
+    def add(self, arrivals: Iterable[Arrivals], verdicts: Mapping[int, Verdict] | None = None) -> int:
         """Claim every delivery of a chunk, in the order of the seqs where one id comes more than once. Its segments are
         recorded at one moment, after everything before, unless they say when they were. Returns that moment.
 
@@ -191,7 +191,7 @@ class Claims:
         )
 
     def _without(
-        self, verdicts: Mapping[int, str], segment: int, day: int, rows: Iterable[tuple[bytes, int, int]]
+        self, verdicts: Mapping[int, Verdict], segment: int, day: int, rows: Iterable[tuple[bytes, int, int]]
     ) -> Iterator[tuple[bytes, int, int]]:
         for event_id, seq, frame in rows:
             if seq in verdicts:
@@ -200,11 +200,13 @@ class Claims:
                 yield event_id, seq, frame
 
     def _keyed_without(
-        self, verdicts: Mapping[int, str], segment: int, rows: Iterable[tuple[int, bytes, bytes, int]]
+        self, verdicts: Mapping[int, Verdict], segment: int, rows: Iterable[tuple[int, bytes, bytes, int]]
     ) -> Iterator[tuple[int, bytes, bytes, int]]:
         for seq, event_id, content, frame in rows:
             if verdict := verdicts.get(seq):
-                self._again.append((segment, seq, KEYED_DAY, event_id, frame, int(verdict == CONFLICT), content))
+                self._again.append(
+                    (segment, seq, KEYED_DAY, event_id, frame, int(verdict == Verdict.CONFLICT), content)
+                )
             else:
                 yield seq, event_id, content, frame
 

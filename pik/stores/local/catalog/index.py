@@ -17,21 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from pik.errors import StoreError
-from pik.model.batch import (
-    COMPLETE,
-    CONFLICT,
-    EXACT,
-    INTERRUPTED,
-    PULLED,
-    RUNNING,
-    Batch,
-    Counts,
-    Frame,
-    Location,
-    Origin,
-    RejectFile,
-    Segment,
-)
+from pik.model.batch import Batch, BatchState, Counts, Frame, Location, Origin, RejectFile, Segment, Verdict
 from pik.model.window import Window
 from pik.ports.index import Totals
 from pik.stores.local.lock import held
@@ -92,7 +78,7 @@ CREATE TABLE correction (key TEXT PRIMARY KEY) WITHOUT ROWID;
 
 _Row = TypeVar("_Row")
 
-_STATES = ("", COMPLETE, PULLED)
+_STATES = (None, BatchState.COMPLETE, BatchState.PULLED)
 
 KEYED_DAY = -(2**31)
 """Stands for the day in `duplicate` where the event has an idempotency key, and so no day of its own."""
@@ -130,12 +116,12 @@ class LocalIndex:
         )
         return self._read(_segment, rows)
 
-    def skipped(self, segment: Segment) -> dict[int, str]:
+    def skipped(self, segment: Segment) -> dict[int, Verdict]:
         rows = self.database.read().execute(
             "SELECT seq, conflict FROM duplicate WHERE segment = (SELECT number FROM segment WHERE key = ?)",
             (segment.key,),
         )
-        return {seq: CONFLICT if conflict else EXACT for seq, conflict in rows}
+        return {seq: Verdict.CONFLICT if conflict else Verdict.EXACT for seq, conflict in rows}
 
     def locate(self, event_id_prefix: str, limit: int = 10) -> list[Location]:
         low = bytes.fromhex(event_id_prefix.ljust(32, "0"))
@@ -253,7 +239,7 @@ _decode_lags = msgspec.json.Decoder(dict[int, int]).decode
 def _batch(row: tuple[Any, ...], locks: Path) -> Batch:
     _, batch_id, name, content, options, again, _, complete, attempt, *counts = row[:14]
     started, finished, next_seq, offset, prefix_digest, reasons, lags, sources, recorded_at, first, last = row[14:]
-    state = _STATES[complete] or (RUNNING if held(locks, content) else INTERRUPTED)
+    state = _STATES[complete] or (BatchState.RUNNING if held(locks, content) else BatchState.INTERRUPTED)
     return Batch(
         batch_id=batch_id,
         origin=Origin(

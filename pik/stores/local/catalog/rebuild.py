@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from pik.errors import StoreError
-from pik.model.batch import ACCEPTED, CONFLICT, EXACT, KEYED, PLAIN, Arrivals, Batch, Location, RejectFile, Segment
+from pik.model.batch import KEYED, PLAIN, Arrivals, Batch, Location, RejectFile, Segment, Verdict
 from pik.ports.index import Winner
 from pik.stores.local.catalog.batches import Claims, add_lags, add_names, add_rejects
 from pik.stores.local.catalog.index import KEYED_DAY, SCHEMA, completeness, index_database, origin_key
@@ -89,7 +89,7 @@ class LocalRebuild:
                 ),
             )
 
-    def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, str] | None) -> None:
+    def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, Verdict] | None) -> None:
         self.unread |= {arrived.segment.batch_id for arrived in arrivals if not _is_whole(arrived)}
         with self.database.write() as connection:
             Claims(connection).add(arrivals, verdicts)
@@ -113,12 +113,12 @@ class LocalRebuild:
         unknown = "\n" * max(0, len(plain) + len(keyed) - 1)  # no row says whose it is
         return Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)), unknown)
 
-    def skipped(self, segment: Segment) -> dict[int, str]:
+    def skipped(self, segment: Segment) -> dict[int, Verdict]:
         rows = self.database.writer().execute(
             "SELECT seq, conflict FROM duplicate WHERE segment = (SELECT number FROM segment WHERE key = ?)",
             (segment.key,),
         )
-        return {seq: CONFLICT if conflict else EXACT for seq, conflict in rows}
+        return {seq: Verdict.CONFLICT if conflict else Verdict.EXACT for seq, conflict in rows}
 
     def winners(self, arrivals: Arrivals, seqs: Collection[int]) -> dict[int, Winner]:
         found: dict[int, Winner] = {}
@@ -160,7 +160,7 @@ class LocalRebuild:
                     own_day, key, batch = connection.execute(
                         "SELECT day, key, batch FROM segment WHERE number = ?", (segment,)
                     ).fetchone()
-                    yield Location(event_id.hex(), own_day, key, batch, frame, seq, ACCEPTED)
+                    yield Location(event_id.hex(), own_day, key, batch, frame, seq, Verdict.ACCEPTED)
 
 
 def _is_whole(arrived: Arrivals) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, bucket_digests, decimal_text, joinable
-from pik.model.run import CANCELLED, Task
+from pik.model.run import RunState, Task
 from pik.model.window import Window
 from pik.ports.state import Change, Promoted, Promotion
 from pik.stores.local.sqlite import Database
@@ -146,7 +146,7 @@ class LocalAggregates:
         self._stage(rows, versions)
         with self.database.write() as connection:
             run = connection.execute("SELECT state FROM run WHERE run_id = ?", (task.run_id,)).fetchone()
-            if run == (CANCELLED,):
+            if run == (RunState.CANCELLED,):
                 return
             writer = _writer(connection, task.run_id)
             expect_sound(

@@ -16,19 +16,17 @@ import msgspec
 from msgspec import structs
 
 from pik.model.run import (
-    DONE,
     ENDED,
     KEPT_FAILURES,
     NO_FAILURES,
-    OPEN,
-    PLANNED,
-    RUNNING,
     DeadLetter,
     FailedAggregate,
     Failures,
     Run,
     RunRequest,
+    RunState,
     Task,
+    TaskState,
 )
 from pik.ports.state import UNSETTLED, Message
 from pik.stores.local.lock import holding
@@ -57,7 +55,7 @@ class LocalRuns:
     locks: Path
 
     def create(self, run: Run, tasks: Iterable[Task]) -> None:
-        row = run_row(structs.replace(run, state=PLANNED, finished_at=None))
+        row = run_row(structs.replace(run, state=RunState.PLANNED, finished_at=None))
         with self.database.write() as connection:
             connection.execute(
                 "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
@@ -87,13 +85,13 @@ class LocalRuns:
             self.database.read()
             .execute(
                 f"{_RUN} WHERE request = ? AND state IN (?, ?) ORDER BY run.run_id DESC LIMIT 1",
-                (_text(request), PLANNED, RUNNING),
+                (_text(request), RunState.PLANNED, RunState.RUNNING),
             )
             .fetchone()
         )
         return _run(row) if row else None
 
-    def set_state(self, run_id: str, state: str, finished_at: int | None = None) -> None:
+    def set_state(self, run_id: str, state: RunState, finished_at: int | None = None) -> None:
         with self.database.write() as connection:
             expect_sound(connection, f"run {run_id}", RUN_DIGEST, "run WHERE run_id = ?", (run_id,))
             connection.execute(
@@ -104,11 +102,11 @@ class LocalRuns:
 
     def open_tasks(self, run_id: str) -> Iterator[Task]:
         rows = self.database.read().execute(
-            "SELECT body FROM task WHERE run_id = ? AND state = ? ORDER BY number", (run_id, OPEN)
+            "SELECT body FROM task WHERE run_id = ? AND state = ? ORDER BY number", (run_id, TaskState.OPEN)
         )
         return (read_task(body) for (body,) in rows)
 
-    def mark(self, task: Task, state: str, failures: Failures = NO_FAILURES) -> None:
+    def mark(self, task: Task, state: TaskState, failures: Failures = NO_FAILURES) -> None:
         kept = msgspec.json.encode(failures.kept) if failures.count else None
         key = task.run_id, task.number
         with self.database.write() as connection:
@@ -116,7 +114,7 @@ class LocalRuns:
             expect_sound(connection, what, TASK_DIGEST, "task WHERE run_id = ? AND number = ?", key)
             connection.execute(
                 "UPDATE task SET state = ?, failing = ?, failures = ? WHERE run_id = ? AND number = ? AND state <> ?",
-                (state, failures.count, kept, *key, DONE),
+                (state, failures.count, kept, *key, TaskState.DONE),
             )
             connection.execute(f"UPDATE task SET digest = {TASK_DIGEST} WHERE run_id = ? AND number = ?", key)
 
@@ -139,7 +137,7 @@ def run_row(run: Run) -> tuple[object, ...]:
 
 def _task_row(task: Task) -> tuple[str, int, bytes, bytes]:
     body = msgspec.json.encode(task)
-    return task.run_id, task.number, body, row_digest("task", task.run_id, task.number, body, OPEN, 0, None)
+    return task.run_id, task.number, body, row_digest("task", task.run_id, task.number, body, TaskState.OPEN, 0, None)
 
 
 def _text(request: RunRequest) -> str:
