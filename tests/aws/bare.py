@@ -7,14 +7,14 @@ import json
 from typing import Any
 
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.cloudformation import SOURCE, Deployed, look_up
+from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, look_up
 from tests.aws.deployed import ARCHITECTURE
 from tests.aws.template import properties, template
 
 _CODE = "def handler(event, context):\n    return {'statusCode': 503, 'body': '{}'}\n"
 
 
-def deploy_bare(clients: Clients, name: str, *, tls: bool = True, **parameters: str) -> Deployed:
+def deploy_bare(clients: Clients, name: str, *, tls: bool = True, **parameters: str) -> DeployedStack:
     """Deploy it with these parameters, as AWS would. Without `tls`, plain HTTP is allowed: an emulator that evaluates
     policies denies it otherwise, and speaks nothing else."""
     cloudformation = clients.client("cloudformation")
@@ -33,7 +33,7 @@ def deploy_bare(clients: Clients, name: str, *, tls: bool = True, **parameters: 
     return deployed
 
 
-def _set(deployed: Deployed) -> None:
+def _set(deployed: DeployedStack) -> None:
     """What the emulator's CloudFormation leaves out."""
     for table in (deployed.stack.index_table, deployed.stack.state_table):
         deployed.clients.client("dynamodb").update_continuous_backups(

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment import cloudformation as looked_up
+from pik.stores.aws.deployment.stack import DeployedStack
 from tests.aws.bare import deploy_bare
 from tests.aws.deployed import Deployed, build, deploy
 from tests.aws.emulator import REGION
@@ -26,13 +26,13 @@ def own(aws: Clients) -> Clients:
 
 
 @pytest.fixture
-def stack(aws: Clients) -> looked_up.Deployed:
+def stack(aws: Clients) -> DeployedStack:
     """A bare stack of this test's own, as `pik stack` sees it."""
     return deploy_bare(aws, f"pik-{uuid4().hex[:8]}")
 
 
 @pytest.fixture
-def seen(stack: looked_up.Deployed, own: Clients) -> looked_up.Deployed:
+def seen(stack: DeployedStack, own: Clients) -> DeployedStack:
     """The same, through those clients."""
     return replace(stack, clients=own)
 

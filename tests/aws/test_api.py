@@ -7,7 +7,7 @@ import pytest
 
 from pik.errors import StoreError, UsageError
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.http_api import HttpApi, Patient, open_api
+from pik.stores.aws.http_api import HttpApi, RetryingApi, open_api
 
 REQUIRED = ("RawBucket", "IndexTable", "StateTable", "QueueUrl", "DeadLetterQueueUrl")
 
@@ -23,7 +23,7 @@ def _deploy(aws: Clients, name: str, **outputs: str) -> None:
 
 def opened(url: str, **environment: str) -> HttpApi:
     api = open_api(url, environment)
-    assert isinstance(api, Patient)
+    assert isinstance(api, RetryingApi)
     assert isinstance(api.api, HttpApi)
     return api.api
 

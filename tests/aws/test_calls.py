@@ -20,7 +20,7 @@ from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.outputs import stack_of
+from pik.stores.aws.deployment.stack import stack_of
 from pik.usecases.ingest.api_request import take
 from pik.usecases.inspect.events import list_events
 from pik.usecases.verify.verify import verify

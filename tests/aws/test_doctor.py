@@ -11,9 +11,9 @@ import pytest
 
 from pik.errors import StoreError
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.cloudformation import SOURCE, Deployed, look_up
 from pik.stores.aws.deployment.health import AwsStackHealth
 from pik.stores.aws.deployment.permissions import LEVELS, permissions, probes
+from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, look_up
 from pik.usecases.deployment import Diagnosis, diagnose
 from tests.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user
 from tests.aws.emulator import ENVIRONMENT, REGION, ministack
@@ -51,7 +51,7 @@ def root(all_mighty: Clients, strict: str, monkeypatch: pytest.MonkeyPatch) -> C
 
 
 @pytest.fixture
-def guarded(root: Clients) -> Deployed:
+def guarded(root: Clients) -> DeployedStack:
     """A stack there, with something in it."""
     made = deploy_bare(root, f"pik-{uuid4().hex[:8]}", tls=False, EnableProcessor="false")
     for prefix in ("raw", "index"):
@@ -71,7 +71,7 @@ WITHOUT_ARN = {
 """It does not know these resources, and takes the one mapping for all."""
 
 
-def names(stack: Deployed) -> Mapping[str, str]:
+def names(stack: DeployedStack) -> Mapping[str, str]:
     """The placeholders of docs/iam.md."""
     return {
         "RAW_BUCKET": stack.stack.raw_bucket,
@@ -90,7 +90,7 @@ def names(stack: Deployed) -> Mapping[str, str]:
     }
 
 
-def filled(stack: Deployed, level: str) -> list[Any]:
+def filled(stack: DeployedStack, level: str) -> list[Any]:
     """The statements of a level, for this stack."""
     text = json.dumps(policies()[level])
     for placeholder, name in names(stack).items():
@@ -100,7 +100,7 @@ def filled(stack: Deployed, level: str) -> list[Any]:
 
 
 @pytest.fixture
-def somebody(root: Clients, guarded: Deployed, monkeypatch) -> Callable[[list[Any]], AwsStackHealth]:
+def somebody(root: Clients, guarded: DeployedStack, monkeypatch) -> Callable[[list[Any]], AwsStackHealth]:
     """What the doctor sees who is asked by a user with a policy of these statements."""
     user = f"ann-{uuid4().hex[:8]}"
     for name, value in make_user(root, user).items():
@@ -186,7 +186,7 @@ def test_without_simulation_what_cannot_be_tried_is_unknown(guarded, somebody) -
     assert all("IAM does not tell" in detail for detail in untold.values())
 
 
-def contents(stack: Deployed) -> Any:
+def contents(stack: DeployedStack) -> Any:
     """All that is in the stack."""
     dynamodb, sqs = stack.clients.client("dynamodb"), stack.clients.client("sqs")
     versions = stack.clients.client("s3").list_object_versions(Bucket=stack.stack.raw_bucket)

@@ -12,14 +12,14 @@ import pytest
 
 from pik.ports.stack import Setting
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.cloudformation import SOURCE, Deployed, look_up
 from pik.stores.aws.deployment.settings import settings
+from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, look_up
 from tests.aws.bare import deploy_bare
 from tests.aws.emulator import REGION
 from tests.aws.test_stack import deny, hook
 
 
-def wrong(stack: Deployed) -> list[Setting]:
+def wrong(stack: DeployedStack) -> list[Setting]:
     return [one for one in settings(look_up(stack.clients, stack.stack.name)) if one.right is not True]
 
 
@@ -43,21 +43,21 @@ def test_parameters_change_what_is_right(aws) -> None:
     assert found["the processor's switch"] == "Disabled"
 
 
-def bucket_policy(stack: Deployed, *without: str) -> None:
+def bucket_policy(stack: DeployedStack, *without: str) -> None:
     s3, bucket = stack.clients.client("s3"), stack.stack.raw_bucket
     policy = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])
     policy["Statement"] = [each for each in policy["Statement"] if each["Sid"] not in without]
     s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
 
 
-def allow_overwriting_index_only(stack: Deployed) -> None:
+def allow_overwriting_index_only(stack: DeployedStack) -> None:
     """The statement is there, about something else."""
     s3, bucket = stack.clients.client("s3"), stack.stack.raw_bucket
     policy = s3.get_bucket_policy(Bucket=bucket)["Policy"]
     s3.put_bucket_policy(Bucket=bucket, Policy=policy.replace("/raw/*", "/index/*"))
 
 
-def exempt_somebody(stack: Deployed) -> None:
+def exempt_somebody(stack: DeployedStack) -> None:
     """From the statement about deleting."""
     s3, bucket = stack.clients.client("s3"), stack.stack.raw_bucket
     policy = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])
@@ -66,34 +66,34 @@ def exempt_somebody(stack: Deployed) -> None:
     s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
 
 
-def no_bucket_policy(stack: Deployed) -> None:
+def no_bucket_policy(stack: DeployedStack) -> None:
     stack.clients.client("s3").delete_bucket_policy(Bucket=stack.stack.raw_bucket)
 
 
-def suspend_versions(stack: Deployed) -> None:
+def suspend_versions(stack: DeployedStack) -> None:
     suspended = {"VersioningStatus": "Suspended", "Status": "Suspended"}
     hook(stack.clients, "s3", "GetBucketVersioning", lambda parsed: parsed.update(suspended))
 
 
-def open_to_the_public(stack: Deployed) -> None:
+def open_to_the_public(stack: DeployedStack) -> None:
     stack.clients.client("s3").put_public_access_block(
         Bucket=stack.stack.raw_bucket,
         PublicAccessBlockConfiguration={"BlockPublicAcls": True, "BlockPublicPolicy": False},
     )
 
 
-def no_public_access_block(stack: Deployed) -> None:
+def no_public_access_block(stack: DeployedStack) -> None:
     stack.clients.client("s3").delete_public_access_block(Bucket=stack.stack.raw_bucket)
 
 
-def another_lock(stack: Deployed) -> None:
+def another_lock(stack: DeployedStack) -> None:
     rule: Any = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
     stack.clients.client("s3").put_object_lock_configuration(
         Bucket=stack.stack.raw_bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
     )
 
 
-def another_key(stack: Deployed) -> None:
+def another_key(stack: DeployedStack) -> None:
     """The stack was deployed with a key, and the bucket uses another one."""
     key = "arn:aws:kms:eu-central-1:123456789012:key/0-1"
 
@@ -105,26 +105,26 @@ def another_key(stack: Deployed) -> None:
     hook(stack.clients, "cloudformation", "DescribeStacks", change)
 
 
-def stop_backups(stack: Deployed) -> None:
+def stop_backups(stack: DeployedStack) -> None:
     stack.clients.client("dynamodb").update_continuous_backups(
         TableName=stack.stack.index_table, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": False}
     )
 
 
-def unprotect(stack: Deployed) -> None:
+def unprotect(stack: DeployedStack) -> None:
     stack.clients.client("dynamodb").update_table(TableName=stack.stack.state_table, DeletionProtectionEnabled=False)
 
 
-def set_queue(stack: Deployed, **attributes: str) -> None:
+def set_queue(stack: DeployedStack, **attributes: str) -> None:
     sqs: Any = stack.clients.client("sqs")
     sqs.set_queue_attributes(QueueUrl=stack.stack.queue_url, Attributes=attributes)
 
 
-def change_source(stack: Deployed, **changes: Any) -> None:
+def change_source(stack: DeployedStack, **changes: Any) -> None:
     stack.clients.client("lambda").update_event_source_mapping(UUID=stack.resource(SOURCE), **changes)
 
 
-def delete_alarm(stack: Deployed) -> None:
+def delete_alarm(stack: DeployedStack) -> None:
     stack.clients.client("cloudwatch").delete_alarms(AlarmNames=[stack.resource("LagAlarm")])
 
 
@@ -180,7 +180,7 @@ SEEN = {suspend_versions, another_key}
     ],
 )
 def test_a_setting_that_somebody_changed_is_named_with_what_mends_it(
-    stack, harm: Callable[[Deployed], None], names: list[str], command: str
+    stack, harm: Callable[[DeployedStack], None], names: list[str], command: str
 ) -> None:
     if harm in SEEN:
         stack = replace(stack, clients=Clients(REGION))

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from pik.lambdas import wiring
-from pik.stores.aws.clients import Clients
-from pik.stores.aws.errors import Refused
+from pik.stores.aws.clients import Clients, Refused
 
 CODE = """
 import json
@@ -45,5 +44,5 @@ def test_a_function_calls_itself_again(aws: Clients, tmp_path: Path, monkeypatch
 
 def test_one_that_may_not_is_told(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "nobody")
-    with pytest.raises(Refused, match="Lambda refused invoke"):
+    with pytest.raises(Refused, match="Lambda refused Invoke"):
         wiring.call_again({})

@@ -15,8 +15,8 @@ from pik.ports.stack import Depth
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.cloudformation import ALARMS, FUNCTIONS, SOURCE, Deployed, look_up
 from pik.stores.aws.deployment.health import AwsStackHealth
+from pik.stores.aws.deployment.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack, look_up
 from pik.usecases.deployment import StackStatus, status
 from tests.aws.bare import deploy_bare
 from tests.aws.emulator import REGION
@@ -33,7 +33,7 @@ def look(aws: Clients, tmp_path) -> Callable[..., StackStatus]:
     def store() -> Store:
         return open_store(str(tmp_path / "store"), create=True)
 
-    def look(deployed: Deployed, clients: Clients = aws) -> StackStatus:
+    def look(deployed: DeployedStack, clients: Clients = aws) -> StackStatus:
         return status(AwsStackHealth(look_up(clients, deployed.stack.name)), store)
 
     return look
@@ -75,41 +75,41 @@ def test_a_stack_that_is_well(stack, look) -> None:
     assert found.depth == Depth(0, 0, 0, 0, None)
     assert found.alarms is not None
     assert len(found.alarms) == len(ALARMS)
-    assert found.deployment.outputs["RawBucket"] == stack.stack.raw_bucket
+    assert found.deployment.stack["RawBucket"] == stack.stack.raw_bucket
     assert found.metrics is not None
     assert [metric.name for metric in found.metrics] == ["event_count"]
 
 
-def kill(clients: Clients, stack: Deployed) -> None:
+def kill(clients: Clients, stack: DeployedStack) -> None:
     clients.client("lambda").update_event_source_mapping(UUID=stack.resource(SOURCE), Enabled=False)
 
 
-def unprotect(clients: Clients, stack: Deployed) -> None:
+def unprotect(clients: Clients, stack: DeployedStack) -> None:
     clients.client("dynamodb").update_table(TableName=stack.stack.state_table, DeletionProtectionEnabled=False)
 
 
-def stop_backups(clients: Clients, stack: Deployed) -> None:
+def stop_backups(clients: Clients, stack: DeployedStack) -> None:
     clients.client("dynamodb").update_continuous_backups(
         TableName=stack.stack.index_table, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": False}
     )
 
 
-def bury(clients: Clients, stack: Deployed) -> None:
+def bury(clients: Clients, stack: DeployedStack) -> None:
     clients.client("sqs").send_message(QueueUrl=stack.stack.dead_letter_queue_url, MessageBody="{}")
 
 
-def ring(clients: Clients, stack: Deployed) -> None:
+def ring(clients: Clients, stack: DeployedStack) -> None:
     clients.client("cloudwatch").set_alarm_state(
         AlarmName=stack.resource("LagAlarm"), StateValue="ALARM", StateReason="p99 is 2 h"
     )
 
 
-def fail_update(clients: Clients, _stack: Deployed) -> None:
+def fail_update(clients: Clients, _stack: DeployedStack) -> None:
     failed = {"LastUpdateStatus": "Failed", "LastUpdateStatusReason": "no such layer"}
     hook(clients, "lambda", "GetFunctionConfiguration", lambda parsed: parsed.update(failed))
 
 
-def roll_back(clients: Clients, _stack: Deployed) -> None:
+def roll_back(clients: Clients, _stack: DeployedStack) -> None:
     def change(parsed: Any) -> None:
         for each in parsed.get("Stacks", ()):
             each["StackStatus"] = "UPDATE_ROLLBACK_COMPLETE"
@@ -117,7 +117,7 @@ def roll_back(clients: Clients, _stack: Deployed) -> None:
     hook(clients, "cloudformation", "DescribeStacks", change)
 
 
-def fill_index(clients: Clients, _stack: Deployed) -> None:
+def fill_index(clients: Clients, _stack: DeployedStack) -> None:
     def change(parsed: Any) -> None:
         for each in parsed["Table"]["GlobalSecondaryIndexes"]:
             each["IndexStatus"] = "CREATING"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import pik
-from pik.stores.aws.deployment.outputs import Stack, output_name
+from pik.stores.aws.deployment.stack import Stack, output_name
 from tests.aws.policy import as_list, denies
 from tests.aws.template import PATH, properties, resolved, resources, template
 

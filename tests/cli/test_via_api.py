@@ -6,6 +6,7 @@ import json
 import random
 import threading
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ def gateway(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", CREDENTIALS.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CREDENTIALS.secret_key)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setattr(aws_api, "_FIRST_DELAY", 0.001)
+    monkeypatch.setattr(aws_api, "BACKOFF", replace(aws_api.BACKOFF, first=0.001))
     monkeypatch.setattr(api_replay.follow, "__kwdefaults__", {"to_its_end": True, "poll": 0.01})
     with serving(store) as gateway:
         monkeypatch.setenv("PIK_API_URL", gateway.url)
@@ -221,7 +222,7 @@ def test_promise_1_a_lost_answer_makes_duplicates_and_loses_nothing(pik, gateway
 
 def test_promise_4_any_faults_lose_nothing_and_count_nothing_twice(pik, gateway, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(api_ingest, "RECORDS", 5)
-    monkeypatch.setattr(aws_api, "ATTEMPTS", 100)
+    monkeypatch.setattr(aws_api, "BACKOFF", replace(aws_api.BACKOFF, attempts=100))
     chance = random.Random(7)
     gateway.faults.extend(chance.choice([None, None, 429, 503, "dropped"]) for _ in range(200))
     write(tmp_path / "f", *(line(entity_id=f"e{number % 50}", payload={"n": number}) for number in range(200)))
@@ -255,7 +256,7 @@ def test_an_api_that_fails_at_once_is_exit_code_4(pik, gateway, tmp_path) -> Non
     gateway.faults.extend([503] * 1000)
     result = pik("ingest", "f", *VIA)
     assert (result.code, result.out) == (4, "")
-    assert len(gateway.seen) == aws_api.ATTEMPTS
+    assert len(gateway.seen) == (aws_api.BACKOFF.attempts or 0)
     assert_two_lines(result, "503")
 
 

@@ -14,12 +14,12 @@ from pik.model.batch import Verdict
 from pik.model.run import RunRequest, RunState
 from pik.ports.api import Answered, RecordResult, Unanswered
 from pik.stores import open_store
-from pik.stores.aws import http_api as aws_api
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.http_api import HttpApi, Patient
+from pik.stores.aws.http_api import BACKOFF, HttpApi, RetryingApi
 from tests.lambdas.calls import event, silence, wire
 from tests.lambdas.gateway import KEY, serving
 
+ATTEMPTS = BACKOFF.attempts or 0
 DAY = 86_400 * 10**9
 START = 20_484 * DAY  # 2026-01-31
 
@@ -37,7 +37,7 @@ def gateway(tmp_path, monkeypatch):
 @pytest.fixture(params=["called once", "patient"])
 def api(request, gateway):
     once = HttpApi(gateway.url, Clients(), KEY)
-    return once if request.param == "called once" else Patient(once, sleep=lambda _: None)
+    return once if request.param == "called once" else RetryingApi(once, sleep=lambda _: None)
 
 
 def record(**changes) -> bytes:
@@ -106,7 +106,7 @@ def test_what_is_wrong_is_said(api) -> None:
 
 
 def test_who_may_not_call_is_denied(api) -> None:
-    once: Any = api.api if isinstance(api, Patient) else api
+    once: Any = api.api if isinstance(api, RetryingApi) else api
     once.key = "another"
     for call in (lambda: api.ingest([record()]), lambda: api.replay(asked()), lambda: api.run("01")):
         with pytest.raises(StoreError, match="denies the request"):
@@ -115,7 +115,7 @@ def test_who_may_not_call_is_denied(api) -> None:
 
 @pytest.mark.parametrize(("fault", "maybe_done"), [(429, False), (500, True), (503, True), ("dropped", True)])
 def test_no_answer_says_whether_it_may_be_done(api, gateway, fault, maybe_done) -> None:
-    gateway.faults.extend([fault] * aws_api.ATTEMPTS)
+    gateway.faults.extend([fault] * ATTEMPTS)
     with pytest.raises(Unanswered) as unanswered:
         api.ingest([record()])
     assert unanswered.value.maybe_done == maybe_done
@@ -137,7 +137,7 @@ class _Silent:
 
     def ingest(self, records: Sequence[bytes]) -> Answered:
         self.calls += 1
-        if self.calls % aws_api.ATTEMPTS:
+        if self.calls % ATTEMPTS:
             raise Unanswered("no answer")
         return Answered([RecordResult(Verdict.ACCEPTED)] * len(records))
 
@@ -145,10 +145,10 @@ class _Silent:
 def test_delays_are_random_parts_of_what_doubles() -> None:
     waits: list[float] = []
     silent: Any = _Silent()
-    api = Patient(silent, sleep=waits.append)
+    api = RetryingApi(silent, sleep=waits.append)
     for _ in range(100):
         assert api.ingest([record()]).repeated
-    of_attempt = [waits[number :: aws_api.ATTEMPTS - 1] for number in range(aws_api.ATTEMPTS - 1)]
+    of_attempt = [waits[number :: ATTEMPTS - 1] for number in range(ATTEMPTS - 1)]
     for number, each in enumerate(of_attempt):
         longest = min(20, 0.2 * 2**number)
         assert 0 <= min(each) < longest / 3

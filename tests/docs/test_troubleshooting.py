@@ -14,7 +14,7 @@ import pytest
 import pik
 from pik.cli.app import root_command
 from pik.cli.config import Config, settings
-from pik.stores.aws.deployment.cloudformation import ALARMS
+from pik.stores.aws.deployment.stack import ALARMS
 from tests.docs.console import REPOSITORY
 
 PAGE = (REPOSITORY / "docs/troubleshooting.md").read_text(encoding="utf-8")

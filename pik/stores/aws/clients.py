@@ -1,4 +1,4 @@
-"""boto3 clients with their types, one per service and process.
+"""boto3 clients with their types, botocore's errors as ours, and concurrent calls.
 
 boto3 is imported where a client is made, so that opening a store is all that a command pays for before it needs one.
 """
@@ -6,15 +6,20 @@ boto3 is imported where a client is made, so that opening a store is all that a 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, overload
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from pik.stores.aws.errors import translated
+from pik.errors import StoreError
+from pik.runtime.parallel import map_in_threads
 
 if TYPE_CHECKING:
     import boto3
     from botocore.credentials import ReadOnlyCredentials
+    from botocore.exceptions import BotoCoreError, ClientError
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -37,7 +42,7 @@ _READ_TIMEOUT, _FUNCTION_READ_TIMEOUT = 30, 5
 class Clients:
     """Makes clients on demand, with the caller's own credentials. Picklable: a worker process makes its own.
 
-    Calls raise botocore's errors; adapters make them inside `errors.translated`.
+    Calls raise botocore's errors; adapters make them inside `translated`.
     """
 
     region: str | None = None
@@ -107,3 +112,126 @@ class Clients:
         )
         with translated(service):
             return self._new_session().client(service, config=config)  # type: ignore[call-overload]  # any service
+
+
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+_UNKNOWN = {
+    "UnrecognizedClientException",
+    "InvalidClientTokenId",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "InvalidSignatureException",
+    "AuthFailure",
+}
+_DENIED = {"AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation", "403", "Forbidden"}
+
+SERVICES = {
+    "cloudformation": "CloudFormation",
+    "cloudwatch": "CloudWatch",
+    "dynamodb": "DynamoDB",
+    "execute-api": "API Gateway",
+    "iam": "IAM",
+    "lambda": "Lambda",
+    "s3": "S3",
+    "sqs": "SQS",
+    "sts": "STS",
+}
+"""What people call the services that boto3 calls so."""
+
+
+class Refused(StoreError):
+    """A service answered with an error; `code` is the service's name for it. `retried` tells whether boto3 had sent the
+    call before, without an answer or with one that asked for patience."""
+
+    def __init__(self, message: str, *, code: str, hint: str = "", retried: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.retried = retried
+
+
+@contextmanager
+def translated(service: str) -> Iterator[None]:
+    """Raise botocore's errors as StoreError meanwhile, and those that `service` itself answered with as Refused."""
+    try:
+        yield
+    except Exception as error:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        if isinstance(error, ClientError):
+            raise _refusal(SERVICES.get(service, service), error) from None
+        if isinstance(error, BotoCoreError):
+            raise _failure(SERVICES.get(service, service), error) from None
+        raise
+
+
+def denied(error: Refused) -> bool:
+    """Whether the service refused because the caller may not do that."""
+    return error.code in _DENIED
+
+
+def briefly(error: StoreError) -> str:
+    """Why something cannot be seen, in few words: which action is denied, if one is."""
+    found = re.search(r"not authorized to perform: (\w+:\w+)", error.message)
+    return f"{found[1]} is denied" if isinstance(error, Refused) and denied(error) and found else error.message
+
+
+def _failure(service: str, error: BotoCoreError) -> StoreError:
+    from botocore import exceptions as boto
+
+    if isinstance(error, boto.ProfileNotFound):
+        return StoreError(str(error), hint="aws configure list-profiles")
+    if isinstance(error, boto.NoRegionError):
+        return StoreError("no AWS region is set", hint="aws://STACK?region=eu-central-1, or set AWS_REGION")
+    if isinstance(
+        error,
+        boto.NoCredentialsError
+        | boto.PartialCredentialsError
+        | boto.CredentialRetrievalError
+        | boto.TokenRetrievalError,
+    ):
+        return StoreError(f"no usable AWS credentials: {error}", hint="aws sts get-caller-identity")
+    if isinstance(error, boto.SSOError):
+        return StoreError(f"the AWS single sign-on session cannot be used: {error}", hint="aws sso login")
+    return StoreError(f"cannot reach {service}: {error}", hint="check the network, the region and AWS_ENDPOINT_URL")
+
+
+def _refusal(service: str, error: ClientError) -> Refused:
+    operation, answer = error.operation_name, error.response
+    code = answer.get("Error", {}).get("Code", "")
+    message = answer.get("Error", {}).get("Message", "") or code
+    if code in _EXPIRED:
+        return Refused("the AWS credentials have expired", code=code, hint="log in again: aws sso login")
+    if code in _UNKNOWN:
+        return Refused(f"AWS does not know these credentials ({code})", code=code, hint="aws sts get-caller-identity")
+    if code in _DENIED:
+        return Refused(f"{service} denies {operation}: {message}", code=code, hint="what is missing: pik stack doctor")
+    retried = bool(answer.get("ResponseMetadata", {}).get("RetryAttempts"))
+    return Refused(f"{service} refused {operation} ({code}): {message}", code=code, retried=retried)
+
+
+_FIRST = 8
+_SLOW = 1.0  # seconds: a call that took so long has been throttled or kept waiting
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+class Flow:
+    """Grows by one call with each answer that came swiftly, and halves with each slow one, as TCP does."""
+
+    def __init__(self) -> None:
+        self._allowed = float(_FIRST)
+
+    def map(self, function: Callable[[Argument], Result], arguments: Iterable[Argument]) -> Iterator[Result]:
+        """Yield the results in the order of the arguments, of which no more are taken than are in flight."""
+
+        def timed(argument: Argument) -> Result:
+            begun = monotonic()
+            try:
+                return function(argument)
+            finally:
+                swift = monotonic() - begun < _SLOW
+                allowed = self._allowed
+                self._allowed = min(CONNECTIONS, allowed + 1 / allowed) if swift else max(1, allowed / 2)
+
+        return map_in_threads(timed, arguments, CONNECTIONS, lambda: int(self._allowed))

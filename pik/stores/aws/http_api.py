@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +17,12 @@ from pik.model.batch import Verdict
 from pik.model.instant import format_instant, parse_instant
 from pik.model.run import FailedAggregate, Run, RunRequest, RunState
 from pik.ports.api import Answered, Api, RecordResult, RecordStatus, Unanswered
+from pik.runtime.retry import Backoff, retry
 from pik.stores.aws.clients import CONNECTIONS, Clients
-from pik.stores.aws.deployment.outputs import find_stack
+from pik.stores.aws.deployment.stack import find_stack
 from pik.stores.aws.open import located
 
-ATTEMPTS = 8
-_FIRST_DELAY, _LONGEST_DELAY = 0.2, 20.0  # seconds
+BACKOFF = Backoff(first=0.2, longest=20.0, attempts=8)
 _CONNECT, _READ = 5, 35  # seconds; API Gateway itself gives up after 29
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
@@ -37,21 +36,22 @@ def open_api(url: str, environment: Mapping[str, str] = os.environ) -> Api:
     base = environment.get("PIK_API_URL") or find_stack(clients, name).api_url
     if not base:
         raise StoreError(
-            f"the stack {name} has no output ApiUrl: it is not deployed to its end",
+            f"the stack {name} has no output ApiUrl: it is not completely deployed",
             hint="sam deploy, or PIK_API_URL=https://… names its API",
         )
     parts = urlsplit(base)
     if not parts.hostname or (parts.scheme != "https" and parts.hostname not in _LOOPBACK):
         raise UsageError(f"PIK_API_URL: {base} does not begin with https://", hint="aws cloudformation describe-stacks")
-    return Patient(HttpApi(base.rstrip("/"), clients, environment.get("PIK_API_KEY") or None))
+    return RetryingApi(HttpApi(base.rstrip("/"), clients, environment.get("PIK_API_KEY") or None), BACKOFF)
 
 
 @dataclass(slots=True)
-class Patient:
+class RetryingApi:
     """An API that is asked again, after a random part (full jitter) of a doubling delay, while it does not answer. A
     replay is asked for again only if it was certainly not begun."""
 
     api: Api
+    backoff: Backoff = BACKOFF
     sleep: Callable[[float], None] = time.sleep
 
     def ingest(self, records: Sequence[bytes]) -> Answered:
@@ -65,25 +65,22 @@ class Patient:
                 repeated = repeated or error.maybe_done
                 raise
 
-        answered = self._patiently(once)
+        answered = self._retry(once)
         return Answered(answered.results, repeated)
 
     def replay(self, request: RunRequest, *, dry_run: bool = False) -> Run:
-        return self._patiently(lambda: self.api.replay(request, dry_run=dry_run), twice=dry_run)
+        return self._retry(lambda: self.api.replay(request, dry_run=dry_run), twice=dry_run)
 
     def run(self, run_id: str) -> Run:
-        return self._patiently(lambda: self.api.run(run_id))
+        return self._retry(lambda: self.api.run(run_id))
 
-    def _patiently(self, call: Callable[[], Done], *, twice: bool = True) -> Done:
-        """The call's result; with `twice` it may take effect again."""
-        for attempt in range(ATTEMPTS - 1):
-            try:
-                return call()
-            except Unanswered as error:
-                if error.maybe_done and not twice:
-                    raise
-            self.sleep(random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2**attempt)))
-        return call()
+    def _retry(self, call: Callable[[], Done], *, twice: bool = True) -> Done:
+        """Return the call's result; with `twice` it may take effect again."""
+
+        def is_transient(error: Exception) -> bool:
+            return isinstance(error, Unanswered) and (twice or not error.maybe_done)
+
+        return retry(call, is_transient, self.backoff, self.sleep)
 
 
 @dataclass(slots=True)

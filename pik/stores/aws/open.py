@@ -12,7 +12,7 @@ from pik.stores.aws.catalog.batches import AwsBatches
 from pik.stores.aws.catalog.generation import Generation
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.outputs import Stack, find_stack, stack_of
+from pik.stores.aws.deployment.stack import Stack, find_stack, stack_of
 from pik.stores.aws.queue import AwsQueue
 from pik.stores.aws.raw import AwsRaw
 from pik.stores.aws.state.aggregates import AwsAggregates

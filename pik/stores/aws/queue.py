@@ -1,4 +1,7 @@
-"""The queue of tasks in SQS. A message is a task as JSON, among the dead letters too, where attributes say why."""
+"""The queue of tasks in SQS, and functions called asynchronously.
+
+A message is a task as JSON, among the dead letters too, where attributes hold the reason.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ import msgspec
 from pik.errors import StoreError
 from pik.model.run import DeadLetter, Task
 from pik.ports.state import UNSETTLED, Message
-from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.outputs import Stack
-from pik.stores.aws.errors import Refused, translated
+from pik.runtime.retry import attempts
+from pik.stores.aws.clients import Clients, Refused, translated
+from pik.stores.aws.deployment.stack import Stack
 from pik.stores.aws.state.items import run_pk, task_sk
-from pik.stores.aws.table import Item, Key, Table, batched, delays
+from pik.stores.aws.table import Item, Key, Table, batched
 from pik.stores.state_rows import damaged_row, read_letter, read_task, row_digest
 
 if TYPE_CHECKING:
@@ -168,7 +171,7 @@ class AwsQueue:
     def _all(self, operation: Any, url: str, entries: Sequence[dict[str, Any]]) -> None:
         """Call a batch operation until it took every entry. An entry that is gone is done."""
         left = [{"Id": str(number), **entry} for number, entry in enumerate(entries)]
-        for delay in delays():
+        for _ in attempts():
             with translated("sqs"):
                 failed = {each["Id"]: each for each in operation(QueueUrl=url, Entries=left).get("Failed", ())}
             refused = [each for each in failed.values() if each.get("SenderFault") and each["Code"] not in _GONE]
@@ -177,7 +180,6 @@ class AwsQueue:
             left = [entry for entry in left if entry["Id"] in failed and failed[entry["Id"]]["Code"] not in _GONE]
             if not left:
                 return
-            delay()
         raise StoreError(f"SQS does not take messages for {url}", hint="run the same command again later")
 
 
@@ -270,3 +272,11 @@ def _purged_letter(item: Item) -> DeadLetter:
     if not letter_is_sound(item):
         raise damaged_row(f"dead letter {item['sk']}")
     return read_letter(item["body"])
+
+
+def invoke_later(function: str, event: dict[str, Any]) -> None:
+    """Have Lambda call the function with `event`, again if it fails. Raises StoreError."""
+    with translated("lambda"):
+        Clients().client("lambda").invoke(
+            FunctionName=function, InvocationType="Event", Payload=msgspec.json.encode(event)
+        )

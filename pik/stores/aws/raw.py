@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.ports.raw import Object, RawObject
-from pik.stores.aws.clients import Clients
-from pik.stores.aws.errors import Refused, translated
+from pik.stores.aws.clients import Clients, Refused, translated
 from pik.stores.common import missing, scratch
 
 if TYPE_CHECKING:

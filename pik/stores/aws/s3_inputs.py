@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from pik.errors import InputError, PikError, StoreError, UsageError, command
 from pik.ports.foreign import ForeignFile
-from pik.stores.aws.clients import Clients
-from pik.stores.aws.errors import Refused, denied, translated
-from pik.stores.aws.table import delays
+from pik.runtime.retry import attempts
+from pik.stores.aws.clients import Clients, Refused, denied, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -45,7 +44,7 @@ class S3Files:
     def read(self, file: ForeignFile, offset: int, length: int) -> bytes:
         bucket, key = _parts(file.name)
         reason = ""
-        for delay in delays():
+        for _ in attempts():
             try:
                 with _reading(file.name, bucket):
                     answer = self._s3.get_object(
@@ -61,7 +60,6 @@ class S3Files:
             data, reason = _body(answer)
             if data is not None:
                 return data
-            delay()
         raise StoreError(f"{file.name}: the connection broke again and again: {reason}", hint="run this again to go on")
 
     def _one(self, bucket: str, key: str) -> ForeignFile:

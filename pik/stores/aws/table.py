@@ -6,18 +6,15 @@ those of a secondary index, which DynamoDB has no such reads of.
 
 from __future__ import annotations
 
-import random
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pik.errors import StoreError
-from pik.stores.aws.adaptive_map import Flow
-from pik.stores.aws.clients import Clients
-from pik.stores.aws.errors import translated
+from pik.runtime.retry import attempts
+from pik.stores.aws.clients import Clients, Flow, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -59,9 +56,6 @@ _REFUSED = {
     "ConditionalCheckFailedException",
 }
 """Codes of a statement whose condition, or whose insertion's, does not hold."""
-
-_PATIENCE = 12  # attempts at what keeps being throttled
-_LONGEST_DELAY = 10.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +224,7 @@ class Table:
     def _execute(self, changes: Sequence[Change]) -> list[bool]:
         done = [False] * len(changes)
         left = list(range(len(changes)))
-        for delay in delays():
+        for _ in attempts():
             calls = [_statement(changes[place]) for place in left]
             with translated("dynamodb"):
                 answers = self._dynamodb.batch_execute_statement(Statements=calls)["Responses"]
@@ -246,7 +240,6 @@ class Table:
             if not again:
                 return done
             left = again
-            delay()
         raise _throttled(self.name)
 
     def _insertion(self, item: Item, statements: dict[tuple[str, ...], str]) -> Change:
@@ -271,20 +264,12 @@ class Table:
         self, call: Callable[[Sequence[Any]], tuple[Any, Sequence[Any]]], left: Sequence[Any]
     ) -> Iterator[Any]:
         """What each call answers, for as long as one leaves some of its requests."""
-        for delay in delays():
+        for _ in attempts():
             answer, left = call(left)
             yield answer
             if not left:
                 return
-            delay()
         raise _throttled(self.name)
-
-
-def delays() -> Iterator[Callable[[], None]]:
-    """A few waits, each a random part (full jitter) of twice as long as the one before."""
-    for attempt in range(_PATIENCE):
-        longest = min(_LONGEST_DELAY, 0.05 * 2**attempt)
-        yield lambda longest=longest: time.sleep(random.uniform(0, longest))  # type: ignore[misc]
 
 
 def _throttled(table: str) -> StoreError:

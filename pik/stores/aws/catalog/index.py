@@ -15,7 +15,6 @@ from pik.model.batch import OF_REQUEST, Batch, Counts, Location, RejectFile, Seg
 from pik.model.instant import day_text
 from pik.model.window import Window
 from pik.ports.index import Totals
-from pik.stores.aws.adaptive_map import Flow
 from pik.stores.aws.catalog.batches import living
 from pik.stores.aws.catalog.claims import Claims, places
 from pik.stores.aws.catalog.generation import Generation
@@ -39,6 +38,7 @@ from pik.stores.aws.catalog.items import (
 )
 from pik.stores.aws.catalog.record_chunk import NO_DELIVERIES, advanced, counts_of
 from pik.stores.aws.catalog.requests import Requests, place_of, request_segment
+from pik.stores.aws.clients import Flow
 from pik.stores.aws.raw import AwsRaw
 from pik.stores.aws.table import READS, Item, Key, Table, batched
 

@@ -49,7 +49,7 @@ from pik.stores.aws.catalog.items import (
 )
 from pik.stores.aws.catalog.record_chunk import Recording
 from pik.stores.aws.catalog.requests import INLINE, Requests, place_of
-from pik.stores.aws.errors import translated
+from pik.stores.aws.clients import translated
 from pik.stores.aws.raw import AwsRaw
 from pik.stores.aws.state.items import time_key
 from pik.stores.aws.table import READS, Item, Key, Table, batched

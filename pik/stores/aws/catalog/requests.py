@@ -11,7 +11,7 @@ from time import time_ns
 from pik.errors import StoreError
 from pik.model.batch import OF_REQUEST, Arrivals, Batch, Chunk, Counts, Frame, Location, Segment, Verdict
 from pik.model.instant import day_text
-from pik.stores.aws.adaptive_map import Flow
+from pik.runtime.retry import attempts
 from pik.stores.aws.catalog.claims import Claims, claim_of, places
 from pik.stores.aws.catalog.id_files import Row, rows_of
 from pik.stores.aws.catalog.items import (
@@ -27,8 +27,9 @@ from pik.stores.aws.catalog.items import (
     request_pk,
     segment_key,
 )
+from pik.stores.aws.clients import Flow
 from pik.stores.aws.state.items import US
-from pik.stores.aws.table import READS, Item, Key, Table, batched, delays
+from pik.stores.aws.table import READS, Item, Key, Table, batched
 
 _AHEAD = 500
 """Requests of an entity that are read before those of the entities before it have been."""
@@ -53,7 +54,7 @@ class Requests:
         now = time_ns()
         listed = [self.listing(arrived, row, now, copy), self.batch(batch, chunk, arrived, row, now)]
         of_day = [] if (self.generation, day) in self.days else [day_item(self.generation, day, REQUEST)]
-        for delay in delays():
+        for _ in attempts():
             there = self.table.put_together([*listed, claims.item(row)], of_day)
             if there is None:
                 self.days.add((self.generation, day))
@@ -69,7 +70,6 @@ class Requests:
             # Another request with this event, or the first ones of the day, are recorded at this very moment.
             self.table.write_many(of_day)
             of_day = []
-            delay()
         raise StoreError("too much contention on this event", hint="send this one again")
 
     def listing(self, arrived: Arrivals, row: Row, recorded_at: int, copy: bytes) -> Item:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from pik.errors import StoreError
 from pik.ports.stack import Alarm, Deployment, Depth, Part, Permission, Setting
-from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.cloudformation import ALARMS, FUNCTIONS, SOURCE, Deployed, look_up
+from pik.stores.aws.clients import Clients, briefly, translated
 from pik.stores.aws.deployment.permissions import permissions
 from pik.stores.aws.deployment.settings import described, recovers, settings
-from pik.stores.aws.errors import briefly, translated
+from pik.stores.aws.deployment.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack, look_up
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch.type_defs import MetricAlarmTypeDef, MetricDataQueryTypeDef, MetricTypeDef
@@ -30,7 +29,7 @@ _LOOK_BACK = timedelta(minutes=15)  # CloudWatch hears of a queue every minute, 
 class AwsStackHealth:
     """Of one stack, as it was deployed when this was made."""
 
-    deployed: Deployed
+    deployed: DeployedStack
 
     def deployment(self) -> Deployment:
         here = self.deployed

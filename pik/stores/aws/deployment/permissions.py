@@ -15,9 +15,9 @@ from typing import Any
 
 from pik.errors import StoreError
 from pik.ports.stack import Permission
-from pik.stores.aws.deployment.cloudformation import ALARMS, FUNCTIONS, SOURCE, Deployed
+from pik.stores.aws.clients import briefly, translated
 from pik.stores.aws.deployment.probes import Objects, Queues, Tables, Verdict, tried
-from pik.stores.aws.errors import briefly, translated
+from pik.stores.aws.deployment.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack
 
 READING, REPLAYING, ADMINISTERING = "reading", "replaying", "administering"
 INSPECTING, PRODUCING = "inspecting", "producing"
@@ -43,7 +43,7 @@ class Probe:
     attempt: Callable[[], Verdict] | None
 
 
-def permissions(deployed: Deployed) -> Iterator[Permission]:
+def permissions(deployed: DeployedStack) -> Iterator[Permission]:
     """Try everything, or have it simulated."""
     simulation = _Simulation(deployed)
     for one in probes(deployed):
@@ -61,7 +61,7 @@ def permissions(deployed: Deployed) -> Iterator[Permission]:
         yield Permission(one.level, action, resource, allowed, told, detail, forbidden)
 
 
-def probes(deployed: Deployed) -> Iterator[Probe]:
+def probes(deployed: DeployedStack) -> Iterator[Probe]:
     """Every permission of every level, in the order of LEVELS."""
     names = _Arns(deployed)
     objects, tables, queues = Objects(deployed), Tables(deployed), Queues(deployed)
@@ -107,7 +107,7 @@ def probes(deployed: Deployed) -> Iterator[Probe]:
     yield Probe(PRODUCING, "execute-api:Invoke", names.api, None)
 
 
-def _inspecting(deployed: Deployed, names: _Arns) -> Iterator[Probe]:
+def _inspecting(deployed: DeployedStack, names: _Arns) -> Iterator[Probe]:
     """The calls of `pik stack` itself, as it makes them."""
 
     def probe(action: str, resource: str, service: str, operation: str, **parameters: Any) -> Probe:
@@ -162,7 +162,7 @@ def _metrics(client: Any) -> Verdict:
     return tried(lambda: client.get_metric_data(MetricDataQueries=[query], **hour))
 
 
-def _source(deployed: Deployed) -> str:
+def _source(deployed: DeployedStack) -> str:
     """The id of the event source mapping; empty if it is not known."""
     try:
         return deployed.resource(SOURCE)
@@ -173,7 +173,7 @@ def _source(deployed: Deployed) -> str:
 class _Arns:
     """The stack's resources as policies name them."""
 
-    def __init__(self, deployed: Deployed) -> None:
+    def __init__(self, deployed: DeployedStack) -> None:
         self._deployed = deployed
         self.stack = f"{deployed.arn.rpartition('/')[0]}/*"
         self.bucket = f"arn:{deployed.partition}:s3:::{deployed.stack.raw_bucket}"
@@ -204,7 +204,7 @@ class _Arns:
 class _Simulation:
     """What IAM says that the caller's policies allow, if the caller may ask."""
 
-    def __init__(self, deployed: Deployed) -> None:
+    def __init__(self, deployed: DeployedStack) -> None:
         self._clients = deployed.clients
         self._caller = ""
         self._why = ""

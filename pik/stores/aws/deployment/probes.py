@@ -9,8 +9,8 @@ from collections.abc import Callable, Set
 from typing import Any
 
 from pik.errors import StoreError
-from pik.stores.aws.deployment.cloudformation import Deployed
-from pik.stores.aws.errors import Refused, denied, translated
+from pik.stores.aws.clients import Refused, denied, translated
+from pik.stores.aws.deployment.stack import DeployedStack
 from pik.stores.aws.table import Table
 
 _NOBODY = ("pik-doctor", "no item has this key")
@@ -32,7 +32,7 @@ Verdict = tuple[bool | None, str]
 class Objects:
     """Tries the bucket. Below each prefix the smallest of the first objects, if there is any, is what it reads."""
 
-    def __init__(self, deployed: Deployed) -> None:
+    def __init__(self, deployed: DeployedStack) -> None:
         self._s3: Any = deployed.clients.client("s3")
         self._bucket = deployed.stack.raw_bucket
 
@@ -77,7 +77,7 @@ class Objects:
 class Tables:
     """Tries the tables."""
 
-    def __init__(self, deployed: Deployed) -> None:
+    def __init__(self, deployed: DeployedStack) -> None:
         self._clients = deployed.clients
         self._dynamodb: Any = deployed.clients.client("dynamodb")
 
@@ -144,7 +144,7 @@ class Tables:
 class Queues:
     """Tries the queues with a receipt that no message has, so nothing happens to any."""
 
-    def __init__(self, deployed: Deployed) -> None:
+    def __init__(self, deployed: DeployedStack) -> None:
         self._sqs: Any = deployed.clients.client("sqs")
 
     def settle(self, action: str, url: str) -> Verdict:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pik.errors import StoreError
 from pik.ports.stack import Setting
-from pik.stores.aws.deployment.cloudformation import ALARMS, FUNCTIONS, SOURCE, Deployed
-from pik.stores.aws.errors import Refused, briefly, translated
+from pik.stores.aws.clients import Refused, briefly, translated
+from pik.stores.aws.deployment.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
@@ -27,7 +27,7 @@ Found = tuple[bool, str]
 """Whether it is as it should be, and how it is."""
 
 
-def settings(deployed: Deployed) -> Iterator[Setting]:
+def settings(deployed: DeployedStack) -> Iterator[Setting]:
     """Every setting, one look each."""
     for one in (_Bucket, _Tables, _Queue, _Alarms):
         for name, needed, command, look in one(deployed).settings():
@@ -44,7 +44,7 @@ Look = tuple[str, str, str, Callable[[], Found]]
 
 
 class _Bucket:
-    def __init__(self, deployed: Deployed) -> None:
+    def __init__(self, deployed: DeployedStack) -> None:
         self._deployed = deployed
         self._bucket = deployed.stack.raw_bucket
 
@@ -185,7 +185,7 @@ class _Bucket:
 
 
 class _Tables:
-    def __init__(self, deployed: Deployed) -> None:
+    def __init__(self, deployed: DeployedStack) -> None:
         self._deployed = deployed
 
     def settings(self) -> Iterator[Look]:
@@ -204,7 +204,7 @@ class _Tables:
 
 
 class _Queue:
-    def __init__(self, deployed: Deployed) -> None:
+    def __init__(self, deployed: DeployedStack) -> None:
         self._deployed = deployed
 
     def settings(self) -> Iterator[Look]:
@@ -284,7 +284,7 @@ class _Queue:
 
 
 class _Alarms:
-    def __init__(self, deployed: Deployed) -> None:
+    def __init__(self, deployed: DeployedStack) -> None:
         self._deployed = deployed
 
     def settings(self) -> Iterator[Look]:
@@ -301,13 +301,13 @@ class _Alarms:
         return bool(found), "there" if found else f"{name} was deleted"
 
 
-def described(deployed: Deployed, table: str) -> TableDescriptionTypeDef:
+def described(deployed: DeployedStack, table: str) -> TableDescriptionTypeDef:
     """A table as DynamoDB describes it. Raises StoreError."""
     with translated("dynamodb"):
         return deployed.clients.client("dynamodb").describe_table(TableName=table)["Table"]
 
 
-def recovers(deployed: Deployed, table: str) -> bool:
+def recovers(deployed: DeployedStack, table: str) -> bool:
     """Whether the table can be restored to a point in time. Raises StoreError."""
     with translated("dynamodb"):
         found = deployed.clients.client("dynamodb").describe_continuous_backups(TableName=table)

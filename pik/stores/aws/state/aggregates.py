@@ -19,7 +19,7 @@ from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, buc
 from pik.model.run import RunState, Task
 from pik.model.window import Window
 from pik.ports.state import Change, Promoted, Promotion
-from pik.stores.aws.adaptive_map import Flow
+from pik.stores.aws.clients import Flow
 from pik.stores.aws.state.items import (
     RUN,
     US,

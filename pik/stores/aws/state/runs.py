@@ -26,7 +26,7 @@ from pik.model.run import (
     Task,
     TaskState,
 )
-from pik.stores.aws.adaptive_map import Flow
+from pik.stores.aws.clients import Flow
 from pik.stores.aws.lease import holding
 from pik.stores.aws.state.aggregates import tally_digest
 from pik.stores.aws.state.items import RUN, run_pk, task_sk
