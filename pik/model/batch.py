@@ -102,6 +102,12 @@ class Verdict(StrEnum):
     """Not in the index yet: its writer is recording it, or died and the batch was not resumed. It does not count."""
 
 
+def duplicate_kind(content: bytes | None, accepted: bytes | None) -> Verdict:
+    """Return what a later delivery of an event is, given its content hash and that of the accepted delivery. Both are
+    None for an event without an idempotency key, whose id is made of its content."""
+    return Verdict.EXACT if content == accepted else Verdict.CONFLICT
+
+
 PLAIN = Struct(">16sQI")
 KEYED = Struct(">Q16s16sI")
 

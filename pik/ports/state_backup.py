@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from pik.model.metric import Metric
-from pik.model.run import NO_FAILURES, DeadLetter, Failures, Run, Task
+from pik.model.run import NO_FAILURES, DeadLetter, Failures, Run, Task, TaskState
 
 
 class MetricRow(msgspec.Struct, frozen=True, tag="metric"):
@@ -42,7 +42,7 @@ class TaskRow(msgspec.Struct, frozen=True, tag="task"):
     """A task, its state, and the aggregates in it that failed."""
 
     task: Task
-    state: str
+    state: TaskState
     reason: str = ""
     written: Written | None = None
     failures: Failures = NO_FAILURES

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from pik.model.batch import Origin, RejectFile
+from pik.model.batch import BatchState, Origin, RejectFile
 from pik.model.coverage import Part
 from pik.model.window import Window
 from pik.ports.raw import Raw
@@ -44,7 +44,7 @@ class PulledBatch(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
 
     batch_id: str
     origin: Origin
-    state: str
+    state: BatchState
     attempt: int
     started_at: int
     finished_at: int | None

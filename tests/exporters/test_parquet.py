@@ -122,10 +122,10 @@ def test_promise_4_duplicates_are_left_out_or_told_apart() -> None:
     assert [(row["seq"], row["delivery"]) for row in every] == [
         (4, "conflict"),
         (3, "accepted"),
-        (2, "exact"),
+        (2, Verdict.EXACT),
         (1, "accepted"),
         (2, "accepted"),
-        (5, "exact"),
+        (5, Verdict.EXACT),
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from pik.errors import StoreError
-from pik.model.batch import Arrivals, Segment, Verdict
+from pik.model.batch import Arrivals, Segment, Verdict, duplicate_kind
 from pik.model.instant import day_text
 from pik.ports.index import Winner
 from pik.stores.aws.catalog.id_files import Row, number_of, rows_of
@@ -21,6 +21,11 @@ class Claim(NamedTuple):
     batch_id: str
     seq: int
     content: bytes | None
+
+    def verdict(self, batch_id: str, seq: int, content: bytes | None) -> Verdict:
+        """Return what a delivery of the event is."""
+        is_first = (self.batch_id, self.seq) == (batch_id, seq)
+        return Verdict.ACCEPTED if is_first else duplicate_kind(content, self.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +56,10 @@ class Claims:
         return {seq: kind for seq, kind in kinds if kind != Verdict.ACCEPTED}
 
     def verdict(self, row: Row, winners: Mapping[bytes, Claim]) -> Verdict:
-        """What the delivery is, where these events are claimed: accepted, exact, conflict, or not recorded yet."""
+        """Return what the delivery is, where these events are claimed: UNRECORDED if its own event is not."""
+        # A claim that was there may be this delivery's own, made by a call whose answer was lost or by a dead process.
         claim = winners.get(row.event_id)
-        if claim is None:
-            return Verdict.UNRECORDED
-        # A claim that was there may be one's own, made by a call whose answer was lost, or by whoever died at it.
-        if (claim.batch_id, claim.seq) == (self.batch_id, row.seq):
-            return Verdict.ACCEPTED
-        return Verdict.EXACT if claim.content == row.content else Verdict.CONFLICT
+        return claim.verdict(self.batch_id, row.seq, row.content) if claim else Verdict.UNRECORDED
 
     def mine(self, row: Row) -> Claim:
         """That this delivery is the first of its event."""
@@ -143,14 +144,7 @@ class Winners:
         for item in of_event:
             batch_id, of_seq = place(item)
             is_mine = (batch_id, of_seq) == (segment.batch_id, seq)
-            self.judge(
-                item,
-                Verdict.ACCEPTED
-                if is_mine
-                else Verdict.EXACT
-                if item.get("content") == row.content
-                else Verdict.CONFLICT,
-            )
+            self.judge(item, Verdict.ACCEPTED if is_mine else duplicate_kind(item.get("content"), row.content))
 
     def judge(self, item: Item, kind: Verdict) -> None:
         """Change what a duplicate is, wherever it is written."""
@@ -170,7 +164,7 @@ class Winners:
         day = current.get("day", day)
         content = {"entity": row.entity} if row.content is None else {"content": current["content"]}
         if self.counting.is_single(batch_id):
-            kind = Verdict.EXACT if current.get("content") == row.content else Verdict.CONFLICT
+            kind = duplicate_kind(current.get("content"), row.content)
             self.counting.remember(segment_key(day, batch_id, n), seq, kind)
             return []
         listed = self._listed(day, batch_id, n)

@@ -28,6 +28,7 @@ from pik.stores.aws.catalog.items import (
     batch_of,
     claim_key,
     day_number,
+    decoding,
     duplicate_pk,
     listing_key,
     referred,
@@ -355,8 +356,9 @@ def _accepted(event_id: str, claim: Item) -> Location:
 
 
 def _duplicate(item: Item) -> Location:
-    event_id, batch_id, seq = item["sk"].split("/")
-    return _location(event_id, item["day"], item, batch_id, int(seq), item["kind"])
+    with decoding(f"item {item['pk']} {item['sk']}"):
+        event_id, batch_id, seq = item["sk"].split("/")
+        return _location(event_id, item["day"], item, batch_id, int(seq), Verdict(item["kind"]))
 
 
 def _location(event_id: str, day: int, item: Item, batch_id: str, seq: int, kind: Verdict) -> Location:

@@ -12,7 +12,18 @@ from time import time_ns
 from msgspec import structs
 
 from pik.errors import Damaged, StoreError
-from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, Counts, Location, RejectFile, Segment, Verdict
+from pik.model.batch import (
+    OF_REQUEST,
+    Arrivals,
+    Batch,
+    BatchState,
+    Counts,
+    Location,
+    RejectFile,
+    Segment,
+    Verdict,
+    duplicate_kind,
+)
 from pik.model.instant import day_text
 from pik.ports.index import Winner
 from pik.stores.aws.catalog.claims import Claims, Winners, place, places
@@ -257,7 +268,8 @@ class AwsRebuild:
             {"pk": pk, "sk": sk, "batch": batch_id, "n": winner["n"], "frame": winner["frame"], "seq": seq, **content}
         )
         for item in items:
-            self._winners.judge(item, Verdict.ACCEPTED if item is winner else _kind(item, winner))
+            kind = duplicate_kind(item.get("content"), winner.get("content"))
+            self._winners.judge(item, Verdict.ACCEPTED if item is winner else kind)
         key = segment_key(winner["day"], batch_id, winner["n"])
         return Location(event_id, winner["day"], key, batch_id, winner["frame"], seq, Verdict.ACCEPTED)
 
@@ -285,10 +297,6 @@ def _header(segments: Sequence[Segment]) -> Header:
 
 def _event_id(item: Item) -> str:
     return str(item["sk"].partition("/")[0])
-
-
-def _kind(item: Item, winner: Item) -> Verdict:
-    return Verdict.EXACT if item.get("content") == winner.get("content") else Verdict.CONFLICT
 
 
 def _counted(batch: Batch, tally: _Tally) -> Item:

@@ -197,7 +197,4 @@ def is_single(chunk: Chunk) -> bool:
 
 def _verdict(item: Item, claim: Item) -> Verdict:
     _, _, _, batch_id = place_of(item)
-    first = claim_of(claim)
-    if (first.batch_id, first.seq) == (batch_id, item["seq"]):
-        return Verdict.ACCEPTED
-    return Verdict.EXACT if first.content == item.get("content") else Verdict.CONFLICT
+    return claim_of(claim).verdict(batch_id, item["seq"], item.get("content"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from pik.model.batch import KEYED, PLAIN, Arrivals
+from pik.model.batch import KEYED, PLAIN, Arrivals, Verdict, duplicate_kind
 from pik.stores.local.catalog.index import KEYED_DAY
 from pik.stores.local.sqlite import Database
 
@@ -133,7 +133,8 @@ class LocalAudit:
             else:  # in a copy, the accepted delivery may be elsewhere
                 *place, conflict = there.get(seq, (None,))
                 right = place == [frame, event_id, content]
-                right &= accepted is None or conflict == (accepted[3] != content)
+                kind = None if accepted is None else duplicate_kind(content, accepted[3])
+                right &= kind is None or conflict == (kind == Verdict.CONFLICT)
             if not right:
                 yield seq
 

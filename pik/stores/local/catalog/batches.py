@@ -18,7 +18,7 @@ from pik.model.tally import with_lags, with_names
 from pik.ports.index import Rebuild
 from pik.runtime.interaction import called_from_c
 from pik.stores.common import conflicting
-from pik.stores.local.catalog.index import KEYED_DAY, LocalIndex, batch_of, find_batch, origin_key
+from pik.stores.local.catalog.index import CONFLICT, KEYED_DAY, LocalIndex, batch_of, find_batch, origin_key
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
 
@@ -185,8 +185,7 @@ class Claims:
         self.connection.executemany(
             "INSERT INTO keyed_event (seq, event_id, content_hash, segment, frame) VALUES (?, ?, ?, ?, ?)"
             f" ON CONFLICT DO UPDATE SET seq = seq WHERE claimed_before(excluded.segment, excluded.seq, {KEYED_DAY:d},"
-            " excluded.event_id, excluded.frame, excluded.content_hash <> keyed_event.content_hash,"
-            " excluded.content_hash)",
+            f" excluded.event_id, excluded.frame, {_IS_CONFLICT}, excluded.content_hash)",
             rows,
         )
 
@@ -224,6 +223,8 @@ class Claims:
         self.counts["exact"] += len(self._again) - conflicts
         self._again.clear()
 
+
+_IS_CONFLICT = CONFLICT.format(content="excluded.content_hash", accepted="keyed_event.content_hash")
 
 _Duplicate = tuple[int, int, int, bytes, int, int, bytes | None]
 """A row of the table duplicate."""

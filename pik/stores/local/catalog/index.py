@@ -80,6 +80,11 @@ _Row = TypeVar("_Row")
 
 _STATES = (None, BatchState.COMPLETE, BatchState.PULLED)
 
+_KINDS = (Verdict.EXACT, Verdict.CONFLICT)
+
+CONFLICT = "{content} <> {accepted}"
+"""`duplicate_kind` in SQL, as the column `conflict` has it, of events with an idempotency key."""
+
 KEYED_DAY = -(2**31)
 """Stands for the day in `duplicate` where the event has an idempotency key, and so no day of its own."""
 
@@ -117,25 +122,21 @@ class LocalIndex:
         return self._read(_segment, rows)
 
     def skipped(self, segment: Segment) -> dict[int, Verdict]:
-        rows = self.database.read().execute(
-            "SELECT seq, conflict FROM duplicate WHERE segment = (SELECT number FROM segment WHERE key = ?)",
-            (segment.key,),
-        )
-        return {seq: Verdict.CONFLICT if conflict else Verdict.EXACT for seq, conflict in rows}
+        return duplicates_of(self.database.read(), segment)
 
     def locate(self, event_id_prefix: str, limit: int = 10) -> list[Location]:
         low = bytes.fromhex(event_id_prefix.ljust(32, "0"))
         high = bytes.fromhex(event_id_prefix.ljust(32, "f"))
         rows = self.database.read().execute(
-            "SELECT * FROM (SELECT e.event_id, s.day, s.key, s.batch, e.frame, e.seq, 'accepted'"
+            "SELECT * FROM (SELECT e.event_id, s.day, s.key, s.batch, e.frame, e.seq"
             " FROM (SELECT DISTINCT day FROM segment) d CROSS JOIN event e"
             " ON e.day = d.day AND e.event_id BETWEEN :low AND :high JOIN segment s ON s.number = e.segment"
-            " UNION ALL SELECT k.event_id, s.day, s.key, s.batch, k.frame, k.seq, 'accepted'"
+            " UNION ALL SELECT k.event_id, s.day, s.key, s.batch, k.frame, k.seq"
             " FROM keyed_event k JOIN segment s ON s.number = k.segment WHERE k.event_id BETWEEN :low AND :high)"
             " ORDER BY 1 LIMIT :limit",
             {"low": low, "high": high, "limit": limit},
         )
-        return [_location(row) for row in rows]
+        return [_location(*row, Verdict.ACCEPTED) for row in rows]
 
     def deliveries(self, event_id: str, limit: int | None = None) -> list[Location]:
         accepted = self.locate(event_id, limit=1)
@@ -144,12 +145,12 @@ class LocalIndex:
         identity = bytes.fromhex(event_id)
         keyed = self.database.read().execute("SELECT 1 FROM keyed_event WHERE event_id = ?", (identity,)).fetchone()
         rows = self.database.read().execute(
-            "SELECT d.event_id, s.day, s.key, s.batch, d.frame, d.seq, iif(d.conflict, 'conflict', 'exact')"
+            "SELECT d.event_id, s.day, s.key, s.batch, d.frame, d.seq, d.conflict"
             " FROM duplicate d JOIN segment s ON s.number = d.segment WHERE d.day = ? AND d.event_id = ?"
             " ORDER BY s.batch, d.seq LIMIT ?",
             (KEYED_DAY if keyed else accepted[0].day, identity, -1 if limit is None else limit - 1),
         )
-        return accepted + [_location(row) for row in rows]
+        return accepted + [_location(*row, _KINDS[bool(conflict)]) for *row, conflict in rows]
 
     def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
         connection = self.database.read()
@@ -188,6 +189,15 @@ class LocalIndex:
             .fetchone()
         )
         return Totals(*row)
+
+
+def duplicates_of(connection: sqlite3.Connection, segment: Segment) -> dict[int, Verdict]:
+    """Return the segment's duplicates: seq → exact or conflict."""
+    rows = connection.execute(
+        "SELECT seq, conflict FROM duplicate WHERE segment = (SELECT number FROM segment WHERE key = ?)",
+        (segment.key,),
+    )
+    return {seq: _KINDS[bool(conflict)] for seq, conflict in rows}
 
 
 def find_batch(connection: sqlite3.Connection, locks: Path, origin: Origin) -> Batch | None:
@@ -265,6 +275,5 @@ def _batch(row: tuple[Any, ...], locks: Path) -> Batch:
     )
 
 
-def _location(row: tuple[Any, ...]) -> Location:
-    event_id, day, key, batch_id, frame, seq, kind = row
-    return Location(event_id.hex(), day, key, batch_id, frame, seq, kind)
+def _location(event_id: bytes, *rest: Any) -> Location:
+    return Location(event_id.hex(), *rest)

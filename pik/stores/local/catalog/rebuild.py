@@ -17,7 +17,15 @@ from pik.errors import StoreError
 from pik.model.batch import KEYED, PLAIN, Arrivals, Batch, Location, RejectFile, Segment, Verdict
 from pik.ports.index import Winner
 from pik.stores.local.catalog.batches import Claims, add_lags, add_names, add_rejects
-from pik.stores.local.catalog.index import KEYED_DAY, SCHEMA, completeness, index_database, origin_key
+from pik.stores.local.catalog.index import (
+    CONFLICT,
+    KEYED_DAY,
+    SCHEMA,
+    completeness,
+    duplicates_of,
+    index_database,
+    origin_key,
+)
 from pik.stores.local.sqlite import Database
 
 
@@ -114,11 +122,7 @@ class LocalRebuild:
         return Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)), unknown)
 
     def skipped(self, segment: Segment) -> dict[int, Verdict]:
-        rows = self.database.writer().execute(
-            "SELECT seq, conflict FROM duplicate WHERE segment = (SELECT number FROM segment WHERE key = ?)",
-            (segment.key,),
-        )
-        return {seq: Verdict.CONFLICT if conflict else Verdict.EXACT for seq, conflict in rows}
+        return duplicates_of(self.database.writer(), segment)
 
     def winners(self, arrivals: Arrivals, seqs: Collection[int]) -> dict[int, Winner]:
         found: dict[int, Winner] = {}
@@ -236,8 +240,9 @@ def _promote(
         connection.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", (day, event_id, segment, frame, seq))
     else:
         connection.execute("INSERT INTO keyed_event VALUES (?, ?, ?, ?, ?)", (event_id, content, segment, frame, seq))
+        is_conflict = CONFLICT.format(content="content_hash", accepted="?")
         connection.execute(
-            "UPDATE duplicate SET conflict = content_hash <> ? WHERE day = ? AND event_id = ?", (content, day, event_id)
+            f"UPDATE duplicate SET conflict = {is_conflict} WHERE day = ? AND event_id = ?", (content, day, event_id)
         )
     connection.execute("UPDATE segment SET accepted = accepted + 1 WHERE number = ?", (segment,))
 
