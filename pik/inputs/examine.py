@@ -7,7 +7,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, BinaryIO, cast
 
@@ -16,18 +16,11 @@ import zstandard
 from pik.errors import InputError
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.shapes import READS, binary_shape, is_binary, text_shape
-from pik.inputs.source import OpenedInput, Source
 
 _MAGIC = 4096  # bytes looked at to tell what an input is
 _ZSTD_HEADER = 18  # bytes of the header of a frame, at most
 _ZSTD_WINDOW = 1 << 27  # what a frame may look back, as zstd itself allows unless --long says more
 _ZSTD_STEP = 1024  # compressed bytes at a time, for zstd can make 128 KiB out of four
-
-
-def decompressed(opened: OpenedInput) -> AbstractContextManager[BinaryIO]:
-    """The input from its beginning, without gzip or zstd compression, which its first bytes tell. Raises InputError for
-    binary files, and while reading where the compressed data is damaged or cut."""
-    return uncompressed(opened.start(), opened.source.name)
 
 
 @contextmanager
@@ -116,23 +109,26 @@ HEAD = 1 << 16
 _RECORDS = 100
 
 
-def examine(asked: Source | OpenedInput, mapping: RecordMapping | None, *, mixed: bool = False) -> None:
-    """Raises InputError where an input is certainly neither JSON lines nor a JSON array, and UsageError where the
-    mapping fits none of its first records, unless the input is `mixed`: these may be of another kind."""
-    source = asked if isinstance(asked, Source) else asked.source
-    stored = asked.head(HEAD)
+def expect_records(
+    stored: bytes, name: str, mapping: RecordMapping | None, *, mixed: bool = False, is_stream: bool = False
+) -> None:
+    """Raise InputError where an input that begins so is certainly neither JSON lines nor a JSON array, and UsageError
+    where the mapping fits none of its first records, unless the input is `mixed`: these may be of another kind.
+
+    `stored` are the first HEAD bytes; of a stream perhaps fewer.
+    """
     head = beginning(stored, HEAD)
-    whole = head == stored and len(stored) < HEAD and not source.is_stream
+    whole = head == stored and len(stored) < HEAD and not is_stream
     if shape := binary_shape(head):
-        raise shape.error(source.name)
+        raise shape.error(name)
     if is_binary(head):
-        raise InputError(f"{source.name} is a binary file, not JSON lines", hint=READS)
+        raise InputError(f"{name} is a binary file, not JSON lines", hint=READS)
     text = head.replace(b"\0", b"\n")
     if shape := text_shape(text, whole=whole, mapped=mapping is not None):
-        raise shape.error(source.name)
+        raise shape.error(name)
     if mapping is not None and not mixed:
         records = _records(text.decode(errors="replace").lstrip("\ufeff \t\r\n"))
-        mapping.expect_fields(list(islice(records, _RECORDS)), source.name)
+        mapping.expect_fields(list(islice(records, _RECORDS)), name)
 
 
 def _records(text: str) -> Iterator[dict[str, Any]]:

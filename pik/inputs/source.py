@@ -10,13 +10,15 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pik.errors import InputError, command
-from pik.inputs.blocks import BLOCK
+from pik.inputs.blocks import BLOCK, Block, blocks
+from pik.inputs.examine import HEAD, expect_records, uncompressed
+from pik.inputs.mapping import RecordMapping
 from pik.ports.foreign import Foreign, ForeignFile
 
 
@@ -24,17 +26,15 @@ from pik.ports.foreign import Foreign, ForeignFile
 class Source:
     """An input: its name for people, its size in bytes where known, and a way to open it.
 
-    `path` is that of a file, which can be read again, as what `remote` opens can: that reads as many bytes at a time
-    as it is told. Without either the input is a stream,
-    and read once: `pipe`, or standard input.
+    A file has a `path`, an object in S3 is opened by `remote`; both can be read again. Anything else is a stream, which
+    can be read once: a `pipe`, or standard input.
     """
 
     name: str
     size: int | None
     path: Path | None
     pipe: Path | None = None
-    looked_at: list[BinaryIO] = field(default_factory=list, compare=False, repr=False)
-    remote: Callable[[int], BinaryIO] | None = None
+    remote: Callable[[], BinaryIO] | None = None
 
     @property
     def is_stream(self) -> bool:
@@ -42,102 +42,76 @@ class Source:
         return self.path is None and self.remote is None
 
     @contextmanager
-    def open(self) -> Iterator[BinaryIO]:
-        """The input's bytes as stored. Raises InputError, and StoreError where it is elsewhere."""
+    def open(self) -> Iterator[OpenedInput]:
+        """Open the input. Raises InputError if it cannot be opened."""
         if self.remote is not None:
-            with self.remote(BLOCK) as remote:
-                yield remote
+            with self.remote() as remote:
+                yield OpenedInput(self, remote)
             return
         path = self.path or self.pipe
         if path is None:
-            yield sys.stdin.buffer
+            yield OpenedInput(self, sys.stdin.buffer)
             return
-        with self.looked_at.pop() if self.looked_at else io.BufferedReader(_File(path, self.name)) as file:
-            yield file
-
-    @contextmanager
-    def opened(self) -> Iterator[OpenedInput]:
-        """Open the input once for all that an ingest asks of it. Raises as `open` does."""
-        with self.open() as file:
-            yield OpenedInput(self, file, None if self.path is None else _file_state(file))
-
-    def head(self, size: int) -> bytes:
-        """As many bytes of its beginning as stored, at most. Of a stream, which still has them afterwards, what came
-        first."""
-        if self.remote is not None:
-            with self.remote(size) as remote:
-                return remote.read(size)
-        if self.pipe is not None:
-            # What was looked at of a pipe is only there: the next to open it gets this.
-            if not self.looked_at:
-                self.looked_at.append(io.BufferedReader(_File(self.pipe, self.name)))
-            return _peeked(self.looked_at[0], size)
-        with self.open() as file:
-            return _peeked(file, size) if self.is_stream else file.read(size)
-
-    def digest(self) -> str:
-        """SHA-256 of the bytes as stored, in hex: what names this content."""
-        with self.open() as file:
-            digest = sha256()
-            while data := file.read(1 << 20):
-                digest.update(data)
-            return digest.hexdigest()
+        with io.BufferedReader(_File(path, self.name)) as file:
+            yield OpenedInput(self, file)
 
 
-FileState = tuple[int, int, int]
-"""What changes when somebody writes to a file, or puts another in its place: inode, size and time of change."""
-
-
-@dataclass(frozen=True, slots=True)
 class OpenedInput:
-    """An input that is open: `file` has its bytes as stored, `state` is the file's when it was opened.
+    """An input that stays open while it is examined, identified and read: each of these sees the same file.
 
-    Each method starts at the input's beginning, so they may be called in any order; but a stream is read once, and only
-    `head` leaves it where it was. `state` is None for a stream, and for an S3 object, whose reader notices a change.
+    Every method reads from the beginning; a stream can be examined and then read once. All raise InputError where the
+    input cannot be read, and StoreError where it is in S3 and access fails.
     """
 
-    source: Source
-    file: BinaryIO
-    state: FileState | None = None
+    def __init__(self, source: Source, stored: BinaryIO) -> None:
+        self.name, self.size, self.is_stream = source.name, source.size, source.is_stream
+        self.position = 0
+        """Bytes of the input that have been read for the blocks so far, as stored."""
+        self._stored = stored
+        self._file = stored if source.path is not None else None  # S3 itself notices a change
+        self._state = _state(stored) if self._file else None
 
-    def start(self) -> BinaryIO:
-        """Return the bytes as stored, from their beginning."""
-        if not self.source.is_stream:
-            self.file.seek(0)
-        return self.file
-
-    def head(self, size: int) -> bytes:
-        """Return at most `size` bytes of the beginning, of a stream what came first."""
-        if self.source.is_stream:
-            return self.file.peek(size)[:size] if isinstance(self.file, io.BufferedReader) else b""
-        if self.source.remote is not None:
-            with self.source.remote(size) as remote:  # a read of its own, of no more than that
-                return remote.read(size)
-        return self.start().read(size)
+    def examine(self, mapping: RecordMapping | None, *, mixed: bool = False) -> None:
+        """Raise as `expect_records` does, by the first bytes of the input."""
+        if self.is_stream:
+            head = self._stored.peek(HEAD)[:HEAD] if isinstance(self._stored, io.BufferedReader) else b""
+        else:
+            self._stored.seek(0)
+            head = self._stored.read(HEAD)
+        expect_records(head, self.name, mapping, mixed=mixed, is_stream=self.is_stream)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the bytes as stored, in hex, which names the content."""
-        file, digest = self.start(), sha256()
-        while data := file.read(1 << 20):
+        """Return the SHA-256 of the bytes as stored, in hex: the identity of a file's content."""
+        self._stored.seek(0)
+        digest = sha256()
+        while data := self._stored.read(1 << 20):
             digest.update(data)
         return digest.hexdigest()
 
-    def expect_unchanged(self) -> None:
-        """Raise InputError if the file has been written to since it was opened."""
-        if self.state is not None and _file_state(self.file) != self.state:
+    def blocks(self, max_line: int, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
+        """Yield the blocks from record `first_seq` on, which starts `offset` uncompressed bytes into the input.
+
+        Raises InputError as `blocks` does, and after the last block if the file was written to since it was opened.
+        """
+        if not self.is_stream:
+            self._stored.seek(0)
+        self.position = 0
+        with uncompressed(self._stored, self.name) as stream:
+            for block in blocks(stream, self.name, max_line=max_line, first_seq=first_seq, offset=offset):
+                seekable = self._stored.seekable()
+                self.position = self._stored.tell() if seekable else self.position + len(block.data)
+                yield block
+        if self._file is not None and _state(self._file) != self._state:
             raise InputError(
-                f"{self.source.name} changed while it was being read",
+                f"{self.name} changed while it was being read",
                 hint="what was read is kept; ingest the file again when nothing writes to it",
             )
 
 
-def _file_state(file: BinaryIO) -> FileState:
+def _state(file: BinaryIO) -> tuple[int, int]:
+    """What changes when a file is written to."""
     state = os.fstat(file.fileno())
-    return state.st_ino, state.st_size, state.st_mtime_ns
-
-
-def _peeked(file: BinaryIO, size: int) -> bytes:
-    return file.peek(size)[:size] if isinstance(file, io.BufferedReader) else b""
+    return state.st_size, state.st_mtime_ns
 
 
 class _File(io.FileIO):
@@ -209,9 +183,7 @@ def foreign_sources(foreign: Foreign, url: str) -> list[Source]:
 
 
 def _source(foreign: Foreign, file: ForeignFile) -> Source:
-    return Source(
-        file.name, file.size, None, remote=lambda size: io.BufferedReader(_Pieces(foreign, file, min(size, BLOCK)))
-    )
+    return Source(file.name, file.size, None, remote=lambda: io.BufferedReader(_Pieces(foreign, file, BLOCK)))
 
 
 class _Pieces(io.RawIOBase):

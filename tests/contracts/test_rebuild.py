@@ -150,7 +150,8 @@ def test_promise_1_a_block_that_was_ahead_of_the_others_counts_when_its_turn_has
     ingest(reference, file_source(str(events)), OPTIONS, Silent())
     with monkeypatch.context() as patch:
         patch.setattr(
-            "pik.usecases.ingest.batch_ingest._pool", lambda raw, _source, options: KilledAhead(raw, options.reading)
+            "pik.usecases.ingest.batch_ingest.block_builders",
+            lambda raw, _, options: KilledAhead(raw, options.reading),
         )
         with pytest.raises(InterruptedError):
             ingest(store, file_source(str(events)), OPTIONS, Silent())

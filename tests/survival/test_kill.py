@@ -102,7 +102,8 @@ def test_promise_1_a_block_that_was_ahead_counts_after_those_before_it_when_the_
     monkeypatch.setattr("pik.inputs.blocks.BLOCK", BLOCK)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "pik.usecases.ingest.batch_ingest._pool", lambda raw, _source, options: KilledAhead(raw, options.reading)
+            "pik.usecases.ingest.batch_ingest.block_builders",
+            lambda raw, _, options: KilledAhead(raw, options.reading),
         )
         with pytest.raises(InterruptedError):
             ingest(store, events)
@@ -120,7 +121,8 @@ def test_promise_1_blocks_keep_their_order_when_workers_do_not_and_the_index_is_
     monkeypatch.setattr("pik.inputs.blocks.BLOCK", BLOCK)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "pik.usecases.ingest.batch_ingest._pool", lambda raw, _source, options: LastFirst(raw, options.reading)
+            "pik.usecases.ingest.batch_ingest.block_builders",
+            lambda raw, _, options: LastFirst(raw, options.reading),
         )
         patch.setattr("pik.usecases.ingest.batch_ingest.write_record", Mock(side_effect=InterruptedError))
         with pytest.raises(InterruptedError):

@@ -16,7 +16,7 @@ from typing import Any
 import zstandard
 
 from pik.errors import EngineError
-from pik.inputs.source import file_source
+from pik.inputs.source import Source, file_source
 from pik.model.instant import DAY, HOUR, parse_instant
 from pik.model.metric import BucketDigest, Computed, Definition, DigestLines, bucket_digests, decimal_text, digest_line
 from pik.model.run import RunRequest
@@ -226,3 +226,9 @@ class Faulty(PlainEngine):
 
 def broken(_window: Window) -> None:
     raise EngineError("the metric total cannot be computed")
+
+
+def digest(source: Source) -> str:
+    """The identity of a file's content."""
+    with source.open() as opened:
+        return opened.digest()

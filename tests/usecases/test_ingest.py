@@ -35,6 +35,8 @@ from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.faults import Crash, FailAt, wrapped
 from tests.snapshot import assert_sound, rejects, snapshot
 
+from .kit import digest
+
 READING = Reading(1 << 20)
 pytestmark = pytest.mark.usefixtures("blocks_of_a_few_lines")
 
@@ -124,7 +126,7 @@ def test_promise_4_every_delivery_is_recorded_once_with_its_verdict(files: list[
         store = open_store(f"{directory}/store", create=True)
         for number, lines in enumerate(files):
             source = written(Path(directory), [*lines, line(f"unique {number}")], f"{number}")
-            counts = model.ingest(source.digest(), [*lines, line(f"unique {number}")])
+            counts = model.ingest(digest(source), [*lines, line(f"unique {number}")])
             assert ingest(store, source).batch.counts == counts
             assert counts.read == counts.accepted + counts.duplicates + counts.rejected
         found = snapshot(store)

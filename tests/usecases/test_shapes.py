@@ -22,10 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pik.errors import InputError, UsageError
-from pik.inputs.examine import examine
 from pik.inputs.mapping import RecordMapping
 from pik.inputs.shapes import text_shape
-from pik.inputs.source import file_source
+from pik.inputs.source import Source, file_source
 from pik.model.event import REQUIRED
 
 EVENTS: list[dict[str, Any]] = [
@@ -35,6 +34,11 @@ EVENTS: list[dict[str, Any]] = [
 ANY = RecordMapping(dict.fromkeys(REQUIRED, "'x'"))
 LINES = "".join(json.dumps(event) + "\n" for event in EVENTS)
 PRETTY = "\n".join(json.dumps(event, indent=2) for event in EVENTS)
+
+
+def examine(source: Source, mapping: RecordMapping | None, *, mixed: bool = False) -> None:
+    with source.open() as opened:
+        opened.examine(mapping, mixed=mixed)
 
 
 def table(delimiter: str = ",") -> str:
@@ -190,11 +194,8 @@ def test_zstd_that_looks_back_further_than_memory_allows_is_refused_with_what_wo
     stream = compressor.compressobj()  # the size is not known to it, so the header has the whole window
     (tmp_path / "dump.zst").write_bytes(stream.compress(LINES.encode()) + stream.flush())
     source = file_source(str(tmp_path / "dump.zst"))
-    from pik.inputs.examine import uncompressed
-
-    with pytest.raises(InputError, match="--long=28, and takes 256 MiB") as error, source.open() as stored:  # noqa: SIM117
-        with uncompressed(stored, source.name) as content:
-            content.read()
+    with pytest.raises(InputError, match="--long=28, and takes 256 MiB") as error, source.open() as opened:
+        list(opened.blocks(1 << 20))
     assert error.value.hint == f"zstd -dc --long=28 {source.name} | pik ingest -"
 
 
@@ -262,7 +263,7 @@ def test_a_pipe_with_a_name_is_looked_at_and_then_read_from_its_beginning(tmp_pa
             with pytest.raises(InputError, match="pretty-printed JSON"):
                 examine(source, None)
         else:
-            examine(source, None)
-        with source.open() as stored:
-            assert stored.read().decode() == text
+            with source.open() as opened:
+                opened.examine(None)
+                assert b"".join(block.data for block in opened.blocks(1 << 20)).decode() == text
         writer.join()

@@ -8,25 +8,23 @@ names, which is harmless, and a batch that the next run goes on with.
 
 from __future__ import annotations
 
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
-from itertools import islice
+from itertools import chain, islice
 from time import monotonic, time_ns
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import msgspec
 import zstandard
 from ulid import ULID
 
 from pik.errors import ConflictFound, InputError, command, entered
-from pik.inputs.blocks import BLOCK, Block, blocks
-from pik.inputs.examine import examine, uncompressed
-from pik.inputs.source import Source
+from pik.inputs.blocks import BLOCK, Block
+from pik.inputs.source import OpenedInput, Source
 from pik.model.batch import Batch, BatchState, Chunk, Origin, Reject
 from pik.model.event import read_delivery
 from pik.ports.index import batch_of
@@ -75,27 +73,32 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
     """
     expect_own(store)
     began = monotonic()
-    with _pool(store.raw, source, options) as pool:  # its workers start while the file's digest is taken
-        state = file_state(source)
-        content = _content(source, options)
+    # The workers start while the digest of the file is computed.
+    with block_builders(store.raw, source, options) as pool, source.open() as opened:
+        content = _content(opened, options)
         with holding_input(store, source, content):
             origin = origin_of(source, options, content)
             found = store.batches.find(origin)
             if found and found.state == BatchState.COMPLETE and not options.again:
-                if source.is_stream:
-                    _expect_same_stream(source, options, found)
+                if opened.is_stream:
+                    _expect_same_stream(opened, options, found)
                 expect_none_invalid(source, options, found)
                 return Ingested(source.name, ALREADY, found, None, monotonic() - began)
-            examine(source, options.reading.record_mapping(), mixed=options.reading.mixed)
+            opened.examine(options.reading.record_mapping(), mixed=options.reading.mixed)
             interrupted = found if found and found.state != BatchState.COMPLETE else None
+            following: Iterator[Block] = iter(())
             if interrupted is None:
-                _expect_first_block(source, options)
+                following = _blocks(opened, options, None)
+                # Without a first block there would be a batch that holds nothing and stays interrupted for ever.
+                following = chain(list(islice(following, 1)), following)
             batch = store.batches.open(origin, interrupted.batch_id if interrupted else str(ULID()), time_ns())
+            if interrupted is not None:
+                following = _blocks(opened, options, batch)
             progress.start(f"ingesting {source.name}", source.size, "bytes")
             try:
                 log = BlockLog(store, batch)
-                blocks_of = partial(log.opened, is_stream=source.is_stream)
-                for number, chunk in _numbered(batch, _build(pool, source, options, batch, progress, state, blocks_of)):
+                following = log.opened(following, is_stream=opened.is_stream)
+                for number, chunk in _numbered(batch, _build(pool, opened, following, batch, progress)):
                     log.add(chunk, number)
                     store.batches.record(chunk, refuse_conflicts=options.refuse_conflicts)
             except ConflictFound as error:
@@ -136,23 +139,24 @@ class Checked:
 def check(source: Source, options: IngestOptions, progress: Progress, told: Callable[[Reject], None]) -> Checked:
     """Read an input as `ingest` would, and store nothing; `told` takes each rejected record. Raises as it does."""
     began = monotonic()
-    examine(source, options.reading.record_mapping(), mixed=options.reading.mixed)
     read = valid = 0
     sample: bytes | None = None
     reasons: Counter[str] = Counter()
-    progress.start(f"checking {source.name}", source.size, "bytes")
-    try:
-        checkers: Pool[Work, CheckedBlock] = Pool(partial(checking, options.reading), _workers(source, options))
-        with checkers as pool:
-            for block in _build(pool, source, options, None, progress, file_state(source)):
-                chunk, sample = block.chunk, sample or block.sample()
-                for reject in block.rejects():
-                    told(reject)
-                read += chunk.read
-                valid += chunk.read - (chunk.rejects.records if chunk.rejects else 0)
-                reasons.update(chunk.reasons)
-    finally:
-        progress.stop()
+    with source.open() as opened:
+        opened.examine(options.reading.record_mapping(), mixed=options.reading.mixed)
+        progress.start(f"checking {source.name}", source.size, "bytes")
+        try:
+            checkers: Pool[Work, CheckedBlock] = Pool(partial(checking, options.reading), _workers(source, options))
+            with checkers as pool:
+                for block in _build(pool, opened, _blocks(opened, options, None), None, progress):
+                    chunk, sample = block.chunk, sample or block.sample()
+                    for reject in block.rejects():
+                        told(reject)
+                    read += chunk.read
+                    valid += chunk.read - (chunk.rejects.records if chunk.rejects else 0)
+                    reasons.update(chunk.reasons)
+        finally:
+            progress.stop()
     return Checked(source.name, read, valid, reasons, monotonic() - began, sample)
 
 
@@ -163,29 +167,22 @@ def probe(source: Source, options: IngestOptions) -> None:
     """
     if source.is_stream:
         return
-    examine(source, options.reading.record_mapping(), mixed=options.reading.mixed)
-    if options.reading.stop:
-        here = _pool(None, source, replace(options, workers=0))
-        with closing(_build(here, source, options, None, Silent(), None)) as built:
-            deque(islice(built, 2), maxlen=0)  # the second tells how a short one ends
-    else:
-        with source.open() as stored, uncompressed(stored, source.name) as stream:
-            deque(islice(_blocks(stream, source, options, None), 2), maxlen=0)
+    with source.open() as opened:
+        opened.examine(options.reading.record_mapping(), mixed=options.reading.mixed)
+        following = _blocks(opened, options, None)
+        # Of a short file the second block tells how it ends.
+        if options.reading.stop:
+            here = block_builders(None, source, replace(options, workers=0))
+            deque(islice(_build(here, opened, following, None, Silent()), 2), maxlen=0)
+        else:
+            deque(islice(following, 2), maxlen=0)
 
 
-def _expect_first_block(source: Source, options: IngestOptions) -> None:
-    """Raises InputError where not even the first block can be read: the batch would stay interrupted for ever, and hold
-    nothing. A stream can be read only once."""
-    if not source.is_stream:
-        with source.open() as stored, uncompressed(stored, source.name) as stream:
-            next(_blocks(stream, source, options, None), None)
-
-
-def _content(source: Source, options: IngestOptions) -> str:
-    """What names the input: the digest of what can be read again, a stream's given name, or one never seen before."""
+def _content(opened: OpenedInput, options: IngestOptions) -> str:
+    """Return the identity of the input: a file's digest, the key given to a stream, or a new one."""
     if options.batch_key is not None:
         return f"key:{options.batch_key}"
-    return f"stream:{ULID()}" if source.is_stream else source.digest()
+    return f"stream:{ULID()}" if opened.is_stream else opened.digest()
 
 
 def holding_input(store: Store, source: Source, content: str) -> AbstractContextManager[None]:
@@ -211,7 +208,8 @@ def _workers(source: Source, options: IngestOptions) -> int:
     return 0 if source.size is not None and source.size < BLOCK else options.workers
 
 
-def _pool(raw: Raw | None, source: Source, options: IngestOptions) -> Pool[Work, Chunk]:
+def block_builders(raw: Raw | None, source: Source, options: IngestOptions) -> Pool[Work, Chunk]:
+    """Return the processes that turn the blocks of an input into segments; without `raw` nothing is stored."""
     return Pool(partial(building, raw, options.reading), _workers(source, options))
 
 
@@ -219,73 +217,27 @@ Built = TypeVar("Built")
 
 
 def _build(
-    pool: Pool[Work, Built],
-    source: Source,
-    options: IngestOptions,
-    batch: Batch | None,
-    progress: Progress,
-    state: FileState | None,
-    prepared: Callable[[Iterator[Block]], Iterator[Block]] = iter,
+    pool: Pool[Work, Built], opened: OpenedInput, following: Iterator[Block], batch: Batch | None, progress: Progress
 ) -> Generator[Built, None, None]:
-    """The input from where the batch stands to its end, `prepared`, and built by worker processes, in order. Raises
-    InputError if it is not in that `state` any more."""
+    """Yield what worker processes make of the blocks, in order. Raises InputError for an invalid record that may not
+    be."""
     batch_id = batch.batch_id if batch else ""
-    with source.open() as stored, uncompressed(stored, source.name) as stream:
-        meter = _Meter(stored, progress)
-        following = meter.ahead(prepared(_blocks(stream, source, options, batch)))
-        works = (
-            (batch_id, block, number, now)
-            for number, (block, now) in _numbered(batch, zip(following, increasing_times(), strict=False))
-        )
-        try:
-            for chunk in pool.map(works, meter.advance, label=_number_of):
-                meter.finish()
-                yield chunk
-        except InvalidRecord as error:
-            raise InputError(f"{source.name}: {error.message}", hint=error.hint) from None
-        expect_unchanged(source, stored, state)
+    meter = _Meter(opened, progress)
+    works = (
+        (batch_id, block, number, now)
+        for number, (block, now) in _numbered(batch, zip(meter.ahead(following), increasing_times(), strict=False))
+    )
+    try:
+        for chunk in pool.map(works, meter.advance, label=_number_of):
+            meter.finish()
+            yield chunk
+    except InvalidRecord as error:
+        raise InputError(f"{opened.name}: {error.message}", hint=error.hint) from None
 
 
 def _numbered(batch: Batch | None, blocks: Iterable[Built]) -> Iterator[tuple[int, Built]]:
     """The blocks of this attempt, each with its number."""
     return enumerate(blocks, (batch.attempt - 1) * ATTEMPT + 1 if batch else 1)
-
-
-FileState = tuple[int, int, int]
-"""What changes when somebody writes to a file, or puts another in its place."""
-
-
-def file_state(source: Source) -> FileState | None:
-    """Taken before the file's digest is, which is to be that of what is read afterwards. None for a stream,
-    and for what is elsewhere: its reader notices a change itself."""
-    if source.path is None:
-        return None
-    with source.open() as stored:
-        return _state_of(stored)
-
-
-def expect_unchanged(source: Source, stored: BinaryIO, state: FileState | None) -> None:
-    """Raises InputError if the file is not in that state any more."""
-    if state is not None and _state_of(stored) != state:
-        raise InputError(
-            f"{source.name} changed while it was being read",
-            hint="what was read is kept; ingest the file again when nothing writes to it",
-        )
-
-
-def _state_of(file: BinaryIO) -> FileState:
-    state = os.fstat(file.fileno())
-    return state.st_ino, state.st_size, state.st_mtime_ns
-
-
-def tracked(following: Iterator[Block], stored: BinaryIO, progress: Progress) -> Iterator[Block]:
-    """The blocks, telling the progress how many stored bytes were read for each."""
-    position = 0
-    for block in following:
-        yield block
-        now = stored.tell() if stored.seekable() else position + len(block.data)
-        progress.advance(now - position)
-        position = now
 
 
 def _number_of(work: Work) -> int:
@@ -295,18 +247,17 @@ def _number_of(work: Work) -> int:
 class _Meter:
     """Tells the progress how many stored bytes have been read by whoever builds the blocks."""
 
-    def __init__(self, stored: BinaryIO, progress: Progress) -> None:
-        self._stored, self._progress = stored, progress
+    def __init__(self, opened: OpenedInput, progress: Progress) -> None:
+        self._opened, self._progress = opened, progress
         self._ahead: deque[tuple[int, int]] = deque()  # of each block that is not built yet: stored bytes, bytes
-        self._read = self._told = 0  # of the first of them
+        self._read = self._reported = 0  # of the first of them
 
     def ahead(self, following: Iterator[Block]) -> Iterator[Block]:
-        """The blocks, as they are read ahead."""
+        """Yield the blocks, as they are read ahead."""
         position = 0
         for block in following:
-            now = self._stored.tell() if self._stored.seekable() else position + len(block.data)
-            self._ahead.append((now - position, len(block.data)))
-            position = now
+            self._ahead.append((self._opened.position - position, len(block.data)))
+            position = self._opened.position
             yield block
 
     def advance(self, read: int) -> None:
@@ -314,24 +265,24 @@ class _Meter:
         stored, size = self._ahead[0]
         self._read = min(self._read + read, size)
         done = stored * self._read // max(size, 1)
-        self._progress.advance(done - self._told)
-        self._told = done
+        self._progress.advance(done - self._reported)
+        self._reported = done
 
     def finish(self) -> None:
         """The first block is built."""
         stored, _ = self._ahead.popleft()
-        self._progress.advance(stored - self._told)
-        self._read = self._told = 0
+        self._progress.advance(stored - self._reported)
+        self._read = self._reported = 0
 
 
-def _blocks(stream: BinaryIO, source: Source, options: IngestOptions, batch: Batch | None) -> Iterator[Block]:
+def _blocks(opened: OpenedInput, options: IngestOptions, batch: Batch | None) -> Iterator[Block]:
+    """Return the blocks from where the batch stands to the end of the input."""
     max_line = options.reading.max_line
-    if source.is_stream:
-        yield from _stream_blocks(blocks(stream, source.name, max_line=max_line), batch)
-    elif batch is None:
-        yield from blocks(stream, source.name, max_line=max_line)
-    else:
-        yield from blocks(stream, source.name, max_line=max_line, first_seq=batch.next_seq, offset=batch.offset)
+    if opened.is_stream:
+        return _stream_blocks(opened.blocks(max_line), batch)
+    if batch is None:
+        return opened.blocks(max_line)
+    return opened.blocks(max_line, first_seq=batch.next_seq, offset=batch.offset)
 
 
 def _stream_blocks(following: Iterator[Block], batch: Batch | None) -> Iterator[Block]:
@@ -355,12 +306,10 @@ def _stream_blocks(following: Iterator[Block], batch: Batch | None) -> Iterator[
         raise _other_stream(batch)
 
 
-def _expect_same_stream(source: Source, options: IngestOptions, batch: Batch) -> None:
+def _expect_same_stream(opened: OpenedInput, options: IngestOptions, batch: Batch) -> None:
     """Read a stream whose batch is complete: it must be the same content. Raises InputError."""
-    with source.open() as stored, uncompressed(stored, source.name) as stream:
-        following = blocks(stream, source.name, max_line=options.reading.max_line)
-        if next(_stream_blocks(following, batch), None) is not None:
-            raise _other_stream(batch)
+    if next(_stream_blocks(opened.blocks(options.reading.max_line), batch), None) is not None:
+        raise _other_stream(batch)
 
 
 def _other_stream(batch: Batch | None) -> InputError:

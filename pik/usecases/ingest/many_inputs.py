@@ -11,16 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from hashlib import sha256
-from io import BufferedReader, BytesIO
 from itertools import islice
 from time import monotonic, time_ns
 
 from ulid import ULID
 
 from pik.errors import PikError
-from pik.inputs.blocks import BLOCK, Block, blocks
-from pik.inputs.examine import examine, uncompressed
+from pik.inputs.blocks import BLOCK, Block
 from pik.inputs.source import Source
 from pik.model.batch import Batch, BatchState, Origin
 from pik.ports.raw import Object
@@ -134,24 +131,22 @@ class _Group:
         return found
 
     def _read_one(self, source: Source, contents: set[str], held: ExitStack) -> _New | Ingested | None:
-        with source.open() as stored:
-            data = stored.read(SMALL + 1)
-        content = sha256(data).hexdigest()
-        if len(data) > SMALL or content in contents:
-            return None
-        contents.add(content)
-        held.enter_context(holding_input(self._store, source, content))
-        origin = origin_of(source, self._options, content)
-        there = self._store.batches.find(origin)
-        if there is not None and there.state != BatchState.COMPLETE:
-            return None
-        if there is not None and not self._options.again:
-            expect_none_invalid(source, self._options, there)
-            return Ingested(source.name, ALREADY, there, None, 0.0)
-        reading = self._options.reading
-        examine(source, reading.record_mapping(), mixed=reading.mixed)
-        with uncompressed(BufferedReader(BytesIO(data)), source.name) as stream:
-            read = list(islice(blocks(stream, source.name, max_line=reading.max_line), 2))
+        with source.open() as opened:
+            content = opened.digest()
+            if content in contents:
+                return None
+            contents.add(content)
+            held.enter_context(holding_input(self._store, source, content))
+            origin = origin_of(source, self._options, content)
+            there = self._store.batches.find(origin)
+            if there is not None and there.state != BatchState.COMPLETE:
+                return None
+            if there is not None and not self._options.again:
+                expect_none_invalid(source, self._options, there)
+                return Ingested(source.name, ALREADY, there, None, 0.0)
+            reading = self._options.reading
+            opened.examine(reading.record_mapping(), mixed=reading.mixed)
+            read = list(islice(opened.blocks(reading.max_line), 2))
         self._bytes += sum(len(block.data) for block in read)
         if len(read) > 1 or self._bytes > BLOCK:
             return None

@@ -17,16 +17,13 @@ from time import monotonic
 from zlib import crc32
 
 from pik.errors import InputError, Invalid, StoreError
-from pik.inputs.blocks import Block, blocks
-from pik.inputs.examine import examine, uncompressed
-from pik.inputs.source import Source
+from pik.inputs.source import OpenedInput, Source
 from pik.model.batch import Counts, Reject, Verdict
 from pik.model.event import event_line, event_line_in, read_event
 from pik.model.zone import load_zone
 from pik.ports.api import Answered, Api
 from pik.rawlog.segment_writer import InvalidRecord, Reading, make_reject, reason_kind
 from pik.runtime.interaction import Progress
-from pik.usecases.ingest.batch_ingest import expect_unchanged, file_state, tracked
 
 LANES = 8
 BODY = 1 << 20
@@ -66,26 +63,26 @@ def send(api: Api, source: Source, reading: Reading, progress: Progress, told: T
     recorded anything.
     """
     began = monotonic()
-    examine(source, reading.record_mapping(), mixed=reading.mixed)
     sending = _Sending(api, source, reading, told)
-    progress.start(f"sending {source.name}", source.size, "bytes")
-    try:
-        sending.run(_records(source, reading, progress))
-    finally:
-        progress.stop()
+    with source.open() as opened:
+        opened.examine(reading.record_mapping(), mixed=reading.mixed)
+        progress.start(f"sending {source.name}", source.size, "bytes")
+        try:
+            sending.run(_records(opened, reading.max_line, progress))
+        finally:
+            progress.stop()
     return sending.outcome(monotonic() - began)
 
 
-def _records(source: Source, reading: Reading, progress: Progress) -> Iterator[tuple[int, bytes]]:
-    """The records that are not blank, with their seqs."""
-    state = file_state(source)
-    with source.open() as stored, uncompressed(stored, source.name) as stream:
-        following: Iterator[Block] = blocks(stream, source.name, max_line=reading.max_line)
-        for block in tracked(following, stored, progress):
-            for seq, line in enumerate(block.data.split(b"\n"), block.first_seq):
-                if line.strip():
-                    yield seq, line
-        expect_unchanged(source, stored, state)
+def _records(opened: OpenedInput, max_line: int, progress: Progress) -> Iterator[tuple[int, bytes]]:
+    """Yield the records that are not blank, with their seqs."""
+    before = 0
+    for block in opened.blocks(max_line):
+        for seq, line in enumerate(block.data.split(b"\n"), block.first_seq):
+            if line.strip():
+                yield seq, line
+        progress.advance(opened.position - before)
+        before = opened.position
 
 
 _Request = list[tuple[int, bytes]]
