@@ -69,7 +69,7 @@ def command(*words: str) -> str:
     """Return a command to type, `pik WORDS…`, each word quoted for a shell where it needs that.
 
     It looks in the store that the settings name. One that the user named on the command line is added where the command
-    is shown (`pik.cli.advice`): a hint may be kept with a dead letter and be read much later, by somebody else.
+    is shown (`pik.cli.context`): a hint may be kept with a dead letter and be read much later, by somebody else.
     """
     return shell_line("pik", *words)
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pik.cli.app import root_command
-from pik.cli.help.plain_help import GLOBAL
-from pik.cli.help.usage_errors import argument_name
+from pik.cli.help import GLOBAL, argument_name
 
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 

@@ -11,64 +11,66 @@ import typer
 
 from pik.cli.command import with_globals
 from pik.cli.context import Context
-from pik.cli.help.plain_help import Group
+from pik.cli.help import Group
 from pik.errors import PikError
 
 
 class Entry(NamedTuple):
-    """A command: the module whose `commands` declares it, one line of help, and the heading it stands under."""
+    """A command: the module that declares it under its name, one line of help, and the heading it stands under."""
 
     module: str
     help: str
     heading: str
 
 
-def _chapter(heading: str, package: str, **helps: str) -> dict[str, Entry]:
-    return {name: Entry(f"pik.cli.commands.{package}.{name}", text, heading) for name, text in helps.items()}
+def _chapter(heading: str, package: str, **commands: tuple[str, str]) -> dict[str, Entry]:
+    return {
+        name: Entry(f"pik.cli.commands.{package}.{module}", text, heading) for name, (module, text) in commands.items()
+    }
 
 
 COMMANDS: Mapping[str, Entry] = {
     **_chapter(
         "Bring events in",
         "ingest",
-        init="Create an empty store.",
-        ingest="Record every event of files or of standard input.",
-        batches="List what was ingested, and the lines that were rejected.",
-        status="Show what the store holds.",
+        init=("store", "Create an empty store."),
+        ingest=("ingest", "Record every event of files or of standard input."),
+        batches=("store", "List what was ingested, and the lines that were rejected."),
+        status=("store", "Show what the store holds."),
     ),
     **_chapter(
         "See what arrived",
         "inspect",
-        events="List the events of an entity or a window, oldest first.",
-        show="Show one event: every delivery, its raw bytes, what counted it.",
-        duplicates="List deliveries that came again, exact or in conflict.",
-        pull="Copy a window of a store into a directory, to go on there.",
+        events=("events", "List the events of an entity or a window, oldest first."),
+        show=("events", "Show one event: every delivery, its raw bytes, what counted it."),
+        duplicates=("duplicates", "List deliveries that came again, exact or in conflict."),
+        pull=("pull", "Copy a window of a store into a directory, to go on there."),
     ),
     **_chapter(
         "Know the numbers",
         "metrics",
-        metrics="Define metrics: apply, list, show.",
-        aggregates="List current values, or every version and who made it.",
-        diff="Recompute from raw and compare with what is current.",
+        metrics=("metrics", "Define metrics: apply, list, show."),
+        aggregates=("metrics", "List current values, or every version and who made it."),
+        diff=("diff", "Recompute from raw and compare with what is current."),
     ),
     **_chapter(
         "Repair them",
         "replay",
-        replay="Compute aggregates again, beside the current ones.",
-        runs="Follow replays: list, show, resume, cancel, wait.",
-        dlq="Tasks that failed too often: list, show, redrive, purge.",
-        promote="Make what a run wrote current.",
-        rollback="Undo a promotion.",
+        replay=("replay", "Compute aggregates again, beside the current ones."),
+        runs=("runs", "Follow replays: list, show, resume, cancel, wait."),
+        dlq=("dlq", "Tasks that failed too often: list, show, redrive, purge."),
+        promote=("promote", "Make what a run wrote current."),
+        rollback=("promote", "Undo a promotion."),
     ),
     **_chapter(
         "Keep and check",
         "care",
-        export="Write events to Parquet, JSONL or CSV, with a manifest.",
-        verify="Check raw, index and aggregates; rebuild the index.",
-        backup="Write the state, which raw does not hold, to a file.",
-        restore="Make a backup the state of a store that has none.",
-        stack="Look at a deployed stack itself: status, doctor.",
-        demo="Play one small incident from the first question to the repair.",
+        export=("export", "Write events to Parquet, JSONL or CSV, with a manifest."),
+        verify=("verify", "Check raw, index and aggregates; rebuild the index."),
+        backup=("backup", "Write the state, which raw does not hold, to a file."),
+        restore=("backup", "Make a backup the state of a store that has none."),
+        stack=("stack", "Look at a deployed stack itself: status, doctor."),
+        demo=("demo", "Play one small incident from the first question to the repair."),
     ),
 }
 
@@ -98,7 +100,7 @@ class Root(Group):
         entry = self.entries.get(cmd_name)
         if entry is None:
             return None
-        command = typer.main.get_command(import_module(entry.module).commands)
+        command = typer.main.get_command(getattr(import_module(entry.module), cmd_name))
         command.name, command.short_help = cmd_name, entry.help
         return command
 

@@ -1,4 +1,4 @@
-"""How a command is declared: `commands = Commands()`, then `@commands.add("name", examples="…")` on a function.
+"""How a command is declared: with `@cli_command("name", examples="…")`, or in a CommandGroup with its `add`.
 
 Every command takes the global options, wherever on the line they stand, and gets a Context as its first argument.
 """
@@ -14,10 +14,11 @@ import typer
 
 from pik import __version__
 from pik.cli.context import Context
-from pik.cli.help.plain_help import GLOBAL, Command, Group
-from pik.cli.help.usage_errors import expect_utf8
+from pik.cli.help import GLOBAL, Command, Group, expect_utf8
 from pik.errors import PikError
 from pik.model.instant import DAY, MAX_INSTANT
+
+Function = Callable[..., int | None]
 
 FOUND = 1
 """Exit code of a command that is done and found something."""
@@ -74,7 +75,7 @@ def _globals(
 _GLOBALS = inspect.signature(_globals, eval_str=True).parameters
 
 
-def with_globals(function: Callable[..., int | None]) -> Callable[..., int | None]:
+def with_globals(function: Function) -> Function:
     """`function(cli, …)` as Typer wants it: its own options, then the global ones, which end up in `cli`."""
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
 
@@ -113,22 +114,32 @@ def _epilog(text: str) -> str:
     return "\n".join(["Examples:", *(f"  {line}".rstrip() for line in lines)])
 
 
-class Commands(typer.Typer):
-    """One command, or with `help` a group of them."""
+class CommandGroup(typer.Typer):
+    """A command with commands of its own, such as `pik runs list`."""
 
-    def __init__(self, help: str = "") -> None:  # noqa: A002 - Typer's word
+    def __init__(self, help: str) -> None:  # noqa: A002 - Typer's word
         super().__init__(cls=Group, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        if help:
-            self.callback(help=help)(with_globals(_nothing))
+        self.callback(help=help)(with_globals(_nothing))
 
-    def add(self, name: str, *, examples: str) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
-        """Declare a command. Its docstring is its help; it returns None, or an exit code such as FOUND."""
+    def add(self, name: str, *, examples: str) -> Callable[[Function], Function]:
+        """Declare a command of the group. Its docstring is its help; it returns None, or an exit code such as FOUND."""
 
-        def declare(function: Callable[..., int | None]) -> Callable[..., int | None]:
+        def declare(function: Function) -> Function:
             self.command(name, cls=Command, epilog=_epilog(examples))(with_globals(function))
             return function
 
         return declare
+
+
+def cli_command(name: str, *, examples: str) -> Callable[[Function], typer.Typer]:
+    """Declare a command that is not in a group, as `CommandGroup.add` does."""
+
+    def declare(function: Function) -> typer.Typer:
+        app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        app.command(name, cls=Command, epilog=_epilog(examples))(with_globals(function))
+        return app
+
+    return declare
 
 
 def _nothing(_cli: Context) -> None:

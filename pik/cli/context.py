@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from pik.cli import config
@@ -59,14 +62,13 @@ class Context:
 
     def note(self, text: str) -> None:
         """Tell something beside the result, on standard error; --quiet silences it."""
-        from pik.cli.render.terminal import note
+        from pik.cli.render.text import note
 
         if not self.settings.quiet:
             note(self.advice(text))
 
     def advice(self, text: str) -> str:
         """The text, the commands in it with the --store of this command line, so that they can be pasted."""
-        from pik.cli.advice import with_store
         from pik.cli.app import COMMANDS
 
         return with_store(text, self._store, COMMANDS)
@@ -134,3 +136,28 @@ class Context:
         from pik.exporters import exporter
 
         return exporter(layout)
+
+
+Advice = Callable[[str], str]
+"""Makes a text that may suggest commands ready to be read and pasted."""
+
+
+def with_store(text: str, store: str | None, names: Iterable[str]) -> str:
+    """The text with `--store STORE` in each command of pik that it suggests, unless that names a store itself.
+
+    `names` are pik's commands. Without a `store` the text is as it was: PIK_STORE, pik.toml and the default hold
+    for what is pasted, too. Quoted words are data, whatever is in them, and help is the same for every store.
+    """
+    if store is None:
+        return text
+    return _suggestion(tuple(names)).sub(
+        lambda found: f"pik --store {shlex.quote(store)} " if found["pik"] else found[0], text
+    )
+
+
+@cache
+def _suggestion(names: tuple[str, ...]) -> re.Pattern[str]:
+    quoted = r"""(?<![^\s(=])(?:'[^']*'|"[^"]*")+"""
+    another = r"(?:(?!\bpik ).)*?"
+    own = rf"(?!{another}--store\b)(?!\w+(?: \w+)* --help\b)"
+    return re.compile(rf"{quoted}|(?P<pik>\bpik )(?=(?:{'|'.join(names)})\b){own}", re.DOTALL)

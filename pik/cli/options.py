@@ -35,6 +35,7 @@ Limit = Annotated[
     int | None, typer.Option("--limit", metavar="N", min=1, help="Show at most N rows, and say so if there are more.")
 ]
 FailIfNone = Annotated[bool, typer.Option("--fail-if-none", help="Exit with 1 if nothing matches.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run (id or its beginning); `pik runs list` has them.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask (for runbooks).")]
 Reason = Annotated[

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from pik.cli.progress_rate import Rate
-from pik.cli.render.terminal import note
-from pik.cli.render.text import visible
+from pik.cli.render.text import note, visible
 from pik.model.instant import SECOND, format_duration
 from pik.runtime.interaction import Progress, Silent
 
@@ -132,3 +131,30 @@ def _pace(done: int, total: int, unit: str, rate: float | None) -> str:
     said = f", {_speed(rate, unit)}"
     left = (total - done) / rate if rate else 0
     return f"{said}, {format_duration(round(left) * SECOND)} left" if left >= 1 else said
+
+
+WINDOW = 15.0
+"""Seconds that a rate is of, at most: it follows when work gets slower, and falls while nothing moves."""
+
+FIRST = 1.0
+"""Seconds before which no rate is known: what is fetched ahead would make it far too high."""
+
+
+class Rate:
+    """How many units a second were done of late."""
+
+    def __init__(self, done: float, now: float) -> None:
+        self._began = now
+        self._samples = deque([(now, done)])
+
+    def add(self, done: float, now: float) -> None:
+        """So many are done now, in all."""
+        if now - self._samples[-1][0] >= FIRST / 4:
+            self._samples.append((now, done))
+        while len(self._samples) > 2 and now - self._samples[1][0] >= WINDOW:
+            self._samples.popleft()
+
+    def at(self, done: float, now: float) -> float | None:
+        """None where it is too early to tell."""
+        since, before = self._samples[0]
+        return (done - before) / (now - since) if now - self._began >= FIRST else None

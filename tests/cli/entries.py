@@ -6,5 +6,5 @@ from pik.cli.app import Entry
 
 ENTRIES = {
     "things": Entry("tests.cli.things", "Show things.", "Look"),
-    "fail": Entry("tests.cli.failing", "Ways to go wrong.", "Break"),
+    "fail": Entry("tests.cli.things", "Ways to go wrong.", "Break"),
 }

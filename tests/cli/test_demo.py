@@ -9,8 +9,7 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
-from pik.cli.demo.data import OFFLINE, TUESDAY, write
-from pik.cli.demo.story import STEPS
+from pik.cli.commands.care.demo import OFFLINE, STEPS, TUESDAY, write_data
 from pik.model.event import read_event
 
 
@@ -18,7 +17,7 @@ def test_the_data_is_always_the_same(tmp_path: Path) -> None:
     digests = set()
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        write(tmp_path / name)
+        write_data(tmp_path / name)
         files = sorted((tmp_path / name).iterdir())
         assert [one.name for one in files] == ["metrics.toml", "monday.jsonl", "tuesday-morning.jsonl"]
         digests.add(sha256(b"".join(one.read_bytes() for one in files)).hexdigest())
@@ -26,7 +25,7 @@ def test_the_data_is_always_the_same(tmp_path: Path) -> None:
 
 
 def test_it_is_a_day_a_retry_storm_and_late_events(tmp_path: Path) -> None:
-    write(tmp_path)
+    write_data(tmp_path)
     monday = [read_event(line) for line in (tmp_path / "monday.jsonl").read_bytes().splitlines()]
     morning = [read_event(line) for line in (tmp_path / "tuesday-morning.jsonl").read_bytes().splitlines()]
     assert 1400 < len(monday) < 1600

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pik.cli.app import COMMANDS, root_command
-from pik.cli.help.plain_help import GLOBAL
+from pik.cli.help import GLOBAL
 from tools.gen_docs import PAGE, main, page
 
 

@@ -130,7 +130,7 @@ def test_a_terminal_shows_the_first_fifty(pik: Any, tmp_path: Path, monkeypatch:
     lines = [EVENT.replace('"e"', f'"e{number}"') for number in range(60)]
     (tmp_path / "more.jsonl").write_text("".join(lines) * 2)
     pik("ingest", "more.jsonl")
-    assert "matched  61\n" in pik("events").out
+    assert "matched    61\n" in pik("events").out
     monkeypatch.setattr("pik.cli.context.Context.default_limit", 50)
     for line in (("events",), ("duplicates",)):
         shown = pik(*line).out

@@ -312,9 +312,9 @@ def test_a_binary_file_is_answered_with_what_can_be_read(pik, tmp_path):
 
 
 def test_what_was_rejected_has_room_on_a_narrow_terminal(pik, tmp_path, monkeypatch):
-    from pik.cli.render import human
+    from pik.cli.render import table
 
-    monkeypatch.setattr(human, "terminal_width", lambda: 80)
+    monkeypatch.setattr(table, "terminal_width", lambda: 80)
     (tmp_path / "a-file-with-a-long-name.jsonl").write_text(EVENT + EVENT.replace("Z", ""))
     batch = pik("ingest", "a-file-with-a-long-name.jsonl", "--format", "json").json()["batch_id"]
     listed = pik("batches").out

@@ -6,8 +6,7 @@ import io
 
 import pytest
 
-from pik.cli.progress import Bar, Lines, progress
-from pik.cli.progress_rate import WINDOW, Rate
+from pik.cli.progress import WINDOW, Bar, Lines, Rate, progress
 from pik.runtime.interaction import Silent
 
 

@@ -11,15 +11,13 @@ from typing import Annotated, Literal
 import typer
 
 from pik.cli import options
-from pik.cli.command import FOUND, Commands
+from pik.cli.command import FOUND, CommandGroup, cli_command
 from pik.cli.context import Context
 from pik.cli.render import Column, Document, Instant, Lag, Table
 from pik.errors import NotFound
 
-commands = Commands()
 
-
-@commands.add(
+@cli_command(
     "things",
     examples="""
     # two of them
@@ -51,10 +49,10 @@ def things(
     return FOUND if kind == "conflict" else None
 
 
-group = Commands("Ways to go wrong.")
+fail = CommandGroup("Ways to go wrong.")
 
 
-@group.add("how", examples="pik fail how bug")
+@fail.add("how", examples="pik fail how bug")
 def how(
     _cli: Context,
     way: Annotated[

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pik.cli.demo.data import write
+from pik.cli.commands.care.demo import write_data
 from tests.docs.console import REPOSITORY
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -56,7 +56,7 @@ def expect(directory: Path, code: int, *arguments: object) -> str:
 
 def demo_store(directory: Path) -> None:
     """The demo's incident before its repair: Monday's numbers are promoted, Tuesday morning's events have come."""
-    write(directory)
+    write_data(directory)
     expect(directory, 0, "ingest", "monday.jsonl")
     expect(directory, 0, "metrics", "apply", "metrics.toml")
     expect(directory, 0, "replay", "--all", *DAY, "--reason", "numbers of 2 March", "--promote", "--yes")

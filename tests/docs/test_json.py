@@ -17,7 +17,7 @@ import pytest
 
 from pik.__main__ import main
 from pik.cli.app import root_command
-from pik.cli.demo.data import write
+from pik.cli.commands.care.demo import write_data
 from pik.engine import DuckEngine
 from pik.model.run import RunRequest
 from pik.stores import open_store
@@ -261,7 +261,7 @@ def _misfit(pik: Journey) -> None:
 def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Any]]]:
     """What every command says, by heading, in a store where all of them have something to say."""
     directory = tmp_path_factory.mktemp("journey")
-    write(directory)
+    write_data(directory)
     (directory / "peculiar.jsonl").write_text(PECULIAR, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         pik = Journey(directory, patch)

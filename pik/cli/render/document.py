@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pik.cli.advice import Advice
+from pik.cli.context import Advice
 from pik.cli.render.values import Lines, key_of
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from pik.cli.render.document import Column, Document, Table
-from pik.cli.render.terminal import note
+from pik.cli.render.text import note
 from pik.cli.render.values import data
 
 Write = Callable[[str], object]

@@ -37,9 +37,9 @@ class Output:
 
     def _write(self, document: Document, stream: Stream) -> None:
         if self._format in ("table", "md"):
-            from pik.cli.render import human
+            from pik.cli.render import table
 
-            human.write(document, stream.write, markdown=self._format == "md")
+            table.write(document, stream.write, markdown=self._format == "md")
             return
         from pik.cli.render import machine
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import unicodedata
 from functools import cache
 
@@ -86,3 +88,25 @@ def _fitting(text: str, width: int) -> int:
         if used > width:
             return max(position, 1)
     return len(text)
+
+
+def note(text: str) -> None:
+    """One line on standard error. Nobody reading it is no error."""
+    try:
+        print(visible_lines(text), file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        return
+
+
+def colours() -> bool:
+    """Whether standard output is a terminal whose user did not object to colours (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def terminal_width() -> int | None:
+    """The columns of the terminal; None where standard output is none, so that nothing has to fit."""
+    if not sys.stdout.isatty():
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pik.cli.command import PARTLY, Commands
+from pik.cli import options
+from pik.cli.command import PARTLY, cli_command
 from pik.cli.context import Context
 from pik.cli.render import Count, Document, Instant, Shown
 from pik.cli.render.text import number_of
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from pik.ports.state_backup import Omitted
     from pik.usecases.backup import BackupReport
 
-commands = Commands()
 
 _NAMES = {
     "metric": "definition",
@@ -29,10 +29,10 @@ _NAMES = {
     "letter": "dead letter",
 }
 
-_File = Annotated[Path, typer.Argument(metavar="FILE", help="The file to create.", show_default=False)]
+_NewFile = Annotated[Path, typer.Argument(metavar="FILE", help="The file to create.", show_default=False)]
 
 
-@commands.add(
+@cli_command(
     "backup",
     examples="""
     # every night, while others write; raw is backed up as the files that it is
@@ -42,7 +42,7 @@ _File = Annotated[Path, typer.Argument(metavar="FILE", help="The file to create.
     pik --store aws://pik-prod backup pik-prod.backup
     """,
 )
-def backup(cli: Context, file: _File) -> int | None:
+def backup(cli: Context, file: _NewFile) -> int | None:
     """Write the state to a new file: metric definitions, runs, aggregates, promotions.
 
     Events are not in it: raw is backed up by copying its objects, and the index is made again from raw. The file is
@@ -75,3 +75,29 @@ def report_fields(report: BackupReport, outcome: str) -> dict[str, object]:
 
 def _left_out(one: Omitted) -> str:
     return f"version of {one.metric} of {one.entity} in {format_instant(one.bucket)} by run {one.run_id}"
+
+
+_BackupFile = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.", show_default=False)]
+
+
+@cli_command(
+    "restore",
+    examples="""
+    # is the file whole, and what is in it?
+    pik restore state-2026-03-02.backup --dry-run
+
+    # into a store whose state was lost, or into a new one, here or in AWS
+    pik restore state-2026-03-02.backup
+    """,
+)
+def restore(cli: Context, file: _BackupFile, dry_run: options.DryRun = False) -> int | None:
+    """Make a backup the state of a store that has none. Interrupted, the same command goes on.
+
+    A store that has state is refused. The file is checked before anything is written, and the state afterwards.
+    Definitions and promotions that came after the backup, as the files in `state/` tell, are listed: exit code 3.
+    """
+    from pik.usecases.backup import restore as take
+
+    done = take(cli.open_store(), file, cli.progress, dry_run=dry_run)
+    cli.show(Document(head=report_fields(done, "nothing, a dry run" if dry_run else "restored")))
+    return PARTLY if done.lacking else None

@@ -8,22 +8,23 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from random import Random
+from typing import Annotated, Any
 
 import typer
 
-from pik.cli.command import Commands
+from pik.cli.command import FOUND, cli_command
 from pik.cli.context import Context
-from pik.cli.demo.story import NEXT, STEPS
 from pik.errors import AlreadyExists, PikError
-
-commands = Commands()
+from pik.model.instant import DAY, HOUR, MINUTE, SECOND, format_instant, parse_instant
 
 _READER_LEFT = 141
 
 
-@commands.add(
+@cli_command(
     "demo",
     examples="""
     pik demo
@@ -41,10 +42,8 @@ def demo(
     Every line that begins with $ is a real command, and what follows is what it prints. Nothing of yours is touched:
     the store lives in a new directory.
     """
-    from pik.cli.demo.data import write
-
     place = _new(directory)
-    write(place)
+    write_data(place)
     print(f"A demo in {place}")
     _run("pik init --store .pik", place, "json", capture=True)  # the demo must not use a store of a parent directory
     for step in STEPS:
@@ -82,3 +81,168 @@ def _run(line: str, place: Path, form: str, *, capture: bool = False) -> subproc
 def _newest_run(place: Path) -> str:
     listed = _run("pik runs list", place, "json", capture=True)
     return str(json.loads(listed.stdout)["runs"][0]["run_id"])
+
+
+_DAY = "--from 2026-03-02 --to 2026-03-03"
+_EVENING = "--from 2026-03-02T19:00:00Z --to 2026-03-02T22:00:00Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What happens, what is typed then, and the exit code that it must have. RUN stands for the newest run."""
+
+    story: str
+    line: str
+    code: int = 0
+
+
+STEPS = (
+    Step("Monday, 2 March: a shop's events, as the pipeline received them.", "pik ingest monday.jsonl"),
+    Step("What is computed from them: event_count is built in, revenue is ours.", "pik metrics apply metrics.toml"),
+    Step(
+        "The numbers of the day, computed and made current.",
+        f"pik replay --all {_DAY} --reason 'numbers of 2 March' --promote --yes",
+    ),
+    Step(
+        "Tuesday, 06:00: a producer retries for half an hour, and an app that was offline sends what it kept.",
+        "pik ingest tuesday-morning.jsonl",
+    ),
+    Step("How bad were the retries? None of them counts twice.", f"pik duplicates {_DAY} --by type"),
+    Step(
+        "Three came back with another amount under the same key.",
+        f"pik duplicates {_DAY} --class conflict --show-payload-diff",
+    ),
+    Step(
+        "Are Monday's numbers still right? They are not: exit code 1.",
+        f"pik diff aggregates {_DAY} --changed-only",
+        FOUND,
+    ),
+    Step("Which events explain it? Those that came ten hours late.", f"pik events --entity customer-17 {_EVENING}"),
+    Step(
+        "Compute the day again, beside what is current.",
+        f"pik replay --all {_DAY} --reason 'late events of 2 March'",
+    ),
+    Step("It says what we expect: make it current.", "pik promote RUN --reason 'late events of 2 March' --yes"),
+    Step("Now the numbers are right: exit code 0.", f"pik diff aggregates {_DAY} --changed-only"),
+    Step("The day's events for the post-mortem.", f"pik export --out post-mortem {_DAY}"),
+    Step("And everything in the store is what it was when it was written.", "pik verify"),
+)
+
+NEXT = """
+That was all. The demo's store stays in {directory}; look around with
+
+  cd {directory}
+  pik show ba221f70                      # a payment that came six times, once with another amount
+  pik aggregates --entity customer-17 --history
+
+Next, on a file of your own:
+
+  pik ingest events.jsonl                # one JSON object a line: source, event_type, entity_id, event_time, payload
+  pik ingest --help                      # ... or any other fields, with --map
+  pik status                             # what the store holds
+  pik events --entity ID --since 2h      # what really arrived
+"""
+"""What is said at the end; `directory` is where it was played."""
+
+
+MONDAY = parse_instant("2026-03-02T00:00:00Z")
+TUESDAY = MONDAY + DAY
+ORDERS = 520
+OFFLINE = ("customer-04", "customer-11", "customer-17", "customer-23", "customer-31")
+"""Their app was offline on Monday evening; it sent what it had kept on Tuesday at 06:12."""
+
+METRICS = """\
+[[metric]]
+name = "revenue"
+description = "captured payments per customer and UTC day"
+where = "event_type = 'payment_captured'"
+value = "sum(CAST(payload->>'$.amount' AS DECIMAL(18, 2)))"
+bucket = "1d"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """An event on its way: when it happened and when the pipeline got it, in nanoseconds."""
+
+    source: str
+    event_type: str
+    entity_id: str
+    event_time: int
+    received_time: int
+    payload: dict[str, Any]
+    key: str | None = None
+
+    @property
+    def line(self) -> str:
+        fields: dict[str, object] = {
+            "source": self.source,
+            "event_type": self.event_type,
+            "entity_id": self.entity_id,
+            "event_time": format_instant(self.event_time),
+            "received_time": format_instant(self.received_time),
+        }
+        if self.key is not None:
+            fields["idempotency_key"] = self.key
+        return json.dumps(fields | {"payload": self.payload})
+
+
+def write_data(directory: Path) -> None:
+    """Create monday.jsonl, tuesday-morning.jsonl and metrics.toml in the directory."""
+    chance = Random(20260302)
+    monday = list(_monday(chance))
+    late = [one for one in monday if one.source == "app" and _offline(one)]
+    arrived = [one for one in monday if one not in late]
+    synced = TUESDAY + 6 * HOUR + 12 * MINUTE
+    morning = [
+        *_retries(chance, [one for one in arrived if one.event_type == "payment_captured"]),
+        *(replace(one, received_time=synced + number * SECOND) for number, one in enumerate(late)),
+    ]
+    _write_lines(directory / "monday.jsonl", arrived)
+    _write_lines(directory / "tuesday-morning.jsonl", morning)
+    (directory / "metrics.toml").write_text(METRICS, encoding="utf-8")
+
+
+def _write_lines(path: Path, events: Iterable[_Sent]) -> None:
+    lines = (one.line + "\n" for one in sorted(events, key=lambda one: one.received_time))
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _offline(one: _Sent) -> bool:
+    return one.entity_id in OFFLINE and MONDAY + 19 * HOUR <= one.event_time < MONDAY + 22 * HOUR
+
+
+def _monday(chance: Random) -> Iterator[_Sent]:
+    """Orders with their payment, and most of them with a shipment: some 1,500 events of 40 customers."""
+    for number in range(ORDERS):
+        # Some orders are the evening's, by those whose app is offline then.
+        evening = number % 25 == 0
+        customer = OFFLINE[number // 25 % len(OFFLINE)] if evening else f"customer-{chance.randrange(40):02d}"
+        at = MONDAY + (
+            19 * HOUR + chance.randrange(150 * 60) * SECOND if evening else chance.randrange(82_000) * SECOND
+        )
+        source = "app" if evening or chance.random() < 0.4 else "web"
+        order, cents = f"order-{number:04d}", chance.randrange(450, 25_000)
+        yield _sent(chance, source, "order_placed", customer, at, {"order": order, "items": chance.randrange(1, 6)})
+        paid = at + chance.randrange(5, 90) * SECOND
+        payment = _sent(chance, source, "payment_captured", customer, paid, {"order": order, "amount": cents / 100})
+        yield replace(payment, key=f"pay-{number:04d}")
+        if chance.random() < 0.9:
+            packed = min(paid + chance.randrange(600, 5400) * SECOND, TUESDAY - SECOND)
+            yield _sent(chance, "warehouse", "order_shipped", customer, packed, {"order": order})
+
+
+def _sent(chance: Random, source: str, kind: str, customer: str, at: int, payload: dict[str, Any]) -> _Sent:
+    return _Sent(source, kind, customer, at, at + chance.randrange(200, 4000) * 1_000_000, payload)
+
+
+def _retries(chance: Random, payments: list[_Sent]) -> Iterator[_Sent]:
+    """A producer that lost its acknowledgements sends Monday's payments again and again; three with another amount."""
+    again = TUESDAY + 6 * HOUR
+    for number, one in enumerate(payments[:240]):
+        for attempt in range(chance.randrange(2, 5)):
+            received = again + attempt * 4 * MINUTE + number * SECOND
+            yield replace(one, received_time=received)
+        if number in (40, 90, 140):
+            in_cents = {name: round(value * 100) if name == "amount" else value for name, value in one.payload.items()}
+            yield replace(one, received_time=again + 20 * MINUTE, payload=in_cents)

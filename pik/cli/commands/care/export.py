@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, cast
 
 import typer
 
 from pik.cli import options
-from pik.cli.command import FOUND, Commands
-from pik.cli.commands.care import export_fields
+from pik.cli.command import FOUND, cli_command
 from pik.cli.context import Context
-from pik.cli.render.text import number_of
-from pik.errors import UsageError
+from pik.cli.render import Column, Count, Document, Instant, Table
+from pik.cli.render.text import number_of, visible_lines
+from pik.errors import StoreError, UsageError
 
-commands = Commands()
+if TYPE_CHECKING:
+    from pik.ports.exporter import Layout
+    from pik.usecases.export.export import Exported
 
 
-@commands.add(
+@cli_command(
     "export",
     examples="""
     # everything as one Parquet file, with events.parquet.manifest.json beside it
@@ -117,14 +119,65 @@ def export(
     )
     store = cli.open_store()
     if out == STDOUT and not dry_run:
-        stream = export_fields.standard_output(packed=packing != "none")
+        stream = _standard_output(packed=packing != "none")
         done = write(store, cli.exporter(layout), stream, SILENT if sys.stdout.isatty() else cli.progress)
         cli.note(f"exported {number_of(done.rows, 'row')}")
     else:
         kind = {"directory": directory, "dry_run": dry_run, "even_empty": not fail_if_none}
         done = write(store, cli.exporter(layout), target, cli.progress, **kind)
-        cli.show(export_fields.document(done, layout, dry_run=dry_run))
+        cli.show(_document(done, layout, dry_run=dry_run))
     if done.rows:
         return None
     cli.note(nothing_matches("events", store, done.window, layout.selection.entities))
     return FOUND if fail_if_none else None
+
+
+def _document(done: Exported, layout: Layout, *, dry_run: bool) -> Document:
+    """Where it is, what was asked for, and its files."""
+    written = done.manifest is not None
+    return Document(
+        head={
+            "dry_run": True if dry_run else None,
+            "out": done.target,
+            "format": layout.format,
+            "window": done.window,
+            "entities": layout.selection.entities or None,
+            "known_until": None if done.known_until is None else Instant(done.known_until),
+            "rows": Count(done.rows),
+            "bytes": Count(done.size) if written else None,
+            "manifest": done.manifest,
+        },
+        tables=[
+            Table("files", _FILES, done.files, empty="no files: " + ("a dry run" if dry_run else "nothing matches"))
+        ],
+    )
+
+
+_FILES = [Column("path"), Column("rows", Count), Column("bytes", Count), Column("sha256", detail=True)]
+
+
+def _standard_output(*, packed: bool) -> BinaryIO:
+    """Standard output for the rows of an export. Raises UsageError for a terminal that would get compressed bytes,
+    StoreError if it is closed."""
+    if sys.stdout is None:
+        raise StoreError("standard output is closed, so nothing can be exported to it")
+    if not sys.stdout.isatty():
+        return sys.stdout.buffer
+    if packed:
+        raise UsageError("compressed data is not written to a terminal", hint="pik export --out - … > FILE")
+    return cast(BinaryIO, _Terminal())
+
+
+class _Terminal:
+    """Shows lines without obeying what is in them."""
+
+    name = "<stdout>"
+
+    def write(self, data: bytes) -> int:
+        """Show the lines."""
+        sys.stdout.write(visible_lines(data.decode(errors="backslashreplace")))
+        return len(data)
+
+    def flush(self) -> None:
+        """Show what is waiting."""
+        sys.stdout.flush()

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from glob import glob, has_magic
+from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pik.cli import options
-from pik.cli.command import Commands
-from pik.cli.commands.ingest import ingest_api, ingest_inputs, ingest_store
+from pik.cli.command import PARTLY, cli_command
+from pik.cli.commands.ingest import report
 from pik.cli.context import Context
+from pik.errors import NotFound, UsageError
 
-commands = Commands()
+if TYPE_CHECKING:
+    from pik.inputs.source import Source
+    from pik.model.batch import Reject
+    from pik.ports.store import Store
+    from pik.rawlog.segment_writer import Reading
+    from pik.usecases.ingest.batch_ingest import Ingested, IngestOptions
+    from pik.usecases.ingest.via_api import Sent
 
 
-@commands.add(
+@cli_command(
     "ingest",
     examples="""
     # a file, a glob, objects in S3, standard input; .gz and .zst of each; JSON lines or an array
@@ -102,8 +114,8 @@ def ingest(
     from pik.runtime.parallel import processors
     from pik.usecases.ingest.batch_ingest import IngestOptions
 
-    sources = ingest_inputs.sources(cli, files, batch_key)
-    reading = ingest_inputs.reading(cli, mapping, time_format, timezone, max_line, on_invalid)
+    sources = _sources(cli, files, batch_key)
+    reading = _reading(cli, mapping, time_format, timezone, max_line, on_invalid)
     chosen = IngestOptions(
         reading,
         refuse_conflicts=on_conflict == "fail",
@@ -112,11 +124,212 @@ def ingest(
         workers=workers or processors(),
     )
     if rejects:
-        ingest_inputs.expect_new(rejects)
+        _expect_new(rejects)
     if via:
-        ingest_api.expect_possible(chosen, max_line)
+        _expect_possible(chosen, max_line)
     if dry_run:
-        return ingest_store.check(cli, sources, chosen, rejects)
+        return _check(cli, sources, chosen, rejects)
     if via:
-        return ingest_api.send(cli, sources, reading, rejects)
-    return ingest_store.ingest(cli, sources, chosen, rejects)
+        return _send(cli, sources, reading, rejects)
+    return _ingest(cli, sources, chosen, rejects)
+
+
+def _ingest(cli: Context, sources: list[Source], chosen: IngestOptions, rejects: Path | None) -> int | None:
+    """Record the inputs, and show what became of each."""
+    from pik.usecases.ingest.batch_ingest import ALREADY
+    from pik.usecases.inspect.batches import write_rejects
+
+    store = _store(cli, sources, chosen)
+    done = _record(cli, store, sources, chosen)
+    if rejects:
+        write_rejects(store, [one.batch for one in done], rejects)
+    cli.show(report.ingested(done, mapped=chosen.reading.mapping is not None))
+    return PARTLY if any(one.batch.counts.rejected for one in done if one.outcome != ALREADY) else None
+
+
+def _check(cli: Context, sources: list[Source], chosen: IngestOptions, rejects: Path | None) -> int | None:
+    """Read the inputs, record nothing, and show what would be recorded."""
+    from pik.usecases.ingest.batch_ingest import check as checked_input
+
+    with _rejects_file(rejects) as write:
+        checked = [checked_input(source, chosen, cli.progress, write) for source in sources]
+    cli.show(report.checked(checked, mapped=chosen.reading.mapping is not None))
+    return PARTLY if any(one.reasons for one in checked) else None
+
+
+def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:
+    """Open the store. The default one is created if it is absent, unless an input cannot be read."""
+    from pik.usecases.ingest.batch_ingest import probe
+
+    try:
+        return cli.create_store(cli.open_store().url)
+    except NotFound:
+        if cli.settings.default_store is None:
+            raise
+    for source in sources:
+        probe(source, chosen)
+    store = cli.create_store(cli.settings.default_store)
+    cli.note(f"created a store at {store.url}")
+    return store
+
+
+def _record(cli: Context, store: Store, sources: list[Source], chosen: IngestOptions) -> list[Ingested]:
+    """Ingest one after the other; where one fails, tell what became of those before it."""
+    from pik.usecases.ingest.many_inputs import ingest_all
+
+    done: list[Ingested] = []
+    try:
+        for one in ingest_all(store, sources, chosen, cli.progress):
+            done.append(one)  # noqa: PERF402 - those before an error are told of
+    except BaseException:
+        for one in done:
+            cli.note(f"{one.source}: {one.outcome}, batch {one.batch.batch_id}")
+        raise
+    return done
+
+
+def _sources(cli: Context, files: list[str], batch_key: str | None) -> list[Source]:
+    """What the arguments name, globs and prefixes resolved. Raises UsageError, InputError."""
+    if batch_key is not None and files != ["-"]:
+        raise UsageError("--batch-key names standard input, and only that", hint="files are known by their content")
+    return [source for name in files for source in _named(cli, name)]
+
+
+def _named(cli: Context, name: str) -> list[Source]:
+    from pik.inputs.source import file_source, foreign_sources, shown_name
+
+    if name.startswith("s3://"):
+        return foreign_sources(cli.foreign(), name)
+    # Not Path.exists: that raises an OSError for a name that is too long.
+    found = sorted(glob(name, recursive=True)) if name not in ("", "-") and not os.path.lexists(name) else [name]
+    if not found:
+        raise _not_there(name, shown_name(name))
+    return [file_source(one) for one in found]
+
+
+def _not_there(name: str, shown: str) -> UsageError:
+    if has_magic(name):
+        return UsageError(f"no file matches {shown!r}", hint="** is any number of directories; - is standard input")
+    return UsageError(f"there is no file {shown}", hint="quote globs; - is standard input")
+
+
+def _reading(
+    cli: Context,
+    mapping: list[str] | None,
+    time_format: str | None,
+    timezone: str | None,
+    max_line: int,
+    on_invalid: str | None,
+) -> Reading:
+    """How records are read: options, else pik.toml, else as events. Raises UsageError, Invalid."""
+    from pik.rawlog.segment_writer import Reading
+
+    fields = dict(cli.settings.ingest.map)
+    for text in mapping or ():
+        name, equals, expression = text.partition("=")
+        if not equals or not expression:
+            raise UsageError(f"--map {text}: expected FIELD=JMESPATH", hint="--map entity_id=body.user.id")
+        fields[name.strip()] = expression
+    time_format = time_format or cli.settings.ingest.time_format or "rfc3339"
+    mapped = fields if fields or time_format != "rfc3339" else None
+    timezone = timezone or cli.settings.ingest.timezone
+    chosen = Reading(
+        max_line,
+        stop=on_invalid == "stop",
+        mapping=mapped,
+        time_format=time_format,
+        timezone=timezone,
+        mixed=on_invalid == "reject",
+    )
+    try:
+        chosen.zone()  # complains now rather than in a worker
+    except UsageError as error:
+        raise UsageError(f"--timezone: {error.message}", hint=error.hint) from None
+    chosen.record_mapping()
+    return chosen
+
+
+def _expect_new(rejects: Path) -> None:
+    """Raises UsageError where the file for rejected records cannot be made."""
+    if rejects.exists():
+        raise UsageError(f"--rejects {rejects}: the file exists already", hint="name another one")
+    if not rejects.parent.is_dir():
+        raise UsageError(
+            f"--rejects {rejects}: there is no directory {rejects.parent}", hint="make it, or name another"
+        )
+
+
+@contextmanager
+def _rejects_file(path: Path | None) -> Iterator[Callable[[Reject], None]]:
+    """What takes rejected records and writes them to a new file, as they came, a line each; without a path nowhere.
+
+    Raises UsageError.
+    """
+    from pik.usecases.inspect.batches import record_bytes
+
+    if path is None:
+        yield lambda _: None
+        return
+    try:
+        with open(path, "xb") as file:
+
+            def write(reject: Reject) -> None:
+                file.write(record_bytes(reject) + b"\n")
+
+            try:
+                yield write
+            except BaseException:
+                path.unlink()  # the same command, corrected, makes it again
+                raise
+    except OSError as error:
+        if error.filename not in (None, str(path)):
+            raise
+        raise UsageError(f"--rejects {path}: {error.strerror}", hint="name another file") from None
+
+
+_SHOWN = 20
+"""Rejected records of an input sent through the API that are shown: those that come first in it."""
+
+
+def _expect_possible(chosen: IngestOptions, max_line: int) -> None:
+    """Raises UsageError for an option that the API does not have."""
+    from pik.model.event import MAX_LINE
+
+    batches = "each request is a batch of its own, and what comes again is recorded as a duplicate; leave it out"
+    options.unknown_to_the_api(
+        {
+            "--batch-key": (chosen.batch_key is not None, batches),
+            "--again": (chosen.again, batches),
+            "--on-conflict fail": (chosen.refuse_conflicts, "the API records conflicts; the summary counts them"),
+            "--max-line": (max_line != MAX_LINE, f"the API takes records of {MAX_LINE} bytes; leave it out"),
+        }
+    )
+
+
+def _send(cli: Context, sources: list[Source], reading: Reading, path: Path | None) -> int | None:
+    """Send the inputs, one after the other, until one fails; `path` is the new file for rejected records."""
+    from pik.usecases.ingest.via_api import send as send_input
+    from pik.usecases.inspect.batches import record_bytes
+
+    api = cli.open_api()
+    done: list[tuple[Sent, list[Reject]]] = []
+    try:
+        opened = open(path, "xb") if path else nullcontext()  # noqa: SIM115 - closed by what follows
+    except OSError as error:
+        raise UsageError(f"--rejects {path}: {error.strerror}") from None
+    with opened as file:
+        for source in sources:
+            first: list[Reject] = []
+
+            def told(reject: Reject, first: list[Reject] = first) -> None:
+                if file is not None:
+                    file.write(record_bytes(reject) + b"\n")
+                first.append(reject)
+                first.sort(key=attrgetter("seq"))
+                del first[_SHOWN:]
+
+            done.append((send_input(api, source, reading, cli.progress, told), first))
+            if done[-1][0].failure is not None:
+                break
+    cli.show(report.sent_via_api(done))
+    return PARTLY if any(sent.failure or sent.counts.rejected for sent, _ in done) else None

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pik.cli import options
-from pik.cli.command import PARTLY, Commands
-from pik.cli.commands.care.verify_fields import PROBLEMS
+from pik.cli.command import PARTLY, cli_command
+from pik.cli.commands.care.verify import PROBLEMS
 from pik.cli.context import Context
 from pik.cli.render import Count, Document, Table
 from pik.errors import NotFound, command
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from pik.ports.store import Store
     from pik.usecases.pull.pull import Pulled, Request
 
-commands = Commands()
 
-
-@commands.add(
+@cli_command(
     "pull",
     examples="""
     # two days of production, to go on with on the train

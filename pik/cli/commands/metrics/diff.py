@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pik.cli import options
-from pik.cli.command import FOUND, PARTLY, Commands
-from pik.cli.commands.metrics import diff_fields
-from pik.cli.commands.replay.run_next import next_command, replay_command
+from pik.cli.command import FOUND, PARTLY, CommandGroup
+from pik.cli.commands.replay.runs import WHOLE, next_command, replay_command
 from pik.cli.context import Context
-from pik.errors import UsageError, command
-from pik.model.run import RunRequest, RunState
+from pik.cli.render import Bucket, Column, Count, Document, Instant, Table
+from pik.cli.render.text import number_of
+from pik.errors import UsageError, after_success, command, in_turn
+from pik.model.run import KEPT_FAILURES, RunRequest, RunState
 from pik.model.window import Window
 
 if TYPE_CHECKING:
+    from pik.model.metric import Failure
     from pik.ports.store import Store
+    from pik.usecases.metrics.diff import Diff, Difference
 
-commands = Commands("Compare numbers: with what raw says, or with what a run wrote.")
+
+diff = CommandGroup("Compare numbers: with what raw says, or with what a run wrote.")
 
 
-@commands.add(
+@diff.add(
     "aggregates",
     examples="""
     # is anything wrong? exit code 1 if so
@@ -86,11 +92,11 @@ def aggregates(
     else:
         diff = diff_run(store, run, tolerances=tolerances, changed_only=changed_only, **chosen)
         repair = partial(_after_run, store, run)
-    shown = diff_fields.Shortened(diff.rows, limit)
-    cli.show(diff_fields.differences(diff, shown, repair, stats=stats))
+    shown = Shortened(diff.rows, limit)
+    cli.show(differences(diff, shown, repair, stats=stats))
     if diff.basis.without_value:
         cli.note(without_value(store, diff.basis.without_value, diff.effective))
-    for missing in diff_fields.not_compared(diff):
+    for missing in not_compared(diff):
         cli.note(missing)
     if shown.failed or diff.unlisted or (diff.run is not None and diff.run.failed):
         return PARTLY
@@ -116,3 +122,129 @@ def _after_run(store: Store, run_id: str) -> str | None:
         return next_command(run)
     moved = promote(store, run.run_id, 0, "", dry_run=True).counts.moved
     return command("promote", run.run_id) if moved else replay_command(run.request)
+
+
+_REMEDIES = 3
+
+
+class Shortened:
+    """The first rows, `limit` of them; `number` counts all, once they are read, and `failed` those that could not be
+    computed; `remedy` is what to type about those, for each metric, the most frequent first, _REMEDIES at most."""
+
+    def __init__(self, rows: Iterable[Difference], limit: int | None) -> None:
+        self._rows, self._limit = rows, limit
+        self.number = self.failed = 0
+        self._failures: Counter[tuple[str, bool, bool]] = Counter()
+        self._commands: dict[tuple[str, bool, bool], str] = {}
+
+    def __iter__(self) -> Iterator[Difference]:
+        for row in self._rows:
+            self.number += 1
+            if row.failure is not None:
+                self.failed += 1
+                kind = row.metric, bool(row.failure.event_ids), bool(row.entity_id)
+                self._failures[kind] += 1
+                self._commands.setdefault(kind, _remedy(row.failure, row))
+            if not self.truncated:
+                yield row
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the limit left rows out."""
+        return self._limit is not None and self.number > self._limit
+
+    @property
+    def remedy(self) -> str | None:
+        """Where to look first, for what could not be computed."""
+        found = dict.fromkeys(self._commands[kind] for kind, _ in self._failures.most_common())
+        return in_turn(*islice(found, _REMEDIES)) if found else None
+
+    @property
+    def different(self) -> int:
+        """How many rows are differences of values."""
+        return self.number - self.failed
+
+
+def _remedy(failure: Failure, row: Difference) -> str:
+    """Where to look first, for a row that could not be computed."""
+    if failure.event_ids:
+        return command("show", failure.event_ids[0])
+    return command("metrics", "show", row.metric) if row.entity_id else WHOLE
+
+
+def differences(diff: Diff, rows: Shortened, repair: Callable[[], str | None], *, stats: bool) -> Document:
+    """The rows; `repair` tells the command that makes what is current right."""
+
+    def tail() -> dict[str, object]:
+        counted = {"stats": {name: Count(getattr(diff.stats, name)) for name in _STATS}} if stats else {}
+        known = diff.basis.known_until
+        return {
+            "compared": Count(diff.stats.compared),
+            "different": Count(rows.different),
+            "failed": Count(rows.failed),
+            "failed_not_listed": Count(diff.unlisted) if diff.unlisted else None,
+            "failed_tasks": Count(diff.run.failed) if diff.run is not None and diff.run.failed else None,
+            "metrics": sorted(diff.basis.versions),
+            "known_until": Instant(known) if known else None,
+            "entities_without_value": sorted(diff.basis.without_value) or None,
+            "truncated": rows.truncated,
+            **counted,
+            "next": _next(repair, diff, rows),
+        }
+
+    return Document(
+        head={"requested": diff.window, "effective": diff.effective},
+        tables=[Table("differences", _COLUMNS, rows, empty=lambda: _no_differences(diff))],
+        tail=tail,
+    )
+
+
+def not_compared(diff: Diff) -> Iterator[str]:
+    """What to say of values that the compared run should have and that are not among the rows."""
+    run = diff.run
+    if diff.unlisted:
+        listed = number_of(KEPT_FAILURES, "failed aggregate")
+        yield f"{diff.unlisted:,} more could not be computed; a run keeps the first {listed}"
+    if run is not None and run.failed:
+        failed = f"{run.failed:,} of its {number_of(run.tasks, 'task')} failed"
+        letters = command("dlq", "list", "--run", run.run_id)
+        yield f"{failed}, and only what was written is compared; {letters}"
+    if run is not None and run.state in (RunState.PLANNED, RunState.RUNNING):
+        yield f"run {run.run_id} is {run.state}: {run.done:,} of {number_of(run.tasks, 'task')} done so far"
+
+
+def _no_differences(diff: Diff) -> str:
+    stats = diff.stats
+    within = f", {stats.tolerated:,} of them within tolerance" if stats.tolerated else ""
+    left_out = stats.added + stats.removed
+    others = f"; --changed-only leaves out {left_out:,} that only one side has" if left_out else ""
+    return f"no differences in {number_of(stats.compared, 'value')}{within}{others}"
+
+
+def _next(repair: Callable[[], str | None], diff: Diff, rows: Shortened) -> str | None:
+    """What to type next. Where values would be removed, raw must be whole first."""
+    if not rows.different:
+        return rows.remedy
+    line = repair()
+    return after_success(WHOLE, line) if line and diff.stats.removed else line
+
+
+def _of_failure(name: str) -> Callable[[Difference], object]:
+    return lambda row: None if row.failure is None else getattr(row.failure, name) or None
+
+
+_STATS = ("equal", "other_inputs", "tolerated", "changed", "added", "removed")
+
+_COLUMNS = [
+    Column("op"),
+    Column("metric"),
+    Column("bucket", Bucket),
+    Column("entity_id", cut=24),
+    *(Column(name) for name in ("current", "recomputed", "delta")),
+    Column("percent", drop=1),
+    Column("inputs_before", Count, drop=3),
+    Column("inputs_after", Count, drop=2),
+    Column("reason", get=_of_failure("reason"), wrap=True, rare=True),
+    Column("events_to_blame", Count, get=_of_failure("events"), detail=True),
+    Column("event_ids", get=_of_failure("event_ids"), rare=True, drop=1),
+]

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pik.cli import options
-from pik.cli.command import PARTLY, Commands
-from pik.cli.commands.replay import dlq_fields
+from pik.cli.command import PARTLY, CommandGroup
+from pik.cli.commands.replay.runs import RUN_COLUMNS
 from pik.cli.context import Context
+from pik.cli.render import Column, Document, Instant, Moment, Shown, Table
 from pik.cli.render.text import number_of
 from pik.errors import UsageError, command
-from pik.model.run import RunState
+from pik.model.run import DeadLetter, Run, RunState, Task
 
 if TYPE_CHECKING:
     from pik.model.run import DeadLetter
     from pik.ports.store import Store
 
-commands = Commands("Tasks that failed too often: list, show, redrive, purge.")
+
+dlq = CommandGroup("Tasks that failed too often: list, show, redrive, purge.")
 
 OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only those of this run.")]
 Letters = Annotated[list[str] | None, typer.Argument(metavar="[LETTER]...", help="Ids or their beginnings.")]
 Everything = Annotated[bool, typer.Option("--all", help="Every dead letter.")]
 
 
-@commands.add(
+@dlq.add(
     "list",
     examples="""
     pik dlq list
@@ -44,18 +47,18 @@ def list_(
     """List dead letters, the oldest first: tasks of replays that failed each time they were tried."""
     from pik.usecases.replay.runs import letters
 
-    cli.show(dlq_fields.listed(letters(cli.open_store(), run, purged=purged), purged=purged))
+    cli.show(_listed(letters(cli.open_store(), run, purged=purged), purged=purged))
 
 
-@commands.add("show", examples="pik dlq show 01J8Z4")
+@dlq.add("show", examples="pik dlq show 01J8Z4")
 def show(cli: Context, letter: Annotated[str, typer.Argument(metavar="LETTER", help="Id or its beginning.")]) -> None:
     """Show a dead letter: the task, whole, and why it failed."""
     from pik.usecases.replay.runs import letter as find
 
-    cli.show(dlq_fields.letter(find(cli.open_store(), letter)))
+    cli.show(_letter(find(cli.open_store(), letter)))
 
 
-@commands.add(
+@dlq.add(
     "redrive",
     examples="""
     # after the cause is gone: one, or all of a run
@@ -79,11 +82,11 @@ def redrive(
 
     store, chosen = _chosen(cli, "redrive", letter, everything, run)
     runs = [] if dry_run else dlq.redrive(store, cli.engine(), chosen, Pace(), cli.progress)
-    cli.show(dlq_fields.redriven(chosen, runs, dry_run=dry_run))
+    cli.show(_redriven(chosen, runs, dry_run=dry_run))
     return PARTLY if any(one.state != RunState.COMPLETED for one in runs) else None
 
 
-@commands.add(
+@dlq.add(
     "purge",
     examples="""
     # tasks that nobody will need any more
@@ -110,7 +113,7 @@ def purge(
     if chosen and not dry_run:
         options.confirm(f"give up {number_of(len(chosen), 'dead letter')}: their tasks stay failed", yes)
         dlq.purge(store, chosen, time.time_ns(), reason)
-    cli.show(dlq_fields.purged(chosen, reason, dry_run=dry_run))
+    cli.show(_purged(chosen, reason, dry_run=dry_run))
 
 
 def _chosen(
@@ -126,3 +129,68 @@ def _chosen(
     if everything:
         return store, dlq.letters(store, run)
     return store, [dlq.letter(store, one) for one in letters or ()]
+
+
+def _listed(letters: Sequence[DeadLetter], *, purged: bool) -> Document:
+    """The letters, one a row; of those that were purged also when, and why."""
+    columns = [*_COLUMNS, *_PURGED] if purged else _COLUMNS
+    empty = "no dead letter was purged" if purged else "no dead letters"
+    return Document(tables=[Table("dead_letters", columns, letters, empty)])
+
+
+def _letter(found: DeadLetter) -> Document:
+    """One letter, its task whole."""
+    task = found.task
+    return Document(
+        head={
+            "letter_id": found.letter_id,
+            "run_id": task.run_id or None,
+            "task": task.number,
+            "window": task.window,
+            "metrics": list(task.metrics),
+            "entities": _entities(task, ", ".join(task.entities)),
+            "attempts": found.attempts,
+            "failed_at": Instant(found.failed_at),
+            "reason": found.reason,
+            "note": found.hint or None,
+            "next": _next(found),
+        }
+    )
+
+
+def _next(found: DeadLetter) -> str | None:
+    """What can help. To do a task again is worth while where nothing else is known to be wrong."""
+    if not found.task.run_id:
+        return command("dlq", "purge", found.letter_id, "--reason", "no task")
+    return None if found.hint else command("dlq", "redrive", found.letter_id)
+
+
+def _redriven(letters: Sequence[DeadLetter], runs: Sequence[Run], *, dry_run: bool) -> Document:
+    """Whose tasks were done again, and how their runs ended."""
+    return Document(
+        head={"dry_run": dry_run, "redriven": [one.letter_id for one in letters]},
+        tables=[Table("runs", RUN_COLUMNS, runs, empty="nothing was done")],
+    )
+
+
+def _purged(letters: Sequence[DeadLetter], reason: str, *, dry_run: bool) -> Document:
+    """What was given up."""
+    return Document(head={"dry_run": dry_run, "purged": [one.letter_id for one in letters], "reason": reason or None})
+
+
+def _entities(task: Task, text: str) -> Shown:
+    return Shown(task.entities, text) if task.entities else Shown(None, "all")
+
+
+_COLUMNS = [
+    Column("letter_id"),
+    Column("run_id", get=lambda letter: letter.task.run_id, drop=1),
+    Column("window", get=lambda letter: letter.task.window, drop=2),
+    Column("entities", get=lambda letter: _entities(letter.task, str(len(letter.task.entities)))),
+    Column("attempts", drop=4),
+    Column("failed_at", Moment, drop=3),
+    Column("reason", wrap=True),
+    Column("hint", wrap=True, rare=True, advice=True),
+]
+
+_PURGED = [Column("purged_at", Moment, drop=3), Column("purge_reason", wrap=True)]

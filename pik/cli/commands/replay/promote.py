@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from pik.cli import options
-from pik.cli.command import PARTLY, Commands
-from pik.cli.commands.replay.run_fields import failure_fields
-from pik.cli.commands.replay.run_next import replay_command
+from pik.cli.command import PARTLY, cli_command
+from pik.cli.commands.replay.runs import failure_fields, replay_command
 from pik.cli.context import Context
 from pik.cli.render import Count, Document
 from pik.cli.render.text import number_of
@@ -20,12 +17,8 @@ from pik.model.run import RunState
 if TYPE_CHECKING:
     from pik.usecases.replay.runs import Move
 
-commands = Commands()
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run (id or its beginning); `pik runs list` has them.")]
-
-
-@commands.add(
+@cli_command(
     "promote",
     examples="""
     # see what it changes, then do it
@@ -37,7 +30,11 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run (id or its be
     """,
 )
 def promote(
-    cli: Context, run: RunId, reason: options.Reason = "", yes: options.Yes = False, dry_run: options.DryRun = False
+    cli: Context,
+    run: options.RunId,
+    reason: options.Reason = "",
+    yes: options.Yes = False,
+    dry_run: options.DryRun = False,
 ) -> int | None:
     """Make the aggregates that a run wrote current.
 
@@ -109,3 +106,29 @@ def plan_text(planned: Move) -> str:
     if run.failed:
         text += f"\n{run.failed:,} of its {number_of(run.tasks, 'task')} failed; their aggregates stay as they are"
     return text
+
+
+@cli_command(
+    "rollback",
+    examples="""
+    # what would move?
+    pik rollback 01J8Z3 --dry-run
+
+    pik rollback 01J8Z3 --reason 'promoted the wrong run'
+    """,
+)
+def rollback(
+    cli: Context,
+    run: options.RunId,
+    reason: options.Reason = "",
+    yes: options.Yes = False,
+    dry_run: options.DryRun = False,
+) -> int | None:
+    """Make current again what was so before a run was promoted.
+
+    Only where the run's version is still current: one that somebody else has changed since is a conflict, is left as it
+    is, and reported. Nothing is deleted; `pik promote` makes the run's versions current again.
+    """
+    from pik.usecases.replay.runs import rollback as go_back
+
+    return move(cli, go_back, run, reason, yes, dry_run)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import time
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pik.cli import options
-from pik.cli.command import Commands
-from pik.cli.commands.replay import replay_api, replay_store
+from pik.cli.command import PARTLY, cli_command
+from pik.cli.commands.replay.runs import exit_code, going_on, nothing_matched, outcome_fields, plan_fields
 from pik.cli.context import Context
-from pik.errors import UsageError
-from pik.model.run import RunRequest
+from pik.cli.render import Document, Instant
+from pik.cli.render.text import number_of
+from pik.errors import NothingSelected, UsageError, command
+from pik.model.instant import format_instant
+from pik.model.run import Run, RunRequest, RunState
+from pik.model.window import Window
 
-commands = Commands()
+if TYPE_CHECKING:
+    from pik.model.run import Run
+    from pik.ports.store import Store
+    from pik.usecases.replay.runs import Move
 
 
-@commands.add(
+@cli_command(
     "replay",
     examples="""
     # what would it come to?
@@ -88,10 +96,135 @@ def replay(
         reason=reason,
     )
     if via:
-        replay_api.expect_possible(request, rate, promote)
-        return replay_api.replay(cli, request, dry_run=dry_run, wait=not no_wait)
+        _expect_possible(request, rate, promote)
+        return _replay_via_api(cli, request, dry_run=dry_run, wait=not no_wait)
     if no_wait:
         raise UsageError(
             "--no-wait goes with --via api", hint="`pik runs wait RUN` and `pik runs show RUN` follow a run"
         )
-    return replay_store.replay(cli, request, rate, dry_run, promote, yes)
+    return _replay(cli, request, rate, dry_run, promote, yes)
+
+
+def _replay(
+    cli: Context, request: RunRequest, rate: float | None, dry_run: bool, promote: bool, yes: bool
+) -> int | None:
+    """Go on with the run of this request or begin one, follow it to its end, and show what became of it."""
+    from pik.usecases.inspect.events import without_value
+    from pik.usecases.replay.execute import Pace, carry_out
+    from pik.usecases.replay.plan import expect_work, plan_replay, start
+
+    store, engine = cli.open_store(), cli.engine()
+    nothing_of: dict[str, object] = {"entities_without_value": None}
+    run = None if dry_run else store.runs.unfinished(request)
+    resumed = run is not None
+    if run is not None:
+        cli.note(going_on(run))
+    else:
+        plan = plan_replay(store, engine, request, time.time_ns())
+        expect_work(store, plan.run)
+        if plan.without_value:
+            nothing_of["entities_without_value"] = list(plan.without_value)
+            cli.note(without_value(store, plan.without_value, Window(plan.run.effective_start, plan.run.effective_end)))
+        if plan.run.events_matched == 0:
+            cli.note(nothing_matched(request.window))
+        if dry_run:
+            cli.show(Document(head={**plan_fields(plan.run), **nothing_of, "dry_run": True}))
+            return None
+        run = start(store, plan)
+        events, buckets = number_of(plan.counts.events, "event"), number_of(plan.counts.buckets, "bucket")
+        chosen = "raw is damaged, so events are not counted" if plan.counts.damaged else f"{events} in {buckets}"
+        cli.note(f"run {run.run_id}: {chosen}, {number_of(run.tasks, 'task')}")
+    run = carry_out(store, engine, run.run_id, Pace(rate=rate), cli.progress)
+    move = _promote(store, run, yes) if promote and run.state in (RunState.COMPLETED, RunState.PARTIAL) else None
+    shown = move.run if move else run
+    counts = {"promotion": move.counts} if move else {}
+    head = {
+        **plan_fields(shown),
+        **nothing_of,
+        "resumed": resumed,
+        **outcome_fields(shown),
+        **_basis(cli, store, run),
+        **counts,
+    }
+    cli.show(Document(head=head))
+    return PARTLY if move and move.counts.conflicts else exit_code(run)
+
+
+def _basis(cli: Context, store: Store, run: Run) -> dict[str, object]:
+    """Of a run that changed nothing, what that rests on; otherwise `pik diff aggregates --run` tells it."""
+    from pik.usecases.metrics.diff import basis_of
+
+    if run.state != RunState.COMPLETED or run.new + run.changed + run.removed:
+        return {"metric_versions": None, "known_until": None}
+    basis = basis_of(store, run.run_id)
+    versions = sorted(basis.versions)
+    until = f", known until {format_instant(basis.known_until)}" if basis.known_until else ""
+    cli.note(
+        f"nothing changed: {number_of(run.unchanged, 'value')} computed by {', '.join(versions) or 'no metric'}{until}"
+    )
+    return {"metric_versions": versions, "known_until": Instant(basis.known_until) if basis.known_until else None}
+
+
+def _promote(store: Store, run: Run, yes: bool) -> Move:
+    from pik.cli.commands.replay.promote import plan_text
+    from pik.usecases.replay.runs import promote
+
+    if not yes:
+        options.confirm(
+            plan_text(promote(store, run.run_id, 0, "", dry_run=True)),
+            yes,
+            declined=f"run {run.run_id} is kept, and nothing was promoted",
+            hint=command("promote", run.run_id),
+        )
+    return promote(store, run.run_id, time.time_ns(), run.request.reason)
+
+
+def _expect_possible(request: RunRequest, rate: float | None, promote: bool) -> None:
+    """Raises UsageError for an option that the API does not have."""
+    without = "leave --via out"
+    options.unknown_to_the_api(
+        {
+            "--source": (request.source is not None, f"the API replays all of an entity's buckets; {without}"),
+            "--type": (request.event_type is not None, f"the API replays all of an entity's buckets; {without}"),
+            "--all": (not request.entities, f"the API replays one --entity; {without} for more"),
+            "more than one --entity": (len(request.entities) > 1, "call it once for each entity"),
+            "--rate": (rate is not None, "the stack's parameter ProcessorConcurrency limits its processors"),
+            "--promote": (promote, "the API promotes nothing; when the run has ended: pik promote RUN"),
+            "a window without two ends": (not request.window.bounded, "--from TIME --to TIME"),
+        }
+    )
+
+
+def _replay_via_api(cli: Context, request: RunRequest, *, dry_run: bool, wait: bool) -> int | None:
+    """Begin a run, follow it to its end unless told not to, and show what became of it."""
+    from pik.usecases.replay.execute import follow
+
+    api = cli.open_api()
+    planned = api.replay(request, dry_run=dry_run)
+    if planned.events_matched == 0 and dry_run:
+        raise _nothing(planned)
+    if dry_run:
+        if planned.events_matched is None:
+            raise UsageError(
+                f"{request.window} is too large for the API to count in one call",
+                hint="leave --dry-run out to replay it, --via api to count it, or ask for less",
+            )
+        cli.show(Document(head={**plan_fields(planned), "dry_run": True}))
+        return None
+    waits = command("runs", "wait", planned.run_id)
+    cli.note(f"run {planned.run_id} began; it goes on without this command, and {waits} waits")
+    run = follow(api, planned, cli.progress, to_its_end=wait)
+    if run.state == RunState.COMPLETED and run.events_matched == 0 and not run.values:
+        raise _nothing(run)
+    head = {**plan_fields(run), "resumed": False, **outcome_fields(run)}
+    cli.show(Document(head=head))
+    return None if run.state in (RunState.PLANNED, RunState.RUNNING) else exit_code(run)
+
+
+def _nothing(run: Run) -> NothingSelected:
+    entities = run.request.entities
+    whose = f" of {', '.join(map(repr, entities))}" if entities else ""
+    return NothingSelected(
+        f"nothing to replay: there is no such event{whose} in {run.request.window}",
+        hint="its events of all time: pik events --entity ID" if entities else "when there are any: pik status",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from operator import attrgetter
@@ -14,7 +15,9 @@ from pik.cli.render.values import words
 from pik.errors import command
 
 if TYPE_CHECKING:
+    from pik.model.batch import Reject
     from pik.usecases.ingest.batch_ingest import Checked, Ingested
+    from pik.usecases.ingest.via_api import Sent
     from pik.usecases.inspect.batches import Lags
 
 
@@ -78,7 +81,7 @@ def _summary(one: Ingested) -> dict[str, object]:
         "accepted": Count(counts.accepted),
         "duplicates": {"exact": Count(counts.exact), "conflict": Count(counts.conflict)},
         "rejected": Count(counts.rejected),
-        "reasons": reasons(batch.reasons),
+        "reasons": _most_frequent(batch.reasons),
         "first_event": Instant(batch.first_event) if batch.first_event is not None else None,
         "last_event": Instant(batch.last_event) if batch.last_event is not None else None,
         "lag": _lags(lag) if lag else None,
@@ -94,7 +97,7 @@ def _lags(lag: Lags) -> Shown:
     return Shown({**shown, "rounded": not lag.exact}, words(shown))
 
 
-def reasons(counted: Mapping[str, int]) -> Shown | None:
+def _most_frequent(counted: Mapping[str, int]) -> Shown | None:
     """The five most frequent ones, and how many records have another."""
     named = {reason or "(reasons beyond the first 1,000)": count for reason, count in counted.items()}
     most = dict(sorted(named.items(), key=lambda item: -item[1])[:5])
@@ -110,7 +113,7 @@ def checked(inputs: list[Checked], *, mapped: bool) -> Document:
         Column("read", Count),
         Column("valid", Count),
         Column("rejected", Count, get=lambda one: one.read - one.valid),
-        Column("reasons", get=lambda one: reasons(one.reasons), wrap=True),
+        Column("reasons", get=lambda one: _most_frequent(one.reasons), wrap=True),
     ]
     return Document(
         head={"dry_run": True},
@@ -129,3 +132,53 @@ def _note_checked(inputs: list[Checked], *, mapped: bool) -> str:
         why = _why_none(chain.from_iterable(one.reasons for one in inputs), mapped=mapped)
         return "no record is a valid event" + (f"; {why}" if why else "")
     return "nothing was stored, and duplicates were not looked for; leave --dry-run out to ingest"
+
+
+def sent_via_api(done: list[tuple[Sent, list[Reject]]]) -> Document:
+    from pik.model.batch import Counts
+
+    all_sent = [sent for sent, _ in done]
+    total = sum((sent.counts for sent in all_sent), Counts())
+    seconds = sum(sent.seconds for sent in all_sent)
+    failure = all_sent[-1].failure
+    shown = [(sent.source, reject) for sent, first in done for reject in first]
+    columns = [
+        Column("source"),
+        Column("outcome", get=lambda sent: "stopped" if sent.failure else "sent"),
+        *(Column(name, Count, get=attrgetter(f"counts.{name}")) for name in ("read", "accepted", "exact", "conflict")),
+        Column("rejected", Count, get=attrgetter("counts.rejected")),
+        Column("unanswered", Count),
+        Column("unanswered_from", Count),
+    ]
+    rejected = [
+        Column("source", get=lambda row: row[0]),
+        Column("seq", Count, get=lambda row: row[1].seq),
+        Column("reason", get=lambda row: row[1].reason, wrap=True),
+    ]
+    return Document(
+        head={
+            "read": Count(total.read),
+            "accepted": Count(total.accepted),
+            "duplicates": {"exact": Count(total.exact), "conflict": Count(total.conflict)},
+            "rejected": Count(total.rejected),
+            "reasons": _most_frequent(sum((Counter(sent.reasons) for sent in all_sent), Counter())),
+            "requests": Count(sum(sent.requests for sent in all_sent)),
+            "sent_again": Count(sum(sent.repeated for sent in all_sent)),
+            "seconds": round(seconds, 3),
+            "records_per_second": Count(round(total.read / seconds)) if seconds else None,
+        },
+        tables=[Table("sources", columns, all_sent), Table("rejects", rejected, shown)],
+        tail={
+            "truncated": total.rejected > len(shown),
+            "error": failure.message if failure else None,
+            "note": _note_sent(all_sent),
+        },
+    )
+
+
+def _note_sent(done: list[Sent]) -> str | None:
+    if done[-1].failure:
+        return "run the same command again; what was recorded comes as duplicates, nothing is lost"
+    if any(sent.counts.rejected for sent in done):
+        return "correct what was rejected, and ingest that; --rejects FILE writes it to a file"
+    return None

@@ -1,1 +1,0 @@
-"""The incident that `pik demo` plays, and its data."""

@@ -1,0 +1,266 @@
+"""Typer's commands and groups with plain help, examples kept as written, and complaints in our words."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+from pik.errors import UsageError
+
+GLOBAL = "Global options"
+"""The heading of the options that every command takes."""
+
+
+def _format_options(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any) -> None:
+    """Arguments, the command's options, the global ones, others by their panel."""
+    panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": [], GLOBAL: []}
+    for param in command.get_params(ctx):
+        record = param.get_help_record(ctx)
+        if record is None:
+            continue
+        if param.param_type_name == "argument":
+            panels["Arguments"].append((argument_name(param), record[1]))
+        else:
+            panels.setdefault(getattr(param, "rich_help_panel", None) or "Options", []).append(record)
+    # --help belongs with the options that every command has.
+    panels[GLOBAL] += [record for record in panels["Options"] if record[0].endswith("--help")]
+    panels["Options"] = [record for record in panels["Options"] if not record[0].endswith("--help")]
+    for heading, records in panels.items():
+        if records:
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def _usage(param: Any) -> str:
+    name = argument_name(param) + ("..." if param.nargs == -1 else "")
+    return name if param.required else f"[{name}]"
+
+
+def _format_epilog(command: TyperCommand | TyperGroup, formatter: Any) -> None:
+    """Examples, verbatim: wrapped lines could not be pasted."""
+    if command.epilog:
+        formatter.write(f"\n{command.epilog}\n")
+
+
+def _parsed(parse: Callable[[Any, list[str]], list[str]], ctx: Any, args: list[str]) -> list[str]:
+    read_plainly(ctx.command.get_params(ctx))
+    try:
+        return parse(ctx, args)
+    except typer.TyperException as error:
+        raise translated(error, ctx) from None
+
+
+class Command(TyperCommand):
+    """A command with plain help and examples kept as written."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer does it, with complaints in our words."""
+        return _parsed(super().parse_args, ctx, args)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """[OPTIONS], then the arguments."""
+        arguments = [param for param in self.get_params(ctx) if param.param_type_name == "argument"]
+        return ["[OPTIONS]", *map(_usage, arguments)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments, options, global options."""
+        _format_options(self, ctx, formatter)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Typer's signature
+        """The examples."""
+        _format_epilog(self, formatter)
+
+
+class Group(TyperGroup):
+    """A group of commands, with help like theirs."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        read_plainly(self.params)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer does it, with complaints in our words; without a command, the help is one."""
+        if not args and not ctx.resilient_parsing:
+            print(ctx.get_help(), file=sys.stderr)
+            raise typer.Exit(2)
+        return _parsed(super().parse_args, ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As Typer does it, with our complaint where options came without a command."""
+        try:
+            return super().invoke(ctx)
+        except typer.TyperException as error:
+            raise translated(error, ctx) from None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As Typer does it, with our complaint where there is no such command."""
+        known = self.list_commands(ctx)
+        if args[0] not in known and not ctx.resilient_parsing:
+            raise unknown("command", args[0], known, ctx.command_path)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Typer's signature
+        """Each command with the first paragraph of its help, whole."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, (one.help or "").split("\n\n")[0]) for name, one in self.commands.items()])
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """The commands, then the global options."""
+        self.format_commands(ctx, formatter)
+        _format_options(self, ctx, formatter)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Typer's signature
+        """The examples."""
+        _format_epilog(self, formatter)
+
+
+Parameter = TyperArgument | TyperOption
+
+
+def read_plainly(params: Sequence[Any]) -> None:
+    """Give each parameter of a type we know (str, int, Decimal, Path, Literal, lists of them) a light reader.
+
+    Typer keeps a parameter's reader in `_runtime_param` and makes one only where that is None. Should that change,
+    Typer's own reader works as well, only later.
+    """
+    for param in params:
+        if isinstance(param, Parameter):
+            vars(param)["_runtime_param"] = _Reader(param)
+
+
+class _Reader:
+    def __init__(self, param: Parameter) -> None:
+        annotation: Any = param.type_descriptor.annotation
+        self._kind: Any = get_args(annotation)[0] if get_origin(annotation) is list else annotation
+
+    def coerce(self, value: Any, param: Parameter, ctx: typer.Context) -> Any:
+        many = param.multiple or param.nargs == -1
+        if value is None:
+            return () if many else None
+        if ("" in value if many else value == "") and _was_typed(param, ctx):
+            raise UsageError(f"{_called(param)} is empty", hint=_EMPTY)
+        convert = _converter(self._kind)
+        if convert is None:
+            vars(param)["_runtime_param"] = None  # Typer's own turn
+            return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+        try:
+            return [convert(item) for item in value] if many else _in_range(convert(value), param)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), ctx=ctx, param=param) from None
+
+
+_EMPTY = "give it a value or leave it out (is a variable of the shell unset?)"
+
+
+def _was_typed(param: Parameter, ctx: typer.Context) -> bool:
+    """Whether the value comes from the command line and is not the default."""
+    source = ctx.get_parameter_source(param.name or "")
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _called(param: Parameter) -> str:
+    return max(param.opts, key=len) if param.param_type_name == "option" else argument_name(param)
+
+
+def _converter(kind: Any) -> Callable[[Any], Any] | None:
+    if get_origin(kind) is Literal:
+        return lambda value: _choice(value, get_args(kind))
+    known: dict[Any, Callable[[Any], Any]] = {
+        str: str,
+        int: _integer,
+        float: lambda value: float(_decimal(value)),
+        Decimal: _decimal,
+        Path: Path,
+    }
+    return known.get(kind)
+
+
+def _choice(value: str, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise ValueError(f"invalid choice {value!r} (choose from {', '.join(choices)})")
+    return value
+
+
+def _integer(value: Any) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a whole number") from None
+
+
+def _decimal(value: Any) -> Decimal:
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite():
+        raise ValueError(f"{value!r} is not a number")
+    return number
+
+
+def _in_range(value: Any, param: Parameter) -> Any:
+    if param.min is not None and value < param.min:
+        raise ValueError(f"{value} is less than {param.min}")
+    if param.max is not None and value > param.max:
+        raise ValueError(f"{value} is more than {param.max}")
+    return value
+
+
+def unknown(what: str, name: str, known: Iterable[str], path: str) -> UsageError:
+    """There is no such command or option; the hint names the closest, and the help that lists all."""
+    if what == "command" and name in ("help", "version"):
+        return UsageError(f"{path} has no command {name}", hint=f"`{path} --{name}`")
+    close = get_close_matches(name, list(known), n=1)
+    meant = f"did you mean {close[0]}? " if close else ""
+    return UsageError(f"{path} has no {what} {name}", hint=f"{meant}`{path} --help` lists them")
+
+
+def argument_name(param: Any) -> str:
+    """How help and complaints call an argument."""
+    return str(param.metavar or param.name.upper()).strip("[]….")
+
+
+def translated(error: typer.TyperException, ctx: Any) -> UsageError:
+    """Typer's complaint about the command of `ctx`, in our words."""
+    path = ctx.command_path
+    if hasattr(error, "possibilities") and hasattr(error, "option_name"):
+        known = [name for param in ctx.command.get_params(ctx) for name in param.opts]
+        return unknown("option", error.option_name, known, path)
+    param = getattr(error, "param", None)
+    message = error.message.rstrip(".")
+    if param is not None:
+        name = max(param.opts, key=len) if param.param_type_name == "option" else argument_name(param)
+        message = f"{name}: {message}" if message else f"{name} is missing"
+    else:
+        message = message[:1].lower() + message[1:]
+    return UsageError(message, hint=f"`{path} --help` shows how it is used")
+
+
+_PLACES = frozenset({"files", "store", "out", "into"})
+"""Parameters that name files, which may have any bytes."""
+
+
+def expect_utf8(ctx: Any) -> None:
+    """Raises UsageError for the value of an option or argument that is not UTF-8, files aside."""
+    for param in ctx.command.params:
+        value = ctx.params.get(param.name)
+        for text in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(text, str) and param.name not in _PLACES and not _is_utf8(text):
+                shown = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+                name = param.opts[0] if param.param_type_name == "option" else argument_name(param)
+                raise UsageError(f"{name} is not UTF-8: {shown}", hint="what is kept with the data is text")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,1 +1,0 @@
-"""Typer's help and usage errors in our words."""
