@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import msgspec
-import zstandard
 
 from pik.model.batch import Reject
 from pik.ports.raw import Raw
-from pik.rawlog.frames import damaged
+from pik.rawlog.frames import damaged, unpacked
 
 
 def read_rejects(raw: Raw, key: str) -> list[Reject]:
-    """The records of a file of rejects, by seq. Raises Damaged."""
+    """Return the records of a file of rejects, by seq. Raises Damaged."""
     try:
-        rejects = _decode_rejects(zstandard.ZstdDecompressor().decompress(raw.read(key)))
-    except (zstandard.ZstdError, msgspec.MsgspecError) as error:
+        rejects = list(map(_decode_reject, unpacked(key, raw.read(key))))
+    except msgspec.MsgspecError as error:
         raise damaged(key, str(error)) from None
     if not rejects:
         raise damaged(key, "it holds no record")
     return rejects
 
 
-_decode_rejects = msgspec.json.Decoder(Reject).decode_lines
+_decode_reject = msgspec.json.Decoder(Reject).decode

@@ -150,8 +150,8 @@ def test_verifying_a_request_takes_one_call_and_its_share_of_a_hundred(store: St
     fresh = open_store(store.url)
     with counting(fresh) as calls:
         found = verify(fresh, DuckEngine(), ALL_TIME, Silent())
-        assert list(found.problems) == []
-    assert found.report().valid == 120
+        assert list(found) == []
+    assert found.summary.valid == 120
     assert calls.made["GetObject"] == 120
     assert calls.total - 120 <= 110, calls.made  # most of them are once for the whole store
 

@@ -69,6 +69,6 @@ def test_what_was_refused_behind_its_object_is_unacknowledged_and_no_damage(aws:
     with hooked(store, "before-send", stall), pytest.raises(StoreError):
         take(store, BODY)
     found = verify(store, PlainEngine(), ALL_TIME, Silent())
-    assert list(found.problems) == []
-    assert (found.report().unacknowledged, found.report().damage) == (1, 0)
+    assert list(found) == []
+    assert (found.summary.unacknowledged, found.summary.damage) == (1, 0)
     assert [result.status for result in take(store, BODY).results] == [RecordStatus.ACCEPTED]

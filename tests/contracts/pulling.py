@@ -123,8 +123,8 @@ def recomputed(store: Store, within: Window, entities: Sequence[str] = ()) -> li
 def sound(store: Store) -> None:
     """Verify finds nothing, and what batches count is what is there."""
     found = verify(store, PlainEngine(), ALL_TIME, Silent())
-    assert list(found.problems) == []
-    answer = found.report()
+    assert list(found) == []
+    answer = found.summary
     assert answer.valid == answer.segments
     totals = store.index.totals()
     counts = [batch.counts for batch in store.index.batches()]

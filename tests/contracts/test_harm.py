@@ -38,7 +38,7 @@ def filled(store: Store, tmp_path: Path) -> Store:
 def problems(store: Store) -> list[str]:
     """What is wrong, in words; an index that cannot even be read is said to be damaged."""
     try:
-        found = list(verify(store, PlainEngine(), ALL_TIME, Silent()).problems)
+        found = list(verify(store, PlainEngine(), ALL_TIME, Silent()))
     except StoreError as error:
         return [f"{error.message} {error.hint}"] if "damaged" in error.message else []
     return [f"{one.kind} {one.what} {one.detail}" for one in found]

@@ -27,7 +27,7 @@ from pik.usecases.metrics.definitions import add_version, list_aggregates
 from pik.usecases.pull import pull as pull_module
 from pik.usecases.pull.pull import Request, plan_pull, pull
 from pik.usecases.rebuild.rebuild import rebuild_index
-from pik.usecases.verify.findings import MISSING, MODIFIED
+from pik.usecases.verify.findings import ProblemKind
 from pik.usecases.verify.verify import verify
 from tests.contracts.pulling import ENTITIES, answers, fill, pulled, recomputed, record, refusal, sound, verdicts
 from tests.faults import Crash, FailAt, wrapped
@@ -306,8 +306,8 @@ class Harmed:
 
 
 HARM: dict[str, Callable[[bytes], bytes | None]] = {
-    MISSING: lambda _: None,
-    MODIFIED: lambda data: data[:50] + bytes([data[50] ^ 1]) + data[51:],
+    ProblemKind.MISSING: lambda _: None,
+    ProblemKind.MODIFIED: lambda data: data[:50] + bytes([data[50] ^ 1]) + data[51:],
     "cut": lambda data: data[:-1],
 }
 
@@ -322,11 +322,14 @@ def test_what_is_damaged_in_the_source_is_told_not_copied_and_comes_later(
     harmed: Any = Harmed(source.raw, segment.key, HARM[harm])
     copy, done = pulled(replace(source, raw=harmed), tmp_path / "copy", within)
     (problem,) = done.problems
-    assert (problem.kind, problem.what) == (MISSING if harm == MISSING else MODIFIED, segment.key)
+    assert (problem.kind, problem.what) == (
+        ProblemKind.MISSING if harm == ProblemKind.MISSING else ProblemKind.MODIFIED,
+        segment.key,
+    )
     assert problem.entities
     assert copy.raw.size(segment.key) is None
-    (found,) = verify(copy, PlainEngine(), ALL_TIME, Silent()).problems
-    assert (found.kind, found.what) == (MISSING, segment.key)
+    (found,) = verify(copy, PlainEngine(), ALL_TIME, Silent())
+    assert (found.kind, found.what) == (ProblemKind.MISSING, segment.key)
     with pytest.raises(Damaged):
         answers(copy, within)
     assert pulled(replace(source, raw=harmed), tmp_path / "copy", within)[1].problems == done.problems
@@ -345,7 +348,7 @@ def test_what_is_damaged_in_the_copy_is_told(source: Store, tmp_path: Path) -> N
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     _, done = pulled(source, tmp_path / "copy", window("03", "05"))
     (problem,) = done.problems
-    assert (problem.kind, problem.what) == (MODIFIED, segment.key)
+    assert (problem.kind, problem.what) == (ProblemKind.MODIFIED, segment.key)
     assert "the copy has it already" in problem.detail
 
 
@@ -377,7 +380,7 @@ def test_interrupted_at_any_step_the_same_pull_goes_on(store: Store, tmp_path: P
         copy = open_copy(str(target), source)
         with suppress(NotHeld):
             assert answers(copy, within) == expected
-        assert list(verify(copy, PlainEngine(), ALL_TIME, Silent()).problems) == []
+        assert list(verify(copy, PlainEngine(), ALL_TIME, Silent())) == []
         copy, done = pulled(source, target, within)
         assert done.problems == ()
         assert answers(copy, within) == expected
@@ -406,7 +409,7 @@ def test_interrupted_between_raw_index_and_record(
         with pytest.raises(KeyboardInterrupt):
             pulled(source, tmp_path / "copy", within)
     copy = open_copy(str(tmp_path / "copy"), source)
-    assert list(verify(copy, PlainEngine(), ALL_TIME, Silent()).problems) == []
+    assert list(verify(copy, PlainEngine(), ALL_TIME, Silent())) == []
     if first:
         assert refusal(copy, within).startswith("NotHeld")
     else:

@@ -26,7 +26,7 @@ from pik.usecases.metrics.diff import Difference, diff_aggregates
 from pik.usecases.replay.execute import Pace, drive
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.runs import promote
-from pik.usecases.verify.findings import MISSING, MODIFIED, Problem
+from pik.usecases.verify.findings import Problem, ProblemKind
 from pik.usecases.verify.verify import verify
 from tests.survival.conftest import ingest
 
@@ -65,7 +65,7 @@ def objects(store: Path) -> list[str]:
 
 
 def problems(store: Store) -> list[Problem]:
-    return list(verify(store, ENGINE, ALL_TIME, Silent()).problems)
+    return list(verify(store, ENGINE, ALL_TIME, Silent()))
 
 
 def differences(store: Store) -> list[Difference]:
@@ -115,7 +115,9 @@ def test_promise_2_any_harm_to_any_object_is_found_and_named(sound: Path, tmp_pa
             if harm is not None:
                 path.write_bytes(harm)
             told = [problem for problem in problems(store) if problem.what == key]
-            assert [problem.kind for problem in told] == [MISSING if harm is None else MODIFIED], (key, harm)
+            assert [problem.kind for problem in told] == [
+                ProblemKind.MISSING if harm is None else ProblemKind.MODIFIED
+            ], (key, harm)
             if "event_date=" in key:
                 assert told[0].day == key.partition("event_date=")[2][:10]
                 assert told[0].entities

@@ -83,7 +83,7 @@ def _answer(question: Any) -> Any:
 
 def is_found(store: Store) -> bool:
     try:
-        return bool(list(verify(store, PlainEngine(), ALL_TIME, Silent()).problems))
+        return bool(list(verify(store, PlainEngine(), ALL_TIME, Silent())))
     except PikError as error:
         return "damaged" in error.message
 

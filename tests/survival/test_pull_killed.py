@@ -55,4 +55,4 @@ def test_killed_at_random_instants(tmp_path: Path, events: Path) -> None:
         assert said(copy) == expected
         rebuild_index(copy, Silent())
         assert said(copy) == expected
-        assert list(verify(copy, PlainEngine(), ALL_TIME, Silent()).problems) == []
+        assert list(verify(copy, PlainEngine(), ALL_TIME, Silent())) == []

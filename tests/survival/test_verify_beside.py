@@ -80,7 +80,7 @@ def look(url: Path, *, full: bool) -> int:
         time.sleep(0.02)
         return 0
     found = verify(store, PlainEngine(), ALL_TIME, Silent(), full=full)
-    assert list(found.problems) == []
-    report = found.report()
+    assert list(found) == []
+    report = found.summary
     assert report.valid == report.segments
     return 1

@@ -64,7 +64,7 @@ def test_what_is_replayed_at_the_edges_of_time_is_what_is_recomputed(
     assert run.state == RunState.COMPLETED
     assert run.new == len(added) == len(current(store))
     assert rows(store, engine, window) == rows(store, engine, window, ("a",)) == []
-    assert list(verify(store, engine, ALL_TIME, Silent()).problems) == []
+    assert list(verify(store, engine, ALL_TIME, Silent())) == []
 
 
 def test_an_event_at_an_edge_of_time_is_shown_with_the_aggregates_that_counted_it(store: Store, engine: Engine) -> None:

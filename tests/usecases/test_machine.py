@@ -261,8 +261,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def verify(self) -> None:
         found = verify(self.store, self.engine, ALL_TIME, Silent())
-        assert list(found.problems) == []
-        assert found.report().aggregates == len(self.model.current)
+        assert list(found) == []
+        assert found.summary.aggregates == len(self.model.current)
 
     @rule()
     def diff(self) -> None:

@@ -23,7 +23,7 @@ from pik.usecases.ingest import batch_ingest as ingest_module
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 from pik.usecases.inspect.batches import list_rejects
 from pik.usecases.rebuild.rebuild import rebuild_index
-from pik.usecases.verify.findings import INDEX, MISSING, MODIFIED
+from pik.usecases.verify.findings import ProblemKind
 from pik.usecases.verify.verify import verify
 
 OPTIONS = IngestOptions(Reading(1 << 20), workers=0)
@@ -138,11 +138,11 @@ def test_a_segment_that_is_lost_stays_known_until_it_is_restored(store, tmp_path
     with pytest.raises(Damaged, match="is missing"):
         seen(store)
     found = verify(store, DuckEngine(), ALL_TIME, Silent())
-    assert [problem.kind for problem in found.problems] == [MISSING]
+    assert [problem.kind for problem in found] == [ProblemKind.MISSING]
 
     path.write_bytes(data)
     found = verify(store, DuckEngine(), ALL_TIME, Silent())
-    assert [problem.kind for problem in found.problems] == [INDEX]  # and so it says what to type next
+    assert [problem.kind for problem in found] == [ProblemKind.INDEX]  # and so it says what to type next
     again = rebuild_index(store, Silent())
     assert (again.damaged, again.revised) == ((), 0)
     # The delivery that was chosen meanwhile goes on counting: that was recorded.
@@ -159,7 +159,7 @@ def corrections(store: Store) -> list[Path]:
 
 
 def verify_kinds(store: Store) -> list[str]:
-    return [problem.kind for problem in verify(store, DuckEngine(), ALL_TIME, Silent()).problems]
+    return [problem.kind for problem in verify(store, DuckEngine(), ALL_TIME, Silent())]
 
 
 def test_an_interrupted_rebuild_leaves_the_old_index(store, file, monkeypatch):
@@ -195,7 +195,7 @@ def test_a_batch_whose_record_is_damaged_keeps_its_events_and_comes_back_with_th
     assert seen(store) == before
     key = str(record.relative_to(store.url))
     found = verify(store, DuckEngine(), ALL_TIME, Silent())
-    assert [(problem.kind, problem.what) for problem in found.problems] == [(MODIFIED, key)]
+    assert [(problem.kind, problem.what) for problem in found] == [(ProblemKind.MODIFIED, key)]
     record.write_bytes(whole)
     lose_index(store)
     assert rebuild_index(store, Silent()).damaged == ()

@@ -28,7 +28,7 @@ from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.rebuild.rebuild import rebuild_index
 from pik.usecases.replay.execute import drive
 from pik.usecases.replay.plan import limited, plan_replay, start
-from pik.usecases.verify.findings import MISSING
+from pik.usecases.verify.findings import ProblemKind
 from pik.usecases.verify.verify import verify
 
 from .kit import EVENTS, HERE, PlainEngine, current, ingest, replayed, request, truth, window
@@ -123,8 +123,8 @@ def test_an_event_whose_raw_has_expired_is_called_so(aged: Store, engine: PlainE
 def test_expired_is_no_damage(aged: Store, engine: PlainEngine, full: bool) -> None:
     (Path(aged.url) / f"raw/batches/{min(b.batch_id for b in aged.index.batches())}.ndjson.zst").unlink()
     found = verify(aged, engine, ALL_TIME, Silent(), full=full)
-    assert list(found.problems) == []
-    answer = found.report()
+    assert list(found) == []
+    answer = found.summary
     assert (answer.segments, answer.expired, answer.missing, answer.damage) == (4, 2, 0, 0)
     counted = sum(start >= window("03").start for _, start, _ in truth())
     assert answer.aggregates == (counted if full else None)
@@ -134,10 +134,10 @@ def test_what_is_gone_before_its_time_is_missing(aged: Store, engine: PlainEngin
     young = next(aged.index.segments(window("03")))
     (Path(aged.url) / young.key).unlink()
     answer = verify(aged, engine, ALL_TIME, Silent())
-    assert [problem.kind for problem in answer.problems] == [MISSING]
-    assert answer.report().expired == 2
+    assert [problem.kind for problem in answer] == [ProblemKind.MISSING]
+    assert answer.summary.expired == 2
     without = verify(replace(aged, retention_days=None), engine, ALL_TIME, Silent())
-    assert len(list(without.problems)) == 3
+    assert len(list(without)) == 3
 
 
 def test_a_rebuild_keeps_knowing_what_has_expired(aged: Store, engine: PlainEngine) -> None:

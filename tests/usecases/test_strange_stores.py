@@ -106,8 +106,8 @@ def test_a_strange_store_is_diffed_and_verified(store: Store, tmp_path: Path, na
     assert not list(diff.rows)
     assert diff.stats.equal == len(rows)
     verification = verify(store, engine, ALL_TIME, Silent())
-    assert not list(verification.problems)
-    assert verification.report().aggregates == len(rows)
+    assert not list(verification)
+    assert verification.summary.aggregates == len(rows)
 
 
 def test_a_limit_does_not_read_what_came_later_on_the_same_day(
@@ -134,4 +134,4 @@ def test_promise_8_a_limit_bounds_what_is_read_of_many_batches(
     with working(store, monkeypatch) as (counted, work):
         assert not list(list_duplicates(counted, Wanted(EVERYTHING), limit=LIMIT).rows)
         assert work.objects == 0
-    assert not list(verify(store, DuckEngine(threads=1), ALL_TIME, Silent()).problems)
+    assert not list(verify(store, DuckEngine(threads=1), ALL_TIME, Silent()))

@@ -20,7 +20,7 @@ from pik.stores.local.state.database import VERSION_DIGEST, WRITER_DIGEST
 from pik.stores.state_rows import xor_of
 from pik.usecases.ingest.batch_ingest import IngestOptions
 from pik.usecases.ingest.batch_ingest import ingest as ingest_file
-from pik.usecases.verify.findings import AGGREGATE, INDEX, MISSING, STATE, Problem, VerifyReport
+from pik.usecases.verify.findings import Problem, ProblemKind, VerifyReport
 from pik.usecases.verify.verify import verify
 
 from .kit import PlainEngine, ingest, replayed, truth, window
@@ -28,7 +28,7 @@ from .kit import PlainEngine, ingest, replayed, truth, window
 
 def checked(store: Store, *, full: bool = True) -> tuple[list[Problem], VerifyReport]:
     answer = verify(store, PlainEngine(), ALL_TIME, Silent(), full=full)
-    return list(answer.problems), answer.report()
+    return list(answer), answer.summary
 
 
 def changed(store: Store, statement: str, *values: object, database: str = "index.db") -> Store:
@@ -60,7 +60,7 @@ def test_a_sound_store_has_no_problem(filled: Store) -> None:
 @pytest.mark.parametrize("full", [True, False])
 def test_a_segment_that_only_the_record_knows_is_a_problem(filled: Store, segment: Segment, full: bool) -> None:
     (problem,), answer = checked(forget(filled, segment), full=full)
-    assert (problem.kind, problem.what, problem.day) == (INDEX, segment.key, "2026-01-01")
+    assert (problem.kind, problem.what, problem.day) == (ProblemKind.INDEX, segment.key, "2026-01-01")
     assert "the index lists neither it" in problem.detail
     assert (answer.not_indexed, answer.superseded, answer.damage) == (1, 0, 1)
 
@@ -68,13 +68,13 @@ def test_a_segment_that_only_the_record_knows_is_a_problem(filled: Store, segmen
 def test_a_segment_that_only_the_record_knows_and_raw_has_lost(filled: Store, segment: Segment) -> None:
     (Path(filled.url) / segment.key).unlink()
     (problem,), answer = checked(forget(filled, segment))
-    assert (problem.kind, problem.what) == (MISSING, segment.key)
+    assert (problem.kind, problem.what) == (ProblemKind.MISSING, segment.key)
     assert (answer.missing, answer.not_indexed, answer.superseded) == (1, 0, 0)
 
 
 def test_a_window_leaves_other_days_alone(filled: Store, segment: Segment) -> None:
     answer = verify(forget(filled, segment), PlainEngine(), window("05", "06"), Silent())
-    assert list(answer.problems) == []
+    assert list(answer) == []
 
 
 def test_a_copy_that_no_record_names_is_superseded(filled: Store, segment: Segment) -> None:
@@ -92,7 +92,7 @@ def test_aggregates_that_could_not_be_checked_are_not_counted_as_none(
     harm(filled, segment)
     problems, answer = checked(open_store(filled.url))
     assert answer.aggregates is None
-    assert {problem.kind for problem in problems} <= {INDEX, MISSING}
+    assert {problem.kind for problem in problems} <= {ProblemKind.INDEX, ProblemKind.MISSING}
     assert checked(filled, full=False)[1].aggregates is None
 
 
@@ -117,7 +117,7 @@ def test_each_row_of_the_index_is_held_against_raw_and_back(filled: Store, tmp_p
     ingest(filled, tmp_path, again=True)
     assert checked(filled)[0] == []
     problems, _ = checked(changed(filled, statement))
-    assert {problem.kind for problem in problems} == {INDEX}
+    assert {problem.kind for problem in problems} == {ProblemKind.INDEX}
 
 
 @pytest.mark.usefixtures("segment")
@@ -128,11 +128,11 @@ def test_each_aggregate_is_held_against_its_inputs(filled: Store, change: str) -
     one = "bucket = (SELECT min(bucket) FROM version WHERE entity = 'b') AND metric = 'event_count' AND entity = 'b'"
     statement = f"UPDATE version SET {change} WHERE {one}"
     (problem,), answer = checked(changed(filled, statement, database="state.db"))
-    assert (problem.kind, problem.day, problem.entities) == (STATE, "2026-01-02", ("b",))
+    assert (problem.kind, problem.day, problem.entities) == (ProblemKind.STATE, "2026-01-02", ("b",))
     assert problem.what.startswith("version of event_count by run ")
     assert answer.aggregates is None
     (problem,), answer = checked(sealed_again(filled))
-    assert (problem.kind, problem.day, problem.entities) == (AGGREGATE, "2026-01-02", ("b",))
+    assert (problem.kind, problem.day, problem.entities) == (ProblemKind.AGGREGATE, "2026-01-02", ("b",))
     assert answer.aggregates == len(truth())
 
 

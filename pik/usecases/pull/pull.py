@@ -38,12 +38,10 @@ from pik.usecases.availability import expect_held, has_expired
 from pik.usecases.inspect.event_detail import day_window
 from pik.usecases.metrics.computation import sound
 from pik.usecases.pull.copy_index import Named, named, restore_index
-from pik.usecases.verify.findings import MISSING, MODIFIED, Problem, segment_problem
+from pik.usecases.verify.findings import Problem, ProblemKind, segment_problem
 
 THREADS = 4
 """Objects that are on their way at once."""
-
-EXPIRED = "expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +224,7 @@ class _Pulling:
             return
         kind, key, detail = result.problem
         if result.absent and has_expired(self.source, segment.ingest_time if segment else created):
-            kind, detail = EXPIRED, "the source keeps raw for some days only, and this is older"
+            kind, detail = ProblemKind.EXPIRED, "the source keeps raw for some days only, and this is older"
         if segment is None:
             self.problems.append(Problem(kind, key, detail))
         else:
@@ -331,7 +329,7 @@ class Taken:
     does not have it."""
 
     copied: int = 0
-    problem: tuple[str, str, str] | None = None
+    problem: tuple[ProblemKind, str, str] | None = None
     absent: bool = False
 
 
@@ -343,18 +341,19 @@ def take_object(source: Raw, copy: Raw, wanted: Object) -> Taken:
             data = wanted.inline if wanted.is_(wanted.inline) else source.read(wanted.key)
         except Damaged as error:
             absent = source.size(wanted.key) is None
-            kind = MISSING if absent else MODIFIED
+            kind = ProblemKind.MISSING if absent else ProblemKind.MODIFIED
             return Taken(problem=(kind, wanted.key, f"the source does not have it: {error.message}"), absent=absent)
         if not wanted.is_(data):
             detail = f"{len(data)} bytes, not {wanted.size}" if len(data) != wanted.size else "its SHA-256 is another"
-            return Taken(problem=(MODIFIED, wanted.key, f"damaged in the source, and not copied: {detail}"))
+            return Taken(problem=(ProblemKind.MODIFIED, wanted.key, f"damaged in the source, and not copied: {detail}"))
         try:
             copy.create(wanted.key, data)
             return Taken(len(data))
         except AlreadyExists:
             pass  # another pull was faster; it is looked at as any that is there
     if not wanted.is_(copy.read(wanted.key)):
-        return Taken(problem=(MODIFIED, wanted.key, "the copy has it already, but not as the source recorded it"))
+        detail = "the copy has it already, but not as the source recorded it"
+        return Taken(problem=(ProblemKind.MODIFIED, wanted.key, detail))
     return Taken()
 
 

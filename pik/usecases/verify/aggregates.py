@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 
 from pik.errors import EngineError
 from pik.model.instant import DAY, MIN_INSTANT, day_text, format_instant
-from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Metric
+from pik.model.metric import NO_INPUTS, BucketDigest, Computed, Metric
 from pik.model.window import Window
 from pik.ports.engine import Engine
-from pik.ports.store import Store
 from pik.rawlog.gather import gather
 from pik.usecases.metrics.computation import BYTES_AT_ONCE, Budget, by_bucket_size, compare, current_but, stretches
-from pik.usecases.verify.findings import AGGREGATE, Problem, Tally
+from pik.usecases.verify.findings import Problem, ProblemKind, Verification
+
+_Known = tuple[int, int]
+"""What an aggregate was computed from: the version of its metric, and until when events were known."""
+
+_NOTHING = (0, NO_INPUTS, NO_INPUTS)
 
 
-def aggregate_problems(store: Store, engine: Engine, tally: Tally) -> Iterator[Problem]:
+def aggregate_problems(run: Verification, engine: Engine) -> Iterator[Problem]:
     """Check every current aggregate of the window.
 
     First against all events there are now: those of a bucket together, by their digest, and one by one where that
     differs. Where they do, later events may be the reason; so those aggregates are compared once more with what was
     known at their time, to the definition of their time.
     """
-    tally.aggregates = 0
-    for size, metrics in by_bucket_size(store.metrics.latest()):
-        for whole in _computable(tally.window.widened(size), size, tally.expired_days):
-            for stretch in stretches(store, whole, size, (), Budget(bytes=BYTES_AT_ONCE)):
-                yield from _of_stretch(store, engine, metrics, stretch, tally)
+    run.aggregates = 0
+    for size, metrics in by_bucket_size(run.store.metrics.latest()):
+        for whole in _computable(run.window.widened(size), size, run.expired_days):
+            for stretch in stretches(run.store, whole, size, (), Budget(bytes=BYTES_AT_ONCE)):
+                yield from _stretch_problems(run, engine, metrics, stretch)
 
 
 def _computable(window: Window, size: int, expired_days: Iterable[int]) -> Iterator[Window]:
@@ -42,68 +45,70 @@ def _computable(window: Window, size: int, expired_days: Iterable[int]) -> Itera
         yield Window(start, window.end)
 
 
-def _of_stretch(
-    store: Store, engine: Engine, metrics: Sequence[Metric], window: Window, tally: Tally
+def _stretch_problems(
+    run: Verification, engine: Engine, metrics: Sequence[Metric], window: Window
 ) -> Iterator[Problem]:
-    held = [metric for metric in metrics if next(store.aggregates.current(metric.name, window), None) is not None]
-    if not held:
+    aggregates = run.store.aggregates
+    present = [metric for metric in metrics if next(aggregates.current(metric.name, window), None) is not None]
+    if not present:
         return
     try:
-        others = _others(store, engine, held, window, tally)
+        unexplained = _unexplained(run, engine, present, window)
     except EngineError as error:
-        if len(held) == 1:
-            yield Problem(AGGREGATE, held[0].name, f"its inputs cannot be computed: {error.message}")
+        if len(present) == 1:
+            yield _not_computable(present[0], error)
             return
-        for metric in held:  # to tell which of them it is
-            yield from _of_stretch(store, engine, [metric], window, tally)
+        for metric in present:  # to learn which of them it is
+            yield from _stretch_problems(run, engine, [metric], window)
         return
-    for metric in held:
+    for metric in present:
         try:
-            yield from _as_known(store, engine, metric, others[metric.name], tally)
+            yield from _as_known(run, engine, metric, unexplained[metric.name])
         except EngineError as error:
-            yield Problem(AGGREGATE, metric.name, f"its inputs cannot be computed: {error.message}")
+            yield _not_computable(metric, error)
 
 
-_Known = tuple[int, int]
-"""What an aggregate was computed from: the version of its metric, and until when events were known."""
+def _not_computable(metric: Metric, error: EngineError) -> Problem:
+    return Problem(ProblemKind.AGGREGATE, metric.name, f"its inputs cannot be computed: {error.message}")
 
 
-def _others(
-    store: Store, engine: Engine, metrics: Sequence[Metric], window: Window, tally: Tally
+def _unexplained(
+    run: Verification, engine: Engine, metrics: Sequence[Metric], window: Window
 ) -> dict[str, dict[_Known, Window]]:
-    """By metric, where there are current aggregates that the events there are now do not explain."""
-    sizes = {metric.name: metric for metric in metrics}
-    others: dict[str, dict[_Known, Window]] = {metric.name: {} for metric in metrics}
+    """Return, by metric and what was known, where the events there are now do not explain a current aggregate."""
+    aggregates, by_name = run.store.aggregates, {metric.name: metric for metric in metrics}
+    unexplained: dict[str, dict[_Known, Window]] = {metric.name: {} for metric in metrics}
     checked = 0
     definitions = [metric.definition for metric in metrics]
-    with gather(store, window) as gathered, engine.computation(gathered.inputs, definitions, window) as computation:
+    with gather(run.store, window) as gathered, engine.computation(gathered.inputs, definitions, window) as computation:
         current = {
             (digest.metric, digest.bucket): digest
             for metric in metrics
-            for digest in store.aggregates.digests(metric.name, window)
+            for digest in aggregates.digests(metric.name, window)
         }
         equal = {
             (now.metric, now.bucket)
             for now in computation.digests()
-            if _explained(current.get((now.metric, now.bucket)), now, sizes[now.metric])
+            if _is_explained(current.get((now.metric, now.bucket)), now, by_name[now.metric])
         }
         checked += sum(current[bucket].aggregates for bucket in equal)
-        for aggregate, found in compare(
-            current_but(store.aggregates, equal, current), computation.rows(skipping=equal)
-        ):
+        for aggregate, found in compare(current_but(aggregates, equal, current), computation.rows(skipping=equal)):
             if aggregate is None:
                 continue
             checked += 1
-            metric = sizes[aggregate.computed.metric]
-            counted = (0, NO_INPUTS, NO_INPUTS) if found is None else found.counted
+            metric = by_name[aggregate.computed.metric]
+            counted = _NOTHING if found is None else found.counted
             if aggregate.computed.counted != counted or aggregate.metric_version != metric.version:
-                _extend(others[metric.name], aggregate, metric.bucket_size)
-    tally.aggregates = (tally.aggregates or 0) + checked
-    return others
+                start, of_metric = aggregate.computed.bucket, unexplained[metric.name]
+                key = aggregate.metric_version, aggregate.known_until
+                known = of_metric.get(key, Window(start, start + metric.bucket_size))
+                of_metric[key] = Window(min(known.start, start), max(known.end, start + metric.bucket_size))
+    run.aggregates = (run.aggregates or 0) + checked
+    return unexplained
 
 
-def _explained(current: BucketDigest | None, now: BucketDigest, metric: Metric) -> bool:
-    """Whether the aggregates of a bucket are all what events there are now make of the latest definition."""
+def _is_explained(current: BucketDigest | None, now: BucketDigest, metric: Metric) -> bool:
+    """Whether the aggregates of a bucket are all what the latest definition makes of the events there are now."""
     if current is None or current.without_value:  # digests leave those without a value out
         return False
     versions = current.lowest_version, current.highest_version
@@ -111,43 +116,26 @@ def _explained(current: BucketDigest | None, now: BucketDigest, metric: Metric) 
 
 
 def _as_known(
-    store: Store, engine: Engine, metric: Metric, others: Mapping[_Known, Window], tally: Tally
+    run: Verification, engine: Engine, metric: Metric, unexplained: Mapping[_Known, Window]
 ) -> Iterator[Problem]:
-    """The aggregates that what was known to them does not explain either."""
-    for (version, known_until), part in others.items():
+    """Yield the aggregates that what was known to them does not explain either."""
+    store = run.store
+    for (version, known_until), part in unexplained.items():
         then = next(one for one in store.metrics.versions(metric.name) if one.version == version)
-        for aggregate, same in chain.from_iterable(
-            _compared(store, engine, then, whole, known_until)
-            for whole in _computable(part.widened(then.bucket_size), then.bucket_size, tally.expired_days)
-        ):
-            if (aggregate.metric_version, aggregate.known_until) == (version, known_until) and not same:
-                yield _aggregate_problem(aggregate)
-
-
-def _extend(older: dict[tuple[int, int], Window], aggregate: Aggregate, size: int) -> None:
-    key = aggregate.metric_version, aggregate.known_until
-    start = aggregate.computed.bucket
-    known = older.get(key, Window(start, start + size))
-    older[key] = Window(min(known.start, start), max(known.end, start + size))
-
-
-def _compared(
-    store: Store, engine: Engine, metric: Metric, window: Window, until: int
-) -> Iterator[tuple[Aggregate, bool]]:
-    """Each current aggregate, and whether its inputs are those that the events up to `until` make."""
-    with gather(store, window, until=until) as gathered:
-        computed = iter(()) if gathered.empty else engine.compute(gathered.inputs, [metric.definition], window)
-        for current, now in compare(store.aggregates.current(metric.name, window), computed):
-            if current is not None:
-                yield current, current.computed.counted == (now.counted if now else (0, NO_INPUTS, NO_INPUTS))
-
-
-def _aggregate_problem(aggregate: Aggregate) -> Problem:
-    row = aggregate.computed
-    return Problem(
-        AGGREGATE,
-        f"{row.metric} of run {aggregate.run_id}",
-        f"its {row.inputs} inputs are not the events of {format_instant(row.bucket)} that were known to it",
-        day_text(row.bucket // DAY),
-        (row.entity_id,),
-    )
+        for whole in _computable(part.widened(then.bucket_size), then.bucket_size, run.expired_days):
+            with gather(store, whole, until=known_until) as gathered:
+                none: Iterator[Computed] = iter(())
+                computed = none if gathered.empty else engine.compute(gathered.inputs, [then.definition], whole)
+                for current, now in compare(store.aggregates.current(metric.name, whole), computed):
+                    if current is None or (current.metric_version, current.known_until) != (version, known_until):
+                        continue
+                    row = current.computed
+                    if row.counted != (_NOTHING if now is None else now.counted):
+                        yield Problem(
+                            ProblemKind.AGGREGATE,
+                            f"{row.metric} of run {current.run_id}",
+                            f"its {row.inputs} inputs are not the events of {format_instant(row.bucket)} that were"
+                            " known to it",
+                            day_text(row.bucket // DAY),
+                            (row.entity_id,),
+                        )

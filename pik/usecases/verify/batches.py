@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from pik.errors import Damaged
@@ -14,297 +17,218 @@ from pik.model.batch import Batch, BatchState, Counts, RejectFile, Segment
 from pik.model.instant import DAY, MIN_INSTANT
 from pik.model.tally import count_lags, with_names
 from pik.model.window import ALL_TIME, Window
-from pik.ports.store import Store
 from pik.rawlog.batch_record import BatchLine, RejectLine, SegmentLine, read_record, record_key, restored
 from pik.rawlog.pull_record import pulls, read_pull
+from pik.rawlog.reject_file import read_rejects
 from pik.rawlog.segment_writer import reason_kind
 from pik.usecases.availability import has_expired
 from pik.usecases.ingest.api_request import request_batch
 from pik.usecases.ingest.replaced_batches import closing_key
 from pik.usecases.verify.findings import (
-    INDEX,
-    MISSING,
-    MODIFIED,
     Holding,
-    Ledger,
     Problem,
-    Tally,
-    holding_of,
+    ProblemKind,
+    Verification,
+    batch_problem,
+    segment_holding,
     segment_problem,
 )
-from pik.usecases.verify.objects import find_batch, missing_openings, rejects_of
+from pik.usecases.verify.objects import missing_records
 
 _LOOKS = 3
 """How often a batch is counted that does not stay as it is meanwhile."""
 
-_OF_BATCH = (
+_IN_RECORD = (
     *("origin", "started_at", "finished_at", "next_seq", "offset", "prefix_digest", "reasons", "lags"),
     "sources",
 )
-"""Fields that a batch has in its record and in the index. Not its attempt: a writer that died behind the record leaves
-the next attempt nothing to do but finishing the batch."""
+"""Fields that a batch has in its record and in the index. Not its attempt: a writer that died after creating the record
+leaves the next attempt nothing to do but finishing the batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batches:
-    """Checks each batch, the newest first."""
-
-    store: Store
-    tally: Tally
-    ledger: Ledger
-
-    def problems(self) -> Iterator[Problem]:
-        """Everything that differs."""
-        if self.store.copy is not None:
-            yield from self._pulled()
-        holdings = self.ledger.batches()
-        holding = next(holdings, None)
-        for batch in self.store.index.batches():
-            while holding is not None and holding[0] > batch.batch_id:
-                yield from self._without_batch(holding[0])
-                holding = next(holdings, None)
-            mine = Holding()
-            if holding is not None and holding[0] == batch.batch_id:
-                mine = holding[1]
-                holding = next(holdings, None)
-            yield from self._of_batch(batch, mine)
-        while holding is not None:
-            yield from self._without_batch(holding[0])
-            holding = next(holdings, None)
-
-    def _without_batch(self, batch_id: str) -> Iterator[Problem]:
-        if find_batch(self.store.index, batch_id) is None:
-            yield Problem(INDEX, f"batch {batch_id}", "the index lists segments of it, but not the batch")
-
-    def _of_batch(self, batch: Batch, holding: Holding) -> Iterator[Problem]:
-        yield from self._rejects(batch)
-        yield from missing_openings(self.store, batch)
-        record = record_key(batch.batch_id)
-        if batch.has_record and self.store.raw.size(record) is None:
-            if has_expired(self.store, batch.finished_at or batch.started_at):
-                pass
-            elif self._is_unnamed(batch):
-                yield Problem(INDEX, f"batch {batch.batch_id}", "nothing but its row in the index tells of it")
+def batch_problems(run: Verification) -> Iterator[Problem]:
+    """Check each batch, the newest first."""
+    if run.store.copy is not None:
+        yield from _pulled(run)
+    batches = ((batch.batch_id, batch) for batch in run.store.index.batches())
+    both: Iterator[tuple[str, Batch | Holding]] = heapq.merge(
+        batches, run.ledger.batches(), key=itemgetter(0), reverse=True
+    )
+    for batch_id, entries in groupby(both, key=itemgetter(0)):
+        batch, holding = None, Holding()
+        for _, entry in entries:
+            if isinstance(entry, Batch):
+                batch = entry
             else:
-                yield Problem(MISSING, record, "the record of this finished batch is not there")
-        elif self.tally.full and (batch.has_record or self._left_a_record(batch)):
-            yield from self._record(batch)
-        if self.tally.full and batch.state not in (BatchState.RUNNING, BatchState.PULLED):
-            yield from self._counts(batch, holding)
-            if batch.is_request:
-                yield from self._request(batch, holding)
+                holding = entry
+        if batch is not None:
+            yield from _check(run, batch, holding)
+        elif run.find_batch(batch_id) is None:
+            yield batch_problem(batch_id, "the index lists segments of it, but not the batch")
+
+
+def _check(run: Verification, batch: Batch, holding: Holding) -> Iterator[Problem]:
+    yield from _rejects(run, batch)
+    yield from missing_records(run, batch)
+    record = record_key(batch.batch_id)
+    if batch.has_record and run.store.raw.size(record) is None:
+        if not has_expired(run.store, batch.finished_at or batch.started_at):
+            if _has_nothing(run, batch):
+                yield batch_problem(batch.batch_id, "it has no object in raw, only its row in the index")
             else:
-                yield from self._origin(batch)
+                yield Problem(ProblemKind.MISSING, record, "the record of this finished batch is not there")
+    elif run.full and (batch.has_record or _left_a_record(run, batch)):
+        yield from _record(run, batch)
+    if not run.full or batch.state in (BatchState.RUNNING, BatchState.PULLED):
+        return
+    is_comparable = _is_within(run, batch) and holding.sound and batch.batch_id not in run.incomplete
+    if is_comparable:
+        yield from _counts(run, batch, holding)
+    if batch.is_request:
+        if is_comparable:
+            yield from _request(run, batch, holding)
+        return
+    found = run.store.batches.find(batch.origin)
+    if found is None or found.batch_id < batch.batch_id:
+        detail = "the index does not find it by its origin: the same input would be ingested once more"
+        yield batch_problem(batch.batch_id, detail)
 
-    def _is_unnamed(self, batch: Batch) -> bool:
-        """Whether a batch of which the record is not there has nothing else either: no segment, no file of rejects."""
-        index = self.store.index
-        segments = index.segments(ALL_TIME, batch_id=batch.batch_id)
-        return batch.next_seq > 1 and next(segments, None) is None and not index.rejects(batch.batch_id)
 
-    def _rejects(self, batch: Batch) -> Iterator[Problem]:
-        for rejects in self._files(batch):
-            if self.store.raw.size(rejects.key) is None:
-                if not has_expired(self.store, batch.started_at):
-                    yield Problem(MISSING, rejects.key, "the file of rejects is not there")
-            elif detail := _reject_damage(self.store, rejects, self.tally.full):
-                yield Problem(MODIFIED, rejects.key, detail)
+def _has_nothing(run: Verification, batch: Batch) -> bool:
+    """Whether a batch of which the record is not there has no segment and no file of rejects either."""
+    has_segments = next(run.segments(batch.batch_id), None) is not None
+    return batch.next_seq > 1 and not has_segments and not run.store.index.rejects(batch.batch_id)
 
-    def _files(self, batch: Batch) -> list[RejectFile]:
-        """The batch's files of rejects. Most requests have none, and are not to cost a call for it."""
-        return self.store.index.rejects(batch.batch_id) if batch.counts.rejected else []
 
-    def _left_a_record(self, batch: Batch) -> bool:
-        """Whether an unfinished batch has a record: its writer died before it said so, or the record is damaged."""
-        unfinished = batch.state == BatchState.INTERRUPTED and not batch.is_request
-        return unfinished and self.store.raw.size(record_key(batch.batch_id)) is not None
+def _left_a_record(run: Verification, batch: Batch) -> bool:
+    """Whether an unfinished batch has a record: its writer died before the index knew, or the record is damaged."""
+    unfinished = batch.state == BatchState.INTERRUPTED and not batch.is_request
+    return unfinished and run.store.raw.size(record_key(batch.batch_id)) is not None
 
-    def _record(self, batch: Batch) -> Iterator[Problem]:
-        """The record, and the index against it."""
-        key = record_key(batch.batch_id)
-        listed = {one.key: one for one in self.store.index.segments(self.tally.window, batch_id=batch.batch_id)}
-        rejects = {file.key: file for file in self.store.index.rejects(batch.batch_id)}
-        try:
-            for line in read_record(self.store.raw, key):
-                if isinstance(line, BatchLine):
-                    yield from self._closings(key, line)
-                    if batch.has_record and (other := _other_fields(batch, restored(line))):
-                        detail = f"the index has another {' and '.join(other)} than {key}"
-                        yield Problem(INDEX, f"batch {batch.batch_id}", detail)
-                elif isinstance(line, RejectLine):
-                    yield from self._named_rejects(key, batch, line.rejects, rejects.pop(line.rejects.key, None))
-                elif self._in_window(line.segment):
-                    yield from self._named(key, line.segment, listed.pop(line.segment.key, None))
-        except Damaged as error:
-            yield Problem(MODIFIED, key, error.message)
+
+def _is_within(run: Verification, batch: Batch) -> bool:
+    """Whether all of the batch is in the window."""
+    times = [time for time in (batch.first_event, batch.last_event) if time is not None]
+    return run.window == ALL_TIME or all(run.window.start <= time < run.window.end for time in times)
+
+
+def _reject_files(run: Verification, batch: Batch) -> list[RejectFile]:
+    """Return the batch's files of rejects. Most requests have none, and should not cost a call for it."""
+    return run.store.index.rejects(batch.batch_id) if batch.counts.rejected else []
+
+
+def _rejects(run: Verification, batch: Batch) -> Iterator[Problem]:
+    raw = run.store.raw
+    for file in _reject_files(run, batch):
+        size = raw.size(file.key)
+        if size is None:
+            if not has_expired(run.store, batch.started_at):
+                yield Problem(ProblemKind.MISSING, file.key, "the file of rejects is not there")
+        elif size != file.size:
+            yield Problem(ProblemKind.MODIFIED, file.key, f"{size} bytes, not {file.size}")
+        elif run.full and sha256(raw.read(file.key)).hexdigest() != file.digest:
+            yield Problem(ProblemKind.MODIFIED, file.key, "its SHA-256 is not the recorded one")
+
+
+def _record(run: Verification, batch: Batch) -> Iterator[Problem]:
+    """Check the record, and the index against it."""
+    raw, key = run.store.raw, record_key(batch.batch_id)
+    listed = {one.key: one for one in run.store.index.segments(run.window, batch_id=batch.batch_id)}
+    rejects = {file.key: file for file in run.store.index.rejects(batch.batch_id)}
+    try:
+        for line in read_record(raw, key):
+            if isinstance(line, BatchLine):
+                for batch_id in line.replaces:
+                    closing = closing_key(batch_id)
+                    if raw.size(closing) is None and not has_expired(run.store, line.finished_at):
+                        detail = f"{key} replaces batch {batch_id}; its closing is not there"
+                        yield Problem(ProblemKind.MISSING, closing, detail)
+                if batch.has_record and (other := _differing_fields(batch, restored(line))):
+                    yield batch_problem(batch.batch_id, f"the index has another {' and '.join(other)} than {key}")
+            elif isinstance(line, RejectLine):
+                file = line.rejects
+                known = rejects.pop(file.key, None)
+                if known is not None and known != file:
+                    yield Problem(ProblemKind.INDEX, file.key, f"the index does not have it as {key} does")
+                elif known is None and raw.size(file.key) is None and not has_expired(run.store, batch.started_at):
+                    detail = f"{key} names it; neither the index nor raw has it"
+                    yield Problem(ProblemKind.MISSING, file.key, detail)
+            elif run.includes(line.segment.day):
+                yield from _named(run, key, line.segment, listed.pop(line.segment.key, None))
+    except Damaged as error:
+        yield Problem(ProblemKind.MODIFIED, key, error.message)
+        return
+    for name in [*listed, *rejects]:
+        yield Problem(ProblemKind.INDEX, name, f"the index lists it, {key} does not name it")
+
+
+def _named(run: Verification, record: str, segment: Segment, listed: Segment | None) -> Iterator[Problem]:
+    """Check a segment that a record names, as the index lists it."""
+    if listed is not None:
+        other = [name for name in segment.__struct_fields__ if name != "inline"]
+        other = [name for name in other if getattr(segment, name) != getattr(listed, name)]
+        if other and not {"size", "digest"} & set(other):  # of which the segment itself is compared with raw
+            detail = f"the index has another {' and '.join(other)} than {record}"
+            yield segment_problem(ProblemKind.INDEX, listed, detail)
+        return
+    # By its day it has been found to be unlisted already.
+    is_reported = segment.batch_id in run.incomplete and run.store.copy is None
+    run.incomplete.add(segment.batch_id)
+    if run.store.raw.size(segment.key) is not None:
+        if not is_reported:
+            run.counts["not_indexed"] += 1
+            detail = f"{record} names it, the index does not"
+            yield segment_problem(ProblemKind.INDEX, segment, detail, segment.frames)
+    elif has_expired(run.store, segment.ingest_time):
+        run.count_expired(segment)
+    else:
+        run.counts["missing"] += 1
+        detail = f"{record} names it; neither the index nor raw has it"
+        yield segment_problem(ProblemKind.MISSING, segment, detail, segment.frames)
+
+
+def _counts(run: Verification, batch: Batch, holding: Holding) -> Iterator[Problem]:
+    """Check a batch's counts against its segments; once more, from the index as it is now, before they are a
+    problem."""
+    may_lag = batch.state == BatchState.INTERRUPTED and run.store.deployed
+    if may_lag and (batch.is_request or batch.batch_id in run.ledger.unsettled):
+        # Its writer died while it recorded a chunk: counts move after segments, and the next attempt finishes that. Of
+        # a request that died nothing tells how far it came.
+        run.unsettled = True
+        return
+    index, current = run.store.index, batch
+    for _ in range(_LOOKS):
+        if _agree(run, current, holding):
             return
-        for name in [*listed, *rejects]:
-            yield Problem(INDEX, name, f"the index lists it, {key} does not name it")
-
-    def _closings(self, record: str, line: BatchLine) -> Iterator[Problem]:
-        for batch_id in line.replaces:
-            closing = closing_key(batch_id)
-            if self.store.raw.size(closing) is None and not has_expired(self.store, line.finished_at):
-                yield Problem(MISSING, closing, f"{record} replaces batch {batch_id}; what closes it is not there")
-
-    def _in_window(self, segment: Segment) -> bool:
-        first, last = self.tally.window.days
-        return first <= segment.day <= last
-
-    def _named(self, record: str, segment: Segment, listed: Segment | None) -> Iterator[Problem]:
-        """A segment that a record names, as the index lists it."""
-        if listed is not None:
-            other = [name for name in segment.__struct_fields__ if name != "inline"]
-            other = [name for name in other if getattr(segment, name) != getattr(listed, name)]
-            if other and not {"size", "digest"} & set(other):  # of which the segment itself is held against raw
-                detail = f"the index has another {' and '.join(other)} than {record}"
-                yield segment_problem(INDEX, listed, detail, ())
+        holding = Holding()
+        for segment in run.segments(batch.batch_id):
+            holding = holding.plus(segment_holding(index, segment, {}, {}))
+        now = run.find_batch(batch.batch_id)
+        if now is None or now.state == BatchState.RUNNING or (now.is_request and now.state != BatchState.COMPLETE):
             return
-        known = segment.batch_id in self.tally.short and self.store.copy is None  # when its day was checked
-        self.tally.short.add(segment.batch_id)
-        if self.store.raw.size(segment.key) is not None:
-            if not known:
-                self.tally.counts["not_indexed"] += 1
-                yield segment_problem(INDEX, segment, f"{record} names it, the index does not", segment.frames)
-        elif has_expired(self.store, segment.ingest_time):
-            self.tally.expire(segment)
-        else:
-            self.tally.counts["missing"] += 1
-            detail = f"{record} names it; neither the index nor raw has it"
-            yield segment_problem(MISSING, segment, detail, segment.frames)
-
-    def _named_rejects(
-        self, record: str, batch: Batch, named: RejectFile, listed: RejectFile | None
-    ) -> Iterator[Problem]:
-        if listed is not None:
-            if listed != named:
-                yield Problem(INDEX, named.key, f"the index does not have it as {record} does")
-        elif self.store.raw.size(named.key) is None and not has_expired(self.store, batch.started_at):
-            yield Problem(MISSING, named.key, f"{record} names it; neither the index nor raw has it")
-
-    def _counts(self, batch: Batch, holding: Holding) -> Iterator[Problem]:
-        """A batch's counts against its segments; once more, from the index as it is now, before they are a problem."""
-        if not self._whole(batch) or not holding.sound or batch.batch_id in self.tally.short:
-            return
-        if self._has_pending(batch):
-            self.tally.unsettled = True  # its counts move after its segments; the next attempt finishes that
-            return
-        index, looked = self.store.index, batch
-        for _ in range(_LOOKS):
-            if _agree(looked, holding, self._rejected(looked)):
-                return
-            holding = holding_of(index, index.segments(ALL_TIME, batch_id=batch.batch_id))
-            now = find_batch(index, batch.batch_id)
-            if now is None or now.state == BatchState.RUNNING or (now.is_request and now.state != BatchState.COMPLETE):
-                return
-            unchanged, looked = now == looked, now
-            if unchanged:
-                break
-        if not _agree(looked, holding, self._rejected(looked)):
-            yield Problem(INDEX, f"batch {batch.batch_id}", _disagreement(looked.counts, holding.counts))
-
-    def _has_pending(self, batch: Batch) -> bool:
-        """Whether a writer in a deployed store died while it recorded a chunk of deliveries. Of a request that died
-        nothing tells how far it came."""
-        interrupted = batch.state == BatchState.INTERRUPTED and self.store.deployed
-        return interrupted and (batch.is_request or batch.batch_id in self.ledger.unsettled)
-
-    def _rejected(self, batch: Batch) -> int:
-        """The rejected records in the batch's files. Of an interrupted batch in a deployed store, as many as it counts:
-        a file may be listed before."""
-        if batch.state == BatchState.INTERRUPTED and self.store.deployed:
-            return batch.counts.rejected
-        return sum(file.records for file in self._files(batch))
-
-    def _whole(self, batch: Batch) -> bool:
-        """Whether all of the batch is in the window."""
-        window = self.tally.window
-        times = [time for time in (batch.first_event, batch.last_event) if time is not None]
-        return window == ALL_TIME or all(window.start <= time < window.end for time in times)
-
-    def _request(self, batch: Batch, holding: Holding) -> Iterator[Problem]:
-        """A request has no record: what its batch says follows from its id, its segments and its rejects."""
-        single = batch.counts.read == 1
-        if not self._whole(batch) or not holding.sound or batch.batch_id in self.tally.short:
-            return
-        if batch.state != BatchState.COMPLETE and not single:
-            return  # one with several events that died; what it had claimed counts
-        made = request_batch(batch.batch_id, batch.counts.read)
-        told: dict[str, Any] = {
-            "lags": count_lags(Counter(holding.told.lags).elements()),
-            "sources": with_names({}, holding.told.sources),
-            "reasons": with_names({}, self._reasons(batch)),
-        }
-        # Of very many names those are kept apart that came first, which is another order than that of segments.
-        expected = replace(made, **{name: there for name, there in told.items() if "" not in there})
-        other = [name for name in ("state", "attempt", *_OF_BATCH) if "" not in told.get(name, ())]
-        other = [name for name in other if getattr(batch, name) != getattr(expected, name)]
-        if other:
-            detail = f"the index has another {' and '.join(other)} than the request's objects tell"
-            yield Problem(INDEX, f"batch {batch.batch_id}", detail)
-        if holding.recorded_first not in (None, batch.recorded_at):
-            detail = "its segments do not all say the same as it of when it was recorded"
-            yield Problem(INDEX, f"batch {batch.batch_id}", detail)
-        if not single:
-            listed = self.store.index.segments(ALL_TIME, batch_id=batch.batch_id)
-            if sum(1 for _ in listed) != holding.segments:
-                detail = f"by its id the index does not find all of its {holding.segments} segments"
-                yield Problem(INDEX, f"batch {batch.batch_id}", detail)
-
-    def _reasons(self, batch: Batch) -> Counter[str]:
-        reasons: Counter[str] = Counter()
-        for file in self._files(batch):
-            with suppress(Damaged):  # which is reported of the file
-                reasons.update(reason_kind(reject.reason) for reject in rejects_of(self.store.raw, file.key))
-        return reasons
-
-    def _origin(self, batch: Batch) -> Iterator[Problem]:
-        """By its origin a batch is found when the same input comes again."""
-        found = self.store.batches.find(batch.origin)
-        if found is None or found.batch_id < batch.batch_id:
-            detail = "the index does not find it by its origin: the same input would be ingested once more"
-            yield Problem(INDEX, f"batch {batch.batch_id}", detail)
-
-    def _pulled(self) -> Iterator[Problem]:
-        """What a copy's records name and its index does not."""
-        for record in pulls(self.store.raw):
-            try:
-                for line in read_pull(self.store.raw, record):
-                    if isinstance(line, SegmentLine) and self._in_window(line.segment):
-                        segment = line.segment
-                        window = Window(max(segment.day * DAY, MIN_INSTANT), (segment.day + 1) * DAY)
-                        listed = self.store.index.segments(window, batch_id=segment.batch_id)
-                        if all(one.key != segment.key for one in listed):
-                            yield from self._named(record, segment, None)
-            except Damaged as error:
-                yield Problem(MODIFIED, record, error.message)
+        is_unchanged, current = now == current, now
+        if is_unchanged:
+            break
+    if not _agree(run, current, holding):
+        yield batch_problem(batch.batch_id, _disagreement(current.counts, holding.counts))
 
 
-def _other_fields(batch: Batch, recorded: Batch) -> list[str]:
-    """The fields in which the index differs from the record. Which deliveries are duplicates a rebuild may have
-    changed, but not how many deliveries there are."""
-    other = [name for name in _OF_BATCH if getattr(batch, name) != getattr(recorded, name)]
-    if _without_verdicts(batch.counts) != _without_verdicts(recorded.counts):
-        other.append("counts")
-    return other
-
-
-def _without_verdicts(counts: Counts) -> tuple[int, int, int]:
-    return counts.read, counts.accepted + counts.duplicates, counts.rejected
-
-
-def _agree(batch: Batch, holding: Holding, rejected: int) -> bool:
+def _agree(run: Verification, batch: Batch, holding: Holding) -> bool:
+    if batch.state == BatchState.INTERRUPTED and run.store.deployed:
+        rejected = batch.counts.rejected  # there a file may be listed before it is counted
+    else:
+        rejected = sum(file.records for file in _reject_files(run, batch))
     counts = replace(holding.counts, read=holding.counts.read + rejected, rejected=rejected)
     times = (batch.first_event, batch.last_event)
-    recorded = holding.recorded_last in (None, batch.recorded_at)
-    return recorded and batch.counts == counts and times == (holding.first_event, holding.last_event)
+    is_recorded = holding.recorded_last in (None, batch.recorded_at)
+    return is_recorded and batch.counts == counts and times == (holding.first_event, holding.last_event)
 
 
 def _disagreement(counts: Counts, held: Counts) -> str:
     if counts.astuple()[1:4] == held.astuple()[1:4]:
         return (
-            "its rejected records, its first and last event, or when it was recorded, are not what its segments and"
-            " files of rejects say"
+            "its rejected records, its first and last event, or when it was recorded, differ from those of its segments"
+            " and files of rejects"
         )
     return (
         f"it counts {counts.accepted} accepted, {counts.exact} exact and {counts.conflict} conflict; its segments hold"
@@ -312,10 +236,59 @@ def _disagreement(counts: Counts, held: Counts) -> str:
     )
 
 
-def _reject_damage(store: Store, rejects: RejectFile, full: bool) -> str:
-    size = store.raw.size(rejects.key)
-    if size != rejects.size:
-        return f"{size} bytes, not {rejects.size}"
-    if full and sha256(store.raw.read(rejects.key)).hexdigest() != rejects.digest:
-        return "its SHA-256 is not the recorded one"
-    return ""
+def _request(run: Verification, batch: Batch, holding: Holding) -> Iterator[Problem]:
+    """Check a request, which has no record: its batch follows from its id, its segments and its rejects."""
+    is_single = batch.counts.read == 1
+    if batch.state != BatchState.COMPLETE and not is_single:
+        return  # one with several events that died; what it had claimed counts
+    reasons: Counter[str] = Counter()
+    for file in _reject_files(run, batch):
+        with suppress(Damaged):  # which is reported of the file
+            reasons.update(reason_kind(reject.reason) for reject in read_rejects(run.store.raw, file.key))
+    counted: dict[str, Any] = {
+        "lags": count_lags(Counter(holding.lags).elements()),
+        "sources": with_names({}, holding.sources),
+        "reasons": with_names({}, reasons),
+    }
+    # Of very many names those are kept apart that came first, which is another order than that of segments.
+    counted = {name: counts for name, counts in counted.items() if "" not in counts}
+    skipped = {"lags", "sources", "reasons"} - counted.keys()
+    expected = replace(request_batch(batch.batch_id, batch.counts.read), **counted)
+    other = [name for name in ("state", "attempt", *_IN_RECORD) if name not in skipped]
+    other = [name for name in other if getattr(batch, name) != getattr(expected, name)]
+    if other:
+        detail = f"the index has another {' and '.join(other)} than the request's objects"
+        yield batch_problem(batch.batch_id, detail)
+    if holding.recorded_first not in (None, batch.recorded_at):
+        yield batch_problem(batch.batch_id, "its segments and it do not agree on when it was recorded")
+    if not is_single and sum(1 for _ in run.segments(batch.batch_id)) != holding.segments:
+        detail = f"by its id the index does not find all of its {holding.segments} segments"
+        yield batch_problem(batch.batch_id, detail)
+
+
+def _pulled(run: Verification) -> Iterator[Problem]:
+    """Find what a copy's records name and its index does not."""
+    for record in pulls(run.store.raw):
+        try:
+            for line in read_pull(run.store.raw, record):
+                if isinstance(line, SegmentLine) and run.includes(line.segment.day):
+                    segment = line.segment
+                    window = Window(max(segment.day * DAY, MIN_INSTANT), (segment.day + 1) * DAY)
+                    listed = run.store.index.segments(window, batch_id=segment.batch_id)
+                    if all(one.key != segment.key for one in listed):
+                        yield from _named(run, record, segment, None)
+        except Damaged as error:
+            yield Problem(ProblemKind.MODIFIED, record, error.message)
+
+
+def _differing_fields(batch: Batch, recorded: Batch) -> list[str]:
+    """Return the fields in which the index differs from the record. Which deliveries are duplicates a rebuild may have
+    changed, but not how many deliveries there are."""
+
+    def without_verdicts(counts: Counts) -> tuple[int, int, int]:
+        return counts.read, counts.accepted + counts.duplicates, counts.rejected
+
+    other = [name for name in _IN_RECORD if getattr(batch, name) != getattr(recorded, name)]
+    if without_verdicts(batch.counts) != without_verdicts(recorded.counts):
+        other.append("counts")
+    return other

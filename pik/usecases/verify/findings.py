@@ -1,33 +1,50 @@
-"""What a verification finds and has seen: problems, the ledger of segments, and the report that they come to."""
+"""What a verification has seen and found: problems, a ledger of the index's segments, and the report."""
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import reduce
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from pik.model.batch import Counts, Frame, Segment, Verdict
+from pik.model.batch import Batch, Counts, Frame, Segment, Verdict
 from pik.model.instant import day_text
-from pik.model.window import Window
+from pik.model.window import ALL_TIME, Window
 from pik.ports.index import Index, Totals
+from pik.ports.store import Store
+from pik.runtime.interaction import Progress
 from pik.runtime.spool import Sorter
 
-MISSING, MODIFIED, INDEX, AGGREGATE = "missing", "modified", "index differs", "aggregate differs"
-UNKNOWN, STATE = "unknown object", "state damaged"
-
-RANGES = 20
+_NAMED_RANGES = 20
 """Affected entities, and ranges of them, that a problem names; with more it names one from the first to the last."""
+
+_Name = TypeVar("_Name", int, str)
+
+
+class ProblemKind(StrEnum):
+    """What is wrong."""
+
+    MISSING = "missing"
+    MODIFIED = "modified"
+    INDEX = "index differs"
+    AGGREGATE = "aggregate differs"
+    UNKNOWN = "unknown object"
+    STATE = "state damaged"
+    EXPIRED = "expired"
+    """Gone as it should be, which matters to a pull only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it was written. `day` and `entities` say what is affected, as the index has
-    it; `remedy`, which `detail` ends with, what recomputes or restores it, where that is not the same for all."""
+    """Something that is not as it was written. `day` and `entities` are what is affected, as far as the index knows;
+    `remedy`, which `detail` ends with, recomputes or restores it, where that is not the same for all."""
 
-    kind: str
+    kind: ProblemKind
     what: str
     detail: str
     day: str | None = None
@@ -35,16 +52,37 @@ class Problem:
     remedy: str = ""
 
 
+def batch_problem(batch_id: str, detail: str) -> Problem:
+    """A problem of what the index has of a batch."""
+    return Problem(ProblemKind.INDEX, f"batch {batch_id}", detail)
+
+
+def segment_problem(kind: ProblemKind, segment: Segment, detail: str, frames: tuple[Frame, ...] = ()) -> Problem:
+    """A problem of a segment that affects these frames."""
+    return Problem(kind, segment.key, detail, day_text(segment.day), entity_ranges(frames))
+
+
+def entity_ranges(frames: tuple[Frame, ...]) -> tuple[str, ...]:
+    """The entities in these frames: by name where the index has their names, otherwise as a range from the first to the
+    last of a frame, with the number of its deliveries; not all entities in between need have one."""
+    names = dict.fromkeys(name for frame in frames for name in frame.entities)
+    unnamed = [frame for frame in frames if not frame.entities]
+    ranges = [f"{frame.first} … {frame.last} ({frame.lines} deliveries)" for frame in unnamed]
+    if len(names) + len(ranges) <= _NAMED_RANGES:
+        return (*names, *ranges)
+    return (f"{frames[0].first} … {frames[-1].last} ({sum(frame.lines for frame in frames)} deliveries)",)
+
+
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
     """What a verification came to.
 
     Objects in raw that are not damage: `superseded` ones are copies of deliveries that the index lists elsewhere, left
-    by a crash; `unacknowledged` ones hold deliveries that nobody was told to be recorded (a refused request, what an
+    by a crash; `unacknowledged` ones hold deliveries that were never reported as recorded (a refused request, what an
     interrupted batch had not recorded yet); `in_progress` ones belong to a batch that is being written; `expired`
     segments are gone because the store keeps raw for some days only.
 
-    `aggregates` is None where none was checked: of a quick check, or where raw or index lack events, which would make
+    `aggregates` is None where none was checked: by a quick check, or where raw or index lack events, which would make
     every aggregate of those look wrong. Aggregates of the `expired_days` are not checked either.
     """
 
@@ -67,24 +105,28 @@ class VerifyReport:
 
 
 @dataclass(slots=True)
-class Tally:
-    """What has been counted so far."""
+class Verification:
+    """A verification under way: what its checks look at, and what they have counted so far."""
 
+    store: Store
     window: Window
     full: bool
+    progress: Progress
+    ledger: Ledger = field(default_factory=lambda: Ledger())
     counts: Counter[str] = field(default_factory=Counter)
+    """By the names of the report's fields."""
     kinds: set[str] = field(default_factory=set)
     expired_days: set[int] = field(default_factory=set)
-    short: set[str] = field(default_factory=set)
-    """The batches of which the index is known to lack something: their counts would be a second problem of it."""
+    incomplete: set[str] = field(default_factory=set)
+    """Batches of which the index is known to lack something: their counts would be a second problem of it."""
     unsettled: bool = False
-    """Whether a writer in a deployed store died while it recorded, so that counts may be behind the segments."""
+    """Whether a writer in a deployed store died while it recorded, so that counts may be older than segments."""
     state_is_sound: bool = True
-    """Whether what is current can be relied on: damage of versions that are not is no reason to leave aggregates."""
+    """Whether what is current can be relied on: damage of versions that are not is no reason to skip aggregates."""
     aggregates: int | None = None
 
     def counted(self, problems: Iterator[Problem]) -> Iterator[Problem]:
-        """The problems, each counted as it is read."""
+        """Yield the problems, counting each."""
         for problem in problems:
             self.counts["damage"] += 1
             self.kinds.add(problem.kind)
@@ -95,192 +137,151 @@ class Tally:
         """Whether raw or the index has lost deliveries."""
         return any(self.counts[name] for name in ("missing", "modified", "not_indexed"))
 
-    def expire(self, segment: Segment) -> None:
-        """Count a segment that is gone as it should be."""
+    def count_expired(self, segment: Segment) -> None:
+        """Count a segment whose object is gone as it should be."""
         self.counts["expired"] += 1
         self.expired_days.add(segment.day)
 
+    def find_batch(self, batch_id: str) -> Batch | None:
+        """Return the batch of exactly this id."""
+        return next(self.store.index.batches(batch_id), None)
+
+    def segments(self, batch_id: str) -> Iterator[Segment]:
+        """Yield all segments of a batch that the index lists."""
+        return self.store.index.segments(ALL_TIME, batch_id=batch_id)
+
+    def includes(self, day: int) -> bool:
+        """Whether the window touches this day."""
+        first, last = self.window.days
+        return first <= day <= last
+
     def report(self) -> VerifyReport:
-        """What it comes to."""
+        """Return the report so far."""
         names = ("segments", "valid", "missing", "expired", "modified", "not_indexed", "superseded", "unacknowledged")
-        counts = {name: self.counts[name] for name in (*names, "in_progress", "deliveries", "damage")}
         return VerifyReport(
             window=self.window,
             full=self.full,
             aggregates=self.aggregates,
             kinds=frozenset(self.kinds),
             expired_days=len(self.expired_days),
-            **counts,
+            **{name: self.counts[name] for name in (*names, "in_progress", "deliveries", "damage")},
         )
 
 
-def segment_problem(kind: str, segment: Segment, detail: str, frames: tuple[Frame, ...]) -> Problem:
-    """A problem of a segment, that affects these frames."""
-    return Problem(kind, segment.key, detail, day_text(segment.day), entity_ranges(frames))
-
-
-def entity_ranges(frames: tuple[Frame, ...]) -> tuple[str, ...]:
-    """The entities in these frames: by name where the index has their names, otherwise as a range from the first to the
-    last of a frame, with the number of deliveries in it, of which not all entities in between need have one."""
-    names = dict.fromkeys(name for frame in frames for name in frame.entities)
-    unnamed = [frame for frame in frames if not frame.entities]
-    ranges = [f"{frame.first} … {frame.last} ({frame.lines} deliveries)" for frame in unnamed]
-    if len(names) + len(ranges) <= RANGES:
-        return (*names, *ranges)
-    return (f"{frames[0].first} … {frames[-1].last} ({sum(frame.lines for frame in frames)} deliveries)",)
-
-
-_Name = TypeVar("_Name", int, str)
-
-
-class Told(NamedTuple):
-    """What a batch says of its deliveries: how many there are of each lag, and of each source."""
-
-    lags: Mapping[int, int]
-    sources: Mapping[str, int]
-
-
-NOTHING_TOLD = Told({}, {})
-
-
-class Holding(NamedTuple):
-    """What the segments of one batch hold, as far as they were seen; times in nanoseconds. `sound`: all of them are
-    there and as they were written. `told` is known of requests only. `recorded_last` is when the last of them
-    was recorded, `recorded_first` when the first was of those whose time is not guessed."""
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What segments of one batch hold; times in nanoseconds. `sound`: all of them are there and as they were written.
+    `lags` and `sources` are known of requests only. `recorded_last` is when the last of them was recorded,
+    `recorded_first` when the first was of those whose time is not guessed."""
 
     segments: int = 0
-    counts: Counts = Counts()
+    counts: Counts = field(default_factory=Counts)
     first_event: int | None = None
     last_event: int | None = None
     sound: bool = True
-    told: Told = NOTHING_TOLD
     recorded_first: int | None = None
     recorded_last: int | None = None
+    lags: Mapping[int, int] = field(default_factory=dict)
+    sources: Mapping[str, int] = field(default_factory=dict)
 
-
-class _Entry(NamedTuple):
-    batch_id: str
-    deliveries: int
-    exact: int
-    conflict: int
-    first_event: int
-    last_event: int
-    sound: bool
-    told: Told
-    recorded_at: int
-    guessed: bool
-
-
-@dataclass(slots=True, init=False)
-class Ledger:
-    """Takes in the segments day by day; gives them back by key, and summed up by batch."""
-
-    _by_batch: Sorter[_Entry]
-    _by_key: Sorter[tuple[str, int]]
-    totals: Totals
-    """Of all segments; batches are not counted."""
-    unsettled: set[str]
-    """The batches of which `other_rows` found segments that somebody is recording, or died at recording."""
-
-    def __init__(self) -> None:
-        self.totals = Totals(0, 0, 0, 0, 0, None, None)
-        self.unsettled = set()
-        self._by_batch = Sorter(itemgetter(0), reverse=True)
-        self._by_key = Sorter(itemgetter(0))
-
-    def add(self, index: Index, segment: Segment, told: Told, *, sound: bool) -> None:
-        """Note a segment that the index lists."""
-        entry = _entry(index, segment, told, sound)
-        self._by_batch.add(entry)
-        seen = self.totals
-        times = (seen.first_event, seen.last_event, segment.first_event, segment.last_event)
-        known = [time for time in times if time is not None]
-        self.totals = Totals(
-            events=seen.events + entry.deliveries - entry.exact - entry.conflict,
-            deliveries=seen.deliveries + entry.deliveries,
-            segments=seen.segments + 1,
-            batches=0,
-            raw_bytes=seen.raw_bytes + segment.size,
-            first_event=min(known),
-            last_event=max(known),
+    def plus(self, other: Holding) -> Holding:
+        """Return what both hold together."""
+        return Holding(
+            self.segments + other.segments,
+            self.counts + other.counts,
+            min(_known(self.first_event, other.first_event), default=None),
+            max(_known(self.last_event, other.last_event), default=None),
+            self.sound and other.sound,
+            min(_known(self.recorded_first, other.recorded_first), default=None),
+            max(_known(self.recorded_last, other.recorded_last), default=None),
+            _sum(self.lags, other.lags),
+            _sum(self.sources, other.sources),
         )
 
-    def expect_rows(self, segment: Segment) -> None:
-        """Note that the index should have a row for each of the segment's deliveries."""
-        self._by_key.add((segment.key, segment.deliveries))
 
-    def batches(self) -> Iterator[tuple[str, Holding]]:
-        """Each batch with what its segments hold, the newest first."""
-        for batch_id, entries in groupby(self._by_batch, key=itemgetter(0)):
-            yield batch_id, _summed(entries)
-
-    def other_rows(self, rows: Iterable[tuple[str, int | None]]) -> Iterator[tuple[str, int, int]]:
-        """The segments of which there are not as many rows as deliveries: key, deliveries, rows. Of those that were not
-        seen as sound there are none."""
-        sorter: Sorter[tuple[str, int | None]] = Sorter(itemgetter(0))
-        for row in rows:
-            sorter.add(row)
-        counted = groupby(sorter, key=itemgetter(0))
-        expecting = iter(self._by_key)
-        there, expected = next(counted, None), next(expecting, None)
-        while there is not None or expected is not None:
-            key = min(one[0] for one in (there, expected) if one is not None)
-            counts: list[int | None] = [0]
-            deliveries = 0
-            if there is not None and there[0] == key:
-                counts, there = [count for _, count in there[1]], next(counted, None)
-            if expected is not None and expected[0] == key:
-                deliveries, expected = expected[1], next(expecting, None)
-            of_key = sum(count for count in counts if count is not None)
-            if None in counts:
-                self.unsettled.add(key.rpartition("/")[2].partition("-")[0])
-            elif of_key != deliveries:
-                yield key, deliveries, of_key
+def _known(*times: int | None) -> list[int]:
+    return [time for time in times if time is not None]
 
 
-def holding_of(index: Index, segments: Iterable[Segment]) -> Holding:
-    """What these segments of one batch hold."""
-    return _summed(_entry(index, segment, NOTHING_TOLD, True) for segment in segments)
+def _sum(some: Mapping[_Name, int], others: Mapping[_Name, int]) -> Mapping[_Name, int]:
+    return Counter(some) + Counter(others) if others else some
 
 
-def _entry(index: Index, segment: Segment, told: Told, sound: bool) -> _Entry:
+def segment_holding(
+    index: Index,
+    segment: Segment,
+    lags: Mapping[int, int],
+    sources: Mapping[str, int],
+    *,
+    sound: bool = True,
+) -> Holding:
+    """Return what one segment holds. Deliveries that are not recorded yet do not count."""
     kinds = Counter(index.skipped(segment).values())
-    times = segment.first_event, segment.last_event
-    # What is not recorded yet does not count.
     recorded = segment.deliveries - kinds[Verdict.UNRECORDED]
-    return _Entry(
-        segment.batch_id,
-        recorded,
-        kinds[Verdict.EXACT],
-        kinds[Verdict.CONFLICT],
-        *times,
+    accepted = recorded - kinds[Verdict.EXACT] - kinds[Verdict.CONFLICT]
+    return Holding(
+        1,
+        Counts(recorded, accepted, kinds[Verdict.EXACT], kinds[Verdict.CONFLICT]),
+        segment.first_event,
+        segment.last_event,
         sound,
-        told,
+        None if segment.guessed else segment.recorded_at,
         segment.recorded_at,
-        segment.guessed,
+        lags,
+        sources,
     )
 
 
-def _summed(entries: Iterable[_Entry]) -> Holding:
-    holding = Holding()
-    for entry in entries:
-        accepted = entry.deliveries - entry.exact - entry.conflict
-        holding = Holding(
-            holding.segments + 1,
-            holding.counts + Counts(entry.deliveries, accepted, entry.exact, entry.conflict),
-            min(entry.first_event, entry.first_event if holding.first_event is None else holding.first_event),
-            max(entry.last_event, entry.last_event if holding.last_event is None else holding.last_event),
-            holding.sound and entry.sound,
-            Told(_added(holding.told.lags, entry.told.lags), _added(holding.told.sources, entry.told.sources)),
-            holding.recorded_first if entry.guessed else _least(holding.recorded_first, entry.recorded_at),
-            max(entry.recorded_at, holding.recorded_last or 0),
-        )
-    return holding
+class Ledger:
+    """Takes in the index's segments day by day; yields them by key, and summed up by batch. Sorted on disk, so that
+    memory does not grow with them.
 
+    `totals` are those of all segments, without a number of batches; `unsettled` the batches of which `other_rows` found
+    segments that are being recorded, or whose writer died while it recorded them.
+    """
 
-def _least(known: int | None, another: int) -> int:
-    return another if known is None else min(known, another)
+    def __init__(self) -> None:
+        self._by_batch: Sorter[tuple[str, Holding]] = Sorter(itemgetter(0), reverse=True)
+        self._expected: Sorter[tuple[str, int, int | None]] = Sorter(itemgetter(0))
+        self._all, self._raw_bytes = Holding(), 0
+        self.unsettled: set[str] = set()
 
+    def add(self, segment: Segment, holding: Holding) -> None:
+        """Note a segment that the index lists, and what it holds."""
+        self._by_batch.add((segment.batch_id, holding))
+        self._all = self._all.plus(replace(holding, lags={}, sources={}))
+        self._raw_bytes += segment.size
 
-def _added(some: Mapping[_Name, int], others: Mapping[_Name, int]) -> Mapping[_Name, int]:
-    return Counter(some) + Counter(others) if others else some
+    def totals(self, batches: int) -> Totals:
+        """Return what the segments of so many batches come to."""
+        counts = self._all.counts
+        times = self._all.first_event, self._all.last_event
+        return Totals(counts.accepted, counts.read, self._all.segments, batches, self._raw_bytes, *times)
+
+    def expect_rows(self, segment: Segment) -> None:
+        """Note that the index should have a row for each of the segment's deliveries."""
+        self._expected.add((segment.key, segment.deliveries, 0))
+
+    def batches(self) -> Iterator[tuple[str, Holding]]:
+        """Yield each batch with what its segments hold, the newest first."""
+        for batch_id, entries in groupby(self._by_batch, key=itemgetter(0)):
+            yield batch_id, reduce(Holding.plus, map(itemgetter(1), entries))
+
+    def other_rows(self, rows: Iterable[tuple[str, int | None]]) -> Iterator[tuple[str, int, int]]:
+        """Yield the segments that have not as many rows as deliveries: key, deliveries, rows. Those that were not seen
+        as sound should have no rows."""
+        counted: Sorter[tuple[str, int, int | None]] = Sorter(itemgetter(0))
+        for key, count in rows:
+            counted.add((key, 0, count))
+        both = heapq.merge(self._expected, counted, key=itemgetter(0))
+        for key, entries in groupby(both, key=itemgetter(0)):
+            deliveries = found = 0
+            is_settled = True
+            for _, expected, count in entries:
+                deliveries += expected
+                found += count or 0
+                is_settled &= count is not None
+            if not is_settled:
+                self.unsettled.add(key.rpartition("/")[2].partition("-")[0])
+            elif found != deliveries:
+                yield key, deliveries, found

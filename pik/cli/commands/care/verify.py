@@ -16,9 +16,9 @@ from pik.errors import UsageError, command, in_turn
 
 if TYPE_CHECKING:
     from pik.model.window import Window
+    from pik.usecases.listing import Listing
     from pik.usecases.rebuild.rebuild import Rebuilt
     from pik.usecases.verify.findings import Problem, VerifyReport
-    from pik.usecases.verify.verify import Verification
 
 
 @cli_command(
@@ -63,9 +63,9 @@ def verify(
     from pik.usecases.verify.verify import verify as check
 
     store = cli.open_store()
-    under_way = check(store, cli.engine(), window, cli.progress, full=not quick)
-    cli.show(_verified(under_way, window, not quick, store.copy.source if store.copy else None))
-    found = under_way.report()
+    problems = check(store, cli.engine(), window, cli.progress, full=not quick)
+    cli.show(_verified(problems, window, not quick, store.copy.source if store.copy else None))
+    found = problems.summary
     if found.full and found.aggregates is None:
         cli.note("aggregates were not checked: what raw, the index or the state lacks would make them look wrong")
     if found.full and found.expired_days:
@@ -84,20 +84,20 @@ PROBLEMS = [
 """Columns of what is missing, damaged or wrong, wherever it is listed."""
 
 
-def _verified(under_way: Verification, window: Window, full: bool, copy_of: str | None) -> Document:
+def _verified(found: Listing[Problem, VerifyReport], window: Window, full: bool, copy_of: str | None) -> Document:
     """What differs from what was written. `copy_of` names the store that this one is a copy of."""
     remedies: dict[str, None] = {}
 
     def problems() -> Iterator[Problem]:
-        for problem in under_way.problems:
+        for problem in found:
             if problem.remedy:
                 remedies[problem.remedy] = None
             yield problem
 
     return Document(
         head={"window": window, "check": "full" if full else "quick", "copy_of": copy_of},
-        tables=[Table("problems", PROBLEMS, problems(), empty=lambda: _no_problem(under_way.report()))],
-        tail=lambda: _tail(under_way.report(), list(remedies), copy_of),
+        tables=[Table("problems", PROBLEMS, problems(), empty=lambda: _no_problem(found.summary))],
+        tail=lambda: _tail(found.summary, list(remedies), copy_of),
     )
 
 
@@ -133,22 +133,22 @@ def _tail(found: VerifyReport, remedies: list[str], copy_of: str | None) -> dict
 
 def _next(found: VerifyReport, remedies: list[str], copy_of: str | None) -> dict[str, str | None]:
     """What to type next, and what to do before. Remedies stand below the table, too: a cell breaks them."""
-    from pik.usecases.verify.findings import AGGREGATE, INDEX, MISSING, MODIFIED, STATE, UNKNOWN
+    from pik.usecases.verify.findings import ProblemKind
 
     note, line = None, None
-    if copy_of and found.kinds & {MISSING, MODIFIED}:
+    if copy_of and found.kinds & {ProblemKind.MISSING, ProblemKind.MODIFIED}:
         note = "pull the same window again, into a new directory if objects of this one are modified"
         line = command("pull", "--store", copy_of, "--into", "DIR")
-    elif found.kinds & {MISSING, MODIFIED}:
+    elif found.kinds & {ProblemKind.MISSING, ProblemKind.MODIFIED}:
         note = "restore the named objects from a copy of the store first (raw is immutable: any copy will do)"
         line = command("verify")
-    elif INDEX in found.kinds:
+    elif ProblemKind.INDEX in found.kinds:
         line = in_turn(command("verify", "--rebuild-index"), command("verify"))
-    elif UNKNOWN in found.kinds:
+    elif ProblemKind.UNKNOWN in found.kinds:
         note = "look at the unknown objects; pik neither wrote them nor reads them, and may be too old to know them"
-    elif STATE in found.kinds:
+    elif ProblemKind.STATE in found.kinds:
         note = in_turn(*remedies) or None
-    elif AGGREGATE in found.kinds:
+    elif ProblemKind.AGGREGATE in found.kinds:
         note = "the diff tells what the aggregates should be; replayed and promoted, they are"
         line = command("diff", "aggregates")
     return {"note": note, "next": line}
