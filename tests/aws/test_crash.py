@@ -27,7 +27,7 @@ from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.usecases.export.export import export
 from pik.usecases.ingest.api_request import take
-from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
+from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import list_events
 from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.aws.calls import SESSION, hooked
@@ -102,7 +102,7 @@ def test_promise_1_a_request_that_dies_behind_every_call(
             kinds = [place.kind for place in store.index.deliveries(result.event_id)]
             assert kinds.count(Verdict.ACCEPTED) == 1, f"call {number}"
         assert store.index.totals().events == len({result.event_id for result in results}), f"call {number}"
-        assert sum(1 for _ in list_events(store, Filter(ALL_TIME)).rows) == store.index.totals().events
+        assert sum(1 for _ in list_events(store, Filter(ALL_TIME))) == store.index.totals().events
         if number in (3, 9, 17):
             rebuild_index(store, Silent())
             assert_sound(store)
@@ -167,11 +167,11 @@ def test_promise_6_what_is_not_recorded_yet_counts_nowhere(
         for with_duplicates in (False, True):
             with gather(reader, ALL_TIME, include_duplicates=with_duplicates) as gathered:
                 inputs.append(sum(1 for _ in lines_of(gathered.inputs, ALL_TIME, ())))
-        duplicates = list(list_duplicates(reader, Wanted(Filter(ALL_TIME))).rows)
-        counted = list(count_duplicates(reader, Wanted(Filter(ALL_TIME)), "source").rows)
+        duplicates = list(list_duplicates(reader, DuplicateFilter(Filter(ALL_TIME))))
+        counted = list(count_duplicates(reader, DuplicateFilter(Filter(ALL_TIME)), "source"))
         assert sum(group.duplicates for group in counted) == len(duplicates)
         return [
-            sum(1 for _ in list_events(reader, Filter(ALL_TIME)).rows),
+            sum(1 for _ in list_events(reader, Filter(ALL_TIME))),
             len(duplicates),
             *inputs,
             *exported,

@@ -52,7 +52,7 @@ BODIES: list[object] = [
 
 def told(store: Store) -> dict[str, Any]:
     """What the store says of everything in it, without ids of batches and times."""
-    events = list(list_events(store, Filter(ALL_TIME)).rows)
+    events = list(list_events(store, Filter(ALL_TIME)))
     batches = sorted(store.index.batches(), key=lambda batch: batch.batch_id)
     order = {batch.batch_id: number for number, batch in enumerate(batches)}
     return {

@@ -21,7 +21,7 @@ from pik.stores import open_copy
 from pik.usecases.ingest.api_request import take
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 from pik.usecases.inspect.batches import list_rejects
-from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
+from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import EventRow, list_events
 from pik.usecases.metrics.definitions import add_version, list_aggregates
@@ -87,13 +87,13 @@ def answers(store: Store, within: Window, entities: Sequence[str] = ()) -> dict[
     """What a store says of a window."""
     wanted = Filter(within, tuple(entities))
     engine = PlainEngine()
-    events = list(list_events(store, wanted).rows)
+    events = list(list_events(store, wanted))
     diff = diff_aggregates(store, engine, within, entities=entities)
     return {
         "events": events,
         "shown": [show_event(store, engine, each.event_id) for n, each in enumerate(events) if _shown(n, each)],
-        "duplicates": list(list_duplicates(store, Wanted(wanted), payload_diff=True).rows),
-        "by entity": list(count_duplicates(store, Wanted(wanted), "entity").rows),
+        "duplicates": list(list_duplicates(store, DuplicateFilter(wanted), payload_diff=True)),
+        "by entity": list(count_duplicates(store, DuplicateFilter(wanted), "entity")),
         "aggregates": list(list_aggregates(store, within, entities=entities).rows),
         "history": list(list_aggregates(store, within, entities=entities, history=True).rows),
         "differences": list(diff.rows),
@@ -142,8 +142,8 @@ def refusal(store: Store, within: Window, entities: Sequence[str] = ()) -> str:
     said = set()
     for question in (
         lambda: list_events(store, wanted),
-        lambda: list_duplicates(store, Wanted(wanted)),
-        lambda: count_duplicates(store, Wanted(wanted), "batch"),
+        lambda: list_duplicates(store, DuplicateFilter(wanted)),
+        lambda: count_duplicates(store, DuplicateFilter(wanted), "batch"),
         lambda: list_aggregates(store, within, entities=entities),
         lambda: diff_aggregates(store, PlainEngine(), within, entities=entities),
         lambda: replay(store, PlainEngine(), within, entities=tuple(entities)),

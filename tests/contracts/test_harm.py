@@ -104,7 +104,7 @@ def test_what_the_index_has_lost_a_rebuild_makes_again(filled: Store) -> None:
 
 def answers(store: Store) -> list[Any]:
     return [
-        [(row.event_id, row.deliveries, row.payload) for row in list_events(store, Filter(ALL_TIME)).rows],
+        [(row.event_id, row.deliveries, row.payload) for row in list_events(store, Filter(ALL_TIME))],
         sorted((found.kind, found.line) for found in deliveries(store, Filter(ALL_TIME))),
         [(batch.batch_id, batch.origin, batch.counts) for batch in store.index.batches()],
         store.index.totals(),

@@ -81,7 +81,7 @@ def test_an_event_has_all_of_its_deliveries_whatever_their_days(store: Store, tm
 
     record(store, tmp_path, "one", [keyed("01", 1), event(7, "a", "01T02:00"), event(8, "a", "02T02:00")])
     record(store, tmp_path, "two", [keyed("02", 2), keyed("03", 1), event(7, "a", "03T01:00")])
-    (first,) = [row.event_id for row in list_events(store, Filter(window("01", "02"))).rows if row.deliveries == 3]
+    (first,) = [row.event_id for row in list_events(store, Filter(window("01", "02"))) if row.deliveries == 3]
     for day, following, elsewhere in (("01", "02", 2), ("02", "03", 2), ("03", "04", 2)):
         copy, done = pulled(store, tmp_path / day, window(day, following))
         assert done.elsewhere == elsewhere
@@ -105,7 +105,7 @@ def test_a_duplicate_is_not_accepted_because_the_accepted_delivery_was_not_pulle
 
     record(store, tmp_path, "one", [keyed("03", "other")])
     record(store, tmp_path, "two", [keyed("01", "asked for"), keyed("01", "other"), keyed("02", "asked for")])
-    (other,) = [row.event_id for row in list_events(store, Filter(window("03", "04"))).rows]
+    (other,) = [row.event_id for row in list_events(store, Filter(window("03", "04")))]
     copy, done = pulled(store, tmp_path / "copy", window("02", "03"))
     assert done.elsewhere == 1  # that of 1 January: of "asked for" accepted, of "other" a duplicate
     for _ in range(2):

@@ -78,7 +78,7 @@ def differences(store: Store) -> list[Difference]:
 
 
 ANSWERS: list[Callable[[Store], Any]] = [
-    lambda store: [(row.event_id, row.deliveries, row.payload) for row in list_events(store, Filter(ALL_TIME)).rows],
+    lambda store: [(row.event_id, row.deliveries, row.payload) for row in list_events(store, Filter(ALL_TIME))],
     lambda store: sorted((found.kind, found.line) for found in deliveries(store, Filter(ALL_TIME))),
     differences,
     lambda store: [list(list_rejects(store, batch)) for batch in store.index.batches()],

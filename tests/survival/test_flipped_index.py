@@ -59,7 +59,7 @@ def answers(store: Store) -> list[Any]:
     return [
         _answer(question)
         for question in (
-            lambda: [(row.event_id, row.deliveries, row.payload) for row in list_events(store, Filter(ALL_TIME)).rows],
+            lambda: [(row.event_id, row.deliveries, row.payload) for row in list_events(store, Filter(ALL_TIME))],
             lambda: sorted((found.kind, found.line) for found in deliveries(store, Filter(ALL_TIME))),
             lambda: list(store.index.batches()),
             store.index.totals,

@@ -15,7 +15,7 @@ from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.stores import open_copy
-from pik.usecases.inspect.duplicates import Wanted, list_duplicates
+from pik.usecases.inspect.duplicates import DuplicateFilter, list_duplicates
 from pik.usecases.inspect.events import list_events
 from pik.usecases.rebuild.rebuild import rebuild_index
 from pik.usecases.verify.verify import verify
@@ -27,7 +27,7 @@ KILLS = 8
 
 def said(store: Store) -> Any:
     wanted = Filter(ALL_TIME)
-    return list(list_events(store, wanted).rows), list(list_duplicates(store, Wanted(wanted)).rows)
+    return list(list_events(store, wanted)), list(list_duplicates(store, DuplicateFilter(wanted)))
 
 
 def test_killed_at_random_instants(tmp_path: Path, events: Path) -> None:

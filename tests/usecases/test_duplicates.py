@@ -16,13 +16,13 @@ from pik.ports.store import Store
 from pik.runtime import spool
 from pik.runtime.spool import sort_bounded
 from pik.usecases.inspect import events
-from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
+from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 
 from ..faults import Wrapped
 from .kit import event, ingest
 
 MANY = 1_300
-WANTED = Wanted(Filter(ALL_TIME))
+WANTED = DuplicateFilter(Filter(ALL_TIME))
 
 
 @pytest.fixture
@@ -41,15 +41,15 @@ def test_the_index_is_asked_for_many_at_once(doubled: Store) -> None:
         return call()
 
     asked = replace(doubled, index=Wrapped(doubled.index, "index", {"repeats"}, counted))
-    rows = list(list_duplicates(asked, WANTED).rows)
+    rows = list(list_duplicates(asked, WANTED))
     assert len(rows) == MANY + 1
     assert sorted({row.deliveries for row in rows}) == [2, 3]
     assert len(calls) < 10
 
 
 def test_only_events_that_came_often_enough(doubled: Store) -> None:
-    assert len(list(list_duplicates(doubled, replace(WANTED, min_deliveries=3)).rows)) == 2
-    assert sum(row.duplicates for row in count_duplicates(doubled, WANTED, "entity").rows) == MANY + 1
+    assert len(list(list_duplicates(doubled, replace(WANTED, min_deliveries=3)))) == 2
+    assert sum(row.duplicates for row in count_duplicates(doubled, WANTED, "entity")) == MANY + 1
 
 
 def test_what_is_sorted_holds_nothing_of_the_segment(doubled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,5 +63,5 @@ def test_what_is_sorted_holds_nothing_of_the_segment(doubled: Store, monkeypatch
 
     monkeypatch.setattr(events, "sort_bounded", measured)
     monkeypatch.setattr(spool, "SORTED_IN_MEMORY", 100)  # so few do not fit into memory
-    assert len(list(list_duplicates(doubled, WANTED).rows)) == len(sizes) == MANY + 1
+    assert len(list(list_duplicates(doubled, WANTED))) == len(sizes) == MANY + 1
     assert max(sizes) < 1_000

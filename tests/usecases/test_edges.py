@@ -69,7 +69,7 @@ def test_what_is_replayed_at_the_edges_of_time_is_what_is_recomputed(
 
 def test_an_event_at_an_edge_of_time_is_shown_with_the_aggregates_that_counted_it(store: Store, engine: Engine) -> None:
     replayed(store, engine)
-    for found in list_events(store, Filter()).rows:
+    for found in list_events(store, Filter()):
         counted = show_event(store, engine, found.event_id).aggregates
         assert counted is not None
         assert [one.computed.metric for one in counted] == ["event_count", "weekly"]

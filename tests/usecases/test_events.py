@@ -14,8 +14,7 @@ from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime import spool
-from pik.usecases.inspect import events
-from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
+from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import list_events
 
@@ -28,18 +27,17 @@ EVERYTHING = Filter(ALL_TIME)
 def listed(store: Store, what: str, limit: int | None) -> Any:
     if what == "events":
         return list_events(store, EVERYTHING, limit)
-    return list_duplicates(store, Wanted(EVERYTHING, min_deliveries=3 if what == "often" else 2), limit=limit)
+    return list_duplicates(store, DuplicateFilter(EVERYTHING, min_deliveries=3 if what == "often" else 2), limit=limit)
 
 
 @pytest.fixture
-def many(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def many(store: Store, tmp_path: Path) -> Store:
     """Events of four days, in batches that overlap, some with equal times, some of them two to four times."""
-    monkeypatch.setattr(events, "_MORE", 3)
     chance = random.Random(5)
     for _ in range(4):
         some = [
-            event(0, f"e{chance.randrange(30)}", f"0{chance.randrange(1, 5)}T0{chance.randrange(3)}:00")
-            for _ in range(150)
+            event(0, f"e{chance.randrange(30)}", f"0{chance.randrange(1, 5)}T0{chance.randrange(6)}:00")
+            for _ in range(300)
         ]
         ingest(store, tmp_path, some)
     return store
@@ -48,13 +46,15 @@ def many(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store
 @pytest.mark.parametrize("what", ["events", "duplicates", "often"])
 def test_promise_9_a_limit_shows_the_first_and_says_whether_there_are_more(many: Store, what: str) -> None:
     whole = listed(many, what, None)
-    rows = list(whole.rows)
-    assert (whole.matched, whole.truncated, len(rows) > 30) == (len(rows), False, True)
+    rows = list(whole)
+    assert (whole.summary.matched, whole.summary.truncated, len(rows) > 30) == (len(rows), False, True)
     assert [row.event_time for row in rows] == sorted(row.event_time for row in rows)
     for limit in (1, 2, 5, 20, len(rows) - 1, len(rows), len(rows) + 1):
         cut = listed(many, what, limit)
-        assert list(cut.rows) == rows[:limit]
-        assert (cut.truncated, cut.matched) == ((True, None) if limit < len(rows) else (False, len(rows)))
+        assert list(cut) == rows[:limit]
+        assert (cut.summary.truncated, cut.summary.matched) == (
+            (True, None) if limit < len(rows) else (False, len(rows))
+        )
 
 
 def reads(store: Store) -> tuple[Store, list[str]]:
@@ -72,24 +72,23 @@ def reads(store: Store) -> tuple[Store, list[str]]:
 def test_a_limit_stops_reading(store: Store, tmp_path: Path, what: str) -> None:
     ingest(store, tmp_path, [event(1, "a", f"{day:02}T00:00") for day in range(1, 29)] * 2)
     counted, calls = reads(store)
-    assert len(list(listed(counted, what, 2).rows)) == 2
+    assert len(list(listed(counted, what, 2))) == 2
     assert len(calls) <= 4  # the third tells that there are more, the fourth that this was all of the third day
 
 
 def test_rows_come_day_by_day(store: Store, tmp_path: Path) -> None:
     ingest(store, tmp_path, [event(1, "a", f"{day:02}T00:00") for day in range(1, 29)])
     counted, calls = reads(store)
-    counted_rows = list_events(counted, EVERYTHING).rows
+    rows = iter(list_events(counted, EVERYTHING))
     assert calls == []
-    next(counted_rows)
+    next(rows)
     assert len(calls) == 28 < 200  # a page of rows, whose repeats are asked for at once
 
 
-def test_more_repeated_events_than_are_remembered_are_asked_for(many: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = list(list_events(many, EVERYTHING).rows)
+def test_more_repeated_events_than_are_remembered_are_counted_by_the_index(many: Store) -> None:
+    expected = list(list_events(many, EVERYTHING))
     assert sum(row.deliveries > 1 for row in expected) > 3
-    monkeypatch.setattr("pik.usecases.inspect.events._REPEATED", 2)
-    assert list(list_events(many, EVERYTHING).rows) == expected
+    assert list(list_events(many, EVERYTHING, remembered=2)) == expected
 
 
 def test_an_event_that_came_very_often_is_counted_once(store: Store, tmp_path: Path) -> None:
@@ -105,27 +104,27 @@ def test_an_event_that_came_very_often_is_counted_once(store: Store, tmp_path: P
             asked.append(len(events))
             return store.index.repeats(events)
 
-    found = list_duplicates(replace(store, index=Index()), Wanted(EVERYTHING))
-    assert {row.deliveries for row in found.rows} == {3_000}
+    found = list_duplicates(replace(store, index=Index()), DuplicateFilter(EVERYTHING))
+    assert {row.deliveries for row in found} == {3_000}
     assert asked == [1]
 
 
 def test_groups_are_counted_with_few_in_memory(many: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = list(count_duplicates(many, Wanted(EVERYTHING), "entity").rows)
+    expected = list(count_duplicates(many, DuplicateFilter(EVERYTHING), "entity"))
     assert len(expected) == 30
     assert [-row.duplicates for row in expected] == sorted(-row.duplicates for row in expected)
-    assert sum(row.duplicates for row in expected) == len(list(list_duplicates(many, Wanted(EVERYTHING)).rows))
+    assert sum(row.duplicates for row in expected) == len(list(list_duplicates(many, DuplicateFilter(EVERYTHING))))
     monkeypatch.setattr("pik.usecases.inspect.duplicates.SORTED_IN_MEMORY", 2)
     monkeypatch.setattr(spool, "SORTED_IN_MEMORY", 3)
-    cut = count_duplicates(many, Wanted(EVERYTHING), "entity", limit=7)
-    assert list(cut.rows) == expected[:7]
-    assert (cut.duplicates, cut.truncated) == (sum(row.duplicates for row in expected), True)
+    cut = count_duplicates(many, DuplicateFilter(EVERYTHING), "entity", limit=7)
+    assert list(cut) == expected[:7]
+    assert (cut.summary.duplicates, cut.summary.truncated) == (sum(row.duplicates for row in expected), True)
 
 
 def test_an_event_that_came_very_often_is_shown_in_part_and_says_so(store: Store, tmp_path: Path) -> None:
     ingest(store, tmp_path, [event(1, "a", "01T00:00")] * 3_000)
     counted, calls = reads(store)
-    (row,) = list_events(store, EVERYTHING).rows
+    (row,) = list_events(store, EVERYTHING)
     found = show_event(counted, PlainEngine(), row.event_id, 100)
     assert [one.seq for one in found.deliveries] == list(range(1, 101))
     assert found.left_out == 2_900
@@ -137,6 +136,6 @@ def test_an_event_that_came_very_often_is_shown_in_part_and_says_so(store: Store
 def test_a_day_with_more_events_than_are_held_is_listed_in_order_too(
     many: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = list(list_events(many, EVERYTHING).rows)
+    expected = list(list_events(many, EVERYTHING))
     monkeypatch.setattr(spool, "SORTED_IN_MEMORY", 3)
-    assert list(list_events(many, EVERYTHING).rows) == expected
+    assert list(list_events(many, EVERYTHING)) == expected

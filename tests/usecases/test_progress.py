@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from pik.model.filter import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime.interaction import Progress
-from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
+from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import list_events
+from pik.usecases.listing import Listing
 
 from .kit import event, ingest
 
@@ -38,20 +38,20 @@ class Told:
         self.active = False
 
 
-def _events(store: Store, progress: Progress) -> Iterator[Any]:
-    return list_events(store, EVERYTHING, progress=progress).rows
+def _events(store: Store, progress: Progress) -> Listing[Any, Any]:
+    return list_events(store, EVERYTHING, progress=progress)
 
 
-def _first_events(store: Store, progress: Progress) -> Iterator[Any]:
-    return list_events(store, EVERYTHING, 3, progress=progress).rows
+def _first_events(store: Store, progress: Progress) -> Listing[Any, Any]:
+    return list_events(store, EVERYTHING, 3, progress=progress)
 
 
-def _duplicates(store: Store, progress: Progress) -> Iterator[Any]:
-    return list_duplicates(store, Wanted(EVERYTHING), progress=progress).rows
+def _duplicates(store: Store, progress: Progress) -> Listing[Any, Any]:
+    return list_duplicates(store, DuplicateFilter(EVERYTHING), progress=progress)
 
 
-def _counted(store: Store, progress: Progress) -> Iterator[Any]:
-    return count_duplicates(store, Wanted(EVERYTHING), "hour", progress=progress).rows
+def _counted(store: Store, progress: Progress) -> Listing[Any, Any]:
+    return count_duplicates(store, DuplicateFilter(EVERYTHING), "hour", progress=progress)
 
 
 @pytest.mark.parametrize("listing", [_events, _first_events, _duplicates, _counted])
@@ -59,7 +59,7 @@ def test_every_delivery_that_is_read_counts(listing: Any, store: Store, tmp_path
     hourly = [event(number, "a", f"01T{number:02}:00") for number in range(HOURS)]
     ingest(store, tmp_path, [*hourly, *hourly])
     told = Told()
-    rows = listing(store, told)
+    rows = iter(listing(store, told))
     next(rows)
     assert (told.done, told.active) == (2 * HOURS, False)
     assert list(rows)

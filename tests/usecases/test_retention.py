@@ -20,7 +20,7 @@ from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.usecases import availability as held
 from pik.usecases.export.export import export
-from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
+from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.definitions import list_aggregates
@@ -61,10 +61,12 @@ REFUSED: dict[str, Callable[[Store, Window, tuple[str, ...]], Any]] = {
     "limited replay": lambda store, within, entities: limited(
         store, PlainEngine(), request(within, entities=entities), 5
     ),
-    "events": lambda store, within, entities: list(list_events(store, Filter(within, entities)).rows),
-    "duplicates": lambda store, within, entities: list(list_duplicates(store, Wanted(Filter(within, entities))).rows),
+    "events": lambda store, within, entities: list(list_events(store, Filter(within, entities))),
+    "duplicates": lambda store, within, entities: list(
+        list_duplicates(store, DuplicateFilter(Filter(within, entities)))
+    ),
     "counted duplicates": lambda store, within, entities: list(
-        count_duplicates(store, Wanted(Filter(within, entities)), "batch").rows
+        count_duplicates(store, DuplicateFilter(Filter(within, entities)), "batch")
     ),
     "export": lambda store, within, entities: export(
         store,

@@ -30,7 +30,7 @@ def test_the_bucket_that_counted_an_event_is_that_of_its_definition(
     ingest(store, tmp_path, [event(hour, "a", f"01T{hour:02}:30") for hour in (0, 5, 7, 23)])
     replayed(store, engine)
     add_version(store.metrics, Definition(name="n", value="count(*)", where=where, bucket=now[0]), 2)
-    (found,) = (row for row in list_events(store, Filter()).rows if (row.event_time - FIRST) % DAY // HOUR == 5)
+    (found,) = (row for row in list_events(store, Filter()) if (row.event_time - FIRST) % DAY // HOUR == 5)
     counted = show_event(store, engine, found.event_id).aggregates
     assert counted is not None
     assert [(one.computed.metric, one.computed.bucket) for one in counted] == [("event_count", FIRST), ("n", made[1])]

@@ -17,7 +17,7 @@ from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog import frames as reading
 from pik.runtime.interaction import Silent
-from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
+from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.diff import diff_aggregates
@@ -74,20 +74,20 @@ def test_promise_8_a_limit_bounds_what_is_read_of_a_strange_store(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     ingest(store, tmp_path, (STRANGE[name](number) for number in range(COUNT)))
-    whole = list(list_events(store, EVERYTHING).rows)
+    whole = list(list_events(store, EVERYTHING))
     with working(store, monkeypatch) as (counted, work):
-        assert list(list_events(counted, EVERYTHING, LIMIT).rows) == whole[:LIMIT]
+        assert list(list_events(counted, EVERYTHING, LIMIT)) == whole[:LIMIT]
         # An event that came often is decoded each time: how often is part of the answer.
         assert work.decoded <= (COUNT if len(whole) == 1 else FEW)
         assert sum(work.asked) <= LIMIT
-    repeated = list(list_duplicates(store, Wanted(EVERYTHING)).rows)
+    repeated = list(list_duplicates(store, DuplicateFilter(EVERYTHING)))
     assert len(repeated) == (COUNT - 1 if len(whole) == 1 else 0)
     with working(store, monkeypatch) as (counted, work):
-        assert list(list_duplicates(counted, Wanted(EVERYTHING), limit=LIMIT).rows) == repeated[:LIMIT]
+        assert list(list_duplicates(counted, DuplicateFilter(EVERYTHING), limit=LIMIT)) == repeated[:LIMIT]
         assert work.decoded <= COUNT
         assert sum(work.asked) <= LIMIT
     with working(store, monkeypatch) as (counted, work):
-        assert len(list(count_duplicates(counted, Wanted(EVERYTHING), "type", limit=LIMIT).rows)) <= LIMIT
+        assert len(list(count_duplicates(counted, DuplicateFilter(EVERYTHING), "type", limit=LIMIT))) <= LIMIT
         assert sum(work.asked) <= 1
     with working(store, monkeypatch) as (counted, work):
         show_event(counted, DuckEngine(threads=1), whole[0].event_id)
@@ -115,9 +115,9 @@ def test_a_limit_does_not_read_what_came_later_on_the_same_day(
 ) -> None:
     for hour in range(20):
         ingest(store, tmp_path, [event(number, "a", f"01T{hour:02}:{number % 60:02}") for number in range(200)])
-    whole = list(list_events(store, EVERYTHING).rows)
+    whole = list(list_events(store, EVERYTHING))
     with working(store, monkeypatch) as (counted, work):
-        assert list(list_events(counted, EVERYTHING, LIMIT).rows) == whole[:LIMIT]
+        assert list(list_events(counted, EVERYTHING, LIMIT)) == whole[:LIMIT]
     assert work.objects == 1
 
 
@@ -129,9 +129,9 @@ def test_promise_8_a_limit_bounds_what_is_read_of_many_batches(
         ingest(store, tmp_path, [event(number, "a", f"{1 + number % 28:02}T00:00")])
     days = batches // 28 + 1
     with working(store, monkeypatch) as (counted, work):
-        assert len(list(list_events(counted, EVERYTHING, LIMIT).rows)) == LIMIT
+        assert len(list(list_events(counted, EVERYTHING, LIMIT))) == LIMIT
         assert work.objects <= (LIMIT // days + 2) * days
     with working(store, monkeypatch) as (counted, work):
-        assert not list(list_duplicates(counted, Wanted(EVERYTHING), limit=LIMIT).rows)
+        assert not list(list_duplicates(counted, DuplicateFilter(EVERYTHING), limit=LIMIT))
         assert work.objects == 0
     assert not list(verify(store, DuckEngine(threads=1), ALL_TIME, Silent()))

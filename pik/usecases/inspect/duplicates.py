@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from itertools import groupby, islice, starmap
+from functools import lru_cache
+from itertools import groupby, islice
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -15,7 +15,6 @@ from pik.model.batch import BatchState, Segment, Verdict
 from pik.model.event import Delivery
 from pik.model.filter import Filter
 from pik.model.instant import HOUR, format_instant, parse_instant
-from pik.model.window import Window
 from pik.ports.index import Index
 from pik.ports.store import Store
 from pik.rawlog.frames import Bound, Found, deliveries
@@ -23,21 +22,22 @@ from pik.runtime.interaction import SILENT, Progress
 from pik.runtime.spool import SORTED_IN_MEMORY, sort_bounded
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.event_detail import locate, read_location
-from pik.usecases.inspect.events import ordered_by_day
+from pik.usecases.inspect.events import ordered_by_day, pages
+from pik.usecases.listing import Extent, Listing
 
 Group = Literal["source", "type", "entity", "batch", "hour"]
 
-_PAGE = 500  # duplicates whose events' numbers of deliveries are asked for at once
-_FINISHED = 10_000  # batches of which it is remembered whether they are finished
+_PAGE = 500  # duplicates whose events' deliveries are counted by one request to the index
+_FINISHED = 10_000  # batches for which it is remembered whether they are finished
 
-# A delivery, exact or conflict, and its day. They are sorted on disk, and so carry nothing else of their segment: its
-# frames would be written again with each.
+# A delivery, its verdict and its day. They are sorted on disk, and so carry nothing else of their segment: its frames
+# would be written again with each.
 _Duplicate = tuple[Delivery, str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which duplicates are asked for: `kind` exact, conflict or None; of events with at least `min_deliveries`."""
+class DuplicateFilter:
+    """Selects duplicates: `kind` exact, conflict or None for both; of events with at least `min_deliveries`."""
 
     filter: Filter
     kind: str | None = None
@@ -46,7 +46,8 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class DuplicateRow:
-    """One duplicate delivery. `deliveries` counts all of its event; `changes` tells what a conflict says otherwise."""
+    """One duplicate delivery. `deliveries` counts those of its event; `changes` are where a conflict differs from the
+    accepted one."""
 
     event_id: str
     kind: str
@@ -58,17 +59,16 @@ class DuplicateRow:
     deliveries: int
     batch_id: str
     seq: int
-    changes: tuple[Change, ...] = ()
+    changes: tuple[FieldChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A place at which a conflict differs from the accepted delivery, and both values as JSON texts (None: nothing
-    there)."""
+class FieldChange:
+    """A place at which a conflict differs from the accepted delivery, and both values as JSON (None: absent)."""
 
     path: str
     accepted: bytes | None
-    came: bytes | None
+    conflicting: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,58 +85,46 @@ class GroupRow:
         return self.exact + self.conflict
 
 
-@dataclass(slots=True)
-class DuplicateList:
-    """The answer; `matched` and `truncated` are final once the rows are read.
+@dataclass(frozen=True, slots=True)
+class GroupTotals:
+    """The duplicates of all groups, and whether a limit left smaller groups out."""
 
-    `truncated`: a limit left later ones out. How many is not known then, since they are not read; `matched` is None.
-    """
-
-    window: Window
-    rows: Iterator[DuplicateRow]
-    matched: int | None = 0
-    truncated: bool = False
-
-
-@dataclass(slots=True)
-class GroupList:
-    """The answer; `duplicates`, of all groups, and `truncated` are final once the rows are read.
-
-    `truncated`: a limit left smaller groups out."""
-
-    window: Window
-    rows: Iterator[GroupRow]
-    duplicates: int = 0
-    truncated: bool = False
+    duplicates: int
+    truncated: bool
 
 
 def list_duplicates(
     store: Store,
-    wanted: Wanted,
+    wanted: DuplicateFilter,
     *,
     limit: int | None = None,
     payload_diff: bool = False,
     progress: Progress = SILENT,
-) -> DuplicateList:
-    """The duplicates asked for, by event_time, event_id, batch and seq; with a limit, the first so many.
-    Raises NotHeld, and Damaged while iterating."""
+) -> Listing[DuplicateRow, Extent]:
+    """List the selected duplicates, by event_time, event_id, batch and seq; with a limit, the first ones.
+
+    Raises NotHeld, and Damaged while iterating.
+    """
     expect_held(store, wanted.filter.window, wanted.filter.entities)
-    answer = DuplicateList(wanted.filter.window, iter(()))
-    answer.rows = _rows(store, wanted, limit, payload_diff, answer, progress)
-    return answer
+    return Listing(_rows(store, wanted, limit, payload_diff, progress))
 
 
 def _rows(
-    store: Store, wanted: Wanted, limit: int | None, payload_diff: bool, answer: DuplicateList, progress: Progress
-) -> Iterator[DuplicateRow]:
-    bound, counts, accepted = Bound(), _DeliveryCounts(store.index), _Accepted(store)
+    store: Store, wanted: DuplicateFilter, limit: int | None, payload_diff: bool, progress: Progress
+) -> Generator[DuplicateRow, None, Extent]:
+    @lru_cache(_PAGE)  # conflicts of one key come many times
+    def accepted(event_id: str) -> Delivery:
+        return read_location(store, locate(store, event_id)).delivery
+
+    bound, counts = Bound(), _DeliveryCounts(store.index)
     found = deliveries(store, wanted.filter, only="duplicate", progress=progress, bound=bound)
     one_more = None if limit is None else limit + 1  # tells whether the limit leaves any out
-    ordered = ordered_by_day(found, _Matching(store, wanted, counts).of, _key, one_more, bound)
+    ordered = ordered_by_day(found, _Selector(store, wanted, counts).select, _key, one_more, bound)
     shown = 0
-    for page in _pages(islice(ordered, limit)):
+    for page in pages(islice(ordered, limit), _PAGE):
         for (delivery, kind, _), count in zip(page, counts.of(page), strict=True):
             shown += 1
+            compared = payload_diff and kind == Verdict.CONFLICT
             yield DuplicateRow(
                 delivery.event_id,
                 kind,
@@ -148,10 +136,9 @@ def _rows(
                 count,
                 delivery.batch_id,
                 delivery.seq,
-                _changes(accepted.of(delivery.event_id), delivery) if payload_diff and kind == Verdict.CONFLICT else (),
+                tuple(_changes(accepted(delivery.event_id), delivery)) if compared else (),
             )
-    answer.truncated = next(ordered, None) is not None
-    answer.matched = None if answer.truncated else shown
+    return Extent(shown if next(ordered, None) is None else None)
 
 
 def _key(item: _Duplicate) -> tuple[int, str, str, int]:
@@ -160,53 +147,45 @@ def _key(item: _Duplicate) -> tuple[int, str, str, int]:
 
 
 def count_duplicates(
-    store: Store, wanted: Wanted, by: Group, *, limit: int | None = None, progress: Progress = SILENT
-) -> GroupList:
-    """The duplicates asked for, counted by what `by` names, most first. An hour is that of event_time, in UTC.
-    Raises NotHeld, and Damaged while iterating."""
+    store: Store, wanted: DuplicateFilter, by: Group, *, limit: int | None = None, progress: Progress = SILENT
+) -> Listing[GroupRow, GroupTotals]:
+    """Count the selected duplicates by what `by` names, most first; an hour is that of event_time, in UTC.
+
+    Raises NotHeld, and Damaged while iterating.
+    """
     expect_held(store, wanted.filter.window, wanted.filter.entities)
-    answer = GroupList(wanted.filter.window, iter(()))
-    answer.rows = _groups(store, wanted, by, limit, answer, progress)
-    return answer
+    return Listing(_groups(store, wanted, by, limit, progress))
 
 
 def _groups(
-    store: Store, wanted: Wanted, by: Group, limit: int | None, answer: GroupList, progress: Progress
-) -> Iterator[GroupRow]:
+    store: Store, wanted: DuplicateFilter, by: Group, limit: int | None, progress: Progress
+) -> Generator[GroupRow, None, GroupTotals]:
     found = deliveries(store, wanted.filter, only="duplicate", progress=progress)
-    parts = _partial_counts(_Matching(store, wanted, _DeliveryCounts(store.index)).of(found), by)
-    by_name = sort_bounded(parts, attrgetter("group"))
-    for number, row in enumerate(sort_bounded(_added(by_name), _most_first)):
-        answer.duplicates += row.duplicates
-        if limit is None or number < limit:
+    selected = _Selector(store, wanted, _DeliveryCounts(store.index)).select(found)
+    by_name = sort_bounded(_partial_counts(selected, by), attrgetter("group"))
+    added = (_sum(group, parts) for group, parts in groupby(by_name, key=attrgetter("group")))
+    groups = duplicates = 0
+    for row in sort_bounded(added, lambda row: (-row.duplicates, row.group)):
+        groups, duplicates = groups + 1, duplicates + row.duplicates
+        if limit is None or groups <= limit:
             yield row
-        else:
-            answer.truncated = True
+    return GroupTotals(duplicates, limit is not None and groups > limit)
 
 
 def _partial_counts(found: Iterable[_Duplicate], by: Group) -> Iterator[GroupRow]:
-    """Counts by group, of as many groups as memory should hold at a time."""
+    """Yield counts by group, of as many groups as memory should hold at a time."""
     counts: dict[str, list[int]] = {}
     for delivery, kind, _ in found:
         counts.setdefault(_group(delivery, by), [0, 0])[kind == Verdict.CONFLICT] += 1
         if len(counts) >= SORTED_IN_MEMORY:
-            yield from starmap(_group_row, counts.items())
+            yield from (GroupRow(group, *count) for group, count in counts.items())
             counts = {}
-    yield from starmap(_group_row, counts.items())
+    yield from (GroupRow(group, *count) for group, count in counts.items())
 
 
-def _group_row(group: str, counts: Sequence[int]) -> GroupRow:
-    return GroupRow(group, exact=counts[0], conflict=counts[1])
-
-
-def _added(rows: Iterable[GroupRow]) -> Iterator[GroupRow]:
-    for group, parts in groupby(rows, key=attrgetter("group")):
-        several = list(parts)
-        yield GroupRow(group, sum(one.exact for one in several), sum(one.conflict for one in several))
-
-
-def _most_first(row: GroupRow) -> tuple[int, str]:
-    return -row.duplicates, row.group
+def _sum(group: str, parts: Iterable[GroupRow]) -> GroupRow:
+    exact, conflict = zip(*((part.exact, part.conflict) for part in parts), strict=True)
+    return GroupRow(group, sum(exact), sum(conflict))
 
 
 def _group(delivery: Delivery, by: Group) -> str:
@@ -221,60 +200,56 @@ def _group(delivery: Delivery, by: Group) -> str:
     }[by]
 
 
-class _Matching:
-    """Picks the duplicates that are asked for, of one reading of a store."""
+class _Selector:
+    """Selects duplicates by what their deliveries alone do not tell, in one reading of a store."""
 
-    def __init__(self, store: Store, wanted: Wanted, counts: _DeliveryCounts) -> None:
+    def __init__(self, store: Store, wanted: DuplicateFilter, counts: _DeliveryCounts) -> None:
         self._wanted, self._counts, self._deployed = wanted, counts, store.deployed
-        self._is_finished = lru_cache(_FINISHED)(partial(_is_finished, store.index))
 
-    def of(self, found: Iterable[Found]) -> Iterator[_Duplicate]:
-        """Those among what was found, in no particular order."""
-        asked: list[_Duplicate] = []
+        @lru_cache(_FINISHED)
+        def is_finished(batch_id: str) -> bool:
+            batch = next(store.index.batches(batch_id), None)
+            return batch is not None and batch.state == BatchState.COMPLETE
+
+        self._is_finished = is_finished
+
+    def select(self, found: Iterable[Found]) -> Iterator[_Duplicate]:
+        """Yield the selected ones, in no particular order."""
+        uncounted: list[_Duplicate] = []
         for one in found:
             if self._wanted.kind is not None and one.kind != self._wanted.kind:
                 continue
             duplicate = one.delivery, one.kind, one.segment.day
             if self._wanted.min_deliveries <= 2 and self._is_recorded(one.segment):
-                yield duplicate  # its event has as many as every duplicate's event
+                yield duplicate  # the event of every duplicate has that many
                 continue
-            asked.append(duplicate)
-            if len(asked) == _PAGE:
-                yield from self._with_enough(asked)
-                asked = []
-        yield from self._with_enough(asked)
+            uncounted.append(duplicate)
+            if len(uncounted) == _PAGE:
+                yield from self._with_enough(uncounted)
+                uncounted = []
+        yield from self._with_enough(uncounted)
 
     def _is_recorded(self, segment: Segment) -> bool:
-        """Whether the duplicates of the segment are surely written down. In a deployed store a writer that is at work,
-        or died, may have claimed deliveries and not yet written down what came again of them."""
+        """Whether the duplicates of the segment are recorded for certain. In a deployed store a writer that is running,
+        or died, may have claimed deliveries and not yet recorded the duplicates among them."""
         return not self._deployed or bool(segment.inline) or self._is_finished(segment.batch_id)
 
-    def _with_enough(self, asked: list[_Duplicate]) -> Iterator[_Duplicate]:
-        for one, count in zip(asked, self._counts.of(asked), strict=True):
+    def _with_enough(self, page: list[_Duplicate]) -> Iterator[_Duplicate]:
+        for one, count in zip(page, self._counts.of(page), strict=True):
             if count >= self._wanted.min_deliveries:
                 yield one
 
 
-def _is_finished(index: Index, batch_id: str) -> bool:
-    batch = next(index.batches(batch_id), None)
-    return batch is not None and batch.state == BatchState.COMPLETE
-
-
-def _pages(found: Iterator[_Duplicate]) -> Iterator[list[_Duplicate]]:
-    while page := list(islice(found, _PAGE)):
-        yield page
-
-
 class _DeliveryCounts:
-    """How many deliveries events have. The index counts those of an event one by one, so each is asked for once, as
-    long as memory should hold the answer."""
+    """Counts the deliveries of events. The index counts those of an event one by one, so each event is asked for once,
+    as long as memory should hold the answers."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
         self._known: dict[tuple[int, str], int] = {}
 
     def of(self, page: Sequence[_Duplicate]) -> list[int]:
-        """The numbers of deliveries of the duplicates' events."""
+        """Return how many deliveries the event of each duplicate has."""
         events = [(day, delivery.event_id) for delivery, _, day in page]
         if len(self._known) > SORTED_IN_MEMORY:
             self._known = {}
@@ -284,45 +259,23 @@ class _DeliveryCounts:
         return [1 + self._known[event] for event in events]
 
 
-class _Accepted:
-    """The accepted deliveries of events, the last ones kept: conflicts of one key come many times."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._known: dict[str, Delivery] = {}
-
-    def of(self, event_id: str) -> Delivery:
-        """The one of this event."""
-        if event_id not in self._known:
-            if len(self._known) >= _PAGE:
-                self._known = {}
-            self._known[event_id] = read_location(self._store, locate(self._store, event_id)).delivery
-        return self._known[event_id]
+_ABSENT = object()
 
 
-def _changes(accepted: Delivery, came: Delivery) -> tuple[Change, ...]:
-    """What a conflict says otherwise than the accepted delivery of its event."""
-    pairs: list[tuple[str, bytes | None, bytes | None]] = [
-        ("event_time", msgspec.json.encode(accepted.event_time), msgspec.json.encode(came.event_time))
-    ]
-    pairs += _differences("payload", msgspec.json.decode(accepted.payload), msgspec.json.decode(came.payload))
-    return tuple(Change(path, before, after) for path, before, after in pairs if before != after)
+def _changes(accepted: Delivery, conflicting: Delivery) -> Iterator[FieldChange]:
+    """Yield where a conflict differs from the accepted delivery of its event."""
+    yield from _differences("event_time", accepted.event_time, conflicting.event_time)
+    yield from _differences("payload", msgspec.json.decode(accepted.payload), msgspec.json.decode(conflicting.payload))
 
 
-def _differences(path: str, before: Any, after: Any) -> Iterator[tuple[str, bytes | None, bytes | None]]:
+def _differences(path: str, before: Any, after: Any) -> Iterator[FieldChange]:
     if isinstance(before, dict) and isinstance(after, dict):
         for name in sorted(before.keys() | after.keys()):
-            yield from _members(f"{path}.{name}", before, after, name)
+            yield from _differences(f"{path}.{name}", before.get(name, _ABSENT), after.get(name, _ABSENT))
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for place, (one, other) in enumerate(zip(before, after, strict=True)):
             yield from _differences(f"{path}[{place}]", one, other)
     elif before != after:
-        yield path, msgspec.json.encode(before), msgspec.json.encode(after)
-
-
-def _members(path: str, before: Any, after: Any, name: str) -> Iterable[tuple[str, bytes | None, bytes | None]]:
-    if name not in before:
-        return [(path, None, msgspec.json.encode(after[name]))]
-    if name not in after:
-        return [(path, msgspec.json.encode(before[name]), None)]
-    return _differences(path, before[name], after[name])
+        yield FieldChange(
+            path, *(None if value is _ABSENT else msgspec.json.encode(value) for value in (before, after))
+        )

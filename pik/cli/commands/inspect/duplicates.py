@@ -16,7 +16,8 @@ from pik.errors import UsageError
 
 if TYPE_CHECKING:
     from pik.model.window import Window
-    from pik.usecases.inspect.duplicates import Change, DuplicateList, GroupList
+    from pik.usecases.inspect.duplicates import DuplicateRow, FieldChange, GroupRow, GroupTotals
+    from pik.usecases.listing import Extent, Listing
 
 
 @cli_command(
@@ -63,46 +64,53 @@ def duplicates(
     On a terminal the first 50, without --limit; through a pipe and in the other formats all of them.
     """
     from pik.model.filter import Filter
-    from pik.usecases.inspect.duplicates import Wanted, count_duplicates, list_duplicates
+    from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
     from pik.usecases.inspect.events import nothing_matches
 
     window = options.window_of(from_, to, since)
-    wanted = Wanted(Filter(window, (entity,) if entity else (), source, type_), kind, min_deliveries)
+    wanted = DuplicateFilter(Filter(window, (entity,) if entity else (), source, type_), kind, min_deliveries)
     if by and show_payload_diff:
         raise UsageError("--by counts, so there is nothing for --show-payload-diff", hint="leave one of them out")
     store = cli.open_store()
     limit = limit or cli.default_limit
     if by:
         groups = count_duplicates(store, wanted, by, limit=limit, progress=cli.progress)
-        cli.show(_counted(groups, by, entity, limit))
-        any_found = groups.duplicates > 0
+        cli.show(_counted(groups, window, by, entity, limit))
+        any_found = groups.summary.duplicates > 0
     else:
         found = list_duplicates(store, wanted, limit=limit, payload_diff=show_payload_diff, progress=cli.progress)
-        cli.show(_listed(found, entity, limit, payload_diff=show_payload_diff))
-        any_found = found.matched != 0
+        cli.show(_listed(found, window, entity, limit, payload_diff=show_payload_diff))
+        any_found = found.summary.matched != 0
     if not any_found:
         cli.note(nothing_matches("duplicates", store, window, (entity,) if entity else ()))
     return FOUND if (fail_if_any if any_found else fail_if_none) else None
 
 
-def _listed(found: DuplicateList, entity: str | None, limit: int | None, *, payload_diff: bool) -> Document:
-    """Each duplicate, with `payload_diff` and what a conflict says otherwise."""
-    window = found.window
+def _listed(
+    found: Listing[DuplicateRow, Extent], window: Window, entity: str | None, limit: int | None, *, payload_diff: bool
+) -> Document:
+    """Return each duplicate, with `payload_diff` also where a conflict differs from the accepted delivery."""
     changes = Column("changes", get=lambda row: _changes(row.changes), cut=60)
+
+    def tail() -> dict[str, object]:
+        extent = found.summary
+        return {
+            "matched": Shown(None, f"more than {limit:,}") if extent.matched is None else Count(extent.matched),
+            "truncated": extent.truncated,
+            "note": f"--limit N shows more than the first {limit:,}, --by counts them" if extent.truncated else None,
+        }
+
     return Document(
         head={"window": window, "entity": entity},
-        tables=[Table("duplicates", [*_COLUMNS, changes] if payload_diff else _COLUMNS, found.rows, _none(window))],
-        tail=lambda: {
-            "matched": Shown(None, f"more than {limit:,}") if found.matched is None else Count(found.matched),
-            "truncated": found.truncated,
-            "note": f"--limit N shows more than the first {limit:,}, --by counts them" if found.truncated else None,
-        },
+        tables=[Table("duplicates", [*_COLUMNS, changes] if payload_diff else _COLUMNS, found, _none(window))],
+        tail=tail,
     )
 
 
-def _counted(groups: GroupList, by: str, entity: str | None, limit: int | None) -> Document:
-    """The groups, or the first of them, and how many duplicates there are in all."""
-    window = groups.window
+def _counted(
+    groups: Listing[GroupRow, GroupTotals], window: Window, by: str, entity: str | None, limit: int | None
+) -> Document:
+    """Return the groups, or the largest of them, and how many duplicates there are in all."""
     columns = [
         Column(by, get=lambda row: row.group),
         Column("duplicates", Count),
@@ -111,11 +119,11 @@ def _counted(groups: GroupList, by: str, entity: str | None, limit: int | None) 
     ]
     return Document(
         head={"window": window, "entity": entity, "by": by},
-        tables=[Table("groups", columns, groups.rows, _none(window))],
+        tables=[Table("groups", columns, groups, _none(window))],
         tail=lambda: {
-            "duplicates": Count(groups.duplicates),
-            "truncated": groups.truncated,
-            "note": f"--limit N shows more than the {limit:,} largest" if groups.truncated else None,
+            "duplicates": Count(groups.summary.duplicates),
+            "truncated": groups.summary.truncated,
+            "note": f"--limit N shows more than the {limit:,} largest" if groups.summary.truncated else None,
         },
     )
 
@@ -141,8 +149,8 @@ _LONGEST = 24
 """Columns that people see of each value."""
 
 
-def _changes(changes: Sequence[Change]) -> Shown:
-    lines = [f"{one.path}: {_short(one.accepted)} → {_short(one.came)}" for one in changes]
+def _changes(changes: Sequence[FieldChange]) -> Shown:
+    lines = [f"{one.path}: {_short(one.accepted)} → {_short(one.conflicting)}" for one in changes]
     return Shown([_change(one) for one in changes], "\n".join(map(visible, lines)) or "-")
 
 
@@ -150,9 +158,9 @@ def _short(value: bytes | None) -> str:
     return "nothing" if value is None else shortened(value.decode(), _LONGEST)
 
 
-def _change(change: Change) -> dict[str, object]:
+def _change(change: FieldChange) -> dict[str, object]:
     return {
         "path": change.path,
         "accepted": None if change.accepted is None else Json(change.accepted),
-        "came": None if change.came is None else Json(change.came),
+        "conflicting": None if change.conflicting is None else Json(change.conflicting),
     }

@@ -52,18 +52,18 @@ def events(
     store = cli.open_store()
     limit = limit or cli.default_limit
     found = list_events(store, wanted, limit, progress=cli.progress)
-    cli.show(
-        Document(
-            head={"window": window, "entity": entity},
-            tables=[Table("events", _COLUMNS, found.rows, empty=f"no such events in {window}")],
-            tail=lambda: {
-                "matched": Shown(None, f"more than {limit:,}") if found.matched is None else Count(found.matched),
-                "truncated": found.truncated,
-                "note": f"--limit N shows more than the oldest {limit:,}" if found.truncated else None,
-            },
-        )
-    )
-    if found.matched != 0:
+
+    def tail() -> dict[str, object]:
+        extent = found.summary
+        return {
+            "matched": Shown(None, f"more than {limit:,}") if extent.matched is None else Count(extent.matched),
+            "truncated": extent.truncated,
+            "note": f"--limit N shows more than the oldest {limit:,}" if extent.truncated else None,
+        }
+
+    table = Table("events", _COLUMNS, found, empty=f"no such events in {window}")
+    cli.show(Document(head={"window": window, "entity": entity}, tables=[table], tail=tail))
+    if found.summary.matched != 0:
         return None
     cli.note(nothing_matches("events", store, window, wanted.entities))
     return FOUND if fail_if_none else None
