@@ -12,7 +12,7 @@ import msgspec
 import zstandard
 
 from pik.model.batch import Batch, BatchState, Reject, Verdict
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.frames import deliveries

@@ -15,11 +15,8 @@ from pik.cli.config import Settings
 if TYPE_CHECKING:
     from pik.cli.render import Document
     from pik.cli.render.output import Output
-    from pik.ports.api import Api
-    from pik.ports.engine import Engine
-    from pik.ports.exporter import Exporter, Layout
-    from pik.ports.foreign import Foreign
-    from pik.ports.stack import StackHealth
+    from pik.ports.engine import Engine, Exporter, Layout
+    from pik.ports.remote import Api, Foreign, StackHealth
     from pik.ports.store import Store
     from pik.runtime.interaction import Progress
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pik.ports.exporter import Exporter, Layout
+from pik.ports.engine import Exporter, Layout
 
 
 def exporter(layout: Layout) -> Exporter:

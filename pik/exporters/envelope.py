@@ -19,9 +19,9 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pik.model.event import Delivery
+from pik.model.delivery import Delivery
 from pik.model.instant import parse_instant
-from pik.ports.exporter import COLUMNS, Block, Piece
+from pik.ports.engine import COLUMNS, Block, Piece
 
 # pa.array and pa.scalar import pandas where that is installed, which takes longer than a hundred thousand events.
 

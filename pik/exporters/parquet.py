@@ -15,10 +15,10 @@ from pik.exporters.envelope import SCHEMA, TIMESTAMP, Envelopes, integers, read_
 from pik.exporters.own import own_values
 from pik.model.batch import Verdict
 from pik.model.column import OwnColumn
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.instant import full_instant
 from pik.model.window import ALL_TIME
-from pik.ports.exporter import DELIVERY, Block, Layout, Piece, Rows
+from pik.ports.engine import DELIVERY, Block, Layout, Piece, Rows
 
 MICROSECONDS = pa.timestamp("us", tz="UTC")
 

@@ -18,9 +18,9 @@ import zstandard
 
 from pik.exporters.own import own_values
 from pik.model.batch import Verdict
-from pik.model.event import Delivery, to_json
+from pik.model.delivery import Delivery, to_json
 from pik.model.instant import full_instant
-from pik.ports.exporter import COLUMNS, DELIVERY, Block, Layout, Rows
+from pik.ports.engine import COLUMNS, DELIVERY, Block, Layout, Rows
 
 _ENDINGS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 

@@ -26,9 +26,8 @@ from pik.model.event import (
     read_event_slowly,
 )
 from pik.model.identity import canonical_number, check_json, has_plain_numbers, plain_canonical
-from pik.model.instant import full_instant, is_canonical
+from pik.model.instant import Zone, full_instant, is_canonical
 from pik.model.jmes import Expression, exact_number, quoted, shell_option
-from pik.model.zone import Zone
 
 _MIXED = "--on-invalid reject reads on, if others follow"
 """What to type where the first records of an input are rightly of another kind."""
@@ -73,7 +72,7 @@ class RecordMapping:
         if not has_plain_numbers(line):
             return None
         record, size = self._decode(line), len(line)
-        source, event_type, entity_id, at, payload, key, received = [search(record, size) for search in self._search]
+        source, event_type, entity_id, at, payload, received, key = [search(record, size) for search in self._search]
         raw = _encode(payload)
         canonical = plain_canonical(raw, payload) if self._picks or has_plain_numbers(raw) else None
         if canonical is None or at is None or not (key is None or isinstance(key, str)):

@@ -19,7 +19,7 @@ from pik.errors import InputError, command
 from pik.inputs.blocks import BLOCK, Block, blocks
 from pik.inputs.examine import HEAD, expect_records, uncompressed
 from pik.inputs.mapping import RecordMapping
-from pik.ports.foreign import Foreign, ForeignFile
+from pik.ports.remote import Foreign, ForeignFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from pik.model.instant import (
     MAX_INSTANT,
     OFFSET,
     SECOND,
+    Zone,
     checked_instant,
     fraction_nanos,
     offset_nanos,
@@ -28,7 +29,6 @@ from pik.model.instant import (
     resolved,
     time_of_day,
 )
-from pik.model.zone import Zone
 
 _UNITS = {"epoch": SECOND, "epoch_ms": 10**6, "epoch_us": 10**3, "epoch_ns": 1}
 _HINT = f"rfc3339, {', '.join(_UNITS)}, auto, or a strptime format with a date, such as '%d/%b/%Y:%H:%M:%S %z'"

@@ -9,7 +9,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from pik.lambdas import wiring
 from pik.lambdas.http import Answer, Event, answer, answering, body_of, content_type, error
 from pik.lambdas.wiring import logger, metrics
-from pik.ports.api import RecordStatus
+from pik.ports.remote import RecordStatus
 from pik.usecases.ingest.api_request import Result, Taken, take
 
 _LOGGED = 100

@@ -22,7 +22,7 @@ from pik.model.instant import format_instant, parse_instant
 from pik.model.run import Run, RunRequest, RunState, Task
 from pik.model.window import Window
 from pik.ports.store import Store
-from pik.rawlog.gather import TooMuch
+from pik.rawlog.selection import TooMuch
 from pik.usecases.metrics.computation import widest
 from pik.usecases.replay.execute import hand_over
 from pik.usecases.replay.plan import expect_events, limited, plan_replay, replayable, start

@@ -57,7 +57,7 @@ def dry_run() -> bool:
 def timezone() -> str | None:
     """The IANA name of the zone that times without an offset are in, if there is one. Raises StoreError."""
     from pik.errors import StoreError, UsageError
-    from pik.model.zone import load_zone
+    from pik.model.instant import load_zone
 
     name = os.environ.get("PIK_TIMEZONE") or None
     try:

@@ -1,13 +1,18 @@
-"""Batches, segments and what the index says of deliveries."""
+"""Batches, their segments and counts, and what the index records about deliveries."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import repeat
+from operator import floordiv
 from struct import Struct
 
 import msgspec
+
+from pik.model.instant import SECOND
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True):
@@ -133,7 +138,7 @@ class Chunk:
 
     `first_seq` to `last_seq` are the records it covers, `offset` is the number of input bytes consumed behind it,
     `prefix_digest` the SHA-256 of all of them, empty where no stream is read. `lags` counts deliveries per lag
-    (see pik.model.tally), `sources` per source, in the order in which they came.
+    (see pik.model.batch), `sources` per source, in the order in which they came.
     """
 
     batch_id: str
@@ -216,7 +221,7 @@ class Batch:
 
     `next_seq`, `offset` and `prefix_digest` say where an interrupted one goes on. `attempt` counts its writers;
     `recorded_at` is that of its last block; `lags` maps a lag to its number of deliveries, `sources` a source to its,
-    as far as pik.model.tally keeps them apart.
+    as far as pik.model.batch keeps them apart.
     """
 
     batch_id: str
@@ -260,3 +265,67 @@ class Location:
     frame: int
     seq: int
     kind: Verdict
+
+
+EXACT_LAGS = 1000
+"""Deliveries of a batch up to which lags are exact. Those of a larger one are cut to three significant digits."""
+
+NAMES = 1000
+"""Names (sources, reasons) of a batch that are counted one by one: the first that came."""
+
+OTHERS = ""
+"""Counts all other names together. No source and no reason is called so."""
+
+
+def with_names(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    """The counts with `more`, whose names stand in the order in which they came."""
+    total = dict(counts)
+    for name, count in more.items():
+        known = name if name in total or len(total) - (OTHERS in total) < NAMES else OTHERS
+        total[known] = total.get(known, 0) + count
+    return total
+
+
+def with_lags(counts: Mapping[int, int], more: Mapping[int, int]) -> dict[int, int]:
+    """The counts with `more`."""
+    total = Counter(counts)
+    total.update(more)
+    if are_exact(total) or not (are_exact(counts) or are_exact(more)):
+        return dict(total)
+    return _cut(total)
+
+
+def are_exact(counts: Mapping[int, int]) -> bool:
+    """Whether the lags are exact, not cut."""
+    return sum(counts.values()) <= EXACT_LAGS
+
+
+def count_lags(lags: Iterable[int]) -> dict[int, int]:
+    """How many there are of each lag."""
+    every = list(lags)
+    if len(every) <= EXACT_LAGS:
+        return dict(Counter(every))
+    # From 10^5 s on a thousand seconds are fine enough, and make few distinct numbers out of many.
+    coarse: Counter[int] = Counter()
+    near = False
+    for kiloseconds, count in Counter(map(floordiv, every, repeat(1000 * SECOND))).items():
+        if -100 <= kiloseconds < 100:
+            near = True
+        else:
+            coarse[three_digits(kiloseconds) * 1000 * SECOND] += count
+    if near:
+        coarse.update(three_digits(lag) for lag in every if -100 <= lag // (1000 * SECOND) < 100)
+    return dict(coarse)
+
+
+def three_digits(number: int) -> int:
+    """The number cut to three significant digits, toward smaller ones."""
+    unit: int = 10 ** max(0, len(str(abs(number))) - 3)
+    return number // unit * unit
+
+
+def _cut(counts: Mapping[int, int]) -> dict[int, int]:
+    cut: Counter[int] = Counter()
+    for lag, count in counts.items():
+        cut[three_digits(lag)] += count
+    return dict(cut)

@@ -1,7 +1,8 @@
-"""Instants: whole nanoseconds since 1970-01-01T00:00:00Z, and their text.
+"""Instants: whole nanoseconds since 1970-01-01T00:00:00Z, their text, and time zones.
 
 Text is RFC 3339 (https://www.rfc-editor.org/rfc/rfc3339), to the nanosecond, and the other forms of ISO 8601 that
 producers write. An instant fits a signed 64-bit integer, so the range is 1677-09-22 to 2262-04-10, cut to whole days.
+Time zones go by their IANA names and come from the tzdata package: the same on every machine.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from pik.errors import Invalid
+from pik.errors import Invalid, UsageError
 
 if TYPE_CHECKING:
-    from pik.model.zone import Zone
+    from zoneinfo import ZoneInfo
+
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
@@ -256,3 +258,50 @@ def format_duration(nanos: int) -> str:
         if len(parts) == 2:
             break
     return sign + " ".join(part for part in parts if part)
+
+
+SECOND = 1_000_000_000
+_LOCAL_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - of local time
+
+
+class Zone:
+    """A time zone: tells the offset of a local time, if there is exactly one."""
+
+    def __init__(self, name: str, info: ZoneInfo) -> None:
+        self.name, self.info = name, info
+
+    def offset(self, local: int) -> int:
+        """Nanoseconds to subtract from a local time (nanoseconds since 1970-01-01T00:00:00 there) for its instant.
+
+        Raises Invalid for a local time that clocks skipped or showed twice.
+        """
+        moment = _LOCAL_EPOCH + timedelta(seconds=local // SECOND)
+        first = moment.replace(tzinfo=self.info).utcoffset()
+        second = moment.replace(tzinfo=self.info, fold=1).utcoffset()
+        assert first is not None
+        assert second is not None
+        if first < second:
+            raise Invalid(f"does not exist in {self.name}: clocks were set forward past it; send times with an offset")
+        if first > second:
+            raise Invalid(f"exists twice in {self.name}: clocks were set back over it; send times with an offset")
+        return (first.days * 86400 + first.seconds) * SECOND
+
+
+@lru_cache(maxsize=8)
+def load_zone(name: str) -> Zone:
+    """The zone of this IANA name. Raises UsageError."""
+    from difflib import get_close_matches
+    from importlib.resources import files
+    from zoneinfo import ZoneInfo
+
+    names = (files("tzdata") / "zones").read_text(encoding="ascii").split()
+    if name not in names:
+        # Most people type a city, an abbreviation, or the right name in the wrong case.
+        by_city = [one for one in names if one.rpartition("/")[2].lower() == name.lower().replace(" ", "_")]
+        near = by_city or get_close_matches(name, names, 3)
+        hint = (
+            f"perhaps {', '.join(near[:3])}" if near else "an IANA name such as Europe/Berlin, America/New_York or UTC"
+        )
+        raise UsageError(f"there is no time zone {name!r}", hint=hint)
+    with files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as file:
+        return Zone(name, ZoneInfo.from_file(file, key=name))

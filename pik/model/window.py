@@ -1,11 +1,12 @@
-"""Windows: half-open `[start, end)` intervals in UTC."""
+"""Windows of time, and which parts of them a store still has or ever had."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pik.errors import UsageError
-from pik.model.instant import MAX_INSTANT, MIN_INSTANT, day_of, format_instant
+from pik.model.instant import DAY, MAX_INSTANT, MIN_INSTANT, day_of, format_instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +58,40 @@ class Window:
 
 
 ALL_TIME = Window()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Whole days, of these entities or, where none are named, of all."""
+
+    window: Window
+    entities: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.window} of {', '.join(self.entities) or 'every entity'}"
+
+
+def covered(parts: Iterable[Part], window: Window, entities: Sequence[str] = ()) -> bool:
+    """Whether the parts together hold all of the window of each of the entities (none named: of all)."""
+    ordered = sorted(parts, key=lambda part: part.window.start)
+    return all(_covered(ordered, window, entity) for entity in entities or (None,))
+
+
+def _covered(ordered: Sequence[Part], window: Window, entity: str | None) -> bool:
+    reached = window.start
+    for part in ordered:
+        if part.window.start <= reached and (not part.entities or entity in part.entities):
+            reached = max(reached, part.window.end)
+    return reached >= window.end
+
+
+def expired(created: int, days: int | None, now: int) -> bool:
+    """Whether an object that was created then may be gone by now, in a store that keeps raw for so many days (None: for
+    good). Instants in nanoseconds.
+
+    As S3 counts: the days, rounded up to the next midnight UTC. The deletion comes some time after that.
+    """
+    if days is None:
+        return False
+    due = created + days * DAY
+    return now >= due + -due % DAY

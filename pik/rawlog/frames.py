@@ -9,8 +9,7 @@ import zstandard
 
 from pik.errors import Damaged, Invalid
 from pik.model.batch import Frame, Segment, Verdict
-from pik.model.event import Delivery, entity_mark, event_id_text, event_time_text, read_delivery
-from pik.model.filter import Filter
+from pik.model.delivery import Delivery, Filter, entity_mark, event_id_text, event_time_text, read_delivery
 from pik.model.instant import full_instant
 from pik.ports.raw import Raw
 from pik.ports.store import Store

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from pik.errors import Damaged, Invalid
 from pik.model.batch import KEYED, PLAIN, Arrivals, Frame, Segment, frame_of
-from pik.model.event import Delivery, read_delivery
+from pik.model.delivery import Delivery, read_delivery
 from pik.model.instant import DAY, day_of, parse_instant
 from pik.ports.raw import Raw
 from pik.rawlog.frames import damaged, unpack_frame

@@ -20,12 +20,10 @@ import zstandard
 from pik.errors import InputError, Invalid
 from pik.inputs.blocks import Block
 from pik.inputs.mapping import RecordMapping
-from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment, frame_of
-from pik.model.event import Event, raw_line, read_event, stamp
-from pik.model.instant import DAY, day_text
-from pik.model.rows import Rows, read_rows
-from pik.model.tally import count_lags
-from pik.model.zone import Zone, load_zone
+from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment, count_lags, frame_of
+from pik.model.delivery import raw_line, stamp
+from pik.model.event import Event, Rows, read_event, read_rows
+from pik.model.instant import DAY, Zone, day_text, load_zone
 from pik.ports.raw import Object
 
 FRAME = 96 * 1024

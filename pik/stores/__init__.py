@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pik.errors import UsageError
-from pik.ports.api import Api
-from pik.ports.foreign import Foreign
-from pik.ports.stack import StackHealth
+from pik.ports.remote import Api, Foreign, StackHealth
 from pik.ports.store import Store
 
 

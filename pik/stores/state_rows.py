@@ -15,7 +15,7 @@ import msgspec
 from pik.errors import Damaged
 from pik.model.metric import EVENT_COUNT, Definition, Metric
 from pik.model.run import NO_FAILURES, DeadLetter, FailedAggregate, Failures, Run, RunRequest, Task
-from pik.ports.state_audit import StateProblem
+from pik.ports.state import StateProblem
 
 PROMOTE, ROLLBACK = "promote", "rollback"
 

@@ -8,13 +8,11 @@ from time import time_ns
 
 from pik.errors import NotHeld, UsageError
 from pik.model.batch import Segment
-from pik.model.coverage import covered
 from pik.model.instant import day_text
-from pik.model.retention import expired
-from pik.model.window import Window
+from pik.model.window import Window, covered, expired
 from pik.ports.store import Store
 from pik.rawlog.frames import frames_of
-from pik.rawlog.pull_record import parts
+from pik.rawlog.store_records import parts
 
 _LISTED = 5
 """Parts of a copy that a complaint lists."""

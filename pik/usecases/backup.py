@@ -12,9 +12,9 @@ import msgspec
 
 from pik import __version__
 from pik.errors import InputError, StoreError, UsageError, command
-from pik.ports.state_backup import Omitted, Row
+from pik.ports.state import Omitted, Row
 from pik.ports.store import Store
-from pik.rawlog.sealed_file import digest_of, read_sealed, write_sealed
+from pik.rawlog.records import digest_of, read_sealed, write_sealed
 from pik.runtime.interaction import Progress
 
 FORMAT = 1

@@ -11,7 +11,7 @@ from pik import __version__
 from pik.errors import StoreError
 from pik.model.batch import Batch
 from pik.model.metric import Metric
-from pik.ports.stack import Alarm, Deployment, Depth, Part, Permission, Setting, StackHealth
+from pik.ports.remote import Alarm, Deployment, Depth, Part, Permission, Setting, StackHealth
 from pik.ports.store import Store
 
 BATCHES = 5

@@ -12,7 +12,7 @@ import pytest
 from bench.gen_events import generate
 from pik.engine import DuckEngine
 from pik.lambdas import replay, wiring
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.instant import DAY, parse_instant
 from pik.model.run import RunState
 from pik.model.window import ALL_TIME, Window

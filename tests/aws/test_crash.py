@@ -16,11 +16,11 @@ import pytest
 from pik.exporters import exporter
 from pik.inputs import blocks as blocks_module
 from pik.model.batch import Verdict
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
-from pik.ports.exporter import Format, Layout
+from pik.ports.engine import Format, Layout
 from pik.ports.store import Store
-from pik.rawlog.gather import gather
+from pik.rawlog.selection import gather
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.catalog import generation

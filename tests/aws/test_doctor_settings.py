@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from pik.ports.stack import Setting
+from pik.ports.remote import Setting
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.settings import settings
 from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, look_up

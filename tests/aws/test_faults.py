@@ -11,9 +11,9 @@ from botocore.exceptions import ConnectionClosedError
 from pik.errors import StoreError
 from pik.inputs import blocks as blocks_module
 from pik.model.batch import Verdict
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
-from pik.ports.api import RecordStatus
+from pik.ports.remote import RecordStatus
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients

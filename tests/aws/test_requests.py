@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent

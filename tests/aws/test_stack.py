@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 import pik as package
-from pik.ports.stack import Depth
+from pik.ports.remote import Depth
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients

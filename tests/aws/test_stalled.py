@@ -9,7 +9,7 @@ from botocore.exceptions import ReadTimeoutError
 
 from pik.errors import StoreError
 from pik.model.window import ALL_TIME
-from pik.ports.api import RecordStatus
+from pik.ports.remote import RecordStatus
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients

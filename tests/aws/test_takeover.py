@@ -10,7 +10,7 @@ import pytest
 from pik.errors import Busy, StoreError
 from pik.model.batch import Verdict
 from pik.model.window import ALL_TIME
-from pik.ports.api import RecordStatus
+from pik.ports.remote import RecordStatus
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.stores import open_store

@@ -9,8 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from pik.ports.state import Aggregates, Metrics, Queue, Runs
-from pik.ports.state_audit import StateAudit
+from pik.ports.state import Aggregates, Metrics, Queue, Runs, StateAudit
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.catalog import generation

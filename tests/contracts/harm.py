@@ -15,9 +15,9 @@ from unittest.mock import Mock, patch
 
 from pik.inputs.source import file_source
 from pik.ports.store import Store
-from pik.rawlog.batch_record import record_key
-from pik.rawlog.correction_log import WinnerLine, write_winners
+from pik.rawlog.batch_records import record_key
 from pik.rawlog.segment_writer import Reading
+from pik.rawlog.store_records import WinnerLine, write_winners
 from pik.runtime.interaction import Silent
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.raw import AwsRaw

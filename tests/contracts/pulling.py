@@ -10,7 +10,7 @@ from typing import Any
 
 from pik.errors import PikError
 from pik.inputs.source import file_source
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.metric import Definition
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store

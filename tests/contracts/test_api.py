@@ -12,7 +12,7 @@ import pytest
 from pik.errors import Invalid, NotFound, StoreError
 from pik.model.batch import Verdict
 from pik.model.run import RunRequest, RunState
-from pik.ports.api import Answered, RecordResult, Unanswered
+from pik.ports.remote import Answered, RecordResult, Unanswered
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.http_api import BACKOFF, HttpApi, RetryingApi

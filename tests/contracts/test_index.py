@@ -10,7 +10,7 @@ from pik.errors import NotFound
 from pik.model.batch import Location, Segment, Verdict
 from pik.model.instant import DAY
 from pik.model.window import ALL_TIME, Window
-from pik.ports.index import Index, Totals, batch_of
+from pik.ports.catalog import Index, Totals, batch_of
 from pik.ports.store import Store
 
 from .chunks import BATCH, OTHER, Sent, arrivals, chunk, origin

@@ -13,7 +13,7 @@ import pytest
 
 from pik.errors import Busy, Damaged, NotFound, NotHeld, StoreError, UsageError
 from pik.model.batch import BatchState
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.metric import Definition
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store

@@ -14,10 +14,10 @@ from pik.errors import Damaged
 from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
 from pik.model.batch import BatchState, RejectFile, Verdict
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
-from pik.rawlog.block_record import block_key
+from pik.rawlog.batch_records import block_key
 from pik.rawlog.frames import deliveries
 from pik.rawlog.segment_reader import ids_of
 from pik.rawlog.segment_writer import Reading

@@ -1,4 +1,4 @@
-"""The contract of pik.ports.state_audit: each row of state that is lost or changed is found, and nothing else is."""
+"""The contract of pik.ports.state: each row of state that is lost or changed is found, and nothing else is."""
 
 from __future__ import annotations
 

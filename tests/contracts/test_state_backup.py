@@ -1,4 +1,4 @@
-"""The contract of pik.ports.state_backup: what one store's state is becomes another's, whichever the two are."""
+"""The contract of pik.ports.state: what one store's state is becomes another's, whichever the two are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pik.errors import Damaged, InputError, StoreError, UsageError
 from pik.model.metric import Definition
 from pik.model.run import FailedAggregate, Failures, RunState, TaskState
 from pik.model.window import ALL_TIME
-from pik.ports.state_backup import PointerRow, VersionRow
+from pik.ports.state import PointerRow, VersionRow
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.usecases.backup import backup, restore

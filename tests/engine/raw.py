@@ -10,7 +10,8 @@ from typing import Any
 import zstandard
 
 from pik.engine import DuckEngine
-from pik.model.event import raw_line, read_event, stamp
+from pik.model.delivery import raw_line, stamp
+from pik.model.event import read_event
 from pik.model.instant import parse_instant
 from pik.model.metric import Computed, Definition
 from pik.model.window import ALL_TIME, Window

@@ -13,9 +13,9 @@ from pik.errors import Invalid
 from pik.exporters import envelope
 from pik.exporters.envelope import read_envelopes, read_slowly
 from pik.model.batch import Verdict
-from pik.model.event import read_delivery
+from pik.model.delivery import read_delivery
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, full_instant
-from pik.ports.exporter import COLUMNS, Block
+from pik.ports.engine import COLUMNS, Block
 
 from .lines import block, line, record
 

@@ -18,11 +18,10 @@ from pik.errors import UsageError
 from pik.exporters import exporter, parquet
 from pik.model.batch import Verdict
 from pik.model.column import parse_column
-from pik.model.event import read_delivery
-from pik.model.filter import Filter
+from pik.model.delivery import Filter, read_delivery
 from pik.model.instant import parse_instant
 from pik.model.window import ALL_TIME, Window
-from pik.ports.exporter import COLUMNS, Block, Layout
+from pik.ports.engine import COLUMNS, Block, Layout
 
 from .lines import BATCH, INGESTED, block, line, record
 

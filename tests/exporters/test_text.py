@@ -15,8 +15,8 @@ import zstandard
 from pik.exporters import exporter
 from pik.model.batch import Verdict
 from pik.model.column import parse_column
-from pik.model.filter import Filter
-from pik.ports.exporter import COLUMNS, Block, Layout
+from pik.model.delivery import Filter
+from pik.ports.engine import COLUMNS, Block, Layout
 
 from .lines import BATCH, block, line, record
 from .test_parquet import TEXTS, VERDICTS, written

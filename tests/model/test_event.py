@@ -11,18 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pik.errors import Invalid
-from pik.model.event import (
-    FIELDS,
-    entity_mark,
-    raw_line,
-    read_delivery,
-    read_event,
-    read_event_slowly,
-    stamp,
-)
+from pik.model.delivery import entity_mark, raw_line, read_delivery, stamp
+from pik.model.event import FIELDS, read_event, read_event_slowly
 from pik.model.identity import MAX_DEPTH
-from pik.model.instant import full_instant, is_canonical
-from pik.model.zone import Zone, load_zone
+from pik.model.instant import Zone, full_instant, is_canonical, load_zone
 from tests.model import oracle, texts
 from tests.model.test_identity import INSTANTS, NAMES, line
 

@@ -18,18 +18,19 @@ from pik.model.instant import (
     MIN_INSTANT,
     MINUTE,
     SECOND,
+    Zone,
     day_of,
     day_text,
     format_duration,
     format_instant,
     from_datetime,
     full_instant,
+    load_zone,
     parse_duration,
     parse_event_time,
     parse_instant,
     read_instant,
 )
-from pik.model.zone import Zone, load_zone
 from pik.rawlog.segment_writer import reason_kind
 
 INSTANTS = st.integers(MIN_INSTANT, MAX_INSTANT)

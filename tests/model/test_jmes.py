@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from pik.errors import Invalid, UsageError
 from pik.inputs.mapping import RecordMapping
-from pik.model.event import REQUIRED, raw_line, stamp
+from pik.model.delivery import raw_line, stamp
+from pik.model.event import REQUIRED
+from pik.model.instant import load_zone
 from pik.model.jmes import MAX_DEPTH, MAX_LENGTH, MAX_MADE, Expression
-from pik.model.zone import load_zone
 
 NAMES = st.sampled_from(["a", "b", "c", "é", "a b", "@"])
 SCALARS = st.sampled_from(["", "x", "7", 0, 1, -1, 2.5, None, True, False])

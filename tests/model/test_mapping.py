@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pik.errors import Invalid, UsageError
 from pik.inputs.mapping import RecordMapping
-from pik.model.event import Event, raw_line, read_delivery, read_event, stamp
+from pik.model.delivery import raw_line, read_delivery, stamp
+from pik.model.event import Event, read_event
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, full_instant
 from tests.model import oracle, texts
 

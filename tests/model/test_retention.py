@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pik.model.instant import parse_instant
-from pik.model.retention import expired
+from pik.model.window import expired
 
 
 @pytest.mark.parametrize(

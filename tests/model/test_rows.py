@@ -6,9 +6,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pik.errors import Invalid
-from pik.model.event import raw_line, read_event_slowly, stamp
-from pik.model.rows import read_rows
-from pik.model.zone import Zone
+from pik.model.delivery import raw_line, stamp
+from pik.model.event import read_event_slowly, read_rows
+from pik.model.instant import Zone
 from tests.model import texts
 from tests.model.test_event import ZONES, event_texts
 from tests.model.test_identity import line

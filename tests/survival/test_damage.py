@@ -12,7 +12,7 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import Damaged
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.instant import DAY, parse_instant
 from pik.model.run import Run, RunRequest, RunState
 from pik.model.window import ALL_TIME, Window

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pik.errors import PikError
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.frames import deliveries

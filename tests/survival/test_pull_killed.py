@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pik.errors import NotFound, NotHeld
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent

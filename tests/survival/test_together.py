@@ -11,7 +11,7 @@ import pytest
 
 from pik.errors import NotFound
 from pik.model.batch import BatchState
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
 from pik.rawlog.frames import deliveries
 from pik.stores import open_store

@@ -14,7 +14,7 @@ from pik.model.instant import DAY
 from pik.model.metric import Aggregate, Computed, Definition
 from pik.model.run import Task
 from pik.model.window import ALL_TIME
-from pik.rawlog.gather import gather
+from pik.rawlog.selection import gather
 from pik.usecases.metrics.computation import compare
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import Difference, Stats, diff_aggregates, diff_run

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime import spool

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pik.engine import DuckEngine
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.instant import DAY, MAX_INSTANT, MIN_INSTANT, full_instant
 from pik.model.metric import Definition
 from pik.model.run import RunState

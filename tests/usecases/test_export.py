@@ -18,9 +18,9 @@ from pik import __version__
 from pik.errors import UsageError
 from pik.exporters import exporter
 from pik.model.column import parse_column
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
-from pik.ports.exporter import Layout
+from pik.ports.engine import Layout
 from pik.ports.store import Store
 from pik.rawlog.frames import deliveries
 from pik.runtime.interaction import Silent

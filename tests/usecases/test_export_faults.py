@@ -16,9 +16,9 @@ from zstandard import ZstdCompressor
 
 from pik.errors import Damaged, StoreError
 from pik.exporters import exporter
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
-from pik.ports.exporter import Exporter, Layout
+from pik.ports.engine import Exporter, Layout
 from pik.ports.store import Store
 from pik.rawlog.frames import frame_lines
 from pik.runtime.interaction import Silent

@@ -14,9 +14,9 @@ import pytest
 
 from pik.errors import UsageError
 from pik.exporters import exporter
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
-from pik.ports.exporter import Layout
+from pik.ports.engine import Layout
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.usecases.export.export import export

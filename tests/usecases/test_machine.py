@@ -27,7 +27,7 @@ from pik.engine import DuckEngine
 from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
 from pik.model.batch import Verdict
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.instant import DAY, full_instant
 from pik.model.metric import Definition
 from pik.model.run import RunRequest, RunState

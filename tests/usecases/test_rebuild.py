@@ -12,7 +12,7 @@ from pik.errors import Busy, Damaged, StoreError
 from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
 from pik.model.batch import BatchState, Counts, Verdict
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.frames import deliveries

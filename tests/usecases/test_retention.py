@@ -12,10 +12,10 @@ import pytest
 
 from pik.errors import NotHeld
 from pik.exporters import exporter
-from pik.model.filter import Filter
+from pik.model.delivery import Filter
 from pik.model.instant import DAY, day_text
 from pik.model.window import ALL_TIME, Window
-from pik.ports.exporter import Layout
+from pik.ports.engine import Layout
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.usecases import availability as held

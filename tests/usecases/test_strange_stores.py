@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from pik.engine import DuckEngine
-from pik.model.event import read_delivery
-from pik.model.filter import Filter
+from pik.model.delivery import Filter, read_delivery
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog import frames as reading

@@ -16,7 +16,7 @@ from pik.errors import Invalid, NotFound, StoreError, UsageError
 from pik.model.batch import Verdict
 from pik.model.instant import format_instant, parse_instant
 from pik.model.run import FailedAggregate, Run, RunRequest, RunState
-from pik.ports.api import Answered, Api, RecordResult, RecordStatus, Unanswered
+from pik.ports.remote import Answered, Api, RecordResult, RecordStatus, Unanswered
 from pik.runtime.retry import Backoff, retry
 from pik.stores.aws.clients import CONNECTIONS, Clients
 from pik.stores.aws.deployment.stack import find_stack

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pik.errors import InputError, PikError, StoreError, UsageError, command
-from pik.ports.foreign import ForeignFile
+from pik.ports.remote import ForeignFile
 from pik.runtime.retry import attempts
 from pik.stores.aws.clients import Clients, Refused, denied, translated
 

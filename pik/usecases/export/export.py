@@ -21,7 +21,7 @@ from pik.model.batch import Frame, Segment, Verdict
 from pik.model.column import OwnColumn, parse_column
 from pik.model.instant import day_text, format_instant
 from pik.model.window import Window
-from pik.ports.exporter import COLUMNS, DELIVERY, PARTITIONS, Block, Compression, Exporter, Format, Piece, Rows
+from pik.ports.engine import COLUMNS, DELIVERY, PARTITIONS, Block, Compression, Exporter, Format, Piece, Rows
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.frames import frame_bytes, frame_text, frames_of, parse

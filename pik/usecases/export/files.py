@@ -21,7 +21,7 @@ from urllib.parse import quote
 import msgspec
 
 from pik.errors import StoreError, UsageError, shell_line
-from pik.ports.exporter import Exporter, Rows, Sink
+from pik.ports.engine import Exporter, Rows, Sink
 from pik.runtime.spool import sync, sync_directory
 
 if TYPE_CHECKING:

@@ -26,13 +26,16 @@ from pik.model.batch import (
     Reject,
     RejectFile,
     Verdict,
+    count_lags,
     request_origin,
+    with_lags,
+    with_names,
 )
-from pik.model.event import MAX_LINE, one_line, read_delivery, read_event
-from pik.model.tally import count_lags, with_lags, with_names
-from pik.model.zone import Zone
-from pik.ports.api import RecordStatus
+from pik.model.delivery import read_delivery
+from pik.model.event import MAX_LINE, one_line, read_event
+from pik.model.instant import Zone
 from pik.ports.raw import Object, Raw
+from pik.ports.remote import RecordStatus
 from pik.ports.store import Store
 from pik.rawlog.frames import unpacked
 from pik.rawlog.segment_writer import Reading, SegmentBuilder, reason_kind

@@ -26,12 +26,11 @@ from pik.errors import ConflictFound, InputError, command, entered
 from pik.inputs.blocks import BLOCK, Block
 from pik.inputs.source import OpenedInput, Source
 from pik.model.batch import Batch, BatchState, Chunk, Origin, Reject
-from pik.model.event import read_delivery
-from pik.ports.index import batch_of
+from pik.model.delivery import read_delivery
+from pik.ports.catalog import batch_of
 from pik.ports.raw import Object, Raw
 from pik.ports.store import Store
-from pik.rawlog.batch_record import write_record
-from pik.rawlog.block_record import ATTEMPT, BlockLog
+from pik.rawlog.batch_records import ATTEMPT, BlockLog, write_record
 from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Work, building, increasing_times
 from pik.runtime.interaction import Progress, Silent
 from pik.runtime.parallel import Pool

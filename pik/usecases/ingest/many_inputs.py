@@ -22,7 +22,7 @@ from pik.inputs.source import Source
 from pik.model.batch import Batch, BatchState, Origin
 from pik.ports.raw import Object
 from pik.ports.store import Store
-from pik.rawlog.batch_record import record_object
+from pik.rawlog.batch_records import record_object
 from pik.rawlog.segment_writer import SegmentBuilder
 from pik.runtime.interaction import Progress
 from pik.usecases.availability import expect_own

@@ -21,8 +21,7 @@ from pik.model.window import ALL_TIME
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.frames import frame_lines, parse
-from pik.rawlog.reject_file import read_rejects
-from pik.rawlog.sealed_record import packed, record_lines
+from pik.rawlog.records import packed, read_rejects, record_lines
 from pik.rawlog.segment_reader import ids_of, readable
 
 PREFIX = "raw/closings/"

@@ -19,9 +19,10 @@ from zlib import crc32
 from pik.errors import InputError, Invalid, StoreError
 from pik.inputs.source import OpenedInput, Source
 from pik.model.batch import Counts, Reject, Verdict
-from pik.model.event import event_line, event_line_in, read_event
-from pik.model.zone import load_zone
-from pik.ports.api import Answered, Api
+from pik.model.delivery import event_line, event_line_in
+from pik.model.event import read_event
+from pik.model.instant import load_zone
+from pik.ports.remote import Answered, Api
 from pik.rawlog.segment_writer import InvalidRecord, Reading, make_reject, reason_kind
 from pik.runtime.interaction import Progress
 

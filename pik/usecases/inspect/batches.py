@@ -12,14 +12,13 @@ import msgspec
 import zstandard
 
 from pik.errors import UsageError
-from pik.model.batch import Batch, BatchState, Reject
-from pik.model.coverage import Part
+from pik.model.batch import OTHERS, Batch, BatchState, Reject, are_exact, with_names
 from pik.model.run import Run
-from pik.model.tally import OTHERS, are_exact, with_names
-from pik.ports.index import Totals
+from pik.model.window import Part
+from pik.ports.catalog import Totals
 from pik.ports.store import Store
 from pik.rawlog.frames import damaged
-from pik.rawlog.pull_record import parts
+from pik.rawlog.store_records import parts
 from pik.usecases.ingest.replaced_batches import as_closed
 
 

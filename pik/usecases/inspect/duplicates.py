@@ -12,10 +12,9 @@ from typing import Any, Literal
 import msgspec
 
 from pik.model.batch import BatchState, Segment, Verdict
-from pik.model.event import Delivery
-from pik.model.filter import Filter
+from pik.model.delivery import Delivery, Filter
 from pik.model.instant import HOUR, format_instant, parse_instant
-from pik.ports.index import Index
+from pik.ports.catalog import Index
 from pik.ports.store import Store
 from pik.rawlog.frames import Bound, Found, deliveries
 from pik.runtime.interaction import SILENT, Progress

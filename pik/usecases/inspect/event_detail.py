@@ -10,16 +10,15 @@ import zstandard
 
 from pik.errors import CANDIDATES, NotFound, NotHeld, UsageError, command, not_one
 from pik.model.batch import Location, Segment
-from pik.model.coverage import covered
-from pik.model.event import Delivery
+from pik.model.delivery import Delivery
 from pik.model.instant import DAY, MIN_INSTANT, day_text, parse_instant
 from pik.model.metric import Aggregate, Definition
-from pik.model.window import Window
+from pik.model.window import Window, covered
+from pik.ports.catalog import Index
 from pik.ports.engine import Engine, Inputs
-from pik.ports.index import Index
 from pik.ports.store import Store
 from pik.rawlog.frames import Found, damaged, frame_lines, parse
-from pik.rawlog.pull_record import parts
+from pik.rawlog.store_records import parts
 from pik.usecases.availability import expect_pulled, has_expired
 from pik.usecases.metrics.computation import sound
 from pik.usecases.metrics.definitions import Scales

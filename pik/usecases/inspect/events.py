@@ -13,15 +13,14 @@ from typing import Any, TypeVar
 
 from pik.errors import Damaged, NothingSelected, command
 from pik.model.batch import Verdict
-from pik.model.event import Delivery, entity_mark
-from pik.model.filter import Filter
+from pik.model.delivery import Delivery, Filter, entity_mark
 from pik.model.instant import day_of, format_instant
 from pik.model.window import ALL_TIME, Window
+from pik.ports.catalog import Index
 from pik.ports.engine import Engine
-from pik.ports.index import Index
 from pik.ports.store import Store
 from pik.rawlog.frames import Bound, Found, deliveries, frame_lines, frames_of
-from pik.rawlog.gather import gather
+from pik.rawlog.selection import gather
 from pik.runtime.interaction import SILENT, Progress
 from pik.runtime.spool import sort_bounded
 from pik.usecases.availability import expect_held

@@ -17,7 +17,7 @@ from pik.ports.engine import Bucket, Computation, Engine
 from pik.ports.state import Aggregates
 from pik.ports.store import Store
 from pik.rawlog.frames import frames_of
-from pik.rawlog.gather import gather
+from pik.rawlog.selection import gather
 
 BYTES_AT_ONCE = 64 << 20
 """Raw that is read together, about: of a deployed store it lies on the local disk meanwhile."""

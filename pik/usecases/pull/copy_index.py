@@ -11,14 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from pik.errors import Damaged
-from pik.model.batch import Arrivals, Batch, BatchState, Counts
-from pik.model.event import Delivery
-from pik.model.tally import count_lags, with_lags, with_names
+from pik.model.batch import Arrivals, Batch, BatchState, Counts, count_lags, with_lags, with_names
+from pik.model.delivery import Delivery
 from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.rawlog.batch_record import SegmentLine
-from pik.rawlog.pull_record import PulledBatch, pulls, read_pull
+from pik.rawlog.batch_records import SegmentLine
 from pik.rawlog.segment_reader import scan_segment
+from pik.rawlog.store_records import PulledBatch, pulls, read_pull
 from pik.runtime.interaction import Progress
 
 

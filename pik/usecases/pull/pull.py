@@ -22,16 +22,15 @@ from ulid import ULID
 
 from pik.errors import AlreadyExists, Damaged, UsageError
 from pik.model.batch import KEYED, Arrivals, Location, Segment
-from pik.model.coverage import Part, covered
 from pik.model.metric import Aggregate, Metric
-from pik.model.window import Window
+from pik.model.window import Part, Window, covered
 from pik.ports.raw import Raw
 from pik.ports.state import Metrics
 from pik.ports.store import Store
-from pik.rawlog.batch_record import SegmentLine, segment_line
+from pik.rawlog.batch_records import SegmentLine, segment_line
 from pik.rawlog.frames import frames_of, unpacked
-from pik.rawlog.pull_record import PulledBatch, PullLine, parts, write_pull
 from pik.rawlog.segment_reader import scan_segment, seqs
+from pik.rawlog.store_records import PulledBatch, PullLine, parts, write_pull
 from pik.runtime.interaction import Progress
 from pik.runtime.parallel import map_in_threads
 from pik.usecases.availability import expect_held, has_expired

@@ -14,13 +14,11 @@ from pik.errors import Damaged, StoreError
 from pik.model.batch import OF_REQUEST, Arrivals, Counts, RejectFile, Segment, Verdict
 from pik.model.instant import DAY, MIN_INSTANT, day_of, parse_instant
 from pik.model.window import Window
-from pik.ports.index import batch_of
-from pik.rawlog.block_record import PREFIX as BLOCKS
-from pik.rawlog.block_record import attempt_of, block_keys
-from pik.rawlog.correction_log import Place
-from pik.rawlog.opening_record import opening_keys
-from pik.rawlog.reject_file import read_rejects
+from pik.ports.catalog import batch_of
+from pik.rawlog.batch_records import BLOCKS, attempt_of, block_keys, opening_keys
+from pik.rawlog.records import read_rejects
 from pik.rawlog.segment_reader import Salvaged, ids_of, salvage_unknown, scan_segment, seqs
+from pik.rawlog.store_records import Place
 from pik.runtime.spool import sort_bounded
 from pik.usecases.ingest.api_request import restored_request, told_of
 from pik.usecases.rebuild.segments import ALL, LoggedBatch, Restoring, interrupted, restored_block

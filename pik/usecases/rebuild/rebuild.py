@@ -16,12 +16,10 @@ from time import time_ns
 
 from pik.errors import Damaged, entered
 from pik.model.batch import BatchState, Segment, Verdict
-from pik.ports.copy import Copy
-from pik.ports.store import Store
-from pik.rawlog.batch_record import PREFIX as RECORDS
-from pik.rawlog.batch_record import BatchLine, SegmentLine, read_record, restored
-from pik.rawlog.correction_log import Place, WinnerLine, correction_keys, read_winners, write_winners
+from pik.ports.store import Copy, Store
+from pik.rawlog.batch_records import BATCHES, BatchLine, SegmentLine, read_record, restored
 from pik.rawlog.segment_reader import ids_of, scan_segment
+from pik.rawlog.store_records import Place, WinnerLine, correction_keys, read_winners, write_winners
 from pik.runtime.interaction import Progress
 from pik.usecases.pull.copy_index import named, restore_index
 from pik.usecases.rebuild.orphans import Adrift, restore_orphans
@@ -144,8 +142,8 @@ def _restore_finished(restoring: Restoring) -> set[str]:
     none."""
     store, rebuild = restoring.store, restoring.rebuild
     finished: set[str] = set()
-    for found in store.raw.objects(RECORDS):
-        batch_id = found.key.removeprefix(RECORDS).partition(".")[0]
+    for found in store.raw.objects(BATCHES):
+        batch_id = found.key.removeprefix(BATCHES).partition(".")[0]
         try:
             for line in read_record(store.raw, found.key):
                 if isinstance(line, BatchLine):

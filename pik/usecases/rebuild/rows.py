@@ -17,9 +17,8 @@ from msgspec import structs
 from pik.errors import Damaged
 from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, RejectFile, Segment, Verdict, request_origin
 from pik.model.instant import day_of, parse_instant
-from pik.rawlog.block_record import block_keys, read_block
-from pik.rawlog.opening_record import opening_keys, read_opening
-from pik.rawlog.reject_file import read_rejects
+from pik.rawlog.batch_records import block_keys, opening_keys, read_block, read_opening
+from pik.rawlog.records import read_rejects
 from pik.rawlog.segment_reader import ids_of, scan_segment
 from pik.usecases.availability import has_expired
 from pik.usecases.ingest.api_request import made_at

@@ -11,12 +11,11 @@ from pik.errors import Damaged
 from pik.model.batch import Arrivals, Batch, BatchState, Counts, Frame, Origin, RejectFile, Segment, Verdict
 from pik.model.instant import MIN_INSTANT
 from pik.model.window import ALL_TIME
-from pik.ports.index import Index, Rebuild
+from pik.ports.catalog import Index, Rebuild
 from pik.ports.store import Store
-from pik.rawlog.block_record import BlockLine, read_block, recorded_blocks
+from pik.rawlog.batch_records import BlockLine, OpeningLine, read_block, read_opening, recorded_blocks
 from pik.rawlog.frames import damaged
-from pik.rawlog.opening_record import OpeningLine, read_opening
-from pik.rawlog.reject_file import read_rejects
+from pik.rawlog.records import read_rejects
 from pik.rawlog.segment_reader import salvage_known, scan_segment, seqs, together
 from pik.runtime.interaction import Progress
 from pik.usecases.availability import has_expired

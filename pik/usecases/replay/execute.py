@@ -10,8 +10,8 @@ from functools import partial
 
 from pik.errors import Busy, Damaged, EngineError, Invalid, NotFound, StoreError, UsageError, command
 from pik.model.run import NO_FAILURES, Failures, Run, RunRequest, RunState, Task, TaskState
-from pik.ports.api import Api
 from pik.ports.engine import Engine
+from pik.ports.remote import Api
 from pik.ports.state import Message
 from pik.ports.store import Store
 from pik.runtime.interaction import Progress

@@ -21,7 +21,7 @@ from pik.model.run import Run, RunRequest, RunState, Task
 from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine, Touched
 from pik.ports.store import Store
-from pik.rawlog.gather import gather
+from pik.rawlog.selection import gather
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import nothing_selected
 from pik.usecases.metrics.computation import Budget, by_bucket_size, stretches, widest

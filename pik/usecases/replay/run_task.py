@@ -14,7 +14,7 @@ from pik.model.run import KEPT_FAILURES, NO_FAILURES, FailedAggregate, Failures,
 from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
-from pik.rawlog.gather import gather
+from pik.rawlog.selection import gather
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.computation import Part, compare, current_rows, recompute
 from pik.usecases.metrics.definitions import pinned

@@ -9,7 +9,7 @@ from pik.model.instant import DAY, MIN_INSTANT, day_text, format_instant
 from pik.model.metric import NO_INPUTS, BucketDigest, Computed, Metric
 from pik.model.window import Window
 from pik.ports.engine import Engine
-from pik.rawlog.gather import gather
+from pik.rawlog.selection import gather
 from pik.usecases.metrics.computation import BYTES_AT_ONCE, Budget, by_bucket_size, compare, current_but, stretches
 from pik.usecases.verify.findings import Problem, ProblemKind, Verification
 

@@ -13,14 +13,13 @@ from operator import itemgetter
 from typing import Any
 
 from pik.errors import Damaged
-from pik.model.batch import Batch, BatchState, Counts, RejectFile, Segment
+from pik.model.batch import Batch, BatchState, Counts, RejectFile, Segment, count_lags, with_names
 from pik.model.instant import DAY, MIN_INSTANT
-from pik.model.tally import count_lags, with_names
 from pik.model.window import ALL_TIME, Window
-from pik.rawlog.batch_record import BatchLine, RejectLine, SegmentLine, read_record, record_key, restored
-from pik.rawlog.pull_record import pulls, read_pull
-from pik.rawlog.reject_file import read_rejects
+from pik.rawlog.batch_records import BatchLine, RejectLine, SegmentLine, read_record, record_key, restored
+from pik.rawlog.records import read_rejects
 from pik.rawlog.segment_writer import reason_kind
+from pik.rawlog.store_records import pulls, read_pull
 from pik.usecases.availability import has_expired
 from pik.usecases.ingest.api_request import request_batch
 from pik.usecases.ingest.replaced_batches import closing_key

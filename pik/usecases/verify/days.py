@@ -14,12 +14,12 @@ from operator import itemgetter
 
 from pik.errors import Damaged
 from pik.model.batch import OF_REQUEST, Arrivals, Frame, Segment
-from pik.model.event import Delivery
+from pik.model.delivery import Delivery
 from pik.model.instant import DAY, MIN_INSTANT, day_of, day_text, parse_instant
 from pik.model.window import Window
 from pik.ports.raw import RawObject
 from pik.ports.store import Store
-from pik.rawlog.batch_record import SegmentLine, read_record, record_key
+from pik.rawlog.batch_records import SegmentLine, read_record, record_key
 from pik.rawlog.frames import unpack_frame
 from pik.rawlog.segment_reader import scan_segment
 from pik.runtime.parallel import map_in_threads

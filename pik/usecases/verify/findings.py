@@ -15,7 +15,7 @@ from typing import TypeVar
 from pik.model.batch import Batch, Counts, Frame, Segment, Verdict
 from pik.model.instant import day_text
 from pik.model.window import ALL_TIME, Window
-from pik.ports.index import Index, Totals
+from pik.ports.catalog import Index, Totals
 from pik.ports.store import Store
 from pik.runtime.interaction import Progress
 from pik.runtime.spool import Sorter

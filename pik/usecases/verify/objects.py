@@ -13,11 +13,18 @@ from pik.errors import Damaged, Invalid
 from pik.model.batch import OF_REQUEST, Batch, BatchState, Frame
 from pik.model.instant import parse_instant
 from pik.ports.raw import Raw
-from pik.rawlog.block_record import block_key, block_keys, read_block, recorded_blocks
-from pik.rawlog.correction_log import correction_keys, read_winners
-from pik.rawlog.opening_record import opening_key, opening_keys, read_opening
-from pik.rawlog.reject_file import read_rejects
+from pik.rawlog.batch_records import (
+    block_key,
+    block_keys,
+    opening_key,
+    opening_keys,
+    read_block,
+    read_opening,
+    recorded_blocks,
+)
+from pik.rawlog.records import read_rejects
 from pik.rawlog.segment_reader import scan_segment, seqs
+from pik.rawlog.store_records import correction_keys, read_winners
 from pik.usecases.availability import has_expired
 from pik.usecases.ingest.replaced_batches import PREFIX as CLOSINGS
 from pik.usecases.ingest.replaced_batches import read_closing

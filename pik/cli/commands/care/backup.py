@@ -15,7 +15,7 @@ from pik.cli.render.text import number_of
 from pik.model.instant import format_instant
 
 if TYPE_CHECKING:
-    from pik.ports.state_backup import Omitted
+    from pik.ports.state import Omitted
     from pik.usecases.backup import BackupReport
 
 

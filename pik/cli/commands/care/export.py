@@ -16,7 +16,7 @@ from pik.cli.render.text import number_of, visible_lines
 from pik.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
-    from pik.ports.exporter import Layout
+    from pik.ports.engine import Layout
     from pik.usecases.export.export import Exported
 
 
@@ -96,8 +96,8 @@ def export(
     column cannot hold exactly is an error. Standard output gets rows as they are read, and no manifest: an exit code
     other than 0 tells that they are not all.
     """
-    from pik.model.filter import Filter
-    from pik.ports.exporter import Layout
+    from pik.model.delivery import Filter
+    from pik.ports.engine import Layout
     from pik.runtime.interaction import SILENT
     from pik.usecases.export.export import STDOUT, checked_columns, chosen_format, is_directory, partitions
     from pik.usecases.export.export import export as write

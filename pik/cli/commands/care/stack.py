@@ -16,7 +16,7 @@ from pik.errors import command
 from pik.model.instant import SECOND, format_duration
 
 if TYPE_CHECKING:
-    from pik.ports.stack import Depth, Permission, Setting
+    from pik.ports.remote import Depth, Permission, Setting
     from pik.usecases.deployment import Diagnosis, Level, StackStatus
 
 

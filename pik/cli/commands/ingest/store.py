@@ -39,7 +39,7 @@ def batches(
     limit: options.Limit = None,
 ) -> None:
     """List batches, newest first, or the rejected records of one."""
-    from pik.ports.index import batch_of
+    from pik.ports.catalog import batch_of
     from pik.usecases.ingest.replaced_batches import as_closed
 
     store = cli.open_store()

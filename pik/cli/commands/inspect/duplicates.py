@@ -63,7 +63,7 @@ def duplicates(
 
     On a terminal the first 50, without --limit; through a pipe and in the other formats all of them.
     """
-    from pik.model.filter import Filter
+    from pik.model.delivery import Filter
     from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
     from pik.usecases.inspect.events import nothing_matches
 

@@ -10,7 +10,7 @@ from pik.cli import options
 from pik.cli.command import FOUND, cli_command
 from pik.cli.context import Context
 from pik.cli.render import Bucket, Column, Count, Document, EventId, Instant, Json, Lag, Shown, Table
-from pik.model.event import Delivery
+from pik.model.delivery import Delivery
 from pik.model.instant import parse_instant
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def events(
     Lag is received_time (or ingest_time without one) minus event_time; a negative one is clock skew. Duplicates are
     counted under deliveries, not listed.
     """
-    from pik.model.filter import Filter
+    from pik.model.delivery import Filter
     from pik.usecases.inspect.events import list_events, nothing_matches
 
     window = options.window_of(from_, to, since)

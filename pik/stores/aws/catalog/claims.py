@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from pik.errors import StoreError
 from pik.model.batch import Arrivals, Segment, Verdict, duplicate_kind
 from pik.model.instant import day_text
-from pik.ports.index import Winner
+from pik.ports.catalog import Winner
 from pik.stores.aws.catalog.id_files import Row, number_of, rows_of
 from pik.stores.aws.catalog.items import KEYED_DAY, claim_key, duplicate_pk, pack_skipped, segment_key, unpack_skipped
 from pik.stores.aws.table import Item, Key, Table

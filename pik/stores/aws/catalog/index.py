@@ -14,7 +14,7 @@ from pik.errors import NotFound
 from pik.model.batch import OF_REQUEST, Batch, Counts, Location, RejectFile, Segment, Verdict
 from pik.model.instant import day_text
 from pik.model.window import Window
-from pik.ports.index import Totals
+from pik.ports.catalog import Totals
 from pik.stores.aws.catalog.batches import living
 from pik.stores.aws.catalog.claims import Claims, places
 from pik.stores.aws.catalog.generation import Generation

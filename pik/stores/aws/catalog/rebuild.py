@@ -25,7 +25,7 @@ from pik.model.batch import (
     duplicate_kind,
 )
 from pik.model.instant import day_text
-from pik.ports.index import Winner
+from pik.ports.catalog import Winner
 from pik.stores.aws.catalog.claims import Claims, Winners, place, places
 from pik.stores.aws.catalog.generation import Generation
 from pik.stores.aws.catalog.id_files import (

@@ -20,8 +20,7 @@ from time import time_ns
 from msgspec import structs
 
 from pik.errors import AlreadyExists, Busy
-from pik.model.batch import Batch, Chunk, Counts, Segment, Verdict
-from pik.model.tally import with_lags, with_names
+from pik.model.batch import Batch, Chunk, Counts, Segment, Verdict, with_lags, with_names
 from pik.stores.aws.catalog.claims import Claims, places
 from pik.stores.aws.catalog.id_files import Header, Row, ids_key, read_ids, rows_of, write_ids
 from pik.stores.aws.catalog.items import (

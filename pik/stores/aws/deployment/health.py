@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pik.errors import StoreError
-from pik.ports.stack import Alarm, Deployment, Depth, Part, Permission, Setting
+from pik.ports.remote import Alarm, Deployment, Depth, Part, Permission, Setting
 from pik.stores.aws.clients import Clients, briefly, translated
 from pik.stores.aws.deployment.permissions import permissions
 from pik.stores.aws.deployment.settings import described, recovers, settings

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from pik.errors import StoreError
-from pik.ports.stack import Permission
+from pik.ports.remote import Permission
 from pik.stores.aws.clients import briefly, translated
 from pik.stores.aws.deployment.probes import Objects, Queues, Tables, Verdict, tried
 from pik.stores.aws.deployment.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack

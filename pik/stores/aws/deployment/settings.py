@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pik.errors import StoreError
-from pik.ports.stack import Setting
+from pik.ports.remote import Setting
 from pik.stores.aws.clients import Refused, briefly, translated
 from pik.stores.aws.deployment.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from pik.model.run import RunState
-from pik.ports.state_audit import StateProblem
+from pik.ports.state import StateProblem
 from pik.stores import state_rows as found
 from pik.stores.aws.queue import PURGED, letter_is_sound
 from pik.stores.aws.state.aggregates import TALLY

@@ -10,13 +10,14 @@ from typing import TypeVar
 
 from pik.errors import Busy, StoreError
 from pik.model.run import NO_FAILURES, Run
-from pik.ports.state import Message, Queue
-from pik.ports.state_backup import (
+from pik.ports.state import (
     LetterRow,
+    Message,
     MetricRow,
     Omitted,
     PointerRow,
     PromotionRow,
+    Queue,
     Row,
     RunRow,
     TaskRow,

@@ -13,9 +13,21 @@ from pathlib import Path
 
 import msgspec
 
-from pik.model.batch import KEYED, PLAIN, Arrivals, Batch, Chunk, Counts, Origin, RejectFile, Segment, Verdict
-from pik.model.tally import with_lags, with_names
-from pik.ports.index import Rebuild
+from pik.model.batch import (
+    KEYED,
+    PLAIN,
+    Arrivals,
+    Batch,
+    Chunk,
+    Counts,
+    Origin,
+    RejectFile,
+    Segment,
+    Verdict,
+    with_lags,
+    with_names,
+)
+from pik.ports.catalog import Rebuild
 from pik.runtime.interaction import called_from_c
 from pik.stores.common import conflicting
 from pik.stores.local.catalog.index import CONFLICT, KEYED_DAY, LocalIndex, batch_of, find_batch, origin_key

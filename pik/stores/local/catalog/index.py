@@ -19,7 +19,7 @@ import msgspec
 from pik.errors import StoreError
 from pik.model.batch import Batch, BatchState, Counts, Frame, Location, Origin, RejectFile, Segment, Verdict
 from pik.model.window import Window
-from pik.ports.index import Totals
+from pik.ports.catalog import Totals
 from pik.stores.local.lock import held
 from pik.stores.local.sqlite import Database
 

@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Any
 
 from pik.errors import StoreError
-from pik.ports.state_audit import StateProblem
+from pik.ports.state import StateProblem
 from pik.stores import state_rows as found
 from pik.stores.local.raw import LocalRaw
 from pik.stores.local.sqlite import Database

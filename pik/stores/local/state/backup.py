@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from pik.errors import StoreError
-from pik.ports.state_backup import (
+from pik.ports.state import (
     LetterRow,
     MetricRow,
     Omitted,

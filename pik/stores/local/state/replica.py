@@ -13,7 +13,7 @@ import msgspec
 from pik.errors import StoreError
 from pik.model.metric import EVENT_COUNT, Aggregate, Metric
 from pik.model.window import Window
-from pik.ports.copy import TakenOver
+from pik.ports.store import TakenOver
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state.aggregates import note_versions, value_text

@@ -1,21 +1,26 @@
-"""Files of JSON lines in a zstd frame, ended by a seal; written and read in bounded memory, and created once.
+"""Sealed files of JSON lines: the records among raw, backups, and files of rejects.
 
-A record of raw (record_file.py) is built in the same way; this is for files outside of a store.
+The lines are one zstd frame; a second, skippable frame is the seal: the digest of the first, so that a changed or lost
+bit shows. docs/format.md specifies it.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TypeVar, cast
 
+import msgspec
 import zstandard
 
-from pik.errors import InputError, StoreError, UsageError
+from pik.errors import Damaged, InputError, StoreError, UsageError
+from pik.model.batch import Reject
+from pik.ports.raw import Raw
+from pik.rawlog.frames import damaged, unpacked
 from pik.runtime.spool import sync, sync_directory
 
 SEAL = bytes.fromhex("502a4d18 20000000")
@@ -138,3 +143,48 @@ class _Part(io.RawIOBase):
 
 def _there(path: Path) -> UsageError:
     return UsageError(f"{str(path)!r} exists already", hint="give another name; an existing file is never overwritten")
+
+
+Line = TypeVar("Line", bound=msgspec.Struct)
+
+
+def packed(lines: Iterable[msgspec.Struct]) -> bytes:
+    """The bytes of a record with these lines."""
+    compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
+    buffer = io.BytesIO()
+    with compressor.stream_writer(buffer, closefd=False) as writer:
+        for line in lines:
+            writer.write(msgspec.json.encode(line) + b"\n")
+    buffer.write(_seal(buffer.getbuffer()))
+    return buffer.getvalue()
+
+
+def record_lines(raw: Raw, key: str, decode: Callable[[bytes], Line]) -> Iterator[Line]:
+    """The lines of a record. Raises Damaged, before the first one, if any bit is not as it was written."""
+    data = memoryview(raw.read(key))
+    frame = data[:-_SEAL_SIZE]
+    if data[-_SEAL_SIZE:] != _seal(frame):
+        raise Damaged(f"record {key} is cut or changed", hint="pik verify --full")
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(frame) as reader:
+            yield from map(decode, io.BufferedReader(reader))
+    except (zstandard.ZstdError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Damaged(f"record {key} is damaged: {error}", hint="pik verify --full") from None
+
+
+def _seal(frame: bytes | memoryview) -> bytes:
+    return SEAL + sha256(frame).digest()
+
+
+def read_rejects(raw: Raw, key: str) -> list[Reject]:
+    """Return the records of a file of rejects, by seq. Raises Damaged."""
+    try:
+        rejects = list(map(_decode_reject, unpacked(key, raw.read(key))))
+    except msgspec.MsgspecError as error:
+        raise damaged(key, str(error)) from None
+    if not rejects:
+        raise damaged(key, "it holds no record")
+    return rejects
+
+
+_decode_reject = msgspec.json.Decoder(Reject).decode

@@ -1,6 +1,6 @@
-"""The index: which deliveries are there, which count, and where their raw is. It can be rebuilt from raw.
+"""The index: which deliveries there are, which count, and where their raw is. It can be rebuilt from raw.
 
-Ports over the same data: `Batches` writes, `Rebuild` writes all of it again, `Index` reads, `Audit` compares.
+Four ports over the same data: `Batches` writes, `Rebuild` writes all of it again, `Index` reads, `Audit` compares.
 """
 
 from __future__ import annotations

@@ -1,0 +1,137 @@
+"""Sealed records about the whole store: what was pulled into a copy, and corrections. docs/format.md specifies them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+
+import msgspec
+from ulid import ULID
+
+from pik.errors import Damaged
+from pik.model.batch import BatchState, Origin, RejectFile
+from pik.model.window import Part, Window
+from pik.ports.raw import Raw
+from pik.ports.store import Store
+from pik.rawlog.batch_records import SegmentLine
+from pik.rawlog.records import packed, record_lines
+
+PULLS = "raw/pulls/"
+
+
+class PullLine(msgspec.Struct, frozen=True, kw_only=True, tag="pull"):
+    """The first line. Instants in nanoseconds; `start` and `end` are those of whole days, `entities` none for all."""
+
+    format: int
+    pull_id: str
+    source: str
+    pulled_at: int
+    start: int
+    end: int
+    entities: tuple[str, ...] = ()
+
+    @property
+    def part(self) -> Part:
+        """What the copy holds by this pull."""
+        return Part(Window(self.start, self.end), self.entities)
+
+
+class PulledBatch(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
+    """A batch as the source knew it. `counts`, of all of it: read, accepted, exact, conflict, rejected."""
+
+    batch_id: str
+    origin: Origin
+    state: BatchState
+    attempt: int
+    started_at: int
+    finished_at: int | None
+    counts: tuple[int, int, int, int, int]
+    rejects: tuple[RejectFile, ...] = ()
+
+
+Line = PullLine | PulledBatch | SegmentLine
+
+_decode_pull = msgspec.json.Decoder(Line).decode
+
+
+def write_pull(raw: Raw, lines: Iterable[Line], pull_id: str) -> None:
+    """Create the record of a pull."""
+    raw.create(f"{PULLS}{pull_id}.ndjson.zst", packed(lines))
+
+
+def read_pull(raw: Raw, key: str) -> Iterator[Line]:
+    """The lines of a record. Raises Damaged."""
+    return record_lines(raw, key, _decode_pull)
+
+
+def pulls(raw: Raw) -> list[str]:
+    """The keys of all records, oldest first."""
+    return [found.key for found in raw.objects(PULLS)]
+
+
+def parts(store: Store) -> list[Part]:
+    """What a copy holds. Raises Damaged."""
+    first = (next(read_pull(store.raw, key)) for key in pulls(store.raw))
+    return [line.part for line in first if isinstance(line, PullLine)]
+
+
+CORRECTIONS = "corrections/"
+
+VERDICT = "verdict"
+
+Place = tuple[str, int]
+"""A delivery: batch_id and seq."""
+
+
+class CorrectionLine(msgspec.Struct, frozen=True, kw_only=True, tag="correction"):
+    """The first line: what was corrected, when and why. `events` counts the lines that follow."""
+
+    format: int
+    correction_id: str
+    kind: str
+    recorded_at: int
+    reason: str
+    events: int
+
+
+class WinnerLine(msgspec.Struct, frozen=True, kw_only=True, tag="winner", omit_defaults=True):
+    """An event whose counting delivery is another one now: `new`, in the segment `key`. `old` is None where it is lost
+    and nothing tells which it was."""
+
+    event_id: str
+    key: str
+    new: Place
+    old: Place | None = None
+
+
+def write_winners(store: Store, winners: Sequence[WinnerLine], recorded_at: int) -> str:
+    """Record that these events count by another delivery now; return the key of the record."""
+    correction_id = str(ULID())
+    head = CorrectionLine(
+        format=store.format_version,
+        correction_id=correction_id,
+        kind=VERDICT,
+        recorded_at=recorded_at,
+        reason="the index was rebuilt",
+        events=len(winners),
+    )
+    key = f"{CORRECTIONS}{correction_id}.ndjson.zst"
+    store.raw.create(key, packed(chain([head], winners)))
+    return key
+
+
+def correction_keys(raw: Raw) -> list[str]:
+    """The corrections, in the order in which they were recorded."""
+    return [found.key for found in raw.objects(CORRECTIONS)]
+
+
+def read_winners(raw: Raw, key: str) -> Iterator[WinnerLine]:
+    """The events of a correction. Raises Damaged, before the first one, if any bit is not as it was written."""
+    for line in record_lines(raw, key, _decode_correction):
+        if isinstance(line, WinnerLine):
+            yield line
+        elif key != f"{CORRECTIONS}{line.correction_id}.ndjson.zst":
+            raise Damaged(f"record {key} is that of another correction", hint="pik verify --full")
+
+
+_decode_correction = msgspec.json.Decoder(CorrectionLine | WinnerLine).decode
