@@ -135,6 +135,6 @@ def test_a_terminal_shows_the_first_fifty(pik: Any, tmp_path: Path, monkeypatch:
     for line in (("events",), ("duplicates",)):
         shown = pik(*line).out
         assert shown.count("\n") < 60
-        assert "matched  more than 50\n" in shown
+        assert "matched    more than 50\n" in shown
         assert "--limit N shows more" in shown
-        assert "matched  6" in pik(*line, "--limit", "100").out
+        assert "matched    6" in pik(*line, "--limit", "100").out
