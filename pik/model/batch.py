@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import repeat
 from operator import floordiv
@@ -154,8 +154,7 @@ class Chunk:
     sources: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True, array_like=True):
     """read = accepted + exact + conflict + rejected, always."""
 
     read: int = 0
@@ -175,6 +174,9 @@ class Counts:
     def duplicates(self) -> int:
         """exact + conflict."""
         return self.exact + self.conflict
+
+
+NO_COUNTS = Counts()
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,7 +216,7 @@ def request_origin(batch_id: str) -> Origin:
     return Origin(name="API request", content=f"{_REQUEST}{batch_id}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """One input ingested. `state` is RUNNING while its writer lives, then COMPLETE or INTERRUPTED; in a copy it is
     PULLED, and the counts are of the part that is there. One that is REPLACED says by which batch.
@@ -227,8 +229,8 @@ class Batch:
     batch_id: str
     origin: Origin
     state: BatchState
-    attempt: int
-    counts: Counts
+    attempt: int = 1
+    counts: Counts = NO_COUNTS
     started_at: int
     finished_at: int | None = None
     first_event: int | None = None
@@ -241,6 +243,20 @@ class Batch:
     reasons: Mapping[str, int] = field(default_factory=dict)
     lags: Mapping[int, int] = field(default_factory=dict)
     sources: Mapping[str, int] = field(default_factory=dict)
+
+    def advanced(self, chunk: Chunk, counts: Counts, recorded_at: int) -> Batch:
+        """Return the batch after this chunk, which has these counts and was recorded at this moment."""
+        return replace(
+            self,
+            counts=self.counts + counts,
+            next_seq=chunk.last_seq + 1,
+            offset=chunk.offset,
+            prefix_digest=chunk.prefix_digest,
+            recorded_at=max(self.recorded_at, recorded_at),
+            reasons=with_names(self.reasons, chunk.reasons),
+            lags=with_lags(self.lags, chunk.lags),
+            sources=with_names(self.sources, chunk.sources),
+        )
 
     @property
     def is_request(self) -> bool:

@@ -6,11 +6,12 @@ per block (how far it has come). A finished batch has one record of everything.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -37,7 +38,7 @@ class BatchLine(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
     attempt: int
     started_at: int
     finished_at: int
-    counts: tuple[int, int, int, int, int]
+    counts: Counts
     next_seq: int
     offset: int
     prefix_digest: str
@@ -84,7 +85,7 @@ def write_record(store: Store, batch: Batch, finished_at: int, replaces: Sequenc
     except AlreadyExists:
         head = next(read_record(store.raw, record_key(batch.batch_id)))
         assert isinstance(head, BatchLine)
-        if head.counts != batch.counts.astuple():
+        if head.counts != batch.counts:
             raise StoreError(
                 f"batch {batch.batch_id} has a record with other counts than its index",
                 hint="pik verify --rebuild-index",
@@ -117,40 +118,20 @@ def read_record(raw: Raw, key: str) -> Iterator[Line]:
 
 def restored(line: BatchLine) -> Batch:
     """The batch that a record's first line tells of."""
-    return Batch(
-        batch_id=line.batch_id,
-        origin=line.origin,
-        state=BatchState.COMPLETE,
-        attempt=line.attempt,
-        counts=Counts(*line.counts),
-        started_at=line.started_at,
-        finished_at=line.finished_at,
-        next_seq=line.next_seq,
-        offset=line.offset,
-        prefix_digest=line.prefix_digest,
-        reasons=line.reasons,
-        lags=line.lags,
-        sources=line.sources,
-    )
+    return Batch(state=BatchState.COMPLETE, finished_at=line.finished_at, **_common(line))
+
+
+_COMMON = sorted({one.name for one in dataclasses.fields(Batch)} & {*BatchLine.__struct_fields__} - {"finished_at"})
+
+
+def _common(source: Batch | BatchLine) -> dict[str, Any]:
+    """Return what a batch and the first line of its record have in common."""
+    return {name: getattr(source, name) for name in _COMMON}
 
 
 def _batch_lines(store: Store, batch: Batch, finished_at: int, replaces: Sequence[str]) -> Iterator[Line]:
-    yield BatchLine(
-        format=store.format_version,
-        batch_id=batch.batch_id,
-        origin=batch.origin,
-        attempt=batch.attempt,
-        started_at=batch.started_at,
-        finished_at=finished_at,
-        counts=batch.counts.astuple(),
-        next_seq=batch.next_seq,
-        offset=batch.offset,
-        prefix_digest=batch.prefix_digest,
-        reasons=dict(batch.reasons),
-        lags=dict(batch.lags),
-        sources=dict(batch.sources),
-        replaces=tuple(replaces),
-    )
+    common = _common(batch)
+    yield BatchLine(format=store.format_version, finished_at=finished_at, replaces=tuple(replaces), **common)
     for segment in store.index.segments(ALL_TIME, batch_id=batch.batch_id):
         yield segment_line(segment, store.index.skipped(segment))
     for rejects in store.index.rejects(batch.batch_id):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from pik.errors import Damaged
 from pik.inputs import blocks as blocks_module
@@ -330,7 +331,7 @@ def test_wrong_counts_of_an_interrupted_batch_are_found(
 
     def counting_more(self: Any, *arguments: Any) -> Any:
         for batch in batches(self, *arguments):
-            yield replace(batch, counts=replace(batch.counts, accepted=batch.counts.accepted + 1))
+            yield replace(batch, counts=structs.replace(batch.counts, accepted=batch.counts.accepted + 1))
 
     def with_more(self: Any) -> Any:
         found = totals(self)

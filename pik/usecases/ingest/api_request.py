@@ -169,8 +169,6 @@ def request_batch(batch_id: str, last_seq: int) -> Batch:
         batch_id=batch_id,
         origin=request_origin(batch_id),
         state=BatchState.COMPLETE,
-        attempt=1,
-        counts=Counts(),
         started_at=came,
         finished_at=came,
         next_seq=last_seq + 1,

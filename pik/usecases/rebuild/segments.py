@@ -249,7 +249,6 @@ def interrupted(batch_id: str, attempt: int, opening: OpeningLine | None, last_s
         origin=opening.origin if opening else unknown,
         state=BatchState.INTERRUPTED,
         attempt=attempt,
-        counts=Counts(),
         started_at=opening.started_at if opening else made_at(batch_id),
         next_seq=last_seq + 1,
     )

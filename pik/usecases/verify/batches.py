@@ -12,6 +12,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from msgspec import structs
+
 from pik.errors import Damaged
 from pik.model.batch import Batch, BatchState, Counts, RejectFile, Segment, count_lags, with_names
 from pik.model.instant import DAY, MIN_INSTANT
@@ -217,7 +219,7 @@ def _agree(run: Verification, batch: Batch, holding: Holding) -> bool:
         rejected = batch.counts.rejected  # there a file may be listed before it is counted
     else:
         rejected = sum(file.records for file in _reject_files(run, batch))
-    counts = replace(holding.counts, read=holding.counts.read + rejected, rejected=rejected)
+    counts = structs.replace(holding.counts, read=holding.counts.read + rejected, rejected=rejected)
     times = (batch.first_event, batch.last_event)
     is_recorded = holding.recorded_last in (None, batch.recorded_at)
     return is_recorded and batch.counts == counts and times == (holding.first_event, holding.last_event)

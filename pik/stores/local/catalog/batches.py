@@ -18,19 +18,27 @@ from pik.model.batch import (
     PLAIN,
     Arrivals,
     Batch,
+    BatchState,
     Chunk,
     Counts,
     Origin,
     RejectFile,
     Segment,
     Verdict,
-    with_lags,
-    with_names,
 )
 from pik.ports.catalog import Rebuild
 from pik.runtime.interaction import called_from_c
 from pik.stores.common import conflicting
-from pik.stores.local.catalog.index import CONFLICT, KEYED_DAY, LocalIndex, batch_of, find_batch, origin_key
+from pik.stores.local.catalog.index import (
+    CONFLICT,
+    KEYED_DAY,
+    LocalIndex,
+    batch_of,
+    batch_without_events,
+    find_batch,
+    insert_batch,
+    update_batch,
+)
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
 
@@ -56,29 +64,14 @@ class LocalBatches:
 
     def open(self, origin: Origin, batch_id: str, started_at: int) -> Batch:
         with self.database.write() as connection:
-            connection.execute(
-                "INSERT INTO batch (batch_id, name, content, options, again, origin, complete, attempt, read, accepted,"
-                " exact, conflict, rejected, started_at, next_seq, offset, prefix_digest, reasons, lags, sources)"
-                " VALUES (?, ?, ?, ?, ?, ?, 0, 1, 0, 0, 0, 0, 0, ?, 1, 0, '', '{}', '{}', '{}')"
-                " ON CONFLICT (batch_id) DO UPDATE SET attempt = attempt + 1",
-                (
-                    batch_id,
-                    origin.name,
-                    origin.content,
-                    msgspec.json.encode(origin.options).decode(),
-                    origin.again,
-                    origin_key(origin),
-                    started_at,
-                ),
-            )
+            batch = Batch(batch_id=batch_id, origin=origin, state=BatchState.INTERRUPTED, started_at=started_at)
+            insert_batch(connection, batch, "ON CONFLICT (batch_id) DO UPDATE SET attempt = attempt + 1")
             return batch_of(connection, self.locks, batch_id)
 
     def record(self, chunk: Chunk, *, refuse_conflicts: bool = False) -> Counts:
         with self.database.write() as connection:
-            next_seq, reasons, lags, sources = connection.execute(
-                "SELECT next_seq, reasons, lags, sources FROM batch WHERE batch_id = ?", (chunk.batch_id,)
-            ).fetchone()
-            if chunk.last_seq < next_seq:
+            batch = batch_without_events(connection, self.locks, chunk.batch_id)
+            if chunk.last_seq < batch.next_seq:
                 return Counts()  # recorded already
             claims = Claims(connection)
             recorded_at = claims.add(chunk.arrivals)
@@ -88,22 +81,7 @@ class LocalBatches:
                 add_rejects(connection, chunk.batch_id, chunk.rejects)
             rejected = chunk.rejects.records if chunk.rejects else 0
             counts = Counts(read=chunk.read, rejected=rejected, **claims.counts)
-            connection.execute(
-                "UPDATE batch SET read = read + ?, accepted = accepted + ?, exact = exact + ?, conflict = conflict + ?,"
-                " rejected = rejected + ?, next_seq = ?, offset = ?, prefix_digest = ?, reasons = ?,"
-                " lags = ?, sources = ?, recorded_at = max(recorded_at, ?) WHERE batch_id = ?",
-                (
-                    *counts.astuple(),
-                    chunk.last_seq + 1,
-                    chunk.offset,
-                    chunk.prefix_digest,
-                    add_names(reasons, chunk.reasons),
-                    add_lags(lags, chunk.lags),
-                    add_names(sources, chunk.sources),
-                    recorded_at if chunk.arrivals else 0,
-                    chunk.batch_id,
-                ),
-            )
+            update_batch(connection, batch.advanced(chunk, counts, recorded_at if chunk.arrivals else 0))
             return counts
 
     def expect_ready(self) -> None:
@@ -294,13 +272,3 @@ def add_rejects(connection: sqlite3.Connection, batch_id: str, rejects: RejectFi
         "INSERT INTO reject_file SELECT ?, count(*), ?, ?, ?, ? FROM reject_file WHERE batch = ?",
         (batch_id, rejects.key, rejects.size, rejects.digest, rejects.records, batch_id),
     )
-
-
-def add_names(text: str, more: Mapping[str, int]) -> str:
-    """A JSON object of counts by name, increased."""
-    return msgspec.json.encode(with_names(msgspec.json.decode(text, type=dict[str, int]), more)).decode()
-
-
-def add_lags(text: str, more: Mapping[int, int]) -> str:
-    """A JSON object of counts by lag, increased."""
-    return msgspec.json.encode(with_lags(msgspec.json.decode(text, type=dict[int, int]), more)).decode()

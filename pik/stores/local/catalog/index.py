@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import structs
 
 from pik.errors import StoreError
 from pik.model.batch import Batch, BatchState, Counts, Frame, Location, Origin, RejectFile, Segment, Verdict
@@ -88,10 +89,15 @@ CONFLICT = "{content} <> {accepted}"
 KEYED_DAY = -(2**31)
 """Stands for the day in `duplicate` where the event has an idempotency key, and so no day of its own."""
 
-_BATCH = (
-    "SELECT batch.*, (SELECT min(first_event) FROM segment WHERE batch = batch_id) AS first_event,"
-    " (SELECT max(last_event) FROM segment WHERE batch = batch_id) AS last_event FROM batch"
+_BATCH_COLUMNS = (
+    *("batch_id", "name", "content", "options", "again", "complete", "attempt", *Counts.__struct_fields__),
+    *("started_at", "finished_at", "next_seq", "offset", "prefix_digest", "reasons", "lags", "sources", "recorded_at"),
 )
+_BATCH = (
+    f"SELECT {', '.join(_BATCH_COLUMNS)}, (SELECT min(first_event) FROM segment WHERE batch = batch_id),"
+    " (SELECT max(last_event) FROM segment WHERE batch = batch_id) FROM batch"
+)
+_BATCH_WITHOUT_EVENTS = f"SELECT {', '.join(_BATCH_COLUMNS)}, NULL, NULL FROM batch"
 _SEGMENT = "SELECT * FROM segment"
 
 
@@ -213,14 +219,63 @@ def batch_of(connection: sqlite3.Connection, locks: Path, batch_id: str) -> Batc
     return _batch(connection.execute(f"{_BATCH} WHERE batch_id = ?", (batch_id,)).fetchone(), locks)
 
 
+def batch_without_events(connection: sqlite3.Connection, locks: Path, batch_id: str) -> Batch:
+    """Return the batch of this id, which must be there, without the times of its first and last event: these take a
+    look at all of its segments."""
+    return _batch(connection.execute(f"{_BATCH_WITHOUT_EVENTS} WHERE batch_id = ?", (batch_id,)).fetchone(), locks)
+
+
 def origin_key(origin: Origin) -> str:
     """What makes two ingests the same batch, as text: everything of the origin but its name."""
-    return msgspec.json.encode([origin.content, origin.options, origin.again]).decode()
+    return _json([origin.content, origin.options, origin.again])
 
 
-def completeness(state: str) -> int:
-    """A batch's state as the column `complete` has it."""
-    return _STATES.index(state) if state in _STATES else 0
+def insert_batch(connection: sqlite3.Connection, batch: Batch, on_conflict: str = "") -> None:
+    """Insert the row of a batch."""
+    row = _batch_row(batch)
+    names, values = ", ".join(row), ", ".join(f":{name}" for name in row)
+    connection.execute(f"INSERT INTO batch ({names}) VALUES ({values}) {on_conflict}", row)
+
+
+def update_batch(connection: sqlite3.Connection, batch: Batch) -> None:
+    """Note how far a batch has come."""
+    changes = ", ".join(f"{name} = :{name}" for name in _PROGRESS)
+    connection.execute(f"UPDATE batch SET {changes} WHERE batch_id = :batch_id", _batch_row(batch))
+
+
+_PROGRESS = (
+    *Counts.__struct_fields__,
+    "next_seq",
+    "offset",
+    "prefix_digest",
+    "reasons",
+    "lags",
+    "sources",
+    "recorded_at",
+)
+_AS_IT_IS = ("batch_id", "attempt", "started_at", "finished_at", "next_seq", "offset", "prefix_digest", "recorded_at")
+"""Columns of a batch that have its fields as they are."""
+
+
+def _batch_row(batch: Batch) -> dict[str, Any]:
+    """Return the columns of a batch."""
+    return {
+        **{name: getattr(batch, name) for name in _AS_IT_IS},
+        **structs.asdict(batch.counts),
+        "name": batch.origin.name,
+        "content": batch.origin.content,
+        "options": _json(batch.origin.options),
+        "again": batch.origin.again,
+        "origin": origin_key(batch.origin),
+        "complete": _STATES.index(batch.state) if batch.state in _STATES else 0,
+        "reasons": _json(batch.reasons),
+        "lags": _json(batch.lags),
+        "sources": _json(batch.sources),
+    }
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _segment(row: tuple[Any, ...]) -> Segment:
@@ -242,36 +297,32 @@ def _segment(row: tuple[Any, ...]) -> Segment:
 
 
 _decode_frames = msgspec.json.Decoder(tuple[Frame, ...]).decode
+_decode_options = msgspec.json.Decoder(tuple[tuple[str, str], ...]).decode
 _decode_counts = msgspec.json.Decoder(dict[str, int]).decode
 _decode_lags = msgspec.json.Decoder(dict[int, int]).decode
 
 
-def _batch(row: tuple[Any, ...], locks: Path) -> Batch:
-    _, batch_id, name, content, options, again, _, complete, attempt, *counts = row[:14]
-    started, finished, next_seq, offset, prefix_digest, reasons, lags, sources, recorded_at, first, last = row[14:]
-    state = _STATES[complete] or (BatchState.RUNNING if held(locks, content) else BatchState.INTERRUPTED)
+def _batch(values: tuple[Any, ...], locks: Path) -> Batch:
+    *columns, first_event, last_event = values
+    row = dict(zip(_BATCH_COLUMNS, columns, strict=True))
+    state = _STATES[row["complete"]]
+    if state is None:
+        state = BatchState.RUNNING if held(locks, row["content"]) else BatchState.INTERRUPTED
     return Batch(
-        batch_id=batch_id,
         origin=Origin(
-            name=name,
-            content=content,
-            options=msgspec.json.decode(options, type=tuple[tuple[str, str], ...]),
-            again=bool(again),
+            name=row["name"],
+            content=row["content"],
+            options=_decode_options(row["options"]),
+            again=bool(row["again"]),
         ),
         state=state,
-        attempt=attempt,
-        counts=Counts(*counts),
-        started_at=started,
-        finished_at=finished,
-        first_event=first,
-        last_event=last,
-        next_seq=next_seq,
-        offset=offset,
-        prefix_digest=prefix_digest,
-        recorded_at=recorded_at,
-        reasons=_decode_counts(reasons),
-        lags=_decode_lags(lags),
-        sources=_decode_counts(sources),
+        counts=Counts(*(row[name] for name in Counts.__struct_fields__)),
+        first_event=first_event,
+        last_event=last_event,
+        reasons=_decode_counts(row["reasons"]),
+        lags=_decode_lags(row["lags"]),
+        sources=_decode_counts(row["sources"]),
+        **{name: row[name] for name in _AS_IT_IS},
     )
 
 

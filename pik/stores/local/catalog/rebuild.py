@@ -16,15 +16,14 @@ import msgspec
 from pik.errors import StoreError
 from pik.model.batch import KEYED, PLAIN, Arrivals, Batch, Location, RejectFile, Segment, Verdict
 from pik.ports.catalog import Winner
-from pik.stores.local.catalog.batches import Claims, add_lags, add_names, add_rejects
+from pik.stores.local.catalog.batches import Claims, add_rejects
 from pik.stores.local.catalog.index import (
     CONFLICT,
     KEYED_DAY,
     SCHEMA,
-    completeness,
     duplicates_of,
     index_database,
-    origin_key,
+    insert_batch,
 )
 from pik.stores.local.sqlite import Database
 
@@ -71,31 +70,7 @@ class LocalRebuild:
 
     def add_batch(self, batch: Batch) -> None:
         with self.database.write() as connection:
-            connection.execute(
-                "INSERT INTO batch (batch_id, name, content, options, again, origin, complete, attempt, read, accepted,"
-                " exact, conflict, rejected, started_at, finished_at, next_seq, offset, prefix_digest, reasons, lags,"
-                " sources)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    batch.batch_id,
-                    batch.origin.name,
-                    batch.origin.content,
-                    msgspec.json.encode(batch.origin.options).decode(),
-                    batch.origin.again,
-                    origin_key(batch.origin),
-                    completeness(batch.state),
-                    batch.attempt,
-                    *batch.counts.astuple(),
-                    batch.started_at,
-                    batch.finished_at,
-                    batch.next_seq,
-                    batch.offset,
-                    batch.prefix_digest,
-                    add_names("{}", batch.reasons),
-                    add_lags("{}", batch.lags),
-                    add_names("{}", batch.sources),
-                ),
-            )
+            insert_batch(connection, batch)
 
     def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, Verdict] | None) -> None:
         self.unread |= {arrived.segment.batch_id for arrived in arrivals if not _is_whole(arrived)}
