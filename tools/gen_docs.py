@@ -1,4 +1,4 @@
-"""Writes docs/commands.md from the commands themselves: `python -m tools.gen_docs [--check]`."""
+"""Writes the generated pages, docs/commands.md and docs/openapi.yaml: `python -m tools.gen_docs [--check]`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from pik.cli.app import root_command
 from pik.cli.help import GLOBAL, argument_name
+from tools import gen_openapi
 
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 
@@ -74,14 +75,15 @@ def _cell(text: str, *, code: bool = False) -> str:
 
 
 def main() -> int:
-    """Write the page, or with --check say whether it is current (exit code 1 if it is not)."""
-    text = page()
+    """Write the pages, or with --check report those that are out of date (exit code 1 if any is)."""
+    pages = {PAGE: page(), gen_openapi.PAGE: gen_openapi.page()}
+    stale = [path for path, text in pages.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if sys.argv[1:] == ["--check"]:
-        if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
-            return 0
-        print("docs/commands.md is not what the commands say; `make docs` writes it again", file=sys.stderr)
-        return 1
-    PAGE.write_text(text, encoding="utf-8")
+        for path in stale:
+            print(f"docs/{path.name} is out of date; `make docs` writes it again", file=sys.stderr)
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(pages[path], encoding="utf-8")
     return 0
 
 

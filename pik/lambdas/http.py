@@ -1,9 +1,8 @@
-"""Requests and answers of API Gateway's REST APIs (the Lambda proxy integration)."""
+"""Requests and responses of API Gateway's REST APIs (the Lambda proxy integration)."""
 
 from __future__ import annotations
 
 from base64 import b64decode
-from binascii import Error
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -11,33 +10,34 @@ from typing import Any
 import msgspec
 
 from pik.errors import Invalid, NotFound, PikError
-from pik.lambdas.wiring import log_unforeseen, logger
+from pik.lambdas.wiring import log_unexpected, logger
+from pik.ports.remote import ApiError
 from pik.usecases.ingest.api_request import TooLarge
 
 Event = dict[str, Any]
-Answer = dict[str, Any]
-Handler = Callable[[Event, Any], Answer]
+Response = dict[str, Any]
+Handler = Callable[[Event, Any], Response]
 
 
 def body_of(event: Event) -> bytes:
-    """The request's body. Raises Invalid."""
+    """Return the request's body. Raises Invalid."""
     text = event.get("body") or ""
     if not event.get("isBase64Encoded"):
         return str(text).encode(errors="surrogatepass")
     try:
         return b64decode(text, validate=True)
-    except (Error, ValueError):
-        raise Invalid("the body is not the base64 that it is said to be") from None
+    except ValueError:
+        raise Invalid("the body is not valid base64, which isBase64Encoded promises") from None
 
 
 def content_type(event: Event) -> str:
-    """What the request's body is said to be, without parameters; empty if nothing is said."""
-    said = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
-    return str(said.get("content-type") or "").partition(";")[0].strip().lower()
+    """Return the request's media type without parameters, empty without a Content-Type."""
+    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    return str(headers.get("content-type") or "").partition(";")[0].strip().lower()
 
 
-def answer(status: int, document: Any) -> Answer:
-    """An answer with a JSON document."""
+def respond(status: int, document: Any) -> Response:
+    """Return a response with a JSON document."""
     return {
         "statusCode": status,
         "headers": {"Content-Type": "application/json", "Cache-Control": "no-store"},
@@ -45,33 +45,29 @@ def answer(status: int, document: Any) -> Answer:
     }
 
 
-def error(status: int, message: str, field: str = "") -> Answer:
-    """An answer that says what is wrong, and with which field."""
-    return answer(status, {"error": message, "field": field} if field else {"error": message})
-
-
-def answering(handler: Handler) -> Handler:
-    """The handler, whose every error becomes an answer; what nobody foresaw becomes 500, and the log tells it."""
+def http_handler(handler: Handler) -> Handler:
+    """Decorate a handler so that its errors become responses; an unexpected one becomes 500, and is logged."""
 
     @wraps(handler)
-    def call(event: Event, context: Any) -> Answer:
+    def call(event: Event, context: Any) -> Response:
         try:
             return handler(event, context)
-        except PikError as problem:
-            status = _status(problem)
+        except PikError as error:
+            status = _status(error)
             if status >= 500:
-                logger.error("refused", extra={"reason": problem.message})
-            return error(status, problem.message, problem.field if isinstance(problem, Invalid) else "")
-        except Exception as problem:  # noqa: BLE001 - whoever asked gets an answer, and the log what happened
-            log_unforeseen("failed", problem)
-            return error(500, f"internal error; the log has it under {getattr(context, 'aws_request_id', 'no id')}")
+                logger.error("refused", extra={"reason": error.message})
+            return respond(status, ApiError(error.message, error.field if isinstance(error, Invalid) else ""))
+        except Exception as error:  # noqa: BLE001 - the caller gets a response whatever happens
+            log_unexpected("failed", error)
+            request_id = getattr(context, "aws_request_id", "no id")
+            return respond(500, ApiError(f"internal error; the log has it under {request_id}"))
 
     return call
 
 
-def _status(problem: PikError) -> int:
-    if isinstance(problem, TooLarge):
+def _status(error: PikError) -> int:
+    if isinstance(error, TooLarge):
         return 413
-    if isinstance(problem, NotFound):
+    if isinstance(error, NotFound):
         return 404
-    return 400 if problem.exit_code == 2 else 503
+    return 400 if error.exit_code == 2 else 503

@@ -1,4 +1,4 @@
-"""`POST /ingest`: events in a body are recorded, each exactly once."""
+"""`POST /ingest`: records the events of a body, each exactly once."""
 
 from __future__ import annotations
 
@@ -7,48 +7,46 @@ from typing import Any
 from aws_lambda_powertools.metrics import MetricUnit
 
 from pik.lambdas import wiring
-from pik.lambdas.http import Answer, Event, answer, answering, body_of, content_type, error
+from pik.lambdas.http import Event, Response, body_of, content_type, http_handler, respond
 from pik.lambdas.wiring import logger, metrics
-from pik.ports.remote import RecordStatus
+from pik.ports.remote import ApiError, RecordStatus
 from pik.usecases.ingest.api_request import Result, Taken, take
 
 _LOGGED = 100
-"""Events of one request that the log names; it counts them all."""
+"""Events of one request that the log names; it counts all of them."""
 
 
 @metrics.log_metrics
 @logger.inject_lambda_context(clear_state=True)
-@answering
-def handler(event: Event, _context: Any) -> Answer:
-    """Answers 200 with what became of each event, 400 if none was valid, 413 for too large a body."""
+@http_handler
+def handler(event: Event, _context: Any) -> Response:
+    """Return 200 with what became of each event, 400 if none was valid, 413 for a body that is too large."""
     as_lines = content_type(event) == "application/x-ndjson"
-    taken = take(
+    recorded = take(
         wiring.store(), body_of(event), as_lines=as_lines, dry_run=wiring.dry_run(), timezone=wiring.timezone()
     )
-    _tell(taken)
-    return _single(taken.batch_id, taken.results[0]) if taken.single else _several(taken)
-
-
-def _single(batch_id: str, result: Result) -> Answer:
-    if result.status == RecordStatus.REJECTED:
-        return error(400, result.error, result.field)
-    return answer(200, {**_fields(result), "batch_id": batch_id})
-
-
-def _several(taken: Taken) -> Answer:
-    rejected = taken.count(RecordStatus.REJECTED)
-    document = {
-        "batch_id": taken.batch_id,
-        "read": len(taken.results),
-        "accepted": taken.count(RecordStatus.ACCEPTED),
-        "duplicates": taken.count(RecordStatus.DUPLICATE),
-        "conflicts": sum(result.conflict for result in taken.results),
+    rejected = recorded.count(RecordStatus.REJECTED)
+    counts = {
+        "accepted": recorded.count(RecordStatus.ACCEPTED),
+        "duplicates": recorded.count(RecordStatus.DUPLICATE),
+        "conflicts": sum(result.conflict for result in recorded.results),
         "rejected": rejected,
-        "results": [{"seq": result.seq, **_fields(result)} for result in taken.results],
     }
-    if rejected == len(taken.results):
-        return answer(400, {"error": "no event of the body is valid", **document})
-    return answer(200, document)
+    _log(recorded, counts)
+    if recorded.single:
+        (result,) = recorded.results
+        if rejected:
+            return respond(400, ApiError(result.error, result.field))
+        return respond(200, {**_fields(result), "batch_id": recorded.batch_id})
+    document = {
+        "batch_id": recorded.batch_id,
+        "read": len(recorded.results),
+        **counts,
+        "results": [{"seq": result.seq, **_fields(result)} for result in recorded.results],
+    }
+    if rejected == len(recorded.results):
+        return respond(400, {"error": "the body has no valid event", **document})
+    return respond(200, document)
 
 
 def _fields(result: Result) -> dict[str, Any]:
@@ -69,25 +67,21 @@ def _milliseconds(result: Result) -> int:
     return result.lag // 1_000_000
 
 
-def _tell(taken: Taken) -> None:
-    """Metrics and one line of log: ids, never payloads."""
-    counts = {
-        "IngestCount": taken.count(RecordStatus.ACCEPTED),
-        "DuplicateCount": taken.count(RecordStatus.DUPLICATE),
-        "ConflictCount": sum(result.conflict for result in taken.results),
-        "RejectedCount": taken.count(RecordStatus.REJECTED),
-    }
-    for name, count in counts.items():
-        metrics.add_metric(name=name, unit=MetricUnit.Count, value=count)
-    valid = [result for result in taken.results if result.status != RecordStatus.REJECTED]
+def _log(recorded: Taken, counts: dict[str, int]) -> None:
+    """Emit the metrics and one line of log, which has ids, never payloads."""
+    names = {"IngestCount": "accepted", "DuplicateCount": "duplicates", "ConflictCount": "conflicts"}
+    by_metric = {metric: counts[name] for metric, name in {**names, "RejectedCount": "rejected"}.items()}
+    for metric, count in by_metric.items():
+        metrics.add_metric(name=metric, unit=MetricUnit.Count, value=count)
+    valid = [result for result in recorded.results if result.status != RecordStatus.REJECTED]
     for result in valid:
         metrics.add_metric(name="IngestLagMs", unit=MetricUnit.Milliseconds, value=_milliseconds(result))
     logger.info(
         "ingested",
         extra={
-            "batch_id": taken.batch_id,
-            "read": len(taken.results),
-            **counts,
+            "batch_id": recorded.batch_id,
+            "read": len(recorded.results),
+            **by_metric,
             "events": [
                 {"event_id": one.event_id, "entity_id": one.entity_id, "status": one.status} for one in valid[:_LOGGED]
             ],

@@ -1,4 +1,4 @@
-"""What the handlers work with. Alone among them it knows the adapters; each is made once and kept for the next call."""
+"""What the handlers work with. Only this module knows the adapters; each is created once and kept for later calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ metrics = Metrics(namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "pik"
 
 @cache
 def store() -> Store:
-    """The store of the stack that this function belongs to. Raises StoreError."""
+    """Return the store of the stack that this function belongs to. Raises StoreError."""
     from pik.stores.aws import open_deployed
 
     return open_deployed(os.environ)
@@ -29,33 +29,33 @@ def store() -> Store:
 
 @cache
 def engine() -> Engine:
-    """What computes metrics."""
+    """Return the engine that computes metrics."""
     from pik.engine import DuckEngine
 
     return DuckEngine()
 
 
 def call_again(event: dict[str, Any]) -> None:
-    """Have this very function called with `event`, by itself and later. Raises StoreError."""
+    """Invoke this function again with `event`, asynchronously. Raises StoreError."""
     from pik.stores.aws import invoke_later
 
     invoke_later(os.environ["AWS_LAMBDA_FUNCTION_NAME"], event)
 
 
-def log_unforeseen(message: str, error: Exception, **ids: str) -> None:
-    """Log what nobody foresaw: its kind and where it was. What it says may quote a payload, and is not logged."""
+def log_unexpected(message: str, error: Exception, **ids: str) -> None:
+    """Log an unexpected error by its type and place. Its message may quote a payload, and is not logged."""
     stack = [f"{Path(one.filename).name}:{one.lineno} {one.name}" for one in extract_tb(error.__traceback__)]
     logger.error(message, extra={"error": type(error).__name__, "stack": stack, **ids})
 
 
 def dry_run() -> bool:
-    """Whether everything is to be checked and counted, and nothing written or sent."""
+    """Whether the stack checks and counts everything, and writes and sends nothing."""
     return os.environ.get("DRY_RUN", "").lower() in ("true", "1")
 
 
 @cache
 def timezone() -> str | None:
-    """The IANA name of the zone that times without an offset are in, if there is one. Raises StoreError."""
+    """Return the IANA name of the zone that times without an offset are in, if one is set. Raises StoreError."""
     from pik.errors import StoreError, UsageError
     from pik.model.instant import load_zone
 
@@ -67,6 +67,6 @@ def timezone() -> str | None:
 
 
 def attempts() -> int:
-    """How often a task is tried. The queue hands it out once more, so that the processor, which may have been killed
-    each time, can bury it and end its run."""
+    """Return how often a task is tried. The queue delivers it once more, so that the processor, which may have been
+    killed each time, can make it a dead letter and end its run."""
     return int(os.environ.get("PIK_MAX_RECEIVES", "6")) - 1

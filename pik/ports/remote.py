@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Annotated, Protocol
+
+import msgspec
+from msgspec import Meta, structs
 
 from pik.errors import StoreError
 from pik.model.batch import Verdict
-from pik.model.run import Run, RunRequest
+from pik.model.instant import format_instant, parse_instant
+from pik.model.run import FailedAggregate, Run, RunRequest, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,145 @@ class Api(Protocol):
 
     def run(self, run_id: str) -> Run:
         """The run of this id as it is now. Raises NotFound."""
+
+
+# The JSON documents of the API: its functions encode them, its client decodes them, docs/openapi.yaml describes them.
+
+Ulid = Annotated[str, Meta(pattern="^[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
+Count = Annotated[int, Meta(ge=0)]
+Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6}|\.\d{9})?Z$")]
+
+
+class ApiError(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is wrong with a request, and with which of its fields."""
+
+    error: Annotated[str, Meta(min_length=1)]
+    field: Annotated[str, Meta(min_length=1)] = ""
+
+
+class PlannedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that was begun; its counts are null where it is planned later."""
+
+    run_id: Ulid
+    entity_id: str
+    start_time: Time
+    end_time: Annotated[Time, Meta(description="As requested, or with truncated where the limit cut")]
+    effective_start_time: Time
+    effective_end_time: Annotated[Time, Meta(description="The end of the whole buckets that are computed")]
+    scanned: Annotated[Count | None, Meta(description="Events in the window; null where it is too large to count")]
+    buckets: Count | None
+    tasks: Count | None
+    sent: Annotated[Count | None, Meta(description="Tasks sent to the processor; null where that comes later")]
+    truncated: Annotated[bool, Meta(description="Whether limit left out later buckets")]
+    dry_run: bool
+
+    def run(self, request: RunRequest, created_at: int) -> Run:
+        """Return the run of this request as it was planned."""
+        return Run(
+            run_id=self.run_id,
+            request=request,
+            state=RunState.PLANNED,
+            created_at=created_at,
+            finished_at=None,
+            effective_start=parse_instant(self.effective_start_time),
+            effective_end=parse_instant(self.effective_end_time),
+            events_matched=self.scanned,
+            buckets=self.buckets,
+            tasks=self.tasks or 0,
+        )
+
+
+class FailureView(msgspec.Struct, frozen=True, kw_only=True):
+    """An aggregate that could not be computed."""
+
+    metric: str
+    metric_version: int
+    bucket: Time
+    entity_id: str
+    inputs: Count
+    reason: Annotated[str, Meta(description="It may quote a payload")]
+    events: Count
+    event_ids: Annotated[tuple[str, ...], Meta(description="The first of the events that cannot be computed")]
+
+
+class RunView(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as it is now: what was requested, and its progress."""
+
+    run_id: Ulid
+    state: RunState
+    events_matched: Annotated[Count | None, Meta(description="Null where they were not counted (202)")]
+    buckets: Count | None
+    tasks: Count
+    done: Count
+    failed: Count
+    new: Count
+    changed: Count
+    unchanged: Count
+    removed: Count
+    promoted: Count
+    computed_by: Annotated[tuple[str, ...], Meta(description="The programs that computed its versions")]
+    failed_aggregates: Count
+    failures: Annotated[
+        tuple[FailureView, ...], Meta(description="The first of the aggregates that failed in tasks that were done")
+    ]
+    start_time: Time
+    end_time: Time
+    effective_start_time: Time
+    effective_end_time: Time
+    created_at: Time
+    finished_at: Time | None
+    entities: Annotated[tuple[str, ...], Meta(description="Empty: every entity")]
+    source: str | None
+    event_type: str | None
+    metrics: Annotated[tuple[str, ...], Meta(description="Empty: all metrics")]
+    include_duplicates: bool
+    reason: str | None
+
+    @classmethod
+    def of(cls, run: Run) -> RunView:
+        """Return the view of a run."""
+        request = run.request
+        return cls(
+            **{name: getattr(run, name) for name in _OF_RUN},
+            **{name: getattr(request, name) for name in _OF_REQUEST},
+            failures=tuple(
+                FailureView(**{**structs.asdict(one), "bucket": format_instant(one.bucket)}) for one in run.failures
+            ),
+            start_time=format_instant(request.start),
+            end_time=format_instant(request.end),
+            effective_start_time=format_instant(run.effective_start),
+            effective_end_time=format_instant(run.effective_end),
+            created_at=format_instant(run.created_at),
+            finished_at=None if run.finished_at is None else format_instant(run.finished_at),
+            reason=request.reason or None,
+        )
+
+    def run(self) -> Run:
+        """Return the run that this is the view of."""
+        return Run(
+            **{name: getattr(self, name) for name in _OF_RUN},
+            request=RunRequest(
+                **{name: getattr(self, name) for name in _OF_REQUEST},
+                start=parse_instant(self.start_time),
+                end=parse_instant(self.end_time),
+                reason=self.reason or "",
+            ),
+            failures=tuple(
+                FailedAggregate(**{**structs.asdict(one), "bucket": parse_instant(one.bucket)}) for one in self.failures
+            ),
+            effective_start=parse_instant(self.effective_start_time),
+            effective_end=parse_instant(self.effective_end_time),
+            created_at=parse_instant(self.created_at),
+            finished_at=None if self.finished_at is None else parse_instant(self.finished_at),
+        )
+
+
+_OF_RUN = (
+    "run_id state events_matched buckets tasks done failed new changed unchanged removed promoted computed_by"
+    " failed_aggregates"
+).split()
+_OF_REQUEST = ("entities", "source", "event_type", "metrics", "include_duplicates")
+"""The fields of a RunView that Run and RunRequest have under the same name."""
 
 
 @dataclass(frozen=True, slots=True)

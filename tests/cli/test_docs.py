@@ -8,11 +8,16 @@ import pytest
 
 from pik.cli.app import COMMANDS, root_command
 from pik.cli.help import GLOBAL
+from tools import gen_openapi
 from tools.gen_docs import PAGE, main, page
 
 
 def test_docs_commands_md_is_what_the_commands_say() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "`make docs` writes it again"
+
+
+def test_docs_openapi_yaml_is_what_the_models_say() -> None:
+    assert gen_openapi.PAGE.read_text(encoding="utf-8") == gen_openapi.page(), "`make docs` writes it again"
 
 
 def test_check_tells_an_old_page(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -193,17 +193,8 @@ def problems(part: Any, value: Any) -> list[str]:
 
 
 def _json_schema(part: Any) -> Any:
-    """A part of an OpenAPI 3.0 document as JSON Schema (2020-12): `nullable` becomes a type."""
-
-    def plain(node: Any) -> Any:
-        if isinstance(node, list):
-            return [plain(one) for one in node]
-        if not isinstance(node, dict):
-            return node
-        made = {name: plain(one) for name, one in node.items() if name not in ("nullable", "example", "examples")}
-        return {"anyOf": [made, {"type": "null"}]} if node.get("nullable") is True else made
-
-    return {**plain(part), "components": plain({"schemas": DOCUMENT["components"]["schemas"]})}
+    """A part of the document as a JSON Schema by itself."""
+    return {**part, "components": {"schemas": DOCUMENT["components"]["schemas"]}}
 
 
 def _examples() -> Iterator[tuple[str, Any, Any]]:

@@ -111,13 +111,13 @@ def test_logs_name_what_they_are_about(store, told) -> None:
     run_id = _go_through(store)
     logs, _ = told.lines()
     by_message = {one["message"]: one for one in logs}
-    assert Counter(one["message"] for one in logs) == {"ingested": 1, "replay": 1, "performed": 1, "no task": 1}
+    assert Counter(one["message"] for one in logs) == {"ingested": 1, "replay": 1, "executed": 1, "not a task": 1}
     ingested = by_message["ingested"]
     assert len(ingested["batch_id"]) == 26
     assert {one["entity_id"] for one in ingested["events"]} == {"e"}
     assert all(len(one["event_id"]) == 32 for one in ingested["events"])
     assert (by_message["replay"]["run_id"], by_message["replay"]["entity_id"]) == (run_id, "e")
-    assert (by_message["performed"]["run_id"], by_message["performed"]["entities"]) == (run_id, ["e"])
+    assert (by_message["executed"]["run_id"], by_message["executed"]["entities"]) == (run_id, ["e"])
     assert all(one["level"] and one["timestamp"] and one["function_request_id"] == "request-1" for one in logs)
 
 

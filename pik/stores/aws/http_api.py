@@ -10,13 +10,12 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
-from msgspec import structs
 
 from pik.errors import Invalid, NotFound, StoreError, UsageError
 from pik.model.batch import Verdict
-from pik.model.instant import format_instant, parse_instant
-from pik.model.run import FailedAggregate, Run, RunRequest, RunState
-from pik.ports.remote import Answered, Api, RecordResult, RecordStatus, Unanswered
+from pik.model.instant import format_instant
+from pik.model.run import Run, RunRequest
+from pik.ports.remote import Answered, Api, PlannedRun, RecordResult, RecordStatus, RunView, Unanswered
 from pik.runtime.retry import Backoff, retry
 from pik.stores.aws.clients import CONNECTIONS, Clients
 from pik.stores.aws.deployment.stack import find_stack
@@ -113,27 +112,16 @@ class HttpApi:
             "dry_run": dry_run,
         }
         status, body = self._send("POST", "/replay", msgspec.json.encode(asked), "application/json")
-        said = _decoded(body, _Planned) if status in (200, 202) else None
+        said = _decoded(body, PlannedRun) if status in (200, 202) else None
         if said is None:
             raise self._refused(status, body)
         if said.dry_run and not dry_run:
             raise _dry_run()
-        return Run(
-            run_id=said.run_id,
-            request=request,
-            state=RunState.PLANNED,
-            created_at=time.time_ns(),
-            finished_at=None,
-            effective_start=parse_instant(said.effective_start_time),
-            effective_end=parse_instant(said.effective_end_time),
-            events_matched=said.scanned,
-            buckets=said.buckets,
-            tasks=said.tasks or 0,
-        )
+        return said.run(request, time.time_ns())
 
     def run(self, run_id: str) -> Run:
         status, body = self._send("GET", f"/replay/{quote(run_id, safe='')}", b"", "")
-        said = _decoded(body, _Run) if status == 200 else None
+        said = _decoded(body, RunView) if status == 200 else None
         if said is None:
             raise self._refused(status, body)
         return said.run()
@@ -188,7 +176,7 @@ class HttpApi:
         return request
 
     def _refused(self, status: int, body: bytes) -> StoreError | Invalid:
-        said, message = _decoded(body, _Error), _message(body)
+        said, message = _decoded(body, _Refusal), _message(body)
         if status in (401, 403):
             return self._denied(message)
         if said is None or not said.error:
@@ -229,84 +217,12 @@ class _Results(msgspec.Struct):
     results: list[_Result]
 
 
-class _Error(msgspec.Struct):
+class _Refusal(msgspec.Struct):
+    """An error of pik's functions, or in `message` one of API Gateway itself."""
+
     error: str = ""
     message: str = ""
     field: str = ""
-
-
-class _Planned(msgspec.Struct):
-    run_id: str
-    effective_start_time: str
-    effective_end_time: str
-    scanned: int | None
-    buckets: int | None
-    tasks: int | None
-    dry_run: bool
-
-
-class _Failure(msgspec.Struct):
-    metric: str
-    metric_version: int
-    bucket: str
-    entity_id: str
-    inputs: int
-    reason: str
-    events: int
-    event_ids: tuple[str, ...]
-
-    def failed(self) -> FailedAggregate:
-        return FailedAggregate(**{**structs.asdict(self), "bucket": parse_instant(self.bucket)})
-
-
-class _Run(msgspec.Struct):
-    run_id: str
-    state: str
-    entities: tuple[str, ...]
-    metrics: tuple[str, ...]
-    source: str | None
-    event_type: str | None
-    include_duplicates: bool
-    reason: str | None
-    start_time: str
-    end_time: str
-    effective_start_time: str
-    effective_end_time: str
-    created_at: str
-    finished_at: str | None
-    events_matched: int | None
-    buckets: int | None
-    tasks: int
-    done: int
-    failed: int
-    new: int
-    changed: int
-    unchanged: int
-    removed: int
-    promoted: int
-    failed_aggregates: int
-    failures: tuple[_Failure, ...]
-    computed_by: tuple[str, ...]
-
-    def run(self) -> Run:
-        values = structs.asdict(self)
-        of_request = ("entities", "metrics", "source", "event_type", "include_duplicates")
-        request = RunRequest(
-            start=parse_instant(values.pop("start_time")),
-            end=parse_instant(values.pop("end_time")),
-            reason=values.pop("reason") or "",
-            **{name: values.pop(name) for name in of_request},
-        )
-        finished_at = values.pop("finished_at")
-        return Run(
-            request=request,
-            created_at=parse_instant(values.pop("created_at")),
-            finished_at=None if finished_at is None else parse_instant(finished_at),
-            effective_start=parse_instant(values.pop("effective_start_time")),
-            effective_end=parse_instant(values.pop("effective_end_time")),
-            failures=tuple(each.failed() for each in values.pop("failures")),
-            **values,
-        )
 
 
 def _decoded(body: bytes, kind: type[Done]) -> Done | None:
@@ -319,7 +235,7 @@ def _decoded(body: bytes, kind: type[Done]) -> Done | None:
 
 def _message(body: bytes) -> str:
     """What an answer says is wrong: pik's own, API Gateway's, or the beginning of whatever it is."""
-    said = _decoded(body, _Error)
+    said = _decoded(body, _Refusal)
     return (said and (said.error or said.message)) or " ".join(body[:100].decode(errors="replace").split()) or "nothing"
 
 
