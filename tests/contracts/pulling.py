@@ -26,7 +26,7 @@ from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import EventRow, list_events
 from pik.usecases.metrics.definitions import add_version, list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates
-from pik.usecases.pull.pull import Pulled, Request, pull
+from pik.usecases.pull.pull import PullReport, PullRequest, pull
 from pik.usecases.replay.runs import promote
 from pik.usecases.verify.verify import verify
 from tests.usecases.kit import SUM, PlainEngine, replay, replayed, window
@@ -77,10 +77,10 @@ def fill(store: Store, directory: Path, seed: int) -> None:
 
 def pulled(
     source: Store, target: Path, within: Window = ALL_TIME, entities: Sequence[str] = ()
-) -> tuple[Store, Pulled]:
+) -> tuple[Store, PullReport]:
     """The copy in that directory, and what this pull brought."""
     copy = open_copy(str(target), source)
-    return copy, pull(source, copy, Request(within, tuple(entities)), Silent())
+    return copy, pull(source, copy, PullRequest(within, tuple(entities)), Silent())
 
 
 def answers(store: Store, within: Window, entities: Sequence[str] = ()) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.definitions import add_version, list_aggregates
 from pik.usecases.pull import pull as pull_module
-from pik.usecases.pull.pull import Request, plan_pull, pull
+from pik.usecases.pull.pull import PullRequest, plan_pull, pull
 from pik.usecases.rebuild.rebuild import rebuild_index
 from pik.usecases.verify.findings import ProblemKind
 from pik.usecases.verify.verify import verify
@@ -175,14 +175,14 @@ def files(directory: Path) -> dict[str, bytes]:
 
 @LOCAL
 def test_a_dry_run_counts_and_writes_nothing(source: Store, tmp_path: Path) -> None:
-    request = Request(window("01", "08"))
+    request = PullRequest(window("01", "08"))
     plan = plan_pull(source, None, request)
     copy, done = pulled(source, tmp_path / "copy", window("01", "08"))
     assert (plan.segments, plan.missing) == (done.segments, done.segments)
     assert plan.size == plan.missing_size == sum(each.size for each in source.index.segments(plan.effective))
     again = plan_pull(source, copy, request)
     assert (again.segments, again.size, again.missing, again.missing_size) == (plan.segments, plan.size, 0, 0)
-    more = plan_pull(source, copy, Request(window("01", "15")))
+    more = plan_pull(source, copy, PullRequest(window("01", "15")))
     assert 0 < more.missing < more.segments
 
 
@@ -372,7 +372,7 @@ def test_interrupted_at_any_step_the_same_pull_goes_on(store: Store, tmp_path: P
         copy = open_copy(str(target), source)
         faulty = wrapped(copy, fault, "raw")
         try:
-            pull(source, faulty, Request(within), Silent())
+            pull(source, faulty, PullRequest(within), Silent())
         except Crash:
             pass
         else:
@@ -389,7 +389,7 @@ def test_interrupted_at_any_step_the_same_pull_goes_on(store: Store, tmp_path: P
 
 
 @LOCAL
-@pytest.mark.parametrize("step", ["restore_index", "write_pull", "take_object"])
+@pytest.mark.parametrize("step", ["restore_index", "write_pull", "copy_object"])
 @pytest.mark.parametrize("first", [True, False])
 def test_interrupted_between_raw_index_and_record(
     source: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, first: bool

@@ -1,4 +1,4 @@
-"""The index of a copy: always made from its raw, by the records of the pulls.
+"""The index of a copy: always made from its raw and the records of the pulls.
 
 A delivery has the verdict that it has in the source. An event whose accepted delivery was not pulled keeps its
 duplicates, as duplicates: no other delivery is accepted in its place.
@@ -7,12 +7,12 @@ duplicates, as duplicates: no other delivery is accepted in its place.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from pik.errors import Damaged
-from pik.model.batch import Arrivals, Batch, BatchState, Counts, count_lags, with_lags, with_names
-from pik.model.delivery import Delivery
+from pik.model.batch import Arrivals, Batch, BatchState, Counts, Segment, count_lags, with_lags, with_names
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.batch_records import SegmentLine
@@ -21,92 +21,78 @@ from pik.rawlog.store_records import PulledBatch, pulls, read_pull
 from pik.runtime.interaction import Progress
 
 
-@dataclass(slots=True)
-class Named:
+@dataclass(frozen=True, slots=True)
+class Contents:
     """What the records of all pulls name: segments by key, batches by id, each as the newest record has it."""
 
-    segments: dict[str, SegmentLine] = field(default_factory=dict)
-    batches: dict[str, PulledBatch] = field(default_factory=dict)
-
-    def add(self, lines: Iterable[object]) -> None:
-        """Take in what a newer record says."""
-        for line in lines:
-            if isinstance(line, SegmentLine):
-                self.segments[line.segment.key] = line
-            elif isinstance(line, PulledBatch):
-                self.batches[line.batch_id] = line
+    segments: dict[str, SegmentLine]
+    batches: dict[str, PulledBatch]
 
 
-def named(raw: Raw) -> Named:
-    """What is named by the records that are there. Raises Damaged."""
-    found = Named()
-    for key in pulls(raw):
-        found.add(read_pull(raw, key))
+def recorded_contents(raw: Raw) -> Contents:
+    """Return what the records in raw name. Raises Damaged."""
+    found = Contents({}, {})
+    for line in chain.from_iterable(read_pull(raw, key) for key in pulls(raw)):
+        if isinstance(line, SegmentLine):
+            found.segments[line.segment.key] = line
+        elif isinstance(line, PulledBatch):
+            found.batches[line.batch_id] = line
     return found
 
 
-@dataclass(slots=True)
-class Restored:
-    """How much the index holds now; `damaged` segments could not be read: they stay known, without their deliveries."""
+@dataclass(frozen=True, slots=True)
+class RestoredIndex:
+    """How much the index holds; `damaged` segments could not be read: they stay known, without their deliveries."""
 
-    segments: int = 0
-    deliveries: int = 0
-    damaged: list[str] = field(default_factory=list)
+    segments: int
+    deliveries: int
+    damaged: tuple[str, ...]
 
 
-def restore_index(copy: Store, found: Named, progress: Progress) -> Restored:
-    """Make the index anew from these segments, and replace the old one when it is whole. Raises Busy, StoreError."""
-    restored = Restored()
-    tallies: dict[str, _Tally] = {}
-    progress.start("building the index", len(found.segments), "segments")
+def restore_index(copy: Store, contents: Contents, progress: Progress) -> RestoredIndex:
+    """Make a new index of these segments, and replace the old one when it is whole. Raises Busy, StoreError."""
+    lags: dict[str, Mapping[int, int]] = {}
+    sources: dict[str, Mapping[str, int]] = {}
+    segments = deliveries = 0
+    damaged: list[str] = []
+    progress.start("building the index", len(contents.segments), "segments")
     try:
         with copy.batches.rebuild() as rebuild:
-            for line in sorted(found.segments.values(), key=lambda line: (line.segment.recorded_at, line.segment.key)):
-                tally = tallies.setdefault(line.segment.batch_id, _Tally())
-                arrivals = _arrivals(copy.raw, line, tally, restored)
+            lines = sorted(contents.segments.values(), key=lambda line: (line.segment.recorded_at, line.segment.key))
+            for line in lines:
+                batch_id = line.segment.batch_id
+                try:
+                    arrivals, found = _read(copy.raw, line.segment)
+                except Damaged as error:
+                    damaged.append(error.message)
+                    arrivals = Arrivals(line.segment, b"", b"", "")
+                else:
+                    segments, deliveries = segments + 1, deliveries + len(found)
+                    lags[batch_id] = with_lags(lags.get(batch_id, {}), count_lags(lag for lag, _ in found))
+                    names = Counter(source for _, source in found)
+                    sources[batch_id] = with_names(sources.get(batch_id, {}), names)
                 rebuild.add_segments([arrivals], line.verdicts)
                 progress.advance(1)
-            for batch in found.batches.values():
-                rebuild.add_batch(_batch(batch, tallies.get(batch.batch_id) or _Tally()))
+            for batch_id, batch in contents.batches.items():
+                rebuild.add_batch(_batch(batch, lags.get(batch_id, {}), sources.get(batch_id, {})))
                 for rejects in batch.rejects:
-                    rebuild.add_rejects(batch.batch_id, rejects)
+                    rebuild.add_rejects(batch_id, rejects)
     finally:
         progress.stop()
-    return restored
+    return RestoredIndex(segments, deliveries, tuple(damaged))
 
 
-class _Tally:
-    """What is counted over a batch's deliveries."""
-
-    def __init__(self) -> None:
-        self.lags: dict[int, int] = {}
-        self.sources: dict[str, int] = {}
-
-
-def _arrivals(raw: Raw, line: SegmentLine, tally: _Tally, restored: Restored) -> Arrivals:
-    lags: list[int] = []
-    sources: list[str] = []
-
-    def note(delivery: Delivery) -> None:
-        lags.append(delivery.lag)
-        sources.append(delivery.source)
-
-    try:
-        arrivals = scan_segment(raw, line.segment.key, note)
-        if arrivals.segment.digest != line.segment.digest:
-            raise Damaged(f"raw object {line.segment.key} is not what was pulled")
-    except Damaged as error:
-        restored.damaged.append(error.message)
-        return Arrivals(line.segment, b"", b"", "")
-    restored.segments += 1
-    restored.deliveries += len(lags)
-    tally.lags = with_lags(tally.lags, count_lags(lags))
-    tally.sources = with_names(tally.sources, Counter(sources))
-    return replace(arrivals, segment=line.segment)
+def _read(raw: Raw, segment: Segment) -> tuple[Arrivals, list[tuple[int, str]]]:
+    """Return the arrivals of a segment, and lag and source of each delivery. Raises Damaged."""
+    found: list[tuple[int, str]] = []
+    arrivals = scan_segment(raw, segment.key, lambda delivery: found.append((delivery.lag, delivery.source)))
+    if arrivals.segment.digest != segment.digest:
+        raise Damaged(f"raw object {segment.key} is not what was pulled")
+    return replace(arrivals, segment=segment), found
 
 
-def _batch(line: PulledBatch, tally: _Tally) -> Batch:
-    """The part of the batch that is here; its verdicts are counted from its segments."""
+def _batch(line: PulledBatch, lags: Mapping[int, int], sources: Mapping[str, int]) -> Batch:
+    """Return the part of the batch that is in the copy; its verdicts are counted from its segments."""
     return Batch(
         batch_id=line.batch_id,
         origin=line.origin,
@@ -115,6 +101,6 @@ def _batch(line: PulledBatch, tally: _Tally) -> Batch:
         counts=Counts(rejected=sum(file.records for file in line.rejects)),
         started_at=line.started_at,
         finished_at=line.finished_at,
-        lags=tally.lags,
-        sources=tally.sources,
+        lags=lags,
+        sources=sources,
     )

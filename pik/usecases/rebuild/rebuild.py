@@ -21,7 +21,7 @@ from pik.rawlog.batch_records import BATCHES, BatchLine, SegmentLine, read_recor
 from pik.rawlog.segment_reader import ids_of, scan_segment
 from pik.rawlog.store_records import Place, WinnerLine, correction_keys, read_winners, write_winners
 from pik.runtime.interaction import Progress
-from pik.usecases.pull.copy_index import named, restore_index
+from pik.usecases.pull.copy_index import recorded_contents, restore_index
 from pik.usecases.rebuild.orphans import Adrift, restore_orphans
 from pik.usecases.rebuild.rows import add_replaced, believed, believed_rejects, held, is_believed, is_dropped
 from pik.usecases.rebuild.segments import Replaced, Restoring
@@ -122,7 +122,7 @@ def rebuild_index(store: Store, progress: Progress) -> Rebuilt:
 
 def _rebuild_copy(store: Store, copy: Copy, progress: Progress) -> Rebuilt:
     with copy.pulling():
-        found = named(store.raw)
+        found = recorded_contents(store.raw)
         made = restore_index(store, found, progress)
     return Rebuilt(
         batches=len(found.batches),

@@ -17,7 +17,7 @@ from pik.errors import NotFound, command
 
 if TYPE_CHECKING:
     from pik.ports.store import Store
-    from pik.usecases.pull.pull import Pulled, Request
+    from pik.usecases.pull.pull import PullReport, PullRequest
 
 
 @cli_command(
@@ -49,25 +49,25 @@ def pull(
     an interruption it goes on; another window adds to the copy. Events cannot be ingested into it; replays and
     promotions are its own.
     """
-    from pik.usecases.pull.pull import Request, pullable
+    from pik.usecases.pull.pull import PullRequest, effective_window
     from pik.usecases.pull.pull import pull as copy_window
 
-    request = Request(options.window_of(from_, to, since), tuple(dict.fromkeys(entity or ())))
+    request = PullRequest(options.window_of(from_, to, since), tuple(dict.fromkeys(entity or ())))
     source = cli.open_store()
     if dry_run:
         cli.show(_planned(cli, source, into, request))
         return None
-    pullable(source, request)  # before a directory is made
+    effective_window(source, request)  # before a directory is made
     done = copy_window(source, cli.open_copy(source, into, create=True), request, cli.progress)
     cli.show(_document(source, into, request, done))
     return PARTLY if done.problems else None
 
 
-def _head(source: Store, into: str, request: Request) -> dict[str, object]:
+def _head(source: Store, into: str, request: PullRequest) -> dict[str, object]:
     return {"source": source.url, "into": into, "requested": request.window, "entities": request.entities or None}
 
 
-def _planned(cli: Context, source: Store, into: str, request: Request) -> Document:
+def _planned(cli: Context, source: Store, into: str, request: PullRequest) -> Document:
     from pik.usecases.pull.pull import plan_pull
 
     try:
@@ -88,7 +88,7 @@ def _planned(cli: Context, source: Store, into: str, request: Request) -> Docume
     )
 
 
-def _document(source: Store, into: str, request: Request, done: Pulled) -> Document:
+def _document(source: Store, into: str, request: PullRequest, done: PullReport) -> Document:
     return Document(
         head={
             **_head(source, into, request),
@@ -111,7 +111,7 @@ def _document(source: Store, into: str, request: Request, done: Pulled) -> Docum
     )
 
 
-def _next(source: Store, into: str, done: Pulled) -> dict[str, str]:
+def _next(source: Store, into: str, done: PullReport) -> dict[str, str]:
     if done.problems:
         note = "once the source is mended, the same pull brings the rest"
         return {"note": note, "next": command("verify", "--store", source.url)}
