@@ -173,7 +173,7 @@ def _segments(source: Store, window: Window, entities: Sequence[str]) -> Iterato
 
 
 class _Transfer:
-    """Copies objects, and collects the lines of the record. `within` are the keys of the segments of the window itself."""
+    """Copies objects, and collects the lines of the record. `within` are the keys of the window's segments."""
 
     def __init__(self, source: Store, copy: Store, part: Part, progress: Progress) -> None:
         self._source, self._copy, self._part, self._progress = source, copy, part, progress
