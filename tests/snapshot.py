@@ -15,7 +15,7 @@ from pik.model.batch import Batch, BatchState, Reject, Verdict
 from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
-from pik.rawlog.frames import deliveries
+from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.usecases.verify.findings import Problem
 from pik.usecases.verify.verify import verify

@@ -1,101 +1,177 @@
-"""Gathers the raw that a computation reads: whole segments, or just the frames of some entities."""
+"""Selecting what a window needs of raw: its segments and frames, its deliveries, or files of them for the engine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from pik.errors import UsageError
 from pik.model.batch import Frame, Segment, Verdict
+from pik.model.delivery import Delivery, Filter, entity_mark, event_id_text, event_time_text
+from pik.model.instant import full_instant
 from pik.model.window import Window
 from pik.ports.engine import Inputs
 from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.rawlog.frames import damaged, frame_text, frames_of, part_bytes
+from pik.rawlog.frames import damaged, frame_lines, frame_text, frames_of, parse, part_bytes
+from pik.runtime.interaction import SILENT, Progress
 from pik.runtime.spool import Spool
 
-_AT_ONCE = 4 << 20
-"""Bytes of frames that one read gets, about."""
+REMEMBERED = 1000
+"""Segments of a selection up to which the index is asked for them only once."""
 
-
-@dataclass(frozen=True, slots=True)
-class Gathered:
-    """Raw for the engine. `known_until` is the latest time at which the index took one of the segments (0: none)."""
-
-    inputs: Inputs
-    known_until: int
-    empty: bool
+_READ_TOGETHER = 4 << 20
+"""Bytes of adjacent frames that one read gets, about."""
 
 
 class TooMuch(UsageError):
     """There are more lines than the caller wanted to read."""
 
 
-@contextmanager
-def gather(
-    store: Store,
-    window: Window,
-    entities: Sequence[str] = (),
-    *,
-    include_duplicates: bool = False,
-    until: int | None = None,
-    at_most: int | None = None,
-) -> Iterator[Gathered]:
-    """The raw that holds every delivery of the window (and of the entities), as files for as long as the context lasts.
+class SegmentFrames(NamedTuple):
+    """A segment, and those of its frames that are needed."""
 
-    The window's days are covered whole; the engine selects. Duplicates are listed to be skipped, unless included. With
-    `until`, segments that the index took later than that are left out.
-    Raises Damaged when an object is missing or is not as long as it was; TooMuch, before any of it is read, when that
-    were more than `at_most` lines.
+    segment: Segment
+    frames: list[Frame]
+
+    @property
+    def lines(self) -> int:
+        """The number of lines in the frames."""
+        return sum(frame.lines for frame in self.frames)
+
+
+@dataclass(frozen=True, slots=True)
+class GatheredRaw:
+    """Raw as files for the engine. `known_until` is that of the selection; `empty`: there is nothing to compute."""
+
+    inputs: Inputs
+    known_until: int
+    empty: bool
+
+
+@dataclass(slots=True)
+class Selection:
+    """The raw that a window needs, of some entities (none: of all): the segments of the window's days.
+
+    Make one per plan and one per task, and pass it on: small selections ask the index for their segments only once.
+    With `until`, segments recorded later than that are left out.
     """
-    with store.raw.scratch() as scratch:
-        skip = _SkipFile(scratch / "skip.csv")
-        choice = _Choice(store, window, entities, skip, include_duplicates, until)
-        cut = scratch / "frames.ndjson.zst"
-        whole: list[Segment] = []
-        for segment in choice.segments() if at_most is None else _few(choice, at_most):
-            if entities or segment.inline:
-                _append(cut, store.raw, segment, frames_of(segment, entities))
-            else:
-                whole.append(segment)
-        skip.close()
-        with store.raw.files([segment.key for segment in whole]) as paths:
-            for segment, path in zip(whole, paths, strict=True):
-                _expect_whole(segment, path)
-            files: list[Path] = [*paths, cut] if cut.exists() else paths
-            inputs = Inputs(files, choice.lines, skip.path if skip.lines else None, duplicates=include_duplicates)
-            yield Gathered(inputs, choice.known_until, not files)
+
+    store: Store
+    window: Window
+    entities: Sequence[str] = ()
+    until: int | None = None
+    _listed: list[Segment] | None = field(default=None, repr=False, compare=False)
+
+    def segments(self) -> Iterator[Segment]:
+        """Yield all segments of the window's days, by day, as the index lists them."""
+        if self._listed is not None:
+            yield from self._listed
+            return
+        listed: list[Segment] = []
+        count = 0
+        for segment in self.store.index.segments(self.window, entities=self.entities):
+            if self.until is not None and segment.recorded_at > self.until:
+                continue
+            count += 1
+            if count <= REMEMBERED:
+                listed.append(segment)
+            yield segment
+        if count <= REMEMBERED:
+            self._listed = listed
+
+    def needed(self, *, whole_days: bool = False) -> Iterator[SegmentFrames]:
+        """Yield the segments with events in the window (or in its days), each with the frames that may hold the
+        entities; segments without such frames are left out."""
+        for segment in self.segments():
+            overlaps = segment.first_event < self.window.end and segment.last_event >= self.window.start
+            if (overlaps or whole_days) and (frames := frames_of(segment, self.entities)):
+                yield SegmentFrames(segment, frames)
+
+    @property
+    def known_until(self) -> int:
+        """The latest `recorded_at` among all segments of the window's days; 0 if there is none."""
+        return max((segment.recorded_at for segment in self.segments()), default=0)
+
+    def within(self, window: Window) -> Selection:
+        """Return the selection of a window inside of this one."""
+        first, last = window.days
+        listed = self._listed
+        if listed is not None:
+            listed = [segment for segment in listed if first <= segment.day <= last]
+        return Selection(self.store, window, self.entities, self.until, listed)
+
+    @contextmanager
+    def gather(self, *, include_duplicates: bool = False, at_most: int | None = None) -> Iterator[GatheredRaw]:
+        """Provide every delivery of the window (and of the entities) as files for as long as the context lasts.
+
+        The window's days are covered whole; the engine selects. Duplicates are listed to be skipped, unless included.
+        Raises Damaged when an object is missing or does not have its length; TooMuch, before any of it is read, when
+        that would be more than `at_most` lines.
+        """
+        with self.store.raw.scratch() as scratch:
+            choice = _Choice(self, scratch / "skip.csv", include_duplicates)
+            segments = choice.segments() if at_most is None else _few(choice, at_most)
+            cut = scratch / "frames.ndjson.zst"
+            whole: list[Segment] = []
+            for segment in segments:
+                if self.entities or segment.inline:
+                    _append(cut, self.store.raw, segment, frames_of(segment, self.entities))
+                else:
+                    whole.append(segment)
+            with self.store.raw.files([segment.key for segment in whole]) as paths:
+                for segment, path in zip(whole, paths, strict=True):
+                    # A cut object must not make a smaller number; flipped bits are found by the frames' checksums.
+                    size = path.stat().st_size
+                    if size != segment.size:
+                        raise damaged(segment.key, f"it has {size} bytes, not {segment.size}")
+                files: list[Path] = [*paths, cut] if cut.exists() else paths
+                skip = choice.skip if choice.skipped else None
+                inputs = Inputs(files, choice.lines, skip, duplicates=include_duplicates)
+                yield GatheredRaw(inputs, choice.known_until, not files)
 
 
 @dataclass(slots=True)
 class _Choice:
-    """The segments that have to be read; with them their duplicates are noted. `lines` are theirs, `known_until` is the
-    latest time at which the index took one that was looked at."""
+    """The segments of a selection that hold anything that counts.
 
-    store: Store
-    window: Window
-    entities: Sequence[str]
-    skip: _SkipFile
+    As they are listed, the deliveries that do not count are written to the file `skip` (batch_id,seq) and counted in
+    `skipped`, the lines of the segments in `lines`. `known_until` is the latest `recorded_at` of any listed segment: it
+    must not cover one that was recorded since.
+    """
+
+    selection: Selection
+    skip: Path
     include_duplicates: bool
-    until: int | None
     lines: int = 0
+    skipped: int = 0
     known_until: int = 0
 
     def segments(self) -> Iterator[Segment]:
-        for segment in self.store.index.segments(self.window, entities=self.entities):
-            if self.until is not None and segment.recorded_at > self.until:
-                continue
-            self.known_until = max(self.known_until, segment.recorded_at)
-            frames = frames_of(segment, self.entities)
-            if frames and self.skip.add(segment, self.store, include_duplicates=self.include_duplicates):
-                self.lines += sum(frame.lines for frame in frames)
-                yield segment
+        index, entities = self.selection.store.index, self.selection.entities
+        with open(self.skip, "w", encoding="ascii") as file:
+            for segment in self.selection.segments():
+                self.known_until = max(self.known_until, segment.recorded_at)
+                frames = frames_of(segment, entities)
+                if not frames:
+                    continue
+                verdicts = index.skipped(segment)
+                skipped = [seq for seq, it in verdicts.items() if not self.include_duplicates or it == _UNRECORDED]
+                if len(skipped) < segment.deliveries:
+                    file.writelines(f"{segment.batch_id},{seq}\n" for seq in skipped)
+                    self.skipped += len(skipped)
+                    self.lines += sum(frame.lines for frame in frames)
+                    yield segment
+
+
+_ACCEPTED, _UNRECORDED = Verdict.ACCEPTED, Verdict.UNRECORDED  # members are slow to look up
 
 
 def _few(choice: _Choice, at_most: int) -> Spool[Segment]:
-    """The segments, once all of them are known not to be too many."""
+    """Return the segments, once it is known that they are not too many. Raises TooMuch."""
     segments = Spool(Segment)
     for segment in choice.segments():
         if choice.lines > at_most:
@@ -104,38 +180,9 @@ def _few(choice: _Choice, at_most: int) -> Spool[Segment]:
     return segments
 
 
-class _SkipFile:
-    """The CSV file of the deliveries that do not count: batch_id,seq."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines = 0
-        self._file = open(path, "w", encoding="ascii")  # noqa: SIM115 - closed by `close`
-
-    def add(self, segment: Segment, store: Store, *, include_duplicates: bool) -> bool:
-        """Add the segment's duplicates; false if it holds nothing else, and so need not be read at all."""
-        verdicts = store.index.skipped(segment)
-        skipped = [seq for seq, kind in verdicts.items() if kind == Verdict.UNRECORDED or not include_duplicates]
-        if len(skipped) == segment.deliveries:
-            return False
-        self._file.writelines(f"{segment.batch_id},{seq}\n" for seq in skipped)
-        self.lines += len(skipped)
-        return True
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _expect_whole(segment: Segment, path: Path) -> None:
-    """A cut object must not make a smaller number; flipped bits are found by the frames' checksums."""
-    size = path.stat().st_size
-    if size != segment.size:
-        raise damaged(segment.key, f"it has {size} bytes, not {segment.size}")
-
-
 def _append(target: Path, raw: Raw, segment: Segment, frames: Sequence[Frame]) -> None:
-    """Copy frames behind what is there already: frames one after the other are a zstd file. Raises Damaged for one that
-    cannot be read: whoever reads the copy does not know whose it is."""
+    """Append frames to a file: frames one after the other are a zstd file. Raises Damaged for one that cannot be read:
+    the reader of the copy does not know its segment."""
     with open(target, "ab") as file:
         for together in _adjacent(frames):
             first, last = together[0], together[-1]
@@ -146,14 +193,80 @@ def _append(target: Path, raw: Raw, segment: Segment, frames: Sequence[Frame]) -
 
 
 def _adjacent(frames: Sequence[Frame]) -> Iterator[list[Frame]]:
-    """Frames without a gap between them, which one read gets, but not of too many bytes."""
+    """Yield runs of frames without a gap between them, each of at most about _READ_TOGETHER bytes."""
     together: list[Frame] = []
     for frame in frames:
         if together and (
-            frame.offset != together[-1].offset + together[-1].length or frame.offset - together[0].offset > _AT_ONCE
+            frame.offset != together[-1].offset + together[-1].length
+            or frame.offset - together[0].offset > _READ_TOGETHER
         ):
             yield together
             together = []
         together.append(frame)
     if together:
         yield together
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedDelivery:
+    """A delivery read back, its verdict, and where it is."""
+
+    delivery: Delivery
+    kind: Verdict
+    segment: Segment
+    line: bytes
+
+
+@dataclass(slots=True)
+class Bound:
+    """An event's time and id; the reader that sets it needs no later delivery of that day."""
+
+    day: int | None = None
+    instant: int = 0
+    texts: tuple[bytes, bytes] = (b"", b"")
+
+    def lower(self, day: int, instant: int, event_id: str) -> None:
+        """Set the bound."""
+        self.day, self.instant = day, instant
+        self.texts = full_instant(instant).encode(), event_id.encode()
+
+    def excludes(self, segment: Segment) -> bool:
+        """Return whether no delivery of the segment is needed."""
+        return self.day == segment.day and segment.first_event > self.instant
+
+
+def deliveries(
+    store: Store,
+    wanted: Filter,
+    *,
+    only: Literal["accepted", "duplicate"] | None = None,
+    progress: Progress = SILENT,
+    bound: Bound | None = None,
+) -> Generator[RecordedDelivery, None, None]:
+    """Yield the deliveries asked for, day by day and within a day in no particular order; with `only`, just the
+    accepted ones or just the duplicates. Those after the current `bound` may be left out."""
+    bound = bound or Bound()
+    marks = [entity_mark(entity) for entity in wanted.entities] if len(wanted.entities) <= 8 else []
+    progress.start("reading raw", None, "deliveries")
+    try:
+        for segment, frames in Selection(store, wanted.window, wanted.entities).needed():
+            if bound.excludes(segment):
+                continue
+            verdicts = store.index.skipped(segment)
+            if only == "duplicate" and not verdicts:
+                continue
+            for frame in frames:
+                for line in frame_lines(store.raw, segment, frame):
+                    if marks and not any(mark in line for mark in marks):
+                        continue
+                    if bound.day == segment.day and (event_time_text(line), event_id_text(line)) > bound.texts:
+                        continue
+                    delivery = parse(segment, line)
+                    verdict = verdicts.get(delivery.seq, _ACCEPTED)
+                    if verdict == _UNRECORDED or (only and (verdict == _ACCEPTED) != (only == "accepted")):
+                        continue
+                    if wanted.matches(delivery):
+                        yield RecordedDelivery(delivery, verdict, segment, line)
+                progress.advance(frame.lines)
+    finally:
+        progress.stop()

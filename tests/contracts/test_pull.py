@@ -17,7 +17,7 @@ from pik.model.delivery import Filter
 from pik.model.metric import Definition
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
-from pik.rawlog.frames import deliveries
+from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_copy, open_store
 from pik.usecases.ingest.api_request import take

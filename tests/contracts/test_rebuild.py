@@ -19,9 +19,9 @@ from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.batch_records import block_key
-from pik.rawlog.frames import deliveries
 from pik.rawlog.segment_reader import ids_of
 from pik.rawlog.segment_writer import Reading
+from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.ingest.api_request import take

@@ -17,7 +17,7 @@ from pik.model.instant import DAY, parse_instant
 from pik.model.run import Run, RunRequest, RunState
 from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
-from pik.rawlog.frames import deliveries
+from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.inspect.batches import list_rejects

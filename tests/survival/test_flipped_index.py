@@ -15,7 +15,7 @@ from pik.errors import PikError
 from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
-from pik.rawlog.frames import deliveries
+from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.inspect.events import list_events

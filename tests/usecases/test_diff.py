@@ -14,7 +14,7 @@ from pik.model.instant import DAY
 from pik.model.metric import Aggregate, Computed, Definition
 from pik.model.run import Task
 from pik.model.window import ALL_TIME
-from pik.rawlog.selection import gather
+from pik.rawlog.selection import Selection
 from pik.usecases.metrics.computation import compare
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import Difference, Stats, diff_aggregates, diff_run
@@ -102,7 +102,8 @@ def test_equal_buckets_are_seen_to_be_equal_by_their_digests(store, tmp_path, mo
     assert any(one.computed.input_contents.startswith("0") for one in store.aggregates.current("exact", ALL_TIME))
     metrics = [metric.definition for metric in store.metrics.latest() if metric.name in names]
     whole = ALL_TIME.widened(DAY)
-    with gather(store, ALL_TIME) as gathered, engine.computation(gathered.inputs, metrics, whole) as computation:
+    selection = Selection(store, ALL_TIME)
+    with selection.gather() as gathered, engine.computation(gathered.inputs, metrics, whole) as computation:
         computed = list(computation.digests())
         rows = list(computation.rows())
         skipped = [("exact", computed[-1].bucket), ("event_count", computed[0].bucket)]

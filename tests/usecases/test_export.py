@@ -22,7 +22,7 @@ from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.engine import Layout
 from pik.ports.store import Store
-from pik.rawlog.frames import deliveries
+from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.usecases.export import export as export_module
 from pik.usecases.export import files as export_files

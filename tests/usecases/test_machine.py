@@ -32,8 +32,8 @@ from pik.model.instant import DAY, full_instant
 from pik.model.metric import Definition
 from pik.model.run import RunRequest, RunState
 from pik.model.window import ALL_TIME
-from pik.rawlog.frames import deliveries
 from pik.rawlog.segment_writer import Reading
+from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.ingest.batch_ingest import ALREADY, RESUMED, IngestOptions, ingest

@@ -15,8 +15,8 @@ from pik.model.batch import BatchState, Counts, Verdict
 from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
-from pik.rawlog.frames import deliveries
 from pik.rawlog.segment_writer import Reading
+from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.ingest import batch_ingest as ingest_module

@@ -16,7 +16,7 @@ from pik.model.delivery import Delivery, Filter
 from pik.model.instant import HOUR, format_instant, parse_instant
 from pik.ports.catalog import Index
 from pik.ports.store import Store
-from pik.rawlog.frames import Bound, Found, deliveries
+from pik.rawlog.selection import Bound, RecordedDelivery, deliveries
 from pik.runtime.interaction import SILENT, Progress
 from pik.runtime.spool import SORTED_IN_MEMORY, sort_bounded
 from pik.usecases.availability import expect_held
@@ -212,7 +212,7 @@ class _Selector:
 
         self._is_finished = is_finished
 
-    def select(self, found: Iterable[Found]) -> Iterator[_Duplicate]:
+    def select(self, found: Iterable[RecordedDelivery]) -> Iterator[_Duplicate]:
         """Yield the selected ones, in no particular order."""
         uncounted: list[_Duplicate] = []
         for one in found:

@@ -17,7 +17,8 @@ from pik.model.window import Window, covered
 from pik.ports.catalog import Index
 from pik.ports.engine import Engine, Inputs
 from pik.ports.store import Store
-from pik.rawlog.frames import Found, damaged, frame_lines, parse
+from pik.rawlog.frames import damaged, frame_lines, parse
+from pik.rawlog.selection import RecordedDelivery
 from pik.rawlog.store_records import parts
 from pik.usecases.availability import expect_pulled, has_expired
 from pik.usecases.metrics.computation import sound
@@ -91,7 +92,7 @@ def show_event(store: Store, engine: Engine, prefix: str, limit: int | None = No
     return EventDetail(found[0].delivery, rows, aggregates, left_out=1 + repeats - len(rows))
 
 
-def _pulled(store: Store, found: Sequence[Found]) -> bool:
+def _pulled(store: Store, found: Sequence[RecordedDelivery]) -> bool:
     """Whether the day of the event's accepted delivery, which comes first, was pulled, where the store is a copy.
 
     With any day of an event's, all of its deliveries come. Raises NotHeld if the event is only there because it shares
@@ -117,7 +118,7 @@ def locate(store: Store, prefix: str) -> Location:
     return found[0]
 
 
-def read_location(store: Store, location: Location) -> Found:
+def read_location(store: Store, location: Location) -> RecordedDelivery:
     """The delivery at a location. Raises NotHeld if its raw has expired, Damaged if raw does not have it there."""
     return _Reader(store).read(location)
 
@@ -131,14 +132,14 @@ class _Reader:
         self._segment: Segment | None = None
         self._found: dict[int, tuple[Delivery, bytes]] = {}
 
-    def read(self, location: Location) -> Found:
+    def read(self, location: Location) -> RecordedDelivery:
         """As `read_location`."""
         if self._segment is None or self._place != (location.segment_key, location.frame):
             self._load(location)
         found = self._found.get(location.seq)
         if found is None or self._segment is None:
             raise damaged(location.segment_key, f"delivery {location.seq} is not in frame {location.frame}")
-        return Found(found[0], location.kind, self._segment, found[1])
+        return RecordedDelivery(found[0], location.kind, self._segment, found[1])
 
     def _load(self, location: Location) -> None:
         segment = _segment(self._store.index, location)
@@ -172,7 +173,7 @@ def day_window(day: int) -> Window:
     return Window(max(day * DAY, MIN_INSTANT), (day + 1) * DAY)
 
 
-def _counted(store: Store, engine: Engine, found: Found) -> Iterator[Aggregate]:
+def _counted(store: Store, engine: Engine, found: RecordedDelivery) -> Iterator[Aggregate]:
     """The current aggregates that the event is one of the inputs of."""
     instant, scales = found.delivery.event_instant, Scales(store.metrics)
     for metric in store.metrics.latest():
@@ -195,7 +196,7 @@ def _bucket(definition: Definition, instant: int) -> Window:
     return Window(instant, instant + 1).widened(definition.bucket_size)
 
 
-def _selects(store: Store, engine: Engine, definition: Definition, found: Found) -> bool:
+def _selects(store: Store, engine: Engine, definition: Definition, found: RecordedDelivery) -> bool:
     """Whether a definition lets the event in: asked of the engine, with this event alone."""
     if definition.where is None:
         return True

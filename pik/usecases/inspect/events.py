@@ -19,8 +19,8 @@ from pik.model.window import ALL_TIME, Window
 from pik.ports.catalog import Index
 from pik.ports.engine import Engine
 from pik.ports.store import Store
-from pik.rawlog.frames import Bound, Found, deliveries, frame_lines, frames_of
-from pik.rawlog.selection import gather
+from pik.rawlog.frames import frame_lines, frames_of
+from pik.rawlog.selection import Bound, RecordedDelivery, Selection, deliveries
 from pik.runtime.interaction import SILENT, Progress
 from pik.runtime.spool import sort_bounded
 from pik.usecases.availability import expect_held
@@ -110,7 +110,7 @@ class _Repeats:
         self._read: Counter[str] = Counter()
         self._forgot = False
 
-    def accepted(self, found: Iterable[Found]) -> Iterator[_Accepted]:
+    def accepted(self, found: Iterable[RecordedDelivery]) -> Iterator[_Accepted]:
         """Yield the accepted deliveries and count the others, as long as they are not too many."""
         for one in found:
             event_id = one.delivery.event_id
@@ -140,8 +140,8 @@ def pages(rows: Iterator[Item], size: int) -> Iterator[list[Item]]:
 
 
 def ordered_by_day(
-    found: Generator[Found, None, None],
-    rows: Callable[[Iterable[Found]], Iterable[Item]],
+    found: Generator[RecordedDelivery, None, None],
+    rows: Callable[[Iterable[RecordedDelivery]], Iterable[Item]],
     key: Callable[[Item], Any],
     limit: int | None,
     bound: Bound,
@@ -232,7 +232,7 @@ def _count(events: int) -> str:
 
 def events_within(store: Store, engine: Engine, window: Window, size: int, entities: Sequence[str]) -> int:
     """Return how many events there are in whole buckets of this size."""
-    with gather(store, window, entities) as gathered:
+    with Selection(store, window, entities).gather() as gathered:
         if gathered.empty:
             return 0
         pairs = engine.touched(gathered.inputs, size, window, entities=entities, source=None, event_type=None)

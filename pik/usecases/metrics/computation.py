@@ -17,7 +17,7 @@ from pik.ports.engine import Bucket, Computation, Engine
 from pik.ports.state import Aggregates
 from pik.ports.store import Store
 from pik.rawlog.frames import frames_of
-from pik.rawlog.selection import gather
+from pik.rawlog.selection import Selection
 
 BYTES_AT_ONCE = 64 << 20
 """Raw that is read together, about: of a deployed store it lies on the local disk meanwhile."""
@@ -101,7 +101,8 @@ def recompute(
     """
     with ExitStack() as stack:
         try:
-            gathered = stack.enter_context(gather(store, window, entities, include_duplicates=include_duplicates))
+            raw = Selection(store, window, entities).gather(include_duplicates=include_duplicates)
+            gathered = stack.enter_context(raw)
             definitions = [metric.definition for metric in metrics]
             computation = stack.enter_context(engine.computation(gathered.inputs, definitions, window, entities))
         except Damaged as error:

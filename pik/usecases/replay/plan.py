@@ -21,7 +21,7 @@ from pik.model.run import Run, RunRequest, RunState, Task
 from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine, Touched
 from pik.ports.store import Store
-from pik.rawlog.selection import gather
+from pik.rawlog.selection import Selection
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import nothing_selected
 from pik.usecases.metrics.computation import Budget, by_bucket_size, stretches, widest
@@ -262,7 +262,7 @@ def _touched(
     store: Store, engine: Engine, request: RunRequest, window: Window, size: int, at_most: int | None = None
 ) -> Iterator[Touched]:
     entities, duplicates = request.entities, request.include_duplicates
-    with gather(store, window, entities, include_duplicates=duplicates, at_most=at_most) as gathered:
+    with Selection(store, window, entities).gather(include_duplicates=duplicates, at_most=at_most) as gathered:
         if not gathered.empty:
             yield from engine.touched(
                 gathered.inputs,

@@ -14,7 +14,7 @@ from pik.model.run import KEPT_FAILURES, NO_FAILURES, FailedAggregate, Failures,
 from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
-from pik.rawlog.selection import gather
+from pik.rawlog.selection import Selection
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.computation import Part, compare, current_rows, recompute
 from pik.usecases.metrics.definitions import pinned
@@ -104,7 +104,7 @@ class _Computing:
         if start >= end:
             return set()
         window, duplicates = Window(start, end), request.include_duplicates
-        with gather(self.store, window, entities, include_duplicates=duplicates) as gathered:
+        with Selection(self.store, window, entities).gather(include_duplicates=duplicates) as gathered:
             pairs = self.engine.touched(
                 gathered.inputs,
                 self.metrics[0].bucket_size,

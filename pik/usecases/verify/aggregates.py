@@ -9,7 +9,7 @@ from pik.model.instant import DAY, MIN_INSTANT, day_text, format_instant
 from pik.model.metric import NO_INPUTS, BucketDigest, Computed, Metric
 from pik.model.window import Window
 from pik.ports.engine import Engine
-from pik.rawlog.selection import gather
+from pik.rawlog.selection import Selection
 from pik.usecases.metrics.computation import BYTES_AT_ONCE, Budget, by_bucket_size, compare, current_but, stretches
 from pik.usecases.verify.findings import Problem, ProblemKind, Verification
 
@@ -80,7 +80,10 @@ def _unexplained(
     unexplained: dict[str, dict[_Known, Window]] = {metric.name: {} for metric in metrics}
     checked = 0
     definitions = [metric.definition for metric in metrics]
-    with gather(run.store, window) as gathered, engine.computation(gathered.inputs, definitions, window) as computation:
+    with (
+        Selection(run.store, window).gather() as gathered,
+        engine.computation(gathered.inputs, definitions, window) as computation,
+    ):
         current = {
             (digest.metric, digest.bucket): digest
             for metric in metrics
@@ -123,7 +126,7 @@ def _as_known(
     for (version, known_until), part in unexplained.items():
         then = next(one for one in store.metrics.versions(metric.name) if one.version == version)
         for whole in _computable(part.widened(then.bucket_size), then.bucket_size, run.expired_days):
-            with gather(store, whole, until=known_until) as gathered:
+            with Selection(store, whole, until=known_until).gather() as gathered:
                 none: Iterator[Computed] = iter(())
                 computed = none if gathered.empty else engine.compute(gathered.inputs, [then.definition], whole)
                 for current, now in compare(store.aggregates.current(metric.name, whole), computed):
