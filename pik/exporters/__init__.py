@@ -1,4 +1,4 @@
-"""Exporters. Each format is imported when it is asked for."""
+"""Exporters. Each format is imported when it is needed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pik.ports.engine import Exporter, Layout
 
 
 def exporter(layout: Layout) -> Exporter:
-    """What writes this layout."""
+    """Return the exporter that writes this layout."""
     if layout.format == "parquet":
         from pik.exporters.parquet import ParquetExporter
 
         return ParquetExporter(layout)
-    from pik.exporters.text import CsvExporter, JsonlExporter
+    from pik.exporters.text import text_exporter
 
-    return CsvExporter(layout) if layout.format == "csv" else JsonlExporter(layout)
+    return text_exporter(layout)

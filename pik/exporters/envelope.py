@@ -1,15 +1,15 @@
 """From raw lines to Arrow columns.
 
-`read_slowly` is the definition: each line parsed, each field put into its column. `read_envelopes` cuts the same
-columns out of all lines at once. It relies on what docs/format.md promises, the order of the fields and that names hold
-no bare quote, and hands everything unusual to the slow way: escapes in names, and fields within fields that look like
-the envelope's. It does not look into payloads: the checksums of their frames vouch for those.
+`read_slowly` is the definition: it parses each line. `read_envelopes` slices the same columns out of all lines at once,
+without a Python object per line. It relies on what docs/format.md promises, the order of the fields and that names hold
+no bare quote, and leaves everything unusual to the slow way: escapes in names, and fields within fields that look like
+the envelope's. It does not parse payloads: the checksums of their frames vouch for those.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -20,20 +20,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pik.model.delivery import Delivery
+from pik.model.event import ENVELOPE, FieldType
 from pik.model.instant import parse_instant
-from pik.ports.engine import COLUMNS, Block, Piece
+from pik.ports.engine import Block, Piece
 
 # pa.array and pa.scalar import pandas where that is installed, which takes longer than a hundred thousand events.
 
 
 def integers(values: Iterable[int]) -> Any:
-    """An Arrow array. Raises OverflowError for more than 64 bits."""
+    """Return an Arrow array. Raises OverflowError for more than 64 bits."""
     numbers = array("q", values)
     return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)])
 
 
 def strings(texts: Sequence[bytes]) -> Any:
-    """An Arrow array. Raises ArrowInvalid for what is not UTF-8."""
+    """Return an Arrow array. Raises ArrowInvalid for what is not UTF-8."""
     offsets = _positions(accumulate(map(len, texts), initial=0)).buffers()[1]
     made = pa.Array.from_buffers(pa.string(), len(texts), [None, offsets, pa.py_buffer(b"".join(texts))])
     made.validate(full=True)
@@ -51,19 +52,19 @@ def _scalar(value: int) -> Any:
 
 
 def after(at: Any, size: int) -> Any:
-    """The positions `size` bytes further on."""
+    """Return the positions `size` bytes further on."""
     return pc.add(at, _scalar(size))
 
 
 class Unusual(Exception):
-    """The lines are not built alike."""
+    """The lines are not written alike."""
 
 
 class Lines:
-    """Lines of a text, each with its line break.
+    """Lines of a text, sliced by positions, one for each line.
 
-    `starts` and `ends` are the positions of each one's first byte and of its line break. Every method raises Unusual or
-    ArrowInvalid rather than look beyond the text.
+    `starts` and `ends` are the positions of each line's first byte and of its line break. Every method raises Unusual
+    or ArrowInvalid rather than read beyond the text.
     """
 
     def __init__(self, text: bytes, ends: array[int]) -> None:
@@ -73,18 +74,18 @@ class Lines:
         self._buffer = pa.py_buffer(text)
 
     def _split(self, at: Any) -> Any:
-        """The bytes from each position up to the next one; the last goes to the end."""
+        """Return the bytes from each position up to the next one; the last go to the end."""
         offsets = pa.concat_arrays([at, self._size]).buffers()[1]
         made = pa.Array.from_buffers(pa.binary(), len(at), [None, offsets, self._buffer])
         made.validate(full=True)  # positions in order, and all of them inside
         return made
 
     def fixed(self, at: Any, size: int) -> Any:
-        """The `size` bytes at each position, as texts."""
+        """Return the `size` bytes at each position, as texts."""
         return pc.binary_slice(self._split(at), 0, size).cast(pa.string())
 
     def between(self, begin: Any, end: Any) -> Any:
-        """The bytes from each begin to its end, as texts."""
+        """Return the bytes from each begin to its end, as texts."""
         count = len(begin)
         twice, odd, evens = _interleaving(1 << max(14, count.bit_length()))
         order = pc.add(twice.slice(0, 2 * count), pc.multiply(odd.slice(0, 2 * count), _scalar(count)))
@@ -92,18 +93,18 @@ class Lines:
         return self._split(bounds).take(evens.slice(0, count)).cast(pa.string())
 
     def find(self, at: Any, text: bytes) -> Any:
-        """The positions of the first such text from each position on."""
+        """Return the position of the first such text after each position."""
         found = pc.find_substring(self._split(at), pattern=text)
         if pc.min_max(found)["min"].as_py() < 0:
             raise Unusual
         return pc.add(at, found)
 
     def has(self, at: Any, text: bytes) -> Any:
-        """Whether there is this text at each position."""
+        """Return whether this text is at each position."""
         return pc.equal(pc.binary_slice(self._split(at), 0, len(text)), strings([text]).cast(pa.binary())[0])
 
-    def behind(self, at: Any, text: bytes) -> Any:
-        """The positions behind this text, which must be at all of them."""
+    def past(self, at: Any, text: bytes) -> Any:
+        """Return the positions after this text, which must be at all of them."""
         if not pc.all(self.has(at, text)).as_py():
             raise Unusual
         return after(at, len(text))
@@ -122,23 +123,22 @@ def _interleaving(size: int) -> tuple[Any, Any, Any]:
 
 TIMESTAMP = pa.timestamp("ns", tz="UTC")
 
-SCHEMA = pa.schema(
-    [(name, TIMESTAMP if name.endswith("_time") else pa.int64() if name == "seq" else pa.string()) for name in COLUMNS]
-)
+_TYPES = {FieldType.INSTANT: TIMESTAMP, FieldType.INTEGER: pa.int64()}
+SCHEMA = pa.schema([(field.name, _TYPES.get(field.type, pa.string())) for field in ENVELOPE])
 
 
 @dataclass(frozen=True, slots=True)
 class Envelopes:
-    """A row a line, of SCHEMA. `exactly`: some payload has numbers that no machine number holds."""
+    """One row per line, of SCHEMA. `exactly`: some payload has numbers that no machine number holds."""
 
     table: pa.Table
     exactly: bool
 
 
 def read_envelopes(block: Block, *, duplicates: bool) -> Envelopes:
-    """The lines of a block, in order; without `duplicates` those that are none. Raises Damaged."""
+    """Return the lines of a block, in order; with `duplicates` false without those. Raises Damaged."""
     try:
-        return _cut(block, duplicates)
+        return _sliced(block, duplicates)
     except (Unusual, pa.ArrowInvalid, msgspec.MsgspecError, ValueError, OverflowError):
         return read_slowly(block, duplicates=duplicates)
 
@@ -150,15 +150,15 @@ def read_slowly(block: Block, *, duplicates: bool) -> Envelopes:
         delivery = piece.read(line)
         if duplicates or delivery.seq not in piece.verdicts:
             found.append(delivery)
-    columns = [pa.array([_field(one, name) for one in found], SCHEMA.field(name).type) for name in COLUMNS]
+    columns = [pa.array([_value(one, field) for one in found], field.type) for field in SCHEMA]
     return Envelopes(pa.Table.from_arrays(columns, schema=SCHEMA), any(bytes(one.payload_text) for one in found))
 
 
-def _field(delivery: Delivery, name: str) -> Any:
-    value = getattr(delivery, name)
+def _value(delivery: Delivery, field: pa.Field) -> Any:
+    value = getattr(delivery, field.name)
     if isinstance(value, msgspec.Raw):
         return bytes(value) or None
-    return parse_instant(value) if value is not None and name.endswith("_time") else value
+    return parse_instant(value) if value is not None and field.type == TIMESTAMP else value
 
 
 _ID, _HASH, _SOURCE = b'{"event_id":"', b'","content_hash":"', b'","source":"'
@@ -170,11 +170,9 @@ _SOURCE_AT = len(_ID) + _ID_SIZE + len(_HASH) + _ID_SIZE + len(_SOURCE)
 _NOTHING = pa.nulls(1, pa.string())[0]
 
 
-def _cut(block: Block, duplicates: bool) -> Envelopes:
-    """The columns of all lines. Raises Unusual, ArrowInvalid or a decoding error where they must be read slowly.
-
-    Only what is wanted is copied out of the text.
-    """
+def _sliced(block: Block, duplicates: bool) -> Envelopes:
+    """Slice the columns out of all lines, copying only what is wanted. Raises Unusual, ArrowInvalid or a decoding error
+    where they must be read slowly."""
     lines = Lines(block.text, block.ends)
     places = _places(lines)
     seq = lines.between(places["seq"], places["seq_end"]).cast(pa.int64())
@@ -183,13 +181,15 @@ def _cut(block: Block, duplicates: bool) -> Envelopes:
         places, seq = places.filter(accepted), seq.filter(accepted)
     optional, exactly = _optional(lines.between(places["seq_end"], after(places["payload"], -len(_PAYLOAD))))
     columns = {**_columns(lines, places), **optional, "seq": seq}
-    if b"\\" in block.text and _has_escapes(columns):
-        raise Unusual
-    return Envelopes(pa.Table.from_arrays([columns[name] for name in COLUMNS], schema=SCHEMA), exactly)
+    if b"\\" in block.text:
+        for name in ("source", "event_type", "entity_id"):
+            if pc.any(pc.match_substring(columns[name], pattern="\\")).as_py():
+                raise Unusual
+    return Envelopes(pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA), exactly)
 
 
 def _places(lines: Lines) -> pa.RecordBatch:
-    """Where values begin, in each line; `received` tells whether there is a received_time in front of ingest_time."""
+    """Return where values begin in each line, and in `received` whether a received_time precedes ingest_time."""
     event_type = after(lines.find(after(lines.starts, _SOURCE_AT), _TYPE), len(_TYPE))
     entity_id = after(lines.find(event_type, _ENTITY), len(_ENTITY))
     event_time = after(lines.find(entity_id, _TIME), len(_TIME))
@@ -198,8 +198,8 @@ def _places(lines: Lines) -> pa.RecordBatch:
     if pc.any(received).as_py():
         at = pc.if_else(received, after(at, len(_RECEIVED) + _TIME_SIZE), at)
     ingest_time = after(at, len(_INGEST))
-    # That seq is here in every line tells that everything before it was where it should be.
-    seq = lines.behind(after(ingest_time, _TIME_SIZE + len(_BATCH) + _BATCH_SIZE), _SEQ)
+    # Where seq is here in every line, everything before it was where it should be.
+    seq = lines.past(after(ingest_time, _TIME_SIZE + len(_BATCH) + _BATCH_SIZE), _SEQ)
     seq_end = lines.find(seq, b",")
     payload = after(lines.find(seq_end, _PAYLOAD), len(_PAYLOAD))
     places = {
@@ -218,7 +218,7 @@ def _places(lines: Lines) -> pa.RecordBatch:
 
 
 def _columns(lines: Lines, places: pa.RecordBatch) -> dict[str, Any]:
-    """The columns but for seq and what is optional."""
+    """Return the columns without seq and the optional ones."""
     start, event_time, ingest_time = places["start"], places["event_time"], places["ingest_time"]
     columns = {
         "event_id": lines.fixed(after(start, len(_ID)), _ID_SIZE),
@@ -238,13 +238,8 @@ def _columns(lines: Lines, places: pa.RecordBatch) -> dict[str, Any]:
     return columns
 
 
-def _has_escapes(columns: Mapping[str, Any]) -> bool:
-    names = ("source", "event_type", "entity_id")
-    return any(pc.any(pc.match_substring(columns[name], pattern="\\")).as_py() for name in names)
-
-
 def _accepted(seqs: Any, pieces: Sequence[Piece]) -> Any:
-    """Which lines are no duplicates. Only within a batch do seqs tell deliveries apart."""
+    """Return which lines are not duplicates. A seq identifies a delivery within its batch only."""
     chunks, begin = [], 0
     for piece in pieces:
         skipped = pc.is_in(seqs.slice(begin, piece.lines), value_set=integers(piece.verdicts))
@@ -254,7 +249,7 @@ def _accepted(seqs: Any, pieces: Sequence[Piece]) -> Any:
 
 
 class _Optional(msgspec.Struct):
-    """What may stand between seq and payload."""
+    """What may be between seq and payload."""
 
     idempotency_key: str | None = None
     extra: msgspec.Raw = msgspec.Raw(b"")
@@ -270,7 +265,7 @@ _ONLY_KEY = rf'^{_KEY}[^"\\]*"$'
 
 
 def _optional(texts: Any) -> tuple[dict[str, Any], bool]:
-    """The columns between seq and payload, and whether some payload has a `payload_text`."""
+    """Return the columns between seq and payload, and whether some payload has a `payload_text`."""
     some = pc.binary_length(texts).cast(pa.bool_())
     found = texts.filter(some)
     nothing = pa.nulls(len(texts), pa.string())
@@ -289,6 +284,6 @@ def _optional(texts: Any) -> tuple[dict[str, Any], bool]:
 
 
 def _strings_or_nulls(texts: Sequence[bytes]) -> Any:
-    """An Arrow array; empty ones are nothing."""
+    """Return an Arrow array; empty texts become null."""
     made = strings(texts)
     return pc.if_else(pc.binary_length(made).cast(pa.bool_()), made, _NOTHING)

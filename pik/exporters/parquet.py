@@ -11,63 +11,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pik.errors import UsageError
-from pik.exporters.envelope import SCHEMA, TIMESTAMP, Envelopes, integers, read_envelopes, strings
-from pik.exporters.own import own_values
+from pik.exporters.envelope import SCHEMA, TIMESTAMP, integers, read_envelopes, strings
 from pik.model.batch import Verdict
-from pik.model.column import OwnColumn
+from pik.model.column import ExtractedColumn, extracted_values
 from pik.model.delivery import Filter
 from pik.model.instant import full_instant
 from pik.model.window import ALL_TIME
 from pik.ports.engine import DELIVERY, Block, Layout, Piece, Rows
 
-MICROSECONDS = pa.timestamp("us", tz="UTC")
-
-_AS_TEXT = "ingest_time"
-
-
-def in_microseconds(schema: pa.Schema) -> pa.Schema:
-    """The schema with microseconds where it has nanoseconds."""
-    return pa.schema([pa.field(field.name, _type(field)) for field in schema])
-
-
-def with_microseconds(table: pa.Table) -> pa.Table:
-    """The table with microseconds where it has nanoseconds. Raises UsageError naming event, column and value."""
-    for number, field in enumerate(table.schema):
-        if field.type == TIMESTAMP:
-            column = table.column(number)
-            if field.name == _AS_TEXT:
-                texts = [full_instant(one) for one in column.cast(pa.int64()).to_pylist()]
-                made = pa.chunked_array([pa.array(texts, pa.string())])
-            else:
-                made = _exactly(table, field.name, column)
-            table = table.set_column(number, pa.field(field.name, _type(field)), made)
-    return table
-
-
-def _type(field: pa.Field) -> Any:
-    if field.type != TIMESTAMP:
-        return field.type
-    return pa.string() if field.name == _AS_TEXT else MICROSECONDS
-
-
-def _exactly(table: pa.Table, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    try:
-        return pc.cast(column, MICROSECONDS, safe=True)
-    except pa.ArrowInvalid:
-        events = table.column("event_id").to_pylist()
-        times = column.cast(pa.int64()).to_pylist()
-        event, time = next((event, time) for event, time in zip(events, times, strict=True) if time and time % 1000)
-    raise UsageError(
-        f"event {event}: {name} {full_instant(time)} is not a whole number of microseconds",
-        hint="leave --microseconds out, or --as jsonl, which has times as text",
-    )
-
-
 ROW_GROUP = 64 * 1024
 """Rows after which a row group is written."""
 
 BUFFERED = 64 << 20
-"""Bytes of rows, about, that wait for their row groups; beyond, the largest group is written as it is."""
+"""Bytes of rows, about, that wait for their row groups; beyond that the largest group is written early."""
 
 # Raw is sorted by entity, so entity_id compresses better without one.
 _DICTIONARY = ("source", "event_type", "received_time", "ingest_time", "batch_id", DELIVERY)
@@ -88,17 +44,19 @@ class ParquetExporter:
         if layout.include_duplicates:
             fields.append(pa.field(DELIVERY, pa.string()))
         fields += [pa.field(column.name, _column_type(column)) for column in layout.columns]
-        self._schema = in_microseconds(pa.schema(fields)) if layout.microseconds else pa.schema(fields)
+        if layout.microseconds:
+            fields = [pa.field(field.name, _microseconds_type(field)) for field in fields]
+        self._schema = pa.schema(fields)
         self._sinks: list[_ParquetSink] = []
 
     def cut(self, block: Block) -> Iterator[tuple[tuple[str, ...], Rows]]:
         read = read_envelopes(block, duplicates=self.layout.include_duplicates)
         table = self._selected(read.table, block.pieces)
-        if table.num_rows and self.layout.columns:
-            table = self._with_own(Envelopes(table, read.exactly))
         if table.num_rows:
+            if self.layout.columns:
+                table = self._with_extracted(table, exactly=read.exactly)
             if self.layout.microseconds:
-                table = with_microseconds(table)
+                table = _with_microseconds(table)
             yield from self._partitioned(block.day, table)
 
     def _selected(self, table: pa.Table, pieces: Sequence[Piece]) -> pa.Table:
@@ -109,13 +67,12 @@ class ParquetExporter:
             masks.append(pc.not_equal(kinds, Verdict.UNRECORDED))
         return table.filter(reduce(pc.and_, masks)) if masks else table
 
-    def _with_own(self, read: Envelopes) -> pa.Table:
-        table, columns = read.table, self.layout.columns
+    def _with_extracted(self, table: pa.Table, *, exactly: bool) -> pa.Table:
+        events, payloads = table.column("event_id").to_pylist(), table.column("payload").to_pylist()
+        columns = self.layout.columns
         rows = [
-            own_values(columns, event_id, payload, exactly=read.exactly)
-            for event_id, payload in zip(
-                table.column("event_id").to_pylist(), table.column("payload").to_pylist(), strict=True
-            )
+            extracted_values(columns, event_id, payload.encode(), exactly=exactly)
+            for event_id, payload in zip(events, payloads, strict=True)
         ]
         for column, values in zip(columns, zip(*rows, strict=True), strict=True):
             table = table.append_column(column.name, pa.array(values, _column_type(column)))
@@ -141,7 +98,7 @@ class ParquetExporter:
 
 
 class _ParquetSink:
-    """`family`: the exporter's open sinks, this one among them, that share its memory."""
+    """A file that is written. `family` are the exporter's open sinks, which share its memory."""
 
     def __init__(self, file: BinaryIO, schema: pa.Schema, compression: str, family: list[_ParquetSink]) -> None:
         self._schema = schema
@@ -169,7 +126,7 @@ class _ParquetSink:
             max(self._family, key=lambda sink: sink.waiting_bytes).flush()
 
     def flush(self) -> None:
-        """Write what waits as a row group."""
+        """Write the waiting rows as a row group."""
         if self._waiting:
             self._writer.write_table(pa.concat_tables(self._waiting), row_group_size=2 * ROW_GROUP)
         self._waiting, self._rows, self.waiting_bytes = [], 0, 0
@@ -180,7 +137,7 @@ class _ParquetSink:
         self._family.remove(self)
 
 
-def _column_type(column: OwnColumn) -> Any:
+def _column_type(column: ExtractedColumn) -> Any:
     if column.precision:
         return pa.decimal128(column.precision, column.scale)
     return {
@@ -193,13 +150,13 @@ def _column_type(column: OwnColumn) -> Any:
 
 
 def _masks(wanted: Filter, table: pa.Table) -> list[Any]:
-    """One mask for each restriction; together they are `wanted.matches`."""
+    """Return a mask for each restriction; together they are `wanted.matches`."""
     masks: list[Any] = []
     times, window = table.column("event_time"), wanted.window
     if window.start > ALL_TIME.start:
-        masks.append(pc.greater_equal(times, _instant(window.start)))
+        masks.append(pc.greater_equal(times, _timestamp(window.start)))
     if window.end < ALL_TIME.end:
-        masks.append(pc.less(times, _instant(window.end)))
+        masks.append(pc.less(times, _timestamp(window.end)))
     if wanted.entities:
         masks.append(
             pc.is_in(table.column("entity_id"), value_set=strings([entity.encode() for entity in wanted.entities]))
@@ -211,7 +168,7 @@ def _masks(wanted: Filter, table: pa.Table) -> list[Any]:
     return masks
 
 
-def _instant(nanos: int) -> Any:
+def _timestamp(nanos: int) -> Any:
     return integers([nanos]).cast(TIMESTAMP)[0]
 
 
@@ -220,10 +177,45 @@ def _text(text: str) -> Any:
 
 
 def _kinds(table: pa.Table, pieces: Sequence[Piece]) -> Any:
-    """Only within a batch do seqs tell deliveries apart."""
+    """Return the kind of each delivery. A seq identifies a delivery within its batch only."""
     kinds: list[str] = []
     accepted = Verdict.ACCEPTED  # members are slow to look up
     for piece in pieces:
         seqs = table.column("seq").slice(len(kinds), piece.lines)
         kinds += [piece.verdicts.get(seq, accepted) for seq in seqs.to_pylist()]
     return pa.array(kinds, pa.string())
+
+
+# Microseconds, for readers of Parquet without nanoseconds, such as Spark. A time that microseconds do not hold is an
+# error; but this store's own ingest_time, which nearly always is one, is written as its text.
+
+_MICROSECONDS = pa.timestamp("us", tz="UTC")
+
+
+def _microseconds_type(field: pa.Field) -> Any:
+    if field.type != TIMESTAMP:
+        return field.type
+    return pa.string() if field.name == "ingest_time" else _MICROSECONDS
+
+
+def _with_microseconds(table: pa.Table) -> pa.Table:
+    """Return the table with microseconds for nanoseconds. Raises UsageError naming event, column and value."""
+    for number, field in enumerate(table.schema):
+        if field.type != TIMESTAMP:
+            continue
+        column = table.column(number)
+        if field.name == "ingest_time":
+            texts = [full_instant(one) for one in column.cast(pa.int64()).to_pylist()]
+            converted = pa.chunked_array([pa.array(texts, pa.string())])
+        else:
+            try:
+                converted = pc.cast(column, _MICROSECONDS, safe=True)
+            except pa.ArrowInvalid:
+                events, times = table.column("event_id").to_pylist(), column.cast(pa.int64()).to_pylist()
+                event, time = next((e, t) for e, t in zip(events, times, strict=True) if t and t % 1000)
+                raise UsageError(
+                    f"event {event}: {field.name} {full_instant(time)} is not a whole number of microseconds",
+                    hint="leave --microseconds out, or --as jsonl, which has times as text",
+                ) from None
+        table = table.set_column(number, pa.field(field.name, _microseconds_type(field)), converted)
+    return table

@@ -1,17 +1,17 @@
-"""Columns of one's own: a value pulled out of every payload with JMESPath, converted exactly or not at all."""
+"""User-defined columns: a value extracted from every payload with JMESPath, converted exactly or not at all."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-from pik.errors import Invalid, UsageError
+from pik.errors import Invalid, UsageError, command
 from pik.model.identity import canonical_number
 from pik.model.instant import parse_event_time
 from pik.model.jmes import MAX_MADE, Expression, exact_number
@@ -27,7 +27,7 @@ _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,99})(?:\.[0-9]{1,100})?(?:[eE][+
 
 
 @dataclass(frozen=True, slots=True)
-class OwnColumn:
+class ExtractedColumn:
     """`NAME=JMESPATH:TYPE`, taken apart. `precision` and `scale` are those of a decimal."""
 
     name: str
@@ -55,7 +55,27 @@ class OwnColumn:
             raise Invalid(f"{shown[:60]} is not a value of type {self.type}{wanted}") from None
 
 
-def parse_column(text: str) -> OwnColumn:
+def extracted_values(
+    columns: Sequence[ExtractedColumn], event_id: str, payload: bytes | msgspec.Raw, *, exactly: bool
+) -> list[Any]:
+    """Return each column's value. `exactly` is needed for payloads with a `payload_text`, and slow.
+
+    Raises UsageError naming the event and the column whose type does not hold the value.
+    """
+    value = read_exactly(payload) if exactly else read_plainly(payload)
+    values: list[Any] = []
+    for column in columns:
+        try:
+            values.append(column.value(value, len(payload)))
+        except Invalid as error:
+            raise UsageError(
+                f"--column {column.name}: event {event_id}: {error.message}",
+                hint=f"string takes texts and numbers as they are; for its payload: {command('show', event_id)}",
+            ) from None
+    return values
+
+
+def parse_column(text: str) -> ExtractedColumn:
     """The column that `NAME=JMESPATH:TYPE` describes. Raises UsageError."""
     name, equals, rest = text.partition("=")
     expression, colon, type_ = rest.rpartition(":")
@@ -67,7 +87,7 @@ def parse_column(text: str) -> OwnColumn:
             f"--column {text}: {name!r} is not a column name", hint="letters, digits and _, not beginning with a digit"
         )
     precision, scale = _precision(text, type_)
-    return OwnColumn(name, expression, type_, precision, scale, Expression(expression, f"--column {text}"))
+    return ExtractedColumn(name, expression, type_, precision, scale, Expression(expression, f"--column {text}"))
 
 
 def _precision(text: str, type_: str) -> tuple[int, int]:
@@ -109,7 +129,7 @@ def _number(found: Any) -> Decimal:
     return Decimal(repr(found)) if isinstance(found, float) else Decimal(found)
 
 
-def _string(found: Any, _: OwnColumn) -> str:
+def _string(found: Any, _: ExtractedColumn) -> str:
     if isinstance(found, str):
         return found
     if isinstance(found, bool):
@@ -117,14 +137,14 @@ def _string(found: Any, _: OwnColumn) -> str:
     return canonical_number(str(_number(found)))
 
 
-def _int64(found: Any, _: OwnColumn) -> int:
+def _int64(found: Any, _: ExtractedColumn) -> int:
     number = _number(found)
     if abs(number) >= 2**64 or number != (whole := int(number)) or not -(2**63) <= whole < 2**63:
         raise ValueError(found)
     return whole
 
 
-def _double(found: Any, _: OwnColumn) -> float:
+def _double(found: Any, _: ExtractedColumn) -> float:
     number = _number(found)
     value = float(number)
     # 0.1 is the double that prints as 0.1; of 9007199254740993 there is none.
@@ -133,7 +153,7 @@ def _double(found: Any, _: OwnColumn) -> float:
     return value + 0.0  # no minus zero
 
 
-def _decimal(found: Any, column: OwnColumn) -> Decimal:
+def _decimal(found: Any, column: ExtractedColumn) -> Decimal:
     number = _number(found)
     if not number:
         return Decimal((0, (0,), -column.scale))
@@ -148,19 +168,19 @@ def _decimal(found: Any, column: OwnColumn) -> Decimal:
     return Decimal((sign, kept, -column.scale))
 
 
-def _bool(found: Any, _: OwnColumn) -> bool:
+def _bool(found: Any, _: ExtractedColumn) -> bool:
     if not isinstance(found, bool):
         raise TypeError(found)
     return found
 
 
-def _timestamp(found: Any, _: OwnColumn) -> int:
+def _timestamp(found: Any, _: ExtractedColumn) -> int:
     if not isinstance(found, str):
         raise TypeError(found)
     return parse_event_time(found, None)
 
 
-_CONVERTERS: dict[str, Callable[[Any, OwnColumn], Any]] = {
+_CONVERTERS: dict[str, Callable[[Any, ExtractedColumn], Any]] = {
     "string": _string,
     "int64": _int64,
     "double": _double,

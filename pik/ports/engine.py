@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
 from pik.model.batch import Verdict
-from pik.model.column import OwnColumn
+from pik.model.column import ExtractedColumn
 from pik.model.delivery import Delivery, Filter
+from pik.model.event import ENVELOPE
 from pik.model.metric import BucketDigest, Computed, Definition
 from pik.model.window import Window
 
@@ -117,22 +118,8 @@ class Engine(Protocol):
 Format = Literal["parquet", "jsonl", "csv"]
 Compression = Literal["zstd", "snappy", "gzip", "none"]
 
-COLUMNS = (
-    "event_id",
-    "content_hash",
-    "source",
-    "event_type",
-    "entity_id",
-    "event_time",
-    "received_time",
-    "ingest_time",
-    "batch_id",
-    "seq",
-    "idempotency_key",
-    "payload",
-    "extra",
-)
-"""The columns of every export, in this order; behind them `delivery` where duplicates are included, then one's own."""
+COLUMNS = tuple(field.name for field in ENVELOPE)
+"""The columns of every export; after them `delivery` where duplicates are included, then the extracted ones."""
 
 DELIVERY = "delivery"
 """The column that says accepted, exact or conflict."""
@@ -152,7 +139,7 @@ class Layout:
     format: Format = "parquet"
     compression: Compression = "zstd"
     include_duplicates: bool = False
-    columns: tuple[OwnColumn, ...] = ()
+    columns: tuple[ExtractedColumn, ...] = ()
     partition_by: tuple[str, ...] = ()
     microseconds: bool = False
 

@@ -18,7 +18,7 @@ from pik import __version__
 from pik.errors import UsageError
 from pik.inputs.source import shown_name
 from pik.model.batch import Frame, Segment, Verdict
-from pik.model.column import OwnColumn, parse_column
+from pik.model.column import ExtractedColumn, parse_column
 from pik.model.instant import day_text, format_instant
 from pik.model.window import Window
 from pik.ports.engine import COLUMNS, DELIVERY, PARTITIONS, Block, Compression, Exporter, Format, Piece, Rows
@@ -202,9 +202,9 @@ def partitions(names: str | None) -> tuple[str, ...]:
     return chosen
 
 
-def checked_columns(texts: Iterable[str]) -> tuple[OwnColumn, ...]:
+def checked_columns(texts: Iterable[str]) -> tuple[ExtractedColumn, ...]:
     """The columns of `--column`. Raises UsageError, for a name that is taken too (case does not tell names apart)."""
-    columns: list[OwnColumn] = []
+    columns: list[ExtractedColumn] = []
     taken = set(_RESERVED)
     for text in texts:
         column = parse_column(text)
