@@ -23,6 +23,11 @@ class Window:
                 hint="--from is included, --to is not; --to must be later",
             )
 
+    @classmethod
+    def of_day(cls, day: int) -> Window:
+        """Return the UTC day of this number (days since 1970-01-01)."""
+        return cls(max(day * DAY, MIN_INSTANT), (day + 1) * DAY)
+
     def __contains__(self, instant: int) -> bool:
         return self.start <= instant < self.end
 

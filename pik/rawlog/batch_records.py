@@ -21,9 +21,8 @@ from pik.model.batch import Batch, BatchState, Chunk, Counts, Origin, RejectFile
 from pik.model.window import ALL_TIME
 from pik.ports.raw import Object, Raw
 from pik.ports.store import Store
+from pik.rawlog.keys import RawKind, keys_of
 from pik.rawlog.records import packed, record_lines
-
-BATCHES = "raw/batches/"
 
 Runs = tuple[tuple[int, int], ...]
 """Seqs as (first, last) pairs, both included."""
@@ -83,7 +82,7 @@ def write_record(store: Store, batch: Batch, finished_at: int, replaces: Sequenc
     try:
         store.raw.create(*record_object(store, batch, finished_at, replaces))
     except AlreadyExists:
-        head = next(read_record(store.raw, record_key(batch.batch_id)))
+        head = next(read_record(store.raw, RawKind.BATCH.key(batch.batch_id)))
         assert isinstance(head, BatchLine)
         if head.counts != batch.counts:
             raise StoreError(
@@ -96,12 +95,7 @@ def write_record(store: Store, batch: Batch, finished_at: int, replaces: Sequenc
 
 def record_object(store: Store, batch: Batch, finished_at: int, replaces: Sequence[str] = ()) -> Object:
     """The record of a batch as an object that is still to be created."""
-    return record_key(batch.batch_id), packed(_batch_lines(store, batch, finished_at, replaces))
-
-
-def record_key(batch_id: str) -> str:
-    """The key of a batch's record."""
-    return f"{BATCHES}{batch_id}.ndjson.zst"
+    return RawKind.BATCH.key(batch.batch_id), packed(_batch_lines(store, batch, finished_at, replaces))
 
 
 def read_record(raw: Raw, key: str) -> Iterator[Line]:
@@ -109,7 +103,7 @@ def read_record(raw: Raw, key: str) -> Iterator[Line]:
     record of another batch."""
     lines = record_lines(raw, key, _decode_line)
     head = next(lines, None)
-    if not isinstance(head, BatchLine) or record_key(head.batch_id) != key:
+    if not isinstance(head, BatchLine) or RawKind.BATCH.key(head.batch_id) != key:
         whose = f"the record of batch {head.batch_id}" if isinstance(head, BatchLine) else "not the record of a batch"
         raise Damaged(f"record {key} is {whose}", hint="pik verify --full")
     yield head
@@ -163,8 +157,6 @@ def runs(seqs: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-BLOCKS = "raw/blocks/"
-
 ATTEMPT = 1_000_000
 """Numbers of blocks that each attempt at a batch has to itself, so that it never meets what an earlier one left."""
 
@@ -188,7 +180,7 @@ class BlockLine(msgspec.Struct, frozen=True, kw_only=True, tag="block"):
     @property
     def key(self) -> str:
         """The key of the record."""
-        return block_key(self.batch_id, self.number)
+        return RawKind.BLOCK.key(self.batch_id, self.number)
 
 
 BlockRecord = tuple[BlockLine, list[SegmentLine], list[RejectLine]]
@@ -214,7 +206,9 @@ class BlockLog:
     def add(self, chunk: Chunk, number: int) -> None:
         """Create the record of a block whose objects are durable, and which the index takes next."""
         if self.begun:
-            self.store.raw.create(block_key(chunk.batch_id, number), packed(_block_lines(self.store, chunk, number)))
+            self.store.raw.create(
+                RawKind.BLOCK.key(chunk.batch_id, number), packed(_block_lines(self.store, chunk, number))
+            )
 
     def _begin(self) -> None:
         write_opening(self.store, self.batch)
@@ -226,15 +220,9 @@ def attempt_of(number: int) -> int:
     return (number - 1) // ATTEMPT + 1
 
 
-def block_key(batch_id: str, number: int) -> str:
-    """The key of a block's record."""
-    return f"{BLOCKS}{batch_id}-{number}.ndjson.zst"
-
-
 def block_keys(raw: Raw, batch_id: str = "") -> Iterator[tuple[str, str]]:
     """Each block record, of one batch or of all: its key and its batch."""
-    for found in raw.objects(BLOCKS + (f"{batch_id}-" if batch_id else "")):
-        yield found.key, found.key.removeprefix(BLOCKS).partition("-")[0]
+    return ((str(key), key.id) for key in keys_of(raw, RawKind.BLOCK, batch_id))
 
 
 def read_block(raw: Raw, key: str) -> BlockRecord:
@@ -285,8 +273,6 @@ def _block_lines(store: Store, chunk: Chunk, number: int) -> Iterator[BlockLine 
 _decode_block_line = msgspec.json.Decoder(BlockLine | SegmentLine | RejectLine).decode
 
 
-OPENINGS = "raw/openings/"
-
 Item = TypeVar("Item")
 
 
@@ -305,26 +291,20 @@ def write_opening(store: Store, batch: Batch) -> None:
         format=store.format_version, batch_id=batch.batch_id, origin=batch.origin, started_at=batch.started_at
     )
     try:
-        store.raw.create(opening_key(line.batch_id), packed([line]))
+        store.raw.create(RawKind.OPENING.key(line.batch_id), packed([line]))
     except AlreadyExists:  # left by an earlier attempt
         return
 
 
-def opening_key(batch_id: str) -> str:
-    """The key of a batch's opening record."""
-    return f"{OPENINGS}{batch_id}.ndjson.zst"
-
-
 def opening_keys(raw: Raw) -> Iterator[tuple[str, str]]:
     """Each opening record: its key and its batch."""
-    for found in raw.objects(OPENINGS):
-        yield found.key, found.key.removeprefix(OPENINGS).partition(".")[0]
+    return ((str(key), key.id) for key in keys_of(raw, RawKind.OPENING))
 
 
 def read_opening(raw: Raw, key: str) -> OpeningLine:
     """Read an opening record. Raises Damaged."""
     for line in record_lines(raw, key, _decode_opening):
-        if opening_key(line.batch_id) == key:
+        if RawKind.OPENING.key(line.batch_id) == key:
             return line
     raise Damaged(f"record {key} is that of another batch", hint="pik verify --full")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -13,11 +12,11 @@ from msgspec import structs
 from pik.errors import Damaged, Invalid
 from pik.model.batch import KEYED, PLAIN, Arrivals, Frame, Segment, frame_of
 from pik.model.delivery import Delivery, read_delivery
-from pik.model.instant import DAY, day_of, parse_instant
+from pik.model.instant import DAY, parse_instant
 from pik.ports.raw import Raw
 from pik.rawlog.frames import damaged, unpack_frame
+from pik.rawlog.keys import RawKey
 
-_KEY = re.compile(r"raw/event_date=(\d{4}-\d\d-\d\d)/([0-9A-Z]{26})-\d+\.ndjson\.zst")
 _MAGIC = bytes.fromhex("28b52ffd")
 """Begins a zstd frame."""
 
@@ -129,10 +128,10 @@ class _Rows:
 
     @classmethod
     def of(cls, key: str, each: Callable[[Delivery], object] | None) -> _Rows:
-        match = _KEY.fullmatch(key)
-        if match is None:
+        parsed = RawKey.parse(key)
+        if parsed is None or parsed.day is None:
             raise damaged(key, "its name is not that of a segment")
-        return cls(key, match[2], day_of(parse_instant(match[1], date_only=True)), each)
+        return cls(key, parsed.id, parsed.day, each)
 
     def take(self, lines: Sequence[bytes], number: int) -> list[str]:
         """Add the deliveries of a frame, all of them or none, and return their entities. Raises Damaged."""

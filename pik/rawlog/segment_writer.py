@@ -23,8 +23,9 @@ from pik.inputs.mapping import RecordMapping
 from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment, count_lags, frame_of
 from pik.model.delivery import raw_line, stamp
 from pik.model.event import Event, Rows, read_event, read_rows
-from pik.model.instant import DAY, Zone, day_text, load_zone
+from pik.model.instant import DAY, Zone, load_zone
 from pik.ports.raw import Object
+from pik.rawlog.keys import RawKind
 
 FRAME = 96 * 1024
 """Uncompressed bytes after which a frame ends."""
@@ -237,7 +238,7 @@ class SegmentBuilder:
                 read.blank += 1
 
     def _segment(self, day: int, read: _Read, deliveries: list[int], number: int, objects: list[Object]) -> Arrivals:
-        key = f"raw/event_date={day_text(day)}/{self.batch_id}-{number}.ndjson.zst"
+        key = RawKind.SEGMENT.key(self.batch_id, number, day)
         in_order = "\n".join([read.entity_ids[n] for n in deliveries])
         deliveries.sort(key=read.times.__getitem__)  # twice by one field is much faster than once by two
         first_event, last_event = read.times[deliveries[0]], read.times[deliveries[-1]]
@@ -274,7 +275,7 @@ class SegmentBuilder:
         return Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)), in_order)
 
     def _reject_file(self, rejects: list[Reject], number: int, objects: list[Object]) -> RejectFile:
-        key = f"raw/rejects/{self.batch_id}-{number}.ndjson.zst"
+        key = RawKind.REJECTS.key(self.batch_id, number)
         data = self._compressor.compress(b"".join(msgspec.json.encode(reject) + b"\n" for reject in rejects))
         objects.append((key, data))
         return RejectFile(key=key, size=len(data), digest=sha256(data).hexdigest(), records=len(rejects))

@@ -14,9 +14,8 @@ from pik.model.window import Part, Window
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.batch_records import SegmentLine
+from pik.rawlog.keys import RawKind, keys_of
 from pik.rawlog.records import packed, record_lines
-
-PULLS = "raw/pulls/"
 
 
 class PullLine(msgspec.Struct, frozen=True, kw_only=True, tag="pull"):
@@ -56,7 +55,7 @@ _decode_pull = msgspec.json.Decoder(Line).decode
 
 def write_pull(raw: Raw, lines: Iterable[Line], pull_id: str) -> None:
     """Create the record of a pull."""
-    raw.create(f"{PULLS}{pull_id}.ndjson.zst", packed(lines))
+    raw.create(RawKind.PULL.key(pull_id), packed(lines))
 
 
 def read_pull(raw: Raw, key: str) -> Iterator[Line]:
@@ -66,7 +65,7 @@ def read_pull(raw: Raw, key: str) -> Iterator[Line]:
 
 def pulls(raw: Raw) -> list[str]:
     """The keys of all records, oldest first."""
-    return [found.key for found in raw.objects(PULLS)]
+    return [str(key) for key in keys_of(raw, RawKind.PULL)]
 
 
 def parts(store: Store) -> list[Part]:
@@ -74,8 +73,6 @@ def parts(store: Store) -> list[Part]:
     first = (next(read_pull(store.raw, key)) for key in pulls(store.raw))
     return [line.part for line in first if isinstance(line, PullLine)]
 
-
-CORRECTIONS = "corrections/"
 
 VERDICT = "verdict"
 
@@ -115,14 +112,14 @@ def write_winners(store: Store, winners: Sequence[WinnerLine], recorded_at: int)
         reason="the index was rebuilt",
         events=len(winners),
     )
-    key = f"{CORRECTIONS}{correction_id}.ndjson.zst"
+    key = RawKind.CORRECTION.key(correction_id)
     store.raw.create(key, packed(chain([head], winners)))
     return key
 
 
 def correction_keys(raw: Raw) -> list[str]:
     """The corrections, in the order in which they were recorded."""
-    return [found.key for found in raw.objects(CORRECTIONS)]
+    return [str(key) for key in keys_of(raw, RawKind.CORRECTION)]
 
 
 def read_winners(raw: Raw, key: str) -> Iterator[WinnerLine]:
@@ -130,7 +127,7 @@ def read_winners(raw: Raw, key: str) -> Iterator[WinnerLine]:
     for line in record_lines(raw, key, _decode_correction):
         if isinstance(line, WinnerLine):
             yield line
-        elif key != f"{CORRECTIONS}{line.correction_id}.ndjson.zst":
+        elif key != RawKind.CORRECTION.key(line.correction_id):
             raise Damaged(f"record {key} is that of another correction", hint="pik verify --full")
 
 

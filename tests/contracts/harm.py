@@ -15,7 +15,7 @@ from unittest.mock import Mock, patch
 
 from pik.inputs.source import file_source
 from pik.ports.store import Store
-from pik.rawlog.batch_records import record_key
+from pik.rawlog.keys import RawKind
 from pik.rawlog.segment_writer import Reading
 from pik.rawlog.store_records import WinnerLine, write_winners
 from pik.runtime.interaction import Silent
@@ -137,7 +137,7 @@ def _kind_of(store: Store, key: str) -> str:
     if not key.startswith("raw/"):
         return {"index": "ids"}.get(key.partition("/")[0], "corrections")
     kind = key.split("/")[1].partition("=")[0]
-    if kind in ("openings", "blocks") and store.raw.size(record_key(key.split("/")[2][:26])) is not None:
+    if kind in ("openings", "blocks") and store.raw.size(RawKind.BATCH.key(key.split("/")[2][:26])) is not None:
         return f"{kind} of a finished batch"
     return kind
 

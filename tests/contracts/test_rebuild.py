@@ -18,7 +18,7 @@ from pik.model.batch import BatchState, RejectFile, Verdict
 from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
-from pik.rawlog.batch_records import block_key
+from pik.rawlog.keys import RawKind
 from pik.rawlog.segment_reader import ids_of
 from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
@@ -177,8 +177,10 @@ def test_promise_3_a_lost_block_record_is_found_and_what_follows_it_comes_again(
     ingest(reference, file_source(str(events)), OPTIONS, Silent())
     interrupt_at(store, events, 3, monkeypatch)
     (batch,) = store.index.batches()
-    remove(store, block_key(batch.batch_id, 2))
-    assert [(problem.kind, problem.what) for problem in damage(store)] == [("missing", block_key(batch.batch_id, 2))]
+    remove(store, RawKind.BLOCK.key(batch.batch_id, 2))
+    assert [(problem.kind, problem.what) for problem in damage(store)] == [
+        ("missing", RawKind.BLOCK.key(batch.batch_id, 2))
+    ]
     store = lose_index(store)
     (said,) = rebuild_index(store, Silent()).damaged
     assert "a block record of the interrupted batch" in said

@@ -21,10 +21,9 @@ from pik.model.window import ALL_TIME
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.frames import frame_lines, parse
+from pik.rawlog.keys import RawKind, number_of
 from pik.rawlog.records import packed, read_rejects, record_lines
 from pik.rawlog.segment_reader import ids_of, readable
-
-PREFIX = "raw/closings/"
 
 _LOOKED_UP = 16
 """Duplicates of a batch that are looked up to find which interrupted batch they repeat."""
@@ -61,9 +60,9 @@ def close_replaced(store: Store, later: Batch) -> list[str]:
         if _is_repeated(store, cut, later):
             line = ClosingLine(format=store.format_version, batch_id=batch_id, replaced_by=later.batch_id)
             try:
-                store.raw.create(closing_key(batch_id), packed([line]))
+                store.raw.create(RawKind.CLOSING.key(batch_id), packed([line]))
             except AlreadyExists:
-                if read_closing(store.raw, closing_key(batch_id)) != line:
+                if read_closing(store.raw, RawKind.CLOSING.key(batch_id)) != line:
                     continue  # it is replaced by another batch already
             closed.append(batch_id)
     return closed
@@ -81,22 +80,19 @@ def _is_repeated(store: Store, cut: Batch, later: Batch) -> bool:
 
 def as_closed(store: Store, batch: Batch) -> Batch:
     """The batch, REPLACED if it is interrupted and its records are all in a later one. Raises Damaged."""
-    if batch.state != BatchState.INTERRUPTED or store.raw.size(closing_key(batch.batch_id)) is None:
+    if batch.state != BatchState.INTERRUPTED or store.raw.size(RawKind.CLOSING.key(batch.batch_id)) is None:
         return batch
     return replace(
-        batch, state=BatchState.REPLACED, replaced_by=read_closing(store.raw, closing_key(batch.batch_id)).replaced_by
+        batch,
+        state=BatchState.REPLACED,
+        replaced_by=read_closing(store.raw, RawKind.CLOSING.key(batch.batch_id)).replaced_by,
     )
-
-
-def closing_key(batch_id: str) -> str:
-    """The key of what closes a batch."""
-    return f"{PREFIX}{batch_id}.ndjson.zst"
 
 
 def read_closing(raw: Raw, key: str) -> ClosingLine:
     """What closes a batch. Raises Damaged."""
     for line in record_lines(raw, key, _decode):
-        if closing_key(line.batch_id) == key:
+        if RawKind.CLOSING.key(line.batch_id) == key:
             return line
     raise Damaged(f"record {key} is that of another batch", hint="pik verify --full")
 
@@ -134,11 +130,7 @@ def _event_ids(raw: Raw, segment: Segment, seqs: Sequence[int]) -> list[str]:
 
 def _ordered(store: Store, batch: Batch) -> Iterator[Segment]:
     """The batch's segments in the order of its blocks."""
-    return iter(sorted(store.index.segments(ALL_TIME, batch_id=batch.batch_id), key=lambda one: _number(one.key)))
-
-
-def _number(key: str) -> int:
-    return int(key.rpartition("-")[2].partition(".")[0])
+    return iter(sorted(store.index.segments(ALL_TIME, batch_id=batch.batch_id), key=lambda one: number_of(one.key)))
 
 
 def _last_seq(store: Store, batch: Batch) -> int:
@@ -153,7 +145,7 @@ def _last_seq(store: Store, batch: Batch) -> int:
 def _sum(store: Store, batch: Batch, last: int) -> _Sum:
     """Over the batch's records up to this one."""
     total = _Sum()
-    for _, of_block in groupby(_ordered(store, batch), key=lambda segment: _number(segment.key)):
+    for _, of_block in groupby(_ordered(store, batch), key=lambda segment: number_of(segment.key)):
         first = None
         for segment in of_block:
             for seq, name in _contents(store.raw, segment):

@@ -12,18 +12,16 @@ from operator import itemgetter
 
 from pik.errors import Damaged, StoreError
 from pik.model.batch import OF_REQUEST, Arrivals, Counts, RejectFile, Segment, Verdict
-from pik.model.instant import DAY, MIN_INSTANT, day_of, parse_instant
 from pik.model.window import Window
 from pik.ports.catalog import batch_of
-from pik.rawlog.batch_records import BLOCKS, attempt_of, block_keys, opening_keys
+from pik.rawlog.batch_records import attempt_of
+from pik.rawlog.keys import RawKey, RawKind, keys_of, number_of
 from pik.rawlog.records import read_rejects
 from pik.rawlog.segment_reader import Salvaged, ids_of, salvage_unknown, scan_segment, seqs
 from pik.rawlog.store_records import Place
 from pik.runtime.spool import sort_bounded
 from pik.usecases.ingest.api_request import restored_request, told_of
 from pik.usecases.rebuild.segments import ALL, LoggedBatch, Restoring, interrupted, restored_block
-
-SEGMENTS, REJECTS = "raw/event_date=", "raw/rejects/"
 
 SHOWN = 100
 """Undecided events that are remembered as examples."""
@@ -70,7 +68,7 @@ class _Batch:
     @property
     def of_request(self) -> bool:
         """Whether it is an API request, whose segments are its record."""
-        return all(_number(key) == OF_REQUEST for key in (*self.segments, *self.rejects)) and not self.is_logged
+        return all(number_of(key) == OF_REQUEST for key in (*self.segments, *self.rejects)) and not self.is_logged
 
     @property
     def is_logged(self) -> bool:
@@ -106,19 +104,11 @@ def _batches(restoring: Restoring, finished: set[str], found: Orphans) -> Iterat
     """The objects of batches without a record, by batch. Segments of others are counted as if none was named."""
 
     def objects() -> Iterator[tuple[str, int, str]]:
-        for each in restoring.store.raw.objects(SEGMENTS):
-            found.superseded += 1
-            if (batch_id := _batch_of(each.key)) not in finished:
-                yield batch_id, 0, each.key
-        for each in restoring.store.raw.objects(REJECTS):
-            if (batch_id := _batch_of(each.key)) not in finished:
-                yield batch_id, 1, each.key
-        for key, batch_id in opening_keys(restoring.store.raw):
-            if batch_id not in finished:
-                yield batch_id, 2, key
-        for key, batch_id in block_keys(restoring.store.raw):
-            if batch_id not in finished:
-                yield batch_id, 3, key
+        for number, kind in enumerate((RawKind.SEGMENT, RawKind.REJECTS, RawKind.OPENING, RawKind.BLOCK)):
+            for key in keys_of(restoring.store.raw, kind):
+                found.superseded += kind is RawKind.SEGMENT
+                if key.id not in finished:
+                    yield key.id, number, str(key)
 
     for batch_id, of_batch in groupby(sort_bounded(objects(), itemgetter(0, 1, 2)), key=itemgetter(0)):
         kinds: tuple[list[str], list[str], list[str], list[str]] = ([], [], [], [])
@@ -171,7 +161,7 @@ class _Pass:
 
     def add(self, of_block: Sequence[_Extent]) -> None:
         """Record segments of a block anew."""
-        if of_block[0].key.startswith(BLOCKS):
+        if of_block[0].key.startswith(RawKind.BLOCK):
             (block,) = of_block
             listed = {segment.key for segment, _ in self.adrift.get(block.batch_id, ())}
             for arrivals in restored_block(self.restoring, block.key, block.ingest_time, listed):
@@ -225,10 +215,8 @@ class _Pass:
         more: then its list of the day is lost."""
         listed: set[str] = set()
         try:
-            for day in {key.removeprefix(SEGMENTS)[:10] for key in batch.segments}:
-                number = day_of(parse_instant(day, date_only=True))
-                window = Window(max(number * DAY, MIN_INSTANT), (number + 1) * DAY)
-                of_day = self.restoring.store.index.segments(window)
+            for day in {RawKey.of(key).day or 0 for key in batch.segments}:
+                of_day = self.restoring.store.index.segments(Window.of_day(day))
                 listed |= {segment.key for segment in of_day if segment.batch_id == batch.batch_id}
         except StoreError:  # an index that is damaged elsewhere says at least this
             listed = {segment.key for segment, _ in self.restoring.replaced.segments(batch.batch_id)}
@@ -305,7 +293,7 @@ class _Pass:
             return None
         data = raw.read(key)
         file = RejectFile(key=key, size=len(data), digest=sha256(data).hexdigest(), records=len(rejects))
-        return file, _Extent(0, _batch_of(key), _attempt(key), rejects[0].seq, rejects[-1].seq, key)
+        return file, _Extent(0, RawKey.of(key).id, _attempt(key), rejects[0].seq, rejects[-1].seq, key)
 
 
 def _superseded(extent: _Extent, extents: Sequence[_Extent]) -> bool:
@@ -316,12 +304,4 @@ def _superseded(extent: _Extent, extents: Sequence[_Extent]) -> bool:
 
 def _attempt(key: str) -> int:
     """Which of the batch's writers, counted from 1, made this object."""
-    return attempt_of(_number(key))
-
-
-def _number(key: str) -> int:
-    return int(key.rpartition("-")[2].partition(".")[0])
-
-
-def _batch_of(key: str) -> str:
-    return key.rpartition("/")[2].partition("-")[0].partition(".")[0]
+    return attempt_of(number_of(key))

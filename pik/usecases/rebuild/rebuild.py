@@ -17,7 +17,8 @@ from time import time_ns
 from pik.errors import Damaged, entered
 from pik.model.batch import BatchState, Segment, Verdict
 from pik.ports.store import Copy, Store
-from pik.rawlog.batch_records import BATCHES, BatchLine, SegmentLine, read_record, restored
+from pik.rawlog.batch_records import BatchLine, SegmentLine, read_record, restored
+from pik.rawlog.keys import RawKey, RawKind, keys_of
 from pik.rawlog.segment_reader import ids_of, scan_segment
 from pik.rawlog.store_records import Place, WinnerLine, correction_keys, read_winners, write_winners
 from pik.runtime.interaction import Progress
@@ -129,7 +130,7 @@ def _rebuild_copy(store: Store, copy: Copy, progress: Progress) -> Rebuilt:
         segments=made.segments,
         deliveries=made.deliveries,
         unfinished=0,
-        superseded=sum(each.key not in found.segments for each in store.raw.objects("raw/event_date=")),
+        superseded=sum(each.key not in found.segments for each in store.raw.objects(RawKind.SEGMENT)),
         expired=0,
         revised=0,
         examples=(),
@@ -142,13 +143,11 @@ def _restore_finished(restoring: Restoring) -> set[str]:
     none."""
     store, rebuild = restoring.store, restoring.rebuild
     finished: set[str] = set()
-    for found in store.raw.objects(BATCHES):
-        batch_id = found.key.removeprefix(BATCHES).partition(".")[0]
+    for key in keys_of(store.raw, RawKind.BATCH):
+        batch_id = key.id
         try:
-            for line in read_record(store.raw, found.key):
+            for line in read_record(store.raw, str(key)):
                 if isinstance(line, BatchLine):
-                    if line.batch_id != batch_id:
-                        raise Damaged(f"record {found.key} is that of batch {line.batch_id}", hint="pik verify --full")
                     rebuild.add_batch(restored(line))
                     finished.add(batch_id)
                 elif isinstance(line, SegmentLine):
@@ -186,7 +185,8 @@ def _restore_replaced(restoring: Restoring, finished: set[str]) -> tuple[dict[st
         for file in rejects:
             restoring.rebuild.add_rejects(batch.batch_id, file)
     for row, verdicts in restoring.replaced.segments():
-        if row.key.rpartition("/")[2][:26] in finished:
+        key = RawKey.parse(row.key)
+        if key is not None and key.id in finished:
             continue
         restored = believed(restoring, row)
         if restored is None:

@@ -6,7 +6,6 @@ whole. What raw tells itself is taken from raw, and what neither raw nor another
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,15 +15,13 @@ from msgspec import structs
 
 from pik.errors import Damaged
 from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, RejectFile, Segment, Verdict, request_origin
-from pik.model.instant import day_of, parse_instant
-from pik.rawlog.batch_records import block_keys, opening_keys, read_block, read_opening
+from pik.rawlog.batch_records import read_block, read_opening
+from pik.rawlog.keys import RawKey, RawKind, keys_of
 from pik.rawlog.records import read_rejects
 from pik.rawlog.segment_reader import ids_of, scan_segment
 from pik.usecases.availability import has_expired
 from pik.usecases.ingest.api_request import made_at
 from pik.usecases.rebuild.segments import Restoring
-
-_OBJECT = re.compile(r"raw/(?:event_date=(\d{4}-\d\d-\d\d)|rejects)/([0-9A-Z]{26})-(\d+)\.ndjson\.zst")
 
 
 @dataclass(slots=True)
@@ -39,16 +36,15 @@ class Held:
 def held(restoring: Restoring, finished: Container[str]) -> Held:
     """List raw of the batches that are not `finished`."""
     raw, found = restoring.store.raw, Held()
-    for prefix in ("raw/event_date=", "raw/rejects/"):
-        for each in raw.objects(prefix):
-            match = _OBJECT.fullmatch(each.key)
-            if match is not None and match[2] not in finished:
-                found.requests[match[2]] = found.requests.get(match[2], True) and int(match[3]) == OF_REQUEST
-    for keys, of_batch in ((opening_keys(raw), found.openings), (block_keys(raw), found.blocks)):
-        for key, batch_id in keys:
-            if batch_id not in finished:
-                found.requests[batch_id] = False
-                of_batch.setdefault(batch_id, []).append(key)
+    for kind in (RawKind.SEGMENT, RawKind.REJECTS):
+        for key in keys_of(raw, kind):
+            if key.id not in finished:
+                found.requests[key.id] = found.requests.get(key.id, True) and key.number == OF_REQUEST
+    for kind, of_batch in ((RawKind.OPENING, found.openings), (RawKind.BLOCK, found.blocks)):
+        for key in keys_of(raw, kind):
+            if key.id not in finished:
+                found.requests[key.id] = False
+                of_batch.setdefault(key.id, []).append(str(key))
     return found
 
 
@@ -114,10 +110,10 @@ def add_replaced(
 def believed(restoring: Restoring, row: Segment) -> tuple[Segment, Arrivals | None] | None:
     """A segment as its row says, with its deliveries where raw was taken instead; None for a row that is of no
     segment."""
-    match = _OBJECT.fullmatch(row.key)
-    if match is None or match[1] is None:
+    key = RawKey.parse(row.key)
+    if key is None or key.day is None:
         return None
-    place = (match[2], day_of(parse_instant(match[1], date_only=True)))
+    place = (key.id, key.day)
     try:
         arrivals = scan_segment(restoring.store.raw, row.key)
     except Damaged:
@@ -159,5 +155,5 @@ def believed_rejects(restoring: Restoring, batch: Batch, files: Sequence[RejectF
 
 
 def _is_of(key: str, batch_id: str) -> bool:
-    match = _OBJECT.fullmatch(key)
-    return match is not None and match[2] == batch_id
+    parsed = RawKey.parse(key)
+    return parsed is not None and parsed.id == batch_id

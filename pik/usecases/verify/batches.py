@@ -18,13 +18,13 @@ from pik.errors import Damaged
 from pik.model.batch import Batch, BatchState, Counts, RejectFile, Segment, count_lags, with_names
 from pik.model.instant import DAY, MIN_INSTANT
 from pik.model.window import ALL_TIME, Window
-from pik.rawlog.batch_records import BatchLine, RejectLine, SegmentLine, read_record, record_key, restored
+from pik.rawlog.batch_records import BatchLine, RejectLine, SegmentLine, read_record, restored
+from pik.rawlog.keys import RawKind
 from pik.rawlog.records import read_rejects
 from pik.rawlog.segment_writer import reason_kind
 from pik.rawlog.store_records import pulls, read_pull
 from pik.usecases.availability import has_expired
 from pik.usecases.ingest.api_request import request_batch
-from pik.usecases.ingest.replaced_batches import closing_key
 from pik.usecases.verify.findings import (
     Holding,
     Problem,
@@ -71,7 +71,7 @@ def batch_problems(run: Verification) -> Iterator[Problem]:
 def _check(run: Verification, batch: Batch, holding: Holding) -> Iterator[Problem]:
     yield from _rejects(run, batch)
     yield from missing_records(run, batch)
-    record = record_key(batch.batch_id)
+    record = RawKind.BATCH.key(batch.batch_id)
     if batch.has_record and run.store.raw.size(record) is None:
         if not has_expired(run.store, batch.finished_at or batch.started_at):
             if _has_nothing(run, batch):
@@ -104,7 +104,7 @@ def _has_nothing(run: Verification, batch: Batch) -> bool:
 def _left_a_record(run: Verification, batch: Batch) -> bool:
     """Whether an unfinished batch has a record: its writer died before the index knew, or the record is damaged."""
     unfinished = batch.state == BatchState.INTERRUPTED and not batch.is_request
-    return unfinished and run.store.raw.size(record_key(batch.batch_id)) is not None
+    return unfinished and run.store.raw.size(RawKind.BATCH.key(batch.batch_id)) is not None
 
 
 def _is_within(run: Verification, batch: Batch) -> bool:
@@ -133,14 +133,14 @@ def _rejects(run: Verification, batch: Batch) -> Iterator[Problem]:
 
 def _record(run: Verification, batch: Batch) -> Iterator[Problem]:
     """Check the record, and the index against it."""
-    raw, key = run.store.raw, record_key(batch.batch_id)
+    raw, key = run.store.raw, RawKind.BATCH.key(batch.batch_id)
     listed = {one.key: one for one in run.store.index.segments(run.window, batch_id=batch.batch_id)}
     rejects = {file.key: file for file in run.store.index.rejects(batch.batch_id)}
     try:
         for line in read_record(raw, key):
             if isinstance(line, BatchLine):
                 for batch_id in line.replaces:
-                    closing = closing_key(batch_id)
+                    closing = RawKind.CLOSING.key(batch_id)
                     if raw.size(closing) is None and not has_expired(run.store, line.finished_at):
                         detail = f"{key} replaces batch {batch_id}; its closing is not there"
                         yield Problem(ProblemKind.MISSING, closing, detail)

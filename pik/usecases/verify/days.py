@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,19 +14,18 @@ from operator import itemgetter
 from pik.errors import Damaged
 from pik.model.batch import OF_REQUEST, Arrivals, Frame, Segment
 from pik.model.delivery import Delivery
-from pik.model.instant import DAY, MIN_INSTANT, day_of, day_text, parse_instant
+from pik.model.instant import day_text
 from pik.model.window import Window
 from pik.ports.raw import RawObject
 from pik.ports.store import Store
-from pik.rawlog.batch_records import SegmentLine, read_record, record_key
+from pik.rawlog.batch_records import SegmentLine, read_record
 from pik.rawlog.frames import unpack_frame
+from pik.rawlog.keys import RawKey, RawKind
 from pik.rawlog.segment_reader import scan_segment
 from pik.runtime.parallel import map_in_threads
 from pik.usecases.availability import has_expired
 from pik.usecases.verify.findings import Problem, ProblemKind, Verification, segment_holding, segment_problem
-from pik.usecases.verify.objects import SEGMENT, segment_content, unlisted_problems
-
-_DAYS = "raw/event_date="
+from pik.usecases.verify.objects import segment_content, unlisted_problems
 
 _SEGMENTS_AT_ONCE, _DELIVERIES_AT_ONCE = 200, 200_000
 """Segments that are compared with the index at once, at most, and about how many deliveries of theirs."""
@@ -50,7 +48,9 @@ def day_problems(run: Verification) -> Iterator[Problem]:
 
     What is listed in raw is read first, and then the index: so an object that is recorded meanwhile is known by then.
     """
-    objects = ((_day(found.key), 0, found) for found in run.store.raw.objects(_DAYS) if _is_checked(run, found.key))
+    objects = (
+        (_day(found.key), 0, found) for found in run.store.raw.objects(RawKind.SEGMENT) if _is_checked(run, found.key)
+    )
     segments = ((day_text(one.day), 1, one) for one in run.store.index.segments(run.window))
     both: Iterator[tuple[str, int, RawObject | Segment]] = heapq.merge(objects, segments, key=itemgetter(0, 1))
     for _, entries in groupby(both, key=itemgetter(0)):
@@ -73,7 +73,7 @@ def day_problems(run: Verification) -> Iterator[Problem]:
 
 
 def _day(key: str) -> str:
-    return key[len(_DAYS) :][:10]
+    return key.removeprefix(RawKind.SEGMENT)[:10]
 
 
 def _in_window(run: Verification, key: str) -> bool:
@@ -82,30 +82,24 @@ def _in_window(run: Verification, key: str) -> bool:
 
 
 def _is_checked(run: Verification, key: str) -> bool:
-    return _in_window(run, key) and SEGMENT.fullmatch(key) is not None
-
-
-def _window_of(match: re.Match[str]) -> Window:
-    """Return the day of a segment's key."""
-    day = day_of(parse_instant(match[1], date_only=True))
-    return Window(max(day * DAY, MIN_INSTANT), (day + 1) * DAY)
+    return _in_window(run, key) and RawKey.parse(key) is not None
 
 
 def _unlisted(run: Verification, sizes: dict[str, int]) -> Iterator[Problem]:
     """Check objects of one day that the index did not list. It is asked once more: they may be recorded by now."""
-    names = {key: match for key in sizes if (match := SEGMENT.fullmatch(key))}
-    batches = {match[2]: run.find_batch(match[2]) for match in names.values()}
+    names = {key: match for key in sizes if (match := RawKey.parse(key))}
+    batches = {match.id: run.find_batch(match.id) for match in names.values()}
     keys: dict[str, list[str]] = {batch_id: [] for batch_id in batches}
     listed: dict[str, list[str]] = {batch_id: [] for batch_id in batches}
     late: list[_Listed] = []
-    for segment in run.store.index.segments(_window_of(next(iter(names.values())))) if names else ():
+    for segment in run.store.index.segments(Window.of_day(next(iter(names.values())).day or 0)) if names else ():
         if segment.key in names:
             del names[segment.key]
             late.append((segment, sizes[segment.key]))
         elif segment.batch_id in listed:
             listed[segment.batch_id].append(segment.key)
     for key, match in names.items():
-        keys[match[2]].append(key)
+        keys[match.id].append(key)
     yield from _segment_problems(run, late)
     for batch_id, batch in batches.items():
         yield from unlisted_problems(run, batch, keys[batch_id], listed[batch_id], segment_content)
@@ -172,8 +166,8 @@ def _is_of_nothing(run: Verification, key: str) -> bool:
     explains were recorded later, or have been reported."""
     if not _in_window(run, key) or run.store.raw.size(key) is not None:
         return False
-    match = SEGMENT.fullmatch(key)
-    of_day = run.store.index.segments(_window_of(match), batch_id=match[2]) if match else ()
+    match = RawKey.parse(key)
+    of_day = run.store.index.segments(Window.of_day(match.day or 0), batch_id=match.id) if match else ()
     return all(segment.key != key for segment in of_day)
 
 
@@ -187,7 +181,8 @@ def _checked(store: Store, listed: _Listed, *, full: bool) -> tuple[Problem | No
     if not full:
         return None if size == segment.size else _modified(store, segment, size), None
     deliveries: list[Delivery] = []
-    is_request = segment.key.endswith(f"-{OF_REQUEST}.ndjson.zst")
+    key = RawKey.parse(segment.key)
+    is_request = key is not None and key.number == OF_REQUEST
     try:
         arrivals = scan_segment(store.raw, segment.key, deliveries.append if is_request else None)
     except Damaged:
@@ -211,7 +206,7 @@ def _checked(store: Store, listed: _Listed, *, full: bool) -> tuple[Problem | No
 
 def _is_recorded(store: Store, found: Segment) -> bool:
     """Whether the record of its batch describes this very object, so that the index is to blame."""
-    key = record_key(found.batch_id)
+    key = RawKind.BATCH.key(found.batch_id)
     try:
         return store.raw.size(key) is not None and any(
             (line.segment.key, line.segment.size, line.segment.digest) == (found.key, found.size, found.digest)

@@ -17,6 +17,7 @@ from pik.model.instant import day_text
 from pik.model.window import ALL_TIME, Window
 from pik.ports.catalog import Index, Totals
 from pik.ports.store import Store
+from pik.rawlog.keys import RawKey
 from pik.runtime.interaction import Progress
 from pik.runtime.spool import Sorter
 
@@ -282,6 +283,7 @@ class Ledger:
                 found += count or 0
                 is_settled &= count is not None
             if not is_settled:
-                self.unsettled.add(key.rpartition("/")[2].partition("-")[0])
+                parsed = RawKey.parse(key)
+                self.unsettled.add(parsed.id if parsed else key)
             elif found != deliveries:
                 yield key, deliveries, found

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
 
-from pik.errors import Damaged, Invalid
+from pik.errors import Damaged
 from pik.model.batch import OF_REQUEST, Batch, BatchState, Frame
-from pik.model.instant import parse_instant
+from pik.model.instant import day_text
 from pik.ports.raw import Raw
-from pik.rawlog.batch_records import (
-    block_key,
-    block_keys,
-    opening_key,
-    opening_keys,
-    read_block,
-    read_opening,
-    recorded_blocks,
-)
+from pik.rawlog.batch_records import block_keys, opening_keys, read_block, read_opening, recorded_blocks
+from pik.rawlog.keys import RawKey, RawKind
 from pik.rawlog.records import read_rejects
 from pik.rawlog.segment_reader import scan_segment, seqs
 from pik.rawlog.store_records import correction_keys, read_winners
 from pik.usecases.availability import has_expired
-from pik.usecases.ingest.replaced_batches import PREFIX as CLOSINGS
 from pik.usecases.ingest.replaced_batches import read_closing
 from pik.usecases.verify.findings import Problem, ProblemKind, Verification, batch_problem, entity_ranges
-
-SEGMENT = re.compile(r"raw/event_date=(\d{4}-\d\d-\d\d)/([0-9A-Z]{26})-(\d+)\.ndjson\.zst")
-_REJECTS = re.compile(r"raw/rejects/()([0-9A-Z]{26})-(\d+)\.ndjson\.zst")
-_RECORD = re.compile(r"raw/batches/()([0-9A-Z]{26})\.ndjson\.zst")
-_OTHERS = re.compile(r"raw/(?:(?:pulls|openings|closings)/[0-9A-Z]{26}|blocks/[0-9A-Z]{26}-\d+)\.ndjson\.zst")
 
 Content = tuple[set[int], tuple[Frame, ...]]
 """The seqs of the records that an object is about and, of a segment, its frames."""
@@ -42,12 +28,12 @@ Content = tuple[set[int], tuple[Frame, ...]]
 def object_problems(run: Verification) -> Iterator[Problem]:
     """Check that every object but a segment is of a known kind and batch. Segments of the window are checked by day."""
     for (kind, batch_id), keys in groupby((found.key for found in run.store.raw.objects("raw/")), key=_kind):
-        if kind is _REJECTS:
+        if kind == RawKind.REJECTS:
             batch = run.find_batch(batch_id)  # before its files are: see unlisted_problems
             listed = {file.key for file in run.store.index.rejects(batch_id)}
             unlisted = [key for key in keys if key not in listed]
             yield from unlisted_problems(run, batch, unlisted, sorted(listed), _reject_content)
-        elif kind is _RECORD and run.find_batch(batch_id) is None:
+        elif kind == RawKind.BATCH and run.find_batch(batch_id) is None:
             for key in keys:
                 yield Problem(ProblemKind.INDEX, key, "the index does not know this batch")
         elif kind is None:
@@ -55,16 +41,12 @@ def object_problems(run: Verification) -> Iterator[Problem]:
                 yield Problem(ProblemKind.UNKNOWN, key, "pik does not write objects of this name")
 
 
-def _kind(key: str) -> tuple[re.Pattern[str] | None, str]:
-    """Return the pattern that a key matches, and the batch of a record or a file of rejects."""
-    for pattern in (_REJECTS, _RECORD):
-        if match := pattern.fullmatch(key):
-            return pattern, match[2]
-    if match := SEGMENT.fullmatch(key):
-        with suppress(Invalid):
-            parse_instant(match[1], date_only=True)
-            return SEGMENT, ""
-    return (_OTHERS if _OTHERS.fullmatch(key) else None), ""
+def _kind(text: str) -> tuple[RawKind | None, str]:
+    """Return the kind of an object by its key, and the batch of a record or a file of rejects."""
+    key = RawKey.parse(text)
+    if key is None:
+        return None, ""
+    return key.kind, key.id if key.kind in (RawKind.REJECTS, RawKind.BATCH) else ""
 
 
 def segment_content(raw: Raw, key: str) -> Content:
@@ -95,10 +77,10 @@ def unlisted_problems(
         yield from _left_over(run, batch, keys, listed, content)
     elif batch is None:  # a file's batch is in the index before its objects are in raw; a request's object comes first
         for key in keys:
-            _, batch_id, number = _place(key)
-            if number != OF_REQUEST:
+            parsed = RawKey.of(key)
+            if parsed.number != OF_REQUEST:
                 yield _lost(run, key, "the index does not know this object's batch")
-            elif run.store.audit.knows(batch_id):
+            elif run.store.audit.knows(parsed.id):
                 yield _lost(run, key, "the index knows this request's batch, but not all that counts it")
             else:
                 run.counts["unacknowledged"] += 1
@@ -136,17 +118,11 @@ def _left_over(
 
 
 def _lost(run: Verification, key: str, detail: str, frames: tuple[Frame, ...] = ()) -> Problem:
-    day, batch_id, _ = _place(key)
+    parsed = RawKey.of(key)
     run.counts["not_indexed"] += 1
-    run.incomplete.add(batch_id)
-    return Problem(ProblemKind.INDEX, key, detail, day or None, entity_ranges(frames))
-
-
-def _place(key: str) -> tuple[str, str, int]:
-    """Return the day, if any, the batch and the number of a segment or a file of rejects."""
-    match = SEGMENT.fullmatch(key) or _REJECTS.fullmatch(key)
-    assert match is not None, "the caller has looked at the name"
-    return match[1], match[2], int(match[3])
+    run.incomplete.add(parsed.id)
+    day = None if parsed.day is None else day_text(parsed.day)
+    return Problem(ProblemKind.INDEX, key, detail, day, entity_ranges(frames))
 
 
 def record_problems(run: Verification) -> Iterator[Problem]:
@@ -154,7 +130,7 @@ def record_problems(run: Verification) -> Iterator[Problem]:
     raw, index_differs = run.store.raw, ProblemKind.INDEX
     yield from _log_problems(run, opening_keys(raw), read_opening)
     yield from _log_problems(run, block_keys(raw), read_block)
-    for found in raw.objects(CLOSINGS):
+    for found in raw.objects(RawKind.CLOSING):
         try:
             line = read_closing(raw, found.key)
         except Damaged as error:
@@ -198,10 +174,10 @@ def missing_records(run: Verification, batch: Batch) -> Iterator[Problem]:
     raw = run.store.raw
     if batch.state != BatchState.INTERRUPTED or batch.is_request or has_expired(run.store, batch.started_at):
         return
-    opening = opening_key(batch.batch_id)
+    opening = RawKind.OPENING.key(batch.batch_id)
     is_there = raw.size(opening) is not None
     keys = [key for key, _ in block_keys(raw, batch.batch_id)]
-    numbers = {segment.key.rpartition("-")[2] for segment in run.segments(batch.batch_id)}
+    numbers = {key.number for segment in run.segments(batch.batch_id) if (key := RawKey.parse(segment.key))}
     if not is_there and not keys and len(numbers) <= 1:
         return
     if not is_there:
@@ -215,7 +191,9 @@ def missing_records(run: Verification, batch: Batch) -> Iterator[Problem]:
         last_seq, number = (blocks[-1].last_seq, blocks[-1].number) if blocks else (0, 0)
         if last_seq + 1 < batch.next_seq:
             detail = f"the block records of this interrupted batch end at record {last_seq}, it goes on at"
-            yield Problem(ProblemKind.MISSING, block_key(batch.batch_id, number + 1), f"{detail} {batch.next_seq}")
+            yield Problem(
+                ProblemKind.MISSING, RawKind.BLOCK.key(batch.batch_id, number + 1), f"{detail} {batch.next_seq}"
+            )
         elif batch.next_seq > 1:
             ends = {(block.last_seq + 1, block.offset, block.prefix_digest) for block in blocks}
             if (batch.next_seq, batch.offset, batch.prefix_digest) not in ends:

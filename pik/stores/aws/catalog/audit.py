@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from pik.errors import Damaged
 from pik.model.batch import Arrivals, Segment, Verdict
+from pik.rawlog.keys import RawKind, number_of
 from pik.stores.aws.catalog.claims import Claims, claim_of, places
-from pik.stores.aws.catalog.id_files import Row, number_of, prefix_of, read_ids, rows_of
+from pik.stores.aws.catalog.id_files import Row, prefix_of, read_ids, rows_of
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.catalog.items import (
     REQUEST,
@@ -21,7 +22,6 @@ from pik.stores.aws.catalog.items import (
     duplicate_item,
     listing_key,
     request_key,
-    segment_key,
     segment_of,
     unpack_skipped,
 )
@@ -199,9 +199,9 @@ def _counts_for(g: int, item: Item) -> str | None:
     if generation != str(g):
         return None
     if kind == "claim":
-        return segment_key(day_number(rest.partition("/")[0]), item["batch"], item["n"])
+        return RawKind.SEGMENT.key(item["batch"], item["n"], day_number(rest.partition("/")[0]))
     if kind == "key":
-        return segment_key(item["day"], item["batch"], item["n"])
+        return RawKind.SEGMENT.key(item["batch"], item["n"], item["day"])
     if kind == "duplicate":
-        return segment_key(item["day"], item["sk"].split("/")[1], item["n"])
+        return RawKind.SEGMENT.key(item["sk"].split("/")[1], item["n"], item["day"])
     return None

@@ -10,8 +10,9 @@ from pik.errors import StoreError
 from pik.model.batch import Arrivals, Segment, Verdict, duplicate_kind
 from pik.model.instant import day_text
 from pik.ports.catalog import Winner
-from pik.stores.aws.catalog.id_files import Row, number_of, rows_of
-from pik.stores.aws.catalog.items import KEYED_DAY, claim_key, duplicate_pk, pack_skipped, segment_key, unpack_skipped
+from pik.rawlog.keys import RawKind, number_of
+from pik.stores.aws.catalog.id_files import Row, rows_of
+from pik.stores.aws.catalog.items import KEYED_DAY, claim_key, duplicate_pk, pack_skipped, unpack_skipped
 from pik.stores.aws.table import Item, Key, Table
 
 
@@ -165,7 +166,7 @@ class Winners:
         content = {"entity": row.entity} if row.content is None else {"content": current["content"]}
         if self.counting.is_single(batch_id):
             kind = duplicate_kind(current.get("content"), row.content)
-            self.counting.remember(segment_key(day, batch_id, n), seq, kind)
+            self.counting.remember(RawKind.SEGMENT.key(batch_id, n, day), seq, kind)
             return []
         listed = self._listed(day, batch_id, n)
         if listed is None:
@@ -198,7 +199,7 @@ class Winners:
 
 
 def _winner(item: Item, day: int) -> Winner:
-    key = segment_key(item.get("day", day), item["batch"], item["n"])
+    key = RawKind.SEGMENT.key(item["batch"], item["n"], item.get("day", day))
     return Winner((item["batch"], item["seq"]), key, item.get("content"))
 
 

@@ -16,6 +16,7 @@ import zstandard
 from pik.errors import Damaged
 from pik.model.batch import KEYED, PLAIN, Arrivals, RejectFile, Segment
 from pik.model.instant import day_text
+from pik.rawlog.keys import number_of
 from pik.stores.aws.raw import AwsRaw
 
 PLAIN_ROW = Struct(">16sIIQ")
@@ -74,11 +75,6 @@ def arrivals_of(segment: Segment, rows: Sequence[Row]) -> Arrivals:
     keyed = sorted(KEYED.pack(row.seq, row.event_id, row.content, row.frame) for row in rows if row.content is not None)
     in_order = "\n".join(row.entity for row in sorted(rows, key=lambda row: row.seq))
     return Arrivals(segment, b"".join(plain), b"".join(keyed), in_order)
-
-
-def number_of(key: str) -> int:
-    """The number behind the batch in a segment's key, or in that of a file of rejects."""
-    return int(key.rpartition("-")[2].partition(".")[0])
 
 
 @dataclass(frozen=True, slots=True)

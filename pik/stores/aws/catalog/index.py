@@ -15,6 +15,7 @@ from pik.model.batch import OF_REQUEST, Batch, Counts, Location, RejectFile, Seg
 from pik.model.instant import day_text
 from pik.model.window import Window
 from pik.ports.catalog import Totals
+from pik.rawlog.keys import RawKind
 from pik.stores.aws.catalog.batches import living
 from pik.stores.aws.catalog.claims import Claims, places
 from pik.stores.aws.catalog.generation import Generation
@@ -33,7 +34,6 @@ from pik.stores.aws.catalog.items import (
     listing_key,
     referred,
     reject_file,
-    segment_key,
     segment_of,
     unpack_skipped,
 )
@@ -297,7 +297,7 @@ class Events:
             for item, kind in Requests(self.table, self.generation, set()).judged(whole.values()):
                 if kind != Verdict.ACCEPTED:
                     day, _, event_id, batch_id = place_of(item)
-                    key = segment_key(day, batch_id, OF_REQUEST)
+                    key = RawKind.SEGMENT.key(batch_id, OF_REQUEST, day)
                     yield Location(event_id, day, key, batch_id, 0, item["seq"], kind)
 
     def _requests(self, prefix: str) -> Iterator[Item]:
@@ -362,4 +362,4 @@ def _duplicate(item: Item) -> Location:
 
 
 def _location(event_id: str, day: int, item: Item, batch_id: str, seq: int, kind: Verdict) -> Location:
-    return Location(event_id, day, segment_key(day, batch_id, item["n"]), batch_id, item["frame"], seq, kind)
+    return Location(event_id, day, RawKind.SEGMENT.key(batch_id, item["n"], day), batch_id, item["frame"], seq, kind)

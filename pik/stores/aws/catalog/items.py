@@ -13,7 +13,8 @@ import zstandard
 from pik.errors import Invalid, StoreError
 from pik.model.batch import Batch, BatchState, Counts, Frame, Origin, RejectFile, Segment, Verdict
 from pik.model.instant import day_of, day_text, parse_instant
-from pik.stores.aws.catalog.id_files import Row, number_of
+from pik.rawlog.keys import RawKind, number_of
+from pik.stores.aws.catalog.id_files import Row
 from pik.stores.aws.state.items import US
 from pik.stores.aws.table import Item, Key
 
@@ -41,11 +42,6 @@ def claim_key(g: int, day: int, entity: str, event_id: bytes, *, keyed: bool) ->
     if keyed:
         return f"{g}/key/{event_id.hex()}", "claim"
     return f"{g}/claim/{day_text(day)}/{entity}", event_id.hex()
-
-
-def segment_key(day: int, batch_id: str, n: int) -> str:
-    """The key of a segment in raw."""
-    return f"raw/event_date={day_text(day)}/{batch_id}-{n}.ndjson.zst"
 
 
 def listing_key(g: int, segment: Segment) -> Key:
@@ -163,7 +159,7 @@ def _segment_of(item: Item) -> Segment:
     batch_id, _, n = item["sk"].partition("-")
     day = day_number(item["pk"].rpartition("/")[2])
     return Segment(
-        key=segment_key(day, batch_id, int(n)),
+        key=RawKind.SEGMENT.key(batch_id, int(n), day),
         batch_id=batch_id,
         day=day,
         size=item["size"],

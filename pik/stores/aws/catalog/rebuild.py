@@ -26,19 +26,10 @@ from pik.model.batch import (
 )
 from pik.model.instant import day_text
 from pik.ports.catalog import Winner
+from pik.rawlog.keys import RawKind, number_of
 from pik.stores.aws.catalog.claims import Claims, Winners, place, places
 from pik.stores.aws.catalog.generation import Generation
-from pik.stores.aws.catalog.id_files import (
-    Header,
-    Row,
-    arrivals_of,
-    ids_key,
-    number_of,
-    prefix_of,
-    read_ids,
-    rows_of,
-    write_ids,
-)
+from pik.stores.aws.catalog.id_files import Header, Row, arrivals_of, ids_key, prefix_of, read_ids, rows_of, write_ids
 from pik.stores.aws.catalog.items import (
     BATCH_SHARDS,
     DAY_SHARDS,
@@ -55,7 +46,6 @@ from pik.stores.aws.catalog.items import (
     progress_fields,
     reference,
     reject_item,
-    segment_key,
     unpack_skipped,
 )
 from pik.stores.aws.catalog.record_chunk import Recording
@@ -270,7 +260,7 @@ class AwsRebuild:
         for item in items:
             kind = duplicate_kind(item.get("content"), winner.get("content"))
             self._winners.judge(item, Verdict.ACCEPTED if item is winner else kind)
-        key = segment_key(winner["day"], batch_id, winner["n"])
+        key = RawKind.SEGMENT.key(batch_id, winner["n"], winner["day"])
         return Location(event_id, winner["day"], key, batch_id, winner["frame"], seq, Verdict.ACCEPTED)
 
     @property

@@ -11,6 +11,7 @@ from time import time_ns
 from pik.errors import StoreError
 from pik.model.batch import OF_REQUEST, Arrivals, Batch, Chunk, Counts, Frame, Location, Segment, Verdict
 from pik.model.instant import day_text
+from pik.rawlog.keys import RawKind
 from pik.runtime.retry import attempts
 from pik.stores.aws.catalog.claims import Claims, claim_of, places
 from pik.stores.aws.catalog.id_files import Row, rows_of
@@ -25,7 +26,6 @@ from pik.stores.aws.catalog.items import (
     day_number,
     request_key,
     request_pk,
-    segment_key,
 )
 from pik.stores.aws.clients import Flow
 from pik.stores.aws.state.items import US
@@ -174,7 +174,7 @@ def request_segment(item: Item) -> Segment:
     """The segment of a request."""
     day, entity, _, batch_id = place_of(item)
     return Segment(
-        key=segment_key(day, batch_id, OF_REQUEST),
+        key=RawKind.SEGMENT.key(batch_id, OF_REQUEST, day),
         batch_id=batch_id,
         day=day,
         size=item["size"],
