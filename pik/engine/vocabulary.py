@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pik.model.event import ENVELOPE, Field, FieldType
+
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
@@ -23,31 +25,26 @@ class Column:
     sql: str
 
 
-def _time(name: str) -> Column:
-    return Column("TIMESTAMP", (name,), f"CAST(line.{name} AS TIMESTAMP)")  # cut to microseconds, not rounded
-
-
-def _plain(name: str, sql_type: str = "VARCHAR") -> Column:
-    return Column(sql_type, (name,), f"line.{name}")
-
-
-COLUMNS = {
-    "event_id": _plain("event_id"),
-    "content_hash": _plain("content_hash"),
-    "source": _plain("source"),
-    "event_type": _plain("event_type"),
-    "entity_id": _plain("entity_id"),
-    "event_time": _time("event_time"),
-    "received_time": _time("received_time"),
-    "ingest_time": _time("ingest_time"),
-    "batch_id": _plain("batch_id"),
-    "seq": _plain("seq", "BIGINT"),
-    "idempotency_key": _plain("idempotency_key"),
-    "extra": _plain("extra", "JSON"),
-    "payload": Column("JSON", ("payload_text", "payload"), "coalesce(line.payload_text, line.payload)"),
+_SQL = {
+    FieldType.TEXT: "VARCHAR",
+    FieldType.INSTANT: "TIMESTAMP",
+    FieldType.INTEGER: "BIGINT",
+    FieldType.JSON: "JSON",
 }
 
-RAW_TYPES = {"seq": "BIGINT", "extra": "JSON", "payload": "JSON", "payload_text": "JSON"}
+
+def _column(field: Field) -> Column:
+    if field.name == "payload":
+        return Column("JSON", ("payload_text", "payload"), "coalesce(line.payload_text, line.payload)")
+    is_time = field.type == FieldType.INSTANT  # cut to microseconds, not rounded
+    sql = f"CAST(line.{field.name} AS TIMESTAMP)" if is_time else f"line.{field.name}"
+    return Column(_SQL[field.type], (field.name,), sql)
+
+
+COLUMNS = {field.name: _column(field) for field in ENVELOPE}
+
+RAW_TYPES = {field.name: _SQL[field.type] for field in ENVELOPE if field.type in (FieldType.INTEGER, FieldType.JSON)}
+RAW_TYPES["payload_text"] = "JSON"
 """SQL types of raw fields; the others are VARCHAR."""
 
 

@@ -248,17 +248,11 @@ def _accepted(seqs: Any, pieces: Sequence[Piece]) -> Any:
     return pa.concat_arrays(chunks)
 
 
-class _Optional(msgspec.Struct):
-    """What may be between seq and payload."""
+_OPTIONAL = [field for field in ENVELOPE[SCHEMA.get_field_index("seq") + 1 :] if not field.required]
+"""What may be between seq and payload, beside `original`, `payload_text` and the times as they were written."""
 
-    idempotency_key: str | None = None
-    extra: msgspec.Raw = msgspec.Raw(b"")
-    original: msgspec.Raw = msgspec.Raw(b"")
-    payload_text: msgspec.Raw = msgspec.Raw(b"")
-
-
-_decode_optional = msgspec.json.Decoder(_Optional).decode
-
+_decode_optional = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_text = msgspec.json.Decoder(str).decode
 
 _KEY = ',"idempotency_key":"'
 _ONLY_KEY = rf'^{_KEY}[^"\\]*"$'
@@ -271,16 +265,17 @@ def _optional(texts: Any) -> tuple[dict[str, Any], bool]:
     nothing = pa.nulls(len(texts), pa.string())
     if pc.all(pc.match_substring_regex(found, pattern=_ONLY_KEY)).as_py():
         keys = pc.utf8_slice_codeunits(found, len(_KEY), -1)
-        return {"idempotency_key": pc.replace_with_mask(nothing, some, keys), "extra": nothing}, False
+        columns = dict.fromkeys([field.name for field in _OPTIONAL], nothing)
+        return {**columns, "idempotency_key": pc.replace_with_mask(nothing, some, keys)}, False
     # Had a payload been found inside another field, the braces would not match here.
-    fields = [_decode_optional(f"{{{text[1:]}}}") for text in found.to_pylist()]
-    keys = _strings_or_nulls([(one.idempotency_key or "").encode() for one in fields])
-    extras = _strings_or_nulls([bytes(one.extra) for one in fields])
-    columns = {
-        "idempotency_key": pc.replace_with_mask(nothing, some, keys),
-        "extra": pc.replace_with_mask(nothing, some, extras),
-    }
-    return columns, any(bytes(one.payload_text) for one in fields)
+    members = [_decode_optional(f"{{{text[1:]}}}") for text in found.to_pylist()]
+    columns = {}
+    for field in _OPTIONAL:
+        values = [one.get(field.name) for one in members]
+        is_text = field.type == FieldType.TEXT
+        made = [b"" if raw is None else _decode_text(raw).encode() if is_text else bytes(raw) for raw in values]
+        columns[field.name] = pc.replace_with_mask(nothing, some, _strings_or_nulls(made))
+    return columns, any("payload_text" in one for one in members)
 
 
 def _strings_or_nulls(texts: Sequence[bytes]) -> Any:

@@ -16,9 +16,11 @@ import msgspec
 from pik.errors import Invalid, UsageError
 from pik.inputs.time_format import TimeFormat
 from pik.model.event import (
+    ENVELOPE,
     FIELDS,
     REQUIRED,
     Event,
+    FieldType,
     as_written,
     event_of,
     expect_text,
@@ -32,7 +34,7 @@ from pik.model.jmes import Expression, exact_number, quoted, shell_option
 _MIXED = "--on-invalid reject reads on, if others follow"
 """What to type where the first records of an input are rightly of another kind."""
 
-_TIME_FIELDS = ("event_time", "received_time")
+_TIME_FIELDS = tuple(each.name for each in ENVELOPE if each.sent and each.type == FieldType.INSTANT)
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _UNUSUAL = (Invalid, msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)

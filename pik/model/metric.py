@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from pik.errors import Invalid
+from pik.model.event import ENVELOPE
 from pik.model.instant import DAY, parse_duration
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -130,7 +131,7 @@ class Computed(msgspec.Struct, frozen=True, gc=False):  # a struct is made in a 
 NO_INPUTS = "0" * 32
 """The input_ids and input_contents of no deliveries."""
 
-DELIVERY_FACTS = frozenset({"received_time", "ingest_time", "batch_id", "seq", "extra"})
+DELIVERY_FACTS = frozenset(field.name for field in ENVELOPE if not field.hashed)
 """Columns of a definition that belong to one delivery of an event, and that its content hash does not cover."""
 
 

@@ -6,13 +6,15 @@ import json
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from pik.errors import Invalid
-from pik.model.delivery import entity_mark, raw_line, read_delivery, stamp
-from pik.model.event import FIELDS, read_event, read_event_slowly
+from pik.model.delivery import Delivery, entity_mark, raw_line, read_delivery, stamp
+from pik.model.event import ENVELOPE, FIELDS, FieldType, read_event, read_event_slowly
 from pik.model.identity import MAX_DEPTH
 from pik.model.instant import Zone, full_instant, is_canonical, load_zone
 from tests.model import oracle, texts
@@ -189,3 +191,11 @@ def test_a_line_of_raw_that_is_no_delivery_is_refused() -> None:
     for raw in (b"", b"{}", b'{"event_id":1}', b"\xff"):
         with pytest.raises(Invalid, match="a raw line is not a delivery"):
             read_delivery(raw)
+
+
+def test_deliveries_have_every_declared_field_of_the_envelope() -> None:
+    types = {FieldType.TEXT: str, FieldType.INSTANT: str, FieldType.INTEGER: int, FieldType.JSON: msgspec.Raw}
+    fields = {each.name: each for each in structs.fields(Delivery)}
+    for field in ENVELOPE:
+        is_optional = field.sent and not field.required
+        assert fields[field.name].type == (types[field.type] | None if is_optional else types[field.type])

@@ -27,6 +27,7 @@ from pik.inputs.blocks import BLOCK, Block
 from pik.inputs.source import OpenedInput, Source
 from pik.model.batch import Batch, BatchState, Chunk, Origin, Reject
 from pik.model.delivery import read_delivery
+from pik.model.event import ENVELOPE
 from pik.ports.catalog import batch_of
 from pik.ports.raw import Object, Raw
 from pik.ports.store import Store
@@ -341,16 +342,7 @@ class CheckedBlock:
         if not self.line:
             return None
         event = read_delivery(self.line)
-        fields = {
-            "seq": event.seq,
-            "source": event.source,
-            "event_type": event.event_type,
-            "entity_id": event.entity_id,
-            "event_time": event.event_time,
-            "received_time": event.received_time,
-            "idempotency_key": event.idempotency_key,
-            "payload": event.payload,
-        }
+        fields = {name: getattr(event, name) for name in ("seq", *(field.name for field in ENVELOPE if field.sent))}
         return msgspec.json.encode({name: value for name, value in fields.items() if value is not None})
 
 
