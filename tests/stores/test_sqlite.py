@@ -9,7 +9,6 @@ import threading
 import pytest
 
 from pik.errors import Busy, StoreError
-from pik.stores.local import sqlite
 from pik.stores.local.sqlite import Database
 
 SCHEMA = "CREATE TABLE item (number INTEGER);\nCREATE TABLE other (a TEXT);\n"
@@ -112,10 +111,8 @@ def test_processes_that_create_open_write_and_close_at_once_all_succeed(database
     assert database.read().execute("SELECT count(*), max(number) FROM item").fetchone() == (120, 120)
 
 
-def test_a_lock_that_never_ends_is_busy(database, monkeypatch):
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.01)
-    monkeypatch.setattr(sqlite, "PATIENCE_SECONDS", 0.05)
-    other = pickle.loads(pickle.dumps(database))
+def test_a_lock_that_never_ends_is_busy(database):
+    other = Database(database.path, SCHEMA, busy=0.01, patience=0.05)
     with database.write() as connection:
         connection.execute("INSERT INTO item VALUES (1)")
         with pytest.raises(Busy, match=r"test\.db locked"), other.write():

@@ -16,6 +16,7 @@ import pytest
 
 from pik.errors import Busy
 from pik.stores.local import sqlite
+from pik.stores.local.read_only import has_log, private_copy
 from pik.stores.local.sqlite import Database
 
 ROOT = Path(__file__).parents[2]
@@ -166,10 +167,10 @@ def test_a_private_copy_has_what_is_in_the_log_only(database: Database) -> None:
     other = sqlite3.connect(database.path)
     other.execute("INSERT INTO thing VALUES ('two')")
     other.commit()
-    assert sqlite.has_log(database.path)
-    copy = sqlite.private_copy(database.path)
+    assert has_log(database.path)
+    copy = private_copy(database.path)
     assert copy.parent != database.path.parent
-    assert copy == sqlite.private_copy(database.path)  # one for all connections of a process
+    assert copy == private_copy(database.path)  # one for all connections of a process
     with sqlite3.connect(copy) as connection:
         assert connection.execute("SELECT count(*) FROM thing").fetchone() == (2,)
     connection.close()
