@@ -69,7 +69,7 @@ def test_an_object_that_is_gone_is_exit_code_3(pik, filled):
         (("ingest", "events.jsonl", "--store", "copy"), 2, "events are not ingested into copies"),
         (("pull", *DAY, "--into", "."), 4, "is a directory with other things in it"),
         (("pull", *DAY, "--into", ".pik"), 2, "is the store itself"),
-        (("pull", *DAY, "--into", "own"), 4, "is no copy: it takes in events of its own"),
+        (("pull", *DAY, "--into", "own"), 4, "is not a copy: it ingests events itself"),
         (("pull", *DAY, "--into", "copy", "--store", "own"), 4, "hint: --into a new directory"),
         (("pull", *DAY, "--into", "aws://stack"), 2, "copies are made in directories"),
         (("pull", *DAY), 2, "--into is missing"),

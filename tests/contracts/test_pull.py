@@ -243,7 +243,7 @@ def test_nothing_else_gets_into_a_copy(source: Store, tmp_path: Path) -> None:
 def test_a_copy_is_of_one_store_and_no_store_of_its_own(source: Store, tmp_path: Path) -> None:
     pulled(source, tmp_path / "copy", window("01", "02"))
     own = open_store(str(tmp_path / "own"), create=True)
-    with pytest.raises(StoreError, match="is no copy: it takes in events of its own"):
+    with pytest.raises(StoreError, match="is not a copy: it ingests events itself"):
         open_copy(own.url, source)
     with pytest.raises(StoreError, match="is a copy of "):
         open_copy(str(tmp_path / "copy"), own)

@@ -1,4 +1,8 @@
-"""Locks that end with the process: POSIX record locks on one file, a byte for each name."""
+"""Named locks that end with the process: POSIX record locks on one file, a byte for each name.
+
+A file for each name, locked by `flock`, would do without the state below, but leave a file for each input ever
+ingested, and be held by worker processes that outlive their parent for a moment.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,12 @@ from hashlib import sha256
 from pathlib import Path
 
 from pik.errors import Busy, StoreError
+from pik.stores.local.read_only import read_only_error
 
-_PATIENCE = 0.3  # seconds; looking whether a lock is held holds it for a moment
+_PATIENCE = 0.3  # seconds; testing whether a lock is held holds it for a moment
 
 _guard = threading.Lock()
-"""Around everything below: the system does not keep the locks of one process apart, so this module must."""
+"""Guards everything below: the system does not keep the locks of one process apart, so this module must."""
 
 _handles: dict[Path, int] = {}
 """Open lock files, one handle each: closing any handle of a file ends every lock that this process has on it."""
@@ -30,11 +35,11 @@ os.register_at_fork(after_in_child=_mine.clear)  # children do not inherit the l
 
 @contextmanager
 def holding(path: Path, name: str, *, shared: bool = False) -> Iterator[None]:
-    """Holds the lock called `name` until the context ends or the process dies. Raises Busy if another has it, another
-    part of this process included; StoreError if there can be no lock file."""
+    """Hold the lock called `name` until the context ends or the process dies. Raises Busy if another process has it, or
+    another part of this one; StoreError if the lock file cannot be used."""
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     deadline = time.monotonic() + _PATIENCE
-    while not _take(path, name, kind):
+    while not _acquire(path, name, kind):
         if time.monotonic() > deadline:
             raise Busy(f"another pik process is at work on {name}", hint="wait until it has ended, then run this again")
         time.sleep(0.02)
@@ -45,19 +50,19 @@ def holding(path: Path, name: str, *, shared: bool = False) -> Iterator[None]:
 
 
 def held(path: Path, name: str) -> bool:
-    """Whether a living process holds the lock."""
+    """Return whether a living process holds the lock."""
     if (path, name) in _mine:
         return True
     if not path.exists():
         return False
-    kind = fcntl.LOCK_EX if os.access(path, os.W_OK) else fcntl.LOCK_SH  # who may not write cannot lock against others
-    if not _take(path, name, kind):
+    kind = fcntl.LOCK_EX if os.access(path, os.W_OK) else fcntl.LOCK_SH  # an exclusive lock needs write access
+    if not _acquire(path, name, kind):
         return True
     _release(path, name, kind)
     return False
 
 
-def _take(path: Path, name: str, kind: int) -> bool:
+def _acquire(path: Path, name: str, kind: int) -> bool:
     with _guard:
         mine = _mine.get((path, name), [])
         if mine and (kind == fcntl.LOCK_EX or fcntl.LOCK_EX in mine):
@@ -68,10 +73,7 @@ def _take(path: Path, name: str, kind: int) -> bool:
             return False
         except OSError as error:
             if error.errno == errno.EBADF:  # the file could only be opened for reading
-                raise StoreError(
-                    f"the store at {path.parent} is read-only",
-                    hint="commands that only read work on it; for a copy to work with: pik pull --into DIR",
-                ) from None
+                raise read_only_error(path.parent) from None
             raise StoreError(
                 f"cannot lock {path}: {error.strerror}", hint="--store DIR, on a disk with locks"
             ) from None
@@ -93,21 +95,15 @@ def _release(path: Path, name: str, kind: int) -> None:
 def _handle(path: Path) -> int:
     if path not in _handles:
         try:
-            _handles[path] = _opened(path)
+            _handles[path] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise StoreError(
-                f"cannot use the lock file {path}: {error.strerror}", hint="look at the permissions of its directory"
-            ) from None
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM) or not os.access(path, os.R_OK):
+                raise StoreError(
+                    f"cannot use the lock file {path}: {error.strerror}",
+                    hint="look at the permissions of its directory",
+                ) from None
+            _handles[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     return _handles[path]
-
-
-def _opened(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM) or not path.exists():
-            raise
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _byte(name: str) -> int:

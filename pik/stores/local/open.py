@@ -25,7 +25,8 @@ from pik.stores.local.state.replica import LocalCopy
 from pik.stores.local.state.runs import LocalQueue, LocalRuns
 
 _MARKER = "format.json"
-_LEFT_BEHIND = 24 * 3600.0  # seconds
+_ABANDONED = 24 * 3600.0
+"""Seconds after which a file in tmp/ was left by a process that was killed: none takes so long to write one."""
 
 
 class Marker(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -36,30 +37,48 @@ class Marker(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def open_local(path: Path, *, create: bool = False) -> Store:
-    """The store in this directory. Raises NotFound unless there is one or `create` is set, StoreError if it cannot be
+    """Open the store in a directory. Raises NotFound unless it exists or `create` is set; StoreError if it cannot be
     used or has another format than this program's."""
     path = path.absolute()
-    if create:
-        _create(path, Marker(FORMAT))
-    marker = _marker(path)
-    if create:
-        _sweep(path / "tmp")
-    return _assemble(path, marker)
+    return _assemble(path, _marker(path, Marker(FORMAT) if create else None))
 
 
 def open_copy(path: Path, source: str, *, create: bool = True) -> Store:
-    """The copy of the store `source` in this directory; `create` makes one that is not there yet. Raises as
-    `open_local`, and StoreError if what is there is no copy, or one of another store."""
+    """Open the copy of the store `source` in a directory; `create` makes one that is not there yet. Raises as
+    `open_local`, and StoreError if the store is not a copy, or one of another store."""
     path = path.absolute()
-    if create:
-        _create(path, Marker(FORMAT, source))
-    marker = _marker(path)
+    marker = _marker(path, Marker(FORMAT, source) if create else None)
     if marker.copy_of != source:
-        what = f"a copy of {marker.copy_of}" if marker.copy_of else "no copy: it takes in events of its own"
+        what = f"a copy of {marker.copy_of}" if marker.copy_of else "not a copy: it ingests events itself"
         raise StoreError(f"the store at {path} is {what}", hint="--into a new directory")
-    if create:
-        _sweep(path / "tmp")
     return _assemble(path, marker)
+
+
+def _marker(path: Path, created: Marker | None) -> Marker:
+    """Return what format.json says. A store that is not there is made with `created`."""
+    if created is not None:
+        _create(path, created)
+    file = path / _MARKER
+    try:
+        marker = msgspec.json.decode(file.read_bytes(), type=Marker)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(
+            f"no store at {path}", hint=f"to create an empty one there: {command('init', '--store', str(path))}"
+        ) from None
+    except OSError as error:
+        raise StoreError(
+            f"cannot read {file}: {error.strerror}", hint="look at the permissions of its directory"
+        ) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise StoreError(
+            f"{file} does not say which format the store has", hint=f'it should say {{"format": {FORMAT}}}'
+        ) from None
+    expect_format(str(path), marker.format)
+    for leftover in (path / "tmp").glob("*") if created is not None else ():
+        with suppress(OSError):  # another process may remove it as well
+            if time.time() - leftover.stat().st_mtime > _ABANDONED:
+                leftover.unlink()
+    return marker
 
 
 def _create(path: Path, marker: Marker) -> None:
@@ -86,34 +105,6 @@ def _create(path: Path, marker: Marker) -> None:
         raise StoreError(
             f"cannot create a store at {path}: {error.strerror}", hint="--store DIR, somewhere else"
         ) from None
-
-
-def _sweep(directory: Path) -> None:
-    """Remove what processes that were killed have left half-written. Nobody who lives writes one file for a day."""
-    for leftover in directory.glob("*"):
-        with suppress(OSError):  # another process may sweep as well
-            if time.time() - leftover.stat().st_mtime > _LEFT_BEHIND:
-                leftover.unlink()
-
-
-def _marker(path: Path) -> Marker:
-    file = path / _MARKER
-    try:
-        marker = msgspec.json.decode(file.read_bytes(), type=Marker)
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(
-            f"no store at {path}", hint=f"to create an empty one there: {command('init', '--store', str(path))}"
-        ) from None
-    except OSError as error:
-        raise StoreError(
-            f"cannot read {file}: {error.strerror}", hint="look at the permissions of its directory"
-        ) from None
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise StoreError(
-            f"{file} does not say which format the store has", hint=f'it should say {{"format": {FORMAT}}}'
-        ) from None
-    expect_format(str(path), marker.format)
-    return marker
 
 
 def _assemble(path: Path, marker: Marker) -> Store:
