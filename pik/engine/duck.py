@@ -1,4 +1,4 @@
-"""DuckDB computes metrics: one scan of raw, grouped by bucket and entity, for all metrics at once."""
+"""Computes metrics with DuckDB: one scan of raw, grouped by bucket and entity, for all metrics at once."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _FETCH = 8192
 _Result = TypeVar("_Result")
 
 Reasons = Mapping[tuple[int, int, str], str]
-"""What DuckDB says of a failure, by (number of the metric, bucket in microseconds, entity); not of each."""
+"""DuckDB's messages, by (number of the metric, bucket in microseconds, entity), for some of the failures."""
 
 
 @dataclass(frozen=True, slots=True)
 class DuckEngine:
-    """The Engine port over DuckDB. `threads` None: as many as there are processors, within what memory allows; `parts`
-    is how many processes share that."""
+    """The Engine port over DuckDB. `threads` None: one per processor, within what memory allows; `parts` is how many
+    processes share that."""
 
     threads: int | None = None
     parts: int = 1
@@ -87,8 +87,15 @@ class DuckEngine:
             checked = [check(db, metric, f"_{number}_") for number, metric in enumerate(ordered)]
             columns = frozenset[str]().union(*(metric.columns for metric in checked))
             measures = _measures(checked, inputs)
-            scan = _scan(inputs, ordered[0].bucket_size, window, columns, entities)
-            scan = replace(scan, own=any(measure.own for measure in measures))
+            scan = Scan(
+                inputs.files,
+                ordered[0].bucket_size,
+                window,
+                columns,
+                chosen=bool(entities),
+                skipping=inputs.skip is not None,
+                delivered=any(measure.delivered for measure in measures),
+            )
             names = [metric.name for metric in checked]
             seconds = len(names) * (limits.SCAN_SECONDS + limits.DELIVERY_SECONDS * inputs.deliveries)
             with bounded(db, seconds, f"computing {', '.join(names)} from {inputs.deliveries:,} deliveries"):
@@ -117,7 +124,7 @@ class DuckEngine:
         where = " AND ".join(f"{name} = {literal(text)}" for name, text in wanted.items())
 
         def compute(db: DuckDBPyConnection) -> DuckDBPyConnection:
-            scan = _scan(inputs, bucket_size, window, frozenset(wanted), entities)
+            scan = Scan(inputs.files, bucket_size, window, frozenset(wanted), bool(entities), inputs.skip is not None)
             try:
                 _group(db, scan.grouped([Measure(0, where or None, {}, hashed=False)]), scan, inputs.deliveries)
             except duckdb.Error as error:
@@ -132,8 +139,8 @@ class DuckEngine:
     def _computed(
         self, inputs: Inputs, entities: Sequence[str], compute: Callable[[DuckDBPyConnection], _Result]
     ) -> Iterator[_Result]:
-        """What `compute` makes of a connection to the inputs. Where memory runs out it is tried once more by a single
-        thread, which needs the least."""
+        """Open a connection to the inputs and yield what `compute` makes of it. Where memory runs out it is tried again
+        with a single thread, which needs the least."""
         files = [*inputs.files, *([inputs.skip] if inputs.skip is not None else [])]
         for threads in sorted({threads_for(self.threads, self.parts), 1}, reverse=True):
             with session(files, threads, self.parts) as db:
@@ -154,7 +161,7 @@ class _Nothing:
     def digests(self) -> Iterator[BucketDigest]:
         return iter(())
 
-    def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:  # noqa: ARG002 - there are none
+    def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:  # noqa: ARG002 - the port's argument
         return iter(())
 
 
@@ -166,7 +173,7 @@ class _Grouped:
     measures: Sequence[Measure]
     names: Sequence[str]
     reasons: Reasons | None
-    """Of what failed; None where nothing did."""
+    """Why some values failed; None where none did."""
 
     def digests(self) -> Iterator[BucketDigest]:
         for measure, name in zip(self.measures, self.names, strict=True):
@@ -188,27 +195,25 @@ def _is_empty(inputs: Inputs) -> bool:
     return not inputs.files
 
 
-def _scan(inputs: Inputs, bucket_size: int, window: Window, columns: frozenset[str], entities: Sequence[str]) -> Scan:
-    return Scan(inputs.files, bucket_size, window, columns, bool(entities), inputs.skip is not None)
-
-
 def _measures(metrics: Sequence[Checked], inputs: Inputs) -> list[Measure]:
-    """What to compute. Metrics with one condition count the same lines, which is done for the first of them."""
+    """Return what to compute. Metrics with one condition count the same lines, which is done for the first of them."""
     measures: list[Measure] = []
     first: dict[tuple[str | None, bool], int] = {}
     for number, metric in enumerate(metrics):
         aggregates = {f"_{number}_{place}": aggregate for place, aggregate in enumerate(metric.value.aggregates)}
-        own = inputs.duplicates or not DELIVERY_FACTS.isdisjoint(metric.columns)
-        counted = first.setdefault((metric.where, own), number)
+        delivered = inputs.duplicates or not DELIVERY_FACTS.isdisjoint(metric.columns)
+        counted = first.setdefault((metric.where, delivered), number)
         value, denominator = metric.value.sql, metric.denominator
-        measures.append(Measure(number, metric.where, aggregates, value, denominator, own=own, counted=counted))
+        measures.append(
+            Measure(number, metric.where, aggregates, value, denominator, delivered=delivered, counted=counted)
+        )
     return measures
 
 
 def _compute(
     db: DuckDBPyConnection, scan: Scan, measures: Sequence[Measure], names: Sequence[str], deliveries: int
 ) -> Reasons | None:
-    """Create the table `grouped`. The reasons of what failed on the data, None where nothing did."""
+    """Create the table `grouped`. Return the reasons of what failed on the data, None where nothing did."""
     import duckdb
 
     try:
@@ -227,16 +232,15 @@ def _group(db: DuckDBPyConnection, grouped: str, scan: Scan, deliveries: int) ->
     db.execute(f"CREATE TEMP TABLE grouped AS {grouped}")
     row = db.execute("SELECT coalesce(sum(_lines), 0) FROM grouped").fetchone()
     if row is None or row[0] != deliveries:
-        files = (
-            scan.files[0].name if len(scan.files) == 1 else f"{len(scan.files)} files, {scan.files[0].name} the first"
-        )
+        first = scan.files[0].name
+        files = first if len(scan.files) == 1 else f"{len(scan.files)} files, {first} the first"
         raise _damaged(f"raw has {row and row[0]} whole deliveries of {deliveries} ({files})")
 
 
 def _cause(
     db: DuckDBPyConnection, scan: Scan, error: Exception, measures: Mapping[str, Measure] | None = None
 ) -> PikError:
-    """Which file or which metric made the scan fail: the first that fails alone."""
+    """Return the error that names the file or the metric that made the scan fail: the first that fails alone."""
     import duckdb
 
     if isinstance(error, duckdb.InterruptException):
@@ -261,7 +265,7 @@ def _cause(
 
 
 def _digest_lines(db: DuckDBPyConnection, measure: Measure, *, failing: bool) -> Iterator[DigestLines]:
-    """The lines of BucketDigest for the buckets of a metric. concat_ws leaves out what is NULL."""
+    """Yield the lines of BucketDigest for the buckets of a metric. concat_ws leaves out what is NULL."""
     n = measure.number
     plain = "CASE WHEN contains(value, '.') THEN rtrim(rtrim(value, '0'), '.') ELSE value END"
     contents = f"CASE WHEN {measure.contents} IS DISTINCT FROM {measure.ids} THEN {_hex(measure.contents)} END"
@@ -283,7 +287,7 @@ def _digest_lines(db: DuckDBPyConnection, measure: Measure, *, failing: bool) ->
 
 
 def _hex(column: str) -> str:
-    """SQL of the column as 32 upper-case hex digits. lpad is slow, and needed for one value in 16."""
+    """Return the SQL of a column as 32 upper-case hex digits. lpad is slow, and needed for one value in 16."""
     return f"CASE WHEN {column} >= {16**31} THEN hex({column}) ELSE lpad(hex({column}), 32, '0') END"
 
 
@@ -302,7 +306,7 @@ def _values(db: DuckDBPyConnection, measure: Measure, name: str, skipping: Seque
 def _outcomes(
     db: DuckDBPyConnection, measure: Measure, name: str, reasons: Reasons, skipping: Sequence[int]
 ) -> Iterator[Computed]:
-    """As `_values`, with the failures."""
+    """Yield as `_values` does, with the failures."""
     n = measure.number
     columns = f"CAST(_v{n} AS VARCHAR), {_inputs(measure)}, _x{n}, _f{n}, _b{n}"
     for bucket, entity_id, value, inputs, ids, contents, what, events, blamed in _rows(
@@ -321,7 +325,7 @@ def _outcomes(
 def _rows(
     db: DuckDBPyConnection, columns: str, condition: str, skipping: Sequence[int] = ()
 ) -> Iterator[tuple[Any, ...]]:
-    """(bucket in microseconds, entity, columns…) of the groups for which the condition holds, by bucket and entity,
+    """Yield (bucket in microseconds, entity, columns…) of the groups for which the condition holds, by bucket and entity,
     without the buckets (nanoseconds) to skip."""
     others = " AND _bucket NOT IN (SELECT unnest(CAST(? AS BIGINT[])))" if skipping else ""
     db.execute(

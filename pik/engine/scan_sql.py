@@ -1,4 +1,8 @@
-"""One pass over raw lines: reads them, decides which count, and groups those by bucket and entity."""
+"""The SQL of one pass over raw lines, which decides which count and groups those by bucket and entity.
+
+Where that fails on the data, `isolated` has the pass again with every expression under DuckDB's TRY, so that what fails
+is kept apart and the rest is computed. That costs more, so the plain pass is tried first.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING
 from pik.engine.check import scale_of, scaled
 from pik.engine.session import file_list, first_line, literal
 from pik.engine.syntax import Aggregate
-from pik.engine.vocabulary import COLUMNS, RAW_TYPES
+from pik.engine.vocabulary import column_sql, raw_fields
 from pik.model.instant import DAY, MAX_INSTANT, MIN_INSTANT, full_instant
 from pik.model.metric import BLAMED
 from pik.model.window import Window
@@ -30,11 +34,13 @@ _DELIVERY = "CAST('0x' || sha256(concat_ws('/', line.content_hash, line.batch_id
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What to compute of each group: `value`, an expression over aggregates by name, as `_v<number>`. They are those of
-    the lines for which `where` holds (None: all of them); `inputs` is the number of those lines, and unless `hashed` is
-    false `ids` the XOR of their ids and `contents` that of their contents; with `own`, of their contents and places in
-    their batches. Where another measure counts the same lines these are the columns of that one, whose number is
-    `counted`. `denominator` is that of a quotient."""
+    """What to compute of each group: `value`, an expression over aggregates by name, as `_v<number>`.
+
+    The aggregates are over the lines for which `where` holds (None: all). `inputs` is the number of those lines, and
+    unless `hashed` is false `ids` is the XOR of their ids and `contents` that of their contents, or with `delivered` of
+    their contents and places in their batches. Where another measure counts the same lines, these are the columns of
+    that one, whose number is `counted`. `denominator` is that of a quotient.
+    """
 
     number: int
     where: str | None
@@ -42,7 +48,7 @@ class Measure:
     value: str = "NULL"
     denominator: str | None = None
     hashed: bool = True
-    own: bool = False
+    delivered: bool = False
     counted: int | None = None
 
     @property
@@ -72,13 +78,13 @@ class Measure:
     @property
     def content(self) -> str:
         """The column that `_c<number>` is the XOR of."""
-        return "_delivery" if self.own else "_content"
+        return "_delivery" if self.delivered else "_content"
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
     """Which lines of `files` count: in `window`, of the wanted entities if `chosen`, not skipped if `skipping`. With
-    `own` some measure needs their places in their batches."""
+    `delivered` some measure needs their places in their batches."""
 
     files: Sequence[Path]
     bucket_size: int
@@ -86,10 +92,10 @@ class Scan:
     columns: frozenset[str]
     chosen: bool
     skipping: bool
-    own: bool = False
+    delivered: bool = False
 
     def grouped(self, measures: Iterable[Measure]) -> str:
-        """SQL of a row a bucket and entity: _bucket (microseconds), _entity, _lines, and what the measures name.
+        """Return the SQL of one row per bucket and entity: _bucket (microseconds), _entity, _lines, and the measures.
 
         Lines that don't count are one more row, whose _bucket is NULL: they are counted, and nothing else of them is
         evaluated, so that a value that no metric may see cannot make one fail.
@@ -116,11 +122,12 @@ class Scan:
         )
 
     def lines(self) -> str:
-        """SQL of a row a line: _bucket and _entity (NULL in lines that don't count), _id, _content, _delivery, _whole,
-        and the columns."""
-        fields = {*_KEYS, *(["batch_id", "seq"] if self.skipping or self.own else [])}
-        fields |= {field for name in self.columns for field in COLUMNS[name].raw}
-        types = ", ".join(f"{field}: '{RAW_TYPES.get(field, 'VARCHAR')}'" for field in sorted(fields))
+        """Return the SQL of one row per line: _bucket and _entity (NULL in lines that don't count), _id, _content,
+        _delivery, _whole, and the columns."""
+        fields: dict[str, str] = {}
+        for name in {*_KEYS, *self.columns, *(["batch_id", "seq"] if self.skipping or self.delivered else [])}:
+            fields |= raw_fields(name)
+        types = ", ".join(f"{name}: '{sql_type}'" for name, sql_type in sorted(fields.items()))
         filters = " AND ".join(self._filters())
         keys = {"_bucket": self._bucket(), "_entity": "line.entity_id"}
         if filters:
@@ -132,10 +139,10 @@ class Scan:
             "CASE WHEN line.content_hash = line.event_id THEN _id ELSE CAST('0x' || line.content_hash AS UHUGEINT) END"
             " AS _content"
         )
-        if self.own:
+        if self.delivered:
             columns.append(f"{_DELIVERY} AS _delivery")
         columns.append(f"CASE WHEN {' AND '.join(f'line.{field} IS NOT NULL' for field in _KEYS)} THEN 1 END AS _whole")
-        columns += [f"{COLUMNS[name].sql} AS {name}" for name in sorted(self.columns)]
+        columns += [f"{column_sql(name)} AS {name}" for name in sorted(self.columns)]
         # Without `records` and with one column, read_json looks at each line for what kind of JSON it is: 10 × slower.
         return (
             f"SELECT {', '.join(columns)} FROM read_json({file_list(self.files)}, format = 'newline_delimited', "
@@ -151,7 +158,7 @@ class Scan:
         return joins
 
     def _filters(self) -> list[str]:
-        """Conditions on a line; none where all count. Raw's times have nine digits each, so they compare as text."""
+        """Return conditions on a line, none where all count. Raw's times have nine digits, so they compare as text."""
         filters = []
         if self.window.start > MIN_INSTANT:
             filters.append(f"line.event_time >= {literal(full_instant(self.window.start))}")
@@ -164,8 +171,8 @@ class Scan:
         return filters
 
     def _bucket(self) -> str:
-        # The text cut to days or seconds is the floor already. Counted from a bucket before all time, the remainder is
-        # that of a floor before 1970 too.
+        # The text truncated to days or seconds is its floor. Counted from a bucket before all time, the remainder is that
+        # of a floor before 1970 too.
         size = self.bucket_size // MICROSECOND
         first = MIN_INSTANT // self.bucket_size * size
         time = f"epoch_us(CAST(line.event_time[1:{10 if self.bucket_size % DAY == 0 else 19}] AS TIMESTAMP))"
@@ -195,11 +202,11 @@ def load(db: DuckDBPyConnection, inputs: Inputs, entities: Sequence[str]) -> Non
 
 
 EXPLAINED = 100
-"""Failures of one metric that quote what DuckDB says, each for a query or two; further ones have a general reason."""
+"""Failures of one metric that quote DuckDB's message, each for a query or two; further ones have a general reason."""
 
 EVENTS, SUM, ZERO, VALUE = "events", "sum", "zero", "value"
-"""What failed: the condition or an argument on single events; a sum; a quotient, whose denominator is 0; the expression
-over the aggregates in another way."""
+"""What failed: the condition or an argument on single events; a sum; a quotient, by its denominator; the expression over
+the aggregates in another way."""
 
 REASONS = {
     EVENTS: "its condition or an argument of an aggregate cannot be evaluated for some of the events",
@@ -213,13 +220,16 @@ _HALF = 10**19
 
 
 def isolated(scan: Scan, measures: Sequence[Measure]) -> str:
-    """SQL of the rows of `scan.grouped` with three more columns per measure.
+    """Return the SQL of the rows of `scan.grouped` with three more columns per measure.
 
-    `_x` is NULL, or what failed; `_v` is NULL then. `_f` is how many events fail on their own, `_b` the smallest ids of
-    them. A value is evaluated inside of a struct, so that NULL (in it) differs from a failure (in its place).
+    `_x` is NULL, or what failed; `_v` is NULL then. `_f` is how many events fail by themselves, `_b` the smallest of
+    their ids. A value is evaluated inside a struct, so that NULL (in it) differs from a failure (in its place).
     """
     named = [(name, aggregate) for measure in measures for name, aggregate in measure.aggregates.items()]
-    conditions = "".join(f", {_tried(_condition(measure))} AS _w{measure.number}" for measure in measures)
+    conditions = "".join(
+        f", {_tried(f'CASE WHEN _bucket IS NOT NULL THEN {measure.where or True} END')} AS _w{measure.number}"
+        for measure in measures
+    )
     operands = "".join(
         f", {_tried(f'CASE WHEN _w{measure.number}.v THEN {aggregate.operand} END')} AS _a{name}"
         for measure in measures
@@ -238,10 +248,6 @@ def isolated(scan: Scan, measures: Sequence[Measure]) -> str:
 
 def _tried(sql: str) -> str:
     return f"TRY(struct_pack(v := {sql}))"
-
-
-def _condition(measure: Measure) -> str:
-    return f"CASE WHEN _bucket IS NOT NULL THEN {measure.where or 'true'} END"
 
 
 def _results(measure: Measure) -> Iterator[str]:
@@ -295,25 +301,26 @@ def _outcome(measure: Measure) -> str:
 
 
 def explanations(db: DuckDBPyConnection, scan: Scan, measures: Sequence[Measure]) -> dict[tuple[int, int, str], str]:
-    """What DuckDB says of each measure's first failures in `grouped`, by (measure, bucket in microseconds, entity)."""
+    """Return DuckDB's messages for each measure's first failures in `grouped`, by (measure, bucket in µs, entity)."""
     blamed = " UNION ALL ".join(f"({_first_failures(measure, f'_b{measure.number}[1]')})" for measure in measures)
     db.execute(
         f"CREATE TEMP TABLE blamed AS SELECT * FROM ({scan.lines()}) WHERE _bucket IS NOT NULL AND _id IN ({blamed})"
     )
-    found = {}
+    messages = {}
     for measure in measures:
-        failures = db.execute(_first_failures(measure, f"_bucket, _entity, _x{measure.number}, _b{measure.number}[1]"))
-        for bucket, entity_id, what, event in failures.fetchall():
-            asked: list[tuple[str, list[object]]] = []
+        n, where = measure.number, measure.where or "true"
+        failures = db.execute(_first_failures(measure, f"_bucket, _entity, _x{n}, _b{n}[1]")).fetchall()
+        for bucket, entity_id, what, event in failures:
+            queries: list[tuple[str, list[object]]] = []
             if what == EVENTS:
-                asked = [(f"SELECT {sql} FROM blamed WHERE _id = ?", [event]) for sql in _row_expressions(measure)]
+                operands = [f"CASE WHEN {where} THEN {one.operand} END" for one in measure.aggregates.values()]
+                queries = [(f"SELECT {sql} FROM blamed WHERE _id = ?", [event]) for sql in operands]
             elif what == VALUE:
-                asked = [
-                    (f"SELECT {measure.value} FROM grouped WHERE _bucket = ? AND _entity = ?", [bucket, entity_id])
-                ]
-            if said := next(filter(None, (_said(db, *query) for query in asked)), ""):
-                found[measure.number, bucket, entity_id] = said
-    return found
+                query = f"SELECT {measure.value} FROM grouped WHERE _bucket = ? AND _entity = ?"
+                queries = [(query, [bucket, entity_id])]
+            if message := next(filter(None, (_failure(db, *query) for query in queries)), ""):
+                messages[n, bucket, entity_id] = message
+    return messages
 
 
 def _first_failures(measure: Measure, columns: str) -> str:
@@ -321,21 +328,18 @@ def _first_failures(measure: Measure, columns: str) -> str:
     return f"SELECT {columns} FROM grouped WHERE _x{n} IS NOT NULL ORDER BY _bucket, _entity LIMIT {EXPLAINED}"
 
 
-def _row_expressions(measure: Measure) -> list[str]:
-    return [f"CASE WHEN {measure.where or 'true'} THEN {one.operand} END" for one in measure.aggregates.values()]
-
-
-def _said(db: DuckDBPyConnection, query: str, values: Sequence[object]) -> str:
+def _failure(db: DuckDBPyConnection, query: str, values: Sequence[object]) -> str:
+    """Return the message with which a query fails, an empty text if it does not."""
     try:
         db.execute(query, values).fetchall()
     except data_errors() as error:
-        said = first_line(error)
-        return said if len(said) <= _LONG else said[:_LONG] + "…"
+        message = first_line(error)
+        return message if len(message) <= _LONG else message[:_LONG] + "…"
     return ""
 
 
 def data_errors() -> tuple[type[Exception], ...]:
-    """What DuckDB raises where a value is to blame; TRY makes NULL of the same ones."""
+    """Return the errors that DuckDB raises because of a value; TRY turns the same ones into NULL."""
     import duckdb
 
     return duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.InvalidInputException

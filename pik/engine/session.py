@@ -1,4 +1,4 @@
-"""DuckDB connections that can read the named files and nothing else, and never change their mind about it."""
+"""DuckDB connections that can read the named files and nothing else, with their configuration locked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ THREAD_MB, GROUPS_MB = 64, 64
 With one thread more it would nearly always run out of memory, and compute all of it again."""
 
 DISK_LIMIT = "16GB"
-"""What that directory may hold."""
+"""What the temporary directory may hold."""
 
 CHECK_SECONDS = 10.0
 """What checking one definition may take."""
@@ -36,12 +36,12 @@ _AGAIN = 0.05
 
 
 def literal(text: str) -> str:
-    """SQL of a string constant."""
+    """Return the SQL of a string constant."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def file_list(files: Sequence[Path]) -> str:
-    """SQL of a list of file names."""
+    """Return the SQL of a list of file names."""
     return "[" + ", ".join(literal(str(file.absolute())) for file in files) + "]"
 
 
@@ -57,22 +57,18 @@ class OutOfMemory(EngineError):
 
 
 def threads_for(wanted: int | None, parts: int) -> int:
-    """How many threads a connection gets: the wanted ones (None: as many as there are processors), but no more than its
-    part of the memory allows."""
-    return max(1, min(wanted or _processors(), (MEMORY_MB // parts - GROUPS_MB) // THREAD_MB))
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on a Mac
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return how many threads a connection gets: the wanted ones (None: one per processor), but no more than its part of
+    the memory allows."""
+    on_mac = not hasattr(os, "sched_getaffinity")
+    processors = os.cpu_count() or 1 if on_mac else len(os.sched_getaffinity(0))
+    return max(1, min(wanted or processors, (MEMORY_MB // parts - GROUPS_MB) // THREAD_MB))
 
 
 @contextmanager
 def session(files: Sequence[Path] = (), threads: int = 1, parts: int = 1) -> Iterator[DuckDBPyConnection]:
-    """A connection without access to anything but `files`, with one of so many parts of the memory.
+    """Open a connection without access to anything but `files`, with one of so many parts of the memory.
 
-    Raises EngineError for whatever DuckDB says that nobody inside understood better, KeyboardInterrupt for Ctrl-C.
+    Raises EngineError for those of DuckDB's errors that are not handled inside, KeyboardInterrupt for Ctrl-C.
     """
     import duckdb
 
@@ -90,7 +86,7 @@ def session(files: Sequence[Path] = (), threads: int = 1, parts: int = 1) -> Ite
         db = duckdb.connect(":memory:", config=settings)
         try:
             db.execute("SET TimeZone = 'UTC'")
-            # Raw streams past the tables of skipped deliveries and of entities, never the other way round.
+            # Raw is streamed past the tables of skipped deliveries and of entities, never the other way round.
             db.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
             db.execute(f"SET allowed_paths = {file_list(files)}")
             db.execute("SET enable_external_access = false")
@@ -103,7 +99,7 @@ def session(files: Sequence[Path] = (), threads: int = 1, parts: int = 1) -> Ite
         except duckdb.Error as error:
             raise EngineError(f"DuckDB failed: {first_line(error)}") from None
         except RuntimeError as error:
-            if str(error) == "Query interrupted":  # how its Python module tells Ctrl-C
+            if str(error) == "Query interrupted":  # how its Python module reports Ctrl-C
                 raise KeyboardInterrupt from None
             raise
         finally:
@@ -112,7 +108,7 @@ def session(files: Sequence[Path] = (), threads: int = 1, parts: int = 1) -> Ite
 
 @contextmanager
 def bounded(db: DuckDBPyConnection, seconds: float, what: str) -> Iterator[None]:
-    """Interrupts what runs on the connection after so many seconds. Raises EngineError then: `what` took too long."""
+    """Interrupt what runs on the connection after so many seconds, and raise EngineError: `what` took too long."""
     import duckdb
 
     done, late = Event(), Event()
@@ -131,12 +127,12 @@ def bounded(db: DuckDBPyConnection, seconds: float, what: str) -> Iterator[None]
     except (duckdb.InterruptException, RuntimeError):
         if not late.is_set():
             raise
-        raise EngineError(f"{what} took more than {seconds:,.0f} s, and was stopped") from None
+        raise EngineError(f"{what} took more than {seconds:,.0f} s and was stopped") from None
     finally:
         done.set()
         watcher.join()
 
 
 def first_line(error: Exception) -> str:
-    """What DuckDB says, without its picture of the statement."""
+    """Return the first line of DuckDB's message, without its picture of the statement."""
     return str(error).split("\n", 1)[0].strip()

@@ -1,7 +1,7 @@
 """Reads the SQL of definitions with DuckDB's own parser, so that what is checked is what is run.
 
-DuckDB serializes its syntax tree as JSON. A tree is walked, refused unless every node of it is known to be harmless,
-and split: aggregates are taken out, to be computed while raw is read, and the rest is an expression over their results.
+DuckDB serializes its syntax tree as JSON. A tree is refused unless every node is known to be harmless, and split:
+aggregates are computed while raw is read, and the rest is an expression over their results.
 """
 
 from __future__ import annotations
@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pik.engine.session import first_line
-from pik.engine.vocabulary import AGGREGATES, COLUMNS, JOINS, LONGEST, MOST_JOINED, deep_path, function_kind, unbounded
+from pik.engine.vocabulary import (
+    AGGREGATES,
+    COLUMN_TYPES,
+    JOINS,
+    LONGEST,
+    MOST_JOINED,
+    deep_path,
+    function_kind,
+    unbounded,
+)
 from pik.errors import Invalid
 
 if TYPE_CHECKING:
@@ -25,8 +34,8 @@ _REFUSED = {
     "SUBQUERY": "a subquery would read other events than the bucket's",
     "WINDOW": "a window function depends on the order of events",
     "PARAMETER": "there are no parameters to fill in",
-    "POSITIONAL_REFERENCE": "a column is named, not numbered",
-    "STAR": "a column is named; * stands only in count(*)",
+    "POSITIONAL_REFERENCE": "columns are named, not numbered",
+    "STAR": "columns are named; * is allowed only in count(*)",
     "COLLATE": "under a collation unequal texts are equal, and which one counts would depend on their order",
 }
 _NARROW = 18  # digits of a DECIMAL that DuckDB holds in 64 bits; 2^63 of those fit into the sum's 128
@@ -38,8 +47,8 @@ _CLOCK = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """One aggregate of a definition: SQL of its only argument (None: count(*)) and of its own FILTER, if any. `type` is
-    the argument's SQL type, once it was checked."""
+    """One aggregate of a definition: SQL of its only argument (None: count(*)) and of its FILTER, if any. `type` is the
+    argument's SQL type, once it is checked."""
 
     function: str
     distinct: bool
@@ -49,8 +58,8 @@ class Aggregate:
 
     @property
     def operand(self) -> str:
-        """SQL of what is aggregated, NULL where the FILTER leaves a row out; nothing else is evaluated there. A FILTER
-        clause would not do: DuckDB evaluates the argument first, and there a cast may fail."""
+        """SQL of what is aggregated, NULL where the FILTER excludes a row. A FILTER clause would evaluate the argument of
+        excluded rows as well, where a cast may fail."""
         argument = "1" if self.argument is None else self.argument
         return f"CASE WHEN {self.condition} THEN {argument} END" if self.condition is not None else argument
 
@@ -61,20 +70,19 @@ class Aggregate:
         return self.function == "sum" and (decimal or self.type == "HUGEINT")
 
     def of(self, operand: str) -> str:
-        """SQL of the aggregate over that operand."""
+        """Return the SQL of the aggregate over that operand."""
         function = "count" if self.argument is None else self.function
         return f"{function}({'DISTINCT ' if self.distinct else ''}{operand})"
 
     def over(self, rows: str | None) -> str:
-        """SQL of the aggregate over the rows for which the condition `rows` holds (None: all); for the others nothing
-        is evaluated."""
+        """Return the SQL of the aggregate over the rows where `rows` holds (None: all); others are not evaluated."""
         return self.of(self.operand if rows is None else f"CASE WHEN {rows} THEN {self.operand} END")
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A harmless expression. `sql` calls the results of `aggregates` PREFIX0, PREFIX1, …; it reads `columns`. That of a
-    quotient has its two sides instead, in `quotient`."""
+    """A harmless expression. `sql` calls the results of `aggregates` PREFIX0, PREFIX1, …; it reads `columns`.
+    `quotient` has the two sides of one."""
 
     sql: str
     aggregates: tuple[Aggregate, ...]
@@ -84,7 +92,7 @@ class Expression:
 
 
 class Reader:
-    """Reads one expression. `field`, value or where, is that of the Invalid it raises for one that is refused."""
+    """Reads one expression of a definition's `field`, value or where. Raises Invalid for one that is refused."""
 
     def __init__(self, db: DuckDBPyConnection, field: str) -> None:
         self.db = db
@@ -94,26 +102,26 @@ class Reader:
         self._select_one: Node = self._serialized("SELECT 1")["statements"][0]["node"]
 
     def where(self, text: str) -> Expression:
-        """An expression without aggregates."""
+        """Return an expression without aggregates."""
         tree = self._parse(text)
         self._walk(tree, frozenset())
         if (found := next(aggregates_of(tree), None)) is not None:
-            self._refuse(f"{_shown(found)} is an aggregate; where decides about one event at a time")
+            self._refuse(f"{_shown(found)} is an aggregate; where is evaluated for one event at a time")
         return Expression(self.sql(tree), (), frozenset(self.columns), tree)
 
     def value(self, text: str, prefix: str) -> Expression:
-        """An expression of aggregates, constants and functions of them."""
+        """Return an expression of aggregates, constants and functions of them."""
         tree = self._parse(text)
         self._walk(tree, frozenset())
         aggregates: list[Aggregate] = []
         whole, tree = tree, self._split(tree, prefix, aggregates)
         if not aggregates:
-            self._refuse("there is no aggregate in it", hint="value is one aggregate expression such as count(*)")
+            self._refuse("it has no aggregate", hint="value is one aggregate expression such as count(*)")
         for name in columns_of(tree):
-            if name in COLUMNS:
+            if name in COLUMN_TYPES:
                 self._refuse(
-                    f"the column {name} stands outside of an aggregate, and a bucket has many events",
-                    hint=f"put it inside of one, such as max({name})",
+                    f"the column {name} is used outside an aggregate, and a bucket has many events",
+                    hint=f"use it inside one, such as max({name})",
                 )
         sides = quotient_of(tree)
         quotient = (self.sql(sides[0]), self.sql(sides[1])) if sides else None
@@ -122,12 +130,12 @@ class Reader:
     def _parse(self, text: str) -> Node:
         if len(text) > LONGEST:
             self._refuse(f"it has {len(text):,} characters, more than {LONGEST:,}")
-        # The line break ends a trailing comment. What is not one bare expression differs from `SELECT 1` elsewhere too.
+        # The line break ends a trailing comment. All but one bare expression differs from `SELECT 1` elsewhere too.
         answer = self._serialized("SELECT\n" + text + "\n")
         if answer["error"]:
             reason = str(answer["error_message"]).split("\n", 1)[0]
             only_select = answer["error_type"] == "not implemented"
-            self._refuse(_SEVERAL if only_select else f"it is no SQL expression: {reason}")
+            self._refuse(_SEVERAL if only_select else f"invalid SQL expression: {reason}")
         nodes = [statement["node"] for statement in answer["statements"]]
         expressions = nodes[0].get("select_list", [])
         alone = len(nodes) == len(expressions) == 1 and not expressions[0].get("alias")
@@ -145,11 +153,11 @@ class Reader:
             assert row is not None
             answer: Node = json.loads(row[0])
         except (duckdb.Error, RecursionError) as error:
-            self._refuse(f"it is no SQL expression: {first_line(error)}")
+            self._refuse(f"invalid SQL expression: {first_line(error)}")
         return answer
 
     def sql(self, *trees: Node) -> str:
-        """The text of trees, by DuckDB; it puts parentheses where they matter."""
+        """Return the SQL of trees, by DuckDB, which puts parentheses where they matter."""
         statement = {"node": {**self._select_one, "select_list": trees}, "named_param_map": []}
         row = self.db.execute(
             "SELECT json_deserialize_sql(CAST(? AS JSON))", [json.dumps({"error": False, "statements": [statement]})]
@@ -158,11 +166,11 @@ class Reader:
         return str(row[0]).removeprefix("SELECT ")
 
     def shown(self, tree: Node) -> str:
-        """The text of a tree for people."""
+        """Return the SQL of a tree for people."""
         return self.sql(tree).replace("count_star()", "count(*)")
 
     def types(self, trees: Sequence[Node]) -> list[str]:
-        """The SQL types of trees over the columns, which none of them or each of them aggregates."""
+        """Return the SQL types of trees over the columns; all of them are aggregated, or none."""
         import duckdb
 
         if not trees:
@@ -174,7 +182,7 @@ class Reader:
         return [str(row[1]).strip('"') for row in rows]
 
     def _walk(self, node: Any, lambdas: frozenset[str]) -> None:
-        """Refuse whatever is not known to be harmless; note the columns. `lambdas` are the names lambdas bind here."""
+        """Refuse what is not known to be harmless; collect the columns. `lambdas` are names that lambdas bind here."""
         if isinstance(node, list):
             for item in node:
                 self._walk(item, lambdas)
@@ -185,18 +193,18 @@ class Reader:
         if kind == "COLUMN_REF":
             self._column(node["column_names"], lambdas)
         elif kind == "CONSTANT" and deep_path(node):
-            self._refuse("a JSON path searches at any depth once at most")
+            self._refuse("a JSON path may search at any depth only once")
         elif kind == "FUNCTION":
             self._function(node, bool(lambdas))
         elif is_lambda(node):
             if lambdas:
-                self._refuse("a lambda inside of a lambda takes time beyond all bounds")
+                self._refuse("a lambda inside a lambda may take unbounded time")
             self._walk(node["expr"], lambdas | set(columns_of(node["lhs"])))
             return
         elif kind is not None and kind not in _EXPRESSIONS:
-            self._refuse(_REFUSED.get(kind, f"{kind.lower().replace('_', ' ')} has no place in a metric"))
+            self._refuse(_REFUSED.get(kind, f"{kind.lower().replace('_', ' ')} is not allowed in a metric"))
         if node.get("type") == "GROUPING_FUNCTION":
-            self._refuse("grouping() has no place in a metric")
+            self._refuse("grouping() is not allowed in a metric")
         for child in node.values():
             self._walk(child, lambdas)
 
@@ -206,13 +214,13 @@ class Reader:
             return
         if len(path) > 1:
             inside = f"payload->>'$.{'.'.join(path[1:])}'" if name == "payload" else path[-1]
-            self._refuse(f"{'.'.join(path)} is no column", hint=f"write {inside}")
+            self._refuse(f"{'.'.join(path)} is not a column", hint=f"write {inside}")
         if name in _CLOCK:
             self._refuse(f"{name} depends on when and where it runs, so the same events would give another value")
-        if name not in COLUMNS:
+        if name not in COLUMN_TYPES:
             self._refuse(
-                f"there is no column {path[0]}",
-                hint=f"the columns are {', '.join(COLUMNS)}; a field of the payload is payload->>'$.{path[0]}'",
+                f"unknown column {path[0]}",
+                hint=f"the columns are {', '.join(COLUMN_TYPES)}; a field of the payload is payload->>'$.{path[0]}'",
             )
         self.columns.add(name)
 
@@ -220,7 +228,7 @@ class Reader:
         name = name_of(node)
         if len(node["qualified_name"]["path"]) > 1:
             self._refuse(
-                f"{'.'.join(node['qualified_name']['path'])} is no function; write functions by their bare names"
+                f"{'.'.join(node['qualified_name']['path'])} is not a function; call functions by their bare names"
             )
         kind, reason = function_kind(self.db, name)
         if reason:
@@ -233,10 +241,10 @@ class Reader:
         if node["order_bys"]["orders"]:
             self._refuse(f"{name} has an ORDER BY; an aggregate that needs one depends on order")
         if kind != "aggregate" and (node["distinct"] or node["filter"]):
-            self._refuse(f"{name} is no aggregate, so it takes neither DISTINCT nor FILTER")
+            self._refuse(f"{name} is not an aggregate, so it takes neither DISTINCT nor FILTER")
 
     def _split(self, node: Any, prefix: str, found: list[Aggregate]) -> Any:
-        """`node` with each aggregate replaced by the name of its result."""
+        """Return `node` with each aggregate replaced by the name of its result."""
         if isinstance(node, list):
             return [self._split(item, prefix, found) for item in node]
         if not isinstance(node, dict):
@@ -250,7 +258,7 @@ class Reader:
     def _aggregate(self, node: Node) -> Aggregate:
         name, arguments, condition = name_of(node), node["arguments"], node["filter"]
         if next(aggregates_of([arguments, condition]), None) is not None:
-            self._refuse(f"{_shown(node)} has another aggregate inside")
+            self._refuse(f"{_shown(node)} contains another aggregate")
         if len(arguments) != (0 if name == "count_star" else 1):
             self._refuse(f"{name} takes one argument here")
         argument = self.sql(arguments[0]["expression"]) if arguments else None
@@ -261,7 +269,7 @@ class Reader:
 
 
 def name_of(node: Node) -> str:
-    """The name of the function that the node calls."""
+    """Return the name of the function that the node calls."""
     return str(node["function_name"]).lower()
 
 
@@ -285,22 +293,22 @@ def _nodes(tree: Any) -> Iterator[Node]:
 
 
 def is_lambda(node: Node) -> bool:
-    """Whether the node is a lambda; DuckDB's parser takes the arrow in payload->'$.a' for another kind of them."""
+    """Whether the node is a lambda; to DuckDB's parser the arrow of payload->'$.a' is another kind of lambda."""
     return node.get("class") == "LAMBDA" and node["syntax_type"] == "LAMBDA_KEYWORD"
 
 
 def aggregates_of(tree: Any) -> Iterator[Node]:
-    """The aggregates in a tree, itself among them."""
+    """Yield the aggregates in a tree, which may be one itself."""
     return (node for node in _nodes(tree) if is_aggregate(node))
 
 
 def columns_of(tree: Any) -> list[str]:
-    """The names in a tree, of columns and of what lambdas bind."""
+    """Return the names in a tree, of columns and of the parameters of lambdas."""
     return [node["column_names"][0].lower() for node in _nodes(tree) if node.get("class") == "COLUMN_REF"]
 
 
 def children(node: Any) -> Iterator[Node]:
-    """The expressions right below a node."""
+    """Yield the expressions directly below a node."""
     for child in node.values() if isinstance(node, dict) else node:
         if isinstance(child, dict) and child.get("class") not in (None, "TYPE"):
             yield child
@@ -309,7 +317,7 @@ def children(node: Any) -> Iterator[Node]:
 
 
 def quotient_of(tree: Node) -> tuple[Node, Node] | None:
-    """Numerator and denominator, where the tree is (x / y)::DECIMAL(p, s)."""
+    """Return numerator and denominator, if the tree is (x / y)::DECIMAL(p, s)."""
     if tree.get("class") != "CAST" or tree["try_cast"] or tree["type_expr"].get("type_name", "").upper() != "DECIMAL":
         return None
     child = tree["child"]
@@ -320,7 +328,7 @@ def quotient_of(tree: Node) -> tuple[Node, Node] | None:
 
 
 def _unplaced(tree: Any) -> Any:
-    """A tree without where in the text its nodes stood."""
+    """Return a tree without the positions of its nodes in the text."""
     if isinstance(tree, dict):
         return {key: _unplaced(child) for key, child in tree.items() if not key.startswith("query_location")}
     return [_unplaced(item) for item in tree] if isinstance(tree, list) else tree

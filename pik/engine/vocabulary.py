@@ -7,45 +7,38 @@ the same arguments everywhere, and needs time and memory in proportion to its ar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pik.model.event import ENVELOPE, Field, FieldType
+from pik.model.event import ENVELOPE, FieldType
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column's SQL type, the raw fields that it is made of, and how."""
-
-    type: str
-    raw: tuple[str, ...]
-    sql: str
-
-
-_SQL = {
+_SQL_TYPES = {
     FieldType.TEXT: "VARCHAR",
     FieldType.INSTANT: "TIMESTAMP",
     FieldType.INTEGER: "BIGINT",
     FieldType.JSON: "JSON",
 }
 
-
-def _column(field: Field) -> Column:
-    if field.name == "payload":
-        return Column("JSON", ("payload_text", "payload"), "coalesce(line.payload_text, line.payload)")
-    is_time = field.type == FieldType.INSTANT  # cut to microseconds, not rounded
-    sql = f"CAST(line.{field.name} AS TIMESTAMP)" if is_time else f"line.{field.name}"
-    return Column(_SQL[field.type], (field.name,), sql)
+COLUMN_TYPES = {field.name: _SQL_TYPES[field.type] for field in ENVELOPE}
+"""The columns of the view `event`, one row per delivery, with their SQL types."""
 
 
-COLUMNS = {field.name: _column(field) for field in ENVELOPE}
+def raw_fields(column: str) -> dict[str, str]:
+    """Return the raw fields that a column is made of, with the SQL types in which they are read."""
+    sql_type = "VARCHAR" if COLUMN_TYPES[column] == "TIMESTAMP" else COLUMN_TYPES[column]
+    return dict.fromkeys(("payload", "payload_text") if column == "payload" else (column,), sql_type)
 
-RAW_TYPES = {field.name: _SQL[field.type] for field in ENVELOPE if field.type in (FieldType.INTEGER, FieldType.JSON)}
-RAW_TYPES["payload_text"] = "JSON"
-"""SQL types of raw fields; the others are VARCHAR."""
+
+def column_sql(column: str) -> str:
+    """Return the SQL of a column of `line`."""
+    if column == "payload":
+        return "coalesce(line.payload_text, line.payload)"
+    if COLUMN_TYPES[column] == "TIMESTAMP":
+        return f"CAST(line.{column} AS TIMESTAMP)"  # truncated to microseconds, not rounded
+    return f"line.{column}"
 
 
 AGGREGATES = frozenset("count_star count count_if countif sum min max bit_and bit_or bit_xor bool_and bool_or".split())
@@ -76,7 +69,7 @@ _SCALARS = frozenset(name for names in SCALARS.values() for name in names.split(
 
 _AVERAGE = (
     "{name} adds in floating point, so the order of events would change it; exact is "
-    "(sum(x) / count(x))::DECIMAL(18, 6), or a metric each for sum(x) and count(x)"
+    "(sum(x) / count(x))::DECIMAL(18, 6), or one metric each for sum(x) and count(x)"
 )
 _ONE_OF_MANY = "{name} takes whichever event comes first, and events have no order; exact is min(x) or max(x)"
 _COLLECTS = "{name} keeps every value of a bucket in memory, in no order; exact is count(DISTINCT x), min(x), max(x)"
@@ -92,7 +85,7 @@ _REASONS = {
 }
 _REASON = {name: reason for reason, names in _REASONS.items() for name in names.split()}
 EXACT_AGGREGATES = "count, count_if, sum, min, max, bit_and, bit_or, bit_xor, bool_and, bool_or"
-_KAHAN = "{name} adds in floating point, only less so; exact is sum(x::DECIMAL(18, 6))"
+_KAHAN = "{name} adds in floating point too, with smaller errors; exact is sum(x::DECIMAL(18, 6))"
 
 _CLOCK = "{name} depends on when and where it runs, so the same events would give another value"
 _CLOCKS = frozenset("age current_localtime current_localtimestamp hash version".split())
@@ -102,7 +95,7 @@ _POWERS = frozenset("** ^ pow power sqrt cbrt exp ln log log2 log10 divide fdiv 
 
 
 def function_kind(db: DuckDBPyConnection, name: str) -> tuple[str, str]:
-    """(`aggregate` or `scalar`, why the function is refused); the reason is empty for those that are not."""
+    """Return (`aggregate` or `scalar`, why the function is refused); the reason of an allowed one is empty."""
     if name in AGGREGATES:
         return "aggregate", ""
     if name in _SCALARS or name in OPERATORS:
@@ -119,11 +112,11 @@ def function_kind(db: DuckDBPyConnection, name: str) -> tuple[str, str]:
 
 def _why_not(name: str, kinds: frozenset[str], consistent: bool) -> str:
     if not kinds:
-        return f"there is no function {name}"
+        return f"unknown function {name}"
     if "macro" in kinds:
         return f"{name} is a macro, which may hide anything; write out what it stands for"
     if "scalar" not in kinds:
-        return f"{name} makes rows of its own; a metric is computed from the bucket's events"
+        return f"{name} returns rows; a metric is computed from the bucket's events"
     if name in _CLOCKS or not consistent:
         return _CLOCK.format(name=name)
     if name in _POWERS:
@@ -135,7 +128,7 @@ _CATALOG: dict[str, tuple[frozenset[str], bool]] = {}
 
 
 def _catalog(db: DuckDBPyConnection) -> Mapping[str, tuple[frozenset[str], bool]]:
-    """Each function's kinds, and whether all its overloads always give the same result for the same arguments."""
+    """Return each function's kinds, and whether all its overloads give the same result for the same arguments."""
     if not _CATALOG:
         rows = db.execute(
             "SELECT lower(function_name), list(DISTINCT function_type), "
@@ -158,38 +151,38 @@ _LIKES = frozenset("~~ !~~ ~~* !~~*".split())
 
 
 def unbounded(name: str, arguments: Sequence[dict[str, Any]], in_lambda: bool) -> str:
-    """Why a call may take beyond all bounds; empty if it may not."""
+    """Return why a call may take unbounded time or memory, or an empty text."""
     texts = [_text(argument) for argument in arguments]
     if in_lambda and name in _GROWING:
-        return f"{name} inside of a lambda may double its argument again and again"
+        return f"{name} inside a lambda may double its argument again and again"
     if name in _PATTERNS and (len(texts) < 2 or texts[1] is None):
-        return f"the pattern of {name} is a constant here"
+        return f"the pattern of {name} must be a constant"
     if name == "regexp_replace" and texts[2:3] != [""]:
-        return "regexp_replace takes only '' here as what to put in, so that no text grows"
+        return "regexp_replace takes only '' as the replacement, so that no text grows"
     if name == "replace" and (None in texts[1:] or len(texts[2] or "") > len(texts[1] or "")):
-        return "replace takes constants here, the second not longer than the first, so that no text grows"
+        return "replace takes constants, the second not longer than the first, so that no text grows"
     if name in _LIKES:
         return _like(name, texts[1])
     return ""
 
 
 def deep_path(node: dict[str, Any]) -> bool:
-    """Whether a constant is a JSON path that searches at any depth, and there again."""
+    """Whether a constant is a JSON path that searches at any depth more than once."""
     text = _text(node) or ""
     return text.startswith("$") and text.count("..") + text.count("**") > 1
 
 
 def _like(name: str, pattern: str | None) -> str:
-    """DuckDB tries the rest of such a pattern at each place where a % may end, and so on within each try."""
+    """Return why a pattern is refused: DuckDB tries its rest wherever a % may end, and so on within each try."""
     if pattern is None:
-        return "the pattern of LIKE is a constant here"
+        return "the pattern of LIKE must be a constant"
     recursive = name.endswith("*") or "_" in pattern
     if recursive and len([part for part in pattern.rstrip("%").split("%") if part]) + pattern.startswith("%") > 2:
-        return "ILIKE, and LIKE with _, take one % here beside one at the end; regexp_matches has no such bound"
+        return "ILIKE, and LIKE with _, take one % besides one at the end; regexp_matches has no such limit"
     return ""
 
 
 def _text(node: dict[str, Any]) -> str | None:
-    """The text of a string constant."""
+    """Return the text of a string constant."""
     literal = node.get("literal") or {}
     return str(literal["text"]) if node.get("class") == "CONSTANT" and literal.get("kind") == "STRING" else None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pik.engine import DuckEngine
-from pik.engine.vocabulary import AGGREGATES, COLUMNS, SCALARS
+from pik.engine.vocabulary import AGGREGATES, COLUMN_TYPES, SCALARS
 from pik.errors import Invalid
 from pik.model.metric import read_definition
 from tests.engine.raw import metric
@@ -38,7 +38,7 @@ def test_nothing_is_left_out() -> None:
     assert len(EXAMPLES) == 3
     assert len(REFUSED) == TEXT.split("## What is refused")[1].count("\n| `")
     columns = re.findall(r"^\| `(\w+)` \| `([A-Z]+)` \|", TEXT, re.MULTILINE)
-    assert columns == [(name, column.type) for name, column in COLUMNS.items()]
+    assert columns == list(COLUMN_TYPES.items())
     for name in AGGREGATES - {"count_star", "countif"}:
         assert f"`{name}`" in TEXT
     functions = TEXT.split("### Operators and functions")[1].split("## What is refused")[0]

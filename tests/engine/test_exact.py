@@ -189,7 +189,7 @@ def test_every_function_of_numbers_is_tried() -> None:
         ("sum(pow(seq, 2))", "pow computes in floating point"),
         ("max(epoch(event_time))::BIGINT", "epoch computes in floating point"),
         ("count(DISTINCT seq::UHUGEINT)", "UHUGEINT"),
-        ("count(DISTINCT seq::BIT)", "no place in a metric"),
+        ("count(DISTINCT seq::BIT)", "a type that a metric cannot use"),
         ("count(DISTINCT {'a': seq})", "not among the functions"),
     ],
 )
