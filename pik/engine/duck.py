@@ -325,7 +325,7 @@ def _outcomes(
 def _rows(
     db: DuckDBPyConnection, columns: str, condition: str, skipping: Sequence[int] = ()
 ) -> Iterator[tuple[Any, ...]]:
-    """Yield (bucket in microseconds, entity, columns…) of the groups for which the condition holds, by bucket and entity,
+    """Yield (bucket in microseconds, entity, columns…) of the groups that meet the condition, by bucket and entity,
     without the buckets (nanoseconds) to skip."""
     others = " AND _bucket NOT IN (SELECT unnest(CAST(? AS BIGINT[])))" if skipping else ""
     db.execute(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -171,8 +172,8 @@ class Scan:
         return filters
 
     def _bucket(self) -> str:
-        # The text truncated to days or seconds is its floor. Counted from a bucket before all time, the remainder is that
-        # of a floor before 1970 too.
+        # The text truncated to days or seconds is its floor. Counted from a bucket before all time, the remainder is
+        # that of a floor before 1970 too.
         size = self.bucket_size // MICROSECOND
         first = MIN_INSTANT // self.bucket_size * size
         time = f"epoch_us(CAST(line.event_time[1:{10 if self.bucket_size % DAY == 0 else 19}] AS TIMESTAMP))"
@@ -204,15 +205,24 @@ def load(db: DuckDBPyConnection, inputs: Inputs, entities: Sequence[str]) -> Non
 EXPLAINED = 100
 """Failures of one metric that quote DuckDB's message, each for a query or two; further ones have a general reason."""
 
-EVENTS, SUM, ZERO, VALUE = "events", "sum", "zero", "value"
-"""What failed: the condition or an argument on single events; a sum; a quotient, by its denominator; the expression over
-the aggregates in another way."""
+
+class FailureKind(StrEnum):
+    """What failed."""
+
+    EVENTS = "events"
+    """The condition or an argument, on single events."""
+    SUM = "sum"
+    ZERO = "zero"
+    """A quotient, whose denominator is 0."""
+    VALUE = "value"
+    """The expression over the aggregates, in another way."""
+
 
 REASONS = {
-    EVENTS: "its condition or an argument of an aggregate cannot be evaluated for some of the events",
-    SUM: "a sum has too many digits",
-    ZERO: "its denominator is 0",
-    VALUE: "the expression over its aggregates cannot be evaluated",
+    FailureKind.EVENTS: "its condition or an argument of an aggregate cannot be evaluated for some of the events",
+    FailureKind.SUM: "a sum has too many digits",
+    FailureKind.ZERO: "its denominator is 0",
+    FailureKind.VALUE: "the expression over its aggregates cannot be evaluated",
 }
 
 _LONG = 300
@@ -293,10 +303,10 @@ def _value(measure: Measure) -> str:
 
 def _outcome(measure: Measure) -> str:
     n = measure.number
-    zero = "" if measure.denominator is None else f"WHEN TRY({measure.denominator}) = 0 THEN '{ZERO}' "
+    zero = "" if measure.denominator is None else f"WHEN TRY({measure.denominator}) = 0 THEN '{FailureKind.ZERO}' "
     return (
-        f"_s{n}.v AS _v{n}, CASE WHEN _f{n} > 0 THEN '{EVENTS}' WHEN _n{n} = 0 OR _s{n} IS NOT NULL THEN NULL "
-        f"WHEN {_overflown(measure)} THEN '{SUM}' {zero}ELSE '{VALUE}' END AS _x{n}"
+        f"_s{n}.v AS _v{n}, CASE WHEN _f{n} > 0 THEN '{FailureKind.EVENTS}' WHEN _n{n} = 0 OR _s{n} IS NOT NULL THEN NULL "
+        f"WHEN {_overflown(measure)} THEN '{FailureKind.SUM}' {zero}ELSE '{FailureKind.VALUE}' END AS _x{n}"
     )
 
 
@@ -312,10 +322,10 @@ def explanations(db: DuckDBPyConnection, scan: Scan, measures: Sequence[Measure]
         failures = db.execute(_first_failures(measure, f"_bucket, _entity, _x{n}, _b{n}[1]")).fetchall()
         for bucket, entity_id, what, event in failures:
             queries: list[tuple[str, list[object]]] = []
-            if what == EVENTS:
+            if what == FailureKind.EVENTS:
                 operands = [f"CASE WHEN {where} THEN {one.operand} END" for one in measure.aggregates.values()]
                 queries = [(f"SELECT {sql} FROM blamed WHERE _id = ?", [event]) for sql in operands]
-            elif what == VALUE:
+            elif what == FailureKind.VALUE:
                 query = f"SELECT {measure.value} FROM grouped WHERE _bucket = ? AND _entity = ?"
                 queries = [(query, [bucket, entity_id])]
             if message := next(filter(None, (_failure(db, *query) for query in queries)), ""):

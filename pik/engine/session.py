@@ -57,8 +57,8 @@ class OutOfMemory(EngineError):
 
 
 def threads_for(wanted: int | None, parts: int) -> int:
-    """Return how many threads a connection gets: the wanted ones (None: one per processor), but no more than its part of
-    the memory allows."""
+    """Return how many threads a connection gets: the wanted ones (None: one per processor), but no more than its part
+    of the memory allows."""
     on_mac = not hasattr(os, "sched_getaffinity")
     processors = os.cpu_count() or 1 if on_mac else len(os.sched_getaffinity(0))
     return max(1, min(wanted or processors, (MEMORY_MB // parts - GROUPS_MB) // THREAD_MB))

@@ -58,8 +58,8 @@ class Aggregate:
 
     @property
     def operand(self) -> str:
-        """SQL of what is aggregated, NULL where the FILTER excludes a row. A FILTER clause would evaluate the argument of
-        excluded rows as well, where a cast may fail."""
+        """SQL of what is aggregated, NULL where the FILTER excludes a row. A FILTER clause would evaluate the argument
+        of excluded rows as well, where a cast may fail."""
         argument = "1" if self.argument is None else self.argument
         return f"CASE WHEN {self.condition} THEN {argument} END" if self.condition is not None else argument
 

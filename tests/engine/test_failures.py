@@ -118,7 +118,7 @@ def test_a_sum_of_too_many_digits_fails_and_one_that_only_passes_through_them_do
     for key in (("total", "over"), ("unique", "over")):
         failure = found[key].failure
         assert failure is not None
-        assert (failure.reason, failure.events) == (scan_sql.REASONS[scan_sql.SUM], 0)
+        assert (failure.reason, failure.events) == (scan_sql.REASONS[scan_sql.FailureKind.SUM], 0)
     assert found["whole", "over"].value == 2**127 - 1
     assert found["whole", "fits"].failure is not None
 
@@ -139,7 +139,7 @@ def test_what_the_engine_does_not_explain_has_a_reason_too(tmp_path: Path, monke
     found = compute(raw(tmp_path / "r.zst", events), metric(f"sum({NUMBER})"))
     reasons = [one.failure.reason for one in found if one.failure]
     assert all(f"x{n}" in reasons[n] for n in range(3))
-    assert reasons[3:] == [scan_sql.REASONS[scan_sql.EVENTS]] * 2
+    assert reasons[3:] == [scan_sql.REASONS[scan_sql.FailureKind.EVENTS]] * 2
 
 
 def test_a_long_text_is_quoted_in_part(tmp_path: Path) -> None:
