@@ -302,11 +302,11 @@ def _value(measure: Measure) -> str:
 
 
 def _outcome(measure: Measure) -> str:
-    n = measure.number
-    zero = "" if measure.denominator is None else f"WHEN TRY({measure.denominator}) = 0 THEN '{FailureKind.ZERO}' "
+    n, kinds = measure.number, FailureKind
+    zero = "" if measure.denominator is None else f"WHEN TRY({measure.denominator}) = 0 THEN '{kinds.ZERO}' "
     return (
-        f"_s{n}.v AS _v{n}, CASE WHEN _f{n} > 0 THEN '{FailureKind.EVENTS}' WHEN _n{n} = 0 OR _s{n} IS NOT NULL THEN NULL "
-        f"WHEN {_overflown(measure)} THEN '{FailureKind.SUM}' {zero}ELSE '{FailureKind.VALUE}' END AS _x{n}"
+        f"_s{n}.v AS _v{n}, CASE WHEN _f{n} > 0 THEN '{kinds.EVENTS}' WHEN _n{n} = 0 OR _s{n} IS NOT NULL THEN NULL "
+        f"WHEN {_overflown(measure)} THEN '{kinds.SUM}' {zero}ELSE '{kinds.VALUE}' END AS _x{n}"
     )
 
 
