@@ -1,4 +1,7 @@
-"""Writes the generated pages, docs/commands.md and docs/openapi.yaml: `python -m tools.gen_docs [--check]`."""
+"""Writes what is generated in docs/: commands.md, openapi.yaml, the policies of iam.md.
+
+`python -m tools.gen_docs [--check]`
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 
 from pik.cli.app import root_command
 from pik.cli.help import GLOBAL, argument_name
-from tools import gen_openapi
+from tools import gen_iam, gen_openapi
 
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 
@@ -76,7 +79,7 @@ def _cell(text: str, *, code: bool = False) -> str:
 
 def main() -> int:
     """Write the pages, or with --check report those that are out of date (exit code 1 if any is)."""
-    pages = {PAGE: page(), gen_openapi.PAGE: gen_openapi.page()}
+    pages = {PAGE: page(), gen_openapi.PAGE: gen_openapi.page(), gen_iam.PAGE: gen_iam.page()}
     stale = [path for path, text in pages.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if sys.argv[1:] == ["--check"]:
         for path in stale:

@@ -62,31 +62,30 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """Whether the caller may do one action on one resource (an ARN), which somebody of that level needs.
+    """Whether the caller may do an action on a resource (an ARN), as a level needs.
 
-    `how` is tried, or simulated where trying would leave a trace. `allowed` is None, `how` empty, and `detail` says
-    why, where neither tells. With `forbidden` a policy denies it explicitly, so that allowing it mends nothing.
+    Where that is unknown, `allowed` is None and `detail` says why. If it is `forbidden`, another policy denies it
+    explicitly, so that allowing it changes nothing.
     """
 
     level: str
     action: str
     resource: str
     allowed: bool | None
-    how: str
     detail: str = ""
     forbidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How one thing is set, how the kit needs it, and the command that makes it so. `right` is None, and `found` says
-    why, where that cannot be told."""
+    """How something is set, how it is expected to be, and the command that makes it so. Where that is unknown, `right`
+    is None and `found` says why."""
 
     name: str
     right: bool | None
     found: str
-    needed: str
-    command: str
+    expected: str
+    fix: str
 
 
 class StackHealth(Protocol):

@@ -93,7 +93,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was tried. `missing` is what the levels that are needed lack, and `policy` allows it, as far as no other
+    """What was found. `missing` is what the levels that are needed lack, and `policy` allows it, as far as no other
     policy forbids it; None if it has nothing to allow."""
 
     deployment: Deployment
@@ -121,8 +121,8 @@ def _same_version(deployment: Deployment) -> Setting:
     """A stack and a command of different versions may compute different values of one metric."""
     found = deployment.version
     right = found == __version__ if found else None
-    command = "sam build && sam deploy, from the sources of this pik; or install the pik that the stack runs"
-    return Setting("version of pik", right, found or "the stack has no output Version", __version__, command)
+    fix = "sam build && sam deploy, from the sources of this pik; or install the pik that the stack runs"
+    return Setting("version of pik", right, found or "the stack has no output Version", __version__, fix)
 
 
 def _level(name: str, permissions: Iterable[Permission]) -> Level:

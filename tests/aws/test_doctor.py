@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from pik.errors import StoreError
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.health import AwsStackHealth
-from pik.stores.aws.deployment.permissions import LEVELS, permissions, probes
+from pik.stores.aws.deployment.permissions import Level, permissions
 from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, look_up
 from pik.usecases.deployment import Diagnosis, diagnose
 from tests.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user
 from tests.aws.emulator import ENVIRONMENT, REGION, ministack
 from tests.aws.test_iam import policies
-from tests.aws.test_stack import refuse
 
+SERVICES = ("cloudformation", "cloudwatch", "dynamodb", "iam", "lambda", "s3", "sqs", "sts")
 UP_TO = {"reading": 1, "replaying": 2, "administering": 3, "inspecting": 4}
 
 
@@ -37,7 +38,7 @@ def all_mighty(strict: str) -> Clients:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": strict}.items():
             patch.setenv(name, value)
-        for service in ("cloudformation", "cloudwatch", "dynamodb", "iam", "lambda", "s3", "sqs"):
+        for service in SERVICES:
             made.client(service)  # with these credentials, before others take their place
     return made
 
@@ -83,6 +84,7 @@ def names(stack: DeployedStack) -> Mapping[str, str]:
         "REPLAY_FUNCTION": stack.outputs["ReplayFunction"],
         "PROCESSOR_FUNCTION": stack.outputs["ProcessorFunction"],
         "SOURCE_ID": stack.resource(SOURCE),
+        "CALLER": "*",  # this emulator's root, which IAM does not simulate
         "API_ID": stack.stack.api_url.removeprefix("https://").partition(".")[0],
         "REGION": stack.region,
         "ACCOUNT": stack.account,
@@ -117,16 +119,17 @@ def lacking(found: Diagnosis) -> dict[str, set[str]]:
     return {level.name: {one.partition(" on ")[0] for one in level.missing} for level in found.levels}
 
 
-def test_what_is_tried_is_what_the_page_lists(stack) -> None:
-    for level in LEVELS:
-        tried = {(probe.action, probe.resource) for probe in probes(stack) if probe.level == level}
+def test_what_iam_is_asked_about_is_what_the_page_lists(stack) -> None:
+    found = list(permissions(stack))
+    for level in Level:
         listed = {
             (action, resource)
             for each in filled(stack, level)
             for action in as_list(each["Action"])
             for resource in as_list(each["Resource"])
         }
-        assert tried == listed, level
+        assert {(one.action, one.resource) for one in found if one.level == level} == listed, level
+    assert {(one.allowed, one.detail) for one in found} == {(None, "IAM does not simulate the account's root user")}
 
 
 def as_list(value: Any) -> list[Any]:
@@ -139,11 +142,10 @@ def test_who_may_read_is_told_what_replaying_takes(guarded, somebody) -> None:
     assert missing["reading"] == set()
     assert found.policy is None
     listed = {action for each in filled(guarded, "replaying") for action in as_list(each["Action"])}
-    # The emulator takes a statement for one action, which the user has.
-    assert missing["replaying"] == {one for one in listed if "PartiQL" not in one}
+    assert missing["replaying"] == listed
     assert missing["inspecting"] == {
         action for each in filled(guarded, "inspecting") for action in as_list(each["Action"])
-    }
+    } - {"iam:SimulatePrincipalPolicy"}
     assert missing["producing"] == {"execute-api:Invoke"}
 
 
@@ -160,13 +162,11 @@ def test_what_the_doctor_prescribes_mends_it(guarded, somebody) -> None:
     before = diagnose(somebody([find, OF_THE_EMULATOR]), needed)
     assert before.missing
     assert before.policy is not None
-    # Without s3:ListBucket it cannot be told whether objects can be read, so that is found when it is there.
-    again = diagnose(somebody([find, OF_THE_EMULATOR, *before.policy["Statement"]]), needed)
-    healed = [*before.policy["Statement"], *(again.policy or {"Statement": []})["Statement"]]
+    healed = before.policy["Statement"]
     after = diagnose(somebody([find, OF_THE_EMULATOR, *healed]), needed)
     assert (list(after.missing), after.policy) == ([], None)
     assert {action for each in healed for action in each["Action"]} <= {
-        action for level in LEVELS for each in policies()[level] for action in as_list(each["Action"])
+        action for level in Level for each in policies()[level] for action in as_list(each["Action"])
     }
 
 
@@ -177,13 +177,55 @@ def test_what_another_policy_forbids_no_policy_mends(guarded, somebody) -> None:
     assert found.policy is None
 
 
-def test_without_simulation_what_cannot_be_tried_is_unknown(guarded, somebody) -> None:
+def test_without_simulation_everything_but_that_is_unknown(guarded, somebody) -> None:
     found = diagnose(somebody(filled(guarded, "reading")), ("reading",))
-    untold = {one.action: one.detail for one in found.permissions if one.allowed is None}
-    assert set(untold) == {
-        *("s3:PutObject", "sqs:SendMessage", "s3:DeleteObject", "sqs:ReceiveMessage", "execute-api:Invoke"),
-    }
-    assert all("IAM does not tell" in detail for detail in untold.values())
+    assert {one.action for one in found.permissions if one.allowed is False} == {"iam:SimulatePrincipalPolicy"}
+    assert {one.allowed for one in found.permissions} == {None, False}
+    assert {one.detail for one in found.permissions} == {"IAM does not simulate: iam:SimulatePrincipalPolicy is denied"}
+
+
+def test_the_role_behind_a_session_is_what_iam_is_asked_about(guarded, root, monkeypatch) -> None:
+    iam, name = root.client("iam"), f"ann-{uuid4().hex[:8]}"
+    document = json.dumps({"Version": "2012-10-17", "Statement": []})
+    role = iam.create_role(RoleName=name, Path="/aws-reserved/sso/", AssumeRolePolicyDocument=document)["Role"]
+    granted = json.dumps({"Version": "2012-10-17", "Statement": [*filled(guarded, "reading"), OF_THE_EMULATOR]})
+    iam.put_role_policy(RoleName=name, PolicyName="pik", PolicyDocument=granted)
+    session = f"arn:aws:sts::{guarded.account}:assumed-role/{name}/ann"
+    asked = []
+
+    def assumed(parsed: Any, **_: Any) -> None:
+        parsed["Arn"] = session
+
+    clients = Clients(REGION)
+    clients.client("sts").meta.events.register("after-call.sts.GetCallerIdentity", assumed)
+    clients.client("iam").meta.events.register(
+        "provide-client-params.iam.SimulatePrincipalPolicy", lambda params, **_: asked.append(params["PolicySourceArn"])
+    )
+    list(permissions(replace(guarded, clients=clients)))
+    assert set(asked) == {role["Arn"]}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "detail"),
+    [
+        ({"OrganizationsDecisionDetail": {"AllowedByOrganizations": False}}, "a policy of the organization denies it"),
+        (
+            {"PermissionsBoundaryDecisionDetail": {"AllowedByPermissionsBoundary": False}},
+            "the permissions boundary denies it",
+        ),
+    ],
+)
+def test_what_no_policy_of_the_callers_own_can_allow_is_forbidden(guarded, somebody, verdict, detail) -> None:
+    health = somebody([*filled(guarded, "reading"), OF_THE_EMULATOR])
+
+    def boundary(parsed: Any, **_: Any) -> None:
+        for one in parsed.get("EvaluationResults", ()):
+            one.update(EvalDecision="implicitDeny", **verdict)
+
+    health.deployed.clients.client("iam").meta.events.register("after-call.iam.SimulatePrincipalPolicy", boundary)
+    found = diagnose(health, ("reading",))
+    assert {(one.detail, one.forbidden) for one in found.missing} == {(detail, True)}
+    assert found.policy is None
 
 
 def contents(stack: DeployedStack) -> Any:
@@ -202,34 +244,37 @@ def contents(stack: DeployedStack) -> Any:
     return objects, versions.get("DeleteMarkers"), tables, counts
 
 
-def test_a_key_that_is_denied_is_what_is_missing(seen) -> None:
+def test_a_key_of_the_stack_takes_permissions_on_it(guarded, somebody) -> None:
     key = "arn:aws:kms:eu-central-1:123456789012:key/0-1"
-    said = f"User: ann is not authorized to perform: kms:Decrypt on resource: {key} because no policy allows it"
-    refuse(seen.clients, "s3", "GetObject", said)
-    found = diagnose(AwsStackHealth(seen), ("reading",))
+    health = somebody([*filled(guarded, "reading"), OF_THE_EMULATOR])
+    parameters = {**health.deployed.parameters, "KmsKeyArn": key}
+    found = diagnose(AwsStackHealth(replace(health.deployed, parameters=parameters)), ("reading",))
     assert {(one.action, one.resource) for one in found.missing} == {("kms:Decrypt", key)}
     assert found.policy is not None
     assert found.policy["Statement"] == [{"Effect": "Allow", "Action": ["kms:Decrypt"], "Resource": [key]}]
 
 
-def test_promise_2_a_storage_that_overwrites_is_found_out(seen) -> None:
-    """Some S3 of others know no conditional writes. What is there is written again, byte for byte."""
-    s3, bucket = seen.clients.client("s3"), seen.stack.raw_bucket
-    s3.put_object(Bucket=bucket, Key="raw/one", Body=b"one")
+def test_an_examination_makes_no_call_that_writes(guarded, somebody) -> None:
+    health = somebody([{"Effect": "Allow", "Action": "*", "Resource": "*"}])
+    made: set[str] = set()
 
-    def forget(request: Any, **_: object) -> None:
-        del request.headers["If-None-Match"]
+    def record(model: Any, **_: Any) -> None:
+        made.add(model.name)
 
-    s3.meta.events.register("before-sign.s3.PutObject", forget)
-    with pytest.raises(StoreError, match="wrote raw/one again, with the bytes that it had"):
-        list(permissions(seen))
-    assert s3.get_object(Bucket=bucket, Key="raw/one")["Body"].read() == b"one"
+    for service in SERVICES:
+        health.deployed.clients.client(service).meta.events.register("before-call", record)
+    diagnose(health, list(Level))
+    list(health.parts())
+    health.depth()
+    health.alarms()
+    assert {"SimulatePrincipalPolicy", "GetBucketPolicy", "DescribeTable", "HeadBucket"} <= made
+    assert [one for one in made if not re.match("(Get|List|Describe|Head|Simulate)[A-Z]", one)] == []
 
 
 def test_an_examination_changes_nothing(guarded, root, somebody) -> None:
     before = contents(guarded)
     everything = [{"Effect": "Allow", "Action": "*", "Resource": "*"}]
-    found = diagnose(somebody(everything), LEVELS)
+    found = diagnose(somebody(everything), list(Level))
     assert [one for one in found.permissions if one.allowed is not True] == []
     assert contents(guarded) == before
     (task,) = root.client("sqs").receive_message(

@@ -39,7 +39,7 @@ def test_parameters_change_what_is_right(aws) -> None:
     )
     assert wrong(locked) == []
     found = {one.name: one.found for one in settings(locked)}
-    assert found["Object Lock of the bucket"] == "able to lock, GOVERNANCE for 30 days"
+    assert found["Object Lock of the bucket"] == "enabled, GOVERNANCE for 30 days"
     assert found["the processor's switch"] == "Disabled"
 
 
@@ -194,7 +194,7 @@ def test_a_setting_that_somebody_changed_is_named_with_what_mends_it(
     }
     found = wrong(stack)
     assert [one.name for one in found] == [name.format(**here) for name in names]
-    assert all(one.right is False and command.format(**here) in one.command for one in found), found
+    assert all(one.right is False and command.format(**here) in one.fix for one in found), found
 
 
 def test_promise_9_a_setting_that_cannot_be_seen_is_unknown(seen) -> None:

@@ -1,9 +1,8 @@
-"""docs/iam.md: the policies allow what the deployed store does, and name what they allow."""
+"""The policies of docs/iam.md allow what the deployed store does, and name what they allow."""
 
 from __future__ import annotations
 
 import ast
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,20 @@ from botocore import xform_name
 from botocore.session import get_session
 
 import pik
+from pik.stores.aws.deployment.permissions import POLICIES, Level
 from tests.aws.policy import as_list
-from tests.aws.template import PATH
+from tests.aws.template import properties, resources
+from tools.gen_iam import PAGE, page, policy
 
-PAGE = PATH.parent / "docs/iam.md"
 LEVELS = ("reading", "replaying", "administering", "inspecting")
 SERVICES = ("cloudformation", "cloudwatch", "dynamodb", "iam", "lambda", "s3", "sqs", "sts")
-OF_ONESELF = {"iam:SimulatePrincipalPolicy", "sts:GetCallerIdentity"}
+OF_ONESELF = {"iam:GetRole", "sts:GetCallerIdentity"}
 """What `pik stack doctor` does if it may, and what AWS lets everybody do."""
 
 OF_FUNCTIONS = {"lambda:InvokeFunction"}
 """What only a function of the stack does: ReplayFunction calls itself."""
 
-WITHOUT_RESOURCE = {"LookAtAlarms", "LookAtMetrics"}
+WITHOUT_RESOURCE = {"InspectAlarms", "InspectMetrics"}
 """Statements about what CloudWatch has no resources for, or none that is narrower."""
 
 ACTIONS = {
@@ -46,8 +46,8 @@ ACTIONS = {
 
 
 def policies() -> dict[str, list[dict[str, Any]]]:
-    blocks = re.findall(r"<!-- policy:(\w+) -->\n```json\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    return {name: json.loads(text)["Statement"] for name, text in blocks}
+    """The statements of each level."""
+    return {level.value: policy(level)["Statement"] for level in Level}
 
 
 def _allowed(*levels: str) -> set[str]:
@@ -113,3 +113,33 @@ def test_nobody_may_delete_raw() -> None:
         for statement in statements:
             if [action for action in as_list(statement["Action"]) if action.startswith("s3:Delete")]:
                 assert [one.partition(":::")[2] for one in as_list(statement["Resource"])] == ["RAW_BUCKET/index/*"]
+
+
+def test_the_page_has_the_policies_of_the_code() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "`make docs` writes it again"
+    assert re.findall(r"<!-- policy:(\w+) -->", page()) == [level.value for level in Level]
+
+
+RESOURCES = {
+    "RawBucket.Arn": "arn:{partition}:s3:::{raw_bucket}",
+    "IndexTable.Arn": "arn:{partition}:dynamodb:{region}:{account}:table/{index_table}",
+    "StateTable.Arn": "arn:{partition}:dynamodb:{region}:{account}:table/{state_table}",
+    "ReplayQueue.Arn": "arn:{partition}:sqs:{region}:{account}:{queue}",
+    "DeadLetterQueue.Arn": "arn:{partition}:sqs:{region}:{account}:{dead_letters}",
+    "KEY": "{kms_key}",
+}
+"""The ARNs of template.yaml as POLICIES has them."""
+
+
+def test_the_functions_may_do_nothing_on_the_stores_resources_that_no_person_may() -> None:
+    people = {(action, resource) for one in POLICIES for action in one.actions for resource in one.resources}
+    for role in resources("AWS::IAM::Role"):
+        for document in properties(role, KmsKeyArn="KEY").get("Policies", ()):
+            for statement in document["PolicyDocument"]["Statement"]:
+                for resource in as_list(statement["Resource"]):
+                    name = next((one for one in RESOURCES if resource.startswith(one)), None)
+                    if name is None:
+                        assert statement["Sid"] in ("WriteLogs", "SendTraces"), (role, statement)
+                        continue
+                    arn = RESOURCES[name] + resource.removeprefix(name)
+                    assert {(action, arn) for action in as_list(statement["Action"])} <= people, (role, statement)

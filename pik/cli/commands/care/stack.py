@@ -248,7 +248,6 @@ _PERMISSIONS = [
     Column("action"),
     Column("resource"),
     Column("allowed", get=_allowed),
-    Column("how"),
     Column("detail", wrap=True),
 ]
 
@@ -256,6 +255,6 @@ _SETTINGS = [
     Column("setting", get=lambda one: one.name),
     Column("right", get=_right),
     Column("found", wrap=True),
-    Column("needed", wrap=True),
-    Column("command", get=lambda one: one.command if one.right is False else None, wrap=True),
+    Column("expected", wrap=True),
+    Column("fix", get=lambda one: one.fix if one.right is False else None, wrap=True),
 ]

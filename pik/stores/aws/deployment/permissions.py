@@ -1,238 +1,238 @@
-"""What the caller may do, told by trying: calls that are allowed or denied like the real ones, and change nothing.
+"""The permissions that people need on a stack, and which of them IAM says that the caller has.
 
-What cannot be tried without changing something (sending a message, deleting an object) is simulated by IAM, if the
-caller may ask it. The simulation does not see everything that decides (session policies, bucket policies), so what can
-be tried is.
+POLICIES is the only place where they are listed: the doctor asks IAM about them, `tools/gen_docs.py` writes them into
+docs/iam.md, and tests hold the calls of the store and the roles of template.yaml against them.
+
+IAM simulates every permission; none is tried, because some calls cannot be tried without a trace. What a simulation
+cannot see is in docs/iam.md.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from pik.errors import StoreError
 from pik.ports.remote import Permission
-from pik.stores.aws.clients import briefly, translated
-from pik.stores.aws.deployment.probes import Objects, Queues, Tables, Verdict, tried
-from pik.stores.aws.deployment.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack
+from pik.stores.aws.clients import Clients, Refused, briefly, denied, translated
+from pik.stores.aws.deployment.stack import SOURCE, DeployedStack
 
-READING, REPLAYING, ADMINISTERING = "reading", "replaying", "administering"
-INSPECTING, PRODUCING = "inspecting", "producing"
-LEVELS = (READING, REPLAYING, ADMINISTERING, INSPECTING, PRODUCING)
-"""As docs/iam.md calls them: each of the first three comes with those before it."""
+if TYPE_CHECKING:
+    from mypy_boto3_iam.type_defs import EvaluationResultTypeDef
 
-_UNSET = {
-    "NoSuchBucketPolicy",
-    "NoSuchPublicAccessBlockConfiguration",
-    "ObjectLockConfigurationNotFoundError",
-    "ResourceNotFoundException",
-}
-"""What is not there, or not set, was allowed to be asked for."""
+
+class Level(StrEnum):
+    """What somebody does with a stack. Each of the first three comes with those before it."""
+
+    READING = "reading"
+    REPLAYING = "replaying"
+    ADMINISTERING = "administering"
+    INSPECTING = "inspecting"
+    PRODUCING = "producing"
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """One permission: who needs it, IAM's action, on what, and how to try it (None: only simulated)."""
+class Statement:
+    """Actions on resources that a level needs. `sid` is their purpose; the fields of the resources' ARNs are NAMES."""
 
-    level: str
-    action: str
-    resource: str
-    attempt: Callable[[], Verdict] | None
+    level: Level
+    sid: str
+    actions: tuple[str, ...]
+    resources: tuple[str, ...]
+
+
+NAMES = (
+    *("partition", "region", "account", "stack", "raw_bucket", "index_table", "state_table", "queue", "dead_letters"),
+    *("ingest_function", "replay_function", "processor_function", "source_id", "api_id", "kms_key", "caller"),
+)
+"""What resources are made of, in capitals on docs/iam.md."""
+
+_STACK = "arn:{partition}:cloudformation:{region}:{account}:stack/{stack}/*"
+_BUCKET = "arn:{partition}:s3:::{raw_bucket}"
+_RAW, _INDEX_FILES, _CORRECTIONS = f"{_BUCKET}/raw/*", f"{_BUCKET}/index/*", f"{_BUCKET}/corrections/*"
+_TABLE = "arn:{partition}:dynamodb:{region}:{account}:table/"
+_INDEX, _STATE = f"{_TABLE}{{index_table}}", f"{_TABLE}{{state_table}}"
+_SQS = "arn:{partition}:sqs:{region}:{account}:"
+_QUEUE, _DEAD_LETTERS = f"{_SQS}{{queue}}", f"{_SQS}{{dead_letters}}"
+_LAMBDA = "arn:{partition}:lambda:{region}:{account}:"
+_FUNCTIONS = tuple(f"{_LAMBDA}function:{{{name}_function}}" for name in ("ingest", "replay", "processor"))
+_ALARMS = "arn:{partition}:cloudwatch:{region}:{account}:alarm:*"
+_INGEST = "arn:{partition}:execute-api:{region}:{account}:{api_id}/v1/POST/ingest"
+_CALLER = "arn:{partition}:iam::{account}:{caller}"
+_KEY = "{kms_key}"
+
+_SIMULATE = "iam:SimulatePrincipalPolicy"
+_WRITES = tuple(
+    f"dynamodb:{each}"
+    for each in ("BatchWriteItem", "ConditionCheckItem", "DeleteItem", "PartiQLInsert", "PutItem", "UpdateItem")
+)
+
+POLICIES = (
+    Statement(Level.READING, "FindStack", ("cloudformation:DescribeStacks",), (_STACK,)),
+    Statement(Level.READING, "ReadObjects", ("s3:GetObject",), (_RAW, _INDEX_FILES, _CORRECTIONS)),
+    Statement(Level.READING, "ListObjects", ("s3:ListBucket",), (_BUCKET,)),
+    Statement(
+        Level.READING,
+        "ReadTables",
+        ("dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query", "dynamodb:Scan"),
+        (_INDEX, _STATE),
+    ),
+    Statement(
+        Level.READING, "QueryIndexes", ("dynamodb:Query",), (f"{_INDEX}/index/by_event", f"{_STATE}/index/by_bucket")
+    ),
+    Statement(
+        Level.READING, "ReadDeadLetters", ("sqs:ChangeMessageVisibility", "sqs:ReceiveMessage"), (_DEAD_LETTERS,)
+    ),
+    Statement(Level.READING, "DecryptWithKey", ("kms:Decrypt",), (_KEY,)),
+    Statement(Level.REPLAYING, "WriteState", (*_WRITES, "dynamodb:PartiQLDelete", "dynamodb:PartiQLUpdate"), (_STATE,)),
+    Statement(Level.REPLAYING, "SendTasks", ("sqs:SendMessage",), (_QUEUE,)),
+    Statement(Level.REPLAYING, "DeleteDeadLetters", ("sqs:DeleteMessage",), (_DEAD_LETTERS,)),
+    Statement(Level.REPLAYING, "EncryptWithKey", ("kms:GenerateDataKey",), (_KEY,)),
+    Statement(Level.ADMINISTERING, "CreateObjects", ("s3:PutObject",), (_RAW, _INDEX_FILES, _CORRECTIONS)),
+    Statement(Level.ADMINISTERING, "WriteIndex", _WRITES, (_INDEX,)),
+    Statement(Level.ADMINISTERING, "DeleteIndexFiles", ("s3:DeleteObject",), (_INDEX_FILES,)),
+    Statement(Level.ADMINISTERING, "BuryTasks", ("sqs:SendMessage",), (_DEAD_LETTERS,)),
+    Statement(
+        Level.ADMINISTERING,
+        "TakeTasks",
+        ("sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage"),
+        (_QUEUE,),
+    ),
+    Statement(Level.INSPECTING, "ListResources", ("cloudformation:ListStackResources",), (_STACK,)),
+    Statement(Level.INSPECTING, "InspectFunctions", ("lambda:GetFunctionConfiguration",), _FUNCTIONS),
+    Statement(
+        Level.INSPECTING,
+        "InspectProcessorSource",
+        ("lambda:GetEventSourceMapping",),
+        (f"{_LAMBDA}event-source-mapping:{{source_id}}",),
+    ),
+    Statement(Level.INSPECTING, "InspectQueues", ("sqs:GetQueueAttributes",), (_QUEUE, _DEAD_LETTERS)),
+    Statement(
+        Level.INSPECTING,
+        "InspectTables",
+        ("dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTable"),
+        (_INDEX, _STATE),
+    ),
+    Statement(
+        Level.INSPECTING,
+        "InspectBucket",
+        (
+            "s3:GetBucketObjectLockConfiguration",
+            "s3:GetBucketPolicy",
+            "s3:GetBucketPublicAccessBlock",
+            "s3:GetBucketVersioning",
+            "s3:GetEncryptionConfiguration",
+        ),
+        (_BUCKET,),
+    ),
+    Statement(Level.INSPECTING, "InspectAlarms", ("cloudwatch:DescribeAlarms",), (_ALARMS,)),
+    Statement(Level.INSPECTING, "InspectMetrics", ("cloudwatch:GetMetricData",), ("*",)),
+    Statement(Level.INSPECTING, "SimulatePermissions", (_SIMULATE,), (_CALLER,)),
+    Statement(Level.PRODUCING, "SendEvents", ("execute-api:Invoke",), (_INGEST,)),
+)
 
 
 def permissions(deployed: DeployedStack) -> Iterator[Permission]:
-    """Try everything, or have it simulated."""
-    simulation = _Simulation(deployed)
-    for one in probes(deployed):
-        how = "tried"
-        allowed, detail = one.attempt() if one.attempt is not None else (None, "it cannot be tried without a trace")
-        if allowed is None:
-            how = "simulated"
-            allowed, reason = simulation.ask(one.action, one.resource)
-            detail = f"{detail}, and {reason}" if allowed is None else reason
-        told = "" if allowed is None else how
-        forbidden = allowed is False and ("explicit deny" in detail or "explicitDeny" in detail)
-        # Where a key of one's own encrypts the bucket or a queue, the key may be what is denied.
-        of_key = re.search(r"not authorized to perform: (kms:\w+) on resource: (arn:[^\s\"]+)", detail)
-        action, resource = of_key.groups() if of_key else (one.action, one.resource)
-        yield Permission(one.level, action, resource, allowed, told, detail, forbidden)
+    """Yield every permission of every level, and whether the caller has it."""
+    simulation = _Simulation(deployed.clients)
+    names = _names(deployed, simulation.caller)
+    for statement in POLICIES:
+        for resource in filter(None, (each.format(**names) for each in statement.resources)):  # no key: no statement
+            for action, answer in zip(statement.actions, simulation.ask(statement.actions, resource), strict=True):
+                yield Permission(statement.level, action, resource, answer.allowed, answer.detail, answer.forbidden)
 
 
-def probes(deployed: DeployedStack) -> Iterator[Probe]:
-    """Every permission of every level, in the order of LEVELS."""
-    names = _Arns(deployed)
-    objects, tables, queues = Objects(deployed), Tables(deployed), Queues(deployed)
+def _names(deployed: DeployedStack, caller: str) -> dict[str, str]:
     stack = deployed.stack
-    both = (stack.index_table, stack.state_table)
-    yield Probe(READING, "cloudformation:DescribeStacks", names.stack, lambda: (True, ""))
-    for prefix in ("raw", "index", "corrections"):
-        yield Probe(READING, "s3:GetObject", names.objects(prefix), partial(objects.get, prefix))
-    yield Probe(READING, "s3:ListBucket", names.bucket, lambda: objects.list("raw")[1])
-    for action in ("BatchGetItem", "GetItem", "Query", "Scan"):
-        for table in both:
-            arn = names.table(table)
-            yield Probe(READING, f"dynamodb:{action}", arn, partial(tables.read, action, table))
-    for table, index in ((stack.index_table, "by_event"), (stack.state_table, "by_bucket")):
-        arn = names.table(f"{table}/index/{index}")
-        yield Probe(READING, "dynamodb:Query", arn, partial(tables.query_index, table, index))
-    for action in ("ChangeMessageVisibility", "ReceiveMessage"):
-        arn, url = names.queue(deployed.dead_letters), stack.dead_letter_queue_url
-        yield Probe(READING, f"sqs:{action}", arn, partial(queues.settle, action, url))
-
-    for action in (*_WRITES, "PartiQLUpdate", "PartiQLDelete"):
-        arn = names.table(stack.state_table)
-        yield Probe(REPLAYING, f"dynamodb:{action}", arn, partial(tables.write, action, stack.state_table))
-    yield Probe(REPLAYING, "sqs:SendMessage", names.queue(deployed.queue), None)
-    arn, url = names.queue(deployed.dead_letters), stack.dead_letter_queue_url
-    yield Probe(REPLAYING, "sqs:DeleteMessage", arn, partial(queues.settle, "DeleteMessage", url))
-
-    for prefix in ("raw", "index"):
-        yield Probe(ADMINISTERING, "s3:PutObject", names.objects(prefix), partial(objects.put, prefix))
-    yield Probe(ADMINISTERING, "s3:PutObject", names.objects("corrections"), None)
-    yield Probe(ADMINISTERING, "s3:DeleteObject", names.objects("index"), None)
-    for action in _WRITES:
-        arn = names.table(stack.index_table)
-        yield Probe(ADMINISTERING, f"dynamodb:{action}", arn, partial(tables.write, action, stack.index_table))
-    yield Probe(ADMINISTERING, "sqs:SendMessage", names.queue(deployed.dead_letters), None)
-    for action in ("ChangeMessageVisibility", "DeleteMessage"):
-        arn, url = names.queue(deployed.queue), stack.queue_url
-        yield Probe(ADMINISTERING, f"sqs:{action}", arn, partial(queues.settle, action, url))
-    # Receiving counts as an attempt, and the last one buries the task.
-    yield Probe(ADMINISTERING, "sqs:ReceiveMessage", names.queue(deployed.queue), None)
-
-    yield from _inspecting(deployed, names)
-    yield Probe(PRODUCING, "execute-api:Invoke", names.api, None)
-
-
-def _inspecting(deployed: DeployedStack, names: _Arns) -> Iterator[Probe]:
-    """The calls of `pik stack` itself, as it makes them."""
-
-    def probe(action: str, resource: str, service: str, operation: str, **parameters: Any) -> Probe:
-        client: Any = deployed.clients.client(service)
-        call = partial(getattr(client, operation), **parameters)
-        return Probe(INSPECTING, action, resource, partial(tried, call, _UNSET))
-
-    stack = deployed.stack
-    action, operation = "cloudformation:ListStackResources", "list_stack_resources"
-    yield probe(action, names.stack, "cloudformation", operation, StackName=stack.name)
-    for name in FUNCTIONS:
-        called = deployed.outputs.get(name, name)
-        action, operation = "lambda:GetFunctionConfiguration", "get_function_configuration"
-        yield probe(action, names.function(called), "lambda", operation, FunctionName=called)
-    source, action = _source(deployed), "lambda:GetEventSourceMapping"
-    of = source or "00000000-0000-0000-0000-000000000000"
-    yield probe(action, names.source(source or "*"), "lambda", "get_event_source_mapping", UUID=of)
-    for url in (stack.queue_url, stack.dead_letter_queue_url):
-        arn, operation = names.queue(url.rpartition("/")[2]), "get_queue_attributes"
-        yield probe("sqs:GetQueueAttributes", arn, "sqs", operation, QueueUrl=url, AttributeNames=["QueueArn"])
-    for action, operation in (
-        ("DescribeTable", "describe_table"),
-        ("DescribeContinuousBackups", "describe_continuous_backups"),
-    ):
-        for table in (stack.index_table, stack.state_table):
-            yield probe(f"dynamodb:{action}", names.table(table), "dynamodb", operation, TableName=table)
-    for action, operation in _SETTINGS.items():
-        yield probe(f"s3:{action}", names.bucket, "s3", operation, Bucket=stack.raw_bucket)
-    alarms = [f"{stack.name}-{ALARMS[0]}"]
-    yield probe("cloudwatch:DescribeAlarms", names.alarms, "cloudwatch", "describe_alarms", AlarmNames=alarms)
-    yield Probe(INSPECTING, "cloudwatch:GetMetricData", "*", lambda: _metrics(deployed.clients.client("cloudwatch")))
-
-
-_WRITES = ("BatchWriteItem", "ConditionCheckItem", "DeleteItem", "PartiQLInsert", "PutItem", "UpdateItem")
-
-_SETTINGS = {
-    "GetBucketObjectLockConfiguration": "get_object_lock_configuration",
-    "GetBucketPolicy": "get_bucket_policy",
-    "GetBucketPublicAccessBlock": "get_public_access_block",
-    "GetBucketVersioning": "get_bucket_versioning",
-    "GetEncryptionConfiguration": "get_bucket_encryption",
-}
-
-
-def _metrics(client: Any) -> Verdict:
-    from datetime import UTC, datetime, timedelta
-
-    now = datetime.now(UTC)
-    metric = {"Namespace": "AWS/SQS", "MetricName": "ApproximateAgeOfOldestMessage"}
-    query = {"Id": "age", "MetricStat": {"Metric": metric, "Period": 60, "Stat": "Maximum"}}
-    hour = {"StartTime": now - timedelta(hours=1), "EndTime": now}
-    return tried(lambda: client.get_metric_data(MetricDataQueries=[query], **hour))
-
-
-def _source(deployed: DeployedStack) -> str:
-    """The id of the event source mapping; empty if it is not known."""
     try:
-        return deployed.resource(SOURCE)
+        source = deployed.resource(SOURCE)
     except StoreError:
-        return ""
+        source = ""
+    functions = {
+        f"{name}_function": deployed.outputs.get(f"{name.title()}Function", "*")
+        for name in ("ingest", "replay", "processor")
+    }
+    return {
+        "partition": deployed.partition,
+        "region": deployed.region,
+        "account": deployed.account,
+        "stack": stack.name,
+        "raw_bucket": stack.raw_bucket,
+        "index_table": stack.index_table,
+        "state_table": stack.state_table,
+        "queue": deployed.queue,
+        "dead_letters": deployed.dead_letters,
+        "source_id": source or "*",
+        "api_id": stack.api_url.removeprefix("https://").partition(".")[0] or "*",
+        "kms_key": deployed.parameters.get("KmsKeyArn", ""),
+        "caller": caller.rpartition(":")[2] or "*",
+        **functions,
+    }
 
 
-class _Arns:
-    """The stack's resources as policies name them."""
-
-    def __init__(self, deployed: DeployedStack) -> None:
-        self._deployed = deployed
-        self.stack = f"{deployed.arn.rpartition('/')[0]}/*"
-        self.bucket = f"arn:{deployed.partition}:s3:::{deployed.stack.raw_bucket}"
-        self.alarms = self._arn("cloudwatch", "alarm:*")
-        api, _, stage = deployed.stack.api_url.removeprefix("https://").partition(".")
-        self.api = self._arn("execute-api", f"{api or 'API_ID'}/{stage.rpartition('/')[2] or 'v1'}/POST/ingest")
-
-    def _arn(self, service: str, name: str) -> str:
-        here = self._deployed
-        return f"arn:{here.partition}:{service}:{here.region}:{here.account}:{name}"
-
-    def objects(self, prefix: str) -> str:
-        return f"{self.bucket}/{prefix}/*"
-
-    def table(self, name: str) -> str:
-        return self._arn("dynamodb", f"table/{name}")
-
-    def queue(self, name: str) -> str:
-        return self._arn("sqs", name)
-
-    def function(self, name: str) -> str:
-        return self._arn("lambda", f"function:{name}")
-
-    def source(self, name: str) -> str:
-        return self._arn("lambda", f"event-source-mapping:{name}")
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    allowed: bool | None
+    detail: str = ""
+    forbidden: bool = False
 
 
 class _Simulation:
-    """What IAM says that the caller's policies allow, if the caller may ask."""
+    """Asks IAM what the caller's policies allow. `caller` is the ARN of its user or role; empty if it has none."""
 
-    def __init__(self, deployed: DeployedStack) -> None:
-        self._clients = deployed.clients
-        self._caller = ""
-        self._why = ""
-
-    def ask(self, action: str, resource: str) -> Verdict:
-        if not self._caller and not self._why:
-            self._identify()
-        if self._why:
-            return None, self._why
-        try:
-            with translated("iam"):
-                answer = self._clients.client("iam").simulate_principal_policy(
-                    PolicySourceArn=self._caller, ActionNames=[action], ResourceArns=[resource]
-                )
-        except StoreError as error:
-            self._why = f"IAM does not tell: {briefly(error)}"
-            return None, self._why
-        decision = answer["EvaluationResults"][0]["EvalDecision"]
-        return decision == "allowed", "" if decision == "allowed" else f"IAM's simulation says {decision}"
-
-    def _identify(self) -> None:
+    def __init__(self, clients: Clients) -> None:
+        self._iam = clients.client("iam")
+        self._unknown = ""  # why IAM does not answer
+        self._denied = False
+        self.caller = ""
         try:
             with translated("sts"):
-                arn = self._clients.client("sts").get_caller_identity()["Arn"]
+                arn = clients.client("sts").get_caller_identity()["Arn"]
         except StoreError as error:
-            self._why = f"who asks is not known: {error.message}"
+            self._unknown = f"the caller is unknown: {briefly(error)}"
             return
         if arn.endswith(":root"):
-            self._why = "IAM simulates no root user"
+            self._unknown = "IAM does not simulate the account's root user"
+            return
+        self.caller = self._principal(arn)
+
+    def ask(self, actions: Sequence[str], resource: str) -> list[_Answer]:
+        """Return an answer per action."""
+        if not self._unknown:
+            pages = self._iam.get_paginator("simulate_principal_policy").paginate(
+                PolicySourceArn=self.caller, ActionNames=actions, ResourceArns=[resource]
+            )
+            try:
+                with translated("iam"):
+                    results = {each["EvalActionName"]: each for page in pages for each in page["EvaluationResults"]}
+                return [_answer(results[action]) for action in actions]
+            except StoreError as error:
+                self._unknown = f"IAM does not simulate: {briefly(error)}"
+                self._denied = isinstance(error, Refused) and denied(error)
+        unknown, lacking = _Answer(None, self._unknown), _Answer(False, self._unknown)
+        return [lacking if self._denied and action == _SIMULATE else unknown for action in actions]
+
+    def _principal(self, arn: str) -> str:
+        """Return the ARN of the role that was assumed, with its path if the caller may see it, or of the user."""
         role = re.fullmatch(r"(arn:[^:]+):sts::(\d+):assumed-role/([^/]+)/.*", arn)
-        self._caller = f"{role[1]}:iam::{role[2]}:role/{role[3]}" if role else arn
+        if role is None:
+            return arn
+        try:
+            with translated("iam"):
+                return self._iam.get_role(RoleName=role[3])["Role"]["Arn"]
+        except StoreError:
+            return f"{role[1]}:iam::{role[2]}:role/{role[3]}"
+
+
+def _answer(result: EvaluationResultTypeDef) -> _Answer:
+    decision = result["EvalDecision"]
+    if decision == "allowed":
+        return _Answer(True)
+    if result.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations") is False:
+        return _Answer(False, "a policy of the organization denies it", forbidden=True)
+    if result.get("PermissionsBoundaryDecisionDetail", {}).get("AllowedByPermissionsBoundary") is False:
+        return _Answer(False, "the permissions boundary denies it", forbidden=True)
+    return _Answer(False, f"IAM's simulation: {decision}", forbidden=decision == "explicitDeny")

@@ -1,11 +1,13 @@
-"""Whether a deployed stack is set as the kit needs it: as template.yaml sets it, and nobody changed it since."""
+"""Whether a deployed stack is set as the kit needs it: as template.yaml sets it, and unchanged since."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pik.errors import StoreError
 from pik.ports.remote import Setting
@@ -15,7 +17,6 @@ from pik.stores.aws.deployment.stack import ALARMS, FUNCTIONS, SOURCE, DeployedS
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
     from mypy_boto3_lambda.type_defs import EventSourceMappingConfigurationResponseTypeDef
-    from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 VISIBILITY = 6
@@ -23,310 +24,282 @@ VISIBILITY = 6
 
 _PUBLIC = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
 
-Found = tuple[bool, str]
-"""Whether it is as it should be, and how it is."""
+
+class Finding(NamedTuple):
+    """Whether a setting is right, and how it was found."""
+
+    right: bool
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A setting that the kit relies on. `fix` is the command that makes it as `expected`; `probe` reads how it is."""
+
+    name: str
+    expected: str
+    fix: str
+    probe: Callable[[], Finding]
 
 
 def settings(deployed: DeployedStack) -> Iterator[Setting]:
-    """Every setting, one look each."""
-    for one in (_Bucket, _Tables, _Queue, _Alarms):
-        for name, needed, command, look in one(deployed).settings():
-            try:
-                right, found = look()
-            except StoreError as error:
-                yield Setting(name, None, briefly(error), needed, command)
-            else:
-                yield Setting(name, right, found, needed, command)
+    """Yield every setting as it is."""
+    for check in checks(deployed):
+        try:
+            right, found = check.probe()
+        except StoreError as error:
+            yield Setting(check.name, None, briefly(error), check.expected, check.fix)
+        else:
+            yield Setting(check.name, right, found, check.expected, check.fix)
 
 
-Look = tuple[str, str, str, Callable[[], Found]]
-"""A setting's name, what is needed, the command that mends it, and how to look."""
+def checks(deployed: DeployedStack) -> list[Check]:
+    """Return what is checked, in the order of the resources."""
+    found = _Bucket(deployed).checks()
+    for table in (deployed.stack.index_table, deployed.stack.state_table):
+        recover = f"aws dynamodb update-continuous-backups --table-name {table} --point-in-time-recovery-specification"
+        recover += " PointInTimeRecoveryEnabled=true"
+        protect = f"aws dynamodb update-table --table-name {table} --deletion-protection-enabled"
+        found.append(Check(f"point-in-time recovery of {table}", "on", recover, partial(_recovery, deployed, table)))
+        found.append(Check(f"deletion protection of {table}", "on", protect, partial(_protection, deployed, table)))
+    found += _Queue(deployed).checks()
+    deploy = f"sam deploy --stack-name {deployed.stack.name}: the alarm is in template.yaml"
+    return found + [Check(f"alarm {each}", "there", deploy, partial(_alarm, deployed, each)) for each in ALARMS]
 
 
 class _Bucket:
     def __init__(self, deployed: DeployedStack) -> None:
-        self._deployed = deployed
-        self._bucket = deployed.stack.raw_bucket
+        self._s3, self._bucket = deployed.clients.client("s3"), deployed.stack.raw_bucket
+        self._arn = f"arn:{deployed.partition}:s3:::{self._bucket}"
+        self._key = deployed.parameters.get("KmsKeyArn", "")
+        self._break_glass_role = deployed.parameters.get("BreakGlassRoleArn", "")
+        mode = deployed.parameters.get("ObjectLockMode", "NONE")
+        self._lock_rule = {} if mode == "NONE" else {"Mode": mode, "Days": int(deployed.parameters["ObjectLockDays"])}
 
-    @property
-    def _s3(self) -> S3Client:
-        return self._deployed.clients.client("s3")
+    def checks(self) -> list[Check]:
+        def put(what: str, option: str, value: str) -> str:
+            return f"aws s3api put-{what} --bucket {self._bucket} --{option} {value}"
 
-    def settings(self) -> Iterator[Look]:
-        bucket, key = self._bucket, self._deployed.parameters.get("KmsKeyArn", "")
-        put = f"aws s3api put-{{}} --bucket {bucket}"
-        versioned = put.format("bucket-versioning") + " --versioning-configuration Status=Enabled"
-        yield "versioning of the bucket", "Enabled", versioned, self._versioning
-        rule = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key} if key else {"SSEAlgorithm": "AES256"}
+        def deny(sid: str) -> str:
+            return put("bucket-policy", "policy", f"file://policy.json, with {sid} of template.yaml's RawBucketPolicy")
+
+        rule = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": self._key} if self._key else {"SSEAlgorithm": "AES256"}
         rules = json.dumps({"Rules": [{"ApplyServerSideEncryptionByDefault": rule}]})
-        encrypted = put.format("bucket-encryption") + f" --server-side-encryption-configuration '{rules}'"
-        yield "encryption of the bucket", key or "AES256 or aws:kms", encrypted, self._encryption
-        blocked = f"aws s3api put-public-access-block --bucket {bucket} --public-access-block-configuration "
-        blocked += ",".join(f"{name}=true" for name in _PUBLIC)
-        yield "public access to the bucket", "blocked in all four ways", blocked, self._public
-        policy = (
-            put.format("bucket-policy") + " --policy file://policy.json, with {} of template.yaml's RawBucketPolicy"
-        )
-        for name, sid, look in (
-            ("TLS only", "DenyPlainHttp", self._tls),
-            ("overwriting of raw", "DenyOverwritingRaw", self._overwriting),
-            ("deleting of raw", "DenyDeletingRaw", self._deleting),
-        ):
-            yield f"bucket policy: {name}", "a statement that denies it", policy.format(sid), look
-        yield "Object Lock of the bucket", self._lock_wanted(), self._lock_command(put), self._lock
+        retention = {"Rule": {"DefaultRetention": self._lock_rule}} if self._lock_rule else {}
+        lock = json.dumps({"ObjectLockEnabled": "Enabled", **retention})
+        version = put("bucket-versioning", "versioning-configuration", "Status=Enabled")
+        encrypt = put("bucket-encryption", "server-side-encryption-configuration", f"'{rules}'")
+        public = "public-access-block"
+        block = put(public, f"{public}-configuration", ",".join(f"{name}=true" for name in _PUBLIC))
+        lock = put("object-lock-configuration", "object-lock-configuration", f"'{lock}'")
+        denied = "a statement that denies it"
+        return [
+            Check("versioning of the bucket", "Enabled", version, self._versioning),
+            Check("encryption of the bucket", self._key or "AES256 or aws:kms", encrypt, self._encryption),
+            Check("public access to the bucket", "blocked in all four ways", block, self._public_access),
+            Check("bucket policy: TLS only", denied, deny("DenyPlainHttp"), self._plain_http),
+            Check("bucket policy: overwriting of raw", denied, deny("DenyOverwritingRaw"), self._overwriting),
+            Check("bucket policy: deleting of raw", denied, deny("DenyDeletingRaw"), self._deleting),
+            Check("Object Lock of the bucket", f"enabled, {_retention(self._lock_rule)}", lock, self._object_lock),
+        ]
 
-    def _versioning(self) -> Found:
+    def _versioning(self) -> Finding:
         with translated("s3"):
             state = self._s3.get_bucket_versioning(Bucket=self._bucket).get("Status", "never enabled")
-        return state == "Enabled", state
+        return Finding(state == "Enabled", state)
 
-    def _encryption(self) -> Found:
+    def _encryption(self) -> Finding:
         with translated("s3"):
             answer = self._s3.get_bucket_encryption(Bucket=self._bucket)
         rule = answer["ServerSideEncryptionConfiguration"]["Rules"][0]["ApplyServerSideEncryptionByDefault"]
-        key = self._deployed.parameters.get("KmsKeyArn", "")
         found = rule.get("KMSMasterKeyID") or rule["SSEAlgorithm"]
-        return (found == key if key else True), found
+        return Finding(found == self._key if self._key else True, found)
 
-    def _public(self) -> Found:
-        try:
-            with translated("s3"):
-                answer = self._s3.get_public_access_block(Bucket=self._bucket)["PublicAccessBlockConfiguration"]
-        except Refused as error:
-            if error.code != "NoSuchPublicAccessBlockConfiguration":
-                raise
-            answer = {}
-        off = [name for name in _PUBLIC if not answer.get(name)]
-        return not off, f"not set: {', '.join(off)}" if off else "blocked in all four ways"
+    def _public_access(self) -> Finding:
+        blocked: Mapping[str, Any] = {}
+        with _unless_absent("NoSuchPublicAccessBlockConfiguration"):
+            blocked = self._s3.get_public_access_block(Bucket=self._bucket)["PublicAccessBlockConfiguration"]
+        off = [name for name in _PUBLIC if not blocked.get(name)]
+        return Finding(not off, f"not set: {', '.join(off)}" if off else "blocked in all four ways")
 
-    def _statements(self) -> list[Any]:
-        try:
-            with translated("s3"):
-                policy = json.loads(self._s3.get_bucket_policy(Bucket=self._bucket)["Policy"])
-        except Refused as error:
-            if error.code != "NoSuchBucketPolicy":
-                raise
-            return []
-        return [
-            each
-            for each in _list(policy["Statement"])
-            if each["Effect"] == "Deny" and each.get("Principal") in ("*", {"AWS": "*"}, {"AWS": ["*"]})
-        ]
-
-    def _tls(self) -> Found:
-        arn = f"arn:{self._deployed.partition}:s3:::{self._bucket}"
-        return _denied(
-            any(
-                self._conditions(each) == {("Bool", "aws:SecureTransport", "false")}
-                and "s3:*" in _list(each["Action"])
-                and {arn, f"{arn}/*"} <= set(_list(each["Resource"]))
-                for each in self._statements()
+    def _plain_http(self) -> Finding:
+        return self._denied(
+            lambda statement: (
+                self._conditions(statement) == {("Bool", "aws:SecureTransport", "false")}
+                and "s3:*" in _as_list(statement["Action"])
+                and {self._arn, f"{self._arn}/*"} <= set(_as_list(statement["Resource"]))
             )
         )
 
-    def _overwriting(self) -> Found:
+    def _overwriting(self) -> Finding:
         bare = ("Null", "s3:if-none-match", "true")
-        created = ("Bool", "s3:ObjectCreationOperation", "true")  # no part of a multipart upload, which takes none
-        return _denied(
-            any(
-                self._conditions(each) in ({bare}, {bare, created}) and self._covers(each, "s3:PutObject")
-                for each in self._statements()
+        created = ("Bool", "s3:ObjectCreationOperation", "true")  # a part of a multipart upload has no If-None-Match
+        return self._denied(
+            lambda statement: (
+                self._conditions(statement) in ({bare}, {bare, created}) and self._covers(statement, "s3:PutObject")
             )
         )
 
-    def _deleting(self) -> Found:
+    def _deleting(self) -> Finding:
         actions = ("s3:DeleteObject", "s3:DeleteObjectVersion")
-        return _denied(
-            any(
-                not self._conditions(each) and all(self._covers(each, one) for one in actions)
-                for each in self._statements()
-            )
+        return self._denied(
+            lambda statement: not self._conditions(statement) and all(self._covers(statement, each) for each in actions)
         )
 
-    def _conditions(self, statement: Any) -> set[tuple[str, str, str]]:
-        """Operator, key and value of each condition, but for the exemption of the break-glass role."""
-        role = self._deployed.parameters.get("BreakGlassRoleArn", "")
+    def _denied(self, denies: Callable[[Mapping[str, Any]], bool]) -> Finding:
+        """Look for a statement of the bucket's policy that denies something to everybody."""
+        policy: Mapping[str, Any] = {"Statement": []}
+        with _unless_absent("NoSuchBucketPolicy"):
+            policy = json.loads(self._s3.get_bucket_policy(Bucket=self._bucket)["Policy"])
+        found = any(
+            each["Effect"] == "Deny" and each.get("Principal") in ("*", {"AWS": "*"}, {"AWS": ["*"]}) and denies(each)
+            for each in _as_list(policy["Statement"])
+        )
+        return Finding(found, "denied" if found else "no statement denies it")
+
+    def _conditions(self, statement: Mapping[str, Any]) -> set[tuple[str, str, str]]:
+        """Return operator, key and value of each condition, except the exemption of the break-glass role."""
         found = {
-            (operator, key, str(one))
+            (operator, key, str(value))
             for operator, tests in statement.get("Condition", {}).items()
-            for key, value in tests.items()
-            for one in _list(value)
+            for key, values in tests.items()
+            for value in _as_list(values)
         }
-        return found - {("ArnNotEquals", "aws:PrincipalArn", role)}
+        return found - {("ArnNotEquals", "aws:PrincipalArn", self._break_glass_role)}
 
-    def _covers(self, statement: Any, action: str) -> bool:
-        arn = f"arn:{self._deployed.partition}:s3:::{self._bucket}"
-        resources = {f"{arn}/raw/*", f"{arn}/*"} & set(_list(statement["Resource"]))
-        return bool(resources) and bool({action, "s3:*"} & set(_list(statement["Action"])))
+    def _covers(self, statement: Mapping[str, Any], action: str) -> bool:
+        resources = {f"{self._arn}/raw/*", f"{self._arn}/*"} & set(_as_list(statement["Resource"]))
+        return bool(resources) and bool({action, "s3:*"} & set(_as_list(statement["Action"])))
 
-    def _lock_rule(self) -> dict[str, Any]:
-        mode = self._deployed.parameters.get("ObjectLockMode", "NONE")
-        return {} if mode == "NONE" else {"Mode": mode, "Days": int(self._deployed.parameters["ObjectLockDays"])}
-
-    def _lock_wanted(self) -> str:
-        return f"able to lock, {_locks(self._lock_rule())}"
-
-    def _lock_command(self, put: str) -> str:
-        rule = self._lock_rule()
-        wanted = {"ObjectLockEnabled": "Enabled", **({"Rule": {"DefaultRetention": rule}} if rule else {})}
-        return f"{put.format('object-lock-configuration')} --object-lock-configuration '{json.dumps(wanted)}'"
-
-    def _lock(self) -> Found:
-        try:
-            with translated("s3"):
-                found = self._s3.get_object_lock_configuration(Bucket=self._bucket)["ObjectLockConfiguration"]
-        except Refused as error:
-            if error.code != "ObjectLockConfigurationNotFoundError":
-                raise
-            return False, "not able to lock"
-        rule = found.get("Rule", {}).get("DefaultRetention", {})
-        able = found.get("ObjectLockEnabled") == "Enabled"
-        return able and rule == self._lock_rule(), f"{'' if able else 'not '}able to lock, {_locks(rule)}"
-
-
-class _Tables:
-    def __init__(self, deployed: DeployedStack) -> None:
-        self._deployed = deployed
-
-    def settings(self) -> Iterator[Look]:
-        for table in (self._deployed.stack.index_table, self._deployed.stack.state_table):
-            recover = "--point-in-time-recovery-specification PointInTimeRecoveryEnabled=true"
-            command = f"aws dynamodb update-continuous-backups --table-name {table} {recover}"
-            yield f"point-in-time recovery of {table}", "on", command, partial(self._recovery, table)
-            command = f"aws dynamodb update-table --table-name {table} --deletion-protection-enabled"
-            yield f"deletion protection of {table}", "on", command, partial(self._protection, table)
-
-    def _recovery(self, table: str) -> Found:
-        return _on(recovers(self._deployed, table))
-
-    def _protection(self, table: str) -> Found:
-        return _on(bool(described(self._deployed, table).get("DeletionProtectionEnabled")))
+    def _object_lock(self) -> Finding:
+        lock: Mapping[str, Any] = {}
+        with _unless_absent("ObjectLockConfigurationNotFoundError"):
+            lock = self._s3.get_object_lock_configuration(Bucket=self._bucket)["ObjectLockConfiguration"]
+        if lock.get("ObjectLockEnabled") != "Enabled":
+            return Finding(False, "not enabled")
+        rule = lock.get("Rule", {}).get("DefaultRetention", {})
+        return Finding(rule == self._lock_rule, f"enabled, {_retention(rule)}")
 
 
 class _Queue:
     def __init__(self, deployed: DeployedStack) -> None:
-        self._deployed = deployed
+        self._deployed, self._url = deployed, deployed.stack.queue_url
+        self._dead_arn = f"arn:{deployed.partition}:sqs:{deployed.region}:{deployed.account}:{deployed.dead_letters}"
+        self._receives = deployed.parameters.get("MaxReceives", "6")
+        self._switch = "Disabled" if deployed.parameters.get("EnableProcessor") == "false" else "Enabled"
 
-    def settings(self) -> Iterator[Look]:
-        url, receives = self._deployed.stack.queue_url, self._deployed.parameters.get("MaxReceives", "6")
-        set_ = f"aws sqs set-queue-attributes --queue-url {url} --attributes"
-        redrive = {"deadLetterTargetArn": self._dead_arn(), "maxReceiveCount": receives}
-        attributes = json.dumps({"RedrivePolicy": json.dumps(redrive)})
-        needed = f"to {self._deployed.dead_letters} after {receives} attempts"
-        yield "redrive of the replay queue", needed, f"{set_} '{attributes}'", self._redrive
-        needed = f"{VISIBILITY} × the processor's timeout, or more"
-        command = f"{set_} VisibilityTimeout={{}}"
-        yield "visibility timeout of the replay queue", needed, self._visible_command(command), self._visibility
-        change = f"aws lambda update-event-source-mapping --uuid {self._source()}"
-        report = f"{change} --function-response-types ReportBatchItemFailures"
-        yield "answers of the processor", "ReportBatchItemFailures", report, self._reports
-        wanted = "Disabled" if self._deployed.parameters.get("EnableProcessor") == "false" else "Enabled"
-        switch = "--enabled" if wanted == "Enabled" else "--no-enabled"
-        yield "the processor's switch", f"{wanted}, as EnableProcessor says", f"{change} {switch}", self._switch
-
-    def _dead_arn(self) -> str:
-        here = self._deployed
-        return f"arn:{here.partition}:sqs:{here.region}:{here.account}:{here.dead_letters}"
+    def checks(self) -> list[Check]:
+        try:
+            source, seconds = self._deployed.resource(SOURCE) or "UUID", str(VISIBILITY * self._timeout())
+        except StoreError:
+            source, seconds = "UUID", "SECONDS"
+        policy = json.dumps({"deadLetterTargetArn": self._dead_arn, "maxReceiveCount": self._receives})
+        redrive = f"to {self._deployed.dead_letters} after {self._receives} attempts"
+        visible = f"{VISIBILITY} × the processor's timeout, or more"
+        switch = f"{self._switch}, as EnableProcessor says"
+        set_ = f"aws sqs set-queue-attributes --queue-url {self._url} --attributes"
+        set_redrive = f"{set_} '{json.dumps({'RedrivePolicy': policy})}'"
+        set_visible = f"{set_} VisibilityTimeout={seconds}"
+        update = f"aws lambda update-event-source-mapping --uuid {source}"
+        report = f"{update} --function-response-types ReportBatchItemFailures"
+        turn = f"{update} {'--enabled' if self._switch == 'Enabled' else '--no-enabled'}"
+        return [
+            Check("redrive of the replay queue", redrive, set_redrive, self._redrive),
+            Check("visibility timeout of the replay queue", visible, set_visible, self._visibility),
+            Check("answers of the processor", "ReportBatchItemFailures", report, self._reports),
+            Check("the processor's switch", switch, turn, self._enabled),
+        ]
 
     def _attribute(self, name: QueueAttributeNameType) -> str:
         with translated("sqs"):
             answer = self._deployed.clients.client("sqs").get_queue_attributes(
-                QueueUrl=self._deployed.stack.queue_url, AttributeNames=[name]
+                QueueUrl=self._url, AttributeNames=[name]
             )
         return answer.get("Attributes", {}).get(name, "")
 
-    def _redrive(self) -> Found:
+    def _redrive(self) -> Finding:
         text = self._attribute("RedrivePolicy")
         if not text:
-            return False, "none: a task that fails is tried for 4 days"
+            return Finding(False, "none: a task that fails is tried for 4 days")
         policy = json.loads(text)
         target, receives = policy["deadLetterTargetArn"], str(policy["maxReceiveCount"])
-        right = target == self._dead_arn() and receives == self._deployed.parameters.get("MaxReceives", "6")
-        return right, f"to {target.rpartition(':')[2]} after {receives} attempts"
+        right = target == self._dead_arn and receives == self._receives
+        return Finding(right, f"to {target.rpartition(':')[2]} after {receives} attempts")
 
     def _timeout(self) -> int:
         name = self._deployed.function(FUNCTIONS[-1])
         with translated("lambda"):
-            answer = self._deployed.clients.client("lambda").get_function_configuration(FunctionName=name)
-        return answer["Timeout"]
+            return self._deployed.clients.client("lambda").get_function_configuration(FunctionName=name)["Timeout"]
 
-    def _visible_command(self, command: str) -> str:
-        try:
-            return command.format(VISIBILITY * self._timeout())
-        except StoreError:
-            return command.format("SECONDS")
-
-    def _visibility(self) -> Found:
+    def _visibility(self) -> Finding:
         visible, timeout = int(self._attribute("VisibilityTimeout")), self._timeout()
-        return visible >= VISIBILITY * timeout, f"{visible} s, the processor's timeout is {timeout} s"
+        return Finding(visible >= VISIBILITY * timeout, f"{visible} s, the processor's timeout is {timeout} s")
 
-    def _source(self) -> str:
-        try:
-            return self._deployed.resource(SOURCE) or "UUID"
-        except StoreError:
-            return "UUID"
-
-    def _mapping(self) -> EventSourceMappingConfigurationResponseTypeDef:
+    def _source(self) -> EventSourceMappingConfigurationResponseTypeDef:
         source = self._deployed.resource(SOURCE)
         if not source:
             raise StoreError(f"the stack has no {SOURCE}")
         with translated("lambda"):
             return self._deployed.clients.client("lambda").get_event_source_mapping(UUID=source)
 
-    def _reports(self) -> Found:
-        types = self._mapping().get("FunctionResponseTypes", [])
-        return "ReportBatchItemFailures" in types, ", ".join(types) or "none: one failure repeats its whole batch"
+    def _reports(self) -> Finding:
+        types = self._source().get("FunctionResponseTypes", [])
+        found = ", ".join(types) or "none: one failure repeats its whole batch"
+        return Finding("ReportBatchItemFailures" in types, found)
 
-    def _switch(self) -> Found:
-        state = self._mapping()["State"]
-        wanted = "Disabled" if self._deployed.parameters.get("EnableProcessor") == "false" else "Enabled"
-        return state == wanted, state
+    def _enabled(self) -> Finding:
+        state = self._source()["State"]
+        return Finding(state == self._switch, state)
 
 
-class _Alarms:
-    def __init__(self, deployed: DeployedStack) -> None:
-        self._deployed = deployed
+def _alarm(deployed: DeployedStack, logical: str) -> Finding:
+    name = deployed.resource(logical)
+    if not name:
+        return Finding(False, "the stack has none")
+    with translated("cloudwatch"):
+        found = deployed.clients.client("cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"]
+    return Finding(bool(found), "there" if found else f"{name} was deleted")
 
-    def settings(self) -> Iterator[Look]:
-        deploy = f"sam deploy --stack-name {self._deployed.stack.name}: the alarm is in template.yaml"
-        for logical in ALARMS:
-            yield f"alarm {logical}", "there", deploy, partial(self._alarm, logical)
 
-    def _alarm(self, logical: str) -> Found:
-        name = self._deployed.resource(logical)
-        if not name:
-            return False, "the stack has none"
-        with translated("cloudwatch"):
-            found = self._deployed.clients.client("cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"]
-        return bool(found), "there" if found else f"{name} was deleted"
+def _recovery(deployed: DeployedStack, table: str) -> Finding:
+    right = recovers(deployed, table)
+    return Finding(right, "on" if right else "off")
+
+
+def _protection(deployed: DeployedStack, table: str) -> Finding:
+    right = bool(described(deployed, table).get("DeletionProtectionEnabled"))
+    return Finding(right, "on" if right else "off")
 
 
 def described(deployed: DeployedStack, table: str) -> TableDescriptionTypeDef:
-    """A table as DynamoDB describes it. Raises StoreError."""
+    """Return DynamoDB's description of a table. Raises StoreError."""
     with translated("dynamodb"):
         return deployed.clients.client("dynamodb").describe_table(TableName=table)["Table"]
 
 
 def recovers(deployed: DeployedStack, table: str) -> bool:
-    """Whether the table can be restored to a point in time. Raises StoreError."""
+    """Return whether the table can be restored to a point in time. Raises StoreError."""
     with translated("dynamodb"):
         found = deployed.clients.client("dynamodb").describe_continuous_backups(TableName=table)
     state = found["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
-    return bool(state.get("PointInTimeRecoveryStatus") == "ENABLED")
+    return state.get("PointInTimeRecoveryStatus") == "ENABLED"
 
 
-def _denied(yes: bool) -> Found:
-    return yes, "denied" if yes else "no statement denies it"
+@contextmanager
+def _unless_absent(code: str) -> Iterator[None]:
+    """Ignore S3's error for a configuration that is not there."""
+    try:
+        with translated("s3"):
+            yield
+    except Refused as error:
+        if error.code != code:
+            raise
 
 
-def _on(yes: bool) -> Found:
-    return yes, "on" if yes else "off"
+def _retention(rule: Mapping[str, Any]) -> str:
+    return f"{rule['Mode']} for {rule.get('Days')} days" if rule else "without a default retention"
 
 
-def _locks(rule: Mapping[str, Any]) -> str:
-    return f"{rule['Mode']} for {rule.get('Days')} days" if rule else "locking nothing by itself"
-
-
-def _list(value: Any) -> list[Any]:
-    """A policy writes a list of one without its brackets."""
+def _as_list(value: Any) -> list[Any]:
+    """Return a policy's value as a list: a list of one may stand without its brackets."""
     return value if isinstance(value, list) else [value]
