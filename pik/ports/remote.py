@@ -60,6 +60,22 @@ class Alarm:
     reason: str
 
 
+class Level(StrEnum):
+    """What somebody does with a stack. docs/iam.md has a policy for each."""
+
+    READING = "reading"
+    REPLAYING = "replaying"
+    ADMINISTERING = "administering"
+    INSPECTING = "inspecting"
+    PRODUCING = "producing"
+
+    @property
+    def needed(self) -> tuple[Level, ...]:
+        """The levels whose permissions it takes: its own and those below."""
+        below = {Level.REPLAYING: Level.READING, Level.ADMINISTERING: Level.REPLAYING, Level.INSPECTING: Level.READING}
+        return (*(below[self].needed if self in below else ()), self)
+
+
 @dataclass(frozen=True, slots=True)
 class Permission:
     """Whether the caller may do an action on a resource (an ARN), as a level needs.
@@ -68,7 +84,7 @@ class Permission:
     explicitly, so that allowing it changes nothing.
     """
 
-    level: str
+    level: Level
     action: str
     resource: str
     allowed: bool | None

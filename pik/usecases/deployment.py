@@ -83,7 +83,7 @@ def _sentence(name: str, state: str | None, detail: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class LevelReport:
     """How much of what a level needs the caller may do; `missing` and `untold` as `ACTION on RESOURCE`."""
 
     name: str
@@ -98,7 +98,7 @@ class Diagnosis:
 
     deployment: Deployment
     needed: Sequence[str]
-    levels: Sequence[Level]
+    levels: Sequence[LevelReport]
     permissions: Sequence[Permission]
     settings: Sequence[Setting]
     missing: Sequence[Permission]
@@ -125,12 +125,12 @@ def _same_version(deployment: Deployment) -> Setting:
     return Setting("version of pik", right, found or "the stack has no output Version", __version__, fix)
 
 
-def _level(name: str, permissions: Iterable[Permission]) -> Level:
+def _level(name: str, permissions: Iterable[Permission]) -> LevelReport:
     def those(allowed: bool | None) -> list[str]:
         return [f"{one.action} on {one.resource}" for one in permissions if one.allowed is allowed]
 
     permissions = list(permissions)
-    return Level(name, those(False), those(None))
+    return LevelReport(name, those(False), those(None))
 
 
 def policy_of(missing: Iterable[Permission]) -> dict[str, Any] | None:

@@ -11,9 +11,10 @@ from uuid import uuid4
 
 import pytest
 
+from pik.ports.remote import Level
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.health import AwsStackHealth
-from pik.stores.aws.deployment.permissions import Level, permissions
+from pik.stores.aws.deployment.permissions import permissions
 from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, look_up
 from pik.usecases.deployment import Diagnosis, diagnose
 from tests.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user

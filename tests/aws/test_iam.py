@@ -12,7 +12,8 @@ from botocore import xform_name
 from botocore.session import get_session
 
 import pik
-from pik.stores.aws.deployment.permissions import POLICIES, Level
+from pik.ports.remote import Level
+from pik.stores.aws.deployment.permissions import POLICIES
 from tests.aws.policy import as_list
 from tests.aws.template import properties, resources
 from tools.gen_iam import PAGE, page, policy

@@ -75,7 +75,7 @@ def test_a_stack_that_is_well(stack, look) -> None:
     assert found.depth == Depth(0, 0, 0, 0, None)
     assert found.alarms is not None
     assert len(found.alarms) == len(ALARMS)
-    assert found.deployment.stack["RawBucket"] == stack.stack.raw_bucket
+    assert found.deployment.outputs["RawBucket"] == stack.stack.raw_bucket
     assert found.metrics is not None
     assert [metric.name for metric in found.metrics] == ["event_count"]
 

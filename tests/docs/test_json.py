@@ -24,7 +24,7 @@ from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import take
 from pik.usecases.replay.plan import plan_replay, start
-from tests.aws.bare import deploy_bare, grant, make_user
+from tests.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user
 from tests.aws.emulator import ENVIRONMENT, REGION, ministack
 from tests.docs.conftest import DAY, PECULIAR
 from tests.docs.console import REPOSITORY
@@ -169,7 +169,8 @@ def _look_at_stack(pik: Journey, directory: Path, patch: pytest.MonkeyPatch) -> 
         pik("pik stack status", "stack", "status", *of, code=1)
         pik("pik stack doctor", "stack", "doctor", *of, "--all", code=1)
         user = make_user(root, "ann")
-        grant(root, "ann", [{"Effect": "Allow", "Action": "cloudformation:DescribeStacks", "Resource": "*"}])
+        find = {"Effect": "Allow", "Action": "cloudformation:DescribeStacks", "Resource": "*"}
+        grant(root, "ann", [find, OF_THE_EMULATOR])
         for name, value in user.items():
             patch.setenv(name, value)
         pik("pik stack status", "stack", "status", *of)

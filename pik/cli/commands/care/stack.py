@@ -14,21 +14,13 @@ from pik.cli.context import Context
 from pik.cli.render import Column, Count, Document, Instant, Json, Shown, Table
 from pik.errors import command
 from pik.model.instant import SECOND, format_duration
+from pik.ports.remote import Level
 
 if TYPE_CHECKING:
     from pik.ports.remote import Depth, Permission, Setting
-    from pik.usecases.deployment import Diagnosis, Level, StackStatus
-
+    from pik.usecases.deployment import Diagnosis, LevelReport, StackStatus
 
 stack = CommandGroup("Look at a deployed stack itself: status, doctor.")
-
-_UP_TO = {
-    "reading": ("reading",),
-    "replaying": ("reading", "replaying"),
-    "administering": ("reading", "replaying", "administering"),
-    "inspecting": ("reading", "inspecting"),
-    "producing": ("producing",),
-}
 
 
 @stack.add(
@@ -74,14 +66,14 @@ def doctor(
     ] = "reading",
     everything: Annotated[bool, typer.Option("--all", help="Also list what is as it should be.")] = False,
 ) -> int | None:
-    """Check every permission and setting that the kit relies on, and print what mends what is missing.
+    """Check every permission and setting that the kit relies on, and print what adds or corrects them.
 
-    Permissions are tried with calls that change nothing; docs/iam.md lists what each level needs. Exit code 1 if a
+    It writes nothing: IAM simulates the caller's permissions; docs/iam.md lists what each level needs. Exit code 1 if a
     setting is wrong, or if something that the level of --need needs is denied.
     """
     from pik.usecases.deployment import diagnose
 
-    found = diagnose(cli.stack_health(), _UP_TO[need])
+    found = diagnose(cli.stack_health(), Level(need).needed)
     cli.show(_diagnosis(found, need, everything=everything))
     return FOUND if found.missing or any(one.right is False for one in found.settings) else None
 
@@ -208,7 +200,7 @@ def _after_diagnosis(found: Diagnosis, unseen: int) -> dict[str, str | None]:
     return {"note": note, "next": line}
 
 
-def _state(level: Level) -> Shown:
+def _state(level: LevelReport) -> Shown:
     if not level.missing and not level.untold:
         return Shown("all there", "all there")
     state = "missing" if level.missing else "unknown"

@@ -12,26 +12,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from pik.errors import StoreError
-from pik.ports.remote import Permission
+from pik.ports.remote import Level, Permission
 from pik.stores.aws.clients import Clients, Refused, briefly, denied, translated
 from pik.stores.aws.deployment.stack import SOURCE, DeployedStack
 
 if TYPE_CHECKING:
     from mypy_boto3_iam.type_defs import EvaluationResultTypeDef
-
-
-class Level(StrEnum):
-    """What somebody does with a stack. Each of the first three comes with those before it."""
-
-    READING = "reading"
-    REPLAYING = "replaying"
-    ADMINISTERING = "administering"
-    INSPECTING = "inspecting"
-    PRODUCING = "producing"
 
 
 @dataclass(frozen=True, slots=True)
