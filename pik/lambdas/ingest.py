@@ -10,7 +10,7 @@ from pik.lambdas import wiring
 from pik.lambdas.http import Event, Response, body_of, content_type, http_handler, respond
 from pik.lambdas.wiring import logger, metrics
 from pik.ports.remote import ApiError, RecordStatus
-from pik.usecases.ingest.api_request import Result, Taken, take
+from pik.usecases.ingest.api_request import EventResult, RequestReport, record_request
 
 _LOGGED = 100
 """Events of one request that the log names; it counts all of them."""
@@ -22,7 +22,7 @@ _LOGGED = 100
 def handler(event: Event, _context: Any) -> Response:
     """Return 200 with what became of each event, 400 if none was valid, 413 for a body that is too large."""
     as_lines = content_type(event) == "application/x-ndjson"
-    recorded = take(
+    recorded = record_request(
         wiring.store(), body_of(event), as_lines=as_lines, dry_run=wiring.dry_run(), timezone=wiring.timezone()
     )
     rejected = recorded.count(RecordStatus.REJECTED)
@@ -49,7 +49,7 @@ def handler(event: Event, _context: Any) -> Response:
     return respond(200, document)
 
 
-def _fields(result: Result) -> dict[str, Any]:
+def _fields(result: EventResult) -> dict[str, Any]:
     if result.status == RecordStatus.REJECTED:
         field = {"field": result.field} if result.field else {}
         return {"status": result.status, "error": result.error, **field}
@@ -63,11 +63,11 @@ def _fields(result: Result) -> dict[str, Any]:
     }
 
 
-def _milliseconds(result: Result) -> int:
+def _milliseconds(result: EventResult) -> int:
     return result.lag // 1_000_000
 
 
-def _log(recorded: Taken, counts: dict[str, int]) -> None:
+def _log(recorded: RequestReport, counts: dict[str, int]) -> None:
     """Emit the metrics and one line of log, which has ids, never payloads."""
     names = {"IngestCount": "accepted", "DuplicateCount": "duplicates", "ConflictCount": "conflicts"}
     by_metric = {metric: counts[name] for metric, name in {**names, "RejectedCount": "rejected"}.items()}

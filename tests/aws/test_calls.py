@@ -21,7 +21,7 @@ from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.stack import stack_of
-from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.events import list_events
 from pik.usecases.verify.verify import verify
 from tests.aws.calls import Calls, clients_of, counting
@@ -76,7 +76,7 @@ def test_one_event(store: Store) -> None:
     """The first one of a function, those that follow, and one that came before."""
     for number in (0, 1, 2, 1):
         with counting(store) as calls:
-            take(store, json.dumps(event(number)).encode())
+            record_request(store, json.dumps(event(number)).encode())
         assert calls.total <= 3, (number, calls.made)
 
 
@@ -85,7 +85,7 @@ def test_a_request_with_a_hundred_events(store: Store) -> None:
     body = json.dumps([event(number) for number in range(100)]).encode()
     for units_an_event in (1.08, 2.08):
         with counting(store) as calls:
-            take(store, body)
+            record_request(store, body)
         assert calls.made["PutObject"] == 2
         assert calls.units / 100 <= units_an_event, calls.made
 
@@ -119,7 +119,7 @@ def test_replaying_an_entitys_day_that_came_in_one_file(store: Store, tmp_path: 
 
 def test_replaying_an_entitys_day_that_came_one_by_one(store: Store) -> None:
     for number in range(640):
-        take(store, json.dumps(event(number)).encode())
+        record_request(store, json.dumps(event(number)).encode())
     calls = replayed(store, 640)
     assert calls.total <= 60, calls.made
 
@@ -130,9 +130,9 @@ def test_listing_an_entitys_day_takes_few_calls(store: Store, tmp_path: Path, on
     again = [event(number) for number in range(40)]
     if one_by_one:
         for number in range(640):
-            take(store, json.dumps(event(number)).encode())
+            record_request(store, json.dumps(event(number)).encode())
         for each in again:
-            take(store, json.dumps(each).encode())
+            record_request(store, json.dumps(each).encode())
     else:
         others = [event(number, entity_id=f"other-{number % 50}") for number in range(2000)]
         ingest(store, written(tmp_path, [event(number) for number in range(640)] + others + again))
@@ -146,7 +146,7 @@ def test_listing_an_entitys_day_takes_few_calls(store: Store, tmp_path: Path, on
 
 def test_verifying_a_request_takes_one_call_and_its_share_of_a_hundred(store: Store) -> None:
     for number in range(120):
-        take(store, json.dumps(event(number, entity_id=f"customer-{number % 7}")).encode())
+        record_request(store, json.dumps(event(number, entity_id=f"customer-{number % 7}")).encode())
     fresh = open_store(store.url)
     with counting(fresh) as calls:
         found = verify(fresh, DuckEngine(), ALL_TIME, Silent())

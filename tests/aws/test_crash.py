@@ -26,7 +26,7 @@ from pik.stores import open_store
 from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.usecases.export.export import export
-from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import list_events
 from pik.usecases.rebuild.rebuild import rebuild_index
@@ -95,9 +95,9 @@ def test_promise_1_a_request_that_dies_behind_every_call(
     for number in count(1, 1 if events == 1 else 4):
         url = publish(aws, make_stack(aws))
         with dying(store := open_store(url), number) as die:
-            take(store, body)
+            record_request(store, body)
         store = open_store(url)
-        results = take(store, body).results
+        results = record_request(store, body).results
         for result in results:
             kinds = [place.kind for place in store.index.deliveries(result.event_id)]
             assert kinds.count(Verdict.ACCEPTED) == 1, f"call {number}"

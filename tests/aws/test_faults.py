@@ -17,7 +17,7 @@ from pik.ports.remote import RecordStatus
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.usecases.ingest.api_request import Result, take
+from pik.usecases.ingest.api_request import EventResult, record_request
 from pik.usecases.inspect.events import list_events
 from tests.aws.calls import hooked
 from tests.aws.clock import later
@@ -60,12 +60,12 @@ def test_promises_1_and_4_a_file_on_a_bad_day(
 def test_promise_1_requests_on_a_bad_day(store: Store) -> None:
     """Each event is acknowledged as accepted once at most, and counts exactly once if it was."""
     bodies = [line.encode() for line in PLAIN[:4]] * 3 + [json.dumps([json.loads(one) for one in PLAIN]).encode()]
-    acknowledged: list[Result] = []
+    acknowledged: list[EventResult] = []
     with unreliable(store, 7) as day:
         for body in bodies:
             for _ in range(20):
                 try:
-                    acknowledged += take(store, body).results
+                    acknowledged += record_request(store, body).results
                     break
                 except StoreError:
                     continue
@@ -87,6 +87,6 @@ def test_promise_1_the_day_of_a_request_is_listed_though_the_first_one_failed(st
             raise ConnectionClosedError(endpoint_url="")
 
     with hooked(store, "before-send", refuse), pytest.raises(StoreError):
-        take(store, PLAIN[0].encode())
-    (result,) = take(store, PLAIN[1].encode().replace(b"2026-01-02", b"2026-01-01")).results
+        record_request(store, PLAIN[0].encode())
+    (result,) = record_request(store, PLAIN[1].encode().replace(b"2026-01-02", b"2026-01-01")).results
     assert [row.event_id for row in list_events(store, Filter(ALL_TIME))] == [result.event_id]

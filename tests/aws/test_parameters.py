@@ -12,7 +12,7 @@ from pik.model.run import RunRequest, RunState
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.api_request import record_request
 from pik.usecases.replay.execute import hand_over, wait
 from pik.usecases.replay.plan import plan_replay, start
 from tests.aws.deployed import Deployed, deploy, send
@@ -52,7 +52,7 @@ def test_the_kill_switch_is_one_parameter_of_an_update(other, aws, built) -> Non
     deploy(aws, built, "pik-other", EnableProcessor="false")
     assert state() == "Disabled"
     store = open_store(f"aws://{other.stack.name}?region={REGION}")
-    take(store, json.dumps(EVENT).encode())
+    record_request(store, json.dumps(EVENT).encode())
     asked = RunRequest(start=parse_instant("2026-02-03T00:00:00Z"), end=parse_instant("2026-02-04T00:00:00Z"))
     run = start(store, plan_replay(store, DuckEngine(), asked, 1))
     assert hand_over(store, run.run_id) == 1

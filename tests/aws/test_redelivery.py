@@ -19,7 +19,7 @@ from pik.ports.state import UNSETTLED
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.api_request import record_request
 from pik.usecases.replay import plan as plan_module
 from pik.usecases.replay.execute import Outcome
 from tests.aws.emulator import make_stack, publish
@@ -42,7 +42,7 @@ def filled(aws: Clients) -> Store:
         for day, count in ((f"{day}T00:00:00Z", count) for day, count in DAYS.items())
         for number in range(count)
     ]
-    take(store, json.dumps(events).encode())
+    record_request(store, json.dumps(events).encode())
     return store
 
 

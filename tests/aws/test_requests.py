@@ -16,7 +16,7 @@ from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
-from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.events import list_events
 from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.aws.emulator import make_stack, publish
@@ -81,7 +81,7 @@ def test_promise_10_requests_are_the_same_in_both_stores(
     monkeypatch.setattr(generation, "NOTICED", 0.01)
     home, away = open_store(str(tmp_path / "store"), create=True), open_store(publish(aws, make_stack(aws)))
     for body in BODIES:
-        here, there = (take(store, json.dumps(body).encode()) for store in (home, away))
+        here, there = (record_request(store, json.dumps(body).encode()) for store in (home, away))
         assert [(one.status, one.event_id, one.conflict, one.error) for one in here.results] == [
             (one.status, one.event_id, one.conflict, one.error) for one in there.results
         ]

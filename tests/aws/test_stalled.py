@@ -13,7 +13,7 @@ from pik.ports.remote import RecordStatus
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.api_request import record_request
 from pik.usecases.verify.verify import verify
 from tests.aws.calls import SERVICES, hooked
 from tests.aws.emulator import REGION, make_stack, publish
@@ -54,7 +54,7 @@ def test_a_stalled_call_is_sent_again(aws: Clients, operation: str) -> None:
             raise ReadTimeoutError(endpoint_url=request.url)
 
     with hooked(store, "before-send", stall):
-        assert [result.status for result in take(store, BODY).results] == [RecordStatus.ACCEPTED]
+        assert [result.status for result in record_request(store, BODY).results] == [RecordStatus.ACCEPTED]
     assert len(stalled) == 2
 
 
@@ -67,8 +67,8 @@ def test_what_was_refused_behind_its_object_is_unacknowledged_and_no_damage(aws:
             raise ReadTimeoutError(endpoint_url=request.url)
 
     with hooked(store, "before-send", stall), pytest.raises(StoreError):
-        take(store, BODY)
+        record_request(store, BODY)
     found = verify(store, PlainEngine(), ALL_TIME, Silent())
     assert list(found) == []
     assert (found.summary.unacknowledged, found.summary.damage) == (1, 0)
-    assert [result.status for result in take(store, BODY).results] == [RecordStatus.ACCEPTED]
+    assert [result.status for result in record_request(store, BODY).results] == [RecordStatus.ACCEPTED]

@@ -16,7 +16,7 @@ from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
-from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.api_request import record_request
 from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.aws.calls import hooked
 from tests.aws.clock import later
@@ -99,8 +99,8 @@ def test_promise_1_a_request_over_which_the_index_was_rebuilt_is_not_acknowledge
             rebuild_index(other, Silent())
 
     with hooked(store, "before-send", rebuild), pytest.raises(Busy, match="rebuilt"):
-        take(store, BODY)
-    assert [result.status for result in take(store, BODY).results] == ["DUPLICATE"]  # of its own raw
+        record_request(store, BODY)
+    assert [result.status for result in record_request(store, BODY).results] == ["DUPLICATE"]  # of its own raw
     assert store.index.totals().events == 1
 
 
@@ -111,10 +111,10 @@ def test_requests_and_a_rebuild_keep_apart(url: str, monkeypatch: pytest.MonkeyP
     def come_back() -> None:
         with other.batches.rebuild():
             with pytest.raises(Busy, match="being rebuilt"):
-                take(store, BODY)
+                record_request(store, BODY)
             assert list(store.raw.objects("raw/")) == []  # what is refused leaves nothing
             later(monkeypatch)
-            assert [result.status for result in take(store, BODY).results] == [RecordStatus.ACCEPTED]
+            assert [result.status for result in record_request(store, BODY).results] == [RecordStatus.ACCEPTED]
 
     with pytest.raises(StoreError, match="lost its lease"):
         come_back()
@@ -123,7 +123,7 @@ def test_requests_and_a_rebuild_keep_apart(url: str, monkeypatch: pytest.MonkeyP
 
 def test_a_rebuild_leaves_the_old_index_to_its_readers_and_the_next_one_removes_it(url: str) -> None:
     store = open_store(url)
-    take(store, BODY)
+    record_request(store, BODY)
 
     def generations(store: Store) -> set[str]:
         return {item["pk"].split("/")[0] for item in store.index.table.scan("pk")} - {"generation", "lease"}  # type: ignore[attr-defined]

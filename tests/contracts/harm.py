@@ -22,7 +22,7 @@ from pik.runtime.interaction import Silent
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.raw import AwsRaw
 from pik.stores.aws.table import Table
-from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 
 
@@ -59,8 +59,8 @@ def fill(store: Store, directory: Path) -> None:
     for name, lines in (("first", first), ("second", second)):
         _ingest(store, directory / f"{name}.jsonl", lines)
     for body in (event("r", 6), event("r", 6), event("q", 7, 3, idempotency_key="y"), event("a", 1)):
-        take(store, json.dumps(body).encode())
-    take(store, json.dumps([event("r", 8, 4), event("r", 6), event("p", 9, idempotency_key="z"), 7]).encode())
+        record_request(store, json.dumps(body).encode())
+    record_request(store, json.dumps([event("r", 8, 4), event("r", 6), event("p", 9, idempotency_key="z"), 7]).encode())
     blocks = [event("d", number, 5) for number in (1, 2, 3)]
     with patch("pik.inputs.blocks.BLOCK", 100), patch("pik.inputs.blocks._MAGIC", 100):
         with patch("pik.usecases.ingest.batch_ingest.write_record", Mock(side_effect=InterruptedError)):

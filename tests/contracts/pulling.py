@@ -18,7 +18,7 @@ from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_copy
-from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 from pik.usecases.inspect.batches import list_rejects
 from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
@@ -68,8 +68,8 @@ def fill(store: Store, directory: Path, seed: int) -> None:
     replayed(store, engine, window("01", "09"), reason="first numbers")
     record(store, directory, "second", [*events[50:], '{"source":""}\n', *draw.sample(events, 10)])
     for _ in range(5):
-        take(store, json.dumps(draw.choice([some_event(draw), draw.choice(events)])).encode())
-    take(store, json.dumps([some_event(draw) for _ in range(4)]).encode())
+        record_request(store, json.dumps(draw.choice([some_event(draw), draw.choice(events)])).encode())
+    record_request(store, json.dumps([some_event(draw) for _ in range(4)]).encode())
     replayed(store, engine, window("03", "05"), reason="corrected")
     replay(store, engine, window("01", "12"), reason="looked at, and left")
     record(store, directory, "late", [some_event(draw) for _ in range(10)])

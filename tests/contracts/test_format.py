@@ -15,7 +15,7 @@ from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.common import FORMAT
-from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.api_request import record_request
 from pik.usecases.rebuild.rebuild import rebuild_index
 
 EVENT = {"source": "s", "event_type": "t", "entity_id": "e", "event_time": "2026-01-31T00:00:00Z", "payload": {}}
@@ -23,7 +23,7 @@ POINTER = ("generation", "generation")
 
 
 def write(store: Store) -> None:
-    take(store, json.dumps(EVENT).encode())
+    record_request(store, json.dumps(EVENT).encode())
 
 
 def said(store: Store) -> int | None:

@@ -20,7 +20,7 @@ from pik.ports.store import Store
 from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_copy, open_store
-from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.definitions import add_version, list_aggregates
@@ -235,7 +235,7 @@ def test_nothing_else_gets_into_a_copy(source: Store, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"is a copy of {source.url}; events are not ingested into copies"):
         record(copy, tmp_path, "mine", [event(1, "a", "01T00:00")])
     with pytest.raises(UsageError, match="is a copy of"):
-        take(copy, b'{"source":"s"}')
+        record_request(copy, b'{"source":"s"}')
     sound(copy)
 
 

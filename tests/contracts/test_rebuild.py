@@ -24,7 +24,7 @@ from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
-from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.batch_ingest import RESUMED, IngestOptions, ingest
 from pik.usecases.ingest.replaced_batches import as_closed
 from pik.usecases.inspect.batches import status
@@ -66,7 +66,7 @@ def refused(store: Store, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(type(store.batches), "take", crash)
         with pytest.raises(Crash):
-            take(store, body)
+            record_request(store, body)
 
 
 def amounts(store: Store) -> dict[int, str]:
@@ -88,8 +88,8 @@ def test_a_refused_request_never_beats_one_that_was_acknowledged(
         return json.dumps([event("k", amount), event("l", amount + 10)] if several else event("k", amount)).encode()
 
     refused(store, body(1), monkeypatch)
-    take(store, body(2))
-    take(store, body(3))
+    record_request(store, body(2))
+    record_request(store, body(3))
     before = times(store)
     expected = {2: Verdict.ACCEPTED, 3: Verdict.CONFLICT} | (
         {12: Verdict.ACCEPTED, 13: Verdict.CONFLICT} if several else {}
@@ -249,7 +249,7 @@ def stamped(block: Any) -> list[Any]:
 def test_the_rows_that_the_replaced_index_has_of_a_segment(store: Store) -> None:
     store.batches.open(origin("c"), BATCH, 1)
     store.batches.record(chunk([Sent("a"), Sent("k", 0, "x"), Sent("a"), Sent("k", 0, "y")]))
-    take(store, json.dumps(event("r", 1)).encode())
+    record_request(store, json.dumps(event("r", 1)).encode())
     segments = list(store.index.segments(ALL_TIME))
     with store.batches.rebuild() as rebuild:
         rows = {segment.batch_id: rebuild.rows(segment, range(len(segment.frames))) for segment in segments}

@@ -22,7 +22,7 @@ from pik.engine import DuckEngine
 from pik.model.run import RunRequest
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.api_request import record_request
 from pik.usecases.replay.plan import plan_replay, start
 from tests.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user
 from tests.aws.emulator import ENVIRONMENT, REGION, ministack
@@ -243,7 +243,9 @@ def _keep(pik: Journey) -> None:
     pik("pik verify --rebuild-index", "verify", "--rebuild-index", code=1)
     for amount in (1, 2):  # with the index gone only their order tells which counts
         event = {"source": "s", "event_type": "t", "entity_id": "e", "event_time": "2026-03-02T00:00:00Z"}
-        take(open_store(".pik"), json.dumps({**event, "idempotency_key": "k", "payload": {"n": amount}}).encode())
+        record_request(
+            open_store(".pik"), json.dumps({**event, "idempotency_key": "k", "payload": {"n": amount}}).encode()
+        )
     for name in ("index.db", "index.db-wal", "index.db-shm"):
         Path(".pik", name).unlink(missing_ok=True)
     pik("pik verify --rebuild-index", "verify", "--rebuild-index", code=1)

@@ -20,7 +20,7 @@ from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
-from pik.usecases.ingest.api_request import take
+from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.batch_ingest import RESUMED, IngestOptions, ingest
 from pik.usecases.rebuild.rebuild import Rebuilt, rebuild_index
 from tests.snapshot import assert_sound, damage, snapshot
@@ -73,7 +73,7 @@ def refused(store: Store, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(type(store.batches), "take", crash)
         with pytest.raises(Crash):
-            take(store, body)
+            record_request(store, body)
 
 
 def lose_index(store: Store) -> None:
@@ -93,7 +93,7 @@ def amounts(store: Store) -> dict[int, str]:
 
 def test_a_refused_request_never_beats_one_that_was_acknowledged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(store, event("k", 1), monkeypatch)
-    take(store, event("k", 2))
+    record_request(store, event("k", 2))
     for _ in range(2):
         done = rebuild(store)
         assert (done.unacknowledged, done.uncertain, done.revised, done.replaced) == (1, 0, 0, "all")
@@ -105,8 +105,8 @@ def test_with_the_index_gone_a_key_that_only_arrival_decides_is_listed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused(store, event("k", 1), monkeypatch)
-    take(store, event("k", 2))
-    take(store, event("other", 3))
+    record_request(store, event("k", 2))
+    record_request(store, event("other", 3))
     lose_index(store)
     done = rebuild(store)
     assert (done.unacknowledged, done.uncertain, done.undecided, done.replaced) == (0, 3, 1, "none")
@@ -121,7 +121,7 @@ def test_with_the_index_gone_a_key_that_only_arrival_decides_is_listed(
 
 def test_raw_that_was_moved_into_a_new_store_counts(store: Store, tmp_path: Path) -> None:
     """Its index is there, and empty: that is no reason to leave out requests."""
-    take(store, event("k", 1))
+    record_request(store, event("k", 1))
     new = open_store(str(tmp_path / "new"), create=True)
     (Path(new.url) / "raw").rmdir()
     (Path(store.url) / "raw").rename(Path(new.url) / "raw")
@@ -130,12 +130,12 @@ def test_raw_that_was_moved_into_a_new_store_counts(store: Store, tmp_path: Path
 
 
 def test_a_request_whose_index_rows_are_lost_in_part_comes_back(store: Store) -> None:
-    take(store, event("k", 1))
+    record_request(store, event("k", 1))
     index = store.index
     for table in ("batch", "segment"):
         with index.database.write() as connection:  # type: ignore[attr-defined]
             connection.execute(f"DELETE FROM {table}")
-        take(store, event(table, 2))
+        record_request(store, event(table, 2))
         done = rebuild(store)
         assert done.unacknowledged == 0, table
         assert amounts(store)[1] == Verdict.ACCEPTED
@@ -143,7 +143,7 @@ def test_a_request_whose_index_rows_are_lost_in_part_comes_back(store: Store) ->
 
 
 def test_recorded_at_is_kept(store: Store, events: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    take(store, event("k", 1))
+    record_request(store, event("k", 1))
     cut(store, file_source(str(events)), 4, monkeypatch)
 
     def times() -> dict[str, int]:
@@ -305,7 +305,7 @@ def test_an_unfinished_batch_keeps_the_whole_frames_of_a_damaged_segment(
 
 def test_a_damaged_index_says_what_it_still_can(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests are then not left out: it may be its own damage that it does not know them."""
-    take(store, event("a", 1))
+    record_request(store, event("a", 1))
     refused(store, event("b", 2), monkeypatch)
     with store.index.database.write() as connection:  # type: ignore[attr-defined]
         connection.execute("UPDATE segment SET frames = 'x'")

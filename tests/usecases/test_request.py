@@ -10,7 +10,7 @@ import pytest
 from pik.errors import InputError, Invalid
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
-from pik.usecases.ingest.api_request import MAX_BODY, MAX_EVENTS, Taken, TooLarge, take
+from pik.usecases.ingest.api_request import MAX_BODY, MAX_EVENTS, RequestReport, TooLarge, record_request
 from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.snapshot import assert_sound, snapshot
 
@@ -35,17 +35,17 @@ def store(tmp_path: Path):
     return open_store(str(tmp_path / "store"), create=True)
 
 
-def statuses(taken: Taken) -> list[str]:
+def statuses(taken: RequestReport) -> list[str]:
     return [result.status for result in taken.results]
 
 
 def test_one_event_is_accepted_and_then_a_duplicate(store) -> None:
-    first = take(store, json.dumps(event(), indent=2).encode())
+    first = record_request(store, json.dumps(event(), indent=2).encode())
     assert first.single
     assert statuses(first) == ["ACCEPTED"]
     assert first.results[0].key == f"raw/event_date=2026-01-31/{first.batch_id}-0.ndjson.zst"
     assert store.raw.size(first.results[0].key)
-    again = take(store, body(event()))
+    again = record_request(store, body(event()))
     assert statuses(again) == ["DUPLICATE"]
     assert again.results[0].event_id == first.results[0].event_id
     assert store.index.totals().deliveries == 2
@@ -62,7 +62,7 @@ def test_one_event_is_accepted_and_then_a_duplicate(store) -> None:
     ],
 )
 def test_promise_4_every_form_of_a_list_is_recorded_event_by_event(store, written) -> None:
-    taken = take(store, written([event(1), event(2), event(1), {"source": "s"}, event(3)]))
+    taken = record_request(store, written([event(1), event(2), event(1), {"source": "s"}, event(3)]))
     assert not taken.single
     assert statuses(taken) == ["ACCEPTED", "ACCEPTED", "DUPLICATE", "REJECTED", "ACCEPTED"]
     assert taken.results[3].field == "event_type"
@@ -72,59 +72,59 @@ def test_promise_4_every_form_of_a_list_is_recorded_event_by_event(store, writte
 
 
 def test_a_conflict_is_a_duplicate_that_says_so(store) -> None:
-    taken = take(store, body([event(idempotency_key="k"), event(idempotency_key="k", payload={"other": 1})]))
+    taken = record_request(store, body([event(idempotency_key="k"), event(idempotency_key="k", payload={"other": 1})]))
     assert [(result.status, result.conflict) for result in taken.results] == [("ACCEPTED", False), ("DUPLICATE", True)]
 
 
 def test_lag_is_never_clamped(store) -> None:
     early = event(received_time="2026-01-30T23:59:59Z")
-    assert take(store, body(early)).results[0].lag == -1_000_000_000
+    assert record_request(store, body(early)).results[0].lag == -1_000_000_000
 
 
 @pytest.mark.parametrize("empty", [b"", b"  \n ", b"[]", b'{"events": []}', b"\n\n"])
 def test_a_body_without_events_is_refused(store, empty: bytes) -> None:
     with pytest.raises(Invalid):
-        take(store, empty)
+        record_request(store, empty)
     assert store.index.totals().batches == 0
 
 
 @pytest.mark.parametrize("cut", [b"[", b'[{"source": "s"}', b"[1, 2"])
 def test_an_array_that_is_cut_is_refused(store, cut: bytes) -> None:
     with pytest.raises(InputError):
-        take(store, cut)
+        record_request(store, cut)
     assert store.index.totals().batches == 0
 
 
 def test_too_much_is_refused(store) -> None:
     with pytest.raises(TooLarge):
-        take(store, b" " * (MAX_BODY + 1))
+        record_request(store, b" " * (MAX_BODY + 1))
     with pytest.raises(TooLarge):
-        take(store, b"{}\n" * (MAX_EVENTS + 1))
+        record_request(store, b"{}\n" * (MAX_EVENTS + 1))
 
 
 def test_what_is_no_event_is_kept_and_told(store) -> None:
-    taken = take(store, b"\x00\xff garbage")
+    taken = record_request(store, b"\x00\xff garbage")
     assert statuses(taken) == ["REJECTED"]
     (batch,) = store.index.batches()
     assert batch.counts.rejected == 1
 
 
 def test_an_event_that_is_too_long_is_rejected(store) -> None:
-    taken = take(store, b"\n".join([body(event(payload={"x": "y" * (1 << 20)})), body(event(2))]))
+    taken = record_request(store, b"\n".join([body(event(payload={"x": "y" * (1 << 20)})), body(event(2))]))
     assert statuses(taken) == ["REJECTED", "ACCEPTED"]
 
 
 def test_a_dry_run_checks_and_keeps_nothing(store) -> None:
-    assert statuses(take(store, body([event(), {}]), dry_run=True)) == ["VALID", "REJECTED"]
+    assert statuses(record_request(store, body([event(), {}]), dry_run=True)) == ["VALID", "REJECTED"]
     assert store.index.totals().deliveries == 0
     assert list(store.raw.objects("raw/")) == []
 
 
 def test_promise_3_requests_are_rebuilt_from_their_segments_alone(store) -> None:
-    take(store, body([event(1), event(2), {"no": "event"}]))
-    take(store, body(event(1)))
-    take(store, body([event(3, event_time="2026-01-30T00:00:00Z"), event(4, source="other")]))
-    take(store, b"{}")
+    record_request(store, body([event(1), event(2), {"no": "event"}]))
+    record_request(store, body(event(1)))
+    record_request(store, body([event(3, event_time="2026-01-30T00:00:00Z"), event(4, source="other")]))
+    record_request(store, b"{}")
     before = snapshot(store)
     assert rebuild_index(store, Silent()).revised == 0
     assert snapshot(store) == before

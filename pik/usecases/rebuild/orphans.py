@@ -20,7 +20,7 @@ from pik.rawlog.records import read_rejects
 from pik.rawlog.segment_reader import Salvaged, ids_of, salvage_unknown, scan_segment, seqs
 from pik.rawlog.store_records import Place
 from pik.runtime.spool import sort_bounded
-from pik.usecases.ingest.api_request import restored_request, told_of
+from pik.usecases.ingest.api_request import batch_statistics, recovered_request
 from pik.usecases.rebuild.segments import ALL, LoggedBatch, Restoring, interrupted, restored_block
 
 SHOWN = 100
@@ -245,10 +245,12 @@ class _Pass:
         if batch.of_request and everything:
             self.found.uncertain += not listed  # the replaced index had recorded what it lists
             raw = self.restoring.store.raw
-            self.restoring.rebuild.add_batch(restored_request(raw, batch.batch_id, last_seq, batch.segments, files))
+            self.restoring.rebuild.add_batch(recovered_request(raw, batch.batch_id, last_seq, batch.segments, files))
         else:
             stand_in = interrupted(batch.batch_id, batch.attempt, None, last_seq)
-            reasons, lags, sources = told_of(self.restoring.store.raw, [extent.key for extent in counting], files)
+            reasons, lags, sources = batch_statistics(
+                self.restoring.store.raw, [extent.key for extent in counting], files
+            )
             rejected = Counts(rejected=sum(file.records for file in files))
             self.restoring.rebuild.add_batch(
                 replace(stand_in, counts=rejected, reasons=reasons, lags=lags, sources=sources)

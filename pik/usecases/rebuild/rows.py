@@ -20,7 +20,7 @@ from pik.rawlog.keys import RawKey, RawKind, keys_of
 from pik.rawlog.records import read_rejects
 from pik.rawlog.segment_reader import ids_of, scan_segment
 from pik.usecases.availability import has_expired
-from pik.usecases.ingest.api_request import made_at
+from pik.usecases.ingest.api_request import creation_time
 from pik.usecases.rebuild.segments import Restoring
 
 
@@ -70,7 +70,7 @@ def is_believed(restoring: Restoring, batch: Batch, rejects: Sequence[RejectFile
             batch.origin == request_origin(batch.batch_id)
             and batch.state == BatchState.COMPLETE
             and (batch.attempt, batch.offset, batch.prefix_digest) == (1, 0, "")
-            and batch.started_at == made_at(batch.batch_id)
+            and batch.started_at == creation_time(batch.batch_id)
             and batch.finished_at in (None, batch.started_at)
             and counts.read == sum(counts.astuple()[1:]) == batch.next_seq - 1
             and counts.rejected == sum(file.records for file in rejects)

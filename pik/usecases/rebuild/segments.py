@@ -19,7 +19,7 @@ from pik.rawlog.records import read_rejects
 from pik.rawlog.segment_reader import salvage_known, scan_segment, seqs, together
 from pik.runtime.interaction import Progress
 from pik.usecases.availability import has_expired
-from pik.usecases.ingest.api_request import made_at, told_of
+from pik.usecases.ingest.api_request import batch_statistics, creation_time
 
 ALL, PART, NONE = "all", "part", "none"
 """How much of the replaced index could be read. One without any batch says nothing: raw was moved into a new store."""
@@ -213,7 +213,7 @@ class LoggedBatch:
         batch = interrupted(self.batch_id, self.attempt, self._opening(), blocks[-1].last_seq if blocks else 0)
         if blocks:
             batch = replace(batch, offset=blocks[-1].offset, prefix_digest=blocks[-1].prefix_digest)
-        reasons, lags, sources = told_of(raw, self._keys, files)
+        reasons, lags, sources = batch_statistics(raw, self._keys, files)
         counts = Counts(rejected=sum(file.records for file in files))
         rebuild = self.restoring.rebuild
         rebuild.add_batch(replace(batch, counts=counts, reasons=reasons, lags=lags, sources=sources))
@@ -249,6 +249,6 @@ def interrupted(batch_id: str, attempt: int, opening: OpeningLine | None, last_s
         origin=opening.origin if opening else unknown,
         state=BatchState.INTERRUPTED,
         attempt=attempt,
-        started_at=opening.started_at if opening else made_at(batch_id),
+        started_at=opening.started_at if opening else creation_time(batch_id),
         next_seq=last_seq + 1,
     )
