@@ -6,11 +6,14 @@ import json
 import random
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from pik.inputs.blocks import Block
+from pik.inputs.source import OpenedInput
 from pik.lambdas import replay as replaying
 from pik.lambdas import wiring
 from pik.stores import open_store
@@ -308,11 +311,14 @@ def test_an_interrupted_ingest_waits_for_no_answer(pik, gateway, tmp_path, monke
     monkeypatch.setattr(api_ingest, "RECORDS", 1)
     write(tmp_path / "f", line(), line(payload=[1]))
 
-    def interrupted(*_: object) -> None:
+    read = OpenedInput.blocks
+
+    def interrupted(opened: OpenedInput, max_line: int) -> Iterator[Block]:
+        yield from read(opened, max_line)
         raise KeyboardInterrupt
 
     with gateway.lock:  # nothing is answered meanwhile
-        monkeypatch.setattr(api_ingest._Sending, "_send_rest", interrupted)
+        monkeypatch.setattr(OpenedInput, "blocks", interrupted)
         result = pik("ingest", "f", *VIA)
     assert (result.code, "run the same command again to go on" in result.err) == (130, True)
 

@@ -25,8 +25,8 @@ from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.ingest.api_request import record_request
-from pik.usecases.ingest.batch_ingest import RESUMED, IngestOptions, ingest
-from pik.usecases.ingest.replaced_batches import as_closed
+from pik.usecases.ingest.batch_ingest import IngestOptions, Outcome, ingest
+from pik.usecases.ingest.replaced_batches import with_closing
 from pik.usecases.inspect.batches import status
 from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.snapshot import assert_sound, damage, snapshot
@@ -137,7 +137,7 @@ def test_promise_1_a_cut_batch_is_resumed_after_a_rebuild(
         assert damage(store) == []
         if not gone:
             assert times(store) == before
-    assert ingest(store, file_source(str(events)), OPTIONS, Silent()).outcome == RESUMED
+    assert ingest(store, file_source(str(events)), OPTIONS, Silent()).outcome == Outcome.RESUMED
     assert snapshot(store) == whole
     assert_sound(store)
 
@@ -165,7 +165,7 @@ def test_promise_1_a_block_that_was_ahead_of_the_others_counts_when_its_turn_has
     assert (after.next_seq, after.offset, after.counts) == (before.next_seq, before.offset, before.counts)
     assert snapshot(store) == recorded
     assert damage(store) == []
-    assert ingest(store, file_source(str(events)), OPTIONS, Silent()).outcome == RESUMED
+    assert ingest(store, file_source(str(events)), OPTIONS, Silent()).outcome == Outcome.RESUMED
     assert snapshot(store) == snapshot(reference)
     assert_sound(store)
 
@@ -270,17 +270,17 @@ def test_a_cut_batch_is_replaced_when_the_whole_file_came(
     (before,) = store.index.batches()
     other.write_text("".join([*lines[:20], *(line(number + 300) for number in range(220))]))
     ingest(store, file_source(str(other)), OPTIONS, Silent())
-    assert as_closed(store, before).state == BatchState.INTERRUPTED
+    assert with_closing(store, before).state == BatchState.INTERRUPTED
     done = ingest(store, file_source(str(events)), OPTIONS, Silent()).batch
     (found,) = store.index.batches(before.batch_id)
-    closed = as_closed(store, found)
+    closed = with_closing(store, found)
     assert (closed.state, closed.replaced_by) == (BatchState.REPLACED, done.batch_id)
     assert (status(store).interrupted, status(store).replaced) == (0, 1)
     assert damage(store) == []
     store = lose_index(store)
     rebuild_index(store, Silent())
     (found,) = store.index.batches(before.batch_id)
-    assert as_closed(store, found).state == BatchState.REPLACED
+    assert with_closing(store, found).state == BatchState.REPLACED
 
 
 def test_damage_to_an_interrupted_batch_does_not_stop_the_whole_file(
@@ -302,7 +302,7 @@ def test_damage_to_an_interrupted_batch_does_not_stop_the_whole_file(
     monkeypatch.setattr(type(store.index), "rejects", damaged)
     done = ingest(store, file_source(str(events)), OPTIONS, Silent()).batch
     assert done.state == BatchState.COMPLETE
-    assert as_closed(store, before).state == BatchState.INTERRUPTED
+    assert with_closing(store, before).state == BatchState.INTERRUPTED
 
 
 def test_promise_8_few_deliveries_are_asked_for_of_an_event_that_came_often(

@@ -16,7 +16,7 @@ from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
-from pik.usecases.ingest.batch_ingest import Ingested, IngestOptions
+from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport
 from pik.usecases.ingest.batch_ingest import ingest as ingest_source
 from pik.usecases.rebuild.rebuild import rebuild_index
 
@@ -32,7 +32,7 @@ EXTRA = ["{", '{"source":""}', "", "x" * 300] + [
 """Lines that are rejected, and keys that come again with another time and content."""
 
 
-def ingest(store: Store, path: Path, **options: Any) -> Ingested:
+def ingest(store: Store, path: Path, **options: Any) -> IngestReport:
     options = {"workers": 0, **options}
     return ingest_source(store, file_source(str(path)), IngestOptions(Reading(1 << 20), **options), Silent())
 

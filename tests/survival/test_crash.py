@@ -16,7 +16,7 @@ from pik.inputs import blocks as blocks_module
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
-from pik.usecases.ingest.batch_ingest import RESUMED
+from pik.usecases.ingest.batch_ingest import Outcome
 from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.faults import Crash, ExitAt, FailAt, Slow, Twice, wrapped
 from tests.snapshot import assert_sound, snapshot
@@ -171,7 +171,7 @@ def test_promise_1_crash_after_crash(tmp_path: Path, path: Path) -> None:
             except Crash:
                 continue
             break
-        assert attempts == 1 or done.outcome == RESUMED or len(fault.calls) == 0
+        assert attempts == 1 or done.outcome == Outcome.RESUMED or len(fault.calls) == 0
         assert snapshot(store) == expected
         rebuild_index(store, Silent())
         assert snapshot(store) == expected

@@ -28,7 +28,7 @@ from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
-from pik.usecases.ingest.batch_ingest import ALREADY, NEW, RESUMED, Ingested, IngestOptions, check
+from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport, Outcome, check
 from pik.usecases.ingest.batch_ingest import ingest as ingest_source
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.rebuild.rebuild import rebuild_index
@@ -64,7 +64,7 @@ def written(directory: Path, lines: Iterable[str], name: str = "events.jsonl") -
     return file_source(str(path))
 
 
-def ingest(store: Store, source: Source, *, reading: Reading = READING, **options: Any) -> Ingested:
+def ingest(store: Store, source: Source, *, reading: Reading = READING, **options: Any) -> IngestReport:
     return ingest_source(store, source, IngestOptions(reading, workers=0, **options), Silent())
 
 
@@ -198,7 +198,7 @@ def test_the_same_content_once_complete_is_the_earlier_batch(store: Store, tmp_p
     moved = written(tmp_path, [line(1), line(2)], "moved.jsonl")
     for again in (source, moved):
         done = ingest(store, again)
-        assert (first.outcome, done.outcome, done.batch) == (NEW, ALREADY, first.batch)
+        assert (first.outcome, done.outcome, done.batch) == (Outcome.NEW, Outcome.ALREADY, first.batch)
     assert snapshot(store) == before
 
 
@@ -207,9 +207,9 @@ def test_again_records_each_event_as_delivered_once_more(store: Store, tmp_path:
     ingest(store, source)
     for _ in range(2):
         done = ingest(store, source, again=True)
-        assert done.outcome == NEW
+        assert done.outcome == Outcome.NEW
         assert done.batch.counts == Counts(4, 0, 4, 0, 0)
-    assert ingest(store, source).outcome == ALREADY
+    assert ingest(store, source).outcome == Outcome.ALREADY
     assert store.index.totals().deliveries == 12
     assert_sound(store)
 
@@ -219,8 +219,8 @@ def test_an_again_that_was_interrupted_goes_on_and_the_next_begins_anew(store: S
     ingest(store, source)
     with crash_at(store, 7) as crashing:
         ingest(crashing, source, again=True)
-    assert ingest(store, source, again=True).outcome == RESUMED
-    assert ingest(store, source, again=True).outcome == NEW
+    assert ingest(store, source, again=True).outcome == Outcome.RESUMED
+    assert ingest(store, source, again=True).outcome == Outcome.NEW
     assert store.index.totals().deliveries == 60
 
 
@@ -236,7 +236,7 @@ def test_other_options_or_another_mapping_are_another_batch(store: Store, tmp_pa
         Reading(1 << 20, timezone="Europe/Berlin"),
     ]
     outcomes = [ingest(store, source, reading=reading) for reading in readings]
-    assert [done.outcome for done in outcomes] == [NEW] * 7
+    assert [done.outcome for done in outcomes] == [Outcome.NEW] * 7
     assert [done.batch.counts.accepted for done in outcomes] == [2, 0, 2, 2, 0, 0, 0]
     assert [ingest(store, source, reading=reading).batch for reading in readings] == [done.batch for done in outcomes]
 
@@ -245,8 +245,8 @@ def test_an_interrupted_batch_with_other_options_is_not_taken_over(store: Store,
     source = written(tmp_path, map(line, range(20)))
     with crash_at(store, 7) as crashing:
         ingest(crashing, source)
-    assert ingest(store, source, reading=Reading(1000)).outcome == NEW
-    assert ingest(store, source).outcome == RESUMED
+    assert ingest(store, source, reading=Reading(1000)).outcome == Outcome.NEW
+    assert ingest(store, source).outcome == Outcome.RESUMED
     assert_sound(store)
 
 
@@ -257,10 +257,10 @@ def test_times_without_an_offset_are_in_the_zone_that_the_batch_records(store: S
     for zone, hour in (("Europe/Berlin", 11), ("America/New_York", 17)):
         reading = Reading(1 << 20, timezone=zone)
         done = ingest(store, source, reading=reading)
-        assert (done.outcome, done.batch.counts.accepted) == (NEW, 1)
+        assert (done.outcome, done.batch.counts.accepted) == (Outcome.NEW, 1)
         assert dict(done.batch.origin.options)["timezone"] == zone
         assert done.batch.first_event == parse_instant(f"2026-01-01T{hour}:00:00Z")
-        assert ingest(store, source, reading=reading).outcome != NEW
+        assert ingest(store, source, reading=reading).outcome != Outcome.NEW
     raw = [deliveries[0][3] for deliveries in snapshot(store)["events"].values()]
     assert len(raw) == 2
     for kept in raw:
@@ -288,7 +288,7 @@ def test_promise_1_a_batch_that_was_interrupted_goes_on_where_it_stopped(store: 
     assert interrupted.state == BatchState.INTERRUPTED
     assert 0 < interrupted.next_seq - 1 < len(texts)
     done = ingest(store, source)
-    assert (done.outcome, done.resumed_from) == (RESUMED, interrupted.next_seq)
+    assert (done.outcome, done.resumed_from) == (Outcome.RESUMED, interrupted.next_seq)
     assert (done.batch.batch_id, done.batch.attempt) == (interrupted.batch_id, 2)
     assert snapshot(store) == snapshot(whole)
     assert_sound(store)
@@ -302,7 +302,7 @@ def test_promise_1_any_kind_of_file_goes_on(store: Store, tmp_path: Path, compre
     path = tmp_path / "events"
     path.write_bytes(gzip.compress(data) if compressed else b"\xef\xbb\xbf" + data)
     number, outcome = 0, ""
-    while outcome != RESUMED:
+    while outcome != Outcome.RESUMED:
         number += 2
         fault = FailAt(number if number % 4 else 10**9)
         try:
@@ -324,7 +324,7 @@ def test_refused_conflicts_stop_the_batch_before_the_block(store: Store, tmp_pat
     assert batch.counts.conflict == 0
     assert batch.counts.accepted == batch.next_seq - 1 > 11
     done = ingest(store, source)
-    assert done.outcome == RESUMED
+    assert done.outcome == Outcome.RESUMED
     assert done.batch.counts == Counts(23, 22, 0, 1, 0)
     assert_sound(store)
 
@@ -336,7 +336,7 @@ def test_an_invalid_record_stops_the_batch_where_none_may_be(store: Store, tmp_p
     assert "--on-invalid reject" in error.value.hint
     [batch] = store.index.batches()
     assert (batch.state, batch.counts.rejected) == (BatchState.INTERRUPTED, 0)
-    assert ingest(store, source).outcome == RESUMED
+    assert ingest(store, source).outcome == Outcome.RESUMED
     assert_sound(store)
 
 
@@ -363,7 +363,7 @@ def test_an_error_of_the_store_stops_and_the_next_run_goes_on(store: Store, tmp_
     source = written(tmp_path, map(line, range(30)))
     with pytest.raises(StoreError, match="no space"):
         ingest(wrapped(store, FailAt(8, StoreError("no space")), "raw", "batches"), source)
-    assert ingest(store, source).outcome == RESUMED
+    assert ingest(store, source).outcome == Outcome.RESUMED
     assert_sound(store)
 
 
@@ -372,8 +372,8 @@ def test_an_empty_input_is_a_batch_too(store: Store, tmp_path: Path) -> None:
         path = tmp_path / f"{number}"
         path.write_text(data)
         done = ingest(store, file_source(str(path)))
-        assert (done.outcome, done.batch.counts) == (NEW, Counts())
-        assert ingest(store, file_source(str(path))).outcome == ALREADY
+        assert (done.outcome, done.batch.counts) == (Outcome.NEW, Counts())
+        assert ingest(store, file_source(str(path))).outcome == Outcome.ALREADY
     assert_sound(store)
 
 

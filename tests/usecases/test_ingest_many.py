@@ -16,7 +16,7 @@ from pik.rawlog.segment_writer import Reading
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.ingest import many_inputs as ingest_many
-from pik.usecases.ingest.batch_ingest import ALREADY, NEW, RESUMED, Ingested, IngestOptions, ingest
+from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport, Outcome, ingest
 from pik.usecases.ingest.many_inputs import ingest_all
 from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.faults import Crash, FailAt, wrapped
@@ -47,7 +47,7 @@ def sources(tmp_path: Path) -> list[Source]:
     return found
 
 
-def ingested(store: Store, sources: list[Source], options: IngestOptions = OPTIONS) -> list[Ingested]:
+def ingested(store: Store, sources: list[Source], options: IngestOptions = OPTIONS) -> list[IngestReport]:
     return list(ingest_all(store, sources, options, Silent()))
 
 
@@ -61,7 +61,7 @@ def one_by_one(directory: Path, sources: list[Source]) -> Store:
 def test_they_end_as_if_they_had_come_one_by_one(tmp_path: Path, store: Store, sources: list[Source]) -> None:
     done = ingested(store, sources)
     assert [one.source for one in done] == [source.name for source in sources]
-    assert {one.outcome for one in done} == {NEW}
+    assert {one.outcome for one in done} == {Outcome.NEW}
     assert {one.batch.state for one in done} == {BatchState.COMPLETE}
     assert sum((one.batch.counts for one in done), Counts()).conflict > 0
     expected = snapshot(one_by_one(tmp_path, sources))
@@ -80,14 +80,16 @@ def test_what_they_share(store: Store, sources: list[Source]) -> None:
 
 def test_the_same_files_again(store: Store, sources: list[Source]) -> None:
     first = ingested(store, sources)
-    assert [(one.outcome, one.batch) for one in ingested(store, sources)] == [(ALREADY, one.batch) for one in first]
+    assert [(one.outcome, one.batch) for one in ingested(store, sources)] == [
+        (Outcome.ALREADY, one.batch) for one in first
+    ]
 
 
 def test_the_same_content_twice_in_one_go_is_one_batch(tmp_path: Path, store: Store, sources: list[Source]) -> None:
     copy = tmp_path / "copy.jsonl"
     copy.write_bytes(Path(sources[1].name).read_bytes())
     done = ingested(store, [*sources[:3], file_source(str(copy)), *sources[3:]])
-    assert [one.outcome for one in done] == [NEW] * 3 + [ALREADY] + [NEW] * 9
+    assert [one.outcome for one in done] == [Outcome.NEW] * 3 + [Outcome.ALREADY] + [Outcome.NEW] * 9
     assert done[3].batch == done[1].batch
 
 
@@ -122,6 +124,6 @@ def test_promise_1_a_crash_at_every_durable_step_of_a_group(tmp_path: Path, sour
         with pytest.raises(Crash):
             ingested(wrapped(store, FailAt(number, after=after), "raw", "batches"), sources)
         done = ingested(store, sources)
-        assert {one.outcome for one in done} <= {NEW, RESUMED, ALREADY}
+        assert {one.outcome for one in done} <= {Outcome.NEW, Outcome.RESUMED, Outcome.ALREADY}
         assert snapshot(store) == expected, f"step {number}"
         assert_sound(store)

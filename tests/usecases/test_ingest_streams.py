@@ -15,7 +15,7 @@ from pik.inputs.source import Source, file_source
 from pik.model.batch import BatchState
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.usecases.ingest.batch_ingest import ALREADY, NEW, RESUMED
+from pik.usecases.ingest.batch_ingest import Outcome
 from tests.faults import Crash, FailAt, wrapped
 from tests.snapshot import assert_sound, snapshot
 
@@ -34,7 +34,7 @@ def test_a_stream_without_a_name_is_another_batch_each_time(store: Store, tmp_pa
     source = stream(tmp_path / "in", map(line, range(10)))
     with crash_at(store, 5) as crashing:
         ingest(crashing, source)
-    assert [ingest(store, source).outcome for _ in range(2)] == [NEW, NEW]
+    assert [ingest(store, source).outcome for _ in range(2)] == [Outcome.NEW, Outcome.NEW]
     assert store.index.totals().events == 10
 
 
@@ -47,11 +47,11 @@ def test_a_stream_with_a_name_goes_on_and_is_a_batch_once(store: Store, tmp_path
         with crash_at(store, number) as crashing:
             ingest(crashing, source, batch_key="nightly")
     done = ingest(store, source, batch_key="nightly")
-    assert done.outcome == RESUMED
+    assert done.outcome == Outcome.RESUMED
     assert (done.resumed_from or 0) > 1
     assert snapshot(store) == snapshot(whole)
-    assert ingest(store, source, batch_key="nightly").outcome == ALREADY
-    assert ingest(store, source, batch_key="other").outcome == NEW
+    assert ingest(store, source, batch_key="nightly").outcome == Outcome.ALREADY
+    assert ingest(store, source, batch_key="other").outcome == Outcome.NEW
     assert_sound(store)
 
 
@@ -77,7 +77,7 @@ def test_a_stream_that_is_not_what_its_batch_began_with_is_refused(store: Store,
             ingest(store, stream(tmp_path / "in", other), batch_key="nightly")
         assert snapshot(store) == before
     done = ingest(store, stream(tmp_path / "in", texts), batch_key="nightly")
-    assert done.outcome == (RESUMED if steps == 6 else ALREADY)
+    assert done.outcome == (Outcome.RESUMED if steps == 6 else Outcome.ALREADY)
     assert store.index.totals().events == 30
 
 
@@ -93,7 +93,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(store: Store, tmp_path
 
     with pytest.raises(InputError, match="changed while it was being read"):
         ingest(wrapped(store, append, "batches"), source)
-    assert ingest(store, source).outcome == NEW  # its content is another now
+    assert ingest(store, source).outcome == Outcome.NEW  # its content is another now
     assert store.index.totals().events == 31
 
 
@@ -105,7 +105,7 @@ def test_one_input_is_not_ingested_twice_at_the_same_time(store: Store, tmp_path
             ingest(store, source)
         return call()
 
-    assert ingest(wrapped(store, meanwhile, "batches"), source).outcome == NEW
+    assert ingest(wrapped(store, meanwhile, "batches"), source).outcome == Outcome.NEW
     assert_sound(store)
 
 
@@ -122,6 +122,6 @@ def test_an_input_that_cannot_be_read_to_its_end_can_be_replaced_by_a_whole_copy
     assert [batch.state for batch in store.index.batches()] == [BatchState.INTERRUPTED]
     path.write_bytes(data)
     done = ingest(store, file_source(str(path)))
-    assert done.outcome == NEW
+    assert done.outcome == Outcome.NEW
     assert done.batch.counts.read == 3000
     assert store.index.totals().events == 3000

@@ -36,7 +36,7 @@ from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
-from pik.usecases.ingest.batch_ingest import ALREADY, RESUMED, IngestOptions, ingest
+from pik.usecases.ingest.batch_ingest import IngestOptions, Outcome, ingest
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.rebuild.rebuild import rebuild_index
@@ -170,7 +170,7 @@ class StoreMachine(RuleBasedStateMachine):
         options = IngestOptions(Reading(1 << 20), again=again, workers=0)
         done = ingest(self.store, file_source(str(path)), options, Silent())
         if not again and text in self.model.contents:
-            assert done.outcome == ALREADY
+            assert done.outcome == Outcome.ALREADY
             return
         if not again:
             self.model.contents.add(text)
@@ -208,7 +208,7 @@ class StoreMachine(RuleBasedStateMachine):
             if rebuilt != "no":
                 assert rebuild_index(self.store, Silent()).unfinished == 1
             resumed = ingest(self.store, file_source(str(path)), options, Silent())
-        assert (resumed.batch.batch_id, resumed.outcome) == (cut.batch_id, RESUMED)
+        assert (resumed.batch.batch_id, resumed.outcome) == (cut.batch_id, Outcome.RESUMED)
         self.model.ingest(records[done:])
 
     @rule(target=runs, entities=st.sampled_from([(), ("a",), ("b", "ü")]))

@@ -21,7 +21,7 @@ from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.ingest.api_request import record_request
-from pik.usecases.ingest.batch_ingest import RESUMED, IngestOptions, ingest
+from pik.usecases.ingest.batch_ingest import IngestOptions, Outcome, ingest
 from pik.usecases.rebuild.rebuild import Rebuilt, rebuild_index
 from tests.snapshot import assert_sound, damage, snapshot
 
@@ -194,7 +194,7 @@ def test_promise_1_a_cut_batch_is_resumed_after_a_rebuild(
         assert (done.unfinished, done.revised, done.damaged) == (1, 0, ())
         assert held <= places(store)
         assert damage(store) == []
-    assert ingest(store, file_source(str(events)), OPTIONS, Silent()).outcome == RESUMED
+    assert ingest(store, file_source(str(events)), OPTIONS, Silent()).outcome == Outcome.RESUMED
     assert snapshot(store) == whole
     assert_sound(store)
     lose_index(store)
@@ -230,7 +230,7 @@ def test_promise_1_a_cut_stream_is_resumed_after_a_rebuild_and_another_one_refus
     with pytest.raises(InputError, match=r"is not what batch \w+ \("):
         ingest(store, piped(other, monkeypatch), options, Silent())
     done = ingest(store, piped(events, monkeypatch), options, Silent())
-    assert done.outcome == RESUMED
+    assert done.outcome == Outcome.RESUMED
     assert done.batch.counts.read == sum(bool(text.strip()) for text in events.read_text().splitlines())
     assert_sound(store)
 

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import partial
 from hashlib import sha256
 from itertools import chain, islice
@@ -38,7 +39,13 @@ from pik.runtime.parallel import Pool
 from pik.usecases.availability import expect_own
 from pik.usecases.ingest.replaced_batches import close_replaced
 
-NEW, RESUMED, ALREADY = "ingested", "resumed", "already ingested"
+
+class Outcome(StrEnum):
+    """What an ingest did with its input."""
+
+    NEW = "ingested"
+    RESUMED = "resumed"
+    ALREADY = "already ingested"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,37 +60,36 @@ class IngestOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Ingested:
-    """What became of an input. `counts` and `batch` are of the whole batch; `resumed_from` is the first seq of this
-    attempt."""
+class IngestReport:
+    """The result of an ingest. `batch` is the whole batch; `resumed_from` is the first seq of this attempt."""
 
     source: str
-    outcome: str
+    outcome: Outcome
     batch: Batch
     resumed_from: int | None
     seconds: float
 
 
-def ingest(store: Store, source: Source, options: IngestOptions, progress: Progress) -> Ingested:
-    """Ingest one input, or go on with it, or find that it was ingested before.
+def ingest(store: Store, source: Source, options: IngestOptions, progress: Progress) -> IngestReport:
+    """Ingest one input, or resume it, or find that it was ingested before.
 
     Raises InputError (the input cannot be read to its end, or has an invalid record where none may be), ConflictFound,
     Busy (another process ingests this very input), UsageError (the store is a copy), StoreError. What was recorded
-    before stands, and the same call goes on.
+    before stands, and the same call resumes.
     """
     expect_own(store)
     began = monotonic()
     # The workers start while the digest of the file is computed.
     with block_builders(store.raw, source, options) as pool, source.open() as opened:
         content = _content(opened, options)
-        with holding_input(store, source, content):
+        with input_lock(store, source, content):
             origin = origin_of(source, options, content)
             found = store.batches.find(origin)
             if found and found.state == BatchState.COMPLETE and not options.again:
                 if opened.is_stream:
                     _expect_same_stream(opened, options, found)
                 expect_none_invalid(source, options, found)
-                return Ingested(source.name, ALREADY, found, None, monotonic() - began)
+                return IngestReport(source.name, Outcome.ALREADY, found, None, monotonic() - began)
             opened.examine(options.reading.record_mapping(), mixed=options.reading.mixed)
             interrupted = found if found and found.state != BatchState.COMPLETE else None
             following: Iterator[Block] = iter(())
@@ -108,12 +114,12 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
             recorded = batch_of(store.index, batch.batch_id)
             finished_at = write_record(store, recorded, time_ns(), close_replaced(store, recorded))
             done = store.batches.finish(batch.batch_id, finished_at)
-    outcome = RESUMED if interrupted else NEW
-    return Ingested(source.name, outcome, done, batch.next_seq if interrupted else None, monotonic() - began)
+    outcome = Outcome.RESUMED if interrupted else Outcome.NEW
+    return IngestReport(source.name, outcome, done, batch.next_seq if interrupted else None, monotonic() - began)
 
 
 def expect_none_invalid(source: Source, options: IngestOptions, found: Batch) -> None:
-    """Raise InputError where the input was recorded before, with records that are invalid, and none may be."""
+    """Raise InputError if the input was recorded before, with invalid records, and the options allow none."""
     if options.reading.stop and found.counts.rejected:
         rejected = f"{found.counts.rejected:,} of its {found.counts.read:,} records were rejected"
         raise InputError(
@@ -122,10 +128,10 @@ def expect_none_invalid(source: Source, options: IngestOptions, found: Batch) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """What a dry run found: how many records are valid events, why others are not. It looks for no duplicates.
+class CheckReport:
+    """The result of a dry run: how many records are valid events, and why others are not. Duplicates are not counted.
 
-    `sample` is one of the events, the first one where the first block has any, as JSON.
+    `sample` is one of the events as JSON: the first one, if the first block has any.
     """
 
     source: str
@@ -136,8 +142,10 @@ class Checked:
     sample: bytes | None
 
 
-def check(source: Source, options: IngestOptions, progress: Progress, told: Callable[[Reject], None]) -> Checked:
-    """Read an input as `ingest` would, and store nothing; `told` takes each rejected record. Raises as it does."""
+def check(
+    source: Source, options: IngestOptions, progress: Progress, on_reject: Callable[[Reject], None]
+) -> CheckReport:
+    """Read an input as `ingest` would, and store nothing; `on_reject` gets each rejected record. Raises as it does."""
     began = monotonic()
     read = valid = 0
     sample: bytes | None = None
@@ -151,13 +159,13 @@ def check(source: Source, options: IngestOptions, progress: Progress, told: Call
                 for block in _build(pool, opened, _blocks(opened, options, None), None, progress):
                     chunk, sample = block.chunk, sample or block.sample()
                     for reject in block.rejects():
-                        told(reject)
+                        on_reject(reject)
                     read += chunk.read
                     valid += chunk.read - (chunk.rejects.records if chunk.rejects else 0)
                     reasons.update(chunk.reasons)
         finally:
             progress.stop()
-    return Checked(source.name, read, valid, reasons, monotonic() - began, sample)
+    return CheckReport(source.name, read, valid, reasons, monotonic() - began, sample)
 
 
 def probe(source: Source, options: IngestOptions) -> None:
@@ -185,14 +193,14 @@ def _content(opened: OpenedInput, options: IngestOptions) -> str:
     return f"stream:{ULID()}" if opened.is_stream else opened.digest()
 
 
-def holding_input(store: Store, source: Source, content: str) -> AbstractContextManager[None]:
-    """Holds the right to ingest this content. Raises Busy."""
+def input_lock(store: Store, source: Source, content: str) -> AbstractContextManager[None]:
+    """Return a context that holds the right to ingest this content. Raises Busy."""
     busy = f"another pik process is ingesting {source.name}, or rebuilding the index"
     return entered(store.batches.writing(content), busy)
 
 
 def origin_of(source: Source, options: IngestOptions, content: str) -> Origin:
-    """The options in it are those that change what is recorded."""
+    """Return the origin of a batch, with those options that change what is recorded."""
     reading = options.reading
     chosen = {"max_line": str(reading.max_line)}
     if reading.mapping is not None:
@@ -204,7 +212,7 @@ def origin_of(source: Source, options: IngestOptions, content: str) -> Origin:
 
 
 def _workers(source: Source, options: IngestOptions) -> int:
-    """How many processes read the input: of a small one, this."""
+    """Return how many worker processes build the blocks; a small input needs none."""
     return 0 if source.size is not None and source.size < BLOCK else options.workers
 
 
@@ -219,8 +227,8 @@ Built = TypeVar("Built")
 def _build(
     pool: Pool[Work, Built], opened: OpenedInput, following: Iterator[Block], batch: Batch | None, progress: Progress
 ) -> Generator[Built, None, None]:
-    """Yield what worker processes make of the blocks, in order. Raises InputError for an invalid record that may not
-    be."""
+    """Yield what worker processes make of the blocks, in order. Raises InputError for an invalid record if the options
+    allow none."""
     batch_id = batch.batch_id if batch else ""
     meter = _Meter(opened, progress)
     works = (
@@ -236,7 +244,7 @@ def _build(
 
 
 def _numbered(batch: Batch | None, blocks: Iterable[Built]) -> Iterator[tuple[int, Built]]:
-    """The blocks of this attempt, each with its number."""
+    """Yield the blocks of this attempt, each with its number."""
     return enumerate(blocks, (batch.attempt - 1) * ATTEMPT + 1 if batch else 1)
 
 
@@ -245,7 +253,7 @@ def _number_of(work: Work) -> int:
 
 
 class _Meter:
-    """Tells the progress how many stored bytes have been read by whoever builds the blocks."""
+    """Shows how many stored bytes the workers have read."""
 
     def __init__(self, opened: OpenedInput, progress: Progress) -> None:
         self._opened, self._progress = opened, progress
@@ -286,10 +294,10 @@ def _blocks(opened: OpenedInput, options: IngestOptions, batch: Batch | None) ->
 
 
 def _stream_blocks(following: Iterator[Block], batch: Batch | None) -> Iterator[Block]:
-    """A stream's blocks that are not recorded yet, each with the digest of all up to it.
+    """Yield a stream's blocks that are not recorded yet, each with the digest of the stream up to its end.
 
-    A stream cannot be told by its content before it was read. So one that goes on with a batch is read from its
-    beginning, and that must be what the batch recorded. Raises InputError if it is not.
+    A stream cannot be identified before it was read. So one that resumes a batch is read from its beginning, and that
+    must be what the batch recorded. Raises InputError if it is not.
     """
     digest = sha256()
     done, seen = batch.next_seq - 1 if batch else 0, 0
@@ -317,7 +325,7 @@ def _other_stream(batch: Batch | None) -> InputError:
     name = batch.origin.content.removeprefix("key:")
     return InputError(
         f"standard input is not what batch {batch.batch_id} (--batch-key {name}) began with",
-        hint="give this stream a --batch-key of its own",
+        hint="give this stream another --batch-key",
     )
 
 
@@ -326,19 +334,19 @@ _decode_reject = msgspec.json.Decoder(Reject).decode
 
 @dataclass(frozen=True, slots=True)
 class CheckedBlock:
-    """The chunk that the block would be, its rejected records (a compressed file of them) and a raw line: that of its
-    first event, in the first block of an input, of any event in others."""
+    """The chunk that the block would become, its rejected records (as a compressed file), and the raw line of an event:
+    in the first block of an input that of its first event."""
 
     chunk: Chunk
     rejected: bytes
     line: bytes
 
     def rejects(self) -> Iterator[Reject]:
-        """The rejected records, in order."""
+        """Yield the rejected records, in order."""
         return map(_decode_reject, _lines(self.rejected))
 
     def sample(self) -> bytes | None:
-        """An event of the block as JSON: what identity and metrics see of it. None if it holds none."""
+        """Return an event of the block as JSON, with what identity and metrics use. None if it holds none."""
         if not self.line:
             return None
         event = read_delivery(self.line)
@@ -347,7 +355,7 @@ class CheckedBlock:
 
 
 def checking(reading: Reading, tell: Callable[[int], None]) -> Callable[[Work], CheckedBlock]:
-    """What the workers of a dry run run."""
+    """Return the function that the workers of a dry run apply to each block."""
 
     def check(work: Work) -> CheckedBlock:
         batch_id, block, number, ingest_time = work

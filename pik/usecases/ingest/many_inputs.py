@@ -1,4 +1,4 @@
-"""Ingest many inputs: small files are taken several at a time.
+"""Ingest many inputs: small files several at a time.
 
 What costs most of a small file is waiting for the disk. So the objects of a group of files are created together, and
 the index takes the group in three transactions where each file alone would take three. What is durable when is as in
@@ -27,13 +27,12 @@ from pik.rawlog.segment_writer import SegmentBuilder
 from pik.runtime.interaction import Progress
 from pik.usecases.availability import expect_own
 from pik.usecases.ingest.batch_ingest import (
-    ALREADY,
-    NEW,
-    Ingested,
     IngestOptions,
+    IngestReport,
+    Outcome,
     expect_none_invalid,
-    holding_input,
     ingest,
+    input_lock,
     origin_of,
 )
 
@@ -41,14 +40,16 @@ SMALL = 64 << 10
 """Stored bytes up to which a file is small."""
 
 FILES = 64
-"""Small files that are taken together."""
+"""Most small files that are ingested together."""
 
 
 def ingest_all(
     store: Store, sources: Sequence[Source], options: IngestOptions, progress: Progress
-) -> Iterator[Ingested]:
-    """Ingest the inputs in their order; what became of one is told when it is durable. Raises as `ingest` does, of the
-    first input that fails; those before it are ingested, and those behind it are not."""
+) -> Iterator[IngestReport]:
+    """Ingest the inputs in their order, and yield the result of each when it is durable.
+
+    Raises as `ingest` does for the first input that fails; those before it are ingested, and those after it are not.
+    """
     left = list(sources)
     while left:
         group = _small(left) if _may_group(store, options) else []
@@ -60,13 +61,13 @@ def ingest_all(
 
 
 def _may_group(store: Store, options: IngestOptions) -> bool:
-    """A record or conflict that stops an ingest must stop it at its own file. A deployed store has no transactions over
-    several batches."""
+    """Whether files may be ingested together: a record or conflict that stops an ingest must stop it at its own file,
+    and a deployed store has no transactions over several batches."""
     return not (store.deployed or options.reading.stop or options.refuse_conflicts)
 
 
 def _small(sources: Sequence[Source]) -> list[Source]:
-    """The first of the sources, as long as they are small files."""
+    """Return the sources up to the first one that is not a small file."""
     group: list[Source] = []
     for source in islice(sources, FILES):
         if source.path is None or source.size is None or source.size > SMALL:
@@ -76,8 +77,8 @@ def _small(sources: Sequence[Source]) -> list[Source]:
 
 
 @dataclass(slots=True)
-class _New:
-    """A file that becomes a batch: all that there is of it in one block, None where it holds no record."""
+class _NewFile:
+    """A file that becomes a batch: its only block, None if it holds no record."""
 
     source: Source
     origin: Origin
@@ -86,43 +87,41 @@ class _New:
 
 
 class _Group:
-    """Several small files."""
+    """Ingests several small files together."""
 
     def __init__(self, store: Store, options: IngestOptions, progress: Progress) -> None:
         self._store, self._options, self._progress = store, options, progress
-        self._bytes = 0  # of blocks; compressed files hold more than one sees
+        self._bytes = 0  # of all blocks, which may be much larger than compressed files
 
-    def ingest(self, sources: Sequence[Source]) -> list[Ingested]:
-        """Ingest the first of these files, as many as can be taken together; none if the first has to be taken by
-        itself, or is not as it should be."""
+    def ingest(self, sources: Sequence[Source]) -> list[IngestReport]:
+        """Ingest as many of the first files as can be ingested together; none if the first one cannot, or fails."""
         expect_own(self._store)
         began = monotonic()
-        with ExitStack() as held:
-            found = self._read(sources, held)
-            new = [one for one in found if isinstance(one, _New)]
+        with ExitStack() as locks:
+            found = self._read(sources, locks)
             self._progress.start(f"ingesting {len(found)} small files", None, "files")
             try:
-                self._record(new)
+                self._record([one for one in found if isinstance(one, _NewFile)])
                 self._progress.advance(len(found))
             finally:
                 self._progress.stop()
         seconds = (monotonic() - began) / max(1, len(found))
         return [self._ingested(one, seconds) for one in found]
 
-    def _ingested(self, one: _New | Ingested, seconds: float) -> Ingested:
-        if isinstance(one, Ingested):
+    def _ingested(self, one: _NewFile | IngestReport, seconds: float) -> IngestReport:
+        if isinstance(one, IngestReport):
             return one
         assert one.batch is not None
-        return Ingested(one.source.name, NEW, one.batch, None, seconds)
+        return IngestReport(one.source.name, Outcome.NEW, one.batch, None, seconds)
 
-    def _read(self, sources: Sequence[Source], held: ExitStack) -> list[_New | Ingested]:
-        """What the files hold, up to the first one that cannot be taken together with the others: `ingest` tells what
-        is wrong with it."""
-        found: list[_New | Ingested] = []
+    def _read(self, sources: Sequence[Source], locks: ExitStack) -> list[_NewFile | IngestReport]:
+        """Read the files up to the first one that cannot be ingested together with the others. If that one is invalid,
+        `ingest` raises the error."""
+        found: list[_NewFile | IngestReport] = []
         contents: set[str] = set()
         for source in sources:
             try:
-                one = self._read_one(source, contents, held)
+                one = self._read_one(source, contents, locks)
             except PikError:
                 break
             if one is None:
@@ -130,29 +129,29 @@ class _Group:
             found.append(one)
         return found
 
-    def _read_one(self, source: Source, contents: set[str], held: ExitStack) -> _New | Ingested | None:
+    def _read_one(self, source: Source, contents: set[str], locks: ExitStack) -> _NewFile | IngestReport | None:
         with source.open() as opened:
             content = opened.digest()
             if content in contents:
                 return None
             contents.add(content)
-            held.enter_context(holding_input(self._store, source, content))
+            locks.enter_context(input_lock(self._store, source, content))
             origin = origin_of(source, self._options, content)
             there = self._store.batches.find(origin)
             if there is not None and there.state != BatchState.COMPLETE:
                 return None
             if there is not None and not self._options.again:
                 expect_none_invalid(source, self._options, there)
-                return Ingested(source.name, ALREADY, there, None, 0.0)
+                return IngestReport(source.name, Outcome.ALREADY, there, None, 0.0)
             reading = self._options.reading
             opened.examine(reading.record_mapping(), mixed=reading.mixed)
             read = list(islice(opened.blocks(reading.max_line), 2))
         self._bytes += sum(len(block.data) for block in read)
         if len(read) > 1 or self._bytes > BLOCK:
             return None
-        return _New(source, origin, read[0] if read else None)
+        return _NewFile(source, origin, read[0] if read else None)
 
-    def _record(self, files: Sequence[_New]) -> None:
+    def _record(self, files: Sequence[_NewFile]) -> None:
         store = self._store
         with store.batches.together():
             for file in files:
@@ -176,8 +175,8 @@ class _Group:
                 assert file.batch is not None
                 file.batch = store.batches.finish(file.batch.batch_id, finished_at)
 
-    def _recorded(self, file: _New) -> Batch:
-        """The file's batch as the index has it now."""
+    def _recorded(self, file: _NewFile) -> Batch:
+        """Return the file's batch as it is in the index now."""
         found = self._store.batches.find(file.origin)
         assert found is not None
         assert file.batch is not None

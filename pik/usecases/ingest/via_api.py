@@ -33,17 +33,14 @@ BODY = 1 << 20
 RECORDS = 1000
 """Records of a request, so that a function records them well before API Gateway stops waiting."""
 
-Told = Callable[[Reject], None]
-"""Takes each rejected record, in the order in which the API answers."""
-
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """What became of an input. `counts` are of the records that were answered, or rejected before they were sent.
+class SendReport:
+    """The result of sending an input. `counts` are of the records that were answered, or rejected before being sent.
 
     `repeated` records were sent more than once, because no answer came; those that the first attempt had recorded count
-    as duplicates. `failure` tells why it stopped, if not at the input's end; `unanswered` records are then without an
-    answer, of which the first is `unanswered_from`.
+    as duplicates. `failure` is why it stopped before the end of the input; `unanswered` records then have no answer, of
+    which the first is `unanswered_from`.
     """
 
     source: str
@@ -57,22 +54,25 @@ class Sent:
     unanswered_from: int | None = None
 
 
-def send(api: Api, source: Source, reading: Reading, progress: Progress, told: Told) -> Sent:
-    """Send one input to its end, or until the API fails for good.
+def send(
+    api: Api, source: Source, reading: Reading, progress: Progress, on_reject: Callable[[Reject], None]
+) -> SendReport:
+    """Send one input to its end, or until the API fails for good. `on_reject` gets each rejected record, in the order
+    of the answers.
 
     Raises InputError as `ingest` does (what was sent before stands), and StoreError if the API failed before it
     recorded anything.
     """
     began = monotonic()
-    sending = _Sending(api, source, reading, told)
+    sender = _Sender(api, source, reading, on_reject)
     with source.open() as opened:
         opened.examine(reading.record_mapping(), mixed=reading.mixed)
         progress.start(f"sending {source.name}", source.size, "bytes")
         try:
-            sending.run(_records(opened, reading.max_line, progress))
+            sender.run(_records(opened, reading.max_line, progress))
         finally:
             progress.stop()
-    return sending.outcome(monotonic() - began)
+    return sender.report(monotonic() - began)
 
 
 def _records(opened: OpenedInput, max_line: int, progress: Progress) -> Iterator[tuple[int, bytes]]:
@@ -100,9 +100,9 @@ class _Lane:
     answer: Future[Answered] | None = None
 
 
-class _Sending:
-    def __init__(self, api: Api, source: Source, reading: Reading, told: Told) -> None:
-        self._api, self._source, self._reading, self._told = api, source, reading, told
+class _Sender:
+    def __init__(self, api: Api, source: Source, reading: Reading, on_reject: Callable[[Reject], None]) -> None:
+        self._api, self._source, self._reading, self._on_reject = api, source, reading, on_reject
         self._mapping = reading.record_mapping()
         self._zone = reading.zone()
         self._lanes = [_Lane() for _ in range(LANES)]
@@ -125,14 +125,14 @@ class _Sending:
             raise
         self._absorb_all()
 
-    def outcome(self, seconds: float) -> Sent:
+    def report(self, seconds: float) -> SendReport:
         kinds = self._kinds
         accepted, exact, conflict, rejected = (
             kinds[one] for one in (Verdict.ACCEPTED, Verdict.EXACT, Verdict.CONFLICT, _REJECTED)
         )
         if self._failure is not None and not accepted + exact + conflict:
             raise self._failure
-        return Sent(
+        return SendReport(
             source=self._source.name,
             counts=Counts(sum(kinds.values()), accepted, exact, conflict, rejected),
             reasons=self._reasons,
@@ -241,7 +241,7 @@ class _Sending:
     def _reject(self, seq: int, error: Invalid, line: bytes) -> None:
         self._kinds[_REJECTED] += 1
         self._reasons[reason_kind(error.message)] += 1
-        self._told(make_reject(seq, error, line))
+        self._on_reject(make_reject(seq, error, line))
 
 
 _REJECTED = "rejected"

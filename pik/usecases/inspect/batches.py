@@ -19,7 +19,7 @@ from pik.ports.catalog import Totals
 from pik.ports.store import Store
 from pik.rawlog.frames import damaged
 from pik.rawlog.store_records import parts
-from pik.usecases.ingest.replaced_batches import as_closed
+from pik.usecases.ingest.replaced_batches import with_closing
 
 
 def list_rejects(store: Store, batch: Batch) -> Iterator[Reject]:
@@ -129,7 +129,7 @@ def status(store: Store) -> Status:
     """What the store holds."""
     last, interrupted, replaced, sources = None, 0, 0, dict[str, int]()
     for found in store.index.batches():
-        batch = as_closed(store, found)
+        batch = with_closing(store, found)
         last = last or batch
         interrupted += batch.state == BatchState.INTERRUPTED
         replaced += batch.state == BatchState.REPLACED

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pik.model.batch import Reject
     from pik.ports.store import Store
     from pik.rawlog.segment_writer import Reading
-    from pik.usecases.ingest.batch_ingest import Ingested, IngestOptions
-    from pik.usecases.ingest.via_api import Sent
+    from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport
+    from pik.usecases.ingest.via_api import SendReport
 
 
 @cli_command(
@@ -136,7 +136,7 @@ def ingest(
 
 def _ingest(cli: Context, sources: list[Source], chosen: IngestOptions, rejects: Path | None) -> int | None:
     """Record the inputs, and show what became of each."""
-    from pik.usecases.ingest.batch_ingest import ALREADY
+    from pik.usecases.ingest.batch_ingest import Outcome
     from pik.usecases.inspect.batches import write_rejects
 
     store = _store(cli, sources, chosen)
@@ -144,7 +144,7 @@ def _ingest(cli: Context, sources: list[Source], chosen: IngestOptions, rejects:
     if rejects:
         write_rejects(store, [one.batch for one in done], rejects)
     cli.show(report.ingested(done, mapped=chosen.reading.mapping is not None))
-    return PARTLY if any(one.batch.counts.rejected for one in done if one.outcome != ALREADY) else None
+    return PARTLY if any(one.batch.counts.rejected for one in done if one.outcome != Outcome.ALREADY) else None
 
 
 def _check(cli: Context, sources: list[Source], chosen: IngestOptions, rejects: Path | None) -> int | None:
@@ -173,11 +173,11 @@ def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:
     return store
 
 
-def _record(cli: Context, store: Store, sources: list[Source], chosen: IngestOptions) -> list[Ingested]:
+def _record(cli: Context, store: Store, sources: list[Source], chosen: IngestOptions) -> list[IngestReport]:
     """Ingest one after the other; where one fails, tell what became of those before it."""
     from pik.usecases.ingest.many_inputs import ingest_all
 
-    done: list[Ingested] = []
+    done: list[IngestReport] = []
     try:
         for one in ingest_all(store, sources, chosen, cli.progress):
             done.append(one)  # noqa: PERF402 - those before an error are told of
@@ -312,7 +312,7 @@ def _send(cli: Context, sources: list[Source], reading: Reading, path: Path | No
     from pik.usecases.inspect.batches import record_bytes
 
     api = cli.open_api()
-    done: list[tuple[Sent, list[Reject]]] = []
+    done: list[tuple[SendReport, list[Reject]]] = []
     try:
         opened = open(path, "xb") if path else nullcontext()  # noqa: SIM115 - closed by what follows
     except OSError as error:

@@ -16,12 +16,12 @@ from pik.errors import command
 
 if TYPE_CHECKING:
     from pik.model.batch import Reject
-    from pik.usecases.ingest.batch_ingest import Checked, Ingested
-    from pik.usecases.ingest.via_api import Sent
+    from pik.usecases.ingest.batch_ingest import CheckReport, IngestReport
+    from pik.usecases.ingest.via_api import SendReport
     from pik.usecases.inspect.batches import Lags
 
 
-def ingested(done: list[Ingested], *, mapped: bool) -> Document:
+def ingested(done: list[IngestReport], *, mapped: bool) -> Document:
     """What became of the inputs: one in full, several as a table."""
     from pik.model.batch import Counts
 
@@ -42,9 +42,9 @@ _FOREIGN = "foreign records need --map; `pik ingest --help` shows how"
 _MAPPED = "the mapping, of --map and of pik.toml, fits none of the records"
 
 
-def _next(done: list[Ingested], *, mapped: bool) -> dict[str, str | None]:
+def _next(done: list[IngestReport], *, mapped: bool) -> dict[str, str | None]:
     """What to type next, and what else to know, where something is left to do."""
-    from pik.usecases.ingest.batch_ingest import ALREADY
+    from pik.usecases.ingest.batch_ingest import Outcome
 
     note = None
     rejected = [one.batch for one in done if one.batch.counts.rejected]
@@ -52,7 +52,7 @@ def _next(done: list[Ingested], *, mapped: bool) -> dict[str, str | None]:
         note = _why_none(chain.from_iterable(batch.reasons for batch in rejected), mapped=mapped)
     elif empty := [one.source for one in done if not one.batch.counts.read]:
         note = "there is no record in " + ", ".join(map(shlex.quote, empty[:5])) + (", …" if len(empty) > 5 else "")
-    elif all(one.outcome == ALREADY for one in done):
+    elif all(one.outcome == Outcome.ALREADY for one in done):
         note = "to record it as one more delivery of each event, add --again"
     return {"note": note, "next": command("batches", rejected[0].batch_id, "--rejects") if rejected else None}
 
@@ -64,14 +64,14 @@ def _why_none(reasons: Iterable[str], *, mapped: bool) -> str | None:
     return _MAPPED if mapped else _FOREIGN
 
 
-def _summary(one: Ingested) -> dict[str, object]:
-    from pik.usecases.ingest.batch_ingest import ALREADY
+def _summary(one: IngestReport) -> dict[str, object]:
+    from pik.usecases.ingest.batch_ingest import Outcome
     from pik.usecases.inspect.batches import lags
 
     batch, counts = one.batch, one.batch.counts
     lag = lags(batch)
     read_now = counts.read if one.resumed_from is None else counts.read - (one.resumed_from - 1)
-    new = one.outcome != ALREADY
+    new = one.outcome != Outcome.ALREADY
     return {
         "batch_id": batch.batch_id,
         "source": one.source,
@@ -106,7 +106,7 @@ def _most_frequent(counted: Mapping[str, int]) -> Shown | None:
     return Shown(most, ", ".join(f"{count:,} × {visible(reason)}" for reason, count in most.items())) if most else None
 
 
-def checked(inputs: list[Checked], *, mapped: bool) -> Document:
+def checked(inputs: list[CheckReport], *, mapped: bool) -> Document:
     """What a dry run found."""
     columns = [
         Column("source"),
@@ -122,19 +122,19 @@ def checked(inputs: list[Checked], *, mapped: bool) -> Document:
     )
 
 
-def _sample(inputs: list[Checked]) -> Json | None:
+def _sample(inputs: list[CheckReport]) -> Json | None:
     """An event that the mapping makes."""
     return next((Json(one.sample) for one in inputs if one.sample is not None), None)
 
 
-def _note_checked(inputs: list[Checked], *, mapped: bool) -> str:
+def _note_checked(inputs: list[CheckReport], *, mapped: bool) -> str:
     if any(one.read for one in inputs) and not any(one.valid for one in inputs):
         why = _why_none(chain.from_iterable(one.reasons for one in inputs), mapped=mapped)
         return "no record is a valid event" + (f"; {why}" if why else "")
     return "nothing was stored, and duplicates were not looked for; leave --dry-run out to ingest"
 
 
-def sent_via_api(done: list[tuple[Sent, list[Reject]]]) -> Document:
+def sent_via_api(done: list[tuple[SendReport, list[Reject]]]) -> Document:
     from pik.model.batch import Counts
 
     all_sent = [sent for sent, _ in done]
@@ -176,7 +176,7 @@ def sent_via_api(done: list[tuple[Sent, list[Reject]]]) -> Document:
     )
 
 
-def _note_sent(done: list[Sent]) -> str | None:
+def _note_sent(done: list[SendReport]) -> str | None:
     if done[-1].failure:
         return "run the same command again; what was recorded comes as duplicates, nothing is lost"
     if any(sent.counts.rejected for sent in done):

@@ -40,7 +40,7 @@ def batches(
 ) -> None:
     """List batches, newest first, or the rejected records of one."""
     from pik.ports.catalog import batch_of
-    from pik.usecases.ingest.replaced_batches import as_closed
+    from pik.usecases.ingest.replaced_batches import with_closing
 
     store = cli.open_store()
     if rejects:
@@ -70,7 +70,7 @@ def batches(
         )
         return
     every = [batch_of(store.index, batch)] if batch else store.index.batches()
-    listed = (as_closed(store, one) for one in every)
+    listed = (with_closing(store, one) for one in every)
     shown = list(islice(listed, limit)) if limit else listed
     cli.show(
         Document(
