@@ -191,6 +191,11 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[tuple[str, str], ...] = ()
     again: bool = False
 
+    @property
+    def identity(self) -> bytes:
+        """JSON of everything but the name: ingests with the same identity are the same batch."""
+        return msgspec.json.encode([self.content, self.options, self.again])
+
 
 class BatchState(StrEnum):
     """What became of a batch."""

@@ -245,6 +245,8 @@ def with_scale(value: Decimal, scale: int) -> Decimal:
 
 def decimal_text(value: Decimal) -> str:
     """The shortest plain text of an exact value: no exponent, no trailing zeros. That is how values are stored."""
+    if not value:  # -0 and 0E+3 are 0
+        return "0"
     text = str(value)  # the faster of the two
     if "E" in text:
         text = format(value, "f")

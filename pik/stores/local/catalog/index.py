@@ -209,7 +209,7 @@ def duplicates_of(connection: sqlite3.Connection, segment: Segment) -> dict[int,
 def find_batch(connection: sqlite3.Connection, locks: Path, origin: Origin) -> Batch | None:
     """The newest batch of this origin."""
     row = connection.execute(
-        f"{_BATCH} WHERE origin = ? ORDER BY number DESC LIMIT 1", (origin_key(origin),)
+        f"{_BATCH} WHERE origin = ? ORDER BY number DESC LIMIT 1", (origin.identity.decode(),)
     ).fetchone()
     return _batch(row, locks) if row else None
 
@@ -223,11 +223,6 @@ def batch_without_events(connection: sqlite3.Connection, locks: Path, batch_id: 
     """Return the batch of this id, which must be there, without the times of its first and last event: these take a
     look at all of its segments."""
     return _batch(connection.execute(f"{_BATCH_WITHOUT_EVENTS} WHERE batch_id = ?", (batch_id,)).fetchone(), locks)
-
-
-def origin_key(origin: Origin) -> str:
-    """What makes two ingests the same batch, as text: everything of the origin but its name."""
-    return _json([origin.content, origin.options, origin.again])
 
 
 def insert_batch(connection: sqlite3.Connection, batch: Batch, on_conflict: str = "") -> None:
@@ -266,7 +261,7 @@ def _batch_row(batch: Batch) -> dict[str, Any]:
         "content": batch.origin.content,
         "options": _json(batch.origin.options),
         "again": batch.origin.again,
-        "origin": origin_key(batch.origin),
+        "origin": batch.origin.identity.decode(),
         "complete": _STATES.index(batch.state) if batch.state in _STATES else 0,
         "reasons": _json(batch.reasons),
         "lags": _json(batch.lags),

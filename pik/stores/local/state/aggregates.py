@@ -56,19 +56,18 @@ LEFT JOIN version mine ON (mine.metric, mine.bucket, mine.entity, mine.writer) =
 WHERE mine.writer IS NULL
 """
 
-_KEPT_AT_ONCE = 50_000
-"""Versions of one statement: SQLite holds all that it returns in memory."""
-
+# Versions that are there already stay. A part at a time: SQLite holds all that a statement returns in memory.
 _KEEP = f"""
 INSERT OR IGNORE INTO version
 SELECT v.*, {VERSION_DIGEST} FROM (
     SELECT i.metric, i.bucket, i.entity, :writer AS writer, i.value, i.inputs, i.input_ids, i.input_contents,
         c.writer AS base, i.metric_version, :known_until AS known_until, :reason AS reason
     FROM temp.incoming i LEFT JOIN current c USING (metric, bucket, entity)
-    WHERE i.rowid > :after AND i.rowid <= :after + {_KEPT_AT_ONCE}
+    WHERE i.rowid > :after AND i.rowid <= :after + :part
 ) v
 RETURNING digest
 """
+_PART = 50_000
 
 _ALL_KEYS = "SELECT * FROM {table} WHERE metric = :metric AND bucket >= :start AND bucket < :end"
 
@@ -143,57 +142,34 @@ class LocalAggregates:
         reason: str,
         computed_by: str = "",
     ) -> None:
-        self._stage(rows, versions)
+        # Rows are computed while they are staged: before anything is locked, and in bounded memory.
+        with self.database.staging() as connection:
+            connection.execute(_INCOMING)
+            connection.execute("DELETE FROM temp.incoming")
+            staged = ((*version_columns(row), versions[row.metric]) for row in rows)
+            connection.executemany("INSERT INTO temp.incoming VALUES (?, ?, ?, ?, ?, ?, ?, ?)", staged)
+        run_id = task.run_id
         with self.database.write() as connection:
-            run = connection.execute("SELECT state FROM run WHERE run_id = ?", (task.run_id,)).fetchone()
+            run = connection.execute("SELECT state FROM run WHERE run_id = ?", (run_id,)).fetchone()
             if run == (RunState.CANCELLED,):
                 return
-            writer = _writer(connection, task.run_id)
-            expect_sound(
-                connection,
-                f"run {task.run_id}",
-                WRITER_DIGEST,
-                "writer WHERE number = ? AND digest NOT NULL",
-                (writer,),
-            )
+            connection.execute("INSERT OR IGNORE INTO writer (run_id) VALUES (?)", (run_id,))
+            (writer,) = connection.execute("SELECT number FROM writer WHERE run_id = ?", (run_id,)).fetchone()
+            digested = "writer WHERE number = ? AND digest NOT NULL"
+            expect_sound(connection, f"run {run_id}", WRITER_DIGEST, digested, (writer,))
             tally = connection.execute(_TALLY, {"writer": writer}).fetchone()
             connection.execute(
                 "UPDATE writer SET new = new + ?, changed = changed + ?, unchanged = unchanged + ?,"
                 " removed = removed + ? WHERE number = ?",
                 (*tally, writer),
             )
-            values = {"writer": writer, "known_until": known_until, "reason": reason}
-            note_versions(connection, writer, *_keep(connection, values), computed_by)
-
-    def _stage(self, rows: Iterable[Computed], versions: Mapping[str, int]) -> None:
-        """Put the rows into a temporary table: they are made before anything is locked, and in bounded memory."""
-        connection = self.database.writer()
-        with self.database.translated():
-            connection.execute(_INCOMING)
-            connection.execute("BEGIN")
-            try:
-                connection.execute("DELETE FROM temp.incoming")
-                connection.executemany(
-                    "INSERT INTO temp.incoming VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        (
-                            row.metric,
-                            row.bucket,
-                            row.entity_id,
-                            None if row.value is None else value_text(row.value),
-                            row.inputs,
-                            bytes.fromhex(row.input_ids),
-                            bytes.fromhex(row.input_contents),
-                            versions[row.metric],
-                        )
-                        for row in rows
-                    ),
-                )
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.rollback()
-                raise
+            (last,) = connection.execute("SELECT coalesce(max(rowid), 0) FROM temp.incoming").fetchone()
+            count, total = 0, NO_ROWS
+            values = {"writer": writer, "known_until": known_until, "reason": reason, "part": _PART}
+            for after in range(0, last, _PART):
+                kept = connection.execute(_KEEP, {**values, "after": after}).fetchall()
+                count, total = count + len(kept), xor_of((digest for (digest,) in kept), total)
+            note_versions(connection, writer, count, total, computed_by)
 
     def current(
         self,
@@ -204,13 +180,12 @@ class LocalAggregates:
         history: bool = False,
         checked: bool = False,
     ) -> Iterator[Aggregate]:
-        values: dict[str, object] = {"metric": metric, "start": window.start, "end": window.end}
-        if entities:
-            values["entities"] = msgspec.json.encode(sorted(set(entities))).decode()
+        named = msgspec.json.encode(sorted(set(entities))).decode()
+        values = {"metric": metric, "start": window.start, "end": window.end, "entities": named}
         query, table, pointer = (_HISTORY, "version", "c") if history else (_CURRENT, "current", "k")
         keys = (_SOME_KEYS if entities else _ALL_KEYS).format(table=table)
         sound, join = "1", "CROSS JOIN"
-        if entities or checked:  # few enough to be looked at, or worth it
+        if entities or checked:  # few enough, or worth it
             is_pointer = f"{pointer}.digest IS {POINTER_DIGEST.replace('c.', f'{pointer}.')}"
             sound = f"v.digest IS {VERSION_DIGEST} AND ({pointer}.writer IS NULL OR {is_pointer})"
             join = "LEFT JOIN"
@@ -256,31 +231,16 @@ class LocalAggregates:
             "SELECT run_id, kind, at, reason, moved, conflicts, promotion_id, "
             f"digest IS {PROMOTION_DIGEST} FROM promotion ORDER BY number DESC"
         )
-        return map(_promotion, rows)
-
-
-def _promotion(row: tuple[Any, ...]) -> Promotion:
-    *columns, promotion_id, sound = row
-    if not sound:
-        raise damaged_row(f"promotion {promotion_id} of run {row[0]}")
-    return Promotion(*columns)
-
-
-def _keep(connection: sqlite3.Connection, values: dict[str, Any]) -> tuple[int, bytes]:
-    """Insert the staged rows as versions, but for those that are there. Return the number of the new ones and the XOR
-    of their digests."""
-    (last,) = connection.execute("SELECT coalesce(max(rowid), 0) FROM temp.incoming").fetchone()
-    count, total = 0, NO_ROWS
-    for after in range(0, last, _KEPT_AT_ONCE):
-        kept = connection.execute(_KEEP, {**values, "after": after}).fetchall()
-        count, total = count + len(kept), xor_of((digest for (digest,) in kept), total)
-    return count, total
+        for *columns, promotion_id, sound in rows:
+            if not sound:
+                raise damaged_row(f"promotion {promotion_id} of run {columns[0]}")
+            yield Promotion(*columns)
 
 
 def note_versions(
     connection: sqlite3.Connection, writer: int, count: int, digests: bytes, computed_by: str = ""
 ) -> None:
-    """Note that a writer has just added so many versions, with this XOR of digests, and what computed them."""
+    """Record that a writer has just added so many versions, with this XOR of digests, and what computed them."""
     before, programs = connection.execute(
         "SELECT versions_xor, computed_by FROM writer WHERE number = ?", (writer,)
     ).fetchone()
@@ -292,15 +252,11 @@ def note_versions(
     connection.execute(f"UPDATE writer SET digest = {WRITER_DIGEST} WHERE number = ?", (writer,))
 
 
-def _writer(connection: sqlite3.Connection, run_id: str) -> int:
-    connection.execute("INSERT OR IGNORE INTO writer (run_id) VALUES (?)", (run_id,))
-    number: int = connection.execute("SELECT number FROM writer WHERE run_id = ?", (run_id,)).fetchone()[0]
-    return number
-
-
-def value_text(value: Decimal) -> str:
-    """A value as the column has it."""
-    return decimal_text(value) if value else "0"
+def version_columns(row: Computed) -> tuple[object, ...]:
+    """Return the first columns of a version, those that were computed, but for its writer."""
+    value = None if row.value is None else decimal_text(row.value)
+    hashes = bytes.fromhex(row.input_ids), bytes.fromhex(row.input_contents)
+    return row.metric, row.bucket, row.entity_id, value, row.inputs, *hashes
 
 
 def _aggregate(row: tuple[Any, ...]) -> Aggregate:

@@ -30,7 +30,7 @@ from pik.stores.local.state.database import (
     Sealed,
     read_sealed,
 )
-from pik.stores.state_rows import NO_ROWS, Place, row_digest, xor_of
+from pik.stores.state_rows import NO_ROWS, Place, RowTally, row_digest, xor_of
 
 _ROWS = (  # definitions and promotions are held against their files
     ("run", RUN_DIGEST, "'run ' || run_id"),
@@ -58,26 +58,6 @@ _HISTORY = (
     " LEFT JOIN current c ON (c.metric, c.bucket, c.entity) = (v.metric, v.bucket, v.entity)"
     " LEFT JOIN writer cw ON cw.number = c.writer ORDER BY v.metric, v.bucket, v.entity"
 )
-
-
-class _Rows:
-    """Counts rows, and keeps the XOR of their digests. `xor_of` for each row would take longer than all else here."""
-
-    __slots__ = ("count", "total")
-
-    def __init__(self) -> None:
-        self.count = self.total = 0
-
-    def add(self, digest: object) -> None:
-        """Count a row; damage may have left anything in the place of its digest."""
-        self.count += 1
-        if type(digest) is bytes and len(digest) == len(NO_ROWS):
-            self.total ^= int.from_bytes(digest)
-
-    @property
-    def xor(self) -> bytes:
-        """The XOR of the digests."""
-        return self.total.to_bytes(len(NO_ROWS))
 
 
 def _version_digest(row: tuple[Any, ...], names: Mapping[int, str]) -> bytes:
@@ -121,7 +101,7 @@ class LocalStateAudit:
 
     def _runs(self, connection: sqlite3.Connection) -> Iterator[StateProblem]:
         """Runs against their versions and their tasks."""
-        counts: defaultdict[int, _Rows] = defaultdict(_Rows)
+        counts: defaultdict[int, RowTally] = defaultdict(RowTally)
         altered: set[int] = set()
         names = dict(connection.execute("SELECT number, run_id FROM writer"))
         for row in connection.execute(_VERSIONS):
@@ -155,7 +135,7 @@ class LocalStateAudit:
 
     def _pointers(self, connection: sqlite3.Connection) -> Iterator[StateProblem]:
         """Pointers against their versions, and all of them against what promotions moved."""
-        rows = _Rows()
+        rows = RowTally()
         names = dict(connection.execute("SELECT number, run_id FROM writer"))
         for digest, writer, metric, bucket, entity, has_version in connection.execute(_POINTERS):
             rows.add(digest)

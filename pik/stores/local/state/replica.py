@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,13 +17,13 @@ from pik.model.window import Window
 from pik.ports.store import TakenOver
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
-from pik.stores.local.state.aggregates import note_versions, value_text
+from pik.stores.local.state.aggregates import note_versions, version_columns
 from pik.stores.local.state.database import POINTER_DIGEST, VERSION_DIGEST, insert_metric, seal
-from pik.stores.state_rows import NO_ROWS, metric_columns
+from pik.stores.state_rows import RowTally, metric_columns
 
 _TAKING = """
 CREATE TEMP TABLE IF NOT EXISTS taking (
-    metric TEXT, bucket INTEGER, entity TEXT, run_id TEXT, value TEXT, inputs INTEGER,
+    run_id TEXT, metric TEXT, bucket INTEGER, entity TEXT, value TEXT, inputs INTEGER,
     input_ids BLOB, input_contents BLOB,
     metric_version INTEGER, known_until INTEGER, reason TEXT, current INTEGER
 )
@@ -80,16 +81,27 @@ class LocalCopy:
     def take_aggregates(
         self, scopes: Mapping[str, Window], entities: Sequence[str], rows: Iterable[Aggregate]
     ) -> TakenOver:
-        self._stage(scopes, rows)
+        # Rows are read from the source while they are staged: before anything is locked, and in bounded memory.
+        with self.database.staging() as connection:
+            connection.execute(_TAKING)
+            connection.execute("CREATE TEMP TABLE IF NOT EXISTS scope (metric TEXT, start INTEGER, end INTEGER)")
+            connection.execute("DELETE FROM temp.taking")
+            connection.execute("DELETE FROM temp.scope")
+            windows = [(name, window.start, window.end) for name, window in scopes.items()]
+            connection.executemany("INSERT INTO temp.scope VALUES (?, ?, ?)", windows)
+            connection.executemany(
+                "INSERT INTO temp.taking VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_columns, rows)
+            )
         named = {"entities": msgspec.json.encode(sorted(set(entities))).decode() if entities else None}
         with self.database.write() as connection:
             leaving, replaced = connection.execute(_LEAVING, named).fetchone()
             current, added = connection.execute(_COMING).fetchone()
             connection.execute("INSERT OR IGNORE INTO writer (run_id) SELECT DISTINCT run_id FROM temp.taking")
-            new = 0
-            for writer, count, total in _kept_by_writer(connection):
-                note_versions(connection, writer, count, total)
-                new += count
+            kept: defaultdict[int, RowTally] = defaultdict(RowTally)
+            for writer, digest in connection.execute(_KEEP):
+                kept[writer].add(digest)
+            for writer, tally in kept.items():
+                note_versions(connection, writer, tally.count, tally.xor)
             connection.execute(
                 "DELETE FROM current WHERE (metric, bucket, entity) IN"
                 f" (SELECT c.metric, c.bucket, c.entity FROM {_IN_SCOPE})",
@@ -100,39 +112,7 @@ class LocalCopy:
                 "SELECT t.metric, t.bucket, t.entity, w.number AS writer"
                 " FROM temp.taking t JOIN writer w USING (run_id) WHERE t.current) c"
             )
-        return TakenOver(current, new, leaving + added, replaced)
-
-    def _stage(self, scopes: Mapping[str, Window], rows: Iterable[Aggregate]) -> None:
-        """Put everything into temporary tables: it comes before anything is locked, and in bounded memory."""
-        connection = self.database.writer()
-        with self.database.translated():
-            connection.execute(_TAKING)
-            connection.execute("CREATE TEMP TABLE IF NOT EXISTS scope (metric TEXT, start INTEGER, end INTEGER)")
-            connection.execute("BEGIN")
-            try:
-                connection.execute("DELETE FROM temp.taking")
-                connection.execute("DELETE FROM temp.scope")
-                connection.executemany(
-                    "INSERT INTO temp.scope VALUES (?, ?, ?)",
-                    [(name, window.start, window.end) for name, window in scopes.items()],
-                )
-                connection.executemany(
-                    "INSERT INTO temp.taking VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, rows)
-                )
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.rollback()
-                raise
-
-
-def _kept_by_writer(connection: sqlite3.Connection) -> list[tuple[int, int, bytes]]:
-    """Keep the versions that are new. Return for each writer how many those are, and the XOR of their digests."""
-    totals: dict[int, tuple[int, int]] = {}
-    for writer, digest in connection.execute(_KEEP):
-        count, total = totals.get(writer, (0, 0))
-        totals[writer] = count + 1, total ^ int.from_bytes(digest)
-    return [(writer, count, total.to_bytes(len(NO_ROWS))) for writer, (count, total) in totals.items()]
+        return TakenOver(current, sum(tally.count for tally in kept.values()), leaving + added, replaced)
 
 
 def _take_metric(connection: sqlite3.Connection, metric: Metric) -> bool:
@@ -150,19 +130,6 @@ def _take_metric(connection: sqlite3.Connection, metric: Metric) -> bool:
     return added
 
 
-def _row(aggregate: Aggregate) -> tuple[object, ...]:
-    row = aggregate.computed
-    return (
-        row.metric,
-        row.bucket,
-        row.entity_id,
-        aggregate.run_id,
-        None if row.value is None else value_text(row.value),
-        row.inputs,
-        bytes.fromhex(row.input_ids),
-        bytes.fromhex(row.input_contents),
-        aggregate.metric_version,
-        aggregate.known_until,
-        aggregate.reason,
-        aggregate.current,
-    )
+def _columns(aggregate: Aggregate) -> tuple[object, ...]:
+    why = aggregate.metric_version, aggregate.known_until, aggregate.reason
+    return aggregate.run_id, *version_columns(aggregate.computed), *why, aggregate.current
