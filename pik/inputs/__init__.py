@@ -1,1 +1,1 @@
-"""What is read from outside: files and streams, their compression, shape and mapping to events."""
+"""Inputs: files, streams and S3 objects; their compression and shape, and the mapping of their records to events."""

@@ -14,26 +14,32 @@ from pik.errors import InputError
 from pik.inputs.shapes import READS
 
 BLOCK = 6 << 20
-"""Bytes of input a block, about: what a worker holds at a time."""
+"""Bytes of input per block, about: what a worker holds at a time."""
 
 LINES = 1 << 16
-"""Records a block, at most: tiny ones take more room as objects than as bytes."""
+"""Records per block, at most: tiny ones take more memory as objects than as bytes."""
 
-_MAGIC = 4096  # bytes read at first
-_STEP = 1 << 16  # bytes of an array read at a time
-_LEADING = 1 << 20  # bytes of white space that may stand before a JSON array
+FIRST_READ = 4096
+"""Bytes read first, to see what the input is."""
+
+ARRAY_READ = 1 << 16
+"""Bytes of an array read at a time."""
+
+LEADING_SPACE = 1 << 20
+"""Bytes of white space that may precede a JSON array."""
+
 _UTF8_BOM = b"\xef\xbb\xbf"
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["{}\[\],]', re.DOTALL)
 
-# A bracket, and then what begins no JSON value: [table], [[table]], ['it'], [2026-01-31 10:00]. A word may be cut.
+# A bracket, and then no JSON value: [table], [[table]], ['it'], [2026-01-31 10:00]. A word may be cut.
 _NO_ARRAY = re.compile(rb"\[[\s\[]*(?:\d+[-/:]|(?!(?:true|false|null)\b|[a-z]{0,4}$)[^\s\[\]{},\"\d-])")
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Records `first_seq` to `last_seq`, one a line; `offset` counts the uncompressed input bytes up to its end.
+    """Records `first_seq` to `last_seq`, one per line; `offset` counts the uncompressed input bytes up to its end.
 
-    An over-long record comes cut to one byte more than is allowed. `prefix_digest` is set for streams.
+    An over-long record is cut to one byte more than is allowed. `prefix_digest` is set for streams.
     """
 
     first_seq: int
@@ -44,10 +50,10 @@ class Block:
 
 
 def blocks(stream: BinaryIO, name: str, *, max_line: int, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
-    """The input's records from `first_seq` on, which starts `offset` uncompressed bytes into it.
+    """Yield the input's records from `first_seq` on, which starts `offset` uncompressed bytes into it.
 
-    A run of NUL bytes is a record of its own. Memory: a few blocks. Raises InputError where the input ends inside of a
-    JSON array, or goes on behind it, and where what looks like an array is something else.
+    A run of NUL bytes is one record. Memory: a few blocks. Raises InputError where the input ends inside a JSON array
+    or continues after it, and where what looks like an array is something else.
     """
     return unaltered_blocks(
         cast(BinaryIO, NulRuns(stream)), name, max_line=max_line, first_seq=first_seq, offset=offset
@@ -57,32 +63,19 @@ def blocks(stream: BinaryIO, name: str, *, max_line: int, first_seq: int = 1, of
 def unaltered_blocks(
     stream: BinaryIO, name: str, *, max_line: int, first_seq: int = 1, offset: int = 0
 ) -> Iterator[Block]:
-    """As `blocks`, but a record with NUL bytes in it is one invalid record: no loss of power left them there."""
-    start = _skip_to_content(stream)
-    if start.lstrip()[:1] == b"[":
-        _expect_array(start.lstrip(), name)
-        elements = _Elements(stream, start, name, max_line)
-        yield from elements.blocks(first_seq, offset)
-    else:
-        yield from _line_blocks(stream, start, max_line, first_seq, offset)
-
-
-def _expect_array(start: bytes, name: str) -> None:
-    if _NO_ARRAY.match(start):
-        line = start.partition(b"\n")[0].strip().decode(errors="replace")
-        shown = line if len(line) <= 40 else line[:39] + "…"
-        raise InputError(
-            f"{name} is not JSON: it begins with {shown}",
-            hint=READS,
-        )
-
-
-def _skip_to_content(stream: BinaryIO) -> bytes:
-    """The first bytes, up to and including some that are no white space, without a byte order mark."""
-    start = stream.read(_MAGIC).removeprefix(_UTF8_BOM)
-    while len(start) < _LEADING and not start.strip() and (more := stream.read(_MAGIC)):
+    """Yield as `blocks` does, but a record with NUL bytes in it is one invalid record: no crash left them there."""
+    start = stream.read(FIRST_READ).removeprefix(_UTF8_BOM)
+    while len(start) < LEADING_SPACE and not start.strip() and (more := stream.read(FIRST_READ)):
         start += more
-    return start
+    content = start.lstrip()
+    if not content.startswith(b"["):
+        yield from _line_blocks(stream, start, max_line, first_seq, offset)
+        return
+    if _NO_ARRAY.match(content):
+        line = content.partition(b"\n")[0].strip().decode(errors="replace")
+        shown = line if len(line) <= 40 else line[:39] + "…"
+        raise InputError(f"{name} is not JSON: it begins with {shown}", hint=READS)
+    yield from _Elements(stream, start, name, max_line).blocks(first_seq, offset)
 
 
 def _line_blocks(stream: BinaryIO, start: bytes, max_line: int, first_seq: int, offset: int) -> Iterator[Block]:
@@ -110,7 +103,7 @@ def _line_blocks(stream: BinaryIO, start: bytes, max_line: int, first_seq: int, 
 
 
 def _cut(lines: bytes, first_seq: int, offset: int) -> Iterator[Block]:
-    """Whole lines as blocks; `offset` is that of the first."""
+    """Yield whole lines as blocks; `offset` is that of the first."""
     last_seq = first_seq + lines.count(b"\n") - lines.endswith(b"\n")
     if last_seq - first_seq < LINES:
         yield Block(first_seq, last_seq, lines, offset + len(lines))
@@ -123,7 +116,7 @@ def _cut(lines: bytes, first_seq: int, offset: int) -> Iterator[Block]:
 
 
 def _overlong(stream: BinaryIO, line: bytes, max_line: int) -> tuple[bytes, int, bytes]:
-    """Read to the end of a line that is too long: its beginning, its length, and what follows."""
+    """Read to the end of a line that is too long. Return its beginning, its length, and what follows."""
     consumed, kept = len(line), line[: max_line + 1]
     while data := stream.read(BLOCK):
         end = data.find(b"\n") + 1
@@ -134,7 +127,7 @@ def _overlong(stream: BinaryIO, line: bytes, max_line: int) -> tuple[bytes, int,
 
 
 def _skip(stream: BinaryIO, start: bytes, offset: int) -> bytes:
-    """Read past `offset` bytes; `start` has been read already. Returns what was read beyond."""
+    """Read past `offset` bytes, of which `start` has been read already. Return what was read beyond."""
     if offset <= len(start):
         return start[offset:]
     left = offset - len(start)
@@ -143,8 +136,12 @@ def _skip(stream: BinaryIO, start: bytes, offset: int) -> bytes:
     return b""
 
 
+def _block(lines: list[bytes], first_seq: int, offset: int) -> Block:
+    return Block(first_seq, first_seq + len(lines) - 1, b"\n".join(lines) + b"\n", offset)
+
+
 class _Elements:
-    """The elements of a JSON array, found by brackets and strings alone, so that a malformed one can be rejected."""
+    """The elements of a JSON array, found by brackets and strings alone, so that malformed ones can be rejected."""
 
     def __init__(self, stream: BinaryIO, start: bytes, name: str, max_line: int) -> None:
         self.stream, self.name, self.max_line = stream, name, max_line
@@ -164,27 +161,28 @@ class _Elements:
             lines.append(element)
             size += len(element)
             if size >= BLOCK or len(lines) == LINES:
-                yield self._block(lines, first_seq, end)
+                yield _block(lines, first_seq, end)
                 first_seq += len(lines)
                 lines, size = [], 0
         if lines:
-            yield self._block(lines, first_seq, end)
+            yield _block(lines, first_seq, end)
         if not self.closed:
-            raise InputError(f"{self.name} ends inside of its JSON array, which ] should close")
-        if self._goes_on():
-            raise InputError(f"{self.name} goes on behind its JSON array", hint="one array a file, or one event a line")
-
-    def _block(self, lines: list[bytes], first_seq: int, offset: int) -> Block:
-        return Block(first_seq, first_seq + len(lines) - 1, b"\n".join(lines) + b"\n", offset)
+            raise InputError(f"{self.name} ends inside its JSON array, before the closing ]")
+        while not self.buffer.strip() and (data := self.stream.read(ARRAY_READ)):
+            self.buffer = data
+        if self.buffer.strip():
+            raise InputError(
+                f"{self.name} continues after its JSON array", hint="one array per file, or one event per line"
+            )
 
     def _elements(self) -> Iterator[tuple[bytes, int]]:
-        """Each element on one line, and the number of input bytes up to behind it."""
+        """Yield each element on one line, and the number of input bytes up to its end."""
         depth = scanned = 0
         while True:
             begin = 0
             for token in _TOKEN.finditer(self.buffer, scanned):
                 mark = token[0]
-                if mark == b'"':  # a string that goes on behind the buffer
+                if mark == b'"':  # a string that the buffer cuts
                     break
                 scanned = token.end()
                 if mark in (b"{", b"["):
@@ -194,41 +192,31 @@ class _Elements:
                 elif not depth and mark in (b",", b"]"):
                     element = self.buffer[begin : token.start()].strip()[: self.max_line + 1]
                     self.closed = mark == b"]"
-                    # Whoever goes on behind the last element must find the bracket that closes.
+                    # A resume after the last element must find the closing bracket.
                     begin = token.start() if self.closed else scanned
                     if element or not self.closed:
                         one_line = element.replace(b"\n", b" ").replace(b"\r", b" ")
-                        yield one_line or b",", self.base + begin  # no element is a malformed one
+                        yield one_line or b",", self.base + begin  # a missing element is a malformed one
                     if self.closed:
                         self.buffer = self.buffer[scanned:]
                         return
             self.buffer, scanned, self.base = self.buffer[begin:], scanned - begin, self.base + begin
-            if not self._more():
+            if len(self.buffer) > self.max_line + BLOCK:
+                raise InputError(f"{self.name} has an array element of more than {len(self.buffer):,} bytes")
+            data = self.stream.read(ARRAY_READ)
+            self.buffer += data
+            if not data:
                 return
-
-    def _goes_on(self) -> bool:
-        """Whether anything but white space follows the array."""
-        while not self.buffer.strip():
-            self.buffer = self.stream.read(_STEP)
-            if not self.buffer:
-                return False
-        return True
-
-    def _more(self) -> bool:
-        if len(self.buffer) > self.max_line + BLOCK:
-            raise InputError(f"{self.name} has an array element of more than {len(self.buffer):,} bytes")
-        data = self.stream.read(_STEP)
-        self.buffer += data
-        return bool(data)
 
 
 _EDGE = re.compile(rb"(?<=[^\n\0])(?=\0)|(?<=\0)(?=[^\n\0])")
 
 
 class NulRuns:
-    """A stream in which line breaks stand around each run of NUL bytes, wherever reads end.
+    """A stream with line breaks around each run of NUL bytes, wherever reads end.
 
-    So the run is one record, which is no event, and what comes before and after it is read as if it were not there.
+    A disk that lost power, or `copytruncate`, leaves such runs in logs. The run becomes one invalid record, and what
+    comes before and after it is read as if it were not there.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -236,7 +224,7 @@ class NulRuns:
         self._last = b""
 
     def read(self, size: int) -> bytes:
-        """The next bytes: about `size`, none at the end."""
+        """Return the next bytes: about `size`, none at the end."""
         data = self._stream.read(size)
         if b"\0" in data or self._last == b"\0":
             before = self._last

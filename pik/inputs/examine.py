@@ -25,8 +25,8 @@ _ZSTD_STEP = 1024  # compressed bytes at a time, for zstd can make 128 KiB out o
 
 @contextmanager
 def uncompressed(stored: BinaryIO, name: str) -> Iterator[BinaryIO]:
-    """The input without gzip or zstd compression, which its first bytes tell. Raises InputError for binary files, and
-    while reading where the compressed data is damaged or cut."""
+    """Open the input without its gzip or zstd compression, recognized by the first bytes. Raises InputError for binary
+    files, and while reading where the compressed data is damaged or cut."""
     assert isinstance(stored, io.BufferedReader)
     magic = stored.peek(_MAGIC)[:_MAGIC]
     stream: BinaryIO = stored
@@ -48,7 +48,7 @@ def uncompressed(stored: BinaryIO, name: str) -> Iterator[BinaryIO]:
 
 
 def beginning(stored: bytes, size: int) -> bytes:
-    """As many bytes, at most, of an input that begins so, without compression; fewer where it is cut or damaged."""
+    """Return at most `size` uncompressed bytes of an input that begins so; fewer where it is cut or damaged."""
     with suppress(zlib.error, zstandard.ZstdError):
         if stored.startswith(b"\x1f\x8b"):
             return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(stored, size)
@@ -60,13 +60,13 @@ def beginning(stored: bytes, size: int) -> bytes:
 
 
 def _is_zstd(magic: bytes) -> bool:
-    """Whether it begins with a frame, or with one to skip, as parallel compressors write."""
+    """Whether it begins with a frame, or with a skippable one, as parallel compressors write."""
     skippable = magic[1:4] == b"\x2a\x4d\x18" and 0x50 <= magic[0] < 0x60
     return skippable or magic.startswith(b"\x28\xb5\x2f\xfd")
 
 
 class _Zstd(io.RawIOBase):
-    """Frames of zstd, decompressed. Raises EOFError where the last one is cut: zstandard's own reader does not tell."""
+    """Decompressed frames of zstd. Raises EOFError where the last one is cut, which zstandard's own reader ignores."""
 
     def __init__(self, stored: BinaryIO, name: str) -> None:
         self._stored, self._name = stored, name
@@ -90,8 +90,8 @@ class _Zstd(io.RawIOBase):
         return size
 
     def _begin(self, data: bytes) -> zstandard.ZstdDecompressionObj:
-        """What decompresses the frame that begins so. Raises InputError where that would take too much memory."""
-        with suppress(zstandard.ZstdError):  # the decompressor tells what is wrong with the header
+        """Return a decompressor for a frame that begins so. Raises InputError where that would take too much memory."""
+        with suppress(zstandard.ZstdError):  # the decompressor reports what is wrong with the header
             window = zstandard.get_frame_parameters(data).window_size
             if window > _ZSTD_WINDOW:
                 bits = (window - 1).bit_length()
@@ -104,7 +104,7 @@ class _Zstd(io.RawIOBase):
 
 
 HEAD = 1 << 16
-"""Bytes that are looked at, at most, of the input as stored and uncompressed."""
+"""Bytes that are examined, at most, of the input as stored and uncompressed."""
 
 _RECORDS = 100
 
@@ -132,21 +132,21 @@ def expect_records(
 
 
 def _records(text: str) -> Iterator[dict[str, Any]]:
-    """The objects that a text begins with, one on a line or in an array, up to one that is not whole."""
+    """Yield the objects that a text begins with, one per line or in an array, up to one that is cut."""
     read = json.JSONDecoder().raw_decode
     position, in_array = 0, text.startswith("[")
     while True:
-        position = _after_space(text, position + in_array)  # the bracket, then each comma
+        position = _skip_space(text, position + in_array)  # the bracket, then each comma
         try:
             found, position = read(text, position)
         except (ValueError, RecursionError):
             return
         if isinstance(found, dict):
             yield found
-        position = _after_space(text, position)
+        position = _skip_space(text, position)
 
 
-def _after_space(text: str, position: int) -> int:
+def _skip_space(text: str, position: int) -> int:
     while text[position : position + 1] in (" ", "\t", "\r", "\n"):
         position += 1
     return position

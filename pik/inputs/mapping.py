@@ -1,7 +1,7 @@
 """Mapping: how a foreign record becomes an event, field by field, with JMESPath (https://jmespath.org).
 
-`RecordMapping.read_slowly` is the definition. `read` first tries what nearly all records are: numbers that machine
-numbers hold as they are written, and fields that are strings. Whatever is otherwise is read slowly.
+`RecordMapping.read_slowly` is the definition. `read` first tries the usual case: numbers that machine numbers hold as
+they are written, and fields that are strings. All other records are read slowly.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pik.model.instant import Zone, full_instant, is_canonical
 from pik.model.jmes import Expression, exact_number, quoted, shell_option
 
 _MIXED = "--on-invalid reject reads on, if others follow"
-"""What to type where the first records of an input are rightly of another kind."""
+"""What to type where the first records of an input are of another kind on purpose."""
 
 _TIME_FIELDS = tuple(each.name for each in ENVELOPE if each.sent and each.type == FieldType.INSTANT)
 
@@ -58,7 +58,7 @@ class RecordMapping:
         self._picks = self._expressions["payload"].picks
 
     def read(self, line: bytes) -> tuple[Event, bytes]:
-        """The event of a foreign record, and the record on one line. Raises Invalid."""
+        """Return the event of a foreign record, and the record on one line. Raises Invalid."""
         try:
             event = self._read_plainly(line)
         except _UNUSUAL:
@@ -66,11 +66,11 @@ class RecordMapping:
         return (event or self._read_slowly(line)), one_line(line.strip())
 
     def read_slowly(self, line: bytes) -> tuple[Event, bytes]:
-        """The definition that `read` must agree with. Raises Invalid."""
+        """Return as `read` does; this is the definition. Raises Invalid."""
         return self._read_slowly(line), one_line(line.strip())
 
     def _read_plainly(self, line: bytes) -> Event | None:
-        """The event, or None (or one of _UNUSUAL) where the record must be read slowly."""
+        """Return the event, or None (or raise one of _UNUSUAL) where the record must be read slowly."""
         if not has_plain_numbers(line):
             return None
         record, size = self._decode(line), len(line)
@@ -125,8 +125,8 @@ class RecordMapping:
         return _text(value)
 
     def expect_fields(self, records: Sequence[Mapping[str, Any]], name: str) -> None:
-        """Raises UsageError where a required field's expression is a name that none of the first records of an input
-        of that name has: they would all be rejected."""
+        """Raise UsageError where a required field's expression is a name that none of an input's first records has:
+        they would all be rejected."""
         names = list(dict.fromkeys(name for record in records for name in record))
         for field in REQUIRED if records else ():
             path = self._expressions[field].path
@@ -148,7 +148,7 @@ def _compiled(field: str, text: str) -> Expression:
 
 
 def _plain_text(value: Any) -> str:
-    """The text of a string or an integer. Raises TypeError for anything else."""
+    """Return the text of a string or an integer. Raises TypeError for anything else."""
     if type(value) is str:
         return value
     if type(value) is int:
@@ -157,7 +157,7 @@ def _plain_text(value: Any) -> str:
 
 
 def _unless_canonical(value: Any) -> str | None:
-    """How a time is written, unless it is canonical."""
+    """Return how a time is written, None if that is canonical."""
     text = _text(value)
     return None if is_canonical(text) else text
 
@@ -167,8 +167,8 @@ def _text(value: Any) -> str:
 
 
 def read_record(line: bytes) -> Any:
-    """The record's JSON value; numbers that no machine number holds are Decimals, so that nothing is rounded. Raises
-    Invalid."""
+    """Return the record's JSON value; numbers that no machine number holds are Decimals, so that nothing is rounded.
+    Raises Invalid."""
     expect_text(line)
     check_json(line, "the record")
     record = json.loads(line, parse_float=exact_number, parse_int=_exact_integer)

@@ -1,6 +1,6 @@
-"""What an input looks like that is not JSON lines: said in one sentence, with what to type, before anything is kept.
+"""What an input looks like that is not JSON lines, in one sentence, with the command that converts it.
 
-Only what is certain is refused. Lines that are merely wrong are read, and rejected one by one.
+Only what is certain is refused, before anything is kept. Invalid lines are read, and rejected one by one.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ _MAGIC = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What an input looks like, and what to type, with {file} for its name as a shell wants it, {name} as it is."""
+    """What an input looks like, and what to type, with {file} for its name quoted for a shell, {name} for its name."""
 
     what: str
     hint: str
 
     def error(self, name: str) -> InputError:
-        """The error for the input of that name."""
+        """Return the error for the input of that name."""
         file = name if re.fullmatch(r"[\w./ +=:@%,-]+", name) and name != "standard input" else "FILE"
         hint = self.hint.replace("{file}", shlex.quote(file)).replace("{name}", file)
         return InputError(f"{name} is not JSON lines: it looks like {self.what}", hint=hint)
 
 
 def binary_shape(head: bytes) -> Shape | None:
-    """The shape of binary data, by its first bytes as stored."""
+    """Return the shape of binary data, by its first bytes as stored."""
     for magic, (what, hint) in _MAGIC.items():
         if head.startswith(magic):
             return Shape(what, hint)
@@ -72,7 +72,7 @@ def binary_shape(head: bytes) -> Shape | None:
 
 
 def is_binary(head: bytes) -> bool:
-    """Whether it holds what text does not, runs of NUL bytes aside: a disk may have left those in a log."""
+    """Whether it has bytes that text has not, except for runs of NUL bytes, which a disk may have left in a log."""
     if b"\0" not in head:
         return False
     text = head.replace(b"\0", b"")
@@ -88,7 +88,7 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def text_shape(head: bytes, *, whole: bool, mapped: bool) -> Shape | None:
-    """The shape of a text by its beginning. `whole`: that is all of it; `mapped`: any JSON object is a record."""
+    """Return the shape of a text by its head. `whole`: the head is all of it; `mapped`: any JSON object is a record."""
     head = head.removeprefix(b"\xef\xbb\xbf")
     text = head.decode(errors="replace")
     lines = text.split("\n") if whole else text.split("\n")[:-1]
@@ -116,14 +116,14 @@ def _object(line: str) -> dict[str, object] | None:
 
 def _markup(start: str) -> Shape | None:
     if re.match(r"<(!doctype html|html)\b", start, re.IGNORECASE):
-        return Shape("an HTML page", "an error page in the place of the data, perhaps: head {file}")
+        return Shape("an HTML page", "perhaps an error page in place of the data: head {file}")
     if re.match(r"<(\?xml|!DOCTYPE|!--|[A-Za-z_][\w:.-]*[\s/>])", start):
         return Shape("XML", "turn its elements into JSON lines: xq -c '.ROOT.ELEMENT[]' {file} | pik ingest -" + _MAPS)
     return None
 
 
 def _wrapped(objects: list[dict[str, object]], filled: list[str], whole: bool) -> Shape | None:
-    """A single object around the records, or what kcat -J puts around each."""
+    """Recognize a single object around the records, or what kcat -J puts around each."""
     first = objects[0]
     if all({"topic", "partition", "offset", "payload"} <= one.keys() for one in objects):
         if isinstance(first["payload"], str) and _object(first["payload"]) is not None:
@@ -142,7 +142,7 @@ def _around(found: dict[str, object], what: str) -> Shape | None:
 
 
 def _lists(found: dict[str, object], depth: int) -> Iterator[str]:
-    """Where there are lists of objects in it, as jq writes it, not deeper than that."""
+    """Yield the paths of lists of objects in it, as jq writes them, down to that depth."""
     for name, value in found.items():
         place = f"[{json.dumps(name)}]"
         if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -152,14 +152,15 @@ def _lists(found: dict[str, object], depth: int) -> Iterator[str]:
 
 
 def _objects(text: str, filled: list[str]) -> Shape | None:
-    """Objects that are not one on each line: several on one, or one over several. `text` may be cut."""
+    """Recognize objects that are not one per line: several on one, or one over several. `text` may be cut."""
     try:
         found, end = json.JSONDecoder().raw_decode(text)
     except ValueError:
-        opened = re.match(
-            r"\{\s*\n\s*(\"|\})", text
-        )  # a brace, a line break and a key, and then too much to see the end
-        return Shape("pretty-printed JSON", _EXACT + _JQ) if opened and not _reads_on(filled) else None
+        # A brace, a line break and a key, and then too much to see the end. If another line begins an object, the first
+        # is merely broken.
+        opened = re.match(r"\{\s*\n\s*(\"|\})", text)
+        broken = any(line.startswith("{") for line in filled[1:])
+        return Shape("pretty-printed JSON", _EXACT + _JQ) if opened and not broken else None
     except RecursionError:
         return None
     first, rest = text[:end], text[end:].lstrip(" \t\r")
@@ -171,30 +172,22 @@ def _objects(text: str, filled: list[str]) -> Shape | None:
     return None
 
 
-def _reads_on(filled: list[str]) -> bool:
-    """Whether a line other than the first begins an object: then the first is merely broken."""
-    return any(line.startswith("{") for line in filled[1:])
-
-
 def _prefixed(filled: list[str]) -> Shape | None:
-    """An object on each line after something else, such as the key that kcat -K or a console consumer prints."""
-    if (
-        filled
-        and all(_object(line[line.find("{") :]) is not None for line in filled if "{" in line)
-        and "{" in filled[0]
-    ):
-        return Shape(
-            "a key or a time and then JSON on each line (kcat -K, or a log)", "sed 's/^[^{]*//' {file} | pik ingest -"
-        )
-    return None
+    """Recognize an object on each line after something else, such as the key that kcat -K prints."""
+    if not filled or "{" not in filled[0]:
+        return None
+    if any(_object(line[line.find("{") :]) is None for line in filled if "{" in line):
+        return None
+    what = "a key or a time and then JSON on each line (kcat -K, or a log)"
+    return Shape(what, "sed 's/^[^{]*//' {file} | pik ingest -")
 
 
 def _table(filled: list[str]) -> Shape | None:
-    """Lines with as many separators each: a header and a row, or three rows."""
+    """Recognize lines with as many separators each: a header and a row, or three rows."""
     if len(filled) < 2:
         return None
     for delimiter, name in (("\t", "TSV"), (",", "CSV"), (";", "CSV with semicolons"), ("|", "CSV with bars")):
-        counts = [_cells(line, delimiter) for line in filled[:20]]
+        counts = [re.sub(r'"[^"]*"', "", line).count(delimiter) + 1 for line in filled[:20]]
         if counts[0] == 1 or any(count != counts[0] for count in counts):
             continue
         arguments = "" if delimiter == "," else f",delimiter={delimiter!r}"
@@ -207,7 +200,7 @@ def _table(filled: list[str]) -> Shape | None:
 
 
 def _log(filled: list[str]) -> Shape | None:
-    """Lines of text that begin with a time, as logs, syslog and web servers write them."""
+    """Recognize lines of text that begin with a time, as logs, syslog and web servers write them."""
     if len(filled) > 1 and all(_LOGFMT.fullmatch(line.strip()) for line in filled[:20]):
         return Shape("logfmt", f"jq -Rc '{_PAIRS}' {{file}} | pik ingest -" + _MAPS)
     if len(filled) < 2 or not all(_STAMPED.match(line) for line in filled[:2]):
@@ -226,10 +219,6 @@ _PAIRS = (
 _STAMPED = re.compile(
     r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |\S+ \S+ \S+ \[\d\d/[A-Z][a-z]{2}/\d{4}:"
 )
-
-
-def _cells(line: str, delimiter: str) -> int:
-    return re.sub(r'"[^"]*"', "", line).count(delimiter) + 1
 
 
 def _is_header(line: str, delimiter: str) -> bool:

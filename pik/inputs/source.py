@@ -135,7 +135,7 @@ class _File(io.FileIO):
 
 
 def file_source(path: str) -> Source:
-    """The Source of a file path, or of `-`, standard input. Raises InputError for what is not a readable file."""
+    """Return the source of a file path, or of `-`, standard input. Raises InputError for an unreadable file."""
     if path == "-":
         return _standard_input()
     name = shown_name(path)
@@ -154,7 +154,7 @@ def file_source(path: str) -> Source:
 
 
 def _inside(path: str, name: str) -> str:
-    """What takes the files of the directory instead: by the first pattern that any of them has."""
+    """Return the hint that ingests the files of a directory: by the first pattern that any of them has."""
     files = [] if not os.access(path, os.R_OK | os.X_OK) else [one.name for one in os.scandir(path) if one.is_file()]
     for pattern in ("*.jsonl", "*.ndjson", "*.json", "*.jsonl.*", "*.ndjson.*", "*.json.*", "*"):
         if fnmatch.filter((one for one in files if not one.startswith(".")), pattern):
@@ -166,28 +166,28 @@ def _standard_input() -> Source:
     hint = "give a file, or send it through a pipe: … | pik ingest -"
     if sys.stdin is None:
         raise InputError("standard input is closed", hint=hint)
-    with suppress(OSError, ValueError):  # of a standard input that is not a file at all
+    with suppress(OSError, ValueError):  # standard input may not be a file at all
         if stat.S_ISDIR(os.fstat(sys.stdin.fileno()).st_mode):
             raise InputError("standard input is a directory", hint=hint)
     return Source("standard input", None, None)
 
 
 def shown_name(path: str) -> str:
-    """The name of a file as text: bytes that are not UTF-8 are escaped, \\xe9."""
+    """Return the name of a file as text: bytes that are not UTF-8 are escaped, \\xe9."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def foreign_sources(foreign: Foreign, url: str) -> list[Source]:
-    """The sources that a URL names. Raises as `Foreign.find` does."""
-    return [_source(foreign, file) for file in foreign.find(url)]
+    """Return the sources that a URL names. Raises as `Foreign.find` does."""
 
+    def source(file: ForeignFile) -> Source:
+        return Source(file.name, file.size, None, remote=lambda: io.BufferedReader(_Pieces(foreign, file, BLOCK)))
 
-def _source(foreign: Foreign, file: ForeignFile) -> Source:
-    return Source(file.name, file.size, None, remote=lambda: io.BufferedReader(_Pieces(foreign, file, BLOCK)))
+    return [source(file) for file in foreign.find(url)]
 
 
 class _Pieces(io.RawIOBase):
-    """The file's bytes. Holds one piece of it, of `size` bytes."""
+    """The bytes of a file in S3. Holds one piece of it, of `size` bytes."""
 
     def __init__(self, foreign: Foreign, file: ForeignFile, size: int) -> None:
         self._foreign, self._file, self._size = foreign, file, size
@@ -198,7 +198,6 @@ class _Pieces(io.RawIOBase):
         return True
 
     def seekable(self) -> bool:
-        """So that others can ask where it stands."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:

@@ -1,8 +1,8 @@
 """`--time-format`: how the times of foreign records are written.
 
-Formats are strptime's, but read here: Python's strptime ignores what it cannot use (%p beside %H, the value of %a, a
-zone's name), takes 1900 where there is no year, and depends on the locale and time zone of the machine. Here a format
-that loses or ignores anything is refused before anything is read, and names of months and days are English.
+Formats are strptime's, but parsed here: Python's strptime ignores what it cannot use (%p beside %H, the value of %a, a
+zone's name), assumes 1900 without a year, and depends on the locale and time zone of the machine. Here a format that
+loses or ignores anything is refused before anything is read, and names of months and days are English.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class TimeFormat:
         self.name, self._zone = name, zone
         self._strptime = _Strptime(name, zone) if "%" in name else None
         if self._strptime is None and name not in ("rfc3339", "auto", *_UNITS):
-            raise UsageError(f"there is no time format {name}", hint=_HINT)
+            raise UsageError(f"unknown time format {name!r}", hint=_HINT)
 
     def reads_text(self, value: Any) -> bool:
-        """Whether a value is surely a text that is read as RFC 3339, as `parse_event_time` does."""
+        """Whether a value is certainly a text that `parse_event_time` reads."""
         return isinstance(value, str) and (self.name == "rfc3339" or (self.name == "auto" and value[4:5] == "-"))
 
     def __call__(self, value: Any) -> int:
-        """The instant of a value. Raises Invalid."""
+        """Return the instant of a value. Raises Invalid."""
         if self.name in _UNITS:
             return _instant(_number(value), _UNITS[self.name], value)
         if self.name == "auto" and (not isinstance(value, str) or _NUMBER.fullmatch(value.strip())):
@@ -81,21 +81,21 @@ def _instant(number: Decimal, unit: int, value: Any) -> int:
     return checked_instant(int(instant), value)
 
 
-# In these years a number of seconds, milli-, micro- or nanoseconds has one reading only, and it is no date such as
-# 20260302, no 2026030210, no serial day of a spreadsheet and no count from another epoch that is still in use. They
-# cannot end later: as seconds, 2026030210 is in 2034, and the present counted from 1960 (SAS, and in ms Stata), 1904 or
-# 1900 (NTP) is in 2036, 2092 and 2096.
+# In these years a number of seconds, milli-, micro- or nanoseconds has only one reading: it is not a date such as
+# 20260302 or 2026030210, a spreadsheet's serial day, or a count from another epoch still in use. They cannot end later:
+# as seconds, 2026030210 is in 2034, and the present counted from 1960 (SAS, and in ms Stata), 1904 or 1900 (NTP) is in
+# 2036, 2092 and 2096.
 PLAUSIBLE = parse_instant("2000-01-01T00:00:00Z"), parse_instant("2033-01-01T00:00:00Z")
 
 
 def _plausible(value: Any) -> int:
-    """The instant of an epoch number whose unit is plain. Raises Invalid for one that could mean something else."""
+    """Return the instant of an epoch number of evident unit. Raises Invalid for one that could mean something else."""
     number = _number(value)
     start, end = PLAUSIBLE
     for unit in _UNITS.values():
         if number.copy_abs() <= MAX_INSTANT and start <= number * unit < end:
             return _instant(number, unit, value)
-    # No quotes but those of the value: counts of reasons leave out what is in quotes.
+    # Only the value is quoted: counts of reasons leave out what is in quotes.
     digits = canonical_number(str(number))
     other = f"%Y%m%d{'%H%M%S'[: len(digits) - 8]}" if _is_date(digits) else "a strptime format"
     raise Invalid(
@@ -154,15 +154,15 @@ _REFUSED = {
     "c": ("%c depends on the locale", "write it out: '%a %b %d %H:%M:%S %Y'"),
     "x": ("%x depends on the locale", "write it out: %m/%d/%Y, say"),
     "X": ("%X depends on the locale", "write it out: %H:%M:%S"),
-    "D": ("there is no directive %D", "write it out: %m/%d/%Y has four digits of the year"),
-    "F": ("there is no directive %F", "write it out: %Y-%m-%d"),
-    "T": ("there is no directive %T", "write it out: %H:%M:%S"),
-    "R": ("there is no directive %R", "write it out: %H:%M"),
-    "s": ("there is no directive %s", "--time-format epoch reads seconds since 1970"),
-    "N": ("there is no directive %N", "%f reads up to nine digits"),
-    "L": ("there is no directive %L", "%f reads up to nine digits"),
-    "h": ("there is no directive %h", "%b reads Jan to Dec"),
-    "e": ("there is no directive %e", "%d reads days with and without a leading zero"),
+    "D": ("unknown directive %D", "write it out: %m/%d/%Y has four digits of the year"),
+    "F": ("unknown directive %F", "write it out: %Y-%m-%d"),
+    "T": ("unknown directive %T", "write it out: %H:%M:%S"),
+    "R": ("unknown directive %R", "write it out: %H:%M"),
+    "s": ("unknown directive %s", "--time-format epoch reads seconds since 1970"),
+    "N": ("unknown directive %N", "%f reads up to nine digits"),
+    "L": ("unknown directive %L", "%f reads up to nine digits"),
+    "h": ("unknown directive %h", "%b reads Jan to Dec"),
+    "e": ("unknown directive %e", "%d reads days with and without a leading zero"),
 }
 
 
@@ -199,11 +199,11 @@ class _Strptime:
 
 
 def _parts(name: str) -> Iterator[str]:
-    """Directives, runs of white space, and other characters. Raises UsageError for what is no directive of ours."""
+    """Yield directives, runs of white space, and other characters. Raises UsageError for an unknown directive."""
     for part in re.findall(r"%.?|\s+|.", name, re.DOTALL):
         letter = part[1:]
         if part[0] == "%" and letter != "%" and letter not in _DIRECTIVES:
-            problem, hint = _REFUSED.get(letter, (f"there is no directive {part}" if letter else "stray %", _HINT))
+            problem, hint = _REFUSED.get(letter, (f"unknown directive {part}" if letter else "stray %", _HINT))
             raise UsageError(f"--time-format {name}: {problem}", hint=hint)
         yield part
 
@@ -240,18 +240,18 @@ def _pattern(part: str, parts: list[str], number: int) -> str:
     letter = part[1]
     width = _WIDTHS.get(letter)
     if width and (_is_digits(parts, number - 1) or _is_digits(parts, number + 1)):
-        return rf"(?P<{letter}>\d{{{width}}})"  # beside other digits, only a fixed width tells where it ends
+        return rf"(?P<{letter}>\d{{{width}}})"  # beside other digits it needs a fixed width
     return f"(?P<{letter}>{_DIRECTIVES[letter]})"
 
 
 def _is_digits(parts: list[str], number: int) -> bool:
-    """Whether that part stands for digits."""
+    """Whether that part matches digits."""
     part = parts[number] if 0 <= number < len(parts) else ""
     return part.isdigit() or (part[:1] == "%" and part[1:] in (*_WIDTHS, "f"))
 
 
 def _day(found: dict[str, str], text: str) -> int:
-    """The number of the day. Raises Invalid."""
+    """Return the number of the day since 1970. Raises Invalid."""
     year = int(found["Y"])
     try:
         if "j" in found:

@@ -71,7 +71,7 @@ def dying(store: Store, number: int) -> Iterator[DieAt]:
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two blocks, with events of several days, rejects, duplicates and conflicts."""
     monkeypatch.setattr(blocks_module, "BLOCK", 1500)
-    monkeypatch.setattr(blocks_module, "_MAGIC", 100)
+    monkeypatch.setattr(blocks_module, "FIRST_READ", 100)
     monkeypatch.setattr(generation, "NOTICED", 0.01)
     path = tmp_path / "few.jsonl"
     path.write_text("\n".join(EXTRA[:4] + EXTRA[4:8] + EXTRA[34:38] + EXTRA[94:97] + PLAIN) + "\n")

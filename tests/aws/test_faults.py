@@ -40,7 +40,7 @@ def test_promises_1_and_4_a_file_on_a_bad_day(
 ) -> None:
     """What was refused too often ends the ingest, which another goes on with."""
     monkeypatch.setattr(blocks_module, "BLOCK", 4000)
-    monkeypatch.setattr(blocks_module, "_MAGIC", 100)
+    monkeypatch.setattr(blocks_module, "FIRST_READ", 100)
     path = tmp_path / "few.jsonl"
     path.write_text("\n".join(EXTRA[:60] + PLAIN) + "\n")
     days = []

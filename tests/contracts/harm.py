@@ -62,7 +62,7 @@ def fill(store: Store, directory: Path) -> None:
         record_request(store, json.dumps(body).encode())
     record_request(store, json.dumps([event("r", 8, 4), event("r", 6), event("p", 9, idempotency_key="z"), 7]).encode())
     blocks = [event("d", number, 5) for number in (1, 2, 3)]
-    with patch("pik.inputs.blocks.BLOCK", 100), patch("pik.inputs.blocks._MAGIC", 100):
+    with patch("pik.inputs.blocks.BLOCK", 100), patch("pik.inputs.blocks.FIRST_READ", 100):
         with patch("pik.usecases.ingest.batch_ingest.write_record", Mock(side_effect=InterruptedError)):
             _ingest(store, directory / "cut.jsonl", blocks[:2])
         _ingest(store, directory / "whole.jsonl", blocks)

@@ -148,14 +148,14 @@ def test_auto_ends_where_its_documented_years_end_and_names_what_reads_on(
 
 
 def test_a_time_format_that_there_is_not() -> None:
-    with pytest.raises(UsageError, match="there is no time format iso"):
+    with pytest.raises(UsageError, match="unknown time format 'iso'"):
         TimeFormat("iso")
 
 
 @pytest.mark.parametrize(
     ("name", "said", "hint"),
     [
-        ("%q", "there is no directive %q", "rfc3339"),
+        ("%q", "unknown directive %q", "rfc3339"),
         ("%Y-%", "stray %", "rfc3339"),
         ("%Y/%Y", "a directive comes twice", "each value once"),
         ("%d/%b %H:%M", "it has no year", "%Y"),
@@ -179,7 +179,7 @@ def test_a_time_format_that_there_is_not() -> None:
         ("%G-W%V-%u", "weeks and their days are not read", "%j"),
         ("%c", "%c depends on the locale", "%a %b %d %H:%M:%S %Y"),
         ("%x %X", "%x depends on the locale", "%m/%d/%Y"),
-        ("%Y-%m-%dT%T", "there is no directive %T", "%H:%M:%S"),
+        ("%Y-%m-%dT%T", "unknown directive %T", "%H:%M:%S"),
         ("%Y-%m-%d %H:%M:%S", "its times have no offset from UTC", "--timezone ZONE"),
     ],
 )  # fmt: skip

@@ -29,7 +29,7 @@ class Ready(Silent):
 
 def small_blocks(size: int) -> None:
     blocks_module.BLOCK = size
-    blocks_module._MAGIC = 100
+    blocks_module.FIRST_READ = 100
     vars(ingest_module)["BLOCK"] = size  # above which there are workers
 
 

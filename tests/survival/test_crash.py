@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks_module, "BLOCK", BLOCK)
-    monkeypatch.setattr(blocks_module, "_MAGIC", 100)
+    monkeypatch.setattr(blocks_module, "FIRST_READ", 100)
 
 
 def steps(directory: Path, path: Path) -> list[str]:

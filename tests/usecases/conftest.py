@@ -46,4 +46,4 @@ def place(tmp_path: Path) -> Path:
 def blocks_of_a_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Inputs are cut into many blocks."""
     monkeypatch.setattr(blocks_module, "BLOCK", 400)
-    monkeypatch.setattr(blocks_module, "_MAGIC", 100)
+    monkeypatch.setattr(blocks_module, "FIRST_READ", 100)

@@ -196,7 +196,7 @@ class StoreMachine(RuleBasedStateMachine):
         path = self.directory / f"{self.files}.jsonl"
         path.write_text(text)
         options = IngestOptions(Reading(1 << 20), workers=0)
-        with patch.object(blocks_module, "BLOCK", 150), patch.object(blocks_module, "_MAGIC", 50):
+        with patch.object(blocks_module, "BLOCK", 150), patch.object(blocks_module, "FIRST_READ", 50):
             with pytest.raises(Crash), crashing_at(type(self.store.batches), block):
                 ingest(self.store, file_source(str(path)), options, Silent())
             cut = next(self.store.index.batches())

@@ -32,7 +32,7 @@ def small(block: int, lines: int = module.LINES) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK", block)
         patch.setattr(module, "LINES", lines)
-        patch.setattr(module, "_STEP", block)
+        patch.setattr(module, "ARRAY_READ", block)
         yield
 
 
@@ -109,7 +109,7 @@ def test_a_record_is_an_element_of_an_array(data: bytes, expected: list[tuple[in
 @pytest.mark.parametrize("data", [b"[", b"[1,", b'[{"a":1', b'["a]', b'[{"a":"\\"}]', b"[1,2\n", b"[[1]"])
 def test_an_array_that_is_not_closed_is_an_error(data: bytes) -> None:
     for size in (1, 1000):
-        with small(size), pytest.raises(InputError, match="it ends inside of its JSON array"):
+        with small(size), pytest.raises(InputError, match="it ends inside its JSON array"):
             read(data)
 
 
@@ -133,7 +133,7 @@ def test_what_begins_like_an_array_is_one(data: bytes) -> None:
 @pytest.mark.parametrize("data", [b"[1]2", b"[1],", b"[]\n{}\n", b"[1]" + b"\n" * 500 + b"[2]"])
 def test_whatever_follows_an_array_is_an_error_and_not_dropped(data: bytes) -> None:
     for size in (1, 1000):
-        with small(size), pytest.raises(InputError, match="it goes on behind its JSON array") as error:
+        with small(size), pytest.raises(InputError, match="it continues after its JSON array") as error:
             read(data)
         assert error.value.hint
 
@@ -208,7 +208,7 @@ def resumes(data: bytes, found: list[Block], *, max_line: int = MAX_LINE, every:
 
 def test_white_space_without_end_does_not_fill_the_memory() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_LEADING", 5000)
+        patch.setattr(module, "LEADING_SPACE", 5000)
         found = read(b"\n" * 100_000 + b"[1]\n")
     assert [(seq, line) for seq, line in records(found)] == [(100_001, b"[1]")]
 
