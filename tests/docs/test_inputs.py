@@ -32,4 +32,4 @@ def test_each_time_format_is_one(name: str) -> None:
 def test_the_numbers_are_those_of_the_code() -> None:
     first, last = (format_instant(one)[:4] for one in (PLAUSIBLE[0], PLAUSIBLE[1] - 1))
     assert f"between {first} and {last}" in PAGE
-    assert f"at most {MAX_LENGTH:,} characters and {MAX_DEPTH}\nlevels, and makes at most {MAX_MADE >> 20} MiB" in PAGE
+    assert f"at most {MAX_LENGTH:,} characters and {MAX_DEPTH} levels. Its result may be\n{MAX_MADE >> 20} MiB" in PAGE
