@@ -16,7 +16,7 @@ from pik.lambdas import wiring
 from pik.lambdas.wiring import log_unexpected, logger, metrics
 from pik.model.run import RunState, Task
 from pik.ports.state import Message
-from pik.usecases.replay.execute import Outcome, end_if_settled, settle, work
+from pik.usecases.replay.execute import Outcome, finish_message, finish_run, process_message
 
 _FIRST_WAIT, _LONGEST_WAIT = 30.0, 900.0
 """Seconds until a task that failed because the store was unavailable is tried again: each time four times as long, so
@@ -80,11 +80,11 @@ def _process(message: Message) -> bool:
     used_up = message.receives > attempts
     is_open = any(each.number == task.number for each in store.runs.open_tasks(task.run_id)) if used_up else True
     if before.state == RunState.CANCELLED or not is_open:
-        end_if_settled(store, task.run_id)  # what finished the task may have been killed before this
+        finish_run(store, task.run_id)  # what finished the task may have been killed before this
         store.queue.acknowledge(message.receipt)
         return True
-    outcome = Outcome(message, "") if used_up else work(store, wiring.engine(), message, before.request)
-    finished = settle(store, outcome, attempts, last=True)
+    outcome = Outcome(message, "") if used_up else process_message(store, wiring.engine(), message, before.request)
+    finished = finish_message(store, outcome, attempts, last=True)
     metrics.add_metric(name="BucketsWritten", unit=MetricUnit.Count, value=outcome.written)
     # Why a task failed may quote a payload: the dead letter keeps it, the log does not.
     extra = {"entities": task.entities[:100], "finished": finished, "receives": message.receives}

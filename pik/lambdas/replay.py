@@ -26,7 +26,7 @@ from pik.ports.remote import PlannedRun, RunView
 from pik.ports.store import Store
 from pik.rawlog.selection import TooMuch
 from pik.usecases.metrics.computation import widest
-from pik.usecases.replay.execute import hand_over
+from pik.usecases.replay.execute import enqueue_tasks
 from pik.usecases.replay.plan import expect_events, limited, plan_replay, replayable, start
 
 COUNTED_AT_MOST = 200_000
@@ -193,7 +193,7 @@ def _plan_now(store: Store, request: RunRequest, limit: int | None, *, dry_run: 
         _planned(
             run.run_id,
             request,
-            Window(run.effective_start, run.effective_end),
+            run.effective,
             counts=(run.events_matched, run.buckets, run.tasks, sent),
             truncated=request != whole,
             dry_run=dry_run,
@@ -235,7 +235,7 @@ def _plan(later: Later) -> None:
 
 
 def _enqueue(store: Store, run_id: str, tasks: Iterable[Task] | None = None) -> int:
-    sent = hand_over(store, run_id, tasks)
+    sent = enqueue_tasks(store, run_id, tasks)
     metrics.add_metric(name="ReplayMessageCount", unit=MetricUnit.Count, value=sent)
     return sent
 

@@ -35,6 +35,11 @@ class TaskState(StrEnum):
     FAILED = "FAILED"
 
 
+TASK_TIMEOUT = 300
+"""Seconds that a task may take: a worker hides its message from others for so long, and the template gives the
+processor as much. One that takes longer may be done twice, without harm."""
+
+
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """Some entities (all that have events, where `entities` is empty) and some whole buckets of metrics of one bucket
     size.
@@ -136,6 +141,16 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     computed_by: tuple[str, ...] = ()
     failed_aggregates: int = 0
     failures: tuple[FailedAggregate, ...] = ()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it has not ended."""
+        return self.state in (RunState.PLANNED, RunState.RUNNING)
+
+    @property
+    def effective(self) -> Window:
+        """The whole buckets that its window touches."""
+        return Window(self.effective_start, self.effective_end)
 
     @property
     def values(self) -> int:

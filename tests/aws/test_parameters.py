@@ -13,7 +13,7 @@ from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
-from pik.usecases.replay.execute import hand_over, wait
+from pik.usecases.replay.execute import enqueue_tasks, wait
 from pik.usecases.replay.plan import plan_replay, start
 from tests.aws.deployed import Deployed, deploy, send
 from tests.aws.emulator import REGION
@@ -55,7 +55,7 @@ def test_the_kill_switch_is_one_parameter_of_an_update(other, aws, built) -> Non
     record_request(store, json.dumps(EVENT).encode())
     asked = RunRequest(start=parse_instant("2026-02-03T00:00:00Z"), end=parse_instant("2026-02-04T00:00:00Z"))
     run = start(store, plan_replay(store, DuckEngine(), asked, 1))
-    assert hand_over(store, run.run_id) == 1
+    assert enqueue_tasks(store, run.run_id) == 1
     message = store.queue.receive(run.run_id, 60)
     assert message is not None
     assert message.receives == 1  # nobody took it before

@@ -18,7 +18,7 @@ from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.metrics.definitions import add_version
-from pik.usecases.replay.execute import hand_over
+from pik.usecases.replay.execute import enqueue_tasks
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.runs import promote
 from tests.aws.emulator import make_stack, publish
@@ -60,7 +60,7 @@ def handed_over(url: str) -> tuple[Store, str, list[Message]]:
     """A run whose messages have all been received."""
     store = open_store(url)
     run_id = start(store, plan_replay(store, PlainEngine(), request(), 1)).run_id
-    sent = hand_over(store, run_id)
+    sent = enqueue_tasks(store, run_id)
     messages = [message for _ in range(20) if (message := store.queue.receive(run_id, 300))]
     assert len(messages) == sent == 2
     return store, run_id, messages

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,8 +21,8 @@ from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
-from pik.usecases.replay import plan as plan_module
 from pik.usecases.replay.execute import Outcome
+from pik.usecases.replay.plan import TaskSize, plan_replay
 from tests.aws.emulator import make_stack, publish
 from tests.aws.processor import CONTEXT
 from tests.faults import Crash, FailAt, wrapped
@@ -67,7 +68,7 @@ class Sqs:
     def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         self.store, self._patch = store, monkeypatch
         monkeypatch.setenv("PIK_MAX_RECEIVES", "3")
-        monkeypatch.setattr(plan_module, "DAYS_A_TASK", 1)
+        monkeypatch.setattr(replay, "plan_replay", partial(plan_replay, size=TaskSize(days=1)))
         monkeypatch.setattr(wiring, "store", lambda: store)
         asked = {"entity_id": "e", "start_time": "2026-01-29", "end_time": "2026-02-01", "metrics": ["event_count"]}
         answer = replay.handler({"httpMethod": "POST", "body": json.dumps(asked), "isBase64Encoded": False}, CONTEXT)
@@ -170,7 +171,7 @@ def test_promise_9_a_task_that_kills_the_processor_each_time_is_buried_and_the_r
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("step", ["queue.bury", "runs.mark", "runs.set_state", "queue.acknowledge"])
 def test_promise_9_a_burial_that_is_interrupted_is_finished(filled, monkeypatch, step: str, after: bool) -> None:
-    monkeypatch.setattr(processor, "work", lambda *given: Outcome(given[2], "no such thing"))
+    monkeypatch.setattr(processor, "process_message", lambda *given: Outcome(given[2], "no such thing"))
     sqs = Sqs(filled, monkeypatch)
     assert sqs.hand_out(sqs.messages) == [message["messageId"] for message in sqs.messages]
     *others, last = sqs.messages

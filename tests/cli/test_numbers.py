@@ -421,7 +421,6 @@ def interrupted(*_, **__):
 
 def test_a_failed_task_is_exit_code_3_and_redrives(shop, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("pik.usecases.replay.execute._FIRST_DELAY", 0.001)
         patch.setattr("pik.usecases.replay.run_task.recompute", damaged)
         failed = shop("replay", "--all", *DAY, "--format", "json")
     assert (failed.code, failed.json()["state"], failed.json()["failed"]) == (3, "FAILED", 1)
@@ -447,7 +446,6 @@ def test_a_failed_task_is_exit_code_3_and_redrives(shop, monkeypatch):
 
 def test_a_purged_letter_is_told_with_its_reason_and_its_task_stays_failed(shop, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("pik.usecases.replay.execute._FIRST_DELAY", 0.001)
         patch.setattr("pik.usecases.replay.run_task.recompute", damaged)
         run = shop("replay", "--all", *DAY, "--format", "json").json()["run_id"]
     (letter,) = shop("dlq", "list", "--format", "json").json()["dead_letters"]

@@ -155,7 +155,7 @@ def test_no_payload_is_logged_where_something_fails(store, told, monkeypatch) ->
     assert SECRET in failed.reason  # there it is of use
     monkeypatch.setattr(ingest, "take", _stumble)
     assert post(ingest.handler, _secretive())[0] == 500
-    monkeypatch.setattr(processor, "work", _stumble)
+    monkeypatch.setattr(processor, "process_message", _stumble)
     run_id = post(replay.handler, asked())[1]["run_id"]
     assert processor.handler({"Records": list(messages(store, run_id))}, CONTEXT)["batchItemFailures"]
     logs = told.read()

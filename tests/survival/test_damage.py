@@ -23,7 +23,7 @@ from pik.stores import open_store
 from pik.usecases.inspect.batches import list_rejects
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.diff import Difference, diff_aggregates
-from pik.usecases.replay.execute import Pace, drive
+from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.runs import promote
 from pik.usecases.verify.findings import Problem, ProblemKind
@@ -57,7 +57,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def replay(store: Store) -> Run:
     """A replay of everything."""
     plan = plan_replay(store, ENGINE, RunRequest(start=ALL_TIME.start, end=ALL_TIME.end), 0)
-    return drive(store, ENGINE, start(store, plan).run_id, Pace(workers=0), Silent())
+    return run_locally(store, ENGINE, start(store, plan).run_id, Pace(workers=0), Silent())
 
 
 def objects(store: Path) -> list[str]:

@@ -27,7 +27,7 @@ from pik.rawlog.segment_writer import Reading
 from pik.runtime.interaction import Silent
 from pik.usecases.ingest.batch_ingest import IngestOptions
 from pik.usecases.ingest.batch_ingest import ingest as ingest_source
-from pik.usecases.replay.execute import Pace, drive
+from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.runs import promote
 
@@ -80,7 +80,7 @@ def request(within: Window = ALL_TIME, **fields: Any) -> RunRequest:
 
 def replay(store: Store, engine: Any, within: Window = ALL_TIME, pace: Pace = HERE, **fields: Any) -> Any:
     plan = plan_replay(store, engine, request(within, **fields), 1)
-    return drive(store, engine, start(store, plan).run_id, pace, Silent())
+    return run_locally(store, engine, start(store, plan).run_id, pace, Silent())
 
 
 def replayed(store: Store, engine: Any, within: Window = ALL_TIME, **fields: Any) -> str:

@@ -16,7 +16,7 @@ from pik.stores import open_store
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import Difference, diff_aggregates, diff_run
 from pik.usecases.replay import runs as dlq
-from pik.usecases.replay.execute import Pace, drive
+from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.runs import promote
 
@@ -141,7 +141,7 @@ def test_damage_keeps_only_its_own_buckets_from_being_computed(store, engine, tm
     }
     path, data = damage(store, "02")
     run_id = start(store, plan_replay(store, engine, request(**filters), 1)).run_id
-    run = drive(store, engine, run_id, ONCE, Silent())
+    run = run_locally(store, engine, run_id, ONCE, Silent())
     assert (run.state, run.failed) == (RunState.PARTIAL, 1)
     assert (run.events_matched, run.buckets) == (None, None)
     whole = {key for key in reference if key[1] != FIRST + DAY}
@@ -185,5 +185,5 @@ def test_a_run_of_which_nothing_can_be_computed_is_failed(store, engine, tmp_pat
     ingest(store, tmp_path, [event(1, "a", "02T00:00")])
     damage(store, "02")
     run_id = start(store, plan_replay(store, engine, request(), 1)).run_id
-    run = drive(store, engine, run_id, ONCE, Silent())
+    run = run_locally(store, engine, run_id, ONCE, Silent())
     assert (run.state, run.failed, run.values) == (RunState.FAILED, 1, 0)

@@ -40,7 +40,7 @@ from pik.usecases.ingest.batch_ingest import IngestOptions, Outcome, ingest
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.rebuild.rebuild import rebuild_index
-from pik.usecases.replay.execute import Pace, drive
+from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.runs import promote, rollback
 from pik.usecases.verify.verify import verify
@@ -217,7 +217,7 @@ class StoreMachine(RuleBasedStateMachine):
             return None
         request = RunRequest(start=ALL_TIME.start, end=ALL_TIME.end, entities=entities)
         run = start(self.store, plan_replay(self.store, self.engine, request, self.files))
-        ended = drive(self.store, self.engine, run.run_id, Pace(workers=0), Silent())
+        ended = run_locally(self.store, self.engine, run.run_id, Pace(workers=0), Silent())
         assert ended.state == RunState.COMPLETED
         truth = self.model.truth()
         self.model.versions[run.run_id] = {

@@ -23,7 +23,7 @@ from pik.stores.local.state.audit import LocalStateAudit
 from pik.stores.local.state.database import LocalMetrics, state_database
 from pik.stores.local.state.runs import LocalQueue, LocalRuns
 from pik.usecases.metrics.definitions import add_version
-from pik.usecases.replay.run_task import perform
+from pik.usecases.replay.run_task import execute_task
 from pik.usecases.replay.runs import promote
 
 from .kit import EVENTS, FIRST, SUM, Faulty, PlainEngine, current, event, ingest, replay, request, truth
@@ -92,7 +92,7 @@ def test_promise_6_whatever_happens_to_tasks_the_aggregates_are_the_truth(raw, p
             for _ in range(failures):
                 fail_somewhere(store, task, random)
             for _ in range(1 + repeats):
-                perform(store, PlainEngine(), task)
+                execute_task(store, PlainEngine(), task)
         promote_all(store, run)
         assert current(store) == truth()
         assert store.aggregates.tally(run) == (len(truth()), 0, 0, 0)
@@ -133,7 +133,7 @@ def fail_somewhere(store: Store, task: Task, random) -> None:
 
     faulty = replace(store, aggregates=_Refusing(store.aggregates))  # type: ignore[arg-type]  # it forwards the rest
     with pytest.raises((EngineError, StoreError)):
-        perform(faulty, Faulty(fault), task)
+        execute_task(faulty, Faulty(fault), task)
 
 
 class _Refusing:

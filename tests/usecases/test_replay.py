@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -14,15 +16,15 @@ from pik.errors import Busy, EngineError, NotFound, StoreError, UsageError
 from pik.model.instant import DAY
 from pik.model.metric import NO_INPUTS, Computed, Definition
 from pik.model.run import RunState, Task
-from pik.model.window import ALL_TIME, Window
+from pik.model.window import ALL_TIME
 from pik.runtime.interaction import Silent
 from pik.usecases.metrics.definitions import add_version
-from pik.usecases.replay import plan
 from pik.usecases.replay import runs as dlq
-from pik.usecases.replay.execute import Pace, drive, wait
-from pik.usecases.replay.plan import plan_replay, start
+from pik.usecases.replay.execute import Pace, run_locally, wait
+from pik.usecases.replay.plan import TaskSize, plan_replay, start
 from pik.usecases.replay.runs import cancel, detail, promote
 
+from . import kit
 from .kit import (
     EVENTS,
     FIRST,
@@ -46,10 +48,16 @@ def started(store, engine, within=ALL_TIME, **fields):
     return start(store, plan_replay(store, engine, request(within, **fields), NOW)).run_id
 
 
+def planned_by(monkeypatch, size):
+    """Plan replays into tasks of this size."""
+    for module in (kit, sys.modules[__name__]):
+        monkeypatch.setattr(module, "plan_replay", partial(plan_replay, size=size))
+
+
 @pytest.fixture
 def daily(monkeypatch):
     """Every day is a task, so that there are many."""
-    monkeypatch.setattr(plan, "DAYS_A_TASK", 1)
+    planned_by(monkeypatch, TaskSize(days=1))
 
 
 def written(store, run_id):
@@ -75,7 +83,7 @@ def test_planning_counts_and_writes_nothing(filled, engine):
     planned = plan_replay(filled, engine, request(window("01T11:59:00Z", "02T00:30:00Z")), NOW).run
     assert planned.events_matched == 3
     assert planned.buckets == 3 + 4  # event_count by day, total by twelve hours: whole, and of all entities in them
-    assert Window(planned.effective_start, planned.effective_end) == window("01", "03")
+    assert planned.effective == window("01", "03")
     assert planned.request.window == window("01T11:59:00Z", "02T00:30:00Z")
     assert planned.state == RunState.PLANNED
     assert list(filled.runs.newest_first()) == []
@@ -115,7 +123,7 @@ def test_filters_choose_buckets_never_their_inputs(filled, engine, fields, pairs
 
 
 def test_filters_with_more_entities_than_a_task_names(filled, engine, monkeypatch):
-    monkeypatch.setattr(plan, "_NAMED_AT_MOST", 1)
+    planned_by(monkeypatch, TaskSize(named=1))
     run = replay(filled, engine, event_type="paid")
     assert {task.entities for task in plan_replay(filled, engine, request(event_type="paid"), NOW).tasks} == {()}
     paid = {each["entity_id"] for each in EVENTS if each["event_type"] == "paid"}
@@ -123,7 +131,7 @@ def test_filters_with_more_entities_than_a_task_names(filled, engine, monkeypatc
 
 
 def test_entities_choose_entities(filled, engine, monkeypatch):
-    monkeypatch.setattr(plan, "ENTITIES_A_TASK", 2)
+    planned_by(monkeypatch, TaskSize(entities=2))
     run = replay(filled, engine, entities=("a", "b", "é"))
     assert written(filled, run.run_id) == {key: value for key, value in truth().items() if key[2] != "z"}
 
@@ -177,7 +185,7 @@ def test_a_current_value_without_events_becomes_null_with_no_inputs(filled, engi
 def test_a_run_keeps_to_the_definitions_it_was_planned_with(filled, engine):
     run_id = started(filled, engine, metrics=("total",))
     add_version(filled.metrics, Definition(name="total", value="count(*)", bucket="1d"), NOW)
-    run = drive(filled, engine, run_id, HERE, Silent())
+    run = run_locally(filled, engine, run_id, HERE, Silent())
     assert run.state == RunState.COMPLETED
     assert written(filled, run_id) == {key: value for key, value in truth().items() if key[0] == "total"}
 
@@ -212,12 +220,12 @@ def test_promise_1_an_interrupted_run_goes_on_without_what_is_done(filled, engin
     run_id = started(filled, engine, metrics=("event_count",))
     stopping = Faulty(Interrupting(2, error))
     with pytest.raises(type(error)):
-        drive(filled, stopping, run_id, HERE, Silent())
+        run_locally(filled, stopping, run_id, HERE, Silent())
     unfinished = filled.runs.unfinished(asked)
     assert unfinished is not None
     assert (unfinished.run_id, unfinished.state, unfinished.done) == (run_id, RunState.RUNNING, 2)
     rest = Faulty()
-    assert drive(filled, rest, run_id, HERE, Silent()).state == RunState.COMPLETED
+    assert run_locally(filled, rest, run_id, HERE, Silent()).state == RunState.COMPLETED
     assert len(rest.computed) == 2
     assert not set(rest.computed) & set(stopping.computed[:2])
     assert filled.runs.unfinished(asked) is None
@@ -232,7 +240,7 @@ def test_what_a_killed_driver_had_received_is_taken_back_at_once(filled, engine,
     while message := filled.queue.receive(run_id, 900):
         done = message
     filled.runs.mark(done.task, "DONE")  # and killed before it acknowledged
-    assert drive(filled, engine, run_id, HERE, Silent()).state == RunState.COMPLETED
+    assert run_locally(filled, engine, run_id, HERE, Silent()).state == RunState.COMPLETED
     assert filled.runs.get(run_id).done == len(tasks)
 
 
@@ -274,7 +282,7 @@ def test_a_task_that_always_fails_ends_among_the_dead_letters_and_the_rest_is_do
     with pytest.raises(NotFound):
         dlq.letter(filled, "nope")
     with pytest.raises(UsageError, match="is PARTIAL"):
-        drive(filled, PlainEngine(), run.run_id, HERE, Silent())
+        run_locally(filled, PlainEngine(), run.run_id, HERE, Silent())
     assert promote(filled, run.run_id, NOW, "").counts.moved == 4
 
 
@@ -298,7 +306,7 @@ def test_an_interrupted_redrive_is_gone_on_with(filled, engine, daily):
     with pytest.raises(KeyboardInterrupt):
         dlq.redrive(filled, Faulty(Interrupting(0, KeyboardInterrupt())), dlq.letters(filled), HERE, Silent())
     assert filled.runs.get(run.run_id).state == RunState.RUNNING
-    assert drive(filled, engine, run.run_id, HERE, Silent()).state == RunState.COMPLETED
+    assert run_locally(filled, engine, run.run_id, HERE, Silent()).state == RunState.COMPLETED
 
 
 def deadly(window):
@@ -308,7 +316,7 @@ def deadly(window):
 
 def test_a_task_that_kills_its_process_each_time_is_buried_and_the_rest_is_done(filled, engine, daily):
     run_id = started(filled, engine, metrics=("event_count",))
-    run = drive(filled, Faulty(deadly), run_id, Pace(workers=2, attempts=2), Silent())
+    run = run_locally(filled, Faulty(deadly), run_id, Pace(workers=2, attempts=2), Silent())
     assert (run.state, run.tasks, run.done, run.failed) == (RunState.PARTIAL, 4, 3, 1)
     assert [letter.reason for letter in dlq.letters(filled)] == ["its worker process died each time"]
 
@@ -318,16 +326,16 @@ def test_promise_1_a_driver_that_is_killed_however_often_is_not_its_tasks_fault(
     for _ in range(10):
         filled.queue.send(filled.runs.open_tasks(run_id))
         assert filled.queue.receive(run_id, 60)
-    assert drive(filled, engine, run_id, Pace(workers=0, attempts=2), Silent()).state == RunState.COMPLETED
+    assert run_locally(filled, engine, run_id, Pace(workers=0, attempts=2), Silent()).state == RunState.COMPLETED
 
 
 def test_only_one_drives_and_the_rate_is_kept(filled, engine, daily, monkeypatch):
     run_id = started(filled, engine, metrics=("event_count",))
     with filled.runs.driving(run_id), pytest.raises(Busy):
-        drive(filled, engine, run_id, HERE, Silent())
+        run_locally(filled, engine, run_id, HERE, Silent())
     slept = []
     monkeypatch.setattr("pik.usecases.replay.execute.time.sleep", slept.append)
-    drive(filled, engine, run_id, Pace(workers=0, rate=0.01), Silent())
+    run_locally(filled, engine, run_id, Pace(workers=0, rate=0.01), Silent())
     assert len(slept) == 4
     assert all(90 < seconds <= 100 for seconds in slept)
 
@@ -337,7 +345,7 @@ def test_a_cancelled_run_begins_nothing_and_is_never_promoted(filled, engine, da
     assert cancel(filled, run_id).state == RunState.CANCELLED
     assert cancel(filled, run_id).state == RunState.CANCELLED
     for action in (
-        lambda: drive(filled, engine, run_id, HERE, Silent()),
+        lambda: run_locally(filled, engine, run_id, HERE, Silent()),
         lambda: promote(filled, run_id, NOW, ""),
     ):
         with pytest.raises(UsageError, match=r"CANCELLED|cancelled"):
@@ -366,7 +374,7 @@ def test_a_run_is_cancelled_when_what_is_in_flight_has_ended(filled, engine, dai
         go_on.wait(10)
 
     ended = []
-    driver = threading.Thread(target=lambda: ended.append(drive(filled, Faulty(fault), run_id, HERE, Silent())))
+    driver = threading.Thread(target=lambda: ended.append(run_locally(filled, Faulty(fault), run_id, HERE, Silent())))
     driver.start()
     working.wait(10)
     canceller = threading.Thread(target=lambda: ended.append(cancel(filled, run_id)))
@@ -393,7 +401,9 @@ def test_waiting_ends_with_the_run(filled, engine, daily):
         wait(filled, run_id, Silent())
     assert run_id in caught.value.hint
     working = threading.Event()
-    driver = threading.Thread(target=drive, args=(filled, Faulty(lambda _: working.set()), run_id, HERE, Silent()))
+    driver = threading.Thread(
+        target=run_locally, args=(filled, Faulty(lambda _: working.set()), run_id, HERE, Silent())
+    )
     driver.start()
     working.wait(10)
     assert wait(filled, run_id, Silent()).state == RunState.COMPLETED
@@ -405,7 +415,7 @@ def test_damage_is_a_reason_and_never_a_smaller_number(filled, engine, daily):
     run_id = started(filled, engine, metrics=("event_count",))
     (segment, *_) = filled.index.segments(window("05", "06"))
     (filled.raw.root / segment.key).unlink()
-    run = drive(filled, engine, run_id, Pace(workers=0, attempts=1), Silent())
+    run = run_locally(filled, engine, run_id, Pace(workers=0, attempts=1), Silent())
     assert (run.state, run.failed) == (RunState.PARTIAL, 1)
     (letter,) = dlq.letters(filled)
     assert "is missing; [2026-01-05T00:00:00Z, 2026-01-06T00:00:00Z) is not computed" in letter.reason

@@ -17,31 +17,30 @@ from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
-from pik.usecases.replay import plan as plan_module
-from pik.usecases.replay.execute import Pace, drive
-from pik.usecases.replay.plan import plan_replay, start
+from pik.usecases.replay.execute import Pace, run_locally
+from pik.usecases.replay.plan import TaskSize, plan_replay, start
 from pik.usecases.replay.runs import letters, promote
 from tests.faults import Crash, FailAt, wrapped
 
 from .kit import FIRST, Faulty, PlainEngine, current, request, truth
 
 ONCE = Pace(workers=0, attempts=1)
+DAILY = TaskSize(days=1)
 STATE = ("runs", "queue", "aggregates")
 FIFTH = FIRST + 4 * DAY
 
 
 def command(store: Store, engine: Any) -> Run:
     """What `pik replay --all` and `pik promote` do."""
-    run = store.runs.unfinished(request()) or start(store, plan_replay(store, engine, request(), 1))
-    run = drive(store, engine, run.run_id, ONCE, Silent())
+    run = store.runs.unfinished(request()) or start(store, plan_replay(store, engine, request(), 1, size=DAILY))
+    run = run_locally(store, engine, run.run_id, ONCE, Silent())
     promote(store, run.run_id, 2, "why")
     return run
 
 
 @pytest.fixture
-def fresh(filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Store]:
+def fresh(filled: Store, tmp_path: Path) -> Callable[[], Store]:
     """Makes copies of the filled store; every day is a task."""
-    monkeypatch.setattr(plan_module, "DAYS_A_TASK", 1)
 
     def copy() -> Store:
         shutil.rmtree(tmp_path / "copy", ignore_errors=True)

@@ -26,7 +26,7 @@ from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.definitions import list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.rebuild.rebuild import rebuild_index
-from pik.usecases.replay.execute import drive
+from pik.usecases.replay.execute import run_locally
 from pik.usecases.replay.plan import limited, plan_replay, start
 from pik.usecases.verify.findings import ProblemKind
 from pik.usecases.verify.verify import verify
@@ -100,7 +100,7 @@ def test_a_task_that_waited_until_its_raw_had_expired_fails_with_the_reason(aged
     run = start(
         aged, plan_replay(replace(aged, retention_days=None), engine, request(window("", "02")), 1, count=False)
     )
-    ended = drive(aged, engine, run.run_id, replace(HERE, attempts=1), Silent())
+    ended = run_locally(aged, engine, run.run_id, replace(HERE, attempts=1), Silent())
     assert (ended.state, ended.done, ended.failed) == ("FAILED", 0, 2)
     assert all("has expired" in letter.reason for letter in aged.queue.letters())
 

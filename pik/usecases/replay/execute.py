@@ -1,85 +1,50 @@
-"""Driving a run: its tasks go onto the queue, worker processes drain it, failures come again and then are buried."""
+"""Executing a run: its tasks go onto the queue, workers process them, failures are retried and then dead-lettered."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from pik.errors import Busy, Damaged, EngineError, Invalid, NotFound, StoreError, UsageError, command
-from pik.model.run import NO_FAILURES, Failures, Run, RunRequest, RunState, Task, TaskState
+from pik.model.run import NO_FAILURES, TASK_TIMEOUT, Failures, Run, RunRequest, RunState, Task, TaskState
 from pik.ports.engine import Engine
 from pik.ports.remote import Api
 from pik.ports.state import Message
 from pik.ports.store import Store
 from pik.runtime.interaction import Progress
 from pik.runtime.parallel import Pool, Tell, WorkerDied
-from pik.usecases.replay.run_task import perform
+from pik.usecases.replay.run_task import execute_task
 
-VISIBILITY = 300.0
-"""Seconds for which a task is hidden while somebody works on it. One that takes longer may be done twice: no harm."""
+POLL = 1.0
+"""Seconds between two looks at a run elsewhere: each is a query over its tasks."""
 
-CORRECT = "correct the definition, `pik metrics apply FILE`, then replay again: a run keeps its definitions"
-"""What helps against a metric that cannot be computed."""
+PLANNED_WITHIN = 900.0
+"""Seconds within which the stack plans a run that is too large for one call, or gives it up."""
 
-_POLL = 0.1  # seconds
-_POLL_DEPLOYED = 1.0  # seconds: each look is a query over the run's tasks
-_GRACE = 5  # looks: whoever planned or redrove a run is about to drive it
-_FIRST_DELAY, _LONGEST_DELAY, _IDLE = 0.1, 5.0, 0.05  # seconds
+_LOCAL_POLL, _IDLE = 0.1, 0.05  # seconds
+_GRACE = 5  # looks: a run that was just planned or redriven is about to be executed
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0  # seconds until a failed task is tried again
 _FEW = 2  # tasks that are not worth starting processes for
+_CORRECT = "correct the definition, `pik metrics apply FILE`, then replay again: a run keeps its definitions"
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How a run is driven: worker processes (0: none but this one), tasks a second at most, attempts before a task is
-    buried."""
+    """How a run is executed: worker processes (0: only this one), tasks per second at most, attempts before a task is
+    dead-lettered."""
 
     workers: int = 2
     rate: float | None = None
     attempts: int = 5
 
 
-def carry_out(store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progress) -> Run:
-    """Have the run's open tasks done, and tell how it ended, or that it was cancelled meanwhile. Tasks that are done
-    already, before an interruption, are not done again.
-
-    Raises Busy while another process drives it, UsageError if it has ended, StoreError when the store cannot be used;
-    the run stays RUNNING then.
-    """
-    if not store.deployed:
-        return drive(store, engine, run_id, pace, progress)
-    if pace.rate is not None:
-        raise UsageError(
-            "--rate slows what this process does, and a stack has processors of its own",
-            hint="the stack's parameter ProcessorConcurrency limits them",
-        )
-    _expect_unfinished(store.runs.get(run_id))
-    hand_over(store, run_id)
-    return wait(store, run_id, progress)
-
-
-def _expect_unfinished(run: Run) -> None:
-    if run.state not in (RunState.PLANNED, RunState.RUNNING):
-        hint = command(*(("dlq", "list", "--run") if run.failed else ("runs", "show")), run.run_id)
-        raise UsageError(f"run {run.run_id} is {run.state}; there is nothing to go on with", hint=hint)
-
-
-def drive(store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progress) -> Run:
-    """`carry_out` in this process and its workers."""
-    with store.runs.driving(run_id):
-        _expect_unfinished(store.runs.get(run_id))
-        store.runs.set_state(run_id, RunState.RUNNING)
-        _Drive(store, engine, run_id, pace, progress).run()
-        end_if_settled(store, run_id)
-        return store.runs.get(run_id)
-
-
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A message that was worked on, why its task failed (None: it did not) and what can help, how many aggregates were
-    written all the same, and which ones failed."""
+    """A processed message, why its task failed (None: it did not) and what can help, how many aggregates were written
+    all the same, and which ones failed."""
 
     message: Message
     failure: str | None
@@ -88,28 +53,73 @@ class Outcome:
     failures: Failures = NO_FAILURES
 
 
-def work(store: Store, engine: Engine, message: Message, request: RunRequest | None = None) -> Outcome:
-    """Perform the message's task, with the `request` of its run, if that is known. Raises StoreError where the store,
+def execute_run(store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progress) -> Run:
+    """Execute the run's open tasks, and return the run as it ended, or was cancelled meanwhile. Tasks that were done
+    before an interruption are not done again.
+
+    Raises Busy while another process executes it, UsageError if it has ended, StoreError when the store cannot be used;
+    the run stays RUNNING then.
+    """
+    if not store.deployed:
+        return run_locally(store, engine, run_id, pace, progress)
+    if pace.rate is not None:
+        raise UsageError(
+            "--rate limits this process, but a stack has its own processors",
+            hint="the stack's parameter ProcessorConcurrency limits them",
+        )
+    _expect_active(store.runs.get(run_id))
+    enqueue_tasks(store, run_id)
+    return wait(store, run_id, progress)
+
+
+def _expect_active(run: Run) -> None:
+    if not run.is_active:
+        hint = command(*(("dlq", "list", "--run") if run.failed else ("runs", "show")), run.run_id)
+        raise UsageError(f"run {run.run_id} is {run.state}; there is nothing to resume", hint=hint)
+
+
+def run_locally(store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progress) -> Run:
+    """Execute a run as `execute_run` does, in this process and its workers."""
+    with store.runs.driving(run_id):
+        _expect_active(store.runs.get(run_id))
+        store.runs.set_state(run_id, RunState.RUNNING)
+        _RunExecutor(store, engine, run_id, pace, progress).execute()
+        finish_run(store, run_id)
+        return store.runs.get(run_id)
+
+
+def enqueue_tasks(store: Store, run_id: str, tasks: Iterable[Task] | None = None) -> int:
+    """Send the open tasks of a run (`tasks`, if the caller has them) to the store's own processors, and return their
+    number."""
+    store.runs.set_state(run_id, RunState.RUNNING)
+    sent = store.queue.send(store.runs.open_tasks(run_id) if tasks is None else tasks)
+    if not sent:
+        finish_run(store, run_id)  # a run without tasks ends at once
+    return sent
+
+
+def process_message(store: Store, engine: Engine, message: Message, request: RunRequest | None = None) -> Outcome:
+    """Execute the message's task, with the `request` of its run, if that is known. Raises StoreError where the store,
     and so no task, is to blame."""
     try:
-        done = perform(store, engine, message.task, request)
+        result = execute_task(store, engine, message.task, request)
     except EngineError as error:
-        return Outcome(message, error.message, hint=error.hint or CORRECT)
+        return Outcome(message, error.message, hint=error.hint or _CORRECT)
     except (Damaged, Invalid, NotFound) as error:
         return Outcome(message, error.message, hint=error.hint)
     except StoreError:
         raise  # a full disk fails every task: the run stops here and is resumed
     except Exception as error:  # noqa: BLE001 - whatever it is ends among the dead letters, with its reason
         return Outcome(message, f"{type(error).__name__}: {error}")
-    failure, hint = (None, "") if done.damage is None else (done.damage.message, done.damage.hint)
-    return Outcome(message, failure, hint, done.written, done.failures)
+    failure, hint = (None, "") if result.damage is None else (result.damage.message, result.damage.hint)
+    return Outcome(message, failure, hint, result.written, result.failures)
 
 
-def settle(store: Store, outcome: Outcome, attempts: int, *, last: bool = False) -> bool:
-    """Mark a task that is done, bury one that failed so often, release the message of any other. Whether the task is
-    settled: it will not come again. With `last` this also ends the run, if no task is left.
+def finish_message(store: Store, outcome: Outcome, attempts: int, *, last: bool = False) -> bool:
+    """Mark a task that is done, dead-letter one that failed too often, release the message of any other. Return whether
+    the message is finished: it will not come again. With `last` this also ends the run, if no task is left.
 
-    The message is acknowledged at the end, so that whoever is killed before that gets it again.
+    The message is acknowledged at the end, so that it comes again to a process that was killed before.
     """
     message, queue, runs = outcome.message, store.queue, store.runs
     if outcome.failure is None:
@@ -122,62 +132,58 @@ def settle(store: Store, outcome: Outcome, attempts: int, *, last: bool = False)
         queue.release(message, delay, outcome.failure)
         return False
     if last:
-        end_if_settled(store, message.task.run_id)
+        finish_run(store, message.task.run_id)
     queue.acknowledge(message.receipt)
     return True
 
 
-def end_if_settled(store: Store, run_id: str) -> None:
-    """End the run if all of its tasks are settled now. Whoever settles one asks; the last one ends it."""
+def finish_run(store: Store, run_id: str) -> None:
+    """End the run if all of its tasks are done or failed. Called after each task, so the last one ends the run."""
     run = store.runs.get(run_id)
-    if run.state == RunState.RUNNING and run.done + run.failed == run.tasks:
-        store.runs.set_state(run_id, _end_state(run), time.time_ns())
-
-
-def _end_state(run: Run) -> RunState:
+    if run.state != RunState.RUNNING or run.done + run.failed != run.tasks:
+        return
+    state = RunState.PARTIAL if run.done or run.values else RunState.FAILED
     if not run.failed and not run.failed_aggregates:
-        return RunState.COMPLETED
-    return RunState.PARTIAL if run.done or run.values else RunState.FAILED
-
-
-def hand_over(store: Store, run_id: str, tasks: Iterable[Task] | None = None) -> int:
-    """Send the open tasks of a run (`tasks`, if the caller has them) to the store's own processor, and return how many
-    they are."""
-    store.runs.set_state(run_id, RunState.RUNNING)
-    sent = store.queue.send(store.runs.open_tasks(run_id) if tasks is None else tasks)
-    if not sent:
-        end_if_settled(store, run_id)  # a run without tasks ends at once
-    return sent
+        state = RunState.COMPLETED
+    store.runs.set_state(run_id, state, time.time_ns())
 
 
 def wait(store: Store, run_id: str, progress: Progress) -> Run:
-    """The run, once it has ended. Raises NotFound, and StoreError when nobody is at work on it."""
-    run = store.runs.get(run_id)
-    settled = run.done + run.failed
+    """Return the run when it has ended. Raises NotFound, and StoreError when no process executes it."""
     alone = 0
-    progress.start(f"waiting for {run.run_id}", run.tasks, "tasks", settled)
+
+    def look(run: Run) -> Run:
+        nonlocal alone
+        alone = 0 if is_executing(store, run) else alone + 1
+        run = store.runs.get(run.run_id)
+        if alone == _GRACE and run.is_active:
+            raise StoreError(
+                f"run {run.run_id} is {run.state}, but no process is at work on it",
+                hint=command("runs", "resume", run.run_id),
+            )
+        return run
+
+    run = store.runs.get(run_id)
+    return _until_ended(run, look, POLL if store.deployed else _LOCAL_POLL, f"waiting for {run.run_id}", progress)
+
+
+def _until_ended(run: Run, look: Callable[[Run], Run], poll: float, label: str, progress: Progress) -> Run:
+    ended = run.done + run.failed
+    progress.start(label, run.tasks, "tasks", ended)
     try:
-        while run.state in (RunState.PLANNED, RunState.RUNNING):
-            alone = 0 if is_driven(store, run) else alone + 1
-            run = store.runs.get(run.run_id)
-            if alone == _GRACE and run.state in (RunState.PLANNED, RunState.RUNNING):
-                raise StoreError(
-                    f"run {run.run_id} is {run.state}, but no process is at work on it",
-                    hint=command("runs", "resume", run.run_id),
-                )
-            progress.advance(run.done + run.failed - settled)
-            settled = run.done + run.failed
-            time.sleep(_POLL_DEPLOYED if store.deployed else _POLL)
+        while run.is_active:
+            time.sleep(poll)
+            run = look(run)
+            progress.advance(run.done + run.failed - ended)
+            ended = run.done + run.failed
     finally:
         progress.stop()
     return run
 
 
-def is_driven(store: Store, run: Run) -> bool:
-    """Whether a living process is at work on the run."""
-    if run.state not in (RunState.PLANNED, RunState.RUNNING):
-        return False
-    if store.deployed:
+def is_executing(store: Store, run: Run) -> bool:
+    """Whether a living process executes the run."""
+    if store.deployed or not run.is_active:
         return run.state == RunState.RUNNING
     try:
         with store.runs.driving(run.run_id):
@@ -186,123 +192,100 @@ def is_driven(store: Store, run: Run) -> bool:
         return True
 
 
-def _worker(store: Store, engine: Engine, _tell: Tell) -> Callable[[Message], Outcome]:
-    return partial(work, store, engine)
-
-
-class _Drive:
-    """One drive of a run. It ends when every task that it sent has been settled, or somebody cancelled the run."""
-
-    def __init__(self, store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progress) -> None:
-        self._store, self._engine, self._run_id = store, engine, run_id
-        self._pace, self._progress = pace, progress
-        self._remaining: set[int] = set()
-        self._deaths: Counter[int] = Counter()
-
-    def run(self) -> None:
-        self._send()
-        self._progress.start("replaying", len(self._remaining), "tasks")
-        try:
-            while self._remaining and self._store.runs.get(self._run_id).state != RunState.CANCELLED:
-                try:
-                    self._work()
-                except WorkerDied as death:
-                    self._blame(death)
-        finally:
-            self._progress.stop()
-
-    def _send(self) -> None:
-        self._store.queue.send(self._noted(self._store.runs.open_tasks(self._run_id)))
-
-    def _work(self) -> None:
-        workers = self._pace.workers if len(self._remaining) > _FEW or self._deaths else 0
-        engine = self._engine.shared(workers) if workers else self._engine
-        with Pool[Message, Outcome](partial(_worker, self._store, engine), workers) as pool:
-            while self._remaining and self._store.runs.get(self._run_id).state != RunState.CANCELLED:
-                if not self._round(pool):
-                    time.sleep(_IDLE)
-
-    def _blame(self, death: WorkerDied) -> None:
-        """A task that took its worker along, by eating all memory perhaps, failed like any other, and so do not those
-        that other workers were at work on."""
-        message = death.argument
-        assert isinstance(message, Message)
-        self._deaths[message.task.number] += 1
-        if self._deaths[message.task.number] >= self._pace.attempts:
-            self._settle(Outcome(replace(message, receives=self._pace.attempts), "its worker process died each time"))
-        self._send()
-
-    def _noted(self, tasks: Iterator[Task]) -> Iterator[Task]:
-        for task in tasks:
-            self._remaining.add(task.number)
-            yield task
-
-    def _round(self, pool: Pool[Message, Outcome]) -> bool:
-        """Work on every message that is visible; whether there was one."""
-        worked = False
-        for outcome in pool.map(self._received()):
-            worked = True
-            self._settle(outcome)
-        return worked
-
-    def _received(self) -> Iterator[Message]:
-        while message := self._store.queue.receive(self._run_id, VISIBILITY):
-            begun = time.monotonic()
-            yield message
-            if self._pace.rate:
-                time.sleep(max(0.0, begun + 1 / self._pace.rate - time.monotonic()))
-
-    def _settle(self, outcome: Outcome) -> None:
-        task = outcome.message.task
-        if settle(self._store, outcome, self._pace.attempts) and self._is_mine(task):
-            self._remaining.discard(task.number)
-            self._progress.advance(1)
-
-    def _is_mine(self, task: Task) -> bool:
-        return task.run_id == self._run_id and task.number in self._remaining
-
-
-POLL = 1.0
-"""Seconds between two looks at a run."""
-
-PLANNED_WITHIN = 900.0
-"""Seconds within which the stack plans a run that is too large for one call, or gives it up."""
-
-
 def follow(api: Api, planned: Run, progress: Progress, *, to_its_end: bool = True, poll: float = POLL) -> Run:
-    """The run that was begun, when it has ended; without `to_its_end` as soon as it is there.
+    """Return the run that was begun through the API when it has ended; without `to_its_end` as soon as it is there.
 
-    Raises StoreError when the API fails for good, or nobody plans the run; the run itself goes on then.
+    Raises StoreError when the API fails for good, or the run is not planned in time; the run itself goes on then.
     """
-    run = _planned(api, planned, poll)
-    if not to_its_end:
-        return run
-    progress.start("replaying", run.tasks, "tasks")
-    settled = 0
-    try:
-        while True:
-            progress.advance(run.done + run.failed - settled)
-            settled = run.done + run.failed
-            if run.state not in (RunState.PLANNED, RunState.RUNNING):
-                return run
-            time.sleep(poll)
-            run = api.run(run.run_id)
-    finally:
-        progress.stop()
-
-
-def _planned(api: Api, planned: Run, poll: float) -> Run:
-    """The run as the store has it. One that is planned later is not there yet."""
-    until = time.monotonic() + PLANNED_WITHIN
+    deadline = time.monotonic() + PLANNED_WITHIN
     while True:
         try:
-            return api.run(planned.run_id)
-        except NotFound:
+            run = api.run(planned.run_id)
+            break
+        except NotFound:  # one that is planned later is not there yet
             if planned.events_matched is not None:
                 raise
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             raise StoreError(
                 f"run {planned.run_id} was accepted, but is not planned after {PLANNED_WITHIN:.0f} seconds",
                 hint="the log of the stack's ReplayFunction says why; ask for a smaller window",
             )
         time.sleep(poll)
+    if not to_its_end:
+        return run
+    return _until_ended(run, lambda _: api.run(planned.run_id), poll, "replaying", progress)
+
+
+def _worker(store: Store, engine: Engine, _tell: Tell) -> Callable[[Message], Outcome]:
+    return partial(process_message, store, engine)
+
+
+@dataclass(slots=True)
+class _RunExecutor:
+    """Executes a run once: until every task that it sent is finished, or the run was cancelled."""
+
+    store: Store
+    engine: Engine
+    run_id: str
+    pace: Pace
+    progress: Progress
+    remaining: set[int] = field(default_factory=set)
+    deaths: Counter[int] = field(default_factory=Counter)
+    """Workers that died, by the number of the task that they were at."""
+
+    def execute(self) -> None:
+        self._enqueue()
+        self.progress.start("replaying", len(self.remaining), "tasks")
+        try:
+            while self._has_work():
+                try:
+                    self._process()
+                except WorkerDied as death:
+                    self._blame(death)
+        finally:
+            self.progress.stop()
+
+    def _has_work(self) -> bool:
+        return bool(self.remaining) and self.store.runs.get(self.run_id).state != RunState.CANCELLED
+
+    def _enqueue(self) -> None:
+        def open_tasks() -> Iterator[Task]:
+            for task in self.store.runs.open_tasks(self.run_id):
+                self.remaining.add(task.number)
+                yield task
+
+        self.store.queue.send(open_tasks())
+
+    def _process(self) -> None:
+        workers = self.pace.workers if len(self.remaining) > _FEW or self.deaths else 0
+        engine = self.engine.shared(workers) if workers else self.engine
+        with Pool[Message, Outcome](partial(_worker, self.store, engine), workers) as pool:
+            while self._has_work():
+                outcome = None
+                for outcome in pool.map(self._received()):
+                    self._finish(outcome)
+                if outcome is None:
+                    time.sleep(_IDLE)
+
+    def _received(self) -> Iterator[Message]:
+        while message := self.store.queue.receive(self.run_id, TASK_TIMEOUT):
+            begun = time.monotonic()
+            yield message
+            if self.pace.rate:
+                time.sleep(max(0.0, begun + 1 / self.pace.rate - time.monotonic()))
+
+    def _finish(self, outcome: Outcome) -> None:
+        task = outcome.message.task
+        is_finished = finish_message(self.store, outcome, self.pace.attempts)
+        if is_finished and task.run_id == self.run_id and task.number in self.remaining:
+            self.remaining.discard(task.number)
+            self.progress.advance(1)
+
+    def _blame(self, death: WorkerDied) -> None:
+        """Count the task whose worker died as failed; tasks of other workers are not."""
+        message = death.argument
+        assert isinstance(message, Message)
+        self.deaths[message.task.number] += 1
+        if self.deaths[message.task.number] >= self.pace.attempts:
+            self._finish(Outcome(replace(message, receives=self.pace.attempts), "its worker process died each time"))
+        self._enqueue()

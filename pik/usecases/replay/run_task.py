@@ -9,22 +9,22 @@ from itertools import chain
 
 from pik import __version__
 from pik.errors import Damaged
-from pik.model.metric import NO_INPUTS, Aggregate, Computed, Failure, Metric
+from pik.model.metric import NO_INPUTS, Aggregate, Computed, Metric
 from pik.model.run import KEPT_FAILURES, NO_FAILURES, FailedAggregate, Failures, RunRequest, Task
 from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
-from pik.rawlog.selection import Selection
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.computation import Part, compare, current_rows, recompute
 from pik.usecases.metrics.definitions import pinned
+from pik.usecases.replay.plan import chosen_buckets
 
-RESTORE = "`pik verify --full` names the object; restore it from a copy of raw, then: pik dlq redrive --all"
+_RESTORE = "`pik verify --full` names the object; restore it from a copy of raw, then: pik dlq redrive --all"
 """What helps against damage to raw."""
 
 
 @dataclass(frozen=True, slots=True)
-class Performed:
+class TaskResult:
     """What became of a task: how many aggregates were written, which ones failed on their events, and the damage to raw
     that kept some buckets from being computed (None: there is none)."""
 
@@ -33,7 +33,7 @@ class Performed:
     damage: Damaged | None = None
 
 
-def perform(store: Store, engine: Engine, task: Task, request: RunRequest | None = None) -> Performed:
+def execute_task(store: Store, engine: Engine, task: Task, request: RunRequest | None = None) -> TaskResult:
     """Compute the task's aggregates and write them beside the current ones, without those that fail and those in
     buckets whose raw is damaged. `request` is that of its run, if the caller knows it already.
 
@@ -46,23 +46,21 @@ def perform(store: Store, engine: Engine, task: Task, request: RunRequest | None
     duplicates = request.include_duplicates
     with closing(recompute(store, engine, metrics, task.window, task.entities, include_duplicates=duplicates)) as parts:
         first = next(parts)
-        whole = first.window == task.window and not isinstance(first.computed, Damaged)
+        known_until = first.known_until
+        if first.window != task.window or isinstance(first.computed, Damaged):
+            # The same for all parts. Asked before any of them is read: what comes meanwhile counts as late.
+            segments = store.index.segments(task.window, entities=task.entities)
+            known_until = max((segment.recorded_at for segment in segments), default=0)
         computing = _Computing(store, engine, metrics, task, request)
         store.aggregates.write(
             task,
             computing.rows(chain([first], parts)),
             versions={metric.name: metric.version for metric in metrics},
-            known_until=first.known_until if whole else _known_until(store, task),
+            known_until=known_until,
             reason=request.reason,
             computed_by=f"pik {__version__}, {engine.version}",
         )
-        return Performed(computing.written, computing.failures, computing.damage)
-
-
-def _known_until(store: Store, task: Task) -> int:
-    """The same for all parts of a task. Asked before any of them is read: what comes meanwhile counts as late."""
-    segments = store.index.segments(task.window, entities=task.entities)
-    return max((segment.recorded_at for segment in segments), default=0)
+        return computing.result()
 
 
 @dataclass(slots=True)
@@ -80,73 +78,63 @@ class _Computing:
     damages: list[tuple[Window, Damaged]] = field(default_factory=list)
 
     def rows(self, parts: Iterable[Part]) -> Iterator[Computed]:
+        """Yield what is to be written."""
         for part in parts:
             if isinstance(part.computed, Damaged):
                 self.damages.append((part.window, part.computed))
                 continue
             current = current_rows(self.store.aggregates, self.metrics, part.window, self.task.entities)
             touched = self._touched(part.window)
-            for row in with_nulls(current, part.computed.rows()):
+            for row in _with_nulls(current, part.computed.rows()):
                 if touched is not None and (row.bucket, row.entity_id) not in touched:
                     continue
-                if row.failure is not None:
-                    self._keep(row, row.failure)
-                    continue
-                self.written += 1
-                yield row
+                if row.failure is None:
+                    self.written += 1
+                    yield row
+                else:
+                    self._count_failure(row)
 
     def _touched(self, part: Window) -> set[tuple[int, str]] | None:
-        """The (bucket, entity) pairs that the request's filters choose; None where it has none."""
-        request, entities = self.request, self.task.entities
-        if request.source is None and request.event_type is None:
+        """Return the (bucket, entity) pairs that the request's filters choose; None where it has none."""
+        if self.request.source is None and self.request.event_type is None:
             return None
-        start, end = max(request.start, part.start), min(request.end, part.end)
+        start, end = max(self.request.start, part.start), min(self.request.end, part.end)
         if start >= end:
             return set()
-        window, duplicates = Window(start, end), request.include_duplicates
-        with Selection(self.store, window, entities).gather(include_duplicates=duplicates) as gathered:
-            pairs = self.engine.touched(
-                gathered.inputs,
-                self.metrics[0].bucket_size,
-                window,
-                entities=entities,
-                source=request.source,
-                event_type=request.event_type,
-            )
-            return {(pair.bucket, pair.entity_id) for pair in pairs}
+        window, size = Window(start, end), self.metrics[0].bucket_size
+        pairs = chosen_buckets(self.store, self.engine, self.request, window, size, self.task.entities)
+        return {(pair.bucket, pair.entity_id) for pair in pairs}
 
-    def _keep(self, row: Computed, failure: Failure) -> None:
+    def _count_failure(self, row: Computed) -> None:
         self.failed += 1
-        if len(self.kept) < KEPT_FAILURES:
-            self.kept.append(
-                FailedAggregate(
-                    metric=row.metric,
-                    metric_version=next(each.version for each in self.metrics if each.name == row.metric),
-                    inputs=row.inputs,
-                    bucket=row.bucket,
-                    entity_id=row.entity_id,
-                    reason=failure.reason,
-                    events=failure.events,
-                    event_ids=failure.event_ids,
-                )
+        if row.failure is None or len(self.kept) >= KEPT_FAILURES:
+            return
+        self.kept.append(
+            FailedAggregate(
+                metric=row.metric,
+                metric_version=next(each.version for each in self.metrics if each.name == row.metric),
+                inputs=row.inputs,
+                bucket=row.bucket,
+                entity_id=row.entity_id,
+                reason=row.failure.reason,
+                events=row.failure.events,
+                event_ids=row.failure.event_ids,
             )
+        )
 
-    @property
-    def failures(self) -> Failures:
-        return Failures(count=self.failed, kept=tuple(self.kept))
-
-    @property
-    def damage(self) -> Damaged | None:
-        """All damage as one error that names the first."""
+    def result(self) -> TaskResult:
+        """Return what became of the task, all damage as one error that names the first."""
+        failures = Failures(count=self.failed, kept=tuple(self.kept))
         if not self.damages:
-            return None
+            return TaskResult(self.written, failures)
         window, damage = self.damages[0]
         others = f", nor {len(self.damages) - 1} other parts of its window" if len(self.damages) > 1 else ""
-        return Damaged(f"{damage.message}; {window} is not computed{others}", hint=RESTORE)
+        whole = Damaged(f"{damage.message}; {window} is not computed{others}", hint=_RESTORE)
+        return TaskResult(self.written, failures, whole)
 
 
-def with_nulls(current: Iterator[Aggregate], computed: Iterator[Computed]) -> Iterator[Computed]:
-    """What was computed, and a null wherever there is a current value that has no events any more."""
+def _with_nulls(current: Iterator[Aggregate], computed: Iterator[Computed]) -> Iterator[Computed]:
+    """Yield what was computed, and a null wherever there is a current value that has no events any more."""
     for left, right in compare(current, computed):
         if right is not None:
             yield right

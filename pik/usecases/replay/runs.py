@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from enum import StrEnum
 
 from msgspec import structs
 
@@ -15,7 +16,7 @@ from pik.ports.engine import Engine
 from pik.ports.state import Promoted, Promotion
 from pik.ports.store import Store
 from pik.runtime.interaction import Progress
-from pik.usecases.replay.execute import Pace, carry_out, is_driven
+from pik.usecases.replay.execute import Pace, execute_run, is_executing
 
 _POLL = 0.1  # seconds
 
@@ -23,7 +24,7 @@ _POLL = 0.1  # seconds
 @dataclass(frozen=True, slots=True)
 class RunDetail:
     """A run, the dead letters among its tasks, and what was done with its versions since, oldest first. `driven` tells
-    whether a living process is at work on it."""
+    whether a living process executes it."""
 
     run: Run
     driven: bool
@@ -32,11 +33,11 @@ class RunDetail:
 
 
 def detail(store: Store, run_id: str) -> RunDetail:
-    """The run of this id or of an unambiguous prefix. Raises NotFound."""
+    """Return the run of this id or of an unambiguous prefix. Raises NotFound."""
     run = store.runs.get(run_id)
     promotions = [promotion for promotion in store.aggregates.promotions() if promotion.run_id == run.run_id]
     letters = [letter for letter in store.queue.letters() if letter.task.run_id == run.run_id]
-    return RunDetail(run, is_driven(store, run), letters, promotions[::-1])
+    return RunDetail(run, is_executing(store, run), letters, promotions[::-1])
 
 
 def cancel(store: Store, run_id: str) -> Run:
@@ -44,39 +45,43 @@ def cancel(store: Store, run_id: str) -> Run:
     stays, and cannot be promoted. A run that completes meanwhile is COMPLETED. Raises NotFound; UsageError if it has
     ended already."""
     run = store.runs.get(run_id)
-    if run.state not in (RunState.PLANNED, RunState.RUNNING, RunState.CANCELLED):
+    if not run.is_active and run.state != RunState.CANCELLED:
         raise UsageError(
             f"run {run.run_id} is {run.state} already", hint=f"to undo a promotion: {command('rollback', run.run_id)}"
         )
     if store.deployed:  # its processors write nothing more for a run that is cancelled, and drop its tasks
         store.runs.set_state(run.run_id, RunState.CANCELLED, time.time_ns())
         return store.runs.get(run.run_id)
-    with ExitStack() as holding:
-        alone = True
+    with ExitStack() as stack:
+        is_alone = True
         try:
-            holding.enter_context(store.runs.driving(run.run_id))
-            store.queue.send(store.runs.open_tasks(run.run_id))  # take back what a dead driver had received
+            stack.enter_context(store.runs.driving(run.run_id))
+            store.queue.send(store.runs.open_tasks(run.run_id))  # take back what a dead process had received
         except Busy:
-            alone = False  # its driver is alive: it finishes what is in flight
-        while run.state in (RunState.PLANNED, RunState.RUNNING):
+            is_alone = False  # a living process executes it, and finishes what is in flight
+        while run.is_active:
             in_flight = store.queue.drop(run.run_id)
             run = store.runs.get(run.run_id)
-            if not in_flight and (alone or run.done + run.failed < run.tasks):
+            if not in_flight and (is_alone or run.done + run.failed < run.tasks):
                 store.runs.set_state(run.run_id, RunState.CANCELLED, time.time_ns())
                 break
             time.sleep(_POLL)
     return store.runs.get(run.run_id)
 
 
-PROMOTE, ROLLBACK = "promote", "rollback"
+class MoveKind(StrEnum):
+    """In which direction what is current moves."""
+
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A promote or rollback (`kind`), done or, of a dry run, what it would do. Conflicts are aggregates that somebody
-    else has moved since the run wrote its version; they are left as they are."""
+    """A promote or rollback, done or, of a dry run, what it would do. Conflicts are aggregates that others have moved
+    since the run wrote its version; they are left as they are."""
 
-    kind: str
+    kind: MoveKind
     run: Run
     counts: Promoted
     dry_run: bool
@@ -88,11 +93,11 @@ def promote(store: Store, run_id: str, at: int, reason: str, *, dry_run: bool = 
     run = store.runs.get(run_id)
     if run.request.include_duplicates:
         raise UsageError(
-            f"run {run.run_id} counted duplicates, so its values are not to become current",
+            f"run {run.run_id} counted duplicates, so its values must not become current",
             hint="replay without --include-duplicates to promote; to see them: "
             + command("diff", "aggregates", "--run", run.run_id),
         )
-    if run.state in (RunState.PLANNED, RunState.RUNNING):
+    if run.is_active:
         raise UsageError(
             f"run {run.run_id} is {run.state}; only a whole run is promoted",
             hint=" or ".join(f"`{command('runs', verb, run.run_id)}`" for verb in ("wait", "resume")),
@@ -100,25 +105,25 @@ def promote(store: Store, run_id: str, at: int, reason: str, *, dry_run: bool = 
     if run.state == RunState.CANCELLED:
         raise UsageError(f"run {run.run_id} was cancelled; only a whole run is promoted", hint="replay again")
     counts = store.aggregates.promote(run.run_id, at, reason, dry_run=dry_run)
-    return Move(PROMOTE, store.runs.get(run.run_id), counts, dry_run)
+    return Move(MoveKind.PROMOTE, store.runs.get(run.run_id), counts, dry_run)
 
 
 def rollback(store: Store, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Move:
     """Make current what was so before the run was promoted. Raises NotFound."""
     run = store.runs.get(run_id)
     counts = store.aggregates.rollback(run.run_id, at, reason, dry_run=dry_run)
-    return Move(ROLLBACK, store.runs.get(run.run_id), counts, dry_run)
+    return Move(MoveKind.ROLLBACK, store.runs.get(run.run_id), counts, dry_run)
 
 
 def letters(store: Store, run_id: str | None = None, *, purged: bool = False) -> list[DeadLetter]:
-    """The dead letters, or those that were purged, oldest first, of all runs or of one (id or unambiguous prefix).
-    Raises NotFound."""
+    """Return the dead letters, or those that were purged, oldest first, of all runs or of one (id or unambiguous
+    prefix). Raises NotFound."""
     wanted = None if run_id is None else store.runs.get(run_id).run_id
     return [letter for letter in store.queue.letters(purged=purged) if wanted in (None, letter.task.run_id)]
 
 
 def letter(store: Store, letter_id: str) -> DeadLetter:
-    """The dead letter of this id or of an unambiguous prefix. Raises NotFound."""
+    """Return the dead letter of this id or of an unambiguous prefix. Raises NotFound."""
     found = [each for each in store.queue.letters() if letter_id and each.letter_id.startswith(letter_id.upper())]
     if len(found) != 1:
         raise not_one("dead letter", letter_id, [each.letter_id for each in found], hint="pik dlq list")
@@ -126,19 +131,29 @@ def letter(store: Store, letter_id: str) -> DeadLetter:
 
 
 def redrive(store: Store, engine: Engine, chosen: Sequence[DeadLetter], pace: Pace, progress: Progress) -> list[Run]:
-    """Do the tasks of these dead letters again; the runs, as they end. Raises as `carry_out` does, and UsageError for a
-    cancelled run, and for a letter that somebody else put there. Interrupted, it goes on when the runs are resumed."""
+    """Execute the tasks of these dead letters again, and return the runs as they end. An interrupted redrive goes on
+    when the runs are resumed. Raises as `execute_run` does, and UsageError for a cancelled run, and for a letter that
+    is not a task."""
+    by_run: dict[str, list[DeadLetter]] = {}
     for each in chosen:
         if not each.task.run_id:
             raise UsageError(
-                f"dead letter {each.letter_id} is no task of pik's, so there is nothing to do again",
+                f"dead letter {each.letter_id} is not a task of pik's, so it cannot be redriven",
                 hint=command("dlq", "purge", each.letter_id, "--reason", "no task"),
             )
-    runs = list(dict.fromkeys(each.task.run_id for each in chosen))
-    for run_id in runs:
+        by_run.setdefault(each.task.run_id, []).append(each)
+    for run_id in by_run:
         if store.runs.get(run_id).state == RunState.CANCELLED:
             raise UsageError(f"run {run_id} was cancelled", hint="replay again")
-    return [_redrive(store, engine, run_id, chosen, pace, progress) for run_id in runs]
+    ended: list[Run] = []
+    for run_id, of_run in by_run.items():
+        with store.runs.driving(run_id):
+            store.runs.set_state(run_id, RunState.RUNNING)
+            for each in of_run:  # open first, so that a crash between the two loses no task
+                store.runs.mark(each.task, TaskState.OPEN)
+            store.queue.remove(of_run)
+        ended.append(execute_run(store, engine, run_id, pace, progress))
+    return ended
 
 
 def purge(store: Store, chosen: Sequence[DeadLetter], at: int, reason: str) -> list[DeadLetter]:
@@ -146,17 +161,3 @@ def purge(store: Store, chosen: Sequence[DeadLetter], at: int, reason: str) -> l
     given_up = [structs.replace(each, purged_at=at, purge_reason=reason) for each in chosen]
     store.queue.remove(given_up)
     return given_up
-
-
-def _redrive(
-    store: Store, engine: Engine, run_id: str, chosen: Sequence[DeadLetter], pace: Pace, progress: Progress
-) -> Run:
-    mine = [each for each in chosen if each.task.run_id == run_id]
-    with store.runs.driving(run_id):
-        store.runs.set_state(run_id, RunState.RUNNING)
-        for each in mine:
-            store.runs.mark(
-                each.task, TaskState.OPEN
-            )  # first, so that a crash here loses nothing: the task is to be done
-        store.queue.remove(mine)
-    return carry_out(store, engine, run_id, pace, progress)  # sends what is open

@@ -16,7 +16,6 @@ from pik.cli.render.text import number_of
 from pik.errors import NothingSelected, UsageError, command
 from pik.model.instant import format_instant
 from pik.model.run import Run, RunRequest, RunState
-from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.model.run import Run
@@ -110,7 +109,7 @@ def _replay(
 ) -> int | None:
     """Go on with the run of this request or begin one, follow it to its end, and show what became of it."""
     from pik.usecases.inspect.events import without_value
-    from pik.usecases.replay.execute import Pace, carry_out
+    from pik.usecases.replay.execute import Pace, execute_run
     from pik.usecases.replay.plan import expect_work, plan_replay, start
 
     store, engine = cli.open_store(), cli.engine()
@@ -124,7 +123,7 @@ def _replay(
         expect_work(store, plan.run)
         if plan.without_value:
             nothing_of["entities_without_value"] = list(plan.without_value)
-            cli.note(without_value(store, plan.without_value, Window(plan.run.effective_start, plan.run.effective_end)))
+            cli.note(without_value(store, plan.without_value, plan.run.effective))
         if plan.run.events_matched == 0:
             cli.note(nothing_matched(request.window))
         if dry_run:
@@ -134,7 +133,7 @@ def _replay(
         events, buckets = number_of(plan.counts.events, "event"), number_of(plan.counts.buckets, "bucket")
         chosen = "raw is damaged, so events are not counted" if plan.counts.damaged else f"{events} in {buckets}"
         cli.note(f"run {run.run_id}: {chosen}, {number_of(run.tasks, 'task')}")
-    run = carry_out(store, engine, run.run_id, Pace(rate=rate), cli.progress)
+    run = execute_run(store, engine, run.run_id, Pace(rate=rate), cli.progress)
     move = _promote(store, run, yes) if promote and run.state in (RunState.COMPLETED, RunState.PARTIAL) else None
     shown = move.run if move else run
     counts = {"promotion": move.counts} if move else {}

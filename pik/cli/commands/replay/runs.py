@@ -75,13 +75,13 @@ def show(cli: Context, run: options.RunId) -> None:
 @runs.add("resume", examples="pik runs resume 01J8Z3")
 def resume(cli: Context, run: options.RunId) -> int | None:
     """Go on with a run that was interrupted: its open tasks, and only those."""
-    from pik.usecases.replay.execute import Pace, carry_out
+    from pik.usecases.replay.execute import Pace, execute_run
 
     store = cli.open_store()
     found = store.runs.get(run)
     if found.state in (RunState.PLANNED, RunState.RUNNING):
         cli.note(going_on(found))
-    ended = carry_out(store, cli.engine(), found.run_id, Pace(), cli.progress)
+    ended = execute_run(store, cli.engine(), found.run_id, Pace(), cli.progress)
     head = {**plan_fields(ended), "resumed": True, **outcome_fields(ended)}
     cli.show(Document(head=head))
     return exit_code(ended)
@@ -118,7 +118,7 @@ def plan_fields(run: Run) -> dict[str, object]:
     return {
         "run_id": run.run_id,
         "requested": request.window,
-        "effective": Window(run.effective_start, run.effective_end),
+        "effective": run.effective,
         "entities": list(request.entities) or None,
         "metrics": list(request.metrics) or None,
         "source": request.source,
@@ -199,7 +199,7 @@ RUN_COLUMNS = [
     Column("run_id"),
     Column("state"),
     Column("created_at", Moment, drop=3),
-    Column("window", get=lambda run: Window(run.effective_start, run.effective_end), drop=1),
+    Column("window", get=lambda run: run.effective, drop=1),
     Column("tasks", get=lambda run: Shown(run.tasks, _progress(run))),
     Column("done", Count, detail=True),
     Column("failed", Count, detail=True),
