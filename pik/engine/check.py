@@ -24,6 +24,7 @@ from pik.engine.syntax import (
     is_aggregate,
     is_lambda,
     name_of,
+    nodes,
     quotient_of,
 )
 from pik.engine.vocabulary import COLUMN_TYPES
@@ -198,7 +199,7 @@ def _check_exact(reader: Reader, tree: Node) -> None:
     """Raise Invalid, with the exact alternative, where anything in the tree loses digits."""
     quotient = quotient_of(tree)
     divided = {id(tree["child"])} if quotient else set()
-    for node in _subtree(tree):
+    for node in nodes(tree):
         if node.get("class") == "FUNCTION" and name_of(node) == "/" and id(node) not in divided:
             over_aggregates = next(aggregates_of(node), None) is not None
             hint = f"{_QUOTIENT}; here perhaps {reader.shown(node)}::DECIMAL(18, 6)" if over_aggregates else _QUOTIENT
@@ -222,12 +223,6 @@ def _check_exact(reader: Reader, tree: Node) -> None:
         if scale_of(types[id(side)]) is None:
             problem = f"{reader.shown(side)} is {types[id(side)]}, and / needs exact numbers"
             _refuse(reader.field, problem, _QUOTIENT)
-
-
-def _subtree(node: Node) -> Iterator[Node]:
-    yield node
-    for child in children(node):
-        yield from _subtree(child)
 
 
 def _expressions(tree: Node, of_event: bool) -> Iterator[tuple[Node, Node, bool]]:

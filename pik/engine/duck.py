@@ -126,7 +126,7 @@ class DuckEngine:
         def compute(db: DuckDBPyConnection) -> DuckDBPyConnection:
             scan = Scan(inputs.files, bucket_size, window, frozenset(wanted), bool(entities), inputs.skip is not None)
             try:
-                _group(db, scan.grouped([Measure(0, where or None, {}, hashed=False)]), scan, inputs.deliveries)
+                _group(db, scan.grouped([Measure(0, 0, where or None, {}, hashed=False)]), scan, inputs.deliveries)
             except duckdb.Error as error:
                 raise _cause(db, scan, error) from None
             return db
@@ -204,9 +204,7 @@ def _measures(metrics: Sequence[Checked], inputs: Inputs) -> list[Measure]:
         delivered = inputs.duplicates or not DELIVERY_FACTS.isdisjoint(metric.columns)
         counted = first.setdefault((metric.where, delivered), number)
         value, denominator = metric.value.sql, metric.denominator
-        measures.append(
-            Measure(number, metric.where, aggregates, value, denominator, delivered=delivered, counted=counted)
-        )
+        measures.append(Measure(number, counted, metric.where, aggregates, value, denominator, delivered=delivered))
     return measures
 
 

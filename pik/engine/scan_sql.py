@@ -44,41 +44,32 @@ class Measure:
     """
 
     number: int
+    counted: int
     where: str | None
     aggregates: Mapping[str, Aggregate]
     value: str = "NULL"
     denominator: str | None = None
     hashed: bool = True
     delivered: bool = False
-    counted: int | None = None
 
     @property
     def inputs(self) -> str:
         """The column of the number of lines."""
-        return f"_n{self._counted}"
+        return f"_n{self.counted}"
 
     @property
     def ids(self) -> str:
         """The column of the XOR of their ids."""
-        return f"_h{self._counted}"
+        return f"_h{self.counted}"
 
     @property
     def contents(self) -> str:
         """The column of the XOR of their contents."""
-        return f"_c{self._counted}"
-
-    @property
-    def counts(self) -> bool:
-        """Whether the columns are this measure's own."""
-        return self._counted == self.number
-
-    @property
-    def _counted(self) -> int:
-        return self.number if self.counted is None else self.counted
+        return f"_c{self.counted}"
 
     @property
     def content(self) -> str:
-        """The column that `_c<number>` is the XOR of."""
+        """The column whose XOR `contents` is."""
         return "_delivery" if self.delivered else "_content"
 
 
@@ -106,7 +97,8 @@ class Scan:
         columns = ["_bucket", "_entity", "_lines"]
         for measure in measures:
             n = measure.number
-            if measure.counts:
+            counts = measure.counted == n
+            if counts:
                 columns += [measure.inputs, *([measure.ids, measure.contents] if measure.hashed else [])]
             columns.append(f"CASE WHEN _bucket IS NOT NULL AND {measure.inputs} > 0 THEN {measure.value} END AS _v{n}")
             rows = "_bucket IS NOT NULL" if self._filters() else None
@@ -114,8 +106,13 @@ class Scan:
                 where = f"CASE WHEN {rows} THEN {measure.where} END" if rows else measure.where
                 rows = f"_w{n}"
                 conditions.append(f", {where} AS {rows}")
-            if measure.counts:
-                results += _counts(measure, rows)
+            if counts:
+                results.append(f"{Aggregate('count_star', False, None, None).over(rows)} AS {measure.inputs}")
+                if measure.hashed:
+                    xors = {measure.ids: "_id", measure.contents: measure.content}
+                    results += [
+                        f"{Aggregate('bit_xor', False, of, None).over(rows)} AS {it}" for it, of in xors.items()
+                    ]
             results += [f"{aggregate.over(rows)} AS {name}" for name, aggregate in measure.aggregates.items()]
         return (
             f"SELECT {', '.join(columns)} FROM (SELECT _bucket, _entity, count(_whole) AS _lines, {', '.join(results)} "
@@ -180,13 +177,6 @@ class Scan:
         start = f"{time} - ({time} - ({first})) % {size}"
         # Of several days, the first bucket begins with the first instant there is (Window.widened).
         return start if self.bucket_size <= DAY else f"greatest({start}, {MIN_INSTANT // MICROSECOND})"
-
-
-def _counts(measure: Measure, rows: str | None) -> Iterator[str]:
-    yield f"{Aggregate('count_star', False, None, None).over(rows)} AS {measure.inputs}"
-    if measure.hashed:
-        yield f"{Aggregate('bit_xor', False, '_id', None).over(rows)} AS {measure.ids}"
-        yield f"{Aggregate('bit_xor', False, measure.content, None).over(rows)} AS {measure.contents}"
 
 
 def load(db: DuckDBPyConnection, inputs: Inputs, entities: Sequence[str]) -> None:

@@ -136,10 +136,10 @@ class Reader:
             reason = str(answer["error_message"]).split("\n", 1)[0]
             only_select = answer["error_type"] == "not implemented"
             self._refuse(_SEVERAL if only_select else f"invalid SQL expression: {reason}")
-        nodes = [statement["node"] for statement in answer["statements"]]
-        expressions = nodes[0].get("select_list", [])
-        alone = len(nodes) == len(expressions) == 1 and not expressions[0].get("alias")
-        rest = {**nodes[0], "select_list": self._select_one["select_list"]}
+        selects = [statement["node"] for statement in answer["statements"]]
+        expressions = selects[0].get("select_list", [])
+        alone = len(selects) == len(expressions) == 1 and not expressions[0].get("alias")
+        rest = {**selects[0], "select_list": self._select_one["select_list"]}
         if not alone or _unplaced(rest) != _unplaced(self._select_one):
             self._refuse(_SEVERAL)
         tree: Node = expressions[0]
@@ -282,14 +282,15 @@ def is_aggregate(node: Node) -> bool:
     return node.get("class") == "FUNCTION" and name_of(node) in AGGREGATES
 
 
-def _nodes(tree: Any) -> Iterator[Node]:
+def nodes(tree: Any) -> Iterator[Node]:
+    """Yield every node of a tree, parents first."""
     if isinstance(tree, dict):
         yield tree
         for child in tree.values():
-            yield from _nodes(child)
+            yield from nodes(child)
     elif isinstance(tree, list):
         for item in tree:
-            yield from _nodes(item)
+            yield from nodes(item)
 
 
 def is_lambda(node: Node) -> bool:
@@ -299,12 +300,12 @@ def is_lambda(node: Node) -> bool:
 
 def aggregates_of(tree: Any) -> Iterator[Node]:
     """Yield the aggregates in a tree, which may be one itself."""
-    return (node for node in _nodes(tree) if is_aggregate(node))
+    return (node for node in nodes(tree) if is_aggregate(node))
 
 
 def columns_of(tree: Any) -> list[str]:
     """Return the names in a tree, of columns and of the parameters of lambdas."""
-    return [node["column_names"][0].lower() for node in _nodes(tree) if node.get("class") == "COLUMN_REF"]
+    return [node["column_names"][0].lower() for node in nodes(tree) if node.get("class") == "COLUMN_REF"]
 
 
 def children(node: Any) -> Iterator[Node]:
