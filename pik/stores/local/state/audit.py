@@ -16,19 +16,15 @@ from pik.stores import state_rows as found
 from pik.stores.local.raw import LocalRaw
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state.database import (
-    DIRECTORY,
+    COPIES,
     KINDS,
     LETTER_DIGEST,
-    METRIC,
-    METRIC_DIGEST,
     PROMOTION,
-    PROMOTION_DIGEST,
     RUN_DIGEST,
     SCHEMA,
     TASK_DIGEST,
     WRITER_DIGEST,
-    Sealed,
-    read_sealed,
+    Copied,
 )
 from pik.stores.state_rows import NO_ROWS, Place, RowTally, row_digest, xor_of
 
@@ -97,7 +93,7 @@ class LocalStateAudit:
         yield from self._runs(connection)
         yield from self._pointers(connection)
         for kind in KINDS:
-            yield from self._files(connection, kind)
+            yield from self._copies(connection, kind)
 
     def _runs(self, connection: sqlite3.Connection) -> Iterator[StateProblem]:
         """Runs against their versions and their tasks."""
@@ -151,32 +147,30 @@ class LocalStateAudit:
             yield from _misplaced(connection, [(one["kind"], one["run_id"]) for one in moved])
 
     def _promotions(self, connection: sqlite3.Connection) -> list[dict[str, Any]]:
-        """The promotions in their order; a damaged one as its file has it, if that is whole, so that no pointer is
-        accused of what is wrong with a promotion."""
-        rows = list(PROMOTION.rows(connection, f"digest IS {PROMOTION_DIGEST}"))
-        altered = PROMOTION.rows(connection, f"digest IS NOT {PROMOTION_DIGEST}")
-        root = self.database.path.parent
-        rows += [read_sealed(root, PROMOTION.key(values), PROMOTION) or values for values in altered]
+        """Return the promotions in their order; a damaged one as its file has it, if that is whole, so that no pointer
+        is blamed for a damaged promotion."""
+        rows = PROMOTION.sound(connection)
+        for values in PROMOTION.altered(connection):
+            rows.append(PROMOTION.read(self.database.path.parent, PROMOTION.key(values)) or values)
         return sorted(rows, key=itemgetter("number"))
 
-    def _files(self, connection: sqlite3.Connection, kind: Sealed) -> Iterator[StateProblem]:
+    def _copies(self, connection: sqlite3.Connection, kind: Copied) -> Iterator[StateProblem]:
         root = self.database.path.parent
         rows = {kind.key(values): values for values in kind.rows(connection)}
         waiting = {kind.key(values) for values in kind.rows(connection, "NOT sealed")}
-        digest = METRIC_DIGEST if kind is METRIC else PROMOTION_DIGEST
-        altered = {kind.key(values) for values in kind.rows(connection, f"digest IS NOT {digest}")}
-        there = {each.key for each in LocalRaw(root).objects(f"{DIRECTORY}/{kind.table}/")}
-        for key in sorted(there | altered | (rows.keys() - waiting)):
-            said = read_sealed(root, key, kind)
+        altered = {kind.key(values) for values in kind.altered(connection)}
+        files = {each.key for each in LocalRaw(root).objects(f"{COPIES}/{kind.table}/")}
+        for key in sorted(files | altered | (rows.keys() - waiting)):
+            copy = kind.read(root, key)
             if key in altered:
-                name = _name(kind, rows[key], key)
-                yield found.row_altered(name) if said is None else found.row_has_copy(name, key)
+                name = kind.describe(rows[key], key)
+                yield found.row_altered(name) if copy is None else found.row_has_copy(name, key)
             elif key not in rows:
-                now = list(kind.rows(self.database.read()))  # somebody may have written it since
+                now = kind.rows(self.database.read())  # it may have been written since
                 if not any(kind.key(values) == key for values in now):
-                    yield found.row_lost(_name(kind, said, key), key)
-            elif said != rows[key]:
-                yield found.copy_lost(_name(kind, rows[key], key), key)
+                    yield found.row_lost(kind.describe(copy, key), key)
+            elif copy != rows[key]:
+                yield found.copy_lost(kind.describe(rows[key], key), key)
 
 
 def _structure(connection: sqlite3.Connection) -> Iterator[StateProblem]:
@@ -205,11 +199,3 @@ def _misplaced(connection: sqlite3.Connection, moves: list[tuple[str, str]]) -> 
         now = versions[0][5]
         if not found.is_explained(now, bases, moves):
             yield found.pointer_differs(Place(*key), now, found.expected_pointer(bases, moves)[0])
-
-
-def _name(kind: Sealed, values: dict[str, Any] | None, key: str) -> str:
-    if values is None:
-        return f"{kind.table} {key.rpartition('/')[2]}"
-    if kind is METRIC:
-        return f"metric {values['name']} version {values['version']}"
-    return f"{values['kind']} {values['promotion_id']} of run {values['run_id']}"

@@ -1,4 +1,4 @@
-"""State.db as rows, and rows as state.db."""
+"""Backup and restore of state.db, as rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import singledispatchmethod
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +30,18 @@ from pik.stores.local.sqlite import Database
 from pik.stores.local.state.database import (
     LETTER_DIGEST,
     METRIC,
-    METRIC_DIGEST,
     POINTER_DIGEST,
     PROMOTION,
-    PROMOTION_DIGEST,
-    RUN_DIGEST,
     TASK_DIGEST,
     VERSION_DIGEST,
     WRITER_DIGEST,
-    Sealed,
+    Copied,
+    copy_rows,
     insert_metric,
-    read_sealed,
-    seal,
-    set_aside,
+    set_aside_copies,
 )
 from pik.stores.local.state.promotion import insert_promotion
-from pik.stores.local.state.runs import all_runs, letter_row, run_row
+from pik.stores.local.state.runs import all_runs, insert_run, insert_tasks, letter_row, task_columns
 from pik.stores.state_rows import (
     damaged_row,
     failures_of,
@@ -53,13 +50,16 @@ from pik.stores.state_rows import (
     pointer_digest,
     read_letter,
     read_task,
-    row_digest,
     xor_of,
 )
 
 _TABLES = ("metric", "run", "task", "letter", "writer", "version", "current", "promotion", "message")
 
-# The comparison of a version with the one that was current is not kept with it, but told by the two.
+_IS_CURRENT = (
+    "EXISTS (SELECT 1 FROM current c WHERE (c.metric, c.bucket, c.entity, c.writer) = (v.metric, v.bucket, v.entity,"
+    " v.writer))"
+)
+# How a version compares with the one that was current is not stored, but follows from the two.
 _VERSIONS = f"""
 SELECT v.metric, v.bucket, v.entity, w.run_id, v.value, v.inputs, lower(hex(v.input_ids)), lower(hex(v.input_contents)),
     bw.run_id, v.metric_version, v.known_until, v.reason,
@@ -86,46 +86,45 @@ class LocalBackup:
         with self.database.snapshot() as connection:
             yield _rows(connection, self.database.path.parent)
 
-    def has_state(self, resuming: str = "") -> bool:  # noqa: ARG002 - nothing is left of one that was interrupted
-        if not self.database.path.exists():
-            return False
-        read = self.database.read()
-        return any(read.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in _TABLES)
+    def has_state(self, resuming: str = "") -> bool:  # noqa: ARG002 - an interrupted restore leaves nothing
+        return self.database.path.exists() and _has_rows(self.database.read())
 
     def restore(self, rows: Iterable[Row], name: str) -> tuple[str, ...]:  # noqa: ARG002
         self.database.create()
         with self.database.write() as connection:
-            if any(connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in _TABLES):
+            if _has_rows(connection):
                 raise StoreError(f"{self.database.path} holds state already")
-            taking = _Restoring(connection)
+            restoring = _Restoring(connection)
             for row in rows:
-                taking.take(row)
-            taking.finish()
-        lacking = set_aside(self.database)
-        seal(self.database)
+                restoring.insert(row)
+            restoring.finish()
+        lacking = set_aside_copies(self.database)
+        copy_rows(self.database)
         return lacking
 
 
-def _sound(rows: Iterable[tuple[Any, ...]], what: str) -> Iterator[tuple[Any, ...]]:
-    """The rows without their last column, which says whether they are as they were written."""
-    for *columns, sound in rows:
-        if not sound:
-            raise damaged_row(f"{what} {columns[0]}")
-        yield tuple(columns)
+def _has_rows(connection: sqlite3.Connection) -> bool:
+    return any(connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in _TABLES)
 
 
 def _rows(connection: sqlite3.Connection, root: Path) -> Iterator[Row | Omitted]:
-    omitted = list(_omitted(connection))
-    for values in _kept_twice(connection, root, METRIC, METRIC_DIGEST):
-        columns = (values[name] for name in ("version", "definition", "applied_at", "scale"))
-        yield MetricRow(metric_of(*columns))
+    # Versions that are not as they were written, and not current: nothing shows them but history.
+    omitted = [
+        Omitted(*row)
+        for row in connection.execute(
+            "SELECT v.metric, v.bucket, v.entity, w.run_id FROM version v JOIN writer w ON w.number = v.writer"
+            f" WHERE v.digest IS NOT {VERSION_DIGEST} AND NOT {_IS_CURRENT}"
+        )
+    ]
+    for values in _kept_twice(connection, root, METRIC):
+        yield MetricRow(metric_of(*(values[name] for name in ("version", "definition", "applied_at", "scale"))))
     yield from map(RunRow, all_runs(connection))
     yield from _tasks(connection, {one.run_id for one in omitted})
     yield from omitted
     left_out = {(one.metric, one.bucket, one.entity, one.run_id) for one in omitted}
     versions = (row for row in connection.execute(_VERSIONS) if row[:4] not in left_out)
     yield from (VersionRow(*row) for row in _sound(versions, "a version of"))
-    for values in _kept_twice(connection, root, PROMOTION, PROMOTION_DIGEST):
+    for values in _kept_twice(connection, root, PROMOTION):
         yield PromotionRow(*(values[name] for name in PROMOTION.columns[1:]))
     yield from (PointerRow(*row) for row in _sound(connection.execute(_POINTERS), "a pointer of"))
     letters = f"SELECT letter_id, body, digest IS {LETTER_DIGEST} FROM letter ORDER BY letter_id"
@@ -133,63 +132,62 @@ def _rows(connection: sqlite3.Connection, root: Path) -> Iterator[Row | Omitted]
         yield LetterRow(read_letter(body))
 
 
-def _omitted(connection: sqlite3.Connection) -> Iterator[Omitted]:
-    """The versions that are not as they were written, and not current: nothing shows them but history."""
-    for metric, bucket, entity, run_id in connection.execute(
-        "SELECT v.metric, v.bucket, v.entity, w.run_id FROM version v JOIN writer w ON w.number = v.writer"
-        f" WHERE v.digest IS NOT {VERSION_DIGEST} AND NOT EXISTS (SELECT 1 FROM current c"
-        " WHERE (c.metric, c.bucket, c.entity, c.writer) = (v.metric, v.bucket, v.entity, v.writer))"
-    ):
-        yield Omitted(metric, bucket, entity, run_id)
+def _sound(rows: Iterable[tuple[Any, ...]], what: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows without their last column, which tells whether they are as they were written. Raises Damaged."""
+    for *columns, sound in rows:
+        if not sound:
+            raise damaged_row(f"{what} {columns[0]}")
+        yield tuple(columns)
 
 
-def _kept_twice(connection: sqlite3.Connection, root: Path, kind: Sealed, digest: str) -> Iterator[dict[str, Any]]:
-    """The rows of a kind that has files, in order; one that is not as it was written from its file, if that is
-    whole."""
-    rows = list(kind.rows(connection, f"digest IS {digest}"))
-    for values in kind.rows(connection, f"digest IS NOT {digest}"):
-        said = read_sealed(root, kind.key(values), kind)
-        if said is None:
+def _kept_twice(connection: sqlite3.Connection, root: Path, kind: Copied) -> list[dict[str, Any]]:
+    """Return the rows of a kind that has files, in order; a damaged one as its file has it. Raises Damaged if that is
+    not whole either."""
+    rows = kind.sound(connection)
+    for values in kind.altered(connection):
+        copy = kind.read(root, kind.key(values))
+        if copy is None:
             raise damaged_row(f"{kind.table} {values[kind.columns[0]]}")
-        rows.append(said)
-    yield from sorted(rows, key=lambda values: [values[name] for name in kind.columns[:2]])
+        rows.append(copy)
+    return sorted(rows, key=lambda values: [values[name] for name in kind.columns[:2]])
 
 
-def _tasks(connection: sqlite3.Connection, less: Collection[str]) -> Iterator[Row]:
-    """The tasks; with the first of each run all that the run wrote."""
+def _tasks(connection: sqlite3.Connection, incomplete: Collection[str]) -> Iterator[Row]:
+    """Yield the tasks, the first of each run with all that the run wrote; of `incomplete` runs some versions are left
+    out."""
     columns = f"run_id, number, body, state, failing, failures, digest IS {TASK_DIGEST}"
-    tasks = f"SELECT {columns} FROM task ORDER BY run_id, number"
-    told = None
-    for run_id, _, body, state, failing, kept in _sound(connection.execute(tasks), "a task of run"):
-        written = _written(connection, run_id) if run_id != told else None
-        if written is not None and run_id in less:
+    tasks = _sound(connection.execute(f"SELECT {columns} FROM task ORDER BY run_id, number"), "a task of run")
+    for run_id, of_run in groupby(tasks, key=itemgetter(0)):
+        written = _written(connection, run_id)
+        if written is not None and run_id in incomplete:
             written = _without_omitted(connection, run_id, written)
-        told = run_id
-        yield TaskRow(read_task(body), state, written=written, failures=failures_of(failing, kept))
+        for _, _, body, state, failing, kept in of_run:
+            yield TaskRow(read_task(body), state, written=written, failures=failures_of(failing, kept))
+            written = None
 
 
 def _written(connection: sqlite3.Connection, run_id: str) -> Written | None:
-    found = connection.execute(
+    rows = connection.execute(
         "SELECT run_id, new, changed, unchanged, removed, versions, lower(hex(versions_xor)), computed_by,"
         f" digest IS {WRITER_DIGEST} FROM writer WHERE run_id = ?",
         (run_id,),
     )
-    for _, new, changed, unchanged, removed, versions, total, programs in _sound(found.fetchall(), "run"):
-        return Written(new, changed, unchanged, removed, versions, total, tuple(msgspec.json.decode(programs)))
+    for _, *columns in _sound(rows.fetchall(), "run"):
+        columns[-1] = tuple(msgspec.json.decode(columns[-1]))
+        return Written(*columns)
     return None
 
 
 def _without_omitted(connection: sqlite3.Connection, run_id: str, written: Written) -> Written:
-    """What a run wrote, without its versions that are left out. One that is lost besides stays missed."""
-    number = "(SELECT number FROM writer WHERE run_id = ?)"
+    """Return what a run wrote, without its versions that are left out. One that is lost besides remains missing."""
     rows = connection.execute(
-        f"SELECT v.digest, v.digest IS {VERSION_DIGEST}, EXISTS (SELECT 1 FROM current c WHERE (c.metric, c.bucket,"
-        f" c.entity, c.writer) = (v.metric, v.bucket, v.entity, v.writer)) FROM version v WHERE v.writer = {number}",
+        f"SELECT v.digest, v.digest IS {VERSION_DIGEST} OR {_IS_CURRENT} FROM version v"
+        " WHERE v.writer = (SELECT number FROM writer WHERE run_id = ?)",
         (run_id,),
     ).fetchall()
     if len(rows) != written.versions:
         return written
-    kept = [digest for digest, sound, current in rows if sound or current]
+    kept = [digest for digest, is_kept in rows if is_kept]
     return msgspec.structs.replace(written, versions=len(kept), versions_xor=xor_of(kept).hex())
 
 
@@ -201,57 +199,40 @@ class _Restoring:
     writers: dict[str, int] = field(default_factory=dict)
     written: dict[str, Written] = field(default_factory=dict)
 
-    @singledispatchmethod
-    def take(self, row: object) -> None:
-        """Insert a row."""
-        raise TypeError(row)
+    def insert(self, row: Row) -> None:
+        match row:
+            case MetricRow():
+                insert_metric(self.connection, row.metric)
+            case RunRow():
+                insert_run(self.connection, row.run)
+            case TaskRow():
+                self._insert_task(row)
+            case VersionRow():
+                base = None if row.base is None else self._writer(row.base)
+                self._insert(
+                    "version",
+                    *(row.metric, row.bucket, row.entity, self._writer(row.run_id), row.value, row.inputs),
+                    *(bytes.fromhex(row.input_ids), bytes.fromhex(row.input_contents), base),
+                    *(row.metric_version, row.known_until, row.reason, bytes.fromhex(row.digest)),
+                )
+            case PromotionRow():
+                *columns, pointers_xor = msgspec.structs.astuple(row)
+                insert_promotion(self.connection, (*columns, bytes.fromhex(pointers_xor)))
+            case PointerRow():
+                key = row.metric, row.bucket, row.entity
+                self._insert("current", *key, self._writer(row.run_id), pointer_digest(*key, row.run_id))
+            case LetterRow():
+                self._insert("letter", *letter_row(row.letter))
 
-    @take.register
-    def _(self, row: MetricRow) -> None:
-        insert_metric(self.connection, row.metric)
-
-    @take.register
-    def _(self, row: RunRow) -> None:
-        self.connection.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)", run_row(row.run))
-        self.connection.execute(f"UPDATE run SET digest = {RUN_DIGEST} WHERE run_id = ?", (row.run.run_id,))
-
-    @take.register
-    def _(self, row: TaskRow) -> None:
-        key, body = (row.task.run_id, row.task.number), msgspec.json.encode(row.task)
-        failures = (row.failures.count, msgspec.json.encode(row.failures.kept) if row.failures.count else None)
-        digest = row_digest("task", *key, body, row.state, *failures)
-        self.connection.execute(
-            "INSERT INTO task (run_id, number, body, state, failing, failures, digest) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (*key, body, row.state, *failures, digest),
-        )
+    def _insert_task(self, row: TaskRow) -> None:
+        run_id = row.task.run_id
+        insert_tasks(self.connection, [task_columns(row.task, row.state, row.failures)])
         if row.written is not None:
-            before = self.written.get(row.task.run_id)
-            self.written[row.task.run_id] = row.written if before is None else _sum(before, row.written)
+            before = self.written.get(run_id)
+            self.written[run_id] = row.written if before is None else _sum(before, row.written)
 
-    @take.register
-    def _(self, row: VersionRow) -> None:
-        base = None if row.base is None else self._writer(row.base)
-        columns = (
-            *(row.metric, row.bucket, row.entity, self._writer(row.run_id), row.value, row.inputs),
-            *(bytes.fromhex(row.input_ids), bytes.fromhex(row.input_contents), base),
-            *(row.metric_version, row.known_until, row.reason, bytes.fromhex(row.digest)),
-        )
-        self.connection.execute(f"INSERT INTO version VALUES ({', '.join('?' * len(columns))})", columns)
-
-    @take.register
-    def _(self, row: PromotionRow) -> None:
-        *columns, pointers_xor = msgspec.structs.astuple(row)
-        insert_promotion(self.connection, (*columns, bytes.fromhex(pointers_xor)))
-
-    @take.register
-    def _(self, row: PointerRow) -> None:
-        key = row.metric, row.bucket, row.entity
-        digest = pointer_digest(*key, row.run_id)
-        self.connection.execute("INSERT INTO current VALUES (?, ?, ?, ?, ?)", (*key, self._writer(row.run_id), digest))
-
-    @take.register
-    def _(self, row: LetterRow) -> None:
-        self.connection.execute("INSERT INTO letter VALUES (?, ?, ?)", letter_row(row.letter))
+    def _insert(self, table: str, *columns: object) -> None:
+        self.connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", columns)
 
     def _writer(self, run_id: str) -> int:
         if run_id not in self.writers:
@@ -260,7 +241,7 @@ class _Restoring:
         return self.writers[run_id]
 
     def finish(self) -> None:
-        """Note what runs wrote, and look at what became of the versions. Raises Damaged."""
+        """Record what runs wrote, and check what became of the versions. Raises Damaged."""
         for run_id, written in self.written.items():
             self.connection.execute(
                 "UPDATE writer SET new = ?, changed = ?, unchanged = ?, removed = ?, versions = ?, versions_xor = ?,"
@@ -273,10 +254,8 @@ class _Restoring:
                 ),
             )
         self.connection.execute(f"UPDATE writer SET digest = {WRITER_DIGEST}")
-        bad = self.connection.execute(
-            f"SELECT v.metric, v.entity FROM version v WHERE v.digest IS NOT {VERSION_DIGEST} LIMIT 1"
-        ).fetchone()
-        if bad:
+        damaged = f"SELECT v.metric, v.entity FROM version v WHERE v.digest IS NOT {VERSION_DIGEST} LIMIT 1"
+        if bad := self.connection.execute(damaged).fetchone():
             raise damaged_row(f"the version of {bad[0]} of {bad[1]} in the backup")
         lost = self.connection.execute(
             "SELECT c.metric, c.entity FROM current c LEFT JOIN version v USING (metric, bucket, entity, writer)"

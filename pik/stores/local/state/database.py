@@ -8,7 +8,7 @@ in between leaves a row without its file, which the next writer creates.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ CREATE INDEX promotion_run ON promotion (run_id);
 
 
 def state_database(directory: Path) -> Database:
-    """The state of the store in this directory."""
+    """Return the state of the store in this directory."""
     return Database(
         directory / "state.db",
         SCHEMA,
@@ -132,135 +132,135 @@ PROMOTION_DIGEST = (
 
 
 def expect_sound(connection: sqlite3.Connection, what: str, digest: str, rows: str, values: tuple[Any, ...]) -> None:
-    """Raises Damaged if a row is there that is not as it was written; `rows` is a table and a condition."""
+    """Raise Damaged if there is a row that is not as it was written; `rows` is a table and a condition."""
     if connection.execute(f"SELECT 1 FROM {rows} AND digest IS NOT {digest} LIMIT 1", values).fetchone():
         raise damaged_row(what)
 
 
-def found(database: Database, table: str, column: str, prefix: str, *, kind: str, hint: str) -> tuple[Any, ...]:
-    """The row of `table` whose id is or unambiguously begins with `prefix`. Raises NotFound."""
+def row_with_prefix(
+    database: Database, table: str, column: str, prefix: str, *, kind: str, hint: str
+) -> tuple[Any, ...]:
+    """Return the row of `table` whose id is or unambiguously begins with `prefix`. Raises NotFound."""
     low = prefix.upper()  # ULIDs
-    rows = (
-        database.read()
-        .execute(
-            f"SELECT {column}, t.* FROM {table} t WHERE {column} >= ? AND {column} < ? || '~'"
-            f" ORDER BY {column} DESC LIMIT {CANDIDATES + 1:d}",
-            (low, low),
-        )
-        .fetchall()
-    )
+    query = f"SELECT {column}, t.* FROM {table} t WHERE {column} >= ? AND {column} < ? || '~' ORDER BY {column} DESC"
+    rows = database.read().execute(f"{query} LIMIT {CANDIDATES + 1:d}", (low, low)).fetchall()
     if not low or len(rows) != 1:
         raise not_one(kind, prefix, [row[0] for row in rows], hint=hint)
     return tuple(rows[0][1:])
 
 
-DIRECTORY = "state"
+COPIES = "state"
+"""The directory of the copies."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
-    """A kind of row that has files: its table, the columns that the file repeats, and how the file is called."""
+class Copied:
+    """A kind of row that is kept a second time, as a file: its table, its digest in SQL, the columns that the file
+    repeats, and the file's name."""
 
     table: str
+    digest: str
     columns: tuple[str, ...]
     name: str
 
-    def key(self, values: dict[str, Any]) -> str:
-        """The path of the file, relative to the store."""
-        return f"{DIRECTORY}/{self.table}/{self.name.format_map(values)}.json"
+    def key(self, values: Mapping[str, Any]) -> str:
+        """Return the path of the file, relative to the store."""
+        return f"{COPIES}/{self.table}/{self.name.format_map(values)}.json"
 
-    def rows(self, connection: sqlite3.Connection, where: str = "true") -> Iterator[dict[str, Any]]:
-        """The rows as their files have them."""
+    def rows(self, connection: sqlite3.Connection, where: str = "true") -> list[dict[str, Any]]:
+        """Return rows as their files have them."""
         rows = connection.execute(f"SELECT {', '.join(self.columns)} FROM {self.table} WHERE {where}")
-        for row in rows.fetchall():
-            yield dict(zip(self.columns, _plain(row), strict=True))
+        plain = ([one.hex() if isinstance(one, bytes) else one for one in row] for row in rows)
+        return [dict(zip(self.columns, row, strict=True)) for row in plain]
 
-    def digest(self, values: dict[str, Any]) -> str:
-        """The digest that the row and its file have, in hex."""
+    def sound(self, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+        """Return the rows that are as they were written."""
+        return self.rows(connection, f"digest IS {self.digest}")
+
+    def altered(self, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+        """Return the rows that are not as they were written."""
+        return self.rows(connection, f"digest IS NOT {self.digest}")
+
+    def read(self, root: Path, key: str) -> dict[str, Any] | None:
+        """Return the content of a file; None if it is missing, or not as it was written."""
+        files = LocalRaw(root)
+        if files.size(key) is None:
+            return None
+        try:
+            values = msgspec.json.decode(files.read(key), type=dict[str, Any])
+            digest = values.pop("digest")
+            sound = set(values) == set(self.columns) and self._digest(values) == digest and self.key(values) == key
+        except (msgspec.MsgspecError, UnicodeDecodeError, KeyError):
+            return None
+        return values if sound else None
+
+    def create(self, root: Path, values: Mapping[str, Any]) -> None:
+        """Create the file of a row, unless it is there. Raises StoreError if that one has another content."""
+        files, key = LocalRaw(root), self.key(values)
+        data = msgspec.json.encode({**values, "digest": self._digest(values)}) + b"\n"
+        try:
+            files.create(key, data)
+        except AlreadyExists:  # by a process that died before the row could record it
+            if files.read(key) != data:
+                raise StoreError(
+                    f"{root / key} differs from state.db",
+                    hint="restore either from a backup; what is damaged: pik verify",
+                ) from None
+
+    def describe(self, values: Mapping[str, Any] | None, key: str) -> str:
+        """Return what to call a row or file in messages."""
+        if values is None:
+            return f"{self.table} {key.rpartition('/')[2]}"
+        if self.table == "metric":
+            return f"metric {values['name']} version {values['version']}"
+        return f"{values['kind']} {values['promotion_id']} of run {values['run_id']}"
+
+    def _digest(self, values: Mapping[str, Any]) -> str:
         return row_digest(self.table, *(values[name] for name in self.columns)).hex()
 
 
-METRIC = Sealed("metric", ("name", "version", "definition", "applied_at", "scale"), "{name}-{version}")
-PROMOTION = Sealed(
+METRIC = Copied("metric", METRIC_DIGEST, ("name", "version", "definition", "applied_at", "scale"), "{name}-{version}")
+PROMOTION = Copied(
     "promotion",
+    PROMOTION_DIGEST,
     ("number", "promotion_id", "run_id", "kind", "at", "reason", "moved", "conflicts", "pointers", "pointers_xor"),
     "{promotion_id}",
 )
 KINDS = (METRIC, PROMOTION)
 
 
-def seal(database: Database) -> None:
-    """Create the files that are not there yet. Raises StoreError."""
-    files = LocalRaw(database.path.parent)
+def copy_rows(database: Database) -> None:
+    """Create the files of rows that have none yet. Raises StoreError."""
     with database.translated():
-        connection = database.writer()
-        open_rows = {kind: list(kind.rows(connection, "NOT sealed")) for kind in KINDS}
-    for kind, rows in open_rows.items():
-        for values in rows:
-            _create(files, kind, values)
-    if any(open_rows.values()):
+        new = [(kind, values) for kind in KINDS for values in kind.rows(database.writer(), "NOT sealed")]
+    for kind, values in new:
+        kind.create(database.path.parent, values)
+    if new:
         with database.write() as connection:
-            for kind, rows in open_rows.items():
-                keys = [(values[kind.columns[0]], values[kind.columns[1]]) for values in rows]
-                where = " AND ".join(f"{name} = ?" for name in kind.columns[:2])
-                connection.executemany(f"UPDATE {kind.table} SET sealed = 1 WHERE {where}", keys)
+            for kind, values in new:
+                first, second = kind.columns[:2]
+                connection.execute(
+                    f"UPDATE {kind.table} SET sealed = 1 WHERE {first} = ? AND {second} = ?",
+                    (values[first], values[second]),
+                )
 
 
-def set_aside(database: Database) -> tuple[str, ...]:
-    """Move the files that say something else than the rows, and those of no row, to state/replaced, and name them:
+def set_aside_copies(database: Database) -> tuple[str, ...]:
+    """Move the files that differ from the rows, or have no row, to state/replaced, and return what they are of:
     definitions and promotions that a restored state lacks."""
-    root, named = database.path.parent, []
-    with database.translated():
-        connection = database.writer()
-        rows = {kind: {kind.key(values): values for values in kind.rows(connection)} for kind in KINDS}
+    root, lacking = database.path.parent, []
     for kind in KINDS:
-        for found in list(LocalRaw(root).objects(f"{DIRECTORY}/{kind.table}/")):
-            if (said := read_sealed(root, found.key, kind)) is None or said != rows[kind].get(found.key):
-                place = root / DIRECTORY / "replaced" / found.key.removeprefix(f"{DIRECTORY}/")
+        with database.translated():
+            rows = {kind.key(values): values for values in kind.rows(database.writer())}
+        for file in list(LocalRaw(root).objects(f"{COPIES}/{kind.table}/")):
+            copy = kind.read(root, file.key)
+            if copy is None or copy != rows.get(file.key):
+                place = root / COPIES / "replaced" / file.key.removeprefix(f"{COPIES}/")
                 place.parent.mkdir(parents=True, exist_ok=True)
-                (root / found.key).replace(place)
-                if said is not None or found.key not in rows[kind]:  # an altered copy of a row is written again
-                    named.append(_name(kind, said, found.key))
-    return tuple(named)
-
-
-def _name(kind: Sealed, said: dict[str, Any] | None, key: str) -> str:
-    if said is None:
-        return key
-    if kind is METRIC:
-        return f"metric {said['name']} version {said['version']}"
-    return f"{said['kind']} {said['promotion_id']} of run {said['run_id']}"
-
-
-def read_sealed(root: Path, key: str, kind: Sealed) -> dict[str, Any] | None:
-    """What a file says; None if it is not there, or not as it was written."""
-    files = LocalRaw(root)
-    if files.size(key) is None:
-        return None
-    try:
-        found = msgspec.json.decode(files.read(key), type=dict[str, Any])
-        digest = found.pop("digest")
-        sound = set(found) == set(kind.columns) and kind.digest(found) == digest and kind.key(found) == key
-    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError):
-        return None
-    return found if sound else None
-
-
-def _create(files: LocalRaw, kind: Sealed, values: dict[str, Any]) -> None:
-    key = kind.key(values)
-    data = msgspec.json.encode({**values, "digest": kind.digest(values)}) + b"\n"
-    try:
-        files.create(key, data)
-    except AlreadyExists:  # by somebody who died before the row could say so
-        if files.read(key) != data:
-            raise StoreError(
-                f"{files.root / key} says something else than state.db",
-                hint="restore either from a backup; what is damaged: pik verify",
-            ) from None
-
-
-def _plain(row: tuple[Any, ...]) -> Iterator[Any]:
-    return (column.hex() if isinstance(column, bytes) else column for column in row)
+                (root / file.key).replace(place)
+                if copy is not None or file.key not in rows:  # an altered copy of a row is written again
+                    lacking.append(kind.describe(copy, file.key))
+    return tuple(lacking)
 
 
 _SELECT = f"SELECT name, version, definition, applied_at, scale, digest IS {METRIC_DIGEST} FROM metric"
@@ -275,7 +275,7 @@ class LocalMetrics:
     def append(self, metric: Metric) -> bool:
         with self.database.write() as connection:
             is_new = insert_metric(connection, metric)
-        seal(self.database)
+        copy_rows(self.database)
         return is_new
 
     def latest(self) -> list[Metric]:

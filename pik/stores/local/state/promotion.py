@@ -8,7 +8,7 @@ from typing import Any
 from pik.errors import Damaged
 from pik.ports.state import Promoted
 from pik.stores.local.sqlite import Database
-from pik.stores.local.state.database import POINTER_DIGEST, VERSION_DIGEST, WRITER_DIGEST, expect_sound, seal
+from pik.stores.local.state.database import POINTER_DIGEST, VERSION_DIGEST, WRITER_DIGEST, copy_rows, expect_sound
 from pik.stores.state_rows import NO_ROWS, damaged_row, row_digest, xor_of
 
 _FETCHED = 10_000  # digests at a time
@@ -25,7 +25,7 @@ def move(database: Database, kind: str, run_id: str, at: int, reason: str, *, dr
     where the run's versions, or the pointers to what is current beside them, are not as they were written."""
     promoted = _move(database, kind, run_id, at, reason, dry_run=dry_run)
     if not dry_run:
-        seal(database)
+        copy_rows(database)
     return promoted
 
 

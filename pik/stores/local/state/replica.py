@@ -18,7 +18,7 @@ from pik.ports.store import TakenOver
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state.aggregates import note_versions, version_columns
-from pik.stores.local.state.database import POINTER_DIGEST, VERSION_DIGEST, insert_metric, seal
+from pik.stores.local.state.database import POINTER_DIGEST, VERSION_DIGEST, copy_rows, insert_metric
 from pik.stores.state_rows import RowTally, metric_columns
 
 _TAKING = """
@@ -75,7 +75,7 @@ class LocalCopy:
     def take_metrics(self, metrics: Iterable[Metric]) -> int:
         with self.database.write() as connection:
             new = sum(_take_metric(connection, metric) for metric in metrics if metric != EVENT_COUNT)
-        seal(self.database)
+        copy_rows(self.database)
         return new
 
     def take_aggregates(

@@ -31,18 +31,38 @@ from pik.model.run import (
 from pik.ports.state import UNSETTLED, Message
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
-from pik.stores.local.state.database import LETTER_DIGEST, RUN_DIGEST, TASK_DIGEST, WRITER_DIGEST, expect_sound, found
+from pik.stores.local.state.database import (
+    LETTER_DIGEST,
+    RUN_DIGEST,
+    TASK_DIGEST,
+    WRITER_DIGEST,
+    expect_sound,
+    row_with_prefix,
+)
 from pik.stores.state_rows import damaged_row, read_failed, read_letter, read_request, read_task, row_digest
 
+_COLUMNS = (
+    *("run_id", "request", "state", "created_at", "finished_at", "effective_start", "effective_end"),
+    *("events_matched", "buckets", "tasks"),
+)
+_TASKS_IN = "(SELECT count(*) FROM task WHERE task.run_id = run.run_id AND task.state = '{}')"
+_COUNTED = {
+    "done": _TASKS_IN.format(TaskState.DONE),
+    "failed": _TASKS_IN.format(TaskState.FAILED),
+    "new": "coalesce(w.new, 0)",
+    "changed": "coalesce(w.changed, 0)",
+    "unchanged": "coalesce(w.unchanged, 0)",
+    "removed": "coalesce(w.removed, 0)",
+    "promoted": "(SELECT coalesce(sum(iif(kind = 'promote', moved, -moved)), 0) FROM promotion p"
+    " WHERE p.run_id = run.run_id)",
+    "computed_by": "coalesce(computed_by, '[]')",
+    "failed_aggregates": "(SELECT coalesce(sum(failing), 0) FROM task WHERE task.run_id = run.run_id)",
+}
+"""Fields of a run that are counted, in SQL; the others are columns."""
+
 _RUN = (
-    "SELECT run.run_id, request, state, created_at, finished_at, effective_start, effective_end, events_matched,"
-    f" buckets, tasks, run.digest IS {RUN_DIGEST.replace('run_id', 'run.run_id')} AND coalesce(w.sound, 1),"
-    " coalesce(computed_by, '[]'),"
-    " (SELECT count(*) FROM task WHERE task.run_id = run.run_id AND task.state = 'DONE'),"
-    " (SELECT count(*) FROM task WHERE task.run_id = run.run_id AND task.state = 'FAILED'),"
-    " coalesce(w.new, 0), coalesce(w.changed, 0), coalesce(w.unchanged, 0), coalesce(w.removed, 0),"
-    " (SELECT coalesce(sum(iif(kind = 'promote', moved, -moved)), 0) FROM promotion p WHERE p.run_id = run.run_id),"
-    " (SELECT coalesce(sum(failing), 0) FROM task WHERE task.run_id = run.run_id)"
+    f"SELECT run.{', '.join(_COLUMNS)}, {', '.join(_COUNTED.values())},"
+    f" run.digest IS {RUN_DIGEST.replace('run_id', 'run.run_id')} AND coalesce(w.sound, 1)"
     f" FROM run LEFT JOIN (SELECT *, digest IS {WRITER_DIGEST} AS sound FROM writer) w ON w.run_id = run.run_id"
 )
 
@@ -55,19 +75,12 @@ class LocalRuns:
     locks: Path
 
     def create(self, run: Run, tasks: Iterable[Task]) -> None:
-        row = run_row(structs.replace(run, state=RunState.PLANNED, finished_at=None))
         with self.database.write() as connection:
-            connection.execute(
-                "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-                row,
-            )
-            connection.execute(f"UPDATE run SET digest = {RUN_DIGEST} WHERE run_id = ?", (run.run_id,))
-            connection.executemany(
-                "INSERT INTO task (run_id, number, body, digest) VALUES (?, ?, ?, ?)", map(_task_row, tasks)
-            )
+            insert_run(connection, structs.replace(run, state=RunState.PLANNED, finished_at=None))
+            insert_tasks(connection, map(task_columns, tasks))
 
     def get(self, run_id: str) -> Run:
-        full_id = found(self.database, "run", "run_id", run_id, kind="run", hint="pik runs list")[0]
+        full_id = row_with_prefix(self.database, "run", "run_id", run_id, kind="run", hint="pik runs list")[0]
         run = _run(self.database.read().execute(f"{_RUN} WHERE run.run_id = ?", (full_id,)).fetchone())
         return structs.replace(run, failures=self._failures(full_id)) if run.failed_aggregates else run
 
@@ -127,17 +140,25 @@ def all_runs(connection: sqlite3.Connection) -> Iterator[Run]:
     return map(_run, connection.execute(f"{_RUN} ORDER BY run.run_id"))
 
 
-def run_row(run: Run) -> tuple[object, ...]:
-    """The row of a run, without its digest."""
-    return (
-        *(run.run_id, _text(run.request), run.state, run.created_at, run.finished_at),
-        *(run.effective_start, run.effective_end, run.events_matched, run.buckets, run.tasks),
-    )
+def insert_run(connection: sqlite3.Connection, run: Run) -> None:
+    """Insert the row of a run."""
+    values = structs.asdict(run) | {"request": _text(run.request)}
+    names = ", ".join(f":{name}" for name in _COLUMNS)
+    connection.execute(f"INSERT INTO run VALUES ({names}, NULL)", {name: values[name] for name in _COLUMNS})
+    connection.execute(f"UPDATE run SET digest = {RUN_DIGEST} WHERE run_id = ?", (run.run_id,))
 
 
-def _task_row(task: Task) -> tuple[str, int, bytes, bytes]:
-    body = msgspec.json.encode(task)
-    return task.run_id, task.number, body, row_digest("task", task.run_id, task.number, body, TaskState.OPEN, 0, None)
+def insert_tasks(connection: sqlite3.Connection, rows: Iterable[tuple[object, ...]]) -> None:
+    """Insert the rows of tasks."""
+    columns = "run_id, number, body, state, failing, failures, digest"
+    connection.executemany(f"INSERT INTO task ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def task_columns(task: Task, state: TaskState = TaskState.OPEN, failures: Failures = NO_FAILURES) -> tuple[object, ...]:
+    """Return the columns of a task, its digest last."""
+    kept = msgspec.json.encode(failures.kept) if failures.count else None
+    columns = task.run_id, task.number, msgspec.json.encode(task), state, failures.count, kept
+    return *columns, row_digest("task", *columns)
 
 
 def _text(request: RunRequest) -> str:
@@ -145,32 +166,13 @@ def _text(request: RunRequest) -> str:
 
 
 def _run(row: tuple[Any, ...]) -> Run:
-    run_id, request, state, created_at, finished_at, start, end, events, buckets, tasks, sound, *rest = row
+    *values, sound = row
+    fields = dict(zip((*_COLUMNS, *_COUNTED), values, strict=True))
     if not sound:
-        raise damaged_row(f"run {run_id}")
-    computed_by, *counts = rest
-    done, failed, new, changed, unchanged, removed, promoted, failing = counts
-    return Run(
-        run_id=run_id,
-        request=read_request(request),
-        state=state,
-        created_at=created_at,
-        finished_at=finished_at,
-        effective_start=start,
-        effective_end=end,
-        events_matched=events,
-        buckets=buckets,
-        tasks=tasks,
-        done=done,
-        failed=failed,
-        new=new,
-        changed=changed,
-        unchanged=unchanged,
-        removed=removed,
-        promoted=promoted,
-        computed_by=tuple(msgspec.json.decode(computed_by)),
-        failed_aggregates=failing,
-    )
+        raise damaged_row(f"run {fields['run_id']}")
+    fields["request"], fields["state"] = read_request(fields["request"]), RunState(fields["state"])
+    fields["computed_by"] = tuple(msgspec.json.decode(fields["computed_by"]))
+    return Run(**fields)
 
 
 _PUT = (
