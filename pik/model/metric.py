@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from decimal import Context, Decimal
 from hashlib import sha256
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import Any
 
 import msgspec
 
-from pik.errors import Invalid
 from pik.model.event import ENVELOPE
-from pik.model.instant import DAY, parse_duration
-
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+from pik.model.instant import parse_duration
 
 
 class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -66,22 +61,6 @@ EVENT_COUNT = Metric(
     applied_at=0,
 )
 """The built-in metric: every store has it."""
-
-
-def read_definition(table: dict[str, Any], origin: str) -> Definition:
-    """The definition of one parsed TOML table. Raises Invalid; its SQL is checked by the engine, not here."""
-    try:
-        definition = msgspec.convert(table, Definition)
-    except msgspec.ValidationError as error:
-        raise Invalid(
-            f"{origin}: {error}", hint="a metric has name, value, and optionally where, bucket, description"
-        ) from None
-    if not _NAME.fullmatch(definition.name):
-        raise Invalid(f"{origin}: the name {definition.name!r} is not lower case letters, digits and _ (at most 63)")
-    size = definition.bucket_size
-    if (size < DAY and DAY % size) or (size > DAY and size % DAY):
-        raise Invalid(f"{origin}: the bucket {definition.bucket} neither divides a day nor is whole days")
-    return definition
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False):

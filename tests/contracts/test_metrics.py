@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pik.model.metric import EVENT_COUNT, Definition, Metric
-from pik.usecases.metrics.definitions import Applied, add_version
+from pik.usecases.metrics.definitions import AppliedMetric, add_version
 
 REVENUE = Definition(name="revenue", value="sum(x)", bucket="1h", where="event_type = 'paid'")
 
@@ -25,7 +25,7 @@ def test_each_other_definition_is_the_next_version(state):
 
 def test_the_latest_definition_applied_again_stays_the_version_it_is(state):
     first = add_version(state.metrics, REVENUE, 10).metric
-    assert add_version(state.metrics, REVENUE, 99) == Applied(first, first, changed=False)
+    assert add_version(state.metrics, REVENUE, 99) == AppliedMetric(first, first, changed=False)
     assert state.metrics.versions("revenue") == [first]
 
 

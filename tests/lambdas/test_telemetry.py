@@ -153,7 +153,7 @@ def test_no_payload_is_logged_where_something_fails(store, told, monkeypatch) ->
     processor.handler({"Records": list(messages(store, run_id))}, CONTEXT)
     (failed,) = store.runs.get(run_id).failures
     assert SECRET in failed.reason  # there it is of use
-    monkeypatch.setattr(ingest, "take", _stumble)
+    monkeypatch.setattr(ingest, "record_request", _stumble)
     assert post(ingest.handler, _secretive())[0] == 500
     monkeypatch.setattr(processor, "process_message", _stumble)
     run_id = post(replay.handler, asked())[1]["run_id"]

@@ -17,7 +17,7 @@ from pik.cli.render import Bucket, Column, Count, Document, Instant, Moment, Tab
 
 if TYPE_CHECKING:
     from pik.model.metric import Metric
-    from pik.usecases.metrics.definitions import Applied
+    from pik.usecases.metrics.definitions import AppliedMetric
 
 
 metrics = CommandGroup("Define metrics: apply, list, show.")
@@ -50,8 +50,8 @@ def apply(
     All of them are checked before any is kept. A value that order or floating point could change is refused, with the
     exact alternative. What is current stays current: replay computes the new version, promote makes it so.
     """
+    from pik.usecases.metrics.definition_file import read_definitions
     from pik.usecases.metrics.definitions import apply as keep
-    from pik.usecases.metrics.definitions import read_definitions
 
     definitions = read_definitions(file)
     store = cli.open_store()
@@ -64,7 +64,7 @@ def apply(
     cli.show(Document(head={"dry_run": dry_run}, tables=[Table("metrics", columns, applied)]))
 
 
-def _what(applied: Applied) -> str:
+def _what(applied: AppliedMetric) -> str:
     if not applied.changed:
         return "unchanged"
     return "new" if applied.before is None else "changed"
