@@ -11,7 +11,7 @@ from pik.errors import Busy
 from pik.stores.aws import lease
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.lease import LASTING, alive, any_alive, held, holding, lives
-from pik.stores.aws.table import Table
+from pik.stores.aws.table import Item, Key, Table
 from tests.aws.emulator import make_stack
 
 SKEW = 900 * 10**9
@@ -69,8 +69,9 @@ def test_it_is_given_back_after_an_error(table: Table) -> None:
 
 def test_it_is_renewed_while_it_is_held(table: Table) -> None:
     with holding(table, "a", lasting=3):
-        begun = table.get(("lease", "a"))
-        while (now := table.get(("lease", "a"))) == begun:
+        key: Key[Item] = Key(("lease", "a"))
+        begun = table.get(key)
+        while (now := table.get(key)) == begun:
             time.sleep(0.1)
         assert now is not None
         assert begun is not None

@@ -8,7 +8,7 @@ from botocore.exceptions import ConnectionClosedError
 from pik.errors import AlreadyExists
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.raw import AwsRaw
-from pik.stores.aws.table import Table
+from pik.stores.aws.table import Item, Key, Table
 from tests.aws.calls import SESSION
 from tests.aws.emulator import make_stack
 
@@ -58,4 +58,5 @@ def test_an_insert_whose_answer_was_lost_looks_like_one_that_was_there(own: Clie
     losing = Losing(own, "dynamodb", "BatchExecuteStatement")
     assert list(table.insert_many([{"pk": "a", "sk": "b", "n": 1}])) == [False]
     assert losing.lost
-    assert table.get(("a", "b")) == {"pk": "a", "sk": "b", "n": 1}
+    key: Key[Item] = Key(("a", "b"))
+    assert table.get(key) == {"pk": "a", "sk": "b", "n": 1}

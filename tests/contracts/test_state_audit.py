@@ -16,6 +16,7 @@ from pik.model.run import NO_FAILURES, FailedAggregate, Failures, Run, RunReques
 from pik.model.window import ALL_TIME
 from pik.ports.state import Message
 from pik.stores.aws.state.audit import AwsStateAudit
+from pik.stores.aws.state.layout import buckets_pk
 from pik.stores.local.state.audit import LocalStateAudit
 from pik.usecases.metrics.definitions import add_version
 
@@ -280,7 +281,7 @@ def test_a_pointer_item_under_the_key_of_another_bucket_is_refused(lived: State)
     assert isinstance(lived.audit, AwsStateAudit)
     table = lived.audit.table
     item = next(one for one in table.scan() if one["pk"].startswith("current/a/") and one["sk"] == "e")
-    other = next(one["sk"] for one in table.query("buckets/a") if not item["pk"].endswith(one["sk"]))
+    other = next(one["sk"] for one in table.query(buckets_pk("a")) if not item["pk"].endswith(one["sk"]))
     table.put({**item, "pk": f"current/a/{other}"})
     assert not all(one.sound for one in lived.aggregates.current("a", ALL_TIME, checked=True))
 

@@ -10,7 +10,7 @@ from time import monotonic, sleep, time_ns
 from uuid import uuid4
 
 from pik.errors import Busy, StoreError
-from pik.stores.aws.table import Item, Key, Table, Value
+from pik.stores.aws.table import Item, Key, Partition, Table, Value
 
 LASTING = 30.0
 """Seconds for which a lease must be seen unchanged, by the clock of whoever looks, before it may be taken over."""
@@ -24,7 +24,7 @@ _CERTAINLY_OVER = 3600.0
 _LOOKS = 60
 """How often a lease is looked at while it lasts."""
 
-_PARTITION = "lease"
+_PARTITION: Partition[Item] = Partition("lease")
 _TIDY = 24 * 3600  # seconds after its end at which DynamoDB may remove a lease that nobody gave back
 
 _State = tuple[str, int]
@@ -162,5 +162,5 @@ class _Lease:
             self.table.delete(_key(self.name), condition="holder = :holder", values={"holder": self.holder})
 
 
-def _key(name: str) -> Key:
-    return _PARTITION, name
+def _key(name: str) -> Key[Item]:
+    return Key((_PARTITION, name))

@@ -6,7 +6,7 @@ A message is a task as JSON, among the dead letters too, where attributes hold t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -20,8 +20,8 @@ from pik.ports.state import UNSETTLED, Message
 from pik.runtime.retry import attempts
 from pik.stores.aws.clients import Clients, Refused, translated
 from pik.stores.aws.deployment.stack import Stack
-from pik.stores.aws.state.items import run_pk, task_sk
-from pik.stores.aws.table import Item, Key, Table, batched
+from pik.stores.aws.state.layout import state_key
+from pik.stores.aws.table import Item, Partition, Table, batched
 from pik.stores.state_rows import damaged_row, read_letter, read_task, row_digest
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ BATCH = 10
 BATCH_BYTES = 256 * 1024
 """What SendMessageBatch takes at most."""
 
-PURGED = "purged"
+PURGED: Partition[Item] = Partition("purged")
 """The partition of the letters that somebody gave up."""
 
 _LOOKING = 300  # seconds for which letters are hidden from others while somebody looks at them
@@ -83,14 +83,15 @@ class AwsQueue:
                 QueueUrl=self.stack.queue_url, ReceiptHandle=message.receipt, VisibilityTimeout=ceil(delay)
             )
         if reason:
-            self.table.update(_state_key(message.task), "SET #reason = :reason", {"reason": _kept(reason)})
+            self.table.update(state_key(message.task), "SET #reason = :reason", {"reason": _kept(reason)})
 
     def bury(self, message: Message, reason: str, failed_at: int, hint: str = "") -> None:
         task = message.task
-        kept = _kept(reason or (self.table.get(_state_key(task)) or {}).get("reason", UNSETTLED))
+        state = self.table.get(state_key(task))
+        kept = _kept(reason or (state.get("reason", UNSETTLED) if state else UNSETTLED))
         # First where it stays: SQS may itself move the message to the dead letters before this does.
         self.table.update(
-            _state_key(task),
+            state_key(task),
             "SET #reason = :reason, #hint = :hint, #failed_at = :at",
             {"reason": kept, "hint": hint, "at": failed_at},
         )
@@ -159,7 +160,7 @@ class AwsQueue:
         """The letters of these messages; what SQS itself moved there has its reason, if any, in the state table."""
         tasks = {message["MessageId"]: _task(message) for message in messages}
         silent = {
-            (run_pk(task.run_id), task_sk("state", task))
+            state_key(task)
             for message in messages
             if "reason" not in message.get("MessageAttributes", {})
             and isinstance(task := tasks[message["MessageId"]], Task)
@@ -191,10 +192,6 @@ def _unless_gone() -> Iterator[None]:
     except Refused as error:
         if error.code not in _GONE:
             raise
-
-
-def _state_key(task: Task) -> Key:
-    return run_pk(task.run_id), task_sk("state", task)
 
 
 def _kept(reason: str) -> str:
@@ -238,12 +235,14 @@ def _letter_id(message: MessageTypeDef) -> str:
     return str(ULID.from_bytes(sent.to_bytes(6, "big") + UUID(message["MessageId"]).bytes[:10]))
 
 
-def _letter(message: MessageTypeDef, task: Task | str, states: dict[tuple[str, str], Item]) -> DeadLetter:
+def _letter(
+    message: MessageTypeDef, task: Task | str, states: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> DeadLetter:
     said = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
     if isinstance(task, str):
         reason, hint, task = task, "", Task(run_id="", number=0, metrics=(), start=0, end=0)
     else:
-        noted = states.get((run_pk(task.run_id), task_sk("state", task)), {})
+        noted = states.get(state_key(task), {})
         reason = said.get("reason") or noted.get("reason") or "its processor ended, or ran out of time, each time"
         hint = said.get("hint", "") if "reason" in said else noted.get("hint", "")
     return DeadLetter(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from pik.errors import StoreError
 from pik.runtime.retry import attempts
@@ -29,10 +29,36 @@ if TYPE_CHECKING:
 
 Value = str | int | bytes | bool
 Item = dict[str, Any]
-"""A Value by attribute name."""
+"""An item of any kind: a Value by attribute name."""
 
-Key = tuple[str, str]
-"""pk and sk."""
+
+class KeyItem(TypedDict):
+    """What every item has: its key. The other attributes are those of its kind, a TypedDict made from this one."""
+
+    pk: str
+    sk: str
+
+
+ItemT = TypeVar("ItemT", bound=Mapping[str, Any])
+Thing = TypeVar("Thing")
+
+
+class Key(tuple[str, str], Generic[ItemT]):
+    """pk and sk of an item, and to the type checker the kind of the item."""
+
+    __slots__ = ()
+
+
+class Partition(str, Generic[ItemT]):
+    """A pk, and to the type checker the kind of the items in that partition."""
+
+    __slots__ = ()
+
+
+def key_of(item: KeyItem | Item) -> Key[Any]:
+    """Return the key of an item."""
+    return Key((item["pk"], item["sk"]))
+
 
 Change = tuple[str, tuple[Value, ...]]
 """A PartiQL statement that writes one item, and the values of its parameters."""
@@ -69,13 +95,13 @@ class Table:
     def _dynamodb(self) -> DynamoDBClient:
         return self.clients.client("dynamodb")
 
-    def get(self, key: Key) -> Item | None:
+    def get(self, key: Key[ItemT]) -> ItemT | None:
         """The item under this key."""
         with translated("dynamodb"):
             found = self._dynamodb.get_item(TableName=self.name, Key=_key(key), ConsistentRead=True).get("Item")
         return None if found is None else decoded(found)
 
-    def put(self, item: Item, *, unless_exists: bool = False) -> bool:
+    def put(self, item: Mapping[str, Any], *, unless_exists: bool = False) -> bool:
         """Write an item; False if `unless_exists` kept it from replacing another."""
         condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"} if unless_exists else {}
         with translated("dynamodb"):
@@ -85,7 +111,7 @@ class Table:
                 return False
         return True
 
-    def update(self, key: Key, change: str, values: Mapping[str, Value], *, condition: str = "") -> Item | None:
+    def update(self, key: Key[ItemT], change: str, values: Mapping[str, Any], *, condition: str = "") -> ItemT | None:
         """Apply an UpdateExpression and return the item as it is then; None if the condition does not hold. In both
         `:name` stands for a value, `#name` for the attribute called so."""
         names = {f"#{name}": name for name in re.findall(r"#(\w+)", f"{change} {condition}")}
@@ -101,9 +127,10 @@ class Table:
                 )
             except self._dynamodb.exceptions.ConditionalCheckFailedException:
                 return None
-        return decoded(answer["Attributes"])
+        item: ItemT = decoded(answer["Attributes"])
+        return item
 
-    def delete(self, key: Key, *, condition: str = "", values: Mapping[str, Value] | None = None) -> bool:
+    def delete(self, key: tuple[str, str], *, condition: str = "", values: Mapping[str, Value] | None = None) -> bool:
         """Delete an item; False if the condition does not hold."""
         parameters: dict[str, Any] = {"ConditionExpression": condition} if condition else {}
         if values:
@@ -117,13 +144,13 @@ class Table:
 
     def query(
         self,
-        pk: str,
+        pk: Partition[ItemT],
         *,
         prefix: str = "",
         between: tuple[str, str] | None = None,
         descending: bool = False,
         index: tuple[str, str, str] | None = None,
-    ) -> Iterator[Item]:
+    ) -> Iterator[ItemT]:
         """The items of a partition in the order of their sk (by UTF-8 bytes), page by page: those whose sk begins with
         `prefix`, or lies `between` two (both included). `index` is a secondary index: its name and its two keys."""
         name, hash_key, range_key = index or ("", "pk", "sk")
@@ -151,16 +178,18 @@ class Table:
             for page in self._dynamodb.get_paginator("query").paginate(**request):
                 yield from map(decoded, page["Items"])
 
-    def get_many(self, keys: Iterable[Key]) -> dict[Key, Item]:
+    def get_many(self, keys: Iterable[Key[ItemT]]) -> dict[tuple[str, str], ItemT]:
         """The items that there are under these keys, each key given once."""
 
-        def get(chunk: Sequence[Key]) -> list[Item]:
+        def get(chunk: Sequence[Key[ItemT]]) -> list[Any]:
             answers = self._until_done(self._get_batch, [_key(key) for key in chunk])
             return [decoded(item) for answer in answers for item in answer]
 
         return {(item["pk"], item["sk"]): item for items in Flow().map(get, batched(keys, READS)) for item in items}
 
-    def put_together(self, new: Sequence[Item], also: Sequence[Item] = ()) -> list[Item] | None:
+    def put_together(
+        self, new: Sequence[Mapping[str, Any]], also: Sequence[Mapping[str, Any]] = ()
+    ) -> list[Any] | None:
         """Insert items, and write others, all of them or none: None if they are written. Otherwise some that shall be
         new are there already, of which those are returned that the service tells, or somebody else is at work on one
         of all these this very moment."""
@@ -197,7 +226,7 @@ class Table:
             for page in self._dynamodb.get_paginator("scan").paginate(**request):
                 yield from map(decoded, page["Items"])
 
-    def write_many(self, puts: Iterable[Item] = (), deletes: Iterable[Key] = ()) -> None:
+    def write_many(self, puts: Iterable[Mapping[str, Any]] = (), deletes: Iterable[tuple[str, str]] = ()) -> None:
         """Write and delete items, 25 a call, several calls at a time, in no order; each key given once."""
         requests: Iterator[WriteRequestTypeDef] = ({"PutRequest": {"Item": encoded(item)}} for item in puts)
         gone: Iterator[WriteRequestTypeDef] = ({"DeleteRequest": {"Key": _key(key)}} for key in deletes)
@@ -209,7 +238,7 @@ class Table:
         for _ in Flow().map(write, batched((request for each in (requests, gone) for request in each), WRITES)):
             pass
 
-    def insert_many(self, items: Iterable[Item]) -> Iterator[bool]:
+    def insert_many(self, items: Iterable[Mapping[str, Any]]) -> Iterator[bool]:
         """Insert items, 25 a call, several calls at a time, each alone: whether it was inserted, or one of its key was
         there already (which a call that was repeated may have written itself). In the order given; each key once."""
         statements: dict[tuple[str, ...], str] = {}
@@ -242,7 +271,7 @@ class Table:
             left = again
         raise _throttled(self.name)
 
-    def _insertion(self, item: Item, statements: dict[tuple[str, ...], str]) -> Change:
+    def _insertion(self, item: Mapping[str, Any], statements: dict[tuple[str, ...], str]) -> Change:
         names = tuple(item)
         if names not in statements:
             fields = ", ".join(f"'{name}': ?" for name in names)
@@ -280,14 +309,14 @@ def _statement(change: Change) -> BatchStatementRequestTypeDef:
     return {"Statement": change[0], "Parameters": [_value(value) for value in change[1]]}
 
 
-def batched(things: Iterable[Any], size: int) -> Iterator[list[Any]]:
+def batched(things: Iterable[Thing], size: int) -> Iterator[list[Thing]]:
     """The things by `size`, the last ones by as many as there are."""
     rest = iter(things)
     while chunk := list(islice(rest, size)):
         yield chunk
 
 
-def _key(key: Key) -> dict[str, AttributeValueTypeDef]:
+def _key(key: tuple[str, str]) -> dict[str, AttributeValueTypeDef]:
     return {"pk": {"S": key[0]}, "sk": {"S": key[1]}}
 
 
@@ -301,12 +330,12 @@ def _value(value: Value) -> AttributeValueTypeDef:
     return {"N": str(value)}
 
 
-def encoded(item: Item) -> dict[str, AttributeValueTypeDef]:
+def encoded(item: Mapping[str, Any]) -> dict[str, AttributeValueTypeDef]:
     """An item as DynamoDB's API has it."""
     return {name: _value(value) for name, value in item.items()}
 
 
-def decoded(item: Mapping[str, Any]) -> Item:
+def decoded(item: Mapping[str, Any]) -> Any:
     """An item of DynamoDB's API as a plain dictionary."""
     return {name: _plain(value) for name, value in item.items()}
 

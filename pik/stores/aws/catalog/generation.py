@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from pik.errors import Busy, StoreError
 from pik.stores.aws.lease import alive, any_alive, holding, lives
-from pik.stores.aws.table import Key, Table
+from pik.stores.aws.table import Item, Key, Table
 from pik.stores.common import FORMAT, expect_format
 
 NOTICED = 5.0
@@ -29,7 +29,7 @@ NOTICED = 5.0
 REBUILDING = "rebuild"
 """The lease of a rebuild."""
 
-_POINTER: Key = ("generation", "generation")
+_POINTER: Key[Item] = Key(("generation", "generation"))
 _FIRST = 1  # where there is no pointer
 _UNSAID = "attribute_not_exists(#format)"
 

@@ -1,10 +1,12 @@
-"""Deliveries on their way into the index, and the objects in S3 that hold those of a chunk."""
+"""Id files: objects in S3 that hold the deliveries of a chunk, so that events are found by their ids and an interrupted
+chunk can be finished. docs/dev/aws-layout.md describes their bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from math import sqrt
 from operator import attrgetter, itemgetter
 from struct import Struct
@@ -23,11 +25,11 @@ PLAIN_ROW = Struct(">16sIIQ")
 KEYED_ROW = Struct(">16s16sIIQ")
 
 _MARGIN = 64
-"""Rows that are read on both sides of where an id should be, at least."""
+"""Rows that are read on both sides of the place where an id should be, at least."""
 
 
 class Row(NamedTuple):
-    """A delivery: `segment` is the position of its segment in the chunk, `content` is None without an idempotency
+    """A delivery. `segment` is the position of its segment in the chunk; `content` is None without an idempotency
     key."""
 
     seq: int
@@ -39,23 +41,24 @@ class Row(NamedTuple):
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What a chunk is, but for its deliveries. Its segments know already when they are recorded."""
+    """A chunk without its deliveries. Its segments have their `recorded_at` already. After a rebuild only the batch and
+    its segments are known."""
 
     batch_id: str
-    first_seq: int
-    last_seq: int
-    read: int
-    offset: int
-    prefix_digest: str
+    first_seq: int = 0
+    last_seq: int = 0
+    read: int = 0
+    offset: int = 0
+    prefix_digest: str = ""
     segments: tuple[Segment, ...]
-    rejects: RejectFile | None
-    reasons: dict[str, int]
-    lags: dict[int, int]
-    sources: dict[str, int]
+    rejects: RejectFile | None = None
+    reasons: dict[str, int] = {}
+    lags: dict[int, int] = {}
+    sources: dict[str, int] = {}
 
 
 def rows_of(arrivals: Iterable[Arrivals]) -> list[Row]:
-    """The deliveries of a chunk in the order of the input."""
+    """Return the deliveries of a chunk in the order of the input."""
     rows: list[Row] = []
     for place, arrived in enumerate(arrivals):
         entities = arrived.entities.split("\n") if arrived.entities else []
@@ -70,7 +73,7 @@ def rows_of(arrivals: Iterable[Arrivals]) -> list[Row]:
 
 
 def arrivals_of(segment: Segment, rows: Sequence[Row]) -> Arrivals:
-    """Rows as deliveries of a segment."""
+    """Return rows as the deliveries of a segment."""
     plain = sorted(PLAIN.pack(row.event_id, row.seq, row.frame) for row in rows if row.content is None)
     keyed = sorted(KEYED.pack(row.seq, row.event_id, row.content, row.frame) for row in rows if row.content is not None)
     in_order = "\n".join(row.entity for row in sorted(rows, key=lambda row: row.seq))
@@ -79,7 +82,7 @@ def arrivals_of(segment: Segment, rows: Sequence[Row]) -> Arrivals:
 
 @dataclass(frozen=True, slots=True)
 class IdFile:
-    """An object of ids by its key, which says how many rows of each kind it holds."""
+    """An id file by its key, which has the number of rows of each kind."""
 
     key: str
     plain: int
@@ -87,23 +90,23 @@ class IdFile:
 
     @property
     def tail(self) -> int:
-        """Where what follows the rows begins."""
+        """The offset of what follows the rows."""
         return self.plain * PLAIN_ROW.size + self.keyed * KEYED_ROW.size
 
 
 def prefix_of(generation: int) -> str:
-    """What the keys of all id files of a generation begin with."""
+    """Return the prefix of the keys of a generation's id files."""
     return f"index/{generation}/"
 
 
 def id_file(key: str) -> IdFile:
-    """Of this key: `…/<batch_id>-<n>-<first day>-<plain>-<keyed>.ids`."""
+    """Return the id file of a key `…/<batch_id>-<n>-<first day>-<plain>-<keyed>.ids`."""
     *_, plain, keyed = key.removesuffix(".ids").rsplit("-", 2)
     return IdFile(key, int(plain), int(keyed))
 
 
 def ids_key(generation: int, header: Header, rows: Sequence[Row]) -> str:
-    """The key of a chunk's id file."""
+    """Return the key of a chunk's id file."""
     first, keyed = header.segments[0], sum(row.content is not None for row in rows)
     name = f"{header.batch_id}-{number_of(first.key)}-{day_text(first.day)}-{len(rows) - keyed}-{keyed}"
     return f"{prefix_of(generation)}{name}.ids"
@@ -112,33 +115,38 @@ def ids_key(generation: int, header: Header, rows: Sequence[Row]) -> str:
 def write_ids(raw: AwsRaw, key: str, header: Header, rows: Sequence[Row]) -> None:
     """Store the deliveries of a chunk. Raises AlreadyExists."""
     ordered = sorted(rows, key=lambda row: (row.content is not None, row.event_id, row.seq))
-    entities = "\n".join(row.entity for row in ordered)
-    tail = zstandard.ZstdCompressor(write_checksum=True).compress(
-        msgspec.json.encode(header) + b"\n" + entities.encode()
+    packed = (
+        PLAIN_ROW.pack(row.event_id, row.segment, row.frame, row.seq)
+        if row.content is None
+        else KEYED_ROW.pack(row.event_id, row.content, row.segment, row.frame, row.seq)
+        for row in ordered
     )
-    raw.create(key, b"".join((*map(_pack, ordered), tail)))
-
-
-def _pack(row: Row) -> bytes:
-    if row.content is None:
-        return PLAIN_ROW.pack(row.event_id, row.segment, row.frame, row.seq)
-    return KEYED_ROW.pack(row.event_id, row.content, row.segment, row.frame, row.seq)
+    tail = msgspec.json.encode(header) + b"\n" + "\n".join(row.entity for row in ordered).encode()
+    raw.create(key, b"".join((*packed, zstandard.ZstdCompressor(write_checksum=True).compress(tail))))
 
 
 def read_ids(raw: AwsRaw, key: str) -> tuple[Header, list[Row]]:
-    """A chunk as it was stored, its deliveries in the order of the input. Raises Damaged."""
+    """Return a chunk as it was stored, its deliveries in the order of the input. Raises Damaged."""
     file, data = id_file(key), raw.read(key)
-    header, entities = _tail(key, data[file.tail :])
-    rows = [row._replace(entity=entity) for row, entity in zip(_rows(file, data), entities, strict=True)]
+    border = file.plain * PLAIN_ROW.size
+    plain = (
+        (seq, event_id, None, segment, frame) for event_id, segment, frame, seq in PLAIN_ROW.iter_unpack(data[:border])
+    )
+    keyed = (
+        (seq, event_id, content, segment, frame)
+        for event_id, content, segment, frame, seq in KEYED_ROW.iter_unpack(data[border : file.tail])
+    )
+    header, entities = _decode_tail(key, data[file.tail :])
+    rows = [Row(*row, entity) for row, entity in zip(chain(plain, keyed), entities, strict=True)]
     return header, sorted(rows, key=attrgetter("seq"))
 
 
 def read_tail(raw: AwsRaw, file: IdFile) -> tuple[Header, list[str]]:
-    """The header, and the entities in the order of the rows. Raises Damaged."""
-    return _tail(file.key, raw.read(file.key, file.tail))
+    """Return the header, and the entities in the order of the rows. Raises Damaged."""
+    return _decode_tail(file.key, raw.read(file.key, file.tail))
 
 
-def _tail(key: str, data: bytes) -> tuple[Header, list[str]]:
+def _decode_tail(key: str, data: bytes) -> tuple[Header, list[str]]:
     try:
         text = zstandard.ZstdDecompressor().decompress(data)
         head, _, entities = text.partition(b"\n")
@@ -150,16 +158,8 @@ def _tail(key: str, data: bytes) -> tuple[Header, list[str]]:
 _read_header = msgspec.json.Decoder(Header).decode
 
 
-def _rows(file: IdFile, data: bytes) -> Iterator[Row]:
-    border = file.plain * PLAIN_ROW.size
-    for event_id, segment, frame, seq in PLAIN_ROW.iter_unpack(data[:border]):
-        yield Row(seq, event_id, None, segment, frame, "")
-    for event_id, content, segment, frame, seq in KEYED_ROW.iter_unpack(data[border : file.tail]):
-        yield Row(seq, event_id, content, segment, frame, "")
-
-
 class Match(NamedTuple):
-    """A row that a search found: `place` is its position among all rows of the file."""
+    """A row that a search found. `place` is its position among all rows of the file."""
 
     event_id: bytes
     place: int
@@ -168,7 +168,7 @@ class Match(NamedTuple):
 
 
 def search_ids(raw: AwsRaw, file: IdFile, low: bytes, high: bytes) -> list[Match]:
-    """The rows with an event_id from `low` to `high` (both included, 16 bytes), ordered by event_id."""
+    """Return the rows with an event_id from `low` to `high` (both included, 16 bytes), ordered by event_id."""
     read = partial(raw.read, file.key)
     plain = _search(read, 0, file.plain, PLAIN_ROW, low, high)
     keyed = _search(read, file.plain * PLAIN_ROW.size, file.keyed, KEYED_ROW, low, high)
@@ -179,8 +179,8 @@ def search_ids(raw: AwsRaw, file: IdFile, low: bytes, high: bytes) -> list[Match
 def _search(
     read: Callable[[int, int], bytes], offset: int, count: int, row: Struct, low: bytes, high: bytes
 ) -> list[tuple[int, tuple[Any, ...]]]:
-    """Rows with their places. They are sorted, and their ids evenly spread: so they are near their share of the rows,
-    and where that turns out to be wrong, more is read."""
+    """Return rows with their places. Rows are sorted and ids evenly spread, so a row is near its id's share of the
+    rows; where it turns out not to be, more is read."""
     spread = _MARGIN + int(2 * sqrt(count))  # four standard deviations in the middle
     while count:
         begin = max(0, _share(low, count) - spread)

@@ -1,8 +1,8 @@
-"""Rebuilding the index from raw into a generation of its own."""
+"""Rebuilding the index from raw, into another generation beside the current one."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -27,38 +27,30 @@ from pik.model.batch import (
 from pik.model.instant import day_text
 from pik.ports.catalog import Winner
 from pik.rawlog.keys import RawKind, number_of
-from pik.stores.aws.catalog.claims import Claims, Winners, place, places
+from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.generation import Generation
-from pik.stores.aws.catalog.id_files import Header, Row, arrivals_of, ids_key, prefix_of, read_ids, rows_of, write_ids
-from pik.stores.aws.catalog.items import (
-    BATCH_SHARDS,
-    DAY_SHARDS,
-    FILE,
-    KEYED_DAY,
-    REQUEST,
-    batch_item,
-    batch_key,
-    batch_of,
-    claim_key,
-    day_item,
-    listing_key,
-    origin_pk,
-    progress_fields,
-    reference,
-    reject_item,
-    unpack_skipped,
+from pik.stores.aws.catalog.id_files import (
+    Header,
+    Row,
+    arrivals_of,
+    ids_key,
+    prefix_of,
+    read_ids,
+    rows_of,
+    write_ids,
 )
-from pik.stores.aws.catalog.record_chunk import Recording
-from pik.stores.aws.catalog.requests import INLINE, Requests, place_of
+from pik.stores.aws.catalog.layout import BatchAttributes, ClaimItem, DuplicateItem
+from pik.stores.aws.catalog.record_chunk import Claim, Claims, Recording, claims_of, verdict
+from pik.stores.aws.catalog.requests import Requests
 from pik.stores.aws.clients import translated
 from pik.stores.aws.raw import AwsRaw
-from pik.stores.aws.state.items import time_key
-from pik.stores.aws.table import READS, Item, Key, Table, batched
+from pik.stores.aws.table import READS, Key, Table, batched, key_of
 
 
 @contextmanager
 def rebuilding(table: Table, raw: AwsRaw, generation: Generation) -> Iterator[AwsRebuild]:
-    """An empty generation that takes the place of the current one. Raises Busy while anything writes to that.
+    """Yield an empty generation that then takes the place of the current one. Raises Busy while anything writes to
+    that.
 
     The one that it replaces is kept until the next rebuild, for those who are still reading it.
     """
@@ -73,12 +65,12 @@ def rebuilding(table: Table, raw: AwsRaw, generation: Generation) -> Iterator[Aw
 
 def _finish_pending(table: Table, raw: AwsRaw, generation: int) -> None:
     """Finish what writers that died had begun to record, as those who go on with their batches would: then the
-    generation says of each delivery what it is."""
-    for shard in BATCH_SHARDS:
-        for item in table.query(f"{generation}/batch/{shard}"):
+    generation has a verdict on each delivery."""
+    for shard in layout.BATCH_SHARDS:
+        for item in table.query(layout.batches_pk(generation, shard)):
             if "pending" in item:
                 with suppress(StoreError):  # of what is damaged, what is there is read
-                    Recording(table, raw, generation, item["sk"]).finished(item)
+                    Recording(table, raw, generation, item["sk"]).finish_pending(item)
 
 
 def _sweep(table: Table, raw: AwsRaw, kept: set[str]) -> None:
@@ -93,14 +85,14 @@ def _sweep(table: Table, raw: AwsRaw, kept: set[str]) -> None:
 
 @dataclass(slots=True)
 class _Tally:
-    """What a batch's segments hold."""
+    """What the segments of a batch hold."""
 
     segments: int = 0
     size: int = 0
     first: int | None = None
     last: int | None = None
     recorded_at: int = 0
-    kinds: dict[str, int] = field(default_factory=lambda: {Verdict.ACCEPTED: 0, Verdict.EXACT: 0, Verdict.CONFLICT: 0})
+    kinds: Counter[str] = field(default_factory=Counter)
     unread: bool = False
 
     def add(self, segment: Segment) -> None:
@@ -113,8 +105,8 @@ class _Tally:
 
 @dataclass(slots=True)
 class AwsRebuild:
-    """Fills a generation that nobody reads yet; `replaced` is the one that is there. Memory: a few numbers a batch of
-    files."""
+    """Fills a generation that has no readers yet; `replaced` is the current one. Memory: a few numbers for each batch
+    of files."""
 
     table: Table
     raw: AwsRaw
@@ -124,202 +116,215 @@ class AwsRebuild:
     _single: set[str] = field(default_factory=set)  # the requests that had one event
     _days: set[int] = field(default_factory=set)
     _doubtful: set[int] = field(default_factory=set)  # days with requests whose event another delivery should claim
-    _kinds: dict[str, dict[int, Verdict]] = field(default_factory=dict)
-    """Verdicts of requests' segments that came about here."""
+    _skipped: dict[str, dict[int, Verdict]] = field(default_factory=dict)
+    """Verdicts of requests with one event that this rebuild made, by segment: such requests list no duplicates."""
     _latest: int = 0
 
     def add_batch(self, batch: Batch) -> None:
-        origin = {"pk": origin_pk(self.generation, batch.origin), "sk": f"{time_key(time_ns())}/{batch.batch_id}"}
-        self.table.write_many([origin, batch_item(self.generation, batch)])
+        origin = layout.origin_item(self.generation, batch.origin, batch.batch_id, time_ns())
+        self.table.write_many([origin, layout.batch_item(self.generation, batch)])
         if batch.is_request and batch.next_seq == 2 and not batch.counts.rejected:
             self._single.add(batch.batch_id)
 
     def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, Verdict] | None) -> None:
         now = max(time_ns(), self._latest + 1)
         stamped = [replace(arrived, segment=self._stamped(arrived.segment, now)) for arrived in arrivals]
-        batch_id = stamped[0].segment.batch_id
-        rows = rows_of(stamped)
+        segments = [arrived.segment for arrived in stamped]
+        batch_id, rows = segments[0].batch_id, rows_of(stamped)
         if batch_id in self._single and rows:
             self._add_request(stamped[0], rows[0], verdicts)
             return
-        segments = [arrived.segment for arrived in stamped]
         if rows:
-            header = _header(segments)
+            header = Header(batch_id=batch_id, segments=tuple(segments))
             write_ids(self.raw, ids_key(self.generation, header, rows), header, rows)
-        made = Claims(self.table, self.generation, batch_id, places(segments)).make(rows, verdicts)
+        made = claims_of(self.table, self.generation, batch_id, segments).make(rows, verdicts)
         recording = Recording(self.table, self.raw, self.generation, batch_id)
         recording.write_duplicates(segments, rows, made)
-        recording.settle(segments, rows, made)
-        self.table.write_many(reference(self.generation, segment) for segment in segments)
-        self._list_days({segment.day for segment in segments})
-        self._tally(segments, rows, made)
+        recording.write_settled(segments, rows, made)
+        self.table.write_many(layout.reference(self.generation, segment) for segment in segments)
+        days = {segment.day for segment in segments}
+        self.table.write_many(layout.day_item(self.generation, day, layout.FILE) for day in days - self._days)
+        self._days |= days
+        tally = self._tallies[batch_id]
+        for segment in segments:
+            tally.add(segment)
+        tally.unread |= len(rows) != sum(segment.deliveries for segment in segments)
+        tally.kinds.update(made.get(row.seq, Verdict.ACCEPTED) for row in rows)
 
     def add_rejects(self, batch_id: str, rejects: RejectFile) -> None:
-        self.table.put(reject_item(self.generation, batch_id, rejects))
+        self.table.put(layout.reject_item(self.generation, batch_id, rejects))
 
     def rows(self, segment: Segment, frames: Collection[int]) -> Arrivals:
-        return _replaced_rows(self.table, self.raw, self.replaced, segment, frames)
+        rows: list[Row] = []
+        if frames and number_of(segment.key) == OF_REQUEST:
+            rows = Requests(self.table, self.replaced).rows(segment)
+        if frames and not rows:
+            rows = list(self._replaced_rows(segment))
+        return arrivals_of(segment, [row for row in rows if row.frame in frames])
 
     def skipped(self, segment: Segment) -> dict[int, Verdict]:
         if segment.batch_id in self._single:
-            return self._kinds.get(segment.key, {})
-        item = self.table.get(listing_key(self.generation, segment))
-        return unpack_skipped(item["skipped"]) if item else {}
+            return self._skipped.get(segment.key, {})
+        item = self.table.get(layout.listing_key(self.generation, segment))
+        return layout.unpack_skipped(item["skipped"]) if item else {}
 
     def winners(self, arrivals: Arrivals, seqs: Collection[int]) -> dict[int, Winner]:
-        return self._winners.of(arrivals, seqs)
+        claims = self._claims(arrivals.segment)
+        keys = {row.seq: claims.key(row) for row in rows_of([arrivals]) if row.seq in seqs}
+        found = self.table.get_many(dict.fromkeys(keys.values()))
+        winners = ((seq, found.get(key)) for seq, key in keys.items())
+        return {seq: _winner(item, arrivals.segment.day) for seq, item in winners if item is not None}
 
     def prefer(self, arrivals: Arrivals, seq: int) -> None:
-        self._winners.prefer(arrivals, seq)
+        segment, claims = arrivals.segment, self._claims(arrivals.segment)
+        row = next(row for row in rows_of([arrivals]) if row.seq == seq)
+        current, mine = self.table.get(claims.key(row)), claims.claim(row)
+        if current is not None and (current["batch"], current["seq"]) == (mine.batch_id, seq):
+            return
+        single = segment.batch_id in self._single
+        if not single and self.table.get(layout.listing_key(self.generation, segment)) is None:
+            return
+        event_id, day = row.event_id.hex(), day_text(segment.day) if row.content is None else layout.KEYED_DAY
+        items = list(self.table.query(layout.duplicates_pk(self.generation, day, event_id[0]), prefix=f"{event_id}/"))
+        if current is not None:
+            items += self._demoted(current, row, segment.day)
+        self.table.put(claims.item(row))
+        if single:
+            self._skipped[segment.key] = {}
+        for item in items:
+            self._judge(item, verdict(_delivery(item), mine))
 
     def settle(self) -> Iterator[Location]:
-        for day in [*map(day_text, sorted(self._days)), KEYED_DAY]:
-            for shard in DAY_SHARDS:
-                items = self.table.query(f"{self.generation}/duplicate/{day}/{shard}")
-                events = ((event_id, list(of_event)) for event_id, of_event in groupby(items, key=_event_id))
+        for day in [*map(day_text, sorted(self._days)), layout.KEYED_DAY]:
+            for shard in layout.DAY_SHARDS:
+                items = self.table.query(layout.duplicates_pk(self.generation, day, shard))
+                events = (list(of_event) for _, of_event in groupby(items, key=_event_id))
                 for some in batched(events, READS):
-                    found = self.table.get_many(self._claim_key(event_id, of_event[0]) for event_id, of_event in some)
-                    for event_id, of_event in some:
-                        if self._claim_key(event_id, of_event[0]) not in found:
-                            yield self._promote(event_id, of_event)
+                    found = self.table.get_many(self._claim_key(of_event[0]) for of_event in some)
+                    for of_event in some:
+                        if self._claim_key(of_event[0]) not in found:
+                            yield self._promote(of_event)
         for number in sorted(self._doubtful):
-            yield from Requests(self.table, self.generation, set()).claim_again(number)
+            yield from Requests(self.table, self.generation).claim_again(number)
 
     def count(self) -> None:
         """Give each batch the counts of what its segments hold, where all of these could be read."""
         for batch_id, tally in self._tallies.items():
-            item = self.table.get(batch_key(self.generation, batch_id))
+            item = self.table.get(layout.batch_key(self.generation, batch_id))
             if item is not None:
-                self.table.put({**item, **_counted(batch_of(item), tally)})
+                self.table.put({**item, **_advance(layout.batch_of(item), tally)})
 
     def _stamped(self, segment: Segment, now: int) -> Segment:
-        """A segment that does not say when it was recorded is recorded now."""
+        """Return the segment, recorded now if it has no `recorded_at`."""
         segment = segment if segment.recorded_at else structs.replace(segment, recorded_at=now)
         self._latest = max(self._latest, segment.recorded_at)
         return segment
 
     def _add_request(self, arrived: Arrivals, row: Row, verdicts: Mapping[int, Verdict] | None) -> None:
         segment = arrived.segment
-        requests = Requests(self.table, self.generation, set())
-        listing = requests.listing(arrived, row, segment.recorded_at, self._copy(segment))
-        claims = Claims(self.table, self.generation, segment.batch_id, places([segment]))
-        item = self.table.get(batch_key(self.generation, segment.batch_id)) or {}
-        of_batch = {**item, **requests.listed(arrived, row), "recorded_at": segment.recorded_at}
-        self.table.write_many([listing, day_item(self.generation, segment.day, REQUEST), of_batch])
+        Requests(self.table, self.generation).restore(self.raw, arrived, row)
         if verdicts and row.seq in verdicts:
             self._doubtful.add(segment.day)
-        elif kind := claims.make([row]).get(row.seq):
-            self.remember(segment.key, row.seq, kind)
+        elif kind := self._claims(segment).make([row]).get(row.seq):
+            self._skipped[segment.key] = {row.seq: kind}
 
-    def _copy(self, segment: Segment) -> bytes:
-        """The bytes of a small object."""
-        if segment.inline or segment.size > INLINE:
-            return segment.inline
-        with suppress(Damaged):
-            return self.raw.read(segment.key)
-        return b""
+    def _replaced_rows(self, segment: Segment) -> Iterator[Row]:
+        """Yield the rows of a segment in the id files of its block, in the generation that is replaced."""
+        for found in self.raw.objects(f"{prefix_of(self.replaced)}{segment.batch_id}-{number_of(segment.key)}-"):
+            try:
+                header, rows = read_ids(self.raw, found.key)
+            except Damaged:
+                continue
+            keys = [one.key for one in header.segments]
+            yield from (row for row in rows if keys[row.segment] == segment.key)
 
-    def _list_days(self, days: set[int]) -> None:
-        self.table.write_many(day_item(self.generation, day, FILE) for day in days - self._days)
-        self._days |= days
+    def _demoted(self, current: ClaimItem, row: Row, day: int) -> list[DuplicateItem]:
+        """Return the delivery that counted until now as a duplicate without a verdict yet; none, if it is of a request
+        with one event."""
+        day = current.get("day", day)
+        batch_id, seq, n = current["batch"], current["seq"], current["n"]
+        if batch_id in self._single:
+            kind = duplicate_kind(current.get("content"), row.content)
+            self._skipped[RawKind.SEGMENT.key(batch_id, n, day)] = {seq: kind}
+            return []
+        listed = self.table.get(layout.numbered_key(self.generation, day, batch_id, n))
+        if listed is None:
+            return []
+        demoted = Row(seq, row.event_id, current.get("content"), 0, current["frame"], row.entity)
+        return [layout.duplicate_item(self.generation, layout.segment_of(listed), demoted, Verdict.ACCEPTED)]
 
-    def _tally(self, segments: Sequence[Segment], rows: Sequence[Row], verdicts: Mapping[int, Verdict]) -> None:
-        tally = self._tallies[segments[0].batch_id]
-        for segment in segments:
-            tally.add(segment)
-        tally.unread |= len(rows) != sum(segment.deliveries for segment in segments)
-        for row in rows:
-            tally.kinds[verdicts.get(row.seq, Verdict.ACCEPTED)] += 1
+    def _judge(self, item: DuplicateItem, kind: Verdict) -> None:
+        """Change the verdict on a duplicate, wherever it is written."""
+        if kind == item["kind"]:
+            return
+        if kind == Verdict.ACCEPTED:
+            self.table.delete(key_of(item))
+        else:
+            self.table.put({**item, "kind": kind})
+        batch_id, seq, _ = _delivery(item)
+        listed = self.table.get(layout.numbered_key(self.generation, item["day"], batch_id, item["n"]))
+        assert listed is not None, "a segment whose duplicates are listed is listed itself"
+        skipped = {**layout.unpack_skipped(listed["skipped"]), seq: kind}
+        self.table.put({**listed, "skipped": layout.pack_skipped(skipped)})
+        self._tallies[batch_id].kinds.update({item["kind"]: -1, kind: 1})
 
-    def move(self, batch_id: str, before: str | None, after: str) -> None:
-        kinds = self._tallies[batch_id].kinds
-        if before is not None:
-            kinds[before] -= 1
-        kinds[after] += 1
-
-    def is_single(self, batch_id: str) -> bool:
-        return batch_id in self._single
-
-    def remember(self, key: str, seq: int, kind: Verdict) -> None:
-        self._kinds[key] = {} if kind == Verdict.ACCEPTED else {seq: kind}
-
-    def _claim_key(self, event_id: str, item: Item) -> Key:
-        keyed = "content" in item
-        return claim_key(self.generation, item["day"], item.get("entity", ""), bytes.fromhex(event_id), keyed=keyed)
-
-    def _promote(self, event_id: str, items: list[Item]) -> Location:
-        """The first of the duplicates counts, where the accepted delivery is lost."""
-        first, _ = place(min(items, key=lambda item: (item["ingest_time"], *place(item))))
-        winner = min((item for item in items if place(item)[0] == first), key=place)
-        batch_id, seq = place(winner)
-        pk, sk = self._claim_key(event_id, winner)
-        content = {name: winner[name] for name in ("day", "content") if "content" in winner}
-        self.table.put(
-            {"pk": pk, "sk": sk, "batch": batch_id, "n": winner["n"], "frame": winner["frame"], "seq": seq, **content}
+    def _promote(self, items: Sequence[DuplicateItem]) -> Location:
+        """Make the first of an event's duplicates count, because its accepted delivery is lost."""
+        first = min(items, key=lambda item: (item["ingest_time"], *_delivery(item)[:2]))
+        batch_id = _delivery(first).batch_id
+        winner = min(
+            (item for item in items if _delivery(item).batch_id == batch_id), key=lambda item: _delivery(item)[:2]
         )
+        mine = _delivery(winner)
+        pk, sk = self._claim_key(winner)
+        claim: ClaimItem = {
+            "pk": pk,
+            "sk": sk,
+            "batch": batch_id,
+            "n": winner["n"],
+            "frame": winner["frame"],
+            "seq": mine.seq,
+        }
+        if "content" in winner:
+            claim |= {"day": winner["day"], "content": winner["content"]}
+        self.table.put(claim)
         for item in items:
-            kind = duplicate_kind(item.get("content"), winner.get("content"))
-            self._winners.judge(item, Verdict.ACCEPTED if item is winner else kind)
+            self._judge(item, verdict(_delivery(item), mine))
         key = RawKind.SEGMENT.key(batch_id, winner["n"], winner["day"])
-        return Location(event_id, winner["day"], key, batch_id, winner["frame"], seq, Verdict.ACCEPTED)
+        return Location(_event_id(winner), winner["day"], key, batch_id, winner["frame"], mine.seq, Verdict.ACCEPTED)
 
-    @property
-    def _winners(self) -> Winners:
-        return Winners(self.table, self.generation, self)
+    def _claims(self, segment: Segment) -> Claims:
+        return claims_of(self.table, self.generation, segment.batch_id, [segment])
 
-
-def _header(segments: Sequence[Segment]) -> Header:
-    """Of an id file: nothing is left to finish with it."""
-    return Header(
-        batch_id=segments[0].batch_id,
-        first_seq=0,
-        last_seq=0,
-        read=0,
-        offset=0,
-        prefix_digest="",
-        segments=tuple(segments),
-        rejects=None,
-        reasons={},
-        lags={},
-        sources={},
-    )
+    def _claim_key(self, item: DuplicateItem) -> Key[ClaimItem]:
+        event_id, keyed = bytes.fromhex(_event_id(item)), "content" in item
+        return layout.claim_key(self.generation, item["day"], item.get("entity", ""), event_id, keyed=keyed)
 
 
-def _event_id(item: Item) -> str:
-    return str(item["sk"].partition("/")[0])
+def _winner(item: ClaimItem, day: int) -> Winner:
+    key = RawKind.SEGMENT.key(item["batch"], item["n"], item.get("day", day))
+    return Winner((item["batch"], item["seq"]), key, item.get("content"))
 
 
-def _counted(batch: Batch, tally: _Tally) -> Item:
+def _event_id(item: DuplicateItem) -> str:
+    return item["sk"].partition("/")[0]
+
+
+def _delivery(item: DuplicateItem) -> Claim:
+    _, batch_id, seq = item["sk"].split("/")
+    return Claim(batch_id, int(seq), item.get("content"))
+
+
+def _advance(batch: Batch, tally: _Tally) -> BatchAttributes:
+    """Return the attributes of a batch that follow from its segments."""
     counts = batch.counts
     if not tally.unread:
         kinds = tally.kinds[Verdict.ACCEPTED], tally.kinds[Verdict.EXACT], tally.kinds[Verdict.CONFLICT]
         read = counts.read if batch.state == BatchState.COMPLETE else sum(kinds) + counts.rejected
         counts = Counts(read, *kinds, counts.rejected)
-    told = replace(batch, counts=counts, first_event=tally.first, last_event=tally.last)
-    own = {"segments": tally.segments, "bytes": tally.size, "recorded_at": tally.recorded_at}
-    return {**progress_fields(told), **own}
-
-
-def _replaced_rows(table: Table, raw: AwsRaw, generation: int, segment: Segment, frames: Collection[int]) -> Arrivals:
-    """The rows that a generation has of these frames of a segment."""
-    rows: list[Row] = []
-    if frames and number_of(segment.key) == OF_REQUEST:
-        of_entities = Requests(table, generation, set()).of_entities(segment.day, {f.first for f in segment.frames})
-        for item in of_entities:
-            _, entity, event_id, batch_id = place_of(item)
-            if batch_id == segment.batch_id:
-                rows.append(Row(item["seq"], bytes.fromhex(event_id), item.get("content"), 0, 0, entity))
-    if frames and not rows:
-        rows = list(_of_ids(raw, generation, segment))
-    return arrivals_of(segment, [row for row in rows if row.frame in frames])
-
-
-def _of_ids(raw: AwsRaw, generation: int, segment: Segment) -> Iterator[Row]:
-    """The rows of a segment in the id files of its block."""
-    for found in raw.objects(f"{prefix_of(generation)}{segment.batch_id}-{number_of(segment.key)}-"):
-        try:
-            header, rows = read_ids(raw, found.key)
-        except Damaged:
-            continue
-        keys = [one.key for one in header.segments]
-        yield from (row for row in rows if keys[row.segment] == segment.key)
+    return {
+        **layout.progress(replace(batch, counts=counts, first_event=tally.first, last_event=tally.last)),
+        "segments": tally.segments,
+        "bytes": tally.size,
+        "recorded_at": tally.recorded_at,
+    }

@@ -1,52 +1,129 @@
-"""Recording a chunk in steps, of which each may be repeated: by the same process, by whoever takes the batch over, or
+"""Recording a chunk in steps, each of which may be repeated: by the same process, by one that takes the batch over, or
 by both at the same time.
 
     the chunk's id file      nothing refers to it yet
-    the batch's `pending`    from here on the chunk will be finished, whoever dies; one writer at a time gets here
+    the batch's `pending`    from here on the chunk will be finished, even if its writer dies; one writer at a time
     segments, without `skipped`: what could claim is listed before it claims
     claims, then duplicates
     the batch's `settled_at` the moment at which the chunk is recorded, one for all who finish it
     segments once more, with `skipped` and that moment
-    the batch's progress     and nothing is pending any more
+    the batch's layout.progress     and nothing is pending any more
+
+A claim is an item that names the first delivery of an event. It can be inserted only once: it decides each verdict.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import time_ns
+from typing import NamedTuple
 
 from msgspec import structs
 
-from pik.errors import AlreadyExists, Busy
-from pik.model.batch import Batch, Chunk, Counts, Segment, Verdict, with_lags, with_names
-from pik.stores.aws.catalog.claims import Claims, places
+from pik.errors import AlreadyExists, Busy, StoreError
+from pik.model.batch import Chunk, Counts, Segment, Verdict, duplicate_kind, with_lags, with_names
+from pik.rawlog.keys import number_of
+from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.id_files import Header, Row, ids_key, read_ids, rows_of, write_ids
-from pik.stores.aws.catalog.items import (
-    FILE,
-    batch_key,
-    batch_of,
-    day_item,
-    duplicate_item,
-    progress_fields,
-    reference,
-    reject_item,
-    segment_item,
-)
+from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem, ClaimItem
 from pik.stores.aws.raw import AwsRaw
-from pik.stores.aws.table import Item, Table
+from pik.stores.aws.table import Item, Key, Table
 from pik.stores.common import conflicting
 
 NO_DELIVERIES = "-"
-"""What is pending while a chunk without any is recorded, instead of its id file."""
+"""Stands for the id file as `pending` while a chunk without deliveries is recorded."""
+
+
+class Claim(NamedTuple):
+    """The first delivery of an event; `content` is None without an idempotency key."""
+
+    batch_id: str
+    seq: int
+    content: bytes | None
+
+
+def claim_of(item: ClaimItem) -> Claim:
+    """Return the claim of an item."""
+    return Claim(item["batch"], item["seq"], item.get("content"))
+
+
+def verdict(delivery: Claim, first: Claim | None) -> Verdict:
+    """Return what a delivery is, given the first one of its event; UNRECORDED if its event is not claimed."""
+    if first is None:
+        return Verdict.UNRECORDED
+    # A claim that names this delivery was made by a call whose answer was lost, or by a writer that died.
+    is_first = (first.batch_id, first.seq) == (delivery.batch_id, delivery.seq)
+    return Verdict.ACCEPTED if is_first else duplicate_kind(delivery.content, first.content)
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """What was recorded of a chunk: the batch's item as it is now, and which seqs are duplicates."""
+class Claims:
+    """The claims of one batch's deliveries. `segments` are the (day, n) of the segments that rows refer to."""
 
-    item: Item
+    table: Table
+    generation: int
+    batch_id: str
+    segments: Sequence[tuple[int, int]]
+
+    def make(self, rows: Sequence[Row], known: Mapping[int, Verdict] | None = None) -> dict[int, Verdict]:
+        """Claim the events of a chunk, in the order of its rows, and return the seqs that are duplicates, each with its
+        kind. The seqs in `known` are duplicates already and claim nothing. May be repeated."""
+        known = known or {}
+        first: dict[bytes, Row] = {}
+        for row in rows:
+            if row.seq not in known:
+                first.setdefault(row.event_id, row)
+        claiming = list(first.values())
+        inserted = self.table.insert_many(self.item(row) for row in claiming)
+        there = [row for row, new in zip(claiming, inserted, strict=True) if not new]
+        found = self.look_up(there)
+        if len(found) != len(there):
+            raise StoreError("a claim that was there is gone", hint="pik verify --rebuild-index")
+        winners = {row.event_id: self.claim(row) for row in claiming} | found
+        kinds = ((row.seq, known.get(row.seq) or verdict(self.claim(row), winners[row.event_id])) for row in rows)
+        return {seq: kind for seq, kind in kinds if kind != Verdict.ACCEPTED}
+
+    def verdicts(self, rows: Sequence[Row]) -> dict[int, Verdict]:
+        """Return the seqs that are not accepted, each with its verdict, by the claims that there are."""
+        winners = self.look_up(rows)
+        kinds = ((row.seq, verdict(self.claim(row), winners.get(row.event_id))) for row in rows)
+        return {seq: kind for seq, kind in kinds if kind != Verdict.ACCEPTED}
+
+    def claim(self, row: Row) -> Claim:
+        """Return the claim that this delivery is the first of its event."""
+        return Claim(self.batch_id, row.seq, row.content)
+
+    def look_up(self, rows: Iterable[Row]) -> dict[bytes, Claim]:
+        """Return the claims of the rows' events, as far as there are any."""
+        keys = {self.key(row): row.event_id for row in rows}
+        found = self.table.get_many(keys)
+        return {keys[Key(key)]: claim_of(item) for key, item in found.items()}
+
+    def key(self, row: Row) -> Key[ClaimItem]:
+        """Return the key of the claim of the row's event."""
+        day, _ = self.segments[row.segment]
+        return layout.claim_key(self.generation, day, row.entity, row.event_id, keyed=row.content is not None)
+
+    def item(self, row: Row) -> ClaimItem:
+        """Return the item of the claim that this delivery is the first of its event."""
+        pk, sk = self.key(row)
+        day, n = self.segments[row.segment]
+        item: ClaimItem = {"pk": pk, "sk": sk, "batch": self.batch_id, "n": n, "frame": row.frame, "seq": row.seq}
+        return item if row.content is None else {**item, "day": day, "content": row.content}
+
+
+def claims_of(table: Table, generation: int, batch_id: str, segments: Iterable[Segment]) -> Claims:
+    """Return the claims of a batch's deliveries in these segments."""
+    return Claims(table, generation, batch_id, [(segment.day, number_of(segment.key)) for segment in segments])
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResult:
+    """The batch's item after a chunk, the counts of the chunk, and which of its seqs are duplicates."""
+
+    item: BatchItem
     counts: Counts
     verdicts: Mapping[int, Verdict]
 
@@ -60,13 +137,13 @@ class Recording:
     generation: int
     batch_id: str
 
-    def record(self, item: Item, chunk: Chunk, attempt: int, *, refuse_conflicts: bool) -> Recorded:
+    def record(self, item: BatchItem, chunk: Chunk, attempt: int, *, refuse_conflicts: bool) -> ChunkResult:
         """Record a chunk of the batch whose item this is. Raises ConflictFound, or Busy where another attempt than this
         one writes the batch."""
-        item = self.finished(item)
+        item = self.finish_pending(item)
         if chunk.last_seq < item["next_seq"]:
-            return Recorded(item, Counts(), {})
-        rows, header = rows_of(chunk.arrivals), header_of(chunk, item["recorded_at"] + 1)
+            return ChunkResult(item, Counts(), {})
+        rows, header = rows_of(chunk.arrivals), _header(chunk, item["recorded_at"] + 1)
         if refuse_conflicts:
             self._refuse_conflicts(header, rows)
         pending = NO_DELIVERIES
@@ -74,129 +151,112 @@ class Recording:
             pending = ids_key(self.generation, header, rows)
             try:
                 write_ids(self.raw, pending, header, rows)
-            except AlreadyExists:  # left by a call that failed behind it, and nothing refers to it yet
+            except AlreadyExists:  # left by a call that failed after it, and nothing refers to it yet
                 header, rows = read_ids(self.raw, pending)
-        values = {"attempt": attempt, "next_seq": item["next_seq"], "pending": pending}
+        values: Item = {"attempt": attempt, "next_seq": item["next_seq"], "pending": pending}
         condition = "#attempt = :attempt AND #next_seq = :next_seq AND attribute_not_exists(#pending)"
         begun = self.table.update(self._key, "SET #pending = :pending", values, condition=condition)
-        if begun is None:  # where a call's answer was lost, it is pending already
+        if begun is None:  # after a call whose answer was lost it is pending already
             begun = self._batch()
             if begun.get("pending") != pending or begun["attempt"] != attempt:
                 raise Busy(
                     f"another pik process has taken over batch {self.batch_id}",
                     hint="wait until it has ended, then run this again",
                 )
-        return self.finish(begun, header, rows)
+        return self._finish(begun, header, rows)
 
-    def finished(self, item: Item) -> Item:
-        """The batch's item once the chunk that it has begun, if any, is recorded."""
+    def finish_pending(self, item: BatchItem) -> BatchItem:
+        """Record the chunk that the batch has begun, if any, and return the batch's item after it."""
         pending = item.get("pending")
         if pending is None:
             return item
-        if pending == NO_DELIVERIES:
-            # Nothing of it is missing but the progress; it comes again.
-            gone = self.table.update(
-                self._key, "REMOVE #pending", {"pending": pending}, condition="#pending = :pending"
-            )
-            return gone or self._batch()
-        header, rows = read_ids(self.raw, pending)
-        return self.finish(item, header, rows).item
+        if pending == NO_DELIVERIES:  # only the layout.progress is missing; the chunk comes again
+            change, condition = "REMOVE #pending", "#pending = :pending"
+            return self.table.update(self._key, change, {"pending": pending}, condition=condition) or self._batch()
+        return self._finish(item, *read_ids(self.raw, pending)).item
 
-    def finish(self, item: Item, header: Header, rows: Sequence[Row]) -> Recorded:
-        """Do all that follows once the chunk is pending."""
-        segments = header.segments
-        days = {segment.day for segment in segments}
+    def _finish(self, item: BatchItem, header: Header, rows: Sequence[Row]) -> ChunkResult:
+        """Take all steps that follow `pending`."""
+        g, segments = self.generation, header.segments
         listed = [
-            *(segment_item(self.generation, segment) for segment in segments),  # one that is settled stays so
-            *(reference(self.generation, segment) for segment in segments),
-            *(day_item(self.generation, day, FILE) for day in days),
-            *([reject_item(self.generation, self.batch_id, header.rejects)] if header.rejects else []),
+            *(layout.segment_item(g, segment) for segment in segments),  # one that is settled stays so
+            *(layout.reference(g, segment) for segment in segments),
+            *(layout.day_item(g, day, layout.FILE) for day in {segment.day for segment in segments}),
+            *([layout.reject_item(g, self.batch_id, header.rejects)] if header.rejects else []),
         ]
         deque(self.table.insert_many(listed), maxlen=0)
-        verdicts = self._claims(segments).make(rows)
+        verdicts = claims_of(self.table, g, self.batch_id, segments).make(rows)
         self.write_duplicates(segments, rows, verdicts)
-        counts = counts_of(header, verdicts)
-        settled = self._settled(item)
-        if settled is None:  # another has finished it meanwhile
-            return Recorded(self._batch(), counts, verdicts)
-        self.settle([recorded(segment, settled["settled_at"]) for segment in segments], rows, verdicts)
-        return Recorded(self._advance(settled, header, counts), counts, verdicts)
+        counts = chunk_counts(header, verdicts)
+        settled_at = self._settle(item)
+        if settled_at is None:  # another process has finished it meanwhile
+            return ChunkResult(self._batch(), counts, verdicts)
+        self.write_settled([_recorded(segment, settled_at) for segment in segments], rows, verdicts)
+        return ChunkResult(self._advance(item, settled_at, header, counts), counts, verdicts)
 
     def write_duplicates(
         self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]
     ) -> None:
-        """Write down the duplicates of a chunk."""
-        self.table.write_many(self._duplicates(segments, rows, verdicts))
+        """Write the items of a chunk's duplicates."""
+        self.table.write_many(
+            layout.duplicate_item(self.generation, segments[row.segment], row, verdicts[row.seq])
+            for row in rows
+            if row.seq in verdicts
+        )
 
-    def settle(self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]) -> None:
+    def write_settled(self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]) -> None:
         """List the segments with their duplicates: their claims are finished."""
         skipped: list[dict[int, Verdict]] = [{} for _ in segments]
         for row in rows:
             if kind := verdicts.get(row.seq):
                 skipped[row.segment][row.seq] = kind
         self.table.write_many(
-            segment_item(self.generation, segment, of_segment)
+            layout.segment_item(self.generation, segment, of_segment)
             for segment, of_segment in zip(segments, skipped, strict=True)
         )
 
-    def _settled(self, item: Item) -> Item | None:
-        """The batch's item with the moment at which what is pending is recorded; None if it is not pending any more.
-        Of several that finish it the first to come here decides, so that all segments of a chunk have one. A request is
-        finished by nobody else, so its moment need not be written down."""
-        now = max(time_ns(), item["recorded_at"] + 1)
-        if batch_of(item).is_request:
-            return {**item, "settled_at": now}
-        change = "SET #settled_at = if_not_exists(#settled_at, :settled_at)"
-        values = {"settled_at": now, "pending": item["pending"]}
-        return self.table.update(self._key, change, values, condition="#pending = :pending")
+    def _settle(self, item: BatchItem) -> int | None:
+        """Return the moment at which the pending chunk is recorded; None if it is not pending any more.
 
-    def _duplicates(
-        self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]
-    ) -> Iterator[Item]:
-        for row in rows:
-            if kind := verdicts.get(row.seq):
-                yield duplicate_item(self.generation, segments[row.segment], row, kind)
+        Of several processes that finish a chunk the first to come here decides, so that all its segments have one
+        moment. A request is finished by one process only, so its moment is not written."""
+        now = max(time_ns(), item["recorded_at"] + 1)
+        if layout.batch_of(item).is_request:
+            return now
+        change = "SET #settled_at = if_not_exists(#settled_at, :settled_at)"
+        values: Item = {"settled_at": now, "pending": item["pending"]}
+        settled = self.table.update(self._key, change, values, condition="#pending = :pending")
+        return None if settled is None else settled["settled_at"]
 
     def _refuse_conflicts(self, header: Header, rows: Sequence[Row]) -> None:
         """Look before anything is written. A conflict with what another batch records at this very moment is not seen,
         and recorded."""
-        claims = self._claims(header.segments)
+        claims = claims_of(self.table, self.generation, self.batch_id, header.segments)
         keyed = [row for row in rows if row.content is not None]
         winners = claims.look_up(keyed)
-        conflicts = 0
-        for row in keyed:
-            first = winners.setdefault(row.event_id, claims.mine(row))
-            conflicts += first.content != row.content
+        conflicts = sum(winners.setdefault(row.event_id, claims.claim(row)).content != row.content for row in keyed)
         if conflicts:
             raise conflicting(header.first_seq, header.last_seq, conflicts)
 
-    def _advance(self, item: Item, header: Header, counts: Counts) -> Item:
-        """Move the batch on by the chunk, unless another did, who finished it at the same time."""
-        fields: Item = {
-            **progress_fields(advanced(batch_of(item), header, counts)),
-            "segments": item["segments"] + len(header.segments),
-            "bytes": item["bytes"] + sum(segment.size for segment in header.segments),
-            "recorded_at": item["settled_at"] if header.segments else item["recorded_at"],
-        }
-        change = "SET " + ", ".join(f"#{name} = :{name}" for name in fields) + " REMOVE #pending, #settled_at"
-        values = {**fields, "pending": item["pending"]}
+    def _advance(self, item: BatchItem, settled_at: int, header: Header, counts: Counts) -> BatchItem:
+        """Move the batch past the chunk, unless another process that finished it at the same time did."""
+        values: Item = {**advance(item, settled_at, header, counts), "pending": item["pending"]}
+        change = "SET " + ", ".join(f"#{name} = :{name}" for name in values if name != "pending")
+        change += " REMOVE #pending, #settled_at"
         return self.table.update(self._key, change, values, condition="#pending = :pending") or self._batch()
 
-    def _claims(self, segments: Iterable[Segment]) -> Claims:
-        return Claims(self.table, self.generation, self.batch_id, places(segments))
-
-    def _batch(self) -> Item:
+    def _batch(self) -> BatchItem:
         item = self.table.get(self._key)
         assert item is not None, "a batch that is recorded has been opened"
         return item
 
     @property
-    def _key(self) -> tuple[str, str]:
-        return batch_key(self.generation, self.batch_id)
+    def _key(self) -> Key[BatchItem]:
+        return layout.batch_key(self.generation, self.batch_id)
 
 
-def header_of(chunk: Chunk, after: int) -> Header:
-    """What a chunk is, but for its deliveries. Until its claims are settled its segments count as recorded now, not
+def _header(chunk: Chunk, after: int) -> Header:
+    """Return a chunk without its deliveries. Until its claims are settled its segments count as recorded now, not
     before `after`."""
     now = max(time_ns(), after)
     return Header(
@@ -206,7 +266,7 @@ def header_of(chunk: Chunk, after: int) -> Header:
         read=chunk.read,
         offset=chunk.offset,
         prefix_digest=chunk.prefix_digest,
-        segments=tuple(recorded(arrived.segment, now) for arrived in chunk.arrivals),
+        segments=tuple(_recorded(arrived.segment, now) for arrived in chunk.arrivals),
         rejects=chunk.rejects,
         reasons=dict(chunk.reasons),
         lags=dict(chunk.lags),
@@ -214,32 +274,38 @@ def header_of(chunk: Chunk, after: int) -> Header:
     )
 
 
-def recorded(segment: Segment, recorded_at: int) -> Segment:
-    """The segment, recorded at this moment."""
+def _recorded(segment: Segment, recorded_at: int) -> Segment:
     return structs.replace(segment, recorded_at=recorded_at)
 
 
-def counts_of(header: Header, verdicts: Mapping[int, Verdict]) -> Counts:
-    """What the chunk adds to the batch's counts."""
+def chunk_counts(header: Header, verdicts: Mapping[int, Verdict]) -> Counts:
+    """Return what the chunk adds to the batch's counts."""
     kinds = Counter(verdicts.values())
     rejected = header.rejects.records if header.rejects else 0
     accepted = sum(segment.deliveries for segment in header.segments) - len(verdicts)
     return Counts(header.read, accepted, kinds[Verdict.EXACT], kinds[Verdict.CONFLICT], rejected)
 
 
-def advanced(batch: Batch, header: Header, counts: Counts) -> Batch:
-    """The batch behind the chunk."""
-    firsts = [segment.first_event for segment in header.segments]
-    lasts = [segment.last_event for segment in header.segments]
-    return replace(
+def advance(item: BatchItem, settled_at: int, header: Header, counts: Counts) -> BatchAttributes:
+    """Return the attributes of the batch that the chunk changes, as they are after it."""
+    batch, segments = layout.batch_of(item), header.segments
+    firsts = [item["first_event"]] if "first_event" in item else []
+    lasts = [item["last_event"]] if "last_event" in item else []
+    after = replace(
         batch,
         counts=batch.counts + counts,
         next_seq=header.last_seq + 1,
         offset=header.offset,
         prefix_digest=header.prefix_digest,
-        first_event=min([*firsts, *([] if batch.first_event is None else [batch.first_event])], default=None),
-        last_event=max([*lasts, *([] if batch.last_event is None else [batch.last_event])], default=None),
+        first_event=min([*firsts, *(segment.first_event for segment in segments)], default=None),
+        last_event=max([*lasts, *(segment.last_event for segment in segments)], default=None),
         reasons=with_names(batch.reasons, header.reasons),
         lags=with_lags(batch.lags, header.lags),
         sources=with_names(batch.sources, header.sources),
     )
+    return {
+        **layout.progress(after),
+        "segments": item["segments"] + len(segments),
+        "bytes": item["bytes"] + sum(segment.size for segment in segments),
+        "recorded_at": settled_at if segments else item["recorded_at"],
+    }

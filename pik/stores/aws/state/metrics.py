@@ -1,16 +1,14 @@
-"""Metric definitions in the state table: an item each version, never changed."""
+"""Metric definitions in the state table: one item for each version, never changed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from pik.model.metric import Metric
-from pik.stores.aws.state.items import sealed
-from pik.stores.aws.table import Item, Table
+from pik.stores.aws.state.layout import METRICS, MetricItem, sealed
+from pik.stores.aws.table import Table
 from pik.stores.state_rows import all_versions, damaged_row, latest_versions, metric_columns, row_digest
-from pik.stores.state_rows import metric_of as made_of
-
-METRICS = "metric"
+from pik.stores.state_rows import metric_of as metric_of_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +28,9 @@ class AwsMetrics:
         return all_versions(name, map(metric_of, self.table.query(METRICS, prefix=f"{name}/")))
 
 
-def metric_item(metric: Metric) -> Item:
-    """The item of a version of a metric."""
-    columns = metric_columns(metric)
-    name, version, definition, applied_at, scale = columns
+def metric_item(metric: Metric) -> MetricItem:
+    """Return the item of a version of a metric."""
+    name, version, definition, applied_at, scale = columns = metric_columns(metric)
     return {
         "pk": METRICS,
         "sk": f"{name}/{version:06d}",
@@ -44,16 +41,16 @@ def metric_item(metric: Metric) -> Item:
     }
 
 
-def metric_is_sound(item: Item) -> bool:
-    """Whether the item of a version of a metric is as it was written."""
+def metric_is_sound(item: MetricItem) -> bool:
+    """Return whether the item of a version of a metric is as it was written."""
     name, _, version = item["sk"].rpartition("/")
-    columns = (item.get(column) for column in ("definition", "applied_at", "scale"))
-    return bool(item.get("digest") == row_digest("metric", name, int(version), *columns))
+    columns = item.get("definition"), item.get("applied_at"), item.get("scale")
+    return item.get("digest") == row_digest("metric", name, int(version), *columns)
 
 
-def metric_of(item: Item) -> Metric:
-    """The version of a metric of an item. Raises Damaged."""
+def metric_of(item: MetricItem) -> Metric:
+    """Return the version of a metric of an item. Raises Damaged."""
+    name, _, version = item["sk"].rpartition("/")
     if not metric_is_sound(item):
-        raise damaged_row(f"the definition of {item['sk'].rpartition('/')[0]} version {int(item['sk'][-6:])}")
-    version = int(item["sk"].rpartition("/")[2])
-    return made_of(version, item["definition"], item["applied_at"], item["scale"])
+        raise damaged_row(f"the definition of {name} version {int(version)}")
+    return metric_of_columns(int(version), item["definition"], item["applied_at"], item["scale"])

@@ -1,13 +1,13 @@
-"""Runs in the state table: one partition a run, of which one Query tells how far it is."""
+"""Runs in the state table: one partition for each run, of which one Query returns its progress."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain, islice
-from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -28,38 +28,26 @@ from pik.model.run import (
 )
 from pik.stores.aws.clients import Flow
 from pik.stores.aws.lease import holding
-from pik.stores.aws.state.aggregates import tally_digest
-from pik.stores.aws.state.items import RUN, run_pk, task_sk
-from pik.stores.aws.table import Item, Key, Table
-from pik.stores.state_rows import damaged_row, read_failed, read_run, read_task, row_digest
-
-LISTING = "runs"
+from pik.stores.aws.state import layout
+from pik.stores.aws.state.layout import BodyItem, RunItem, TaskStateItem
+from pik.stores.aws.table import Item, Key, KeyItem, Partition, Table
+from pik.stores.state_rows import PROMOTE, damaged_row, read_failed, read_run, read_task, row_digest
 
 _ULID_LENGTH = 26
-_COUNTS = ("new", "changed", "unchanged", "removed")
 
-# What there is in a run's partition, in the order of the sort keys. The tasks themselves are large, so that they come
-# last, where the Query for progress does not reach.
+# Ranges of sort keys in a run's partition. Tasks are large and sort last, so the Query for progress does not read them.
 _PROGRESS = ("promotion/", "state/~")
 _TASKS = ("state/", "task/~")
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """A run, and the sort keys of what failed in its tasks, in their order."""
-
-    run: Run
-    failing: list[str]
-
-
-@dataclass(frozen=True, slots=True)
 class AwsRuns:
-    """Counts are made from the items of a run's tasks and promotions whenever somebody asks."""
+    """Implements the port. A run's counts are computed from the items of its tasks and promotions at each read."""
 
     table: Table
 
     def create(self, run: Run, tasks: Iterable[Task]) -> None:
-        """What is written first is found by nobody: the run's own item is the last."""
+        """Write the run's own item last: no reader finds a run without it."""
         self.table.write_many(chain(listing_items(run), map(task_item, tasks)))
         self.table.put(run_item(structs.replace(run, state=RunState.PLANNED, finished_at=None)))
 
@@ -67,39 +55,43 @@ class AwsRuns:
         full_id = run_id.upper()  # ULIDs
         if len(full_id) != _ULID_LENGTH:
             full_id = self._completed(run_id)
-        found = self._load(full_id)
-        if found is None:
+        loaded = self._load(full_id)
+        if loaded is None:
             raise not_one("run", run_id, [], hint="pik runs list")
-        return structs.replace(found.run, failures=self._failures(found)) if found.failing else found.run
+        run, failing = loaded
+        return structs.replace(run, failures=self._failures(full_id, failing)) if failing else run
 
-    def _failures(self, found: _Found) -> tuple[FailedAggregate, ...]:
-        keys = [(run_pk(found.run.run_id), sk) for sk in found.failing[:KEPT_FAILURES]]
+    def _failures(self, run_id: str, failing: Iterable[str]) -> tuple[FailedAggregate, ...]:
+        keys: list[Key[BodyItem]] = [Key((layout.run_pk(run_id), sk)) for sk in islice(failing, KEPT_FAILURES)]
         items = self.table.get_many(keys)
         kept = (read_failed(items[key]["body"]) for key in keys if key in items)
         return tuple(islice(chain.from_iterable(kept), KEPT_FAILURES))
 
     def _completed(self, prefix: str) -> str:
-        listed = self.table.query(LISTING, prefix=prefix.upper(), descending=True) if prefix else iter(())
-        found = [str(item["sk"]) for item in islice(listed, CANDIDATES + 1)]
+        listed = self.table.query(layout.RUNS, prefix=prefix.upper(), descending=True) if prefix else iter(())
+        found = [item["sk"] for item in islice(listed, CANDIDATES + 1)]
         if len(found) != 1:
             raise not_one("run", prefix, found, hint="pik runs list")
         return found[0]
 
     def newest_first(self) -> Iterator[Run]:
-        ids = (item["sk"] for item in self.table.query(LISTING, descending=True))
-        return (found.run for found in Flow().map(self._load, ids) if found is not None)
+        ids = (item["sk"] for item in self.table.query(layout.RUNS, descending=True))
+        return (loaded[0] for loaded in Flow().map(self._load, ids) if loaded is not None)
 
     def unfinished(self, request: RunRequest) -> Run | None:
         ids = [item["sk"] for item in self.table.query(_request_pk(request), descending=True)]
-        found = self.table.get_many(_run_key(run_id) for run_id in ids)
+        found = self.table.get_many(map(layout.run_key, ids))
         for run_id in ids:
-            if found.get(_run_key(run_id), {}).get("state") in (RunState.PLANNED, RunState.RUNNING):
+            if (item := found.get(layout.run_key(run_id))) and item.get("state") in (
+                RunState.PLANNED,
+                RunState.RUNNING,
+            ):
                 loaded = self._load(run_id)
-                return None if loaded is None else loaded.run
+                return None if loaded is None else loaded[0]
         return None
 
     def set_state(self, run_id: str, state: RunState, finished_at: int | None = None) -> None:
-        values: dict[str, Any] = {"state": state, "digest": run_state_digest(run_id, state, finished_at)}
+        values: Item = {"state": state, "digest": run_state_digest(run_id, state, finished_at)}
         change = "SET #state = :state, #state_digest = :digest REMOVE #finished_at"
         if finished_at is not None:
             values["at"] = finished_at
@@ -108,11 +100,11 @@ class AwsRuns:
         if state in ENDED:
             condition += " AND #state <> :cancelled"
             values["cancelled"] = RunState.CANCELLED
-        self.table.update(_run_key(run_id), change, values, condition=condition)
+        self.table.update(layout.run_key(run_id), change, values, condition=condition)
 
     def open_tasks(self, run_id: str) -> Iterator[Task]:
         settled: set[str] = set()  # states come before tasks
-        for item in self.table.query(run_pk(run_id), between=_TASKS):
+        for item in self.table.query(layout.run_pk(run_id), between=_TASKS):
             kind, _, number = item["sk"].partition("/")
             if kind == "task" and number not in settled:
                 if not task_is_sound(item):
@@ -122,13 +114,14 @@ class AwsRuns:
                 settled.add(number)
 
     def mark(self, task: Task, state: TaskState, failures: Failures = NO_FAILURES) -> None:
-        """The failures are an item for each time the task was done; the state, written last, tells which one counts."""
+        """Write the failures as an item for each time the task was done; the state, written last, names the one that
+        counts."""
         kept = ""
         if failures.count:
-            kept = f"{task_sk('failures', task)}/{uuid4().hex}"
+            kept = f"{layout.task_sk('failures', task.number)}/{uuid4().hex}"
             self.table.put(failures_item(task.run_id, kept, failures))
         self.table.update(
-            (run_pk(task.run_id), task_sk("state", task)),
+            layout.state_key(task),
             "SET #state = :state, #failing = :failing, #failures = :failures, #state_digest = :digest",
             {
                 "state": state,
@@ -143,29 +136,28 @@ class AwsRuns:
     def driving(self, run_id: str) -> AbstractContextManager[None]:
         return holding(self.table, f"run {run_id}")
 
-    def _load(self, run_id: str) -> _Found | None:
-        """The run of this full id, in one Query and page by page."""
-        found: Item | None = None
-        done = failed = promoted = failed_aggregates = 0
+    def _load(self, run_id: str) -> tuple[Run, list[str]] | None:
+        """Return the run of this full id, and the sort keys of what failed in its tasks, in their order. One Query."""
+        found: RunItem | None = None
+        states: Counter[str] = Counter()
+        counts = Counter(dict.fromkeys(layout.TALLY, 0))
+        promoted = failed_aggregates = 0
         failing: list[str] = []
-        tally = dict.fromkeys(_COUNTS, 0)
         programs = set()
-        for item in self.table.query(run_pk(run_id), between=_PROGRESS):
-            if item["sk"] == RUN:
+        for item in self.table.query(layout.run_pk(run_id), between=_PROGRESS):
+            if item["sk"] == layout.RUN:
                 found = item
             elif item["sk"].startswith("promotion/"):
-                promoted += item["moved"] if item["kind"] == "promote" else -item["moved"]
+                promoted += item["moved"] if item["kind"] == PROMOTE else -item["moved"]
             else:
                 if not task_state_is_sound(item):
                     raise damaged_row(f"the state of task {int(item['sk'].partition('/')[2])} of run {run_id}")
+                states[item.get("state", TaskState.OPEN)] += 1
                 programs |= {item["computed_by"]} if item.get("computed_by") else set()
-                done += item.get("state") == TaskState.DONE
-                failed += item.get("state") == TaskState.FAILED
                 if item.get("failing"):
                     failed_aggregates += item["failing"]
                     failing.append(item["failures"])
-                for name in _COUNTS:
-                    tally[name] += item.get(name, 0)
+                counts.update({name: item.get(name, 0) for name in layout.TALLY})
         if found is None:
             return None
         if not run_is_sound(found):
@@ -174,99 +166,88 @@ class AwsRuns:
             read_run(found["body"]),
             state=found["state"],
             finished_at=found.get("finished_at"),
-            done=done,
-            failed=failed,
+            done=states[TaskState.DONE],
+            failed=states[TaskState.FAILED],
             promoted=promoted,
             computed_by=tuple(sorted(programs)),
             failed_aggregates=failed_aggregates,
-            **tally,
+            **counts,
         )
-        return _Found(run, failing)
+        return run, failing
 
 
-def listing_items(run: Run) -> list[Item]:
-    """The items by which a run is found."""
-    return [{"pk": LISTING, "sk": run.run_id}, {"pk": _request_pk(run.request), "sk": run.run_id}]
+def listing_items(run: Run) -> list[KeyItem]:
+    """Return the items by which a run is found."""
+    return [{"pk": layout.RUNS, "sk": run.run_id}, {"pk": _request_pk(run.request), "sk": run.run_id}]
 
 
-def run_item(run: Run) -> Item:
-    """The item of a run. What is counted while it goes on is not in it."""
-    nothing = dict.fromkeys(("done", "failed", "promoted", "failed_aggregates", *_COUNTS), 0)
+def run_item(run: Run) -> RunItem:
+    """Return the item of a run, without what is counted while it goes on."""
+    nothing = dict.fromkeys(("done", "failed", "promoted", "failed_aggregates", *layout.TALLY), 0)
     plain = structs.replace(run, finished_at=None, computed_by=(), failures=(), **nothing)
     body = msgspec.json.encode(plain).decode()
-    finished = {} if run.finished_at is None else {"finished_at": run.finished_at}
-    return {
-        "pk": run_pk(run.run_id),
-        "sk": RUN,
+    item: RunItem = {
+        "pk": layout.run_pk(run.run_id),
+        "sk": layout.RUN,
         "body": body,
         "digest": row_digest("run", run.run_id, body),
         "state": run.state,
-        **finished,
         "state_digest": run_state_digest(run.run_id, run.state, run.finished_at),
     }
+    if run.finished_at is not None:
+        item["finished_at"] = run.finished_at
+    return item
 
 
 def run_state_digest(run_id: str, state: str, finished_at: int | None) -> bytes:
-    """The digest of where a run stands."""
+    """Return the digest of a run's state."""
     return row_digest("run-state", run_id, state, finished_at)
 
 
 def task_state_digest(run_id: str, number: int, state: str, failing: int = 0, failures: str = "") -> bytes:
-    """The digest of where a task stands, how many aggregates failed in it, and under which sort key they are kept."""
+    """Return the digest of a task's state, the number of aggregates that failed in it, and the sort key of these."""
     return row_digest("task-state", run_id, number, state, failing, failures)
 
 
-def failures_item(run_id: str, sk: str, failures: Failures) -> Item:
-    """The item of aggregates that failed."""
+def failures_item(run_id: str, sk: str, failures: Failures) -> BodyItem:
+    """Return the item of aggregates that failed."""
     body = msgspec.json.encode(failures.kept).decode()
-    return {"pk": run_pk(run_id), "sk": sk, "body": body, "digest": row_digest("failures", run_id, sk, body)}
+    return {"pk": layout.run_pk(run_id), "sk": sk, "body": body, "digest": row_digest("failures", run_id, sk, body)}
 
 
-def failures_are_sound(item: Item) -> bool:
-    """Whether the item of aggregates that failed is as it was written."""
-    return bool(item.get("digest") == row_digest("failures", item["pk"].partition("/")[2], item["sk"], item["body"]))
+def failures_are_sound(item: BodyItem) -> bool:
+    """Return whether the item of aggregates that failed is as it was written."""
+    return item.get("digest") == row_digest("failures", item["pk"].partition("/")[2], item["sk"], item["body"])
 
 
-def planned_tasks(item: Item) -> int | None:
-    """The number of a run's tasks; None where its item cannot be read."""
-    try:
-        return read_run(item["body"]).tasks
-    except msgspec.MsgspecError:
-        return None
-
-
-def run_is_sound(item: Item) -> bool:
-    """Whether a run's item is as it was written."""
+def run_is_sound(item: RunItem) -> bool:
+    """Return whether a run's item is as it was written."""
     run_id = item["pk"].partition("/")[2]
     state = run_state_digest(run_id, item["state"], item.get("finished_at"))
-    return bool(item.get("digest") == row_digest("run", run_id, item["body"]) and item.get("state_digest") == state)
+    return item.get("digest") == row_digest("run", run_id, item["body"]) and item.get("state_digest") == state
 
 
-def task_state_is_sound(item: Item) -> bool:
-    """Whether the item of a task's state is as it was written."""
+def task_state_is_sound(item: TaskStateItem) -> bool:
+    """Return whether the item of a task's state is as it was written."""
     run_id, number = item["pk"].partition("/")[2], int(item["sk"].partition("/")[2])
     failing = item.get("failing", 0), item.get("failures", "")
     wanted = task_state_digest(run_id, number, item.get("state", ""), *failing)
     sound = "state" not in item or item.get("state_digest") == wanted
-    return sound and ("written" not in item or item.get("tally_digest") == tally_digest(run_id, number, item))
+    return sound and ("written" not in item or item.get("tally_digest") == layout.tally_digest(run_id, number, item))
 
 
-def task_is_sound(item: Item) -> bool:
-    """Whether a task's item is as it was written."""
+def task_is_sound(item: BodyItem) -> bool:
+    """Return whether a task's item is as it was written."""
     key = item["pk"].partition("/")[2], int(item["sk"].partition("/")[2])
-    return bool(item.get("digest") == row_digest("task", *key, item["body"]))
+    return item.get("digest") == row_digest("task", *key, item["body"])
 
 
-def _run_key(run_id: str) -> Key:
-    return run_pk(run_id), RUN
+def _request_pk(request: RunRequest) -> Partition[KeyItem]:
+    return Partition(f"request/{sha256(msgspec.json.encode(request)).hexdigest()}")
 
 
-def _request_pk(request: RunRequest) -> str:
-    return f"request/{sha256(msgspec.json.encode(request)).hexdigest()}"
-
-
-def task_item(task: Task) -> Item:
-    """The item of a task."""
+def task_item(task: Task) -> BodyItem:
+    """Return the item of a task."""
     body = msgspec.json.encode(task).decode()
     digest = row_digest("task", task.run_id, task.number, body)
-    return {"pk": run_pk(task.run_id), "sk": task_sk("task", task), "body": body, "digest": digest}
+    return {"pk": layout.run_pk(task.run_id), "sk": layout.task_sk("task", task.number), "body": body, "digest": digest}

@@ -1,0 +1,411 @@
+"""Keys and items of the index table. docs/dev/aws-layout.md lists them."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from itertools import pairwise
+from typing import NotRequired, TypedDict, cast
+
+import msgspec
+import zstandard
+
+from pik.errors import Invalid, StoreError
+from pik.model.batch import Batch, BatchState, Counts, Frame, Origin, RejectFile, Segment, Verdict
+from pik.model.instant import day_of, day_text, parse_instant
+from pik.rawlog.keys import RawKind, number_of
+from pik.stores.aws.catalog.id_files import Row
+from pik.stores.aws.state.layout import US, time_key
+from pik.stores.aws.table import Key, KeyItem, Partition
+
+BATCH_SHARDS = "01234567"
+DAY_SHARDS = "0123456789abcdef"
+
+FILE, REQUEST = "file", "request"
+"""What a day has: segments of files and streams, or of API requests with one event."""
+
+KEYED_DAY = "keyed"
+"""Stands for the day among duplicates where the event has an idempotency key: such events have no day."""
+
+_ULID = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+class ClaimItem(KeyItem):
+    """Which delivery of an event came first; `day` and `content` only where it has an idempotency key."""
+
+    batch: str
+    n: int
+    frame: int
+    seq: int
+    day: NotRequired[int]
+    content: NotRequired[bytes]
+
+
+class SegmentItem(KeyItem):
+    """A segment in the list of its day; `skipped` is missing as long as its claims may not be finished."""
+
+    size: int
+    digest: bytes
+    deliveries: int
+    ingest_time: int
+    first_event: int
+    last_event: int
+    frames: bytes
+    recorded_at: int
+    guessed: NotRequired[bool]
+    skipped: NotRequired[bytes]
+
+
+class RequestItem(KeyItem):
+    """The segment of an API request with one event."""
+
+    event_prefix: str
+    event_id: str
+    recorded_at: int
+    ingest_time: int
+    event_time: int
+    size: int
+    digest: bytes
+    seq: int
+    guessed: NotRequired[bool]
+    content: NotRequired[bytes]
+    inline: NotRequired[bytes]
+
+
+class DuplicateItem(KeyItem):
+    """A duplicate, but of an API request with one event; `content` only where it has an idempotency key, `entity` only
+    where it has none."""
+
+    kind: str
+    day: int
+    n: int
+    frame: int
+    ingest_time: int
+    entity: NotRequired[str]
+    content: NotRequired[bytes]
+
+
+class BatchAttributes(TypedDict, total=False):
+    """What a batch's item has besides its key. `pending` (the id file of the chunk that is being recorded) and
+    `settled_at` are there meanwhile; an API request with one event also has `listed` and `listed_as` (the key of its
+    RequestItem), `seq` and `content`."""
+
+    origin: str
+    complete: bool
+    attempt: int
+    started_at: int
+    finished_at: int
+    counts: str
+    next_seq: int
+    offset: int
+    prefix_digest: str
+    first_event: int
+    last_event: int
+    segments: int
+    recorded_at: int
+    settled_at: int
+    pending: str
+    listed: str
+    listed_as: str
+    seq: int
+    told: builtins.bytes
+    content: builtins.bytes
+    bytes: int
+
+
+class BatchItem(KeyItem, BatchAttributes):
+    """A batch."""
+
+
+class RejectItem(KeyItem):
+    """A file of rejects."""
+
+    key: str
+    size: int
+    digest: str
+    records: int
+
+
+def day_number(text: str) -> int:
+    """Return the number of the day `YYYY-MM-DD`."""
+    return day_of(parse_instant(text, date_only=True))
+
+
+# Partitions and keys of a generation `g`, as docs/dev/aws-layout.md lists them. Days in them are texts.
+
+
+def days_pk(g: int) -> Partition[KeyItem]:
+    return Partition(f"{g}/days")
+
+
+def day_pk(g: int, day: str) -> Partition[SegmentItem]:
+    return Partition(f"{g}/day/{day}")
+
+
+def references_pk(g: int, batch_id: str) -> Partition[KeyItem]:
+    return Partition(f"{g}/segment/{batch_id}")
+
+
+def requests_pk(g: int, day: str, shard: str) -> Partition[RequestItem]:
+    return Partition(f"{g}/request/{day}/{shard}")
+
+
+def duplicates_pk(g: int, day: str, shard: str) -> Partition[DuplicateItem]:
+    return Partition(f"{g}/duplicate/{day}/{shard}")
+
+
+def batches_pk(g: int, shard: str) -> Partition[BatchItem]:
+    return Partition(f"{g}/batch/{shard}")
+
+
+def rejects_pk(g: int, batch_id: str) -> Partition[RejectItem]:
+    return Partition(f"{g}/reject/{batch_id}")
+
+
+def corrections_pk(g: int) -> Partition[KeyItem]:
+    return Partition(f"{g}/correction")
+
+
+def origin_pk(g: int, origin: Origin) -> Partition[KeyItem]:
+    """Return the partition that names the batches of an origin: of all of it but its name."""
+    text = msgspec.json.encode([origin.content, origin.options, origin.again])
+    return Partition(f"{g}/origin/{sha256(text).hexdigest()[:32]}")
+
+
+def claim_key(g: int, day: int, entity: str, event_id: bytes, *, keyed: bool) -> Key[ClaimItem]:
+    """Return the key of an event's claim; day and entity matter only where it has no idempotency key."""
+    if keyed:
+        return Key((f"{g}/key/{event_id.hex()}", "claim"))
+    return Key((f"{g}/claim/{day_text(day)}/{entity}", event_id.hex()))
+
+
+def listing_key(g: int, segment: Segment) -> Key[SegmentItem]:
+    """Return the key of a segment's item. It is known before the segment is recorded, and never changes."""
+    return numbered_key(g, segment.day, segment.batch_id, number_of(segment.key))
+
+
+def numbered_key(g: int, day: int, batch_id: str, n: int) -> Key[SegmentItem]:
+    """Return the key of a segment's item, given the parts of its key in raw."""
+    return Key((day_pk(g, day_text(day)), f"{batch_id}-{n:012d}"))
+
+
+def referred(g: int, item: KeyItem) -> Key[SegmentItem]:
+    """Return the key of the segment that a `reference` names."""
+    day, _, sk = item["sk"].partition("/")
+    return Key((day_pk(g, day), sk))
+
+
+def request_shard(entity: str) -> str:
+    """Return the shard of the requests about an entity."""
+    return sha256(entity.encode()).hexdigest()[0]
+
+
+def request_key(g: int, day: int, entity: str, event_id: bytes, batch_id: str) -> Key[RequestItem]:
+    """Return the key of a request with one event."""
+    pk = requests_pk(g, day_text(day), request_shard(entity))
+    return Key((pk, US.join((entity, event_id.hex(), batch_id))))
+
+
+def batch_key(g: int, batch_id: str) -> Key[BatchItem]:
+    """Return the key of a batch; its last character chooses the shard."""
+    return Key((batches_pk(g, BATCH_SHARDS[max(0, _ULID.find(batch_id[-1:])) % len(BATCH_SHARDS)]), batch_id))
+
+
+def day_item(g: int, day: int, kind: str) -> KeyItem:
+    """Return the item that names a day that has segments of this kind."""
+    return {"pk": days_pk(g), "sk": f"{day_text(day)}/{kind}"}
+
+
+def reference(g: int, segment: Segment) -> KeyItem:
+    """Return the item that names a segment of its batch."""
+    _, sk = listing_key(g, segment)
+    return {"pk": references_pk(g, segment.batch_id), "sk": f"{day_text(segment.day)}/{sk}"}
+
+
+def origin_item(g: int, origin: Origin, batch_id: str, opened_at: int) -> KeyItem:
+    """Return the item that names a batch of an origin."""
+    return {"pk": origin_pk(g, origin), "sk": f"{time_key(opened_at)}/{batch_id}"}
+
+
+def duplicate_item(g: int, segment: Segment, row: Row, kind: Verdict) -> DuplicateItem:
+    """Return the item of a duplicate, but of a request with one event."""
+    event_id = row.event_id.hex()
+    day = day_text(segment.day) if row.content is None else KEYED_DAY
+    item: DuplicateItem = {
+        "pk": duplicates_pk(g, day, event_id[0]),
+        "sk": f"{event_id}/{segment.batch_id}/{row.seq}",
+        "kind": kind,
+        "day": segment.day,
+        "n": number_of(segment.key),
+        "frame": row.frame,
+        "ingest_time": segment.ingest_time,
+    }
+    return {**item, "entity": row.entity} if row.content is None else {**item, "content": row.content}
+
+
+def reject_item(g: int, batch_id: str, file: RejectFile) -> RejectItem:
+    """Return the item of a file of rejects."""
+    sk = f"{number_of(file.key):012d}"
+    content = {"key": file.key, "size": file.size, "digest": file.digest, "records": file.records}
+    return cast(RejectItem, {"pk": rejects_pk(g, batch_id), "sk": sk, **content})
+
+
+def reject_file(item: RejectItem) -> RejectFile:
+    """Return the file of a `reject_item`."""
+    return RejectFile(key=item["key"], size=item["size"], digest=item["digest"], records=item["records"])
+
+
+def segment_item(g: int, segment: Segment, skipped: Mapping[int, Verdict] | None = None) -> SegmentItem:
+    """Return the item of a segment; without `skipped` its claims may not be finished."""
+    pk, sk = listing_key(g, segment)
+    item: SegmentItem = {
+        "pk": pk,
+        "sk": sk,
+        "size": segment.size,
+        "digest": bytes.fromhex(segment.digest),
+        "deliveries": segment.deliveries,
+        "ingest_time": segment.ingest_time,
+        "first_event": segment.first_event,
+        "last_event": segment.last_event,
+        "frames": packed(segment.frames),
+        "recorded_at": segment.recorded_at,
+    }
+    if segment.guessed:
+        item["guessed"] = True
+    if skipped is not None:
+        item["skipped"] = pack_skipped(skipped)
+    return item
+
+
+@contextmanager
+def decoding(what: str) -> Iterator[None]:
+    """Raise StoreError in place of the errors that a damaged item causes."""
+    try:
+        yield
+    except (msgspec.MsgspecError, zstandard.ZstdError, ValueError, LookupError, TypeError, Invalid) as error:
+        raise StoreError(f"the index is damaged: {what}: {error}", hint="pik verify --rebuild-index") from None
+
+
+def segment_of(item: SegmentItem) -> Segment:
+    """Return the segment of a `segment_item`. Raises StoreError."""
+    with decoding(f"item {item['pk']} {item['sk']}"):
+        batch_id, _, n = item["sk"].partition("-")
+        day = day_number(item["pk"].rpartition("/")[2])
+        return Segment(
+            key=RawKind.SEGMENT.key(batch_id, int(n), day),
+            batch_id=batch_id,
+            day=day,
+            size=item["size"],
+            digest=item["digest"].hex(),
+            deliveries=item["deliveries"],
+            ingest_time=item["ingest_time"],
+            first_event=item["first_event"],
+            last_event=item["last_event"],
+            frames=_read_frames(unpacked(item["frames"])),
+            recorded_at=item["recorded_at"],
+            guessed=item.get("guessed", False),
+        )
+
+
+def pack_skipped(skipped: Mapping[int, Verdict]) -> bytes:
+    """Pack the seqs of duplicates, each as its distance from the one before: exact ones, then conflicts."""
+    lists = []
+    for kind in (Verdict.EXACT, Verdict.CONFLICT):
+        seqs = [0, *sorted(seq for seq, one in skipped.items() if one == kind)]
+        lists.append([after - before for before, after in pairwise(seqs)])
+    return packed(lists)
+
+
+def unpack_skipped(data: bytes) -> dict[int, Verdict]:
+    """Undo `pack_skipped`. Raises StoreError."""
+    skipped = {}
+    with decoding("a list of duplicates"):
+        for kind, distances in zip((Verdict.EXACT, Verdict.CONFLICT), _read_lists(unpacked(data)), strict=True):
+            seq = 0
+            for distance in distances:
+                seq += distance
+                skipped[seq] = kind
+    return skipped
+
+
+class _Tallies(msgspec.Struct, frozen=True, array_like=True):
+    """What a batch counts over its deliveries: the attribute `told`."""
+
+    reasons: dict[str, int] = {}
+    lags: dict[int, int] = {}
+    sources: dict[str, int] = {}
+
+
+def batch_item(g: int, batch: Batch) -> BatchItem:
+    """Return the item of a batch without segments."""
+    pk, sk = batch_key(g, batch.batch_id)
+    item: BatchItem = {
+        "pk": pk,
+        "sk": sk,
+        "origin": msgspec.json.encode(batch.origin).decode(),
+        "complete": batch.state == BatchState.COMPLETE,
+        "attempt": batch.attempt,
+        "started_at": batch.started_at,
+        "segments": 0,
+        "bytes": 0,
+        "recorded_at": batch.recorded_at,
+        **progress(batch),
+    }
+    return item if batch.finished_at is None else {**item, "finished_at": batch.finished_at}
+
+
+def progress(batch: Batch) -> BatchAttributes:
+    """Return the attributes of a batch that change with each chunk."""
+    attributes: BatchAttributes = {
+        "counts": msgspec.json.encode(batch.counts.astuple()).decode(),
+        "next_seq": batch.next_seq,
+        "offset": batch.offset,
+        "prefix_digest": batch.prefix_digest,
+        "told": packed(_Tallies(dict(batch.reasons), dict(batch.lags), dict(batch.sources))),
+    }
+    if batch.first_event is not None and batch.last_event is not None:
+        attributes |= {"first_event": batch.first_event, "last_event": batch.last_event}
+    return attributes
+
+
+def batch_of(item: BatchItem) -> Batch:
+    """Return the batch of a `batch_item`; INTERRUPTED unless it is complete, for the item does not show whether its
+    writer lives. Raises StoreError."""
+    with decoding(f"item {item['pk']} {item['sk']}"):
+        tallies = _read_tallies(unpacked(item["told"]))
+        return Batch(
+            batch_id=item["sk"],
+            origin=_read_origin(item["origin"]),
+            state=BatchState.COMPLETE if item["complete"] else BatchState.INTERRUPTED,
+            attempt=item["attempt"],
+            counts=Counts(*msgspec.json.decode(item["counts"])),
+            started_at=item["started_at"],
+            finished_at=item.get("finished_at"),
+            first_event=item.get("first_event"),
+            last_event=item.get("last_event"),
+            next_seq=item["next_seq"],
+            offset=item["offset"],
+            prefix_digest=item["prefix_digest"],
+            recorded_at=item["recorded_at"],
+            reasons=tallies.reasons,
+            lags=tallies.lags,
+            sources=tallies.sources,
+        )
+
+
+def packed(value: object) -> bytes:
+    """Return a value as compressed JSON."""
+    return zstandard.ZstdCompressor().compress(msgspec.json.encode(value))
+
+
+def unpacked(data: bytes) -> bytes:
+    """Return the JSON of what was `packed`."""
+    return zstandard.ZstdDecompressor().decompress(data)
+
+
+_read_frames = msgspec.json.Decoder(tuple[Frame, ...]).decode
+_read_lists = msgspec.json.Decoder(list[list[int]]).decode
+_read_tallies = msgspec.json.Decoder(_Tallies).decode
+_read_origin = msgspec.json.Decoder(Origin).decode

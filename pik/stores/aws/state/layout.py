@@ -1,0 +1,282 @@
+"""Keys and items of the state table. docs/dev/aws-layout.md lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, NotRequired, TypedDict
+
+from pik.model.metric import Aggregate, Computed, decimal_text
+from pik.model.run import Task
+from pik.stores.aws.table import Key, KeyItem, Partition
+from pik.stores.state_rows import Place, damaged_row, row_digest
+
+US = "\x1f"
+"""Between the parts of a key. No name holds it, nor any character before it, so that keys sort as their parts do."""
+
+RUN, MOVING, SEALED = "run", "moving", "sealed"
+"""The sort keys of a run's own item and of the move of its versions under way; the prefix of partitions of copies."""
+
+METRICS: Partition[MetricItem] = Partition("metric")
+RUNS: Partition[KeyItem] = Partition("runs")
+PROMOTIONS: Partition[PromotionItem] = Partition("promotion")
+
+BY_BUCKET = ("by_bucket", "bucket_key", "version_key")
+"""The secondary index of versions by their bucket."""
+
+TALLY = ("new", "changed", "unchanged", "removed")
+
+
+class MetricItem(KeyItem):
+    """A version of a metric."""
+
+    definition: str
+    applied_at: int
+    scale: int
+    digest: bytes
+
+
+class BodyItem(KeyItem):
+    """A task, or the aggregates that failed in one, as JSON."""
+
+    body: str
+    digest: bytes
+
+
+class RunItem(BodyItem):
+    """A run as it was planned, and its state."""
+
+    state: str
+    state_digest: bytes
+    finished_at: NotRequired[int]
+
+
+class TaskProgress(TypedDict, total=False):
+    """What is known of a task: its state, its failures, and how its versions compare with what was current."""
+
+    state: str
+    state_digest: bytes
+    failing: int
+    failures: str
+    reason: str
+    new: int
+    changed: int
+    unchanged: int
+    removed: int
+    written: int
+    versions_xor: bytes
+    computed_by: str
+    tally_digest: bytes
+
+
+class TaskStateItem(KeyItem, TaskProgress):
+    """The state of a task."""
+
+
+class PromotionRecord(TypedDict):
+    """A promotion or rollback that is done."""
+
+    run: str
+    kind: str
+    at: int
+    reason: str
+    moved: int
+    conflicts: int
+    pointers: int
+    pointers_xor: bytes
+    digest: NotRequired[bytes]
+
+
+class PromotionItem(KeyItem, PromotionRecord):
+    """A promotion or rollback, in the history of all or among its run's items."""
+
+
+class MoveItem(KeyItem):
+    """A promotion or rollback that is under way."""
+
+    id: str
+    run: str
+    kind: str
+    at: int
+    reason: str
+    already: int
+    pointers: int
+    pointers_xor: bytes
+
+
+class VersionContent(TypedDict):
+    """What a version and the pointer that is its copy have in common."""
+
+    run: str
+    value: str
+    inputs: int
+    input_ids: bytes
+    input_contents: bytes
+    metric_version: int
+    known_until: int
+    reason: str
+    base: str
+    digest: NotRequired[bytes]
+
+
+CONTENT = tuple(VersionContent.__annotations__)
+
+
+class PointerItem(KeyItem, VersionContent):
+    """The pointer to an aggregate's current version."""
+
+
+class VersionItem(PointerItem):
+    """A version of an aggregate; `kind` is how it compares with what was current when it was written."""
+
+    bucket_key: str
+    version_key: str
+    kind: str
+
+
+def run_pk(run_id: str) -> Partition[Any]:
+    """Return the partition of a run: itself, its promotions, its tasks and their states."""
+    return Partition(f"run/{run_id}")
+
+
+def run_key(run_id: str) -> Key[RunItem]:
+    """Return the key of a run's own item."""
+    return Key((run_pk(run_id), RUN))
+
+
+def moving_key(run_id: str) -> Key[MoveItem]:
+    """Return the key of the move of a run's versions that is under way."""
+    return Key((run_pk(run_id), MOVING))
+
+
+def task_sk(kind: str, number: int) -> str:
+    """Return the sort key of a task (`task`), of its state (`state`) or the prefix of its failures (`failures`)."""
+    return f"{kind}/{number:08d}"
+
+
+def state_key(task: Task) -> Key[TaskStateItem]:
+    """Return the key of a task's state."""
+    return Key((run_pk(task.run_id), task_sk("state", task.number)))
+
+
+def sealed(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the copy of a definition or promotion that is written with it, so that the loss of one of them shows."""
+    return {**item, "pk": f"{SEALED}/{item['pk']}"}
+
+
+def time_key(instant: int) -> str:
+    """Return an instant as 20 digits that sort as instants do, those before 1970 included."""
+    return f"{instant + 2**63:020d}"
+
+
+def key_time(text: str) -> int:
+    """Return the instant of a `time_key`."""
+    return int(text) - 2**63
+
+
+def buckets_pk(metric: str) -> Partition[KeyItem]:
+    """Return the partition that names the buckets of a metric that have versions."""
+    return Partition(f"buckets/{metric}")
+
+
+def bucket_item(place: Place) -> KeyItem:
+    """Return the item that names a bucket that has versions."""
+    return {"pk": buckets_pk(place.metric), "sk": time_key(place.bucket)}
+
+
+def current_pk(metric: str, bucket: int) -> Partition[PointerItem]:
+    """Return the partition of the pointers of a bucket."""
+    return Partition(f"current/{metric}/{time_key(bucket)}")
+
+
+def current_key(place: Place) -> Key[PointerItem]:
+    """Return the key of the pointer to an aggregate's current version."""
+    return Key((current_pk(place.metric, place.bucket), place.entity))
+
+
+def versions_pk(run_id: str) -> Partition[VersionItem]:
+    """Return the partition of the versions that a run wrote."""
+    return Partition(f"version/{run_id}")
+
+
+def version_key(run_id: str, place: Place) -> Key[VersionItem]:
+    """Return the key of the version that a run wrote."""
+    return Key((versions_pk(run_id), US.join((place.metric, time_key(place.bucket), place.entity))))
+
+
+def bucket_pk(metric: str, bucket: int) -> Partition[VersionItem]:
+    """Return the partition of a bucket's versions in the index BY_BUCKET."""
+    return Partition(f"{metric}{US}{time_key(bucket)}")
+
+
+def place_of(item: KeyItem) -> Place:
+    """Return the aggregate of a version or of a pointer."""
+    kind, _, rest = item["pk"].partition("/")
+    if kind == "current":
+        metric, _, bucket = rest.partition("/")
+        return Place(metric, key_time(bucket), item["sk"])
+    metric, bucket, entity = item["sk"].split(US)
+    return Place(metric, key_time(bucket), entity)
+
+
+def value_text(value: Decimal | None) -> str:
+    """Return an exact value in its shortest form, so that equal values are equal texts; empty for no value."""
+    if value is None:
+        return ""
+    return decimal_text(value) if value else "0"
+
+
+def version_item(place: Place, content: VersionContent, kind: str) -> VersionItem:
+    """Return the item of a version, given what it states but for its digest."""
+    pk, sk = version_key(content["run"], place)
+    return {
+        "pk": pk,
+        "sk": sk,
+        "bucket_key": bucket_pk(place.metric, place.bucket),
+        "version_key": f"{place.entity}{US}{content['run']}",
+        **content,
+        "digest": version_digest(place, content),
+        "kind": kind,
+    }
+
+
+def version_digest(place: Place, content: VersionContent) -> bytes:
+    """Return the digest that a version should have, and with it the pointer that is its copy."""
+    return row_digest(
+        "version",
+        place.metric,
+        place.bucket,
+        place.entity,
+        content["run"],
+        content["value"] or None,
+        content["inputs"],
+        content["input_ids"],
+        content["input_contents"],
+        content["base"] or None,
+        content["metric_version"],
+        content["known_until"],
+        content["reason"],
+    )
+
+
+def is_sound(place: Place, item: PointerItem) -> bool:
+    """Return whether a version, or a pointer, is as it was written."""
+    return item.get("digest") == version_digest(place, item)
+
+
+def aggregate(place: Place, item: PointerItem, *, current: bool, sound: bool = True) -> Aggregate:
+    """Return the aggregate of a version or a pointer. Raises Damaged."""
+    try:
+        value = Decimal(item["value"]) if item["value"] else None
+        hashes = item["input_ids"].hex(), item["input_contents"].hex()
+        computed = Computed(place.metric, place.bucket, place.entity, value, item["inputs"], *hashes)
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+        raise damaged_row(f"the version of {place.metric} of {place.entity} by run {item['run']}") from error
+    versions = item["metric_version"], item["known_until"], item["reason"]
+    return Aggregate(computed, item["run"], *versions, current=current, sound=sound)
+
+
+def tally_digest(run_id: str, number: int, state: TaskProgress) -> bytes:
+    """Return the digest of what a task's state records of its versions."""
+    counts = state["new"], state["changed"], state["unchanged"], state["removed"]
+    return row_digest("tally", run_id, number, *counts, state["written"], state["versions_xor"], state["computed_by"])
