@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import msgspec
-
 from pik.model.batch import (
     KEYED,
     PLAIN,
@@ -23,7 +21,6 @@ from pik.model.batch import (
     Counts,
     Origin,
     RejectFile,
-    Segment,
     Verdict,
 )
 from pik.ports.catalog import Rebuild
@@ -37,6 +34,7 @@ from pik.stores.local.catalog.index import (
     batch_without_events,
     find_batch,
     insert_batch,
+    insert_segment,
     update_batch,
 )
 from pik.stores.local.lock import holding
@@ -113,53 +111,63 @@ class LocalBatches:
         from pik.stores.local.catalog.rebuild import rebuilding  # late: it is built on this module, and rarely used
 
         with holding(self.locks, REBUILDING), rebuilding(self.database.path) as rebuild:
-            self.database.reconnect()  # another rebuild may have replaced the file, or somebody removed it
+            self.database.reconnect()  # the file may have been replaced by another rebuild, or removed
             yield rebuild
         self.database.reconnect()
 
 
 class Claims:
-    """Claims deliveries inside of one transaction: the first of an event_id is accepted, the others are duplicates."""
+    """Claims deliveries inside one transaction: the first of an event_id is accepted, the others are duplicates."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self.counts = {"accepted": 0, "exact": 0, "conflict": 0}
-        self._again: list[_Duplicate] = []
+        self._duplicates: list[_Duplicate] = []
         # SQLite calls this for each row that meets one already there; its answer, false, leaves that one as it is. So
         # the inserts run as a single call, and only duplicates cost a call back into Python.
         connection.create_function("claimed_before", 7, called_from_c(self._note))
 
     def _note(self, *duplicate: int | bytes | None) -> bool:
-        self._again.append(duplicate)  # type: ignore[arg-type]  # seven values, as the SQL below gives them
+        self._duplicates.append(duplicate)  # type: ignore[arg-type]  # seven values, as the SQL below gives them
         return False
 
     def add(self, arrivals: Iterable[Arrivals], verdicts: Mapping[int, Verdict] | None = None) -> int:
-        """Claim every delivery of a chunk, in the order of the seqs where one id comes more than once. Its segments are
-        recorded at one moment, after everything before, unless they say when they were. Returns that moment.
+        """Claim every delivery of a chunk, in the order of the seqs where one id comes more than once. All segments
+        without a `recorded_at` get the same, later than any before; return it.
 
-        `verdicts`, known from a batch's record, tells by seq which are duplicates; those claim nothing.
+        `verdicts`, known from a batch's record, has the duplicates by seq; those claim nothing.
         """
+        known = verdicts or {}
         deliveries: dict[int, int] = {}
-        recorded_at = _next_moment(self.connection)
+        # Inside the transaction, so that a greater moment is a later one even if the clock went back.
+        (latest,) = self.connection.execute("SELECT max(recorded_at) FROM segment").fetchone()
+        recorded_at = max(time.time_ns(), (latest or 0) + 1)
         keyed: list[tuple[int, bytes, bytes, int, int]] = []
         for arrived in arrivals:
-            number = add_segment(self.connection, arrived.segment, recorded_at)
+            day, number = arrived.segment.day, insert_segment(self.connection, arrived.segment, recorded_at)
             deliveries[number] = len(arrived.plain) // PLAIN.size + len(arrived.keyed) // KEYED.size
             plain: Iterable[tuple[bytes, int, int]] = PLAIN.iter_unpack(arrived.plain)
-            with_key: Iterable[tuple[int, bytes, bytes, int]] = KEYED.iter_unpack(arrived.keyed)
-            if verdicts:
-                plain = self._without(verdicts, number, arrived.segment.day, plain)
-                with_key = self._keyed_without(verdicts, number, with_key)
-            self._claim_plain(number, arrived.segment.day, plain)
-            keyed += [(seq, event_id, content, number, frame) for seq, event_id, content, frame in with_key]
+            if known:
+                rows = list(plain)
+                self._duplicates += [
+                    (number, seq, day, name, frame, 0, None) for name, seq, frame in rows if seq in known
+                ]
+                plain = [row for row in rows if row[1] not in known]
+            self._claim_plain(number, day, plain)
+            for seq, event_id, content, frame in KEYED.iter_unpack(arrived.keyed):
+                if verdict := known.get(seq):
+                    is_conflict = verdict == Verdict.CONFLICT
+                    self._duplicates.append((number, seq, KEYED_DAY, event_id, frame, int(is_conflict), content))
+                else:
+                    keyed.append((seq, event_id, content, number, frame))
         self._claim_keyed(sorted(keyed))
         self._write_duplicates(deliveries)
         return recorded_at
 
     def _claim_plain(self, segment: int, day: int, rows: Iterable[tuple[bytes, int, int]]) -> None:
-        """Their order makes neighbours of them in the table, so that many a statement are faster than one by one.
+        """Sorted ids are adjacent in the table, so statements of many rows are faster than one for each.
 
-        A bytearray is taken as it is; for every single `bytes` sqlite3 searches an adapter first: a sixth of the time.
+        A bytearray is bound as it is; for each `bytes` sqlite3 first looks for an adapter: a sixth of the time.
         """
         values: list[int | bytearray] = []
         for event_id, seq, frame in rows:
@@ -179,39 +187,19 @@ class Claims:
             rows,
         )
 
-    def _without(
-        self, verdicts: Mapping[int, Verdict], segment: int, day: int, rows: Iterable[tuple[bytes, int, int]]
-    ) -> Iterator[tuple[bytes, int, int]]:
-        for event_id, seq, frame in rows:
-            if seq in verdicts:
-                self._again.append((segment, seq, day, event_id, frame, 0, None))
-            else:
-                yield event_id, seq, frame
-
-    def _keyed_without(
-        self, verdicts: Mapping[int, Verdict], segment: int, rows: Iterable[tuple[int, bytes, bytes, int]]
-    ) -> Iterator[tuple[int, bytes, bytes, int]]:
-        for seq, event_id, content, frame in rows:
-            if verdict := verdicts.get(seq):
-                self._again.append(
-                    (segment, seq, KEYED_DAY, event_id, frame, int(verdict == Verdict.CONFLICT), content)
-                )
-            else:
-                yield seq, event_id, content, frame
-
     def _write_duplicates(self, deliveries: Mapping[int, int]) -> None:
-        """Write down the duplicates, and each segment's number of accepted deliveries."""
-        self.connection.executemany("INSERT INTO duplicate VALUES (?, ?, ?, ?, ?, ?, ?)", sorted(self._again))
-        lost = Counter(duplicate[0] for duplicate in self._again)
+        """Write the duplicates, and each segment's number of accepted deliveries."""
+        self.connection.executemany("INSERT INTO duplicate VALUES (?, ?, ?, ?, ?, ?, ?)", sorted(self._duplicates))
+        lost = Counter(duplicate[0] for duplicate in self._duplicates)
         self.connection.executemany(
             "UPDATE segment SET accepted = ? WHERE number = ?",
             [(count - lost[number], number) for number, count in deliveries.items()],
         )
-        conflicts = sum(duplicate[5] for duplicate in self._again)
-        self.counts["accepted"] += sum(deliveries.values()) - len(self._again)
+        conflicts = sum(duplicate[5] for duplicate in self._duplicates)
+        self.counts["accepted"] += sum(deliveries.values()) - len(self._duplicates)
         self.counts["conflict"] += conflicts
-        self.counts["exact"] += len(self._again) - conflicts
-        self._again.clear()
+        self.counts["exact"] += len(self._duplicates) - conflicts
+        self._duplicates.clear()
 
 
 _IS_CONFLICT = CONFLICT.format(content="excluded.content_hash", accepted="keyed_event.content_hash")
@@ -219,15 +207,14 @@ _IS_CONFLICT = CONFLICT.format(content="excluded.content_hash", accepted="keyed_
 _Duplicate = tuple[int, int, int, bytes, int, int, bytes | None]
 """A row of the table duplicate."""
 
-
 _ROWS = (256, 64, 16, 4, 1)
 """Rows of a statement. A few sizes, because preparing a statement takes as long as inserting most of its rows, and
-sqlite3 keeps those that come again."""
+sqlite3 caches prepared ones."""
 
 
 @cache
 def _claiming(rows: int) -> str:
-    """SQL that claims so many deliveries of one day and segment."""
+    """Return SQL that claims so many deliveries of one day and segment."""
     return (
         f"INSERT INTO event (day, segment, event_id, seq, frame) VALUES {', '.join(['(?1, ?2, ?, ?, ?)'] * rows)}"
         " ON CONFLICT DO UPDATE SET seq = seq WHERE"
@@ -235,39 +222,8 @@ def _claiming(rows: int) -> str:
     )
 
 
-def _next_moment(connection: sqlite3.Connection) -> int:
-    """Now, or just after the latest `recorded_at` where the clock went back. To be asked inside of the transaction that
-    records, so that a greater one is a later one."""
-    (latest,) = connection.execute("SELECT max(recorded_at) FROM segment").fetchone()
-    return max(time.time_ns(), (latest or 0) + 1)
-
-
-def add_segment(connection: sqlite3.Connection, segment: Segment, recorded_at: int) -> int:
-    """Insert a segment and return its number. It is recorded at this moment unless it says when it was."""
-    cursor = connection.execute(
-        "INSERT INTO segment (day, key, batch, size, digest, deliveries, accepted, ingest_time, first_event,"
-        " last_event, frames, recorded_at, guessed) VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?)",
-        (
-            segment.day,
-            segment.key,
-            segment.batch_id,
-            segment.size,
-            segment.digest,
-            segment.deliveries,
-            segment.ingest_time,
-            segment.first_event,
-            segment.last_event,
-            msgspec.json.encode(segment.frames),
-            segment.recorded_at or recorded_at,
-            segment.guessed,
-        ),
-    )
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid
-
-
 def add_rejects(connection: sqlite3.Connection, batch_id: str, rejects: RejectFile) -> None:
-    """Insert a file of rejects behind those of its batch."""
+    """Insert a file of rejects after those of its batch."""
     connection.execute(
         "INSERT INTO reject_file SELECT ?, count(*), ?, ?, ?, ? FROM reject_file WHERE batch = ?",
         (batch_id, rejects.key, rejects.size, rejects.digest, rejects.records, batch_id),

@@ -1,4 +1,4 @@
-"""The index in SQLite: a row an event, under a key that leads with the day.
+"""The index in SQLite: one row per event, under a key that leads with the day.
 
 Ids are random; the day in front keeps those of one stretch of input close together, so that inserting does not slow
 down as the store grows. Events with an idempotency key may come again with another time, so those have a table of their
@@ -87,7 +87,7 @@ CONFLICT = "{content} <> {accepted}"
 """`duplicate_kind` in SQL, as the column `conflict` has it, of events with an idempotency key."""
 
 KEYED_DAY = -(2**31)
-"""Stands for the day in `duplicate` where the event has an idempotency key, and so no day of its own."""
+"""Stands for the day in `duplicate` if the event has an idempotency key: its deliveries may be of several days."""
 
 _BATCH_COLUMNS = (
     *("batch_id", "name", "content", "options", "again", "complete", "attempt", *Counts.__struct_fields__),
@@ -98,17 +98,20 @@ _BATCH = (
     " (SELECT max(last_event) FROM segment WHERE batch = batch_id) FROM batch"
 )
 _BATCH_WITHOUT_EVENTS = f"SELECT {', '.join(_BATCH_COLUMNS)}, NULL, NULL FROM batch"
-_SEGMENT = "SELECT * FROM segment"
+_SEGMENT_COLUMNS = (
+    *("day", "key", "batch", "size", "digest", "deliveries", "ingest_time", "first_event", "last_event"),
+    *("frames", "recorded_at", "guessed"),
+)
 
 
 def index_database(directory: Path) -> Database:
-    """The index of the store in this directory."""
+    """Return the index of the store in this directory."""
     return Database(directory / "index.db", SCHEMA, repair="to make it again from raw: pik verify --rebuild-index")
 
 
 @dataclass(slots=True)
 class LocalIndex:
-    """Reads index.db. `locks` is the directory's lock file, which tells whether a batch's writer lives."""
+    """Reads index.db. `locks` is the store's lock file, which shows whether a batch's writer lives."""
 
     database: Database
     locks: Path
@@ -118,12 +121,14 @@ class LocalIndex:
         window: Window,
         *,
         batch_id: str | None = None,
-        entities: Sequence[str] = (),  # noqa: ARG002 - the frames tell, and they come along
+        entities: Sequence[str] = (),  # noqa: ARG002 - frames have them
     ) -> Iterator[Segment]:
         first, last = window.days
         where, values = ("", ()) if batch_id is None else (" AND batch = ?", (batch_id,))
         rows = self.database.read().execute(
-            f"{_SEGMENT} WHERE day BETWEEN ? AND ?{where} ORDER BY day, recorded_at, key", (first, last, *values)
+            f"SELECT {', '.join(_SEGMENT_COLUMNS)} FROM segment WHERE day BETWEEN ? AND ?{where}"
+            " ORDER BY day, recorded_at, key",
+            (first, last, *values),
         )
         return self._read(_segment, rows)
 
@@ -171,7 +176,7 @@ class LocalIndex:
         return self._read(partial(_batch, locks=self.locks), rows)
 
     def _read(self, decode: Callable[[tuple[Any, ...]], _Row], rows: Iterable[tuple[Any, ...]]) -> Iterator[_Row]:
-        """The rows as they are meant. Raises StoreError for what nobody wrote so."""
+        """Yield the decoded rows. Raises StoreError for a damaged one."""
         for row in rows:
             try:
                 decoded = decode(row)
@@ -186,15 +191,11 @@ class LocalIndex:
         return [RejectFile(key=key, size=size, digest=digest, records=records) for key, size, digest, records in rows]
 
     def totals(self) -> Totals:
-        row = (
-            self.database.read()
-            .execute(
-                "SELECT coalesce(sum(accepted), 0), coalesce(sum(deliveries), 0), count(*),"
-                " (SELECT count(*) FROM batch), coalesce(sum(size), 0), min(first_event), max(last_event) FROM segment"
-            )
-            .fetchone()
+        query = (
+            "SELECT coalesce(sum(accepted), 0), coalesce(sum(deliveries), 0), count(*), (SELECT count(*) FROM batch),"
+            " coalesce(sum(size), 0), min(first_event), max(last_event) FROM segment"
         )
-        return Totals(*row)
+        return Totals(*self.database.read().execute(query).fetchone())
 
 
 def duplicates_of(connection: sqlite3.Connection, segment: Segment) -> dict[int, Verdict]:
@@ -207,7 +208,7 @@ def duplicates_of(connection: sqlite3.Connection, segment: Segment) -> dict[int,
 
 
 def find_batch(connection: sqlite3.Connection, locks: Path, origin: Origin) -> Batch | None:
-    """The newest batch of this origin."""
+    """Return the newest batch of this origin."""
     row = connection.execute(
         f"{_BATCH} WHERE origin = ? ORDER BY number DESC LIMIT 1", (origin.identity.decode(),)
     ).fetchone()
@@ -215,7 +216,7 @@ def find_batch(connection: sqlite3.Connection, locks: Path, origin: Origin) -> B
 
 
 def batch_of(connection: sqlite3.Connection, locks: Path, batch_id: str) -> Batch:
-    """The batch of exactly this id, which must be there."""
+    """Return the batch of exactly this id, which must be there."""
     return _batch(connection.execute(f"{_BATCH} WHERE batch_id = ?", (batch_id,)).fetchone(), locks)
 
 
@@ -233,7 +234,7 @@ def insert_batch(connection: sqlite3.Connection, batch: Batch, on_conflict: str 
 
 
 def update_batch(connection: sqlite3.Connection, batch: Batch) -> None:
-    """Note how far a batch has come."""
+    """Record how far a batch has come."""
     changes = ", ".join(f"{name} = :{name}" for name in _PROGRESS)
     connection.execute(f"UPDATE batch SET {changes} WHERE batch_id = :batch_id", _batch_row(batch))
 
@@ -273,22 +274,24 @@ def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def insert_segment(connection: sqlite3.Connection, segment: Segment, recorded_at: int) -> int:
+    """Insert a segment and return its number. It was recorded at this moment unless it has another one."""
+    row = structs.asdict(segment) | {
+        "batch": segment.batch_id,
+        "frames": msgspec.json.encode(segment.frames),
+        "recorded_at": segment.recorded_at or recorded_at,
+    }
+    names, values = ", ".join(_SEGMENT_COLUMNS), ", ".join(f":{name}" for name in _SEGMENT_COLUMNS)
+    cursor = connection.execute(f"INSERT INTO segment (accepted, {names}) VALUES (0, {values})", row)
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
 def _segment(row: tuple[Any, ...]) -> Segment:
-    _, day, key, batch, size, digest, deliveries, _, ingest_time, first, last, frames, recorded_at, guessed = row
-    return Segment(
-        key=key,
-        batch_id=batch,
-        day=day,
-        size=size,
-        digest=digest,
-        deliveries=deliveries,
-        ingest_time=ingest_time,
-        first_event=first,
-        last_event=last,
-        frames=_decode_frames(frames),
-        recorded_at=recorded_at,
-        guessed=bool(guessed),
-    )
+    values = dict(zip(_SEGMENT_COLUMNS, row, strict=True))
+    values["batch_id"] = values.pop("batch")
+    values["frames"], values["guessed"] = _decode_frames(values["frames"]), bool(values["guessed"])
+    return Segment(**values)
 
 
 _decode_frames = msgspec.json.Decoder(tuple[Frame, ...]).decode

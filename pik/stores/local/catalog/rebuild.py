@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -44,8 +43,11 @@ def rebuilding(path: Path) -> Iterator[LocalRebuild]:
 
 
 def _replace(path: Path, beside: Path) -> None:
-    """An index must never be read without its log, nor with another's. So the old one goes first; whoever is killed
-    before the new one is there leaves none, which every command says."""
+    """Put the file `beside` in the place of the one at `path`.
+
+    An index must never be read without its log, nor with another one's. So the old one goes first; a process that is
+    killed before the new one is there leaves none, which every command reports.
+    """
     old = path.with_name(path.name + ".old")
     if path.exists():
         os.replace(path, old)
@@ -73,7 +75,7 @@ class LocalRebuild:
             insert_batch(connection, batch)
 
     def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, Verdict] | None) -> None:
-        self.unread |= {arrived.segment.batch_id for arrived in arrivals if not _is_whole(arrived)}
+        self.unread |= {one.segment.batch_id for one in arrivals if _delivery_count(one) != one.segment.deliveries}
         with self.database.write() as connection:
             Claims(connection).add(arrivals, verdicts)
 
@@ -86,48 +88,42 @@ class LocalRebuild:
         keyed: list[bytes] = []
         if frames:
             with suppress(StoreError, sqlite3.Error, struct.error):
-                for event_id, seq, frame, content in _rows(self.replaced, segment):
+                for event_id, seq, frame, content in _replaced_rows(self.replaced, segment):
                     if frame not in frames:
                         continue
                     if content is None:
                         plain.append(PLAIN.pack(event_id, seq, frame))
                     else:
                         keyed.append(KEYED.pack(seq, event_id, content, frame))
-        unknown = "\n" * max(0, len(plain) + len(keyed) - 1)  # no row says whose it is
+        unknown = "\n" * max(0, len(plain) + len(keyed) - 1)  # rows have no entities
         return Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)), unknown)
 
     def skipped(self, segment: Segment) -> dict[int, Verdict]:
         return duplicates_of(self.database.writer(), segment)
 
     def winners(self, arrivals: Arrivals, seqs: Collection[int]) -> dict[int, Winner]:
-        found: dict[int, Winner] = {}
+        winners: dict[int, Winner] = {}
         connection = self.database.writer()
         for seq, event_id, content, _ in _deliveries(arrivals):
-            if seq not in seqs:
-                continue
-            row = connection.execute(_winner(content), _event_key(arrivals.segment, event_id, content)).fetchone()
-            if row is not None:
-                number, _, of_seq, winning = row
-                key, batch_id = connection.execute(
-                    "SELECT key, batch FROM segment WHERE number = ?", (number,)
-                ).fetchone()
-                found[seq] = Winner((batch_id, of_seq), key, winning)
-        return found
+            if seq in seqs and (row := _accepted(connection, arrivals.segment, event_id, content)):
+                number, _, of_seq, accepted = row
+                segment = connection.execute("SELECT batch, key FROM segment WHERE number = ?", (number,))
+                batch_id, key = segment.fetchone()
+                winners[seq] = Winner((batch_id, of_seq), key, accepted)
+        return winners
 
     def prefer(self, arrivals: Arrivals, seq: int) -> None:
         segment = arrivals.segment
-        event_id, content, frame = next(
-            (event_id, content, frame) for one, event_id, content, frame in _deliveries(arrivals) if one == seq
-        )
+        _, event_id, content, frame = next(row for row in _deliveries(arrivals) if row[0] == seq)
         with self.database.write() as connection:
-            known = connection.execute("SELECT number FROM segment WHERE key = ?", (segment.key,)).fetchone()
-            current = connection.execute(_winner(content), _event_key(segment, event_id, content)).fetchone()
-            if known is None or (current is not None and current[:3] == (known[0], frame, seq)):
+            mine = connection.execute("SELECT number FROM segment WHERE key = ?", (segment.key,)).fetchone()
+            current = _accepted(connection, segment, event_id, content)
+            if mine is None or (current is not None and current[:3] == (mine[0], frame, seq)):
                 return
             day = segment.day if content is None else KEYED_DAY
             if current is not None:
                 _demote(connection, current, day, event_id)
-            _promote(connection, known[0], seq, day, event_id, frame, content)
+            _promote(connection, mine[0], seq, day, event_id, frame, content)
 
     def settle(self) -> Iterator[Location]:
         with self.database.write() as connection:
@@ -142,12 +138,12 @@ class LocalRebuild:
                     yield Location(event_id.hex(), own_day, key, batch, frame, seq, Verdict.ACCEPTED)
 
 
-def _is_whole(arrived: Arrivals) -> bool:
-    return len(arrived.plain) // PLAIN.size + len(arrived.keyed) // KEYED.size == arrived.segment.deliveries
-
-
 _Delivery = tuple[int, bytes, bytes | None, int]
 """seq, event_id, content_hash where the event has an idempotency key, frame"""
+
+
+def _delivery_count(arrivals: Arrivals) -> int:
+    return len(arrivals.plain) // PLAIN.size + len(arrivals.keyed) // KEYED.size
 
 
 def _deliveries(arrivals: Arrivals) -> Iterator[_Delivery]:
@@ -156,8 +152,8 @@ def _deliveries(arrivals: Arrivals) -> Iterator[_Delivery]:
     yield from KEYED.iter_unpack(arrivals.keyed)
 
 
-def _rows(database: Database, segment: Segment) -> Iterator[tuple[bytes, int, int, bytes | None]]:
-    """The rows of a segment: event_id, seq, frame, content_hash."""
+def _replaced_rows(database: Database, segment: Segment) -> Iterator[tuple[bytes, int, int, bytes | None]]:
+    """Yield the rows of a segment: event_id, seq, frame, content_hash."""
     found = database.read().execute("SELECT number FROM segment WHERE key = ?", (segment.key,)).fetchone()
     if found is None:
         return
@@ -170,25 +166,30 @@ def _rows(database: Database, segment: Segment) -> Iterator[tuple[bytes, int, in
         yield from database.read().execute(query, of_segment)
 
 
-def _winner(content: bytes | None) -> str:
-    """The query for an event's accepted delivery: segment, frame, seq, content_hash."""
+_Accepted = tuple[int, int, int, bytes | None]
+"""segment, frame, seq, content_hash where the event has an idempotency key"""
+
+
+def _accepted(
+    connection: sqlite3.Connection, segment: Segment, event_id: bytes, content: bytes | None
+) -> _Accepted | None:
+    """Return the accepted delivery of an event of which a delivery in this segment has this content."""
     if content is None:
-        return "SELECT segment, frame, seq, NULL FROM event WHERE day = ? AND event_id = ?"
-    return "SELECT segment, frame, seq, content_hash FROM keyed_event WHERE event_id = ?"
+        query = "SELECT segment, frame, seq, NULL FROM event WHERE event_id = ? AND day = ?"
+        row: _Accepted | None = connection.execute(query, (event_id, segment.day)).fetchone()
+    else:
+        query = "SELECT segment, frame, seq, content_hash FROM keyed_event WHERE event_id = ?"
+        row = connection.execute(query, (event_id,)).fetchone()
+    return row
 
 
-def _event_key(segment: Segment, event_id: bytes, content: bytes | None) -> tuple[Any, ...]:
-    return (segment.day, event_id) if content is None else (event_id,)
-
-
-def _demote(connection: sqlite3.Connection, winner: tuple[Any, ...], day: int, event_id: bytes) -> None:
-    """Make an event's accepted delivery a duplicate; of what kind, whoever is promoted next decides."""
-    segment, frame, seq, content = winner
-    table = "event" if content is None else "keyed_event"
-    connection.execute(
-        f"DELETE FROM {table} WHERE event_id = ?" + (" AND day = ?" if content is None else ""),
-        (event_id, day) if content is None else (event_id,),
-    )
+def _demote(connection: sqlite3.Connection, accepted: _Accepted, day: int, event_id: bytes) -> None:
+    """Make an event's accepted delivery a duplicate; its kind follows from the one that is promoted next."""
+    segment, frame, seq, content = accepted
+    if content is None:
+        connection.execute("DELETE FROM event WHERE event_id = ? AND day = ?", (event_id, day))
+    else:
+        connection.execute("DELETE FROM keyed_event WHERE event_id = ?", (event_id,))
     connection.execute(
         "INSERT INTO duplicate VALUES (?, ?, ?, ?, ?, 0, ?)", (segment, seq, day, event_id, frame, content)
     )
@@ -223,7 +224,7 @@ def _promote(
 
 
 def _count_batches(connection: sqlite3.Connection, unread: set[str]) -> None:
-    """The batches' verdicts, counted from what their segments hold now; those of complete batches only where all of
+    """Count the verdicts of batches from what their segments hold now; those of complete batches only where all of
     their segments could be read."""
     connection.execute(
         "UPDATE batch SET (accepted, exact, conflict) = ("
