@@ -22,8 +22,10 @@ DURABLE = {
     "batches": {"open", "record", "finish"},
     "metrics": {"apply"},
     "runs": {"create", "set_state", "mark"},
-    "queue": {"send", "acknowledge", "release", "bury", "remove", "drop"},
-    "aggregates": {"write", "promote", "rollback"},
+    "queue": {"send", "acknowledge", "release", "drop"},
+    "dead_letters": {"bury", "delete", "purge"},
+    "aggregates": {"write"},
+    "promotions": {"promote", "rollback"},
 }
 
 

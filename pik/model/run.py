@@ -40,6 +40,13 @@ TASK_TIMEOUT = 300
 processor as much. One that takes longer may be done twice, without harm."""
 
 
+class PromotionKind(StrEnum):
+    """Which way a promotion moves."""
+
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+
+
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """Some entities (all that have events, where `entities` is empty) and some whole buckets of metrics of one bucket
     size.

@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from pik.model.metric import Aggregate, BucketDigest, Computed, Metric
-from pik.model.run import NO_FAILURES, DeadLetter, Failures, Run, RunRequest, RunState, Task, TaskState
+from pik.model.run import NO_FAILURES, DeadLetter, Failures, PromotionKind, Run, RunRequest, RunState, Task, TaskState
 from pik.model.window import Window
 
 
@@ -18,45 +18,46 @@ class Metrics(Protocol):
     """Metric definitions by name and version. The built-in event_count is always among them, as version 1."""
 
     def append(self, metric: Metric) -> bool:
-        """Keep this version of a metric; False, keeping what is there, where its name has a version of that number."""
+        """Keep this version of a metric; return False, keeping what is there, if its name has a version of that
+        number."""
 
     def latest(self) -> list[Metric]:
-        """The latest version of each metric, ordered by name."""
+        """Return the latest version of each metric, ordered by name."""
 
     def versions(self, name: str) -> list[Metric]:
-        """Every version of one metric, the oldest first; empty if there is none."""
+        """Return every version of one metric, the oldest first; empty if there is none."""
 
 
 class Runs(Protocol):
     """Runs and the state of their tasks."""
 
     def create(self, run: Run, tasks: Iterable[Task]) -> None:
-        """Store the run as PLANNED with its tasks, all at once: nobody finds it before all of them are stored."""
+        """Store the run as PLANNED with its tasks; it cannot be found before all of them are stored."""
 
     def get(self, run_id: str) -> Run:
-        """The run of this id or of an unambiguous prefix, with its counts as of now and the first KEPT_FAILURES of its
+        """Return the run with this id or unambiguous prefix, with its current counts and the first KEPT_FAILURES of its
         failures, in the order of its tasks. Raises NotFound."""
 
     def newest_first(self) -> Iterator[Run]:
-        """Every run, newest first, without its failures."""
+        """Yield every run, newest first, without its failures."""
 
     def unfinished(self, request: RunRequest) -> Run | None:
-        """The newest run of this very request that is PLANNED or RUNNING."""
+        """Return the newest run of exactly this request that is PLANNED or RUNNING."""
 
     def set_state(self, run_id: str, state: RunState, finished_at: int | None = None) -> None:
-        """Move the run to a state; those in which it has ended are set with the time. A run that is CANCELLED gets no
-        other state of ENDED any more."""
+        """Move the run to a state, with the time if it has ended in it. A CANCELLED run does not move to a state in
+        ENDED any more."""
 
     def open_tasks(self, run_id: str) -> Iterator[Task]:
-        """The run's tasks that are OPEN, in order of their numbers."""
+        """Yield the run's OPEN tasks, ordered by number."""
 
     def mark(self, task: Task, state: TaskState, failures: Failures = NO_FAILURES) -> None:
-        """Move a task, OPEN at first, to DONE, to FAILED, or to OPEN again (redriven), and keep the failures of this
-        time in place of earlier ones. A task that is DONE stays as it is."""
+        """Move a task, OPEN at first, to DONE, to FAILED, or to OPEN again (redriven), and replace its failures. A DONE
+        task stays as it is."""
 
     def driving(self, run_id: str) -> AbstractContextManager[None]:
-        """Holds the right to drive this run until the context ends or the process dies (in a deployed store, half a
-        minute after). Raises Busy when another has it."""
+        """Hold the right to drive this run until the context ends, or the process dies and the store notices: at once,
+        or when its lease of half a minute expires. Raises Busy when another process has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,81 +71,64 @@ class Message:
 
 
 UNSETTLED = "its processor ended or ran out of time, each time"
-"""Why a task is given up of which nobody has told how it went."""
+"""The reason of a dead letter whose task was given up without a recorded reason."""
 
 
 class Queue(Protocol):
-    """At-least-once delivery of tasks, in no order that anybody may rely on."""
+    """At-least-once delivery of tasks, in no guaranteed order."""
 
     def send(self, tasks: Iterable[Task]) -> int:
         """Put the tasks on the queue and return their number."""
 
     def receive(self, run_id: str, visibility: float) -> Message | None:
-        """A visible message, hidden from others for `visibility` seconds; None if there is none now. A shared queue may
-        hand out other runs' tasks as well, counts in whole seconds and may miss one that was sent just now; a local one
-        hands out those of `run_id`."""
+        """Return a visible message, hidden from other receivers for `visibility` seconds; None if none was found, which
+        may miss one that was sent just now. A queue that cannot select may return a task of another run."""
 
     def acknowledge(self, receipt: str) -> None:
         """Remove the message. A repeat does nothing, nor does the receipt of an earlier receiving."""
 
     def release(self, message: Message, delay: float, reason: str = "") -> None:
-        """Make the message visible again after `delay` seconds, unless it was received again meanwhile. A shared queue
-        keeps the reason, for a letter that is written when nobody knows a better one."""
-
-    def bury(self, message: Message, reason: str, failed_at: int, hint: str = "") -> None:
-        """Put the message among the dead letters, with its reason (empty: the last one that was kept, or UNSETTLED) and
-        what can help. It is still to be acknowledged; until then it may be on the queue as well, so that whoever is
-        interrupted gets it again."""
-
-    def letters(self, *, purged: bool = False) -> list[DeadLetter]:
-        """The dead letters, oldest first; or those that were purged. Two may be there for one task, where a burial was
-        interrupted. A shared queue hides from others what is being looked at, for a moment."""
-
-    def remove(self, letters: Iterable[DeadLetter]) -> None:
-        """Take letters away, because their tasks are sent again, or, with `purged_at`, are given up: those are kept
-        among the purged. One that is not there is taken away already."""
+        """Make the message visible again after `delay` seconds, unless it was received again meanwhile. The reason may
+        be kept for a dead letter that is written without one."""
 
     def drop(self, run_id: str) -> int:
-        """Remove the run's messages that nobody is working on and return how many are still in flight. A shared queue
-        cannot look for them, so it removes none and says 0: whoever receives a task of a cancelled run acknowledges
-        it."""
+        """Remove those of the run's messages that can be found and that no receiver holds; return how many are still in
+        flight, as far as is known. A receiver acknowledges a task of a cancelled run."""
+
+
+class DeadLetters(Protocol):
+    """Tasks that failed too often, and those that were given up."""
+
+    def bury(self, message: Message, reason: str, failed_at: int, hint: str = "") -> None:
+        """Add a dead letter for the message, with its reason (empty: the last one that was kept, or UNSETTLED) and what
+        can help. Acknowledge the message afterwards: if that is interrupted, it is received again."""
+
+    def letters(self) -> list[DeadLetter]:
+        """Return the dead letters, oldest first. There may be two for one task, where a burial was interrupted. Looking
+        may hide them from others for a moment."""
+
+    def purged(self) -> list[DeadLetter]:
+        """Return the letters that were purged, oldest first."""
+
+    def delete(self, letters: Iterable[DeadLetter]) -> None:
+        """Delete letters, because their tasks are sent again. A repeat changes nothing."""
+
+    def purge(self, letters: Iterable[DeadLetter]) -> None:
+        """Move letters, which have `purged_at`, to the purged ones. A repeat changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A version that a run wrote, beside the one that was current when it was written (None: there was none)."""
+    """A version that a run wrote, and the one that was current when it was written (None: there was none)."""
 
     written: Aggregate
     base: Aggregate | None
 
 
-@dataclass(frozen=True, slots=True)
-class Promoted:
-    """How many aggregates a promotion or rollback moved, how many were so already, and which others somebody else had
-    moved."""
-
-    moved: int
-    already: int
-    conflicts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Promotion:
-    """One promote or rollback, as history tells it. `kind` is promote or rollback; `at` in nanoseconds."""
-
-    run_id: str
-    kind: str
-    at: int
-    reason: str
-    moved: int
-    conflicts: int
-
-
 class Aggregates(Protocol):
     """Aggregate versions, append-only, and which of them is current. Entities order by their UTF-8 bytes.
 
-    What is iterated over is the state of one moment in a local store; in a deployed one, of the moment at which each
-    page of it is read: every row is true, but two rows may be of two moments.
+    Every row of an iteration was true at some moment of it; two rows may be of two moments.
     """
 
     def write(
@@ -157,51 +141,79 @@ class Aggregates(Protocol):
         reason: str,
         computed_by: str = "",
     ) -> None:
-        """Store one version a row for the task's run, beside what is current, noting which version that is now (the
-        base). `computed_by`, a program and its version, is added to those of the run. Nothing is written if `rows`
-        raises. A version that is there already stays as it is, so a task may be written any number of times; a write
-        that was interrupted is finished by the next. A run that is CANCELLED writes nothing more."""
+        """Store one version per row for the task's run, beside the version that is current, which becomes its base.
+
+        `computed_by`, a program and its version, is added to those of the run. Nothing is written if `rows` raises. A
+        version that is there already stays as it is, so a task may be written any number of times; an interrupted write
+        is finished by the next. A CANCELLED run writes nothing more.
+        """
 
     def current(
-        self,
-        metric: str,
-        window: Window,
-        entities: Sequence[str] = (),
-        *,
-        history: bool = False,
-        checked: bool = False,
+        self, metric: str, window: Window, entities: Sequence[str] = (), *, checked: bool = False
     ) -> Iterator[Aggregate]:
-        """The current versions of a metric's buckets that start in the window, ordered by bucket and entity; with
-        `history` every version, ordered by bucket, entity and run_id; in a deployed store one that was written within
-        the last second may be missing there. With `checked`, or where entities are named, each row tells whether it
-        and the pointer to it are as they were written; Damaged is raised for a pointer to a version that is not
-        there."""
+        """Yield the current versions of a metric's buckets that start in the window, ordered by bucket and entity.
+
+        With `checked`, or where entities are named, each row tells whether it and the pointer to it are as they were
+        written; Damaged is raised for a pointer to a version that is not there.
+        """
+
+    def versions(
+        self, metric: str, window: Window, entities: Sequence[str] = (), *, checked: bool = False
+    ) -> Iterator[Aggregate]:
+        """Yield every version, as `current` does, ordered by bucket, entity and run_id. One that was written within the
+        last second may be missing."""
 
     def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
-        """What the current versions of each bucket that starts in the window say, in short."""
+        """Yield the digest of the current versions of each bucket that starts in the window."""
 
     def changes(self, run_id: str) -> Iterator[Change]:
-        """Every version that the run wrote beside its base, ordered by metric, bucket, entity."""
+        """Yield every version that the run wrote with its base, ordered by metric, bucket, entity."""
 
     def tally(self, run_id: str) -> tuple[int, int, int, int]:
-        """How many of the run's versions are new, changed, unchanged, removed (a null over a value) against their
-        bases; a null over nothing counts nowhere."""
+        """Return how many of the run's versions are new, changed, unchanged, removed (a null over a value) against
+        their bases; a null over nothing counts nowhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """How many aggregates a promotion or rollback moved, how many were so already, and how many others another run had
+    moved."""
+
+    moved: int
+    already: int
+    conflicts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """One promotion or rollback in the history; `at` in nanoseconds."""
+
+    run_id: str
+    kind: PromotionKind
+    at: int
+    reason: str
+    moved: int
+    conflicts: int
+
+
+class Promotions(Protocol):
+    """Moves what is current, atomically per aggregate. An interrupted move is finished by the next, and counts as
+    one."""
 
     def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
-        """Make each version of the run current, atomically per aggregate and only where its base still is. One that was
-        interrupted is finished by the next, and counted as one."""
+        """Make each version of the run current where its base still is."""
 
     def rollback(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
         """Make each version's base current again (nothing, where it had none), where the run's version is current."""
 
-    def promotions(self) -> Iterator[Promotion]:
-        """Every promote and rollback, newest first."""
+    def newest_first(self) -> Iterator[Promotion]:
+        """Yield every promotion and rollback, newest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateProblem:
-    """Something in the state that is not as it was written; `remedy` says what recomputes or restores it. `bucket`
-    (nanoseconds) and `entity` are those of an aggregate. `is_past` where nothing current depends on it."""
+    """Something in the state that is not as it was written; `remedy` recomputes or restores it. `bucket` (nanoseconds)
+    and `entity` are those of an aggregate. `is_past`: nothing current depends on it."""
 
     what: str
     detail: str
@@ -212,12 +224,12 @@ class StateProblem:
 
 
 class StateAudit(Protocol):
-    """Looks at all of the state, in bounded memory. Others may write meanwhile: what they are at is not a problem."""
+    """Checks all of the state, in bounded memory. What other processes write meanwhile is not a problem."""
 
     def problems(self) -> Iterator[StateProblem]:
-        """Whatever is not as it was written: rows whose digest does not hold, rows that runs and promotions wrote and
-        that are not there, pointers to other versions than promotions left, definitions and promotions of which the
-        row or its copy is lost."""
+        """Yield what is not as it was written: rows whose digest does not match, missing rows that runs and promotions
+        wrote, pointers to other versions than promotions left, definitions and promotions that lost their row or its
+        copy."""
 
 
 class MetricRow(msgspec.Struct, frozen=True, tag="metric"):
@@ -281,7 +293,7 @@ class PromotionRow(msgspec.Struct, frozen=True, tag="promotion"):
 
     promotion_id: str
     run_id: str
-    kind: str
+    kind: PromotionKind
     at: int
     reason: str
     moved: int
@@ -319,23 +331,25 @@ Row = MetricRow | RunRow | TaskRow | VersionRow | PromotionRow | PointerRow | Le
 
 
 class StateBackup(Protocol):
-    """The state of a store as rows. Those of one kind come together, in the order of `Row`; the tasks of a run in the
-    order of their numbers. Messages on the queue are not among them: the open tasks of a run are sent again by whoever
-    resumes it."""
+    """The state of a store as rows: those of one kind together, in the order of `Row`; the tasks of a run ordered by
+    number. Messages on the queue are not among them: resuming a run sends its open tasks again."""
 
     def rows(self) -> AbstractContextManager[Iterator[Row | Omitted]]:
-        """All rows. In a local store they are of one moment; in a deployed one each is as it was when it was read, and
-        no promotion came in between. Of a local store, damaged versions that are not current come as Omitted, and what
-        their runs wrote is without them; a damaged definition or promotion comes from its file, where that is whole.
-        Raises Busy, here or while iterating, where promotions are under way; Damaged for any other row that is not as
-        it was written."""
+        """Provide all rows, of one moment or, where that is not possible, with no promotion in between.
+
+        A damaged version that is not current may come as Omitted, and what its run wrote without it; a damaged
+        definition or promotion comes from its copy, where that is whole. Raises Busy, here or while iterating, where
+        promotions are under way; Damaged for any other row that is not as it was written.
+        """
 
     def has_state(self, resuming: str = "") -> bool:
-        """Whether anything is there that a restore could not be told from. What an interrupted restore with the name
-        `resuming` has left does not count."""
+        """Return whether the store has state, other than what an interrupted restore named `resuming` has left."""
 
     def restore(self, rows: Iterable[Row], name: str) -> tuple[str, ...]:
-        """Make the rows the state of the store, which must have none; all of them or, where `rows` raises, as good as
-        none: the same call again goes on. `name` tells one restore from another. Raises Damaged for a version that is
-        not as it was written, StoreError where there is state. Returns the definitions and promotions that the store
-        had kept a second time and that the rows lack; those files are set aside."""
+        """Make the rows the state of the store, which must have none.
+
+        If `rows` raises or the restore is interrupted, the same call (`name` tells one restore from another) resumes
+        it. Returns the definitions and promotions of which the store had kept a copy and that the rows lack; those
+        copies are set aside. Raises Damaged for a version that is not as it was written, StoreError where there is
+        state.
+        """

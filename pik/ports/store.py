@@ -9,29 +9,32 @@ from typing import Protocol
 
 from pik.model.metric import Aggregate, Metric
 from pik.model.window import Window
-from pik.ports.catalog import Audit, Batches, Index
+from pik.ports.catalog import Audit, Batches, Index, Requests
 from pik.ports.raw import Raw
-from pik.ports.state import Aggregates, Metrics, Queue, Runs, StateAudit, StateBackup
+from pik.ports.state import Aggregates, DeadLetters, Metrics, Promotions, Queue, Runs, StateAudit, StateBackup
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
     """Where everything lives. Picklable: a worker process opens its own connections. `url` names it for people.
 
-    With `deployed` a processor of the store's own works on the queue; otherwise whoever replays does. Raw expires after
-    `retention_days`; None: never. With `copy` it holds a part of another store, and takes in nothing but that.
+    `deployed`: the store's own processor works on the queue; otherwise the process that replays does. Raw expires after
+    `retention_days` (None: never). With `copy` it holds a part of another store, and accepts nothing else.
     """
 
     url: str
     format_version: int
     raw: Raw
     batches: Batches
+    requests: Requests
     index: Index
     audit: Audit
     metrics: Metrics
     runs: Runs
     queue: Queue
+    dead_letters: DeadLetters
     aggregates: Aggregates
+    promotions: Promotions
     state_audit: StateAudit
     backup: StateBackup
     deployed: bool = False
@@ -51,17 +54,14 @@ class TakenOver:
 
 
 class Copy(Protocol):
-    """What a store has if it is a copy: where it comes from, and the way by which state is taken over.
-
-    Its raw and its index are taken over by the ports that every store has.
-    """
+    """What a copy has beside the ports of every store: its source, and state taken over under its own names."""
 
     @property
     def source(self) -> str:
         """The URL of the store that this is a copy of."""
 
     def pulling(self) -> AbstractContextManager[None]:
-        """Holds the right to take anything over until the context ends or the process dies. Raises Busy."""
+        """Hold the right to take anything over until the context ends or the process dies. Raises Busy."""
 
     def take_metrics(self, metrics: Iterable[Metric]) -> int:
         """Keep these versions under their own numbers, all or none, and return how many are new here. Raises StoreError
@@ -72,5 +72,4 @@ class Copy(Protocol):
     ) -> TakenOver:
         """Keep these versions, and make current what is current among them, all at once: of the metrics in `scopes`, in
         buckets that start in their windows, of these entities (none: all), nothing else is current then. Nothing is
-        kept if `rows` raises.
-        """
+        kept if `rows` raises."""

@@ -14,10 +14,8 @@ import msgspec
 
 from pik.errors import Damaged
 from pik.model.metric import EVENT_COUNT, Definition, Metric
-from pik.model.run import NO_FAILURES, DeadLetter, FailedAggregate, Failures, Run, RunRequest, Task
+from pik.model.run import NO_FAILURES, DeadLetter, FailedAggregate, Failures, PromotionKind, Run, RunRequest, Task
 from pik.ports.state import StateProblem
-
-PROMOTE, ROLLBACK = "promote", "rollback"
 
 RESTORE = "into this store without its state, as docs/backup.md tells: pik restore BACKUP"
 RECOMPUTE = "replay that bucket with `pik replay`, then `pik promote RUN`: that writes a version beside it"
@@ -118,7 +116,7 @@ def expected_pointer(
         if run_id not in bases:
             continue
         base = bases[run_id]
-        old, new = (base, run_id) if kind == PROMOTE else (run_id, base)
+        old, new = (base, run_id) if kind == PromotionKind.PROMOTE else (run_id, base)
         last = new
         if now == old:
             now = new

@@ -35,7 +35,7 @@ def store(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A stack's, and that of its functions."""
     stack = make_stack(aws)
     made = open_store(publish(aws, stack))
-    open_store(made.url).batches.expect_ready()  # the first write of all says which format the store has
+    open_store(made.url).requests.expect_ready()  # the first write of all says which format the store has
     for name, value in environment(stack).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(wiring, "store", lambda: made)

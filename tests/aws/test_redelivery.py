@@ -28,7 +28,7 @@ from tests.aws.processor import CONTEXT
 from tests.faults import Crash, FailAt, wrapped
 
 STEPS = {"aggregates.write", "runs.mark", "runs.set_state", "queue.acknowledge"}
-STATE = ("runs", "queue", "aggregates")
+STATE = ("runs", "queue", "dead_letters", "aggregates", "promotions")
 DAYS = {"2026-01-30": 1, "2026-01-31": 2}
 
 Message = dict[str, Any]
@@ -132,7 +132,7 @@ def test_promise_6_messages_come_twice_late_and_in_any_order(sqs: Sqs, seed: int
     assert sqs.values() == sorted(DAYS.values())
     run = sqs.store.runs.get(sqs.run_id)
     assert (run.state, run.done, run.failed, run.new) == (RunState.COMPLETED, 2, 0, 2)
-    assert [letter for letter in sqs.store.queue.letters() if letter.task.run_id == sqs.run_id] == []
+    assert [letter for letter in sqs.store.dead_letters.letters() if letter.task.run_id == sqs.run_id] == []
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_promise_9_a_task_that_kills_the_processor_each_time_is_buried_and_the_r
     assert sqs.hand_out([poison]) == []
     run = sqs.store.runs.get(sqs.run_id)
     assert (run.state, run.done, run.failed) == (RunState.PARTIAL, 1, 1)
-    (letter,) = (letter for letter in sqs.store.queue.letters() if letter.task.run_id == sqs.run_id)
+    (letter,) = (letter for letter in sqs.store.dead_letters.letters() if letter.task.run_id == sqs.run_id)
     assert (str(letter.task.number), letter.reason, letter.attempts) == (
         poison["messageId"],
         UNSETTLED,
@@ -169,18 +169,18 @@ def test_promise_9_a_task_that_kills_the_processor_each_time_is_buried_and_the_r
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("step", ["queue.bury", "runs.mark", "runs.set_state", "queue.acknowledge"])
+@pytest.mark.parametrize("step", ["dead_letters.bury", "runs.mark", "runs.set_state", "queue.acknowledge"])
 def test_promise_9_a_burial_that_is_interrupted_is_finished(filled, monkeypatch, step: str, after: bool) -> None:
     monkeypatch.setattr(processor, "process_message", lambda *given: Outcome(given[2], "no such thing"))
     sqs = Sqs(filled, monkeypatch)
     assert sqs.hand_out(sqs.messages) == [message["messageId"] for message in sqs.messages]
     *others, last = sqs.messages
     sqs.deliver(others)
-    steps = ["queue.bury", "runs.mark", "runs.set_state", "queue.acknowledge"]
+    steps = ["dead_letters.bury", "runs.mark", "runs.set_state", "queue.acknowledge"]
     sqs.deliver([last], FailAt(steps.index(step) + 1, after=after))
     run = filled.runs.get(sqs.run_id)
     assert (run.state, run.failed) == (RunState.FAILED, 2)
-    letters = [letter for letter in filled.queue.letters() if letter.task.run_id == sqs.run_id]
+    letters = [letter for letter in filled.dead_letters.letters() if letter.task.run_id == sqs.run_id]
     assert {letter.task.number for letter in letters} == {0, 1}
     assert "no such thing" in {letter.reason for letter in letters}
 
@@ -214,5 +214,5 @@ def test_promise_9_a_task_comes_again_soon_after_the_store_failed_and_its_letter
         assert sqs.hand_out(sqs.messages[:1], FailAt(1, StoreError("the table throttles")))
     assert waits == [30, 120]
     assert sqs.hand_out(sqs.messages[:1]) == []
-    (letter,) = (letter for letter in sqs.store.queue.letters() if letter.task.run_id == sqs.run_id)
+    (letter,) = (letter for letter in sqs.store.dead_letters.letters() if letter.task.run_id == sqs.run_id)
     assert letter.reason == ("the store could not be used: the table throttles" if sqs.store.deployed else UNSETTLED)

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from pik.ports.state import Aggregates, Metrics, Queue, Runs, StateAudit
+from pik.ports.state import Aggregates, DeadLetters, Metrics, Promotions, Queue, Runs, StateAudit
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.catalog import generation
@@ -34,7 +34,9 @@ class State:
     metrics: Metrics
     runs: Runs
     queue: Queue
+    dead_letters: DeadLetters
     aggregates: Aggregates
+    promotions: Promotions
     audit: StateAudit
     deployed: bool = False
 
@@ -44,11 +46,14 @@ def local_state(directory: Path) -> State:
     (directory / "tmp").mkdir(exist_ok=True)
     database = state_database(directory)
     database.create()
+    queue, aggregates = LocalQueue(database), LocalAggregates(database)
     return State(
         LocalMetrics(database),
         LocalRuns(database, directory / "locks"),
-        LocalQueue(database),
-        LocalAggregates(database),
+        queue,
+        queue,
+        aggregates,
+        aggregates,
         LocalStateAudit(database),
     )
 
@@ -57,11 +62,14 @@ def aws_state(clients: Clients) -> State:
     """As local_state."""
     stack = make_stack(clients)
     table = Table(clients, stack.state_table)
+    queue, aggregates = AwsQueue(clients, stack, table, patience=0), AwsAggregates(table)
     return State(
         AwsMetrics(table),
         AwsRuns(table),
-        AwsQueue(clients, stack, table, patience=0),
-        AwsAggregates(table),
+        queue,
+        queue,
+        aggregates,
+        aggregates,
         AwsStateAudit(table),
         deployed=True,
     )

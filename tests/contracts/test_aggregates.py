@@ -50,7 +50,7 @@ def write(state, run_id, rows, reason="why", known_until=5):
 
 def promoted(state, run_id, rows):
     write(state, run_id, rows)
-    state.aggregates.promote(run_id, 1, "")
+    state.promotions.promote(run_id, 1, "")
 
 
 def values(state, metric="a", window=ALL_TIME, entities=()):
@@ -64,13 +64,13 @@ def test_a_written_version_is_not_current_until_it_is_promoted(state):
     write(state, "R1", [row(value="10.50", inputs=3)])
     assert values(state) == []
     written = Aggregate(row(value="10.5", inputs=3), "R1", 1, 5, "why", False)
-    assert list(state.aggregates.current("a", ALL_TIME, history=True)) == [written]
+    assert list(state.aggregates.versions("a", ALL_TIME)) == [written]
     assert list(state.aggregates.changes("R1")) == [Change(written, None)]
-    assert state.aggregates.promote("R1", 9, "late events") == Promoted(1, 0, 0)
+    assert state.promotions.promote("R1", 9, "late events") == Promoted(1, 0, 0)
     current = Aggregate(row(value="10.5", inputs=3), "R1", 1, 5, "why", True)
     assert list(state.aggregates.current("a", ALL_TIME)) == [current]
     assert list(state.aggregates.changes("R1")) == [Change(current, None)]
-    assert list(state.aggregates.promotions()) == [Promotion("R1", "promote", 9, "late events", 1, 0)]
+    assert list(state.promotions.newest_first()) == [Promotion("R1", "promote", 9, "late events", 1, 0)]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_current_is_ordered_by_bucket_and_utf8_and_limited_to_window_and_entitie
         (bucket, entity) for bucket in (0, 10) for entity in ("a", "é", "￿")
     ]
     assert values(state, window=Window(500, 600), entities=["a"]) == []
-    history = state.aggregates.current("a", Window(0, 11), ["é", "a"], history=True)
+    history = state.aggregates.versions("a", Window(0, 11), ["é", "a"])
     assert [found.computed.entity_id for found in history] == ["a", "é", "a", "é"]
 
 
@@ -132,10 +132,7 @@ def test_writing_a_task_again_changes_nothing(state):
     """Promise 6: whatever a repeat has computed, the version that is there stays."""
     write(state, "R1", [row(value="1")])
     write(state, "R1", [row(value="2"), row(entity="f")], known_until=99)
-    assert [
-        (found.computed.entity_id, found.computed.value)
-        for found in state.aggregates.current("a", ALL_TIME, history=True)
-    ] == [
+    assert [(found.computed.entity_id, found.computed.value) for found in state.aggregates.versions("a", ALL_TIME)] == [
         ("e", Decimal(1)),
         ("f", Decimal(1)),
     ]
@@ -149,9 +146,9 @@ def test_a_failing_write_leaves_nothing(state):
 
     with pytest.raises(ValueError, match="no more"):
         state.aggregates.write(task(), broken(), versions=VERSIONS, known_until=5, reason="")
-    assert list(state.aggregates.current("a", ALL_TIME, history=True)) == []
+    assert list(state.aggregates.versions("a", ALL_TIME)) == []
     write(state, "R1", [row(entity="f")])
-    assert len(list(state.aggregates.current("a", ALL_TIME, history=True))) == 1
+    assert len(list(state.aggregates.versions("a", ALL_TIME))) == 1
 
 
 def test_tally_counts_new_changed_unchanged_and_removed_values(state):
@@ -192,8 +189,8 @@ def test_changes_come_beside_what_was_current_when_they_were_written(state):
 def test_history_tells_every_version_and_which_is_current(state):
     for run_id in ("R2", "R1", "R3"):
         promoted(state, run_id, [row(value=run_id[1])])
-    state.aggregates.rollback("R3", 2, "")
-    history = list(state.aggregates.current("a", ALL_TIME, history=True))
+    state.promotions.rollback("R3", 2, "")
+    history = list(state.aggregates.versions("a", ALL_TIME))
     assert [(found.run_id, found.current) for found in history] == [("R1", True), ("R2", False), ("R3", False)]
 
 
@@ -201,33 +198,33 @@ def test_a_bucket_that_somebody_else_moved_is_a_conflict_and_is_left(state):
     rows = [row(entity="left", value="1"), row(entity="moved", value="1")]
     write(state, "R1", rows)
     promoted(state, "R2", [row(entity="left", value="2")])
-    assert state.aggregates.promote("R1", 1, "") == Promoted(moved=1, already=0, conflicts=1)
+    assert state.promotions.promote("R1", 1, "") == Promoted(moved=1, already=0, conflicts=1)
     assert values(state) == [(0, "left", Decimal(2)), (0, "moved", Decimal(1))]
-    assert state.aggregates.promote("R1", 1, "") == Promoted(moved=0, already=1, conflicts=1)
-    assert state.aggregates.rollback("R1", 1, "") == Promoted(moved=1, already=0, conflicts=1)
+    assert state.promotions.promote("R1", 1, "") == Promoted(moved=0, already=1, conflicts=1)
+    assert state.promotions.rollback("R1", 1, "") == Promoted(moved=1, already=0, conflicts=1)
     assert values(state) == [(0, "left", Decimal(2))]
 
 
 def test_repeating_promote_or_rollback_changes_nothing(state):
     promoted(state, "R1", [row()])
-    assert state.aggregates.promote("R1", 2, "") == Promoted(0, 1, 0)
-    assert state.aggregates.rollback("R1", 3, "") == Promoted(1, 0, 0)
-    assert state.aggregates.rollback("R1", 4, "") == Promoted(0, 1, 0)
-    assert [(told.kind, told.at) for told in state.aggregates.promotions()] == [("rollback", 3), ("promote", 1)]
+    assert state.promotions.promote("R1", 2, "") == Promoted(0, 1, 0)
+    assert state.promotions.rollback("R1", 3, "") == Promoted(1, 0, 0)
+    assert state.promotions.rollback("R1", 4, "") == Promoted(0, 1, 0)
+    assert [(told.kind, told.at) for told in state.promotions.newest_first()] == [("rollback", 3), ("promote", 1)]
 
 
 def test_a_dry_run_counts_and_changes_nothing(state):
     write(state, "R1", [row()])
-    assert state.aggregates.promote("R1", 1, "", dry_run=True) == Promoted(1, 0, 0)
+    assert state.promotions.promote("R1", 1, "", dry_run=True) == Promoted(1, 0, 0)
     assert values(state) == []
-    state.aggregates.promote("R1", 1, "")
-    assert state.aggregates.rollback("R1", 1, "", dry_run=True) == Promoted(1, 0, 0)
+    state.promotions.promote("R1", 1, "")
+    assert state.promotions.rollback("R1", 1, "", dry_run=True) == Promoted(1, 0, 0)
     assert len(values(state)) == 1
-    assert len(list(state.aggregates.promotions())) == 1
+    assert len(list(state.promotions.newest_first())) == 1
 
 
 def test_an_unknown_run_promotes_nothing(state):
-    assert state.aggregates.promote("R9", 1, "") == Promoted(0, 0, 0)
+    assert state.promotions.promote("R9", 1, "") == Promoted(0, 0, 0)
     assert list(state.aggregates.changes("R9")) == []
 
 
@@ -261,7 +258,7 @@ def test_processes_write_at_once(state):
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    assert Counter(found.run_id for found in state.aggregates.current("a", ALL_TIME, history=True)) == {
+    assert Counter(found.run_id for found in state.aggregates.versions("a", ALL_TIME)) == {
         "R0": count,
         "R1": count,
         "R2": count,
@@ -301,11 +298,11 @@ class Model(RuleBasedStateMachine):
 
     @rule(run=RUNS, dry=st.booleans())
     def promote(self, run, dry):
-        self.move(run, dry, self.state.aggregates.promote, lambda key: self.bases[key, run], lambda key: run)
+        self.move(run, dry, self.state.promotions.promote, lambda key: self.bases[key, run], lambda key: run)
 
     @rule(run=RUNS, dry=st.booleans())
     def rollback(self, run, dry):
-        self.move(run, dry, self.state.aggregates.rollback, lambda key: run, lambda key: self.bases[key, run])
+        self.move(run, dry, self.state.promotions.rollback, lambda key: run, lambda key: self.bases[key, run])
 
     def move(self, run, dry, method, old, new):
         counts = Counter()
@@ -327,7 +324,7 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def every_version_is_kept(self):
-        found = [f for metric in "ab" for f in self.state.aggregates.current(metric, ALL_TIME, history=True)]
+        found = [f for metric in "ab" for f in self.state.aggregates.versions(metric, ALL_TIME)]
         assert {
             ((f.computed.metric, f.computed.bucket, f.computed.entity_id), f.run_id): f.computed.value for f in found
         } == self.versions

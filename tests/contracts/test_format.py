@@ -83,7 +83,7 @@ def test_the_first_write_to_a_stack_says_it_and_no_later_one_changes_it(
     say(store, FORMAT + 1)
     other = open_other(store)
     with pytest.raises(StoreError, match=f"has format {FORMAT + 1}"):
-        other.batches.expect_ready()  # what a request asks before it writes its object
+        other.requests.expect_ready()  # what a request asks before it writes its object
     assert said(store) == FORMAT + 1
 
 

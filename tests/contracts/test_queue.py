@@ -91,12 +91,12 @@ def test_a_task_that_is_sent_again_comes_again(state):
 def test_a_buried_message_is_a_dead_letter_with_its_reason(state):
     state.queue.send(tasks(2))
     first, second = received(state.queue)
-    state.queue.bury(first, "no such column", 77)
-    (letter,) = state.queue.letters()
+    state.dead_letters.bury(first, "no such column", 77)
+    (letter,) = state.dead_letters.letters()
     assert (letter.task, letter.reason, letter.attempts, letter.failed_at) == (first.task, "no such column", 1, 77)
     assert letter.hint == ""
-    state.queue.bury(second, "again", 78, "correct it")
-    assert [(letter.reason, letter.hint) for letter in state.queue.letters()] == [
+    state.dead_letters.bury(second, "again", 78, "correct it")
+    assert [(letter.reason, letter.hint) for letter in state.dead_letters.letters()] == [
         ("no such column", ""),
         ("again", "correct it"),
     ]
@@ -111,32 +111,32 @@ def test_a_letter_without_a_reason_keeps_the_last_one(state):
     first, second = received(state.queue)
     state.queue.release(first, 0, "the table throttles")
     for message in (eventually(state.queue), second):
-        state.queue.bury(message, "", 1)
+        state.dead_letters.bury(message, "", 1)
     kept = "the table throttles" if state.deployed else UNSETTLED
-    assert [letter.reason for letter in state.queue.letters()] == [kept, UNSETTLED]
+    assert [letter.reason for letter in state.dead_letters.letters()] == [kept, UNSETTLED]
 
 
 def test_letters_that_are_removed_are_gone_and_a_repeat_does_nothing(state):
     state.queue.send(tasks(3))
     for number, message in enumerate(received(state.queue)):
-        state.queue.bury(message, "x", number)
-    first, second, third = state.queue.letters()
+        state.dead_letters.bury(message, "x", number)
+    first, second, third = state.dead_letters.letters()
     for _ in range(2):
-        state.queue.remove([first, third])
-    assert state.queue.letters() == [second]
-    assert state.queue.letters(purged=True) == []
+        state.dead_letters.delete([first, third])
+    assert state.dead_letters.letters() == [second]
+    assert state.dead_letters.purged() == []
 
 
 def test_purged_letters_are_kept_with_their_reason(state):
     state.queue.send(tasks(2))
     for number, message in enumerate(received(state.queue)):
-        state.queue.bury(message, "no such column", number)
-    first, second = state.queue.letters()
+        state.dead_letters.bury(message, "no such column", number)
+    first, second = state.dead_letters.letters()
     given_up = structs.replace(first, purged_at=9, purge_reason="the metric is gone")
     for _ in range(2):
-        state.queue.remove([given_up])
-    assert state.queue.letters() == [second]
-    assert state.queue.letters(purged=True) == [given_up]
+        state.dead_letters.purge([given_up])
+    assert state.dead_letters.letters() == [second]
+    assert state.dead_letters.purged() == [given_up]
 
 
 def test_dropping_leaves_and_counts_what_is_in_flight(state):

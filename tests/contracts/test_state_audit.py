@@ -75,9 +75,9 @@ def lived(state: State) -> State:
         write(state, run_id, 1, [row("e", number, 50)], Failures(count=1, kept=(failed,)))
         state.runs.set_state(run_id, RunState.COMPLETED, 9)
         if number < 3:
-            state.aggregates.promote(run_id, number, "")
-    state.aggregates.rollback(RUNS[1], 7, "")
-    state.aggregates.promote(RUNS[1], 8, "")
+            state.promotions.promote(run_id, number, "")
+    state.promotions.rollback(RUNS[1], 7, "")
+    state.promotions.promote(RUNS[1], 8, "")
     return state
 
 
@@ -102,7 +102,7 @@ def test_a_mended_pointer_is_no_problem(lived: State) -> None:
     run_id = "01J00000000000000000000009"
     lived.runs.create(run_of(run_id), [task(run_id, 0), task(run_id, 1)])
     write(lived, run_id, 0, [row("e", 9)])
-    lived.aggregates.promote(run_id, 9, "")
+    lived.promotions.promote(run_id, 9, "")
     assert list(lived.audit.problems()) == []
 
 
@@ -154,7 +154,7 @@ def test_each_row_that_a_hand_deletes_or_changes_is_found_in_a_local_store(lived
     assert isinstance(lived.audit, LocalStateAudit)
     state, path = lived, lived.audit.database.path
     state.queue.send([task(RUNS[0], 0)])
-    state.queue.bury(Message(task(RUNS[0], 0), "", 1), "", 1)
+    state.dead_letters.bury(Message(task(RUNS[0], 0), "", 1), "", 1)
     lived.audit.database.close()
     whole = path.read_bytes()
     unseen = []
@@ -194,7 +194,7 @@ def test_a_promotion_that_the_database_has_lost_is_named_by_its_file(lived: Stat
     database = lived.audit.database
     database.close()
     before = database.path.read_bytes()
-    lived.aggregates.promote(RUNS[2], 99, "last")
+    lived.promotions.promote(RUNS[2], 99, "last")
     database.close()
     for beside in database.path.parent.glob("state.db*"):
         beside.unlink()
@@ -240,10 +240,11 @@ def test_each_item_that_a_hand_deletes_or_changes_is_found_in_a_stack(lived: Sta
 def test_a_damaged_row_is_not_promoted_nor_shown_as_sound(lived: State, what: str) -> None:
     damage(lived, what)
     with pytest.raises(Damaged, match="digest does not hold"):
-        lived.aggregates.promote(RUNS[2] if what == "version" else RUNS[1], 1, "")
+        lived.promotions.promote(RUNS[2] if what == "version" else RUNS[1], 1, "")
     with pytest.raises(Damaged, match="digest does not hold"):
-        lived.aggregates.rollback(RUNS[2] if what == "version" else RUNS[1], 1, "", dry_run=True)
-    history = lived.aggregates.current("a", ALL_TIME, ["e"], history=what == "version")
+        lived.promotions.rollback(RUNS[2] if what == "version" else RUNS[1], 1, "", dry_run=True)
+    read = lived.aggregates.versions if what == "version" else lived.aggregates.current
+    history = read("a", ALL_TIME, ["e"])
     assert not all(one.sound for one in history)
 
 
@@ -252,7 +253,8 @@ def test_a_reader_who_asks_for_checked_rows_is_told_of_a_damaged_one_without_nam
     lived: State, what: str, history: bool
 ) -> None:
     damage(lived, what, RUNS[1])
-    rows = lived.aggregates.current("a", ALL_TIME, history=history, checked=True)
+    read = lived.aggregates.versions if history else lived.aggregates.current
+    rows = read("a", ALL_TIME, checked=True)
     assert {(one.computed.entity_id, one.computed.bucket) for one in rows if not one.sound} == {("e", 0)}
 
 
@@ -312,4 +314,4 @@ def test_a_run_that_has_lost_a_version_is_not_promoted(lived: State) -> None:
         item = next(one for one in table.scan() if one["pk"] == f"version/{RUNS[2]}" and one["sk"].endswith("f"))
         table.delete((item["pk"], item["sk"]))
     with pytest.raises(Damaged, match="wrote 3 versions, and 2"):
-        lived.aggregates.promote(RUNS[2], 1, "")
+        lived.promotions.promote(RUNS[2], 1, "")

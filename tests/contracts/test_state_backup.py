@@ -51,16 +51,16 @@ def live(store: Store) -> None:
             store.runs.mark(task(run_id, at), TaskState.DONE, Failures(count=at, kept=(failed,) * at))
         if number < 3:
             store.runs.set_state(run_id, RunState.COMPLETED, 9)
-            store.aggregates.promote(run_id, number, "because")
-    store.aggregates.rollback(RUNS[1], 7, "")
+            store.promotions.promote(run_id, number, "because")
+    store.promotions.rollback(RUNS[1], 7, "")
     store.runs.create(run_of("01J00000000000000000000009"), [task("01J00000000000000000000009", at) for at in (0, 1)])
     store.runs.mark(task("01J00000000000000000000009", 0), TaskState.FAILED)
     bury(store, task("01J00000000000000000000009", 0))
     bury(store, task("01J00000000000000000000009", 1))
-    letter = next(one for one in store.queue.letters() if one.task.number == 1)
+    letter = next(one for one in store.dead_letters.letters() if one.task.number == 1)
     from msgspec import structs
 
-    store.queue.remove([structs.replace(letter, purged_at=3, purge_reason="no more")])
+    store.dead_letters.purge([structs.replace(letter, purged_at=3, purge_reason="no more")])
 
 
 def bury(store: Store, buried: Any) -> None:
@@ -68,14 +68,14 @@ def bury(store: Store, buried: Any) -> None:
     message = None
     while message is None:
         message = store.queue.receive(buried.run_id, 60)
-    store.queue.bury(message, "no luck", 5)
+    store.dead_letters.bury(message, "no luck", 5)
     store.queue.acknowledge(message.receipt)
 
 
 def answers(store: Store) -> dict[str, Any]:
     """All that the state says; letters without their ids, which SQS makes."""
     runs = list(store.runs.newest_first())
-    letters = [*store.queue.letters(), *store.queue.letters(purged=True)]
+    letters = [*store.dead_letters.letters(), *store.dead_letters.purged()]
     return {
         "metrics": store.metrics.latest(),
         "versions": store.metrics.versions("a"),
@@ -83,9 +83,9 @@ def answers(store: Store) -> dict[str, Any]:
         "open": {run.run_id: list(store.runs.open_tasks(run.run_id)) for run in runs},
         "tally": {run.run_id: store.aggregates.tally(run.run_id) for run in runs},
         "current": list(store.aggregates.current("a", ALL_TIME)),
-        "history": list(store.aggregates.current("a", ALL_TIME, history=True)),
+        "history": list(store.aggregates.versions("a", ALL_TIME)),
         "changes": {run.run_id: list(store.aggregates.changes(run.run_id)) for run in runs},
-        "promotions": list(store.aggregates.promotions()),
+        "promotions": list(store.promotions.newest_first()),
         "letters": sorted((one.task.number, one.reason, one.purged_at, one.purge_reason) for one in letters),
     }
 
@@ -105,7 +105,7 @@ def test_a_restored_state_answers_as_the_one_that_was_backed_up(
     assert list(other_store.state_audit.problems()) == []
     again = tmp_path / "again.backup"
     assert backup(other_store, again, QUIET).rows == made.rows
-    other_store.aggregates.promote(RUNS[1], 11, "goes on")
+    other_store.promotions.promote(RUNS[1], 11, "goes on")
     assert list(other_store.state_audit.problems()) == []
     with pytest.raises(StoreError, match="has state already"):
         restore(other_store, file, QUIET)
@@ -203,7 +203,7 @@ def test_a_backup_is_of_one_moment_in_a_local_store(tmp_path: Path) -> None:
     before = answers(store)
     with store.backup.rows() as rows:
         first = next(rows)
-        store.aggregates.promote(RUNS[2], 99, "meanwhile")
+        store.promotions.promote(RUNS[2], 99, "meanwhile")
         add_version(store.metrics, Definition(name="b", value="count(*)"), 1)
 
         def all_rows() -> Iterator[Any]:
@@ -261,14 +261,14 @@ def test_a_damaged_version_that_is_current_is_not_left_out(tmp_path: Path) -> No
 def test_a_rollback_to_a_version_that_was_left_out_is_refused(tmp_path: Path) -> None:
     store, file = local_store(tmp_path / "one"), tmp_path / "state.backup"
     live(store)
-    store.aggregates.promote(RUNS[1], 11, "again")
+    store.promotions.promote(RUNS[1], 11, "again")
     where = "entity = 'e' AND writer = (SELECT number FROM writer WHERE run_id = ?)"
     by_hand(store, f"UPDATE version SET value = '8' WHERE {where}", RUNS[0])
     backup(store, file, QUIET)
     drop_state(store)
     restore(store, file, QUIET)
     with pytest.raises(Damaged, match="current before run"):
-        store.aggregates.rollback(RUNS[1], 12, "")
+        store.promotions.rollback(RUNS[1], 12, "")
     assert list(store.state_audit.problems()) == []
 
 
@@ -316,11 +316,11 @@ def test_an_older_backup_lists_what_it_lacks_and_that_ends_it(tmp_path: Path) ->
     live(store)
     backup(store, file, QUIET)
     add_version(store.metrics, Definition(name="b", value="count(*)"), 3)
-    store.aggregates.promote(RUNS[2], 11, "later")
+    store.promotions.promote(RUNS[2], 11, "later")
     drop_state(store)
     done = restore(store, file, QUIET)
     assert [name.split()[0] for name in done.lacking] == ["metric", "promote"]
     assert list(store.state_audit.problems()) == []
     add_version(store.metrics, Definition(name="b", value="count(*)"), 4)
-    store.aggregates.promote(RUNS[2], 12, "once more")
+    store.promotions.promote(RUNS[2], 12, "once more")
     assert list(store.state_audit.problems()) == []

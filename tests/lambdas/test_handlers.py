@@ -168,7 +168,7 @@ def test_promise_9_a_poisonous_task_ends_among_the_dead_letters_with_its_reason(
     run_id = answer["run_id"]
     records = list(messages(store, run_id))
     assert processor.handler({"Records": records}, CONTEXT) == {"batchItemFailures": []}
-    (letter,) = store.queue.letters()
+    (letter,) = store.dead_letters.letters()
     assert segment.key in letter.reason
     assert get(run_id)[1]["state"] == "PARTIAL"
 

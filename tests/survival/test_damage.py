@@ -135,7 +135,7 @@ def test_a_replay_of_damaged_raw_writes_no_number_of_the_damaged_day(sound: Path
     """The run ends PARTIAL with the other day's numbers; its promotion leaves the damaged day's current."""
     shutil.copytree(sound, tmp_path / "store")
     store = open_store(str(tmp_path / "store"))
-    before = list(store.aggregates.current("event_count", ALL_TIME, history=True))
+    before = list(store.aggregates.versions("event_count", ALL_TIME))
     assert len(before) == 6
     key = next(key for key in objects(sound) if "event_date=" in key)
     start = parse_instant(f"{key.partition('event_date=')[2][:10]}T00:00:00Z")
@@ -149,7 +149,7 @@ def test_a_replay_of_damaged_raw_writes_no_number_of_the_damaged_day(sound: Path
     assert (run.state, run.failed, run.new, run.changed, run.removed) == (RunState.PARTIAL, 1, 0, 0, 0)
     assert list(store.aggregates.current("event_count", ALL_TIME)) == before
     promote(store, run.run_id, 0, "")
-    of_day = list(store.aggregates.current("event_count", day, history=True))
+    of_day = list(store.aggregates.versions("event_count", day))
     assert of_day == [one for one in before if start <= one.computed.bucket < start + DAY] != []
     after = store.aggregates.current("event_count", ALL_TIME)
     assert [one.computed for one in after] == [one.computed for one in before]

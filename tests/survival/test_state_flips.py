@@ -35,11 +35,11 @@ def answers(store: Store) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "tasks", lambda: [list(store.runs.open_tasks(run.run_id)) for run in runs()]
     yield "metrics", store.metrics.latest
     yield "versions of a metric", lambda: store.metrics.versions("total")
-    yield "promotions", lambda: list(store.aggregates.promotions())
-    yield "letters", store.queue.letters
+    yield "promotions", lambda: list(store.promotions.newest_first())
+    yield "letters", store.dead_letters.letters
     for name in ("event_count", "total"):
         yield f"current {name}", partial(_listed, store.aggregates.current, name, ALL_TIME)
-        yield f"history {name}", partial(_listed, store.aggregates.current, name, ALL_TIME, history=True)
+        yield f"history {name}", partial(_listed, store.aggregates.versions, name, ALL_TIME)
         yield f"entity {name}", partial(_listed, store.aggregates.current, name, ALL_TIME, ["b"])
     yield "changes", lambda: [list(store.aggregates.changes(run.run_id)) for run in runs()]
     yield "diff", lambda: list(diff_aggregates(store, ENGINE, ALL_TIME).rows)

@@ -177,7 +177,7 @@ def test_a_version_tells_why_it_is_what_it_is(raw, tmp_path):
     """Promise 7: run, reason, metric version, inputs, hash over them, and up to when the index was known."""
     store = with_new_state(raw, tmp_path)
     run = replay(store, PlainEngine(), reason="because")
-    (found, *_) = store.aggregates.current(EVENT_COUNT.name, ALL_TIME, history=True)
+    (found, *_) = store.aggregates.versions(EVENT_COUNT.name, ALL_TIME)
     assert (found.run_id, found.reason, found.metric_version, found.computed.inputs) == (run.run_id, "because", 1, 3)
     assert found.known_until == max(segment.recorded_at for segment in store.index.segments(ALL_TIME))
     assert len(found.computed.input_ids) == len(found.computed.input_contents) == 32

@@ -65,7 +65,7 @@ def crashed(fresh: Callable[[], Store], engine: Any, steps: set[str], after: boo
 
 
 DONE = {"runs.create", "runs.set_state", "runs.mark", "queue.send", "queue.acknowledge"}
-DONE |= {"aggregates.write", "aggregates.promote"}
+DONE |= {"aggregates.write", "promotions.promote"}
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -76,7 +76,7 @@ def test_promise_1_a_crash_at_every_durable_step_of_a_replay(fresh: Callable[[],
         assert letters(store) == [], step
         versions = [
             (found.computed.bucket, found.computed.entity_id, found.run_id)
-            for found in store.aggregates.current("event_count", ALL_TIME, history=True)
+            for found in store.aggregates.versions("event_count", ALL_TIME)
         ]
         assert len(versions) == len(set(versions)), step
         assert store.runs.unfinished(request()) is None, step
@@ -92,7 +92,7 @@ def test_promise_1_a_crash_at_every_durable_step_of_a_replay_that_fails(
     fresh: Callable[[], Store], after: bool
 ) -> None:
     rest = {key: value for key, value in truth().items() if not FIFTH <= key[1] < FIFTH + DAY}
-    for step, store, run in crashed(fresh, Faulty(fifth_fails), DONE | {"queue.bury"}, after):
+    for step, store, run in crashed(fresh, Faulty(fifth_fails), DONE | {"dead_letters.bury"}, after):
         assert run.state == RunState.PARTIAL, step
         assert current(store) == rest, step
         # two of one task, where its burial was interrupted

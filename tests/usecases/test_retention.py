@@ -102,7 +102,7 @@ def test_a_task_that_waited_until_its_raw_had_expired_fails_with_the_reason(aged
     )
     ended = run_locally(aged, engine, run.run_id, replace(HERE, attempts=1), Silent())
     assert (ended.state, ended.done, ended.failed) == ("FAILED", 0, 2)
-    assert all("has expired" in letter.reason for letter in aged.queue.letters())
+    assert all("has expired" in letter.reason for letter in aged.dead_letters.letters())
 
 
 def test_numbers_that_were_made_are_still_told(aged: Store) -> None:

@@ -55,17 +55,21 @@ def _assemble(url: str, clients: Clients, stack: Stack, generation: Generation) 
     raw = AwsRaw(clients, stack.raw_bucket)
     index = AwsIndex(index_table, raw, generation)
     queue = AwsQueue(clients, stack, state_table)
+    batches, aggregates = AwsBatches(index_table, raw, generation), AwsAggregates(state_table)
     return Store(
         url=url,
         format_version=FORMAT,
         raw=raw,
-        batches=AwsBatches(index_table, raw, generation),
+        batches=batches,
+        requests=batches,
         index=index,
         audit=AwsAudit(index),
         metrics=AwsMetrics(state_table),
         runs=AwsRuns(state_table),
         queue=queue,
-        aggregates=AwsAggregates(state_table),
+        dead_letters=queue,
+        aggregates=aggregates,
+        promotions=aggregates,
         state_audit=AwsStateAudit(state_table),
         backup=AwsBackup(state_table, queue),
         deployed=True,

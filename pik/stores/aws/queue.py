@@ -108,15 +108,20 @@ class AwsQueue:
                 MessageAttributes=attributes,
             )
 
-    def letters(self, *, purged: bool = False) -> list[DeadLetter]:
-        if purged:
-            return [_purged_letter(item) for item in self.table.query(PURGED)]
+    def letters(self) -> list[DeadLetter]:
         with self._dead() as found:
             return self._told(list(found.values()))
 
-    def remove(self, letters: Iterable[DeadLetter]) -> None:
+    def purged(self) -> list[DeadLetter]:
+        return [_purged_letter(item) for item in self.table.query(PURGED)]
+
+    def purge(self, letters: Iterable[DeadLetter]) -> None:
         unwanted = {letter.letter_id: letter for letter in letters}
-        self.table.write_many(purged_item(letter) for letter in unwanted.values() if letter.purged_at is not None)
+        self.table.write_many(map(purged_item, unwanted.values()))
+        self.delete(unwanted.values())
+
+    def delete(self, letters: Iterable[DeadLetter]) -> None:
+        unwanted = {letter.letter_id for letter in letters}
         with self._dead() as found:
             chosen = [name for name, message in found.items() if _letter_id(message) in unwanted]
             for names in batched(chosen, BATCH):

@@ -111,17 +111,21 @@ def _assemble(path: Path, marker: Marker) -> Store:
     locks = path / "locks"
     index = index_database(path)
     state = state_database(path)
+    batches, queue, aggregates = LocalBatches(index, locks), LocalQueue(state), LocalAggregates(state)
     return Store(
         url=str(path),
         format_version=marker.format,
         raw=LocalRaw(path),
-        batches=LocalBatches(index, locks),
+        batches=batches,
+        requests=batches,
         index=LocalIndex(index, locks),
         audit=LocalAudit(index),
         metrics=LocalMetrics(state),
         runs=LocalRuns(state, locks),
-        queue=LocalQueue(state),
-        aggregates=LocalAggregates(state),
+        queue=queue,
+        dead_letters=queue,
+        aggregates=aggregates,
+        promotions=aggregates,
         backup=LocalBackup(state),
         state_audit=LocalStateAudit(state, copied=marker.copy_of is not None),
         copy=LocalCopy(marker.copy_of, state, locks) if marker.copy_of else None,

@@ -98,7 +98,7 @@ def record_request(
     else:
         block, single = _block(body)
     if not dry_run:
-        store.batches.expect_ready()  # a refused request should leave no object
+        store.requests.expect_ready()  # a refused request should leave no object
     batch_id = str(ULID())
     created, reading = _CreatedObjects(store.raw), Reading(max_line=MAX_LINE, timezone=timezone)
     builder = SegmentBuilder(None if dry_run else created, batch_id, reading)
@@ -107,7 +107,7 @@ def record_request(
         raise Invalid("the body holds no event")
     verdicts: Mapping[int, Verdict] = {}
     if not dry_run:
-        verdicts = store.batches.take(request_batch(batch_id, chunk.last_seq), chunk, created.data)
+        verdicts = store.requests.record_request(request_batch(batch_id, chunk.last_seq), chunk, created.data)
     return RequestReport(batch_id, single, tuple(_results(block, chunk, verdicts, reading.zone(), dry_run)))
 
 

@@ -139,8 +139,6 @@ def list_aggregates(
     effective = widest(window, wanted)
     expect_pulled(store, effective, entities)
     windows = ((metric.name, window.widened(metric.bucket_size)) for metric in wanted)
-    rows = chain.from_iterable(
-        sound(store.aggregates.current(name, within, entities, history=history, checked=True))
-        for name, within in windows
-    )
+    read = store.aggregates.versions if history else store.aggregates.current
+    rows = chain.from_iterable(sound(read(name, within, entities, checked=True)) for name, within in windows)
     return AggregateList(window, effective, map(Scales(store.metrics).shown, rows))

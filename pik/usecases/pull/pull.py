@@ -134,7 +134,7 @@ def pull(source: Store, copy: Store, request: PullRequest, progress: Progress) -
         aggregates = Spool(
             Aggregate,
             chain.from_iterable(
-                sound(source.aggregates.current(name, window, request.entities, history=True, checked=True))
+                sound(source.aggregates.versions(name, window, request.entities, checked=True))
                 for name, window in scopes.items()
             ),
         )

@@ -125,7 +125,7 @@ def finish_message(store: Store, outcome: Outcome, attempts: int, *, last: bool 
     if outcome.failure is None:
         runs.mark(message.task, TaskState.DONE, outcome.failures)
     elif message.receives >= attempts:
-        queue.bury(message, outcome.failure, time.time_ns(), outcome.hint)
+        store.dead_letters.bury(message, outcome.failure, time.time_ns(), outcome.hint)
         runs.mark(message.task, TaskState.FAILED, outcome.failures)
     else:
         delay = min(_FIRST_DELAY * 2 ** (message.receives - 1), _LONGEST_DELAY)

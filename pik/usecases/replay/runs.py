@@ -6,12 +6,11 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from enum import StrEnum
 
 from msgspec import structs
 
 from pik.errors import Busy, UsageError, command, not_one
-from pik.model.run import DeadLetter, Run, RunState, TaskState
+from pik.model.run import DeadLetter, PromotionKind, Run, RunState, TaskState
 from pik.ports.engine import Engine
 from pik.ports.state import Promoted, Promotion
 from pik.ports.store import Store
@@ -35,8 +34,8 @@ class RunDetail:
 def detail(store: Store, run_id: str) -> RunDetail:
     """Return the run of this id or of an unambiguous prefix. Raises NotFound."""
     run = store.runs.get(run_id)
-    promotions = [promotion for promotion in store.aggregates.promotions() if promotion.run_id == run.run_id]
-    letters = [letter for letter in store.queue.letters() if letter.task.run_id == run.run_id]
+    promotions = [promotion for promotion in store.promotions.newest_first() if promotion.run_id == run.run_id]
+    letters = [letter for letter in store.dead_letters.letters() if letter.task.run_id == run.run_id]
     return RunDetail(run, is_executing(store, run), letters, promotions[::-1])
 
 
@@ -69,19 +68,12 @@ def cancel(store: Store, run_id: str) -> Run:
     return store.runs.get(run.run_id)
 
 
-class MoveKind(StrEnum):
-    """In which direction what is current moves."""
-
-    PROMOTE = "promote"
-    ROLLBACK = "rollback"
-
-
 @dataclass(frozen=True, slots=True)
 class Move:
     """A promote or rollback, done or, of a dry run, what it would do. Conflicts are aggregates that others have moved
     since the run wrote its version; they are left as they are."""
 
-    kind: MoveKind
+    kind: PromotionKind
     run: Run
     counts: Promoted
     dry_run: bool
@@ -104,27 +96,30 @@ def promote(store: Store, run_id: str, at: int, reason: str, *, dry_run: bool = 
         )
     if run.state == RunState.CANCELLED:
         raise UsageError(f"run {run.run_id} was cancelled; only a whole run is promoted", hint="replay again")
-    counts = store.aggregates.promote(run.run_id, at, reason, dry_run=dry_run)
-    return Move(MoveKind.PROMOTE, store.runs.get(run.run_id), counts, dry_run)
+    counts = store.promotions.promote(run.run_id, at, reason, dry_run=dry_run)
+    return Move(PromotionKind.PROMOTE, store.runs.get(run.run_id), counts, dry_run)
 
 
 def rollback(store: Store, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Move:
     """Make current what was so before the run was promoted. Raises NotFound."""
     run = store.runs.get(run_id)
-    counts = store.aggregates.rollback(run.run_id, at, reason, dry_run=dry_run)
-    return Move(MoveKind.ROLLBACK, store.runs.get(run.run_id), counts, dry_run)
+    counts = store.promotions.rollback(run.run_id, at, reason, dry_run=dry_run)
+    return Move(PromotionKind.ROLLBACK, store.runs.get(run.run_id), counts, dry_run)
 
 
 def letters(store: Store, run_id: str | None = None, *, purged: bool = False) -> list[DeadLetter]:
     """Return the dead letters, or those that were purged, oldest first, of all runs or of one (id or unambiguous
     prefix). Raises NotFound."""
     wanted = None if run_id is None else store.runs.get(run_id).run_id
-    return [letter for letter in store.queue.letters(purged=purged) if wanted in (None, letter.task.run_id)]
+    found = store.dead_letters.purged() if purged else store.dead_letters.letters()
+    return [letter for letter in found if wanted in (None, letter.task.run_id)]
 
 
 def letter(store: Store, letter_id: str) -> DeadLetter:
     """Return the dead letter of this id or of an unambiguous prefix. Raises NotFound."""
-    found = [each for each in store.queue.letters() if letter_id and each.letter_id.startswith(letter_id.upper())]
+    found = [
+        each for each in store.dead_letters.letters() if letter_id and each.letter_id.startswith(letter_id.upper())
+    ]
     if len(found) != 1:
         raise not_one("dead letter", letter_id, [each.letter_id for each in found], hint="pik dlq list")
     return found[0]
@@ -151,7 +146,7 @@ def redrive(store: Store, engine: Engine, chosen: Sequence[DeadLetter], pace: Pa
             store.runs.set_state(run_id, RunState.RUNNING)
             for each in of_run:  # open first, so that a crash between the two loses no task
                 store.runs.mark(each.task, TaskState.OPEN)
-            store.queue.remove(of_run)
+            store.dead_letters.delete(of_run)
         ended.append(execute_run(store, engine, run_id, pace, progress))
     return ended
 
@@ -159,5 +154,5 @@ def redrive(store: Store, engine: Engine, chosen: Sequence[DeadLetter], pace: Pa
 def purge(store: Store, chosen: Sequence[DeadLetter], at: int, reason: str) -> list[DeadLetter]:
     """Give up the tasks of these dead letters: they stay failed, and the letters are kept among the purged."""
     given_up = [structs.replace(each, purged_at=at, purge_reason=reason) for each in chosen]
-    store.queue.remove(given_up)
+    store.dead_letters.purge(given_up)
     return given_up

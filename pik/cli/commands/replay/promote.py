@@ -12,7 +12,7 @@ from pik.cli.commands.replay.runs import failure_fields, replay_command
 from pik.cli.context import Context
 from pik.cli.render import Count, Document
 from pik.cli.render.text import number_of
-from pik.model.run import RunState
+from pik.model.run import PromotionKind, RunState
 
 if TYPE_CHECKING:
     from pik.usecases.replay.runs import Move
@@ -56,7 +56,7 @@ def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, ye
             options.confirm(plan_text(planned), yes)
     moved = planned if dry_run else action(store, run_id, time.time_ns(), reason)
     counts, run = moved.counts, moved.run
-    if moved.kind == "rollback" and counts.conflicts:
+    if moved.kind == PromotionKind.ROLLBACK and counts.conflicts:
         cli.note("what was promoted later has to be rolled back first")
     cli.show(
         Document(
@@ -73,13 +73,13 @@ def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, ye
             }
         )
     )
-    incomplete = moved.kind == "promote" and run.state in (RunState.PARTIAL, RunState.FAILED)
+    incomplete = moved.kind == PromotionKind.PROMOTE and run.state in (RunState.PARTIAL, RunState.FAILED)
     return PARTLY if counts.conflicts or incomplete else None
 
 
 def _not_promoted(moved: Move) -> dict[str, object]:
     """What the run could not compute; nothing for a rollback, which that does not concern."""
-    if moved.kind == "promote":
+    if moved.kind == PromotionKind.PROMOTE:
         return {"failed_tasks": Count(moved.run.failed), **failure_fields(moved.run)}
     return dict.fromkeys(("failed_tasks", "failed_aggregates", "failures"))
 
@@ -88,7 +88,7 @@ def _next(moved: Move) -> str | None:
     """What to type next. After a conflict that is not to look at the same run again: what it found is out of date."""
     if not moved.counts.conflicts:
         return None
-    return replay_command(moved.run.request) if moved.kind == "promote" else "pik runs list"
+    return replay_command(moved.run.request) if moved.kind == PromotionKind.PROMOTE else "pik runs list"
 
 
 def plan_text(planned: Move) -> str:
@@ -99,7 +99,7 @@ def plan_text(planned: Move) -> str:
         text += f", {counts.already:,} did already"
     if counts.conflicts:
         text += f", {counts.conflicts:,} changed by somebody else meanwhile and left"
-    if planned.kind != "promote":
+    if planned.kind != PromotionKind.PROMOTE:
         return text
     if run.failed_aggregates:
         text += f"\n{number_of(run.failed_aggregates, 'aggregate')} could not be computed and stay as they are"

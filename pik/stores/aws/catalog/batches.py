@@ -68,7 +68,7 @@ class AwsBatches:
     def expect_ready(self) -> None:
         self.generation.for_request()
 
-    def take(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, Verdict]:
+    def record_request(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, Verdict]:
         g = self.generation.for_request()
         if has_one_event(chunk):
             copy = copies.get(chunk.arrivals[0].segment.key, b"")

@@ -13,7 +13,7 @@ from itertools import product
 from typing import Any
 
 from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, bucket_digests, digest_line
-from pik.model.run import RunState, Task
+from pik.model.run import PromotionKind, RunState, Task
 from pik.model.window import Window
 from pik.ports.state import Change, Promoted, Promotion
 from pik.runtime.spool import Spool
@@ -22,7 +22,7 @@ from pik.stores.aws.state import layout
 from pik.stores.aws.state.layout import PointerItem, TaskProgress, VersionItem
 from pik.stores.aws.state.move_pointers import PointerMove, promotion_of
 from pik.stores.aws.table import READS, Key, Table, batched, key_of
-from pik.stores.state_rows import NO_ROWS, PROMOTE, ROLLBACK, Place, xor_of
+from pik.stores.state_rows import NO_ROWS, Place, xor_of
 
 _CHUNK = READS - 1  # their pointers and the run are one read
 
@@ -54,18 +54,16 @@ class AwsAggregates:
             digests = xor_of((item["digest"] for item in written), digests)
         writing.record(tally, digests, computed_by)
 
-    def current(
-        self,
-        metric: str,
-        window: Window,
-        entities: Sequence[str] = (),
-        *,
-        history: bool = False,
-        checked: bool = False,
+    def versions(
+        self, metric: str, window: Window, entities: Sequence[str] = (), *, checked: bool = False
     ) -> Iterator[Aggregate]:
         wanted = sorted(set(entities))
-        if history:
-            return self._history(metric, window, wanted, checked=checked or bool(wanted))
+        return self._history(metric, window, wanted, checked=checked or bool(wanted))
+
+    def current(
+        self, metric: str, window: Window, entities: Sequence[str] = (), *, checked: bool = False
+    ) -> Iterator[Aggregate]:
+        wanted = sorted(set(entities))
         if wanted:
             return self._some(metric, window, wanted)
         return (
@@ -107,12 +105,12 @@ class AwsAggregates:
         return new, changed, unchanged, removed
 
     def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
-        return PointerMove(self.table, PROMOTE, run_id).move(at, reason, dry_run=dry_run)
+        return PointerMove(self.table, PromotionKind.PROMOTE, run_id).move(at, reason, dry_run=dry_run)
 
     def rollback(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
-        return PointerMove(self.table, ROLLBACK, run_id).move(at, reason, dry_run=dry_run)
+        return PointerMove(self.table, PromotionKind.ROLLBACK, run_id).move(at, reason, dry_run=dry_run)
 
-    def promotions(self) -> Iterator[Promotion]:
+    def newest_first(self) -> Iterator[Promotion]:
         return map(promotion_of, self.table.query(layout.PROMOTIONS, descending=True))
 
     def _buckets(self, metric: str, window: Window) -> Iterator[int]:

@@ -13,13 +13,13 @@ from pik.errors import Busy, StoreError
 from pik.model.metric import EVENT_COUNT
 from pik.model.run import NO_FAILURES, Run, TaskState
 from pik.ports.state import (
+    DeadLetters,
     LetterRow,
     Message,
     MetricRow,
     Omitted,
     PointerRow,
     PromotionRow,
-    Queue,
     Row,
     RunRow,
     TaskRow,
@@ -52,7 +52,7 @@ class AwsBackup:
     """Implements the port."""
 
     table: Table
-    queue: Queue
+    letters: DeadLetters
 
     @contextmanager
     def rows(self) -> Iterator[Iterator[Row | Omitted]]:
@@ -97,8 +97,8 @@ class AwsBackup:
             yield from self._versions(run_id)
         yield from map(_promotion_row, before)
         yield from self._pointers()
-        yield from (LetterRow(letter) for letter in self.queue.letters(purged=True))
-        yield from (LetterRow(letter) for letter in self.queue.letters())
+        yield from (LetterRow(letter) for letter in self.letters.purged())
+        yield from (LetterRow(letter) for letter in self.letters.letters())
         moving = self.table.get_many(map(layout.moving_key, there))
         if moving or self._promotions() != before:
             raise Busy("runs are being promoted or rolled back", hint="run this again when that has ended")
@@ -202,11 +202,13 @@ class AwsBackup:
     def _(self, _first: LetterRow, rows: list[LetterRow]) -> None:
         """Write letters that are given up as items; the others go to the dead-letter queue, where SQS names them."""
         self.table.write_many(purged_item(row.letter) for row in rows if row.letter.purged_at is not None)
-        there = {(letter.task.run_id, letter.task.number) for letter in self.queue.letters()}
+        there = {(letter.task.run_id, letter.task.number) for letter in self.letters.letters()}
         for row in rows:
             letter = row.letter
             if letter.purged_at is None and (letter.task.run_id, letter.task.number) not in there:
-                self.queue.bury(Message(letter.task, "", letter.attempts), letter.reason, letter.failed_at, letter.hint)
+                self.letters.bury(
+                    Message(letter.task, "", letter.attempts), letter.reason, letter.failed_at, letter.hint
+                )
 
 
 def _version_item(row: VersionRow) -> VersionItem:

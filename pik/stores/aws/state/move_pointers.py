@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 from ulid import ULID
 
 from pik.errors import Busy, Damaged
+from pik.model.run import PromotionKind
 from pik.ports.state import Promoted, Promotion
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.layout import MoveItem, PointerItem, PromotionItem, PromotionRecord, VersionItem
 from pik.stores.aws.table import READS, Change, Item, Key, Table, batched
-from pik.stores.state_rows import NO_ROWS, PROMOTE, Place, damaged_row, pointer_digest, row_digest, xor_of
+from pik.stores.state_rows import NO_ROWS, Place, damaged_row, pointer_digest, row_digest, xor_of
 
 _CHUNK = READS - 1  # their pointers and the move under way are one read
 
@@ -147,7 +148,7 @@ class PointerMove:
         for items in batched(self.table.query(layout.versions_pk(self.run_id)), _CHUNK):
             ends = ((item["base"], self.run_id) for item in items)
             yield [
-                _Pointer(item, layout.place_of(item), *(runs if self.kind == PROMOTE else runs[::-1]))
+                _Pointer(item, layout.place_of(item), *(runs if self.kind == PromotionKind.PROMOTE else runs[::-1]))
                 for item, runs in zip(items, ends, strict=True)
             ]
 
@@ -261,7 +262,9 @@ def promotion_of(item: PromotionItem) -> Promotion:
     """Return the promotion of an item. Raises Damaged."""
     if not promotion_is_sound(item):
         raise damaged_row(f"promotion {item['sk']} of run {item['run']}")
-    return Promotion(item["run"], item["kind"], item["at"], item["reason"], item["moved"], item["conflicts"])
+    return Promotion(
+        item["run"], PromotionKind(item["kind"]), item["at"], item["reason"], item["moved"], item["conflicts"]
+    )
 
 
 def _run_at(found: _Found, pointer: _Pointer) -> str:

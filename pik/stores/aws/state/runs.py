@@ -20,6 +20,7 @@ from pik.model.run import (
     NO_FAILURES,
     FailedAggregate,
     Failures,
+    PromotionKind,
     Run,
     RunRequest,
     RunState,
@@ -31,7 +32,7 @@ from pik.stores.aws.lease import holding
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.layout import BodyItem, RunItem, TaskStateItem
 from pik.stores.aws.table import Item, Key, KeyItem, Partition, Table
-from pik.stores.state_rows import PROMOTE, damaged_row, read_failed, read_run, read_task, row_digest
+from pik.stores.state_rows import damaged_row, read_failed, read_run, read_task, row_digest
 
 _ULID_LENGTH = 26
 
@@ -148,7 +149,7 @@ class AwsRuns:
             if item["sk"] == layout.RUN:
                 found = item
             elif item["sk"].startswith("promotion/"):
-                promoted += item["moved"] if item["kind"] == PROMOTE else -item["moved"]
+                promoted += item["moved"] if item["kind"] == PromotionKind.PROMOTE else -item["moved"]
             else:
                 if not task_state_is_sound(item):
                     raise damaged_row(f"the state of task {int(item['sk'].partition('/')[2])} of run {run_id}")

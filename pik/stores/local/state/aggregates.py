@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, bucket_digests, decimal_text, joinable
-from pik.model.run import RunState, Task
+from pik.model.run import PromotionKind, RunState, Task
 from pik.model.window import Window
 from pik.ports.state import Change, Promoted, Promotion
 from pik.stores.local.sqlite import Database
@@ -172,17 +172,21 @@ class LocalAggregates:
             note_versions(connection, writer, count, total, computed_by)
 
     def current(
-        self,
-        metric: str,
-        window: Window,
-        entities: Sequence[str] = (),
-        *,
-        history: bool = False,
-        checked: bool = False,
+        self, metric: str, window: Window, entities: Sequence[str] = (), *, checked: bool = False
+    ) -> Iterator[Aggregate]:
+        return self._select(_CURRENT, metric, window, entities, checked)
+
+    def versions(
+        self, metric: str, window: Window, entities: Sequence[str] = (), *, checked: bool = False
+    ) -> Iterator[Aggregate]:
+        return self._select(_HISTORY, metric, window, entities, checked)
+
+    def _select(
+        self, query: str, metric: str, window: Window, entities: Sequence[str], checked: bool
     ) -> Iterator[Aggregate]:
         named = msgspec.json.encode(sorted(set(entities))).decode()
         values = {"metric": metric, "start": window.start, "end": window.end, "entities": named}
-        query, table, pointer = (_HISTORY, "version", "c") if history else (_CURRENT, "current", "k")
+        table, pointer = ("version", "c") if query is _HISTORY else ("current", "k")
         keys = (_SOME_KEYS if entities else _ALL_KEYS).format(table=table)
         sound, join = "1", "CROSS JOIN"
         if entities or checked:  # few enough, or worth it
@@ -221,12 +225,12 @@ class LocalAggregates:
         return row.fetchone() or (0, 0, 0, 0)
 
     def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
-        return move(self.database, "promote", run_id, at, reason, dry_run=dry_run)
+        return move(self.database, PromotionKind.PROMOTE, run_id, at, reason, dry_run=dry_run)
 
     def rollback(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
-        return move(self.database, "rollback", run_id, at, reason, dry_run=dry_run)
+        return move(self.database, PromotionKind.ROLLBACK, run_id, at, reason, dry_run=dry_run)
 
-    def promotions(self) -> Iterator[Promotion]:
+    def newest_first(self) -> Iterator[Promotion]:
         rows = self.database.read().execute(
             "SELECT run_id, kind, at, reason, moved, conflicts, promotion_id, "
             f"digest IS {PROMOTION_DIGEST} FROM promotion ORDER BY number DESC"

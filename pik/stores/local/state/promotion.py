@@ -6,6 +6,7 @@ import sqlite3
 from typing import Any
 
 from pik.errors import Damaged
+from pik.model.run import PromotionKind
 from pik.ports.state import Promoted
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state.database import POINTER_DIGEST, VERSION_DIGEST, WRITER_DIGEST, copy_rows, expect_sound
@@ -20,7 +21,7 @@ _BASE_LOST = (
 _MINE = "version v LEFT JOIN current c USING (metric, bucket, entity) WHERE v.writer = ?"
 
 
-def move(database: Database, kind: str, run_id: str, at: int, reason: str, *, dry_run: bool) -> Promoted:
+def move(database: Database, kind: PromotionKind, run_id: str, at: int, reason: str, *, dry_run: bool) -> Promoted:
     """Make the run's versions current where their bases are (`kind` promote), or the other way round. Raises Damaged
     where the run's versions, or the pointers to what is current beside them, are not as they were written."""
     promoted = _move(database, kind, run_id, at, reason, dry_run=dry_run)
@@ -29,14 +30,14 @@ def move(database: Database, kind: str, run_id: str, at: int, reason: str, *, dr
     return promoted
 
 
-def _move(database: Database, kind: str, run_id: str, at: int, reason: str, *, dry_run: bool) -> Promoted:
-    old, new = ("base", "writer") if kind == "promote" else ("writer", "base")
+def _move(database: Database, kind: PromotionKind, run_id: str, at: int, reason: str, *, dry_run: bool) -> Promoted:
+    old, new = ("base", "writer") if kind == PromotionKind.PROMOTE else ("writer", "base")
     with database.write() as connection:
         row = connection.execute("SELECT number FROM writer WHERE run_id = ?", (run_id,)).fetchone()
         if row is None:
             return Promoted(0, 0, 0)
         promoted = _counted(connection, run_id, row, old, new)
-        if kind == "rollback" and (lost := connection.execute(_BASE_LOST, row).fetchone()):
+        if kind == PromotionKind.ROLLBACK and (lost := connection.execute(_BASE_LOST, row).fetchone()):
             raise Damaged(
                 f"the version of {lost[0]} of {lost[1]} that was current before run {run_id} is not there",
                 hint="replay that bucket with `pik replay`, then `pik promote RUN`: that computes it anew",

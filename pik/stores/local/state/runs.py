@@ -233,23 +233,27 @@ class LocalQueue:
             if removed:
                 connection.execute("INSERT INTO letter VALUES (?, ?, ?)", letter_row(letter))
 
-    def letters(self, *, purged: bool = False) -> list[DeadLetter]:
+    def letters(self) -> list[DeadLetter]:
+        return [letter for letter in self._letters() if letter.purged_at is None]
+
+    def purged(self) -> list[DeadLetter]:
+        return [letter for letter in self._letters() if letter.purged_at is not None]
+
+    def _letters(self) -> Iterator[DeadLetter]:
         rows = self.database.read().execute(
             f"SELECT letter_id, body, digest IS {LETTER_DIGEST} FROM letter ORDER BY letter_id"
         )
-        found = (_read(*row) for row in rows)
-        return [letter for letter in found if (letter.purged_at is not None) == purged]
+        return (_read(*row) for row in rows)
 
-    def remove(self, letters: Iterable[DeadLetter]) -> None:
+    def delete(self, letters: Iterable[DeadLetter]) -> None:
         with self.database.write() as connection:
-            for letter in letters:
-                if letter.purged_at is None:
-                    connection.execute("DELETE FROM letter WHERE letter_id = ?", (letter.letter_id,))
-                else:
-                    letter_id, *columns = letter_row(letter)
-                    connection.execute(
-                        "UPDATE letter SET body = ?, digest = ? WHERE letter_id = ?", (*columns, letter_id)
-                    )
+            ids = ((letter.letter_id,) for letter in letters)
+            connection.executemany("DELETE FROM letter WHERE letter_id = ?", ids)
+
+    def purge(self, letters: Iterable[DeadLetter]) -> None:
+        with self.database.write() as connection:
+            rows = ((*columns, letter_id) for letter_id, *columns in map(letter_row, letters))
+            connection.executemany("UPDATE letter SET body = ?, digest = ? WHERE letter_id = ?", rows)
 
     def drop(self, run_id: str) -> int:
         with self.database.write() as connection:
