@@ -87,9 +87,13 @@ class Selection:
         """Yield the segments with events in the window (or in its days), each with the frames that may hold the
         entities; segments without such frames are left out."""
         for segment in self.segments():
-            overlaps = segment.first_event < self.window.end and segment.last_event >= self.window.start
-            if (overlaps or whole_days) and (frames := frames_of(segment, self.entities)):
+            if frames := frames_of(segment, self.entities) if whole_days else self.frames_in(segment):
                 yield SegmentFrames(segment, frames)
+
+    def frames_in(self, segment: Segment) -> list[Frame]:
+        """Return the frames of a segment that may hold the entities; none if it has no events in the window."""
+        overlaps = segment.first_event < self.window.end and segment.last_event >= self.window.start
+        return frames_of(segment, self.entities) if overlaps else []
 
     @property
     def known_until(self) -> int:

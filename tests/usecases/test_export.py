@@ -26,14 +26,14 @@ from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.usecases.export import export as export_module
 from pik.usecases.export import files as export_files
-from pik.usecases.export.export import Exported, checked_columns, chosen_format, export, is_directory, partitions
+from pik.usecases.export.export import ExportReport, checked_columns, chosen_format, export, is_directory, partitions
 
 from .kit import EVENTS, event, ingest, window
 
 EVERYTHING = Layout(Filter(ALL_TIME))
 
 
-def run(store: Store, target: Path, layout: Layout = EVERYTHING, **options: Any) -> Exported:
+def run(store: Store, target: Path, layout: Layout = EVERYTHING, **options: Any) -> ExportReport:
     return export(store, exporter(layout), target, Silent(), **{"directory": not target.suffix, **options})
 
 

@@ -22,7 +22,7 @@ from pik.ports.engine import Exporter, Layout
 from pik.ports.store import Store
 from pik.rawlog.frames import frame_lines
 from pik.runtime.interaction import Silent
-from pik.usecases.export.export import Part, export, read_block
+from pik.usecases.export.export import SegmentPart, export, read_block
 
 from .kit import event, ingest
 from .test_export import EVERYTHING, run
@@ -187,6 +187,6 @@ def test_frames_with_other_lines_are_damage(store: Store, tmp_path: Path, place:
         packed = ZstdCompressor(write_checksum=True).compress(b"".join(line + b"\n" for line in other))
         moved = [changed(frame, offset=frame.offset - first.length + len(packed)) for frame in others]
         path.write_bytes(packed + behind)
-        part = Part(segment, [changed(first, length=len(packed)), *moved], {})
+        part = SegmentPart(segment, [changed(first, length=len(packed)), *moved], {})
         with pytest.raises(Damaged, match=f"the frame at byte 0 does not hold {first.lines} lines"):
             read_block(store.raw, [part])

@@ -34,7 +34,7 @@ with export_place.hidden_directory(target) as hidden:
     for name in (target.name, f"{target.name}.manifest.json"):
         (hidden / name).write_text("of the dead")
     for name in sys.argv[2:]:
-        export_place.show(hidden / name, target.with_name(name))
+        export_place.publish(hidden / name, target.with_name(name))
     os.kill(os.getpid(), signal.SIGKILL)
 """
 

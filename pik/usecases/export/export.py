@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -24,24 +25,32 @@ from pik.model.window import Window
 from pik.ports.engine import COLUMNS, DELIVERY, PARTITIONS, Block, Compression, Exporter, Format, Piece, Rows
 from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.rawlog.frames import frame_bytes, frame_text, frames_of, parse
+from pik.rawlog.frames import frame_bytes, frame_text, parse
+from pik.rawlog.selection import Selection
 from pik.runtime.interaction import Progress
 from pik.runtime.parallel import map_in_threads
 from pik.usecases.availability import expect_held
-from pik.usecases.export.files import ExportedFile, Output, StreamOutput
+from pik.usecases.export.files import ExportedFile, FileOutput, StreamOutput
+from pik.usecases.listing import Listing
 
-THREADS, FAR_THREADS = 1, 8
-"""That cut rows out of raw, here and where each reading of raw waits for a network; the one that asked for the export
-writes them. A second one here would wait for the interpreter's lock: measured, it costs a seventh of the time."""
+THREADS, REMOTE_THREADS = 1, 8
+"""Threads that cut rows out of raw: in a local store, and where each read waits for a network. The calling thread
+writes the rows. A second one would wait for the interpreter's lock: measured, it costs a seventh of the time."""
 
 AHEAD = 8
-"""How many cuts may wait to be written: as many as are made while a row group is being compressed."""
+"""Blocks of rows that may wait to be written: as many as are cut while a row group is being compressed."""
+
+FRAMES = 32
+"""Frames of one day that are read at once: about 3 MB of raw lines, where those are short."""
+
+COMPRESSED = 1 << 20
+"""Compressed bytes of frames after which no more are read at once, where lines are long."""
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
-    """What was written, or with `manifest` None would be. `size` in bytes; `known_until` is the latest time at which
-    the index took a segment of the window's days, None if there is none. A stream is no `target`."""
+class ExportReport:
+    """What was written, or with `manifest` None would be. `size` in bytes; `known_until` is the latest `recorded_at` of
+    the segments of the window's days, None if there is none. A stream has no `target`."""
 
     target: Path | None
     manifest: Path | None
@@ -61,26 +70,26 @@ def export(
     directory: bool = False,
     dry_run: bool = False,
     even_empty: bool = True,
-) -> Exported:
-    """Write what the exporter's layout asks for, beside `target`, which appears when all is complete and on disk.
+) -> ExportReport:
+    """Write what the exporter's layout selects to `target`, which appears when all of it is complete and on disk.
 
-    A target that is open already is written to as rows come, and has no manifest. `directory`: `target` is one of
-    files, else a single file with its manifest beside. A dry run does all but writing; without `even_empty` nothing is
-    written where nothing matches. What killed exports have left beside it is removed. Raises UsageError if `target` or
-    its manifest is there already (an empty directory aside), or appears meanwhile, or if a value does not fit its
-    column, NotHeld, Damaged, StoreError; then nothing is left at `target`.
+    `directory`: `target` becomes a directory of files, else a single file with its manifest beside it. A stream is
+    written to as rows come, and has no manifest. A dry run does all but writing; without `even_empty` nothing is
+    written where nothing matches. What killed exports have left beside the target is removed.
+
+    Raises UsageError if `target` or its manifest exists (an empty directory aside), or appears meanwhile, or if a value
+    does not fit its column; NotHeld, Damaged, StoreError. Then nothing is left at `target`.
     """
-    selection = exporter.layout.selection
-    expect_held(store, selection.window, selection.entities)
-    reading = Reading(store, selection.window, selection.entities, exporter.layout.include_duplicates)
+    layout = exporter.layout
+    window, entities = layout.selection.window, layout.selection.entities
+    expect_held(store, window, entities)
+    jobs = Listing(_jobs(Selection(store, window, entities), layout.include_duplicates))
+    threads = REMOTE_THREADS if store.deployed else THREADS
     rows = 0
     with _output(exporter, target, directory=directory, dry_run=dry_run) as output:
         progress.start(f"exporting to {target.name}", None, "deliveries")
         try:
-            threads = FAR_THREADS if store.deployed else THREADS
-            for lines, groups in map_in_threads(
-                partial(_cut, store.raw, exporter), reading.jobs(), threads, threads + AHEAD
-            ):
+            for lines, groups in map_in_threads(partial(_cut, store.raw, exporter), jobs, threads, threads + AHEAD):
                 for key, found in groups:
                     rows += len(found)
                     output.write(key, found)
@@ -88,13 +97,13 @@ def export(
         finally:
             progress.stop()
         files = output.finish()
-        known_until = reading.known_until or None
+        known_until = jobs.summary or None
         written = rows > 0 or even_empty
         manifest = output.publish(_manifest(store, exporter, files, known_until)) if written else None
-    return Exported(
+    return ExportReport(
         target if isinstance(target, Path) else None,
         manifest,
-        selection.window,
+        window,
         files if written else (),
         rows,
         sum(file.bytes for file in files) if written else 0,
@@ -102,23 +111,22 @@ def export(
     )
 
 
-def _output(exporter: Exporter, target: Path | BinaryIO, *, directory: bool, dry_run: bool) -> Output | StreamOutput:
+def _output(
+    exporter: Exporter, target: Path | BinaryIO, *, directory: bool, dry_run: bool
+) -> AbstractContextManager[FileOutput | StreamOutput]:
     if isinstance(target, Path):
-        return Output(target, exporter, directory=directory, dry_run=dry_run)
-    return StreamOutput(target, exporter)
+        return FileOutput(target, exporter, directory=directory, dry_run=dry_run)
+    return nullcontext(StreamOutput(target, exporter))
 
 
-_Cut = tuple[int, list[tuple[tuple[str, ...], Rows]]]
-"""How many lines were read, and the rows found among them."""
-
-
-def _cut(raw: Raw, exporter: Exporter, job: Job) -> _Cut:
+def _cut(raw: Raw, exporter: Exporter, job: Job) -> tuple[int, list[tuple[tuple[str, ...], Rows]]]:
+    """Return how many lines were read, and the rows found among them, by partition."""
     block = read_block(raw, job)
     return len(block.ends), list(exporter.cut(block))
 
 
 def _manifest(store: Store, exporter: Exporter, files: Sequence[ExportedFile], known_until: int | None) -> bytes:
-    """docs/json.md describes it."""
+    """Return the manifest, as docs/json.md describes it."""
     layout, wanted = exporter.layout, exporter.layout.selection
     content = {
         "pik": __version__,
@@ -146,7 +154,7 @@ def _manifest(store: Store, exporter: Exporter, files: Sequence[ExportedFile], k
 
 
 _FORMATS: dict[str, Format] = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
-_PACKED: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+_COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 _RESERVED = {*COLUMNS, DELIVERY, *PARTITIONS, "original", "payload_text"}
 
 
@@ -154,7 +162,7 @@ STDOUT = "-"
 
 
 def is_directory(out: str, *, partitioned: bool) -> bool:
-    """Whether `out` is to be a directory: it is one, has no ending, or ends in /. Raises UsageError if it cannot be."""
+    """Whether `out` names a directory: it is one, has no extension, or ends in /. Raises UsageError if it cannot be."""
     if out == STDOUT:
         if partitioned:
             raise UsageError("--partition-by makes a directory, and - is standard output", hint="--out DIR")
@@ -170,29 +178,30 @@ def is_directory(out: str, *, partitioned: bool) -> bool:
 def chosen_format(
     out: Path, format_: Format | None, compression: Compression | None, *, directory: bool
 ) -> tuple[Format, Compression]:
-    """Format and compression: as asked for, else as the file's name says. Raises UsageError where the two differ, the
-    name tells nothing, or the format is not compressed that way."""
-    packed = None if directory else _PACKED.get(out.suffix)
-    told = None if directory else _FORMATS.get(Path(out.stem).suffix if packed else out.suffix)
-    if format_ is None and told is None and not directory:
+    """Return format and compression: as requested, else by the extension of the file. Raises UsageError where these
+    differ, the extension is unknown, or the format cannot be compressed that way."""
+    compressed = None if directory else _COMPRESSIONS.get(out.suffix)
+    named = None if directory else _FORMATS.get(Path(out.stem).suffix if compressed else out.suffix)
+    if format_ is None and named is None and not directory:
         raise UsageError(f"the name {out} does not tell the format", hint="add --as parquet, jsonl or csv")
-    chosen = format_ or told or "parquet"
+    chosen = format_ or named or "parquet"
     if str(out) == STDOUT and chosen == "parquet":
         raise UsageError("Parquet is not written to standard output", hint="--as jsonl or csv, or --out FILE.parquet")
-    if told not in (None, chosen):
+    if named not in (None, chosen):
         raise UsageError(f"--as {chosen} and the name {out} do not agree", hint="leave --as out, or name it otherwise")
-    if packed and (chosen == "parquet" or compression not in (None, packed)):
+    if compressed and (chosen == "parquet" or compression not in (None, compressed)):
         raise UsageError(
-            f"the name {out} says {packed}" + (f", --compression {compression}" if compression else " around Parquet"),
+            f"the name {out} says {compressed}"
+            + (f", --compression {compression}" if compression else " around Parquet"),
             hint="Parquet compresses inside: leave the ending out" if chosen == "parquet" else "leave one of them out",
         )
     if chosen != "parquet" and compression == "snappy":
         raise UsageError(f"{chosen} is not compressed with snappy", hint="--compression gzip, zstd or none")
-    return chosen, compression or packed or ("zstd" if chosen == "parquet" else "none")
+    return chosen, compression or compressed or ("zstd" if chosen == "parquet" else "none")
 
 
 def partitions(names: str | None) -> tuple[str, ...]:
-    """The names of `--partition-by`. Raises UsageError."""
+    """Return the names in `--partition-by`. Raises UsageError."""
     chosen = tuple(name.strip() for name in names.split(",")) if names is not None else ()
     for name in chosen:
         if name not in PARTITIONS or chosen.count(name) > 1:
@@ -203,7 +212,7 @@ def partitions(names: str | None) -> tuple[str, ...]:
 
 
 def checked_columns(texts: Iterable[str]) -> tuple[ExtractedColumn, ...]:
-    """The columns of `--column`. Raises UsageError, for a name that is taken too (case does not tell names apart)."""
+    """Return the columns of `--column`. Raises UsageError, also for a name that is used already, in whatever case."""
     columns: list[ExtractedColumn] = []
     taken = set(_RESERVED)
     for text in texts:
@@ -215,66 +224,44 @@ def checked_columns(texts: Iterable[str]) -> tuple[ExtractedColumn, ...]:
     return tuple(columns)
 
 
-FRAMES = 32
-"""Frames of one day that are read at once: about 3 MB of raw lines, where those are short."""
-
-COMPRESSED = 1 << 20
-"""Compressed bytes of frames after which no more are read at once, where lines are long."""
-
-
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Frames of a segment, next to each other where no entities were asked for, and the segment's duplicates."""
+class SegmentPart:
+    """Frames of a segment, adjacent unless entities were selected, and the verdicts of the segment's duplicates."""
 
     segment: Segment
     frames: list[Frame]
     verdicts: dict[int, Verdict]
 
 
-Job = list[Part]
-"""Parts of segments of one day."""
+Job = list[SegmentPart]
+"""Parts of segments of one day that are read at once."""
 
 
-@dataclass(slots=True)
-class Reading:
-    """What has to be read. `known_until` is final once the jobs are all asked for."""
-
-    store: Store
-    window: Window
-    entities: tuple[str, ...]
-    include_duplicates: bool
-    known_until: int = 0
-
-    def jobs(self) -> Iterator[Job]:
-        """What is read at once."""
-        job: Job = []
-        frames = size = 0
-        for whole in self._segments():
-            for frame in whole.frames:
-                full = frames >= FRAMES or size >= COMPRESSED
-                if job and (full or job[0].segment.day != whole.segment.day):
-                    yield job
-                    job, frames, size = [], 0, 0
-                if not job or job[-1].segment is not whole.segment:
-                    job.append(Part(whole.segment, [], whole.verdicts))
-                job[-1].frames.append(frame)
-                frames, size = frames + 1, size + frame.length
-        if job:
-            yield job
-
-    def _segments(self) -> Iterator[Part]:
-        for segment in self.store.index.segments(self.window, entities=self.entities):
-            self.known_until = max(self.known_until, segment.recorded_at)
-            if segment.last_event < self.window.start or segment.first_event >= self.window.end:
-                continue
-            if frames := frames_of(segment, self.entities):
-                verdicts = self.store.index.skipped(segment)
-                if len(verdicts) < segment.deliveries or self.include_duplicates:
-                    yield Part(segment, frames, verdicts)
+def _jobs(selection: Selection, include_duplicates: bool) -> Generator[Job, None, int]:
+    """Yield the jobs; return the latest `recorded_at` of the segments of the window's days (0: none)."""
+    known_until = frames = size = 0
+    job: Job = []
+    for segment in selection.segments():
+        known_until = max(known_until, segment.recorded_at)
+        needed = selection.frames_in(segment)
+        verdicts = selection.store.index.skipped(segment) if needed else {}
+        if len(verdicts) >= segment.deliveries and not include_duplicates:
+            continue
+        for frame in needed:
+            if job and (frames >= FRAMES or size >= COMPRESSED or job[0].segment.day != segment.day):
+                yield job
+                job, frames, size = [], 0, 0
+            if not job or job[-1].segment is not segment:
+                job.append(SegmentPart(segment, [], verdicts))
+            job[-1].frames.append(frame)
+            frames, size = frames + 1, size + frame.length
+    if job:
+        yield job
+    return known_until
 
 
 def read_block(raw: Raw, job: Job) -> Block:
-    """The lines of a job. Raises Damaged."""
+    """Return the lines of a job. Raises Damaged."""
     text, ends = _unpack([stored for part in job for stored in _stored(raw, part)])
     pieces = [
         Piece(sum(frame.lines for frame in part.frames), part.verdicts, partial(parse, part.segment)) for part in job
@@ -286,8 +273,8 @@ _Stored = tuple[Segment, Frame, memoryview]
 """A frame as it is stored."""
 
 
-def _stored(raw: Raw, part: Part) -> Iterator[_Stored]:
-    """The frames of a part. Those without a gap between them are read at once."""
+def _stored(raw: Raw, part: SegmentPart) -> Iterator[_Stored]:
+    """Yield the frames of a part. Adjacent ones are read at once."""
     segment, frames = part.segment, part.frames
     begin, end = frames[0].offset, frames[-1].offset + frames[-1].length
     if segment.inline or sum(frame.length for frame in frames) < end - begin:
@@ -300,15 +287,15 @@ def _stored(raw: Raw, part: Part) -> Iterator[_Stored]:
 
 
 def _unpack(stored: Sequence[_Stored]) -> tuple[bytes, array[int]]:
-    """The lines of all frames, and the places of their line breaks. Raises Damaged.
+    """Return the lines of all frames, and the positions of their line breaks. Raises Damaged.
 
-    Frames one after the other are unpacked as one, in half the time. That each holds the lines that it should shows
-    in where its last line break is.
+    Concatenated frames are unpacked as one, in half the time. Where its last line break is tells whether a frame holds
+    the right number of lines.
     """
     try:
         borders = list(accumulate(zstandard.frame_content_size(data) for _, _, data in stored))
-        packed = b"".join([data for _, _, data in stored])
-        text = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True).read(borders[-1])
+        compressed = b"".join([data for _, _, data in stored])
+        text = zstandard.ZstdDecompressor().stream_reader(compressed, read_across_frames=True).read(borders[-1])
     except (zstandard.ZstdError, MemoryError, OverflowError, ValueError):  # a size may be what is damaged
         text, borders = b"", []
     counts = list(accumulate(frame.lines for _, frame, _ in stored))

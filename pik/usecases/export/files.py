@@ -1,4 +1,4 @@
-"""The files of an export: written where nobody looks, shown all at once when they are complete and on disk."""
+"""The files of an export: written in a hidden directory, and published at once when they are complete and on disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 OPEN_FILES = 64
-"""Files of partitions that are open at once; one that is closed and comes again gets one more part."""
+"""Files of partitions that are open at once; a partition that comes again after its file was closed gets another."""
 
 MANIFEST = "_manifest.json"
 """In a directory; readers of data sets skip names with an underscore in front."""
@@ -43,8 +43,8 @@ class ExportedFile(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class _Digested(RawIOBase):
-    """A new file that knows the digest of what is written to it."""
+class _DigestingFile(RawIOBase):
+    """A new file that computes the digest of what is written to it."""
 
     def __init__(self, path: Path) -> None:
         self._file = open(path, "xb", buffering=1 << 20)  # noqa: SIM115 - closed by `finish` or `abandon`
@@ -67,25 +67,25 @@ class _Digested(RawIOBase):
         return self.size
 
     def finish(self) -> str:
-        """Make it durable, and tell its digest."""
+        """Make the file durable, and return its digest."""
         self._file.flush()
         sync(self._file.fileno())
         self._file.close()
         return self._digest.hexdigest()
 
     def abandon(self) -> None:
-        """Give the file up: whoever still wants to write to it may, to no effect."""
+        """Give the file up: what is still written to it has no effect."""
         self._abandoned = True
         with suppress(OSError):
             self._file.close()
 
 
-class _Writing:
-    """A file being written."""
+class _OpenFile:
+    """A file that is being written."""
 
     def __init__(self, path: Path, exporter: Exporter) -> None:
         self.path = path
-        self.file = _Digested(path)
+        self.file = _DigestingFile(path)
         self.rows = 0
         try:
             self.sink: Sink = exporter.sink(cast(BinaryIO, self.file))
@@ -98,28 +98,28 @@ class _Writing:
         self.rows += len(rows)
 
 
-class Output:
-    """A context manager: what was not published when it ends is removed.
+class FileOutput:
+    """Writes the files of an export; a context manager that removes at its end what was not published.
 
-    All happens in a hidden directory beside the target, on the same file system, so that a name publishes it.
+    They are written in a hidden directory beside the target, on the same file system, so that a rename publishes them.
     """
 
     def __init__(self, target: Path, exporter: Exporter, *, directory: bool, dry_run: bool) -> None:
         self._target, self._exporter = target.absolute(), exporter
         self._directory, self._dry_run = directory, dry_run
-        self._open: dict[tuple[str, ...], _Writing] = {}
+        self._open: dict[tuple[str, ...], _OpenFile] = {}
         self._parts: Counter[tuple[str, ...]] = Counter()
-        self._places: dict[tuple[str, ...], str] = {}
-        self._taken: set[str] = set()
+        self._directories: dict[tuple[str, ...], str] = {}
+        self._used: set[str] = set()
         self._done: list[ExportedFile] = []
         self._hidden = self._inner = self._target  # set when entered
         self._leaving = ExitStack()
 
-    def __enter__(self) -> Output:
+    def __enter__(self) -> FileOutput:
         if not self._dry_run:
             with self._translated():
-                sweep(self._target)
-        _check(self._target, directory=self._directory)
+                remove_abandoned(self._target)
+        _expect_new(self._target, directory=self._directory)
         if not self._dry_run:
             with self._translated():
                 self._hidden = self._leaving.enter_context(hidden_directory(self._target))
@@ -144,37 +144,37 @@ class Output:
             ) from error
 
     def write(self, key: tuple[str, ...], rows: Rows) -> None:
-        """Append rows to the file of a partition. Raises StoreError, and UsageError for one that can have no name."""
+        """Append rows to the file of a partition. Raises StoreError, and UsageError if its name is too long."""
         if self._directory:
-            self._place(key)
+            self._partition(key)
         if self._dry_run:
             return
         with self._translated():
             writing = self._open.pop(key, None) or self._begin(key)
-            self._open[key] = writing  # at the end: the first is the one that was not used for longest
+            self._open[key] = writing  # at the end: the first one is the least recently used
             writing.write(rows)
 
-    def _begin(self, key: tuple[str, ...]) -> _Writing:
+    def _begin(self, key: tuple[str, ...]) -> _OpenFile:
         if len(self._open) >= OPEN_FILES:
             self._close(next(iter(self._open)))
         path = self._inner
         if self._directory:
-            path /= self._place(key)
+            path /= self._partition(key)
             path.mkdir(parents=True, exist_ok=True)
             path /= f"part-{self._parts[key]}{self._exporter.suffix}"
             self._parts[key] += 1
-        return _Writing(path, self._exporter)
+        return _OpenFile(path, self._exporter)
 
-    def _place(self, key: tuple[str, ...]) -> str:
-        """The partition's directory below the target. Raises UsageError if no file system takes its name."""
-        if key not in self._places:
+    def _partition(self, key: tuple[str, ...]) -> str:
+        """Return the partition's directory below the target. Raises UsageError if its name is too long."""
+        if key not in self._directories:
             names = list(zip(self._exporter.layout.partition_by, key, strict=True))
-            place = "/".join(partition_name(name, value) for name, value in names)
-            if place.lower() in self._taken:  # by a partition that a file system without case would not tell apart
-                place = "/".join(partition_name(name, value, encode_letters=True) for name, value in names)
-            self._taken.add(place.lower())
-            self._places[key] = place
-        return self._places[key]
+            directory = "/".join(partition_name(name, value) for name, value in names)
+            if directory.lower() in self._used:  # by a partition that is the same to a case-insensitive file system
+                directory = "/".join(partition_name(name, value, encode_letters=True) for name, value in names)
+            self._used.add(directory.lower())
+            self._directories[key] = directory
+        return self._directories[key]
 
     def _close(self, key: tuple[str, ...]) -> None:
         writing = self._open[key]
@@ -185,7 +185,7 @@ class Output:
         self._done.append(ExportedFile(name, writing.rows, writing.file.size, digest))
 
     def finish(self) -> tuple[ExportedFile, ...]:
-        """Complete the files, and tell them in order of their paths. Without partitions there is always one."""
+        """Complete the files, and return them ordered by path. Without partitions there is always one."""
         with self._translated():
             if not self._dry_run and not self._exporter.layout.partition_by and not self._parts and not self._open:
                 self._open[()] = self._begin(())
@@ -194,13 +194,13 @@ class Output:
         return tuple(sorted(self._done, key=lambda file: file.path))
 
     def publish(self, manifest: bytes) -> Path | None:
-        """Show the files under their names, with the manifest, whose path is returned. After `finish`."""
+        """Give the finished files their names, with the manifest; return its path."""
         if self._dry_run:
             return None
         name = MANIFEST if self._directory else manifest_of(self._target).name
         written = (self._inner if self._directory else self._hidden) / name
         with self._translated():
-            file = _Digested(written)
+            file = _DigestingFile(written)
             try:
                 file.write(manifest)
                 file.finish()
@@ -209,31 +209,31 @@ class Output:
                 raise
             if self._directory:
                 _sync_below(self._inner)
-                self._show([(self._inner, self._target)])
+                self._publish([(self._inner, self._target)])
                 return self._target / name
             beside = manifest_of(self._target)
-            self._show([(written, beside), (self._inner, self._target)])
+            self._publish([(written, beside), (self._inner, self._target)])
             return beside
 
-    def _show(self, names: list[tuple[Path, Path]]) -> None:
-        shown: list[Path] = []
+    def _publish(self, names: list[tuple[Path, Path]]) -> None:
+        published: list[Path] = []
         try:
             for hidden, visible in names:
-                show(hidden, visible)
-                shown.append(visible)
+                publish(hidden, visible)
+                published.append(visible)
             sync_directory(self._target.parent)
         except BaseException:
-            for path in shown:
+            for path in published:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
             raise
 
 
 _LONGEST_NAME = 255
-"""Bytes that file systems take in a name."""
+"""Most bytes of a name in a file system."""
 
 
 def partition_name(name: str, value: str, *, encode_letters: bool = False) -> str:
-    """The directory NAME=VALUE of a partition, percent-encoded, as Hive has it; with `encode_letters` letters, too.
+    """Return the directory NAME=VALUE of a partition, percent-encoded as in Hive; with `encode_letters` letters, too.
 
     Raises UsageError for a value whose name is too long.
     """
@@ -251,12 +251,12 @@ _OPTIONS = {"source": "source", "event_type": "type"}
 
 
 def manifest_of(file: Path) -> Path:
-    """The manifest beside a single file."""
+    """Return the path of the manifest beside a single file."""
     return file.with_name(f"{file.name}.manifest.json")
 
 
-def _check(target: Path, *, directory: bool) -> None:
-    """Raises UsageError unless something new can be made there."""
+def _expect_new(target: Path, *, directory: bool) -> None:
+    """Raise UsageError unless something new can be created there."""
     if directory and target.is_dir():
         if any(target.iterdir()):
             raise UsageError(f"{target} is not empty", hint="--out a new or empty directory; pik overwrites nothing")
@@ -278,13 +278,16 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 
 @contextmanager
 def hidden_directory(target: Path) -> Iterator[Path]:
-    """A new directory beside `target`, removed when the context ends. Raises OSError."""
+    """Create a directory beside `target`, and remove it when the context ends. Raises OSError.
+
+    Its lock is held until then, which tells the next export to the same target whether its process is alive.
+    """
     while True:
         path = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
         handle = os.open(path, os.O_RDONLY)
-        with suppress(OSError):  # a file system without such locks, where nobody sweeps
+        with suppress(OSError):  # a file system without such locks, where nothing is ever removed
             fcntl.flock(handle, fcntl.LOCK_EX)
-        if path.exists():  # somebody may have taken it for a dead one before it was locked
+        if path.exists():  # it may have been taken for an abandoned one before it was locked
             break
         os.close(handle)
     try:
@@ -294,21 +297,21 @@ def hidden_directory(target: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def sweep(target: Path) -> None:
-    """Remove the hidden directories that killed processes have left beside `target`, and a file's manifest that one of
-    them had shown already, the file itself not yet."""
+def remove_abandoned(target: Path) -> None:
+    """Remove the hidden directories that killed processes have left beside `target`, and the manifest of a file that
+    one of them had published before the file itself."""
     ours = re.compile(re.escape(_prefix(target)) + "[a-z0-9_]{8}")
     for path in target.parent.iterdir() if target.parent.is_dir() else ():
         if ours.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-            with suppress(OSError), _dead(path):
+            with suppress(OSError), _abandoned(path):
                 if not os.path.lexists(target):
-                    _unshow(path, target)
+                    _unpublish(path, target)
                 shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
-def _dead(path: Path) -> Iterator[None]:
-    """Holds the lock of a directory that nobody holds. Raises OSError if somebody does, or nobody could."""
+def _abandoned(path: Path) -> Iterator[None]:
+    """Hold the lock of a directory. Raises OSError if another process holds it, or the file system has no locks."""
     handle = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -317,15 +320,15 @@ def _dead(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _unshow(path: Path, target: Path) -> None:
+def _unpublish(path: Path, target: Path) -> None:
     for hidden in path.iterdir():
-        shown = target.with_name(hidden.name)
-        if hidden.is_file() and shown.exists() and shown.samefile(hidden):
-            shown.unlink()
+        visible = target.with_name(hidden.name)
+        if hidden.is_file() and visible.exists() and visible.samefile(hidden):
+            visible.unlink()
 
 
-def show(hidden: Path, visible: Path) -> None:
-    """Give what is hidden its name. Raises UsageError where another file has taken it meanwhile, OSError."""
+def publish(hidden: Path, visible: Path) -> None:
+    """Rename what is hidden. Raises UsageError if another file has got that name meanwhile, OSError."""
     if hidden.is_dir():
         hidden.rename(visible)  # which replaces an empty directory and nothing else
         return
@@ -335,14 +338,14 @@ def show(hidden: Path, visible: Path) -> None:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            os.close(os.open(visible, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # take the name, and replace ourselves
+            os.close(os.open(visible, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # take the name, then replace that file
             hidden.rename(visible)
     except FileExistsError:
         raise exists_already(visible) from None
 
 
 def exists_already(path: Path) -> UsageError:
-    """The error for a name that is taken."""
+    """Return the error for a name that is in use."""
     return UsageError(f"{path} exists already", hint="--out another name; pik overwrites nothing")
 
 
@@ -351,31 +354,21 @@ def _prefix(target: Path) -> str:
 
 
 class StreamOutput:
-    """Takes what Output takes. The stream's errors pass through."""
+    """Writes rows to an open stream as they come, instead of files; nothing can be taken back. The stream's errors pass
+    through."""
 
     def __init__(self, stream: BinaryIO, exporter: Exporter) -> None:
-        self._stream = stream
-        self._exporter = exporter
-        self._sink: Sink | None = None
+        self._stream, self._sink = stream, exporter.sink(stream)
 
-    def __enter__(self) -> StreamOutput:
-        self._sink = self._exporter.sink(self._stream)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """Nothing is left to be removed."""
-
-    def write(self, key: tuple[str, ...], rows: Rows) -> None:  # noqa: ARG002 - there are no partitions
-        """Append rows."""
-        assert self._sink is not None
+    def write(self, _key: tuple[str, ...], rows: Rows) -> None:
+        """Append rows; there are no partitions."""
         self._sink.write(rows)
 
     def finish(self) -> tuple[ExportedFile, ...]:
         """Write what the format needs at its end."""
-        assert self._sink is not None
         self._sink.close()
         self._stream.flush()
         return ()
 
-    def publish(self, manifest: bytes) -> None:
-        """There is no place for a manifest."""
+    def publish(self, _manifest: bytes) -> None:
+        """Do nothing: a stream has no manifest."""

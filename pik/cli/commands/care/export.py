@@ -17,7 +17,7 @@ from pik.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from pik.ports.engine import Layout
-    from pik.usecases.export.export import Exported
+    from pik.usecases.export.export import ExportReport
 
 
 @cli_command(
@@ -132,7 +132,7 @@ def export(
     return FOUND if fail_if_none else None
 
 
-def _document(done: Exported, layout: Layout, *, dry_run: bool) -> Document:
+def _document(done: ExportReport, layout: Layout, *, dry_run: bool) -> Document:
     """Where it is, what was asked for, and its files."""
     written = done.manifest is not None
     return Document(
