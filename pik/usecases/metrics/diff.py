@@ -197,7 +197,7 @@ def diff_run(
     run = store.runs.get(run_id)
     wanted = chosen(store.metrics, metrics)
     _expect_known(store, tolerances)
-    effective = Window(run.effective_start, run.effective_end)
+    effective = run.effective
     stats, basis = Stats(), Basis(without_value=set(entities))
     pairs = _written(store, run, wanted, entities or run.request.entities, basis)
     rows = _differences(basis.watched(pairs), tolerances or Tolerances(), stats, Scales(store.metrics))
@@ -291,7 +291,7 @@ def _current_digests(store: Store, metrics: Sequence[Metric], window: Window) ->
 def _written(store: Store, run: Run, metrics: Sequence[Metric], entities: Sequence[str], basis: Basis) -> _Pairs:
     names, some = {metric.name for metric in metrics}, set(entities)
     scales = Scales(store.metrics)
-    window = Window(run.effective_start, run.effective_end)
+    window = run.effective
 
     def written() -> Iterator[Computed]:
         for change in store.aggregates.changes(run.run_id):

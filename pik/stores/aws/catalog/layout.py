@@ -170,8 +170,7 @@ def corrections_pk(g: int) -> Partition[KeyItem]:
 
 def origin_pk(g: int, origin: Origin) -> Partition[KeyItem]:
     """Return the partition that names the batches of an origin: of all of it but its name."""
-    text = msgspec.json.encode([origin.content, origin.options, origin.again])
-    return Partition(f"{g}/origin/{sha256(text).hexdigest()[:32]}")
+    return Partition(f"{g}/origin/{sha256(origin.identity).hexdigest()[:32]}")
 
 
 def claim_key(g: int, day: int, entity: str, event_id: bytes, *, keyed: bool) -> Key[ClaimItem]:

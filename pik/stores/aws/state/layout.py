@@ -221,9 +221,7 @@ def place_of(item: KeyItem) -> Place:
 
 def value_text(value: Decimal | None) -> str:
     """Return an exact value in its shortest form, so that equal values are equal texts; empty for no value."""
-    if value is None:
-        return ""
-    return decimal_text(value) if value else "0"
+    return "" if value is None else decimal_text(value)
 
 
 def version_item(place: Place, content: VersionContent, kind: str) -> VersionItem:
