@@ -105,7 +105,7 @@ def _expect_sealed(file: IO[bytes], path: Path, what: str) -> int:
             if seal == SEAL + found.digest():
                 return size
             raise InputError(
-                f"{str(path)!r} is cut or changed: its digest does not hold", hint=f"use another copy of {what}"
+                f"{str(path)!r} is cut or changed: its digest does not match", hint=f"use another copy of {what}"
             )
     raise InputError(f"{str(path)!r} is not {what}, or it is cut", hint="to make one: pik backup FILE")
 

@@ -1,4 +1,4 @@
-"""Stores by URL: `aws://STACK` is a deployed one, a path a local one."""
+"""Opening stores by URL: `aws://STACK` is a deployed one, a path a local one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pik.ports.store import Store
 
 
 def open_store(url: str, *, create: bool = False) -> Store:
-    """The store that the URL names; `create` makes a local one that is not there yet. Raises UsageError for a scheme
-    that there is not, NotFound, StoreError."""
+    """Open the store of the URL; `create` makes a local one that does not exist yet. Raises UsageError for an unknown
+    scheme, NotFound, StoreError."""
     if url.startswith("aws://"):
         from pik.stores.aws import open_aws
 
@@ -24,7 +24,7 @@ def open_store(url: str, *, create: bool = False) -> Store:
 
 
 def open_api(url: str) -> Api:
-    """The HTTP API of the stack that the URL names. Raises UsageError for a store without one, NotFound, StoreError."""
+    """Open the HTTP API of the stack of the URL. Raises UsageError for a store without one, NotFound, StoreError."""
     if not url.startswith("aws://"):
         raise UsageError(f"{url} has no API: --via api is for deployed stacks", hint="--store aws://STACK, or no --via")
     from pik.stores.aws import open_api as open_api_of_stack
@@ -33,7 +33,7 @@ def open_api(url: str) -> Api:
 
 
 def open_foreign(url: str) -> Foreign:
-    """Files in S3, read with the region and the profile of the store that the URL names, if it names any."""
+    """Return a reader of files in S3, with the region and the profile of a deployed store's URL."""
     from pik.stores.aws.clients import Clients
     from pik.stores.aws.open import located
     from pik.stores.aws.s3_inputs import S3Files
@@ -42,7 +42,7 @@ def open_foreign(url: str) -> Foreign:
 
 
 def open_health(url: str) -> StackHealth:
-    """What can be told about the stack of a URL. Raises UsageError for a local store, NotFound, StoreError."""
+    """Open what checks the stack of the URL. Raises UsageError for a local store, NotFound, StoreError."""
     if not url.startswith("aws://"):
         raise UsageError(
             f"{url} is a local store, and has no stack",
@@ -56,8 +56,8 @@ def open_health(url: str) -> StackHealth:
 
 
 def open_copy(path: str, source: Store, *, create: bool = True) -> Store:
-    """The copy of a store in this directory; `create` makes one that is not there yet. Raises UsageError if `path` is
-    no path, or the store itself, NotFound, StoreError."""
+    """Open the copy of a store in a directory; `create` makes one that does not exist yet. Raises UsageError if `path`
+    is not a path, or that of the store itself, NotFound, StoreError."""
     from pik.stores.local.open import open_copy as open_local_copy
 
     if "://" in path:

@@ -1,4 +1,4 @@
-"""What all stores do alike."""
+"""What all stores have in common: the format of their layout, errors, temporary directories."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from pik.errors import ConflictFound, Damaged, StoreError
 
 FORMAT = 3
-"""The version of the layout of a store and of everything in it; docs/format.md says what changed with each."""
+"""The version of the layout of a store and of everything in it; docs/format.md lists what changed with each."""
 
 
 def expect_format(store: str, found: int) -> None:
-    """Raises StoreError where the store has another format than this program's."""
+    """Raise StoreError if the store has another format than this program."""
     if found > FORMAT:
         raise StoreError(
             f"the store at {store} has format {found}; this pik reads up to format {FORMAT}",
@@ -28,22 +28,22 @@ def expect_format(store: str, found: int) -> None:
 
 
 def missing(key: str) -> Damaged:
-    """The error for an object that the index names and that is not there."""
+    """Return the error for an object that the index names and that is missing."""
     return Damaged(f"raw object {key} is missing", hint="pik verify --full")
 
 
 def conflicting(first_seq: int, last_seq: int, conflicts: int) -> ConflictFound:
-    """The error for records among which there are conflicts, where none may be."""
+    """Return the error for records among which there are conflicts, where they are refused."""
     return ConflictFound(
         f"records {first_seq} to {last_seq} hold idempotency keys that came before with other content"
         f" (conflicts: {conflicts})",
-        hint="nothing of them was recorded; --on-conflict record keeps them as duplicates",
+        hint="none of them was recorded; --on-conflict record keeps them as duplicates",
     )
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A private directory for temporary files, removed when the context ends."""
+    """Yield a private directory for temporary files, removed when the context ends."""
     try:
         with tempfile.TemporaryDirectory(prefix="pik-") as directory:
             yield Path(directory)

@@ -7,7 +7,7 @@ in it as lower-case hex digits. Runs and promotions keep the XOR of the digests 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import msgspec
@@ -17,19 +17,19 @@ from pik.model.metric import EVENT_COUNT, Definition, Metric
 from pik.model.run import NO_FAILURES, DeadLetter, FailedAggregate, Failures, PromotionKind, Run, RunRequest, Task
 from pik.ports.state import StateProblem
 
-RESTORE = "into this store without its state, as docs/backup.md tells: pik restore BACKUP"
+RESTORE = "into this store without its state (see docs/backup.md): pik restore BACKUP"
 RECOMPUTE = "replay that bucket with `pik replay`, then `pik promote RUN`: that writes a version beside it"
 LEAVE_OUT = (
-    "it is not current, so no value is wrong; `pik backup FILE` leaves it out, and what that restores is without it;"
-    " docs/backup.md tells how"
+    "it is not current, so no value is wrong; `pik backup FILE` leaves it out, and so does what is restored from that;"
+    " see docs/backup.md"
 )
 TAKE_COPY = "`pik backup FILE` takes the copy; then, into this store without its state: pik restore FILE"
-_ALTERED = "its digest does not hold"
+_ALTERED = "its digest does not match"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The aggregate that a version or a pointer is of."""
+    """The aggregate of a version or a pointer."""
 
     metric: str
     bucket: int
@@ -37,80 +37,80 @@ class Place:
 
 
 def row_altered(what: str) -> StateProblem:
-    """A row that is not as it was written."""
+    """Return the problem of a row that is not as it was written."""
     return StateProblem(what, _ALTERED, RESTORE)
 
 
-def version_altered(place: Place, run_id: str) -> StateProblem:
-    """A version that is not as it was written."""
-    what = f"version of {place.metric} by run {run_id}"
-    return StateProblem(what, _ALTERED, RECOMPUTE, place.bucket, place.entity)
-
-
-def past_version_altered(place: Place, run_id: str) -> StateProblem:
-    """A version that is not as it was written, and that nothing current depends on."""
-    what = f"version of {place.metric} by run {run_id}"
-    return StateProblem(what, _ALTERED, LEAVE_OUT, place.bucket, place.entity, is_past=True)
-
-
 def row_has_copy(what: str, where: str) -> StateProblem:
-    """A definition or a promotion that is not as it was written, but its copy is."""
-    detail = f"{_ALTERED}, and its copy {where} is whole"
-    return StateProblem(what, detail, TAKE_COPY)
-
-
-def pointer_altered(place: Place) -> StateProblem:
-    """A pointer that is not as it was written."""
-    return StateProblem(f"current {place.metric}", _ALTERED, RESTORE, place.bucket, place.entity)
-
-
-def pointer_without_version(place: Place, run_id: str) -> StateProblem:
-    """A pointer to a version that is not there."""
-    detail = f"it points to a version by run {run_id}, which is not there"
-    return StateProblem(f"current {place.metric}", detail, RECOMPUTE, place.bucket, place.entity)
-
-
-def pointer_differs(place: Place, now: str | None, expected: str | None) -> StateProblem:
-    """A pointer that is not where promotions left it."""
-    there = f"it is the version by run {now}" if now else "there is none"
-    left = f"left the version by run {expected}" if expected else "left none"
-    return StateProblem(f"current {place.metric}", f"{there}; promotions {left}", RECOMPUTE, place.bucket, place.entity)
-
-
-def versions_lost(run_id: str, written: int, there: int) -> StateProblem:
-    """A run of which other versions are there than it wrote."""
-    detail = f"it wrote {written:,} versions, and {there:,} are there"
-    if written == there:
-        detail = f"the {there:,} versions that are there are not those that it wrote"
-    return StateProblem(f"run {run_id}", detail, "`pik replay` of its window writes them again, in a run of their own")
-
-
-def run_lost(run_id: str) -> StateProblem:
-    """A run that wrote versions and is not there."""
-    return StateProblem(f"run {run_id}", "its row is lost; versions that it wrote are there", RESTORE)
-
-
-def tasks_lost(run_id: str, planned: int, there: int) -> StateProblem:
-    """A run of which tasks are lost."""
-    return StateProblem(f"run {run_id}", f"it was planned with {planned:,} tasks, and {there:,} are there", RESTORE)
+    """Return the problem of a definition or promotion that is not as it was written, but has a whole copy."""
+    return StateProblem(what, f"{_ALTERED}, and its copy {where} is whole", TAKE_COPY)
 
 
 def row_lost(what: str, where: str) -> StateProblem:
-    """A definition or a promotion of which only the copy is there."""
+    """Return the problem of a definition or promotion of which there is only the copy."""
     return StateProblem(what, f"it is in {where}, and not in the state", RESTORE)
 
 
 def copy_lost(what: str, where: str) -> StateProblem:
-    """A definition or a promotion of which only the row is there."""
-    detail = f"its copy {where} is lost or altered"
-    return StateProblem(what, detail, "the row itself is whole; pik backup, then pik restore, writes the copy again")
+    """Return the problem of a definition or promotion of which there is only the row."""
+    remedy = "the row itself is whole; pik backup, then pik restore, writes the copy again"
+    return StateProblem(what, f"its copy {where} is lost or altered", remedy)
+
+
+def version_altered(place: Place, run_id: str) -> StateProblem:
+    """Return the problem of a current version that is not as it was written."""
+    return StateProblem(f"version of {place.metric} by run {run_id}", _ALTERED, RECOMPUTE, place.bucket, place.entity)
+
+
+def past_version_altered(place: Place, run_id: str) -> StateProblem:
+    """Return the problem of a version that is not as it was written, and on which nothing current depends."""
+    return replace(version_altered(place, run_id), remedy=LEAVE_OUT, is_past=True)
+
+
+def pointer_altered(place: Place) -> StateProblem:
+    """Return the problem of a pointer that is not as it was written."""
+    return _pointer(place, _ALTERED, RESTORE)
+
+
+def pointer_without_version(place: Place, run_id: str) -> StateProblem:
+    """Return the problem of a pointer to a version that is missing."""
+    return _pointer(place, f"it points to a version by run {run_id}, which is not there", RECOMPUTE)
+
+
+def pointer_differs(place: Place, now: str | None, expected: str | None) -> StateProblem:
+    """Return the problem of a pointer that is not where promotions left it."""
+    there = f"it is the version by run {now}" if now else "there is none"
+    left = f"left the version by run {expected}" if expected else "left none"
+    return _pointer(place, f"{there}; promotions {left}", RECOMPUTE)
+
+
+def _pointer(place: Place, detail: str, remedy: str) -> StateProblem:
+    return StateProblem(f"current {place.metric}", detail, remedy, place.bucket, place.entity)
+
+
+def versions_lost(run_id: str, written: int, there: int) -> StateProblem:
+    """Return the problem of a run whose versions are not those that it wrote."""
+    detail = f"it wrote {written:,} versions, and {there:,} are there"
+    if written == there:
+        detail = f"the {there:,} versions that are there are not those that it wrote"
+    return StateProblem(f"run {run_id}", detail, "`pik replay` of its window writes them again, in a new run")
+
+
+def run_lost(run_id: str) -> StateProblem:
+    """Return the problem of a run that wrote versions and is missing."""
+    return StateProblem(f"run {run_id}", "its row is lost; versions that it wrote are there", RESTORE)
+
+
+def tasks_lost(run_id: str, planned: int, there: int) -> StateProblem:
+    """Return the problem of a run with lost tasks."""
+    return StateProblem(f"run {run_id}", f"it was planned with {planned:,} tasks, and {there:,} are there", RESTORE)
 
 
 def expected_pointer(
     bases: Mapping[str, str | None], moves: Iterable[tuple[str, str]]
 ) -> tuple[str | None, str | None]:
-    """The run whose version promotions left current, and the run that was promoted last, of one aggregate. `bases` are
-    its versions, by run, with the run that was current when each was written; `moves` are kind and run."""
+    """Return the run whose version of an aggregate promotions left current, and the run that was promoted last. `bases`
+    are its versions, by run, with the run that was current when each was written; `moves` are kind and run."""
     now = last = None
     for kind, run_id in moves:
         if run_id not in bases:
@@ -124,24 +124,24 @@ def expected_pointer(
 
 
 def is_explained(now: str | None, bases: Mapping[str, str | None], moves: Iterable[tuple[str, str]]) -> bool:
-    """Whether promotions left the pointer there. A version that was computed after the pointer had been lost, and was
-    promoted last, has mended it."""
+    """Return whether promotions left the pointer there. A version that was computed after the pointer had been lost,
+    and was promoted last, has repaired it."""
     expected, last = expected_pointer(bases, moves)
     return now == expected or (now is not None and now == last)
 
 
 def damaged_row(what: str) -> Damaged:
-    """The error for a row of state that is not as it was written."""
+    """Return the error for a row of state that is not as it was written."""
     return Damaged(
-        f"{what} is not as it was written: its digest does not hold",
+        f"{what} is not as it was written: its digest does not match",
         hint="what is damaged, and what recomputes or restores it: pik verify",
     )
 
 
 def lost_version(metric: str, entity: str) -> Damaged:
-    """The error for a backup with a pointer to a version that is not in it."""
+    """Return the error for a backup with a pointer to a version that is not in it."""
     return Damaged(
-        f"the backup says which {metric} of {entity} is current, and does not have that version",
+        f"the backup lacks the current version of {metric} of {entity}",
         hint="use an earlier backup; `pik verify` names what is damaged in the store that this one was made of",
     )
 
@@ -153,13 +153,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 def row_digest(kind: str, *columns: object) -> bytes:
-    """The digest of a row."""
+    """Return the digest of a row."""
     plain = [column.hex() if type(column) is bytes else column for column in columns]
     return sha256(_encode([kind, *plain])).digest()[:16]
 
 
 def pointer_digest(metric: str, bucket: int, entity: str, run_id: str) -> bytes:
-    """The digest of a pointer to the version of a run that is current; NO_ROWS where `run_id` is empty: there is no
+    """Return the digest of a pointer to the current version, by its run; NO_ROWS if `run_id` is empty: without a
     pointer."""
     return row_digest("current", metric, bucket, entity, run_id) if run_id else NO_ROWS
 
@@ -185,7 +185,7 @@ class RowTally:
 
 
 def xor_of(digests: Iterable[bytes | None], start: bytes = NO_ROWS) -> bytes:
-    """Return the XOR of the digests. What is not a digest (damage may leave that) is passed over."""
+    """Return the XOR of the digests. What damage has put in the place of a digest is skipped."""
     total = int.from_bytes(start)
     for digest in digests:
         if type(digest) is bytes and len(digest) == len(NO_ROWS):

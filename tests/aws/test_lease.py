@@ -51,7 +51,7 @@ def test_one_holds_a_name_at_a_time(table: Table) -> None:
     with holding(table, "a"):
         assert held(table, "a")
         assert not held(table, "b")
-        with pytest.raises(Busy, match="another pik process is at work on a"), holding(table, "a"):
+        with pytest.raises(Busy, match="another pik process is working on a"), holding(table, "a"):
             pass
         assert held(table, "a")  # whoever was refused gave nothing back
         with holding(table, "b"):

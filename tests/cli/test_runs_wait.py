@@ -71,6 +71,6 @@ def test_it_ends_when_the_driver_is_killed(driver) -> None:
     store, run_id, process = driver
     process.kill()
     process.wait()
-    with pytest.raises(StoreError, match=f"run {run_id} is RUNNING, but no process is at work on it") as ended:
+    with pytest.raises(StoreError, match=f"run {run_id} is RUNNING, but no process is working on it") as ended:
         wait(store, run_id, Silent())
     assert ended.value.hint == f"pik runs resume {run_id}"

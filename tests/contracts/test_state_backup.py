@@ -137,7 +137,7 @@ def test_a_restore_that_was_interrupted_goes_on(store: Store, other_store: Store
 
 def test_a_pointer_to_a_version_that_the_backup_lacks_is_not_restored(store: Store) -> None:
     pointer = PointerRow("a", 0, "e", RUNS[0])
-    with pytest.raises(Damaged, match="does not have that version"):
+    with pytest.raises(Damaged, match="lacks the current version"):
         store.backup.restore(iter([pointer]), "name")
 
 
@@ -151,7 +151,7 @@ def test_a_version_that_was_changed_is_not_restored(store: Store, other_store: S
         for one in rows:
             yield structs.replace(one, value="77") if isinstance(one, VersionRow) and one.entity == "é" else one
 
-    with store.backup.rows() as rows, pytest.raises(Damaged, match="digest does not hold"):
+    with store.backup.rows() as rows, pytest.raises(Damaged, match="digest does not match"):
         other_store.backup.restore(altered(rows), "one")
 
 

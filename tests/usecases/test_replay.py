@@ -397,7 +397,7 @@ def test_a_run_that_has_ended_cannot_be_cancelled(filled, engine):
 
 def test_waiting_ends_with_the_run(filled, engine, daily):
     run_id = started(filled, engine)
-    with pytest.raises(StoreError, match="no process is at work on it") as caught:
+    with pytest.raises(StoreError, match="no process is working on it") as caught:
         wait(filled, run_id, Silent())
     assert run_id in caught.value.hint
     working = threading.Event()

@@ -50,7 +50,7 @@ def holding(table: Table, name: str, lasting: float = LASTING) -> Iterator[None]
     lease = _Lease(table, name, uuid4().hex, lasting)
     if not lease.take() and not lease.take_over():
         raise Busy(
-            f"another pik process is at work on {name}",
+            f"another pik process is working on {name}",
             hint="wait until it has ended, then run this again",
         )
     mine = (table.name, name)

@@ -41,7 +41,7 @@ def holding(path: Path, name: str, *, shared: bool = False) -> Iterator[None]:
     deadline = time.monotonic() + _PATIENCE
     while not _acquire(path, name, kind):
         if time.monotonic() > deadline:
-            raise Busy(f"another pik process is at work on {name}", hint="wait until it has ended, then run this again")
+            raise Busy(f"another pik process is working on {name}", hint="wait until it has ended, then run this again")
         time.sleep(0.02)
     try:
         yield

@@ -139,7 +139,7 @@ def sound(rows: Iterable[Aggregate]) -> Iterator[Aggregate]:
             one = row.computed
             raise Damaged(
                 f"the version of {one.metric} of {one.entity_id!r} in {format_instant(one.bucket)} by run {row.run_id}"
-                " is not as it was written: its digest does not hold",
+                " is not as it was written: its digest does not match",
                 hint="what is damaged, and what recomputes or restores it: pik verify",
             )
         yield row

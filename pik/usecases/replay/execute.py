@@ -158,7 +158,7 @@ def wait(store: Store, run_id: str, progress: Progress) -> Run:
         run = store.runs.get(run.run_id)
         if alone == _GRACE and run.is_active:
             raise StoreError(
-                f"run {run.run_id} is {run.state}, but no process is at work on it",
+                f"run {run.run_id} is {run.state}, but no process is working on it",
                 hint=command("runs", "resume", run.run_id),
             )
         return run

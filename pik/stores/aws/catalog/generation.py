@@ -104,7 +104,7 @@ class Generation:
             try:
                 if (writer := any_alive(self.table, REBUILDING)) is not None:
                     raise Busy(
-                        f"another pik process is at work on {writer}",
+                        f"another pik process is working on {writer}",
                         hint="wait until it has ended, then run this again",
                     )
                 time.sleep(NOTICED)
