@@ -23,6 +23,7 @@ from pik.stores.aws.table import Table
 from pik.stores.local.state.aggregates import LocalAggregates
 from pik.stores.local.state.audit import LocalStateAudit
 from pik.stores.local.state.database import LocalMetrics, state_database
+from pik.stores.local.state.promotion import LocalPromotions
 from pik.stores.local.state.runs import LocalQueue, LocalRuns
 from tests.aws.emulator import make_stack, publish
 
@@ -46,14 +47,14 @@ def local_state(directory: Path) -> State:
     (directory / "tmp").mkdir(exist_ok=True)
     database = state_database(directory)
     database.create()
-    queue, aggregates = LocalQueue(database), LocalAggregates(database)
+    queue = LocalQueue(database)
     return State(
         LocalMetrics(database),
         LocalRuns(database, directory / "locks"),
         queue,
         queue,
-        aggregates,
-        aggregates,
+        LocalAggregates(database),
+        LocalPromotions(database),
         LocalStateAudit(database),
     )
 

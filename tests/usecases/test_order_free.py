@@ -21,6 +21,7 @@ from pik.stores import open_store
 from pik.stores.local.state.aggregates import LocalAggregates
 from pik.stores.local.state.audit import LocalStateAudit
 from pik.stores.local.state.database import LocalMetrics, state_database
+from pik.stores.local.state.promotion import LocalPromotions
 from pik.stores.local.state.runs import LocalQueue, LocalRuns
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.replay.run_task import execute_task
@@ -53,6 +54,7 @@ def with_new_state(store: Store, directory: Path) -> Store:
         runs=LocalRuns(database, directory / "locks"),
         queue=LocalQueue(database),
         aggregates=LocalAggregates(database),
+        promotions=LocalPromotions(database),
         state_audit=LocalStateAudit(database),
     )
     add_version(fresh.metrics, SUM, 1)

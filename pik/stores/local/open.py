@@ -21,6 +21,7 @@ from pik.stores.local.state.aggregates import LocalAggregates
 from pik.stores.local.state.audit import LocalStateAudit
 from pik.stores.local.state.backup import LocalBackup
 from pik.stores.local.state.database import LocalMetrics, state_database
+from pik.stores.local.state.promotion import LocalPromotions
 from pik.stores.local.state.replica import LocalCopy
 from pik.stores.local.state.runs import LocalQueue, LocalRuns
 
@@ -111,7 +112,7 @@ def _assemble(path: Path, marker: Marker) -> Store:
     locks = path / "locks"
     index = index_database(path)
     state = state_database(path)
-    batches, queue, aggregates = LocalBatches(index, locks), LocalQueue(state), LocalAggregates(state)
+    batches, queue = LocalBatches(index, locks), LocalQueue(state)
     return Store(
         url=str(path),
         format_version=marker.format,
@@ -124,8 +125,8 @@ def _assemble(path: Path, marker: Marker) -> Store:
         runs=LocalRuns(state, locks),
         queue=queue,
         dead_letters=queue,
-        aggregates=aggregates,
-        promotions=aggregates,
+        aggregates=LocalAggregates(state),
+        promotions=LocalPromotions(state),
         backup=LocalBackup(state),
         state_audit=LocalStateAudit(state, copied=marker.copy_of is not None),
         copy=LocalCopy(marker.copy_of, state, locks) if marker.copy_of else None,

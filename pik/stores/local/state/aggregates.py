@@ -15,18 +15,16 @@ from typing import Any
 import msgspec
 
 from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, bucket_digests, decimal_text, joinable
-from pik.model.run import PromotionKind, RunState, Task
+from pik.model.run import RunState, Task
 from pik.model.window import Window
-from pik.ports.state import Change, Promoted, Promotion
+from pik.ports.state import Change
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state.database import (
     POINTER_DIGEST,
-    PROMOTION_DIGEST,
     VERSION_DIGEST,
     WRITER_DIGEST,
     expect_sound,
 )
-from pik.stores.local.state.promotion import move
 from pik.stores.state_rows import NO_ROWS, damaged_row, xor_of
 
 _VERSION = (
@@ -128,7 +126,7 @@ WHERE v.writer = (SELECT number FROM writer WHERE run_id = ?) ORDER BY v.metric,
 
 @dataclass(slots=True)
 class LocalAggregates:
-    """Implements the port on the tables version, current, writer and promotion."""
+    """Implements the port on the tables version, current and writer."""
 
     database: Database
 
@@ -223,22 +221,6 @@ class LocalAggregates:
             "SELECT new, changed, unchanged, removed FROM writer WHERE run_id = ?", (run_id,)
         )
         return row.fetchone() or (0, 0, 0, 0)
-
-    def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
-        return move(self.database, PromotionKind.PROMOTE, run_id, at, reason, dry_run=dry_run)
-
-    def rollback(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
-        return move(self.database, PromotionKind.ROLLBACK, run_id, at, reason, dry_run=dry_run)
-
-    def newest_first(self) -> Iterator[Promotion]:
-        rows = self.database.read().execute(
-            "SELECT run_id, kind, at, reason, moved, conflicts, promotion_id, "
-            f"digest IS {PROMOTION_DIGEST} FROM promotion ORDER BY number DESC"
-        )
-        for *columns, promotion_id, sound in rows:
-            if not sound:
-                raise damaged_row(f"promotion {promotion_id} of run {columns[0]}")
-            yield Promotion(*columns)
 
 
 def note_versions(

@@ -1,15 +1,24 @@
-"""Promotion and rollback in state.db: one transaction, after a look at the rows that it touches."""
+"""Promotion and rollback in state.db: one transaction, after a check of the rows that it touches."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from pik.errors import Damaged
 from pik.model.run import PromotionKind
-from pik.ports.state import Promoted
+from pik.ports.state import Promoted, Promotion
 from pik.stores.local.sqlite import Database
-from pik.stores.local.state.database import POINTER_DIGEST, VERSION_DIGEST, WRITER_DIGEST, copy_rows, expect_sound
+from pik.stores.local.state.database import (
+    POINTER_DIGEST,
+    PROMOTION_DIGEST,
+    VERSION_DIGEST,
+    WRITER_DIGEST,
+    copy_rows,
+    expect_sound,
+)
 from pik.stores.state_rows import NO_ROWS, damaged_row, row_digest, xor_of
 
 _FETCHED = 10_000  # digests at a time
@@ -21,35 +30,50 @@ _BASE_LOST = (
 _MINE = "version v LEFT JOIN current c USING (metric, bucket, entity) WHERE v.writer = ?"
 
 
-def move(database: Database, kind: PromotionKind, run_id: str, at: int, reason: str, *, dry_run: bool) -> Promoted:
-    """Make the run's versions current where their bases are (`kind` promote), or the other way round. Raises Damaged
-    where the run's versions, or the pointers to what is current beside them, are not as they were written."""
-    promoted = _move(database, kind, run_id, at, reason, dry_run=dry_run)
-    if not dry_run:
-        copy_rows(database)
-    return promoted
+@dataclass(slots=True)
+class LocalPromotions:
+    """Implements the port on the tables promotion and current."""
 
+    database: Database
 
-def _move(database: Database, kind: PromotionKind, run_id: str, at: int, reason: str, *, dry_run: bool) -> Promoted:
-    old, new = ("base", "writer") if kind == PromotionKind.PROMOTE else ("writer", "base")
-    with database.write() as connection:
-        row = connection.execute("SELECT number FROM writer WHERE run_id = ?", (run_id,)).fetchone()
-        if row is None:
-            return Promoted(0, 0, 0)
-        promoted = _counted(connection, run_id, row, old, new)
-        if kind == PromotionKind.ROLLBACK and (lost := connection.execute(_BASE_LOST, row).fetchone()):
-            raise Damaged(
-                f"the version of {lost[0]} of {lost[1]} that was current before run {run_id} is not there",
-                hint="replay that bucket with `pik replay`, then `pik promote RUN`: that computes it anew",
-            )
-        if dry_run or not (promoted.moved or promoted.conflicts):
-            return promoted
-        from ulid import ULID  # here, because it takes 20 ms that no other command should pay
+    def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
+        return self._move(PromotionKind.PROMOTE, run_id, at, reason, dry_run=dry_run)
 
-        pointers, changed = _point(connection, row, old, new)
-        what = (str(ULID()), run_id, kind, at, reason, promoted.moved, promoted.conflicts, pointers, changed)
-        insert_promotion(connection, what)
-    return promoted
+    def rollback(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
+        return self._move(PromotionKind.ROLLBACK, run_id, at, reason, dry_run=dry_run)
+
+    def newest_first(self) -> Iterator[Promotion]:
+        rows = self.database.read().execute(
+            "SELECT run_id, kind, at, reason, moved, conflicts, promotion_id, "
+            f"digest IS {PROMOTION_DIGEST} FROM promotion ORDER BY number DESC"
+        )
+        for *columns, promotion_id, sound in rows:
+            if not sound:
+                raise damaged_row(f"promotion {promotion_id} of run {columns[0]}")
+            yield Promotion(*columns)
+
+    def _move(self, kind: PromotionKind, run_id: str, at: int, reason: str, *, dry_run: bool) -> Promoted:
+        """Make the run's versions current where their bases are (promote), or the other way round. Raises Damaged where
+        the run's versions, or the pointers that they would replace, are not as they were written."""
+        old, new = ("base", "writer") if kind == PromotionKind.PROMOTE else ("writer", "base")
+        with self.database.write() as connection:
+            writer = connection.execute("SELECT number FROM writer WHERE run_id = ?", (run_id,)).fetchone()
+            if writer is None:
+                return Promoted(0, 0, 0)
+            promoted = _count(connection, run_id, writer, old, new)
+            if kind == PromotionKind.ROLLBACK and (lost := connection.execute(_BASE_LOST, writer).fetchone()):
+                raise Damaged(
+                    f"the version of {lost[0]} of {lost[1]} that was current before run {run_id} is not there",
+                    hint="replay that bucket with `pik replay`, then `pik promote RUN`: that computes it anew",
+                )
+            if not dry_run and (promoted.moved or promoted.conflicts):
+                from ulid import ULID  # here, because it takes 20 ms that no other command should pay
+
+                moved = promoted.moved, promoted.conflicts, *_point(connection, writer, old, new)
+                insert_promotion(connection, (str(ULID()), run_id, kind, at, reason, *moved))
+        if not dry_run:
+            copy_rows(self.database)
+        return promoted
 
 
 def insert_promotion(connection: sqlite3.Connection, columns: tuple[Any, ...]) -> None:
@@ -63,9 +87,9 @@ def insert_promotion(connection: sqlite3.Connection, columns: tuple[Any, ...]) -
     )
 
 
-def _counted(connection: sqlite3.Connection, run_id: str, writer: tuple[int], old: str, new: str) -> Promoted:
-    """What there is to move. Raises Damaged unless the run's versions are all there and as they were written, and so
-    are the pointers."""
+def _count(connection: sqlite3.Connection, run_id: str, writer: tuple[int], old: str, new: str) -> Promoted:
+    """Count what there is to move. Raises Damaged unless the run's versions are all there and as they were written, and
+    so are the pointers."""
     expect_sound(connection, f"run {run_id}", WRITER_DIGEST, "writer WHERE number = ?", writer)
     written = connection.execute("SELECT versions, versions_xor FROM writer WHERE number = ?", writer).fetchone()
     sound = f"v.digest IS {VERSION_DIGEST} AND (c.writer IS NULL OR c.digest IS {POINTER_DIGEST})"
@@ -76,7 +100,10 @@ def _counted(connection: sqlite3.Connection, run_id: str, writer: tuple[int], ol
     while some := rows.fetchmany(_FETCHED):
         digests, are_old, are_new = zip(*some, strict=True)
         if None in digests:
-            raise _altered(connection, run_id, writer, sound)
+            first = f"SELECT v.digest IS {VERSION_DIGEST}, v.metric, v.entity FROM {_MINE} AND NOT ({sound}) LIMIT 1"
+            version_is_sound, metric, entity = connection.execute(first, writer).fetchone()
+            pointer = f"the pointer to the current {metric} of {entity}"
+            raise damaged_row(pointer if version_is_sound else f"the version of {metric} of {entity} by run {run_id}")
         there, total = there + len(some), xor_of(digests, total)
         moved, already = moved + sum(are_old), already + sum(are_new)
     if (there, total) != written:
@@ -87,17 +114,9 @@ def _counted(connection: sqlite3.Connection, run_id: str, writer: tuple[int], ol
     return Promoted(moved, already, there - moved - already)
 
 
-def _altered(connection: sqlite3.Connection, run_id: str, writer: tuple[int], sound: str) -> Damaged:
-    """Which version, or which pointer, is the first that is not as it was written."""
-    version_is_sound, metric, entity = connection.execute(
-        f"SELECT v.digest IS {VERSION_DIGEST}, v.metric, v.entity FROM {_MINE} AND NOT ({sound}) LIMIT 1", writer
-    ).fetchone()
-    pointer, version = f"the pointer to the current {metric} of {entity}", f"the version of {metric} of {entity}"
-    return damaged_row(pointer if version_is_sound else f"{version} by run {run_id}")
-
-
 def _point(connection: sqlite3.Connection, writer: tuple[int], old: str, new: str) -> tuple[int, bytes]:
-    """Move the pointers that can be moved: how many more there are now, and the XOR of the old and new digests."""
+    """Move the pointers that can be moved; return how many more there are now, and the XOR of the old and new
+    digests."""
     connection.execute(
         "CREATE TEMP TABLE moving (metric TEXT, bucket INTEGER, entity TEXT, writer INTEGER, digest BLOB, was BLOB)"
     )
