@@ -7,11 +7,12 @@ per block (how far it has come). A finished batch has one record of everything.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -21,7 +22,7 @@ from pik.model.batch import Batch, BatchState, Chunk, Counts, Origin, RejectFile
 from pik.model.window import ALL_TIME
 from pik.ports.raw import Object, Raw
 from pik.ports.store import Store
-from pik.rawlog.keys import RawKind, keys_of
+from pik.rawlog.keys import RawKind
 from pik.rawlog.records import packed, record_lines
 
 Runs = tuple[tuple[int, int], ...]
@@ -29,7 +30,7 @@ Runs = tuple[tuple[int, int], ...]
 
 
 class BatchLine(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
-    """The first line: everything about the batch that its segments do not tell."""
+    """The first line of a batch's record: all of the batch that its segments do not have."""
 
     format: int
     batch_id: str
@@ -56,7 +57,7 @@ class SegmentLine(msgspec.Struct, frozen=True, kw_only=True, tag="segment"):
 
     @property
     def verdicts(self) -> dict[int, Verdict]:
-        """seq → exact or conflict."""
+        """The verdicts of the duplicates, by seq."""
         verdicts = {seq: Verdict.EXACT for first, last in self.exact for seq in range(first, last + 1)}
         verdicts.update({seq: Verdict.CONFLICT for first, last in self.conflict for seq in range(first, last + 1)})
         return verdicts
@@ -74,10 +75,9 @@ _decode_line = msgspec.json.Decoder(Line).decode
 
 
 def write_record(store: Store, batch: Batch, finished_at: int, replaces: Sequence[str]) -> int:
-    """Create the record of a batch whose every delivery is recorded; the batch's time of finishing is returned.
-    `replaces` are the batches that it has closed.
+    """Create the record of a batch whose every delivery is recorded; return the time at which the batch finished.
 
-    A crash may have left the record of an earlier attempt to finish: then that one stands.
+    `replaces` are the batches that it has closed. A record left by an earlier attempt, before a crash, stands.
     """
     try:
         store.raw.create(*record_object(store, batch, finished_at, replaces))
@@ -94,13 +94,13 @@ def write_record(store: Store, batch: Batch, finished_at: int, replaces: Sequenc
 
 
 def record_object(store: Store, batch: Batch, finished_at: int, replaces: Sequence[str] = ()) -> Object:
-    """The record of a batch as an object that is still to be created."""
+    """Return the record of a batch as an object that is still to be created."""
     return RawKind.BATCH.key(batch.batch_id), packed(_batch_lines(store, batch, finished_at, replaces))
 
 
 def read_record(raw: Raw, key: str) -> Iterator[Line]:
-    """The lines of a record. Raises Damaged, before the first one, if any bit is not as it was written, or it is the
-    record of another batch."""
+    """Yield the lines of a batch's record. Raises Damaged, before the first one, if any bit is not as it was written or
+    it is the record of another batch."""
     lines = record_lines(raw, key, _decode_line)
     head = next(lines, None)
     if not isinstance(head, BatchLine) or RawKind.BATCH.key(head.batch_id) != key:
@@ -111,7 +111,7 @@ def read_record(raw: Raw, key: str) -> Iterator[Line]:
 
 
 def restored(line: BatchLine) -> Batch:
-    """The batch that a record's first line tells of."""
+    """Return the batch of a record's first line."""
     return Batch(state=BatchState.COMPLETE, finished_at=line.finished_at, **_common(line))
 
 
@@ -133,36 +133,34 @@ def _batch_lines(store: Store, batch: Batch, finished_at: int, replaces: Sequenc
 
 
 def segment_line(segment: Segment, verdicts: Mapping[int, Verdict]) -> SegmentLine:
-    """The line of a segment with these duplicates: seq → exact or conflict."""
+    """Return the line of a segment with these duplicates, by seq."""
     return SegmentLine(
         segment=segment, exact=_runs(verdicts, Verdict.EXACT), conflict=_runs(verdicts, Verdict.CONFLICT)
     )
 
 
 def _runs(verdicts: Mapping[int, Verdict], kind: Verdict) -> Runs:
-    return tuple(runs(sorted(seq for seq, verdict in verdicts.items() if verdict == kind)))
-
-
-def runs(seqs: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Sorted numbers as (first, last) pairs of consecutive ones."""
-    first = last = None
-    for seq in seqs:
-        if last is not None and seq == last + 1:
-            last = seq
-            continue
-        if first is not None and last is not None:
-            yield first, last
-        first = last = seq
-    if first is not None and last is not None:
-        yield first, last
+    """Return the seqs with this verdict as (first, last) pairs of consecutive ones."""
+    found: list[tuple[int, int]] = []
+    for seq in sorted(seq for seq, verdict in verdicts.items() if verdict == kind):
+        if found and seq == found[-1][1] + 1:
+            found[-1] = found[-1][0], seq
+        else:
+            found.append((seq, seq))
+    return tuple(found)
 
 
 ATTEMPT = 1_000_000
-"""Numbers of blocks that each attempt at a batch has to itself, so that it never meets what an earlier one left."""
+"""How many block numbers each attempt at a batch has to itself, so that its objects never meet an earlier one's."""
+
+
+def attempt_of(number: int) -> int:
+    """Return which of a batch's writers, counted from 1, made the objects of this number."""
+    return (number - 1) // ATTEMPT + 1
 
 
 class BlockLine(msgspec.Struct, frozen=True, kw_only=True, tag="block"):
-    """The first line: which records the block covers, and where the input goes on after it."""
+    """The first line of a block record: which records the block covers, and where the input goes on after it."""
 
     format: int
     batch_id: str
@@ -183,13 +181,30 @@ class BlockLine(msgspec.Struct, frozen=True, kw_only=True, tag="block"):
         return RawKind.BLOCK.key(self.batch_id, self.number)
 
 
+class OpeningLine(msgspec.Struct, frozen=True, kw_only=True, tag="opening"):
+    """The line of an opening record: a batch that was begun."""
+
+    format: int
+    batch_id: str
+    origin: Origin
+    started_at: int
+
+
 BlockRecord = tuple[BlockLine, list[SegmentLine], list[RejectLine]]
 """A block with its objects; the verdicts of its deliveries are not known yet."""
+
+_decode_block_line = msgspec.json.Decoder(BlockLine | SegmentLine | RejectLine).decode
+_decode_opening = msgspec.json.Decoder(OpeningLine).decode
 
 
 @dataclass(slots=True)
 class BlockLog:
-    """Writes the opening record and the block records of a batch, if it has more than one block."""
+    """Writes the opening record and the block records of a batch, if it has more than one block.
+
+    Workers make blocks durable in any order, and a block that was ahead of the others when its ingest was killed must
+    not count before them. So a block's record is created when all blocks before it are recorded, right before the index
+    records it: a block without a record was never recorded.
+    """
 
     store: Store
     batch: Batch
@@ -199,34 +214,63 @@ class BlockLog:
         self.begun = self.batch.next_seq > 1  # then an earlier attempt has begun the log
 
     def opened(self, blocks: Iterator[Block], *, is_stream: bool) -> Iterator[Block]:
-        """The blocks; before the first of several the opening record is created. A stream always gets one, because
-        nobody knows how long it will be."""
-        return opened(blocks, self._begin, always=is_stream)
-
-    def add(self, chunk: Chunk, number: int) -> None:
-        """Create the record of a block whose objects are durable, and which the index takes next."""
-        if self.begun:
-            self.store.raw.create(
-                RawKind.BLOCK.key(chunk.batch_id, number), packed(_block_lines(self.store, chunk, number))
-            )
+        """Yield the blocks; before the first of several the opening record is created. A stream always gets one: its
+        first block must not wait for a second one."""
+        first = next(blocks, None)
+        if first is None:
+            return
+        second, failed = None, None
+        if not is_stream:
+            try:
+                second = next(blocks, None)
+            except InputError as error:
+                failed = error
+        if is_stream or second is not None or failed is not None:
+            self._begin()
+        yield first
+        if failed is not None:
+            raise failed
+        if second is not None:
+            yield second
+        yield from blocks
 
     def _begin(self) -> None:
-        write_opening(self.store, self.batch)
+        batch = self.batch
+        line = OpeningLine(
+            format=self.store.format_version, batch_id=batch.batch_id, origin=batch.origin, started_at=batch.started_at
+        )
+        with suppress(AlreadyExists):  # left by an earlier attempt
+            self.store.raw.create(RawKind.OPENING.key(batch.batch_id), packed([line]))
         self.begun = True
 
+    def add(self, chunk: Chunk, number: int) -> None:
+        """Create the record of a block whose objects are durable, and which the index records next."""
+        if not self.begun:
+            return
+        head = BlockLine(
+            format=self.store.format_version,
+            batch_id=chunk.batch_id,
+            number=number,
+            first_seq=chunk.first_seq,
+            last_seq=chunk.last_seq,
+            offset=chunk.offset,
+            prefix_digest=chunk.prefix_digest,
+        )
+        segments = [SegmentLine(segment=arrived.segment) for arrived in chunk.arrivals]
+        rejects = [RejectLine(rejects=chunk.rejects)] if chunk.rejects else []
+        self.store.raw.create(head.key, packed([head, *segments, *rejects]))
 
-def attempt_of(number: int) -> int:
-    """Which of a batch's writers, counted from 1, made the objects of this number."""
-    return (number - 1) // ATTEMPT + 1
 
-
-def block_keys(raw: Raw, batch_id: str = "") -> Iterator[tuple[str, str]]:
-    """Each block record, of one batch or of all: its key and its batch."""
-    return ((str(key), key.id) for key in keys_of(raw, RawKind.BLOCK, batch_id))
+def read_opening(raw: Raw, key: str) -> OpeningLine:
+    """Return the line of an opening record. Raises Damaged."""
+    for line in record_lines(raw, key, _decode_opening):
+        if RawKind.OPENING.key(line.batch_id) == key:
+            return line
+    raise Damaged(f"record {key} is that of another batch", hint="pik verify --full")
 
 
 def read_block(raw: Raw, key: str) -> BlockRecord:
-    """Read a block record. Raises Damaged."""
+    """Return the lines of a block record. Raises Damaged."""
     lines = record_lines(raw, key, _decode_block_line)
     head = next(lines, None)
     if not isinstance(head, BlockLine) or head.key != key:
@@ -237,9 +281,9 @@ def read_block(raw: Raw, key: str) -> BlockRecord:
 
 
 def recorded_blocks(blocks: Iterable[BlockLine]) -> list[BlockLine]:
-    """Those of a batch's blocks that the index can have recorded, in order, up to the first gap.
+    """Return those of a batch's blocks that the index can have recorded, in order, up to the first gap.
 
-    A later attempt began where the index stood, so it never recorded what earlier ones have from there on.
+    A later attempt began where the index stood, so blocks of earlier ones from there on were never recorded.
     """
     kept: list[BlockLine] = []
     begin: int | None = None  # where the later attempts began
@@ -253,85 +297,3 @@ def recorded_blocks(blocks: Iterable[BlockLine]) -> list[BlockLine]:
         if block.first_seq != (kept[place - 1].last_seq + 1 if place else 1):
             return kept[:place]
     return kept
-
-
-def _block_lines(store: Store, chunk: Chunk, number: int) -> Iterator[BlockLine | SegmentLine | RejectLine]:
-    yield BlockLine(
-        format=store.format_version,
-        batch_id=chunk.batch_id,
-        number=number,
-        first_seq=chunk.first_seq,
-        last_seq=chunk.last_seq,
-        offset=chunk.offset,
-        prefix_digest=chunk.prefix_digest,
-    )
-    yield from (SegmentLine(segment=arrived.segment) for arrived in chunk.arrivals)
-    if chunk.rejects:
-        yield RejectLine(rejects=chunk.rejects)
-
-
-_decode_block_line = msgspec.json.Decoder(BlockLine | SegmentLine | RejectLine).decode
-
-
-Item = TypeVar("Item")
-
-
-class OpeningLine(msgspec.Struct, frozen=True, kw_only=True, tag="opening"):
-    """A batch that was begun."""
-
-    format: int
-    batch_id: str
-    origin: Origin
-    started_at: int
-
-
-def write_opening(store: Store, batch: Batch) -> None:
-    """Create the opening record of the batch, unless it is there."""
-    line = OpeningLine(
-        format=store.format_version, batch_id=batch.batch_id, origin=batch.origin, started_at=batch.started_at
-    )
-    try:
-        store.raw.create(RawKind.OPENING.key(line.batch_id), packed([line]))
-    except AlreadyExists:  # left by an earlier attempt
-        return
-
-
-def opening_keys(raw: Raw) -> Iterator[tuple[str, str]]:
-    """Each opening record: its key and its batch."""
-    return ((str(key), key.id) for key in keys_of(raw, RawKind.OPENING))
-
-
-def read_opening(raw: Raw, key: str) -> OpeningLine:
-    """Read an opening record. Raises Damaged."""
-    for line in record_lines(raw, key, _decode_opening):
-        if RawKind.OPENING.key(line.batch_id) == key:
-            return line
-    raise Damaged(f"record {key} is that of another batch", hint="pik verify --full")
-
-
-def opened(blocks: Iterator[Item], begin: Callable[[], None], *, always: bool) -> Iterator[Item]:
-    """The blocks; `begin` is called before the first one is yielded, if there are more than one. With `always` it is
-    called for a single one too: of a stream, nobody should have to wait for the second one."""
-    first = next(blocks, None)
-    if first is None:
-        return
-    if always:
-        begin()
-        yield first
-        yield from blocks
-        return
-    try:
-        second, failed = next(blocks, None), None
-    except InputError as error:
-        second, failed = None, error
-    if second is not None or failed is not None:
-        begin()
-    yield first
-    if failed is not None:
-        raise failed
-    if second is not None:
-        yield second
-        yield from blocks
-
-
-_decode_opening = msgspec.json.Decoder(OpeningLine).decode

@@ -19,7 +19,7 @@ from pik.rawlog.records import packed, record_lines
 
 
 class PullLine(msgspec.Struct, frozen=True, kw_only=True, tag="pull"):
-    """The first line. Instants in nanoseconds; `start` and `end` are those of whole days, `entities` none for all."""
+    """The first line of a pull. Instants in nanoseconds; `start` and `end` bound whole days; no `entities`: all."""
 
     format: int
     pull_id: str
@@ -59,29 +59,27 @@ def write_pull(raw: Raw, lines: Iterable[Line], pull_id: str) -> None:
 
 
 def read_pull(raw: Raw, key: str) -> Iterator[Line]:
-    """The lines of a record. Raises Damaged."""
+    """Yield the lines of the record of a pull. Raises Damaged."""
     return record_lines(raw, key, _decode_pull)
 
 
 def pulls(raw: Raw) -> list[str]:
-    """The keys of all records, oldest first."""
+    """Return the keys of the records of all pulls, oldest first."""
     return [str(key) for key in keys_of(raw, RawKind.PULL)]
 
 
 def parts(store: Store) -> list[Part]:
-    """What a copy holds. Raises Damaged."""
+    """Return what a copy holds, by its pulls. Raises Damaged."""
     first = (next(read_pull(store.raw, key)) for key in pulls(store.raw))
     return [line.part for line in first if isinstance(line, PullLine)]
 
-
-VERDICT = "verdict"
 
 Place = tuple[str, int]
 """A delivery: batch_id and seq."""
 
 
 class CorrectionLine(msgspec.Struct, frozen=True, kw_only=True, tag="correction"):
-    """The first line: what was corrected, when and why. `events` counts the lines that follow."""
+    """The first line of a correction: what was corrected, when and why. `events` counts the lines that follow."""
 
     format: int
     correction_id: str
@@ -92,8 +90,8 @@ class CorrectionLine(msgspec.Struct, frozen=True, kw_only=True, tag="correction"
 
 
 class WinnerLine(msgspec.Struct, frozen=True, kw_only=True, tag="winner", omit_defaults=True):
-    """An event whose counting delivery is another one now: `new`, in the segment `key`. `old` is None where it is lost
-    and nothing tells which it was."""
+    """An event of which another delivery counts now: `new`, in the segment `key`. `old` is None if it is lost and
+    unknown."""
 
     event_id: str
     key: str
@@ -102,12 +100,12 @@ class WinnerLine(msgspec.Struct, frozen=True, kw_only=True, tag="winner", omit_d
 
 
 def write_winners(store: Store, winners: Sequence[WinnerLine], recorded_at: int) -> str:
-    """Record that these events count by another delivery now; return the key of the record."""
+    """Record that other deliveries of these events count now; return the key of the record."""
     correction_id = str(ULID())
     head = CorrectionLine(
         format=store.format_version,
         correction_id=correction_id,
-        kind=VERDICT,
+        kind="verdict",
         recorded_at=recorded_at,
         reason="the index was rebuilt",
         events=len(winners),
@@ -118,12 +116,12 @@ def write_winners(store: Store, winners: Sequence[WinnerLine], recorded_at: int)
 
 
 def correction_keys(raw: Raw) -> list[str]:
-    """The corrections, in the order in which they were recorded."""
+    """Return the keys of the corrections, in the order in which they were recorded."""
     return [str(key) for key in keys_of(raw, RawKind.CORRECTION)]
 
 
 def read_winners(raw: Raw, key: str) -> Iterator[WinnerLine]:
-    """The events of a correction. Raises Damaged, before the first one, if any bit is not as it was written."""
+    """Yield the events of a correction. Raises Damaged, before the first one, if any bit is not as it was written."""
     for line in record_lines(raw, key, _decode_correction):
         if isinstance(line, WinnerLine):
             yield line

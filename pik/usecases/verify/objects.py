@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter
 
 from pik.errors import Damaged
 from pik.model.batch import OF_REQUEST, Batch, BatchState, Frame
 from pik.model.instant import day_text
 from pik.ports.raw import Raw
-from pik.rawlog.batch_records import block_keys, opening_keys, read_block, read_opening, recorded_blocks
-from pik.rawlog.keys import RawKey, RawKind
+from pik.rawlog.batch_records import read_block, read_opening, recorded_blocks
+from pik.rawlog.keys import RawKey, RawKind, keys_of
 from pik.rawlog.records import read_rejects
 from pik.rawlog.segment_reader import scan_segment, seqs
 from pik.rawlog.store_records import correction_keys, read_winners
@@ -128,8 +128,8 @@ def _lost(run: Verification, key: str, detail: str, frames: tuple[Frame, ...] = 
 def record_problems(run: Verification) -> Iterator[Problem]:
     """Read every opening record, block record, closing and correction, on which a later rebuild relies."""
     raw, index_differs = run.store.raw, ProblemKind.INDEX
-    yield from _log_problems(run, opening_keys(raw), read_opening)
-    yield from _log_problems(run, block_keys(raw), read_block)
+    yield from _log_problems(run, RawKind.OPENING, read_opening)
+    yield from _log_problems(run, RawKind.BLOCK, read_block)
     for found in raw.objects(RawKind.CLOSING):
         try:
             line = read_closing(raw, found.key)
@@ -153,12 +153,10 @@ def record_problems(run: Verification) -> Iterator[Problem]:
         yield Problem(ProblemKind.MISSING, key, detail)
 
 
-def _log_problems(
-    run: Verification, keys: Iterator[tuple[str, str]], read: Callable[[Raw, str], object]
-) -> Iterator[Problem]:
-    for batch_id, of_batch in groupby(keys, key=itemgetter(1)):
+def _log_problems(run: Verification, kind: RawKind, read: Callable[[Raw, str], object]) -> Iterator[Problem]:
+    for batch_id, of_batch in groupby(keys_of(run.store.raw, kind), key=attrgetter("id")):
         is_known = run.find_batch(batch_id) is not None
-        for key, _ in of_batch:
+        for key in map(str, of_batch):
             try:
                 read(run.store.raw, key)
             except Damaged as error:
@@ -176,7 +174,7 @@ def missing_records(run: Verification, batch: Batch) -> Iterator[Problem]:
         return
     opening = RawKind.OPENING.key(batch.batch_id)
     is_there = raw.size(opening) is not None
-    keys = [key for key, _ in block_keys(raw, batch.batch_id)]
+    keys = [str(key) for key in keys_of(raw, RawKind.BLOCK, batch.batch_id)]
     numbers = {key.number for segment in run.segments(batch.batch_id) if (key := RawKey.parse(segment.key))}
     if not is_there and not keys and len(numbers) <= 1:
         return
