@@ -102,6 +102,8 @@ class Selection:
 
     def within(self, window: Window) -> Selection:
         """Return the selection of a window inside of this one."""
+        if window == self.window:
+            return self
         first, last = window.days
         listed = self._listed
         if listed is not None:

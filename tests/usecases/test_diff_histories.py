@@ -7,7 +7,7 @@ events keep coming. (Promises 6 and 7.)
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -141,19 +141,17 @@ class Model:
 
 
 def compared(left: dict[Key, Decimal], right: dict[Key, Decimal]) -> tuple[list[Row], Stats]:
-    rows, stats = list[Row](), Stats()
+    rows, counts = list[Row](), Counter[str]()
     for key in sorted(left.keys() | right.keys(), key=lambda key: (*key[:2], key[2].encode())):
         before, after = left.get(key), right.get(key)
-        stats.compared += 1
+        counts["compared"] += 1
         if before == after:
-            stats.equal += 1
+            counts["equal"] += 1
             continue
         op = "+" if before is None else "-" if after is None else "~"
-        stats.added += op == "+"
-        stats.removed += op == "-"
-        stats.changed += op == "~"
+        counts[{"+": "added", "-": "removed", "~": "changed"}[op]] += 1
         rows.append((op, *key, before, after))
-    return rows, stats
+    return rows, Stats(**counts)
 
 
 def rows_of(diff: Diff) -> list[Row]:
@@ -227,7 +225,8 @@ class History:
         expect(whole, expected, stats)
         named = diff_aggregates(self.store, self.engine, window, entities=ENTITIES)
         expect(named, expected, stats)
-        assert named.stats == whole.stats
+        if stats.compared:
+            assert named.stats == whole.stats
         for entity in ENTITIES:
             alone = diff_aggregates(self.store, self.engine, window, entities=[entity])
             expect(alone, *self.model.diff(window, (entity,)))

@@ -9,18 +9,15 @@ from itertools import groupby, pairwise
 from operator import itemgetter
 
 from pik.errors import Damaged
-from pik.model.batch import Segment
 from pik.model.instant import DAY, format_instant
 from pik.model.metric import Aggregate, Computed, Metric
 from pik.model.window import Window
 from pik.ports.engine import Bucket, Computation, Engine
 from pik.ports.state import Aggregates
-from pik.ports.store import Store
-from pik.rawlog.frames import frames_of
 from pik.rawlog.selection import Selection
 
 BYTES_AT_ONCE = 64 << 20
-"""Raw that is read together, about: of a deployed store it lies on the local disk meanwhile."""
+"""Raw that is read together, about: that of a deployed store is on the local disk meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,35 +30,25 @@ class Budget:
     bytes: int = 0
 
 
-def stretches(store: Store, window: Window, size: int, entities: Sequence[str], budget: Budget) -> list[Window]:
-    """Cut the window, of whole buckets of `size`, into stretches of whole buckets between days that have deliveries (of
-    these entities; none: of any). They leave nothing out: where events are lost there may still be aggregates."""
+def stretches(selection: Selection, bucket_size: int, budget: Budget) -> list[Window]:
+    """Cut the selection's window, of whole buckets, into stretches of whole buckets between days that have deliveries
+    (of its entities). They leave nothing out: where events are lost there may still be aggregates."""
+    window = selection.window
     cuts: list[int] = []
-    begun, held = None, Budget()
-    listed = store.index.segments(window, entities=entities)
-    found = (segment for segment in listed if frames_of(segment, entities))  # which a store may have left out
-    for day, segments in groupby(found, key=lambda segment: segment.day):
-        if begun is not None and _full(held, budget, day - begun):
-            cut = day * DAY - day * DAY % size
+    begun, deliveries, size = None, 0, 0
+    for day, needed in groupby(selection.needed(whole_days=True), key=lambda each: each.segment.day):
+        if begun is not None and (
+            0 < budget.days <= day - begun or 0 < budget.deliveries <= deliveries or 0 < budget.bytes <= size
+        ):
+            cut = day * DAY - day * DAY % bucket_size
             if window.start < cut < window.end and cut > (cuts[-1] if cuts else window.start):
                 cuts.append(cut)
-                begun, held = None, Budget()
+                begun, deliveries, size = None, 0, 0
         begun = day if begun is None else begun
-        held = _with(held, segments, entities)
-    bounds = [window.start, *cuts, window.end]
-    return [Window(left, right) for left, right in pairwise(bounds)]
-
-
-def _full(held: Budget, budget: Budget, days: int) -> bool:
-    return 0 < budget.days <= days or 0 < budget.deliveries <= held.deliveries or 0 < budget.bytes <= held.bytes
-
-
-def _with(held: Budget, segments: Iterable[Segment], entities: Sequence[str]) -> Budget:
-    deliveries, read = held.deliveries, held.bytes
-    for segment in segments:
-        deliveries += segment.deliveries
-        read += sum(frame.length for frame in frames_of(segment, entities)) if entities else segment.size
-    return Budget(0, deliveries, read)
+        for segment, frames in needed:
+            deliveries += segment.deliveries
+            size += sum(frame.length for frame in frames) if selection.entities else segment.size
+    return [Window(left, right) for left, right in pairwise([window.start, *cuts, window.end])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,65 +62,59 @@ class Part:
 
 
 def by_bucket_size(metrics: Iterable[Metric]) -> list[tuple[int, list[Metric]]]:
-    """The metrics by size of their buckets (nanoseconds), each group ordered by name."""
+    """Return the metrics by size of their buckets (nanoseconds), each group ordered by name."""
     ordered = sorted(metrics, key=lambda metric: (metric.bucket_size, metric.name))
     return [(size, list(group)) for size, group in groupby(ordered, key=lambda metric: metric.bucket_size)]
 
 
 def widest(window: Window, metrics: Sequence[Metric]) -> Window:
-    """What the whole buckets of all these metrics cover that the window touches."""
+    """Return what the whole buckets of all these metrics cover that the window touches."""
     windows = [window.widened(size) for size, _ in by_bucket_size(metrics)]
     return Window(min(each.start for each in windows), max(each.end for each in windows))
 
 
 def recompute(
-    store: Store,
-    engine: Engine,
-    metrics: Sequence[Metric],
-    window: Window,
-    entities: Sequence[str] = (),
-    *,
-    include_duplicates: bool = False,
+    selection: Selection, engine: Engine, metrics: Sequence[Metric], *, include_duplicates: bool = False
 ) -> Generator[Part, None, None]:
-    """Compute the metrics, all of one bucket size, over the whole buckets in `window`, from raw. One part, or where raw
-    is damaged as many as it takes to have all days but the damaged ones. A part is valid until the next one is asked
-    for. Raises EngineError, here and while its rows are iterated over.
+    """Compute the metrics, all of one bucket size, over the whole buckets of the selection's window, from raw. One
+    part, or where raw is damaged as many as it takes to have all days but the damaged ones. A part is valid until the
+    next one is asked for. Raises EngineError, here and while its rows are iterated over.
     """
+    window, entities = selection.window, selection.entities
     with ExitStack() as stack:
         try:
-            raw = Selection(store, window, entities).gather(include_duplicates=include_duplicates)
-            gathered = stack.enter_context(raw)
+            raw = stack.enter_context(selection.gather(include_duplicates=include_duplicates))
             definitions = [metric.definition for metric in metrics]
-            computation = stack.enter_context(engine.computation(gathered.inputs, definitions, window, entities))
+            computation = stack.enter_context(engine.computation(raw.inputs, definitions, window, entities))
         except Damaged as error:
             damage = error
         else:
-            yield Part(window, computation, gathered.known_until)
+            yield Part(window, computation, raw.known_until)
             return
-    size = metrics[0].bucket_size
-    bounds = _bounds(store, window, entities, size)
+    bounds = _bounds(selection, metrics[0].bucket_size)
     if len(bounds) <= 2:
         yield Part(Window(bounds[0], bounds[-1]), damage, 0)
         return
     cut = bounds[len(bounds) // 2]
     for half in (Window(window.start, cut), Window(cut, window.end)):
-        yield from recompute(store, engine, metrics, half, entities, include_duplicates=include_duplicates)
+        yield from recompute(selection.within(half), engine, metrics, include_duplicates=include_duplicates)
 
 
-def _bounds(store: Store, window: Window, entities: Sequence[str], size: int) -> list[int]:
-    """Where buckets meet between the window's days that have raw, and the ends of the first and of the last of them."""
-    days = sorted({segment.day for segment in store.index.segments(window, entities=entities)})
+def _bounds(selection: Selection, bucket_size: int) -> list[int]:
+    """Return where buckets meet between the days that have raw, and the ends of the first and the last of them."""
+    window = selection.window
+    days = sorted({segment.day for segment in selection.segments()})
     if not days:
         return [window.start, window.end]
-    cuts = {day * DAY - day * DAY % size for day in days}
+    cuts = {day * DAY - day * DAY % bucket_size for day in days}
     last = (days[-1] + 1) * DAY
-    cuts.add(last + -last % size)
+    cuts.add(last + -last % bucket_size)
     return sorted({min(max(cut, window.start), window.end) for cut in cuts})
 
 
 def sound(rows: Iterable[Aggregate]) -> Iterator[Aggregate]:
-    """The rows. Raises Damaged at one that is not as it was written; that is known where entities were named, or the
-    rows were asked for as checked."""
+    """Yield the rows. Raises Damaged at one that is not as it was written; that is known where entities were named, or
+    the rows were asked for as checked."""
     for row in rows:
         if not row.sound:
             one = row.computed
@@ -148,13 +129,13 @@ def sound(rows: Iterable[Aggregate]) -> Iterator[Aggregate]:
 def current_rows(
     aggregates: Aggregates, metrics: Iterable[Metric], window: Window, entities: Sequence[str] = ()
 ) -> Iterator[Aggregate]:
-    """What is current, ordered by (metric, bucket, entity)."""
+    """Yield what is current, ordered by (metric, bucket, entity)."""
     for name in sorted(metric.name for metric in metrics):
         yield from aggregates.current(name, window, entities)
 
 
 def current_but(aggregates: Aggregates, equal: Collection[Bucket], buckets: Iterable[Bucket]) -> Iterator[Aggregate]:
-    """What is current in `buckets` without the equal ones, ordered by (metric, bucket, entity).
+    """Yield what is current in `buckets` without the equal ones, ordered by (metric, bucket, entity).
 
     A current bucket may be of another size than the metric's: an earlier version wrote it. So a bucket is known by its
     start alone.
@@ -169,7 +150,7 @@ def current_but(aggregates: Aggregates, equal: Collection[Bucket], buckets: Iter
 def compare(
     current: Iterator[Aggregate], computed: Iterator[Computed]
 ) -> Iterator[tuple[Aggregate | None, Computed | None]]:
-    """Both, side by side where metric, bucket and entity are the same; both come ordered by these.
+    """Yield both, side by side where metric, bucket and entity are the same; both come ordered by these.
 
     Text compares by code point, and so as its UTF-8 bytes do.
     """

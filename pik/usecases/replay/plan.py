@@ -82,7 +82,8 @@ def plan_replay(
     no events, and TooMuch where more than `at_most` lines would have to be read for counting.
     """
     metrics = replayable(store, request)
-    planner = _Planner(store, engine, request, count, at_most, size)
+    effective = widest(request.window, metrics)
+    planner = _Planner(Selection(store, effective, request.entities), engine, request, count, at_most, size)
     run_id, tasks, counts = run_id or str(ULID()), Spool(Task), planner.counts
     for bucket_size, group in by_bucket_size(metrics):
         counts.events = 0  # the same ones for each size
@@ -99,7 +100,6 @@ def plan_replay(
             tasks.add(task)
     if not counts.events:
         expect_events(store)
-    effective = widest(request.window, metrics)
     is_counted = count and not counts.damaged
     run = Run(
         run_id=run_id,
@@ -148,7 +148,7 @@ def limited(store: Store, engine: Engine, request: RunRequest, limit: int, at_mo
     expect_held(store, widest(request.window, metrics), request.entities)
     size = lcm(*(metric.bucket_size for metric in metrics))
     events = 0
-    touched = chosen_buckets(store, engine, request, request.window, size, request.entities, at_most)
+    touched = chosen_buckets(Selection(store, request.window, request.entities), engine, request, size, at_most)
     for bucket, pairs in groupby(touched, key=lambda pair: pair.bucket):
         before, events = events, events + sum(pair.events for pair in pairs)
         if before and events > limit:
@@ -182,24 +182,17 @@ def start(store: Store, plan: Plan) -> Run:
 
 
 def chosen_buckets(
-    store: Store,
-    engine: Engine,
-    request: RunRequest,
-    window: Window,
-    bucket_size: int,
-    entities: Sequence[str],
-    at_most: int | None = None,
+    selection: Selection, engine: Engine, request: RunRequest, bucket_size: int, at_most: int | None = None
 ) -> Iterator[Touched]:
-    """Yield the (bucket, entity) pairs of the window with an event that the request's filters let through. Raises as
+    """Yield the (bucket, entity) pairs of the selection with an event that the request's filters let through. Raises as
     `Selection.gather` does."""
-    duplicates = request.include_duplicates
-    with Selection(store, window, entities).gather(include_duplicates=duplicates, at_most=at_most) as gathered:
-        if not gathered.empty:
+    with selection.gather(include_duplicates=request.include_duplicates, at_most=at_most) as raw:
+        if not raw.empty:
             yield from engine.touched(
-                gathered.inputs,
+                raw.inputs,
                 bucket_size,
-                window,
-                entities=entities,
+                selection.window,
+                entities=selection.entities,
                 source=request.source,
                 event_type=request.event_type,
             )
@@ -209,7 +202,7 @@ def chosen_buckets(
 class _Planner:
     """Cuts a request into the rectangles (whole buckets × entities) that its tasks cover, counting what it chooses."""
 
-    store: Store
+    selection: Selection
     engine: Engine
     request: RunRequest
     count: bool
@@ -246,11 +239,10 @@ class _Planner:
             return [effective]
         # The tasks of some entities are small however many others there are.
         budget = Budget(self.size.days, 0 if entities else self.size.deliveries)
-        return stretches(self.store, effective, bucket_size, entities, budget)
+        return stretches(self.selection.within(effective), bucket_size, budget)
 
     def _touched(self, window: Window, bucket_size: int, at_most: int | None) -> Iterator[Touched]:
-        entities = self.request.entities
-        return chosen_buckets(self.store, self.engine, self.request, window, bucket_size, entities, at_most)
+        return chosen_buckets(self.selection.within(window), self.engine, self.request, bucket_size, at_most)
 
     def _count(self, bucket_size: int, metrics: int) -> None:
         """Count events of the requested window, and buckets of the whole ones that it touches: all those are

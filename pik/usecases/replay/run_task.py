@@ -14,6 +14,7 @@ from pik.model.run import KEPT_FAILURES, NO_FAILURES, FailedAggregate, Failures,
 from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
+from pik.rawlog.selection import Selection
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.computation import Part, compare, current_rows, recompute
 from pik.usecases.metrics.definitions import pinned
@@ -44,19 +45,17 @@ def execute_task(store: Store, engine: Engine, task: Task, request: RunRequest |
     metrics = [pinned(store.metrics, text) for text in task.metrics]
     expect_held(store, task.window, task.entities)  # it may have waited for long
     duplicates = request.include_duplicates
-    with closing(recompute(store, engine, metrics, task.window, task.entities, include_duplicates=duplicates)) as parts:
+    selection = Selection(store, task.window, task.entities)
+    with closing(recompute(selection, engine, metrics, include_duplicates=duplicates)) as parts:
         first = next(parts)
-        known_until = first.known_until
-        if first.window != task.window or isinstance(first.computed, Damaged):
-            # The same for all parts. Asked before any of them is read: what comes meanwhile counts as late.
-            segments = store.index.segments(task.window, entities=task.entities)
-            known_until = max((segment.recorded_at for segment in segments), default=0)
-        computing = _Computing(store, engine, metrics, task, request)
+        is_whole = first.window == task.window and not isinstance(first.computed, Damaged)
+        computing = _Computing(selection, engine, metrics, request)
         store.aggregates.write(
             task,
             computing.rows(chain([first], parts)),
             versions={metric.name: metric.version for metric in metrics},
-            known_until=known_until,
+            # The same for all parts: what is recorded while they are read counts as late.
+            known_until=first.known_until if is_whole else selection.known_until,
             reason=request.reason,
             computed_by=f"pik {__version__}, {engine.version}",
         )
@@ -67,10 +66,9 @@ def execute_task(store: Store, engine: Engine, task: Task, request: RunRequest |
 class _Computing:
     """A task's rows as they are computed, and what is not among them."""
 
-    store: Store
+    selection: Selection
     engine: Engine
     metrics: Sequence[Metric]
-    task: Task
     request: RunRequest
     written: int = 0
     failed: int = 0
@@ -79,11 +77,12 @@ class _Computing:
 
     def rows(self, parts: Iterable[Part]) -> Iterator[Computed]:
         """Yield what is to be written."""
+        aggregates = self.selection.store.aggregates
         for part in parts:
             if isinstance(part.computed, Damaged):
                 self.damages.append((part.window, part.computed))
                 continue
-            current = current_rows(self.store.aggregates, self.metrics, part.window, self.task.entities)
+            current = current_rows(aggregates, self.metrics, part.window, self.selection.entities)
             touched = self._touched(part.window)
             for row in _with_nulls(current, part.computed.rows()):
                 if touched is not None and (row.bucket, row.entity_id) not in touched:
@@ -101,8 +100,8 @@ class _Computing:
         start, end = max(self.request.start, part.start), min(self.request.end, part.end)
         if start >= end:
             return set()
-        window, size = Window(start, end), self.metrics[0].bucket_size
-        pairs = chosen_buckets(self.store, self.engine, self.request, window, size, self.task.entities)
+        selection, size = self.selection.within(Window(start, end)), self.metrics[0].bucket_size
+        pairs = chosen_buckets(selection, self.engine, self.request, size)
         return {(pair.bucket, pair.entity_id) for pair in pairs}
 
     def _count_failure(self, row: Computed) -> None:

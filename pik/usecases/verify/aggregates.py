@@ -29,7 +29,7 @@ def aggregate_problems(run: Verification, engine: Engine) -> Iterator[Problem]:
     run.aggregates = 0
     for size, metrics in by_bucket_size(run.store.metrics.latest()):
         for whole in _computable(run.window.widened(size), size, run.expired_days):
-            for stretch in stretches(run.store, whole, size, (), Budget(bytes=BYTES_AT_ONCE)):
+            for stretch in stretches(Selection(run.store, whole), size, Budget(bytes=BYTES_AT_ONCE)):
                 yield from _stretch_problems(run, engine, metrics, stretch)
 
 
