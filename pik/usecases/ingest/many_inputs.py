@@ -2,7 +2,7 @@
 
 What costs most of a small file is waiting for the disk. So the objects of a group of files are created together, and
 the index takes the group in three transactions where each file alone would take three. What is durable when is as in
-`ingest`: each file is a batch of its own, opened before its segments are there, recorded when they are durable, and
+`ingest`: each file is its own batch, opened before its segments are there, recorded when they are durable, and
 complete when its record is.
 """
 

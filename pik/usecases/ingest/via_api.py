@@ -1,6 +1,6 @@
 """Ingest through the API: a file's records are sent in requests of about a mebibyte, several of them under way at once.
 
-Each request is a batch of its own, so there is nothing to go on with: an input that is sent again is recorded again,
+Each request is its own batch, so there is nothing to resume: an input that is sent again is recorded again,
 as duplicates. Deliveries of one event must be recorded in the order of the input, because the first of them is the one
 that counts. So records go into lanes by their entity, which is a part of what makes an event the same, and a lane has
 one request under way at a time.
@@ -115,13 +115,13 @@ class _Sender:
     def run(self, records: Iterator[tuple[int, bytes]]) -> None:
         try:
             for seq, line in records:
-                self._take(seq, line)
+                self._add(seq, line)
                 if self._failure is not None:
                     break
             else:
                 self._send_rest()
         except InputError:
-            self._absorb_all()  # after Ctrl-C nobody waits for what is under way
+            self._absorb_all()  # but after Ctrl-C there is no waiting for requests under way
             raise
         self._absorb_all()
 
@@ -144,14 +144,17 @@ class _Sender:
             unanswered_from=min(self._lost, default=None),
         )
 
-    def _take(self, seq: int, line: bytes) -> None:
-        """Put the record into its lane. What is no event is sent as well, for the stack to keep, unless nothing of it
-        would arrive (bytes that are not UTF-8, which the gateway would replace; what cannot be mapped), or the stack
-        would read its times in another zone."""
+    def _add(self, seq: int, line: bytes) -> None:
+        """Add the record to its lane.
+
+        Invalid records are sent as well, for the stack to keep, unless nothing of them would arrive (bytes that are not
+        UTF-8, which the gateway would replace; what cannot be mapped), or the stack would read their times in another
+        zone.
+        """
         entity, longest = "", self._reading.max_line
         try:
             if len(line) > longest:
-                line = line[: longest + 1]  # as much as says that it is too long
+                line = line[: longest + 1]  # enough to see that it is too long
                 raise Invalid(f"the line is longer than {longest} bytes")
             entity, line = self._readable(line)
         except Invalid as error:
@@ -168,8 +171,8 @@ class _Sender:
         lane.size += len(line) + 1
 
     def _readable(self, line: bytes) -> tuple[str, bytes]:
-        """The record's entity, and what is sent of it: the line as it is, unless it is mapped or has times without an
-        offset that are in a time zone known here. Raises Invalid."""
+        """Return the record's entity, and the line to send: as it is, unless it is mapped or has times without an
+        offset and their time zone is known here. Raises Invalid."""
         zone = self._zone
         if self._mapping is not None:
             event, _ = self._mapping.read(line)
@@ -186,8 +189,8 @@ class _Sender:
             return read_event(line, _ANY_ZONE).entity_id, line
 
     def _is_invalid_only_here(self, line: bytes) -> bool:
-        """Whether a record is invalid in the time zone known here (its clocks skipped it, say), while the stack could
-        read it in its own."""
+        """Whether a record is invalid in the time zone known here, whose clocks skipped it perhaps, but may be valid in
+        that of the stack."""
         if self._zone is None:
             return False
         try:
@@ -197,7 +200,7 @@ class _Sender:
         return True
 
     def _send_rest(self) -> None:
-        """What is left; a small input as one request."""
+        """Send the remaining records; a small input as one request."""
         rest = sorted(record for lane in self._lanes for record in lane.records)
         if self._requests == 0 and len(rest) <= RECORDS and sum(lane.size for lane in self._lanes) <= BODY:
             first, *others = self._lanes
@@ -209,11 +212,11 @@ class _Sender:
                 self._dispatch(lane)
 
     def _dispatch(self, lane: _Lane) -> None:
-        """Send what the lane holds, when what it sent before has been answered."""
+        """Send the records of the lane, once its previous request has been answered."""
         self._absorb(lane)
         if self._failure is None:
             lane.sent, lane.records, lane.size = lane.records, [], 0
-            lane.answer = _begun(self._api, [line for _, line in lane.sent])
+            lane.answer = _start(self._api, [line for _, line in lane.sent])
             self._requests += 1
 
     def _absorb_all(self) -> None:
@@ -221,7 +224,7 @@ class _Sender:
             self._absorb(lane)
 
     def _absorb(self, lane: _Lane) -> None:
-        """Count what became of the records that the lane sent."""
+        """Wait for the lane's answer, and count its results."""
         answer, lane.answer = lane.answer, None
         if answer is None:
             return
@@ -248,14 +251,14 @@ _REJECTED = "rejected"
 _ANY_ZONE = load_zone("UTC")
 
 
-def _begun(api: Api, lines: list[bytes]) -> Future[Answered]:
-    """The call, under way in a thread that keeps no process alive."""
+def _start(api: Api, lines: list[bytes]) -> Future[Answered]:
+    """Start the call in a thread that does not keep the process alive."""
     answer: Future[Answered] = Future()
 
     def call() -> None:
         try:
             answer.set_result(api.ingest(lines))
-        except BaseException as error:  # noqa: BLE001 - whoever asks for the result raises it
+        except BaseException as error:  # noqa: BLE001 - the caller of `result` gets it
             answer.set_exception(error)
 
     Thread(target=call, daemon=True).start()

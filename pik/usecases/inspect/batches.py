@@ -23,7 +23,7 @@ from pik.usecases.ingest.replaced_batches import with_closing
 
 
 def list_rejects(store: Store, batch: Batch) -> Iterator[Reject]:
-    """The batch's rejected records, in the order of the input. Raises Damaged."""
+    """Yield the rejected records of the batch, in the order of the input. Raises Damaged."""
     decode = msgspec.json.Decoder(Reject).decode
     for file in store.index.rejects(batch.batch_id):
         count = 0
@@ -39,7 +39,7 @@ def list_rejects(store: Store, batch: Batch) -> Iterator[Reject]:
 
 
 def write_rejects(store: Store, batches: list[Batch], path: Path) -> int:
-    """Write the batches' rejected records as they came, a line each, to a new file; return how many there are.
+    """Write the rejected records of the batches as they came, one per line, to a new file; return how many there are.
 
     Raises UsageError if the file exists or cannot be written.
     """
@@ -59,14 +59,14 @@ def write_rejects(store: Store, batches: list[Batch], path: Path) -> int:
 
 
 def record_bytes(reject: Reject) -> bytes:
-    """The rejected record as it came."""
+    """Return the rejected record as it came."""
     return b64decode(reject.bytes) if reject.bytes else reject.line.encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Lags:
-    """Lag over deliveries, in nanoseconds; `skewed` deliveries have a negative one. Unless `exact`, each is cut to
-    three significant digits."""
+    """Percentiles of lag, in nanoseconds; `skewed` deliveries have a negative one. Unless `exact`, each is rounded
+    down to three significant digits."""
 
     min: int
     p50: int
@@ -78,7 +78,7 @@ class Lags:
 
 
 def lags(batch: Batch) -> Lags | None:
-    """The nearest-rank percentiles of a batch's lags; None if it has no deliveries."""
+    """Return the nearest-rank percentiles of the lags of a batch; None if it has no deliveries."""
     ordered = sorted(batch.lags.items())
     if not ordered:
         return None
@@ -106,9 +106,9 @@ def lags(batch: Batch) -> Lags | None:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a store holds. `sources` counts deliveries, duplicates included, `other_sources` those whose source is not
-    counted by name; `size` is the bytes of raw. Of a copy, `copy_of` is the source's URL, and `pulled` what was
-    pulled."""
+    """The contents of a store. `sources` counts deliveries by source, duplicates included, `other_sources` those of all
+    sources that are not counted by name; `size` is the bytes of raw. In a copy, `copy_of` is the URL of the source and
+    `pulled` what was pulled."""
 
     url: str
     format_version: int
@@ -126,7 +126,7 @@ class Status:
 
 
 def status(store: Store) -> Status:
-    """What the store holds."""
+    """Return what the store holds."""
     last, interrupted, replaced, sources = None, 0, 0, dict[str, int]()
     for found in store.index.batches():
         batch = with_closing(store, found)

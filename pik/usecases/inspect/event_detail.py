@@ -14,7 +14,6 @@ from pik.model.delivery import Delivery
 from pik.model.instant import DAY, MIN_INSTANT, day_text, parse_instant
 from pik.model.metric import Aggregate, Definition
 from pik.model.window import Window, covered
-from pik.ports.catalog import Index
 from pik.ports.engine import Engine, Inputs
 from pik.ports.store import Store
 from pik.rawlog.frames import damaged, frame_lines, parse
@@ -29,9 +28,9 @@ _HEX = re.compile(r"[0-9a-f]{1,32}")
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRow:
-    """A delivery of the event: where it stands and when it came (`ingest_time`, `lag` in nanoseconds).
+    """A delivery of the event: where it is in raw, and when it came (`ingest_time`, `lag` in nanoseconds).
 
-    `event_time_original` is how it wrote its time, None if canonically.
+    `event_time_original` is the text of its time as it came, None if that was canonical.
     """
 
     kind: str
@@ -48,11 +47,11 @@ class DeliveryRow:
 
 @dataclass(frozen=True, slots=True)
 class EventDetail:
-    """An event, as its accepted delivery told it, its deliveries (that one first), and the aggregates of its buckets.
+    """An event by its accepted delivery, its deliveries (that one first), and the aggregates that count it.
 
-    `aggregates` are the current ones that counted it: of its entity and bucket, computed when the index had it already,
-    by a definition whose filter lets it in. None: not known, in a copy into which the day of the event was not pulled,
-    but one of another delivery. `left_out`: so many more deliveries a limit left out.
+    `aggregates` are current ones of its entity and bucket, computed when the event was in the index already, by a
+    definition whose filter selects it. None: unknown, in a copy into which another day of the event was pulled, but not
+    that of its accepted delivery. `left_out` deliveries are not shown because of a limit.
     """
 
     event: Delivery
@@ -62,17 +61,16 @@ class EventDetail:
 
 
 def show_event(store: Store, engine: Engine, prefix: str, limit: int | None = None) -> EventDetail:
-    """The event whose id starts with `prefix`, with at most `limit` of its deliveries.
+    """Return the event whose id starts with `prefix`, with at most `limit` of its deliveries.
 
-    Raises UsageError if that is not an id, NotFound if none or several start so, NotHeld where not all of its
-    deliveries are there.
+    Raises UsageError if that is not an id, NotFound if it fits no event or several, NotHeld if the store does not hold
+    all of its deliveries.
     """
     accepted = locate(store, prefix)
     places = store.index.deliveries(accepted.event_id, limit)
     (repeats,) = store.index.repeats([(accepted.day, accepted.event_id)])
     reader = _Reader(store)
     found = [reader.read(place) for place in places]
-    known = _pulled(store, found)
     rows = tuple(
         DeliveryRow(
             one.kind,
@@ -88,15 +86,15 @@ def show_event(store: Store, engine: Engine, prefix: str, limit: int | None = No
         )
         for one, place in zip(found, places, strict=True)
     )
-    aggregates = tuple(_counted(store, engine, found[0])) if known else None
+    aggregates = tuple(_counting(store, engine, found[0])) if _is_pulled(store, found) else None
     return EventDetail(found[0].delivery, rows, aggregates, left_out=1 + repeats - len(rows))
 
 
-def _pulled(store: Store, found: Sequence[RecordedDelivery]) -> bool:
-    """Whether the day of the event's accepted delivery, which comes first, was pulled, where the store is a copy.
+def _is_pulled(store: Store, found: Sequence[RecordedDelivery]) -> bool:
+    """Whether the store, if it is a copy, holds the day of the event's accepted delivery, which comes first.
 
-    With any day of an event's, all of its deliveries come. Raises NotHeld if the event is only there because it shares
-    a raw object with what was asked for.
+    With any day of an event, all of its deliveries are pulled. Raises NotHeld if the event is only there because it
+    shares a raw object with what was pulled.
     """
     if store.copy is None:
         return True
@@ -108,7 +106,7 @@ def _pulled(store: Store, found: Sequence[RecordedDelivery]) -> bool:
 
 
 def locate(store: Store, prefix: str) -> Location:
-    """Where the accepted delivery of the event is whose id starts so."""
+    """Return the location of the accepted delivery of the event whose id starts with `prefix`."""
     prefix = prefix.lower()
     if not _HEX.fullmatch(prefix):
         raise UsageError(f"{prefix} is not an event id, nor the beginning of one", hint="for event ids: pik events")
@@ -119,62 +117,57 @@ def locate(store: Store, prefix: str) -> Location:
 
 
 def read_location(store: Store, location: Location) -> RecordedDelivery:
-    """The delivery at a location. Raises NotHeld if its raw has expired, Damaged if raw does not have it there."""
+    """Read the delivery at a location. Raises NotHeld if its raw has expired, Damaged if raw does not have it there."""
     return _Reader(store).read(location)
 
 
 class _Reader:
-    """Reads deliveries of one event, which mostly lie in the same frames: the last frame is kept."""
+    """Reads deliveries of one event, which mostly are in the same frame: the last frame is kept."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._place: tuple[str, int] | None = None
-        self._segment: Segment | None = None
-        self._found: dict[int, tuple[Delivery, bytes]] = {}
+        self._found: dict[int, tuple[Delivery, bytes, Segment]] = {}
 
     def read(self, location: Location) -> RecordedDelivery:
-        """As `read_location`."""
-        if self._segment is None or self._place != (location.segment_key, location.frame):
-            self._load(location)
-        found = self._found.get(location.seq)
-        if found is None or self._segment is None:
+        """Read as `read_location` does."""
+        place = location.segment_key, location.frame
+        if self._place != place:
+            segment = self._segment(location)
+            mark = b'"event_id":"%s"' % location.event_id.encode()
+            lines = frame_lines(self._store.raw, segment, segment.frames[location.frame])
+            parsed = [(parse(segment, line), line, segment) for line in lines if mark in line]
+            self._found = {one[0].seq: one for one in parsed if one[0].event_id == location.event_id}
+            self._place = place
+        if location.seq not in self._found:
             raise damaged(location.segment_key, f"delivery {location.seq} is not in frame {location.frame}")
-        return RecordedDelivery(found[0], location.kind, self._segment, found[1])
+        delivery, line, segment = self._found[location.seq]
+        return RecordedDelivery(delivery, location.kind, segment, line)
 
-    def _load(self, location: Location) -> None:
-        segment = _segment(self._store.index, location)
-        _expect_raw(self._store, segment, location)
-        mark = b'"event_id":"%s"' % location.event_id.encode()
-        lines = frame_lines(self._store.raw, segment, segment.frames[location.frame])
-        parsed = [(parse(segment, line), line) for line in lines if mark in line]
-        self._found = {one.seq: (one, line) for one, line in parsed if one.event_id == location.event_id}
-        self._place, self._segment = (location.segment_key, location.frame), segment
-
-
-def _expect_raw(store: Store, segment: Segment, location: Location) -> None:
-    """Raises NotHeld if the segment has expired."""
-    if has_expired(store, segment.ingest_time):
-        raise NotHeld(
-            f"raw of {day_text(segment.day)} has expired, and with it delivery {location.seq} of batch"
-            f" {location.batch_id}, which is one of this event: this store keeps raw for {store.retention_days} days",
-            hint=f"what it was read from: {command('batches', location.batch_id)}",
-        )
-
-
-def _segment(index: Index, location: Location) -> Segment:
-    for segment in index.segments(day_window(location.day), batch_id=location.batch_id):
-        if segment.key == location.segment_key:
-            return segment
-    raise NotFound(f"segment {location.segment_key} is not in the index", hint="pik verify --rebuild-index")
+    def _segment(self, location: Location) -> Segment:
+        """Return the segment of a location. Raises NotFound, and NotHeld if it has expired."""
+        store = self._store
+        of_batch = store.index.segments(day_window(location.day), batch_id=location.batch_id)
+        segment = next((one for one in of_batch if one.key == location.segment_key), None)
+        if segment is None:
+            raise NotFound(f"segment {location.segment_key} is not in the index", hint="pik verify --rebuild-index")
+        if has_expired(store, segment.ingest_time):
+            raise NotHeld(
+                f"raw of {day_text(segment.day)} has expired, and with it delivery {location.seq} of batch"
+                f" {location.batch_id}, which is one of this event: this store keeps raw for {store.retention_days}"
+                " days",
+                hint=f"what it was read from: {command('batches', location.batch_id)}",
+            )
+        return segment
 
 
 def day_window(day: int) -> Window:
-    """The UTC day of this number."""
+    """Return the UTC day of this number."""
     return Window(max(day * DAY, MIN_INSTANT), (day + 1) * DAY)
 
 
-def _counted(store: Store, engine: Engine, found: RecordedDelivery) -> Iterator[Aggregate]:
-    """The current aggregates that the event is one of the inputs of."""
+def _counting(store: Store, engine: Engine, found: RecordedDelivery) -> Iterator[Aggregate]:
+    """Yield the current aggregates that have the event among their inputs."""
     instant, scales = found.delivery.event_instant, Scales(store.metrics)
     for metric in store.metrics.latest():
         # Earlier versions may have had other buckets, and what they made may be current still.
@@ -192,12 +185,12 @@ def _counted(store: Store, engine: Engine, found: RecordedDelivery) -> Iterator[
 
 
 def _bucket(definition: Definition, instant: int) -> Window:
-    """The bucket of a definition that holds an instant."""
+    """Return the bucket of a definition that holds an instant."""
     return Window(instant, instant + 1).widened(definition.bucket_size)
 
 
 def _selects(store: Store, engine: Engine, definition: Definition, found: RecordedDelivery) -> bool:
-    """Whether a definition lets the event in: asked of the engine, with this event alone."""
+    """Whether the filter of a definition selects the event; the engine computes it from this event alone."""
     if definition.where is None:
         return True
     with store.raw.scratch() as scratch:

@@ -1,1 +1,1 @@
-"""Copying a window of a store into a store of its own."""
+"""Copying a window of a store into another store."""

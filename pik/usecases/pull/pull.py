@@ -27,8 +27,9 @@ from pik.ports.raw import Raw
 from pik.ports.state import Metrics
 from pik.ports.store import Store
 from pik.rawlog.batch_records import SegmentLine, segment_line
-from pik.rawlog.frames import frames_of, unpacked
+from pik.rawlog.frames import unpacked
 from pik.rawlog.segment_reader import scan_segment, seqs
+from pik.rawlog.selection import Selection
 from pik.rawlog.store_records import PulledBatch, PullLine, parts, write_pull
 from pik.runtime.interaction import Progress
 from pik.runtime.parallel import map_in_threads
@@ -166,10 +167,8 @@ def _versions(metrics: Metrics) -> list[Metric]:
 
 
 def _segments(source: Store, window: Window, entities: Sequence[str]) -> Iterator[Segment]:
-    """Yield the segments of the window that may hold the entities."""
-    for segment in source.index.segments(window, entities=entities):
-        if frames_of(segment, entities):
-            yield segment
+    """Yield the segments of the window, which is of whole days, that may hold the entities."""
+    return (needed.segment for needed in Selection(source, window, entities).needed(whole_days=True))
 
 
 class _Transfer:
