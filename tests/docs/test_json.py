@@ -30,6 +30,7 @@ from tests.docs.conftest import DAY, PECULIAR
 from tests.docs.console import REPOSITORY
 from tests.lambdas.calls import silence, wire
 from tests.lambdas.gateway import KEY, serving
+from tools.json_fields import rows, schemas
 
 PAGE = (REPOSITORY / "docs" / "json.md").read_text(encoding="utf-8")
 
@@ -326,6 +327,18 @@ def test_fields_are_as_documented(heading: str, said: dict[str, list[Any]]) -> N
             assert _kinds(value) & set(fields[path].split(" or ")), f"{heading}: {path} is {value!r}, no {fields[path]}"
             seen.add(path)
     assert not fields.keys() - seen, f"docs/json.md has fields of {heading} that it does not write"
+
+
+def test_the_page_has_what_the_commands_declare() -> None:
+    declared: dict[str, Fields] = {}
+    for schema in schemas():
+        declared.setdefault(schema.title, {}).update({row.path: row.kind for row in rows(schema)})
+    assert set(DOCUMENTED) - set(declared) == {"The manifest of an export"}
+    for heading, fields in declared.items():
+        page = DOCUMENTED[heading]
+        # Of a field that the page has under another heading already, the inner fields may stand there only.
+        assert {path: fields[path] for path in page} == page, heading
+        assert all("failures[]." in path for path in fields.keys() - page.keys()), heading
 
 
 def test_every_command_is_documented(said: dict[str, list[Any]]) -> None:

@@ -1,51 +1,106 @@
-"""What a command has to show: fields, tables of rows, fields that are known at the end."""
+"""What a command shows: its declaration as a Schema, once for all formats, and its result as a Document."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
 from itertools import chain, islice
+from operator import attrgetter
+from types import NoneType, UnionType
 from typing import Any
 
 import msgspec
 
 from pik.cli.context import Advice
-from pik.cli.render.values import Lines, key_of
+from pik.cli.render.values import MEANINGS, Lines, Shown, key_of
 
 
-class Column(msgspec.Struct, frozen=True):
-    """A column: `name` in JSON and CSV, and the row's key or attribute unless `get` says how to find the value.
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return kind.__args__ if isinstance(kind, UnionType) else (kind,)
 
-    `kind` gives a bare value its meaning (Instant, Bucket, EventId, Lag, Count, Json). Where a terminal is narrow,
-    `wrap` marks free text, which may be broken over lines, and `cut` text of which that many columns are enough; of
-    the other columns those with the greatest `drop` are left out first. `detail` leaves the column out of tables: it
-    is for programs. `rare` leaves it out of a table none of whose first rows has a value. `advice` marks text that may
-    suggest commands.
+
+class Field(msgspec.Struct, frozen=True, dict=True):
+    """A field of a result: `name` in JSON, and the result's key or attribute unless `get` says how to find the value.
+
+    A text as `get` is the path of an attribute. `kind` is the field's type: str, int, bool, Decimal, Window, list[str],
+    dict[str, int], an Object, or a class that gives a bare value its meaning for people (Instant, Moment, Bucket,
+    EventId, Lag, Count, Json); `X | None` where it may be null. `about` is its meaning, for docs/json.md. `text` makes
+    the words for people, where those of the kind will not do.
     """
 
     name: str
-    kind: Callable[[Any], object] | None = None
-    get: Callable[[Any], object] | None = None
+    kind: Any = None
+    about: str = ""
+    get: str | Callable[[Any], object] | None = None
+    text: Callable[[Any], str | None] | None = None
+
+    @cached_property
+    def optional(self) -> bool:
+        """Whether the value may be null."""
+        return self.kind.null if isinstance(self.kind, Object) else NoneType in _alternatives(self.kind)
+
+    @cached_property
+    def meaning(self) -> Callable[[Any], object] | None:
+        """What is made of a bare value, if anything."""
+        if isinstance(self.kind, Object):
+            return self.kind.values
+        return next((kind for kind in _alternatives(self.kind) if kind in MEANINGS), None)
+
+    @property
+    def key(self) -> str:
+        """The field's name for programs."""
+        return key_of(self.name, self.meaning)
+
+    def value(self, source: Any) -> object:
+        """The value of this field in the result; an empty text is nothing, and so is an empty list that may be null."""
+        return self.of(self._find(source), source)
+
+    @cached_property
+    def _find(self) -> Callable[[Any], object]:
+        if callable(self.get):
+            return self.get
+        path = self.get or self.name
+        attribute = attrgetter(path)
+        return lambda source: source[path] if isinstance(source, Mapping) else attribute(source)
+
+    def of(self, found: object, source: Any) -> object:
+        """`found` as the value of this field, with what the field's kind and text make of it."""
+        if found is None or found == "" or (not found and self.optional and isinstance(found, (list, tuple))):
+            value: object = None
+        else:
+            value = found if self.meaning is None or isinstance(found, (Shown, *MEANINGS)) else self.meaning(found)
+        text = self.text(source) if self.text is not None else None
+        return value if text is None else Shown(value, text)
+
+
+class Object:
+    """The kind of a field that is an object with fields, or with `many` an array of such objects."""
+
+    def __init__(self, *fields: Field, many: bool = False, null: bool = False) -> None:
+        self.fields, self.many, self.null = fields, many, null
+
+    def values(self, found: Any) -> object:
+        """The values of the fields, by name, in one object or in each of many."""
+        if self.many:
+            return [{field.name: field.value(one) for field in self.fields} for one in found]
+        return {field.name: field.value(found) for field in self.fields}
+
+
+class Column(Field, frozen=True, dict=True):
+    """A column of a table: a field of each row.
+
+    Where a terminal is narrow, `wrap` marks free text, which may be broken over lines, and `cut` text of which that
+    many columns are enough; of the other columns those with the greatest `drop` are left out first. `detail` leaves the
+    column out of tables: it is for programs. `rare` leaves it out of a table none of whose first rows has a value.
+    `advice` marks text that may suggest commands.
+    """
+
     wrap: bool = False
     cut: int = 0
     drop: int = 0
     detail: bool = False
     rare: bool = False
     advice: bool = False
-
-    def value(self, row: Any) -> object:
-        """The row's value in this column; an empty text is nothing, and so None."""
-        if self.get is not None:
-            found = self.get(row)
-        else:
-            found = row[self.name] if isinstance(row, Mapping) else getattr(row, self.name)
-        if found is None or found == "":
-            return None
-        return found if self.kind is None else self.kind(found)
-
-    @property
-    def key(self) -> str:
-        """The column's name for programs."""
-        return key_of(self.name, self.kind)
 
     def advising(self, advice: Advice) -> Column:
         """The same column, its texts made ready by `advice` if it has such."""
@@ -57,6 +112,92 @@ class Column(msgspec.Struct, frozen=True):
             return advice(found) if isinstance(found, str) else found
 
         return msgspec.structs.replace(self, get=advised, advice=False)
+
+
+class Rows:
+    """A table as a Schema declares it: its rows are the result's attribute of that name, unless `get` finds them.
+
+    `empty` is the sentence for people where there are none, or makes it of the result once all rows were read. Rows
+    that are not known are None: null in JSON, and `absent` for people.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        *columns: Column,
+        get: Callable[[Any], Iterable[Any] | None] | None = None,
+        empty: str | Callable[[Any], str] = "",
+        absent: str = "",
+    ) -> None:
+        self.name, self.about, self.columns, self.get = name, about, columns, get
+        self.empty, self.absent = empty, absent
+
+    def rows(self, source: Any) -> Iterable[Any] | None:
+        """The rows in the result; None where they are not known."""
+        found: Iterable[Any] | None = getattr(source, self.name) if self.get is None else self.get(source)
+        return found
+
+    def without(self, *names: str) -> Rows:
+        """The same without the columns of these names."""
+        columns = [column for column in self.columns if column.name not in names]
+        return Rows(self.name, self.about, *columns, get=self.get, empty=self.empty, absent=self.absent)
+
+    def table(self, source: Any, rows: Iterable[Any]) -> Table:
+        """The table with the rows of the result."""
+        return Table(self.name, self.columns, rows, partial(self.empty, source) if callable(self.empty) else self.empty)
+
+
+class Schema:
+    """The JSON of a command, declared once for all formats: its fields and tables, in this order.
+
+    `title` is the command, and with it the heading in docs/json.md; `about` is what else to know.
+    """
+
+    def __init__(self, title: str, *parts: Field | Rows, about: str = "") -> None:
+        self.title, self.parts, self.about = title, parts, about
+
+    def without(self, *names: str) -> Schema:
+        """The same without the parts and columns of these names."""
+        parts = [
+            part.without(*names) if isinstance(part, Rows) else part for part in self.parts if part.name not in names
+        ]
+        return Schema(self.title, *parts, about=self.about)
+
+    def document(self, source: Any = None, /, **given: Any) -> Document:
+        """The result `source` as a document; `given` has the values of parts that are not in it.
+
+        Fields after a table are asked for when all rows have been read, and a function given for one is called then.
+        """
+
+        def values(fields: Iterable[Field | Rows]) -> dict[str, object]:
+            return {part.name: value(part) for part in fields if isinstance(part, Field)}
+
+        def value(field: Field) -> object:
+            if field.name not in given:
+                return field.value(source)
+            found = given[field.name]
+            return field.of(found() if callable(found) else found, source)
+
+        tables, unknown = [], {}
+        for part in self.parts:
+            if isinstance(part, Rows):
+                rows = given[part.name] if part.name in given else part.rows(source)
+                if rows is None:
+                    unknown[part.name] = Shown(None, part.absent)
+                else:
+                    tables.append(part.table(source, rows))
+        place = next((place for place, part in enumerate(self.parts) if isinstance(part, Rows)), len(self.parts))
+        return Document(values(self.parts[:place]), tables, lambda: {**unknown, **values(self.parts[place:])})
+
+
+NEXT = Field("next", str | None)
+"""Commands to type next, and nothing else: one on a line, so that they can be pasted into a shell."""
+
+NOTE = Field("note", str | None)
+"""What else there is to say."""
+
+TRUNCATED = Field("truncated", bool, "a limit left rows out")
 
 
 class Table(msgspec.Struct, frozen=True):

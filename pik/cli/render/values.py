@@ -66,6 +66,10 @@ class Json(msgspec.Struct, frozen=True):
     text: bytes | msgspec.Raw
 
 
+MEANINGS = (Instant, Moment, Bucket, EventId, Lag, Count, Json)
+"""Classes that give a bare value its meaning."""
+
+
 def key_of(name: str, kind: object) -> str:
     """The name under which programs find a value of that kind."""
     return f"{name}_ms" if kind is Lag or isinstance(kind, Lag) else name

@@ -10,7 +10,7 @@ import typer
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
 from pik.cli.context import Context
-from pik.cli.render import Count, Document, Instant, Shown
+from pik.cli.render import Count, Field, Instant, Schema, Shown
 from pik.cli.render.text import number_of
 from pik.model.instant import format_instant
 
@@ -52,29 +52,48 @@ def backup(cli: Context, file: _NewFile) -> int | None:
     from pik.usecases.backup import backup as write
 
     done = write(cli.open_store(), file, cli.progress)
-    cli.show(Document(head=report_fields(done, "backed up")))
+    cli.show(BACKUP.document(done, outcome="backed up"))
     return PARTLY if done.omitted else None
-
-
-def report_fields(report: BackupReport, outcome: str) -> dict[str, object]:
-    """What a backup holds."""
-    holds = {_NAMES[kind]: count for kind, count in report.rows.items()}
-    return {
-        "file": report.path,
-        "outcome": outcome,
-        "source": report.source,
-        "made_at": Instant(report.made_at),
-        "made_by": report.made_by,
-        "bytes": Count(report.size),
-        "digest": report.digest,
-        "omitted_versions": [_left_out(one) for one in report.omitted] or None,
-        "lacking": list(report.lacking) or None,
-        "holds": Shown(holds, ", ".join(number_of(count, name) for name, count in holds.items())),
-    }
 
 
 def _left_out(one: Omitted) -> str:
     return f"version of {one.metric} of {one.entity} in {format_instant(one.bucket)} by run {one.run_id}"
+
+
+def _holds(report: BackupReport) -> Shown:
+    holds = {_NAMES[kind]: count for kind, count in report.rows.items()}
+    return Shown(holds, ", ".join(number_of(count, name) for name, count in holds.items()))
+
+
+BACKUP = Schema(
+    "pik backup, pik restore",
+    Field("file", str, get="path"),
+    Field("outcome", str, "`backed up`, `restored`; `nothing, a dry run`"),
+    Field("source", str, "the store that was backed up"),
+    Field("made_at", Instant, "when"),
+    Field("made_by", str, "by which program"),
+    Field("bytes", Count, "of the file", get="size"),
+    Field("digest", str, "SHA-256 of what it holds, as its seal has it"),
+    Field(
+        "omitted_versions",
+        list[str] | None,
+        "versions that are damaged and not current: the backup is without them",
+        get=lambda report: list(map(_left_out, report.omitted)),
+    ),
+    Field(
+        "lacking",
+        list[str] | None,
+        "definitions and promotions that the files in `state/` name, and the restored state lacks; these files are in"
+        " `state/replaced/` now",
+    ),
+    Field(
+        "holds",
+        dict[str, int],
+        "how many there are, by kind: `definition` (of metrics, each version), `run`, `task`, `version` (of"
+        " aggregates), `promotion` (rollbacks too), `current value`, `dead letter` (purged ones too)",
+        get=_holds,
+    ),
+)
 
 
 _BackupFile = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.", show_default=False)]
@@ -99,5 +118,5 @@ def restore(cli: Context, file: _BackupFile, dry_run: options.DryRun = False) ->
     from pik.usecases.backup import restore as take
 
     done = take(cli.open_store(), file, cli.progress, dry_run=dry_run)
-    cli.show(Document(head=report_fields(done, "nothing, a dry run" if dry_run else "restored")))
+    cli.show(BACKUP.document(done, outcome="nothing, a dry run" if dry_run else "restored"))
     return PARTLY if done.lacking else None

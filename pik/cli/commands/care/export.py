@@ -11,13 +11,13 @@ import typer
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Document, Instant, Table
+from pik.cli.render import Column, Count, Field, Instant, Rows, Schema
 from pik.cli.render.text import number_of, visible_lines
 from pik.errors import StoreError, UsageError
+from pik.model.window import Window
 
 if TYPE_CHECKING:
-    from pik.ports.engine import Layout
-    from pik.usecases.export.export import ExportReport
+    pass
 
 
 @cli_command(
@@ -125,35 +125,39 @@ def export(
     else:
         kind = {"directory": directory, "dry_run": dry_run, "even_empty": not fail_if_none}
         done = write(store, cli.exporter(layout), target, cli.progress, **kind)
-        cli.show(_document(done, layout, dry_run=dry_run))
+        given = {"format": format_, "entities": layout.selection.entities, "dry_run": dry_run or None}
+        cli.show(EXPORT.document(done, **given))
     if done.rows:
         return None
     cli.note(nothing_matches("events", store, done.window, layout.selection.entities))
     return FOUND if fail_if_none else None
 
 
-def _document(done: ExportReport, layout: Layout, *, dry_run: bool) -> Document:
-    """Where it is, what was asked for, and its files."""
-    written = done.manifest is not None
-    return Document(
-        head={
-            "dry_run": True if dry_run else None,
-            "out": done.target,
-            "format": layout.format,
-            "window": done.window,
-            "entities": layout.selection.entities or None,
-            "known_until": None if done.known_until is None else Instant(done.known_until),
-            "rows": Count(done.rows),
-            "bytes": Count(done.size) if written else None,
-            "manifest": done.manifest,
-        },
-        tables=[
-            Table("files", _FILES, done.files, empty="no files: " + ("a dry run" if dry_run else "nothing matches"))
-        ],
-    )
-
-
-_FILES = [Column("path"), Column("rows", Count), Column("bytes", Count), Column("sha256", detail=True)]
+EXPORT = Schema(
+    "pik export",
+    Field("dry_run", bool | None, "true, or null"),
+    Field("out", str, get="target"),
+    Field("format", str, "`parquet`, `jsonl`, `csv`"),
+    Field("window", Window),
+    Field("entities", list[str] | None),
+    Field("known_until", Instant | None, "the latest time at which the index took a segment of the window's days"),
+    Field("rows", Count),
+    Field("bytes", Count | None, "null in a dry run", get=lambda done: None if done.manifest is None else done.size),
+    Field(
+        "manifest",
+        str | None,
+        "its path; null in a dry run, and where with `--fail-if-none` nothing matches, so that nothing is written",
+    ),
+    Rows(
+        "files",
+        "",
+        Column("path", str, "relative to the manifest"),
+        Column("rows", Count),
+        Column("bytes", Count),
+        Column("sha256", str, detail=True),
+        empty=lambda done: "no files: " + ("a dry run" if done.rows else "nothing matches"),
+    ),
+)
 
 
 def _standard_output(*, packed: bool) -> BinaryIO:

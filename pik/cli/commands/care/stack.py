@@ -11,14 +11,14 @@ import typer
 from pik import __version__
 from pik.cli.command import FOUND, CommandGroup
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Document, Instant, Json, Shown, Table
+from pik.cli.render import Column, Count, Field, Instant, Json, Object, Rows, Schema, Shown
 from pik.errors import command
 from pik.model.instant import SECOND, format_duration
 from pik.ports.remote import Level
 
 if TYPE_CHECKING:
-    from pik.ports.remote import Depth, Permission, Setting
     from pik.usecases.deployment import Diagnosis, LevelReport, StackStatus
+
 
 stack = CommandGroup("Look at a deployed stack itself: status, doctor.")
 
@@ -40,7 +40,7 @@ def status(cli: Context) -> int | None:
     from pik.usecases.deployment import status as look
 
     found = look(cli.stack_health(), cli.open_store)
-    cli.show(_status(found))
+    cli.show(STATUS.document(found))
     return FOUND if found.unhealthy else None
 
 
@@ -74,65 +74,34 @@ def doctor(
     from pik.usecases.deployment import diagnose
 
     found = diagnose(cli.stack_health(), Level(need).needed)
-    cli.show(_diagnosis(found, need, everything=everything))
-    return FOUND if found.missing or any(one.right is False for one in found.settings) else None
-
-
-def _status(found: StackStatus) -> Document:
-    """The stack, its parts, and what is wrong or not known."""
-    here = found.deployment
-    alarms = [Column("alarm", get=lambda one: one.name), Column("state"), Column("since", Instant)]
-    return Document(
-        head={
-            "stack": here.name,
-            "region": here.region,
-            "account": here.account,
-            "stack_version": here.version or None,
-            "pik_version": __version__,
-            "outputs": Shown(here.outputs, "\n".join(f"{name} {value}" for name, value in here.outputs.items())),
-            "queue": _depth(found.depth),
-        },
-        tables=[
-            Table("parts", _PARTS, found.parts),
-            _table("alarms", [*alarms, Column("reason", wrap=True)], found.alarms),
-            _table("batches", _BATCHES, found.batches),
-            _table("metrics", _METRICS, found.metrics),
-        ],
-        tail={
-            "unhealthy": _lines(found.unhealthy, "nothing"),
-            "unknown": _lines(found.unknown, "nothing"),
-            "next": _after_status(found),
-        },
+    permissions = [
+        *found.missing,
+        *(one for one in found.permissions if one.level in found.needed and one.allowed is None),
+    ]
+    cli.show(
+        DIAGNOSIS.document(
+            found,
+            need=need,
+            permissions=found.permissions if everything else permissions,
+            settings=[one for one in found.settings if everything or one.right is not True],
+        )
     )
+    return FOUND if found.missing or any(one.right is False for one in found.settings) else None
 
 
 _UNSEEN = "not known; see below"
 
 
-def _table(name: str, columns: list[Column], rows: Sequence[object] | None) -> Table:
-    return Table(name, columns, rows or (), empty=_UNSEEN if rows is None else f"no {name}")
-
-
-def _depth(depth: Depth | None) -> object:
+def _depth(found: StackStatus) -> str:
+    depth = found.depth
     if depth is None:
-        return Shown(None, _UNSEEN)
-    value = {
-        "visible": depth.visible,
-        "in_flight": depth.in_flight,
-        "delayed": depth.delayed,
-        "dead": depth.dead,
-        "oldest_seconds": depth.oldest,
-    }
+        return _UNSEEN
     if depth.hidden:
         age = ", the oldest of unknown age"
     else:
         age = "" if depth.oldest is None else f", the oldest for {format_duration(depth.oldest * SECOND)}"
     text = f"{depth.visible:,} waiting, {depth.in_flight:,} in flight, {depth.delayed:,} delayed{age}"
-    return Shown(value, f"{text}\n{depth.dead:,} dead letters")
-
-
-def _lines(sentences: Sequence[str], otherwise: str) -> Shown:
-    return Shown(sentences, "\n".join(sentences) or otherwise)
+    return f"{text}\n{depth.dead:,} dead letters"
 
 
 def _after_status(found: StackStatus) -> str | None:
@@ -141,63 +110,121 @@ def _after_status(found: StackStatus) -> str | None:
     return "pik stack doctor" if found.unhealthy or found.unknown else None
 
 
-_PARTS = [
-    Column("part", get=lambda part: part.name),
-    Column("state"),
-    Column("healthy"),
-    Column("detail", wrap=True),
-]
-
-_BATCHES = [
-    Column("batch_id"),
-    Column("source", get=lambda batch: batch.origin.name),
-    Column("state"),
-    Column("started_at", Instant),
-    Column("accepted", Count, get=lambda batch: batch.counts.accepted),
-]
-
-_METRICS = [
-    Column("name"),
-    Column("version"),
-    Column("applied_at", Instant, get=lambda metric: metric.applied_at or None),  # the built-in one never was
-]
-
-
-def _diagnosis(found: Diagnosis, need: str, *, everything: bool) -> Document:
-    """The levels, what is not as it should be where it is needed (or everything), and what mends it."""
-    wanting = [*found.missing, *(one for one in found.permissions if one.level in found.needed and one.allowed is None)]
-    permissions = found.permissions if everything else wanting
-    settings = [one for one in found.settings if everything or one.right is not True]
-    unseen = sum(one.right is None for one in found.settings)
-    policy = found.policy and msgspec.json.encode(found.policy)
-    return Document(
-        head={"stack": found.deployment.name, "region": found.deployment.region, "need": need},
-        tables=[
-            Table("levels", _LEVELS, found.levels),
-            Table("permissions", _PERMISSIONS, permissions, empty="nothing is missing"),
-            Table("settings", _SETTINGS, settings, empty="everything is set as it should be"),
-        ],
-        tail={
-            "settings_checked": Count(len(found.settings)),
-            "settings_wrong": Count(sum(one.right is False for one in found.settings)),
-            "settings_unknown": Count(unseen),
-            "policy": policy and Shown(Json(policy), msgspec.json.format(policy).decode()),
-            **_after_diagnosis(found, unseen),
-        },
+def _seen(name: str, about: str, *columns: Column) -> Rows:
+    """Return the table of what the caller may be unable to see."""
+    return Rows(
+        name,
+        about,
+        *columns,
+        get=lambda found: getattr(found, name) or (),
+        empty=lambda found: _UNSEEN if getattr(found, name) is None else f"no {name}",
     )
 
 
-def _after_diagnosis(found: Diagnosis, unseen: int) -> dict[str, str | None]:
-    """What to type next, and what else to do."""
+STATUS = Schema(
+    "pik stack status",
+    Field("stack", str, "its name", get="deployment.name"),
+    Field("region", str, get="deployment.region"),
+    Field("account", str, get="deployment.account"),
+    Field("stack_version", str | None, "of pik, that its functions run", get="deployment.version"),
+    Field("pik_version", str, "of this command", get=lambda _: __version__),
+    Field(
+        "outputs",
+        Json,
+        "CloudFormation's outputs: name → text",
+        get=lambda found: Shown(
+            found.deployment.outputs, "\n".join(f"{name} {value}" for name, value in found.deployment.outputs.items())
+        ),
+    ),
+    Field(
+        "queue",
+        Object(
+            Field("visible", int, "tasks that wait"),
+            Field("in_flight", int, "tasks that are being worked on"),
+            Field("delayed", int, "tasks that are to wait a little longer"),
+            Field("dead", int, "dead letters"),
+            Field(
+                "oldest_seconds",
+                int | None,
+                "the age of the oldest task; null: there is none, or `unknown` says why",
+                get="oldest",
+            ),
+            null=True,
+        ),
+        "about, as SQS counts; null: not known",
+        get="depth",
+        text=_depth,
+    ),
+    Rows(
+        "parts",
+        "",
+        Column("part", str, get="name"),
+        Column("state", str | None, "in AWS's word where it has one; null: not known"),
+        Column("healthy", bool | None, "null: not known"),
+        Column("detail", str | None, "what is wrong, or why it is not known", wrap=True),
+    ),
+    _seen(
+        "alarms",
+        "none, too, where `unknown` says why",
+        Column("alarm", str, get="name"),
+        Column("state", str, "`OK`, `ALARM`, `INSUFFICIENT_DATA`"),
+        Column("since", Instant),
+        Column("reason", str, wrap=True),
+    ),
+    _seen(
+        "batches",
+        "the last five",
+        Column("batch_id", str),
+        Column("source", str, get="origin.name"),
+        Column("state", str),
+        Column("started_at", Instant),
+        Column("accepted", Count, get="counts.accepted"),
+    ),
+    _seen(
+        "metrics",
+        "the latest version of each",
+        Column("name", str),
+        Column("version", int),
+        Column(
+            "applied_at", Instant | None, get=lambda metric: metric.applied_at or None
+        ),  # the built-in one never was
+    ),
+    Field(
+        "unhealthy",
+        list[str],
+        "what is wrong; the exit code is 1 if there is any",
+        text=lambda found: "\n".join(found.unhealthy) or "nothing",
+    ),
+    Field(
+        "unknown",
+        list[str],
+        "what could not be seen, and why",
+        text=lambda found: "\n".join(found.unknown) or "nothing",
+    ),
+    Field("next", str | None, get=_after_status),
+)
+
+
+def _unseen(found: Diagnosis) -> int:
+    return sum(one.right is None for one in found.settings)
+
+
+def _policy(found: Diagnosis) -> Shown | None:
+    policy = found.policy and msgspec.json.encode(found.policy)
+    return Shown(Json(policy), msgspec.json.format(policy).decode()) if policy else None
+
+
+def _after_diagnosis(found: Diagnosis) -> tuple[str | None, str | None]:
+    """Return what else to do, and what to type next."""
     note, line = None, None
     if found.policy:
         note = "have the policy attached to your role or user; docs/iam.md has those of whole levels"
     elif found.missing:
         note = "another policy forbids it explicitly: that one has to go first"
-    elif unseen and "inspecting" not in found.needed:
+    elif _unseen(found) and "inspecting" not in found.needed:
         note = "the settings that are unknown need the permissions of another level, whose policy this prints"
         line = command("stack", "doctor", "--need", "inspecting")
-    return {"note": note, "next": line}
+    return note, line
 
 
 def _state(level: LevelReport) -> Shown:
@@ -219,34 +246,53 @@ def _grouped(permissions: Sequence[str]) -> str:
     return "; ".join(f"{', '.join(each)} on {resource}" for resource, each in actions.items())
 
 
-_LEVELS = [
-    Column("level", get=lambda level: level.name),
-    Column("state", get=_state, wrap=True),
-    Column("lacking", get=lambda level: level.missing, detail=True),
-    Column("unknown", get=lambda level: level.untold, detail=True),
-]
+def _yes_no(value: bool | None) -> str:
+    return {True: "yes", False: "no", None: "unknown"}[value]
 
 
-def _allowed(one: Permission) -> Shown:
-    return Shown(one.allowed, {True: "yes", False: "no", None: "unknown"}[one.allowed])
-
-
-def _right(one: Setting) -> Shown:
-    return Shown(one.right, {True: "yes", False: "no", None: "unknown"}[one.right])
-
-
-_PERMISSIONS = [
-    Column("level"),
-    Column("action"),
-    Column("resource"),
-    Column("allowed", get=_allowed),
-    Column("detail", wrap=True),
-]
-
-_SETTINGS = [
-    Column("setting", get=lambda one: one.name),
-    Column("right", get=_right),
-    Column("found", wrap=True),
-    Column("expected", wrap=True),
-    Column("fix", get=lambda one: one.fix if one.right is False else None, wrap=True),
-]
+DIAGNOSIS = Schema(
+    "pik stack doctor",
+    Field("stack", str, get="deployment.name"),
+    Field("region", str, get="deployment.region"),
+    Field("need", str, "the level that was asked for"),
+    Rows(
+        "levels",
+        "as docs/iam.md has them",
+        Column("level", str, get="name"),
+        Column("state", str, "`all there`, `missing`, `unknown`", get=_state, wrap=True),
+        Column("lacking", list[str], "ACTION on RESOURCE", get="missing", detail=True),
+        Column("unknown", list[str], "of which it is not known", get="untold", detail=True),
+    ),
+    Rows(
+        "permissions",
+        "those that are needed and missing or unknown; with `--all` every one",
+        Column("level", str),
+        Column("action", str, "as IAM calls it"),
+        Column("resource", str, "an ARN"),
+        Column("allowed", bool | None, "null: not known", text=lambda one: _yes_no(one.allowed)),
+        Column("detail", str | None, "AWS's words, or why it is not known", wrap=True),
+        empty="nothing is missing",
+    ),
+    Rows(
+        "settings",
+        "those that are wrong or unknown; with `--all` every one",
+        Column("setting", str, get="name"),
+        Column("right", bool | None, "null: not known", text=lambda one: _yes_no(one.right)),
+        Column("found", str, "how it is, or why it is not known", wrap=True),
+        Column("expected", str, "how it should be", wrap=True),
+        Column(
+            "fix",
+            str | None,
+            "what corrects it, where it is wrong",
+            get=lambda one: one.fix if one.right is False else None,
+            wrap=True,
+        ),
+        empty="everything is set as it should be",
+    ),
+    Field("settings_checked", Count, get=lambda found: len(found.settings)),
+    Field("settings_wrong", Count, get=lambda found: sum(one.right is False for one in found.settings)),
+    Field("settings_unknown", Count, get=_unseen),
+    Field("policy", Json | None, "an IAM policy that allows what is needed and missing", get=_policy),
+    Field("note", str | None, get=lambda found: _after_diagnosis(found)[0]),
+    Field("next", str | None, get=lambda found: _after_diagnosis(found)[1]),
+)

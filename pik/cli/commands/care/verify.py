@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,12 +10,12 @@ import typer
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Document, Shown, Table
+from pik.cli.render import NEXT, NOTE, Column, Count, Field, Rows, Schema
 from pik.cli.render.text import number_of
 from pik.errors import UsageError, command, in_turn
+from pik.model.window import Window
 
 if TYPE_CHECKING:
-    from pik.model.window import Window
     from pik.usecases.listing import Listing
     from pik.usecases.rebuild.rebuild import Rebuilt
     from pik.usecases.verify.findings import Problem, VerifyReport
@@ -58,13 +58,25 @@ def verify(
         from pik.usecases.rebuild.rebuild import rebuild_index as make_again
 
         done = make_again(cli.open_store(), cli.progress)
-        cli.show(_rebuilt(done))
+        cli.show((REBUILD if done.undecided else REBUILD.without("undecided")).document(done))
         return FOUND if done.revised or done.damaged or done.undecided or done.dropped else None
     from pik.usecases.verify.verify import verify as check
 
     store = cli.open_store()
     problems = check(store, cli.engine(), window, cli.progress, full=not quick)
-    cli.show(_verified(problems, window, not quick, store.copy.source if store.copy else None))
+    remedies: dict[str, None] = {}
+    copy_of = store.copy.source if store.copy else None
+    cli.show(
+        VERIFY.document(
+            problems,
+            window=window,
+            check="quick" if quick else "full",
+            copy_of=copy_of,
+            problems=_noting(problems, remedies),
+            note=lambda: _next(problems.summary, remedies, copy_of)[0],
+            next=lambda: _next(problems.summary, remedies, copy_of)[1],
+        )
+    )
     found = problems.summary
     if found.full and found.aggregates is None:
         cli.note("aggregates were not checked: what raw, the index or the state lacks would make them look wrong")
@@ -74,65 +86,15 @@ def verify(
     return FOUND if found.damage else None
 
 
-PROBLEMS = [
-    Column("kind"),
-    Column("what", wrap=True),
-    Column("detail", wrap=True, advice=True),
-    Column("day"),
-    Column("entities", get=lambda problem: problem.entities or None, wrap=True),
-]
-"""Columns of what is missing, damaged or wrong, wherever it is listed."""
+def _noting(problems: Iterable[Problem], remedies: dict[str, None]) -> Iterator[Problem]:
+    for problem in problems:
+        if problem.remedy:
+            remedies[problem.remedy] = None
+        yield problem
 
 
-def _verified(found: Listing[Problem, VerifyReport], window: Window, full: bool, copy_of: str | None) -> Document:
-    """What differs from what was written. `copy_of` names the store that this one is a copy of."""
-    remedies: dict[str, None] = {}
-
-    def problems() -> Iterator[Problem]:
-        for problem in found:
-            if problem.remedy:
-                remedies[problem.remedy] = None
-            yield problem
-
-    return Document(
-        head={"window": window, "check": "full" if full else "quick", "copy_of": copy_of},
-        tables=[Table("problems", PROBLEMS, problems(), empty=lambda: _no_problem(found.summary))],
-        tail=lambda: _tail(found.summary, list(remedies), copy_of),
-    )
-
-
-def _no_problem(found: VerifyReport) -> str:
-    """What was looked at."""
-    segments = number_of(found.segments, "segment")
-    if not found.full:
-        return f"no problem found in {segments}, of which presence and size were looked at"
-    aggregates = "" if found.aggregates is None else f" and {number_of(found.aggregates, 'aggregate')}"
-    return f"no problem found in {segments}{aggregates}"
-
-
-def _tail(found: VerifyReport, remedies: list[str], copy_of: str | None) -> dict[str, object]:
-    return {
-        "result": f"{found.valid} of {found.segments} segments valid, {found.missing} missing,"
-        f" {found.modified} modified, {found.not_indexed} not indexed"
-        + (f", {found.expired} expired" if found.expired else ""),
-        "segments": Count(found.segments),
-        "valid": Count(found.valid),
-        "missing": Count(found.missing),
-        "expired": Count(found.expired),
-        "modified": Count(found.modified),
-        "not_indexed": Count(found.not_indexed),
-        "superseded": Count(found.superseded),
-        "unacknowledged": Count(found.unacknowledged),
-        "in_progress": Count(found.in_progress),
-        "deliveries": Count(found.deliveries),
-        "aggregates": Shown(None, "not checked") if found.aggregates is None else Count(found.aggregates),
-        "damage": Count(found.damage),
-        **_next(found, remedies, copy_of),
-    }
-
-
-def _next(found: VerifyReport, remedies: list[str], copy_of: str | None) -> dict[str, str | None]:
-    """What to type next, and what to do before. Remedies stand below the table, too: a cell breaks them."""
+def _next(found: VerifyReport, remedies: Iterable[str], copy_of: str | None) -> tuple[str | None, str | None]:
+    """Return what to do first, and what to type next. Remedies stand below the table, too: a cell breaks them."""
     from pik.usecases.verify.findings import ProblemKind
 
     note, line = None, None
@@ -151,40 +113,81 @@ def _next(found: VerifyReport, remedies: list[str], copy_of: str | None) -> dict
     elif ProblemKind.AGGREGATE in found.kinds:
         note = "the diff tells what the aggregates should be; replayed and promoted, they are"
         line = command("diff", "aggregates")
-    return {"note": note, "next": line}
+    return note, line
 
 
-def _rebuilt(done: Rebuilt) -> Document:
-    """What the index was made of, and which events have another accepted delivery now, or may have."""
-    return Document(
-        head={
-            "batches": Count(done.batches),
-            "segments": Count(done.segments),
-            "deliveries": Count(done.deliveries),
-            "unfinished_batches": Count(done.unfinished),
-            "superseded": Count(done.superseded),
-            "expired": Count(done.expired),
-            "replaced_index": Shown(done.replaced, _EXTENTS[done.replaced]),
-            "guessed_times": Count(done.guessed),
-            "unacknowledged_requests": Count(done.unacknowledged),
-            "uncertain_requests": Count(done.uncertain),
-            "lost_deliveries": Count(done.lost),
-            "lost_in": list(done.lost_in) or None,
-            "revised_events": Count(done.revised),
-            "undecided_events": Count(done.undecided),
-            "dropped_batches": list(done.dropped) or None,
-            "damaged": list(done.damaged) or None,
-        },
-        tables=[
-            Table("revised", _REVISED, done.examples, empty=_no_revision(done)),
-            *([Table("undecided", _UNDECIDED, done.undecided_examples)] if done.undecided else []),
-        ],
-        tail={
-            "truncated": done.revised > len(done.examples) or done.undecided > len(done.undecided_examples),
-            "note": "restore the damaged objects from a copy of the store first" if done.damaged else None,
-            "next": command("verify", "--rebuild-index") if done.damaged else None,
-        },
-    )
+def _no_problem(problems: Listing[Problem, VerifyReport]) -> str:
+    """Return what was looked at."""
+    found = problems.summary
+    segments = number_of(found.segments, "segment")
+    if not found.full:
+        return f"no problem found in {segments}, of which presence and size were looked at"
+    aggregates = "" if found.aggregates is None else f" and {number_of(found.aggregates, 'aggregate')}"
+    return f"no problem found in {segments}{aggregates}"
+
+
+def _result(problems: Listing[Problem, VerifyReport]) -> str:
+    found = problems.summary
+    text = f"{found.valid} of {found.segments} segments valid, {found.missing} missing, {found.modified} modified"
+    return f"{text}, {found.not_indexed} not indexed" + (f", {found.expired} expired" if found.expired else "")
+
+
+PROBLEMS = (
+    Column("kind", str, "see `pik verify`"),
+    Column("what", str, "the object, the batch, the part of the index, or the aggregate", wrap=True),
+    Column("detail", str, wrap=True, advice=True),
+    Column("day", str | None, "the affected day"),
+    Column(
+        "entities",
+        list[str] | None,
+        "the affected entities: names, or ranges with the number of deliveries in them, of which not every entity in"
+        " between has one",
+        wrap=True,
+    ),
+)
+"""Columns of what is missing, damaged or wrong, wherever it is listed."""
+
+
+def _found(name: str, about: str = "") -> Field:
+    return Field(name, Count, about, get=f"summary.{name}")
+
+
+VERIFY = Schema(
+    "pik verify",
+    Field("window", Window),
+    Field("check", str, "`full` or `quick`"),
+    Field("copy_of", str | None, "the store that this one is a copy of"),
+    Rows("problems", "what is not as it was written", *PROBLEMS, empty=_no_problem),
+    Field("result", str, "for people", get=_result),
+    _found("segments", "segments of the window's days"),
+    _found("valid"),
+    _found("missing"),
+    _found("expired", "gone, because the store keeps raw for some days only; no damage"),
+    _found("modified"),
+    _found("not_indexed", "raw objects that the index has lost"),
+    _found(
+        "superseded",
+        "objects that the index does not list, and each delivery in them elsewhere: copies that a crash left; harmless",
+    ),
+    _found(
+        "unacknowledged",
+        "objects with deliveries that no sender was told to be recorded: of refused requests, and of interrupted"
+        " batches what was not recorded yet; harmless",
+    ),
+    _found("in_progress", "objects of batches that are being written"),
+    _found("deliveries", "in the segments"),
+    Field(
+        "aggregates",
+        Count | None,
+        "current ones that were checked, of days whose raw has not expired; null: none was, because of `--quick` or"
+        " because of what raw or the index lacks",
+        get="summary.aggregates",
+        text=lambda problems: "not checked" if problems.summary.aggregates is None else None,
+    ),
+    _found("damage", "problems"),
+    NOTE,
+    NEXT,
+)
 
 
 _EXTENTS = {
@@ -192,18 +195,6 @@ _EXTENTS = {
     "part": "read in part: what it still says was kept",
     "none": "gone or empty: verdicts and times are those of raw",
 }
-
-_REVISED = [
-    Column("event_id"),
-    Column("was_accepted", get=lambda one: _place(one.old) if one.old else "(lost)"),
-    Column("now_accepted", get=lambda one: _place(one.new)),
-]
-
-_UNDECIDED = [
-    Column("event_id"),
-    Column("now_accepted", get=lambda one: _place(one.counted)),
-    Column("not_accepted", get=lambda one: _place(one.other)),
-]
 
 
 def _place(place: tuple[str, int]) -> str:
@@ -218,3 +209,102 @@ def _no_revision(done: Rebuilt) -> str:
     if done.replaced != "all":
         return "no event is known to have another accepted delivery than before"
     return "every event kept its accepted delivery"
+
+
+REBUILD = Schema(
+    "pik verify --rebuild-index",
+    Field("batches", Count),
+    Field("segments", Count),
+    Field("deliveries", Count),
+    Field("unfinished_batches", Count, "batches without a record", get="unfinished"),
+    Field("superseded", Count),
+    Field(
+        "expired",
+        Count,
+        "segments that are gone because the store keeps raw for some days only: they stay known, without their"
+        " deliveries",
+    ),
+    Field(
+        "replaced_index",
+        str,
+        "how much of the index before could be read: `all`, `part` or `none`. What it said was kept",
+        get="replaced",
+        text=lambda done: _EXTENTS[done.replaced],
+    ),
+    Field(
+        "guessed_times",
+        Count,
+        "segments of which nothing tells when they were recorded: their time of ingest stands for it, and is marked",
+        get="guessed",
+    ),
+    Field(
+        "unacknowledged_requests",
+        Count,
+        "API requests that were never recorded: their objects stay, and do not count",
+        get="unacknowledged",
+    ),
+    Field(
+        "uncertain_requests",
+        Count,
+        "API requests of which nothing tells whether they were recorded: they count",
+        get="uncertain",
+    ),
+    Field(
+        "lost_deliveries",
+        Count,
+        "deliveries that cannot be read, as far as anything tells how many there were",
+        get="lost",
+    ),
+    Field("lost_in", list[str] | None, "the segments that these were in, and ranges of their entities"),
+    Field("revised_events", Count, "events that got another accepted delivery than was recorded", get="revised"),
+    Field(
+        "undecided_events",
+        Count,
+        "events with an idempotency key that came with different contents, and of which only the order of arrival"
+        " decides",
+        get="undecided",
+    ),
+    Field(
+        "dropped_batches",
+        list[str] | None,
+        "batches that only the replaced index knew, and of which raw has no object: they are not restored",
+        get="dropped",
+    ),
+    Field("damaged", list[str] | None, "what could not be read. Of damaged segments what is whole was kept"),
+    Rows(
+        "revised",
+        "the first hundred of the revised events",
+        Column("event_id", str),
+        Column(
+            "was_accepted",
+            str,
+            "batch and record, for people; `(lost)`",
+            get=lambda one: _place(one.old) if one.old else "(lost)",
+        ),
+        Column("now_accepted", str, "batch and record, for people", get=lambda one: _place(one.new)),
+        get=lambda done: done.examples,
+        empty=_no_revision,
+    ),
+    Rows(
+        "undecided",
+        "the first hundred of the undecided events; left out where there are none",
+        Column("event_id", str),
+        Column(
+            "now_accepted", str, "batch and record of the delivery that counts", get=lambda one: _place(one.counted)
+        ),
+        Column("not_accepted", str, "batch and record of one with another content", get=lambda one: _place(one.other)),
+        get=lambda done: done.undecided_examples,
+    ),
+    Field(
+        "truncated",
+        bool,
+        "there are more revised or undecided events than rows",
+        get=lambda done: done.revised > len(done.examples) or done.undecided > len(done.undecided_examples),
+    ),
+    Field(
+        "note",
+        str | None,
+        get=lambda done: "restore the damaged objects from a copy of the store first" if done.damaged else None,
+    ),
+    Field("next", str | None, get=lambda done: command("verify", "--rebuild-index") if done.damaged else None),
+)

@@ -6,36 +6,126 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import chain
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from pik.cli.render import Column, Count, Document, Instant, Json, Lag, Shown, Table
+from pik.cli.render import NEXT, NOTE, Column, Count, Document, Field, Instant, Json, Lag, Object, Rows, Schema, Shown
 from pik.cli.render.text import visible
 from pik.cli.render.values import words
 from pik.errors import command
+from pik.model.batch import Counts
 
 if TYPE_CHECKING:
     from pik.model.batch import Reject
     from pik.usecases.ingest.batch_ingest import CheckReport, IngestReport
     from pik.usecases.ingest.via_api import SendReport
-    from pik.usecases.inspect.batches import Lags
+
+
+_COUNTS = ("read", "accepted", "exact", "conflict", "rejected")
+
+_REASONS = "the five most frequent reasons → records; all others as `(other reasons)`"
+
+
+def _most_frequent(counted: Mapping[str, int]) -> Shown | None:
+    """Return the five most frequent reasons, and how many records have another."""
+    named = {reason or "(reasons beyond the first 1,000)": count for reason, count in counted.items()}
+    most = dict(sorted(named.items(), key=lambda item: -item[1])[:5])
+    if len(named) > len(most):
+        most["(other reasons)"] = sum(named.values()) - sum(most.values())
+    return Shown(most, ", ".join(f"{count:,} × {visible(reason)}" for reason, count in most.items())) if most else None
+
+
+def _lags(one: IngestReport) -> Shown | None:
+    from pik.usecases.inspect.batches import lags
+
+    lag = lags(one.batch)
+    if lag is None:
+        return None
+    shown = {name: Lag(getattr(lag, name), cut=not lag.exact) for name in ("min", "p50", "p95", "p99", "max")}
+    return Shown({**shown, "rounded": not lag.exact}, words(shown))
+
+
+def _skewed(one: IngestReport) -> int | None:
+    return sum(count for lag, count in one.batch.lags.items() if lag < 0) or None
+
+
+def _rate(one: IngestReport) -> int | None:
+    from pik.usecases.ingest.batch_ingest import Outcome
+
+    read_now = one.batch.counts.read - ((one.resumed_from or 1) - 1)
+    return round(read_now / one.seconds) if one.outcome != Outcome.ALREADY and one.seconds else None
+
+
+INGEST = Schema(
+    "pik ingest",
+    Field("batch_id", str, "the batch", get="batch.batch_id"),
+    Field("source", str, "the input's name"),
+    Field(
+        "outcome", str, "`ingested`; `resumed`: went on with an interrupted batch; `already ingested`: nothing was done"
+    ),
+    Field("resumed_from_record", int | None, "the first record that this writer recorded", get="resumed_from"),
+    Field("read", Count, "records of the whole batch: accepted + duplicates + rejected", get="batch.counts.read"),
+    Field("accepted", Count, "deliveries that made an event", get="batch.counts.accepted"),
+    Field(
+        "duplicates",
+        Object(
+            Field("exact", Count, "with the same content"),
+            Field("conflict", Count, "with the same idempotency key and other content"),
+        ),
+        "deliveries of events that were there",
+        get="batch.counts",
+    ),
+    Field("rejected", Count, "records that are not valid events", get="batch.counts.rejected"),
+    Field("reasons", dict[str, int] | None, _REASONS, get=lambda one: _most_frequent(one.batch.reasons)),
+    Field("first_event", Instant | None, "the smallest `event_time`", get="batch.first_event"),
+    Field("last_event", Instant | None, "the greatest", get="batch.last_event"),
+    Field(
+        "lag",
+        Object(
+            Field("min", Lag),
+            Field("p50", Lag, "nearest rank, as the other percentiles"),
+            Field("p95", Lag),
+            Field("p99", Lag),
+            Field("max", Lag),
+            Field(
+                "rounded",
+                bool,
+                "of more than 1,000 deliveries: each is cut to three significant digits, toward smaller numbers",
+            ),
+            null=True,
+        ),
+        "over all deliveries",
+        get=_lags,
+    ),
+    Field("clock_skew", Count | None, "deliveries with a negative lag", get=_skewed),
+    Field("seconds", float, "how long this command took", get=lambda one: round(one.seconds, 3)),
+    Field("records_per_second", Count | None, "records read in this command, by its time", get=_rate),
+    NOTE,
+    NEXT,
+)
+
+INGEST_SEVERAL = Schema(
+    "pik ingest, several inputs",
+    Rows(
+        "batches",
+        "one per input",
+        Column("batch_id", str, get="batch.batch_id"),
+        Column("source", str),
+        Column("outcome", str, "as above"),
+        *(Column(name, Count, get=f"batch.counts.{name}") for name in _COUNTS),
+    ),
+    Field("read", Count, "over all inputs, as the following"),
+    *(Field(name, Count) for name in _COUNTS[1:]),
+    NOTE,
+    NEXT,
+)
 
 
 def ingested(done: list[IngestReport], *, mapped: bool) -> Document:
-    """What became of the inputs: one in full, several as a table."""
-    from pik.model.batch import Counts
-
-    total = sum((one.batch.counts for one in done), Counts())
-    fields = dict(zip(("read", "accepted", "exact", "conflict", "rejected"), map(Count, total.astuple()), strict=True))
+    """Return what became of the inputs: one in full, several as a table."""
     if len(done) == 1:
-        return Document(head={**_summary(done[0]), **_next(done, mapped=mapped)})
-    columns = [
-        Column("batch_id", get=lambda one: one.batch.batch_id),
-        Column("source"),
-        Column("outcome"),
-        *(Column(name, Count, get=attrgetter(f"batch.counts.{name}")) for name in fields),
-    ]
-    return Document(tables=[Table("batches", columns, done)], tail={**fields, **_next(done, mapped=mapped)})
+        return INGEST.document(done[0], **_next(done, mapped=mapped))
+    total = sum((one.batch.counts for one in done), Counts())
+    return INGEST_SEVERAL.document(total, batches=done, **_next(done, mapped=mapped))
 
 
 _FOREIGN = "foreign records need --map; `pik ingest --help` shows how"
@@ -64,67 +154,28 @@ def _why_none(reasons: Iterable[str], *, mapped: bool) -> str | None:
     return _MAPPED if mapped else _FOREIGN
 
 
-def _summary(one: IngestReport) -> dict[str, object]:
-    from pik.usecases.ingest.batch_ingest import Outcome
-    from pik.usecases.inspect.batches import lags
-
-    batch, counts = one.batch, one.batch.counts
-    lag = lags(batch)
-    read_now = counts.read if one.resumed_from is None else counts.read - (one.resumed_from - 1)
-    new = one.outcome != Outcome.ALREADY
-    return {
-        "batch_id": batch.batch_id,
-        "source": one.source,
-        "outcome": one.outcome,
-        "resumed_from_record": one.resumed_from,
-        "read": Count(counts.read),
-        "accepted": Count(counts.accepted),
-        "duplicates": {"exact": Count(counts.exact), "conflict": Count(counts.conflict)},
-        "rejected": Count(counts.rejected),
-        "reasons": _most_frequent(batch.reasons),
-        "first_event": Instant(batch.first_event) if batch.first_event is not None else None,
-        "last_event": Instant(batch.last_event) if batch.last_event is not None else None,
-        "lag": _lags(lag) if lag else None,
-        "clock_skew": Count(lag.skewed) if lag and lag.skewed else None,
-        "seconds": round(one.seconds, 3),
-        "records_per_second": Count(round(read_now / one.seconds)) if new and one.seconds else None,
-    }
-
-
-def _lags(lag: Lags) -> Shown:
-    percentiles = ("min", "p50", "p95", "p99", "max")
-    shown = {name: Lag(getattr(lag, name), cut=not lag.exact) for name in percentiles}
-    return Shown({**shown, "rounded": not lag.exact}, words(shown))
-
-
-def _most_frequent(counted: Mapping[str, int]) -> Shown | None:
-    """The five most frequent ones, and how many records have another."""
-    named = {reason or "(reasons beyond the first 1,000)": count for reason, count in counted.items()}
-    most = dict(sorted(named.items(), key=lambda item: -item[1])[:5])
-    if len(named) > len(most):
-        most["(other reasons)"] = sum(named.values()) - sum(most.values())
-    return Shown(most, ", ".join(f"{count:,} × {visible(reason)}" for reason, count in most.items())) if most else None
+INGEST_DRY_RUN = Schema(
+    "pik ingest --dry-run",
+    Field("dry_run", bool, "true", get=lambda _: True),
+    Rows(
+        "sources",
+        "one per input",
+        Column("source", str),
+        Column("read", Count),
+        Column("valid", Count, "records that are valid events; duplicates are not looked for"),
+        Column("rejected", Count, get=lambda one: one.read - one.valid),
+        Column("reasons", dict[str, int] | None, _REASONS, get=lambda one: _most_frequent(one.reasons), wrap=True),
+        get=lambda inputs: inputs,
+    ),
+    Field("sample", Json | None, "with a mapping: an event that it makes, mostly the first one"),
+    Field("note", str),
+)
 
 
 def checked(inputs: list[CheckReport], *, mapped: bool) -> Document:
-    """What a dry run found."""
-    columns = [
-        Column("source"),
-        Column("read", Count),
-        Column("valid", Count),
-        Column("rejected", Count, get=lambda one: one.read - one.valid),
-        Column("reasons", get=lambda one: _most_frequent(one.reasons), wrap=True),
-    ]
-    return Document(
-        head={"dry_run": True},
-        tables=[Table("sources", columns, inputs)],
-        tail={"sample": _sample(inputs) if mapped else None, "note": _note_checked(inputs, mapped=mapped)},
-    )
-
-
-def _sample(inputs: list[CheckReport]) -> Json | None:
-    """An event that the mapping makes."""
-    return next((Json(one.sample) for one in inputs if one.sample is not None), None)
+    """Return what a dry run found."""
+    sample = next((one.sample for one in inputs if one.sample is not None), None) if mapped else None
+    return INGEST_DRY_RUN.document(inputs, sample=sample, note=_note_checked(inputs, mapped=mapped))
 
 
 def _note_checked(inputs: list[CheckReport], *, mapped: bool) -> str:
@@ -134,45 +185,74 @@ def _note_checked(inputs: list[CheckReport], *, mapped: bool) -> str:
     return "nothing was stored, and duplicates were not looked for; leave --dry-run out to ingest"
 
 
-def sent_via_api(done: list[tuple[SendReport, list[Reject]]]) -> Document:
-    from pik.model.batch import Counts
+INGEST_VIA_API = Schema(
+    "pik ingest --via api",
+    Field("read", Count, "records over all inputs, answered or rejected: accepted + duplicates + rejected"),
+    Field("accepted", Count),
+    Field(
+        "duplicates",
+        Object(
+            Field(
+                "exact", Count, "what a request without an answer had recorded is among them, when it was sent again"
+            ),
+            Field("conflict", Count),
+        ),
+        get=lambda total: total,
+    ),
+    Field("rejected", Count),
+    Field("reasons", dict[str, int] | None, _REASONS),
+    Field("requests", Count, "requests, repeats not counted"),
+    Field(
+        "sent_again", Count, "records of requests that were repeated, because no answer told whether they took effect"
+    ),
+    Field("seconds", float),
+    Field("records_per_second", Count | None),
+    Rows(
+        "sources",
+        "one per input; those after one that stopped were not begun",
+        Column("source", str),
+        Column(
+            "outcome",
+            str,
+            "`sent`, or `stopped`: the API failed for good",
+            get=lambda sent: "stopped" if sent.failure else "sent",
+        ),
+        *(Column(name, Count, get=f"counts.{name}") for name in _COUNTS),
+        Column("unanswered", Count, "records that were sent and have no answer: recorded or not"),
+        Column("unanswered_from", Count | None, "the first of them"),
+    ),
+    Rows(
+        "rejects",
+        "up to twenty per input, those that come first in it; `--rejects FILE` writes all",
+        Column("source", str, get=lambda row: row[0]),
+        Column("seq", Count, "its position in the input; in JSON lines the line", get=lambda row: row[1].seq),
+        Column("reason", str, get=lambda row: row[1].reason, wrap=True),
+    ),
+    Field("truncated", bool, "whether there are more rejects"),
+    Field("error", str | None, "why it stopped"),
+    NOTE,
+)
 
+
+def sent_via_api(done: list[tuple[SendReport, list[Reject]]]) -> Document:
+    """Return what became of the inputs, each with the first of its rejected records."""
     all_sent = [sent for sent, _ in done]
     total = sum((sent.counts for sent in all_sent), Counts())
     seconds = sum(sent.seconds for sent in all_sent)
     failure = all_sent[-1].failure
     shown = [(sent.source, reject) for sent, first in done for reject in first]
-    columns = [
-        Column("source"),
-        Column("outcome", get=lambda sent: "stopped" if sent.failure else "sent"),
-        *(Column(name, Count, get=attrgetter(f"counts.{name}")) for name in ("read", "accepted", "exact", "conflict")),
-        Column("rejected", Count, get=attrgetter("counts.rejected")),
-        Column("unanswered", Count),
-        Column("unanswered_from", Count),
-    ]
-    rejected = [
-        Column("source", get=lambda row: row[0]),
-        Column("seq", Count, get=lambda row: row[1].seq),
-        Column("reason", get=lambda row: row[1].reason, wrap=True),
-    ]
-    return Document(
-        head={
-            "read": Count(total.read),
-            "accepted": Count(total.accepted),
-            "duplicates": {"exact": Count(total.exact), "conflict": Count(total.conflict)},
-            "rejected": Count(total.rejected),
-            "reasons": _most_frequent(sum((Counter(sent.reasons) for sent in all_sent), Counter())),
-            "requests": Count(sum(sent.requests for sent in all_sent)),
-            "sent_again": Count(sum(sent.repeated for sent in all_sent)),
-            "seconds": round(seconds, 3),
-            "records_per_second": Count(round(total.read / seconds)) if seconds else None,
-        },
-        tables=[Table("sources", columns, all_sent), Table("rejects", rejected, shown)],
-        tail={
-            "truncated": total.rejected > len(shown),
-            "error": failure.message if failure else None,
-            "note": _note_sent(all_sent),
-        },
+    return INGEST_VIA_API.document(
+        total,
+        reasons=_most_frequent(sum((Counter(sent.reasons) for sent in all_sent), Counter())),
+        requests=sum(sent.requests for sent in all_sent),
+        sent_again=sum(sent.repeated for sent in all_sent),
+        seconds=round(seconds, 3),
+        records_per_second=round(total.read / seconds) if seconds else None,
+        sources=all_sent,
+        rejects=shown,
+        truncated=total.rejected > len(shown),
+        error=failure.message if failure else None,
+        note=_note_sent(all_sent),
     )
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import islice
-from operator import attrgetter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pik.cli import options
 from pik.cli.command import cli_command
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Document, Instant, Moment, Shown, Table
+from pik.cli.render import TRUNCATED, Column, Count, Field, Instant, Moment, Object, Rows, Schema, Shown
 from pik.cli.render.values import words
 from pik.errors import NotFound, UsageError, command
+from pik.model.window import Window
+
+if TYPE_CHECKING:
+    from pik.usecases.inspect.batches import Status as StoreStatus
 
 
 @cli_command(
@@ -44,7 +46,6 @@ def batches(
 
     store = cli.open_store()
     if rejects:
-        from pik.errors import UsageError
         from pik.usecases.inspect.batches import list_rejects
 
         if batch is None:
@@ -52,51 +53,81 @@ def batches(
                 "--rejects needs a batch", hint="`pik batches` lists them; then: pik batches BATCH --rejects"
             )
         found = batch_of(store.index, batch)
-        columns = [
-            Column("seq"),
-            Column("field", detail=True),
-            Column("reason", wrap=True),
-            Column("line", cut=20),
-            Column("base64", get=attrgetter("bytes"), detail=True),
-        ]
         rows = islice(list_rejects(store, found), limit)
-        total = found.counts.rejected
-        cli.show(
-            Document(
-                head={"batch_id": found.batch_id, "source": found.origin.name},
-                tables=[Table("rejects", columns, rows, empty="no record of this batch was rejected")],
-                tail={"rejected": Count(total), "truncated": limit is not None and total > limit},
-            )
-        )
+        truncated = limit is not None and found.counts.rejected > limit
+        cli.show(REJECTS.document(found, rejects=rows, truncated=truncated))
         return
     every = [batch_of(store.index, batch)] if batch else store.index.batches()
     listed = (with_closing(store, one) for one in every)
     shown = list(islice(listed, limit)) if limit else listed
     cli.show(
-        Document(
-            tables=[Table("batches", _COLUMNS, shown, empty="no batch yet; to make one: pik ingest FILE")],
-            tail=lambda: {"truncated": limit is not None and not batch and next(iter(listed), None) is not None},
+        BATCHES.document(
+            batches=shown, truncated=lambda: limit is not None and not batch and next(iter(listed), None) is not None
         )
     )
 
 
-_COUNTS = {"read": 3, "accepted": 1, "exact": 2, "conflict": 0, "rejected": 0}
-"""Each count with its `drop`: conflicts and rejects stay on a narrow terminal, because they report a problem."""
+BATCHES = Schema(
+    "pik batches",
+    Rows(
+        "batches",
+        "newest first",
+        Column("batch_id", str),
+        Column("source", str, get="origin.name", cut=8),
+        Column(
+            "state",
+            str,
+            "`RUNNING` while its writer lives, then `COMPLETE`, `INTERRUPTED` or, where all of its records came"
+            " again in a later batch, `REPLACED`; in a copy `PULLED`: what is counted is the part that is there",
+        ),
+        Column("replaced_by", str | None, "of a replaced batch: the later one", detail=True),
+        Column("started_at", Moment, drop=4),
+        # Conflicts and rejects stay on a narrow terminal, because they report a problem.
+        Column("read", Count, get="counts.read", drop=3),
+        Column("accepted", Count, get="counts.accepted", drop=1),
+        Column("exact", Count, get="counts.exact", drop=2),
+        Column("conflict", Count, get="counts.conflict"),
+        Column("rejected", Count, get="counts.rejected"),
+        Column("finished_at", Moment | None, detail=True),
+        Column("attempts", int, "writers that it took", get="attempt", detail=True),
+        Column("first_event", Instant | None, detail=True),
+        Column("last_event", Instant | None, detail=True),
+        Column(
+            "content",
+            str,
+            "what names the input: SHA-256 of a file, or `key:NAME`",
+            get="origin.content",
+            detail=True,
+        ),
+        Column("again", bool, "ingested with `--again`", get="origin.again", detail=True),
+        empty="no batch yet; to make one: pik ingest FILE",
+    ),
+    TRUNCATED,
+)
 
-_COLUMNS = [
-    Column("batch_id"),
-    Column("source", get=lambda batch: batch.origin.name, cut=8),
-    Column("state"),
-    Column("replaced_by", get=lambda batch: batch.replaced_by or None, detail=True),
-    Column("started_at", Moment, drop=4),
-    *(Column(name, Count, get=attrgetter(f"counts.{name}"), drop=drop) for name, drop in _COUNTS.items()),
-    Column("finished_at", Moment, detail=True),
-    Column("attempts", get=lambda batch: batch.attempt, detail=True),
-    Column("first_event", Instant, detail=True),
-    Column("last_event", Instant, detail=True),
-    Column("content", get=lambda batch: batch.origin.content, detail=True),
-    Column("again", get=lambda batch: batch.origin.again, detail=True),
-]
+REJECTS = Schema(
+    "pik batches --rejects",
+    Field("batch_id", str),
+    Field("source", str, get="origin.name"),
+    Rows(
+        "rejects",
+        "in the order of the input",
+        Column("seq", int, "the record's position in the input, 1-based"),
+        Column("field", str | None, "the field that is to blame", detail=True),
+        Column("reason", str, wrap=True),
+        Column("line", str, "the record; bytes that are not UTF-8 are U+FFFD", cut=20),
+        Column(
+            "base64",
+            str | None,
+            "the record's bytes in base 64, where they are not UTF-8",
+            get="bytes",
+            detail=True,
+        ),
+        empty="no record of this batch was rejected",
+    ),
+    Field("rejected", Count, "how many there are", get="counts.rejected"),
+    TRUNCATED,
+)
 
 
 @cli_command(
@@ -122,16 +153,17 @@ def init(cli: Context) -> None:
     except NotFound:
         store, created = cli.create_store(place), True
     named = () if cli.settings.default_store else ("--store", place)
-    cli.show(
-        Document(
-            head={
-                "store": store.url,
-                "created": created,
-                "store_format": store.format_version,
-                "next": command(*named, *(("ingest", "FILE") if created else ("status",))),
-            }
-        )
-    )
+    line = command(*named, *(("ingest", "FILE") if created else ("status",)))
+    cli.show(INIT.document(store, created=created, next=line))
+
+
+INIT = Schema(
+    "pik init",
+    Field("store", str, "the directory", get="url"),
+    Field("created", bool, "false where it was a store already; then nothing was changed"),
+    Field("store_format", int, "the version of its layout", get="format_version"),
+    Field("next", str),
+)
 
 
 @cli_command(
@@ -146,43 +178,57 @@ def status(cli: Context) -> None:
     from pik.usecases.inspect.batches import status as look
 
     found = look(cli.open_store())
-    totals, batch, run = found.totals, found.last_batch, found.last_run
-    cli.show(
-        Document(
-            head={
-                "store": found.url,
-                "store_format": found.format_version,
-                "events": Count(totals.events),
-                "deliveries": Count(totals.deliveries),
-                "first_event": Instant(totals.first_event) if totals.first_event is not None else None,
-                "last_event": Instant(totals.last_event) if totals.last_event is not None else None,
-                "deliveries_by_source": _by_source(found.sources),
-                "deliveries_of_other_sources": Count(found.other_sources) if found.other_sources else None,
-                "batches": Count(totals.batches),
-                "interrupted_batches": Count(found.interrupted),
-                "replaced_batches": Count(found.replaced),
-                "last_batch": batch and {"batch_id": batch.batch_id, "source": batch.origin.name, "state": batch.state},
-                "last_run": run and {"run_id": run.run_id, "state": run.state},
-                "metrics": Count(found.metrics),
-                "segments": Count(totals.segments),
-                "raw_bytes": Count(found.size),
-                "copy_of": found.copy_of,
-            },
-            tables=[Table("pulled", _PULLED, found.pulled, empty="nothing was pulled into it yet")]
-            if found.copy_of
-            else [],
-        )
-    )
+    cli.show((STATUS if found.copy_of else STATUS.without("pulled")).document(found))
 
 
 _MOST = 20
 """Sources that people are shown; programs get all."""
 
 
-def _by_source(sources: Mapping[str, int]) -> Shown:
-    most = {name: Count(n) for name, n in sorted(sources.items(), key=lambda item: -item[1])}
+def _by_source(found: StoreStatus) -> Shown:
+    most = {name: Count(n) for name, n in sorted(found.sources.items(), key=lambda item: -item[1])}
     text = words(dict(islice(most.items(), _MOST)))
     return Shown(most, f"{text}, and {len(most) - _MOST:,} more sources" if len(most) > _MOST else text)
 
 
-_PULLED = [Column("window"), Column("entities", get=lambda part: part.entities or None, wrap=True)]
+STATUS = Schema(
+    "pik status",
+    Field("store", str, "its path or URL", get="url"),
+    Field("store_format", int, "the version of its format", get="format_version"),
+    Field("events", Count, get="totals.events"),
+    Field("deliveries", Count, "duplicates included", get="totals.deliveries"),
+    Field("first_event", Instant | None, get="totals.first_event"),
+    Field("last_event", Instant | None, get="totals.last_event"),
+    Field(
+        "deliveries_by_source",
+        dict[str, int],
+        "at most 1,000 sources; of each batch, the first 1,000 that came are counted by name",
+        get=_by_source,
+    ),
+    Field(
+        "deliveries_of_other_sources",
+        Count | None,
+        "deliveries of sources that were not counted by name; where there are any, the numbers by source may be"
+        " too small",
+        get=lambda found: found.other_sources or None,
+    ),
+    Field("batches", Count, get="totals.batches"),
+    Field("interrupted_batches", Count, "without the replaced ones", get="interrupted"),
+    Field("replaced_batches", Count, "interrupted batches whose records are all in a later one", get="replaced"),
+    Field(
+        "last_batch",
+        Object(Field("batch_id", str), Field("source", str, get="origin.name"), Field("state", str), null=True),
+    ),
+    Field("last_run", Object(Field("run_id", str), Field("state", str), null=True)),
+    Field("metrics", Count, "definitions, the built-in one included"),
+    Field("segments", Count, get="totals.segments"),
+    Field("raw_bytes", Count, "the size of raw", get="size"),
+    Field("copy_of", str | None, "the store that this one is a copy of ([offline.md](offline.md))"),
+    Rows(
+        "pulled",
+        "only in a copy: what was pulled",
+        Column("window", Window, "whole days"),
+        Column("entities", list[str] | None, "null: all", wrap=True),
+        empty="nothing was pulled into it yet",
+    ),
+)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
+from pik.cli.commands.inspect.events import MATCHED, at_most
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Document, EventId, Instant, Json, Shown, Table
+from pik.cli.render import NOTE, TRUNCATED, Column, Count, EventId, Field, Instant, Json, Object, Rows, Schema
 from pik.cli.render.text import shortened, visible
 from pik.errors import UsageError
+from pik.model.instant import parse_instant
+from pik.model.window import Window
 
 if TYPE_CHECKING:
-    from pik.model.window import Window
-    from pik.usecases.inspect.duplicates import DuplicateRow, FieldChange, GroupRow, GroupTotals
-    from pik.usecases.listing import Extent, Listing
+    from pik.usecases.inspect.duplicates import DuplicateRow
 
 
 @cli_command(
@@ -75,92 +75,104 @@ def duplicates(
     limit = limit or cli.default_limit
     if by:
         groups = count_duplicates(store, wanted, by, limit=limit, progress=cli.progress)
-        cli.show(_counted(groups, window, by, entity, limit))
+        cli.show(
+            DUPLICATES_BY.without(*(other for other in _GROUPS if other != by)).document(
+                {"window": window, "entity": entity, "by": by},
+                groups=groups,
+                duplicates=lambda: groups.summary.duplicates,
+                truncated=lambda: groups.summary.truncated,
+                note=lambda: f"--limit N shows more than the {limit:,} largest" if groups.summary.truncated else None,
+            )
+        )
         any_found = groups.summary.duplicates > 0
     else:
         found = list_duplicates(store, wanted, limit=limit, payload_diff=show_payload_diff, progress=cli.progress)
-        cli.show(_listed(found, window, entity, limit, payload_diff=show_payload_diff))
+        schema = DUPLICATES if show_payload_diff else DUPLICATES.without("changes")
+        more = f"--limit N shows more than the first {limit:,}, --by counts them" if limit else None
+        cli.show(
+            schema.document(
+                {"window": window, "entity": entity},
+                duplicates=found,
+                matched=lambda: at_most(found.summary.matched, limit),
+                truncated=lambda: found.summary.truncated,
+                note=lambda: more if found.summary.truncated else None,
+            )
+        )
         any_found = found.summary.matched != 0
     if not any_found:
         cli.note(nothing_matches("duplicates", store, window, (entity,) if entity else ()))
     return FOUND if (fail_if_any if any_found else fail_if_none) else None
 
 
-def _listed(
-    found: Listing[DuplicateRow, Extent], window: Window, entity: str | None, limit: int | None, *, payload_diff: bool
-) -> Document:
-    """Return each duplicate, with `payload_diff` also where a conflict differs from the accepted delivery."""
-    changes = Column("changes", get=lambda row: _changes(row.changes), cut=60)
-
-    def tail() -> dict[str, object]:
-        extent = found.summary
-        return {
-            "matched": Shown(None, f"more than {limit:,}") if extent.matched is None else Count(extent.matched),
-            "truncated": extent.truncated,
-            "note": f"--limit N shows more than the first {limit:,}, --by counts them" if extent.truncated else None,
-        }
-
-    return Document(
-        head={"window": window, "entity": entity},
-        tables=[Table("duplicates", [*_COLUMNS, changes] if payload_diff else _COLUMNS, found, _none(window))],
-        tail=tail,
-    )
-
-
-def _counted(
-    groups: Listing[GroupRow, GroupTotals], window: Window, by: str, entity: str | None, limit: int | None
-) -> Document:
-    """Return the groups, or the largest of them, and how many duplicates there are in all."""
-    columns = [
-        Column(by, get=lambda row: row.group),
-        Column("duplicates", Count),
-        Column("exact", Count),
-        Column("conflict", Count),
-    ]
-    return Document(
-        head={"window": window, "entity": entity, "by": by},
-        tables=[Table("groups", columns, groups, _none(window))],
-        tail=lambda: {
-            "duplicates": Count(groups.summary.duplicates),
-            "truncated": groups.summary.truncated,
-            "note": f"--limit N shows more than the {limit:,} largest" if groups.summary.truncated else None,
-        },
-    )
-
-
-def _none(window: Window) -> str:
-    return f"no such duplicates in {window}"
-
-
-_COLUMNS = [
-    Column("event_id", EventId),
-    Column("kind"),
-    Column("event_time", Instant),
-    Column("ingest_time", Instant, detail=True),
-    Column("source", cut=16, drop=5),
-    Column("event_type", cut=20, drop=3),
-    Column("entity_id", cut=24),
-    Column("deliveries", drop=1),
-    Column("batch_id", drop=4),
-    Column("seq", drop=2),
-]
-
 _LONGEST = 24
 """Columns that people see of each value."""
 
 
-def _changes(changes: Sequence[FieldChange]) -> Shown:
-    lines = [f"{one.path}: {_short(one.accepted)} → {_short(one.conflicting)}" for one in changes]
-    return Shown([_change(one) for one in changes], "\n".join(map(visible, lines)) or "-")
+def _changes(row: DuplicateRow) -> str:
+    lines = (f"{one.path}: {_short(one.accepted)} → {_short(one.conflicting)}" for one in row.changes)
+    return "\n".join(map(visible, lines)) or "-"
 
 
 def _short(value: bytes | None) -> str:
     return "nothing" if value is None else shortened(value.decode(), _LONGEST)
 
 
-def _change(change: FieldChange) -> dict[str, object]:
-    return {
-        "path": change.path,
-        "accepted": None if change.accepted is None else Json(change.accepted),
-        "conflicting": None if change.conflicting is None else Json(change.conflicting),
-    }
+DUPLICATES = Schema(
+    "pik duplicates",
+    Field("window", Window),
+    Field("entity", str | None),
+    Rows(
+        "duplicates",
+        "by `event_time`, `event_id`, batch and seq",
+        Column("event_id", EventId),
+        Column("kind", str, "`exact` or `conflict`"),
+        Column("event_time", Instant),
+        Column("ingest_time", Instant, detail=True),
+        Column("source", str, cut=16, drop=5),
+        Column("event_type", str, cut=20, drop=3),
+        Column("entity_id", str, cut=24),
+        Column("deliveries", int, "of its event, the accepted one included", drop=1),
+        Column("batch_id", str, drop=4),
+        Column("seq", int, drop=2),
+        Column(
+            "changes",
+            Object(
+                Field("path", str, "such as `payload.amount`, `event_time`"),
+                Field("accepted", Json | None, "what the event says; null: nothing"),
+                Field("conflicting", Json | None, "what this delivery says; null: nothing"),
+                many=True,
+            ),
+            "only with `--show-payload-diff`: where a conflict differs from the event",
+            text=_changes,
+            cut=60,
+        ),
+        empty=lambda found: f"no such duplicates in {found['window']}",
+    ),
+    MATCHED,
+    TRUNCATED,
+    NOTE,
+)
+
+_GROUPS = ("source", "type", "entity", "batch", "hour")
+
+DUPLICATES_BY = Schema(
+    "pik duplicates --by",
+    Field("window", Window),
+    Field("entity", str | None),
+    Field("by", str, "what they are counted by"),
+    Rows(
+        "groups",
+        "most first",
+        *(Column(name, str, f"only with `--by {name}`", get="group") for name in _GROUPS[:-1]),
+        Column(
+            "hour", Instant, "only with `--by hour`: the hour of `event_time`", get=lambda row: parse_instant(row.group)
+        ),
+        Column("duplicates", Count, "exact + conflict"),
+        Column("exact", Count),
+        Column("conflict", Count),
+        empty=lambda found: f"no such duplicates in {found['window']}",
+    ),
+    Field("duplicates", Count, "over all groups"),
+    TRUNCATED,
+    NOTE,
+)

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from decimal import Decimal
+from typing import Annotated
 
 import typer
 
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
 from pik.cli.context import Context
-from pik.cli.render import Bucket, Column, Count, Document, EventId, Instant, Json, Lag, Shown, Table
-from pik.model.delivery import Delivery
+from pik.cli.render import (
+    NOTE,
+    TRUNCATED,
+    Bucket,
+    Column,
+    Count,
+    EventId,
+    Field,
+    Instant,
+    Json,
+    Lag,
+    Rows,
+    Schema,
+    Shown,
+)
 from pik.model.instant import parse_instant
-
-if TYPE_CHECKING:
-    from pik.usecases.inspect.event_detail import EventDetail
+from pik.model.window import Window
 
 
 @cli_command(
@@ -52,35 +64,51 @@ def events(
     store = cli.open_store()
     limit = limit or cli.default_limit
     found = list_events(store, wanted, limit, progress=cli.progress)
-
-    def tail() -> dict[str, object]:
-        extent = found.summary
-        return {
-            "matched": Shown(None, f"more than {limit:,}") if extent.matched is None else Count(extent.matched),
-            "truncated": extent.truncated,
-            "note": f"--limit N shows more than the oldest {limit:,}" if extent.truncated else None,
-        }
-
-    table = Table("events", _COLUMNS, found, empty=f"no such events in {window}")
-    cli.show(Document(head={"window": window, "entity": entity}, tables=[table], tail=tail))
+    cli.show(
+        EVENTS.document(
+            {"window": window, "entity": entity},
+            events=found,
+            matched=lambda: at_most(found.summary.matched, limit),
+            truncated=lambda: found.summary.truncated,
+            note=lambda: f"--limit N shows more than the oldest {limit:,}" if found.summary.truncated else None,
+        )
+    )
     if found.summary.matched != 0:
         return None
     cli.note(nothing_matches("events", store, window, wanted.entities))
     return FOUND if fail_if_none else None
 
 
-_COLUMNS = [
-    Column("event_id", EventId),
-    Column("event_time", Instant),
-    Column("source", cut=16, drop=3),
-    Column("event_type", cut=20),
-    Column("entity_id", cut=24),
-    Column("lag", Lag, drop=1),
-    Column("deliveries", drop=2),
-    Column("batch_id", detail=True),
-    Column("seq", detail=True),
-    Column("payload", Json, detail=True),
-]
+def at_most(matched: int | None, limit: int | None) -> Shown | int:
+    """Return how many rows matched, or where a limit left some uncounted, that they are more than that."""
+    return Shown(None, f"more than {limit:,}") if matched is None else matched
+
+
+MATCHED = Field("matched", Count | None, "how many there are; null where a limit left some out, which are not counted")
+
+EVENTS = Schema(
+    "pik events",
+    Field("window", Window),
+    Field("entity", str | None),
+    Rows(
+        "events",
+        "by `event_time`, then `event_id`",
+        Column("event_id", EventId),
+        Column("event_time", Instant),
+        Column("source", str, cut=16, drop=3),
+        Column("event_type", str, cut=20),
+        Column("entity_id", str, cut=24),
+        Column("lag", Lag, "of the accepted delivery", drop=1),
+        Column("deliveries", int, "the accepted one included", drop=2),
+        Column("batch_id", str, "of the accepted delivery", detail=True),
+        Column("seq", int, "likewise: its position in the input", detail=True),
+        Column("payload", Json, detail=True),
+        empty=lambda found: f"no such events in {found['window']}",
+    ),
+    MATCHED,
+    TRUNCATED,
+    NOTE,
+)
 
 
 @cli_command(
@@ -105,62 +133,74 @@ def show(
     from pik.usecases.inspect.event_detail import show_event
 
     found = show_event(cli.open_store(), cli.engine(), event_id, limit)
-    cli.show(
-        Document(
-            head=_fields(found.event),
-            # Behind the tables: a payload may be longer than the screen.
-            tables=[Table("deliveries", _DELIVERIES, found.deliveries), *_aggregates(found)],
-            tail={
-                **(
-                    {"aggregates": Shown(None, "not known: its day was not pulled")} if found.aggregates is None else {}
-                ),
-                "left_out": Count(found.left_out) if found.left_out else None,
-                "note": f"--limit {len(found.deliveries) + found.left_out} shows all" if found.left_out else None,
-                "payload": Json(bytes(found.event.payload)),
-                "raw": [Json(row.line) for row in found.deliveries],
-            },
-        )
-    )
+    more = f"--limit {len(found.deliveries) + found.left_out} shows all" if found.left_out else None
+    cli.show(SHOW.document(found, note=more))
 
 
-def _aggregates(found: EventDetail) -> list[Table]:
-    if found.aggregates is None:
-        return []
-    return [Table("aggregates", _AGGREGATES, found.aggregates, empty="no current aggregate counts it")]
-
-
-def _fields(event: Delivery) -> dict[str, object]:
-    return {
-        "event_id": event.event_id,
-        "content_hash": event.content_hash,
-        "source": event.source,
-        "event_type": event.event_type,
-        "entity_id": event.entity_id,
-        "event_time": Instant(event.event_instant),
-        "received_time": Instant(parse_instant(event.received_time)) if event.received_time else None,
-        "event_time_original": event.event_time_original,
-        "received_time_original": event.received_time_original,
-        "idempotency_key": event.idempotency_key,
-    }
-
-
-_DELIVERIES = [
-    Column("kind"),
-    Column("batch_id"),
-    Column("seq"),
-    Column("ingest_time", Instant, drop=2),
-    Column("lag", Lag, drop=1),
-    Column("event_time_original", detail=True),
-    Column("segment", drop=4),
-    Column("frame", drop=3),
-    Column("content_hash", detail=True),
-]
-
-_AGGREGATES = [
-    Column("metric", get=lambda row: row.computed.metric),
-    Column("bucket", Bucket, get=lambda row: row.computed.bucket),
-    Column("value", get=lambda row: row.computed.value),
-    Column("inputs", get=lambda row: row.computed.inputs),
-    Column("run_id", drop=1),
-    Column("reason", wrap=True),
-]
+SHOW = Schema(
+    "pik show",
+    Field("event_id", str, get="event.event_id"),
+    Field(
+        "content_hash",
+        str,
+        "of the accepted delivery, as all fields up to `idempotency_key`, and `payload`",
+        get="event.content_hash",
+    ),
+    Field("source", str, get="event.source"),
+    Field("event_type", str, get="event.event_type"),
+    Field("entity_id", str, get="event.entity_id"),
+    Field("event_time", Instant, get="event.event_instant"),
+    Field(
+        "received_time",
+        Instant | None,
+        get=lambda found: parse_instant(found.event.received_time) if found.event.received_time else None,
+    ),
+    Field(
+        "event_time_original",
+        str | None,
+        "how the accepted delivery wrote its `event_time`, if that is not RFC 3339 in UTC",
+        get="event.event_time_original",
+    ),
+    Field("received_time_original", str | None, "likewise", get="event.received_time_original"),
+    Field("idempotency_key", str | None, get="event.idempotency_key"),
+    Rows(
+        "deliveries",
+        "the accepted one first",
+        Column("kind", str, "`accepted`, `exact`, `conflict`"),
+        Column("batch_id", str),
+        Column("seq", int),
+        Column("ingest_time", Instant, drop=2),
+        Column("lag", Lag, drop=1),
+        Column("event_time_original", str | None, "how this delivery wrote it", detail=True),
+        Column("segment", str, "the raw object", drop=4),
+        Column("frame", int, "its frame, 0-based", drop=3),
+        Column("content_hash", str, detail=True),
+    ),
+    Rows(
+        "aggregates",
+        "the current aggregates that counted the event; null, in a copy only: not known, as another day was not pulled",
+        Column("metric", str, get="computed.metric"),
+        Column("bucket", Bucket, "where it begins", get="computed.bucket"),
+        Column("value", Decimal | None, get="computed.value"),
+        Column("inputs", int, "events that went in", get="computed.inputs"),
+        Column("run_id", str, drop=1),
+        Column("reason", str | None, wrap=True),
+        empty="no current aggregate counts it",
+        absent="not known: its day was not pulled",
+    ),
+    # After the tables: a payload may be longer than the screen.
+    Field(
+        "left_out",
+        Count | None,
+        "deliveries that a limit left out; null: none",
+        get=lambda found: found.left_out or None,
+    ),
+    NOTE,
+    Field("payload", Json, get=lambda found: bytes(found.event.payload)),
+    Field(
+        "raw",
+        list[Json],
+        "an array: the raw line of each delivery shown ([format.md](format.md))",
+        get=lambda found: [Json(row.line) for row in found.deliveries],
+    ),
+)

@@ -12,12 +12,13 @@ from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
 from pik.cli.commands.care.verify import PROBLEMS
 from pik.cli.context import Context
-from pik.cli.render import Count, Document, Table
+from pik.cli.render import Count, Field, Rows, Schema
 from pik.errors import NotFound, command
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.ports.store import Store
-    from pik.usecases.pull.pull import PullReport, PullRequest
+    from pik.usecases.pull.pull import PullPlan, PullReport, PullRequest
 
 
 @cli_command(
@@ -54,61 +55,24 @@ def pull(
 
     request = PullRequest(options.window_of(from_, to, since), tuple(dict.fromkeys(entity or ())))
     source = cli.open_store()
+    head = {"source": source.url, "into": into, "requested": request.window, "entities": request.entities}
     if dry_run:
-        cli.show(_planned(cli, source, into, request))
+        cli.show(PULL_DRY_RUN.document(_plan(cli, source, into, request), dry_run=True, **head))
         return None
     effective_window(source, request)  # before a directory is made
     done = copy_window(source, cli.open_copy(source, into, create=True), request, cli.progress)
-    cli.show(_document(source, into, request, done))
+    cli.show(PULL.document(done, **head, **_next(source, into, done)))
     return PARTLY if done.problems else None
 
 
-def _head(source: Store, into: str, request: PullRequest) -> dict[str, object]:
-    return {"source": source.url, "into": into, "requested": request.window, "entities": request.entities or None}
-
-
-def _planned(cli: Context, source: Store, into: str, request: PullRequest) -> Document:
+def _plan(cli: Context, source: Store, into: str, request: PullRequest) -> PullPlan:
     from pik.usecases.pull.pull import plan_pull
 
     try:
         copy: Store | None = cli.open_copy(source, into, create=False)
     except NotFound:
         copy = None
-    plan = plan_pull(source, copy, request)
-    return Document(
-        head={
-            "dry_run": True,
-            **_head(source, into, request),
-            "effective": plan.effective,
-            "segments": Count(plan.segments),
-            "bytes": Count(plan.size),
-            "to_copy": Count(plan.missing),
-            "bytes_to_copy": Count(plan.missing_size),
-        }
-    )
-
-
-def _document(source: Store, into: str, request: PullRequest, done: PullReport) -> Document:
-    return Document(
-        head={
-            **_head(source, into, request),
-            "effective": done.effective,
-            "outcome": "pulled" if done.changed else "nothing new",
-        },
-        tables=[Table("problems", PROBLEMS, done.problems, empty="everything could be copied")],
-        tail={
-            "segments": Count(done.segments),
-            "segments_elsewhere": Count(done.elsewhere),
-            "deliveries": Count(done.deliveries),
-            "copied": Count(done.copied),
-            "bytes_copied": Count(done.copied_size),
-            "batches": Count(done.batches),
-            "metrics": Count(done.metrics),
-            "aggregates": Count(done.aggregates),
-            "replaced": Count(done.replaced),
-            **_next(source, into, done),
-        },
-    )
+    return plan_pull(source, copy, request)
 
 
 def _next(source: Store, into: str, done: PullReport) -> dict[str, str]:
@@ -117,3 +81,42 @@ def _next(source: Store, into: str, done: PullReport) -> dict[str, str]:
         return {"note": note, "next": command("verify", "--store", source.url)}
     line = f"export PIK_STORE={shlex.quote(os.path.abspath(into))}"
     return {"note": "after that, commands without --store look into the copy", "next": line}
+
+
+_HEAD = (
+    Field("source", str, "the store's path or URL"),
+    Field("into", str, "the copy"),
+    Field("requested", Window),
+    Field("entities", list[str] | None, "null: all"),
+    Field("effective", Window, "what is pulled of it: whole days and buckets"),
+)
+
+PULL = Schema(
+    "pik pull",
+    *_HEAD,
+    Field("outcome", str, "`pulled`, or `nothing new`", get=lambda done: "pulled" if done.changed else "nothing new"),
+    Rows("problems", "what could not be copied", *PROBLEMS, empty="everything could be copied"),
+    Field("segments", Count, "segments of the window"),
+    Field(
+        "segments_elsewhere", Count, "of other days, that hold more deliveries of the window's events", get="elsewhere"
+    ),
+    Field("deliveries", Count, "in all of these"),
+    Field("copied", Count, "objects that the copy did not have yet"),
+    Field("bytes_copied", Count, get="copied_size"),
+    Field("batches", Count, "that these deliveries are of"),
+    Field("metrics", Count, "definitions, the built-in one included"),
+    Field("aggregates", Count, "current ones of the window"),
+    Field("replaced", Count, "aggregates that had been promoted in the copy, and are as in the source again"),
+    Field("note", str),
+    Field("next", str),
+)
+
+PULL_DRY_RUN = Schema(
+    "pik pull --dry-run",
+    Field("dry_run", bool, "true"),
+    *_HEAD,
+    Field("segments", Count, "of the window; whether others are needed shows when these are read"),
+    Field("bytes", Count, get="size"),
+    Field("to_copy", Count, "segments that the copy does not have yet", get="missing"),
+    Field("bytes_to_copy", Count, get="missing_size"),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from pik.cli import options
 from pik.cli.command import FOUND, PARTLY, CommandGroup
 from pik.cli.commands.replay.runs import WHOLE, next_command, replay_command
 from pik.cli.context import Context
-from pik.cli.render import Bucket, Column, Count, Document, Instant, Table
+from pik.cli.render import NEXT, TRUNCATED, Bucket, Column, Count, Field, Instant, Object, Rows, Schema
 from pik.cli.render.text import number_of
 from pik.errors import UsageError, after_success, command, in_turn
 from pik.model.run import KEPT_FAILURES, RunRequest, RunState
@@ -93,7 +94,10 @@ def aggregates(
         diff = diff_run(store, run, tolerances=tolerances, changed_only=changed_only, **chosen)
         repair = partial(_after_run, store, run)
     shown = Shortened(diff.rows, limit)
-    cli.show(differences(diff, shown, repair, stats=stats))
+    schema = DIFFERENCES if stats else DIFFERENCES.without("stats")
+    counted = {name: partial(getattr, shown, name) for name in ("different", "failed", "truncated")}
+    line = lambda: _next(repair, diff, shown)  # noqa: E731
+    cli.show(schema.document(diff, differences=shown, next=line, **counted))
     if diff.basis.without_value:
         cli.note(without_value(store, diff.basis.without_value, diff.effective))
     for missing in not_compared(diff):
@@ -172,33 +176,6 @@ def _remedy(failure: Failure, row: Difference) -> str:
     return command("metrics", "show", row.metric) if row.entity_id else WHOLE
 
 
-def differences(diff: Diff, rows: Shortened, repair: Callable[[], str | None], *, stats: bool) -> Document:
-    """The rows; `repair` tells the command that makes what is current right."""
-
-    def tail() -> dict[str, object]:
-        counted = {"stats": {name: Count(getattr(diff.stats, name)) for name in _STATS}} if stats else {}
-        known = diff.basis.known_until
-        return {
-            "compared": Count(diff.stats.compared),
-            "different": Count(rows.different),
-            "failed": Count(rows.failed),
-            "failed_not_listed": Count(diff.unlisted) if diff.unlisted else None,
-            "failed_tasks": Count(diff.run.failed) if diff.run is not None and diff.run.failed else None,
-            "metrics": sorted(diff.basis.versions),
-            "known_until": Instant(known) if known else None,
-            "entities_without_value": sorted(diff.basis.without_value) or None,
-            "truncated": rows.truncated,
-            **counted,
-            "next": _next(repair, diff, rows),
-        }
-
-    return Document(
-        head={"requested": diff.window, "effective": diff.effective},
-        tables=[Table("differences", _COLUMNS, rows, empty=lambda: _no_differences(diff))],
-        tail=tail,
-    )
-
-
 def not_compared(diff: Diff) -> Iterator[str]:
     """What to say of values that the compared run should have and that are not among the rows."""
     run = diff.run
@@ -233,18 +210,87 @@ def _of_failure(name: str) -> Callable[[Difference], object]:
     return lambda row: None if row.failure is None else getattr(row.failure, name) or None
 
 
-_STATS = ("equal", "other_inputs", "tolerated", "changed", "added", "removed")
-
-_COLUMNS = [
-    Column("op"),
-    Column("metric"),
-    Column("bucket", Bucket),
-    Column("entity_id", cut=24),
-    *(Column(name) for name in ("current", "recomputed", "delta")),
-    Column("percent", drop=1),
-    Column("inputs_before", Count, drop=3),
-    Column("inputs_after", Count, drop=2),
-    Column("reason", get=_of_failure("reason"), wrap=True, rare=True),
-    Column("events_to_blame", Count, get=_of_failure("events"), detail=True),
-    Column("event_ids", get=_of_failure("event_ids"), rare=True, drop=1),
-]
+DIFFERENCES = Schema(
+    "pik diff aggregates",
+    Field("requested", Window, get="window"),
+    Field("effective", Window),
+    Rows(
+        "differences",
+        "by metric, bucket, entity",
+        Column("op", str, "`~` another value, `+` not current yet, `-` current without events, `!` cannot be computed"),
+        Column("metric", str),
+        Column("bucket", Bucket, "where it begins"),
+        Column("entity_id", str | None, "null: every entity of the bucket, whose raw is damaged", cut=24),
+        Column("current", Decimal | None),
+        Column("recomputed", Decimal | None, "from raw, or with `--run` what it wrote"),
+        Column("delta", Decimal | None, "recomputed - current; null where one is missing"),
+        Column("percent", Decimal | None, "of the current value, to six digits; null also where that is 0", drop=1),
+        Column("inputs_before", Count, drop=3),
+        Column("inputs_after", Count, drop=2),
+        Column(
+            "reason",
+            str | None,
+            "why it cannot be computed; it may quote a payload",
+            get=_of_failure("reason"),
+            wrap=True,
+            rare=True,
+        ),
+        Column(
+            "events_to_blame",
+            Count | None,
+            "events that cannot be computed by themselves",
+            get=_of_failure("events"),
+            detail=True,
+        ),
+        Column("event_ids", list[str] | None, "the first of these", get=_of_failure("event_ids"), rare=True, drop=1),
+        empty=_no_differences,
+    ),
+    Field("compared", Count, "pairs of values, those that cannot be computed not counted", get="stats.compared"),
+    Field("different", Count, "rows but those that cannot be computed, shown or not"),
+    Field("failed", Count, "rows that cannot be computed; then the exit code is 3"),
+    Field(
+        "failed_not_listed",
+        Count | None,
+        "with `--run`: aggregates that failed beyond the first 100, which a run keeps; then the exit code is 3",
+        get=lambda diff: diff.unlisted or None,
+    ),
+    Field(
+        "failed_tasks",
+        Count | None,
+        "with `--run`: its tasks that failed, of whose values only those that were written are compared; then the exit"
+        " code is 3",
+        get=lambda diff: diff.run.failed or None if diff.run is not None else None,
+    ),
+    Field(
+        "metrics",
+        list[str],
+        "NAME@VERSION: what the right side was computed with",
+        get=lambda diff: sorted(diff.basis.versions),
+    ),
+    Field(
+        "known_until",
+        Instant | None,
+        "the latest recording of a delivery that the right side knew; null: it knew none",
+        get=lambda diff: diff.basis.known_until or None,
+    ),
+    Field(
+        "entities_without_value",
+        list[str] | None,
+        "those of the named entities of which neither side has a value; null: there are none",
+        get=lambda diff: sorted(diff.basis.without_value),
+    ),
+    TRUNCATED,
+    Field(
+        "stats",
+        Object(
+            Field("equal", Count),
+            Field("other_inputs", Count, "of the equal ones, those made of other events"),
+            Field("tolerated", Count, "different, within tolerance"),
+            Field("changed", Count, "`~`"),
+            Field("added", Count, "`+`"),
+            Field("removed", Count, "`-`"),
+        ),
+        "only with `--stats`",
+    ),
+    NEXT,
+)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from decimal import Decimal
 from itertools import islice
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +13,10 @@ import typer
 from pik.cli import options
 from pik.cli.command import CommandGroup, cli_command
 from pik.cli.context import Context
-from pik.cli.render import Bucket, Column, Count, Document, Instant, Moment, Table
+from pik.cli.render import TRUNCATED, Bucket, Column, Count, Field, Instant, Moment, Rows, Schema
+from pik.model.window import Window
 
 if TYPE_CHECKING:
-    from pik.model.metric import Metric
     from pik.usecases.metrics.definitions import AppliedMetric
 
 
@@ -56,12 +56,7 @@ def apply(
     definitions = read_definitions(file)
     store = cli.open_store()
     applied = keep(store.metrics, cli.engine(), definitions, time.time_ns(), dry_run=dry_run)
-    columns = [
-        Column("name", get=lambda row: row.metric.name),
-        Column("version", get=lambda row: row.metric.version),
-        Column("what", get=_what),
-    ]
-    cli.show(Document(head={"dry_run": dry_run}, tables=[Table("metrics", columns, applied)]))
+    cli.show(APPLIED.document(dry_run=dry_run, metrics=applied))
 
 
 def _what(applied: AppliedMetric) -> str:
@@ -73,8 +68,7 @@ def _what(applied: AppliedMetric) -> str:
 @metrics.add("list", examples="pik metrics list")
 def list_(cli: Context) -> None:
     """List the latest version of each metric."""
-    columns = [Column("name"), Column("version"), *_DEFINITION]
-    cli.show(Document(tables=[Table("metrics", columns, cli.open_store().metrics.latest())]))
+    cli.show(METRICS.document(metrics=cli.open_store().metrics.latest()))
 
 
 @metrics.add("show", examples="pik metrics show event_count")
@@ -82,21 +76,50 @@ def show(cli: Context, name: Annotated[str, typer.Argument(metavar="NAME", help=
     """Show every version of a metric, the oldest first."""
     from pik.usecases.metrics.definitions import versions
 
-    columns = [Column("version"), Column("applied_at", Moment, drop=2, get=_applied_at), *_DEFINITION]
-    found = versions(cli.open_store().metrics, name)
-    cli.show(Document(head={"name": name}, tables=[Table("versions", columns, found)]))
+    cli.show(VERSIONS.document(name=name, versions=versions(cli.open_store().metrics, name)))
 
 
-def _applied_at(metric: Metric) -> int | None:
-    return metric.applied_at or None  # the built-in one never was
+_DEFINITION = (
+    Column("bucket", str, "`1h`, `1d`, …", get="definition.bucket"),
+    Column("where", str | None, get="definition.where", wrap=True),
+    Column("value", str, get="definition.value", wrap=True),
+    Column("description", str | None, get="definition.description", wrap=True, drop=1),
+)
 
+APPLIED = Schema(
+    "pik metrics apply",
+    Field("dry_run", bool),
+    Rows(
+        "metrics",
+        "in the order of the file",
+        Column("name", str, get="metric.name"),
+        Column("version", int, "the version that it is now, or would be", get="metric.version"),
+        Column("what", str, "`new`, `changed`, `unchanged`", get=_what),
+    ),
+)
 
-_DEFINITION = [
-    Column("bucket", get=attrgetter("definition.bucket")),
-    Column("where", get=attrgetter("definition.where"), wrap=True),
-    Column("value", get=attrgetter("definition.value"), wrap=True),
-    Column("description", get=attrgetter("definition.description"), wrap=True, drop=1),
-]
+METRICS = Schema(
+    "pik metrics list",
+    Rows("metrics", "by name", Column("name", str), Column("version", int, "the latest one"), *_DEFINITION),
+)
+
+VERSIONS = Schema(
+    "pik metrics show",
+    Field("name", str),
+    Rows(
+        "versions",
+        "the oldest first",
+        Column("version", int),
+        Column(
+            "applied_at",
+            Moment | None,
+            "null: it is built in",
+            get=lambda metric: metric.applied_at or None,  # the built-in one never was
+            drop=2,
+        ),
+        *_DEFINITION,
+    ),
+)
 
 
 @cli_command(
@@ -132,25 +155,58 @@ def aggregates(
         entities=entity or (),
         history=history,
     )
-    columns = [
-        Column("metric", get=attrgetter("computed.metric")),
-        Column("bucket", Bucket, get=attrgetter("computed.bucket")),
-        Column("entity_id", get=attrgetter("computed.entity_id")),
-        Column("value", get=attrgetter("computed.value")),
-        Column("inputs", Count, get=attrgetter("computed.inputs")),
-        Column("current", detail=not history),
-        Column("run_id", drop=1),
-        Column("reason", wrap=True, detail=not history),
-        Column("metric_version", drop=3, detail=not history),
-        Column("known_until", Instant, drop=2, detail=not history),
-        Column("input_ids", get=attrgetter("computed.input_ids"), detail=True),
-        Column("input_contents", get=attrgetter("computed.input_contents"), detail=True),
-    ]
-    empty = f"no {'version' if history else 'current value'} in {listing.effective}; to compute: pik replay --all"
-    cli.show(
-        Document(
-            head={"requested": listing.window, "effective": listing.effective},
-            tables=[Table("aggregates", columns, islice(listing.rows, limit), empty=empty)],
-            tail=lambda: {"truncated": limit is not None and next(listing.rows, None) is not None},
-        )
+    rows = iter(listing.rows)
+    truncated = lambda: limit is not None and next(rows, None) is not None  # noqa: E731
+    schema = HISTORY if history else AGGREGATES
+    cli.show(schema.document(listing, aggregates=islice(rows, limit), truncated=truncated))
+
+
+def _aggregates(*, history: bool) -> Schema:
+    """Return the JSON of a listing, whose table has all of the columns only in a history."""
+    what = "version" if history else "current value"
+    return Schema(
+        "pik aggregates",
+        Field("requested", Window, get="window"),
+        Field("effective", Window, "what the whole buckets cover that the requested one touches"),
+        Rows(
+            "aggregates",
+            "by metric, bucket, entity, with `--history` also by run",
+            Column("metric", str, get="computed.metric"),
+            Column("bucket", Bucket, "where it begins", get="computed.bucket"),
+            Column("entity_id", str, get="computed.entity_id"),
+            Column("value", Decimal | None, get="computed.value"),
+            Column("inputs", Count, "events that went in", get="computed.inputs"),
+            Column("current", bool, detail=not history),
+            Column("run_id", str, "the run that wrote it", drop=1),
+            Column("reason", str | None, "that run's", wrap=True, detail=not history),
+            Column("metric_version", int, "the definition's", drop=3, detail=not history),
+            Column(
+                "known_until",
+                Instant,
+                "the time of recording up to which the run knew deliveries",
+                drop=2,
+                detail=not history,
+            ),
+            Column(
+                "input_ids",
+                str,
+                "32 hex digits: XOR of the counted deliveries' event ids",
+                get="computed.input_ids",
+                detail=True,
+            ),
+            Column(
+                "input_contents",
+                str,
+                "32 hex digits: XOR of their content hashes; where the metric reads a delivery's own facts or"
+                " duplicates were counted, of their [delivery hashes](format.md#what-a-version-was-computed-from)",
+                get="computed.input_contents",
+                detail=True,
+            ),
+            get=lambda listing: listing.rows,
+            empty=lambda listing: f"no {what} in {listing.effective}; to compute: pik replay --all",
+        ),
+        TRUNCATED,
     )
+
+
+AGGREGATES, HISTORY = _aggregates(history=False), _aggregates(history=True)

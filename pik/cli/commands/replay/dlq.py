@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,10 +11,11 @@ from pik.cli import options
 from pik.cli.command import PARTLY, CommandGroup
 from pik.cli.commands.replay.runs import RUN_COLUMNS
 from pik.cli.context import Context
-from pik.cli.render import Column, Document, Instant, Moment, Shown, Table
+from pik.cli.render import Column, Field, Instant, Moment, Rows, Schema
 from pik.cli.render.text import number_of
 from pik.errors import UsageError, command
-from pik.model.run import DeadLetter, Run, RunState, Task
+from pik.model.run import DeadLetter, RunState
+from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.model.run import DeadLetter
@@ -47,7 +47,8 @@ def list_(
     """List dead letters, the oldest first: tasks of replays that failed each time they were tried."""
     from pik.usecases.replay.runs import letters
 
-    cli.show(_listed(letters(cli.open_store(), run, purged=purged), purged=purged))
+    schema = PURGED_LETTERS if purged else LETTERS
+    cli.show(schema.document(dead_letters=letters(cli.open_store(), run, purged=purged)))
 
 
 @dlq.add("show", examples="pik dlq show 01J8Z4")
@@ -55,7 +56,7 @@ def show(cli: Context, letter: Annotated[str, typer.Argument(metavar="LETTER", h
     """Show a dead letter: the task, whole, and why it failed."""
     from pik.usecases.replay.runs import letter as find
 
-    cli.show(_letter(find(cli.open_store(), letter)))
+    cli.show(LETTER.document(find(cli.open_store(), letter)))
 
 
 @dlq.add(
@@ -82,7 +83,7 @@ def redrive(
 
     store, chosen = _chosen(cli, "redrive", letter, everything, run)
     runs = [] if dry_run else dlq.redrive(store, cli.engine(), chosen, Pace(), cli.progress)
-    cli.show(_redriven(chosen, runs, dry_run=dry_run))
+    cli.show(REDRIVEN.document(dry_run=dry_run, redriven=[one.letter_id for one in chosen], runs=runs))
     return PARTLY if any(one.state != RunState.COMPLETED for one in runs) else None
 
 
@@ -113,7 +114,7 @@ def purge(
     if chosen and not dry_run:
         options.confirm(f"give up {number_of(len(chosen), 'dead letter')}: their tasks stay failed", yes)
         dlq.purge(store, chosen, time.time_ns(), reason)
-    cli.show(_purged(chosen, reason, dry_run=dry_run))
+    cli.show(PURGED.document(dry_run=dry_run, purged=[one.letter_id for one in chosen], reason=reason))
 
 
 def _chosen(
@@ -131,33 +132,6 @@ def _chosen(
     return store, [dlq.letter(store, one) for one in letters or ()]
 
 
-def _listed(letters: Sequence[DeadLetter], *, purged: bool) -> Document:
-    """The letters, one a row; of those that were purged also when, and why."""
-    columns = [*_COLUMNS, *_PURGED] if purged else _COLUMNS
-    empty = "no dead letter was purged" if purged else "no dead letters"
-    return Document(tables=[Table("dead_letters", columns, letters, empty)])
-
-
-def _letter(found: DeadLetter) -> Document:
-    """One letter, its task whole."""
-    task = found.task
-    return Document(
-        head={
-            "letter_id": found.letter_id,
-            "run_id": task.run_id or None,
-            "task": task.number,
-            "window": task.window,
-            "metrics": list(task.metrics),
-            "entities": _entities(task, ", ".join(task.entities)),
-            "attempts": found.attempts,
-            "failed_at": Instant(found.failed_at),
-            "reason": found.reason,
-            "note": found.hint or None,
-            "next": _next(found),
-        }
-    )
-
-
 def _next(found: DeadLetter) -> str | None:
     """What can help. To do a task again is worth while where nothing else is known to be wrong."""
     if not found.task.run_id:
@@ -165,32 +139,69 @@ def _next(found: DeadLetter) -> str | None:
     return None if found.hint else command("dlq", "redrive", found.letter_id)
 
 
-def _redriven(letters: Sequence[DeadLetter], runs: Sequence[Run], *, dry_run: bool) -> Document:
-    """Whose tasks were done again, and how their runs ended."""
-    return Document(
-        head={"dry_run": dry_run, "redriven": [one.letter_id for one in letters]},
-        tables=[Table("runs", RUN_COLUMNS, runs, empty="nothing was done")],
-    )
+def _entities(letter: DeadLetter) -> str | None:
+    return str(len(letter.task.entities)) if letter.task.entities else "all"
 
 
-def _purged(letters: Sequence[DeadLetter], reason: str, *, dry_run: bool) -> Document:
-    """What was given up."""
-    return Document(head={"dry_run": dry_run, "purged": [one.letter_id for one in letters], "reason": reason or None})
-
-
-def _entities(task: Task, text: str) -> Shown:
-    return Shown(task.entities, text) if task.entities else Shown(None, "all")
-
-
-_COLUMNS = [
-    Column("letter_id"),
-    Column("run_id", get=lambda letter: letter.task.run_id, drop=1),
-    Column("window", get=lambda letter: letter.task.window, drop=2),
-    Column("entities", get=lambda letter: _entities(letter.task, str(len(letter.task.entities)))),
-    Column("attempts", drop=4),
+_LETTERS = Rows(
+    "dead_letters",
+    "the oldest first",
+    Column("letter_id", str),
+    Column("run_id", str | None, "null: the message is not a task of pik's", get="task.run_id", drop=1),
+    Column("window", Window, "the task's", get="task.window", drop=2),
+    Column("entities", list[str] | None, "null: all", get="task.entities", text=_entities),
+    Column("attempts", int, drop=4),
     Column("failed_at", Moment, drop=3),
-    Column("reason", wrap=True),
-    Column("hint", wrap=True, rare=True, advice=True),
-]
+    Column("reason", str, "why it failed", wrap=True),
+    Column("hint", str | None, "what can help; null: nothing but doing it again", wrap=True, rare=True, advice=True),
+    empty="no dead letters",
+)
 
-_PURGED = [Column("purged_at", Moment, drop=3), Column("purge_reason", wrap=True)]
+LETTERS = Schema("pik dlq list", _LETTERS)
+
+PURGED_LETTERS = Schema(
+    "pik dlq list --purged",
+    Rows(
+        "dead_letters",
+        "the oldest first",
+        *_LETTERS.columns,
+        Column("purged_at", Moment, drop=3),
+        Column("purge_reason", str, "why it was given up", wrap=True),
+        empty="no dead letter was purged",
+    ),
+)
+
+LETTER = Schema(
+    "pik dlq show",
+    Field("letter_id", str),
+    Field("run_id", str | None, "null: the message is not a task of pik's", get="task.run_id"),
+    Field("task", int, "its number in the run", get="task.number"),
+    Field("window", Window, get="task.window"),
+    Field("metrics", list[str], "NAME@VERSION", get="task.metrics"),
+    Field(
+        "entities",
+        list[str] | None,
+        "null: all",
+        get="task.entities",
+        text=lambda letter: ", ".join(letter.task.entities) or "all",
+    ),
+    Field("attempts", int),
+    Field("failed_at", Instant),
+    Field("reason", str),
+    Field("note", str | None, "what helps, where another try alone does not", get="hint"),
+    Field("next", str | None, get=_next),
+)
+
+REDRIVEN = Schema(
+    "pik dlq redrive",
+    Field("dry_run", bool),
+    Field("redriven", list[str], "letters"),
+    Rows("runs", "as in `pik runs list`; none in a dry run", *RUN_COLUMNS, empty="nothing was done"),
+)
+
+PURGED = Schema(
+    "pik dlq purge",
+    Field("dry_run", bool),
+    Field("purged", list[str], "letters"),
+    Field("reason", str | None),
+)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
-from pik.cli.commands.replay.runs import failure_fields, replay_command
+from pik.cli.commands.replay.runs import FAILURES, failures_text, replay_command
 from pik.cli.context import Context
-from pik.cli.render import Count, Document
+from pik.cli.render import Count, Field, Schema
 from pik.cli.render.text import number_of
 from pik.model.run import PromotionKind, RunState
 
@@ -58,30 +58,13 @@ def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, ye
     counts, run = moved.counts, moved.run
     if moved.kind == PromotionKind.ROLLBACK and counts.conflicts:
         cli.note("what was promoted later has to be rolled back first")
-    cli.show(
-        Document(
-            head={
-                "run_id": run.run_id,
-                "action": moved.kind,
-                "dry_run": dry_run,
-                "moved": Count(counts.moved),
-                "already": Count(counts.already),
-                "conflicts": Count(counts.conflicts),
-                **_not_promoted(moved),
-                "reason": reason or None,
-                "next": _next(moved),
-            }
-        )
+    # What the run could not compute does not concern a rollback.
+    failed = (
+        {} if moved.kind == PromotionKind.PROMOTE else dict.fromkeys(("failed_tasks", "failed_aggregates", "failures"))
     )
+    cli.show(PROMOTE.document(moved, dry_run=dry_run, reason=reason, **failed))
     incomplete = moved.kind == PromotionKind.PROMOTE and run.state in (RunState.PARTIAL, RunState.FAILED)
     return PARTLY if counts.conflicts or incomplete else None
-
-
-def _not_promoted(moved: Move) -> dict[str, object]:
-    """What the run could not compute; nothing for a rollback, which that does not concern."""
-    if moved.kind == PromotionKind.PROMOTE:
-        return {"failed_tasks": Count(moved.run.failed), **failure_fields(moved.run)}
-    return dict.fromkeys(("failed_tasks", "failed_aggregates", "failures"))
 
 
 def _next(moved: Move) -> str | None:
@@ -89,6 +72,38 @@ def _next(moved: Move) -> str | None:
     if not moved.counts.conflicts:
         return None
     return replay_command(moved.run.request) if moved.kind == PromotionKind.PROMOTE else "pik runs list"
+
+
+PROMOTE = Schema(
+    "pik promote, pik rollback",
+    Field("run_id", str, get="run.run_id"),
+    Field("action", str, "`promote` or `rollback`", get="kind"),
+    Field("dry_run", bool),
+    Field("moved", Count, "aggregates, or those that would move", get="counts.moved"),
+    Field("already", Count, "that were so already", get="counts.already"),
+    Field("conflicts", Count, "that somebody else had changed meanwhile, and that it left", get="counts.conflicts"),
+    Field(
+        "failed_tasks",
+        Count | None,
+        "tasks of the run that failed; their aggregates stay as they are; null for a rollback",
+        get="run.failed",
+    ),
+    Field(
+        "failed_aggregates",
+        Count | None,
+        "aggregates that the run could not compute; they stay as they are; null for a rollback",
+        get="run.failed_aggregates",
+    ),
+    Field(
+        "failures",
+        FAILURES.kind,
+        "the first of them; null: there are none, or this is a rollback",
+        get="run.failures",
+        text=lambda moved: failures_text(moved.run) if moved.kind == PromotionKind.PROMOTE else None,
+    ),
+    Field("reason", str | None),
+    Field("next", str | None, get=_next),
+)
 
 
 def plan_text(planned: Move) -> str:

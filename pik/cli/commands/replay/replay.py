@@ -9,9 +9,9 @@ import typer
 
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
-from pik.cli.commands.replay.runs import exit_code, going_on, nothing_matched, outcome_fields, plan_fields
+from pik.cli.commands.replay.runs import OUTCOME, PLAN, exit_code, going_on, nothing_matched
 from pik.cli.context import Context
-from pik.cli.render import Document, Instant
+from pik.cli.render import Field, Instant, Object, Schema
 from pik.cli.render.text import number_of
 from pik.errors import NothingSelected, UsageError, command
 from pik.model.instant import format_instant
@@ -113,7 +113,7 @@ def _replay(
     from pik.usecases.replay.plan import expect_work, plan_replay, start
 
     store, engine = cli.open_store(), cli.engine()
-    nothing_of: dict[str, object] = {"entities_without_value": None}
+    nothing_of: tuple[str, ...] = ()
     run = None if dry_run else store.runs.unfinished(request)
     resumed = run is not None
     if run is not None:
@@ -122,12 +122,12 @@ def _replay(
         plan = plan_replay(store, engine, request, time.time_ns())
         expect_work(store, plan.run)
         if plan.without_value:
-            nothing_of["entities_without_value"] = list(plan.without_value)
-            cli.note(without_value(store, plan.without_value, plan.run.effective))
+            nothing_of = plan.without_value
+            cli.note(without_value(store, nothing_of, plan.run.effective))
         if plan.run.events_matched == 0:
             cli.note(nothing_matched(request.window))
         if dry_run:
-            cli.show(Document(head={**plan_fields(plan.run), **nothing_of, "dry_run": True}))
+            cli.show(REPLAY_DRY_RUN.document(plan.run, entities_without_value=nothing_of, dry_run=True))
             return None
         run = start(store, plan)
         events, buckets = number_of(plan.counts.events, "event"), number_of(plan.counts.buckets, "bucket")
@@ -135,33 +135,35 @@ def _replay(
         cli.note(f"run {run.run_id}: {chosen}, {number_of(run.tasks, 'task')}")
     run = execute_run(store, engine, run.run_id, Pace(rate=rate), cli.progress)
     move = _promote(store, run, yes) if promote and run.state in (RunState.COMPLETED, RunState.PARTIAL) else None
-    shown = move.run if move else run
-    counts = {"promotion": move.counts} if move else {}
-    head = {
-        **plan_fields(shown),
-        **nothing_of,
-        "resumed": resumed,
-        **outcome_fields(shown),
-        **_basis(cli, store, run),
-        **counts,
-    }
-    cli.show(Document(head=head))
+    versions, known_until = _basis(cli, store, run)
+    schema = REPLAY if move else REPLAY.without("promotion")
+    cli.show(
+        schema.document(
+            move.run if move else run,
+            entities_without_value=nothing_of,
+            resumed=resumed,
+            metric_versions=versions,
+            known_until=known_until,
+            promotion=move and move.counts,
+        )
+    )
     return PARTLY if move and move.counts.conflicts else exit_code(run)
 
 
-def _basis(cli: Context, store: Store, run: Run) -> dict[str, object]:
-    """Of a run that changed nothing, what that rests on; otherwise `pik diff aggregates --run` tells it."""
+def _basis(cli: Context, store: Store, run: Run) -> tuple[list[str] | None, int | None]:
+    """Return the metric versions and the known until that a run which changed nothing rests on; else nothing, as the
+    diff of the run shows it."""
     from pik.usecases.metrics.diff import basis_of
 
     if run.state != RunState.COMPLETED or run.new + run.changed + run.removed:
-        return {"metric_versions": None, "known_until": None}
+        return None, None
     basis = basis_of(store, run.run_id)
     versions = sorted(basis.versions)
     until = f", known until {format_instant(basis.known_until)}" if basis.known_until else ""
     cli.note(
         f"nothing changed: {number_of(run.unchanged, 'value')} computed by {', '.join(versions) or 'no metric'}{until}"
     )
-    return {"metric_versions": versions, "known_until": Instant(basis.known_until) if basis.known_until else None}
+    return versions, basis.known_until or None
 
 
 def _promote(store: Store, run: Run, yes: bool) -> Move:
@@ -208,15 +210,15 @@ def _replay_via_api(cli: Context, request: RunRequest, *, dry_run: bool, wait: b
                 f"{request.window} is too large for the API to count in one call",
                 hint="leave --dry-run out to replay it, --via api to count it, or ask for less",
             )
-        cli.show(Document(head={**plan_fields(planned), "dry_run": True}))
+        cli.show(REPLAY_DRY_RUN.without("entities_without_value").document(planned, dry_run=True))
         return None
     waits = command("runs", "wait", planned.run_id)
     cli.note(f"run {planned.run_id} began; it goes on without this command, and {waits} waits")
     run = follow(api, planned, cli.progress, to_its_end=wait)
     if run.state == RunState.COMPLETED and run.events_matched == 0 and not run.values:
         raise _nothing(run)
-    head = {**plan_fields(run), "resumed": False, **outcome_fields(run)}
-    cli.show(Document(head=head))
+    not_told = ("entities_without_value", "metric_versions", "known_until", "promotion")
+    cli.show(REPLAY.without(*not_told).document(run, resumed=False))
     return None if run.state in (RunState.PLANNED, RunState.RUNNING) else exit_code(run)
 
 
@@ -227,3 +229,37 @@ def _nothing(run: Run) -> NothingSelected:
         f"nothing to replay: there is no such event{whose} in {run.request.window}",
         hint="its events of all time: pik events --entity ID" if entities else "when there are any: pik status",
     )
+
+
+_WITHOUT_VALUE = Field(
+    "entities_without_value",
+    list[str] | None,
+    "those of several named entities that have neither an event nor a current value; null: there are none, or the run"
+    " was planned before",
+)
+
+REPLAY_DRY_RUN = Schema("pik replay --dry-run", *PLAN, _WITHOUT_VALUE, Field("dry_run", bool, "true"))
+
+REPLAY = Schema(
+    "pik replay",
+    *PLAN,
+    _WITHOUT_VALUE,
+    Field("resumed", bool, "it went on with an interrupted run"),
+    *OUTCOME,
+    Field(
+        "metric_versions",
+        list[str] | None,
+        "where nothing changed, the metric versions (`NAME@VERSION`) that computed it; null otherwise",
+    ),
+    Field("known_until", Instant | None, "where nothing changed, the latest recording of a delivery that it rests on"),
+    Field(
+        "promotion",
+        Object(
+            Field("moved", int, "aggregates that it made current, those whose value is NULL among them"),
+            Field("already", int, "that were so already"),
+            Field("conflicts", int, "that somebody else had changed meanwhile, and that it left"),
+        ),
+        "only with `--promote`",
+    ),
+    about="With `--via api` there are no `entities_without_value`, `metric_versions` and `known_until`.",
+)

@@ -7,11 +7,11 @@ from itertools import islice
 from pik.cli import options
 from pik.cli.command import PARTLY, CommandGroup
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Document, Instant, Moment, Shown, Table
+from pik.cli.render import TRUNCATED, Column, Count, Field, Instant, Moment, Object, Rows, Schema
 from pik.cli.render.text import number_of
 from pik.errors import after_success, command, in_turn
 from pik.model.instant import format_instant
-from pik.model.run import FailedAggregate, Run, RunRequest, RunState
+from pik.model.run import Run, RunRequest, RunState
 from pik.model.window import Window
 
 runs = CommandGroup("Follow replays: list, show, resume, cancel, wait.")
@@ -26,14 +26,9 @@ runs = CommandGroup("Follow replays: list, show, resume, cancel, wait.")
 )
 def list_(cli: Context, limit: options.Limit = None) -> None:
     """List runs, newest first."""
-    runs = cli.open_store().runs.newest_first()
-    shown = islice(runs, limit)
-    cli.show(
-        Document(
-            tables=[Table("runs", RUN_COLUMNS, shown, empty="no run yet; to make one: pik replay --all")],
-            tail=lambda: {"truncated": limit is not None and next(runs, None) is not None},
-        )
-    )
+    found = cli.open_store().runs.newest_first()
+    truncated = lambda: limit is not None and next(found, None) is not None  # noqa: E731
+    cli.show(RUNS.document(runs=islice(found, limit), truncated=truncated))
 
 
 @runs.add("show", examples="pik runs show 01J8Z3")
@@ -42,33 +37,8 @@ def show(cli: Context, run: options.RunId) -> None:
     from pik.usecases.replay.runs import detail
 
     found = detail(cli.open_store(), run)
-    letters = [
-        Column("letter_id"),
-        Column("attempts"),
-        Column("reason", wrap=True),
-        Column("hint", wrap=True, advice=True),
-    ]
-    promotions = [
-        Column("kind"),
-        Column("at", Moment),
-        Column("moved", Count),
-        Column("conflicts", Count),
-        Column("reason", wrap=True),
-    ]
     cli.show(
-        Document(
-            head={
-                **plan_fields(found.run),
-                "created_at": Instant(found.run.created_at),
-                "finished_at": Instant(found.run.finished_at) if found.run.finished_at is not None else None,
-                **outcome_fields(found.run),
-                "driven": found.driven,
-            },
-            tables=[
-                Table("dead_letters", letters, found.letters),
-                Table("promotions", promotions, found.promotions),
-            ],
-        )
+        RUN_DETAIL.document(found.run, driven=found.driven, dead_letters=found.letters, promotions=found.promotions)
     )
 
 
@@ -82,8 +52,7 @@ def resume(cli: Context, run: options.RunId) -> int | None:
     if found.state in (RunState.PLANNED, RunState.RUNNING):
         cli.note(going_on(found))
     ended = execute_run(store, cli.engine(), found.run_id, Pace(), cli.progress)
-    head = {**plan_fields(ended), "resumed": True, **outcome_fields(ended)}
-    cli.show(Document(head=head))
+    cli.show(RESUMED.document(ended, resumed=True))
     return exit_code(ended)
 
 
@@ -99,7 +68,7 @@ def wait(cli: Context, run: options.RunId) -> int | None:
     from pik.usecases.replay.execute import wait as until_ended
 
     ended = until_ended(cli.open_store(), run, cli.progress)
-    cli.show(Document(head={**plan_fields(ended), **outcome_fields(ended)}))
+    cli.show(RUN.document(ended))
     return exit_code(ended)
 
 
@@ -109,70 +78,7 @@ def cancel(cli: Context, run: options.RunId) -> None:
     from pik.usecases.replay.runs import cancel as stop
 
     ended = stop(cli.open_store(), run)
-    cli.show(Document(head={**plan_fields(ended), **outcome_fields(ended)}))
-
-
-def plan_fields(run: Run) -> dict[str, object]:
-    """What the run was asked for, and what that comes to."""
-    request = run.request
-    return {
-        "run_id": run.run_id,
-        "requested": request.window,
-        "effective": run.effective,
-        "entities": list(request.entities) or None,
-        "metrics": list(request.metrics) or None,
-        "source": request.source,
-        "type": request.event_type,
-        "include_duplicates": request.include_duplicates or None,
-        "reason": request.reason or None,
-        "events_matched": None if run.events_matched is None else Count(run.events_matched),
-        "buckets": None if run.buckets is None else Count(run.buckets),
-        "tasks": Count(run.tasks),
-    }
-
-
-def outcome_fields(run: Run) -> dict[str, object]:
-    """How far it is, or how it ended."""
-    return {
-        "state": run.state,
-        "done": Count(run.done),
-        "failed": Count(run.failed),
-        **failure_fields(run),
-        "new": Count(run.new),
-        "changed": Count(run.changed),
-        "unchanged": Count(run.unchanged),
-        "without_value": None if run.without_value is None else Count(run.without_value),
-        "removed": Count(run.removed),
-        "promoted": Count(run.promoted),
-        "computed_by": list(run.computed_by) or None,
-        "next": next_command(run),
-    }
-
-
-def failure_fields(run: Run) -> dict[str, object]:
-    """The aggregates that failed: all are counted, the first are listed."""
-    failed = [
-        {
-            "metric": each.metric,
-            "bucket": Instant(each.bucket),
-            "entity_id": each.entity_id,
-            "reason": each.reason,
-            "events_to_blame": Count(each.events),
-            "event_ids": list(each.event_ids),
-        }
-        for each in run.failures
-    ]
-    left_out = run.failed_aggregates - len(failed)
-    more = [f"… and {left_out:,} more"] if left_out else []
-    return {
-        "failed_aggregates": Count(run.failed_aggregates),
-        "failures": Shown(failed, "\n".join([*map(_failure_text, run.failures), *more])) if failed else None,
-    }
-
-
-def _failure_text(failed: FailedAggregate) -> str:
-    events = f" (event {', '.join(failed.event_ids)})" if failed.event_ids else ""
-    return f"{failed.metric} of {failed.entity_id} at {format_instant(failed.bucket)}: {failed.reason}{events}"
+    cli.show(RUN.document(ended))
 
 
 def going_on(run: Run) -> str:
@@ -193,23 +99,6 @@ def exit_code(run: Run) -> int | None:
 def _progress(run: Run) -> str:
     aggregates = f", {number_of(run.failed_aggregates, 'aggregate')} failed" if run.failed_aggregates else ""
     return f"{run.done} of {run.tasks}" + (f", {run.failed} failed" if run.failed else "") + aggregates
-
-
-RUN_COLUMNS = [
-    Column("run_id"),
-    Column("state"),
-    Column("created_at", Moment, drop=3),
-    Column("window", get=lambda run: run.effective, drop=1),
-    Column("tasks", get=lambda run: Shown(run.tasks, _progress(run))),
-    Column("done", Count, detail=True),
-    Column("failed", Count, detail=True),
-    Column("failed_aggregates", Count, detail=True),
-    *(Column(name, Count, drop=2) for name in ("new", "changed", "unchanged", "removed")),
-    Column("promoted", Count),
-    Column("reason", get=lambda run: run.request.reason, wrap=True),
-    Column("finished_at", Moment, detail=True),
-    Column("events_matched", Count, detail=True),
-]
 
 
 WHOLE = command("verify", "--full")
@@ -248,3 +137,138 @@ def replay_command(request: RunRequest) -> str:
     if request.include_duplicates:
         words.append("--include-duplicates")
     return command(*words)
+
+
+def failures_text(run: Run) -> str | None:
+    """Return the aggregates that failed, one on a line: all are counted, the first are listed."""
+    texts = []
+    for each in run.failures:
+        events = f" (event {', '.join(each.event_ids)})" if each.event_ids else ""
+        texts.append(f"{each.metric} of {each.entity_id} at {format_instant(each.bucket)}: {each.reason}{events}")
+    left_out = run.failed_aggregates - len(texts)
+    return "\n".join([*texts, *([f"… and {left_out:,} more"] if left_out else [])]) if texts else None
+
+
+PLAN = (
+    Field("run_id", str),
+    Field("requested", Window, get="request.window"),
+    Field("effective", Window, "what the whole buckets cover that the requested one touches"),
+    Field("entities", list[str] | None, "as asked for; null: all", get="request.entities"),
+    Field("metrics", list[str] | None, "as asked for; null: all", get="request.metrics"),
+    Field("source", str | None, get="request.source"),
+    Field("type", str | None, get="request.event_type"),
+    Field("include_duplicates", bool | None, "true, or null", get=lambda run: run.request.include_duplicates or None),
+    Field("reason", str | None, get="request.reason"),
+    Field(
+        "events_matched",
+        Count | None,
+        "events that chose buckets; null: too many to count, or some of their raw is damaged",
+    ),
+    Field("buckets", Count | None, "whole ones with events, each metric's counted"),
+    Field("tasks", Count),
+)
+"""What a run was asked for, and what that comes to."""
+
+FAILURES = Field(
+    "failures",
+    Object(
+        Field("metric", str),
+        Field("bucket", Instant),
+        Field("entity_id", str),
+        Field("reason", str, "it may quote a payload"),
+        Field("events_to_blame", Count, "events that cannot be computed by themselves", get="events"),
+        Field("event_ids", list[str], "the first of these"),
+        many=True,
+        null=True,
+    ),
+    "the first of them; null: there are none",
+    text=failures_text,
+)
+
+OUTCOME = (
+    Field(
+        "state", str, "`COMPLETED`; `PARTIAL`: some aggregates or tasks failed; `FAILED`: all tasks did; `CANCELLED`"
+    ),
+    Field("done", Count, "tasks"),
+    Field("failed", Count, "tasks that ended among the dead letters"),
+    Field(
+        "failed_aggregates",
+        Count,
+        "aggregates that cannot be computed from their events; what is current there stays",
+    ),
+    FAILURES,
+    Field("new", Count, "values that had no current one"),
+    Field("changed", Count, "values that differ from the current one"),
+    Field("unchanged", Count),
+    Field(
+        "without_value",
+        Count | None,
+        "buckets whose value is NULL, or none of whose events the metric lets in: `buckets` is the sum of these four"
+        " and `failed_aggregates`, but where events came in between; null until all tasks are done",
+    ),
+    Field(
+        "removed",
+        Count,
+        "current values that have no events any more, which are not among `buckets`, or that would become NULL",
+    ),
+    Field("promoted", Count, "aggregates that are current by this run"),
+    Field(
+        "computed_by",
+        list[str] | None,
+        "the programs that computed its versions, such as `pik 0.1.0, DuckDB 1.4.2`",
+    ),
+    Field("next", str | None, get=next_command),
+)
+"""How far a run is, or how it ended."""
+
+RUN = Schema("pik runs wait, pik runs cancel", *PLAN, *OUTCOME)
+
+RESUMED = Schema("pik runs resume", *PLAN, Field("resumed", bool, "true"), *OUTCOME)
+
+RUN_DETAIL = Schema(
+    "pik runs show",
+    *PLAN,
+    Field("created_at", Instant),
+    Field("finished_at", Instant | None),
+    *OUTCOME,
+    Field("driven", bool, "a living process is at work on it"),
+    Rows(
+        "dead_letters",
+        "its tasks that failed too often",
+        Column("letter_id", str),
+        Column("attempts", int),
+        Column("reason", str, wrap=True),
+        Column("hint", str | None, "what can help; null: nothing but doing it again", wrap=True, advice=True),
+    ),
+    Rows(
+        "promotions",
+        "newest first",
+        Column("kind", str, "`promote` or `rollback`"),
+        Column("at", Moment),
+        Column("moved", Count),
+        Column("conflicts", Count),
+        Column("reason", str | None, wrap=True),
+    ),
+)
+
+RUN_COLUMNS = (
+    Column("run_id", str),
+    Column("state", str, "`PLANNED`, `RUNNING`, `COMPLETED`, `PARTIAL`, `FAILED`, `CANCELLED`"),
+    Column("created_at", Moment, drop=3),
+    Column("window", Window, "the effective one", get="effective", drop=1),
+    Column("tasks", int, text=_progress),
+    Column("done", Count, "tasks", detail=True),
+    Column("failed", Count, "tasks that ended among the dead letters", detail=True),
+    Column("failed_aggregates", Count, "aggregates that could not be computed", detail=True),
+    *(Column(name, Count, drop=2) for name in ("new", "changed", "unchanged", "removed")),
+    Column("promoted", Count),
+    Column("reason", str | None, get="request.reason", wrap=True),
+    Column("finished_at", Moment | None, detail=True),
+    Column("events_matched", Count | None, detail=True),
+)
+
+RUNS = Schema(
+    "pik runs list",
+    Rows("runs", "newest first", *RUN_COLUMNS, empty="no run yet; to make one: pik replay --all"),
+    TRUNCATED,
+)
