@@ -31,7 +31,7 @@ READER_LEFT = 141
 
 
 def program() -> int:
-    """`main`, and then all is done and said: interrupting Python's own end would only make another exit code of it."""
+    """Run `main`, and ignore signals after it: interrupting Python's own shutdown would only change the exit code."""
     sys.unraisablehook = raise_soon
     signal.signal(signal.SIGALRM, handle)
     code = main()
@@ -76,7 +76,8 @@ def _run(arguments: list[str]) -> int:
 
 
 def _occupy_standard_descriptors() -> None:
-    """Started with `>&-`, the next file opened would be descriptor 1, and whoever prints would write into it."""
+    """Open the standard descriptors that are closed: after `>&-` the next file opened would be descriptor 1, and output
+    would be written into it."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -94,11 +95,11 @@ def _report(error: BaseException) -> int:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
         after_echo = "\n" if sys.stderr is not None and sys.stderr.isatty() else ""  # the terminal shows ^C
-        _say(f"{after_echo}{INTERRUPTION}")
+        _write_error(f"{after_echo}{INTERRUPTION}")
         code = INTERRUPTED
     else:
         known = _as_pik_error(error)
-        _say(f"error: {known.message}" + (f"\nhint: {known.hint}" if known.hint else ""))
+        _write_error(f"error: {known.message}" + (f"\nhint: {known.hint}" if known.hint else ""))
         code = known.exit_code
     _flush_or_discard()
     return code
@@ -119,7 +120,7 @@ def _as_pik_error(error: BaseException) -> PikError:
 
 
 def _reader_left() -> bool:
-    """Whether somebody closed the other end of our output; any other broken pipe is an error like others."""
+    """Return whether the other end of our output was closed; any other broken pipe is an ordinary error."""
     poll = select.poll()
     poll.register(1, 0)
     poll.register(2, 0)
@@ -150,7 +151,7 @@ def _discard_output() -> None:
     os.dup2(nowhere, 2)
 
 
-def _say(text: str) -> None:
+def _write_error(text: str) -> None:
     from pik.cli.render.text import visible_lines
 
     try:

@@ -47,7 +47,7 @@ class Invalid(PikError):
         self.field = field
 
     def bare(self) -> Invalid:
-        """The same error without its traceback, whose frames would keep everything alive that they refer to."""
+        """Return the same error without its traceback, whose frames would keep everything alive that they refer to."""
         return Invalid(self.message, field=self.field, hint=self.hint)
 
 
@@ -56,11 +56,11 @@ class StoreError(PikError):
 
 
 class NotFound(StoreError):
-    """There is no such batch, event, run, metric or object."""
+    """No such batch, event, run, metric or object exists."""
 
 
 class NothingSelected(NotFound):
-    """What was asked for selects nothing that could be compared or computed: a typing error, mostly."""
+    """The request selects nothing that could be compared or computed: a typing error, mostly."""
 
     exit_code = 2
 
@@ -69,7 +69,7 @@ def command(*words: str) -> str:
     """Return a command to type, `pik WORDS…`, each word quoted for a shell where it needs that.
 
     It looks in the store that the settings name. One that the user named on the command line is added where the command
-    is shown (`pik.cli.context`): a hint may be kept with a dead letter and be read much later, by somebody else.
+    is shown (`pik.cli.context`): a hint may be kept with a dead letter and be read much later, by another person.
     """
     return shell_line("pik", *words)
 
@@ -80,7 +80,7 @@ def shell_line(*words: str) -> str:
 
 
 def after_success(*lines: str) -> str:
-    """Return the lines as one, of which each is run only where that before it found nothing wrong."""
+    """Return the lines as one; each is run only if the one before it succeeded."""
     return " && ".join(lines)
 
 
@@ -90,11 +90,11 @@ def in_turn(*lines: str) -> str:
 
 
 CANDIDATES = 6
-"""Ids that a complaint about an ambiguous one lists."""
+"""Ids that the error about an ambiguous one lists, at most."""
 
 
-def not_one(kind: str, prefix: str, ids: Sequence[str], *, hint: str) -> NotFound:
-    """The error for an id or its beginning that none has, or that all of `ids` have; more than CANDIDATES are cut."""
+def ambiguous_id(kind: str, prefix: str, ids: Sequence[str], *, hint: str) -> NotFound:
+    """Return the error for an id or prefix that matches nothing, or all of `ids`; at most CANDIDATES are listed."""
     if not prefix:
         return NotFound(f"the {kind} id is empty", hint=hint)
     if not ids:
@@ -112,8 +112,8 @@ class Busy(StoreError):
 
 
 @contextmanager
-def entered(context: AbstractContextManager[Any], busy: str) -> Iterator[Any]:
-    """The context; where another process keeps it from being entered, Busy says it in words that a user knows."""
+def busy_as(context: AbstractContextManager[Any], busy: str) -> Iterator[Any]:
+    """Enter the context; where another process holds it, raise Busy with the message `busy`."""
     with ExitStack() as stack:
         try:
             value = stack.enter_context(context)
@@ -123,15 +123,15 @@ def entered(context: AbstractContextManager[Any], busy: str) -> Iterator[Any]:
 
 
 class ConflictFound(StoreError):
-    """An idempotency key came again with other content, where that must not be."""
+    """An idempotency key came again with other content, where that is refused."""
 
 
 class Damaged(StoreError):
-    """Raw does not hold what the index says it does. Nothing is computed from it."""
+    """Raw does not hold what was written. Nothing is computed from it."""
 
 
 class NotHeld(NotFound):
-    """The store is not meant to hold that: it has expired, or it is of a part that nobody pulled into this copy."""
+    """The store is not meant to hold that: it has expired, or was not pulled into this copy."""
 
 
 class EngineError(PikError):

@@ -19,7 +19,7 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
     """One independently compressed zstd frame of a segment.
 
     `offset` and `length` in bytes of the object; lines run from (`first`, …) to (`last`, …) in entity order. `names`
-    are all of its entities, in order, where that says more than the first and the last, and they are not too many.
+    are all of its entities, in order, if there are more than two distinct ones and not too many.
     """
 
     offset: int
@@ -42,7 +42,7 @@ _NAMES = 20
 
 
 def frame_of(offset: int, length: int, entities: Sequence[str]) -> Frame:
-    """The frame there, whose lines are of these entities, in order."""
+    """Return the frame at `offset` whose lines belong to these entities, in order."""
     first, last = entities[0], entities[-1]
     distinct = dict.fromkeys(entities) if first != last else {}
     names = tuple(distinct) if len(entities) > 2 and len(distinct) <= _NAMES else ()
@@ -54,7 +54,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `digest` is the SHA-256 of the object's bytes in hex, `size` their number, `day` days since 1970-01-01,
     times nanoseconds. `recorded_at` is when the index recorded it (0 before that), one moment for all segments of a
-    block; `guessed` says that a rebuild did not know it and took `ingest_time` instead. `inline` is a copy of the
+    block; `guessed`: a rebuild did not know it and took `ingest_time` instead. `inline` is a copy of the
     object's bytes, where the index keeps one of a small object to spare readers the way to raw; raw stays the truth.
     """
 
@@ -83,7 +83,7 @@ class RejectFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A record that is no valid event: where it stood, why it was refused, and what it said.
+    """A record that is not a valid event: its position, why it was refused, and its text.
 
     `line` is the record's text; bytes that are not UTF-8 come as U+FFFD there and whole, base64, in `bytes`.
     """
@@ -136,7 +136,7 @@ class Arrivals:
 class Chunk:
     """A contiguous part of a batch's input, raw already durable, ready to be recorded.
 
-    `first_seq` to `last_seq` are the records it covers, `offset` is the number of input bytes consumed behind it,
+    `first_seq` to `last_seq` are the records it covers, `offset` is the number of input bytes consumed by its end,
     `prefix_digest` the SHA-256 of all of them, empty where no stream is read. `lags` counts deliveries per lag
     (see pik.model.batch), `sources` per source, in the order in which they came.
     """
@@ -217,16 +217,16 @@ OF_REQUEST = 0
 
 
 def request_origin(batch_id: str) -> Origin:
-    """The Origin of an API request."""
+    """Return the Origin of an API request."""
     return Origin(name="API request", content=f"{_REQUEST}{batch_id}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """One input ingested. `state` is RUNNING while its writer lives, then COMPLETE or INTERRUPTED; in a copy it is
-    PULLED, and the counts are of the part that is there. One that is REPLACED says by which batch.
+    PULLED, and the counts are of the part that is there. If it is REPLACED, `replaced_by` is the later batch.
 
-    `next_seq`, `offset` and `prefix_digest` say where an interrupted one goes on. `attempt` counts its writers;
+    An interrupted one goes on at `next_seq`, `offset` and `prefix_digest`. `attempt` counts its writers;
     `recorded_at` is that of its last block; `lags` maps a lag to its number of deliveries, `sources` a source to its,
     as far as pik.model.batch keeps them apart.
     """
@@ -299,7 +299,7 @@ OTHERS = ""
 
 
 def with_names(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
-    """The counts with `more`, whose names stand in the order in which they came."""
+    """Return the counts with `more`, whose names stand in the order in which they came."""
     total = dict(counts)
     for name, count in more.items():
         known = name if name in total or len(total) - (OTHERS in total) < NAMES else OTHERS
@@ -308,7 +308,7 @@ def with_names(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, 
 
 
 def with_lags(counts: Mapping[int, int], more: Mapping[int, int]) -> dict[int, int]:
-    """The counts with `more`."""
+    """Return the counts with `more`."""
     total = Counter(counts)
     total.update(more)
     if are_exact(total) or not (are_exact(counts) or are_exact(more)):
@@ -317,12 +317,12 @@ def with_lags(counts: Mapping[int, int], more: Mapping[int, int]) -> dict[int, i
 
 
 def are_exact(counts: Mapping[int, int]) -> bool:
-    """Whether the lags are exact, not cut."""
+    """Return whether the lags are exact, not cut."""
     return sum(counts.values()) <= EXACT_LAGS
 
 
 def count_lags(lags: Iterable[int]) -> dict[int, int]:
-    """How many there are of each lag."""
+    """Return how many there are of each lag."""
     every = list(lags)
     if len(every) <= EXACT_LAGS:
         return dict(Counter(every))
@@ -340,7 +340,7 @@ def count_lags(lags: Iterable[int]) -> dict[int, int]:
 
 
 def three_digits(number: int) -> int:
-    """The number cut to three significant digits, toward smaller ones."""
+    """Return the number cut to three significant digits, toward smaller ones."""
     unit: int = 10 ** max(0, len(str(abs(number))) - 3)
     return number // unit * unit
 

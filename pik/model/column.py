@@ -38,7 +38,7 @@ class ExtractedColumn:
     _search: Expression | None = field(default=None, compare=False, repr=False)
 
     def value(self, payload: Any, size: int = MAX_MADE) -> Any:
-        """What the expression finds in a payload whose JSON text has `size` bytes.
+        """Return what the expression finds in a payload whose JSON text has `size` bytes.
 
         As str, int (a timestamp too: nanoseconds), float, Decimal, bool, or None where it finds nothing. Raises Invalid
         for a value that the type does not hold exactly.
@@ -76,7 +76,7 @@ def extracted_values(
 
 
 def parse_column(text: str) -> ExtractedColumn:
-    """The column that `NAME=JMESPATH:TYPE` describes. Raises UsageError."""
+    """Return the column that `NAME=JMESPATH:TYPE` describes. Raises UsageError."""
     name, equals, rest = text.partition("=")
     expression, colon, type_ = rest.rpartition(":")
     name, expression, type_ = name.strip(), expression.strip(), type_.replace(" ", "")
@@ -109,17 +109,18 @@ _decode = msgspec.json.Decoder().decode
 
 
 def read_plainly(payload: bytes | msgspec.Raw) -> Any:
-    """The value of a payload without a `payload_text`: machine numbers hold all of its numbers."""
+    """Return the value of a payload without a `payload_text`: machine numbers hold all of its numbers."""
     return _decode(payload)
 
 
 def read_exactly(payload: bytes | msgspec.Raw) -> Any:
-    """The value of any payload: numbers that no machine number holds are Decimals. Otherwise as `read_plainly`."""
+    """Return the value of any payload: numbers that no machine number holds are Decimals. Otherwise as
+    `read_plainly`."""
     return json.loads(bytes(payload), parse_float=exact_number, parse_int=exact_number)
 
 
 def _number(found: Any) -> Decimal:
-    """The exact number of a JSON number, or of a string that is written like one."""
+    """Return the exact number of a JSON number, or of a string that is written like one."""
     if isinstance(found, str):
         if not _JSON_NUMBER.fullmatch(found):
             raise ValueError(found)

@@ -204,7 +204,8 @@ def event_of(
 
 
 def _event(line: _Line, raw: bytes, payload: Payload, zone: Zone | None) -> Event:
-    """The checks that all readers share; `raw` is the payload's text, `payload` what was read of it.
+    """Return the event of a decoded line, after the checks that all readers share; `raw` is the payload's text,
+    `payload` what was read of it.
 
     Most of the time of a mapped ingest passes here, hence the look-ups in place.
     """

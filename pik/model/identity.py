@@ -50,7 +50,7 @@ UNBOUNDED = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
 def canonical_number(text: str) -> str:
-    """The one text of a JSON number's exact decimal value: `10`, `10.0` and `1e1` are all `10`; -0 is `0`."""
+    """Return the one text of a JSON number's exact decimal value: `10`, `10.0` and `1e1` are all `10`; -0 is `0`."""
     whole, dot, fraction = text.partition(".")
     if dot and len(whole) < 22 and fraction.isdigit() and (figures := fraction.rstrip("0")) and whole.lstrip("-0"):
         return f"{whole}.{figures}"
@@ -64,7 +64,7 @@ def canonical_number(text: str) -> str:
     if not figures:
         return "0"
     minus = "-" if sign else ""
-    point = len(written) + exponent  # the decimal point stands behind this many of the figures
+    point = len(written) + exponent  # the decimal point stands after this many of the figures
     if len(figures) <= point <= 21:
         return minus + figures.ljust(point, "0")
     if 0 < point <= 21:
@@ -76,7 +76,7 @@ def canonical_number(text: str) -> str:
 
 
 def is_machine_number(canonical: str) -> bool:
-    """Whether readers that keep numbers as 64-bit integers and doubles see exactly this canonical number."""
+    """Return whether readers that keep numbers as 64-bit integers and doubles see exactly this canonical number."""
     if canonical.lstrip("-").isdigit() and len(canonical) <= 20 and -(2**63) <= int(canonical) < 2**64:
         return True
     return _is_double(canonical)
@@ -90,7 +90,8 @@ def _is_double(canonical: str) -> bool:
 
 
 def _read_as_written(text: str, canonical: str) -> bool:
-    """Whether such readers see this number as it is written: with a point or an exponent it is a double to them."""
+    """Return whether such readers see this number as it is written: with a point or an exponent it is a double to
+    them."""
     return _is_double(canonical) if "." in text or "e" in text or "E" in text else is_machine_number(canonical)
 
 
@@ -119,7 +120,7 @@ class _Numbers:
         self.inexact = False
 
     def exact(self, text: str) -> float | msgspec.Raw | _Inexact:
-        """A value that the encoders below write as the canonical number."""
+        """Return a value that the encoders below write as the canonical number."""
         if text.endswith(".0") and len(text) <= 16:
             return int(text[:-2])
         if text[-1] != "0" and "e" not in text and "E" not in text and "0.0000" not in text[:7]:
@@ -145,7 +146,7 @@ _encode_plain = msgspec.json.Encoder(order="deterministic", enc_hook=attrgetter(
 
 
 def read_payload(raw: bytes) -> Payload:
-    """The Payload of its JSON text. Raises Invalid unless it is a JSON object or array within MAX_DEPTH."""
+    """Return the Payload of its JSON text. Raises Invalid unless it is a JSON object or array within MAX_DEPTH."""
     try:
         canonical = _encode(_decode(raw))
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -154,15 +155,16 @@ def read_payload(raw: bytes) -> Payload:
 
 
 def has_plain_numbers(raw: bytes) -> bool:
-    """Whether each number in a JSON text is surely one that machine numbers hold and print as it was written, whole
-    numbers with a fraction aside."""
+    """Return whether each number in a JSON text is surely one that machine numbers hold and print as it was written,
+    whole numbers with a fraction aside."""
     return b"0.0000" not in raw and not _find_long(raw.translate(_SHAPE))
 
 
 def plain_canonical(raw: bytes, value: Any) -> bytes | None:
-    """The canonical JSON of a payload, given as text and as what msgspec decoded of a text that `has_plain_numbers`.
+    """Return the canonical JSON of a payload, given as text and as what msgspec decoded of a text that
+    `has_plain_numbers`.
 
-    None where that must be read from the text, or is no payload.
+    None where that must be read from the text, or is not a payload.
     """
     if not isinstance(value, (dict, list)) or raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
         return None
@@ -183,8 +185,8 @@ def read_payloads(raws: Sequence[bytes]) -> list[Payload]:
 
 
 def _finding(pattern: re.Pattern[bytes], texts: Sequence[bytes], joined: bytes | None = None) -> Iterator[int]:
-    """The numbers of the texts in which the pattern, which matches no line break, is found. `joined` are the texts,
-    or what is searched in their place, with a byte between."""
+    """Yield the numbers of the texts in which the pattern, which matches no line break, is found. `joined` are the
+    texts, or what is searched in their place, with a byte between."""
     ends: list[int] = []  # of the texts with that byte
     for match in pattern.finditer(b"\n".join(texts) if joined is None else joined):
         ends = ends or list(accumulate([len(text) + 1 for text in texts]))
@@ -192,10 +194,10 @@ def _finding(pattern: re.Pattern[bytes], texts: Sequence[bytes], joined: bytes |
 
 
 def _read(raw: bytes, canonical: bytes, *, plain: bool) -> Payload:
-    """The Payload, given what the encoder makes of it and whether the encoder's numbers are `plain`.
+    """Return the Payload, given what the encoder makes of it and whether the encoder's numbers are `plain`.
 
-    They are the canonical ones where each was written with at most 15 digits, without an exponent, is no whole number
-    with a fraction (so far it is plain), nor smaller than a ten-thousandth.
+    They are the canonical ones where each was written with at most 15 digits, without an exponent, is not a whole
+    number with a fraction (so far it is plain), nor smaller than a ten-thousandth.
     """
     if len(raw) > 2 * MAX_DEPTH and raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
         return read_payload_slowly(raw)
@@ -251,7 +253,7 @@ def check_json(raw: bytes, what: str) -> None:
 
 
 def read_json_slowly(raw: bytes, what: str) -> Any:
-    """The JSON value of `raw`: objects as lists of their members in order, numbers as their texts.
+    """Return the JSON value of `raw`: objects as lists of their members in order, numbers as their texts.
 
     Raises Invalid, naming `what`, for everything that RFC 8259 does not allow, and for nesting beyond MAX_DEPTH.
     """
@@ -303,7 +305,7 @@ class _Plain:
 
 
 def _depth(text: str) -> int:
-    """How deep arrays and objects nest, brackets inside strings aside."""
+    """Return how deep arrays and objects nest, brackets inside strings aside."""
     deepest = level = 0
     for token in _BRACKET.finditer(text):
         if token[0] in "{[":
@@ -326,11 +328,11 @@ def _refuse_surrogates(value: Any, what: str) -> None:
 
 
 def content_hash(source: bytes, event_type: bytes, entity_id: bytes, event_time: bytes, payload: bytes) -> bytes:
-    """16 bytes: what a delivery says. All five are canonical JSON texts; event_time that of a `full_instant`."""
+    """Return the 16 bytes of a content hash. All five are canonical JSON texts; event_time that of a `full_instant`."""
     text = b'["pik.content.1",%s,%s,%s,%s,%s]' % (source, event_type, entity_id, event_time, payload)
     return sha256(text).digest()[:16]
 
 
 def keyed_id(source: bytes, event_type: bytes, entity_id: bytes, idempotency_key: bytes) -> bytes:
-    """16 bytes: the event_id of an event with an idempotency key. All four are canonical JSON texts."""
+    """Return the 16 bytes of the event_id of an event with an idempotency key. All four are canonical JSON texts."""
     return sha256(b'["pik.key.1",%s,%s,%s,%s]' % (source, event_type, entity_id, idempotency_key)).digest()[:16]

@@ -45,7 +45,7 @@ def _day_number(text: str) -> int:
 
 
 def parse_instant(text: str, *, date_only: bool = False) -> int:
-    """Nanoseconds since the epoch of an RFC 3339 text; without an offset it is UTC.
+    """Return nanoseconds since the epoch of an RFC 3339 text; without an offset it is UTC.
 
     `date_only` also takes a bare date, as its midnight in UTC. Raises Invalid for anything else, for impossible dates,
     for digits finer than a nanosecond, for leap seconds and for instants that 64 bits do not hold.
@@ -61,7 +61,8 @@ def parse_event_time(text: str, zone: Zone | None) -> int:
 
 
 def resolved(local: int, offset: int | None, zone: Zone | None, text: str) -> int:
-    """The instant of a local time, in nanoseconds, with its offset or else in `zone`. Raises Invalid naming `text`."""
+    """Return the instant of a local time, in nanoseconds, with its offset or else in `zone`. Raises Invalid naming
+    `text`."""
     if offset is None and zone is None:
         raise Invalid(
             f"{_shown(text)} has no offset from UTC; --timezone ZONE tells which time zone it is in"
@@ -76,7 +77,8 @@ def resolved(local: int, offset: int | None, zone: Zone | None, text: str) -> in
 
 
 def _parse(text: str, date_only: bool) -> tuple[int, int | None]:
-    """The local time of a text, as nanoseconds since 1970-01-01T00:00:00 there, and its offset, if it has one."""
+    """Return the local time of a text, as nanoseconds since 1970-01-01T00:00:00 there, and its offset, if it has
+    one."""
     match = _EXTENDED.fullmatch(text) or _BASIC.fullmatch(text)
     if match is None or (match[2] is None and not date_only):
         raise Invalid(f"{_shown(text)} is not an RFC 3339 time such as 2026-01-31T23:59:59Z")
@@ -87,7 +89,7 @@ def _parse(text: str, date_only: bool) -> tuple[int, int | None]:
 
 
 def time_of_day(hour: int, minute: int, second: int, text: str) -> int:
-    """Nanoseconds since midnight. Raises Invalid naming `text`."""
+    """Return nanoseconds since midnight. Raises Invalid naming `text`."""
     if hour > 23 or minute > 59 or second > 59:
         leap = " (leap seconds have no instant of their own in UTC epoch time)" if second == 60 else ""
         raise Invalid(f"{_shown(text)} has an impossible time of day{leap}")
@@ -95,7 +97,7 @@ def time_of_day(hour: int, minute: int, second: int, text: str) -> int:
 
 
 def fraction_nanos(digits: str | None, text: str) -> int:
-    """Nanoseconds of the digits of a second's fraction. Raises Invalid naming `text`."""
+    """Return nanoseconds of the digits of a second's fraction. Raises Invalid naming `text`."""
     fraction = (digits or "").rstrip("0")
     if len(fraction) > 9:
         raise Invalid(f"{_shown(text)} is finer than a nanosecond")
@@ -103,7 +105,7 @@ def fraction_nanos(digits: str | None, text: str) -> int:
 
 
 def offset_nanos(offset: str | None, text: str) -> int | None:
-    """Nanoseconds of `Z`, `+01`, `+0100` or `+01:00`; None of nothing. Raises Invalid naming `text`."""
+    """Return nanoseconds of `Z`, `+01`, `+0100` or `+01:00`; None of nothing. Raises Invalid naming `text`."""
     if not offset:
         return None
     if offset in "Zz":
@@ -115,8 +117,8 @@ def offset_nanos(offset: str | None, text: str) -> int | None:
 
 
 def read_instant(text: str, zone: Zone | None = None) -> tuple[int, bytes, str | None]:
-    """The instant of an event's time as `parse_event_time` tells it, the JSON text of its `full_instant`, and the text
-    itself unless it is canonical: RFC 3339 in UTC with upper-case T and Z."""
+    """Return the instant of an event's time as `parse_event_time` reads it, the JSON text of its `full_instant`, and
+    the text itself unless it is canonical: RFC 3339 in UTC with upper-case T and Z."""
     try:
         (hour, hour_json), (second, second_json) = _hours[text[:13]], _seconds[text[13:19]]
         rest, rest_json, other = _rests.get(text[19:]) or _read_rest(text[19:])
@@ -148,7 +150,7 @@ def _read_unfamiliar_instant(text: str, zone: Zone | None) -> tuple[int, bytes, 
 
 
 def _read_rest(text: str) -> tuple[int, bytes, bool]:
-    """What follows the second: nanoseconds, the end of the JSON text, and whether it is not canonical.
+    """Return what follows the second: nanoseconds, the end of the JSON text, and whether it is not canonical.
 
     Raises KeyError unless it is in UTC."""
     match = _REST.fullmatch(text)
@@ -162,7 +164,8 @@ def _read_rest(text: str) -> tuple[int, bytes, bool]:
 
 
 def is_canonical(text: str) -> bool:
-    """Whether a valid time is RFC 3339 in UTC with upper-case T and Z, so that its instant says all that it does."""
+    """Return whether a valid time is RFC 3339 in UTC with upper-case T and Z, so that its instant has all of its
+    information."""
     return text.endswith("Z") and _IN_UTC.fullmatch(text) is not None
 
 
@@ -184,7 +187,7 @@ def day_text(day: int) -> str:
 
 
 def day_of(instant: int) -> int:
-    """The UTC day number of an instant."""
+    """Return the UTC day number of an instant."""
     return instant // DAY
 
 
@@ -211,7 +214,7 @@ def format_instant(instant: int) -> str:
 
 
 def from_datetime(moment: datetime) -> int:
-    """The instant of a datetime; a naive one is UTC."""
+    """Return the instant of a datetime; a naive one is UTC."""
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     delta = moment - _EPOCH_UTC
     return (delta.days * 86400 + delta.seconds) * SECOND + delta.microseconds * 1000
@@ -222,7 +225,7 @@ _DURATION = re.compile(r"(\d{1,9})(s|m|h|d|w)", re.ASCII)
 
 
 def parse_duration(text: str) -> int:
-    """Nanoseconds of `90s`, `15m`, `2h`, `7d` or `1w`. Raises Invalid."""
+    """Return nanoseconds of `90s`, `15m`, `2h`, `7d` or `1w`. Raises Invalid."""
     match = _DURATION.fullmatch(text)
     if match is None or int(match[1]) == 0:
         raise Invalid(f"{_shown(text)} is not a duration such as 90s, 15m, 2h, 7d")
@@ -230,7 +233,8 @@ def parse_duration(text: str) -> int:
 
 
 def format_about(nanos: int) -> str:
-    """A duration of which three significant digits are known, in its greatest unit: `~5,070d`, `~1.39h`, `~-12ms`."""
+    """Return a duration of which three significant digits are known, in its greatest unit: `~5,070d`, `~1.39h`,
+    `~-12ms`."""
     if not nanos:
         return "~0s"
     units = (("d", DAY), ("h", HOUR), ("m", MINUTE), ("s", SECOND), ("ms", 1_000_000), ("µs", 1000), ("ns", 1))
@@ -241,7 +245,7 @@ def format_about(nanos: int) -> str:
 
 
 def format_duration(nanos: int) -> str:
-    """A duration for people, two units at most: `1d 2h`, `3m 20s`, `1.250s`, `-12ms`."""
+    """Return a duration for people, two units at most: `1d 2h`, `3m 20s`, `1.250s`, `-12ms`."""
     sign, rest = ("-", -nanos) if nanos < 0 else ("", nanos)
     if rest < SECOND:
         for unit, size in (("ms", 1_000_000), ("µs", 1000)):
@@ -265,13 +269,14 @@ _LOCAL_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - of local time
 
 
 class Zone:
-    """A time zone: tells the offset of a local time, if there is exactly one."""
+    """A time zone, which knows the offset of a local time, if there is exactly one."""
 
     def __init__(self, name: str, info: ZoneInfo) -> None:
         self.name, self.info = name, info
 
     def offset(self, local: int) -> int:
-        """Nanoseconds to subtract from a local time (nanoseconds since 1970-01-01T00:00:00 there) for its instant.
+        """Return nanoseconds to subtract from a local time (nanoseconds since 1970-01-01T00:00:00 there) for its
+        instant.
 
         Raises Invalid for a local time that clocks skipped or showed twice.
         """
@@ -289,7 +294,7 @@ class Zone:
 
 @lru_cache(maxsize=8)
 def load_zone(name: str) -> Zone:
-    """The zone of this IANA name. Raises UsageError."""
+    """Return the zone of this IANA name. Raises UsageError."""
     from difflib import get_close_matches
     from importlib.resources import files
     from zoneinfo import ZoneInfo

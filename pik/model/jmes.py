@@ -60,7 +60,7 @@ class Expression:
         return _path(self._tree)
 
     def search(self, value: Any, size: int) -> Any:
-        """What the expression finds in a value whose JSON text has `size` bytes. Raises Invalid."""
+        """Return what the expression finds in a value whose JSON text has `size` bytes. Raises Invalid."""
         allowed = max(MAX_MADE, 8 * size)
         if self._quick is not None and self._factor * (size + len(self.text)) <= allowed:
             return self._quick(value)
@@ -75,7 +75,7 @@ class Expression:
 
 
 def exact_number(text: str) -> int | float | Decimal:
-    """The machine number that a JSON number's text is, or the Decimal where there is none."""
+    """Return the machine number that a JSON number's text is, or the Decimal where there is none."""
     canonical = canonical_number(text)
     if not is_machine_number(canonical):
         return Decimal(text)
@@ -104,7 +104,7 @@ def _parsed(text: str, option: str) -> Node:
 
 
 def _nodes(tree: Node) -> Iterator[tuple[Node, int]]:
-    """Every node, and how deep it lies. Not by recursion: there may be many levels."""
+    """Yield every node, and how deep it lies. Not by recursion: there may be many levels."""
     waiting = [(tree, 1)]
     while waiting:
         node, depth = waiting.pop()
@@ -130,12 +130,12 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def quoted(*names: str) -> str:
-    """The expression for a path of fields with these names."""
+    """Return the expression for a path of fields with these names."""
     return ".".join(name if _PLAIN.fullmatch(name) else msgspec.json.encode(name).decode() for name in names)
 
 
 def _quoted_hint(text: str, option: str) -> str:
-    """How the path is written that somebody meant who left the quotes out."""
+    """Return the hint for a path that lacks quotes; otherwise where the language is described."""
     names = text.split(".")
     if _SPECIAL.search(text) or not all(names) or all(_PLAIN.fullmatch(name) for name in names):
         return HINT
@@ -151,7 +151,7 @@ def shell_option(option: str, expression: str) -> str:
 
 
 class _Functions(Functions):
-    """JMESPath's own functions, but those two that would round or mark a number that is no machine number."""
+    """JMESPath's own functions, except the two that would round or mark a number that is not a machine number."""
 
     @signature({"types": []})
     def _func_to_string(self, value: Any) -> str:
@@ -202,7 +202,7 @@ class _Interpreter(TreeInterpreter):
         return self._weighed(_FUNCTIONS.call_function(node["value"], arguments))
 
     def _weighed(self, made: Any) -> Any:
-        """What was made, if its JSON text is not too large."""
+        """Return what was made, if its JSON text is not too large."""
         waiting = [made]
         while waiting:
             one = waiting.pop()
@@ -260,7 +260,7 @@ def _path_search(names: tuple[str, ...]) -> Search:
 
 
 def _children(node: Node) -> tuple[list[Search], list[int]] | None:
-    """The functions of a node's children and their factors, if all have one."""
+    """Return the functions of a node's children and their factors, if all have one."""
     found = [_quick(child) for child in node["children"]]
     searches = [search for search, _ in found if search is not None]
     return (searches, [factor for _, factor in found]) if len(searches) == len(found) else None

@@ -66,7 +66,7 @@ EVENT_COUNT = Metric(
 class Failure(msgspec.Struct, frozen=True, gc=False):
     """Why a metric has no value for one entity and bucket, although other values could be computed.
 
-    `reason` is a phrase or a sentence for people, of one line; it may quote what the engine or the event says, so it is
+    `reason` is a phrase or a sentence for people, of one line; it may quote the engine or the event, so it is
     text from strangers. `events` is how many events of the bucket are to blame on their own, such as for a text where
     the metric needs a number; `event_ids` are the first of those, by id, at most BLAMED. Both are empty where no single
     event is to blame, such as for a denominator of zero.
@@ -115,7 +115,7 @@ DELIVERY_FACTS = frozenset(field.name for field in ENVELOPE if not field.hashed)
 
 
 def delivery_hash(content_hash: str, batch_id: str, seq: int) -> int:
-    """The hash of a delivery's content and of which delivery it is: the first 128 bits of SHA-256 over
+    """Return the hash of a delivery's content and of which delivery it is: the first 128 bits of SHA-256 over
     `CONTENT_HASH/BATCH_ID/SEQ`."""
     return int.from_bytes(sha256(f"{content_hash}/{batch_id}/{seq}".encode()).digest()[:16], "big")
 
@@ -146,7 +146,7 @@ class BucketDigest(msgspec.Struct, frozen=True, gc=False):
     Aggregates without a value are left out, but not those that failed: the line of such a one has no value, and so is
     that of no current one.
 
-    Of current versions it also tells how many have no value, and the lowest and the highest metric version of all.
+    For current versions it also has how many have no value, and the lowest and the highest metric version of all.
     """
 
     metric: str
@@ -164,8 +164,8 @@ class BucketDigest(msgspec.Struct, frozen=True, gc=False):
 
 
 def digest_line(entity_id: str, value: str, inputs: int, input_ids: str, input_contents: str) -> str:
-    """The line of an aggregate, with its line feed. Both hashes are in upper case; that of the contents is left out
-    where it is the other one, as it is for nearly all. Databases write these lines themselves, in SQL."""
+    """Return the line of an aggregate, with its line feed. Both hashes are in upper case; that of the contents is left
+    out where it is the other one, as it is for nearly all. Databases write these lines themselves, in SQL."""
     hashes = (input_ids,) if input_contents == input_ids else (input_ids, input_contents)
     return "\x1f".join((entity_id, value, str(inputs), *hashes)) + "\n"
 
@@ -180,7 +180,7 @@ beside them have no value, and the lowest and the highest metric version of all 
 
 
 def bucket_digests(metric: str, lines: Iterable[DigestLines]) -> Iterator[BucketDigest]:
-    """The digests of a metric's buckets, from the lines of their aggregates, by bucket and entity."""
+    """Yield the digests of a metric's buckets, from the lines of their aggregates, by bucket and entity."""
     for bucket, group in groupby(lines, key=itemgetter(0)):
         digest, count, nulls = sha256(), 0, 0
         versions: list[int] = []
@@ -216,14 +216,16 @@ _LONG = Context(prec=200)
 
 
 def with_scale(value: Decimal, scale: int) -> Decimal:
-    """The value with at least `scale` digits after the point: 61.9 becomes 61.90. That is how values are printed."""
+    """Return the value with at least `scale` digits after the point: 61.9 becomes 61.90. That is how values are
+    printed."""
     digits = value.as_tuple().exponent
     short = isinstance(digits, int) and -digits < scale
     return value.quantize(Decimal(1).scaleb(-scale), context=_LONG) if short else value
 
 
 def decimal_text(value: Decimal) -> str:
-    """The shortest plain text of an exact value: no exponent, no trailing zeros. That is how values are stored."""
+    """Return the shortest plain text of an exact value: no exponent, no trailing zeros. That is how values are
+    stored."""
     if not value:  # -0 and 0E+3 are 0
         return "0"
     text = str(value)  # the faster of the two

@@ -166,9 +166,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def without_value(self) -> int | None:
-        """Buckets whose value is NULL, or none of whose events the metric lets in, so that new + changed + unchanged +
-        failed_aggregates + these are all buckets. None until all tasks of the run are done, or if nobody counted; 0
-        where events that came after the plan made more values than it counted."""
+        """Buckets whose value is NULL, or none of whose events the metric lets in: with new, changed, unchanged and
+        failed_aggregates they are all buckets. None until all tasks of the run are done, or if buckets were not
+        counted; 0 where events that came after the plan made more values than it counted."""
         if self.state not in (RunState.COMPLETED, RunState.PARTIAL) or self.failed or self.buckets is None:
             return None
         return max(0, self.buckets - self.new - self.changed - self.unchanged - self.failed_aggregates)
@@ -176,7 +176,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A task that failed too often, why, and what can help (`hint`; empty: doing it again); with `purged_at` and
-    `purge_reason` if somebody gave it up."""
+    `purge_reason` if it was given up."""
 
     letter_id: str
     task: Task

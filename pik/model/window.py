@@ -77,7 +77,7 @@ class Part:
 
 
 def covered(parts: Iterable[Part], window: Window, entities: Sequence[str] = ()) -> bool:
-    """Whether the parts together hold all of the window of each of the entities (none named: of all)."""
+    """Return whether the parts together hold all of the window of each of the entities (none named: of all)."""
     ordered = sorted(parts, key=lambda part: part.window.start)
     return all(_covered(ordered, window, entity) for entity in entities or (None,))
 
@@ -91,8 +91,8 @@ def _covered(ordered: Sequence[Part], window: Window, entity: str | None) -> boo
 
 
 def expired(created: int, days: int | None, now: int) -> bool:
-    """Whether an object that was created then may be gone by now, in a store that keeps raw for so many days (None: for
-    good). Instants in nanoseconds.
+    """Return whether an object that was created then may be gone by now, in a store that keeps raw for so many days
+    (None: for good). Instants in nanoseconds.
 
     As S3 counts: the days, rounded up to the next midnight UTC. The deletion comes some time after that.
     """

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from pik.errors import CANDIDATES, not_one
+from pik.errors import CANDIDATES, ambiguous_id
 from pik.model.batch import Arrivals, Batch, Chunk, Counts, Location, Origin, RejectFile, Segment, Verdict
 from pik.model.window import Window
 
@@ -193,5 +193,5 @@ def batch_of(index: Index, prefix: str) -> Batch:
     """Return the batch with this id or unambiguous prefix. Raises NotFound."""
     found = list(islice(index.batches(prefix.upper()), CANDIDATES + 1))
     if len(found) != 1:
-        raise not_one("batch", prefix, [batch.batch_id for batch in found], hint="pik batches")
+        raise ambiguous_id("batch", prefix, [batch.batch_id for batch in found], hint="pik batches")
     return found[0]

@@ -51,11 +51,11 @@ class Computation(Protocol):
     times, one after the other, and raise EngineError as `Engine.compute` does."""
 
     def digests(self) -> Iterator[BucketDigest]:
-        """What the values of each bucket come to, ordered by metric name and bucket; buckets without any value are
-        left out."""
+        """Yield what the values of each bucket come to, ordered by metric name and bucket; buckets without any value
+        are left out."""
 
     def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:
-        """The rows of `Engine.compute`, without those of the buckets to skip."""
+        """Yield the rows of `Engine.compute`, without those of the buckets to skip."""
 
 
 class Engine(Protocol):
@@ -66,10 +66,11 @@ class Engine(Protocol):
         """The program that evaluates them, and its version."""
 
     def shared(self, parts: int) -> Engine:
-        """The same engine for one of so many processes that work at a time: with its part of what one may use."""
+        """Return the same engine for one of so many processes that work at a time: with its part of what one may
+        use."""
 
     def check(self, definition: Definition) -> int:
-        """The scale of the definition's values: how many digits after the point their type has.
+        """Return the scale of the definition's values: how many digits after the point their type has.
 
         Raises Invalid, with the reason and where there is one the exact alternative, unless the definition parses,
         names only columns that exist, is one aggregate, and has a result that neither order nor floating point can
@@ -83,7 +84,7 @@ class Engine(Protocol):
         window: Window,
         entities: Sequence[str] = (),
     ) -> Iterator[Computed]:
-        """Every (metric, bucket, entity) with at least one matching event, ordered by metric name, bucket, entity
+        """Yield every (metric, bucket, entity) with at least one matching event, ordered by metric name, bucket, entity
         (UTF-8).
 
         `metrics` share one bucket size; `window` is made of whole buckets; `entities`, if any, limits to those.
@@ -112,7 +113,7 @@ class Engine(Protocol):
         source: str | None = None,
         event_type: str | None = None,
     ) -> Iterator[Touched]:
-        """The (bucket, entity) pairs with an event in `window` that matches, ordered by bucket and entity."""
+        """Yield the (bucket, entity) pairs with an event in `window` that matches, ordered by bucket and entity."""
 
 
 Format = Literal["parquet", "jsonl", "csv"]
@@ -122,7 +123,7 @@ COLUMNS = tuple(field.name for field in ENVELOPE)
 """The columns of every export; after them `delivery` where duplicates are included, then the extracted ones."""
 
 DELIVERY = "delivery"
-"""The column that says accepted, exact or conflict."""
+"""The column with the verdict: accepted, exact or conflict."""
 
 PARTITIONS = ("event_date", "source", "event_type")
 """What an export can be partitioned by."""
@@ -168,7 +169,7 @@ class Block:
     pieces: Sequence[Piece]
 
     def lines(self) -> Iterator[tuple[Piece, bytes]]:
-        """Each line, without its line break, and the piece that it belongs to."""
+        """Yield each line, without its line break, and the piece that it belongs to."""
         lines = iter(self.text.split(b"\n"))
         for piece in self.pieces:
             for line in islice(lines, piece.lines):
@@ -201,10 +202,10 @@ class Exporter(Protocol):
         """How the names of its files end: `.parquet`, `.csv.gz`."""
 
     def cut(self, block: Block) -> Iterator[tuple[tuple[str, ...], Rows]]:
-        """The rows that the layout asks for among the lines of a block, in their order, by the values of
+        """Yield the rows that the layout asks for among the lines of a block, in their order, by the values of
         `partition_by`; none without rows. May run in several threads at once.
 
-        Raises Damaged for a line that is no delivery, UsageError naming event and column for a value that a column's
+        Raises Damaged for a line that is not a delivery, UsageError naming event and column for a value that a column's
         type does not hold exactly.
         """
 

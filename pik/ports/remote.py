@@ -18,7 +18,7 @@ from pik.model.run import FailedAggregate, Run, RunRequest, RunState
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Which stack it is, and what it was deployed with. `version` is that of its functions, empty if it says none."""
+    """Which stack it is, and what it was deployed with. `version` is that of its functions, empty if unknown."""
 
     name: str
     region: str
@@ -108,22 +108,22 @@ class StackHealth(Protocol):
     """Looks and changes nothing: no event, task, object or item is written, removed or hidden from others."""
 
     def deployment(self) -> Deployment:
-        """What the stack says about itself. Raises NotFound, StoreError."""
+        """Return the stack's name, version and outputs. Raises NotFound, StoreError."""
 
     def parts(self) -> Iterator[Part]:
-        """Every part whose state tells whether the stack works."""
+        """Yield every part on whose state the stack depends."""
 
     def depth(self) -> Depth:
-        """What is in the queues. Raises StoreError."""
+        """Return what is in the queues. Raises StoreError."""
 
     def alarms(self) -> list[Alarm]:
-        """The stack's alarms by name. Raises StoreError."""
+        """Return the stack's alarms by name. Raises StoreError."""
 
     def permissions(self) -> Iterator[Permission]:
         """Everything that the levels of docs/iam.md need, by level."""
 
     def settings(self) -> Iterator[Setting]:
-        """Every setting that the kit relies on."""
+        """Yield every setting that the kit relies on."""
 
 
 class Unanswered(StoreError):
@@ -164,7 +164,7 @@ class Answered:
 
 class Api(Protocol):
     """May be called by several threads at once. Every call raises Unanswered, and StoreError where the caller is denied
-    or what answers is no such API."""
+    or what answers is not such an API."""
 
     def ingest(self, records: Sequence[bytes]) -> Answered:
         """Record these lines, UTF-8 without a line break and not blank, in this order. A repeat records each once more,
@@ -176,7 +176,7 @@ class Api(Protocol):
         Raises Invalid, NotFound (an unknown metric, a store without events)."""
 
     def run(self, run_id: str) -> Run:
-        """The run of this id as it is now. Raises NotFound."""
+        """Return the run of this id as it is now. Raises NotFound."""
 
 
 # The JSON documents of the API: its functions encode them, its client decodes them, docs/openapi.yaml describes them.
@@ -328,12 +328,12 @@ class ForeignFile:
 
 
 class Foreign(Protocol):
-    """Reads; there is no way to change anything."""
+    """Reads only."""
 
     def find(self, url: str) -> list[ForeignFile]:
-        """The files that a URL names, or that match its glob, ordered by name. Raises UsageError for what is no such
-        URL, InputError where there is no such file, StoreError without credentials or access."""
+        """Return the files that a URL names, or that match its glob, ordered by name. Raises UsageError for any
+        other URL, InputError where there is no such file, StoreError without credentials or access."""
 
     def read(self, file: ForeignFile, offset: int, length: int) -> bytes:
-        """Bytes of the file from `offset`, fewer than `length` only at its end. Raises InputError if it is not the
-        version that was found any more, StoreError."""
+        """Return bytes of the file from `offset`, fewer than `length` only at its end. Raises InputError if it is not
+        the version that was found any more, StoreError."""

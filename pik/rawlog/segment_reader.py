@@ -1,4 +1,4 @@
-"""Reading a segment whole, from its bytes alone: what the index would say of it, if it were recorded now."""
+"""Reading a whole segment from its bytes alone: what the index would hold if it were recorded now."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _MAGIC = bytes.fromhex("28b52ffd")
 """Begins a zstd frame."""
 
 UNKNOWN_DIGEST = "0" * 64
-"""Of a segment that is damaged and whose digest nothing tells: no object has it, so verify finds it modified."""
+"""The digest of a damaged segment whose digest is unknown: no object has it, so verify finds it modified."""
 
 
 def scan_segment(raw: Raw, key: str, each: Callable[[Delivery], object] | None = None) -> Arrivals:
-    """The segment under this key and its deliveries, all read from its bytes, each given to `each` as well. Raises
-    Damaged if they are no segment.
+    """Return the segment under this key and its deliveries, all read from its bytes, each given to `each` as well.
+    Raises Damaged if they are not a segment.
 
     Memory: one segment.
     """
@@ -45,14 +45,14 @@ def scan_segment(raw: Raw, key: str, each: Callable[[Delivery], object] | None =
 @dataclass(frozen=True, slots=True)
 class Salvaged:
     """What can be read of a damaged segment: the deliveries in the frames that are whole. `lost` are the numbers of the
-    others. The segment has all frames, so that whatever needs a damaged one says so."""
+    others. The segment has all frames, so that reading a damaged one raises."""
 
     arrivals: Arrivals
     lost: tuple[int, ...]
 
 
 def salvage_known(raw: Raw, segment: Segment) -> Salvaged:
-    """The whole frames of a segment whose frames are known; none, where the object is not there."""
+    """Return the whole frames of a segment whose frames are known; none, where the object is not there."""
     rows = _Rows.of(segment.key, None)
     lost: list[int] = []
     try:
@@ -68,7 +68,7 @@ def salvage_known(raw: Raw, segment: Segment) -> Salvaged:
 
 
 def salvage_unknown(raw: Raw, key: str) -> Salvaged:
-    """The whole frames of a damaged segment of which nothing else is known. Raises Damaged if there is none."""
+    """Return the whole frames of a damaged segment of which nothing else is known. Raises Damaged if there is none."""
     rows = _Rows.of(key, None)
     data = raw.read(key)
     frames: list[Frame] = []
@@ -93,7 +93,7 @@ def salvage_unknown(raw: Raw, key: str) -> Salvaged:
 
 
 def readable(raw: Raw, segment: Segment) -> Arrivals:
-    """The deliveries of a segment that can be read."""
+    """Return the deliveries of a segment that can be read."""
     try:
         return scan_segment(raw, segment.key)
     except Damaged:
@@ -101,7 +101,7 @@ def readable(raw: Raw, segment: Segment) -> Arrivals:
 
 
 def _next_frame(key: str, data: bytes, start: int) -> int:
-    """Where the next whole frame begins, or the end."""
+    """Return where the next whole frame begins, or the end."""
     while (offset := data.find(_MAGIC, start)) >= 0:
         try:
             _frame(key, data, offset)
@@ -183,7 +183,7 @@ class _Rows:
 
 
 def together(some: Arrivals, others: Arrivals) -> Arrivals:
-    """The deliveries of both, which are of one segment and none in common."""
+    """Return the deliveries of both, which are of one segment and none in common."""
     entities = dict(_entities(some)) | dict(_entities(others))
     plain = sorted(row for each in (some, others) for row in _cut(each.plain, PLAIN.size))
     keyed = sorted(row for each in (some, others) for row in _cut(each.keyed, KEYED.size))
@@ -201,7 +201,7 @@ def _cut(data: bytes, size: int) -> Iterator[bytes]:
 
 
 def _frame(key: str, data: bytes, offset: int) -> tuple[list[bytes], int]:
-    """The lines of the frame at `offset`, and its compressed length."""
+    """Return the lines of the frame at `offset`, and its compressed length."""
     decompressor = zstandard.ZstdDecompressor().decompressobj()
     try:
         text = decompressor.decompress(memoryview(data)[offset:])
@@ -214,7 +214,7 @@ def _frame(key: str, data: bytes, offset: int) -> tuple[list[bytes], int]:
 
 
 def seqs(arrivals: Arrivals) -> set[int]:
-    """The seqs of a segment's deliveries."""
+    """Return the seqs of a segment's deliveries."""
     return {seq for seq, _ in ids_of(arrivals)}
 
 

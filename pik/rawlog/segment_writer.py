@@ -51,20 +51,20 @@ class Reading:
     mixed: bool = False
 
     def zone(self) -> Zone | None:
-        """The time zone. Raises UsageError."""
+        """Return the time zone. Raises UsageError."""
         return None if self.timezone is None else load_zone(self.timezone)
 
     def record_mapping(self) -> RecordMapping | None:
-        """The compiled mapping, if there is one. Raises UsageError."""
+        """Return the compiled mapping, if there is one. Raises UsageError."""
         return None if self.mapping is None else RecordMapping(self.mapping, self.time_format, self.zone())
 
 
 class InvalidRecord(InputError):
-    """A record that is no event, where none may be. `seq` is its position in the input."""
+    """A record that is not an event, where each must be. `seq` is its position in the input."""
 
     def __init__(self, seq: int, reason: str) -> None:
         super().__init__(
-            f"record {seq} is no event: {reason}", hint="correct it, or --on-invalid reject keeps it apart"
+            f"record {seq} is not an event: {reason}", hint="correct it, or --on-invalid reject keeps it apart"
         )
         self.seq = seq
         self.reason = reason
@@ -112,7 +112,7 @@ class _Read:
         self.sources.update([event.source for event in events])
 
     def by_day(self) -> Iterator[tuple[int, list[int]]]:
-        """The days in order, with the numbers of each one's deliveries."""
+        """Yield the days in order, with the numbers of each one's deliveries."""
         days: defaultdict[int, list[int]] = defaultdict(list)
         for number, time in enumerate(self.times):
             days[time // DAY].append(number)
@@ -120,7 +120,7 @@ class _Read:
 
 
 def _groups(lines: bytes) -> Iterator[list[bytes]]:
-    """The lines, a group at a time."""
+    """Yield the lines, a group at a time."""
     start = 0
     while start < len(lines):
         end = lines.find(b"\n", start + GROUP) + 1 or len(lines)
@@ -136,8 +136,8 @@ class Creator(Protocol):
 
 
 class SegmentBuilder:
-    """Builds the segments of one batch. `raw` None means a dry run: everything but the storing. `tell` gets to know how
-    many bytes more of a block were read."""
+    """Builds the segments of one batch. `raw` None means a dry run: everything but the storing. `tell` is called with
+    the number of bytes read."""
 
     def __init__(
         self, raw: Creator | None, batch_id: str, reading: Reading, tell: Callable[[int], None] = lambda _done: None
@@ -148,8 +148,8 @@ class SegmentBuilder:
         self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
 
     def build(self, block: Block, number: int, ingest_time: int | None = None) -> Chunk:
-        """Parse the block, store its segments and rejects under `number`, and tell what the index needs. It is ingested
-        now, unless the time is given."""
+        """Parse the block, store its segments and rejects under `number`, and return what the index needs. The
+        ingest time is now, unless given."""
         chunk, objects = self.prepare(block, number, ingest_time)
         if self.raw is not None and objects:
             self.raw.create_all(objects)
@@ -203,13 +203,14 @@ class SegmentBuilder:
         return read
 
     def _rows(self, lines: list[bytes], first_seq: int, ingest_time: int, stamped: bytes) -> Rows | None:
-        """The events of lines, all of them in the usual shape; None where they have to be read one by one."""
+        """Return the events of lines, all of them in the usual shape; None where they have to be read one by one."""
         if self._mapping is not None or max(map(len, lines)) > self.max_line:
             return None
         return read_rows(lines, first_seq, ingest_time, stamped, self._zone)
 
     def _events(self, lines: list[bytes]) -> tuple[list[Event], list[bytes | None], dict[int, Invalid]]:
-        """The events of lines, the records that they were mapped from, and by their numbers those that are none."""
+        """Return the events of lines, the records that they were mapped from, and by their numbers those that are
+        none."""
         events: list[Event] = []
         originals: list[bytes | None] = []
         refused: dict[int, Invalid] = {}
@@ -290,7 +291,7 @@ without the old index, which goes by these times, would record the blocks in ano
 
 
 def increasing_times() -> Iterator[int]:
-    """The time, each later than the one before, also where the clock goes back."""
+    """Yield the time, each later than the one before, also where the clock goes back."""
     latest = 0
     while True:
         latest = max(time_ns(), latest + 1)
@@ -298,7 +299,7 @@ def increasing_times() -> Iterator[int]:
 
 
 def building(raw: Creator | None, reading: Reading, tell: Callable[[int], None]) -> Callable[[Work], Chunk]:
-    """What workers run. It is here rather than beside the ingest for them to import no more than it takes."""
+    """Return what workers run. It is here rather than beside the ingest for them to import no more than it takes."""
 
     def build(work: Work) -> Chunk:
         batch_id, block, number, ingest_time = work
@@ -308,7 +309,7 @@ def building(raw: Creator | None, reading: Reading, tell: Callable[[int], None])
 
 
 def _frames(lines: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    """Where frames begin and end among the lines."""
+    """Yield where frames begin and end among the lines."""
     sizes = list(accumulate(map(add, map(len, lines), repeat(1))))
     begin = size = 0
     while begin < len(lines):
@@ -318,7 +319,7 @@ def _frames(lines: Sequence[bytes]) -> Iterator[tuple[int, int]]:
 
 
 def make_reject(seq: int, error: Invalid, line: bytes) -> Reject:
-    """The record as it is kept."""
+    """Return the record as it is kept."""
     text = line.decode(errors="replace")
     whole = "" if "\ufffd" not in text else b64encode(line).decode()
     return Reject(seq=seq, reason=error.message, field=error.field, line=text, bytes=whole)
@@ -328,5 +329,5 @@ _SPECIFIC = re.compile(r"'.*'|\".*\"| \((byte|character) \d+\)")
 
 
 def reason_kind(reason: str) -> str:
-    """A reason without what is special to one record, for counting."""
+    """Return a reason without what is special to one record, for counting."""
     return _SPECIFIC.sub(lambda found: "" if found[0][0] == " " else "…", reason)

@@ -368,7 +368,7 @@ def test_an_invalid_record_stops_when_all_before_are_answered(pik, gateway, tmp_
     threading.Timer(0.3, gateway.lock.release).start()
     result = pik("ingest", "f", "--on-invalid", "stop", *VIA)
     assert (result.code, gateway.store.index.totals().events) == (2, 1)  # the second was not sent yet
-    assert_two_lines(result, "record 3 is no event")
+    assert_two_lines(result, "record 3 is not an event")
 
 
 def test_a_dry_run_of_ingest_sends_nothing(pik, gateway, tmp_path) -> None:

@@ -331,7 +331,7 @@ def test_refused_conflicts_stop_the_batch_before_the_block(store: Store, tmp_pat
 
 def test_an_invalid_record_stops_the_batch_where_none_may_be(store: Store, tmp_path: Path) -> None:
     source = written(tmp_path, [*map(line, range(10)), "", "{", line("late")])
-    with pytest.raises(InputError, match=r"events.jsonl: record 12 is no event: the line is not JSON") as error:
+    with pytest.raises(InputError, match=r"events.jsonl: record 12 is not an event: the line is not JSON") as error:
         ingest(store, source, reading=Reading(1 << 20, stop=True))
     assert "--on-invalid reject" in error.value.hint
     [batch] = store.index.batches()

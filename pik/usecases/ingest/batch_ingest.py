@@ -23,7 +23,7 @@ import msgspec
 import zstandard
 from ulid import ULID
 
-from pik.errors import ConflictFound, InputError, command, entered
+from pik.errors import ConflictFound, InputError, busy_as, command
 from pik.inputs.blocks import BLOCK, Block
 from pik.inputs.source import OpenedInput, Source
 from pik.model.batch import Batch, BatchState, Chunk, Origin, Reject
@@ -196,7 +196,7 @@ def _content(opened: OpenedInput, options: IngestOptions) -> str:
 def input_lock(store: Store, source: Source, content: str) -> AbstractContextManager[None]:
     """Return a context that holds the right to ingest this content. Raises Busy."""
     busy = f"another pik process is ingesting {source.name}, or rebuilding the index"
-    return entered(store.batches.writing(content), busy)
+    return busy_as(store.batches.writing(content), busy)
 
 
 def origin_of(source: Source, options: IngestOptions, content: str) -> Origin:

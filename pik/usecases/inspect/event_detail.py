@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import zstandard
 
-from pik.errors import CANDIDATES, NotFound, NotHeld, UsageError, command, not_one
+from pik.errors import CANDIDATES, NotFound, NotHeld, UsageError, ambiguous_id, command
 from pik.model.batch import Location, Segment
 from pik.model.delivery import Delivery
 from pik.model.instant import DAY, MIN_INSTANT, day_text, parse_instant
@@ -112,7 +112,7 @@ def locate(store: Store, prefix: str) -> Location:
         raise UsageError(f"{prefix} is not an event id, nor the beginning of one", hint="for event ids: pik events")
     found = store.index.locate(prefix, limit=CANDIDATES + 1)
     if len(found) != 1:
-        raise not_one("event", prefix, [place.event_id for place in found], hint="for event ids: pik events")
+        raise ambiguous_id("event", prefix, [place.event_id for place in found], hint="for event ids: pik events")
     return found[0]
 
 

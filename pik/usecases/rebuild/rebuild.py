@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from time import time_ns
 
-from pik.errors import Damaged, entered
+from pik.errors import Damaged, busy_as
 from pik.model.batch import BatchState, Segment, Verdict
 from pik.ports.store import Copy, Store
 from pik.rawlog.batch_records import BatchLine, SegmentLine, read_record, restored
@@ -87,7 +87,7 @@ def rebuild_index(store: Store, progress: Progress) -> Rebuilt:
     if store.copy is not None:
         return _rebuild_copy(store, store.copy, progress)
     try:
-        with entered(store.batches.rebuild(), "another pik process is writing to this store") as rebuild:
+        with busy_as(store.batches.rebuild(), "another pik process is writing to this store") as rebuild:
             progress.start("rebuilding the index", None, "segments")
             replaced = Replaced(store.index)
             restoring = Restoring(store, rebuild, replaced, progress)

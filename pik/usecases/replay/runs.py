@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from pik.errors import Busy, UsageError, command, not_one
+from pik.errors import Busy, UsageError, ambiguous_id, command
 from pik.model.run import DeadLetter, PromotionKind, Run, RunState, TaskState
 from pik.ports.engine import Engine
 from pik.ports.state import Promoted, Promotion
@@ -121,7 +121,7 @@ def letter(store: Store, letter_id: str) -> DeadLetter:
         each for each in store.dead_letters.letters() if letter_id and each.letter_id.startswith(letter_id.upper())
     ]
     if len(found) != 1:
-        raise not_one("dead letter", letter_id, [each.letter_id for each in found], hint="pik dlq list")
+        raise ambiguous_id("dead letter", letter_id, [each.letter_id for each in found], hint="pik dlq list")
     return found[0]
 
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 import msgspec
 from msgspec import structs
 
-from pik.errors import CANDIDATES, not_one
+from pik.errors import CANDIDATES, ambiguous_id
 from pik.model.run import (
     ENDED,
     KEPT_FAILURES,
@@ -58,7 +58,7 @@ class AwsRuns:
             full_id = self._completed(run_id)
         loaded = self._load(full_id)
         if loaded is None:
-            raise not_one("run", run_id, [], hint="pik runs list")
+            raise ambiguous_id("run", run_id, [], hint="pik runs list")
         run, failing = loaded
         return structs.replace(run, failures=self._failures(full_id, failing)) if failing else run
 
@@ -72,7 +72,7 @@ class AwsRuns:
         listed = self.table.query(layout.RUNS, prefix=prefix.upper(), descending=True) if prefix else iter(())
         found = [item["sk"] for item in islice(listed, CANDIDATES + 1)]
         if len(found) != 1:
-            raise not_one("run", prefix, found, hint="pik runs list")
+            raise ambiguous_id("run", prefix, found, hint="pik runs list")
         return found[0]
 
     def newest_first(self) -> Iterator[Run]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from pik.errors import CANDIDATES, AlreadyExists, StoreError, not_one
+from pik.errors import CANDIDATES, AlreadyExists, StoreError, ambiguous_id
 from pik.model.metric import Metric
 from pik.stores.local.raw import LocalRaw
 from pik.stores.local.sqlite import Database
@@ -145,7 +145,7 @@ def row_with_prefix(
     query = f"SELECT {column}, t.* FROM {table} t WHERE {column} >= ? AND {column} < ? || '~' ORDER BY {column} DESC"
     rows = database.read().execute(f"{query} LIMIT {CANDIDATES + 1:d}", (low, low)).fetchall()
     if not low or len(rows) != 1:
-        raise not_one(kind, prefix, [row[0] for row in rows], hint=hint)
+        raise ambiguous_id(kind, prefix, [row[0] for row in rows], hint=hint)
     return tuple(rows[0][1:])
 
 
