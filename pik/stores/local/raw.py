@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -17,10 +17,10 @@ from pik.runtime.spool import sync, sync_directory
 from pik.stores.common import missing, scratch
 
 _OPEN_FILES = 64
-"""Objects that are written at a time: their files are open together, and a process may have 256 on some systems."""
+"""Objects that are written at a time: their files are open together, and some systems allow a process 256."""
 
 _FEW, _SYNCING = 4, 8
-"""Syncs that are done one after the other; threads that share more of them."""
+"""So many syncs are done one after the other; so many threads share more of them."""
 
 _Thing = TypeVar("_Thing")
 
@@ -35,15 +35,16 @@ class LocalRaw:
         self.create_all([(key, data)])
 
     def create_all(self, objects: Sequence[Object]) -> None:
-        """Files are synced several at a time, which the system does together, and directories once, behind all files:
-        those of the objects and every one above, as another process may have made it and not have synced it yet."""
+        """Files are synced several at a time, which the system does together, and directories once, after all files:
+        those of the objects and all above, as another process may have made one and not have synced it yet."""
         key = objects[0][0] if objects else ""
         try:
             for directory in {(self.root / each).parent for each, _ in objects}:
                 directory.mkdir(parents=True, exist_ok=True)
             for begin in range(0, len(objects), _OPEN_FILES):
                 self._create_some(objects[begin : begin + _OPEN_FILES])
-            _together(sync_directory, sorted(self._directories(each for each, _ in objects)))
+            above = {parent for each, _ in objects for parent in PurePath(each).parents if parent.name}
+            _together(sync_directory, sorted(self.root / parent for parent in above))
         except OSError as error:
             others = "" if len(objects) == 1 else f" or one of {len(objects) - 1:,} more"
             raise StoreError(
@@ -62,7 +63,7 @@ class LocalRaw:
                     raise AlreadyExists(f"raw object {key} exists already; raw is never overwritten") from None
 
     def _write(self, data: bytes, leftovers: ExitStack) -> tuple[str, int]:
-        """A new file with this content, open and not synced yet; `leftovers` closes it and removes its name."""
+        """Write a new file, which stays open and is not synced yet; `leftovers` closes it and removes its name."""
         handle, path = tempfile.mkstemp(dir=self.root / "tmp")
         leftovers.callback(os.unlink, path)
         file = leftovers.enter_context(os.fdopen(handle, "wb"))
@@ -70,10 +71,6 @@ class LocalRaw:
         file.flush()
         os.chmod(path, 0o444)
         return path, handle
-
-    def _directories(self, keys: Iterable[str]) -> set[Path]:
-        """The directories in which these objects lie, at any depth below the root."""
-        return {self.root / parent for key in keys for parent in PurePath(key).parents if parent.name}
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         try:
@@ -97,7 +94,8 @@ class LocalRaw:
 
     def objects(self, prefix: str) -> Iterator[RawObject]:
         directory = self.root / prefix.rpartition("/")[0]
-        for entry in sorted(os.scandir(directory), key=_listing_order) if directory.is_dir() else ():
+        entries = os.scandir(directory) if directory.is_dir() else ()
+        for entry in sorted(entries, key=lambda entry: entry.name + "/" * entry.is_dir()):
             key = os.path.relpath(entry.path, self.root)
             if entry.is_dir():
                 if (key + "/").startswith(prefix) or prefix.startswith(key + "/"):
@@ -120,7 +118,7 @@ class LocalRaw:
 
 @contextmanager
 def _named_in_utf8(root: Path) -> Iterator[Path]:
-    """The directory under a name that is UTF-8, which DuckDB wants: its own, or that of a link to it."""
+    """Yield the directory by a name in UTF-8, which DuckDB requires: its own, or that of a link to it."""
     try:
         str(root.absolute()).encode()
     except UnicodeEncodeError:
@@ -132,12 +130,8 @@ def _named_in_utf8(root: Path) -> Iterator[Path]:
         yield root
 
 
-def _listing_order(entry: os.DirEntry[str]) -> str:
-    return entry.name + ("/" if entry.is_dir() else "")
-
-
 def _together(act: Callable[[_Thing], None], things: Sequence[_Thing]) -> None:
-    """Sync each of the things. A file system commits what several threads ask for at the same time at once."""
+    """Sync each of the things. A file system commits at once what several threads request at the same time."""
     if len(things) <= _FEW:
         for thing in things:
             act(thing)

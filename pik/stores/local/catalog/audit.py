@@ -1,4 +1,4 @@
-"""Holding index.db against raw, row by row."""
+"""Comparing index.db with raw, row by row."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pik.model.batch import KEYED, PLAIN, Arrivals, Verdict, duplicate_kind
 from pik.stores.local.catalog.index import KEYED_DAY
 from pik.stores.local.sqlite import Database
 
-_ASKED = 500
-"""Events that one statement asks for."""
+_AT_ONCE = 500
+"""Events that one statement looks up."""
 
 
 @dataclass(slots=True)
@@ -35,11 +35,8 @@ class LocalAudit:
         )
 
     def knows(self, batch_id: str) -> bool:
-        query = (
-            "SELECT EXISTS (SELECT 1 FROM batch WHERE batch_id = ?1) OR EXISTS (SELECT 1 FROM segment WHERE batch = ?1)"
-        )
-        known: int = self.database.read().execute(query, (batch_id,)).fetchone()[0]
-        return bool(known)
+        query = "SELECT 1 FROM batch WHERE batch_id = ?1 UNION ALL SELECT 1 FROM segment WHERE batch = ?1 LIMIT 1"
+        return self.database.read().execute(query, (batch_id,)).fetchone() is not None
 
     def damage(self) -> Iterator[tuple[str, str]]:
         for (line,) in self.database.read().execute("PRAGMA integrity_check(10)"):
@@ -54,40 +51,33 @@ class LocalAudit:
             connection.executemany("INSERT OR IGNORE INTO correction VALUES (?)", [(key,) for key in corrections])
 
     def _of_day(self, day: int, arrivals: Sequence[Arrivals]) -> Iterator[tuple[str, str]]:
-        numbers = [self._number(arrived.segment.key) for arrived in arrivals]
-        sums = self._sums(day, [number for number in numbers if number is not None])
-        for arrived, number in zip(arrivals, numbers, strict=True):
-            if number is None:
-                yield arrived.segment.key, "the index does not list it any more"
+        duplicates = "(SELECT count(*) FROM duplicate WHERE segment = number)"
+        query = f"SELECT number, accepted + {duplicates} FROM segment WHERE key = ?"
+        read = self.database.read()
+        rows = [read.execute(query, (arrived.segment.key,)).fetchone() for arrived in arrivals]
+        sums = self._sums(day, [row[0] for row in rows if row is not None])
+        for arrived, row in zip(arrivals, rows, strict=True):
+            key = arrived.segment.key
+            if row is None:
+                yield key, "the index does not list it any more"
+                continue
+            number, counted = row
+            if counted != len(arrived.plain) // PLAIN.size + len(arrived.keyed) // KEYED.size:
+                yield key, "the index has another number of accepted deliveries than rows of them"
                 continue
             plain = PLAIN.iter_unpack(arrived.plain)
             sound = sums[number] == sum(hash((frame, event_id, seq)) for event_id, seq, frame in plain)
-            if not self._counted(number, len(arrived.plain) // PLAIN.size + len(arrived.keyed) // KEYED.size):
-                yield arrived.segment.key, "the index has another number of accepted deliveries than rows of them"
-                continue
-            wrong = [] if sound else list(self._other_plain(day, number, arrived))
-            wrong += self._other_keyed(number, arrived)
+            wrong = [] if sound else list(self._wrong_plain(day, number, arrived))
+            wrong += self._wrong_keyed(number, arrived)
             if wrong:
                 several = f"{len(wrong)} deliveries, the first of them record {min(wrong)}"
-                yield arrived.segment.key, f"{several}, are not in the index as in raw"
+                yield key, f"{several}, are not in the index as in raw"
             elif not sound:
-                yield arrived.segment.key, "the index has rows of it that are not in raw"
-
-    def _number(self, key: str) -> int | None:
-        row = self.database.read().execute("SELECT number FROM segment WHERE key = ?", (key,)).fetchone()
-        return None if row is None else row[0]
-
-    def _counted(self, number: int, deliveries: int) -> bool:
-        """Whether the segment's number of accepted deliveries is right."""
-        query = (
-            "SELECT accepted + (SELECT count(*) FROM duplicate WHERE segment = number) FROM segment WHERE number = ?"
-        )
-        counted: int = self.database.read().execute(query, (number,)).fetchone()[0]
-        return counted == deliveries
+                yield key, "the index has rows of it that are not in raw"
 
     def _sums(self, day: int, numbers: Sequence[int]) -> dict[int, int]:
-        """By segment, the sum of the hashes of its rows without an idempotency key. The rows of a day are read once for
-        all segments; looking each one up takes several times as long."""
+        """Return, by segment, the sum of the hashes of its rows without an idempotency key. The rows of a day are read
+        once for all segments; looking each one up takes several times as long."""
         sums = dict.fromkeys(numbers, 0)
         for table, only in (("event", ""), ("duplicate", " AND content_hash IS NULL AND conflict = 0")):
             rows = self.database.read().execute(
@@ -99,8 +89,8 @@ class LocalAudit:
                     sums[segment] += hash((frame, event_id, seq))
         return sums
 
-    def _other_plain(self, day: int, number: int, arrived: Arrivals) -> Iterator[int]:
-        """The seqs of deliveries without an idempotency key that are not in the index exactly once."""
+    def _wrong_plain(self, day: int, number: int, arrived: Arrivals) -> Iterator[int]:
+        """Yield the seqs of deliveries without an idempotency key that are not in the index exactly once."""
         read = self.database.read()
         there = set(
             read.execute(
@@ -115,8 +105,8 @@ class LocalAudit:
             if (row == (number, frame, seq)) == ((frame, event_id, seq) in there):
                 yield seq
 
-    def _other_keyed(self, number: int, arrived: Arrivals) -> Iterator[int]:
-        """The seqs of those with one, of which a duplicate is a conflict if its content is not the accepted one's."""
+    def _wrong_keyed(self, number: int, arrived: Arrivals) -> Iterator[int]:
+        """Yield the seqs of deliveries with an idempotency key that are not in the index, or not with their kind."""
         if not arrived.keyed:
             return
         read = self.database.read()
@@ -139,11 +129,11 @@ class LocalAudit:
                 yield seq
 
     def _winners(self, event_ids: set[bytes]) -> dict[bytes, tuple[int, int, int, bytes]]:
-        """Where the accepted deliveries of these events are, and the hashes of their contents."""
+        """Return segment, frame, seq and content hash of the accepted deliveries of these events."""
         winners = {}
         ordered = sorted(event_ids)
-        for begin in range(0, len(ordered), _ASKED):
-            some = ordered[begin : begin + _ASKED]
+        for begin in range(0, len(ordered), _AT_ONCE):
+            some = ordered[begin : begin + _AT_ONCE]
             rows = self.database.read().execute(
                 "SELECT event_id, segment, frame, seq, content_hash FROM keyed_event"
                 f" WHERE event_id IN ({', '.join('?' * len(some))})",

@@ -1,4 +1,4 @@
-"""Holding state.db against itself and against the files of its definitions and promotions."""
+"""Checking state.db against itself and against the files of its definitions and promotions."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from pik.stores.local.state.database import (
     WRITER_DIGEST,
     Copied,
 )
-from pik.stores.state_rows import NO_ROWS, Place, RowTally, row_digest, xor_of
+from pik.stores.state_rows import Place, RowTally, row_digest, xor_of
 
-_ROWS = (  # definitions and promotions are held against their files
+_ROWS = (  # definitions and promotions are compared with their files
     ("run", RUN_DIGEST, "'run ' || run_id"),
     ("writer", WRITER_DIGEST, "'what run ' || run_id || ' wrote'"),
     ("task", TASK_DIGEST, "'task ' || number || ' of run ' || run_id"),
@@ -57,7 +57,7 @@ _HISTORY = (
 
 
 def _version_digest(row: tuple[Any, ...], names: Mapping[int, str]) -> bytes:
-    """The digest that a row of _VERSIONS should have: VERSION_DIGEST in Python."""
+    """Return the digest that a row of _VERSIONS should have: VERSION_DIGEST in Python."""
     _, writer, base, metric, bucket, entity, *columns = row
     value, inputs, ids, contents, metric_version, known_until, reason = columns
     before = None if base is None else names.get(base, "?")
@@ -96,7 +96,7 @@ class LocalStateAudit:
             yield from self._copies(connection, kind)
 
     def _runs(self, connection: sqlite3.Connection) -> Iterator[StateProblem]:
-        """Runs against their versions and their tasks."""
+        """Compare runs with their versions and their tasks."""
         counts: defaultdict[int, RowTally] = defaultdict(RowTally)
         altered: set[int] = set()
         names = dict(connection.execute("SELECT number, run_id FROM writer"))
@@ -108,14 +108,13 @@ class LocalStateAudit:
                 is_current = connection.execute(_IS_CURRENT, (*row[3:6], writer)).fetchone()
                 problem = found.version_altered if is_current else found.past_version_altered
                 yield problem(Place(*row[3:6]), names.get(writer, "that is lost"))
-        counted = {writer: (rows.count, rows.xor) for writer, rows in counts.items()}
         for number, run_id, written, total in connection.execute(
             "SELECT number, run_id, versions, versions_xor FROM writer"
         ):
-            there, there_total = counted.pop(number, (0, NO_ROWS))
-            if there != written or (there_total != total and number not in altered):
-                yield found.versions_lost(run_id, written, there)
-        for number in counted:
+            there = counts.pop(number, RowTally())
+            if there.count != written or (there.xor != total and number not in altered):
+                yield found.versions_lost(run_id, written, there.count)
+        for number in counts:
             yield found.run_lost(f"number {number}")
         for run_id, planned, there in connection.execute(
             "SELECT run_id, tasks, (SELECT count(*) FROM task WHERE task.run_id = run.run_id) AS there FROM run"
@@ -130,7 +129,7 @@ class LocalStateAudit:
                 yield found.run_lost(run_id)
 
     def _pointers(self, connection: sqlite3.Connection) -> Iterator[StateProblem]:
-        """Pointers against their versions, and all of them against what promotions moved."""
+        """Compare pointers with their versions, and all of them with what promotions moved."""
         rows = RowTally()
         names = dict(connection.execute("SELECT number, run_id FROM writer"))
         for digest, writer, metric, bucket, entity, has_version in connection.execute(_POINTERS):
@@ -140,10 +139,9 @@ class LocalStateAudit:
                 yield found.pointer_altered(Place(metric, bucket, entity))
             elif not has_version:
                 yield found.pointer_without_version(Place(metric, bucket, entity), run_id or "that is lost")
-        there, total = rows.count, rows.xor
         moved = self._promotions(connection)
         expected = sum(one["pointers"] for one in moved), xor_of(bytes.fromhex(one["pointers_xor"]) for one in moved)
-        if not self.copied and (there, total) != expected:
+        if not self.copied and (rows.count, rows.xor) != expected:
             yield from _misplaced(connection, [(one["kind"], one["run_id"]) for one in moved])
 
     def _promotions(self, connection: sqlite3.Connection) -> list[dict[str, Any]]:
@@ -174,7 +172,7 @@ class LocalStateAudit:
 
 
 def _structure(connection: sqlite3.Connection) -> Iterator[StateProblem]:
-    """Damage of the file itself: what tables say means nothing then."""
+    """Yield damage of the file itself: its tables mean nothing then."""
     for (line,) in connection.execute("PRAGMA integrity_check(10)"):
         if line != "ok":
             yield StateProblem("state.db", str(line), found.RESTORE)
@@ -192,7 +190,7 @@ def _structure(connection: sqlite3.Connection) -> Iterator[StateProblem]:
 
 
 def _misplaced(connection: sqlite3.Connection, moves: list[tuple[str, str]]) -> Iterator[StateProblem]:
-    """The pointers that are not where promotions left them."""
+    """Yield the pointers that are not where promotions left them."""
     for key, rows in groupby(connection.execute(_HISTORY), key=lambda row: row[:3]):
         versions = list(rows)
         bases: dict[str, Any] = {row[3]: row[4] for row in versions}
