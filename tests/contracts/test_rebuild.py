@@ -64,7 +64,7 @@ def refused(store: Store, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(store.batches), "take", crash)
+        patch.setattr(type(store.requests), "record_request", crash)
         with pytest.raises(Crash):
             record_request(store, body)
 

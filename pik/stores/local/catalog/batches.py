@@ -86,7 +86,7 @@ class LocalBatches:
         with holding(self.locks, REBUILDING, shared=True):
             pass
 
-    def record_request(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, Verdict]:  # noqa: ARG002 - no detour
+    def record_request(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, Verdict]:  # noqa: ARG002
         self.open(batch.origin, batch.batch_id, batch.started_at)
         self.record(chunk)
         self.finish(batch.batch_id, batch.finished_at or batch.started_at)
