@@ -1,4 +1,4 @@
-"""What a store cannot know: what has expired and, in a copy, what was not pulled. Whatever needs that is refused."""
+"""Refuse requests that need raw which has expired or, in a copy, was not pulled, and ingest into copies."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from time import time_ns
 
 from pik.errors import NotHeld, UsageError
-from pik.model.batch import Segment
 from pik.model.instant import day_text
 from pik.model.window import Window, covered, expired
 from pik.ports.store import Store
-from pik.rawlog.frames import frames_of
+from pik.rawlog.selection import Selection
 from pik.rawlog.store_records import parts
 
 _LISTED = 5
@@ -24,42 +23,30 @@ def has_expired(store: Store, created: int) -> bool:
 
 
 def expect_held(store: Store, window: Window, entities: Sequence[str] = ()) -> None:
-    """Raises NotHeld unless all raw of the window (and of the entities; none: of all) is there, as far as the store
-    itself says."""
+    """Raise NotHeld unless all raw of the window (of the entities; none: of all) is there, as far as the store itself
+    records."""
     expect_pulled(store, window, entities)
     if store.retention_days is None:
         return
-    # Counted and not listed: each event of an API request has a segment of its own.
-    count, days = 0, (0, 0)
-    for segment in store.index.segments(window, entities=entities):
-        if _gone(store, segment, window, entities):
-            days = (days[0] if count else segment.day, segment.day)
-            count += 1
-    if count:
-        raise _expired(store, window, count, *days)
-
-
-def _gone(store: Store, segment: Segment, window: Window, entities: Sequence[str]) -> bool:
-    return (
-        has_expired(store, segment.ingest_time)
-        and segment.first_event < window.end
-        and segment.last_event >= window.start
-        and bool(frames_of(segment, entities))
-    )
-
-
-def _expired(store: Store, window: Window, count: int, first: int, last: int) -> NotHeld:
+    # Counted and not listed: each event of an API request has its own segment.
+    count = first = last = 0
+    for needed in Selection(store, window, entities).needed():
+        if has_expired(store, needed.segment.ingest_time):
+            last = needed.segment.day
+            first, count = first if count else last, count + 1
+    if not count:
+        return
     of_days = f"of {day_text(first)}" if first == last else f"of {day_text(first)} to {day_text(last)}"
-    return NotHeld(
+    raise NotHeld(
         f"raw {of_days} has expired: this store keeps raw for {store.retention_days} days, and {count} of the segments"
         f" that {window} needs are older",
-        hint=f"ask for a window behind {day_text(last)} (--from {day_text(last + 1)}); the numbers"
+        hint=f"ask for a window after {day_text(last)} (--from {day_text(last + 1)}); the numbers"
         " that were made of it are still there: pik aggregates",
     )
 
 
 def expect_pulled(store: Store, window: Window, entities: Sequence[str] = ()) -> None:
-    """Raises NotHeld if the store is a copy that does not hold all of the window (of the entities; none: of all)."""
+    """Raise NotHeld if the store is a copy that does not hold all of the window (of the entities; none: of all)."""
     if store.copy is None:
         return
     pulled = parts(store)
@@ -82,12 +69,12 @@ def _pull(store: Store, source: str, window: Window, entities: Sequence[str]) ->
     return shlex.join(words)
 
 
-def expect_own(store: Store) -> None:
-    """Raises UsageError if the store is a copy, into which nothing but pulls may bring events: whether one is the first
-    of its id, or a duplicate, only the whole store knows."""
+def require_writable(store: Store) -> None:
+    """Raise UsageError if the store is a copy, into which only pulls bring events: whether one is the first with its
+    id, or a duplicate, cannot be known from a part of the store."""
     if store.copy is not None:
         raise UsageError(
             f"{store.url} is a copy of {store.copy.source}; events are not ingested into copies, which cannot tell what"
             " is a duplicate",
-            hint=f"--store {shlex.quote(store.copy.source)}, or a store of its own",
+            hint=f"--store {shlex.quote(store.copy.source)}, or a store that is not a copy",
         )

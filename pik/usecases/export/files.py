@@ -43,14 +43,15 @@ class ExportedFile(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class _DigestingFile(RawIOBase):
+class _NewFile(RawIOBase):
     """A new file that computes the digest of what is written to it."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = self.rows = 0
         self._file = open(path, "xb", buffering=1 << 20)  # noqa: SIM115 - closed by `finish` or `abandon`
         self._digest = sha256()
         self._abandoned = False
-        self.size = 0
 
     def writable(self) -> bool:
         return True
@@ -80,24 +81,6 @@ class _DigestingFile(RawIOBase):
             self._file.close()
 
 
-class _OpenFile:
-    """A file that is being written."""
-
-    def __init__(self, path: Path, exporter: Exporter) -> None:
-        self.path = path
-        self.file = _DigestingFile(path)
-        self.rows = 0
-        try:
-            self.sink: Sink = exporter.sink(cast(BinaryIO, self.file))
-        except BaseException:
-            self.file.abandon()
-            raise
-
-    def write(self, rows: Rows) -> None:
-        self.sink.write(rows)
-        self.rows += len(rows)
-
-
 class FileOutput:
     """Writes the files of an export; a context manager that removes at its end what was not published.
 
@@ -107,7 +90,7 @@ class FileOutput:
     def __init__(self, target: Path, exporter: Exporter, *, directory: bool, dry_run: bool) -> None:
         self._target, self._exporter = target.absolute(), exporter
         self._directory, self._dry_run = directory, dry_run
-        self._open: dict[tuple[str, ...], _OpenFile] = {}
+        self._open: dict[tuple[str, ...], tuple[_NewFile, Sink]] = {}
         self._parts: Counter[tuple[str, ...]] = Counter()
         self._directories: dict[tuple[str, ...], str] = {}
         self._used: set[str] = set()
@@ -129,8 +112,8 @@ class FileOutput:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        for writing in self._open.values():
-            writing.file.abandon()
+        for file, _sink in self._open.values():
+            file.abandon()
         self._leaving.close()
 
     @contextmanager
@@ -150,11 +133,13 @@ class FileOutput:
         if self._dry_run:
             return
         with self._translated():
-            writing = self._open.pop(key, None) or self._begin(key)
-            self._open[key] = writing  # at the end: the first one is the least recently used
-            writing.write(rows)
+            opened = self._open.pop(key, None)
+            file, sink = self._begin(key) if opened is None else opened
+            self._open[key] = file, sink  # at the end: the first one is the least recently used
+            sink.write(rows)
+            file.rows += len(rows)
 
-    def _begin(self, key: tuple[str, ...]) -> _OpenFile:
+    def _begin(self, key: tuple[str, ...]) -> tuple[_NewFile, Sink]:
         if len(self._open) >= OPEN_FILES:
             self._close(next(iter(self._open)))
         path = self._inner
@@ -163,7 +148,12 @@ class FileOutput:
             path.mkdir(parents=True, exist_ok=True)
             path /= f"part-{self._parts[key]}{self._exporter.suffix}"
             self._parts[key] += 1
-        return _OpenFile(path, self._exporter)
+        file = _NewFile(path)
+        try:
+            return file, self._exporter.sink(cast(BinaryIO, file))
+        except BaseException:
+            file.abandon()
+            raise
 
     def _partition(self, key: tuple[str, ...]) -> str:
         """Return the partition's directory below the target. Raises UsageError if its name is too long."""
@@ -177,12 +167,12 @@ class FileOutput:
         return self._directories[key]
 
     def _close(self, key: tuple[str, ...]) -> None:
-        writing = self._open[key]
-        writing.sink.close()
-        digest = writing.file.finish()
+        file, sink = self._open[key]
+        sink.close()
+        digest = file.finish()
         del self._open[key]
-        name = str(writing.path.relative_to(self._inner)) if self._directory else self._target.name
-        self._done.append(ExportedFile(name, writing.rows, writing.file.size, digest))
+        name = str(file.path.relative_to(self._inner)) if self._directory else self._target.name
+        self._done.append(ExportedFile(name, file.rows, file.size, digest))
 
     def finish(self) -> tuple[ExportedFile, ...]:
         """Complete the files, and return them ordered by path. Without partitions there is always one."""
@@ -200,13 +190,10 @@ class FileOutput:
         name = MANIFEST if self._directory else manifest_of(self._target).name
         written = (self._inner if self._directory else self._hidden) / name
         with self._translated():
-            file = _DigestingFile(written)
-            try:
+            with open(written, "xb") as file:
                 file.write(manifest)
-                file.finish()
-            except BaseException:
-                file.abandon()
-                raise
+                file.flush()
+                sync(file.fileno())
             if self._directory:
                 _sync_below(self._inner)
                 self._publish([(self._inner, self._target)])

@@ -39,7 +39,7 @@ from pik.ports.remote import RecordStatus
 from pik.ports.store import Store
 from pik.rawlog.frames import unpacked
 from pik.rawlog.segment_writer import Reading, SegmentBuilder, reason_kind
-from pik.usecases.availability import expect_own
+from pik.usecases.availability import require_writable
 
 MAX_BODY = 4 << 20
 """Most bytes of a body: a function is called with 6 MB of JSON, and text may grow by half on the way into it."""
@@ -92,7 +92,7 @@ def record_request(
     """
     if len(body) > MAX_BODY:
         raise TooLarge(f"the body has {len(body)} bytes; {MAX_BODY} is the most", hint="send several requests")
-    expect_own(store)
+    require_writable(store)
     if as_lines:
         block, single = _joined([line for line in body.split(b"\n") if line.strip()]), False
     else:

@@ -36,7 +36,7 @@ from pik.rawlog.batch_records import ATTEMPT, BlockLog, write_record
 from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Work, building, increasing_times
 from pik.runtime.interaction import Progress, Silent
 from pik.runtime.parallel import Pool
-from pik.usecases.availability import expect_own
+from pik.usecases.availability import require_writable
 from pik.usecases.ingest.replaced_batches import close_replaced
 
 
@@ -77,7 +77,7 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
     Busy (another process ingests this very input), UsageError (the store is a copy), StoreError. What was recorded
     before stands, and the same call resumes.
     """
-    expect_own(store)
+    require_writable(store)
     began = monotonic()
     # The workers start while the digest of the file is computed.
     with block_builders(store.raw, source, options) as pool, source.open() as opened:

@@ -25,7 +25,7 @@ from pik.ports.store import Store
 from pik.rawlog.batch_records import record_object
 from pik.rawlog.segment_writer import SegmentBuilder
 from pik.runtime.interaction import Progress
-from pik.usecases.availability import expect_own
+from pik.usecases.availability import require_writable
 from pik.usecases.ingest.batch_ingest import (
     IngestOptions,
     IngestReport,
@@ -95,7 +95,7 @@ class _Group:
 
     def ingest(self, sources: Sequence[Source]) -> list[IngestReport]:
         """Ingest as many of the first files as can be ingested together; none if the first one cannot, or fails."""
-        expect_own(self._store)
+        require_writable(self._store)
         began = monotonic()
         with ExitStack() as locks:
             found = self._read(sources, locks)
