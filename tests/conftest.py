@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+from moto import mock_aws
 
 from pik.stores.aws.clients import Clients
 from tests.aws.emulator import ENVIRONMENT, REGION, ministack
@@ -19,4 +20,15 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
         patch.delenv("AWS_PROFILE", raising=False)
         for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": url}.items():
             patch.setenv(name, value)
+        yield Clients(REGION)
+
+
+@pytest.fixture
+def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients]:
+    """Clients of moto, which answers in this process, and knows nothing at first."""
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    with mock_aws():
         yield Clients(REGION)

@@ -39,7 +39,7 @@ class Backoff:
 BACKOFF = Backoff()
 
 
-def attempts(backoff: Backoff = BACKOFF, sleep: Sleep = time.sleep) -> Iterator[None]:
+def attempts(backoff: Backoff = BACKOFF, sleep: Sleep | None = None) -> Iterator[None]:
     """Yield once per attempt, sleeping before each but the first; the caller leaves the loop when it has succeeded.
 
     for _ in attempts():
@@ -50,7 +50,7 @@ def attempts(backoff: Backoff = BACKOFF, sleep: Sleep = time.sleep) -> Iterator[
     """
     yield
     for delay in backoff.delays():
-        sleep(delay)
+        (sleep or time.sleep)(delay)
         yield
 
 

@@ -20,8 +20,8 @@ def test_a_letter_that_is_no_task_is_shown_not_redriven_and_can_be_purged(aws: C
     aws.client("sqs").send_message(QueueUrl=state.queue.stack.dead_letter_queue_url, MessageBody="hello")
     store = state  # what dead letters need of a store
     (letter,) = dlq.letters(store)  # type: ignore[arg-type]
-    assert letter.reason.startswith("this is no task of pik's")
-    with pytest.raises(UsageError, match=f"{letter.letter_id} is no task of pik's") as refused:
+    assert letter.reason.startswith("this is not a pik task")
+    with pytest.raises(UsageError, match=f"{letter.letter_id} is not a pik task") as refused:
         dlq.redrive(store, PlainEngine(), [letter], Pace(), Silent())  # type: ignore[arg-type]
     assert refused.value.hint == f"pik dlq purge {letter.letter_id} --reason 'no task'"
     dlq.purge(store, [letter], 1, "no task")  # type: ignore[arg-type]

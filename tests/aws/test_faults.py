@@ -30,7 +30,7 @@ from tests.survival.conftest import EXTRA, ingest, whole
 
 @pytest.fixture
 def store(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr("pik.stores.aws.table.time.sleep", lambda _seconds: None)  # everybody's
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)  # everybody's
     return open_store(publish(aws, make_stack(aws)))
 
 

@@ -133,7 +133,13 @@ RESOURCES = {
 
 
 def test_the_functions_may_do_nothing_on_the_stores_resources_that_no_person_may() -> None:
-    people = {(action, resource) for one in POLICIES for action in one.actions for resource in one.resources}
+    people = {
+        (action, resource)
+        for statements in POLICIES.values()
+        for one in statements
+        for action in one.actions
+        for resource in one.resources
+    }
     for role in resources("AWS::IAM::Role"):
         for document in properties(role, KmsKeyArn="KEY").get("Policies", ()):
             for statement in document["PolicyDocument"]["Statement"]:

@@ -17,9 +17,10 @@ from tests.aws.emulator import make_stack
 SKEW = 900 * 10**9
 
 
-@pytest.fixture
-def table(aws: Clients) -> Table:
-    return Table(aws, make_stack(aws).index_table)
+@pytest.fixture(params=["aws", "moto"])
+def table(request: pytest.FixtureRequest) -> Table:
+    clients: Clients = request.getfixturevalue(request.param)
+    return Table(clients, make_stack(clients).index_table)
 
 
 class Clock:

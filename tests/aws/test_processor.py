@@ -96,7 +96,7 @@ def test_promise_6_what_fails_comes_again(
     url: str, handle: Callable[[Store, Message], bool], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In any order, and some of what was done as well."""
-    monkeypatch.setattr("pik.stores.aws.table.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
     random = Random(seed)
     store, run_id, messages = handed_over(url)
     waiting = messages * 2

@@ -27,6 +27,9 @@ from pik.stores.local.state.promotion import LocalPromotions
 from pik.stores.local.state.runs import LocalQueue, LocalRuns
 from tests.aws.emulator import make_stack, publish
 
+WITH_MOTO = ["local", "aws", "moto"]
+"""The stores of suites that moto serves faithfully as well; docs/dev/testing.md says why others are not among them."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -78,9 +81,14 @@ def aws_state(clients: Clients) -> State:
 
 @pytest.fixture(params=["local", "aws"])
 def state(request: pytest.FixtureRequest, tmp_path: Path) -> State:
+    return state_of(request, tmp_path)
+
+
+def state_of(request: pytest.FixtureRequest, tmp_path: Path) -> State:
+    """The state of the store that a parameter names."""
     if request.param == "local":
         return local_state(tmp_path)
-    return aws_state(request.getfixturevalue("aws"))
+    return aws_state(request.getfixturevalue(request.param))
 
 
 def local_store(directory: Path) -> Store:

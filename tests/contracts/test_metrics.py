@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pik.model.metric import EVENT_COUNT, Definition, Metric
 from pik.usecases.metrics.definitions import AppliedMetric, add_version
+from tests.contracts.conftest import WITH_MOTO, state_of
 
 REVENUE = Definition(name="revenue", value="sum(x)", bucket="1h", where="event_type = 'paid'")
+
+
+@pytest.fixture(params=WITH_MOTO)
+def state(request, tmp_path):
+    return state_of(request, tmp_path)
 
 
 def test_a_new_store_has_the_built_in_metric(state):

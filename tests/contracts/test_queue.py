@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from msgspec import structs
 
 from pik.model.run import Task
 from pik.ports.state import UNSETTLED
+from tests.contracts.conftest import WITH_MOTO, state_of
 
 LONG = 60.0
+
+
+@pytest.fixture(params=WITH_MOTO)
+def state(request, tmp_path):
+    return state_of(request, tmp_path)
 
 
 def tasks(count=3, run_id="R1"):
@@ -70,6 +77,7 @@ def test_a_released_message_comes_again_after_its_delay(state):
     assert eventually(state.queue).receives == 2
 
 
+@pytest.mark.parametrize("state", ["local", "aws"], indirect=True)  # with moto it has
 def test_an_old_receipt_has_no_power_over_a_later_receiving(state):
     state.queue.send(tasks(1))
     old = state.queue.receive("R1", 0.0)

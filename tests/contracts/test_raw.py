@@ -6,6 +6,7 @@ import os
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,14 +14,19 @@ from hypothesis import strategies as st
 
 from pik.errors import AlreadyExists, Damaged
 from pik.ports.raw import Raw
-from pik.ports.store import Store
+from pik.stores.aws.raw import AwsRaw
+from tests.aws.emulator import make_stack
+from tests.contracts.conftest import WITH_MOTO, local_store
 
 KEY = "raw/event_date=2026-01-01/01J-1.ndjson.zst"
 
 
-@pytest.fixture
-def raw(store: Store) -> Raw:
-    return store.raw
+@pytest.fixture(params=WITH_MOTO)
+def raw(request: pytest.FixtureRequest, tmp_path: Path) -> Raw:
+    if request.param == "local":
+        return local_store(tmp_path / "local").raw
+    clients = request.getfixturevalue(request.param)
+    return AwsRaw(clients, make_stack(clients).raw_bucket)
 
 
 def keys(raw: Raw, prefix: str = "raw/") -> list[str]:

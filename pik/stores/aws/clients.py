@@ -136,7 +136,7 @@ SERVICES = {
     "sqs": "SQS",
     "sts": "STS",
 }
-"""What people call the services that boto3 calls so."""
+"""The services' names by boto3's."""
 
 
 class Refused(StoreError):
@@ -165,12 +165,12 @@ def translated(service: str) -> Iterator[None]:
 
 
 def denied(error: Refused) -> bool:
-    """Whether the service refused because the caller may not do that."""
+    """Return whether the service refused because the caller lacks a permission."""
     return error.code in _DENIED
 
 
 def briefly(error: StoreError) -> str:
-    """Why something cannot be seen, in few words: which action is denied, if one is."""
+    """Return an error in few words: only the action, if it was denied."""
     found = re.search(r"not authorized to perform: (\w+:\w+)", error.message)
     return f"{found[1]} is denied" if isinstance(error, Refused) and denied(error) and found else error.message
 

@@ -29,8 +29,8 @@ Done = TypeVar("Done")
 
 
 def open_api(url: str, environment: Mapping[str, str] = os.environ) -> Api:
-    """The API of the stack that a store's URL names, asked patiently. `PIK_API_URL` is where it is, if not where the
-    stack says; `PIK_API_KEY` takes the place of credentials. Raises UsageError, NotFound, StoreError."""
+    """Return the API of the stack in a store's URL, with retries. `PIK_API_URL` takes the place of the stack's output
+    ApiUrl, `PIK_API_KEY` that of credentials. Raises UsageError, NotFound, StoreError."""
     clients, name = located(url)
     base = environment.get("PIK_API_URL") or find_stack(clients, name).api_url
     if not base:
@@ -46,8 +46,7 @@ def open_api(url: str, environment: Mapping[str, str] = os.environ) -> Api:
 
 @dataclass(slots=True)
 class RetryingApi:
-    """An API that is asked again, after a random part (full jitter) of a doubling delay, while it does not answer. A
-    replay is asked for again only if it was certainly not begun."""
+    """Repeats requests that have no answer; a replay only if it has certainly not begun."""
 
     api: Api
     backoff: Backoff = BACKOFF
@@ -84,7 +83,7 @@ class RetryingApi:
 
 @dataclass(slots=True)
 class HttpApi:
-    """One request a call."""
+    """Sends one request per call."""
 
     url: str
     clients: Clients
@@ -93,16 +92,16 @@ class HttpApi:
 
     def ingest(self, records: Sequence[bytes]) -> Answered:
         status, body = self._send("POST", "/ingest", b"\n".join(records), "application/x-ndjson")
-        said = _decoded(body, _Results) if status in (200, 400) else None
-        if said is None or len(said.results) != len(records):
+        answer = _decoded(body, _Results) if status in (200, 400) else None
+        if answer is None or len(answer.results) != len(records):
             problem = self._refused(status, body)
             raise problem if isinstance(problem, StoreError) else StoreError(f"the API refused: {problem.message}")
-        if any(one.status == RecordStatus.VALID for one in said.results):
+        if any(one.status == RecordStatus.VALID for one in answer.results):
             raise _dry_run()
-        return Answered([_result(one) for one in said.results])
+        return Answered([_result(one) for one in answer.results])
 
     def replay(self, request: RunRequest, *, dry_run: bool = False) -> Run:
-        asked = {
+        body = {
             "entity_id": request.entities[0],
             "start_time": format_instant(request.start),
             "end_time": format_instant(request.end),
@@ -111,23 +110,23 @@ class HttpApi:
             "reason": request.reason,
             "dry_run": dry_run,
         }
-        status, body = self._send("POST", "/replay", msgspec.json.encode(asked), "application/json")
-        said = _decoded(body, PlannedRun) if status in (200, 202) else None
-        if said is None:
-            raise self._refused(status, body)
-        if said.dry_run and not dry_run:
+        status, content = self._send("POST", "/replay", msgspec.json.encode(body), "application/json")
+        planned = _decoded(content, PlannedRun) if status in (200, 202) else None
+        if planned is None:
+            raise self._refused(status, content)
+        if planned.dry_run and not dry_run:
             raise _dry_run()
-        return said.run(request, time.time_ns())
+        return planned.run(request, time.time_ns())
 
     def run(self, run_id: str) -> Run:
         status, body = self._send("GET", f"/replay/{quote(run_id, safe='')}", b"", "")
-        said = _decoded(body, RunView) if status == 200 else None
-        if said is None:
+        view = _decoded(body, RunView) if status == 200 else None
+        if view is None:
             raise self._refused(status, body)
-        return said.run()
+        return view.run()
 
     def _send(self, method: str, path: str, body: bytes, content_type: str) -> tuple[int, bytes]:
-        """Status and body of the answer, if the API itself answered. Raises Unanswered, StoreError."""
+        """Return status and body of the API's own answer. Raises Unanswered, StoreError."""
         from botocore import exceptions as boto
 
         request = self._signed(method, path, body, {"Content-Type": content_type} if content_type else {})
@@ -176,10 +175,10 @@ class HttpApi:
         return request
 
     def _refused(self, status: int, body: bytes) -> StoreError | Invalid:
-        said, message = _decoded(body, _Refusal), _message(body)
+        refusal, message = _decoded(body, _Refusal), _message(body)
         if status in (401, 403):
             return self._denied(message)
-        if said is None or not said.error:
+        if refusal is None or not refusal.error:
             return StoreError(
                 f"what answers at {self.url} is not pik's API ({status}): {message}",
                 hint="check the stack's output ApiUrl, and that it runs the version of this pik",
@@ -187,7 +186,7 @@ class HttpApi:
         if status == 404:
             return NotFound(message)
         if status == 400:
-            return Invalid(message, field=said.field)
+            return Invalid(message, field=refusal.field)
         return StoreError(f"the API at {self.url} refused the request ({status}): {message}")
 
     def _denied(self, message: str) -> StoreError:
@@ -226,7 +225,7 @@ class _Refusal(msgspec.Struct):
 
 
 def _decoded(body: bytes, kind: type[Done]) -> Done | None:
-    """The JSON document as `kind`; None if it is none."""
+    """Return the JSON document as `kind`; None if it is something else."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -234,9 +233,10 @@ def _decoded(body: bytes, kind: type[Done]) -> Done | None:
 
 
 def _message(body: bytes) -> str:
-    """What an answer says is wrong: pik's own, API Gateway's, or the beginning of whatever it is."""
-    said = _decoded(body, _Refusal)
-    return (said and (said.error or said.message)) or " ".join(body[:100].decode(errors="replace").split()) or "nothing"
+    """Return the error message of pik or API Gateway, or the beginning of whatever the body is."""
+    refusal = _decoded(body, _Refusal)
+    message = refusal and (refusal.error or refusal.message)
+    return message or " ".join(body[:100].decode(errors="replace").split()) or "nothing"
 
 
 def _result(result: _Result) -> RecordResult:

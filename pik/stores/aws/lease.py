@@ -1,4 +1,9 @@
-"""The right to do something alone: an item with a holder, who renews it while it lives; others see when it does not."""
+"""Leases: the right to do something alone. A lease is an item whose holder renews it while it lives.
+
+Clocks differ, so the end that a holder writes is never compared with another clock, except to tell people: a lease is
+over when it was seen unchanged for as long as it lasts, by the clock of who sees it. A process may sleep for longer
+than its lease lasts, so what is written under a lease must be safe without it: it only saves useless waiting.
+"""
 
 from __future__ import annotations
 
@@ -13,40 +18,34 @@ from pik.errors import Busy, StoreError
 from pik.stores.aws.table import Item, Key, Partition, Table, Value
 
 LASTING = 30.0
-"""Seconds for which a lease must be seen unchanged, by the clock of whoever looks, before it may be taken over."""
+"""Seconds for which a lease must be seen unchanged before it may be taken over."""
 
 _RENEWALS = 6
-"""How often a holder renews its lease in that time: so a living one is soon seen to live."""
+"""How often a holder renews its lease in that time, so that others soon see that it lives."""
 
 _CERTAINLY_OVER = 3600.0
-"""Seconds since the end of a lease after which its holder is gone, however wrong its clock was."""
+"""Seconds since a lease's end after which its holder is gone, however wrong its clock was."""
 
 _LOOKS = 60
-"""How often a lease is looked at while it lasts."""
+"""How often a lease is read while it lasts."""
 
 _PARTITION: Partition[Item] = Partition("lease")
-_TIDY = 24 * 3600  # seconds after its end at which DynamoDB may remove a lease that nobody gave back
+_TIDY = 24 * 3600  # seconds after its end at which DynamoDB may remove a lease that was not given back
 
 _State = tuple[str, int]
 """Holder and end of a lease."""
 
 _seen: dict[tuple[str, str], tuple[_State, float]] = {}
-"""What this process has seen of each lease, by table and name, and since when: a clock is compared with itself only."""
+"""The state of each lease that this process has seen, by table and name, and since when."""
 
 _mine: set[tuple[str, str]] = set()
-"""The leases of this process: no look is needed to know that their holder lives."""
+"""The leases that this process holds."""
 
 
 @contextmanager
 def holding(table: Table, name: str, lasting: float = LASTING) -> Iterator[None]:
-    """Holds the lease called `name` until the context ends, or `lasting` seconds after the process died. Raises Busy if
-    another has it.
-
-    Clocks differ, so the end that a holder has written down is compared with nobody else's clock: a lease is taken over
-    when it was seen unchanged for `lasting` seconds, which this waits for. A process may sleep for longer than its
-    lease lasts. So a lease keeps people from waiting for each other in vain; what is written under it must be safe
-    without it.
-    """
+    """Hold the lease `name` until the context ends, or `lasting` seconds after the process died. Waits until that of a
+    dead process is over; raises Busy if its holder lives."""
     lease = _Lease(table, name, uuid4().hex, lasting)
     if not lease.take() and not lease.take_over():
         raise Busy(
@@ -68,21 +67,19 @@ def holding(table: Table, name: str, lasting: float = LASTING) -> Iterator[None]
 
 
 def held(table: Table, name: str) -> bool:
-    """Whether somebody seems to hold the lease: its end has not come, as far as the clocks agree, and it was not seen
-    unchanged for as long as one lasts. For telling people; nothing is taken over on such a word."""
+    """Return whether a lease seems to be held, as far as clocks agree: enough to tell people, not to take it over."""
     item = table.get(_key(name))
     return item is not None and int(item["ends"]) > time_ns() and not _is_over(table, item, LASTING)
 
 
 def lives(table: Table, name: str) -> bool:
-    """Whether the holder of a lease may be alive. It is, until this process has seen the lease unchanged for as long as
-    one lasts."""
+    """Return whether a lease's holder may be alive: until the lease was seen unchanged for as long as it lasts."""
     item = table.get(_key(name))
     return item is not None and not _is_over(table, item, LASTING)
 
 
 def alive(table: Table, name: str) -> bool:
-    """As `lives`, but this waits until it is certain."""
+    """Return whether a lease's holder is alive, as soon as that is certain."""
     first: _State | None = None
     while (item := table.get(_key(name))) is not None and not _is_over(table, item, LASTING):
         if (table.name, name) in _mine or (first := first or _state(item)) != _state(item):
@@ -92,7 +89,7 @@ def alive(table: Table, name: str) -> bool:
 
 
 def any_alive(table: Table, apart: str) -> str | None:
-    """The name of a lease, not that called `apart`, whose holder lives; waits until those of the dead are over."""
+    """Return the name of a lease, except `apart`, whose holder lives; waits until those of dead ones are over."""
     first: dict[str, _State] = {}
     while True:
         items = [item for item in table.query(_PARTITION) if item["sk"] != apart]
@@ -110,7 +107,7 @@ def _state(item: Item) -> _State:
 
 
 def _is_over(table: Table, item: Item, lasting: float) -> bool:
-    """Whether the holder of a lease is gone."""
+    """Return whether a lease's holder is gone."""
     if int(item["ends"]) + int(_CERTAINLY_OVER * 1e9) < time_ns():
         return True
     key = table.name, item["sk"]
@@ -129,11 +126,11 @@ class _Lease:
     lasting: float
 
     def take(self) -> bool:
-        """Take or renew it; False if it is another's."""
+        """Take or renew it; False if another holds it."""
         return self._write("attribute_not_exists(pk) OR holder = :holder", {})
 
     def take_over(self) -> bool:
-        """Wait until another's lease is over, and take it then; False once its holder is seen to live."""
+        """Wait until another's lease is over and take it; False once its holder is seen to live."""
         first: _State | None = None
         while (item := self.table.get(_key(self.name))) is not None:
             state = _state(item)
@@ -145,7 +142,7 @@ class _Lease:
         return self.take()
 
     def keep(self, ended: threading.Event) -> None:
-        """Renew it now and then. What does not succeed is tried again: nobody took it if it does later."""
+        """Renew it now and then. A renewal that fails is tried again: if that succeeds, the lease was not taken."""
         while not ended.wait(self.lasting / _RENEWALS):
             with suppress(StoreError):
                 self.take()
@@ -157,7 +154,7 @@ class _Lease:
         return self.table.update(_key(self.name), change, values, condition=condition) is not None
 
     def give_back(self) -> None:
-        """It expires anyway, so an error here must not hide what was done under it."""
+        """Delete it. It expires anyway, so an error here must not hide what was done under it."""
         with suppress(StoreError):
             self.table.delete(_key(self.name), condition="holder = :holder", values={"holder": self.holder})
 

@@ -25,7 +25,7 @@ from pik.stores.common import FORMAT
 
 
 def open_aws(url: str) -> Store:
-    """The store `aws://STACK?region=…&profile=…`, found by its stack's outputs. Raises UsageError, NotFound,
+    """Open the store `aws://STACK?region=…&profile=…`, found by its stack's outputs. Raises UsageError, NotFound,
     StoreError."""
     clients, name = located(url)
     stack = find_stack(clients, name)
@@ -35,16 +35,16 @@ def open_aws(url: str) -> Store:
 
 
 def located(url: str) -> tuple[Clients, str]:
-    """Clients for where the stack is that the URL names, and its name. Raises UsageError."""
+    """Return clients for the region and account of the stack in a URL, and its name. Raises UsageError."""
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     if not parts.netloc or parts.path.strip("/") or options.keys() - {"region", "profile"}:
-        raise UsageError(f"{url} is no store", hint="aws://STACK or aws://STACK?region=eu-central-1&profile=NAME")
+        raise UsageError(f"{url!r} is not a store", hint="aws://STACK or aws://STACK?region=eu-central-1&profile=NAME")
     return Clients(options.get("region"), options.get("profile")), parts.netloc
 
 
 def open_deployed(environment: Mapping[str, str]) -> Store:
-    """The store of the stack that a function of it runs in. Raises StoreError."""
+    """Open the store of the stack that this function is part of. Raises StoreError."""
     stack = stack_of(environment)
     clients, url = Clients(), f"aws://{stack.name}"
     return _assemble(url, clients, stack, Generation(Table(clients, stack.index_table), url))

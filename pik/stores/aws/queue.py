@@ -6,7 +6,7 @@ A message is a task as JSON, among the dead letters too, where attributes hold t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -33,9 +33,9 @@ BATCH_BYTES = 256 * 1024
 """What SendMessageBatch takes at most."""
 
 PURGED: Partition[Item] = Partition("purged")
-"""The partition of the letters that somebody gave up."""
+"""The partition of purged letters."""
 
-_LOOKING = 300  # seconds for which letters are hidden from others while somebody looks at them
+_LOOKING = 300  # seconds for which letters are hidden from others while they are listed
 _REASON = 4000  # characters of a reason that are kept with a letter
 _GONE = {
     "ReceiptHandleIsInvalid",
@@ -48,8 +48,7 @@ _NOT_IN_SQS = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 
 @dataclass(frozen=True, slots=True)
 class AwsQueue:
-    """`patience` is how many seconds a look at the dead letters waits for one more: a look that does not wait asks only
-    some of SQS's servers."""
+    """`patience` is how many seconds to wait for another dead letter; without waiting, SQS asks only some servers."""
 
     clients: Clients
     stack: Stack
@@ -67,11 +66,10 @@ class AwsQueue:
             sent += len(bodies)
         return sent
 
-    def receive(self, run_id: str, visibility: float) -> Message | None:  # noqa: ARG002 - everybody's queue
-        found = self._receive(self.stack.queue_url, 1, ceil(visibility), 0)
-        if not found:
-            return None
-        return Message(read_task(found[0]["Body"]), found[0]["ReceiptHandle"], _receives(found[0]))
+    def receive(self, run_id: str, visibility: float) -> Message | None:  # noqa: ARG002 - all runs share the queue
+        for found in self._receive(self.stack.queue_url, 1, ceil(visibility), 0):
+            return Message(read_task(found["Body"]), found["ReceiptHandle"], _receives(found))
+        return None
 
     def acknowledge(self, receipt: str) -> None:
         with _unless_gone():
@@ -89,7 +87,7 @@ class AwsQueue:
         task = message.task
         state = self.table.get(state_key(task))
         kept = _kept(reason or (state.get("reason", UNSETTLED) if state else UNSETTLED))
-        # First where it stays: SQS may itself move the message to the dead letters before this does.
+        # The table first: SQS may itself move the message to the dead letters before this does.
         self.table.update(
             state_key(task),
             "SET #reason = :reason, #hint = :hint, #failed_at = :at",
@@ -110,7 +108,7 @@ class AwsQueue:
 
     def letters(self) -> list[DeadLetter]:
         with self._dead() as found:
-            return self._told(list(found.values()))
+            return self._letters(found)
 
     def purged(self) -> list[DeadLetter]:
         return [_purged_letter(item) for item in self.table.query(PURGED)]
@@ -147,7 +145,7 @@ class AwsQueue:
 
     @contextmanager
     def _dead(self) -> Iterator[dict[str, MessageTypeDef]]:
-        """Every dead letter by SQS's name for it, hidden from others meanwhile. What is left becomes visible again."""
+        """The dead letters by message id, hidden from others meanwhile. What is left in it becomes visible again."""
         found: dict[str, MessageTypeDef] = {}
         try:
             while some := self._receive(self.stack.dead_letter_queue_url, BATCH, _LOOKING, self.patience):
@@ -161,21 +159,20 @@ class AwsQueue:
                 entries = [{"ReceiptHandle": each["ReceiptHandle"], "VisibilityTimeout": 0} for each in some]
                 self._all(self._sqs.change_message_visibility_batch, self.stack.dead_letter_queue_url, entries)
 
-    def _told(self, messages: Sequence[MessageTypeDef]) -> list[DeadLetter]:
-        """The letters of these messages; what SQS itself moved there has its reason, if any, in the state table."""
-        tasks = {message["MessageId"]: _task(message) for message in messages}
-        silent = {
+    def _letters(self, messages: Mapping[str, MessageTypeDef]) -> list[DeadLetter]:
+        """Return the letters of messages by id. The state table has the reason of those that SQS itself moved."""
+        tasks = {name: _task(message) for name, message in messages.items()}
+        without_reason = {
             state_key(task)
-            for message in messages
-            if "reason" not in message.get("MessageAttributes", {})
-            and isinstance(task := tasks[message["MessageId"]], Task)
+            for name, task in tasks.items()
+            if isinstance(task, Task) and "reason" not in messages[name].get("MessageAttributes", {})
         }
-        states = self.table.get_many(silent)
-        letters = [_letter(message, tasks[message["MessageId"]], states) for message in messages]
+        states = self.table.get_many(without_reason)
+        letters = (_letter(message, tasks[name], states) for name, message in messages.items())
         return sorted(letters, key=lambda letter: (letter.failed_at, letter.letter_id))
 
-    def _all(self, operation: Any, url: str, entries: Sequence[dict[str, Any]]) -> None:
-        """Call a batch operation until it took every entry. An entry that is gone is done."""
+    def _all(self, operation: Callable[..., Any], url: str, entries: Sequence[dict[str, Any]]) -> None:
+        """Call a batch operation until it has taken every entry, or the entry's message is gone."""
         left = [{"Id": str(number), **entry} for number, entry in enumerate(entries)]
         for _ in attempts():
             with translated("sqs"):
@@ -204,7 +201,7 @@ def _kept(reason: str) -> str:
 
 
 def _batches(bodies: Iterable[str]) -> Iterator[list[str]]:
-    """The bodies in batches of at most ten and 256 KiB."""
+    """Yield lists of at most ten bodies and 256 KiB."""
     batch: list[str] = []
     size = 0
     for body in bodies:
@@ -223,15 +220,15 @@ def _receives(message: MessageTypeDef) -> int:
 
 
 def _task(message: MessageTypeDef) -> Task | str:
-    """The task of a message, or why it is none."""
+    """Return the task of a message, or why it has none."""
     try:
         return read_task(message["Body"])
     except msgspec.MsgspecError as error:
-        return f"this is no task of pik's: {error}"
+        return f"this is not a pik task: {error}"
 
 
 def _letter_id(message: MessageTypeDef) -> str:
-    """A ULID: when SQS got the message, and the beginning of SQS's own name for it."""
+    """Return a ULID of the time at which SQS got the message and the beginning of its message id."""
     from uuid import UUID
 
     from ulid import ULID
@@ -243,32 +240,32 @@ def _letter_id(message: MessageTypeDef) -> str:
 def _letter(
     message: MessageTypeDef, task: Task | str, states: Mapping[tuple[str, str], Mapping[str, Any]]
 ) -> DeadLetter:
-    said = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
+    attributes = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
     if isinstance(task, str):
         reason, hint, task = task, "", Task(run_id="", number=0, metrics=(), start=0, end=0)
     else:
-        noted = states.get(state_key(task), {})
-        reason = said.get("reason") or noted.get("reason") or "its processor ended, or ran out of time, each time"
-        hint = said.get("hint", "") if "reason" in said else noted.get("hint", "")
+        state = attributes if "reason" in attributes else states.get(state_key(task), {})
+        reason = state.get("reason") or "its processor ended, or ran out of time, each time"
+        hint = state.get("hint", "")
     return DeadLetter(
         letter_id=_letter_id(message),
         task=task,
         reason=reason,
         hint=hint,
-        # A look counts as a receiving as well, so this is a little much for what SQS itself moved here.
-        attempts=int(said.get("attempts", _receives(message))),
-        failed_at=int(said.get("failed_at", int(message["Attributes"]["SentTimestamp"]) * 10**6)),
+        # Listing counts as receiving, so this is a little too high for what SQS itself moved here.
+        attempts=int(attributes.get("attempts", _receives(message))),
+        failed_at=int(attributes.get("failed_at", int(message["Attributes"]["SentTimestamp"]) * 10**6)),
     )
 
 
 def purged_item(letter: DeadLetter) -> Item:
-    """The item of a dead letter that was given up."""
+    """Return the item of a purged letter."""
     body = msgspec.json.encode(letter).decode()
     return {"pk": PURGED, "sk": letter.letter_id, "body": body, "digest": row_digest("letter", letter.letter_id, body)}
 
 
 def letter_is_sound(item: Item) -> bool:
-    """Whether the item of a purged letter is as it was written."""
+    """Return whether the item of a purged letter is as it was written."""
     return bool(item.get("digest") == row_digest("letter", item["sk"], item["body"]))
 
 
@@ -279,7 +276,7 @@ def _purged_letter(item: Item) -> DeadLetter:
 
 
 def invoke_later(function: str, event: dict[str, Any]) -> None:
-    """Have Lambda call the function with `event`, again if it fails. Raises StoreError."""
+    """Call the function with `event` without waiting; Lambda repeats a call that fails. Raises StoreError."""
     with translated("lambda"):
         Clients().client("lambda").invoke(
             FunctionName=function, InvocationType="Event", Payload=msgspec.json.encode(event)

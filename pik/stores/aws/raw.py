@@ -1,4 +1,4 @@
-"""Raw in an S3 bucket. Objects appear whole, under keys that If-None-Match lets nobody take twice."""
+"""Raw in an S3 bucket. Objects appear whole; If-None-Match keeps a key from being written twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DOWNLOADS = 8
 
 @dataclass(frozen=True, slots=True)
 class AwsRaw:
-    """Objects of a bucket."""
+    """The objects of a bucket."""
 
     clients: Clients
     bucket: str
@@ -38,10 +38,10 @@ class AwsRaw:
             with translated("s3"):
                 self._s3.put_object(Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*", ChecksumAlgorithm="SHA256")
         except Refused as error:
-            # 409: another writer of the same key is at it this very moment.
+            # 409: another writer is creating the same key.
             if error.code not in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409"):
                 raise
-            # A connection that was lost behind the write makes boto3 write again, and meet its own object.
+            # A connection that was lost after the write makes boto3 write again and find its own object.
             if not (error.retried and self._holds(key, data)):
                 raise AlreadyExists(f"raw object {key} exists already; raw is never overwritten") from None
 

@@ -1,4 +1,4 @@
-"""Objects in anybody's bucket, as files to ingest."""
+"""Objects of any bucket as files to ingest."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ABSENT = {"404", "NoSuchKey", "NotFound"}
 
 @dataclass(frozen=True, slots=True)
 class S3Files:
-    """Reads with the caller's own credentials. A file's version is its ETag."""
+    """Finds and reads objects with the caller's own credentials. A file's version is its ETag."""
 
     clients: Clients
 
@@ -74,7 +74,7 @@ class S3Files:
         return ForeignFile(url, head["ContentLength"], head["ETag"])
 
     def _absent(self, bucket: str, url: str) -> PikError:
-        """The error for an object that is not there. The answer to HEAD does not tell whether the bucket is."""
+        """Return the error for an absent object. The answer to HEAD does not tell whether the bucket exists."""
         try:
             with translated("s3"):
                 self._s3.head_bucket(Bucket=bucket)
@@ -84,7 +84,7 @@ class S3Files:
         return InputError(f"there is no object {url}", hint=f"aws s3 ls {url.rpartition('/')[0]}/ lists what is there")
 
     def _matching(self, bucket: str, key: str) -> list[ForeignFile]:
-        """What matches the glob; an object that is called exactly so is meant alone, as with files."""
+        """Return what matches the glob, or the object whose key it literally is, as with files."""
         pattern = _pattern(key)
         found = []
         for each in self._listed(bucket, _prefix(key)):
@@ -120,7 +120,7 @@ def _reading(url: str, bucket: str) -> Iterator[None]:
 
 
 def _parts(url: str) -> tuple[str, str]:
-    """Bucket and key. Raises UsageError."""
+    """Return bucket and key. Raises UsageError."""
     bucket, _, key = url.removeprefix("s3://").partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise UsageError(f"{url} names no bucket", hint="s3://BUCKET/KEY, or a glob: 's3://BUCKET/PREFIX/*.jsonl.gz'")
@@ -130,12 +130,12 @@ def _parts(url: str) -> tuple[str, str]:
 
 
 def _prefix(key: str) -> str:
-    """What stands before a key's first magic character."""
+    """Return the part of a key before its first magic character."""
     return _MAGIC.split(key, maxsplit=1)[0]
 
 
 def _pattern(glob: str) -> re.Pattern[str]:
-    """As for files: `*` and `?` stay inside of one part of the path, `**` goes through any number of them."""
+    """Return a glob's pattern, as for files: `*` and `?` match within a part of a path, `**` any number of parts."""
     parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     return re.compile("".join(parts.get(one) or _literal(one) for one in _GLOB.findall(glob)), re.DOTALL)
 
@@ -148,7 +148,7 @@ def _literal(one: str) -> str:
 
 
 def _body(answer: GetObjectOutputTypeDef) -> tuple[bytes | None, str]:
-    """What came, or why it did not come to its end."""
+    """Return the content, or why it broke off."""
     from botocore.exceptions import BotoCoreError
 
     try:

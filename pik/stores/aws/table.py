@@ -1,15 +1,15 @@
-"""One DynamoDB table: items as plain dictionaries, pages and batches unrolled, what was throttled sent again.
+"""A DynamoDB table: items as plain dictionaries, all pages and batches of a question, throttled requests sent again.
 
-Keys are `pk` and `sk`, both text. Values are text, integers, bytes and booleans. All reads are strongly consistent, but
-those of a secondary index, which DynamoDB has no such reads of.
+Keys are `pk` and `sk`, both text. Values are text, integers, bytes and booleans. All reads are strongly consistent,
+except those of a secondary index, for which DynamoDB has none.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from pik.errors import StoreError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import (
         AttributeValueTypeDef,
         BatchStatementRequestTypeDef,
+        KeysAndAttributesTypeDef,
         QueryInputPaginateTypeDef,
         ScanInputPaginateTypeDef,
         TransactWriteItemTypeDef,
@@ -81,7 +82,7 @@ _REFUSED = {
     "ConditionalCheckFailed",
     "ConditionalCheckFailedException",
 }
-"""Codes of a statement whose condition, or whose insertion's, does not hold."""
+"""Codes of a statement whose condition does not hold, or whose key exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Table:
         return self.clients.client("dynamodb")
 
     def get(self, key: Key[ItemT]) -> ItemT | None:
-        """The item under this key."""
+        """Return the item under this key."""
         with translated("dynamodb"):
             found = self._dynamodb.get_item(TableName=self.name, Key=_key(key), ConsistentRead=True).get("Item")
         return None if found is None else decoded(found)
@@ -112,14 +113,11 @@ class Table:
         return True
 
     def update(self, key: Key[ItemT], change: str, values: Mapping[str, Any], *, condition: str = "") -> ItemT | None:
-        """Apply an UpdateExpression and return the item as it is then; None if the condition does not hold. In both
-        `:name` stands for a value, `#name` for the attribute called so."""
-        names = {f"#{name}": name for name in re.findall(r"#(\w+)", f"{change} {condition}")}
-        parameters: dict[str, Any] = {"ConditionExpression": condition} if condition else {}
-        if names:
+        """Apply an UpdateExpression and return the new item; None if the condition does not hold. In both expressions
+        `:name` stands for a value, `#name` for the attribute `name`."""
+        parameters = _condition(condition, values)
+        if names := {f"#{name}": name for name in re.findall(r"#(\w+)", f"{change} {condition}")}:
             parameters["ExpressionAttributeNames"] = names
-        if values:
-            parameters["ExpressionAttributeValues"] = {f":{name}": _value(value) for name, value in values.items()}
         with translated("dynamodb"):
             try:
                 answer = self._dynamodb.update_item(
@@ -132,12 +130,9 @@ class Table:
 
     def delete(self, key: tuple[str, str], *, condition: str = "", values: Mapping[str, Value] | None = None) -> bool:
         """Delete an item; False if the condition does not hold."""
-        parameters: dict[str, Any] = {"ConditionExpression": condition} if condition else {}
-        if values:
-            parameters["ExpressionAttributeValues"] = {f":{name}": _value(value) for name, value in values.items()}
         with translated("dynamodb"):
             try:
-                self._dynamodb.delete_item(TableName=self.name, Key=_key(key), **parameters)
+                self._dynamodb.delete_item(TableName=self.name, Key=_key(key), **_condition(condition, values or {}))
             except self._dynamodb.exceptions.ConditionalCheckFailedException:
                 return False
         return True
@@ -151,7 +146,7 @@ class Table:
         descending: bool = False,
         index: tuple[str, str, str] | None = None,
     ) -> Iterator[ItemT]:
-        """The items of a partition in the order of their sk (by UTF-8 bytes), page by page: those whose sk begins with
+        """Yield a partition's items in the order of their sk (by UTF-8 bytes), page by page: those whose sk begins with
         `prefix`, or lies `between` two (both included). `index` is a secondary index: its name and its two keys."""
         name, hash_key, range_key = index or ("", "pk", "sk")
         condition, names, values = "#h = :pk", {"#h": hash_key}, {":pk": _value(pk)}
@@ -179,20 +174,29 @@ class Table:
                 yield from map(decoded, page["Items"])
 
     def get_many(self, keys: Iterable[Key[ItemT]]) -> dict[tuple[str, str], ItemT]:
-        """The items that there are under these keys, each key given once."""
+        """Return the items that exist under these keys, each key given once."""
 
-        def get(chunk: Sequence[Key[ItemT]]) -> list[Any]:
-            answers = self._until_done(self._get_batch, [_key(key) for key in chunk])
-            return [decoded(item) for answer in answers for item in answer]
+        def read(chunk: Sequence[Key[ItemT]]) -> list[Any]:
+            left: Sequence[Any] = [_key(key) for key in chunk]
+            found: list[Any] = []
+            for _ in attempts():
+                request: dict[str, KeysAndAttributesTypeDef] = {self.name: {"Keys": left, "ConsistentRead": True}}
+                with translated("dynamodb"):
+                    answer = self._dynamodb.batch_get_item(RequestItems=request)
+                found += map(decoded, answer["Responses"].get(self.name, ()))
+                left = answer["UnprocessedKeys"][self.name]["Keys"] if answer.get("UnprocessedKeys") else ()
+                if not left:
+                    return found
+            raise _throttled(self.name)
 
-        return {(item["pk"], item["sk"]): item for items in Flow().map(get, batched(keys, READS)) for item in items}
+        return {(item["pk"], item["sk"]): item for items in Flow().map(read, batched(keys, READS)) for item in items}
 
     def put_together(
         self, new: Sequence[Mapping[str, Any]], also: Sequence[Mapping[str, Any]] = ()
     ) -> list[Any] | None:
-        """Insert items, and write others, all of them or none: None if they are written. Otherwise some that shall be
-        new are there already, of which those are returned that the service tells, or somebody else is at work on one
-        of all these this very moment."""
+        """Insert the `new` items and write the others, all or none; return None if they are written. Otherwise return
+        the new ones that exist already, as far as DynamoDB names them: none where another transaction is in progress on
+        one of them."""
         puts: list[TransactWriteItemTypeDef] = [
             {
                 "Put": {
@@ -217,7 +221,7 @@ class Table:
         return None
 
     def scan(self, *names: str) -> Iterator[Item]:
-        """These attributes (none: all) of all items there are, in no order, page by page."""
+        """Yield these attributes (none: all) of all items, in no order, page by page."""
         request: ScanInputPaginateTypeDef = {"TableName": self.name, "ConsistentRead": True}
         if names:
             request["ProjectionExpression"] = ", ".join(f"#{name}" for name in names)
@@ -227,34 +231,53 @@ class Table:
                 yield from map(decoded, page["Items"])
 
     def write_many(self, puts: Iterable[Mapping[str, Any]] = (), deletes: Iterable[tuple[str, str]] = ()) -> None:
-        """Write and delete items, 25 a call, several calls at a time, in no order; each key given once."""
-        requests: Iterator[WriteRequestTypeDef] = ({"PutRequest": {"Item": encoded(item)}} for item in puts)
-        gone: Iterator[WriteRequestTypeDef] = ({"DeleteRequest": {"Key": _key(key)}} for key in deletes)
+        """Write and delete items in no order, 25 per call, several calls at a time; each key given once."""
 
-        def write(chunk: Sequence[Any]) -> None:
-            for _ in self._until_done(self._write_batch, chunk):
-                pass
+        def write(chunk: Sequence[WriteRequestTypeDef]) -> None:
+            left: Sequence[Any] = chunk
+            for _ in attempts():
+                with translated("dynamodb"):
+                    answer = self._dynamodb.batch_write_item(RequestItems={self.name: left})
+                left = answer.get("UnprocessedItems", {}).get(self.name, ())
+                if not left:
+                    return
+            raise _throttled(self.name)
 
-        for _ in Flow().map(write, batched((request for each in (requests, gone) for request in each), WRITES)):
+        requests: Iterator[WriteRequestTypeDef] = chain(
+            ({"PutRequest": {"Item": encoded(item)}} for item in puts),
+            ({"DeleteRequest": {"Key": _key(key)}} for key in deletes),
+        )
+        for _ in Flow().map(write, batched(requests, WRITES)):
             pass
 
     def insert_many(self, items: Iterable[Mapping[str, Any]]) -> Iterator[bool]:
-        """Insert items, 25 a call, several calls at a time, each alone: whether it was inserted, or one of its key was
-        there already (which a call that was repeated may have written itself). In the order given; each key once."""
+        """Insert items, each by itself, 25 per call, several calls at a time; yield in their order whether each was
+        inserted, or its key existed already: a call that was repeated may have written it itself. Each key once."""
         statements: dict[tuple[str, ...], str] = {}
-        return self.change_many(self._insertion(item, statements) for item in items)
+
+        def insertion(item: Mapping[str, Any]) -> Change:
+            names = tuple(item)
+            if names not in statements:
+                fields = ", ".join(f"'{name}': ?" for name in names)
+                statements[names] = f'INSERT INTO "{self.name}" VALUE {{{fields}}}'
+            return statements[names], tuple(item.values())
+
+        return self.change_many(map(insertion, items))
 
     def change_many(self, changes: Iterable[Change]) -> Iterator[bool]:
-        """Execute PartiQL statements that write one item each, as `insert_many` does: whether each took effect, or its
-        condition did not hold (any more: a call that was repeated may have made it so itself)."""
+        """Execute PartiQL statements that write one item each, as `insert_many` does; yield whether each took effect:
+        false if its condition did not hold (any more: a call that was repeated may itself be the reason)."""
         for answers in Flow().map(self._execute, batched(changes, STATEMENTS)):
             yield from answers
 
     def _execute(self, changes: Sequence[Change]) -> list[bool]:
         done = [False] * len(changes)
-        left = list(range(len(changes)))
+        left: Sequence[int] = range(len(changes))
         for _ in attempts():
-            calls = [_statement(changes[place]) for place in left]
+            calls: list[BatchStatementRequestTypeDef] = [
+                {"Statement": statement, "Parameters": [_value(value) for value in values]}
+                for statement, values in (changes[place] for place in left)
+            ]
             with translated("dynamodb"):
                 answers = self._dynamodb.batch_execute_statement(Statements=calls)["Responses"]
             again = []
@@ -271,49 +294,23 @@ class Table:
             left = again
         raise _throttled(self.name)
 
-    def _insertion(self, item: Mapping[str, Any], statements: dict[tuple[str, ...], str]) -> Change:
-        names = tuple(item)
-        if names not in statements:
-            fields = ", ".join(f"'{name}': ?" for name in names)
-            statements[names] = f'INSERT INTO "{self.name}" VALUE {{{fields}}}'
-        return statements[names], tuple(item.values())
-
-    def _get_batch(self, keys: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
-        with translated("dynamodb"):
-            answer = self._dynamodb.batch_get_item(RequestItems={self.name: {"Keys": keys, "ConsistentRead": True}})
-        left = answer["UnprocessedKeys"][self.name]["Keys"] if answer.get("UnprocessedKeys") else []
-        return answer["Responses"].get(self.name, []), left
-
-    def _write_batch(self, requests: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
-        with translated("dynamodb"):
-            answer = self._dynamodb.batch_write_item(RequestItems={self.name: requests})
-        return None, answer.get("UnprocessedItems", {}).get(self.name, [])
-
-    def _until_done(
-        self, call: Callable[[Sequence[Any]], tuple[Any, Sequence[Any]]], left: Sequence[Any]
-    ) -> Iterator[Any]:
-        """What each call answers, for as long as one leaves some of its requests."""
-        for _ in attempts():
-            answer, left = call(left)
-            yield answer
-            if not left:
-                return
-        raise _throttled(self.name)
-
 
 def _throttled(table: str) -> StoreError:
     return StoreError(f"DynamoDB keeps throttling the table {table}", hint="run the same command again later")
 
 
-def _statement(change: Change) -> BatchStatementRequestTypeDef:
-    return {"Statement": change[0], "Parameters": [_value(value) for value in change[1]]}
-
-
-def batched(things: Iterable[Thing], size: int) -> Iterator[list[Thing]]:
-    """The things by `size`, the last ones by as many as there are."""
-    rest = iter(things)
+def batched(items: Iterable[Thing], size: int) -> Iterator[list[Thing]]:
+    """Yield lists of at most `size` items."""
+    rest = iter(items)
     while chunk := list(islice(rest, size)):
         yield chunk
+
+
+def _condition(condition: str, values: Mapping[str, Value]) -> dict[str, Any]:
+    parameters: dict[str, Any] = {"ConditionExpression": condition} if condition else {}
+    if values:
+        parameters["ExpressionAttributeValues"] = {f":{name}": _value(value) for name, value in values.items()}
+    return parameters
 
 
 def _key(key: tuple[str, str]) -> dict[str, AttributeValueTypeDef]:
@@ -331,15 +328,14 @@ def _value(value: Value) -> AttributeValueTypeDef:
 
 
 def encoded(item: Mapping[str, Any]) -> dict[str, AttributeValueTypeDef]:
-    """An item as DynamoDB's API has it."""
+    """Return an item as DynamoDB's API has it."""
     return {name: _value(value) for name, value in item.items()}
 
 
 def decoded(item: Mapping[str, Any]) -> Any:
-    """An item of DynamoDB's API as a plain dictionary."""
-    return {name: _plain(value) for name, value in item.items()}
-
-
-def _plain(value: Mapping[str, Any]) -> Value:
-    (kind, content), *_ = value.items()
-    return int(content) if kind == "N" else content  # S, B and BOOL are as they are
+    """Return an item of DynamoDB's API as a plain dictionary."""
+    return {
+        name: int(content) if kind == "N" else content  # S, B and BOOL are as they are
+        for name, value in item.items()
+        for kind, content in value.items()
+    }

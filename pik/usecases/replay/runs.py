@@ -133,7 +133,7 @@ def redrive(store: Store, engine: Engine, chosen: Sequence[DeadLetter], pace: Pa
     for each in chosen:
         if not each.task.run_id:
             raise UsageError(
-                f"dead letter {each.letter_id} is not a task of pik's, so it cannot be redriven",
+                f"dead letter {each.letter_id} is not a pik task, so it cannot be redriven",
                 hint=command("dlq", "purge", each.letter_id, "--reason", "no task"),
             )
         by_run.setdefault(each.task.run_id, []).append(each)

@@ -1,4 +1,4 @@
-"""Whether a deployed stack is well."""
+"""The health of a deployed stack: its parts, queues and alarms."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LOOK_BACK = timedelta(minutes=15)  # CloudWatch hears of a queue every minute, 
 
 @dataclass(frozen=True, slots=True)
 class AwsStackHealth:
-    """Of one stack, as it was deployed when this was made."""
+    """The health of a stack as it was deployed when this was created."""
 
     deployed: DeployedStack
 
@@ -36,38 +36,35 @@ class AwsStackHealth:
         return Deployment(here.stack.name, here.region, here.account, here.stack.version, here.outputs)
 
     def parts(self) -> Iterator[Part]:
-        yield self._stack()
-        for name in FUNCTIONS:
-            yield _looked(name, partial(self._function, name))
-        yield _looked("processor", self._processor)
+        looks: dict[str, Callable[[], tuple[str, bool, str]]] = {"stack": self._stack}
+        looks |= {name: partial(self._function, name) for name in FUNCTIONS}
+        looks["processor"] = self._processor
         for table in (self.deployed.stack.index_table, self.deployed.stack.state_table):
-            yield _looked(f"table {table}", partial(self._table, table))
-            yield _looked(f"deletion protection of {table}", partial(self._protection, table))
-            yield _looked(f"point-in-time recovery of {table}", partial(self._recovery, table))
-        yield _looked(f"bucket {self.deployed.stack.raw_bucket}", self._bucket)
-        yield self._writing()
+            looks[f"table {table}"] = partial(self._table, table)
+            looks[f"deletion protection of {table}"] = partial(self._protection, table)
+            looks[f"point-in-time recovery of {table}"] = partial(self._recovery, table)
+        looks[f"bucket {self.deployed.stack.raw_bucket}"] = self._bucket
+        looks["dry run"] = self._dry_run
+        for name, look in looks.items():
+            try:
+                yield Part(name, *look())
+            except StoreError as error:
+                yield Part(name, None, None, briefly(error))
 
     def depth(self) -> Depth:
-        with _brief():
-            return self._depth()
-
-    def _depth(self) -> Depth:
         wanted: tuple[QueueAttributeNameType, ...] = (
             "ApproximateNumberOfMessages",
             "ApproximateNumberOfMessagesNotVisible",
             "ApproximateNumberOfMessagesDelayed",
         )
-        with translated("sqs"):
+        with _brief(), translated("sqs"):
             here, dead = (
                 self._clients.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=wanted)["Attributes"]
                 for url in (self.deployed.stack.queue_url, self.deployed.stack.dead_letter_queue_url)
             )
         visible, in_flight, delayed = (int(here[name]) for name in wanted)
-        buried = sum(int(dead[name]) for name in wanted)
-        if not visible + in_flight + delayed:
-            return Depth(visible, in_flight, delayed, buried, None)
-        oldest, hidden = self._oldest()
-        return Depth(visible, in_flight, delayed, buried, oldest, hidden)
+        oldest, hidden = self._oldest() if visible + in_flight + delayed else (None, "")
+        return Depth(visible, in_flight, delayed, sum(int(dead[name]) for name in wanted), oldest, hidden)
 
     def alarms(self) -> list[Alarm]:
         with _brief(), translated("cloudwatch"):
@@ -87,63 +84,64 @@ class AwsStackHealth:
     def _clients(self) -> Clients:
         return self.deployed.clients
 
-    def _stack(self) -> Part:
+    # Each of these returns a part's state, whether it is healthy, and why not.
+
+    def _stack(self) -> tuple[str, bool, str]:
         state, reason = self.deployed.state, self.deployed.reason
         if state in _MOVING:
-            return Part("stack", state, True, "an update is under way")
-        return Part("stack", state, state in _WELL, reason if state not in _WELL else "")
+            return state, True, "an update is under way"
+        return state, state in _WELL, reason if state not in _WELL else ""
 
-    def _function(self, name: str) -> Part:
+    def _function(self, name: str) -> tuple[str, bool, str]:
         with translated("lambda"):
             found = self._clients.client("lambda").get_function_configuration(FunctionName=self.deployed.function(name))
         state, update = found.get("State", "Active"), found.get("LastUpdateStatus", "Successful")
-        if state not in ("Active", "Inactive"):  # Inactive: nobody called it for long; the next call wakes it
-            return Part(name, state, state == "Pending", found.get("StateReason", ""))
+        if state not in ("Active", "Inactive"):  # Inactive: it was not called for long; the next call wakes it
+            return state, state == "Pending", found.get("StateReason", "")
         if update == "Failed":
-            return Part(name, state, False, f"its last update failed: {found.get('LastUpdateStatusReason', '')}")
-        return Part(name, state, True, "" if update == "Successful" else "an update is under way")
+            return state, False, f"its last update failed: {found.get('LastUpdateStatusReason', '')}"
+        return state, True, "" if update == "Successful" else "an update is under way"
 
-    def _processor(self) -> Part:
+    def _processor(self) -> tuple[str, bool, str]:
         source = self.deployed.resource(SOURCE)
         if not source:
-            return Part("processor", "absent", False, f"the stack has no {SOURCE}: nobody takes tasks from the queue")
+            return "absent", False, f"the stack has no {SOURCE}: nothing takes tasks from the queue"
         with translated("lambda"):
             state = self._clients.client("lambda").get_event_source_mapping(UUID=source)["State"]
         if state in ("Disabled", "Disabling"):
             thrown = self.deployed.parameters.get("EnableProcessor") == "false"
             why = "EnableProcessor is false" if thrown else "not by EnableProcessor, which is true"
-            return Part("processor", state, False, f"the kill switch is thrown ({why}): tasks wait in the queue")
-        return Part("processor", state, True, "" if state == "Enabled" else "a change is under way")
+            return state, False, f"the kill switch is thrown ({why}): tasks wait in the queue"
+        return state, True, "" if state == "Enabled" else "a change is under way"
 
-    def _table(self, table: str) -> Part:
+    def _table(self, table: str) -> tuple[str, bool, str]:
         found = described(self.deployed, table)
-        indexes = {
-            each["IndexName"]: each.get("IndexStatus", "ACTIVE") for each in found.get("GlobalSecondaryIndexes", ())
-        }
-        behind = [f"its index {name} is {state}" for name, state in indexes.items() if state != "ACTIVE"]
-        state = found["TableStatus"]
-        well = state in ("ACTIVE", "UPDATING") and not behind
-        return Part(f"table {table}", state, well, ", ".join(behind))
+        state, indexes = found["TableStatus"], found.get("GlobalSecondaryIndexes", ())
+        unready = [
+            f"its index {each['IndexName']} is {each['IndexStatus']}"
+            for each in indexes
+            if each.get("IndexStatus", "ACTIVE") != "ACTIVE"
+        ]
+        return state, state in ("ACTIVE", "UPDATING") and not unready, ", ".join(unready)
 
-    def _protection(self, table: str) -> Part:
-        on = bool(described(self.deployed, table).get("DeletionProtectionEnabled"))
-        return _switch(f"deletion protection of {table}", on, "one call can delete the table")
+    def _protection(self, table: str) -> tuple[str, bool, str]:
+        protected = bool(described(self.deployed, table).get("DeletionProtectionEnabled"))
+        return ("on", True, "") if protected else ("off", False, "one call can delete the table")
 
-    def _recovery(self, table: str) -> Part:
-        return _switch(f"point-in-time recovery of {table}", recovers(self.deployed, table), "nothing is backed up")
+    def _recovery(self, table: str) -> tuple[str, bool, str]:
+        return ("on", True, "") if recovers(self.deployed, table) else ("off", False, "nothing is backed up")
 
-    def _bucket(self) -> Part:
-        bucket = self.deployed.stack.raw_bucket
+    def _bucket(self) -> tuple[str, bool, str]:
         with translated("s3"):
-            self._clients.client("s3").head_bucket(Bucket=bucket)
-        return Part(f"bucket {bucket}", "there", True)
+            self._clients.client("s3").head_bucket(Bucket=self.deployed.stack.raw_bucket)
+        return "there", True, ""
 
-    def _writing(self) -> Part:
-        dry = self.deployed.parameters.get("DryRun") == "true"
-        return Part("dry run", "on" if dry else "off", not dry, "functions write and send nothing" if dry else "")
+    def _dry_run(self) -> tuple[str, bool, str]:
+        dry_run = self.deployed.parameters.get("DryRun") == "true"
+        return ("on", False, "functions write and send nothing") if dry_run else ("off", True, "")
 
     def _oldest(self) -> tuple[int | None, str]:
-        """The age of the oldest task, or why it cannot be known: SQS itself does not tell, CloudWatch does later."""
+        """Return the age of the oldest task, or why it is unknown: only CloudWatch has it, and later."""
         now = datetime.now(UTC)
         metric: MetricTypeDef = {
             "Namespace": "AWS/SQS",
@@ -165,16 +163,8 @@ class AwsStackHealth:
 
 
 def health_of(clients: Clients, name: str) -> AwsStackHealth:
-    """The health of the stack that is called so. Raises as `find_stack` does."""
+    """Return the health of the stack `name`. Raises as `find_stack` does."""
     return AwsStackHealth(look_up(clients, name))
-
-
-def _looked(name: str, look: Callable[[], Part]) -> Part:
-    """What a look found, or why it found nothing."""
-    try:
-        return look()
-    except StoreError as error:
-        return Part(name, None, None, briefly(error))
 
 
 @contextmanager
@@ -183,10 +173,6 @@ def _brief() -> Iterator[None]:
         yield
     except StoreError as error:
         raise StoreError(briefly(error), hint=error.hint) from None
-
-
-def _switch(name: str, on: bool, otherwise: str) -> Part:
-    return Part(name, "on" if on else "off", on, "" if on else otherwise)
 
 
 def _alarm(found: MetricAlarmTypeDef) -> Alarm:

@@ -25,113 +25,94 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """Actions on resources that a level needs. `sid` is their purpose; the fields of the resources' ARNs are NAMES."""
+    """Actions on resources. `sid` is their purpose; a resource is an ARN with the fields of `_names`."""
 
-    level: Level
     sid: str
     actions: tuple[str, ...]
     resources: tuple[str, ...]
 
 
-NAMES = (
-    *("partition", "region", "account", "stack", "raw_bucket", "index_table", "state_table", "queue", "dead_letters"),
-    *("ingest_function", "replay_function", "processor_function", "source_id", "api_id", "kms_key", "caller"),
-)
-"""What resources are made of, in capitals on docs/iam.md."""
-
 _STACK = "arn:{partition}:cloudformation:{region}:{account}:stack/{stack}/*"
 _BUCKET = "arn:{partition}:s3:::{raw_bucket}"
-_RAW, _INDEX_FILES, _CORRECTIONS = f"{_BUCKET}/raw/*", f"{_BUCKET}/index/*", f"{_BUCKET}/corrections/*"
+_INDEX_FILES = f"{_BUCKET}/index/*"
+_OBJECTS = (f"{_BUCKET}/raw/*", _INDEX_FILES, f"{_BUCKET}/corrections/*")
 _TABLE = "arn:{partition}:dynamodb:{region}:{account}:table/"
 _INDEX, _STATE = f"{_TABLE}{{index_table}}", f"{_TABLE}{{state_table}}"
 _SQS = "arn:{partition}:sqs:{region}:{account}:"
 _QUEUE, _DEAD_LETTERS = f"{_SQS}{{queue}}", f"{_SQS}{{dead_letters}}"
 _LAMBDA = "arn:{partition}:lambda:{region}:{account}:"
 _FUNCTIONS = tuple(f"{_LAMBDA}function:{{{name}_function}}" for name in ("ingest", "replay", "processor"))
+_SOURCE = f"{_LAMBDA}event-source-mapping:{{source_id}}"
 _ALARMS = "arn:{partition}:cloudwatch:{region}:{account}:alarm:*"
 _INGEST = "arn:{partition}:execute-api:{region}:{account}:{api_id}/v1/POST/ingest"
 _CALLER = "arn:{partition}:iam::{account}:{caller}"
 _KEY = "{kms_key}"
 
 _SIMULATE = "iam:SimulatePrincipalPolicy"
-_WRITES = tuple(
-    f"dynamodb:{each}"
-    for each in ("BatchWriteItem", "ConditionCheckItem", "DeleteItem", "PartiQLInsert", "PutItem", "UpdateItem")
+
+
+def _actions(service: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{service}:{name}" for name in names)
+
+
+_READ = _actions("dynamodb", "BatchGetItem", "GetItem", "Query", "Scan")
+_WRITE = _actions(
+    *("dynamodb", "BatchWriteItem", "ConditionCheckItem", "DeleteItem", "PartiQLInsert", "PutItem", "UpdateItem")
+)
+_DESCRIBE = _actions("dynamodb", "DescribeContinuousBackups", "DescribeTable")
+_TAKE = _actions("sqs", "ChangeMessageVisibility", "DeleteMessage", "ReceiveMessage")
+_GET_SETTINGS = _actions(
+    *("s3", "GetBucketObjectLockConfiguration", "GetBucketPolicy", "GetBucketPublicAccessBlock"),
+    *("GetBucketVersioning", "GetEncryptionConfiguration"),
 )
 
-POLICIES = (
-    Statement(Level.READING, "FindStack", ("cloudformation:DescribeStacks",), (_STACK,)),
-    Statement(Level.READING, "ReadObjects", ("s3:GetObject",), (_RAW, _INDEX_FILES, _CORRECTIONS)),
-    Statement(Level.READING, "ListObjects", ("s3:ListBucket",), (_BUCKET,)),
-    Statement(
-        Level.READING,
-        "ReadTables",
-        ("dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query", "dynamodb:Scan"),
-        (_INDEX, _STATE),
+POLICIES = {
+    Level.READING: (
+        Statement("FindStack", ("cloudformation:DescribeStacks",), (_STACK,)),
+        Statement("ReadObjects", ("s3:GetObject",), _OBJECTS),
+        Statement("ListObjects", ("s3:ListBucket",), (_BUCKET,)),
+        Statement("ReadTables", _READ, (_INDEX, _STATE)),
+        Statement("QueryIndexes", ("dynamodb:Query",), (f"{_INDEX}/index/by_event", f"{_STATE}/index/by_bucket")),
+        Statement("ReadDeadLetters", _actions("sqs", "ChangeMessageVisibility", "ReceiveMessage"), (_DEAD_LETTERS,)),
+        Statement("DecryptWithKey", ("kms:Decrypt",), (_KEY,)),
     ),
-    Statement(
-        Level.READING, "QueryIndexes", ("dynamodb:Query",), (f"{_INDEX}/index/by_event", f"{_STATE}/index/by_bucket")
+    Level.REPLAYING: (
+        Statement("WriteState", (*_WRITE, "dynamodb:PartiQLDelete", "dynamodb:PartiQLUpdate"), (_STATE,)),
+        Statement("SendTasks", ("sqs:SendMessage",), (_QUEUE,)),
+        Statement("DeleteDeadLetters", ("sqs:DeleteMessage",), (_DEAD_LETTERS,)),
+        Statement("EncryptWithKey", ("kms:GenerateDataKey",), (_KEY,)),
     ),
-    Statement(
-        Level.READING, "ReadDeadLetters", ("sqs:ChangeMessageVisibility", "sqs:ReceiveMessage"), (_DEAD_LETTERS,)
+    Level.ADMINISTERING: (
+        Statement("CreateObjects", ("s3:PutObject",), _OBJECTS),
+        Statement("WriteIndex", _WRITE, (_INDEX,)),
+        Statement("DeleteIndexFiles", ("s3:DeleteObject",), (_INDEX_FILES,)),
+        Statement("BuryTasks", ("sqs:SendMessage",), (_DEAD_LETTERS,)),
+        Statement("TakeTasks", _TAKE, (_QUEUE,)),
     ),
-    Statement(Level.READING, "DecryptWithKey", ("kms:Decrypt",), (_KEY,)),
-    Statement(Level.REPLAYING, "WriteState", (*_WRITES, "dynamodb:PartiQLDelete", "dynamodb:PartiQLUpdate"), (_STATE,)),
-    Statement(Level.REPLAYING, "SendTasks", ("sqs:SendMessage",), (_QUEUE,)),
-    Statement(Level.REPLAYING, "DeleteDeadLetters", ("sqs:DeleteMessage",), (_DEAD_LETTERS,)),
-    Statement(Level.REPLAYING, "EncryptWithKey", ("kms:GenerateDataKey",), (_KEY,)),
-    Statement(Level.ADMINISTERING, "CreateObjects", ("s3:PutObject",), (_RAW, _INDEX_FILES, _CORRECTIONS)),
-    Statement(Level.ADMINISTERING, "WriteIndex", _WRITES, (_INDEX,)),
-    Statement(Level.ADMINISTERING, "DeleteIndexFiles", ("s3:DeleteObject",), (_INDEX_FILES,)),
-    Statement(Level.ADMINISTERING, "BuryTasks", ("sqs:SendMessage",), (_DEAD_LETTERS,)),
-    Statement(
-        Level.ADMINISTERING,
-        "TakeTasks",
-        ("sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage"),
-        (_QUEUE,),
+    Level.INSPECTING: (
+        Statement("ListResources", ("cloudformation:ListStackResources",), (_STACK,)),
+        Statement("InspectFunctions", ("lambda:GetFunctionConfiguration",), _FUNCTIONS),
+        Statement("InspectProcessorSource", ("lambda:GetEventSourceMapping",), (_SOURCE,)),
+        Statement("InspectQueues", ("sqs:GetQueueAttributes",), (_QUEUE, _DEAD_LETTERS)),
+        Statement("InspectTables", _DESCRIBE, (_INDEX, _STATE)),
+        Statement("InspectBucket", _GET_SETTINGS, (_BUCKET,)),
+        Statement("InspectAlarms", ("cloudwatch:DescribeAlarms",), (_ALARMS,)),
+        Statement("InspectMetrics", ("cloudwatch:GetMetricData",), ("*",)),
+        Statement("SimulatePermissions", (_SIMULATE,), (_CALLER,)),
     ),
-    Statement(Level.INSPECTING, "ListResources", ("cloudformation:ListStackResources",), (_STACK,)),
-    Statement(Level.INSPECTING, "InspectFunctions", ("lambda:GetFunctionConfiguration",), _FUNCTIONS),
-    Statement(
-        Level.INSPECTING,
-        "InspectProcessorSource",
-        ("lambda:GetEventSourceMapping",),
-        (f"{_LAMBDA}event-source-mapping:{{source_id}}",),
-    ),
-    Statement(Level.INSPECTING, "InspectQueues", ("sqs:GetQueueAttributes",), (_QUEUE, _DEAD_LETTERS)),
-    Statement(
-        Level.INSPECTING,
-        "InspectTables",
-        ("dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTable"),
-        (_INDEX, _STATE),
-    ),
-    Statement(
-        Level.INSPECTING,
-        "InspectBucket",
-        (
-            "s3:GetBucketObjectLockConfiguration",
-            "s3:GetBucketPolicy",
-            "s3:GetBucketPublicAccessBlock",
-            "s3:GetBucketVersioning",
-            "s3:GetEncryptionConfiguration",
-        ),
-        (_BUCKET,),
-    ),
-    Statement(Level.INSPECTING, "InspectAlarms", ("cloudwatch:DescribeAlarms",), (_ALARMS,)),
-    Statement(Level.INSPECTING, "InspectMetrics", ("cloudwatch:GetMetricData",), ("*",)),
-    Statement(Level.INSPECTING, "SimulatePermissions", (_SIMULATE,), (_CALLER,)),
-    Statement(Level.PRODUCING, "SendEvents", ("execute-api:Invoke",), (_INGEST,)),
-)
+    Level.PRODUCING: (Statement("SendEvents", ("execute-api:Invoke",), (_INGEST,)),),
+}
 
 
 def permissions(deployed: DeployedStack) -> Iterator[Permission]:
     """Yield every permission of every level, and whether the caller has it."""
     simulation = _Simulation(deployed.clients)
     names = _names(deployed, simulation.caller)
-    for statement in POLICIES:
-        for resource in filter(None, (each.format(**names) for each in statement.resources)):  # no key: no statement
-            for action, answer in zip(statement.actions, simulation.ask(statement.actions, resource), strict=True):
-                yield Permission(statement.level, action, resource, answer.allowed, answer.detail, answer.forbidden)
+    for level, statements in POLICIES.items():
+        for statement in statements:
+            for resource in filter(None, (each.format(**names) for each in statement.resources)):  # perhaps no key
+                for action, answer in zip(statement.actions, simulation.ask(statement.actions, resource), strict=True):
+                    yield Permission(level, action, resource, answer.allowed, answer.detail, answer.forbidden)
 
 
 def _names(deployed: DeployedStack, caller: str) -> dict[str, str]:
@@ -140,11 +121,7 @@ def _names(deployed: DeployedStack, caller: str) -> dict[str, str]:
         source = deployed.resource(SOURCE)
     except StoreError:
         source = ""
-    functions = {
-        f"{name}_function": deployed.outputs.get(f"{name.title()}Function", "*")
-        for name in ("ingest", "replay", "processor")
-    }
-    return {
+    names = {
         "partition": deployed.partition,
         "region": deployed.region,
         "account": deployed.account,
@@ -154,12 +131,14 @@ def _names(deployed: DeployedStack, caller: str) -> dict[str, str]:
         "state_table": stack.state_table,
         "queue": deployed.queue,
         "dead_letters": deployed.dead_letters,
-        "source_id": source or "*",
-        "api_id": stack.api_url.removeprefix("https://").partition(".")[0] or "*",
-        "kms_key": deployed.parameters.get("KmsKeyArn", ""),
-        "caller": caller.rpartition(":")[2] or "*",
-        **functions,
+        "ingest_function": deployed.outputs.get("IngestFunction"),
+        "replay_function": deployed.outputs.get("ReplayFunction"),
+        "processor_function": deployed.outputs.get("ProcessorFunction"),
+        "source_id": source,
+        "api_id": stack.api_url.removeprefix("https://").partition(".")[0],
+        "caller": caller.rpartition(":")[2],
     }
+    return {name: value or "*" for name, value in names.items()} | {"kms_key": deployed.parameters.get("KmsKeyArn", "")}
 
 
 @dataclass(frozen=True, slots=True)
