@@ -53,7 +53,11 @@ class RecordMapping:
         self._time, self._zone = TimeFormat(time_format, zone), zone
         self._given = frozenset(expressions)
         self._decode = msgspec.json.Decoder(dict[str, Any]).decode
-        self._expressions = {name: _compiled(name, expressions.get(name, name)) for name in FIELDS}
+        self._expressions = {}
+        for name in FIELDS:
+            text = expressions.get(name, name)
+            shown = text if len(text) <= 60 else text[:59] + "…"
+            self._expressions[name] = Expression(text, f"--map {name}={shown}")
         self._search = [self._expressions[name].search for name in FIELDS]
         self._picks = self._expressions["payload"].picks
 
@@ -140,11 +144,6 @@ class RecordMapping:
             constant = f"a constant has quotes: --map {field}=\"'{whole if field in self._given else 'NAME'}'\""
             have = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
             raise UsageError(message, hint=f"{constant}; the records have {have}; {_MIXED}")
-
-
-def _compiled(field: str, text: str) -> Expression:
-    shown = text if len(text) <= 60 else text[:59] + "…"
-    return Expression(text, f"--map {field}={shown}")
 
 
 def _plain_text(value: Any) -> str:

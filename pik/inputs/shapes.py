@@ -191,7 +191,8 @@ def _table(filled: list[str]) -> Shape | None:
         if counts[0] == 1 or any(count != counts[0] for count in counts):
             continue
         arguments = "" if delimiter == "," else f",delimiter={delimiter!r}"
-        if _is_header(filled[0], delimiter):
+        cells = (cell.strip().strip('"') for cell in filled[0].split(delimiter))
+        if all(re.fullmatch(r"[^\W\d][\w .:/()%#-]*", cell) for cell in cells):  # a header
             return Shape(name, _CSV.replace("{arguments}", arguments))
         if len(filled) > 2:
             columns = [f"c{number}" for number in range(1, counts[0] + 1)]
@@ -219,8 +220,3 @@ _PAIRS = (
 _STAMPED = re.compile(
     r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |\S+ \S+ \S+ \[\d\d/[A-Z][a-z]{2}/\d{4}:"
 )
-
-
-def _is_header(line: str, delimiter: str) -> bool:
-    cells: Iterator[str] = (cell.strip().strip('"') for cell in line.split(delimiter))
-    return all(re.fullmatch(r"[^\W\d][\w .:/()%#-]*", cell) for cell in cells)

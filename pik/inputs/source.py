@@ -1,24 +1,30 @@
-"""Inputs: files, streams and S3 objects."""
+"""Inputs: files, streams and S3 objects, opened, examined by their first bytes, and decompressed."""
 
 from __future__ import annotations
 
 import fnmatch
 import glob
+import gzip
 import io
+import json
 import os
 import stat
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
+
+import zstandard
 
 from pik.errors import InputError, command
 from pik.inputs.blocks import BLOCK, Block, blocks
-from pik.inputs.examine import HEAD, expect_records, uncompressed
 from pik.inputs.mapping import RecordMapping
+from pik.inputs.shapes import READS, binary_shape, is_binary, text_shape
 from pik.ports.remote import Foreign, ForeignFile
 
 
@@ -217,3 +223,138 @@ class _Pieces(io.RawIOBase):
         buffer[:size] = self._piece[inside : inside + size]
         self._position += size
         return size
+
+
+_MAGIC = 4096  # bytes looked at to tell what an input is
+_ZSTD_HEADER = 18  # bytes of the header of a frame, at most
+_ZSTD_WINDOW = 1 << 27  # what a frame may look back, as zstd itself allows unless --long says more
+_ZSTD_STEP = 1024  # compressed bytes at a time, for zstd can make 128 KiB out of four
+
+
+@contextmanager
+def uncompressed(stored: BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """Open the input without its gzip or zstd compression, recognized by the first bytes. Raises InputError for binary
+    files, and while reading where the compressed data is damaged or cut."""
+    assert isinstance(stored, io.BufferedReader)
+    magic = stored.peek(_MAGIC)[:_MAGIC]
+    stream: BinaryIO = stored
+    if magic.startswith(b"\x1f\x8b"):
+        stream = cast(BinaryIO, gzip.GzipFile(fileobj=stored))
+    elif _is_zstd(magic):
+        stream = io.BufferedReader(_Zstd(stored, name))
+    elif shape := binary_shape(magic):
+        raise shape.error(name)
+    elif is_binary(magic):
+        raise InputError(f"{name} is a binary file, not JSON lines", hint=READS)
+    try:
+        yield stream
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        raise InputError(
+            f"{name} cannot be decompressed to its end: {error}",
+            hint="what was recorded before that is kept; ingest a whole copy of the file",
+        ) from None
+
+
+def beginning(stored: bytes, size: int) -> bytes:
+    """Return at most `size` uncompressed bytes of an input that begins so; fewer where it is cut or damaged."""
+    with suppress(zlib.error, zstandard.ZstdError):
+        if stored.startswith(b"\x1f\x8b"):
+            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(stored, size)
+        if _is_zstd(stored[:4]):
+            with suppress(EOFError, InputError):
+                return io.BufferedReader(_Zstd(io.BytesIO(stored), "")).read(size)
+            return b""
+    return stored[:size]
+
+
+def _is_zstd(magic: bytes) -> bool:
+    """Whether it begins with a frame, or with a skippable one, as parallel compressors write."""
+    skippable = magic[1:4] == b"\x2a\x4d\x18" and 0x50 <= magic[0] < 0x60
+    return skippable or magic.startswith(b"\x28\xb5\x2f\xfd")
+
+
+class _Zstd(io.RawIOBase):
+    """Decompressed frames of zstd. Raises EOFError where the last one is cut, which zstandard's own reader ignores."""
+
+    def __init__(self, stored: BinaryIO, name: str) -> None:
+        self._stored, self._name = stored, name
+        self._frame: zstandard.ZstdDecompressionObj | None = None
+        self._rest = self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready and (data := self._rest or self._stored.read(_ZSTD_STEP)):
+            if self._frame is None and len(data) < _ZSTD_HEADER:
+                data += self._stored.read(_ZSTD_HEADER)
+            frame = self._frame or self._begin(data)
+            self._ready = frame.decompress(data)
+            self._frame, self._rest = (None, frame.unused_data) if frame.eof else (frame, b"")
+        if not self._ready and self._frame:
+            raise EOFError("its last zstd frame is cut")
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+    def _begin(self, data: bytes) -> zstandard.ZstdDecompressionObj:
+        """Return a decompressor for a frame that begins so. Raises InputError where that would take too much memory."""
+        with suppress(zstandard.ZstdError):  # the decompressor reports what is wrong with the header
+            window = zstandard.get_frame_parameters(data).window_size
+            if window > _ZSTD_WINDOW:
+                bits = (window - 1).bit_length()
+                raise InputError(
+                    f"{self._name} was compressed with zstd --long={bits}, and takes {window >> 20} MiB to decompress",
+                    hint=f"zstd -dc --long={bits} {self._name if self._name != 'standard input' else ''}".rstrip()
+                    + " | pik ingest -",
+                )
+        return zstandard.ZstdDecompressor().decompressobj()
+
+
+HEAD = 1 << 16
+"""Bytes that are examined, at most, of the input as stored and uncompressed."""
+
+_RECORDS = 100
+
+
+def expect_records(
+    stored: bytes, name: str, mapping: RecordMapping | None, *, mixed: bool = False, is_stream: bool = False
+) -> None:
+    """Raise InputError where an input that begins so is certainly neither JSON lines nor a JSON array, and UsageError
+    where the mapping fits none of its first records, unless the input is `mixed`: these may be of another kind.
+
+    `stored` are the first HEAD bytes; of a stream perhaps fewer.
+    """
+    head = beginning(stored, HEAD)
+    whole = head == stored and len(stored) < HEAD and not is_stream
+    if shape := binary_shape(head):
+        raise shape.error(name)
+    if is_binary(head):
+        raise InputError(f"{name} is a binary file, not JSON lines", hint=READS)
+    text = head.replace(b"\0", b"\n")
+    if shape := text_shape(text, whole=whole, mapped=mapping is not None):
+        raise shape.error(name)
+    if mapping is not None and not mixed:
+        records = _records(text.decode(errors="replace").lstrip("\ufeff \t\r\n"))
+        mapping.expect_fields(list(islice(records, _RECORDS)), name)
+
+
+def _records(text: str) -> Iterator[dict[str, Any]]:
+    """Yield the objects that a text begins with, one per line or in an array, up to one that is cut."""
+    read = json.JSONDecoder().raw_decode
+    position, in_array = 0, text.startswith("[")
+    while True:
+        position = _skip_space(text, position + in_array)  # the bracket, then each comma
+        try:
+            found, position = read(text, position)
+        except (ValueError, RecursionError):
+            return
+        if isinstance(found, dict):
+            yield found
+        position = _skip_space(text, position)
+
+
+def _skip_space(text: str, position: int) -> int:
+    while text[position : position + 1] in (" ", "\t", "\r", "\n"):
+        position += 1
+    return position

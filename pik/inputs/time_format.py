@@ -257,7 +257,9 @@ def _day(found: dict[str, str], text: str) -> int:
         if "j" in found:
             day = date(year, 1, 1) + timedelta(days=int(found["j"]) - 1)
         else:
-            day = date(year, _month(found), int(found["d"]))
+            name = (found.get("b") or found.get("B") or "").lower()
+            months = [number for number, month in enumerate(_MONTHS, 1) if name and month.startswith(name)]
+            day = date(year, months[0] if months else int(found["m"]), int(found["d"]))
     except (ValueError, OverflowError):
         raise Invalid(f"{text[:60]!r} has an impossible date") from None
     weekday = found.get("a") or found.get("A")
@@ -266,10 +268,3 @@ def _day(found: dict[str, str], text: str) -> int:
     if weekday and not _DAYS[day.weekday()].startswith(weekday.lower()):
         raise Invalid(f"{text[:60]!r} has a day of the week that is not the date's")
     return (day - date(1970, 1, 1)).days
-
-
-def _month(found: dict[str, str]) -> int:
-    if "m" in found:
-        return int(found["m"])
-    name = (found.get("b") or found["B"]).lower()
-    return next(number for number, month in enumerate(_MONTHS, 1) if month.startswith(name))

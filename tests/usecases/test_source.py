@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from pik.errors import InputError
 from pik.inputs import blocks as module
 from pik.inputs.blocks import Block, blocks
-from pik.inputs.examine import uncompressed
-from pik.inputs.source import file_source
+from pik.inputs.source import file_source, uncompressed
 
 MAX_LINE = 200
 
