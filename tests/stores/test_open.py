@@ -54,7 +54,7 @@ def test_an_older_format_is_refused_and_nothing_is_touched(store):
 @pytest.mark.parametrize("text", ["", "x", "{}", '{"format":"1"}', "[1]", "\xe9"])
 def test_a_format_that_cannot_be_read_is_refused(store, text):
     (store / "format.json").write_text(text, encoding="latin-1")
-    with pytest.raises(StoreError, match="does not say which format") as error:
+    with pytest.raises(StoreError, match="does not name the format") as error:
         open_store(str(store), create=True)
     (store / "format.json").write_text(error.value.hint.removeprefix("it should say "))
     assert open_store(str(store)).format_version == FORMAT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -163,3 +164,17 @@ def test_a_lost_file_is_an_error_and_never_an_empty_answer(database, leave):
         count(database)
     assert caught.value.hint == "make it again"
     assert database.path.exists() == (leave is not None)
+
+
+def test_a_snapshot_may_be_closed_by_another_thread(database):
+    """The garbage collector closes an abandoned generator in whatever thread it happens to run."""
+
+    def numbers():
+        with database.snapshot() as connection:
+            yield from connection.execute("SELECT number FROM item ORDER BY number")
+
+    fill(database, 5000)
+    rows = numbers()
+    assert next(rows) == (0,)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(rows.close).result()

@@ -56,7 +56,7 @@ def open_copy(path: Path, source: str, *, create: bool = True) -> Store:
 
 
 def _marker(path: Path, created: Marker | None) -> Marker:
-    """Return what format.json says. A store that is not there is made with `created`."""
+    """Return the content of format.json. A store that does not exist is made with `created`."""
     if created is not None:
         _create(path, created)
     file = path / _MARKER
@@ -72,7 +72,7 @@ def _marker(path: Path, created: Marker | None) -> Marker:
         ) from None
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise StoreError(
-            f"{file} does not say which format the store has", hint=f'it should say {{"format": {FORMAT}}}'
+            f"{file} does not name the format of the store", hint=f'its content should be {{"format": {FORMAT}}}'
         ) from None
     expect_format(str(path), marker.format)
     for leftover in (path / "tmp").glob("*") if created is not None else ():

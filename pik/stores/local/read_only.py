@@ -61,7 +61,7 @@ def has_log(path: Path) -> bool:
 def private_copy(path: Path) -> Path:
     """Return a copy of the database with its log, one for each state that they have, removed when this process ends.
 
-    Raises Busy if it is written to all the time, StoreError if there is no room for the copy.
+    Raises Busy if writing to it never pauses, StoreError if there is no room for the copy.
     """
     with _guard:
         for _ in range(_TRIES):

@@ -239,7 +239,7 @@ class Database:
 
 _connected: WeakSet[Database] = WeakSet()
 """Databases of this process, to be closed when it ends: the last one to close a database takes its log into it. A log
-that stays behind is a second file whose loss or damage would silently take committed changes along."""
+that stays is a second file whose loss or damage would silently take committed changes along."""
 
 
 def _close_all() -> None:
@@ -318,5 +318,5 @@ def _identity(path: Path) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
     except OSError:
-        return None  # connecting tells why
+        return None  # connecting raises the reason
     return found.st_dev, found.st_ino

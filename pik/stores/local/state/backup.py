@@ -133,7 +133,7 @@ def _rows(connection: sqlite3.Connection, root: Path) -> Iterator[Row | Omitted]
 
 
 def _sound(rows: Iterable[tuple[Any, ...]], what: str) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows without their last column, which tells whether they are as they were written. Raises Damaged."""
+    """Yield the rows without their last column, which is whether they are as they were written. Raises Damaged."""
     for *columns, sound in rows:
         if not sound:
             raise damaged_row(f"{what} {columns[0]}")

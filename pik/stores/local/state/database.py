@@ -104,7 +104,7 @@ def state_database(directory: Path) -> Database:
     return Database(
         directory / "state.db",
         SCHEMA,
-        repair="move what is left of it aside, then `pik restore BACKUP`; without one, docs/format.md tells more",
+        repair="move what is left of it aside, then `pik restore BACKUP`; without one, see docs/format.md",
     )
 
 
@@ -155,8 +155,8 @@ COPIES = "state"
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A kind of row that is kept a second time, as a file: its table, its digest in SQL, the columns that the file
-    repeats, and the file's name."""
+    """A kind of row that is also kept as a file: its table, its digest in SQL, the columns in the file, and the file's
+    name."""
 
     table: str
     digest: str

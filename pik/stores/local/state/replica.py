@@ -1,4 +1,4 @@
-"""Taking over another store's state, in state.db of a copy."""
+"""Copying another store's state into state.db of a copy."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class LocalCopy:
 
 
 def _take_metric(connection: sqlite3.Connection, metric: Metric) -> bool:
-    """Whether it is new."""
+    """Keep a version; return whether it is new."""
     definition = metric_columns(metric)[2]
     added = insert_metric(connection, metric)
     found = connection.execute(

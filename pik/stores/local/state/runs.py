@@ -177,8 +177,8 @@ def _run(row: tuple[Any, ...]) -> Run:
 
 _PUT = (
     "INSERT INTO message (run_id, task, body, visible_at) VALUES (?, ?, ?, 0)"
-    # Sent again, by whoever resumes the run: what a dead process received is to be received again at once, and that the
-    # process was killed is not the task's fault.
+    # A run that is resumed sends its tasks again: one that a dead process had received is visible at once, and its
+    # attempts start over, for the process was not killed by the task.
     " ON CONFLICT DO UPDATE SET visible_at = 0, receives = 0, receipt = NULL"
 )
 
@@ -257,7 +257,7 @@ class LocalQueue:
 
     def drop(self, run_id: str) -> int:
         with self.database.write() as connection:
-            # A message that was released has no receipt: nobody works on it, whatever its delay.
+            # A released message has no receipt: no worker has it, whatever its delay.
             connection.execute(
                 "DELETE FROM message WHERE run_id = ? AND (receipt IS NULL OR visible_at <= ?)", (run_id, time.time())
             )
@@ -272,7 +272,7 @@ def _read(letter_id: str, body: bytes, sound: int) -> DeadLetter:
 
 
 def letter_row(letter: DeadLetter) -> tuple[str, bytes, bytes]:
-    """The row of a dead letter."""
+    """Return the row of a dead letter."""
     body = msgspec.json.encode(letter)
     return letter.letter_id, body, row_digest("letter", letter.letter_id, body)
 
