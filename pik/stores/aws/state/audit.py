@@ -7,7 +7,7 @@ ended before it, and pointers with promotions only if there was no promotion dur
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -17,9 +17,9 @@ import msgspec
 from pik.model.run import RunState
 from pik.ports.state import StateProblem
 from pik.stores import state_rows as found
-from pik.stores.aws.queue import PURGED, letter_is_sound
+from pik.stores.aws import queue
 from pik.stores.aws.state import layout
-from pik.stores.aws.state.backup import RESTORE
+from pik.stores.aws.state.layout import PointerItem, VersionItem
 from pik.stores.aws.state.metrics import metric_is_sound
 from pik.stores.aws.state.move_pointers import promotion_is_sound
 from pik.stores.aws.state.runs import failures_are_sound, run_is_sound, task_is_sound, task_state_is_sound
@@ -75,7 +75,8 @@ class AwsStateAudit:
         before = self._promotions()
         scan = _Scan()
         for item in self.table.scan():
-            yield from _problems_of(item, scan)
+            if problem := _check(item, scan):
+                yield problem
         yield from self._runs(scan, ended)
         for metric, bucket in sorted(scan.needed - scan.buckets):
             if self._is_missing(layout.buckets_pk(metric), layout.time_key(bucket)):
@@ -173,118 +174,83 @@ class AwsStateAudit:
                     yield found.copy_lost(what, f"(the item run/{item['run']} promotion/{sk})")
 
 
-def _problems_of(item: Item, scan: _Scan) -> Iterator[StateProblem]:
-    """Count an item, and yield its problem if it has one."""
-    kind, _, rest = item["pk"].partition("/")
+def _check(item: Any, scan: _Scan) -> StateProblem | None:
+    """Count an item, and return its problem if it has one."""
+    pk, sk = item["pk"], item["sk"]
+    kind, _, rest = pk.partition("/")
     try:
-        if kind in _CHECKS:
-            yield from _CHECKS[kind](item, rest, scan)
+        match kind:
+            case "version":
+                return _check_version(item, rest, scan)
+            case "current":
+                return _check_pointer(item, scan)
+            case "run":
+                return _check_of_run(item, rest, scan)
+            case "buckets":
+                scan.buckets.add((rest, layout.key_time(sk)))
+            case layout.RUNS:
+                scan.listed.add(sk)
+            case layout.METRICS | layout.PROMOTIONS:
+                scan.originals[kind][sk] = item
+                if not (metric_is_sound(item) if kind == layout.METRICS else promotion_is_sound(item)):
+                    return found.row_altered(f"{kind} {sk}")
+            case layout.SEALED:
+                scan.copies[rest][sk] = item
+            case queue.PURGED:
+                return None if queue.letter_is_sound(item) else found.row_altered(f"dead letter {sk}")
+            case "restore":
+                detail = "a restore was interrupted, or is under way"
+                return StateProblem("the state", detail, "the same file again: pik restore FILE")
     except (KeyError, ValueError, TypeError):
-        yield found.row_altered(f"item {item['pk']} {item['sk']}".replace(layout.US, " "))
+        return found.row_altered(f"item {pk} {sk}".replace(layout.US, " "))
+    return None
 
 
-def _version(item: Any, run_id: str, scan: _Scan) -> Iterator[StateProblem]:
+def _check_version(item: VersionItem, run_id: str, scan: _Scan) -> StateProblem | None:
     place, rows = layout.place_of(item), scan.versions[run_id]
     rows.kinds[item["kind"]] += 1
     rows.add(1, item["digest"])
     scan.needed.add((place.metric, place.bucket))
-    indexed = layout.bucket_pk(place.metric, place.bucket), f"{place.entity}{layout.US}{run_id}"
-    if (
-        item["run"] != run_id
-        or (item["bucket_key"], item["version_key"]) != indexed
-        or not layout.is_sound(place, item)
-    ):
-        yield found.version_altered(place, run_id)
+    keys = layout.bucket_pk(place.metric, place.bucket), f"{place.entity}{layout.US}{run_id}"
+    sound = item["run"] == run_id and (item["bucket_key"], item["version_key"]) == keys
+    return None if sound and layout.is_sound(place, item) else found.version_altered(place, run_id)
 
 
-def _current(item: Any, _: str, scan: _Scan) -> Iterator[StateProblem]:
+def _check_pointer(item: PointerItem, scan: _Scan) -> StateProblem | None:
     place = layout.place_of(item)
     scan.pointers.add(1, pointer_digest(place.metric, place.bucket, place.entity, item["run"]))
     scan.needed.add((place.metric, place.bucket))
-    if not layout.is_sound(place, item):
-        yield found.pointer_altered(place)
+    return None if layout.is_sound(place, item) else found.pointer_altered(place)
 
 
-def _run(item: Any, run_id: str, scan: _Scan) -> Iterator[StateProblem]:
+def _check_of_run(item: Any, run_id: str, scan: _Scan) -> StateProblem | None:
     kind, _, rest = item["sk"].partition("/")
-    if kind == layout.RUN:
-        scan.runs.add(run_id)
-        if not run_is_sound(item):
-            yield found.row_altered(f"run {run_id}")
-    elif kind == "task":
-        scan.tasks[run_id] += 1
-        if not task_is_sound(item):
-            yield found.row_altered(f"task {int(rest)} of run {run_id}")
-    elif kind == "state":
-        scan.begun.add(run_id)
-        scan.settled[run_id] += "state" in item
-        if "written" in item:
-            rows, counts = scan.written[run_id], {name: item[name] for name in layout.TALLY}
-            rows.add(item["written"], item["versions_xor"])
-            rows.kinds.update({**counts, "": item["written"] - sum(counts.values())})
-        if not task_state_is_sound(item):
-            yield found.row_altered(f"the state of task {int(rest)} of run {run_id}")
-        if item.get("failing") and item["failures"]:
-            scan.failing.add((run_id, item["failures"]))
-    elif kind == "failures":
-        scan.failures.add((run_id, item["sk"]))
-        if not failures_are_sound(item):
-            yield found.row_altered(f"what failed in task {int(rest.partition('/')[0])} of run {run_id}")
-    elif kind == "promotion":
-        scan.begun.add(run_id)
-        scan.of_run[rest] = item
-        if not promotion_is_sound(item):
-            yield found.row_altered(f"promotion {rest} of run {run_id}")
-    elif kind == layout.MOVING:
-        scan.moving.add(run_id)
-
-
-def _metric(item: Any, _: str, scan: _Scan) -> Iterator[StateProblem]:
-    scan.originals[layout.METRICS][item["sk"]] = item
-    if not metric_is_sound(item):
-        yield found.row_altered(f"metric {item['sk']}")
-
-
-def _promotion(item: Any, _: str, scan: _Scan) -> Iterator[StateProblem]:
-    scan.originals[layout.PROMOTIONS][item["sk"]] = item
-    if not promotion_is_sound(item):
-        yield found.row_altered(f"promotion {item['sk']}")
-
-
-def _sealed(item: Any, kind: str, scan: _Scan) -> Iterator[StateProblem]:
-    scan.copies[kind][item["sk"]] = item
-    yield from ()
-
-
-def _purged(item: Any, _: str, __: _Scan) -> Iterator[StateProblem]:
-    if not letter_is_sound(item):
-        yield found.row_altered(f"dead letter {item['sk']}")
-
-
-def _bucket(item: Any, metric: str, scan: _Scan) -> Iterator[StateProblem]:
-    scan.buckets.add((metric, layout.key_time(item["sk"])))
-    yield from ()
-
-
-def _listing(item: Any, _: str, scan: _Scan) -> Iterator[StateProblem]:
-    scan.listed.add(item["sk"])
-    yield from ()
-
-
-def _restore(_: Any, __: str, ___: _Scan) -> Iterator[StateProblem]:
-    what = "a restore was interrupted, or is under way"
-    yield StateProblem("the state", what, "the same file again: pik restore FILE")
-
-
-_CHECKS: dict[str, Callable[[Any, str, _Scan], Iterator[StateProblem]]] = {
-    "version": _version,
-    "current": _current,
-    "run": _run,
-    "buckets": _bucket,
-    layout.RUNS: _listing,
-    layout.METRICS: _metric,
-    layout.PROMOTIONS: _promotion,
-    layout.SEALED: _sealed,
-    PURGED: _purged,
-    RESTORE[0]: _restore,
-}
+    what, sound = f"run {run_id}", True
+    match kind:
+        case layout.RUN:
+            scan.runs.add(run_id)
+            sound = run_is_sound(item)
+        case "task":
+            scan.tasks[run_id] += 1
+            what, sound = f"task {int(rest)} of run {run_id}", task_is_sound(item)
+        case "state":
+            scan.begun.add(run_id)
+            scan.settled[run_id] += "state" in item
+            if "written" in item:
+                rows, counts = scan.written[run_id], {name: item[name] for name in layout.TALLY}
+                rows.add(item["written"], item["versions_xor"])
+                rows.kinds.update({**counts, "": item["written"] - sum(counts.values())})
+            if item.get("failing") and item["failures"]:
+                scan.failing.add((run_id, item["failures"]))
+            what, sound = f"the state of task {int(rest)} of run {run_id}", task_state_is_sound(item)
+        case "failures":
+            scan.failures.add((run_id, item["sk"]))
+            what = f"what failed in task {int(rest.partition('/')[0])} of run {run_id}"
+            sound = failures_are_sound(item)
+        case "promotion":
+            scan.begun.add(run_id)
+            scan.of_run[rest] = item
+            what, sound = f"promotion {rest} of run {run_id}", promotion_is_sound(item)
+        case layout.MOVING:
+            scan.moving.add(run_id)
+    return None if sound else found.row_altered(what)
