@@ -65,13 +65,41 @@ class AwsIndex:
         return layout.unpack_skipped(known) if isinstance(known, bytes) else dict(known)
 
     def locate(self, event_id_prefix: str, limit: int = 10) -> list[Location]:
-        return self._events.locate(event_id_prefix, limit)
+        g, found = self.generation.current(), list[Location]()
+        claims = {**self._claims(g, event_id_prefix, limit), **Requests(self.table, g).claims(event_id_prefix)}
+        for some in batched(sorted(claims), READS):
+            items = self.table.get_many(dict.fromkeys(claims[event_id] for event_id in some))
+            found += [_accepted(event_id, items[claims[event_id]]) for event_id in some if claims[event_id] in items]
+            if len(found) >= limit:
+                break
+        return found[:limit]
 
     def deliveries(self, event_id: str, limit: int | None = None) -> list[Location]:
-        return self._events.deliveries(event_id)[:limit]
+        g = self.generation.current()
+        requests = Requests(self.table, g)
+        claim = self.table.get(layout.claim_key(g, 0, "", bytes.fromhex(event_id), keyed=True))
+        if claim is None:
+            keys = requests.claims(event_id) or self._claims(g, event_id, 1)
+            claim = self.table.get(keys[event_id]) if keys else None
+        if claim is None:
+            return []
+        accepted = _accepted(event_id, claim)
+        day = layout.KEYED_DAY if "content" in claim else day_text(accepted.day)
+        others = [*map(_duplicate, self._duplicates(g, day, event_id)), *requests.duplicates(event_id)]
+        return [accepted, *sorted(others, key=lambda place: (place.batch_id, place.seq))][:limit]
 
     def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
-        return self._events.repeats(events)
+        g = self.generation.current()
+        requests = Requests(self.table, g)
+        with_requests = bool(events) and requests.exist()
+
+        def count(event: tuple[int, str]) -> int:
+            day, event_id = event
+            listed = (self._duplicates(g, of_day, event_id) for of_day in (day_text(day), layout.KEYED_DAY))
+            of_requests = requests.duplicates(event_id) if with_requests else ()
+            return sum(1 for _ in chain(*listed, of_requests))
+
+        return list(Flow().map(count, events))
 
     def batches(self, prefix: str = "") -> Iterator[Batch]:
         g = self.generation.current()
@@ -86,10 +114,6 @@ class AwsIndex:
     def totals(self) -> Totals:
         g = self.generation.current()
         return reduce(_added, self._batches(g, ""), Totals(0, 0, 0, 0, 0, None, None))
-
-    @property
-    def _events(self) -> _Events:
-        return _Events(self.table, self.raw, self.generation.current())
 
     def _of_batch(self, g: int, batch_id: str, first: str, last: str) -> Iterator[Segment]:
         known = False
@@ -151,6 +175,32 @@ class AwsIndex:
         mine = [row for row in rows if keys[row.segment] == segment.key]
         return claims_of(self.table, g, segment.batch_id, header.segments).verdicts(mine)
 
+    def _duplicates(self, g: int, day: str, event_id: str) -> Iterator[DuplicateItem]:
+        return self.table.query(layout.duplicates_pk(g, day, event_id[0]), prefix=f"{event_id}/")
+
+    def _claims(self, g: int, prefix: str, limit: int) -> dict[str, Key[ClaimItem]]:
+        """Return the claims' keys of events in id files whose id begins so, the first `limit` of each file."""
+        low, high = bytes.fromhex(prefix.ljust(32, "0")), bytes.fromhex(prefix.ljust(32, "f"))
+        files = (id_file(found.key) for found in self.raw.objects(prefix_of(g)))
+        found: dict[str, Key[ClaimItem]] = {}
+        for some in Flow().map(lambda file: self._claims_in(g, file, low, high, limit), files):
+            found.update(some)
+        return found
+
+    def _claims_in(self, g: int, file: IdFile, low: bytes, high: bytes, limit: int) -> dict[str, Key[ClaimItem]]:
+        matches: dict[bytes, Match] = {}
+        for match in search_ids(self.raw, file, low, high):
+            matches.setdefault(match.event_id, match)
+        chosen = list(islice(matches.values(), limit))
+        if all(match.keyed for match in chosen):  # the rest of the file need not be read
+            return {match.event_id.hex(): layout.claim_key(g, 0, "", match.event_id, keyed=True) for match in chosen}
+        header, entities = read_tail(self.raw, file)
+        keys = {}
+        for match in chosen:
+            day, entity = header.segments[match.segment].day, entities[match.place]
+            keys[match.event_id.hex()] = layout.claim_key(g, day, entity, match.event_id, keyed=match.keyed)
+        return keys
+
     def _batches(self, g: int, prefix: str) -> Iterator[tuple[Batch, BatchItem]]:
         """Yield batches and their items, newest first."""
         for items in batched(self._batch_items(g, prefix), READS):
@@ -205,82 +255,6 @@ def _added(totals: Totals, of_batch: tuple[Batch, BatchItem]) -> Totals:
         first_event=min(firsts, default=None),
         last_event=max(lasts, default=None),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Events:
-    """Finds the events of a generation by their ids: in the id files of chunks, and among requests."""
-
-    table: Table
-    raw: AwsRaw
-    generation: int
-
-    def locate(self, prefix: str, limit: int) -> list[Location]:
-        """As Index.locate."""
-        found: list[Location] = []
-        claims = {**self._claims(prefix, limit), **self._requests.claims(prefix)}
-        for some in batched(sorted(claims), READS):
-            items = self.table.get_many(dict.fromkeys(claims[event_id] for event_id in some))
-            found += [_accepted(event_id, items[claims[event_id]]) for event_id in some if claims[event_id] in items]
-            if len(found) >= limit:
-                break
-        return found[:limit]
-
-    def deliveries(self, event_id: str) -> list[Location]:
-        """As Index.deliveries."""
-        claim = self.table.get(layout.claim_key(self.generation, 0, "", bytes.fromhex(event_id), keyed=True))
-        if claim is None:
-            keys = self._requests.claims(event_id) or self._claims(event_id, 1)
-            claim = self.table.get(keys[event_id]) if keys else None
-        if claim is None:
-            return []
-        accepted = _accepted(event_id, claim)
-        day = layout.KEYED_DAY if "content" in claim else day_text(accepted.day)
-        others = [_duplicate(item) for item in self._duplicates(day, event_id)]
-        others += self._requests.duplicates(event_id)
-        return [accepted, *sorted(others, key=lambda place: (place.batch_id, place.seq))]
-
-    def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
-        """As Index.repeats."""
-        requests = self._requests if events and self._requests.exist() else None
-
-        def count(event: tuple[int, str]) -> int:
-            day, event_id = event
-            listed = (self._duplicates(of_day, event_id) for of_day in (day_text(day), layout.KEYED_DAY))
-            of_requests = requests.duplicates(event_id) if requests else ()
-            return sum(1 for _ in chain(*listed, of_requests))
-
-        return list(Flow().map(count, events))
-
-    @property
-    def _requests(self) -> Requests:
-        return Requests(self.table, self.generation)
-
-    def _duplicates(self, day: str, event_id: str) -> Iterator[DuplicateItem]:
-        return self.table.query(layout.duplicates_pk(self.generation, day, event_id[0]), prefix=f"{event_id}/")
-
-    def _claims(self, prefix: str, limit: int) -> dict[str, Key[ClaimItem]]:
-        """Return the claims' keys of events in id files whose id begins so, the first `limit` of each file."""
-        low, high = bytes.fromhex(prefix.ljust(32, "0")), bytes.fromhex(prefix.ljust(32, "f"))
-        files = (id_file(found.key) for found in self.raw.objects(prefix_of(self.generation)))
-        found: dict[str, Key[ClaimItem]] = {}
-        for some in Flow().map(lambda file: self._claims_in(file, low, high, limit), files):
-            found.update(some)
-        return found
-
-    def _claims_in(self, file: IdFile, low: bytes, high: bytes, limit: int) -> dict[str, Key[ClaimItem]]:
-        matches: dict[bytes, Match] = {}
-        for match in search_ids(self.raw, file, low, high):
-            matches.setdefault(match.event_id, match)
-        chosen = list(islice(matches.values(), limit))
-        g, keys = self.generation, {}
-        if all(match.keyed for match in chosen):  # the rest of the file need not be read
-            return {match.event_id.hex(): layout.claim_key(g, 0, "", match.event_id, keyed=True) for match in chosen}
-        header, entities = read_tail(self.raw, file)
-        for match in chosen:
-            day, entity = header.segments[match.segment].day, entities[match.place]
-            keys[match.event_id.hex()] = layout.claim_key(g, day, entity, match.event_id, keyed=match.keyed)
-        return keys
 
 
 def _accepted(event_id: str, claim: ClaimItem) -> Location:

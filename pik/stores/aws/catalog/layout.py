@@ -11,6 +11,7 @@ from typing import NotRequired, TypedDict, cast
 
 import msgspec
 import zstandard
+from msgspec import structs
 
 from pik.errors import Invalid, StoreError
 from pik.model.batch import Batch, BatchState, Counts, Frame, Origin, RejectFile, Segment, Verdict
@@ -115,8 +116,7 @@ class BatchAttributes(TypedDict, total=False):
     bytes: int
 
 
-class BatchItem(KeyItem, BatchAttributes):
-    """A batch."""
+class BatchItem(KeyItem, BatchAttributes): ...
 
 
 class RejectItem(KeyItem):
@@ -150,6 +150,10 @@ def references_pk(g: int, batch_id: str) -> Partition[KeyItem]:
 
 def requests_pk(g: int, day: str, shard: str) -> Partition[RequestItem]:
     return Partition(f"{g}/request/{day}/{shard}")
+
+
+def entity_requests_pk(g: int, day: int, entity: str) -> Partition[RequestItem]:
+    return requests_pk(g, day_text(day), sha256(entity.encode()).hexdigest()[0])
 
 
 def duplicates_pk(g: int, day: str, shard: str) -> Partition[DuplicateItem]:
@@ -196,15 +200,9 @@ def referred(g: int, item: KeyItem) -> Key[SegmentItem]:
     return Key((day_pk(g, day), sk))
 
 
-def request_shard(entity: str) -> str:
-    """Return the shard of the requests about an entity."""
-    return sha256(entity.encode()).hexdigest()[0]
-
-
 def request_key(g: int, day: int, entity: str, event_id: bytes, batch_id: str) -> Key[RequestItem]:
     """Return the key of a request with one event."""
-    pk = requests_pk(g, day_text(day), request_shard(entity))
-    return Key((pk, US.join((entity, event_id.hex(), batch_id))))
+    return Key((entity_requests_pk(g, day, entity), US.join((entity, event_id.hex(), batch_id))))
 
 
 def batch_key(g: int, batch_id: str) -> Key[BatchItem]:
@@ -246,9 +244,8 @@ def duplicate_item(g: int, segment: Segment, row: Row, kind: Verdict) -> Duplica
 
 def reject_item(g: int, batch_id: str, file: RejectFile) -> RejectItem:
     """Return the item of a file of rejects."""
-    sk = f"{number_of(file.key):012d}"
-    content = {"key": file.key, "size": file.size, "digest": file.digest, "records": file.records}
-    return cast(RejectItem, {"pk": rejects_pk(g, batch_id), "sk": sk, **content})
+    pk, sk = rejects_pk(g, batch_id), f"{number_of(file.key):012d}"
+    return cast(RejectItem, {"pk": pk, "sk": sk, **structs.asdict(file)})
 
 
 def reject_file(item: RejectItem) -> RejectFile:
@@ -329,14 +326,6 @@ def unpack_skipped(data: bytes) -> dict[int, Verdict]:
     return skipped
 
 
-class _Tallies(msgspec.Struct, frozen=True, array_like=True):
-    """What a batch counts over its deliveries: the attribute `told`."""
-
-    reasons: dict[str, int] = {}
-    lags: dict[int, int] = {}
-    sources: dict[str, int] = {}
-
-
 def batch_item(g: int, batch: Batch) -> BatchItem:
     """Return the item of a batch without segments."""
     pk, sk = batch_key(g, batch.batch_id)
@@ -358,11 +347,11 @@ def batch_item(g: int, batch: Batch) -> BatchItem:
 def progress(batch: Batch) -> BatchAttributes:
     """Return the attributes of a batch that change with each chunk."""
     attributes: BatchAttributes = {
-        "counts": msgspec.json.encode(batch.counts.astuple()).decode(),
+        "counts": msgspec.json.encode(batch.counts).decode(),
         "next_seq": batch.next_seq,
         "offset": batch.offset,
         "prefix_digest": batch.prefix_digest,
-        "told": packed(_Tallies(dict(batch.reasons), dict(batch.lags), dict(batch.sources))),
+        "told": packed((dict(batch.reasons), dict(batch.lags), dict(batch.sources))),
     }
     if batch.first_event is not None and batch.last_event is not None:
         attributes |= {"first_event": batch.first_event, "last_event": batch.last_event}
@@ -373,13 +362,13 @@ def batch_of(item: BatchItem) -> Batch:
     """Return the batch of a `batch_item`; INTERRUPTED unless it is complete, for the item does not show whether its
     writer lives. Raises StoreError."""
     with decoding(f"item {item['pk']} {item['sk']}"):
-        tallies = _read_tallies(unpacked(item["told"]))
+        reasons, lags, sources = _read_tallies(unpacked(item["told"]))
         return Batch(
             batch_id=item["sk"],
             origin=_read_origin(item["origin"]),
             state=BatchState.COMPLETE if item["complete"] else BatchState.INTERRUPTED,
             attempt=item["attempt"],
-            counts=Counts(*msgspec.json.decode(item["counts"])),
+            counts=_read_counts(item["counts"]),
             started_at=item["started_at"],
             finished_at=item.get("finished_at"),
             first_event=item.get("first_event"),
@@ -388,9 +377,9 @@ def batch_of(item: BatchItem) -> Batch:
             offset=item["offset"],
             prefix_digest=item["prefix_digest"],
             recorded_at=item["recorded_at"],
-            reasons=tallies.reasons,
-            lags=tallies.lags,
-            sources=tallies.sources,
+            reasons=reasons,
+            lags=lags,
+            sources=sources,
         )
 
 
@@ -406,5 +395,6 @@ def unpacked(data: bytes) -> bytes:
 
 _read_frames = msgspec.json.Decoder(tuple[Frame, ...]).decode
 _read_lists = msgspec.json.Decoder(list[list[int]]).decode
-_read_tallies = msgspec.json.Decoder(_Tallies).decode
+_read_counts = msgspec.json.Decoder(Counts).decode
+_read_tallies = msgspec.json.Decoder(tuple[dict[str, int], dict[int, int], dict[str, int]]).decode
 _read_origin = msgspec.json.Decoder(Origin).decode

@@ -235,15 +235,12 @@ class Requests:
             place["content"] = row.content
         return place
 
-    def _of_entity(self, day: int, entity: str) -> Iterator[RequestItem]:
-        pk = layout.requests_pk(self.generation, day_text(day), layout.request_shard(entity))
-        return self.table.query(pk, prefix=f"{entity}{US}")
-
     def _of_entities(self, day: int, entities: Iterable[str]) -> Iterator[RequestItem]:
         """Yield the items about each entity, reading several entities at a time."""
 
         def begin(entity: str) -> Iterator[RequestItem]:
-            items = self._of_entity(day, entity)
+            pk = layout.entity_requests_pk(self.generation, day, entity)
+            items = self.table.query(pk, prefix=f"{entity}{US}")
             return chain(list(islice(items, _AHEAD)), items)
 
         return chain.from_iterable(Flow().map(begin, entities))

@@ -15,11 +15,11 @@ from typing import Any
 from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, bucket_digests, digest_line
 from pik.model.run import PromotionKind, RunState, Task
 from pik.model.window import Window
-from pik.ports.state import Change, Promoted, Promotion
+from pik.ports.state import Change, Promoted, Promotion, Written
 from pik.runtime.spool import Spool
 from pik.stores.aws.clients import Flow
 from pik.stores.aws.state import layout
-from pik.stores.aws.state.layout import PointerItem, TaskProgress, VersionItem
+from pik.stores.aws.state.layout import PointerItem, VersionItem
 from pik.stores.aws.state.move_pointers import PointerMove, promotion_of
 from pik.stores.aws.table import READS, Key, Table, batched, key_of
 from pik.stores.state_rows import NO_ROWS, Place, xor_of
@@ -196,16 +196,9 @@ class _Writing:
     def record(self, tally: Counter[str], digests: bytes, computed_by: str) -> None:
         """Record in the task's state how all its versions compare. Of two writers of one task that computed different
         rows, the counts of the one with more rows stay."""
-        state: TaskProgress = {
-            "new": tally["new"],
-            "changed": tally["changed"],
-            "unchanged": tally["unchanged"],
-            "removed": tally["removed"],
-            "written": tally.total(),
-            "versions_xor": digests,
-            "computed_by": computed_by,
-        }
-        state["tally_digest"] = layout.tally_digest(self.task.run_id, self.task.number, state)
+        compared = tally["new"], tally["changed"], tally["unchanged"], tally["removed"]
+        written = Written(*compared, tally.total(), digests.hex(), (computed_by,) if computed_by else ())
+        state = layout.task_tally(self.task, written)
         change = "SET " + ", ".join(f"#{name} = :{name}" for name in state)
         condition = "attribute_not_exists(#written) OR #written <= :written"
         self.table.update(layout.state_key(self.task), change, state, condition=condition)

@@ -184,7 +184,7 @@ class AwsBackup:
 
     @_restore.register
     def _(self, _first: PromotionRow, rows: list[PromotionRow]) -> None:
-        self.table.write_many(item for row in rows for item in _promotion_items(row))
+        self.table.write_many(item for row in rows for item in promotion_items(row))
 
     @_restore.register
     def _(self, _first: PointerRow, rows: list[PointerRow]) -> None:
@@ -247,44 +247,19 @@ def _promotion_row(item: PromotionItem) -> PromotionRow:
     )
 
 
-def _promotion_items(row: PromotionRow) -> list[Item]:
-    return promotion_items(
-        row.promotion_id,
-        {
-            "run": row.run_id,
-            "kind": row.kind,
-            "at": row.at,
-            "reason": row.reason,
-            "moved": row.moved,
-            "conflicts": row.conflicts,
-            "pointers": row.pointers,
-            "pointers_xor": bytes.fromhex(row.pointers_xor),
-        },
-    )
-
-
 def _task_items(row: TaskRow) -> Iterator[Mapping[str, Any]]:
     yield task_item(row.task)
-    run_id, number, written = row.task.run_id, row.task.number, row.written
+    run_id, number = row.task.run_id, row.task.number
     state: TaskProgress = {"reason": row.reason} if row.reason else {}
     if row.state != TaskState.OPEN:
-        kept = f"{layout.task_sk('failures', number)}/restored" if row.failures.count else ""
+        failing = row.failures.count
+        kept = f"{layout.task_sk('failures', number)}/restored" if failing else ""
         if kept:
             yield failures_item(run_id, kept, row.failures)
-        failing = row.failures.count
         digest = task_state_digest(run_id, number, row.state, failing, kept)
         state |= {"state": row.state, "state_digest": digest, "failing": failing, "failures": kept}
-    if written is not None:
-        state |= {
-            "new": written.new,
-            "changed": written.changed,
-            "unchanged": written.unchanged,
-            "removed": written.removed,
-            "written": written.versions,
-            "versions_xor": bytes.fromhex(written.versions_xor),
-            "computed_by": ", ".join(written.computed_by),
-        }
-        state["tally_digest"] = layout.tally_digest(run_id, number, state)
+    if row.written is not None:
+        state |= layout.task_tally(row.task, row.written)
     if state:
         pk, sk = layout.state_key(row.task)
         yield {"pk": pk, "sk": sk, **state}

@@ -8,6 +8,7 @@ from typing import Any, NotRequired, TypedDict
 
 from pik.model.metric import Aggregate, Computed, decimal_text
 from pik.model.run import Task
+from pik.ports.state import Written
 from pik.stores.aws.table import Key, KeyItem, Partition
 from pik.stores.state_rows import Place, damaged_row, row_digest
 
@@ -272,6 +273,20 @@ def aggregate(place: Place, item: PointerItem, *, current: bool, sound: bool = T
         raise damaged_row(f"the version of {place.metric} of {place.entity} by run {item['run']}") from error
     versions = item["metric_version"], item["known_until"], item["reason"]
     return Aggregate(computed, item["run"], *versions, current=current, sound=sound)
+
+
+def task_tally(task: Task, written: Written) -> TaskProgress:
+    """Return the attributes of a task's state that record its versions."""
+    state: TaskProgress = {
+        "new": written.new,
+        "changed": written.changed,
+        "unchanged": written.unchanged,
+        "removed": written.removed,
+        "written": written.versions,
+        "versions_xor": bytes.fromhex(written.versions_xor),
+        "computed_by": ", ".join(written.computed_by),
+    }
+    return {**state, "tally_digest": tally_digest(task.run_id, task.number, state)}
 
 
 def tally_digest(run_id: str, number: int, state: TaskProgress) -> bytes:

@@ -16,7 +16,7 @@ from ulid import ULID
 
 from pik.errors import Busy, Damaged
 from pik.model.run import PromotionKind
-from pik.ports.state import Promoted, Promotion
+from pik.ports.state import Promoted, Promotion, PromotionRow
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.layout import MoveItem, PointerItem, PromotionItem, PromotionRecord, VersionItem
 from pik.stores.aws.table import READS, Change, Item, Key, Table, batched
@@ -124,17 +124,18 @@ class PointerMove:
     def _finish(self, move: MoveItem, found: _Survey) -> Promoted:
         """Record the move, among the run's items and in the history of all."""
         moved, conflicts = max(0, found.already - move["already"]), found.moved + found.conflicts
-        record: PromotionRecord = {
-            "run": move["run"],
-            "kind": move["kind"],
-            "at": move["at"],
-            "reason": move["reason"],
-            "moved": moved,
-            "conflicts": conflicts,
-            "pointers": found.pointers - move["pointers"],
-            "pointers_xor": xor_of([found.pointers_xor, move["pointers_xor"]]),
-        }
-        self.table.write_many(promotion_items(move["id"], record))
+        row = PromotionRow(
+            promotion_id=move["id"],
+            run_id=self.run_id,
+            kind=PromotionKind(move["kind"]),
+            at=move["at"],
+            reason=move["reason"],
+            moved=moved,
+            conflicts=conflicts,
+            pointers=found.pointers - move["pointers"],
+            pointers_xor=xor_of([found.pointers_xor, move["pointers_xor"]]).hex(),
+        )
+        self.table.write_many(promotion_items(row))
         self.table.delete(self._under_way, condition="id = :id", values={"id": move["id"]})
         return Promoted(moved, move["already"], conflicts)
 
@@ -239,11 +240,21 @@ def content_of(version: Mapping[str, Any]) -> Item:
     return {name: version[name] for name in layout.CONTENT}
 
 
-def promotion_items(promotion_id: str, record: PromotionRecord) -> list[Item]:
+def promotion_items(row: PromotionRow) -> list[Item]:
     """Return the items of a promotion: in the history of all, its copy, and among its run's items."""
-    whole: Item = {**record, "digest": promotion_digest(promotion_id, record)}
-    item = {"pk": layout.PROMOTIONS, "sk": promotion_id, **whole}
-    return [item, layout.sealed(item), {"pk": layout.run_pk(record["run"]), "sk": f"promotion/{promotion_id}", **whole}]
+    record: PromotionRecord = {
+        "run": row.run_id,
+        "kind": row.kind,
+        "at": row.at,
+        "reason": row.reason,
+        "moved": row.moved,
+        "conflicts": row.conflicts,
+        "pointers": row.pointers,
+        "pointers_xor": bytes.fromhex(row.pointers_xor),
+    }
+    record["digest"] = promotion_digest(row.promotion_id, record)
+    item = {"pk": layout.PROMOTIONS, "sk": row.promotion_id, **record}
+    return [item, layout.sealed(item), {**item, "pk": layout.run_pk(row.run_id), "sk": f"promotion/{row.promotion_id}"}]
 
 
 def promotion_digest(promotion_id: str, record: PromotionRecord) -> bytes:
