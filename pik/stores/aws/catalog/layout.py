@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NotRequired, TypedDict, cast
 
 import msgspec
@@ -316,13 +316,10 @@ def pack_skipped(skipped: Mapping[int, Verdict]) -> bytes:
 
 def unpack_skipped(data: bytes) -> dict[int, Verdict]:
     """Undo `pack_skipped`. Raises StoreError."""
-    skipped = {}
+    skipped: dict[int, Verdict] = {}
     with decoding("a list of duplicates"):
         for kind, distances in zip((Verdict.EXACT, Verdict.CONFLICT), _read_lists(unpacked(data)), strict=True):
-            seq = 0
-            for distance in distances:
-                seq += distance
-                skipped[seq] = kind
+            skipped |= dict.fromkeys(accumulate(distances), kind)
     return skipped
 
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from msgspec import structs
 
 from pik.errors import AlreadyExists, Busy, StoreError
-from pik.model.batch import Chunk, Counts, Segment, Verdict, duplicate_kind, with_lags, with_names
+from pik.model.batch import Chunk, Counts, Segment, Verdict, duplicate_kind
 from pik.rawlog.keys import number_of
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.id_files import Header, Row, ids_key, read_ids, rows_of, write_ids
@@ -34,6 +34,9 @@ from pik.stores.common import conflicting
 
 NO_DELIVERIES = "-"
 """Stands for the id file as `pending` while a chunk without deliveries is recorded."""
+
+_OF_CHUNK = [name for name in Header.__struct_fields__ if name != "segments"]
+"""The fields that a header and a chunk have in common."""
 
 
 class Claim(NamedTuple):
@@ -259,19 +262,8 @@ def _header(chunk: Chunk, after: int) -> Header:
     """Return a chunk without its deliveries. Until its claims are settled its segments count as recorded now, not
     before `after`."""
     now = max(time_ns(), after)
-    return Header(
-        batch_id=chunk.batch_id,
-        first_seq=chunk.first_seq,
-        last_seq=chunk.last_seq,
-        read=chunk.read,
-        offset=chunk.offset,
-        prefix_digest=chunk.prefix_digest,
-        segments=tuple(_recorded(arrived.segment, now) for arrived in chunk.arrivals),
-        rejects=chunk.rejects,
-        reasons=dict(chunk.reasons),
-        lags=dict(chunk.lags),
-        sources=dict(chunk.sources),
-    )
+    segments = tuple(_recorded(arrived.segment, now) for arrived in chunk.arrivals)
+    return Header(**{name: getattr(chunk, name) for name in _OF_CHUNK}, segments=segments)
 
 
 def _recorded(segment: Segment, recorded_at: int) -> Segment:
@@ -288,20 +280,14 @@ def chunk_counts(header: Header, verdicts: Mapping[int, Verdict]) -> Counts:
 
 def advance(item: BatchItem, settled_at: int, header: Header, counts: Counts) -> BatchAttributes:
     """Return the attributes of the batch that the chunk changes, as they are after it."""
-    batch, segments = layout.batch_of(item), header.segments
+    segments = header.segments
     firsts = [item["first_event"]] if "first_event" in item else []
     lasts = [item["last_event"]] if "last_event" in item else []
+    chunk = Chunk(**{name: getattr(header, name) for name in _OF_CHUNK}, arrivals=())
     after = replace(
-        batch,
-        counts=batch.counts + counts,
-        next_seq=header.last_seq + 1,
-        offset=header.offset,
-        prefix_digest=header.prefix_digest,
+        layout.batch_of(item).advanced(chunk, counts, settled_at),
         first_event=min([*firsts, *(segment.first_event for segment in segments)], default=None),
         last_event=max([*lasts, *(segment.last_event for segment in segments)], default=None),
-        reasons=with_names(batch.reasons, header.reasons),
-        lags=with_lags(batch.lags, header.lags),
-        sources=with_names(batch.sources, header.sources),
     )
     return {
         **layout.progress(after),

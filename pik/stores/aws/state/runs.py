@@ -165,7 +165,7 @@ class AwsRuns:
             raise damaged_row(f"run {run_id}")
         run = structs.replace(
             read_run(found["body"]),
-            state=found["state"],
+            state=RunState(found["state"]),
             finished_at=found.get("finished_at"),
             done=states[TaskState.DONE],
             failed=states[TaskState.FAILED],
