@@ -94,13 +94,13 @@ def _precision(text: str, type_: str) -> tuple[int, int]:
     match = _DECIMAL.fullmatch(type_)
     if match is None:
         if type_ not in _CONVERTERS or type_ == "decimal":
-            raise UsageError(f"--column {text}: there is no type {type_}", hint=f"types: {TYPES}")
+            raise UsageError(f"--column {text}: unknown type {type_!r}", hint=f"types: {TYPES}")
         return 0, 0
     precision, scale = int(match[1]), int(match[2])
     if not 0 <= scale <= precision or not 1 <= precision <= MAX_PRECISION:
         raise UsageError(
-            f"--column {text}: {type_} cannot be",
-            hint=f"decimal(PRECISION,SCALE) has 1 to {MAX_PRECISION} digits, at most as many of them behind the point",
+            f"--column {text}: invalid type {type_}",
+            hint=f"decimal(PRECISION,SCALE) has 1 to {MAX_PRECISION} digits, at most as many of them after the point",
         )
     return precision, scale
 

@@ -307,6 +307,6 @@ def load_zone(name: str) -> Zone:
         hint = (
             f"perhaps {', '.join(near[:3])}" if near else "an IANA name such as Europe/Berlin, America/New_York or UTC"
         )
-        raise UsageError(f"there is no time zone {name!r}", hint=hint)
+        raise UsageError(f"unknown time zone {name!r}", hint=hint)
     with files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as file:
         return Zone(name, ZoneInfo.from_file(file, key=name))

@@ -84,8 +84,8 @@ def exact_number(text: str) -> int | float | Decimal:
 
 def _parsed(text: str, option: str) -> Node:
     if len(text) > MAX_LENGTH:
-        raise UsageError(f"{option}: an expression of {len(text):,} characters; {MAX_LENGTH:,} are the most", hint=HINT)
-    too_deep = UsageError(f"{option}: the expression is nested too deeply; {MAX_DEPTH} levels are the most", hint=HINT)
+        raise UsageError(f"{option}: the expression has {len(text):,} characters, more than {MAX_LENGTH:,}", hint=HINT)
+    too_deep = UsageError(f"{option}: the expression is nested deeper than {MAX_DEPTH} levels", hint=HINT)
     try:
         tree: Any = jmespath.compile(text).parsed
     except JMESPathError as error:
@@ -117,7 +117,7 @@ def _expect_function(node: Node, option: str) -> None:
     name, given = node["value"], len(node["children"])
     known = _Functions.FUNCTION_TABLE
     if name not in known:
-        raise UsageError(f"{option}: there is no function {name}()", hint=f"functions: {', '.join(sorted(known))}")
+        raise UsageError(f"{option}: unknown function {name}()", hint=f"functions: {', '.join(sorted(known))}")
     arguments = known[name]["signature"]
     variadic = bool(arguments) and arguments[-1].get("variadic")
     if given < len(arguments) or (given > len(arguments) and not variadic):

@@ -59,7 +59,9 @@ class Window:
         return format_instant(self.end) if self.end <= MAX_INSTANT else None
 
     def __str__(self) -> str:
-        return f"[{self.from_text or 'the beginning'}, {self.to_text or 'the end'})"
+        if self.from_text is None and self.to_text is None:
+            return "all time"
+        return f"[{self.from_text or '…'}, {self.to_text or '…'})"
 
 
 ALL_TIME = Window()

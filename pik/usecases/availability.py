@@ -52,7 +52,7 @@ def expect_pulled(store: Store, window: Window, entities: Sequence[str] = ()) ->
     pulled = parts(store)
     if covered(pulled, window, entities):
         return
-    asked = f"{window} of {', '.join(entities[:_LISTED])}" if entities else f"all of {window}"
+    asked = f"{window} of {', '.join(entities[:_LISTED])}" if entities else str(window)
     listed = "; ".join(map(str, pulled[-_LISTED:])) or "nothing yet"
     raise NotHeld(
         f"{store.url}, a copy of {store.copy.source}, does not hold {asked}; what was pulled is {listed}",

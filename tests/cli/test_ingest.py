@@ -175,7 +175,7 @@ def test_show_prints_a_time_as_it_came(pik, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--timezone", "berlin"), "error: --timezone: there is no time zone 'berlin'\nhint: perhaps Europe/Berlin\n"),
+        (("--timezone", "berlin"), "error: --timezone: unknown time zone 'berlin'\nhint: perhaps Europe/Berlin\n"),
         (("--time-format", "%H:%M %Y"), "error: --time-format %H:%M %Y: it has no month\nhint: "),
     ],
 )

@@ -73,7 +73,7 @@ def test_words_for_people() -> None:
         Pair("i", [Decimal("0.10"), None]),
     )
     assert [words(value) for value in values] == [
-        "-", "yes", "no", "1,234,567", "-3m 20s", "[the beginning, the end)", "-", "a, 1", "a 1ns", "x",
+        "-", "yes", "no", "1,234,567", "-3m 20s", "all time", "-", "a, 1", "a 1ns", "x",
         "left i, right 0.10, -",
     ]  # fmt: skip
 

@@ -54,8 +54,8 @@ def days(pik, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "first"),
     [
-        (("events", "--limit", "300"), "window  [the beginning, the end)"),
-        (("duplicates", "--limit", "300"), "window  [the beginning, the end)"),
+        (("events", "--limit", "300"), "window  all time"),
+        (("duplicates", "--limit", "300"), "window  all time"),
         (("export", "--out", "-", "--as", "jsonl"), '{"event_id":'),
     ],
     ids=["events", "duplicates", "export"],

@@ -195,4 +195,4 @@ def test_times_without_an_offset_are_in_the_stack_s_time_zone_or_rejected(store,
     monkeypatch.setenv("PIK_TIMEZONE", "Europe/Berln")
     status, answer = post(ingest.handler, event())
     assert status == 503
-    assert "parameter TimeZone: there is no time zone 'Europe/Berln'" in answer["error"]
+    assert "parameter TimeZone: unknown time zone 'Europe/Berln'" in answer["error"]
