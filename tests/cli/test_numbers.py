@@ -314,8 +314,8 @@ def test_of_several_entities_each_of_which_there_is_nothing_is_mentioned(late):
         assert result.json()["entities_without_value"] == ["A", "typo"], command
         assert "no value of 'A', 'typo' in" in result.err, command
         assert "did you mean 'a'?" in result.err, command
-    for command in (("diff", "aggregates"), ("replay",)):
-        known = late(*command, "--entity", "a", "--entity", "b", "--format", "json")
+    for name in ("diff aggregates", "replay"):
+        known = late(*name.split(), "--entity", "a", "--entity", "b", "--format", "json")
         assert (known.json()["entities_without_value"], "no value of" in known.err) == (None, False)
 
 

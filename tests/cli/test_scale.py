@@ -40,6 +40,7 @@ def test_every_command_and_format_prints_the_digits_of_the_type(shop, form):
     found = shop("diff", "aggregates", "--metric", "revenue", "--format", form).out
     assert all(re.search(rf"(?<![\d.]){value}(?!\d)", found) for value in (r"61\.90", r"142\.00", r"80\.10")), found
     event = re.search("[0-9a-f]{32}", shop("events", "--limit", "1", "--format", "jsonl").out)
+    assert event
     commands = [["aggregates", "--metric", "revenue"], *([["show", event[0]]] if form not in ("jsonl", "csv") else [])]
     for command in commands:
         assert re.search(r"(?<![\d.])61\.90(?!\d)", shop(*command, "--format", form).out)

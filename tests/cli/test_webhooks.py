@@ -61,7 +61,9 @@ def test_from_duplicates_to_a_proven_difference(pik, webhooks, tmp_path):
 
     target = tmp_path / "webhooks.parquet"
     assert pik("export", "--out", str(target), "--column", "action=action:string").code == 0
-    (rows,) = duckdb.sql(f"SELECT count(*), count(action) FROM read_parquet('{target}')").fetchall()
+    found = duckdb.sql(f"SELECT count(*), count(action) FROM read_parquet('{target}')")
+    assert found is not None
+    (rows,) = found.fetchall()
     assert rows[0] == webhooks["accepted"]
     assert 0 < rows[1] <= rows[0]
     verified = pik("verify")

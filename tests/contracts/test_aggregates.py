@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from msgspec.structs import replace
 
 from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Computed, decimal_text
-from pik.model.run import Task
+from pik.model.run import PromotionKind, Task
 from pik.model.window import ALL_TIME, Window
 from pik.ports.state import Change, Promoted, Promotion
 
@@ -28,7 +28,9 @@ from .conftest import State, aws_state, local_state
 VERSIONS = {"a": 1, "b": 7}
 
 
-def row(metric="a", bucket=0, entity="e", value="1", inputs=1):
+def row(
+    metric: str = "a", bucket: int = 0, entity: str = "e", value: str | int | None = "1", inputs: int = 1
+) -> Computed:
     return Computed(
         metric,
         bucket,
@@ -70,7 +72,7 @@ def test_a_written_version_is_not_current_until_it_is_promoted(state):
     current = Aggregate(row(value="10.5", inputs=3), "R1", 1, 5, "why", True)
     assert list(state.aggregates.current("a", ALL_TIME)) == [current]
     assert list(state.aggregates.changes("R1")) == [Change(current, None)]
-    assert list(state.promotions.newest_first()) == [Promotion("R1", "promote", 9, "late events", 1, 0)]
+    assert list(state.promotions.newest_first()) == [Promotion("R1", PromotionKind.PROMOTE, 9, "late events", 1, 0)]
 
 
 @pytest.mark.parametrize(
@@ -284,12 +286,15 @@ class Model(RuleBasedStateMachine):
 
     def teardown(self):
         if not self.state.deployed:
-            self.state.aggregates.database.close()
+            getattr(self.state.aggregates, "database").close()  # noqa: B009 - the local store's, not the port's
         self.directory.cleanup()
 
     @rule(run=RUNS, rows=st.dictionaries(KEYS, st.none() | st.integers(0, 2), max_size=4))
     def write(self, run, rows):
-        made = [row(*key, value=value, inputs=0 if value is None else 1) for key, value in sorted(rows.items())]
+        made = [
+            row(metric, bucket, entity, value, inputs=0 if value is None else 1)
+            for (metric, bucket, entity), value in sorted(rows.items())
+        ]
         write(self.state, run, made)
         for key, value in rows.items():
             if (key, run) not in self.versions:
@@ -305,7 +310,7 @@ class Model(RuleBasedStateMachine):
         self.move(run, dry, self.state.promotions.rollback, lambda key: run, lambda key: self.bases[key, run])
 
     def move(self, run, dry, method, old, new):
-        counts = Counter()
+        counts: Counter[str] = Counter()
         for key, writer in self.versions:
             if writer == run:
                 now = self.current.get(key)

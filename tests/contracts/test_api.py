@@ -30,7 +30,7 @@ def gateway(tmp_path, monkeypatch):
     wire(monkeypatch, store)
     silence(monkeypatch)
     with serving(store) as gateway:
-        gateway.process = lambda _run: None
+        monkeypatch.setattr(gateway, "process", lambda _run: None)
         yield gateway
 
 

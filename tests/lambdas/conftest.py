@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,6 @@ def store(tmp_path, monkeypatch):
 @pytest.fixture
 def later(monkeypatch):
     """What the replay function had itself called with."""
-    called: list[dict] = []
+    called: list[dict[str, Any]] = []
     monkeypatch.setattr(wiring, "call_again", lambda event: called.append(json.loads(json.dumps(event))))
     return called

@@ -36,7 +36,7 @@ FIRST = parse_instant("2026-01-01T00:00:00Z")
 HERE = Pace(workers=0)
 
 
-def event(number: int, entity: str, at: str, *, kind: str = "paid", source: str = "web") -> dict[str, Any]:
+def event(number: float, entity: str, at: str, *, kind: str = "paid", source: str = "web") -> dict[str, Any]:
     return {
         "source": source,
         "event_type": kind,

@@ -59,6 +59,7 @@ def test_what_cannot_be_computed_is_a_row_and_the_others_are_compared(store, eng
     ]
     assert isinstance(found[0], Difference)
     failure = found[0].failure
+    assert failure
     assert "twelve" in failure.reason
     assert (failure.events, len(failure.event_ids)) == (1, 1)
     assert (diff.stats.compared, diff.stats.added, diff.stats.failed) == (3, 3, 1)

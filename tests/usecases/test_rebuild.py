@@ -114,7 +114,7 @@ def test_a_finished_batch_comes_back_as_it_was(store, file):
     assert seen(store) == before
     assert list(store.index.batches()) == [done]
     assert sorted(store.index.segments(ALL_TIME), key=lambda s: s.key) == sorted(segments, key=lambda s: s.key)
-    assert ingest(store, file_source(str(file)), OPTIONS, Silent()).outcome == ingest_module.ALREADY
+    assert ingest(store, file_source(str(file)), OPTIONS, Silent()).outcome == ingest_module.Outcome.ALREADY
 
 
 def test_a_segment_that_is_lost_stays_known_until_it_is_restored(store, tmp_path):
@@ -148,7 +148,7 @@ def test_a_segment_that_is_lost_stays_known_until_it_is_restored(store, tmp_path
     # The delivery that was chosen meanwhile goes on counting: that was recorded.
     swapped = {Verdict.ACCEPTED: Verdict.EXACT, Verdict.EXACT: Verdict.ACCEPTED}
     (twice,) = {event_id for event_id, _, kind in before if kind == Verdict.EXACT}
-    assert seen(store) == sorted((i, s, swapped[k] if i == twice else k) for i, s, k in before)
+    assert seen(store) == sorted((i, s, swapped[Verdict(k)] if i == twice else k) for i, s, k in before)
     assert [batch.counts.read for batch in store.index.batches()] == [batch.counts.read for batch in batches]
     assert verify_kinds(store) == []
     assert (rebuild_index(store, Silent()).revised, len(corrections(store))) == (0, 1)

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from decimal import Decimal
 from functools import partial
 
 import pytest
@@ -162,14 +163,16 @@ def test_worker_processes_do_it_too(filled, daily):
 def test_including_duplicates_shows_what_no_dedupe_would_have_computed(filled, engine, tmp_path):
     ingest(filled, tmp_path, again=True)
     twice = replay(filled, engine, metrics=("total",), include_duplicates=True)
-    assert written(filled, twice.run_id) == {key: 2 * value for key, value in truth().items() if key[0] == "total"}
+    assert written(filled, twice.run_id) == {
+        key: 2 * value for key, value in truth().items() if key[0] == "total" and value
+    }
     with pytest.raises(UsageError, match="counted duplicates"):
         promote(filled, twice.run_id, NOW, "")
     assert written(filled, replay(filled, engine).run_id) == truth()
 
 
 def test_a_current_value_without_events_becomes_null_with_no_inputs(filled, engine):
-    stale = Computed("event_count", FIRST, "nobody", 7, 7, "1" * 32, "2" * 32)
+    stale = Computed("event_count", FIRST, "nobody", Decimal(7), 7, "1" * 32, "2" * 32)
     task = Task(run_id=replay(filled, engine).run_id, number=99, metrics=(), start=0, end=1)
     filled.aggregates.write(task, [stale], versions={"event_count": 1}, known_until=1, reason="")
     promote(filled, task.run_id, NOW, "")
@@ -333,7 +336,7 @@ def test_only_one_drives_and_the_rate_is_kept(filled, engine, daily, monkeypatch
     run_id = started(filled, engine, metrics=("event_count",))
     with filled.runs.driving(run_id), pytest.raises(Busy):
         run_locally(filled, engine, run_id, HERE, Silent())
-    slept = []
+    slept: list[float] = []
     monkeypatch.setattr("pik.usecases.replay.execute.time.sleep", slept.append)
     run_locally(filled, engine, run_id, Pace(workers=0, rate=0.01), Silent())
     assert len(slept) == 4
@@ -352,7 +355,7 @@ def test_a_cancelled_run_begins_nothing_and_is_never_promoted(filled, engine, da
             action()
     assert filled.runs.unfinished(request()) is None
     task = Task(run_id=run_id, number=0, metrics=(), start=0, end=1)
-    late = [Computed("total", 0, "late", 1, 1, "0" * 32, "0" * 32)]
+    late = [Computed("total", 0, "late", Decimal(1), 1, "0" * 32, "0" * 32)]
     filled.aggregates.write(task, late, versions={"total": 1}, known_until=1, reason="")
     assert written(filled, run_id) == {}  # not even by a worker whose parent was killed
 
