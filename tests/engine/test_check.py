@@ -5,12 +5,13 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import Invalid
-from tests.engine.raw import metric
+from tests.engine.raw import compute, event, metric, raw
 
 ACCEPTED = [
     "count(*)",
@@ -165,8 +166,12 @@ REFUSED_WHERES = [
 
 
 @pytest.mark.parametrize("value", ACCEPTED)
-def test_accepted_values(value: str) -> None:
-    DuckEngine().check(metric(value))
+def test_an_accepted_value_computes(value: str, tmp_path: Path) -> None:
+    one = metric(value)
+    DuckEngine().check(one)
+    (computed,) = compute(raw(tmp_path / "raw", [event()]), one)
+    assert computed.inputs == 1
+    assert computed.failure is None
 
 
 @pytest.mark.parametrize(
@@ -179,8 +184,10 @@ def test_accepted_values(value: str) -> None:
         "true",
     ],
 )
-def test_accepted_wheres(where: str) -> None:
-    DuckEngine().check(metric(where=where))
+def test_an_accepted_where_selects(where: str, tmp_path: Path) -> None:
+    one = metric(where=where)
+    DuckEngine().check(one)
+    assert all(computed.failure is None for computed in compute(raw(tmp_path / "raw", [event()]), one))
 
 
 @pytest.mark.parametrize(("value", "reason"), REFUSED_VALUES, ids=lambda text: text[:40])

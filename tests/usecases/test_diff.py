@@ -17,7 +17,7 @@ from pik.model.window import ALL_TIME
 from pik.rawlog.selection import Selection
 from pik.usecases.metrics.computation import compare
 from pik.usecases.metrics.definitions import add_version
-from pik.usecases.metrics.diff import Difference, Stats, diff_aggregates, diff_run
+from pik.usecases.metrics.diff import Difference, Op, Stats, diff_aggregates, diff_run
 from pik.usecases.metrics.tolerance import Tolerance, read_tolerances
 from pik.usecases.replay.runs import promote, rollback
 
@@ -130,13 +130,15 @@ def test_late_events_are_the_difference_and_a_replay_repairs_it(filled, engine, 
 def test_a_row_has_delta_percent_and_inputs(filled, engine):
     overwrite(filled, Decimal(4), inputs=4)
     (row,) = [row for row in diff_aggregates(filled, engine, ALL_TIME).rows if row.op == "~"]
-    assert row == Difference("~", "event_count", FIRST, "a", Decimal(4), Decimal(3), Decimal(-1), Decimal(-25), 4, 3)
+    assert row == Difference(
+        Op.CHANGED, "event_count", FIRST, "a", Decimal(4), Decimal(3), Decimal(-1), Decimal(-25), 4, 3
+    )
 
 
 def test_a_current_value_without_events_is_removed(filled, engine):
     overwrite(filled, Decimal(4), entity="nobody", inputs=4)
     (row,) = [row for row in diff_aggregates(filled, engine, ALL_TIME).rows if row.op == "-"]
-    assert row == Difference("-", "event_count", FIRST, "nobody", Decimal(4), None, None, None, 4, 0)
+    assert row == Difference(Op.REMOVED, "event_count", FIRST, "nobody", Decimal(4), None, None, None, 4, 0)
     replayed(filled, engine)
     diff = diff_aggregates(filled, engine, ALL_TIME)
     assert rows(diff) == []

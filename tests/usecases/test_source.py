@@ -123,10 +123,21 @@ def test_what_only_begins_like_an_array_is_no_json(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"[true]", b"[false,1]", b"[ null ]", b'["x"]', b"[-1]", b"[[[1]]]", b"[]", b"[,1]", b"[12]"]
+    ("data", "elements"),
+    [
+        (b"[true]", [b"true"]),
+        (b"[false,1]", [b"false", b"1"]),
+        (b"[ null ]", [b"null"]),
+        (b'["x"]', [b'"x"']),
+        (b"[-1]", [b"-1"]),
+        (b"[[[1]]]", [b"[[1]]"]),
+        (b"[]", []),
+        (b"[,1]", [b",", b"1"]),
+        (b"[12]", [b"12"]),
+    ],
 )
-def test_what_begins_like_an_array_is_one(data: bytes) -> None:
-    read(data)
+def test_what_begins_like_an_array_is_read_as_its_elements(data: bytes, elements: list[bytes]) -> None:
+    assert [record.strip() for _, record in records(read(data))] == elements
 
 
 @pytest.mark.parametrize("data", [b"[1]2", b"[1],", b"[]\n{}\n", b"[1]" + b"\n" * 500 + b"[2]"])
