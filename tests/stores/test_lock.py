@@ -46,7 +46,7 @@ def test_ending_one_lock_keeps_the_others_of_the_file(tmp_path):
 
 def test_this_process_cannot_take_a_lock_twice(tmp_path):
     again = holding(tmp_path / "locks", "a")
-    with holding(tmp_path / "locks", "a"), pytest.raises(Busy, match="at work on a"), again:
+    with holding(tmp_path / "locks", "a"), pytest.raises(Busy, match="working on a"), again:
         pass
 
 

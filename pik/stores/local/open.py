@@ -72,7 +72,7 @@ def _marker(path: Path, created: Marker | None) -> Marker:
         ) from None
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise StoreError(
-            f"{file} does not name the format of the store", hint=f'its content should be {{"format": {FORMAT}}}'
+            f"{file} does not name the format of the store", hint=f'it should say {{"format": {FORMAT}}}'
         ) from None
     expect_format(str(path), marker.format)
     for leftover in (path / "tmp").glob("*") if created is not None else ():
