@@ -70,7 +70,7 @@ class OpenedInput:
     """
 
     def __init__(self, source: Source, stored: BinaryIO) -> None:
-        self.name, self.size, self.is_stream = source.name, source.size, source.is_stream
+        self.name, self.is_stream = source.name, source.is_stream
         self.position = 0
         """Bytes of the input that have been read for the blocks so far, as stored."""
         self._stored = stored

@@ -16,6 +16,7 @@ from enum import StrEnum
 from functools import partial
 from hashlib import sha256
 from itertools import chain, islice
+from operator import itemgetter
 from time import monotonic, time_ns
 from typing import TypeVar
 
@@ -50,7 +51,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
-    """`batch_key` names a stream so that it can be resumed; `workers` processes parse (0: this one)."""
+    """How to ingest: `batch_key` names a stream so that it can be resumed; `workers` processes parse (0: this one)."""
 
     reading: Reading
     refuse_conflicts: bool = False
@@ -86,8 +87,8 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
             origin = origin_of(source, options, content)
             found = store.batches.find(origin)
             if found and found.state == BatchState.COMPLETE and not options.again:
-                if opened.is_stream:
-                    _expect_same_stream(opened, options, found)
+                if opened.is_stream and next(_blocks(opened, options, found), None) is not None:
+                    raise _other_stream(found)
                 expect_none_invalid(source, options, found)
                 return IngestReport(source.name, Outcome.ALREADY, found, None, monotonic() - began)
             opened.examine(options.reading.record_mapping(), mixed=options.reading.mixed)
@@ -236,7 +237,7 @@ def _build(
         for number, (block, now) in _numbered(batch, zip(meter.ahead(following), increasing_times(), strict=False))
     )
     try:
-        for chunk in pool.map(works, meter.advance, label=_number_of):
+        for chunk in pool.map(works, meter.advance, label=itemgetter(2)):
             meter.finish()
             yield chunk
     except InvalidRecord as error:
@@ -246,10 +247,6 @@ def _build(
 def _numbered(batch: Batch | None, blocks: Iterable[Built]) -> Iterator[tuple[int, Built]]:
     """Yield the blocks of this attempt, each with its number."""
     return enumerate(blocks, (batch.attempt - 1) * ATTEMPT + 1 if batch else 1)
-
-
-def _number_of(work: Work) -> int:
-    return work[2]
 
 
 class _Meter:
@@ -300,28 +297,19 @@ def _stream_blocks(following: Iterator[Block], batch: Batch | None) -> Iterator[
     must be what the batch recorded. Raises InputError if it is not.
     """
     digest = sha256()
-    done, seen = batch.next_seq - 1 if batch else 0, 0
+    recorded, seen = batch.next_seq - 1 if batch else 0, 0
     for block in following:
         digest.update(block.data)
         seen = block.last_seq
-        if (seen > done and block.first_seq <= done) or (
-            seen == done and batch and digest.hexdigest() != batch.prefix_digest
-        ):
+        if batch and block.first_seq <= recorded <= seen and digest.hexdigest() != batch.prefix_digest:
             raise _other_stream(batch)
-        if seen > done:
+        if seen > recorded:
             yield replace(block, prefix_digest=digest.hexdigest())
-    if seen < done:
+    if batch and seen < recorded:
         raise _other_stream(batch)
 
 
-def _expect_same_stream(opened: OpenedInput, options: IngestOptions, batch: Batch) -> None:
-    """Read a stream whose batch is complete: it must be the same content. Raises InputError."""
-    if next(_stream_blocks(opened.blocks(options.reading.max_line), batch), None) is not None:
-        raise _other_stream(batch)
-
-
-def _other_stream(batch: Batch | None) -> InputError:
-    assert batch is not None
+def _other_stream(batch: Batch) -> InputError:
     name = batch.origin.content.removeprefix("key:")
     return InputError(
         f"standard input is not what batch {batch.batch_id} (--batch-key {name}) began with",
