@@ -1,4 +1,4 @@
-"""Refuse requests that need raw which has expired or, in a copy, was not pulled, and ingest into copies."""
+"""What a store no longer has: raw that has expired and, in a copy, what was not pulled. What needs it is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pik.rawlog.selection import Selection
 from pik.rawlog.store_records import parts
 
 _LISTED = 5
-"""Parts of a copy that a complaint lists."""
+"""Parts of a copy that an error lists."""
 
 
 def has_expired(store: Store, created: int) -> bool:
@@ -23,26 +23,25 @@ def has_expired(store: Store, created: int) -> bool:
 
 
 def expect_held(store: Store, window: Window, entities: Sequence[str] = ()) -> None:
-    """Raise NotHeld unless all raw of the window (of the entities; none: of all) is there, as far as the store itself
-    records."""
+    """Raise NotHeld unless all raw of the window (and of the entities; none: of all) is there, as far as the index
+    knows."""
     expect_pulled(store, window, entities)
     if store.retention_days is None:
         return
-    # Counted and not listed: each event of an API request has its own segment.
-    count = first = last = 0
-    for needed in Selection(store, window, entities).needed():
-        if has_expired(store, needed.segment.ingest_time):
-            last = needed.segment.day
-            first, count = first if count else last, count + 1
-    if not count:
-        return
-    of_days = f"of {day_text(first)}" if first == last else f"of {day_text(first)} to {day_text(last)}"
-    raise NotHeld(
-        f"raw {of_days} has expired: this store keeps raw for {store.retention_days} days, and {count} of the segments"
-        f" that {window} needs are older",
-        hint=f"ask for a window after {day_text(last)} (--from {day_text(last + 1)}); the numbers"
-        " that were made of it are still there: pik aggregates",
-    )
+    # Counted and not listed: each event of an API request has a segment of its own.
+    count, first, last = 0, 0, 0
+    for segment, _ in Selection(store, window, entities).needed():
+        if has_expired(store, segment.ingest_time):
+            first, last = (first if count else segment.day), segment.day
+            count += 1
+    if count:
+        of_days = f"of {day_text(first)}" if first == last else f"of {day_text(first)} to {day_text(last)}"
+        raise NotHeld(
+            f"raw {of_days} has expired: this store keeps raw for {store.retention_days} days, and {count} of the"
+            f" segments that {window} needs are older",
+            hint=f"use a window after {day_text(last)} (--from {day_text(last + 1)}); the numbers that were computed"
+            " from it are still there: pik aggregates",
+        )
 
 
 def expect_pulled(store: Store, window: Window, entities: Sequence[str] = ()) -> None:
@@ -52,11 +51,11 @@ def expect_pulled(store: Store, window: Window, entities: Sequence[str] = ()) ->
     pulled = parts(store)
     if covered(pulled, window, entities):
         return
-    asked = f"{window} of {', '.join(entities[:_LISTED])}" if entities else str(window)
-    listed = "; ".join(map(str, pulled[-_LISTED:])) or "nothing yet"
+    needed = f"{window} of {', '.join(entities[:_LISTED])}" if entities else str(window)
+    listed = "; ".join(map(str, pulled[-_LISTED:])) or "nothing"
     raise NotHeld(
-        f"{store.url}, a copy of {store.copy.source}, does not hold {asked}; what was pulled is {listed}",
-        hint=f"ask for that, or bring the rest: {_pull(store, store.copy.source, window, entities)}",
+        f"{store.url}, a copy of {store.copy.source}, does not hold {needed}; it holds {listed}",
+        hint=f"use a window that it holds, or pull the rest: {_pull(store, store.copy.source, window, entities)}",
     )
 
 
@@ -70,8 +69,8 @@ def _pull(store: Store, source: str, window: Window, entities: Sequence[str]) ->
 
 
 def require_writable(store: Store) -> None:
-    """Raise UsageError if the store is a copy, into which only pulls bring events: whether one is the first with its
-    id, or a duplicate, cannot be known from a part of the store."""
+    """Raise UsageError if the store is a copy, into which only pulls bring events: which delivery of an event is the
+    first, and which a duplicate, only the whole store knows."""
     if store.copy is not None:
         raise UsageError(
             f"{store.url} is a copy of {store.copy.source}; events are not ingested into copies, which cannot tell what"

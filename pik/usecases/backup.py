@@ -42,7 +42,7 @@ class BackupReport:
     """What a backup holds: `rows` by kind. `source` is the store that it was made of, `digest` that of its content.
 
     `omitted` are versions that are damaged and not current, and so not in it; `lacking` the definitions and promotions
-    of which a restored store had a file, and the backup has nothing.
+    of which a restored store had a file, and the backup has no row.
     """
 
     path: str
@@ -65,7 +65,7 @@ def backup(store: Store, path: Path, progress: Progress) -> BackupReport:
     where promotions are under way in a deployed store; Damaged for state that is not as it was written."""
     if store.copy is not None:
         raise UsageError(
-            f"{store.url} is a copy of {store.copy.source}, and its state is a part of that one's",
+            f"{store.url} is a copy of {store.copy.source}, and its state is part of its source's",
             hint=command("backup", "--store", store.copy.source, str(path)),
         )
     header = Header(format=FORMAT, source=store.url, made_at=time_ns(), made_by=f"pik {__version__}")
@@ -93,7 +93,7 @@ def backup(store: Store, path: Path, progress: Progress) -> BackupReport:
 
 
 def restore(store: Store, path: Path, progress: Progress, *, dry_run: bool = False) -> BackupReport:
-    """Make what a backup holds the state of a store that has none. The same call goes on with one that was interrupted.
+    """Restore a backup into a store without state. The same call resumes one that was interrupted.
 
     Raises InputError for a file that is not a backup, or not whole; StoreError where there is state, or the state is
     then not as it was written.
@@ -102,11 +102,11 @@ def restore(store: Store, path: Path, progress: Progress, *, dry_run: bool = Fal
         raise UsageError(
             f"{store.url} is a copy, whose state comes from its source", hint="to take it again: pik pull --into DIR"
         )
-    header, end = _looked_through(path)
+    header, end = _read_header_and_end(path)
     digest = digest_of(path)
     if store.backup.has_state(digest):
         raise StoreError(
-            f"the store {store.url} has state already, which a restore would mix with that of the backup",
+            f"the store {store.url} already has state, which a restore would mix with the backup's",
             hint="restore into a new store (`pik init`), or move the damaged state out of the way: docs/backup.md",
         )
     lacking: tuple[str, ...] = ()
@@ -119,14 +119,14 @@ def restore(store: Store, path: Path, progress: Progress, *, dry_run: bool = Fal
             progress.stop()
         if problem is not None:
             raise StoreError(
-                f"everything was restored, and {problem.what} is not as it was written: {problem.detail}",
-                hint="what is damaged, and what mends it: pik verify",
+                f"everything was restored, but {problem.what} is not as it was written: {problem.detail}",
+                hint="what is damaged, and what repairs it: pik verify",
             )
     return replace(_report(path, header, digest, end.rows), lacking=lacking)
 
 
-def _looked_through(path: Path) -> tuple[Header, End]:
-    """The first and the last line of a backup whose every line can be read."""
+def _read_header_and_end(path: Path) -> tuple[Header, End]:
+    """Read all of a backup, and return its first and last line. Raises InputError."""
     header: Header | None = None
     end: End | None = None
     counts: Counter[str] = Counter()

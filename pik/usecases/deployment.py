@@ -1,4 +1,4 @@
-"""A deployed stack itself: is it well, may I do what I want to, is it set as the kit needs it?"""
+"""Health, permission and configuration checks of a deployed stack."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pik.ports.remote import Alarm, Deployment, Depth, Part, Permission, Setting
 from pik.ports.store import Store
 
 BATCHES = 5
-"""The last ones, that a status tells."""
+"""How many of the last batches a status shows."""
 
-Found = TypeVar("Found")
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, slots=True)
 class StackStatus:
-    """What was found; None is what could not be known. `unhealthy` and `unknown` are sentences about it."""
+    """What was found; None is what could not be seen. `unhealthy` and `unknown` are sentences about it."""
 
     deployment: Deployment
     parts: Sequence[Part]
@@ -38,7 +38,7 @@ def status(health: StackHealth, open_store: Callable[[], Store]) -> StackStatus:
     """Look at everything, even where something cannot be seen. Raises NotFound, StoreError if nothing can."""
     hidden: dict[str, list[str]] = {}  # why → what
 
-    def look(name: str, at: Callable[[], Found]) -> Found | None:
+    def look(name: str, at: Callable[[], _Part]) -> _Part | None:
         try:
             return at()
         except StoreError as error:
@@ -60,7 +60,11 @@ def status(health: StackHealth, open_store: Callable[[], Store]) -> StackStatus:
     unhealthy = [
         *(_sentence(part.name, part.state, part.detail) for part in parts if part.healthy is False),
         *([f"{depth.dead:,} dead letter{'s' * (depth.dead > 1)}"] if depth is not None and depth.dead else []),
-        *(_sentence(f"alarm {alarm.name}", alarm.state, alarm.reason) for alarm in alarms or () if _rings(alarm)),
+        *(
+            _sentence(f"alarm {alarm.name}", alarm.state, alarm.reason)
+            for alarm in alarms or ()
+            if alarm.state == "ALARM"
+        ),
     ]
     return StackStatus(deployment, parts, depth, alarms, batches, metrics, unhealthy, unknown)
 
@@ -68,14 +72,9 @@ def status(health: StackHealth, open_store: Callable[[], Store]) -> StackStatus:
 def _version(deployment: Deployment) -> Part:
     if not deployment.version:
         return Part("version", None, None, "the stack has no output Version")
-    same = deployment.version == __version__
-    return Part(
-        "version", deployment.version, same, "" if same else f"this pik is {__version__}: deploy it, or use that"
-    )
-
-
-def _rings(alarm: Alarm) -> bool:
-    return alarm.state == "ALARM"
+    is_same = deployment.version == __version__
+    detail = "" if is_same else f"this pik is {__version__}: deploy it, or use that"
+    return Part("version", deployment.version, is_same, detail)
 
 
 def _sentence(name: str, state: str | None, detail: str) -> str:

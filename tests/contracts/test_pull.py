@@ -132,7 +132,7 @@ def test_what_was_not_pulled_is_refused(source: Store, tmp_path: Path) -> None:
         said = refusal(copy, within, entities)
         for each in said.split(" | "):
             assert each.startswith(f"NotHeld: {copy.url}, a copy of {source.url}, does not hold ")
-            assert each.endswith("what was pulled is [2026-01-08T00:00:00Z, 2026-01-15T00:00:00Z) of a, b")
+            assert each.endswith("it holds [2026-01-08T00:00:00Z, 2026-01-15T00:00:00Z) of a, b")
     assert refusal(copy, window("08", "09"), ("b",)) == "answered"
     neighbours = [found for found in deliveries(copy, Filter(ALL_TIME)) if found.delivery.entity_id == "c"]
     assert neighbours

@@ -107,7 +107,7 @@ def test_a_restored_state_answers_as_the_one_that_was_backed_up(
     assert backup(other_store, again, QUIET).rows == made.rows
     other_store.promotions.promote(RUNS[1], 11, "goes on")
     assert list(other_store.state_audit.problems()) == []
-    with pytest.raises(StoreError, match="has state already"):
+    with pytest.raises(StoreError, match="already has state"):
         restore(other_store, file, QUIET)
     with pytest.raises(UsageError, match="exists already"):
         backup(store, file, QUIET)

@@ -22,7 +22,7 @@ from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.batch_ingest import IngestOptions, Outcome, ingest
-from pik.usecases.rebuild.rebuild import Rebuilt, rebuild_index
+from pik.usecases.rebuild.rebuild import RebuildReport, rebuild_index
 from tests.snapshot import assert_sound, damage, snapshot
 
 OPTIONS = IngestOptions(Reading(1 << 20), workers=0)
@@ -82,7 +82,7 @@ def lose_index(store: Store) -> None:
         (Path(store.url) / name).unlink(missing_ok=True)
 
 
-def rebuild(store: Store) -> Rebuilt:
+def rebuild(store: Store) -> RebuildReport:
     return rebuild_index(store, Silent())
 
 

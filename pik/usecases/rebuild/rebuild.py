@@ -1,9 +1,9 @@
 """Rebuilding the index from raw (promise 3).
 
-What a finished batch's record says of its deliveries stands. Of other batches the index that is replaced tells, as far
-as it can be read: what it recorded keeps its verdict and its time, what it never recorded stays out. Where it is gone,
-their raw is all there is: each of their deliveries is recorded anew, the smallest (ingest_time, batch_id, seq) first,
-after what the records say, and the result lists what only that order decided. Winners that change are recorded as
+A finished batch is restored from its record. Others are restored from the index that is replaced, as far as it can be
+read: what it recorded keeps its verdict and its time, what it never recorded stays out. Where it is gone, their raw is
+all there is: each of their deliveries is recorded anew, the smallest (ingest_time, batch_id, seq) first, after those of
+the records, and the result lists what only that order decided. Winners that change are recorded as
 corrections, which later rebuilds follow. A copy's index is made from the records of its pulls.
 """
 
@@ -23,17 +23,23 @@ from pik.rawlog.segment_reader import ids_of, scan_segment
 from pik.rawlog.store_records import Place, WinnerLine, correction_keys, read_winners, write_winners
 from pik.runtime.interaction import Progress
 from pik.usecases.pull.copy_index import recorded_contents, restore_index
-from pik.usecases.rebuild.orphans import Adrift, restore_orphans
-from pik.usecases.rebuild.rows import add_replaced, believed, believed_rejects, held, is_believed, is_dropped
-from pik.usecases.rebuild.segments import Replaced, Restoring
+from pik.usecases.rebuild.orphans import StraySegments, restore_orphans
+from pik.usecases.rebuild.rows import (
+    is_consistent,
+    is_dropped,
+    raw_contents,
+    trusted_rejects,
+    trusted_segment,
+)
+from pik.usecases.rebuild.segments import Extent, ReplacedIndex, Restoration
 
 SHOWN = 100
 """Events that a list of a result has; it counts them all."""
 
 
 @dataclass(frozen=True, slots=True)
-class Revised:
-    """An event that another delivery counts for than before; `old` is None where nothing tells which it was."""
+class RevisedWinner:
+    """An event for which another delivery counts than before; `old` is None where it is not known which it was."""
 
     event_id: str
     old: Place | None
@@ -41,9 +47,9 @@ class Revised:
 
 
 @dataclass(frozen=True, slots=True)
-class Undecided:
-    """An event with an idempotency key of whose deliveries, with different contents, only the order of arrival says
-    that `counted` is the one."""
+class UndecidedWinner:
+    """An event with an idempotency key and deliveries of different contents, for which `counted` counts only because of
+    the order of arrival."""
 
     event_id: str
     counted: Place
@@ -51,15 +57,15 @@ class Undecided:
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuilt:
+class RebuildReport:
     """What the rebuilt index holds.
 
-    `replaced` tells how much of the index before could be read: all, a part, or none of it. `revised` events have
-    another winner now, of `undecided` ones only the order of arrival decides (both with examples). `guessed` segments
-    say their ingest time as `recorded_at`. `lost` deliveries cannot be read any more; `lost_in` says where, and
-    `damaged` why. `unacknowledged` requests were never recorded and stay out; of `uncertain` ones nothing tells whether
-    they were. `expired` segments are gone as they should be; `superseded` ones are copies that a crash left. `dropped`
-    batches were known to the replaced index alone.
+    `replaced` is how much of the index before could be read. `revised` events have another winner now, of `undecided`
+    ones only the order of arrival decides (both with examples). `guessed` segments have their ingest time as
+    `recorded_at`. `lost` deliveries cannot be read any more: `lost_in` lists where, and `damaged` why. `unacknowledged`
+    requests were never recorded and stay out; whether `uncertain` ones were is not known. `expired` segments are gone
+    as they should be; `superseded` ones are copies that a crash left. `dropped` batches were known to the replaced
+    index alone.
     """
 
     batches: int
@@ -69,11 +75,11 @@ class Rebuilt:
     superseded: int
     expired: int
     revised: int
-    examples: tuple[Revised, ...]
+    examples: tuple[RevisedWinner, ...]
     damaged: tuple[str, ...]
-    replaced: str = "all"
+    replaced: Extent = Extent.ALL
     undecided: int = 0
-    undecided_examples: tuple[Undecided, ...] = ()
+    undecided_examples: tuple[UndecidedWinner, ...] = ()
     guessed: int = 0
     lost: int = 0
     lost_in: tuple[str, ...] = ()
@@ -82,50 +88,50 @@ class Rebuilt:
     dropped: tuple[str, ...] = ()
 
 
-def rebuild_index(store: Store, progress: Progress) -> Rebuilt:
-    """Make the index anew, and replace the old one when it is whole. Raises Busy, StoreError."""
+def rebuild_index(store: Store, progress: Progress) -> RebuildReport:
+    """Rebuild the index from raw, and replace the old one when it is whole. Raises Busy, StoreError."""
     if store.copy is not None:
         return _rebuild_copy(store, store.copy, progress)
     try:
         with busy_as(store.batches.rebuild(), "another pik process is writing to this store") as rebuild:
             progress.start("rebuilding the index", None, "segments")
-            replaced = Replaced(store.index)
-            restoring = Restoring(store, rebuild, replaced, progress)
-            finished = _restore_finished(restoring)
-            carried, adrift = _restore_replaced(restoring, finished)
-            orphans = restore_orphans(restoring, finished, carried, adrift)
-            revised, examples = _settle(restoring)
+            replaced = ReplacedIndex(store.index)
+            restoration = Restoration(store, rebuild, replaced, progress)
+            finished = _restore_finished(restoration)
+            carried, stray = _restore_replaced(restoration, finished)
+            orphans = restore_orphans(restoration, finished, carried, stray)
+            revised, examples = _choose_winners(restoration)
         if followed := correction_keys(store.raw):
             store.audit.follow(followed)
     finally:
         progress.stop()
-    return Rebuilt(
+    return RebuildReport(
         batches=len(finished) + len(carried) + orphans.batches,
-        segments=restoring.segments,
-        deliveries=restoring.deliveries,
-        unfinished=restoring.unfinished,
+        segments=restoration.segments,
+        deliveries=restoration.deliveries,
+        unfinished=restoration.unfinished,
         superseded=orphans.superseded,
-        expired=restoring.expired,
+        expired=restoration.expired,
         revised=revised,
         examples=tuple(examples),
-        damaged=tuple(restoring.damaged),
+        damaged=tuple(restoration.damaged),
         replaced=replaced.extent,
         undecided=len(orphans.undecided),
-        undecided_examples=tuple(Undecided(*one) for one in orphans.undecided_examples),
-        guessed=restoring.guessed,
-        lost=restoring.lost,
-        lost_in=tuple(restoring.lost_in),
+        undecided_examples=tuple(UndecidedWinner(*one) for one in orphans.undecided_examples),
+        guessed=restoration.guessed,
+        lost=restoration.lost,
+        lost_in=tuple(restoration.lost_in),
         unacknowledged=orphans.unacknowledged,
         uncertain=orphans.uncertain,
-        dropped=tuple(restoring.dropped),
+        dropped=tuple(restoration.dropped),
     )
 
 
-def _rebuild_copy(store: Store, copy: Copy, progress: Progress) -> Rebuilt:
+def _rebuild_copy(store: Store, copy: Copy, progress: Progress) -> RebuildReport:
     with copy.pulling():
         found = recorded_contents(store.raw)
         made = restore_index(store, found, progress)
-    return Rebuilt(
+    return RebuildReport(
         batches=len(found.batches),
         segments=made.segments,
         deliveries=made.deliveries,
@@ -138,10 +144,10 @@ def _rebuild_copy(store: Store, copy: Copy, progress: Progress) -> Rebuilt:
     )
 
 
-def _restore_finished(restoring: Restoring) -> set[str]:
-    """Restore the batches that have a record, and return their ids. One whose record is damaged is as if it had
+def _restore_finished(restoration: Restoration) -> set[str]:
+    """Restore the batches that have a record, and return their ids. One whose record is damaged is treated as if it had
     none."""
-    store, rebuild = restoring.store, restoring.rebuild
+    store, rebuild = restoration.store, restoration.rebuild
     finished: set[str] = set()
     for key in keys_of(store.raw, RawKind.BATCH):
         batch_id = key.id
@@ -151,93 +157,98 @@ def _restore_finished(restoring: Restoring) -> set[str]:
                     rebuild.add_batch(restored(line))
                     finished.add(batch_id)
                 elif isinstance(line, SegmentLine):
-                    restoring.add(line.segment, line.verdicts)
+                    restoration.add(line.segment, line.verdicts)
                 else:
                     rebuild.add_rejects(batch_id, line.rejects)
         except Damaged as error:
-            restoring.damaged.append(error.message)
+            restoration.damaged.append(error.message)
     return finished
 
 
-def _restore_replaced(restoring: Restoring, finished: set[str]) -> tuple[dict[str, int], Adrift]:
+def _restore_replaced(restoration: Restoration, finished: set[str]) -> tuple[dict[str, int], StraySegments]:
     """Restore the other batches as the replaced index has them. Return how many objects it names of each, and the
     segments of batches that it has lost."""
     carried: dict[str, int] = {}
-    adrift: dict[str, list[tuple[Segment, dict[int, Verdict]]]] = defaultdict(list)
-    there = held(restoring, finished)
-    for batch, rejects in restoring.replaced.batches():
+    stray: dict[str, list[tuple[Segment, dict[int, Verdict]]]] = defaultdict(list)
+    there = raw_contents(restoration, finished)
+    for batch, rejects in restoration.replaced.batches():
         if batch.batch_id in finished:
             continue
-        if is_dropped(restoring, batch, rejects, there):
-            restoring.dropped.append(f"{batch.batch_id} ({batch.origin.name}, {batch.counts.read} records)")
+        if is_dropped(restoration, batch, rejects, there):
+            restoration.dropped.append(f"{batch.batch_id} ({batch.origin.name}, {batch.counts.read} records)")
             continue
         if batch.is_request and batch.finished_at is None:
             if batch.next_seq == 1:  # it died before anything of it was recorded
-                restoring.unrecorded.add(batch.batch_id)
+                restoration.unrecorded.add(batch.batch_id)
                 continue
             batch = replace(batch, state=BatchState.COMPLETE, finished_at=batch.started_at)
-        rejects = believed_rejects(restoring, batch, rejects)
-        if not is_believed(restoring, batch, rejects, there):
+        rejects = trusted_rejects(restoration, batch, rejects)
+        if not is_consistent(restoration, batch, rejects, there):
             continue
-        restoring.rebuild.add_batch(batch)
-        restoring.unfinished += batch.finished_at is None
+        restoration.rebuild.add_batch(batch)
+        restoration.unfinished += batch.finished_at is None
         carried[batch.batch_id] = len(rejects)
         for file in rejects:
-            restoring.rebuild.add_rejects(batch.batch_id, file)
-    for row, verdicts in restoring.replaced.segments():
+            restoration.rebuild.add_rejects(batch.batch_id, file)
+    for row, verdicts in restoration.replaced.segments():
         key = RawKey.parse(row.key)
         if key is not None and key.id in finished:
             continue
-        restored = believed(restoring, row)
+        restored = trusted_segment(restoration, row)
         if restored is None:
             continue
         segment, arrivals = restored
         if segment.batch_id in carried:
-            carried[segment.batch_id] += add_replaced(restoring, segment, arrivals, verdicts)
+            if arrivals is None:
+                carried[segment.batch_id] += restoration.add(segment, verdicts)
+            else:  # raw was read already, and its object is there
+                restoration.add_block([arrivals], verdicts)
+                restoration.present += 1
+                carried[segment.batch_id] += 1
         elif segment.batch_id not in finished:
-            adrift[segment.batch_id].append((segment, verdicts))
-    return carried, adrift
+            stray[segment.batch_id].append((segment, verdicts))
+    return carried, stray
 
 
-def _settle(restoring: Restoring) -> tuple[int, list[Revised]]:
+def _choose_winners(restoration: Restoration) -> tuple[int, list[RevisedWinner]]:
     """Follow the corrections of earlier rebuilds, give each event a winner, and record which winners changed."""
-    store = restoring.store
+    store = restoration.store
     for key in correction_keys(store.raw):
         try:
             for line in read_winners(store.raw, key):
-                _follow(restoring, line)
+                _follow(restoration, line)
         except Damaged as error:
-            restoring.damaged.append(error.message)
-    changed = list(_changed(restoring))
+            restoration.damaged.append(error.message)
+    changed = list(_changed(restoration))
     if changed:
         write_winners(store, changed, time_ns())
-    return len(changed), [Revised(line.event_id, line.old, line.new) for line in changed[:SHOWN]]
+    return len(changed), [RevisedWinner(line.event_id, line.old, line.new) for line in changed[:SHOWN]]
 
 
-def _follow(restoring: Restoring, line: WinnerLine) -> None:
-    """Let the delivery count that an earlier rebuild has chosen, unless it is lost."""
+def _follow(restoration: Restoration, line: WinnerLine) -> None:
+    """Let the delivery count that an earlier rebuild chose, unless it is lost."""
     try:
-        arrivals = scan_segment(restoring.store.raw, line.key)
+        arrivals = scan_segment(restoration.store.raw, line.key)
     except Damaged:
         return
     if (line.new[1], bytes.fromhex(line.event_id)) in set(ids_of(arrivals)):
-        restoring.rebuild.prefer(arrivals, line.new[1])
+        restoration.rebuild.prefer(arrivals, line.new[1])
 
 
-def _changed(restoring: Restoring) -> Iterator[WinnerLine]:
-    """The events that have lost their winner, or have another one than in the replaced index."""
+def _changed(restoration: Restoration) -> Iterator[WinnerLine]:
+    """Yield the events that have lost their winner, or have another one than in the replaced index."""
     seen: set[str] = set()
-    for place in restoring.rebuild.settle():
+    for place in restoration.rebuild.settle():
         seen.add(place.event_id)
         yield WinnerLine(event_id=place.event_id, key=place.segment_key, new=(place.batch_id, place.seq))
-    for segment, before in restoring.replaced.segments():
-        now = restoring.rebuild.skipped(segment)
+    for segment, before in restoration.replaced.segments():
+        now = restoration.rebuild.skipped(segment)
         differing = [seq for seq in now if seq not in before]
         if not differing:
             continue
-        rows = restoring.rebuild.rows(segment, range(len(segment.frames)))
+        rows = restoration.rebuild.rows(segment, range(len(segment.frames)))
         ids = dict(ids_of(rows))  # what it had no row of it had not accepted either
-        for seq, winner in restoring.rebuild.winners(rows, differing).items():
+        for seq, winner in restoration.rebuild.winners(rows, differing).items():
             event_id, old = ids[seq].hex(), (segment.batch_id, seq)
             if winner.place != old and event_id not in seen:
                 seen.add(event_id)

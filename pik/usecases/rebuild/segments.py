@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from hashlib import sha256
 
 from msgspec import structs
 
 from pik.errors import Damaged
-from pik.model.batch import Arrivals, Batch, BatchState, Counts, Frame, Origin, RejectFile, Segment, Verdict
+from pik.model.batch import Arrivals, Batch, BatchState, Counts, Frame, Origin, Reject, RejectFile, Segment, Verdict
 from pik.model.instant import MIN_INSTANT
 from pik.model.window import ALL_TIME
 from pik.ports.catalog import Index, Rebuild
+from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.batch_records import BlockLine, OpeningLine, read_block, read_opening, recorded_blocks
 from pik.rawlog.frames import damaged
@@ -21,12 +24,18 @@ from pik.runtime.interaction import Progress
 from pik.usecases.availability import has_expired
 from pik.usecases.ingest.api_request import batch_statistics, creation_time
 
-ALL, PART, NONE = "all", "part", "none"
-"""How much of the replaced index could be read. One without any batch says nothing: raw was moved into a new store."""
+
+class Extent(StrEnum):
+    """How much of the replaced index could be read. One without any batch counts as none: raw was moved into a new
+    store."""
+
+    ALL = "all"
+    PART = "part"
+    NONE = "none"
 
 
-class Replaced:
-    """Reads the replaced index. A damaged one may fail in any way, and then says less; it never stops a rebuild."""
+class ReplacedIndex:
+    """Reads the replaced index. A damaged one may fail in any way, and then yields less; it never stops a rebuild."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
@@ -34,12 +43,12 @@ class Replaced:
         self._failed = False
 
     @property
-    def extent(self) -> str:
-        """ALL, PART or NONE; final once `batches` and `segments` were read."""
-        return NONE if not self._known else PART if self._failed else ALL
+    def extent(self) -> Extent:
+        """How much could be read; final once `batches` and `segments` were read."""
+        return Extent.NONE if not self._known else Extent.PART if self._failed else Extent.ALL
 
     def batches(self) -> Iterator[tuple[Batch, list[RejectFile]]]:
-        """The batches, and their files of rejects."""
+        """Yield the batches, and their files of rejects."""
         try:
             for batch in self._index.batches():
                 self._known = True
@@ -48,8 +57,8 @@ class Replaced:
             self._failed = True
 
     def segments(self, batch_id: str | None = None) -> Iterator[tuple[Segment, dict[int, Verdict]]]:
-        """The segments, of one batch or of all, with their duplicates: seq → exact or conflict."""
-        day, seen = MIN_INSTANT, set[str]()  # the day that was come to, and what was seen of it
+        """Yield the segments, of one batch or of all, with their duplicates: seq → exact or conflict."""
+        day, seen = MIN_INSTANT, set[str]()  # the current day, and what was seen of it
         try:
             for segment in self._index.segments(ALL_TIME, batch_id=batch_id):
                 yield segment, self._index.skipped(segment)
@@ -65,12 +74,12 @@ class Replaced:
 
 
 @dataclass(slots=True)
-class Restoring:
-    """Adds segments, and counts what it meets. `present` segments have their object."""
+class Restoration:
+    """A rebuild under way: adds segments, and counts what it meets. `present` segments have their object."""
 
     store: Store
     rebuild: Rebuild
-    replaced: Replaced
+    replaced: ReplacedIndex
     progress: Progress
     segments: int = 0
     deliveries: int = 0
@@ -79,26 +88,34 @@ class Restoring:
     unfinished: int = 0
     guessed: int = 0
     unrecorded: set[str] = field(default_factory=set)
-    """Requests that the replaced index knows, and nothing of which it recorded."""
+    """Requests that the replaced index knows, without having recorded anything of them."""
     lost: int = 0
     lost_in: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
-    """Batches of which nothing tells but their row in the replaced index."""
+    """Batches that have nothing but their row in the replaced index."""
     mended: set[str] = field(default_factory=set)
     """Segments that the replaced index listed under another day or batch than their own."""
 
     def add(self, segment: Segment, verdicts: Mapping[int, Verdict]) -> bool:
-        """Restore a segment of which everything is known but its deliveries; whether its object is there."""
+        """Restore a segment of which everything is known but its deliveries. Return whether its object is there."""
         self.add_block([self.read(segment)], verdicts)
         there = self.store.raw.size(segment.key) is not None
         self.present += there
         return there
 
     def add_block(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, Verdict] | None) -> None:
-        """Restore segments whose deliveries were read. One that does not say when it was recorded was so, as far as
-        anything tells, when it was ingested."""
-        stamped = [replace(arrived, segment=self._stamped(arrived.segment)) for arrived in arrivals]
+        """Restore segments whose deliveries were read. One without `recorded_at` was recorded, as far as is known, when
+        it was ingested."""
+        stamped = [
+            arrived
+            if arrived.segment.recorded_at
+            else replace(
+                arrived,
+                segment=structs.replace(arrived.segment, recorded_at=arrived.segment.ingest_time, guessed=True),
+            )
+            for arrived in arrivals
+        ]
         self.rebuild.add_segments(stamped, verdicts)
         for arrived in stamped:
             held = len(seqs(arrived))
@@ -107,20 +124,24 @@ class Restoring:
             self.guessed += arrived.segment.guessed
             self.progress.advance(1)
 
+    def add_interrupted(self, batch: Batch, segments: Iterable[str], files: Sequence[RejectFile]) -> None:
+        """Restore an interrupted batch with these segments, given by their keys, and files of rejects."""
+        reasons, lags, sources = batch_statistics(self.store.raw, segments, files)
+        counts = Counts(rejected=sum(file.records for file in files))
+        self.unfinished += 1
+        self.rebuild.add_batch(replace(batch, counts=counts, reasons=reasons, lags=lags, sources=sources))
+        for file in files:
+            self.rebuild.add_rejects(batch.batch_id, file)
+
     def note_lost(self, segment: Segment, frames: Sequence[Frame]) -> None:
-        """Remember that these frames of a segment cannot be read."""
+        """Note that these frames of a segment cannot be read."""
         self.lost += sum(frame.lines for frame in frames)
         ranges = [frame.first if frame.first == frame.last else f"{frame.first} … {frame.last}" for frame in frames]
         shown = ", ".join(ranges[:_RANGES]) + (", …" if len(ranges) > _RANGES else "")
         self.lost_in.append(f"{segment.key}: {shown}")
 
-    def _stamped(self, segment: Segment) -> Segment:
-        if segment.recorded_at:
-            return segment
-        return structs.replace(segment, recorded_at=segment.ingest_time, guessed=True)
-
     def read(self, segment: Segment) -> Arrivals:
-        """The deliveries of a segment of which everything else is known; of a damaged one, what is left of them."""
+        """Return the deliveries of a segment of which everything else is known; of a damaged one, what is left."""
         try:
             arrivals = scan_segment(self.store.raw, segment.key)
             if arrivals.segment.frames != segment.frames:
@@ -132,8 +153,8 @@ class Restoring:
         return replace(arrivals, segment=segment)
 
     def _rest(self, segment: Segment, error: Damaged) -> Arrivals:
-        """Of a segment that cannot be read: the deliveries in its whole frames, and of the others what the replaced
-        index has. It stays known with all of its frames, so whatever needs a lost one says so."""
+        """Return what is left of a segment that cannot be read: the deliveries in its whole frames, and of the others
+        what the replaced index has. It stays known with all of its frames, so that what needs a lost one fails."""
         if has_expired(self.store, segment.ingest_time) and self.store.raw.size(segment.key) is None:
             self.expired += 1
             return Arrivals(segment, b"", b"", "")
@@ -153,32 +174,32 @@ Segments = Sequence[tuple[Segment, Mapping[int, Verdict]]]
 
 @dataclass(slots=True)
 class LoggedBatch:
-    """A batch with an opening record or block records, given by their keys; `attempt` is its last one, `adrift` are the
+    """A batch with an opening record or block records, given by their keys; `attempt` is its last one, `stray` are the
     segments that the replaced index has of it, though it has lost the batch."""
 
-    restoring: Restoring
+    restoration: Restoration
     batch_id: str
     attempt: int
     openings: Sequence[str]
     records: Sequence[str]
-    adrift: Segments
+    stray: Segments
     _keys: dict[str, None] = field(default_factory=dict)
     """The segments that were recorded, in order."""
 
     def restore(self) -> Iterator[tuple[int, BlockLine]]:
         """Restore the batch as it was when the last of its blocks was recorded, and what the replaced index has of it.
-        Yields each block with deliveries, and a time for it: that of its ingest, but later than that of the block
+        Yield each block with deliveries, and a time for it: that of its ingest, but later than that of the block
         before."""
-        raw, blocks = self.restoring.store.raw, self._blocks()
+        raw, blocks = self.restoration.store.raw, self._blocks()
         files: list[RejectFile] = []
         for block in blocks:
             _, segments, rejects = read_block(raw, block.key)
             self._keys.update(dict.fromkeys(line.segment.key for line in segments))
             files += [line.rejects for line in rejects]
         self._add_batch(blocks, files)
-        for segment, verdicts in self.adrift:
+        for segment, verdicts in self.stray:
             if segment.key in self._keys:
-                self.restoring.add(segment, verdicts)
+                self.restoration.add(segment, verdicts)
         time = 0
         for block in blocks:
             _, segments, _ = read_block(raw, block.key)
@@ -190,59 +211,58 @@ class LoggedBatch:
         found: list[BlockLine] = []
         for key in self.records:
             try:
-                found.append(read_block(self.restoring.store.raw, key)[0])
+                found.append(read_block(self.restoration.store.raw, key)[0])
             except Damaged as error:
-                self.restoring.damaged.append(error.message)
+                self.restoration.damaged.append(error.message)
         blocks = recorded_blocks(found)
         last_seq = blocks[-1].last_seq if blocks else 0
         if any(block.last_seq > last_seq for block in found):
-            self.restoring.damaged.append(
+            self.restoration.damaged.append(
                 f"a block record of the interrupted batch {self.batch_id} is missing: what follows record {last_seq}"
                 " does not count until its input is ingested again"
             )
         return blocks
 
     def _add_batch(self, blocks: Sequence[BlockLine], files: Sequence[RejectFile]) -> None:
-        self.restoring.unfinished += 1
-        raw = self.restoring.store.raw
         for file in files:
             try:
-                read_rejects(raw, file.key)
+                read_rejects(self.restoration.store.raw, file.key)
             except Damaged as error:
-                self.restoring.damaged.append(error.message)
+                self.restoration.damaged.append(error.message)
         batch = interrupted(self.batch_id, self.attempt, self._opening(), blocks[-1].last_seq if blocks else 0)
         if blocks:
             batch = replace(batch, offset=blocks[-1].offset, prefix_digest=blocks[-1].prefix_digest)
-        reasons, lags, sources = batch_statistics(raw, self._keys, files)
-        counts = Counts(rejected=sum(file.records for file in files))
-        rebuild = self.restoring.rebuild
-        rebuild.add_batch(replace(batch, counts=counts, reasons=reasons, lags=lags, sources=sources))
-        for file in files:
-            rebuild.add_rejects(self.batch_id, file)
+        self.restoration.add_interrupted(batch, self._keys, files)
 
     def _opening(self) -> OpeningLine | None:
         for key in self.openings:
             try:
-                return read_opening(self.restoring.store.raw, key)
+                return read_opening(self.restoration.store.raw, key)
             except Damaged as error:
-                self.restoring.damaged.append(error.message)
+                self.restoration.damaged.append(error.message)
         return None
 
 
-def restored_block(restoring: Restoring, key: str, time: int, listed: Collection[str]) -> list[Arrivals]:
-    """Record the segments anew that a block record names, but those that are `listed`, as of this time; return what was
-    read of them."""
-    _, lines, _ = read_block(restoring.store.raw, key)
+def read_reject_file(raw: Raw, key: str) -> tuple[RejectFile, list[Reject]]:
+    """Return what the index has of a file of rejects, and its records. Raises Damaged."""
+    rejects, data = read_rejects(raw, key), raw.read(key)
+    return RejectFile(key=key, size=len(data), digest=sha256(data).hexdigest(), records=len(rejects)), rejects
+
+
+def restored_block(restoration: Restoration, key: str, time: int, listed: Collection[str]) -> list[Arrivals]:
+    """Record the segments anew that a block record names, without those that are `listed`, as of this time. Return what
+    was read of them."""
+    _, lines, _ = read_block(restoration.store.raw, key)
     segments = [line.segment for line in lines if line.segment.key not in listed]
-    arrivals = [restoring.read(structs.replace(one, recorded_at=time, guessed=True)) for one in segments]
+    arrivals = [restoration.read(structs.replace(one, recorded_at=time, guessed=True)) for one in segments]
     if arrivals:
-        restoring.add_block(arrivals, None)
-    restoring.present += sum(restoring.store.raw.size(segment.key) is not None for segment in segments)
+        restoration.add_block(arrivals, None)
+    restoration.present += sum(restoration.store.raw.size(segment.key) is not None for segment in segments)
     return arrivals
 
 
 def interrupted(batch_id: str, attempt: int, opening: OpeningLine | None, last_seq: int) -> Batch:
-    """A batch that ended before it had a record, and of which the records up to this one were recorded."""
+    """Return a batch that ended before it had a record, of whose input this seq was the last to be recorded."""
     unknown = Origin(name="(interrupted; its origin was in the lost index)", content=f"lost:{batch_id}")
     return Batch(
         batch_id=batch_id,

@@ -17,7 +17,7 @@ from pik.model.window import Window
 
 if TYPE_CHECKING:
     from pik.usecases.listing import Listing
-    from pik.usecases.rebuild.rebuild import Rebuilt
+    from pik.usecases.rebuild.rebuild import RebuildReport
     from pik.usecases.verify.findings import Problem, VerifyReport
 
 
@@ -202,7 +202,7 @@ def _place(place: tuple[str, int]) -> str:
     return f"{batch_id} record {seq}"
 
 
-def _no_revision(done: Rebuilt) -> str:
+def _no_revision(done: RebuildReport) -> str:
     """What can be said where no winner is known to have changed."""
     if done.lost:
         return "no event got another accepted delivery, but deliveries are lost"
