@@ -170,7 +170,7 @@ def test_an_interrupted_rebuild_leaves_the_old_index(store, file, monkeypatch):
         raise Damaged("at will")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pik.usecases.rebuild.rebuild._restore_finished", failing)
+        patch.setattr(type(store.raw), "objects", failing)
         with pytest.raises(Damaged):
             rebuild_index(store, Silent())
     assert seen(store) == before
