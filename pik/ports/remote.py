@@ -61,7 +61,7 @@ class Alarm:
 
 
 class Level(StrEnum):
-    """What somebody does with a stack. docs/iam.md has a policy for each."""
+    """What a person or a role does with a stack. docs/iam.md has a policy for each."""
 
     READING = "reading"
     REPLAYING = "replaying"
