@@ -20,8 +20,8 @@ from pik.rawlog.store_records import Place
 from pik.runtime.spool import sort_bounded
 from pik.usecases.ingest.api_request import recovered_request
 from pik.usecases.rebuild.segments import (
-    Extent,
     LoggedBatch,
+    ReplacedExtent,
     Restoration,
     interrupted,
     read_reject_file,
@@ -153,7 +153,7 @@ class _OrphanPass:
 
     def _unacknowledged(self, batch: _Batch) -> bool:
         """Whether it is a request that the replaced index, which could be read, does not name at all."""
-        if not batch.is_request or self.restoration.replaced.extent != Extent.ALL:
+        if not batch.is_request or self.restoration.replaced.extent != ReplacedExtent.ALL:
             return False
         if batch.batch_id in self.restoration.unrecorded:
             return True

@@ -31,7 +31,7 @@ from pik.usecases.rebuild.rows import (
     trusted_rejects,
     trusted_segment,
 )
-from pik.usecases.rebuild.segments import Extent, ReplacedIndex, Restoration
+from pik.usecases.rebuild.segments import ReplacedExtent, ReplacedIndex, Restoration
 
 SHOWN = 100
 """Events that a list of a result has; it counts them all."""
@@ -77,7 +77,7 @@ class RebuildReport:
     revised: int
     examples: tuple[RevisedWinner, ...]
     damaged: tuple[str, ...]
-    replaced: Extent = Extent.ALL
+    replaced: ReplacedExtent = ReplacedExtent.ALL
     undecided: int = 0
     undecided_examples: tuple[UndecidedWinner, ...] = ()
     guessed: int = 0

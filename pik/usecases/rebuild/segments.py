@@ -25,7 +25,7 @@ from pik.usecases.availability import has_expired
 from pik.usecases.ingest.api_request import batch_statistics, creation_time
 
 
-class Extent(StrEnum):
+class ReplacedExtent(StrEnum):
     """How much of the replaced index could be read. One without any batch counts as none: raw was moved into a new
     store."""
 
@@ -43,9 +43,9 @@ class ReplacedIndex:
         self._failed = False
 
     @property
-    def extent(self) -> Extent:
+    def extent(self) -> ReplacedExtent:
         """How much could be read; final once `batches` and `segments` were read."""
-        return Extent.NONE if not self._known else Extent.PART if self._failed else Extent.ALL
+        return ReplacedExtent.NONE if not self._known else ReplacedExtent.PART if self._failed else ReplacedExtent.ALL
 
     def batches(self) -> Iterator[tuple[Batch, list[RejectFile]]]:
         """Yield the batches, and their files of rejects."""

@@ -34,7 +34,7 @@ def aggregate_problems(run: Verification, engine: Engine) -> Iterator[Problem]:
 
 
 def _computable(window: Window, size: int, expired_days: Iterable[int]) -> Iterator[Window]:
-    """The window, made of whole buckets of `size`, without those that touch days with expired raw."""
+    """Yield the parts of the window, of whole buckets of `size`, that touch no day with expired raw."""
     start = window.start
     for day in sorted(expired_days):
         gone = Window(max(day * DAY, MIN_INSTANT), (day + 1) * DAY).widened(size)

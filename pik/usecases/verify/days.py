@@ -130,7 +130,7 @@ def _segment_problems(run: Verification, listed: Sequence[_Listed]) -> Iterator[
 
 
 def _index_problems(run: Verification, sound: list[_Read]) -> Iterator[Problem]:
-    """Compare the deliveries of whole segments with the index; twice, where they may just be being recorded."""
+    """Compare the deliveries of whole segments with the index; twice, as they may be being recorded."""
     audit = run.store.audit
     differing = audit.differing([arrivals for arrivals, _, _ in sound])
     if differing:
@@ -147,7 +147,7 @@ def _index_problems(run: Verification, sound: list[_Read]) -> Iterator[Problem]:
 
 
 def _row_problems(run: Verification) -> Iterator[Problem]:
-    """Find rows of the index for which there is no delivery; counted twice, where they may just be being recorded."""
+    """Find rows of the index for which there is no delivery; counted twice, as they may be being recorded."""
     other = [
         (key, deliveries, rows)
         for key, deliveries, rows in run.ledger.other_rows(run.store.audit.rows())
