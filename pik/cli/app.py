@@ -123,10 +123,10 @@ def root_command() -> Any:
     app = typer.Typer(cls=Root, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True)
     settings = {"max_content_width": 100, "help_option_names": ["--help", "-h"]}
     app.callback(help=_HELP, epilog=_FIRST_STEPS, context_settings=settings)(with_globals(_start))
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
     for param in command.params:
         if param.name in ("install_completion", "show_completion"):
-            vars(param)["rich_help_panel"] = "Shell completion"
+            param.rich_help_panel = "Shell completion"
     return command
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from pik import __version__
 from pik.cli.context import Context
 from pik.cli.help import GLOBAL, Command, Group, expect_utf8
+from pik.cli.output import Format
 from pik.errors import PikError
 from pik.model.instant import DAY, MAX_INSTANT
 
@@ -44,11 +45,11 @@ def _globals(
         ),
     ] = None,
     format: Annotated[  # noqa: A002 - the option's name
-        Literal["table", "json", "jsonl", "csv", "md"] | None,
+        Format | None,
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="table, json, jsonl, csv or md. [env PIK_FORMAT; default table]",
+            help=f"{', '.join(Format)}. [env PIK_FORMAT; default table]",
             rich_help_panel=GLOBAL,
         ),
     ] = None,
@@ -98,12 +99,12 @@ def with_globals(function: Function) -> Function:
 
 
 def _expect_usable_clock() -> None:
-    """Raises PikError where the clock says what no id and no time of a store can hold."""
+    """Raise PikError where no id and no time of a store can hold the clock's time."""
     now = time.time_ns()
     if not 0 <= now <= MAX_INSTANT:
         year = 1970 + now // (365_2425 * DAY // 10_000)
         raise PikError(
-            f"the clock of this machine says that it is the year {year}; pik needs one between 1970 and 2262",
+            f"the clock of this machine is set to the year {year}; pik needs one between 1970 and 2262",
             hint="set the clock",
         )
 
@@ -115,7 +116,7 @@ def _epilog(text: str) -> str:
 
 
 class CommandGroup(typer.Typer):
-    """A command with commands of its own, such as `pik runs list`."""
+    """A command that has subcommands, such as `pik runs list`."""
 
     def __init__(self, help: str) -> None:  # noqa: A002 - Typer's word
         super().__init__(cls=Group, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

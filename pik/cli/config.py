@@ -6,40 +6,45 @@ pik.toml is the nearest one, from the current directory upwards; its relative pa
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, cast, get_args
+from typing import ClassVar
 
-import msgspec
-
+from pik.cli.output import Format
 from pik.errors import UsageError
 
-Format = Literal["table", "json", "jsonl", "csv", "md"]
 FILE = "pik.toml"
 DEFAULT_STORE = "./.pik"
 STORE_MARKER = "format.json"
 """The file that makes a directory a store (docs/format.md)."""
 
 
-class Ingest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+@dataclass(frozen=True)
+class Ingest:
     """`[ingest]`: what `pik ingest` takes for granted in files from here."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     time_format: str | None = None
     timezone: str | None = None
-    map: dict[str, str] = {}
+    map: Mapping[str, str] = field(default_factory=dict)
 
 
-class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+@dataclass(frozen=True)
+class Config:
     """pik.toml, as written."""
 
-    store: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    store: str | None = None
     format: Format | None = None
-    stores: dict[str, Annotated[str, msgspec.Meta(min_length=1)]] = {}
-    ingest: Ingest = Ingest()
+    stores: Mapping[str, str] = field(default_factory=dict)
+    ingest: Ingest = field(default_factory=Ingest)
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Settings:
     """What holds for this command: the store's URL or path, the output format, and `[ingest]`.
 
     `default_store` is where a store is created that no option, variable or file names; None where one names it.
@@ -96,11 +101,14 @@ def _nearest_store(directory: Path) -> str | None:
 
 
 def _format(option: str | None, config: Config, environment: Mapping[str, str]) -> Format:
-    from_environment = environment.get("PIK_FORMAT")
-    if option is None and from_environment and from_environment not in get_args(Format):
-        raise UsageError(f"PIK_FORMAT: invalid choice {from_environment!r} (choose from {', '.join(get_args(Format))})")
-    chosen = option or from_environment or config.format or "table"
-    return cast(Format, chosen)
+    variable = environment.get("PIK_FORMAT")
+    if option is None and variable and variable not in list(Format):
+        raise UsageError(f"PIK_FORMAT: {_invalid_choice(variable)}")
+    return Format(option or variable or config.format or Format.TABLE)
+
+
+def _invalid_choice(value: object) -> str:
+    return f"invalid choice {value!r} (choose from {', '.join(Format)})"
 
 
 def find(directory: Path) -> Path | None:
@@ -117,23 +125,31 @@ def read(path: Path) -> Config:
 
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        return msgspec.convert(table, Config)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from None
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{path}: {_plainly(str(error))}", hint=_KEYS) from None
+    return _validated(path, table)
 
 
 _KEYS = "it may have: store, format, [stores] NAME = …, [ingest] time_format, timezone, [ingest.map] FIELD = …"
 
 
-def _plainly(complaint: str) -> str:
-    """msgspec's words with the key where a person looks for it."""
-    found = re.fullmatch(r"(.*?)(?: - at `(?:key in )?\$\.?(.*?)`)?", complaint)
-    what, where = (found[1], found[2] or "") if found else (complaint, "")
-    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
-    if unknown:
-        return f"there is no key {where + '.' if where else ''}{unknown[1]}"
-    return f"{where}: {what[:1].lower()}{what[1:]}"
+def _validated(path: Path, table: Mapping[str, object]) -> Config:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        config = TypeAdapter(Config).validate_python(table)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key, given = ".".join(map(str, first["loc"])), first["input"]
+        complaint = {
+            "unexpected_keyword_argument": f"there is no key {key}",
+            "enum": f"{key}: {_invalid_choice(given)}",
+            "string_type": f"{key}: expected a text, not {given!r}",
+        }.get(first["type"], f"{key}: expected a table, not {given!r}")
+        raise UsageError(f"{path}: {complaint}", hint=_KEYS) from None
+    for key, store in {"store": config.store, **{f"stores.{name}": url for name, url in config.stores.items()}}.items():
+        if store == "":
+            raise UsageError(f"{path}: {key} is empty", hint=_KEYS)
+    return config

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from pik.cli import config
 from pik.cli.config import Settings
+from pik.cli.output import Format, Output
 
 if TYPE_CHECKING:
     from pik.cli.render import Document
-    from pik.cli.render.output import Output
     from pik.ports.engine import Engine, Exporter, Layout
     from pik.ports.remote import Api, Foreign, StackHealth
     from pik.ports.store import Store
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Context:
-    """One command's settings, its store and engine, and its way to talk."""
+    """One command's settings, its store and engine, and its output."""
 
     def __init__(self) -> None:
         self._store: str | None = None
@@ -43,14 +43,12 @@ class Context:
     @cached_property
     def output(self) -> Output:
         """Where results go."""
-        from pik.cli.render.output import Output
-
         return Output(self.settings.format, self.close)
 
     @property
     def default_limit(self) -> int | None:
         """The number of rows that a listing without --limit shows: 50 to a person on a terminal, else all."""
-        on_terminal = self.settings.format == "table" and sys.stdout is not None and sys.stdout.isatty()
+        on_terminal = self.settings.format == Format.TABLE and sys.stdout is not None and sys.stdout.isatty()
         return 50 if on_terminal else None
 
     def show(self, document: Document) -> None:
@@ -58,7 +56,7 @@ class Context:
         self.output.show(document.advising(self.advice))
 
     def note(self, text: str) -> None:
-        """Tell something beside the result, on standard error; --quiet silences it."""
+        """Write a note on standard error; --quiet silences it."""
         from pik.cli.render.text import note
 
         if not self.settings.quiet:
@@ -105,13 +103,13 @@ class Context:
         return open_api(self.settings.store)
 
     def stack_health(self) -> StackHealth:
-        """What can be told about the deployed stack of the settings. Raises UsageError for a local store."""
+        """The health of the deployed stack of the settings. Raises UsageError for a local store."""
         from pik.stores import open_health
 
         return open_health(self.settings.store)
 
     def foreign(self) -> Foreign:
-        """Files in S3, read as whoever uses the store does."""
+        """Files in S3, read with the credentials of the store."""
         from pik.stores import open_foreign
 
         return open_foreign(self.settings.store)

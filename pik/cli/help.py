@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -125,20 +126,25 @@ Parameter = TyperArgument | TyperOption
 
 
 def read_plainly(params: Sequence[Any]) -> None:
-    """Give each parameter of a type we know (str, int, Decimal, Path, Literal, lists of them) a light reader.
+    """Give each parameter of a type we know (str, int, Decimal, Path, Literal, StrEnum, lists of them) a light reader.
 
-    Typer keeps a parameter's reader in `_runtime_param` and makes one only where that is None. Should that change,
-    Typer's own reader works as well, only later.
+    pydantic, which Typer's own readers load, takes as long as everything else that a short command does.
     """
     for param in params:
-        if isinstance(param, Parameter):
-            vars(param)["_runtime_param"] = _Reader(param)
+        if isinstance(param, Parameter) and not isinstance(param.get_runtime_param, _Reader):
+            param.get_runtime_param = _Reader(param)  # type: ignore[method-assign, assignment]
 
 
 class _Reader:
+    """A reader that a parameter has in the place of Typer's."""
+
     def __init__(self, param: Parameter) -> None:
+        self._typers_own = param.get_runtime_param
         annotation: Any = param.type_descriptor.annotation
         self._kind: Any = get_args(annotation)[0] if get_origin(annotation) is list else annotation
+
+    def __call__(self) -> _Reader:
+        return self
 
     def coerce(self, value: Any, param: Parameter, ctx: typer.Context) -> Any:
         many = param.multiple or param.nargs == -1
@@ -148,8 +154,7 @@ class _Reader:
             raise UsageError(f"{_called(param)} is empty", hint=_EMPTY)
         convert = _converter(self._kind)
         if convert is None:
-            vars(param)["_runtime_param"] = None  # Typer's own turn
-            return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+            return self._typers_own().coerce(value, param=param, ctx=ctx)
         try:
             return [convert(item) for item in value] if many else _in_range(convert(value), param)
         except ValueError as error:
@@ -172,6 +177,8 @@ def _called(param: Parameter) -> str:
 def _converter(kind: Any) -> Callable[[Any], Any] | None:
     if get_origin(kind) is Literal:
         return lambda value: _choice(value, get_args(kind))
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return lambda value: kind(_choice(value, list(kind)))
     known: dict[Any, Callable[[Any], Any]] = {
         str: str,
         int: _integer,
@@ -214,7 +221,7 @@ def _in_range(value: Any, param: Parameter) -> Any:
 
 
 def unknown(what: str, name: str, known: Iterable[str], path: str) -> UsageError:
-    """There is no such command or option; the hint names the closest, and the help that lists all."""
+    """Return the error for an unknown command or option; the hint names the closest, and the help that lists all."""
     if what == "command" and name in ("help", "version"):
         return UsageError(f"{path} has no command {name}", hint=f"`{path} --{name}`")
     close = get_close_matches(name, list(known), n=1)

@@ -65,7 +65,7 @@ def window_of(from_: str | None, to: str | None, since: str | None, *, now: int 
     Raises UsageError naming the option that is wrong.
     """
     if since is not None and from_ is not None:
-        raise UsageError("--since and --from both say where the window begins", hint="leave one of them out")
+        raise UsageError("--since and --from exclude each other: both begin the window", hint="leave one of them out")
     start, end = MIN_INSTANT, MAX_INSTANT + 1
     if since is not None:
         start = (time.time_ns() if now is None else now) - _duration("--since", since)
@@ -91,15 +91,15 @@ def _duration(option: str, text: str) -> int:
 
 
 def able_to_ask(yes: bool) -> None:
-    """Raises UsageError where a question will have to be asked, and there is no terminal to ask it on."""
+    """Raises UsageError where a question will have to be asked, and stdin is not a terminal."""
     if not yes and (sys.stdin is None or not sys.stdin.isatty()):
-        raise UsageError("confirmation required, and there is no terminal to ask on", hint="add --yes")
+        raise UsageError("confirmation required, but stdin is not a terminal", hint="add --yes")
 
 
 def confirm(plan: str, yes: bool, *, declined: str = "nothing was changed", hint: str = "") -> None:
-    """Show what is about to be done and ask, unless `yes`. `declined` says how things are after a no.
+    """Show what is about to be done and ask, unless `yes`. `declined` is how things are after a no.
 
-    Raises UsageError where there is no terminal to ask on, PikError if the answer is no.
+    Raises UsageError where stdin is not a terminal, PikError if the answer is no.
     """
     if yes:
         return

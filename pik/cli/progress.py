@@ -25,37 +25,37 @@ def progress(*, quiet: bool) -> Progress:
 
 
 class Lines:
-    """A line every ten seconds; work that is done before the first says nothing."""
+    """A line every ten seconds; work that is done before the first prints nothing."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._label, self._unit, self._total = "", "", 0
-        self._done, self._told, self._rate = 0, 0.0, Rate(0, 0)
+        self._done, self._printed, self._rate = 0, 0.0, Rate(0, 0)
 
     def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         """Begin counting from `done`."""
         self._label, self._total, self._unit = label, total or 0, unit
         self._done = done
-        self._told = self._clock()
-        self._rate = Rate(done, self._told)
+        self._printed = self._clock()
+        self._rate = Rate(done, self._printed)
 
     def advance(self, done: int) -> None:
-        """Count, and tell if it is time to."""
+        """Count, and print a line if it is time to."""
         self._done += done
         now = self._clock()
         self._rate.add(self._done, now)
-        if now - self._told >= EVERY:
-            self._told = now
+        if now - self._printed >= EVERY:
+            self._printed = now
             note(self._line(now))
 
     def stop(self) -> None:
         """Nothing is left to clean up."""
 
     def _line(self, now: float) -> str:
-        said = f"{self._label}: {_amount(self._done, self._total, self._unit)}"
+        text = f"{self._label}: {_amount(self._done, self._total, self._unit)}"
         if self._total:
-            said += f" ({100 * self._done // self._total} %)"
-        return said + _pace(self._done, self._total, self._unit, self._rate.at(self._done, now))
+            text += f" ({100 * self._done // self._total} %)"
+        return text + _pace(self._done, self._total, self._unit, self._rate.at(self._done, now))
 
 
 def _amount(done: float, total: int | None, unit: str) -> str:
@@ -87,19 +87,19 @@ class Bar:
         from rich.table import Column
         from rich.text import Text
 
-        class Said(ProgressColumn):
-            def __init__(self, say: Callable[[], str]) -> None:
-                self._say = say
+        class Words(ProgressColumn):
+            def __init__(self, text: Callable[[], str]) -> None:
+                self._text = text
                 super().__init__(Column(no_wrap=True))
 
             def render(self, task: Task) -> Text:  # noqa: ARG002 - rich's signature
-                return Text(self._say())
+                return Text(self._text())
 
         self.stop()
         self._unit, self._total, self._done = unit, total or 0, done
         self._rate = Rate(done, self._clock())
         name = visible(label)
-        columns = (Said(lambda: name), BarColumn(bar_width=None), Said(self.said))
+        columns = (Words(lambda: name), BarColumn(bar_width=None), Words(self.text))
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
         self._task = self._bar.add_task("", total=total, completed=done)
         self._bar.start()
@@ -111,8 +111,8 @@ class Bar:
         if self._bar is not None:  # it made way for the first rows of a result
             self._bar.update(self._task, completed=self._done)
 
-    def said(self) -> str:
-        """What stands behind the bar."""
+    def text(self) -> str:
+        """Return what stands after the bar."""
         return _amount(self._done, self._total, self._unit) + _pace(
             self._done, self._total, self._unit, self._rate.at(self._done, self._clock())
         )
@@ -128,9 +128,9 @@ def _pace(done: int, total: int, unit: str, rate: float | None) -> str:
     """Rate and remaining time, as far as they are known."""
     if rate is None:
         return ""
-    said = f", {_speed(rate, unit)}"
+    text = f", {_speed(rate, unit)}"
     left = (total - done) / rate if rate else 0
-    return f"{said}, {format_duration(round(left) * SECOND)} left" if left >= 1 else said
+    return f"{text}, {format_duration(round(left) * SECOND)} left" if left >= 1 else text
 
 
 WINDOW = 15.0
@@ -148,13 +148,13 @@ class Rate:
         self._samples = deque([(now, done)])
 
     def add(self, done: float, now: float) -> None:
-        """So many are done now, in all."""
+        """Count `done` units in all by now."""
         if now - self._samples[-1][0] >= FIRST / 4:
             self._samples.append((now, done))
         while len(self._samples) > 2 and now - self._samples[1][0] >= WINDOW:
             self._samples.popleft()
 
     def at(self, done: float, now: float) -> float | None:
-        """None where it is too early to tell."""
+        """Return units a second; None where it is too early."""
         since, before = self._samples[0]
         return (done - before) / (now - since) if now - self._began >= FIRST else None

@@ -58,6 +58,11 @@ class Window:
         """RFC 3339 of the end; None where the window has none."""
         return format_instant(self.end) if self.end <= MAX_INSTANT else None
 
+    @property
+    def within(self) -> str:
+        """The window as an adverbial: `no such events at any time`, `… in [a, b)`."""
+        return f"in {self}" if self.from_text or self.to_text else "at any time"
+
     def __str__(self) -> str:
         if self.from_text is None and self.to_text is None:
             return "all time"

@@ -25,7 +25,7 @@ def test_windows() -> None:
         (("yesterday", None, None), "--from: 'yesterday' is not an RFC 3339 time"),
         ((None, "2026-02-30", None), "--to: '2026-02-30' is not a date of the calendar"),
         ((None, None, "2 hours"), "--since: '2 hours' is not a duration such as 90s, 15m, 2h, 7d"),
-        (("2026-01-01", None, "2h"), "--since and --from both say where the window begins"),
+        (("2026-01-01", None, "2h"), "--since and --from exclude each other: both begin the window"),
         (("2026-01-02", "2026-01-02", None), "the window [2026-01-02T00:00:00Z, 2026-01-02T00:00:00Z) is empty"),
     ],
 )

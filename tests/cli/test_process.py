@@ -159,7 +159,7 @@ def test_a_clock_that_no_time_of_a_store_can_hold(
 ) -> None:
     monkeypatch.setattr("time.time_ns", lambda: now)
     result = pik(*line)
-    said = f"error: the clock of this machine says that it is the year {year}; pik needs one between 1970 and 2262\n"
+    said = f"error: the clock of this machine is set to the year {year}; pik needs one between 1970 and 2262\n"
     assert (result.code, result.err) == (4, f"{said}hint: set the clock\n")
     assert pik("--version").code == pik("events", "--help").code == 0
 

@@ -73,10 +73,10 @@ def test_the_bar_shows_no_rate_at_first_and_no_remaining_time_of_a_stream(monkey
     ):
         bar.start("\x1b[31mevil[red]", total, "bytes")
         bar.advance(8_000_000)
-        assert "a second" not in bar.said()
+        assert "a second" not in bar.text()
         now[0] += 2
         bar.advance(12_000_000)
-        assert bar.said() == said
+        assert bar.text() == said
         bar.stop()
 
 

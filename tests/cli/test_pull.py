@@ -64,7 +64,7 @@ def test_an_object_that_is_gone_is_exit_code_3(pik, filled):
     ("arguments", "code", "said"),
     [
         (("events", "--store", "copy"), 4, "does not hold all time"),
-        (("replay", "--all", "--store", "copy"), 4, "bring the rest"),
+        (("replay", "--all", "--store", "copy"), 4, "pull the rest"),
         (("export", "--out", "x.csv", "--store", "copy"), 4, "a copy of "),
         (("ingest", "events.jsonl", "--store", "copy"), 2, "events are not ingested into copies"),
         (("pull", *DAY, "--into", "."), 4, "is a directory with other things in it"),

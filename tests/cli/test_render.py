@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from pik.cli.config import Format
+from pik.cli.output import Format, Output
 from pik.cli.render import Bucket, Column, Count, Document, EventId, Instant, Json, Lag, Moment, Shown, Table
-from pik.cli.render.output import Output
 from pik.cli.render.text import cells
 from pik.errors import Damaged
 from pik.model.window import Window
@@ -57,12 +56,12 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def show(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    def shown(document: Document, form: Format, width: int = 0) -> str:
+    def shown(document: Document, form: str, width: int = 0) -> str:
         stream = Terminal() if width else io.StringIO()
         monkeypatch.setattr("sys.stdout", stream)
         monkeypatch.setenv("COLUMNS", str(width or 80))
         monkeypatch.setenv("NO_COLOR", "1")
-        Output(form).show(document)
+        Output(Format(form)).show(document)
         return stream.getvalue()
 
     return shown
@@ -107,7 +106,7 @@ def test_json_is_one_object_with_exact_numbers(show: Show) -> None:
 
 
 @pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv", "md"])
-def test_what_fails_before_its_first_row_leaves_no_half_of_an_answer(form: Format, show: Show) -> None:
+def test_what_fails_before_its_first_row_leaves_no_half_of_an_answer(form: str, show: Show) -> None:
     def rows() -> Iterator[Row]:
         if ROW.event_id:
             raise Damaged("the segment is gone")
@@ -169,7 +168,7 @@ def test_several_tables(show: Show, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("form", ["table", "md"])
 @pytest.mark.parametrize("width", [0, 40, 200])
-def test_data_cannot_command_the_terminal(show: Show, form: Format, width: int) -> None:
+def test_data_cannot_command_the_terminal(show: Show, form: str, width: int) -> None:
     text = show(
         Document(head={EVIL: EVIL, "many": [EVIL]}, tables=[Table("t", [Column("x")], [{"x": EVIL}])]), form, width
     )
@@ -179,7 +178,7 @@ def test_data_cannot_command_the_terminal(show: Show, form: Format, width: int) 
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl", "csv"])
-def test_programs_get_data_as_it_is_but_a_terminal_does_not(show: Show, form: Format) -> None:
+def test_programs_get_data_as_it_is_but_a_terminal_does_not(show: Show, form: str) -> None:
     rows = [Row(EVIL, 0, 0, 0, b'"\xc2\x9b\xe2\x80\xae"')]
     piped, on_terminal = show(document(*rows), form), show(document(*rows), form, 200)
     assert "\x9b" in piped
@@ -275,7 +274,7 @@ def test_what_only_the_first_rows_share_is_not_said_of_all(show: Show) -> None:
 def test_ids_buckets_and_clocks_are_short_on_a_terminal_only(show: Show) -> None:
     day, columns = 24 * HOUR, [Column("event_id", EventId), Column("bucket", Bucket), Column("at", Moment)]
 
-    def cells_of(buckets: list[int], width: int, form: Format = "table") -> list[list[str]]:
+    def cells_of(buckets: list[int], width: int, form: str = "table") -> list[list[str]]:
         rows = [{"event_id": f"{n:02x}" * 16, "bucket": one, "at": n * 1_500_000_001} for n, one in enumerate(buckets)]
         return [line.split() for line in show(Document(tables=[Table("t", columns, rows)]), form, width).splitlines()]
 
@@ -364,7 +363,7 @@ class _Nowhere(io.StringIO):
 
 
 @pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv", "md"])
-def test_promise_8_rows_are_streamed(monkeypatch: pytest.MonkeyPatch, form: Format) -> None:
+def test_promise_8_rows_are_streamed(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     """Memory is bounded: a hundred times the rows take no more of it."""
 
     def rows(number: int) -> Iterator[Row]:
@@ -373,7 +372,7 @@ def test_promise_8_rows_are_streamed(monkeypatch: pytest.MonkeyPatch, form: Form
 
     def peak(number: int) -> int:
         tracemalloc.start()
-        Output(form).show(Document(tables=[Table("events", COLUMNS, rows(number))]))
+        Output(Format(form)).show(Document(tables=[Table("events", COLUMNS, rows(number))]))
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pik.cli.output import Format, Output
 from pik.cli.render import Count, Document, Lag
-from pik.cli.render.output import Output
 from pik.cli.render.text import broken, cells, visible, visible_json
 from pik.cli.render.values import data, words
 from pik.model.window import ALL_TIME
@@ -84,5 +84,5 @@ def test_colours_only_on_a_terminal_that_wants_them(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr("sys.stdout", stream)
         monkeypatch.setenv("NO_COLOR", no_color)
         monkeypatch.setenv("TERM", "xterm")
-        Output("table").show(Document(head={"a": 1}))
+        Output(Format.TABLE).show(Document(head={"a": 1}))
         assert ("\x1b[1m" in stream.getvalue()) is bold

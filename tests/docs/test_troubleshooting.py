@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import tomllib
 from functools import cache
 from pathlib import Path
 
-import msgspec
 import pytest
 
 import pik
@@ -104,7 +104,7 @@ def test_the_example_is_a_pik_toml(tmp_path: Path) -> None:
     assert found.store == "aws://pik?region=eu-central-1&profile=on-call"
     assert found.ingest.map["event_type"] == "event"
     table = tomllib.loads(text)
-    assert set(table) == {field.name for field in msgspec.structs.fields(Config)}
+    assert set(table) == {field.name for field in dataclasses.fields(Config)}
     assert settings(store="incident", environment={}, directory=tmp_path).store == str(
         tmp_path / "incidents/2026-03-02"
     )

@@ -20,7 +20,7 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
 
 
 class Field(msgspec.Struct, frozen=True, dict=True):
-    """A field of a result: `name` in JSON, and the result's key or attribute unless `get` says how to find the value.
+    """A field of a result: `name` in JSON, and the result's key or attribute unless `get` finds the value.
 
     A text as `get` is the path of an attribute. `kind` is the field's type: str, int, bool, Decimal, Window, list[str],
     dict[str, int], an Object, or a class that gives a bare value its meaning for people (Instant, Moment, Bucket,
@@ -192,17 +192,17 @@ class Schema:
 
 
 NEXT = Field("next", str | None)
-"""Commands to type next, and nothing else: one on a line, so that they can be pasted into a shell."""
+"""Commands to type next, and nothing else: one per line, so that they can be pasted into a shell."""
 
 NOTE = Field("note", str | None)
-"""What else there is to say."""
+"""What else to know."""
 
 TRUNCATED = Field("truncated", bool, "a limit left rows out")
 
 
 class Table(msgspec.Struct, frozen=True):
     """Rows under a name. They are read once, as they come; `empty` is the sentence for people where there are none, or
-    what says it once all rows have been read."""
+    what makes it once all rows have been read."""
 
     name: str
     columns: Sequence[Column]
@@ -227,8 +227,8 @@ class Document(msgspec.Struct, frozen=True):
     JSON lines and CSV hold the first table's rows, or without any table the fields as one row. A callable `tail` is
     asked when all rows have been read.
 
-    The field `next` holds commands and nothing else, one on a line, so that it can be pasted into a shell; what else
-    there is to say is the field `note`.
+    The field `next` holds commands and nothing else, one per line, so that it can be pasted into a shell; what else
+    to know is the field `note`.
     """
 
     head: Mapping[str, object] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,7 +38,7 @@ def _row(columns: Sequence[Column], row: Any) -> dict[str, object]:
 
 
 def write_json(document: Document, write: Write) -> None:
-    """One object: the fields, each table as a list with a row a line, the fields that come last."""
+    """One object: the fields, each table as a list with one row per line, the fields that come last."""
     before = "{"
     for name, value in data(document.head).items():
         write(f"{before}{json_text(name)}:{json_text(value)}")
@@ -63,7 +62,7 @@ def _write_rows(table: Table, write: Write) -> None:
 
 
 def write_lines(document: Document, write: Write) -> None:
-    """The first table's rows, one object a line; without a table, the fields as one line."""
+    """The first table's rows, one object per line; without a table, the fields as one line."""
     if not document.tables:
         write(json_text({**document.head, **document.end()}) + "\n")
         return
@@ -74,15 +73,21 @@ def write_lines(document: Document, write: Write) -> None:
 
 def write_csv(document: Document, write: Write) -> None:
     """The first table's rows under a header (RFC 4180), text as it is; without a table, the fields as one row."""
+    import csv
+
+    class Stream:
+        def write(self, text: str) -> None:
+            write(text)
+
+    writer = csv.writer(Stream())
     if not document.tables:
         fields = data({**document.head, **document.end()})
-        write(_csv_line(list(fields)))
-        write(_csv_line([_csv_text(value) for value in fields.values()]))
+        writer.writerows([list(fields), map(_csv_text, fields.values())])
         return
     table = _only(document, "csv")
-    write(_csv_line([column.key for column in table.columns]))
+    writer.writerow(column.key for column in table.columns)
     for row in table.rows:
-        write(_csv_line([_csv_text(data(column.value(row))) for column in table.columns]))
+        writer.writerow(_csv_text(data(column.value(row))) for column in table.columns)
 
 
 def _only(document: Document, form: str) -> Table:
@@ -97,14 +102,3 @@ def _csv_text(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json_text(value)
-
-
-def _csv_line(values: Sequence[str]) -> str:
-    return ",".join(map(_quoted, values)) + "\r\n"
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
-
-
-_SPECIAL = re.compile('[",\r\n]')

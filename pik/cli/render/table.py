@@ -86,7 +86,7 @@ def _markdown_fields(fields: Mapping[str, object], out: Write) -> None:
 
 
 def _markdown(text: str) -> str:
-    """The text without meaning in Markdown: it stays what it is in a table's cell, and is no link and no HTML."""
+    """The text without meaning in Markdown: it stays what it is in a table's cell, and is neither a link nor HTML."""
     return re.sub(r"([\\|<*`]|(?<=\])\()", r"\\\1", text).replace("\n", "<br>")
 
 
@@ -220,7 +220,7 @@ def terse(value: object, *, days: bool) -> str:
 class Layout(msgspec.Struct, frozen=True):
     """The columns that are shown, by number, with their widths; what all rows share, and what there is no room for.
 
-    `narrowed` tells of each shown column whether texts must be broken or cut to fit.
+    `narrowed` is whether in each shown column texts must be broken or cut to fit.
     """
 
     shown: Sequence[int]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import unicodedata
 from functools import cache
 
 # Controls (an escape sequence starts with one), line and paragraph separators, what reorders or hides, lone surrogates.
@@ -43,7 +42,7 @@ def visible_lines(text: str) -> str:
 
 
 def visible_json(text: str) -> str:
-    """JSON that says the same, with those characters as JSON's own escapes."""
+    """The same JSON, with those characters as JSON's own escapes."""
     return _unseen("").sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
@@ -51,9 +50,9 @@ def cells(text: str) -> int:
     """How many columns of a terminal the text takes."""
     if text.isascii():
         return len(text)
-    return sum(
-        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text
-    )
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def padded(text: str, width: int, *, right: bool = False) -> str:
@@ -82,16 +81,15 @@ def shortened(text: str, width: int) -> str:
 
 def _fitting(text: str, width: int) -> int:
     """How many characters fit into that many columns; at least one."""
-    used = 0
-    for position, one in enumerate(text):
-        used += cells(one)
-        if used > width:
-            return max(position, 1)
-    return len(text)
+    if text.isascii():
+        return max(min(width, len(text)), 1)
+    from rich.cells import chop_cells
+
+    return max(len(chop_cells(text, max(width, 1))[0]), 1)
 
 
 def note(text: str) -> None:
-    """One line on standard error. Nobody reading it is no error."""
+    """Write a line to standard error. That it cannot be written is not an error."""
     try:
         print(visible_lines(text), file=sys.stderr, flush=True)
     except (OSError, ValueError):

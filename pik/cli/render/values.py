@@ -26,7 +26,7 @@ class Bucket(Instant, frozen=True):
 
 
 class Moment(Instant, frozen=True):
-    """What a clock said when something was done: for people on a terminal to the second."""
+    """The time at which something was done: for people on a terminal to the second."""
 
 
 class EventId(msgspec.Struct, frozen=True):

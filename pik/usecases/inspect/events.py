@@ -201,7 +201,7 @@ def nothing_selected(store: Store, what: str, window: Window, entities: Sequence
         hint = "how entities are written: pik events --limit 20"
         if window != ALL_TIME:
             hint = f"its events of all time: {command('events', '--entity', entities[0])}"
-    return NothingSelected(f"{what}: there is neither an event nor a current value{whose} in {window}", hint=hint)
+    return NothingSelected(f"{what}: there is neither an event nor a current value{whose} {window.within}", hint=hint)
 
 
 def null_values(what: str, nulls: Mapping[str, tuple[int, int]]) -> NothingSelected:
@@ -221,7 +221,7 @@ def nothing_counted(what: str, metrics: Sequence[str], events: int, window: Wind
     """Return the error for metrics (NAME@VERSION) whose filters match no event: a mistyped `where`, mostly."""
     count = "counts" if len(metrics) == 1 else "count"
     return NothingSelected(
-        f"{what}: {', '.join(metrics)} {count} none of the {_count(events)} in {window}",
+        f"{what}: {', '.join(metrics)} {count} none of the {_count(events)} {window.within}",
         hint=command("metrics", "show", metrics[0].partition("@")[0]),
     )
 
@@ -244,7 +244,7 @@ def without_value(store: Store, entities: Collection[str], window: Window) -> st
     shown = sorted(entities)[:5]
     more = f" and {len(entities) - len(shown):,} more" if len(entities) > len(shown) else ""
     question = _did_you_mean(store, shown, before="; ")
-    return f"no value of {', '.join(map(repr, shown))}{more} in {window}, computed or current{question}"
+    return f"no value of {', '.join(map(repr, shown))}{more} {window.within}, computed or current{question}"
 
 
 def _did_you_mean(store: Store, entities: Sequence[str], window: Window = ALL_TIME, *, before: str = "") -> str:

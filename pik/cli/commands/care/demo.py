@@ -142,7 +142,7 @@ Next, on a file of your own:
   pik status                             # what the store holds
   pik events --entity ID --since 2h      # what really arrived
 """
-"""What is said at the end; `directory` is where it was played."""
+"""The words at the end; `directory` is where it was played."""
 
 
 MONDAY = parse_instant("2026-03-02T00:00:00Z")

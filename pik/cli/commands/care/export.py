@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     # everything as one Parquet file, with events.parquet.manifest.json beside it
     pik export --out events.parquet
 
-    # a data set that DuckDB, pyarrow and Athena read, with a column of its own
+    # a data set that DuckDB, pyarrow and Athena read, with an extra column
     pik export --out events/ --partition-by event_date,source \\
         --column 'amount=amount:decimal(18,2)'
 

@@ -35,7 +35,7 @@ stack = CommandGroup("Look at a deployed stack itself: status, doctor.")
 def status(cli: Context) -> int | None:
     """Show whether a deployed stack is well: its parts, queues, dead letters, alarms, last batches and versions.
 
-    Exit code 1 if something is unhealthy. What the caller may not see is called unknown, and is no reason for it.
+    Exit code 1 if something is unhealthy. What the caller may not see is called unknown, and is not a reason for it.
     """
     from pik.usecases.deployment import status as look
 
@@ -50,7 +50,7 @@ def status(cli: Context) -> int | None:
     # may I look, and is everything set as it should be?
     pik stack doctor --store aws://pik
 
-    # what is missing for replays and promotions, as a policy to hand to whoever grants it
+    # what is missing for replays and promotions, as a policy to hand to an administrator
     pik stack doctor --store aws://pik --need replaying --format json | jq .policy
     """,
 )

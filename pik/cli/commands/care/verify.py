@@ -111,7 +111,7 @@ def _next(found: VerifyReport, remedies: Iterable[str], copy_of: str | None) -> 
     elif ProblemKind.STATE in found.kinds:
         note = in_turn(*remedies) or None
     elif ProblemKind.AGGREGATE in found.kinds:
-        note = "the diff tells what the aggregates should be; replayed and promoted, they are"
+        note = "the diff shows what the aggregates should be; replay and promote to correct them"
         line = command("diff", "aggregates")
     return note, line
 
@@ -192,7 +192,7 @@ VERIFY = Schema(
 
 _EXTENTS = {
     "all": "read whole: its verdicts and times were kept",
-    "part": "read in part: what it still says was kept",
+    "part": "read in part: what can be read was kept",
     "none": "gone or empty: verdicts and times are those of raw",
 }
 
@@ -203,7 +203,7 @@ def _place(place: tuple[str, int]) -> str:
 
 
 def _no_revision(done: RebuildReport) -> str:
-    """What can be said where no winner is known to have changed."""
+    """Return the sentence for where no winner is known to have changed."""
     if done.lost:
         return "no event got another accepted delivery, but deliveries are lost"
     if done.replaced != "all":
@@ -227,7 +227,7 @@ REBUILD = Schema(
     Field(
         "replaced_index",
         str,
-        "how much of the index before could be read: `all`, `part` or `none`. What it said was kept",
+        "how much of the index before could be read: `all`, `part` or `none`. What could be read was kept",
         get="replaced",
         text=lambda done: _EXTENTS[done.replaced],
     ),

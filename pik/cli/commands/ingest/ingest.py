@@ -174,13 +174,13 @@ def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:
 
 
 def _record(cli: Context, store: Store, sources: list[Source], chosen: IngestOptions) -> list[IngestReport]:
-    """Ingest one after the other; where one fails, tell what became of those before it."""
+    """Ingest one after the other; where one fails, report what became of those before it."""
     from pik.usecases.ingest.many_inputs import ingest_all
 
     done: list[IngestReport] = []
     try:
         for one in ingest_all(store, sources, chosen, cli.progress):
-            done.append(one)  # noqa: PERF402 - those before an error are told of
+            done.append(one)  # noqa: PERF402 - those before an error are reported
     except BaseException:
         for one in done:
             cli.note(f"{one.source}: {one.outcome}, batch {one.batch.batch_id}")
@@ -210,7 +210,7 @@ def _named(cli: Context, name: str) -> list[Source]:
 def _not_there(name: str, shown: str) -> UsageError:
     if has_magic(name):
         return UsageError(f"no file matches {shown!r}", hint="** is any number of directories; - is standard input")
-    return UsageError(f"there is no file {shown}", hint="quote globs; - is standard input")
+    return UsageError(f"there is no file {shown}", hint="- is standard input")
 
 
 def _reading(
@@ -295,7 +295,7 @@ def _expect_possible(chosen: IngestOptions, max_line: int) -> None:
     """Raises UsageError for an option that the API does not have."""
     from pik.model.event import MAX_LINE
 
-    batches = "each request is a batch of its own, and what comes again is recorded as a duplicate; leave it out"
+    batches = "each request is its own batch, and what comes again is recorded as a duplicate; leave it out"
     options.unknown_to_the_api(
         {
             "--batch-key": (chosen.batch_key is not None, batches),
@@ -321,14 +321,14 @@ def _send(cli: Context, sources: list[Source], reading: Reading, path: Path | No
         for source in sources:
             first: list[Reject] = []
 
-            def told(reject: Reject, first: list[Reject] = first) -> None:
+            def keep(reject: Reject, first: list[Reject] = first) -> None:
                 if file is not None:
                     file.write(record_bytes(reject) + b"\n")
                 first.append(reject)
                 first.sort(key=attrgetter("seq"))
                 del first[_SHOWN:]
 
-            done.append((send_input(api, source, reading, cli.progress, told), first))
+            done.append((send_input(api, source, reading, cli.progress, keep), first))
             if done[-1][0].failure is not None:
                 break
     cli.show(report.sent_via_api(done))

@@ -148,7 +148,7 @@ def _next(done: list[IngestReport], *, mapped: bool) -> dict[str, str | None]:
 
 
 def _why_none(reasons: Iterable[str], *, mapped: bool) -> str | None:
-    """What to say where not one record is an event; nothing if a reason names the option that helps."""
+    """Return why not one record is an event; nothing if a reason names the option that helps."""
     if any("--" in reason for reason in reasons):
         return None
     return _MAPPED if mapped else _FOREIGN
@@ -203,7 +203,7 @@ INGEST_VIA_API = Schema(
     Field("reasons", dict[str, int] | None, _REASONS),
     Field("requests", Count, "requests, repeats not counted"),
     Field(
-        "sent_again", Count, "records of requests that were repeated, because no answer told whether they took effect"
+        "sent_again", Count, "records of requests that were repeated, because no answer showed whether they took effect"
     ),
     Field("seconds", float),
     Field("records_per_second", Count | None),

@@ -103,7 +103,7 @@ EVENTS = Schema(
         Column("batch_id", str, "of the accepted delivery", detail=True),
         Column("seq", int, "likewise: its position in the input", detail=True),
         Column("payload", Json, detail=True),
-        empty=lambda found: f"no such events in {found['window']}",
+        empty=lambda found: f"no such events {found['window'].within}",
     ),
     MATCHED,
     TRUNCATED,

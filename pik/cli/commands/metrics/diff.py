@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pik.usecases.metrics.diff import Diff, Difference
 
 
-diff = CommandGroup("Compare numbers: with what raw says, or with what a run wrote.")
+diff = CommandGroup("Compare numbers: with raw, or with what a run wrote.")
 
 
 @diff.add(
@@ -177,7 +177,7 @@ def _remedy(failure: Failure, row: Difference) -> str:
 
 
 def not_compared(diff: Diff) -> Iterator[str]:
-    """What to say of values that the compared run should have and that are not among the rows."""
+    """Yield a note on the values that the compared run should have and that are not among the rows."""
     run = diff.run
     if diff.unlisted:
         listed = number_of(KEPT_FAILURES, "failed aggregate")

@@ -203,7 +203,7 @@ def _aggregates(*, history: bool) -> Schema:
                 detail=True,
             ),
             get=lambda listing: listing.rows,
-            empty=lambda listing: f"no {what} in {listing.effective}; to compute: pik replay --all",
+            empty=lambda listing: f"no {what} {listing.effective.within}; to compute: pik replay --all",
         ),
         TRUNCATED,
     )

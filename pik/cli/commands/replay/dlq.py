@@ -90,7 +90,7 @@ def redrive(
 @dlq.add(
     "purge",
     examples="""
-    # tasks that nobody will need any more
+    # tasks that will not be needed any more
     pik dlq purge 01J8Z4 --reason 'the metric was withdrawn'
     pik dlq purge --all --run 01J8Z3 --reason INC-1234 --yes
     """,
@@ -109,7 +109,7 @@ def purge(
     from pik.usecases.replay import runs as dlq
 
     if not reason.strip() and not dry_run:
-        raise UsageError("why purge?", hint="--reason TEXT; it is kept with the letters")
+        raise UsageError("a reason is required to purge", hint="--reason TEXT; it is kept with the letters")
     store, chosen = _chosen(cli, "purge", letter, everything, run)
     if chosen and not dry_run:
         options.confirm(f"give up {number_of(len(chosen), 'dead letter')}: their tasks stay failed", yes)
@@ -124,7 +124,7 @@ def _chosen(
 
     if bool(letters) == everything or (run and not everything):
         raise UsageError(
-            f"{verb} which?", hint=f"--all, --all --run RUN, or a letter: {command('dlq', verb, 'LETTER')}"
+            f"nothing selected to {verb}", hint=f"--all, --all --run RUN, or a letter: {command('dlq', verb, 'LETTER')}"
         )
     store = cli.open_store()
     if everything:

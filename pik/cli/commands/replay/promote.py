@@ -48,7 +48,7 @@ def promote(
 
 
 def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, yes: bool, dry_run: bool) -> int | None:
-    """Show the plan, ask, do it, show what was done. With `yes` nobody sees a plan, which costs as much as the move."""
+    """Show the plan, ask, do it, show what was done. With `yes` no plan is shown, which costs as much as the move."""
     store = cli.open_store()
     if dry_run or not yes:
         planned = action(store, run_id, 0, "", dry_run=True)

@@ -197,7 +197,7 @@ def _expect_possible(request: RunRequest, rate: float | None, promote: bool) -> 
 
 
 def _replay_via_api(cli: Context, request: RunRequest, *, dry_run: bool, wait: bool) -> int | None:
-    """Begin a run, follow it to its end unless told not to, and show what became of it."""
+    """Begin a run, follow it to its end unless `wait` is false, and show what became of it."""
     from pik.usecases.replay.execute import follow
 
     api = cli.open_api()
@@ -226,7 +226,7 @@ def _nothing(run: Run) -> NothingSelected:
     entities = run.request.entities
     whose = f" of {', '.join(map(repr, entities))}" if entities else ""
     return NothingSelected(
-        f"nothing to replay: there is no such event{whose} in {run.request.window}",
+        f"nothing to replay: there is no such event{whose} {run.request.window.within}",
         hint="its events of all time: pik events --entity ID" if entities else "when there are any: pik status",
     )
 

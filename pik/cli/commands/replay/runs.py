@@ -82,13 +82,13 @@ def cancel(cli: Context, run: options.RunId) -> None:
 
 
 def going_on(run: Run) -> str:
-    """What is said where a run was interrupted, and is gone on with."""
+    """Return the note on a run that was interrupted, and is gone on with."""
     return f"going on with run {run.run_id}: {run.done:,} of {number_of(run.tasks, 'task')} were done already"
 
 
 def nothing_matched(window: Window) -> str:
-    """What is said where a run has no events to compute from."""
-    return f"there is no such event in {window}: what is current there becomes null"
+    """Return the note on a run that has no events to compute from."""
+    return f"there is no such event {window.within}: what is current there becomes null"
 
 
 def exit_code(run: Run) -> int | None:
@@ -106,7 +106,7 @@ WHOLE = command("verify", "--full")
 
 
 def next_command(run: Run) -> str | None:
-    """Return what to type next about a run. That ends somewhere: a dead letter says what helps, a promotion is last."""
+    """Return what to type next about a run. That ends: a dead letter names what helps, a promotion is last."""
     if run.state in (RunState.PLANNED, RunState.RUNNING):
         return command("runs", "resume", run.run_id)
     if run.state == RunState.CANCELLED:

@@ -1,14 +1,26 @@
-"""The way to standard output."""
+"""The formats of results, and the way to standard output."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from pik.cli.config import Format
-from pik.cli.render.document import Document
-from pik.cli.render.text import visible_json, visible_lines
 from pik.errors import StoreError
+
+if TYPE_CHECKING:
+    from pik.cli.render import Document
+
+
+class Format(StrEnum):
+    """How results are written; FORMATS has what writes each."""
+
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
+    CSV = "csv"
+    MD = "md"
 
 
 class Output:
@@ -21,8 +33,8 @@ class Output:
     def show(self, document: Document) -> None:
         """Write the document; its rows are read as they are written. Raises StoreError where stdout takes nothing.
 
-        The first rows are read before anything is written: who works long for them shows progress in lines of its own,
-        and who fails leaves no half of an answer.
+        The first rows are read before anything is written: work that takes long shows its progress first, and a
+        failure leaves no half of an answer.
         """
         if sys.stdout is None:
             raise StoreError("standard output is closed, so the result cannot be written")
@@ -31,24 +43,9 @@ class Output:
             self._make_way()
         stream = Stream()
         try:
-            self._write(document, stream)
+            FORMATS[self._format](document, stream)
         finally:
             stream.flush()
-
-    def _write(self, document: Document, stream: Stream) -> None:
-        if self._format in ("table", "md"):
-            from pik.cli.render import table
-
-            table.write(document, stream.write, markdown=self._format == "md")
-            return
-        from pik.cli.render import machine
-
-        if self._format == "json":
-            machine.write_json(document, stream.safely(visible_json))
-        elif self._format == "jsonl":
-            machine.write_lines(document, stream.safely(visible_json))
-        else:
-            machine.write_csv(document, stream.safely(visible_lines))
 
 
 class Stream:
@@ -83,3 +80,43 @@ class Stream:
 
 _PIECE = 1 << 16
 """Characters."""
+
+
+def _table(document: Document, stream: Stream) -> None:
+    from pik.cli.render import table
+
+    table.write(document, stream.write, markdown=False)
+
+
+def _markdown(document: Document, stream: Stream) -> None:
+    from pik.cli.render import table
+
+    table.write(document, stream.write, markdown=True)
+
+
+def _json(document: Document, stream: Stream) -> None:
+    from pik.cli.render import machine, text
+
+    machine.write_json(document, stream.safely(text.visible_json))
+
+
+def _json_lines(document: Document, stream: Stream) -> None:
+    from pik.cli.render import machine, text
+
+    machine.write_lines(document, stream.safely(text.visible_json))
+
+
+def _csv(document: Document, stream: Stream) -> None:
+    from pik.cli.render import machine, text
+
+    machine.write_csv(document, stream.safely(text.visible_lines))
+
+
+FORMATS: Mapping[Format, Callable[[Document, Stream], None]] = {
+    Format.TABLE: _table,
+    Format.JSON: _json,
+    Format.JSONL: _json_lines,
+    Format.CSV: _csv,
+    Format.MD: _markdown,
+}
+"""What writes each format. It imports its renderer when it is used."""
