@@ -24,8 +24,8 @@ from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.stack import Stack
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
-from tests.aws.calls import Calls, counting
-from tests.aws.emulator import ENVIRONMENT, REGION, make_stack, ministack, publish
+from tests.support.aws.calls import Calls, counting
+from tests.support.aws.emulator import ENVIRONMENT, REGION, make_stack, ministack, publish
 
 SIMPLE = 1000
 """Lines that are written one by one, before and again after the file."""

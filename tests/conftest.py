@@ -7,7 +7,7 @@ from hypothesis import settings
 from moto import mock_aws
 
 from pik.stores.aws.clients import Clients
-from tests.aws.emulator import ENVIRONMENT, REGION, ministack
+from tests.support.aws.emulator import ENVIRONMENT, REGION, ministack
 
 settings.register_profile("pik", deadline=None)  # no test depends on how fast a machine is
 settings.load_profile("pik")

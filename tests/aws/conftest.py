@@ -14,9 +14,9 @@ import pytest
 
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.stack import DeployedStack
-from tests.aws.bare import deploy_bare
-from tests.aws.deployed import Deployed, build, deploy
-from tests.aws.emulator import REGION
+from tests.support.aws.bare import deploy_bare
+from tests.support.aws.deployed import Deployed, build, deploy
+from tests.support.aws.emulator import REGION
 
 
 @pytest.fixture

@@ -24,9 +24,9 @@ from pik.stores.aws.deployment.stack import stack_of
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.events import list_events
 from pik.usecases.verify.verify import verify
-from tests.aws.calls import Calls, clients_of, counting
-from tests.aws.emulator import make_stack, publish
-from tests.aws.processor import CONTEXT, environment, process_once
+from tests.support.aws.calls import Calls, clients_of, counting
+from tests.support.aws.emulator import make_stack, publish
+from tests.support.aws.processor import CONTEXT, environment, process_once
 from tests.survival.conftest import ingest
 
 

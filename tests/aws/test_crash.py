@@ -30,13 +30,13 @@ from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import list_events
 from pik.usecases.rebuild.rebuild import rebuild_index
-from tests.aws.calls import SESSION, hooked
-from tests.aws.clock import later
-from tests.aws.emulator import make_stack, publish
-from tests.faults import Crash
-from tests.snapshot import assert_sound, damage, snapshot
+from tests.support.aws.calls import SESSION, hooked
+from tests.support.aws.clock import later
+from tests.support.aws.emulator import make_stack, publish
+from tests.support.faults import Crash
+from tests.support.snapshot import assert_sound, damage, snapshot
+from tests.support.stores import lines as lines_of
 from tests.survival.conftest import EXTRA, ingest, whole
-from tests.usecases.kit import lines as lines_of
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pik.stores.aws.queue import AwsQueue
 from pik.usecases.replay import runs as dlq
 from pik.usecases.replay.execute import Pace
 from tests.contracts.conftest import aws_state
-from tests.usecases.kit import PlainEngine
+from tests.support.stores import PlainEngine
 
 
 def test_a_letter_that_is_no_task_is_shown_not_redriven_and_can_be_purged(aws: Clients) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from pik.stores.aws.clients import Clients
-from tests.aws.deployed import Deployed, deploy
-from tests.aws.emulator import REGION
-from tests.aws.story import tell
 from tests.cli.conftest import Result, pik
 from tests.cli.test_webhooks import MAP, REPOSITORY, WEBHOOKS
+from tests.support.aws.deployed import Deployed, deploy
+from tests.support.aws.emulator import REGION
+from tests.support.aws.story import tell
 
 __all__ = ["pik"]
 

@@ -17,9 +17,9 @@ from pik.stores.aws.deployment.health import AwsStackHealth
 from pik.stores.aws.deployment.permissions import permissions
 from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, look_up
 from pik.usecases.deployment import Diagnosis, diagnose
-from tests.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user
-from tests.aws.emulator import ENVIRONMENT, REGION, ministack
 from tests.aws.test_iam import policies
+from tests.support.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user
+from tests.support.aws.emulator import ENVIRONMENT, REGION, ministack
 
 SERVICES = ("cloudformation", "cloudwatch", "dynamodb", "iam", "lambda", "s3", "sqs", "sts")
 UP_TO = {"reading": 1, "replaying": 2, "administering": 3, "inspecting": 4}

@@ -14,9 +14,9 @@ from pik.ports.remote import Setting
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.settings import settings
 from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, look_up
-from tests.aws.bare import deploy_bare
-from tests.aws.emulator import REGION
 from tests.aws.test_stack import deny, hook
+from tests.support.aws.bare import deploy_bare
+from tests.support.aws.emulator import REGION
 
 
 def wrong(stack: DeployedStack) -> list[Setting]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.aws.emulator import make_stack, publish
-from tests.aws.processor import processing
-from tests.aws.story import tell
 from tests.cli.conftest import pik
+from tests.support.aws.emulator import make_stack, publish
+from tests.support.aws.processor import processing
+from tests.support.aws.story import tell
 
 __all__ = ["pik"]
 

@@ -19,12 +19,12 @@ from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import EventResult, record_request
 from pik.usecases.inspect.events import list_events
-from tests.aws.calls import hooked
-from tests.aws.clock import later
-from tests.aws.emulator import make_stack, publish
 from tests.aws.test_crash import PLAIN
-from tests.aws.unreliable import unreliable
-from tests.snapshot import assert_sound, snapshot
+from tests.support.aws.calls import hooked
+from tests.support.aws.clock import later
+from tests.support.aws.emulator import make_stack, publish
+from tests.support.aws.unreliable import unreliable
+from tests.support.snapshot import assert_sound, snapshot
 from tests.survival.conftest import EXTRA, ingest, whole
 
 

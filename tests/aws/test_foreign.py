@@ -21,9 +21,9 @@ from pik.stores import open_foreign, open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.s3_inputs import S3Files
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
-from tests.aws.bare import deploy_bare
-from tests.aws.emulator import REGION
 from tests.cli.conftest import pik
+from tests.support.aws.bare import deploy_bare
+from tests.support.aws.emulator import REGION
 
 __all__ = ["pik"]
 

@@ -14,8 +14,8 @@ from botocore.session import get_session
 import pik
 from pik.ports.remote import Level
 from pik.stores.aws.deployment.permissions import POLICIES
-from tests.aws.policy import as_list
-from tests.aws.template import properties, resources
+from tests.support.aws.policy import as_list
+from tests.support.aws.template import properties, resources
 from tools.gen_iam import PAGE, page, policy
 
 LEVELS = ("reading", "replaying", "administering", "inspecting")

@@ -12,7 +12,7 @@ from pik.stores.aws import lease
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.lease import LASTING, alive, any_alive, held, holding, lives
 from pik.stores.aws.table import Item, Key, Table
-from tests.aws.emulator import make_stack
+from tests.support.aws.emulator import make_stack
 
 SKEW = 900 * 10**9
 

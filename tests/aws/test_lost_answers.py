@@ -9,8 +9,8 @@ from pik.errors import AlreadyExists
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.raw import AwsRaw
 from pik.stores.aws.table import Item, Key, Table
-from tests.aws.calls import SESSION
-from tests.aws.emulator import make_stack
+from tests.support.aws.calls import SESSION
+from tests.support.aws.emulator import make_stack
 
 
 class Losing:

@@ -15,8 +15,8 @@ from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.replay.execute import enqueue_tasks, wait
 from pik.usecases.replay.plan import plan_replay, start
-from tests.aws.deployed import Deployed, deploy, send
-from tests.aws.emulator import REGION
+from tests.support.aws.deployed import Deployed, deploy, send
+from tests.support.aws.emulator import REGION
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("deployed")]
 

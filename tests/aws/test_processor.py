@@ -21,11 +21,11 @@ from pik.usecases.metrics.definitions import add_version
 from pik.usecases.replay.execute import enqueue_tasks
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.runs import promote
-from tests.aws.emulator import make_stack, publish
-from tests.aws.processor import CONTEXT
 from tests.aws.test_crash import dying
-from tests.aws.unreliable import unreliable
-from tests.usecases.kit import SUM, PlainEngine, current, ingest, request, truth
+from tests.support.aws.emulator import make_stack, publish
+from tests.support.aws.processor import CONTEXT
+from tests.support.aws.unreliable import unreliable
+from tests.support.stores import SUM, PlainEngine, current, ingest, request, truth
 
 
 @pytest.fixture

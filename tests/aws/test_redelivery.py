@@ -23,9 +23,9 @@ from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.replay.execute import Outcome
 from pik.usecases.replay.plan import TaskSize, plan_replay
-from tests.aws.emulator import make_stack, publish
-from tests.aws.processor import CONTEXT
-from tests.faults import Crash, FailAt, wrapped
+from tests.support.aws.emulator import make_stack, publish
+from tests.support.aws.processor import CONTEXT
+from tests.support.faults import Crash, FailAt, wrapped
 
 STEPS = {"aggregates.write", "runs.mark", "runs.set_state", "queue.acknowledge"}
 STATE = ("runs", "queue", "dead_letters", "aggregates", "promotions")

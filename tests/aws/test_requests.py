@@ -19,8 +19,8 @@ from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.events import list_events
 from pik.usecases.rebuild.rebuild import rebuild_index
-from tests.aws.emulator import make_stack, publish
-from tests.snapshot import assert_sound
+from tests.support.aws.emulator import make_stack, publish
+from tests.support.snapshot import assert_sound
 
 
 def event(number: int, day: int = 1, **fields: object) -> dict[str, object]:

@@ -15,8 +15,8 @@ from pik.errors import PikError
 from pik.ports.raw import Raw
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.raw import AwsRaw
-from tests.aws.emulator import ENVIRONMENT, REGION, free_port
 from tests.contracts import test_raw
+from tests.support.aws.emulator import ENVIRONMENT, REGION, free_port
 
 pytestmark = pytest.mark.slow
 

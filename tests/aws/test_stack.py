@@ -18,10 +18,10 @@ from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.health import AwsStackHealth
 from pik.stores.aws.deployment.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack, look_up
 from pik.usecases.deployment import StackStatus, status
-from tests.aws.bare import deploy_bare
-from tests.aws.emulator import REGION
-from tests.aws.template import properties, resources, template
 from tests.cli.conftest import pik
+from tests.support.aws.bare import deploy_bare
+from tests.support.aws.emulator import REGION
+from tests.support.aws.template import properties, resources, template
 
 __all__ = ["pik"]
 

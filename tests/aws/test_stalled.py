@@ -15,9 +15,9 @@ from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.verify.verify import verify
-from tests.aws.calls import SERVICES, hooked
-from tests.aws.emulator import REGION, make_stack, publish
-from tests.usecases.kit import PlainEngine
+from tests.support.aws.calls import SERVICES, hooked
+from tests.support.aws.emulator import REGION, make_stack, publish
+from tests.support.stores import PlainEngine
 
 BODY = b'{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{}}'
 ANSWERED_WITHIN = 29

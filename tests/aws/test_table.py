@@ -8,7 +8,7 @@ from botocore.exceptions import EndpointConnectionError
 from pik.errors import StoreError
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.table import Item, Key, Partition, Table
-from tests.aws.emulator import make_stack
+from tests.support.aws.emulator import make_stack
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.rebuild.rebuild import rebuild_index
-from tests.aws.calls import hooked
-from tests.aws.clock import later
-from tests.aws.emulator import make_stack, publish
-from tests.contracts.chunks import BATCH, Sent, chunk, counts, origin
+from tests.support.aws.calls import hooked
+from tests.support.aws.clock import later
+from tests.support.aws.emulator import make_stack, publish
+from tests.support.contracts.chunks import BATCH, Sent, chunk, counts, origin
 
 EVENT = {"source": "s", "event_type": "t", "entity_id": "e", "event_time": "2026-01-01", "payload": {}}
 BODY = json.dumps({**EVENT, "event_time": "2026-01-01T00:00:00Z"}).encode()

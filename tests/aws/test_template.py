@@ -16,8 +16,8 @@ import pik
 from pik.model.run import TASK_TIMEOUT
 from pik.stores.aws.deployment.settings import VISIBILITY
 from pik.stores.aws.deployment.stack import Stack, output_name
-from tests.aws.policy import as_list, denies
-from tests.aws.template import PATH, properties, resolved, resources, template
+from tests.support.aws.policy import as_list, denies
+from tests.support.aws.template import PATH, properties, resolved, resources, template
 
 ROOT = PATH.parent
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/0-1"

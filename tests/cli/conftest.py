@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pik.__main__ import main
-from tests.cli.pasting import expect_line, suggested_lines
+from tests.support.cli.pasting import expect_line, suggested_lines
 
 
 @dataclass(frozen=True)

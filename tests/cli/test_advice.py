@@ -16,7 +16,7 @@ import pik as package
 from pik.cli.app import COMMANDS
 from pik.cli.context import with_store
 from pik.errors import command
-from tests.cli.pasting import command_of, expect_line, parses
+from tests.support.cli.pasting import command_of, expect_line, parses
 
 STORE = "dir with space"
 NAMES = "|".join(COMMANDS)

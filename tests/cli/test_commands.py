@@ -10,7 +10,7 @@ import pytest
 from pik import __version__
 from pik.cli.app import COMMANDS, Root
 from tests.cli.conftest import Result
-from tests.cli.entries import ENTRIES
+from tests.support.cli.entries import ENTRIES
 
 Pik = Callable[..., Result]
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-THINGS = [sys.executable, str(ROOT / "tests/cli/run_things.py")]
+THINGS = [sys.executable, str(ROOT / "tests/support/cli/run_things.py")]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
@@ -102,7 +102,7 @@ HEAVY = {"rich", "pydantic", "duckdb", "pyarrow", "sqlite3", "jmespath", "zstand
     ("arguments", "absent"),
     [
         (["--version"], HEAVY | {"typer", "msgspec", "inspect"}),
-        (["--help"], HEAVY | {"tomllib", "tests.cli.things", "pik.stores"}),
+        (["--help"], HEAVY | {"tomllib", "tests.support.cli.things", "pik.stores"}),
         (["things", "--format", "json"], HEAVY | {"tomllib", "csv"}),
         (["things", "--limit", "x"], HEAVY | {"tomllib"}),
     ],
@@ -112,7 +112,7 @@ def test_nothing_is_loaded_that_is_not_needed(arguments: list[str], absent: set[
     code = (
         "import sys; from pik.__main__ import main\n"
         "if '--version' not in sys.argv:\n"
-        "    from pik.cli.app import Root; from tests.cli.entries import ENTRIES; Root.entries = ENTRIES\n"
+        "    from pik.cli.app import Root; from tests.support.cli.entries import ENTRIES; Root.entries = ENTRIES\n"
         "main(); print(*sys.modules, file=sys.stderr)"
     )
     command = [sys.executable, "-c", code, *arguments]

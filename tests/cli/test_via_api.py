@@ -20,9 +20,9 @@ from pik.stores import open_store
 from pik.stores.aws import http_api as aws_api
 from pik.usecases.ingest import via_api as api_ingest
 from pik.usecases.replay import execute as api_replay
-from tests.lambdas.calls import silence, wire
-from tests.lambdas.gateway import CONTEXT, CREDENTIALS, KEY, REGION, serving
-from tests.snapshot import assert_sound, snapshot
+from tests.support.lambdas.calls import silence, wire
+from tests.support.lambdas.gateway import CONTEXT, CREDENTIALS, KEY, REGION, serving
+from tests.support.snapshot import assert_sound, snapshot
 
 VIA = ("--via", "api", "--store", f"aws://pik?region={REGION}", "--format", "json")
 WINDOW = ("--from", "2026-01-30", "--to", "2026-02-02")

@@ -25,7 +25,7 @@ from pik.stores.local.state.audit import LocalStateAudit
 from pik.stores.local.state.database import LocalMetrics, state_database
 from pik.stores.local.state.promotion import LocalPromotions
 from pik.stores.local.state.runs import LocalQueue, LocalRuns
-from tests.aws.emulator import make_stack, publish
+from tests.support.aws.emulator import make_stack, publish
 
 WITH_MOTO = ["local", "aws", "moto"]
 """The stores of suites that moto serves faithfully as well; docs/dev/testing.md says why others are not among them."""

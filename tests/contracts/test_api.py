@@ -16,8 +16,8 @@ from pik.ports.remote import Answered, RecordResult, Unanswered
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.http_api import BACKOFF, HttpApi, RetryingApi
-from tests.lambdas.calls import event, silence, wire
-from tests.lambdas.gateway import KEY, serving
+from tests.support.lambdas.calls import event, silence, wire
+from tests.support.lambdas.gateway import KEY, serving
 
 ATTEMPTS = BACKOFF.attempts or 0
 DAY = 86_400 * 10**9

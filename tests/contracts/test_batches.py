@@ -19,9 +19,8 @@ from pik.model.batch import BatchState, Counts, Verdict
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.stores import open_store
-from tests.aws.clock import later
-
-from .chunks import BATCH, OTHER, Sent, chunk, counts, origin
+from tests.support.aws.clock import later
+from tests.support.contracts.chunks import BATCH, OTHER, Sent, chunk, counts, origin
 
 
 def opened(store: Store, batch_id: str = BATCH, content: str = "c") -> None:

@@ -12,8 +12,8 @@ from pik.errors import Busy
 from pik.model.batch import BatchState, Counts, Location, Verdict
 from pik.ports.store import Store
 from pik.stores import open_store
+from tests.support.contracts.chunks import BATCH, OTHER, THIRD, Sent, arrivals, chunk, counts, origin
 
-from .chunks import BATCH, OTHER, THIRD, Sent, arrivals, chunk, counts, origin
 from .test_batches import everything, kinds, opened
 
 

@@ -23,9 +23,8 @@ from pik.stores import open_store
 from pik.usecases.inspect.events import list_events
 from pik.usecases.rebuild.rebuild import rebuild_index
 from pik.usecases.verify.verify import verify
-from tests.usecases.kit import PlainEngine
-
-from .harm import IMMATERIAL, PARTS, Harm, fill
+from tests.support.contracts.harm import IMMATERIAL, PARTS, Harm, fill
+from tests.support.stores import PlainEngine
 
 
 @pytest.fixture

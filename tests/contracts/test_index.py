@@ -12,8 +12,7 @@ from pik.model.instant import DAY
 from pik.model.window import ALL_TIME, Window
 from pik.ports.catalog import Index, Totals, batch_of
 from pik.ports.store import Store
-
-from .chunks import BATCH, OTHER, Sent, arrivals, chunk, origin
+from tests.support.contracts.chunks import BATCH, OTHER, Sent, arrivals, chunk, origin
 
 A, A_LATER, B = Sent("a"), Sent("a", 2), Sent("b")
 K, K_AGAIN, K_OTHER = Sent("k", 0, "x"), Sent("k", 2, "x"), Sent("k", -1, "y")

@@ -29,9 +29,19 @@ from pik.usecases.pull.pull import PullRequest, plan_pull, pull
 from pik.usecases.rebuild.rebuild import rebuild_index
 from pik.usecases.verify.findings import ProblemKind
 from pik.usecases.verify.verify import verify
-from tests.contracts.pulling import ENTITIES, answers, fill, pulled, recomputed, record, refusal, sound, verdicts
-from tests.faults import Crash, FailAt, wrapped
-from tests.usecases.kit import PlainEngine, event, replayed, window
+from tests.support.contracts.pulling import (
+    ENTITIES,
+    answers,
+    fill,
+    pulled,
+    recomputed,
+    record,
+    refusal,
+    sound,
+    verdicts,
+)
+from tests.support.faults import Crash, FailAt, wrapped
+from tests.support.stores import PlainEngine, event, replayed, window
 
 WINDOWS = [
     (window("03", "05"), ()),

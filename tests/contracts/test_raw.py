@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pik.errors import AlreadyExists, Damaged
 from pik.ports.raw import Raw
 from pik.stores.aws.raw import AwsRaw
-from tests.aws.emulator import make_stack
 from tests.contracts.conftest import WITH_MOTO, local_store
+from tests.support.aws.emulator import make_stack
 
 KEY = "raw/event_date=2026-01-01/01J-1.ndjson.zst"
 

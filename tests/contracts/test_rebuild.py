@@ -29,10 +29,9 @@ from pik.usecases.ingest.batch_ingest import IngestOptions, Outcome, ingest
 from pik.usecases.ingest.replaced_batches import with_closing
 from pik.usecases.inspect.batches import status
 from pik.usecases.rebuild.rebuild import rebuild_index
-from tests.snapshot import assert_sound, damage, snapshot
-from tests.survival.pools import KilledAhead
-
-from .chunks import BATCH, OTHER, THIRD, Sent, arrivals, chunk, counts, origin
+from tests.support.contracts.chunks import BATCH, OTHER, THIRD, Sent, arrivals, chunk, counts, origin
+from tests.support.snapshot import assert_sound, damage, snapshot
+from tests.support.survival.pools import KilledAhead
 
 OPTIONS = IngestOptions(Reading(1 << 20), workers=0)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pik.cli.commands.care.demo import write_data
-from tests.docs.console import REPOSITORY
+from tests.support.docs.console import REPOSITORY
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.console import Step, play, steps
+from tests.support.docs.console import Step, play, steps
 
 ID = "01J8Z3A0000000000000000000"
 OTHER = "01J8Z3B0000000000000000000"

@@ -13,9 +13,9 @@ from typing import Any
 import duckdb
 import pytest
 
-from tests.docs import reader
 from tests.docs.conftest import expect
-from tests.docs.console import REPOSITORY
+from tests.support.docs import reader
+from tests.support.docs.console import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "format.md").read_text(encoding="utf-8")
 VECTORS: list[dict[str, str]] = json.loads((REPOSITORY / "tests" / "model" / "vectors.json").read_text("utf-8"))

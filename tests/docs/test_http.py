@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pik.stores import open_store
-from tests.docs.console import REPOSITORY, play
-from tests.lambdas.calls import silence, wire
-from tests.lambdas.gateway import CREDENTIALS, REGION, serving
+from tests.support.docs.console import REPOSITORY, play
+from tests.support.lambdas.calls import silence, wire
+from tests.support.lambdas.gateway import CREDENTIALS, REGION, serving
 
 
 def test_the_commands_print_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ from pik.inputs.time_format import PLAUSIBLE, TimeFormat
 from pik.model.event import read_event
 from pik.model.instant import format_instant, parse_event_time
 from pik.model.jmes import MAX_DEPTH, MAX_LENGTH, MAX_MADE
-from tests.docs.console import REPOSITORY
 from tests.model.test_identity import line
+from tests.support.docs.console import REPOSITORY
 
 PAGE = (REPOSITORY / "docs/inputs.md").read_text(encoding="utf-8")
 TIMES = sorted(set(re.findall(r"`(2026[-0-9]+[Tt ][^`]+)`", PAGE)))

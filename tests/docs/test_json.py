@@ -24,12 +24,12 @@ from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.replay.plan import plan_replay, start
-from tests.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user
-from tests.aws.emulator import ENVIRONMENT, REGION, ministack
 from tests.docs.conftest import DAY, PECULIAR
-from tests.docs.console import REPOSITORY
-from tests.lambdas.calls import silence, wire
-from tests.lambdas.gateway import KEY, serving
+from tests.support.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user
+from tests.support.aws.emulator import ENVIRONMENT, REGION, ministack
+from tests.support.docs.console import REPOSITORY
+from tests.support.lambdas.calls import silence, wire
+from tests.support.lambdas.gateway import KEY, serving
 from tools.json_fields import rows, schemas
 
 PAGE = (REPOSITORY / "docs" / "json.md").read_text(encoding="utf-8")

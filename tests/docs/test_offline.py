@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tests.docs.console import REPOSITORY, play
+from tests.support.docs.console import REPOSITORY, play
 
 
 def test_the_page(incident: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.conftest import expect
-from tests.docs.console import REPOSITORY, Console, Step, play, steps
+from tests.support.docs.console import REPOSITORY, Console, Step, play, steps
 
 README = REPOSITORY / "README.md"
 TEXT = README.read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.console import REPOSITORY, play
+from tests.support.docs.console import REPOSITORY, play
 
 RUNBOOKS = sorted((REPOSITORY / "docs" / "runbooks").glob("*.md"))
 PARTS = ("Decide", "Repair", "Proof", "For the incident document")

@@ -15,7 +15,7 @@ import pik
 from pik.cli.app import root_command
 from pik.cli.config import Config, settings
 from pik.stores.aws.deployment.stack import ALARMS
-from tests.docs.console import REPOSITORY
+from tests.support.docs.console import REPOSITORY
 
 PAGE = (REPOSITORY / "docs/troubleshooting.md").read_text(encoding="utf-8")
 CONFIGURATION = (REPOSITORY / "docs/configuration.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import Invalid
-from tests.engine.raw import compute, event, metric, raw
+from tests.support.raw_files import compute, event, metric, raw
 
 ACCEPTED = [
     "count(*)",

@@ -21,7 +21,7 @@ from pik.model.instant import DAY, HOUR, SECOND, parse_instant
 from pik.model.metric import NO_INPUTS, Computed, Definition
 from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Inputs, Touched
-from tests.engine.raw import BATCH, compute, event, frame, metric, raw, raw_lines
+from tests.support.raw_files import BATCH, compute, event, frame, metric, raw, raw_lines
 
 DAY_ONE = parse_instant("2026-01-01T00:00:00Z")
 

@@ -13,7 +13,7 @@ from pik.model.instant import DAY
 from pik.model.metric import Computed
 from pik.model.window import ALL_TIME
 from pik.ports.engine import Inputs
-from tests.engine.raw import compute, event, frame, metric, raw, raw_lines
+from tests.support.raw_files import compute, event, frame, metric, raw, raw_lines
 
 TOTAL = metric("sum((payload->>'$.n')::INTEGER)")
 LINES = raw_lines(event({"n": n}, entity_id=f"e{n % 7}") for n in range(60))

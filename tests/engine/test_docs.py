@@ -12,7 +12,7 @@ from pik.engine import DuckEngine
 from pik.engine.vocabulary import AGGREGATES, COLUMN_TYPES, SCALARS
 from pik.errors import Invalid
 from pik.usecases.metrics.definition_file import read_definition
-from tests.engine.raw import metric
+from tests.support.raw_files import metric
 
 TEXT = Path(__file__).parents[2].joinpath("docs", "metrics.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)

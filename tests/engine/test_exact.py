@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pik.engine import DuckEngine
 from pik.engine.vocabulary import OPERATORS, SCALARS
 from pik.errors import Invalid
-from tests.engine.raw import compute, event, metric, raw
+from tests.support.raw_files import compute, event, metric, raw
 
 A, B = "(payload->>'$.a')", "(payload->>'$.b')"
 WIDE = Context(prec=200)

@@ -16,7 +16,7 @@ from pik.model.instant import DAY, parse_instant
 from pik.model.metric import BLAMED, NO_INPUTS, Computed, bucket_digests, digest_line
 from pik.model.window import ALL_TIME
 from pik.ports.engine import Inputs
-from tests.engine.raw import compute, event, frame, metric, raw, raw_lines
+from tests.support.raw_files import compute, event, frame, metric, raw, raw_lines
 
 DAY_ONE = parse_instant("2026-01-01T00:00:00Z")
 NUMBER = "(payload->>'$.v')::DECIMAL(9, 2)"

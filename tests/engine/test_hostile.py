@@ -11,7 +11,7 @@ from pik.engine import session as session_module
 from pik.engine.vocabulary import LONGEST
 from pik.errors import EngineError, Invalid
 from pik.ports.engine import Inputs
-from tests.engine.raw import compute, event, metric, raw
+from tests.support.raw_files import compute, event, metric, raw
 
 TEXT = "payload->>'$.t'"
 LIST = "(payload->'$.l')::VARCHAR[]"

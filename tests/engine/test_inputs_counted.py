@@ -13,7 +13,7 @@ import pytest
 
 from pik.model.event import read_event
 from pik.model.metric import NO_INPUTS, delivery_hash
-from tests.engine.raw import BATCH, compute, event, metric, raw
+from tests.support.raw_files import BATCH, compute, event, metric, raw
 
 
 def test_ids_are_those_of_the_events(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pik.model.instant import HOUR, full_instant, parse_instant
 from pik.model.metric import Computed
 from pik.model.window import Window
 from pik.ports.engine import Inputs
-from tests.engine.raw import BATCH, compute, event, frame, metric, raw_lines
+from tests.support.raw_files import BATCH, compute, event, frame, metric, raw_lines
 
 BASE = parse_instant("1970-01-01T00:00:00Z")
 Fields = dict[str, Any]

@@ -22,8 +22,7 @@ from pik.model.delivery import Filter, read_delivery
 from pik.model.instant import parse_instant
 from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import COLUMNS, Block, Layout
-
-from .lines import BATCH, INGESTED, block, line, record
+from tests.support.raw_lines import BATCH, INGESTED, block, line, record
 
 TEXTS = [
     record('{"amount": 12345678901234567890.12, "n":1}', event_time="2026-01-01T00:00:00.000000001Z"),

@@ -17,8 +17,8 @@ from pik.model.batch import Verdict
 from pik.model.column import parse_column
 from pik.model.delivery import Filter
 from pik.ports.engine import COLUMNS, Block, Layout
+from tests.support.raw_lines import BATCH, block, line, record
 
-from .lines import BATCH, block, line, record
 from .test_parquet import TEXTS, VERDICTS, written
 
 COLUMNS_OF_OWN = tuple(map(parse_column, ["amount=amount:decimal(22,2)", "at=at:timestamp", "note=note:string"]))

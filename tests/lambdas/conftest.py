@@ -9,7 +9,7 @@ import pytest
 
 from pik.lambdas import wiring
 from pik.stores import open_store
-from tests.lambdas.calls import wire
+from tests.support.lambdas.calls import wire
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from pik.lambdas import ingest, processor, wiring
 from pik.lambdas import replay as replaying
 from pik.ports.store import Store
-from tests.lambdas.calls import asked, event, get, messages, post, some_days, wire
-from tests.lambdas.gateway import CONTEXT
+from tests.support.lambdas.calls import asked, event, get, messages, post, some_days, wire
+from tests.support.lambdas.gateway import CONTEXT
 
 READING = {
     *("read", "size", "objects", "files", "scratch", "find", "segments", "skipped", "locate", "deliveries", "repeats"),

@@ -11,8 +11,8 @@ from pik.lambdas import ingest, processor, replay, wiring
 from pik.model.instant import parse_instant
 from pik.model.run import RunState
 from pik.model.window import ALL_TIME
-from tests.lambdas.calls import asked, event, get, messages, post, some_days
-from tests.lambdas.gateway import CONTEXT
+from tests.support.lambdas.calls import asked, event, get, messages, post, some_days
+from tests.support.lambdas.gateway import CONTEXT
 
 
 def test_one_event(store) -> None:

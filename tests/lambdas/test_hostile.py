@@ -22,9 +22,9 @@ from pik.model.window import ALL_TIME
 from pik.stores import open_store
 from pik.usecases.ingest.api_request import MAX_EVENTS
 from pik.usecases.inspect.event_detail import locate, read_location
-from tests.lambdas.calls import asked, event, post, wire
-from tests.lambdas.gateway import CONTEXT
-from tests.snapshot import assert_sound
+from tests.support.lambdas.calls import asked, event, post, wire
+from tests.support.lambdas.gateway import CONTEXT
+from tests.support.snapshot import assert_sound
 
 HEAD = b'{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-31T00:00:00Z","payload":'
 

@@ -28,10 +28,10 @@ from schemathesis.checks import (
 from pik.errors import StoreError
 from pik.lambdas import ingest, wiring
 from pik.stores import open_store
-from tests.aws.template import properties
-from tests.docs.console import REPOSITORY
-from tests.lambdas.calls import asked, event, post, wire
-from tests.lambdas.gateway import KEY, Gateway, serving
+from tests.support.aws.template import properties
+from tests.support.docs.console import REPOSITORY
+from tests.support.lambdas.calls import asked, event, post, wire
+from tests.support.lambdas.gateway import KEY, Gateway, serving
 
 PAGE = REPOSITORY / "docs" / "openapi.yaml"
 DOCUMENT: dict[str, Any] = yaml.safe_load(PAGE.read_text(encoding="utf-8"))

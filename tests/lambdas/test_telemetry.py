@@ -12,9 +12,9 @@ import pytest
 from pik.lambdas import ingest, processor, replay, wiring
 from pik.model.metric import Definition
 from pik.usecases.metrics.definitions import add_version
-from tests.aws.template import template
-from tests.lambdas.calls import asked, event, messages, post
-from tests.lambdas.gateway import CONTEXT
+from tests.support.aws.template import template
+from tests.support.lambdas.calls import asked, event, messages, post
+from tests.support.lambdas.gateway import CONTEXT
 
 METRICS = {
     "IngestCount",

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from pik.errors import Invalid, UsageError
 from pik.model.column import parse_column, read_exactly, read_plainly
 from pik.model.identity import read_payload
-from tests.model import texts
+from tests.support.model import texts
 
 FITS: list[tuple[str, str, Any]] = [
     ("string", '"é"', "é"),

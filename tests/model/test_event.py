@@ -17,8 +17,8 @@ from pik.model.delivery import Delivery, entity_mark, raw_line, read_delivery, s
 from pik.model.event import ENVELOPE, FIELDS, FieldType, read_event, read_event_slowly
 from pik.model.identity import MAX_DEPTH
 from pik.model.instant import Zone, full_instant, is_canonical, load_zone
-from tests.model import oracle, texts
 from tests.model.test_identity import INSTANTS, NAMES, line
+from tests.support.model import oracle, texts
 
 TIMES = st.sampled_from(
     "2026-01-31T23:59:59.999Z 2026-02-30T00:00:00.000Z 2026-01-01T00:00:00Z 2026-01-01T00:00:00.1234567891Z 2026-01-01"

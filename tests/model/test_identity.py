@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pik.model.event import Event, read_event, read_event_slowly
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, full_instant
-from tests.model import oracle, texts, vectors
+from tests.support.model import oracle, texts, vectors
 
 VECTORS = json.loads(vectors.FILE.read_text(encoding="utf-8"))
 NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=40).filter(

@@ -15,7 +15,7 @@ from pik.inputs.mapping import RecordMapping
 from pik.model.delivery import raw_line, read_delivery, stamp
 from pik.model.event import Event, read_event
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, full_instant
-from tests.model import oracle, texts
+from tests.support.model import oracle, texts
 
 HOOK = {
     "source": "'github'",

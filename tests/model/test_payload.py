@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pik.errors import Invalid
 from pik.model.identity import MAX_DEPTH, check_json, read_payload, read_payload_slowly
-from tests.model import oracle, texts
+from tests.support.model import oracle, texts
 
 
 def outcome(read: object, raw: bytes) -> object:

@@ -9,9 +9,9 @@ from pik.errors import Invalid
 from pik.model.delivery import raw_line, stamp
 from pik.model.event import read_event_slowly, read_rows
 from pik.model.instant import Zone
-from tests.model import texts
 from tests.model.test_event import ZONES, event_texts
 from tests.model.test_identity import line
+from tests.support.model import texts
 
 NOW = 1_800_000_000_000_000_000
 STAMP = stamp(NOW, "B")

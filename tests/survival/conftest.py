@@ -55,7 +55,7 @@ def without_index(url: Path) -> Store:
 
 def started(store: Path, *files: Path, block: int, workers: int, **settings: Any) -> subprocess.Popen[str]:
     """A process that ingests the files."""
-    command = [sys.executable, str(ROOT / "tests/survival/child.py"), str(store), str(block), str(workers)]
+    command = [sys.executable, str(ROOT / "tests/support/survival/child.py"), str(store), str(block), str(workers)]
     settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
     return subprocess.Popen([*command, *map(str, files)], text=True, env=ENVIRONMENT, **settings)
 

@@ -18,9 +18,9 @@ from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.ingest.batch_ingest import Outcome
 from pik.usecases.rebuild.rebuild import rebuild_index
-from tests.faults import Crash, ExitAt, FailAt, Slow, Twice, wrapped
-from tests.snapshot import assert_sound, snapshot
-from tests.survival.child import small_blocks
+from tests.support.faults import Crash, ExitAt, FailAt, Slow, Twice, wrapped
+from tests.support.snapshot import assert_sound, snapshot
+from tests.support.survival.child import small_blocks
 from tests.survival.conftest import EXTRA, ingest, whole, without_index
 
 BLOCK = 1500

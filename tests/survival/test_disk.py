@@ -12,7 +12,7 @@ import pytest
 
 from pik.model.window import ALL_TIME
 from pik.stores import open_store
-from tests.snapshot import assert_sound, snapshot
+from tests.support.snapshot import assert_sound, snapshot
 from tests.survival.conftest import pik, whole
 
 COULD_NOT = 4

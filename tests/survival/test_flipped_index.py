@@ -21,9 +21,9 @@ from pik.stores import open_store
 from pik.usecases.inspect.events import list_events
 from pik.usecases.rebuild.rebuild import rebuild_index
 from pik.usecases.verify.verify import verify
-from tests.contracts.harm import fill
+from tests.support.contracts.harm import fill
+from tests.support.stores import PlainEngine
 from tests.survival.conftest import ingest
-from tests.usecases.kit import PlainEngine
 
 REFUSED = "refused"
 

@@ -19,9 +19,9 @@ from pik.rawlog.segment_writer import increasing_times
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.rebuild.rebuild import rebuild_index
-from tests.snapshot import assert_sound, snapshot
+from tests.support.snapshot import assert_sound, snapshot
+from tests.support.survival.pools import KilledAhead, LastFirst
 from tests.survival.conftest import ingest, pik, started, whole, without_index
-from tests.survival.pools import KilledAhead, LastFirst
 
 BLOCK = 150_000
 

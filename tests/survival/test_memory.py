@@ -16,8 +16,8 @@ import pytest
 from bench.measure import run
 from pik.runtime.parallel import Pool, Tell, WorkerDied
 from pik.stores import open_store
-from tests.strange import STRANGE
-from tests.strange import lines as strange_lines
+from tests.support.strange_stores import STRANGE
+from tests.support.strange_stores import lines as strange_lines
 from tests.survival.conftest import ENVIRONMENT, pik
 
 MIB = 1 << 20

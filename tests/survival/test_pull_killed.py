@@ -19,8 +19,8 @@ from pik.usecases.inspect.duplicates import DuplicateFilter, list_duplicates
 from pik.usecases.inspect.events import list_events
 from pik.usecases.rebuild.rebuild import rebuild_index
 from pik.usecases.verify.verify import verify
+from tests.support.stores import PlainEngine
 from tests.survival.conftest import pik, whole
-from tests.usecases.kit import PlainEngine
 
 KILLS = 8
 

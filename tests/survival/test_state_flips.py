@@ -23,7 +23,7 @@ from pik.stores import open_store
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.replay.runs import promote
-from tests.usecases.kit import PlainEngine, event, ingest, replay
+from tests.support.stores import PlainEngine, event, ingest, replay
 
 ENGINE = PlainEngine()
 

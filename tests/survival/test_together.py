@@ -15,7 +15,7 @@ from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
 from pik.rawlog.selection import deliveries
 from pik.stores import open_store
-from tests.snapshot import assert_sound, snapshot
+from tests.support.snapshot import assert_sound, snapshot
 from tests.survival.conftest import ingest, started, whole
 
 PART = 2000

@@ -15,8 +15,8 @@ from pik.model.window import ALL_TIME
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.verify.verify import verify
+from tests.support.stores import PlainEngine
 from tests.survival.conftest import started
-from tests.usecases.kit import PlainEngine
 
 LINES = 1500
 

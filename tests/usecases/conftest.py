@@ -10,8 +10,7 @@ from pik.inputs import blocks as blocks_module
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.metrics.definitions import add_version
-
-from .kit import SUM, PlainEngine, ingest
+from tests.support.stores import SUM, PlainEngine, ingest
 
 
 @pytest.fixture

@@ -20,8 +20,7 @@ from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import Difference, Op, Stats, diff_aggregates, diff_run
 from pik.usecases.metrics.tolerance import Tolerance, read_tolerances
 from pik.usecases.replay.runs import promote, rollback
-
-from .kit import EVENTS, FIRST, event, ingest, replay, replayed, truth, window
+from tests.support.stores import EVENTS, FIRST, event, ingest, replay, replayed, truth, window
 
 KEYS = st.tuples(st.sampled_from("ab"), st.integers(0, 2), st.sampled_from(["", "A", "a", "é", "￿", "\U0001f600"]))
 

@@ -29,8 +29,7 @@ from pik.stores import open_store
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import Diff, Stats, diff_aggregates, diff_run
 from pik.usecases.replay.runs import promote, rollback
-
-from .kit import FIRST, PlainEngine, event, ingest, replay
+from tests.support.stores import FIRST, PlainEngine, event, ingest, replay
 
 ENTITIES = ("a", "b", "é")
 SIZES = {"1h": HOUR, "6h": 6 * HOUR, "1d": DAY, "7d": 7 * DAY, "30d": 30 * DAY}

@@ -17,9 +17,8 @@ from pik.runtime import spool
 from pik.runtime.spool import sort_bounded
 from pik.usecases.inspect import events
 from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
-
-from ..faults import Wrapped
-from .kit import event, ingest
+from tests.support.faults import Wrapped
+from tests.support.stores import event, ingest
 
 MANY = 1_300
 WANTED = DuplicateFilter(Filter(ALL_TIME))

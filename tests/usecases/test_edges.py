@@ -21,8 +21,7 @@ from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.verify.verify import verify
-
-from .kit import current, ingest, replayed
+from tests.support.stores import current, ingest, replayed
 
 WEEKLY = Definition(name="weekly", value="count(*)", bucket="7d")
 TIMES = (MIN_INSTANT, MIN_INSTANT + 6 * DAY, MAX_INSTANT - 6 * DAY, MAX_INSTANT)

@@ -17,9 +17,8 @@ from pik.runtime import spool
 from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import list_events
-
-from ..faults import Wrapped
-from .kit import PlainEngine, event, ingest
+from tests.support.faults import Wrapped
+from tests.support.stores import PlainEngine, event, ingest
 
 EVERYTHING = Filter(ALL_TIME)
 

@@ -27,8 +27,7 @@ from pik.runtime.interaction import Silent
 from pik.usecases.export import export as export_module
 from pik.usecases.export import files as export_files
 from pik.usecases.export.export import ExportReport, checked_columns, chosen_format, export, is_directory, partitions
-
-from .kit import EVENTS, event, ingest, window
+from tests.support.stores import EVENTS, event, ingest, window
 
 EVERYTHING = Layout(Filter(ALL_TIME))
 

@@ -19,8 +19,7 @@ from pik.usecases.replay import runs as dlq
 from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.runs import promote
-
-from .kit import EVENTS, FIRST, current, event, ingest, replay, replayed, request, window
+from tests.support.stores import EVENTS, FIRST, current, event, ingest, replay, replayed, request, window
 
 RATE = Definition(name="rate", value="(sum((payload->>'$.v')::BIGINT) // count(*))::BIGINT")
 AMOUNT = Definition(name="amount", value="sum((payload->>'$.v')::DECIMAL(18,0))")

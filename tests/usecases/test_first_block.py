@@ -16,8 +16,7 @@ from pik.stores import open_store
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 from pik.usecases.ingest.many_inputs import ingest_all
 from pik.usecases.inspect.batches import status
-
-from .kit import event
+from tests.support.stores import event
 
 OPTIONS = IngestOptions(Reading(1 << 20), workers=0)
 LINES = "".join(json.dumps(event(number, "a", "01T00:00")) + "\n" for number in range(2000)).encode()

@@ -32,10 +32,9 @@ from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport, Outcom
 from pik.usecases.ingest.batch_ingest import ingest as ingest_source
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.rebuild.rebuild import rebuild_index
-from tests.faults import Crash, FailAt, wrapped
-from tests.snapshot import assert_sound, rejects, snapshot
-
-from .kit import digest
+from tests.support.faults import Crash, FailAt, wrapped
+from tests.support.snapshot import assert_sound, rejects, snapshot
+from tests.support.stores import digest
 
 READING = Reading(1 << 20)
 pytestmark = pytest.mark.usefixtures("blocks_of_a_few_lines")

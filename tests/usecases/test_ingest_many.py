@@ -19,8 +19,8 @@ from pik.usecases.ingest import many_inputs as ingest_many
 from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport, Outcome, ingest
 from pik.usecases.ingest.many_inputs import ingest_all
 from pik.usecases.rebuild.rebuild import rebuild_index
-from tests.faults import Crash, FailAt, wrapped
-from tests.snapshot import assert_sound, snapshot
+from tests.support.faults import Crash, FailAt, wrapped
+from tests.support.snapshot import assert_sound, snapshot
 
 OPTIONS = IngestOptions(Reading(1 << 20), workers=0)
 EVENT = '{"source":"s%d","event_type":"t","entity_id":"e","event_time":"2026-01-%02dT00:00:00Z","payload":{"n":%d}%s}\n'

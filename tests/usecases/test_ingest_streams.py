@@ -16,8 +16,8 @@ from pik.model.batch import BatchState
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.ingest.batch_ingest import Outcome
-from tests.faults import Crash, FailAt, wrapped
-from tests.snapshot import assert_sound, snapshot
+from tests.support.faults import Crash, FailAt, wrapped
+from tests.support.snapshot import assert_sound, snapshot
 
 from .test_ingest import crash_at, ingest, line, written
 

@@ -26,8 +26,7 @@ from pik.stores.local.state.runs import LocalQueue, LocalRuns
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.replay.run_task import execute_task
 from pik.usecases.replay.runs import promote
-
-from .kit import EVENTS, FIRST, SUM, Faulty, PlainEngine, current, event, ingest, replay, request, truth
+from tests.support.stores import EVENTS, FIRST, SUM, Faulty, PlainEngine, current, event, ingest, replay, request, truth
 
 METRICS = {"event_count@1": 1, "total@1": 1}
 ENTITIES = sorted({each["entity_id"] for each in EVENTS})

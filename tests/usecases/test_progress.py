@@ -14,8 +14,7 @@ from pik.runtime.interaction import Progress
 from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import list_events
 from pik.usecases.listing import Listing
-
-from .kit import event, ingest
+from tests.support.stores import event, ingest
 
 EVERYTHING = Filter(ALL_TIME)
 HOURS = 24

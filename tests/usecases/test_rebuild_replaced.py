@@ -23,7 +23,7 @@ from pik.stores import open_store
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.batch_ingest import IngestOptions, Outcome, ingest
 from pik.usecases.rebuild.rebuild import RebuildReport, rebuild_index
-from tests.snapshot import assert_sound, damage, snapshot
+from tests.support.snapshot import assert_sound, damage, snapshot
 
 OPTIONS = IngestOptions(Reading(1 << 20), workers=0)
 

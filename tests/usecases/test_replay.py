@@ -24,9 +24,8 @@ from pik.usecases.replay import runs as dlq
 from pik.usecases.replay.execute import Pace, run_locally, wait
 from pik.usecases.replay.plan import TaskSize, plan_replay, start
 from pik.usecases.replay.runs import cancel, detail, promote
-
-from . import kit
-from .kit import (
+from tests.support import stores as kit
+from tests.support.stores import (
     EVENTS,
     FIRST,
     HERE,

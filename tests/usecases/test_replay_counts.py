@@ -6,8 +6,7 @@ import pytest
 
 from pik.model.run import RunState
 from pik.usecases.replay.runs import promote
-
-from .kit import Faulty, PlainEngine, broken, replay, window
+from tests.support.stores import Faulty, PlainEngine, broken, replay, window
 
 NOW = 1
 

@@ -20,9 +20,8 @@ from pik.stores import open_store
 from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import TaskSize, plan_replay, start
 from pik.usecases.replay.runs import letters, promote
-from tests.faults import Crash, FailAt, wrapped
-
-from .kit import FIRST, Faulty, PlainEngine, current, request, truth
+from tests.support.faults import Crash, FailAt, wrapped
+from tests.support.stores import FIRST, Faulty, PlainEngine, current, request, truth
 
 ONCE = Pace(workers=0, attempts=1)
 DAILY = TaskSize(days=1)

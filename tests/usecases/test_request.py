@@ -12,7 +12,7 @@ from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.ingest.api_request import MAX_BODY, MAX_EVENTS, RequestReport, TooLarge, record_request
 from pik.usecases.rebuild.rebuild import rebuild_index
-from tests.snapshot import assert_sound, snapshot
+from tests.support.snapshot import assert_sound, snapshot
 
 
 def event(number: int = 1, **changes):

@@ -30,8 +30,7 @@ from pik.usecases.replay.execute import run_locally
 from pik.usecases.replay.plan import limited, plan_replay, start
 from pik.usecases.verify.findings import ProblemKind
 from pik.usecases.verify.verify import verify
-
-from .kit import EVENTS, HERE, PlainEngine, current, ingest, replayed, request, truth, window
+from tests.support.stores import EVENTS, HERE, PlainEngine, current, ingest, replayed, request, truth, window
 
 KEPT = 30
 LATER = [each for each in EVENTS if each["event_time"] > "2026-01-03"]

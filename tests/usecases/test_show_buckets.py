@@ -14,8 +14,7 @@ from pik.stores import open_store
 from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.definitions import add_version
-
-from .kit import FIRST, event, ingest, replayed
+from tests.support.stores import FIRST, event, ingest, replayed
 
 HOURLY, DAILY = ("1h", FIRST + 5 * HOUR), ("1d", FIRST)
 

@@ -9,8 +9,7 @@ import pytest
 
 from pik.errors import InputError
 from pik.inputs.source import Source, file_source
-
-from .kit import digest
+from tests.support.stores import digest
 
 
 def test_paths_that_are_no_input(tmp_path: Path) -> None:

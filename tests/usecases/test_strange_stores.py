@@ -21,10 +21,9 @@ from pik.usecases.inspect.event_detail import show_event
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.verify.verify import verify
-
-from ..faults import Wrapped
-from ..strange import STRANGE
-from .kit import event, ingest, replayed
+from tests.support.faults import Wrapped
+from tests.support.stores import event, ingest, replayed
+from tests.support.strange_stores import STRANGE
 
 EVERYTHING = Filter(ALL_TIME)
 COUNT = 4_000

@@ -22,8 +22,7 @@ from pik.usecases.ingest.batch_ingest import IngestOptions
 from pik.usecases.ingest.batch_ingest import ingest as ingest_file
 from pik.usecases.verify.findings import Problem, ProblemKind, VerifyReport
 from pik.usecases.verify.verify import verify
-
-from .kit import PlainEngine, ingest, replayed, truth, window
+from tests.support.stores import PlainEngine, ingest, replayed, truth, window
 
 
 def checked(store: Store, *, full: bool = True) -> tuple[list[Problem], VerifyReport]:

@@ -1,4 +1,4 @@
-"""Makes vectors.json again from the oracle: `python -m tests.model.vectors`. The events stand here."""
+"""Makes vectors.json again from the oracle: `python -m tests.support.model.vectors`. The events stand here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.model import oracle
+from tests.support.model import oracle
 
 FILE = Path(__file__).with_name("vectors.json")
 

@@ -29,7 +29,7 @@ from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.pull.pull import PullReport, PullRequest, pull
 from pik.usecases.replay.runs import promote
 from pik.usecases.verify.verify import verify
-from tests.usecases.kit import SUM, PlainEngine, replay, replayed, window
+from tests.support.stores import SUM, PlainEngine, replay, replayed, window
 
 WEEKLY = Definition(name="weekly", value="sum(v)", bucket="7d", where="event_type = 'paid'")
 DAYS = (1, 3, 4, 6, 9, 14)

@@ -10,7 +10,7 @@ from aws_lambda_powertools.metrics.provider.cloudwatch_emf import cloudwatch
 
 from pik.engine import DuckEngine
 from pik.lambdas import ingest, replay, wiring
-from tests.lambdas.gateway import CONTEXT
+from tests.support.lambdas.gateway import CONTEXT
 
 
 def wire(patch, store) -> None:

@@ -18,9 +18,9 @@ from botocore.credentials import Credentials
 
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.stack import Stack, find_stack
-from tests.aws.emulator import ENVIRONMENT, PROGRAM, REGION
+from tests.support.aws.emulator import ENVIRONMENT, PROGRAM, REGION
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SAM = ROOT / ".venv-sam/bin/sam"
 ARCHITECTURE = {"aarch64": "arm64", "arm64": "arm64"}.get(platform.machine(), "x86_64")
 

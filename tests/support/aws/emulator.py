@@ -20,7 +20,7 @@ from uuid import uuid4
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.stack import Stack, output_name
 
-PROGRAM = Path(__file__).resolve().parents[2] / ".venv-ministack/bin/ministack"
+PROGRAM = Path(__file__).resolve().parents[3] / ".venv-ministack/bin/ministack"
 REGION: Final = "eu-central-1"
 
 ENVIRONMENT = {

@@ -44,8 +44,8 @@ def processing(stack: Stack, directory: Path) -> Iterator[None]:
     with (
         open(directory / "processor.log", "wb") as log,
         subprocess.Popen(
-            [sys.executable, "-m", "tests.aws.processor"],
-            cwd=Path(__file__).resolve().parents[2],
+            [sys.executable, "-m", "tests.support.aws.processor"],
+            cwd=Path(__file__).resolve().parents[3],
             env={**os.environ, **environment(stack)},
             stdout=log,
             stderr=log,

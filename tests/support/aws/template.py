@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-PATH = Path(__file__).resolve().parents[2] / "template.yaml"
+PATH = Path(__file__).resolve().parents[3] / "template.yaml"
 ABSENT = {"Ref": "AWS::NoValue"}
 
 

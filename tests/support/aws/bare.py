@@ -8,8 +8,8 @@ from typing import Any
 
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, look_up
-from tests.aws.deployed import ARCHITECTURE
-from tests.aws.template import properties, template
+from tests.support.aws.deployed import ARCHITECTURE
+from tests.support.aws.template import properties, template
 
 _CODE = "def handler(event, context):\n    return {'statusCode': 503, 'body': '{}'}\n"
 
