@@ -18,7 +18,9 @@ from tests.support.docs import reader
 from tests.support.docs.console import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "format.md").read_text(encoding="utf-8")
-VECTORS: list[dict[str, str]] = json.loads((REPOSITORY / "tests" / "model" / "vectors.json").read_text("utf-8"))
+VECTORS: list[dict[str, str]] = json.loads(
+    (REPOSITORY / "tests" / "support" / "model" / "vectors.json").read_text("utf-8")
+)
 
 
 @pytest.fixture(scope="module")
