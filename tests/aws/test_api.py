@@ -28,7 +28,7 @@ def opened(url: str, **environment: str) -> HttpApi:
     return api.api
 
 
-def test_the_stack_says_where(aws: Clients) -> None:
+def test_the_stack_names_the_url(aws: Clients) -> None:
     _deploy(aws, "with-api", ApiUrl="https://abc.execute-api.eu-central-1.amazonaws.com/v1")
     found = opened("aws://with-api?region=eu-central-1")
     assert (found.url, found.key) == ("https://abc.execute-api.eu-central-1.amazonaws.com/v1", None)
@@ -40,7 +40,7 @@ def test_the_environment_may_say_otherwise(aws: Clients) -> None:
     assert (found.url, found.key) == ("https://events.example.com", "k")
 
 
-def test_a_stack_without_api_is_told(aws: Clients) -> None:
+def test_a_stack_without_api_is_reported(aws: Clients) -> None:
     _deploy(aws, "without-api")
     with pytest.raises(StoreError, match="no output ApiUrl"):
         opened("aws://without-api")

@@ -86,7 +86,7 @@ PLAIN = [
 
 
 @pytest.mark.parametrize("events", [1, 5])
-def test_promise_1_a_request_that_dies_behind_every_call(
+def test_promise_1_a_request_that_dies_after_every_call(
     aws: Clients, events: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever sent it sends it again: each event counts once, and is counted once."""
@@ -112,7 +112,7 @@ def test_promise_1_a_request_that_dies_behind_every_call(
 
 
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 6])
-def test_promise_1_a_death_behind_every_call(
+def test_promise_1_a_death_after_every_call(
     aws: Clients, tmp_path: Path, path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = snapshot(whole(tmp_path, path))

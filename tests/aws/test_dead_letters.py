@@ -14,7 +14,7 @@ from tests.contracts.conftest import aws_state
 from tests.support.stores import PlainEngine
 
 
-def test_a_letter_that_is_no_task_is_shown_not_redriven_and_can_be_purged(aws: Clients) -> None:
+def test_a_letter_that_is_not_a_task_is_shown_not_redriven_and_can_be_purged(aws: Clients) -> None:
     state = aws_state(aws)
     assert isinstance(state.queue, AwsQueue)
     aws.client("sqs").send_message(QueueUrl=state.queue.stack.dead_letter_queue_url, MessageBody="hello")

@@ -137,7 +137,7 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def test_who_may_read_is_told_what_replaying_takes(guarded, somebody) -> None:
+def test_who_may_read_learns_what_replaying_needs(guarded, somebody) -> None:
     found = diagnose(somebody([*filled(guarded, "reading"), OF_THE_EMULATOR]), ("reading",))
     missing = lacking(found)
     assert missing["reading"] == set()
@@ -185,7 +185,7 @@ def test_without_simulation_everything_but_that_is_unknown(guarded, somebody) ->
     assert {one.detail for one in found.permissions} == {"IAM does not simulate: iam:SimulatePrincipalPolicy is denied"}
 
 
-def test_the_role_behind_a_session_is_what_iam_is_asked_about(guarded, root, monkeypatch) -> None:
+def test_the_role_of_a_session_is_what_iam_is_asked_about(guarded, root, monkeypatch) -> None:
     iam, name = root.client("iam"), f"ann-{uuid4().hex[:8]}"
     document = json.dumps({"Version": "2012-10-17", "Statement": []})
     role = iam.create_role(RoleName=name, Path="/aws-reserved/sso/", AssumeRolePolicyDocument=document)["Role"]

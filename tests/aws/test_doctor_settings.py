@@ -179,7 +179,7 @@ SEEN = {suspend_versions, another_key}
         (delete_alarm, ["alarm LagAlarm"], "sam deploy --stack-name {name}"),
     ],
 )
-def test_a_setting_that_somebody_changed_is_named_with_what_mends_it(
+def test_a_changed_setting_is_named_with_its_fix(
     stack, harm: Callable[[DeployedStack], None], names: list[str], command: str
 ) -> None:
     if harm in SEEN:

@@ -108,7 +108,7 @@ def test_objects_become_batches_under_their_urls(pik, archive, tmp_path) -> None
     ]
 
 
-def test_objects_are_read_as_whoever_uses_the_store() -> None:
+def test_objects_are_read_with_the_credentials_of_the_store() -> None:
     assert open_foreign("aws://prod?region=eu-west-1&profile=ops") == S3Files(Clients("eu-west-1", "ops"))
     assert open_foreign("./.pik") == S3Files(Clients())
 
@@ -265,7 +265,7 @@ def test_promise_8_one_piece_is_held_and_each_is_read_once_a_pass(own, put, monk
     assert len(beginning) <= -(-reading.HEAD // 1000)
 
 
-def test_promise_1_an_interrupted_ingest_goes_on(own, put, tmp_path, monkeypatch) -> None:
+def test_promise_1_an_interrupted_ingest_resumes(own, put, tmp_path, monkeypatch) -> None:
     """Killed after some of the blocks, the same command goes on and ends as if nothing had happened."""
     monkeypatch.setattr("pik.inputs.blocks.LINES", 10)
     url = put("a.jsonl.gz", gzip.compress(lines(0, 100)))

@@ -109,7 +109,7 @@ def test_every_statement_allows_named_actions_on_named_resources(level) -> None:
             assert named or not resource.endswith("/*"), statement["Sid"]
 
 
-def test_nobody_may_delete_raw() -> None:
+def test_raw_cannot_be_deleted_by_any_role() -> None:
     for statements in policies().values():
         for statement in statements:
             if [action for action in as_list(statement["Action"]) if action.startswith("s3:Delete")]:

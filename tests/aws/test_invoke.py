@@ -42,7 +42,7 @@ def test_a_function_calls_itself_again(aws: Clients, tmp_path: Path, monkeypatch
     assert json.loads((tmp_path / "event").read_text()) == event
 
 
-def test_one_that_may_not_is_told(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_denied_call_is_reported(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "nobody")
     with pytest.raises(Refused, match="Lambda refused Invoke"):
         wiring.call_again({})

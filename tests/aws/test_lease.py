@@ -109,7 +109,7 @@ def test_the_lease_of_a_living_process_is_not_taken_over_whatever_its_clock(
     assert alive(table, "a")
 
 
-def test_one_that_ended_long_ago_is_nobodys(table: Table, clock: Clock) -> None:
+def test_one_that_ended_long_ago_is_free(table: Table, clock: Clock) -> None:
     left_behind(table, -2 * 3600 * 10**9)
     begun = clock.now
     assert not lives(table, "a")
@@ -137,7 +137,7 @@ def test_who_needs_all_leases_waits_for_the_dead_and_not_for_the_living(table: T
     assert any_alive(table, "rebuild") == "b"
 
 
-def test_whoever_lost_it_does_not_end_the_lease_of_another(table: Table, clock: Clock) -> None:
+def test_a_holder_that_lost_it_does_not_end_the_lease_of_another(table: Table, clock: Clock) -> None:
     with holding(table, "a", lasting=60):
         left_behind(table, -2 * 3600 * 10**9)  # as if this process had slept
         another = holding(table, "a")

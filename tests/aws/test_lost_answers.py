@@ -34,7 +34,7 @@ def no_delays(monkeypatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
 
 
-def test_promise_1_an_object_of_ones_own_is_no_others(own: Clients) -> None:
+def test_promise_1_its_own_object_is_recognised(own: Clients) -> None:
     raw = AwsRaw(own, make_stack(own).raw_bucket)
     losing = Losing(own, "s3", "PutObject")
     raw.create("raw/one", b"data")
@@ -44,7 +44,7 @@ def test_promise_1_an_object_of_ones_own_is_no_others(own: Clients) -> None:
     assert raw.read("raw/one") == b"data"
 
 
-def test_promise_2_an_object_of_anothers_is_not_ones_own(own: Clients) -> None:
+def test_promise_2_the_object_of_another_writer_is_recognised(own: Clients) -> None:
     raw = AwsRaw(own, make_stack(own).raw_bucket)
     raw.create("raw/one", b"theirs")
     Losing(own, "s3", "PutObject")

@@ -124,7 +124,7 @@ def test_an_unknown_profile(pik, aws) -> None:
     assert (ended, "nobody" in error) == (4, True), error
 
 
-def test_nobody_answers(pik, aws, monkeypatch) -> None:
+def test_an_api_that_does_not_answer_is_reported(pik, aws, monkeypatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
     ended, error = said(pik, "--store", "aws://prod")

@@ -74,7 +74,7 @@ def expect_done(store: Store, run_id: str) -> None:
 
 
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 6])
-def test_promise_6_it_dies_behind_every_call(url: str, handle: Callable[[Store, Message], bool], step: int) -> None:
+def test_promise_6_it_dies_after_every_call(url: str, handle: Callable[[Store, Message], bool], step: int) -> None:
     for number in count(1, step):
         store, run_id, messages = handed_over(url)
         with dying(mortal := open_store(url), number) as die:
@@ -92,7 +92,7 @@ def test_promise_6_it_dies_behind_every_call(url: str, handle: Callable[[Store, 
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_promise_6_what_fails_comes_again(
+def test_promise_6_what_fails_is_delivered_again(
     url: str, handle: Callable[[Store, Message], bool], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In any order, and some of what was done as well."""

@@ -198,7 +198,7 @@ def test_promise_9_one_message_of_a_batch_fails_and_the_others_are_done(sqs: Sqs
     assert sqs.store.runs.get(sqs.run_id).state == RunState.COMPLETED
 
 
-def test_promise_9_a_task_comes_again_soon_after_the_store_failed_and_its_letter_says_so(
+def test_promise_9_a_task_is_retried_soon_after_the_store_failed_and_its_letter_shows_it(
     sqs: Sqs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not only when the time of its processor would have been over, half an hour later."""

@@ -142,7 +142,7 @@ SEEN = {fail_update, roll_back, fill_index}
         (fill_index, "table {index_table} is ACTIVE: its index by_event is CREATING"),
     ],
 )
-def test_what_is_wrong_is_said(aws, stack, look, harm, said: str) -> None:
+def test_what_is_wrong_is_reported(aws, stack, look, harm, said: str) -> None:
     clients = Clients(REGION) if harm in SEEN else aws
     harm(clients, stack)
     found = look(stack, clients)
@@ -159,12 +159,12 @@ def test_what_is_wrong_is_said(aws, stack, look, harm, said: str) -> None:
         ({"EnableProcessor": "false"}, "processor is Disabled: the kill switch is thrown (EnableProcessor is false)"),
     ],
 )
-def test_what_a_parameter_switches_off_is_said(aws, look, parameter, said: str) -> None:
+def test_what_a_parameter_switches_off_is_reported(aws, look, parameter, said: str) -> None:
     found = look(deploy_bare(aws, f"pik-{uuid4().hex[:8]}", **parameter))
     assert [one for one in found.unhealthy if one.startswith(said)], found.unhealthy
 
 
-def test_a_stack_of_another_version_is_said(stack, look, monkeypatch) -> None:
+def test_a_stack_of_another_version_is_reported(stack, look, monkeypatch) -> None:
     monkeypatch.setattr("pik.usecases.deployment.__version__", "9.0.0")
     assert look(stack).unhealthy == [f"version is {package.__version__}: this pik is 9.0.0: deploy it, or use that"]
 
@@ -182,7 +182,7 @@ def test_a_stack_of_another_version_is_said(stack, look, monkeypatch) -> None:
         ("cloudwatch", "DescribeAlarms", ["alarms"]),
     ],
 )
-def test_promise_9_what_cannot_be_known_is_said(own, stack, look, service, operation, unknown) -> None:
+def test_promise_9_what_cannot_be_known_is_reported(own, stack, look, service, operation, unknown) -> None:
     deny(own, service, operation)
     found = look(stack, own)
     assert found.unhealthy == []

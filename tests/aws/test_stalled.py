@@ -59,7 +59,7 @@ def test_a_stalled_call_is_sent_again(aws: Clients, operation: str) -> None:
 
 
 @pytest.mark.usefixtures("in_function")
-def test_what_was_refused_behind_its_object_is_unacknowledged_and_no_damage(aws: Clients) -> None:
+def test_what_was_refused_after_its_object_is_unacknowledged_and_no_damage(aws: Clients) -> None:
     store = open_store(publish(aws, make_stack(aws)))
 
     def stall(request: Any, event_name: str, **_: object) -> None:

@@ -33,7 +33,7 @@ def url(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> str:
     return publish(aws, make_stack(aws))
 
 
-def test_promise_4_of_two_writers_of_a_batch_the_later_one_goes_on(url: str) -> None:
+def test_promise_4_the_later_of_two_writers_of_a_batch_resumes_it(url: str) -> None:
     asleep, other = open_store(url), open_store(url)
     asleep.batches.open(origin(), BATCH, 1)
     asleep.batches.record(chunk([Sent("a"), Sent("b")]))
@@ -75,7 +75,7 @@ def test_promise_4_two_that_finish_one_chunk_at_the_same_time(url: str, number: 
     assert skipped == [{3: Verdict.EXACT}, {}, {4: Verdict.CONFLICT}]
 
 
-def test_a_writer_that_slept_over_a_rebuild_is_told(url: str) -> None:
+def test_a_writer_that_slept_over_a_rebuild_is_reported(url: str) -> None:
     asleep, other = open_store(url), open_store(url)
     asleep.batches.open(origin(), BATCH, 1)
     asleep.batches.record(chunk([Sent("a")]))

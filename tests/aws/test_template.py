@@ -302,7 +302,7 @@ def _environment(function: str, **parameters: str) -> dict[str, str]:
     return {**shared, **properties(function, **parameters)["Environment"]["Variables"]}
 
 
-def test_functions_are_told_what_they_work_with() -> None:
+def test_functions_are_configured_with_what_they_work_with() -> None:
     optional = {"name", "api_url", "version", "raw_retention_days"}
     variables = {f"PIK_{field.name.upper()}" for field in fields(Stack) if field.name not in optional}
     for function in FUNCTIONS:

@@ -63,7 +63,7 @@ def test_the_incident_is_played_with_real_commands(tmp_path: Path) -> None:
     assert event.stdout.count("\nconflict ") == 1
 
 
-def test_it_needs_a_directory_of_its_own(tmp_path: Path) -> None:
+def test_it_needs_its_own_directory(tmp_path: Path) -> None:
     result = run("demo", "--dir", ".", place=tmp_path)
     assert (result.returncode, result.stdout) == (4, "")
     assert result.stderr.startswith("error: . is there already\n")

@@ -20,7 +20,7 @@ def test_docs_openapi_yaml_is_what_the_models_say() -> None:
     assert gen_openapi.PAGE.read_text(encoding="utf-8") == gen_openapi.page(), "`make docs` writes it again"
 
 
-def test_check_tells_an_old_page(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reports_an_outdated_page(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["gen_docs", "--check"])
     monkeypatch.setattr("tools.gen_docs.page", lambda: "another page")
     assert main() == 1

@@ -65,7 +65,7 @@ def one_event(pik: Any, tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.usefixtures("one_event")
-def test_nothing_found_is_an_answer_and_said(pik: Any, line: tuple[str, ...], said: str) -> None:
+def test_nothing_found_is_an_answer_and_reported(pik: Any, line: tuple[str, ...], said: str) -> None:
     for form in ("table", "json"):
         ended = pik(*line, "--format", form, *(("--dry-run",) if line[0] == "export" else ()))
         assert (ended.code, ended.err) == (0, f"{said}\n")
@@ -85,7 +85,7 @@ def test_an_entity_that_is_written_almost_alike_is_named(pik: Any, tmp_path: Pat
     assert elsewhere.err.startswith(f"0 {thing} match: the store has events from")
 
 
-def test_of_an_empty_store(pik: Any) -> None:
+def test_the_status_of_an_empty_store(pik: Any) -> None:
     pik("init")
     assert pik("events").err == "0 events match: the store has no events\n"
 

@@ -49,7 +49,7 @@ def test_a_diff_with_a_run_counts_the_failures_that_the_run_does_not_keep(failed
     assert (said["failed"], said["failed_not_listed"]) == (KEPT_FAILURES, 7)
 
 
-def test_a_run_says_how_many_of_its_failures_it_does_not_list(failed):
+def test_a_run_shows_how_many_of_its_failures_it_does_not_list(failed):
     shown = failed("runs", "show", newest_run(failed))
     assert f"failed aggregates  {FAILING}\n" in shown.out
     assert "… and 7 more\n" in shown.out

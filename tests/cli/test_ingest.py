@@ -55,7 +55,7 @@ def test_one_unreadable_file_among_several_makes_no_store_either(pik, tmp_path):
     assert not (tmp_path / ".pik").exists()
 
 
-def test_what_is_no_json_is_called_so(pik, tmp_path):
+def test_json_that_is_invalid_is_refused(pik, tmp_path):
     (tmp_path / "pik.log").write_text("[2026-01-31 10:00:01] INFO started\n" * 3)
     failed = pik("ingest", "pik.log")
     assert failed.err.startswith(
@@ -111,7 +111,7 @@ def test_the_same_content_again_is_exit_0_even_where_it_holds_rejects(pik, tmp_p
     assert pik("ingest", "mixed", "--again").code == 3
 
 
-def test_where_one_of_several_inputs_fails_it_tells_what_became_of_those_before_it(pik, tmp_path):
+def test_where_one_of_several_inputs_fails_it_reports_what_became_of_those_before_it(pik, tmp_path):
     (tmp_path / "good").write_text(EVENT)
     (tmp_path / "bad").write_text("[" + EVENT)
     assert pik("ingest", "good").code == 0
@@ -131,7 +131,7 @@ def test_conflicts_that_must_not_be_name_the_file(pik, tmp_path):
     assert "\nerror: second: records 1 to 1 hold idempotency keys that came before with other content" in failed.err
 
 
-def test_a_rejects_file_that_cannot_be_is_said_before_anything_is_done(pik, tmp_path):
+def test_a_rejects_file_that_cannot_be_is_reported_before_anything_is_done(pik, tmp_path):
     (tmp_path / "mixed").write_text(EVENT + FOREIGN)
     failed = pik("ingest", "mixed", "--rejects", "nowhere/rejects.jsonl")
     assert (failed.code, "there is no directory nowhere" in failed.err) == (2, True)
@@ -140,7 +140,7 @@ def test_a_rejects_file_that_cannot_be_is_said_before_anything_is_done(pik, tmp_
     assert (tmp_path / "rejects.jsonl").read_text() == FOREIGN
 
 
-def test_reasons_are_told_with_their_numbers(pik, tmp_path):
+def test_reasons_are_counted_with_their_numbers(pik, tmp_path):
     (tmp_path / "mixed").write_text(EVENT + FOREIGN * 2 + "{")
     shown = pik("ingest", "mixed", "--dry-run").out
     assert "  2 × source is missing, 1 × the line is not JSON: it ends too early\n" in shown
@@ -179,7 +179,7 @@ def test_show_prints_a_time_as_it_came(pik, tmp_path):
         (("--time-format", "%H:%M %Y"), "error: --time-format %H:%M %Y: it has no month\nhint: "),
     ],
 )
-def test_a_wrong_way_to_read_times_is_said_before_anything_is_read(pik, tmp_path, options, message):
+def test_a_wrong_way_to_read_times_is_reported_before_anything_is_read(pik, tmp_path, options, message):
     (tmp_path / "events").write_text(EVENT)
     failed = pik("ingest", "events", *options)
     assert failed.code == 2
@@ -198,7 +198,7 @@ def test_a_wrong_way_to_read_times_is_said_before_anything_is_read(pik, tmp_path
         ("<a><b/></a>\n", "XML"),
     ],
 )
-def test_what_is_not_json_lines_is_said_in_one_sentence_and_nothing_is_recorded(pik, tmp_path, content, looks_like):
+def test_what_is_not_json_lines_is_reported_in_one_sentence_and_nothing_is_recorded(pik, tmp_path, content, looks_like):
     (tmp_path / "good").write_text(EVENT)
     (tmp_path / "input").write_text(content)
     assert pik("ingest", "good").code == 0
@@ -299,7 +299,7 @@ def test_where_no_invalid_record_may_be_a_file_that_was_recorded_with_some_is_re
     assert pik("ingest", "mixed", "good", "--on-invalid", "stop").code == 2
 
 
-def test_an_empty_input_is_said_to_be_empty(pik, tmp_path):
+def test_an_empty_input_is_reported_as_empty(pik, tmp_path):
     (tmp_path / "an empty one").touch()
     for _ in range(2):
         said = pik("ingest", "an empty one", "--format", "json").json()

@@ -92,7 +92,7 @@ def test_nor_at_the_default_place(pik: Any, inputs: Path, line: tuple[str, ...])
     assert sorted(inputs.iterdir()) == before
 
 
-def test_ingest_creates_the_default_store_and_says_so_once(pik: Any, inputs: Path) -> None:
+def test_ingest_creates_the_default_store_and_reports_it_once(pik: Any, inputs: Path) -> None:
     assert pik("ingest", "events.jsonl").err == f"created a store at {inputs}/.pik\n"
     assert pik("ingest", "events.jsonl").err == ""
 

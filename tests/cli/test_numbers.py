@@ -100,7 +100,7 @@ def test_a_definition_that_could_differ_is_refused(shop, tmp_path):
     assert "bad" not in shop("metrics", "list").out
 
 
-def test_replay_says_what_it_does_and_what_to_type_next(shop):
+def test_replay_shows_what_it_does_and_what_to_type_next(shop):
     plan = shop("replay", "--all", *DAY, "--dry-run", "--format", "json").json()
     assert plan["dry_run"] is True
     assert (plan["events_matched"], plan["buckets"]) == (4, 4)
@@ -112,7 +112,7 @@ def test_replay_says_what_it_does_and_what_to_type_next(shop):
     assert done["next"] == f"pik diff aggregates --run {done['run_id']}\npik promote {done['run_id']}"
 
 
-def test_a_replay_of_nothing_says_so(shop):
+def test_a_replay_of_nothing_is_reported(shop):
     for option in (("--entity", "nobody"), ("--source", "nowhere"), ("--all", "--from", "2030-01-01")):
         for more in ((), ("--dry-run",)):
             result = shop("replay", *option, *more)
@@ -123,7 +123,7 @@ def test_a_replay_of_nothing_says_so(shop):
     assert "in 1 bucket, 1 task\n" in shop("replay", "--entity", "a", "--metric", "event_count").err
 
 
-def test_a_window_inside_of_a_bucket_is_widened_and_says_so(shop):
+def test_a_window_inside_of_a_bucket_is_widened_with_a_note(shop):
     done = replayed(shop, "--entity", "a", "--from", "2026-01-01T00:01:30Z", "--to", "2026-01-01T00:02:30Z")
     assert done["requested"] == {"from": "2026-01-01T00:01:30Z", "to": "2026-01-01T00:02:30Z"}
     assert done["effective"] == {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}
@@ -142,7 +142,7 @@ def test_a_window_inside_of_a_bucket_is_widened_and_says_so(shop):
         (("--all", "--rate", "0"), "--rate: 0.0 is less than 0.001"),
     ],
 )
-def test_what_cannot_be_replayed_is_said_before_anything_is_done(shop, arguments, said):
+def test_what_cannot_be_replayed_is_reported_before_anything_is_done(shop, arguments, said):
     result = shop("replay", *arguments)
     assert result.code in (2, 4)
     assert said in result.err
@@ -186,7 +186,7 @@ def test_values_are_exact_in_every_format(late):
     assert dict(zip(header, row, strict=True))["value"] == EXACT
 
 
-def test_history_tells_every_version_and_who_made_it(late):
+def test_history_shows_every_version_and_who_made_it(late):
     run = replayed(late, "--entity", "a", *DAY, "--reason", "late")["run_id"]
     rows = late("aggregates", "--entity", "a", "--metric", "revenue", "--history", "--format", "json").json()[
         "aggregates"
@@ -256,7 +256,7 @@ value = "count(*)"
 
 
 @pytest.mark.parametrize("entity", [(), ("--entity", "a")])
-def test_events_without_a_value_by_a_metric_are_not_said_to_be_missing(late, tmp_path, entity):
+def test_events_without_a_value_by_a_metric_are_not_reported_as_missing(late, tmp_path, entity):
     (tmp_path / "metrics.toml").write_text(MISTYPED)
     assert late("metrics", "apply", "metrics.toml").code == 0
     events, buckets = (3, "its 1 bucket") if entity else (5, "each of its 2 buckets")
@@ -300,7 +300,7 @@ def replayed_partly(pik):
     return result.json()
 
 
-def test_of_several_entities_each_of_which_there_is_nothing_is_mentioned(late):
+def test_every_entity_without_values_is_mentioned(late):
     """A right name beside a wrong one must not hide that the wrong one was not looked at. (Issue 8, A7.)"""
     named = ("--entity", "a", "--entity", "A", "--entity", "typo")
     run = replayed(late, "--entity", "a")["run_id"]
@@ -328,7 +328,7 @@ def test_an_entity_with_a_current_value_and_no_event_is_not_mentioned(late, tmp_
     assert ([row["op"] for row in found["differences"]], found["entities_without_value"]) == (["-", "-"], None)
 
 
-def test_a_replay_that_changes_nothing_says_what_that_rests_on(late):
+def test_a_replay_that_changes_nothing_explains_its_basis(late):
     """As `no differences` does: how many values, which metric versions, known until when. (Issue 8, A8.)"""
     changed = late("replay", "--all", "--format", "json", "--promote", "--yes")
     assert (changed.json()["metric_versions"], changed.json()["known_until"]) == (None, None)
@@ -396,7 +396,7 @@ def test_promote_and_rollback_ask(late):
     assert late("diff", "aggregates").code == 1
 
 
-def test_an_interrupted_replay_goes_on_with_the_same_command(shop, monkeypatch):
+def test_an_interrupted_replay_is_resumed_by_the_same_command(shop, monkeypatch):
     arguments = ("replay", "--all", *DAY, "--reason", "x")
     interrupt(shop, monkeypatch, *arguments)
     (run,) = shop("runs", "list", "--format", "json").json()["runs"]
@@ -444,7 +444,7 @@ def test_a_failed_task_is_exit_code_3_and_redrives(shop, monkeypatch):
     assert shop("diff", "aggregates", *DAY).code == 0
 
 
-def test_a_purged_letter_is_told_with_its_reason_and_its_task_stays_failed(shop, monkeypatch):
+def test_a_purged_letter_is_reported_with_its_reason_and_its_task_stays_failed(shop, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("pik.usecases.replay.run_task.recompute", damaged)
         run = shop("replay", "--all", *DAY, "--format", "json").json()["run_id"]

@@ -24,7 +24,7 @@ def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv", "md"])
-def test_a_reader_that_leaves_is_no_error_and_no_success(form: str) -> None:
+def test_a_reader_that_leaves_is_neither_an_error_nor_a_success(form: str) -> None:
     process = subprocess.Popen(
         [*THINGS, "things", "--limit", "1000000", "--format", form],
         env=ENVIRONMENT,
@@ -57,7 +57,7 @@ def test_both_outputs_broken_is_quiet_as_well() -> None:
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_full_disk_behind_stdout(unbuffered: str) -> None:
+def test_a_full_disk_for_stdout(unbuffered: str) -> None:
     environment = {**ENVIRONMENT, "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
         for arguments in (["things"], ["things", "--limit", "100000"], ["--help"], ["--version"]):
@@ -122,7 +122,7 @@ def test_nothing_is_loaded_that_is_not_needed(arguments: list[str], absent: set[
     assert not loaded & absent
 
 
-def test_ctrl_c_behind_the_end_changes_nothing() -> None:
+def test_ctrl_c_after_the_end_changes_nothing() -> None:
     code = (
         "import os, signal; from pik.__main__ import program\n"
         "class Late:\n"
@@ -305,7 +305,7 @@ def body():
 """
 
 
-def test_an_interruption_that_a_destructor_swallows_comes_again(tmp_path: Path) -> None:
+def test_an_interruption_that_a_destructor_swallows_is_raised_again(tmp_path: Path) -> None:
     assert ending(DESTRUCTOR.format(way="kill(signal.SIGINT)", wait=True), tmp_path) == INTERRUPTED
 
 

@@ -22,7 +22,7 @@ def filled(pik, tmp_path):
     return tmp_path
 
 
-def test_the_copy_says_the_same_in_json(pik, filled):
+def test_the_copy_is_the_same_in_json(pik, filled):
     done = pik("pull", *DAY, "--into", "copy", "--format", "json")
     assert (done.code, done.json()["outcome"], done.json()["effective"]) == (0, "pulled", done.json()["requested"])
     for command in ("events", "duplicates", "aggregates", "diff aggregates"):

@@ -136,7 +136,7 @@ def test_other_formats_say_the_same(show: Show) -> None:
     )
 
 
-def test_nothing_found_is_said_to_people_and_an_empty_list_to_programs(show: Show) -> None:
+def test_nothing_found_is_shown_to_people_and_an_empty_list_to_programs(show: Show) -> None:
     assert show(document(), "table").endswith("\nno events in the window\n")
     assert show(document(), "md").endswith("\nno events in the window\n")
     assert json.loads(show(document(), "json"))["events"] == []
@@ -251,7 +251,7 @@ def test_a_table_is_never_a_field_a_line(show: Show) -> None:
 
 
 @pytest.mark.parametrize("width", [0, 200])
-def test_on_a_terminal_what_all_rows_share_is_said_once(show: Show, width: int) -> None:
+def test_on_a_terminal_what_all_rows_share_is_shown_once(show: Show, width: int) -> None:
     rows = [{"id": number, "kind": "exact", "reason": None, "n": number % 2} for number in range(3)]
     table = Document(tables=[Table("t", [Column("id"), Column("kind"), Column("reason"), Column("n")], rows)])
     expected = "same in all rows: kind exact, reason -\nid  n\n 0  0\n 1  1\n 2  0\n"
@@ -264,7 +264,7 @@ def test_on_a_terminal_what_all_rows_share_is_said_once(show: Show, width: int) 
     assert show(equal, "table", 200) == "same in all rows: reason -\nkind\nexact\nexact\nexact\n"
 
 
-def test_what_only_the_first_rows_share_is_not_said_of_all(show: Show) -> None:
+def test_what_only_the_first_rows_share_is_not_shown_for_all(show: Show) -> None:
     rows = [{"id": number, "kind": "exact"} for number in range(600)] + [{"id": 600, "kind": "conflict"}]
     text = show(Document(tables=[Table("t", [Column("id"), Column("kind")], rows)]), "table", 80)
     assert "same in all rows" not in text

@@ -33,7 +33,7 @@ def test_visible_text_is_one_line_without_controls(text: str) -> None:
 
 
 @given(st.dictionaries(st.text(), st.text()))
-def test_json_made_visible_says_the_same(value: dict[str, str]) -> None:
+def test_json_made_visible_is_the_same(value: dict[str, str]) -> None:
     text = visible_json(json.dumps(value, ensure_ascii=False))
     assert json.loads(text) == value
     assert not set(text) & set("\x7f\x9b\u202e\u2028")

@@ -136,7 +136,7 @@ def zoned(*, mapped: bool) -> list[str]:
 
 
 @pytest.mark.parametrize("mapped", [False, True])
-def test_local_times_are_read_in_the_zone_that_is_given_and_raw_tells_it(pik, gateway, tmp_path, mapped) -> None:
+def test_local_times_are_read_in_the_zone_that_is_given_and_raw_records_it(pik, gateway, tmp_path, mapped) -> None:
     write(tmp_path / "f", line(event_time=LOCAL, note="x"), line(), line(event_time="2026-03-29T02:30:00"))
     result = pik("ingest", "f", *zoned(mapped=mapped), *VIA)
     said = result.json()
@@ -155,7 +155,7 @@ def test_local_times_are_read_in_the_zone_that_is_given_and_raw_tells_it(pik, ga
     assert event_id in pik("events", "--store", "direct", "--format", "json").out
 
 
-def test_fields_of_the_record_stay_beside_the_zone(pik, gateway, tmp_path) -> None:
+def test_fields_of_the_record_stay_with_the_zone(pik, gateway, tmp_path) -> None:
     write(tmp_path / "f", line(event_time=LOCAL, timezone="mine", received_time=f"{LOCAL}Z", payload={"n": 1}))
     assert pik("ingest", "f", *zoned(mapped=False), *VIA).code == 0
     (event,) = pik("events", "--store", tmp_path / "deployed", "--format", "json").json()["events"]
@@ -173,7 +173,7 @@ def test_on_invalid_stop_sees_a_time_without_an_offset(pik, gateway, tmp_path, m
     assert pik("ingest", "f", *options, "--on-invalid", "stop", *VIA).code == 0
 
 
-def test_several_inputs_are_told_one_by_one(pik, gateway, tmp_path) -> None:
+def test_several_inputs_are_reported_one_by_one(pik, gateway, tmp_path) -> None:
     write(tmp_path / "a", line())
     write(tmp_path / "b", line(), line(entity_id="f"))
     said = pik("ingest", "a", "b", *VIA).json()
@@ -236,7 +236,7 @@ def test_promise_4_any_faults_lose_nothing_and_count_nothing_twice(pik, gateway,
     assert said["sent_again"] >= said["duplicates"]["exact"] > 0
 
 
-def test_an_api_that_fails_for_good_is_told_and_nothing_is_silent(pik, gateway, tmp_path, monkeypatch) -> None:
+def test_an_api_that_fails_for_good_is_reported_and_nothing_is_silent(pik, gateway, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(api_ingest, "RECORDS", 5)
     gateway.faults.extend([None] * 6 + [503] * 1000)
     write(tmp_path / "f", *(line(entity_id=f"e{number}") for number in range(200)))
@@ -271,7 +271,7 @@ def assert_two_lines(result, *parts: str) -> None:
         assert part in result.err
 
 
-def test_who_may_not_call_is_told_why(pik, gateway, tmp_path, monkeypatch) -> None:
+def test_who_may_not_call_learns_why(pik, gateway, tmp_path, monkeypatch) -> None:
     write(tmp_path / "f", line())
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     assert_two_lines(pik("ingest", "f", *VIA), "denies the request: Missing Authentication Token", "docs/iam.md")
@@ -300,7 +300,7 @@ def test_an_api_that_is_not_there_or_not_piks(pik, gateway, tmp_path, monkeypatc
     assert_two_lines(result, "does not begin with https://")
 
 
-def test_a_stack_in_a_dry_run_is_no_place_to_ingest(pik, gateway, tmp_path, monkeypatch) -> None:
+def test_a_stack_in_a_dry_run_refuses_to_ingest(pik, gateway, tmp_path, monkeypatch) -> None:
     write(tmp_path / "f", line())
     monkeypatch.setenv("DRY_RUN", "true")
     assert_two_lines(pik("ingest", "f", *VIA), "in a dry run")
@@ -414,7 +414,7 @@ def test_a_replay_that_fails_is_exit_code_3(pik, gateway, some_days, tmp_path, m
     assert all(len(each["event_ids"]) == each["events_to_blame"] for each in failures)
 
 
-def test_a_replay_is_not_waited_for_if_one_says_so(pik, gateway, some_days) -> None:
+def test_a_replay_is_not_waited_for_where_the_option_forbids_it(pik, gateway, some_days) -> None:
     gateway.process = lambda _run: None
     result = pik("replay", "--entity", "e", *WINDOW, "--no-wait", *VIA)
     assert (result.code, result.json()["state"], result.json()["done"]) == (0, "RUNNING", 0)
@@ -471,7 +471,7 @@ def test_looking_at_a_run_is_tried_again(pik, gateway, some_days) -> None:
 
 
 @pytest.mark.parametrize(("options", "said"), [(("--metric", "none"), "there is no metric 'none'")])
-def test_what_the_api_refuses_is_said(pik, gateway, some_days, options, said) -> None:
+def test_what_the_api_refuses_is_reported(pik, gateway, some_days, options, said) -> None:
     result = pik("replay", "--entity", "e", *WINDOW, *options, *VIA)
     assert result.code == 4
     assert said in result.err

@@ -188,7 +188,7 @@ def test_changes_come_beside_what_was_current_when_they_were_written(state):
     assert not changes[1].base.current
 
 
-def test_history_tells_every_version_and_which_is_current(state):
+def test_history_shows_every_version_and_which_is_current(state):
     for run_id in ("R2", "R1", "R3"):
         promoted(state, run_id, [row(value=run_id[1])])
     state.promotions.rollback("R3", 2, "")

@@ -91,7 +91,7 @@ def test_each_call_begins_a_run_and_a_dry_run_none(api, gateway) -> None:
     assert now == gateway.store.runs.get(now.run_id)
 
 
-def test_what_is_wrong_is_said(api) -> None:
+def test_what_is_wrong_is_reported(api) -> None:
     with pytest.raises(NotFound, match="no events"):
         api.replay(asked())
     api.ingest([record()])

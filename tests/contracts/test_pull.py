@@ -250,7 +250,7 @@ def test_nothing_else_gets_into_a_copy(source: Store, tmp_path: Path) -> None:
 
 
 @LOCAL
-def test_a_copy_is_of_one_store_and_no_store_of_its_own(source: Store, tmp_path: Path) -> None:
+def test_a_copy_is_of_one_store_and_does_not_ingest(source: Store, tmp_path: Path) -> None:
     pulled(source, tmp_path / "copy", window("01", "02"))
     own = open_store(str(tmp_path / "own"), create=True)
     with pytest.raises(StoreError, match="is not a copy: it ingests events itself"):
@@ -324,7 +324,7 @@ HARM: dict[str, Callable[[bytes], bytes | None]] = {
 
 @ALSO_AWS
 @pytest.mark.parametrize("harm", HARM)
-def test_what_is_damaged_in_the_source_is_told_not_copied_and_comes_later(
+def test_what_is_damaged_in_the_source_is_reported_not_copied_and_comes_later(
     source: Store, tmp_path: Path, harm: str
 ) -> None:
     within = window("03", "05")
@@ -350,7 +350,7 @@ def test_what_is_damaged_in_the_source_is_told_not_copied_and_comes_later(
 
 
 @LOCAL
-def test_what_is_damaged_in_the_copy_is_told(source: Store, tmp_path: Path) -> None:
+def test_what_is_damaged_in_the_copy_is_reported(source: Store, tmp_path: Path) -> None:
     copy, _ = pulled(source, tmp_path / "copy", window("03", "05"))
     segment = next(copy.index.segments(window("03", "05")))
     path = tmp_path / "copy" / segment.key
@@ -366,7 +366,7 @@ def test_what_is_damaged_in_the_copy_is_told(source: Store, tmp_path: Path) -> N
 
 
 @LOCAL
-def test_interrupted_at_any_step_the_same_pull_goes_on(store: Store, tmp_path: Path) -> None:
+def test_interrupted_at_any_step_the_same_pull_resumes(store: Store, tmp_path: Path) -> None:
     source, within = store, window("02", "03")
     keyed = [event(n, "a", f"{day}T0{n}:00") | {"idempotency_key": "k"} for n, day in enumerate(["01", "02", "03"])]
     record(source, tmp_path, "one", [*keyed[1:], event(1, "a", "02T01:00"), "not JSON\n"])

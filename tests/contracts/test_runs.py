@@ -79,7 +79,7 @@ def test_a_prefix_names_a_run_unless_it_names_several(state, run):
             state.runs.get(wrong)
 
 
-def test_of_many_candidates_a_few_are_listed(state):
+def test_an_ambiguous_prefix_lists_at_most_six_ids(state):
     runs = [a_run() for _ in range(8)]
     for each in runs:
         state.runs.create(each, [])

@@ -249,7 +249,7 @@ def test_a_damaged_row_is_not_promoted_nor_shown_as_sound(lived: State, what: st
 
 
 @pytest.mark.parametrize(("what", "history"), [("version", True), ("pointer", False), ("pointer", True)])
-def test_a_reader_who_asks_for_checked_rows_is_told_of_a_damaged_one_without_naming_entities(
+def test_a_reader_who_asks_for_checked_rows_is_reported_a_damaged_one_without_naming_entities(
     lived: State, what: str, history: bool
 ) -> None:
     damage(lived, what, RUNS[1])

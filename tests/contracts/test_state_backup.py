@@ -114,7 +114,7 @@ def test_a_restored_state_answers_as_the_one_that_was_backed_up(
 
 
 @pytest.mark.parametrize("other", ["local", "aws"])
-def test_a_restore_that_was_interrupted_goes_on(store: Store, other_store: Store) -> None:
+def test_a_restore_that_was_interrupted_resumes(store: Store, other_store: Store) -> None:
     live(store)
     before = answers(store)
 
@@ -167,7 +167,7 @@ def mangled(data: bytes) -> Iterator[bytes]:
     yield b'{"source":"web"}\n' * 100
 
 
-def test_a_file_that_is_no_whole_backup_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_whole_backup_is_refused(tmp_path: Path) -> None:
     store = local_store(tmp_path / "one")
     live(store)
     file, bad = tmp_path / "state.backup", tmp_path / "bad"

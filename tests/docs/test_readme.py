@@ -27,7 +27,7 @@ def test_ten_commands_are_there() -> None:
         assert f"pik {name}" in played
 
 
-def test_the_demo_prints_what_it_says(tmp_path: Path) -> None:
+def test_the_demo_prints_what_the_page_shows(tmp_path: Path) -> None:
     block = re.search(r"<!-- demo:begin -->\n```text\n(.*?)\n```\n<!-- demo:end -->", TEXT, re.DOTALL)
     assert block
     Console(tmp_path).run(Step("pik demo --dir demo", block[1], 0))

@@ -58,7 +58,7 @@ def test_each_symptom_is_a_message_of_piks(symptom: str) -> None:
     assert is_said(symptom)
 
 
-def test_what_pik_does_not_say_is_told_apart() -> None:
+def test_what_pik_does_not_say_is_reported_apart() -> None:
     assert len(symptoms(PAGE)) > 40
     assert not is_said("no store near PATH")
     assert not is_said("the AWS credentials are stale")

@@ -237,11 +237,11 @@ def test_alternatives_are_accepted(value: str, alternative: str) -> None:
         ("(sum(seq) / count(*))::DECIMAL(18, 0)", 0),
     ],
 )
-def test_the_scale_of_the_values_is_told(value: str, scale: int) -> None:
+def test_the_scale_of_the_values_is_reported(value: str, scale: int) -> None:
     assert DuckEngine().check(metric(value)) == scale
 
 
-def test_an_unknown_column_is_told_which_there_are() -> None:
+def test_an_unknown_column_is_reported_with_the_known_ones() -> None:
     with pytest.raises(Invalid) as caught:
         DuckEngine().check(metric("sum(amount)"))
     assert "event_id, content_hash, source" in caught.value.hint

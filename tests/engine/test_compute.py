@@ -30,7 +30,7 @@ def values(found: list[Computed]) -> list[Decimal | None]:
     return [one.value for one in found]
 
 
-def test_a_count_says_what_it_is_made_of(tmp_path: Path) -> None:
+def test_a_count_shows_its_parts(tmp_path: Path) -> None:
     events = [
         event(entity_id=name, event_time=f"2026-01-0{day}T12:00:00Z") for day in (2, 1) for name in ("b", "a", "a")
     ]

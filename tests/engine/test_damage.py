@@ -88,12 +88,12 @@ def test_a_frame_twice(tmp_path: Path) -> None:
         LINES[0].replace(b"2026-01-01T", b"2026-13-01T"),
     ],
 )
-def test_a_line_that_is_no_delivery(tmp_path: Path, line: bytes) -> None:
+def test_a_line_that_is_not_a_delivery(tmp_path: Path, line: bytes) -> None:
     with pytest.raises(Damaged):
         found(tmp_path, frame([line, *LINES[1:]]))
 
 
-def test_a_line_too_long_for_the_engine_is_no_damage(tmp_path: Path) -> None:
+def test_a_line_too_long_for_the_engine_is_not_damage(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"r\.zst has a line of more than 16 MiB"):
         compute(raw(tmp_path / "r.zst", [event({"v": "x" * (34 << 20)})]), TOTAL)
 

@@ -35,7 +35,7 @@ def test_promise_7_which_delivery_of_a_keyed_event_counts_shows_in_the_contents(
 
 @pytest.mark.parametrize("column", ["epoch_us(ingest_time)", "epoch_us(received_time)", "seq", "batch_id", "extra"])
 @pytest.mark.parametrize("as_", ["count({})", "count_if({} IS NOT NULL)"])
-def test_promise_7_a_metric_that_reads_a_deliverys_own_facts_says_which_deliveries_it_counted(
+def test_promise_7_a_metric_that_reads_a_deliverys_own_facts_records_which_deliveries_it_counted(
     tmp_path: Path, column: str, as_: str
 ) -> None:
     one, other = "01J00000000000000000000001", "01J00000000000000000000002"

@@ -130,7 +130,7 @@ def test_unusual_lines_are_read_as_defined(raw: list[bytes]) -> None:
     assert_agree(block(raw))
 
 
-def test_a_line_that_is_no_delivery_is_refused() -> None:
+def test_a_line_that_is_not_a_delivery_is_refused() -> None:
     for text in (b"{}", b"", line(record())[:-9], line(record()).replace(b"2026-01-01T", b"2026-13-01T")):
         with pytest.raises(Invalid):
             read_envelopes(block([line(record()), text]), duplicates=True)

@@ -109,7 +109,7 @@ def test_pandas_reads_exact_values(file: Path) -> None:
 VERDICTS = {2: Verdict.EXACT, 4: Verdict.CONFLICT}
 
 
-def test_promise_4_duplicates_are_left_out_or_told_apart() -> None:
+def test_promise_4_duplicates_are_left_out_or_kept_apart() -> None:
     raw = block(
         [line(record(), seq) for seq in (4, 3, 2, 1)],
         [line(record(), seq) for seq in (2, 5)],

@@ -34,7 +34,7 @@ def test_a_json_line_is_the_raw_line() -> None:
     assert only(Layout(Filter(), "jsonl", "none"), block(raw)) == b"".join(one + b"\n" for one in raw)
 
 
-def test_json_lines_end_with_the_columns_of_ones_own() -> None:
+def test_json_lines_end_with_the_extracted_columns() -> None:
     layout = Layout(Filter(), "jsonl", "none", include_duplicates=True, columns=COLUMNS_OF_OWN)
     text = only(layout, block([line(text, seq) for seq, text in enumerate(TEXTS, 1)], verdicts=[VERDICTS])).decode()
     assert text.splitlines()[0].endswith(
@@ -64,7 +64,7 @@ def test_csv_is_that_of_rfc_4180() -> None:
     assert data.endswith(b',,,""\r\n'), "an empty text is not nothing"
 
 
-def test_csv_leaves_out_what_the_partition_says() -> None:
+def test_csv_leaves_out_what_the_partition_contains() -> None:
     layout = Layout(Filter(), "csv", "none", partition_by=("source", "event_date"))
     files = written(layout, block([line(record()), line(record(source="ü/=,"), 2)]))
     assert list(files) == [("web", "2026-01-01"), ("ü/=,", "2026-01-01")]

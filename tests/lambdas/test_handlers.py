@@ -24,7 +24,7 @@ def test_one_event(store) -> None:
     assert post(ingest.handler, event())[1]["status"] == "DUPLICATE"
 
 
-def test_a_conflict_says_so(store) -> None:
+def test_a_conflict_is_reported(store) -> None:
     post(ingest.handler, event(idempotency_key="k"))
     answer = post(ingest.handler, event(idempotency_key="k", payload={"other": 1}))[1]
     assert (answer["status"], answer["conflict"]) == ("DUPLICATE", True)
@@ -61,7 +61,7 @@ def test_too_large_a_body_is_refused(store) -> None:
     assert post(ingest.handler, " " * (5 << 20))[0] == 413
 
 
-def test_promise_6_a_replay_runs_through_queue_and_processor_whatever_comes_again(store) -> None:
+def test_promise_6_a_replay_runs_through_queue_and_processor_whatever_is_delivered_again(store) -> None:
     some_days(store)
     status, answer = post(replay.handler, asked(reason="test"))
     assert status == 200
@@ -77,7 +77,7 @@ def test_promise_6_a_replay_runs_through_queue_and_processor_whatever_comes_agai
 
 
 @pytest.mark.parametrize(("limit", "scanned"), [(1, 3), (3, 3), (4, 3), (5, 5), (6, 6), (100, 6)])
-def test_promise_9_a_limit_cuts_at_buckets_and_says_so(store, limit: int, scanned: int) -> None:
+def test_promise_9_a_limit_truncates_at_buckets_and_reports_it(store, limit: int, scanned: int) -> None:
     some_days(store)
     answer = post(replay.handler, asked(limit=limit))[1]
     assert (answer["scanned"], answer["truncated"]) == (scanned, scanned < 6)
@@ -173,7 +173,7 @@ def test_promise_9_a_poisonous_task_ends_among_the_dead_letters_with_its_reason(
     assert get(run_id)[1]["state"] == "PARTIAL"
 
 
-def test_a_message_that_is_no_task_is_not_acknowledged(store) -> None:
+def test_a_message_that_is_not_a_task_is_not_acknowledged(store) -> None:
     record = {
         "messageId": "m",
         "receiptHandle": "r",

@@ -77,7 +77,7 @@ def said(capsys):
 
 @pytest.mark.parametrize("kind", NOT_JSON)
 @pytest.mark.parametrize("lines", [{}, {"headers": {"Content-Type": "application/x-ndjson; charset=utf-8"}}])
-def test_what_is_no_json_is_refused(store, said, kind, lines) -> None:
+def test_json_that_is_invalid_is_refused(store, said, kind, lines) -> None:
     for body in NOT_JSON[kind]:
         assert_refused(*sent(ingest.handler, body, **lines), said)
         assert_refused(*sent(replay.handler, body), said)
@@ -86,13 +86,13 @@ def test_what_is_no_json_is_refused(store, said, kind, lines) -> None:
 
 
 @pytest.mark.parametrize("body", NO_EVENT)
-def test_json_that_is_no_event_is_refused(store, said, body) -> None:
+def test_json_that_is_not_an_event_is_refused(store, said, body) -> None:
     assert_refused(*sent(ingest.handler, body), said)
     assert_refused(*sent(replay.handler, body), said)
     assert store.index.totals().events == 0
 
 
-def test_no_payload_smuggles_in_what_is_no_json(store, said) -> None:
+def test_no_payload_smuggles_in_what_is_not_json(store, said) -> None:
     for payload in NO_PAYLOAD:
         body = HEAD + payload + b"}"
         assert_refused(*sent(ingest.handler, body), said)
@@ -112,7 +112,7 @@ def test_what_is_strange_and_valid_is_kept_byte_for_byte(store, name) -> None:
     assert bytes(found.delivery.payload) == KEPT[name]
 
 
-def test_depth_has_an_end_that_is_told(store) -> None:
+def test_depth_has_an_end_that_is_reported(store) -> None:
     for depth, status in ((MAX_DEPTH, 200), (MAX_DEPTH + 1, 400)):
         body = HEAD + b"[" * depth + b"]" * depth + b"}"
         said, answer = sent(ingest.handler, body)
@@ -138,7 +138,7 @@ def test_depth_has_an_end_that_is_told(store) -> None:
     ],
     ids=lambda body: f"{bytes(body[:12])!r}…{len(body)}",
 )
-def test_what_is_too_large_is_told_so(store, said, body) -> None:
+def test_what_is_too_large_is_reported(store, said, body) -> None:
     status, answer = sent(ingest.handler, body)
     assert status == 413
     assert_refused(status, answer, said)

@@ -250,7 +250,7 @@ def _names(operation: Any) -> list[tuple[str, str, bool]]:
 
 
 @pytest.mark.parametrize(("authorization", "scheme"), [("IAM", "iam"), ("API_KEY", "key")])
-def test_the_template_wants_what_the_document_says(authorization: str, scheme: str) -> None:
+def test_the_template_wants_what_the_document_requires(authorization: str, scheme: str) -> None:
     schemes = deepcopy(DOCUMENT["components"]["securitySchemes"])
     for one in schemes.values():
         del one["description"]

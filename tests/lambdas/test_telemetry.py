@@ -75,7 +75,7 @@ def _go_through(store) -> str:
     return str(run_id)
 
 
-def test_all_ten_metrics_are_told(store, told) -> None:
+def test_all_ten_metrics_are_reported(store, told) -> None:
     _go_through(store)
     values = _values(told.lines()[1])
     assert values.keys() == METRICS

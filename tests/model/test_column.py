@@ -82,7 +82,7 @@ def test_a_value_that_the_type_does_not_hold_exactly_is_refused(kind: str, text:
     "x|x=a|x=:string|=a:string|1x=a:string|x y=a:string|x=a:int|x=a:decimal|x=a[:string|x=a:decimal(39,2)"
     "|x=a:decimal(2,3)|x=a:decimal(0,0)|x=a:decimal(2)|x=nope(a):string|x=length():string".split("|"),
 )
-def test_what_is_no_column_is_refused_by_name(text: str) -> None:
+def test_an_invalid_column_is_refused_by_name(text: str) -> None:
     with pytest.raises(UsageError) as refused:
         parse_column(text)
     assert text in refused.value.message

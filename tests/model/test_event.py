@@ -187,7 +187,7 @@ def test_names_up_to_256_bytes_without_control_characters_are_valid(name: str) -
         assert outcome(read_event, line(**{field: name}))[0] != "refused"
 
 
-def test_a_line_of_raw_that_is_no_delivery_is_refused() -> None:
+def test_a_line_of_raw_that_is_not_a_delivery_is_refused() -> None:
     for raw in (b"", b"{}", b'{"event_id":1}', b"\xff"):
         with pytest.raises(Invalid, match="a raw line is not a delivery"):
             read_delivery(raw)

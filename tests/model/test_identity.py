@@ -72,7 +72,7 @@ def test_promise_5_no_delimiter_in_a_field_imitates_another(one: tuple[str, ...]
             assert len(ids) == 2
 
 
-def test_promise_5_a_string_is_no_number_and_a_key_no_payload() -> None:
+def test_promise_5_a_string_is_not_a_number_and_a_key_is_not_a_payload() -> None:
     lines = [
         line(payload='{"a":"1"}'),
         line(payload='{"a":1}'),

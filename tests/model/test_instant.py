@@ -133,7 +133,7 @@ def test_the_forms_of_iso_8601_that_producers_write_are_read(text: str) -> None:
         ("２０26-01-01T00:00:00.000Z", "not an RFC 3339 time"),
     ],
 )
-def test_what_is_no_instant_is_refused(text: str, problem: str) -> None:
+def test_an_invalid_instant_is_refused(text: str, problem: str) -> None:
     with pytest.raises(Invalid, match=problem):
         parse_instant(text)
 
@@ -150,7 +150,7 @@ def test_durations(text: str, nanos: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0s", "5", "h", "1.5h", "-2h", "2 h", "٣h", "1h30m", "9999999999s"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_an_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(Invalid, match="is not a duration"):
         parse_duration(text)
 

@@ -45,7 +45,7 @@ def test_lags_are_exact_or_all_cut(lags: list[int], cuts: set[int]) -> None:
 
 
 @given(LAGS)
-def test_a_cut_lag_says_that_it_is(lag: int) -> None:
+def test_a_truncated_lag_is_marked(lag: int) -> None:
     assert format_about(three_digits(lag)).startswith("~")
 
 

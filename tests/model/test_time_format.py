@@ -120,7 +120,7 @@ def test_auto_rejects_a_number_that_could_be_something_else(value: Any, alternat
 
 
 @given(st.integers(*PLAUSIBLE).filter(lambda at: at < PLAUSIBLE[1]), st.sampled_from([10**9, 10**6, 10**3, 1]))
-def test_auto_tells_the_unit_of_any_time_from_2000_to_2032(instant: int, unit: int) -> None:
+def test_auto_recognises_the_unit_of_any_time_from_2000_to_2032(instant: int, unit: int) -> None:
     whole = -(-instant // unit) * unit
     assume(whole < PLAUSIBLE[1])
     assert TimeFormat("auto")(whole // unit) == whole

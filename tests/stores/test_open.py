@@ -27,7 +27,7 @@ def store(tmp_path):
     return tmp_path / "store"
 
 
-def test_a_store_says_its_format_from_the_first_day(store):
+def test_a_store_names_its_format_from_the_first_day(store):
     assert json.loads((store / "format.json").read_text()) == {"format": FORMAT}
     assert open_store(str(store)).format_version == FORMAT
 

@@ -82,7 +82,7 @@ def test_closed_it_opens_again(database):
     assert count(database) == 2
 
 
-def test_threads_have_connections_of_their_own(database):
+def test_threads_have_their_own_connections(database):
     fill(database, 1)
     threads = [threading.Thread(target=fill, args=(database, 10)) for _ in range(3)]
     for thread in threads:
@@ -132,7 +132,7 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(database):
     fill(database, 100_000)
 
 
-def test_a_file_that_is_no_database_is_named_with_its_repair(database):
+def test_a_file_that_is_not_a_database_is_named_with_its_repair(database):
     database.path.write_bytes(b"not a database, but long enough to be looked at" * 100)
     with pytest.raises(StoreError, match=r"test\.db is damaged") as caught:
         count(database)

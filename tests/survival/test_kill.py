@@ -150,7 +150,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path, many_events: Pa
         ended(process)
 
 
-def test_a_worker_that_is_killed_is_an_error_and_the_next_run_goes_on(tmp_path: Path, events: Path) -> None:
+def test_a_worker_that_is_killed_is_an_error_and_the_next_run_resumes(tmp_path: Path, events: Path) -> None:
     url = tmp_path / "store"
     killed = started(url, events, block=10_000, workers=2)
     assert until_ready(killed)
@@ -176,7 +176,7 @@ INTERRUPTED = 130
 
 
 @pytest.mark.parametrize("wait", [0.0, 0.1, 0.2, 0.4, 0.6])
-def test_ctrl_c_ends_at_once_and_the_next_run_goes_on(tmp_path: Path, wait: float, large: Path) -> None:
+def test_ctrl_c_ends_at_once_and_the_next_run_resumes(tmp_path: Path, wait: float, large: Path) -> None:
     store = tmp_path / "store"
     command = ("ingest", str(large), "--store", str(store), "--format", "json")
     open_store(str(store), create=True)

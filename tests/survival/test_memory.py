@@ -192,7 +192,7 @@ def _ending(number: int, _tell: Tell) -> Callable[[int], int]:
     return end
 
 
-def test_a_worker_that_runs_out_of_memory_is_told_of_as_such(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_that_runs_out_of_memory_is_reported_as_such(capfd: pytest.CaptureFixture[str]) -> None:
     with Pool[int, int](_greedy, 1) as pool, pytest.raises(WorkerDied, match="it ran out of memory") as raised:
         list(pool.map([1000]))
     assert "free some memory" in raised.value.hint
@@ -207,7 +207,7 @@ def test_a_worker_that_runs_out_of_memory_is_told_of_as_such(capfd: pytest.Captu
         (signal.SIGSEGV, "died"),
     ],
 )
-def test_how_a_worker_ended_is_told(number: int, said: str) -> None:
+def test_how_a_worker_ended_is_reported(number: int, said: str) -> None:
     with Pool[int, int](partial(_ending, number), 1) as pool, pytest.raises(WorkerDied, match=said) as raised:
         list(pool.map([1]))
     assert signal.Signals(number).name in raised.value.message

@@ -118,7 +118,7 @@ def test_a_flipped_bit_of_the_state_is_harmless_or_refused_or_found(
     assert flipped(root, random.Random(seed).sample(range(bits), 30), before) == []
 
 
-def test_the_last_process_leaves_no_log_behind(tmp_path: Path) -> None:
+def test_the_last_process_leaves_no_log(tmp_path: Path) -> None:
     """Neither after it wrote, nor where it finds the log of one that was killed."""
     file = tmp_path / "events.jsonl"
     file.write_text("".join(json.dumps(event(n, "a", "01T00:00")) + "\n" for n in range(20)))

@@ -44,7 +44,7 @@ def files(directory: Path, count: int) -> list[Path]:
 
 
 @pytest.mark.parametrize(("writers", "each"), [(2, 2), pytest.param(4, 12, marks=pytest.mark.slow)])
-def test_nothing_is_wrong_beside_ingests(tmp_path: Path, writers: int, each: int) -> None:
+def test_nothing_is_wrong_during_ingests(tmp_path: Path, writers: int, each: int) -> None:
     parts, url = files(tmp_path, writers * each), tmp_path / "store"
     running = [
         started(url, *parts[number * each : (number + 1) * each], block=8_000, workers=number % 2)
@@ -60,7 +60,7 @@ def test_nothing_is_wrong_beside_ingests(tmp_path: Path, writers: int, each: int
     assert look(url, full=True) == 1
 
 
-def test_what_a_killed_ingest_left_is_no_damage(tmp_path: Path) -> None:
+def test_what_a_killed_ingest_left_is_not_damage(tmp_path: Path) -> None:
     (part,), url = files(tmp_path, 1), tmp_path / "store"
     for _ in range(3):
         process = started(url, part, block=8_000, workers=1)

@@ -144,7 +144,7 @@ def test_a_current_value_without_events_is_removed(filled, engine):
     assert diff.stats.compared == len(truth())  # a current null is no value
 
 
-def test_the_same_value_from_other_events_is_told(filled, engine):
+def test_the_same_value_from_other_events_is_reported(filled, engine):
     overwrite(filled, Decimal(3))
     diff = diff_aggregates(filled, engine, window("01", "02"), metrics=["event_count"])
     assert rows(diff) == []
@@ -254,6 +254,6 @@ def test_tolerances_are_exact(tolerance, current, delta, covered):
 
 
 @pytest.mark.parametrize("text", ["", "x", "1e3", "-1", "revenue=", "=1", "revenue=1%%", "Revenue=1", "1 %", "NaN"])
-def test_what_is_no_tolerance_is_refused(text):
+def test_an_invalid_tolerance_is_refused(text):
     with pytest.raises(UsageError, match="--tolerance"):
         read_tolerances([text])

@@ -43,7 +43,7 @@ def many(store: Store, tmp_path: Path) -> Store:
 
 
 @pytest.mark.parametrize("what", ["events", "duplicates", "often"])
-def test_promise_9_a_limit_shows_the_first_and_says_whether_there_are_more(many: Store, what: str) -> None:
+def test_promise_9_a_limit_shows_the_first_and_shows_whether_there_are_more(many: Store, what: str) -> None:
     whole = listed(many, what, None)
     rows = list(whole)
     assert (whole.summary.matched, whole.summary.truncated, len(rows) > 30) == (len(rows), False, True)
@@ -120,7 +120,7 @@ def test_groups_are_counted_with_few_in_memory(many: Store, monkeypatch: pytest.
     assert (cut.summary.duplicates, cut.summary.truncated) == (sum(row.duplicates for row in expected), True)
 
 
-def test_an_event_that_came_very_often_is_shown_in_part_and_says_so(store: Store, tmp_path: Path) -> None:
+def test_an_event_that_came_very_often_is_shown_in_part_with_a_note(store: Store, tmp_path: Path) -> None:
     ingest(store, tmp_path, [event(1, "a", "01T00:00")] * 3_000)
     counted, calls = reads(store)
     (row,) = list_events(store, EVERYTHING)

@@ -77,7 +77,7 @@ def test_a_file_and_its_manifest(filled: Store, place: Path) -> None:
     assert done.known_until == max(segment.recorded_at for segment in filled.index.segments(ALL_TIME))
 
 
-def test_a_manifest_tells_the_query(filled: Store, place: Path) -> None:
+def test_a_manifest_contains_the_query(filled: Store, place: Path) -> None:
     wanted = Filter(window("01", "03"), ("a", "b"), "web", "paid")
     column = parse_column("v=v:int64")
     run(filled, place / "e.csv", Layout(wanted, "csv", "none", include_duplicates=True, columns=(column,)))

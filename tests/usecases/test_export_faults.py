@@ -134,7 +134,7 @@ def test_a_full_disk(filled: Store, tmp_path: Path, place: Path) -> None:
     run(filled, place / "e.parquet")
 
 
-def test_damage_is_told_and_nothing_is_written(filled: Store, place: Path) -> None:
+def test_damage_is_reported_and_nothing_is_written(filled: Store, place: Path) -> None:
     segment = next(iter(filled.index.segments(ALL_TIME)))
     path = Path(filled.url) / segment.key
     path.chmod(0o644)

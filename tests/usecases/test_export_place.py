@@ -86,7 +86,7 @@ def test_what_is_alive_or_of_others_stays(filled: Store, target: Path) -> None:
     assert sorted(os.listdir(target.parent)) == sorted([*others, ".e.csv.pik-aaaaaaaa", *FILES])
 
 
-def test_a_manifest_of_somebody_else_is_not_touched(filled: Store, target: Path) -> None:
+def test_the_manifest_of_another_export_is_not_touched(filled: Store, target: Path) -> None:
     killed(target)
     manifest = target.with_name(FILES[1])
     manifest.write_text("mine")

@@ -97,7 +97,7 @@ def test_a_value_that_fails_now_keeps_its_current_value_through_replay_and_promo
     assert [row[0] for row in rows(diff_aggregates(store, engine, ALL_TIME))] == ["!"]
 
 
-def test_a_diff_with_a_run_says_of_failed_rows_what_a_diff_without_it_says(store, engine, tmp_path):
+def test_a_diff_with_a_run_reports_failed_rows_as_a_diff_without_it(store, engine, tmp_path):
     ingest(store, tmp_path, [bad("a"), bad("b"), event(2, "b", "01T00:00"), event(3, "b", "01T00:01")])
     run = replay(store, engine, metrics=("amount",))
     of_run, fresh = diff_run(store, run.run_id), diff_aggregates(store, engine, ALL_TIME, metrics=["amount"])

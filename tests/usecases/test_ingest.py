@@ -213,7 +213,7 @@ def test_again_records_each_event_as_delivered_once_more(store: Store, tmp_path:
     assert_sound(store)
 
 
-def test_an_again_that_was_interrupted_goes_on_and_the_next_begins_anew(store: Store, tmp_path: Path) -> None:
+def test_an_again_that_was_interrupted_is_resumed_and_the_next_begins_anew(store: Store, tmp_path: Path) -> None:
     source = written(tmp_path, map(line, range(20)))
     ingest(store, source)
     with crash_at(store, 7) as crashing:
@@ -276,7 +276,7 @@ def test_mapped_records_keep_what_they_came_from(store: Store, tmp_path: Path) -
     assert b'"original":' + record.encode() + b',"payload":{"n":1.5}}' in raw
 
 
-def test_promise_1_a_batch_that_was_interrupted_goes_on_where_it_stopped(store: Store, tmp_path: Path) -> None:
+def test_promise_1_a_batch_that_was_interrupted_resumes_where_it_stopped(store: Store, tmp_path: Path) -> None:
     texts = [*map(line, range(40)), "{", *map(line, range(30, 60)), line(1, key="k"), line(2, key="k")]
     source = written(tmp_path, texts)
     whole = open_store(str(tmp_path / "whole"), create=True)
@@ -295,7 +295,7 @@ def test_promise_1_a_batch_that_was_interrupted_goes_on_where_it_stopped(store: 
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("array", [False, True])
-def test_promise_1_any_kind_of_file_goes_on(store: Store, tmp_path: Path, compressed: bool, array: bool) -> None:
+def test_promise_1_any_kind_of_file_resumes(store: Store, tmp_path: Path, compressed: bool, array: bool) -> None:
     texts = list(map(line, range(30)))
     data = ("[" + ",\n".join(texts) + "]" if array else "\n".join(texts)).encode()
     path = tmp_path / "events"
@@ -339,7 +339,7 @@ def test_an_invalid_record_stops_the_batch_where_none_may_be(store: Store, tmp_p
     assert_sound(store)
 
 
-def test_a_dry_run_tells_what_an_ingest_would_reject_and_stores_nothing(store: Store, tmp_path: Path) -> None:
+def test_a_dry_run_shows_what_an_ingest_would_reject_and_stores_nothing(store: Store, tmp_path: Path) -> None:
     texts = [*map(line, range(20)), "{", "", line(entity=""), line(1)]
     source = written(tmp_path, texts)
     told: list[Reject] = []
@@ -358,7 +358,7 @@ def test_a_dry_run_tells_what_an_ingest_would_reject_and_stores_nothing(store: S
     }
 
 
-def test_an_error_of_the_store_stops_and_the_next_run_goes_on(store: Store, tmp_path: Path) -> None:
+def test_an_error_of_the_store_stops_and_the_next_run_resumes(store: Store, tmp_path: Path) -> None:
     source = written(tmp_path, map(line, range(30)))
     with pytest.raises(StoreError, match="no space"):
         ingest(wrapped(store, FailAt(8, StoreError("no space")), "raw", "batches"), source)

@@ -38,7 +38,7 @@ def test_a_stream_without_a_name_is_another_batch_each_time(store: Store, tmp_pa
     assert store.index.totals().events == 10
 
 
-def test_a_stream_with_a_name_goes_on_and_is_a_batch_once(store: Store, tmp_path: Path) -> None:
+def test_a_stream_with_a_name_is_resumed_and_is_a_batch_once(store: Store, tmp_path: Path) -> None:
     texts = [*map(line, range(20)), "{", *map(line, range(10, 30))]
     whole = open_store(str(tmp_path / "whole"), create=True)
     ingest(whole, stream(tmp_path / "in", texts), batch_key="nightly")

@@ -60,7 +60,7 @@ def test_all_are_applied_or_none(store):
     assert [metric.name for metric in store.metrics.latest()] == ["event_count", "total"]
 
 
-def test_applying_tells_what_changed(store, engine):
+def test_applying_reports_what_changed(store, engine):
     first = Definition(name="m", value="count(*)")
     (new,) = apply(store.metrics, engine, [first], 1)
     assert (new.changed, new.before, new.metric.version) == (True, None, 1)

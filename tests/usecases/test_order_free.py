@@ -174,7 +174,7 @@ def test_promise_6_events_that_arrive_between_replays_end_up_in_the_truth(random
             assert current(store) == truth(events[: first + 4])
 
 
-def test_a_version_tells_why_it_is_what_it_is(raw, tmp_path):
+def test_a_version_records_why_it_exists(raw, tmp_path):
     """Promise 7: run, reason, metric version, inputs, hash over them, and up to when the index was known."""
     store = with_new_state(raw, tmp_path)
     run = replay(store, PlainEngine(), reason="because")

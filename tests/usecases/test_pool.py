@@ -67,7 +67,7 @@ def test_what_a_worker_raises_comes_out_where_its_result_would(size: int) -> Non
 
 
 @pytest.mark.parametrize("when", ["at work", "while it answers"])
-def test_a_worker_that_dies_is_told_of(when: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_that_dies_is_reported(when: str, capfd: pytest.CaptureFixture[str]) -> None:
     argument = b"y" * BIG
     with Pool[bytes, object](partial(_dying, when), 2) as pool, pytest.raises(WorkerDied) as raised:
         list(pool.map([argument] * 5))
@@ -84,7 +84,7 @@ def _sleeping(_tell: Tell) -> Callable[[int], int]:
     return sleep
 
 
-def test_nobody_waits_for_what_workers_are_at_after_an_interruption() -> None:
+def test_work_in_progress_is_not_waited_for_after_an_interruption() -> None:
     interruption = threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
 
     def work() -> None:

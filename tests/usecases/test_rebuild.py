@@ -202,7 +202,7 @@ def test_a_batch_whose_record_is_damaged_keeps_its_events_and_comes_back_with_th
     assert (seen(store), list(store.index.batches())) == (before, batches)
 
 
-def test_a_rebuild_beside_a_writer_says_so(store):
+def test_a_rebuild_during_a_write_is_reported(store):
     with store.batches.writing("c"), pytest.raises(Busy, match="another pik process is writing to this store"):
         rebuild_index(store, Silent())
     assert rebuild_index(store, Silent()).batches == 0

@@ -303,7 +303,7 @@ def test_an_unfinished_batch_keeps_the_whole_frames_of_a_damaged_segment(
     assert batch.state == BatchState.INTERRUPTED
 
 
-def test_a_damaged_index_says_what_it_still_can(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_index_answers_what_it_still_can(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests are then not left out: it may be its own damage that it does not know them."""
     record_request(store, event("a", 1))
     refused(store, event("b", 2), monkeypatch)
@@ -314,7 +314,7 @@ def test_a_damaged_index_says_what_it_still_can(store: Store, monkeypatch: pytes
     assert amounts(store) == {1: Verdict.ACCEPTED, 2: Verdict.ACCEPTED}
 
 
-def test_a_winner_that_a_flipped_index_had_changed_is_told_with_both_deliveries(store: Store, tmp_path: Path) -> None:
+def test_a_winner_changed_by_a_flipped_index_is_reported_with_both_deliveries(store: Store, tmp_path: Path) -> None:
     """The sealed record stands; the change is a correction, once."""
     for number in (1, 2):
         path = tmp_path / f"{number}.jsonl"

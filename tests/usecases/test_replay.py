@@ -69,7 +69,7 @@ def written(store, run_id):
     }
 
 
-def test_a_replay_writes_beside_and_promote_makes_it_current(filled, engine):
+def test_a_replay_writes_new_versions_and_promote_makes_it_current(filled, engine):
     run = replay(filled, engine)
     assert (run.state, run.failed, run.done) == (RunState.COMPLETED, 0, run.tasks)
     assert (run.new, run.changed, run.unchanged) == (len(truth()), 0, 0)
@@ -217,7 +217,7 @@ class Interrupting:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), StoreError("no space left")])
-def test_promise_1_an_interrupted_run_goes_on_without_what_is_done(filled, engine, daily, error):
+def test_promise_1_an_interrupted_run_resumes_without_what_is_done(filled, engine, daily, error):
     asked = request(metrics=("event_count",))
     run_id = started(filled, engine, metrics=("event_count",))
     stopping = Faulty(Interrupting(2, error))
@@ -425,7 +425,7 @@ def test_damage_is_a_reason_and_never_a_smaller_number(filled, engine, daily):
     assert FIRST + 4 * DAY not in {bucket for _, bucket, _ in written(filled, run_id)}
 
 
-def test_promise_7_a_bucket_that_somebody_else_promoted_is_left(filled, engine, tmp_path):
+def test_promise_7_a_bucket_promoted_by_another_run_is_left(filled, engine, tmp_path):
     mine = replay(filled, engine)
     ingest(filled, tmp_path, [event(1000, "a", "01T03:00")])
     theirs = replay(filled, engine, window("01", "02"))

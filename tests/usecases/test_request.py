@@ -71,7 +71,7 @@ def test_promise_4_every_form_of_a_list_is_recorded_event_by_event(store, writte
     assert [file.records for file in store.index.rejects(batch.batch_id)] == [1]
 
 
-def test_a_conflict_is_a_duplicate_that_says_so(store) -> None:
+def test_a_conflict_is_a_duplicate_that_is_reported_as_one(store) -> None:
     taken = record_request(store, body([event(idempotency_key="k"), event(idempotency_key="k", payload={"other": 1})]))
     assert [(result.status, result.conflict) for result in taken.results] == [("ACCEPTED", False), ("DUPLICATE", True)]
 
@@ -102,7 +102,7 @@ def test_too_much_is_refused(store) -> None:
         record_request(store, b"{}\n" * (MAX_EVENTS + 1))
 
 
-def test_what_is_no_event_is_kept_and_told(store) -> None:
+def test_a_record_that_is_not_an_event_is_kept_and_reported(store) -> None:
     taken = record_request(store, b"\x00\xff garbage")
     assert statuses(taken) == ["REJECTED"]
     (batch,) = store.index.batches()

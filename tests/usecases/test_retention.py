@@ -104,7 +104,7 @@ def test_a_task_that_waited_until_its_raw_had_expired_fails_with_the_reason(aged
     assert all("has expired" in letter.reason for letter in aged.dead_letters.letters())
 
 
-def test_numbers_that_were_made_are_still_told(aged: Store) -> None:
+def test_numbers_that_were_made_are_still_shown(aged: Store) -> None:
     assert current(aged) == truth()
     assert len(list(list_aggregates(aged, ALL_TIME).rows)) == len(truth())
 
@@ -121,7 +121,7 @@ def test_an_event_whose_raw_has_expired_is_called_so(aged: Store, engine: PlainE
 
 
 @pytest.mark.parametrize("full", [True, False])
-def test_expired_is_no_damage(aged: Store, engine: PlainEngine, full: bool) -> None:
+def test_expired_is_not_damage(aged: Store, engine: PlainEngine, full: bool) -> None:
     (Path(aged.url) / f"raw/batches/{min(b.batch_id for b in aged.index.batches())}.ndjson.zst").unlink()
     found = verify(aged, engine, ALL_TIME, Silent(), full=full)
     assert list(found) == []
@@ -144,7 +144,7 @@ def test_what_is_gone_before_its_time_is_missing(aged: Store, engine: PlainEngin
 def test_a_rebuild_keeps_knowing_what_has_expired(aged: Store, engine: PlainEngine) -> None:
     done = rebuild_index(aged, Silent())
     assert (done.expired, done.damaged, done.segments) == (2, (), 2)
-    test_expired_is_no_damage(aged, engine, True)
+    test_expired_is_not_damage(aged, engine, True)
     test_no_number_is_made_without_what_has_expired(aged, "events")
 
 

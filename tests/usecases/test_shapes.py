@@ -136,7 +136,7 @@ def test_an_input_with_a_line_that_is_an_event_is_always_read(others: list[str],
         assert text_shape(text.encode(errors="replace"), whole=whole, mapped=False) is None
 
 
-def test_binary_files_are_told_by_their_first_bytes(tmp_path: Path) -> None:
+def test_binary_files_are_recognised_by_their_first_bytes(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
     (tmp_path / "a.xz").write_bytes(b"\xfd7zXZ\0\0")
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04")
@@ -152,7 +152,7 @@ def test_binary_files_are_told_by_their_first_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t", ";"])
-def test_what_the_hint_for_a_table_says_works(tmp_path: Path, delimiter: str) -> None:
+def test_what_the_hint_for_a_table_suggests_works(tmp_path: Path, delimiter: str) -> None:
     path = tmp_path / "a table"
     path.write_text(table(delimiter))
     with pytest.raises(InputError) as error:
@@ -165,7 +165,7 @@ def test_what_the_hint_for_a_table_says_works(tmp_path: Path, delimiter: str) ->
 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="no jq")
 @pytest.mark.parametrize("text", [PRETTY, "".join(map(json.dumps, EVENTS)), json.dumps({"Records": EVENTS}, indent=1)])
-def test_what_the_hint_for_other_json_says_works(tmp_path: Path, text: str) -> None:
+def test_what_the_hint_for_other_json_suggests_works(tmp_path: Path, text: str) -> None:
     (tmp_path / "input").write_text(text)
     with pytest.raises(InputError) as error:
         examine(file_source(str(tmp_path / "input")), None)
@@ -178,7 +178,7 @@ def test_what_the_hint_for_other_json_says_works(tmp_path: Path, text: str) -> N
     assert list(map(json.loads, done.stdout.splitlines())) == EVENTS
 
 
-def test_what_the_hint_for_logfmt_says_works(tmp_path: Path) -> None:
+def test_what_the_hint_for_logfmt_suggests_works(tmp_path: Path) -> None:
     (tmp_path / "input").write_text('time=2026-03-02T10:00:00Z msg="say \\"a b\\"" n=1\n' * 2)
     with pytest.raises(InputError) as error:
         examine(file_source(str(tmp_path / "input")), None)
@@ -247,7 +247,7 @@ def test_first_records_of_another_kind_are_read_past_if_that_is_expected(tmp_pat
         examine(file_source(str(path)), mapping, mixed=True)
 
 
-def test_a_field_that_some_of_the_first_records_have_is_no_mistake(tmp_path: Path) -> None:
+def test_a_field_that_some_of_the_first_records_have_is_not_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "mixed").write_text(json.dumps({"ping": 1}) + "\n" + json.dumps(ECS) + "\n{\n")
     examine(file_source(str(tmp_path / "mixed")), RecordMapping(FITTING))
 

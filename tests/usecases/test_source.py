@@ -116,7 +116,7 @@ def test_an_array_that_is_not_closed_is_an_error(data: bytes) -> None:
     "data",
     [b"[table]\na = 1", b" [[metric]]\n", b"['it']", b"[ 2026-01-31 10:00] x", b"[2026/01/31]", b"[x,1]", b"[\xff]"],
 )
-def test_what_only_begins_like_an_array_is_no_json(data: bytes) -> None:
+def test_what_only_begins_like_an_array_is_not_json(data: bytes) -> None:
     with pytest.raises(InputError, match="it is not JSON: it begins with") as error:
         read(data)
     assert error.value.hint
@@ -313,7 +313,7 @@ def test_a_compressed_input_with_a_flipped_bit_is_an_error(name: str) -> None:
         (b"\x7fELF\2\1\0\0", "is a binary file"),
     ],
 )
-def test_what_is_no_text_is_refused(data: bytes, problem: str) -> None:
+def test_text_that_is_invalid_is_refused(data: bytes, problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         read(data)
 
@@ -366,7 +366,7 @@ def test_a_run_of_nul_bytes_is_one_record_wherever_it_stands(drawn: tuple[bytes,
         assert [line for _, line in told(data)] == expected
 
 
-def test_a_block_may_end_inside_of_a_run_of_nul_bytes_and_the_next_reader_goes_on_there() -> None:
+def test_a_block_may_end_inside_of_a_run_of_nul_bytes_and_the_next_reader_continues_there() -> None:
     data = b"a\n" + b"\0" * 50 + b"b\nc\n"
     with small(16):
         found = read(data)
