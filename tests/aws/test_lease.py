@@ -141,7 +141,7 @@ def test_a_holder_that_lost_it_does_not_end_the_lease_of_another(table: Table, c
     with holding(table, "a", lasting=60):
         left_behind(table, -2 * 3600 * 10**9)  # as if this process had slept
         another = holding(table, "a")
-        lease._mine.clear()  # the other one is another process
+        lease.HELD.clear()  # the other one is another process
         another.__enter__()
     assert held(table, "a")
     another.__exit__(None, None, None)

@@ -40,7 +40,7 @@ def gateway(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CREDENTIALS.secret_key)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setattr(aws_api, "BACKOFF", replace(aws_api.BACKOFF, first=0.001))
-    monkeypatch.setattr(api_replay.follow, "__kwdefaults__", {"to_its_end": True, "poll": 0.01})
+    monkeypatch.setattr(api_replay, "POLL", 0.01)
     with serving(store) as gateway:
         monkeypatch.setenv("PIK_API_URL", gateway.url)
         yield gateway

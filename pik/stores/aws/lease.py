@@ -38,7 +38,7 @@ _State = tuple[str, int]
 _seen: dict[tuple[str, str], tuple[_State, float]] = {}
 """The state of each lease that this process has seen, by table and name, and since when."""
 
-_mine: set[tuple[str, str]] = set()
+HELD: set[tuple[str, str]] = set()
 """The leases that this process holds."""
 
 
@@ -53,7 +53,7 @@ def holding(table: Table, name: str, lasting: float = LASTING) -> Iterator[None]
             hint="wait until it has ended, then run this again",
         )
     mine = (table.name, name)
-    _mine.add(mine)
+    HELD.add(mine)
     ended = threading.Event()
     keeper = threading.Thread(target=lease.keep, args=(ended,), name=f"lease {name}", daemon=True)
     keeper.start()
@@ -62,7 +62,7 @@ def holding(table: Table, name: str, lasting: float = LASTING) -> Iterator[None]
     finally:
         ended.set()
         keeper.join()
-        _mine.discard(mine)
+        HELD.discard(mine)
         lease.give_back()
 
 
@@ -82,7 +82,7 @@ def alive(table: Table, name: str) -> bool:
     """Return whether a lease's holder is alive, as soon as that is certain."""
     first: _State | None = None
     while (item := table.get(_key(name))) is not None and not _is_over(table, item, LASTING):
-        if (table.name, name) in _mine or (first := first or _state(item)) != _state(item):
+        if (table.name, name) in HELD or (first := first or _state(item)) != _state(item):
             return True
         sleep(LASTING / _LOOKS)
     return False
@@ -95,7 +95,7 @@ def any_alive(table: Table, apart: str) -> str | None:
         items = [item for item in table.query(_PARTITION) if item["sk"] != apart]
         items = [item for item in items if not _is_over(table, item, LASTING)]
         for item in items:
-            if (table.name, item["sk"]) in _mine or first.setdefault(item["sk"], _state(item)) != _state(item):
+            if (table.name, item["sk"]) in HELD or first.setdefault(item["sk"], _state(item)) != _state(item):
                 return str(item["sk"])
         if not items:
             return None
@@ -115,7 +115,7 @@ def _is_over(table: Table, item: Item, lasting: float) -> bool:
     if state != _state(item):
         _seen[key] = _state(item), monotonic()
         return False
-    return key not in _mine and monotonic() - since >= lasting
+    return key not in HELD and monotonic() - since >= lasting
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class _Lease:
         first: _State | None = None
         while (item := self.table.get(_key(self.name))) is not None:
             state = _state(item)
-            if (self.table.name, self.name) in _mine or (first := first or state) != state:
+            if (self.table.name, self.name) in HELD or (first := first or state) != state:
                 return False
             if _is_over(self.table, item, self.lasting):
                 return self._write("holder = :other AND ends = :seen", {"other": state[0], "seen": state[1]})

@@ -192,7 +192,7 @@ def is_executing(store: Store, run: Run) -> bool:
         return True
 
 
-def follow(api: Api, planned: Run, progress: Progress, *, to_its_end: bool = True, poll: float = POLL) -> Run:
+def follow(api: Api, planned: Run, progress: Progress, *, to_its_end: bool = True) -> Run:
     """Return the run that was begun through the API when it has ended; without `to_its_end` as soon as it is there.
 
     Raises StoreError when the API fails for good, or the run is not planned in time; the run itself goes on then.
@@ -210,10 +210,10 @@ def follow(api: Api, planned: Run, progress: Progress, *, to_its_end: bool = Tru
                 f"run {planned.run_id} was accepted, but is not planned after {PLANNED_WITHIN:.0f} seconds",
                 hint="the log of the stack's ReplayFunction says why; ask for a smaller window",
             )
-        time.sleep(poll)
+        time.sleep(POLL)
     if not to_its_end:
         return run
-    return _until_ended(run, lambda _: api.run(planned.run_id), poll, "replaying", progress)
+    return _until_ended(run, lambda _: api.run(planned.run_id), POLL, "replaying", progress)
 
 
 def _worker(store: Store, engine: Engine, _tell: Tell) -> Callable[[Message], Outcome]:

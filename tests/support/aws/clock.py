@@ -21,4 +21,4 @@ def later(monkeypatch: pytest.MonkeyPatch, leases: float = 1) -> None:
     monkeypatch.setattr(lease, "time_ns", lambda: time.time_ns() + int(offset * 1e9))
     monkeypatch.setattr(lease, "sleep", sleep)
     monkeypatch.setattr(lease, "monotonic", lambda: time.monotonic() + offset + slept)
-    monkeypatch.setattr(lease, "_mine", set())
+    monkeypatch.setattr(lease, "HELD", set())
