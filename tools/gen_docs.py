@@ -1,4 +1,4 @@
-"""Writes what is generated in docs/: commands.md, openapi.yaml, the policies of iam.md.
+"""Writes what is generated in docs/: commands.md, json.md and its schemas, openapi.yaml, the policies of iam.md.
 
 `python -m tools.gen_docs [--check]`
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from pik.cli.app import root_command
 from pik.cli.help import GLOBAL, argument_name
-from tools import gen_iam, gen_openapi
+from tools import gen_iam, gen_json, gen_openapi
 
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 
@@ -77,16 +77,30 @@ def _cell(text: str, *, code: bool = False) -> str:
     return f"`{text}`" if code else text
 
 
+def pages() -> dict[Path, str]:
+    """Return everything that is generated: path → text."""
+    return {
+        PAGE: page(),
+        **gen_json.pages(),
+        gen_openapi.PAGE: gen_openapi.page(),
+        gen_iam.PAGE: gen_iam.page(),
+    }
+
+
 def main() -> int:
     """Write the pages, or with --check report those that are out of date (exit code 1 if any is)."""
-    pages = {PAGE: page(), gen_openapi.PAGE: gen_openapi.page(), gen_iam.PAGE: gen_iam.page()}
-    stale = [path for path, text in pages.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    current = pages()
+    stale = [path for path, text in current.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    left_over = sorted(set(gen_json.SCHEMAS.glob("*")) - current.keys())
     if sys.argv[1:] == ["--check"]:
-        for path in stale:
-            print(f"docs/{path.name} is out of date; `make docs` writes it again", file=sys.stderr)
-        return 1 if stale else 0
+        for path in [*stale, *left_over]:
+            print(f"docs/{path.relative_to(PAGE.parent)} is out of date; `make docs` writes it again", file=sys.stderr)
+        return 1 if stale or left_over else 0
+    gen_json.SCHEMAS.mkdir(exist_ok=True)
     for path in stale:
-        path.write_text(pages[path], encoding="utf-8")
+        path.write_text(current[path], encoding="utf-8")
+    for path in left_over:
+        path.unlink()
     return 0
 
 

@@ -8,12 +8,19 @@ import pytest
 
 from pik.cli.app import COMMANDS, root_command
 from pik.cli.help import GLOBAL
-from tools import gen_openapi
+from tools import gen_json, gen_openapi
 from tools.gen_docs import PAGE, main, page
 
 
 def test_docs_commands_md_is_what_the_commands_say() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "`make docs` writes it again"
+
+
+def test_docs_json_md_and_the_schemas_are_what_the_commands_declare() -> None:
+    pages = gen_json.pages()
+    assert set(gen_json.SCHEMAS.iterdir()) | {gen_json.PAGE} == pages.keys()
+    stale = [path.name for path, text in pages.items() if path.read_text(encoding="utf-8") != text]
+    assert not stale, "`make docs` writes them again"
 
 
 def test_docs_openapi_yaml_is_what_the_models_say() -> None:

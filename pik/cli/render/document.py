@@ -24,8 +24,8 @@ class Field(msgspec.Struct, frozen=True, dict=True):
 
     A text as `get` is the path of an attribute. `kind` is the field's type: str, int, bool, Decimal, Window, list[str],
     dict[str, int], an Object, or a class that gives a bare value its meaning for people (Instant, Moment, Bucket,
-    EventId, Lag, Count, Json); `X | None` where it may be null. `about` is its meaning, for docs/json.md. `text` makes
-    the words for people, where those of the kind will not do.
+    EventId, Lag, Count, Json); `X | None` where it may be null. `text` makes the words for people, where those of the
+    kind will not do. For docs/json.md, `about` is its meaning, and `only` when it is there, if not always.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Field(msgspec.Struct, frozen=True, dict=True):
     about: str = ""
     get: str | Callable[[Any], object] | None = None
     text: Callable[[Any], str | None] | None = None
+    only: str = ""
 
     @cached_property
     def optional(self) -> bool:
@@ -118,7 +119,7 @@ class Rows:
     """A table as a Schema declares it: its rows are the result's attribute of that name, unless `get` finds them.
 
     `empty` is the sentence for people where there are none, or makes it of the result once all rows were read. Rows
-    that are not known are None: null in JSON, and `absent` for people.
+    that are not known are None: null in JSON, and `absent` for people. `only` is as in Field.
     """
 
     def __init__(
@@ -129,9 +130,10 @@ class Rows:
         get: Callable[[Any], Iterable[Any] | None] | None = None,
         empty: str | Callable[[Any], str] = "",
         absent: str = "",
+        only: str = "",
     ) -> None:
         self.name, self.about, self.columns, self.get = name, about, columns, get
-        self.empty, self.absent = empty, absent
+        self.empty, self.absent, self.only = empty, absent, only
 
     def rows(self, source: Any) -> Iterable[Any] | None:
         """The rows in the result; None where they are not known."""
@@ -139,9 +141,9 @@ class Rows:
         return found
 
     def without(self, *names: str) -> Rows:
-        """The same without the columns of these names."""
-        columns = [column for column in self.columns if column.name not in names]
-        return Rows(self.name, self.about, *columns, get=self.get, empty=self.empty, absent=self.absent)
+        """The same without the columns that are named as `table.column`."""
+        columns = [column for column in self.columns if f"{self.name}.{column.name}" not in names]
+        return Rows(self.name, self.about, *columns, get=self.get, empty=self.empty, absent=self.absent, only=self.only)
 
     def table(self, source: Any, rows: Iterable[Any]) -> Table:
         """The table with the rows of the result."""
@@ -151,18 +153,18 @@ class Rows:
 class Schema:
     """The JSON of a command, declared once for all formats: its fields and tables, in this order.
 
-    `title` is the command, and with it the heading in docs/json.md; `about` is what else to know.
+    `title` is the command, or several with a comma between them: the heading in docs/json.md.
     """
 
-    def __init__(self, title: str, *parts: Field | Rows, about: str = "") -> None:
-        self.title, self.parts, self.about = title, parts, about
+    def __init__(self, title: str, *parts: Field | Rows) -> None:
+        self.title, self.parts = title, parts
 
     def without(self, *names: str) -> Schema:
-        """The same without the parts and columns of these names."""
+        """The same without the parts of these names, and without the columns that are named as `table.column`."""
         parts = [
             part.without(*names) if isinstance(part, Rows) else part for part in self.parts if part.name not in names
         ]
-        return Schema(self.title, *parts, about=self.about)
+        return Schema(self.title, *parts)
 
     def document(self, source: Any = None, /, **given: Any) -> Document:
         """The result `source` as a document; `given` has the values of parts that are not in it.

@@ -146,7 +146,8 @@ EXPORT = Schema(
     Field(
         "manifest",
         str | None,
-        "its path; null in a dry run, and where with `--fail-if-none` nothing matches, so that nothing is written",
+        "its path: `_manifest.json` in a directory, `NAME.manifest.json` beside a file; null in a dry run, and where"
+        " `--fail-if-none` finds nothing",
     ),
     Rows(
         "files",

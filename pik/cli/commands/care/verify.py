@@ -133,7 +133,12 @@ def _result(problems: Listing[Problem, VerifyReport]) -> str:
 
 
 PROBLEMS = (
-    Column("kind", str, "see `pik verify`"),
+    Column(
+        "kind",
+        str,
+        "`missing`, `modified`, `index differs`, `unknown object`, `state damaged`, `aggregate differs`; in `pik pull`"
+        " also `expired`",
+    ),
     Column("what", str, "the object, the batch, the part of the index, or the aggregate", wrap=True),
     Column("detail", str, wrap=True, advice=True),
     Column("day", str | None, "the affected day"),
@@ -287,13 +292,14 @@ REBUILD = Schema(
     ),
     Rows(
         "undecided",
-        "the first hundred of the undecided events; left out where there are none",
+        "the first hundred of the undecided events",
         Column("event_id", str),
         Column(
             "now_accepted", str, "batch and record of the delivery that counts", get=lambda one: _place(one.counted)
         ),
         Column("not_accepted", str, "batch and record of one with another content", get=lambda one: _place(one.other)),
         get=lambda done: done.undecided_examples,
+        only="where there are any",
     ),
     Field(
         "truncated",

@@ -226,9 +226,10 @@ STATUS = Schema(
     Field("copy_of", str | None, "the store that this one is a copy of ([offline.md](offline.md))"),
     Rows(
         "pulled",
-        "only in a copy: what was pulled",
+        "what was pulled",
         Column("window", Window, "whole days"),
         Column("entities", list[str] | None, "null: all", wrap=True),
         empty="nothing was pulled into it yet",
+        only="in a copy",
     ),
 )

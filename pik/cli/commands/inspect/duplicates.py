@@ -76,7 +76,7 @@ def duplicates(
     if by:
         groups = count_duplicates(store, wanted, by, limit=limit, progress=cli.progress)
         cli.show(
-            DUPLICATES_BY.without(*(other for other in _GROUPS if other != by)).document(
+            DUPLICATES_BY.without(*(f"groups.{other}" for other in _GROUPS if other != by)).document(
                 {"window": window, "entity": entity, "by": by},
                 groups=groups,
                 duplicates=lambda: groups.summary.duplicates,
@@ -87,7 +87,7 @@ def duplicates(
         any_found = groups.summary.duplicates > 0
     else:
         found = list_duplicates(store, wanted, limit=limit, payload_diff=show_payload_diff, progress=cli.progress)
-        schema = DUPLICATES if show_payload_diff else DUPLICATES.without("changes")
+        schema = DUPLICATES if show_payload_diff else DUPLICATES.without("duplicates.changes")
         more = f"--limit N shows more than the first {limit:,}, --by counts them" if limit else None
         cli.show(
             schema.document(
@@ -142,7 +142,8 @@ DUPLICATES = Schema(
                 Field("conflicting", Json | None, "what this delivery says; null: nothing"),
                 many=True,
             ),
-            "only with `--show-payload-diff`: where a conflict differs from the event",
+            "where a conflict differs from the event",
+            only="with `--show-payload-diff`",
             text=_changes,
             cut=60,
         ),
@@ -163,9 +164,13 @@ DUPLICATES_BY = Schema(
     Rows(
         "groups",
         "most first",
-        *(Column(name, str, f"only with `--by {name}`", get="group") for name in _GROUPS[:-1]),
+        *(Column(name, str, get="group", only=f"with `--by {name}`") for name in _GROUPS[:-1]),
         Column(
-            "hour", Instant, "only with `--by hour`: the hour of `event_time`", get=lambda row: parse_instant(row.group)
+            "hour",
+            Instant,
+            "the hour of `event_time`",
+            get=lambda row: parse_instant(row.group),
+            only="with `--by hour`",
         ),
         Column("duplicates", Count, "exact + conflict"),
         Column("exact", Count),

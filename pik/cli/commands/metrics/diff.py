@@ -290,7 +290,7 @@ DIFFERENCES = Schema(
             Field("added", Count, "`+`"),
             Field("removed", Count, "`-`"),
         ),
-        "only with `--stats`",
+        only="with `--stats`",
     ),
     NEXT,
 )

@@ -231,11 +231,14 @@ def _nothing(run: Run) -> NothingSelected:
     )
 
 
+_STORAGE = "without `--via api`"
+
 _WITHOUT_VALUE = Field(
     "entities_without_value",
     list[str] | None,
     "those of several named entities that have neither an event nor a current value; null: there are none, or the run"
     " was planned before",
+    only=_STORAGE,
 )
 
 REPLAY_DRY_RUN = Schema("pik replay --dry-run", *PLAN, _WITHOUT_VALUE, Field("dry_run", bool, "true"))
@@ -250,8 +253,14 @@ REPLAY = Schema(
         "metric_versions",
         list[str] | None,
         "where nothing changed, the metric versions (`NAME@VERSION`) that computed it; null otherwise",
+        only=_STORAGE,
     ),
-    Field("known_until", Instant | None, "where nothing changed, the latest recording of a delivery that it rests on"),
+    Field(
+        "known_until",
+        Instant | None,
+        "where nothing changed, the latest recording of a delivery that it rests on",
+        only=_STORAGE,
+    ),
     Field(
         "promotion",
         Object(
@@ -259,7 +268,6 @@ REPLAY = Schema(
             Field("already", int, "that were so already"),
             Field("conflicts", int, "that somebody else had changed meanwhile, and that it left"),
         ),
-        "only with `--promote`",
+        only="with `--promote`",
     ),
-    about="With `--via api` there are no `entities_without_value`, `metric_versions` and `known_until`.",
 )
