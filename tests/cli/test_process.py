@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from pik.cli.output import Format
+
 ROOT = Path(__file__).parents[2]
 THINGS = [sys.executable, str(ROOT / "tests/support/cli/run_things.py")]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -23,7 +25,7 @@ def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv", "md"])
+@pytest.mark.parametrize("form", list(Format))
 def test_a_reader_that_leaves_is_neither_an_error_nor_a_success(form: str) -> None:
     process = subprocess.Popen(
         [*THINGS, "things", "--limit", "1000000", "--format", form],

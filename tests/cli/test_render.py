@@ -105,7 +105,7 @@ def test_json_is_one_object_with_exact_numbers(show: Show) -> None:
     )
 
 
-@pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv", "md"])
+@pytest.mark.parametrize("form", list(Format))
 def test_what_fails_before_its_first_row_leaves_no_half_of_an_answer(form: str, show: Show) -> None:
     def rows() -> Iterator[Row]:
         if ROW.event_id:
@@ -362,7 +362,7 @@ class _Nowhere(io.StringIO):
         return len(text)
 
 
-@pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv", "md"])
+@pytest.mark.parametrize("form", list(Format))
 def test_promise_8_rows_are_streamed(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     """Memory is bounded: a hundred times the rows take no more of it."""
 

@@ -7,6 +7,8 @@ import sqlite3
 
 import pytest
 
+from pik.cli.output import Format
+
 METRICS = """
 [[metric]]
 name = "revenue"
@@ -35,7 +37,7 @@ def shop(pik, tmp_path):
     return pik
 
 
-@pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv", "md"])
+@pytest.mark.parametrize("form", list(Format))
 def test_every_command_and_format_prints_the_digits_of_the_type(shop, form):
     found = shop("diff", "aggregates", "--metric", "revenue", "--format", form).out
     assert all(re.search(rf"(?<![\d.]){value}(?!\d)", found) for value in (r"61\.90", r"142\.00", r"80\.10")), found

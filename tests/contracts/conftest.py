@@ -27,7 +27,10 @@ from pik.stores.local.state.promotion import LocalPromotions
 from pik.stores.local.state.runs import LocalQueue, LocalRuns
 from tests.support.aws.emulator import make_stack, publish
 
-WITH_MOTO = ["local", "aws", "moto"]
+STORES = ["local", "aws"]
+"""Every store. A contract that takes one of the fixtures below runs on all of them."""
+
+WITH_MOTO = [*STORES, "moto"]
 """The stores of suites that moto serves faithfully as well; docs/dev/testing.md says why others are not among them."""
 
 
@@ -79,7 +82,7 @@ def aws_state(clients: Clients) -> State:
     )
 
 
-@pytest.fixture(params=["local", "aws"])
+@pytest.fixture(params=STORES)
 def state(request: pytest.FixtureRequest, tmp_path: Path) -> State:
     return state_of(request, tmp_path)
 
@@ -110,9 +113,9 @@ def new_store(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Call
     return lambda: aws_store(clients)
 
 
-@pytest.fixture(params=["local", "aws"])
+@pytest.fixture(params=STORES)
 def kind(request: pytest.FixtureRequest) -> str:
-    """Of store: each test runs on all of them."""
+    """The kind of store that `new_store` and `store` make."""
     made: str = request.param
     return made
 

@@ -23,7 +23,7 @@ from pik.runtime.interaction import Silent
 from pik.usecases.backup import backup, restore
 from pik.usecases.metrics.definitions import add_version
 
-from .conftest import aws_store, local_store
+from .conftest import STORES, aws_store, local_store
 from .test_state_audit import RUNS, row, run_of, task
 
 QUIET = Silent()
@@ -90,7 +90,7 @@ def answers(store: Store) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("other", ["local", "aws"])
+@pytest.mark.parametrize("other", STORES)
 def test_a_restored_state_answers_as_the_one_that_was_backed_up(
     store: Store, other_store: Store, tmp_path: Path
 ) -> None:
@@ -113,7 +113,7 @@ def test_a_restored_state_answers_as_the_one_that_was_backed_up(
         backup(store, file, QUIET)
 
 
-@pytest.mark.parametrize("other", ["local", "aws"])
+@pytest.mark.parametrize("other", STORES)
 def test_a_restore_that_was_interrupted_resumes(store: Store, other_store: Store) -> None:
     live(store)
     before = answers(store)

@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from pik.model.event import ENVELOPE
 from tests.docs.conftest import expect
 from tests.support.docs import reader
 from tests.support.docs.console import REPOSITORY
@@ -43,6 +44,12 @@ def test_accepted_deliveries_are_the_events(varied: Path, deliveries: list[reade
     assert len(accepted) == len(counts)
     events = _rows(varied, "events")
     assert accepted == {(row["event_id"], row["batch_id"], row["seq"], row["deliveries"]) for row in events}
+
+
+def test_the_page_and_its_reader_have_every_field_of_the_envelope() -> None:
+    fields = [field.name for field in ENVELOPE]
+    assert {name: f"\n| `{name}` | " in PAGE for name in fields} == dict.fromkeys(fields, True)
+    assert set(fields) <= set(reader.ORDER)
 
 
 def test_the_others_are_the_duplicates(varied: Path, deliveries: list[reader.Delivery]) -> None:

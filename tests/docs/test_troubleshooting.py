@@ -14,6 +14,7 @@ import pytest
 import pik
 from pik.cli.app import root_command
 from pik.cli.config import Config, settings
+from pik.cli.output import Format
 from pik.stores.aws.deployment.stack import ALARMS
 from tests.support.docs.console import REPOSITORY
 
@@ -104,6 +105,8 @@ def test_the_example_is_a_pik_toml(tmp_path: Path) -> None:
     assert found.store == "aws://pik?region=eu-central-1&profile=on-call"
     assert found.ingest.map["event_type"] == "event"
     table = tomllib.loads(text)
+    (formats,) = re.findall(r"^format = .* # (.*)$", text, re.MULTILINE)
+    assert re.split(", | or ", formats) == list(Format)
     assert set(table) == {field.name for field in dataclasses.fields(Config)}
     assert settings(store="incident", environment={}, directory=tmp_path).store == str(
         tmp_path / "incidents/2026-03-02"

@@ -27,6 +27,7 @@ from schemathesis.checks import (
 
 from pik.errors import StoreError
 from pik.lambdas import ingest, wiring
+from pik.model.event import FIELDS, REQUIRED
 from pik.stores import open_store
 from tests.support.aws.template import properties
 from tests.support.docs.console import REPOSITORY
@@ -219,6 +220,12 @@ def _of_body(place: str, content: Any) -> Iterator[tuple[str, Any, Any]]:
 def test_examples_are_what_their_schemas_say(value, part) -> None:
     partial = isinstance(value, list)  # the example of an array that is rejected in part
     assert bool(problems(part, value)) == partial
+
+
+def test_an_event_has_the_fields_that_producers_send() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    assert set(schemas["Event"]["properties"]) == set(FIELDS)
+    assert set(schemas["Event"]["required"]) == set(REQUIRED)
 
 
 def test_every_request_has_an_example() -> None:

@@ -232,12 +232,15 @@ class Recording:
         return None if settled is None else settled["settled_at"]
 
     def _refuse_conflicts(self, header: Header, rows: Sequence[Row]) -> None:
-        """Look before anything is written. A conflict with what another batch records at this very moment is not seen,
-        and recorded."""
+        """Raise ConflictFound before anything is written. A conflict with what another batch records at the same moment
+        is not seen here; it is recorded."""
         claims = claims_of(self.table, self.generation, self.batch_id, header.segments)
         keyed = [row for row in rows if row.content is not None]
         winners = claims.look_up(keyed)
-        conflicts = sum(winners.setdefault(row.event_id, claims.claim(row)).content != row.content for row in keyed)
+        conflicts = 0
+        for row in keyed:
+            claim = claims.claim(row)
+            conflicts += verdict(claim, winners.setdefault(row.event_id, claim)) == Verdict.CONFLICT
         if conflicts:
             raise conflicting(header.first_seq, header.last_seq, conflicts)
 
