@@ -32,7 +32,7 @@ def page() -> str:
     for heading in dict.fromkeys(entry.heading for entry in root.entries.values()):
         names = [name for name, entry in root.entries.items() if entry.heading == heading]
         lines.append(f"**{heading}**: " + ", ".join(f"[{name}](#pik-{name})" for name in names) + "\n")
-    lines += ["## Global options\n", "Before the command or behind it; what stands further right wins.\n"]
+    lines += ["## Global options\n", "Before or after the command; of several, the rightmost counts.\n"]
     lines += _options(param for param in root.get_params(ctx) if getattr(param, "rich_help_panel", None) == GLOBAL)
     for name in root.list_commands(ctx):
         lines += _sections(root.get_command(ctx, name), ctx, name)

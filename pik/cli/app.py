@@ -43,8 +43,8 @@ COMMANDS: Mapping[str, Entry] = {
         "inspect",
         events=("events", "List the events of an entity or a window, oldest first."),
         show=("events", "Show one event: every delivery, its raw bytes, what counted it."),
-        duplicates=("duplicates", "List deliveries that came again, exact or in conflict."),
-        pull=("pull", "Copy a window of a store into a directory, to go on there."),
+        duplicates=("duplicates", "List duplicate deliveries: exact copies and conflicts."),
+        pull=("pull", "Copy a window of a store into a directory, to work there."),
     ),
     **_chapter(
         "Know the numbers",
@@ -56,7 +56,7 @@ COMMANDS: Mapping[str, Entry] = {
     **_chapter(
         "Repair them",
         "replay",
-        replay=("replay", "Compute aggregates again, beside the current ones."),
+        replay=("replay", "Recompute aggregates, next to the current ones."),
         runs=("runs", "Follow replays: list, show, resume, cancel, wait."),
         dlq=("dlq", "Tasks that failed too often: list, show, redrive, purge."),
         promote=("promote", "Make what a run wrote current."),
@@ -69,7 +69,7 @@ COMMANDS: Mapping[str, Entry] = {
         verify=("verify", "Check raw, index and aggregates; rebuild the index."),
         backup=("backup", "Write the state, which raw does not hold, to a file."),
         restore=("backup", "Make a backup the state of a store that has none."),
-        stack=("stack", "Look at a deployed stack itself: status, doctor."),
+        stack=("stack", "Inspect a stack itself: status, doctor."),
         demo=("demo", "Play one small incident from the first question to the repair."),
     ),
 }

@@ -32,14 +32,14 @@ Source = Annotated[str | None, typer.Option("--source", metavar="SOURCE", help="
 Metric = Annotated[str | None, typer.Option("--metric", metavar="NAME", help="Only this metric.")]
 Metrics = Annotated[list[str] | None, typer.Option("--metric", metavar="NAME", help="Only this metric (repeatable).")]
 Limit = Annotated[
-    int | None, typer.Option("--limit", metavar="N", min=1, help="Show at most N rows, and say so if there are more.")
+    int | None, typer.Option("--limit", metavar="N", min=1, help="Show at most N rows, and note if there are more.")
 ]
 FailIfNone = Annotated[bool, typer.Option("--fail-if-none", help="Exit with 1 if nothing matches.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run (id or its beginning); `pik runs list` has them.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask (for runbooks).")]
 Reason = Annotated[
-    str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with what is written.", show_default=False)
+    str, typer.Option("--reason", metavar="TEXT", help="The reason; it is recorded.", show_default=False)
 ]
 
 Via = Annotated[

@@ -35,19 +35,19 @@ _NewFile = Annotated[Path, typer.Argument(metavar="FILE", help="The file to crea
 @cli_command(
     "backup",
     examples="""
-    # every night, while others write; raw is backed up as the files that it is
+    # every night, while others write; back up raw by copying its files
     pik backup state-$(date +%F).backup
 
-    # of a deployed stack
+    # a stack
     pik --store aws://pik-prod backup pik-prod.backup
     """,
 )
 def backup(cli: Context, file: _NewFile) -> int | None:
     """Write the state to a new file: metric definitions, runs, aggregates, promotions.
 
-    Events are not in it: raw is backed up by copying its objects, and the index is made again from raw. The file is
-    created whole or not at all, and never overwritten. Versions that are damaged and not current are left out: exit
-    code 3.
+    It contains no events: back up raw by copying its objects; the index can be rebuilt from raw. The file is created
+    completely or not at all, and never overwritten. If damaged versions that are not current are left out, the exit
+    code is 3.
     """
     from pik.usecases.backup import backup as write
 
@@ -102,7 +102,7 @@ _BackupFile = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.",
 @cli_command(
     "restore",
     examples="""
-    # is the file whole, and what is in it?
+    # is the file complete, and what does it contain?
     pik restore state-2026-03-02.backup --dry-run
 
     # into a store whose state was lost, or into a new one, here or in AWS
@@ -110,10 +110,10 @@ _BackupFile = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.",
     """,
 )
 def restore(cli: Context, file: _BackupFile, dry_run: options.DryRun = False) -> int | None:
-    """Make a backup the state of a store that has none. Interrupted, the same command goes on.
+    """Restore a backup into a store without state. After an interruption, the same command continues.
 
     A store that has state is refused. The file is checked before anything is written, and the state afterwards.
-    Definitions and promotions that came after the backup, as the files in `state/` tell, are listed: exit code 3.
+    Definitions and promotions that the files in `state/` show to be newer than the backup are listed: exit code 3.
     """
     from pik.usecases.backup import restore as take
 

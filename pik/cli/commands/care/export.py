@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @cli_command(
     "export",
     examples="""
-    # everything as one Parquet file, with events.parquet.manifest.json beside it
+    # everything as one Parquet file, with events.parquet.manifest.json next to it
     pik export --out events.parquet
 
     # a data set that DuckDB, pyarrow and Athena read, with an extra column
@@ -47,7 +47,7 @@ def export(
     ],
     as_: Annotated[
         Literal["parquet", "jsonl", "csv"] | None,
-        typer.Option("--as", metavar="FORMAT", help="parquet, jsonl or csv; otherwise the ending of --out tells."),
+        typer.Option("--as", metavar="FORMAT", help="parquet, jsonl or csv. Default: by the name of --out."),
     ] = None,
     partition_by: Annotated[
         str | None,
@@ -77,7 +77,7 @@ def export(
     include_duplicates: Annotated[
         bool,
         typer.Option(
-            "--include-duplicates", help="Every delivery; the column delivery says accepted, exact or conflict."
+            "--include-duplicates", help="Every delivery; the column delivery is accepted, exact or conflict."
         ),
     ] = False,
     entity: options.Entities = None,
@@ -91,10 +91,10 @@ def export(
 ) -> int | None:
     """Write events to Parquet, JSON lines or CSV.
 
-    A name with an ending is a file; one without, or that ends in /, is a directory. It appears when all of it is
-    complete and on disk, with a manifest: query, rows, SHA-256 of each file. Numbers are exact; a value that its
-    column cannot hold exactly is an error. Standard output gets rows as they are read, and no manifest: an exit code
-    other than 0 tells that they are not all.
+    A name with an extension is a file; a name without one, or that ends in /, is a directory. It appears when all of it
+    is complete and on disk, with a manifest: query, rows, SHA-256 of each file. Numbers are exact; a value that its
+    column cannot hold exactly is an error. Rows on standard output are written as they are read, without a manifest:
+    they are complete only if the exit code is 0.
     """
     from pik.model.delivery import Filter
     from pik.ports.engine import Layout

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pik.usecases.deployment import Diagnosis, LevelReport, StackStatus
 
 
-stack = CommandGroup("Look at a deployed stack itself: status, doctor.")
+stack = CommandGroup("Inspect a stack itself: status, doctor.")
 
 
 @stack.add(
@@ -28,14 +28,14 @@ stack = CommandGroup("Look at a deployed stack itself: status, doctor.")
     examples="""
     pik stack status --store aws://pik
 
-    # in a script: what is wrong, one a line
+    # in a script: what is wrong, one per line
     pik stack status --store aws://pik --format json | jq -r '.unhealthy[]'
     """,
 )
 def status(cli: Context) -> int | None:
-    """Show whether a deployed stack is well: its parts, queues, dead letters, alarms, last batches and versions.
+    """Show whether a stack is healthy: its parts, queues, dead letters, alarms, last batches and versions.
 
-    Exit code 1 if something is unhealthy. What the caller may not see is called unknown, and is not a reason for it.
+    The exit code is 1 if something is unhealthy. What the caller has no permission to see is unknown, not unhealthy.
     """
     from pik.usecases.deployment import status as look
 
@@ -47,7 +47,7 @@ def status(cli: Context) -> int | None:
 @stack.add(
     "doctor",
     examples="""
-    # may I look, and is everything set as it should be?
+    # am I allowed to read, and are all settings right?
     pik stack doctor --store aws://pik
 
     # what is missing for replays and promotions, as a policy to hand to an administrator
@@ -64,12 +64,12 @@ def doctor(
             help="What you want to do: reading, replaying, administering, inspecting, producing.",
         ),
     ] = "reading",
-    everything: Annotated[bool, typer.Option("--all", help="Also list what is as it should be.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also list what is in order.")] = False,
 ) -> int | None:
-    """Check every permission and setting that the kit relies on, and print what adds or corrects them.
+    """Check every permission and setting that pik needs, and print the policy or command that corrects them.
 
-    It writes nothing: IAM simulates the caller's permissions; docs/iam.md lists what each level needs. Exit code 1 if a
-    setting is wrong, or if something that the level of --need needs is denied.
+    Nothing is written: IAM simulates the caller's permissions. docs/iam.md lists the permissions of each level. The
+    exit code is 1 if a setting is wrong, or if a permission that the level of --need requires is denied.
     """
     from pik.usecases.deployment import diagnose
 
@@ -146,7 +146,7 @@ STATUS = Schema(
             Field(
                 "oldest_seconds",
                 int | None,
-                "the age of the oldest task; null: there is none, or `unknown` says why",
+                "the age of the oldest task; null: there is none, or `unknown` has the reason",
                 get="oldest",
             ),
             null=True,
@@ -165,7 +165,7 @@ STATUS = Schema(
     ),
     _seen(
         "alarms",
-        "none, too, where `unknown` says why",
+        "also none where `unknown` has the reason",
         Column("alarm", str, get="name"),
         Column("state", str, "`OK`, `ALARM`, `INSUFFICIENT_DATA`"),
         Column("since", Instant),

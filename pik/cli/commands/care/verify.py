@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     # sizes and presence only, of one day
     pik verify --quick --from 2026-01-31 --to 2026-02-01
 
-    # the index is lost or differs: make it again from raw
+    # the index is lost or differs: rebuild it from raw
     pik verify --rebuild-index
     """,
 )
@@ -38,16 +38,17 @@ def verify(
     cli: Context,
     quick: Annotated[bool, typer.Option("--quick", help="Presence and sizes only.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Every byte, index row and aggregate (the default).")] = False,
-    rebuild_index: Annotated[bool, typer.Option("--rebuild-index", help="Make the index again from raw.")] = False,
+    rebuild_index: Annotated[bool, typer.Option("--rebuild-index", help="Rebuild the index from raw.")] = False,
     from_: options.From = None,
     to: options.To = None,
     since: options.Since = None,
 ) -> int | None:
     """Check each segment's digest, each index row against raw and back, and each aggregate's inputs.
 
-    A window limits the check to the days that it touches. It may run while others write. No damage are: superseded
-    objects, copies of recorded deliveries that a crash left; unacknowledged ones, whose sender was told that they were
-    not recorded; those of batches in progress; and expired ones, gone because the store keeps raw for some days only.
+    A window limits the check to the days that it touches. Others may write during the check. Four kinds of objects are
+    not damage: superseded ones (copies of recorded deliveries, left by a crash), unacknowledged ones (no sender was
+    told that they were recorded), those of batches in progress, and expired ones (the store keeps raw only for a
+    number of days).
     """
     if quick and full:
         raise UsageError("--quick and --full exclude each other", hint="leave one of them out")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     pik ingest 's3://archive/2026/01/*.jsonl.gz'
     kafkacat … | pik ingest - --batch-key orders-2026-01-31
 
-    # a foreign file: JMESPath says where each field is
+    # a file with other fields: a JMESPath expression for each
     pik ingest hooks.jsonl --map source="'github'" --map event_type=event \\
         --map entity_id=body.repository.full_name --map event_time=body.at \\
         --map payload=body --time-format auto
@@ -54,7 +54,7 @@ def ingest(
         typer.Option(
             "--map",
             metavar="FIELD=JMESPATH",
-            help="Where a foreign record has this field (repeatable); payload=@ is all of it.",
+            help="Take this field from there in the record (repeatable); payload=@ is all of it.",
         ),
     ] = None,
     time_format: Annotated[
@@ -80,7 +80,7 @@ def ingest(
         typer.Option(
             "--on-invalid",
             metavar="ACTION",
-            help="stop: stop. reject (default): keep it apart and go on; given, even if --map fits no early record.",
+            help="stop: stop. reject (default): keep it as rejected; given, even if --map fits no early record.",
         ),
     ] = None,
     on_conflict: Annotated[
@@ -107,9 +107,9 @@ def ingest(
 ) -> int | None:
     """Record every event of the files, each exactly once.
 
-    Run again after a crash or Ctrl-C, it goes on where it stopped. The same content again is a no-op that names the
-    earlier batch. An event is a JSON object with source, event_type, entity_id, event_time, payload, and optionally
-    idempotency_key and received_time.
+    After a crash or Ctrl-C, the same command continues where it stopped. If the content was ingested before, nothing
+    is done, and the earlier batch is named. An event is a JSON object with source, event_type, entity_id, event_time,
+    payload, and optionally idempotency_key and received_time.
     """
     from pik.runtime.parallel import processors
     from pik.usecases.ingest.batch_ingest import IngestOptions

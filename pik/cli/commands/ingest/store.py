@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     # the rejected records of one, with line number and reason
     pik batches 01J8Z3 --rejects
 
-    # and as they came, to correct and ingest them
+    # their original text, to correct and ingest it
     pik batches 01J8Z3 --rejects --format jsonl | jq -r .line > corrected.jsonl
     """,
 )
@@ -141,8 +141,8 @@ REJECTS = Schema(
 def init(cli: Context) -> None:
     """Create the store that --store, PIK_STORE or pik.toml names, or else ./.pik; leave it as it is if it exists.
 
-    Except for ./.pik, which the first ingest creates, no other command creates a store that --store names: a typing
-    error in its name is an error.
+    The first ingest creates ./.pik. No other command creates a store that --store names, so that a misspelled name is
+    an error.
     """
     place = cli.settings.default_store or cli.settings.store
     if place.startswith("aws://"):

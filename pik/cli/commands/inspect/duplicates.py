@@ -53,7 +53,7 @@ def duplicates(
         int, typer.Option("--min-deliveries", metavar="N", min=2, help="Only events with at least N deliveries.")
     ] = 2,
     show_payload_diff: Annotated[
-        bool, typer.Option("--show-payload-diff", help="For conflicts: what they say otherwise than the event.")
+        bool, typer.Option("--show-payload-diff", help="For conflicts: what differs from the accepted delivery.")
     ] = False,
     fail_if_any: Annotated[bool, typer.Option("--fail-if-any", help="Exit with 1 if there is any.")] = False,
     fail_if_none: options.FailIfNone = False,
@@ -138,8 +138,8 @@ DUPLICATES = Schema(
             "changes",
             Object(
                 Field("path", str, "such as `payload.amount`, `event_time`"),
-                Field("accepted", Json | None, "what the event says; null: nothing"),
-                Field("conflicting", Json | None, "what this delivery says; null: nothing"),
+                Field("accepted", Json | None, "its value in the accepted delivery; null: absent"),
+                Field("conflicting", Json | None, "its value in this delivery; null: absent"),
                 many=True,
             ),
             "where a conflict differs from the event",

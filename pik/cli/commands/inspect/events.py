@@ -114,7 +114,7 @@ EVENTS = Schema(
 @cli_command(
     "show",
     examples="""
-    # the beginning of the id is enough while no other one begins so
+    # the beginning of the id is enough if it is unambiguous
     pik show 841380e5
     """,
 )
@@ -126,9 +126,9 @@ def show(
         typer.Option("--limit", metavar="N", min=1, help="Show at most N deliveries (default 100)."),
     ] = 100,
 ) -> None:
-    """Show one event: what it says, every delivery of it with its raw line, and which aggregates counted it.
+    """Show one event: its content, every delivery with its raw line, and which aggregates counted it.
 
-    Of an event that came more than 100 times the first 100 deliveries, without --limit.
+    Without --limit it lists the first 100 deliveries.
     """
     from pik.usecases.inspect.event_detail import show_event
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @cli_command(
     "pull",
     examples="""
-    # two days of production, to go on with on the train
+    # two days of production, to work with on the train
     pik pull --store aws://prod --from 2026-01-30 --to 2026-02-01 --into incident/
     pik diff aggregates --store incident/ --from 2026-01-30 --to 2026-02-01
 
@@ -43,12 +43,12 @@ def pull(
     since: options.Since = None,
     dry_run: options.DryRun = False,
 ) -> int | None:
-    """Copy the raw, index, metrics and aggregates of a window into a store of its own.
+    """Copy the raw, index, metrics and aggregates of a window into another store.
 
-    For what was pulled, every question has the same answer there. The window becomes whole days and buckets. Each
-    object's SHA-256 is checked; what is missing or damaged in the source is listed, with exit code 3. Run again after
-    an interruption it goes on; another window adds to the copy. Events cannot be ingested into it; replays and
-    promotions are its own.
+    There, every question about the window has the same answer. The window is extended to whole days and buckets. Each
+    object's SHA-256 is checked; what is missing or damaged in the source is listed, with exit code 3. After an
+    interruption, the same command continues; another window is added to the copy. Events cannot be ingested into a
+    copy; replays and promotions change only the copy.
     """
     from pik.usecases.pull.pull import PullRequest, effective_window
     from pik.usecases.pull.pull import pull as copy_window
@@ -77,7 +77,7 @@ def _plan(cli: Context, source: Store, into: str, request: PullRequest) -> PullP
 
 def _next(source: Store, into: str, done: PullReport) -> dict[str, str]:
     if done.problems:
-        note = "once the source is mended, the same pull brings the rest"
+        note = "when the source has been repaired, the same pull copies the rest"
         return {"note": note, "next": command("verify", "--store", source.url)}
     line = f"export PIK_STORE={shlex.quote(os.path.abspath(into))}"
     return {"note": "after that, commands without --store look into the copy", "next": line}

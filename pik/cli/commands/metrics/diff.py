@@ -58,24 +58,23 @@ def aggregates(
         typer.Option(
             "--tolerance",
             metavar="[METRIC=]ABS|REL%",
-            help="Differences up to this do not count (repeatable; one that covers is enough, in any order).",
+            help="Ignore differences up to this (repeatable; one that covers a difference is enough).",
         ),
     ] = None,
     changed_only: Annotated[
-        bool, typer.Option("--changed-only", help="Only values that are another (~), and !: leave out + and -.")
+        bool, typer.Option("--changed-only", help="Only changed values (~) and failures (!): leave out + and -.")
     ] = False,
-    stats: Annotated[bool, typer.Option("--stats", help="Count what was compared, too.")] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Also count what was compared.")] = False,
     limit: options.Limit = None,
 ) -> int | None:
-    """Recompute from raw and compare with what is current, writing nothing.
+    """Recompute from raw and compare with the current values, without writing anything.
 
-    Each row is a difference: ~ another value, + not current yet, - current but without events (lost raw makes such
-    rows: `pik verify --full` first), or ! what cannot be computed, and why. --limit only shortens what is shown. Exit
-    code 0 if there are no rows, 1 if there are differences, 3 if something cannot be computed, 2 if there is nothing to
+    Each row is a difference: ~ the value changed, + there is no current value yet, - there is a current value but no
+    events (check for lost raw with `pik verify --full` first), ! it cannot be computed, with the reason. --limit only
+    limits the rows that are shown. Exit codes: 0 no rows, 1 differences, 3 something cannot be computed, 2 nothing to
     compare.
 
-    Current values are taken as the store has them: only with --entity are their digests checked, and pik verify checks
-    all of them.
+    The digests of current values are checked only with --entity; `pik verify` checks all of them.
     """
     from pik.usecases.inspect.events import without_value
     from pik.usecases.metrics.diff import diff_aggregates, diff_run

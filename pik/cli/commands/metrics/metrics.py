@@ -34,7 +34,7 @@ metrics = CommandGroup("Define metrics: apply, list, show.")
     #   bucket = "1d"
     pik metrics apply metrics.toml
 
-    # would they be taken, and which would change?
+    # are they valid, and which would change?
     pik metrics apply metrics.toml --dry-run
     """,
 )
@@ -45,10 +45,11 @@ def apply(
     ],
     dry_run: options.DryRun = False,
 ) -> None:
-    """Keep definitions, each as the next version of its name. One that has not changed stays the version it is.
+    """Store definitions, each as the next version of its name. One that has not changed keeps its version.
 
-    All of them are checked before any is kept. A value that order or floating point could change is refused, with the
-    exact alternative. What is current stays current: replay computes the new version, promote makes it so.
+    All of them are checked before any is stored. An expression whose result could depend on order or floating point is
+    refused, with the exact alternative. Current values do not change: replay computes the new version, promote makes it
+    current.
     """
     from pik.usecases.metrics.definition_file import read_definitions
     from pik.usecases.metrics.definitions import apply as keep

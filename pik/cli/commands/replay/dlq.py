@@ -35,7 +35,7 @@ Everything = Annotated[bool, typer.Option("--all", help="Every dead letter.")]
     pik dlq list
     pik dlq list --run 01J8Z3
 
-    # what was given up, when, and why
+    # what was purged, when, and why
     pik dlq list --purged
     """,
 )
@@ -74,7 +74,7 @@ def redrive(
     run: OfRun = None,
     dry_run: options.DryRun = False,
 ) -> int | None:
-    """Do the tasks of dead letters again. A run whose tasks are then all done is COMPLETED, and can be promoted.
+    """Run the tasks of dead letters again. A run whose tasks are then all done is COMPLETED, and can be promoted.
 
     A run keeps to the metrics that it was planned with: after a definition is corrected, `pik replay` again instead.
     """
@@ -104,8 +104,8 @@ def purge(
     yes: options.Yes = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Give up dead letters. Their tasks stay failed, so their aggregates stay as they are; `pik dlq list --purged`
-    tells which, and why."""
+    """Give up dead letters. Their tasks stay failed, so their aggregates do not change; `pik dlq list --purged`
+    lists them with the reasons."""
     from pik.usecases.replay import runs as dlq
 
     if not reason.strip() and not dry_run:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     pik diff aggregates --run 01J8Z3
     pik promote 01J8Z3 --reason 'late events of 2 March'
 
-    # in a runbook: without a question; exit code 3 if somebody else changed some meanwhile
+    # in a runbook: without asking; exit code 3 if another promotion has changed some of them
     pik promote 01J8Z3 --reason INC-1234 --yes
     """,
 )
@@ -38,9 +38,9 @@ def promote(
 ) -> int | None:
     """Make the aggregates that a run wrote current.
 
-    Each moves only if what is current is still what the run found; one that somebody else has changed meanwhile is a
-    conflict: it is left as it is, and reported. So are the aggregates that the run could not compute: then, too, the
-    exit code is 3. `pik rollback` goes back.
+    An aggregate is changed only if its current version is still the one that the run found. If another promotion has
+    changed it, it is a conflict: it is left unchanged and reported. So are aggregates that the run could not compute.
+    In both cases the exit code is 3. `pik rollback` undoes a promotion.
     """
     from pik.usecases.replay.runs import promote as make_current
 
@@ -81,7 +81,7 @@ PROMOTE = Schema(
     Field("dry_run", bool),
     Field("moved", Count, "aggregates, or those that would move", get="counts.moved"),
     Field("already", Count, "that were so already", get="counts.already"),
-    Field("conflicts", Count, "that somebody else had changed meanwhile, and that it left", get="counts.conflicts"),
+    Field("conflicts", Count, "left unchanged because another promotion had changed them", get="counts.conflicts"),
     Field(
         "failed_tasks",
         Count | None,
@@ -113,7 +113,7 @@ def plan_text(planned: Move) -> str:
     if counts.already:
         text += f", {counts.already:,} did already"
     if counts.conflicts:
-        text += f", {counts.conflicts:,} changed by somebody else meanwhile and left"
+        text += f", {counts.conflicts:,} changed by another promotion and left"
     if planned.kind != PromotionKind.PROMOTE:
         return text
     if run.failed_aggregates:
@@ -139,10 +139,11 @@ def rollback(
     yes: options.Yes = False,
     dry_run: options.DryRun = False,
 ) -> int | None:
-    """Make current again what was so before a run was promoted.
+    """Make current again what was current before a run was promoted.
 
-    Only where the run's version is still current: one that somebody else has changed since is a conflict, is left as it
-    is, and reported. Nothing is deleted; `pik promote` makes the run's versions current again.
+    An aggregate is changed only if the run's version is still current. If another promotion has changed it, it is a
+    conflict: it is left unchanged and reported. Nothing is deleted; `pik promote` makes the run's versions current
+    again.
     """
     from pik.usecases.replay.runs import rollback as go_back
 

@@ -52,26 +52,26 @@ def replay(
     source: options.Source = None,
     metric: options.Metrics = None,
     include_duplicates: Annotated[
-        bool, typer.Option("--include-duplicates", help="As if nothing removed duplicates; never to be promoted.")
+        bool, typer.Option("--include-duplicates", help="Count duplicates too; the result cannot be promoted.")
     ] = False,
     reason: options.Reason = "",
     rate: Annotated[
-        float | None, typer.Option("--rate", metavar="N", min=0.001, help="At most N tasks a second.")
+        float | None, typer.Option("--rate", metavar="N", min=0.001, help="At most N tasks per second.")
     ] = None,
     via: options.Via = None,
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="With --via api: begin the run, and do not wait for its end.")
+        bool, typer.Option("--no-wait", help="With --via api: start the run without waiting for its end.")
     ] = False,
     dry_run: options.DryRun = False,
     promote: Annotated[
-        bool, typer.Option("--promote", help="Make the result current, what failed left as it is.")
+        bool, typer.Option("--promote", help="Make the result current; what failed stays unchanged.")
     ] = False,
     yes: options.Yes = False,
 ) -> int | None:
-    """Compute aggregates again from raw and write them beside the current ones.
+    """Recompute aggregates from raw and write them next to the current ones.
 
     Buckets are computed whole, from all of their events: --source and --type choose buckets, never a bucket's inputs.
-    Interrupted, it goes on with the same command line, or with `pik runs resume`.
+    An interrupted replay is continued by the same command, or by `pik runs resume`.
     """
     if not (entity or everything or source or type_):
         raise UsageError(
@@ -266,7 +266,7 @@ REPLAY = Schema(
         Object(
             Field("moved", int, "aggregates that it made current, those whose value is NULL among them"),
             Field("already", int, "that were so already"),
-            Field("conflicts", int, "that somebody else had changed meanwhile, and that it left"),
+            Field("conflicts", int, "left unchanged because another promotion had changed them"),
         ),
         only="with `--promote`",
     ),

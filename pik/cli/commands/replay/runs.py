@@ -33,7 +33,7 @@ def list_(cli: Context, limit: options.Limit = None) -> None:
 
 @runs.add("show", examples="pik runs show 01J8Z3")
 def show(cli: Context, run: options.RunId) -> None:
-    """Show a run: what was asked for, how far it is, its dead letters, what was promoted and rolled back."""
+    """Show a run: its request, progress and dead letters, and what was promoted and rolled back."""
     from pik.usecases.replay.runs import detail
 
     found = detail(cli.open_store(), run)
@@ -44,7 +44,7 @@ def show(cli: Context, run: options.RunId) -> None:
 
 @runs.add("resume", examples="pik runs resume 01J8Z3")
 def resume(cli: Context, run: options.RunId) -> int | None:
-    """Go on with a run that was interrupted: its open tasks, and only those."""
+    """Resume an interrupted run: execute its open tasks, and only those."""
     from pik.usecases.replay.execute import Pace, execute_run
 
     store = cli.open_store()
@@ -74,7 +74,7 @@ def wait(cli: Context, run: options.RunId) -> int | None:
 
 @runs.add("cancel", examples="pik runs cancel 01J8Z3")
 def cancel(cli: Context, run: options.RunId) -> None:
-    """Cancel a run: nothing new is begun, what is in flight is finished first. It can never be promoted."""
+    """Cancel a run: running tasks finish, no others start. It can never be promoted."""
     from pik.usecases.replay.runs import cancel as stop
 
     ended = stop(cli.open_store(), run)
