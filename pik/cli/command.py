@@ -1,4 +1,4 @@
-"""How a command is declared: with `@cli_command("name", examples="…")`, or in a CommandGroup with its `add`.
+"""Declare commands: with `@cli_command("name", examples="…")`, or in a CommandGroup with its `add`.
 
 Every command takes the global options, wherever on the line they stand, and gets a Context as its first argument.
 """
@@ -22,10 +22,10 @@ from pik.model.instant import DAY, MAX_INSTANT
 Function = Callable[..., int | None]
 
 FOUND = 1
-"""Exit code of a command that is done and found something."""
+"""The exit code of a command that did all of its work and found something."""
 
 PARTLY = 3
-"""Exit code of a command that did some of its work; what it did stands."""
+"""The exit code of a command that did some of its work; what it did stands."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -85,7 +85,7 @@ def with_globals(function: Function) -> Function:
         assert cli is not None
         expect_utf8(ctx)
         chosen = {name: values.pop(name) for name in _GLOBALS}
-        if ctx.invoked_subcommand is None:  # a group may only be asked for help
+        if ctx.invoked_subcommand is None:  # a group by itself only shows help
             _expect_usable_clock()
         cli.choose(store=chosen["store"], format=chosen["format"], quiet=chosen["quiet"])
         return function(cli, **values)
@@ -99,7 +99,7 @@ def with_globals(function: Function) -> Function:
 
 
 def _expect_usable_clock() -> None:
-    """Raise PikError where no id and no time of a store can hold the clock's time."""
+    """Raise PikError where the clock's time is outside of the range of ids and times."""
     now = time.time_ns()
     if not 0 <= now <= MAX_INSTANT:
         year = 1970 + now // (365_2425 * DAY // 10_000)
@@ -144,4 +144,4 @@ def cli_command(name: str, *, examples: str) -> Callable[[Function], typer.Typer
 
 
 def _nothing(_cli: Context) -> None:
-    """A group by itself does nothing."""
+    """Do nothing: a group by itself only shows help."""

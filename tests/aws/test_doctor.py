@@ -15,7 +15,7 @@ from pik.ports.remote import Level
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.health import AwsStackHealth
 from pik.stores.aws.deployment.permissions import permissions
-from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, look_up
+from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, describe_stack
 from pik.usecases.deployment import Diagnosis, diagnose
 from tests.aws.test_iam import policies
 from tests.support.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user
@@ -111,7 +111,7 @@ def somebody(root: Clients, guarded: DeployedStack, monkeypatch) -> Callable[[li
 
     def granted(statements: list[Any]) -> AwsStackHealth:
         grant(root, user, statements)
-        return AwsStackHealth(look_up(Clients(REGION), guarded.stack.name))
+        return AwsStackHealth(describe_stack(Clients(REGION), guarded.stack.name))
 
     return granted
 

@@ -13,14 +13,14 @@ import pytest
 from pik.ports.remote import Setting
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.settings import settings
-from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, look_up
+from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, describe_stack
 from tests.aws.test_stack import deny, hook
 from tests.support.aws.bare import deploy_bare
 from tests.support.aws.emulator import REGION
 
 
 def wrong(stack: DeployedStack) -> list[Setting]:
-    return [one for one in settings(look_up(stack.clients, stack.stack.name)) if one.right is not True]
+    return [one for one in settings(describe_stack(stack.clients, stack.stack.name)) if one.right is not True]
 
 
 def test_a_stack_as_the_template_makes_it_is_set_right(stack) -> None:

@@ -16,7 +16,7 @@ from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.health import AwsStackHealth
-from pik.stores.aws.deployment.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack, look_up
+from pik.stores.aws.deployment.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack, describe_stack
 from pik.usecases.deployment import StackStatus, status
 from tests.cli.conftest import pik
 from tests.support.aws.bare import deploy_bare
@@ -34,7 +34,7 @@ def look(aws: Clients, tmp_path) -> Callable[..., StackStatus]:
         return open_store(str(tmp_path / "store"), create=True)
 
     def look(deployed: DeployedStack, clients: Clients = aws) -> StackStatus:
-        return status(AwsStackHealth(look_up(clients, deployed.stack.name)), store)
+        return status(AwsStackHealth(describe_stack(clients, deployed.stack.name)), store)
 
     return look
 

@@ -14,7 +14,7 @@ import pytest
 
 import pik
 from pik.model.run import TASK_TIMEOUT
-from pik.stores.aws.deployment.settings import VISIBILITY
+from pik.stores.aws.deployment.settings import VISIBILITY_FACTOR
 from pik.stores.aws.deployment.stack import Stack, output_name
 from tests.support.aws.policy import as_list, denies
 from tests.support.aws.template import PATH, properties, resolved, resources, template
@@ -142,7 +142,7 @@ def test_everything_is_encrypted_with_the_key_that_is_given() -> None:
 
 def test_a_task_stays_hidden_for_six_timeouts_of_the_processor() -> None:
     assert properties("ProcessorFunction")["Timeout"] == TASK_TIMEOUT
-    assert properties("ReplayQueue")["VisibilityTimeout"] == VISIBILITY * TASK_TIMEOUT
+    assert properties("ReplayQueue")["VisibilityTimeout"] == VISIBILITY_FACTOR * TASK_TIMEOUT
 
 
 def test_a_task_that_keeps_failing_becomes_a_dead_letter() -> None:

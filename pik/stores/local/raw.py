@@ -1,4 +1,4 @@
-"""Raw in a directory. Objects appear whole, under names that nothing can take twice."""
+"""Raw in a directory. Objects appear whole, and no object ever replaces another."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from pik.runtime.spool import sync, sync_directory
 from pik.stores.common import missing, scratch
 
 _OPEN_FILES = 64
-"""Objects that are written at a time: their files are open together, and some systems allow a process 256."""
+"""Objects that are written together: all their files are open, and some systems allow a process 256."""
 
-_FEW, _SYNCING = 4, 8
-"""So many syncs are done one after the other; so many threads share more of them."""
+_FEW_SYNCS = 4
+"""So many syncs are done one after the other, more of them by threads."""
+
+_SYNC_THREADS = 8
 
 _Thing = TypeVar("_Thing")
 
@@ -44,7 +46,7 @@ class LocalRaw:
             for begin in range(0, len(objects), _OPEN_FILES):
                 self._create_some(objects[begin : begin + _OPEN_FILES])
             above = {parent for each, _ in objects for parent in PurePath(each).parents if parent.name}
-            _together(sync_directory, sorted(self.root / parent for parent in above))
+            _sync_all(sync_directory, sorted(self.root / parent for parent in above))
         except OSError as error:
             others = "" if len(objects) == 1 else f" or one of {len(objects) - 1:,} more"
             raise StoreError(
@@ -55,7 +57,7 @@ class LocalRaw:
     def _create_some(self, objects: Sequence[Object]) -> None:
         with ExitStack() as leftovers:
             files = [self._write(data, leftovers) for _, data in objects]
-            _together(sync, [handle for _, handle in files])
+            _sync_all(sync, [handle for _, handle in files])
             for (key, _), (path, _) in zip(objects, files, strict=True):
                 try:
                     os.link(path, self.root / key)  # unlike rename, link never replaces
@@ -130,13 +132,13 @@ def _named_in_utf8(root: Path) -> Iterator[Path]:
         yield root
 
 
-def _together(act: Callable[[_Thing], None], things: Sequence[_Thing]) -> None:
-    """Sync each of the things. A file system commits at once what several threads request at the same time."""
-    if len(things) <= _FEW:
+def _sync_all(sync_one: Callable[[_Thing], None], things: Sequence[_Thing]) -> None:
+    """Sync files or directories. A file system commits at once what several threads request at the same time."""
+    if len(things) <= _FEW_SYNCS:
         for thing in things:
-            act(thing)
+            sync_one(thing)
         return
     from concurrent.futures import ThreadPoolExecutor  # imported late: most processes never write
 
-    with ThreadPoolExecutor(_SYNCING) as threads:
-        deque(threads.map(act, things), maxlen=0)
+    with ThreadPoolExecutor(_SYNC_THREADS) as threads:
+        deque(threads.map(sync_one, things), maxlen=0)

@@ -36,8 +36,8 @@ from pik.usecases.verify.findings import (
 )
 from pik.usecases.verify.objects import missing_records
 
-_LOOKS = 3
-"""How often a batch is counted that does not stay as it is meanwhile."""
+_MOST_COUNTS = 3
+"""How many times a batch that changes meanwhile is counted."""
 
 _IN_RECORD = (
     *("origin", "started_at", "finished_at", "next_seq", "offset", "prefix_digest", "reasons", "lags"),
@@ -50,7 +50,7 @@ leaves the next attempt nothing to do but finishing the batch."""
 def batch_problems(run: Verification) -> Iterator[Problem]:
     """Check each batch, the newest first."""
     if run.store.copy is not None:
-        yield from _pulled(run)
+        yield from _check_pulls(run)
     batches = ((batch.batch_id, batch) for batch in run.store.index.batches())
     both: Iterator[tuple[str, Batch | Holding]] = heapq.merge(
         batches, run.ledger.batches(), key=itemgetter(0), reverse=True
@@ -96,7 +96,7 @@ def _check(run: Verification, batch: Batch, holding: Holding) -> Iterator[Proble
 
 
 def _has_nothing(run: Verification, batch: Batch) -> bool:
-    """Whether a batch of which the record is not there has no segment and no file of rejects either."""
+    """Whether a batch without a record has no segment and no file of rejects either."""
     has_segments = next(run.segments(batch.batch_id), None) is not None
     return batch.next_seq > 1 and not has_segments and not run.store.index.rejects(batch.batch_id)
 
@@ -155,7 +155,7 @@ def _record(run: Verification, batch: Batch) -> Iterator[Problem]:
                     detail = f"{key} names it; neither the index nor raw has it"
                     yield Problem(ProblemKind.MISSING, file.key, detail)
             elif run.includes(line.segment.day):
-                yield from _named(run, key, line.segment, listed.pop(line.segment.key, None))
+                yield from _check_segment(run, key, line.segment, listed.pop(line.segment.key, None))
     except Damaged as error:
         yield Problem(ProblemKind.MODIFIED, key, error.message)
         return
@@ -163,16 +163,16 @@ def _record(run: Verification, batch: Batch) -> Iterator[Problem]:
         yield Problem(ProblemKind.INDEX, name, f"the index lists it, {key} does not name it")
 
 
-def _named(run: Verification, record: str, segment: Segment, listed: Segment | None) -> Iterator[Problem]:
+def _check_segment(run: Verification, record: str, segment: Segment, listed: Segment | None) -> Iterator[Problem]:
     """Check a segment that a record names, as the index lists it."""
     if listed is not None:
         other = [name for name in segment.__struct_fields__ if name != "inline"]
         other = [name for name in other if getattr(segment, name) != getattr(listed, name)]
-        if other and not {"size", "digest"} & set(other):  # of which the segment itself is compared with raw
+        if other and not {"size", "digest"} & set(other):  # these are compared with the object itself
             detail = f"the index has another {' and '.join(other)} than {record}"
             yield segment_problem(ProblemKind.INDEX, listed, detail)
         return
-    # By its day it has been found to be unlisted already.
+    # An object that is in raw and not in the index was reported by the check of its day.
     is_reported = segment.batch_id in run.incomplete and run.store.copy is None
     run.incomplete.add(segment.batch_id)
     if run.store.raw.size(segment.key) is not None:
@@ -193,12 +193,12 @@ def _counts(run: Verification, batch: Batch, holding: Holding) -> Iterator[Probl
     problem."""
     may_lag = batch.state == BatchState.INTERRUPTED and run.store.deployed
     if may_lag and (batch.is_request or batch.batch_id in run.ledger.unsettled):
-        # Its writer died while it recorded a chunk: counts move after segments, and the next attempt finishes that. Of
-        # a request that died nothing tells how far it came.
+        # Its writer died while it recorded a chunk: counts move after segments, and the next attempt finishes that.
+        # Nothing records how far a request had come.
         run.unsettled = True
         return
     index, current = run.store.index, batch
-    for _ in range(_LOOKS):
+    for _ in range(_MOST_COUNTS):
         if _agree(run, current, holding):
             return
         holding = Holding()
@@ -241,17 +241,17 @@ def _request(run: Verification, batch: Batch, holding: Holding) -> Iterator[Prob
     """Check a request, which has no record: its batch follows from its id, its segments and its rejects."""
     is_single = batch.counts.read == 1
     if batch.state != BatchState.COMPLETE and not is_single:
-        return  # one with several events that died; what it had claimed counts
+        return  # its writer died; what it had claimed counts
     reasons: Counter[str] = Counter()
     for file in _reject_files(run, batch):
-        with suppress(Damaged):  # which is reported of the file
+        with suppress(Damaged):  # reported by `_rejects`
             reasons.update(reason_kind(reject.reason) for reject in read_rejects(run.store.raw, file.key))
     counted: dict[str, Any] = {
         "lags": count_lags(Counter(holding.lags).elements()),
         "sources": with_names({}, holding.sources),
         "reasons": with_names({}, reasons),
     }
-    # Of very many names those are kept apart that came first, which is another order than that of segments.
+    # Beyond a number of names only the first to come have their own counts, and segments come in another order.
     counted = {name: counts for name, counts in counted.items() if "" not in counts}
     skipped = {"lags", "sources", "reasons"} - counted.keys()
     expected = replace(request_batch(batch.batch_id, batch.counts.read), **counted)
@@ -267,8 +267,8 @@ def _request(run: Verification, batch: Batch, holding: Holding) -> Iterator[Prob
         yield batch_problem(batch.batch_id, detail)
 
 
-def _pulled(run: Verification) -> Iterator[Problem]:
-    """Find what a copy's records name and its index does not."""
+def _check_pulls(run: Verification) -> Iterator[Problem]:
+    """Check that a copy's index has every segment that its pull records name."""
     for record in pulls(run.store.raw):
         try:
             for line in read_pull(run.store.raw, record):
@@ -277,14 +277,14 @@ def _pulled(run: Verification) -> Iterator[Problem]:
                     window = Window(max(segment.day * DAY, MIN_INSTANT), (segment.day + 1) * DAY)
                     listed = run.store.index.segments(window, batch_id=segment.batch_id)
                     if all(one.key != segment.key for one in listed):
-                        yield from _named(run, record, segment, None)
+                        yield from _check_segment(run, record, segment, None)
         except Damaged as error:
             yield Problem(ProblemKind.MODIFIED, record, error.message)
 
 
 def _differing_fields(batch: Batch, recorded: Batch) -> list[str]:
-    """Return the fields in which the index differs from the record. Which deliveries are duplicates a rebuild may have
-    changed, but not how many deliveries there are."""
+    """Return the fields in which the index differs from the record. A rebuild may have changed which deliveries are
+    duplicates, but not how many deliveries there are."""
 
     def without_verdicts(counts: Counts) -> tuple[int, int, int]:
         return counts.read, counts.accepted + counts.duplicates, counts.rejected

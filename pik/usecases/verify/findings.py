@@ -54,18 +54,18 @@ class Problem:
 
 
 def batch_problem(batch_id: str, detail: str) -> Problem:
-    """A problem of what the index has of a batch."""
+    """Return a problem with the index's entry of a batch."""
     return Problem(ProblemKind.INDEX, f"batch {batch_id}", detail)
 
 
 def segment_problem(kind: ProblemKind, segment: Segment, detail: str, frames: tuple[Frame, ...] = ()) -> Problem:
-    """A problem of a segment that affects these frames."""
+    """Return a problem with a segment, which affects these frames."""
     return Problem(kind, segment.key, detail, day_text(segment.day), entity_ranges(frames))
 
 
 def entity_ranges(frames: tuple[Frame, ...]) -> tuple[str, ...]:
-    """The entities in these frames: by name where the index has their names, otherwise as a range from the first to the
-    last of a frame, with the number of its deliveries; not all entities in between need have one."""
+    """Return the entities in these frames: by name where the index has their names, otherwise as a range from the first
+    to the last of a frame, with the number of its deliveries; not all entities in between need have one."""
     names = dict.fromkeys(name for frame in frames for name in frame.entities)
     unnamed = [frame for frame in frames if not frame.entities]
     ranges = [f"{frame.first} … {frame.last} ({frame.lines} deliveries)" for frame in unnamed]
@@ -76,7 +76,7 @@ def entity_ranges(frames: tuple[Frame, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What a verification came to.
+    """The result of a verification.
 
     Objects in raw that are not damage: `superseded` ones are copies of deliveries that the index lists elsewhere, left
     by a crash; `unacknowledged` ones hold deliveries that were never reported as recorded (a refused request, what an
@@ -126,7 +126,7 @@ class Verification:
     """Whether what is current can be relied on: damage of versions that are not is no reason to skip aggregates."""
     aggregates: int | None = None
 
-    def counted(self, problems: Iterator[Problem]) -> Iterator[Problem]:
+    def count(self, problems: Iterator[Problem]) -> Iterator[Problem]:
         """Yield the problems, counting each."""
         for problem in problems:
             self.counts["damage"] += 1
@@ -234,8 +234,8 @@ def segment_holding(
 
 
 class Ledger:
-    """Takes in the index's segments day by day; yields them by key, and summed up by batch. Sorted on disk, so that
-    memory does not grow with them.
+    """Collects the index's segments day by day, and yields them by key, and summed up by batch. It sorts them on disk,
+    so that memory does not grow with them.
 
     `totals` are those of all segments, without a number of batches; `unsettled` the batches of which `other_rows` found
     segments that are being recorded, or whose writer died while it recorded them.
@@ -254,7 +254,7 @@ class Ledger:
         self._raw_bytes += segment.size
 
     def totals(self, batches: int) -> Totals:
-        """Return what the segments of so many batches come to."""
+        """Return the totals of all segments, which belong to so many batches."""
         counts = self._all.counts
         times = self._all.first_event, self._all.last_event
         return Totals(counts.accepted, counts.read, self._all.segments, batches, self._raw_bytes, *times)

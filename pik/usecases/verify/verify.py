@@ -38,7 +38,7 @@ def _verify(
     progress.start("verifying", None, "segments")
     try:
         # What a damaged index answers means nothing.
-        yield from run.counted(iter(damage) if damage else _problems(run, engine))
+        yield from run.count(iter(damage) if damage else _problems(run, engine))
     finally:
         progress.stop()
     return run.report()

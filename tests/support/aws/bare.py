@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, look_up
+from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, describe_stack
 from tests.support.aws.deployed import ARCHITECTURE
 from tests.support.aws.template import properties, template
 
@@ -28,7 +28,7 @@ def deploy_bare(clients: Clients, name: str, *, tls: bool = True, **parameters: 
         ],
     )
     cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
-    deployed = look_up(clients, name)
+    deployed = describe_stack(clients, name)
     _set(deployed)
     return deployed
 

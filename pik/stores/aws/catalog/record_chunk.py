@@ -5,9 +5,9 @@ by both at the same time.
     the batch's `pending`    from here on the chunk will be finished, even if its writer dies; one writer at a time
     segments, without `skipped`: what could claim is listed before it claims
     claims, then duplicates
-    the batch's `settled_at` the moment at which the chunk is recorded, one for all who finish it
+    the batch's `settled_at` the moment at which the chunk is recorded, the same for every process that finishes it
     segments once more, with `skipped` and that moment
-    the batch's layout.progress     and nothing is pending any more
+    the batch's progress     and nothing is pending any more
 
 A claim is an item that names the first delivery of an event. It can be inserted only once: it decides each verdict.
 """
@@ -173,13 +173,13 @@ class Recording:
         pending = item.get("pending")
         if pending is None:
             return item
-        if pending == NO_DELIVERIES:  # only the layout.progress is missing; the chunk comes again
+        if pending == NO_DELIVERIES:  # only the progress is missing; the chunk comes again
             change, condition = "REMOVE #pending", "#pending = :pending"
             return self.table.update(self._key, change, {"pending": pending}, condition=condition) or self._batch()
         return self._finish(item, *read_ids(self.raw, pending)).item
 
     def _finish(self, item: BatchItem, header: Header, rows: Sequence[Row]) -> ChunkResult:
-        """Take all steps that follow `pending`."""
+        """Take all steps after `pending`."""
         g, segments = self.generation, header.segments
         listed = [
             *(layout.segment_item(g, segment) for segment in segments),  # one that is settled stays so
@@ -208,7 +208,7 @@ class Recording:
         )
 
     def write_settled(self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]) -> None:
-        """List the segments with their duplicates: their claims are finished."""
+        """List the segments with their duplicates, once their claims are settled."""
         skipped: list[dict[int, Verdict]] = [{} for _ in segments]
         for row in rows:
             if kind := verdicts.get(row.seq):

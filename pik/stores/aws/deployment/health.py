@@ -14,7 +14,7 @@ from pik.ports.remote import Alarm, Deployment, Depth, Part, Permission, Setting
 from pik.stores.aws.clients import Clients, briefly, translated
 from pik.stores.aws.deployment.permissions import permissions
 from pik.stores.aws.deployment.settings import described, recovers, settings
-from pik.stores.aws.deployment.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack, look_up
+from pik.stores.aws.deployment.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack, describe_stack
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch.type_defs import MetricAlarmTypeDef, MetricDataQueryTypeDef, MetricTypeDef
@@ -164,7 +164,7 @@ class AwsStackHealth:
 
 def health_of(clients: Clients, name: str) -> AwsStackHealth:
     """Return the health of the stack `name`. Raises as `find_stack` does."""
-    return AwsStackHealth(look_up(clients, name))
+    return AwsStackHealth(describe_stack(clients, name))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Whether a deployed stack is set as the kit needs it: as template.yaml sets it, and unchanged since."""
+"""Checks of the settings of a deployed stack: are they still as template.yaml sets them?"""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from mypy_boto3_lambda.type_defs import EventSourceMappingConfigurationResponseTypeDef
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
-VISIBILITY = 6
-"""How many times the processor's timeout a task stays hidden at least, as Lambda asks for."""
+VISIBILITY_FACTOR = 6
+"""The queue's visibility timeout is at least so many times the processor's timeout, as Lambda requires."""
 
 _PUBLIC = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
 
@@ -34,7 +34,7 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A setting that the kit relies on. `fix` is the command that makes it as `expected`; `probe` reads how it is."""
+    """A setting that the kit relies on. `probe` reads it, and the command `fix` makes it as `expected`."""
 
     name: str
     expected: str
@@ -43,7 +43,7 @@ class Check:
 
 
 def settings(deployed: DeployedStack) -> Iterator[Setting]:
-    """Yield every setting as it is."""
+    """Yield every setting, as it was found."""
     for check in checks(deployed):
         try:
             right, found = check.probe()
@@ -190,12 +190,12 @@ class _Queue:
 
     def checks(self) -> list[Check]:
         try:
-            source, seconds = self._deployed.resource(SOURCE) or "UUID", str(VISIBILITY * self._timeout())
+            source, seconds = self._deployed.resource(SOURCE) or "UUID", str(VISIBILITY_FACTOR * self._timeout())
         except StoreError:
             source, seconds = "UUID", "SECONDS"
         policy = json.dumps({"deadLetterTargetArn": self._dead_arn, "maxReceiveCount": self._receives})
         redrive = f"to {self._deployed.dead_letters} after {self._receives} attempts"
-        visible = f"{VISIBILITY} × the processor's timeout, or more"
+        visible = f"{VISIBILITY_FACTOR} × the processor's timeout, or more"
         switch = f"{self._switch}, as EnableProcessor says"
         set_ = f"aws sqs set-queue-attributes --queue-url {self._url} --attributes"
         set_redrive = f"{set_} '{json.dumps({'RedrivePolicy': policy})}'"
@@ -233,7 +233,7 @@ class _Queue:
 
     def _visibility(self) -> Finding:
         visible, timeout = int(self._attribute("VisibilityTimeout")), self._timeout()
-        return Finding(visible >= VISIBILITY * timeout, f"{visible} s, the processor's timeout is {timeout} s")
+        return Finding(visible >= VISIBILITY_FACTOR * timeout, f"{visible} s, the processor's timeout is {timeout} s")
 
     def _source(self) -> EventSourceMappingConfigurationResponseTypeDef:
         source = self._deployed.resource(SOURCE)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FUNCTIONS = ("IngestFunction", "ReplayFunction", "ProcessorFunction")
 SOURCE = "ProcessorSource"
-"""The event source mapping that takes tasks to the processor."""
+"""The event source mapping that delivers tasks to the processor."""
 
 ALARMS = (
     *("DeadLettersAlarm", "OldestMessageAlarm", "IngestErrorsAlarm", "ReplayErrorsAlarm", "ProcessorErrorsAlarm"),
@@ -121,8 +121,8 @@ class DeployedStack:
         return self.outputs[logical]
 
 
-def look_up(clients: Clients, name: str) -> DeployedStack:
-    """Return the stack `name` as it is deployed. Raises as `find_stack` does."""
+def describe_stack(clients: Clients, name: str) -> DeployedStack:
+    """Return the stack `name` as CloudFormation describes it. Raises as `find_stack` does."""
     found = _describe(clients, name)
     outputs = _outputs(found)
     return DeployedStack(

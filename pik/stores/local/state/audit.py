@@ -12,7 +12,7 @@ from typing import Any
 
 from pik.errors import StoreError
 from pik.ports.state import StateProblem
-from pik.stores import state_rows as found
+from pik.stores import state_rows
 from pik.stores.local.raw import LocalRaw
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state.database import (
@@ -69,7 +69,7 @@ def _version_digest(row: tuple[Any, ...], names: Mapping[int, str]) -> bytes:
 
 @dataclass(slots=True)
 class LocalStateAudit:
-    """Implements the port. In a copy (`copied`) runs are elsewhere, and pointers are the source's."""
+    """Checks state.db. That of a copy (`copied`) has no runs, and its pointers are those of the source."""
 
     database: Database
     copied: bool = False
@@ -82,14 +82,14 @@ class LocalStateAudit:
                 if not broken:
                     yield from self._rows(connection)
         except StoreError as error:
-            yield StateProblem(self.database.path.name, error.message, found.RESTORE)
+            yield StateProblem(self.database.path.name, error.message, state_rows.RESTORE)
 
     def _rows(self, connection: sqlite3.Connection) -> Iterator[StateProblem]:
         for table, digest, what in _ROWS:
             for (name,) in connection.execute(f"SELECT {what} FROM {table} WHERE digest IS NOT {digest}"):
-                yield found.row_altered(str(name))
+                yield state_rows.row_altered(str(name))
         for (name,) in connection.execute(_MESSAGES):
-            yield found.row_altered(str(name))
+            yield state_rows.row_altered(str(name))
         yield from self._runs(connection)
         yield from self._pointers(connection)
         for kind in KINDS:
@@ -106,27 +106,27 @@ class LocalStateAudit:
             if digest != _version_digest(row, names):
                 altered.add(writer)
                 is_current = connection.execute(_IS_CURRENT, (*row[3:6], writer)).fetchone()
-                problem = found.version_altered if is_current else found.past_version_altered
+                problem = state_rows.version_altered if is_current else state_rows.past_version_altered
                 yield problem(Place(*row[3:6]), names.get(writer, "that is lost"))
         for number, run_id, written, total in connection.execute(
             "SELECT number, run_id, versions, versions_xor FROM writer"
         ):
             there = counts.pop(number, RowTally())
             if there.count != written or (there.xor != total and number not in altered):
-                yield found.versions_lost(run_id, written, there.count)
+                yield state_rows.versions_lost(run_id, written, there.count)
         for number in counts:
-            yield found.run_lost(f"number {number}")
+            yield state_rows.run_lost(f"number {number}")
         for run_id, planned, there in connection.execute(
             "SELECT run_id, tasks, (SELECT count(*) FROM task WHERE task.run_id = run.run_id) AS there FROM run"
             " WHERE tasks <> there"
         ):
-            yield found.tasks_lost(run_id, planned, there)
+            yield state_rows.tasks_lost(run_id, planned, there)
         if not self.copied:
             for (run_id,) in connection.execute(
                 "SELECT run_id FROM writer WHERE run_id NOT IN (SELECT run_id FROM run) UNION"
                 " SELECT run_id FROM task WHERE run_id NOT IN (SELECT run_id FROM run)"
             ):
-                yield found.run_lost(run_id)
+                yield state_rows.run_lost(run_id)
 
     def _pointers(self, connection: sqlite3.Connection) -> Iterator[StateProblem]:
         """Compare pointers with their versions, and all of them with what promotions moved."""
@@ -136,9 +136,9 @@ class LocalStateAudit:
             rows.add(digest)
             run_id = names.get(writer)
             if digest != row_digest("current", metric, bucket, entity, run_id):
-                yield found.pointer_altered(Place(metric, bucket, entity))
+                yield state_rows.pointer_altered(Place(metric, bucket, entity))
             elif not has_version:
-                yield found.pointer_without_version(Place(metric, bucket, entity), run_id or "that is lost")
+                yield state_rows.pointer_without_version(Place(metric, bucket, entity), run_id or "that is lost")
         moved = self._promotions(connection)
         expected = sum(one["pointers"] for one in moved), xor_of(bytes.fromhex(one["pointers_xor"]) for one in moved)
         if not self.copied and (rows.count, rows.xor) != expected:
@@ -162,20 +162,20 @@ class LocalStateAudit:
             copy = kind.read(root, key)
             if key in altered:
                 name = kind.describe(rows[key], key)
-                yield found.row_altered(name) if copy is None else found.row_has_copy(name, key)
+                yield state_rows.row_altered(name) if copy is None else state_rows.row_has_copy(name, key)
             elif key not in rows:
                 now = kind.rows(self.database.read())  # it may have been written since
                 if not any(kind.key(values) == key for values in now):
-                    yield found.row_lost(kind.describe(copy, key), key)
+                    yield state_rows.row_lost(kind.describe(copy, key), key)
             elif copy != rows[key]:
-                yield found.copy_lost(kind.describe(rows[key], key), key)
+                yield state_rows.copy_lost(kind.describe(rows[key], key), key)
 
 
 def _structure(connection: sqlite3.Connection) -> Iterator[StateProblem]:
     """Yield damage of the file itself: its tables mean nothing then."""
     for (line,) in connection.execute("PRAGMA integrity_check(10)"):
         if line != "ok":
-            yield StateProblem("state.db", str(line), found.RESTORE)
+            yield StateProblem("state.db", str(line), state_rows.RESTORE)
     tables = "SELECT type, name, sql FROM sqlite_schema ORDER BY type, name"
     with_schema = sqlite3.connect(":memory:")
     try:
@@ -186,7 +186,7 @@ def _structure(connection: sqlite3.Connection) -> Iterator[StateProblem]:
     version = connection.execute("PRAGMA user_version").fetchone()
     encoding = connection.execute("PRAGMA encoding").fetchone()
     if (connection.execute(tables).fetchall(), encoding, version) != wanted:
-        yield StateProblem("state.db", "its tables are not declared as they were", found.RESTORE)
+        yield StateProblem("state.db", "its tables are not declared as they were", state_rows.RESTORE)
 
 
 def _misplaced(connection: sqlite3.Connection, moves: list[tuple[str, str]]) -> Iterator[StateProblem]:
@@ -195,5 +195,5 @@ def _misplaced(connection: sqlite3.Connection, moves: list[tuple[str, str]]) -> 
         versions = list(rows)
         bases: dict[str, Any] = {row[3]: row[4] for row in versions}
         now = versions[0][5]
-        if not found.is_explained(now, bases, moves):
-            yield found.pointer_differs(Place(*key), now, found.expected_pointer(bases, moves)[0])
+        if not state_rows.is_explained(now, bases, moves):
+            yield state_rows.pointer_differs(Place(*key), now, state_rows.expected_pointer(bases, moves)[0])

@@ -178,7 +178,7 @@ def _run(row: tuple[Any, ...]) -> Run:
 _PUT = (
     "INSERT INTO message (run_id, task, body, visible_at) VALUES (?, ?, ?, 0)"
     # A run that is resumed sends its tasks again: one that a dead process had received is visible at once, and its
-    # attempts start over, for the process was not killed by the task.
+    # attempts start over, because the task did not kill the process.
     " ON CONFLICT DO UPDATE SET visible_at = 0, receives = 0, receipt = NULL"
 )
 
@@ -192,7 +192,7 @@ class LocalQueue:
     def send(self, tasks: Iterable[Task]) -> int:
         with self.database.write() as connection:
             before = connection.total_changes
-            connection.executemany(_PUT, map(_row, tasks))
+            connection.executemany(_PUT, map(_message_row, tasks))
             return connection.total_changes - before
 
     def receive(self, run_id: str, visibility: float) -> Message | None:
@@ -210,7 +210,7 @@ class LocalQueue:
         with self.database.write() as connection:
             connection.execute("DELETE FROM message WHERE receipt = ?", (receipt,))
 
-    def release(self, message: Message, delay: float, reason: str = "") -> None:  # noqa: ARG002 - who drives knows why
+    def release(self, message: Message, delay: float, reason: str = "") -> None:  # noqa: ARG002 - the process that executes the run knows why
         with self.database.write() as connection:
             connection.execute(
                 "UPDATE message SET visible_at = ?, receipt = NULL WHERE receipt = ?",
@@ -243,7 +243,7 @@ class LocalQueue:
         rows = self.database.read().execute(
             f"SELECT letter_id, body, digest IS {LETTER_DIGEST} FROM letter ORDER BY letter_id"
         )
-        return (_read(*row) for row in rows)
+        return (_letter(*row) for row in rows)
 
     def delete(self, letters: Iterable[DeadLetter]) -> None:
         with self.database.write() as connection:
@@ -265,7 +265,7 @@ class LocalQueue:
         return left
 
 
-def _read(letter_id: str, body: bytes, sound: int) -> DeadLetter:
+def _letter(letter_id: str, body: bytes, sound: int) -> DeadLetter:
     if not sound:
         raise damaged_row(f"dead letter {letter_id}")
     return read_letter(body)
@@ -277,5 +277,5 @@ def letter_row(letter: DeadLetter) -> tuple[str, bytes, bytes]:
     return letter.letter_id, body, row_digest("letter", letter.letter_id, body)
 
 
-def _row(task: Task) -> tuple[str, int, bytes]:
+def _message_row(task: Task) -> tuple[str, int, bytes]:
     return task.run_id, task.number, msgspec.json.encode(task)
