@@ -74,6 +74,12 @@ class Field(msgspec.Struct, frozen=True, dict=True):
         return value if text is None else Shown(value, text)
 
 
+def or_null(path: str) -> Callable[[Any], object]:
+    """Return what finds the value at that path of attributes, null where it is 0 or empty."""
+    attribute = attrgetter(path)
+    return lambda source: attribute(source) or None
+
+
 class Object:
     """The kind of a field that is an object with fields, or with `many` an array of such objects."""
 

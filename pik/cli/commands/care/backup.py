@@ -15,7 +15,6 @@ from pik.cli.render.text import number_of
 from pik.model.instant import format_instant
 
 if TYPE_CHECKING:
-    from pik.ports.state import Omitted
     from pik.usecases.backup import BackupReport
 
 
@@ -56,8 +55,11 @@ def backup(cli: Context, file: _NewFile) -> int | None:
     return PARTLY if done.omitted else None
 
 
-def _left_out(one: Omitted) -> str:
-    return f"version of {one.metric} of {one.entity} in {format_instant(one.bucket)} by run {one.run_id}"
+def _omitted(report: BackupReport) -> list[str]:
+    return [
+        f"version of {one.metric} of {one.entity} in {format_instant(one.bucket)} by run {one.run_id}"
+        for one in report.omitted
+    ]
 
 
 def _holds(report: BackupReport) -> Shown:
@@ -74,23 +76,15 @@ BACKUP = Schema(
     Field("made_by", str, "by which program"),
     Field("bytes", Count, "of the file", get="size"),
     Field("digest", str, "SHA-256 of what it holds, as its seal has it"),
+    Field("omitted_versions", list[str] | None, "damaged ones that are not current: not in the backup", get=_omitted),
     Field(
-        "omitted_versions",
-        list[str] | None,
-        "versions that are damaged and not current: the backup is without them",
-        get=lambda report: list(map(_left_out, report.omitted)),
-    ),
-    Field(
-        "lacking",
-        list[str] | None,
-        "definitions and promotions that the files in `state/` name, and the restored state lacks; these files are in"
-        " `state/replaced/` now",
+        "lacking", list[str] | None, "in files of `state/`, not in the backup; the files are now in `state/replaced/`"
     ),
     Field(
         "holds",
         dict[str, int],
-        "how many there are, by kind: `definition` (of metrics, each version), `run`, `task`, `version` (of"
-        " aggregates), `promotion` (rollbacks too), `current value`, `dead letter` (purged ones too)",
+        "by kind: `definition` (of metrics, each version), `run`, `task`, `version` (of aggregates), `promotion`"
+        " (rollbacks too), `current value`, `dead letter` (purged ones too)",
         get=_holds,
     ),
 )

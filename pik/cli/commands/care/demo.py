@@ -119,8 +119,7 @@ STEPS = (
     ),
     Step("Which events explain it? Those that came ten hours late.", f"pik events --entity customer-17 {_EVENING}"),
     Step(
-        "Compute the day again, beside what is current.",
-        f"pik replay --all {_DAY} --reason 'late events of 2 March'",
+        "Compute the day again, beside what is current.", f"pik replay --all {_DAY} --reason 'late events of 2 March'"
     ),
     Step("It says what we expect: make it current.", "pik promote RUN --reason 'late events of 2 March' --yes"),
     Step("Now the numbers are right: exit code 0.", f"pik diff aggregates {_DAY} --changed-only"),

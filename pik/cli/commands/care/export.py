@@ -38,12 +38,7 @@ if TYPE_CHECKING:
 def export(
     cli: Context,
     out: Annotated[
-        str,
-        typer.Option(
-            "--out",
-            metavar="DIR|FILE",
-            help="What to write; must not exist. - is standard output.",
-        ),
+        str, typer.Option("--out", metavar="DIR|FILE", help="What to write; must not exist. - is standard output.")
     ],
     as_: Annotated[
         Literal["parquet", "jsonl", "csv"] | None,

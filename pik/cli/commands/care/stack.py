@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
@@ -11,7 +11,7 @@ import typer
 from pik import __version__
 from pik.cli.command import FOUND, CommandGroup
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Field, Instant, Json, Object, Rows, Schema, Shown
+from pik.cli.render import Column, Count, Field, Instant, Json, Object, Rows, Schema, Shown, or_null
 from pik.errors import command
 from pik.model.instant import SECOND, format_duration
 from pik.ports.remote import Level
@@ -89,6 +89,14 @@ def doctor(
     return FOUND if found.missing or any(one.right is False for one in found.settings) else None
 
 
+def _lines(texts: Sequence[str]) -> str:
+    return "\n".join(texts) or "nothing"
+
+
+def _outputs(outputs: Mapping[str, str]) -> Shown:
+    return Shown(outputs, _lines([f"{name} {value}" for name, value in outputs.items()]))
+
+
 _UNSEEN = "not known; see below"
 
 
@@ -128,14 +136,7 @@ STATUS = Schema(
     Field("account", str, get="deployment.account"),
     Field("stack_version", str | None, "of pik, that its functions run", get="deployment.version"),
     Field("pik_version", str, "of this command", get=lambda _: __version__),
-    Field(
-        "outputs",
-        Json,
-        "CloudFormation's outputs: name → text",
-        get=lambda found: Shown(
-            found.deployment.outputs, "\n".join(f"{name} {value}" for name, value in found.deployment.outputs.items())
-        ),
-    ),
+    Field("outputs", Json, "of CloudFormation: name → text", get=lambda found: _outputs(found.deployment.outputs)),
     Field(
         "queue",
         Object(
@@ -143,12 +144,7 @@ STATUS = Schema(
             Field("in_flight", int, "tasks that are being worked on"),
             Field("delayed", int, "tasks that are to wait a little longer"),
             Field("dead", int, "dead letters"),
-            Field(
-                "oldest_seconds",
-                int | None,
-                "the age of the oldest task; null: there is none, or `unknown` has the reason",
-                get="oldest",
-            ),
+            Field("oldest_seconds", int | None, "age of the oldest task; null: none, or see `unknown`", get="oldest"),
             null=True,
         ),
         "about, as SQS counts; null: not known",
@@ -185,22 +181,10 @@ STATUS = Schema(
         "the latest version of each",
         Column("name", str),
         Column("version", int),
-        Column(
-            "applied_at", Instant | None, get=lambda metric: metric.applied_at or None
-        ),  # the built-in one never was
+        Column("applied_at", Instant | None, "null: it is built in", get=or_null("applied_at")),
     ),
-    Field(
-        "unhealthy",
-        list[str],
-        "what is wrong; the exit code is 1 if there is any",
-        text=lambda found: "\n".join(found.unhealthy) or "nothing",
-    ),
-    Field(
-        "unknown",
-        list[str],
-        "what could not be seen, and why",
-        text=lambda found: "\n".join(found.unknown) or "nothing",
-    ),
+    Field("unhealthy", list[str], "what is wrong; then the exit code is 1", text=lambda found: _lines(found.unhealthy)),
+    Field("unknown", list[str], "what could not be seen, and why", text=lambda found: _lines(found.unknown)),
     Field("next", str | None, get=_after_status),
 )
 

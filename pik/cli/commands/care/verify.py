@@ -143,13 +143,7 @@ PROBLEMS = (
     Column("what", str, "the object, the batch, the part of the index, or the aggregate", wrap=True),
     Column("detail", str, wrap=True, advice=True),
     Column("day", str | None, "the affected day"),
-    Column(
-        "entities",
-        list[str] | None,
-        "the affected entities: names, or ranges with the number of deliveries in them, of which not every entity in"
-        " between has one",
-        wrap=True,
-    ),
+    Column("entities", list[str] | None, "the affected ones: names, or ranges with numbers of deliveries", wrap=True),
 )
 """Columns of what is missing, damaged or wrong, wherever it is listed."""
 
@@ -171,22 +165,14 @@ VERIFY = Schema(
     _found("expired", "gone, because the store keeps raw for some days only; no damage"),
     _found("modified"),
     _found("not_indexed", "raw objects that the index has lost"),
-    _found(
-        "superseded",
-        "objects that the index does not list, and each delivery in them elsewhere: copies that a crash left; harmless",
-    ),
-    _found(
-        "unacknowledged",
-        "objects with deliveries that no sender was told to be recorded: of refused requests, and of interrupted"
-        " batches what was not recorded yet; harmless",
-    ),
+    _found("superseded", "objects that a crash left, whose deliveries are all indexed elsewhere; harmless"),
+    _found("unacknowledged", "objects whose deliveries were never acknowledged to a sender; harmless"),
     _found("in_progress", "objects of batches that are being written"),
     _found("deliveries", "in the segments"),
     Field(
         "aggregates",
         Count | None,
-        "current ones that were checked, of days whose raw has not expired; null: none was, because of `--quick` or"
-        " because of what raw or the index lacks",
+        "current ones that were checked; null: none, with `--quick` or where raw or the index lacks something",
         get="summary.aggregates",
         text=lambda problems: "not checked" if problems.summary.aggregates is None else None,
     ),
@@ -203,9 +189,8 @@ _EXTENTS = {
 }
 
 
-def _place(place: tuple[str, int]) -> str:
-    batch_id, seq = place
-    return f"{batch_id} record {seq}"
+def _place(place: tuple[str, int] | None) -> str:
+    return f"{place[0]} record {place[1]}" if place else "(lost)"
 
 
 def _no_revision(done: RebuildReport) -> str:
@@ -224,69 +209,28 @@ REBUILD = Schema(
     Field("deliveries", Count),
     Field("unfinished_batches", Count, "batches without a record", get="unfinished"),
     Field("superseded", Count),
-    Field(
-        "expired",
-        Count,
-        "segments that are gone because the store keeps raw for some days only: they stay known, without their"
-        " deliveries",
-    ),
+    Field("expired", Count, "segments whose raw has expired: they stay known, without their deliveries"),
     Field(
         "replaced_index",
         str,
-        "how much of the index before could be read: `all`, `part` or `none`. What could be read was kept",
+        "how much of the old index could be read, and was kept: `all`, `part` or `none`",
         get="replaced",
         text=lambda done: _EXTENTS[done.replaced],
     ),
-    Field(
-        "guessed_times",
-        Count,
-        "segments of which nothing tells when they were recorded: their time of ingest stands for it, and is marked",
-        get="guessed",
-    ),
-    Field(
-        "unacknowledged_requests",
-        Count,
-        "API requests that were never recorded: their objects stay, and do not count",
-        get="unacknowledged",
-    ),
-    Field(
-        "uncertain_requests",
-        Count,
-        "API requests of which nothing tells whether they were recorded: they count",
-        get="uncertain",
-    ),
-    Field(
-        "lost_deliveries",
-        Count,
-        "deliveries that cannot be read, as far as anything tells how many there were",
-        get="lost",
-    ),
+    Field("guessed_times", Count, "segments whose time of recording is lost: the ingest time stands in", get="guessed"),
+    Field("unacknowledged_requests", Count, "API requests never recorded; they do not count", get="unacknowledged"),
+    Field("uncertain_requests", Count, "API requests that may not have been recorded; they count", get="uncertain"),
+    Field("lost_deliveries", Count, "deliveries known to exist that cannot be read", get="lost"),
     Field("lost_in", list[str] | None, "the segments that these were in, and ranges of their entities"),
     Field("revised_events", Count, "events that got another accepted delivery than was recorded", get="revised"),
-    Field(
-        "undecided_events",
-        Count,
-        "events with an idempotency key that came with different contents, and of which only the order of arrival"
-        " decides",
-        get="undecided",
-    ),
-    Field(
-        "dropped_batches",
-        list[str] | None,
-        "batches that only the replaced index knew, and of which raw has no object: they are not restored",
-        get="dropped",
-    ),
+    Field("undecided_events", Count, "events decided only by the order of arrival", get="undecided"),
+    Field("dropped_batches", list[str] | None, "only the old index knew these; not restored", get="dropped"),
     Field("damaged", list[str] | None, "what could not be read. Of damaged segments what is whole was kept"),
     Rows(
         "revised",
         "the first hundred of the revised events",
         Column("event_id", str),
-        Column(
-            "was_accepted",
-            str,
-            "batch and record, for people; `(lost)`",
-            get=lambda one: _place(one.old) if one.old else "(lost)",
-        ),
+        Column("was_accepted", str, "batch and record, for people; `(lost)`", get=lambda one: _place(one.old)),
         Column("now_accepted", str, "batch and record, for people", get=lambda one: _place(one.new)),
         get=lambda done: done.examples,
         empty=_no_revision,
@@ -295,9 +239,7 @@ REBUILD = Schema(
         "undecided",
         "the first hundred of the undecided events",
         Column("event_id", str),
-        Column(
-            "now_accepted", str, "batch and record of the delivery that counts", get=lambda one: _place(one.counted)
-        ),
+        Column("now_accepted", str, "batch and record of the one that counts", get=lambda one: _place(one.counted)),
         Column("not_accepted", str, "batch and record of one with another content", get=lambda one: _place(one.other)),
         get=lambda done: done.undecided_examples,
         only="where there are any",

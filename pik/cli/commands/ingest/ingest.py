@@ -72,8 +72,7 @@ def ingest(
         ),
     ] = None,
     rejects: Annotated[
-        Path | None,
-        typer.Option("--rejects", metavar="FILE", help="Also write the rejected records to this new file."),
+        Path | None, typer.Option("--rejects", metavar="FILE", help="Also write the rejected records to this new file.")
     ] = None,
     on_invalid: Annotated[
         Literal["reject", "stop"] | None,
@@ -92,8 +91,7 @@ def ingest(
         typer.Option("--again", help="Record content that was ingested before as one more delivery of each event."),
     ] = False,
     batch_key: Annotated[
-        str | None,
-        typer.Option("--batch-key", metavar="NAME", help="Name standard input, so that it can be resumed."),
+        str | None, typer.Option("--batch-key", metavar="NAME", help="Name standard input, so that it can be resumed.")
     ] = None,
     max_line: Annotated[
         int, typer.Option("--max-line", metavar="BYTES", min=1, help="Records longer than this are rejected.")

@@ -59,9 +59,7 @@ INGEST = Schema(
     "pik ingest",
     Field("batch_id", str, "the batch", get="batch.batch_id"),
     Field("source", str, "the input's name"),
-    Field(
-        "outcome", str, "`ingested`; `resumed`: went on with an interrupted batch; `already ingested`: nothing was done"
-    ),
+    Field("outcome", str, "`ingested`; `resumed` (an interrupted batch); `already ingested`: nothing was done"),
     Field("resumed_from_record", int | None, "the first record that this writer recorded", get="resumed_from"),
     Field("read", Count, "records of the whole batch: accepted + duplicates + rejected", get="batch.counts.read"),
     Field("accepted", Count, "deliveries that made an event", get="batch.counts.accepted"),
@@ -86,11 +84,7 @@ INGEST = Schema(
             Field("p95", Lag),
             Field("p99", Lag),
             Field("max", Lag),
-            Field(
-                "rounded",
-                bool,
-                "of more than 1,000 deliveries: each is cut to three significant digits, toward smaller numbers",
-            ),
+            Field("rounded", bool, "of more than 1,000 deliveries: each is cut down to three significant digits"),
             null=True,
         ),
         "over all deliveries",
@@ -192,9 +186,7 @@ INGEST_VIA_API = Schema(
     Field(
         "duplicates",
         Object(
-            Field(
-                "exact", Count, "what a request without an answer had recorded is among them, when it was sent again"
-            ),
+            Field("exact", Count, "includes what a repeated request had recorded already"),
             Field("conflict", Count),
         ),
         get=lambda total: total,
@@ -202,9 +194,7 @@ INGEST_VIA_API = Schema(
     Field("rejected", Count),
     Field("reasons", dict[str, int] | None, _REASONS),
     Field("requests", Count, "requests, repeats not counted"),
-    Field(
-        "sent_again", Count, "records of requests that were repeated, because no answer showed whether they took effect"
-    ),
+    Field("sent_again", Count, "records of requests that were repeated, because they had no answer"),
     Field("seconds", float),
     Field("records_per_second", Count | None),
     Rows(

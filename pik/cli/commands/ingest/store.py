@@ -10,7 +10,7 @@ import typer
 from pik.cli import options
 from pik.cli.command import cli_command
 from pik.cli.context import Context
-from pik.cli.render import TRUNCATED, Column, Count, Field, Instant, Moment, Object, Rows, Schema, Shown
+from pik.cli.render import TRUNCATED, Column, Count, Field, Instant, Moment, Object, Rows, Schema, Shown, or_null
 from pik.cli.render.values import words
 from pik.errors import NotFound, UsageError, command
 from pik.model.window import Window
@@ -92,13 +92,7 @@ BATCHES = Schema(
         Column("attempts", int, "writers that it took", get="attempt", detail=True),
         Column("first_event", Instant | None, detail=True),
         Column("last_event", Instant | None, detail=True),
-        Column(
-            "content",
-            str,
-            "what names the input: SHA-256 of a file, or `key:NAME`",
-            get="origin.content",
-            detail=True,
-        ),
+        Column("content", str, "the input: SHA-256 of a file, or `key:NAME`", get="origin.content", detail=True),
         Column("again", bool, "ingested with `--again`", get="origin.again", detail=True),
         empty="no batch yet; to make one: pik ingest FILE",
     ),
@@ -116,13 +110,7 @@ REJECTS = Schema(
         Column("field", str | None, "the field that is to blame", detail=True),
         Column("reason", str, wrap=True),
         Column("line", str, "the record; bytes that are not UTF-8 are U+FFFD", cut=20),
-        Column(
-            "base64",
-            str | None,
-            "the record's bytes in base 64, where they are not UTF-8",
-            get="bytes",
-            detail=True,
-        ),
+        Column("base64", str | None, "the record's bytes, where they are not UTF-8", get="bytes", detail=True),
         empty="no record of this batch was rejected",
     ),
     Field("rejected", Count, "how many there are", get="counts.rejected"),
@@ -199,18 +187,12 @@ STATUS = Schema(
     Field("deliveries", Count, "duplicates included", get="totals.deliveries"),
     Field("first_event", Instant | None, get="totals.first_event"),
     Field("last_event", Instant | None, get="totals.last_event"),
-    Field(
-        "deliveries_by_source",
-        dict[str, int],
-        "at most 1,000 sources; of each batch, the first 1,000 that came are counted by name",
-        get=_by_source,
-    ),
+    Field("deliveries_by_source", dict[str, int], "at most 1,000, and of each batch the first 1,000", get=_by_source),
     Field(
         "deliveries_of_other_sources",
         Count | None,
-        "deliveries of sources that were not counted by name; where there are any, the numbers by source may be"
-        " too small",
-        get=lambda found: found.other_sources or None,
+        "of sources not counted by name; if there are any, numbers by source may be too small",
+        get=or_null("other_sources"),
     ),
     Field("batches", Count, get="totals.batches"),
     Field("interrupted_batches", Count, "without the replaced ones", get="interrupted"),

@@ -24,6 +24,7 @@ from pik.cli.render import (
     Rows,
     Schema,
     Shown,
+    or_null,
 )
 from pik.model.instant import parse_instant
 from pik.model.window import Window
@@ -122,8 +123,7 @@ def show(
     cli: Context,
     event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="An event id, or its beginning.")],
     limit: Annotated[
-        int,
-        typer.Option("--limit", metavar="N", min=1, help="Show at most N deliveries (default 100)."),
+        int, typer.Option("--limit", metavar="N", min=1, help="Show at most N deliveries (default 100).")
     ] = 100,
 ) -> None:
     """Show one event: its content, every delivery with its raw line, and which aggregates counted it.
@@ -140,12 +140,7 @@ def show(
 SHOW = Schema(
     "pik show",
     Field("event_id", str, get="event.event_id"),
-    Field(
-        "content_hash",
-        str,
-        "of the accepted delivery, as all fields up to `idempotency_key`, and `payload`",
-        get="event.content_hash",
-    ),
+    Field("content_hash", str, "of the accepted delivery, as the event's other fields", get="event.content_hash"),
     Field("source", str, get="event.source"),
     Field("event_type", str, get="event.event_type"),
     Field("entity_id", str, get="event.entity_id"),
@@ -155,12 +150,7 @@ SHOW = Schema(
         Instant | None,
         get=lambda found: parse_instant(found.event.received_time) if found.event.received_time else None,
     ),
-    Field(
-        "event_time_original",
-        str | None,
-        "how the accepted delivery wrote its `event_time`, if that is not RFC 3339 in UTC",
-        get="event.event_time_original",
-    ),
+    Field("event_time_original", str | None, "as it came, if not RFC 3339 in UTC", get="event.event_time_original"),
     Field("received_time_original", str | None, "likewise", get="event.received_time_original"),
     Field("idempotency_key", str | None, get="event.idempotency_key"),
     Rows(
@@ -189,12 +179,7 @@ SHOW = Schema(
         absent="not known: its day was not pulled",
     ),
     # After the tables: a payload may be longer than the screen.
-    Field(
-        "left_out",
-        Count | None,
-        "deliveries that a limit left out; null: none",
-        get=lambda found: found.left_out or None,
-    ),
+    Field("left_out", Count | None, "deliveries that a limit left out; null: none", get=or_null("left_out")),
     NOTE,
     Field("payload", Json, get=lambda found: bytes(found.event.payload)),
     Field(

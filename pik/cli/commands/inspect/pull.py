@@ -97,9 +97,7 @@ PULL = Schema(
     Field("outcome", str, "`pulled`, or `nothing new`", get=lambda done: "pulled" if done.changed else "nothing new"),
     Rows("problems", "what could not be copied", *PROBLEMS, empty="everything could be copied"),
     Field("segments", Count, "segments of the window"),
-    Field(
-        "segments_elsewhere", Count, "of other days, that hold more deliveries of the window's events", get="elsewhere"
-    ),
+    Field("segments_elsewhere", Count, "of other days, with more deliveries of the window's events", get="elsewhere"),
     Field("deliveries", Count, "in all of these"),
     Field("copied", Count, "objects that the copy did not have yet"),
     Field("bytes_copied", Count, get="copied_size"),

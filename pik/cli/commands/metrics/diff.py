@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +15,7 @@ from pik.cli import options
 from pik.cli.command import FOUND, PARTLY, CommandGroup
 from pik.cli.commands.replay.runs import WHOLE, next_command, replay_command
 from pik.cli.context import Context
-from pik.cli.render import NEXT, TRUNCATED, Bucket, Column, Count, Field, Instant, Object, Rows, Schema
+from pik.cli.render import NEXT, TRUNCATED, Bucket, Column, Count, Field, Instant, Object, Rows, Schema, or_null
 from pik.cli.render.text import number_of
 from pik.errors import UsageError, after_success, command, in_turn
 from pik.model.run import KEPT_FAILURES, RunRequest, RunState
@@ -205,8 +205,10 @@ def _next(repair: Callable[[], str | None], diff: Diff, rows: Shortened) -> str 
     return after_success(WHOLE, line) if line and diff.stats.removed else line
 
 
-def _of_failure(name: str) -> Callable[[Difference], object]:
-    return lambda row: None if row.failure is None else getattr(row.failure, name) or None
+def _of_failure(name: str, kind: object, about: str, get: str = "", **shown: Any) -> Column:
+    """Return a column of what is known about a row that could not be computed."""
+    found = lambda row: None if row.failure is None else getattr(row.failure, get or name) or None  # noqa: E731
+    return Column(name, kind, about, found, **shown)
 
 
 DIFFERENCES = Schema(
@@ -226,39 +228,20 @@ DIFFERENCES = Schema(
         Column("percent", Decimal | None, "of the current value, to six digits; null also where that is 0", drop=1),
         Column("inputs_before", Count, drop=3),
         Column("inputs_after", Count, drop=2),
-        Column(
-            "reason",
-            str | None,
-            "why it cannot be computed; it may quote a payload",
-            get=_of_failure("reason"),
-            wrap=True,
-            rare=True,
-        ),
-        Column(
-            "events_to_blame",
-            Count | None,
-            "events that cannot be computed by themselves",
-            get=_of_failure("events"),
-            detail=True,
-        ),
-        Column("event_ids", list[str] | None, "the first of these", get=_of_failure("event_ids"), rare=True, drop=1),
+        _of_failure("reason", str | None, "why it cannot be computed; it may quote a payload", wrap=True, rare=True),
+        _of_failure("events_to_blame", Count | None, "that fail when computed alone", get="events", detail=True),
+        _of_failure("event_ids", list[str] | None, "the first of these", rare=True, drop=1),
         empty=_no_differences,
     ),
     Field("compared", Count, "pairs of values, those that cannot be computed not counted", get="stats.compared"),
     Field("different", Count, "rows but those that cannot be computed, shown or not"),
     Field("failed", Count, "rows that cannot be computed; then the exit code is 3"),
-    Field(
-        "failed_not_listed",
-        Count | None,
-        "with `--run`: aggregates that failed beyond the first 100, which a run keeps; then the exit code is 3",
-        get=lambda diff: diff.unlisted or None,
-    ),
+    Field("failed_not_listed", Count | None, "with `--run`: failures beyond the first 100", get=or_null("unlisted")),
     Field(
         "failed_tasks",
         Count | None,
-        "with `--run`: its tasks that failed, of whose values only those that were written are compared; then the exit"
-        " code is 3",
-        get=lambda diff: diff.run.failed or None if diff.run is not None else None,
+        "with `--run`: its failed tasks; what they did not write is not compared",
+        get=lambda diff: (diff.run and diff.run.failed) or None,
     ),
     Field(
         "metrics",
@@ -267,15 +250,12 @@ DIFFERENCES = Schema(
         get=lambda diff: sorted(diff.basis.versions),
     ),
     Field(
-        "known_until",
-        Instant | None,
-        "the latest recording of a delivery that the right side knew; null: it knew none",
-        get=lambda diff: diff.basis.known_until or None,
+        "known_until", Instant | None, "the last recording that the right side knew", get=or_null("basis.known_until")
     ),
     Field(
         "entities_without_value",
         list[str] | None,
-        "those of the named entities of which neither side has a value; null: there are none",
+        "named entities of which neither side has a value; null: none",
         get=lambda diff: sorted(diff.basis.without_value),
     ),
     TRUNCATED,

@@ -13,7 +13,7 @@ import typer
 from pik.cli import options
 from pik.cli.command import CommandGroup, cli_command
 from pik.cli.context import Context
-from pik.cli.render import TRUNCATED, Bucket, Column, Count, Field, Instant, Moment, Rows, Schema
+from pik.cli.render import TRUNCATED, Bucket, Column, Count, Field, Instant, Moment, Rows, Schema, or_null
 from pik.model.window import Window
 
 if TYPE_CHECKING:
@@ -111,13 +111,7 @@ VERSIONS = Schema(
         "versions",
         "the oldest first",
         Column("version", int),
-        Column(
-            "applied_at",
-            Moment | None,
-            "null: it is built in",
-            get=lambda metric: metric.applied_at or None,  # the built-in one never was
-            drop=2,
-        ),
+        Column("applied_at", Moment | None, "null: it is built in", get=or_null("applied_at"), drop=2),
         *_DEFINITION,
     ),
 )
@@ -181,25 +175,12 @@ def _aggregates(*, history: bool) -> Schema:
             Column("run_id", str, "the run that wrote it", drop=1),
             Column("reason", str | None, "that run's", wrap=True, detail=not history),
             Column("metric_version", int, "the definition's", drop=3, detail=not history),
-            Column(
-                "known_until",
-                Instant,
-                "the time of recording up to which the run knew deliveries",
-                drop=2,
-                detail=not history,
-            ),
-            Column(
-                "input_ids",
-                str,
-                "32 hex digits: XOR of the counted deliveries' event ids",
-                get="computed.input_ids",
-                detail=True,
-            ),
+            Column("known_until", Instant, "the last recording that the run knew", drop=2, detail=not history),
+            Column("input_ids", str, "32 hex digits: XOR of the event ids", get="computed.input_ids", detail=True),
             Column(
                 "input_contents",
                 str,
-                "32 hex digits: XOR of their content hashes; where the metric reads a delivery's own facts or"
-                " duplicates were counted, of their [delivery hashes](format.md#what-a-version-was-computed-from)",
+                "32 hex digits: XOR of their content or [delivery hashes](format.md#what-a-version-was-computed-from)",
                 get="computed.input_contents",
                 detail=True,
             ),

@@ -82,18 +82,8 @@ PROMOTE = Schema(
     Field("moved", Count, "aggregates, or those that would move", get="counts.moved"),
     Field("already", Count, "that were so already", get="counts.already"),
     Field("conflicts", Count, "left unchanged because another promotion had changed them", get="counts.conflicts"),
-    Field(
-        "failed_tasks",
-        Count | None,
-        "tasks of the run that failed; their aggregates stay as they are; null for a rollback",
-        get="run.failed",
-    ),
-    Field(
-        "failed_aggregates",
-        Count | None,
-        "aggregates that the run could not compute; they stay as they are; null for a rollback",
-        get="run.failed_aggregates",
-    ),
+    Field("failed_tasks", Count | None, "their aggregates stay as they are; null for a rollback", get="run.failed"),
+    Field("failed_aggregates", Count | None, "they stay as they are; null for a rollback", get="run.failed_aggregates"),
     Field(
         "failures",
         FAILURES.kind,

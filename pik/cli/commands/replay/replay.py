@@ -236,8 +236,7 @@ _STORAGE = "without `--via api`"
 _WITHOUT_VALUE = Field(
     "entities_without_value",
     list[str] | None,
-    "those of several named entities that have neither an event nor a current value; null: there are none, or the run"
-    " was planned before",
+    "named entities with neither event nor current value; null: none, or the run was planned before",
     only=_STORAGE,
 )
 
@@ -249,18 +248,8 @@ REPLAY = Schema(
     _WITHOUT_VALUE,
     Field("resumed", bool, "it went on with an interrupted run"),
     *OUTCOME,
-    Field(
-        "metric_versions",
-        list[str] | None,
-        "where nothing changed, the metric versions (`NAME@VERSION`) that computed it; null otherwise",
-        only=_STORAGE,
-    ),
-    Field(
-        "known_until",
-        Instant | None,
-        "where nothing changed, the latest recording of a delivery that it rests on",
-        only=_STORAGE,
-    ),
+    Field("metric_versions", list[str] | None, "NAME@VERSION: what computed it, where nothing changed", only=_STORAGE),
+    Field("known_until", Instant | None, "the last recording that it rests on, where nothing changed", only=_STORAGE),
     Field(
         "promotion",
         Object(

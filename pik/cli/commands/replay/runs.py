@@ -149,8 +149,10 @@ def failures_text(run: Run) -> str | None:
     return "\n".join([*texts, *([f"… and {left_out:,} more"] if left_out else [])]) if texts else None
 
 
+_STATES = "`PLANNED`, `RUNNING`, `COMPLETED`, `CANCELLED`; some tasks or aggregates failed: `PARTIAL`; all: `FAILED`"
+
 PLAN = (
-    Field("run_id", str),
+    Field("run_id", str, "in a dry run, the one that it would have"),
     Field("requested", Window, get="request.window"),
     Field("effective", Window, "what the whole buckets cover that the requested one touches"),
     Field("entities", list[str] | None, "as asked for; null: all", get="request.entities"),
@@ -159,11 +161,7 @@ PLAN = (
     Field("type", str | None, get="request.event_type"),
     Field("include_duplicates", bool | None, "true, or null", get=lambda run: run.request.include_duplicates or None),
     Field("reason", str | None, get="request.reason"),
-    Field(
-        "events_matched",
-        Count | None,
-        "events that chose buckets; null: too many to count, or some of their raw is damaged",
-    ),
+    Field("events_matched", Count | None, "events that chose buckets; null: too many to count, or raw is damaged"),
     Field("buckets", Count | None, "whole ones with events, each metric's counted"),
     Field("tasks", Count),
 )
@@ -186,16 +184,10 @@ FAILURES = Field(
 )
 
 OUTCOME = (
-    Field(
-        "state", str, "`COMPLETED`; `PARTIAL`: some aggregates or tasks failed; `FAILED`: all tasks did; `CANCELLED`"
-    ),
+    Field("state", str, _STATES),
     Field("done", Count, "tasks"),
     Field("failed", Count, "tasks that ended among the dead letters"),
-    Field(
-        "failed_aggregates",
-        Count,
-        "aggregates that cannot be computed from their events; what is current there stays",
-    ),
+    Field("failed_aggregates", Count, "aggregates that could not be computed; what is current there stays"),
     FAILURES,
     Field("new", Count, "values that had no current one"),
     Field("changed", Count, "values that differ from the current one"),
@@ -206,17 +198,9 @@ OUTCOME = (
         "buckets whose value is NULL, or none of whose events the metric lets in: `buckets` is the sum of these four"
         " and `failed_aggregates`, but where events came in between; null until all tasks are done",
     ),
-    Field(
-        "removed",
-        Count,
-        "current values that have no events any more, which are not among `buckets`, or that would become NULL",
-    ),
+    Field("removed", Count, "current values without events any more (not among `buckets`), or that would become NULL"),
     Field("promoted", Count, "aggregates that are current by this run"),
-    Field(
-        "computed_by",
-        list[str] | None,
-        "the programs that computed its versions, such as `pik 0.1.0, DuckDB 1.4.2`",
-    ),
+    Field("computed_by", list[str] | None, "programs, such as `pik 0.1.0, DuckDB 1.4.2`"),
     Field("next", str | None, get=next_command),
 )
 """How far a run is, or how it ended."""
@@ -253,7 +237,7 @@ RUN_DETAIL = Schema(
 
 RUN_COLUMNS = (
     Column("run_id", str),
-    Column("state", str, "`PLANNED`, `RUNNING`, `COMPLETED`, `PARTIAL`, `FAILED`, `CANCELLED`"),
+    Column("state", str, _STATES),
     Column("created_at", Moment, drop=3),
     Column("window", Window, "the effective one", get="effective", drop=1),
     Column("tasks", int, text=_progress),
