@@ -97,7 +97,7 @@ class OpenedInput:
     def blocks(self, max_line: int, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
         """Yield the blocks from record `first_seq` on, which starts `offset` uncompressed bytes into the input.
 
-        Raises InputError as `blocks` does, and after the last block if the file was written to since it was opened.
+        Raises InputError as `blocks` does. The caller checks afterwards that the input is unchanged.
         """
         if not self.is_stream:
             self._stored.seek(0)
@@ -107,6 +107,10 @@ class OpenedInput:
                 seekable = self._stored.seekable()
                 self.position = self._stored.tell() if seekable else self.position + len(block.data)
                 yield block
+
+    def expect_unchanged(self) -> None:
+        """Raise InputError if the file was written to since it was opened. A replaced file was not: its old content is
+        what has been read."""
         if self._file is not None and _state(self._file) != self._state:
             raise InputError(
                 f"{self.name} changed while it was being read",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from decimal import Decimal
 
 import pytest
@@ -151,13 +152,30 @@ def test_the_same_value_from_other_events_is_reported(filled, engine):
     assert diff.stats == Stats(compared=1, equal=1, other_inputs=1)
 
 
+def test_a_long_diff_does_not_keep_the_selections_of_stretches_that_it_is_done_with(
+    store, engine, tmp_path, monkeypatch
+):
+    """Each remembers its segments, and a diff of years has thousands of stretches."""
+    monkeypatch.setattr("pik.usecases.metrics.diff.BYTES_AT_ONCE", 1)  # a stretch per day
+    ingest(store, tmp_path, [event(1, "a", f"{day:02}T00:00") for day in range(1, 13)])
+    gc.collect()
+    before = _selections()
+    kept = [_selections() - before for _ in diff_aggregates(store, engine, ALL_TIME, metrics=["event_count"]).rows]
+    assert len(kept) == 12
+    assert max(kept) <= 3
+
+
+def _selections():
+    return sum(isinstance(each, Selection) for each in gc.get_objects())
+
+
 def test_window_entities_and_metrics_choose(filled, engine):
     diff = diff_aggregates(
         filled, engine, window("01T13:00:00Z", "02T00:30:00Z"), metrics=["event_count"], entities=["a", "nobody"]
     )
     assert rows(diff) == [("+", "event_count", 0, "a", None, 3), ("+", "event_count", 1, "a", None, 2)]
     assert (diff.window, diff.effective) == (window("01T13:00:00Z", "02T00:30:00Z"), window("01", "03"))
-    with pytest.raises(NothingSelected, match="neither an event nor a current value of 'nobody' in"):
+    with pytest.raises(NothingSelected, match="neither an event nor a current value of 'nobody' at any time"):
         rows(diff_aggregates(filled, engine, ALL_TIME, entities=["nobody"]))
 
 

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -327,6 +328,29 @@ def test_a_file_can_be_read_again_and_its_content_has_a_name(tmp_path: Path) -> 
         digests = {opened.digest() for _ in range(2)}
         assert [block.data for block in opened.blocks(MAX_LINE)] == [b"abc"]
     assert digests == {"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
+
+
+def test_all_blocks_are_there_before_a_change_is_reported(tmp_path: Path) -> None:
+    """So that what was read is recorded first."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"abc\n")
+    with file_source(str(path)).open() as opened:
+        opened.digest()
+        path.write_bytes(b"abc\ndef\n")
+        assert [block.data for block in opened.blocks(MAX_LINE)] == [b"abc\ndef\n"]
+        with pytest.raises(InputError, match=r"a\.jsonl changed while it was being read"):
+            opened.expect_unchanged()
+
+
+def test_a_file_that_is_replaced_meanwhile_is_read_as_it_was_opened(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"abc\n")
+    with file_source(str(path)).open() as opened:
+        (tmp_path / "new").write_bytes(b"defg\n")
+        (tmp_path / "new").rename(path)
+        assert opened.digest() == sha256(b"abc\n").hexdigest()
+        assert [block.data for block in opened.blocks(MAX_LINE)] == [b"abc\n"]
+        opened.expect_unchanged()
 
 
 def test_a_pipe_is_read_once_as_standard_input_is(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def _build(
     pool: Pool[Work, Built], opened: OpenedInput, following: Iterator[Block], batch: Batch | None, progress: Progress
 ) -> Generator[Built, None, None]:
     """Yield what worker processes make of the blocks, in order. Raises InputError for an invalid record if the options
-    allow none."""
+    allow none, and at the end for a file that was written to meanwhile."""
     batch_id = batch.batch_id if batch else ""
     meter = _Meter(opened, progress)
     works = (
@@ -242,6 +242,7 @@ def _build(
             yield chunk
     except InvalidRecord as error:
         raise InputError(f"{opened.name}: {error.message}", hint=error.hint) from None
+    opened.expect_unchanged()  # now that all that was read has been recorded
 
 
 def _numbered(batch: Batch | None, blocks: Iterable[Built]) -> Iterator[tuple[int, Built]]:

@@ -146,6 +146,7 @@ class _Group:
             reading = self._options.reading
             opened.examine(reading.record_mapping(), mixed=reading.mixed)
             read = list(islice(opened.blocks(reading.max_line), 2))
+            opened.expect_unchanged()
         self._bytes += sum(len(block.data) for block in read)
         if len(read) > 1 or self._bytes > BLOCK:
             return None

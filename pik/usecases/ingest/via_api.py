@@ -84,6 +84,7 @@ def _records(opened: OpenedInput, max_line: int, progress: Progress) -> Iterator
                 yield seq, line
         progress.advance(opened.position - before)
         before = opened.position
+    opened.expect_unchanged()
 
 
 _Request = list[tuple[int, bytes]]

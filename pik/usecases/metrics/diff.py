@@ -166,12 +166,14 @@ def diff_aggregates(
         raise NothingSelected("the store holds no events, so there is nothing to compare", hint="pik ingest FILE")
     selection = Selection(store, effective, entities)
     together = [  # metrics of one bucket size, over a stretch of their whole buckets
-        (group, selection.within(stretch))
+        (group, stretch)
         for size, group in by_bucket_size(wanted)
         for stretch in stretches(selection.within(window.widened(size)), size, Budget(bytes=BYTES_AT_ONCE))
     ]
     rows = comparison.differences(
-        pair for group, stretch in together for pair in comparison.recomputed(engine, group, stretch)
+        pair
+        for group, stretch in together
+        for pair in comparison.recomputed(engine, group, selection.within(stretch))  # forgotten after its stretch
     )
     if len(together) > 1 and len(wanted) > 1:
         rows = sort_bounded(rows, _ORDER)
