@@ -264,7 +264,6 @@ def format_duration(nanos: int) -> str:
     return sign + " ".join(part for part in parts if part)
 
 
-SECOND = 1_000_000_000
 _LOCAL_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - of local time
 
 

@@ -60,11 +60,17 @@ def frame_text(segment: Segment, frame: Frame, data: bytes | memoryview) -> byte
 
 def unpacked(key: str, data: bytes) -> list[bytes]:
     """Return the lines of a whole small object. Raises Damaged."""
-    try:
-        with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
-            return reader.read().splitlines()
-    except zstandard.ZstdError as error:
-        raise damaged(key, str(error)) from None
+    text = b""
+    while data:
+        decompressor = zstandard.ZstdDecompressor().decompressobj()
+        try:
+            text += decompressor.decompress(data)
+        except zstandard.ZstdError as error:
+            raise damaged(key, str(error)) from None
+        if not decompressor.eof:  # its checksum may be all that is missing
+            raise damaged(key, "its last frame is cut")
+        data = decompressor.unused_data
+    return text.splitlines()
 
 
 def parse(segment: Segment, line: bytes) -> Delivery:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 import msgspec
-from ulid import ULID
 
 from pik.errors import Damaged
 from pik.model.batch import BatchState, Origin, RejectFile
@@ -101,6 +100,8 @@ class WinnerLine(msgspec.Struct, frozen=True, kw_only=True, tag="winner", omit_d
 
 def write_winners(store: Store, winners: Sequence[WinnerLine], recorded_at: int) -> str:
     """Record that other deliveries of these events count now; return the key of the record."""
+    from ulid import ULID  # late: commands that only read need no ids
+
     correction_id = str(ULID())
     head = CorrectionLine(
         format=store.format_version,

@@ -18,8 +18,11 @@ from pik.stores.aws.deployment.permissions import permissions
 from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, describe_stack
 from pik.usecases.deployment import Diagnosis, diagnose
 from tests.aws.test_iam import policies
+from tests.cli.conftest import pik
 from tests.support.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user
 from tests.support.aws.emulator import ENVIRONMENT, REGION, ministack
+
+__all__ = ["pik"]
 
 SERVICES = ("cloudformation", "cloudwatch", "dynamodb", "iam", "lambda", "s3", "sqs", "sts")
 UP_TO = {"reading": 1, "replaying": 2, "administering": 3, "inspecting": 4}
@@ -183,6 +186,21 @@ def test_without_simulation_everything_but_that_is_unknown(guarded, somebody) ->
     assert {one.action for one in found.permissions if one.allowed is False} == {"iam:SimulatePrincipalPolicy"}
     assert {one.allowed for one in found.permissions} == {None, False}
     assert {one.detail for one in found.permissions} == {"IAM does not simulate: iam:SimulatePrincipalPolicy is denied"}
+
+
+def test_what_could_not_be_checked_is_not_called_well(pik, guarded, somebody) -> None:
+    store = ("--store", f"aws://{guarded.stack.name}?region={REGION}", "--format", "json")
+    somebody(filled(guarded, "reading"))
+    unknown = pik("stack", "doctor", *store)
+    assert unknown.code == 3, unknown.err
+    found = json.loads(unknown.out)
+    assert {(one["level"], one["allowed"]) for one in found["permissions"]} == {("reading", None)}
+    assert found["settings_unknown"] > 0
+    assert found["note"].startswith("what is unknown was not checked")
+    somebody([{"Effect": "Allow", "Action": "*", "Resource": "*"}])
+    known = pik("stack", "doctor", *store)
+    found = json.loads(known.out)
+    assert (known.code, found["permissions"], found["settings_unknown"]) == (1, [], 0), found
 
 
 def test_the_role_of_a_session_is_what_iam_is_asked_about(guarded, root, monkeypatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pik.cli.output import Format
+from pik.stores import open_store
 
 ROOT = Path(__file__).parents[2]
 THINGS = [sys.executable, str(ROOT / "tests/support/cli/run_things.py")]
@@ -122,6 +123,17 @@ def test_nothing_is_loaded_that_is_not_needed(arguments: list[str], absent: set[
     loaded = set(result.stderr.split())
     assert "pik" in loaded
     assert not loaded & absent
+
+
+def test_listing_events_does_not_load_what_writes(tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    open_store(store, create=True)
+    code = "import sys; from pik.__main__ import main; main(); print(*sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-c", code, "--store", store, "events"]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    loaded = set(result.stderr.split())
+    assert "pik.usecases.inspect.events" in loaded, result.stderr
+    assert not loaded & {"jmespath", "ulid", "pydantic", "duckdb", "pyarrow", "boto3"}
 
 
 def test_ctrl_c_after_the_end_changes_nothing() -> None:

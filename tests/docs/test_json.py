@@ -167,14 +167,14 @@ def _look_at_stack(pik: Journey, directory: Path, patch: pytest.MonkeyPatch) -> 
         pik("pik ingest", "ingest", "monday.jsonl", *of)
         pik("pik metrics apply", "metrics", "apply", "metrics.toml", *of)
         pik("pik stack status", "stack", "status", *of, code=1)
-        pik("pik stack doctor", "stack", "doctor", *of, "--all", code=1)
+        pik("pik stack doctor", "stack", "doctor", *of, "--all", code=3)
         user = make_user(root, "ann")
         find = {"Effect": "Allow", "Action": "cloudformation:DescribeStacks", "Resource": "*"}
         grant(root, "ann", [find, OF_THE_EMULATOR])
         for name, value in user.items():
             patch.setenv(name, value)
         pik("pik stack status", "stack", "status", *of)
-        pik("pik stack doctor", "stack", "doctor", *of, code=1)
+        pik("pik stack doctor", "stack", "doctor", *of, code=3)
 
 
 def _planned(**request: Any) -> str:

@@ -56,6 +56,13 @@ def test_a_sound_store_has_no_problem(filled: Store) -> None:
     assert (problems, answer.aggregates, answer.not_indexed) == ([], len(truth()), 0)
 
 
+@pytest.mark.parametrize("key", ["raw/batches/odd.ndjson.zst", "corrections/odd.ndjson.zst"])
+def test_an_object_of_a_strange_name_is_a_problem(filled: Store, key: str) -> None:
+    filled.raw.create(key, b"odd")
+    (problem,), _ = checked(filled)
+    assert (problem.kind, problem.what) == (ProblemKind.UNKNOWN, key)
+
+
 @pytest.mark.parametrize("full", [True, False])
 def test_a_segment_that_only_the_record_knows_is_a_problem(filled: Store, segment: Segment, full: bool) -> None:
     (problem,), answer = checked(forget(filled, segment), full=full)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 
 from pik.errors import Damaged
@@ -27,7 +27,8 @@ Content = tuple[set[int], tuple[Frame, ...]]
 
 def object_problems(run: Verification) -> Iterator[Problem]:
     """Check that every object but a segment is of a known kind and batch. Segments of the window are checked by day."""
-    for (kind, batch_id), keys in groupby((found.key for found in run.store.raw.objects("raw/")), key=_kind):
+    objects = chain(run.store.raw.objects("raw/"), run.store.raw.objects(RawKind.CORRECTION))
+    for (kind, batch_id), keys in groupby((found.key for found in objects), key=_kind):
         if kind == RawKind.REJECTS:
             batch = run.find_batch(batch_id)  # before its files are: see unlisted_problems
             listed = {file.key for file in run.store.index.rejects(batch_id)}

@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from pik import __version__
-from pik.cli.command import FOUND, CommandGroup
+from pik.cli.command import FOUND, PARTLY, CommandGroup
 from pik.cli.context import Context
 from pik.cli.render import Column, Count, Field, Instant, Json, Object, Rows, Schema, Shown, or_null
 from pik.errors import command
@@ -17,6 +17,7 @@ from pik.model.instant import SECOND, format_duration
 from pik.ports.remote import Level
 
 if TYPE_CHECKING:
+    from pik.ports.remote import Permission
     from pik.usecases.deployment import Diagnosis, LevelReport, StackStatus
 
 
@@ -69,15 +70,13 @@ def doctor(
     """Check every permission and setting that pik needs, and print the policy or command that corrects them.
 
     Nothing is written: IAM simulates the caller's permissions. docs/iam.md lists the permissions of each level. The
-    exit code is 1 if a setting is wrong, or if a permission that the level of --need requires is denied.
+    exit code is 1 if a setting is wrong, or if a permission that the level of --need requires is denied; it is 3 if any
+    of them could not be checked.
     """
     from pik.usecases.deployment import diagnose
 
     found = diagnose(cli.stack_health(), Level(need).needed)
-    permissions = [
-        *found.missing,
-        *(one for one in found.permissions if one.level in found.needed and one.allowed is None),
-    ]
+    permissions = [*found.missing, *_unknown(found)]
     cli.show(
         DIAGNOSIS.document(
             found,
@@ -86,6 +85,8 @@ def doctor(
             settings=[one for one in found.settings if everything or one.right is not True],
         )
     )
+    if _unknown(found) or _unseen(found):
+        return PARTLY
     return FOUND if found.missing or any(one.right is False for one in found.settings) else None
 
 
@@ -189,6 +190,11 @@ STATUS = Schema(
 )
 
 
+def _unknown(found: Diagnosis) -> list[Permission]:
+    """Return the needed permissions of which it is not known whether the caller has them."""
+    return [one for one in found.permissions if one.level in found.needed and one.allowed is None]
+
+
 def _unseen(found: Diagnosis) -> int:
     return sum(one.right is None for one in found.settings)
 
@@ -205,8 +211,8 @@ def _after_diagnosis(found: Diagnosis) -> tuple[str | None, str | None]:
         note = "have the policy attached to your role or user; docs/iam.md has those of whole levels"
     elif found.missing:
         note = "another policy forbids it explicitly: that one has to go first"
-    elif _unseen(found) and "inspecting" not in found.needed:
-        note = "the settings that are unknown need the permissions of another level, whose policy this prints"
+    elif (_unknown(found) or _unseen(found)) and Level.INSPECTING not in found.needed:
+        note = "what is unknown was not checked: that needs the permissions of another level, whose policy this prints"
         line = command("stack", "doctor", "--need", "inspecting")
     return note, line
 
