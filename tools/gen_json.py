@@ -102,12 +102,11 @@ _TYPES: Sequence[tuple[tuple[Any, ...], _Type]] = (
 
 
 class Row(NamedTuple):
-    """A field as docs/json.md lists it: its path, its type, what it means, and whether it can be null."""
+    """A field as docs/json.md lists it: its path, its type, and what it means."""
 
     path: str
     type: str
     meaning: str
-    nullable: bool
 
 
 def pages() -> dict[Path, str]:
@@ -178,7 +177,7 @@ def _fields(parts: Iterable[Field | Rows]) -> Iterator[Field]:
 def _rows(field: Field, prefix: str) -> Iterator[Row]:
     path = prefix + field.key
     only = f"only {field.only}" if field.only else ""
-    yield Row(path, _type_name(field.kind), ": ".join(filter(None, (only, field.about))), field.optional)
+    yield Row(path, _type_name(field.kind), ": ".join(filter(None, (only, field.about))))
     if isinstance(field.kind, Object):
         for inner in field.kind.fields:
             yield from _rows(inner, f"{path}[]." if field.kind.many else f"{path}.")
@@ -242,5 +241,6 @@ def _section(schema: Schema) -> Iterator[str]:
     yield f"Schema: {links}\n"
     yield "| field | type | meaning |\n| --- | --- | --- |"
     for row in rows(schema):
-        yield f"| `{row.path}` | {row.type} | {row.meaning.replace('|', chr(92) + '|')} |".replace("|  |", "| |")
+        cells = (f"`{row.path}`", row.type, row.meaning.replace("|", "\\|"))
+        yield "| " + " | ".join(filter(None, cells)) + (" |" if row.meaning else " | |")
     yield ""
