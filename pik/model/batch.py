@@ -271,7 +271,7 @@ class Batch:
     @property
     def has_record(self) -> bool:
         """Whether a record of the batch is among raw: of every finished one but an API request, whose one segment a day
-        says it all."""
+        is its record."""
         return self.state == BatchState.COMPLETE and not self.is_request
 
 

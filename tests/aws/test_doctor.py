@@ -188,6 +188,17 @@ def test_without_simulation_everything_but_that_is_unknown(guarded, somebody) ->
     assert {one.detail for one in found.permissions} == {"IAM does not simulate: iam:SimulatePrincipalPolicy is denied"}
 
 
+def test_what_a_simulation_leaves_out_is_unknown(guarded, somebody) -> None:
+    health = somebody([{"Effect": "Allow", "Action": "*", "Resource": "*"}])
+
+    def shorten(parsed: Any, **_: Any) -> None:
+        parsed["EvaluationResults"] = parsed["EvaluationResults"][1:]
+
+    health.deployed.clients.client("iam").meta.events.register("after-call.iam.SimulatePrincipalPolicy", shorten)
+    found = list(permissions(health.deployed))
+    assert {(one.allowed, one.detail) for one in found} == {(True, ""), (None, "IAM's simulation leaves it out")}
+
+
 def test_what_could_not_be_checked_is_not_called_well(pik, guarded, somebody) -> None:
     store = ("--store", f"aws://{guarded.stack.name}?region={REGION}", "--format", "json")
     somebody(filled(guarded, "reading"))

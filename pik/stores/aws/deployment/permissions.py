@@ -1,4 +1,4 @@
-"""The permissions that people need on a stack, and which of them IAM says that the caller has.
+"""The permissions that people need on a stack, and which of them the caller has, as simulated by IAM.
 
 POLICIES is the only place where they are listed: the doctor asks IAM about them, `tools/gen_docs.py` writes them into
 docs/iam.md, and tests hold the calls of the store and the roles of template.yaml against them.
@@ -176,7 +176,7 @@ class _Simulation:
             try:
                 with translated("iam"):
                     results = {each["EvalActionName"]: each for page in pages for each in page["EvaluationResults"]}
-                return [_answer(results[action]) for action in actions]
+                return [_answer(results.get(action)) for action in actions]
             except StoreError as error:
                 self._unknown = f"IAM does not simulate: {briefly(error)}"
                 self._denied = isinstance(error, Refused) and denied(error)
@@ -195,7 +195,9 @@ class _Simulation:
             return f"{role[1]}:iam::{role[2]}:role/{role[3]}"
 
 
-def _answer(result: EvaluationResultTypeDef) -> _Answer:
+def _answer(result: EvaluationResultTypeDef | None) -> _Answer:
+    if result is None:
+        return _Answer(None, "IAM's simulation leaves it out")
     decision = result["EvalDecision"]
     if decision == "allowed":
         return _Answer(True)
