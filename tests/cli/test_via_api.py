@@ -397,7 +397,7 @@ def test_a_replay_ends_like_a_direct_one(pik, gateway, some_days, tmp_path) -> N
     own = {"run_id", "next", "new", "unchanged"} | unknown
     assert {k: v for k, v in result.json().items() if k not in own} == {k: v for k, v in direct.items() if k not in own}
     assert (result.json()["state"], result.json()["new"]) == ("COMPLETED", 2)
-    assert f"run {result.json()['run_id']} began" in result.err
+    assert f"run {result.json()['run_id']} started" in result.err
     assert [method for method, *_ in gateway.seen][:2] == ["POST", "GET"]
 
 

@@ -205,7 +205,7 @@ NEXT = Field("next", str | None)
 NOTE = Field("note", str | None)
 """What else to know."""
 
-TRUNCATED = Field("truncated", bool, "a limit left rows out")
+TRUNCATED = Field("truncated", bool, "whether a limit left rows out")
 
 
 class Table(msgspec.Struct, frozen=True):

@@ -135,13 +135,13 @@ EXPORT = Schema(
     Field("format", str, "`parquet`, `jsonl`, `csv`"),
     Field("window", Window),
     Field("entities", list[str] | None),
-    Field("known_until", Instant | None, "the latest time at which the index took a segment of the window's days"),
+    Field("known_until", Instant | None, "the latest time at which the index recorded a segment of the window's days"),
     Field("rows", Count),
     Field("bytes", Count | None, "null in a dry run", get=lambda done: None if done.manifest is None else done.size),
     Field(
         "manifest",
         str | None,
-        "its path: `_manifest.json` in a directory, `NAME.manifest.json` beside a file; null in a dry run, and where"
+        "its path: `_manifest.json` in a directory, `NAME.manifest.json` next to a file; null in a dry run, and if"
         " `--fail-if-none` finds nothing",
     ),
     Rows(

@@ -60,7 +60,7 @@ INGEST = Schema(
     Field("batch_id", str, "the batch", get="batch.batch_id"),
     Field("source", str, "the input's name"),
     Field("outcome", str, "`ingested`; `resumed` (an interrupted batch); `already ingested`: nothing was done"),
-    Field("resumed_from_record", int | None, "the first record that this writer recorded", get="resumed_from"),
+    Field("resumed_from_record", int | None, "the first record that this command recorded", get="resumed_from"),
     Field("read", Count, "records of the whole batch: accepted + duplicates + rejected", get="batch.counts.read"),
     Field("accepted", Count, "deliveries that made an event", get="batch.counts.accepted"),
     Field(
@@ -69,13 +69,13 @@ INGEST = Schema(
             Field("exact", Count, "with the same content"),
             Field("conflict", Count, "with the same idempotency key and other content"),
         ),
-        "deliveries of events that were there",
+        "deliveries of events that already existed",
         get="batch.counts",
     ),
     Field("rejected", Count, "records that are not valid events", get="batch.counts.rejected"),
     Field("reasons", dict[str, int] | None, _REASONS, get=lambda one: _most_frequent(one.batch.reasons)),
     Field("first_event", Instant | None, "the smallest `event_time`", get="batch.first_event"),
-    Field("last_event", Instant | None, "the greatest", get="batch.last_event"),
+    Field("last_event", Instant | None, "the largest", get="batch.last_event"),
     Field(
         "lag",
         Object(
@@ -156,7 +156,7 @@ INGEST_DRY_RUN = Schema(
         "one per input",
         Column("source", str),
         Column("read", Count),
-        Column("valid", Count, "records that are valid events; duplicates are not looked for"),
+        Column("valid", Count, "records that are valid events; duplicates are not detected"),
         Column("rejected", Count, get=lambda one: one.read - one.valid),
         Column("reasons", dict[str, int] | None, _REASONS, get=lambda one: _most_frequent(one.reasons), wrap=True),
         get=lambda inputs: inputs,
@@ -208,7 +208,7 @@ INGEST_VIA_API = Schema(
             get=lambda sent: "stopped" if sent.failure else "sent",
         ),
         *(Column(name, Count, get=f"counts.{name}") for name in _COUNTS),
-        Column("unanswered", Count, "records that were sent and have no answer: recorded or not"),
+        Column("unanswered", Count, "records that were sent and have no response: they may or may not be recorded"),
         Column("unanswered_from", Count | None, "the first of them"),
     ),
     Rows(

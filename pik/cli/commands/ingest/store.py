@@ -77,8 +77,8 @@ BATCHES = Schema(
         Column(
             "state",
             str,
-            "`RUNNING` while its writer lives, then `COMPLETE`, `INTERRUPTED` or, where all of its records came"
-            " again in a later batch, `REPLACED`; in a copy `PULLED`: what is counted is the part that is there",
+            "`RUNNING` while a process writes it, then `COMPLETE`, `INTERRUPTED` or, if a later batch has all of its "
+            "records, `REPLACED`; in a copy `PULLED`: the counts are of the part that was pulled",
         ),
         Column("replaced_by", str | None, "of a replaced batch: the later one", detail=True),
         Column("started_at", Moment, drop=4),
@@ -89,7 +89,7 @@ BATCHES = Schema(
         Column("conflict", Count, get="counts.conflict"),
         Column("rejected", Count, get="counts.rejected"),
         Column("finished_at", Moment | None, detail=True),
-        Column("attempts", int, "writers that it took", get="attempt", detail=True),
+        Column("attempts", int, "the number of processes that worked on it", get="attempt", detail=True),
         Column("first_event", Instant | None, detail=True),
         Column("last_event", Instant | None, detail=True),
         Column("content", str, "the input: SHA-256 of a file, or `key:NAME`", get="origin.content", detail=True),
@@ -107,7 +107,7 @@ REJECTS = Schema(
         "rejects",
         "in the order of the input",
         Column("seq", int, "the record's position in the input, 1-based"),
-        Column("field", str | None, "the field that is to blame", detail=True),
+        Column("field", str | None, "the invalid field", detail=True),
         Column("reason", str, wrap=True),
         Column("line", str, "the record; bytes that are not UTF-8 are U+FFFD", cut=20),
         Column("base64", str | None, "the record's bytes, where they are not UTF-8", get="bytes", detail=True),
@@ -148,7 +148,7 @@ def init(cli: Context) -> None:
 INIT = Schema(
     "pik init",
     Field("store", str, "the directory", get="url"),
-    Field("created", bool, "false where it was a store already; then nothing was changed"),
+    Field("created", bool, "false if the store already existed; then nothing was changed"),
     Field("store_format", int, "the version of its layout", get="format_version"),
     Field("next", str),
 )

@@ -88,7 +88,7 @@ _HEAD = (
     Field("into", str, "the copy"),
     Field("requested", Window),
     Field("entities", list[str] | None, "null: all"),
-    Field("effective", Window, "what is pulled of it: whole days and buckets"),
+    Field("effective", Window, "the window that is pulled: whole days and buckets"),
 )
 
 PULL = Schema(
@@ -104,7 +104,7 @@ PULL = Schema(
     Field("batches", Count, "that these deliveries are of"),
     Field("metrics", Count, "definitions, the built-in one included"),
     Field("aggregates", Count, "current ones of the window"),
-    Field("replaced", Count, "aggregates that had been promoted in the copy, and are as in the source again"),
+    Field("replaced", Count, "aggregates that had been promoted in the copy and are again as in the source"),
     Field("note", str),
     Field("next", str),
 )

@@ -218,9 +218,13 @@ DIFFERENCES = Schema(
     Rows(
         "differences",
         "by metric, bucket, entity",
-        Column("op", str, "`~` another value, `+` not current yet, `-` current without events, `!` cannot be computed"),
+        Column(
+            "op",
+            str,
+            "`~` changed value, `+` not current yet, `-` current value without events, `!` cannot be computed",
+        ),
         Column("metric", str),
-        Column("bucket", Bucket, "where it begins"),
+        Column("bucket", Bucket, "its start"),
         Column("entity_id", str | None, "null: every entity of the bucket, whose raw is damaged", cut=24),
         Column("current", Decimal | None),
         Column("recomputed", Decimal | None, "from raw, or with `--run` what it wrote"),
@@ -263,7 +267,7 @@ DIFFERENCES = Schema(
         "stats",
         Object(
             Field("equal", Count),
-            Field("other_inputs", Count, "of the equal ones, those made of other events"),
+            Field("other_inputs", Count, "of the equal values, those that count other events"),
             Field("tolerated", Count, "different, within tolerance"),
             Field("changed", Count, "`~`"),
             Field("added", Count, "`+`"),

@@ -94,7 +94,7 @@ APPLIED = Schema(
         "metrics",
         "in the order of the file",
         Column("name", str, get="metric.name"),
-        Column("version", int, "the version that it is now, or would be", get="metric.version"),
+        Column("version", int, "the version that it has now, or would have", get="metric.version"),
         Column("what", str, "`new`, `changed`, `unchanged`", get=_what),
     ),
 )
@@ -162,15 +162,15 @@ def _aggregates(*, history: bool) -> Schema:
     return Schema(
         "pik aggregates",
         Field("requested", Window, get="window"),
-        Field("effective", Window, "what the whole buckets cover that the requested one touches"),
+        Field("effective", Window, "the whole buckets that the requested window touches"),
         Rows(
             "aggregates",
             "by metric, bucket, entity, with `--history` also by run",
             Column("metric", str, get="computed.metric"),
-            Column("bucket", Bucket, "where it begins", get="computed.bucket"),
+            Column("bucket", Bucket, "its start", get="computed.bucket"),
             Column("entity_id", str, get="computed.entity_id"),
             Column("value", Decimal | None, get="computed.value"),
-            Column("inputs", Count, "events that went in", get="computed.inputs"),
+            Column("inputs", Count, "events that were counted", get="computed.inputs"),
             Column("current", bool, detail=not history),
             Column("run_id", str, "the run that wrote it", drop=1),
             Column("reason", str | None, "that run's", wrap=True, detail=not history),

@@ -147,13 +147,13 @@ _LETTERS = Rows(
     "dead_letters",
     "the oldest first",
     Column("letter_id", str),
-    Column("run_id", str | None, "null: the message is not a task of pik's", get="task.run_id", drop=1),
+    Column("run_id", str | None, "null: the message is not a pik task", get="task.run_id", drop=1),
     Column("window", Window, "the task's", get="task.window", drop=2),
     Column("entities", list[str] | None, "null: all", get="task.entities", text=_entities),
     Column("attempts", int, drop=4),
     Column("failed_at", Moment, drop=3),
     Column("reason", str, "why it failed", wrap=True),
-    Column("hint", str | None, "what can help; null: nothing but doing it again", wrap=True, rare=True, advice=True),
+    Column("hint", str | None, "a hint; null: only another attempt can help", wrap=True, rare=True, advice=True),
     empty="no dead letters",
 )
 
@@ -166,7 +166,7 @@ PURGED_LETTERS = Schema(
         "the oldest first",
         *_LETTERS.columns,
         Column("purged_at", Moment, drop=3),
-        Column("purge_reason", str, "why it was given up", wrap=True),
+        Column("purge_reason", str, "why it was purged", wrap=True),
         empty="no dead letter was purged",
     ),
 )
@@ -174,7 +174,7 @@ PURGED_LETTERS = Schema(
 LETTER = Schema(
     "pik dlq show",
     Field("letter_id", str),
-    Field("run_id", str | None, "null: the message is not a task of pik's", get="task.run_id"),
+    Field("run_id", str | None, "null: the message is not a pik task", get="task.run_id"),
     Field("task", int, "its number in the run", get="task.number"),
     Field("window", Window, get="task.window"),
     Field("metrics", list[str], "NAME@VERSION", get="task.metrics"),
@@ -188,7 +188,7 @@ LETTER = Schema(
     Field("attempts", int),
     Field("failed_at", Instant),
     Field("reason", str),
-    Field("note", str | None, "what helps, where another try alone does not", get="hint"),
+    Field("note", str | None, "a hint, where another attempt alone cannot help", get="hint"),
     Field("next", str | None, get=_next),
 )
 

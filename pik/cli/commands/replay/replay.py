@@ -213,7 +213,7 @@ def _replay_via_api(cli: Context, request: RunRequest, *, dry_run: bool, wait: b
         cli.show(REPLAY_DRY_RUN.without("entities_without_value").document(planned, dry_run=True))
         return None
     waits = command("runs", "wait", planned.run_id)
-    cli.note(f"run {planned.run_id} began; it goes on without this command, and {waits} waits")
+    cli.note(f"run {planned.run_id} started; it continues without this command, and {waits} waits for it")
     run = follow(api, planned, cli.progress, to_its_end=wait)
     if run.state == RunState.COMPLETED and run.events_matched == 0 and not run.values:
         raise _nothing(run)
@@ -246,7 +246,7 @@ REPLAY = Schema(
     "pik replay",
     *PLAN,
     _WITHOUT_VALUE,
-    Field("resumed", bool, "it went on with an interrupted run"),
+    Field("resumed", bool, "whether it resumed an interrupted run"),
     *OUTCOME,
     Field("metric_versions", list[str] | None, "NAME@VERSION: what computed it, where nothing changed", only=_STORAGE),
     Field("known_until", Instant | None, "the last recording that it rests on, where nothing changed", only=_STORAGE),
@@ -254,7 +254,7 @@ REPLAY = Schema(
         "promotion",
         Object(
             Field("moved", int, "aggregates that it made current, those whose value is NULL among them"),
-            Field("already", int, "that were so already"),
+            Field("already", int, "that already were current"),
             Field("conflicts", int, "left unchanged because another promotion had changed them"),
         ),
         only="with `--promote`",

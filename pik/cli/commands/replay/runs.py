@@ -154,15 +154,15 @@ _STATES = "`PLANNED`, `RUNNING`, `COMPLETED`, `CANCELLED`; some tasks or aggrega
 PLAN = (
     Field("run_id", str, "in a dry run, the one that it would have"),
     Field("requested", Window, get="request.window"),
-    Field("effective", Window, "what the whole buckets cover that the requested one touches"),
-    Field("entities", list[str] | None, "as asked for; null: all", get="request.entities"),
-    Field("metrics", list[str] | None, "as asked for; null: all", get="request.metrics"),
+    Field("effective", Window, "the whole buckets that the requested window touches"),
+    Field("entities", list[str] | None, "as requested; null: all", get="request.entities"),
+    Field("metrics", list[str] | None, "as requested; null: all", get="request.metrics"),
     Field("source", str | None, get="request.source"),
     Field("type", str | None, get="request.event_type"),
     Field("include_duplicates", bool | None, "true, or null", get=lambda run: run.request.include_duplicates or None),
     Field("reason", str | None, get="request.reason"),
     Field("events_matched", Count | None, "events that chose buckets; null: too many to count, or raw is damaged"),
-    Field("buckets", Count | None, "whole ones with events, each metric's counted"),
+    Field("buckets", Count | None, "whole buckets with events, counted for each metric"),
     Field("tasks", Count),
 )
 """What a run was asked for, and what that comes to."""
@@ -174,7 +174,7 @@ FAILURES = Field(
         Field("bucket", Instant),
         Field("entity_id", str),
         Field("reason", str, "it may quote a payload"),
-        Field("events_to_blame", Count, "events that cannot be computed by themselves", get="events"),
+        Field("events_to_blame", Count, "events that cannot be computed on their own", get="events"),
         Field("event_ids", list[str], "the first of these"),
         many=True,
         null=True,
@@ -195,11 +195,11 @@ OUTCOME = (
     Field(
         "without_value",
         Count | None,
-        "buckets whose value is NULL, or none of whose events the metric lets in: `buckets` is the sum of these four"
-        " and `failed_aggregates`, but where events came in between; null until all tasks are done",
+        "buckets whose value is NULL, or no event that its metric counts: `buckets` is the sum of these four"
+        " and `failed_aggregates`, unless events arrived in between; null until all tasks are done",
     ),
     Field("removed", Count, "current values without events any more (not among `buckets`), or that would become NULL"),
-    Field("promoted", Count, "aggregates that are current by this run"),
+    Field("promoted", Count, "aggregates that this run made current"),
     Field("computed_by", list[str] | None, "programs, such as `pik 0.1.0, DuckDB 1.4.2`"),
     Field("next", str | None, get=next_command),
 )
@@ -215,14 +215,14 @@ RUN_DETAIL = Schema(
     Field("created_at", Instant),
     Field("finished_at", Instant | None),
     *OUTCOME,
-    Field("driven", bool, "a living process is at work on it"),
+    Field("driven", bool, "whether a process is working on it"),
     Rows(
         "dead_letters",
         "its tasks that failed too often",
         Column("letter_id", str),
         Column("attempts", int),
         Column("reason", str, wrap=True),
-        Column("hint", str | None, "what can help; null: nothing but doing it again", wrap=True, advice=True),
+        Column("hint", str | None, "a hint; null: only another attempt can help", wrap=True, advice=True),
     ),
     Rows(
         "promotions",
