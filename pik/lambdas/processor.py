@@ -54,7 +54,7 @@ def _finish(record: SQSRecord) -> None:
         logger.error("not a task", extra={"message_id": record.message_id, "reason": str(error)})
     except PikError as error:
         logger.error("not finished", extra={"message_id": record.message_id, "reason": error.message})
-    except Exception as error:  # noqa: BLE001 - what it says may quote a payload
+    except Exception as error:  # noqa: BLE001 - its message may quote a payload
         log_unexpected("not finished", error, message_id=record.message_id)
     raise _NotFinished from None
 

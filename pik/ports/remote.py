@@ -29,7 +29,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of the stack as it was found. `healthy` is None, and `detail` says why, where that cannot be known."""
+    """A part of the stack as it was found. Where that is unknown, `healthy` is None and `detail` has the reason."""
 
     name: str
     state: str | None
@@ -80,7 +80,7 @@ class Level(StrEnum):
 class Permission:
     """Whether the caller may do an action on a resource (an ARN), as a level needs.
 
-    Where that is unknown, `allowed` is None and `detail` says why. If it is `forbidden`, another policy denies it
+    Where that is unknown, `allowed` is None and `detail` has the reason. If it is `forbidden`, another policy denies it
     explicitly, so that allowing it changes nothing.
     """
 
@@ -95,7 +95,7 @@ class Permission:
 @dataclass(frozen=True, slots=True)
 class Setting:
     """How something is set, how it is expected to be, and the command that makes it so. Where that is unknown, `right`
-    is None and `found` says why."""
+    is None and `found` has the reason."""
 
     name: str
     right: bool | None
