@@ -25,7 +25,7 @@ from tests.support.stores import FIRST, Faulty, PlainEngine, current, request, t
 
 ONCE = Pace(workers=0, attempts=1)
 DAILY = TaskSize(days=1)
-STATE = ("runs", "queue", "aggregates")
+STATE = ("runs", "queue", "dead_letters", "aggregates", "promotions")
 FIFTH = FIRST + 4 * DAY
 
 
