@@ -1,4 +1,7 @@
-"""What a command works with. Alone in the command line it knows the adapters, and imports each when it is used."""
+"""The settings, store and output of one command.
+
+Alone in the command line it knows the adapters, and imports each when it is used.
+"""
 
 from __future__ import annotations
 
@@ -121,13 +124,13 @@ class Context:
         return open_copy(path, source, create=create)
 
     def engine(self) -> Engine:
-        """What computes metrics."""
+        """The engine that computes metrics."""
         from pik.engine import DuckEngine
 
         return DuckEngine()
 
     def exporter(self, layout: Layout) -> Exporter:
-        """What writes the files of an export."""
+        """The exporter that writes this layout."""
         from pik.exporters import exporter
 
         return exporter(layout)

@@ -62,7 +62,7 @@ class Command(TyperCommand):
     """A command with plain help and examples kept as written."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As Typer does it, with complaints in our words."""
+        """Do as Typer does, with its errors as ours."""
         return _parsed(super().parse_args, ctx, args)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -87,21 +87,21 @@ class Group(TyperGroup):
         read_plainly(self.params)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As Typer does it, with complaints in our words; without a command, the help is one."""
+        """Do as Typer does, with its errors as ours; without a command the help is the error."""
         if not args and not ctx.resilient_parsing:
             print(ctx.get_help(), file=sys.stderr)
             raise typer.Exit(2)
         return _parsed(super().parse_args, ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """As Typer does it, with our complaint where options came without a command."""
+        """Do as Typer does, with our error for options without a command."""
         try:
             return super().invoke(ctx)
         except typer.TyperException as error:
             raise translated(error, ctx) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """As Typer does it, with our complaint where there is no such command."""
+        """Do as Typer does, with our error for an unknown command."""
         known = self.list_commands(ctx)
         if args[0] not in known and not ctx.resilient_parsing:
             raise unknown("command", args[0], known, ctx.command_path)
@@ -230,7 +230,7 @@ def unknown(what: str, name: str, known: Iterable[str], path: str) -> UsageError
 
 
 def argument_name(param: Any) -> str:
-    """How help and complaints call an argument."""
+    """Return the name of an argument in help and errors."""
     return str(param.metavar or param.name.upper()).strip("[]….")
 
 

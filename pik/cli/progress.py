@@ -18,7 +18,7 @@ EVERY = 10.0
 
 
 def progress(*, quiet: bool) -> Progress:
-    """What suits standard error."""
+    """Return the progress that suits standard error."""
     if quiet or sys.stderr is None:
         return Silent()
     return Bar() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else Lines()
@@ -141,7 +141,7 @@ FIRST = 1.0
 
 
 class Rate:
-    """How many units a second were done of late."""
+    """The rate of the last seconds, in units per second."""
 
     def __init__(self, done: float, now: float) -> None:
         self._began = now

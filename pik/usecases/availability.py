@@ -28,7 +28,7 @@ def expect_held(store: Store, window: Window, entities: Sequence[str] = ()) -> N
     expect_pulled(store, window, entities)
     if store.retention_days is None:
         return
-    # Counted and not listed: each event of an API request has a segment of its own.
+    # Counted and not listed: each event of an API request has its own segment.
     count, first, last = 0, 0, 0
     for segment, _ in Selection(store, window, entities).needed():
         if has_expired(store, segment.ingest_time):

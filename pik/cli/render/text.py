@@ -37,7 +37,7 @@ def visible(text: str) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """As `visible`, but line breaks and tabs stay."""
+    """Return the text as `visible` does, but with its line breaks and tabs."""
     return _unseen(_CONTROLS_IN_LINES).sub(_escape, text)
 
 
@@ -47,7 +47,7 @@ def visible_json(text: str) -> str:
 
 
 def cells(text: str) -> int:
-    """How many columns of a terminal the text takes."""
+    """Return how many columns of a terminal the text takes."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len
@@ -80,7 +80,7 @@ def shortened(text: str, width: int) -> str:
 
 
 def _fitting(text: str, width: int) -> int:
-    """How many characters fit into that many columns; at least one."""
+    """Return how many characters fit into that many columns; at least one."""
     if text.isascii():
         return max(min(width, len(text)), 1)
     from rich.cells import chop_cells

@@ -289,8 +289,8 @@ def _stored(raw: Raw, part: SegmentPart) -> Iterator[_Stored]:
 def _unpack(stored: Sequence[_Stored]) -> tuple[bytes, array[int]]:
     """Return the lines of all frames, and the positions of their line breaks. Raises Damaged.
 
-    Concatenated frames are unpacked as one, in half the time. Where its last line break is tells whether a frame holds
-    the right number of lines.
+    Concatenated frames are unpacked as one, in half the time. The position of its last line break shows whether a frame
+    holds the right number of lines.
     """
     try:
         borders = list(accumulate(zstandard.frame_content_size(data) for _, _, data in stored))
@@ -301,7 +301,7 @@ def _unpack(stored: Sequence[_Stored]) -> tuple[bytes, array[int]]:
     counts = list(accumulate(frame.lines for _, frame, _ in stored))
     ends = _line_breaks(text, counts[-1])
     if [ends[count - 1] + 1 for count in counts] != borders:
-        text = b"".join([frame_text(*one) for one in stored])  # tells which of them is damaged
+        text = b"".join([frame_text(*one) for one in stored])  # names the damaged one
         ends = _line_breaks(text, counts[-1])
     return text, ends
 

@@ -267,7 +267,7 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 def hidden_directory(target: Path) -> Iterator[Path]:
     """Create a directory beside `target`, and remove it when the context ends. Raises OSError.
 
-    Its lock is held until then, which tells the next export to the same target whether its process is alive.
+    Its lock is held until then, so that the next export to the same target knows whether its process is alive.
     """
     while True:
         path = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))

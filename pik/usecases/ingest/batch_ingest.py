@@ -179,7 +179,7 @@ def probe(source: Source, options: IngestOptions) -> None:
     with source.open() as opened:
         opened.examine(options.reading.record_mapping(), mixed=options.reading.mixed)
         following = _blocks(opened, options, None)
-        # Of a short file the second block tells how it ends.
+        # Reading the second block of a short file shows how it ends.
         if options.reading.stop:
             here = block_builders(None, source, replace(options, workers=0))
             deque(islice(_build(here, opened, following, None, Silent()), 2), maxlen=0)

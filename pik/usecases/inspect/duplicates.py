@@ -117,7 +117,7 @@ def _rows(
 
     bound, counts = Bound(), _DeliveryCounts(store.index)
     found = deliveries(store, wanted.filter, only="duplicate", progress=progress, bound=bound)
-    one_more = None if limit is None else limit + 1  # tells whether the limit leaves any out
+    one_more = None if limit is None else limit + 1  # to see whether the limit leaves any out
     ordered = ordered_by_day(found, _Selector(store, wanted, counts).select, _key, one_more, bound)
     shown = 0
     for page in pages(islice(ordered, limit), _PAGE):

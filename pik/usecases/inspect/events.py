@@ -77,7 +77,7 @@ def _rows(
 ) -> Generator[EventRow, None, Extent]:
     bound = Bound()
     found = deliveries(store, wanted, progress=progress, bound=bound)
-    one_more = None if limit is None else limit + 1  # tells whether the limit leaves any out
+    one_more = None if limit is None else limit + 1  # to see whether the limit leaves any out
     ordered = ordered_by_day(found, repeats.accepted, lambda item: item[:2], one_more, bound)
     count = 0
     for page in pages(islice(ordered, limit), _PAGE):

@@ -44,7 +44,7 @@ class ReplacedIndex:
 
     @property
     def extent(self) -> ReplacedExtent:
-        """How much could be read; final once `batches` and `segments` were read."""
+        """How much could be read, which is final once `batches` and `segments` were read."""
         return ReplacedExtent.NONE if not self._known else ReplacedExtent.PART if self._failed else ReplacedExtent.ALL
 
     def batches(self) -> Iterator[tuple[Batch, list[RejectFile]]]:

@@ -22,8 +22,8 @@ _POLL = 0.1  # seconds
 
 @dataclass(frozen=True, slots=True)
 class RunDetail:
-    """A run, the dead letters among its tasks, and what was done with its versions since, oldest first. `driven` tells
-    whether a living process executes it."""
+    """A run, the dead letters among its tasks, and what was done with its versions since, oldest first. `driven`:
+    a living process executes it."""
 
     run: Run
     driven: bool

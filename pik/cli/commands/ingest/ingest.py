@@ -187,7 +187,7 @@ def _record(cli: Context, store: Store, sources: list[Source], chosen: IngestOpt
 
 
 def _sources(cli: Context, files: list[str], batch_key: str | None) -> list[Source]:
-    """What the arguments name, globs and prefixes resolved. Raises UsageError, InputError."""
+    """Return the inputs that the arguments name, globs and prefixes resolved. Raises UsageError, InputError."""
     if batch_key is not None and files != ["-"]:
         raise UsageError("--batch-key names standard input, and only that", hint="files are known by their content")
     return [source for name in files for source in _named(cli, name)]
@@ -219,7 +219,7 @@ def _reading(
     max_line: int,
     on_invalid: str | None,
 ) -> Reading:
-    """How records are read: options, else pik.toml, else as events. Raises UsageError, Invalid."""
+    """Return how records are read: by options, else pik.toml, else as events. Raises UsageError, Invalid."""
     from pik.rawlog.segment_writer import Reading
 
     fields = dict(cli.settings.ingest.map)
@@ -259,7 +259,7 @@ def _expect_new(rejects: Path) -> None:
 
 @contextmanager
 def _rejects_file(path: Path | None) -> Iterator[Callable[[Reject], None]]:
-    """What takes rejected records and writes them to a new file, as they came, a line each; without a path nowhere.
+    """Yield a function that writes rejected records to a new file, as they came, one per line; without a path nowhere.
 
     Raises UsageError.
     """

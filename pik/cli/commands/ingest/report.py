@@ -127,7 +127,7 @@ _MAPPED = "the mapping, of --map and of pik.toml, fits none of the records"
 
 
 def _next(done: list[IngestReport], *, mapped: bool) -> dict[str, str | None]:
-    """What to type next, and what else to know, where something is left to do."""
+    """Return what to type next, and what else to know, where something is left to do."""
     from pik.usecases.ingest.batch_ingest import Outcome
 
     note = None

@@ -115,7 +115,7 @@ def _replay(window: Window, entities: list[str] | None, metrics: list[str] | Non
 
 
 def _after_run(store: Store, run_id: str) -> str | None:
-    """What makes the run's values current: to promote it, or where all of it is out of date, to compute it again."""
+    """Return the command that makes the run's values current: promote, or replay where all of it is out of date."""
     from pik.usecases.replay.runs import promote
 
     run = store.runs.get(run_id)
@@ -164,7 +164,7 @@ class Shortened:
 
     @property
     def different(self) -> int:
-        """How many rows are differences of values."""
+        """The number of rows that are differences of values."""
         return self.number - self.failed
 
 
@@ -198,7 +198,7 @@ def _no_differences(diff: Diff) -> str:
 
 
 def _next(repair: Callable[[], str | None], diff: Diff, rows: Shortened) -> str | None:
-    """What to type next. Where values would be removed, raw must be whole first."""
+    """Return what to type next. Where values would be removed, raw must be whole first."""
     if not rows.different:
         return rows.remedy
     line = repair()

@@ -68,7 +68,7 @@ def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, ye
 
 
 def _next(moved: Move) -> str | None:
-    """What to type next. After a conflict that is not to look at the same run again: what it found is out of date."""
+    """Return what to type next. After a conflict that is another replay: what this run found is out of date."""
     if not moved.counts.conflicts:
         return None
     return replay_command(moved.run.request) if moved.kind == PromotionKind.PROMOTE else "pik runs list"
