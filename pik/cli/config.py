@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar
 
@@ -135,11 +135,26 @@ def read(path: Path) -> Config:
 _KEYS = "it may have: store, format, [stores] NAME = …, [ingest] time_format, timezone, [ingest.map] FIELD = …"
 
 
-def _validated(path: Path, table: Mapping[str, object]) -> Config:
+def _converted(table: Mapping[str, object]) -> Config | None:
+    """Return the configuration; None if anything in the table is invalid. pydantic, which says what, takes as long to
+    load as a short command takes."""
+    import msgspec
+
+    ingest = table.get("ingest")
+    unknown = table.keys() - {one.name for one in fields(Config)}
+    unknown |= ingest.keys() - {one.name for one in fields(Ingest)} if isinstance(ingest, dict) else set()
+    try:
+        return None if unknown else msgspec.convert(table, Config)
+    except msgspec.ValidationError:
+        return None
+
+
+def _explained(path: Path, table: Mapping[str, object]) -> Config:
+    """Raise UsageError for what is invalid in the table."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        config = TypeAdapter(Config).validate_python(table)
+        return TypeAdapter(Config).validate_python(table)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key, given = ".".join(map(str, first["loc"])), first["input"]
@@ -149,6 +164,10 @@ def _validated(path: Path, table: Mapping[str, object]) -> Config:
             "string_type": f"{key}: expected a text, not {given!r}",
         }.get(first["type"], f"{key}: expected a table, not {given!r}")
         raise UsageError(f"{path}: {complaint}", hint=_KEYS) from None
+
+
+def _validated(path: Path, table: Mapping[str, object]) -> Config:
+    config = _converted(table) or _explained(path, table)
     for key, store in {"store": config.store, **{f"stores.{name}": url for name, url in config.stores.items()}}.items():
         if store == "":
             raise UsageError(f"{path}: {key} is empty", hint=_KEYS)

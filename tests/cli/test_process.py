@@ -127,10 +127,11 @@ def test_nothing_is_loaded_that_is_not_needed(arguments: list[str], absent: set[
 
 def test_listing_events_does_not_load_what_writes(tmp_path: Path) -> None:
     store = str(tmp_path / "store")
+    (tmp_path / "pik.toml").write_text('[ingest]\ntimezone = "UTC"\n[stores]\nother = "x"\n')
     open_store(store, create=True)
     code = "import sys; from pik.__main__ import main; main(); print(*sys.modules, file=sys.stderr)"
     command = [sys.executable, "-c", code, "--store", store, "events"]
-    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     loaded = set(result.stderr.split())
     assert "pik.usecases.inspect.events" in loaded, result.stderr
     assert not loaded & {"jmespath", "ulid", "pydantic", "duckdb", "pyarrow", "boto3"}
