@@ -51,7 +51,7 @@ def expect_pulled(store: Store, window: Window, entities: Sequence[str] = ()) ->
     pulled = parts(store)
     if covered(pulled, window, entities):
         return
-    needed = f"{window} of {', '.join(entities[:_LISTED])}" if entities else str(window)
+    needed = f"{window} of {', '.join(entities[:_LISTED]) or 'every entity'}"
     listed = "; ".join(map(str, pulled[-_LISTED:])) or "nothing"
     raise NotHeld(
         f"{store.url}, a copy of {store.copy.source}, does not hold {needed}; it holds {listed}",

@@ -63,7 +63,7 @@ def test_an_object_that_is_gone_is_exit_code_3(pik, filled):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("events", "--store", "copy"), 4, "does not hold all time"),
+        (("events", "--store", "copy"), 4, "does not hold all time of every entity; it holds "),
         (("replay", "--all", "--store", "copy"), 4, "pull the rest"),
         (("export", "--out", "x.csv", "--store", "copy"), 4, "a copy of "),
         (("ingest", "events.jsonl", "--store", "copy"), 2, "events are not ingested into copies"),
