@@ -6,19 +6,21 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pik.errors import UsageError
 from pik.model.batch import Frame, Segment, Verdict
 from pik.model.delivery import Delivery, Filter, entity_mark, event_id_text, event_time_text
 from pik.model.instant import full_instant
 from pik.model.window import Window
-from pik.ports.engine import Inputs
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.frames import damaged, frame_lines, frame_text, frames_of, parse, part_bytes
 from pik.runtime.interaction import SILENT, Progress
 from pik.runtime.spool import Spool
+
+if TYPE_CHECKING:
+    from pik.ports.engine import Inputs
 
 REMEMBERED = 1000
 """Segments of a selection up to which the index is asked for them only once."""
@@ -118,6 +120,8 @@ class Selection:
         Raises Damaged when an object is missing or does not have its length; TooMuch, before any of it is read, when
         that would be more than `at_most` lines.
         """
+        from pik.ports.engine import Inputs  # only what computes needs it
+
         with self.store.raw.scratch() as scratch:
             choice = _Choice(self, scratch / "skip.csv", include_duplicates)
             segments = choice.segments() if at_most is None else _few(choice, at_most)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pik.errors import UsageError
-from pik.ports.remote import Api, Foreign, StackHealth
 from pik.ports.store import Store
+
+if TYPE_CHECKING:
+    from pik.ports.remote import Api, Foreign, StackHealth
 
 
 def open_store(url: str, *, create: bool = False) -> Store:

@@ -14,6 +14,8 @@ import msgspec
 from pik.cli.context import Advice
 from pik.cli.render.values import MEANINGS, Lines, Shown, key_of
 
+_WITH_MEANING = (Shown, *MEANINGS)
+
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:
     return kind.__args__ if isinstance(kind, UnionType) else (kind,)
@@ -47,7 +49,7 @@ class Field(msgspec.Struct, frozen=True, dict=True):
             return self.kind.values
         return next((kind for kind in _alternatives(self.kind) if kind in MEANINGS), None)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The field's name for programs."""
         return key_of(self.name, self.meaning)
@@ -62,15 +64,17 @@ class Field(msgspec.Struct, frozen=True, dict=True):
             return self.get
         path = self.get or self.name
         attribute = attrgetter(path)
-        return lambda source: source[path] if isinstance(source, Mapping) else attribute(source)
+        return lambda source: source[path] if isinstance(source, dict) else attribute(source)
 
     def of(self, found: object, source: Any) -> object:
         """`found` as the value of this field, with what the field's kind and text make of it."""
         if found is None or found == "" or (not found and self.optional and isinstance(found, (list, tuple))):
             value: object = None
         else:
-            value = found if self.meaning is None or isinstance(found, (Shown, *MEANINGS)) else self.meaning(found)
-        text = self.text(source) if self.text is not None else None
+            value = found if self.meaning is None or isinstance(found, _WITH_MEANING) else self.meaning(found)
+        if self.text is None:
+            return value
+        text = self.text(source)
         return value if text is None else Shown(value, text)
 
 

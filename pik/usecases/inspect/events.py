@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pik.errors import Damaged, NothingSelected, command
 from pik.model.batch import Verdict
@@ -17,7 +17,6 @@ from pik.model.delivery import Delivery, Filter, entity_mark
 from pik.model.instant import day_of, format_instant
 from pik.model.window import ALL_TIME, Window
 from pik.ports.catalog import Index
-from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.frames import frame_lines, frames_of
 from pik.rawlog.selection import Bound, RecordedDelivery, Selection, deliveries
@@ -25,6 +24,9 @@ from pik.runtime.interaction import SILENT, Progress
 from pik.runtime.spool import sort_bounded
 from pik.usecases.availability import expect_held
 from pik.usecases.listing import Extent, Listing
+
+if TYPE_CHECKING:
+    from pik.ports.engine import Engine
 
 REMEMBERED = 100_000
 """Repeated events whose duplicates are counted while raw is read; the index is asked about the others."""
