@@ -318,7 +318,6 @@ ALWAYS_NULL = {
     "pik verify --rebuild-index": {"dropped_batches"},
     "pik backup, pik restore": {"omitted_versions", "lacking"},
     "pik stack status": {"queue.oldest_seconds"},
-    "pik stack doctor": {"next"},
 }
 """Fields of which the journey sees no value."""
 

@@ -19,6 +19,7 @@ from pik.rawlog.segment_writer import increasing_times
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.usecases.rebuild.rebuild import rebuild_index
+from tests.support.faults import Crash, FailAt, wrapped
 from tests.support.snapshot import assert_sound, snapshot
 from tests.support.survival.pools import KilledAhead, LastFirst
 from tests.survival.conftest import ingest, pik, started, whole, without_index
@@ -107,6 +108,24 @@ def test_promise_1_a_block_that_was_ahead_counts_after_those_before_it_when_the_
         )
         with pytest.raises(InterruptedError):
             ingest(store, events)
+    store = without_index(url)
+    ingest(store, events)
+    assert snapshot(store) == expected
+
+
+def test_promise_1_a_block_that_was_never_recorded_and_ends_later_than_its_successor_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: Path
+) -> None:
+    """Two attempts die between a block's record and the index. The second one cuts its blocks at other places."""
+    expected = snapshot(whole(tmp_path, events))
+    url = tmp_path / "store"
+    store = open_store(str(url), create=True)
+    for size, recorded in ((BLOCK, 2), (BLOCK // 2, 1)):
+        monkeypatch.setattr("pik.inputs.blocks.BLOCK", size)
+        at_record = FailAt(recorded + 1)  # the first call opens the batch
+        with pytest.raises(Crash):
+            ingest(wrapped(store, at_record, "batches"), events)
+        assert at_record.calls[-1] == "batches.record"
     store = without_index(url)
     ingest(store, events)
     assert snapshot(store) == expected

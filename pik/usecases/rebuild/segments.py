@@ -216,7 +216,8 @@ class LoggedBatch:
                 self.restoration.damaged.append(error.message)
         blocks = recorded_blocks(found)
         last_seq = blocks[-1].last_seq if blocks else 0
-        if any(block.last_seq > last_seq for block in found):
+        # An earlier attempt's block that ends later than the one in its place was never recorded: nothing is missing.
+        if any(block.first_seq > last_seq + 1 for block in found):
             self.restoration.damaged.append(
                 f"a block record of the interrupted batch {self.batch_id} is missing: what follows record {last_seq}"
                 " does not count until its input is ingested again"
