@@ -31,7 +31,7 @@ from pik.model.identity import canonical_number, check_json, has_plain_numbers, 
 from pik.model.instant import Zone, full_instant, is_canonical
 from pik.model.jmes import Expression, exact_number, quoted, shell_option
 
-_MIXED = "--on-invalid reject reads on, if others follow"
+_MIXED = "if valid records follow, add --on-invalid reject"
 """What to type where the first records of an input are of another kind on purpose."""
 
 _TIME_FIELDS = tuple(each.name for each in ENVELOPE if each.sent and each.type == FieldType.INSTANT)
@@ -142,6 +142,8 @@ class RecordMapping:
             if whole in names:
                 raise UsageError(f"{message}, but {whole}", hint=f"{shell_option(option, quoted(whole))}; {_MIXED}")
             constant = f"a constant has quotes: --map {field}=\"'{whole if field in self._given else 'NAME'}'\""
+            if field == "payload":  # an object or array, so a constant would not do
+                constant = "--map payload=@ takes the whole record"
             have = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
             raise UsageError(message, hint=f"{constant}; the records have {have}; {_MIXED}")
 

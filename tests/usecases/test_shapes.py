@@ -243,8 +243,16 @@ def test_first_records_of_another_kind_are_read_past_if_that_is_expected(tmp_pat
     if first.startswith("{"):
         with pytest.raises(UsageError, match="have no field") as error:
             examine(file_source(str(path)), mapping)
-        assert error.value.hint.endswith("; --on-invalid reject reads on, if others follow")
+        assert error.value.hint.endswith("; if valid records follow, add --on-invalid reject")
         examine(file_source(str(path)), mapping, mixed=True)
+
+
+def test_records_without_a_payload_get_a_hint_to_take_the_whole_record(tmp_path: Path) -> None:
+    (tmp_path / "flat").write_text(json.dumps(ECS) + "\n")
+    mapping = RecordMapping({name: text for name, text in FITTING.items() if name != "payload"})
+    with pytest.raises(UsageError, match="no --map for payload") as error:
+        examine(file_source(str(tmp_path / "flat")), mapping)
+    assert error.value.hint.startswith("--map payload=@ takes the whole record; the records have ")
 
 
 def test_a_field_that_some_of_the_first_records_have_is_not_a_mistake(tmp_path: Path) -> None:

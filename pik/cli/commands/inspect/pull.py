@@ -80,7 +80,7 @@ def _next(source: Store, into: str, done: PullReport) -> dict[str, str]:
         note = "when the source has been repaired, the same pull copies the rest"
         return {"note": note, "next": command("verify", "--store", source.url)}
     line = f"export PIK_STORE={shlex.quote(os.path.abspath(into))}"
-    return {"note": "after that, commands without --store look into the copy", "next": line}
+    return {"note": "after the next command, commands without --store use the copy", "next": line}
 
 
 _HEAD = (
