@@ -177,7 +177,7 @@ class _Strptime:
         if "z" not in used and zone is None:
             raise UsageError(
                 f"--time-format {name}: its times have no offset from UTC",
-                hint="name their zone with --timezone, such as Europe/Berlin or UTC",
+                hint="name their zone: --timezone ZONE, such as Europe/Berlin or UTC",
             )
         pattern = "".join(_pattern(part, parts, number) for number, part in enumerate(parts))
         self._match = re.compile(pattern, re.ASCII | re.IGNORECASE).fullmatch

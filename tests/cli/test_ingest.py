@@ -40,7 +40,7 @@ def test_on_invalid_reject_takes_a_file_whose_first_records_are_of_another_kind(
     maps = {"source": "'s'", "event_type": "'t'", "entity_id": "user", "event_time": "at", "payload": "@"}
     line = ["ingest", "late.jsonl", *(word for name, text in maps.items() for word in ("--map", f"{name}={text}"))]
     refused = pik(*line, *options)
-    assert (refused.code, "--on-invalid reject reads on" in refused.err) == (2, True)
+    assert (refused.code, "if valid records follow, add --on-invalid reject" in refused.err) == (2, True)
     assert pik(*line, *options, "--on-invalid", "stop").code == 2
     taken = pik(*line, *options, "--on-invalid", "reject", "--format", "json")
     assert taken.code == 3
