@@ -205,7 +205,7 @@ class BatchState(StrEnum):
     INTERRUPTED = "INTERRUPTED"
     COMPLETE = "COMPLETE"
     REPLACED = "REPLACED"
-    """Interrupted, and all its records are in a later batch (see pik.usecases.ingest.replaced_batches)."""
+    """Interrupted, and all its records are in a later batch (see pik.usecases.inspect.batches)."""
     PULLED = "PULLED"
     """In a copy: a part of the batch, whatever became of it in the source."""
 

@@ -21,7 +21,7 @@ from pik.model.instant import day_of, day_text, parse_instant
 from pik.model.window import ALL_TIME
 from pik.stores import open_store
 from pik.usecases.ingest.api_request import MAX_EVENTS
-from pik.usecases.inspect.event_detail import locate, read_location
+from pik.usecases.inspect.deliveries import locate, read_location
 from tests.support.lambdas.calls import asked, event, post, wire
 from tests.support.lambdas.gateway import CONTEXT
 from tests.support.snapshot import assert_sound

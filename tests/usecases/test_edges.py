@@ -16,7 +16,7 @@ from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
-from pik.usecases.inspect.event_detail import show_event
+from pik.usecases.inspect.deliveries import show_event
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates

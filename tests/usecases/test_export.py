@@ -24,9 +24,9 @@ from pik.ports.engine import Layout
 from pik.ports.store import Store
 from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
-from pik.usecases.export import export as export_module
-from pik.usecases.export import files as export_files
-from pik.usecases.export.export import ExportReport, checked_columns, chosen_format, export, is_directory, partitions
+from pik.usecases import export as export_module
+from pik.usecases import export_files as export_files
+from pik.usecases.export import ExportReport, checked_columns, chosen_format, export, is_directory, partitions
 from tests.support.stores import EVENTS, event, ingest, window
 
 EVERYTHING = Layout(Filter(ALL_TIME))

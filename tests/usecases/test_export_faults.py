@@ -22,7 +22,7 @@ from pik.ports.engine import Exporter, Layout
 from pik.ports.store import Store
 from pik.rawlog.frames import frame_lines
 from pik.runtime.interaction import Silent
-from pik.usecases.export.export import SegmentPart, export, read_block
+from pik.usecases.export import SegmentPart, export, read_block
 from tests.support.stores import event, ingest
 
 from .test_export import EVERYTHING, run

@@ -19,9 +19,8 @@ from pik.ports.engine import Layout
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.usecases import availability as held
-from pik.usecases.export.export import export
-from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
-from pik.usecases.inspect.event_detail import show_event
+from pik.usecases.export import export
+from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates, show_event
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.definitions import list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates

@@ -11,7 +11,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import DAY, HOUR
 from pik.model.metric import Definition
 from pik.stores import open_store
-from pik.usecases.inspect.event_detail import show_event
+from pik.usecases.inspect.deliveries import show_event
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.definitions import add_version
 from tests.support.stores import FIRST, event, ingest, replayed

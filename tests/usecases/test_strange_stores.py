@@ -16,8 +16,7 @@ from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog import frames as reading
 from pik.runtime.interaction import Silent
-from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
-from pik.usecases.inspect.event_detail import show_event
+from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates, show_event
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.verify.verify import verify

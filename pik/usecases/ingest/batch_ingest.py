@@ -38,7 +38,7 @@ from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Wo
 from pik.runtime.interaction import Progress, Silent
 from pik.runtime.parallel import Pool
 from pik.usecases.availability import require_writable
-from pik.usecases.ingest.replaced_batches import close_replaced
+from pik.usecases.inspect.batches import close_replaced
 
 
 class Outcome(StrEnum):

@@ -1,25 +1,36 @@
-"""Batches, their rejects, and what the store holds."""
+"""Batches: their rejects and lags, which of them a later one replaced, and what the store holds.
+
+A truncated file can never be ingested to its end, so its batch would stay interrupted although the whole file came
+later. `raw/closings/<batch_id>.ndjson.zst`, one line, sealed as a batch record is, names the batch that replaces it.
+Its deliveries stay what they are.
+"""
 
 from __future__ import annotations
 
 import io
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from itertools import chain, groupby, islice
 from pathlib import Path
 
 import msgspec
 import zstandard
 
-from pik.errors import UsageError
-from pik.model.batch import OTHERS, Batch, BatchState, Reject, are_exact, with_names
+from pik.errors import AlreadyExists, Damaged, UsageError
+from pik.model.batch import KEYED, OTHERS, PLAIN, Batch, BatchState, Reject, Segment, Verdict, are_exact, with_names
 from pik.model.run import Run
-from pik.model.window import Part
+from pik.model.window import ALL_TIME, Part
 from pik.ports.catalog import Totals
+from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.rawlog.frames import damaged
+from pik.rawlog.frames import damaged, frame_lines, parse
+from pik.rawlog.keys import RawKind, number_of
+from pik.rawlog.records import packed, read_rejects, record_lines
+from pik.rawlog.segment_reader import ids_of, readable
 from pik.rawlog.store_records import parts
-from pik.usecases.ingest.replaced_batches import with_closing
 
 
 def list_rejects(store: Store, batch: Batch) -> Iterator[Reject]:
@@ -150,3 +161,139 @@ def status(store: Store) -> Status:
         copy_of=store.copy.source if store.copy else None,
         pulled=tuple(parts(store)) if store.copy else (),
     )
+
+
+_LOOKED_UP = 16
+"""Duplicates of a batch that are looked up to find which interrupted batch they repeat."""
+
+
+class ClosingLine(msgspec.Struct, frozen=True, kw_only=True, tag="closing"):
+    """States that the records of a batch are all in another one."""
+
+    format: int
+    batch_id: str
+    replaced_by: str
+
+
+_decode = msgspec.json.Decoder(ClosingLine).decode
+
+
+def read_closing(raw: Raw, key: str) -> ClosingLine:
+    """Read the record that closes a batch. Raises Damaged."""
+    for line in record_lines(raw, key, _decode):
+        if RawKind.CLOSING.key(line.batch_id) == key:
+            return line
+    raise Damaged(f"record {key} is that of another batch", hint="pik verify --full")
+
+
+def with_closing(store: Store, batch: Batch) -> Batch:
+    """Return the batch, as REPLACED if it is interrupted and its records are all in a later one. Raises Damaged."""
+    key = RawKind.CLOSING.key(batch.batch_id)
+    if batch.state != BatchState.INTERRUPTED or store.raw.size(key) is None:
+        return batch
+    return replace(batch, state=BatchState.REPLACED, replaced_by=read_closing(store.raw, key).replaced_by)
+
+
+def close_replaced(store: Store, later: Batch) -> list[str]:
+    """Close the interrupted batches whose records are all in this one, whose own records are all in the index; return
+    those that it replaces."""
+    closed: list[str] = []
+    for batch_id in _repeated_batches(store, later) if later.counts.exact else ():
+        earlier = next(store.index.batches(batch_id), None)
+        if earlier is None or earlier.state != BatchState.INTERRUPTED or earlier.is_request:
+            continue
+        if earlier.counts.read > later.counts.read or not _is_repeated(store, earlier, later):
+            continue
+        line = ClosingLine(format=store.format_version, batch_id=batch_id, replaced_by=later.batch_id)
+        try:
+            store.raw.create(RawKind.CLOSING.key(batch_id), packed([line]))
+        except AlreadyExists:
+            if read_closing(store.raw, RawKind.CLOSING.key(batch_id)) != line:
+                continue  # it is replaced by another batch already
+        closed.append(batch_id)
+    return closed
+
+
+def _repeated_batches(store: Store, later: Batch) -> list[str]:
+    """Return the batches that accepted the events of this one's first duplicates."""
+    found: dict[str, None] = {}
+    for segment in islice(_in_order(store, later), _LOOKED_UP):
+        exact = sorted(seq for seq, kind in store.index.skipped(segment).items() if kind == Verdict.EXACT)
+        for event_id in _event_ids(store.raw, segment, exact[:_LOOKED_UP]):
+            for place in store.index.deliveries(event_id, _LOOKED_UP):
+                found[place.batch_id] = None
+        if found:
+            break
+    found.pop(later.batch_id, None)
+    return list(found)[:_LOOKED_UP]
+
+
+def _event_ids(raw: Raw, segment: Segment, seqs: Sequence[int]) -> list[str]:
+    """Return the event_ids of these deliveries of a segment, in their order, as far as they can be read."""
+    found: dict[int, str] = {}
+    for frame in segment.frames if seqs else ():
+        with suppress(Damaged):
+            for line in frame_lines(raw, segment, frame):
+                delivery = parse(segment, line)
+                if delivery.seq in seqs:
+                    found[delivery.seq] = delivery.event_id
+        if len(found) == len(seqs):
+            break
+    return list(dict.fromkeys(found[seq] for seq in seqs if seq in found))
+
+
+def _is_repeated(store: Store, earlier: Batch, later: Batch) -> bool:
+    """Whether the later batch certainly holds every record of the earlier one. Where the raw of one is damaged nothing
+    is certain; that must not stop the later one, whose own records are durable, and `verify` reports it."""
+    try:
+        last = _last_seq(store, earlier)
+        return bool(last) and _checksum(store, earlier, last) == _checksum(store, later, last)
+    except Damaged:
+        return False
+
+
+def _in_order(store: Store, batch: Batch) -> Iterator[Segment]:
+    """Yield the batch's segments in the order of its blocks."""
+    return iter(sorted(store.index.segments(ALL_TIME, batch_id=batch.batch_id), key=lambda one: number_of(one.key)))
+
+
+def _last_seq(store: Store, batch: Batch) -> int:
+    """Return the last seq of the batch that is in raw."""
+    accepted = (seq for segment in _in_order(store, batch) for seq, _ in ids_of(readable(store.raw, segment)))
+    rejected = (read_rejects(store.raw, file.key)[-1].seq for file in store.index.rejects(batch.batch_id))
+    return max(chain(accepted, rejected), default=0)
+
+
+def _checksum(store: Store, batch: Batch, last: int) -> tuple[int, int]:
+    """Return how many records the batch has up to this one, and the sum of a hash of each record and its seq, so that
+    their order does not matter."""
+    count = total = 0
+
+    def add(*parts: bytes) -> None:
+        nonlocal count, total
+        digest = blake2b(b"\0".join(parts), digest_size=16).digest()
+        count, total = count + 1, (total + int.from_bytes(digest, "big")) % (1 << 128)
+
+    for _, of_block in groupby(_in_order(store, batch), key=lambda segment: number_of(segment.key)):
+        first = None
+        for segment in of_block:
+            for seq, content in _contents(store.raw, segment):
+                first = seq if first is None else min(first, seq)
+                if seq <= last:
+                    add(b"%d" % seq, content)
+        if first is not None and first > last:
+            break
+    for file in store.index.rejects(batch.batch_id):
+        for reject in read_rejects(store.raw, file.key):
+            if reject.seq <= last:
+                add(b"%d" % reject.seq, msgspec.json.encode(reject))
+    return count, total
+
+
+def _contents(raw: Raw, segment: Segment) -> Iterator[tuple[int, bytes]]:
+    """Yield seq and content of each delivery: its event_id, with an idempotency key also its content_hash."""
+    arrivals = readable(raw, segment)
+    for event_id, seq, _ in PLAIN.iter_unpack(arrivals.plain):
+        yield seq, event_id
+    for seq, event_id, content, _ in KEYED.iter_unpack(arrivals.keyed):
+        yield seq, event_id + content

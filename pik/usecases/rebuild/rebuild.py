@@ -22,7 +22,7 @@ from pik.rawlog.keys import RawKey, RawKind, keys_of
 from pik.rawlog.segment_reader import ids_of, scan_segment
 from pik.rawlog.store_records import Place, WinnerLine, correction_keys, read_winners, write_winners
 from pik.runtime.interaction import Progress
-from pik.usecases.pull.copy_index import recorded_contents, restore_index
+from pik.usecases.pull import recorded_contents, restore_index
 from pik.usecases.rebuild.orphans import StraySegments, restore_orphans
 from pik.usecases.rebuild.rows import (
     is_consistent,

@@ -18,7 +18,7 @@ from pik.rawlog.records import read_rejects
 from pik.rawlog.segment_reader import scan_segment, seqs
 from pik.rawlog.store_records import correction_keys, read_winners
 from pik.usecases.availability import has_expired
-from pik.usecases.ingest.replaced_batches import read_closing
+from pik.usecases.inspect.batches import read_closing
 from pik.usecases.verify.findings import Problem, ProblemKind, Verification, batch_problem, entity_ranges
 
 Content = tuple[set[int], tuple[Frame, ...]]

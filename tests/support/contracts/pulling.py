@@ -21,12 +21,11 @@ from pik.stores import open_copy
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 from pik.usecases.inspect.batches import list_rejects
-from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
-from pik.usecases.inspect.event_detail import show_event
+from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates, show_event
 from pik.usecases.inspect.events import EventRow, list_events
 from pik.usecases.metrics.definitions import add_version, list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates
-from pik.usecases.pull.pull import PullReport, PullRequest, pull
+from pik.usecases.pull import PullReport, PullRequest, pull
 from pik.usecases.replay.runs import promote
 from pik.usecases.verify.verify import verify
 from tests.support.stores import SUM, PlainEngine, replay, replayed, window

@@ -42,7 +42,7 @@ def batches(
 ) -> None:
     """List batches, newest first, or the rejected records of one."""
     from pik.ports.catalog import batch_of
-    from pik.usecases.ingest.replaced_batches import with_closing
+    from pik.usecases.inspect.batches import with_closing
 
     store = cli.open_store()
     if rejects:

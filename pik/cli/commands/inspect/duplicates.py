@@ -17,7 +17,7 @@ from pik.model.instant import parse_instant
 from pik.model.window import Window
 
 if TYPE_CHECKING:
-    from pik.usecases.inspect.duplicates import DuplicateRow
+    from pik.usecases.inspect.deliveries import DuplicateRow
 
 
 @cli_command(
@@ -64,7 +64,7 @@ def duplicates(
     On a terminal the first 50, without --limit; through a pipe and in the other formats all of them.
     """
     from pik.model.delivery import Filter
-    from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
+    from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates
     from pik.usecases.inspect.events import nothing_matches
 
     window = options.window_of(from_, to, since)

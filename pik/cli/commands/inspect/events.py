@@ -130,7 +130,7 @@ def show(
 
     Without --limit it lists the first 100 deliveries.
     """
-    from pik.usecases.inspect.event_detail import show_event
+    from pik.usecases.inspect.deliveries import show_event
 
     found = show_event(cli.open_store(), cli.engine(), event_id, limit)
     more = f"--limit {len(found.deliveries) + found.left_out} shows all" if found.left_out else None

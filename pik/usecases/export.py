@@ -30,7 +30,7 @@ from pik.rawlog.selection import Selection
 from pik.runtime.interaction import Progress
 from pik.runtime.parallel import map_in_threads
 from pik.usecases.availability import expect_held
-from pik.usecases.export.files import ExportedFile, FileOutput, StreamOutput
+from pik.usecases.export_files import ExportedFile, FileOutput, StreamOutput
 from pik.usecases.listing import Listing
 
 THREADS, REMOTE_THREADS = 1, 8

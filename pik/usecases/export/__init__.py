@@ -1,1 +1,0 @@
-"""Writing the events of a window as files that other tools open."""

@@ -1,1 +1,0 @@
-"""Copying a window of a store into another store."""
