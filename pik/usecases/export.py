@@ -29,9 +29,9 @@ from pik.rawlog.frames import frame_bytes, frame_text, parse
 from pik.rawlog.selection import Selection
 from pik.runtime.interaction import Progress
 from pik.runtime.parallel import map_in_threads
+from pik.usecases import Listing
 from pik.usecases.availability import expect_held
 from pik.usecases.export_files import ExportedFile, FileOutput, StreamOutput
-from pik.usecases.listing import Listing
 
 THREADS, REMOTE_THREADS = 1, 8
 """Threads that cut rows out of raw: in a local store, and where each read waits for a network. The calling thread

@@ -51,10 +51,10 @@ from pik.runtime.interaction import Progress
 from pik.runtime.parallel import map_in_threads
 from pik.runtime.spool import Spool
 from pik.usecases.availability import expect_held, has_expired
+from pik.usecases.care.verify_findings import Problem, ProblemKind, segment_problem
 from pik.usecases.inspect.deliveries import day_window
 from pik.usecases.inspect.events import pages
 from pik.usecases.metrics.computation import sound
-from pik.usecases.verify.findings import Problem, ProblemKind, segment_problem
 
 THREADS = 4
 """Objects that are copied at once."""

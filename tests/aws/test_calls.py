@@ -21,9 +21,9 @@ from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.stack import stack_of
+from pik.usecases.care.verify import verify
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.events import list_events
-from pik.usecases.verify.verify import verify
 from tests.support.aws.calls import Calls, clients_of, counting
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.aws.processor import CONTEXT, environment, process_once

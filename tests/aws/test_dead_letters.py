@@ -9,7 +9,7 @@ from pik.runtime.interaction import Silent
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.queue import AwsQueue
 from pik.usecases.replay import runs as dlq
-from pik.usecases.replay.execute import Pace
+from pik.usecases.replay.runs import Pace
 from tests.contracts.conftest import aws_state
 from tests.support.stores import PlainEngine
 

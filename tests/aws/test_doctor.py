@@ -16,7 +16,7 @@ from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.health import AwsStackHealth
 from pik.stores.aws.deployment.permissions import permissions
 from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, describe_stack
-from pik.usecases.deployment import Diagnosis, diagnose
+from pik.usecases.care.deployment import Diagnosis, diagnose
 from tests.aws.test_iam import policies
 from tests.cli.conftest import pik
 from tests.support.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_user

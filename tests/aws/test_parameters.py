@@ -13,8 +13,8 @@ from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
-from pik.usecases.replay.execute import enqueue_tasks, wait
 from pik.usecases.replay.plan import plan_replay, start
+from pik.usecases.replay.runs import enqueue_tasks, wait
 from tests.support.aws.deployed import Deployed, deploy, send
 from tests.support.aws.emulator import REGION
 

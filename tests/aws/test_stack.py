@@ -17,7 +17,7 @@ from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.health import AwsStackHealth
 from pik.stores.aws.deployment.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack, describe_stack
-from pik.usecases.deployment import StackStatus, status
+from pik.usecases.care.deployment import StackStatus, status
 from tests.cli.conftest import pik
 from tests.support.aws.bare import deploy_bare
 from tests.support.aws.emulator import REGION
@@ -165,7 +165,7 @@ def test_what_a_parameter_switches_off_is_reported(aws, look, parameter, said: s
 
 
 def test_a_stack_of_another_version_is_reported(stack, look, monkeypatch) -> None:
-    monkeypatch.setattr("pik.usecases.deployment.__version__", "9.0.0")
+    monkeypatch.setattr("pik.usecases.care.deployment.__version__", "9.0.0")
     assert look(stack).unhealthy == [f"version is {package.__version__}: this pik is 9.0.0: deploy it, or use that"]
 
 

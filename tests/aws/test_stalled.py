@@ -13,8 +13,8 @@ from pik.ports.remote import RecordStatus
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
+from pik.usecases.care.verify import verify
 from pik.usecases.ingest.api_request import record_request
-from pik.usecases.verify.verify import verify
 from tests.support.aws.calls import SERVICES, hooked
 from tests.support.aws.emulator import REGION, make_stack, publish
 from tests.support.stores import PlainEngine

@@ -16,8 +16,8 @@ from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
+from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import record_request
-from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.support.aws.calls import hooked
 from tests.support.aws.clock import later
 from tests.support.aws.emulator import make_stack, publish

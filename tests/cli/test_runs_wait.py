@@ -14,7 +14,7 @@ from pik.errors import StoreError
 from pik.model.run import RunState
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
-from pik.usecases.replay.execute import wait
+from pik.usecases.replay.runs import wait
 from tests.cli.test_replay_killed import command, events
 
 __all__ = ["events"]

@@ -16,8 +16,8 @@ from pik.stores import open_store
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.table import Item, Key
 from pik.stores.common import FORMAT
+from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import record_request
-from pik.usecases.rebuild.rebuild import rebuild_index
 
 EVENT = {"source": "s", "event_type": "t", "entity_id": "e", "event_time": "2026-01-31T00:00:00Z", "payload": {}}
 POINTER: Key[Item] = Key(("generation", "generation"))

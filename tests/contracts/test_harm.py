@@ -20,9 +20,9 @@ from pik.ports.store import Store
 from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
+from pik.usecases.care.rebuild import rebuild_index
+from pik.usecases.care.verify import verify
 from pik.usecases.inspect.events import list_events
-from pik.usecases.rebuild.rebuild import rebuild_index
-from pik.usecases.verify.verify import verify
 from tests.support.contracts.harm import IMMATERIAL, PARTS, Harm, fill
 from tests.support.stores import PlainEngine
 

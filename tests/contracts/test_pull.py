@@ -21,14 +21,14 @@ from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_copy, open_store
 from pik.usecases import pull as pull_module
+from pik.usecases.care.rebuild import rebuild_index
+from pik.usecases.care.verify import verify
+from pik.usecases.care.verify_findings import ProblemKind
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.deliveries import show_event
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.definitions import add_version, list_aggregates
 from pik.usecases.pull import PullRequest, plan_pull, pull
-from pik.usecases.rebuild.rebuild import rebuild_index
-from pik.usecases.verify.findings import ProblemKind
-from pik.usecases.verify.verify import verify
 from tests.support.contracts.pulling import (
     ENTITIES,
     answers,

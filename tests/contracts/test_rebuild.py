@@ -24,10 +24,10 @@ from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
+from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.batch_ingest import IngestOptions, Outcome, ingest
 from pik.usecases.inspect.batches import status, with_closing
-from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.support.contracts.chunks import BATCH, OTHER, THIRD, Sent, arrivals, chunk, counts, origin
 from tests.support.snapshot import assert_sound, damage, snapshot
 from tests.support.survival.pools import KilledAhead

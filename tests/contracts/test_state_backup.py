@@ -20,7 +20,7 @@ from pik.model.window import ALL_TIME
 from pik.ports.state import PointerRow, VersionRow
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
-from pik.usecases.backup import backup, restore
+from pik.usecases.care.backup import backup, restore
 from pik.usecases.metrics.definitions import add_version
 
 from .conftest import STORES, aws_store, local_store

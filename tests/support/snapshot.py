@@ -17,8 +17,8 @@ from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
-from pik.usecases.verify.findings import Problem
-from pik.usecases.verify.verify import verify
+from pik.usecases.care.verify import verify
+from pik.usecases.care.verify_findings import Problem
 
 _OWN = re.compile(rb'"ingest_time":"[^"]*","batch_id":"[^"]*"')
 _decode_reject = msgspec.json.Decoder(Reject).decode

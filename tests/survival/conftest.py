@@ -16,9 +16,9 @@ from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
+from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport
 from pik.usecases.ingest.batch_ingest import ingest as ingest_source
-from pik.usecases.rebuild.rebuild import rebuild_index
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PIK_")} | {

@@ -16,8 +16,8 @@ from pik.inputs import blocks as blocks_module
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
+from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.batch_ingest import Outcome
-from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.support.faults import Crash, ExitAt, FailAt, Slow, Twice, wrapped
 from tests.support.snapshot import assert_sound, snapshot
 from tests.support.survival.child import small_blocks

@@ -20,14 +20,13 @@ from pik.ports.store import Store
 from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
+from pik.usecases.care.verify import verify
+from pik.usecases.care.verify_findings import Problem, ProblemKind
 from pik.usecases.inspect.batches import list_rejects
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.diff import Difference, diff_aggregates
-from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.runs import promote
-from pik.usecases.verify.findings import Problem, ProblemKind
-from pik.usecases.verify.verify import verify
+from pik.usecases.replay.runs import Pace, promote, run_locally
 from tests.survival.conftest import ingest
 
 ENGINE = DuckEngine(threads=1)

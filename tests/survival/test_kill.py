@@ -18,7 +18,7 @@ from pik.ports.store import Store
 from pik.rawlog.segment_writer import increasing_times
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
-from pik.usecases.rebuild.rebuild import rebuild_index
+from pik.usecases.care.rebuild import rebuild_index
 from tests.support.faults import Crash, FailAt, wrapped
 from tests.support.snapshot import assert_sound, snapshot
 from tests.support.survival.pools import KilledAhead, LastFirst

@@ -15,10 +15,10 @@ from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.stores import open_copy
+from pik.usecases.care.rebuild import rebuild_index
+from pik.usecases.care.verify import verify
 from pik.usecases.inspect.deliveries import DuplicateFilter, list_duplicates
 from pik.usecases.inspect.events import list_events
-from pik.usecases.rebuild.rebuild import rebuild_index
-from pik.usecases.verify.verify import verify
 from tests.support.stores import PlainEngine
 from tests.survival.conftest import pik, whole
 

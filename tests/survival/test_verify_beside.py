@@ -14,7 +14,7 @@ from pik.errors import NotFound
 from pik.model.window import ALL_TIME
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
-from pik.usecases.verify.verify import verify
+from pik.usecases.care.verify import verify
 from tests.support.stores import PlainEngine
 from tests.survival.conftest import started
 

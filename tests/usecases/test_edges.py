@@ -16,11 +16,11 @@ from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
+from pik.usecases.care.verify import verify
 from pik.usecases.inspect.deliveries import show_event
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
-from pik.usecases.verify.verify import verify
 from tests.support.stores import current, ingest, replayed
 
 WEEKLY = Definition(name="weekly", value="count(*)", bucket="7d")

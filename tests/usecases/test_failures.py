@@ -16,9 +16,8 @@ from pik.stores import open_store
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import Difference, diff_aggregates, diff_run
 from pik.usecases.replay import runs as dlq
-from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.runs import promote
+from pik.usecases.replay.runs import Pace, promote, run_locally
 from tests.support.stores import EVENTS, FIRST, current, event, ingest, replay, replayed, request, window
 
 RATE = Definition(name="rate", value="(sum((payload->>'$.v')::BIGINT) // count(*))::BIGINT")

@@ -28,10 +28,10 @@ from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
+from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport, Outcome, check
 from pik.usecases.ingest.batch_ingest import ingest as ingest_source
 from pik.usecases.metrics.diff import diff_aggregates
-from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.support.faults import Crash, FailAt, wrapped
 from tests.support.snapshot import assert_sound, rejects, snapshot
 from tests.support.stores import digest

@@ -15,10 +15,10 @@ from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
+from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest import many_inputs as ingest_many
 from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport, Outcome, ingest
 from pik.usecases.ingest.many_inputs import ingest_all
-from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.support.faults import Crash, FailAt, wrapped
 from tests.support.snapshot import assert_sound, snapshot
 

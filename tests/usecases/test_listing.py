@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from pik.usecases.listing import Extent, Listing
+from pik.usecases import Extent, Listing
 
 
 def _numbers(count: int) -> Generator[int, None, Extent]:

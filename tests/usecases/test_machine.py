@@ -36,14 +36,13 @@ from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
+from pik.usecases.care.rebuild import rebuild_index
+from pik.usecases.care.verify import verify
 from pik.usecases.ingest.batch_ingest import IngestOptions, Outcome, ingest
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
-from pik.usecases.rebuild.rebuild import rebuild_index
-from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import plan_replay, start
-from pik.usecases.replay.runs import promote, rollback
-from pik.usecases.verify.verify import verify
+from pik.usecases.replay.runs import Pace, promote, rollback, run_locally
 
 TOTAL = Definition(name="total", value="sum((payload->>'$.v')::DECIMAL(18,2))")
 METRICS = ("event_count", "total")

@@ -24,7 +24,7 @@ from pik.stores.local.state.database import LocalMetrics, state_database
 from pik.stores.local.state.promotion import LocalPromotions
 from pik.stores.local.state.runs import LocalQueue, LocalRuns
 from pik.usecases.metrics.definitions import add_version
-from pik.usecases.replay.run_task import execute_task
+from pik.usecases.replay.plan import execute_task
 from pik.usecases.replay.runs import promote
 from tests.support.stores import EVENTS, FIRST, SUM, Faulty, PlainEngine, current, event, ingest, replay, request, truth
 

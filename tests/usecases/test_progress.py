@@ -11,9 +11,9 @@ from pik.model.delivery import Filter
 from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime.interaction import Progress
+from pik.usecases import Listing
 from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import list_events
-from pik.usecases.listing import Listing
 from tests.support.stores import event, ingest
 
 EVERYTHING = Filter(ALL_TIME)

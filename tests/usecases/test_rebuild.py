@@ -19,12 +19,12 @@ from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
+from pik.usecases.care.rebuild import rebuild_index
+from pik.usecases.care.verify import verify
+from pik.usecases.care.verify_findings import ProblemKind
 from pik.usecases.ingest import batch_ingest as ingest_module
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 from pik.usecases.inspect.batches import list_rejects
-from pik.usecases.rebuild.rebuild import rebuild_index
-from pik.usecases.verify.findings import ProblemKind
-from pik.usecases.verify.verify import verify
 
 OPTIONS = IngestOptions(Reading(1 << 20), workers=0)
 

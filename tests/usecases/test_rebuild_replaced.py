@@ -20,9 +20,9 @@ from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
+from pik.usecases.care.rebuild import RebuildReport, rebuild_index
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.batch_ingest import IngestOptions, Outcome, ingest
-from pik.usecases.rebuild.rebuild import RebuildReport, rebuild_index
 from tests.support.snapshot import assert_sound, damage, snapshot
 
 OPTIONS = IngestOptions(Reading(1 << 20), workers=0)

@@ -21,9 +21,8 @@ from pik.model.window import ALL_TIME
 from pik.runtime.interaction import Silent
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.replay import runs as dlq
-from pik.usecases.replay.execute import Pace, run_locally, wait
 from pik.usecases.replay.plan import TaskSize, plan_replay, start
-from pik.usecases.replay.runs import cancel, detail, promote
+from pik.usecases.replay.runs import Pace, cancel, detail, promote, run_locally, wait
 from tests.support import stores as kit
 from tests.support.stores import (
     EVENTS,
@@ -336,7 +335,7 @@ def test_only_one_drives_and_the_rate_is_kept(filled, engine, daily, monkeypatch
     with filled.runs.driving(run_id), pytest.raises(Busy):
         run_locally(filled, engine, run_id, HERE, Silent())
     slept: list[float] = []
-    monkeypatch.setattr("pik.usecases.replay.execute.time.sleep", slept.append)
+    monkeypatch.setattr("pik.usecases.replay.runs.time.sleep", slept.append)
     run_locally(filled, engine, run_id, Pace(workers=0, rate=0.01), Silent())
     assert len(slept) == 4
     assert all(90 < seconds <= 100 for seconds in slept)

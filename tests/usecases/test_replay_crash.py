@@ -17,9 +17,8 @@ from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
-from pik.usecases.replay.execute import Pace, run_locally
 from pik.usecases.replay.plan import TaskSize, plan_replay, start
-from pik.usecases.replay.runs import letters, promote
+from pik.usecases.replay.runs import Pace, letters, promote, run_locally
 from tests.support.faults import Crash, FailAt, wrapped
 from tests.support.stores import FIRST, Faulty, PlainEngine, current, request, truth
 

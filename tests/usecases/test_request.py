@@ -10,8 +10,8 @@ import pytest
 from pik.errors import InputError, Invalid
 from pik.runtime.interaction import Silent
 from pik.stores import open_store
+from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import MAX_BODY, MAX_EVENTS, RequestReport, TooLarge, record_request
-from pik.usecases.rebuild.rebuild import rebuild_index
 from tests.support.snapshot import assert_sound, snapshot
 
 

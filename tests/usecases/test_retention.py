@@ -19,16 +19,16 @@ from pik.ports.engine import Layout
 from pik.ports.store import Store
 from pik.runtime.interaction import Silent
 from pik.usecases import availability as held
+from pik.usecases.care.rebuild import rebuild_index
+from pik.usecases.care.verify import verify
+from pik.usecases.care.verify_findings import ProblemKind
 from pik.usecases.export import export
 from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates, show_event
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.definitions import list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates
-from pik.usecases.rebuild.rebuild import rebuild_index
-from pik.usecases.replay.execute import run_locally
 from pik.usecases.replay.plan import limited, plan_replay, start
-from pik.usecases.verify.findings import ProblemKind
-from pik.usecases.verify.verify import verify
+from pik.usecases.replay.runs import run_locally
 from tests.support.stores import EVENTS, HERE, PlainEngine, current, ingest, replayed, request, truth, window
 
 KEPT = 30

@@ -16,10 +16,10 @@ from pik.model.window import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog import frames as reading
 from pik.runtime.interaction import Silent
+from pik.usecases.care.verify import verify
 from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates, show_event
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.diff import diff_aggregates
-from pik.usecases.verify.verify import verify
 from tests.support.faults import Wrapped
 from tests.support.stores import event, ingest, replayed
 from tests.support.strange_stores import STRANGE

@@ -18,10 +18,10 @@ from pik.runtime.interaction import Silent
 from pik.stores import open_store
 from pik.stores.local.state.database import VERSION_DIGEST, WRITER_DIGEST
 from pik.stores.state_rows import xor_of
+from pik.usecases.care.verify import verify
+from pik.usecases.care.verify_findings import Problem, ProblemKind, VerifyReport
 from pik.usecases.ingest.batch_ingest import IngestOptions
 from pik.usecases.ingest.batch_ingest import ingest as ingest_file
-from pik.usecases.verify.findings import Problem, ProblemKind, VerifyReport
-from pik.usecases.verify.verify import verify
 from tests.support.stores import PlainEngine, ingest, replayed, truth, window
 
 

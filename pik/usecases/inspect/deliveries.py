@@ -27,9 +27,9 @@ from pik.rawlog.selection import Bound, RecordedDelivery, deliveries
 from pik.rawlog.store_records import parts
 from pik.runtime.interaction import SILENT, Progress
 from pik.runtime.spool import SORTED_IN_MEMORY, sort_bounded
+from pik.usecases import Extent, Listing
 from pik.usecases.availability import expect_held, expect_pulled, has_expired
 from pik.usecases.inspect.events import ordered_by_day, pages
-from pik.usecases.listing import Extent, Listing
 from pik.usecases.metrics.computation import sound
 from pik.usecases.metrics.definitions import Scales
 

@@ -22,8 +22,8 @@ from pik.rawlog.frames import frame_lines, frames_of
 from pik.rawlog.selection import Bound, RecordedDelivery, Selection, deliveries
 from pik.runtime.interaction import SILENT, Progress
 from pik.runtime.spool import sort_bounded
+from pik.usecases import Extent, Listing
 from pik.usecases.availability import expect_held
-from pik.usecases.listing import Extent, Listing
 
 if TYPE_CHECKING:
     from pik.ports.engine import Engine

@@ -1,10 +1,13 @@
-"""What the numbers should be, against what they are: recomputed from raw, or written by a run. Writes nothing."""
+"""What the numbers should be, against what they are: recomputed from raw, or written by a run. Writes nothing.
+
+Tolerances say which differences do not matter; they are checked in decimal arithmetic, nothing is rounded."""
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -14,7 +17,7 @@ from operator import attrgetter
 
 import msgspec
 
-from pik.errors import Damaged, NothingSelected, command
+from pik.errors import Damaged, NothingSelected, UsageError, command
 from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Computed, Failure, Metric
 from pik.model.run import Run
 from pik.model.window import Window
@@ -22,9 +25,9 @@ from pik.ports.engine import Bucket, Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
 from pik.runtime.spool import sort_bounded
+from pik.usecases import Listing
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import events_within, nothing_counted, nothing_selected, null_values
-from pik.usecases.listing import Listing
 from pik.usecases.metrics.computation import (
     BYTES_AT_ONCE,
     Budget,
@@ -38,7 +41,6 @@ from pik.usecases.metrics.computation import (
     widest,
 )
 from pik.usecases.metrics.definitions import Scales, chosen, pin
-from pik.usecases.metrics.tolerance import WIDE_DECIMAL, Tolerances
 
 NOTHING = "nothing to compare"
 
@@ -386,3 +388,49 @@ def _difference(before: Computed | None, after: Computed | None) -> Difference:
         inputs_after=after.inputs if after else 0,
         failure=failure,
     )
+
+
+WIDE_DECIMAL = Context(prec=200)
+"""Sums, differences and products of what a DECIMAL or a HUGEINT can hold, without rounding."""
+
+_TOLERANCE = re.compile(r"(?:([a-z][a-z0-9_]*)=)?(\d+(?:\.\d+)?)(%?)")
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """The absolute difference that does not matter, or the one in percent of the current value."""
+
+    amount: Decimal = Decimal(0)
+    relative: bool = False
+
+    def covers(self, current: Decimal, delta: Decimal) -> bool:
+        """Whether a difference of `delta` from `current` does not matter."""
+        if not self.relative:
+            return delta.copy_abs() <= self.amount
+        return WIDE_DECIMAL.multiply(delta.copy_abs(), Decimal(100)) <= WIDE_DECIMAL.multiply(
+            self.amount, current.copy_abs()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerances:
+    """Tolerances for every metric, and further ones for some; a difference may be covered by any of them."""
+
+    every: Sequence[Tolerance] = ()
+    metrics: Mapping[str, Sequence[Tolerance]] = field(default_factory=dict)
+
+    def cover(self, metric: str, current: Decimal, delta: Decimal) -> bool:
+        """Whether a tolerance for this metric, or one for every metric, covers the difference."""
+        return any(each.covers(current, delta) for each in (*self.every, *self.metrics.get(metric, ())))
+
+
+def read_tolerances(texts: Iterable[str]) -> Tolerances:
+    """The tolerances written as `[METRIC=]ABS` or `[METRIC=]REL%`. Raises UsageError."""
+    every, metrics = list[Tolerance](), defaultdict[str, list[Tolerance]](list)
+    for text in texts:
+        match = _TOLERANCE.fullmatch(text)
+        if match is None:
+            raise UsageError(f"--tolerance: invalid tolerance {text!r}", hint="such as 0.01, 1%, revenue=0.5%")
+        target = metrics[match[1]] if match[1] else every
+        target.append(Tolerance(Decimal(match[2]), relative=bool(match[3])))
+    return Tolerances(every, dict(metrics))

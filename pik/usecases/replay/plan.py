@@ -1,10 +1,12 @@
-"""Planning a replay: which events, which buckets, and the tasks that compute them."""
+"""Planning a replay: which events, which buckets, and the tasks that compute them. Executing one of these tasks: its
+buckets are computed from all of their events and written, any number of times, anywhere."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
 from math import lcm
@@ -12,9 +14,10 @@ from math import lcm
 from msgspec import structs
 from ulid import ULID
 
+from pik import __version__
 from pik.errors import Damaged, NothingSelected, UsageError
-from pik.model.metric import Metric
-from pik.model.run import Run, RunRequest, RunState, Task
+from pik.model.metric import NO_INPUTS, Aggregate, Computed, Metric
+from pik.model.run import KEPT_FAILURES, NO_FAILURES, FailedAggregate, Failures, Run, RunRequest, RunState, Task
 from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine, Touched
 from pik.ports.store import Store
@@ -22,8 +25,17 @@ from pik.rawlog.selection import Selection
 from pik.runtime.spool import Spool
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import nothing_selected
-from pik.usecases.metrics.computation import Budget, by_bucket_size, stretches, widest
-from pik.usecases.metrics.definitions import chosen, pin
+from pik.usecases.metrics.computation import (
+    Budget,
+    Part,
+    by_bucket_size,
+    compare,
+    current_rows,
+    recompute,
+    stretches,
+    widest,
+)
+from pik.usecases.metrics.definitions import chosen, pin, pinned
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,3 +285,125 @@ class _Planner:
         """Yield as many entities as a task may have; none at all are one chunk, which stands for every entity."""
         for first in range(0, len(entities) or 1, self.size.entities):
             yield entities[first : first + self.size.entities]
+
+
+_RESTORE = "`pik verify --full` names the object; restore it from a copy of raw, then: pik dlq redrive --all"
+"""What helps against damage to raw."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """What became of a task: how many aggregates were written, which ones failed on their events, and the damage to raw
+    that kept some buckets from being computed (None: there is none)."""
+
+    written: int
+    failures: Failures = NO_FAILURES
+    damage: Damaged | None = None
+
+
+def execute_task(store: Store, engine: Engine, task: Task, request: RunRequest | None = None) -> TaskResult:
+    """Compute the task's aggregates and write them beside the current ones, without those that fail and those in
+    buckets whose raw is damaged. `request` is that of its run, if the caller knows it already.
+
+    Raises EngineError and NotFound (NotHeld too) where the task cannot be done, other StoreErrors where the store
+    cannot be used. Nothing is written then.
+    """
+    request = request or store.runs.get(task.run_id).request
+    metrics = [pinned(store.metrics, text) for text in task.metrics]
+    expect_held(store, task.window, task.entities)  # it may have waited for long
+    duplicates = request.include_duplicates
+    selection = Selection(store, task.window, task.entities)
+    with closing(recompute(selection, engine, metrics, include_duplicates=duplicates)) as parts:
+        first = next(parts)
+        is_whole = first.window == task.window and not isinstance(first.computed, Damaged)
+        computing = _Computing(selection, engine, metrics, request)
+        store.aggregates.write(
+            task,
+            computing.rows(chain([first], parts)),
+            versions={metric.name: metric.version for metric in metrics},
+            # The same for all parts: what is recorded while they are read counts as late.
+            known_until=first.known_until if is_whole else selection.known_until,
+            reason=request.reason,
+            computed_by=f"pik {__version__}, {engine.version}",
+        )
+        return computing.result()
+
+
+@dataclass(slots=True)
+class _Computing:
+    """A task's rows as they are computed, and what is not among them."""
+
+    selection: Selection
+    engine: Engine
+    metrics: Sequence[Metric]
+    request: RunRequest
+    written: int = 0
+    failed: int = 0
+    kept: list[FailedAggregate] = field(default_factory=list)
+    damages: list[tuple[Window, Damaged]] = field(default_factory=list)
+
+    def rows(self, parts: Iterable[Part]) -> Iterator[Computed]:
+        """Yield what is to be written."""
+        aggregates = self.selection.store.aggregates
+        for part in parts:
+            if isinstance(part.computed, Damaged):
+                self.damages.append((part.window, part.computed))
+                continue
+            current = current_rows(aggregates, self.metrics, part.window, self.selection.entities)
+            touched = self._touched(part.window)
+            for row in _with_nulls(current, part.computed.rows()):
+                if touched is not None and (row.bucket, row.entity_id) not in touched:
+                    continue
+                if row.failure is None:
+                    self.written += 1
+                    yield row
+                else:
+                    self._count_failure(row)
+
+    def _touched(self, part: Window) -> set[tuple[int, str]] | None:
+        """Return the (bucket, entity) pairs that the request's filters choose; None where it has none."""
+        if self.request.source is None and self.request.event_type is None:
+            return None
+        start, end = max(self.request.start, part.start), min(self.request.end, part.end)
+        if start >= end:
+            return set()
+        selection, size = self.selection.within(Window(start, end)), self.metrics[0].bucket_size
+        pairs = chosen_buckets(selection, self.engine, self.request, size)
+        return {(pair.bucket, pair.entity_id) for pair in pairs}
+
+    def _count_failure(self, row: Computed) -> None:
+        self.failed += 1
+        if row.failure is None or len(self.kept) >= KEPT_FAILURES:
+            return
+        self.kept.append(
+            FailedAggregate(
+                metric=row.metric,
+                metric_version=next(each.version for each in self.metrics if each.name == row.metric),
+                inputs=row.inputs,
+                bucket=row.bucket,
+                entity_id=row.entity_id,
+                reason=row.failure.reason,
+                events=row.failure.events,
+                event_ids=row.failure.event_ids,
+            )
+        )
+
+    def result(self) -> TaskResult:
+        """Return what became of the task, all damage as one error that names the first."""
+        failures = Failures(count=self.failed, kept=tuple(self.kept))
+        if not self.damages:
+            return TaskResult(self.written, failures)
+        window, damage = self.damages[0]
+        others = f", nor {len(self.damages) - 1} other parts of its window" if len(self.damages) > 1 else ""
+        whole = Damaged(f"{damage.message}; {window} is not computed{others}", hint=_RESTORE)
+        return TaskResult(self.written, failures, whole)
+
+
+def _with_nulls(current: Iterator[Aggregate], computed: Iterator[Computed]) -> Iterator[Computed]:
+    """Yield what was computed, and a null wherever there is a current value that has no events any more."""
+    for left, right in compare(current, computed):
+        if right is not None:
+            yield right
+        elif left is not None and left.computed.value is not None:
+            gone = left.computed
+            yield Computed(gone.metric, gone.bucket, gone.entity_id, None, 0, NO_INPUTS, NO_INPUTS)

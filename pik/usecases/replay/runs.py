@@ -1,21 +1,310 @@
-"""Runs: look at, cancel, promote, roll back; and the dead letters among their tasks."""
+"""Runs: executed (their tasks go onto the queue, workers process them, failures are retried and then dead-lettered),
+looked at, cancelled, promoted, rolled back; and the dead letters among their tasks."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from msgspec import structs
 
-from pik.errors import Busy, UsageError, ambiguous_id, command
-from pik.model.run import DeadLetter, PromotionKind, Run, RunState, TaskState
+from pik.errors import Busy, Damaged, EngineError, Invalid, NotFound, StoreError, UsageError, ambiguous_id, command
+from pik.model.run import (
+    NO_FAILURES,
+    TASK_TIMEOUT,
+    DeadLetter,
+    Failures,
+    PromotionKind,
+    Run,
+    RunRequest,
+    RunState,
+    Task,
+    TaskState,
+)
 from pik.ports.engine import Engine
-from pik.ports.state import Promoted, Promotion
+from pik.ports.remote import Api
+from pik.ports.state import Message, Promoted, Promotion
 from pik.ports.store import Store
 from pik.runtime.interaction import Progress
-from pik.usecases.replay.execute import Pace, execute_run, is_executing
+from pik.runtime.parallel import Pool, Tell, WorkerDied
+from pik.usecases.replay.plan import execute_task
+
+POLL = 1.0
+"""Seconds between two looks at a run elsewhere: each is a query over its tasks."""
+
+PLANNED_WITHIN = 900.0
+"""Seconds within which the stack plans a run that is too large for one call, or gives it up."""
+
+_LOCAL_POLL, _IDLE = 0.1, 0.05  # seconds
+_GRACE = 5  # looks: a run that was just planned or redriven is about to be executed
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0  # seconds until a failed task is tried again
+_FEW = 2  # tasks that are not worth starting processes for
+_CORRECT = "correct the definition, `pik metrics apply FILE`, then replay again: a run keeps its definitions"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a run is executed: worker processes (0: only this one), tasks per second at most, attempts before a task is
+    dead-lettered."""
+
+    workers: int = 2
+    rate: float | None = None
+    attempts: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A processed message, why its task failed (None: it did not) and what can help, how many aggregates were written
+    all the same, and which ones failed."""
+
+    message: Message
+    failure: str | None
+    hint: str = ""
+    written: int = 0
+    failures: Failures = NO_FAILURES
+
+
+def execute_run(store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progress) -> Run:
+    """Execute the run's open tasks, and return the run as it ended, or was cancelled meanwhile. Tasks that were done
+    before an interruption are not done again.
+
+    Raises Busy while another process executes it, UsageError if it has ended, StoreError when the store cannot be used;
+    the run stays RUNNING then.
+    """
+    if not store.deployed:
+        return run_locally(store, engine, run_id, pace, progress)
+    if pace.rate is not None:
+        raise UsageError(
+            "--rate limits this process, but a stack has its own processors",
+            hint="the stack's parameter ProcessorConcurrency limits them",
+        )
+    _expect_active(store.runs.get(run_id))
+    enqueue_tasks(store, run_id)
+    return wait(store, run_id, progress)
+
+
+def _expect_active(run: Run) -> None:
+    if not run.is_active:
+        hint = command(*(("dlq", "list", "--run") if run.failed else ("runs", "show")), run.run_id)
+        raise UsageError(f"run {run.run_id} is {run.state}; there is nothing to resume", hint=hint)
+
+
+def run_locally(store: Store, engine: Engine, run_id: str, pace: Pace, progress: Progress) -> Run:
+    """Execute a run as `execute_run` does, in this process and its workers."""
+    with store.runs.driving(run_id):
+        _expect_active(store.runs.get(run_id))
+        store.runs.set_state(run_id, RunState.RUNNING)
+        _RunExecutor(store, engine, run_id, pace, progress).execute()
+        finish_run(store, run_id)
+        return store.runs.get(run_id)
+
+
+def enqueue_tasks(store: Store, run_id: str, tasks: Iterable[Task] | None = None) -> int:
+    """Send the open tasks of a run (`tasks`, if the caller has them) to the store's own processors, and return their
+    number."""
+    store.runs.set_state(run_id, RunState.RUNNING)
+    sent = store.queue.send(store.runs.open_tasks(run_id) if tasks is None else tasks)
+    if not sent:
+        finish_run(store, run_id)  # a run without tasks ends at once
+    return sent
+
+
+def process_message(store: Store, engine: Engine, message: Message, request: RunRequest | None = None) -> Outcome:
+    """Execute the message's task, with the `request` of its run, if that is known. Raises StoreError where the store,
+    and so no task, is to blame."""
+    try:
+        result = execute_task(store, engine, message.task, request)
+    except EngineError as error:
+        return Outcome(message, error.message, hint=error.hint or _CORRECT)
+    except (Damaged, Invalid, NotFound) as error:
+        return Outcome(message, error.message, hint=error.hint)
+    except StoreError:
+        raise  # a full disk fails every task: the run stops here and is resumed
+    except Exception as error:  # noqa: BLE001 - whatever it is ends among the dead letters, with its reason
+        return Outcome(message, f"{type(error).__name__}: {error}")
+    failure, hint = (None, "") if result.damage is None else (result.damage.message, result.damage.hint)
+    return Outcome(message, failure, hint, result.written, result.failures)
+
+
+def finish_message(store: Store, outcome: Outcome, attempts: int, *, last: bool = False) -> bool:
+    """Mark a task that is done, dead-letter one that failed too often, release the message of any other. Return whether
+    the message is finished: it will not come again. With `last` this also ends the run, if no task is left.
+
+    The message is acknowledged at the end, so that it comes again to a process that was killed before.
+    """
+    message, queue, runs = outcome.message, store.queue, store.runs
+    if outcome.failure is None:
+        runs.mark(message.task, TaskState.DONE, outcome.failures)
+    elif message.receives >= attempts:
+        store.dead_letters.bury(message, outcome.failure, time.time_ns(), outcome.hint)
+        runs.mark(message.task, TaskState.FAILED, outcome.failures)
+    else:
+        delay = min(_FIRST_DELAY * 2 ** (message.receives - 1), _LONGEST_DELAY)
+        queue.release(message, delay, outcome.failure)
+        return False
+    if last:
+        finish_run(store, message.task.run_id)
+    queue.acknowledge(message.receipt)
+    return True
+
+
+def finish_run(store: Store, run_id: str) -> None:
+    """End the run if all of its tasks are done or failed. Called after each task, so the last one ends the run."""
+    run = store.runs.get(run_id)
+    if run.state != RunState.RUNNING or run.done + run.failed != run.tasks:
+        return
+    state = RunState.PARTIAL if run.done or run.values else RunState.FAILED
+    if not run.failed and not run.failed_aggregates:
+        state = RunState.COMPLETED
+    store.runs.set_state(run_id, state, time.time_ns())
+
+
+def wait(store: Store, run_id: str, progress: Progress) -> Run:
+    """Return the run when it has ended. Raises NotFound, and StoreError when no process executes it."""
+    alone = 0
+
+    def look(run: Run) -> Run:
+        nonlocal alone
+        alone = 0 if is_executing(store, run) else alone + 1
+        run = store.runs.get(run.run_id)
+        if alone == _GRACE and run.is_active:
+            raise StoreError(
+                f"run {run.run_id} is {run.state}, but no process is working on it",
+                hint=command("runs", "resume", run.run_id),
+            )
+        return run
+
+    run = store.runs.get(run_id)
+    return _until_ended(run, look, POLL if store.deployed else _LOCAL_POLL, f"waiting for {run.run_id}", progress)
+
+
+def _until_ended(run: Run, look: Callable[[Run], Run], poll: float, label: str, progress: Progress) -> Run:
+    ended = run.done + run.failed
+    progress.start(label, run.tasks, "tasks", ended)
+    try:
+        while run.is_active:
+            time.sleep(poll)
+            run = look(run)
+            progress.advance(run.done + run.failed - ended)
+            ended = run.done + run.failed
+    finally:
+        progress.stop()
+    return run
+
+
+def is_executing(store: Store, run: Run) -> bool:
+    """Whether a living process executes the run."""
+    if store.deployed or not run.is_active:
+        return run.state == RunState.RUNNING
+    try:
+        with store.runs.driving(run.run_id):
+            return False
+    except Busy:
+        return True
+
+
+def follow(api: Api, planned: Run, progress: Progress, *, to_its_end: bool = True) -> Run:
+    """Return the run that was begun through the API when it has ended; without `to_its_end` as soon as it is there.
+
+    Raises StoreError when the API fails for good, or the run is not planned in time; the run itself goes on then.
+    """
+    deadline = time.monotonic() + PLANNED_WITHIN
+    while True:
+        try:
+            run = api.run(planned.run_id)
+            break
+        except NotFound:  # one that is planned later is not there yet
+            if planned.events_matched is not None:
+                raise
+        if time.monotonic() > deadline:
+            raise StoreError(
+                f"run {planned.run_id} was accepted, but is not planned after {PLANNED_WITHIN:.0f} seconds",
+                hint="the log of the stack's ReplayFunction says why; ask for a smaller window",
+            )
+        time.sleep(POLL)
+    if not to_its_end:
+        return run
+    return _until_ended(run, lambda _: api.run(planned.run_id), POLL, "replaying", progress)
+
+
+def _worker(store: Store, engine: Engine, _tell: Tell) -> Callable[[Message], Outcome]:
+    return partial(process_message, store, engine)
+
+
+@dataclass(slots=True)
+class _RunExecutor:
+    """Executes a run once: until every task that it sent is finished, or the run was cancelled."""
+
+    store: Store
+    engine: Engine
+    run_id: str
+    pace: Pace
+    progress: Progress
+    remaining: set[int] = field(default_factory=set)
+    deaths: Counter[int] = field(default_factory=Counter)
+    """Workers that died, by the number of the task that they were at."""
+
+    def execute(self) -> None:
+        self._enqueue()
+        self.progress.start("replaying", len(self.remaining), "tasks")
+        try:
+            while self._has_work():
+                try:
+                    self._process()
+                except WorkerDied as death:
+                    self._blame(death)
+        finally:
+            self.progress.stop()
+
+    def _has_work(self) -> bool:
+        return bool(self.remaining) and self.store.runs.get(self.run_id).state != RunState.CANCELLED
+
+    def _enqueue(self) -> None:
+        def open_tasks() -> Iterator[Task]:
+            for task in self.store.runs.open_tasks(self.run_id):
+                self.remaining.add(task.number)
+                yield task
+
+        self.store.queue.send(open_tasks())
+
+    def _process(self) -> None:
+        workers = self.pace.workers if len(self.remaining) > _FEW or self.deaths else 0
+        engine = self.engine.shared(workers) if workers else self.engine
+        with Pool[Message, Outcome](partial(_worker, self.store, engine), workers) as pool:
+            while self._has_work():
+                outcome = None
+                for outcome in pool.map(self._received()):
+                    self._finish(outcome)
+                if outcome is None:
+                    time.sleep(_IDLE)
+
+    def _received(self) -> Iterator[Message]:
+        while message := self.store.queue.receive(self.run_id, TASK_TIMEOUT):
+            begun = time.monotonic()
+            yield message
+            if self.pace.rate:
+                time.sleep(max(0.0, begun + 1 / self.pace.rate - time.monotonic()))
+
+    def _finish(self, outcome: Outcome) -> None:
+        task = outcome.message.task
+        is_finished = finish_message(self.store, outcome, self.pace.attempts)
+        if is_finished and task.run_id == self.run_id and task.number in self.remaining:
+            self.remaining.discard(task.number)
+            self.progress.advance(1)
+
+    def _blame(self, death: WorkerDied) -> None:
+        """Count the task whose worker died as failed; tasks of other workers are not."""
+        message = death.argument
+        assert isinstance(message, Message)
+        self.deaths[message.task.number] += 1
+        if self.deaths[message.task.number] >= self.pace.attempts:
+            self._finish(Outcome(replace(message, receives=self.pace.attempts), "its worker process died each time"))
+        self._enqueue()
+
 
 _POLL = 0.1  # seconds
 

@@ -18,6 +18,7 @@ from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
 from pik.runtime.interaction import Silent
 from pik.stores import open_copy
+from pik.usecases.care.verify import verify
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 from pik.usecases.inspect.batches import list_rejects
@@ -27,7 +28,6 @@ from pik.usecases.metrics.definitions import add_version, list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.pull import PullReport, PullRequest, pull
 from pik.usecases.replay.runs import promote
-from pik.usecases.verify.verify import verify
 from tests.support.stores import SUM, PlainEngine, replay, replayed, window
 
 WEEKLY = Definition(name="weekly", value="sum(v)", bucket="7d", where="event_type = 'paid'")

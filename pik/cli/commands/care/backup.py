@@ -15,7 +15,7 @@ from pik.cli.render.text import number_of
 from pik.model.instant import format_instant
 
 if TYPE_CHECKING:
-    from pik.usecases.backup import BackupReport
+    from pik.usecases.care.backup import BackupReport
 
 
 _NAMES = {
@@ -48,7 +48,7 @@ def backup(cli: Context, file: _NewFile) -> int | None:
     completely or not at all, and never overwritten. If damaged versions that are not current are left out, the exit
     code is 3.
     """
-    from pik.usecases.backup import backup as write
+    from pik.usecases.care.backup import backup as write
 
     done = write(cli.open_store(), file, cli.progress)
     cli.show(BACKUP.document(done, outcome="backed up"))
@@ -109,7 +109,7 @@ def restore(cli: Context, file: _BackupFile, dry_run: options.DryRun = False) ->
     A store that has state is refused. The file is checked before anything is written, and the state afterwards.
     Definitions and promotions that the files in `state/` show to be newer than the backup are listed: exit code 3.
     """
-    from pik.usecases.backup import restore as take
+    from pik.usecases.care.backup import restore as take
 
     done = take(cli.open_store(), file, cli.progress, dry_run=dry_run)
     cli.show(BACKUP.document(done, outcome="nothing, a dry run" if dry_run else "restored"))

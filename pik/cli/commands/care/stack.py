@@ -18,7 +18,7 @@ from pik.ports.remote import Level
 
 if TYPE_CHECKING:
     from pik.ports.remote import Permission
-    from pik.usecases.deployment import Diagnosis, LevelReport, StackStatus
+    from pik.usecases.care.deployment import Diagnosis, LevelReport, StackStatus
 
 
 stack = CommandGroup("Inspect a stack itself: status, doctor.")
@@ -38,7 +38,7 @@ def status(cli: Context) -> int | None:
 
     The exit code is 1 if something is unhealthy. What the caller has no permission to see is unknown, not unhealthy.
     """
-    from pik.usecases.deployment import status as look
+    from pik.usecases.care.deployment import status as look
 
     found = look(cli.stack_health(), cli.open_store)
     cli.show(STATUS.document(found))
@@ -73,7 +73,7 @@ def doctor(
     exit code is 1 if a setting is wrong, or if a permission that the level of --need requires is denied; it is 3 if any
     of them could not be checked.
     """
-    from pik.usecases.deployment import diagnose
+    from pik.usecases.care.deployment import diagnose
 
     found = diagnose(cli.stack_health(), Level(need).needed)
     permissions = [*found.missing, *_unknown(found)]

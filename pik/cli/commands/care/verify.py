@@ -16,9 +16,9 @@ from pik.errors import UsageError, command, in_turn
 from pik.model.window import Window
 
 if TYPE_CHECKING:
-    from pik.usecases.listing import Listing
-    from pik.usecases.rebuild.rebuild import RebuildReport
-    from pik.usecases.verify.findings import Problem, VerifyReport
+    from pik.usecases import Listing
+    from pik.usecases.care.rebuild import RebuildReport
+    from pik.usecases.care.verify_findings import Problem, VerifyReport
 
 
 @cli_command(
@@ -56,12 +56,12 @@ def verify(
     if rebuild_index:
         if quick or full or from_ or to or since:
             raise UsageError("--rebuild-index takes no other option: it rebuilds all of the index")
-        from pik.usecases.rebuild.rebuild import rebuild_index as make_again
+        from pik.usecases.care.rebuild import rebuild_index as make_again
 
         done = make_again(cli.open_store(), cli.progress)
         cli.show((REBUILD if done.undecided else REBUILD.without("undecided")).document(done))
         return FOUND if done.revised or done.damaged or done.undecided or done.dropped else None
-    from pik.usecases.verify.verify import verify as check
+    from pik.usecases.care.verify import verify as check
 
     store = cli.open_store()
     problems = check(store, cli.engine(), window, cli.progress, full=not quick)
@@ -96,7 +96,7 @@ def _noting(problems: Iterable[Problem], remedies: dict[str, None]) -> Iterator[
 
 def _next(found: VerifyReport, remedies: Iterable[str], copy_of: str | None) -> tuple[str | None, str | None]:
     """Return what to do first, and what to type next. Remedies stand below the table, too: a cell breaks them."""
-    from pik.usecases.verify.findings import ProblemKind
+    from pik.usecases.care.verify_findings import ProblemKind
 
     note, line = None, None
     if copy_of and found.kinds & {ProblemKind.MISSING, ProblemKind.MODIFIED}:

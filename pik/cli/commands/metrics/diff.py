@@ -77,8 +77,7 @@ def aggregates(
     The digests of current values are checked only with --entity; `pik verify` checks all of them.
     """
     from pik.usecases.inspect.events import without_value
-    from pik.usecases.metrics.diff import diff_aggregates, diff_run
-    from pik.usecases.metrics.tolerance import read_tolerances
+    from pik.usecases.metrics.diff import diff_aggregates, diff_run, read_tolerances
 
     tolerances = read_tolerances(tolerance or ())
     window = options.window_of(from_, to, since)

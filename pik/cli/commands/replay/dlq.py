@@ -79,7 +79,7 @@ def redrive(
     A run keeps to the metrics that it was planned with: after a definition is corrected, `pik replay` again instead.
     """
     from pik.usecases.replay import runs as dlq
-    from pik.usecases.replay.execute import Pace
+    from pik.usecases.replay.runs import Pace
 
     store, chosen = _chosen(cli, "redrive", letter, everything, run)
     runs = [] if dry_run else dlq.redrive(store, cli.engine(), chosen, Pace(), cli.progress)

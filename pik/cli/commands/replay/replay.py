@@ -109,8 +109,8 @@ def _replay(
 ) -> int | None:
     """Go on with the run of this request or begin one, follow it to its end, and show what became of it."""
     from pik.usecases.inspect.events import without_value
-    from pik.usecases.replay.execute import Pace, execute_run
     from pik.usecases.replay.plan import expect_work, plan_replay, start
+    from pik.usecases.replay.runs import Pace, execute_run
 
     store, engine = cli.open_store(), cli.engine()
     nothing_of: tuple[str, ...] = ()
@@ -198,7 +198,7 @@ def _expect_possible(request: RunRequest, rate: float | None, promote: bool) -> 
 
 def _replay_via_api(cli: Context, request: RunRequest, *, dry_run: bool, wait: bool) -> int | None:
     """Begin a run, follow it to its end unless `wait` is false, and show what became of it."""
-    from pik.usecases.replay.execute import follow
+    from pik.usecases.replay.runs import follow
 
     api = cli.open_api()
     planned = api.replay(request, dry_run=dry_run)

@@ -45,7 +45,7 @@ def show(cli: Context, run: options.RunId) -> None:
 @runs.add("resume", examples="pik runs resume 01J8Z3")
 def resume(cli: Context, run: options.RunId) -> int | None:
     """Resume an interrupted run: execute its open tasks, and only those."""
-    from pik.usecases.replay.execute import Pace, execute_run
+    from pik.usecases.replay.runs import Pace, execute_run
 
     store = cli.open_store()
     found = store.runs.get(run)
@@ -65,7 +65,7 @@ def resume(cli: Context, run: options.RunId) -> int | None:
 )
 def wait(cli: Context, run: options.RunId) -> int | None:
     """Wait until a run has ended. Exit code 3 if not all of it was computed."""
-    from pik.usecases.replay.execute import wait as until_ended
+    from pik.usecases.replay.runs import wait as until_ended
 
     ended = until_ended(cli.open_store(), run, cli.progress)
     cli.show(RUN.document(ended))

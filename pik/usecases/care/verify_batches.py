@@ -24,8 +24,7 @@ from pik.rawlog.records import read_rejects
 from pik.rawlog.segment_writer import reason_kind
 from pik.rawlog.store_records import pulls, read_pull
 from pik.usecases.availability import has_expired
-from pik.usecases.ingest.api_request import request_batch
-from pik.usecases.verify.findings import (
+from pik.usecases.care.verify_findings import (
     Holding,
     Problem,
     ProblemKind,
@@ -34,7 +33,8 @@ from pik.usecases.verify.findings import (
     segment_holding,
     segment_problem,
 )
-from pik.usecases.verify.objects import missing_records
+from pik.usecases.care.verify_objects import missing_records
+from pik.usecases.ingest.api_request import request_batch
 
 _MOST_COUNTS = 3
 """How many times a batch that changes meanwhile is counted."""

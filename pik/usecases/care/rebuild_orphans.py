@@ -18,8 +18,7 @@ from pik.rawlog.keys import RawKey, RawKind, keys_of, number_of
 from pik.rawlog.segment_reader import Salvaged, ids_of, salvage_unknown, scan_segment, seqs
 from pik.rawlog.store_records import Place
 from pik.runtime.spool import sort_bounded
-from pik.usecases.ingest.api_request import recovered_request
-from pik.usecases.rebuild.segments import (
+from pik.usecases.care.rebuild_segments import (
     LoggedBatch,
     ReplacedExtent,
     Restoration,
@@ -27,6 +26,7 @@ from pik.usecases.rebuild.segments import (
     read_reject_file,
     restored_block,
 )
+from pik.usecases.ingest.api_request import recovered_request
 
 SHOWN = 100
 """Undecided events that are kept as examples."""

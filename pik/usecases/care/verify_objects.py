@@ -1,31 +1,42 @@
-"""Verifying day by day: each segment that the index lists, and each object that it does not."""
+"""Verifying the objects in raw: day by day each segment that the index lists and each one that it does not, then files
+of rejects and sealed records."""
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
-from itertools import groupby
-from operator import itemgetter
+from itertools import chain, groupby
+from operator import attrgetter, itemgetter
 
 from pik.errors import Damaged
-from pik.model.batch import OF_REQUEST, Arrivals, Frame, Segment
+from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, Frame, Segment
 from pik.model.delivery import Delivery
 from pik.model.instant import day_text
 from pik.model.window import Window
-from pik.ports.raw import RawObject
+from pik.ports.raw import Raw, RawObject
 from pik.ports.store import Store
-from pik.rawlog.batch_records import SegmentLine, read_record
+from pik.rawlog.batch_records import SegmentLine, read_block, read_opening, read_record, recorded_blocks
 from pik.rawlog.frames import unpack_frame
-from pik.rawlog.keys import RawKey, RawKind
-from pik.rawlog.segment_reader import scan_segment
+from pik.rawlog.keys import RawKey, RawKind, keys_of
+from pik.rawlog.records import read_rejects
+from pik.rawlog.segment_reader import scan_segment, seqs
+from pik.rawlog.store_records import correction_keys, read_winners
 from pik.runtime.parallel import map_in_threads
 from pik.usecases.availability import has_expired
-from pik.usecases.verify.findings import Problem, ProblemKind, Verification, segment_holding, segment_problem
-from pik.usecases.verify.objects import segment_content, unlisted_problems
+from pik.usecases.care.verify_findings import (
+    Problem,
+    ProblemKind,
+    Verification,
+    batch_problem,
+    entity_ranges,
+    segment_holding,
+    segment_problem,
+)
+from pik.usecases.inspect.batches import read_closing
 
 _SEGMENTS_AT_ONCE, _DELIVERIES_AT_ONCE = 200, 200_000
 """Segments that are compared with the index at once, at most, and about how many deliveries of theirs."""
@@ -230,3 +241,181 @@ def _modified(store: Store, segment: Segment, size: int) -> Problem:
             except Damaged:
                 damaged.append(frame)
     return segment_problem(ProblemKind.MODIFIED, segment, detail, tuple(damaged) or segment.frames)
+
+
+Content = tuple[set[int], tuple[Frame, ...]]
+"""The seqs of the records that an object is about and, of a segment, its frames."""
+
+
+def object_problems(run: Verification) -> Iterator[Problem]:
+    """Check that every object but a segment is of a known kind and batch. Segments of the window are checked by day."""
+    objects = chain(run.store.raw.objects("raw/"), run.store.raw.objects(RawKind.CORRECTION))
+    for (kind, batch_id), keys in groupby((found.key for found in objects), key=_kind):
+        if kind == RawKind.REJECTS:
+            batch = run.find_batch(batch_id)  # before its files are: see unlisted_problems
+            listed = {file.key for file in run.store.index.rejects(batch_id)}
+            unlisted = [key for key in keys if key not in listed]
+            yield from unlisted_problems(run, batch, unlisted, sorted(listed), _reject_content)
+        elif kind == RawKind.BATCH and run.find_batch(batch_id) is None:
+            for key in keys:
+                yield Problem(ProblemKind.INDEX, key, "the index does not know this batch")
+        elif kind is None:
+            for key in keys:
+                yield Problem(ProblemKind.UNKNOWN, key, "pik does not write objects of this name")
+
+
+def _kind(text: str) -> tuple[RawKind | None, str]:
+    """Return the kind of an object by its key, and the batch of a record or a file of rejects."""
+    key = RawKey.parse(text)
+    if key is None:
+        return None, ""
+    return key.kind, key.id if key.kind in (RawKind.REJECTS, RawKind.BATCH) else ""
+
+
+def segment_content(raw: Raw, key: str) -> Content:
+    """Return what a segment holds. Raises Damaged."""
+    arrivals = scan_segment(raw, key)
+    return seqs(arrivals), arrivals.segment.frames
+
+
+def _reject_content(raw: Raw, key: str) -> Content:
+    return {reject.seq for reject in read_rejects(raw, key)}, ()
+
+
+def unlisted_problems(
+    run: Verification,
+    batch: Batch | None,
+    keys: Sequence[str],
+    listed: Iterable[str],
+    content: Callable[[Raw, str], Content],
+) -> Iterator[Problem]:
+    """Yield what the index has lost among objects of a batch that it does not list: a crash left others, or they are
+    being written. It lists those in `listed`, and was asked for them after `batch` was read: so an object of a complete
+    batch that is not among them never will be. `content` reads an object of their kind."""
+    if run.store.copy is not None:  # left by a pull that was interrupted
+        run.counts["superseded"] += len(keys)
+    elif batch is not None and batch.state == BatchState.RUNNING:
+        run.counts["in_progress"] += len(keys)
+    elif batch is not None and keys:
+        yield from _left_over(run, batch, keys, listed, content)
+    elif batch is None:  # a file's batch is in the index before its objects are in raw; a request's object comes first
+        for key in keys:
+            parsed = RawKey.of(key)
+            if parsed.number != OF_REQUEST:
+                yield _lost(run, key, "the index does not know this object's batch")
+            elif run.store.audit.knows(parsed.id):
+                yield _lost(run, key, "the index knows this request's batch, but not all that counts it")
+            else:
+                run.counts["unacknowledged"] += 1
+
+
+def _left_over(
+    run: Verification,
+    batch: Batch,
+    keys: Iterable[str],
+    listed: Iterable[str],
+    content: Callable[[Raw, str], Content],
+) -> Iterator[Problem]:
+    raw = run.store.raw
+    left: dict[str, Content] = {}
+    for key in keys:
+        try:
+            left[key] = content(raw, key)
+        except Damaged as error:
+            detail = f"the index does not list it, and it cannot be read: {error.message}"
+            yield Problem(ProblemKind.MODIFIED, key, detail)
+    elsewhere: set[int] = set()
+    for key in listed:
+        try:
+            elsewhere |= content(raw, key)[0]
+        except Damaged:  # which is reported of that object; what it held cannot be known
+            elsewhere.update(*(found for found, _ in left.values()))
+    for key, (found, frames) in left.items():
+        remaining = found - elsewhere
+        lost = {seq for seq in remaining if batch.state == BatchState.COMPLETE or seq < batch.next_seq}
+        if lost:
+            detail = f"the index lists neither it nor {len(lost)} of its records, the first of them {min(lost)}"
+            yield _lost(run, key, detail, frames)
+        else:
+            run.counts["unacknowledged" if remaining else "superseded"] += 1
+
+
+def _lost(run: Verification, key: str, detail: str, frames: tuple[Frame, ...] = ()) -> Problem:
+    parsed = RawKey.of(key)
+    run.counts["not_indexed"] += 1
+    run.incomplete.add(parsed.id)
+    day = None if parsed.day is None else day_text(parsed.day)
+    return Problem(ProblemKind.INDEX, key, detail, day, entity_ranges(frames))
+
+
+def record_problems(run: Verification) -> Iterator[Problem]:
+    """Read every opening record, block record, closing and correction, on which a later rebuild relies."""
+    raw, index_differs = run.store.raw, ProblemKind.INDEX
+    yield from _log_problems(run, RawKind.OPENING, read_opening)
+    yield from _log_problems(run, RawKind.BLOCK, read_block)
+    for found in raw.objects(RawKind.CLOSING):
+        try:
+            line = read_closing(raw, found.key)
+        except Damaged as error:
+            yield Problem(ProblemKind.MODIFIED, found.key, error.message)
+            continue
+        for batch_id in (line.batch_id, line.replaced_by):
+            if run.find_batch(batch_id) is None:
+                yield Problem(index_differs, found.key, f"the index does not know batch {batch_id}")
+    corrections, followed = correction_keys(raw), run.store.audit.corrections()
+    for key in corrections:
+        try:
+            deque(read_winners(raw, key), maxlen=0)
+        except Damaged as error:
+            yield Problem(ProblemKind.MODIFIED, key, error.message)
+            continue
+        if key not in followed:
+            yield Problem(index_differs, key, "the index was not made by following this correction")
+    for key in sorted(followed.difference(corrections)):
+        detail = "the index follows this correction; the next rebuild would forget it"
+        yield Problem(ProblemKind.MISSING, key, detail)
+
+
+def _log_problems(run: Verification, kind: RawKind, read: Callable[[Raw, str], object]) -> Iterator[Problem]:
+    for batch_id, of_batch in groupby(keys_of(run.store.raw, kind), key=attrgetter("id")):
+        is_known = run.find_batch(batch_id) is not None
+        for key in map(str, of_batch):
+            try:
+                read(run.store.raw, key)
+            except Damaged as error:
+                yield Problem(ProblemKind.MODIFIED, key, error.message)
+                continue
+            if not is_known:
+                yield Problem(ProblemKind.INDEX, key, "the index does not know this batch")
+
+
+def missing_records(run: Verification, batch: Batch) -> Iterator[Problem]:
+    """Yield what is missing of the opening record and the block records of an interrupted batch of several blocks. A
+    finished batch no longer needs them: its own record has all that they have."""
+    raw = run.store.raw
+    if batch.state != BatchState.INTERRUPTED or batch.is_request or has_expired(run.store, batch.started_at):
+        return
+    opening = RawKind.OPENING.key(batch.batch_id)
+    is_there = raw.size(opening) is not None
+    keys = [str(key) for key in keys_of(raw, RawKind.BLOCK, batch.batch_id)]
+    numbers = {key.number for segment in run.segments(batch.batch_id) if (key := RawKey.parse(segment.key))}
+    if not is_there and not keys and len(numbers) <= 1:
+        return
+    if not is_there:
+        yield Problem(ProblemKind.MISSING, opening, "the opening record of this interrupted batch is not there")
+    with suppress(Damaged):  # which is reported of that record
+        line = read_opening(raw, opening) if is_there else None
+        if line is not None and (line.origin, line.started_at) != (batch.origin, batch.started_at):
+            yield batch_problem(batch.batch_id, f"the index has another origin or started_at than {opening}")
+    with suppress(Damaged):
+        blocks = recorded_blocks(read_block(raw, key)[0] for key in keys)
+        last_seq, number = (blocks[-1].last_seq, blocks[-1].number) if blocks else (0, 0)
+        if last_seq + 1 < batch.next_seq:
+            detail = f"the block records of this interrupted batch end at record {last_seq}, it goes on at"
+            yield Problem(
+                ProblemKind.MISSING, RawKind.BLOCK.key(batch.batch_id, number + 1), f"{detail} {batch.next_seq}"
+            )
+        elif batch.next_seq > 1:
+            ends = {(block.last_seq + 1, block.offset, block.prefix_digest) for block in blocks}
+            if (batch.next_seq, batch.offset, batch.prefix_digest) not in ends:
+                yield batch_problem(batch.batch_id, "it does not go on where one of its block records ends")

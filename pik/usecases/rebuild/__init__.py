@@ -1,1 +1,0 @@
-"""Rebuilding the index from raw."""

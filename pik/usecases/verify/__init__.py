@@ -1,1 +1,0 @@
-"""Checking raw, index and state against each other and against their digests."""
