@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import pik.cli.commands
 from pik.cli.app import COMMANDS
-from pik.cli.render import Bucket, Column, Count, EventId, Field, Instant, Json, Lag, Moment, Object, Rows, Schema
+from pik.cli.document import Column, Field, Object, Rows, Schema
+from pik.cli.values import Bucket, Count, EventId, Instant, Json, Lag, Moment
 from pik.model.window import Window
 
 PAGE = Path(__file__).parent.parent / "docs" / "json.md"

@@ -23,16 +23,13 @@ class Entry(NamedTuple):
     heading: str
 
 
-def _chapter(heading: str, package: str, **commands: tuple[str, str]) -> dict[str, Entry]:
-    return {
-        name: Entry(f"pik.cli.commands.{package}.{module}", text, heading) for name, (module, text) in commands.items()
-    }
+def _chapter(heading: str, **commands: tuple[str, str]) -> dict[str, Entry]:
+    return {name: Entry(f"pik.cli.commands.{module}", text, heading) for name, (module, text) in commands.items()}
 
 
 COMMANDS: Mapping[str, Entry] = {
     **_chapter(
         "Bring events in",
-        "ingest",
         init=("store", "Create an empty store."),
         ingest=("ingest", "Record every event of files or of standard input."),
         batches=("store", "List what was ingested, and the lines that were rejected."),
@@ -40,35 +37,31 @@ COMMANDS: Mapping[str, Entry] = {
     ),
     **_chapter(
         "See what arrived",
-        "inspect",
         events=("events", "List the events of an entity or a window, oldest first."),
         show=("events", "Show one event: every delivery, its raw bytes, what counted it."),
-        duplicates=("duplicates", "List duplicate deliveries: exact copies and conflicts."),
+        duplicates=("events", "List duplicate deliveries: exact copies and conflicts."),
         pull=("pull", "Copy a window of a store into a directory, to work there."),
     ),
     **_chapter(
         "Know the numbers",
-        "metrics",
         metrics=("metrics", "Define metrics: apply, list, show."),
         aggregates=("metrics", "List current values, or every version and who made it."),
         diff=("diff", "Recompute from raw and compare with what is current."),
     ),
     **_chapter(
         "Repair them",
-        "replay",
         replay=("replay", "Recompute aggregates, next to the current ones."),
         runs=("runs", "Follow replays: list, show, resume, cancel, wait."),
         dlq=("dlq", "Tasks that failed too often: list, show, redrive, purge."),
-        promote=("promote", "Make what a run wrote current."),
-        rollback=("promote", "Undo a promotion."),
+        promote=("runs", "Make what a run wrote current."),
+        rollback=("runs", "Undo a promotion."),
     ),
     **_chapter(
         "Keep and check",
-        "care",
         export=("export", "Write events to Parquet, JSONL or CSV, with a manifest."),
         verify=("verify", "Check raw, index and aggregates; rebuild the index."),
-        backup=("backup", "Write the state, which raw does not hold, to a file."),
-        restore=("backup", "Make a backup the state of a store that has none."),
+        backup=("store", "Write the state, which raw does not hold, to a file."),
+        restore=("store", "Make a backup the state of a store that has none."),
         stack=("stack", "Inspect a stack itself: status, doctor."),
         demo=("demo", "Play one small incident from the first question to the repair."),
     ),

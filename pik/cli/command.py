@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from pik import __version__
+from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.help import GLOBAL, Command, Group, expect_utf8
-from pik.cli.output import Format
 from pik.errors import PikError
 from pik.model.instant import DAY, MAX_INSTANT
 

@@ -8,16 +8,26 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar
 
-from pik.cli.output import Format
 from pik.errors import UsageError
 
 FILE = "pik.toml"
 DEFAULT_STORE = "./.pik"
 STORE_MARKER = "format.json"
 """The file that makes a directory a store (docs/format.md)."""
+
+
+class Format(StrEnum):
+    """How results are written; FORMATS in output.py has what writes each."""
+
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
+    CSV = "csv"
+    MD = "md"
 
 
 @dataclass(frozen=True)

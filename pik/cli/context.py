@@ -13,11 +13,10 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from pik.cli import config
-from pik.cli.config import Settings
-from pik.cli.output import Format, Output
+from pik.cli.config import Format, Settings
 
 if TYPE_CHECKING:
-    from pik.cli.render import Document
+    from pik.cli.document import Document
     from pik.ports.engine import Engine, Exporter, Layout
     from pik.ports.remote import Api, Foreign, StackHealth
     from pik.ports.store import Store
@@ -43,11 +42,6 @@ class Context:
         """Option, else environment, else pik.toml, else default."""
         return config.settings(store=self._store, format=self._format, quiet=self._quiet)
 
-    @cached_property
-    def output(self) -> Output:
-        """Where results go."""
-        return Output(self.settings.format, self.close)
-
     @property
     def default_limit(self) -> int | None:
         """The number of rows that a listing without --limit shows: 50 to a person on a terminal, else all."""
@@ -56,11 +50,13 @@ class Context:
 
     def show(self, document: Document) -> None:
         """Write a result to standard output, in the format asked for."""
-        self.output.show(document.advising(self.advice))
+        from pik.cli.output import Output
+
+        Output(self.settings.format, self.close).show(document.advising(self.advice))
 
     def note(self, text: str) -> None:
         """Write a note on standard error; --quiet silences it."""
-        from pik.cli.render.text import note
+        from pik.cli.text import note
 
         if not self.settings.quiet:
             note(self.advice(text))

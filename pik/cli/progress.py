@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from pik.cli.render.text import note, visible
+from pik.cli.text import note, visible
 from pik.model.instant import SECOND, format_duration
 from pik.runtime.interaction import Progress, Silent
 

@@ -312,7 +312,7 @@ def test_a_binary_file_is_answered_with_what_can_be_read(pik, tmp_path):
 
 
 def test_what_was_rejected_has_room_on_a_narrow_terminal(pik, tmp_path, monkeypatch):
-    from pik.cli.render import table
+    from pik.cli import table
 
     monkeypatch.setattr(table, "terminal_width", lambda: 80)
     (tmp_path / "a-file-with-a-long-name.jsonl").write_text(EVENT + EVENT.replace("Z", ""))

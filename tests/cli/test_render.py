@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
-from pik.cli.output import Format, Output
-from pik.cli.render import Bucket, Column, Count, Document, EventId, Instant, Json, Lag, Moment, Shown, Table
-from pik.cli.render.text import cells
+from pik.cli.config import Format
+from pik.cli.document import Column, Document, Table
+from pik.cli.output import Output
+from pik.cli.text import cells
+from pik.cli.values import Bucket, Count, EventId, Instant, Json, Lag, Moment, Shown
 from pik.errors import Damaged
 from pik.model.window import Window
 

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pik.cli.output import Format, Output
-from pik.cli.render import Count, Document, Lag
-from pik.cli.render.text import broken, cells, visible, visible_json
-from pik.cli.render.values import data, words
+from pik.cli.config import Format
+from pik.cli.document import Document
+from pik.cli.output import Output
+from pik.cli.text import broken, cells, visible, visible_json
+from pik.cli.values import Count, Lag, data, words
 from pik.model.window import ALL_TIME
 
 from .test_render import Pair, Terminal

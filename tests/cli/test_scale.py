@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from pik.cli.output import Format
+from pik.cli.config import Format
 
 METRICS = """
 [[metric]]

@@ -53,7 +53,7 @@ def test_what_to_type_next(pik, tmp_path):
 
 
 def test_what_mends_the_state_stands_in_one_piece_below_a_narrow_table(pik, tmp_path, monkeypatch):
-    monkeypatch.setattr("pik.cli.render.table.terminal_width", lambda: 80)
+    monkeypatch.setattr("pik.cli.table.terminal_width", lambda: 80)
     (tmp_path / "events.jsonl").write_text(EVENT + EVENT.replace("01-01", "01-02"))
     pik("ingest", "events.jsonl")
     pik("replay", "--all", "--promote", "--yes")

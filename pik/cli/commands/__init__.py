@@ -1,1 +1,1 @@
-"""The commands, grouped by the chapters of `pik --help`."""
+"""The commands; `pik.cli.app` groups them by the chapters of `pik --help`."""

@@ -13,7 +13,8 @@ import typer
 from pik.cli import options
 from pik.cli.command import FOUND, CommandGroup, cli_command
 from pik.cli.context import Context
-from pik.cli.render import Column, Document, Instant, Lag, Table
+from pik.cli.document import Column, Document, Table
+from pik.cli.values import Instant, Lag
 from pik.errors import NotFound
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from pik.cli.render import NEXT, NOTE, Column, Count, Document, Field, Instant, Json, Lag, Object, Rows, Schema, Shown
-from pik.cli.render.text import visible
-from pik.cli.render.values import words
+from pik.cli.document import NEXT, NOTE, Column, Document, Field, Object, Rows, Schema
+from pik.cli.text import visible
+from pik.cli.values import Count, Instant, Json, Lag, Shown, words
 from pik.errors import command
 from pik.model.batch import Counts
 

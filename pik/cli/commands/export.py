@@ -11,8 +11,9 @@ import typer
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Field, Instant, Rows, Schema
-from pik.cli.render.text import number_of, visible_lines
+from pik.cli.document import Column, Field, Rows, Schema
+from pik.cli.text import number_of, visible_lines
+from pik.cli.values import Count, Instant
 from pik.errors import StoreError, UsageError
 from pik.model.window import Window
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pik.cli.render.text import visible
+from pik.cli.text import visible
 from pik.model.instant import format_about, format_duration, format_instant
 from pik.model.window import Window
 

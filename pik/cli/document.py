@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from pik.cli.context import Advice
-from pik.cli.render.values import MEANINGS, Lines, Shown, key_of
+from pik.cli.values import MEANINGS, Lines, Shown, key_of
 
 _WITH_MEANING = (Shown, *MEANINGS)
 

@@ -14,7 +14,7 @@ import typer
 
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
-from pik.cli.commands.ingest import report
+from pik.cli.commands import ingest_report as report
 from pik.cli.context import Context
 from pik.errors import NotFound, UsageError
 

@@ -10,9 +10,10 @@ import typer
 
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
-from pik.cli.commands.care.verify import PROBLEMS
+from pik.cli.commands.verify import PROBLEMS
 from pik.cli.context import Context
-from pik.cli.render import Count, Field, Rows, Schema
+from pik.cli.document import Field, Rows, Schema
+from pik.cli.values import Count
 from pik.errors import NotFound, command
 from pik.model.window import Window
 

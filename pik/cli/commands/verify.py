@@ -10,8 +10,9 @@ import typer
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
 from pik.cli.context import Context
-from pik.cli.render import NEXT, NOTE, Column, Count, Field, Rows, Schema
-from pik.cli.render.text import number_of
+from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
+from pik.cli.text import number_of
+from pik.cli.values import Count
 from pik.errors import UsageError, command, in_turn
 from pik.model.window import Window
 

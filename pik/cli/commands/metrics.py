@@ -13,7 +13,8 @@ import typer
 from pik.cli import options
 from pik.cli.command import CommandGroup, cli_command
 from pik.cli.context import Context
-from pik.cli.render import TRUNCATED, Bucket, Column, Count, Field, Instant, Moment, Rows, Schema, or_null
+from pik.cli.document import TRUNCATED, Column, Field, Rows, Schema, or_null
+from pik.cli.values import Bucket, Count, Instant, Moment
 from pik.model.window import Window
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import typer
 from pik import __version__
 from pik.cli.command import FOUND, PARTLY, CommandGroup
 from pik.cli.context import Context
-from pik.cli.render import Column, Count, Field, Instant, Json, Object, Rows, Schema, Shown, or_null
+from pik.cli.document import Column, Field, Object, Rows, Schema, or_null
+from pik.cli.values import Count, Instant, Json, Shown
 from pik.errors import command
 from pik.model.instant import SECOND, format_duration
 from pik.ports.remote import Level

@@ -13,10 +13,11 @@ import typer
 
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY, CommandGroup
-from pik.cli.commands.replay.runs import WHOLE, next_command, replay_command
+from pik.cli.commands.runs import WHOLE, next_command, replay_command
 from pik.cli.context import Context
-from pik.cli.render import NEXT, TRUNCATED, Bucket, Column, Count, Field, Instant, Object, Rows, Schema, or_null
-from pik.cli.render.text import number_of
+from pik.cli.document import NEXT, TRUNCATED, Column, Field, Object, Rows, Schema, or_null
+from pik.cli.text import number_of
+from pik.cli.values import Bucket, Count, Instant
 from pik.errors import UsageError, after_success, command, in_turn
 from pik.model.run import KEPT_FAILURES, RunRequest, RunState
 from pik.model.window import Window

@@ -9,10 +9,11 @@ import typer
 
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
-from pik.cli.commands.replay.runs import OUTCOME, PLAN, exit_code, going_on, nothing_matched
+from pik.cli.commands.runs import OUTCOME, PLAN, exit_code, going_on, nothing_matched
 from pik.cli.context import Context
-from pik.cli.render import Field, Instant, Object, Schema
-from pik.cli.render.text import number_of
+from pik.cli.document import Field, Object, Schema
+from pik.cli.text import number_of
+from pik.cli.values import Instant
 from pik.errors import NothingSelected, UsageError, command
 from pik.model.instant import format_instant
 from pik.model.run import Run, RunRequest, RunState
@@ -167,7 +168,7 @@ def _basis(cli: Context, store: Store, run: Run) -> tuple[list[str] | None, int 
 
 
 def _promote(store: Store, run: Run, yes: bool) -> Move:
-    from pik.cli.commands.replay.promote import plan_text
+    from pik.cli.commands.runs import plan_text
     from pik.usecases.replay.runs import promote
 
     if not yes:

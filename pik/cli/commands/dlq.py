@@ -9,10 +9,11 @@ import typer
 
 from pik.cli import options
 from pik.cli.command import PARTLY, CommandGroup
-from pik.cli.commands.replay.runs import RUN_COLUMNS
+from pik.cli.commands.runs import RUN_COLUMNS
 from pik.cli.context import Context
-from pik.cli.render import Column, Field, Instant, Moment, Rows, Schema
-from pik.cli.render.text import number_of
+from pik.cli.document import Column, Field, Rows, Schema
+from pik.cli.text import number_of
+from pik.cli.values import Instant, Moment
 from pik.errors import UsageError, command
 from pik.model.run import DeadLetter, RunState
 from pik.model.window import Window
