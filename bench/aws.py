@@ -19,7 +19,7 @@ from pathlib import Path
 from bench.gen_events import generate
 from pik.inputs.source import file_source
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.stack import Stack

@@ -24,7 +24,7 @@ from types import TracebackType  # noqa: E402
 
 from pik import __version__  # noqa: E402
 from pik.errors import PikError, StoreError  # noqa: E402
-from pik.runtime.interaction import handle, raise_soon  # noqa: E402
+from pik.runtime import handle, raise_soon  # noqa: E402
 
 READER_LEFT = 141
 """What a shell reports of a program ended by SIGPIPE. Not 0: `pik diff … | head` must not look like "no difference"."""

@@ -17,7 +17,7 @@ import pik.cli.commands
 from pik.cli.app import COMMANDS
 from pik.cli.document import Column, Field, Object, Rows, Schema
 from pik.cli.values import Bucket, Count, EventId, Instant, Json, Lag, Moment
-from pik.model.window import Window
+from pik.model.instant import Window
 
 PAGE = Path(__file__).parent.parent / "docs" / "json.md"
 SCHEMAS = PAGE.parent / "schemas"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pik.ports.engine import Engine, Exporter, Layout
     from pik.ports.remote import Api, Foreign, StackHealth
     from pik.ports.store import Store
-    from pik.runtime.interaction import Progress
+    from pik.runtime import Progress
 
 
 class Context:

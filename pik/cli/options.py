@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from pik.errors import Invalid, PikError, UsageError
-from pik.model.instant import MAX_INSTANT, MIN_INSTANT, parse_duration, parse_instant
-from pik.model.window import Window
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, parse_duration, parse_instant
 
 From = Annotated[
     str | None,

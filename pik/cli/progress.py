@@ -11,7 +11,7 @@ from typing import Any
 
 from pik.cli.text import note, visible
 from pik.model.instant import SECOND, format_duration
-from pik.runtime.interaction import Progress, Silent
+from pik.runtime import Progress, Silent
 
 EVERY = 10.0
 """Seconds between two plain lines."""

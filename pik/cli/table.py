@@ -12,8 +12,7 @@ import msgspec
 from pik.cli.document import Column, Document, Table
 from pik.cli.text import broken, cells, colours, padded, shortened, terminal_width, visible
 from pik.cli.values import Bucket, EventId, Lines, Moment, Shown, is_number, words
-from pik.model.instant import DAY, SECOND, format_instant
-from pik.model.window import Window
+from pik.model.instant import DAY, SECOND, Window, format_instant
 
 Write = Callable[[str], object]
 

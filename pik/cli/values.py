@@ -11,8 +11,7 @@ from typing import Any
 import msgspec
 
 from pik.cli.text import visible
-from pik.model.instant import format_about, format_duration, format_instant
-from pik.model.window import Window
+from pik.model.instant import Window, format_about, format_duration, format_instant
 
 
 class Instant(msgspec.Struct, frozen=True):

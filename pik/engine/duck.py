@@ -13,6 +13,7 @@ from pik.engine.check import Checked, check
 from pik.engine.scan_sql import MICROSECOND, REASONS, Measure, Scan, data_errors, explanations, isolated, load
 from pik.engine.session import OutOfMemory, bounded, first_line, literal, session, threads_for
 from pik.errors import Damaged, EngineError, PikError, command
+from pik.model.instant import Window
 from pik.model.metric import (
     DELIVERY_FACTS,
     NO_INPUTS,
@@ -24,7 +25,6 @@ from pik.model.metric import (
     bucket_digests,
     joinable,
 )
-from pik.model.window import Window
 from pik.ports.engine import Bucket, Computation, Inputs, Touched
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from pik.engine.check import scale_of, scaled
 from pik.engine.session import file_list, first_line, literal
 from pik.engine.syntax import Aggregate
 from pik.engine.vocabulary import column_sql, raw_fields
-from pik.model.instant import DAY, MAX_INSTANT, MIN_INSTANT, full_instant
+from pik.model.instant import DAY, MAX_INSTANT, MIN_INSTANT, Window, full_instant
 from pik.model.metric import BLAMED
-from pik.model.window import Window
 from pik.ports.engine import Inputs
 
 if TYPE_CHECKING:

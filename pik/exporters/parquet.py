@@ -13,10 +13,8 @@ import pyarrow.parquet as pq
 from pik.errors import UsageError
 from pik.exporters.envelope import SCHEMA, TIMESTAMP, integers, read_envelopes, strings
 from pik.model.batch import Verdict
-from pik.model.column import ExtractedColumn, extracted_values
-from pik.model.delivery import Filter
-from pik.model.instant import full_instant
-from pik.model.window import ALL_TIME
+from pik.model.delivery import ExtractedColumn, Filter, extracted_values
+from pik.model.instant import ALL_TIME, full_instant
 from pik.ports.engine import DELIVERY, Block, Layout, Piece, Rows
 
 ROW_GROUP = 64 * 1024

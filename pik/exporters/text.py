@@ -16,8 +16,7 @@ import msgspec
 import zstandard
 
 from pik.model.batch import Verdict
-from pik.model.column import extracted_values
-from pik.model.delivery import Delivery, to_json
+from pik.model.delivery import Delivery, extracted_values, to_json
 from pik.model.instant import full_instant
 from pik.ports.engine import COLUMNS, DELIVERY, Block, Layout, Rows
 

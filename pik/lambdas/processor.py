@@ -14,7 +14,7 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from pik.errors import PikError, StoreError
 from pik.lambdas import wiring
 from pik.lambdas.wiring import log_unexpected, logger, metrics
-from pik.model.run import RunState, Task
+from pik.model.metric import RunState, Task
 from pik.ports.state import Message
 from pik.usecases.replay.runs import Outcome, finish_message, finish_run, process_message
 

@@ -19,9 +19,8 @@ from pik.lambdas import wiring
 from pik.lambdas.http import Event, Response, body_of, http_handler, respond
 from pik.lambdas.wiring import logger, metrics
 from pik.model.event import MAX_STRING, check_name
-from pik.model.instant import format_instant, parse_instant
-from pik.model.run import RunRequest, RunState, Task
-from pik.model.window import Window
+from pik.model.instant import Window, format_instant, parse_instant
+from pik.model.metric import RunRequest, RunState, Task
 from pik.ports.remote import PlannedRun, RunView
 from pik.ports.store import Store
 from pik.rawlog.selection import TooMuch

@@ -1,4 +1,4 @@
-"""Instants: whole nanoseconds since 1970-01-01T00:00:00Z, their text, and time zones.
+"""Instants: whole nanoseconds since 1970-01-01T00:00:00Z, their text, time zones, and windows of time.
 
 Text is RFC 3339 (https://www.rfc-editor.org/rfc/rfc3339), to the nanosecond, and the other forms of ISO 8601 that
 producers write. An instant fits a signed 64-bit integer, so the range is 1677-09-22 to 2262-04-10, cut to whole days.
@@ -8,6 +8,8 @@ Time zones go by their IANA names and come from the tzdata package: the same on 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -16,7 +18,6 @@ from pik.errors import Invalid, UsageError
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
-
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
@@ -309,3 +310,103 @@ def load_zone(name: str) -> Zone:
         raise UsageError(f"unknown time zone {name!r}", hint=hint)
     with files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as file:
         return Zone(name, ZoneInfo.from_file(file, key=name))
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """`[start, end)` in nanoseconds since the epoch; the default is all of time."""
+
+    start: int = MIN_INSTANT
+    end: int = MAX_INSTANT + 1
+
+    def __post_init__(self) -> None:
+        if self.start >= self.end:
+            raise UsageError(
+                f"the window [{format_instant(self.start)}, {format_instant(self.end)}) is empty",
+                hint="--from is included, --to is not; --to must be later",
+            )
+
+    @classmethod
+    def of_day(cls, day: int) -> Window:
+        """Return the UTC day of this number (days since 1970-01-01)."""
+        return cls(max(day * DAY, MIN_INSTANT), (day + 1) * DAY)
+
+    def __contains__(self, instant: int) -> bool:
+        return self.start <= instant < self.end
+
+    def widened(self, size: int) -> Window:
+        """Return the smallest window of whole buckets of `size` nanoseconds that contains this one. The first and the
+        last bucket end where time does: what lies beyond is not an instant."""
+        return Window(
+            max(self.start - self.start % size, MIN_INSTANT), min(self.end + -self.end % size, MAX_INSTANT + 1)
+        )
+
+    @property
+    def days(self) -> tuple[int, int]:
+        """First and last UTC day number (both included) that the window touches."""
+        return day_of(self.start), day_of(self.end - 1)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether both ends were given."""
+        return self.start > MIN_INSTANT and self.end <= MAX_INSTANT
+
+    @property
+    def from_text(self) -> str | None:
+        """RFC 3339 of the start; None where the window has none."""
+        return format_instant(self.start) if self.start > MIN_INSTANT else None
+
+    @property
+    def to_text(self) -> str | None:
+        """RFC 3339 of the end; None where the window has none."""
+        return format_instant(self.end) if self.end <= MAX_INSTANT else None
+
+    @property
+    def within(self) -> str:
+        """The window as an adverbial: `no such events at any time`, `… in [a, b)`."""
+        return f"in {self}" if self.from_text or self.to_text else "at any time"
+
+    def __str__(self) -> str:
+        if self.from_text is None and self.to_text is None:
+            return "all time"
+        return f"[{self.from_text or '…'}, {self.to_text or '…'})"
+
+
+ALL_TIME = Window()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Whole days, of these entities or, where none are named, of all."""
+
+    window: Window
+    entities: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.window} of {', '.join(self.entities) or 'every entity'}"
+
+
+def covered(parts: Iterable[Part], window: Window, entities: Sequence[str] = ()) -> bool:
+    """Return whether the parts together hold all of the window of each of the entities (none named: of all)."""
+    ordered = sorted(parts, key=lambda part: part.window.start)
+    return all(_covered(ordered, window, entity) for entity in entities or (None,))
+
+
+def _covered(ordered: Sequence[Part], window: Window, entity: str | None) -> bool:
+    reached = window.start
+    for part in ordered:
+        if part.window.start <= reached and (not part.entities or entity in part.entities):
+            reached = max(reached, part.window.end)
+    return reached >= window.end
+
+
+def expired(created: int, days: int | None, now: int) -> bool:
+    """Return whether an object that was created then may be gone by now, in a store that keeps raw for so many days
+    (None: for good). Instants in nanoseconds.
+
+    As S3 counts: the days, rounded up to the next midnight UTC. The deletion comes some time after that.
+    """
+    if days is None:
+        return False
+    due = created + days * DAY
+    return now >= due + -due % DAY

@@ -1,9 +1,10 @@
-"""Metrics: named, versioned definitions, their buckets, and the aggregates that they make."""
+"""Metrics: named, versioned definitions, the aggregates that they make, and the runs that compute them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from decimal import Context, Decimal
+from enum import StrEnum
 from hashlib import sha256
 from itertools import groupby, islice
 from operator import itemgetter
@@ -11,7 +12,7 @@ from operator import itemgetter
 import msgspec
 
 from pik.model.event import ENVELOPE
-from pik.model.instant import parse_duration
+from pik.model.instant import Window, parse_duration
 
 
 class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -232,3 +233,182 @@ def decimal_text(value: Decimal) -> str:
     if "E" in text:
         text = format(value, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+class RunState(StrEnum):
+    """The state of a run."""
+
+    PLANNED = "PLANNED"
+    RUNNING = "RUNNING"
+    CANCELLED = "CANCELLED"
+    COMPLETED = "COMPLETED"
+    """Everything was computed."""
+    PARTIAL = "PARTIAL"
+    """Some aggregates or tasks failed."""
+    FAILED = "FAILED"
+    """All tasks failed."""
+
+
+ENDED = frozenset({RunState.COMPLETED, RunState.PARTIAL, RunState.FAILED})
+"""States in which a run ends by itself."""
+
+
+class TaskState(StrEnum):
+    """The state of a task."""
+
+    OPEN = "OPEN"
+    DONE = "DONE"
+    FAILED = "FAILED"
+
+
+TASK_TIMEOUT = 300
+"""Seconds that a task may take: a worker hides its message from others for so long, and the template gives the
+processor as much. One that takes longer may be done twice, without harm."""
+
+
+class PromotionKind(StrEnum):
+    """Which way a promotion moves."""
+
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """Some entities (all that have events, where `entities` is empty) and some whole buckets of metrics of one bucket
+    size.
+
+    `metrics` are NAME@VERSION: a run keeps to the definitions it was planned with. `start` and `end` are nanoseconds,
+    aligned to buckets.
+    """
+
+    run_id: str
+    number: int
+    metrics: tuple[str, ...]
+    start: int
+    end: int
+    entities: tuple[str, ...] = ()
+
+    @property
+    def window(self) -> Window:
+        """[start, end)."""
+        return Window(self.start, self.end)
+
+
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replay was asked for; two equal requests are the same work. Instants in nanoseconds."""
+
+    start: int
+    end: int
+    entities: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    source: str | None = None
+    event_type: str | None = None
+    include_duplicates: bool = False
+    reason: str = ""
+
+    @property
+    def window(self) -> Window:
+        """The requested window."""
+        return Window(self.start, self.end)
+
+
+class FailedAggregate(msgspec.Struct, frozen=True, kw_only=True):
+    """An aggregate that could not be computed from its events, and why: a metric's Failure, and its place. `inputs` are
+    the events that its value would be made of."""
+
+    metric: str
+    metric_version: int
+    bucket: int
+    entity_id: str
+    inputs: int
+    reason: str
+    events: int = 0
+    event_ids: tuple[str, ...] = ()
+
+
+KEPT_FAILURES = 100
+"""Failed aggregates that a task keeps, and that a run shows, at most; all are counted."""
+
+
+class Failures(msgspec.Struct, frozen=True, kw_only=True):
+    """The aggregates of a task that failed: how many, and the first of them."""
+
+    count: int = 0
+    kept: tuple[FailedAggregate, ...] = ()
+
+
+NO_FAILURES = Failures()
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One replay. `tasks`, `done`, `failed` count tasks; `new`, `changed`, `unchanged` values against what was current,
+    `removed` current values that have no events any more.
+
+    `events_matched` counts the events that the request chose, `buckets` those with events, each metric's own, when
+    the run was planned; None: too many for the planner to count, or some of their raw was damaged.
+
+    `computed_by` are the programs that computed its versions, with their versions.
+    `effective_start` and `effective_end` bound the whole buckets that the requested window touches.
+
+    `failed_aggregates` counts those that failed in tasks that were done all the same, `failures` has the first of them,
+    in the order of the tasks; a listing of runs has none.
+    """
+
+    run_id: str
+    request: RunRequest
+    state: RunState
+    created_at: int
+    finished_at: int | None
+    effective_start: int
+    effective_end: int
+    events_matched: int | None
+    buckets: int | None
+    tasks: int
+    done: int = 0
+    failed: int = 0
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    promoted: int = 0
+    computed_by: tuple[str, ...] = ()
+    failed_aggregates: int = 0
+    failures: tuple[FailedAggregate, ...] = ()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it has not ended."""
+        return self.state in (RunState.PLANNED, RunState.RUNNING)
+
+    @property
+    def effective(self) -> Window:
+        """The whole buckets that its window touches."""
+        return Window(self.effective_start, self.effective_end)
+
+    @property
+    def values(self) -> int:
+        """How many aggregates it computed, or found to be without events."""
+        return self.new + self.changed + self.unchanged + self.removed
+
+    @property
+    def without_value(self) -> int | None:
+        """Buckets whose value is NULL, or none of whose events the metric lets in: with new, changed, unchanged and
+        failed_aggregates they are all buckets. None until all tasks of the run are done, or if buckets were not
+        counted; 0 where events that came after the plan made more values than it counted."""
+        if self.state not in (RunState.COMPLETED, RunState.PARTIAL) or self.failed or self.buckets is None:
+            return None
+        return max(0, self.buckets - self.new - self.changed - self.unchanged - self.failed_aggregates)
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that failed too often, why, and what can help (`hint`; empty: doing it again); with `purged_at` and
+    `purge_reason` if it was given up."""
+
+    letter_id: str
+    task: Task
+    reason: str
+    hint: str = ""
+    attempts: int
+    failed_at: int
+    purged_at: int | None = None
+    purge_reason: str = ""

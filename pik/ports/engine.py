@@ -8,16 +8,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 from pik.model.batch import Verdict
-from pik.model.delivery import Delivery, Filter
+from pik.model.delivery import Delivery, ExtractedColumn, Filter
 from pik.model.event import ENVELOPE
+from pik.model.instant import Window
 from pik.model.metric import BucketDigest, Computed, Definition
-from pik.model.window import Window
-
-if TYPE_CHECKING:
-    from pik.model.column import ExtractedColumn  # imports jmespath, which only exports and mappings need
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,20 @@
-"""Raw: immutable objects under create-only keys. One implementation is a directory, the next a bucket."""
+"""Raw: immutable objects under create-only keys, and the keys: one type builds and parses all of them.
+
+One implementation is a directory, the next a bucket. docs/format.md lists the keys.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from pik.errors import Invalid
+from pik.model.instant import day_of, day_text, parse_instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +55,79 @@ class Raw(Protocol):
 
     def scratch(self) -> AbstractContextManager[Path]:
         """A private directory for temporary files, removed when the context ends."""
+
+
+class RawKind(StrEnum):
+    """A kind of object; the value is what its keys begin with."""
+
+    SEGMENT = "raw/event_date="
+    REJECTS = "raw/rejects/"
+    BATCH = "raw/batches/"
+    OPENING = "raw/openings/"
+    BLOCK = "raw/blocks/"
+    CLOSING = "raw/closings/"
+    PULL = "raw/pulls/"
+    CORRECTION = "corrections/"
+
+    def key(self, ulid: str, number: int | None = None, day: int | None = None) -> str:
+        """Return the key of an object of this kind."""
+        return str(RawKey(self, ulid, number, day))
+
+
+NUMBERED = frozenset({RawKind.SEGMENT, RawKind.REJECTS, RawKind.BLOCK})
+"""Kinds of which a batch has several objects (of segments, several a day)."""
+
+_KEY = re.compile(
+    rf"({'|'.join(map(re.escape, RawKind))})(?:(\d{{4}}-\d\d-\d\d)/)?([0-9A-Z]{{26}})(?:-(\d+))?\.ndjson\.zst", re.ASCII
+)
+
+
+class RawKey(NamedTuple):
+    """The key of an object; `str(key)` is its text. `id` is the ULID of its batch, pull or correction; `day` (since
+    1970-01-01) is that of a segment."""
+
+    kind: RawKind
+    id: str
+    number: int | None = None
+    day: int | None = None
+
+    def __str__(self) -> str:
+        day = "" if self.day is None else f"{day_text(self.day)}/"
+        number = "" if self.number is None else f"-{self.number}"
+        return f"{self.kind}{day}{self.id}{number}.ndjson.zst"
+
+    @classmethod
+    def of(cls, text: str) -> RawKey:
+        """Return the key with this text, which was built or parsed before."""
+        key = cls.parse(text)
+        assert key is not None, text
+        return key
+
+    @classmethod
+    def parse(cls, text: str) -> RawKey | None:
+        """Return the key with this text; None for what is not a key of raw."""
+        match = _KEY.fullmatch(text)
+        if match is None:
+            return None
+        kind, date, ulid, number = RawKind(match[1]), match[2], match[3], match[4]
+        if (kind in NUMBERED) != (number is not None) or (kind is RawKind.SEGMENT) != (date is not None):
+            return None
+        try:
+            day = None if date is None else day_of(parse_instant(date, date_only=True))
+        except Invalid:
+            return None
+        key = cls(kind, ulid, None if number is None else int(number), day)
+        return key if str(key) == text else None
+
+
+def keys_of(raw: Raw, kind: RawKind, batch_id: str = "") -> Iterator[RawKey]:
+    """Yield the keys of all objects of a kind (of one batch, unless it has a day), in order. Objects
+    with other names are skipped."""
+    for found in raw.objects(f"{kind}{batch_id}"):
+        if key := RawKey.parse(found.key):
+            yield key
+
+
+def number_of(key: str) -> int:
+    """Return the number in the key of a segment, a block record or a file of rejects, without checking the key."""
+    return int(key.rpartition("-")[2].partition(".")[0])

@@ -13,7 +13,7 @@ from msgspec import Meta, structs
 from pik.errors import StoreError
 from pik.model.batch import Verdict
 from pik.model.instant import format_instant, parse_instant
-from pik.model.run import FailedAggregate, Run, RunRequest, RunState
+from pik.model.metric import FailedAggregate, Run, RunRequest, RunState
 
 
 @dataclass(frozen=True, slots=True)

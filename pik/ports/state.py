@@ -9,9 +9,22 @@ from typing import Protocol
 
 import msgspec
 
-from pik.model.metric import Aggregate, BucketDigest, Computed, Metric
-from pik.model.run import NO_FAILURES, DeadLetter, Failures, PromotionKind, Run, RunRequest, RunState, Task, TaskState
-from pik.model.window import Window
+from pik.model.instant import Window
+from pik.model.metric import (
+    NO_FAILURES,
+    Aggregate,
+    BucketDigest,
+    Computed,
+    DeadLetter,
+    Failures,
+    Metric,
+    PromotionKind,
+    Run,
+    RunRequest,
+    RunState,
+    Task,
+    TaskState,
+)
 
 
 class Metrics(Protocol):

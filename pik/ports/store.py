@@ -1,17 +1,203 @@
-"""A store: one of each port; and what a copy of another store has beside them."""
+"""A store: one of each port, what a copy of another store has beside them, and the ports of the index.
+
+The index knows which deliveries there are, which count, and where their raw is; it can be rebuilt from raw. Ports over
+the same data: `Batches` and `Requests` write, `Rebuild` writes all of it again, `Index` reads, `Audit` compares.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
+from pik.errors import CANDIDATES, ambiguous_id
+from pik.model.batch import Arrivals, Batch, Chunk, Counts, Location, Origin, RejectFile, Segment, Verdict
+from pik.model.instant import Window
 from pik.model.metric import Aggregate, Metric
-from pik.model.window import Window
-from pik.ports.catalog import Audit, Batches, Index, Requests
 from pik.ports.raw import Raw
 from pik.ports.state import Aggregates, DeadLetters, Metrics, Promotions, Queue, Runs, StateAudit, StateBackup
+
+
+class Batches(Protocol):
+    """Records batches. A repeated call changes nothing.
+
+    `open`, `record` and `finish` are atomic where they are durable together (see `together`). A store that records a
+    chunk in several steps moves its counts first; each delivery counts from the moment its claim is written, and the
+    next `open` of the batch finishes a chunk that was left half recorded.
+    """
+
+    def find(self, origin: Origin) -> Batch | None:
+        """Return the newest batch of this origin, if any."""
+
+    def writing(self, name: str) -> AbstractContextManager[None]:
+        """Hold the right to write the batches called `name` (an Origin's content) until the context ends, or the
+        process dies and the store notices: at once, or when its lease of half a minute expires. Raises Busy when
+        another living process holds it, or while the index is being rebuilt."""
+
+    def open(self, origin: Origin, batch_id: str, started_at: int) -> Batch:
+        """Begin this batch, or take over the interrupted one with that id: its `attempt` grows by one."""
+
+    def record(self, chunk: Chunk, *, refuse_conflicts: bool = False) -> Counts:
+        """Claim each delivery of the chunk, in the order of its seqs, and advance the batch; return the chunk's counts.
+
+        The first delivery of an event_id anywhere in the store is accepted, each other one is a duplicate. A delivery
+        that is recorded already keeps its verdict. All segments of the chunk get one `recorded_at`, the moment of its
+        last claim: later than that of every chunk before, as far as the writers' clocks agree. With `refuse_conflicts`
+        a conflict raises ConflictFound, and nothing of the chunk is recorded, unless the conflicting delivery is
+        recorded by another writer at the same moment.
+        """
+
+    def finish(self, batch_id: str, finished_at: int) -> Batch:
+        """Mark the batch complete. A repeat returns it as it is."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Group calls of `open`, `record` and `finish`: they are durable, and seen by readers, when the context ends at
+        the latest; where it ends with an error, those that are not durable yet are undone."""
+
+    def rebuild(self) -> AbstractContextManager[Rebuild]:
+        """Provide an empty index beside this one; it replaces this one, at once, when the context ends without an
+        error. Raises Busy while anything is being written; while the context lasts, every write raises Busy. So raw
+        listed inside of it is all there will be."""
+
+
+class Requests(Protocol):
+    """Records API requests: batches of one chunk each."""
+
+    def expect_ready(self) -> None:
+        """Raise Busy if a request would be refused now, as far as is known without writing anything."""
+
+    def record_request(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, Verdict]:
+        """Record a whole batch of one chunk and return the verdicts of its duplicates, by seq.
+
+        The batch is complete when this returns. Where it raises, nothing of it is acknowledged, and the sender sends it
+        again as another batch. `copies` are the bytes of its segments by key, which the index may keep.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """The accepted delivery of an event: (batch_id, seq), the key of its segment, and its content_hash if it has an
+    idempotency key."""
+
+    place: tuple[str, int]
+    key: str
+    content: bytes | None
+
+
+class Rebuild(Protocol):
+    """An index being rebuilt from raw. Meanwhile the store's other ports still read the one that it replaces."""
+
+    def add_batch(self, batch: Batch) -> None:
+        """Restore a batch from its record, or a stand-in for one without; its counts are those of its segments."""
+
+    def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, Verdict] | None) -> None:
+        """Restore segments of one block, with the `recorded_at` that they have.
+
+        `verdicts` are those of duplicates, by seq; all others were accepted. With None the first delivery to come is,
+        so blocks without verdicts are added last, ordered by (ingest_time, batch_id). Deliveries that a segment counts
+        and `arrivals` lack were lost.
+        """
+
+    def add_rejects(self, batch_id: str, rejects: RejectFile) -> None:
+        """Restore one file of rejects."""
+
+    def rows(self, segment: Segment, frames: Collection[int]) -> Arrivals:
+        """Return the rows that the replaced index has of the deliveries in these frames of a segment, as far as it can
+        be read."""
+
+    def skipped(self, segment: Segment) -> dict[int, Verdict]:
+        """Return the verdicts of the segment's duplicates in this index, by seq."""
+
+    def winners(self, arrivals: Arrivals, seqs: Collection[int]) -> dict[int, Winner]:
+        """Return the accepted deliveries of the events of which these are deliveries, by seq."""
+
+    def prefer(self, arrivals: Arrivals, seq: int) -> None:
+        """Make this delivery the accepted one of its event. A repeat changes nothing; neither does a delivery that is
+        not in this index."""
+
+    def settle(self) -> Iterator[Location]:
+        """Accept the first duplicate of each event whose accepted delivery is lost, by (ingest_time, batch_id, seq),
+        and yield it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the index holds. Times in nanoseconds, None in an empty store."""
+
+    events: int
+    deliveries: int
+    segments: int
+    batches: int
+    raw_bytes: int
+    first_event: int | None
+    last_event: int | None
+
+
+class Index(Protocol):
+    """Answers questions about deliveries without reading raw."""
+
+    def segments(
+        self, window: Window, *, batch_id: str | None = None, entities: Sequence[str] = ()
+    ) -> Iterator[Segment]:
+        """Yield the segments of the days that the window touches, by day; those of one batch and day in the order in
+        which they were recorded, otherwise in no particular order. With `entities`, segments that hold none of them may
+        be left out."""
+
+    def skipped(self, segment: Segment) -> dict[int, Verdict]:
+        """Return the verdicts, by seq, of those of the segment's deliveries that were not accepted: duplicates, and
+        deliveries that are UNRECORDED, which no question counts."""
+
+    def locate(self, event_id_prefix: str, limit: int = 10) -> list[Location]:
+        """Return the accepted deliveries whose event_id (hex) starts so, at most `limit`, ordered by event_id."""
+
+    def deliveries(self, event_id: str, limit: int | None = None) -> list[Location]:
+        """Return every delivery of an event, at most `limit`: the accepted one first, the others by (batch_id, seq)."""
+
+    def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
+        """Return how many duplicates each event has, given as (day, event_id)."""
+
+    def batches(self, prefix: str = "") -> Iterator[Batch]:
+        """Yield the batches whose id starts so, newest first."""
+
+    def rejects(self, batch_id: str) -> list[RejectFile]:
+        """Return the batch's files of rejects, in order."""
+
+    def totals(self) -> Totals:
+        """Return what the index holds."""
+
+
+class Audit(Protocol):
+    """Compares the index with raw."""
+
+    def differing(self, arrivals: Sequence[Arrivals]) -> dict[str, str]:
+        """Return, by segment key, how the index differs from these deliveries, read from raw, of segments that it
+        lists. A segment is left out if each of its deliveries is in the index, in exactly its place, and no other."""
+
+    def rows(self) -> Iterator[tuple[str, int | None]]:
+        """Yield the number of deliveries that the index has of each segment, by key, counted row by row, in no order.
+        The numbers of a key that comes several times add up; None: a writer is recording the segment, or died at it."""
+
+    def knows(self, batch_id: str) -> bool:
+        """Return whether the index has anything about this batch, though it may not be enough for an answer."""
+
+    def damage(self) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong within the index itself: the part of it, and the problem."""
+
+    def corrections(self) -> set[str]:
+        """Return the keys of the corrections that this index follows."""
+
+    def follow(self, corrections: Sequence[str]) -> None:
+        """Record that this index follows the corrections with these keys. A repeat changes nothing."""
+
+
+def batch_of(index: Index, prefix: str) -> Batch:
+    """Return the batch with this id or unambiguous prefix. Raises NotFound."""
+    found = list(islice(index.batches(prefix.upper()), CANDIDATES + 1))
+    if len(found) != 1:
+        raise ambiguous_id("batch", prefix, [batch.batch_id for batch in found], hint="pik batches")
+    return found[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,8 @@ from pik.errors import Damaged, Invalid
 from pik.model.batch import KEYED, PLAIN, Arrivals, Frame, Segment, frame_of
 from pik.model.delivery import Delivery, read_delivery
 from pik.model.instant import DAY, parse_instant
-from pik.ports.raw import Raw
-from pik.rawlog.frames import damaged, unpack_frame
-from pik.rawlog.keys import RawKey
+from pik.ports.raw import Raw, RawKey
+from pik.rawlog.objects import damaged, unpack_frame
 
 _MAGIC = bytes.fromhex("28b52ffd")
 """Begins a zstd frame."""

@@ -24,8 +24,7 @@ from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, Reject
 from pik.model.delivery import raw_line, stamp
 from pik.model.event import Event, Rows, read_event, read_rows
 from pik.model.instant import DAY, Zone, load_zone
-from pik.ports.raw import Object
-from pik.rawlog.keys import RawKind
+from pik.ports.raw import Object, RawKind
 
 FRAME = 96 * 1024
 """Uncompressed bytes after which a frame ends."""

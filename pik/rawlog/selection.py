@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pik.errors import UsageError
 from pik.model.batch import Frame, Segment, Verdict
 from pik.model.delivery import Delivery, Filter, entity_mark, event_id_text, event_time_text
-from pik.model.instant import full_instant
-from pik.model.window import Window
+from pik.model.instant import Window, full_instant
 from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.rawlog.frames import damaged, frame_lines, frame_text, frames_of, parse, part_bytes
-from pik.runtime.interaction import SILENT, Progress
-from pik.runtime.spool import Spool
+from pik.rawlog.objects import damaged, frame_lines, frame_text, frames_of, parse, part_bytes
+from pik.runtime import SILENT, Progress
+from pik.runtime.storage import Spool
 
 if TYPE_CHECKING:
     from pik.ports.engine import Inputs

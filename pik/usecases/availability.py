@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from time import time_ns
 
 from pik.errors import NotHeld, UsageError
-from pik.model.instant import day_text
-from pik.model.window import Window, covered, expired
+from pik.model.instant import Window, covered, day_text, expired
 from pik.ports.store import Store
+from pik.rawlog.sealed_records import parts
 from pik.rawlog.selection import Selection
-from pik.rawlog.store_records import parts
 
 _LISTED = 5
 """Parts of a copy that an error lists."""

@@ -19,15 +19,14 @@ from pik import __version__
 from pik.errors import UsageError
 from pik.inputs.source import shown_name
 from pik.model.batch import Frame, Segment, Verdict
-from pik.model.column import ExtractedColumn, parse_column
-from pik.model.instant import day_text, format_instant
-from pik.model.window import Window
+from pik.model.delivery import ExtractedColumn, parse_column
+from pik.model.instant import Window, day_text, format_instant
 from pik.ports.engine import COLUMNS, DELIVERY, PARTITIONS, Block, Compression, Exporter, Format, Piece, Rows
 from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.rawlog.frames import frame_bytes, frame_text, parse
+from pik.rawlog.objects import frame_bytes, frame_text, parse
 from pik.rawlog.selection import Selection
-from pik.runtime.interaction import Progress
+from pik.runtime import Progress
 from pik.runtime.parallel import map_in_threads
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held

@@ -22,7 +22,7 @@ import msgspec
 
 from pik.errors import StoreError, UsageError, shell_line
 from pik.ports.engine import Exporter, Rows, Sink
-from pik.runtime.spool import sync, sync_directory
+from pik.runtime.storage import sync, sync_directory
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

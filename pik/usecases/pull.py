@@ -37,19 +37,27 @@ from pik.model.batch import (
     with_lags,
     with_names,
 )
+from pik.model.instant import Part, Window, covered
 from pik.model.metric import Aggregate, Metric
-from pik.model.window import Part, Window, covered
 from pik.ports.raw import Raw
 from pik.ports.state import Metrics
 from pik.ports.store import Store
-from pik.rawlog.batch_records import SegmentLine, segment_line
-from pik.rawlog.frames import unpacked
+from pik.rawlog.objects import unpacked
+from pik.rawlog.sealed_records import (
+    PulledBatch,
+    PullLine,
+    SegmentLine,
+    parts,
+    pulls,
+    read_pull,
+    segment_line,
+    write_pull,
+)
 from pik.rawlog.segment_reader import scan_segment, seqs
 from pik.rawlog.selection import Selection
-from pik.rawlog.store_records import PulledBatch, PullLine, parts, pulls, read_pull, write_pull
-from pik.runtime.interaction import Progress
+from pik.runtime import Progress
 from pik.runtime.parallel import map_in_threads
-from pik.runtime.spool import Spool
+from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held, has_expired
 from pik.usecases.care.verify_findings import Problem, ProblemKind, segment_problem
 from pik.usecases.inspect.deliveries import day_window

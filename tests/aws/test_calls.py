@@ -13,11 +13,10 @@ from bench.gen_events import generate
 from pik.engine import DuckEngine
 from pik.lambdas import replay, wiring
 from pik.model.delivery import Filter
-from pik.model.instant import DAY, parse_instant
-from pik.model.run import RunState
-from pik.model.window import ALL_TIME, Window
+from pik.model.instant import ALL_TIME, DAY, Window, parse_instant
+from pik.model.metric import RunState
 from pik.ports.store import Store
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.deployment.stack import stack_of

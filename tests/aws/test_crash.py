@@ -17,11 +17,11 @@ from pik.exporters import exporter
 from pik.inputs import blocks as blocks_module
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
 from pik.ports.engine import Format, Layout
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients

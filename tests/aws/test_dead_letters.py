@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pik.errors import UsageError
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.queue import AwsQueue
 from pik.usecases.replay import runs as dlq

@@ -16,7 +16,7 @@ from pik.errors import InputError, StoreError
 from pik.inputs import source as reading
 from pik.inputs.source import Source, foreign_sources
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_foreign, open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.s3_inputs import S3Files

@@ -8,8 +8,8 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.model.instant import parse_instant
-from pik.model.run import RunRequest, RunState
-from pik.runtime.interaction import Silent
+from pik.model.metric import RunRequest, RunState
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from pik.lambdas import processor, wiring
-from pik.model.run import RunState
+from pik.model.metric import RunState
 from pik.ports.state import Message
 from pik.ports.store import Store
 from pik.stores import open_store

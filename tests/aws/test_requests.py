@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from pik.model.delivery import Filter
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients

@@ -8,9 +8,9 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 
 from pik.errors import StoreError
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
 from pik.ports.remote import RecordStatus
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.care.verify import verify

@@ -9,10 +9,10 @@ import pytest
 
 from pik.errors import Busy, StoreError
 from pik.model.batch import Verdict
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
 from pik.ports.remote import RecordStatus
 from pik.ports.store import Store
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import pik
-from pik.model.run import TASK_TIMEOUT
+from pik.model.metric import TASK_TIMEOUT
 from pik.stores.aws.deployment.settings import VISIBILITY_FACTOR
 from pik.stores.aws.deployment.stack import Stack, output_name
 from tests.support.aws.policy import as_list, denies

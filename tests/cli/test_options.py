@@ -8,8 +8,7 @@ import pytest
 
 from pik.cli.options import confirm, window_of
 from pik.errors import PikError, UsageError
-from pik.model.instant import DAY, HOUR
-from pik.model.window import ALL_TIME, Window
+from pik.model.instant import ALL_TIME, DAY, HOUR, Window
 
 
 def test_windows() -> None:

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from pik.cli.progress import WINDOW, Bar, Lines, Rate, progress
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 
 
 class Terminal(io.StringIO):

@@ -21,7 +21,7 @@ from pik.cli.output import Output
 from pik.cli.text import cells
 from pik.cli.values import Bucket, Count, EventId, Instant, Json, Lag, Moment, Shown
 from pik.errors import Damaged
-from pik.model.window import Window
+from pik.model.instant import Window
 
 HOUR = 3_600_000_000_000
 

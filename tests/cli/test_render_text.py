@@ -16,7 +16,7 @@ from pik.cli.document import Document
 from pik.cli.output import Output
 from pik.cli.text import broken, cells, visible, visible_json
 from pik.cli.values import Count, Lag, data, words
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
 
 from .test_render import Pair, Terminal
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pik.errors import StoreError
-from pik.model.run import RunState
-from pik.runtime.interaction import Silent
+from pik.model.metric import RunState
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.usecases.replay.runs import wait
 from tests.cli.test_replay_killed import command, events

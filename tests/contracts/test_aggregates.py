@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from msgspec.structs import replace
 
-from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Computed, decimal_text
-from pik.model.run import PromotionKind, Task
-from pik.model.window import ALL_TIME, Window
+from pik.model.instant import ALL_TIME, Window
+from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Computed, PromotionKind, Task, decimal_text
 from pik.ports.state import Change, Promoted, Promotion
 
 from .conftest import State, aws_state, local_state

@@ -11,7 +11,7 @@ import pytest
 
 from pik.errors import Invalid, NotFound, StoreError
 from pik.model.batch import Verdict
-from pik.model.run import RunRequest, RunState
+from pik.model.metric import RunRequest, RunState
 from pik.ports.remote import Answered, RecordResult, Unanswered
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients

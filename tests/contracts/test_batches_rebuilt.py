@@ -1,4 +1,4 @@
-"""The contract of pik.ports.catalog.Batches.rebuild."""
+"""The contract of pik.ports.store.Batches.rebuild."""
 
 from __future__ import annotations
 

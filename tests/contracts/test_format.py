@@ -11,7 +11,7 @@ import pytest
 
 from pik.errors import StoreError
 from pik.ports.store import Store
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.table import Item, Key

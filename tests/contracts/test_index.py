@@ -8,10 +8,8 @@ from hypothesis import strategies as st
 
 from pik.errors import NotFound
 from pik.model.batch import Location, Segment, Verdict
-from pik.model.instant import DAY
-from pik.model.window import ALL_TIME, Window
-from pik.ports.catalog import Index, Totals, batch_of
-from pik.ports.store import Store
+from pik.model.instant import ALL_TIME, DAY, Window
+from pik.ports.store import Index, Store, Totals, batch_of
 from tests.support.contracts.chunks import BATCH, OTHER, Sent, arrivals, chunk, origin
 
 A, A_LATER, B = Sent("a"), Sent("a", 2), Sent("b")

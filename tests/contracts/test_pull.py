@@ -14,11 +14,11 @@ import pytest
 from pik.errors import Busy, Damaged, NotFound, NotHeld, StoreError, UsageError
 from pik.model.batch import BatchState
 from pik.model.delivery import Filter
+from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import Definition
-from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.selection import deliveries
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_copy, open_store
 from pik.usecases import pull as pull_module
 from pik.usecases.care.rebuild import rebuild_index

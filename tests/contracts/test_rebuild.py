@@ -16,13 +16,13 @@ from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
 from pik.model.batch import BatchState, RejectFile, Verdict
 from pik.model.delivery import Filter
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
+from pik.ports.raw import RawKind
 from pik.ports.store import Store
-from pik.rawlog.keys import RawKind
 from pik.rawlog.segment_reader import ids_of
 from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import record_request

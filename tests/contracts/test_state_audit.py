@@ -11,9 +11,19 @@ from typing import Any
 import pytest
 
 from pik.errors import Damaged
-from pik.model.metric import Computed, Definition
-from pik.model.run import NO_FAILURES, FailedAggregate, Failures, Run, RunRequest, RunState, Task, TaskState
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
+from pik.model.metric import (
+    NO_FAILURES,
+    Computed,
+    Definition,
+    FailedAggregate,
+    Failures,
+    Run,
+    RunRequest,
+    RunState,
+    Task,
+    TaskState,
+)
 from pik.ports.state import Message
 from pik.stores.aws.state.audit import AwsStateAudit
 from pik.stores.aws.state.layout import buckets_pk

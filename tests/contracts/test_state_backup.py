@@ -14,12 +14,11 @@ import pytest
 import zstandard
 
 from pik.errors import Damaged, InputError, StoreError, UsageError
-from pik.model.metric import Definition
-from pik.model.run import FailedAggregate, Failures, RunState, TaskState
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
+from pik.model.metric import Definition, FailedAggregate, Failures, RunState, TaskState
 from pik.ports.state import PointerRow, VersionRow
 from pik.ports.store import Store
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.usecases.care.backup import backup, restore
 from pik.usecases.metrics.definitions import add_version
 

@@ -19,7 +19,7 @@ from pik.__main__ import main
 from pik.cli.app import root_command
 from pik.cli.commands.demo import write_data
 from pik.engine import DuckEngine
-from pik.model.run import RunRequest
+from pik.model.metric import RunRequest
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request

@@ -17,9 +17,8 @@ import pytest
 
 from pik.engine import DuckEngine, duck
 from pik.engine import session as session_module
-from pik.model.instant import DAY, HOUR, SECOND, parse_instant
+from pik.model.instant import ALL_TIME, DAY, HOUR, SECOND, Window, parse_instant
 from pik.model.metric import NO_INPUTS, Computed, Definition
-from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Inputs, Touched
 from tests.support.raw_files import BATCH, compute, event, frame, metric, raw, raw_lines
 
@@ -345,7 +344,7 @@ import sys
 from pathlib import Path
 from pik.engine import DuckEngine
 from pik.model.metric import Definition
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
 from pik.ports.engine import Inputs
 
 slow = Definition(

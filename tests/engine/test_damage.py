@@ -9,9 +9,8 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import Damaged, EngineError
-from pik.model.instant import DAY
+from pik.model.instant import ALL_TIME, DAY
 from pik.model.metric import Computed
-from pik.model.window import ALL_TIME
 from pik.ports.engine import Inputs
 from tests.support.raw_files import compute, event, frame, metric, raw, raw_lines
 

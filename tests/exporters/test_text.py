@@ -14,8 +14,7 @@ import zstandard
 
 from pik.exporters import exporter
 from pik.model.batch import Verdict
-from pik.model.column import parse_column
-from pik.model.delivery import Filter
+from pik.model.delivery import Filter, parse_column
 from pik.ports.engine import COLUMNS, Block, Layout
 from tests.support.raw_lines import BATCH, block, line, record
 

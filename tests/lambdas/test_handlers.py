@@ -8,9 +8,8 @@ from base64 import b64encode
 import pytest
 
 from pik.lambdas import ingest, processor, replay, wiring
-from pik.model.instant import parse_instant
-from pik.model.run import RunState
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME, parse_instant
+from pik.model.metric import RunState
 from tests.support.lambdas.calls import asked, event, get, messages, post, some_days
 from tests.support.lambdas.gateway import CONTEXT
 

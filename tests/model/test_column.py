@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 
 from pik.errors import Invalid, UsageError
-from pik.model.column import parse_column, read_exactly, read_plainly
+from pik.model.delivery import parse_column, read_exactly, read_plainly
 from pik.model.identity import read_payload
 from tests.support.model import texts
 

@@ -11,8 +11,8 @@ import pytest
 
 from pik.inputs.source import file_source
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.interaction import Silent
-from pik.runtime.spool import sync, sync_directory
+from pik.runtime import Silent
+from pik.runtime.storage import sync, sync_directory
 from pik.stores import open_store
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 

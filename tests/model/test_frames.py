@@ -6,7 +6,7 @@ import pytest
 import zstandard
 
 from pik.errors import Damaged
-from pik.rawlog.frames import unpacked
+from pik.rawlog.objects import unpacked
 
 FRAMES = [zstandard.ZstdCompressor(write_checksum=True).compress(text) for text in (b"one\ntwo\n", b"three\n")]
 

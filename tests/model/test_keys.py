@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pik.model.instant import FIRST_DAY, LAST_DAY
-from pik.rawlog.keys import NUMBERED, RawKey, RawKind, number_of
+from pik.ports.raw import NUMBERED, RawKey, RawKind, number_of
 
 ULID = "01J00000000000000000000001"
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pik.model.instant import parse_instant
-from pik.model.window import expired
+from pik.model.instant import expired, parse_instant
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import zstandard
 
 from pik.model.batch import Batch, BatchState, Reject, Verdict
 from pik.model.delivery import Filter
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.selection import deliveries
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_findings import Problem
 

@@ -17,14 +17,21 @@ import zstandard
 
 from pik.errors import EngineError
 from pik.inputs.source import Source, file_source
-from pik.model.instant import DAY, HOUR, parse_instant
-from pik.model.metric import BucketDigest, Computed, Definition, DigestLines, bucket_digests, decimal_text, digest_line
-from pik.model.run import RunRequest
-from pik.model.window import ALL_TIME, Window
+from pik.model.instant import ALL_TIME, DAY, HOUR, Window, parse_instant
+from pik.model.metric import (
+    BucketDigest,
+    Computed,
+    Definition,
+    DigestLines,
+    RunRequest,
+    bucket_digests,
+    decimal_text,
+    digest_line,
+)
 from pik.ports.engine import Bucket, Computation, Inputs, Touched
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.usecases.ingest.batch_ingest import IngestOptions
 from pik.usecases.ingest.batch_ingest import ingest as ingest_source
 from pik.usecases.replay.plan import plan_replay, start

@@ -14,7 +14,7 @@ from bench.gen_events import generate
 from pik.inputs.source import file_source
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport

@@ -14,7 +14,7 @@ import pytest
 from pik.errors import StoreError
 from pik.inputs import blocks as blocks_module
 from pik.ports.store import Store
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.batch_ingest import Outcome

@@ -13,12 +13,11 @@ import pytest
 from pik.engine import DuckEngine
 from pik.errors import Damaged
 from pik.model.delivery import Filter
-from pik.model.instant import DAY, parse_instant
-from pik.model.run import Run, RunRequest, RunState
-from pik.model.window import ALL_TIME, Window
+from pik.model.instant import ALL_TIME, DAY, Window, parse_instant
+from pik.model.metric import Run, RunRequest, RunState
 from pik.ports.store import Store
 from pik.rawlog.selection import deliveries
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_findings import Problem, ProblemKind

@@ -13,10 +13,10 @@ import pytest
 
 from pik.errors import PikError
 from pik.model.delivery import Filter
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.selection import deliveries
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify

@@ -13,10 +13,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import increasing_times
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from tests.support.faults import Crash, FailAt, wrapped

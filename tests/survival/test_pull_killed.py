@@ -11,9 +11,9 @@ from typing import Any
 
 from pik.errors import NotFound, NotHeld
 from pik.model.delivery import Filter
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_copy
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pik.errors import NotFound
-from pik.model.window import ALL_TIME
-from pik.runtime.interaction import Silent
+from pik.model.instant import ALL_TIME
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.usecases.care.verify import verify
 from tests.support.stores import PlainEngine

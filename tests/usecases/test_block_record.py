@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pik.rawlog.batch_records import ATTEMPT, BlockLine, recorded_blocks
+from pik.rawlog.sealed_records import ATTEMPT, BlockLine, recorded_blocks
 
 
 def block(attempt: int, number: int, first_seq: int, last_seq: int) -> BlockLine:

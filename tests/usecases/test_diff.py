@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected, UsageError
-from pik.model.instant import DAY
-from pik.model.metric import Aggregate, Computed, Definition
-from pik.model.run import Task
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME, DAY
+from pik.model.metric import Aggregate, Computed, Definition, Task
 from pik.rawlog.selection import Selection
 from pik.usecases.metrics.computation import compare
 from pik.usecases.metrics.definitions import add_version

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from pik.model.delivery import Filter
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
-from pik.runtime import spool
-from pik.runtime.spool import sort_bounded
+from pik.runtime import storage
+from pik.runtime.storage import sort_bounded
 from pik.usecases.inspect import events
 from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates
 from tests.support.faults import Wrapped
@@ -61,6 +61,6 @@ def test_what_is_sorted_holds_nothing_of_the_segment(doubled: Store, monkeypatch
             yield item
 
     monkeypatch.setattr(events, "sort_bounded", measured)
-    monkeypatch.setattr(spool, "SORTED_IN_MEMORY", 100)  # so few do not fit into memory
+    monkeypatch.setattr(storage, "SORTED_IN_MEMORY", 100)  # so few do not fit into memory
     assert len(list(list_duplicates(doubled, WANTED))) == len(sizes) == MANY + 1
     assert max(sizes) < 1_000

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from pik.model.delivery import Filter
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
-from pik.runtime import spool
+from pik.runtime import storage
 from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates, show_event
 from pik.usecases.inspect.events import list_events
 from tests.support.faults import Wrapped
@@ -113,7 +113,7 @@ def test_groups_are_counted_with_few_in_memory(many: Store, monkeypatch: pytest.
     assert [-row.duplicates for row in expected] == sorted(-row.duplicates for row in expected)
     assert sum(row.duplicates for row in expected) == len(list(list_duplicates(many, DuplicateFilter(EVERYTHING))))
     monkeypatch.setattr("pik.usecases.inspect.deliveries.SORTED_IN_MEMORY", 2)
-    monkeypatch.setattr(spool, "SORTED_IN_MEMORY", 3)
+    monkeypatch.setattr(storage, "SORTED_IN_MEMORY", 3)
     cut = count_duplicates(many, DuplicateFilter(EVERYTHING), "entity", limit=7)
     assert list(cut) == expected[:7]
     assert (cut.summary.duplicates, cut.summary.truncated) == (sum(row.duplicates for row in expected), True)
@@ -135,5 +135,5 @@ def test_a_day_with_more_events_than_are_held_is_listed_in_order_too(
     many: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = list(list_events(many, EVERYTHING))
-    monkeypatch.setattr(spool, "SORTED_IN_MEMORY", 3)
+    monkeypatch.setattr(storage, "SORTED_IN_MEMORY", 3)
     assert list(list_events(many, EVERYTHING)) == expected

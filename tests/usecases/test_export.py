@@ -17,13 +17,12 @@ import pytest
 from pik import __version__
 from pik.errors import UsageError
 from pik.exporters import exporter
-from pik.model.column import parse_column
-from pik.model.delivery import Filter
-from pik.model.window import ALL_TIME
+from pik.model.delivery import Filter, parse_column
+from pik.model.instant import ALL_TIME
 from pik.ports.engine import Layout
 from pik.ports.store import Store
 from pik.rawlog.selection import deliveries
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.usecases import export as export_module
 from pik.usecases import export_files as export_files
 from pik.usecases.export import ExportReport, checked_columns, chosen_format, export, is_directory, partitions

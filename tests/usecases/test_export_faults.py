@@ -17,11 +17,11 @@ from zstandard import ZstdCompressor
 from pik.errors import Damaged, StoreError
 from pik.exporters import exporter
 from pik.model.delivery import Filter
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
 from pik.ports.engine import Exporter, Layout
 from pik.ports.store import Store
-from pik.rawlog.frames import frame_lines
-from pik.runtime.interaction import Silent
+from pik.rawlog.objects import frame_lines
+from pik.runtime import Silent
 from pik.usecases.export import SegmentPart, export, read_block
 from tests.support.stores import event, ingest
 

@@ -15,10 +15,10 @@ import pytest
 from pik.errors import UsageError
 from pik.exporters import exporter
 from pik.model.delivery import Filter
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
 from pik.ports.engine import Layout
 from pik.ports.store import Store
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.usecases.export import export
 from pik.usecases.export_files import hidden_directory
 

@@ -7,11 +7,9 @@ from decimal import Decimal
 import pytest
 
 from pik.engine import DuckEngine
-from pik.model.instant import DAY
-from pik.model.metric import Definition
-from pik.model.run import KEPT_FAILURES, RunState
-from pik.model.window import ALL_TIME
-from pik.runtime.interaction import Silent
+from pik.model.instant import ALL_TIME, DAY
+from pik.model.metric import KEPT_FAILURES, Definition, RunState
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import Difference, diff_aggregates, diff_run

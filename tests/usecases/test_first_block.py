@@ -11,7 +11,7 @@ import pytest
 from pik.errors import InputError
 from pik.inputs.source import file_source
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 from pik.usecases.ingest.many_inputs import ingest_all

@@ -22,11 +22,10 @@ from pik.inputs import blocks as blocks_module
 from pik.inputs.source import Source, file_source
 from pik.model.batch import BatchState, Counts, Reject, Verdict
 from pik.model.event import read_event
-from pik.model.instant import SECOND, parse_instant
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME, SECOND, parse_instant
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport, Outcome, check

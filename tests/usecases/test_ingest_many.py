@@ -13,7 +13,7 @@ from pik.inputs.source import Source, file_source
 from pik.model.batch import BatchState, Counts
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest import many_inputs as ingest_many

@@ -28,13 +28,11 @@ from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import DAY, full_instant
-from pik.model.metric import Definition
-from pik.model.run import RunRequest, RunState
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME, DAY, full_instant
+from pik.model.metric import Definition, RunRequest, RunState
 from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify

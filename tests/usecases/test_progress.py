@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pik.model.delivery import Filter
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
-from pik.runtime.interaction import Progress
+from pik.runtime import Progress
 from pik.usecases import Listing
 from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import list_events

@@ -14,11 +14,9 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import Busy, EngineError, NotFound, StoreError, UsageError
-from pik.model.instant import DAY
-from pik.model.metric import NO_INPUTS, Computed, Definition
-from pik.model.run import RunState, Task
-from pik.model.window import ALL_TIME
-from pik.runtime.interaction import Silent
+from pik.model.instant import ALL_TIME, DAY
+from pik.model.metric import NO_INPUTS, Computed, Definition, RunState, Task
+from pik.runtime import Silent
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.replay import runs as dlq
 from pik.usecases.replay.plan import TaskSize, plan_replay, start

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from pik.errors import EngineError
-from pik.model.instant import DAY
-from pik.model.run import Run, RunState
-from pik.model.window import ALL_TIME, Window
+from pik.model.instant import ALL_TIME, DAY, Window
+from pik.model.metric import Run, RunState
 from pik.ports.store import Store
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.usecases.replay.plan import TaskSize, plan_replay, start
 from pik.usecases.replay.runs import Pace, letters, promote, run_locally

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pik.errors import InputError, Invalid
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import MAX_BODY, MAX_EVENTS, RequestReport, TooLarge, record_request

@@ -13,11 +13,10 @@ import pytest
 from pik.errors import NotHeld
 from pik.exporters import exporter
 from pik.model.delivery import Filter
-from pik.model.instant import DAY, day_text
-from pik.model.window import ALL_TIME, Window
+from pik.model.instant import ALL_TIME, DAY, Window, day_text
 from pik.ports.engine import Layout
 from pik.ports.store import Store
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.usecases import availability as held
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pik.errors import Busy, StoreError
-from pik.runtime.retry import Backoff, attempts, retry
+from pik.runtime.storage import Backoff, attempts, retry
 
 FEW = Backoff(first=1, longest=4, attempts=5)
 

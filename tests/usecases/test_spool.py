@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from pik.model.metric import Computed
-from pik.runtime.spool import Sorter, Spool
+from pik.runtime.storage import Sorter, Spool
 
 
 def test_a_spool_returns_what_was_added_again_and_again() -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.model.delivery import Filter, read_delivery
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
-from pik.rawlog import frames as reading
-from pik.runtime.interaction import Silent
+from pik.rawlog import objects as reading
+from pik.runtime import Silent
 from pik.usecases.care.verify import verify
 from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates, show_event
 from pik.usecases.inspect.events import list_events

@@ -11,10 +11,10 @@ import pytest
 
 from pik.inputs.source import file_source
 from pik.model.batch import Segment
-from pik.model.window import ALL_TIME
+from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_store
 from pik.stores.local.state.database import VERSION_DIGEST, WRITER_DIGEST
 from pik.stores.state_rows import xor_of

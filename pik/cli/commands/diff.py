@@ -19,8 +19,8 @@ from pik.cli.document import NEXT, TRUNCATED, Column, Field, Object, Rows, Schem
 from pik.cli.text import number_of
 from pik.cli.values import Bucket, Count, Instant
 from pik.errors import UsageError, after_success, command, in_turn
-from pik.model.run import KEPT_FAILURES, RunRequest, RunState
-from pik.model.window import Window
+from pik.model.instant import Window
+from pik.model.metric import KEPT_FAILURES, RunRequest, RunState
 
 if TYPE_CHECKING:
     from pik.model.metric import Failure

@@ -15,11 +15,11 @@ from pik.cli.document import Column, Field, Rows, Schema
 from pik.cli.text import number_of
 from pik.cli.values import Instant, Moment
 from pik.errors import UsageError, command
-from pik.model.run import DeadLetter, RunState
-from pik.model.window import Window
+from pik.model.instant import Window
+from pik.model.metric import DeadLetter, RunState
 
 if TYPE_CHECKING:
-    from pik.model.run import DeadLetter
+    from pik.model.metric import DeadLetter
     from pik.ports.store import Store
 
 

@@ -14,8 +14,7 @@ from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schem
 from pik.cli.text import shortened, visible
 from pik.cli.values import Bucket, Count, EventId, Instant, Json, Lag, Shown
 from pik.errors import UsageError
-from pik.model.instant import parse_instant
-from pik.model.window import Window
+from pik.model.instant import Window, parse_instant
 
 if TYPE_CHECKING:
     from pik.usecases.inspect.deliveries import DuplicateRow

@@ -15,7 +15,7 @@ from pik.cli.document import Column, Field, Rows, Schema
 from pik.cli.text import number_of, visible_lines
 from pik.cli.values import Count, Instant
 from pik.errors import StoreError, UsageError
-from pik.model.window import Window
+from pik.model.instant import Window
 
 if TYPE_CHECKING:
     pass
@@ -94,7 +94,7 @@ def export(
     """
     from pik.model.delivery import Filter
     from pik.ports.engine import Layout
-    from pik.runtime.interaction import SILENT
+    from pik.runtime import SILENT
     from pik.usecases.export import STDOUT, checked_columns, chosen_format, is_directory, partitions
     from pik.usecases.export import export as write
     from pik.usecases.inspect.events import nothing_matches

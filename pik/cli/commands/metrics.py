@@ -15,7 +15,7 @@ from pik.cli.command import CommandGroup, cli_command
 from pik.cli.context import Context
 from pik.cli.document import TRUNCATED, Column, Field, Rows, Schema, or_null
 from pik.cli.values import Bucket, Count, Instant, Moment
-from pik.model.window import Window
+from pik.model.instant import Window
 
 if TYPE_CHECKING:
     from pik.usecases.metrics.definitions import AppliedMetric

@@ -15,7 +15,7 @@ from pik.cli.context import Context
 from pik.cli.document import Field, Rows, Schema
 from pik.cli.values import Count
 from pik.errors import NotFound, command
-from pik.model.window import Window
+from pik.model.instant import Window
 
 if TYPE_CHECKING:
     from pik.ports.store import Store

@@ -16,10 +16,10 @@ from pik.cli.text import number_of
 from pik.cli.values import Instant
 from pik.errors import NothingSelected, UsageError, command
 from pik.model.instant import format_instant
-from pik.model.run import Run, RunRequest, RunState
+from pik.model.metric import Run, RunRequest, RunState
 
 if TYPE_CHECKING:
-    from pik.model.run import Run
+    from pik.model.metric import Run
     from pik.ports.store import Store
     from pik.usecases.replay.runs import Move
 

@@ -14,9 +14,8 @@ from pik.cli.document import TRUNCATED, Column, Field, Object, Rows, Schema
 from pik.cli.text import number_of
 from pik.cli.values import Count, Instant, Moment
 from pik.errors import after_success, command, in_turn
-from pik.model.instant import format_instant
-from pik.model.run import PromotionKind, Run, RunRequest, RunState
-from pik.model.window import Window
+from pik.model.instant import Window, format_instant
+from pik.model.metric import PromotionKind, Run, RunRequest, RunState
 
 if TYPE_CHECKING:
     from pik.usecases.replay.runs import Move

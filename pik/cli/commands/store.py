@@ -15,8 +15,7 @@ from pik.cli.document import TRUNCATED, Column, Field, Object, Rows, Schema, or_
 from pik.cli.text import number_of
 from pik.cli.values import Count, Instant, Moment, Shown, words
 from pik.errors import NotFound, UsageError, command
-from pik.model.instant import format_instant
-from pik.model.window import Window
+from pik.model.instant import Window, format_instant
 
 if TYPE_CHECKING:
     from pik.usecases.care.backup import BackupReport
@@ -45,7 +44,7 @@ def batches(
     limit: options.Limit = None,
 ) -> None:
     """List batches, newest first, or the rejected records of one."""
-    from pik.ports.catalog import batch_of
+    from pik.ports.store import batch_of
     from pik.usecases.inspect.batches import with_closing
 
     store = cli.open_store()

@@ -14,7 +14,7 @@ from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
 from pik.cli.text import number_of
 from pik.cli.values import Count
 from pik.errors import UsageError, command, in_turn
-from pik.model.window import Window
+from pik.model.instant import Window
 
 if TYPE_CHECKING:
     from pik.usecases import Listing

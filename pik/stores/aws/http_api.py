@@ -14,9 +14,9 @@ import msgspec
 from pik.errors import Invalid, NotFound, StoreError, UsageError
 from pik.model.batch import Verdict
 from pik.model.instant import format_instant
-from pik.model.run import Run, RunRequest
+from pik.model.metric import Run, RunRequest
 from pik.ports.remote import Answered, Api, PlannedRun, RecordResult, RecordStatus, RunView, Unanswered
-from pik.runtime.retry import Backoff, retry
+from pik.runtime.storage import Backoff, retry
 from pik.stores.aws.clients import CONNECTIONS, Clients
 from pik.stores.aws.deployment.stack import find_stack
 from pik.stores.aws.open import located

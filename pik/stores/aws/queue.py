@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pik.errors import StoreError
-from pik.model.run import DeadLetter, Task
+from pik.model.metric import DeadLetter, Task
 from pik.ports.state import UNSETTLED, Message
-from pik.runtime.retry import attempts
+from pik.runtime.storage import attempts
 from pik.stores.aws.clients import Clients, Refused, translated
 from pik.stores.aws.deployment.stack import Stack
 from pik.stores.aws.state.layout import state_key

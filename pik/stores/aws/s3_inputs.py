@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pik.errors import InputError, PikError, StoreError, UsageError, command
 from pik.ports.remote import ForeignFile
-from pik.runtime.retry import attempts
+from pik.runtime.storage import attempts
 from pik.stores.aws.clients import Clients, Refused, denied, translated
 
 if TYPE_CHECKING:

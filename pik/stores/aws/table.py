@@ -13,7 +13,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from pik.errors import StoreError
-from pik.runtime.retry import attempts
+from pik.runtime.storage import attempts
 from pik.stores.aws.clients import Clients, Flow, translated
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import msgspec
 
 from pik.errors import NotFound, StoreError, command
 from pik.ports.store import Store
-from pik.runtime.spool import sync, sync_directory
+from pik.runtime.storage import sync, sync_directory
 from pik.stores.common import FORMAT, expect_format
 from pik.stores.local.catalog.audit import LocalAudit
 from pik.stores.local.catalog.batches import LocalBatches

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.ports.raw import Object, RawObject
-from pik.runtime.spool import sync, sync_directory
+from pik.runtime.storage import sync, sync_directory
 from pik.stores.common import missing, scratch
 
 _OPEN_FILES = 64

@@ -14,8 +14,8 @@ from urllib.parse import quote
 from weakref import WeakSet
 
 from pik.errors import Busy, PikError, StoreError
-from pik.runtime.interaction import called_from_c, raise_lost
-from pik.runtime.retry import Backoff, retry
+from pik.runtime import called_from_c, raise_lost
+from pik.runtime.storage import Backoff, retry
 from pik.stores.local.read_only import Stamp, has_log, is_full, is_read_only, private_copy, read_only_error, stamp_of
 from pik.stores.state_rows import row_digest
 
@@ -197,7 +197,7 @@ class Database:
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal" and not is_read_only(self.path):
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA fullfsync = ON")  # for macOS, as pik.runtime.spool has it; no effect elsewhere
+        connection.execute("PRAGMA fullfsync = ON")  # for macOS, as pik.runtime.storage has it; no effect elsewhere
         connection.execute("PRAGMA checkpoint_fullfsync = ON")
         connection.execute(f"PRAGMA cache_size = -{cache_kib:d}")
         if connection.execute("PRAGMA user_version").fetchone()[0] == 0:

@@ -14,8 +14,8 @@ from pik import __version__
 from pik.errors import InputError, StoreError, UsageError, command
 from pik.ports.state import Omitted, Row
 from pik.ports.store import Store
-from pik.rawlog.records import digest_of, read_sealed, write_sealed
-from pik.runtime.interaction import Progress
+from pik.rawlog.objects import digest_of, read_sealed, write_sealed
+from pik.runtime import Progress
 
 FORMAT = 1
 KINDS = ("metric", "run", "task", "version", "promotion", "current", "letter")

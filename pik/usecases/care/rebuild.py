@@ -22,12 +22,23 @@ from msgspec import structs
 
 from pik.errors import Damaged, busy_as
 from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, RejectFile, Segment, Verdict, request_origin
+from pik.ports.raw import RawKey, RawKind, keys_of
 from pik.ports.store import Copy, Store
-from pik.rawlog.batch_records import BatchLine, SegmentLine, read_block, read_opening, read_record, restored
-from pik.rawlog.keys import RawKey, RawKind, keys_of
+from pik.rawlog.sealed_records import (
+    BatchLine,
+    Place,
+    SegmentLine,
+    WinnerLine,
+    correction_keys,
+    read_block,
+    read_opening,
+    read_record,
+    read_winners,
+    restored,
+    write_winners,
+)
 from pik.rawlog.segment_reader import ids_of, scan_segment
-from pik.rawlog.store_records import Place, WinnerLine, correction_keys, read_winners, write_winners
-from pik.runtime.interaction import Progress
+from pik.runtime import Progress
 from pik.usecases.availability import has_expired
 from pik.usecases.care.rebuild_orphans import StraySegments, restore_orphans
 from pik.usecases.care.rebuild_segments import ReplacedExtent, ReplacedIndex, Restoration, read_reject_file

@@ -11,13 +11,12 @@ from operator import attrgetter, itemgetter
 
 from pik.errors import Damaged, StoreError
 from pik.model.batch import OF_REQUEST, Arrivals, RejectFile, Segment, Verdict
-from pik.model.window import Window
-from pik.ports.catalog import batch_of
-from pik.rawlog.batch_records import attempt_of
-from pik.rawlog.keys import RawKey, RawKind, keys_of, number_of
+from pik.model.instant import Window
+from pik.ports.raw import RawKey, RawKind, keys_of, number_of
+from pik.ports.store import batch_of
+from pik.rawlog.sealed_records import Place, attempt_of
 from pik.rawlog.segment_reader import Salvaged, ids_of, salvage_unknown, scan_segment, seqs
-from pik.rawlog.store_records import Place
-from pik.runtime.spool import sort_bounded
+from pik.runtime.storage import sort_bounded
 from pik.usecases.care.rebuild_segments import (
     LoggedBatch,
     ReplacedExtent,

@@ -11,16 +11,13 @@ from msgspec import structs
 
 from pik.errors import Damaged
 from pik.model.batch import Arrivals, Batch, BatchState, Counts, Frame, Origin, Reject, RejectFile, Segment, Verdict
-from pik.model.instant import MIN_INSTANT
-from pik.model.window import ALL_TIME
-from pik.ports.catalog import Index, Rebuild
+from pik.model.instant import ALL_TIME, MIN_INSTANT
 from pik.ports.raw import Raw
-from pik.ports.store import Store
-from pik.rawlog.batch_records import BlockLine, OpeningLine, read_block, read_opening, recorded_blocks
-from pik.rawlog.frames import damaged
-from pik.rawlog.records import read_rejects
+from pik.ports.store import Index, Rebuild, Store
+from pik.rawlog.objects import damaged, read_rejects
+from pik.rawlog.sealed_records import BlockLine, OpeningLine, read_block, read_opening, recorded_blocks
 from pik.rawlog.segment_reader import salvage_known, scan_segment, seqs, together
-from pik.runtime.interaction import Progress
+from pik.runtime import Progress
 from pik.usecases.availability import has_expired
 from pik.usecases.ingest.api_request import batch_statistics, creation_time
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
 from pik.errors import EngineError
-from pik.model.instant import DAY, MIN_INSTANT, day_text, format_instant
+from pik.model.instant import ALL_TIME, DAY, MIN_INSTANT, Window, day_text, format_instant
 from pik.model.metric import NO_INPUTS, BucketDigest, Computed, Metric
-from pik.model.window import ALL_TIME, Window
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
-from pik.runtime.interaction import Progress
+from pik.runtime import Progress
 from pik.usecases import Listing
 from pik.usecases.care.verify_batches import batch_problems
 from pik.usecases.care.verify_findings import Problem, ProblemKind, Verification, VerifyReport

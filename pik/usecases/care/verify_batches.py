@@ -16,13 +16,11 @@ from msgspec import structs
 
 from pik.errors import Damaged
 from pik.model.batch import Batch, BatchState, Counts, RejectFile, Segment, count_lags, with_names
-from pik.model.instant import DAY, MIN_INSTANT
-from pik.model.window import ALL_TIME, Window
-from pik.rawlog.batch_records import BatchLine, RejectLine, SegmentLine, read_record, restored
-from pik.rawlog.keys import RawKind
-from pik.rawlog.records import read_rejects
+from pik.model.instant import ALL_TIME, DAY, MIN_INSTANT, Window
+from pik.ports.raw import RawKind
+from pik.rawlog.objects import read_rejects
+from pik.rawlog.sealed_records import BatchLine, RejectLine, SegmentLine, pulls, read_pull, read_record, restored
 from pik.rawlog.segment_writer import reason_kind
-from pik.rawlog.store_records import pulls, read_pull
 from pik.usecases.availability import has_expired
 from pik.usecases.care.verify_findings import (
     Holding,

@@ -13,13 +13,11 @@ from operator import itemgetter
 from typing import TypeVar
 
 from pik.model.batch import Batch, Counts, Frame, Segment, Verdict
-from pik.model.instant import day_text
-from pik.model.window import ALL_TIME, Window
-from pik.ports.catalog import Index, Totals
-from pik.ports.store import Store
-from pik.rawlog.keys import RawKey
-from pik.runtime.interaction import Progress
-from pik.runtime.spool import Sorter
+from pik.model.instant import ALL_TIME, Window, day_text
+from pik.ports.raw import RawKey
+from pik.ports.store import Index, Store, Totals
+from pik.runtime import Progress
+from pik.runtime.storage import Sorter
 
 _NAMED_RANGES = 20
 """Affected entities, and ranges of them, that a problem names; with more it names one from the first to the last."""

@@ -15,16 +15,20 @@ from operator import attrgetter, itemgetter
 from pik.errors import Damaged
 from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, Frame, Segment
 from pik.model.delivery import Delivery
-from pik.model.instant import day_text
-from pik.model.window import Window
-from pik.ports.raw import Raw, RawObject
+from pik.model.instant import Window, day_text
+from pik.ports.raw import Raw, RawKey, RawKind, RawObject, keys_of
 from pik.ports.store import Store
-from pik.rawlog.batch_records import SegmentLine, read_block, read_opening, read_record, recorded_blocks
-from pik.rawlog.frames import unpack_frame
-from pik.rawlog.keys import RawKey, RawKind, keys_of
-from pik.rawlog.records import read_rejects
+from pik.rawlog.objects import read_rejects, unpack_frame
+from pik.rawlog.sealed_records import (
+    SegmentLine,
+    correction_keys,
+    read_block,
+    read_opening,
+    read_record,
+    read_winners,
+    recorded_blocks,
+)
 from pik.rawlog.segment_reader import scan_segment, seqs
-from pik.rawlog.store_records import correction_keys, read_winners
 from pik.runtime.parallel import map_in_threads
 from pik.usecases.availability import has_expired
 from pik.usecases.care.verify_findings import (

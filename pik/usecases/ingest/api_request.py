@@ -37,7 +37,7 @@ from pik.model.instant import Zone
 from pik.ports.raw import Object, Raw
 from pik.ports.remote import RecordStatus
 from pik.ports.store import Store
-from pik.rawlog.frames import unpacked
+from pik.rawlog.objects import unpacked
 from pik.rawlog.segment_writer import Reading, SegmentBuilder, reason_kind
 from pik.usecases.availability import require_writable
 

@@ -30,12 +30,11 @@ from pik.inputs.source import OpenedInput, Source
 from pik.model.batch import Batch, BatchState, Chunk, Origin, Reject
 from pik.model.delivery import read_delivery
 from pik.model.event import ENVELOPE
-from pik.ports.catalog import batch_of
 from pik.ports.raw import Object, Raw
-from pik.ports.store import Store
-from pik.rawlog.batch_records import ATTEMPT, BlockLog, write_record
+from pik.ports.store import Store, batch_of
+from pik.rawlog.sealed_records import ATTEMPT, BlockLog, write_record
 from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Work, building, increasing_times
-from pik.runtime.interaction import Progress, Silent
+from pik.runtime import Progress, Silent
 from pik.runtime.parallel import Pool
 from pik.usecases.availability import require_writable
 from pik.usecases.inspect.batches import close_replaced

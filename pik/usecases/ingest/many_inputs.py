@@ -22,9 +22,9 @@ from pik.inputs.source import Source
 from pik.model.batch import Batch, BatchState, Origin
 from pik.ports.raw import Object
 from pik.ports.store import Store
-from pik.rawlog.batch_records import record_object
+from pik.rawlog.sealed_records import record_object
 from pik.rawlog.segment_writer import SegmentBuilder
-from pik.runtime.interaction import Progress
+from pik.runtime import Progress
 from pik.usecases.availability import require_writable
 from pik.usecases.ingest.batch_ingest import (
     IngestOptions,

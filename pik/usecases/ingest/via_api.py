@@ -24,7 +24,7 @@ from pik.model.event import read_event
 from pik.model.instant import load_zone
 from pik.ports.remote import Answered, Api
 from pik.rawlog.segment_writer import InvalidRecord, Reading, make_reject, reason_kind
-from pik.runtime.interaction import Progress
+from pik.runtime import Progress
 
 LANES = 8
 BODY = 1 << 20

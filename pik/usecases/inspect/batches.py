@@ -21,16 +21,13 @@ import zstandard
 
 from pik.errors import AlreadyExists, Damaged, UsageError
 from pik.model.batch import KEYED, OTHERS, PLAIN, Batch, BatchState, Reject, Segment, Verdict, are_exact, with_names
-from pik.model.run import Run
-from pik.model.window import ALL_TIME, Part
-from pik.ports.catalog import Totals
-from pik.ports.raw import Raw
-from pik.ports.store import Store
-from pik.rawlog.frames import damaged, frame_lines, parse
-from pik.rawlog.keys import RawKind, number_of
-from pik.rawlog.records import packed, read_rejects, record_lines
+from pik.model.instant import ALL_TIME, Part
+from pik.model.metric import Run
+from pik.ports.raw import Raw, RawKind, number_of
+from pik.ports.store import Store, Totals
+from pik.rawlog.objects import damaged, frame_lines, packed, parse, read_rejects, record_lines
+from pik.rawlog.sealed_records import parts
 from pik.rawlog.segment_reader import ids_of, readable
-from pik.rawlog.store_records import parts
 
 
 def list_rejects(store: Store, batch: Batch) -> Iterator[Reject]:

@@ -16,17 +16,15 @@ import zstandard
 from pik.errors import CANDIDATES, NotFound, NotHeld, UsageError, ambiguous_id, command
 from pik.model.batch import BatchState, Location, Segment, Verdict
 from pik.model.delivery import Delivery, Filter
-from pik.model.instant import DAY, HOUR, MIN_INSTANT, day_text, format_instant, parse_instant
+from pik.model.instant import DAY, HOUR, MIN_INSTANT, Window, covered, day_text, format_instant, parse_instant
 from pik.model.metric import Aggregate, Definition
-from pik.model.window import Window, covered
-from pik.ports.catalog import Index
 from pik.ports.engine import Engine, Inputs
-from pik.ports.store import Store
-from pik.rawlog.frames import damaged, frame_lines, parse
+from pik.ports.store import Index, Store
+from pik.rawlog.objects import damaged, frame_lines, parse
+from pik.rawlog.sealed_records import parts
 from pik.rawlog.selection import Bound, RecordedDelivery, deliveries
-from pik.rawlog.store_records import parts
-from pik.runtime.interaction import SILENT, Progress
-from pik.runtime.spool import SORTED_IN_MEMORY, sort_bounded
+from pik.runtime import SILENT, Progress
+from pik.runtime.storage import SORTED_IN_MEMORY, sort_bounded
 from pik.usecases import Extent, Listing
 from pik.usecases.availability import expect_held, expect_pulled, has_expired
 from pik.usecases.inspect.events import ordered_by_day, pages

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pik.errors import Damaged, NothingSelected, command
 from pik.model.batch import Verdict
 from pik.model.delivery import Delivery, Filter, entity_mark
-from pik.model.instant import day_of, format_instant
-from pik.model.window import ALL_TIME, Window
-from pik.ports.catalog import Index
-from pik.ports.store import Store
-from pik.rawlog.frames import frame_lines, frames_of
+from pik.model.instant import ALL_TIME, Window, day_of, format_instant
+from pik.ports.store import Index, Store
+from pik.rawlog.objects import frame_lines, frames_of
 from pik.rawlog.selection import Bound, RecordedDelivery, Selection, deliveries
-from pik.runtime.interaction import SILENT, Progress
-from pik.runtime.spool import sort_bounded
+from pik.runtime import SILENT, Progress
+from pik.runtime.storage import sort_bounded
 from pik.usecases import Extent, Listing
 from pik.usecases.availability import expect_held
 

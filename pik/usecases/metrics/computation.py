@@ -9,9 +9,8 @@ from itertools import groupby, pairwise
 from operator import itemgetter
 
 from pik.errors import Damaged
-from pik.model.instant import DAY, format_instant
+from pik.model.instant import DAY, Window, format_instant
 from pik.model.metric import Aggregate, Computed, Metric
-from pik.model.window import Window
 from pik.ports.engine import Bucket, Computation, Engine
 from pik.ports.state import Aggregates
 from pik.rawlog.selection import Selection

@@ -10,8 +10,8 @@ from itertools import chain
 import msgspec
 
 from pik.errors import NotFound, NothingSelected, command
+from pik.model.instant import Window
 from pik.model.metric import Aggregate, Definition, Metric, with_scale
-from pik.model.window import Window
 from pik.ports.engine import Engine
 from pik.ports.state import Metrics
 from pik.ports.store import Store

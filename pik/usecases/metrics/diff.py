@@ -18,13 +18,12 @@ from operator import attrgetter
 import msgspec
 
 from pik.errors import Damaged, NothingSelected, UsageError, command
-from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Computed, Failure, Metric
-from pik.model.run import Run
-from pik.model.window import Window
+from pik.model.instant import Window
+from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Computed, Failure, Metric, Run
 from pik.ports.engine import Bucket, Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
-from pik.runtime.spool import sort_bounded
+from pik.runtime.storage import sort_bounded
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import events_within, nothing_counted, nothing_selected, null_values

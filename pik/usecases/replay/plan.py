@@ -16,13 +16,25 @@ from ulid import ULID
 
 from pik import __version__
 from pik.errors import Damaged, NothingSelected, UsageError
-from pik.model.metric import NO_INPUTS, Aggregate, Computed, Metric
-from pik.model.run import KEPT_FAILURES, NO_FAILURES, FailedAggregate, Failures, Run, RunRequest, RunState, Task
-from pik.model.window import ALL_TIME, Window
+from pik.model.instant import ALL_TIME, Window
+from pik.model.metric import (
+    KEPT_FAILURES,
+    NO_FAILURES,
+    NO_INPUTS,
+    Aggregate,
+    Computed,
+    FailedAggregate,
+    Failures,
+    Metric,
+    Run,
+    RunRequest,
+    RunState,
+    Task,
+)
 from pik.ports.engine import Engine, Touched
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
-from pik.runtime.spool import Spool
+from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import nothing_selected
 from pik.usecases.metrics.computation import (

@@ -13,7 +13,7 @@ from functools import partial
 from msgspec import structs
 
 from pik.errors import Busy, Damaged, EngineError, Invalid, NotFound, StoreError, UsageError, ambiguous_id, command
-from pik.model.run import (
+from pik.model.metric import (
     NO_FAILURES,
     TASK_TIMEOUT,
     DeadLetter,
@@ -29,7 +29,7 @@ from pik.ports.engine import Engine
 from pik.ports.remote import Api
 from pik.ports.state import Message, Promoted, Promotion
 from pik.ports.store import Store
-from pik.runtime.interaction import Progress
+from pik.runtime import Progress
 from pik.runtime.parallel import Pool, Tell, WorkerDied
 from pik.usecases.replay.plan import execute_task
 

@@ -14,11 +14,11 @@ from typing import Any
 from unittest.mock import Mock, patch
 
 from pik.inputs.source import file_source
+from pik.ports.raw import RawKind
 from pik.ports.store import Store
-from pik.rawlog.keys import RawKind
+from pik.rawlog.sealed_records import WinnerLine, write_winners
 from pik.rawlog.segment_writer import Reading
-from pik.rawlog.store_records import WinnerLine, write_winners
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.raw import AwsRaw
 from pik.stores.aws.table import Table

@@ -11,12 +11,12 @@ from typing import Any
 from pik.errors import PikError
 from pik.inputs.source import file_source
 from pik.model.delivery import Filter
+from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import Definition
-from pik.model.window import ALL_TIME, Window
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
-from pik.runtime.interaction import Silent
+from pik.runtime import Silent
 from pik.stores import open_copy
 from pik.usecases.care.verify import verify
 from pik.usecases.ingest.api_request import record_request

@@ -12,7 +12,7 @@ from typing import Any
 
 from pik.errors import Damaged
 from pik.model.batch import Arrivals, Segment, Verdict
-from pik.rawlog.keys import RawKind, number_of
+from pik.ports.raw import RawKind, number_of
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.id_files import Row, prefix_of, read_ids, rows_of
 from pik.stores.aws.catalog.index import AwsIndex

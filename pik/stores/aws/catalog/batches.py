@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from time import time_ns
 
 from pik.model.batch import Batch, BatchState, Chunk, Counts, Origin, Verdict
-from pik.ports.catalog import Rebuild
+from pik.ports.store import Rebuild
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.generation import Generation, rebuilt
 from pik.stores.aws.catalog.layout import BatchItem

@@ -18,7 +18,7 @@ import zstandard
 from pik.errors import Damaged
 from pik.model.batch import KEYED, PLAIN, Arrivals, RejectFile, Segment
 from pik.model.instant import day_text
-from pik.rawlog.keys import number_of
+from pik.ports.raw import number_of
 from pik.stores.aws.raw import AwsRaw
 
 PLAIN_ROW = Struct(">16sIIQ")

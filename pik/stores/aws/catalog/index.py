@@ -12,10 +12,9 @@ from operator import itemgetter
 
 from pik.errors import NotFound
 from pik.model.batch import Batch, Counts, Location, RejectFile, Segment, Verdict
-from pik.model.instant import day_text
-from pik.model.window import Window
-from pik.ports.catalog import Totals
-from pik.rawlog.keys import RawKind
+from pik.model.instant import Window, day_text
+from pik.ports.raw import RawKind
+from pik.ports.store import Totals
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.batches import with_state
 from pik.stores.aws.catalog.generation import Generation

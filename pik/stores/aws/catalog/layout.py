@@ -16,7 +16,7 @@ from msgspec import structs
 from pik.errors import Invalid, StoreError
 from pik.model.batch import Batch, BatchState, Counts, Frame, Origin, RejectFile, Segment, Verdict
 from pik.model.instant import day_of, day_text, parse_instant
-from pik.rawlog.keys import RawKind, number_of
+from pik.ports.raw import RawKind, number_of
 from pik.stores.aws.catalog.id_files import Row
 from pik.stores.aws.state.layout import US, time_key
 from pik.stores.aws.table import Key, KeyItem, Partition

@@ -25,8 +25,8 @@ from pik.model.batch import (
     duplicate_kind,
 )
 from pik.model.instant import day_text
-from pik.ports.catalog import Winner
-from pik.rawlog.keys import RawKind, number_of
+from pik.ports.raw import RawKind, number_of
+from pik.ports.store import Winner
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.generation import Generation
 from pik.stores.aws.catalog.id_files import (

@@ -24,7 +24,7 @@ from msgspec import structs
 
 from pik.errors import AlreadyExists, Busy, StoreError
 from pik.model.batch import Chunk, Counts, Segment, Verdict, duplicate_kind
-from pik.rawlog.keys import number_of
+from pik.ports.raw import number_of
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.id_files import Header, Row, ids_key, read_ids, rows_of, write_ids
 from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem, ClaimItem

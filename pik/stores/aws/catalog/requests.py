@@ -16,8 +16,8 @@ from typing import NamedTuple, TypeVar
 from pik.errors import Damaged, StoreError
 from pik.model.batch import OF_REQUEST, Arrivals, Batch, Chunk, Counts, Frame, Location, Segment, Verdict
 from pik.model.instant import day_text
-from pik.rawlog.keys import RawKind
-from pik.runtime.retry import attempts
+from pik.ports.raw import RawKind
+from pik.runtime.storage import attempts
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.id_files import Row, rows_of
 from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem, ClaimItem, RequestItem

@@ -12,11 +12,20 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, bucket_digests, digest_line
-from pik.model.run import PromotionKind, RunState, Task
-from pik.model.window import Window
+from pik.model.instant import Window
+from pik.model.metric import (
+    Aggregate,
+    BucketDigest,
+    Computed,
+    DigestLines,
+    PromotionKind,
+    RunState,
+    Task,
+    bucket_digests,
+    digest_line,
+)
 from pik.ports.state import Change, Promoted, Promotion, Written
-from pik.runtime.spool import Spool
+from pik.runtime.storage import Spool
 from pik.stores.aws.clients import Flow
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.layout import PointerItem, VersionItem

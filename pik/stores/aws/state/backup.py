@@ -10,8 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from pik.errors import Busy, StoreError
-from pik.model.metric import EVENT_COUNT
-from pik.model.run import NO_FAILURES, Run, TaskState
+from pik.model.metric import EVENT_COUNT, NO_FAILURES, Run, TaskState
 from pik.ports.state import (
     DeadLetters,
     LetterRow,

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NotRequired, TypedDict
 
-from pik.model.metric import Aggregate, Computed, decimal_text
-from pik.model.run import Task
+from pik.model.metric import Aggregate, Computed, Task, decimal_text
 from pik.ports.state import Written
 from pik.stores.aws.table import Key, KeyItem, Partition
 from pik.stores.state_rows import Place, damaged_row, row_digest

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ulid import ULID
 
 from pik.errors import Busy, Damaged
-from pik.model.run import PromotionKind
+from pik.model.metric import PromotionKind
 from pik.ports.state import Promoted, Promotion, PromotionRow
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.layout import MoveItem, PointerItem, PromotionItem, PromotionRecord, VersionItem

@@ -23,8 +23,8 @@ from pik.model.batch import (
     RejectFile,
     Verdict,
 )
-from pik.ports.catalog import Rebuild
-from pik.runtime.interaction import called_from_c
+from pik.ports.store import Rebuild
+from pik.runtime import called_from_c
 from pik.stores.common import conflicting
 from pik.stores.local.catalog.index import (
     CONFLICT,

@@ -19,8 +19,8 @@ from msgspec import structs
 
 from pik.errors import StoreError
 from pik.model.batch import Batch, BatchState, Counts, Frame, Location, Origin, RejectFile, Segment, Verdict
-from pik.model.window import Window
-from pik.ports.catalog import Totals
+from pik.model.instant import Window
+from pik.ports.store import Totals
 from pik.stores.local.lock import held
 from pik.stores.local.sqlite import Database
 

@@ -14,7 +14,7 @@ import msgspec
 
 from pik.errors import StoreError
 from pik.model.batch import KEYED, PLAIN, Arrivals, Batch, Location, RejectFile, Segment, Verdict
-from pik.ports.catalog import Winner
+from pik.ports.store import Winner
 from pik.stores.local.catalog.batches import Claims, add_rejects
 from pik.stores.local.catalog.index import (
     CONFLICT,

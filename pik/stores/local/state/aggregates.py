@@ -14,9 +14,18 @@ from typing import Any
 
 import msgspec
 
-from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, bucket_digests, decimal_text, joinable
-from pik.model.run import RunState, Task
-from pik.model.window import Window
+from pik.model.instant import Window
+from pik.model.metric import (
+    Aggregate,
+    BucketDigest,
+    Computed,
+    DigestLines,
+    RunState,
+    Task,
+    bucket_digests,
+    decimal_text,
+    joinable,
+)
 from pik.ports.state import Change
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state.database import (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pik.errors import Damaged
-from pik.model.run import PromotionKind
+from pik.model.metric import PromotionKind
 from pik.ports.state import Promoted, Promotion
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state.database import (

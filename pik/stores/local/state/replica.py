@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 from pik.errors import StoreError
+from pik.model.instant import Window
 from pik.model.metric import EVENT_COUNT, Aggregate, Metric
-from pik.model.window import Window
 from pik.ports.store import TakenOver
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database

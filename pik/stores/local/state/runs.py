@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from pik.model.run import (
+from pik.model.metric import (
     ENDED,
     KEPT_FAILURES,
     NO_FAILURES,

@@ -1,14 +1,15 @@
-"""Sealed JSON lines: records among raw and backup files; and files of rejects.
+"""The objects of raw: frames of lines, sealed JSON lines (records among raw, and backup files), and files of rejects.
 
-The lines are one zstd frame; a second, skippable frame is the seal: the digest of the first, so that a changed or lost
-bit shows. Readers of the lines do not see it. docs/format.md specifies it.
+Damage raises; it never shortens an answer. Sealed lines are one zstd frame; a second, skippable frame is the seal: the
+digest of the first, so that a changed or lost bit shows. Readers of the lines do not see it. docs/format.md specifies
+it.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -17,11 +18,11 @@ from typing import IO, TypeVar
 import msgspec
 import zstandard
 
-from pik.errors import Damaged, InputError, StoreError, UsageError
-from pik.model.batch import Reject
+from pik.errors import Damaged, InputError, Invalid, StoreError, UsageError
+from pik.model.batch import Frame, Reject, Segment
+from pik.model.delivery import Delivery, read_delivery
 from pik.ports.raw import Raw
-from pik.rawlog.frames import damaged, unpacked
-from pik.runtime.spool import sync, sync_directory
+from pik.runtime.storage import sync, sync_directory
 
 SEAL = bytes.fromhex("502a4d18 20000000")
 """Begins a skippable zstd frame of 32 bytes."""
@@ -147,3 +148,72 @@ def digest_of(path: Path) -> str:
     with open(path, "rb") as file:
         file.seek(-32, os.SEEK_END)
         return file.read().hex()
+
+
+def damaged(key: str, what: str) -> Damaged:
+    """Return the error for raw that is not what was written."""
+    return Damaged(f"raw object {key} is damaged: {what}", hint="what is affected: pik verify --full")
+
+
+def frames_of(segment: Segment, entities: Sequence[str]) -> list[Frame]:
+    """Return the frames that may hold deliveries of these entities (none given: of any)."""
+    if not entities:
+        return list(segment.frames)
+    # Text compares by code point, which is the order of UTF-8 bytes, and so that of the segment.
+    return [frame for frame in segment.frames if any(frame.first <= entity <= frame.last for entity in entities)]
+
+
+def frame_lines(raw: Raw, segment: Segment, frame: Frame) -> list[bytes]:
+    """Return the lines of one frame. Raises Damaged."""
+    return unpack_frame(segment, frame, frame_bytes(raw, segment, frame))
+
+
+def frame_bytes(raw: Raw, segment: Segment, frame: Frame) -> bytes:
+    """Return a frame as it is stored. Raises Damaged."""
+    return part_bytes(raw, segment, frame.offset, frame.offset + frame.length)
+
+
+def part_bytes(raw: Raw, segment: Segment, begin: int, end: int) -> bytes:
+    """Return the bytes of a segment from `begin` to `end`. Raises Damaged."""
+    return segment.inline[begin:end] if segment.inline else raw.read(segment.key, begin, end - begin)
+
+
+def unpack_frame(segment: Segment, frame: Frame, data: bytes) -> list[bytes]:
+    """Return the lines in a frame's bytes. Raises Damaged."""
+    return frame_text(segment, frame, data)[:-1].split(b"\n")
+
+
+def frame_text(segment: Segment, frame: Frame, data: bytes | memoryview) -> bytes:
+    """Return the lines in a frame's bytes, each with its line break. Raises Damaged."""
+    try:
+        text = zstandard.ZstdDecompressor().decompress(data)
+    except zstandard.ZstdError as error:
+        raise damaged(segment.key, f"the frame at byte {frame.offset} does not decompress ({error})") from None
+    except MemoryError:  # as much as its header asks for
+        raise damaged(segment.key, f"the frame at byte {frame.offset} does not have the size in its header") from None
+    if text[-1:] != b"\n" or text.count(b"\n") != frame.lines:
+        raise damaged(segment.key, f"the frame at byte {frame.offset} does not hold {frame.lines} lines")
+    return text
+
+
+def unpacked(key: str, data: bytes) -> list[bytes]:
+    """Return the lines of a whole small object. Raises Damaged."""
+    text = b""
+    while data:
+        decompressor = zstandard.ZstdDecompressor().decompressobj()
+        try:
+            text += decompressor.decompress(data)
+        except zstandard.ZstdError as error:
+            raise damaged(key, str(error)) from None
+        if not decompressor.eof:  # its checksum may be all that is missing
+            raise damaged(key, "its last frame is cut")
+        data = decompressor.unused_data
+    return text.splitlines()
+
+
+def parse(segment: Segment, line: bytes) -> Delivery:
+    """Return a raw line as a Delivery. Raises Damaged, naming the segment."""
+    try:
+        return read_delivery(line)
+    except Invalid as error:
+        raise damaged(segment.key, error.message) from None

@@ -1,7 +1,9 @@
-"""The sealed records of a batch, from which the index can be rebuilt; docs/format.md specifies them.
+"""The sealed records, of a batch and of the whole store, from which the index can be rebuilt; docs/format.md specifies
+them.
 
 A batch of more than one block has an opening record before its first segment (what it is read from), and a block record
-per block (how far it has come). A finished batch has one record of everything.
+per block (how far it has come). A finished batch has one record of everything. Records of the store are what was pulled
+into a copy, and corrections.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from typing import Any
 
@@ -19,11 +21,10 @@ import msgspec
 from pik.errors import AlreadyExists, Damaged, InputError, StoreError
 from pik.inputs.blocks import Block
 from pik.model.batch import Batch, BatchState, Chunk, Counts, Origin, RejectFile, Segment, Verdict
-from pik.model.window import ALL_TIME
-from pik.ports.raw import Object, Raw
+from pik.model.instant import ALL_TIME, Part, Window
+from pik.ports.raw import Object, Raw, RawKind, keys_of
 from pik.ports.store import Store
-from pik.rawlog.keys import RawKind
-from pik.rawlog.records import packed, record_lines
+from pik.rawlog.objects import packed, record_lines
 
 Runs = tuple[tuple[int, int], ...]
 """Seqs as (first, last) pairs, both included."""
@@ -297,3 +298,119 @@ def recorded_blocks(blocks: Iterable[BlockLine]) -> list[BlockLine]:
         if block.first_seq != (kept[place - 1].last_seq + 1 if place else 1):
             return kept[:place]
     return kept
+
+
+class PullLine(msgspec.Struct, frozen=True, kw_only=True, tag="pull"):
+    """The first line of a pull. Instants in nanoseconds; `start` and `end` bound whole days; no `entities`: all."""
+
+    format: int
+    pull_id: str
+    source: str
+    pulled_at: int
+    start: int
+    end: int
+    entities: tuple[str, ...] = ()
+
+    @property
+    def part(self) -> Part:
+        """What the copy holds by this pull."""
+        return Part(Window(self.start, self.end), self.entities)
+
+
+class PulledBatch(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
+    """A batch as the source knew it. `counts`, of all of it: read, accepted, exact, conflict, rejected."""
+
+    batch_id: str
+    origin: Origin
+    state: BatchState
+    attempt: int
+    started_at: int
+    finished_at: int | None
+    counts: tuple[int, int, int, int, int]
+    rejects: tuple[RejectFile, ...] = ()
+
+
+PullRecordLine = PullLine | PulledBatch | SegmentLine
+
+_decode_pull = msgspec.json.Decoder(PullRecordLine).decode
+
+
+def write_pull(raw: Raw, lines: Iterable[PullRecordLine], pull_id: str) -> None:
+    """Create the record of a pull."""
+    raw.create(RawKind.PULL.key(pull_id), packed(lines))
+
+
+def read_pull(raw: Raw, key: str) -> Iterator[PullRecordLine]:
+    """Yield the lines of the record of a pull. Raises Damaged."""
+    return record_lines(raw, key, _decode_pull)
+
+
+def pulls(raw: Raw) -> list[str]:
+    """Return the keys of the records of all pulls, oldest first."""
+    return [str(key) for key in keys_of(raw, RawKind.PULL)]
+
+
+def parts(store: Store) -> list[Part]:
+    """Return what a copy holds, by its pulls. Raises Damaged."""
+    first = (next(read_pull(store.raw, key)) for key in pulls(store.raw))
+    return [line.part for line in first if isinstance(line, PullLine)]
+
+
+Place = tuple[str, int]
+"""A delivery: batch_id and seq."""
+
+
+class CorrectionLine(msgspec.Struct, frozen=True, kw_only=True, tag="correction"):
+    """The first line of a correction: what was corrected, when and why. `events` counts the lines that follow."""
+
+    format: int
+    correction_id: str
+    kind: str
+    recorded_at: int
+    reason: str
+    events: int
+
+
+class WinnerLine(msgspec.Struct, frozen=True, kw_only=True, tag="winner", omit_defaults=True):
+    """An event of which another delivery counts now: `new`, in the segment `key`. `old` is None if it is lost and
+    unknown."""
+
+    event_id: str
+    key: str
+    new: Place
+    old: Place | None = None
+
+
+def write_winners(store: Store, winners: Sequence[WinnerLine], recorded_at: int) -> str:
+    """Record that other deliveries of these events count now; return the key of the record."""
+    from ulid import ULID  # late: commands that only read need no ids
+
+    correction_id = str(ULID())
+    head = CorrectionLine(
+        format=store.format_version,
+        correction_id=correction_id,
+        kind="verdict",
+        recorded_at=recorded_at,
+        reason="the index was rebuilt",
+        events=len(winners),
+    )
+    key = RawKind.CORRECTION.key(correction_id)
+    store.raw.create(key, packed(chain([head], winners)))
+    return key
+
+
+def correction_keys(raw: Raw) -> list[str]:
+    """Return the keys of the corrections, in the order in which they were recorded."""
+    return [str(key) for key in keys_of(raw, RawKind.CORRECTION)]
+
+
+def read_winners(raw: Raw, key: str) -> Iterator[WinnerLine]:
+    """Yield the events of a correction. Raises Damaged, before the first one, if any bit is not as it was written."""
+    for line in record_lines(raw, key, _decode_correction):
+        if isinstance(line, WinnerLine):
+            yield line
+        elif key != RawKind.CORRECTION.key(line.correction_id):
+            raise Damaged(f"record {key} is that of another correction", hint="pik verify --full")
+
+
+_decode_correction = msgspec.json.Decoder(CorrectionLine | WinnerLine).decode
