@@ -22,7 +22,7 @@ from pik.rawlog.segment_writer import Reading
 from pik.runtime import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.stack import Stack
+from pik.stores.aws.stack import Stack
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 from tests.support.aws.calls import Calls, counting
 from tests.support.aws.emulator import ENVIRONMENT, REGION, make_stack, ministack, publish

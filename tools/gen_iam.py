@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pik.ports.remote import Level
-from pik.stores.aws.deployment.permissions import POLICIES
+from pik.stores.aws.permissions import POLICIES
 
 PAGE = Path(__file__).parent.parent / "docs" / "iam.md"
 

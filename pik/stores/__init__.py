@@ -1,11 +1,15 @@
-"""Opening stores by URL: `aws://STACK` is a deployed one, a path a local one."""
+"""Opening stores by URL: `aws://STACK` is a deployed one, a path a local one; and what all of them have in common: the
+format of their layout, errors, temporary directories."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pik.errors import UsageError
+from pik.errors import ConflictFound, Damaged, StoreError, UsageError
 from pik.ports.store import Store
 
 if TYPE_CHECKING:
@@ -21,7 +25,7 @@ def open_store(url: str, *, create: bool = False) -> Store:
         return open_aws(url)
     if "://" in url:
         raise UsageError(f"unsupported store URL {url!r}", hint="--store DIR, or aws://STACK")
-    from pik.stores.local.open import open_local
+    from pik.stores.local import open_local
 
     return open_local(Path(url).expanduser(), create=create)
 
@@ -51,7 +55,7 @@ def open_health(url: str) -> StackHealth:
             f"{url} is a local store, and has no stack",
             hint="--store aws://STACK; `pik status` and `pik verify` look at a local store",
         )
-    from pik.stores.aws.deployment.health import health_of
+    from pik.stores.aws.health import health_of
     from pik.stores.aws.open import located
 
     clients, name = located(url)
@@ -61,7 +65,7 @@ def open_health(url: str) -> StackHealth:
 def open_copy(path: str, source: Store, *, create: bool = True) -> Store:
     """Open the copy of a store in a directory; `create` makes one that does not exist yet. Raises UsageError if `path`
     is not a path, or that of the store itself, NotFound, StoreError."""
-    from pik.stores.local.open import open_copy as open_local_copy
+    from pik.stores.local import open_copy as open_local_copy
 
     if "://" in path:
         raise UsageError(f"{path}: copies are made in directories", hint="--into DIR, a new one")
@@ -69,3 +73,47 @@ def open_copy(path: str, source: Store, *, create: bool = True) -> Store:
     if str(target) == source.url:
         raise UsageError(f"{path} is the store itself", hint="--into DIR, a new one")
     return open_local_copy(target, source.url, create=create)
+
+
+FORMAT = 3
+"""The version of the layout of a store and of everything in it; docs/format.md lists what changed with each."""
+
+
+def expect_format(store: str, found: int) -> None:
+    """Raise StoreError if the store has another format than this program."""
+    if found > FORMAT:
+        raise StoreError(
+            f"the store at {store} has format {found}; this pik reads up to format {FORMAT}",
+            hint="pip install --upgrade pik",
+        )
+    if found < FORMAT:
+        raise StoreError(
+            f"the store at {store} has format {found}, which only an older pik reads; this one reads {FORMAT}",
+            hint="ingest its inputs into a new store, or use the pik that wrote it",
+        )
+
+
+def missing(key: str) -> Damaged:
+    """Return the error for an object that the index names and that is missing."""
+    return Damaged(f"raw object {key} is missing", hint="pik verify --full")
+
+
+def conflicting(first_seq: int, last_seq: int, conflicts: int) -> ConflictFound:
+    """Return the error for records among which there are conflicts, where they are refused."""
+    return ConflictFound(
+        f"records {first_seq} to {last_seq} hold idempotency keys that came before with other content"
+        f" (conflicts: {conflicts})",
+        hint="none of them was recorded; --on-conflict record keeps them as duplicates",
+    )
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield a private directory for temporary files, removed when the context ends."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="pik-") as directory:
+            yield Path(directory)
+    except OSError as error:
+        if error.filename and not str(error.filename).startswith(tempfile.gettempdir()):
+            raise
+        raise StoreError(f"cannot use the directory for temporary files: {error.strerror}") from error

@@ -19,7 +19,7 @@ from pik.ports.store import Store
 from pik.runtime import Silent
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.stack import stack_of
+from pik.stores.aws.stack import stack_of
 from pik.usecases.care.verify import verify
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.events import list_events

@@ -9,7 +9,7 @@ import pytest
 
 import pik
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.health import health_of
+from pik.stores.aws.health import health_of
 from tests.support.aws.deployed import Deployed, send
 
 FUNCTIONS = ("IngestFunction", "ReplayFunction", "ProcessorFunction")

@@ -13,9 +13,9 @@ import pytest
 
 from pik.ports.remote import Level
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.health import AwsStackHealth
-from pik.stores.aws.deployment.permissions import permissions
-from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, describe_stack
+from pik.stores.aws.health import AwsStackHealth
+from pik.stores.aws.permissions import permissions
+from pik.stores.aws.stack import SOURCE, DeployedStack, describe_stack
 from pik.usecases.care.deployment import Diagnosis, diagnose
 from tests.aws.test_iam import policies
 from tests.cli.conftest import pik

@@ -12,8 +12,8 @@ import pytest
 
 from pik.ports.remote import Setting
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.settings import settings
-from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, describe_stack
+from pik.stores.aws.settings import settings
+from pik.stores.aws.stack import SOURCE, DeployedStack, describe_stack
 from tests.aws.test_stack import deny, hook
 from tests.support.aws.bare import deploy_bare
 from tests.support.aws.emulator import REGION

@@ -13,7 +13,7 @@ from botocore.session import get_session
 
 import pik
 from pik.ports.remote import Level
-from pik.stores.aws.deployment.permissions import POLICIES
+from pik.stores.aws.permissions import POLICIES
 from tests.support.aws.policy import as_list
 from tests.support.aws.template import properties, resources
 from tools.gen_iam import PAGE, page, policy

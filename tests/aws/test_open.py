@@ -13,7 +13,7 @@ import pytest
 from pik.stores import open_store
 from pik.stores.aws import open_deployed
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.stack import find_stack
+from pik.stores.aws.stack import find_stack
 from tests.cli.conftest import pik
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.aws.processor import environment

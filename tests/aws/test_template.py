@@ -14,8 +14,8 @@ import pytest
 
 import pik
 from pik.model.metric import TASK_TIMEOUT
-from pik.stores.aws.deployment.settings import VISIBILITY_FACTOR
-from pik.stores.aws.deployment.stack import Stack, output_name
+from pik.stores.aws.settings import VISIBILITY_FACTOR
+from pik.stores.aws.stack import Stack, output_name
 from tests.support.aws.policy import as_list, denies
 from tests.support.aws.template import PATH, properties, resolved, resources, template
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pik.cli.app import COMMANDS, root_command
-from pik.stores.common import FORMAT
+from pik.stores import FORMAT
 
 EVENT = '{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{}}\n'
 

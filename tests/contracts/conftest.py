@@ -15,16 +15,14 @@ from pik.stores import open_store
 from pik.stores.aws.catalog import generation
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.queue import AwsQueue
-from pik.stores.aws.state.aggregates import AwsAggregates
+from pik.stores.aws.state.aggregates import AwsAggregates, AwsMetrics
 from pik.stores.aws.state.audit import AwsStateAudit
-from pik.stores.aws.state.metrics import AwsMetrics
 from pik.stores.aws.state.runs import AwsRuns
 from pik.stores.aws.table import Table
-from pik.stores.local.state.aggregates import LocalAggregates
-from pik.stores.local.state.audit import LocalStateAudit
-from pik.stores.local.state.database import LocalMetrics, state_database
-from pik.stores.local.state.promotion import LocalPromotions
-from pik.stores.local.state.runs import LocalQueue, LocalRuns
+from pik.stores.local.aggregates import LocalAggregates
+from pik.stores.local.runs import LocalQueue, LocalRuns
+from pik.stores.local.state import LocalMetrics, state_database
+from pik.stores.local.state_audit import LocalStateAudit
 from tests.support.aws.emulator import make_stack, publish
 
 STORES = ["local", "aws"]
@@ -60,7 +58,7 @@ def local_state(directory: Path) -> State:
         queue,
         queue,
         LocalAggregates(database),
-        LocalPromotions(database),
+        LocalAggregates(database),
         LocalStateAudit(database),
     )
 

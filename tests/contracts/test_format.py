@@ -12,10 +12,9 @@ import pytest
 from pik.errors import StoreError
 from pik.ports.store import Store
 from pik.runtime import Silent
-from pik.stores import open_store
+from pik.stores import FORMAT, open_store
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.table import Item, Key
-from pik.stores.common import FORMAT
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import record_request
 

@@ -27,7 +27,7 @@ from pik.model.metric import (
 from pik.ports.state import Message
 from pik.stores.aws.state.audit import AwsStateAudit
 from pik.stores.aws.state.layout import buckets_pk
-from pik.stores.local.state.audit import LocalStateAudit
+from pik.stores.local.state_audit import LocalStateAudit
 from pik.usecases.metrics.definitions import add_version
 
 from .conftest import State

@@ -9,8 +9,7 @@ import shutil
 import pytest
 
 from pik.errors import NotFound, StoreError
-from pik.stores import open_store
-from pik.stores.common import FORMAT
+from pik.stores import FORMAT, open_store
 
 
 def content(store):

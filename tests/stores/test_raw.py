@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pik.stores.local.open import open_local
+from pik.stores.local import open_local
 
 KEY = "raw/event_date=2026-01-01/01J-1.ndjson.zst"
 

@@ -16,11 +16,10 @@ from pik.model.instant import ALL_TIME, DAY
 from pik.model.metric import EVENT_COUNT, Run, RunState, Task
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.stores.local.state.aggregates import LocalAggregates
-from pik.stores.local.state.audit import LocalStateAudit
-from pik.stores.local.state.database import LocalMetrics, state_database
-from pik.stores.local.state.promotion import LocalPromotions
-from pik.stores.local.state.runs import LocalQueue, LocalRuns
+from pik.stores.local.aggregates import LocalAggregates
+from pik.stores.local.runs import LocalQueue, LocalRuns
+from pik.stores.local.state import LocalMetrics, state_database
+from pik.stores.local.state_audit import LocalStateAudit
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.replay.plan import execute_task
 from pik.usecases.replay.runs import promote
@@ -51,7 +50,7 @@ def with_new_state(store: Store, directory: Path) -> Store:
         runs=LocalRuns(database, directory / "locks"),
         queue=LocalQueue(database),
         aggregates=LocalAggregates(database),
-        promotions=LocalPromotions(database),
+        promotions=LocalAggregates(database),
         state_audit=LocalStateAudit(database),
     )
     add_version(fresh.metrics, SUM, 1)

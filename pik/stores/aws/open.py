@@ -7,21 +7,20 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pik.errors import UsageError
 from pik.ports.store import Store
+from pik.stores import FORMAT
 from pik.stores.aws.catalog.audit import AwsAudit
 from pik.stores.aws.catalog.batches import AwsBatches
 from pik.stores.aws.catalog.generation import Generation
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.stack import Stack, find_stack, stack_of
 from pik.stores.aws.queue import AwsQueue
 from pik.stores.aws.raw import AwsRaw
-from pik.stores.aws.state.aggregates import AwsAggregates
+from pik.stores.aws.stack import Stack, find_stack, stack_of
+from pik.stores.aws.state.aggregates import AwsAggregates, AwsMetrics
 from pik.stores.aws.state.audit import AwsStateAudit
 from pik.stores.aws.state.backup import AwsBackup
-from pik.stores.aws.state.metrics import AwsMetrics
 from pik.stores.aws.state.runs import AwsRuns
 from pik.stores.aws.table import Table
-from pik.stores.common import FORMAT
 
 
 def open_aws(url: str) -> Store:

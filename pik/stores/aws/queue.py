@@ -19,7 +19,7 @@ from pik.model.metric import DeadLetter, Task
 from pik.ports.state import UNSETTLED, Message
 from pik.runtime.storage import attempts
 from pik.stores.aws.clients import Clients, Refused, translated
-from pik.stores.aws.deployment.stack import Stack
+from pik.stores.aws.stack import Stack
 from pik.stores.aws.state.layout import state_key
 from pik.stores.aws.table import Item, Partition, Table, batched
 from pik.stores.state_rows import damaged_row, read_letter, read_task, row_digest

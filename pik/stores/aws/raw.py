@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.ports.raw import Object, RawObject
+from pik.stores import missing, scratch
 from pik.stores.aws.clients import Clients, Refused, translated
-from pik.stores.common import missing, scratch
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

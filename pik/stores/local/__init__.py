@@ -7,3 +7,133 @@ state.db      metric definitions, runs, aggregates, promotions
 locks         who is writing what; empty
 tmp/          objects that are not whole yet
 """
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from pik.errors import NotFound, StoreError, command
+from pik.ports.store import Store
+from pik.runtime.storage import sync, sync_directory
+from pik.stores import FORMAT, expect_format
+from pik.stores.local.aggregates import LocalAggregates
+from pik.stores.local.backup import LocalBackup, LocalCopy
+from pik.stores.local.batches import LocalBatches
+from pik.stores.local.index import LocalIndex, index_database
+from pik.stores.local.raw import LocalRaw
+from pik.stores.local.rebuild import LocalAudit
+from pik.stores.local.runs import LocalQueue, LocalRuns
+from pik.stores.local.state import LocalMetrics, state_database
+from pik.stores.local.state_audit import LocalStateAudit
+
+_MARKER = "format.json"
+_ABANDONED = 24 * 3600.0
+"""Seconds after which a file in tmp/ was left by a process that was killed: none takes so long to write one."""
+
+
+class Marker(msgspec.Struct, frozen=True, omit_defaults=True):
+    """format.json. `copy_of` is the URL of the store that this one is a copy of, if it is one."""
+
+    format: int
+    copy_of: str | None = None
+
+
+def open_local(path: Path, *, create: bool = False) -> Store:
+    """Open the store in a directory. Raises NotFound unless it exists or `create` is set; StoreError if it cannot be
+    used or has another format than this program's."""
+    path = path.absolute()
+    return _assemble(path, _marker(path, Marker(FORMAT) if create else None))
+
+
+def open_copy(path: Path, source: str, *, create: bool = True) -> Store:
+    """Open the copy of the store `source` in a directory; `create` makes one that is not there yet. Raises as
+    `open_local`, and StoreError if the store is not a copy, or one of another store."""
+    path = path.absolute()
+    marker = _marker(path, Marker(FORMAT, source) if create else None)
+    if marker.copy_of != source:
+        what = f"a copy of {marker.copy_of}" if marker.copy_of else "not a copy: it ingests events itself"
+        raise StoreError(f"the store at {path} is {what}", hint="--into a new directory")
+    return _assemble(path, marker)
+
+
+def _marker(path: Path, created: Marker | None) -> Marker:
+    """Return the content of format.json. A store that does not exist is made with `created`."""
+    if created is not None:
+        _create(path, created)
+    file = path / _MARKER
+    try:
+        marker = msgspec.json.decode(file.read_bytes(), type=Marker)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(
+            f"no store at {path}", hint=f"to create an empty one there: {command('init', '--store', str(path))}"
+        ) from None
+    except OSError as error:
+        raise StoreError(
+            f"cannot read {file}: {error.strerror}", hint="look at the permissions of its directory"
+        ) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise StoreError(
+            f"{file} does not name the format of the store", hint=f'it should say {{"format": {FORMAT}}}'
+        ) from None
+    expect_format(str(path), marker.format)
+    for leftover in (path / "tmp").glob("*") if created is not None else ():
+        with suppress(OSError):  # another process may remove it as well
+            if time.time() - leftover.stat().st_mtime > _ABANDONED:
+                leftover.unlink()
+    return marker
+
+
+def _create(path: Path, marker: Marker) -> None:
+    """Make a store in the directory, unless there is one."""
+    if (path / _MARKER).exists():
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()) and not (path / "tmp").is_dir():
+            raise StoreError(f"{path} is a directory with other things in it", hint="--store DIR, a new or empty one")
+        (path / "tmp").mkdir(exist_ok=True)
+        (path / "raw").mkdir(exist_ok=True)
+        index_database(path).create()
+        state_database(path).create()
+        beside = path / "tmp" / f"format-{os.getpid()}.json"  # others may be creating the store as well
+        with open(beside, "wb") as file:
+            file.write(msgspec.json.encode(marker) + b"\n")
+            file.flush()
+            sync(file.fileno())
+        beside.replace(path / _MARKER)
+        sync_directory(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise StoreError(
+            f"cannot create a store at {path}: {error.strerror}", hint="--store DIR, somewhere else"
+        ) from None
+
+
+def _assemble(path: Path, marker: Marker) -> Store:
+    locks = path / "locks"
+    index = index_database(path)
+    state = state_database(path)
+    batches, queue, aggregates = LocalBatches(index, locks), LocalQueue(state), LocalAggregates(state)
+    return Store(
+        url=str(path),
+        format_version=marker.format,
+        raw=LocalRaw(path),
+        batches=batches,
+        requests=batches,
+        index=LocalIndex(index, locks),
+        audit=LocalAudit(index),
+        metrics=LocalMetrics(state),
+        runs=LocalRuns(state, locks),
+        queue=queue,
+        dead_letters=queue,
+        aggregates=aggregates,
+        promotions=aggregates,
+        backup=LocalBackup(state),
+        state_audit=LocalStateAudit(state, copied=marker.copy_of is not None),
+        copy=LocalCopy(marker.copy_of, state, locks) if marker.copy_of else None,
+    )

@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from pik.errors import Busy, StoreError
-from pik.stores.local.read_only import read_only_error
+from pik.stores.local.sqlite import read_only_error
 
 _PATIENCE = 0.3  # seconds; testing whether a lock is held holds it for a moment
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.ports.raw import Object, RawObject
 from pik.runtime.storage import sync, sync_directory
-from pik.stores.common import missing, scratch
+from pik.stores import missing, scratch
 
 _OPEN_FILES = 64
 """Objects that are written together: all their files are open, and some systems allow a process 256."""

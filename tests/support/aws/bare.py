@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.stack import SOURCE, DeployedStack, describe_stack
+from pik.stores.aws.stack import SOURCE, DeployedStack, describe_stack
 from tests.support.aws.deployed import ARCHITECTURE
 from tests.support.aws.template import properties, template
 

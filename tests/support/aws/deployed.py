@@ -17,7 +17,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.stack import Stack, find_stack
+from pik.stores.aws.stack import Stack, find_stack
 from tests.support.aws.emulator import ENVIRONMENT, PROGRAM, REGION
 
 ROOT = Path(__file__).resolve().parents[3]

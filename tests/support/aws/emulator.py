@@ -18,7 +18,7 @@ from typing import Final
 from uuid import uuid4
 
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.stack import Stack, output_name
+from pik.stores.aws.stack import Stack, output_name
 
 PROGRAM = Path(__file__).resolve().parents[3] / ".venv-ministack/bin/ministack"
 REGION: Final = "eu-central-1"

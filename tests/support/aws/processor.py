@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pik.lambdas import processor
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.deployment.stack import Stack, stack_of
+from pik.stores.aws.stack import Stack, stack_of
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pik.errors import Busy, StoreError
+from pik.stores import FORMAT, expect_format
 from pik.stores.aws.lease import alive, any_alive, holding, lives
 from pik.stores.aws.table import Item, Key, Table
-from pik.stores.common import FORMAT, expect_format
 
 NOTICED = 5.0
 """Seconds for which a process relies on what it read of the generation."""

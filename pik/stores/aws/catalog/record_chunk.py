@@ -25,12 +25,12 @@ from msgspec import structs
 from pik.errors import AlreadyExists, Busy, StoreError
 from pik.model.batch import Chunk, Counts, Segment, Verdict, duplicate_kind
 from pik.ports.raw import number_of
+from pik.stores import conflicting
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.id_files import Header, Row, ids_key, read_ids, rows_of, write_ids
 from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem, ClaimItem
 from pik.stores.aws.raw import AwsRaw
 from pik.stores.aws.table import Item, Key, Table
-from pik.stores.common import conflicting
 
 NO_DELIVERIES = "-"
 """Stands for the id file as `pending` while a chunk without deliveries is recorded."""

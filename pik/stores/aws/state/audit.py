@@ -19,8 +19,8 @@ from pik.ports.state import StateProblem
 from pik.stores import state_rows as found
 from pik.stores.aws import queue
 from pik.stores.aws.state import layout
+from pik.stores.aws.state.aggregates import metric_is_sound
 from pik.stores.aws.state.layout import PointerItem, VersionItem
-from pik.stores.aws.state.metrics import metric_is_sound
 from pik.stores.aws.state.move_pointers import promotion_is_sound
 from pik.stores.aws.state.runs import failures_are_sound, run_is_sound, task_is_sound, task_state_is_sound
 from pik.stores.aws.table import Item, Key, Partition, Table

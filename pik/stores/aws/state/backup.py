@@ -27,8 +27,8 @@ from pik.ports.state import (
 )
 from pik.stores.aws.queue import PURGED, purged_item
 from pik.stores.aws.state import layout
+from pik.stores.aws.state.aggregates import metric_item, metric_of
 from pik.stores.aws.state.layout import BodyItem, PromotionItem, TaskProgress, VersionItem
-from pik.stores.aws.state.metrics import metric_item, metric_of
 from pik.stores.aws.state.move_pointers import content_of, promotion_items, promotion_of
 from pik.stores.aws.state.runs import (
     AwsRuns,

@@ -31,7 +31,7 @@ from pik.model.metric import (
 from pik.ports.state import UNSETTLED, Message
 from pik.stores.local.lock import holding
 from pik.stores.local.sqlite import Database
-from pik.stores.local.state.database import (
+from pik.stores.local.state import (
     LETTER_DIGEST,
     RUN_DIGEST,
     TASK_DIGEST,

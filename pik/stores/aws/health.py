@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from pik.errors import StoreError
 from pik.ports.remote import Alarm, Deployment, Depth, Part, Permission, Setting
 from pik.stores.aws.clients import Clients, briefly, translated
-from pik.stores.aws.deployment.permissions import permissions
-from pik.stores.aws.deployment.settings import described, recovers, settings
-from pik.stores.aws.deployment.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack, describe_stack
+from pik.stores.aws.permissions import permissions
+from pik.stores.aws.settings import described, recovers, settings
+from pik.stores.aws.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack, describe_stack
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch.type_defs import MetricAlarmTypeDef, MetricDataQueryTypeDef, MetricTypeDef
     from mypy_boto3_sqs.literals import QueueAttributeNameType
+
 
 _WELL = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"}
 _MOVING = {"UPDATE_IN_PROGRESS", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"}

@@ -12,6 +12,7 @@ from pik.stores.aws.clients import Clients, Refused, denied, translated
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation.type_defs import StackTypeDef
 
+
 FUNCTIONS = ("IngestFunction", "ReplayFunction", "ProcessorFunction")
 SOURCE = "ProcessorSource"
 """The event source mapping that delivers tasks to the processor."""

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pik.errors import StoreError
 from pik.ports.remote import Setting
 from pik.stores.aws.clients import Refused, briefly, translated
-from pik.stores.aws.deployment.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack
+from pik.stores.aws.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
     from mypy_boto3_lambda.type_defs import EventSourceMappingConfigurationResponseTypeDef
     from mypy_boto3_sqs.literals import QueueAttributeNameType
+
 
 VISIBILITY_FACTOR = 6
 """The queue's visibility timeout is at least so many times the processor's timeout, as Lambda requires."""

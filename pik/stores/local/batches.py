@@ -25,8 +25,8 @@ from pik.model.batch import (
 )
 from pik.ports.store import Rebuild
 from pik.runtime import called_from_c
-from pik.stores.common import conflicting
-from pik.stores.local.catalog.index import (
+from pik.stores import conflicting
+from pik.stores.local.index import (
     CONFLICT,
     KEYED_DAY,
     LocalIndex,
@@ -108,7 +108,7 @@ class LocalBatches:
 
     @contextmanager
     def rebuild(self) -> Iterator[Rebuild]:
-        from pik.stores.local.catalog.rebuild import rebuilding  # late: it is built on this module, and rarely used
+        from pik.stores.local.rebuild import rebuilding  # late: it is built on this module, and rarely used
 
         with holding(self.locks, REBUILDING), rebuilding(self.database.path) as rebuild:
             self.database.reconnect()  # the file may have been replaced by another rebuild, or removed

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pik.errors import StoreError
 from pik.ports.remote import Level, Permission
 from pik.stores.aws.clients import Clients, Refused, briefly, denied, translated
-from pik.stores.aws.deployment.stack import SOURCE, DeployedStack
+from pik.stores.aws.stack import SOURCE, DeployedStack
 
 if TYPE_CHECKING:
     from mypy_boto3_iam.type_defs import EvaluationResultTypeDef

@@ -1,1 +1,0 @@
-"""The deployed stack itself: its resources, health, settings and permissions."""

@@ -1,1 +1,0 @@
-"""index.db: batches, segments, deliveries and claims, all of which raw can rebuild."""

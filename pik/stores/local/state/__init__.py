@@ -1,1 +1,0 @@
-"""state.db: metric definitions, runs, the queue and aggregates, which nothing can rebuild."""
