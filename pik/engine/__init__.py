@@ -1,7 +1,339 @@
-"""The engine: DuckDB evaluates metric definitions over raw. Importing this is cheap; the first call imports DuckDB."""
+"""Computes metrics with DuckDB: one scan of raw, grouped by bucket and entity, for all metrics at once."""
 
 from __future__ import annotations
 
-from pik.engine.duck import DuckEngine
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeVar
 
-__all__ = ["DuckEngine"]
+from pik.engine import sandbox
+from pik.engine.check import Checked, check_definition
+from pik.engine.sandbox import OutOfMemory, bounded, first_line, literal, session, threads_for
+from pik.engine.scan_sql import MICROSECOND, REASONS, Measure, Scan, data_errors, explanations, isolated, load
+from pik.errors import Damaged, EngineError, PikError, command
+from pik.model.instant import Window
+from pik.model.metric import (
+    DELIVERY_FACTS,
+    NO_INPUTS,
+    BucketDigest,
+    Computed,
+    Definition,
+    DigestLines,
+    Failure,
+    bucket_digests,
+    joinable,
+)
+from pik.ports.engine import Bucket, Computation, Inputs, Touched
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_FETCH = 8192
+
+_Result = TypeVar("_Result")
+
+Reasons = Mapping[tuple[int, int, str], str]
+"""DuckDB's messages, by (number of the metric, bucket in microseconds, entity), for some of the failures."""
+
+
+@dataclass(frozen=True, slots=True)
+class DuckEngine:
+    """The Engine port over DuckDB. `threads` None: one per processor, within what memory allows; `parts` is how many
+    processes share that."""
+
+    threads: int | None = None
+    parts: int = 1
+
+    @property
+    def version(self) -> str:
+        """See Engine.version."""
+        import duckdb
+
+        return f"DuckDB {duckdb.__version__}"
+
+    def shared(self, parts: int) -> DuckEngine:
+        """See Engine.shared."""
+        return replace(self, parts=self.parts * parts)
+
+    def check(self, definition: Definition) -> int:
+        """See Engine.check."""
+        with session() as db, bounded(db, sandbox.CHECK_SECONDS, f"checking the metric {definition.name}"):
+            return check_definition(db, definition).scale
+
+    def compute(
+        self,
+        inputs: Inputs,
+        metrics: Sequence[Definition],
+        window: Window,
+        entities: Sequence[str] = (),
+    ) -> Iterator[Computed]:
+        """See Engine.compute."""
+        with self.computation(inputs, metrics, window, entities) as computation:
+            yield from computation.rows()
+
+    @contextmanager
+    def computation(
+        self, inputs: Inputs, metrics: Sequence[Definition], window: Window, entities: Sequence[str] = ()
+    ) -> Iterator[Computation]:
+        """See Engine.computation."""
+        if not metrics or _is_empty(inputs):
+            yield _Nothing()
+            return
+        ordered = sorted(metrics, key=lambda metric: metric.name)
+
+        def compute(db: DuckDBPyConnection) -> _Grouped:
+            checked = [check_definition(db, metric, f"_{number}_") for number, metric in enumerate(ordered)]
+            columns = frozenset[str]().union(*(metric.columns for metric in checked))
+            measures = _measures(checked, inputs)
+            scan = Scan(
+                inputs.files,
+                ordered[0].bucket_size,
+                window,
+                columns,
+                chosen=bool(entities),
+                skipping=inputs.skip is not None,
+                delivered=any(measure.delivered for measure in measures),
+            )
+            names = [metric.name for metric in checked]
+            seconds = len(names) * (sandbox.SCAN_SECONDS + sandbox.DELIVERY_SECONDS * inputs.deliveries)
+            with bounded(db, seconds, f"computing {', '.join(names)} from {inputs.deliveries:,} deliveries"):
+                reasons = _compute(db, scan, measures, names, inputs.deliveries)
+            return _Grouped(db, measures, names, reasons)
+
+        with self._computed(inputs, entities, compute) as grouped:
+            yield grouped
+
+    def touched(
+        self,
+        inputs: Inputs,
+        bucket_size: int,
+        window: Window,
+        *,
+        entities: Sequence[str] = (),
+        source: str | None = None,
+        event_type: str | None = None,
+    ) -> Iterator[Touched]:
+        """See Engine.touched."""
+        import duckdb
+
+        if _is_empty(inputs):
+            return
+        wanted = {name: text for name, text in (("source", source), ("event_type", event_type)) if text is not None}
+        where = " AND ".join(f"{name} = {literal(text)}" for name, text in wanted.items())
+
+        def compute(db: DuckDBPyConnection) -> DuckDBPyConnection:
+            scan = Scan(inputs.files, bucket_size, window, frozenset(wanted), bool(entities), inputs.skip is not None)
+            try:
+                _group(db, scan.grouped([Measure(0, 0, where or None, {}, hashed=False)]), scan, inputs.deliveries)
+            except duckdb.Error as error:
+                raise _cause(db, scan, error) from None
+            return db
+
+        with self._computed(inputs, entities, compute) as db:
+            for bucket, entity_id, events in _rows(db, "_n0", "_n0 > 0"):
+                yield Touched(bucket * MICROSECOND, entity_id, events)
+
+    @contextmanager
+    def _computed(
+        self, inputs: Inputs, entities: Sequence[str], compute: Callable[[DuckDBPyConnection], _Result]
+    ) -> Iterator[_Result]:
+        """Open a connection to the inputs and yield what `compute` makes of it. Where memory runs out it is tried again
+        with a single thread, which needs the least."""
+        files = [*inputs.files, *([inputs.skip] if inputs.skip is not None else [])]
+        for threads in sorted({threads_for(self.threads, self.parts), 1}, reverse=True):
+            with session(files, threads, self.parts) as db:
+                load(db, inputs, entities)
+                try:
+                    computed = compute(db)
+                except OutOfMemory:
+                    if threads == 1:
+                        raise
+                    continue
+                yield computed
+                return
+
+
+class _Nothing:
+    """A Computation over no raw at all."""
+
+    def digests(self) -> Iterator[BucketDigest]:
+        return iter(())
+
+    def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:  # noqa: ARG002 - the port's argument
+        return iter(())
+
+
+@dataclass(frozen=True, slots=True)
+class _Grouped:
+    """A Computation over the table `grouped`."""
+
+    db: DuckDBPyConnection
+    measures: Sequence[Measure]
+    names: Sequence[str]
+    reasons: Reasons | None
+    """Why some values failed; None where none did."""
+
+    def digests(self) -> Iterator[BucketDigest]:
+        for measure, name in zip(self.measures, self.names, strict=True):
+            yield from bucket_digests(name, _digest_lines(self.db, measure, failing=self.reasons is not None))
+
+    def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:
+        for measure, name in zip(self.measures, self.names, strict=True):
+            starts = [start for metric, start in skipping if metric == name]
+            yield from (
+                _values(self.db, measure, name, starts)
+                if self.reasons is None
+                else _outcomes(self.db, measure, name, self.reasons, starts)
+            )
+
+
+def _is_empty(inputs: Inputs) -> bool:
+    if not inputs.files and inputs.deliveries:
+        raise _damaged(f"there are no raw files for {inputs.deliveries} deliveries")
+    return not inputs.files
+
+
+def _measures(metrics: Sequence[Checked], inputs: Inputs) -> list[Measure]:
+    """Return what to compute. Metrics with one condition count the same lines, which is done for the first of them."""
+    measures: list[Measure] = []
+    first: dict[tuple[str | None, bool], int] = {}
+    for number, metric in enumerate(metrics):
+        aggregates = {f"_{number}_{place}": aggregate for place, aggregate in enumerate(metric.value.aggregates)}
+        delivered = inputs.duplicates or not DELIVERY_FACTS.isdisjoint(metric.columns)
+        counted = first.setdefault((metric.where, delivered), number)
+        value, denominator = metric.value.sql, metric.denominator
+        measures.append(Measure(number, counted, metric.where, aggregates, value, denominator, delivered=delivered))
+    return measures
+
+
+def _compute(
+    db: DuckDBPyConnection, scan: Scan, measures: Sequence[Measure], names: Sequence[str], deliveries: int
+) -> Reasons | None:
+    """Create the table `grouped`. Return the reasons of what failed on the data, None where nothing did."""
+    import duckdb
+
+    try:
+        try:
+            _group(db, scan.grouped(measures), scan, deliveries)
+            return None
+        except data_errors():
+            _group(db, isolated(scan, measures), scan, deliveries)
+            return explanations(db, scan, measures)
+    except duckdb.Error as error:
+        raise _cause(db, scan, error, dict(zip(names, measures, strict=True))) from None
+
+
+def _group(db: DuckDBPyConnection, grouped: str, scan: Scan, deliveries: int) -> None:
+    """Create the table `grouped`. Raises Damaged unless the scan read as many whole lines as there are deliveries."""
+    db.execute(f"CREATE TEMP TABLE grouped AS {grouped}")
+    row = db.execute("SELECT coalesce(sum(_lines), 0) FROM grouped").fetchone()
+    if row is None or row[0] != deliveries:
+        first = scan.files[0].name
+        files = first if len(scan.files) == 1 else f"{len(scan.files)} files, {first} the first"
+        raise _damaged(f"raw has {row and row[0]} whole deliveries of {deliveries} ({files})")
+
+
+def _cause(
+    db: DuckDBPyConnection, scan: Scan, error: Exception, measures: Mapping[str, Measure] | None = None
+) -> PikError:
+    """Return the error that names the file or the metric that made the scan fail: the first that fails alone."""
+    import duckdb
+
+    if isinstance(error, duckdb.InterruptException):
+        raise error
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return OutOfMemory(error)
+    for file in scan.files:
+        try:
+            db.execute(f"SELECT count(_whole), max(_id), max(_bucket) FROM ({replace(scan, files=[file]).lines()})")
+        except duckdb.Error as damage:
+            if "maximum_object_size" in str(damage):
+                return EngineError(f"raw file {file.name} has a line of more than 16 MiB, too long for DuckDB")
+            return _damaged(f"raw file {file.name} cannot be read: {first_line(damage)}")
+    for name, measure in (measures or {}).items():
+        try:
+            db.execute(f"CREATE OR REPLACE TEMP TABLE alone AS {isolated(scan, [measure])}")
+        except duckdb.Error as failure:
+            return EngineError(
+                f"the metric {name} cannot be computed: {first_line(failure)}", hint=command("metrics", "show", name)
+            )
+    return EngineError(f"the metrics cannot be computed together: {first_line(error)}")
+
+
+def _digest_lines(db: DuckDBPyConnection, measure: Measure, *, failing: bool) -> Iterator[DigestLines]:
+    """Yield the lines of BucketDigest for the buckets of a metric. concat_ws leaves out what is NULL."""
+    n = measure.number
+    plain = "CASE WHEN contains(value, '.') THEN rtrim(rtrim(value, '0'), '.') ELSE value END"
+    contents = f"CASE WHEN {measure.contents} IS DISTINCT FROM {measure.ids} THEN {_hex(measure.contents)} END"
+    line = f"concat_ws(chr(31), _entity, {plain}, {measure.inputs}, {_hex(measure.ids)}, {contents}) || chr(10)"
+    some = f"(_v{n} IS NOT NULL{f' OR _x{n} IS NOT NULL' if failing else ''})"
+    counts = db.execute(f"SELECT _bucket, count(*) FROM grouped WHERE {some} GROUP BY _bucket ORDER BY _bucket")
+    for first, last, few in joinable(counts.fetchall()):
+        lines = (
+            f", 0, 0, 0 FROM (SELECT *, CAST(_v{n} AS VARCHAR) AS value FROM grouped)"
+            f" WHERE {some} AND _bucket BETWEEN {first} AND {last}"
+        )
+        if few:
+            joined = f"string_agg({line}, '' ORDER BY _entity)"
+            db.execute(f"SELECT _bucket * {MICROSECOND}, {joined}{lines} GROUP BY _bucket ORDER BY _bucket")
+        else:
+            db.execute(f"SELECT _bucket * {MICROSECOND}, {line}{lines} ORDER BY _bucket, _entity")
+        while rows := db.fetchmany(_FETCH):
+            yield from rows
+
+
+def _hex(column: str) -> str:
+    """Return the SQL of a column as 32 upper-case hex digits. lpad is slow, and needed for one value in 16."""
+    return f"CASE WHEN {column} >= {16**31} THEN hex({column}) ELSE lpad(hex({column}), 32, '0') END"
+
+
+def _inputs(measure: Measure) -> str:
+    return f"{measure.inputs}, lower({_hex(measure.ids)}), lower({_hex(measure.contents)})"
+
+
+def _values(db: DuckDBPyConnection, measure: Measure, name: str, skipping: Sequence[int]) -> Iterator[Computed]:
+    # Text is how a DECIMAL or a HUGEINT reaches Python fastest, and exactly.
+    columns = f"CAST(_v{measure.number} AS VARCHAR), {_inputs(measure)}"
+    for bucket, entity_id, value, inputs, ids, contents in _rows(db, columns, f"{measure.inputs} > 0", skipping):
+        exact = None if value is None else Decimal(value)
+        yield Computed(name, bucket * MICROSECOND, entity_id, exact, inputs, ids, contents)
+
+
+def _outcomes(
+    db: DuckDBPyConnection, measure: Measure, name: str, reasons: Reasons, skipping: Sequence[int]
+) -> Iterator[Computed]:
+    """Yield as `_values` does, with the failures."""
+    n = measure.number
+    columns = f"CAST(_v{n} AS VARCHAR), {_inputs(measure)}, _x{n}, _f{n}, _b{n}"
+    for bucket, entity_id, value, inputs, ids, contents, what, events, blamed in _rows(
+        db, columns, f"({measure.inputs} > 0 OR _x{n} IS NOT NULL)", skipping
+    ):
+        exact = failure = None
+        if what is not None:
+            to_blame = tuple(f"{event:032x}" for event in blamed or ())
+            failure = Failure(reasons.get((n, bucket, entity_id)) or REASONS[what], events, to_blame)
+        elif value is not None:
+            exact = Decimal(value)
+        hashes = ids or NO_INPUTS, contents or NO_INPUTS
+        yield Computed(name, bucket * MICROSECOND, entity_id, exact, inputs, *hashes, failure)
+
+
+def _rows(
+    db: DuckDBPyConnection, columns: str, condition: str, skipping: Sequence[int] = ()
+) -> Iterator[tuple[Any, ...]]:
+    """Yield (bucket in microseconds, entity, columns…) of the groups that meet the condition, by bucket and entity,
+    without the buckets (nanoseconds) to skip."""
+    others = " AND _bucket NOT IN (SELECT unnest(CAST(? AS BIGINT[])))" if skipping else ""
+    db.execute(
+        f"SELECT _bucket, _entity, {columns} FROM grouped WHERE _bucket IS NOT NULL AND {condition}{others} "
+        "ORDER BY _bucket, _entity",
+        [[bucket // MICROSECOND for bucket in skipping]] if skipping else None,
+    )
+    while rows := db.fetchmany(_FETCH):
+        yield from rows
+
+
+def _damaged(message: str) -> Damaged:
+    return Damaged(message, hint="what is affected: pik verify --full")

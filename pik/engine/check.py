@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
-from pik.engine.session import first_line
+from pik.engine.sandbox import COLUMN_TYPES, first_line
 from pik.engine.syntax import (
     Aggregate,
     Expression,
@@ -27,7 +27,6 @@ from pik.engine.syntax import (
     nodes,
     quotient_of,
 )
-from pik.engine.vocabulary import COLUMN_TYPES
 from pik.errors import Invalid
 from pik.model.metric import Definition
 
@@ -74,7 +73,7 @@ _cache: dict[tuple[Definition, str], Checked] = {}
 """What was checked in this process: a check takes tens of milliseconds, and a replay has one task after the other."""
 
 
-def check(db: DuckDBPyConnection, definition: Definition, prefix: str = "_") -> Checked:
+def check_definition(db: DuckDBPyConnection, definition: Definition, prefix: str = "_") -> Checked:
     """Return the definition, ready to be computed; the results of its aggregates are called PREFIX0, PREFIX1, …
 
     Raises Invalid with the reason, and where there is one the exact alternative.
@@ -83,11 +82,11 @@ def check(db: DuckDBPyConnection, definition: Definition, prefix: str = "_") -> 
     if key not in _cache:
         if len(_cache) >= _CACHED:
             _cache.clear()
-        _cache[key] = _check(db, definition, prefix)
+        _cache[key] = _uncached(db, definition, prefix)
     return _cache[key]
 
 
-def _check(db: DuckDBPyConnection, definition: Definition, prefix: str) -> Checked:
+def _uncached(db: DuckDBPyConnection, definition: Definition, prefix: str) -> Checked:
     columns = ", ".join(f"{name} {sql_type}" for name, sql_type in COLUMN_TYPES.items())
     db.execute(f"CREATE TEMP TABLE IF NOT EXISTS event ({columns})")
     where = None

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pik.engine.check import scale_of, scaled
-from pik.engine.session import file_list, first_line, literal
+from pik.engine.sandbox import column_sql, file_list, first_line, literal, raw_fields
 from pik.engine.syntax import Aggregate
-from pik.engine.vocabulary import column_sql, raw_fields
 from pik.model.instant import DAY, MAX_INSTANT, MIN_INSTANT, Window, full_instant
 from pik.model.metric import BLAMED
 from pik.ports.engine import Inputs

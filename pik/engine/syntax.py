@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pik.engine.session import first_line
-from pik.engine.vocabulary import (
+from pik.engine.sandbox import (
     AGGREGATES,
     COLUMN_TYPES,
     JOINS,
     LONGEST,
     MOST_JOINED,
     deep_path,
+    first_line,
     function_kind,
     unbounded,
 )

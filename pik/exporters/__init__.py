@@ -1,8 +1,29 @@
-"""Exporters. Each format is imported when it is needed."""
+"""Exporters of the formats: JSON lines and CSV, plain or compressed; Parquet is imported when it is needed.
+
+A line of JSON is the raw line with the extracted columns added at its end. CSV is that of RFC 4180, with the columns of
+the Parquet files; null is an empty field, an empty text is `""`.
+"""
 
 from __future__ import annotations
 
-from pik.ports.engine import Exporter, Layout
+import gzip
+import re
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from typing import Any, BinaryIO, cast
+
+import msgspec
+import zstandard
+
+from pik.model.batch import Verdict
+from pik.model.delivery import Delivery, extracted_values, to_json
+from pik.model.instant import full_instant
+from pik.ports.engine import COLUMNS, DELIVERY, Block, Exporter, Layout, Rows
+
+_SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
+
+_Encode = Callable[[bytes, Delivery, Sequence[Any]], bytes]
+"""Encodes a raw line, which is this delivery, and the values of the added columns as a line of the file."""
 
 
 def exporter(layout: Layout) -> Exporter:
@@ -11,6 +32,97 @@ def exporter(layout: Layout) -> Exporter:
         from pik.exporters.parquet import ParquetExporter
 
         return ParquetExporter(layout)
-    from pik.exporters.text import text_exporter
+    added = [*((DELIVERY,) if layout.include_duplicates else ()), *(column.name for column in layout.columns)]
+    if layout.format == "jsonl":
+        keys = [b"," + to_json(name) + b":" for name in added]
+        return TextExporter(layout, b"", lambda line, _, values: encode_jsonl(line, keys, values))
+    names = [name for name in COLUMNS if name not in layout.partition_by]
+    header = ",".join([*names, *added]).encode() + b"\r\n"
+    return TextExporter(layout, header, lambda _, delivery, values: encode_csv(delivery, names, values))
 
-    return text_exporter(layout)
+
+class TextExporter:
+    """Writes lines of text. Its rows are lists of lines, with their line breaks."""
+
+    def __init__(self, layout: Layout, header: bytes, encode: _Encode) -> None:
+        self.layout = layout
+        self.suffix = f".{layout.format}{_SUFFIXES[layout.compression]}"
+        self._header, self._encode = header, encode
+
+    def cut(self, block: Block) -> Iterator[tuple[tuple[str, ...], Rows]]:
+        groups: dict[tuple[str, ...], list[bytes]] = {}
+        by = self.layout.partition_by
+        for piece, line in block.lines():
+            delivery = piece.read(line)
+            kind = piece.verdicts.get(delivery.seq, Verdict.ACCEPTED)
+            if kind == Verdict.UNRECORDED or (kind != Verdict.ACCEPTED and not self.layout.include_duplicates):
+                continue
+            if self.layout.selection.matches(delivery):
+                key = tuple([block.day if name == "event_date" else getattr(delivery, name) for name in by])
+                groups.setdefault(key, []).append(self._encode(line, delivery, self._added(delivery, kind)))
+        yield from groups.items()
+
+    def _added(self, delivery: Delivery, kind: Verdict) -> list[Any]:
+        """Return the values that are not in the envelope: `delivery`, and extracted columns."""
+        added: list[Any] = [kind] if self.layout.include_duplicates else []
+        columns = self.layout.columns
+        if columns:
+            exactly = bool(bytes(delivery.payload_text))
+            values = extracted_values(columns, delivery.event_id, delivery.payload, exactly=exactly)
+            for column, value in zip(columns, values, strict=True):
+                added.append(full_instant(value) if column.type == "timestamp" and value is not None else value)
+        return added
+
+    def sink(self, file: BinaryIO) -> _TextSink:
+        sink = _TextSink(file, self.layout.compression)
+        sink.write([self._header] if self._header else [])
+        return sink
+
+
+def encode_jsonl(line: bytes, keys: Sequence[bytes], values: Sequence[Any]) -> bytes:
+    """Return a raw line with the values added under these keys, which are `,"NAME":`."""
+    return line[:-1] + b"".join([key + _json(value) for key, value in zip(keys, values, strict=True)]) + b"}\n"
+
+
+def encode_csv(delivery: Delivery, names: Sequence[str], values: Sequence[Any]) -> bytes:
+    """Return a row of the delivery's fields of these names, then the values."""
+    cells = [_cell(getattr(delivery, name)) for name in names]
+    return b",".join(cells + [_cell(value) for value in values]) + b"\r\n"
+
+
+class _TextSink:
+    def __init__(self, file: BinaryIO, compression: str) -> None:
+        self._compressed: Any = None
+        if compression == "gzip":
+            self._compressed = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
+        elif compression == "zstd":
+            self._compressed = zstandard.ZstdCompressor().stream_writer(file, closefd=False)
+        self._file = self._compressed or file
+
+    def write(self, rows: Rows) -> None:
+        self._file.write(b"".join(cast("list[bytes]", rows)))
+
+    def close(self) -> None:
+        if self._compressed:
+            self._compressed.close()
+
+
+def _json(value: Any) -> bytes:
+    """Return the JSON text of a value, decimals as they are written."""
+    return format(value, "f").encode() if isinstance(value, Decimal) else to_json(value)
+
+
+_SPECIAL = re.compile(rb'[",\r\n]')
+
+
+def _cell(value: Any) -> bytes:
+    """Return a field as RFC 4180 has it."""
+    if value is None:
+        return b""
+    if isinstance(value, str):
+        if not value:
+            return b'""'
+        text = value.encode()
+    else:
+        text = bytes(value) if isinstance(value, msgspec.Raw) else _json(value)
+    return b'"%s"' % text.replace(b'"', b'""') if _SPECIAL.search(text) else text

@@ -1,1 +1,134 @@
-"""The handlers of the deployed stack: each decodes a request, calls one use case, and encodes its result."""
+"""The functions of the stack, one per module, and here what they share: adapters, logs, and requests over HTTP.
+
+Only this module knows the adapters; each is created once and kept for later calls.
+"""
+
+from __future__ import annotations
+
+import os
+from base64 import b64decode
+from collections.abc import Callable
+from functools import cache, wraps
+from pathlib import Path
+from traceback import extract_tb
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from aws_lambda_powertools import Logger, Metrics
+
+from pik.errors import Invalid, NotFound, PikError
+from pik.ports.remote import ApiError
+
+if TYPE_CHECKING:
+    from pik.ports.engine import Engine
+    from pik.ports.store import Store
+
+# Their settings are the environment's: POWERTOOLS_SERVICE_NAME, POWERTOOLS_METRICS_NAMESPACE, POWERTOOLS_LOG_LEVEL.
+logger = Logger(service=os.environ.get("POWERTOOLS_SERVICE_NAME", "pik"))
+metrics = Metrics(namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "pik"), service=logger.service)
+
+
+@cache
+def store() -> Store:
+    """Return the store of the stack that this function belongs to. Raises StoreError."""
+    from pik.stores.aws import open_deployed
+
+    return open_deployed(os.environ)
+
+
+@cache
+def engine() -> Engine:
+    """Return the engine that computes metrics."""
+    from pik.engine import DuckEngine
+
+    return DuckEngine()
+
+
+def call_again(event: dict[str, Any]) -> None:
+    """Invoke this function again with `event`, asynchronously. Raises StoreError."""
+    from pik.stores.aws import invoke_later
+
+    invoke_later(os.environ["AWS_LAMBDA_FUNCTION_NAME"], event)
+
+
+def log_unexpected(message: str, error: Exception, **ids: str) -> None:
+    """Log an unexpected error by its type and place. Its message may quote a payload, and is not logged."""
+    stack = [f"{Path(one.filename).name}:{one.lineno} {one.name}" for one in extract_tb(error.__traceback__)]
+    logger.error(message, extra={"error": type(error).__name__, "stack": stack, **ids})
+
+
+def dry_run() -> bool:
+    """Whether the stack checks and counts everything, and writes and sends nothing."""
+    return os.environ.get("DRY_RUN", "").lower() in ("true", "1")
+
+
+@cache
+def timezone() -> str | None:
+    """Return the IANA name of the zone that times without an offset are in, if one is set. Raises StoreError."""
+    from pik.errors import StoreError, UsageError
+    from pik.model.instant import load_zone
+
+    name = os.environ.get("PIK_TIMEZONE") or None
+    try:
+        return None if name is None else load_zone(name).name
+    except UsageError as error:
+        raise StoreError(f"the stack's parameter TimeZone: {error.message}", hint=error.hint) from None
+
+
+def attempts() -> int:
+    """Return how often a task is tried. The queue delivers it once more, so that the processor, which may have been
+    killed each time, can make it a dead letter and end its run."""
+    return int(os.environ.get("PIK_MAX_RECEIVES", "6")) - 1
+
+
+# Requests and responses of API Gateway's REST APIs (the Lambda proxy integration).
+
+Event = dict[str, Any]
+Response = dict[str, Any]
+Handler = Callable[[Event, Any], Response]
+
+
+def body_of(event: Event) -> bytes:
+    """Return the request's body. Raises Invalid."""
+    text = event.get("body") or ""
+    if not event.get("isBase64Encoded"):
+        return str(text).encode(errors="surrogatepass")
+    try:
+        return b64decode(text, validate=True)
+    except ValueError:
+        raise Invalid("the body is not valid base64, which isBase64Encoded promises") from None
+
+
+def content_type(event: Event) -> str:
+    """Return the request's media type without parameters, empty without a Content-Type."""
+    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    return str(headers.get("content-type") or "").partition(";")[0].strip().lower()
+
+
+def respond(status: int, document: Any) -> Response:
+    """Return a response with a JSON document."""
+    return {
+        "statusCode": status,
+        "headers": {"Content-Type": "application/json", "Cache-Control": "no-store"},
+        "body": msgspec.json.encode(document).decode(),
+    }
+
+
+def http_handler(handler: Handler) -> Handler:
+    """Decorate a handler so that its errors become responses; an unexpected one becomes 500, and is logged."""
+
+    @wraps(handler)
+    def call(event: Event, context: Any) -> Response:
+        try:
+            return handler(event, context)
+        except PikError as error:
+            status = 404 if isinstance(error, NotFound) else 400 if error.exit_code == 2 else 503
+            if status >= 500:
+                logger.error("refused", extra={"reason": error.message})
+            return respond(status, ApiError(error.message, error.field if isinstance(error, Invalid) else ""))
+        except Exception as error:  # noqa: BLE001 - the caller gets a response whatever happens
+            log_unexpected("failed", error)
+            request_id = getattr(context, "aws_request_id", "no id")
+            return respond(500, ApiError(f"internal error; the log has it under {request_id}"))
+
+    return call

@@ -6,11 +6,10 @@ from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
 
-from pik.lambdas import wiring
-from pik.lambdas.http import Event, Response, body_of, content_type, http_handler, respond
-from pik.lambdas.wiring import logger, metrics
+from pik import lambdas
+from pik.lambdas import Event, Response, body_of, content_type, http_handler, logger, metrics, respond
 from pik.ports.remote import ApiError, RecordStatus
-from pik.usecases.ingest.api_request import EventResult, RequestReport, record_request
+from pik.usecases.ingest.api_request import EventResult, RequestReport, TooLarge, record_request
 
 _LOGGED = 100
 """Events of one request that the log names; it counts all of them."""
@@ -22,9 +21,12 @@ _LOGGED = 100
 def handler(event: Event, _context: Any) -> Response:
     """Return 200 with what became of each event, 400 if none was valid, 413 for a body that is too large."""
     as_lines = content_type(event) == "application/x-ndjson"
-    recorded = record_request(
-        wiring.store(), body_of(event), as_lines=as_lines, dry_run=wiring.dry_run(), timezone=wiring.timezone()
-    )
+    try:
+        recorded = record_request(
+            lambdas.store(), body_of(event), as_lines=as_lines, dry_run=lambdas.dry_run(), timezone=lambdas.timezone()
+        )
+    except TooLarge as error:
+        return respond(413, ApiError(error.message))
     rejected = recorded.count(RecordStatus.REJECTED)
     counts = {
         "accepted": recorded.count(RecordStatus.ACCEPTED),

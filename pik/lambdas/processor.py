@@ -11,9 +11,9 @@ from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, pro
 from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
+from pik import lambdas
 from pik.errors import PikError, StoreError
-from pik.lambdas import wiring
-from pik.lambdas.wiring import log_unexpected, logger, metrics
+from pik.lambdas import log_unexpected, logger, metrics
 from pik.model.metric import RunState, Task
 from pik.ports.state import Message
 from pik.usecases.replay.runs import Outcome, finish_message, finish_run, process_message
@@ -67,23 +67,23 @@ def _process_or_release(message: Message) -> bool:
     except StoreError as error:
         wait = min(_FIRST_WAIT * 4 ** (message.receives - 1), _LONGEST_WAIT)
         with suppress(StoreError):  # then it waits for its visibility timeout
-            wiring.store().queue.release(message, wait, f"the store could not be used: {error.message}")
+            lambdas.store().queue.release(message, wait, f"the store could not be used: {error.message}")
         raise
 
 
 def _process(message: Message) -> bool:
-    store, task = wiring.store(), message.task
-    if wiring.dry_run():
+    store, task = lambdas.store(), message.task
+    if lambdas.dry_run():
         logger.info("dry run: the task stays on the queue")
         return False
-    before, attempts = store.runs.get(task.run_id), wiring.attempts()
+    before, attempts = store.runs.get(task.run_id), lambdas.attempts()
     used_up = message.receives > attempts
     is_open = any(each.number == task.number for each in store.runs.open_tasks(task.run_id)) if used_up else True
     if before.state == RunState.CANCELLED or not is_open:
         finish_run(store, task.run_id)  # what finished the task may have been killed before this
         store.queue.acknowledge(message.receipt)
         return True
-    outcome = Outcome(message, "") if used_up else process_message(store, wiring.engine(), message, before.request)
+    outcome = Outcome(message, "") if used_up else process_message(store, lambdas.engine(), message, before.request)
     finished = finish_message(store, outcome, attempts, last=True)
     metrics.add_metric(name="BucketsWritten", unit=MetricUnit.Count, value=outcome.written)
     # Why a task failed may quote a payload: the dead letter keeps it, the log does not.

@@ -14,10 +14,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.json_schema import WithJsonSchema
 from ulid import ULID
 
+from pik import lambdas
 from pik.errors import Invalid, NotFound
-from pik.lambdas import wiring
-from pik.lambdas.http import Event, Response, body_of, http_handler, respond
-from pik.lambdas.wiring import logger, metrics
+from pik.lambdas import Event, Response, body_of, http_handler, logger, metrics, respond
 from pik.model.event import MAX_STRING, check_name
 from pik.model.instant import Window, format_instant, parse_instant
 from pik.model.metric import RunRequest, RunState, Task
@@ -165,10 +164,10 @@ def _respond(event: Event, _context: Any) -> Response:
         run_id = str((event.get("pathParameters") or {}).get("run_id", ""))
         if not _RUN_ID.fullmatch(run_id):
             raise NotFound(f"invalid run id {run_id[:40]!r}: an id has 26 digits and capital letters")
-        return respond(200, RunView.of(wiring.store().runs.get(run_id)))
+        return respond(200, RunView.of(lambdas.store().runs.get(run_id)))
     asked = ReplayRequest.parse(body_of(event))
-    store, request = wiring.store(), asked.run_request()
-    dry_run = asked.dry_run or wiring.dry_run()
+    store, request = lambdas.store(), asked.run_request()
+    dry_run = asked.dry_run or lambdas.dry_run()
     metrics.add_metric(name="ReplayRequestedCount", unit=MetricUnit.Count, value=1)
     first, last = request.window.days
     if last - first < DAYS_AT_MOST:
@@ -178,7 +177,7 @@ def _respond(event: Event, _context: Any) -> Response:
 
 
 def _plan_now(store: Store, request: RunRequest, limit: int | None, *, dry_run: bool) -> Response:
-    engine, whole = wiring.engine(), request
+    engine, whole = lambdas.engine(), request
     if limit is not None:
         request = limited(store, engine, request, limit, COUNTED_AT_MOST)
     plan = plan_replay(store, engine, request, time.time_ns(), at_most=COUNTED_AT_MOST)
@@ -212,22 +211,22 @@ def _plan_later(store: Store, request: RunRequest, limit: int | None, *, dry_run
     expect_events(store)
     run_id = str(ULID())
     if not dry_run:
-        wiring.call_again(msgspec.to_builtins({LATER: {"run_id": run_id, "request": request}}))
+        lambdas.call_again(msgspec.to_builtins({LATER: {"run_id": run_id, "request": request}}))
     logger.info("replay later", extra={"run_id": run_id, "entity_id": request.entities[0]})
     return respond(200 if dry_run else 202, _planned(run_id, request, effective, dry_run=dry_run))
 
 
 def _plan(later: Later) -> None:
     """Plan the run and enqueue its tasks, from wherever an earlier call was interrupted: Lambda repeats failed ones."""
-    store = wiring.store()
+    store = lambdas.store()
     with logger.append_context_keys(run_id=later.run_id, entity_id=later.request.entities[0]):
-        if wiring.dry_run():
+        if lambdas.dry_run():
             logger.info("dry run: the run is not planned")
             return
         try:
             state = store.runs.get(later.run_id).state
         except NotFound:
-            plan = plan_replay(store, wiring.engine(), later.request, time.time_ns(), run_id=later.run_id, count=False)
+            plan = plan_replay(store, lambdas.engine(), later.request, time.time_ns(), run_id=later.run_id, count=False)
             state = start(store, plan).state
         if state in (RunState.PLANNED, RunState.RUNNING):
             logger.info("replay", extra={"sent": _enqueue(store, later.run_id)})

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from bench.gen_events import generate
+from pik import lambdas
 from pik.engine import DuckEngine
-from pik.lambdas import replay, wiring
+from pik.lambdas import replay
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, Window, parse_instant
 from pik.model.metric import RunState
@@ -37,7 +38,7 @@ def store(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Store:
     open_store(made.url).requests.expect_ready()  # the first write of all says which format the store has
     for name, value in environment(stack).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(wiring, "store", lambda: made)
+    monkeypatch.setattr(lambdas, "store", lambda: made)
     return made
 
 
@@ -97,11 +98,11 @@ def replayed(store: Store, events: int) -> Calls:
         functions = [open_store(store.url) for _ in range(2)]  # each knows nothing yet
         for function in functions:
             stack.enter_context(counting(function, calls))
-        patch.setattr(wiring, "store", lambda: functions[0])
+        patch.setattr(lambdas, "store", lambda: functions[0])
         answer = replay.handler({"httpMethod": "POST", "body": json.dumps(body), "isBase64Encoded": False}, CONTEXT)
         planned = json.loads(answer["body"])
         assert (planned["scanned"], planned["sent"]) == (events, 1), planned
-        patch.setattr(wiring, "store", lambda: functions[1])
+        patch.setattr(lambdas, "store", lambda: functions[1])
         assert process_once(clients_of(functions[1]).client("sqs"), stack_of(os.environ).queue_url)
     assert store.runs.get(planned["run_id"]).state == RunState.COMPLETED
     (change,) = store.aggregates.changes(planned["run_id"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pik.lambdas import wiring
+from pik import lambdas
 from pik.stores.aws.clients import Clients, Refused
 
 CODE = """
@@ -34,7 +34,7 @@ def test_a_function_calls_itself_again(aws: Clients, tmp_path: Path, monkeypatch
     )
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "itself")
     event = {"path": str(tmp_path / "event"), "later": {"run_id": "é"}}
-    wiring.call_again(event)
+    lambdas.call_again(event)
     for _ in range(300):
         if (tmp_path / "event").exists() and (tmp_path / "event").read_text():
             break
@@ -45,4 +45,4 @@ def test_a_function_calls_itself_again(aws: Clients, tmp_path: Path, monkeypatch
 def test_a_denied_call_is_reported(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "nobody")
     with pytest.raises(Refused, match="Lambda refused Invoke"):
-        wiring.call_again({})
+        lambdas.call_again({})

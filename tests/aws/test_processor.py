@@ -11,7 +11,8 @@ from random import Random
 import msgspec
 import pytest
 
-from pik.lambdas import processor, wiring
+from pik import lambdas
+from pik.lambdas import processor
 from pik.model.metric import RunState
 from pik.ports.state import Message
 from pik.ports.store import Store
@@ -30,11 +31,11 @@ from tests.support.stores import SUM, PlainEngine, current, ingest, request, tru
 @pytest.fixture
 def handle(monkeypatch: pytest.MonkeyPatch) -> Callable[[Store, Message], bool]:
     """Hands a message to the processor of a store; whether it was settled."""
-    monkeypatch.setattr(wiring, "engine", PlainEngine)
-    monkeypatch.setattr(wiring, "attempts", lambda: 1000)
+    monkeypatch.setattr(lambdas, "engine", PlainEngine)
+    monkeypatch.setattr(lambdas, "attempts", lambda: 1000)
 
     def run(store: Store, message: Message) -> bool:
-        monkeypatch.setattr(wiring, "store", lambda: store)
+        monkeypatch.setattr(lambdas, "store", lambda: store)
         record = {
             "messageId": "m",
             "receiptHandle": message.receipt,

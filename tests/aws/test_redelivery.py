@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from pik import lambdas
 from pik.errors import StoreError
-from pik.lambdas import processor, replay, wiring
+from pik.lambdas import processor, replay
 from pik.model.metric import RunState
 from pik.ports.state import UNSETTLED
 from pik.ports.store import Store
@@ -69,7 +70,7 @@ class Sqs:
         self.store, self._patch = store, monkeypatch
         monkeypatch.setenv("PIK_MAX_RECEIVES", "3")
         monkeypatch.setattr(replay, "plan_replay", partial(plan_replay, size=TaskSize(days=1)))
-        monkeypatch.setattr(wiring, "store", lambda: store)
+        monkeypatch.setattr(lambdas, "store", lambda: store)
         asked = {"entity_id": "e", "start_time": "2026-01-29", "end_time": "2026-02-01", "metrics": ["event_count"]}
         answer = replay.handler({"httpMethod": "POST", "body": json.dumps(asked), "isBase64Encoded": False}, CONTEXT)
         self.run_id: str = json.loads(answer["body"])["run_id"]
@@ -91,7 +92,7 @@ class Sqs:
         store = replace(self.store, queue=queue)
         if around is not None:
             store = wrapped(store, around, *STATE)
-        self._patch.setattr(wiring, "store", lambda: store)
+        self._patch.setattr(lambdas, "store", lambda: store)
         records = []
         for message in messages:
             self.receives[message["messageId"]] += 1

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from pik import lambdas
 from pik.inputs.blocks import Block
 from pik.inputs.source import OpenedInput
 from pik.lambdas import replay as replaying
-from pik.lambdas import wiring
 from pik.stores import open_store
 from pik.stores.aws import http_api as aws_api
 from pik.usecases.ingest import via_api as api_ingest
@@ -435,7 +435,7 @@ def test_a_dry_run_of_a_replay_begins_none(pik, gateway, some_days, tmp_path, mo
 def test_a_run_that_is_planned_later_is_waited_for(pik, gateway, some_days, monkeypatch) -> None:
     monkeypatch.setattr(replaying, "COUNTED_AT_MOST", 1)
     called: list[dict[str, Any]] = []
-    monkeypatch.setattr(wiring, "call_again", called.append)
+    monkeypatch.setattr(lambdas, "call_again", called.append)
     process, looks = gateway.process, Counter[str]()
 
     def planned_at_the_third_look(run_id: str) -> None:

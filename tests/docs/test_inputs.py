@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pik.inputs.time_format import PLAUSIBLE, TimeFormat
+from pik.inputs.mapping import PLAUSIBLE, TimeFormat
 from pik.model.event import read_event
 from pik.model.instant import format_instant, parse_event_time
 from pik.model.jmes import MAX_DEPTH, MAX_LENGTH, MAX_MADE

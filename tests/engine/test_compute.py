@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from pik.engine import DuckEngine, duck
-from pik.engine import session as session_module
+from pik import engine as duck
+from pik.engine import DuckEngine, sandbox
 from pik.model.instant import ALL_TIME, DAY, HOUR, SECOND, Window, parse_instant
 from pik.model.metric import NO_INPUTS, Computed, Definition
 from pik.ports.engine import Inputs, Touched
@@ -284,7 +284,7 @@ def many_entities(path: Path, count: int) -> Inputs:
 def test_promise_8_groups_that_do_not_fit_into_memory_go_to_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "MEMORY_MB", 120)  # at 180 these stay in memory
+    monkeypatch.setattr(sandbox, "MEMORY_MB", 120)  # at 180 these stay in memory
     found = compute(many_entities(tmp_path, 200_000), metric(), threads=1)
     assert len(found) == 200_000
     assert {one.inputs for one in found} == {1}
@@ -293,14 +293,14 @@ def test_promise_8_groups_that_do_not_fit_into_memory_go_to_disk(
 def test_promise_8_where_many_threads_need_too_much_memory_a_single_one_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "MEMORY_MB", 100)
-    monkeypatch.setattr(session_module, "GROUPS_MB", 0)
-    monkeypatch.setattr(session_module, "THREAD_MB", 25)  # each of the threads reads with 32 MiB
+    monkeypatch.setattr(sandbox, "MEMORY_MB", 100)
+    monkeypatch.setattr(sandbox, "GROUPS_MB", 0)
+    monkeypatch.setattr(sandbox, "THREAD_MB", 25)  # each of the threads reads with 32 MiB
     begun: list[int] = []
 
     def counted(files: Sequence[Path], threads: int, parts: int) -> Any:
         begun.append(threads)
-        return session_module.session(files, threads, parts)
+        return sandbox.session(files, threads, parts)
 
     monkeypatch.setattr(duck, "session", counted)
     number = "(payload->>'$.n')::DECIMAL(18, 2)"
@@ -315,9 +315,9 @@ def test_promise_8_where_many_threads_need_too_much_memory_a_single_one_computes
 
 
 def test_processes_share_what_one_may_use(tmp_path: Path) -> None:
-    assert session_module.threads_for(16, 1) == 3
-    assert session_module.threads_for(1, 1) == 1
-    assert [session_module.threads_for(16, parts) for parts in (2, 4, 9)] == [1, 1, 1]
+    assert sandbox.threads_for(16, 1) == 3
+    assert sandbox.threads_for(1, 1) == 1
+    assert [sandbox.threads_for(16, parts) for parts in (2, 4, 9)] == [1, 1, 1]
     assert list(DuckEngine().shared(2).compute(many_entities(tmp_path, 50_000), [metric()], ALL_TIME))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pik.engine import DuckEngine
-from pik.engine.vocabulary import AGGREGATES, COLUMN_TYPES, SCALARS
+from pik.engine.sandbox import AGGREGATES, COLUMN_TYPES, SCALARS
 from pik.errors import Invalid
 from pik.usecases.metrics.definition_file import read_definition
 from tests.support.raw_files import metric

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pik.engine import DuckEngine
-from pik.engine.vocabulary import OPERATORS, SCALARS
+from pik.engine.sandbox import OPERATORS, SCALARS
 from pik.errors import Invalid
 from tests.support.raw_files import compute, event, metric, raw
 

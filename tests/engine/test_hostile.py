@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pik.engine import DuckEngine, duck
-from pik.engine import session as session_module
-from pik.engine.vocabulary import LONGEST
+from pik import engine as duck
+from pik.engine import DuckEngine, sandbox
+from pik.engine.sandbox import LONGEST
 from pik.errors import EngineError, Invalid
 from pik.ports.engine import Inputs
 from tests.support.raw_files import compute, event, metric, raw
@@ -134,16 +134,16 @@ def slow(tmp_path: Path) -> tuple[str, Inputs]:
 
 def test_a_computation_that_takes_too_long_is_stopped_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     value, inputs = slow(tmp_path)
-    monkeypatch.setattr(session_module, "SCAN_SECONDS", 0.01)
-    monkeypatch.setattr(session_module, "DELIVERY_SECONDS", 0)
+    monkeypatch.setattr(sandbox, "SCAN_SECONDS", 0.01)
+    monkeypatch.setattr(sandbox, "DELIVERY_SECONDS", 0)
     with pytest.raises(EngineError, match=r"computing m from 3,000 deliveries took more than 0 s and was stopped"):
         compute(inputs, metric(value), threads=1)
 
 
 def test_a_check_that_takes_too_long_is_stopped_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     endless = "SELECT sum(a.range * b.range) FROM range(100000) a, range(100000) b"
-    monkeypatch.setattr(session_module, "CHECK_SECONDS", 0.05)
-    monkeypatch.setattr(duck, "check", lambda db, _definition: db.execute(endless))
+    monkeypatch.setattr(sandbox, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(duck, "check_definition", lambda db, _definition: db.execute(endless))
     with pytest.raises(EngineError, match=r"checking the metric m took more than 0 s"):
         DuckEngine().check(metric())
 
@@ -151,8 +151,8 @@ def test_a_check_that_takes_too_long_is_stopped_by_name(monkeypatch: pytest.Monk
 def test_a_computation_that_needs_too_much_memory_and_disk_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "MEMORY_MB", 100)
-    monkeypatch.setattr(session_module, "DISK_LIMIT", "1MB")
+    monkeypatch.setattr(sandbox, "MEMORY_MB", 100)
+    monkeypatch.setattr(sandbox, "DISK_LIMIT", "1MB")
     events = [event({"t": f"{n:0200d}" * 20}) for n in range(30_000)]
     with pytest.raises(EngineError, match="need more memory than the engine has") as raised:
         compute(raw(tmp_path / "r.zst", events), metric("count(DISTINCT payload)"), threads=1)

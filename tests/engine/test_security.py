@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pik.engine.session import session
+from pik.engine.sandbox import session
 from pik.errors import EngineError
 
 STATEMENTS = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pik.lambdas import wiring
+from pik import lambdas
 from pik.stores import open_store
 from tests.support.lambdas.calls import wire
 
@@ -23,5 +23,5 @@ def store(tmp_path, monkeypatch):
 def later(monkeypatch):
     """What the replay function had itself called with."""
     called: list[dict[str, Any]] = []
-    monkeypatch.setattr(wiring, "call_again", lambda event: called.append(json.loads(json.dumps(event))))
+    monkeypatch.setattr(lambdas, "call_again", lambda event: called.append(json.loads(json.dumps(event))))
     return called

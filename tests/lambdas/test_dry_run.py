@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pik.lambdas import ingest, processor, wiring
+from pik import lambdas
+from pik.lambdas import ingest, processor
 from pik.lambdas import replay as replaying
 from pik.ports.store import Store
 from tests.support.lambdas.calls import asked, event, get, messages, post, some_days, wire
@@ -58,7 +59,7 @@ def written(store: Store, monkeypatch) -> list[str]:
     assert len(guarded) == 13
     monkeypatch.setenv("DRY_RUN", "true")
     wire(monkeypatch, replace(store, **guarded))
-    monkeypatch.setattr(wiring, "call_again", lambda _event: noted.append("call_again"))
+    monkeypatch.setattr(lambdas, "call_again", lambda _event: noted.append("call_again"))
     return noted
 
 

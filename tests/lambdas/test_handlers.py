@@ -7,7 +7,8 @@ from base64 import b64encode
 
 import pytest
 
-from pik.lambdas import ingest, processor, replay, wiring
+from pik import lambdas
+from pik.lambdas import ingest, processor, replay
 from pik.model.instant import ALL_TIME, parse_instant
 from pik.model.metric import RunState
 from tests.support.lambdas.calls import asked, event, get, messages, post, some_days
@@ -184,7 +185,7 @@ def test_a_message_that_is_not_a_task_is_not_acknowledged(store) -> None:
 
 def test_times_without_an_offset_are_in_the_stack_s_time_zone_or_rejected(store, monkeypatch) -> None:
     local = event(event_time="2026-01-31T12:00:00")
-    monkeypatch.setattr(wiring, "timezone", wiring.timezone.__wrapped__)  # forgets nothing
+    monkeypatch.setattr(lambdas, "timezone", lambdas.timezone.__wrapped__)  # forgets nothing
     status, answer = post(ingest.handler, local)
     assert (status, answer["field"]) == (400, "event_time")
     assert "parameter TimeZone" in answer["error"]

@@ -25,8 +25,9 @@ from schemathesis.checks import (
     status_code_conformance,
 )
 
+from pik import lambdas
 from pik.errors import StoreError
-from pik.lambdas import ingest, wiring
+from pik.lambdas import ingest
 from pik.model.event import FIELDS, REQUIRED
 from pik.stores import open_store
 from tests.support.aws.template import properties
@@ -79,7 +80,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     store = open_store(str(tmp_path_factory.mktemp("fuzzed") / "store"), create=True)
     with pytest.MonkeyPatch.context() as patch, serving(store) as gateway:
         wire(patch, store)
-        patch.setattr(wiring, "call_again", lambda _event: None)
+        patch.setattr(lambdas, "call_again", lambda _event: None)
         assert post(ingest.handler, event())[0] == 200
         yield gateway
 
@@ -140,16 +141,16 @@ def test_what_is_documented_and_not_fuzzed_is_so(gateway: Gateway, monkeypatch) 
     check("/replay/none", "GET", None, 404)
     check("/replay", "POST", json.dumps(asked(metrics=["none"])).encode(), 404)
     check("/replay", "POST", json.dumps(asked(start_time="1900-01-01")).encode(), 202)
-    monkeypatch.setattr(wiring, "store", _fail(StoreError("the disk is full")))
+    monkeypatch.setattr(lambdas, "store", _fail(StoreError("the disk is full")))
     check("/ingest", "POST", b"{}", 503)
     check("/replay", "POST", json.dumps(asked()).encode(), 503)
     check("/replay/none", "GET", None, 503)
-    monkeypatch.setattr(wiring, "store", _fail(ZeroDivisionError()))
+    monkeypatch.setattr(lambdas, "store", _fail(ZeroDivisionError()))
     check("/ingest", "POST", b"{}", 500)
     check("/replay", "POST", json.dumps(asked()).encode(), 500)
     check("/replay/none", "GET", None, 500)
     monkeypatch.setenv("DRY_RUN", "true")
-    monkeypatch.setattr(wiring, "store", lambda: gateway.store)
+    monkeypatch.setattr(lambdas, "store", lambda: gateway.store)
     assert check("/ingest", "POST", json.dumps([event(), {}]).encode(), 200)["results"][0]["status"] == "VALID"
     of_gateway = {401, 429, 502, 504}
     documented = {(path, int(status)) for path, _, one in operations() for status in one["responses"]}

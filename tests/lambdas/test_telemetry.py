@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pik.lambdas import ingest, processor, replay, wiring
+from pik import lambdas
+from pik.lambdas import ingest, processor, replay
 from pik.model.metric import Definition
 from pik.usecases.metrics.definitions import add_version
 from tests.support.aws.template import template
@@ -49,7 +50,7 @@ class Told:
 @pytest.fixture
 def told(capsys, monkeypatch):
     log = StringIO()
-    monkeypatch.setattr(wiring.logger.handlers[0], "stream", log)
+    monkeypatch.setattr(lambdas.logger.handlers[0], "stream", log)
     return Told(capsys, log)
 
 

@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pik.errors import Invalid, UsageError
-from pik.inputs.time_format import PLAUSIBLE, TimeFormat
+from pik.inputs.mapping import PLAUSIBLE, TimeFormat
 from pik.model.instant import SECOND, from_datetime, load_zone, parse_instant
 
 UTC_ZONE = load_zone("UTC")
@@ -213,7 +213,7 @@ for name in ("de_DE.UTF-8", "C.UTF-8", ""):
     except locale.Error:
         pass
 time.tzset()
-from pik.inputs.time_format import TimeFormat
+from pik.inputs.mapping import TimeFormat
 from pik.model.instant import (load_zone)
 print(TimeFormat("%a %d %b %Y %H:%M:%S", load_zone("Europe/Berlin"))("Mon 02 Mar 2026 10:00:00"))
 print(TimeFormat("%A %d %B %Y %I:%M %p %z")("Monday 02 March 2026 10:00 PM +0100"))

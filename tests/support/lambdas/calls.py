@@ -8,21 +8,22 @@ from io import StringIO
 import msgspec
 from aws_lambda_powertools.metrics.provider.cloudwatch_emf import cloudwatch
 
+from pik import lambdas
 from pik.engine import DuckEngine
-from pik.lambdas import ingest, replay, wiring
+from pik.lambdas import ingest, replay
 from tests.support.lambdas.gateway import CONTEXT
 
 
 def wire(patch, store) -> None:
     """Have the handlers work with this store."""
-    patch.setattr(wiring, "store", lambda: store)
-    patch.setattr(wiring, "engine", lambda: DuckEngine())
+    patch.setattr(lambdas, "store", lambda: store)
+    patch.setattr(lambdas, "engine", lambda: DuckEngine())
 
 
 def silence(patch) -> None:
     """Have the handlers tell nobody of logs and metrics: they would write to the standard output of whoever calls."""
     patch.setattr(cloudwatch, "print", lambda *_: None, raising=False)
-    patch.setattr(wiring.logger.handlers[0], "stream", StringIO())
+    patch.setattr(lambdas.logger.handlers[0], "stream", StringIO())
 
 
 def event(**changes):
