@@ -12,7 +12,6 @@ from hashlib import sha256
 from itertools import accumulate, repeat
 from operator import add, sub
 from time import time_ns
-from typing import Protocol
 
 import msgspec
 import zstandard
@@ -24,7 +23,7 @@ from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, Reject
 from pik.model.delivery import raw_line, stamp
 from pik.model.event import Event, Rows, read_event, read_rows
 from pik.model.instant import DAY, Zone, load_zone
-from pik.ports.raw import Object, RawKind
+from pik.ports.raw import Object, Raw, RawKind
 
 FRAME = 96 * 1024
 """Uncompressed bytes after which a frame ends."""
@@ -127,35 +126,18 @@ def _groups(lines: bytes) -> Iterator[list[bytes]]:
         start = end
 
 
-class Creator(Protocol):
-    """As much of Raw as building segments takes."""
-
-    def create_all(self, objects: Sequence[Object]) -> None:
-        """As Raw's."""
-
-
 class SegmentBuilder:
-    """Builds the segments of one batch. `raw` None means a dry run: everything but the storing. `tell` is called with
-    the number of bytes read."""
+    """Builds the segments of one batch. `tell` is called with the number of bytes read."""
 
-    def __init__(
-        self, raw: Creator | None, batch_id: str, reading: Reading, tell: Callable[[int], None] = lambda _done: None
-    ) -> None:
+    def __init__(self, batch_id: str, reading: Reading, tell: Callable[[int], None] = lambda _done: None) -> None:
         self._tell = tell
-        self.raw, self.batch_id, self.max_line, self.stop = raw, batch_id, reading.max_line, reading.stop
+        self.batch_id, self.max_line, self.stop = batch_id, reading.max_line, reading.stop
         self._mapping, self._zone = reading.record_mapping(), reading.zone()
         self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
 
-    def build(self, block: Block, number: int, ingest_time: int | None = None) -> Chunk:
-        """Parse the block, store its segments and rejects under `number`, and return what the index needs. The
-        ingest time is now, unless given."""
-        chunk, objects = self.prepare(block, number, ingest_time)
-        if self.raw is not None and objects:
-            self.raw.create_all(objects)
-        return chunk
-
-    def prepare(self, block: Block, number: int, ingest_time: int | None = None) -> tuple[Chunk, list[Object]]:
-        """As `build`, but the objects are still to be created."""
+    def build(self, block: Block, number: int, ingest_time: int | None = None) -> tuple[Chunk, list[Object]]:
+        """Parse the block; return what the index needs, and its segments and rejects under `number`, which are still to
+        be created. The ingest time is now, unless given."""
         read = self._read(block, time_ns() if ingest_time is None else ingest_time)
         if read.rejects and self.stop:
             raise InvalidRecord(read.rejects[0].seq, read.rejects[0].reason)
@@ -297,12 +279,16 @@ def increasing_times() -> Iterator[int]:
         yield latest
 
 
-def building(raw: Creator | None, reading: Reading, tell: Callable[[int], None]) -> Callable[[Work], Chunk]:
-    """Return what workers run. It is here rather than beside the ingest for them to import no more than it takes."""
+def building(raw: Raw | None, reading: Reading, tell: Callable[[int], None]) -> Callable[[Work], Chunk]:
+    """Return what workers run; without `raw` nothing is stored. It is here rather than beside the ingest for them to
+    import no more than it takes."""
 
     def build(work: Work) -> Chunk:
         batch_id, block, number, ingest_time = work
-        return SegmentBuilder(raw, batch_id, reading, tell).build(block, number, ingest_time)
+        chunk, objects = SegmentBuilder(batch_id, reading, tell).build(block, number, ingest_time)
+        if raw is not None and objects:
+            raw.create_all(objects)
+        return chunk
 
     return build
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from io import BytesIO
 from operator import attrgetter
 
@@ -15,15 +15,11 @@ from ulid import ULID
 from pik.errors import Damaged, Invalid, UsageError
 from pik.inputs.blocks import Block, unaltered_blocks
 from pik.model.batch import (
-    KEYED,
     OF_REQUEST,
-    PLAIN,
-    Arrivals,
     Batch,
     BatchState,
     Chunk,
     Counts,
-    Reject,
     RejectFile,
     Verdict,
     count_lags,
@@ -34,10 +30,11 @@ from pik.model.batch import (
 from pik.model.delivery import read_delivery
 from pik.model.event import MAX_LINE, one_line, read_event
 from pik.model.instant import Zone
-from pik.ports.raw import Object, Raw
+from pik.ports.raw import Raw
 from pik.ports.remote import RecordStatus
 from pik.ports.store import Store
-from pik.rawlog.objects import unpacked
+from pik.rawlog.objects import read_rejects, unpacked
+from pik.rawlog.segment_reader import ids_of
 from pik.rawlog.segment_writer import Reading, SegmentBuilder, reason_kind
 from pik.usecases.availability import require_writable
 
@@ -93,49 +90,33 @@ def record_request(
     if len(body) > MAX_BODY:
         raise TooLarge(f"the body has {len(body)} bytes; {MAX_BODY} is the most", hint="send several requests")
     require_writable(store)
-    if as_lines:
-        block, single = _joined([line for line in body.split(b"\n") if line.strip()]), False
-    else:
-        block, single = _block(body)
+    block, single = _block(body, as_lines)
     if not dry_run:
         store.requests.expect_ready()  # a refused request should leave no object
     batch_id = str(ULID())
-    created, reading = _CreatedObjects(store.raw), Reading(max_line=MAX_LINE, timezone=timezone)
-    builder = SegmentBuilder(None if dry_run else created, batch_id, reading)
-    chunk = builder.build(block, OF_REQUEST)
-    if chunk.read == 0:
-        raise Invalid("the body holds no event")
+    reading = Reading(max_line=MAX_LINE, timezone=timezone)
+    chunk, objects = SegmentBuilder(batch_id, reading).build(block, OF_REQUEST)
     verdicts: Mapping[int, Verdict] = {}
     if not dry_run:
-        verdicts = store.requests.record_request(request_batch(batch_id, chunk.last_seq), chunk, created.data)
+        store.raw.create_all(objects)
+        verdicts = store.requests.record_request(request_batch(batch_id, chunk.last_seq), chunk, dict(objects))
     return RequestReport(batch_id, single, tuple(_results(block, chunk, verdicts, reading.zone(), dry_run)))
 
 
-@dataclass(frozen=True, slots=True)
-class _CreatedObjects:
-    """Creates objects in raw and keeps their bytes, because the index keeps copies of them."""
-
-    raw: Raw
-    data: dict[str, bytes] = field(default_factory=dict)
-
-    def create_all(self, objects: Sequence[Object]) -> None:
-        self.raw.create_all(objects)
-        self.data.update(objects)
-
-
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_reject = msgspec.json.Decoder(Reject).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-def _block(body: bytes) -> tuple[Block, bool]:
+def _block(body: bytes, as_lines: bool) -> tuple[Block, bool]:
     """Return the body's records, one per line, and whether it is a single one. Raises Invalid, TooLarge."""
+    if as_lines:
+        return _joined(body.split(b"\n")), False
     try:
         members = _decode_object(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         # An array, or lines: read as a file is, but without taking NUL bytes for what a loss of power left.
         parts = unaltered_blocks(BytesIO(body), "the body", max_line=MAX_LINE)
-        return _joined([line for part in parts for line in part.data.split(b"\n") if line.strip()]), False
+        return _joined([line for part in parts for line in part.data.split(b"\n")]), False
     if members.keys() != {"events"}:
         return _joined([one_line(body.strip())]), True
     try:
@@ -146,6 +127,7 @@ def _block(body: bytes) -> tuple[Block, bool]:
 
 
 def _joined(lines: list[bytes]) -> Block:
+    lines = [line for line in lines if line.strip()]
     if not lines:
         raise Invalid("the body holds no event")
     if len(lines) > MAX_EVENTS:
@@ -165,8 +147,6 @@ def request_batch(batch_id: str, last_seq: int) -> Batch:
         batch_id=batch_id,
         origin=request_origin(batch_id),
         state=BatchState.COMPLETE,
-        attempt=1,
-        counts=Counts(),
         started_at=arrived,
         finished_at=arrived,
         next_seq=last_seq + 1,
@@ -202,16 +182,15 @@ def batch_statistics(
             sources = with_names(sources, Counter(delivery.source for delivery in deliveries))
     reasons: Mapping[str, int] = {}
     for file in rejects:
-        with suppress(Damaged, msgspec.MsgspecError):
-            messages = (_decode_reject(line).reason for line in unpacked(file.key, raw.read(file.key)))
-            reasons = with_names(reasons, Counter(map(reason_kind, messages)))
+        with suppress(Damaged):
+            reasons = with_names(reasons, Counter(reason_kind(reject.reason) for reject in read_rejects(raw, file.key)))
     return reasons, lags, sources
 
 
 def _results(
     block: Block, chunk: Chunk, verdicts: Mapping[int, Verdict], zone: Zone | None, dry_run: bool
 ) -> Iterator[EventResult]:
-    places = {seq: (event_id, arrivals) for arrivals in chunk.arrivals for seq, event_id in _ids(arrivals)}
+    places = {seq: (event_id, arrivals) for arrivals in chunk.arrivals for seq, event_id in ids_of(arrivals)}
     for seq, line in enumerate(block.data[:-1].split(b"\n"), 1):
         try:
             if len(line) > MAX_LINE:
@@ -232,10 +211,3 @@ def _results(
             key="" if dry_run else arrivals.segment.key,
             conflict=verdicts.get(seq) == Verdict.CONFLICT,
         )
-
-
-def _ids(arrivals: Arrivals) -> Iterator[tuple[int, bytes]]:
-    for event_id, seq, _ in PLAIN.iter_unpack(arrivals.plain):
-        yield seq, event_id
-    for seq, event_id, _, _ in KEYED.iter_unpack(arrivals.keyed):
-        yield seq, event_id

@@ -21,7 +21,6 @@ from time import monotonic, time_ns
 from typing import TypeVar
 
 import msgspec
-import zstandard
 from ulid import ULID
 
 from pik.errors import ConflictFound, InputError, busy_as, command
@@ -30,11 +29,12 @@ from pik.inputs.source import OpenedInput, Source
 from pik.model.batch import Batch, BatchState, Chunk, Origin, Reject
 from pik.model.delivery import read_delivery
 from pik.model.event import ENVELOPE
-from pik.ports.raw import Object, Raw
+from pik.ports.raw import Raw
 from pik.ports.store import Store, batch_of
+from pik.rawlog.objects import unpacked
 from pik.rawlog.sealed_records import ATTEMPT, BlockLog, write_record
 from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Work, building, increasing_times
-from pik.runtime import Progress, Silent
+from pik.runtime import SILENT, Progress
 from pik.runtime.parallel import Pool
 from pik.usecases.availability import require_writable
 from pik.usecases.inspect.batches import close_replaced
@@ -148,7 +148,7 @@ def check(
     """Read an input as `ingest` would, and store nothing; `on_reject` gets each rejected record. Raises as it does."""
     began = monotonic()
     read = valid = 0
-    sample: bytes | None = None
+    line: bytes | None = None
     reasons: Counter[str] = Counter()
     with source.open() as opened:
         opened.examine(options.reading.record_mapping(), mixed=options.reading.mixed)
@@ -157,15 +157,15 @@ def check(
             checkers: Pool[Work, CheckedBlock] = Pool(partial(checking, options.reading), _workers(source, options))
             with checkers as pool:
                 for block in _build(pool, opened, _blocks(opened, options, None), None, progress):
-                    chunk, sample = block.chunk, sample or block.sample()
-                    for reject in block.rejects():
-                        on_reject(reject)
+                    chunk, line = block.chunk, line or block.line
+                    for reject in block.rejects:
+                        on_reject(_decode_reject(reject))
                     read += chunk.read
                     valid += chunk.read - (chunk.rejects.records if chunk.rejects else 0)
                     reasons.update(chunk.reasons)
         finally:
             progress.stop()
-    return CheckReport(source.name, read, valid, reasons, monotonic() - began, sample)
+    return CheckReport(source.name, read, valid, reasons, monotonic() - began, line and _sample(line))
 
 
 def probe(source: Source, options: IngestOptions) -> None:
@@ -177,13 +177,11 @@ def probe(source: Source, options: IngestOptions) -> None:
         return
     with source.open() as opened:
         opened.examine(options.reading.record_mapping(), mixed=options.reading.mixed)
-        following = _blocks(opened, options, None)
+        blocks = _blocks(opened, options, None)
+        here = block_builders(None, source, replace(options, workers=0))
+        chunks = _build(here, opened, blocks, None, SILENT)
         # Reading the second block of a short file shows how it ends.
-        if options.reading.stop:
-            here = block_builders(None, source, replace(options, workers=0))
-            deque(islice(_build(here, opened, following, None, Silent()), 2), maxlen=0)
-        else:
-            deque(islice(following, 2), maxlen=0)
+        deque(islice(chunks if options.reading.stop else blocks, 2), maxlen=0)
 
 
 def _content(opened: OpenedInput, options: IngestOptions) -> str:
@@ -322,24 +320,12 @@ _decode_reject = msgspec.json.Decoder(Reject).decode
 
 @dataclass(frozen=True, slots=True)
 class CheckedBlock:
-    """The chunk that the block would become, its rejected records (as a compressed file), and the raw line of an event:
-    in the first block of an input that of its first event."""
+    """The chunk that the block would become, the lines of its rejects, and the raw line of an event (None: it has
+    none): in the first block of an input that of its first event."""
 
     chunk: Chunk
-    rejected: bytes
-    line: bytes
-
-    def rejects(self) -> Iterator[Reject]:
-        """Yield the rejected records, in order."""
-        return map(_decode_reject, _lines(self.rejected))
-
-    def sample(self) -> bytes | None:
-        """Return an event of the block as JSON, with what identity and metrics use. None if it holds none."""
-        if not self.line:
-            return None
-        event = read_delivery(self.line)
-        fields = {name: getattr(event, name) for name in ("seq", *(field.name for field in ENVELOPE if field.sent))}
-        return msgspec.json.encode({name: value for name, value in fields.items() if value is not None})
+    rejects: list[bytes]
+    line: bytes | None
 
 
 def checking(reading: Reading, tell: Callable[[int], None]) -> Callable[[Work], CheckedBlock]:
@@ -347,19 +333,18 @@ def checking(reading: Reading, tell: Callable[[int], None]) -> Callable[[Work], 
 
     def check(work: Work) -> CheckedBlock:
         batch_id, block, number, ingest_time = work
-        chunk, objects = SegmentBuilder(None, batch_id, reading, tell).prepare(block, number, ingest_time)
-        segments = [one for one in objects if "/rejects/" not in one[0]]
-        rejected = b"".join(data for key, data in objects if "/rejects/" in key)
-        return CheckedBlock(chunk, rejected, _first_line(segments if number == 1 else segments[:1]))
+        chunk, objects = SegmentBuilder(batch_id, reading, tell).build(block, number, ingest_time)
+        data = dict(objects)
+        rejects = unpacked(chunk.rejects.key, data.pop(chunk.rejects.key)) if chunk.rejects else []
+        segments = list(data.items()) if number == 1 else list(data.items())[:1]
+        lines = [line for segment in segments for line in unpacked(*segment)]
+        return CheckedBlock(chunk, rejects, min(lines, key=lambda line: read_delivery(line).seq, default=None))
 
     return check
 
 
-def _first_line(segments: list[Object]) -> bytes:
-    lines = [line for _, data in segments for line in _lines(data)]
-    return min(lines, key=lambda line: read_delivery(line).seq, default=b"")
-
-
-def _lines(data: bytes) -> list[bytes]:
-    with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as stream:
-        return stream.read().split(b"\n")[:-1]
+def _sample(line: bytes) -> bytes:
+    """Return the event of a raw line as JSON, with what identity and metrics use."""
+    event = read_delivery(line)
+    fields = {name: getattr(event, name) for name in ("seq", *(field.name for field in ENVELOPE if field.sent))}
+    return msgspec.json.encode({name: value for name, value in fields.items() if value is not None})

@@ -9,9 +9,9 @@ complete when its record is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from time import monotonic, time_ns
 
 from ulid import ULID
@@ -21,9 +21,9 @@ from pik.inputs.blocks import BLOCK, Block
 from pik.inputs.source import Source
 from pik.model.batch import Batch, BatchState, Origin
 from pik.ports.raw import Object
-from pik.ports.store import Store
+from pik.ports.store import Store, batch_of
 from pik.rawlog.sealed_records import record_object
-from pik.rawlog.segment_writer import SegmentBuilder
+from pik.rawlog.segment_writer import Reading, SegmentBuilder
 from pik.runtime import Progress
 from pik.usecases.availability import require_writable
 from pik.usecases.ingest.batch_ingest import (
@@ -53,7 +53,7 @@ def ingest_all(
     left = list(sources)
     while left:
         group = _small(left) if _may_group(store, options) else []
-        done = _Group(store, options, progress).ingest(group) if len(group) > 1 else []
+        done = _ingest_group(store, group, options, progress) if len(group) > 1 else []
         if not done:
             done = [ingest(store, left[0], options, progress)]
         yield from done
@@ -68,118 +68,94 @@ def _may_group(store: Store, options: IngestOptions) -> bool:
 
 def _small(sources: Sequence[Source]) -> list[Source]:
     """Return the sources up to the first one that is not a small file."""
-    group: list[Source] = []
-    for source in islice(sources, FILES):
-        if source.path is None or source.size is None or source.size > SMALL:
-            break
-        group.append(source)
-    return group
+
+    def is_small(source: Source) -> bool:
+        return source.path is not None and source.size is not None and source.size <= SMALL
+
+    return list(takewhile(is_small, sources[:FILES]))
 
 
-@dataclass(slots=True)
-class _NewFile:
-    """A file that becomes a batch: its only block, None if it holds no record."""
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A small file: its only block, None if it holds no record; or the batch that it became before."""
 
     source: Source
     origin: Origin
-    block: Block | None
-    batch: Batch | None = None
+    block: Block | None = None
+    ingested: Batch | None = None
 
 
-class _Group:
-    """Ingests several small files together."""
+def _ingest_group(
+    store: Store, sources: Sequence[Source], options: IngestOptions, progress: Progress
+) -> list[IngestReport]:
+    """Ingest as many of the first files as can be ingested together; none if the first one cannot, or fails."""
+    require_writable(store)
+    began = monotonic()
+    with ExitStack() as locks:
+        files = _read(store, sources, options, locks)
+        progress.start(f"ingesting {len(files)} small files", None, "files")
+        try:
+            batches = _record(store, [file for file in files if file.ingested is None], options.reading)
+            progress.advance(len(files))
+        finally:
+            progress.stop()
+    seconds = (monotonic() - began) / max(1, len(files))
+    return [
+        IngestReport(file.source.name, Outcome.ALREADY, file.ingested, None, 0.0)
+        if file.ingested
+        else IngestReport(file.source.name, Outcome.NEW, next(batches), None, seconds)
+        for file in files
+    ]
 
-    def __init__(self, store: Store, options: IngestOptions, progress: Progress) -> None:
-        self._store, self._options, self._progress = store, options, progress
-        self._bytes = 0  # of all blocks, which may be much larger than compressed files
 
-    def ingest(self, sources: Sequence[Source]) -> list[IngestReport]:
-        """Ingest as many of the first files as can be ingested together; none if the first one cannot, or fails."""
-        require_writable(self._store)
-        began = monotonic()
-        with ExitStack() as locks:
-            found = self._read(sources, locks)
-            self._progress.start(f"ingesting {len(found)} small files", None, "files")
-            try:
-                self._record([one for one in found if isinstance(one, _NewFile)])
-                self._progress.advance(len(found))
-            finally:
-                self._progress.stop()
-        seconds = (monotonic() - began) / max(1, len(found))
-        return [self._ingested(one, seconds) for one in found]
-
-    def _ingested(self, one: _NewFile | IngestReport, seconds: float) -> IngestReport:
-        if isinstance(one, IngestReport):
-            return one
-        assert one.batch is not None
-        return IngestReport(one.source.name, Outcome.NEW, one.batch, None, seconds)
-
-    def _read(self, sources: Sequence[Source], locks: ExitStack) -> list[_NewFile | IngestReport]:
-        """Read the files up to the first one that cannot be ingested together with the others. If that one is invalid,
-        `ingest` raises the error."""
-        found: list[_NewFile | IngestReport] = []
-        contents: set[str] = set()
+def _read(store: Store, sources: Sequence[Source], options: IngestOptions, locks: ExitStack) -> list[_File]:
+    """Read the files up to the first one that cannot be ingested together with the others. If that one is invalid,
+    `ingest` raises the error."""
+    files: list[_File] = []
+    contents: set[str] = set()
+    size = 0  # of all blocks, which may be much larger than compressed files
+    with suppress(PikError):
         for source in sources:
-            try:
-                one = self._read_one(source, contents, locks)
-            except PikError:
+            with source.open() as opened:
+                content = opened.digest()
+                if content in contents:
+                    break
+                contents.add(content)
+                locks.enter_context(input_lock(store, source, content))
+                origin = origin_of(source, options, content)
+                there = store.batches.find(origin)
+                if there is not None and there.state != BatchState.COMPLETE:
+                    break
+                if there is not None and not options.again:
+                    expect_none_invalid(source, options, there)
+                    files.append(_File(source, origin, ingested=there))
+                    continue
+                opened.examine(options.reading.record_mapping(), mixed=options.reading.mixed)
+                blocks = list(islice(opened.blocks(options.reading.max_line), 2))
+                opened.expect_unchanged()
+            size += sum(len(block.data) for block in blocks)
+            if len(blocks) > 1 or size > BLOCK:
                 break
-            if one is None:
-                break
-            found.append(one)
-        return found
+            files.append(_File(source, origin, next(iter(blocks), None)))
+    return files
 
-    def _read_one(self, source: Source, contents: set[str], locks: ExitStack) -> _NewFile | IngestReport | None:
-        with source.open() as opened:
-            content = opened.digest()
-            if content in contents:
-                return None
-            contents.add(content)
-            locks.enter_context(input_lock(self._store, source, content))
-            origin = origin_of(source, self._options, content)
-            there = self._store.batches.find(origin)
-            if there is not None and there.state != BatchState.COMPLETE:
-                return None
-            if there is not None and not self._options.again:
-                expect_none_invalid(source, self._options, there)
-                return IngestReport(source.name, Outcome.ALREADY, there, None, 0.0)
-            reading = self._options.reading
-            opened.examine(reading.record_mapping(), mixed=reading.mixed)
-            read = list(islice(opened.blocks(reading.max_line), 2))
-            opened.expect_unchanged()
-        self._bytes += sum(len(block.data) for block in read)
-        if len(read) > 1 or self._bytes > BLOCK:
-            return None
-        return _NewFile(source, origin, read[0] if read else None)
 
-    def _record(self, files: Sequence[_NewFile]) -> None:
-        store = self._store
-        with store.batches.together():
-            for file in files:
-                file.batch = store.batches.open(file.origin, str(ULID()), time_ns())
-        chunks, objects = [], list[Object]()
-        for file in files:
-            if file.block is not None and file.batch is not None:
-                builder = SegmentBuilder(None, file.batch.batch_id, self._options.reading)
-                chunk, made = builder.prepare(file.block, 1)
-                chunks.append(chunk)
-                objects += made
-        store.raw.create_all(objects)
-        with store.batches.together():
-            for chunk in chunks:
-                store.batches.record(chunk)
-        finished_at = time_ns()
-        recorded = [self._recorded(file) for file in files]
-        store.raw.create_all([record_object(store, batch, finished_at) for batch in recorded])
-        with store.batches.together():
-            for file in files:
-                assert file.batch is not None
-                file.batch = store.batches.finish(file.batch.batch_id, finished_at)
-
-    def _recorded(self, file: _NewFile) -> Batch:
-        """Return the file's batch as it is in the index now."""
-        found = self._store.batches.find(file.origin)
-        assert found is not None
-        assert file.batch is not None
-        assert found.batch_id == file.batch.batch_id, "its content is locked"
-        return found
+def _record(store: Store, files: Sequence[_File], reading: Reading) -> Iterator[Batch]:
+    """Record the files, and return their batches."""
+    with store.batches.together():
+        batches = [store.batches.open(file.origin, str(ULID()), time_ns()) for file in files]
+    chunks, objects = [], list[Object]()
+    for file, batch in zip(files, batches, strict=True):
+        if file.block is not None:
+            chunk, made = SegmentBuilder(batch.batch_id, reading).build(file.block, 1)
+            chunks.append(chunk)
+            objects += made
+    store.raw.create_all(objects)
+    with store.batches.together():
+        for chunk in chunks:
+            store.batches.record(chunk)
+    finished_at = time_ns()
+    recorded = [batch_of(store.index, batch.batch_id) for batch in batches]
+    store.raw.create_all([record_object(store, batch, finished_at) for batch in recorded])
+    with store.batches.together():
+        return iter([store.batches.finish(batch.batch_id, finished_at) for batch in batches])
