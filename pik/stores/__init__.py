@@ -41,9 +41,8 @@ def open_api(url: str) -> Api:
 
 def open_foreign(url: str) -> Foreign:
     """Return a reader of files in S3, with the region and the profile of a deployed store's URL."""
-    from pik.stores.aws.clients import Clients
-    from pik.stores.aws.open import located
-    from pik.stores.aws.s3_inputs import S3Files
+    from pik.stores.aws.clients import Clients, located
+    from pik.stores.aws.s3 import S3Files
 
     return S3Files(located(url)[0] if url.startswith("aws://") else Clients())
 
@@ -55,8 +54,8 @@ def open_health(url: str) -> StackHealth:
             f"{url} is a local store, and has no stack",
             hint="--store aws://STACK; `pik status` and `pik verify` look at a local store",
         )
+    from pik.stores.aws.clients import located
     from pik.stores.aws.health import health_of
-    from pik.stores.aws.open import located
 
     clients, name = located(url)
     return health_of(clients, name)

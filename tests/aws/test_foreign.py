@@ -19,7 +19,7 @@ from pik.rawlog.segment_writer import Reading
 from pik.runtime import Silent
 from pik.stores import open_foreign, open_store
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.s3_inputs import S3Files
+from pik.stores.aws.s3 import S3Files
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 from tests.cli.conftest import pik
 from tests.support.aws.bare import deploy_bare

@@ -7,7 +7,7 @@ from botocore.exceptions import ConnectionClosedError
 
 from pik.errors import AlreadyExists
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.raw import AwsRaw
+from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import Item, Key, Table
 from tests.support.aws.calls import SESSION
 from tests.support.aws.emulator import make_stack

@@ -14,7 +14,7 @@ import pytest
 from pik.errors import PikError
 from pik.ports.raw import Raw
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.raw import AwsRaw
+from pik.stores.aws.s3 import AwsRaw
 from tests.contracts import test_raw
 from tests.support.aws.emulator import ENVIRONMENT, REGION, free_port
 

@@ -12,7 +12,7 @@ import pytest
 from pik.ports.state import Aggregates, DeadLetters, Metrics, Promotions, Queue, Runs, StateAudit
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.stores.aws.catalog import generation
+from pik.stores.aws import lease
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.queue import AwsQueue
 from pik.stores.aws.state.aggregates import AwsAggregates, AwsMetrics
@@ -107,7 +107,7 @@ def new_store(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Call
     if kind == "local":
         return lambda: local_store(tmp_path / uuid4().hex)
     clients: Clients = request.getfixturevalue("aws")
-    request.getfixturevalue("monkeypatch").setattr(generation, "NOTICED", 0.01)
+    request.getfixturevalue("monkeypatch").setattr(lease, "NOTICED", 0.01)
     return lambda: aws_store(clients)
 
 

@@ -57,8 +57,8 @@ def test_a_rebuild_and_writers_keep_apart(store: Store) -> None:
 REBUILDER = """
 import sys
 from pik.stores import open_store
-from pik.stores.aws.catalog import generation
-generation.NOTICED = 0.01
+from pik.stores.aws import lease
+lease.NOTICED = 0.01
 with open_store(sys.argv[1]).batches.rebuild():
     pass
 """

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pik.errors import AlreadyExists, Damaged
 from pik.ports.raw import Raw
-from pik.stores.aws.raw import AwsRaw
+from pik.stores.aws.s3 import AwsRaw
 from tests.contracts.conftest import WITH_MOTO, local_store
 from tests.support.aws.emulator import make_stack
 

@@ -1,7 +1,67 @@
 """The store in a deployed stack: raw in S3, the index and the state in two DynamoDB tables, the queue in SQS."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pik.ports.store import Store
+from pik.stores import FORMAT
+from pik.stores.aws.catalog.batches import AwsBatches
+from pik.stores.aws.catalog.index import AwsAudit, AwsIndex
+from pik.stores.aws.clients import Clients, located
 from pik.stores.aws.http_api import open_api
-from pik.stores.aws.open import open_aws, open_deployed
-from pik.stores.aws.queue import invoke_later
+from pik.stores.aws.lease import Generation
+from pik.stores.aws.queue import AwsQueue, invoke_later
+from pik.stores.aws.s3 import AwsRaw
+from pik.stores.aws.stack import Stack, find_stack, stack_of
+from pik.stores.aws.state.aggregates import AwsAggregates, AwsMetrics
+from pik.stores.aws.state.audit import AwsStateAudit
+from pik.stores.aws.state.backup import AwsBackup
+from pik.stores.aws.state.runs import AwsRuns
+from pik.stores.aws.table import Table
 
 __all__ = ["invoke_later", "open_api", "open_aws", "open_deployed"]
+
+
+def open_aws(url: str) -> Store:
+    """Open the store `aws://STACK?region=…&profile=…`, found by its stack's outputs. Raises UsageError, NotFound,
+    StoreError."""
+    clients, name = located(url)
+    stack = find_stack(clients, name)
+    generation = Generation(Table(clients, stack.index_table), url)
+    generation.current()  # refuses another format, also for commands that read nothing but the state
+    return _assemble(url, clients, stack, generation)
+
+
+def open_deployed(environment: Mapping[str, str]) -> Store:
+    """Open the store of the stack that this function is part of. Raises StoreError."""
+    stack = stack_of(environment)
+    clients, url = Clients(), f"aws://{stack.name}"
+    return _assemble(url, clients, stack, Generation(Table(clients, stack.index_table), url))
+
+
+def _assemble(url: str, clients: Clients, stack: Stack, generation: Generation) -> Store:
+    index_table, state_table = generation.table, Table(clients, stack.state_table)
+    raw = AwsRaw(clients, stack.raw_bucket)
+    index = AwsIndex(index_table, raw, generation)
+    queue = AwsQueue(clients, stack, state_table)
+    batches, aggregates = AwsBatches(index_table, raw, generation), AwsAggregates(state_table)
+    return Store(
+        url=url,
+        format_version=FORMAT,
+        raw=raw,
+        batches=batches,
+        requests=batches,
+        index=index,
+        audit=AwsAudit(index),
+        metrics=AwsMetrics(state_table),
+        runs=AwsRuns(state_table),
+        queue=queue,
+        dead_letters=queue,
+        aggregates=aggregates,
+        promotions=aggregates,
+        state_audit=AwsStateAudit(state_table),
+        backup=AwsBackup(state_table, queue),
+        deployed=True,
+        retention_days=stack.retention_days,
+    )

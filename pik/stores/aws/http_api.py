@@ -17,8 +17,7 @@ from pik.model.instant import format_instant
 from pik.model.metric import Run, RunRequest
 from pik.ports.remote import Answered, Api, PlannedRun, RecordResult, RecordStatus, RunView, Unanswered
 from pik.runtime.storage import Backoff, retry
-from pik.stores.aws.clients import CONNECTIONS, Clients
-from pik.stores.aws.open import located
+from pik.stores.aws.clients import CONNECTIONS, Clients, located
 from pik.stores.aws.stack import find_stack
 
 BACKOFF = Backoff(first=0.2, longest=20.0, attempts=8)

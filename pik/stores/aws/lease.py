@@ -1,24 +1,40 @@
-"""Leases: the right to do something alone. A lease is an item whose holder renews it while it lives.
+"""Leases, the right to do something alone, and the generation of the index, which only such a right may change.
 
-Clocks differ, so the end that a holder writes is never compared with another clock, except to tell people: a lease is
-over when it was seen unchanged for as long as it lasts, by the clock of who sees it. A process may sleep for longer
-than its lease lasts, so what is written under a lease must be safe without it: it only saves useless waiting.
+A lease is an item whose holder renews it while it lives. Clocks differ, so the end that a holder writes is never
+compared with another clock, except to tell people: a lease is over when it was seen unchanged for as long as it lasts,
+by the clock of who sees it. A process may sleep for longer than its lease lasts, so what is written under a lease must
+be safe without it: it only saves useless waiting.
+
+A rebuild fills another generation of the index beside the current one, and then moves the pointer. `next` in the
+pointer shows that a rebuild is under way, as long as its lease is held. The next writer removes what a rebuild that
+died left there; then that rebuild cannot move the pointer any more.
+
+Requests take no lease, and readers do not look each time. Both rely on what they read for NOTICED seconds, and a
+rebuild waits for as long: before it looks at raw, so that every request that is acknowledged has its raw there; and
+after it moved the pointer, before anything may be written again, so that no reader misses what was written.
+
+The pointer also has the format of the store, as format.json has in a directory: the first writer sets it, it never
+changes, and readers of the pointer refuse another one. A stack that was never written to has none.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic, sleep, time_ns
 from uuid import uuid4
 
 from pik.errors import Busy, StoreError
+from pik.stores import FORMAT, expect_format
 from pik.stores.aws.table import Item, Key, Partition, Table, Value
 
 LASTING = 30.0
 """Seconds for which a lease must be seen unchanged before it may be taken over."""
+
+NOTICED = 5.0
+"""Seconds for which a process relies on what it read of the generation."""
 
 _RENEWALS = 6
 """How often a holder renews its lease in that time, so that others soon see that it lives."""
@@ -48,10 +64,7 @@ def holding(table: Table, name: str, lasting: float = LASTING) -> Iterator[None]
     dead process is over; raises Busy if its holder lives."""
     lease = _Lease(table, name, uuid4().hex, lasting)
     if not lease.take() and not lease.take_over():
-        raise Busy(
-            f"another pik process is working on {name}",
-            hint="wait until it has ended, then run this again",
-        )
+        raise _busy(name)
     mine = (table.name, name)
     HELD.add(mine)
     ended = threading.Event()
@@ -66,56 +79,64 @@ def holding(table: Table, name: str, lasting: float = LASTING) -> Iterator[None]
         lease.give_back()
 
 
+def _busy(name: str) -> Busy:
+    return Busy(f"another pik process is working on {name}", hint="wait until it has ended, then run this again")
+
+
 def held(table: Table, name: str) -> bool:
     """Return whether a lease seems to be held, as far as clocks agree: enough to tell people, not to take it over."""
-    item = table.get(_key(name))
-    return item is not None and int(item["ends"]) > time_ns() and not _is_over(table, item, LASTING)
+    return any(item["ends"] > time_ns() and not _is_over(table, item, LASTING) for item in _read(table, name))
 
 
 def lives(table: Table, name: str) -> bool:
     """Return whether a lease's holder may be alive: until the lease was seen unchanged for as long as it lasts."""
-    item = table.get(_key(name))
-    return item is not None and not _is_over(table, item, LASTING)
+    return any(not _is_over(table, item, LASTING) for item in _read(table, name))
 
 
 def alive(table: Table, name: str) -> bool:
     """Return whether a lease's holder is alive, as soon as that is certain."""
-    first: _State | None = None
-    while (item := table.get(_key(name))) is not None and not _is_over(table, item, LASTING):
-        if (table.name, name) in HELD or (first := first or _state(item)) != _state(item):
-            return True
-        sleep(LASTING / _LOOKS)
-    return False
+    return _wait(table, lambda: _read(table, name), LASTING)[0] is not None
 
 
 def any_alive(table: Table, apart: str) -> str | None:
     """Return the name of a lease, except `apart`, whose holder lives; waits until those of dead ones are over."""
+    return _wait(table, lambda: [item for item in table.query(_PARTITION) if item["sk"] != apart], LASTING)[0]
+
+
+def _read(table: Table, name: str) -> list[Item]:
+    item = table.get(_key(name))
+    return [] if item is None else [item]
+
+
+def _wait(table: Table, read: Callable[[], list[Item]], lasting: float) -> tuple[str | None, list[Item]]:
+    """Read leases until one of them is seen to live or all are over; return the name of that one, and what was read
+    last."""
     first: dict[str, _State] = {}
     while True:
-        items = [item for item in table.query(_PARTITION) if item["sk"] != apart]
-        items = [item for item in items if not _is_over(table, item, LASTING)]
-        for item in items:
-            if (table.name, item["sk"]) in HELD or first.setdefault(item["sk"], _state(item)) != _state(item):
-                return str(item["sk"])
-        if not items:
-            return None
-        sleep(LASTING / _LOOKS)
+        items = read()
+        waiting = [item for item in items if not _is_over(table, item, lasting)]
+        for item in waiting:
+            name = item["sk"]
+            if (table.name, name) in HELD or first.setdefault(name, _state(item)) != _state(item):
+                return name, items
+        if not waiting:
+            return None, items
+        sleep(lasting / _LOOKS)
 
 
 def _state(item: Item) -> _State:
-    return item["holder"], int(item["ends"])
+    return item["holder"], item["ends"]
 
 
 def _is_over(table: Table, item: Item, lasting: float) -> bool:
     """Return whether a lease's holder is gone."""
-    if int(item["ends"]) + int(_CERTAINLY_OVER * 1e9) < time_ns():
-        return True
     key = table.name, item["sk"]
     state, since = _seen.get(key, (None, 0.0))
     if state != _state(item):
-        _seen[key] = _state(item), monotonic()
-        return False
-    return key not in HELD and monotonic() - since >= lasting
+        since = monotonic()
+        _seen[key] = _state(item), since
+    certainly = item["ends"] + int(_CERTAINLY_OVER * 1e9) < time_ns()
+    return key not in HELD and (certainly or monotonic() - since >= lasting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +152,13 @@ class _Lease:
 
     def take_over(self) -> bool:
         """Wait until another's lease is over and take it; False once its holder is seen to live."""
-        first: _State | None = None
-        while (item := self.table.get(_key(self.name))) is not None:
-            state = _state(item)
-            if (self.table.name, self.name) in HELD or (first := first or state) != state:
-                return False
-            if _is_over(self.table, item, self.lasting):
-                return self._write("holder = :other AND ends = :seen", {"other": state[0], "seen": state[1]})
-            sleep(self.lasting / _LOOKS)
-        return self.take()
+        living, items = _wait(self.table, lambda: _read(self.table, self.name), self.lasting)
+        if living is not None:
+            return False
+        if not items:
+            return self.take()
+        holder, ends = _state(items[0])
+        return self._write("holder = :other AND ends = :seen", {"other": holder, "seen": ends})
 
     def keep(self, ended: threading.Event) -> None:
         """Renew it now and then. A renewal that fails is tried again: if that succeeds, the lease was not taken."""
@@ -161,3 +180,109 @@ class _Lease:
 
 def _key(name: str) -> Key[Item]:
     return Key((_PARTITION, name))
+
+
+_REBUILDING = "rebuild"
+"""The lease of a rebuild."""
+
+_POINTER: Key[Item] = Key(("generation", "generation"))
+_FIRST = 1  # where there is no pointer
+
+
+def rebuilt() -> Busy:
+    """Return the error for what was written to a generation that is not current any more. Its raw is in the new one."""
+    return Busy("the index was rebuilt meanwhile", hint="run the same command again")
+
+
+def _now() -> tuple[float, float]:
+    """Return the time of two clocks: one may be set, the other stands still while a machine or a function sleeps."""
+    return time_ns() / 1e9, monotonic()
+
+
+def _is_recent(read_at: Iterable[float]) -> bool:
+    return all(0 <= now - then < NOTICED for now, then in zip(_now(), read_at, strict=True))
+
+
+@dataclass(slots=True)
+class Generation:
+    """The current generation of the index table."""
+
+    table: Table
+    store: str = ""
+    _marked: bool = field(default=False, compare=False)
+    _current: int = field(default=_FIRST, compare=False)
+    _readable_at: tuple[float, float] = field(default=(0.0, 0.0), compare=False)
+    _writable_at: tuple[float, float] = field(default=(0.0, 0.0), compare=False)
+
+    def current(self) -> int:
+        """Return the generation to read."""
+        if not _is_recent(self._readable_at):
+            self._read()
+        return self._current
+
+    def for_writing(self, is_alive: Callable[[Table, str], bool] = alive) -> int:
+        """Return the generation to write, for the holder of a lease. Raises Busy while a rebuild is under way; waits to
+        see whether one that was begun still is."""
+        if pending := self._read():
+            if is_alive(self.table, _REBUILDING):
+                raise Busy("the index is being rebuilt", hint="wait until that has ended, then run this again")
+            # Its process died. It must not come back to life and move the pointer after something is written now.
+            self._end(pending)
+            self._read()
+        self._mark()
+        self._writable_at = self._readable_at
+        return self._current
+
+    def for_request(self) -> int:
+        """Return the generation to write, for a request, which holds no lease and does not wait. Raises Busy."""
+        return self._current if _is_recent(self._writable_at) else self.for_writing(lives)
+
+    def expect(self, generation: int) -> None:
+        """Raise Busy where what a request wrote to this generation may be lost, because a rebuild came in between."""
+        if self.for_request() != generation:
+            raise rebuilt()
+
+    @contextmanager
+    def replacing(self) -> Iterator[int]:
+        """Yield an empty generation, which becomes the current one when the context ends without an error. Raises Busy
+        while anything writes, StoreError if another process took the rebuild for dead."""
+        with holding(self.table, _REBUILDING):
+            self._read()
+            self._mark()
+            new = max(time_ns() // 1_000_000, self._current + 1)  # never one that another rebuild began to fill
+            self.table.update(_POINTER, "SET #next = :next", {"next": new})
+            try:
+                if (writer := any_alive(self.table, _REBUILDING)) is not None:
+                    raise _busy(writer)
+                sleep(NOTICED)
+                yield new
+                change, condition = "SET #current = #next", "#next = :next"
+                if self.table.update(_POINTER, change, {"next": new}, condition=condition) is None:
+                    raise StoreError("the rebuild lost its lease and was aborted", hint="run the same command again")
+                sleep(NOTICED)  # `next` is still there: nothing is written before all readers have noticed
+            finally:
+                self._end(new)
+                self._read()
+
+    def _read(self) -> int:
+        """Read the pointer, and return its `next` (0: none). Raises StoreError for a store of another format."""
+        read_at = _now()
+        item = self.table.get(_POINTER) or {}
+        self._marked = "format" in item
+        if self._marked:
+            expect_format(self.store, item["format"])
+        self._current = item.get("current", _FIRST)
+        self._readable_at = read_at
+        return int(item.get("next", 0))
+
+    def _end(self, rebuild: int) -> None:
+        """Remove `next`, if it is still that of this rebuild."""
+        self.table.update(_POINTER, "REMOVE #next", {"next": rebuild}, condition="#next = :next")
+
+    def _mark(self) -> None:
+        """Set the store's format before the first thing is written to it."""
+        if not self._marked:
+            change, condition = "SET #format = :format", "attribute_not_exists(#format)"
+            if self.table.update(_POINTER, change, {"format": FORMAT}, condition=condition) is None:
+                self._read()  # another writer was faster, and may be of another version
+            self._marked = True

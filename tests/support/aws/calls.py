@@ -14,7 +14,7 @@ from botocore.httpsession import URLLib3Session
 
 from pik.ports.store import Store
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.raw import AwsRaw
+from pik.stores.aws.s3 import AwsRaw
 
 SERVICES = ("s3", "dynamodb", "sqs")
 UNIT = 1024

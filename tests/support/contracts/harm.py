@@ -20,7 +20,7 @@ from pik.rawlog.sealed_records import WinnerLine, write_winners
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import Silent
 from pik.stores.aws.catalog.index import AwsIndex
-from pik.stores.aws.raw import AwsRaw
+from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import Table
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest

@@ -1,23 +1,59 @@
-"""Recording batches in a deployed store."""
+"""Recording batches in a deployed store.
+
+A chunk is recorded in steps, each of which may be repeated: by the same process, by one that takes the batch over, or
+by both at the same time.
+
+    the chunk's id file      nothing refers to it yet
+    the batch's `pending`    from here on the chunk will be finished, even if its writer dies; one writer at a time
+    segments, without `skipped`: what could claim is listed before it claims
+    claims, then duplicates
+    the batch's `settled_at` the moment at which the chunk is recorded, the same for every process that finishes it
+    segments once more, with `skipped` and that moment
+    the batch's progress     and nothing is pending any more
+
+A claim is an item that names the first delivery of an event. It can be inserted only once: it decides each verdict.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from time import time_ns
+from typing import NamedTuple
 
+from msgspec import structs
+
+from pik.errors import AlreadyExists, Busy, StoreError
 from pik.model.batch import Batch, BatchState, Chunk, Counts, Origin, Verdict
 from pik.ports.store import Rebuild
+from pik.stores import conflicting
 from pik.stores.aws.catalog import layout
-from pik.stores.aws.catalog.generation import Generation, rebuilt
-from pik.stores.aws.catalog.layout import BatchItem
-from pik.stores.aws.catalog.rebuild import rebuilding
-from pik.stores.aws.catalog.record_chunk import Recording
+from pik.stores.aws.catalog.deliveries import (
+    Header,
+    Row,
+    claims_of,
+    ids_key,
+    read_ids,
+    rows_of,
+    verdict,
+    write_duplicates,
+    write_ids,
+    write_settled,
+)
+from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem
+from pik.stores.aws.catalog.rebuild import AwsRebuild, sweep
 from pik.stores.aws.catalog.requests import Requests, has_one_event
-from pik.stores.aws.lease import held, holding
-from pik.stores.aws.raw import AwsRaw
-from pik.stores.aws.table import Table
+from pik.stores.aws.lease import Generation, held, holding, rebuilt
+from pik.stores.aws.s3 import AwsRaw
+from pik.stores.aws.table import Item, Key, Table
+
+NO_DELIVERIES = "-"
+"""Stands for the id file as `pending` while a chunk without deliveries is recorded."""
+
+_OF_CHUNK = [name for name in Header.__struct_fields__ if name != "segments"]
+"""The fields that a header and a chunk have in common."""
 
 
 @dataclass(slots=True)
@@ -92,8 +128,15 @@ class AwsBatches:
     def together(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def rebuild(self) -> AbstractContextManager[Rebuild]:
-        return rebuilding(self.table, self.raw, self.generation)
+    @contextmanager
+    def rebuild(self) -> Iterator[Rebuild]:
+        with self.generation.replacing() as made:
+            replaced = self.generation.current()  # kept until the next rebuild, for those who are still reading it
+            sweep(self.table, self.raw, {str(made), str(replaced)})
+            self._finish_pending(replaced)
+            rebuild = AwsRebuild(self.table, self.raw, made, replaced)
+            yield rebuild
+            rebuild.count()
 
     def _taken_over(self, g: int, batch_id: str) -> BatchItem | None:
         """Return the batch's item with one more attempt, and its last chunk finished; None if there is no such
@@ -101,6 +144,15 @@ class AwsBatches:
         change, values = "SET #attempt = #attempt + :one", {"one": 1}
         item = self.table.update(layout.batch_key(g, batch_id), change, values, condition="attribute_exists(pk)")
         return item and Recording(self.table, self.raw, g, batch_id).finish_pending(item)
+
+    def _finish_pending(self, g: int) -> None:
+        """Finish what writers that died had begun to record, as those who go on with their batches would: then the
+        generation has a verdict on each delivery."""
+        for shard in layout.BATCH_SHARDS:
+            for item in self.table.query(layout.batches_pk(g, shard)):
+                if "pending" in item:
+                    with suppress(StoreError):  # of what is damaged, what is there is read
+                        Recording(self.table, self.raw, g, item["sk"]).finish_pending(item)
 
     def _record_request(self, g: int, batch: Batch, chunk: Chunk) -> dict[int, Verdict]:
         """Record a request with several events as a file's chunk. One that fails on its way is not taken up again: its
@@ -119,3 +171,156 @@ def with_state(table: Table, batch: Batch) -> Batch:
     if batch.state == BatchState.INTERRUPTED and held(table, batch.origin.content):
         return replace(batch, state=BatchState.RUNNING)
     return batch
+
+
+class ChunkResult(NamedTuple):
+    """The batch's item after a chunk, the counts of the chunk, and which of its seqs are duplicates."""
+
+    item: BatchItem
+    counts: Counts
+    verdicts: Mapping[int, Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Records chunks of one batch."""
+
+    table: Table
+    raw: AwsRaw
+    generation: int
+    batch_id: str
+
+    def record(self, item: BatchItem, chunk: Chunk, attempt: int, *, refuse_conflicts: bool) -> ChunkResult:
+        """Record a chunk of the batch whose item this is. Raises ConflictFound, or Busy where another attempt than this
+        one writes the batch."""
+        item = self.finish_pending(item)
+        if chunk.last_seq < item["next_seq"]:
+            return ChunkResult(item, Counts(), {})
+        rows, header = rows_of(chunk.arrivals), _header(chunk, item["recorded_at"] + 1)
+        if refuse_conflicts:
+            self._refuse_conflicts(header, rows)
+        pending = NO_DELIVERIES
+        if header.segments:
+            pending = ids_key(self.generation, header, rows)
+            try:
+                write_ids(self.raw, pending, header, rows)
+            except AlreadyExists:  # left by a call that failed after it, and nothing refers to it yet
+                header, rows = read_ids(self.raw, pending)
+        values: Item = {"attempt": attempt, "next_seq": item["next_seq"], "pending": pending}
+        condition = "#attempt = :attempt AND #next_seq = :next_seq AND attribute_not_exists(#pending)"
+        begun = self.table.update(self._key, "SET #pending = :pending", values, condition=condition)
+        if begun is None:  # after a call whose answer was lost it is pending already
+            begun = self._batch()
+            if begun.get("pending") != pending or begun["attempt"] != attempt:
+                raise Busy(
+                    f"another pik process has taken over batch {self.batch_id}",
+                    hint="wait until it has ended, then run this again",
+                )
+        return self._finish(begun, header, rows)
+
+    def finish_pending(self, item: BatchItem) -> BatchItem:
+        """Record the chunk that the batch has begun, if any, and return the batch's item after it."""
+        pending = item.get("pending")
+        if pending is None:
+            return item
+        if pending == NO_DELIVERIES:  # only the progress is missing; the chunk comes again
+            change, condition = "REMOVE #pending", "#pending = :pending"
+            return self.table.update(self._key, change, {"pending": pending}, condition=condition) or self._batch()
+        return self._finish(item, *read_ids(self.raw, pending)).item
+
+    def _finish(self, item: BatchItem, header: Header, rows: Sequence[Row]) -> ChunkResult:
+        """Take all steps after `pending`."""
+        g, segments = self.generation, header.segments
+        listed = [
+            *(layout.segment_item(g, segment) for segment in segments),  # one that is settled stays so
+            *(layout.reference(g, segment) for segment in segments),
+            *(layout.day_item(g, day, layout.FILE) for day in {segment.day for segment in segments}),
+            *([layout.reject_item(g, self.batch_id, header.rejects)] if header.rejects else []),
+        ]
+        deque(self.table.insert_many(listed), maxlen=0)
+        verdicts = claims_of(self.table, g, self.batch_id, segments).make(rows)
+        write_duplicates(self.table, g, segments, rows, verdicts)
+        counts = chunk_counts(header, verdicts)
+        settled_at = self._settle(item)
+        if settled_at is None:  # another process has finished it meanwhile
+            return ChunkResult(self._batch(), counts, verdicts)
+        recorded = [structs.replace(segment, recorded_at=settled_at) for segment in segments]
+        write_settled(self.table, g, recorded, rows, verdicts)
+        return ChunkResult(self._advance(item, settled_at, header, counts), counts, verdicts)
+
+    def _settle(self, item: BatchItem) -> int | None:
+        """Return the moment at which the pending chunk is recorded; None if it is not pending any more.
+
+        Of several processes that finish a chunk the first to come here decides, so that all its segments have one
+        moment. A request is finished by one process only, so its moment is not written."""
+        now = max(time_ns(), item["recorded_at"] + 1)
+        if layout.batch_of(item).is_request:
+            return now
+        change = "SET #settled_at = if_not_exists(#settled_at, :settled_at)"
+        values: Item = {"settled_at": now, "pending": item["pending"]}
+        settled = self.table.update(self._key, change, values, condition="#pending = :pending")
+        return None if settled is None else settled["settled_at"]
+
+    def _refuse_conflicts(self, header: Header, rows: Sequence[Row]) -> None:
+        """Raise ConflictFound before anything is written. A conflict with what another batch records at the same moment
+        is not seen here; it is recorded."""
+        claims = claims_of(self.table, self.generation, self.batch_id, header.segments)
+        keyed = [row for row in rows if row.content is not None]
+        winners = claims.look_up(keyed)
+        conflicts = 0
+        for row in keyed:
+            claim = claims.claim(row)
+            conflicts += verdict(claim, winners.setdefault(row.event_id, claim)) == Verdict.CONFLICT
+        if conflicts:
+            raise conflicting(header.first_seq, header.last_seq, conflicts)
+
+    def _advance(self, item: BatchItem, settled_at: int, header: Header, counts: Counts) -> BatchItem:
+        """Move the batch past the chunk, unless another process that finished it at the same time did."""
+        values: Item = {**advance(item, settled_at, header, counts), "pending": item["pending"]}
+        change = "SET " + ", ".join(f"#{name} = :{name}" for name in values if name != "pending")
+        change += " REMOVE #pending, #settled_at"
+        return self.table.update(self._key, change, values, condition="#pending = :pending") or self._batch()
+
+    def _batch(self) -> BatchItem:
+        item = self.table.get(self._key)
+        assert item is not None, "a batch that is recorded has been opened"
+        return item
+
+    @property
+    def _key(self) -> Key[BatchItem]:
+        return layout.batch_key(self.generation, self.batch_id)
+
+
+def _header(chunk: Chunk, after: int) -> Header:
+    """Return a chunk without its deliveries. Until its claims are settled its segments count as recorded now, not
+    before `after`."""
+    now = max(time_ns(), after)
+    segments = tuple(structs.replace(arrived.segment, recorded_at=now) for arrived in chunk.arrivals)
+    return Header(**{name: getattr(chunk, name) for name in _OF_CHUNK}, segments=segments)
+
+
+def chunk_counts(header: Header, verdicts: Mapping[int, Verdict]) -> Counts:
+    """Return what the chunk adds to the batch's counts."""
+    kinds = Counter(verdicts.values())
+    rejected = header.rejects.records if header.rejects else 0
+    accepted = sum(segment.deliveries for segment in header.segments) - len(verdicts)
+    return Counts(header.read, accepted, kinds[Verdict.EXACT], kinds[Verdict.CONFLICT], rejected)
+
+
+def advance(item: BatchItem, settled_at: int, header: Header, counts: Counts) -> BatchAttributes:
+    """Return the attributes of the batch that the chunk changes, as they are after it."""
+    segments = header.segments
+    firsts = [item["first_event"]] if "first_event" in item else []
+    lasts = [item["last_event"]] if "last_event" in item else []
+    chunk = Chunk(**{name: getattr(header, name) for name in _OF_CHUNK}, arrivals=())
+    after = replace(
+        layout.batch_of(item).advanced(chunk, counts, settled_at),
+        first_event=min([*firsts, *(segment.first_event for segment in segments)], default=None),
+        last_event=max([*lasts, *(segment.last_event for segment in segments)], default=None),
+    )
+    return {
+        **layout.progress(after),
+        "segments": item["segments"] + len(segments),
+        "bytes": item["bytes"] + sum(segment.size for segment in segments),
+        "recorded_at": settled_at if segments else item["recorded_at"],
+    }

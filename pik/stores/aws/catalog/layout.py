@@ -17,7 +17,6 @@ from pik.errors import Invalid, StoreError
 from pik.model.batch import Batch, BatchState, Counts, Frame, Origin, RejectFile, Segment, Verdict
 from pik.model.instant import day_of, day_text, parse_instant
 from pik.ports.raw import RawKind, number_of
-from pik.stores.aws.catalog.id_files import Row
 from pik.stores.aws.state.layout import US, time_key
 from pik.stores.aws.table import Key, KeyItem, Partition
 
@@ -224,22 +223,6 @@ def reference(g: int, segment: Segment) -> KeyItem:
 def origin_item(g: int, origin: Origin, batch_id: str, opened_at: int) -> KeyItem:
     """Return the item that names a batch of an origin."""
     return {"pk": origin_pk(g, origin), "sk": f"{time_key(opened_at)}/{batch_id}"}
-
-
-def duplicate_item(g: int, segment: Segment, row: Row, kind: Verdict) -> DuplicateItem:
-    """Return the item of a duplicate, but of a request with one event."""
-    event_id = row.event_id.hex()
-    day = day_text(segment.day) if row.content is None else KEYED_DAY
-    item: DuplicateItem = {
-        "pk": duplicates_pk(g, day, event_id[0]),
-        "sk": f"{event_id}/{segment.batch_id}/{row.seq}",
-        "kind": kind,
-        "day": segment.day,
-        "n": number_of(segment.key),
-        "frame": row.frame,
-        "ingest_time": segment.ingest_time,
-    }
-    return {**item, "entity": row.entity} if row.content is None else {**item, "content": row.content}
 
 
 def reject_item(g: int, batch_id: str, file: RejectFile) -> RejectItem:

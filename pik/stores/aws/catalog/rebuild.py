@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from time import time_ns
 
 from msgspec import structs
 
-from pik.errors import Damaged, StoreError
+from pik.errors import Damaged
 from pik.model.batch import (
     OF_REQUEST,
     Arrivals,
@@ -28,52 +27,31 @@ from pik.model.instant import day_text
 from pik.ports.raw import RawKind, number_of
 from pik.ports.store import Winner
 from pik.stores.aws.catalog import layout
-from pik.stores.aws.catalog.generation import Generation
-from pik.stores.aws.catalog.id_files import (
+from pik.stores.aws.catalog.deliveries import (
+    Claim,
+    Claims,
     Header,
     Row,
     arrivals_of,
+    claims_of,
+    duplicate_item,
     ids_key,
     prefix_of,
     read_ids,
     rows_of,
+    verdict,
+    write_duplicates,
     write_ids,
+    write_settled,
 )
 from pik.stores.aws.catalog.layout import BatchAttributes, ClaimItem, DuplicateItem
-from pik.stores.aws.catalog.record_chunk import Claim, Claims, Recording, claims_of, verdict
 from pik.stores.aws.catalog.requests import Requests
 from pik.stores.aws.clients import translated
-from pik.stores.aws.raw import AwsRaw
+from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import READS, Key, Table, batched, key_of
 
 
-@contextmanager
-def rebuilding(table: Table, raw: AwsRaw, generation: Generation) -> Iterator[AwsRebuild]:
-    """Yield an empty generation that then takes the place of the current one. Raises Busy while anything writes to
-    that.
-
-    The one that it replaces is kept until the next rebuild, for those who are still reading it.
-    """
-    with generation.replacing() as made:
-        replaced = generation.current()
-        _sweep(table, raw, {str(made), str(replaced)})
-        _finish_pending(table, raw, replaced)
-        rebuild = AwsRebuild(table, raw, made, replaced)
-        yield rebuild
-        rebuild.count()
-
-
-def _finish_pending(table: Table, raw: AwsRaw, generation: int) -> None:
-    """Finish what writers that died had begun to record, as those who go on with their batches would: then the
-    generation has a verdict on each delivery."""
-    for shard in layout.BATCH_SHARDS:
-        for item in table.query(layout.batches_pk(generation, shard)):
-            if "pending" in item:
-                with suppress(StoreError):  # of what is damaged, what is there is read
-                    Recording(table, raw, generation, item["sk"]).finish_pending(item)
-
-
-def _sweep(table: Table, raw: AwsRaw, kept: set[str]) -> None:
+def sweep(table: Table, raw: AwsRaw, kept: set[str]) -> None:
     """Remove what earlier rebuilds have replaced or left unfinished."""
     items = ((item["pk"], item["sk"]) for item in table.scan("pk", "sk"))
     table.write_many(deletes=(key for key in items if (g := key[0].partition("/")[0]).isdigit() and g not in kept))
@@ -138,9 +116,8 @@ class AwsRebuild:
             header = Header(batch_id=batch_id, segments=tuple(segments))
             write_ids(self.raw, ids_key(self.generation, header, rows), header, rows)
         made = claims_of(self.table, self.generation, batch_id, segments).make(rows, verdicts)
-        recording = Recording(self.table, self.raw, self.generation, batch_id)
-        recording.write_duplicates(segments, rows, made)
-        recording.write_settled(segments, rows, made)
+        write_duplicates(self.table, self.generation, segments, rows, made)
+        write_settled(self.table, self.generation, segments, rows, made)
         self.table.write_many(layout.reference(self.generation, segment) for segment in segments)
         days = {segment.day for segment in segments}
         self.table.write_many(layout.day_item(self.generation, day, layout.FILE) for day in days - self._days)
@@ -251,7 +228,7 @@ class AwsRebuild:
         if listed is None:
             return []
         demoted = Row(seq, row.event_id, current.get("content"), 0, current["frame"], row.entity)
-        return [layout.duplicate_item(self.generation, layout.segment_of(listed), demoted, Verdict.ACCEPTED)]
+        return [duplicate_item(self.generation, layout.segment_of(listed), demoted, Verdict.ACCEPTED)]
 
     def _judge(self, item: DuplicateItem, kind: Verdict) -> None:
         """Change the verdict on a duplicate, wherever it is written."""

@@ -19,11 +19,10 @@ from pik.model.instant import day_text
 from pik.ports.raw import RawKind
 from pik.runtime.storage import attempts
 from pik.stores.aws.catalog import layout
-from pik.stores.aws.catalog.id_files import Row, rows_of
+from pik.stores.aws.catalog.deliveries import Claim, Claims, Row, claim_of, claims_of, rows_of, verdict
 from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem, ClaimItem, RequestItem
-from pik.stores.aws.catalog.record_chunk import Claim, Claims, claim_of, claims_of, verdict
 from pik.stores.aws.clients import Flow
-from pik.stores.aws.raw import AwsRaw
+from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.state.layout import US
 from pik.stores.aws.table import READS, Item, Key, KeyItem, Partition, Table, batched, key_of
 

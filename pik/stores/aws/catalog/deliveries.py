@@ -1,12 +1,16 @@
-"""Id files: objects in S3 that hold the deliveries of a chunk, so that events are found by their ids and an interrupted
-chunk can be finished. docs/dev/aws-layout.md describes their bytes."""
+"""The deliveries of a chunk: their rows in id files, their claims, and the items of those that are duplicates.
+
+An id file is an object in S3 that holds a chunk's deliveries, so that events are found by their ids and an interrupted
+chunk can be finished; docs/dev/aws-layout.md describes its bytes. A claim is an item that names the first delivery of
+an event. It can be inserted only once: it decides each verdict.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, repeat
 from math import sqrt
 from operator import attrgetter, itemgetter
 from struct import Struct
@@ -15,11 +19,14 @@ from typing import Any, NamedTuple
 import msgspec
 import zstandard
 
-from pik.errors import Damaged
-from pik.model.batch import KEYED, PLAIN, Arrivals, RejectFile, Segment
+from pik.errors import Damaged, StoreError
+from pik.model.batch import KEYED, PLAIN, Arrivals, RejectFile, Segment, Verdict, duplicate_kind
 from pik.model.instant import day_text
 from pik.ports.raw import number_of
-from pik.stores.aws.raw import AwsRaw
+from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog.layout import ClaimItem
+from pik.stores.aws.s3 import AwsRaw
+from pik.stores.aws.table import Key, Table
 
 PLAIN_ROW = Struct(">16sIIQ")
 KEYED_ROW = Struct(">16s16sIIQ")
@@ -194,3 +201,121 @@ def _search(
 
 def _share(event_id: bytes, count: int) -> int:
     return int.from_bytes(event_id[:8], "big") * count >> 64
+
+
+class Claim(NamedTuple):
+    """The first delivery of an event; `content` is None without an idempotency key."""
+
+    batch_id: str
+    seq: int
+    content: bytes | None
+
+
+def claim_of(item: ClaimItem) -> Claim:
+    """Return the claim of an item."""
+    return Claim(item["batch"], item["seq"], item.get("content"))
+
+
+def verdict(delivery: Claim, first: Claim | None) -> Verdict:
+    """Return what a delivery is, given the first one of its event; UNRECORDED if its event is not claimed."""
+    if first is None:
+        return Verdict.UNRECORDED
+    # A claim that names this delivery was made by a call whose answer was lost, or by a writer that died.
+    is_first = (first.batch_id, first.seq) == (delivery.batch_id, delivery.seq)
+    return Verdict.ACCEPTED if is_first else duplicate_kind(delivery.content, first.content)
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """The claims of one batch's deliveries. `segments` are the (day, n) of the segments that rows refer to."""
+
+    table: Table
+    generation: int
+    batch_id: str
+    segments: Sequence[tuple[int, int]]
+
+    def make(self, rows: Sequence[Row], known: Mapping[int, Verdict] | None = None) -> dict[int, Verdict]:
+        """Claim the events of a chunk, in the order of its rows, and return the seqs that are duplicates, each with its
+        kind. The seqs in `known` are duplicates already and claim nothing. May be repeated."""
+        known = known or {}
+        first: dict[bytes, Row] = {}
+        for row in rows:
+            if row.seq not in known:
+                first.setdefault(row.event_id, row)
+        claiming = list(first.values())
+        inserted = self.table.insert_many(self.item(row) for row in claiming)
+        there = [row for row, new in zip(claiming, inserted, strict=True) if not new]
+        found = self.look_up(there)
+        if len(found) != len(there):
+            raise StoreError("a claim that was there is gone", hint="pik verify --rebuild-index")
+        winners = {row.event_id: self.claim(row) for row in claiming} | found
+        kinds = ((row.seq, known.get(row.seq) or verdict(self.claim(row), winners[row.event_id])) for row in rows)
+        return {seq: kind for seq, kind in kinds if kind != Verdict.ACCEPTED}
+
+    def verdicts(self, rows: Sequence[Row]) -> dict[int, Verdict]:
+        """Return the seqs that are not accepted, each with its verdict, by the claims that there are."""
+        winners = self.look_up(rows)
+        kinds = ((row.seq, verdict(self.claim(row), winners.get(row.event_id))) for row in rows)
+        return {seq: kind for seq, kind in kinds if kind != Verdict.ACCEPTED}
+
+    def claim(self, row: Row) -> Claim:
+        """Return the claim that this delivery is the first of its event."""
+        return Claim(self.batch_id, row.seq, row.content)
+
+    def look_up(self, rows: Iterable[Row]) -> dict[bytes, Claim]:
+        """Return the claims of the rows' events, as far as there are any."""
+        keys = {self.key(row): row.event_id for row in rows}
+        found = self.table.get_many(keys)
+        return {keys[Key(key)]: claim_of(item) for key, item in found.items()}
+
+    def key(self, row: Row) -> Key[ClaimItem]:
+        """Return the key of the claim of the row's event."""
+        day, _ = self.segments[row.segment]
+        return layout.claim_key(self.generation, day, row.entity, row.event_id, keyed=row.content is not None)
+
+    def item(self, row: Row) -> ClaimItem:
+        """Return the item of the claim that this delivery is the first of its event."""
+        pk, sk = self.key(row)
+        day, n = self.segments[row.segment]
+        item: ClaimItem = {"pk": pk, "sk": sk, "batch": self.batch_id, "n": n, "frame": row.frame, "seq": row.seq}
+        return item if row.content is None else {**item, "day": day, "content": row.content}
+
+
+def claims_of(table: Table, generation: int, batch_id: str, segments: Iterable[Segment]) -> Claims:
+    """Return the claims of a batch's deliveries in these segments."""
+    return Claims(table, generation, batch_id, [(segment.day, number_of(segment.key)) for segment in segments])
+
+
+def duplicate_item(g: int, segment: Segment, row: Row, kind: Verdict) -> layout.DuplicateItem:
+    """Return the item of a duplicate, but of a request with one event."""
+    event_id = row.event_id.hex()
+    day = day_text(segment.day) if row.content is None else layout.KEYED_DAY
+    item: layout.DuplicateItem = {
+        "pk": layout.duplicates_pk(g, day, event_id[0]),
+        "sk": f"{event_id}/{segment.batch_id}/{row.seq}",
+        "kind": kind,
+        "day": segment.day,
+        "n": number_of(segment.key),
+        "frame": row.frame,
+        "ingest_time": segment.ingest_time,
+    }
+    return {**item, "entity": row.entity} if row.content is None else {**item, "content": row.content}
+
+
+def write_duplicates(
+    table: Table, g: int, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]
+) -> None:
+    """Write the items of a chunk's duplicates."""
+    duplicates = (row for row in rows if row.seq in verdicts)
+    table.write_many(duplicate_item(g, segments[row.segment], row, verdicts[row.seq]) for row in duplicates)
+
+
+def write_settled(
+    table: Table, g: int, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]
+) -> None:
+    """List the segments with their duplicates, once their claims are settled."""
+    skipped: list[dict[int, Verdict]] = [{} for _ in segments]
+    for row in rows:
+        if kind := verdicts.get(row.seq):
+            skipped[row.segment][row.seq] = kind
+    table.write_many(map(layout.segment_item, repeat(g), segments, skipped))
