@@ -1,14 +1,14 @@
 """JMESPath expressions (https://jmespath.org), compiled, checked before anything is read, and bounded.
 
-The library's interpreter is the definition. Most expressions of a mapping are paths, constants and objects made of
-them; those run as plain functions that give the same result (a property test compares them), if what they can make of
-a record is bounded already. Everything else is interpreted, and what it makes is weighed at each step.
+Most expressions of a mapping are paths, constants and objects made of them: what those can make of a record is known
+before. What any other expression makes is weighed at each step.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Any, cast
 
@@ -34,7 +34,6 @@ larger."""
 HINT = "https://jmespath.org has the language"
 
 Node = dict[str, Any]
-Search = Callable[[Any], Any]
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
@@ -45,8 +44,10 @@ class Expression:
 
     def __init__(self, text: str, option: str) -> None:
         self.text = text
-        self._tree = _parsed(text, option)
-        self._quick, self._factor = _quick(self._tree)
+        self._tree: Any = _parsed(text, option)
+        self._growth = _growth(self._tree)
+        self.path = _path(self._tree)
+        """The names of the fields, if it is nothing but the path to one; else None."""
 
     @property
     def picks(self) -> bool:
@@ -54,16 +55,15 @@ class Expression:
         kinds = {node["type"] for node, _ in _nodes(self._tree)}
         return "function_expression" not in kinds and "literal" not in kinds
 
-    @property
-    def path(self) -> tuple[str, ...] | None:
-        """The names of the fields, if it is nothing but the path to one."""
-        return _path(self._tree)
-
     def search(self, value: Any, size: int) -> Any:
         """Return what the expression finds in a value whose JSON text has `size` bytes. Raises Invalid."""
+        if self.path is not None:
+            for name in self.path:
+                value = value.get(name) if isinstance(value, dict) else None
+            return value
         allowed = max(MAX_MADE, 8 * size)
-        if self._quick is not None and self._factor * (size + len(self.text)) <= allowed:
-            return self._quick(value)
+        if self._growth and self._growth * (size + len(self.text)) <= allowed:
+            return _LIBRARY.visit(self._tree, value)
         return self.search_slowly(value, allowed)
 
     def search_slowly(self, value: Any, allowed: int = MAX_MADE) -> Any:
@@ -168,6 +168,7 @@ class _Functions(Functions):
 
 _FUNCTIONS = _Functions()
 _OPTIONS = Options(custom_functions=_FUNCTIONS)
+_LIBRARY = TreeInterpreter(_OPTIONS)
 
 
 def _is_number(value: Any) -> bool:
@@ -231,124 +232,21 @@ def _path(node: Node) -> tuple[str, ...] | None:
     return tuple(name for part in parts for name in part or ()) if all(parts) else None
 
 
-Quick = tuple[Search | None, int]
-"""A function that finds what the interpreter would, or None where there is none; and how many times over the result
-may hold what the record and the expression hold."""
-
-
-def _quick(node: Node) -> Quick:
-    path = _path(node)
-    if path is not None:
-        return _path_search(path), 1
-    make = _MAKERS.get(node["type"])
-    return make(node) if make is not None else (None, 0)
-
-
-def _path_search(names: tuple[str, ...]) -> Search:
-    if len(names) == 1:
-        [only] = names
-        return lambda value: value.get(only) if isinstance(value, dict) else None
-
-    def search(value: Any) -> Any:
-        for name in names:
-            if not isinstance(value, dict):
-                return None
-            value = value.get(name)
-        return value
-
-    return search
-
-
-def _children(node: Node) -> tuple[list[Search], list[int]] | None:
-    """Return the functions of a node's children and their factors, if all have one."""
-    found = [_quick(child) for child in node["children"]]
-    searches = [search for search, _ in found if search is not None]
-    return (searches, [factor for _, factor in found]) if len(searches) == len(found) else None
-
-
-def _literal(node: Node) -> Quick:
-    constant = node["value"]
-    return lambda _: constant, 1
-
-
-def _current(_: Node) -> Quick:
-    return lambda value: value, 1
-
-
-def _chain(node: Node) -> Quick:
-    """One step after the other: subexpression, index expression, pipe."""
-    children = _children(node)
-    if children is None:
-        return None, 0
-    searches, factors = children
-
-    def search(value: Any) -> Any:
-        for step in searches:
-            value = step(value)
-        return value
-
-    product = 1
-    for factor in factors:
-        product *= factor
-    return search, product
-
-
-def _index(node: Node) -> Quick:
-    number = node["value"]
-
-    def search(value: Any) -> Any:
-        return value[number] if isinstance(value, list) and -len(value) <= number < len(value) else None
-
-    return search, 1
-
-
-def _object(node: Node) -> Quick:
-    children = _children({"children": [pair["children"][0] for pair in node["children"]]})
-    if children is None:
-        return None, 0
-    searches, factors = children
-    pairs = [(pair["value"], search) for pair, search in zip(node["children"], searches, strict=True)]
-    return lambda value: None if value is None else {name: search(value) for name, search in pairs}, sum(factors)
-
-
-def _array(node: Node) -> Quick:
-    children = _children(node)
-    if children is None:
-        return None, 0
-    searches, factors = children
-    return lambda value: None if value is None else [search(value) for search in searches], sum(factors)
-
-
-def _or(node: Node) -> Quick:
-    children = _children(node)
-    if children is None:
-        return None, 0
-    (first, second), factors = children
-
-    def search(value: Any) -> Any:
-        found = first(value)
-        return second(value) if _is_false(found) else found
-
-    return search, max(factors)
-
-
-def _is_false(value: Any) -> bool:
-    """As JMESPath sees it: 0 is true."""
-    return value is None or value is False or (isinstance(value, (str, list, dict)) and not value)
-
-
-_MAKERS: dict[str, Callable[[Node], Quick]] = {
-    "literal": _literal,
-    "current": _current,
-    "identity": _current,
-    "subexpression": _chain,
-    "index_expression": _chain,
-    "pipe": _chain,
-    "index": _index,
-    "multi_select_dict": _object,
-    "multi_select_list": _array,
-    "or_expression": _or,
+_GROWTHS: dict[str, Callable[[Iterable[int]], int]] = {
+    **dict.fromkeys(("field", "literal", "current", "identity", "index"), lambda _: 1),
+    **dict.fromkeys(("subexpression", "index_expression", "pipe"), math.prod),
+    **dict.fromkeys(("multi_select_dict", "multi_select_list", "key_val_pair"), sum),
+    "or_expression": max,
 }
+
+
+def _growth(node: Node) -> int:
+    """Return how many times over a result may hold what the record and the expression hold, 0 if that is unknown."""
+    known = _GROWTHS.get(node["type"])
+    if known is None:
+        return 0
+    inner = [_growth(child) for child in node["children"]]
+    return known(inner) if all(inner) else 0
 
 
 def _one_sentence(error: Exception, shown: str = "") -> str:
