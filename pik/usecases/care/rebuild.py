@@ -21,12 +21,11 @@ from time import time_ns
 from msgspec import structs
 
 from pik.errors import Damaged, busy_as
-from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, RejectFile, Segment, Verdict, request_origin
+from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, RejectFile, Segment, request_origin
 from pik.ports.raw import RawKey, RawKind, keys_of
 from pik.ports.store import Copy, Store
 from pik.rawlog.sealed_records import (
     BatchLine,
-    Place,
     SegmentLine,
     WinnerLine,
     correction_keys,
@@ -40,32 +39,16 @@ from pik.rawlog.sealed_records import (
 from pik.rawlog.segment_reader import ids_of, scan_segment
 from pik.runtime import Progress
 from pik.usecases.availability import has_expired
-from pik.usecases.care.rebuild_orphans import StraySegments, restore_orphans
-from pik.usecases.care.rebuild_segments import ReplacedExtent, ReplacedIndex, Restoration, read_reject_file
+from pik.usecases.care.rebuild_orphans import SHOWN, OrphanPass, StraySegments, UndecidedWinner
+from pik.usecases.care.rebuild_segments import (
+    ReplacedExtent,
+    ReplacedIndex,
+    Restoration,
+    SegmentVerdicts,
+    read_reject_file,
+)
 from pik.usecases.ingest.api_request import creation_time
 from pik.usecases.pull import recorded_contents, restore_index
-
-SHOWN = 100
-"""Events that a list of a result has; it counts them all."""
-
-
-@dataclass(frozen=True, slots=True)
-class RevisedWinner:
-    """An event for which another delivery counts than before; `old` is None where it is not known which it was."""
-
-    event_id: str
-    old: Place | None
-    new: Place
-
-
-@dataclass(frozen=True, slots=True)
-class UndecidedWinner:
-    """An event with an idempotency key and deliveries of different contents, for which `counted` counts only because of
-    the order of arrival."""
-
-    event_id: str
-    counted: Place
-    other: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +63,24 @@ class RebuildReport:
     index alone.
     """
 
-    batches: int
-    segments: int
-    deliveries: int
-    unfinished: int
-    superseded: int
-    expired: int
-    revised: int
-    examples: tuple[RevisedWinner, ...]
-    damaged: tuple[str, ...]
-    replaced: ReplacedExtent = ReplacedExtent.ALL
+    replaced: ReplacedExtent
+    batches: int = 0
+    segments: int = 0
+    deliveries: int = 0
+    unfinished: int = 0
+    superseded: int = 0
+    expired: int = 0
+    revised: int = 0
     undecided: int = 0
-    undecided_examples: tuple[UndecidedWinner, ...] = ()
     guessed: int = 0
     lost: int = 0
-    lost_in: tuple[str, ...] = ()
     unacknowledged: int = 0
     uncertain: int = 0
+    examples: tuple[WinnerLine, ...] = ()
+    undecided_examples: tuple[UndecidedWinner, ...] = ()
+    lost_in: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
 
 
 def rebuild_index(store: Store, progress: Progress) -> RebuildReport:
@@ -107,35 +90,25 @@ def rebuild_index(store: Store, progress: Progress) -> RebuildReport:
     try:
         with busy_as(store.batches.rebuild(), "another pik process is writing to this store") as rebuild:
             progress.start("rebuilding the index", None, "segments")
-            replaced = ReplacedIndex(store.index)
-            restoration = Restoration(store, rebuild, replaced, progress)
+            restoration = Restoration(store, rebuild, ReplacedIndex(store.index), progress)
             finished = _restore_finished(restoration)
-            carried, stray = _restore_replaced(restoration, finished)
-            orphans = restore_orphans(restoration, finished, carried, stray)
-            revised, examples = _choose_winners(restoration)
+            orphans = OrphanPass(restoration, *_restore_replaced(restoration, finished))
+            orphans.restore(finished)
+            revised = _choose_winners(restoration)
         if followed := correction_keys(store.raw):
             store.audit.follow(followed)
     finally:
         progress.stop()
+    restoration.counts.update(batches=len(finished) + len(orphans.carried))
+    restoration.counts.update(revised=len(revised), undecided=len(orphans.undecided))
     return RebuildReport(
-        batches=len(finished) + len(carried) + orphans.batches,
-        segments=restoration.segments,
-        deliveries=restoration.deliveries,
-        unfinished=restoration.unfinished,
-        superseded=orphans.superseded,
-        expired=restoration.expired,
-        revised=revised,
-        examples=tuple(examples),
-        damaged=tuple(restoration.damaged),
-        replaced=replaced.extent,
-        undecided=len(orphans.undecided),
-        undecided_examples=tuple(UndecidedWinner(*one) for one in orphans.undecided_examples),
-        guessed=restoration.guessed,
-        lost=restoration.lost,
+        replaced=restoration.replaced.extent,
+        examples=tuple(revised[:SHOWN]),
+        undecided_examples=tuple(orphans.undecided_examples),
         lost_in=tuple(restoration.lost_in),
-        unacknowledged=orphans.unacknowledged,
-        uncertain=orphans.uncertain,
         dropped=tuple(restoration.dropped),
+        damaged=tuple(restoration.damaged),
+        **restoration.counts,
     )
 
 
@@ -144,15 +117,12 @@ def _rebuild_copy(store: Store, copy: Copy, progress: Progress) -> RebuildReport
         found = recorded_contents(store.raw)
         made = restore_index(store, found, progress)
     return RebuildReport(
+        replaced=ReplacedExtent.ALL,
         batches=len(found.batches),
         segments=made.segments,
         deliveries=made.deliveries,
-        unfinished=0,
         superseded=sum(each.key not in found.segments for each in store.raw.objects(RawKind.SEGMENT)),
-        expired=0,
-        revised=0,
-        examples=(),
-        damaged=tuple(made.damaged),
+        damaged=made.damaged,
     )
 
 
@@ -163,7 +133,7 @@ def _restore_finished(restoration: Restoration) -> set[str]:
     finished: set[str] = set()
     for key in keys_of(store.raw, RawKind.BATCH):
         batch_id = key.id
-        try:
+        with restoration.noting_damage():
             for line in read_record(store.raw, str(key)):
                 if isinstance(line, BatchLine):
                     rebuild.add_batch(restored(line))
@@ -172,8 +142,6 @@ def _restore_finished(restoration: Restoration) -> set[str]:
                     restoration.add(line.segment, line.verdicts)
                 else:
                     rebuild.add_rejects(batch_id, line.rejects)
-        except Damaged as error:
-            restoration.damaged.append(error.message)
     return finished
 
 
@@ -181,7 +149,7 @@ def _restore_replaced(restoration: Restoration, finished: set[str]) -> tuple[dic
     """Restore the other batches as the replaced index has them. Return how many objects it names of each, and the
     segments of batches that it has lost."""
     carried: dict[str, int] = {}
-    stray: dict[str, list[tuple[Segment, dict[int, Verdict]]]] = defaultdict(list)
+    stray: dict[str, list[SegmentVerdicts]] = defaultdict(list)
     there = raw_contents(restoration, finished)
     for batch, rejects in restoration.replaced.batches():
         if batch.batch_id in finished:
@@ -198,7 +166,7 @@ def _restore_replaced(restoration: Restoration, finished: set[str]) -> tuple[dic
         if not is_consistent(restoration, batch, rejects, there):
             continue
         restoration.rebuild.add_batch(batch)
-        restoration.unfinished += batch.finished_at is None
+        restoration.counts["unfinished"] += batch.finished_at is None
         carried[batch.batch_id] = len(rejects)
         for file in rejects:
             restoration.rebuild.add_rejects(batch.batch_id, file)
@@ -215,26 +183,24 @@ def _restore_replaced(restoration: Restoration, finished: set[str]) -> tuple[dic
                 carried[segment.batch_id] += restoration.add(segment, verdicts)
             else:  # raw was read already, and its object is there
                 restoration.add_block([arrivals], verdicts)
-                restoration.present += 1
+                restoration.counts["superseded"] -= 1
                 carried[segment.batch_id] += 1
         elif segment.batch_id not in finished:
             stray[segment.batch_id].append((segment, verdicts))
     return carried, stray
 
 
-def _choose_winners(restoration: Restoration) -> tuple[int, list[RevisedWinner]]:
+def _choose_winners(restoration: Restoration) -> list[WinnerLine]:
     """Follow the corrections of earlier rebuilds, give each event a winner, and record which winners changed."""
     store = restoration.store
     for key in correction_keys(store.raw):
-        try:
+        with restoration.noting_damage():
             for line in read_winners(store.raw, key):
                 _follow(restoration, line)
-        except Damaged as error:
-            restoration.damaged.append(error.message)
     changed = list(_changed(restoration))
     if changed:
         write_winners(store, changed, time_ns())
-    return len(changed), [RevisedWinner(line.event_id, line.old, line.new) for line in changed[:SHOWN]]
+    return changed
 
 
 def _follow(restoration: Restoration, line: WinnerLine) -> None:

@@ -5,45 +5,52 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter, itemgetter
 
+from msgspec import structs
+
 from pik.errors import Damaged, StoreError
-from pik.model.batch import OF_REQUEST, Arrivals, RejectFile, Segment, Verdict
+from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, Origin, RejectFile, Verdict
 from pik.model.instant import Window
 from pik.ports.raw import RawKey, RawKind, keys_of, number_of
 from pik.ports.store import batch_of
-from pik.rawlog.sealed_records import Place, attempt_of
+from pik.rawlog.objects import read_rejects
+from pik.rawlog.sealed_records import (
+    BlockLine,
+    OpeningLine,
+    Place,
+    attempt_of,
+    read_block,
+    read_opening,
+    recorded_blocks,
+)
 from pik.rawlog.segment_reader import Salvaged, ids_of, salvage_unknown, scan_segment, seqs
 from pik.runtime.storage import sort_bounded
 from pik.usecases.care.rebuild_segments import (
-    LoggedBatch,
     ReplacedExtent,
     Restoration,
-    interrupted,
+    SegmentVerdicts,
     read_reject_file,
-    restored_block,
 )
-from pik.usecases.ingest.api_request import recovered_request
+from pik.usecases.ingest.api_request import creation_time, recovered_request
 
 SHOWN = 100
-"""Undecided events that are kept as examples."""
+"""Events that a list of a result has; it counts them all."""
 
-StraySegments = Mapping[str, Sequence[tuple[Segment, dict[int, Verdict]]]]
-"""Segments that the replaced index has of batches that it has lost, with their duplicates, by batch."""
+StraySegments = Mapping[str, Sequence[SegmentVerdicts]]
+"""Segments that the replaced index has of batches that it has lost, by batch."""
 
 
-@dataclass(slots=True)
-class OrphanReport:
-    """What was found. `undecided` are events with a key of whose contents only the order of arrival decides."""
+@dataclass(frozen=True, slots=True)
+class UndecidedWinner:
+    """An event with an idempotency key and deliveries of different contents, for which `counted` counts only because of
+    the order of arrival."""
 
-    batches: int = 0
-    superseded: int = 0
-    unacknowledged: int = 0
-    uncertain: int = 0
-    undecided: set[str] = field(default_factory=set)
-    undecided_examples: list[tuple[str, Place, Place]] = field(default_factory=list)
+    event_id: str
+    counted: Place
+    other: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,7 @@ class _Span:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """The objects of a batch."""
+    """The keys of a batch's objects."""
 
     batch_id: str
     segments: list[str]
@@ -79,37 +86,27 @@ class _Batch:
         """Whether it has more than one block, so that block records show how far it came."""
         return bool(self.openings or self.blocks)
 
-    @property
-    def attempt(self) -> int:
-        """The number of the last of its writers that left an object."""
-        return max([1, *map(_attempt, (*self.segments, *self.rejects, *self.blocks))])
+    def interrupted(self, opening: OpeningLine | None, last_seq: int) -> Batch:
+        """Return it as a batch that ended before it had a record, of whose input this seq was the last to be
+        recorded."""
+        unknown = Origin(name="(interrupted; its origin was in the lost index)", content=f"lost:{self.batch_id}")
+        return Batch(
+            batch_id=self.batch_id,
+            origin=opening.origin if opening else unknown,
+            state=BatchState.INTERRUPTED,
+            attempt=max([1, *map(_attempt, (*self.segments, *self.rejects, *self.blocks))]),
+            started_at=opening.started_at if opening else creation_time(self.batch_id),
+            next_seq=last_seq + 1,
+        )
 
 
-def restore_orphans(
-    restoration: Restoration, finished: set[str], carried: Mapping[str, int], stray: StraySegments
-) -> OrphanReport:
-    """Restore what counts of the raw of batches without a record; `carried` are those that the replaced index has, each
-    with how many of its objects it named.
-
-    Memory: the objects of one batch, and 50,000 numbers and names besides.
-    """
-    found = OrphanReport()
-    orphans = _OrphanPass(restoration, carried, stray, found)
-    spans = orphans.spans(_batches(restoration, finished, found))
-    ordered = sort_bounded(spans, attrgetter("ingest_time", "batch_id", "first_seq"))
-    for _, of_block in groupby(ordered, key=attrgetter("ingest_time", "batch_id")):
-        orphans.add(list(of_block))
-    found.superseded -= restoration.present
-    return found
-
-
-def _batches(restoration: Restoration, finished: set[str], found: OrphanReport) -> Iterator[_Batch]:
-    """Yield the objects of batches without a record, by batch. Segments of others are counted as if none was named."""
+def _batches(restoration: Restoration, finished: set[str]) -> Iterator[_Batch]:
+    """Yield the objects of batches without a record, by batch."""
 
     def objects() -> Iterator[tuple[str, int, str]]:
         for number, kind in enumerate((RawKind.SEGMENT, RawKind.REJECTS, RawKind.OPENING, RawKind.BLOCK)):
             for key in keys_of(restoration.store.raw, kind):
-                found.superseded += kind is RawKind.SEGMENT
+                restoration.counts["superseded"] += kind is RawKind.SEGMENT
                 if key.id not in finished:
                     yield key.id, number, str(key)
 
@@ -121,34 +118,44 @@ def _batches(restoration: Restoration, finished: set[str], found: OrphanReport) 
 
 
 @dataclass(slots=True)
-class _OrphanPass:
-    """One pass over the orphans: their batches are restored, and then their segments in order."""
+class OrphanPass:
+    """One pass over the batches without a record: they are restored, and then their segments in order. `carried` are
+    those that the replaced index has, each with how many of its objects it named.
+
+    Memory: the objects of one batch, and 50,000 numbers and names besides.
+    """
 
     restoration: Restoration
     carried: Mapping[str, int]
     stray: StraySegments
-    found: OrphanReport
     rivals: set[str] = field(default_factory=set)
     """Batches with keyed deliveries that had no verdict."""
+    undecided: set[str] = field(default_factory=set)
+    """Events with a key of whose contents only the order of arrival decides."""
+    undecided_examples: list[UndecidedWinner] = field(default_factory=list)
 
-    def spans(self, batches: Iterator[_Batch]) -> Iterator[_Span]:
+    def restore(self, finished: set[str]) -> None:
+        """Restore what counts of the raw of batches that are not `finished`."""
+        spans = self._spans(_batches(self.restoration, finished))
+        ordered = sort_bounded(spans, attrgetter("ingest_time", "batch_id", "first_seq"))
+        for _, of_block in groupby(ordered, key=attrgetter("ingest_time", "batch_id")):
+            self._add(list(of_block))
+
+    def _spans(self, batches: Iterator[_Batch]) -> Iterator[_Span]:
         """Restore the batches, and yield the segments that are to be recorded anew."""
+        counts = self.restoration.counts
         for batch in batches:
             if batch.batch_id in self.carried:
                 yield from self._unlisted(batch)
             elif batch.is_logged:
-                self.found.batches += 1
-                stray = self.stray.get(batch.batch_id, ())
-                logged = LoggedBatch(
-                    self.restoration, batch.batch_id, batch.attempt, batch.openings, batch.blocks, stray
-                )
-                for time, block in logged.restore():
-                    yield _Span(time, batch.batch_id, block.attempt, block.first_seq, block.last_seq, block.key)
+                counts["batches"] += 1
+                yield from self._logged(batch)
             elif batch.batch_id in self.stray or not self._unacknowledged(batch):
+                counts["batches"] += 1
                 yield from self._orphaned(batch)
             else:
-                self.found.unacknowledged += 1
-                self.found.superseded -= len(batch.segments)
+                counts["unacknowledged"] += 1
+                counts["superseded"] -= len(batch.segments)
 
     def _unacknowledged(self, batch: _Batch) -> bool:
         """Whether it is a request that the replaced index, which could be read, does not name at all."""
@@ -164,13 +171,11 @@ class _OrphanPass:
                     return False
         return not store.index.rejects(batch.batch_id) and not store.audit.knows(batch.batch_id)
 
-    def add(self, of_block: Sequence[_Span]) -> None:
+    def _add(self, of_block: Sequence[_Span]) -> None:
         """Record the segments of a block anew."""
         if of_block[0].key.startswith(RawKind.BLOCK):
             (block,) = of_block
-            listed = {segment.key for segment, _ in self.stray.get(block.batch_id, ())}
-            for arrivals in restored_block(self.restoration, block.key, block.ingest_time, listed):
-                self._note_rivals(arrivals)
+            self._add_recorded_block(block)
             return
         salvaged = [self._scan(span.key) for span in of_block]
         self.restoration.add_block([one.arrivals for one in salvaged], None)
@@ -179,6 +184,22 @@ class _OrphanPass:
             if one.lost:
                 self.restoration.note_lost(segment, [segment.frames[number] for number in one.lost])
             self._note_rivals(one.arrivals)
+
+    def _add_recorded_block(self, block: _Span) -> None:
+        """Record the segments that a block record names anew, as of its time."""
+        raw, listed = self.restoration.store.raw, self._stray_keys(block.batch_id)
+        segments = [line.segment for line in read_block(raw, block.key)[1] if line.segment.key not in listed]
+        arrivals = [
+            self.restoration.read(structs.replace(one, recorded_at=block.ingest_time, guessed=True)) for one in segments
+        ]
+        if arrivals:
+            self.restoration.add_block(arrivals, None)
+        self.restoration.counts["superseded"] -= sum(raw.size(segment.key) is not None for segment in segments)
+        for one in arrivals:
+            self._note_rivals(one)
+
+    def _stray_keys(self, batch_id: str) -> set[str]:
+        return {segment.key for segment, _ in self.stray.get(batch_id, ())}
 
     def _note_rivals(self, arrivals: Arrivals) -> None:
         if not arrivals.keyed:
@@ -190,10 +211,10 @@ class _OrphanPass:
         ids = dict(ids_of(arrivals)) if conflicts else {}
         for seq, winner in self.restoration.rebuild.winners(arrivals, conflicts).items():
             event_id = ids[seq].hex()
-            if winner.place[0] in self.rivals and event_id not in self.found.undecided:
-                self.found.undecided.add(event_id)
-                if len(self.found.undecided_examples) < SHOWN:
-                    self.found.undecided_examples.append((event_id, winner.place, (batch_id, seq)))
+            if winner.place[0] in self.rivals and event_id not in self.undecided:
+                self.undecided.add(event_id)
+                if len(self.undecided_examples) < SHOWN:
+                    self.undecided_examples.append(UndecidedWinner(event_id, winner.place, (batch_id, seq)))
 
     def _unlisted(self, batch: _Batch) -> Iterator[_Span]:
         """Yield the segments of a batch that the replaced index knows without naming them, though it had recorded their
@@ -208,7 +229,7 @@ class _OrphanPass:
         for key in batch.segments:
             span = None if key in listed else self._span(key)
             if span is not None and span.last_seq < next_seq and not self._is_copy(span, there):
-                self.restoration.present += 1
+                self.restoration.counts["superseded"] -= 1
                 yield span
         for key in batch.rejects:
             rejects = None if key in named else self._rejects(key)
@@ -237,30 +258,77 @@ class _OrphanPass:
             for other in others
         )
 
+    def _logged(self, batch: _Batch) -> Iterator[_Span]:
+        """Restore a batch with an opening record or block records as it was when the last of its blocks was recorded,
+        and what the replaced index has of it. Yield each block with deliveries."""
+        raw, noting_damage = self.restoration.store.raw, self.restoration.noting_damage
+        blocks = self._recorded_blocks(batch)
+        times: list[tuple[int, BlockLine]] = []
+        keys: dict[str, None] = {}  # of the segments that were recorded, in order
+        files: list[RejectFile] = []
+        time = 0
+        for block in blocks:
+            _, segments, rejects = read_block(raw, block.key)
+            keys.update(dict.fromkeys(line.segment.key for line in segments))
+            files += [line.rejects for line in rejects]
+            if segments:
+                time = max(time + 1, segments[0].segment.ingest_time)
+                times.append((time, block))
+        for file in files:
+            with noting_damage():
+                read_rejects(raw, file.key)
+        opening: OpeningLine | None = None
+        for key in batch.openings:
+            with noting_damage():
+                opening = read_opening(raw, key)
+        unfinished = batch.interrupted(opening, blocks[-1].last_seq if blocks else 0)
+        if blocks:
+            unfinished = replace(unfinished, offset=blocks[-1].offset, prefix_digest=blocks[-1].prefix_digest)
+        self.restoration.add_interrupted(unfinished, keys, files)
+        for segment, verdicts in self.stray.get(batch.batch_id, ()):
+            if segment.key in keys:
+                self.restoration.add(segment, verdicts)
+        for time, block in times:
+            yield _Span(time, batch.batch_id, block.attempt, block.first_seq, block.last_seq, block.key)
+
+    def _recorded_blocks(self, batch: _Batch) -> list[BlockLine]:
+        found: list[BlockLine] = []
+        for key in batch.blocks:
+            with self.restoration.noting_damage():
+                found.append(read_block(self.restoration.store.raw, key)[0])
+        blocks = recorded_blocks(found)
+        last_seq = blocks[-1].last_seq if blocks else 0
+        # An earlier attempt's block that ends later than the one in its place was never recorded: nothing is missing.
+        if any(block.first_seq > last_seq + 1 for block in found):
+            self.restoration.damaged.append(
+                f"a block record of the interrupted batch {batch.batch_id} is missing: what follows record {last_seq}"
+                " does not count until its input is ingested again"
+            )
+        return blocks
+
     def _orphaned(self, batch: _Batch) -> Iterator[_Span]:
         """Restore all that is there of a request, or of a batch of one block, which cannot be resumed."""
-        listed = {segment.key for segment, _ in self.stray.get(batch.batch_id, ())}
+        listed = self._stray_keys(batch.batch_id)
         found = [span for key in batch.segments if (span := self._span(key)) is not None]
         apart = [rejects for key in batch.rejects if (rejects := self._rejects(key)) is not None]
         everything = found + [span for _, span in apart]
         counting = [span for span in found if not _superseded(span, everything)]
         files = [file for file, span in apart if not _superseded(span, everything)]
-        self.found.batches += 1
         last_seq = max((span.last_seq for span in everything), default=0)
         if batch.is_request and everything:
-            self.found.uncertain += not listed  # the replaced index had recorded what it lists
+            self.restoration.counts["uncertain"] += not listed  # the replaced index had recorded what it lists
             raw = self.restoration.store.raw
             self.restoration.rebuild.add_batch(recovered_request(raw, batch.batch_id, last_seq, batch.segments, files))
             for file in files:
                 self.restoration.rebuild.add_rejects(batch.batch_id, file)
         else:
-            unfinished = interrupted(batch.batch_id, batch.attempt, None, last_seq)
+            unfinished = batch.interrupted(None, last_seq)
             self.restoration.add_interrupted(unfinished, [span.key for span in counting], files)
         for segment, verdicts in self.stray.get(batch.batch_id, ()):
             self.restoration.add(segment, verdicts)
         for span in counting:
             if span.key not in listed:
-                self.restoration.present += 1
+                self.restoration.counts["superseded"] -= 1
                 yield span
 
     def _scan(self, key: str) -> Salvaged:
@@ -278,10 +346,9 @@ class _OrphanPass:
             try:
                 arrivals = salvage_unknown(self.restoration.store.raw, key).arrivals
             except Damaged:
-                self.found.superseded -= not quiet  # not a copy, but damaged as a whole
+                self.restoration.counts["superseded"] -= not quiet  # not a copy, but damaged as a whole
                 return None
-        found = seqs(arrivals)
-        segment = arrivals.segment
+        found, segment = seqs(arrivals), arrivals.segment
         return _Span(segment.ingest_time, segment.batch_id, _attempt(key), min(found), max(found), key)
 
     def _rejects(self, key: str) -> tuple[RejectFile, _Span] | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
 from pik.errors import EngineError
-from pik.model.instant import ALL_TIME, DAY, MIN_INSTANT, Window, day_text, format_instant
+from pik.model.instant import ALL_TIME, DAY, Window, day_text, format_instant
 from pik.model.metric import NO_INPUTS, BucketDigest, Computed, Metric
 from pik.ports.engine import Engine
 from pik.ports.store import Store
@@ -21,7 +21,15 @@ from pik.usecases import Listing
 from pik.usecases.care.verify_batches import batch_problems
 from pik.usecases.care.verify_findings import Problem, ProblemKind, Verification, VerifyReport
 from pik.usecases.care.verify_objects import day_problems, object_problems, record_problems
-from pik.usecases.metrics.computation import BYTES_AT_ONCE, Budget, by_bucket_size, compare, current_but, stretches
+from pik.usecases.metrics.computation import (
+    BYTES_AT_ONCE,
+    Budget,
+    by_bucket_size,
+    compare,
+    current_but,
+    current_digests,
+    stretches,
+)
 
 
 def verify(
@@ -101,7 +109,7 @@ def _computable(window: Window, size: int, expired_days: Iterable[int]) -> Itera
     """Yield the parts of the window, of whole buckets of `size`, that touch no day with expired raw."""
     start = window.start
     for day in sorted(expired_days):
-        gone = Window(max(day * DAY, MIN_INSTANT), (day + 1) * DAY).widened(size)
+        gone = Window.of_day(day).widened(size)
         if start < gone.start:
             yield Window(start, gone.start)
         start = max(start, gone.end)
@@ -148,11 +156,7 @@ def _unexplained(
         Selection(run.store, window).gather() as gathered,
         engine.computation(gathered.inputs, definitions, window) as computation,
     ):
-        current = {
-            (digest.metric, digest.bucket): digest
-            for metric in metrics
-            for digest in aggregates.digests(metric.name, window)
-        }
+        current = current_digests(aggregates, metrics, window)
         equal = {
             (now.metric, now.bucket)
             for now in computation.digests()

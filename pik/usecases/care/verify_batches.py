@@ -16,7 +16,7 @@ from msgspec import structs
 
 from pik.errors import Damaged
 from pik.model.batch import Batch, BatchState, Counts, RejectFile, Segment, count_lags, with_names
-from pik.model.instant import ALL_TIME, DAY, MIN_INSTANT, Window
+from pik.model.instant import ALL_TIME, Window
 from pik.ports.raw import RawKind
 from pik.rawlog.objects import read_rejects
 from pik.rawlog.sealed_records import BatchLine, RejectLine, SegmentLine, pulls, read_pull, read_record, restored
@@ -28,6 +28,7 @@ from pik.usecases.care.verify_findings import (
     ProblemKind,
     Verification,
     batch_problem,
+    differing,
     segment_holding,
     segment_problem,
 )
@@ -143,7 +144,7 @@ def _record(run: Verification, batch: Batch) -> Iterator[Problem]:
                         detail = f"{key} replaces batch {batch_id}; its closing is not there"
                         yield Problem(ProblemKind.MISSING, closing, detail)
                 if batch.has_record and (other := _differing_fields(batch, restored(line))):
-                    yield batch_problem(batch.batch_id, f"the index has another {' and '.join(other)} than {key}")
+                    yield batch_problem(batch.batch_id, f"the index has another {other} than {key}")
             elif isinstance(line, RejectLine):
                 file = line.rejects
                 known = rejects.pop(file.key, None)
@@ -164,11 +165,10 @@ def _record(run: Verification, batch: Batch) -> Iterator[Problem]:
 def _check_segment(run: Verification, record: str, segment: Segment, listed: Segment | None) -> Iterator[Problem]:
     """Check a segment that a record names, as the index lists it."""
     if listed is not None:
-        other = [name for name in segment.__struct_fields__ if name != "inline"]
-        other = [name for name in other if getattr(segment, name) != getattr(listed, name)]
-        if other and not {"size", "digest"} & set(other):  # these are compared with the object itself
-            detail = f"the index has another {' and '.join(other)} than {record}"
-            yield segment_problem(ProblemKind.INDEX, listed, detail)
+        is_same_object = (segment.size, segment.digest) == (listed.size, listed.digest)  # compared with raw itself
+        other = differing(segment, listed, (name for name in segment.__struct_fields__ if name != "inline"))
+        if is_same_object and other:
+            yield segment_problem(ProblemKind.INDEX, listed, f"the index has another {other} than {record}")
         return
     # An object that is in raw and not in the index was reported by the check of its day.
     is_reported = segment.batch_id in run.incomplete and run.store.copy is None
@@ -201,7 +201,7 @@ def _counts(run: Verification, batch: Batch, holding: Holding) -> Iterator[Probl
             return
         holding = Holding()
         for segment in run.segments(batch.batch_id):
-            holding = holding.plus(segment_holding(index, segment, {}, {}))
+            holding = holding.plus(segment_holding(index, segment))
         now = run.find_batch(batch.batch_id)
         if now is None or now.state == BatchState.RUNNING or (now.is_request and now.state != BatchState.COMPLETE):
             return
@@ -253,11 +253,9 @@ def _request(run: Verification, batch: Batch, holding: Holding) -> Iterator[Prob
     counted = {name: counts for name, counts in counted.items() if "" not in counts}
     skipped = {"lags", "sources", "reasons"} - counted.keys()
     expected = replace(request_batch(batch.batch_id, batch.counts.read), **counted)
-    other = [name for name in ("state", "attempt", *_IN_RECORD) if name not in skipped]
-    other = [name for name in other if getattr(batch, name) != getattr(expected, name)]
-    if other:
-        detail = f"the index has another {' and '.join(other)} than the request's objects"
-        yield batch_problem(batch.batch_id, detail)
+    names = (name for name in ("state", "attempt", *_IN_RECORD) if name not in skipped)
+    if other := differing(batch, expected, names):
+        yield batch_problem(batch.batch_id, f"the index has another {other} than the request's objects")
     if holding.recorded_first not in (None, batch.recorded_at):
         yield batch_problem(batch.batch_id, "its segments and it do not agree on when it was recorded")
     if not is_single and sum(1 for _ in run.segments(batch.batch_id)) != holding.segments:
@@ -272,22 +270,17 @@ def _check_pulls(run: Verification) -> Iterator[Problem]:
             for line in read_pull(run.store.raw, record):
                 if isinstance(line, SegmentLine) and run.includes(line.segment.day):
                     segment = line.segment
-                    window = Window(max(segment.day * DAY, MIN_INSTANT), (segment.day + 1) * DAY)
-                    listed = run.store.index.segments(window, batch_id=segment.batch_id)
+                    listed = run.store.index.segments(Window.of_day(segment.day), batch_id=segment.batch_id)
                     if all(one.key != segment.key for one in listed):
                         yield from _check_segment(run, record, segment, None)
         except Damaged as error:
             yield Problem(ProblemKind.MODIFIED, record, error.message)
 
 
-def _differing_fields(batch: Batch, recorded: Batch) -> list[str]:
+def _differing_fields(batch: Batch, recorded: Batch) -> str:
     """Return the fields in which the index differs from the record. A rebuild may have changed which deliveries are
     duplicates, but not how many deliveries there are."""
-
-    def without_verdicts(counts: Counts) -> tuple[int, int, int]:
-        return counts.read, counts.accepted + counts.duplicates, counts.rejected
-
-    other = [name for name in _IN_RECORD if getattr(batch, name) != getattr(recorded, name)]
-    if without_verdicts(batch.counts) != without_verdicts(recorded.counts):
-        other.append("counts")
-    return other
+    before, after = ((it.read, it.accepted + it.duplicates, it.rejected) for it in (recorded.counts, batch.counts))
+    if before == after:
+        recorded = replace(recorded, counts=batch.counts)
+    return differing(batch, recorded, (*_IN_RECORD, "counts"))

@@ -56,6 +56,11 @@ def batch_problem(batch_id: str, detail: str) -> Problem:
     return Problem(ProblemKind.INDEX, f"batch {batch_id}", detail)
 
 
+def differing(found: object, expected: object, names: Iterable[str]) -> str:
+    """Return the names of the fields in which the two differ, as a phrase; none is the empty text."""
+    return " and ".join(name for name in names if getattr(found, name) != getattr(expected, name))
+
+
 def segment_problem(kind: ProblemKind, segment: Segment, detail: str, frames: tuple[Frame, ...] = ()) -> Problem:
     """Return a problem with a segment, which affects these frames."""
     return Problem(kind, segment.key, detail, day_text(segment.day), entity_ranges(frames))
@@ -206,15 +211,8 @@ def _sum(some: Mapping[_Name, int], others: Mapping[_Name, int]) -> Mapping[_Nam
     return Counter(some) + Counter(others) if others else some
 
 
-def segment_holding(
-    index: Index,
-    segment: Segment,
-    lags: Mapping[int, int],
-    sources: Mapping[str, int],
-    *,
-    sound: bool = True,
-) -> Holding:
-    """Return what one segment holds. Deliveries that are not recorded yet do not count."""
+def segment_holding(index: Index, segment: Segment) -> Holding:
+    """Return what one sound segment holds. Deliveries that are not recorded yet do not count."""
     kinds = Counter(index.skipped(segment).values())
     recorded = segment.deliveries - kinds[Verdict.UNRECORDED]
     accepted = recorded - kinds[Verdict.EXACT] - kinds[Verdict.CONFLICT]
@@ -223,11 +221,8 @@ def segment_holding(
         Counts(recorded, accepted, kinds[Verdict.EXACT], kinds[Verdict.CONFLICT]),
         segment.first_event,
         segment.last_event,
-        sound,
-        None if segment.guessed else segment.recorded_at,
-        segment.recorded_at,
-        lags,
-        sources,
+        recorded_first=None if segment.guessed else segment.recorded_at,
+        recorded_last=segment.recorded_at,
     )
 
 

@@ -7,6 +7,7 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from itertools import chain, groupby
@@ -36,6 +37,7 @@ from pik.usecases.care.verify_findings import (
     ProblemKind,
     Verification,
     batch_problem,
+    differing,
     entity_ranges,
     segment_holding,
     segment_problem,
@@ -64,7 +66,9 @@ def day_problems(run: Verification) -> Iterator[Problem]:
     What is listed in raw is read first, and then the index: so an object that is recorded meanwhile is known by then.
     """
     objects = (
-        (_day(found.key), 0, found) for found in run.store.raw.objects(RawKind.SEGMENT) if _is_checked(run, found.key)
+        (_day(found.key), 0, found)
+        for found in run.store.raw.objects(RawKind.SEGMENT)
+        if _in_window(run, found.key) and RawKey.parse(found.key) is not None
     )
     segments = ((day_text(one.day), 1, one) for one in run.store.index.segments(run.window))
     both: Iterator[tuple[str, int, RawObject | Segment]] = heapq.merge(objects, segments, key=itemgetter(0, 1))
@@ -96,10 +100,6 @@ def _in_window(run: Verification, key: str) -> bool:
     return first <= _day(key) <= last
 
 
-def _is_checked(run: Verification, key: str) -> bool:
-    return _in_window(run, key) and RawKey.parse(key) is not None
-
-
 def _unlisted(run: Verification, sizes: dict[str, int]) -> Iterator[Problem]:
     """Check objects of one day that the index did not list. It is asked once more: they may be recorded by now."""
     names = {key: match for key in sizes if (match := RawKey.parse(key))}
@@ -128,7 +128,7 @@ def _segment_problems(run: Verification, listed: Sequence[_Listed]) -> Iterator[
         run.progress.advance(1)
         is_gone = problem is not None and problem.kind == ProblemKind.MISSING
         if problem is not None and run.full:
-            run.ledger.add(segment, segment_holding(run.store.index, segment, {}, {}, sound=False))
+            run.ledger.add(segment, replace(segment_holding(run.store.index, segment), sound=False))
         if is_gone and has_expired(run.store, segment.ingest_time):
             run.count_expired(segment)
             continue
@@ -147,18 +147,19 @@ def _segment_problems(run: Verification, listed: Sequence[_Listed]) -> Iterator[
 def _index_problems(run: Verification, sound: list[_Read]) -> Iterator[Problem]:
     """Compare the deliveries of whole segments with the index; twice, as they may be being recorded."""
     audit = run.store.audit
-    differing = audit.differing([arrivals for arrivals, _, _ in sound])
-    if differing:
-        differing = audit.differing([arrivals for arrivals, _, _ in sound if arrivals.segment.key in differing])
+    others = audit.differing([arrivals for arrivals, _, _ in sound])
+    if others:
+        others = audit.differing([arrivals for arrivals, _, _ in sound if arrivals.segment.key in others])
     for arrivals, lags, sources in sound:
         segment = arrivals.segment
-        is_sound = segment.key not in differing
-        run.ledger.add(segment, segment_holding(run.store.index, segment, lags, sources, sound=is_sound))
+        is_sound = segment.key not in others
+        holding = segment_holding(run.store.index, segment)
+        run.ledger.add(segment, replace(holding, lags=lags, sources=sources, sound=is_sound))
         if is_sound:
             run.counts["valid"] += 1
             run.ledger.expect_rows(segment)
         else:
-            yield segment_problem(ProblemKind.INDEX, segment, differing[segment.key])
+            yield segment_problem(ProblemKind.INDEX, segment, others[segment.key])
 
 
 def _row_problems(run: Verification) -> Iterator[Problem]:
@@ -210,11 +211,8 @@ def _checked(store: Store, listed: _Listed, *, full: bool) -> tuple[Problem | No
         return _modified(store, segment, found.size), None
     if segment.inline and sha256(segment.inline).hexdigest() != found.digest:
         return segment_problem(ProblemKind.INDEX, segment, "the index has a copy of it with other bytes"), None
-    other = [name for name in found.__struct_fields__ if name not in _NOT_IN_RAW]
-    other = [name for name in other if getattr(found, name) != getattr(segment, name)]
-    if other:
-        detail = f"the index has another {' and '.join(other)} than raw"
-        return segment_problem(ProblemKind.INDEX, segment, detail), None
+    if other := differing(found, segment, (name for name in found.__struct_fields__ if name not in _NOT_IN_RAW)):
+        return segment_problem(ProblemKind.INDEX, segment, f"the index has another {other} than raw"), None
     lags, sources = Counter(one.lag for one in deliveries), Counter(one.source for one in deliveries)
     return None, (Arrivals(segment, arrivals.plain, arrivals.keyed, arrivals.entities), lags, sources)
 

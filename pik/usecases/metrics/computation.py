@@ -10,7 +10,7 @@ from operator import itemgetter
 
 from pik.errors import Damaged
 from pik.model.instant import DAY, Window, format_instant
-from pik.model.metric import Aggregate, Computed, Metric
+from pik.model.metric import Aggregate, BucketDigest, Computed, Metric
 from pik.ports.engine import Bucket, Computation, Engine
 from pik.ports.state import Aggregates
 from pik.rawlog.selection import Selection
@@ -131,6 +131,11 @@ def current_rows(
     """Yield what is current, ordered by (metric, bucket, entity)."""
     for name in sorted(metric.name for metric in metrics):
         yield from aggregates.current(name, window, entities)
+
+
+def current_digests(aggregates: Aggregates, metrics: Iterable[Metric], window: Window) -> dict[Bucket, BucketDigest]:
+    """Return the digests of what is current."""
+    return {(one.metric, one.bucket): one for metric in metrics for one in aggregates.digests(metric.name, window)}
 
 
 def current_but(aggregates: Aggregates, equal: Collection[Bucket], buckets: Iterable[Bucket]) -> Iterator[Aggregate]:

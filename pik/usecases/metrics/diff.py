@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -19,8 +19,8 @@ import msgspec
 
 from pik.errors import Damaged, NothingSelected, UsageError, command
 from pik.model.instant import Window
-from pik.model.metric import NO_INPUTS, Aggregate, BucketDigest, Computed, Failure, Metric, Run
-from pik.ports.engine import Bucket, Engine
+from pik.model.metric import NO_INPUTS, Aggregate, Computed, Failure, Metric, Run
+from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import sort_bounded
@@ -33,6 +33,7 @@ from pik.usecases.metrics.computation import (
     by_bucket_size,
     compare,
     current_but,
+    current_digests,
     current_rows,
     recompute,
     sound,
@@ -41,13 +42,45 @@ from pik.usecases.metrics.computation import (
 )
 from pik.usecases.metrics.definitions import Scales, chosen, pin
 
-NOTHING = "nothing to compare"
+_NOTHING = "nothing to compare"
+
+_WIDE = Context(prec=200)
+"""Sums, differences and products of what a DECIMAL or a HUGEINT can hold, without rounding."""
 
 _PERCENT = Context(prec=6)
+
+_TOLERANCE = re.compile(r"(?:([a-z][a-z0-9_]*)=)?(\d+(?:\.\d+)?)(%?)")
 
 _ORDER = attrgetter("metric", "bucket", "entity_id")
 
 _Pairs = Iterator[tuple[Aggregate | None, Computed | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """The absolute difference that does not matter, or the one in percent of the current value; of one metric or, where
+    none is named, of all."""
+
+    amount: Decimal = Decimal(0)
+    relative: bool = False
+    metric: str | None = None
+
+    def covers(self, current: Decimal, delta: Decimal) -> bool:
+        """Whether a difference of `delta` from `current` does not matter."""
+        if not self.relative:
+            return delta.copy_abs() <= self.amount
+        return _WIDE.multiply(delta.copy_abs(), Decimal(100)) <= _WIDE.multiply(self.amount, current.copy_abs())
+
+
+def read_tolerances(texts: Iterable[str]) -> list[Tolerance]:
+    """Return the tolerances written as `[METRIC=]ABS` or `[METRIC=]REL%`. Raises UsageError."""
+    tolerances: list[Tolerance] = []
+    for text in texts:
+        match = _TOLERANCE.fullmatch(text)
+        if match is None:
+            raise UsageError(f"--tolerance: invalid tolerance {text!r}", hint="such as 0.01, 1%, revenue=0.5%")
+        tolerances.append(Tolerance(Decimal(match[2]), relative=bool(match[3]), metric=match[1]))
+    return tolerances
 
 
 class Op(StrEnum):
@@ -111,14 +144,6 @@ class Basis:
 
 
 @dataclass(frozen=True, slots=True)
-class DiffSummary:
-    """What a diff came to."""
-
-    stats: Stats
-    basis: Basis
-
-
-@dataclass(frozen=True, slots=True)
 class Diff:
     """Differences, ordered by metric, bucket, entity; `stats` and `basis` are known once they have been read.
 
@@ -128,19 +153,19 @@ class Diff:
 
     window: Window
     effective: Window
-    rows: Listing[Difference, DiffSummary]
+    rows: Listing[Difference, tuple[Stats, Basis]]
     run: Run | None = None
     unlisted: int = 0
 
     @property
     def stats(self) -> Stats:
         """What was compared. Raises RuntimeError while there are rows to read."""
-        return self.rows.summary.stats
+        return self.rows.summary[0]
 
     @property
     def basis(self) -> Basis:
         """What the right side rests on. Raises RuntimeError while there are rows to read."""
-        return self.rows.summary.basis
+        return self.rows.summary[1]
 
 
 def diff_aggregates(
@@ -150,7 +175,7 @@ def diff_aggregates(
     *,
     metrics: Sequence[str] = (),
     entities: Sequence[str] = (),
-    tolerances: Tolerances | None = None,
+    tolerances: Sequence[Tolerance] = (),
     changed_only: bool = False,
 ) -> Diff:
     """Recompute from raw and compare with what is current; with `changed_only` only where both have a value.
@@ -160,7 +185,7 @@ def diff_aggregates(
     buckets has expired or was not pulled; EngineError while iterating, where nothing can be computed.
     """
     wanted = chosen(store.metrics, metrics)
-    comparison = _Comparison(store, tolerances or Tolerances(), {pin(metric) for metric in wanted}, set(entities))
+    comparison = _Comparison(store, tolerances, {pin(metric) for metric in wanted}, set(entities))
     effective = widest(window, wanted)
     expect_held(store, effective, entities)
     if store.copy is None and not store.index.totals().segments:
@@ -182,8 +207,8 @@ def diff_aggregates(
     def nothing() -> NothingSelected:
         events = events_within(store, engine, effective, max(each.bucket_size for each in wanted), entities)
         if events:
-            return nothing_counted(NOTHING, sorted(comparison.versions), events, effective)
-        return nothing_selected(store, NOTHING, effective, entities)
+            return nothing_counted(_NOTHING, sorted(comparison.versions), events, effective)
+        return nothing_selected(store, _NOTHING, effective, entities)
 
     return Diff(window, effective, Listing(comparison.listed(rows, nothing, changed_only)))
 
@@ -194,18 +219,18 @@ def diff_run(
     *,
     metrics: Sequence[str] = (),
     entities: Sequence[str] = (),
-    tolerances: Tolerances | None = None,
+    tolerances: Sequence[Tolerance] = (),
     changed_only: bool = False,
 ) -> Diff:
     """Compare what a run wrote with what is current now; what failed in it is a row, too. Raises NotFound, and as
     diff_aggregates does."""
     run = store.runs.get(run_id)
     wanted = chosen(store.metrics, metrics)
-    comparison = _Comparison(store, tolerances or Tolerances(), set(), set(entities))
+    comparison = _Comparison(store, tolerances, set(), set(entities))
     rows = comparison.differences(comparison.written(run, wanted, entities or run.request.entities))
 
     def nothing() -> NothingSelected:
-        wrote = f"{NOTHING}: run {run.run_id} wrote none of these values"
+        wrote = f"{_NOTHING}: run {run.run_id} wrote none of these values"
         return NothingSelected(wrote, hint=command("runs", "show", run.run_id))
 
     listing = Listing(comparison.listed(rows, nothing, changed_only))
@@ -228,7 +253,7 @@ class _Comparison:
     where other values are equal."""
 
     store: Store
-    tolerances: Tolerances
+    tolerances: Sequence[Tolerance]
     versions: set[str]
     without_value: set[str]
     known_until: int = 0
@@ -238,21 +263,21 @@ class _Comparison:
 
     def __post_init__(self) -> None:
         self.scales = Scales(self.store.metrics)
-        if self.tolerances.metrics:  # one for an unknown metric would go unnoticed
-            chosen(self.store.metrics, tuple(self.tolerances.metrics))
+        if named := [tolerance.metric for tolerance in self.tolerances if tolerance.metric]:
+            chosen(self.store.metrics, named)  # one for an unknown metric would go unnoticed
 
     def listed(
         self, rows: Iterator[Difference], nothing: Callable[[], NothingSelected], changed_only: bool
-    ) -> Generator[Difference, None, DiffSummary]:
+    ) -> Generator[Difference, None, tuple[Stats, Basis]]:
         """Yield the rows, and return what they came to. Raises the error that explains it at their end where nothing
         was compared, so that it is not taken for "all is well"."""
         for row in rows:
             if not changed_only or row.op in (_CHANGED, _FAILED):
                 yield row
         if not self.counts["compared"] and not self.counts["failed"]:
-            raise null_values(NOTHING, self.nulls) if self.nulls else nothing()
+            raise null_values(_NOTHING, self.nulls) if self.nulls else nothing()
         basis = Basis(frozenset(self.versions), self.known_until, frozenset(self.without_value))
-        return DiffSummary(Stats(**self.counts), basis)
+        return Stats(**self.counts), basis
 
     def recomputed(self, engine: Engine, metrics: Sequence[Metric], selection: Selection) -> _Pairs:
         """Yield pairs of metrics of one bucket size over the selection's whole buckets. In a bucket whose aggregates
@@ -260,7 +285,7 @@ class _Comparison:
         aggregates, window, entities = self.store.aggregates, selection.window, selection.entities
         with ThreadPoolExecutor(1) as beside, closing(recompute(selection, engine, metrics)) as parts:
             # The store is read while the engine computes.
-            read = None if entities else beside.submit(_current_digests, self.store, metrics, window)
+            read = None if entities else beside.submit(current_digests, aggregates, metrics, window)
             for part in parts:
                 if part.window != window and len(metrics) > 1:  # damage: one metric at a time, to keep the rows' order
                     for metric in metrics:
@@ -276,8 +301,9 @@ class _Comparison:
                     current = sound(current_rows(aggregates, metrics, part.window, entities))
                     yield from compare(current, part.computed.rows())
                 else:
-                    left = {bucket: digest for bucket, digest in read.result().items() if bucket[1] in part.window}
-                    right = _by_bucket(part.computed.digests())
+                    digests = read.result().items()
+                    left = {bucket: one for bucket, one in digests if one.aggregates and bucket[1] in part.window}
+                    right = {(one.metric, one.bucket): one for one in part.computed.digests()}
                     equal = {
                         bucket for bucket in right if bucket in left and left[bucket].values == right[bucket].values
                     }
@@ -337,11 +363,14 @@ class _Comparison:
                 continue
             counts["compared"] += 1
             row = _difference(None if left is None else self.scales.shown(left).computed, right)
-            if row.delta is not None and current is not None and self.tolerances.cover(row.metric, current, row.delta):
+            if row.delta is not None and current is not None and self._is_tolerated(row.metric, current, row.delta):
                 counts["tolerated"] += 1
                 continue
             counts["changed" if row.op is _CHANGED else "added" if row.op is _ADDED else "removed"] += 1
             yield row
+
+    def _is_tolerated(self, metric: str, current: Decimal, delta: Decimal) -> bool:
+        return any(each.metric in (None, metric) and each.covers(current, delta) for each in self.tolerances)
 
     def _note_values(self, *sides: Computed | None) -> None:
         for side in sides:
@@ -353,15 +382,6 @@ class _Comparison:
                 self.without_value.clear()
 
 
-def _by_bucket(digests: Iterable[BucketDigest]) -> dict[Bucket, BucketDigest]:
-    return {(digest.metric, digest.bucket): digest for digest in digests}
-
-
-def _current_digests(store: Store, metrics: Sequence[Metric], window: Window) -> dict[Bucket, BucketDigest]:
-    digests = (digest for metric in metrics for digest in store.aggregates.digests(metric.name, window))
-    return _by_bucket(digest for digest in digests if digest.aggregates)
-
-
 def _difference(before: Computed | None, after: Computed | None) -> Difference:
     here = before or after
     assert here is not None
@@ -369,9 +389,9 @@ def _difference(before: Computed | None, after: Computed | None) -> Difference:
     value = after.value if after else None
     delta = percent = None
     if current is not None and value is not None:
-        delta = WIDE_DECIMAL.subtract(value, current)
+        delta = _WIDE.subtract(value, current)
         if current:
-            percent = _PERCENT.divide(WIDE_DECIMAL.multiply(delta, Decimal(100)), current.copy_abs()).normalize()
+            percent = _PERCENT.divide(_WIDE.multiply(delta, Decimal(100)), current.copy_abs()).normalize()
     failure = after.failure if after else None
     op = _ADDED if current is None else _REMOVED if value is None else _CHANGED
     return Difference(
@@ -387,49 +407,3 @@ def _difference(before: Computed | None, after: Computed | None) -> Difference:
         inputs_after=after.inputs if after else 0,
         failure=failure,
     )
-
-
-WIDE_DECIMAL = Context(prec=200)
-"""Sums, differences and products of what a DECIMAL or a HUGEINT can hold, without rounding."""
-
-_TOLERANCE = re.compile(r"(?:([a-z][a-z0-9_]*)=)?(\d+(?:\.\d+)?)(%?)")
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """The absolute difference that does not matter, or the one in percent of the current value."""
-
-    amount: Decimal = Decimal(0)
-    relative: bool = False
-
-    def covers(self, current: Decimal, delta: Decimal) -> bool:
-        """Whether a difference of `delta` from `current` does not matter."""
-        if not self.relative:
-            return delta.copy_abs() <= self.amount
-        return WIDE_DECIMAL.multiply(delta.copy_abs(), Decimal(100)) <= WIDE_DECIMAL.multiply(
-            self.amount, current.copy_abs()
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerances:
-    """Tolerances for every metric, and further ones for some; a difference may be covered by any of them."""
-
-    every: Sequence[Tolerance] = ()
-    metrics: Mapping[str, Sequence[Tolerance]] = field(default_factory=dict)
-
-    def cover(self, metric: str, current: Decimal, delta: Decimal) -> bool:
-        """Whether a tolerance for this metric, or one for every metric, covers the difference."""
-        return any(each.covers(current, delta) for each in (*self.every, *self.metrics.get(metric, ())))
-
-
-def read_tolerances(texts: Iterable[str]) -> Tolerances:
-    """The tolerances written as `[METRIC=]ABS` or `[METRIC=]REL%`. Raises UsageError."""
-    every, metrics = list[Tolerance](), defaultdict[str, list[Tolerance]](list)
-    for text in texts:
-        match = _TOLERANCE.fullmatch(text)
-        if match is None:
-            raise UsageError(f"--tolerance: invalid tolerance {text!r}", hint="such as 0.01, 1%, revenue=0.5%")
-        target = metrics[match[1]] if match[1] else every
-        target.append(Tolerance(Decimal(match[2]), relative=bool(match[3])))
-    return Tolerances(every, dict(metrics))

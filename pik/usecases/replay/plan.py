@@ -19,7 +19,6 @@ from pik.errors import Damaged, NothingSelected, UsageError
 from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import (
     KEPT_FAILURES,
-    NO_FAILURES,
     NO_INPUTS,
     Aggregate,
     Computed,
@@ -168,9 +167,7 @@ def limited(store: Store, engine: Engine, request: RunRequest, limit: int, at_mo
     """Return the request, or as much of its beginning as chooses at most `limit` events, cut where buckets of every
     chosen metric meet; the first of these is always whole. Raises NotHeld and Damaged, TooMuch where that takes more
     than `at_most` lines."""
-    metrics = chosen(store.metrics, request.metrics)
-    expect_held(store, widest(request.window, metrics), request.entities)
-    size = lcm(*(metric.bucket_size for metric in metrics))
+    size = lcm(*(metric.bucket_size for metric in replayable(store, request)))
     events = 0
     touched = chosen_buckets(Selection(store, request.window, request.entities), engine, request, size, at_most)
     for bucket, pairs in groupby(touched, key=lambda pair: pair.bucket):
@@ -303,17 +300,7 @@ _RESTORE = "`pik verify --full` names the object; restore it from a copy of raw,
 """What helps against damage to raw."""
 
 
-@dataclass(frozen=True, slots=True)
-class TaskResult:
-    """What became of a task: how many aggregates were written, which ones failed on their events, and the damage to raw
-    that kept some buckets from being computed (None: there is none)."""
-
-    written: int
-    failures: Failures = NO_FAILURES
-    damage: Damaged | None = None
-
-
-def execute_task(store: Store, engine: Engine, task: Task, request: RunRequest | None = None) -> TaskResult:
+def execute_task(store: Store, engine: Engine, task: Task, request: RunRequest | None = None) -> ComputedTask:
     """Compute the task's aggregates and write them beside the current ones, without those that fail and those in
     buckets whose raw is damaged. `request` is that of its run, if the caller knows it already.
 
@@ -328,22 +315,23 @@ def execute_task(store: Store, engine: Engine, task: Task, request: RunRequest |
     with closing(recompute(selection, engine, metrics, include_duplicates=duplicates)) as parts:
         first = next(parts)
         is_whole = first.window == task.window and not isinstance(first.computed, Damaged)
-        computing = _Computing(selection, engine, metrics, request)
+        computed = ComputedTask(selection, engine, metrics, request)
         store.aggregates.write(
             task,
-            computing.rows(chain([first], parts)),
+            computed.rows(chain([first], parts)),
             versions={metric.name: metric.version for metric in metrics},
             # The same for all parts: what is recorded while they are read counts as late.
             known_until=first.known_until if is_whole else selection.known_until,
             reason=request.reason,
             computed_by=f"pik {__version__}, {engine.version}",
         )
-        return computing.result()
+        return computed
 
 
 @dataclass(slots=True)
-class _Computing:
-    """A task's rows as they are computed, and what is not among them."""
+class ComputedTask:
+    """A task's rows as they are computed, and what is not among them: aggregates that failed on their events, and
+    buckets whose raw is damaged."""
 
     selection: Selection
     engine: Engine
@@ -369,8 +357,21 @@ class _Computing:
                 if row.failure is None:
                     self.written += 1
                     yield row
-                else:
-                    self._count_failure(row)
+                    continue
+                self.failed += 1
+                if len(self.kept) < KEPT_FAILURES:
+                    self.kept.append(
+                        FailedAggregate(
+                            metric=row.metric,
+                            metric_version=next(each.version for each in self.metrics if each.name == row.metric),
+                            inputs=row.inputs,
+                            bucket=row.bucket,
+                            entity_id=row.entity_id,
+                            reason=row.failure.reason,
+                            events=row.failure.events,
+                            event_ids=row.failure.event_ids,
+                        )
+                    )
 
     def _touched(self, part: Window) -> set[tuple[int, str]] | None:
         """Return the (bucket, entity) pairs that the request's filters choose; None where it has none."""
@@ -383,32 +384,17 @@ class _Computing:
         pairs = chosen_buckets(selection, self.engine, self.request, size)
         return {(pair.bucket, pair.entity_id) for pair in pairs}
 
-    def _count_failure(self, row: Computed) -> None:
-        self.failed += 1
-        if row.failure is None or len(self.kept) >= KEPT_FAILURES:
-            return
-        self.kept.append(
-            FailedAggregate(
-                metric=row.metric,
-                metric_version=next(each.version for each in self.metrics if each.name == row.metric),
-                inputs=row.inputs,
-                bucket=row.bucket,
-                entity_id=row.entity_id,
-                reason=row.failure.reason,
-                events=row.failure.events,
-                event_ids=row.failure.event_ids,
-            )
-        )
+    def failures(self) -> Failures:
+        """Return what failed, once all rows were read."""
+        return Failures(count=self.failed, kept=tuple(self.kept))
 
-    def result(self) -> TaskResult:
-        """Return what became of the task, all damage as one error that names the first."""
-        failures = Failures(count=self.failed, kept=tuple(self.kept))
+    def damage(self) -> Damaged | None:
+        """Return all damage to raw, once all rows were read, as one error that names the first."""
         if not self.damages:
-            return TaskResult(self.written, failures)
+            return None
         window, damage = self.damages[0]
         others = f", nor {len(self.damages) - 1} other parts of its window" if len(self.damages) > 1 else ""
-        whole = Damaged(f"{damage.message}; {window} is not computed{others}", hint=_RESTORE)
-        return TaskResult(self.written, failures, whole)
+        return Damaged(f"{damage.message}; {window} is not computed{others}", hint=_RESTORE)
 
 
 def _with_nulls(current: Iterator[Aggregate], computed: Iterator[Computed]) -> Iterator[Computed]:

@@ -39,7 +39,7 @@ POLL = 1.0
 PLANNED_WITHIN = 900.0
 """Seconds within which the stack plans a run that is too large for one call, or gives it up."""
 
-_LOCAL_POLL, _IDLE = 0.1, 0.05  # seconds
+_LOCAL_POLL, _IDLE = 0.1, 0.05  # seconds between two looks at a run of this machine, and at its empty queue
 _GRACE = 5  # looks: a run that was just planned or redriven is about to be executed
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0  # seconds until a failed task is tried again
 _FEW = 2  # tasks that are not worth starting processes for
@@ -117,7 +117,7 @@ def process_message(store: Store, engine: Engine, message: Message, request: Run
     """Execute the message's task, with the `request` of its run, if that is known. Raises StoreError where the store,
     and so no task, is to blame."""
     try:
-        result = execute_task(store, engine, message.task, request)
+        computed = execute_task(store, engine, message.task, request)
     except EngineError as error:
         return Outcome(message, error.message, hint=error.hint or _CORRECT)
     except (Damaged, Invalid, NotFound) as error:
@@ -126,8 +126,9 @@ def process_message(store: Store, engine: Engine, message: Message, request: Run
         raise  # a full disk fails every task: the run stops here and is resumed
     except Exception as error:  # noqa: BLE001 - whatever it is ends among the dead letters, with its reason
         return Outcome(message, f"{type(error).__name__}: {error}")
-    failure, hint = (None, "") if result.damage is None else (result.damage.message, result.damage.hint)
-    return Outcome(message, failure, hint, result.written, result.failures)
+    damage = computed.damage()
+    failure, hint = (None, "") if damage is None else (damage.message, damage.hint)
+    return Outcome(message, failure, hint, computed.written, computed.failures())
 
 
 def finish_message(store: Store, outcome: Outcome, attempts: int, *, last: bool = False) -> bool:
@@ -306,9 +307,6 @@ class _RunExecutor:
         self._enqueue()
 
 
-_POLL = 0.1  # seconds
-
-
 @dataclass(frozen=True, slots=True)
 class RunDetail:
     """A run, the dead letters among its tasks, and what was done with its versions since, oldest first. `driven`:
@@ -324,8 +322,7 @@ def detail(store: Store, run_id: str) -> RunDetail:
     """Return the run of this id or of an unambiguous prefix. Raises NotFound."""
     run = store.runs.get(run_id)
     promotions = [promotion for promotion in store.promotions.newest_first() if promotion.run_id == run.run_id]
-    letters = [letter for letter in store.dead_letters.letters() if letter.task.run_id == run.run_id]
-    return RunDetail(run, is_executing(store, run), letters, promotions[::-1])
+    return RunDetail(run, is_executing(store, run), letters(store, run.run_id), promotions[::-1])
 
 
 def cancel(store: Store, run_id: str) -> Run:
@@ -353,7 +350,7 @@ def cancel(store: Store, run_id: str) -> Run:
             if not in_flight and (is_alone or run.done + run.failed < run.tasks):
                 store.runs.set_state(run.run_id, RunState.CANCELLED, time.time_ns())
                 break
-            time.sleep(_POLL)
+            time.sleep(_LOCAL_POLL)
     return store.runs.get(run.run_id)
 
 
