@@ -21,8 +21,9 @@ class PikError(Exception):
         self.message = message
         self.hint = hint
 
-    def __reduce__(self) -> tuple[Callable[..., PikError], tuple[object, ...]]:
-        return _again, (type(self), self.message, self.__dict__)  # keyword arguments do not survive pickling otherwise
+    def __reduce__(self) -> tuple[Callable[..., PikError], tuple[object, ...], dict[str, Any]]:
+        # Keyword arguments do not survive pickling otherwise.
+        return type(self).__new__, (type(self), self.message), self.__dict__
 
 
 class UsageError(PikError):
@@ -46,10 +47,6 @@ class Invalid(PikError):
         super().__init__(message, hint=hint)
         self.field = field
 
-    def bare(self) -> Invalid:
-        """Return the same error without its traceback, whose frames would keep everything alive that they refer to."""
-        return Invalid(self.message, field=self.field, hint=self.hint)
-
 
 class StoreError(PikError):
     """The store cannot be used: absent, no access, full, of a newer format."""
@@ -71,12 +68,7 @@ def command(*words: str) -> str:
     It looks in the store that the settings name. One that the user named on the command line is added where the command
     is shown (`pik.cli.context`): a hint may be kept with a dead letter and be read much later, by another person.
     """
-    return shell_line("pik", *words)
-
-
-def shell_line(*words: str) -> str:
-    """Return a line to type into a shell, each word quoted where it needs that."""
-    return shlex.join(words)
+    return shlex.join(("pik", *words))
 
 
 def after_success(*lines: str) -> str:
@@ -136,10 +128,3 @@ class NotHeld(NotFound):
 
 class EngineError(PikError):
     """A metric could not be computed."""
-
-
-def _again(kind: type[PikError], message: str, state: dict[str, object]) -> PikError:
-    error = kind.__new__(kind, message)
-    error.args = (message,)
-    error.__dict__.update(state)
-    return error

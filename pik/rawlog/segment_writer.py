@@ -7,7 +7,7 @@ from base64 import b64encode
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from itertools import accumulate, repeat
 from operator import add, sub
@@ -68,53 +68,19 @@ class InvalidRecord(InputError):
         self.reason = reason
 
 
-class _Read:
-    """What a block holds. The deliveries are in columns and in the order of their seqs: the n-th of each list is of the
-    n-th delivery, `contents` has None where the event has no idempotency key, `lines` are those of raw."""
+@dataclass(slots=True)
+class _Read(Rows):
+    """What a block holds: its deliveries, in the order of their `seqs`, and what else there is."""
 
-    def __init__(self, ingest_time: int) -> None:
-        self.ingest_time = ingest_time
-        self.entity_ids: list[str] = []
-        self.times: list[int] = []
-        self.seqs: list[int] = []
-        self.event_ids: list[bytes] = []
-        self.contents: list[bytes | None] = []
-        self.lines: list[bytes] = []
-        self.lags: list[int] = []
-        self.sources: Counter[str] = Counter()
-        self.rejects: list[Reject] = []
-        self.blank = 0
+    seqs: list[int] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    blank: int = 0
 
-    def extend(self, rows: Rows, seqs: Iterable[int]) -> None:
+    def add(self, rows: Rows, seqs: Iterable[int]) -> None:
         """Add these after those that are there already."""
-        self.entity_ids += rows.entity_ids
-        self.times += rows.times
         self.seqs += seqs
-        self.event_ids += rows.event_ids
-        self.contents += rows.contents
-        self.lines += rows.lines
-        self.lags += rows.lags
-        self.sources.update(rows.sources)
-
-    def take(self, events: Sequence[Event], seqs: Iterable[int], lines: Iterable[bytes]) -> None:
-        """As `extend`."""
-        times, now = [event.event_time for event in events], self.ingest_time
-        self.entity_ids += [event.entity_id for event in events]
-        self.times += times
-        self.seqs += seqs
-        self.event_ids += [event.event_id for event in events]
-        self.contents += [None if event.idempotency_key is None else event.content_hash for event in events]
-        self.lines += lines
-        received = [now if event.received_time is None else event.received_time for event in events]
-        self.lags += map(sub, received, times)
-        self.sources.update([event.source for event in events])
-
-    def by_day(self) -> Iterator[tuple[int, list[int]]]:
-        """Yield the days in order, with the numbers of each one's deliveries."""
-        days: defaultdict[int, list[int]] = defaultdict(list)
-        for number, time in enumerate(self.times):
-            days[time // DAY].append(number)
-        return iter(sorted(days.items()))
+        for column in fields(Rows):
+            getattr(self, column.name).extend(getattr(rows, column.name))
 
 
 def _groups(lines: bytes) -> Iterator[list[bytes]]:
@@ -130,97 +96,101 @@ class SegmentBuilder:
     """Builds the segments of one batch. `tell` is called with the number of bytes read."""
 
     def __init__(self, batch_id: str, reading: Reading, tell: Callable[[int], None] = lambda _done: None) -> None:
-        self._tell = tell
-        self.batch_id, self.max_line, self.stop = batch_id, reading.max_line, reading.stop
+        self._batch_id, self._reading, self._tell = batch_id, reading, tell
         self._mapping, self._zone = reading.record_mapping(), reading.zone()
         self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
 
     def build(self, block: Block, number: int, ingest_time: int | None = None) -> tuple[Chunk, list[Object]]:
-        """Parse the block; return what the index needs, and its segments and rejects under `number`, which are still to
-        be created. The ingest time is now, unless given."""
-        read = self._read(block, time_ns() if ingest_time is None else ingest_time)
-        if read.rejects and self.stop:
+        """Parse the block and return what the index needs, and the block's segments and rejects, named by `number`, as
+        objects that are still to be created. The ingest time is now, unless given."""
+        ingest_time = time_ns() if ingest_time is None else ingest_time
+        read = self._read(block, ingest_time)
+        if read.rejects and self._reading.stop:
             raise InvalidRecord(read.rejects[0].seq, read.rejects[0].reason)
+        days: defaultdict[int, list[int]] = defaultdict(list)
+        for place, time in enumerate(read.times):
+            days[time // DAY].append(place)
         objects: list[Object] = []
         chunk = Chunk(
-            batch_id=self.batch_id,
+            batch_id=self._batch_id,
             first_seq=block.first_seq,
             last_seq=block.last_seq,
             offset=block.offset,
             prefix_digest=block.prefix_digest,
             read=block.last_seq - block.first_seq + 1 - read.blank,
-            arrivals=tuple(self._segment(day, read, numbers, number, objects) for day, numbers in read.by_day()),
+            arrivals=tuple(
+                self._segment(RawKind.SEGMENT.key(self._batch_id, number, day), day, ingest_time, read, places, objects)
+                for day, places in sorted(days.items())
+            ),
             rejects=self._reject_file(read.rejects, number, objects) if read.rejects else None,
             reasons=Counter(reason_kind(reject.reason) for reject in read.rejects),
             lags=count_lags(read.lags),
-            sources=read.sources,
+            sources=Counter(read.sources),
         )
         return chunk, objects
 
     def _read(self, block: Block, ingest_time: int) -> _Read:
         """Read every record of the block."""
-        read = _Read(ingest_time)
-        stamped = stamp(ingest_time, self.batch_id)
+        read = _Read()
+        stamped = stamp(ingest_time, self._batch_id)
         first_seq = block.first_seq
         for group in _groups(block.data):
             self._tell(sum(map(len, group)) + len(group))
-            if not any(map(bytes.strip, group)) and max(map(len, group)) <= self.max_line:
-                read.blank += len(group)
-                first_seq += len(group)
-                continue
             seqs: Sequence[int] = range(first_seq, first_seq + len(group))
-            rows = self._rows(group, first_seq, ingest_time, stamped)
-            if rows is not None:
-                read.extend(rows, seqs)
-                first_seq += len(group)
-                continue
-            events, originals, refused = self._events(group)
-            if refused:
-                self._refuse(read, refused, group, first_seq)
-                seqs = [first_seq + number for number in range(len(group)) if number not in refused]
-            if events:
-                read.take(events, seqs, map(raw_line, events, seqs, repeat(stamped), originals))
             first_seq += len(group)
+            fit = max(map(len, group)) <= self._reading.max_line
+            if fit and not any(map(bytes.strip, group)):
+                read.blank += len(group)
+                continue
+            rows = None
+            if fit and self._mapping is None:
+                rows = read_rows(group, seqs[0], ingest_time, stamped, self._zone)
+            if rows is None:
+                rows, seqs = self._one_by_one(group, seqs, ingest_time, stamped, read)
+            read.add(rows, seqs)
         return read
 
-    def _rows(self, lines: list[bytes], first_seq: int, ingest_time: int, stamped: bytes) -> Rows | None:
-        """Return the events of lines, all of them in the usual shape; None where they have to be read one by one."""
-        if self._mapping is not None or max(map(len, lines)) > self.max_line:
-            return None
-        return read_rows(lines, first_seq, ingest_time, stamped, self._zone)
-
-    def _events(self, lines: list[bytes]) -> tuple[list[Event], list[bytes | None], dict[int, Invalid]]:
-        """Return the events of lines, the records that they were mapped from, and by their numbers those that are
-        none."""
+    def _one_by_one(
+        self, lines: list[bytes], seqs: Sequence[int], ingest_time: int, stamped: bytes, read: _Read
+    ) -> tuple[Rows, list[int]]:
+        """Return the events of lines, and their seqs; lines that are none are kept apart."""
         events: list[Event] = []
-        originals: list[bytes | None] = []
-        refused: dict[int, Invalid] = {}
-        for number, line in enumerate(lines):
+        kept: list[int] = []
+        raw_lines: list[bytes] = []
+        for seq, line in zip(seqs, lines, strict=True):
             try:
-                if len(line) > self.max_line:
-                    raise Invalid(f"the line is longer than {self.max_line} bytes")
+                if len(line) > self._reading.max_line:
+                    raise Invalid(f"the line is longer than {self._reading.max_line} bytes")
                 if self._mapping is None:
                     event, original = read_event(line, self._zone), None
                 else:
                     event, original = self._mapping.read(line)
             except Invalid as error:
-                refused[number] = error.bare()
+                if line.strip() or len(line) > self._reading.max_line:
+                    # How much of an over-long line came along depends on where blocks end; what is kept must not.
+                    read.rejects.append(make_reject(seq, error, line[: self._reading.max_line + 1]))
+                else:
+                    read.blank += 1
                 continue
             events.append(event)
-            originals.append(original)
-        return events, originals, refused
+            kept.append(seq)
+            raw_lines.append(raw_line(event, seq, stamped, original))
+        times = [event.event_time for event in events]
+        received = [ingest_time if event.received_time is None else event.received_time for event in events]
+        rows = Rows(
+            entity_ids=[event.entity_id for event in events],
+            sources=[event.source for event in events],
+            times=times,
+            lags=list(map(sub, received, times)),
+            event_ids=[event.event_id for event in events],
+            contents=[None if event.idempotency_key is None else event.content_hash for event in events],
+            lines=raw_lines,
+        )
+        return rows, kept
 
-    def _refuse(self, read: _Read, refused: Mapping[int, Invalid], lines: list[bytes], first_seq: int) -> None:
-        for number, error in refused.items():
-            line = lines[number]
-            if line.strip() or len(line) > self.max_line:
-                # How much of an over-long line came along depends on where blocks end; what is kept must not.
-                read.rejects.append(make_reject(first_seq + number, error, line[: self.max_line + 1]))
-            else:
-                read.blank += 1
-
-    def _segment(self, day: int, read: _Read, deliveries: list[int], number: int, objects: list[Object]) -> Arrivals:
-        key = RawKind.SEGMENT.key(self.batch_id, number, day)
+    def _segment(
+        self, key: str, day: int, ingest_time: int, read: _Read, deliveries: list[int], objects: list[Object]
+    ) -> Arrivals:
         in_order = "\n".join([read.entity_ids[n] for n in deliveries])
         deliveries.sort(key=read.times.__getitem__)  # twice by one field is much faster than once by two
         first_event, last_event = read.times[deliveries[0]], read.times[deliveries[-1]]
@@ -244,12 +214,12 @@ class SegmentBuilder:
         objects.append((key, stored))
         segment = Segment(
             key=key,
-            batch_id=self.batch_id,
+            batch_id=self._batch_id,
             day=day,
             size=len(stored),
             digest=sha256(stored).hexdigest(),
             deliveries=len(lines),
-            ingest_time=read.ingest_time,
+            ingest_time=ingest_time,
             first_event=first_event,
             last_event=last_event,
             frames=tuple(frames),
@@ -257,7 +227,7 @@ class SegmentBuilder:
         return Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)), in_order)
 
     def _reject_file(self, rejects: list[Reject], number: int, objects: list[Object]) -> RejectFile:
-        key = RawKind.REJECTS.key(self.batch_id, number)
+        key = RawKind.REJECTS.key(self._batch_id, number)
         data = self._compressor.compress(b"".join(msgspec.json.encode(reject) + b"\n" for reject in rejects))
         objects.append((key, data))
         return RejectFile(key=key, size=len(data), digest=sha256(data).hexdigest(), records=len(rejects))
@@ -279,15 +249,13 @@ def increasing_times() -> Iterator[int]:
         yield latest
 
 
-def building(raw: Raw | None, reading: Reading, tell: Callable[[int], None]) -> Callable[[Work], Chunk]:
-    """Return what workers run; without `raw` nothing is stored. It is here rather than beside the ingest for them to
-    import no more than it takes."""
+def building(raw: Raw, reading: Reading, tell: Callable[[int], None]) -> Callable[[Work], Chunk]:
+    """Return what workers run. It is here rather than beside the ingest for them to import no more than it takes."""
 
     def build(work: Work) -> Chunk:
         batch_id, block, number, ingest_time = work
         chunk, objects = SegmentBuilder(batch_id, reading, tell).build(block, number, ingest_time)
-        if raw is not None and objects:
-            raw.create_all(objects)
+        raw.create_all(objects)
         return chunk
 
     return build

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections import Counter
@@ -20,7 +21,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from pik.errors import StoreError, UsageError, shell_line
+from pik.errors import StoreError, UsageError
 from pik.ports.engine import Exporter, Rows, Sink
 from pik.runtime.storage import sync, sync_directory
 
@@ -252,7 +253,7 @@ def _expect_new(target: Path, *, directory: bool) -> None:
             if os.path.lexists(path):
                 raise exists_already(path)
     if not target.parent.is_dir():
-        raise UsageError(f"there is no directory {target.parent}", hint=shell_line("mkdir", "-p", str(target.parent)))
+        raise UsageError(f"there is no directory {target.parent}", hint=shlex.join(("mkdir", "-p", str(target.parent))))
 
 
 def _sync_below(directory: Path) -> None:
