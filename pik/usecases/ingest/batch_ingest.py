@@ -178,7 +178,7 @@ def probe(source: Source, options: IngestOptions) -> None:
     with source.open() as opened:
         opened.examine(options.reading.record_mapping(), mixed=options.reading.mixed)
         blocks = _blocks(opened, options, None)
-        here = block_builders(None, source, replace(options, workers=0))
+        here: Pool[Work, CheckedBlock] = Pool(partial(checking, options.reading), 0)
         chunks = _build(here, opened, blocks, None, SILENT)
         # Reading the second block of a short file shows how it ends.
         deque(islice(chunks if options.reading.stop else blocks, 2), maxlen=0)
@@ -214,8 +214,8 @@ def _workers(source: Source, options: IngestOptions) -> int:
     return 0 if source.size is not None and source.size < BLOCK else options.workers
 
 
-def block_builders(raw: Raw | None, source: Source, options: IngestOptions) -> Pool[Work, Chunk]:
-    """Return the processes that turn the blocks of an input into segments; without `raw` nothing is stored."""
+def block_builders(raw: Raw, source: Source, options: IngestOptions) -> Pool[Work, Chunk]:
+    """Return the processes that turn the blocks of an input into segments."""
     return Pool(partial(building, raw, options.reading), _workers(source, options))
 
 
