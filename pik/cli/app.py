@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from importlib import import_module
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import typer
 
-from pik.cli.command import with_globals
+from pik.cli.command import PLAIN, nothing, with_globals
 from pik.cli.context import Context
 from pik.cli.help import Group
 from pik.errors import PikError
@@ -99,23 +100,17 @@ class Root(Group):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Typer's signature
         """The commands under their headings."""
-        headings = dict.fromkeys(entry.heading for entry in self.entries.values())
         width = max(map(len, self.entries))
-        for heading in headings:
+        for heading, entries in groupby(self.entries.items(), key=lambda item: item[1].heading):
             with formatter.section(heading):
-                rows = [(name.ljust(width), one.help) for name, one in self.entries.items() if one.heading == heading]
-                formatter.write_dl(rows)
-
-
-def _start(_cli: Context) -> None:
-    """Nothing to do before the command itself."""
+                formatter.write_dl([(name.ljust(width), entry.help) for name, entry in entries])
 
 
 def root_command() -> Any:
     """The click command of the whole program."""
-    app = typer.Typer(cls=Root, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True)
+    app = typer.Typer(cls=Root, **PLAIN | {"add_completion": True})
     settings = {"max_content_width": 100, "help_option_names": ["--help", "-h"]}
-    app.callback(help=_HELP, epilog=_FIRST_STEPS, context_settings=settings)(with_globals(_start))
+    app.callback(help=_HELP, epilog=_FIRST_STEPS, context_settings=settings)(with_globals(nothing))
     command: Any = typer.main.get_command(app)
     for param in command.params:
         if param.name in ("install_completion", "show_completion"):

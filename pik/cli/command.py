@@ -15,7 +15,7 @@ import typer
 from pik import __version__
 from pik.cli.config import Format
 from pik.cli.context import Context
-from pik.cli.help import GLOBAL, Command, Group, expect_utf8
+from pik.cli.help import GLOBAL, Command, Group
 from pik.errors import PikError
 from pik.model.instant import DAY, MAX_INSTANT
 
@@ -83,7 +83,6 @@ def with_globals(function: Function) -> Function:
     def call(ctx: typer.Context, **values: Any) -> int | None:
         cli = ctx.find_object(Context)
         assert cli is not None
-        expect_utf8(ctx)
         chosen = {name: values.pop(name) for name in _GLOBALS}
         if ctx.invoked_subcommand is None:  # a group by itself only shows help
             _expect_usable_clock()
@@ -109,39 +108,38 @@ def _expect_usable_clock() -> None:
         )
 
 
-def _epilog(text: str) -> str:
-    """The examples of a command, for its help: `text` without its common indentation, under a heading."""
-    lines = inspect.cleandoc(text).splitlines()
-    return "\n".join(["Examples:", *(f"  {line}".rstrip() for line in lines)])
+def _declaration(app: typer.Typer, name: str, examples: str) -> Callable[[Function], Function]:
+    lines = inspect.cleandoc(examples).splitlines()
+    epilog = "\n".join(["Examples:", *(f"  {line}".rstrip() for line in lines)])
+    return lambda function: app.command(name, cls=Command, epilog=epilog)(with_globals(function))
 
 
 class CommandGroup(typer.Typer):
     """A command that has subcommands, such as `pik runs list`."""
 
     def __init__(self, help: str) -> None:  # noqa: A002 - Typer's word
-        super().__init__(cls=Group, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        self.callback(help=help)(with_globals(_nothing))
+        super().__init__(cls=Group, **PLAIN)
+        self.callback(help=help)(with_globals(nothing))
 
     def add(self, name: str, *, examples: str) -> Callable[[Function], Function]:
         """Declare a command of the group. Its docstring is its help; it returns None, or an exit code such as FOUND."""
-
-        def declare(function: Function) -> Function:
-            self.command(name, cls=Command, epilog=_epilog(examples))(with_globals(function))
-            return function
-
-        return declare
+        return _declaration(self, name, examples)
 
 
 def cli_command(name: str, *, examples: str) -> Callable[[Function], typer.Typer]:
     """Declare a command that is not in a group, as `CommandGroup.add` does."""
 
     def declare(function: Function) -> typer.Typer:
-        app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        app.command(name, cls=Command, epilog=_epilog(examples))(with_globals(function))
+        app = typer.Typer(**PLAIN)
+        _declaration(app, name, examples)(function)
         return app
 
     return declare
 
 
-def _nothing(_cli: Context) -> None:
-    """Do nothing: a group by itself only shows help."""
+PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
+"""Settings of Typer, without its decoration."""
+
+
+def nothing(_cli: Context) -> None:
+    """Do nothing: what a group does by itself."""

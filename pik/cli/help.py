@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from enum import StrEnum
@@ -19,8 +19,10 @@ GLOBAL = "Global options"
 """The heading of the options that every command takes."""
 
 
-def _format_options(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any) -> None:
-    """Arguments, the command's options, the global ones, others by their panel."""
+def _format_options(command: Any, ctx: Any, formatter: Any) -> None:
+    """A group's commands, then arguments, the command's options, the global ones, others by their panel."""
+    if isinstance(command, Group):
+        command.format_commands(ctx, formatter)
     panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": [], GLOBAL: []}
     for param in command.get_params(ctx):
         record = param.get_help_record(ctx)
@@ -29,65 +31,55 @@ def _format_options(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any
         if param.param_type_name == "argument":
             panels["Arguments"].append((argument_name(param), record[1]))
         else:
-            panels.setdefault(getattr(param, "rich_help_panel", None) or "Options", []).append(record)
-    # --help belongs with the options that every command has.
-    panels[GLOBAL] += [record for record in panels["Options"] if record[0].endswith("--help")]
-    panels["Options"] = [record for record in panels["Options"] if not record[0].endswith("--help")]
+            panel = GLOBAL if "--help" in param.opts else getattr(param, "rich_help_panel", None) or "Options"
+            panels.setdefault(panel, []).append(record)
     for heading, records in panels.items():
         if records:
             with formatter.section(heading):
                 formatter.write_dl(records)
 
 
-def _usage(param: Any) -> str:
-    name = argument_name(param) + ("..." if param.nargs == -1 else "")
-    return name if param.required else f"[{name}]"
-
-
-def _format_epilog(command: TyperCommand | TyperGroup, formatter: Any) -> None:
+def _format_epilog(command: Any, ctx: Any, formatter: Any) -> None:  # noqa: ARG001 - Typer's signature
     """Examples, verbatim: wrapped lines could not be pasted."""
     if command.epilog:
         formatter.write(f"\n{command.epilog}\n")
 
 
 def _parsed(parse: Callable[[Any, list[str]], list[str]], ctx: Any, args: list[str]) -> list[str]:
-    read_plainly(ctx.command.get_params(ctx))
+    _read_plainly(ctx.command.get_params(ctx))
     try:
         return parse(ctx, args)
     except typer.TyperException as error:
-        raise translated(error, ctx) from None
+        raise _translated(error, ctx) from None
 
 
 class Command(TyperCommand):
-    """A command with plain help and examples kept as written."""
+    """A command with plain help, examples kept as written, and Typer's errors as ours."""
+
+    format_options = _format_options
+    format_epilog = _format_epilog
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Do as Typer does, with its errors as ours."""
         return _parsed(super().parse_args, ctx, args)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """[OPTIONS], then the arguments."""
-        arguments = [param for param in self.get_params(ctx) if param.param_type_name == "argument"]
-        return ["[OPTIONS]", *map(_usage, arguments)]
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, options, global options."""
-        _format_options(self, ctx, formatter)
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Typer's signature
-        """The examples."""
-        _format_epilog(self, formatter)
+        pieces = ["[OPTIONS]"]
+        for param in self.get_params(ctx):
+            if param.param_type_name == "argument":
+                name = argument_name(param) + ("..." if param.nargs == -1 else "")
+                pieces.append(name if param.required else f"[{name}]")
+        return pieces
 
 
 class Group(TyperGroup):
-    """A group of commands, with help like theirs."""
+    """A group of commands, with help and errors like theirs."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        read_plainly(self.params)
+    format_options = _format_options
+    format_epilog = _format_epilog
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Do as Typer does, with its errors as ours; without a command the help is the error."""
+        """Do as Typer does; without a command the help is the error."""
         if not args and not ctx.resilient_parsing:
             print(ctx.get_help(), file=sys.stderr)
             raise typer.Exit(2)
@@ -98,13 +90,13 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except typer.TyperException as error:
-            raise translated(error, ctx) from None
+            raise _translated(error, ctx) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Do as Typer does, with our error for an unknown command."""
         known = self.list_commands(ctx)
         if args[0] not in known and not ctx.resilient_parsing:
-            raise unknown("command", args[0], known, ctx.command_path)
+            raise _unknown("command", args[0], known, ctx.command_path)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Typer's signature
@@ -112,20 +104,11 @@ class Group(TyperGroup):
         with formatter.section("Commands"):
             formatter.write_dl([(name, (one.help or "").split("\n\n")[0]) for name, one in self.commands.items()])
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """The commands, then the global options."""
-        self.format_commands(ctx, formatter)
-        _format_options(self, ctx, formatter)
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Typer's signature
-        """The examples."""
-        _format_epilog(self, formatter)
-
 
 Parameter = TyperArgument | TyperOption
 
 
-def read_plainly(params: Sequence[Any]) -> None:
+def _read_plainly(params: Sequence[Any]) -> None:
     """Give each parameter of a type we know (str, int, Decimal, Path, Literal, StrEnum, lists of them) a light reader.
 
     pydantic, which Typer's own readers load, takes as long as everything else that a short command does.
@@ -151,7 +134,11 @@ class _Reader:
         if value is None:
             return () if many else None
         if ("" in value if many else value == "") and _was_typed(param, ctx):
-            raise UsageError(f"{_called(param)} is empty", hint=_EMPTY)
+            hint = "give it a value or leave it out (is a variable of the shell unset?)"
+            raise UsageError(f"{_called(param)} is empty", hint=hint)
+        if self._kind is str and param.name not in _PLACES:
+            for text in value if many else [value]:
+                _expect_utf8(param, text)
         convert = _converter(self._kind)
         if convert is None:
             return self._typers_own().coerce(value, param=param, ctx=ctx)
@@ -161,16 +148,13 @@ class _Reader:
             raise typer.BadParameter(str(error), ctx=ctx, param=param) from None
 
 
-_EMPTY = "give it a value or leave it out (is a variable of the shell unset?)"
-
-
 def _was_typed(param: Parameter, ctx: typer.Context) -> bool:
     """Whether the value comes from the command line and is not the default."""
     source = ctx.get_parameter_source(param.name or "")
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _called(param: Parameter) -> str:
+def _called(param: Any) -> str:
     return max(param.opts, key=len) if param.param_type_name == "option" else argument_name(param)
 
 
@@ -220,11 +204,11 @@ def _in_range(value: Any, param: Parameter) -> Any:
     return value
 
 
-def unknown(what: str, name: str, known: Iterable[str], path: str) -> UsageError:
+def _unknown(what: str, name: str, known: Sequence[str], path: str) -> UsageError:
     """Return the error for an unknown command or option; the hint names the closest, and the help that lists all."""
     if what == "command" and name in ("help", "version"):
         return UsageError(f"{path} has no command {name}", hint=f"`{path} --{name}`")
-    close = get_close_matches(name, list(known), n=1)
+    close = get_close_matches(name, known, n=1)
     meant = f"did you mean {close[0]}? " if close else ""
     return UsageError(f"{path} has no {what} {name}", hint=f"{meant}`{path} --help` lists them")
 
@@ -234,19 +218,18 @@ def argument_name(param: Any) -> str:
     return str(param.metavar or param.name.upper()).strip("[]….")
 
 
-def translated(error: typer.TyperException, ctx: Any) -> UsageError:
+def _translated(error: typer.TyperException, ctx: Any) -> UsageError:
     """Typer's complaint about the command of `ctx`, in our words."""
     path = ctx.command_path
     if hasattr(error, "possibilities") and hasattr(error, "option_name"):
         known = [name for param in ctx.command.get_params(ctx) for name in param.opts]
-        return unknown("option", error.option_name, known, path)
+        return _unknown("option", error.option_name, known, path)
     param = getattr(error, "param", None)
     message = error.message.rstrip(".")
-    if param is not None:
-        name = max(param.opts, key=len) if param.param_type_name == "option" else argument_name(param)
-        message = f"{name}: {message}" if message else f"{name} is missing"
-    else:
+    if param is None:
         message = message[:1].lower() + message[1:]
+    else:
+        message = f"{_called(param)}: {message}" if message else f"{_called(param)} is missing"
     return UsageError(message, hint=f"`{path} --help` shows how it is used")
 
 
@@ -254,20 +237,9 @@ _PLACES = frozenset({"files", "store", "out", "into"})
 """Parameters that name files, which may have any bytes."""
 
 
-def expect_utf8(ctx: Any) -> None:
-    """Raises UsageError for the value of an option or argument that is not UTF-8, files aside."""
-    for param in ctx.command.params:
-        value = ctx.params.get(param.name)
-        for text in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(text, str) and param.name not in _PLACES and not _is_utf8(text):
-                shown = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
-                name = param.opts[0] if param.param_type_name == "option" else argument_name(param)
-                raise UsageError(f"{name} is not UTF-8: {shown}", hint="what is kept with the data is text")
-
-
-def _is_utf8(text: str) -> bool:
+def _expect_utf8(param: Parameter, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        shown = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        raise UsageError(f"{_called(param)} is not UTF-8: {shown}", hint="what is kept with the data is text") from None
