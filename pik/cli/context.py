@@ -52,7 +52,7 @@ class Context:
         """Write a result to standard output, in the format asked for."""
         from pik.cli.output import Output
 
-        Output(self.settings.format, self.close).show(document.advising(self.advice))
+        Output(self.settings.format, self.close, self.advice).show(document)
 
     def note(self, text: str) -> None:
         """Write a note on standard error; --quiet silences it."""

@@ -226,11 +226,14 @@ class Table(msgspec.Struct, frozen=True):
         """The sentence, where there was no row."""
         return self.empty() if callable(self.empty) else self.empty
 
-    def advising(self, advice: Advice) -> Table:
-        """The same table, what it suggests made ready by `advice`."""
-        columns = [column.advising(advice) for column in self.columns]
+    def ready(self, advice: Advice) -> Table:
+        """The same table, its first row read already, and what it suggests made ready by `advice`."""
+        rows = self.rows
+        if not isinstance(rows, Sequence):
+            remaining = iter(rows)
+            rows = chain(list(islice(remaining, 1)), remaining)
         empty = (lambda: advice(self.empty_text)) if self.empty else ""
-        return msgspec.structs.replace(self, columns=columns, empty=empty)
+        return Table(self.name, [column.advising(advice) for column in self.columns], rows, empty)
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -247,16 +250,11 @@ class Document(msgspec.Struct, frozen=True):
     tables: Sequence[Table] = ()
     tail: Mapping[str, object] | Callable[[], Mapping[str, object]] = {}
 
-    def advising(self, advice: Advice) -> Document:
-        """The same, what it suggests (`next`, `note`, columns, sentences about empty tables) made ready."""
-        tables = [table.advising(advice) for table in self.tables]
+    def ready(self, advice: Advice) -> Document:
+        """The same, its tables' first rows read already, and what it suggests (`next`, `note`, columns, sentences about
+        empty tables) made ready by `advice`."""
+        tables = [table.ready(advice) for table in self.tables]
         return Document(_advised(self.head, advice), tables, lambda: _advised(self.end(), advice))
-
-    def begun(self) -> Document:
-        """The same, its tables' first rows read already."""
-        return msgspec.structs.replace(
-            self, tables=[msgspec.structs.replace(table, rows=_begun(table.rows)) for table in self.tables]
-        )
 
     def end(self) -> Mapping[str, object]:
         """The fields of the tail."""
@@ -264,13 +262,5 @@ class Document(msgspec.Struct, frozen=True):
 
 
 def _advised(fields: Mapping[str, object], advice: Advice) -> Mapping[str, object]:
-    line, note = (advice(text) if isinstance(text := fields.get(name), str) else None for name in ("next", "note"))
-    lines = {"next": Lines(line, line)} if line else {}
-    return {**fields, **lines, **({"note": Lines(note, note)} if note else {})}
-
-
-def _begun(rows: Iterable[Any]) -> Iterable[Any]:
-    if isinstance(rows, Sequence):
-        return rows
-    remaining = iter(rows)
-    return chain(list(islice(remaining, 1)), remaining)
+    texts = {name: advice(text) for name in ("next", "note") if isinstance(text := fields.get(name), str)}
+    return {**fields, **{name: Lines(text, text) for name, text in texts.items()}}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -16,11 +18,13 @@ from pik.errors import StoreError
 
 
 class Output:
-    """Shows results in one format. `make_way` is called before anything is written to a terminal."""
+    """Shows results in one format. `make_way` is called before anything is written to a terminal; `advice` makes texts
+    that may suggest commands ready."""
 
-    def __init__(self, form: Format, make_way: Callable[[], object] = lambda: None) -> None:
-        self._format = form
-        self._make_way = make_way
+    def __init__(
+        self, form: Format, make_way: Callable[[], object] = lambda: None, advice: Callable[[str], str] = str
+    ) -> None:
+        self._format, self._make_way, self._advice = form, make_way, advice
 
     def show(self, document: Document) -> None:
         """Write the document; its rows are read as they are written. Raises StoreError where stdout takes nothing.
@@ -30,17 +34,19 @@ class Output:
         """
         if sys.stdout is None:
             raise StoreError("standard output is closed, so the result cannot be written")
-        document = document.begun()
+        document = document.ready(self._advice)
         if sys.stdout.isatty():
             self._make_way()
-        stream = Stream()
+        stream = _Stream()
+        write, safe = FORMATS[self._format]
         try:
-            FORMATS[self._format](document, stream)
+            # Through a pipe, programs get the text as it is.
+            write(document, (lambda text: stream.write(safe(text))) if sys.stdout.isatty() else stream.write)
         finally:
             stream.flush()
 
 
-class Stream:
+class _Stream:
     """Standard output in large pieces, even where PYTHONUNBUFFERED makes each write a system call."""
 
     def __init__(self) -> None:
@@ -65,22 +71,16 @@ class Stream:
         except OSError as error:
             raise StoreError(f"standard output: {error.strerror}") from error
 
-    def safely(self, safe: Callable[[str], str]) -> Callable[[str], None]:
-        """`write`, on a terminal after `safe`. Through a pipe, programs get the text as it is."""
-        return (lambda text: self.write(safe(text))) if self._terminal else self.write
-
 
 _PIECE = 1 << 16
 """Characters."""
-
 
 Write = Callable[[str], object]
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-def json_text(value: object) -> str:
-    """The value as JSON."""
+def _json_text(value: object) -> str:
     plain = data(value)
     try:
         return _encode(plain).decode()
@@ -100,49 +100,44 @@ def _row(columns: Sequence[Column], row: Any) -> dict[str, object]:
     return {column.key: data(column.value(row)) for column in columns}
 
 
-def write_json(document: Document, write: Write) -> None:
+def _write_json(document: Document, write: Write) -> None:
     """One object: the fields, each table as a list with one row per line, the fields that come last."""
     before = "{"
-    for name, value in data(document.head).items():
-        write(f"{before}{json_text(name)}:{json_text(value)}")
-        before = ",\n"
+
+    def write_fields(fields: Mapping[str, object]) -> None:
+        nonlocal before
+        for name, value in data(fields).items():
+            write(f"{before}{_json_text(name)}:{_json_text(value)}")
+            before = ",\n"
+
+    write_fields(document.head)
     for table in document.tables:
-        write(f"{before}{json_text(table.name)}:[")
-        _write_rows(table, write)
+        write(f"{before}{_json_text(table.name)}:[")
+        before = "\n"
+        for row in table.rows:
+            write(before + _json_text(_row(table.columns, row)))
+            before = ",\n"
+        write("]" if before == "\n" else "\n]")
         before = ",\n"
-    for name, value in data(document.end()).items():
-        write(f"{before}{json_text(name)}:{json_text(value)}")
-        before = ",\n"
+    write_fields(document.end())
     write("}\n" if before != "{" else "{}\n")
 
 
-def _write_rows(table: Table, write: Write) -> None:
-    before = "\n"
-    for row in table.rows:
-        write(before + json_text(_row(table.columns, row)))
-        before = ",\n"
-    write("]" if before == "\n" else "\n]")
-
-
-def write_lines(document: Document, write: Write) -> None:
+def _write_lines(document: Document, write: Write) -> None:
     """The first table's rows, one object per line; without a table, the fields as one line."""
     if not document.tables:
-        write(json_text({**document.head, **document.end()}) + "\n")
+        write(_json_text({**document.head, **document.end()}) + "\n")
         return
     table = _only(document, "jsonl")
     for row in table.rows:
-        write(json_text(_row(table.columns, row)) + "\n")
+        write(_json_text(_row(table.columns, row)) + "\n")
 
 
-def write_csv(document: Document, write: Write) -> None:
+def _write_csv(document: Document, write: Write) -> None:
     """The first table's rows under a header (RFC 4180), text as it is; without a table, the fields as one row."""
     import csv
 
-    class Stream:
-        def write(self, text: str) -> None:
-            write(text)
-
-    writer = csv.writer(Stream())
+    writer = csv.writer(SimpleNamespace(write=write))
     if not document.tables:
         fields = data({**document.head, **document.end()})
         writer.writerows([list(fields), map(_csv_text, fields.values())])
@@ -164,38 +159,20 @@ def _only(document: Document, form: str) -> Table:
 def _csv_text(value: Any) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else json_text(value)
+    return value if isinstance(value, str) else _json_text(value)
 
 
-def _table(document: Document, stream: Stream) -> None:
+def _write_table(document: Document, write: Write, *, markdown: bool = False) -> None:
     from pik.cli import table
 
-    table.write(document, stream.write, markdown=False)
+    table.write(document, write, markdown=markdown)
 
 
-def _markdown(document: Document, stream: Stream) -> None:
-    from pik.cli import table
-
-    table.write(document, stream.write, markdown=True)
-
-
-def _json(document: Document, stream: Stream) -> None:
-    write_json(document, stream.safely(visible_json))
-
-
-def _json_lines(document: Document, stream: Stream) -> None:
-    write_lines(document, stream.safely(visible_json))
-
-
-def _csv(document: Document, stream: Stream) -> None:
-    write_csv(document, stream.safely(visible_lines))
-
-
-FORMATS: Mapping[Format, Callable[[Document, Stream], None]] = {
-    Format.TABLE: _table,
-    Format.JSON: _json,
-    Format.JSONL: _json_lines,
-    Format.CSV: _csv,
-    Format.MD: _markdown,
+FORMATS: Mapping[Format, tuple[Callable[[Document, Write], None], Callable[[str], str]]] = {
+    Format.TABLE: (_write_table, str),
+    Format.JSON: (_write_json, visible_json),
+    Format.JSONL: (_write_lines, visible_json),
+    Format.CSV: (_write_csv, visible_lines),
+    Format.MD: (partial(_write_table, markdown=True), str),
 }
-"""What writes each format. It imports its renderer when it is used."""
+"""What writes each format, and what makes its text safe for a terminal, where not every value is made so."""

@@ -19,9 +19,6 @@ Write = Callable[[str], object]
 SAMPLE = 500
 """Rows that are looked at for the widths of the columns; those after them are written as they come."""
 
-_NARROWEST = 24
-"""Columns of a terminal below which free text is not worth breaking."""
-
 
 def write(document: Document, out: Write, *, markdown: bool) -> None:
     """Head, tables, tail, with an empty line between them."""
@@ -51,37 +48,25 @@ def _label(name: str) -> str:
     return visible(name.replace("_", " "))
 
 
-def _shown(fields: Mapping[str, object]) -> dict[str, str]:
-    return {_label(name): words(value) for name, value in fields.items() if value is not None}
-
-
 def _fields(fields: Mapping[str, object], out: Write) -> None:
-    shown = _shown(fields)
+    shown = {_label(name): value for name, value in fields.items() if value is not None}
     width = max(map(cells, shown), default=0)
     limit = terminal_width()
-    for (name, text), value in zip(shown.items(), filter(_is_there, fields.values()), strict=True):
+    for name, value in shown.items():
+        lines = words(value).split("\n")
         # A text stays in one piece, however long: it may be a command to paste.
         breakable = isinstance(value, (Mapping, list, tuple, Shown)) and not isinstance(value, Lines)
-        breakable = breakable and limit is not None and limit - width > _NARROWEST
-        lines = text.split("\n")
-        if limit is not None and breakable:
+        if breakable and limit is not None and limit - width > _NARROWEST:
             lines = [part for line in lines for part in broken(line, limit - width - len(GAP))]
-        _field(name, lines, width, out)
-
-
-def _field(name: str, lines: Sequence[str], width: int, out: Write) -> None:
-    for number, line in enumerate(lines):
-        label = padded("" if number else name, width)
-        out(f"{label if number else _bold(label)}{GAP}{line}\n")
-
-
-def _is_there(value: object) -> bool:
-    return value is not None
+        out(f"{_bold(padded(name, width))}{GAP}{lines[0]}\n")
+        for line in lines[1:]:
+            out(f"{' ' * width}{GAP}{line}\n")
 
 
 def _markdown_fields(fields: Mapping[str, object], out: Write) -> None:
-    for name, value in _shown(fields).items():
-        out(f"- **{_markdown(name)}**: {_markdown(value)}\n")
+    for name, value in fields.items():
+        if value is not None:
+            out(f"- **{_markdown(_label(name))}**: {_markdown(words(value))}\n")
 
 
 def _markdown(text: str) -> str:
@@ -102,8 +87,6 @@ class _Rows:
         ]
         self.labels = [_label(column.name) for column in self.columns]
         self.sample = [self._values(row) for row in first]
-        self.empty = not self.sample
-        self.whole = len(self.sample) < SAMPLE
 
     def _values(self, row: Any) -> list[object]:
         return [column.value(row) for column in self.columns]
@@ -111,27 +94,18 @@ class _Rows:
     def __iter__(self) -> Iterator[list[object]]:
         return chain(self.sample, map(self._values, self._rest))
 
-    def layout(self, texts: Sequence[Sequence[str]], limit: int | None) -> Layout:
-        """How they fit a terminal of `limit` columns, or with None how wide they are."""
-        return laid_out(
-            self.columns,
-            self.labels,
-            self.sample,
-            texts,
-            whole=self.whole and limit is not None,
-            limit=_ENDLESS if limit is None else limit,
-        )
-
-
-_ENDLESS = 1 << 30
+    def is_right(self, number: int) -> bool:
+        """Whether people read the column from its last digit."""
+        known = [values[number] for values in self.sample if values[number] is not None]
+        return bool(known) and all(map(is_number, known))
 
 
 def _markdown_table(table: Table, out: Write) -> None:
     rows = _Rows(table)
-    if rows.empty and table.empty:
+    if not rows.sample and table.empty:
         out(f"{_markdown(table.empty_text)}\n")
         return
-    right = rows.layout([], None).right
+    right = map(rows.is_right, range(len(rows.columns)))
     out(f"| {' | '.join(rows.labels)} |\n")
     out(f"| {' | '.join('--:' if to_right else '---' for to_right in right)} |\n")
     for values in rows:
@@ -140,7 +114,7 @@ def _markdown_table(table: Table, out: Write) -> None:
 
 def _table(table: Table, out: Write) -> None:
     rows = _Rows(table)
-    if rows.empty:
+    if not rows.sample:
         out(f"{table.empty_text or 'none'}\n")
         return
     limit = terminal_width()
@@ -149,10 +123,10 @@ def _table(table: Table, out: Write) -> None:
     def texts_of(values: Sequence[object]) -> list[str]:
         if limit is None:
             return [words(value) for value in values]
-        return [terse(value, days=of_days) for value, of_days in zip(values, days, strict=True)]
+        return [_terse(value, days=of_days) for value, of_days in zip(values, days, strict=True)]
 
     sample = [texts_of(values) for values in rows.sample]
-    layout = rows.layout(sample, limit)
+    layout = _laid_out(rows, sample, limit)
     if layout.shared:
         shared = ", ".join(f"{rows.labels[number]} {sample[0][number]}" for number in layout.shared)
         _sentence(f"same in all rows: {shared}", limit, out)
@@ -160,10 +134,8 @@ def _table(table: Table, out: Write) -> None:
     for values in rows:
         texts = texts_of(values)
         _row([texts[number] for number in layout.shown], rows.columns, layout, out)
-    cut = [
-        number for number, less in zip(layout.shown, layout.narrowed, strict=True) if less and rows.columns[number].cut
-    ]
-    lacking = {"no room for": layout.left_out, "cut": cut}
+    narrowed = [number for number, less in zip(layout.shown, layout.narrowed, strict=True) if less]
+    lacking = {"no room for": layout.left_out, "cut": [number for number in narrowed if rows.columns[number].cut]}
     parts = [
         f"{what}: {', '.join(rows.labels[one] for one in numbers)}" for what, numbers in lacking.items() if numbers
     ]
@@ -180,14 +152,14 @@ def _sentence(text: str, limit: int | None, out: Write) -> None:
         out(f"{line}\n")
 
 
-def _row(texts: Sequence[str], columns: Sequence[Column], layout: Layout, out: Write) -> None:
+def _row(texts: Sequence[str], columns: Sequence[Column], layout: _Layout, out: Write) -> None:
     parts = zip(layout.shown, texts, layout.widths, layout.narrowed, strict=True)
-    cells_of_row = [lines_of(columns[number], text, width if less else None) for number, text, width, less in parts]
+    cells_of_row = [_lines_of(columns[number], text, width if less else None) for number, text, width, less in parts]
     for line in zip_longest(*cells_of_row, fillvalue=""):
         out(_line(line, layout) + "\n")
 
 
-def _line(texts: Sequence[str], layout: Layout) -> str:
+def _line(texts: Sequence[str], layout: _Layout) -> str:
     columns = zip(texts, layout.widths, layout.right, strict=True)
     return GAP.join(padded(text, width, right=to_right) for text, width, to_right in columns).rstrip()
 
@@ -200,7 +172,7 @@ _NARROWEST = 20
 _SHORT_ID = 16
 
 
-def terse(value: object, *, days: bool) -> str:
+def _terse(value: object, *, days: bool) -> str:
     """The value for people on a terminal; `days`: all buckets of its column begin at midnight."""
     if isinstance(value, EventId):
         return words(value.text[:_SHORT_ID])
@@ -216,7 +188,7 @@ def terse(value: object, *, days: bool) -> str:
     return words(value)
 
 
-class Layout(msgspec.Struct, frozen=True):
+class _Layout(msgspec.Struct, frozen=True):
     """The columns that are shown, by number, with their widths; what all rows share, and what there is no room for.
 
     `narrowed` is whether in each shown column texts must be broken or cut to fit.
@@ -230,53 +202,40 @@ class Layout(msgspec.Struct, frozen=True):
     left_out: Sequence[int]
 
 
-def laid_out(
-    columns: Sequence[Column],
-    labels: Sequence[str],
-    values: Sequence[Sequence[object]],
-    texts: Sequence[Sequence[str]],
-    *,
-    whole: bool,
-    limit: int,
-) -> Layout:
-    """The layout for a terminal of `limit` columns, by a sample of the rows, which are all of them if `whole`."""
+def _laid_out(rows: _Rows, texts: Sequence[Sequence[str]], limit: int | None) -> _Layout:
+    """The layout for a terminal of `limit` columns, None without one, by a sample of the rows: `texts` are theirs."""
     natural = [
-        max(chain([cells(labels[number])], (_widest(row[number]) for row in texts))) for number in range(len(columns))
+        max(chain([cells(label)], (cells(line) for row in texts for line in row[number].split("\n"))))
+        for number, label in enumerate(rows.labels)
     ]
-    shared = _shared([list(map(words, row)) for row in values]) if whole else []
-    shown = [number for number in range(len(columns)) if number not in shared]
+    shared = _shared(rows.sample) if limit is not None and len(texts) < SAMPLE else []
+    shown = [number for number in range(len(natural)) if number not in shared]
     left_out: list[int] = []
-    while (widths := _fitted(shown, columns, natural, limit)) is None and len(shown) > 1:
-        worst = max(shown[1:], key=lambda number: (columns[number].drop, number))
-        shown.remove(worst)
-        left_out.append(worst)
-    widths = widths or [min(natural[shown[0]], limit)]
-    return Layout(
+    if limit is None:
+        widths: list[int] | None = [natural[number] for number in shown]
+    else:
+        while (widths := _fitted(shown, rows.columns, natural, limit)) is None and len(shown) > 1:
+            worst = max(shown[1:], key=lambda number: (rows.columns[number].drop, number))
+            shown.remove(worst)
+            left_out.append(worst)
+    widths = widths or [min(natural[shown[0]], limit or 0)]
+    return _Layout(
         shown=shown,
         widths=widths,
         narrowed=[width < natural[number] for number, width in zip(shown, widths, strict=True)],
-        right=[_is_right(values, number) for number in shown],
+        right=[rows.is_right(number) for number in shown],
         shared=shared,
         left_out=sorted(left_out),
     )
 
 
-def _widest(text: str) -> int:
-    return max(map(cells, text.split("\n")))
-
-
-def _shared(texts: Sequence[Sequence[str]]) -> list[int]:
+def _shared(sample: Sequence[Sequence[object]]) -> list[int]:
     """The columns that have one value in all of several rows; not all columns."""
+    texts = [list(map(words, values)) for values in sample]
     if len(texts) < 2:
         return []
-    first = texts[0]
-    found = [number for number in range(len(first)) if all(row[number] == first[number] for row in texts)]
-    return found if len(found) < len(first) else found[1:]
-
-
-def _is_right(values: Sequence[Sequence[Any]], number: int) -> bool:
-    known = [row[number] for row in values if row[number] is not None]
-    return bool(known) and all(map(is_number, known))
+    found = [number for number, column in enumerate(zip(*texts, strict=True)) if len(set(column)) == 1]
+    return found if len(found) < len(texts[0]) else found[1:]
 
 
 def _fitted(shown: Sequence[int], columns: Sequence[Column], natural: Sequence[int], limit: int) -> list[int] | None:
@@ -306,7 +265,7 @@ def _shared_out(widths: list[int], free: Sequence[int], room: int) -> list[int]:
     return fitting
 
 
-def lines_of(column: Column, text: str, width: int | None) -> list[str]:
+def _lines_of(column: Column, text: str, width: int | None) -> list[str]:
     """The text of a cell in lines that fit; None where there is room for it as it is."""
     lines = text.split("\n")
     if width is None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from decimal import Decimal
-from pathlib import PurePath
 from typing import Any
 
 import msgspec
@@ -74,83 +72,62 @@ def key_of(name: str, kind: object) -> str:
     return f"{name}_ms" if kind is Lag or isinstance(kind, Lag) else name
 
 
-_MILLISECOND = 1_000_000
-
-
 def _milliseconds(nanos: int) -> str:
     sign, nanos = ("-", -nanos) if nanos < 0 else ("", nanos)
-    whole, rest = divmod(nanos, _MILLISECOND)
+    whole, rest = divmod(nanos, 1_000_000)
     return f"{sign}{whole}.{rest:06d}".rstrip("0").rstrip(".")
 
 
 def data(value: object) -> Any:
     """The value as JSON has it: exact numbers as they are written, never through a double."""
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    if isinstance(value, Shown):
-        return data(value.value)
-    if isinstance(value, int):
-        return value if -(1 << 63) <= value < 1 << 63 else msgspec.Raw(str(value).encode())
-    converted = _meaning(value)
-    if converted is not _UNKNOWN:
-        return converted
-    if isinstance(value, Mapping):
-        return {key_of(str(name), one): data(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [data(one) for one in value]
-    if isinstance(value, msgspec.Struct):
-        return {name: data(getattr(value, name)) for name in value.__struct_fields__}
-    if dataclasses.is_dataclass(value):
-        return {one.name: data(getattr(value, one.name)) for one in dataclasses.fields(value)}
+    match value:
+        case None | bool() | str() | float() | msgspec.Raw():
+            return value
+        case Shown():
+            return data(value.value)
+        case int():
+            return value if -(1 << 63) <= value < 1 << 63 else msgspec.Raw(str(value).encode())
+        case Decimal():
+            return msgspec.Raw(format(value, "f").encode())
+        case Instant():
+            return format_instant(value.nanos)
+        case Lag():
+            return msgspec.Raw(_milliseconds(value.nanos).encode())
+        case Count():
+            return value.number
+        case EventId():
+            return value.text
+        case Json():
+            return msgspec.Raw(bytes(value.text))
+        case Window():
+            return {"from": value.from_text, "to": value.to_text}
+        case Mapping():
+            return {key_of(str(name), one): data(one) for name, one in value.items()}
+        case list() | tuple():
+            return [data(one) for one in value]
     return str(value)
-
-
-_UNKNOWN = object()
-
-
-def _meaning(value: object) -> object:
-    if isinstance(value, Decimal):
-        return msgspec.Raw(format(value, "f").encode())
-    if isinstance(value, Instant):
-        return format_instant(value.nanos)
-    if isinstance(value, Lag):
-        return msgspec.Raw(_milliseconds(value.nanos).encode())
-    if isinstance(value, Count):
-        return value.number
-    if isinstance(value, EventId):
-        return value.text
-    if isinstance(value, Json):
-        return msgspec.Raw(bytes(value.text))
-    if isinstance(value, Window):
-        return {"from": value.from_text, "to": value.to_text}
-    if isinstance(value, (float, msgspec.Raw)):
-        return value
-    if isinstance(value, PurePath):
-        return str(value)
-    return _UNKNOWN
 
 
 def words(value: object) -> str:
     """The value for people, on one line unless it is Shown, with nothing in it that a terminal would obey."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Count):
-        return f"{value.number:,}"
-    if isinstance(value, Shown):
-        return "\n".join(map(visible, value.text.split("\n")))
-    if isinstance(value, Lag):
-        return format_about(value.nanos) if value.cut else format_duration(value.nanos)
-    if isinstance(value, Window):
-        return str(value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{visible(str(name))} {words(one)}" for name, one in value.items()) or "-"
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return ", ".join(words(one) for one in value) or "-"
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case Count():
+            return f"{value.number:,}"
+        case Shown():
+            return "\n".join(map(visible, value.text.split("\n")))
+        case Lag():
+            return format_about(value.nanos) if value.cut else format_duration(value.nanos)
+        case Window():
+            return str(value)
+        case Mapping():
+            return ", ".join(f"{visible(str(name))} {words(one)}" for name, one in value.items()) or "-"
+        case list() | tuple():
+            return ", ".join(map(words, value)) or "-"
     plain = data(value)
-    if isinstance(plain, (dict, list)):
-        return words(plain)
     return visible(bytes(plain).decode(errors="backslashreplace") if isinstance(plain, msgspec.Raw) else str(plain))
 
 

@@ -35,12 +35,6 @@ class Row:
     payload: bytes = b"{}"
 
 
-@dataclass(frozen=True)
-class Pair:
-    left: str
-    right: list[Decimal | None]
-
-
 COLUMNS = [
     Column("event_id"),
     Column("at", Instant),

@@ -18,7 +18,7 @@ from pik.cli.text import broken, cells, visible, visible_json
 from pik.cli.values import Count, Lag, data, words
 from pik.model.instant import ALL_TIME
 
-from .test_render import Pair, Terminal
+from .test_render import Terminal
 
 
 @given(st.lists(st.text("abc日", min_size=1, max_size=12), min_size=1), st.integers(24, 40))
@@ -71,7 +71,7 @@ def test_words_for_people() -> None:
         ["a", 1],
         {"a": Lag(1)},
         Path("x"),
-        Pair("i", [Decimal("0.10"), None]),
+        {"left": "i", "right": [Decimal("0.10"), None]},
     )
     assert [words(value) for value in values] == [
         "-", "yes", "no", "1,234,567", "-3m 20s", "all time", "-", "a, 1", "a 1ns", "x",
