@@ -86,7 +86,7 @@ class DuckEngine:
         def compute(db: DuckDBPyConnection) -> _Grouped:
             checked = [check_definition(db, metric, f"_{number}_") for number, metric in enumerate(ordered)]
             columns = frozenset[str]().union(*(metric.columns for metric in checked))
-            measures = _measures(checked, inputs)
+            measures = _measures([metric.name for metric in ordered], checked, inputs)
             scan = Scan(
                 inputs.files,
                 ordered[0].bucket_size,
@@ -96,11 +96,11 @@ class DuckEngine:
                 skipping=inputs.skip is not None,
                 delivered=any(measure.delivered for measure in measures),
             )
-            names = [metric.name for metric in checked]
-            seconds = len(names) * (sandbox.SCAN_SECONDS + sandbox.DELIVERY_SECONDS * inputs.deliveries)
-            with bounded(db, seconds, f"computing {', '.join(names)} from {inputs.deliveries:,} deliveries"):
-                reasons = _compute(db, scan, measures, names, inputs.deliveries)
-            return _Grouped(db, measures, names, reasons)
+            seconds = len(ordered) * (sandbox.SCAN_SECONDS + sandbox.DELIVERY_SECONDS * inputs.deliveries)
+            names = ", ".join(measure.name for measure in measures)
+            with bounded(db, seconds, f"computing {names} from {inputs.deliveries:,} deliveries"):
+                reasons = _compute(db, scan, measures, inputs.deliveries)
+            return _Grouped(db, measures, reasons)
 
         with self._computed(inputs, entities, compute) as grouped:
             yield grouped
@@ -126,7 +126,7 @@ class DuckEngine:
         def compute(db: DuckDBPyConnection) -> DuckDBPyConnection:
             scan = Scan(inputs.files, bucket_size, window, frozenset(wanted), bool(entities), inputs.skip is not None)
             try:
-                _group(db, scan.grouped([Measure(0, 0, where or None, {}, hashed=False)]), scan, inputs.deliveries)
+                _group(db, scan.grouped([Measure("", 0, 0, where or None, {}, hashed=False)]), scan, inputs.deliveries)
             except duckdb.Error as error:
                 raise _cause(db, scan, error) from None
             return db
@@ -171,22 +171,18 @@ class _Grouped:
 
     db: DuckDBPyConnection
     measures: Sequence[Measure]
-    names: Sequence[str]
     reasons: Reasons | None
     """Why some values failed; None where none did."""
 
     def digests(self) -> Iterator[BucketDigest]:
-        for measure, name in zip(self.measures, self.names, strict=True):
-            yield from bucket_digests(name, _digest_lines(self.db, measure, failing=self.reasons is not None))
+        for measure in self.measures:
+            lines = _digest_lines(self.db, measure, failing=self.reasons is not None)
+            yield from bucket_digests(measure.name, lines)
 
     def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:
-        for measure, name in zip(self.measures, self.names, strict=True):
-            starts = [start for metric, start in skipping if metric == name]
-            yield from (
-                _values(self.db, measure, name, starts)
-                if self.reasons is None
-                else _outcomes(self.db, measure, name, self.reasons, starts)
-            )
+        for measure in self.measures:
+            starts = [start for metric, start in skipping if metric == measure.name]
+            yield from _values(self.db, measure, self.reasons, starts)
 
 
 def _is_empty(inputs: Inputs) -> bool:
@@ -195,22 +191,19 @@ def _is_empty(inputs: Inputs) -> bool:
     return not inputs.files
 
 
-def _measures(metrics: Sequence[Checked], inputs: Inputs) -> list[Measure]:
+def _measures(names: Sequence[str], metrics: Sequence[Checked], inputs: Inputs) -> list[Measure]:
     """Return what to compute. Metrics with one condition count the same lines, which is done for the first of them."""
     measures: list[Measure] = []
     first: dict[tuple[str | None, bool], int] = {}
-    for number, metric in enumerate(metrics):
-        aggregates = {f"_{number}_{place}": aggregate for place, aggregate in enumerate(metric.value.aggregates)}
+    for number, (name, metric) in enumerate(zip(names, metrics, strict=True)):
         delivered = inputs.duplicates or not DELIVERY_FACTS.isdisjoint(metric.columns)
-        counted = first.setdefault((metric.where, delivered), number)
-        value, denominator = metric.value.sql, metric.denominator
-        measures.append(Measure(number, counted, metric.where, aggregates, value, denominator, delivered=delivered))
+        counted, where = first.setdefault((metric.where, delivered), number), metric.where
+        value, zero = metric.value, metric.denominator
+        measures.append(Measure(name, number, counted, where, metric.aggregates, value, zero, delivered=delivered))
     return measures
 
 
-def _compute(
-    db: DuckDBPyConnection, scan: Scan, measures: Sequence[Measure], names: Sequence[str], deliveries: int
-) -> Reasons | None:
+def _compute(db: DuckDBPyConnection, scan: Scan, measures: Sequence[Measure], deliveries: int) -> Reasons | None:
     """Create the table `grouped`. Return the reasons of what failed on the data, None where nothing did."""
     import duckdb
 
@@ -222,7 +215,7 @@ def _compute(
             _group(db, isolated(scan, measures), scan, deliveries)
             return explanations(db, scan, measures)
     except duckdb.Error as error:
-        raise _cause(db, scan, error, dict(zip(names, measures, strict=True))) from None
+        raise _cause(db, scan, error, measures) from None
 
 
 def _group(db: DuckDBPyConnection, grouped: str, scan: Scan, deliveries: int) -> None:
@@ -235,9 +228,7 @@ def _group(db: DuckDBPyConnection, grouped: str, scan: Scan, deliveries: int) ->
         raise _damaged(f"raw has {row and row[0]} whole deliveries of {deliveries} ({files})")
 
 
-def _cause(
-    db: DuckDBPyConnection, scan: Scan, error: Exception, measures: Mapping[str, Measure] | None = None
-) -> PikError:
+def _cause(db: DuckDBPyConnection, scan: Scan, error: Exception, measures: Sequence[Measure] = ()) -> PikError:
     """Return the error that names the file or the metric that made the scan fail: the first that fails alone."""
     import duckdb
 
@@ -252,13 +243,12 @@ def _cause(
             if "maximum_object_size" in str(damage):
                 return EngineError(f"raw file {file.name} has a line of more than 16 MiB, too long for DuckDB")
             return _damaged(f"raw file {file.name} cannot be read: {first_line(damage)}")
-    for name, measure in (measures or {}).items():
+    for measure in measures:
         try:
             db.execute(f"CREATE OR REPLACE TEMP TABLE alone AS {isolated(scan, [measure])}")
         except duckdb.Error as failure:
-            return EngineError(
-                f"the metric {name} cannot be computed: {first_line(failure)}", hint=command("metrics", "show", name)
-            )
+            message = f"the metric {measure.name} cannot be computed: {first_line(failure)}"
+            return EngineError(message, hint=command("metrics", "show", measure.name))
     return EngineError(f"the metrics cannot be computed together: {first_line(error)}")
 
 
@@ -289,35 +279,26 @@ def _hex(column: str) -> str:
     return f"CASE WHEN {column} >= {16**31} THEN hex({column}) ELSE lpad(hex({column}), 32, '0') END"
 
 
-def _inputs(measure: Measure) -> str:
-    return f"{measure.inputs}, lower({_hex(measure.ids)}), lower({_hex(measure.contents)})"
-
-
-def _values(db: DuckDBPyConnection, measure: Measure, name: str, skipping: Sequence[int]) -> Iterator[Computed]:
-    # Text is how a DECIMAL or a HUGEINT reaches Python fastest, and exactly.
-    columns = f"CAST(_v{measure.number} AS VARCHAR), {_inputs(measure)}"
-    for bucket, entity_id, value, inputs, ids, contents in _rows(db, columns, f"{measure.inputs} > 0", skipping):
-        exact = None if value is None else Decimal(value)
-        yield Computed(name, bucket * MICROSECOND, entity_id, exact, inputs, ids, contents)
-
-
-def _outcomes(
-    db: DuckDBPyConnection, measure: Measure, name: str, reasons: Reasons, skipping: Sequence[int]
+def _values(
+    db: DuckDBPyConnection, measure: Measure, reasons: Reasons | None, skipping: Sequence[int]
 ) -> Iterator[Computed]:
-    """Yield as `_values` does, with the failures."""
-    n = measure.number
-    columns = f"CAST(_v{n} AS VARCHAR), {_inputs(measure)}, _x{n}, _f{n}, _b{n}"
-    for bucket, entity_id, value, inputs, ids, contents, what, events, blamed in _rows(
-        db, columns, f"({measure.inputs} > 0 OR _x{n} IS NOT NULL)", skipping
-    ):
-        exact = failure = None
-        if what is not None:
+    """Yield a metric's rows, those that failed too."""
+    n, condition = measure.number, f"{measure.inputs} > 0"
+    # Text is how a DECIMAL or a HUGEINT reaches Python fastest, and exactly.
+    columns = f"CAST(_v{n} AS VARCHAR), {measure.inputs}, lower({_hex(measure.ids)}), lower({_hex(measure.contents)})"
+    if reasons is None:
+        columns += ", NULL, NULL, NULL"
+    else:
+        columns, condition = f"{columns}, _x{n}, _f{n}, _b{n}", f"({condition} OR _x{n} IS NOT NULL)"
+    for row in _rows(db, columns, condition, skipping):
+        bucket, entity_id, value, inputs, ids, contents, what, events, blamed = row
+        exact = None if value is None else Decimal(value)
+        failure = None
+        if reasons is not None and what is not None:
             to_blame = tuple(f"{event:032x}" for event in blamed or ())
             failure = Failure(reasons.get((n, bucket, entity_id)) or REASONS[what], events, to_blame)
-        elif value is not None:
-            exact = Decimal(value)
         hashes = ids or NO_INPUTS, contents or NO_INPUTS
-        yield Computed(name, bucket * MICROSECOND, entity_id, exact, inputs, *hashes, failure)
+        yield Computed(measure.name, bucket * MICROSECOND, entity_id, exact, inputs, *hashes, failure)
 
 
 def _rows(

@@ -8,11 +8,11 @@ point, implicit casts, quotients other than one at the end.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from pik.engine.sandbox import COLUMN_TYPES, first_line
+from pik.engine.sandbox import COLUMN_TYPES
 from pik.engine.syntax import (
     Aggregate,
     Expression,
@@ -57,12 +57,13 @@ _QUOTIENT = "a quotient is written (x / y)::DECIMAL(p, s), with / outermost unde
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A definition that may be computed. `where` is SQL, None for every event; `columns` are all that it reads; `scale`
-    is how many digits its values have after the point. `denominator` is SQL: where it is 0, it is why a value fails."""
+    """A definition that may be computed. `where` is SQL, None for every event; `value` is SQL over the results of
+    `aggregates`, by their names; `columns` are all that they read; `scale` is how many digits its values have after the
+    point. `denominator` is SQL: where it is 0, it is why a value fails."""
 
-    name: str
     where: str | None
-    value: Expression
+    value: str
+    aggregates: Mapping[str, Aggregate]
     columns: frozenset[str]
     scale: int
     denominator: str | None
@@ -89,21 +90,13 @@ def check_definition(db: DuckDBPyConnection, definition: Definition, prefix: str
 def _uncached(db: DuckDBPyConnection, definition: Definition, prefix: str) -> Checked:
     columns = ", ".join(f"{name} {sql_type}" for name, sql_type in COLUMN_TYPES.items())
     db.execute(f"CREATE TEMP TABLE IF NOT EXISTS event ({columns})")
-    where = None
     try:
-        if definition.where is not None:
-            reader = Reader(db, "where")
-            where = reader.where(definition.where)
-            sql_type = _types(db, "where", [where.sql])[0]
-            if sql_type != "BOOLEAN":
-                hint = "where is a condition such as event_type = 'purchase'"
-                _refuse("where", f"it is {sql_type}, not BOOLEAN", hint)
-            _check_exact(reader, where.tree)
+        where = None if definition.where is None else _checked_where(Reader(db, "where"), definition.where)
         reader = Reader(db, "value")
         value = reader.value(definition.value, prefix)
-        value = replace(value, aggregates=tuple(_checked(db, aggregate) for aggregate in value.aggregates))
+        aggregates = {name: _checked_aggregate(reader, aggregate) for name, aggregate in value.aggregates.items()}
         _check_exact(reader, value.tree)
-        value, scale = _checked_result(db, definition, value, prefix)
+        sql, scale = _checked_result(reader, definition.value, value)
     except RecursionError:
         raise Invalid(f"metric {definition.name}: it is nested too deeply", field="value") from None
     except Invalid as error:
@@ -111,79 +104,72 @@ def _uncached(db: DuckDBPyConnection, definition: Definition, prefix: str) -> Ch
         raise Invalid(message, field=error.field, hint=error.hint) from None
     read = value.columns | (where.columns if where else frozenset())
     denominator = value.quotient[1] if value.quotient else None
-    return Checked(definition.name, where.sql if where else None, value, read, scale, denominator)
+    return Checked(where.sql if where else None, sql, aggregates, read, scale, denominator)
 
 
-def _checked(db: DuckDBPyConnection, aggregate: Aggregate) -> Aggregate:
+def _checked_where(reader: Reader, text: str) -> Expression:
+    where = reader.where(text)
+    [sql_type] = reader.types([where.sql])
+    if sql_type != "BOOLEAN":
+        reader.refuse(f"it is {sql_type}, not BOOLEAN", "where is a condition such as event_type = 'purchase'")
+    _check_exact(reader, where.tree)
+    return where
+
+
+def _checked_aggregate(reader: Reader, aggregate: Aggregate) -> Aggregate:
     """Return the aggregate with the type of its argument. Raises Invalid where its result depends on the order."""
-    if aggregate.condition and (condition := _types(db, "value", [aggregate.condition])[0]) != "BOOLEAN":
-        _refuse("value", f"the FILTER of {aggregate.function} is {condition}, not BOOLEAN")
+    if aggregate.condition and (condition := reader.types([aggregate.condition])[0]) != "BOOLEAN":
+        reader.refuse(f"the FILTER of {aggregate.function} is {condition}, not BOOLEAN")
     if aggregate.argument is None:
         return aggregate
-    sql_type = _types(db, "value", [aggregate.argument])[0]
+    [sql_type] = reader.types([aggregate.argument])
     name, exact = aggregate.function, scale_of(sql_type) is not None
     if name == "sum" and (not (exact or sql_type == "BOOLEAN") or sql_type == "UHUGEINT"):
         floating = sql_type in _FLOATS
         why = "adds in floating point, so the order of events would change it" if floating else "cannot add it"
-        hint = f"exact is sum({_exact(db, aggregate.argument)})" if floating or sql_type in _TEXTS else ""
-        _refuse("value", f"the argument of sum is {sql_type}; sum {why}", hint)
+        hint = f"exact is sum({_exact(reader, aggregate.argument)})" if floating or sql_type in _TEXTS else ""
+        reader.refuse(f"the argument of sum is {sql_type}; sum {why}", hint)
     if name in ("min", "max") and not (exact or sql_type in _ORDERED):
         hint = "a difference in microseconds is epoch_us(received_time) - epoch_us(event_time)"
         why = f"the argument of {name} is {sql_type}, and unequal ones of those may rank the same"
-        _refuse("value", why, hint if sql_type == "INTERVAL" else "")
+        reader.refuse(why, hint if sql_type == "INTERVAL" else "")
     if name.startswith("bit_") and sql_type not in INTEGERS:
-        _refuse("value", f"the argument of {name} is {sql_type}, not an integer")
+        reader.refuse(f"the argument of {name} is {sql_type}, not an integer")
     return replace(aggregate, type=sql_type)
 
 
-def _exact(db: DuckDBPyConnection, argument: str) -> str:
+def _exact(reader: Reader, argument: str) -> str:
     """Return the argument as a DECIMAL: by its own casts where they make it a float, for there digits are lost."""
     for wide in _FLOATS:
         argument = argument.replace(f" AS {wide})", " AS DECIMAL(18, 6))")
-    exact = scale_of(_types(db, "value", [argument])[0]) is not None
+    exact = scale_of(reader.types([argument])[0]) is not None
     return argument if exact else f"CAST({argument} AS DECIMAL(18, 6))"
 
 
-def _checked_result(
-    db: DuckDBPyConnection, definition: Definition, value: Expression, prefix: str
-) -> tuple[Expression, int]:
-    """Return the expression, a quotient written out in whole numbers, and the scale of its result."""
-    results = ", ".join(
-        f"{aggregate.over(None)} AS {prefix}{number}" for number, aggregate in enumerate(value.aggregates)
-    )
+def _checked_result(reader: Reader, text: str, value: Expression) -> tuple[str, int]:
+    """Return the SQL of the value, a quotient written out in whole numbers, and the scale of its result."""
+    results = ", ".join(f"{aggregate.over(None)} AS {name}" for name, aggregate in value.aggregates.items())
     source = f"(SELECT {results} FROM event)"
-    sql_type = _types(db, "value", [value.sql], source)[0]
+    sql = value.sql
+    [sql_type] = reader.types([sql], source)
     if value.quotient is not None:
         x, y = value.quotient
-        x_type, y_type = _types(db, "value", [x, y], source)
+        x_type, y_type = reader.types([x, y], source)
         for each in (x_type, y_type, sql_type):
             if (scale_of(each) or 0) > _MAX_SCALE:
                 why = f"a quotient and its sides have at most {_MAX_SCALE} digits after the point, not {each}"
-                _refuse("value", why, f"cast it to at most DECIMAL(38, {_MAX_SCALE})")
-        value = replace(value, sql=_quotient_sql(x, x_type, y, y_type, sql_type))
-        sql_type = _types(db, "value", [value.sql], source)[0]
+                reader.refuse(why, f"cast it to at most DECIMAL(38, {_MAX_SCALE})")
+        sql = _quotient_sql(x, x_type, y, y_type, sql_type)
+        [sql_type] = reader.types([sql], source)
     scale = scale_of(sql_type)
     if scale is None:
         hints = {
-            "BOOLEAN": f"as a number it is ({definition.value})::INTEGER",
-            "VARCHAR": f"as a number it is ({definition.value})::DECIMAL(18, 6)",
-            "TIMESTAMP": f"as a number it is epoch_us({definition.value})",
-        } | dict.fromkeys(_FLOATS, f"rounded the same way everywhere it is ({definition.value})::DECIMAL(18, 6)")
-        _refuse("value", f"its result is {sql_type}, neither an integer nor a DECIMAL", hints.get(sql_type, ""))
-    return value, scale
-
-
-def _types(db: DuckDBPyConnection, field: str, expressions: Sequence[str], source: str = "event") -> list[str]:
-    """Return the SQL types of the expressions. Running them over nothing finds what binding does not."""
-    import duckdb
-
-    query = f"SELECT {', '.join(expressions)} FROM {source} LIMIT 0"
-    try:
-        types = [str(row[1]).strip('"') for row in db.execute(f"DESCRIBE {query}").fetchall()]
-        db.execute(query)
-    except duckdb.Error as error:
-        _refuse(field, first_line(error))
-    return types
+            "BOOLEAN": f"as a number it is ({text})::INTEGER",
+            "VARCHAR": f"as a number it is ({text})::DECIMAL(18, 6)",
+            "TIMESTAMP": f"as a number it is epoch_us({text})",
+        } | dict.fromkeys(_FLOATS, f"rounded the same way everywhere it is ({text})::DECIMAL(18, 6)")
+        reader.refuse(f"its result is {sql_type}, neither an integer nor a DECIMAL", hints.get(sql_type, ""))
+    return sql, scale
 
 
 def scale_of(sql_type: str) -> int | None:
@@ -200,9 +186,9 @@ def _check_exact(reader: Reader, tree: Node) -> None:
     divided = {id(tree["child"])} if quotient else set()
     for node in nodes(tree):
         if node.get("class") == "FUNCTION" and name_of(node) == "/" and id(node) not in divided:
-            over_aggregates = next(aggregates_of(node), None) is not None
+            over_aggregates = any(aggregates_of(node))
             hint = f"{_QUOTIENT}; here perhaps {reader.shown(node)}::DECIMAL(18, 6)" if over_aggregates else _QUOTIENT
-            _refuse(reader.field, f"{reader.shown(node)} divides in floating point", hint)
+            reader.refuse(f"{reader.shown(node)} divides in floating point", hint)
     single: list[tuple[Node, Node]] = []
     grouped: list[tuple[Node, Node]] = []
     for node, typed, of_event in _expressions(tree, reader.field == "where"):
@@ -210,7 +196,7 @@ def _check_exact(reader: Reader, tree: Node) -> None:
             (single if of_event else grouped).append((node, typed))
     types: dict[int, str] = {}
     for expressions in (single, grouped):
-        sql_types = reader.types([typed for _, typed in expressions])
+        sql_types = reader.types([reader.sql(*[typed for _, typed in expressions])]) if expressions else []
         for (node, typed), sql_type in zip(expressions, sql_types, strict=True):
             types[id(node)] = sql_type if typed is node else sql_type.removesuffix("[]")  # a lambda's, in a list
     for node, _ in single + grouped:
@@ -221,7 +207,7 @@ def _check_exact(reader: Reader, tree: Node) -> None:
     for side in quotient or ():
         if scale_of(types[id(side)]) is None:
             problem = f"{reader.shown(side)} is {types[id(side)]}, and / needs exact numbers"
-            _refuse(reader.field, problem, _QUOTIENT)
+            reader.refuse(problem, _QUOTIENT)
 
 
 def _expressions(tree: Node, of_event: bool) -> Iterator[tuple[Node, Node, bool]]:
@@ -247,7 +233,7 @@ def _is_interval(node: Node) -> bool:
         node.get("class") == "FUNCTION"
         and name_of(node).startswith("to_")
         and not columns_of(node)
-        and next(aggregates_of(node), None) is None
+        and not any(aggregates_of(node))
     )
 
 
@@ -266,7 +252,7 @@ def _check_type(reader: Reader, node: Node, sql_type: str) -> None:
             hint = "write it out, with at most 38 digits"
         elif kind == "FUNCTION":
             hint = _INSTEAD.get(name_of(node).replace("ceiling", "ceil").replace("datepart", "date_part"), "")
-    _refuse(reader.field, f"{reader.shown(node)} {why}", hint)
+    reader.refuse(f"{reader.shown(node)} {why}", hint)
 
 
 def _check_mixing(reader: Reader, node: Node, types: dict[int, str]) -> None:
@@ -279,8 +265,7 @@ def _check_mixing(reader: Reader, node: Node, types: dict[int, str]) -> None:
     text = next((child for child, sql_type in typed if sql_type in _TEXTS), None)
     number = next((sql_type for _, sql_type in typed if scale_of(sql_type) is not None), None)
     if text is not None and number is not None:
-        _refuse(
-            reader.field,
+        reader.refuse(
             f"{reader.shown(node)} takes a text for a number, which would be rounded to {number}",
             f"cast it to what it holds, such as CAST({reader.shown(text)} AS DECIMAL(18, 6))",
         )
@@ -294,21 +279,15 @@ def _check_cast(reader: Reader, node: Node, types: dict[int, str]) -> None:
     if scale_of(target) is None or source not in _TEXTS:
         return
     if source == "JSON":
-        _refuse(
-            reader.field,
+        reader.refuse(
             f"{reader.shown(node)} reads a JSON number through floating point",
             "read its text: payload->>'$.field' instead of payload->'$.field', VARCHAR[] instead of JSON[]",
         )
     if "extra" in columns_of(node["child"]):
-        _refuse(
-            reader.field,
+        reader.refuse(
             f"{reader.shown(node)} reads a number of extra, which are not kept digit by digit",
             "numbers belong in the payload; extra has texts to compare or to count",
         )
-
-
-def _refuse(field: str, reason: str, hint: str = "") -> NoReturn:
-    raise Invalid(reason, field=field, hint=hint)
 
 
 def _quotient_sql(x: str, x_type: str, y: str, y_type: str, target: str) -> str:

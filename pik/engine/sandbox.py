@@ -9,7 +9,7 @@ its arguments.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -197,75 +197,54 @@ SCALARS = {
 
 _SCALARS = frozenset(name for names in SCALARS.values() for name in names.split())
 
-_AVERAGE = (
-    "{name} adds in floating point, so the order of events would change it; exact is "
-    "(sum(x) / count(x))::DECIMAL(18, 6), or one metric each for sum(x) and count(x)"
-)
-_ONE_OF_MANY = "{name} takes whichever event comes first, and events have no order; exact is min(x) or max(x)"
-_COLLECTS = "{name} keeps every value of a bucket in memory, in no order; exact is count(DISTINCT x), min(x), max(x)"
-_APPROXIMATES = "{name} approximates; exact is count(DISTINCT x)"
-_FLOATS = "{name} computes in floating point, so the order of events would change it; exact are {exact}"
-_REASONS = {
-    _AVERAGE: "avg mean favg decimal_average",
-    _ONE_OF_MANY: "first last any_value arbitrary mode arg_min arg_max argmin argmax min_by max_by arg_min_null "
-    "arg_max_null arg_min_nulls_last arg_max_nulls_last",
-    _COLLECTS: "list array_agg string_agg group_concat listagg histogram histogram_exact median quantile quantile_disc "
-    "quantile_cont mad",
-    _APPROXIMATES: "approx_count_distinct approx_quantile approx_top_k reservoir_quantile",
+_NOT_EXACT = {
+    "adds in floating point, so the order of events would change it; exact is "
+    "(sum(x) / count(x))::DECIMAL(18, 6), or one metric each for sum(x) and count(x)": "avg mean favg decimal_average",
+    "takes whichever event comes first, and events have no order; exact is min(x) or max(x)": "first last any_value "
+    "arbitrary mode arg_min arg_max argmin argmax min_by max_by arg_min_null arg_max_null arg_min_nulls_last "
+    "arg_max_nulls_last",
+    "keeps every value of a bucket in memory, in no order; exact is count(DISTINCT x), min(x), max(x)": "list "
+    "array_agg string_agg group_concat listagg histogram histogram_exact median quantile quantile_disc quantile_cont "
+    "mad",
+    "approximates; exact is count(DISTINCT x)": "approx_count_distinct approx_quantile approx_top_k reservoir_quantile",
+    "adds in floating point too, with smaller errors; exact is sum(x::DECIMAL(18, 6))": "fsum kahan_sum sumkahan",
 }
-_REASON = {name: reason for reason, names in _REASONS.items() for name in names.split()}
-EXACT_AGGREGATES = "count, count_if, sum, min, max, bit_and, bit_or, bit_xor, bool_and, bool_or"
-_KAHAN = "{name} adds in floating point too, with smaller errors; exact is sum(x::DECIMAL(18, 6))"
+"""Why other aggregates are refused, and what is exact in their place."""
 
-_CLOCK = "{name} depends on when and where it runs, so the same events would give another value"
 _CLOCKS = frozenset("age current_localtime current_localtimestamp hash version".split())
 """Functions that depend on the clock or on DuckDB's version, whatever its catalog says of them."""
 
 _POWERS = frozenset("** ^ pow power sqrt cbrt exp ln log log2 log10 divide fdiv fmod epoch julian".split())
 
 
-def function_kind(db: DuckDBPyConnection, name: str) -> tuple[str, str]:
-    """Return (`aggregate` or `scalar`, why the function is refused); the reason of an allowed one is empty."""
-    if name in AGGREGATES:
-        return "aggregate", ""
-    if name in _SCALARS or name in OPERATORS:
-        return "scalar", ""
-    if name in ("fsum", "kahan_sum", "sumkahan"):
-        return "aggregate", _KAHAN.format(name=name)
-    if name in _REASON:
-        return "aggregate", _REASON[name].format(name=name)
-    kinds, consistent = _catalog(db).get(name, (frozenset(), False))
-    if "aggregate" in kinds:
-        return "aggregate", _FLOATS.format(name=name, exact=EXACT_AGGREGATES)
-    return "scalar", _why_not(name, kinds, consistent)
-
-
-def _why_not(name: str, kinds: frozenset[str], consistent: bool) -> str:
+def refusal(db: DuckDBPyConnection, name: str) -> str:
+    """Return why a definition may not call this function, an empty text if it may."""
+    if name in AGGREGATES or name in _SCALARS or name in OPERATORS:
+        return ""
+    for reason, names in _NOT_EXACT.items():
+        if name in names.split():
+            return f"{name} {reason}"
+    row = db.execute(
+        "SELECT list(DISTINCT function_type), bool_and(coalesce(stability, 'CONSISTENT') = 'CONSISTENT') "
+        "FROM duckdb_functions() WHERE lower(function_name) = ?",
+        [name],
+    ).fetchone()
+    assert row is not None
+    kinds, consistent = row
     if not kinds:
         return f"unknown function {name}"
+    if "aggregate" in kinds:
+        exact = "count, count_if, sum, min, max, bit_and, bit_or, bit_xor, bool_and, bool_or"
+        return f"{name} computes in floating point, so the order of events would change it; exact are {exact}"
     if "macro" in kinds:
         return f"{name} is a macro, which may hide anything; write out what it stands for"
     if "scalar" not in kinds:
         return f"{name} returns rows; a metric is computed from the bucket's events"
     if name in _CLOCKS or not consistent:
-        return _CLOCK.format(name=name)
+        return f"{name} depends on when and where it runs, so the same events would give another value"
     if name in _POWERS:
         return f"{name} computes in floating point"
     return f"{name} is not among the functions that a metric may call; docs/metrics.md lists them"
-
-
-_CATALOG: dict[str, tuple[frozenset[str], bool]] = {}
-
-
-def _catalog(db: DuckDBPyConnection) -> Mapping[str, tuple[frozenset[str], bool]]:
-    """Return each function's kinds, and whether all its overloads give the same result for the same arguments."""
-    if not _CATALOG:
-        rows = db.execute(
-            "SELECT lower(function_name), list(DISTINCT function_type), "
-            "bool_and(coalesce(stability, 'CONSISTENT') = 'CONSISTENT') FROM duckdb_functions() GROUP BY ALL"
-        ).fetchall()
-        _CATALOG.update({name: (frozenset(kinds), consistent) for name, kinds, consistent in rows})
-    return _CATALOG
 
 
 LONGEST = 10_000

@@ -33,7 +33,7 @@ _DELIVERY = "CAST('0x' || sha256(concat_ws('/', line.content_hash, line.batch_id
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What to compute of each group: `value`, an expression over aggregates by name, as `_v<number>`.
+    """What to compute of each group for the metric `name`: `value`, an expression over aggregates, as `_v<number>`.
 
     The aggregates are over the lines for which `where` holds (None: all). `inputs` is the number of those lines, and
     unless `hashed` is false `ids` is the XOR of their ids and `contents` that of their contents, or with `delivered` of
@@ -41,6 +41,7 @@ class Measure:
     that one, whose number is `counted`. `denominator` is that of a quotient.
     """
 
+    name: str
     number: int
     counted: int
     where: str | None

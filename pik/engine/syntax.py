@@ -19,7 +19,7 @@ from pik.engine.sandbox import (
     MOST_JOINED,
     deep_path,
     first_line,
-    function_kind,
+    refusal,
     unbounded,
 )
 from pik.errors import Invalid
@@ -81,11 +81,11 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A harmless expression. `sql` calls the results of `aggregates` PREFIX0, PREFIX1, …; it reads `columns`.
-    `quotient` has the two sides of one."""
+    """A harmless expression. `sql` calls the results of `aggregates` by their names; it reads `columns`. `quotient` has
+    the two sides of one."""
 
     sql: str
-    aggregates: tuple[Aggregate, ...]
+    aggregates: dict[str, Aggregate]
     columns: frozenset[str]
     tree: Node
     quotient: tuple[str, str] | None = None
@@ -105,55 +105,59 @@ class Reader:
         """Return an expression without aggregates."""
         tree = self._parse(text)
         self._walk(tree, frozenset())
-        if (found := next(aggregates_of(tree), None)) is not None:
-            self._refuse(f"{_shown(found)} is an aggregate; where is evaluated for one event at a time")
-        return Expression(self.sql(tree), (), frozenset(self.columns), tree)
+        for found in aggregates_of(tree):
+            self.refuse(f"{_shown(found)} is an aggregate; where is evaluated for one event at a time")
+        return Expression(self.sql(tree), {}, frozenset(self.columns), tree)
 
     def value(self, text: str, prefix: str) -> Expression:
-        """Return an expression of aggregates, constants and functions of them."""
+        """Return an expression of aggregates, constants and functions of them; its aggregates are called PREFIX0,
+        PREFIX1, …"""
         tree = self._parse(text)
         self._walk(tree, frozenset())
-        aggregates: list[Aggregate] = []
+        aggregates: dict[str, Aggregate] = {}
         whole, tree = tree, self._split(tree, prefix, aggregates)
         if not aggregates:
-            self._refuse("it has no aggregate", hint="value is one aggregate expression such as count(*)")
+            self.refuse("it has no aggregate", hint="value is one aggregate expression such as count(*)")
         for name in columns_of(tree):
             if name in COLUMN_TYPES:
-                self._refuse(
+                self.refuse(
                     f"the column {name} is used outside an aggregate, and a bucket has many events",
                     hint=f"use it inside one, such as max({name})",
                 )
         sides = quotient_of(tree)
         quotient = (self.sql(sides[0]), self.sql(sides[1])) if sides else None
-        return Expression(self.sql(tree), tuple(aggregates), frozenset(self.columns), whole, quotient)
+        return Expression(self.sql(tree), aggregates, frozenset(self.columns), whole, quotient)
 
     def _parse(self, text: str) -> Node:
         if len(text) > LONGEST:
-            self._refuse(f"it has {len(text):,} characters, more than {LONGEST:,}")
+            self.refuse(f"it has {len(text):,} characters, more than {LONGEST:,}")
         # The line break ends a trailing comment. All but one bare expression differs from `SELECT 1` elsewhere too.
         answer = self._serialized("SELECT\n" + text + "\n")
         if answer["error"]:
             reason = str(answer["error_message"]).split("\n", 1)[0]
             only_select = answer["error_type"] == "not implemented"
-            self._refuse(_SEVERAL if only_select else f"invalid SQL expression: {reason}")
+            self.refuse(_SEVERAL if only_select else f"invalid SQL expression: {reason}")
         selects = [statement["node"] for statement in answer["statements"]]
         expressions = selects[0].get("select_list", [])
         alone = len(selects) == len(expressions) == 1 and not expressions[0].get("alias")
-        rest = {**selects[0], "select_list": self._select_one["select_list"]}
-        if not alone or _unplaced(rest) != _unplaced(self._select_one):
-            self._refuse(_SEVERAL)
+        if not alone or {**selects[0], "select_list": self._select_one["select_list"]} != self._select_one:
+            self.refuse(_SEVERAL)
         tree: Node = expressions[0]
         return tree
 
     def _serialized(self, sql: str) -> Node:
+        """Return the parser's answer, without the positions of nodes in the text."""
         import duckdb
+
+        def unplaced(node: Node) -> Node:
+            return {key: child for key, child in node.items() if not key.startswith("query_location")}
 
         try:
             row = self.db.execute("SELECT json_serialize_sql(CAST(? AS VARCHAR))", [sql]).fetchone()
             assert row is not None
-            answer: Node = json.loads(row[0])
+            answer: Node = json.loads(row[0], object_hook=unplaced)
         except (duckdb.Error, RecursionError) as error:
-            self._refuse(f"invalid SQL expression: {first_line(error)}")
+            self.refuse(f"invalid SQL expression: {first_line(error)}")
         return answer
 
     def sql(self, *trees: Node) -> str:
@@ -169,17 +173,17 @@ class Reader:
         """Return the SQL of a tree for people."""
         return self.sql(tree).replace("count_star()", "count(*)")
 
-    def types(self, trees: Sequence[Node]) -> list[str]:
-        """Return the SQL types of trees over the columns; all of them are aggregated, or none."""
+    def types(self, expressions: Sequence[str], source: str = "event") -> list[str]:
+        """Return the SQL types of the expressions. Running them over nothing finds what binding does not."""
         import duckdb
 
-        if not trees:
-            return []
+        query = f"SELECT {', '.join(expressions)} FROM {source} LIMIT 0"
         try:
-            rows = self.db.execute(f"DESCRIBE SELECT {self.sql(*trees)} FROM event").fetchall()
+            types = [str(row[1]).strip('"') for row in self.db.execute(f"DESCRIBE {query}").fetchall()]
+            self.db.execute(query)
         except duckdb.Error as error:
-            self._refuse(first_line(error))
-        return [str(row[1]).strip('"') for row in rows]
+            self.refuse(first_line(error))
+        return types
 
     def _walk(self, node: Any, lambdas: frozenset[str]) -> None:
         """Refuse what is not known to be harmless; collect the columns. `lambdas` are names that lambdas bind here."""
@@ -193,18 +197,18 @@ class Reader:
         if kind == "COLUMN_REF":
             self._column(node["column_names"], lambdas)
         elif kind == "CONSTANT" and deep_path(node):
-            self._refuse("a JSON path may search at any depth only once")
+            self.refuse("a JSON path may search at any depth only once")
         elif kind == "FUNCTION":
             self._function(node, bool(lambdas))
         elif is_lambda(node):
             if lambdas:
-                self._refuse("a lambda inside a lambda may take unbounded time")
+                self.refuse("a lambda inside a lambda may take unbounded time")
             self._walk(node["expr"], lambdas | set(columns_of(node["lhs"])))
             return
         elif kind is not None and kind not in _EXPRESSIONS:
-            self._refuse(_REFUSED.get(kind, f"{kind.lower().replace('_', ' ')} is not allowed in a metric"))
+            self.refuse(_REFUSED.get(kind, f"{kind.lower().replace('_', ' ')} is not allowed in a metric"))
         if node.get("type") == "GROUPING_FUNCTION":
-            self._refuse("grouping() is not allowed in a metric")
+            self.refuse("grouping() is not allowed in a metric")
         for child in node.values():
             self._walk(child, lambdas)
 
@@ -214,11 +218,11 @@ class Reader:
             return
         if len(path) > 1:
             inside = f"payload->>'$.{'.'.join(path[1:])}'" if name == "payload" else path[-1]
-            self._refuse(f"{'.'.join(path)} is not a column", hint=f"write {inside}")
+            self.refuse(f"{'.'.join(path)} is not a column", hint=f"write {inside}")
         if name in _CLOCK:
-            self._refuse(f"{name} depends on when and where it runs, so the same events would give another value")
+            self.refuse(f"{name} depends on when and where it runs, so the same events would give another value")
         if name not in COLUMN_TYPES:
-            self._refuse(
+            self.refuse(
                 f"unknown column {path[0]}",
                 hint=f"the columns are {', '.join(COLUMN_TYPES)}; a field of the payload is payload->>'$.{path[0]}'",
             )
@@ -227,23 +231,21 @@ class Reader:
     def _function(self, node: Node, in_lambda: bool) -> None:
         name = name_of(node)
         if len(node["qualified_name"]["path"]) > 1:
-            self._refuse(
+            self.refuse(
                 f"{'.'.join(node['qualified_name']['path'])} is not a function; call functions by their bare names"
             )
-        kind, reason = function_kind(self.db, name)
-        if reason:
-            self._refuse(reason)
-        if reason := unbounded(name, [argument["expression"] for argument in node["arguments"]], in_lambda):
-            self._refuse(reason)
-        self._joined += len(node["arguments"]) if name in JOINS else 0
+        arguments = [argument["expression"] for argument in node["arguments"]]
+        if reason := refusal(self.db, name) or unbounded(name, arguments, in_lambda):
+            self.refuse(reason)
+        self._joined += len(arguments) if name in JOINS else 0
         if self._joined > MOST_JOINED:
-            self._refuse(f"it joins more than {MOST_JOINED} texts by || and concat")
+            self.refuse(f"it joins more than {MOST_JOINED} texts by || and concat")
         if node["order_bys"]["orders"]:
-            self._refuse(f"{name} has an ORDER BY; an aggregate that needs one depends on order")
-        if kind != "aggregate" and (node["distinct"] or node["filter"]):
-            self._refuse(f"{name} is not an aggregate, so it takes neither DISTINCT nor FILTER")
+            self.refuse(f"{name} has an ORDER BY; an aggregate that needs one depends on order")
+        if name not in AGGREGATES and (node["distinct"] or node["filter"]):
+            self.refuse(f"{name} is not an aggregate, so it takes neither DISTINCT nor FILTER")
 
-    def _split(self, node: Any, prefix: str, found: list[Aggregate]) -> Any:
+    def _split(self, node: Any, prefix: str, found: dict[str, Aggregate]) -> Any:
         """Return `node` with each aggregate replaced by the name of its result."""
         if isinstance(node, list):
             return [self._split(item, prefix, found) for item in node]
@@ -251,20 +253,21 @@ class Reader:
             return node
         if not is_aggregate(node):
             return {key: self._split(child, prefix, found) for key, child in node.items()}
-        found.append(self._aggregate(node))
-        place = {key: node[key] for key in ("alias", "query_location", "query_location_length")}
-        return {**place, "class": "COLUMN_REF", "type": "COLUMN_REF", "column_names": [f"{prefix}{len(found) - 1}"]}
+        name = f"{prefix}{len(found)}"
+        found[name] = self._aggregate(node)
+        return {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": node["alias"], "column_names": [name]}
 
     def _aggregate(self, node: Node) -> Aggregate:
         name, arguments, condition = name_of(node), node["arguments"], node["filter"]
-        if next(aggregates_of([arguments, condition]), None) is not None:
-            self._refuse(f"{_shown(node)} contains another aggregate")
+        if any(aggregates_of([arguments, condition])):
+            self.refuse(f"{_shown(node)} contains another aggregate")
         if len(arguments) != (0 if name == "count_star" else 1):
-            self._refuse(f"{name} takes one argument here")
+            self.refuse(f"{name} takes one argument here")
         argument = self.sql(arguments[0]["expression"]) if arguments else None
         return Aggregate(name, node["distinct"], argument, self.sql(condition) if condition else None)
 
-    def _refuse(self, reason: str, hint: str = "") -> NoReturn:
+    def refuse(self, reason: str, hint: str = "") -> NoReturn:
+        """Raise Invalid for the field."""
         raise Invalid(reason, field=self.field, hint=hint)
 
 
@@ -326,10 +329,3 @@ def quotient_of(tree: Node) -> tuple[Node, Node] | None:
         return None
     left, right = (argument["expression"] for argument in child["arguments"])
     return left, right
-
-
-def _unplaced(tree: Any) -> Any:
-    """Return a tree without the positions of its nodes in the text."""
-    if isinstance(tree, dict):
-        return {key: _unplaced(child) for key, child in tree.items() if not key.startswith("query_location")}
-    return [_unplaced(item) for item in tree] if isinstance(tree, list) else tree
