@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
@@ -42,6 +43,17 @@ class Silent:
 
 
 SILENT = Silent()
+
+
+@contextmanager
+def showing(progress: Progress, label: str, total: int | None, unit: str, done: int = 0) -> Iterator[None]:
+    """Show work, as `Progress.start` begins it, for as long as the context lasts."""
+    progress.start(label, total, unit, done)
+    try:
+        yield
+    finally:
+        progress.stop()
+
 
 _lost: list[KeyboardInterrupt] = []
 """The interruption that was raised in a function made by `called_from_c`, until it is raised again."""

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from time import time_ns
 
-from pik.errors import NotHeld, UsageError
+from pik.errors import NotHeld, UsageError, command
 from pik.model.instant import Window, covered, day_text, expired
 from pik.ports.store import Store
 from pik.rawlog.sealed_records import parts
@@ -52,19 +52,13 @@ def expect_pulled(store: Store, window: Window, entities: Sequence[str] = ()) ->
         return
     needed = f"{window} of {', '.join(entities[:_LISTED]) or 'every entity'}"
     listed = "; ".join(map(str, pulled[-_LISTED:])) or "nothing"
+    options = [("--from", window.from_text), ("--to", window.to_text), *(("--entity", entity) for entity in entities)]
+    words = [word for option, text in options if text for word in (option, text)]
+    rest = command("pull", "--store", store.copy.source, "--into", store.url, *words)
     raise NotHeld(
         f"{store.url}, a copy of {store.copy.source}, does not hold {needed}; it holds {listed}",
-        hint=f"use a window that it holds, or pull the rest: {_pull(store, store.copy.source, window, entities)}",
+        hint=f"use a window that it holds, or pull the rest: {rest}",
     )
-
-
-def _pull(store: Store, source: str, window: Window, entities: Sequence[str]) -> str:
-    words = ["pik", "pull", "--store", source, "--into", store.url]
-    for option, text in (("--from", window.from_text), ("--to", window.to_text)):
-        words += [option, text] if text else []
-    for entity in entities:
-        words += ["--entity", entity]
-    return shlex.join(words)
 
 
 def require_writable(store: Store) -> None:

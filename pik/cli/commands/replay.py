@@ -131,8 +131,9 @@ def _replay(
             cli.show(REPLAY_DRY_RUN.document(plan.run, entities_without_value=nothing_of, dry_run=True))
             return None
         run = start(store, plan)
-        events, buckets = number_of(plan.counts.events, "event"), number_of(plan.counts.buckets, "bucket")
-        chosen = "raw is damaged, so events are not counted" if plan.counts.damaged else f"{events} in {buckets}"
+        chosen = "raw is damaged, so events are not counted"
+        if run.events_matched is not None and run.buckets is not None:
+            chosen = f"{number_of(run.events_matched, 'event')} in {number_of(run.buckets, 'bucket')}"
         cli.note(f"run {run.run_id}: {chosen}, {number_of(run.tasks, 'task')}")
     run = execute_run(store, engine, run.run_id, Pace(rate=rate), cli.progress)
     move = _promote(store, run, yes) if promote and run.state in (RunState.COMPLETED, RunState.PARTIAL) else None

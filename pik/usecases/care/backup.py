@@ -15,7 +15,7 @@ from pik.errors import InputError, StoreError, UsageError, command
 from pik.ports.state import Omitted, Row
 from pik.ports.store import Store
 from pik.rawlog.objects import digest_of, read_sealed, write_sealed
-from pik.runtime import Progress
+from pik.runtime import Progress, showing
 
 FORMAT = 1
 KINDS = ("metric", "run", "task", "version", "promotion", "current", "letter")
@@ -83,12 +83,8 @@ def backup(store: Store, path: Path, progress: Progress) -> BackupReport:
             yield _encode(row) + b"\n"
         yield _encode(End(dict(counts))) + b"\n"
 
-    progress.start("backing up", None, "rows")
-    try:
-        with store.backup.rows() as rows:
-            digest = write_sealed(path, lines(rows))
-    finally:
-        progress.stop()
+    with showing(progress, "backing up", None, "rows"), store.backup.rows() as rows:
+        digest = write_sealed(path, lines(rows))
     return replace(_report(path, header, digest, counts), omitted=tuple(omitted))
 
 
@@ -111,12 +107,9 @@ def restore(store: Store, path: Path, progress: Progress, *, dry_run: bool = Fal
         )
     lacking: tuple[str, ...] = ()
     if not dry_run:
-        progress.start("restoring", sum(end.rows.values()), "rows")
-        try:
+        with showing(progress, "restoring", sum(end.rows.values()), "rows"):
             lacking = store.backup.restore(_rows(path, progress), digest)
             problem = next(store.state_audit.problems(), None)
-        finally:
-            progress.stop()
         if problem is not None:
             raise StoreError(
                 f"everything was restored, but {problem.what} is not as it was written: {problem.detail}",
@@ -127,24 +120,22 @@ def restore(store: Store, path: Path, progress: Progress, *, dry_run: bool = Fal
 
 def _read_header_and_end(path: Path) -> tuple[Header, End]:
     """Read all of a backup, and return its first and last line. Raises InputError."""
-    header: Header | None = None
-    end: End | None = None
+    lines, end = _lines(path), None
+    header = next(lines, None)
+    if not isinstance(header, Header):
+        raise InputError(f"{str(path)!r} is not {_WHAT}", hint="to make one: pik backup FILE")
+    if header.format > FORMAT:
+        raise InputError(
+            f"{str(path)!r} has backup format {header.format}; this pik reads up to {FORMAT}",
+            hint="pip install --upgrade pik",
+        )
     counts: Counter[str] = Counter()
-    for line in _lines(path):
-        if header is None:
-            if not isinstance(line, Header):
-                raise InputError(f"{str(path)!r} is not {_WHAT}", hint="to make one: pik backup FILE")
-            header = line
-            if header.format > FORMAT:
-                raise InputError(
-                    f"{str(path)!r} has backup format {header.format}; this pik reads up to {FORMAT}",
-                    hint="pip install --upgrade pik",
-                )
-        elif isinstance(line, End):
+    for line in lines:
+        if isinstance(line, End):
             end = line
         elif end is None and not isinstance(line, Header):
             counts[_kind(line)] += 1
-    if header is None or end is None or end.rows != counts:
+    if end is None or end.rows != counts:
         raise InputError(f"{str(path)!r} is not a whole backup", hint="use another copy of it")
     return header, end
 

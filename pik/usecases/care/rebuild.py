@@ -37,7 +37,7 @@ from pik.rawlog.sealed_records import (
     write_winners,
 )
 from pik.rawlog.segment_reader import ids_of, scan_segment
-from pik.runtime import Progress
+from pik.runtime import Progress, showing
 from pik.usecases.availability import has_expired
 from pik.usecases.care.rebuild_orphans import SHOWN, OrphanPass, StraySegments, UndecidedWinner
 from pik.usecases.care.rebuild_segments import (
@@ -87,18 +87,17 @@ def rebuild_index(store: Store, progress: Progress) -> RebuildReport:
     """Rebuild the index from raw, and replace the old one when it is whole. Raises Busy, StoreError."""
     if store.copy is not None:
         return _rebuild_copy(store, store.copy, progress)
-    try:
-        with busy_as(store.batches.rebuild(), "another pik process is writing to this store") as rebuild:
-            progress.start("rebuilding the index", None, "segments")
-            restoration = Restoration(store, rebuild, ReplacedIndex(store.index), progress)
-            finished = _restore_finished(restoration)
-            orphans = OrphanPass(restoration, *_restore_replaced(restoration, finished))
-            orphans.restore(finished)
-            revised = _choose_winners(restoration)
-        if followed := correction_keys(store.raw):
-            store.audit.follow(followed)
-    finally:
-        progress.stop()
+    with (
+        showing(progress, "rebuilding the index", None, "segments"),
+        busy_as(store.batches.rebuild(), "another pik process is writing to this store") as rebuild,
+    ):
+        restoration = Restoration(store, rebuild, ReplacedIndex(store.index), progress)
+        finished = _restore_finished(restoration)
+        orphans = OrphanPass(restoration, *_restore_replaced(restoration, finished))
+        orphans.restore(finished)
+        revised = _choose_winners(restoration)
+    if followed := correction_keys(store.raw):
+        store.audit.follow(followed)
     restoration.counts.update(batches=len(finished) + len(orphans.carried))
     restoration.counts.update(revised=len(revised), undecided=len(orphans.undecided))
     return RebuildReport(

@@ -16,7 +16,7 @@ from pik.model.metric import NO_INPUTS, BucketDigest, Computed, Metric
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
-from pik.runtime import Progress
+from pik.runtime import Progress, showing
 from pik.usecases import Listing
 from pik.usecases.care.verify_batches import batch_problems
 from pik.usecases.care.verify_findings import Problem, ProblemKind, Verification, VerifyReport
@@ -44,12 +44,9 @@ def _verify(
 ) -> Generator[Problem, None, VerifyReport]:
     run = Verification(store, window, full, progress)
     damage = [Problem(ProblemKind.INDEX, *found) for found in store.audit.damage()] if full else []
-    progress.start("verifying", None, "segments")
-    try:
+    with showing(progress, "verifying", None, "segments"):
         # What a damaged index answers means nothing.
         yield from run.count(iter(damage) if damage else _problems(run, engine))
-    finally:
-        progress.stop()
     return run.report()
 
 

@@ -64,26 +64,13 @@ class TaskSize:
 TASK_SIZE = TaskSize()
 
 
-@dataclass(slots=True)
-class Chosen:
-    """What a request chooses; `buckets` counts each metric's own. `damaged`: not all of its raw could be read.
-    `entities` are those with events among the named ones."""
-
-    events: int = 0
-    buckets: int = 0
-    damaged: bool = False
-    entities: set[str] = field(default_factory=set)
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run that is not stored yet, its tasks, and what its request chose (nothing, where that was not counted).
-    `without_value` are those of several named entities that have neither an event nor a current value in the buckets.
-    """
+    """A run that is not stored yet, and its tasks. `without_value` are those of several named entities that have
+    neither an event nor a current value in the buckets."""
 
     run: Run
     tasks: Spool[Task]
-    counts: Chosen
     without_value: tuple[str, ...] = ()
 
 
@@ -107,9 +94,9 @@ def plan_replay(
     metrics = replayable(store, request)
     effective = widest(request.window, metrics)
     planner = _Planner(Selection(store, effective, request.entities), engine, request, count, at_most, size)
-    run_id, tasks, counts = run_id or str(ULID()), Spool(Task), planner.counts
+    run_id, tasks = run_id or str(ULID()), Spool(Task)
     for bucket_size, group in by_bucket_size(metrics):
-        counts.events = 0  # the same ones for each size
+        planner.events = 0  # the same ones for each size
         names = tuple(pin(metric) for metric in group)
         for window, entities in planner.rectangles(bucket_size, len(group)):
             task = Task(
@@ -121,9 +108,9 @@ def plan_replay(
                 entities=tuple(entities),
             )
             tasks.add(task)
-    if not counts.events:
+    if not planner.events:
         expect_events(store)
-    is_counted = count and not counts.damaged
+    is_counted = count and not planner.damaged
     run = Run(
         run_id=run_id,
         request=request,
@@ -132,16 +119,16 @@ def plan_replay(
         finished_at=None,
         effective_start=effective.start,
         effective_end=effective.end,
-        events_matched=counts.events if is_counted else None,
-        buckets=counts.buckets if is_counted else None,
+        events_matched=planner.events if is_counted else None,
+        buckets=planner.buckets if is_counted else None,
         tasks=len(tasks),
     )
     without_value: tuple[str, ...] = ()
     if is_counted and len(request.entities) > 1:
-        absent = sorted(set(request.entities) - counts.entities)
+        absent = sorted(set(request.entities) - planner.entities)
         with_value = set(_with_value(store, request, metrics if absent else [], absent))
         without_value = tuple(entity for entity in absent if entity not in with_value)
-    return Plan(run, tasks, counts, without_value)
+    return Plan(run, tasks, without_value)
 
 
 def replayable(store: Store, request: RunRequest) -> list[Metric]:
@@ -219,9 +206,11 @@ def chosen_buckets(
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Planner:
-    """Cuts a request into the rectangles (whole buckets × entities) that its tasks cover, counting what it chooses."""
+    """Cuts a request into the rectangles (whole buckets × entities) that its tasks cover, counting what it chooses:
+    `buckets` of each metric, `entities` with events among the named ones. `damaged`: not all of its raw could be read.
+    """
 
     selection: Selection
     engine: Engine
@@ -229,7 +218,10 @@ class _Planner:
     count: bool
     at_most: int | None
     size: TaskSize
-    counts: Chosen = field(default_factory=Chosen)
+    events: int = 0
+    buckets: int = 0
+    damaged: bool = False
+    entities: set[str] = field(default_factory=set)
 
     def rectangles(self, bucket_size: int, metrics: int) -> Iterator[tuple[Window, Sequence[str]]]:
         """Yield what the tasks of so many metrics of one bucket size cover; no entities are all of them."""
@@ -243,7 +235,7 @@ class _Planner:
             elif self.count:
                 self._count(bucket_size, metrics)
         except Damaged:  # a task finds what of its raw is damaged, and does what it can
-            self.counts.damaged |= self.count
+            self.damaged |= self.count
         if pairs is None:
             yield from ((window, chunk) for window in windows for chunk in self._chunks(request.entities))
             return
@@ -271,14 +263,14 @@ class _Planner:
         window, whole = self.request.window, self.request.window.widened(bucket_size)
         deque(self._counted(self._touched(whole, bucket_size, self.at_most), metrics), maxlen=0)
         if whole != window:
-            self.counts.events = sum(pair.events for pair in self._touched(window, bucket_size, self.at_most))
+            self.events = sum(pair.events for pair in self._touched(window, bucket_size, self.at_most))
 
     def _counted(self, pairs: Iterable[Touched], metrics: int) -> Iterator[Touched]:
         for pair in pairs:
-            self.counts.events += pair.events
-            self.counts.buckets += metrics
+            self.events += pair.events
+            self.buckets += metrics
             if self.request.entities:
-                self.counts.entities.add(pair.entity_id)
+                self.entities.add(pair.entity_id)
             yield pair
 
     def _named(self, pairs: Iterable[Touched]) -> Sequence[str]:

@@ -29,7 +29,7 @@ from pik.ports.engine import Engine
 from pik.ports.remote import Api
 from pik.ports.state import Message, Promoted, Promotion
 from pik.ports.store import Store
-from pik.runtime import Progress
+from pik.runtime import Progress, showing
 from pik.runtime.parallel import Pool, Tell, WorkerDied
 from pik.usecases.replay.plan import execute_task
 
@@ -118,10 +118,8 @@ def process_message(store: Store, engine: Engine, message: Message, request: Run
     and so no task, is to blame."""
     try:
         computed = execute_task(store, engine, message.task, request)
-    except EngineError as error:
-        return Outcome(message, error.message, hint=error.hint or _CORRECT)
-    except (Damaged, Invalid, NotFound) as error:
-        return Outcome(message, error.message, hint=error.hint)
+    except (EngineError, Damaged, Invalid, NotFound) as error:
+        return Outcome(message, error.message, hint=error.hint or (_CORRECT if isinstance(error, EngineError) else ""))
     except StoreError:
         raise  # a full disk fails every task: the run stops here and is resumed
     except Exception as error:  # noqa: BLE001 - whatever it is ends among the dead letters, with its reason
@@ -185,15 +183,12 @@ def wait(store: Store, run_id: str, progress: Progress) -> Run:
 
 def _until_ended(run: Run, look: Callable[[Run], Run], poll: float, label: str, progress: Progress) -> Run:
     ended = run.done + run.failed
-    progress.start(label, run.tasks, "tasks", ended)
-    try:
+    with showing(progress, label, run.tasks, "tasks", ended):
         while run.is_active:
             time.sleep(poll)
             run = look(run)
             progress.advance(run.done + run.failed - ended)
             ended = run.done + run.failed
-    finally:
-        progress.stop()
     return run
 
 
@@ -251,15 +246,12 @@ class _RunExecutor:
 
     def execute(self) -> None:
         self._enqueue()
-        self.progress.start("replaying", len(self.remaining), "tasks")
-        try:
+        with showing(self.progress, "replaying", len(self.remaining), "tasks"):
             while self._has_work():
                 try:
                     self._process()
                 except WorkerDied as death:
                     self._blame(death)
-        finally:
-            self.progress.stop()
 
     def _has_work(self) -> bool:
         return bool(self.remaining) and self.store.runs.get(self.run_id).state != RunState.CANCELLED
