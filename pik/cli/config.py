@@ -139,7 +139,11 @@ def read(path: Path) -> Config:
         raise UsageError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from None
-    return _validated(path, table)
+    config = _converted(table) or _explained(path, table)
+    for key, store in {"store": config.store, **{f"stores.{name}": url for name, url in config.stores.items()}}.items():
+        if store == "":
+            raise UsageError(f"{path}: {key} is empty", hint=_KEYS)
+    return config
 
 
 _KEYS = "it may have: store, format, [stores] NAME = …, [ingest] time_format, timezone, [ingest.map] FIELD = …"
@@ -174,11 +178,3 @@ def _explained(path: Path, table: Mapping[str, object]) -> Config:
             "string_type": f"{key}: expected a text, not {given!r}",
         }.get(first["type"], f"{key}: expected a table, not {given!r}")
         raise UsageError(f"{path}: {complaint}", hint=_KEYS) from None
-
-
-def _validated(path: Path, table: Mapping[str, object]) -> Config:
-    config = _converted(table) or _explained(path, table)
-    for key, store in {"store": config.store, **{f"stores.{name}": url for name, url in config.stores.items()}}.items():
-        if store == "":
-            raise UsageError(f"{path}: {key} is empty", hint=_KEYS)
-    return config

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
@@ -79,21 +79,15 @@ class Context:
         if "progress" in vars(self):
             self.progress.stop()
 
-    def open_store(self) -> Store:
-        """Open the store of the settings. Raises NotFound, with a hint, when it is absent."""
-        return self.open_store_at(self.settings.store)
+    def open_store(self, url: str | None = None, *, create: bool = False) -> Store:
+        """Open the store of the settings, or of this URL or path. Raises NotFound, with a hint, when it is absent.
 
-    def open_store_at(self, url: str) -> Store:
-        """Open the store of this URL or path. Raises NotFound, with a hint, when it is absent."""
+        With `create`, to write to it: it is created if it is absent, and what killed writers left unfinished is
+        removed.
+        """
         from pik.stores import open_store
 
-        return open_store(url)
-
-    def create_store(self, url: str) -> Store:
-        """Open a store to write to it: create it if it is absent, remove what killed writers left unfinished."""
-        from pik.stores import open_store
-
-        return open_store(url, create=True)
+        return open_store(url or self.settings.store, create=create)
 
     def open_api(self) -> Api:
         """The HTTP API of the settings' store. Raises UsageError for a local one."""
@@ -130,10 +124,6 @@ class Context:
         from pik.exporters import exporter
 
         return exporter(layout)
-
-
-Advice = Callable[[str], str]
-"""Makes a text that may suggest commands ready to be read and pasted."""
 
 
 def with_store(text: str, store: str | None, names: Iterable[str]) -> str:

@@ -11,10 +11,12 @@ from typing import Any
 
 import msgspec
 
-from pik.cli.context import Advice
 from pik.cli.values import MEANINGS, Lines, Shown, key_of
 
 _WITH_MEANING = (Shown, *MEANINGS)
+
+Advice = Callable[[str], str]
+"""Makes a text that may suggest commands ready to be read and pasted."""
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:

@@ -11,19 +11,16 @@ from typing import Any
 import msgspec
 
 from pik.cli.config import Format
-from pik.cli.document import Column, Document, Table
+from pik.cli.document import Advice, Column, Document, Table
 from pik.cli.text import note, visible_json, visible_lines
 from pik.cli.values import data
 from pik.errors import StoreError
 
 
 class Output:
-    """Shows results in one format. `make_way` is called before anything is written to a terminal; `advice` makes texts
-    that may suggest commands ready."""
+    """Shows results in one format. `make_way` is called before anything is written to a terminal."""
 
-    def __init__(
-        self, form: Format, make_way: Callable[[], object] = lambda: None, advice: Callable[[str], str] = str
-    ) -> None:
+    def __init__(self, form: Format, make_way: Callable[[], object] = lambda: None, advice: Advice = str) -> None:
         self._format, self._make_way, self._advice = form, make_way, advice
 
     def show(self, document: Document) -> None:

@@ -24,61 +24,64 @@ def progress(*, quiet: bool) -> Progress:
     return Bar() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else Lines()
 
 
-class Lines:
-    """A line every ten seconds; work that is done before the first prints nothing."""
+class _Work:
+    """One piece of work: how much of it is done, and how fast it goes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._label, self._unit, self._total = "", "", 0
-        self._done, self._printed, self._rate = 0, 0.0, Rate(0, 0)
+        self._label, self._unit, self._total, self._done, self._rate = "", "", 0, 0, Rate(0, 0)
 
     def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         """Begin counting from `done`."""
-        self._label, self._total, self._unit = label, total or 0, unit
-        self._done = done
+        self._label, self._total, self._unit, self._done = label, total or 0, unit, done
+        self._rate = Rate(done, self._clock())
+
+    def advance(self, done: int) -> None:
+        """Count."""
+        self._done += done
+        self._rate.add(self._done, self._clock())
+
+    def text(self, share: str = "") -> str:
+        """Return how much is done, then `share`, then rate and remaining time, as far as they are known."""
+        whole = f" of {self._number(self._total)}" if self._total else ""
+        megabytes = " MB" if self._unit == "bytes" else ""
+        text = f"{self._number(self._done)}{whole}{megabytes or f' {self._unit}'}{share}"
+        rate = self._rate.at(self._done, self._clock())
+        if rate is None:
+            return text
+        left = (self._total - self._done) / rate if rate else 0
+        remaining = f", {format_duration(round(left) * SECOND)} left" if left >= 1 else ""
+        return f"{text}, {self._number(rate)}{megabytes} a second{remaining}"
+
+    def _number(self, number: float) -> str:
+        return f"{number / 1e6:,.1f}" if self._unit == "bytes" else f"{number:,.0f}"
+
+
+class Lines(_Work):
+    """A line every ten seconds; work that is done before the first prints nothing."""
+
+    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
+        """Begin counting from `done`."""
+        super().start(label, total, unit, done)
         self._printed = self._clock()
-        self._rate = Rate(done, self._printed)
 
     def advance(self, done: int) -> None:
         """Count, and print a line if it is time to."""
-        self._done += done
+        super().advance(done)
         now = self._clock()
-        self._rate.add(self._done, now)
         if now - self._printed >= EVERY:
             self._printed = now
-            note(self._line(now))
+            share = f" ({100 * self._done // self._total} %)" if self._total else ""
+            note(f"{self._label}: {self.text(share)}")
 
     def stop(self) -> None:
         """Nothing is left to clean up."""
 
-    def _line(self, now: float) -> str:
-        text = f"{self._label}: {_amount(self._done, self._total, self._unit)}"
-        if self._total:
-            text += f" ({100 * self._done // self._total} %)"
-        return text + _pace(self._done, self._total, self._unit, self._rate.at(self._done, now))
 
-
-def _amount(done: float, total: int | None, unit: str) -> str:
-    whole = f" of {_number(total, unit)}" if total else ""
-    return f"{_number(done, unit)}{whole} {'MB' if unit == 'bytes' else unit}"
-
-
-def _speed(rate: float, unit: str) -> str:
-    return f"{_number(rate, unit)}{' MB' if unit == 'bytes' else ''} a second"
-
-
-def _number(number: float, unit: str) -> str:
-    return f"{number / 1e6:,.1f}" if unit == "bytes" else f"{number:,.0f}"
-
-
-class Bar:
+class Bar(_Work):
     """rich's progress bar, with rate and remaining time, drawn ten times a second whatever the work does."""
 
     _bar: Any = None
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._unit, self._total, self._done, self._rate = "", 0, 0, Rate(0, 0)
 
     def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         """Show the bar, in the place of one before."""
@@ -96,8 +99,7 @@ class Bar:
                 return Text(self._text())
 
         self.stop()
-        self._unit, self._total, self._done = unit, total or 0, done
-        self._rate = Rate(done, self._clock())
+        super().start(label, total, unit, done)
         name = visible(label)
         columns = (Words(lambda: name), BarColumn(bar_width=None), Words(self.text))
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
@@ -106,31 +108,15 @@ class Bar:
 
     def advance(self, done: int) -> None:
         """Move the bar."""
-        self._done += done
-        self._rate.add(self._done, self._clock())
+        super().advance(done)
         if self._bar is not None:  # it made way for the first rows of a result
             self._bar.update(self._task, completed=self._done)
-
-    def text(self) -> str:
-        """Return what stands after the bar."""
-        return _amount(self._done, self._total, self._unit) + _pace(
-            self._done, self._total, self._unit, self._rate.at(self._done, self._clock())
-        )
 
     def stop(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def _pace(done: int, total: int, unit: str, rate: float | None) -> str:
-    """Rate and remaining time, as far as they are known."""
-    if rate is None:
-        return ""
-    text = f", {_speed(rate, unit)}"
-    left = (total - done) / rate if rate else 0
-    return f"{text}, {format_duration(round(left) * SECOND)} left" if left >= 1 else text
 
 
 WINDOW = 15.0

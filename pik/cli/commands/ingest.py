@@ -160,13 +160,13 @@ def _store(cli: Context, sources: list[Source], chosen: IngestOptions) -> Store:
     from pik.usecases.ingest.batch_ingest import probe
 
     try:
-        return cli.create_store(cli.open_store().url)
+        return cli.open_store(cli.open_store().url, create=True)
     except NotFound:
         if cli.settings.default_store is None:
             raise
     for source in sources:
         probe(source, chosen)
-    store = cli.create_store(cli.settings.default_store)
+    store = cli.open_store(cli.settings.default_store, create=True)
     cli.note(f"created a store at {store.url}")
     return store
 

@@ -140,9 +140,9 @@ def init(cli: Context) -> None:
         raise UsageError(f"{place} is a deployed stack", hint="sam deploy creates one (docs/deploy.md)")
     created = False
     try:
-        store = cli.open_store_at(place)
+        store = cli.open_store(place)
     except NotFound:
-        store, created = cli.create_store(place), True
+        store, created = cli.open_store(place, create=True), True
     named = () if cli.settings.default_store else ("--store", place)
     line = command(*named, *(("ingest", "FILE") if created else ("status",)))
     cli.show(INIT.document(store, created=created, next=line))
