@@ -10,13 +10,13 @@ import shlex
 import sys
 from collections.abc import Iterable
 from functools import cache, cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pik.cli import config
 from pik.cli.config import Format, Settings
 
 if TYPE_CHECKING:
-    from pik.cli.document import Document
+    from pik.cli.document import Schema
     from pik.ports.engine import Engine, Exporter, Layout
     from pik.ports.remote import Api, Foreign, StackHealth
     from pik.ports.store import Store
@@ -48,11 +48,11 @@ class Context:
         on_terminal = self.settings.format == Format.TABLE and sys.stdout is not None and sys.stdout.isatty()
         return 50 if on_terminal else None
 
-    def show(self, document: Document) -> None:
-        """Write a result to standard output, in the format asked for."""
+    def show(self, schema: Schema, source: Any = None, /, **given: Any) -> None:
+        """Write a result to standard output, in the format asked for; `source` and `given` as in `Schema.document`."""
         from pik.cli.output import Output
 
-        Output(self.settings.format, self.close, self.advice).show(document)
+        Output(self.settings.format, self.close, self.advice).show(schema.document(source, **given))
 
     def note(self, text: str) -> None:
         """Write a note on standard error; --quiet silences it."""

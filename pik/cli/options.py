@@ -5,49 +5,43 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from pik.errors import Invalid, PikError, UsageError
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, parse_duration, parse_instant
 
-From = Annotated[
-    str | None,
-    typer.Option("--from", metavar="TIME", help="First instant of the window: RFC 3339, or a date (midnight UTC)."),
-]
-To = Annotated[
-    str | None,
-    typer.Option("--to", metavar="TIME", help="End of the window, itself not in it: RFC 3339, or a date."),
-]
-Since = Annotated[
-    str | None,
-    typer.Option("--since", metavar="DURATION", help="Begin the window this long ago: 90s, 15m, 2h, 7d, 1w."),
-]
-Entity = Annotated[str | None, typer.Option("--entity", metavar="ID", help="Only this entity.")]
-Entities = Annotated[list[str] | None, typer.Option("--entity", metavar="ID", help="Only this entity (repeatable).")]
-Type = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only events of this type.")]
-Source = Annotated[str | None, typer.Option("--source", metavar="SOURCE", help="Only events from this source.")]
-Metric = Annotated[str | None, typer.Option("--metric", metavar="NAME", help="Only this metric.")]
-Metrics = Annotated[list[str] | None, typer.Option("--metric", metavar="NAME", help="Only this metric (repeatable).")]
-Limit = Annotated[
-    int | None, typer.Option("--limit", metavar="N", min=1, help="Show at most N rows, and note if there are more.")
-]
-FailIfNone = Annotated[bool, typer.Option("--fail-if-none", help="Exit with 1 if nothing matches.")]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run (id or its beginning); `pik runs list` has them.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask (for runbooks).")]
-Reason = Annotated[
-    str, typer.Option("--reason", metavar="TEXT", help="The reason; it is recorded.", show_default=False)
-]
+
+def option(usage: str, help: str, **settings: Any) -> Any:  # noqa: A002 - Typer's word
+    """An option as its help shows it: `--limit N`, `--yes -y`; `settings` are Typer's."""
+    names = [word for word in usage.split() if word.startswith("-")]
+    metavar = usage.removeprefix(" ".join(names)).strip() or None
+    return typer.Option(*names, metavar=metavar, help=help, **settings)
+
+
+def argument(metavar: str, help: str, **settings: Any) -> Any:  # noqa: A002 - Typer's word
+    """An argument as its help shows it; `settings` are Typer's."""
+    return typer.Argument(metavar=metavar, help=help, **settings)
+
+
+From = Annotated[str | None, option("--from TIME", "First instant of the window: RFC 3339, or a date (midnight UTC).")]
+To = Annotated[str | None, option("--to TIME", "End of the window, itself not in it: RFC 3339, or a date.")]
+Since = Annotated[str | None, option("--since DURATION", "Begin the window this long ago: 90s, 15m, 2h, 7d, 1w.")]
+Entity = Annotated[str | None, option("--entity ID", "Only this entity.")]
+Entities = Annotated[list[str] | None, option("--entity ID", "Only this entity (repeatable).")]
+Type = Annotated[str | None, option("--type TYPE", "Only events of this type.")]
+Source = Annotated[str | None, option("--source SOURCE", "Only events from this source.")]
+Metrics = Annotated[list[str] | None, option("--metric NAME", "Only this metric (repeatable).")]
+Limit = Annotated[int | None, option("--limit N", "Show at most N rows, and note if there are more.", min=1)]
+FailIfNone = Annotated[bool, option("--fail-if-none", "Exit with 1 if nothing matches.")]
+RunId = Annotated[str, argument("RUN", "The run (id or its beginning); `pik runs list` has them.")]
+DryRun = Annotated[bool, option("--dry-run", "Only show what would be done.")]
+Yes = Annotated[bool, option("--yes -y", "Do not ask (for runbooks).")]
+Reason = Annotated[str, option("--reason TEXT", "The reason; it is recorded.", show_default=False)]
 
 Via = Annotated[
-    Literal["api"] | None,
-    typer.Option(
-        "--via",
-        metavar="api",
-        help="api: through the stack's HTTP API. [env PIK_API_KEY, PIK_API_URL]",
-    ),
+    Literal["api"] | None, option("--via api", "api: through the stack's HTTP API. [env PIK_API_KEY, PIK_API_URL]")
 ]
 
 

@@ -14,10 +14,9 @@ from pathlib import Path
 from random import Random
 from typing import Annotated, Any
 
-import typer
-
 from pik.cli.command import FOUND, cli_command
 from pik.cli.context import Context
+from pik.cli.options import option
 from pik.errors import AlreadyExists, PikError
 from pik.model.instant import DAY, HOUR, MINUTE, SECOND, format_instant, parse_instant
 
@@ -34,7 +33,7 @@ _READER_LEFT = 141
 def demo(
     cli: Context,
     directory: Annotated[
-        Path | None, typer.Option("--dir", metavar="DIR", help="Play in this new directory, not in a temporary one.")
+        Path | None, option("--dir DIR", "Play in this new directory, not in a temporary one.")
     ] = None,
 ) -> int:
     """Play one small incident end to end: numbers, a retry storm, late events, the difference, the repair.

@@ -9,13 +9,12 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY, CommandGroup
 from pik.cli.commands.runs import WHOLE, next_command, replay_command
 from pik.cli.context import Context
 from pik.cli.document import NEXT, TRUNCATED, Column, Field, Object, Rows, Schema, or_null
+from pik.cli.options import option
 from pik.cli.text import number_of
 from pik.cli.values import Bucket, Count, Instant
 from pik.errors import UsageError, after_success, command, in_turn
@@ -51,21 +50,18 @@ def aggregates(
     from_: options.From = None,
     to: options.To = None,
     since: options.Since = None,
-    run: Annotated[
-        str | None, typer.Option("--run", metavar="RUN", help="Compare what this run wrote; nothing is recomputed.")
-    ] = None,
+    run: Annotated[str | None, option("--run RUN", "Compare what this run wrote; nothing is recomputed.")] = None,
     tolerance: Annotated[
         list[str] | None,
-        typer.Option(
-            "--tolerance",
-            metavar="[METRIC=]ABS|REL%",
-            help="Ignore differences up to this (repeatable; one that covers a difference is enough).",
+        option(
+            "--tolerance [METRIC=]ABS|REL%",
+            "Ignore differences up to this (repeatable; one that covers a difference is enough).",
         ),
     ] = None,
     changed_only: Annotated[
-        bool, typer.Option("--changed-only", help="Only changed values (~) and failures (!): leave out + and -.")
+        bool, option("--changed-only", "Only changed values (~) and failures (!): leave out + and -.")
     ] = False,
-    stats: Annotated[bool, typer.Option("--stats", help="Also count what was compared.")] = False,
+    stats: Annotated[bool, option("--stats", "Also count what was compared.")] = False,
     limit: options.Limit = None,
 ) -> int | None:
     """Recompute from raw and compare with the current values, without writing anything.
@@ -96,7 +92,7 @@ def aggregates(
     schema = DIFFERENCES if stats else DIFFERENCES.without("stats")
     counted = {name: partial(getattr, shown, name) for name in ("different", "failed", "truncated")}
     line = lambda: _next(repair, diff, shown)  # noqa: E731
-    cli.show(schema.document(diff, differences=shown, next=line, **counted))
+    cli.show(schema, diff, differences=shown, next=line, **counted)
     if diff.basis.without_value:
         cli.note(without_value(store, diff.basis.without_value, diff.effective))
     for missing in not_compared(diff):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from pik.cli import options
 from pik.cli.command import PARTLY, CommandGroup
 from pik.cli.commands.runs import RUN_COLUMNS
 from pik.cli.context import Context
 from pik.cli.document import Column, Field, Rows, Schema
+from pik.cli.options import argument, option
 from pik.cli.text import number_of
 from pik.cli.values import Instant, Moment
 from pik.errors import UsageError, command
@@ -25,9 +24,9 @@ if TYPE_CHECKING:
 
 dlq = CommandGroup("Tasks that failed too often: list, show, redrive, purge.")
 
-OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only those of this run.")]
-Letters = Annotated[list[str] | None, typer.Argument(metavar="[LETTER]...", help="Ids or their beginnings.")]
-Everything = Annotated[bool, typer.Option("--all", help="Every dead letter.")]
+OfRun = Annotated[str | None, option("--run RUN", "Only those of this run.")]
+Letters = Annotated[list[str] | None, argument("[LETTER]...", "Ids or their beginnings.")]
+Everything = Annotated[bool, option("--all", "Every dead letter.")]
 
 
 @dlq.add(
@@ -43,21 +42,21 @@ Everything = Annotated[bool, typer.Option("--all", help="Every dead letter.")]
 def list_(
     cli: Context,
     run: OfRun = None,
-    purged: Annotated[bool, typer.Option("--purged", help="Those that were purged instead.")] = False,
+    purged: Annotated[bool, option("--purged", "Those that were purged instead.")] = False,
 ) -> None:
     """List dead letters, the oldest first: tasks of replays that failed each time they were tried."""
     from pik.usecases.replay.runs import letters
 
     schema = PURGED_LETTERS if purged else LETTERS
-    cli.show(schema.document(dead_letters=letters(cli.open_store(), run, purged=purged)))
+    cli.show(schema, dead_letters=letters(cli.open_store(), run, purged=purged))
 
 
 @dlq.add("show", examples="pik dlq show 01J8Z4")
-def show(cli: Context, letter: Annotated[str, typer.Argument(metavar="LETTER", help="Id or its beginning.")]) -> None:
+def show(cli: Context, letter: Annotated[str, argument("LETTER", "Id or its beginning.")]) -> None:
     """Show a dead letter: the task, whole, and why it failed."""
     from pik.usecases.replay.runs import letter as find
 
-    cli.show(LETTER.document(find(cli.open_store(), letter)))
+    cli.show(LETTER, find(cli.open_store(), letter))
 
 
 @dlq.add(
@@ -84,7 +83,7 @@ def redrive(
 
     store, chosen = _chosen(cli, "redrive", letter, everything, run)
     runs = [] if dry_run else dlq.redrive(store, cli.engine(), chosen, Pace(), cli.progress)
-    cli.show(REDRIVEN.document(dry_run=dry_run, redriven=[one.letter_id for one in chosen], runs=runs))
+    cli.show(REDRIVEN, dry_run=dry_run, redriven=[one.letter_id for one in chosen], runs=runs)
     return PARTLY if any(one.state != RunState.COMPLETED for one in runs) else None
 
 
@@ -115,7 +114,7 @@ def purge(
     if chosen and not dry_run:
         options.confirm(f"give up {number_of(len(chosen), 'dead letter')}: their tasks stay failed", yes)
         dlq.purge(store, chosen, time.time_ns(), reason)
-    cli.show(PURGED.document(dry_run=dry_run, purged=[one.letter_id for one in chosen], reason=reason))
+    cli.show(PURGED, dry_run=dry_run, purged=[one.letter_id for one in chosen], reason=reason)
 
 
 def _chosen(

@@ -5,12 +5,11 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schema, or_null
+from pik.cli.options import argument, option
 from pik.cli.text import shortened, visible
 from pik.cli.values import Bucket, Count, EventId, Instant, Json, Lag, Shown
 from pik.errors import UsageError
@@ -56,13 +55,12 @@ def events(
     limit = limit or cli.default_limit
     found = list_events(store, wanted, limit, progress=cli.progress)
     cli.show(
-        EVENTS.document(
-            {"window": window, "entity": entity},
-            events=found,
-            matched=lambda: at_most(found.summary.matched, limit),
-            truncated=lambda: found.summary.truncated,
-            note=lambda: f"--limit N shows more than the oldest {limit:,}" if found.summary.truncated else None,
-        )
+        EVENTS,
+        {"window": window, "entity": entity},
+        events=found,
+        matched=lambda: at_most(found.summary.matched, limit),
+        truncated=lambda: found.summary.truncated,
+        note=lambda: f"--limit N shows more than the oldest {limit:,}" if found.summary.truncated else None,
     )
     if found.summary.matched != 0:
         return None
@@ -111,10 +109,8 @@ EVENTS = Schema(
 )
 def show(
     cli: Context,
-    event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="An event id, or its beginning.")],
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=1, help="Show at most N deliveries (default 100).")
-    ] = 100,
+    event_id: Annotated[str, argument("EVENT_ID", "An event id, or its beginning.")],
+    limit: Annotated[int, option("--limit N", "Show at most N deliveries (default 100).", min=1)] = 100,
 ) -> None:
     """Show one event: its content, every delivery with its raw line, and which aggregates counted it.
 
@@ -124,7 +120,7 @@ def show(
 
     found = show_event(cli.open_store(), cli.engine(), event_id, limit)
     more = f"--limit {len(found.deliveries) + found.left_out} shows all" if found.left_out else None
-    cli.show(SHOW.document(found, note=more))
+    cli.show(SHOW, found, note=more)
 
 
 SHOW = Schema(
@@ -204,19 +200,17 @@ def duplicates(
     source: options.Source = None,
     kind: Annotated[
         Literal["exact", "conflict"] | None,
-        typer.Option("--class", metavar="CLASS", help="exact: the same content. conflict: same key, other content."),
+        option("--class CLASS", "exact: the same content. conflict: same key, other content."),
     ] = None,
     by: Annotated[
         Literal["source", "type", "entity", "batch", "hour"] | None,
-        typer.Option("--by", metavar="WHAT", help="Count them by source, type, entity, batch or hour of event_time."),
+        option("--by WHAT", "Count them by source, type, entity, batch or hour of event_time."),
     ] = None,
-    min_deliveries: Annotated[
-        int, typer.Option("--min-deliveries", metavar="N", min=2, help="Only events with at least N deliveries.")
-    ] = 2,
+    min_deliveries: Annotated[int, option("--min-deliveries N", "Only events with at least N deliveries.", min=2)] = 2,
     show_payload_diff: Annotated[
-        bool, typer.Option("--show-payload-diff", help="For conflicts: what differs from the accepted delivery.")
+        bool, option("--show-payload-diff", "For conflicts: what differs from the accepted delivery.")
     ] = False,
-    fail_if_any: Annotated[bool, typer.Option("--fail-if-any", help="Exit with 1 if there is any.")] = False,
+    fail_if_any: Annotated[bool, option("--fail-if-any", "Exit with 1 if there is any.")] = False,
     fail_if_none: options.FailIfNone = False,
     limit: options.Limit = None,
 ) -> int | None:
@@ -237,13 +231,12 @@ def duplicates(
     if by:
         groups = count_duplicates(store, wanted, by, limit=limit, progress=cli.progress)
         cli.show(
-            DUPLICATES_BY.without(*(f"groups.{other}" for other in _GROUPS if other != by)).document(
-                {"window": window, "entity": entity, "by": by},
-                groups=groups,
-                duplicates=lambda: groups.summary.duplicates,
-                truncated=lambda: groups.summary.truncated,
-                note=lambda: f"--limit N shows more than the {limit:,} largest" if groups.summary.truncated else None,
-            )
+            DUPLICATES_BY.without(*(f"groups.{other}" for other in _GROUPS if other != by)),
+            {"window": window, "entity": entity, "by": by},
+            groups=groups,
+            duplicates=lambda: groups.summary.duplicates,
+            truncated=lambda: groups.summary.truncated,
+            note=lambda: f"--limit N shows more than the {limit:,} largest" if groups.summary.truncated else None,
         )
         any_found = groups.summary.duplicates > 0
     else:
@@ -251,13 +244,12 @@ def duplicates(
         schema = DUPLICATES if show_payload_diff else DUPLICATES.without("duplicates.changes")
         more = f"--limit N shows more than the first {limit:,}, --by counts them" if limit else None
         cli.show(
-            schema.document(
-                {"window": window, "entity": entity},
-                duplicates=found,
-                matched=lambda: at_most(found.summary.matched, limit),
-                truncated=lambda: found.summary.truncated,
-                note=lambda: more if found.summary.truncated else None,
-            )
+            schema,
+            {"window": window, "entity": entity},
+            duplicates=found,
+            matched=lambda: at_most(found.summary.matched, limit),
+            truncated=lambda: found.summary.truncated,
+            note=lambda: more if found.summary.truncated else None,
         )
         any_found = found.summary.matched != 0
     if not any_found:

@@ -6,12 +6,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, cast
 
-import typer
-
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
 from pik.cli.context import Context
 from pik.cli.document import Column, Field, Rows, Schema
+from pik.cli.options import option
 from pik.cli.text import number_of, visible_lines
 from pik.cli.values import Count, Instant
 from pik.errors import StoreError, UsageError
@@ -38,43 +37,35 @@ if TYPE_CHECKING:
 )
 def export(
     cli: Context,
-    out: Annotated[
-        str, typer.Option("--out", metavar="DIR|FILE", help="What to write; must not exist. - is standard output.")
-    ],
+    out: Annotated[str, option("--out DIR|FILE", "What to write; must not exist. - is standard output.")],
     as_: Annotated[
         Literal["parquet", "jsonl", "csv"] | None,
-        typer.Option("--as", metavar="FORMAT", help="parquet, jsonl or csv. Default: by the name of --out."),
+        option("--as FORMAT", "parquet, jsonl or csv. Default: by the name of --out."),
     ] = None,
     partition_by: Annotated[
-        str | None,
-        typer.Option(
-            "--partition-by", metavar="NAMES", help="Directories NAME=VALUE, of event_date, source, event_type."
-        ),
+        str | None, option("--partition-by NAMES", "Directories NAME=VALUE, of event_date, source, event_type.")
     ] = None,
     compression: Annotated[
         Literal["zstd", "snappy", "gzip", "none"] | None,
-        typer.Option("--compression", metavar="NAME", help="zstd (default of Parquet), snappy, gzip or none."),
+        option("--compression NAME", "zstd (default of Parquet), snappy, gzip or none."),
     ] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option(
-            "--column",
-            metavar="NAME=JMESPATH:TYPE",
-            help="Also this part of the payload: string, int64, double, decimal(P,S), bool, timestamp (repeatable).",
+        option(
+            "--column NAME=JMESPATH:TYPE",
+            "Also this part of the payload: string, int64, double, decimal(P,S), bool, timestamp (repeatable).",
         ),
     ] = None,
     microseconds: Annotated[
         bool,
-        typer.Option(
+        option(
             "--microseconds",
-            help="Times of Parquet in microseconds, exact or refused, as Spark needs them; ingest_time as text.",
+            "Times of Parquet in microseconds, exact or refused, as Spark needs them; ingest_time as text.",
         ),
     ] = False,
     include_duplicates: Annotated[
         bool,
-        typer.Option(
-            "--include-duplicates", help="Every delivery; the column delivery is accepted, exact or conflict."
-        ),
+        option("--include-duplicates", "Every delivery; the column delivery is accepted, exact or conflict."),
     ] = False,
     entity: options.Entities = None,
     from_: options.From = None,
@@ -122,7 +113,7 @@ def export(
         kind = {"directory": directory, "dry_run": dry_run, "even_empty": not fail_if_none}
         done = write(store, cli.exporter(layout), target, cli.progress, **kind)
         given = {"format": format_, "entities": layout.selection.entities, "dry_run": dry_run or None}
-        cli.show(EXPORT.document(done, **given))
+        cli.show(EXPORT, done, **given)
     if done.rows:
         return None
     cli.note(nothing_matches("events", store, done.window, layout.selection.entities))

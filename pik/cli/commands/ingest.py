@@ -10,12 +10,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
 from pik.cli.commands import ingest_report as report
 from pik.cli.context import Context
+from pik.cli.options import argument, option
 from pik.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -46,59 +45,47 @@ if TYPE_CHECKING:
 )
 def ingest(
     cli: Context,
-    files: Annotated[
-        list[str], typer.Argument(metavar="FILE…", help="Files, s3:// objects, quoted globs, or - for standard input.")
-    ],
+    files: Annotated[list[str], argument("FILE…", "Files, s3:// objects, quoted globs, or - for standard input.")],
     mapping: Annotated[
         list[str] | None,
-        typer.Option(
-            "--map",
-            metavar="FIELD=JMESPATH",
-            help="Take this field from there in the record (repeatable); payload=@ is all of it.",
+        option(
+            "--map FIELD=JMESPATH", "Take this field from there in the record (repeatable); payload=@ is all of it."
         ),
     ] = None,
     time_format: Annotated[
         str | None,
-        typer.Option(
-            "--time-format",
-            metavar="FORMAT",
-            help="rfc3339 (default), epoch, epoch_ms, epoch_us, epoch_ns, auto, or a strptime format.",
+        option(
+            "--time-format FORMAT",
+            "rfc3339 (default), epoch, epoch_ms, epoch_us, epoch_ns, auto, or a strptime format.",
         ),
     ] = None,
     timezone: Annotated[
         str | None,
-        typer.Option(
-            "--timezone", metavar="ZONE", help="The IANA time zone of times without an offset (Europe/Berlin, UTC)."
-        ),
+        option("--timezone ZONE", "The IANA time zone of times without an offset (Europe/Berlin, UTC)."),
     ] = None,
     rejects: Annotated[
-        Path | None, typer.Option("--rejects", metavar="FILE", help="Also write the rejected records to this new file.")
+        Path | None, option("--rejects FILE", "Also write the rejected records to this new file.")
     ] = None,
     on_invalid: Annotated[
         Literal["reject", "stop"] | None,
-        typer.Option(
-            "--on-invalid",
-            metavar="ACTION",
-            help="stop: stop. reject (default): keep it as rejected; given, even if --map fits no early record.",
+        option(
+            "--on-invalid ACTION",
+            "stop: stop. reject (default): keep it as rejected; given, even if --map fits no early record.",
         ),
     ] = None,
     on_conflict: Annotated[
         Literal["record", "fail"],
-        typer.Option("--on-conflict", metavar="ACTION", help="An idempotency key with other content: record or fail."),
+        option("--on-conflict ACTION", "An idempotency key with other content: record or fail."),
     ] = "record",
     again: Annotated[
-        bool,
-        typer.Option("--again", help="Record content that was ingested before as one more delivery of each event."),
+        bool, option("--again", "Record content that was ingested before as one more delivery of each event.")
     ] = False,
     batch_key: Annotated[
-        str | None, typer.Option("--batch-key", metavar="NAME", help="Name standard input, so that it can be resumed.")
+        str | None, option("--batch-key NAME", "Name standard input, so that it can be resumed.")
     ] = None,
-    max_line: Annotated[
-        int, typer.Option("--max-line", metavar="BYTES", min=1, help="Records longer than this are rejected.")
-    ] = 1 << 20,
+    max_line: Annotated[int, option("--max-line BYTES", "Records longer than this are rejected.", min=1)] = 1 << 20,
     workers: Annotated[
-        int | None,
-        typer.Option("--workers", metavar="N", min=1, help="Processes that parse. [default: as many as processors]"),
+        int | None, option("--workers N", "Processes that parse. [default: as many as processors]", min=1)
     ] = None,
     via: options.Via = None,
     dry_run: options.DryRun = False,
@@ -141,7 +128,7 @@ def _ingest(cli: Context, sources: list[Source], chosen: IngestOptions, rejects:
     done = _record(cli, store, sources, chosen)
     if rejects:
         write_rejects(store, [one.batch for one in done], rejects)
-    cli.show(report.ingested(done, mapped=chosen.reading.mapping is not None))
+    report.show_ingested(cli, done, mapped=chosen.reading.mapping is not None)
     return PARTLY if any(one.batch.counts.rejected for one in done if one.outcome != Outcome.ALREADY) else None
 
 
@@ -151,7 +138,7 @@ def _check(cli: Context, sources: list[Source], chosen: IngestOptions, rejects: 
 
     with _rejects_file(rejects) as write:
         checked = [checked_input(source, chosen, cli.progress, write) for source in sources]
-    cli.show(report.checked(checked, mapped=chosen.reading.mapping is not None))
+    report.show_checked(cli, checked, mapped=chosen.reading.mapping is not None)
     return PARTLY if any(one.reasons for one in checked) else None
 
 
@@ -329,5 +316,5 @@ def _send(cli: Context, sources: list[Source], reading: Reading, path: Path | No
             done.append((send_input(api, source, reading, cli.progress, keep), first))
             if done[-1][0].failure is not None:
                 break
-    cli.show(report.sent_via_api(done))
+    report.show_sent(cli, done)
     return PARTLY if any(sent.failure or sent.counts.rejected for sent, _ in done) else None

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from pik.cli.document import NEXT, NOTE, Column, Document, Field, Object, Rows, Schema
+from pik.cli.context import Context
+from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema
 from pik.cli.text import visible
 from pik.cli.values import Count, Instant, Json, Lag, Shown, words
 from pik.errors import command
@@ -114,12 +115,13 @@ INGEST_SEVERAL = Schema(
 )
 
 
-def ingested(done: list[IngestReport], *, mapped: bool) -> Document:
-    """Return what became of the inputs: one in full, several as a table."""
+def show_ingested(cli: Context, done: list[IngestReport], *, mapped: bool) -> None:
+    """Show what became of the inputs: one in full, several as a table."""
     if len(done) == 1:
-        return INGEST.document(done[0], **_next(done, mapped=mapped))
-    total = sum((one.batch.counts for one in done), Counts())
-    return INGEST_SEVERAL.document(total, batches=done, **_next(done, mapped=mapped))
+        cli.show(INGEST, done[0], **_next(done, mapped=mapped))
+    else:
+        total = sum((one.batch.counts for one in done), Counts())
+        cli.show(INGEST_SEVERAL, total, batches=done, **_next(done, mapped=mapped))
 
 
 _FOREIGN = "foreign records need --map; `pik ingest --help` shows how"
@@ -166,10 +168,10 @@ INGEST_DRY_RUN = Schema(
 )
 
 
-def checked(inputs: list[CheckReport], *, mapped: bool) -> Document:
-    """Return what a dry run found."""
+def show_checked(cli: Context, inputs: list[CheckReport], *, mapped: bool) -> None:
+    """Show what a dry run found."""
     sample = next((one.sample for one in inputs if one.sample is not None), None) if mapped else None
-    return INGEST_DRY_RUN.document(inputs, sample=sample, note=_note_checked(inputs, mapped=mapped))
+    cli.show(INGEST_DRY_RUN, inputs, sample=sample, note=_note_checked(inputs, mapped=mapped))
 
 
 def _note_checked(inputs: list[CheckReport], *, mapped: bool) -> str:
@@ -224,14 +226,15 @@ INGEST_VIA_API = Schema(
 )
 
 
-def sent_via_api(done: list[tuple[SendReport, list[Reject]]]) -> Document:
-    """Return what became of the inputs, each with the first of its rejected records."""
+def show_sent(cli: Context, done: list[tuple[SendReport, list[Reject]]]) -> None:
+    """Show what became of the inputs, each with the first of its rejected records."""
     all_sent = [sent for sent, _ in done]
     total = sum((sent.counts for sent in all_sent), Counts())
     seconds = sum(sent.seconds for sent in all_sent)
     failure = all_sent[-1].failure
     shown = [(sent.source, reject) for sent, first in done for reject in first]
-    return INGEST_VIA_API.document(
+    cli.show(
+        INGEST_VIA_API,
         total,
         reasons=_most_frequent(sum((Counter(sent.reasons) for sent in all_sent), Counter())),
         requests=sum(sent.requests for sent in all_sent),

@@ -8,12 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from pik.cli import options
 from pik.cli.command import CommandGroup, cli_command
 from pik.cli.context import Context
 from pik.cli.document import TRUNCATED, Column, Field, Rows, Schema, or_null
+from pik.cli.options import argument, option
 from pik.cli.values import Bucket, Count, Instant, Moment
 from pik.model.instant import Window
 
@@ -41,9 +40,7 @@ metrics = CommandGroup("Define metrics: apply, list, show.")
 )
 def apply(
     cli: Context,
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="TOML: one definition, or several as [[metric]] tables.")
-    ],
+    file: Annotated[Path, argument("FILE", "TOML: one definition, or several as [[metric]] tables.")],
     dry_run: options.DryRun = False,
 ) -> None:
     """Store definitions, each as the next version of its name. One that has not changed keeps its version.
@@ -58,7 +55,7 @@ def apply(
     definitions = read_definitions(file)
     store = cli.open_store()
     applied = keep(store.metrics, cli.engine(), definitions, time.time_ns(), dry_run=dry_run)
-    cli.show(APPLIED.document(dry_run=dry_run, metrics=applied))
+    cli.show(APPLIED, dry_run=dry_run, metrics=applied)
 
 
 def _what(applied: AppliedMetric) -> str:
@@ -70,15 +67,15 @@ def _what(applied: AppliedMetric) -> str:
 @metrics.add("list", examples="pik metrics list")
 def list_(cli: Context) -> None:
     """List the latest version of each metric."""
-    cli.show(METRICS.document(metrics=cli.open_store().metrics.latest()))
+    cli.show(METRICS, metrics=cli.open_store().metrics.latest())
 
 
 @metrics.add("show", examples="pik metrics show event_count")
-def show(cli: Context, name: Annotated[str, typer.Argument(metavar="NAME", help="The metric.")]) -> None:
+def show(cli: Context, name: Annotated[str, argument("NAME", "The metric.")]) -> None:
     """Show every version of a metric, the oldest first."""
     from pik.usecases.metrics.definitions import versions
 
-    cli.show(VERSIONS.document(name=name, versions=versions(cli.open_store().metrics, name)))
+    cli.show(VERSIONS, name=name, versions=versions(cli.open_store().metrics, name))
 
 
 _DEFINITION = (
@@ -135,7 +132,7 @@ def aggregates(
     from_: options.From = None,
     to: options.To = None,
     since: options.Since = None,
-    history: Annotated[bool, typer.Option("--history", help="Every version, not only the current one.")] = False,
+    history: Annotated[bool, option("--history", "Every version, not only the current one.")] = False,
     limit: options.Limit = None,
 ) -> None:
     """List the current values of the buckets that the window touches, by metric, bucket and entity.
@@ -154,7 +151,7 @@ def aggregates(
     rows = iter(listing.rows)
     truncated = lambda: limit is not None and next(rows, None) is not None  # noqa: E731
     schema = HISTORY if history else AGGREGATES
-    cli.show(schema.document(listing, aggregates=islice(rows, limit), truncated=truncated))
+    cli.show(schema, listing, aggregates=islice(rows, limit), truncated=truncated)
 
 
 def _aggregates(*, history: bool) -> Schema:

@@ -6,13 +6,12 @@ import os
 import shlex
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
 from pik.cli.commands.verify import PROBLEMS
 from pik.cli.context import Context
 from pik.cli.document import Field, Rows, Schema
+from pik.cli.options import option
 from pik.cli.values import Count
 from pik.errors import NotFound, command
 from pik.model.instant import Window
@@ -35,9 +34,7 @@ if TYPE_CHECKING:
 )
 def pull(
     cli: Context,
-    into: Annotated[
-        str, typer.Option("--into", metavar="DIR", help="A new directory, or one that was pulled into before.")
-    ],
+    into: Annotated[str, option("--into DIR", "A new directory, or one that was pulled into before.")],
     entity: options.Entities = None,
     from_: options.From = None,
     to: options.To = None,
@@ -58,11 +55,11 @@ def pull(
     source = cli.open_store()
     head = {"source": source.url, "into": into, "requested": request.window, "entities": request.entities}
     if dry_run:
-        cli.show(PULL_DRY_RUN.document(_plan(cli, source, into, request), dry_run=True, **head))
+        cli.show(PULL_DRY_RUN, _plan(cli, source, into, request), dry_run=True, **head)
         return None
     effective_window(source, request)  # before a directory is made
     done = copy_window(source, cli.open_copy(source, into, create=True), request, cli.progress)
-    cli.show(PULL.document(done, **head, **_next(source, into, done)))
+    cli.show(PULL, done, **head, **_next(source, into, done))
     return PARTLY if done.problems else None
 
 

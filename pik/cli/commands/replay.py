@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
 from pik.cli.commands.runs import OUTCOME, PLAN, exit_code, going_on, nothing_matched
 from pik.cli.context import Context
 from pik.cli.document import Field, Object, Schema
+from pik.cli.options import option
 from pik.cli.text import number_of
 from pik.cli.values import Instant
 from pik.errors import NothingSelected, UsageError, command
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 def replay(
     cli: Context,
     entity: options.Entities = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every entity in the window.")] = False,
+    everything: Annotated[bool, option("--all", "Every entity in the window.")] = False,
     from_: options.From = None,
     to: options.To = None,
     since: options.Since = None,
@@ -53,20 +52,14 @@ def replay(
     source: options.Source = None,
     metric: options.Metrics = None,
     include_duplicates: Annotated[
-        bool, typer.Option("--include-duplicates", help="Count duplicates too; the result cannot be promoted.")
+        bool, option("--include-duplicates", "Count duplicates too; the result cannot be promoted.")
     ] = False,
     reason: options.Reason = "",
-    rate: Annotated[
-        float | None, typer.Option("--rate", metavar="N", min=0.001, help="At most N tasks per second.")
-    ] = None,
+    rate: Annotated[float | None, option("--rate N", "At most N tasks per second.", min=0.001)] = None,
     via: options.Via = None,
-    no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="With --via api: start the run without waiting for its end.")
-    ] = False,
+    no_wait: Annotated[bool, option("--no-wait", "With --via api: start the run without waiting for its end.")] = False,
     dry_run: options.DryRun = False,
-    promote: Annotated[
-        bool, typer.Option("--promote", help="Make the result current; what failed stays unchanged.")
-    ] = False,
+    promote: Annotated[bool, option("--promote", "Make the result current; what failed stays unchanged.")] = False,
     yes: options.Yes = False,
 ) -> int | None:
     """Recompute aggregates from raw and write them next to the current ones.
@@ -128,7 +121,7 @@ def _replay(
         if plan.run.events_matched == 0:
             cli.note(nothing_matched(request.window))
         if dry_run:
-            cli.show(REPLAY_DRY_RUN.document(plan.run, entities_without_value=nothing_of, dry_run=True))
+            cli.show(REPLAY_DRY_RUN, plan.run, entities_without_value=nothing_of, dry_run=True)
             return None
         run = start(store, plan)
         chosen = "raw is damaged, so events are not counted"
@@ -140,14 +133,13 @@ def _replay(
     versions, known_until = _basis(cli, store, run)
     schema = REPLAY if move else REPLAY.without("promotion")
     cli.show(
-        schema.document(
-            move.run if move else run,
-            entities_without_value=nothing_of,
-            resumed=resumed,
-            metric_versions=versions,
-            known_until=known_until,
-            promotion=move and move.counts,
-        )
+        schema,
+        move.run if move else run,
+        entities_without_value=nothing_of,
+        resumed=resumed,
+        metric_versions=versions,
+        known_until=known_until,
+        promotion=move and move.counts,
     )
     return PARTLY if move and move.counts.conflicts else exit_code(run)
 
@@ -212,7 +204,7 @@ def _replay_via_api(cli: Context, request: RunRequest, *, dry_run: bool, wait: b
                 f"{request.window} is too large for the API to count in one call",
                 hint="leave --dry-run out to replay it, --via api to count it, or ask for less",
             )
-        cli.show(REPLAY_DRY_RUN.without("entities_without_value").document(planned, dry_run=True))
+        cli.show(REPLAY_DRY_RUN.without("entities_without_value"), planned, dry_run=True)
         return None
     waits = command("runs", "wait", planned.run_id)
     cli.note(f"run {planned.run_id} started; it continues without this command, and {waits} waits for it")
@@ -220,7 +212,7 @@ def _replay_via_api(cli: Context, request: RunRequest, *, dry_run: bool, wait: b
     if run.state == RunState.COMPLETED and run.events_matched == 0 and not run.values:
         raise _nothing(run)
     not_told = ("entities_without_value", "metric_versions", "known_until", "promotion")
-    cli.show(REPLAY.without(*not_told).document(run, resumed=False))
+    cli.show(REPLAY.without(*not_told), run, resumed=False)
     return None if run.state in (RunState.PLANNED, RunState.RUNNING) else exit_code(run)
 
 

@@ -35,7 +35,7 @@ def list_(cli: Context, limit: options.Limit = None) -> None:
     """List runs, newest first."""
     found = cli.open_store().runs.newest_first()
     truncated = lambda: limit is not None and next(found, None) is not None  # noqa: E731
-    cli.show(RUNS.document(runs=islice(found, limit), truncated=truncated))
+    cli.show(RUNS, runs=islice(found, limit), truncated=truncated)
 
 
 @runs.add("show", examples="pik runs show 01J8Z3")
@@ -44,9 +44,7 @@ def show(cli: Context, run: options.RunId) -> None:
     from pik.usecases.replay.runs import detail
 
     found = detail(cli.open_store(), run)
-    cli.show(
-        RUN_DETAIL.document(found.run, driven=found.driven, dead_letters=found.letters, promotions=found.promotions)
-    )
+    cli.show(RUN_DETAIL, found.run, driven=found.driven, dead_letters=found.letters, promotions=found.promotions)
 
 
 @runs.add("resume", examples="pik runs resume 01J8Z3")
@@ -59,7 +57,7 @@ def resume(cli: Context, run: options.RunId) -> int | None:
     if found.state in (RunState.PLANNED, RunState.RUNNING):
         cli.note(going_on(found))
     ended = execute_run(store, cli.engine(), found.run_id, Pace(), cli.progress)
-    cli.show(RESUMED.document(ended, resumed=True))
+    cli.show(RESUMED, ended, resumed=True)
     return exit_code(ended)
 
 
@@ -75,7 +73,7 @@ def wait(cli: Context, run: options.RunId) -> int | None:
     from pik.usecases.replay.runs import wait as until_ended
 
     ended = until_ended(cli.open_store(), run, cli.progress)
-    cli.show(RUN.document(ended))
+    cli.show(RUN, ended)
     return exit_code(ended)
 
 
@@ -85,7 +83,7 @@ def cancel(cli: Context, run: options.RunId) -> None:
     from pik.usecases.replay.runs import cancel as stop
 
     ended = stop(cli.open_store(), run)
-    cli.show(RUN.document(ended))
+    cli.show(RUN, ended)
 
 
 def going_on(run: Run) -> str:
@@ -309,7 +307,7 @@ def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, ye
     failed = (
         {} if moved.kind == PromotionKind.PROMOTE else dict.fromkeys(("failed_tasks", "failed_aggregates", "failures"))
     )
-    cli.show(PROMOTE.document(moved, dry_run=dry_run, reason=reason, **failed))
+    cli.show(PROMOTE, moved, dry_run=dry_run, reason=reason, **failed)
     incomplete = moved.kind == PromotionKind.PROMOTE and run.state in (RunState.PARTIAL, RunState.FAILED)
     return PARTLY if counts.conflicts or incomplete else None
 

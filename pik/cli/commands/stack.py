@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
-import typer
 
 from pik import __version__
 from pik.cli.command import FOUND, PARTLY, CommandGroup
 from pik.cli.context import Context
 from pik.cli.document import Column, Field, Object, Rows, Schema, or_null
+from pik.cli.options import option
 from pik.cli.values import Count, Instant, Json, Shown
 from pik.errors import command
 from pik.model.instant import SECOND, format_duration
@@ -42,7 +42,7 @@ def status(cli: Context) -> int | None:
     from pik.usecases.care.deployment import status as look
 
     found = look(cli.stack_health(), cli.open_store)
-    cli.show(STATUS.document(found))
+    cli.show(STATUS, found)
     return FOUND if found.unhealthy else None
 
 
@@ -60,13 +60,9 @@ def doctor(
     cli: Context,
     need: Annotated[
         Literal["reading", "replaying", "administering", "inspecting", "producing"],
-        typer.Option(
-            "--need",
-            metavar="LEVEL",
-            help="What you want to do: reading, replaying, administering, inspecting, producing.",
-        ),
+        option("--need LEVEL", "What you want to do: reading, replaying, administering, inspecting, producing."),
     ] = "reading",
-    everything: Annotated[bool, typer.Option("--all", help="Also list what is in order.")] = False,
+    everything: Annotated[bool, option("--all", "Also list what is in order.")] = False,
 ) -> int | None:
     """Check every permission and setting that pik needs, and print the policy or command that corrects them.
 
@@ -79,12 +75,11 @@ def doctor(
     found = diagnose(cli.stack_health(), Level(need).needed)
     permissions = [*found.missing, *_unknown(found)]
     cli.show(
-        DIAGNOSIS.document(
-            found,
-            need=need,
-            permissions=found.permissions if everything else permissions,
-            settings=[one for one in found.settings if everything or one.right is not True],
-        )
+        DIAGNOSIS,
+        found,
+        need=need,
+        permissions=found.permissions if everything else permissions,
+        settings=[one for one in found.settings if everything or one.right is not True],
     )
     if _unknown(found) or _unseen(found):
         return PARTLY

@@ -6,12 +6,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
 from pik.cli.context import Context
 from pik.cli.document import TRUNCATED, Column, Field, Object, Rows, Schema, or_null
+from pik.cli.options import argument, option
 from pik.cli.text import number_of
 from pik.cli.values import Count, Instant, Moment, Shown, words
 from pik.errors import NotFound, UsageError, command
@@ -37,10 +36,8 @@ if TYPE_CHECKING:
 )
 def batches(
     cli: Context,
-    batch: Annotated[
-        str | None, typer.Argument(metavar="[BATCH]", help="Only this batch (id or its beginning).")
-    ] = None,
-    rejects: Annotated[bool, typer.Option("--rejects", help="List the batch's rejected records.")] = False,
+    batch: Annotated[str | None, argument("[BATCH]", "Only this batch (id or its beginning).")] = None,
+    rejects: Annotated[bool, option("--rejects", "List the batch's rejected records.")] = False,
     limit: options.Limit = None,
 ) -> None:
     """List batches, newest first, or the rejected records of one."""
@@ -58,15 +55,15 @@ def batches(
         found = batch_of(store.index, batch)
         rows = islice(list_rejects(store, found), limit)
         truncated = limit is not None and found.counts.rejected > limit
-        cli.show(REJECTS.document(found, rejects=rows, truncated=truncated))
+        cli.show(REJECTS, found, rejects=rows, truncated=truncated)
         return
     every = [batch_of(store.index, batch)] if batch else store.index.batches()
     listed = (with_closing(store, one) for one in every)
     shown = list(islice(listed, limit)) if limit else listed
     cli.show(
-        BATCHES.document(
-            batches=shown, truncated=lambda: limit is not None and not batch and next(iter(listed), None) is not None
-        )
+        BATCHES,
+        batches=shown,
+        truncated=lambda: limit is not None and not batch and next(iter(listed), None) is not None,
     )
 
 
@@ -145,7 +142,7 @@ def init(cli: Context) -> None:
         store, created = cli.open_store(place, create=True), True
     named = () if cli.settings.default_store else ("--store", place)
     line = command(*named, *(("ingest", "FILE") if created else ("status",)))
-    cli.show(INIT.document(store, created=created, next=line))
+    cli.show(INIT, store, created=created, next=line)
 
 
 INIT = Schema(
@@ -169,7 +166,7 @@ def status(cli: Context) -> None:
     from pik.usecases.inspect.batches import status as look
 
     found = look(cli.open_store())
-    cli.show((STATUS if found.copy_of else STATUS.without("pulled")).document(found))
+    cli.show(STATUS if found.copy_of else STATUS.without("pulled"), found)
 
 
 _MOST = 20
@@ -230,7 +227,7 @@ _NAMES = {
     "letter": "dead letter",
 }
 
-_NewFile = Annotated[Path, typer.Argument(metavar="FILE", help="The file to create.", show_default=False)]
+_NewFile = Annotated[Path, argument("FILE", "The file to create.", show_default=False)]
 
 
 @cli_command(
@@ -253,7 +250,7 @@ def backup(cli: Context, file: _NewFile) -> int | None:
     from pik.usecases.care.backup import backup as write
 
     done = write(cli.open_store(), file, cli.progress)
-    cli.show(BACKUP.document(done, outcome="backed up"))
+    cli.show(BACKUP, done, outcome="backed up")
     return PARTLY if done.omitted else None
 
 
@@ -292,7 +289,7 @@ BACKUP = Schema(
 )
 
 
-_BackupFile = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.", show_default=False)]
+_BackupFile = Annotated[Path, argument("FILE", "The backup.", show_default=False)]
 
 
 @cli_command(
@@ -314,5 +311,5 @@ def restore(cli: Context, file: _BackupFile, dry_run: options.DryRun = False) ->
     from pik.usecases.care.backup import restore as take
 
     done = take(cli.open_store(), file, cli.progress, dry_run=dry_run)
-    cli.show(BACKUP.document(done, outcome="nothing, a dry run" if dry_run else "restored"))
+    cli.show(BACKUP, done, outcome="nothing, a dry run" if dry_run else "restored")
     return PARTLY if done.lacking else None

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
+from pik.cli.options import option
 from pik.cli.text import number_of
 from pik.cli.values import Count
 from pik.errors import UsageError, command, in_turn
@@ -37,9 +36,9 @@ if TYPE_CHECKING:
 )
 def verify(
     cli: Context,
-    quick: Annotated[bool, typer.Option("--quick", help="Presence and sizes only.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Every byte, index row and aggregate (the default).")] = False,
-    rebuild_index: Annotated[bool, typer.Option("--rebuild-index", help="Rebuild the index from raw.")] = False,
+    quick: Annotated[bool, option("--quick", "Presence and sizes only.")] = False,
+    full: Annotated[bool, option("--full", "Every byte, index row and aggregate (the default).")] = False,
+    rebuild_index: Annotated[bool, option("--rebuild-index", "Rebuild the index from raw.")] = False,
     from_: options.From = None,
     to: options.To = None,
     since: options.Since = None,
@@ -60,7 +59,7 @@ def verify(
         from pik.usecases.care.rebuild import rebuild_index as make_again
 
         done = make_again(cli.open_store(), cli.progress)
-        cli.show((REBUILD if done.undecided else REBUILD.without("undecided")).document(done))
+        cli.show(REBUILD if done.undecided else REBUILD.without("undecided"), done)
         return FOUND if done.revised or done.damaged or done.undecided or done.dropped else None
     from pik.usecases.care.verify import verify as check
 
@@ -69,15 +68,14 @@ def verify(
     remedies: dict[str, None] = {}
     copy_of = store.copy.source if store.copy else None
     cli.show(
-        VERIFY.document(
-            problems,
-            window=window,
-            check="quick" if quick else "full",
-            copy_of=copy_of,
-            problems=_noting(problems, remedies),
-            note=lambda: _next(problems.summary, remedies, copy_of)[0],
-            next=lambda: _next(problems.summary, remedies, copy_of)[1],
-        )
+        VERIFY,
+        problems,
+        window=window,
+        check="quick" if quick else "full",
+        copy_of=copy_of,
+        problems=_noting(problems, remedies),
+        note=lambda: _next(problems.summary, remedies, copy_of)[0],
+        next=lambda: _next(problems.summary, remedies, copy_of)[1],
     )
     found = problems.summary
     if found.full and found.aggregates is None:

@@ -8,12 +8,11 @@ import time
 from decimal import Decimal
 from typing import Annotated, Literal
 
-import typer
-
 from pik.cli import options
 from pik.cli.command import FOUND, CommandGroup, cli_command
 from pik.cli.context import Context
-from pik.cli.document import Column, Document, Table
+from pik.cli.document import Column, Field, Rows, Schema
+from pik.cli.options import argument, option
 from pik.cli.values import Instant, Lag
 from pik.errors import NotFound
 
@@ -27,27 +26,28 @@ from pik.errors import NotFound
 )
 def things(
     cli: Context,
-    files: Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="Where they are.")] = None,
+    files: Annotated[list[str] | None, argument("[FILE]...", "Where they are.")] = None,
     entity: options.Entities = None,
     limit: options.Limit = 3,
-    kind: Annotated[
-        Literal["exact", "conflict"] | None, typer.Option("--class", metavar="CLASS", help="Which.")
-    ] = None,
-    share: Annotated[Decimal | None, typer.Option("--share", metavar="N", help="How much.")] = None,
+    kind: Annotated[Literal["exact", "conflict"] | None, option("--class CLASS", "Which.")] = None,
+    share: Annotated[Decimal | None, option("--share N", "How much.")] = None,
 ) -> int | None:
     """Show things.
 
     As many as you like.
     """
     rows = ({"id": f"{n:032x}", "at": n, "lag": -n} for n in range(limit or 0))
-    cli.show(
-        Document(
-            head={"store": cli.settings.store, "files": files, "entity": entity, "class": kind, "share": share},
-            tables=[Table("things", [Column("id"), Column("at", Instant), Column("lag", Lag)], rows)],
-        )
-    )
+    chosen = {"store": cli.settings.store, "files": files, "entity": entity, "class": kind, "share": share}
+    cli.show(THINGS, chosen, things=rows)
     cli.note("that was all")
     return FOUND if kind == "conflict" else None
+
+
+THINGS = Schema(
+    "pik things",
+    *map(Field, ("store", "files", "entity", "class", "share")),
+    Rows("things", "", Column("id"), Column("at", Instant), Column("lag", Lag)),
+)
 
 
 fail = CommandGroup("Ways to go wrong.")
@@ -56,10 +56,7 @@ fail = CommandGroup("Ways to go wrong.")
 @fail.add("how", examples="pik fail how bug")
 def how(
     _cli: Context,
-    way: Annotated[
-        Literal["bug", "absent", "full", "sleep", "interrupt", "memory"],
-        typer.Argument(metavar="WAY", help="Which way."),
-    ],
+    way: Annotated[Literal["bug", "absent", "full", "sleep", "interrupt", "memory"], argument("WAY", "Which way.")],
 ) -> None:
     """Fail in one way."""
     if way == "sleep":
