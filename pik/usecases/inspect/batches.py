@@ -7,17 +7,15 @@ Its deliveries stay what they are.
 
 from __future__ import annotations
 
-import io
+import heapq
 from base64 import b64decode
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from hashlib import blake2b
-from itertools import chain, groupby, islice
+from itertools import accumulate, chain, groupby
 from pathlib import Path
 
 import msgspec
-import zstandard
 
 from pik.errors import AlreadyExists, Damaged, UsageError
 from pik.model.batch import KEYED, OTHERS, PLAIN, Batch, BatchState, Reject, Segment, Verdict, are_exact, with_names
@@ -25,25 +23,18 @@ from pik.model.instant import ALL_TIME, Part
 from pik.model.metric import Run
 from pik.ports.raw import Raw, RawKind, number_of
 from pik.ports.store import Store, Totals
-from pik.rawlog.objects import damaged, frame_lines, packed, parse, read_rejects, record_lines
+from pik.rawlog.objects import damaged, packed, read_rejects, record_lines
 from pik.rawlog.sealed_records import parts
 from pik.rawlog.segment_reader import ids_of, readable
 
 
 def list_rejects(store: Store, batch: Batch) -> Iterator[Reject]:
     """Yield the rejected records of the batch, in the order of the input. Raises Damaged."""
-    decode = msgspec.json.Decoder(Reject).decode
     for file in store.index.rejects(batch.batch_id):
-        count = 0
-        try:
-            with zstandard.ZstdDecompressor().stream_reader(store.raw.read(file.key)) as reader:
-                for line in io.BufferedReader(reader):
-                    yield decode(line)
-                    count += 1
-        except (zstandard.ZstdError, msgspec.MsgspecError) as error:
-            raise damaged(file.key, str(error)) from None
-        if count != file.records:
-            raise damaged(file.key, f"it holds {count} of {file.records} rejects")
+        rejects = read_rejects(store.raw, file.key)
+        if len(rejects) != file.records:
+            raise damaged(file.key, f"it holds {len(rejects)} of {file.records} rejects")
+        yield from rejects
 
 
 def write_rejects(store: Store, batches: list[Batch], path: Path) -> int:
@@ -87,27 +78,21 @@ class Lags:
 
 def lags(batch: Batch) -> Lags | None:
     """Return the nearest-rank percentiles of the lags of a batch; None if it has no deliveries."""
-    ordered = sorted(batch.lags.items())
-    if not ordered:
+    if not batch.lags:
         return None
-    total = sum(batch.lags.values())
+    ordered = sorted(batch.lags)
+    cumulative = list(accumulate(batch.lags[lag] for lag in ordered))
 
     def percentile(percent: int) -> int:
-        rank, seen = -(-total * percent // 100), 0
-        for lag, count in ordered:
-            seen += count
-            if seen >= rank:
-                return lag
-        return ordered[-1][0]
+        return ordered[bisect_left(cumulative, -(-cumulative[-1] * percent // 100))]
 
-    skewed = sum(count for lag, count in ordered if lag < 0)
     return Lags(
-        min=ordered[0][0],
+        min=ordered[0],
         p50=percentile(50),
         p95=percentile(95),
         p99=percentile(99),
-        max=ordered[-1][0],
-        skewed=skewed,
+        max=ordered[-1],
+        skewed=sum(count for lag, count in batch.lags.items() if lag < 0),
         exact=are_exact(batch.lags),
     )
 
@@ -214,77 +199,45 @@ def close_replaced(store: Store, later: Batch) -> list[str]:
 def _repeated_batches(store: Store, later: Batch) -> list[str]:
     """Return the batches that accepted the events of this one's first duplicates."""
     found: dict[str, None] = {}
-    for segment in islice(_in_order(store, later), _LOOKED_UP):
-        exact = sorted(seq for seq, kind in store.index.skipped(segment).items() if kind == Verdict.EXACT)
-        for event_id in _event_ids(store.raw, segment, exact[:_LOOKED_UP]):
-            for place in store.index.deliveries(event_id, _LOOKED_UP):
-                found[place.batch_id] = None
+    for segment in _in_order(store, later)[:_LOOKED_UP]:
+        exact = sorted(seq for seq, kind in store.index.skipped(segment).items() if kind == Verdict.EXACT)[:_LOOKED_UP]
+        ids = dict(ids_of(readable(store.raw, segment))) if exact else {}
+        for event_id in dict.fromkeys(ids[seq] for seq in exact if seq in ids):
+            found |= dict.fromkeys(place.batch_id for place in store.index.deliveries(event_id.hex(), _LOOKED_UP))
         if found:
             break
     found.pop(later.batch_id, None)
     return list(found)[:_LOOKED_UP]
 
 
-def _event_ids(raw: Raw, segment: Segment, seqs: Sequence[int]) -> list[str]:
-    """Return the event_ids of these deliveries of a segment, in their order, as far as they can be read."""
-    found: dict[int, str] = {}
-    for frame in segment.frames if seqs else ():
-        with suppress(Damaged):
-            for line in frame_lines(raw, segment, frame):
-                delivery = parse(segment, line)
-                if delivery.seq in seqs:
-                    found[delivery.seq] = delivery.event_id
-        if len(found) == len(seqs):
-            break
-    return list(dict.fromkeys(found[seq] for seq in seqs if seq in found))
-
-
 def _is_repeated(store: Store, earlier: Batch, later: Batch) -> bool:
     """Whether the later batch certainly holds every record of the earlier one. Where the raw of one is damaged nothing
     is certain; that must not stop the later one, whose own records are durable, and `verify` reports it."""
+    of_earlier, of_later = _records(store, earlier), _records(store, later)
     try:
-        last = _last_seq(store, earlier)
-        return bool(last) and _checksum(store, earlier, last) == _checksum(store, later, last)
+        first = next(of_earlier, None)
+        return first is not None and all(one == next(of_later, None) for one in chain([first], of_earlier))
     except Damaged:
         return False
 
 
-def _in_order(store: Store, batch: Batch) -> Iterator[Segment]:
-    """Yield the batch's segments in the order of its blocks."""
-    return iter(sorted(store.index.segments(ALL_TIME, batch_id=batch.batch_id), key=lambda one: number_of(one.key)))
+def _in_order(store: Store, batch: Batch) -> list[Segment]:
+    """Return the batch's segments in the order of its blocks."""
+    return sorted(store.index.segments(ALL_TIME, batch_id=batch.batch_id), key=lambda one: number_of(one.key))
 
 
-def _last_seq(store: Store, batch: Batch) -> int:
-    """Return the last seq of the batch that is in raw."""
-    accepted = (seq for segment in _in_order(store, batch) for seq, _ in ids_of(readable(store.raw, segment)))
-    rejected = (read_rejects(store.raw, file.key)[-1].seq for file in store.index.rejects(batch.batch_id))
-    return max(chain(accepted, rejected), default=0)
-
-
-def _checksum(store: Store, batch: Batch, last: int) -> tuple[int, int]:
-    """Return how many records the batch has up to this one, and the sum of a hash of each record and its seq, so that
-    their order does not matter."""
-    count = total = 0
-
-    def add(*parts: bytes) -> None:
-        nonlocal count, total
-        digest = blake2b(b"\0".join(parts), digest_size=16).digest()
-        count, total = count + 1, (total + int.from_bytes(digest, "big")) % (1 << 128)
-
-    for _, of_block in groupby(_in_order(store, batch), key=lambda segment: number_of(segment.key)):
-        first = None
-        for segment in of_block:
-            for seq, content in _contents(store.raw, segment):
-                first = seq if first is None else min(first, seq)
-                if seq <= last:
-                    add(b"%d" % seq, content)
-        if first is not None and first > last:
-            break
-    for file in store.index.rejects(batch.batch_id):
-        for reject in read_rejects(store.raw, file.key):
-            if reject.seq <= last:
-                add(b"%d" % reject.seq, msgspec.json.encode(reject))
-    return count, total
+def _records(store: Store, batch: Batch) -> Iterator[tuple[int, bytes]]:
+    """Yield seq and content of each record of the batch, by seq, in the memory that a block takes."""
+    by_block = groupby(_in_order(store, batch), key=lambda segment: number_of(segment.key))
+    deliveries = chain.from_iterable(
+        sorted(chain.from_iterable(_contents(store.raw, segment) for segment in block)) for _, block in by_block
+    )
+    rejects = (
+        (reject.seq, msgspec.json.encode(reject))
+        for file in store.index.rejects(batch.batch_id)
+        for reject in read_rejects(store.raw, file.key)
+    )
+    return heapq.merge(deliveries, rejects)
 
 
 def _contents(raw: Raw, segment: Segment) -> Iterator[tuple[int, bytes]]:

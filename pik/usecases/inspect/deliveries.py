@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby, islice
-from operator import attrgetter
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from typing import Any, Literal
 
 import msgspec
@@ -19,26 +20,25 @@ from pik.model.delivery import Delivery, Filter
 from pik.model.instant import DAY, HOUR, MIN_INSTANT, Window, covered, day_text, format_instant, parse_instant
 from pik.model.metric import Aggregate, Definition
 from pik.ports.engine import Engine, Inputs
-from pik.ports.store import Index, Store
+from pik.ports.store import Store
 from pik.rawlog.objects import damaged, frame_lines, parse
 from pik.rawlog.sealed_records import parts
-from pik.rawlog.selection import Bound, RecordedDelivery, deliveries
+from pik.rawlog.selection import RecordedDelivery, deliveries
 from pik.runtime import SILENT, Progress
 from pik.runtime.storage import SORTED_IN_MEMORY, sort_bounded
 from pik.usecases import Extent, Listing
 from pik.usecases.availability import expect_held, expect_pulled, has_expired
-from pik.usecases.inspect.events import ordered_by_day, pages
+from pik.usecases.inspect.events import PAGE, ordered, pages
 from pik.usecases.metrics.computation import sound
 from pik.usecases.metrics.definitions import Scales
 
 Group = Literal["source", "type", "entity", "batch", "hour"]
 
-_PAGE = 500  # duplicates whose events' deliveries are counted by one request to the index
 _FINISHED = 10_000  # batches for which it is remembered whether they are finished
 
 # A delivery, its verdict and its day. They are sorted on disk, and so carry nothing else of their segment: its frames
 # would be written again with each.
-_Duplicate = tuple[Delivery, str, int]
+_Duplicate = tuple[Delivery, Verdict, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +112,14 @@ def list_duplicates(
     Raises NotHeld, and Damaged while iterating.
     """
     expect_held(store, wanted.filter.window, wanted.filter.entities)
-    return Listing(_rows(store, wanted, limit, payload_diff, progress))
+    reader = _DuplicateReader(store, wanted)
 
-
-def _rows(
-    store: Store, wanted: DuplicateFilter, limit: int | None, payload_diff: bool, progress: Progress
-) -> Generator[DuplicateRow, None, Extent]:
-    @lru_cache(_PAGE)  # conflicts of one key come many times
+    @lru_cache(PAGE)  # conflicts of one key come many times
     def accepted(event_id: str) -> Delivery:
-        return read_location(store, locate(store, event_id)).delivery
+        return next(read_locations(store, [locate(store, event_id)])).delivery
 
-    bound, counts = Bound(), _DeliveryCounts(store.index)
-    found = deliveries(store, wanted.filter, only="duplicate", progress=progress, bound=bound)
-    one_more = None if limit is None else limit + 1  # to see whether the limit leaves any out
-    ordered = ordered_by_day(found, _Selector(store, wanted, counts).select, _key, one_more, bound)
-    shown = 0
-    for page in pages(islice(ordered, limit), _PAGE):
-        for (delivery, kind, _), count in zip(page, counts.of(page), strict=True):
-            shown += 1
+    def rows(page: list[_Duplicate]) -> Iterator[DuplicateRow]:
+        for (delivery, kind, _), count in zip(page, reader.delivery_counts(page), strict=True):
             compared = payload_diff and kind == Verdict.CONFLICT
             yield DuplicateRow(
                 delivery.event_id,
@@ -144,7 +134,9 @@ def _rows(
                 delivery.seq,
                 tuple(_changes(accepted(delivery.event_id), delivery)) if compared else (),
             )
-    return Extent(shown if next(ordered, None) is None else None)
+
+    found = ordered(store, wanted.filter, limit, reader.select, _key, rows, only="duplicate", progress=progress)
+    return Listing(found)
 
 
 def _key(item: _Duplicate) -> tuple[int, str, str, int]:
@@ -167,50 +159,47 @@ def _groups(
     store: Store, wanted: DuplicateFilter, by: Group, limit: int | None, progress: Progress
 ) -> Generator[GroupRow, None, GroupTotals]:
     found = deliveries(store, wanted.filter, only="duplicate", progress=progress)
-    selected = _Selector(store, wanted, _DeliveryCounts(store.index)).select(found)
-    by_name = sort_bounded(_partial_counts(selected, by), attrgetter("group"))
-    added = (_sum(group, parts) for group, parts in groupby(by_name, key=attrgetter("group")))
+    names = ((_group(delivery, by), kind) for delivery, kind, _ in _DuplicateReader(store, wanted).select(found))
     groups = duplicates = 0
-    for row in sort_bounded(added, lambda row: (-row.duplicates, row.group)):
+    for row in sort_bounded(_counted(names), lambda row: (-row.duplicates, row.group)):
         groups, duplicates = groups + 1, duplicates + row.duplicates
         if limit is None or groups <= limit:
             yield row
     return GroupTotals(duplicates, limit is not None and groups > limit)
 
 
-def _partial_counts(found: Iterable[_Duplicate], by: Group) -> Iterator[GroupRow]:
-    """Yield counts by group, of as many groups as memory should hold at a time."""
-    counts: dict[str, list[int]] = {}
-    for delivery, kind, _ in found:
-        counts.setdefault(_group(delivery, by), [0, 0])[kind == Verdict.CONFLICT] += 1
-        if len(counts) >= SORTED_IN_MEMORY:
-            yield from (GroupRow(group, *count) for group, count in counts.items())
-            counts = {}
-    yield from (GroupRow(group, *count) for group, count in counts.items())
+def _counted(names: Iterator[tuple[str, str]]) -> Iterator[GroupRow]:
+    """Yield the groups of duplicates, each given by its group and kind."""
+    # Counted first as far as memory should hold the names, so that few counts are sorted.
+    counts = (one for page in pages(names, SORTED_IN_MEMORY) for one in Counter(page).items())
+    for group, of_group in groupby(sort_bounded(counts, itemgetter(0)), key=lambda one: one[0][0]):
+        total: Counter[str] = Counter()
+        for (_, kind), count in of_group:
+            total[kind] += count
+        yield GroupRow(group, total[Verdict.EXACT], total[Verdict.CONFLICT])
 
 
-def _sum(group: str, parts: Iterable[GroupRow]) -> GroupRow:
-    exact, conflict = zip(*((part.exact, part.conflict) for part in parts), strict=True)
-    return GroupRow(group, sum(exact), sum(conflict))
+_FIELDS = {"source": "source", "type": "event_type", "entity": "entity_id", "batch": "batch_id"}
 
 
 def _group(delivery: Delivery, by: Group) -> str:
     if by == "hour":
         instant = delivery.event_instant
         return format_instant(instant - instant % HOUR)
-    return {
-        "source": delivery.source,
-        "type": delivery.event_type,
-        "entity": delivery.entity_id,
-        "batch": delivery.batch_id,
-    }[by]
+    return str(getattr(delivery, _FIELDS[by]))
 
 
-class _Selector:
-    """Selects duplicates by what their deliveries alone do not tell, in one reading of a store."""
+class _DuplicateReader:
+    """Selects duplicates by what their deliveries alone do not tell, and counts those of their events, in one reading
+    of a store.
 
-    def __init__(self, store: Store, wanted: DuplicateFilter, counts: _DeliveryCounts) -> None:
-        self._wanted, self._counts, self._deployed = wanted, counts, store.deployed
+    The index counts the deliveries of an event one by one, so each event is asked for once, as long as memory should
+    hold the answers.
+    """
+
+    def __init__(self, store: Store, wanted: DuplicateFilter) -> None:
+        self._store, self._wanted = store, wanted
+        self._known: dict[tuple[int, str], int] = {}
 
         @lru_cache(_FINISHED)
         def is_finished(batch_id: str) -> bool:
@@ -221,47 +210,32 @@ class _Selector:
 
     def select(self, found: Iterable[RecordedDelivery]) -> Iterator[_Duplicate]:
         """Yield the selected ones, in no particular order."""
-        uncounted: list[_Duplicate] = []
-        for one in found:
-            if self._wanted.kind is not None and one.kind != self._wanted.kind:
-                continue
-            duplicate = one.delivery, one.kind, one.segment.day
-            if self._wanted.min_deliveries <= 2 and self._is_recorded(one.segment):
-                yield duplicate  # the event of every duplicate has that many
-                continue
-            uncounted.append(duplicate)
-            if len(uncounted) == _PAGE:
-                yield from self._with_enough(uncounted)
-                uncounted = []
-        yield from self._with_enough(uncounted)
+        of_kind = (one for one in found if self._wanted.kind in (None, one.kind))
+        for page in pages(of_kind, PAGE):
+            uncounted: list[_Duplicate] = []
+            for one in page:
+                duplicate = one.delivery, one.kind, one.segment.day
+                if self._wanted.min_deliveries <= 2 and self._is_recorded(one.segment):
+                    yield duplicate  # the event of every duplicate has that many
+                else:
+                    uncounted.append(duplicate)
+            for duplicate, count in zip(uncounted, self.delivery_counts(uncounted), strict=True):
+                if count >= self._wanted.min_deliveries:
+                    yield duplicate
 
     def _is_recorded(self, segment: Segment) -> bool:
         """Whether the duplicates of the segment are recorded for certain. In a deployed store a writer that is running,
         or died, may have claimed deliveries and not yet recorded the duplicates among them."""
-        return not self._deployed or bool(segment.inline) or self._is_finished(segment.batch_id)
+        return not self._store.deployed or bool(segment.inline) or self._is_finished(segment.batch_id)
 
-    def _with_enough(self, page: list[_Duplicate]) -> Iterator[_Duplicate]:
-        for one, count in zip(page, self._counts.of(page), strict=True):
-            if count >= self._wanted.min_deliveries:
-                yield one
-
-
-class _DeliveryCounts:
-    """Counts the deliveries of events. The index counts those of an event one by one, so each event is asked for once,
-    as long as memory should hold the answers."""
-
-    def __init__(self, index: Index) -> None:
-        self._index = index
-        self._known: dict[tuple[int, str], int] = {}
-
-    def of(self, page: Sequence[_Duplicate]) -> list[int]:
+    def delivery_counts(self, page: Sequence[_Duplicate]) -> list[int]:
         """Return how many deliveries the event of each duplicate has."""
         events = [(day, delivery.event_id) for delivery, _, day in page]
         if len(self._known) > SORTED_IN_MEMORY:
             self._known = {}
         new = list(dict.fromkeys(event for event in events if event not in self._known))
         if new:
-            self._known.update(zip(new, self._index.repeats(new), strict=True))
+            self._known.update(zip(new, self._store.index.repeats(new), strict=True))
         return [1 + self._known[event] for event in events]
 
 
@@ -333,8 +307,7 @@ def show_event(store: Store, engine: Engine, prefix: str, limit: int | None = No
     accepted = locate(store, prefix)
     places = store.index.deliveries(accepted.event_id, limit)
     (repeats,) = store.index.repeats([(accepted.day, accepted.event_id)])
-    reader = _Reader(store)
-    found = [reader.read(place) for place in places]
+    found = list(read_locations(store, places))
     rows = tuple(
         DeliveryRow(
             one.kind,
@@ -380,49 +353,39 @@ def locate(store: Store, prefix: str) -> Location:
     return found[0]
 
 
-def read_location(store: Store, location: Location) -> RecordedDelivery:
-    """Read the delivery at a location. Raises NotHeld if its raw has expired, Damaged if raw does not have it there."""
-    return _Reader(store).read(location)
+def read_locations(store: Store, locations: Iterable[Location]) -> Iterator[RecordedDelivery]:
+    """Read the deliveries of an event at these locations. A frame that several in a row lie in is read once.
+
+    Raises NotHeld where raw has expired, Damaged if raw does not have a delivery there.
+    """
+    for (key, number), group in groupby(locations, key=attrgetter("segment_key", "frame")):
+        located = list(group)
+        segment = _segment(store, located[0])
+        event_id = located[0].event_id
+        lines = frame_lines(store.raw, segment, segment.frames[number])
+        parsed = [(parse(segment, line), line) for line in lines if event_id.encode() in line]
+        found = {delivery.seq: (delivery, line) for delivery, line in parsed if delivery.event_id == event_id}
+        for place in located:
+            if place.seq not in found:
+                raise damaged(key, f"delivery {place.seq} is not in frame {number}")
+            delivery, line = found[place.seq]
+            yield RecordedDelivery(delivery, place.kind, segment, line)
 
 
-class _Reader:
-    """Reads deliveries of one event, which mostly are in the same frame: the last frame is kept."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._place: tuple[str, int] | None = None
-        self._found: dict[int, tuple[Delivery, bytes, Segment]] = {}
-
-    def read(self, location: Location) -> RecordedDelivery:
-        """Read as `read_location` does."""
-        place = location.segment_key, location.frame
-        if self._place != place:
-            segment = self._segment(location)
-            mark = b'"event_id":"%s"' % location.event_id.encode()
-            lines = frame_lines(self._store.raw, segment, segment.frames[location.frame])
-            parsed = [(parse(segment, line), line, segment) for line in lines if mark in line]
-            self._found = {one[0].seq: one for one in parsed if one[0].event_id == location.event_id}
-            self._place = place
-        if location.seq not in self._found:
-            raise damaged(location.segment_key, f"delivery {location.seq} is not in frame {location.frame}")
-        delivery, line, segment = self._found[location.seq]
-        return RecordedDelivery(delivery, location.kind, segment, line)
-
-    def _segment(self, location: Location) -> Segment:
-        """Return the segment of a location. Raises NotFound, and NotHeld if it has expired."""
-        store = self._store
-        of_batch = store.index.segments(day_window(location.day), batch_id=location.batch_id)
-        segment = next((one for one in of_batch if one.key == location.segment_key), None)
-        if segment is None:
-            raise NotFound(f"segment {location.segment_key} is not in the index", hint="pik verify --rebuild-index")
-        if has_expired(store, segment.ingest_time):
-            raise NotHeld(
-                f"raw of {day_text(segment.day)} has expired, and with it delivery {location.seq} of batch"
-                f" {location.batch_id}, which is one of this event: this store keeps raw for {store.retention_days}"
-                " days",
-                hint=f"what it was read from: {command('batches', location.batch_id)}",
-            )
-        return segment
+def _segment(store: Store, location: Location) -> Segment:
+    """Return the segment of a location. Raises NotFound, and NotHeld if it has expired."""
+    of_batch = store.index.segments(day_window(location.day), batch_id=location.batch_id)
+    segment = next((one for one in of_batch if one.key == location.segment_key), None)
+    if segment is None:
+        raise NotFound(f"segment {location.segment_key} is not in the index", hint="pik verify --rebuild-index")
+    if has_expired(store, segment.ingest_time):
+        raise NotHeld(
+            f"raw of {day_text(segment.day)} has expired, and with it delivery {location.seq} of batch"
+            f" {location.batch_id}, which is one of this event: this store keeps raw for {store.retention_days}"
+            " days",
+            hint=f"what it was read from: {command('batches', location.batch_id)}",
+        )
+    return segment
 
 
 def day_window(day: int) -> Window:

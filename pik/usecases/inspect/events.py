@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pik.errors import Damaged, NothingSelected, command
 from pik.model.batch import Verdict
@@ -29,11 +29,14 @@ if TYPE_CHECKING:
 REMEMBERED = 100_000
 """Repeated events whose duplicates are counted while raw is read; the index is asked about the others."""
 
-_PAGE = 200  # events whose duplicates are counted by one request to the index
+PAGE = 500
+"""Events whose duplicates are counted by one request to the index."""
+
 _SLACK = 100  # rows that are held beyond twice the limit before the largest are dropped
 _FRAMES_SEARCHED = 32  # frames that are read, at most, to find an entity with a similar name
 
 Item = TypeVar("Item")
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,33 +72,10 @@ def list_events(
     Raises NotHeld, and Damaged while iterating.
     """
     expect_held(store, wanted.window, wanted.entities)
-    return Listing(_rows(store, wanted, limit, _Repeats(store.index, remembered), progress))
-
-
-def _rows(
-    store: Store, wanted: Filter, limit: int | None, repeats: _Repeats, progress: Progress
-) -> Generator[EventRow, None, Extent]:
-    bound = Bound()
-    found = deliveries(store, wanted, progress=progress, bound=bound)
-    one_more = None if limit is None else limit + 1  # to see whether the limit leaves any out
-    ordered = ordered_by_day(found, repeats.accepted, lambda item: item[:2], one_more, bound)
-    count = 0
-    for page in pages(islice(ordered, limit), _PAGE):
-        for (instant, event_id, delivery), repeated in zip(page, repeats.count(page), strict=True):
-            count += 1
-            yield EventRow(
-                event_id,
-                instant,
-                delivery.source,
-                delivery.event_type,
-                delivery.entity_id,
-                delivery.lag,
-                1 + repeated,
-                delivery.batch_id,
-                delivery.seq,
-                bytes(delivery.payload),
-            )
-    return Extent(count if next(ordered, None) is None else None)
+    repeats = _Repeats(store.index, remembered)
+    return Listing(
+        ordered(store, wanted, limit, repeats.accepted, lambda item: item[:2], repeats.rows, progress=progress)
+    )
 
 
 class _Repeats:
@@ -121,16 +101,28 @@ class _Repeats:
             else:
                 self._forgot = True
 
-    def count(self, page: Sequence[_Accepted]) -> list[int]:
-        """Return the number of duplicates of each event. Each event is asked for once."""
+    def rows(self, page: Sequence[_Accepted]) -> Iterator[EventRow]:
+        """Yield the rows of the events. Each event is asked for once."""
         unknown = {
             event_id: (day_of(instant), event_id)
             for instant, event_id, delivery in page
             if self._forgot or delivery.idempotency_key is not None
         }
         known = dict(zip(unknown, self._index.repeats(list(unknown.values())), strict=True)) if unknown else {}
-        read = [self._read.pop(event_id, 0) for _, event_id, _ in page]
-        return [known.get(event_id, count) for (_, event_id, _), count in zip(page, read, strict=True)]
+        for instant, event_id, delivery in page:
+            read = self._read.pop(event_id, 0)
+            yield EventRow(
+                event_id,
+                instant,
+                delivery.source,
+                delivery.event_type,
+                delivery.entity_id,
+                delivery.lag,
+                1 + known.get(event_id, read),
+                delivery.batch_id,
+                delivery.seq,
+                bytes(delivery.payload),
+            )
 
 
 def pages(rows: Iterator[Item], size: int) -> Iterator[list[Item]]:
@@ -139,25 +131,49 @@ def pages(rows: Iterator[Item], size: int) -> Iterator[list[Item]]:
         yield page
 
 
-def ordered_by_day(
+def ordered(
+    store: Store,
+    wanted: Filter,
+    limit: int | None,
+    items: Callable[[Iterable[RecordedDelivery]], Iterable[Item]],
+    key: Callable[[Item], Any],
+    rows: Callable[[list[Item]], Iterable[Row]],
+    *,
+    only: Literal["duplicate"] | None = None,
+    progress: Progress,
+) -> Generator[Row, None, Extent]:
+    """Yield rows of the deliveries that the filter selects, ordered by a key that begins with time and id; with a limit
+    the first ones.
+
+    `items` makes what is sorted of the deliveries of a day, and `rows` makes rows of that, a page at a time.
+    """
+    bound = Bound()
+    found = deliveries(store, wanted, only=only, progress=progress, bound=bound)
+    one_more = None if limit is None else limit + 1  # to see whether the limit leaves any out
+    in_order = _by_day(found, items, key, one_more, bound)
+    count = 0
+    for page in pages(islice(in_order, limit), PAGE):
+        yield from rows(page)
+        count += len(page)
+    return Extent(count if next(in_order, None) is None else None)
+
+
+def _by_day(
     found: Generator[RecordedDelivery, None, None],
-    rows: Callable[[Iterable[RecordedDelivery]], Iterable[Item]],
+    items: Callable[[Iterable[RecordedDelivery]], Iterable[Item]],
     key: Callable[[Item], Any],
     limit: int | None,
     bound: Bound,
 ) -> Iterator[Item]:
-    """Yield the rows of the deliveries `found`, which come day by day, ordered by a key that begins with time and id.
-
-    With a limit only the first ones: only the days that hold them are read, and the beginning of the next day. `bound`
-    is the one that the deliveries are read with.
-    """
+    """Yield the items of deliveries, which come day by day, in order. With a limit only the days that hold the first
+    ones are read, and the beginning of the next day."""
     left = limit
     with closing(found):
         for day, of_day in groupby(found, key=lambda one: one.segment.day):
             if left is None:
-                yield from sort_bounded(rows(of_day), key)
+                yield from sort_bounded(items(of_day), key)
                 continue
-            first = _smallest(rows(of_day), key, left, partial(bound.lower, day))
+            first = _smallest(items(of_day), key, left, partial(bound.lower, day))
             yield from first
             left -= len(first)
             if not left:
