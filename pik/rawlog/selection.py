@@ -193,12 +193,18 @@ def _append(target: Path, raw: Raw, segment: Segment, frames: Sequence[Frame]) -
     """Append frames to a file: frames one after the other are a zstd file. Raises Damaged for one that cannot be read:
     the reader of the copy does not know its segment."""
     with open(target, "ab") as file:
-        for together in _adjacent(frames):
-            first, last = together[0], together[-1]
-            data = memoryview(part_bytes(raw, segment, first.offset, last.offset + last.length))
-            for frame in together:
-                frame_text(segment, frame, data[frame.offset - first.offset :][: frame.length])
+        for frame, data in stored_frames(raw, segment, frames):
+            frame_text(segment, frame, data)
             file.write(data)
+
+
+def stored_frames(raw: Raw, segment: Segment, frames: Sequence[Frame]) -> Iterator[tuple[Frame, memoryview]]:
+    """Yield frames of a segment as they are stored; adjacent ones are read together. Raises Damaged."""
+    for together in _adjacent(frames):
+        first, last = together[0], together[-1]
+        data = memoryview(part_bytes(raw, segment, first.offset, last.offset + last.length))
+        for frame in together:
+            yield frame, data[frame.offset - first.offset :][: frame.length]
 
 
 def _adjacent(frames: Sequence[Frame]) -> Iterator[list[Frame]]:

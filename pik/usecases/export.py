@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +24,8 @@ from pik.model.instant import Window, day_text, format_instant
 from pik.ports.engine import COLUMNS, DELIVERY, PARTITIONS, Block, Compression, Exporter, Format, Piece, Rows
 from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.rawlog.objects import frame_bytes, frame_text, parse
-from pik.rawlog.selection import Selection
+from pik.rawlog.objects import frame_text, parse
+from pik.rawlog.selection import Selection, stored_frames
 from pik.runtime import Progress
 from pik.runtime.parallel import map_in_threads
 from pik.usecases import Listing
@@ -85,10 +85,21 @@ def export(
     jobs = Listing(_jobs(Selection(store, window, entities), layout.include_duplicates))
     threads = REMOTE_THREADS if store.deployed else THREADS
     rows = 0
-    with _output(exporter, target, directory=directory, dry_run=dry_run) as output:
+    opened: AbstractContextManager[FileOutput | StreamOutput]
+    if isinstance(target, Path):
+        opened = FileOutput(target, exporter, directory=directory, dry_run=dry_run)
+    else:
+        opened = nullcontext(StreamOutput(target, exporter))
+
+    def cut(job: Job) -> tuple[int, list[tuple[tuple[str, ...], Rows]]]:
+        """Return how many lines were read, and the rows found among them, by partition."""
+        block = read_block(store.raw, job)
+        return len(block.ends), list(exporter.cut(block))
+
+    with opened as output:
         progress.start(f"exporting to {target.name}", None, "deliveries")
         try:
-            for lines, groups in map_in_threads(partial(_cut, store.raw, exporter), jobs, threads, threads + AHEAD):
+            for lines, groups in map_in_threads(cut, jobs, threads, threads + AHEAD):
                 for key, found in groups:
                     rows += len(found)
                     output.write(key, found)
@@ -108,20 +119,6 @@ def export(
         sum(file.bytes for file in files) if written else 0,
         known_until,
     )
-
-
-def _output(
-    exporter: Exporter, target: Path | BinaryIO, *, directory: bool, dry_run: bool
-) -> AbstractContextManager[FileOutput | StreamOutput]:
-    if isinstance(target, Path):
-        return FileOutput(target, exporter, directory=directory, dry_run=dry_run)
-    return nullcontext(StreamOutput(target, exporter))
-
-
-def _cut(raw: Raw, exporter: Exporter, job: Job) -> tuple[int, list[tuple[tuple[str, ...], Rows]]]:
-    """Return how many lines were read, and the rows found among them, by partition."""
-    block = read_block(raw, job)
-    return len(block.ends), list(exporter.cut(block))
 
 
 def _manifest(store: Store, exporter: Exporter, files: Sequence[ExportedFile], known_until: int | None) -> bytes:
@@ -261,7 +258,9 @@ def _jobs(selection: Selection, include_duplicates: bool) -> Generator[Job, None
 
 def read_block(raw: Raw, job: Job) -> Block:
     """Return the lines of a job. Raises Damaged."""
-    text, ends = _unpack([stored for part in job for stored in _stored(raw, part)])
+    text, ends = _unpack(
+        [(part.segment, *stored) for part in job for stored in stored_frames(raw, part.segment, part.frames)]
+    )
     pieces = [
         Piece(sum(frame.lines for frame in part.frames), part.verdicts, partial(parse, part.segment)) for part in job
     ]
@@ -270,19 +269,6 @@ def read_block(raw: Raw, job: Job) -> Block:
 
 _Stored = tuple[Segment, Frame, memoryview]
 """A frame as it is stored."""
-
-
-def _stored(raw: Raw, part: SegmentPart) -> Iterator[_Stored]:
-    """Yield the frames of a part. Adjacent ones are read at once."""
-    segment, frames = part.segment, part.frames
-    begin, end = frames[0].offset, frames[-1].offset + frames[-1].length
-    if segment.inline or sum(frame.length for frame in frames) < end - begin:
-        for frame in frames:
-            yield segment, frame, memoryview(frame_bytes(raw, segment, frame))
-        return
-    whole = memoryview(raw.read(segment.key, begin, end - begin))
-    for frame in frames:
-        yield segment, frame, whole[frame.offset - begin :][: frame.length]
 
 
 def _unpack(stored: Sequence[_Stored]) -> tuple[bytes, array[int]]:

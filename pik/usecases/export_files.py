@@ -196,7 +196,8 @@ class FileOutput:
                 file.flush()
                 sync(file.fileno())
             if self._directory:
-                _sync_below(self._inner)
+                for path, _, _ in os.walk(self._inner):
+                    sync_directory(Path(path))
                 self._publish([(self._inner, self._target)])
                 return self._target / name
             beside = manifest_of(self._target)
@@ -254,11 +255,6 @@ def _expect_new(target: Path, *, directory: bool) -> None:
                 raise exists_already(path)
     if not target.parent.is_dir():
         raise UsageError(f"there is no directory {target.parent}", hint=shlex.join(("mkdir", "-p", str(target.parent))))
-
-
-def _sync_below(directory: Path) -> None:
-    for path, _, _ in os.walk(directory):
-        sync_directory(Path(path))
 
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}

@@ -12,10 +12,9 @@ accepted in its place.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import sha256
 from itertools import chain, groupby
 from operator import attrgetter
@@ -32,6 +31,7 @@ from pik.model.batch import (
     BatchState,
     Counts,
     Location,
+    RejectFile,
     Segment,
     count_lags,
     with_lags,
@@ -61,13 +61,12 @@ from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held, has_expired
 from pik.usecases.care.verify_findings import Problem, ProblemKind, segment_problem
 from pik.usecases.inspect.deliveries import day_window
-from pik.usecases.inspect.events import pages
+from pik.usecases.inspect.events import PAGE, pages
 from pik.usecases.metrics.computation import sound
 
 THREADS = 4
 """Objects that are copied at once."""
 
-_PAGE = 500  # events whose deliveries are counted by one request to the index
 _HAS_KEY = b'"idempotency_key":'
 
 
@@ -225,18 +224,17 @@ class _Transfer:
 
     def _copy_segments(self, segments: Sequence[Segment]) -> Iterator[SegmentLine]:
         """Copy the segments; yield those that the copy has now."""
-        objects = (_Object(one.key, one.size, one.digest, one.inline) for one in segments)
-        results = map_in_threads(partial(copy_object, self._source.raw, self._copy.raw), objects, THREADS)
-        for segment, result in zip(segments, results, strict=True):
+
+        def copy(segment: Segment) -> tuple[int, Problem | None]:
+            return copy_object(self._source, self._copy.raw, segment, segment.ingest_time)
+
+        for segment, (size, problem) in zip(segments, map_in_threads(copy, segments, THREADS), strict=True):
             self._progress.advance(segment.size)
             line = segment_line(structs.replace(segment, inline=b""), self._source.index.skipped(segment))
             self.lines[segment.key] = line
-            self._count(result)
-            if result.problem is None:
+            self._count(size, problem)
+            if problem is None:
                 yield line
-            else:
-                kind, detail = self._diagnosis(result, result.problem, segment.ingest_time)
-                self.problems.append(segment_problem(kind, segment, detail, segment.frames))
 
     def _segments_at(self, places: Iterable[Location]) -> list[Segment]:
         found: list[Segment] = []
@@ -258,11 +256,7 @@ class _Transfer:
             remaining.remove(batch.batch_id)
             rejects = self._source.index.rejects(batch.batch_id) if batch.counts.rejected else []
             for file in rejects:
-                result = copy_object(self._source.raw, self._copy.raw, _Object(file.key, file.size, file.digest))
-                self._count(result)
-                if result.problem is not None:
-                    kind, detail = self._diagnosis(result, result.problem, batch.started_at)
-                    self.problems.append(Problem(kind, file.key, detail))
+                self._count(*copy_object(self._source, self._copy.raw, file, batch.started_at))
             self.batches[batch.batch_id] = PulledBatch(
                 batch_id=batch.batch_id,
                 origin=batch.origin,
@@ -274,14 +268,11 @@ class _Transfer:
                 rejects=tuple(rejects),
             )
 
-    def _count(self, result: _Result) -> None:
-        self.copied += result.copied > 0
-        self.copied_size += result.copied
-
-    def _diagnosis(self, result: _Result, problem: ProblemKind, created: int) -> tuple[ProblemKind, str]:
-        if problem == ProblemKind.MISSING and has_expired(self._source, created):
-            return ProblemKind.EXPIRED, "the source keeps raw for some days only, and this is older"
-        return problem, result.detail
+    def _count(self, size: int, problem: Problem | None) -> None:
+        self.copied += size > 0
+        self.copied_size += size
+        if problem is not None:
+            self.problems.append(problem)
 
     def is_recorded(self) -> bool:
         """Whether the records of earlier pulls name all of this."""
@@ -321,50 +312,40 @@ class _Transfer:
         write_pull(self._copy.raw, [first, *self.batches.values(), *self.lines.values()], pull_id)
 
 
-@dataclass(frozen=True, slots=True)
-class _Object:
-    """What an object should be: `size` in bytes, `digest` its SHA-256 in hex; `inline` its bytes, where the index has
-    them."""
+def copy_object(source: Store, copy: Raw, wanted: Segment | RejectFile, created: int) -> tuple[int, Problem | None]:
+    """Copy an object that was created then, unless the copy has it, and check every byte of it in both cases; return
+    how many bytes were copied, and why it was not. Raises StoreError."""
 
-    key: str
-    size: int
-    digest: str
-    inline: bytes = b""
+    def failed(kind: ProblemKind, detail: str) -> tuple[int, Problem]:
+        if isinstance(wanted, Segment):
+            return 0, segment_problem(kind, wanted, detail, wanted.frames)
+        return 0, Problem(kind, wanted.key, detail)
 
-    def matches(self, data: bytes) -> bool:
-        """Whether these are its bytes."""
-        return len(data) == self.size and sha256(data).hexdigest() == self.digest
+    def matches(data: bytes) -> bool:
+        return len(data) == wanted.size and sha256(data).hexdigest() == wanted.digest
 
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """The result of copying an object: `copied` bytes (0: the copy had it), or a problem; MISSING: the source does not
-    have it."""
-
-    copied: int = 0
-    problem: ProblemKind | None = None
-    detail: str = ""
-
-
-def copy_object(source: Raw, copy: Raw, wanted: _Object) -> _Result:
-    """Copy an object unless the copy has it, and check every byte of it in both cases. Raises StoreError."""
     if copy.size(wanted.key) is None:
+        inline = wanted.inline if isinstance(wanted, Segment) else b""
         try:
-            data = wanted.inline if wanted.matches(wanted.inline) else source.read(wanted.key)
+            data = inline if matches(inline) else source.raw.read(wanted.key)
         except Damaged as error:
-            problem = ProblemKind.MISSING if source.size(wanted.key) is None else ProblemKind.MODIFIED
-            return _Result(0, problem, f"the source does not have it: {error.message}")
-        if not wanted.matches(data):
+            detail = f"the source does not have it: {error.message}"
+            if source.raw.size(wanted.key) is not None:
+                return failed(ProblemKind.MODIFIED, detail)
+            if has_expired(source, created):
+                return failed(ProblemKind.EXPIRED, "the source keeps raw for some days only, and this is older")
+            return failed(ProblemKind.MISSING, detail)
+        if not matches(data):
             detail = f"{len(data)} bytes, not {wanted.size}" if len(data) != wanted.size else "its SHA-256 differs"
-            return _Result(0, ProblemKind.MODIFIED, f"damaged in the source, and not copied: {detail}")
+            return failed(ProblemKind.MODIFIED, f"damaged in the source, and not copied: {detail}")
         try:
             copy.create(wanted.key, data)
-            return _Result(len(data))
+            return len(data), None
         except AlreadyExists:
             pass  # another pull was faster
-    if not wanted.matches(copy.read(wanted.key)):
-        return _Result(0, ProblemKind.MODIFIED, "the copy has it already, but not as the source recorded it")
-    return _Result()
+    if not matches(copy.read(wanted.key)):
+        return failed(ProblemKind.MODIFIED, "the copy has it already, but not as the source recorded it")
+    return 0, None
 
 
 def _other_deliveries(source: Store, raw: Raw, line: SegmentLine, entities: Sequence[str]) -> Iterator[Location]:
@@ -385,7 +366,7 @@ def _other_deliveries(source: Store, raw: Raw, line: SegmentLine, entities: Sequ
             repeated.add(event_id.hex())
         else:
             accepted.append((line.segment.day, event_id.hex()))
-    for page in pages(iter(accepted), _PAGE):
+    for page in pages(iter(accepted), PAGE):
         counts = source.index.repeats(page)
         repeated.update(event_id for (_, event_id), count in zip(page, counts, strict=True) if count)
     for each in sorted(repeated):
@@ -422,8 +403,8 @@ class RestoredIndex:
 
 def restore_index(copy: Store, contents: Contents, progress: Progress) -> RestoredIndex:
     """Make a new index of these segments, and replace the old one when it is whole. Raises Busy, StoreError."""
-    lags: dict[str, Mapping[int, int]] = {}
-    sources: dict[str, Mapping[str, int]] = {}
+    lags: defaultdict[str, Mapping[int, int]] = defaultdict(dict)
+    sources: defaultdict[str, Mapping[str, int]] = defaultdict(dict)
     segments = deliveries = 0
     damaged: list[str] = []
     progress.start("building the index", len(contents.segments), "segments")
@@ -439,13 +420,12 @@ def restore_index(copy: Store, contents: Contents, progress: Progress) -> Restor
                     arrivals = Arrivals(line.segment, b"", b"", "")
                 else:
                     segments, deliveries = segments + 1, deliveries + len(found)
-                    lags[batch_id] = with_lags(lags.get(batch_id, {}), count_lags(lag for lag, _ in found))
-                    names = Counter(source for _, source in found)
-                    sources[batch_id] = with_names(sources.get(batch_id, {}), names)
+                    lags[batch_id] = with_lags(lags[batch_id], count_lags(lag for lag, _ in found))
+                    sources[batch_id] = with_names(sources[batch_id], Counter(source for _, source in found))
                 rebuild.add_segments([arrivals], line.verdicts)
                 progress.advance(1)
             for batch_id, batch in contents.batches.items():
-                rebuild.add_batch(_batch(batch, lags.get(batch_id, {}), sources.get(batch_id, {})))
+                rebuild.add_batch(_batch(batch, lags[batch_id], sources[batch_id]))
                 for rejects in batch.rejects:
                     rebuild.add_rejects(batch_id, rejects)
     finally:
