@@ -392,20 +392,12 @@ def recorded_contents(raw: Raw) -> Contents:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class RestoredIndex:
-    """How much the index holds; `damaged` segments could not be read: they stay known, without their deliveries."""
-
-    segments: int
-    deliveries: int
-    damaged: tuple[str, ...]
-
-
-def restore_index(copy: Store, contents: Contents, progress: Progress) -> RestoredIndex:
-    """Make a new index of these segments, and replace the old one when it is whole. Raises Busy, StoreError."""
+def restore_index(copy: Store, contents: Contents, progress: Progress) -> tuple[int, list[str]]:
+    """Make a new index of these segments, and replace the old one when it is whole; return how many deliveries it
+    holds, and why segments could not be read: these stay known, without their deliveries. Raises Busy, StoreError."""
     lags: defaultdict[str, Mapping[int, int]] = defaultdict(dict)
     sources: defaultdict[str, Mapping[str, int]] = defaultdict(dict)
-    segments = deliveries = 0
+    deliveries = 0
     damaged: list[str] = []
     progress.start("building the index", len(contents.segments), "segments")
     try:
@@ -419,18 +411,31 @@ def restore_index(copy: Store, contents: Contents, progress: Progress) -> Restor
                     damaged.append(error.message)
                     arrivals = Arrivals(line.segment, b"", b"", "")
                 else:
-                    segments, deliveries = segments + 1, deliveries + len(found)
+                    deliveries += len(found)
                     lags[batch_id] = with_lags(lags[batch_id], count_lags(lag for lag, _ in found))
                     sources[batch_id] = with_names(sources[batch_id], Counter(source for _, source in found))
                 rebuild.add_segments([arrivals], line.verdicts)
                 progress.advance(1)
             for batch_id, batch in contents.batches.items():
-                rebuild.add_batch(_batch(batch, lags[batch_id], sources[batch_id]))
+                rebuild.add_batch(
+                    Batch(
+                        batch_id=batch_id,
+                        origin=batch.origin,
+                        state=BatchState.PULLED,
+                        attempt=batch.attempt,
+                        # Those with a verdict are counted from the segments.
+                        counts=Counts(rejected=sum(file.records for file in batch.rejects)),
+                        started_at=batch.started_at,
+                        finished_at=batch.finished_at,
+                        lags=lags[batch_id],
+                        sources=sources[batch_id],
+                    )
+                )
                 for rejects in batch.rejects:
                     rebuild.add_rejects(batch_id, rejects)
     finally:
         progress.stop()
-    return RestoredIndex(segments, deliveries, tuple(damaged))
+    return deliveries, damaged
 
 
 def _read(raw: Raw, segment: Segment) -> tuple[Arrivals, list[tuple[int, str]]]:
@@ -440,18 +445,3 @@ def _read(raw: Raw, segment: Segment) -> tuple[Arrivals, list[tuple[int, str]]]:
     if arrivals.segment.digest != segment.digest:
         raise Damaged(f"raw object {segment.key} is not what was pulled")
     return replace(arrivals, segment=segment), found
-
-
-def _batch(line: PulledBatch, lags: Mapping[int, int], sources: Mapping[str, int]) -> Batch:
-    """Return the part of the batch that is in the copy; its verdicts are counted from its segments."""
-    return Batch(
-        batch_id=line.batch_id,
-        origin=line.origin,
-        state=BatchState.PULLED,
-        attempt=line.attempt,
-        counts=Counts(rejected=sum(file.records for file in line.rejects)),
-        started_at=line.started_at,
-        finished_at=line.finished_at,
-        lags=lags,
-        sources=sources,
-    )

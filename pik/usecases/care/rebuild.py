@@ -114,14 +114,14 @@ def rebuild_index(store: Store, progress: Progress) -> RebuildReport:
 def _rebuild_copy(store: Store, copy: Copy, progress: Progress) -> RebuildReport:
     with copy.pulling():
         found = recorded_contents(store.raw)
-        made = restore_index(store, found, progress)
+        deliveries, damaged = restore_index(store, found, progress)
     return RebuildReport(
         replaced=ReplacedExtent.ALL,
         batches=len(found.batches),
-        segments=made.segments,
-        deliveries=made.deliveries,
+        segments=len(found.segments) - len(damaged),
+        deliveries=deliveries,
         superseded=sum(each.key not in found.segments for each in store.raw.objects(RawKind.SEGMENT)),
-        damaged=made.damaged,
+        damaged=tuple(damaged),
     )
 
 

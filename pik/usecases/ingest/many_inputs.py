@@ -50,20 +50,17 @@ def ingest_all(
 
     Raises as `ingest` does for the first input that fails; those before it are ingested, and those after it are not.
     """
+    # A record or conflict that stops an ingest must stop it at its own file, and a deployed store has no transactions
+    # over several batches.
+    may_group = not (store.deployed or options.reading.stop or options.refuse_conflicts)
     left = list(sources)
     while left:
-        group = _small(left) if _may_group(store, options) else []
+        group = _small(left) if may_group else []
         done = _ingest_group(store, group, options, progress) if len(group) > 1 else []
         if not done:
             done = [ingest(store, left[0], options, progress)]
         yield from done
         del left[: len(done)]
-
-
-def _may_group(store: Store, options: IngestOptions) -> bool:
-    """Whether files may be ingested together: a record or conflict that stops an ingest must stop it at its own file,
-    and a deployed store has no transactions over several batches."""
-    return not (store.deployed or options.reading.stop or options.refuse_conflicts)
 
 
 def _small(sources: Sequence[Source]) -> list[Source]:

@@ -127,15 +127,13 @@ class _Sender:
         self._absorb_all()
 
     def report(self, seconds: float) -> SendReport:
-        kinds = self._kinds
-        accepted, exact, conflict, rejected = (
-            kinds[one] for one in (Verdict.ACCEPTED, Verdict.EXACT, Verdict.CONFLICT, _REJECTED)
-        )
-        if self._failure is not None and not accepted + exact + conflict:
+        kinds = (Verdict.ACCEPTED, Verdict.EXACT, Verdict.CONFLICT, _REJECTED)
+        counts = Counts(sum(self._kinds.values()), *(self._kinds[kind] for kind in kinds))
+        if self._failure is not None and counts.read == counts.rejected:
             raise self._failure
         return SendReport(
             source=self._source.name,
-            counts=Counts(sum(kinds.values()), accepted, exact, conflict, rejected),
+            counts=counts,
             reasons=self._reasons,
             requests=self._requests,
             repeated=self._repeated,
@@ -146,12 +144,7 @@ class _Sender:
         )
 
     def _add(self, seq: int, line: bytes) -> None:
-        """Add the record to its lane.
-
-        Invalid records are sent as well, for the stack to keep, unless nothing of them would arrive (bytes that are not
-        UTF-8, which the gateway would replace; what cannot be mapped), or the stack would read their times in another
-        zone.
-        """
+        """Add the record to its lane. Invalid records are sent as well, for the stack to keep, if it would."""
         entity, longest = "", self._reading.max_line
         try:
             if len(line) > longest:
@@ -162,7 +155,7 @@ class _Sender:
             if self._reading.stop:
                 invalid = InvalidRecord(seq, error.message)
                 raise InputError(f"{self._source.name}: {invalid.message}", hint=invalid.hint) from None
-            if self._mapping is not None or not _is_utf8(line) or self._is_invalid_only_here(line):
+            if not self._stack_would_reject(line):
                 self._reject(seq, error, line)
                 return
         lane = self._lanes[crc32(entity.encode()) % LANES]
@@ -189,16 +182,21 @@ class _Sender:
             # Times without an offset are for the stack to refuse, or to read in its own time zone.
             return read_event(line, _ANY_ZONE).entity_id, line
 
-    def _is_invalid_only_here(self, line: bytes) -> bool:
-        """Whether a record is invalid in the time zone known here, whose clocks skipped it perhaps, but may be valid in
-        that of the stack."""
-        if self._zone is None:
+    def _stack_would_reject(self, line: bytes) -> bool:
+        """Whether an invalid record would arrive at the stack as it is, and be invalid there, too.
+
+        One that cannot be mapped would not, nor bytes that are not UTF-8, which the gateway would replace. What only
+        the time zone known here makes invalid, as its clocks skipped that time, may be valid in the stack's.
+        """
+        if self._mapping is not None or line.decode(errors="ignore").encode() != line:
             return False
+        if self._zone is None:
+            return True
         try:
             read_event(line, _ANY_ZONE)
         except Invalid:
-            return False
-        return True
+            return True
+        return False
 
     def _send_rest(self) -> None:
         """Send the remaining records; a small input as one request."""
@@ -264,11 +262,3 @@ def _start(api: Api, lines: list[bytes]) -> Future[Answered]:
 
     Thread(target=call, daemon=True).start()
     return answer
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
