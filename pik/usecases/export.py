@@ -26,7 +26,7 @@ from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.objects import frame_text, parse
 from pik.rawlog.selection import Selection, stored_frames
-from pik.runtime import Progress
+from pik.runtime import Progress, showing
 from pik.runtime.parallel import map_in_threads
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held
@@ -97,15 +97,12 @@ def export(
         return len(block.ends), list(exporter.cut(block))
 
     with opened as output:
-        progress.start(f"exporting to {target.name}", None, "deliveries")
-        try:
+        with showing(progress, f"exporting to {target.name}", None, "deliveries"):
             for lines, groups in map_in_threads(cut, jobs, threads, threads + AHEAD):
                 for key, found in groups:
                     rows += len(found)
                     output.write(key, found)
                 progress.advance(lines)
-        finally:
-            progress.stop()
         files = output.finish()
         known_until = jobs.summary or None
         written = rows > 0 or even_empty

@@ -55,7 +55,7 @@ from pik.rawlog.sealed_records import (
 )
 from pik.rawlog.segment_reader import scan_segment, seqs
 from pik.rawlog.selection import Selection
-from pik.runtime import Progress
+from pik.runtime import Progress, showing
 from pik.runtime.parallel import map_in_threads
 from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held, has_expired
@@ -209,8 +209,7 @@ class _Transfer:
         """Copy all objects. Raises StoreError."""
         segments = list(_segments(self._source, self._part.window, self._part.entities))
         self.within = {segment.key for segment in segments}
-        self._progress.start("pulling", sum(segment.size for segment in segments), "bytes")
-        try:
+        with showing(self._progress, "pulling", sum(segment.size for segment in segments), "bytes"):
             elsewhere: dict[str, Location] = {}
             for line in self._copy_segments(segments):
                 for place in _other_deliveries(self._source, self._copy.raw, line, self._part.entities):
@@ -219,8 +218,6 @@ class _Transfer:
             for _ in self._copy_segments(self._segments_at(elsewhere.values())):
                 pass
             self._copy_rejects()
-        finally:
-            self._progress.stop()
 
     def _copy_segments(self, segments: Sequence[Segment]) -> Iterator[SegmentLine]:
         """Copy the segments; yield those that the copy has now."""
@@ -399,42 +396,38 @@ def restore_index(copy: Store, contents: Contents, progress: Progress) -> tuple[
     sources: defaultdict[str, Mapping[str, int]] = defaultdict(dict)
     deliveries = 0
     damaged: list[str] = []
-    progress.start("building the index", len(contents.segments), "segments")
-    try:
-        with copy.batches.rebuild() as rebuild:
-            lines = sorted(contents.segments.values(), key=lambda line: (line.segment.recorded_at, line.segment.key))
-            for line in lines:
-                batch_id = line.segment.batch_id
-                try:
-                    arrivals, found = _read(copy.raw, line.segment)
-                except Damaged as error:
-                    damaged.append(error.message)
-                    arrivals = Arrivals(line.segment, b"", b"", "")
-                else:
-                    deliveries += len(found)
-                    lags[batch_id] = with_lags(lags[batch_id], count_lags(lag for lag, _ in found))
-                    sources[batch_id] = with_names(sources[batch_id], Counter(source for _, source in found))
-                rebuild.add_segments([arrivals], line.verdicts)
-                progress.advance(1)
-            for batch_id, batch in contents.batches.items():
-                rebuild.add_batch(
-                    Batch(
-                        batch_id=batch_id,
-                        origin=batch.origin,
-                        state=BatchState.PULLED,
-                        attempt=batch.attempt,
-                        # Those with a verdict are counted from the segments.
-                        counts=Counts(rejected=sum(file.records for file in batch.rejects)),
-                        started_at=batch.started_at,
-                        finished_at=batch.finished_at,
-                        lags=lags[batch_id],
-                        sources=sources[batch_id],
-                    )
+    with showing(progress, "building the index", len(contents.segments), "segments"), copy.batches.rebuild() as rebuild:
+        lines = sorted(contents.segments.values(), key=lambda line: (line.segment.recorded_at, line.segment.key))
+        for line in lines:
+            batch_id = line.segment.batch_id
+            try:
+                arrivals, found = _read(copy.raw, line.segment)
+            except Damaged as error:
+                damaged.append(error.message)
+                arrivals = Arrivals(line.segment, b"", b"", "")
+            else:
+                deliveries += len(found)
+                lags[batch_id] = with_lags(lags[batch_id], count_lags(lag for lag, _ in found))
+                sources[batch_id] = with_names(sources[batch_id], Counter(source for _, source in found))
+            rebuild.add_segments([arrivals], line.verdicts)
+            progress.advance(1)
+        for batch_id, batch in contents.batches.items():
+            rebuild.add_batch(
+                Batch(
+                    batch_id=batch_id,
+                    origin=batch.origin,
+                    state=BatchState.PULLED,
+                    attempt=batch.attempt,
+                    # Those with a verdict are counted from the segments.
+                    counts=Counts(rejected=sum(file.records for file in batch.rejects)),
+                    started_at=batch.started_at,
+                    finished_at=batch.finished_at,
+                    lags=lags[batch_id],
+                    sources=sources[batch_id],
                 )
-                for rejects in batch.rejects:
-                    rebuild.add_rejects(batch_id, rejects)
-    finally:
-        progress.stop()
+            )
+            for rejects in batch.rejects:
+                rebuild.add_rejects(batch_id, rejects)
     return deliveries, damaged
 
 

@@ -34,7 +34,7 @@ from pik.ports.store import Store, batch_of
 from pik.rawlog.objects import unpacked
 from pik.rawlog.sealed_records import ATTEMPT, BlockLog, write_record
 from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Work, building, increasing_times
-from pik.runtime import SILENT, Progress
+from pik.runtime import SILENT, Progress, showing
 from pik.runtime.parallel import Pool
 from pik.usecases.availability import require_writable
 from pik.usecases.inspect.batches import close_replaced
@@ -100,17 +100,15 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
             batch = store.batches.open(origin, interrupted.batch_id if interrupted else str(ULID()), time_ns())
             if interrupted is not None:
                 following = _blocks(opened, options, batch)
-            progress.start(f"ingesting {source.name}", source.size, "bytes")
-            try:
-                log = BlockLog(store, batch)
-                following = log.opened(following, is_stream=opened.is_stream)
+            log = BlockLog(store, batch)
+            following = log.opened(following, is_stream=opened.is_stream)
+            with showing(progress, f"ingesting {source.name}", source.size, "bytes"):
                 for number, chunk in _numbered(batch, _build(pool, opened, following, batch, progress)):
                     log.add(chunk, number)
-                    store.batches.record(chunk, refuse_conflicts=options.refuse_conflicts)
-            except ConflictFound as error:
-                raise ConflictFound(f"{source.name}: {error.message}", hint=error.hint) from None
-            finally:
-                progress.stop()
+                    try:
+                        store.batches.record(chunk, refuse_conflicts=options.refuse_conflicts)
+                    except ConflictFound as error:
+                        raise ConflictFound(f"{source.name}: {error.message}", hint=error.hint) from None
             recorded = batch_of(store.index, batch.batch_id)
             finished_at = write_record(store, recorded, time_ns(), close_replaced(store, recorded))
             done = store.batches.finish(batch.batch_id, finished_at)
@@ -152,19 +150,15 @@ def check(
     reasons: Counter[str] = Counter()
     with source.open() as opened:
         opened.examine(options.reading.record_mapping(), mixed=options.reading.mixed)
-        progress.start(f"checking {source.name}", source.size, "bytes")
-        try:
-            checkers: Pool[Work, CheckedBlock] = Pool(partial(checking, options.reading), _workers(source, options))
-            with checkers as pool:
-                for block in _build(pool, opened, _blocks(opened, options, None), None, progress):
-                    chunk, line = block.chunk, line or block.line
-                    for reject in block.rejects:
-                        on_reject(_decode_reject(reject))
-                    read += chunk.read
-                    valid += chunk.read - (chunk.rejects.records if chunk.rejects else 0)
-                    reasons.update(chunk.reasons)
-        finally:
-            progress.stop()
+        checkers: Pool[Work, CheckedBlock] = Pool(partial(checking, options.reading), _workers(source, options))
+        with showing(progress, f"checking {source.name}", source.size, "bytes"), checkers as pool:
+            for block in _build(pool, opened, _blocks(opened, options, None), None, progress):
+                chunk, line = block.chunk, line or block.line
+                for reject in block.rejects:
+                    on_reject(_decode_reject(reject))
+                read += chunk.read
+                valid += chunk.read - (chunk.rejects.records if chunk.rejects else 0)
+                reasons.update(chunk.reasons)
     return CheckReport(source.name, read, valid, reasons, monotonic() - began, line and _sample(line))
 
 

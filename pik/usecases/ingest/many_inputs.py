@@ -24,7 +24,7 @@ from pik.ports.raw import Object
 from pik.ports.store import Store, batch_of
 from pik.rawlog.sealed_records import record_object
 from pik.rawlog.segment_writer import Reading, SegmentBuilder
-from pik.runtime import Progress
+from pik.runtime import Progress, showing
 from pik.usecases.availability import require_writable
 from pik.usecases.ingest.batch_ingest import (
     IngestOptions,
@@ -90,12 +90,9 @@ def _ingest_group(
     began = monotonic()
     with ExitStack() as locks:
         files = _read(store, sources, options, locks)
-        progress.start(f"ingesting {len(files)} small files", None, "files")
-        try:
+        with showing(progress, f"ingesting {len(files)} small files", None, "files"):
             batches = _record(store, [file for file in files if file.ingested is None], options.reading)
             progress.advance(len(files))
-        finally:
-            progress.stop()
     seconds = (monotonic() - began) / max(1, len(files))
     return [
         IngestReport(file.source.name, Outcome.ALREADY, file.ingested, None, 0.0)

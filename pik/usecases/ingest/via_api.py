@@ -24,7 +24,7 @@ from pik.model.event import read_event
 from pik.model.instant import load_zone
 from pik.ports.remote import Answered, Api
 from pik.rawlog.segment_writer import InvalidRecord, Reading, make_reject, reason_kind
-from pik.runtime import Progress
+from pik.runtime import Progress, showing
 
 LANES = 8
 BODY = 1 << 20
@@ -67,11 +67,8 @@ def send(
     sender = _Sender(api, source, reading, on_reject)
     with source.open() as opened:
         opened.examine(reading.record_mapping(), mixed=reading.mixed)
-        progress.start(f"sending {source.name}", source.size, "bytes")
-        try:
+        with showing(progress, f"sending {source.name}", source.size, "bytes"):
             sender.run(_records(opened, reading.max_line, progress))
-        finally:
-            progress.stop()
     return sender.report(monotonic() - began)
 
 
