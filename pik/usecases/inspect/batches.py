@@ -213,8 +213,8 @@ def _repeated_batches(store: Store, later: Batch) -> list[str]:
 def _is_repeated(store: Store, earlier: Batch, later: Batch) -> bool:
     """Whether the later batch certainly holds every record of the earlier one. Where the raw of one is damaged nothing
     is certain; that must not stop the later one, whose own records are durable, and `verify` reports it."""
-    of_earlier, of_later = _records(store, earlier), _records(store, later)
     try:
+        of_earlier, of_later = _records(store, earlier), _records(store, later)
         first = next(of_earlier, None)
         return first is not None and all(one == next(of_later, None) for one in chain([first], of_earlier))
     except Damaged:
