@@ -286,19 +286,18 @@ def _values(
     n, condition = measure.number, f"{measure.inputs} > 0"
     # Text is how a DECIMAL or a HUGEINT reaches Python fastest, and exactly.
     columns = f"CAST(_v{n} AS VARCHAR), {measure.inputs}, lower({_hex(measure.ids)}), lower({_hex(measure.contents)})"
-    if reasons is None:
-        columns += ", NULL, NULL, NULL"
-    else:
+    if reasons is not None:
         columns, condition = f"{columns}, _x{n}, _f{n}, _b{n}", f"({condition} OR _x{n} IS NOT NULL)"
     for row in _rows(db, columns, condition, skipping):
-        bucket, entity_id, value, inputs, ids, contents, what, events, blamed = row
+        bucket, entity_id, value, inputs, ids, contents = row[:6]
         exact = None if value is None else Decimal(value)
         failure = None
-        if reasons is not None and what is not None:
+        if reasons is not None and row[6] is not None:
+            what, events, blamed = row[6:]
             to_blame = tuple(f"{event:032x}" for event in blamed or ())
             failure = Failure(reasons.get((n, bucket, entity_id)) or REASONS[what], events, to_blame)
-        hashes = ids or NO_INPUTS, contents or NO_INPUTS
-        yield Computed(measure.name, bucket * MICROSECOND, entity_id, exact, inputs, *hashes, failure)
+        start, ids, contents = bucket * MICROSECOND, ids or NO_INPUTS, contents or NO_INPUTS
+        yield Computed(measure.name, start, entity_id, exact, inputs, ids, contents, failure)
 
 
 def _rows(
