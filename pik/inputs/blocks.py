@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from pik.errors import InputError
 from pik.inputs.shapes import READS
@@ -52,18 +52,9 @@ class Block:
 def blocks(stream: BinaryIO, name: str, *, max_line: int, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
     """Yield the input's records from `first_seq` on, which starts `offset` uncompressed bytes into it.
 
-    A run of NUL bytes is one record. Memory: a few blocks. Raises InputError where the input ends inside a JSON array
-    or continues after it, and where what looks like an array is something else.
+    Memory: a few blocks. Raises InputError where the input ends inside a JSON array or continues after it, and where
+    what looks like an array is something else.
     """
-    return unaltered_blocks(
-        cast(BinaryIO, NulRuns(stream)), name, max_line=max_line, first_seq=first_seq, offset=offset
-    )
-
-
-def unaltered_blocks(
-    stream: BinaryIO, name: str, *, max_line: int, first_seq: int = 1, offset: int = 0
-) -> Iterator[Block]:
-    """Yield as `blocks` does, but a record with NUL bytes in it is one invalid record: no crash left them there."""
     start = stream.read(FIRST_READ).removeprefix(_UTF8_BOM)
     while len(start) < LEADING_SPACE and not start.strip() and (more := stream.read(FIRST_READ)):
         start += more

@@ -87,11 +87,7 @@ class RecordMapping:
             event = self._read_plainly(line)
         except _UNUSUAL:
             event = None
-        return (event or self._read_slowly(line)), one_line(line.strip())
-
-    def read_slowly(self, line: bytes) -> tuple[Event, bytes]:
-        """Return as `read` does; this is the definition. Raises Invalid."""
-        return self._read_slowly(line), one_line(line.strip())
+        return (event or self.read_slowly(line)), one_line(line.strip())
 
     def _read_plainly(self, line: bytes) -> Event | None:
         """Return the event, or None (or raise one of _UNUSUAL) where the record must be read slowly."""
@@ -111,8 +107,9 @@ class RecordMapping:
         event.written = as_written(_unless_canonical(at), None if received is None else _unless_canonical(received))
         return event
 
-    def _read_slowly(self, line: bytes) -> Event:
-        record = read_record(line)
+    def read_slowly(self, line: bytes) -> Event:
+        """Return the event; this is the definition. Raises Invalid."""
+        record = _record(line)
         fields: dict[str, Any] = {}
         written: dict[str, str | None] = {}
         for name, expression in self._expressions.items():
@@ -187,19 +184,15 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else canonical_number(str(value))
 
 
-def read_record(line: bytes) -> Any:
-    """Return the record's JSON value; numbers that no machine number holds are Decimals, so that nothing is rounded.
-    Raises Invalid."""
+def _record(line: bytes) -> dict[str, Any]:
+    """Return the record; numbers that no machine number holds are Decimals, so that nothing is rounded. Raises
+    Invalid."""
     expect_text(line)
     check_json(line, "the record")
-    record = json.loads(line, parse_float=exact_number, parse_int=_exact_integer)
+    record = json.loads(line, parse_float=exact_number, parse_int=exact_number)
     if not isinstance(record, dict):
         raise Invalid("the record is not a JSON object")
     return record
-
-
-def _exact_integer(text: str) -> int | float | Decimal:
-    return int(text) if len(text) < 19 else exact_number(text)  # so many digits are always a machine number
 
 
 _UNITS = {"epoch": SECOND, "epoch_ms": 10**6, "epoch_us": 10**3, "epoch_ns": 1}
@@ -281,7 +274,7 @@ def _is_date(digits: str) -> bool:
     if len(digits) not in (8, 10, 12, 14) or not digits.isdigit():
         return False
     try:
-        date.fromisoformat(f"{digits[:4]}-{digits[4:6]}-{digits[6:8]}")
+        date.fromisoformat(digits[:8])
     except ValueError:
         return False
     return True
@@ -432,11 +425,11 @@ def _day(found: dict[str, str], text: str) -> int:
             name = (found.get("b") or found.get("B") or "").lower()
             months = [number for number, month in enumerate(_MONTHS, 1) if name and month.startswith(name)]
             day = date(year, months[0] if months else int(found["m"]), int(found["d"]))
+        if day.year != year:
+            raise ValueError
     except (ValueError, OverflowError):
         raise Invalid(f"{text[:60]!r} has an impossible date") from None
     weekday = found.get("a") or found.get("A")
-    if day.year != year:
-        raise Invalid(f"{text[:60]!r} has an impossible date")
     if weekday and not _DAYS[day.weekday()].startswith(weekday.lower()):
         raise Invalid(f"{text[:60]!r} has a day of the week that is not the date's")
     return (day - date(1970, 1, 1)).days

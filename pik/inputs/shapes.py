@@ -57,8 +57,15 @@ class Shape:
         return InputError(f"{name} is not JSON lines: it looks like {self.what}", hint=hint)
 
 
-def binary_shape(head: bytes) -> Shape | None:
-    """Return the shape of binary data, by its first bytes as stored."""
+def refuse_binary(head: bytes, name: str) -> None:
+    """Raise InputError for binary data, by its first bytes."""
+    if shape := _binary_shape(head):
+        raise shape.error(name)
+    if _is_binary(head):
+        raise InputError(f"{name} is a binary file, not JSON lines", hint=READS)
+
+
+def _binary_shape(head: bytes) -> Shape | None:
     for magic, (what, hint) in _MAGIC.items():
         if head.startswith(magic):
             return Shape(what, hint)
@@ -71,7 +78,7 @@ def binary_shape(head: bytes) -> Shape | None:
     return None
 
 
-def is_binary(head: bytes) -> bool:
+def _is_binary(head: bytes) -> bool:
     """Whether it has bytes that text has not, except for runs of NUL bytes, which a disk may have left in a log."""
     if b"\0" not in head:
         return False

@@ -22,10 +22,16 @@ from typing import Any, BinaryIO, cast
 import zstandard
 
 from pik.errors import InputError, command
-from pik.inputs.blocks import BLOCK, Block, blocks
+from pik.inputs.blocks import BLOCK, Block, NulRuns, blocks
 from pik.inputs.mapping import RecordMapping
-from pik.inputs.shapes import READS, binary_shape, is_binary, text_shape
+from pik.inputs.shapes import refuse_binary, text_shape
 from pik.ports.remote import Foreign, ForeignFile
+
+HEAD = 1 << 16
+"""Bytes that are examined, at most, of the input as stored and uncompressed."""
+
+_RECORDS = 100
+"""Records whose fields are compared with a mapping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +84,22 @@ class OpenedInput:
         self._state = _state(stored) if self._file else None
 
     def examine(self, mapping: RecordMapping | None, *, mixed: bool = False) -> None:
-        """Raise as `expect_records` does, by the first bytes of the input."""
+        """Raise InputError where the input is certainly neither JSON lines nor a JSON array, and UsageError where the
+        mapping fits none of its first records, unless it is `mixed`: these may be of another kind."""
         if self.is_stream:
-            head = self._stored.peek(HEAD)[:HEAD] if isinstance(self._stored, io.BufferedReader) else b""
+            stored = self._stored.peek(HEAD)[:HEAD] if isinstance(self._stored, io.BufferedReader) else b""
         else:
             self._stored.seek(0)
-            head = self._stored.read(HEAD)
-        expect_records(head, self.name, mapping, mixed=mixed, is_stream=self.is_stream)
+            stored = self._stored.read(HEAD)
+        head = _beginning(stored)
+        refuse_binary(head, self.name)
+        whole = head == stored and len(stored) < HEAD and not self.is_stream
+        text = head.replace(b"\0", b"\n")
+        if shape := text_shape(text, whole=whole, mapped=mapping is not None):
+            raise shape.error(self.name)
+        if mapping is not None and not mixed:
+            records = _records(text.decode(errors="replace").lstrip("\ufeff \t\r\n"))
+            mapping.expect_fields(list(islice(records, _RECORDS)), self.name)
 
     def digest(self) -> str:
         """Return the SHA-256 of the bytes as stored, in hex: the identity of a file's content."""
@@ -97,13 +112,14 @@ class OpenedInput:
     def blocks(self, max_line: int, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
         """Yield the blocks from record `first_seq` on, which starts `offset` uncompressed bytes into the input.
 
-        Raises InputError as `blocks` does. The caller checks afterwards that the input is unchanged.
+        A run of NUL bytes is one record. Raises InputError as `blocks` does. The caller checks afterwards that the input is unchanged.
         """
         if not self.is_stream:
             self._stored.seek(0)
         self.position = 0
         with uncompressed(self._stored, self.name) as stream:
-            for block in blocks(stream, self.name, max_line=max_line, first_seq=first_seq, offset=offset):
+            cleared = cast(BinaryIO, NulRuns(stream))
+            for block in blocks(cleared, self.name, max_line=max_line, first_seq=first_seq, offset=offset):
                 seekable = self._stored.seekable()
                 self.position = self._stored.tell() if seekable else self.position + len(block.data)
                 yield block
@@ -191,16 +207,16 @@ def foreign_sources(foreign: Foreign, url: str) -> list[Source]:
     """Return the sources that a URL names. Raises as `Foreign.find` does."""
 
     def source(file: ForeignFile) -> Source:
-        return Source(file.name, file.size, None, remote=lambda: io.BufferedReader(_Pieces(foreign, file, BLOCK)))
+        return Source(file.name, file.size, None, remote=lambda: io.BufferedReader(_Pieces(foreign, file)))
 
     return [source(file) for file in foreign.find(url)]
 
 
 class _Pieces(io.RawIOBase):
-    """The bytes of a file in S3. Holds one piece of it, of `size` bytes."""
+    """The bytes of a file in S3. Holds one piece of it, as large as a block."""
 
-    def __init__(self, foreign: Foreign, file: ForeignFile, size: int) -> None:
-        self._foreign, self._file, self._size = foreign, file, size
+    def __init__(self, foreign: Foreign, file: ForeignFile) -> None:
+        self._foreign, self._file = foreign, file
         self._piece = b""
         self._begin = self._position = 0  # of the piece, and of the next byte to read
 
@@ -220,7 +236,7 @@ class _Pieces(io.RawIOBase):
             return 0
         if not self._begin <= self._position < self._begin + len(self._piece):
             self._piece = b""  # before the next one comes, so that there are never two
-            self._piece = self._foreign.read(self._file, self._position, self._size)
+            self._piece = self._foreign.read(self._file, self._position, BLOCK)
             self._begin = self._position
         inside = self._position - self._begin
         size = min(len(buffer), len(self._piece) - inside)
@@ -246,10 +262,8 @@ def uncompressed(stored: BinaryIO, name: str) -> Iterator[BinaryIO]:
         stream = cast(BinaryIO, gzip.GzipFile(fileobj=stored))
     elif _is_zstd(magic):
         stream = io.BufferedReader(_Zstd(stored, name))
-    elif shape := binary_shape(magic):
-        raise shape.error(name)
-    elif is_binary(magic):
-        raise InputError(f"{name} is a binary file, not JSON lines", hint=READS)
+    else:
+        refuse_binary(magic, name)
     try:
         yield stream
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
@@ -259,16 +273,28 @@ def uncompressed(stored: BinaryIO, name: str) -> Iterator[BinaryIO]:
         ) from None
 
 
-def beginning(stored: bytes, size: int) -> bytes:
-    """Return at most `size` uncompressed bytes of an input that begins so; fewer where it is cut or damaged."""
+def _beginning(stored: bytes) -> bytes:
+    """Return at most HEAD uncompressed bytes of an input that begins so; fewer where it is cut or damaged."""
     with suppress(zlib.error, zstandard.ZstdError):
         if stored.startswith(b"\x1f\x8b"):
-            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(stored, size)
+            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(stored, HEAD)
         if _is_zstd(stored[:4]):
             with suppress(EOFError, InputError):
-                return io.BufferedReader(_Zstd(io.BytesIO(stored), "")).read(size)
+                return io.BufferedReader(_Zstd(io.BytesIO(stored), "")).read(HEAD)
             return b""
-    return stored[:size]
+    return stored
+
+
+def _records(text: str) -> Iterator[dict[str, Any]]:
+    """Yield the objects that a text begins with, one per line or in an array, up to one that is cut."""
+    read, text = json.JSONDecoder().raw_decode, text.removeprefix("[")
+    with suppress(ValueError, RecursionError):
+        while True:
+            text = text.lstrip(" \t\r\n,")
+            found, end = read(text)
+            text = text[end:]
+            if isinstance(found, dict):
+                yield found
 
 
 def _is_zstd(magic: bytes) -> bool:
@@ -313,52 +339,3 @@ class _Zstd(io.RawIOBase):
                     + " | pik ingest -",
                 )
         return zstandard.ZstdDecompressor().decompressobj()
-
-
-HEAD = 1 << 16
-"""Bytes that are examined, at most, of the input as stored and uncompressed."""
-
-_RECORDS = 100
-
-
-def expect_records(
-    stored: bytes, name: str, mapping: RecordMapping | None, *, mixed: bool = False, is_stream: bool = False
-) -> None:
-    """Raise InputError where an input that begins so is certainly neither JSON lines nor a JSON array, and UsageError
-    where the mapping fits none of its first records, unless the input is `mixed`: these may be of another kind.
-
-    `stored` are the first HEAD bytes; of a stream perhaps fewer.
-    """
-    head = beginning(stored, HEAD)
-    whole = head == stored and len(stored) < HEAD and not is_stream
-    if shape := binary_shape(head):
-        raise shape.error(name)
-    if is_binary(head):
-        raise InputError(f"{name} is a binary file, not JSON lines", hint=READS)
-    text = head.replace(b"\0", b"\n")
-    if shape := text_shape(text, whole=whole, mapped=mapping is not None):
-        raise shape.error(name)
-    if mapping is not None and not mixed:
-        records = _records(text.decode(errors="replace").lstrip("\ufeff \t\r\n"))
-        mapping.expect_fields(list(islice(records, _RECORDS)), name)
-
-
-def _records(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the objects that a text begins with, one per line or in an array, up to one that is cut."""
-    read = json.JSONDecoder().raw_decode
-    position, in_array = 0, text.startswith("[")
-    while True:
-        position = _skip_space(text, position + in_array)  # the bracket, then each comma
-        try:
-            found, position = read(text, position)
-        except (ValueError, RecursionError):
-            return
-        if isinstance(found, dict):
-            yield found
-        position = _skip_space(text, position)
-
-
-def _skip_space(text: str, position: int) -> int:
-    while text[position : position + 1] in (" ", "\t", "\r", "\n"):
-        position += 1
-    return position

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pik.errors import InputError
 from pik.inputs import blocks as module
-from pik.inputs.blocks import Block, blocks
+from pik.inputs.blocks import Block, NulRuns, blocks
 from pik.inputs.source import file_source, uncompressed
 
 MAX_LINE = 200
@@ -39,7 +39,9 @@ def small(block: int, lines: int = module.LINES) -> Iterator[None]:
 def read(data: bytes, *, max_line: int = MAX_LINE, first_seq: int = 1, offset: int = 0) -> list[Block]:
     stored = io.BufferedReader(io.BytesIO(data))
     with uncompressed(cast(BinaryIO, stored), "it") as stream:
-        return list(blocks(stream, "it", max_line=max_line, first_seq=first_seq, offset=offset))
+        return list(
+            blocks(cast(BinaryIO, NulRuns(stream)), "it", max_line=max_line, first_seq=first_seq, offset=offset)
+        )
 
 
 def records(found: list[Block]) -> list[tuple[int, bytes]]:

@@ -13,7 +13,7 @@ import msgspec
 from ulid import ULID
 
 from pik.errors import Damaged, Invalid, UsageError
-from pik.inputs.blocks import Block, unaltered_blocks
+from pik.inputs.blocks import Block, blocks
 from pik.model.batch import (
     OF_REQUEST,
     Batch,
@@ -115,7 +115,7 @@ def _block(body: bytes, as_lines: bool) -> tuple[Block, bool]:
         members = _decode_object(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         # An array, or lines: read as a file is, but without taking NUL bytes for what a loss of power left.
-        parts = unaltered_blocks(BytesIO(body), "the body", max_line=MAX_LINE)
+        parts = blocks(BytesIO(body), "the body", max_line=MAX_LINE)
         return _joined([line for part in parts for line in part.data.split(b"\n")]), False
     if members.keys() != {"events"}:
         return _joined([one_line(body.strip())]), True
