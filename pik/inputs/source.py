@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -104,15 +104,13 @@ class OpenedInput:
     def digest(self) -> str:
         """Return the SHA-256 of the bytes as stored, in hex: the identity of a file's content."""
         self._stored.seek(0)
-        digest = sha256()
-        while data := self._stored.read(1 << 20):
-            digest.update(data)
-        return digest.hexdigest()
+        return file_digest(cast(io.BufferedReader, self._stored), "sha256").hexdigest()
 
     def blocks(self, max_line: int, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
         """Yield the blocks from record `first_seq` on, which starts `offset` uncompressed bytes into the input.
 
-        A run of NUL bytes is one record. Raises InputError as `blocks` does. The caller checks afterwards that the input is unchanged.
+        A run of NUL bytes is one record. Raises InputError as `blocks` does. The caller checks afterwards that the
+        input is unchanged.
         """
         if not self.is_stream:
             self._stored.seek(0)
