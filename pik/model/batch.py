@@ -131,6 +131,11 @@ class Arrivals:
     keyed: bytes
     entities: str
 
+    @property
+    def count(self) -> int:
+        """Of the deliveries."""
+        return len(self.plain) // PLAIN.size + len(self.keyed) // KEYED.size
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:

@@ -55,10 +55,9 @@ def open_health(url: str) -> StackHealth:
             hint="--store aws://STACK; `pik status` and `pik verify` look at a local store",
         )
     from pik.stores.aws.clients import located
-    from pik.stores.aws.health import health_of
+    from pik.stores.aws.stack import describe_stack
 
-    clients, name = located(url)
-    return health_of(clients, name)
+    return describe_stack(*located(url))
 
 
 def open_copy(path: str, source: Store, *, create: bool = True) -> Store:

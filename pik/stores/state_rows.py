@@ -7,8 +7,9 @@ in it as lower-case hex digits. Runs and promotions keep the XOR of the digests 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
+from typing import NamedTuple
 
 import msgspec
 
@@ -38,8 +39,7 @@ TAKE_COPY = "`pik backup FILE` takes the copy; then, into this store without its
 _ALTERED = "its digest does not match"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """The aggregate of a version or a pointer."""
 
     metric: str
@@ -88,8 +88,23 @@ def pointer_without_version(place: Place, run_id: str) -> StateProblem:
     return _pointer(place, f"it points to a version by run {run_id}, which is not there", RECOMPUTE)
 
 
-def pointer_differs(place: Place, now: str | None, expected: str | None) -> StateProblem:
-    """Return the problem of a pointer that is not where promotions left it."""
+def pointer_differs(
+    place: Place, now: str | None, bases: Mapping[str, str | None], moves: Iterable[tuple[str, str]]
+) -> StateProblem | None:
+    """Return the problem of a pointer that is not where promotions left it. `bases` are the versions of the aggregate,
+    by run, with the run that was current when each was written; `moves` are kind and run of promotions."""
+    expected = last = None
+    for kind, run_id in moves:
+        if run_id not in bases:
+            continue
+        base = bases[run_id]
+        old, new = (base, run_id) if kind == PromotionKind.PROMOTE else (run_id, base)
+        last = new
+        if expected == old:
+            expected = new
+    # A version that was computed after the pointer had been lost, and was promoted last, has repaired it.
+    if now == expected or (now is not None and now == last):
+        return None
     there = f"it is the version by run {now}" if now else "there is none"
     left = f"left the version by run {expected}" if expected else "left none"
     return _pointer(place, f"{there}; promotions {left}", RECOMPUTE)
@@ -115,30 +130,6 @@ def run_lost(run_id: str) -> StateProblem:
 def tasks_lost(run_id: str, planned: int, there: int) -> StateProblem:
     """Return the problem of a run with lost tasks."""
     return StateProblem(f"run {run_id}", f"it was planned with {planned:,} tasks, and {there:,} are there", RESTORE)
-
-
-def expected_pointer(
-    bases: Mapping[str, str | None], moves: Iterable[tuple[str, str]]
-) -> tuple[str | None, str | None]:
-    """Return the run whose version of an aggregate promotions left current, and the run that was promoted last. `bases`
-    are its versions, by run, with the run that was current when each was written; `moves` are kind and run."""
-    now = last = None
-    for kind, run_id in moves:
-        if run_id not in bases:
-            continue
-        base = bases[run_id]
-        old, new = (base, run_id) if kind == PromotionKind.PROMOTE else (run_id, base)
-        last = new
-        if now == old:
-            now = new
-    return now, last
-
-
-def is_explained(now: str | None, bases: Mapping[str, str | None], moves: Iterable[tuple[str, str]]) -> bool:
-    """Return whether promotions left the pointer there. A version that was computed after the pointer had been lost,
-    and was promoted last, has repaired it."""
-    expected, last = expected_pointer(bases, moves)
-    return now == expected or (now is not None and now == last)
 
 
 def damaged_row(what: str) -> Damaged:
@@ -183,9 +174,9 @@ class RowTally:
     def __init__(self) -> None:
         self.count = self._total = 0
 
-    def add(self, digest: object) -> None:
-        """Count a row; damage may have left anything in the place of its digest."""
-        self.count += 1
+    def add(self, digest: object, count: int = 1) -> None:
+        """Count a row, or several with this XOR; damage may have left anything in the place of a digest."""
+        self.count += count
         if type(digest) is bytes and len(digest) == len(NO_ROWS):
             self._total ^= int.from_bytes(digest)
 

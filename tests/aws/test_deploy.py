@@ -9,7 +9,7 @@ import pytest
 
 import pik
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.health import health_of
+from pik.stores.aws.stack import describe_stack
 from tests.support.aws.deployed import Deployed, send
 
 FUNCTIONS = ("IngestFunction", "ReplayFunction", "ProcessorFunction")
@@ -75,9 +75,9 @@ def test_functions_know_their_stack_and_write_to_its_logs(deployed: Deployed, aw
 
 def test_what_sam_deployed_works(deployed: Deployed, aws: Clients) -> None:
     """But for what the emulator's CloudFormation leaves out."""
-    found = {part.name: part for part in health_of(aws, deployed.stack.name).parts()}
+    found = {part.name: part for part in describe_stack(aws, deployed.stack.name).parts()}
     well = {name for name, part in found.items() if part.healthy}
     assert {*FUNCTIONS, "stack", "processor", "dry run"} <= well
     assert {name for name in found if "recovery" not in name} == well
-    wrong = {one.name for one in health_of(aws, deployed.stack.name).settings() if one.right is not True}
+    wrong = {one.name for one in describe_stack(aws, deployed.stack.name).settings() if one.right is not True}
     assert wrong == {name for name in found if "recovery" in name} | {"Object Lock of the bucket"}

@@ -13,7 +13,6 @@ import pytest
 
 from pik.ports.remote import Level
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.health import AwsStackHealth
 from pik.stores.aws.permissions import permissions
 from pik.stores.aws.stack import SOURCE, DeployedStack, describe_stack
 from pik.usecases.care.deployment import Diagnosis, diagnose
@@ -106,15 +105,15 @@ def filled(stack: DeployedStack, level: str) -> list[Any]:
 
 
 @pytest.fixture
-def somebody(root: Clients, guarded: DeployedStack, monkeypatch) -> Callable[[list[Any]], AwsStackHealth]:
+def somebody(root: Clients, guarded: DeployedStack, monkeypatch) -> Callable[[list[Any]], DeployedStack]:
     """What the doctor sees who is asked by a user with a policy of these statements."""
     user = f"ann-{uuid4().hex[:8]}"
     for name, value in make_user(root, user).items():
         monkeypatch.setenv(name, value)
 
-    def granted(statements: list[Any]) -> AwsStackHealth:
+    def granted(statements: list[Any]) -> DeployedStack:
         grant(root, user, statements)
-        return AwsStackHealth(describe_stack(Clients(REGION), guarded.stack.name))
+        return describe_stack(Clients(REGION), guarded.stack.name)
 
     return granted
 
@@ -194,8 +193,8 @@ def test_what_a_simulation_leaves_out_is_unknown(guarded, somebody) -> None:
     def shorten(parsed: Any, **_: Any) -> None:
         parsed["EvaluationResults"] = parsed["EvaluationResults"][1:]
 
-    health.deployed.clients.client("iam").meta.events.register("after-call.iam.SimulatePrincipalPolicy", shorten)
-    found = list(permissions(health.deployed))
+    health.clients.client("iam").meta.events.register("after-call.iam.SimulatePrincipalPolicy", shorten)
+    found = list(permissions(health))
     assert {(one.allowed, one.detail) for one in found} == {(True, ""), (None, "IAM's simulation leaves it out")}
 
 
@@ -252,7 +251,7 @@ def test_what_no_policy_of_the_callers_own_can_allow_is_forbidden(guarded, someb
         for one in parsed.get("EvaluationResults", ()):
             one.update(EvalDecision="implicitDeny", **verdict)
 
-    health.deployed.clients.client("iam").meta.events.register("after-call.iam.SimulatePrincipalPolicy", boundary)
+    health.clients.client("iam").meta.events.register("after-call.iam.SimulatePrincipalPolicy", boundary)
     found = diagnose(health, ("reading",))
     assert {(one.detail, one.forbidden) for one in found.missing} == {(detail, True)}
     assert found.policy is None
@@ -277,8 +276,8 @@ def contents(stack: DeployedStack) -> Any:
 def test_a_key_of_the_stack_takes_permissions_on_it(guarded, somebody) -> None:
     key = "arn:aws:kms:eu-central-1:123456789012:key/0-1"
     health = somebody([*filled(guarded, "reading"), OF_THE_EMULATOR])
-    parameters = {**health.deployed.parameters, "KmsKeyArn": key}
-    found = diagnose(AwsStackHealth(replace(health.deployed, parameters=parameters)), ("reading",))
+    parameters = {**health.parameters, "KmsKeyArn": key}
+    found = diagnose(replace(health, parameters=parameters), ("reading",))
     assert {(one.action, one.resource) for one in found.missing} == {("kms:Decrypt", key)}
     assert found.policy is not None
     assert found.policy["Statement"] == [{"Effect": "Allow", "Action": ["kms:Decrypt"], "Resource": [key]}]
@@ -292,7 +291,7 @@ def test_an_examination_makes_no_call_that_writes(guarded, somebody) -> None:
         made.add(model.name)
 
     for service in SERVICES:
-        health.deployed.clients.client(service).meta.events.register("before-call", record)
+        health.clients.client(service).meta.events.register("before-call", record)
     diagnose(health, list(Level))
     list(health.parts())
     health.depth()

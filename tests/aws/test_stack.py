@@ -15,7 +15,6 @@ from pik.ports.remote import Depth
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
-from pik.stores.aws.health import AwsStackHealth
 from pik.stores.aws.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack, describe_stack
 from pik.usecases.care.deployment import StackStatus, status
 from tests.cli.conftest import pik
@@ -34,7 +33,7 @@ def look(aws: Clients, tmp_path) -> Callable[..., StackStatus]:
         return open_store(str(tmp_path / "store"), create=True)
 
     def look(deployed: DeployedStack, clients: Clients = aws) -> StackStatus:
-        return status(AwsStackHealth(describe_stack(clients, deployed.stack.name)), store)
+        return status(describe_stack(clients, deployed.stack.name), store)
 
     return look
 
@@ -192,7 +191,7 @@ def test_promise_9_what_cannot_be_known_is_reported(own, stack, look, service, o
 
 
 def test_a_store_that_cannot_be_read_hides_its_batches_and_nothing_else(stack) -> None:
-    found = status(AwsStackHealth(stack), lambda: open_store("./no-such-store"))
+    found = status(stack, lambda: open_store("./no-such-store"))
     (unknown,) = found.unknown
     assert unknown.startswith("last batches, metrics: no store at ")
     assert (found.batches, found.metrics, found.unhealthy) == (None, None, [])

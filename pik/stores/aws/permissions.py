@@ -112,7 +112,7 @@ def permissions(deployed: DeployedStack) -> Iterator[Permission]:
         for statement in statements:
             for resource in filter(None, (each.format(**names) for each in statement.resources)):  # perhaps no key
                 for action, answer in zip(statement.actions, simulation.ask(statement.actions, resource), strict=True):
-                    yield Permission(level, action, resource, answer.allowed, answer.detail, answer.forbidden)
+                    yield Permission(level, action, resource, *answer)
 
 
 def _names(deployed: DeployedStack, caller: str) -> dict[str, str]:
@@ -141,11 +141,8 @@ def _names(deployed: DeployedStack, caller: str) -> dict[str, str]:
     return {name: value or "*" for name, value in names.items()} | {"kms_key": deployed.parameters.get("KmsKeyArn", "")}
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    allowed: bool | None
-    detail: str = ""
-    forbidden: bool = False
+_Answer = tuple[bool | None, str, bool]
+"""Whether it is allowed, why not, and whether another policy forbids it."""
 
 
 class _Simulation:
@@ -180,8 +177,8 @@ class _Simulation:
             except StoreError as error:
                 self._unknown = f"IAM does not simulate: {briefly(error)}"
                 self._denied = isinstance(error, Refused) and denied(error)
-        unknown, lacking = _Answer(None, self._unknown), _Answer(False, self._unknown)
-        return [lacking if self._denied and action == _SIMULATE else unknown for action in actions]
+        lacking = {_SIMULATE} if self._denied else set()
+        return [(False if action in lacking else None, self._unknown, False) for action in actions]
 
     def _principal(self, arn: str) -> str:
         """Return the ARN of the role that was assumed, with its path if the caller may see it, or of the user."""
@@ -197,12 +194,12 @@ class _Simulation:
 
 def _answer(result: EvaluationResultTypeDef | None) -> _Answer:
     if result is None:
-        return _Answer(None, "IAM's simulation leaves it out")
+        return None, "IAM's simulation leaves it out", False
     decision = result["EvalDecision"]
     if decision == "allowed":
-        return _Answer(True)
+        return True, "", False
     if result.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations") is False:
-        return _Answer(False, "a policy of the organization denies it", forbidden=True)
+        return False, "a policy of the organization denies it", True
     if result.get("PermissionsBoundaryDecisionDetail", {}).get("AllowedByPermissionsBoundary") is False:
-        return _Answer(False, "the permissions boundary denies it", forbidden=True)
-    return _Answer(False, f"IAM's simulation: {decision}", forbidden=decision == "explicitDeny")
+        return False, "the permissions boundary denies it", True
+    return False, f"IAM's simulation: {decision}", decision == "explicitDeny"

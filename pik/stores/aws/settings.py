@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pik.errors import StoreError
 from pik.ports.remote import Setting
@@ -15,7 +14,6 @@ from pik.stores.aws.clients import Refused, briefly, translated
 from pik.stores.aws.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack
 
 if TYPE_CHECKING:
-    from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
     from mypy_boto3_lambda.type_defs import EventSourceMappingConfigurationResponseTypeDef
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
@@ -26,46 +24,36 @@ VISIBILITY_FACTOR = 6
 _PUBLIC = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
 
 
-class Finding(NamedTuple):
-    """Whether a setting is right, and how it was found."""
+_Finding = tuple[bool, str]
+"""Whether a setting is right, and how it was found."""
 
-    right: bool
-    found: str
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A setting that the kit relies on. `probe` reads it, and the command `fix` makes it as `expected`."""
-
-    name: str
-    expected: str
-    fix: str
-    probe: Callable[[], Finding]
+_Check = tuple[str, str, str, Callable[[], _Finding]]
+"""A setting that the kit relies on: its name, what is expected, the command that makes it so, and what reads it."""
 
 
 def settings(deployed: DeployedStack) -> Iterator[Setting]:
-    """Yield every setting, as it was found."""
-    for check in checks(deployed):
+    """Yield every setting, as it was found, in the order of the resources."""
+    for name, expected, fix, probe in _checks(deployed):
+        right: bool | None
         try:
-            right, found = check.probe()
+            right, found = probe()
         except StoreError as error:
-            yield Setting(check.name, None, briefly(error), check.expected, check.fix)
-        else:
-            yield Setting(check.name, right, found, check.expected, check.fix)
+            right, found = None, briefly(error)
+        yield Setting(name, right, found, expected, fix)
 
 
-def checks(deployed: DeployedStack) -> list[Check]:
-    """Return what is checked, in the order of the resources."""
-    found = _Bucket(deployed).checks()
+def _checks(deployed: DeployedStack) -> Iterator[_Check]:
+    yield from _Bucket(deployed).checks()
     for table in (deployed.stack.index_table, deployed.stack.state_table):
         recover = f"aws dynamodb update-continuous-backups --table-name {table} --point-in-time-recovery-specification"
         recover += " PointInTimeRecoveryEnabled=true"
         protect = f"aws dynamodb update-table --table-name {table} --deletion-protection-enabled"
-        found.append(Check(f"point-in-time recovery of {table}", "on", recover, partial(_recovery, deployed, table)))
-        found.append(Check(f"deletion protection of {table}", "on", protect, partial(_protection, deployed, table)))
-    found += _Queue(deployed).checks()
+        yield f"point-in-time recovery of {table}", "on", recover, partial(_on, deployed.recovers, table)
+        yield f"deletion protection of {table}", "on", protect, partial(_on, deployed.is_protected, table)
+    yield from _Queue(deployed).checks()
     deploy = f"sam deploy --stack-name {deployed.stack.name}: the alarm is in template.yaml"
-    return found + [Check(f"alarm {each}", "there", deploy, partial(_alarm, deployed, each)) for each in ALARMS]
+    for each in ALARMS:
+        yield f"alarm {each}", "there", deploy, partial(_alarm, deployed, each)
 
 
 class _Bucket:
@@ -77,7 +65,7 @@ class _Bucket:
         mode = deployed.parameters.get("ObjectLockMode", "NONE")
         self._lock_rule = {} if mode == "NONE" else {"Mode": mode, "Days": int(deployed.parameters["ObjectLockDays"])}
 
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[_Check]:
         def put(what: str, option: str, value: str) -> str:
             return f"aws s3api put-{what} --bucket {self._bucket} --{option} {value}"
 
@@ -95,35 +83,35 @@ class _Bucket:
         lock = put("object-lock-configuration", "object-lock-configuration", f"'{lock}'")
         denied = "a statement that denies it"
         return [
-            Check("versioning of the bucket", "Enabled", version, self._versioning),
-            Check("encryption of the bucket", self._key or "AES256 or aws:kms", encrypt, self._encryption),
-            Check("public access to the bucket", "blocked in all four ways", block, self._public_access),
-            Check("bucket policy: TLS only", denied, deny("DenyPlainHttp"), self._plain_http),
-            Check("bucket policy: overwriting of raw", denied, deny("DenyOverwritingRaw"), self._overwriting),
-            Check("bucket policy: deleting of raw", denied, deny("DenyDeletingRaw"), self._deleting),
-            Check("Object Lock of the bucket", f"enabled, {_retention(self._lock_rule)}", lock, self._object_lock),
+            ("versioning of the bucket", "Enabled", version, self._versioning),
+            ("encryption of the bucket", self._key or "AES256 or aws:kms", encrypt, self._encryption),
+            ("public access to the bucket", "blocked in all four ways", block, self._public_access),
+            ("bucket policy: TLS only", denied, deny("DenyPlainHttp"), self._plain_http),
+            ("bucket policy: overwriting of raw", denied, deny("DenyOverwritingRaw"), self._overwriting),
+            ("bucket policy: deleting of raw", denied, deny("DenyDeletingRaw"), self._deleting),
+            ("Object Lock of the bucket", f"enabled, {_retention(self._lock_rule)}", lock, self._object_lock),
         ]
 
-    def _versioning(self) -> Finding:
+    def _versioning(self) -> _Finding:
         with translated("s3"):
             state = self._s3.get_bucket_versioning(Bucket=self._bucket).get("Status", "never enabled")
-        return Finding(state == "Enabled", state)
+        return state == "Enabled", state
 
-    def _encryption(self) -> Finding:
+    def _encryption(self) -> _Finding:
         with translated("s3"):
             answer = self._s3.get_bucket_encryption(Bucket=self._bucket)
         rule = answer["ServerSideEncryptionConfiguration"]["Rules"][0]["ApplyServerSideEncryptionByDefault"]
         found = rule.get("KMSMasterKeyID") or rule["SSEAlgorithm"]
-        return Finding(found == self._key if self._key else True, found)
+        return found == self._key if self._key else True, found
 
-    def _public_access(self) -> Finding:
+    def _public_access(self) -> _Finding:
         blocked: Mapping[str, Any] = {}
         with _unless_absent("NoSuchPublicAccessBlockConfiguration"):
             blocked = self._s3.get_public_access_block(Bucket=self._bucket)["PublicAccessBlockConfiguration"]
         off = [name for name in _PUBLIC if not blocked.get(name)]
-        return Finding(not off, f"not set: {', '.join(off)}" if off else "blocked in all four ways")
+        return not off, f"not set: {', '.join(off)}" if off else "blocked in all four ways"
 
-    def _plain_http(self) -> Finding:
+    def _plain_http(self) -> _Finding:
         return self._denied(
             lambda statement: (
                 self._conditions(statement) == {("Bool", "aws:SecureTransport", "false")}
@@ -132,7 +120,7 @@ class _Bucket:
             )
         )
 
-    def _overwriting(self) -> Finding:
+    def _overwriting(self) -> _Finding:
         bare = ("Null", "s3:if-none-match", "true")
         created = ("Bool", "s3:ObjectCreationOperation", "true")  # a part of a multipart upload has no If-None-Match
         return self._denied(
@@ -141,13 +129,13 @@ class _Bucket:
             )
         )
 
-    def _deleting(self) -> Finding:
+    def _deleting(self) -> _Finding:
         actions = ("s3:DeleteObject", "s3:DeleteObjectVersion")
         return self._denied(
             lambda statement: not self._conditions(statement) and all(self._covers(statement, each) for each in actions)
         )
 
-    def _denied(self, denies: Callable[[Mapping[str, Any]], bool]) -> Finding:
+    def _denied(self, denies: Callable[[Mapping[str, Any]], bool]) -> _Finding:
         """Look for a statement of the bucket's policy that denies something to everybody."""
         policy: Mapping[str, Any] = {"Statement": []}
         with _unless_absent("NoSuchBucketPolicy"):
@@ -156,7 +144,7 @@ class _Bucket:
             each["Effect"] == "Deny" and each.get("Principal") in ("*", {"AWS": "*"}, {"AWS": ["*"]}) and denies(each)
             for each in _as_list(policy["Statement"])
         )
-        return Finding(found, "denied" if found else "no statement denies it")
+        return found, "denied" if found else "no statement denies it"
 
     def _conditions(self, statement: Mapping[str, Any]) -> set[tuple[str, str, str]]:
         """Return operator, key and value of each condition, except the exemption of the break-glass role."""
@@ -172,14 +160,14 @@ class _Bucket:
         resources = {f"{self._arn}/raw/*", f"{self._arn}/*"} & set(_as_list(statement["Resource"]))
         return bool(resources) and bool({action, "s3:*"} & set(_as_list(statement["Action"])))
 
-    def _object_lock(self) -> Finding:
+    def _object_lock(self) -> _Finding:
         lock: Mapping[str, Any] = {}
         with _unless_absent("ObjectLockConfigurationNotFoundError"):
             lock = self._s3.get_object_lock_configuration(Bucket=self._bucket)["ObjectLockConfiguration"]
         if lock.get("ObjectLockEnabled") != "Enabled":
-            return Finding(False, "not enabled")
+            return False, "not enabled"
         rule = lock.get("Rule", {}).get("DefaultRetention", {})
-        return Finding(rule == self._lock_rule, f"enabled, {_retention(rule)}")
+        return rule == self._lock_rule, f"enabled, {_retention(rule)}"
 
 
 class _Queue:
@@ -189,7 +177,7 @@ class _Queue:
         self._receives = deployed.parameters.get("MaxReceives", "6")
         self._switch = "Disabled" if deployed.parameters.get("EnableProcessor") == "false" else "Enabled"
 
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[_Check]:
         try:
             source, seconds = self._deployed.resource(SOURCE) or "UUID", str(VISIBILITY_FACTOR * self._timeout())
         except StoreError:
@@ -205,10 +193,10 @@ class _Queue:
         report = f"{update} --function-response-types ReportBatchItemFailures"
         turn = f"{update} {'--enabled' if self._switch == 'Enabled' else '--no-enabled'}"
         return [
-            Check("redrive of the replay queue", redrive, set_redrive, self._redrive),
-            Check("visibility timeout of the replay queue", visible, set_visible, self._visibility),
-            Check("answers of the processor", "ReportBatchItemFailures", report, self._reports),
-            Check("the processor's switch", switch, turn, self._enabled),
+            ("redrive of the replay queue", redrive, set_redrive, self._redrive),
+            ("visibility timeout of the replay queue", visible, set_visible, self._visibility),
+            ("answers of the processor", "ReportBatchItemFailures", report, self._reports),
+            ("the processor's switch", switch, turn, self._enabled),
         ]
 
     def _attribute(self, name: QueueAttributeNameType) -> str:
@@ -218,23 +206,23 @@ class _Queue:
             )
         return answer.get("Attributes", {}).get(name, "")
 
-    def _redrive(self) -> Finding:
+    def _redrive(self) -> _Finding:
         text = self._attribute("RedrivePolicy")
         if not text:
-            return Finding(False, "none: a task that fails is tried for 4 days")
+            return False, "none: a task that fails is tried for 4 days"
         policy = json.loads(text)
         target, receives = policy["deadLetterTargetArn"], str(policy["maxReceiveCount"])
         right = target == self._dead_arn and receives == self._receives
-        return Finding(right, f"to {target.rpartition(':')[2]} after {receives} attempts")
+        return right, f"to {target.rpartition(':')[2]} after {receives} attempts"
 
     def _timeout(self) -> int:
         name = self._deployed.function(FUNCTIONS[-1])
         with translated("lambda"):
             return self._deployed.clients.client("lambda").get_function_configuration(FunctionName=name)["Timeout"]
 
-    def _visibility(self) -> Finding:
+    def _visibility(self) -> _Finding:
         visible, timeout = int(self._attribute("VisibilityTimeout")), self._timeout()
-        return Finding(visible >= VISIBILITY_FACTOR * timeout, f"{visible} s, the processor's timeout is {timeout} s")
+        return visible >= VISIBILITY_FACTOR * timeout, f"{visible} s, the processor's timeout is {timeout} s"
 
     def _source(self) -> EventSourceMappingConfigurationResponseTypeDef:
         source = self._deployed.resource(SOURCE)
@@ -243,47 +231,28 @@ class _Queue:
         with translated("lambda"):
             return self._deployed.clients.client("lambda").get_event_source_mapping(UUID=source)
 
-    def _reports(self) -> Finding:
+    def _reports(self) -> _Finding:
         types = self._source().get("FunctionResponseTypes", [])
         found = ", ".join(types) or "none: one failure repeats its whole batch"
-        return Finding("ReportBatchItemFailures" in types, found)
+        return "ReportBatchItemFailures" in types, found
 
-    def _enabled(self) -> Finding:
+    def _enabled(self) -> _Finding:
         state = self._source()["State"]
-        return Finding(state == self._switch, state)
+        return state == self._switch, state
 
 
-def _alarm(deployed: DeployedStack, logical: str) -> Finding:
+def _alarm(deployed: DeployedStack, logical: str) -> _Finding:
     name = deployed.resource(logical)
     if not name:
-        return Finding(False, "the stack has none")
+        return False, "the stack has none"
     with translated("cloudwatch"):
         found = deployed.clients.client("cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"]
-    return Finding(bool(found), "there" if found else f"{name} was deleted")
+    return bool(found), "there" if found else f"{name} was deleted"
 
 
-def _recovery(deployed: DeployedStack, table: str) -> Finding:
-    right = recovers(deployed, table)
-    return Finding(right, "on" if right else "off")
-
-
-def _protection(deployed: DeployedStack, table: str) -> Finding:
-    right = bool(described(deployed, table).get("DeletionProtectionEnabled"))
-    return Finding(right, "on" if right else "off")
-
-
-def described(deployed: DeployedStack, table: str) -> TableDescriptionTypeDef:
-    """Return DynamoDB's description of a table. Raises StoreError."""
-    with translated("dynamodb"):
-        return deployed.clients.client("dynamodb").describe_table(TableName=table)["Table"]
-
-
-def recovers(deployed: DeployedStack, table: str) -> bool:
-    """Return whether the table can be restored to a point in time. Raises StoreError."""
-    with translated("dynamodb"):
-        found = deployed.clients.client("dynamodb").describe_continuous_backups(TableName=table)
-    state = found["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
-    return state.get("PointInTimeRecoveryStatus") == "ENABLED"
+def _on(is_on: Callable[[str], bool], table: str) -> _Finding:
+    right = is_on(table)
+    return right, "on" if right else "off"
 
 
 @contextmanager

@@ -1,16 +1,24 @@
-"""A stack's resources, parameters and outputs: from CloudFormation, or in its functions from the environment."""
+"""A stack's resources, parameters and outputs, from CloudFormation or in its functions from the environment; and its
+health: its parts, queues and alarms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pik.errors import NotFound, StoreError
-from pik.stores.aws.clients import Clients, Refused, denied, translated
+from pik.ports.remote import Alarm, Deployment, Depth, Part, Permission, Setting
+from pik.stores.aws.clients import Clients, Refused, briefly, denied, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation.type_defs import StackTypeDef
+    from mypy_boto3_cloudwatch.type_defs import MetricAlarmTypeDef, MetricDataQueryTypeDef, MetricTypeDef
+    from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 
 FUNCTIONS = ("IngestFunction", "ReplayFunction", "ProcessorFunction")
@@ -22,6 +30,10 @@ ALARMS = (
     *("IngestThrottlesAlarm", "ReplayThrottlesAlarm", "ProcessorThrottlesAlarm", "ApiErrorsAlarm", "LagAlarm"),
 )
 """Logical names in template.yaml, like those above."""
+
+_WELL = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"}
+_MOVING = {"UPDATE_IN_PROGRESS", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"}
+_LOOK_BACK = timedelta(minutes=15)  # CloudWatch hears of a queue every minute, and of an idle one later
 
 _OPTIONAL = {"api_url", "version", "raw_retention_days"}
 
@@ -72,7 +84,8 @@ def stack_of(environment: Mapping[str, str]) -> Stack:
 
 @dataclass(frozen=True, slots=True)
 class DeployedStack:
-    """A stack as CloudFormation describes it. `state` is its stack status; parameters and outputs are by name."""
+    """A stack as CloudFormation described it when this was made, and its health. `state` is its stack status;
+    parameters and outputs are by name."""
 
     clients: Clients
     stack: Stack
@@ -121,6 +134,146 @@ class DeployedStack:
             raise StoreError(f"the stack has no output {logical}")
         return self.outputs[logical]
 
+    def table(self, table: str) -> TableDescriptionTypeDef:
+        """Return DynamoDB's description of a table. Raises StoreError."""
+        with translated("dynamodb"):
+            return self.clients.client("dynamodb").describe_table(TableName=table)["Table"]
+
+    def is_protected(self, table: str) -> bool:
+        """Return whether the table is protected from being deleted. Raises StoreError."""
+        return bool(self.table(table).get("DeletionProtectionEnabled"))
+
+    def recovers(self, table: str) -> bool:
+        """Return whether the table can be restored to a point in time. Raises StoreError."""
+        with translated("dynamodb"):
+            found = self.clients.client("dynamodb").describe_continuous_backups(TableName=table)
+        state = found["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
+        return state.get("PointInTimeRecoveryStatus") == "ENABLED"
+
+    def deployment(self) -> Deployment:
+        return Deployment(self.stack.name, self.region, self.account, self.stack.version, self.outputs)
+
+    def parts(self) -> Iterator[Part]:
+        looks: dict[str, Callable[[], tuple[str, bool, str]]] = {"stack": self._stack}
+        looks |= {name: partial(self._function, name) for name in FUNCTIONS}
+        looks["processor"] = self._processor
+        for table in (self.stack.index_table, self.stack.state_table):
+            looks[f"table {table}"] = partial(self._table, table)
+            protection, recovery = "one call can delete the table", "nothing is backed up"
+            looks[f"deletion protection of {table}"] = partial(self._switch, self.is_protected, table, protection)
+            looks[f"point-in-time recovery of {table}"] = partial(self._switch, self.recovers, table, recovery)
+        looks[f"bucket {self.stack.raw_bucket}"] = self._bucket
+        looks["dry run"] = self._dry_run
+        for name, look in looks.items():
+            try:
+                yield Part(name, *look())
+            except StoreError as error:
+                yield Part(name, None, None, briefly(error))
+
+    def depth(self) -> Depth:
+        wanted: tuple[QueueAttributeNameType, ...] = (
+            "ApproximateNumberOfMessages",
+            "ApproximateNumberOfMessagesNotVisible",
+            "ApproximateNumberOfMessagesDelayed",
+        )
+        with _brief(), translated("sqs"):
+            here, dead = (
+                self.clients.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=wanted)["Attributes"]
+                for url in (self.stack.queue_url, self.stack.dead_letter_queue_url)
+            )
+        visible, in_flight, delayed = (int(here[name]) for name in wanted)
+        oldest, hidden = self._oldest() if visible + in_flight + delayed else (None, "")
+        return Depth(visible, in_flight, delayed, sum(int(dead[name]) for name in wanted), oldest, hidden)
+
+    def alarms(self) -> list[Alarm]:
+        with _brief(), translated("cloudwatch"):
+            names = [name for name in map(self.resource, ALARMS) if name]
+            found = self.clients.client("cloudwatch").describe_alarms(AlarmNames=names)["MetricAlarms"] if names else []
+        return sorted((_alarm(each) for each in found), key=lambda alarm: alarm.name)
+
+    def permissions(self) -> Iterator[Permission]:
+        from pik.stores.aws.permissions import permissions  # late, as below: only the doctor needs it
+
+        return permissions(self)
+
+    def settings(self) -> Iterator[Setting]:
+        from pik.stores.aws.settings import settings
+
+        return settings(self)
+
+    # Each of these returns a part's state, whether it is healthy, and why not.
+
+    def _stack(self) -> tuple[str, bool, str]:
+        state, reason = self.state, self.reason
+        if state in _MOVING:
+            return state, True, "an update is under way"
+        return state, state in _WELL, reason if state not in _WELL else ""
+
+    def _function(self, name: str) -> tuple[str, bool, str]:
+        with translated("lambda"):
+            found = self.clients.client("lambda").get_function_configuration(FunctionName=self.function(name))
+        state, update = found.get("State", "Active"), found.get("LastUpdateStatus", "Successful")
+        if state not in ("Active", "Inactive"):  # Inactive: it was not called for long; the next call wakes it
+            return state, state == "Pending", found.get("StateReason", "")
+        if update == "Failed":
+            return state, False, f"its last update failed: {found.get('LastUpdateStatusReason', '')}"
+        return state, True, "" if update == "Successful" else "an update is under way"
+
+    def _processor(self) -> tuple[str, bool, str]:
+        source = self.resource(SOURCE)
+        if not source:
+            return "absent", False, f"the stack has no {SOURCE}: nothing takes tasks from the queue"
+        with translated("lambda"):
+            state = self.clients.client("lambda").get_event_source_mapping(UUID=source)["State"]
+        if state in ("Disabled", "Disabling"):
+            thrown = self.parameters.get("EnableProcessor") == "false"
+            why = "EnableProcessor is false" if thrown else "not by EnableProcessor, which is true"
+            return state, False, f"the kill switch is thrown ({why}): tasks wait in the queue"
+        return state, True, "" if state == "Enabled" else "a change is under way"
+
+    def _table(self, table: str) -> tuple[str, bool, str]:
+        found = self.table(table)
+        state, indexes = found["TableStatus"], found.get("GlobalSecondaryIndexes", ())
+        unready = [
+            f"its index {each['IndexName']} is {each['IndexStatus']}"
+            for each in indexes
+            if each.get("IndexStatus", "ACTIVE") != "ACTIVE"
+        ]
+        return state, state in ("ACTIVE", "UPDATING") and not unready, ", ".join(unready)
+
+    def _switch(self, is_on: Callable[[str], bool], table: str, otherwise: str) -> tuple[str, bool, str]:
+        return ("on", True, "") if is_on(table) else ("off", False, otherwise)
+
+    def _bucket(self) -> tuple[str, bool, str]:
+        with translated("s3"):
+            self.clients.client("s3").head_bucket(Bucket=self.stack.raw_bucket)
+        return "there", True, ""
+
+    def _dry_run(self) -> tuple[str, bool, str]:
+        dry_run = self.parameters.get("DryRun") == "true"
+        return ("on", False, "functions write and send nothing") if dry_run else ("off", True, "")
+
+    def _oldest(self) -> tuple[int | None, str]:
+        """Return the age of the oldest task, or why it is unknown: only CloudWatch has it, and later."""
+        now = datetime.now(UTC)
+        metric: MetricTypeDef = {
+            "Namespace": "AWS/SQS",
+            "MetricName": "ApproximateAgeOfOldestMessage",
+            "Dimensions": [{"Name": "QueueName", "Value": self.queue}],
+        }
+        query: MetricDataQueryTypeDef = {"Id": "age", "MetricStat": {"Metric": metric, "Period": 60, "Stat": "Maximum"}}
+        try:
+            with translated("cloudwatch"):
+                answer = self.clients.client("cloudwatch").get_metric_data(
+                    MetricDataQueries=[query], StartTime=now - _LOOK_BACK, EndTime=now, ScanBy="TimestampDescending"
+                )
+        except StoreError as error:
+            return None, briefly(error)
+        (found,) = answer["MetricDataResults"]
+        if not found["Values"]:
+            return None, "CloudWatch has no value of the last 15 minutes"
+        return int(found["Values"][0]), ""
+
 
 def describe_stack(clients: Clients, name: str) -> DeployedStack:
     """Return the stack `name` as CloudFormation describes it. Raises as `find_stack` does."""
@@ -167,3 +320,16 @@ def _resources(name: str, outputs: Mapping[str, str]) -> Stack:
             hint=f"aws cloudformation describe-stacks --stack-name {name}",
         )
     return Stack(name=name, **values)
+
+
+@contextmanager
+def _brief() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise StoreError(briefly(error), hint=error.hint) from None
+
+
+def _alarm(found: MetricAlarmTypeDef) -> Alarm:
+    since = int(found["StateUpdatedTimestamp"].timestamp() * 1000) * 10**6
+    return Alarm(found["AlarmName"], found["StateValue"], since, found.get("StateReason", ""))

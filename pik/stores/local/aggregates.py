@@ -10,9 +10,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from pik.errors import Damaged
 from pik.model.instant import Window
@@ -28,7 +30,7 @@ from pik.model.metric import (
     decimal_text,
     joinable,
 )
-from pik.ports.state import Change, Promoted, Promotion
+from pik.ports.state import Change, Promoted, Promotion, Written
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state import (
     POINTER_DIGEST,
@@ -177,18 +179,14 @@ class LocalAggregates:
             digested = "writer WHERE number = ? AND digest NOT NULL"
             expect_sound(connection, f"run {run_id}", WRITER_DIGEST, digested, (writer,))
             tally = connection.execute(_TALLY, {"writer": writer}).fetchone()
-            connection.execute(
-                "UPDATE writer SET new = new + ?, changed = changed + ?, unchanged = unchanged + ?,"
-                " removed = removed + ? WHERE number = ?",
-                (*tally, writer),
-            )
             (last,) = connection.execute("SELECT coalesce(max(rowid), 0) FROM temp.incoming").fetchone()
             count, total = 0, NO_ROWS
             values = {"writer": writer, "known_until": known_until, "reason": reason, "part": _PART}
             for after in range(0, last, _PART):
                 kept = connection.execute(_KEEP, {**values, "after": after}).fetchall()
                 count, total = count + len(kept), xor_of((digest for (digest,) in kept), total)
-            note_versions(connection, writer, count, total, computed_by)
+            programs = (computed_by,) if computed_by else ()
+            note_written(connection, writer, Written(*(*tally, count, total.hex(), programs)))
 
     def current(
         self, metric: str, window: Window, entities: Sequence[str] = (), *, checked: bool = False
@@ -283,17 +281,17 @@ class LocalAggregates:
         return promoted
 
 
-def note_versions(
-    connection: sqlite3.Connection, writer: int, count: int, digests: bytes, computed_by: str = ""
-) -> None:
-    """Record that a writer has just added so many versions, with this XOR of digests, and what computed them."""
-    before, programs = connection.execute(
+def note_written(connection: sqlite3.Connection, writer: int, written: Written) -> None:
+    """Record that a writer has also added these versions."""
+    *counts, digests, programs = structs.astuple(written)
+    before, known = connection.execute(
         "SELECT versions_xor, computed_by FROM writer WHERE number = ?", (writer,)
     ).fetchone()
-    known = set(msgspec.json.decode(programs)) | ({computed_by} if computed_by else set())
+    xor, computed_by = xor_of([bytes.fromhex(digests)], before), sorted({*msgspec.json.decode(known), *programs})
     connection.execute(
-        "UPDATE writer SET versions = versions + ?, versions_xor = ?, computed_by = ? WHERE number = ?",
-        (count, xor_of([digests], before), msgspec.json.encode(sorted(known)).decode(), writer),
+        "UPDATE writer SET new = new + ?, changed = changed + ?, unchanged = unchanged + ?, removed = removed + ?,"
+        " versions = versions + ?, versions_xor = ?, computed_by = ? WHERE number = ?",
+        (*counts, xor, msgspec.json.encode(computed_by).decode(), writer),
     )
     connection.execute(f"UPDATE writer SET digest = {WRITER_DIGEST} WHERE number = ?", (writer,))
 
@@ -360,11 +358,8 @@ def _point(connection: sqlite3.Connection, writer: tuple[int], old: str, new: st
     """Move the pointers that can be moved; return how many more there are now, and the XOR of the old and new
     digests."""
     connection.execute(
-        "CREATE TEMP TABLE moving (metric TEXT, bucket INTEGER, entity TEXT, writer INTEGER, digest BLOB, was BLOB)"
-    )
-    connection.execute(
-        "INSERT INTO temp.moving SELECT c.metric, c.bucket, c.entity, c.writer,"
-        f" iif(c.writer IS NULL, NULL, {POINTER_DIGEST}), c.was FROM ("
+        "CREATE TEMP TABLE moving AS SELECT c.metric, c.bucket, c.entity, c.writer,"
+        f" iif(c.writer IS NULL, NULL, {POINTER_DIGEST}) AS digest, c.was FROM ("
         f"SELECT v.metric, v.bucket, v.entity, v.{new} AS writer, c.digest AS was FROM {_MINE} AND c.writer IS v.{old}"
         ") c",
         writer,
@@ -378,10 +373,6 @@ def _point(connection: sqlite3.Connection, writer: tuple[int], old: str, new: st
         " (SELECT metric, bucket, entity FROM temp.moving WHERE writer IS NULL)"
     )
     (more,) = connection.execute("SELECT count(digest) - count(was) FROM temp.moving").fetchone()
-    digests = connection.execute(
-        "SELECT digest FROM temp.moving WHERE digest IS NOT NULL UNION ALL"
-        " SELECT was FROM temp.moving WHERE was IS NOT NULL"
-    )
-    changed = xor_of(digest for (digest,) in digests)
+    changed = xor_of(chain.from_iterable(connection.execute("SELECT digest, was FROM temp.moving")))
     connection.execute("DROP TABLE temp.moving")
     return more, changed

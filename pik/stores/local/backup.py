@@ -30,12 +30,11 @@ from pik.ports.state import (
     Written,
 )
 from pik.ports.store import TakenOver
-from pik.stores.local.aggregates import insert_promotion, note_versions, version_columns
+from pik.stores.local.aggregates import insert_promotion, note_written, version_columns
 from pik.stores.local.lock import holding
-from pik.stores.local.runs import all_runs, insert_run, insert_tasks, letter_row, task_columns
+from pik.stores.local.runs import all_letters, all_runs, insert_run, insert_tasks, letter_row, task_columns
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state import (
-    LETTER_DIGEST,
     METRIC,
     POINTER_DIGEST,
     PROMOTION,
@@ -55,7 +54,6 @@ from pik.stores.state_rows import (
     metric_columns,
     metric_of,
     pointer_digest,
-    read_letter,
     read_task,
     xor_of,
 )
@@ -123,7 +121,7 @@ def _rows(connection: sqlite3.Connection, root: Path) -> Iterator[Row | Omitted]
             f" WHERE v.digest IS NOT {VERSION_DIGEST} AND NOT {_IS_CURRENT}"
         )
     ]
-    for values in _kept_twice(connection, root, METRIC):
+    for values in _written_rows(connection, root, METRIC):
         yield MetricRow(metric_of(*(values[name] for name in ("version", "definition", "applied_at", "scale"))))
     yield from map(RunRow, all_runs(connection))
     yield from _tasks(connection, {one.run_id for one in omitted})
@@ -131,12 +129,10 @@ def _rows(connection: sqlite3.Connection, root: Path) -> Iterator[Row | Omitted]
     left_out = {(one.metric, one.bucket, one.entity, one.run_id) for one in omitted}
     versions = (row for row in connection.execute(_VERSIONS) if row[:4] not in left_out)
     yield from (VersionRow(*row) for row in _sound(versions, "a version of"))
-    for values in _kept_twice(connection, root, PROMOTION):
+    for values in _written_rows(connection, root, PROMOTION):
         yield PromotionRow(*(values[name] for name in PROMOTION.columns[1:]))
     yield from (PointerRow(*row) for row in _sound(connection.execute(_POINTERS), "a pointer of"))
-    letters = f"SELECT letter_id, body, digest IS {LETTER_DIGEST} FROM letter ORDER BY letter_id"
-    for _, body in _sound(connection.execute(letters), "dead letter"):
-        yield LetterRow(read_letter(body))
+    yield from map(LetterRow, all_letters(connection))
 
 
 def _sound(rows: Iterable[tuple[Any, ...]], what: str) -> Iterator[tuple[Any, ...]]:
@@ -147,16 +143,11 @@ def _sound(rows: Iterable[tuple[Any, ...]], what: str) -> Iterator[tuple[Any, ..
         yield tuple(columns)
 
 
-def _kept_twice(connection: sqlite3.Connection, root: Path, kind: Copied) -> list[dict[str, Any]]:
-    """Return the rows of a kind that has files, in order; a damaged one as its file has it. Raises Damaged if that is
-    not whole either."""
-    rows = kind.sound(connection)
-    for values in kind.altered(connection):
-        copy = kind.read(root, kind.key(values))
-        if copy is None:
-            raise damaged_row(f"{kind.table} {values[kind.columns[0]]}")
-        rows.append(copy)
-    return sorted(rows, key=lambda values: [values[name] for name in kind.columns[:2]])
+def _written_rows(connection: sqlite3.Connection, root: Path, kind: Copied) -> Iterator[dict[str, Any]]:
+    for row, whole in kind.with_content(connection, root):
+        if whole is None:
+            raise damaged_row(f"{kind.table} {row[kind.columns[0]]}")
+        yield whole
 
 
 def _tasks(connection: sqlite3.Connection, incomplete: Collection[str]) -> Iterator[Row]:
@@ -204,7 +195,6 @@ class _Restoring:
 
     connection: sqlite3.Connection
     writers: dict[str, int] = field(default_factory=dict)
-    written: dict[str, Written] = field(default_factory=dict)
 
     def insert(self, row: Row) -> None:
         match row:
@@ -213,7 +203,9 @@ class _Restoring:
             case RunRow():
                 insert_run(self.connection, row.run)
             case TaskRow():
-                self._insert_task(row)
+                insert_tasks(self.connection, [task_columns(row.task, row.state, row.failures)])
+                if row.written is not None:
+                    note_written(self.connection, self._writer(row.task.run_id), row.written)
             case VersionRow():
                 base = None if row.base is None else self._writer(row.base)
                 self._insert(
@@ -231,13 +223,6 @@ class _Restoring:
             case LetterRow():
                 self._insert("letter", *letter_row(row.letter))
 
-    def _insert_task(self, row: TaskRow) -> None:
-        run_id = row.task.run_id
-        insert_tasks(self.connection, [task_columns(row.task, row.state, row.failures)])
-        if row.written is not None:
-            before = self.written.get(run_id)
-            self.written[run_id] = row.written if before is None else _sum(before, row.written)
-
     def _insert(self, table: str, *columns: object) -> None:
         self.connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", columns)
 
@@ -248,18 +233,7 @@ class _Restoring:
         return self.writers[run_id]
 
     def finish(self) -> None:
-        """Record what runs wrote, and check what became of the versions. Raises Damaged."""
-        for run_id, written in self.written.items():
-            self.connection.execute(
-                "UPDATE writer SET new = ?, changed = ?, unchanged = ?, removed = ?, versions = ?, versions_xor = ?,"
-                " computed_by = ? WHERE number = ?",
-                (
-                    *(written.new, written.changed, written.unchanged, written.removed, written.versions),
-                    bytes.fromhex(written.versions_xor),
-                    msgspec.json.encode(sorted(set(written.computed_by))).decode(),
-                    self._writer(run_id),
-                ),
-            )
+        """Check what became of the versions. Raises Damaged."""
         self.connection.execute(f"UPDATE writer SET digest = {WRITER_DIGEST}")
         damaged = f"SELECT v.metric, v.entity FROM version v WHERE v.digest IS NOT {VERSION_DIGEST} LIMIT 1"
         if bad := self.connection.execute(damaged).fetchone():
@@ -270,19 +244,6 @@ class _Restoring:
         ).fetchone()
         if lost:
             raise lost_version(*lost)
-
-
-def _sum(one: Written, other: Written) -> Written:
-    both = xor_of(bytes.fromhex(each.versions_xor) for each in (one, other))
-    return Written(
-        one.new + other.new,
-        one.changed + other.changed,
-        one.unchanged + other.unchanged,
-        one.removed + other.removed,
-        one.versions + other.versions,
-        both.hex(),
-        (*one.computed_by, *other.computed_by),
-    )
 
 
 _TAKING = """
@@ -365,7 +326,7 @@ class LocalCopy:
             for writer, digest in connection.execute(_KEEP):
                 kept[writer].add(digest)
             for writer, tally in kept.items():
-                note_versions(connection, writer, tally.count, tally.xor)
+                note_written(connection, writer, Written(0, 0, 0, 0, tally.count, tally.xor.hex()))
             connection.execute(
                 "DELETE FROM current WHERE (metric, bucket, entity) IN"
                 f" (SELECT c.metric, c.bucket, c.entity FROM {_IN_SCOPE})",

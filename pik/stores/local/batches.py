@@ -145,7 +145,7 @@ class Claims:
         keyed: list[tuple[int, bytes, bytes, int, int]] = []
         for arrived in arrivals:
             day, number = arrived.segment.day, insert_segment(self.connection, arrived.segment, recorded_at)
-            deliveries[number] = len(arrived.plain) // PLAIN.size + len(arrived.keyed) // KEYED.size
+            deliveries[number] = arrived.count
             plain: Iterable[tuple[bytes, int, int]] = PLAIN.iter_unpack(arrived.plain)
             if known:
                 rows = list(plain)

@@ -89,9 +89,11 @@ CONFLICT = "{content} <> {accepted}"
 KEYED_DAY = -(2**31)
 """Stands for the day in `duplicate` if the event has an idempotency key: its deliveries may be of several days."""
 
+_PROGRESS = (
+    *(*Counts.__struct_fields__, "next_seq", "offset", "prefix_digest", "reasons", "lags", "sources", "recorded_at"),
+)
 _BATCH_COLUMNS = (
-    *("batch_id", "name", "content", "options", "again", "complete", "attempt", *Counts.__struct_fields__),
-    *("started_at", "finished_at", "next_seq", "offset", "prefix_digest", "reasons", "lags", "sources", "recorded_at"),
+    *("batch_id", "complete", "attempt", "started_at", "finished_at", *Origin.__struct_fields__, *_PROGRESS),
 )
 _BATCH = (
     f"SELECT {', '.join(_BATCH_COLUMNS)}, (SELECT min(first_event) FROM segment WHERE batch = batch_id),"
@@ -147,7 +149,7 @@ class LocalIndex:
             " ORDER BY 1 LIMIT :limit",
             {"low": low, "high": high, "limit": limit},
         )
-        return [_location(*row, Verdict.ACCEPTED) for row in rows]
+        return [_location(name, *place, Verdict.ACCEPTED) for name, *place in rows]
 
     def deliveries(self, event_id: str, limit: int | None = None) -> list[Location]:
         accepted = self.locate(event_id, limit=1)
@@ -156,12 +158,12 @@ class LocalIndex:
         identity = bytes.fromhex(event_id)
         keyed = self.database.read().execute("SELECT 1 FROM keyed_event WHERE event_id = ?", (identity,)).fetchone()
         rows = self.database.read().execute(
-            "SELECT d.event_id, s.day, s.key, s.batch, d.frame, d.seq, d.conflict"
+            "SELECT s.day, s.key, s.batch, d.frame, d.seq, d.conflict"
             " FROM duplicate d JOIN segment s ON s.number = d.segment WHERE d.day = ? AND d.event_id = ?"
             " ORDER BY s.batch, d.seq LIMIT ?",
             (KEYED_DAY if keyed else accepted[0].day, identity, -1 if limit is None else limit - 1),
         )
-        return accepted + [_location(*row, _KINDS[bool(conflict)]) for *row, conflict in rows]
+        return accepted + [_location(identity, *place, _KINDS[bool(conflict)]) for *place, conflict in rows]
 
     def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
         connection = self.database.read()
@@ -239,39 +241,12 @@ def update_batch(connection: sqlite3.Connection, batch: Batch) -> None:
     connection.execute(f"UPDATE batch SET {changes} WHERE batch_id = :batch_id", _batch_row(batch))
 
 
-_PROGRESS = (
-    *Counts.__struct_fields__,
-    "next_seq",
-    "offset",
-    "prefix_digest",
-    "reasons",
-    "lags",
-    "sources",
-    "recorded_at",
-)
-_AS_IT_IS = ("batch_id", "attempt", "started_at", "finished_at", "next_seq", "offset", "prefix_digest", "recorded_at")
-"""Columns of a batch that have its fields as they are."""
-
-
 def _batch_row(batch: Batch) -> dict[str, Any]:
-    """Return the columns of a batch."""
-    return {
-        **{name: getattr(batch, name) for name in _AS_IT_IS},
-        **structs.asdict(batch.counts),
-        "name": batch.origin.name,
-        "content": batch.origin.content,
-        "options": _json(batch.origin.options),
-        "again": batch.origin.again,
-        "origin": batch.origin.identity.decode(),
-        "complete": _STATES.index(batch.state) if batch.state in _STATES else 0,
-        "reasons": _json(batch.reasons),
-        "lags": _json(batch.lags),
-        "sources": _json(batch.sources),
-    }
-
-
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+    own = {name: getattr(batch, name, None) for name in _BATCH_COLUMNS}
+    row = own | structs.asdict(batch.counts) | structs.asdict(batch.origin)
+    row |= {name: msgspec.json.encode(row[name]).decode() for name in _DECODERS}
+    row["complete"] = _STATES.index(batch.state) if batch.state in _STATES else 0
+    return {**row, "origin": batch.origin.identity.decode()}
 
 
 def insert_segment(connection: sqlite3.Connection, segment: Segment, recorded_at: int) -> int:
@@ -295,33 +270,24 @@ def _segment(row: tuple[Any, ...]) -> Segment:
 
 
 _decode_frames = msgspec.json.Decoder(tuple[Frame, ...]).decode
-_decode_options = msgspec.json.Decoder(tuple[tuple[str, str], ...]).decode
-_decode_counts = msgspec.json.Decoder(dict[str, int]).decode
-_decode_lags = msgspec.json.Decoder(dict[int, int]).decode
+_DECODERS: dict[str, Callable[[str], Any]] = {
+    "options": msgspec.json.Decoder(tuple[tuple[str, str], ...]).decode,
+    "reasons": msgspec.json.Decoder(dict[str, int]).decode,
+    "lags": msgspec.json.Decoder(dict[int, int]).decode,
+    "sources": msgspec.json.Decoder(dict[str, int]).decode,
+}
+"""Of the columns of a batch that are JSON."""
 
 
 def _batch(values: tuple[Any, ...], locks: Path) -> Batch:
-    *columns, first_event, last_event = values
-    row = dict(zip(_BATCH_COLUMNS, columns, strict=True))
-    state = _STATES[row["complete"]]
+    row = dict(zip((*_BATCH_COLUMNS, "first_event", "last_event"), values, strict=True))
+    row |= {name: decode(row[name]) for name, decode in _DECODERS.items()} | {"again": bool(row["again"])}
+    state = _STATES[row.pop("complete")]
     if state is None:
         state = BatchState.RUNNING if held(locks, row["content"]) else BatchState.INTERRUPTED
-    return Batch(
-        origin=Origin(
-            name=row["name"],
-            content=row["content"],
-            options=_decode_options(row["options"]),
-            again=bool(row["again"]),
-        ),
-        state=state,
-        counts=Counts(*(row[name] for name in Counts.__struct_fields__)),
-        first_event=first_event,
-        last_event=last_event,
-        reasons=_decode_counts(row["reasons"]),
-        lags=_decode_lags(row["lags"]),
-        sources=_decode_counts(row["sources"]),
-        **{name: row[name] for name in _AS_IT_IS},
-    )
+    counts = Counts(*(row.pop(name) for name in Counts.__struct_fields__))
+    origin = Origin(**{name: row.pop(name) for name in Origin.__struct_fields__})
+    return Batch(origin=origin, state=state, counts=counts, **row)
 
 
 def _location(event_id: bytes, *rest: Any) -> Location:

@@ -79,7 +79,7 @@ class LocalRebuild:
             insert_batch(connection, batch)
 
     def add_segments(self, arrivals: Sequence[Arrivals], verdicts: Mapping[int, Verdict] | None) -> None:
-        self.unread |= {one.segment.batch_id for one in arrivals if _delivery_count(one) != one.segment.deliveries}
+        self.unread |= {one.segment.batch_id for one in arrivals if one.count != one.segment.deliveries}
         with self.database.write() as connection:
             Claims(connection).add(arrivals, verdicts)
 
@@ -110,9 +110,7 @@ class LocalRebuild:
         connection = self.database.writer()
         for seq, event_id, content, _ in _deliveries(arrivals):
             if seq in seqs and (row := _accepted(connection, arrivals.segment, event_id, content)):
-                number, _, of_seq, accepted = row
-                segment = connection.execute("SELECT batch, key FROM segment WHERE number = ?", (number,))
-                batch_id, key = segment.fetchone()
+                _, _, of_seq, accepted, batch_id, key = row
                 winners[seq] = Winner((batch_id, of_seq), key, accepted)
         return winners
 
@@ -125,32 +123,25 @@ class LocalRebuild:
             if mine is None or (current is not None and current[:3] == (mine[0], frame, seq)):
                 return
             day = segment.day if content is None else KEYED_DAY
-            if current is not None:
-                _demote(connection, current, day, event_id)
+            if current is not None:  # a duplicate now, whose kind follows from the one that is promoted
+                number, place, of_seq, accepted, *_ = current
+                row = number, of_seq, day, event_id, place, accepted
+                connection.execute("INSERT INTO duplicate VALUES (?, ?, ?, ?, ?, 0, ?)", row)
+                connection.execute("UPDATE segment SET accepted = accepted - 1 WHERE number = ?", (number,))
             _promote(connection, mine[0], seq, day, event_id, frame, content)
 
     def settle(self) -> Iterator[Location]:
         with self.database.write() as connection:
             for table, kind, same_day in (("event", "<>", "AND e.day = d.day"), ("keyed_event", "=", "")):
                 query = _ORPHANS.format(table=table, kind=kind, keyed_day=KEYED_DAY, same_day=same_day)
-                orphans = connection.execute(query).fetchall()
-                for segment, seq, day, event_id, frame, content in orphans:
-                    _promote(connection, segment, seq, day, event_id, frame, content)
-                    own_day, key, batch = connection.execute(
-                        "SELECT day, key, batch FROM segment WHERE number = ?", (segment,)
-                    ).fetchone()
+                for *row, own_day, key, batch in connection.execute(query).fetchall():
+                    _, seq, _, event_id, frame, _ = row
+                    _promote(connection, *row)
                     yield Location(event_id.hex(), own_day, key, batch, frame, seq, Verdict.ACCEPTED)
 
 
-_Delivery = tuple[int, bytes, bytes | None, int]
-"""seq, event_id, content_hash where the event has an idempotency key, frame"""
-
-
-def _delivery_count(arrivals: Arrivals) -> int:
-    return len(arrivals.plain) // PLAIN.size + len(arrivals.keyed) // KEYED.size
-
-
-def _deliveries(arrivals: Arrivals) -> Iterator[_Delivery]:
+def _deliveries(arrivals: Arrivals) -> Iterator[tuple[int, bytes, bytes | None, int]]:
+    """Yield seq, event_id, content_hash where the event has an idempotency key, and frame."""
     for event_id, seq, frame in PLAIN.iter_unpack(arrivals.plain):
         yield seq, event_id, None, frame
     yield from KEYED.iter_unpack(arrivals.keyed)
@@ -170,40 +161,28 @@ def _replaced_rows(database: Database, segment: Segment) -> Iterator[tuple[bytes
         yield from database.read().execute(query, of_segment)
 
 
-_Accepted = tuple[int, int, int, bytes | None]
-"""segment, frame, seq, content_hash where the event has an idempotency key"""
+_Accepted = tuple[int, int, int, bytes | None, str, str]
 
 
 def _accepted(
     connection: sqlite3.Connection, segment: Segment, event_id: bytes, content: bytes | None
 ) -> _Accepted | None:
-    """Return the accepted delivery of an event of which a delivery in this segment has this content."""
-    if content is None:
-        query = "SELECT segment, frame, seq, NULL FROM event WHERE event_id = ? AND day = ?"
-        row: _Accepted | None = connection.execute(query, (event_id, segment.day)).fetchone()
-    else:
-        query = "SELECT segment, frame, seq, content_hash FROM keyed_event WHERE event_id = ?"
-        row = connection.execute(query, (event_id,)).fetchone()
+    """Return the accepted delivery of an event of which a delivery in this segment has this content: segment, frame,
+    seq, content_hash, batch_id and segment key."""
+    content_hash, table = ("NULL", "event") if content is None else ("content_hash", "keyed_event")
+    row: _Accepted | None = connection.execute(
+        f"SELECT e.segment, e.frame, e.seq, {content_hash}, s.batch, s.key FROM {table} e"
+        f" JOIN segment s ON s.number = e.segment WHERE e.event_id = :id{' AND e.day = :day' * (content is None)}",
+        {"id": event_id, "day": segment.day},
+    ).fetchone()
     return row
 
 
-def _demote(connection: sqlite3.Connection, accepted: _Accepted, day: int, event_id: bytes) -> None:
-    """Make an event's accepted delivery a duplicate; its kind follows from the one that is promoted next."""
-    segment, frame, seq, content = accepted
-    if content is None:
-        connection.execute("DELETE FROM event WHERE event_id = ? AND day = ?", (event_id, day))
-    else:
-        connection.execute("DELETE FROM keyed_event WHERE event_id = ?", (event_id,))
-    connection.execute(
-        "INSERT INTO duplicate VALUES (?, ?, ?, ?, ?, 0, ?)", (segment, seq, day, event_id, frame, content)
-    )
-    connection.execute("UPDATE segment SET accepted = accepted - 1 WHERE number = ?", (segment,))
-
-
 _ORPHANS = """
-SELECT segment, seq, day, event_id, frame, content_hash FROM (
+SELECT segment, seq, day, event_id, frame, content_hash, own_day, key, batch FROM (
     SELECT *, row_number() OVER (PARTITION BY day, event_id ORDER BY came, batch, seq) AS place FROM (
-    SELECT d.*, s.batch, min(s.ingest_time) OVER (PARTITION BY d.day, d.event_id, s.batch) AS came
+    SELECT d.*, s.day AS own_day, s.key, s.batch,
+        min(s.ingest_time) OVER (PARTITION BY d.day, d.event_id, s.batch) AS came
     FROM duplicate d JOIN segment s ON s.number = d.segment
     WHERE d.day {kind} {keyed_day} AND NOT EXISTS (
         SELECT 1 FROM {table} e WHERE e.event_id = d.event_id {same_day}
@@ -217,9 +196,11 @@ def _promote(
 ) -> None:
     connection.execute("DELETE FROM duplicate WHERE segment = ? AND seq = ?", (segment, seq))
     if content is None:
-        connection.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", (day, event_id, segment, frame, seq))
+        connection.execute("INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?)", (day, event_id, segment, frame, seq))
     else:
-        connection.execute("INSERT INTO keyed_event VALUES (?, ?, ?, ?, ?)", (event_id, content, segment, frame, seq))
+        connection.execute(
+            "INSERT OR REPLACE INTO keyed_event VALUES (?, ?, ?, ?, ?)", (event_id, content, segment, frame, seq)
+        )
         is_conflict = CONFLICT.format(content="content_hash", accepted="?")
         connection.execute(
             f"UPDATE duplicate SET conflict = {is_conflict} WHERE day = ? AND event_id = ?", (content, day, event_id)
@@ -296,7 +277,7 @@ class LocalAudit:
                 yield key, "the index does not list it any more"
                 continue
             number, counted = row
-            if counted != len(arrived.plain) // PLAIN.size + len(arrived.keyed) // KEYED.size:
+            if counted != arrived.count:
                 yield key, "the index has another number of accepted deliveries than rows of them"
                 continue
             plain = PLAIN.iter_unpack(arrived.plain)

@@ -20,7 +20,6 @@ from pik.model.metric import (
     KEPT_FAILURES,
     NO_FAILURES,
     DeadLetter,
-    FailedAggregate,
     Failures,
     Run,
     RunRequest,
@@ -82,27 +81,21 @@ class LocalRuns:
     def get(self, run_id: str) -> Run:
         full_id = row_with_prefix(self.database, "run", "run_id", run_id, kind="run", hint="pik runs list")[0]
         run = _run(self.database.read().execute(f"{_RUN} WHERE run.run_id = ?", (full_id,)).fetchone())
-        return structs.replace(run, failures=self._failures(full_id)) if run.failed_aggregates else run
-
-    def _failures(self, run_id: str) -> tuple[FailedAggregate, ...]:
         rows = self.database.read().execute(
-            "SELECT failures FROM task WHERE run_id = ? AND failing > 0 ORDER BY number", (run_id,)
+            "SELECT failures FROM task WHERE run_id = ? AND failing > 0 ORDER BY number", (full_id,)
         )
-        return tuple(islice(chain.from_iterable(read_failed(kept) for (kept,) in rows), KEPT_FAILURES))
+        failures = chain.from_iterable(read_failed(kept) for (kept,) in rows)
+        return structs.replace(run, failures=tuple(islice(failures, KEPT_FAILURES)))
 
     def newest_first(self) -> Iterator[Run]:
         return map(_run, self.database.read().execute(f"{_RUN} ORDER BY run.run_id DESC"))
 
     def unfinished(self, request: RunRequest) -> Run | None:
-        row = (
-            self.database.read()
-            .execute(
-                f"{_RUN} WHERE request = ? AND state IN (?, ?) ORDER BY run.run_id DESC LIMIT 1",
-                (_text(request), RunState.PLANNED, RunState.RUNNING),
-            )
-            .fetchone()
+        rows = self.database.read().execute(
+            f"{_RUN} WHERE request = ? AND state IN (?, ?) ORDER BY run.run_id DESC LIMIT 1",
+            (_text(request), RunState.PLANNED, RunState.RUNNING),
         )
-        return _run(row) if row else None
+        return next(map(_run, rows.fetchall()), None)
 
     def set_state(self, run_id: str, state: RunState, finished_at: int | None = None) -> None:
         with self.database.write() as connection:
@@ -192,7 +185,8 @@ class LocalQueue:
     def send(self, tasks: Iterable[Task]) -> int:
         with self.database.write() as connection:
             before = connection.total_changes
-            connection.executemany(_PUT, map(_message_row, tasks))
+            rows = ((task.run_id, task.number, msgspec.json.encode(task)) for task in tasks)
+            connection.executemany(_PUT, rows)
             return connection.total_changes - before
 
     def receive(self, run_id: str, visibility: float) -> Message | None:
@@ -234,16 +228,10 @@ class LocalQueue:
                 connection.execute("INSERT INTO letter VALUES (?, ?, ?)", letter_row(letter))
 
     def letters(self) -> list[DeadLetter]:
-        return [letter for letter in self._letters() if letter.purged_at is None]
+        return [letter for letter in all_letters(self.database.read()) if letter.purged_at is None]
 
     def purged(self) -> list[DeadLetter]:
-        return [letter for letter in self._letters() if letter.purged_at is not None]
-
-    def _letters(self) -> Iterator[DeadLetter]:
-        rows = self.database.read().execute(
-            f"SELECT letter_id, body, digest IS {LETTER_DIGEST} FROM letter ORDER BY letter_id"
-        )
-        return (_letter(*row) for row in rows)
+        return [letter for letter in all_letters(self.database.read()) if letter.purged_at is not None]
 
     def delete(self, letters: Iterable[DeadLetter]) -> None:
         with self.database.write() as connection:
@@ -265,17 +253,16 @@ class LocalQueue:
         return left
 
 
-def _letter(letter_id: str, body: bytes, sound: int) -> DeadLetter:
-    if not sound:
-        raise damaged_row(f"dead letter {letter_id}")
-    return read_letter(body)
+def all_letters(connection: sqlite3.Connection) -> Iterator[DeadLetter]:
+    """Yield every dead letter, the oldest first. Raises Damaged."""
+    rows = connection.execute(f"SELECT letter_id, body, digest IS {LETTER_DIGEST} FROM letter ORDER BY letter_id")
+    for letter_id, body, sound in rows:
+        if not sound:
+            raise damaged_row(f"dead letter {letter_id}")
+        yield read_letter(body)
 
 
 def letter_row(letter: DeadLetter) -> tuple[str, bytes, bytes]:
     """Return the row of a dead letter."""
     body = msgspec.json.encode(letter)
     return letter.letter_id, body, row_digest("letter", letter.letter_id, body)
-
-
-def _message_row(task: Task) -> tuple[str, int, bytes]:
-    return task.run_id, task.number, msgspec.json.encode(task)

@@ -1,4 +1,11 @@
-"""SQLite as the local store uses it: write-ahead log, durable commits, patience; its errors are translated here."""
+"""SQLite as the local store uses it: write-ahead log, durable commits, patience; its errors are translated here.
+
+Where this process cannot write (a snapshot, a read-only mount, another user's store, a full disk), SQLite cannot even
+read a database with a write-ahead log, unless its files are there already. Where no log lies beside the database,
+nothing can be in it, and SQLite may take the file as it is (`immutable`); if the file is written to meanwhile, the
+reader notices and gives up. Where a log lies there, ignoring it would silently lose what was committed last, so
+database and log are copied and the copy is read.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +16,8 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -80,11 +88,8 @@ class Database:
         """Run one transaction: all of it is durable when the context ends, or with an error nothing is there. Inside
         another one of this thread it is a part of that. Waits for other writers. Raises StoreError."""
         connection = self.writer()
-        inside: bool = connection.in_transaction
-        if inside:  # the outer context ends it
-            yield connection
-            return
-        with self._transaction(connection, "BEGIN IMMEDIATE"):
+        is_inside = connection.in_transaction  # then the outer context ends it
+        with nullcontext() if is_inside else self._transaction(connection, "BEGIN IMMEDIATE"):
             yield connection
 
     @contextmanager
@@ -129,10 +134,14 @@ class Database:
         """Make the file and its tables, unless they are there. Raises StoreError."""
         with self.translated():
             connection = sqlite3.connect(self.path, timeout=self._busy, isolation_level=None)
-            try:
-                self.patiently(lambda: self._create(connection))
-            finally:
-                connection.close()
+        try:
+            with self._transaction(connection, "BEGIN IMMEDIATE"):
+                if connection.execute("PRAGMA user_version").fetchone()[0] == 0:  # else another process was faster
+                    for statement in self._schema.split(";\n"):
+                        connection.execute(statement)
+                    connection.execute("PRAGMA user_version = 1")
+        finally:
+            connection.close()
 
     def patiently(self, action: Callable[[], _Done]) -> _Done:
         """Return the result of `action`, tried again while SQLite reports that the database is locked. SQLite waits by
@@ -157,9 +166,7 @@ class Database:
                 raise
 
     def _reader(self, **options: Any) -> _Reader:
-        def kind(*args: Any, **more: Any) -> _Reader:
-            return _Reader(self, *args, **options, **more)
-
+        kind = partial(_Reader, self, **options)
         if is_read_only(self.path) and self.path.exists() and not has_log(self.path):
             return self._immutable(kind)
         try:  # also beside files that another process has left or uses now
@@ -203,19 +210,6 @@ class Database:
         connection.execute(f"PRAGMA cache_size = -{cache_kib:d}")
         if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
             raise StoreError(f"{self.path} is empty", hint=self.repair)
-
-    def _create(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:  # else another process was faster
-                for statement in self._schema.split(";\n"):
-                    connection.execute(statement)
-                connection.execute("PRAGMA user_version = 1")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.rollback()
-            raise
 
     def _store_error(self, error: sqlite3.DatabaseError) -> PikError:
         name, code = self.path.name, _code(error)
@@ -316,11 +310,8 @@ def _code(error: sqlite3.Error) -> int:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None  # connecting raises the reason
-    return found.st_dev, found.st_ino
+    found = _stat(path)
+    return found and (found.st_dev, found.st_ino)
 
 
 _TRIES = 5
@@ -351,18 +342,15 @@ def read_only_error(store: Path) -> StoreError:
 def is_full(path: Path) -> bool:
     """Return whether the disk has no room for what SQLite writes beside the file, even to read it."""
     try:
-        found = os.statvfs(path.parent)
+        return shutil.disk_usage(path.parent).free < _ROOM
     except OSError:  # the directory is gone
         return False
-    return found.f_bavail * found.f_frsize < _ROOM
 
 
 def has_log(path: Path) -> bool:
     """Return whether a write-ahead log with anything in it lies beside the database."""
-    try:
-        return os.stat(_log(path)).st_size > 0
-    except FileNotFoundError:
-        return False
+    found = _stat(_log(path))
+    return found is not None and found.st_size > 0
 
 
 def private_copy(path: Path) -> Path:
@@ -403,11 +391,12 @@ def _log(path: Path) -> Path:
 
 def stamp_of(path: Path) -> Stamp:
     """Return the stamp of a database and its log."""
-    stamps: list[tuple[int, int, int] | None] = []
-    for file in (path, _log(path)):
-        try:
-            found = os.stat(file)
-            stamps.append((found.st_ino, found.st_size, found.st_mtime_ns))
-        except FileNotFoundError:
-            stamps.append(None)
-    return tuple(stamps)
+    found = map(_stat, (path, _log(path)))
+    return tuple(each and (each.st_ino, each.st_size, each.st_mtime_ns) for each in found)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None  # connecting raises the reason

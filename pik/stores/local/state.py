@@ -152,6 +152,9 @@ def row_with_prefix(
 COPIES = "state"
 """The directory of the copies."""
 
+_Values = dict[str, Any]
+"""A row by column, bytes as hex digits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Copied:
@@ -167,27 +170,31 @@ class Copied:
         """Return the path of the file, relative to the store."""
         return f"{COPIES}/{self.table}/{self.name.format_map(values)}.json"
 
-    def rows(self, connection: sqlite3.Connection, where: str = "true") -> list[dict[str, Any]]:
+    def rows(self, connection: sqlite3.Connection, where: str = "true") -> list[_Values]:
         """Return rows as their files have them."""
         rows = connection.execute(f"SELECT {', '.join(self.columns)} FROM {self.table} WHERE {where}")
         plain = ([one.hex() if isinstance(one, bytes) else one for one in row] for row in rows)
         return [dict(zip(self.columns, row, strict=True)) for row in plain]
 
-    def sound(self, connection: sqlite3.Connection) -> list[dict[str, Any]]:
-        """Return the rows that are as they were written."""
-        return self.rows(connection, f"digest IS {self.digest}")
-
-    def altered(self, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+    def altered(self, connection: sqlite3.Connection) -> list[_Values]:
         """Return the rows that are not as they were written."""
         return self.rows(connection, f"digest IS NOT {self.digest}")
 
-    def read(self, root: Path, key: str) -> dict[str, Any] | None:
+    def with_content(self, connection: sqlite3.Connection, root: Path) -> list[tuple[_Values, _Values | None]]:
+        """Return all rows, in order, each with what was written: by itself or, if it is altered, by its file; None if
+        neither tells."""
+        rows: list[tuple[_Values, _Values | None]]
+        rows = [(values, values) for values in self.rows(connection, f"digest IS {self.digest}")]
+        rows += [(values, self.read(root, self.key(values))) for values in self.altered(connection)]
+        return sorted(rows, key=lambda row: [row[0][name] for name in self.columns[:2]])
+
+    def read(self, root: Path, key: str) -> _Values | None:
         """Return the content of a file; None if it is missing, or not as it was written."""
         files = LocalRaw(root)
         if files.size(key) is None:
             return None
         try:
-            values = msgspec.json.decode(files.read(key), type=dict[str, Any])
+            values = msgspec.json.decode(files.read(key), type=_Values)
             digest = values.pop("digest")
             sound = set(values) == set(self.columns) and self._digest(values) == digest and self.key(values) == key
         except (msgspec.MsgspecError, UnicodeDecodeError, KeyError):

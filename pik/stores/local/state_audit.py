@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from pik.errors import StoreError
@@ -139,24 +138,18 @@ class LocalStateAudit:
                 yield state_rows.pointer_altered(Place(metric, bucket, entity))
             elif not has_version:
                 yield state_rows.pointer_without_version(Place(metric, bucket, entity), run_id or "that is lost")
-        moved = self._promotions(connection)
+        # A damaged promotion counts as its file has it, so that no pointer is blamed for it.
+        moved = [whole or row for row, whole in PROMOTION.with_content(connection, self.database.path.parent)]
         expected = sum(one["pointers"] for one in moved), xor_of(bytes.fromhex(one["pointers_xor"]) for one in moved)
         if not self.copied and (rows.count, rows.xor) != expected:
             yield from _misplaced(connection, [(one["kind"], one["run_id"]) for one in moved])
 
-    def _promotions(self, connection: sqlite3.Connection) -> list[dict[str, Any]]:
-        """Return the promotions in their order; a damaged one as its file has it, if that is whole, so that no pointer
-        is blamed for a damaged promotion."""
-        rows = PROMOTION.sound(connection)
-        for values in PROMOTION.altered(connection):
-            rows.append(PROMOTION.read(self.database.path.parent, PROMOTION.key(values)) or values)
-        return sorted(rows, key=itemgetter("number"))
-
     def _copies(self, connection: sqlite3.Connection, kind: Copied) -> Iterator[StateProblem]:
         root = self.database.path.parent
         rows = {kind.key(values): values for values in kind.rows(connection)}
-        waiting = {kind.key(values) for values in kind.rows(connection, "NOT sealed")}
-        altered = {kind.key(values) for values in kind.altered(connection)}
+        altered, waiting = (
+            set(map(kind.key, some)) for some in (kind.altered(connection), kind.rows(connection, "NOT sealed"))
+        )
         files = {each.key for each in LocalRaw(root).objects(f"{COPIES}/{kind.table}/")}
         for key in sorted(files | altered | (rows.keys() - waiting)):
             copy = kind.read(root, key)
@@ -193,7 +186,6 @@ def _misplaced(connection: sqlite3.Connection, moves: list[tuple[str, str]]) -> 
     """Yield the pointers that are not where promotions left them."""
     for key, rows in groupby(connection.execute(_HISTORY), key=lambda row: row[:3]):
         versions = list(rows)
-        bases: dict[str, Any] = {row[3]: row[4] for row in versions}
-        now = versions[0][5]
-        if not state_rows.is_explained(now, bases, moves):
-            yield state_rows.pointer_differs(Place(*key), now, state_rows.expected_pointer(bases, moves)[0])
+        bases = {row[3]: row[4] for row in versions}
+        if problem := state_rows.pointer_differs(Place(*key), versions[0][5], bases, moves):
+            yield problem

@@ -1,4 +1,4 @@
-"""Aggregate versions in the state table, and which of them is current.
+"""Metric definitions and aggregate versions in the state table, and which versions are current.
 
 A version is an item of its run; a pointer to the current one is a copy of it, in a partition of its bucket. A version
 is written once, however often its task comes.
@@ -23,14 +23,15 @@ from pik.model.metric import (
     RunState,
     Task,
     bucket_digests,
+    decimal_text,
     digest_line,
 )
-from pik.ports.state import Change, Promoted, Promotion, Written
+from pik.ports.state import Change, Promoted, Promotion, VersionRow, Written
 from pik.runtime.storage import Spool
 from pik.stores.aws.clients import Flow
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.layout import METRICS, MetricItem, PointerItem, VersionItem, sealed
-from pik.stores.aws.state.move_pointers import PointerMove, promotion_of
+from pik.stores.aws.state.move_pointers import PointerMove, promotion_row
 from pik.stores.aws.table import READS, Key, Table, batched, key_of
 from pik.stores.state_rows import (
     NO_ROWS,
@@ -131,7 +132,8 @@ class AwsAggregates:
         return PointerMove(self.table, PromotionKind.ROLLBACK, run_id).move(at, reason, dry_run=dry_run)
 
     def newest_first(self) -> Iterator[Promotion]:
-        return map(promotion_of, self.table.query(layout.PROMOTIONS, descending=True))
+        rows = map(promotion_row, self.table.query(layout.PROMOTIONS, descending=True))
+        return (Promotion(row.run_id, row.kind, row.at, row.reason, row.moved, row.conflicts) for row in rows)
 
     def _buckets(self, metric: str, window: Window) -> Iterator[int]:
         between = layout.time_key(window.start), layout.time_key(window.end - 1)
@@ -185,33 +187,22 @@ class _Writing:
             self._item(row, place, found.get(layout.current_key(place)))
             for row, place in zip(rows, places, strict=True)
         ]
-        buckets = {(place.metric, place.bucket): layout.bucket_item(place) for place in places}
+        buckets = {(place.metric, place.bucket): layout.bucket_item(place.metric, place.bucket) for place in places}
         inserted = list(self.table.insert_many([*buckets.values(), *items]))[len(buckets) :]
         there: list[Key[VersionItem]] = [key_of(item) for item, new in zip(items, inserted, strict=True) if not new]
         before = self.table.get_many(there)
         return [before.get(key_of(item), item) for item in items]
 
     def _item(self, row: Computed, place: Place, current: PointerItem | None) -> VersionItem:
-        value, before = layout.value_text(row.value), current["value"] if current else ""
+        value, before = None if row.value is None else decimal_text(row.value), current["value"] if current else ""
         if before:
             kind = "removed" if not value else "unchanged" if value == before else "changed"
         else:
             kind = "new" if value else ""
-        return layout.version_item(
-            place,
-            {
-                "run": self.task.run_id,
-                "value": value,
-                "inputs": row.inputs,
-                "input_ids": bytes.fromhex(row.input_ids),
-                "input_contents": bytes.fromhex(row.input_contents),
-                "metric_version": self.versions[row.metric],
-                "known_until": self.known_until,
-                "reason": self.reason,
-                "base": current["run"] if current else "",
-            },
-            kind,
-        )
+        inputs = row.inputs, row.input_ids, row.input_contents
+        why = self.versions[row.metric], self.known_until, self.reason, kind, ""
+        base = current["run"] if current else None
+        return layout.version_item(VersionRow(*(*place, self.task.run_id, value, *inputs, base, *why)))
 
     def record(self, tally: Counter[str], digests: bytes, computed_by: str) -> None:
         """Record in the task's state how all its versions compare. Of two writers of one task that computed different

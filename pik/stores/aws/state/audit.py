@@ -24,30 +24,20 @@ from pik.stores.aws.state.layout import PointerItem, VersionItem
 from pik.stores.aws.state.move_pointers import promotion_is_sound
 from pik.stores.aws.state.runs import failures_are_sound, run_is_sound, task_is_sound, task_state_is_sound
 from pik.stores.aws.table import Item, Key, Partition, Table
-from pik.stores.state_rows import NO_ROWS, Place, pointer_digest, read_run, xor_of
+from pik.stores.state_rows import Place, RowTally, pointer_digest, read_run, xor_of
 
 _COPIED = (layout.METRICS, layout.PROMOTIONS)
 """The partitions of which each item has a copy."""
 
 
 @dataclass(slots=True)
-class _Rows:
-    """How many rows a run has, and the XOR of their digests."""
-
-    count: int = 0
-    xor: bytes = NO_ROWS
-    kinds: Counter[str] = field(default_factory=Counter)
-
-    def add(self, count: int, digest: bytes) -> None:
-        self.count, self.xor = self.count + count, xor_of([digest], self.xor)
-
-
-@dataclass(slots=True)
 class _Scan:
     """What a scan has counted, by run where that matters."""
 
-    versions: dict[str, _Rows] = field(default_factory=lambda: defaultdict(_Rows))
-    written: dict[str, _Rows] = field(default_factory=lambda: defaultdict(_Rows))
+    versions: dict[str, RowTally] = field(default_factory=lambda: defaultdict(RowTally))
+    kinds: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    written: dict[str, RowTally] = field(default_factory=lambda: defaultdict(RowTally))
+    written_kinds: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     tasks: Counter[str] = field(default_factory=Counter)
     settled: Counter[str] = field(default_factory=Counter)
     runs: set[str] = field(default_factory=set)
@@ -56,7 +46,7 @@ class _Scan:
     moving: set[str] = field(default_factory=set)
     failing: set[tuple[str, str]] = field(default_factory=set)
     failures: set[tuple[str, str]] = field(default_factory=set)
-    pointers: _Rows = field(default_factory=_Rows)
+    pointers: RowTally = field(default_factory=RowTally)
     buckets: set[tuple[str, int]] = field(default_factory=set)
     needed: set[tuple[str, int]] = field(default_factory=set)
     copies: dict[str, dict[str, Item]] = field(default_factory=lambda: defaultdict(dict))
@@ -112,11 +102,11 @@ class AwsStateAudit:
 
     def _runs(self, scan: _Scan, ended: dict[str, tuple[int | None, bool]]) -> Iterator[StateProblem]:
         for run_id, (planned, cancelled) in ended.items():
-            written, there = (rows.get(run_id, _Rows()) for rows in (scan.written, scan.versions))
+            written, there = (rows.get(run_id, RowTally()) for rows in (scan.written, scan.versions))
             # A task that was done twice at once may have left more versions than either of the two counted.
             if there.count < written.count or (there.count == written.count and there.xor != written.xor):
                 yield found.versions_lost(run_id, written.count, there.count)
-            if there.count == written.count and there.kinds != written.kinds:
+            if there.count == written.count and scan.kinds[run_id] != scan.written_kinds[run_id]:
                 yield found.row_altered(f"what the versions of run {run_id} change")
             if planned is not None and run_id in scan.runs:
                 tasks = min(scan.tasks[run_id], planned if cancelled else scan.settled[run_id])
@@ -150,8 +140,8 @@ class AwsStateAudit:
                 place = Place(metric, bucket, entity)
                 if now is not None and now not in bases:
                     yield found.pointer_without_version(place, now)
-                elif not found.is_explained(now, bases, moves):
-                    yield found.pointer_differs(place, now, found.expected_pointer(bases, moves)[0])
+                elif problem := found.pointer_differs(place, now, bases, moves):
+                    yield problem
             for entity, run_id in pointers.items():
                 yield found.pointer_without_version(Place(metric, bucket, entity), run_id)
 
@@ -207,9 +197,9 @@ def _check(item: Any, scan: _Scan) -> StateProblem | None:
 
 
 def _check_version(item: VersionItem, run_id: str, scan: _Scan) -> StateProblem | None:
-    place, rows = layout.place_of(item), scan.versions[run_id]
-    rows.kinds[item["kind"]] += 1
-    rows.add(1, item["digest"])
+    place = layout.place_of(item)
+    scan.kinds[run_id][item["kind"]] += 1
+    scan.versions[run_id].add(item["digest"])
     scan.needed.add((place.metric, place.bucket))
     keys = layout.bucket_pk(place.metric, place.bucket), f"{place.entity}{layout.US}{run_id}"
     sound = item["run"] == run_id and (item["bucket_key"], item["version_key"]) == keys
@@ -218,7 +208,7 @@ def _check_version(item: VersionItem, run_id: str, scan: _Scan) -> StateProblem 
 
 def _check_pointer(item: PointerItem, scan: _Scan) -> StateProblem | None:
     place = layout.place_of(item)
-    scan.pointers.add(1, pointer_digest(place.metric, place.bucket, place.entity, item["run"]))
+    scan.pointers.add(pointer_digest(*place, item["run"]))
     scan.needed.add((place.metric, place.bucket))
     return None if layout.is_sound(place, item) else found.pointer_altered(place)
 
@@ -237,9 +227,9 @@ def _check_of_run(item: Any, run_id: str, scan: _Scan) -> StateProblem | None:
             scan.begun.add(run_id)
             scan.settled[run_id] += "state" in item
             if "written" in item:
-                rows, counts = scan.written[run_id], {name: item[name] for name in layout.TALLY}
-                rows.add(item["written"], item["versions_xor"])
-                rows.kinds.update({**counts, "": item["written"] - sum(counts.values())})
+                counts = {name: item[name] for name in layout.TALLY}
+                scan.written[run_id].add(item["versions_xor"], item["written"])
+                scan.written_kinds[run_id].update({**counts, "": item["written"] - sum(counts.values())})
             if item.get("failing") and item["failures"]:
                 scan.failing.add((run_id, item["failures"]))
             what, sound = f"the state of task {int(rest)} of run {run_id}", task_state_is_sound(item)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import singledispatchmethod
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 from pik.errors import Busy, StoreError
-from pik.model.metric import EVENT_COUNT, NO_FAILURES, Run, TaskState
+from pik.model.metric import EVENT_COUNT, NO_FAILURES, DeadLetter, Run, TaskState
 from pik.ports.state import (
     DeadLetters,
     LetterRow,
@@ -23,13 +22,12 @@ from pik.ports.state import (
     RunRow,
     TaskRow,
     VersionRow,
-    Written,
 )
 from pik.stores.aws.queue import PURGED, purged_item
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.aggregates import metric_item, metric_of
-from pik.stores.aws.state.layout import BodyItem, PromotionItem, TaskProgress, VersionItem
-from pik.stores.aws.state.move_pointers import content_of, promotion_items, promotion_of
+from pik.stores.aws.state.layout import BodyItem, PromotionItem, TaskProgress
+from pik.stores.aws.state.move_pointers import content_of, promotion_items, promotion_row
 from pik.stores.aws.state.runs import (
     AwsRuns,
     failures_are_sound,
@@ -75,7 +73,7 @@ class AwsBackup:
                 if kind is RunRow:
                     runs += [row.run for row in some if isinstance(row, RunRow)]
                 else:
-                    self._restore(some[0], some)
+                    self._restore(some)
         for run in runs:  # a run is found by these items, so they are written last
             self.table.write_many(listing_items(run))
             self.table.put(run_item(run))
@@ -93,8 +91,8 @@ class AwsBackup:
         for run_id in there:
             yield from self._tasks(run_id)
         for run_id in there:
-            yield from self._versions(run_id)
-        yield from map(_promotion_row, before)
+            yield from map(layout.version_row, self.table.query(layout.versions_pk(run_id)))
+        yield from map(promotion_row, before)
         yield from self._pointers()
         yield from (LetterRow(letter) for letter in self.letters.purged())
         yield from (LetterRow(letter) for letter in self.letters.letters())
@@ -112,11 +110,6 @@ class AwsBackup:
         for item in self.table.query(layout.run_pk(run_id), prefix="task/"):
             number = item["sk"].partition("/")[2]
             state: TaskProgress = states.get(number, {})
-            written = None
-            if "written" in state:
-                programs = (state["computed_by"],) if state["computed_by"] else ()
-                counts = state["new"], state["changed"], state["unchanged"], state["removed"], state["written"]
-                written = Written(*counts, state["versions_xor"].hex(), programs)
             failures = NO_FAILURES
             if state.get("failing"):
                 key: Key[BodyItem] = Key((layout.run_pk(run_id), state["failures"]))
@@ -124,32 +117,8 @@ class AwsBackup:
                 if kept is None or not failures_are_sound(kept):
                     raise damaged_row(f"what failed in task {number} of run {run_id}")
                 failures = failures_of(state["failing"], kept["body"])
-            reason = state.get("reason", "")
-            yield TaskRow(
-                read_task(item["body"]), TaskState(state.get("state", TaskState.OPEN)), reason, written, failures
-            )
-
-    def _versions(self, run_id: str) -> Iterator[Row]:
-        for item in self.table.query(layout.versions_pk(run_id)):
-            place = layout.place_of(item)
-            if not layout.is_sound(place, item):
-                raise damaged_row(f"the version of {place.metric} of {place.entity} by run {run_id}")
-            yield VersionRow(
-                metric=place.metric,
-                bucket=place.bucket,
-                entity=place.entity,
-                run_id=run_id,
-                value=item["value"] or None,
-                inputs=item["inputs"],
-                input_ids=item["input_ids"].hex(),
-                input_contents=item["input_contents"].hex(),
-                base=item["base"] or None,
-                metric_version=item["metric_version"],
-                known_until=item["known_until"],
-                reason=item["reason"],
-                kind=item["kind"],
-                digest=item["digest"].hex(),
-            )
+            now, written = TaskState(state.get("state", TaskState.OPEN)), layout.written_of(state)
+            yield TaskRow(read_task(item["body"]), now, state.get("reason", ""), written, failures)
 
     def _pointers(self) -> Iterator[Row]:
         names = {item["sk"].rpartition("/")[0] for item in self.table.query(layout.METRICS)} | {EVENT_COUNT.name}
@@ -161,89 +130,50 @@ class AwsBackup:
                         raise damaged_row(f"the pointer to the current {name} of {place.entity}")
                     yield PointerRow(name, place.bucket, place.entity, item["run"])
 
-    @singledispatchmethod
-    def _restore(self, _first: Row, rows: Any) -> None:
-        """Write rows of the same kind as the first of them."""
-        raise TypeError(rows)
+    def _restore(self, rows: Sequence[Any]) -> None:
+        """Write rows of one kind."""
+        items: Iterable[Mapping[str, Any]] = ()
+        match rows[0]:
+            case MetricRow():
+                metrics = [metric_item(row.metric) for row in rows]
+                items = [*metrics, *map(layout.sealed, metrics)]
+            case TaskRow():
+                items = chain.from_iterable(map(_task_items, rows))
+            case VersionRow():
+                buckets = {(row.metric, row.bucket): layout.bucket_item(row.metric, row.bucket) for row in rows}
+                items = [*buckets.values(), *map(_version_item, rows)]
+            case PromotionRow():
+                items = chain.from_iterable(map(promotion_items, rows))
+            case PointerRow():
+                items = list(self._pointer_items(rows))
+            case LetterRow():
+                items = [purged_item(row.letter) for row in rows if row.letter.purged_at is not None]
+                self._bury(row.letter for row in rows if row.letter.purged_at is None)
+        self.table.write_many(items)
 
-    @_restore.register
-    def _(self, _first: MetricRow, rows: list[MetricRow]) -> None:
-        items = [metric_item(row.metric) for row in rows]
-        self.table.write_many([*items, *map(layout.sealed, items)])
-
-    @_restore.register
-    def _(self, _first: TaskRow, rows: list[TaskRow]) -> None:
-        self.table.write_many(item for row in rows for item in _task_items(row))
-
-    @_restore.register
-    def _(self, _first: VersionRow, rows: list[VersionRow]) -> None:
-        items = [_version_item(row) for row in rows]
-        buckets = {(row.metric, row.bucket): layout.bucket_item(Place(row.metric, row.bucket, "")) for row in rows}
-        self.table.write_many([*buckets.values(), *items])
-
-    @_restore.register
-    def _(self, _first: PromotionRow, rows: list[PromotionRow]) -> None:
-        self.table.write_many(item for row in rows for item in promotion_items(row))
-
-    @_restore.register
-    def _(self, _first: PointerRow, rows: list[PointerRow]) -> None:
+    def _pointer_items(self, rows: Sequence[PointerRow]) -> Iterator[Item]:
         places = [(row.run_id, Place(row.metric, row.bucket, row.entity)) for row in rows]
         versions = self.table.get_many(layout.version_key(run_id, place) for run_id, place in places)
-        items = []
         for run_id, place in places:
             version, (pk, sk) = versions.get(layout.version_key(run_id, place)), layout.current_key(place)
             if version is None:
                 raise lost_version(place.metric, place.entity)
-            items.append({"pk": pk, "sk": sk, **content_of(version)})
-        self.table.write_many(items)
+            yield {"pk": pk, "sk": sk, **content_of(version)}
 
-    @_restore.register
-    def _(self, _first: LetterRow, rows: list[LetterRow]) -> None:
-        """Write letters that are given up as items; the others go to the dead-letter queue, where SQS names them."""
-        self.table.write_many(purged_item(row.letter) for row in rows if row.letter.purged_at is not None)
+    def _bury(self, letters: Iterable[DeadLetter]) -> None:
+        """Put letters on the dead-letter queue, where SQS names them."""
         there = {(letter.task.run_id, letter.task.number) for letter in self.letters.letters()}
-        for row in rows:
-            letter = row.letter
-            if letter.purged_at is None and (letter.task.run_id, letter.task.number) not in there:
-                self.letters.bury(
-                    Message(letter.task, "", letter.attempts), letter.reason, letter.failed_at, letter.hint
-                )
+        for letter in letters:
+            if (letter.task.run_id, letter.task.number) not in there:
+                message = Message(letter.task, "", letter.attempts)
+                self.letters.bury(message, letter.reason, letter.failed_at, letter.hint)
 
 
-def _version_item(row: VersionRow) -> VersionItem:
-    item = layout.version_item(
-        Place(row.metric, row.bucket, row.entity),
-        {
-            "run": row.run_id,
-            "value": row.value or "",
-            "inputs": row.inputs,
-            "input_ids": bytes.fromhex(row.input_ids),
-            "input_contents": bytes.fromhex(row.input_contents),
-            "metric_version": row.metric_version,
-            "known_until": row.known_until,
-            "reason": row.reason,
-            "base": row.base or "",
-        },
-        row.kind,
-    )
+def _version_item(row: VersionRow) -> Item:
+    item: Item = {**layout.version_item(row)}
     if item["digest"].hex() != row.digest:
         raise damaged_row(f"the version of {row.metric} of {row.entity} in the backup")
     return item
-
-
-def _promotion_row(item: PromotionItem) -> PromotionRow:
-    promotion = promotion_of(item)
-    return PromotionRow(
-        promotion_id=item["sk"],
-        run_id=promotion.run_id,
-        kind=promotion.kind,
-        at=promotion.at,
-        reason=promotion.reason,
-        moved=promotion.moved,
-        conflicts=promotion.conflicts,
-        pointers=item["pointers"],
-        pointers_xor=item["pointers_xor"].hex(),
-    )
 
 
 def _task_items(row: TaskRow) -> Iterator[Mapping[str, Any]]:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NotRequired, TypedDict
 
-from pik.model.metric import Aggregate, Computed, Task, decimal_text
-from pik.ports.state import Written
+from msgspec import structs
+
+from pik.model.metric import Aggregate, Computed, Task
+from pik.ports.state import VersionRow, Written
 from pik.stores.aws.table import Key, KeyItem, Partition
 from pik.stores.state_rows import Place, damaged_row, row_digest
 
@@ -25,6 +27,7 @@ BY_BUCKET = ("by_bucket", "bucket_key", "version_key")
 """The secondary index of versions by their bucket."""
 
 TALLY = ("new", "changed", "unchanged", "removed")
+_WRITTEN = (*TALLY, "written", "versions_xor", "computed_by")
 
 
 class MetricItem(KeyItem):
@@ -73,8 +76,8 @@ class TaskStateItem(KeyItem, TaskProgress):
     """The state of a task."""
 
 
-class PromotionRecord(TypedDict):
-    """A promotion or rollback that is done."""
+class PromotionItem(KeyItem):
+    """A promotion or rollback that is done, in the history of all or among its run's items."""
 
     run: str
     kind: str
@@ -85,10 +88,6 @@ class PromotionRecord(TypedDict):
     pointers: int
     pointers_xor: bytes
     digest: NotRequired[bytes]
-
-
-class PromotionItem(KeyItem, PromotionRecord):
-    """A promotion or rollback, in the history of all or among its run's items."""
 
 
 class MoveItem(KeyItem):
@@ -104,26 +103,23 @@ class MoveItem(KeyItem):
     pointers_xor: bytes
 
 
-class VersionContent(TypedDict):
-    """What a version and the pointer that is its copy have in common."""
+class PointerItem(KeyItem):
+    """The pointer to an aggregate's current version, and a copy of that. `value` and `base` may be empty: none."""
 
     run: str
     value: str
     inputs: int
     input_ids: bytes
     input_contents: bytes
+    base: str
     metric_version: int
     known_until: int
     reason: str
-    base: str
     digest: NotRequired[bytes]
 
 
-CONTENT = tuple(VersionContent.__annotations__)
-
-
-class PointerItem(KeyItem, VersionContent):
-    """The pointer to an aggregate's current version."""
+CONTENT = tuple(name for name in PointerItem.__annotations__ if name not in KeyItem.__annotations__)
+"""What a pointer copies from its version: the columns of the digest, in order, and the digest."""
 
 
 class VersionItem(PointerItem):
@@ -179,9 +175,9 @@ def buckets_pk(metric: str) -> Partition[KeyItem]:
     return Partition(f"buckets/{metric}")
 
 
-def bucket_item(place: Place) -> KeyItem:
+def bucket_item(metric: str, bucket: int) -> KeyItem:
     """Return the item that names a bucket that has versions."""
-    return {"pk": buckets_pk(place.metric), "sk": time_key(place.bucket)}
+    return {"pk": buckets_pk(metric), "sk": time_key(bucket)}
 
 
 def current_pk(metric: str, bucket: int) -> Partition[PointerItem]:
@@ -219,42 +215,44 @@ def place_of(item: KeyItem) -> Place:
     return Place(metric, key_time(bucket), entity)
 
 
-def value_text(value: Decimal | None) -> str:
-    """Return an exact value in its shortest form, so that equal values are equal texts; empty for no value."""
-    return "" if value is None else decimal_text(value)
-
-
-def version_item(place: Place, content: VersionContent, kind: str) -> VersionItem:
-    """Return the item of a version, given what it states but for its digest."""
-    pk, sk = version_key(content["run"], place)
-    return {
+def version_item(row: VersionRow) -> VersionItem:
+    """Return the item of a version. Its digest is computed, whatever the row's is."""
+    place = Place(row.metric, row.bucket, row.entity)
+    pk, sk = version_key(row.run_id, place)
+    item: VersionItem = {
         "pk": pk,
         "sk": sk,
-        "bucket_key": bucket_pk(place.metric, place.bucket),
-        "version_key": f"{place.entity}{US}{content['run']}",
-        **content,
-        "digest": version_digest(place, content),
-        "kind": kind,
+        "bucket_key": bucket_pk(row.metric, row.bucket),
+        "version_key": f"{row.entity}{US}{row.run_id}",
+        "run": row.run_id,
+        "value": row.value or "",
+        "inputs": row.inputs,
+        "input_ids": bytes.fromhex(row.input_ids),
+        "input_contents": bytes.fromhex(row.input_contents),
+        "base": row.base or "",
+        "metric_version": row.metric_version,
+        "known_until": row.known_until,
+        "reason": row.reason,
+        "kind": row.kind,
     }
+    item["digest"] = version_digest(place, item)
+    return item
 
 
-def version_digest(place: Place, content: VersionContent) -> bytes:
+def version_row(item: VersionItem) -> VersionRow:
+    """Return the row of a version's item. Raises Damaged."""
+    place, run_id = place_of(item), item["pk"].partition("/")[2]
+    if not is_sound(place, item):
+        raise damaged_row(f"the version of {place.metric} of {place.entity} by run {run_id}")
+    inputs = item["inputs"], item["input_ids"].hex(), item["input_contents"].hex()
+    why = item["metric_version"], item["known_until"], item["reason"], item["kind"], item["digest"].hex()
+    return VersionRow(*(*place, run_id, item["value"] or None, *inputs, item["base"] or None, *why))
+
+
+def version_digest(place: Place, item: Mapping[str, Any]) -> bytes:
     """Return the digest that a version should have, and with it the pointer that is its copy."""
-    return row_digest(
-        "version",
-        place.metric,
-        place.bucket,
-        place.entity,
-        content["run"],
-        content["value"] or None,
-        content["inputs"],
-        content["input_ids"],
-        content["input_contents"],
-        content["base"] or None,
-        content["metric_version"],
-        content["known_until"],
-        content["reason"],
-    )
+    columns = (item[name] or None if name in ("value", "base") else item[name] for name in CONTENT[:-1])
+    return row_digest("version", *place, *columns)
 
 
 def is_sound(place: Place, item: PointerItem) -> bool:
@@ -267,7 +265,7 @@ def aggregate(place: Place, item: PointerItem, *, current: bool, sound: bool = T
     try:
         value = Decimal(item["value"]) if item["value"] else None
         hashes = item["input_ids"].hex(), item["input_contents"].hex()
-        computed = Computed(place.metric, place.bucket, place.entity, value, item["inputs"], *hashes)
+        computed = Computed(*place, value, item["inputs"], *hashes)
     except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise damaged_row(f"the version of {place.metric} of {place.entity} by run {item['run']}") from error
     versions = item["metric_version"], item["known_until"], item["reason"]
@@ -276,19 +274,20 @@ def aggregate(place: Place, item: PointerItem, *, current: bool, sound: bool = T
 
 def task_tally(task: Task, written: Written) -> TaskProgress:
     """Return the attributes of a task's state that record its versions."""
-    state: TaskProgress = {
-        "new": written.new,
-        "changed": written.changed,
-        "unchanged": written.unchanged,
-        "removed": written.removed,
-        "written": written.versions,
-        "versions_xor": bytes.fromhex(written.versions_xor),
-        "computed_by": ", ".join(written.computed_by),
-    }
-    return {**state, "tally_digest": tally_digest(task.run_id, task.number, state)}
+    *counts, xor, programs = structs.astuple(written)
+    state: Any = dict(zip(_WRITTEN, (*counts, bytes.fromhex(xor), ", ".join(programs)), strict=True))
+    state["tally_digest"] = tally_digest(task.run_id, task.number, state)
+    return state  # type: ignore[no-any-return]
 
 
-def tally_digest(run_id: str, number: int, state: TaskProgress) -> bytes:
+def written_of(state: Mapping[str, Any]) -> Written | None:
+    """Return what a task's state records of its versions."""
+    if "written" not in state:
+        return None
+    *counts, xor, programs = (state[name] for name in _WRITTEN)
+    return Written(*(*counts, xor.hex(), (programs,) if programs else ()))
+
+
+def tally_digest(run_id: str, number: int, state: Mapping[str, Any]) -> bytes:
     """Return the digest of what a task's state records of its versions."""
-    counts = state["new"], state["changed"], state["unchanged"], state["removed"]
-    return row_digest("tally", run_id, number, *counts, state["written"], state["versions_xor"], state["computed_by"])
+    return row_digest("tally", run_id, number, *(state[name] for name in _WRITTEN))

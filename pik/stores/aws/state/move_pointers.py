@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import Any, NamedTuple
 
+from msgspec import structs
 from ulid import ULID
 
 from pik.errors import Busy, Damaged
 from pik.model.metric import PromotionKind
-from pik.ports.state import Promoted, Promotion, PromotionRow
+from pik.ports.state import Promoted, PromotionRow
 from pik.stores.aws.state import layout
-from pik.stores.aws.state.layout import MoveItem, PointerItem, PromotionItem, PromotionRecord, VersionItem
+from pik.stores.aws.state.layout import MoveItem, PointerItem, PromotionItem, VersionItem
 from pik.stores.aws.table import READS, Change, Item, Key, Table, batched
 from pik.stores.state_rows import NO_ROWS, Place, damaged_row, pointer_digest, row_digest, xor_of
 
@@ -54,8 +55,7 @@ class _Survey:
         self.conflicts += now not in (pointer.old, pointer.new)
         if now == pointer.new:
             self.pointers += bool(pointer.new) - bool(pointer.old)
-            key = pointer.place.metric, pointer.place.bucket, pointer.place.entity
-            both = (pointer_digest(*key, run_id) for run_id in (pointer.old, pointer.new))
+            both = (pointer_digest(*pointer.place, run_id) for run_id in (pointer.old, pointer.new))
             self.pointers_xor = xor_of(both, self.pointers_xor)
 
     @property
@@ -153,11 +153,14 @@ class PointerMove:
                 for item, runs in zip(items, ends, strict=True)
             ]
 
+    def _read(self) -> Iterator[tuple[list[_Pointer], dict[tuple[str, str], PointerItem]]]:
+        for pointers in self._pointers():
+            yield pointers, self.table.get_many(layout.current_key(pointer.place) for pointer in pointers)
+
     def _survey(self) -> _Survey:
         """Return what a move would do now."""
         survey = _Survey()
-        for pointers in self._pointers():
-            found = self.table.get_many(layout.current_key(pointer.place) for pointer in pointers)
+        for pointers, found in self._read():
             for pointer in pointers:
                 survey.add(pointer, _run_at(found, pointer))
         return survey
@@ -166,12 +169,11 @@ class PointerMove:
         """Return what a move would do now. Raises Damaged unless the run's versions are all there and as they were
         written, and so are the pointers that they would move."""
         survey, versions, digests = _Survey(), 0, NO_ROWS
-        for pointers in self._pointers():
-            found = self.table.get_many(layout.current_key(pointer.place) for pointer in pointers)
+        for pointers, found in self._read():
             for pointer in pointers:
                 now, name = (
                     found.get(layout.current_key(pointer.place)),
-                    f"{pointer.place.metric} of {pointer.place.entity}",
+                    f"{pointer.place[0]} of {pointer.place.entity}",
                 )
                 if not layout.is_sound(pointer.place, pointer.version):
                     raise damaged_row(f"the version of {name} by run {self.run_id}")
@@ -242,40 +244,32 @@ def content_of(version: Mapping[str, Any]) -> Item:
 
 def promotion_items(row: PromotionRow) -> list[Item]:
     """Return the items of a promotion: in the history of all, its copy, and among its run's items."""
-    record: PromotionRecord = {
-        "run": row.run_id,
-        "kind": row.kind,
-        "at": row.at,
-        "reason": row.reason,
-        "moved": row.moved,
-        "conflicts": row.conflicts,
-        "pointers": row.pointers,
-        "pointers_xor": bytes.fromhex(row.pointers_xor),
-    }
-    record["digest"] = promotion_digest(row.promotion_id, record)
-    item = {"pk": layout.PROMOTIONS, "sk": row.promotion_id, **record}
+    promotion_id, *columns, xor = structs.astuple(row)
+    record = dict(zip(_RECORD, (*columns, bytes.fromhex(xor)), strict=True))
+    digest = _promotion_digest(promotion_id, record)
+    item = {"pk": layout.PROMOTIONS, "sk": promotion_id, **record, "digest": digest}
     return [item, layout.sealed(item), {**item, "pk": layout.run_pk(row.run_id), "sk": f"promotion/{row.promotion_id}"}]
 
 
-def promotion_digest(promotion_id: str, record: PromotionRecord) -> bytes:
-    """Return the digest that the item of a promotion should have."""
-    move = record["run"], record["kind"], record["at"], record["reason"]
-    counts = record["moved"], record["conflicts"], record["pointers"], record["pointers_xor"]
-    return row_digest("promotion", promotion_id, *move, *counts)
+_RECORD = ("run", "kind", "at", "reason", "moved", "conflicts", "pointers", "pointers_xor")
+"""The attributes of a promotion, in the order of its digest and of PromotionRow."""
+
+
+def _promotion_digest(promotion_id: str, record: Mapping[str, Any]) -> bytes:
+    return row_digest("promotion", promotion_id, *(record[name] for name in _RECORD))
 
 
 def promotion_is_sound(item: PromotionItem) -> bool:
     """Return whether the item of a promotion is as it was written."""
-    return item.get("digest") == promotion_digest(item["sk"].rpartition("/")[2], item)
+    return item.get("digest") == _promotion_digest(item["sk"].rpartition("/")[2], item)
 
 
-def promotion_of(item: PromotionItem) -> Promotion:
-    """Return the promotion of an item. Raises Damaged."""
+def promotion_row(item: PromotionItem) -> PromotionRow:
+    """Return the row of a promotion in the history of all. Raises Damaged."""
     if not promotion_is_sound(item):
         raise damaged_row(f"promotion {item['sk']} of run {item['run']}")
-    return Promotion(
-        item["run"], PromotionKind(item["kind"]), item["at"], item["reason"], item["moved"], item["conflicts"]
-    )
+    move = item["run"], PromotionKind(item["kind"]), item["at"], item["reason"], item["moved"], item["conflicts"]
+    return PromotionRow(item["sk"], *move, item["pointers"], item["pointers_xor"].hex())
 
 
 def _run_at(found: _Found, pointer: _Pointer) -> str:
