@@ -46,6 +46,11 @@ class Place(NamedTuple):
     bucket: int
     entity: str
 
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return f"{self.metric} of {self.entity}"
+
 
 def row_altered(what: str) -> StateProblem:
     """Return the problem of a row that is not as it was written."""

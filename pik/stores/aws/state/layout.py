@@ -243,7 +243,7 @@ def version_row(item: VersionItem) -> VersionRow:
     """Return the row of a version's item. Raises Damaged."""
     place, run_id = place_of(item), item["pk"].partition("/")[2]
     if not is_sound(place, item):
-        raise damaged_row(f"the version of {place.metric} of {place.entity} by run {run_id}")
+        raise damaged_row(f"the version of {place.name} by run {run_id}")
     inputs = item["inputs"], item["input_ids"].hex(), item["input_contents"].hex()
     why = item["metric_version"], item["known_until"], item["reason"], item["kind"], item["digest"].hex()
     return VersionRow(*(*place, run_id, item["value"] or None, *inputs, item["base"] or None, *why))
@@ -267,7 +267,7 @@ def aggregate(place: Place, item: PointerItem, *, current: bool, sound: bool = T
         hashes = item["input_ids"].hex(), item["input_contents"].hex()
         computed = Computed(*place, value, item["inputs"], *hashes)
     except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
-        raise damaged_row(f"the version of {place.metric} of {place.entity} by run {item['run']}") from error
+        raise damaged_row(f"the version of {place.name} by run {item['run']}") from error
     versions = item["metric_version"], item["known_until"], item["reason"]
     return Aggregate(computed, item["run"], *versions, current=current, sound=sound)
 

@@ -171,10 +171,7 @@ class PointerMove:
         survey, versions, digests = _Survey(), 0, NO_ROWS
         for pointers, found in self._read():
             for pointer in pointers:
-                now, name = (
-                    found.get(layout.current_key(pointer.place)),
-                    f"{pointer.place[0]} of {pointer.place.entity}",
-                )
+                now, name = found.get(layout.current_key(pointer.place)), pointer.place.name
                 if not layout.is_sound(pointer.place, pointer.version):
                     raise damaged_row(f"the version of {name} by run {self.run_id}")
                 if now is not None and not layout.is_sound(pointer.place, now):
