@@ -182,10 +182,6 @@ class Aggregates(Protocol):
     def changes(self, run_id: str) -> Iterator[Change]:
         """Yield every version that the run wrote with its base, ordered by metric, bucket, entity."""
 
-    def tally(self, run_id: str) -> tuple[int, int, int, int]:
-        """Return how many of the run's versions are new, changed, unchanged, removed (a null over a value) against
-        their bases; a null over nothing counts nowhere."""
-
 
 @dataclass(frozen=True, slots=True)
 class Promoted:

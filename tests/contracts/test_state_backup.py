@@ -80,7 +80,6 @@ def answers(store: Store) -> dict[str, Any]:
         "versions": store.metrics.versions("a"),
         "runs": [store.runs.get(run.run_id) for run in runs],
         "open": {run.run_id: list(store.runs.open_tasks(run.run_id)) for run in runs},
-        "tally": {run.run_id: store.aggregates.tally(run.run_id) for run in runs},
         "current": list(store.aggregates.current("a", ALL_TIME)),
         "history": list(store.aggregates.versions("a", ALL_TIME)),
         "changes": {run.run_id: list(store.aggregates.changes(run.run_id)) for run in runs},

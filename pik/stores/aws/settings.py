@@ -14,7 +14,6 @@ from pik.stores.aws.clients import Refused, briefly, translated
 from pik.stores.aws.stack import ALARMS, FUNCTIONS, SOURCE, DeployedStack
 
 if TYPE_CHECKING:
-    from mypy_boto3_lambda.type_defs import EventSourceMappingConfigurationResponseTypeDef
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 
@@ -179,7 +178,7 @@ class _Queue:
 
     def checks(self) -> list[_Check]:
         try:
-            source, seconds = self._deployed.resource(SOURCE) or "UUID", str(VISIBILITY_FACTOR * self._timeout())
+            source, seconds = self._deployed.resource(SOURCE) or "UUID", str(VISIBILITY_FACTOR * self._timeout)
         except StoreError:
             source, seconds = "UUID", "SECONDS"
         policy = json.dumps({"deadLetterTargetArn": self._dead_arn, "maxReceiveCount": self._receives})
@@ -215,29 +214,21 @@ class _Queue:
         right = target == self._dead_arn and receives == self._receives
         return right, f"to {target.rpartition(':')[2]} after {receives} attempts"
 
+    @property
     def _timeout(self) -> int:
-        name = self._deployed.function(FUNCTIONS[-1])
-        with translated("lambda"):
-            return self._deployed.clients.client("lambda").get_function_configuration(FunctionName=name)["Timeout"]
+        return self._deployed.configuration(FUNCTIONS[-1])["Timeout"]
 
     def _visibility(self) -> _Finding:
-        visible, timeout = int(self._attribute("VisibilityTimeout")), self._timeout()
+        visible, timeout = int(self._attribute("VisibilityTimeout")), self._timeout
         return visible >= VISIBILITY_FACTOR * timeout, f"{visible} s, the processor's timeout is {timeout} s"
 
-    def _source(self) -> EventSourceMappingConfigurationResponseTypeDef:
-        source = self._deployed.resource(SOURCE)
-        if not source:
-            raise StoreError(f"the stack has no {SOURCE}")
-        with translated("lambda"):
-            return self._deployed.clients.client("lambda").get_event_source_mapping(UUID=source)
-
     def _reports(self) -> _Finding:
-        types = self._source().get("FunctionResponseTypes", [])
+        types = self._deployed.event_source().get("FunctionResponseTypes", [])
         found = ", ".join(types) or "none: one failure repeats its whole batch"
         return "ReportBatchItemFailures" in types, found
 
     def _enabled(self) -> _Finding:
-        state = self._source()["State"]
+        state = self._deployed.event_source()["State"]
         return state == self._switch, state
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudformation.type_defs import StackTypeDef
     from mypy_boto3_cloudwatch.type_defs import MetricAlarmTypeDef, MetricDataQueryTypeDef, MetricTypeDef
     from mypy_boto3_dynamodb.type_defs import TableDescriptionTypeDef
+    from mypy_boto3_lambda.type_defs import (
+        EventSourceMappingConfigurationResponseTypeDef,
+        FunctionConfigurationResponseTypeDef,
+    )
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 
@@ -128,11 +132,20 @@ class DeployedStack:
                         self._physical_ids[each["LogicalResourceId"]] = each.get("PhysicalResourceId", "")
         return self._physical_ids.get(logical, "")
 
-    def function(self, logical: str) -> str:
-        """Return a function's name. Raises StoreError if the stack has no such output."""
-        if not self.outputs.get(logical):
-            raise StoreError(f"the stack has no output {logical}")
-        return self.outputs[logical]
+    def configuration(self, function: str) -> FunctionConfigurationResponseTypeDef:
+        """Return a function's configuration, by its output. Raises StoreError."""
+        if not self.outputs.get(function):
+            raise StoreError(f"the stack has no output {function}")
+        with translated("lambda"):
+            return self.clients.client("lambda").get_function_configuration(FunctionName=self.outputs[function])
+
+    def event_source(self) -> EventSourceMappingConfigurationResponseTypeDef:
+        """Return the mapping that delivers tasks to the processor. Raises StoreError."""
+        source = self.resource(SOURCE)
+        if not source:
+            raise StoreError(f"the stack has no {SOURCE}")
+        with translated("lambda"):
+            return self.clients.client("lambda").get_event_source_mapping(UUID=source)
 
     def table(self, table: str) -> TableDescriptionTypeDef:
         """Return DynamoDB's description of a table. Raises StoreError."""
@@ -210,8 +223,7 @@ class DeployedStack:
         return state, state in _WELL, reason if state not in _WELL else ""
 
     def _function(self, name: str) -> tuple[str, bool, str]:
-        with translated("lambda"):
-            found = self.clients.client("lambda").get_function_configuration(FunctionName=self.function(name))
+        found = self.configuration(name)
         state, update = found.get("State", "Active"), found.get("LastUpdateStatus", "Successful")
         if state not in ("Active", "Inactive"):  # Inactive: it was not called for long; the next call wakes it
             return state, state == "Pending", found.get("StateReason", "")
@@ -220,11 +232,9 @@ class DeployedStack:
         return state, True, "" if update == "Successful" else "an update is under way"
 
     def _processor(self) -> tuple[str, bool, str]:
-        source = self.resource(SOURCE)
-        if not source:
+        if not self.resource(SOURCE):
             return "absent", False, f"the stack has no {SOURCE}: nothing takes tasks from the queue"
-        with translated("lambda"):
-            state = self.clients.client("lambda").get_event_source_mapping(UUID=source)["State"]
+        state = self.event_source()["State"]
         if state in ("Disabled", "Disabling"):
             thrown = self.parameters.get("EnableProcessor") == "false"
             why = "EnableProcessor is false" if thrown else "not by EnableProcessor, which is true"

@@ -235,12 +235,6 @@ class LocalAggregates:
             for row in rows
         )
 
-    def tally(self, run_id: str) -> tuple[int, int, int, int]:
-        row = self.database.read().execute(
-            "SELECT new, changed, unchanged, removed FROM writer WHERE run_id = ?", (run_id,)
-        )
-        return row.fetchone() or (0, 0, 0, 0)
-
     def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
         return self._move(PromotionKind.PROMOTE, run_id, at, reason, dry_run=dry_run)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 from pik.errors import StoreError
 from pik.ports.state import StateProblem
@@ -27,15 +26,14 @@ from pik.stores.local.state import (
 )
 from pik.stores.state_rows import Place, RowTally, row_digest, xor_of
 
-_ROWS = (  # definitions and promotions are compared with their files
-    ("run", RUN_DIGEST, "'run ' || run_id"),
-    ("writer", WRITER_DIGEST, "'what run ' || run_id || ' wrote'"),
-    ("task", TASK_DIGEST, "'task ' || number || ' of run ' || run_id"),
-    ("letter", LETTER_DIGEST, "'dead letter ' || letter_id"),
-)
-_MESSAGES = (
-    "SELECT 'message of task ' || m.task || ' of run ' || m.run_id FROM message m"
-    " JOIN task t ON (t.run_id, t.number) = (m.run_id, m.task) WHERE m.body IS NOT t.body"
+# What is not as it was written. Definitions and promotions are compared with their files.
+_ALTERED = (
+    f"SELECT 'run ' || run_id FROM run WHERE digest IS NOT {RUN_DIGEST}",
+    f"SELECT 'what run ' || run_id || ' wrote' FROM writer WHERE digest IS NOT {WRITER_DIGEST}",
+    f"SELECT 'task ' || number || ' of run ' || run_id FROM task WHERE digest IS NOT {TASK_DIGEST}",
+    f"SELECT 'dead letter ' || letter_id FROM letter WHERE digest IS NOT {LETTER_DIGEST}",
+    """SELECT 'message of task ' || m.task || ' of run ' || m.run_id FROM message m
+    JOIN task t ON (t.run_id, t.number) = (m.run_id, m.task) WHERE m.body IS NOT t.body""",
 )
 # Digests of these are computed in Python from what is read: SQLite calling Python for each takes half as long again.
 _VERSIONS = (
@@ -53,17 +51,6 @@ _HISTORY = (
     " LEFT JOIN current c ON (c.metric, c.bucket, c.entity) = (v.metric, v.bucket, v.entity)"
     " LEFT JOIN writer cw ON cw.number = c.writer ORDER BY v.metric, v.bucket, v.entity"
 )
-
-
-def _version_digest(row: tuple[Any, ...], names: Mapping[int, str]) -> bytes:
-    """Return the digest that a row of _VERSIONS should have: VERSION_DIGEST in Python."""
-    _, writer, base, metric, bucket, entity, *columns = row
-    value, inputs, ids, contents, metric_version, known_until, reason = columns
-    before = None if base is None else names.get(base, "?")
-    after = metric_version, known_until, reason
-    return row_digest(
-        "version", metric, bucket, entity, names.get(writer), value, inputs, ids, contents, before, *after
-    )
 
 
 @dataclass(slots=True)
@@ -84,11 +71,9 @@ class LocalStateAudit:
             yield StateProblem(self.database.path.name, error.message, state_rows.RESTORE)
 
     def _rows(self, connection: sqlite3.Connection) -> Iterator[StateProblem]:
-        for table, digest, what in _ROWS:
-            for (name,) in connection.execute(f"SELECT {what} FROM {table} WHERE digest IS NOT {digest}"):
+        for query in _ALTERED:
+            for (name,) in connection.execute(query):
                 yield state_rows.row_altered(str(name))
-        for (name,) in connection.execute(_MESSAGES):
-            yield state_rows.row_altered(str(name))
         yield from self._runs(connection)
         yield from self._pointers(connection)
         for kind in KINDS:
@@ -99,14 +84,14 @@ class LocalStateAudit:
         counts: defaultdict[int, RowTally] = defaultdict(RowTally)
         altered: set[int] = set()
         names = dict(connection.execute("SELECT number, run_id FROM writer"))
-        for row in connection.execute(_VERSIONS):
-            digest, writer = row[:2]
+        for digest, writer, base, *columns in connection.execute(_VERSIONS):
             counts[writer].add(digest)
-            if digest != _version_digest(row, names):
+            place, before = Place(*columns[:3]), None if base is None else names.get(base, "?")
+            if digest != row_digest("version", *place, names.get(writer), *columns[3:7], before, *columns[7:]):
                 altered.add(writer)
-                is_current = connection.execute(_IS_CURRENT, (*row[3:6], writer)).fetchone()
+                is_current = connection.execute(_IS_CURRENT, (*place, writer)).fetchone()
                 problem = state_rows.version_altered if is_current else state_rows.past_version_altered
-                yield problem(Place(*row[3:6]), names.get(writer, "that is lost"))
+                yield problem(place, names.get(writer, "that is lost"))
         for number, run_id, written, total in connection.execute(
             "SELECT number, run_id, versions, versions_xor FROM writer"
         ):
@@ -147,9 +132,8 @@ class LocalStateAudit:
     def _copies(self, connection: sqlite3.Connection, kind: Copied) -> Iterator[StateProblem]:
         root = self.database.path.parent
         rows = {kind.key(values): values for values in kind.rows(connection)}
-        altered, waiting = (
-            set(map(kind.key, some)) for some in (kind.altered(connection), kind.rows(connection, "NOT sealed"))
-        )
+        altered = set(map(kind.key, kind.altered(connection)))
+        waiting = set(map(kind.key, kind.rows(connection, "NOT sealed")))
         files = {each.key for each in LocalRaw(root).objects(f"{COPIES}/{kind.table}/")}
         for key in sorted(files | altered | (rows.keys() - waiting)):
             copy = kind.read(root, key)

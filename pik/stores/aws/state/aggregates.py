@@ -120,11 +120,6 @@ class AwsAggregates:
                     None if base is None else layout.aggregate(place, base, current=current == item["base"]),
                 )
 
-    def tally(self, run_id: str) -> tuple[int, int, int, int]:
-        states = list(self.table.query(layout.run_pk(run_id), prefix="state/"))
-        new, changed, unchanged, removed = (sum(state.get(name, 0) for state in states) for name in layout.TALLY)
-        return new, changed, unchanged, removed
-
     def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
         return PointerMove(self.table, PromotionKind.PROMOTE, run_id).move(at, reason, dry_run=dry_run)
 
