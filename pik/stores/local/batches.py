@@ -29,9 +29,9 @@ from pik.stores import conflicting
 from pik.stores.local.index import (
     CONFLICT,
     KEYED_DAY,
-    LocalIndex,
     batch_of,
     batch_without_events,
+    duplicates_of,
     find_batch,
     insert_batch,
     insert_segment,
@@ -90,8 +90,8 @@ class LocalBatches:
         self.open(batch.origin, batch.batch_id, batch.started_at)
         self.record(chunk)
         self.finish(batch.batch_id, batch.finished_at or batch.started_at)
-        index = LocalIndex(self.database, self.locks)
-        return {seq: kind for arrived in chunk.arrivals for seq, kind in index.skipped(arrived.segment).items()}
+        found = (duplicates_of(self.database.read(), arrived.segment) for arrived in chunk.arrivals)
+        return {seq: kind for duplicates in found for seq, kind in duplicates.items()}
 
     def finish(self, batch_id: str, finished_at: int) -> Batch:
         with self.database.write() as connection:

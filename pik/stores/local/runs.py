@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from pik.errors import CANDIDATES, ambiguous_id
 from pik.model.metric import (
     ENDED,
     KEPT_FAILURES,
@@ -36,7 +37,6 @@ from pik.stores.local.state import (
     TASK_DIGEST,
     WRITER_DIGEST,
     expect_sound,
-    row_with_prefix,
 )
 from pik.stores.state_rows import damaged_row, read_failed, read_letter, read_request, read_task, row_digest
 
@@ -79,10 +79,14 @@ class LocalRuns:
             insert_tasks(connection, map(task_columns, tasks))
 
     def get(self, run_id: str) -> Run:
-        full_id = row_with_prefix(self.database, "run", "run_id", run_id, kind="run", hint="pik runs list")[0]
-        run = _run(self.database.read().execute(f"{_RUN} WHERE run.run_id = ?", (full_id,)).fetchone())
+        low = run_id.upper()  # ULIDs
+        query = f"{_RUN} WHERE run.run_id >= ?1 AND run.run_id < ?1 || '~' ORDER BY run.run_id DESC LIMIT ?2"
+        found = self.database.read().execute(query, (low, CANDIDATES + 1)).fetchall()
+        if not low or len(found) != 1:
+            raise ambiguous_id("run", run_id, [row[0] for row in found], hint="pik runs list")
+        run = _run(found[0])
         rows = self.database.read().execute(
-            "SELECT failures FROM task WHERE run_id = ? AND failing > 0 ORDER BY number", (full_id,)
+            "SELECT failures FROM task WHERE run_id = ? AND failing > 0 ORDER BY number", (run.run_id,)
         )
         failures = chain.from_iterable(read_failed(kept) for (kept,) in rows)
         return structs.replace(run, failures=tuple(islice(failures, KEPT_FAILURES)))

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from pik.errors import CANDIDATES, AlreadyExists, StoreError, ambiguous_id
+from pik.errors import AlreadyExists, StoreError
 from pik.model.metric import Metric
 from pik.stores.local.raw import LocalRaw
 from pik.stores.local.sqlite import Database
@@ -135,18 +135,6 @@ def expect_sound(connection: sqlite3.Connection, what: str, digest: str, rows: s
     """Raise Damaged if there is a row that is not as it was written; `rows` is a table and a condition."""
     if connection.execute(f"SELECT 1 FROM {rows} AND digest IS NOT {digest} LIMIT 1", values).fetchone():
         raise damaged_row(what)
-
-
-def row_with_prefix(
-    database: Database, table: str, column: str, prefix: str, *, kind: str, hint: str
-) -> tuple[Any, ...]:
-    """Return the row of `table` whose id is or unambiguously begins with `prefix`. Raises NotFound."""
-    low = prefix.upper()  # ULIDs
-    query = f"SELECT {column}, t.* FROM {table} t WHERE {column} >= ? AND {column} < ? || '~' ORDER BY {column} DESC"
-    rows = database.read().execute(f"{query} LIMIT {CANDIDATES + 1:d}", (low, low)).fetchall()
-    if not low or len(rows) != 1:
-        raise ambiguous_id(kind, prefix, [row[0] for row in rows], hint=hint)
-    return tuple(rows[0][1:])
 
 
 COPIES = "state"

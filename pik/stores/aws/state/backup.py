@@ -35,10 +35,9 @@ from pik.stores.aws.state.runs import (
     listing_items,
     run_item,
     task_item,
-    task_state_digest,
 )
 from pik.stores.aws.table import READS, Item, Key, Partition, Table, batched
-from pik.stores.state_rows import Place, damaged_row, failures_of, lost_version, read_task
+from pik.stores.state_rows import Place, damaged_row, failures_of, lost_version, read_task, row_digest
 
 RESTORE: Key[Item] = Key(("restore", "restore"))
 """The item that names the restore that is under way, or was interrupted."""
@@ -185,7 +184,7 @@ def _task_items(row: TaskRow) -> Iterator[Mapping[str, Any]]:
         kept = f"{layout.task_sk('failures', number)}/restored" if failing else ""
         if kept:
             yield failures_item(run_id, kept, row.failures)
-        digest = task_state_digest(run_id, number, row.state, failing, kept)
+        digest = row_digest("task-state", run_id, number, row.state, failing, kept)
         state |= {"state": row.state, "state_digest": digest, "failing": failing, "failures": kept}
     if row.written is not None:
         state |= layout.task_tally(row.task, row.written)

@@ -18,7 +18,6 @@ from pik.model.metric import (
     ENDED,
     KEPT_FAILURES,
     NO_FAILURES,
-    FailedAggregate,
     Failures,
     PromotionKind,
     Run,
@@ -40,10 +39,13 @@ _ULID_LENGTH = 26
 _PROGRESS = ("promotion/", "state/~")
 _TASKS = ("state/", "task/~")
 
+_COUNTED = ("done", "failed", "promoted", "failed_aggregates", *layout.TALLY)
+"""The fields of a run that are computed from the items of its tasks and promotions at each read."""
+
 
 @dataclass(frozen=True, slots=True)
 class AwsRuns:
-    """Implements the port. A run's counts are computed from the items of its tasks and promotions at each read."""
+    """Implements the port."""
 
     table: Table
 
@@ -60,13 +62,12 @@ class AwsRuns:
         if loaded is None:
             raise ambiguous_id("run", run_id, [], hint="pik runs list")
         run, failing = loaded
-        return structs.replace(run, failures=self._failures(full_id, failing)) if failing else run
-
-    def _failures(self, run_id: str, failing: Iterable[str]) -> tuple[FailedAggregate, ...]:
-        keys: list[Key[BodyItem]] = [Key((layout.run_pk(run_id), sk)) for sk in islice(failing, KEPT_FAILURES)]
+        if not failing:
+            return run
+        keys: list[Key[BodyItem]] = [Key((layout.run_pk(full_id), sk)) for sk in failing[:KEPT_FAILURES]]
         items = self.table.get_many(keys)
-        kept = (read_failed(items[key]["body"]) for key in keys if key in items)
-        return tuple(islice(chain.from_iterable(kept), KEPT_FAILURES))
+        kept = chain.from_iterable(read_failed(items[key]["body"]) for key in keys if key in items)
+        return structs.replace(run, failures=tuple(islice(kept, KEPT_FAILURES)))
 
     def _completed(self, prefix: str) -> str:
         listed = self.table.query(layout.RUNS, prefix=prefix.upper(), descending=True) if prefix else iter(())
@@ -83,20 +84,20 @@ class AwsRuns:
         ids = [item["sk"] for item in self.table.query(_request_pk(request), descending=True)]
         found = self.table.get_many(map(layout.run_key, ids))
         for run_id in ids:
-            if (item := found.get(layout.run_key(run_id))) and item.get("state") in (
-                RunState.PLANNED,
-                RunState.RUNNING,
-            ):
+            item = found.get(layout.run_key(run_id))
+            if item is not None and item.get("state") in (RunState.PLANNED, RunState.RUNNING):
                 loaded = self._load(run_id)
                 return None if loaded is None else loaded[0]
         return None
 
     def set_state(self, run_id: str, state: RunState, finished_at: int | None = None) -> None:
-        values: Item = {"state": state, "digest": run_state_digest(run_id, state, finished_at)}
-        change = "SET #state = :state, #state_digest = :digest REMOVE #finished_at"
-        if finished_at is not None:
+        values: Item = {"state": state, "digest": row_digest("run-state", run_id, state, finished_at)}
+        change = "SET #state = :state, #state_digest = :digest"
+        if finished_at is None:
+            change += " REMOVE #finished_at"
+        else:
             values["at"] = finished_at
-            change = "SET #state = :state, #state_digest = :digest, #finished_at = :at"
+            change += ", #finished_at = :at"
         condition = "attribute_exists(pk)"
         if state in ENDED:
             condition += " AND #state <> :cancelled"
@@ -129,7 +130,7 @@ class AwsRuns:
                 "failing": failures.count,
                 "failures": kept,
                 "done": TaskState.DONE,
-                "digest": task_state_digest(task.run_id, task.number, state, failures.count, kept),
+                "digest": row_digest("task-state", task.run_id, task.number, state, failures.count, kept),
             },
             condition="attribute_not_exists(#state) OR #state <> :done",
         )
@@ -140,23 +141,22 @@ class AwsRuns:
     def _load(self, run_id: str) -> tuple[Run, list[str]] | None:
         """Return the run of this full id, and the sort keys of what failed in its tasks, in their order. One Query."""
         found: RunItem | None = None
-        states: Counter[str] = Counter()
-        counts = Counter(dict.fromkeys(layout.TALLY, 0))
-        promoted = failed_aggregates = 0
+        counts = Counter(dict.fromkeys(_COUNTED, 0))
         failing: list[str] = []
         programs = set()
         for item in self.table.query(layout.run_pk(run_id), between=_PROGRESS):
             if item["sk"] == layout.RUN:
                 found = item
             elif item["sk"].startswith("promotion/"):
-                promoted += item["moved"] if item["kind"] == PromotionKind.PROMOTE else -item["moved"]
+                counts["promoted"] += item["moved"] if item["kind"] == PromotionKind.PROMOTE else -item["moved"]
             else:
                 if not task_state_is_sound(item):
                     raise damaged_row(f"the state of task {int(item['sk'].partition('/')[2])} of run {run_id}")
-                states[item.get("state", TaskState.OPEN)] += 1
+                counts["done"] += item.get("state") == TaskState.DONE
+                counts["failed"] += item.get("state") == TaskState.FAILED
                 programs |= {item["computed_by"]} if item.get("computed_by") else set()
                 if item.get("failing"):
-                    failed_aggregates += item["failing"]
+                    counts["failed_aggregates"] += item["failing"]
                     failing.append(item["failures"])
                 counts.update({name: item.get(name, 0) for name in layout.TALLY})
         if found is None:
@@ -167,11 +167,7 @@ class AwsRuns:
             read_run(found["body"]),
             state=RunState(found["state"]),
             finished_at=found.get("finished_at"),
-            done=states[TaskState.DONE],
-            failed=states[TaskState.FAILED],
-            promoted=promoted,
             computed_by=tuple(sorted(programs)),
-            failed_aggregates=failed_aggregates,
             **counts,
         )
         return run, failing
@@ -184,8 +180,7 @@ def listing_items(run: Run) -> list[KeyItem]:
 
 def run_item(run: Run) -> RunItem:
     """Return the item of a run, without what is counted while it goes on."""
-    nothing = dict.fromkeys(("done", "failed", "promoted", "failed_aggregates", *layout.TALLY), 0)
-    plain = structs.replace(run, finished_at=None, computed_by=(), failures=(), **nothing)
+    plain = structs.replace(run, finished_at=None, computed_by=(), failures=(), **dict.fromkeys(_COUNTED, 0))
     body = msgspec.json.encode(plain).decode()
     item: RunItem = {
         "pk": layout.run_pk(run.run_id),
@@ -193,21 +188,11 @@ def run_item(run: Run) -> RunItem:
         "body": body,
         "digest": row_digest("run", run.run_id, body),
         "state": run.state,
-        "state_digest": run_state_digest(run.run_id, run.state, run.finished_at),
+        "state_digest": row_digest("run-state", run.run_id, run.state, run.finished_at),
     }
     if run.finished_at is not None:
         item["finished_at"] = run.finished_at
     return item
-
-
-def run_state_digest(run_id: str, state: str, finished_at: int | None) -> bytes:
-    """Return the digest of a run's state."""
-    return row_digest("run-state", run_id, state, finished_at)
-
-
-def task_state_digest(run_id: str, number: int, state: str, failing: int = 0, failures: str = "") -> bytes:
-    """Return the digest of a task's state, the number of aggregates that failed in it, and the sort key of these."""
-    return row_digest("task-state", run_id, number, state, failing, failures)
 
 
 def failures_item(run_id: str, sk: str, failures: Failures) -> BodyItem:
@@ -224,16 +209,15 @@ def failures_are_sound(item: BodyItem) -> bool:
 def run_is_sound(item: RunItem) -> bool:
     """Return whether a run's item is as it was written."""
     run_id = item["pk"].partition("/")[2]
-    state = run_state_digest(run_id, item["state"], item.get("finished_at"))
+    state = row_digest("run-state", run_id, item["state"], item.get("finished_at"))
     return item.get("digest") == row_digest("run", run_id, item["body"]) and item.get("state_digest") == state
 
 
 def task_state_is_sound(item: TaskStateItem) -> bool:
     """Return whether the item of a task's state is as it was written."""
     run_id, number = item["pk"].partition("/")[2], int(item["sk"].partition("/")[2])
-    failing = item.get("failing", 0), item.get("failures", "")
-    wanted = task_state_digest(run_id, number, item.get("state", ""), *failing)
-    sound = "state" not in item or item.get("state_digest") == wanted
+    state = item.get("state", ""), item.get("failing", 0), item.get("failures", "")
+    sound = "state" not in item or item.get("state_digest") == row_digest("task-state", run_id, number, *state)
     return sound and ("written" not in item or item.get("tally_digest") == layout.tally_digest(run_id, number, item))
 
 
