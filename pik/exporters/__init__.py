@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, BinaryIO, cast
 
@@ -22,9 +22,6 @@ from pik.ports.engine import COLUMNS, DELIVERY, Block, Exporter, Layout, Rows
 
 _SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 
-_Encode = Callable[[bytes, Delivery, Sequence[Any]], bytes]
-"""Encodes a raw line, which is this delivery, and the values of the added columns as a line of the file."""
-
 
 def exporter(layout: Layout) -> Exporter:
     """Return the exporter that writes this layout."""
@@ -32,22 +29,19 @@ def exporter(layout: Layout) -> Exporter:
         from pik.exporters.parquet import ParquetExporter
 
         return ParquetExporter(layout)
-    added = [*((DELIVERY,) if layout.include_duplicates else ()), *(column.name for column in layout.columns)]
-    if layout.format == "jsonl":
-        keys = [b"," + to_json(name) + b":" for name in added]
-        return TextExporter(layout, b"", lambda line, _, values: encode_jsonl(line, keys, values))
-    names = [name for name in COLUMNS if name not in layout.partition_by]
-    header = ",".join([*names, *added]).encode() + b"\r\n"
-    return TextExporter(layout, header, lambda _, delivery, values: encode_csv(delivery, names, values))
+    return TextExporter(layout)
 
 
 class TextExporter:
-    """Writes lines of text. Its rows are lists of lines, with their line breaks."""
+    """Writes JSON lines or CSV. Its rows are lists of lines, with their line breaks."""
 
-    def __init__(self, layout: Layout, header: bytes, encode: _Encode) -> None:
+    def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.suffix = f".{layout.format}{_SUFFIXES[layout.compression]}"
-        self._header, self._encode = header, encode
+        added = [*((DELIVERY,) if layout.include_duplicates else ()), *(column.name for column in layout.columns)]
+        self._keys = [b"," + to_json(name) + b":" for name in added]
+        self._names = [name for name in COLUMNS if name not in layout.partition_by]
+        self._header = ",".join([*self._names, *added]).encode() + b"\r\n" if layout.format == "csv" else b""
 
     def cut(self, block: Block) -> Iterator[tuple[tuple[str, ...], Rows]]:
         groups: dict[tuple[str, ...], list[bytes]] = {}
@@ -59,7 +53,7 @@ class TextExporter:
                 continue
             if self.layout.selection.matches(delivery):
                 key = tuple([block.day if name == "event_date" else getattr(delivery, name) for name in by])
-                groups.setdefault(key, []).append(self._encode(line, delivery, self._added(delivery, kind)))
+                groups.setdefault(key, []).append(self._line(line, delivery, self._added(delivery, kind)))
         yield from groups.items()
 
     def _added(self, delivery: Delivery, kind: Verdict) -> list[Any]:
@@ -73,21 +67,17 @@ class TextExporter:
                 added.append(full_instant(value) if column.type == "timestamp" and value is not None else value)
         return added
 
+    def _line(self, line: bytes, delivery: Delivery, added: list[Any]) -> bytes:
+        if self.layout.format == "jsonl":
+            members = [key + _json(value) for key, value in zip(self._keys, added, strict=True)]
+            return line[:-1] + b"".join(members) + b"}\n"
+        cells = [_cell(getattr(delivery, name)) for name in self._names]
+        return b",".join(cells + [_cell(value) for value in added]) + b"\r\n"
+
     def sink(self, file: BinaryIO) -> _TextSink:
         sink = _TextSink(file, self.layout.compression)
         sink.write([self._header] if self._header else [])
         return sink
-
-
-def encode_jsonl(line: bytes, keys: Sequence[bytes], values: Sequence[Any]) -> bytes:
-    """Return a raw line with the values added under these keys, which are `,"NAME":`."""
-    return line[:-1] + b"".join([key + _json(value) for key, value in zip(keys, values, strict=True)]) + b"}\n"
-
-
-def encode_csv(delivery: Delivery, names: Sequence[str], values: Sequence[Any]) -> bytes:
-    """Return a row of the delivery's fields of these names, then the values."""
-    cells = [_cell(getattr(delivery, name)) for name in names]
-    return b",".join(cells + [_cell(value) for value in values]) + b"\r\n"
 
 
 class _TextSink:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
@@ -127,23 +126,16 @@ _TYPES = {FieldType.INSTANT: TIMESTAMP, FieldType.INTEGER: pa.int64()}
 SCHEMA = pa.schema([(field.name, _TYPES.get(field.type, pa.string())) for field in ENVELOPE])
 
 
-@dataclass(frozen=True, slots=True)
-class Envelopes:
-    """One row per line, of SCHEMA. `exactly`: some payload has numbers that no machine number holds."""
-
-    table: pa.Table
-    exactly: bool
-
-
-def read_envelopes(block: Block, *, duplicates: bool) -> Envelopes:
-    """Return the lines of a block, in order; with `duplicates` false without those. Raises Damaged."""
+def read_envelopes(block: Block, *, duplicates: bool) -> tuple[pa.Table, bool]:
+    """Return the lines of a block as rows of SCHEMA, in order; with `duplicates` false without those. And whether some
+    payload has numbers that no machine number holds. Raises Damaged."""
     try:
         return _sliced(block, duplicates)
     except (Unusual, pa.ArrowInvalid, msgspec.MsgspecError, ValueError, OverflowError):
         return read_slowly(block, duplicates=duplicates)
 
 
-def read_slowly(block: Block, *, duplicates: bool) -> Envelopes:
+def read_slowly(block: Block, *, duplicates: bool) -> tuple[pa.Table, bool]:
     """The definition that `read_envelopes` must agree with."""
     found = []
     for piece, line in block.lines():
@@ -151,7 +143,7 @@ def read_slowly(block: Block, *, duplicates: bool) -> Envelopes:
         if duplicates or delivery.seq not in piece.verdicts:
             found.append(delivery)
     columns = [pa.array([_value(one, field) for one in found], field.type) for field in SCHEMA]
-    return Envelopes(pa.Table.from_arrays(columns, schema=SCHEMA), any(bytes(one.payload_text) for one in found))
+    return pa.Table.from_arrays(columns, schema=SCHEMA), any(bytes(one.payload_text) for one in found)
 
 
 def _value(delivery: Delivery, field: pa.Field) -> Any:
@@ -170,7 +162,7 @@ _SOURCE_AT = len(_ID) + _ID_SIZE + len(_HASH) + _ID_SIZE + len(_SOURCE)
 _NOTHING = pa.nulls(1, pa.string())[0]
 
 
-def _sliced(block: Block, duplicates: bool) -> Envelopes:
+def _sliced(block: Block, duplicates: bool) -> tuple[pa.Table, bool]:
     """Slice the columns out of all lines, copying only what is wanted. Raises Unusual, ArrowInvalid or a decoding error
     where they must be read slowly."""
     lines = Lines(block.text, block.ends)
@@ -185,7 +177,7 @@ def _sliced(block: Block, duplicates: bool) -> Envelopes:
         for name in ("source", "event_type", "entity_id"):
             if pc.any(pc.match_substring(columns[name], pattern="\\")).as_py():
                 raise Unusual
-    return Envelopes(pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA), exactly)
+    return pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA), exactly
 
 
 def _places(lines: Lines) -> pa.RecordBatch:
@@ -273,12 +265,7 @@ def _optional(texts: Any) -> tuple[dict[str, Any], bool]:
     for field in _OPTIONAL:
         values = [one.get(field.name) for one in members]
         is_text = field.type == FieldType.TEXT
-        made = [b"" if raw is None else _decode_text(raw).encode() if is_text else bytes(raw) for raw in values]
-        columns[field.name] = pc.replace_with_mask(nothing, some, _strings_or_nulls(made))
+        made = strings([b"" if raw is None else _decode_text(raw).encode() if is_text else raw for raw in values])
+        filled = pc.if_else(pc.binary_length(made).cast(pa.bool_()), made, _NOTHING)
+        columns[field.name] = pc.replace_with_mask(nothing, some, filled)
     return columns, any("payload_text" in one for one in members)
-
-
-def _strings_or_nulls(texts: Sequence[bytes]) -> Any:
-    """Return an Arrow array; empty texts become null."""
-    made = strings(texts)
-    return pc.if_else(pc.binary_length(made).cast(pa.bool_()), made, _NOTHING)

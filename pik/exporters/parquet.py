@@ -48,11 +48,11 @@ class ParquetExporter:
         self._sinks: list[_ParquetSink] = []
 
     def cut(self, block: Block) -> Iterator[tuple[tuple[str, ...], Rows]]:
-        read = read_envelopes(block, duplicates=self.layout.include_duplicates)
-        table = self._selected(read.table, block.pieces)
+        table, exactly = read_envelopes(block, duplicates=self.layout.include_duplicates)
+        table = self._selected(table, block.pieces)
         if table.num_rows:
             if self.layout.columns:
-                table = self._with_extracted(table, exactly=read.exactly)
+                table = self._with_extracted(table, exactly=exactly)
             if self.layout.microseconds:
                 table = _with_microseconds(table)
             yield from self._partitioned(block.day, table)
@@ -156,22 +156,16 @@ def _masks(wanted: Filter, table: pa.Table) -> list[Any]:
     if window.end < ALL_TIME.end:
         masks.append(pc.less(times, _timestamp(window.end)))
     if wanted.entities:
-        masks.append(
-            pc.is_in(table.column("entity_id"), value_set=strings([entity.encode() for entity in wanted.entities]))
-        )
-    if wanted.source is not None:
-        masks.append(pc.equal(table.column("source"), _text(wanted.source)))
-    if wanted.event_type is not None:
-        masks.append(pc.equal(table.column("event_type"), _text(wanted.event_type)))
+        entities = strings([entity.encode() for entity in wanted.entities])
+        masks.append(pc.is_in(table.column("entity_id"), value_set=entities))
+    for name, text in (("source", wanted.source), ("event_type", wanted.event_type)):
+        if text is not None:
+            masks.append(pc.equal(table.column(name), strings([text.encode()])[0]))
     return masks
 
 
 def _timestamp(nanos: int) -> Any:
     return integers([nanos]).cast(TIMESTAMP)[0]
-
-
-def _text(text: str) -> Any:
-    return strings([text.encode()])[0]
 
 
 def _kinds(table: pa.Table, pieces: Sequence[Piece]) -> Any:

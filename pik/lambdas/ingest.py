@@ -59,25 +59,21 @@ def _fields(result: EventResult) -> dict[str, Any]:
     return {
         "event_id": result.event_id,
         "status": result.status,
-        "ingest_lag_ms": _milliseconds(result),
+        "ingest_lag_ms": result.lag // 1_000_000,
         "s3_key": result.key or None,
         **conflict,
     }
 
 
-def _milliseconds(result: EventResult) -> int:
-    return result.lag // 1_000_000
-
-
 def _log(recorded: RequestReport, counts: dict[str, int]) -> None:
     """Emit the metrics and one line of log, which has ids, never payloads."""
-    names = {"IngestCount": "accepted", "DuplicateCount": "duplicates", "ConflictCount": "conflicts"}
-    by_metric = {metric: counts[name] for metric, name in {**names, "RejectedCount": "rejected"}.items()}
+    names = ("IngestCount", "DuplicateCount", "ConflictCount", "RejectedCount")
+    by_metric = dict(zip(names, counts.values(), strict=True))
     for metric, count in by_metric.items():
         metrics.add_metric(name=metric, unit=MetricUnit.Count, value=count)
     valid = [result for result in recorded.results if result.status != RecordStatus.REJECTED]
     for result in valid:
-        metrics.add_metric(name="IngestLagMs", unit=MetricUnit.Milliseconds, value=_milliseconds(result))
+        metrics.add_metric(name="IngestLagMs", unit=MetricUnit.Milliseconds, value=result.lag // 1_000_000)
     logger.info(
         "ingested",
         extra={

@@ -23,8 +23,6 @@ _FIRST_WAIT, _LONGEST_WAIT = 30.0, 900.0
 that an outage of several minutes makes none a dead letter."""
 
 _decode = msgspec.json.Decoder(Task).decode
-
-
 _batch = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
 
 
