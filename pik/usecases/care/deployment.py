@@ -108,8 +108,13 @@ def diagnose(health: StackHealth, needed: Sequence[str]) -> Diagnosis:
     """Check every permission and setting. Raises NotFound, StoreError if nothing can be."""
     deployment = health.deployment()
     permissions = list(health.permissions())
+
+    def of_level(name: str, allowed: bool | None) -> list[str]:
+        those = (one for one in permissions if one.level == name and one.allowed is allowed)
+        return [f"{one.action} on {one.resource}" for one in those]
+
     names = dict.fromkeys(permission.level for permission in permissions)
-    levels = [_level(name, [one for one in permissions if one.level == name]) for name in names]
+    levels = [LevelReport(name, of_level(name, False), of_level(name, None)) for name in names]
     missing = [one for one in permissions if one.allowed is False and one.level in needed]
     policy = policy_of(one for one in missing if not one.forbidden)
     settings = [_same_version(deployment), *health.settings()]
@@ -122,14 +127,6 @@ def _same_version(deployment: Deployment) -> Setting:
     right = found == __version__ if found else None
     fix = "sam build && sam deploy, from the sources of this pik; or install the pik that the stack runs"
     return Setting("version of pik", right, found or "the stack has no output Version", __version__, fix)
-
-
-def _level(name: str, permissions: Iterable[Permission]) -> LevelReport:
-    def those(allowed: bool | None) -> list[str]:
-        return [f"{one.action} on {one.resource}" for one in permissions if one.allowed is allowed]
-
-    permissions = list(permissions)
-    return LevelReport(name, those(False), those(None))
 
 
 def policy_of(missing: Iterable[Permission]) -> dict[str, Any] | None:

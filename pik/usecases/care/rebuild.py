@@ -15,14 +15,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import time_ns
 
 from msgspec import structs
 
 from pik.errors import Damaged, busy_as
 from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, RejectFile, Segment, request_origin
-from pik.ports.raw import RawKey, RawKind, keys_of
+from pik.ports.raw import Raw, RawKey, RawKind, keys_of
 from pik.ports.store import Copy, Store
 from pik.rawlog.sealed_records import (
     BatchLine,
@@ -149,11 +149,11 @@ def _restore_replaced(restoration: Restoration, finished: set[str]) -> tuple[dic
     segments of batches that it has lost."""
     carried: dict[str, int] = {}
     stray: dict[str, list[SegmentVerdicts]] = defaultdict(list)
-    there = raw_contents(restoration, finished)
+    in_raw = _batches_in_raw(restoration.store.raw, finished)
     for batch, rejects in restoration.replaced.batches():
         if batch.batch_id in finished:
             continue
-        if is_dropped(restoration, batch, rejects, there):
+        if batch.batch_id not in in_raw and _is_dropped(restoration, batch, rejects):
             restoration.dropped.append(f"{batch.batch_id} ({batch.origin.name}, {batch.counts.read} records)")
             continue
         if batch.is_request and batch.finished_at is None:
@@ -161,8 +161,9 @@ def _restore_replaced(restoration: Restoration, finished: set[str]) -> tuple[dic
                 restoration.unrecorded.add(batch.batch_id)
                 continue
             batch = replace(batch, state=BatchState.COMPLETE, finished_at=batch.started_at)
-        rejects = trusted_rejects(restoration, batch, rejects)
-        if not is_consistent(restoration, batch, rejects, there):
+        rejects = _trusted_rejects(restoration, batch, rejects)
+        is_request = in_raw.get(batch.batch_id)  # None: its objects are lost, or have expired; only its row is left
+        if is_request is not None and not _is_consistent(restoration.store.raw, batch, rejects, is_request):
             continue
         restoration.rebuild.add_batch(batch)
         restoration.counts["unfinished"] += batch.finished_at is None
@@ -173,17 +174,12 @@ def _restore_replaced(restoration: Restoration, finished: set[str]) -> tuple[dic
         key = RawKey.parse(row.key)
         if key is not None and key.id in finished:
             continue
-        restored = trusted_segment(restoration, row)
+        restored = _trusted_segment(restoration, row)
         if restored is None:
             continue
         segment, arrivals = restored
         if segment.batch_id in carried:
-            if arrivals is None:
-                carried[segment.batch_id] += restoration.add(segment, verdicts)
-            else:  # raw was read already, and its object is there
-                restoration.add_block([arrivals], verdicts)
-                restoration.counts["superseded"] -= 1
-                carried[segment.batch_id] += 1
+            carried[segment.batch_id] += restoration.add(segment, verdicts, arrivals)
         elif segment.batch_id not in finished:
             stray[segment.batch_id].append((segment, verdicts))
     return carried, stray
@@ -232,47 +228,30 @@ def _changed(restoration: Restoration) -> Iterator[WinnerLine]:
                 yield WinnerLine(event_id=event_id, key=winner.key, old=old, new=winner.place)
 
 
-@dataclass(slots=True)
-class RawContents:
-    """What raw has of batches without a record: whether they are requests, and the opening and block records."""
-
-    requests: dict[str, bool] = field(default_factory=dict)
-    openings: dict[str, list[str]] = field(default_factory=dict)
-    blocks: dict[str, list[str]] = field(default_factory=dict)
-
-
-def raw_contents(restoration: Restoration, finished: Container[str]) -> RawContents:
-    """Return what raw has of the batches that are not `finished`."""
-    raw, found = restoration.store.raw, RawContents()
-    for kind in (RawKind.SEGMENT, RawKind.REJECTS):
+def _batches_in_raw(raw: Raw, finished: Container[str]) -> dict[str, bool]:
+    """Return the batches that are not `finished`, and of each whether it is a request, as far as raw knows."""
+    found: dict[str, bool] = {}
+    for kind in (RawKind.SEGMENT, RawKind.REJECTS, RawKind.OPENING, RawKind.BLOCK):
         for key in keys_of(raw, kind):
             if key.id not in finished:
-                found.requests[key.id] = found.requests.get(key.id, True) and key.number == OF_REQUEST
-    for kind, of_batch in ((RawKind.OPENING, found.openings), (RawKind.BLOCK, found.blocks)):
-        for key in keys_of(raw, kind):
-            if key.id not in finished:
-                found.requests[key.id] = False
-                of_batch.setdefault(key.id, []).append(str(key))
+                found[key.id] = found.get(key.id, True) and key.number == OF_REQUEST
     return found
 
 
-def is_dropped(restoration: Restoration, batch: Batch, rejects: Sequence[RejectFile], there: RawContents) -> bool:
-    """Whether a batch has nothing but its row: raw has no object of it, and the index names none."""
-    if batch.batch_id in there.requests or batch.next_seq == 1:
-        return False
-    if has_expired(restoration.store, batch.finished_at or batch.started_at):
+def _is_dropped(restoration: Restoration, batch: Batch, rejects: Sequence[RejectFile]) -> bool:
+    """Whether a batch without an object in raw has nothing but its row: the index names none either."""
+    if batch.next_seq == 1 or has_expired(restoration.store, batch.finished_at or batch.started_at):
         return False
     named = [file.key for file in rejects]
     named += [segment.key for segment, _ in restoration.replaced.segments(batch.batch_id)]
     return not any(_is_of(key, batch.batch_id) for key in named)
 
 
-def is_consistent(restoration: Restoration, batch: Batch, rejects: Sequence[RejectFile], there: RawContents) -> bool:
+def _is_consistent(raw: Raw, batch: Batch, rejects: Sequence[RejectFile], is_request: bool) -> bool:
     """Whether the row of a batch agrees with raw, as far as raw knows. One that does not is made from raw."""
-    is_request = there.requests.get(batch.batch_id)
-    if is_request is None:
-        return True  # all of its objects are lost, or have expired: there is nothing else to go by
     counts = batch.counts
+    if counts.rejected != sum(file.records for file in rejects):
+        return False
     if is_request:
         return (
             batch.origin == request_origin(batch.batch_id)
@@ -281,29 +260,25 @@ def is_consistent(restoration: Restoration, batch: Batch, rejects: Sequence[Reje
             and batch.started_at == creation_time(batch.batch_id)
             and batch.finished_at in (None, batch.started_at)
             and counts.read == sum(counts.astuple()[1:]) == batch.next_seq - 1
-            and counts.rejected == sum(file.records for file in rejects)
         )
-    rejected = sum(file.records for file in rejects)
-    return not batch.is_request and counts.rejected == rejected and _follows_its_records(restoration, batch, there)
+    return not batch.is_request and _follows_its_records(raw, batch)
 
 
-def _follows_its_records(restoration: Restoration, batch: Batch, there: RawContents) -> bool:
-    """Whether a batch begins as in its opening record, and goes on after one of its blocks."""
-    raw = restoration.store.raw
-    for key in there.openings.get(batch.batch_id, ()):
-        with suppress(Damaged):
-            opening = read_opening(raw, key)
-            if (opening.origin, opening.started_at) != (batch.origin, batch.started_at):
-                return False
+def _follows_its_records(raw: Raw, batch: Batch) -> bool:
+    """Whether a batch begins as in its opening record, if it has one, and goes on after one of its blocks."""
+    with suppress(Damaged):
+        opening = read_opening(raw, RawKind.OPENING.key(batch.batch_id))
+        if (opening.origin, opening.started_at) != (batch.origin, batch.started_at):
+            return False
     ends = []
-    for key in there.blocks.get(batch.batch_id, ()):
+    for key in keys_of(raw, RawKind.BLOCK, batch.batch_id):
         with suppress(Damaged):
-            block = read_block(raw, key)[0]
+            block = read_block(raw, str(key))[0]
             ends.append((block.last_seq + 1, block.offset, block.prefix_digest))
     return batch.next_seq == 1 or not ends or (batch.next_seq, batch.offset, batch.prefix_digest) in ends
 
 
-def trusted_segment(restoration: Restoration, row: Segment) -> tuple[Segment, Arrivals | None] | None:
+def _trusted_segment(restoration: Restoration, row: Segment) -> tuple[Segment, Arrivals | None] | None:
     """Return a segment as in its row, with its deliveries where raw was taken instead; None for a row that is not of a
     segment."""
     key = RawKey.parse(row.key)
@@ -332,7 +307,7 @@ def _is_object_of(restoration: Restoration, found: Segment, row: Segment, arriva
     return structs.replace(found, digest=row.digest) == row and set(ids_of(known)) == set(ids_of(arrivals))
 
 
-def trusted_rejects(restoration: Restoration, batch: Batch, files: Sequence[RejectFile]) -> list[RejectFile]:
+def _trusted_rejects(restoration: Restoration, batch: Batch, files: Sequence[RejectFile]) -> list[RejectFile]:
     """Return the files of rejects of a batch, as raw has them where the row is of that object."""
     found: list[RejectFile] = []
     for file in files:

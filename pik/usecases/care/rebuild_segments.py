@@ -105,10 +105,11 @@ class Restoration:
         except Damaged as error:
             self.damaged.append(error.message)
 
-    def add(self, segment: Segment, verdicts: Mapping[int, Verdict]) -> bool:
-        """Restore a segment of which everything is known but its deliveries. Return whether its object is there."""
-        self.add_block([self.read(segment)], verdicts)
-        there = self.store.raw.size(segment.key) is not None
+    def add(self, segment: Segment, verdicts: Mapping[int, Verdict], arrivals: Arrivals | None = None) -> bool:
+        """Restore a segment of which everything is known but, unless they were read, its deliveries. Return whether its
+        object is there."""
+        self.add_block([arrivals or self.read(segment)], verdicts)
+        there = arrivals is not None or self.store.raw.size(segment.key) is not None
         self.counts["superseded"] -= there
         return there
 

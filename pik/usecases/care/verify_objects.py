@@ -117,7 +117,7 @@ def _unlisted(run: Verification, sizes: dict[str, int]) -> Iterator[Problem]:
         keys[match.id].append(key)
     yield from _segment_problems(run, late)
     for batch_id, batch in batches.items():
-        yield from unlisted_problems(run, batch, keys[batch_id], listed[batch_id], segment_content)
+        yield from _unlisted_problems(run, batch, keys[batch_id], listed[batch_id])
 
 
 def _segment_problems(run: Verification, listed: Sequence[_Listed]) -> Iterator[Problem]:
@@ -245,19 +245,15 @@ def _modified(store: Store, segment: Segment, size: int) -> Problem:
     return segment_problem(ProblemKind.MODIFIED, segment, detail, tuple(damaged) or segment.frames)
 
 
-Content = tuple[set[int], tuple[Frame, ...]]
-"""The seqs of the records that an object is about and, of a segment, its frames."""
-
-
 def object_problems(run: Verification) -> Iterator[Problem]:
     """Check that every object but a segment is of a known kind and batch. Segments of the window are checked by day."""
     objects = chain(run.store.raw.objects("raw/"), run.store.raw.objects(RawKind.CORRECTION))
     for (kind, batch_id), keys in groupby((found.key for found in objects), key=_kind):
         if kind == RawKind.REJECTS:
-            batch = run.find_batch(batch_id)  # before its files are: see unlisted_problems
+            batch = run.find_batch(batch_id)  # before its files are: see _unlisted_problems
             listed = {file.key for file in run.store.index.rejects(batch_id)}
             unlisted = [key for key in keys if key not in listed]
-            yield from unlisted_problems(run, batch, unlisted, sorted(listed), _reject_content)
+            yield from _unlisted_problems(run, batch, unlisted, sorted(listed))
         elif kind == RawKind.BATCH and run.find_batch(batch_id) is None:
             for key in keys:
                 yield Problem(ProblemKind.INDEX, key, "the index does not know this batch")
@@ -274,32 +270,27 @@ def _kind(text: str) -> tuple[RawKind | None, str]:
     return key.kind, key.id if key.kind in (RawKind.REJECTS, RawKind.BATCH) else ""
 
 
-def segment_content(raw: Raw, key: str) -> Content:
-    """Return what a segment holds. Raises Damaged."""
+def _content(raw: Raw, key: str) -> tuple[set[int], tuple[Frame, ...]]:
+    """Return the seqs of the records that a segment or a file of rejects is about and, of a segment, its frames. Raises
+    Damaged."""
+    if key.startswith(RawKind.REJECTS):
+        return {reject.seq for reject in read_rejects(raw, key)}, ()
     arrivals = scan_segment(raw, key)
     return seqs(arrivals), arrivals.segment.frames
 
 
-def _reject_content(raw: Raw, key: str) -> Content:
-    return {reject.seq for reject in read_rejects(raw, key)}, ()
-
-
-def unlisted_problems(
-    run: Verification,
-    batch: Batch | None,
-    keys: Sequence[str],
-    listed: Iterable[str],
-    content: Callable[[Raw, str], Content],
+def _unlisted_problems(
+    run: Verification, batch: Batch | None, keys: Sequence[str], listed: Iterable[str]
 ) -> Iterator[Problem]:
     """Yield what the index has lost among objects of a batch that it does not list: a crash left others, or they are
     being written. It lists those in `listed`, and was asked for them after `batch` was read: so an object of a complete
-    batch that is not among them never will be. `content` reads an object of their kind."""
+    batch that is not among them never will be."""
     if run.store.copy is not None:  # left by a pull that was interrupted
         run.counts["superseded"] += len(keys)
     elif batch is not None and batch.state == BatchState.RUNNING:
         run.counts["in_progress"] += len(keys)
     elif batch is not None and keys:
-        yield from _left_over(run, batch, keys, listed, content)
+        yield from _left_over(run, batch, keys, listed)
     elif batch is None:  # a file's batch is in the index before its objects are in raw; a request's object comes first
         for key in keys:
             parsed = RawKey.of(key)
@@ -311,25 +302,19 @@ def unlisted_problems(
                 run.counts["unacknowledged"] += 1
 
 
-def _left_over(
-    run: Verification,
-    batch: Batch,
-    keys: Iterable[str],
-    listed: Iterable[str],
-    content: Callable[[Raw, str], Content],
-) -> Iterator[Problem]:
+def _left_over(run: Verification, batch: Batch, keys: Iterable[str], listed: Iterable[str]) -> Iterator[Problem]:
     raw = run.store.raw
-    left: dict[str, Content] = {}
+    left: dict[str, tuple[set[int], tuple[Frame, ...]]] = {}
     for key in keys:
         try:
-            left[key] = content(raw, key)
+            left[key] = _content(raw, key)
         except Damaged as error:
             detail = f"the index does not list it, and it cannot be read: {error.message}"
             yield Problem(ProblemKind.MODIFIED, key, detail)
     elsewhere: set[int] = set()
     for key in listed:
         try:
-            elsewhere |= content(raw, key)[0]
+            elsewhere |= _content(raw, key)[0]
         except Damaged:  # which is reported of that object; what it held cannot be known
             elsewhere.update(*(found for found, _ in left.values()))
     for key, (found, frames) in left.items():
