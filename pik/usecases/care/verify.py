@@ -23,7 +23,6 @@ from pik.usecases.care.verify_findings import Problem, ProblemKind, Verification
 from pik.usecases.care.verify_objects import day_problems, object_problems, record_problems
 from pik.usecases.metrics.computation import (
     BYTES_AT_ONCE,
-    Budget,
     by_bucket_size,
     compare,
     current_but,
@@ -45,8 +44,10 @@ def _verify(
     run = Verification(store, window, full, progress)
     damage = [Problem(ProblemKind.INDEX, *found) for found in store.audit.damage()] if full else []
     with showing(progress, "verifying", None, "segments"):
-        # What a damaged index answers means nothing.
-        yield from run.count(iter(damage) if damage else _problems(run, engine))
+        for problem in damage or _problems(run, engine):  # what a damaged index answers means nothing
+            run.counts["damage"] += 1
+            run.kinds.add(problem.kind)
+            yield problem
     return run.report()
 
 
@@ -64,7 +65,8 @@ def _problems(run: Verification, engine: Engine) -> Iterator[Problem]:
         if before == index.totals() != seen:  # totals that change meanwhile are being written
             yield Problem(ProblemKind.INDEX, "the index's totals", f"they are {before}; its segments come to {seen}")
     yield from _state_problems(run)
-    if not run.lacks_events and run.state_is_sound:
+    lacks_events = any(run.counts[name] for name in ("missing", "modified", "not_indexed"))
+    if not lacks_events and run.state_is_sound:
         yield from aggregate_problems(run, engine)
 
 
@@ -98,7 +100,7 @@ def aggregate_problems(run: Verification, engine: Engine) -> Iterator[Problem]:
     run.aggregates = 0
     for size, metrics in by_bucket_size(run.store.metrics.latest()):
         for whole in _computable(run.window.widened(size), size, run.expired_days):
-            for stretch in stretches(Selection(run.store, whole), size, Budget(bytes=BYTES_AT_ONCE)):
+            for stretch in stretches(Selection(run.store, whole), size, size=BYTES_AT_ONCE):
                 yield from _stretch_problems(run, engine, metrics, stretch)
 
 

@@ -129,18 +129,6 @@ class Verification:
     """Whether what is current can be relied on: damage of versions that are not is no reason to skip aggregates."""
     aggregates: int | None = None
 
-    def count(self, problems: Iterator[Problem]) -> Iterator[Problem]:
-        """Yield the problems, counting each."""
-        for problem in problems:
-            self.counts["damage"] += 1
-            self.kinds.add(problem.kind)
-            yield problem
-
-    @property
-    def lacks_events(self) -> bool:
-        """Whether raw or the index has lost deliveries."""
-        return any(self.counts[name] for name in ("missing", "modified", "not_indexed"))
-
     def count_expired(self, segment: Segment) -> None:
         """Count a segment whose object is gone as it should be."""
         self.counts["expired"] += 1

@@ -4,7 +4,7 @@ of rejects and sealed records."""
 from __future__ import annotations
 
 import heapq
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -102,19 +102,18 @@ def _in_window(run: Verification, key: str) -> bool:
 
 def _unlisted(run: Verification, sizes: dict[str, int]) -> Iterator[Problem]:
     """Check objects of one day that the index did not list. It is asked once more: they may be recorded by now."""
-    names = {key: match for key in sizes if (match := RawKey.parse(key))}
-    batches = {match.id: run.find_batch(match.id) for match in names.values()}
-    keys: dict[str, list[str]] = {batch_id: [] for batch_id in batches}
-    listed: dict[str, list[str]] = {batch_id: [] for batch_id in batches}
+    names = {key: RawKey.of(key) for key in sizes}
+    batches = {name.id: run.find_batch(name.id) for name in names.values()}
+    keys, listed = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     late: list[_Listed] = []
-    for segment in run.store.index.segments(Window.of_day(next(iter(names.values())).day or 0)) if names else ():
+    for segment in run.store.index.segments(Window.of_day(next(iter(names.values())).day or 0)):
         if segment.key in names:
             del names[segment.key]
             late.append((segment, sizes[segment.key]))
-        elif segment.batch_id in listed:
+        elif segment.batch_id in batches:
             listed[segment.batch_id].append(segment.key)
-    for key, match in names.items():
-        keys[match.id].append(key)
+    for key, name in names.items():
+        keys[name.id].append(key)
     yield from _segment_problems(run, late)
     for batch_id, batch in batches.items():
         yield from _unlisted_problems(run, batch, keys[batch_id], listed[batch_id])
@@ -214,7 +213,7 @@ def _checked(store: Store, listed: _Listed, *, full: bool) -> tuple[Problem | No
     if other := differing(found, segment, (name for name in found.__struct_fields__ if name not in _NOT_IN_RAW)):
         return segment_problem(ProblemKind.INDEX, segment, f"the index has another {other} than raw"), None
     lags, sources = Counter(one.lag for one in deliveries), Counter(one.source for one in deliveries)
-    return None, (Arrivals(segment, arrivals.plain, arrivals.keyed, arrivals.entities), lags, sources)
+    return None, (replace(arrivals, segment=segment), lags, sources)
 
 
 def _is_recorded(store: Store, found: Segment) -> bool:

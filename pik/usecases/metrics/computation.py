@@ -19,34 +19,28 @@ BYTES_AT_ONCE = 64 << 20
 """Raw that is read together, about: that of a deployed store is on the local disk meanwhile."""
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How much a stretch may hold before the next one begins: days, deliveries, bytes of raw; 0: no bound. A stretch
-    has at least one day, or one bucket, whatever that holds."""
-
-    days: int = 0
-    deliveries: int = 0
-    bytes: int = 0
-
-
-def stretches(selection: Selection, bucket_size: int, budget: Budget) -> list[Window]:
+def stretches(
+    selection: Selection, bucket_size: int, *, days: int = 0, deliveries: int = 0, size: int = 0
+) -> list[Window]:
     """Cut the selection's window, of whole buckets, into stretches of whole buckets between days that have deliveries
-    (of its entities). They leave nothing out: where events are lost there may still be aggregates."""
+    (of its entities). They leave nothing out: where events are lost there may still be aggregates.
+
+    A stretch ends once it has so many days, deliveries, or bytes of raw (0: no bound); it has at least one day, or one
+    bucket, whatever that holds.
+    """
     window = selection.window
     cuts: list[int] = []
-    begun, deliveries, size = None, 0, 0
+    begun, held, read = None, 0, 0
     for day, needed in groupby(selection.needed(whole_days=True), key=lambda each: each.segment.day):
-        if begun is not None and (
-            0 < budget.days <= day - begun or 0 < budget.deliveries <= deliveries or 0 < budget.bytes <= size
-        ):
+        if begun is not None and (0 < days <= day - begun or 0 < deliveries <= held or 0 < size <= read):
             cut = day * DAY - day * DAY % bucket_size
             if window.start < cut < window.end and cut > (cuts[-1] if cuts else window.start):
                 cuts.append(cut)
-                begun, deliveries, size = None, 0, 0
+                begun, held, read = None, 0, 0
         begun = day if begun is None else begun
         for segment, frames in needed:
-            deliveries += segment.deliveries
-            size += sum(frame.length for frame in frames) if selection.entities else segment.size
+            held += segment.deliveries
+            read += sum(frame.length for frame in frames) if selection.entities else segment.size
     return [Window(left, right) for left, right in pairwise([window.start, *cuts, window.end])]
 
 
@@ -159,23 +153,18 @@ def compare(
     Text compares by code point, and so as its UTF-8 bytes do.
     """
     left, right = next(current, None), next(computed, None)
-    while left is not None and right is not None:
-        mine, theirs = _key(left.computed), _key(right)
+    while left is not None or right is not None:
+        mine = None if left is None else _key(left.computed)
+        theirs = None if right is None else _key(right)
         if mine == theirs:
             yield left, right
             left, right = next(current, None), next(computed, None)
-        elif mine < theirs:
+        elif theirs is None or (mine is not None and mine < theirs):
             yield left, None
             left = next(current, None)
         else:
             yield None, right
             right = next(computed, None)
-    while left is not None:
-        yield left, None
-        left = next(current, None)
-    while right is not None:
-        yield None, right
-        right = next(computed, None)
 
 
 def _key(row: Computed) -> tuple[str, int, str]:

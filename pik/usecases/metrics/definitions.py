@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -148,18 +149,14 @@ class Scales:
     """Gives stored values, which are kept as short as possible, the digits of the metric version that made them."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._known: dict[str, dict[int, int]] = {}
+        self._of_versions = cache(lambda name: {metric.version: metric.scale for metric in metrics.versions(name)})
 
     def shown(self, aggregate: Aggregate) -> Aggregate:
         """Return the aggregate as it is printed."""
         computed = aggregate.computed
         if computed.value is None:
             return aggregate
-        if computed.metric not in self._known:
-            versions = self._metrics.versions(computed.metric)
-            self._known[computed.metric] = {metric.version: metric.scale for metric in versions}
-        scale = self._known[computed.metric].get(aggregate.metric_version, 0)
+        scale = self._of_versions(computed.metric).get(aggregate.metric_version, 0)
         value = with_scale(computed.value, scale)
         return msgspec.structs.replace(aggregate, computed=msgspec.structs.replace(computed, value=value))
 

@@ -29,7 +29,6 @@ from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import events_within, nothing_counted, nothing_selected, null_values
 from pik.usecases.metrics.computation import (
     BYTES_AT_ONCE,
-    Budget,
     by_bucket_size,
     compare,
     current_but,
@@ -194,7 +193,7 @@ def diff_aggregates(
     together = [  # metrics of one bucket size, over a stretch of their whole buckets
         (group, stretch)
         for size, group in by_bucket_size(wanted)
-        for stretch in stretches(selection.within(window.widened(size)), size, Budget(bytes=BYTES_AT_ONCE))
+        for stretch in stretches(selection.within(window.widened(size)), size, size=BYTES_AT_ONCE)
     ]
     rows = comparison.differences(
         pair

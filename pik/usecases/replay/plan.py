@@ -37,7 +37,6 @@ from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import nothing_selected
 from pik.usecases.metrics.computation import (
-    Budget,
     Part,
     by_bucket_size,
     compare,
@@ -251,8 +250,8 @@ class _Planner:
         if entities and last - first < self.size.days:
             return [effective]
         # The tasks of some entities are small however many others there are.
-        budget = Budget(self.size.days, 0 if entities else self.size.deliveries)
-        return stretches(self.selection.within(effective), bucket_size, budget)
+        deliveries = 0 if entities else self.size.deliveries
+        return stretches(self.selection.within(effective), bucket_size, days=self.size.days, deliveries=deliveries)
 
     def _touched(self, window: Window, bucket_size: int, at_most: int | None) -> Iterator[Touched]:
         return chosen_buckets(self.selection.within(window), self.engine, self.request, bucket_size, at_most)
