@@ -15,7 +15,7 @@ from pik.model.instant import Window, full_instant
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.objects import damaged, frame_lines, frame_text, frames_of, parse, part_bytes
-from pik.runtime import SILENT, Progress
+from pik.runtime import SILENT, Progress, showing
 from pik.runtime.storage import Spool
 
 if TYPE_CHECKING:
@@ -262,8 +262,7 @@ def deliveries(
     accepted ones or just the duplicates. Those after the current `bound` may be left out."""
     bound = bound or Bound()
     marks = [entity_mark(entity) for entity in wanted.entities] if len(wanted.entities) <= 8 else []
-    progress.start("reading raw", None, "deliveries")
-    try:
+    with showing(progress, "reading raw", None, "deliveries"):
         for segment, frames in Selection(store, wanted.window, wanted.entities).needed():
             if bound.excludes(segment):
                 continue
@@ -283,5 +282,3 @@ def deliveries(
                     if wanted.matches(delivery):
                         yield RecordedDelivery(delivery, verdict, segment, line)
                 progress.advance(frame.lines)
-    finally:
-        progress.stop()
