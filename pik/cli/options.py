@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
 from pik.errors import Invalid, PikError, UsageError
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, parse_duration, parse_instant
+
+_Row = TypeVar("_Row")
 
 
 def option(usage: str, help: str, **settings: Any) -> Any:  # noqa: A002 - Typer's word
@@ -43,6 +46,11 @@ Reason = Annotated[str, option("--reason TEXT", "The reason; it is recorded.", s
 Via = Annotated[
     Literal["api"] | None, option("--via api", "api: through the stack's HTTP API. [env PIK_API_KEY, PIK_API_URL]")
 ]
+
+
+def first_rows(rows: Iterator[_Row], limit: int | None) -> tuple[Iterator[_Row], Callable[[], bool]]:
+    """The first `limit` rows, and what tells, once they have been read, whether there are more."""
+    return islice(rows, limit), lambda: limit is not None and next(rows, None) is not None
 
 
 def unknown_to_the_api(given: Mapping[str, tuple[bool, str]]) -> None:

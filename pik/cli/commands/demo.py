@@ -9,10 +9,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pik.cli.command import FOUND, cli_command
 from pik.cli.context import Context
@@ -86,8 +85,7 @@ _DAY = "--from 2026-03-02 --to 2026-03-03"
 _EVENING = "--from 2026-03-02T19:00:00Z --to 2026-03-02T22:00:00Z"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What happens, what is typed then, and the exit code that it must have. RUN stands for the newest run."""
 
     story: str
@@ -159,8 +157,7 @@ bucket = "1d"
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
+class _Sent(NamedTuple):
     """An event on its way: when it happened and when the pipeline got it, in nanoseconds."""
 
     source: str
@@ -168,21 +165,8 @@ class _Sent:
     entity_id: str
     event_time: int
     received_time: int
+    idempotency_key: str | None
     payload: dict[str, Any]
-    key: str | None = None
-
-    @property
-    def line(self) -> str:
-        fields: dict[str, object] = {
-            "source": self.source,
-            "event_type": self.event_type,
-            "entity_id": self.entity_id,
-            "event_time": format_instant(self.event_time),
-            "received_time": format_instant(self.received_time),
-        }
-        if self.key is not None:
-            fields["idempotency_key"] = self.key
-        return json.dumps(fields | {"payload": self.payload})
 
 
 def write_data(directory: Path) -> None:
@@ -194,7 +178,7 @@ def write_data(directory: Path) -> None:
     synced = TUESDAY + 6 * HOUR + 12 * MINUTE
     morning = [
         *_retries(chance, [one for one in arrived if one.event_type == "payment_captured"]),
-        *(replace(one, received_time=synced + number * SECOND) for number, one in enumerate(late)),
+        *(one._replace(received_time=synced + number * SECOND) for number, one in enumerate(late)),
     ]
     _write_lines(directory / "monday.jsonl", arrived)
     _write_lines(directory / "tuesday-morning.jsonl", morning)
@@ -202,8 +186,11 @@ def write_data(directory: Path) -> None:
 
 
 def _write_lines(path: Path, events: Iterable[_Sent]) -> None:
-    lines = (one.line + "\n" for one in sorted(events, key=lambda one: one.received_time))
-    path.write_text("".join(lines), encoding="utf-8")
+    with path.open("w", encoding="utf-8") as file:
+        for one in sorted(events, key=lambda one: one.received_time):
+            times = {name: format_instant(getattr(one, name)) for name in ("event_time", "received_time")}
+            fields = {name: value for name, value in (one._asdict() | times).items() if value is not None}
+            file.write(json.dumps(fields) + "\n")
 
 
 def _offline(one: _Sent) -> bool:
@@ -224,14 +211,14 @@ def _monday(chance: Random) -> Iterator[_Sent]:
         yield _sent(chance, source, "order_placed", customer, at, {"order": order, "items": chance.randrange(1, 6)})
         paid = at + chance.randrange(5, 90) * SECOND
         payment = _sent(chance, source, "payment_captured", customer, paid, {"order": order, "amount": cents / 100})
-        yield replace(payment, key=f"pay-{number:04d}")
+        yield payment._replace(idempotency_key=f"pay-{number:04d}")
         if chance.random() < 0.9:
             packed = min(paid + chance.randrange(600, 5400) * SECOND, TUESDAY - SECOND)
             yield _sent(chance, "warehouse", "order_shipped", customer, packed, {"order": order})
 
 
 def _sent(chance: Random, source: str, kind: str, customer: str, at: int, payload: dict[str, Any]) -> _Sent:
-    return _Sent(source, kind, customer, at, at + chance.randrange(200, 4000) * 1_000_000, payload)
+    return _Sent(source, kind, customer, at, at + chance.randrange(200, 4000) * 1_000_000, None, payload)
 
 
 def _retries(chance: Random, payments: list[_Sent]) -> Iterator[_Sent]:
@@ -239,8 +226,7 @@ def _retries(chance: Random, payments: list[_Sent]) -> Iterator[_Sent]:
     again = TUESDAY + 6 * HOUR
     for number, one in enumerate(payments[:240]):
         for attempt in range(chance.randrange(2, 5)):
-            received = again + attempt * 4 * MINUTE + number * SECOND
-            yield replace(one, received_time=received)
+            yield one._replace(received_time=again + attempt * 4 * MINUTE + number * SECOND)
         if number in (40, 90, 140):
             in_cents = {name: round(value * 100) if name == "amount" else value for name, value in one.payload.items()}
-            yield replace(one, received_time=again + 20 * MINUTE, payload=in_cents)
+            yield one._replace(received_time=again + 20 * MINUTE, payload=in_cents)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from glob import glob, has_magic
 from operator import attrgetter
 from pathlib import Path
@@ -175,27 +175,24 @@ def _record(cli: Context, store: Store, sources: list[Source], chosen: IngestOpt
 
 def _sources(cli: Context, files: list[str], batch_key: str | None) -> list[Source]:
     """Return the inputs that the arguments name, globs and prefixes resolved. Raises UsageError, InputError."""
-    if batch_key is not None and files != ["-"]:
-        raise UsageError("--batch-key names standard input, and only that", hint="files are known by their content")
-    return [source for name in files for source in _named(cli, name)]
-
-
-def _named(cli: Context, name: str) -> list[Source]:
     from pik.inputs.source import file_source, foreign_sources, shown_name
 
-    if name.startswith("s3://"):
-        return foreign_sources(cli.foreign(), name)
-    # Not Path.exists: that raises an OSError for a name that is too long.
-    found = sorted(glob(name, recursive=True)) if name not in ("", "-") and not os.path.lexists(name) else [name]
-    if not found:
-        raise _not_there(name, shown_name(name))
-    return [file_source(one) for one in found]
-
-
-def _not_there(name: str, shown: str) -> UsageError:
-    if has_magic(name):
-        return UsageError(f"no file matches {shown!r}", hint="** is any number of directories; - is standard input")
-    return UsageError(f"there is no file {shown}", hint="- is standard input")
+    if batch_key is not None and files != ["-"]:
+        raise UsageError("--batch-key names standard input, and only that", hint="files are known by their content")
+    sources: list[Source] = []
+    for name in files:
+        if name.startswith("s3://"):
+            sources += foreign_sources(cli.foreign(), name)
+        elif name in ("", "-") or os.path.lexists(name):  # Path.exists raises an OSError for a name that is too long
+            sources.append(file_source(name))
+        elif found := sorted(glob(name, recursive=True)):
+            sources += map(file_source, found)
+        elif has_magic(name):
+            hint = "** is any number of directories; - is standard input"
+            raise UsageError(f"no file matches {shown_name(name)!r}", hint=hint)
+        else:
+            raise UsageError(f"there is no file {shown_name(name)}", hint="- is standard input")
+    return sources
 
 
 def _reading(
@@ -294,21 +291,15 @@ def _expect_possible(chosen: IngestOptions, max_line: int) -> None:
 def _send(cli: Context, sources: list[Source], reading: Reading, path: Path | None) -> int | None:
     """Send the inputs, one after the other, until one fails; `path` is the new file for rejected records."""
     from pik.usecases.ingest.via_api import send as send_input
-    from pik.usecases.inspect.batches import record_bytes
 
     api = cli.open_api()
     done: list[tuple[SendReport, list[Reject]]] = []
-    try:
-        opened = open(path, "xb") if path else nullcontext()  # noqa: SIM115 - closed by what follows
-    except OSError as error:
-        raise UsageError(f"--rejects {path}: {error.strerror}") from None
-    with opened as file:
+    with _rejects_file(path) as write:
         for source in sources:
             first: list[Reject] = []
 
             def keep(reject: Reject, first: list[Reject] = first) -> None:
-                if file is not None:
-                    file.write(record_bytes(reject) + b"\n")
+                write(reject)
                 first.append(reject)
                 first.sort(key=attrgetter("seq"))
                 del first[_SHOWN:]

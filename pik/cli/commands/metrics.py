@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from decimal import Decimal
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -148,10 +147,8 @@ def aggregates(
         entities=entity or (),
         history=history,
     )
-    rows = iter(listing.rows)
-    truncated = lambda: limit is not None and next(rows, None) is not None  # noqa: E731
-    schema = HISTORY if history else AGGREGATES
-    cli.show(schema, listing, aggregates=islice(rows, limit), truncated=truncated)
+    rows, truncated = options.first_rows(iter(listing.rows), limit)
+    cli.show(HISTORY if history else AGGREGATES, listing, aggregates=rows, truncated=truncated)
 
 
 def _aggregates(*, history: bool) -> Schema:

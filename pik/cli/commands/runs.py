@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from pik.cli import options
@@ -33,9 +32,8 @@ runs = CommandGroup("Follow replays: list, show, resume, cancel, wait.")
 )
 def list_(cli: Context, limit: options.Limit = None) -> None:
     """List runs, newest first."""
-    found = cli.open_store().runs.newest_first()
-    truncated = lambda: limit is not None and next(found, None) is not None  # noqa: E731
-    cli.show(RUNS, runs=islice(found, limit), truncated=truncated)
+    found, truncated = options.first_rows(cli.open_store().runs.newest_first(), limit)
+    cli.show(RUNS, runs=found, truncated=truncated)
 
 
 @runs.add("show", examples="pik runs show 01J8Z3")

@@ -232,10 +232,6 @@ def _grouped(permissions: Sequence[str]) -> str:
     return "; ".join(f"{', '.join(each)} on {resource}" for resource, each in actions.items())
 
 
-def _yes_no(value: bool | None) -> str:
-    return {True: "yes", False: "no", None: "unknown"}[value]
-
-
 DIAGNOSIS = Schema(
     "pik stack doctor",
     Field("stack", str, get="deployment.name"),
@@ -255,7 +251,7 @@ DIAGNOSIS = Schema(
         Column("level", str),
         Column("action", str, "as IAM calls it"),
         Column("resource", str, "an ARN"),
-        Column("allowed", bool | None, "null: unknown", text=lambda one: _yes_no(one.allowed)),
+        Column("allowed", bool | None, "null: unknown", text=lambda one: "unknown" if one.allowed is None else None),
         Column("detail", str | None, "AWS's words, or why it is not known", wrap=True),
         empty="nothing is missing",
     ),
@@ -263,7 +259,7 @@ DIAGNOSIS = Schema(
         "settings",
         "those that are wrong or unknown; with `--all` every one",
         Column("setting", str, get="name"),
-        Column("right", bool | None, "null: unknown", text=lambda one: _yes_no(one.right)),
+        Column("right", bool | None, "null: unknown", text=lambda one: "unknown" if one.right is None else None),
         Column("found", str, "the actual value, or why it is unknown", wrap=True),
         Column("expected", str, "the expected value", wrap=True),
         Column(

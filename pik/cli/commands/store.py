@@ -54,17 +54,11 @@ def batches(
             )
         found = batch_of(store.index, batch)
         rows = islice(list_rejects(store, found), limit)
-        truncated = limit is not None and found.counts.rejected > limit
-        cli.show(REJECTS, found, rejects=rows, truncated=truncated)
+        cli.show(REJECTS, found, rejects=rows, truncated=limit is not None and found.counts.rejected > limit)
         return
     every = [batch_of(store.index, batch)] if batch else store.index.batches()
-    listed = (with_closing(store, one) for one in every)
-    shown = list(islice(listed, limit)) if limit else listed
-    cli.show(
-        BATCHES,
-        batches=shown,
-        truncated=lambda: limit is not None and not batch and next(iter(listed), None) is not None,
-    )
+    shown, truncated = options.first_rows((with_closing(store, one) for one in every), limit)
+    cli.show(BATCHES, batches=shown, truncated=truncated)
 
 
 BATCHES = Schema(
