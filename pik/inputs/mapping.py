@@ -283,29 +283,17 @@ def _is_date(digits: str) -> bool:
 _MONTHS = "january february march april may june july august september october november december".split()
 _DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 
-
-def _names(words: list[str], length: int | None) -> str:
-    return "|".join(word[:length] for word in words)
-
-
-_DIRECTIVES = {
+_WIDTHS = {"Y": 4, "j": 3} | dict.fromkeys("mdHIMS", 2)
+_DIRECTIVES = {letter: rf"\d{{1,{width}}}" for letter, width in _WIDTHS.items()} | {
     "Y": r"\d{4}",
-    "m": r"\d{1,2}",
-    "d": r"\d{1,2}",
-    "j": r"\d{1,3}",
-    "H": r"\d{1,2}",
-    "I": r"\d{1,2}",
-    "M": r"\d{1,2}",
-    "S": r"\d{1,2}",
     "f": r"\d+",
     "p": "AM|PM",
     "z": OFFSET,
-    "b": _names(_MONTHS, 3),
-    "B": _names(_MONTHS, None),
-    "a": _names(_DAYS, 3),
-    "A": _names(_DAYS, None),
+    "b": "|".join(month[:3] for month in _MONTHS),
+    "B": "|".join(_MONTHS),
+    "a": "|".join(day[:3] for day in _DAYS),
+    "A": "|".join(_DAYS),
 }
-_WIDTHS = {"Y": 4, "j": 3} | dict.fromkeys("mdHIMS", 2)
 
 _REFUSED = {
     "y": ("%y has no century", "only years of four digits are read: %Y"),

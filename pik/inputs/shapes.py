@@ -58,32 +58,20 @@ class Shape:
 
 
 def refuse_binary(head: bytes, name: str) -> None:
-    """Raise InputError for binary data, by its first bytes."""
-    if shape := _binary_shape(head):
-        raise shape.error(name)
-    if _is_binary(head):
-        raise InputError(f"{name} is a binary file, not JSON lines", hint=READS)
-
-
-def _binary_shape(head: bytes) -> Shape | None:
+    """Raise InputError for binary data, by its first bytes. Runs of NUL bytes are text: a disk may have left them in a
+    log."""
     for magic, (what, hint) in _MAGIC.items():
         if head.startswith(magic):
-            return Shape(what, hint)
+            raise Shape(what, hint).error(name)
     for first, encoding in ((1, "UTF-16LE"), (0, "UTF-16BE")):
         high, low = head[first:1024:2], head[1 - first : 1024 : 2]
         if len(low) > 1 and high.count(0) > 0.8 * len(high) and low.count(0) < 0.2 * len(low):
-            return Shape(encoding, f"iconv -f {encoding} -t UTF-8 {{file}} | pik ingest -")
+            raise Shape(encoding, f"iconv -f {encoding} -t UTF-8 {{file}} | pik ingest -").error(name)
     if head[257:262] == b"ustar":
-        return Shape("a tar archive", "tar -xOf {file} | pik ingest -")
-    return None
-
-
-def _is_binary(head: bytes) -> bool:
-    """Whether it has bytes that text has not, except for runs of NUL bytes, which a disk may have left in a log."""
-    if b"\0" not in head:
-        return False
+        raise Shape("a tar archive", "tar -xOf {file} | pik ingest -").error(name)
     text = head.replace(b"\0", b"")
-    return bool(re.search(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]", text)) or not _is_utf8(text)
+    if len(text) < len(head) and (re.search(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]", text) or not _is_utf8(text)):
+        raise InputError(f"{name} is a binary file, not JSON lines", hint=READS)
 
 
 def _is_utf8(text: bytes) -> bool:
