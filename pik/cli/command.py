@@ -16,6 +16,7 @@ from pik import __version__
 from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.help import GLOBAL, Command, Group
+from pik.cli.options import option
 from pik.errors import PikError
 from pik.model.instant import DAY, MAX_INSTANT
 
@@ -37,36 +38,23 @@ def _show_version(wanted: bool) -> None:
 def _globals(
     store: Annotated[
         str | None,
-        typer.Option(
-            "--store",
-            metavar="STORE",
-            help="A directory, aws://STACK?region=…, or a name from pik.toml. [env PIK_STORE; default ./.pik]",
+        option(
+            "--store STORE",
+            "A directory, aws://STACK?region=…, or a name from pik.toml. [env PIK_STORE; default ./.pik]",
             rich_help_panel=GLOBAL,
         ),
     ] = None,
     format: Annotated[  # noqa: A002 - the option's name
         Format | None,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            help=f"{', '.join(Format)}. [env PIK_FORMAT; default table]",
-            rich_help_panel=GLOBAL,
-        ),
+        option("--format FORMAT", f"{', '.join(Format)}. [env PIK_FORMAT; default table]", rich_help_panel=GLOBAL),
     ] = None,
     quiet: Annotated[
-        bool,
-        typer.Option(
-            "--quiet", "-q", help="No notes and no progress; only results and errors.", rich_help_panel=GLOBAL
-        ),
+        bool, option("--quiet -q", "No notes and no progress; only results and errors.", rich_help_panel=GLOBAL)
     ] = False,
     version: Annotated[
         bool,
-        typer.Option(
-            "--version",
-            help="Show the version and exit.",
-            is_eager=True,
-            callback=_show_version,
-            rich_help_panel=GLOBAL,
+        option(
+            "--version", "Show the version and exit.", is_eager=True, callback=_show_version, rich_help_panel=GLOBAL
         ),
     ] = False,
 ) -> None:

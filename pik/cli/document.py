@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any
@@ -201,8 +201,8 @@ class Schema:
                     unknown[part.name] = Shown(None, part.absent)
                 else:
                     tables.append(part.table(source, rows))
-        place = next((place for place, part in enumerate(self.parts) if isinstance(part, Rows)), len(self.parts))
-        return Document(values(self.parts[:place]), tables, lambda: {**unknown, **values(self.parts[place:])})
+        head = list(takewhile(lambda part: isinstance(part, Field), self.parts))
+        return Document(values(head), tables, lambda: {**unknown, **values(self.parts[len(head) :])})
 
 
 NEXT = Field("next", str | None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -69,26 +70,20 @@ def window_of(from_: str | None, to: str | None, since: str | None, *, now: int 
         raise UsageError("--since and --from exclude each other: both begin the window", hint="leave one of them out")
     start, end = MIN_INSTANT, MAX_INSTANT + 1
     if since is not None:
-        start = (time.time_ns() if now is None else now) - _duration("--since", since)
+        start = (time.time_ns() if now is None else now) - _parsed("--since", parse_duration, since)
+    instant, or_a_date = partial(parse_instant, date_only=True), "or a date: 2026-01-31"
     if from_ is not None:
-        start = _instant("--from", from_)
+        start = _parsed("--from", instant, from_, or_a_date)
     if to is not None:
-        end = _instant("--to", to)
+        end = _parsed("--to", instant, to, or_a_date)
     return Window(start, end)
 
 
-def _instant(option: str, text: str) -> int:
+def _parsed(name: str, parse: Callable[[str], int], text: str, hint: str = "") -> int:
     try:
-        return parse_instant(text, date_only=True)
+        return parse(text)
     except Invalid as error:
-        raise UsageError(f"{option}: {error.message}", hint="or a date: 2026-01-31") from None
-
-
-def _duration(option: str, text: str) -> int:
-    try:
-        return parse_duration(text)
-    except Invalid as error:
-        raise UsageError(f"{option}: {error.message}") from None
+        raise UsageError(f"{name}: {error.message}", hint=hint) from None
 
 
 def able_to_ask(yes: bool) -> None:

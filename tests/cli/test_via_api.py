@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import threading
@@ -86,6 +87,17 @@ def test_promise_4_everything_is_accounted_for(pik, gateway, tmp_path) -> None:
     assert (totals.events, totals.deliveries) == (2, 4)
     assert sum(batch.counts.rejected for batch in gateway.store.index.batches()) == 4  # all but what is not UTF-8
     assert_sound(gateway.store)
+
+
+def test_after_an_input_that_cannot_be_read_the_same_command_can_be_run_again(pik, gateway, tmp_path) -> None:
+    write(tmp_path / "f", line(), "no event")
+    (tmp_path / "g.gz").write_bytes(gzip.compress(f"{line()}\n".encode() * 100)[:-20])
+    command = ("ingest", "f", "g.gz", "--rejects", "rejected", *VIA)
+    assert pik(*command).code == 2
+    assert not (tmp_path / "rejected").exists()
+    write(tmp_path / "g.gz", line())
+    assert pik(*command).code == 3
+    assert (tmp_path / "rejected").read_bytes() == b"no event\n"
 
 
 def test_promise_10_a_file_comes_to_the_same_as_ingested_directly(pik, gateway, tmp_path, monkeypatch) -> None:

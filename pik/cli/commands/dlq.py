@@ -18,7 +18,6 @@ from pik.model.instant import Window
 from pik.model.metric import DeadLetter, RunState
 
 if TYPE_CHECKING:
-    from pik.model.metric import DeadLetter
     from pik.ports.store import Store
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, cast
+from typing import Annotated, BinaryIO, Literal, cast
 
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
@@ -15,9 +15,6 @@ from pik.cli.text import number_of, visible_lines
 from pik.cli.values import Count, Instant
 from pik.errors import StoreError, UsageError
 from pik.model.instant import Window
-
-if TYPE_CHECKING:
-    pass
 
 
 @cli_command(

@@ -18,7 +18,6 @@ from pik.model.instant import format_instant
 from pik.model.metric import Run, RunRequest, RunState
 
 if TYPE_CHECKING:
-    from pik.model.metric import Run
     from pik.ports.store import Store
     from pik.usecases.replay.runs import Move
 
