@@ -111,7 +111,10 @@ class AwsQueue:
             return self._letters(found)
 
     def purged(self) -> list[DeadLetter]:
-        return [_purged_letter(item) for item in self.table.query(PURGED)]
+        items = list(self.table.query(PURGED))
+        if damaged := [item["sk"] for item in items if not letter_is_sound(item)]:
+            raise damaged_row(f"dead letter {damaged[0]}")
+        return [read_letter(item["body"]) for item in items]
 
     def purge(self, letters: Iterable[DeadLetter]) -> None:
         unwanted = {letter.letter_id: letter for letter in letters}
@@ -267,12 +270,6 @@ def purged_item(letter: DeadLetter) -> Item:
 def letter_is_sound(item: Item) -> bool:
     """Return whether the item of a purged letter is as it was written."""
     return bool(item.get("digest") == row_digest("letter", item["sk"], item["body"]))
-
-
-def _purged_letter(item: Item) -> DeadLetter:
-    if not letter_is_sound(item):
-        raise damaged_row(f"dead letter {item['sk']}")
-    return read_letter(item["body"])
 
 
 def invoke_later(function: str, event: dict[str, Any]) -> None:

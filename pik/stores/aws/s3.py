@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, ObjectTypeDef
 
 _DOWNLOADS = 8
+_ABSENT = {"404", "NoSuchKey", "NotFound"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class AwsRaw:
         where: dict[str, Any] = {"Range": f"bytes={offset}-{end}"} if offset or length is not None else {}
         try:
             with translated("s3"):
-                data = self._body(self._s3.get_object(Bucket=self.bucket, Key=key, **where))
+                answer = self._s3.get_object(Bucket=self.bucket, Key=key, **where)
         except Refused as error:
             if error.code == "InvalidRange":
                 if length is None and self.size(key) == offset:
@@ -71,26 +72,21 @@ class AwsRaw:
             if error.code in ("NoSuchKey", "404"):
                 raise missing(key) from None
             raise
+        data, reason = _body(answer)
+        if data is None:
+            raise StoreError(f"the connection to S3 broke while an object was read: {reason}")
         if length is not None and len(data) < length:
             raise _short(key, offset, length)
         return data
-
-    def _body(self, answer: GetObjectOutputTypeDef) -> bytes:
-        from botocore.exceptions import BotoCoreError
-
-        try:
-            return answer["Body"].read()
-        except (BotoCoreError, OSError) as error:
-            raise StoreError(f"the connection to S3 broke while an object was read: {error}") from None
 
     def size(self, key: str) -> int | None:
         try:
             with translated("s3"):
                 return self._s3.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
         except Refused as error:
-            if error.code in ("404", "NoSuchKey", "NotFound"):
-                return None
-            raise
+            if error.code not in _ABSENT:
+                raise
+            return None
 
     def objects(self, prefix: str) -> Iterator[RawObject]:
         with translated("s3"):
@@ -120,7 +116,6 @@ def _short(key: str, offset: int, length: int | None) -> Damaged:
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _MAGIC = re.compile(r"[*?\[]")
 _GLOB = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
-_ABSENT = {"404", "NoSuchKey", "NotFound"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +150,10 @@ class S3Files:
                     )
             except Refused as error:
                 if error.code in _ABSENT | {"PreconditionFailed", "412", "InvalidRange"}:
-                    raise _changed(file.name) from None
+                    raise InputError(
+                        f"{file.name} changed while it was being read",
+                        hint="what was read is kept; ingest the object again when nothing writes to it",
+                    ) from None
                 raise
             data, reason = _body(answer)
             if data is not None:
@@ -259,10 +257,3 @@ def _body(answer: GetObjectOutputTypeDef) -> tuple[bytes | None, str]:
 
 def _no_bucket(bucket: str) -> InputError:
     return InputError(f"there is no bucket {bucket}", hint="aws s3 ls lists the buckets of this account")
-
-
-def _changed(name: str) -> InputError:
-    return InputError(
-        f"{name} changed while it was being read",
-        hint="what was read is kept; ingest the object again when nothing writes to it",
-    )

@@ -7,8 +7,10 @@ except those of a secondary index, for which DynamoDB has none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
@@ -18,15 +20,7 @@ from pik.stores.aws.clients import Clients, Flow, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import (
-        AttributeValueTypeDef,
-        BatchStatementRequestTypeDef,
-        KeysAndAttributesTypeDef,
-        QueryInputPaginateTypeDef,
-        ScanInputPaginateTypeDef,
-        TransactWriteItemTypeDef,
-        WriteRequestTypeDef,
-    )
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 Value = str | int | bytes | bool
 Item = dict[str, Any]
@@ -104,38 +98,31 @@ class Table:
 
     def put(self, item: Mapping[str, Any], *, unless_exists: bool = False) -> bool:
         """Write an item; False if `unless_exists` kept it from replacing another."""
-        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"} if unless_exists else {}
-        with translated("dynamodb"):
-            try:
-                self._dynamodb.put_item(TableName=self.name, Item=encoded(item), **condition)
-            except self._dynamodb.exceptions.ConditionalCheckFailedException:
-                return False
-        return True
+        condition = "attribute_not_exists(pk)" if unless_exists else ""
+        written = self._write(self._dynamodb.put_item, Item=encoded(item), **_condition(condition, {}))
+        return written is not None
 
     def update(self, key: Key[ItemT], change: str, values: Mapping[str, Any], *, condition: str = "") -> ItemT | None:
         """Apply an UpdateExpression and return the new item; None if the condition does not hold. In both expressions
         `:name` stands for a value, `#name` for the attribute `name`."""
-        parameters = _condition(condition, values)
+        parameters = {"UpdateExpression": change, "ReturnValues": "ALL_NEW", **_condition(condition, values)}
         if names := {f"#{name}": name for name in re.findall(r"#(\w+)", f"{change} {condition}")}:
             parameters["ExpressionAttributeNames"] = names
-        with translated("dynamodb"):
-            try:
-                answer = self._dynamodb.update_item(
-                    TableName=self.name, Key=_key(key), UpdateExpression=change, ReturnValues="ALL_NEW", **parameters
-                )
-            except self._dynamodb.exceptions.ConditionalCheckFailedException:
-                return None
-        item: ItemT = decoded(answer["Attributes"])
-        return item
+        answer = self._write(self._dynamodb.update_item, Key=_key(key), **parameters)
+        return None if answer is None else decoded(answer["Attributes"])
 
     def delete(self, key: tuple[str, str], *, condition: str = "", values: Mapping[str, Value] | None = None) -> bool:
         """Delete an item; False if the condition does not hold."""
+        parameters = _condition(condition, values or {})
+        return self._write(self._dynamodb.delete_item, Key=_key(key), **parameters) is not None
+
+    def _write(self, operation: Callable[..., Any], **parameters: Any) -> Any:
+        """Return the answer of an operation that writes one item; None if its condition does not hold."""
         with translated("dynamodb"):
             try:
-                self._dynamodb.delete_item(TableName=self.name, Key=_key(key), **_condition(condition, values or {}))
+                return operation(TableName=self.name, **parameters)
             except self._dynamodb.exceptions.ConditionalCheckFailedException:
-                return False
-        return True
+                return None
 
     def query(
         self,
@@ -149,26 +136,20 @@ class Table:
         """Yield a partition's items in the order of their sk (by UTF-8 bytes), page by page: those whose sk begins with
         `prefix`, or lies `between` two (both included). `index` is a secondary index: its name and its two keys."""
         name, hash_key, range_key = index or ("", "pk", "sk")
-        condition, names, values = "#h = :pk", {"#h": hash_key}, {":pk": _value(pk)}
+        condition, values = f"{hash_key} = :pk", {":pk": _value(pk)}
         if between:
-            condition += " AND #r BETWEEN :low AND :high"
-            names["#r"] = range_key
+            condition += f" AND {range_key} BETWEEN :low AND :high"
             values |= {":low": _value(between[0]), ":high": _value(between[1])}
         elif prefix:
-            condition += " AND begins_with(#r, :prefix)"
-            names["#r"] = range_key
+            condition += f" AND begins_with({range_key}, :prefix)"
             values[":prefix"] = _value(prefix)
-        request: QueryInputPaginateTypeDef = {
+        request: dict[str, Any] = {
             "TableName": self.name,
             "KeyConditionExpression": condition,
-            "ExpressionAttributeNames": names,
             "ExpressionAttributeValues": values,
             "ScanIndexForward": not descending,
+            **({"IndexName": name} if index else {"ConsistentRead": True}),
         }
-        if index:
-            request["IndexName"] = name
-        else:
-            request["ConsistentRead"] = True
         with translated("dynamodb"):
             for page in self._dynamodb.get_paginator("query").paginate(**request):
                 yield from map(decoded, page["Items"])
@@ -177,17 +158,16 @@ class Table:
         """Return the items that exist under these keys, each key given once."""
 
         def read(chunk: Sequence[Key[ItemT]]) -> list[Any]:
-            left: Sequence[Any] = [_key(key) for key in chunk]
             found: list[Any] = []
-            for _ in attempts():
-                request: dict[str, KeysAndAttributesTypeDef] = {self.name: {"Keys": left, "ConsistentRead": True}}
-                with translated("dynamodb"):
-                    answer = self._dynamodb.batch_get_item(RequestItems=request)
-                found += map(decoded, answer["Responses"].get(self.name, ()))
-                left = answer["UnprocessedKeys"][self.name]["Keys"] if answer.get("UnprocessedKeys") else ()
-                if not left:
-                    return found
-            raise _throttled(self.name)
+
+            def read_some(left: Sequence[Any]) -> Sequence[Any]:
+                request: Any = {self.name: {"Keys": left, "ConsistentRead": True}}
+                answer = self._dynamodb.batch_get_item(RequestItems=request)
+                found.extend(map(decoded, answer["Responses"].get(self.name, ())))
+                return answer["UnprocessedKeys"][self.name]["Keys"] if answer.get("UnprocessedKeys") else ()
+
+            self._until_done(read_some, [_key(key) for key in chunk])
+            return found
 
         return {(item["pk"], item["sk"]): item for items in Flow().map(read, batched(keys, READS)) for item in items}
 
@@ -197,17 +177,11 @@ class Table:
         """Insert the `new` items and write the others, all or none; return None if they are written. Otherwise return
         the new ones that exist already, as far as DynamoDB names them: none where another transaction is in progress on
         one of them."""
-        puts: list[TransactWriteItemTypeDef] = [
-            {
-                "Put": {
-                    "TableName": self.name,
-                    "Item": encoded(item),
-                    "ConditionExpression": "attribute_not_exists(pk)",
-                    "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-                }
-            }
-            for item in new
-        ]
+        new_one = {
+            "ConditionExpression": "attribute_not_exists(pk)",
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        puts: list[Any] = [{"Put": {"TableName": self.name, "Item": encoded(item), **new_one}} for item in new]
         puts += [{"Put": {"TableName": self.name, "Item": encoded(item)}} for item in also]
         errors = self._dynamodb.exceptions
         with translated("dynamodb"):
@@ -222,7 +196,7 @@ class Table:
 
     def scan(self, *names: str) -> Iterator[Item]:
         """Yield these attributes (none: all) of all items, in no order, page by page."""
-        request: ScanInputPaginateTypeDef = {"TableName": self.name, "ConsistentRead": True}
+        request: dict[str, Any] = {"TableName": self.name, "ConsistentRead": True}
         if names:
             request["ProjectionExpression"] = ", ".join(f"#{name}" for name in names)
             request["ExpressionAttributeNames"] = {f"#{name}": name for name in names}
@@ -233,22 +207,15 @@ class Table:
     def write_many(self, puts: Iterable[Mapping[str, Any]] = (), deletes: Iterable[tuple[str, str]] = ()) -> None:
         """Write and delete items in no order, 25 per call, several calls at a time; each key given once."""
 
-        def write(chunk: Sequence[WriteRequestTypeDef]) -> None:
-            left: Sequence[Any] = chunk
-            for _ in attempts():
-                with translated("dynamodb"):
-                    answer = self._dynamodb.batch_write_item(RequestItems={self.name: left})
-                left = answer.get("UnprocessedItems", {}).get(self.name, ())
-                if not left:
-                    return
-            raise _throttled(self.name)
+        def write(left: Sequence[Any]) -> Sequence[Any]:
+            answer = self._dynamodb.batch_write_item(RequestItems={self.name: left})
+            return answer.get("UnprocessedItems", {}).get(self.name, ())
 
-        requests: Iterator[WriteRequestTypeDef] = chain(
+        requests: Iterator[dict[str, Any]] = chain(
             ({"PutRequest": {"Item": encoded(item)}} for item in puts),
             ({"DeleteRequest": {"Key": _key(key)}} for key in deletes),
         )
-        for _ in Flow().map(write, batched(requests, WRITES)):
-            pass
+        deque(Flow().map(partial(self._until_done, write), batched(requests, WRITES)), maxlen=0)
 
     def insert_many(self, items: Iterable[Mapping[str, Any]]) -> Iterator[bool]:
         """Insert items, each by itself, 25 per call, several calls at a time; yield in their order whether each was
@@ -272,15 +239,14 @@ class Table:
 
     def _execute(self, changes: Sequence[Change]) -> list[bool]:
         done = [False] * len(changes)
-        left: Sequence[int] = range(len(changes))
-        for _ in attempts():
-            calls: list[BatchStatementRequestTypeDef] = [
+
+        def execute(left: Sequence[int]) -> list[int]:
+            calls: list[Any] = [
                 {"Statement": statement, "Parameters": [_value(value) for value in values]}
                 for statement, values in (changes[place] for place in left)
             ]
-            with translated("dynamodb"):
-                answers = self._dynamodb.batch_execute_statement(Statements=calls)["Responses"]
             again = []
+            answers = self._dynamodb.batch_execute_statement(Statements=calls)["Responses"]
             for place, answer in zip(left, answers, strict=True):
                 code = answer.get("Error", {}).get("Code")
                 if code in _THROTTLED:
@@ -289,14 +255,19 @@ class Table:
                     raise StoreError(f"DynamoDB refused an item ({code}): {answer['Error'].get('Message', '')}")
                 else:
                     done[place] = code is None
-            if not again:
-                return done
-            left = again
-        raise _throttled(self.name)
+            return again
 
+        self._until_done(execute, range(len(changes)))
+        return done
 
-def _throttled(table: str) -> StoreError:
-    return StoreError(f"DynamoDB keeps throttling the table {table}", hint="run the same command again later")
+    def _until_done(self, send: Callable[[Sequence[Any]], Sequence[Any]], left: Sequence[Any]) -> None:
+        """Send what is left, until `send` returns that nothing is. Raises StoreError."""
+        for _ in attempts():
+            with translated("dynamodb"):
+                left = send(left)
+            if not left:
+                return
+        raise StoreError(f"DynamoDB keeps throttling the table {self.name}", hint="run the same command again later")
 
 
 def batched(items: Iterable[Thing], size: int) -> Iterator[list[Thing]]:

@@ -37,14 +37,11 @@ from pik.stores.aws.catalog.deliveries import (
     ids_key,
     read_ids,
     rows_of,
-    verdict,
-    write_duplicates,
     write_ids,
-    write_settled,
 )
 from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem
 from pik.stores.aws.catalog.rebuild import AwsRebuild, sweep
-from pik.stores.aws.catalog.requests import Requests, has_one_event
+from pik.stores.aws.catalog.requests import Requests
 from pik.stores.aws.lease import Generation, held, holding, rebuilt
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import Item, Key, Table
@@ -106,10 +103,8 @@ class AwsBatches:
 
     def record_request(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, Verdict]:
         g = self.generation.for_request()
-        if has_one_event(chunk):
-            copy = copies.get(chunk.arrivals[0].segment.key, b"")
-            kind = Requests(self.table, g, self._days).record(batch, chunk, copy)
-            verdicts: dict[int, Verdict] = {} if kind == Verdict.ACCEPTED else {chunk.first_seq: kind}
+        if chunk.read == 1 and chunk.arrivals:  # one event, and nothing else
+            verdicts = Requests(self.table, g, self._days).record(batch, chunk, copies)
         else:
             verdicts = self._record_request(g, batch, chunk)
         self.generation.expect(g)
@@ -238,14 +233,15 @@ class Recording:
             *([layout.reject_item(g, self.batch_id, header.rejects)] if header.rejects else []),
         ]
         deque(self.table.insert_many(listed), maxlen=0)
-        verdicts = claims_of(self.table, g, self.batch_id, segments).make(rows)
-        write_duplicates(self.table, g, segments, rows, verdicts)
+        claims = claims_of(self.table, g, self.batch_id, segments)
+        verdicts = claims.make(rows)
+        claims.write_duplicates(segments, rows, verdicts)
         counts = chunk_counts(header, verdicts)
         settled_at = self._settle(item)
         if settled_at is None:  # another process has finished it meanwhile
             return ChunkResult(self._batch(), counts, verdicts)
         recorded = [structs.replace(segment, recorded_at=settled_at) for segment in segments]
-        write_settled(self.table, g, recorded, rows, verdicts)
+        claims.write_settled(recorded, rows, verdicts)
         return ChunkResult(self._advance(item, settled_at, header, counts), counts, verdicts)
 
     def _settle(self, item: BatchItem) -> int | None:
@@ -268,9 +264,9 @@ class Recording:
         keyed = [row for row in rows if row.content is not None]
         winners = claims.look_up(keyed)
         conflicts = 0
-        for row in keyed:
-            claim = claims.claim(row)
-            conflicts += verdict(claim, winners.setdefault(row.event_id, claim)) == Verdict.CONFLICT
+        for delivery in map(claims.delivery, keyed):
+            winner = winners.setdefault(delivery.row.event_id, delivery.claim)
+            conflicts += delivery.verdict(winner) == Verdict.CONFLICT
         if conflicts:
             raise conflicting(header.first_seq, header.last_seq, conflicts)
 

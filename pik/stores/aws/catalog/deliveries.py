@@ -20,11 +20,11 @@ import msgspec
 import zstandard
 
 from pik.errors import Damaged, StoreError
-from pik.model.batch import KEYED, PLAIN, Arrivals, RejectFile, Segment, Verdict, duplicate_kind
+from pik.model.batch import KEYED, PLAIN, Arrivals, Location, RejectFile, Segment, Verdict, duplicate_kind
 from pik.model.instant import day_text
-from pik.ports.raw import number_of
+from pik.ports.raw import RawKind, number_of
 from pik.stores.aws.catalog import layout
-from pik.stores.aws.catalog.layout import ClaimItem
+from pik.stores.aws.catalog.layout import ClaimItem, DuplicateItem
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import Key, Table
 
@@ -148,11 +148,6 @@ def read_ids(raw: AwsRaw, key: str) -> tuple[Header, list[Row]]:
     return header, sorted(rows, key=attrgetter("seq"))
 
 
-def read_tail(raw: AwsRaw, file: IdFile) -> tuple[Header, list[str]]:
-    """Return the header, and the entities in the order of the rows. Raises Damaged."""
-    return _decode_tail(file.key, raw.read(file.key, file.tail))
-
-
 def _decode_tail(key: str, data: bytes) -> tuple[Header, list[str]]:
     try:
         text = zstandard.ZstdDecompressor().decompress(data)
@@ -165,22 +160,24 @@ def _decode_tail(key: str, data: bytes) -> tuple[Header, list[str]]:
 _read_header = msgspec.json.Decoder(Header).decode
 
 
-class Match(NamedTuple):
-    """A row that a search found. `place` is its position among all rows of the file."""
-
-    event_id: bytes
-    place: int
-    segment: int
-    keyed: bool
-
-
-def search_ids(raw: AwsRaw, file: IdFile, low: bytes, high: bytes) -> list[Match]:
-    """Return the rows with an event_id from `low` to `high` (both included, 16 bytes), ordered by event_id."""
+def find_claims(
+    raw: AwsRaw, generation: int, file: IdFile, low: bytes, high: bytes, limit: int
+) -> dict[str, Key[ClaimItem]]:
+    """Return the keys of the claims of a file's events with an id from `low` to `high` (both included, 16 bytes), by
+    event_id: the first `limit`. Raises Damaged."""
     read = partial(raw.read, file.key)
-    plain = _search(read, 0, file.plain, PLAIN_ROW, low, high)
-    keyed = _search(read, file.plain * PLAIN_ROW.size, file.keyed, KEYED_ROW, low, high)
-    found = [Match(row[0], place, row[1], keyed=False) for place, row in plain]
-    return sorted(found + [Match(row[0], file.plain + place, row[2], keyed=True) for place, row in keyed])
+    found = _search(read, 0, file.plain, PLAIN_ROW, low, high)
+    plain = {event_id: (place, segment) for place, (event_id, segment, *_) in reversed(found)}
+    keyed = {row[0] for _, row in _search(read, file.plain * PLAIN_ROW.size, file.keyed, KEYED_ROW, low, high)}
+    chosen = sorted(plain.keys() | keyed)[:limit]
+    keys = {each.hex(): layout.claim_key(generation, 0, "", each, keyed=True) for each in chosen}
+    if some := [event_id for event_id in chosen if event_id in plain]:  # else the rest of the file need not be read
+        header, entities = _decode_tail(file.key, raw.read(file.key, file.tail))
+        for event_id in some:
+            place, segment = plain[event_id]
+            day, entity = header.segments[segment].day, entities[place]
+            keys[event_id.hex()] = layout.claim_key(generation, day, entity, event_id, keyed=False)
+    return keys
 
 
 def _search(
@@ -203,26 +200,44 @@ def _share(event_id: bytes, count: int) -> int:
     return int.from_bytes(event_id[:8], "big") * count >> 64
 
 
-class Claim(NamedTuple):
-    """The first delivery of an event; `content` is None without an idempotency key."""
+class Delivery(NamedTuple):
+    """A delivery, and where it is. `n` is the number of its segment."""
 
+    generation: int
+    day: int
+    n: int
     batch_id: str
-    seq: int
-    content: bytes | None
+    row: Row
 
+    @property
+    def claim_key(self) -> Key[ClaimItem]:
+        """The key of the claim of its event."""
+        row = self.row
+        return layout.claim_key(self.generation, self.day, row.entity, row.event_id, keyed=row.content is not None)
 
-def claim_of(item: ClaimItem) -> Claim:
-    """Return the claim of an item."""
-    return Claim(item["batch"], item["seq"], item.get("content"))
+    @property
+    def claim(self) -> ClaimItem:
+        """The item of the claim that it is the first of its event."""
+        (pk, sk), row = self.claim_key, self.row
+        item: ClaimItem = {"pk": pk, "sk": sk, "batch": self.batch_id, "n": self.n, "frame": row.frame, "seq": row.seq}
+        return item if row.content is None else {**item, "day": self.day, "content": row.content}
 
+    def verdict(self, first: ClaimItem | None) -> Verdict:
+        """Return what it is, given the claim of its event; UNRECORDED if there is none."""
+        if first is None:
+            return Verdict.UNRECORDED
+        # A claim that names this delivery was made by a call whose answer was lost, or by a writer that died.
+        is_first = (first["batch"], first["seq"]) == (self.batch_id, self.row.seq)
+        return Verdict.ACCEPTED if is_first else duplicate_kind(self.row.content, first.get("content"))
 
-def verdict(delivery: Claim, first: Claim | None) -> Verdict:
-    """Return what a delivery is, given the first one of its event; UNRECORDED if its event is not claimed."""
-    if first is None:
-        return Verdict.UNRECORDED
-    # A claim that names this delivery was made by a call whose answer was lost, or by a writer that died.
-    is_first = (first.batch_id, first.seq) == (delivery.batch_id, delivery.seq)
-    return Verdict.ACCEPTED if is_first else duplicate_kind(delivery.content, first.content)
+    def skipped(self, kind: Verdict) -> dict[int, Verdict]:
+        """Return the duplicates of a segment that holds nothing else, given what this is."""
+        return {} if kind == Verdict.ACCEPTED else {self.row.seq: kind}
+
+    def location(self, kind: Verdict) -> Location:
+        """Return where its raw line is, given what it is."""
+        key = RawKind.SEGMENT.key(self.batch_id, self.n, self.day)
+        return Location(self.row.event_id.hex(), self.day, key, self.batch_id, self.row.frame, self.row.seq, kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,42 +258,54 @@ class Claims:
             if row.seq not in known:
                 first.setdefault(row.event_id, row)
         claiming = list(first.values())
-        inserted = self.table.insert_many(self.item(row) for row in claiming)
+        inserted = self.table.insert_many(self.delivery(row).claim for row in claiming)
         there = [row for row, new in zip(claiming, inserted, strict=True) if not new]
         found = self.look_up(there)
         if len(found) != len(there):
             raise StoreError("a claim that was there is gone", hint="pik verify --rebuild-index")
-        winners = {row.event_id: self.claim(row) for row in claiming} | found
-        kinds = ((row.seq, known.get(row.seq) or verdict(self.claim(row), winners[row.event_id])) for row in rows)
-        return {seq: kind for seq, kind in kinds if kind != Verdict.ACCEPTED}
+
+        def kind(row: Row) -> Verdict:
+            if row.seq in known:
+                return known[row.seq]
+            if row.event_id in found:
+                return self.delivery(row).verdict(found[row.event_id])
+            mine = first[row.event_id]
+            return Verdict.ACCEPTED if row is mine else duplicate_kind(row.content, mine.content)
+
+        return {row.seq: verdict for row in rows if (verdict := kind(row)) != Verdict.ACCEPTED}
 
     def verdicts(self, rows: Sequence[Row]) -> dict[int, Verdict]:
         """Return the seqs that are not accepted, each with its verdict, by the claims that there are."""
-        winners = self.look_up(rows)
-        kinds = ((row.seq, verdict(self.claim(row), winners.get(row.event_id))) for row in rows)
+        claims = self.look_up(rows)
+        kinds = ((row.seq, self.delivery(row).verdict(claims.get(row.event_id))) for row in rows)
         return {seq: kind for seq, kind in kinds if kind != Verdict.ACCEPTED}
 
-    def claim(self, row: Row) -> Claim:
-        """Return the claim that this delivery is the first of its event."""
-        return Claim(self.batch_id, row.seq, row.content)
+    def write_duplicates(
+        self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]
+    ) -> None:
+        """Write the items of a chunk's duplicates."""
+        self.table.write_many(
+            duplicate_item(segments[row.segment], self.delivery(row), verdicts[row.seq])
+            for row in rows
+            if row.seq in verdicts
+        )
 
-    def look_up(self, rows: Iterable[Row]) -> dict[bytes, Claim]:
+    def write_settled(self, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]) -> None:
+        """List the segments with their duplicates, once their claims are settled."""
+        skipped: list[dict[int, Verdict]] = [{} for _ in segments]
+        for row in rows:
+            if kind := verdicts.get(row.seq):
+                skipped[row.segment][row.seq] = kind
+        self.table.write_many(map(layout.segment_item, repeat(self.generation), segments, skipped))
+
+    def delivery(self, row: Row) -> Delivery:
+        """Return the delivery of a row."""
+        return Delivery(self.generation, *self.segments[row.segment], self.batch_id, row)
+
+    def look_up(self, rows: Iterable[Row]) -> dict[bytes, ClaimItem]:
         """Return the claims of the rows' events, as far as there are any."""
-        keys = {self.key(row): row.event_id for row in rows}
-        found = self.table.get_many(keys)
-        return {keys[Key(key)]: claim_of(item) for key, item in found.items()}
-
-    def key(self, row: Row) -> Key[ClaimItem]:
-        """Return the key of the claim of the row's event."""
-        day, _ = self.segments[row.segment]
-        return layout.claim_key(self.generation, day, row.entity, row.event_id, keyed=row.content is not None)
-
-    def item(self, row: Row) -> ClaimItem:
-        """Return the item of the claim that this delivery is the first of its event."""
-        pk, sk = self.key(row)
-        day, n = self.segments[row.segment]
-        item: ClaimItem = {"pk": pk, "sk": sk, "batch": self.batch_id, "n": n, "frame": row.frame, "seq": row.seq}
-        return item if row.content is None else {**item, "day": day, "content": row.content}
+        keys = {self.delivery(row).claim_key: row.event_id for row in rows}
+        return {keys[Key(key)]: item for key, item in self.table.get_many(keys).items()}
 
 
 def claims_of(table: Table, generation: int, batch_id: str, segments: Iterable[Segment]) -> Claims:
@@ -286,36 +313,26 @@ def claims_of(table: Table, generation: int, batch_id: str, segments: Iterable[S
     return Claims(table, generation, batch_id, [(segment.day, number_of(segment.key)) for segment in segments])
 
 
-def duplicate_item(g: int, segment: Segment, row: Row, kind: Verdict) -> layout.DuplicateItem:
-    """Return the item of a duplicate, but of a request with one event."""
+def duplicate_item(segment: Segment, delivery: Delivery, kind: Verdict) -> DuplicateItem:
+    """Return the item of a duplicate in this segment, but of a request with one event."""
+    row = delivery.row
     event_id = row.event_id.hex()
-    day = day_text(segment.day) if row.content is None else layout.KEYED_DAY
-    item: layout.DuplicateItem = {
-        "pk": layout.duplicates_pk(g, day, event_id[0]),
-        "sk": f"{event_id}/{segment.batch_id}/{row.seq}",
+    day = day_text(delivery.day) if row.content is None else layout.KEYED_DAY
+    item: DuplicateItem = {
+        "pk": layout.duplicates_pk(delivery.generation, day, event_id[0]),
+        "sk": f"{event_id}/{delivery.batch_id}/{row.seq}",
         "kind": kind,
-        "day": segment.day,
-        "n": number_of(segment.key),
+        "day": delivery.day,
+        "n": delivery.n,
         "frame": row.frame,
         "ingest_time": segment.ingest_time,
     }
     return {**item, "entity": row.entity} if row.content is None else {**item, "content": row.content}
 
 
-def write_duplicates(
-    table: Table, g: int, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]
-) -> None:
-    """Write the items of a chunk's duplicates."""
-    duplicates = (row for row in rows if row.seq in verdicts)
-    table.write_many(duplicate_item(g, segments[row.segment], row, verdicts[row.seq]) for row in duplicates)
-
-
-def write_settled(
-    table: Table, g: int, segments: Sequence[Segment], rows: Iterable[Row], verdicts: Mapping[int, Verdict]
-) -> None:
-    """List the segments with their duplicates, once their claims are settled."""
-    skipped: list[dict[int, Verdict]] = [{} for _ in segments]
-    for row in rows:
-        if kind := verdicts.get(row.seq):
-            skipped[row.segment][row.seq] = kind
-    table.write_many(map(layout.segment_item, repeat(g), segments, skipped))
+def duplicate_of(g: int, item: DuplicateItem) -> Delivery:
+    """Return the delivery of a `duplicate_item`. Raises StoreError."""
+    with layout.decoding(f"item {item['pk']} {item['sk']}"):
+        event_id, batch_id, seq = item["sk"].split("/")
+        row = Row(int(seq), bytes.fromhex(event_id), item.get("content"), 0, item["frame"], item.get("entity", ""))
+        return Delivery(g, item["day"], item["n"], batch_id, row)

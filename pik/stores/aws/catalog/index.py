@@ -5,10 +5,10 @@ from __future__ import annotations
 import heapq
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from itertools import chain, islice
+from functools import cache, partial, reduce
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -20,20 +20,16 @@ from pik.ports.store import Totals
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.batches import NO_DELIVERIES, advance, chunk_counts, with_state
 from pik.stores.aws.catalog.deliveries import (
-    Claims,
-    IdFile,
-    Match,
+    Delivery,
     Row,
-    claim_of,
     claims_of,
     duplicate_item,
+    duplicate_of,
+    find_claims,
     id_file,
     prefix_of,
     read_ids,
-    read_tail,
     rows_of,
-    search_ids,
-    verdict,
 )
 from pik.stores.aws.catalog.layout import BatchItem, ClaimItem, DuplicateItem, SegmentItem
 from pik.stores.aws.catalog.requests import Requests, is_single
@@ -100,7 +96,9 @@ class AwsIndex:
             return []
         accepted = _accepted(event_id, claim)
         day = layout.KEYED_DAY if "content" in claim else day_text(accepted.day)
-        others = [*map(_duplicate, self._duplicates(g, day, event_id)), *requests.duplicates(event_id)]
+        duplicates = ((item["kind"], duplicate_of(g, item)) for item in self._duplicates(g, day, event_id))
+        others = [delivery.location(Verdict(kind)) for kind, delivery in duplicates]
+        others += requests.duplicates(event_id)
         return [accepted, *sorted(others, key=lambda place: (place.batch_id, place.seq))][:limit]
 
     def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
@@ -198,23 +196,9 @@ class AwsIndex:
         low, high = bytes.fromhex(prefix.ljust(32, "0")), bytes.fromhex(prefix.ljust(32, "f"))
         files = (id_file(found.key) for found in self.raw.objects(prefix_of(g)))
         found: dict[str, Key[ClaimItem]] = {}
-        for some in Flow().map(lambda file: self._claims_in(g, file, low, high, limit), files):
+        for some in Flow().map(lambda file: find_claims(self.raw, g, file, low, high, limit), files):
             found.update(some)
         return found
-
-    def _claims_in(self, g: int, file: IdFile, low: bytes, high: bytes, limit: int) -> dict[str, Key[ClaimItem]]:
-        matches: dict[bytes, Match] = {}
-        for match in search_ids(self.raw, file, low, high):
-            matches.setdefault(match.event_id, match)
-        chosen = list(islice(matches.values(), limit))
-        if all(match.keyed for match in chosen):  # the rest of the file need not be read
-            return {match.event_id.hex(): layout.claim_key(g, 0, "", match.event_id, keyed=True) for match in chosen}
-        header, entities = read_tail(self.raw, file)
-        keys = {}
-        for match in chosen:
-            day, entity = header.segments[match.segment].day, entities[match.place]
-            keys[match.event_id.hex()] = layout.claim_key(g, day, entity, match.event_id, keyed=match.keyed)
-        return keys
 
     def _batches(self, g: int, prefix: str) -> Iterator[tuple[Batch, BatchItem]]:
         """Yield batches and their items, newest first."""
@@ -278,13 +262,6 @@ def _accepted(event_id: str, claim: ClaimItem) -> Location:
     return Location(event_id, day, key, claim["batch"], claim["frame"], claim["seq"], Verdict.ACCEPTED)
 
 
-def _duplicate(item: DuplicateItem) -> Location:
-    with layout.decoding(f"item {item['pk']} {item['sk']}"):
-        event_id, batch_id, seq = item["sk"].split("/")
-        key = RawKind.SEGMENT.key(batch_id, item["n"], item["day"])
-        return Location(event_id, item["day"], key, batch_id, item["frame"], int(seq), Verdict(item["kind"]))
-
-
 @dataclass(frozen=True, slots=True)
 class AwsAudit:
     """Reads the index table. Deliveries that are not recorded yet never differ."""
@@ -295,13 +272,14 @@ class AwsAudit:
         g, table = self.index.generation.current(), self.index.table
         listed = table.get_many(dict.fromkeys(layout.listing_key(g, one.segment) for one in arrivals))
         comparisons = [self._comparison(g, one, listed.get(layout.listing_key(g, one.segment))) for one in arrivals]
-        claims = table.get_many(dict.fromkeys(one.claims.key(row) for one in comparisons for row in one.rows))
+        keys = (delivery.claim_key for one in comparisons for delivery in one.deliveries)
+        claims = table.get_many(dict.fromkeys(keys))
         items = table.get_many(dict.fromkeys(key for one in comparisons for key in one.item_keys()))
-        ids = _IdFiles(self.index, g)
+        described = cache(partial(self._described, g))  # the segments of a chunk follow each other
         wrong = {}
         for one in comparisons:
-            if detail := one.difference(claims, items) or (ids.difference(one.arrived, one.rows) if one.listed else ""):
-                wrong[one.arrived.segment.key] = detail
+            if detail := one.difference(claims, items) or (one.difference_of_ids(described) if one.listed else ""):
+                wrong[one.segment.key] = detail
         return wrong
 
     def rows(self) -> Iterator[tuple[str, int | None]]:
@@ -336,17 +314,30 @@ class AwsAudit:
         self.index.table.write_many({"pk": pk, "sk": key} for key in corrections)
 
     def _comparison(self, g: int, arrived: Arrivals, listing: SegmentItem | None) -> _Comparison:
-        segment = arrived.segment
+        segment, table = arrived.segment, self.index.table
         packed = None if listing is None else listing.get("skipped")
         return _Comparison(
-            g,
-            arrived,
-            rows_of([arrived]),
+            Requests(table, g),
+            segment,
+            list(map(claims_of(table, g, segment.batch_id, [segment]).delivery, rows_of([arrived]))),
             self.index.skipped(segment) if packed is None else layout.unpack_skipped(packed),
-            claims_of(self.index.table, g, segment.batch_id, [segment]),
             listed=listing is not None,
             settled=packed is not None,
         )
+
+    def _described(self, g: int, batch_id: str, n: int) -> dict[str, tuple[str, Segment, list[Row]]]:
+        """Return the segments of the chunk whose first one has this number, by key, each with the id file that
+        describes it, and its rows there."""
+        found: dict[str, tuple[str, Segment, list[Row]]] = {}
+        for each in self.index.raw.objects(f"{prefix_of(g)}{batch_id}-{n}-"):
+            header, rows = read_ids(self.index.raw, each.key)
+            for place, segment in enumerate(header.segments):
+                of_segment = [row for row in rows if row.segment == place]
+                found.setdefault(segment.key, (each.key, segment, of_segment))
+        return found
+
+
+_Described = Callable[[str, int], dict[str, tuple[str, Segment, list[Row]]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,81 +345,56 @@ class _Comparison:
     """A segment's deliveries, and which of them the index calls duplicates. `listed` is false for a request with one
     event; `settled` is true once the segment's claims are finished."""
 
-    generation: int
-    arrived: Arrivals
-    rows: Sequence[Row]
+    requests: Requests
+    segment: Segment
+    deliveries: Sequence[Delivery]
     skipped: Mapping[int, Verdict]
-    claims: Claims
     listed: bool
     settled: bool
 
     def item_keys(self) -> Iterator[Key[Any]]:
         """Yield the keys of the duplicates' items or, of a request with one event, of its own items."""
-        for row in self.rows:
+        for delivery in self.deliveries:
             if not self.listed:
-                yield from self._requests.keys(self.arrived.segment, row)
-            elif self.settled and row.seq in self.skipped:
-                yield key_of(self._duplicate(row))
+                yield from self.requests.keys(self.segment, delivery.row)
+            elif self.settled and delivery.row.seq in self.skipped:
+                yield key_of(duplicate_item(self.segment, delivery, self.skipped[delivery.row.seq]))
 
     def difference(self, claims: Mapping[tuple[str, str], ClaimItem], items: Mapping[tuple[str, str], Item]) -> str:
         """Return what is wrong; empty if nothing is."""
-        wrong = [row.seq for row in self.rows if not self._is_right(row, claims.get(self.claims.key(row)), items)]
+        wrong = [one.row.seq for one in self.deliveries if not self._is_right(one, claims.get(one.claim_key), items)]
         if not wrong:
             return ""
         return f"{len(wrong)} deliveries, the first of them record {min(wrong)}, are not in the index as in raw"
 
-    def _is_right(self, row: Row, claim: ClaimItem | None, items: Mapping[tuple[str, str], Item]) -> bool:
-        if not self.listed and not self._requests.is_as_recorded(self.arrived, row, items):
+    def _is_right(self, delivery: Delivery, claim: ClaimItem | None, items: Mapping[tuple[str, str], Item]) -> bool:
+        row = delivery.row
+        if not self.listed and not self.requests.is_as_recorded(self.segment, row, items):
             return False
         kind = self.skipped.get(row.seq, Verdict.ACCEPTED)
         if kind == Verdict.UNRECORDED:
             return True
         if kind == Verdict.ACCEPTED:
-            return claim == self.claims.item(row)
-        if claim is None or verdict(self.claims.claim(row), claim_of(claim)) != kind:
+            return claim == delivery.claim
+        if claim is None or delivery.verdict(claim) != kind:
             return False
-        expected = self._duplicate(row)
+        expected = duplicate_item(self.segment, delivery, kind)
         return not self.settled or items.get(key_of(expected)) == expected
 
-    @property
-    def _requests(self) -> Requests:
-        return Requests(self.claims.table, self.generation)
-
-    def _duplicate(self, row: Row) -> DuplicateItem:
-        return duplicate_item(self.generation, self.arrived.segment, row, self.skipped[row.seq])
-
-
-class _IdFiles:
-    """The id files of chunks, each read once."""
-
-    def __init__(self, index: AwsIndex, generation: int) -> None:
-        self._index, self._generation = index, generation
-        self._read: dict[tuple[str, int], list[tuple[str, Segment, list[Row]]]] = {}
-
-    def difference(self, arrived: Arrivals, rows: Sequence[Row]) -> str:
-        """Return what is wrong with the rows of a segment in id files; empty if nothing is."""
-        segment = arrived.segment
+    def difference_of_ids(self, described: _Described) -> str:
+        """Return what is wrong with the segment's rows in id files; empty if nothing is."""
+        segment = self.segment
         try:
-            files = self._of_chunk(segment.batch_id, number_of(segment.key))
+            found = described(segment.batch_id, number_of(segment.key)).get(segment.key)
         except (Damaged, ValueError, struct.error) as error:
             return f"an id file of its batch cannot be read: {error}"
-        for name, described, there in files:
-            if described.key == segment.key:
-                same = (described.day, described.digest) == (segment.day, segment.digest)
-                if not same or sorted(map(_without_place, there)) != sorted(map(_without_place, rows)):
-                    return f"{name} does not have its deliveries as raw has them"
-                return ""
-        return "no id file has its deliveries: they are not found by their ids"
-
-    def _of_chunk(self, batch_id: str, n: int) -> list[tuple[str, Segment, list[Row]]]:
-        if (batch_id, n) not in self._read:
-            found = []
-            for each in self._index.raw.objects(f"{prefix_of(self._generation)}{batch_id}-{n}-"):
-                header, rows = read_ids(self._index.raw, each.key)
-                for place, segment in enumerate(header.segments):
-                    found.append((each.key, segment, [row for row in rows if row.segment == place]))
-            self._read[batch_id, n] = found
-        return self._read[batch_id, n]
+        if found is None:
+            return "no id file has its deliveries: they are not found by their ids"
+        name, there, rows = found
+        same = (there.day, there.digest) == (segment.day, segment.digest)
+        if not same or sorted(map(_without_place, rows)) != sorted(_without_place(one.row) for one in self.deliveries):
+            return f"{name} does not have its deliveries as raw has them"
+        return ""
 
 
 def _without_place(row: Row) -> tuple[int, bytes, bytes, int, str]:

@@ -236,21 +236,16 @@ def reject_file(item: RejectItem) -> RejectFile:
     return RejectFile(key=item["key"], size=item["size"], digest=item["digest"], records=item["records"])
 
 
+_OF_SEGMENT = ("size", "deliveries", "ingest_time", "first_event", "last_event", "recorded_at")
+"""What a segment's item has as it is."""
+
+
 def segment_item(g: int, segment: Segment, skipped: Mapping[int, Verdict] | None = None) -> SegmentItem:
     """Return the item of a segment; without `skipped` its claims may not be finished."""
     pk, sk = listing_key(g, segment)
-    item: SegmentItem = {
-        "pk": pk,
-        "sk": sk,
-        "size": segment.size,
-        "digest": bytes.fromhex(segment.digest),
-        "deliveries": segment.deliveries,
-        "ingest_time": segment.ingest_time,
-        "first_event": segment.first_event,
-        "last_event": segment.last_event,
-        "frames": packed(segment.frames),
-        "recorded_at": segment.recorded_at,
-    }
+    as_is = {name: getattr(segment, name) for name in _OF_SEGMENT}
+    digest, frames = bytes.fromhex(segment.digest), packed(segment.frames)
+    item = cast(SegmentItem, {"pk": pk, "sk": sk, **as_is, "digest": digest, "frames": frames})
     if segment.guessed:
         item["guessed"] = True
     if skipped is not None:
@@ -276,15 +271,10 @@ def segment_of(item: SegmentItem) -> Segment:
             key=RawKind.SEGMENT.key(batch_id, int(n), day),
             batch_id=batch_id,
             day=day,
-            size=item["size"],
             digest=item["digest"].hex(),
-            deliveries=item["deliveries"],
-            ingest_time=item["ingest_time"],
-            first_event=item["first_event"],
-            last_event=item["last_event"],
             frames=_read_frames(unpacked(item["frames"])),
-            recorded_at=item["recorded_at"],
             guessed=item.get("guessed", False),
+            **{name: item[name] for name in _OF_SEGMENT},  # type: ignore[literal-required]
         )
 
 

@@ -28,27 +28,25 @@ from pik.ports.raw import RawKind, number_of
 from pik.ports.store import Winner
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.deliveries import (
-    Claim,
     Claims,
+    Delivery,
     Header,
     Row,
     arrivals_of,
     claims_of,
     duplicate_item,
+    duplicate_of,
     ids_key,
     prefix_of,
     read_ids,
     rows_of,
-    verdict,
-    write_duplicates,
     write_ids,
-    write_settled,
 )
 from pik.stores.aws.catalog.layout import BatchAttributes, ClaimItem, DuplicateItem
 from pik.stores.aws.catalog.requests import Requests
 from pik.stores.aws.clients import translated
 from pik.stores.aws.s3 import AwsRaw
-from pik.stores.aws.table import READS, Key, Table, batched, key_of
+from pik.stores.aws.table import READS, Table, batched, key_of
 
 
 def sweep(table: Table, raw: AwsRaw, kept: set[str]) -> None:
@@ -110,14 +108,15 @@ class AwsRebuild:
         segments = [arrived.segment for arrived in stamped]
         batch_id, rows = segments[0].batch_id, rows_of(stamped)
         if batch_id in self._single and rows:
-            self._add_request(stamped[0], rows[0], verdicts)
+            self._add_request(segments[0], rows[0], verdicts)
             return
         if rows:
             header = Header(batch_id=batch_id, segments=tuple(segments))
             write_ids(self.raw, ids_key(self.generation, header, rows), header, rows)
-        made = claims_of(self.table, self.generation, batch_id, segments).make(rows, verdicts)
-        write_duplicates(self.table, self.generation, segments, rows, made)
-        write_settled(self.table, self.generation, segments, rows, made)
+        claims = claims_of(self.table, self.generation, batch_id, segments)
+        made = claims.make(rows, verdicts)
+        claims.write_duplicates(segments, rows, made)
+        claims.write_settled(segments, rows, made)
         self.table.write_many(layout.reference(self.generation, segment) for segment in segments)
         days = {segment.day for segment in segments}
         self.table.write_many(layout.day_item(self.generation, day, layout.FILE) for day in days - self._days)
@@ -147,16 +146,17 @@ class AwsRebuild:
 
     def winners(self, arrivals: Arrivals, seqs: Collection[int]) -> dict[int, Winner]:
         claims = self._claims(arrivals.segment)
-        keys = {row.seq: claims.key(row) for row in rows_of([arrivals]) if row.seq in seqs}
+        keys = {row.seq: claims.delivery(row).claim_key for row in rows_of([arrivals]) if row.seq in seqs}
         found = self.table.get_many(dict.fromkeys(keys.values()))
         winners = ((seq, found.get(key)) for seq, key in keys.items())
         return {seq: _winner(item, arrivals.segment.day) for seq, item in winners if item is not None}
 
     def prefer(self, arrivals: Arrivals, seq: int) -> None:
-        segment, claims = arrivals.segment, self._claims(arrivals.segment)
+        segment = arrivals.segment
         row = next(row for row in rows_of([arrivals]) if row.seq == seq)
-        current, mine = self.table.get(claims.key(row)), claims.claim(row)
-        if current is not None and (current["batch"], current["seq"]) == (mine.batch_id, seq):
+        delivery = self._claims(segment).delivery(row)
+        current = self.table.get(delivery.claim_key)
+        if current is not None and (current["batch"], current["seq"]) == (segment.batch_id, seq):
             return
         single = segment.batch_id in self._single
         if not single and self.table.get(layout.listing_key(self.generation, segment)) is None:
@@ -165,21 +165,23 @@ class AwsRebuild:
         items = list(self.table.query(layout.duplicates_pk(self.generation, day, event_id[0]), prefix=f"{event_id}/"))
         if current is not None:
             items += self._demoted(current, row, segment.day)
-        self.table.put(claims.item(row))
+        self.table.put(delivery.claim)
         if single:
             self._skipped[segment.key] = {}
-        for item in items:
-            self._judge(item, verdict(_delivery(item), mine))
+        self._judge(items, delivery)
 
     def settle(self) -> Iterator[Location]:
         for day in [*map(day_text, sorted(self._days)), layout.KEYED_DAY]:
             for shard in layout.DAY_SHARDS:
                 items = self.table.query(layout.duplicates_pk(self.generation, day, shard))
-                events = (list(of_event) for _, of_event in groupby(items, key=_event_id))
+                events = (
+                    list(of_event) for _, of_event in groupby(items, key=lambda item: item["sk"].partition("/")[0])
+                )
                 for some in batched(events, READS):
-                    found = self.table.get_many(self._claim_key(of_event[0]) for of_event in some)
-                    for of_event in some:
-                        if self._claim_key(of_event[0]) not in found:
+                    keys = [duplicate_of(self.generation, of_event[0]).claim_key for of_event in some]
+                    found = self.table.get_many(keys)
+                    for key, of_event in zip(keys, some, strict=True):
+                        if key not in found:
                             yield self._promote(of_event)
         for number in sorted(self._doubtful):
             yield from Requests(self.table, self.generation).claim_again(number)
@@ -197,13 +199,12 @@ class AwsRebuild:
         self._latest = max(self._latest, segment.recorded_at)
         return segment
 
-    def _add_request(self, arrived: Arrivals, row: Row, verdicts: Mapping[int, Verdict] | None) -> None:
-        segment = arrived.segment
-        Requests(self.table, self.generation).restore(self.raw, arrived, row)
+    def _add_request(self, segment: Segment, row: Row, verdicts: Mapping[int, Verdict] | None) -> None:
+        Requests(self.table, self.generation).restore(self.raw, segment, row)
         if verdicts and row.seq in verdicts:
             self._doubtful.add(segment.day)
-        elif kind := self._claims(segment).make([row]).get(row.seq):
-            self._skipped[segment.key] = {row.seq: kind}
+        elif made := self._claims(segment).make([row]):
+            self._skipped[segment.key] = made
 
     def _replaced_rows(self, segment: Segment) -> Iterator[Row]:
         """Yield the rows of a segment in the id files of its block, in the generation that is replaced."""
@@ -228,68 +229,44 @@ class AwsRebuild:
         if listed is None:
             return []
         demoted = Row(seq, row.event_id, current.get("content"), 0, current["frame"], row.entity)
-        return [duplicate_item(self.generation, layout.segment_of(listed), demoted, Verdict.ACCEPTED)]
+        delivery = Delivery(self.generation, day, n, batch_id, demoted)
+        return [duplicate_item(layout.segment_of(listed), delivery, Verdict.ACCEPTED)]
 
-    def _judge(self, item: DuplicateItem, kind: Verdict) -> None:
-        """Change the verdict on a duplicate, wherever it is written."""
-        if kind == item["kind"]:
-            return
-        if kind == Verdict.ACCEPTED:
-            self.table.delete(key_of(item))
-        else:
-            self.table.put({**item, "kind": kind})
-        batch_id, seq, _ = _delivery(item)
-        listed = self.table.get(layout.numbered_key(self.generation, item["day"], batch_id, item["n"]))
-        assert listed is not None, "a segment whose duplicates are listed is listed itself"
-        skipped = {**layout.unpack_skipped(listed["skipped"]), seq: kind}
-        self.table.put({**listed, "skipped": layout.pack_skipped(skipped)})
-        self._tallies[batch_id].kinds.update({item["kind"]: -1, kind: 1})
+    def _judge(self, items: Sequence[DuplicateItem], winner: Delivery) -> None:
+        """Change the verdicts on an event's duplicates, wherever they are written, now that this delivery counts."""
+        claim = winner.claim
+        for item in items:
+            delivery = duplicate_of(self.generation, item)
+            kind = delivery.verdict(claim)
+            if kind == item["kind"]:
+                continue
+            if kind == Verdict.ACCEPTED:
+                self.table.delete(key_of(item))
+            else:
+                self.table.put({**item, "kind": kind})
+            batch_id = delivery.batch_id
+            listed = self.table.get(layout.numbered_key(self.generation, item["day"], batch_id, item["n"]))
+            assert listed is not None, "a segment whose duplicates are listed is listed itself"
+            skipped = {**layout.unpack_skipped(listed["skipped"]), delivery.row.seq: kind}
+            self.table.put({**listed, "skipped": layout.pack_skipped(skipped)})
+            self._tallies[batch_id].kinds.update({item["kind"]: -1, kind: 1})
 
     def _promote(self, items: Sequence[DuplicateItem]) -> Location:
         """Make the first of an event's duplicates count, because its accepted delivery is lost."""
-        first = min(items, key=lambda item: (item["ingest_time"], *_delivery(item)[:2]))
-        batch_id = _delivery(first).batch_id
-        winner = min(
-            (item for item in items if _delivery(item).batch_id == batch_id), key=lambda item: _delivery(item)[:2]
-        )
-        mine = _delivery(winner)
-        pk, sk = self._claim_key(winner)
-        claim: ClaimItem = {
-            "pk": pk,
-            "sk": sk,
-            "batch": batch_id,
-            "n": winner["n"],
-            "frame": winner["frame"],
-            "seq": mine.seq,
-        }
-        if "content" in winner:
-            claim |= {"day": winner["day"], "content": winner["content"]}
-        self.table.put(claim)
-        for item in items:
-            self._judge(item, verdict(_delivery(item), mine))
-        key = RawKind.SEGMENT.key(batch_id, winner["n"], winner["day"])
-        return Location(_event_id(winner), winner["day"], key, batch_id, winner["frame"], mine.seq, Verdict.ACCEPTED)
+        deliveries = [(item["ingest_time"], duplicate_of(self.generation, item)) for item in items]
+        _, batch_id, _ = min((time, one.batch_id, one.row.seq) for time, one in deliveries)
+        winner = min((one for _, one in deliveries if one.batch_id == batch_id), key=lambda one: one.row.seq)
+        self.table.put(winner.claim)
+        self._judge(items, winner)
+        return winner.location(Verdict.ACCEPTED)
 
     def _claims(self, segment: Segment) -> Claims:
         return claims_of(self.table, self.generation, segment.batch_id, [segment])
-
-    def _claim_key(self, item: DuplicateItem) -> Key[ClaimItem]:
-        event_id, keyed = bytes.fromhex(_event_id(item)), "content" in item
-        return layout.claim_key(self.generation, item["day"], item.get("entity", ""), event_id, keyed=keyed)
 
 
 def _winner(item: ClaimItem, day: int) -> Winner:
     key = RawKind.SEGMENT.key(item["batch"], item["n"], item.get("day", day))
     return Winner((item["batch"], item["seq"]), key, item.get("content"))
-
-
-def _event_id(item: DuplicateItem) -> str:
-    return item["sk"].partition("/")[0]
-
-
-def _delivery(item: DuplicateItem) -> Claim:
-    _, batch_id, seq = item["sk"].split("/")
-    return Claim(batch_id, int(seq), item.get("content"))
 
 
 def _advance(batch: Batch, tally: _Tally) -> BatchAttributes:
