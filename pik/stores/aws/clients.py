@@ -33,10 +33,9 @@ if TYPE_CHECKING:
 CONNECTIONS = 32
 """Calls of one client that may be under way at the same time."""
 
-_ATTEMPTS, _FUNCTION_ATTEMPTS = 5, 4
-_CONNECT_TIMEOUT, _FUNCTION_CONNECT_TIMEOUT = 5, 2  # seconds
-_READ_TIMEOUT, _FUNCTION_READ_TIMEOUT = 30, 5
-"""A function ends after 29 seconds where a caller waits for it: a stalled call must be sent again, or fail, before."""
+_LIMITS, _FUNCTION_LIMITS = (5, 5, 30), (4, 2, 5)
+"""Attempts of a call, seconds for its connection and seconds for its answer. A function ends after 29 seconds where a
+caller waits for it: a stalled call must be sent again, or fail, before."""
 
 
 @dataclass(slots=True)
@@ -104,11 +103,12 @@ class Clients:
 
         # "standard" retries throttling, 5xx and lost connections after a random part of a doubling delay (full jitter).
         in_function = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
+        attempts, to_connect, to_answer = _FUNCTION_LIMITS if in_function else _LIMITS
         config = Config(
-            retries={"mode": "standard", "total_max_attempts": _FUNCTION_ATTEMPTS if in_function else _ATTEMPTS},
+            retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=CONNECTIONS,
-            connect_timeout=_FUNCTION_CONNECT_TIMEOUT if in_function else _CONNECT_TIMEOUT,
-            read_timeout=_FUNCTION_READ_TIMEOUT if in_function else _READ_TIMEOUT,
+            connect_timeout=to_connect,
+            read_timeout=to_answer,
             user_agent_extra="pik",
         )
         with translated(service):

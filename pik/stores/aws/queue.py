@@ -107,8 +107,16 @@ class AwsQueue:
             )
 
     def letters(self) -> list[DeadLetter]:
-        with self._dead() as found:
-            return self._letters(found)
+        with self._dead() as messages:
+            tasks = {name: _task(message) for name, message in messages.items()}
+            without_reason = {  # SQS itself moved these: the state table may have the reason
+                state_key(task)
+                for name, task in tasks.items()
+                if isinstance(task, Task) and "reason" not in messages[name].get("MessageAttributes", {})
+            }
+            states = self.table.get_many(without_reason)
+            letters = (_letter(message, tasks[name], states) for name, message in messages.items())
+            return sorted(letters, key=lambda letter: (letter.failed_at, letter.letter_id))
 
     def purged(self) -> list[DeadLetter]:
         items = list(self.table.query(PURGED))
@@ -161,18 +169,6 @@ class AwsQueue:
             for some in batched(found.values(), BATCH):
                 entries = [{"ReceiptHandle": each["ReceiptHandle"], "VisibilityTimeout": 0} for each in some]
                 self._all(self._sqs.change_message_visibility_batch, self.stack.dead_letter_queue_url, entries)
-
-    def _letters(self, messages: Mapping[str, MessageTypeDef]) -> list[DeadLetter]:
-        """Return the letters of messages by id. The state table has the reason of those that SQS itself moved."""
-        tasks = {name: _task(message) for name, message in messages.items()}
-        without_reason = {
-            state_key(task)
-            for name, task in tasks.items()
-            if isinstance(task, Task) and "reason" not in messages[name].get("MessageAttributes", {})
-        }
-        states = self.table.get_many(without_reason)
-        letters = (_letter(message, tasks[name], states) for name, message in messages.items())
-        return sorted(letters, key=lambda letter: (letter.failed_at, letter.letter_id))
 
     def _all(self, operation: Callable[..., Any], url: str, entries: Sequence[dict[str, Any]]) -> None:
         """Call a batch operation until it has taken every entry, or the entry's message is gone."""

@@ -10,7 +10,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
@@ -220,16 +220,7 @@ class Table:
     def insert_many(self, items: Iterable[Mapping[str, Any]]) -> Iterator[bool]:
         """Insert items, each by itself, 25 per call, several calls at a time; yield in their order whether each was
         inserted, or its key existed already: a call that was repeated may have written it itself. Each key once."""
-        statements: dict[tuple[str, ...], str] = {}
-
-        def insertion(item: Mapping[str, Any]) -> Change:
-            names = tuple(item)
-            if names not in statements:
-                fields = ", ".join(f"'{name}': ?" for name in names)
-                statements[names] = f'INSERT INTO "{self.name}" VALUE {{{fields}}}'
-            return statements[names], tuple(item.values())
-
-        return self.change_many(map(insertion, items))
+        return self.change_many((_insertion(self.name, tuple(item)), tuple(item.values())) for item in items)
 
     def change_many(self, changes: Iterable[Change]) -> Iterator[bool]:
         """Execute PartiQL statements that write one item each, as `insert_many` does; yield whether each took effect:
@@ -268,6 +259,12 @@ class Table:
             if not left:
                 return
         raise StoreError(f"DynamoDB keeps throttling the table {self.name}", hint="run the same command again later")
+
+
+@cache
+def _insertion(table: str, names: tuple[str, ...]) -> str:
+    fields = ", ".join(f"'{name}': ?" for name in names)
+    return f'INSERT INTO "{table}" VALUE {{{fields}}}'
 
 
 def batched(items: Iterable[Thing], size: int) -> Iterator[list[Thing]]:

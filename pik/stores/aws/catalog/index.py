@@ -64,8 +64,11 @@ class AwsIndex:
             return self._of_batch(g, batch_id, first, last)
         days = [item["sk"].split("/") for item in self.table.query(layout.days_pk(g), between=(first, f"{last}/~"))]
         wanted = sorted(set(entities))
+        requests = Requests(self.table, g)
         return chain.from_iterable(
-            self._of_files(g, day, wanted) if kind == layout.FILE else self._of_requests(g, day, wanted)
+            self._of_files(g, day, wanted)
+            if kind == layout.FILE
+            else map(self._remember, requests.segments(layout.day_number(day), wanted))
             for day, kind in days
         )
 
@@ -149,9 +152,6 @@ class AwsIndex:
             segment = layout.segment_of(item)
             yield self._remember((segment, item["skipped"])) if "skipped" in item else segment
 
-    def _of_requests(self, g: int, day: str, entities: Sequence[str]) -> Iterator[Segment]:
-        return map(self._remember, Requests(self.table, g).segments(layout.day_number(day), entities))
-
     def _remember(self, listed: tuple[Segment, bytes | dict[int, Verdict]]) -> Segment:
         """Remember the duplicates of a segment, and return it."""
         segment, skipped = listed
@@ -163,30 +163,23 @@ class AwsIndex:
 
     def _look_up(self, segment: Segment) -> bytes | dict[int, Verdict]:
         g = self.generation.current()
-        item = self.table.get(layout.listing_key(g, segment))
+        key = layout.listing_key(g, segment)
+        item = self.table.get(key)
         if item is None or "skipped" not in item:
             batch = self.table.get(layout.batch_key(g, segment.batch_id))
             if batch is not None and is_single(batch):
                 return Requests(self.table, g).skipped(batch)
             pending = batch.get("pending", NO_DELIVERIES) if batch is not None else NO_DELIVERIES
-            if (skipped := self._pending(g, segment, pending)) is not None:
-                return skipped
-            item = self.table.get(layout.listing_key(g, segment))  # it was settled while the batch was looked at
+            if pending != NO_DELIVERIES:  # its claims may not be finished: those that there are decide
+                header, rows = read_ids(self.raw, pending)
+                keys = [one.key for one in header.segments]
+                if segment.key in keys:
+                    mine = [row for row in rows if keys[row.segment] == segment.key]
+                    return claims_of(self.table, g, segment.batch_id, header.segments).verdicts(mine)
+            item = self.table.get(key)  # it was settled while the batch was looked at
         if item is None or "skipped" not in item:
             raise NotFound(f"segment {segment.key} is not in the index", hint="pik verify --rebuild-index")
         return item["skipped"]
-
-    def _pending(self, g: int, segment: Segment, pending: str) -> dict[int, Verdict] | None:
-        """Return the duplicates of a segment whose claims may not be finished, by the claims that there are; None if
-        its chunk is not pending."""
-        if pending == NO_DELIVERIES:
-            return None
-        header, rows = read_ids(self.raw, pending)
-        keys = [one.key for one in header.segments]
-        if segment.key not in keys:
-            return None
-        mine = [row for row in rows if keys[row.segment] == segment.key]
-        return claims_of(self.table, g, segment.batch_id, header.segments).verdicts(mine)
 
     def _duplicates(self, g: int, day: str, event_id: str) -> Iterator[DuplicateItem]:
         return self.table.query(layout.duplicates_pk(g, day, event_id[0]), prefix=f"{event_id}/")

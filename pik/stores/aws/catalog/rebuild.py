@@ -148,8 +148,12 @@ class AwsRebuild:
         claims = self._claims(arrivals.segment)
         keys = {row.seq: claims.delivery(row).claim_key for row in rows_of([arrivals]) if row.seq in seqs}
         found = self.table.get_many(dict.fromkeys(keys.values()))
-        winners = ((seq, found.get(key)) for seq, key in keys.items())
-        return {seq: _winner(item, arrivals.segment.day) for seq, item in winners if item is not None}
+        winners = {}
+        for seq, key in keys.items():
+            if item := found.get(key):
+                of = RawKind.SEGMENT.key(item["batch"], item["n"], item.get("day", arrivals.segment.day))
+                winners[seq] = Winner((item["batch"], item["seq"]), of, item.get("content"))
+        return winners
 
     def prefer(self, arrivals: Arrivals, seq: int) -> None:
         segment = arrivals.segment
@@ -262,11 +266,6 @@ class AwsRebuild:
 
     def _claims(self, segment: Segment) -> Claims:
         return claims_of(self.table, self.generation, segment.batch_id, [segment])
-
-
-def _winner(item: ClaimItem, day: int) -> Winner:
-    key = RawKind.SEGMENT.key(item["batch"], item["n"], item.get("day", day))
-    return Winner((item["batch"], item["seq"]), key, item.get("content"))
 
 
 def _advance(batch: Batch, tally: _Tally) -> BatchAttributes:
