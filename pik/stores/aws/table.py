@@ -171,6 +171,13 @@ class Table:
 
         return {(item["pk"], item["sk"]): item for items in Flow().map(read, batched(keys, READS)) for item in items}
 
+    def join(self, things: Iterable[Thing], key: Callable[[Thing], Key[ItemT]]) -> Iterator[tuple[Thing, ItemT | None]]:
+        """Yield things in their order, each with the item under its key, a hundred of which are read at a time."""
+        for some in batched(things, READS):
+            keys = list(map(key, some))
+            found = self.get_many(dict.fromkeys(keys))
+            yield from zip(some, map(found.get, keys), strict=True)
+
     def put_together(
         self, new: Sequence[Mapping[str, Any]], also: Sequence[Mapping[str, Any]] = ()
     ) -> list[Any] | None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial, reduce
-from itertools import chain
+from itertools import chain, islice
 from operator import itemgetter
 from typing import Any
 
@@ -79,14 +79,11 @@ class AwsIndex:
         return layout.unpack_skipped(known) if isinstance(known, bytes) else dict(known)
 
     def locate(self, event_id_prefix: str, limit: int = 10) -> list[Location]:
-        g, found = self.generation.current(), list[Location]()
+        g = self.generation.current()
         claims = {**self._claims(g, event_id_prefix, limit), **Requests(self.table, g).claims(event_id_prefix)}
-        for some in batched(sorted(claims), READS):
-            items = self.table.get_many(dict.fromkeys(claims[event_id] for event_id in some))
-            found += [_accepted(event_id, items[claims[event_id]]) for event_id in some if claims[event_id] in items]
-            if len(found) >= limit:
-                break
-        return found[:limit]
+        joined = self.table.join(sorted(claims), claims.__getitem__)
+        found = (_accepted(event_id, claim) for event_id, claim in joined if claim is not None)
+        return list(islice(found, limit))
 
     def deliveries(self, event_id: str, limit: int | None = None) -> list[Location]:
         g = self.generation.current()
@@ -133,11 +130,11 @@ class AwsIndex:
 
     def _of_batch(self, g: int, batch_id: str, first: str, last: str) -> Iterator[Segment]:
         known = False
-        for some in batched(self.table.query(layout.references_pk(g, batch_id), between=(first, f"{last}/~")), READS):
+        references = self.table.query(layout.references_pk(g, batch_id), between=(first, f"{last}/~"))
+        for _, item in self.table.join(references, partial(layout.referred, g)):
             known = True
-            keys = [layout.referred(g, item) for item in some]
-            found = self.table.get_many(keys)
-            yield from self._listed(found[key] for key in keys if key in found)
+            if item is not None:
+                yield from self._listed([item])
         batch = None if known else self.table.get(layout.batch_key(g, batch_id))
         if batch is not None:
             yield from map(self._remember, Requests(self.table, g).segments_of(batch, first, last))

@@ -46,7 +46,7 @@ from pik.stores.aws.catalog.layout import BatchAttributes, ClaimItem, DuplicateI
 from pik.stores.aws.catalog.requests import Requests
 from pik.stores.aws.clients import translated
 from pik.stores.aws.s3 import AwsRaw
-from pik.stores.aws.table import READS, Table, batched, key_of
+from pik.stores.aws.table import Key, Table, key_of
 
 
 def sweep(table: Table, raw: AwsRaw, kept: set[str]) -> None:
@@ -178,15 +178,11 @@ class AwsRebuild:
         for day in [*map(day_text, sorted(self._days)), layout.KEYED_DAY]:
             for shard in layout.DAY_SHARDS:
                 items = self.table.query(layout.duplicates_pk(self.generation, day, shard))
-                events = (
-                    list(of_event) for _, of_event in groupby(items, key=lambda item: item["sk"].partition("/")[0])
-                )
-                for some in batched(events, READS):
-                    keys = [duplicate_of(self.generation, of_event[0]).claim_key for of_event in some]
-                    found = self.table.get_many(keys)
-                    for key, of_event in zip(keys, some, strict=True):
-                        if key not in found:
-                            yield self._promote(of_event)
+                events = groupby(items, key=lambda item: item["sk"].partition("/")[0])
+                duplicates = (list(of_event) for _, of_event in events)
+                for of_event, claim in self.table.join(duplicates, self._claim_key):
+                    if claim is None:
+                        yield self._promote(of_event)
         for number in sorted(self._doubtful):
             yield from Requests(self.table, self.generation).claim_again(number)
 
@@ -254,6 +250,9 @@ class AwsRebuild:
             skipped = {**layout.unpack_skipped(listed["skipped"]), delivery.row.seq: kind}
             self.table.put({**listed, "skipped": layout.pack_skipped(skipped)})
             self._tallies[batch_id].kinds.update({item["kind"]: -1, kind: 1})
+
+    def _claim_key(self, of_event: Sequence[DuplicateItem]) -> Key[ClaimItem]:
+        return duplicate_of(self.generation, of_event[0]).claim_key
 
     def _promote(self, items: Sequence[DuplicateItem]) -> Location:
         """Make the first of an event's duplicates count, because its accepted delivery is lost."""

@@ -236,12 +236,10 @@ class Requests:
     def _judge(self, items: Iterable[_ItemT]) -> Iterator[tuple[_ItemT, Delivery, Verdict]]:
         """Yield requests' items, those of the segments or those of the batches, each with its delivery and what that
         is. Requests that were never claimed are left out."""
-        for some in batched(items, READS):
-            deliveries = list(map(self._delivery, some))
-            found = self.table.get_many(dict.fromkeys(delivery.claim_key for delivery in deliveries))
-            for item, delivery in zip(some, deliveries, strict=True):
-                if first := found.get(delivery.claim_key):
-                    yield item, delivery, delivery.verdict(first)
+        deliveries = ((item, self._delivery(item)) for item in items)
+        for (item, delivery), first in self.table.join(deliveries, lambda each: each[1].claim_key):
+            if first is not None:
+                yield item, delivery, delivery.verdict(first)
 
     def _delivery(self, item: Mapping[str, Any]) -> Delivery:
         """Return the only delivery of a request, given the item of its segment or that of its batch."""
