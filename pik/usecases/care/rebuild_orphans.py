@@ -101,8 +101,6 @@ class _Batch:
 
 
 def _batches(restoration: Restoration, finished: set[str]) -> Iterator[_Batch]:
-    """Yield the objects of batches without a record, by batch."""
-
     def objects() -> Iterator[tuple[str, int, str]]:
         for number, kind in enumerate((RawKind.SEGMENT, RawKind.REJECTS, RawKind.OPENING, RawKind.BLOCK)):
             for key in keys_of(restoration.store.raw, kind):
@@ -172,7 +170,6 @@ class OrphanPass:
         return not store.index.rejects(batch.batch_id) and not store.audit.knows(batch.batch_id)
 
     def _add(self, of_block: Sequence[_Span]) -> None:
-        """Record the segments of a block anew."""
         if of_block[0].key.startswith(RawKind.BLOCK):
             (block,) = of_block
             self._add_recorded_block(block)
@@ -367,5 +364,4 @@ def _superseded(span: _Span, spans: Sequence[_Span]) -> bool:
 
 
 def _attempt(key: str) -> int:
-    """Which of the batch's writers, counted from 1, made this object."""
     return attempt_of(number_of(key))

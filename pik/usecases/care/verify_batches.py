@@ -96,8 +96,8 @@ def _check(run: Verification, batch: Batch, holding: Holding) -> Iterator[Proble
 
 def _has_nothing(run: Verification, batch: Batch) -> bool:
     """Whether a batch without a record has no segment and no file of rejects either."""
-    has_segments = next(run.segments(batch.batch_id), None) is not None
-    return batch.next_seq > 1 and not has_segments and not run.store.index.rejects(batch.batch_id)
+    is_empty = next(run.segments(batch.batch_id), None) is None
+    return batch.next_seq > 1 and is_empty and not run.store.index.rejects(batch.batch_id)
 
 
 def _left_a_record(run: Verification, batch: Batch) -> bool:
@@ -131,7 +131,6 @@ def _rejects(run: Verification, batch: Batch) -> Iterator[Problem]:
 
 
 def _record(run: Verification, batch: Batch) -> Iterator[Problem]:
-    """Check the record, and the index against it."""
     raw, key = run.store.raw, RawKind.BATCH.key(batch.batch_id)
     listed = {one.key: one for one in run.store.index.segments(run.window, batch_id=batch.batch_id)}
     rejects = {file.key: file for file in run.store.index.rejects(batch.batch_id)}

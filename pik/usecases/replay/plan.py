@@ -244,7 +244,6 @@ class _Planner:
             yield from ((windows[number], chunk) for chunk in self._chunks(self._named(group)))
 
     def _windows(self, bucket_size: int) -> list[Window]:
-        """Cut the request's whole buckets into windows, one per task."""
         effective, entities = self.request.window.widened(bucket_size), self.request.entities
         first, last = effective.days
         if entities and last - first < self.size.days:
