@@ -10,7 +10,8 @@ from __future__ import annotations
 import heapq
 from base64 import b64decode
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain, groupby
 from pathlib import Path
@@ -23,9 +24,9 @@ from pik.model.instant import ALL_TIME, Part
 from pik.model.metric import Run
 from pik.ports.raw import Raw, RawKind, number_of
 from pik.ports.store import Store, Totals
-from pik.rawlog.objects import damaged, packed, read_rejects, record_lines
+from pik.rawlog.objects import damaged, frame_lines, packed, parse, read_rejects, record_lines
 from pik.rawlog.sealed_records import parts
-from pik.rawlog.segment_reader import ids_of, readable
+from pik.rawlog.segment_reader import readable
 
 
 def list_rejects(store: Store, batch: Batch) -> Iterator[Reject]:
@@ -201,13 +202,26 @@ def _repeated_batches(store: Store, later: Batch) -> list[str]:
     found: dict[str, None] = {}
     for segment in _in_order(store, later)[:_LOOKED_UP]:
         exact = sorted(seq for seq, kind in store.index.skipped(segment).items() if kind == Verdict.EXACT)[:_LOOKED_UP]
-        ids = dict(ids_of(readable(store.raw, segment))) if exact else {}
-        for event_id in dict.fromkeys(ids[seq] for seq in exact if seq in ids):
-            found |= dict.fromkeys(place.batch_id for place in store.index.deliveries(event_id.hex(), _LOOKED_UP))
+        for event_id in _event_ids(store.raw, segment, exact):
+            found |= dict.fromkeys(place.batch_id for place in store.index.deliveries(event_id, _LOOKED_UP))
         if found:
             break
     found.pop(later.batch_id, None)
     return list(found)[:_LOOKED_UP]
+
+
+def _event_ids(raw: Raw, segment: Segment, seqs: Sequence[int]) -> list[str]:
+    """Return the event_ids of these deliveries of a segment, in their order, as far as they can be read."""
+    found: dict[int, str] = {}
+    for frame in segment.frames if seqs else ():
+        with suppress(Damaged):
+            for line in frame_lines(raw, segment, frame):
+                delivery = parse(segment, line)
+                if delivery.seq in seqs:
+                    found[delivery.seq] = delivery.event_id
+        if len(found) == len(seqs):
+            break
+    return list(dict.fromkeys(found[seq] for seq in seqs if seq in found))
 
 
 def _is_repeated(store: Store, earlier: Batch, later: Batch) -> bool:

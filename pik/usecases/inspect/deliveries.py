@@ -159,7 +159,10 @@ def _groups(
     store: Store, wanted: DuplicateFilter, by: Group, limit: int | None, progress: Progress
 ) -> Generator[GroupRow, None, GroupTotals]:
     found = deliveries(store, wanted.filter, only="duplicate", progress=progress)
-    names = ((_group(delivery, by), kind) for delivery, kind, _ in _DuplicateReader(store, wanted).select(found))
+    names = (
+        (_group(delivery, by), kind == Verdict.CONFLICT)
+        for delivery, kind, _ in _DuplicateReader(store, wanted).select(found)
+    )
     groups = duplicates = 0
     for row in sort_bounded(_counted(names), lambda row: (-row.duplicates, row.group)):
         groups, duplicates = groups + 1, duplicates + row.duplicates
@@ -168,15 +171,15 @@ def _groups(
     return GroupTotals(duplicates, limit is not None and groups > limit)
 
 
-def _counted(names: Iterator[tuple[str, str]]) -> Iterator[GroupRow]:
-    """Yield the groups of duplicates, each given by its group and kind."""
+def _counted(names: Iterator[tuple[str, bool]]) -> Iterator[GroupRow]:
+    """Yield the groups of duplicates, each given by its group and whether it is a conflict."""
     # Counted first as far as memory should hold the names, so that few counts are sorted.
     counts = (one for page in pages(names, SORTED_IN_MEMORY) for one in Counter(page).items())
     for group, of_group in groupby(sort_bounded(counts, itemgetter(0)), key=lambda one: one[0][0]):
-        total: Counter[str] = Counter()
-        for (_, kind), count in of_group:
-            total[kind] += count
-        yield GroupRow(group, total[Verdict.EXACT], total[Verdict.CONFLICT])
+        total: Counter[bool] = Counter()
+        for (_, is_conflict), count in of_group:
+            total[is_conflict] += count
+        yield GroupRow(group, total[False], total[True])
 
 
 _FIELDS = {"source": "source", "type": "event_type", "entity": "entity_id", "batch": "batch_id"}
