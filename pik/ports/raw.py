@@ -53,9 +53,6 @@ class Raw(Protocol):
     def files(self, keys: Sequence[str]) -> AbstractContextManager[list[Path]]:
         """Whole objects as local files, for as long as the context lasts. Raises Damaged if one is missing."""
 
-    def scratch(self) -> AbstractContextManager[Path]:
-        """A private directory for temporary files, removed when the context ends."""
-
 
 class RawKind(StrEnum):
     """A kind of object; the value is what its keys begin with."""

@@ -16,7 +16,7 @@ from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.objects import damaged, frame_lines, frame_text, frames_of, parse, part_bytes
 from pik.runtime import SILENT, Progress, showing
-from pik.runtime.storage import Spool
+from pik.runtime.storage import Spool, scratch
 
 if TYPE_CHECKING:
     from pik.ports.engine import Inputs
@@ -121,10 +121,10 @@ class Selection:
         """
         from pik.ports.engine import Inputs  # only what computes needs it
 
-        with self.store.raw.scratch() as scratch:
-            choice = _Choice(self, scratch / "skip.csv", include_duplicates)
+        with scratch() as directory:
+            choice = _Choice(self, directory / "skip.csv", include_duplicates)
             segments = choice.segments() if at_most is None else _few(choice, at_most)
-            cut = scratch / "frames.ndjson.zst"
+            cut = directory / "frames.ndjson.zst"
             whole: list[Segment] = []
             for segment in segments:
                 if self.entities or segment.inline:

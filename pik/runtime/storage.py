@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from tempfile import SpooledTemporaryFile, TemporaryFile
+from tempfile import SpooledTemporaryFile, TemporaryDirectory, TemporaryFile, gettempdir
 from typing import IO, Any, Generic, TypeVar
 
 import msgspec
@@ -105,10 +105,19 @@ def _unpickled(file: IO[bytes]) -> Iterator[Any]:
 
 
 @contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield a private directory for temporary files, removed when the context ends. Raises StoreError."""
+    with _translated(), TemporaryDirectory(prefix="pik-") as directory:
+        yield Path(directory)
+
+
+@contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.filename and not str(error.filename).startswith(gettempdir()):
+            raise
         raise StoreError(f"cannot use the directory for temporary files: {error.strerror}") from error
 
 

@@ -1,11 +1,8 @@
 """Opening stores by URL: `aws://STACK` is a deployed one, a path a local one; and what all of them have in common: the
-format of their layout, errors, temporary directories."""
+format of their layout, and errors."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,15 +100,3 @@ def conflicting(first_seq: int, last_seq: int, conflicts: int) -> ConflictFound:
         f" (conflicts: {conflicts})",
         hint="none of them was recorded; --on-conflict record keeps them as duplicates",
     )
-
-
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """Yield a private directory for temporary files, removed when the context ends."""
-    try:
-        with tempfile.TemporaryDirectory(prefix="pik-") as directory:
-            yield Path(directory)
-    except OSError as error:
-        if error.filename and not str(error.filename).startswith(tempfile.gettempdir()):
-            raise
-        raise StoreError(f"cannot use the directory for temporary files: {error.strerror}") from error

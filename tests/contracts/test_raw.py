@@ -153,12 +153,6 @@ def test_whole_objects_as_files(raw: Raw) -> None:
         assert [path.read_bytes() for path in paths] == [b"2", b"1"]
 
 
-def test_scratch_is_gone_in_the_end(raw: Raw) -> None:
-    with pytest.raises(ZeroDivisionError), raw.scratch() as directory:
-        (directory / "a").write_bytes(b"a" * (1 // len(list(directory.iterdir()))))
-    assert not directory.exists()
-
-
 def test_it_can_be_handed_to_another_process(raw: Raw) -> None:
     raw.create(KEY, b"1")
     assert pickle.loads(pickle.dumps(raw)).read(KEY) == b"1"

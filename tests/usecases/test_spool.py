@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
+
 from pik.model.metric import Computed
-from pik.runtime.storage import Sorter, Spool
+from pik.runtime.storage import Sorter, Spool, scratch
 
 
 def test_a_spool_returns_what_was_added_again_and_again() -> None:
@@ -26,3 +28,9 @@ def test_a_sorter_merges_what_it_wrote_to_disk_with_what_it_holds() -> None:
             for number in numbers:
                 sorter.add(number)
             assert list(sorter) == list(sorter) == sorted(numbers, reverse=reverse)
+
+
+def test_scratch_is_gone_in_the_end() -> None:
+    with pytest.raises(ZeroDivisionError), scratch() as directory:
+        (directory / "a").write_bytes(b"a" * (1 // len(list(directory.iterdir()))))
+    assert not directory.exists()

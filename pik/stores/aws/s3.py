@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pik.errors import AlreadyExists, Damaged, InputError, PikError, StoreError, UsageError, command
 from pik.ports.raw import Object, RawObject
 from pik.ports.remote import ForeignFile
-from pik.runtime.storage import attempts
-from pik.stores import missing, scratch
+from pik.runtime.storage import attempts, scratch
+from pik.stores import missing
 from pik.stores.aws.clients import Clients, Refused, denied, translated
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class AwsRaw:
 
     @contextmanager
     def files(self, keys: Sequence[str]) -> Iterator[list[Path]]:
-        with self.scratch() as directory, ThreadPoolExecutor(_DOWNLOADS) as pool:
+        with scratch() as directory, ThreadPoolExecutor(_DOWNLOADS) as pool:
 
             def download(key: str) -> Path:
                 path = directory / key.replace("/", "_")
@@ -104,9 +104,6 @@ class AwsRaw:
                 return path
 
             yield list(pool.map(download, keys))
-
-    def scratch(self) -> AbstractContextManager[Path]:
-        return scratch()
 
 
 def _short(key: str, offset: int, length: int | None) -> Damaged:

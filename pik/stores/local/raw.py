@@ -6,15 +6,15 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeVar
 
 from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.ports.raw import Object, RawObject
-from pik.runtime.storage import sync, sync_directory
-from pik.stores import missing, scratch
+from pik.runtime.storage import scratch, sync, sync_directory
+from pik.stores import missing
 
 _OPEN_FILES = 64
 """Objects that are written together: all their files are open, and some systems allow a process 256."""
@@ -113,9 +113,6 @@ class LocalRaw:
                 if not path.exists():
                     raise missing(key)
             yield paths
-
-    def scratch(self) -> AbstractContextManager[Path]:
-        return scratch()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from pik.rawlog.objects import damaged, frame_lines, parse
 from pik.rawlog.sealed_records import parts
 from pik.rawlog.selection import RecordedDelivery, deliveries
 from pik.runtime import SILENT, Progress
-from pik.runtime.storage import SORTED_IN_MEMORY, sort_bounded
+from pik.runtime.storage import SORTED_IN_MEMORY, scratch, sort_bounded
 from pik.usecases import Extent, Listing
 from pik.usecases.availability import expect_held, expect_pulled, has_expired
 from pik.usecases.inspect.events import PAGE, ordered, pages
@@ -409,7 +409,7 @@ def _counting(store: Store, engine: Engine, found: RecordedDelivery) -> Iterator
             if (
                 instant in _bucket(definition, aggregate.computed.bucket)
                 and aggregate.known_until >= found.segment.recorded_at
-                and _selects(store, engine, definition, found)
+                and _selects(engine, definition, found)
             ):
                 yield scales.shown(aggregate)
 
@@ -419,12 +419,12 @@ def _bucket(definition: Definition, instant: int) -> Window:
     return Window(instant, instant + 1).widened(definition.bucket_size)
 
 
-def _selects(store: Store, engine: Engine, definition: Definition, found: RecordedDelivery) -> bool:
+def _selects(engine: Engine, definition: Definition, found: RecordedDelivery) -> bool:
     """Whether the filter of a definition selects the event; the engine computes it from this event alone."""
     if definition.where is None:
         return True
-    with store.raw.scratch() as scratch:
-        file = scratch / "event.ndjson.zst"
+    with scratch() as directory:
+        file = directory / "event.ndjson.zst"
         file.write_bytes(zstandard.ZstdCompressor().compress(found.line + b"\n"))
         window = _bucket(definition, found.delivery.event_instant)
         return any(row.inputs for row in engine.compute(Inputs([file], 1), [definition], window))
