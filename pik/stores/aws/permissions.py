@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from pik.errors import StoreError
@@ -41,7 +41,8 @@ _INDEX, _STATE = f"{_TABLE}{{index_table}}", f"{_TABLE}{{state_table}}"
 _SQS = "arn:{partition}:sqs:{region}:{account}:"
 _QUEUE, _DEAD_LETTERS = f"{_SQS}{{queue}}", f"{_SQS}{{dead_letters}}"
 _LAMBDA = "arn:{partition}:lambda:{region}:{account}:"
-_FUNCTIONS = tuple(f"{_LAMBDA}function:{{{name}_function}}" for name in ("ingest", "replay", "processor"))
+_FUNCTION_NAMES = ("ingest", "replay", "processor")
+_FUNCTIONS = tuple(f"{_LAMBDA}function:{{{name}_function}}" for name in _FUNCTION_NAMES)
 _SOURCE = f"{_LAMBDA}event-source-mapping:{{source_id}}"
 _ALARMS = "arn:{partition}:cloudwatch:{region}:{account}:alarm:*"
 _INGEST = "arn:{partition}:execute-api:{region}:{account}:{api_id}/v1/POST/ingest"
@@ -121,19 +122,10 @@ def _names(deployed: DeployedStack, caller: str) -> dict[str, str]:
         source = deployed.resource(SOURCE)
     except StoreError:
         source = ""
-    names = {
-        "partition": deployed.partition,
-        "region": deployed.region,
-        "account": deployed.account,
+    names = asdict(stack) | {
         "stack": stack.name,
-        "raw_bucket": stack.raw_bucket,
-        "index_table": stack.index_table,
-        "state_table": stack.state_table,
-        "queue": deployed.queue,
-        "dead_letters": deployed.dead_letters,
-        "ingest_function": deployed.outputs.get("IngestFunction"),
-        "replay_function": deployed.outputs.get("ReplayFunction"),
-        "processor_function": deployed.outputs.get("ProcessorFunction"),
+        **{name: getattr(deployed, name) for name in ("partition", "region", "account", "queue", "dead_letters")},
+        **{f"{name}_function": deployed.outputs.get(f"{name.title()}Function") for name in _FUNCTION_NAMES},
         "source_id": source,
         "api_id": stack.api_url.removeprefix("https://").partition(".")[0],
         "caller": caller.rpartition(":")[2],

@@ -73,7 +73,12 @@ class AwsAggregates:
                 return
             tally.update(item["kind"] for item in written)
             digests = xor_of((item["digest"] for item in written), digests)
-        writing.record(tally, digests, computed_by)
+        counts = tally["new"], tally["changed"], tally["unchanged"], tally["removed"], tally.total()
+        state = layout.task_tally(task, Written(*counts, digests.hex(), (computed_by,) if computed_by else ()))
+        change = "SET " + ", ".join(f"#{name} = :{name}" for name in state)
+        # Of two writers of one task that computed different rows, the counts of the one with more rows stay.
+        condition = "attribute_not_exists(#written) OR #written <= :written"
+        self.table.update(layout.state_key(task), change, state, condition=condition)
 
     def versions(
         self, metric: str, window: Window, entities: Sequence[str] = (), *, checked: bool = False
@@ -198,16 +203,6 @@ class _Writing:
         why = self.versions[row.metric], self.known_until, self.reason, kind, ""
         base = current["run"] if current else None
         return layout.version_item(VersionRow(*(*place, self.task.run_id, value, *inputs, base, *why)))
-
-    def record(self, tally: Counter[str], digests: bytes, computed_by: str) -> None:
-        """Record in the task's state how all its versions compare. Of two writers of one task that computed different
-        rows, the counts of the one with more rows stay."""
-        compared = tally["new"], tally["changed"], tally["unchanged"], tally["removed"]
-        written = Written(*compared, tally.total(), digests.hex(), (computed_by,) if computed_by else ())
-        state = layout.task_tally(self.task, written)
-        change = "SET " + ", ".join(f"#{name} = :{name}" for name in state)
-        condition = "attribute_not_exists(#written) OR #written <= :written"
-        self.table.update(layout.state_key(self.task), change, state, condition=condition)
 
 
 @dataclass(frozen=True, slots=True)

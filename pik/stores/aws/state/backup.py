@@ -26,7 +26,7 @@ from pik.ports.state import (
 from pik.stores.aws.queue import PURGED, purged_item
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.aggregates import metric_item, metric_of
-from pik.stores.aws.state.layout import BodyItem, PromotionItem, TaskProgress
+from pik.stores.aws.state.layout import BodyItem, PromotionItem
 from pik.stores.aws.state.move_pointers import content_of, promotion_items, promotion_row
 from pik.stores.aws.state.runs import (
     AwsRuns,
@@ -108,7 +108,7 @@ class AwsBackup:
         }
         for item in self.table.query(layout.run_pk(run_id), prefix="task/"):
             number = item["sk"].partition("/")[2]
-            state: TaskProgress = states.get(number, {})
+            state: Mapping[str, Any] = states.get(number, {})
             failures = NO_FAILURES
             if state.get("failing"):
                 key: Key[BodyItem] = Key((layout.run_pk(run_id), state["failures"]))
@@ -178,7 +178,7 @@ def _version_item(row: VersionRow) -> Item:
 def _task_items(row: TaskRow) -> Iterator[Mapping[str, Any]]:
     yield task_item(row.task)
     run_id, number = row.task.run_id, row.task.number
-    state: TaskProgress = {"reason": row.reason} if row.reason else {}
+    state: Item = {"reason": row.reason} if row.reason else {}
     if row.state != TaskState.OPEN:
         failing = row.failures.count
         kept = f"{layout.task_sk('failures', number)}/restored" if failing else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired
 
 from msgspec import structs
 
@@ -54,7 +54,7 @@ class RunItem(BodyItem):
     finished_at: NotRequired[int]
 
 
-class TaskProgress(TypedDict, total=False):
+class TaskStateItem(KeyItem, total=False):
     """What is known of a task: its state, its failures, and how its versions compare with what was current."""
 
     state: str
@@ -70,10 +70,6 @@ class TaskProgress(TypedDict, total=False):
     versions_xor: bytes
     computed_by: str
     tally_digest: bytes
-
-
-class TaskStateItem(KeyItem, TaskProgress):
-    """The state of a task."""
 
 
 class PromotionItem(KeyItem):
@@ -272,12 +268,11 @@ def aggregate(place: Place, item: PointerItem, *, current: bool, sound: bool = T
     return Aggregate(computed, item["run"], *versions, current=current, sound=sound)
 
 
-def task_tally(task: Task, written: Written) -> TaskProgress:
+def task_tally(task: Task, written: Written) -> dict[str, Any]:
     """Return the attributes of a task's state that record its versions."""
     *counts, xor, programs = structs.astuple(written)
-    state: Any = dict(zip(_WRITTEN, (*counts, bytes.fromhex(xor), ", ".join(programs)), strict=True))
-    state["tally_digest"] = tally_digest(task.run_id, task.number, state)
-    return state  # type: ignore[no-any-return]
+    state = dict(zip(_WRITTEN, (*counts, bytes.fromhex(xor), ", ".join(programs)), strict=True))
+    return {**state, "tally_digest": tally_digest(task.run_id, task.number, state)}
 
 
 def written_of(state: Mapping[str, Any]) -> Written | None:
