@@ -34,7 +34,7 @@ from pik.ports.state import Change, Promoted, Promotion, Written
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state import (
     POINTER_DIGEST,
-    PROMOTION_DIGEST,
+    PROMOTION,
     VERSION_DIGEST,
     WRITER_DIGEST,
     copy_rows,
@@ -244,7 +244,7 @@ class LocalAggregates:
     def newest_first(self) -> Iterator[Promotion]:
         rows = self.database.read().execute(
             "SELECT run_id, kind, at, reason, moved, conflicts, promotion_id, "
-            f"digest IS {PROMOTION_DIGEST} FROM promotion ORDER BY number DESC"
+            f"digest IS {PROMOTION.digest} FROM promotion ORDER BY number DESC"
         )
         for *columns, promotion_id, sound in rows:
             if not sound:

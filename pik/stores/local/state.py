@@ -114,7 +114,6 @@ RUN_DIGEST = (
 )
 TASK_DIGEST = "row_digest('task', run_id, number, body, state, failing, failures)"
 LETTER_DIGEST = "row_digest('letter', letter_id, body)"
-METRIC_DIGEST = "row_digest('metric', name, version, definition, applied_at, scale)"
 WRITER_DIGEST = "row_digest('writer', run_id, new, changed, unchanged, removed, versions, versions_xor, computed_by)"
 VERSION_DIGEST = (
     "row_digest('version', v.metric, v.bucket, v.entity, (SELECT run_id FROM writer WHERE number = v.writer), v.value,"
@@ -124,9 +123,6 @@ VERSION_DIGEST = (
 )
 POINTER_DIGEST = (
     "row_digest('current', c.metric, c.bucket, c.entity, (SELECT run_id FROM writer WHERE number = c.writer))"
-)
-PROMOTION_DIGEST = (
-    "row_digest('promotion', number, promotion_id, run_id, kind, at, reason, moved, conflicts, pointers, pointers_xor)"
 )
 """SQL of the digests of rows (pik.stores.state_rows); `v` is a version, `c` a pointer."""
 
@@ -146,13 +142,17 @@ _Values = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A kind of row that is also kept as a file: its table, its digest in SQL, the columns in the file, and the file's
-    name."""
+    """A kind of row that is also kept as a file: its table, the columns in the file, which are those of its digest, and
+    the file's name."""
 
     table: str
-    digest: str
     columns: tuple[str, ...]
     name: str
+
+    @property
+    def digest(self) -> str:
+        """SQL of the digest of a row."""
+        return f"row_digest('{self.table}', {', '.join(self.columns)})"
 
     def key(self, values: Mapping[str, Any]) -> str:
         """Return the path of the file, relative to the store."""
@@ -174,7 +174,7 @@ class Copied:
         rows: list[tuple[_Values, _Values | None]]
         rows = [(values, values) for values in self.rows(connection, f"digest IS {self.digest}")]
         rows += [(values, self.read(root, self.key(values))) for values in self.altered(connection)]
-        return sorted(rows, key=lambda row: [row[0][name] for name in self.columns[:2]])
+        return sorted(rows, key=lambda row: [(row[1] or row[0])[name] for name in self.columns[:2]])
 
     def read(self, root: Path, key: str) -> _Values | None:
         """Return the content of a file; None if it is missing, or not as it was written."""
@@ -214,10 +214,9 @@ class Copied:
         return row_digest(self.table, *(values[name] for name in self.columns)).hex()
 
 
-METRIC = Copied("metric", METRIC_DIGEST, ("name", "version", "definition", "applied_at", "scale"), "{name}-{version}")
+METRIC = Copied("metric", ("name", "version", "definition", "applied_at", "scale"), "{name}-{version}")
 PROMOTION = Copied(
     "promotion",
-    PROMOTION_DIGEST,
     ("number", "promotion_id", "run_id", "kind", "at", "reason", "moved", "conflicts", "pointers", "pointers_xor"),
     "{promotion_id}",
 )
@@ -258,7 +257,7 @@ def set_aside_copies(database: Database) -> tuple[str, ...]:
     return tuple(lacking)
 
 
-_SELECT = f"SELECT name, version, definition, applied_at, scale, digest IS {METRIC_DIGEST} FROM metric"
+_SELECT = f"SELECT {', '.join(METRIC.columns)}, digest IS {METRIC.digest} FROM metric"
 
 
 @dataclass(slots=True)
