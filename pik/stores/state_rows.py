@@ -145,6 +145,14 @@ def damaged_row(what: str) -> Damaged:
     )
 
 
+def versions_missing(run_id: str, written: int, there: int) -> Damaged:
+    """Return the error for a run whose versions are not those that it wrote, where they would become current."""
+    return Damaged(
+        f"run {run_id} wrote {written:,} versions, and {there:,} of its versions are there",
+        hint="replay again to compute it anew; what is damaged: pik verify",
+    )
+
+
 def lost_version(metric: str, entity: str) -> Damaged:
     """Return the error for a backup with a pointer to a version that is not in it."""
     return Damaged(

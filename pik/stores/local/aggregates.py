@@ -40,7 +40,7 @@ from pik.stores.local.state import (
     copy_rows,
     expect_sound,
 )
-from pik.stores.state_rows import NO_ROWS, damaged_row, row_digest, xor_of
+from pik.stores.state_rows import NO_ROWS, damaged_row, row_digest, versions_missing, xor_of
 
 _VERSION = (
     "v.metric, v.bucket, v.entity, v.value, v.inputs, v.input_ids, v.input_contents,"
@@ -341,10 +341,7 @@ def _count(connection: sqlite3.Connection, run_id: str, writer: tuple[int], old:
         there, total = there + len(some), xor_of(digests, total)
         moved, already = moved + sum(are_old), already + sum(are_new)
     if (there, total) != written:
-        raise Damaged(
-            f"run {run_id} wrote {written[0]:,} versions, and {there:,} of its versions are there",
-            hint="replay again to compute it anew; what is damaged: pik verify",
-        )
+        raise versions_missing(run_id, written[0], there)
     return Promoted(moved, already, there - moved - already)
 
 

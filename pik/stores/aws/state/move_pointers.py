@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 from msgspec import structs
 from ulid import ULID
 
-from pik.errors import Busy, Damaged
+from pik.errors import Busy
 from pik.model.metric import PromotionKind
 from pik.ports.state import Promoted, PromotionRow
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.layout import MoveItem, PointerItem, PromotionItem, VersionItem
 from pik.stores.aws.table import READS, Change, Item, Key, Table, batched
-from pik.stores.state_rows import NO_ROWS, Place, damaged_row, pointer_digest, row_digest, xor_of
+from pik.stores.state_rows import NO_ROWS, Place, damaged_row, pointer_digest, row_digest, versions_missing, xor_of
 
 _CHUNK = READS - 1  # their pointers and the move under way are one read
 
@@ -179,18 +179,12 @@ class PointerMove:
                 survey.add(pointer, _run_at(found, pointer))
             versions += len(pointers)
             digests = xor_of((pointer.version["digest"] for pointer in pointers), digests)
-        self._expect_all(versions, digests)
-        return survey
-
-    def _expect_all(self, versions: int, digests: bytes) -> None:
-        """A task that was done twice at once may have left more versions than either of the two counted."""
         states = [item for item in self.table.query(layout.run_pk(self.run_id), prefix="state/") if "written" in item]
         written = sum(state["written"] for state in states)
+        # A task that was done twice at once may have left more versions than either of the two counted.
         if versions < written or (versions == written and digests != xor_of(state["versions_xor"] for state in states)):
-            raise Damaged(
-                f"run {self.run_id} wrote {written:,} versions, and {versions:,} of its versions are there",
-                hint="replay again to compute it anew; what is damaged: pik verify",
-            )
+            raise versions_missing(self.run_id, written, versions)
+        return survey
 
     def _move_all(self, move_id: str) -> _Survey:
         """Move what can be moved, and return where everything is then."""
