@@ -19,7 +19,7 @@ from pathlib import Path
 from bench.gen_events import generate
 from pik.inputs.source import file_source
 from pik.rawlog.segment_writer import Reading
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.stack import Stack
@@ -60,7 +60,7 @@ def _file(url: str, path: Path) -> tuple[float, Calls]:
     options = IngestOptions(Reading(max_line=1 << 20))
     with counting(store) as calls:
         begun = time.monotonic()
-        ingest(store, file_source(str(path)), options, Silent())
+        ingest(store, file_source(str(path)), options, SILENT)
         seconds = time.monotonic() - begun
     calls.made["PutObject"] = sum(1 for _ in store.raw.objects(""))
     return seconds, calls

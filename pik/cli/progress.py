@@ -11,7 +11,7 @@ from typing import Any
 
 from pik.cli.text import note, visible
 from pik.model.instant import SECOND, format_duration
-from pik.runtime import Progress, Silent
+from pik.runtime import SILENT, Progress
 
 EVERY = 10.0
 """Seconds between two plain lines."""
@@ -20,11 +20,11 @@ EVERY = 10.0
 def progress(*, quiet: bool) -> Progress:
     """Return the progress that suits standard error."""
     if quiet or sys.stderr is None:
-        return Silent()
+        return SILENT
     return Bar() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else Lines()
 
 
-class _Work:
+class _Work(Progress):
     """One piece of work: how much of it is done, and how fast it goes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -73,9 +73,6 @@ class Lines(_Work):
             self._printed = now
             share = f" ({100 * self._done // self._total} %)" if self._total else ""
             note(f"{self._label}: {self.text(share)}")
-
-    def stop(self) -> None:
-        """Nothing is left to clean up."""
 
 
 class Bar(_Work):

@@ -16,7 +16,7 @@ import msgspec
 import zstandard
 
 from pik.model.batch import Verdict
-from pik.model.delivery import Delivery, extracted_values, to_json
+from pik.model.delivery import Delivery, extracted_values
 from pik.model.instant import full_instant
 from pik.ports.engine import COLUMNS, DELIVERY, Block, Exporter, Layout, Rows
 
@@ -39,7 +39,7 @@ class TextExporter:
         self.layout = layout
         self.suffix = f".{layout.format}{_SUFFIXES[layout.compression]}"
         added = [*((DELIVERY,) if layout.include_duplicates else ()), *(column.name for column in layout.columns)]
-        self._keys = [b"," + to_json(name) + b":" for name in added]
+        self._keys = [b"," + msgspec.json.encode(name) + b":" for name in added]
         self._names = [name for name in COLUMNS if name not in layout.partition_by]
         self._header = ",".join([*self._names, *added]).encode() + b"\r\n" if layout.format == "csv" else b""
 
@@ -99,7 +99,7 @@ class _TextSink:
 
 def _json(value: Any) -> bytes:
     """Return the JSON text of a value, decimals as they are written."""
-    return format(value, "f").encode() if isinstance(value, Decimal) else to_json(value)
+    return format(value, "f").encode() if isinstance(value, Decimal) else msgspec.json.encode(value)
 
 
 _SPECIAL = re.compile(rb'[",\r\n]')

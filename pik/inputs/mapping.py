@@ -25,6 +25,7 @@ from pik.model.event import (
     FIELDS,
     REQUIRED,
     Event,
+    EventLine,
     FieldType,
     as_written,
     event_of,
@@ -56,6 +57,7 @@ _MIXED = "if valid records follow, add --on-invalid reject"
 
 _TIME_FIELDS = tuple(each.name for each in ENVELOPE if each.sent and each.type == FieldType.INSTANT)
 
+_NO_PAYLOAD = msgspec.Raw()
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _UNUSUAL = (Invalid, msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
@@ -101,9 +103,10 @@ class RecordMapping:
             return None
         names = _plain_text(source), _plain_text(event_type), _plain_text(entity_id)
         if self._time.reads_text(at) and (received is None or self._time.reads_text(received)):
-            return event_of(*names, (at, received), key, (raw, canonical), self._zone)
+            return event_of(EventLine(*names, at, _NO_PAYLOAD, received, key), raw, (canonical, None), self._zone)
         times = full_instant(self._time(at)), None if received is None else full_instant(self._time(received))
-        event = event_of(*names, times, key, (raw, canonical), self._zone)
+        fields = EventLine(*names, times[0], _NO_PAYLOAD, times[1], key)
+        event = event_of(fields, raw, (canonical, None), self._zone)
         event.written = as_written(_unless_canonical(at), None if received is None else _unless_canonical(received))
         return event
 

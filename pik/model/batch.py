@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import repeat
-from operator import floordiv
+from operator import add, floordiv
 from struct import Struct
 
 import msgspec
+from msgspec import structs
 
 from pik.model.instant import SECOND
 
@@ -169,19 +170,12 @@ class Counts(msgspec.Struct, frozen=True, array_like=True):
     rejected: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(*(mine + theirs for mine, theirs in zip(self.astuple(), other.astuple(), strict=True)))
-
-    def astuple(self) -> tuple[int, int, int, int, int]:
-        """In the order of the fields."""
-        return self.read, self.accepted, self.exact, self.conflict, self.rejected
+        return Counts(*map(add, structs.astuple(self), structs.astuple(other)))
 
     @property
     def duplicates(self) -> int:
         """exact + conflict."""
         return self.exact + self.conflict
-
-
-NO_COUNTS = Counts()
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -240,7 +234,7 @@ class Batch:
     origin: Origin
     state: BatchState
     attempt: int = 1
-    counts: Counts = NO_COUNTS
+    counts: Counts = Counts()  # noqa: RUF009 - frozen
     started_at: int
     finished_at: int | None = None
     first_event: int | None = None
@@ -318,7 +312,10 @@ def with_lags(counts: Mapping[int, int], more: Mapping[int, int]) -> dict[int, i
     total.update(more)
     if are_exact(total) or not (are_exact(counts) or are_exact(more)):
         return dict(total)
-    return _cut(total)
+    cut: Counter[int] = Counter()
+    for lag, count in total.items():
+        cut[three_digits(lag)] += count
+    return dict(cut)
 
 
 def are_exact(counts: Mapping[int, int]) -> bool:
@@ -348,10 +345,3 @@ def three_digits(number: int) -> int:
     """Return the number cut to three significant digits, toward smaller ones."""
     unit: int = 10 ** max(0, len(str(abs(number))) - 3)
     return number // unit * unit
-
-
-def _cut(counts: Mapping[int, int]) -> dict[int, int]:
-    cut: Counter[int] = Counter()
-    for lag, count in counts.items():
-        cut[three_digits(lag)] += count
-    return dict(cut)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from binascii import hexlify
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -151,11 +151,6 @@ _EVENT_TIME = b',"event_time":"'
 _INSTANT_LENGTH = len("2026-01-31T23:59:59.000000000Z")
 
 
-def to_json(value: Any) -> bytes:
-    """Return the JSON text of a value built from what `Delivery` holds."""
-    return _encode(value)
-
-
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which deliveries are asked for. Empty or None: no restriction."""
@@ -180,6 +175,7 @@ TYPES = "string, int64, double, decimal(PRECISION,SCALE), bool, timestamp"
 MAX_PRECISION = 38
 """Digits of a decimal, at most."""
 
+_OTHER_TYPES = ("string", "int64", "double", "bool", "timestamp")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _DECIMAL = re.compile(r"decimal\((\d{1,2}),(\d{1,2})\)")
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,99})(?:\.[0-9]{1,100})?(?:[eE][+-]?[0-9]{1,3})?")
@@ -206,7 +202,7 @@ class ExtractedColumn:
         if found is None:
             return None
         try:
-            return _CONVERTERS[self.type.partition("(")[0]](found, self)
+            return _convert(found, self)
         except (Invalid, ArithmeticError, ValueError, TypeError):
             shown = msgspec.json.encode(found).decode(errors="replace")
             wanted = " (RFC 3339 with an offset from UTC)" if self.type == "timestamp" else ""
@@ -253,7 +249,7 @@ def parse_column(text: str) -> ExtractedColumn:
 def _precision(text: str, type_: str) -> tuple[int, int]:
     match = _DECIMAL.fullmatch(type_)
     if match is None:
-        if type_ not in _CONVERTERS or type_ == "decimal":
+        if type_ not in _OTHER_TYPES:
             raise UsageError(f"--column {text}: unknown type {type_!r}", hint=f"types: {TYPES}")
         return 0, 0
     precision, scale = int(match[1]), int(match[2])
@@ -292,62 +288,37 @@ def _number(found: Any) -> Decimal:
     return Decimal(repr(found)) if isinstance(found, float) else Decimal(found)
 
 
-def _string(found: Any, _: ExtractedColumn) -> str:
-    if isinstance(found, str):
+def _convert(found: Any, column: ExtractedColumn) -> Any:
+    """Return what was found as a value of the column's type. Raises Invalid, ArithmeticError, ValueError or TypeError
+    where the type does not hold it exactly."""
+    kind = column.type
+    if kind == "timestamp":
+        return parse_event_time(found, None)
+    if kind == "bool":
+        if not isinstance(found, bool):
+            raise TypeError(found)
         return found
-    if isinstance(found, bool):
-        return "true" if found else "false"
-    return canonical_number(str(_number(found)))
-
-
-def _int64(found: Any, _: ExtractedColumn) -> int:
+    if kind == "string" and isinstance(found, (str, bool)):
+        return found if isinstance(found, str) else str(found).lower()
     number = _number(found)
-    if abs(number) >= 2**64 or number != (whole := int(number)) or not -(2**63) <= whole < 2**63:
-        raise ValueError(found)
-    return whole
-
-
-def _double(found: Any, _: ExtractedColumn) -> float:
-    number = _number(found)
-    value = float(number)
-    # 0.1 is the double that prints as 0.1; of 9007199254740993 there is none.
-    if Decimal(repr(value)) != number:
-        raise ValueError(found)
-    return value + 0.0  # no minus zero
-
-
-def _decimal(found: Any, column: ExtractedColumn) -> Decimal:
-    number = _number(found)
+    if kind == "string":
+        return canonical_number(str(number))
+    if kind == "double":
+        value = float(number)
+        # 0.1 is the double that prints as 0.1; of 9007199254740993 there is none.
+        if Decimal(repr(value)) != number:
+            raise ValueError(found)
+        return value + 0.0  # no minus zero
+    if kind == "int64":
+        if abs(number) >= 2**64 or number != (whole := int(number)) or not -(2**63) <= whole < 2**63:
+            raise ValueError(found)
+        return whole
     if not number:
         return Decimal((0, (0,), -column.scale))
     sign, digits, exponent = number.as_tuple()
     assert isinstance(exponent, int), "JSON has no NaN and no Infinity"
     shift = exponent + column.scale
-    if len(digits) + shift > column.precision:
-        raise ValueError(found)
-    if shift < 0 and any(digits[shift:]):
+    if len(digits) + shift > column.precision or (shift < 0 and any(digits[shift:])):
         raise ValueError(found)
     kept = (*digits, *(0,) * shift) if shift >= 0 else digits[:shift]
     return Decimal((sign, kept, -column.scale))
-
-
-def _bool(found: Any, _: ExtractedColumn) -> bool:
-    if not isinstance(found, bool):
-        raise TypeError(found)
-    return found
-
-
-def _timestamp(found: Any, _: ExtractedColumn) -> int:
-    if not isinstance(found, str):
-        raise TypeError(found)
-    return parse_event_time(found, None)
-
-
-_CONVERTERS: dict[str, Callable[[Any, ExtractedColumn], Any]] = {
-    "string": _string,
-    "int64": _int64,
-    "double": _double,
-    "decimal": _decimal,
-    "bool": _bool,
-    "timestamp": _timestamp,
-}

@@ -1,8 +1,8 @@
 """The event model: the fields of an event, what a valid event is, and how lines of events are read.
 
-`read_event` defines what is valid. It first decodes the line into `_Line`, which takes only the usual shape; whatever
-that refuses is read field by field by `read_event_slowly`, with a reason that a person understands. `read_rows` reads
-many lines at once and agrees with both (a property test compares them).
+`read_event` defines what is valid. It first decodes the line into `EventLine`, which takes only the usual shape;
+whatever that refuses is read field by field by `read_event_slowly`, with a reason that a person understands.
+`read_rows` reads many lines at once and agrees with both (a property test compares them).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ FIELDS = tuple(each.name for each in sorted(ENVELOPE, key=lambda one: not one.re
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
-class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class EventLine(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """An event as producers send it, in the usual shape."""
 
     source: str
@@ -116,7 +116,7 @@ class Event(msgspec.Struct, gc=False):
     extra: bytes | None = None
 
 
-_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_line = msgspec.json.Decoder(EventLine).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_string = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.encode
@@ -132,7 +132,7 @@ def read_event(line: bytes, zone: Zone | None = None) -> Event:
     except _UNUSUAL:
         return read_event_slowly(line, zone)
     payload = bytes(read.payload)
-    return _event(read, payload, read_payload(payload), zone)
+    return event_of(read, payload, read_payload(payload), zone)
 
 
 def read_event_slowly(line: bytes, zone: Zone | None = None) -> Event:
@@ -158,8 +158,8 @@ def read_event_slowly(line: bytes, zone: Zone | None = None) -> Event:
         raise Invalid(f"{missing[0]} is missing", field=missing[0])
     texts = {name: _text(name, members[name]) for name in FIELDS if name in members and name != "payload"}
     payload = bytes(members["payload"])
-    read = _Line(payload=members["payload"], **{name: text for name, text in texts.items() if text is not None})
-    event = _event(read, payload, read_payload(payload), zone)
+    read = EventLine(payload=members["payload"], **{name: text for name, text in texts.items() if text is not None})
+    event = event_of(read, payload, read_payload(payload), zone)
     if unknown := {name: raw for name, raw in members.items() if name not in FIELDS}:
         extra = _encode(unknown)
         check_json(extra, "an unknown field")
@@ -185,27 +185,9 @@ def _text(name: str, raw: msgspec.Raw) -> str | None:
         raise Invalid(f"{name} is not a string: '{shown}'", field=name) from None
 
 
-_NO_PAYLOAD = msgspec.Raw()
-
-
-def event_of(
-    source: str,
-    event_type: str,
-    entity_id: str,
-    times: tuple[str, str | None],
-    idempotency_key: str | None,
-    payload: tuple[bytes, bytes],
-    zone: Zone | None,
-) -> Event:
-    """Return the event with these fields. `times` are event_time and received_time, `payload` its text and its
-    canonical JSON. Raises Invalid."""
-    line = _Line(source, event_type, entity_id, times[0], _NO_PAYLOAD, times[1], idempotency_key)
-    return _event(line, payload[0], (payload[1], None), zone)
-
-
-def _event(line: _Line, raw: bytes, payload: Payload, zone: Zone | None) -> Event:
-    """Return the event of a decoded line, after the checks that all readers share; `raw` is the payload's text,
-    `payload` what was read of it.
+def event_of(line: EventLine, raw: bytes, payload: Payload, zone: Zone | None) -> Event:
+    """Return the event with these fields, after the checks that all readers share; `raw` is the payload's text,
+    `payload` what was read of it. Raises Invalid.
 
     Most of the time of a mapped ingest passes here, hence the look-ups in place.
     """

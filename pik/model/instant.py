@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pik.errors import Invalid, UsageError
 
@@ -24,13 +24,13 @@ MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
-FIRST_DAY = (date(1677, 9, 22) - date(1970, 1, 1)).days
-LAST_DAY = (date(2262, 4, 10) - date(1970, 1, 1)).days
+_EPOCH = date(1970, 1, 1)
+_EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST_DAY = (date(1677, 9, 22) - _EPOCH).days
+LAST_DAY = (date(2262, 4, 10) - _EPOCH).days
 MIN_INSTANT = FIRST_DAY * DAY
 MAX_INSTANT = (LAST_DAY + 1) * DAY - 1
 
-_EPOCH = date(1970, 1, 1)
-_EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 _CLOCK = r"(?::(\d\d)(?:[.,](\d+))?)?"
 OFFSET = r"Z|z|[+-]\d\d(?::?\d\d)?"
 _EXTENDED = re.compile(rf"(\d{{4}}-\d\d-\d\d)(?:[Tt ](\d\d):(\d\d){_CLOCK} ?({OFFSET})?)?", re.ASCII)
@@ -206,19 +206,8 @@ def full_instant(instant: int) -> str:
 
 def format_instant(instant: int) -> str:
     """RFC 3339 in UTC for people: as `full_instant`, with only as many of 0, 3, 6 or 9 fraction digits as needed."""
-    text = full_instant(instant)
-    if text.endswith("000000000Z"):
-        return text[:-11] + "Z"
-    if text.endswith("000000Z"):
-        return text[:-7] + "Z"
-    return text[:-4] + "Z" if text.endswith("000Z") else text
-
-
-def from_datetime(moment: datetime) -> int:
-    """Return the instant of a datetime; a naive one is UTC."""
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    delta = moment - _EPOCH_UTC
-    return (delta.days * 86400 + delta.seconds) * SECOND + delta.microseconds * 1000
+    text = full_instant(instant)[:-1]
+    return text.removesuffix("000").removesuffix("000").removesuffix("000").removesuffix(".") + "Z"
 
 
 _UNITS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
@@ -233,13 +222,15 @@ def parse_duration(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+_SHOWN_UNITS = (("d", DAY), ("h", HOUR), ("m", MINUTE), ("s", SECOND), ("ms", 1_000_000), ("µs", 1000), ("ns", 1))
+
+
 def format_about(nanos: int) -> str:
     """Return a duration of which three significant digits are known, in its greatest unit: `~5,070d`, `~1.39h`,
     `~-12ms`."""
     if not nanos:
         return "~0s"
-    units = (("d", DAY), ("h", HOUR), ("m", MINUTE), ("s", SECOND), ("ms", 1_000_000), ("µs", 1000), ("ns", 1))
-    unit, size = next(one for one in units if abs(nanos) >= one[1])
+    unit, size = next(one for one in _SHOWN_UNITS if abs(nanos) >= one[1])
     count = nanos / size
     digits = 3 - len(str(int(abs(count))))  # after the point
     return f"~{round(count, digits):,.{max(0, digits)}f}{unit}"
@@ -248,15 +239,15 @@ def format_about(nanos: int) -> str:
 def format_duration(nanos: int) -> str:
     """Return a duration for people, two units at most: `1d 2h`, `3m 20s`, `1.250s`, `-12ms`."""
     sign, rest = ("-", -nanos) if nanos < 0 else ("", nanos)
+    if not rest:
+        return "0s"
     if rest < SECOND:
-        for unit, size in (("ms", 1_000_000), ("µs", 1000)):
-            if rest >= size:
-                return f"{sign}{rest / size:.3g}{unit}"
-        return f"{sign}{rest}ns" if rest else "0s"
+        unit, size = next(one for one in _SHOWN_UNITS if rest >= one[1])
+        return f"{sign}{rest / size:.3g}{unit}"
     if rest < MINUTE:
         return f"{sign}{rest / SECOND:.3f}".rstrip("0").rstrip(".") + "s"
     parts: list[str] = []
-    for unit, size in (("d", DAY), ("h", HOUR), ("m", MINUTE), ("s", SECOND)):
+    for unit, size in _SHOWN_UNITS[:4]:
         count, rest = divmod(rest, size)
         if count or parts:
             parts.append(f"{count}{unit}" if count else "")
@@ -268,11 +259,11 @@ def format_duration(nanos: int) -> str:
 _LOCAL_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - of local time
 
 
-class Zone:
+class Zone(NamedTuple):
     """A time zone, which knows the offset of a local time, if there is exactly one."""
 
-    def __init__(self, name: str, info: ZoneInfo) -> None:
-        self.name, self.info = name, info
+    name: str
+    info: ZoneInfo
 
     def offset(self, local: int) -> int:
         """Return nanoseconds to subtract from a local time (nanoseconds since 1970-01-01T00:00:00 there) for its
@@ -389,15 +380,14 @@ class Part:
 def covered(parts: Iterable[Part], window: Window, entities: Sequence[str] = ()) -> bool:
     """Return whether the parts together hold all of the window of each of the entities (none named: of all)."""
     ordered = sorted(parts, key=lambda part: part.window.start)
-    return all(_covered(ordered, window, entity) for entity in entities or (None,))
-
-
-def _covered(ordered: Sequence[Part], window: Window, entity: str | None) -> bool:
-    reached = window.start
-    for part in ordered:
-        if part.window.start <= reached and (not part.entities or entity in part.entities):
-            reached = max(reached, part.window.end)
-    return reached >= window.end
+    for entity in entities or (None,):
+        reached = window.start
+        for part in ordered:
+            if part.window.start <= reached and (not part.entities or entity in part.entities):
+                reached = max(reached, part.window.end)
+        if reached < window.end:
+            return False
+    return True
 
 
 def expired(created: int, days: int | None, now: int) -> bool:

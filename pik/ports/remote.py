@@ -275,47 +275,38 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, run: Run) -> RunView:
         """Return the view of a run."""
         request = run.request
-        return cls(
-            **{name: getattr(run, name) for name in _OF_RUN},
-            **{name: getattr(request, name) for name in _OF_REQUEST},
-            failures=tuple(
+        fields = {
+            **structs.asdict(request),
+            **structs.asdict(run),
+            "failures": tuple(
                 FailureView(**{**structs.asdict(one), "bucket": format_instant(one.bucket)}) for one in run.failures
             ),
-            start_time=format_instant(request.start),
-            end_time=format_instant(request.end),
-            effective_start_time=format_instant(run.effective_start),
-            effective_end_time=format_instant(run.effective_end),
-            created_at=format_instant(run.created_at),
-            finished_at=None if run.finished_at is None else format_instant(run.finished_at),
-            reason=request.reason or None,
-        )
+            "start_time": format_instant(request.start),
+            "end_time": format_instant(request.end),
+            "effective_start_time": format_instant(run.effective_start),
+            "effective_end_time": format_instant(run.effective_end),
+            "created_at": format_instant(run.created_at),
+            "finished_at": None if run.finished_at is None else format_instant(run.finished_at),
+            "reason": request.reason or None,
+        }
+        return cls(**{name: fields[name] for name in cls.__struct_fields__})
 
     def run(self) -> Run:
         """Return the run that this is the view of."""
-        return Run(
-            **{name: getattr(self, name) for name in _OF_RUN},
-            request=RunRequest(
-                **{name: getattr(self, name) for name in _OF_REQUEST},
-                start=parse_instant(self.start_time),
-                end=parse_instant(self.end_time),
-                reason=self.reason or "",
-            ),
-            failures=tuple(
+        fields = structs.asdict(self) | {
+            "start": parse_instant(self.start_time),
+            "end": parse_instant(self.end_time),
+            "reason": self.reason or "",
+            "failures": tuple(
                 FailedAggregate(**{**structs.asdict(one), "bucket": parse_instant(one.bucket)}) for one in self.failures
             ),
-            effective_start=parse_instant(self.effective_start_time),
-            effective_end=parse_instant(self.effective_end_time),
-            created_at=parse_instant(self.created_at),
-            finished_at=None if self.finished_at is None else parse_instant(self.finished_at),
-        )
-
-
-_OF_RUN = (
-    "run_id state events_matched buckets tasks done failed new changed unchanged removed promoted computed_by"
-    " failed_aggregates"
-).split()
-_OF_REQUEST = ("entities", "source", "event_type", "metrics", "include_duplicates")
-"""The fields of a RunView that Run and RunRequest have under the same name."""
+            "effective_start": parse_instant(self.effective_start_time),
+            "effective_end": parse_instant(self.effective_end_time),
+            "created_at": parse_instant(self.created_at),
+            "finished_at": None if self.finished_at is None else parse_instant(self.finished_at),
+        }
+        fields["request"] = RunRequest(**{name: fields[name] for name in RunRequest.__struct_fields__})
+        return Run(**{name: fields[name] for name in Run.__struct_fields__})
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,16 +165,12 @@ def frames_of(segment: Segment, entities: Sequence[str]) -> list[Frame]:
 
 def frame_lines(raw: Raw, segment: Segment, frame: Frame) -> list[bytes]:
     """Return the lines of one frame. Raises Damaged."""
-    return unpack_frame(segment, frame, frame_bytes(raw, segment, frame))
+    return unpack_frame(segment, frame, frame_bytes(raw, segment, frame, frame))
 
 
-def frame_bytes(raw: Raw, segment: Segment, frame: Frame) -> bytes:
-    """Return a frame as it is stored. Raises Damaged."""
-    return part_bytes(raw, segment, frame.offset, frame.offset + frame.length)
-
-
-def part_bytes(raw: Raw, segment: Segment, begin: int, end: int) -> bytes:
-    """Return the bytes of a segment from `begin` to `end`. Raises Damaged."""
+def frame_bytes(raw: Raw, segment: Segment, first: Frame, last: Frame) -> bytes:
+    """Return the frames from `first` to `last` as they are stored. Raises Damaged."""
+    begin, end = first.offset, last.offset + last.length
     return segment.inline[begin:end] if segment.inline else raw.read(segment.key, begin, end - begin)
 
 
@@ -211,9 +207,9 @@ def unpacked(key: str, data: bytes) -> list[bytes]:
     return text.splitlines()
 
 
-def parse(segment: Segment, line: bytes) -> Delivery:
-    """Return a raw line as a Delivery. Raises Damaged, naming the segment."""
+def parse(key: str, line: bytes) -> Delivery:
+    """Return a line of the segment under `key` as a Delivery. Raises Damaged, naming it."""
     try:
         return read_delivery(line)
     except Invalid as error:
-        raise damaged(segment.key, error.message) from None
+        raise damaged(key, error.message) from None

@@ -318,7 +318,7 @@ class PullLine(msgspec.Struct, frozen=True, kw_only=True, tag="pull"):
 
 
 class PulledBatch(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
-    """A batch as the source knew it. `counts`, of all of it: read, accepted, exact, conflict, rejected."""
+    """A batch as the source knew it. `counts` are those of all of it."""
 
     batch_id: str
     origin: Origin
@@ -326,7 +326,7 @@ class PulledBatch(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
     attempt: int
     started_at: int
     finished_at: int | None
-    counts: tuple[int, int, int, int, int]
+    counts: Counts
     rejects: tuple[RejectFile, ...] = ()
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 
 import zstandard
 from msgspec import structs
 
-from pik.errors import Damaged, Invalid
+from pik.errors import Damaged
 from pik.model.batch import KEYED, PLAIN, Arrivals, Frame, Segment, frame_of
-from pik.model.delivery import Delivery, read_delivery
+from pik.model.delivery import Delivery
 from pik.model.instant import DAY, parse_instant
 from pik.ports.raw import Raw, RawKey
-from pik.rawlog.objects import damaged, unpack_frame
+from pik.rawlog.objects import damaged, parse, unpack_frame
 
 _MAGIC = bytes.fromhex("28b52ffd")
 """Begins a zstd frame."""
@@ -23,13 +23,13 @@ UNKNOWN_DIGEST = "0" * 64
 """The digest of a damaged segment whose digest is unknown: no object has it, so verify finds it modified."""
 
 
-def scan_segment(raw: Raw, key: str, each: Callable[[Delivery], object] | None = None) -> Arrivals:
+def scan_segment(raw: Raw, key: str, each: Callable[[Delivery], object] = lambda _: None) -> Arrivals:
     """Return the segment under this key and its deliveries, all read from its bytes, each given to `each` as well.
     Raises Damaged if they are not a segment.
 
     Memory: one segment.
     """
-    rows = _Rows.of(key, each)
+    rows = _Rows(key, each)
     data = raw.read(key)
     offset = 0
     frames: list[Frame] = []
@@ -52,7 +52,7 @@ class Salvaged:
 
 def salvage_known(raw: Raw, segment: Segment) -> Salvaged:
     """Return the whole frames of a segment whose frames are known; none, where the object is not there."""
-    rows = _Rows.of(segment.key, None)
+    rows = _Rows(segment.key)
     lost: list[int] = []
     try:
         data = raw.read(segment.key)
@@ -68,7 +68,7 @@ def salvage_known(raw: Raw, segment: Segment) -> Salvaged:
 
 def salvage_unknown(raw: Raw, key: str) -> Salvaged:
     """Return the whole frames of a damaged segment of which nothing else is known. Raises Damaged if there is none."""
-    rows = _Rows.of(key, None)
+    rows = _Rows(key)
     data = raw.read(key)
     frames: list[Frame] = []
     lost: list[int] = []
@@ -111,33 +111,25 @@ def _next_frame(key: str, data: bytes, start: int) -> int:
     return len(data)
 
 
-@dataclass(slots=True)
 class _Rows:
-    """Collects the deliveries of a segment, a frame at a time."""
+    """Collects the deliveries of a segment, a frame at a time. Raises Damaged unless the key is that of a segment."""
 
-    key: str
-    batch_id: str
-    day: int
-    each: Callable[[Delivery], object] | None
-    plain: list[bytes] = field(default_factory=list)
-    keyed: list[bytes] = field(default_factory=list)
-    entity_of: dict[int, str] = field(default_factory=dict)
-    times: list[int] = field(default_factory=list)
-    ingest_times: set[str] = field(default_factory=set)
-
-    @classmethod
-    def of(cls, key: str, each: Callable[[Delivery], object] | None) -> _Rows:
+    def __init__(self, key: str, each: Callable[[Delivery], object] = lambda _: None) -> None:
         parsed = RawKey.parse(key)
         if parsed is None or parsed.day is None:
             raise damaged(key, "its name is not that of a segment")
-        return cls(key, parsed.id, parsed.day, each)
+        self.key, self.batch_id, self.day, self.each = key, parsed.id, parsed.day, each
+        self.plain: list[bytes] = []
+        self.keyed: list[bytes] = []
+        self.entity_of: dict[int, str] = {}
+        self.times: list[int] = []
+        self.ingest_times: set[str] = set()
 
     def take(self, lines: Sequence[bytes], number: int) -> list[str]:
         """Add the deliveries of a frame, all of them or none, and return their entities. Raises Damaged."""
         deliveries = [self._checked(line) for line in lines]
         for delivery in deliveries:
-            if self.each is not None:
-                self.each(delivery)
+            self.each(delivery)
             event_id = bytes.fromhex(delivery.event_id)
             if delivery.idempotency_key is None:
                 self.plain.append(PLAIN.pack(event_id, delivery.seq, number))
@@ -149,10 +141,7 @@ class _Rows:
         return [delivery.entity_id for delivery in deliveries]
 
     def _checked(self, line: bytes) -> Delivery:
-        try:
-            delivery = read_delivery(line)
-        except Invalid as error:
-            raise damaged(self.key, error.message) from None
+        delivery = parse(self.key, line)
         if delivery.batch_id != self.batch_id or delivery.event_instant // DAY != self.day:
             raise damaged(self.key, f"delivery {delivery.seq} does not belong there")
         return delivery

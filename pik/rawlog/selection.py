@@ -14,7 +14,7 @@ from pik.model.delivery import Delivery, Filter, entity_mark, event_id_text, eve
 from pik.model.instant import Window, full_instant
 from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.rawlog.objects import damaged, frame_lines, frame_text, frames_of, parse, part_bytes
+from pik.rawlog.objects import damaged, frame_bytes, frame_lines, frame_text, frames_of, parse
 from pik.runtime import SILENT, Progress, showing
 from pik.runtime.storage import Spool, scratch
 
@@ -202,7 +202,7 @@ def stored_frames(raw: Raw, segment: Segment, frames: Sequence[Frame]) -> Iterat
     """Yield frames of a segment as they are stored; adjacent ones are read together. Raises Damaged."""
     for together in _adjacent(frames):
         first, last = together[0], together[-1]
-        data = memoryview(part_bytes(raw, segment, first.offset, last.offset + last.length))
+        data = memoryview(frame_bytes(raw, segment, first, last))
         for frame in together:
             yield frame, data[frame.offset - first.offset :][: frame.length]
 
@@ -275,7 +275,7 @@ def deliveries(
                         continue
                     if bound.day == segment.day and (event_time_text(line), event_id_text(line)) > bound.texts:
                         continue
-                    delivery = parse(segment, line)
+                    delivery = parse(segment.key, line)
                     verdict = verdicts.get(delivery.seq, _ACCEPTED)
                     if verdict == _UNRECORDED or (only and (verdict == _ACCEPTED) != (only == "accepted")):
                         continue

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _Value = TypeVar("_Value")
 
 
-class Progress(Protocol):
-    """Shows how far one piece of work at a time is."""
+class Progress:
+    """Shows how far one piece of work at a time is. This one shows nothing."""
 
     def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         """Begin showing work called `label`, of `total` units where that is known, `done` of which are done already."""
@@ -29,20 +29,7 @@ class Progress(Protocol):
         """End the work, whether it succeeded or not."""
 
 
-class Silent:
-    """Shows nothing."""
-
-    def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
-        pass
-
-    def advance(self, done: int) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
-
-
-SILENT = Silent()
+SILENT = Progress()
 
 
 @contextmanager

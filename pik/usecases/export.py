@@ -259,7 +259,8 @@ def read_block(raw: Raw, job: Job) -> Block:
         [(part.segment, *stored) for part in job for stored in stored_frames(raw, part.segment, part.frames)]
     )
     pieces = [
-        Piece(sum(frame.lines for frame in part.frames), part.verdicts, partial(parse, part.segment)) for part in job
+        Piece(sum(frame.lines for frame in part.frames), part.verdicts, partial(parse, part.segment.key))
+        for part in job
     ]
     return Block(day_text(job[0].segment.day), text, ends, pieces)
 

@@ -261,7 +261,7 @@ class _Transfer:
                 attempt=batch.attempt,
                 started_at=batch.started_at,
                 finished_at=batch.finished_at,
-                counts=batch.counts.astuple(),
+                counts=batch.counts,
                 rejects=tuple(rejects),
             )
 

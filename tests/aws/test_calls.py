@@ -17,7 +17,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, Window, parse_instant
 from pik.model.metric import RunState
 from pik.ports.store import Store
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.stack import stack_of
@@ -149,7 +149,7 @@ def test_verifying_a_request_takes_one_call_and_its_share_of_a_hundred(store: St
         record_request(store, json.dumps(event(number, entity_id=f"customer-{number % 7}")).encode())
     fresh = open_store(store.url)
     with counting(fresh) as calls:
-        found = verify(fresh, DuckEngine(), ALL_TIME, Silent())
+        found = verify(fresh, DuckEngine(), ALL_TIME, SILENT)
         assert list(found) == []
     assert found.summary.valid == 120
     assert calls.made["GetObject"] == 120

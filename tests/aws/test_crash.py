@@ -21,7 +21,7 @@ from pik.model.instant import ALL_TIME
 from pik.ports.engine import Format, Layout
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws import lease
 from pik.stores.aws.clients import Clients
@@ -104,7 +104,7 @@ def test_promise_1_a_request_that_dies_after_every_call(
         assert store.index.totals().events == len({result.event_id for result in results}), f"call {number}"
         assert sum(1 for _ in list_events(store, Filter(ALL_TIME))) == store.index.totals().events
         if number in (3, 9, 17):
-            rebuild_index(store, Silent())
+            rebuild_index(store, SILENT)
             assert_sound(store)
             assert store.index.totals().events == len({result.event_id for result in results})
         if die.calls < number:
@@ -127,7 +127,7 @@ def test_promise_1_a_death_after_every_call(
         assert snapshot(store) == expected, f"call {number}"
         if number % 4 == 0:
             assert_sound(store)
-            rebuild_index(store, Silent())
+            rebuild_index(store, SILENT)
             assert snapshot(store) == expected, f"call {number}, rebuilt"
         if die.calls < number:
             assert number > 40
@@ -162,7 +162,7 @@ def test_promise_6_what_is_not_recorded_yet_counts_nowhere(
         for form in forms:
             layout = Layout(Filter(ALL_TIME), form, "none", include_duplicates=True)
             target = tmp_path / f"{uuid4()}.{form}"
-            exported.append(export(reader, exporter(layout), target, Silent(), directory=False).rows)
+            exported.append(export(reader, exporter(layout), target, SILENT, directory=False).rows)
         inputs = []
         for with_duplicates in (False, True):
             with Selection(reader, ALL_TIME).gather(include_duplicates=with_duplicates) as gathered:

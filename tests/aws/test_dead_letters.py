@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pik.errors import UsageError
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.queue import AwsQueue
 from pik.usecases.replay import runs as dlq
@@ -22,7 +22,7 @@ def test_a_letter_that_is_not_a_task_is_shown_not_redriven_and_can_be_purged(aws
     (letter,) = dlq.letters(store)  # type: ignore[arg-type]
     assert letter.reason.startswith("this is not a pik task")
     with pytest.raises(UsageError, match=f"{letter.letter_id} is not a pik task") as refused:
-        dlq.redrive(store, PlainEngine(), [letter], Pace(), Silent())  # type: ignore[arg-type]
+        dlq.redrive(store, PlainEngine(), [letter], Pace(), SILENT)  # type: ignore[arg-type]
     assert refused.value.hint == f"pik dlq purge {letter.letter_id} --reason 'no task'"
     dlq.purge(store, [letter], 1, "no task")  # type: ignore[arg-type]
     assert dlq.letters(store) == []  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from pik.errors import InputError, StoreError
 from pik.inputs import source as reading
 from pik.inputs.source import Source, foreign_sources
 from pik.rawlog.segment_writer import Reading
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_foreign, open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.s3 import S3Files
@@ -227,7 +227,7 @@ def test_an_object_that_changes_between_the_passes_is_noticed(own, put, tmp_path
     before = digest(found)
     put("a.jsonl", lines(4, 8))
     with pytest.raises(InputError, match=f"{url} changed while it was being read"):
-        ingest(store, found, OPTIONS, Silent())
+        ingest(store, found, OPTIONS, SILENT)
     assert store.index.totals().deliveries == 0
     assert digest(source(own, url)) != before
 
@@ -245,7 +245,7 @@ def test_promise_9_an_object_that_changes_inside_of_a_pass_is_noticed(own, put, 
 
     failing(own, "GetObject", fault)
     with pytest.raises(InputError, match="changed while it was being read"):
-        ingest(store, source(own, url), OPTIONS, Silent())
+        ingest(store, source(own, url), OPTIONS, SILENT)
 
 
 def test_promise_8_one_piece_is_held_and_each_is_read_once_a_pass(own, put, monkeypatch, tmp_path) -> None:
@@ -255,7 +255,7 @@ def test_promise_8_one_piece_is_held_and_each_is_read_once_a_pass(own, put, monk
     url = put("a.jsonl", data)
     ranges: list[str] = []
     failing(own, "GetObject", lambda params: ranges.append(params["Range"]))
-    ingest(open_store(str(tmp_path / "store"), create=True), source(own, url), OPTIONS, Silent())
+    ingest(open_store(str(tmp_path / "store"), create=True), source(own, url), OPTIONS, SILENT)
     pieces = [f"bytes={begin}-{begin + 999}" for begin in range(0, len(data), 1000)]
     count = len(pieces)
     whole, beginning, records = ranges[:count], ranges[count:-count], ranges[-count:]
@@ -284,8 +284,8 @@ def test_promise_1_an_interrupted_ingest_resumes(own, put, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(type(store.batches), "record", lambda _self, chunk, **options: record(chunk, **options))
         with pytest.raises(Killed):
-            ingest(store, source(own, url), OPTIONS, Silent())
-    done = ingest(store, source(own, url), OPTIONS, Silent())
+            ingest(store, source(own, url), OPTIONS, SILENT)
+    done = ingest(store, source(own, url), OPTIONS, SILENT)
     assert (done.outcome, done.batch.counts.accepted, done.batch.counts.read) == ("resumed", 100, 100)
     assert done.resumed_from is not None
     assert done.resumed_from > 1

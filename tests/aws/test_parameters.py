@@ -9,7 +9,7 @@ import pytest
 from pik.engine import DuckEngine
 from pik.model.instant import parse_instant
 from pik.model.metric import RunRequest, RunState
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
@@ -61,5 +61,5 @@ def test_the_kill_switch_is_one_parameter_of_an_update(other, aws, built) -> Non
     assert message.receives == 1  # nobody took it before
     store.queue.release(message, 0)
     deploy(aws, built, "pik-other", EnableProcessor="true")
-    ended = wait(store, run.run_id, Silent())
+    ended = wait(store, run.run_id, SILENT)
     assert (ended.state, ended.new) == (RunState.COMPLETED, 1)

@@ -12,7 +12,7 @@ import pytest
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws import lease
 from pik.stores.aws.clients import Clients
@@ -89,7 +89,7 @@ def test_promise_10_requests_are_the_same_in_both_stores(
     assert_sound(away)
     assert [segment.inline != b"" for segment in away.index.segments(ALL_TIME)].count(True) == 7
     before = told(away)
-    assert rebuild_index(away, Silent()).revised == 0
+    assert rebuild_index(away, SILENT).revised == 0
     assert told(away) == before
     assert_sound(away)
     assert told(open_store(away.url)) == before

@@ -10,7 +10,7 @@ from botocore.exceptions import ReadTimeoutError
 from pik.errors import StoreError
 from pik.model.instant import ALL_TIME
 from pik.ports.remote import RecordStatus
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.usecases.care.verify import verify
@@ -68,7 +68,7 @@ def test_what_was_refused_after_its_object_is_unacknowledged_and_no_damage(aws: 
 
     with hooked(store, "before-send", stall), pytest.raises(StoreError):
         record_request(store, BODY)
-    found = verify(store, PlainEngine(), ALL_TIME, Silent())
+    found = verify(store, PlainEngine(), ALL_TIME, SILENT)
     assert list(found) == []
     assert (found.summary.unacknowledged, found.summary.damage) == (1, 0)
     assert [result.status for result in record_request(store, BODY).results] == [RecordStatus.ACCEPTED]

@@ -12,7 +12,7 @@ from pik.model.batch import Verdict
 from pik.model.instant import ALL_TIME
 from pik.ports.remote import RecordStatus
 from pik.ports.store import Store
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws import lease
 from pik.stores.aws.clients import Clients
@@ -96,7 +96,7 @@ def test_promise_1_a_request_over_which_the_index_was_rebuilt_is_not_acknowledge
     def rebuild(event_name: str, **_: object) -> None:
         if event_name.endswith("TransactWriteItems"):
             time.sleep(lease.NOTICED)
-            rebuild_index(other, Silent())
+            rebuild_index(other, SILENT)
 
     with hooked(store, "before-send", rebuild), pytest.raises(Busy, match="rebuilt"):
         record_request(store, BODY)
@@ -129,9 +129,9 @@ def test_a_rebuild_leaves_the_old_index_to_its_readers_and_the_next_one_removes_
         return {item["pk"].split("/")[0] for item in store.index.table.scan("pk")} - {"generation", "lease"}  # type: ignore[attr-defined]
 
     (first,) = generations(store)
-    rebuild_index(store, Silent())
+    rebuild_index(store, SILENT)
     assert first in generations(store)
-    rebuild_index(store, Silent())
+    rebuild_index(store, SILENT)
     assert first not in generations(store)
     assert len(generations(store)) == 2
     assert {found.key.split("/")[1] for found in store.raw.objects("index/")} <= generations(store)

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from pik.cli.progress import WINDOW, Bar, Lines, Rate, progress
-from pik.runtime import Silent
+from pik.runtime import SILENT
 
 
 class Terminal(io.StringIO):
@@ -17,12 +17,12 @@ class Terminal(io.StringIO):
 
 def test_what_suits_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    assert isinstance(progress(quiet=True), Silent)
+    assert progress(quiet=True) is SILENT
     assert isinstance(progress(quiet=False), Lines)
     monkeypatch.setattr("sys.stderr", Terminal())
     assert isinstance(progress(quiet=False), Bar)
     monkeypatch.setattr("sys.stderr", None)
-    assert isinstance(progress(quiet=False), Silent)
+    assert progress(quiet=False) is SILENT
 
 
 def test_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:

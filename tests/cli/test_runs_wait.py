@@ -12,7 +12,7 @@ import pytest
 
 from pik.errors import StoreError
 from pik.model.metric import RunState
-from pik.runtime import Silent
+from pik.runtime import SILENT, Progress
 from pik.stores import open_store
 from pik.usecases.replay.runs import wait
 from tests.cli.test_replay_killed import command, events
@@ -20,7 +20,7 @@ from tests.cli.test_replay_killed import command, events
 __all__ = ["events"]
 
 
-class Watching:
+class Watching(Progress):
     """Notes what a progress shows, and tells when it is shown."""
 
     def __init__(self) -> None:
@@ -72,5 +72,5 @@ def test_it_ends_when_the_driver_is_killed(driver) -> None:
     process.kill()
     process.wait()
     with pytest.raises(StoreError, match=f"run {run_id} is RUNNING, but no process is working on it") as ended:
-        wait(store, run_id, Silent())
+        wait(store, run_id, SILENT)
     assert ended.value.hint == f"pik runs resume {run_id}"

@@ -11,7 +11,7 @@ import pytest
 
 from pik.errors import StoreError
 from pik.ports.store import Store
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import FORMAT, open_store
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.table import Item, Key
@@ -65,7 +65,7 @@ def test_a_store_of_another_format_is_refused(store: Store, version: int, senten
 
 def test_a_rebuild_keeps_what_the_store_says(store: Store) -> None:
     write(store)
-    rebuild_index(store, Silent())
+    rebuild_index(store, SILENT)
     assert said(store) == FORMAT
     write(open_store(store.url))
     assert said(store) == FORMAT
@@ -100,5 +100,5 @@ def test_an_index_that_was_lost_whole_is_made_again_with_it(store: Any) -> None:
     write(store)
     for item in list(store.index.table.scan("pk", "sk")):
         store.index.table.delete((item["pk"], item["sk"]))
-    rebuild_index(open_store(store.url), Silent())
+    rebuild_index(open_store(store.url), SILENT)
     assert said(store) == FORMAT

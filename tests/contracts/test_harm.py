@@ -18,7 +18,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.selection import deliveries
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
@@ -37,7 +37,7 @@ def filled(store: Store, tmp_path: Path) -> Store:
 def problems(store: Store) -> list[str]:
     """What is wrong, in words; an index that cannot even be read is said to be damaged."""
     try:
-        found = list(verify(store, PlainEngine(), ALL_TIME, Silent()))
+        found = list(verify(store, PlainEngine(), ALL_TIME, SILENT))
     except StoreError as error:
         return [f"{error.message} {error.hint}"] if "damaged" in error.message else []
     return [f"{one.kind} {one.what} {one.detail}" for one in found]
@@ -96,7 +96,7 @@ def test_what_the_index_has_lost_a_rebuild_makes_again(filled: Store) -> None:
             harm.do()
     assert len(lost) >= 6
     assert problems(filled)
-    rebuild_index(filled, Silent())
+    rebuild_index(filled, SILENT)
     assert problems(filled) == []
     assert answers(filled) == before
 
@@ -147,7 +147,7 @@ def test_a_rebuild_does_not_take_over_what_a_damaged_index_says(tmp_path: Path, 
         again = open_store(store.url)
         if column == ("batch", "batch_id"):
             assert not any(problem.startswith("missing") for problem in problems(again)), value
-        done = rebuild_index(again, Silent())
+        done = rebuild_index(again, SILENT)
         assert done.damaged == (), (value, done)
         assert bool(done.dropped) == (column == ("batch", "batch_id"))
         assert problems(again) == [], value

@@ -18,7 +18,7 @@ from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import Definition
 from pik.ports.store import Store
 from pik.rawlog.selection import deliveries
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_copy, open_store
 from pik.usecases import pull as pull_module
 from pik.usecases.care.rebuild import rebuild_index
@@ -77,7 +77,7 @@ def test_the_copy_answers_as_its_source(
     assert answers(copy, within, entities) == expected
     sound(copy)
     assert verdicts(copy).items() <= verdicts(store).items()
-    rebuild_index(copy, Silent())
+    rebuild_index(copy, SILENT)
     assert answers(copy, within, entities) == expected
     assert verdicts(copy).items() <= verdicts(store).items()
     sound(copy)
@@ -125,7 +125,7 @@ def test_a_duplicate_is_not_accepted_because_the_accepted_delivery_was_not_pulle
         with pytest.raises(NotFound):
             show_event(copy, PlainEngine(), other)
         sound(copy)
-        rebuild_index(copy, Silent())
+        rebuild_index(copy, SILENT)
     copy, _ = pulled(store, tmp_path / "copy", window("03", "04"))
     assert show_event(copy, PlainEngine(), other).deliveries == show_event(store, PlainEngine(), other).deliveries
 
@@ -338,7 +338,7 @@ def test_what_is_damaged_in_the_source_is_reported_not_copied_and_comes_later(
     )
     assert problem.entities
     assert copy.raw.size(segment.key) is None
-    (found,) = verify(copy, PlainEngine(), ALL_TIME, Silent())
+    (found,) = verify(copy, PlainEngine(), ALL_TIME, SILENT)
     assert (found.kind, found.what) == (ProblemKind.MISSING, segment.key)
     with pytest.raises(Damaged):
         answers(copy, within)
@@ -382,7 +382,7 @@ def test_interrupted_at_any_step_the_same_pull_resumes(store: Store, tmp_path: P
         copy = open_copy(str(target), source)
         faulty = wrapped(copy, fault, "raw")
         try:
-            pull(source, faulty, PullRequest(within), Silent())
+            pull(source, faulty, PullRequest(within), SILENT)
         except Crash:
             pass
         else:
@@ -390,7 +390,7 @@ def test_interrupted_at_any_step_the_same_pull_resumes(store: Store, tmp_path: P
         copy = open_copy(str(target), source)
         with suppress(NotHeld):
             assert answers(copy, within) == expected
-        assert list(verify(copy, PlainEngine(), ALL_TIME, Silent())) == []
+        assert list(verify(copy, PlainEngine(), ALL_TIME, SILENT)) == []
         copy, done = pulled(source, target, within)
         assert done.problems == ()
         assert answers(copy, within) == expected
@@ -419,7 +419,7 @@ def test_interrupted_between_raw_index_and_record(
         with pytest.raises(KeyboardInterrupt):
             pulled(source, tmp_path / "copy", within)
     copy = open_copy(str(tmp_path / "copy"), source)
-    assert list(verify(copy, PlainEngine(), ALL_TIME, Silent())) == []
+    assert list(verify(copy, PlainEngine(), ALL_TIME, SILENT)) == []
     if first:
         assert refusal(copy, within).startswith("NotHeld")
     else:

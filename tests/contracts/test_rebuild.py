@@ -22,7 +22,7 @@ from pik.ports.store import Store
 from pik.rawlog.segment_reader import ids_of
 from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import record_request
@@ -93,10 +93,10 @@ def test_a_refused_request_never_beats_one_that_was_acknowledged(
         {12: Verdict.ACCEPTED, 13: Verdict.CONFLICT} if several else {}
     )
     for _ in range(2):
-        done = rebuild_index(store, Silent())
+        done = rebuild_index(store, SILENT)
         assert (done.unacknowledged, done.uncertain, done.revised, done.superseded) == (1, 0, 0, 0)
         assert (amounts(store), times(store), done.guessed) == (expected, before, 0)
-    done = rebuild_index(lose_index(store), Silent())
+    done = rebuild_index(lose_index(store), SILENT)
     assert (done.unacknowledged, done.uncertain, done.undecided) == (0, 3, 1 + several)
     assert amounts(open_store(store.url))[1] == Verdict.ACCEPTED  # only the order of arrival is left
 
@@ -124,18 +124,18 @@ def test_promise_1_a_cut_batch_is_resumed_after_a_rebuild(
     new_store: Callable[[], Store], events: Path, gone: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference, store = new_store(), new_store()
-    ingest(reference, file_source(str(events)), OPTIONS, Silent())
+    ingest(reference, file_source(str(events)), OPTIONS, SILENT)
     whole = snapshot(reference)
     for count in (2, 1):
         interrupt_at(store, events, count, monkeypatch)
         before = times(store)
         store = lose_index(store) if gone else store
-        done = rebuild_index(store, Silent())
+        done = rebuild_index(store, SILENT)
         assert (done.unfinished, done.revised, done.damaged) == (1, 0, ())
         assert damage(store) == []
         if not gone:
             assert times(store) == before
-    assert ingest(store, file_source(str(events)), OPTIONS, Silent()).outcome == Outcome.RESUMED
+    assert ingest(store, file_source(str(events)), OPTIONS, SILENT).outcome == Outcome.RESUMED
     assert snapshot(store) == whole
     assert_sound(store)
 
@@ -146,24 +146,24 @@ def test_promise_1_a_block_that_was_ahead_of_the_others_counts_when_its_turn_has
     """The ingest is killed when the third block is durable and the second is not, and the index is lost. The rebuild
     counts the first block only, so a later delivery of an event never takes the place of an earlier one."""
     reference, store = new_store(), new_store()
-    ingest(reference, file_source(str(events)), OPTIONS, Silent())
+    ingest(reference, file_source(str(events)), OPTIONS, SILENT)
     with monkeypatch.context() as patch:
         patch.setattr(
             "pik.usecases.ingest.batch_ingest.block_builders",
             lambda raw, _, options: KilledAhead(raw, options.reading),
         )
         with pytest.raises(InterruptedError):
-            ingest(store, file_source(str(events)), OPTIONS, Silent())
+            ingest(store, file_source(str(events)), OPTIONS, SILENT)
     (before,) = store.index.batches()
     recorded = snapshot(store)
     store = lose_index(store)
-    done = rebuild_index(store, Silent())
+    done = rebuild_index(store, SILENT)
     assert (done.unfinished, done.damaged, done.superseded > 0) == (1, (), True)
     (after,) = store.index.batches()
     assert (after.next_seq, after.offset, after.counts) == (before.next_seq, before.offset, before.counts)
     assert snapshot(store) == recorded
     assert damage(store) == []
-    assert ingest(store, file_source(str(events)), OPTIONS, Silent()).outcome == Outcome.RESUMED
+    assert ingest(store, file_source(str(events)), OPTIONS, SILENT).outcome == Outcome.RESUMED
     assert snapshot(store) == snapshot(reference)
     assert_sound(store)
 
@@ -172,7 +172,7 @@ def test_promise_3_a_lost_block_record_is_found_and_what_follows_it_comes_again(
     new_store: Callable[[], Store], events: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference, store = new_store(), new_store()
-    ingest(reference, file_source(str(events)), OPTIONS, Silent())
+    ingest(reference, file_source(str(events)), OPTIONS, SILENT)
     interrupt_at(store, events, 3, monkeypatch)
     (batch,) = store.index.batches()
     remove(store, RawKind.BLOCK.key(batch.batch_id, 2))
@@ -180,9 +180,9 @@ def test_promise_3_a_lost_block_record_is_found_and_what_follows_it_comes_again(
         ("missing", RawKind.BLOCK.key(batch.batch_id, 2))
     ]
     store = lose_index(store)
-    (said,) = rebuild_index(store, Silent()).damaged
+    (said,) = rebuild_index(store, SILENT).damaged
     assert "a block record of the interrupted batch" in said
-    ingest(store, file_source(str(events)), OPTIONS, Silent())
+    ingest(store, file_source(str(events)), OPTIONS, SILENT)
     assert snapshot(store) == snapshot(reference)
     assert_sound(store)
 
@@ -267,16 +267,16 @@ def test_a_cut_batch_is_replaced_when_the_whole_file_came(
     interrupt_at(store, cut, 2, monkeypatch)
     (before,) = store.index.batches()
     other.write_text("".join([*lines[:20], *(line(number + 300) for number in range(220))]))
-    ingest(store, file_source(str(other)), OPTIONS, Silent())
+    ingest(store, file_source(str(other)), OPTIONS, SILENT)
     assert with_closing(store, before).state == BatchState.INTERRUPTED
-    done = ingest(store, file_source(str(events)), OPTIONS, Silent()).batch
+    done = ingest(store, file_source(str(events)), OPTIONS, SILENT).batch
     (found,) = store.index.batches(before.batch_id)
     closed = with_closing(store, found)
     assert (closed.state, closed.replaced_by) == (BatchState.REPLACED, done.batch_id)
     assert (status(store).interrupted, status(store).replaced) == (0, 1)
     assert damage(store) == []
     store = lose_index(store)
-    rebuild_index(store, Silent())
+    rebuild_index(store, SILENT)
     (found,) = store.index.batches(before.batch_id)
     assert with_closing(store, found).state == BatchState.REPLACED
 
@@ -298,7 +298,7 @@ def test_damage_to_an_interrupted_batch_does_not_stop_the_whole_file(
         return rejects(self, batch_id)
 
     monkeypatch.setattr(type(store.index), "rejects", damaged)
-    done = ingest(store, file_source(str(events)), OPTIONS, Silent()).batch
+    done = ingest(store, file_source(str(events)), OPTIONS, SILENT).batch
     assert done.state == BatchState.COMPLETE
     assert with_closing(store, before).state == BatchState.INTERRUPTED
 
@@ -317,7 +317,7 @@ def test_promise_8_few_deliveries_are_asked_for_of_an_event_that_came_often(
     monkeypatch.setattr(type(store.index), "deliveries", counted)
     path = tmp_path / "events.jsonl"
     path.write_text(line(3) * 400)
-    assert ingest(store, file_source(str(path)), OPTIONS, Silent()).batch.counts.exact == 399
+    assert ingest(store, file_source(str(path)), OPTIONS, SILENT).batch.counts.exact == 399
     assert 0 < sum(found) <= 16
 
 
@@ -357,4 +357,4 @@ def interrupt_at(store: Store, path: Path, count: int, monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(type(store.batches), "record", crashing)
         with pytest.raises(Crash):
-            ingest(store, file_source(str(path)), OPTIONS, Silent())
+            ingest(store, file_source(str(path)), OPTIONS, SILENT)

@@ -18,14 +18,14 @@ from pik.model.instant import ALL_TIME
 from pik.model.metric import Definition, FailedAggregate, Failures, RunState, TaskState
 from pik.ports.state import PointerRow, VersionRow
 from pik.ports.store import Store
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.usecases.care.backup import backup, restore
 from pik.usecases.metrics.definitions import add_version
 
 from .conftest import STORES, aws_store, local_store
 from .test_state_audit import RUNS, row, run_of, task
 
-QUIET = Silent()
+QUIET = SILENT
 
 
 @pytest.fixture

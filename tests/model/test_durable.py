@@ -11,7 +11,7 @@ import pytest
 
 from pik.inputs.source import file_source
 from pik.rawlog.segment_writer import Reading
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.runtime.storage import sync, sync_directory
 from pik.stores import open_store
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
@@ -56,7 +56,7 @@ def test_promise_1_a_whole_ingest_uses_nothing_weaker_where_there_is_f_fullfsync
     (tmp_path / "f").write_text(
         '{"source":"s","event_type":"t","entity_id":"e","event_time":"2026-01-01T00:00:00Z","payload":{}}\n'
     )
-    ingest(store, file_source(str(tmp_path / "f")), IngestOptions(Reading(1 << 20), workers=0), Silent())
+    ingest(store, file_source(str(tmp_path / "f")), IngestOptions(Reading(1 << 20), workers=0), SILENT)
     assert set(calls) == {"F_FULLFSYNC"}
     reader = store.index.database.read()  # type: ignore[attr-defined]
     assert reader.execute("PRAGMA fullfsync").fetchone() == (1,)

@@ -23,7 +23,6 @@ from pik.model.instant import (
     day_text,
     format_duration,
     format_instant,
-    from_datetime,
     full_instant,
     load_zone,
     parse_duration,
@@ -32,6 +31,7 @@ from pik.model.instant import (
     read_instant,
 )
 from pik.rawlog.segment_writer import reason_kind
+from tests.support.model.texts import from_datetime
 
 INSTANTS = st.integers(MIN_INSTANT, MAX_INSTANT)
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from pik.errors import Invalid, UsageError
 from pik.inputs.mapping import PLAUSIBLE, TimeFormat
-from pik.model.instant import SECOND, from_datetime, load_zone, parse_instant
+from pik.model.instant import SECOND, load_zone, parse_instant
+from tests.support.model.texts import from_datetime
 
 UTC_ZONE = load_zone("UTC")
 NEW_YEAR = parse_instant("2026-01-01T00:00:00Z")

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from pik.errors import Invalid, UsageError
 from pik.model.event import read_event
-from pik.model.instant import format_instant, from_datetime, load_zone, parse_event_time
+from pik.model.instant import format_instant, load_zone, parse_event_time
 from tests.model.test_identity import line
+from tests.support.model.texts import from_datetime
 
 NAMES = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "Africa/Casablanca", "UTC"]
 

@@ -16,7 +16,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.selection import deliveries
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_findings import Problem
 
@@ -105,4 +105,4 @@ def assert_sound(store: Store) -> None:
 def damage(store: Store) -> list[Problem]:
     """Where index and raw do not agree."""
     engine: Any = _NoEngine()
-    return list(verify(store, engine, ALL_TIME, Silent()))
+    return list(verify(store, engine, ALL_TIME, SILENT))

@@ -31,7 +31,7 @@ from pik.model.metric import (
 from pik.ports.engine import Bucket, Computation, Inputs, Touched
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.usecases.ingest.batch_ingest import IngestOptions
 from pik.usecases.ingest.batch_ingest import ingest as ingest_source
 from pik.usecases.replay.plan import plan_replay, start
@@ -69,7 +69,7 @@ EVENTS = [
 def ingest(store: Store, directory: Path, events: Iterable[dict[str, Any]] = EVENTS, *, again: bool = False) -> None:
     path = directory / "events.jsonl"
     path.write_text("".join(json.dumps(each) + "\n" for each in events), encoding="utf-8")
-    ingest_source(store, file_source(str(path)), IngestOptions(Reading(1 << 20), again=again, workers=0), Silent())
+    ingest_source(store, file_source(str(path)), IngestOptions(Reading(1 << 20), again=again, workers=0), SILENT)
 
 
 def window(start: str = "", end: str = "") -> Window:
@@ -86,7 +86,7 @@ def request(within: Window = ALL_TIME, **fields: Any) -> RunRequest:
 
 def replay(store: Store, engine: Any, within: Window = ALL_TIME, pace: Pace = HERE, **fields: Any) -> Any:
     plan = plan_replay(store, engine, request(within, **fields), 1)
-    return run_locally(store, engine, start(store, plan).run_id, pace, Silent())
+    return run_locally(store, engine, start(store, plan).run_id, pace, SILENT)
 
 
 def replayed(store: Store, engine: Any, within: Window = ALL_TIME, **fields: Any) -> str:

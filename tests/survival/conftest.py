@@ -14,7 +14,7 @@ from bench.gen_events import generate
 from pik.inputs.source import file_source
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport
@@ -34,7 +34,7 @@ EXTRA = ["{", '{"source":""}', "", "x" * 300] + [
 
 def ingest(store: Store, path: Path, **options: Any) -> IngestReport:
     options = {"workers": 0, **options}
-    return ingest_source(store, file_source(str(path)), IngestOptions(Reading(1 << 20), **options), Silent())
+    return ingest_source(store, file_source(str(path)), IngestOptions(Reading(1 << 20), **options), SILENT)
 
 
 def whole(directory: Path, path: Path) -> Store:
@@ -49,7 +49,7 @@ def without_index(url: Path) -> Store:
     for name in ("index.db", "index.db-wal", "index.db-shm"):
         (url / name).unlink(missing_ok=True)
     store = open_store(str(url))
-    assert rebuild_index(store, Silent()).damaged == ()
+    assert rebuild_index(store, SILENT).damaged == ()
     return store
 
 

@@ -14,7 +14,7 @@ import pytest
 from pik.errors import StoreError
 from pik.inputs import blocks as blocks_module
 from pik.ports.store import Store
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.batch_ingest import Outcome
@@ -69,7 +69,7 @@ def test_promise_1_a_crash_at_every_durable_step(tmp_path: Path, path: Path, aft
         ingest(store, path)
         assert snapshot(store) == expected, f"step {number}"
         assert_sound(store)
-        rebuild_index(store, Silent())
+        rebuild_index(store, SILENT)
         assert snapshot(store) == expected, f"step {number}, rebuilt"
 
 
@@ -173,7 +173,7 @@ def test_promise_1_crash_after_crash(tmp_path: Path, path: Path) -> None:
             break
         assert attempts == 1 or done.outcome == Outcome.RESUMED or len(fault.calls) == 0
         assert snapshot(store) == expected
-        rebuild_index(store, Silent())
+        rebuild_index(store, SILENT)
         assert snapshot(store) == expected
 
 

@@ -17,7 +17,7 @@ from pik.model.instant import ALL_TIME, DAY, Window, parse_instant
 from pik.model.metric import Run, RunRequest, RunState
 from pik.ports.store import Store
 from pik.rawlog.selection import deliveries
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_findings import Problem, ProblemKind
@@ -55,7 +55,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def replay(store: Store) -> Run:
     """A replay of everything."""
     plan = plan_replay(store, ENGINE, RunRequest(start=ALL_TIME.start, end=ALL_TIME.end), 0)
-    return run_locally(store, ENGINE, start(store, plan).run_id, Pace(workers=0), Silent())
+    return run_locally(store, ENGINE, start(store, plan).run_id, Pace(workers=0), SILENT)
 
 
 def objects(store: Path) -> list[str]:
@@ -63,7 +63,7 @@ def objects(store: Path) -> list[str]:
 
 
 def problems(store: Store) -> list[Problem]:
-    return list(verify(store, ENGINE, ALL_TIME, Silent()))
+    return list(verify(store, ENGINE, ALL_TIME, SILENT))
 
 
 def differences(store: Store) -> list[Difference]:

@@ -16,7 +16,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.selection import deliveries
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
@@ -83,7 +83,7 @@ def _answer(question: Any) -> Any:
 
 def is_found(store: Store) -> bool:
     try:
-        return bool(list(verify(store, PlainEngine(), ALL_TIME, Silent())))
+        return bool(list(verify(store, PlainEngine(), ALL_TIME, SILENT)))
     except PikError as error:
         return "damaged" in error.message
 
@@ -109,6 +109,6 @@ def test_a_flip_that_changes_an_answer_is_found_and_healed(filled: Store, count:
         assert not other or is_found(store), place
         changed += bool(other)
         if other and changed == 1:
-            rebuild_index(store, Silent())
+            rebuild_index(store, SILENT)
             assert answers(store)[:-1] == right[:-1]  # segments of requests are recorded anew
     assert changed > 0

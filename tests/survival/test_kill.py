@@ -16,7 +16,7 @@ import pytest
 from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import increasing_times
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from tests.support.faults import Crash, FailAt, wrapped
@@ -68,7 +68,7 @@ class Killer:
         if move == "lose the index":
             without_index(url)
         else:
-            assert rebuild_index(open_store(str(url)), Silent()).damaged == ()
+            assert rebuild_index(open_store(str(url)), SILENT).damaged == ()
 
 
 @pytest.mark.parametrize("wanted", [8, pytest.param(60, marks=pytest.mark.slow)])
@@ -90,7 +90,7 @@ def test_promise_1_killed_at_random_instants(
         assert snapshot(store) == expected
         assert_sound(store)
         if wanted > 50 and number % 5 == 0:
-            rebuild_index(store, Silent())
+            rebuild_index(store, SILENT)
             assert snapshot(store) == expected
 
 

@@ -13,7 +13,7 @@ from pik.errors import NotFound, NotHeld
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_copy
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
@@ -53,6 +53,6 @@ def test_killed_at_random_instants(tmp_path: Path, events: Path) -> None:
                 assert said(open_copy(str(target), source, create=False)) == expected
         copy = open_copy(str(target), source)
         assert said(copy) == expected
-        rebuild_index(copy, Silent())
+        rebuild_index(copy, SILENT)
         assert said(copy) == expected
-        assert list(verify(copy, PlainEngine(), ALL_TIME, Silent())) == []
+        assert list(verify(copy, PlainEngine(), ALL_TIME, SILENT)) == []

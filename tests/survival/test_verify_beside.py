@@ -12,7 +12,7 @@ import pytest
 
 from pik.errors import NotFound
 from pik.model.instant import ALL_TIME
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.verify import verify
 from tests.support.stores import PlainEngine
@@ -79,7 +79,7 @@ def look(url: Path, *, full: bool) -> int:
     except NotFound:
         time.sleep(0.02)
         return 0
-    found = verify(store, PlainEngine(), ALL_TIME, Silent(), full=full)
+    found = verify(store, PlainEngine(), ALL_TIME, SILENT, full=full)
     assert list(found) == []
     report = found.summary
     assert report.valid == report.segments

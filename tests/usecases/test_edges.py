@@ -12,7 +12,7 @@ from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, f
 from pik.model.metric import Definition, RunState
 from pik.ports.engine import Engine
 from pik.ports.store import Store
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.verify import verify
 from pik.usecases.inspect.deliveries import show_event
@@ -61,7 +61,7 @@ def test_what_is_replayed_at_the_edges_of_time_is_what_is_recomputed(
     assert run.state == RunState.COMPLETED
     assert run.new == len(added) == len(current(store))
     assert rows(store, engine, window) == rows(store, engine, window, ("a",)) == []
-    assert list(verify(store, engine, ALL_TIME, Silent())) == []
+    assert list(verify(store, engine, ALL_TIME, SILENT)) == []
 
 
 def test_an_event_at_an_edge_of_time_is_shown_with_the_aggregates_that_counted_it(store: Store, engine: Engine) -> None:

@@ -22,7 +22,7 @@ from pik.model.instant import ALL_TIME
 from pik.ports.engine import Layout
 from pik.ports.store import Store
 from pik.rawlog.selection import deliveries
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.usecases import export as export_module
 from pik.usecases import export_files as export_files
 from pik.usecases.export import ExportReport, checked_columns, chosen_format, export, is_directory, partitions
@@ -32,7 +32,7 @@ EVERYTHING = Layout(Filter(ALL_TIME))
 
 
 def run(store: Store, target: Path, layout: Layout = EVERYTHING, **options: Any) -> ExportReport:
-    return export(store, exporter(layout), target, Silent(), **{"directory": not target.suffix, **options})
+    return export(store, exporter(layout), target, SILENT, **{"directory": not target.suffix, **options})
 
 
 def ids(path: Path, column: str = "event_id") -> list[Any]:

@@ -21,7 +21,7 @@ from pik.model.instant import ALL_TIME
 from pik.ports.engine import Exporter, Layout
 from pik.ports.store import Store
 from pik.rawlog.objects import frame_lines
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.usecases.export import SegmentPart, export, read_block
 from tests.support.stores import event, ingest
 
@@ -84,7 +84,7 @@ class Fault:
 def attempt(store: Store, made: Exporter, target: Path) -> BaseException | None:
     """What an export ends with."""
     try:
-        export(store, made, target, Silent(), directory=not target.suffix)
+        export(store, made, target, SILENT, directory=not target.suffix)
     except (StoreError, OSError, KeyboardInterrupt) as error:
         return error
     return None

@@ -18,7 +18,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
 from pik.ports.engine import Layout
 from pik.ports.store import Store
-from pik.runtime import Silent
+from pik.runtime import SILENT, Progress
 from pik.usecases.export import export
 from pik.usecases.export_files import hidden_directory
 
@@ -40,7 +40,7 @@ with export_place.hidden_directory(target) as hidden:
 
 
 def run(store: Store, target: Path) -> None:
-    export(store, exporter(LAYOUT), target, Silent(), directory=False)
+    export(store, exporter(LAYOUT), target, SILENT, directory=False)
 
 
 def killed(target: Path, *shown: str) -> Path:
@@ -103,7 +103,7 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(
     if not links:
         monkeypatch.setattr(os, "link", no_links)
 
-    class Meanwhile(Silent):
+    class Meanwhile(Progress):
         def stop(self) -> None:
             target.with_name(name).write_text("mine")
 

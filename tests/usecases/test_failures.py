@@ -9,7 +9,7 @@ import pytest
 from pik.engine import DuckEngine
 from pik.model.instant import ALL_TIME, DAY
 from pik.model.metric import KEPT_FAILURES, Definition, RunState
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import Difference, diff_aggregates, diff_run
@@ -138,7 +138,7 @@ def test_damage_keeps_only_its_own_buckets_from_being_computed(store, engine, tm
     }
     path, data = damage(store, "02")
     run_id = start(store, plan_replay(store, engine, request(**filters), 1)).run_id
-    run = run_locally(store, engine, run_id, ONCE, Silent())
+    run = run_locally(store, engine, run_id, ONCE, SILENT)
     assert (run.state, run.failed) == (RunState.PARTIAL, 1)
     assert (run.events_matched, run.buckets) == (None, None)
     whole = {key for key in reference if key[1] != FIRST + DAY}
@@ -155,7 +155,7 @@ def test_damage_keeps_only_its_own_buckets_from_being_computed(store, engine, tm
     assert "[2026-01-02T00:00:00Z, 2026-01-03T00:00:00Z) is not computed" in letter.reason
     assert "restore" in letter.hint
     path.write_bytes(data)
-    (ended,) = dlq.redrive(store, engine, [letter], ONCE, Silent())
+    (ended,) = dlq.redrive(store, engine, [letter], ONCE, SILENT)
     assert (ended.state, ended.failed, ended.failed_aggregates) == (RunState.COMPLETED, 0, 0)
     assert written() == reference
 
@@ -182,5 +182,5 @@ def test_a_run_of_which_nothing_can_be_computed_is_failed(store, engine, tmp_pat
     ingest(store, tmp_path, [event(1, "a", "02T00:00")])
     damage(store, "02")
     run_id = start(store, plan_replay(store, engine, request(), 1)).run_id
-    run = run_locally(store, engine, run_id, ONCE, Silent())
+    run = run_locally(store, engine, run_id, ONCE, SILENT)
     assert (run.state, run.failed, run.values) == (RunState.FAILED, 1, 0)

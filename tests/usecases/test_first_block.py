@@ -11,7 +11,7 @@ import pytest
 from pik.errors import InputError
 from pik.inputs.source import file_source
 from pik.rawlog.segment_writer import Reading
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 from pik.usecases.ingest.many_inputs import ingest_all
@@ -36,8 +36,8 @@ def test_a_cut_file_below_one_block_leaves_no_batch(tmp_path: Path, name: str) -
     path = tmp_path / name
     path.write_bytes(CUT[name])
     with pytest.raises(InputError):
-        ingest(store, file_source(str(path)), OPTIONS, Silent())
+        ingest(store, file_source(str(path)), OPTIONS, SILENT)
     with pytest.raises(InputError):
-        list(ingest_all(store, [file_source(str(tmp_path / "one.jsonl")), file_source(str(path))], OPTIONS, Silent()))
+        list(ingest_all(store, [file_source(str(tmp_path / "one.jsonl")), file_source(str(path))], OPTIONS, SILENT))
     assert [batch.origin.name for batch in store.index.batches()] == [str(tmp_path / "one.jsonl")]
     assert status(store).interrupted == 0

@@ -25,7 +25,7 @@ from pik.model.event import read_event
 from pik.model.instant import ALL_TIME, SECOND, parse_instant
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.batch_ingest import IngestOptions, IngestReport, Outcome, check
@@ -63,7 +63,7 @@ def written(directory: Path, lines: Iterable[str], name: str = "events.jsonl") -
 
 
 def ingest(store: Store, source: Source, *, reading: Reading = READING, **options: Any) -> IngestReport:
-    return ingest_source(store, source, IngestOptions(reading, workers=0, **options), Silent())
+    return ingest_source(store, source, IngestOptions(reading, workers=0, **options), SILENT)
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def test_promise_4_every_delivery_is_recorded_once_with_its_verdict(files: list[
                 for event_id, of_event in found["events"].items()}  # fmt: skip
         assert held == {event_id: set(of_event) for event_id, of_event in model.events.items()}
         assert_sound(store)
-        rebuild_index(store, Silent())
+        rebuild_index(store, SILENT)
         assert snapshot(store) == found  # promise 3
 
 
@@ -342,7 +342,7 @@ def test_a_dry_run_shows_what_an_ingest_would_reject_and_stores_nothing(store: S
     texts = [*map(line, range(20)), "{", "", line(entity=""), line(1)]
     source = written(tmp_path, texts)
     told: list[Reject] = []
-    checked = check(source, IngestOptions(READING, workers=0), Silent(), told.append)
+    checked = check(source, IngestOptions(READING, workers=0), SILENT, told.append)
     assert list(store.index.batches()) == []
     assert list(store.raw.objects("raw/")) == []
     batch = ingest(store, source).batch

@@ -13,7 +13,7 @@ from pik.inputs.source import Source, file_source
 from pik.model.batch import BatchState, Counts
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest import many_inputs as ingest_many
@@ -48,13 +48,13 @@ def sources(tmp_path: Path) -> list[Source]:
 
 
 def ingested(store: Store, sources: list[Source], options: IngestOptions = OPTIONS) -> list[IngestReport]:
-    return list(ingest_all(store, sources, options, Silent()))
+    return list(ingest_all(store, sources, options, SILENT))
 
 
 def one_by_one(directory: Path, sources: list[Source]) -> Store:
     store = open_store(str(directory / "one-by-one"), create=True)
     for source in sources:
-        ingest(store, source, OPTIONS, Silent())
+        ingest(store, source, OPTIONS, SILENT)
     return store
 
 
@@ -67,7 +67,7 @@ def test_they_end_as_if_they_had_come_one_by_one(tmp_path: Path, store: Store, s
     expected = snapshot(one_by_one(tmp_path, sources))
     assert snapshot(store) == expected
     assert_sound(store)
-    rebuild_index(store, Silent())
+    rebuild_index(store, SILENT)
     assert snapshot(store) == expected  # promise 3
 
 

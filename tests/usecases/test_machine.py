@@ -32,7 +32,7 @@ from pik.model.instant import ALL_TIME, DAY, full_instant
 from pik.model.metric import Definition, RunRequest, RunState
 from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
@@ -165,7 +165,7 @@ class StoreMachine(RuleBasedStateMachine):
         path = self.directory / f"{self.files}.jsonl"
         path.write_text(text)
         options = IngestOptions(Reading(1 << 20), again=again, workers=0)
-        done = ingest(self.store, file_source(str(path)), options, Silent())
+        done = ingest(self.store, file_source(str(path)), options, SILENT)
         if not again and text in self.model.contents:
             assert done.outcome == Outcome.ALREADY
             return
@@ -195,7 +195,7 @@ class StoreMachine(RuleBasedStateMachine):
         options = IngestOptions(Reading(1 << 20), workers=0)
         with patch.object(blocks_module, "BLOCK", 150), patch.object(blocks_module, "FIRST_READ", 50):
             with pytest.raises(Crash), crashing_at(type(self.store.batches), block):
-                ingest(self.store, file_source(str(path)), options, Silent())
+                ingest(self.store, file_source(str(path)), options, SILENT)
             cut = next(self.store.index.batches())
             done = cut.next_seq - 1
             self.model.ingest(records[:done])
@@ -203,8 +203,8 @@ class StoreMachine(RuleBasedStateMachine):
             if rebuilt == "gone":
                 (self.directory / "store" / "index.db").unlink()
             if rebuilt != "no":
-                assert rebuild_index(self.store, Silent()).unfinished == 1
-            resumed = ingest(self.store, file_source(str(path)), options, Silent())
+                assert rebuild_index(self.store, SILENT).unfinished == 1
+            resumed = ingest(self.store, file_source(str(path)), options, SILENT)
         assert (resumed.batch.batch_id, resumed.outcome) == (cut.batch_id, Outcome.RESUMED)
         self.model.ingest(records[done:])
 
@@ -214,7 +214,7 @@ class StoreMachine(RuleBasedStateMachine):
             return None
         request = RunRequest(start=ALL_TIME.start, end=ALL_TIME.end, entities=entities)
         run = start(self.store, plan_replay(self.store, self.engine, request, self.files))
-        ended = run_locally(self.store, self.engine, run.run_id, Pace(workers=0), Silent())
+        ended = run_locally(self.store, self.engine, run.run_id, Pace(workers=0), SILENT)
         assert ended.state == RunState.COMPLETED
         truth = self.model.truth()
         self.model.versions[run.run_id] = {
@@ -252,12 +252,12 @@ class StoreMachine(RuleBasedStateMachine):
     def rebuild(self, gone: bool) -> None:
         if gone:
             (self.directory / "store" / "index.db").unlink()
-        rebuilt = rebuild_index(self.store, Silent())
+        rebuilt = rebuild_index(self.store, SILENT)
         assert (rebuilt.revised, rebuilt.unfinished, rebuilt.damaged) == (0, 0, ())
 
     @rule()
     def verify(self) -> None:
-        found = verify(self.store, self.engine, ALL_TIME, Silent())
+        found = verify(self.store, self.engine, ALL_TIME, SILENT)
         assert list(found) == []
         assert found.summary.aggregates == len(self.model.current)
 

@@ -17,7 +17,7 @@ from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
@@ -80,7 +80,7 @@ def test_a_batch_that_was_interrupted_twice_counts_each_record_once(store, file,
         with monkeypatch.context() as patch:
             patch.setattr(type(store.batches), "record", crashing)
             with pytest.raises(Crash):
-                ingest(store, file_source(str(file)), OPTIONS, Silent())
+                ingest(store, file_source(str(file)), OPTIONS, SILENT)
 
     crash_at(3)
     crash_at(2)
@@ -91,7 +91,7 @@ def test_a_batch_that_was_interrupted_twice_counts_each_record_once(store, file,
     store = open_store(store.url)
     with pytest.raises(StoreError, match=r"index\.db is missing"):
         seen(store)
-    rebuilt = rebuild_index(store, Silent())
+    rebuilt = rebuild_index(store, SILENT)
     (batch,) = store.index.batches()
     assert (rebuilt.unfinished, rebuilt.revised, rebuilt.damaged) == (1, 0, ())
     assert rebuilt.superseded > 0
@@ -105,16 +105,16 @@ def test_a_batch_that_was_interrupted_twice_counts_each_record_once(store, file,
 
 
 def test_a_finished_batch_comes_back_as_it_was(store, file):
-    done = ingest(store, file_source(str(file)), OPTIONS, Silent()).batch
+    done = ingest(store, file_source(str(file)), OPTIONS, SILENT).batch
     before = seen(store)
     segments = list(store.index.segments(ALL_TIME))
     lose_index(store)
-    rebuilt = rebuild_index(store, Silent())
+    rebuilt = rebuild_index(store, SILENT)
     assert (rebuilt.batches, rebuilt.unfinished, rebuilt.superseded, rebuilt.revised) == (1, 0, 0, 0)
     assert seen(store) == before
     assert list(store.index.batches()) == [done]
     assert sorted(store.index.segments(ALL_TIME), key=lambda s: s.key) == sorted(segments, key=lambda s: s.key)
-    assert ingest(store, file_source(str(file)), OPTIONS, Silent()).outcome == ingest_module.Outcome.ALREADY
+    assert ingest(store, file_source(str(file)), OPTIONS, SILENT).outcome == ingest_module.Outcome.ALREADY
 
 
 def test_a_segment_that_is_lost_stays_known_until_it_is_restored(store, tmp_path):
@@ -123,27 +123,27 @@ def test_a_segment_that_is_lost_stays_known_until_it_is_restored(store, tmp_path
     first, second = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
     first.write_text(line % 1 + line % 2)
     second.write_text(line % 1 + line % 3)
-    lost = ingest(store, file_source(str(first)), OPTIONS, Silent()).batch
-    ingest(store, file_source(str(second)), OPTIONS, Silent())
+    lost = ingest(store, file_source(str(first)), OPTIONS, SILENT).batch
+    ingest(store, file_source(str(second)), OPTIONS, SILENT)
     before, batches = seen(store), list(store.index.batches())
     (segment,) = store.index.segments(ALL_TIME, batch_id=lost.batch_id)
     path = Path(store.url) / segment.key
     data = path.read_bytes()
     path.unlink()
     lose_index(store)
-    rebuilt = rebuild_index(store, Silent())
+    rebuilt = rebuild_index(store, SILENT)
     assert len(rebuilt.damaged) == 1
     assert rebuilt.revised == 1  # its duplicate in the other batch counts meanwhile, and that is told
     assert next(one for one in store.index.batches() if one.batch_id == lost.batch_id).counts == lost.counts
     with pytest.raises(Damaged, match="is missing"):
         seen(store)
-    found = verify(store, DuckEngine(), ALL_TIME, Silent())
+    found = verify(store, DuckEngine(), ALL_TIME, SILENT)
     assert [problem.kind for problem in found] == [ProblemKind.MISSING]
 
     path.write_bytes(data)
-    found = verify(store, DuckEngine(), ALL_TIME, Silent())
+    found = verify(store, DuckEngine(), ALL_TIME, SILENT)
     assert [problem.kind for problem in found] == [ProblemKind.INDEX]  # and so it says what to type next
-    again = rebuild_index(store, Silent())
+    again = rebuild_index(store, SILENT)
     assert (again.damaged, again.revised) == ((), 0)
     # The delivery that was chosen meanwhile goes on counting: that was recorded.
     swapped = {Verdict.ACCEPTED: Verdict.EXACT, Verdict.EXACT: Verdict.ACCEPTED}
@@ -151,7 +151,7 @@ def test_a_segment_that_is_lost_stays_known_until_it_is_restored(store, tmp_path
     assert seen(store) == sorted((i, s, swapped[Verdict(k)] if i == twice else k) for i, s, k in before)
     assert [batch.counts.read for batch in store.index.batches()] == [batch.counts.read for batch in batches]
     assert verify_kinds(store) == []
-    assert (rebuild_index(store, Silent()).revised, len(corrections(store))) == (0, 1)
+    assert (rebuild_index(store, SILENT).revised, len(corrections(store))) == (0, 1)
 
 
 def corrections(store: Store) -> list[Path]:
@@ -159,11 +159,11 @@ def corrections(store: Store) -> list[Path]:
 
 
 def verify_kinds(store: Store) -> list[str]:
-    return [problem.kind for problem in verify(store, DuckEngine(), ALL_TIME, Silent())]
+    return [problem.kind for problem in verify(store, DuckEngine(), ALL_TIME, SILENT)]
 
 
 def test_an_interrupted_rebuild_leaves_the_old_index(store, file, monkeypatch):
-    ingest(store, file_source(str(file)), OPTIONS, Silent())
+    ingest(store, file_source(str(file)), OPTIONS, SILENT)
     before = seen(store)
 
     def failing(*_: object) -> None:
@@ -172,37 +172,37 @@ def test_an_interrupted_rebuild_leaves_the_old_index(store, file, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(type(store.raw), "objects", failing)
         with pytest.raises(Damaged):
-            rebuild_index(store, Silent())
+            rebuild_index(store, SILENT)
     assert seen(store) == before
 
 
 def test_rejects_are_counted_by_batch(store, file):
-    batch = ingest(store, file_source(str(file)), OPTIONS, Silent()).batch
+    batch = ingest(store, file_source(str(file)), OPTIONS, SILENT).batch
     assert batch.counts == Counts(read=400, accepted=batch.counts.accepted, exact=batch.counts.exact, rejected=58)
     assert len(list(list_rejects(store, batch))) == 58
 
 
 def test_a_batch_whose_record_is_damaged_keeps_its_events_and_comes_back_with_the_record(store, file):
-    ingest(store, file_source(str(file)), OPTIONS, Silent())
+    ingest(store, file_source(str(file)), OPTIONS, SILENT)
     before, batches = seen(store), list(store.index.batches())
     (record,) = (Path(store.url) / "raw" / "batches").iterdir()
     whole = record.read_bytes()
     record.chmod(0o644)
     record.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
     lose_index(store)
-    rebuilt = rebuild_index(store, Silent())
+    rebuilt = rebuild_index(store, SILENT)
     assert (rebuilt.batches, rebuilt.unfinished, len(rebuilt.damaged)) == (1, 1, 1)
     assert seen(store) == before
     key = str(record.relative_to(store.url))
-    found = verify(store, DuckEngine(), ALL_TIME, Silent())
+    found = verify(store, DuckEngine(), ALL_TIME, SILENT)
     assert [(problem.kind, problem.what) for problem in found] == [(ProblemKind.MODIFIED, key)]
     record.write_bytes(whole)
     lose_index(store)
-    assert rebuild_index(store, Silent()).damaged == ()
+    assert rebuild_index(store, SILENT).damaged == ()
     assert (seen(store), list(store.index.batches())) == (before, batches)
 
 
 def test_a_rebuild_during_a_write_is_reported(store):
     with store.batches.writing("c"), pytest.raises(Busy, match="another pik process is writing to this store"):
-        rebuild_index(store, Silent())
-    assert rebuild_index(store, Silent()).batches == 0
+        rebuild_index(store, SILENT)
+    assert rebuild_index(store, SILENT).batches == 0

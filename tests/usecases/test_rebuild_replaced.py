@@ -18,7 +18,7 @@ from pik.ports.store import Store
 from pik.rawlog import segment_writer as segments_module
 from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import RebuildReport, rebuild_index
 from pik.usecases.ingest.api_request import record_request
@@ -83,7 +83,7 @@ def lose_index(store: Store) -> None:
 
 
 def rebuild(store: Store) -> RebuildReport:
-    return rebuild_index(store, Silent())
+    return rebuild_index(store, SILENT)
 
 
 def amounts(store: Store) -> dict[int, str]:
@@ -166,14 +166,14 @@ def cut(store: Store, source: Source, count: int, monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patch:
         patch.setattr(type(store.batches), "record", crashing)
         with pytest.raises(Crash):
-            ingest(store, source, options, Silent())
+            ingest(store, source, options, SILENT)
 
 
 @pytest.fixture
 def whole(tmp_path: Path, events: Path) -> dict[str, Any]:
     """What an uninterrupted ingest leaves."""
     reference = open_store(str(tmp_path / "reference"), create=True)
-    ingest(reference, file_source(str(events)), OPTIONS, Silent())
+    ingest(reference, file_source(str(events)), OPTIONS, SILENT)
     return snapshot(reference)
 
 
@@ -194,7 +194,7 @@ def test_promise_1_a_cut_batch_is_resumed_after_a_rebuild(
         assert (done.unfinished, done.revised, done.damaged) == (1, 0, ())
         assert held <= places(store)
         assert damage(store) == []
-    assert ingest(store, file_source(str(events)), OPTIONS, Silent()).outcome == Outcome.RESUMED
+    assert ingest(store, file_source(str(events)), OPTIONS, SILENT).outcome == Outcome.RESUMED
     assert snapshot(store) == whole
     assert_sound(store)
     lose_index(store)
@@ -228,8 +228,8 @@ def test_promise_1_a_cut_stream_is_resumed_after_a_rebuild_and_another_one_refus
     other = tmp_path / "other.jsonl"
     other.write_text(events.read_text().replace('"n": 0', '"n": 1'))
     with pytest.raises(InputError, match=r"is not what batch \w+ \("):
-        ingest(store, piped(other, monkeypatch), options, Silent())
-    done = ingest(store, piped(events, monkeypatch), options, Silent())
+        ingest(store, piped(other, monkeypatch), options, SILENT)
+    done = ingest(store, piped(events, monkeypatch), options, SILENT)
     assert done.outcome == Outcome.RESUMED
     assert done.batch.counts.read == sum(bool(text.strip()) for text in events.read_text().splitlines())
     assert_sound(store)
@@ -265,7 +265,7 @@ def entity(store: Store, name: str) -> int:
 def test_a_rebuild_over_a_damaged_segment_keeps_its_whole_frames_and_counts_what_is_lost(
     store: Store, frames: Path, gone: bool
 ) -> None:
-    ingest(store, file_source(str(frames)), OPTIONS, Silent())
+    ingest(store, file_source(str(frames)), OPTIONS, SILENT)
     (segment,) = store.index.segments(ALL_TIME)
     damaged = flip(store, 6)
     if gone:
@@ -289,7 +289,7 @@ def test_an_unfinished_batch_keeps_the_whole_frames_of_a_damaged_segment(
     with monkeypatch.context() as patch:
         patch.setattr("pik.usecases.ingest.batch_ingest.write_record", lambda *_: (_ for _ in ()).throw(Crash))
         with pytest.raises(Crash):
-            ingest(store, file_source(str(frames)), OPTIONS, Silent())
+            ingest(store, file_source(str(frames)), OPTIONS, SILENT)
     (segment,) = store.index.segments(ALL_TIME)
     flip(store, 6)
     lose_index(store)
@@ -319,7 +319,7 @@ def test_a_winner_changed_by_a_flipped_index_is_reported_with_both_deliveries(st
     for number in (1, 2):
         path = tmp_path / f"{number}.jsonl"
         path.write_bytes(event("k", number) + b"\n")
-        ingest(store, file_source(str(path)), OPTIONS, Silent())
+        ingest(store, file_source(str(path)), OPTIONS, SILENT)
     second, first = (batch.batch_id for batch in store.index.batches())
     with store.index.database.write() as connection:  # type: ignore[attr-defined]
         (later,) = connection.execute("SELECT number FROM segment WHERE batch = ?", (second,)).fetchone()

@@ -16,7 +16,7 @@ from pik.engine import DuckEngine
 from pik.errors import Busy, EngineError, NotFound, StoreError, UsageError
 from pik.model.instant import ALL_TIME, DAY
 from pik.model.metric import NO_INPUTS, Computed, Definition, RunState, Task
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.replay import runs as dlq
 from pik.usecases.replay.plan import TaskSize, plan_replay, start
@@ -184,7 +184,7 @@ def test_a_current_value_without_events_becomes_null_with_no_inputs(filled, engi
 def test_a_run_keeps_to_the_definitions_it_was_planned_with(filled, engine):
     run_id = started(filled, engine, metrics=("total",))
     add_version(filled.metrics, Definition(name="total", value="count(*)", bucket="1d"), NOW)
-    run = run_locally(filled, engine, run_id, HERE, Silent())
+    run = run_locally(filled, engine, run_id, HERE, SILENT)
     assert run.state == RunState.COMPLETED
     assert written(filled, run_id) == {key: value for key, value in truth().items() if key[0] == "total"}
 
@@ -219,12 +219,12 @@ def test_promise_1_an_interrupted_run_resumes_without_what_is_done(filled, engin
     run_id = started(filled, engine, metrics=("event_count",))
     stopping = Faulty(Interrupting(2, error))
     with pytest.raises(type(error)):
-        run_locally(filled, stopping, run_id, HERE, Silent())
+        run_locally(filled, stopping, run_id, HERE, SILENT)
     unfinished = filled.runs.unfinished(asked)
     assert unfinished is not None
     assert (unfinished.run_id, unfinished.state, unfinished.done) == (run_id, RunState.RUNNING, 2)
     rest = Faulty()
-    assert run_locally(filled, rest, run_id, HERE, Silent()).state == RunState.COMPLETED
+    assert run_locally(filled, rest, run_id, HERE, SILENT).state == RunState.COMPLETED
     assert len(rest.computed) == 2
     assert not set(rest.computed) & set(stopping.computed[:2])
     assert filled.runs.unfinished(asked) is None
@@ -239,7 +239,7 @@ def test_what_a_killed_driver_had_received_is_taken_back_at_once(filled, engine,
     while message := filled.queue.receive(run_id, 900):
         done = message
     filled.runs.mark(done.task, "DONE")  # and killed before it acknowledged
-    assert run_locally(filled, engine, run_id, HERE, Silent()).state == RunState.COMPLETED
+    assert run_locally(filled, engine, run_id, HERE, SILENT).state == RunState.COMPLETED
     assert filled.runs.get(run_id).done == len(tasks)
 
 
@@ -281,13 +281,13 @@ def test_a_task_that_always_fails_ends_among_the_dead_letters_and_the_rest_is_do
     with pytest.raises(NotFound):
         dlq.letter(filled, "nope")
     with pytest.raises(UsageError, match="is PARTIAL"):
-        run_locally(filled, PlainEngine(), run.run_id, HERE, Silent())
+        run_locally(filled, PlainEngine(), run.run_id, HERE, SILENT)
     assert promote(filled, run.run_id, NOW, "").counts.moved == 4
 
 
 def test_a_redriven_task_completes_the_run(filled, engine, daily):
     run = failing_run(filled)
-    (ended,) = dlq.redrive(filled, engine, dlq.letters(filled), HERE, Silent())
+    (ended,) = dlq.redrive(filled, engine, dlq.letters(filled), HERE, SILENT)
     assert (ended.run_id, ended.state, ended.done, ended.failed) == (run.run_id, RunState.COMPLETED, 4, 0)
     assert dlq.letters(filled) == []
     assert written(filled, run.run_id) == {key: value for key, value in truth().items() if key[0] == "event_count"}
@@ -295,7 +295,7 @@ def test_a_redriven_task_completes_the_run(filled, engine, daily):
 
 def test_a_redriven_task_that_fails_again_is_a_dead_letter_again(filled, daily):
     failing_run(filled)
-    (ended,) = dlq.redrive(filled, Faulty(broken), dlq.letters(filled), Pace(0, attempts=1), Silent())
+    (ended,) = dlq.redrive(filled, Faulty(broken), dlq.letters(filled), Pace(0, attempts=1), SILENT)
     assert (ended.state, ended.failed) == (RunState.PARTIAL, 1)
     assert len(dlq.letters(filled)) == 1
 
@@ -303,9 +303,9 @@ def test_a_redriven_task_that_fails_again_is_a_dead_letter_again(filled, daily):
 def test_an_interrupted_redrive_is_gone_on_with(filled, engine, daily):
     run = failing_run(filled)
     with pytest.raises(KeyboardInterrupt):
-        dlq.redrive(filled, Faulty(Interrupting(0, KeyboardInterrupt())), dlq.letters(filled), HERE, Silent())
+        dlq.redrive(filled, Faulty(Interrupting(0, KeyboardInterrupt())), dlq.letters(filled), HERE, SILENT)
     assert filled.runs.get(run.run_id).state == RunState.RUNNING
-    assert run_locally(filled, engine, run.run_id, HERE, Silent()).state == RunState.COMPLETED
+    assert run_locally(filled, engine, run.run_id, HERE, SILENT).state == RunState.COMPLETED
 
 
 def deadly(window):
@@ -315,7 +315,7 @@ def deadly(window):
 
 def test_a_task_that_kills_its_process_each_time_is_buried_and_the_rest_is_done(filled, engine, daily):
     run_id = started(filled, engine, metrics=("event_count",))
-    run = run_locally(filled, Faulty(deadly), run_id, Pace(workers=2, attempts=2), Silent())
+    run = run_locally(filled, Faulty(deadly), run_id, Pace(workers=2, attempts=2), SILENT)
     assert (run.state, run.tasks, run.done, run.failed) == (RunState.PARTIAL, 4, 3, 1)
     assert [letter.reason for letter in dlq.letters(filled)] == ["its worker process died each time"]
 
@@ -325,16 +325,16 @@ def test_promise_1_a_driver_that_is_killed_however_often_is_not_its_tasks_fault(
     for _ in range(10):
         filled.queue.send(filled.runs.open_tasks(run_id))
         assert filled.queue.receive(run_id, 60)
-    assert run_locally(filled, engine, run_id, Pace(workers=0, attempts=2), Silent()).state == RunState.COMPLETED
+    assert run_locally(filled, engine, run_id, Pace(workers=0, attempts=2), SILENT).state == RunState.COMPLETED
 
 
 def test_only_one_drives_and_the_rate_is_kept(filled, engine, daily, monkeypatch):
     run_id = started(filled, engine, metrics=("event_count",))
     with filled.runs.driving(run_id), pytest.raises(Busy):
-        run_locally(filled, engine, run_id, HERE, Silent())
+        run_locally(filled, engine, run_id, HERE, SILENT)
     slept: list[float] = []
     monkeypatch.setattr("pik.usecases.replay.runs.time.sleep", slept.append)
-    run_locally(filled, engine, run_id, Pace(workers=0, rate=0.01), Silent())
+    run_locally(filled, engine, run_id, Pace(workers=0, rate=0.01), SILENT)
     assert len(slept) == 4
     assert all(90 < seconds <= 100 for seconds in slept)
 
@@ -344,7 +344,7 @@ def test_a_cancelled_run_begins_nothing_and_is_never_promoted(filled, engine, da
     assert cancel(filled, run_id).state == RunState.CANCELLED
     assert cancel(filled, run_id).state == RunState.CANCELLED
     for action in (
-        lambda: run_locally(filled, engine, run_id, HERE, Silent()),
+        lambda: run_locally(filled, engine, run_id, HERE, SILENT),
         lambda: promote(filled, run_id, NOW, ""),
     ):
         with pytest.raises(UsageError, match=r"CANCELLED|cancelled"):
@@ -373,7 +373,7 @@ def test_a_run_is_cancelled_when_what_is_in_flight_has_ended(filled, engine, dai
         go_on.wait(10)
 
     ended = []
-    driver = threading.Thread(target=lambda: ended.append(run_locally(filled, Faulty(fault), run_id, HERE, Silent())))
+    driver = threading.Thread(target=lambda: ended.append(run_locally(filled, Faulty(fault), run_id, HERE, SILENT)))
     driver.start()
     working.wait(10)
     canceller = threading.Thread(target=lambda: ended.append(cancel(filled, run_id)))
@@ -397,24 +397,22 @@ def test_a_run_that_has_ended_cannot_be_cancelled(filled, engine):
 def test_waiting_ends_with_the_run(filled, engine, daily):
     run_id = started(filled, engine)
     with pytest.raises(StoreError, match="no process is working on it") as caught:
-        wait(filled, run_id, Silent())
+        wait(filled, run_id, SILENT)
     assert run_id in caught.value.hint
     working = threading.Event()
-    driver = threading.Thread(
-        target=run_locally, args=(filled, Faulty(lambda _: working.set()), run_id, HERE, Silent())
-    )
+    driver = threading.Thread(target=run_locally, args=(filled, Faulty(lambda _: working.set()), run_id, HERE, SILENT))
     driver.start()
     working.wait(10)
-    assert wait(filled, run_id, Silent()).state == RunState.COMPLETED
+    assert wait(filled, run_id, SILENT).state == RunState.COMPLETED
     driver.join()
-    assert wait(filled, run_id[:25], Silent()).done == filled.runs.get(run_id).tasks
+    assert wait(filled, run_id[:25], SILENT).done == filled.runs.get(run_id).tasks
 
 
 def test_damage_is_a_reason_and_never_a_smaller_number(filled, engine, daily):
     run_id = started(filled, engine, metrics=("event_count",))
     (segment, *_) = filled.index.segments(window("05", "06"))
     (filled.raw.root / segment.key).unlink()
-    run = run_locally(filled, engine, run_id, Pace(workers=0, attempts=1), Silent())
+    run = run_locally(filled, engine, run_id, Pace(workers=0, attempts=1), SILENT)
     assert (run.state, run.failed) == (RunState.PARTIAL, 1)
     (letter,) = dlq.letters(filled)
     assert "is missing; [2026-01-05T00:00:00Z, 2026-01-06T00:00:00Z) is not computed" in letter.reason

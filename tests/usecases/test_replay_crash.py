@@ -14,7 +14,7 @@ from pik.errors import EngineError
 from pik.model.instant import ALL_TIME, DAY, Window
 from pik.model.metric import Run, RunState
 from pik.ports.store import Store
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.replay.plan import TaskSize, plan_replay, start
 from pik.usecases.replay.runs import Pace, letters, promote, run_locally
@@ -30,7 +30,7 @@ FIFTH = FIRST + 4 * DAY
 def command(store: Store, engine: Any) -> Run:
     """What `pik replay --all` and `pik promote` do."""
     run = store.runs.unfinished(request()) or start(store, plan_replay(store, engine, request(), 1, size=DAILY))
-    run = run_locally(store, engine, run.run_id, ONCE, Silent())
+    run = run_locally(store, engine, run.run_id, ONCE, SILENT)
     promote(store, run.run_id, 2, "why")
     return run
 

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from pik.errors import InputError, Invalid
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.ingest.api_request import MAX_BODY, MAX_EVENTS, RequestReport, TooLarge, record_request
@@ -67,7 +68,7 @@ def test_promise_4_every_form_of_a_list_is_recorded_event_by_event(store, writte
     assert statuses(taken) == ["ACCEPTED", "ACCEPTED", "DUPLICATE", "REJECTED", "ACCEPTED"]
     assert taken.results[3].field == "event_type"
     (batch,) = store.index.batches()
-    assert batch.counts.astuple() == (5, 3, 1, 0, 1)
+    assert structs.astuple(batch.counts) == (5, 3, 1, 0, 1)
     assert [file.records for file in store.index.rejects(batch.batch_id)] == [1]
 
 
@@ -126,6 +127,6 @@ def test_promise_3_requests_are_rebuilt_from_their_segments_alone(store) -> None
     record_request(store, body([event(3, event_time="2026-01-30T00:00:00Z"), event(4, source="other")]))
     record_request(store, b"{}")
     before = snapshot(store)
-    assert rebuild_index(store, Silent()).revised == 0
+    assert rebuild_index(store, SILENT).revised == 0
     assert snapshot(store) == before
     assert_sound(store)

@@ -16,7 +16,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, Window, day_text
 from pik.ports.engine import Layout
 from pik.ports.store import Store
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.usecases import availability as held
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
@@ -69,7 +69,7 @@ REFUSED: dict[str, Callable[[Store, Window, tuple[str, ...]], Any]] = {
         store,
         exporter(Layout(Filter(within, entities), "jsonl", "none")),
         Path(store.url).parent / f"{len(entities)}.jsonl",
-        Silent(),
+        SILENT,
         directory=False,
     ),
 }
@@ -97,7 +97,7 @@ def test_a_task_that_waited_until_its_raw_had_expired_fails_with_the_reason(aged
     run = start(
         aged, plan_replay(replace(aged, retention_days=None), engine, request(window("", "02")), 1, count=False)
     )
-    ended = run_locally(aged, engine, run.run_id, replace(HERE, attempts=1), Silent())
+    ended = run_locally(aged, engine, run.run_id, replace(HERE, attempts=1), SILENT)
     assert (ended.state, ended.done, ended.failed) == ("FAILED", 0, 2)
     assert all("has expired" in letter.reason for letter in aged.dead_letters.letters())
 
@@ -121,7 +121,7 @@ def test_an_event_whose_raw_has_expired_is_called_so(aged: Store, engine: PlainE
 @pytest.mark.parametrize("full", [True, False])
 def test_expired_is_not_damage(aged: Store, engine: PlainEngine, full: bool) -> None:
     (Path(aged.url) / f"raw/batches/{min(b.batch_id for b in aged.index.batches())}.ndjson.zst").unlink()
-    found = verify(aged, engine, ALL_TIME, Silent(), full=full)
+    found = verify(aged, engine, ALL_TIME, SILENT, full=full)
     assert list(found) == []
     answer = found.summary
     assert (answer.segments, answer.expired, answer.missing, answer.damage) == (4, 2, 0, 0)
@@ -132,15 +132,15 @@ def test_expired_is_not_damage(aged: Store, engine: PlainEngine, full: bool) -> 
 def test_what_is_gone_before_its_time_is_missing(aged: Store, engine: PlainEngine) -> None:
     young = next(aged.index.segments(window("03")))
     (Path(aged.url) / young.key).unlink()
-    answer = verify(aged, engine, ALL_TIME, Silent())
+    answer = verify(aged, engine, ALL_TIME, SILENT)
     assert [problem.kind for problem in answer] == [ProblemKind.MISSING]
     assert answer.summary.expired == 2
-    without = verify(replace(aged, retention_days=None), engine, ALL_TIME, Silent())
+    without = verify(replace(aged, retention_days=None), engine, ALL_TIME, SILENT)
     assert len(list(without)) == 3
 
 
 def test_a_rebuild_keeps_knowing_what_has_expired(aged: Store, engine: PlainEngine) -> None:
-    done = rebuild_index(aged, Silent())
+    done = rebuild_index(aged, SILENT)
     assert (done.expired, done.damaged, done.segments) == (2, (), 2)
     test_expired_is_not_damage(aged, engine, True)
     test_no_number_is_made_without_what_has_expired(aged, "events")
@@ -152,5 +152,5 @@ def test_a_batch_of_which_all_has_expired_is_not_dropped(aged: Store) -> None:
     (Path(aged.url) / "raw" / "batches" / f"{old}.ndjson.zst").unlink()
     with aged.index.database.write() as connection:  # type: ignore[attr-defined]
         connection.execute("DELETE FROM segment WHERE batch = ?", (old,))
-    assert rebuild_index(aged, Silent()).dropped == ()
+    assert rebuild_index(aged, SILENT).dropped == ()
     assert old in {batch.batch_id for batch in aged.index.batches()}

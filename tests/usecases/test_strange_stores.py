@@ -15,7 +15,7 @@ from pik.model.delivery import Filter, read_delivery
 from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog import objects as reading
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.usecases.care.verify import verify
 from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates, show_event
 from pik.usecases.inspect.events import list_events
@@ -102,7 +102,7 @@ def test_a_strange_store_is_diffed_and_verified(store: Store, tmp_path: Path, na
     diff = diff_aggregates(store, engine, ALL_TIME, metrics=metrics)
     assert not list(diff.rows)
     assert diff.stats.equal == len(rows)
-    verification = verify(store, engine, ALL_TIME, Silent())
+    verification = verify(store, engine, ALL_TIME, SILENT)
     assert not list(verification)
     assert verification.summary.aggregates == len(rows)
 
@@ -131,4 +131,4 @@ def test_promise_8_a_limit_bounds_what_is_read_of_many_batches(
     with working(store, monkeypatch) as (counted, work):
         assert not list(list_duplicates(counted, DuplicateFilter(EVERYTHING), limit=LIMIT))
         assert work.objects == 0
-    assert not list(verify(store, DuckEngine(threads=1), ALL_TIME, Silent()))
+    assert not list(verify(store, DuckEngine(threads=1), ALL_TIME, SILENT))

@@ -14,7 +14,7 @@ from pik.model.batch import Segment
 from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.local.state import VERSION_DIGEST, WRITER_DIGEST
 from pik.stores.state_rows import xor_of
@@ -26,7 +26,7 @@ from tests.support.stores import PlainEngine, ingest, replayed, truth, window
 
 
 def checked(store: Store, *, full: bool = True) -> tuple[list[Problem], VerifyReport]:
-    answer = verify(store, PlainEngine(), ALL_TIME, Silent(), full=full)
+    answer = verify(store, PlainEngine(), ALL_TIME, SILENT, full=full)
     return list(answer), answer.summary
 
 
@@ -79,7 +79,7 @@ def test_a_segment_that_only_the_record_knows_and_raw_has_lost(filled: Store, se
 
 
 def test_a_window_leaves_other_days_alone(filled: Store, segment: Segment) -> None:
-    answer = verify(forget(filled, segment), PlainEngine(), window("05", "06"), Silent())
+    answer = verify(forget(filled, segment), PlainEngine(), window("05", "06"), SILENT)
     assert list(answer) == []
 
 
@@ -171,7 +171,7 @@ def test_a_missing_segment_names_the_entities_in_it_and_no_others(store: Store, 
             for one in entities
         ]
         path.write_text("".join(json.dumps(event) + "\n" for event in events))
-        ingest_file(store, file_source(str(path)), IngestOptions(Reading(1 << 20), workers=0), Silent())
+        ingest_file(store, file_source(str(path)), IngestOptions(Reading(1 << 20), workers=0), SILENT)
     newest = max(store.index.segments(ALL_TIME), key=lambda segment: segment.batch_id)
     (Path(store.url) / newest.key).unlink()
     (problem,), _ = checked(store)

@@ -259,7 +259,7 @@ def _is_consistent(raw: Raw, batch: Batch, rejects: Sequence[RejectFile], is_req
             and (batch.attempt, batch.offset, batch.prefix_digest) == (1, 0, "")
             and batch.started_at == creation_time(batch.batch_id)
             and batch.finished_at in (None, batch.started_at)
-            and counts.read == sum(counts.astuple()[1:]) == batch.next_seq - 1
+            and counts.read == sum(structs.astuple(counts)[1:]) == batch.next_seq - 1
         )
     return not batch.is_request and _follows_its_records(raw, batch)
 

@@ -223,7 +223,7 @@ def _agree(run: Verification, batch: Batch, holding: Holding) -> bool:
 
 
 def _disagreement(counts: Counts, held: Counts) -> str:
-    if counts.astuple()[1:4] == held.astuple()[1:4]:
+    if structs.astuple(counts)[1:4] == structs.astuple(held)[1:4]:
         return (
             "its rejected records, its first and last event, or when it was recorded, differ from those of its segments"
             " and files of rejects"

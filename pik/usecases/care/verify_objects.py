@@ -199,7 +199,7 @@ def _checked(store: Store, listed: _Listed, *, full: bool) -> tuple[Problem | No
     key = RawKey.parse(segment.key)
     is_request = key is not None and key.number == OF_REQUEST
     try:
-        arrivals = scan_segment(store.raw, segment.key, deliveries.append if is_request else None)
+        arrivals = scan_segment(store.raw, segment.key, deliveries.append if is_request else lambda _: None)
     except Damaged:
         return _modified(store, segment, size), None
     found = arrivals.segment

@@ -366,7 +366,7 @@ def read_locations(store: Store, locations: Iterable[Location]) -> Iterator[Reco
         segment = _segment(store, located[0])
         event_id = located[0].event_id
         lines = frame_lines(store.raw, segment, segment.frames[number])
-        parsed = [(parse(segment, line), line) for line in lines if event_id.encode() in line]
+        parsed = [(parse(key, line), line) for line in lines if event_id.encode() in line]
         found = {delivery.seq: (delivery, line) for delivery, line in parsed if delivery.event_id == event_id}
         for place in located:
             if place.seq not in found:

@@ -18,7 +18,7 @@ from pik.ports.raw import RawKind
 from pik.ports.store import Store
 from pik.rawlog.sealed_records import WinnerLine, write_winners
 from pik.rawlog.segment_writer import Reading
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import Table
@@ -74,7 +74,7 @@ def fill(store: Store, directory: Path) -> None:
 def _ingest(store: Store, path: Path, lines: Sequence[object]) -> None:
     path.write_text("".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in lines))
     with suppress(InterruptedError):
-        ingest(store, file_source(str(path)), IngestOptions(Reading(1 << 20), workers=0), Silent())
+        ingest(store, file_source(str(path)), IngestOptions(Reading(1 << 20), workers=0), SILENT)
 
 
 IMMATERIAL = {

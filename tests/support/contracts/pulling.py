@@ -16,7 +16,7 @@ from pik.model.metric import Definition
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import deliveries
-from pik.runtime import Silent
+from pik.runtime import SILENT
 from pik.stores import open_copy
 from pik.usecases.care.verify import verify
 from pik.usecases.ingest.api_request import record_request
@@ -52,7 +52,7 @@ def some_event(draw: Random) -> dict[str, Any]:
 def record(store: Store, directory: Path, name: str, records: Iterable[Any]) -> None:
     path = directory / f"{name}.jsonl"
     path.write_text("".join(each if isinstance(each, str) else json.dumps(each) + "\n" for each in records))
-    ingest(store, file_source(str(path)), IngestOptions(Reading(1 << 20), workers=0), Silent())
+    ingest(store, file_source(str(path)), IngestOptions(Reading(1 << 20), workers=0), SILENT)
 
 
 def fill(store: Store, directory: Path, seed: int) -> None:
@@ -79,7 +79,7 @@ def pulled(
 ) -> tuple[Store, PullReport]:
     """The copy in that directory, and what this pull brought."""
     copy = open_copy(str(target), source)
-    return copy, pull(source, copy, PullRequest(within, tuple(entities)), Silent())
+    return copy, pull(source, copy, PullRequest(within, tuple(entities)), SILENT)
 
 
 def answers(store: Store, within: Window, entities: Sequence[str] = ()) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def recomputed(store: Store, within: Window, entities: Sequence[str] = ()) -> li
 
 def sound(store: Store) -> None:
     """Verify finds nothing, and what batches count is what is there."""
-    found = verify(store, PlainEngine(), ALL_TIME, Silent())
+    found = verify(store, PlainEngine(), ALL_TIME, SILENT)
     assert list(found) == []
     answer = found.summary
     assert answer.valid == answer.segments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
@@ -114,3 +115,9 @@ def nearly_json(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> bytes:
         else:
             data[at:at] = draw(st.sampled_from(TOKENS))
     return bytes(data)
+
+
+def from_datetime(moment: datetime) -> int:
+    """Nanoseconds since the epoch; a naive moment is UTC."""
+    delta = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+    return delta // timedelta(microseconds=1) * 1000

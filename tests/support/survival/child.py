@@ -9,18 +9,20 @@ import json
 import sys
 from pathlib import Path
 
+from msgspec import structs
+
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
 from pik.rawlog.segment_writer import Reading
-from pik.runtime import Silent
+from pik.runtime import Progress
 from pik.stores import open_store
 from pik.usecases.ingest import batch_ingest as ingest_module
 
 
-class Ready(Silent):
+class Ready(Progress):
     """Tells when work begins."""
 
     def start(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
@@ -39,7 +41,7 @@ def main(url: str, block: str, workers: str, *files: str) -> None:
     store = open_store(url, create=True)
     for name in files:
         done = ingest_module.ingest(store, file_source(name), options, Ready())
-        print(json.dumps([done.outcome, *done.batch.counts.astuple()]), flush=True)
+        print(json.dumps([done.outcome, *structs.astuple(done.batch.counts)]), flush=True)
 
 
 if __name__ == "__main__":
