@@ -101,7 +101,10 @@ def _report(error: BaseException) -> int:
         known = _as_pik_error(error)
         _write_error(f"error: {known.message}" + (f"\nhint: {known.hint}" if known.hint else ""))
         code = known.exit_code
-    _flush_or_discard()
+    try:
+        _flush()
+    except (OSError, StoreError):
+        _discard_output()
     return code
 
 
@@ -135,13 +138,6 @@ def _flush() -> None:
         raise
     except OSError as error:
         raise StoreError(f"standard output: {error.strerror}") from error
-
-
-def _flush_or_discard() -> None:
-    try:
-        _flush()
-    except (OSError, StoreError):
-        _discard_output()
 
 
 def _discard_output() -> None:

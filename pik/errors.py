@@ -71,16 +71,6 @@ def command(*words: str) -> str:
     return shlex.join(("pik", *words))
 
 
-def after_success(*lines: str) -> str:
-    """Return the lines as one; each is run only if the one before it succeeded."""
-    return " && ".join(lines)
-
-
-def in_turn(*lines: str) -> str:
-    """Return the lines, one after the other, to be typed in this order."""
-    return "\n".join(lines)
-
-
 CANDIDATES = 6
 """Ids that the error about an ambiguous one lists, at most."""
 

@@ -62,17 +62,6 @@ class DuckEngine:
         with session() as db, bounded(db, sandbox.CHECK_SECONDS, f"checking the metric {definition.name}"):
             return check_definition(db, definition).scale
 
-    def compute(
-        self,
-        inputs: Inputs,
-        metrics: Sequence[Definition],
-        window: Window,
-        entities: Sequence[str] = (),
-    ) -> Iterator[Computed]:
-        """See Engine.compute."""
-        with self.computation(inputs, metrics, window, entities) as computation:
-            yield from computation.rows()
-
     @contextmanager
     def computation(
         self, inputs: Inputs, metrics: Sequence[Definition], window: Window, entities: Sequence[str] = ()

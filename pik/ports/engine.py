@@ -47,14 +47,21 @@ Bucket = tuple[str, int]
 
 class Computation(Protocol):
     """Metrics computed over raw, to be read in as much detail as is needed. Both methods may be called any number of
-    times, one after the other, and raise EngineError as `Engine.compute` does."""
+    times, one after the other, and raise EngineError as `Engine.computation` does."""
 
     def digests(self) -> Iterator[BucketDigest]:
         """Yield what the values of each bucket come to, ordered by metric name and bucket; buckets without any value
         are left out."""
 
     def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:
-        """Yield the rows of `Engine.compute`, without those of the buckets to skip."""
+        """Yield every (metric, bucket, entity) with at least one matching event, without those of the buckets to skip,
+        ordered by metric name, bucket, entity (UTF-8).
+
+        What fails on the data (a text that is not a number, a sum of too many digits, a denominator of zero) stops
+        nothing else: the row of that (metric, bucket, entity) comes in its place, with a `failure` instead of a value,
+        and all others as if it had not failed. What the caller makes of it is the caller's choice; it must not be taken
+        for a bucket without a value.
+        """
 
 
 class Engine(Protocol):
@@ -76,31 +83,16 @@ class Engine(Protocol):
         change.
         """
 
-    def compute(
-        self,
-        inputs: Inputs,
-        metrics: Sequence[Definition],
-        window: Window,
-        entities: Sequence[str] = (),
-    ) -> Iterator[Computed]:
-        """Yield every (metric, bucket, entity) with at least one matching event, ordered by metric name, bucket, entity
-        (UTF-8).
+    def computation(
+        self, inputs: Inputs, metrics: Sequence[Definition], window: Window, entities: Sequence[str] = ()
+    ) -> AbstractContextManager[Computation]:
+        """Compute the metrics, and provide what they come to for as long as the context lasts.
 
         `metrics` share one bucket size; `window` is made of whole buckets; `entities`, if any, limits to those.
-
-        What fails on the data (a text that is not a number, a sum of too many digits, a denominator of zero) stops
-        nothing else: the row of that (metric, bucket, entity) comes in its place, with a `failure` instead of a value,
-        and all others as if it had not failed. What the caller makes of it is the caller's choice; it must not be taken
-        for a bucket without a value.
 
         Raises Damaged (naming the file) for raw that cannot be read or has not `deliveries` lines, EngineError where
         nothing can be computed, such as for lack of memory.
         """
-
-    def computation(
-        self, inputs: Inputs, metrics: Sequence[Definition], window: Window, entities: Sequence[str] = ()
-    ) -> AbstractContextManager[Computation]:
-        """The same in two steps, for as long as the context lasts: digests first, then rows where they are needed."""
 
     def touched(
         self,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import attrgetter
 from typing import Any
@@ -59,9 +58,8 @@ class SegmentLine(msgspec.Struct, frozen=True, kw_only=True, tag="segment"):
     @property
     def verdicts(self) -> dict[int, Verdict]:
         """The verdicts of the duplicates, by seq."""
-        verdicts = {seq: Verdict.EXACT for first, last in self.exact for seq in range(first, last + 1)}
-        verdicts.update({seq: Verdict.CONFLICT for first, last in self.conflict for seq in range(first, last + 1)})
-        return verdicts
+        kinds = (Verdict.EXACT, self.exact), (Verdict.CONFLICT, self.conflict)
+        return {seq: kind for kind, runs in kinds for first, last in runs for seq in range(first, last + 1)}
 
 
 class RejectLine(msgspec.Struct, frozen=True, kw_only=True, tag="rejects"):
@@ -96,7 +94,11 @@ def write_record(store: Store, batch: Batch, finished_at: int, replaces: Sequenc
 
 def record_object(store: Store, batch: Batch, finished_at: int, replaces: Sequence[str] = ()) -> Object:
     """Return the record of a batch as an object that is still to be created."""
-    return RawKind.BATCH.key(batch.batch_id), packed(_batch_lines(store, batch, finished_at, replaces))
+    head = BatchLine(format=store.format_version, finished_at=finished_at, replaces=tuple(replaces), **_common(batch))
+    listed = store.index.segments(ALL_TIME, batch_id=batch.batch_id)
+    segments = (segment_line(segment, store.index.skipped(segment)) for segment in listed)
+    rejects = (RejectLine(rejects=rejects) for rejects in store.index.rejects(batch.batch_id))
+    return RawKind.BATCH.key(batch.batch_id), packed(chain([head], segments, rejects))
 
 
 def read_record(raw: Raw, key: str) -> Iterator[Line]:
@@ -122,15 +124,6 @@ _COMMON = sorted({one.name for one in dataclasses.fields(Batch)} & {*BatchLine._
 def _common(source: Batch | BatchLine) -> dict[str, Any]:
     """Return what a batch and the first line of its record have in common."""
     return {name: getattr(source, name) for name in _COMMON}
-
-
-def _batch_lines(store: Store, batch: Batch, finished_at: int, replaces: Sequence[str]) -> Iterator[Line]:
-    common = _common(batch)
-    yield BatchLine(format=store.format_version, finished_at=finished_at, replaces=tuple(replaces), **common)
-    for segment in store.index.segments(ALL_TIME, batch_id=batch.batch_id):
-        yield segment_line(segment, store.index.skipped(segment))
-    for rejects in store.index.rejects(batch.batch_id):
-        yield RejectLine(rejects=rejects)
 
 
 def segment_line(segment: Segment, verdicts: Mapping[int, Verdict]) -> SegmentLine:
@@ -198,7 +191,6 @@ _decode_block_line = msgspec.json.Decoder(BlockLine | SegmentLine | RejectLine).
 _decode_opening = msgspec.json.Decoder(OpeningLine).decode
 
 
-@dataclass(slots=True)
 class BlockLog:
     """Writes the opening record and the block records of a batch, if it has more than one block.
 
@@ -207,12 +199,9 @@ class BlockLog:
     records it: a block without a record was never recorded.
     """
 
-    store: Store
-    batch: Batch
-    begun: bool = False
-
-    def __post_init__(self) -> None:
-        self.begun = self.batch.next_seq > 1  # then an earlier attempt has begun the log
+    def __init__(self, store: Store, batch: Batch) -> None:
+        self.store, self.batch = store, batch
+        self.begun = batch.next_seq > 1  # then an earlier attempt has begun the log
 
     def opened(self, blocks: Iterator[Block], *, is_stream: bool) -> Iterator[Block]:
         """Yield the blocks; before the first of several the opening record is created. A stream always gets one: its

@@ -46,11 +46,10 @@ class SegmentFrames(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GatheredRaw:
-    """Raw as files for the engine. `known_until` is that of the selection; `empty`: there is nothing to compute."""
+    """Raw as files for the engine. `known_until` is that of the selection."""
 
     inputs: Inputs
     known_until: int
-    empty: bool
 
 
 @dataclass(slots=True)
@@ -140,7 +139,7 @@ class Selection:
                 files: list[Path] = [*paths, cut] if cut.exists() else paths
                 skip = choice.skip if choice.skipped else None
                 inputs = Inputs(files, choice.lines, skip, duplicates=include_duplicates)
-                yield GatheredRaw(inputs, choice.known_until, not files)
+                yield GatheredRaw(inputs, choice.known_until)
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from pik.engine import DuckEngine, sandbox
 from pik.model.instant import ALL_TIME, DAY, HOUR, SECOND, Window, parse_instant
 from pik.model.metric import NO_INPUTS, Computed, Definition
 from pik.ports.engine import Inputs, Touched
-from tests.support.raw_files import BATCH, compute, event, frame, metric, raw, raw_lines
+from tests.support.raw_files import BATCH, compute, event, frame, metric, raw, raw_lines, rows
 
 DAY_ONE = parse_instant("2026-01-01T00:00:00Z")
 
@@ -308,7 +308,7 @@ def test_promise_8_where_many_threads_need_too_much_memory_a_single_one_computes
     four = [Definition(name=f"m{number}", value=text) for number, text in enumerate(texts)]
     engine, inputs = DuckEngine(threads=16), many_entities(tmp_path, 200_000)
     counts: Counter[tuple[str, Decimal | None, int]] = Counter()
-    for one in engine.compute(inputs, four, ALL_TIME):
+    for one in rows(engine, inputs, four, ALL_TIME):
         counts[one.metric, one.value, one.inputs] += 1
     assert begun == [4, 1]
     assert counts == {("m0", Decimal(1), 1): 200_000} | {(f"m{n}", Decimal(7), 1): 200_000 for n in (1, 2, 3)}
@@ -318,7 +318,7 @@ def test_processes_share_what_one_may_use(tmp_path: Path) -> None:
     assert sandbox.threads_for(16, 1) == 3
     assert sandbox.threads_for(1, 1) == 1
     assert [sandbox.threads_for(16, parts) for parts in (2, 4, 9)] == [1, 1, 1]
-    assert list(DuckEngine().shared(2).compute(many_entities(tmp_path, 50_000), [metric()], ALL_TIME))
+    assert list(rows(DuckEngine().shared(2), many_entities(tmp_path, 50_000), [metric()], ALL_TIME))
 
 
 def test_metrics_with_one_condition_count_their_lines_once(tmp_path: Path) -> None:
@@ -333,8 +333,8 @@ def test_metrics_with_one_condition_count_their_lines_once(tmp_path: Path) -> No
     ]
     inputs = raw(tmp_path / "r.zst", events)
     engine = DuckEngine(threads=1)
-    apart = [row for each in metrics for row in engine.compute(inputs, [each], ALL_TIME)]
-    assert list(engine.compute(inputs, metrics, ALL_TIME)) == apart
+    apart = [row for each in metrics for row in rows(engine, inputs, [each], ALL_TIME)]
+    assert list(rows(engine, inputs, metrics, ALL_TIME)) == apart
     counted = {(row.metric, row.input_contents) for row in apart if row.entity_id == "e1"}
     assert len({contents for _, contents in counted}) == 3  # of all, of the odd ones, and of places in batches
 
@@ -353,7 +353,8 @@ slow = Definition(
 print("computing", flush=True)
 try:
     for _ in range(1000):
-        list(DuckEngine().compute(Inputs([Path(sys.argv[1])], 2_000), [slow], ALL_TIME))
+        with DuckEngine().computation(Inputs([Path(sys.argv[1])], 2_000), [slow], ALL_TIME) as computation:
+            list(computation.rows())
 except KeyboardInterrupt:
     sys.exit(130)
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pik.model.delivery import raw_line, stamp
 from pik.model.event import read_event
 from pik.model.instant import ALL_TIME, Window, parse_instant
 from pik.model.metric import Computed, Definition
-from pik.ports.engine import Inputs
+from pik.ports.engine import Engine, Inputs
 
 BATCH = "01J00000000000000000000001"
 
@@ -53,4 +53,16 @@ def compute(
     inputs: Inputs, *metrics: Definition, window: Window = ALL_TIME, entities: Sequence[str] = (), threads: int = 2
 ) -> list[Computed]:
     """All that the engine computes."""
-    return list(DuckEngine(threads).compute(inputs, metrics, window, entities))
+    return list(rows(DuckEngine(threads), inputs, metrics, window, entities))
+
+
+def rows(
+    engine: Engine,
+    inputs: Inputs,
+    metrics: Sequence[Definition],
+    window: Window = ALL_TIME,
+    entities: Sequence[str] = (),
+) -> Iterator[Computed]:
+    """Each row as the engine yields it."""
+    with engine.computation(inputs, metrics, window, entities) as computation:
+        yield from computation.rows()

@@ -17,7 +17,7 @@ from pik.cli.document import NEXT, TRUNCATED, Column, Field, Object, Rows, Schem
 from pik.cli.options import option
 from pik.cli.text import number_of
 from pik.cli.values import Bucket, Count, Instant
-from pik.errors import UsageError, after_success, command, in_turn
+from pik.errors import UsageError, command
 from pik.model.instant import Window
 from pik.model.metric import KEPT_FAILURES, RunRequest, RunState
 
@@ -156,7 +156,7 @@ class Shortened:
     def remedy(self) -> str | None:
         """Where to look first, for what could not be computed."""
         found = dict.fromkeys(self._commands[kind] for kind, _ in self._failures.most_common())
-        return in_turn(*islice(found, _REMEDIES)) if found else None
+        return "\n".join(islice(found, _REMEDIES)) if found else None
 
     @property
     def different(self) -> int:
@@ -198,7 +198,7 @@ def _next(repair: Callable[[], str | None], diff: Diff, rows: Shortened) -> str 
     if not rows.different:
         return rows.remedy
     line = repair()
-    return after_success(WHOLE, line) if line and diff.stats.removed else line
+    return f"{WHOLE} && {line}" if line and diff.stats.removed else line
 
 
 def _of_failure(name: str, kind: object, about: str, get: str = "", **shown: Any) -> Column:

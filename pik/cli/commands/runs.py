@@ -12,7 +12,7 @@ from pik.cli.context import Context
 from pik.cli.document import TRUNCATED, Column, Field, Object, Rows, Schema
 from pik.cli.text import number_of
 from pik.cli.values import Count, Instant, Moment
-from pik.errors import after_success, command, in_turn
+from pik.errors import command
 from pik.model.instant import Window, format_instant
 from pik.model.metric import PromotionKind, Run, RunRequest, RunState
 
@@ -120,8 +120,8 @@ def next_command(run: Run) -> str | None:
         return None
     diff = command("diff", "aggregates", "--run", run.run_id)
     if run.removed:
-        diff = after_success(WHOLE, diff)
-    return diff if run.request.include_duplicates else in_turn(diff, command("promote", run.run_id))
+        diff = f"{WHOLE} && {diff}"
+    return diff if run.request.include_duplicates else f"{diff}\n{command('promote', run.run_id)}"
 
 
 def replay_command(request: RunRequest) -> str:

@@ -12,7 +12,7 @@ from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
 from pik.cli.options import option
 from pik.cli.text import number_of
 from pik.cli.values import Count
-from pik.errors import UsageError, command, in_turn
+from pik.errors import UsageError, command
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
@@ -105,11 +105,11 @@ def _next(found: VerifyReport, remedies: Iterable[str], copy_of: str | None) -> 
         note = "restore the named objects from a copy of the store first (raw is immutable: any copy will do)"
         line = command("verify")
     elif ProblemKind.INDEX in found.kinds:
-        line = in_turn(command("verify", "--rebuild-index"), command("verify"))
+        line = f"{command('verify', '--rebuild-index')}\n{command('verify')}"
     elif ProblemKind.UNKNOWN in found.kinds:
         note = "look at the unknown objects; pik neither wrote them nor reads them, and may be too old to know them"
     elif ProblemKind.STATE in found.kinds:
-        note = in_turn(*remedies) or None
+        note = "\n".join(remedies) or None
     elif ProblemKind.AGGREGATE in found.kinds:
         note = "the diff shows what the aggregates should be; replay and promote to correct them"
         line = command("diff", "aggregates")

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
 from pik.errors import EngineError
 from pik.model.instant import ALL_TIME, DAY, Window, day_text, format_instant
-from pik.model.metric import NO_INPUTS, BucketDigest, Computed, Metric
+from pik.model.metric import NO_INPUTS, BucketDigest, Metric
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
@@ -193,10 +193,11 @@ def _as_known(
     for (version, known_until), part in unexplained.items():
         then = next(one for one in store.metrics.versions(metric.name) if one.version == version)
         for whole in _computable(part.widened(then.bucket_size), then.bucket_size, run.expired_days):
-            with Selection(store, whole, until=known_until).gather() as gathered:
-                none: Iterator[Computed] = iter(())
-                computed = none if gathered.empty else engine.compute(gathered.inputs, [then.definition], whole)
-                for current, now in compare(store.aggregates.current(metric.name, whole), computed):
+            with (
+                Selection(store, whole, until=known_until).gather() as gathered,
+                engine.computation(gathered.inputs, [then.definition], whole) as computation,
+            ):
+                for current, now in compare(store.aggregates.current(metric.name, whole), computation.rows()):
                     if current is None or (current.metric_version, current.known_until) != (version, known_until):
                         continue
                     row = current.computed

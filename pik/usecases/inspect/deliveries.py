@@ -427,4 +427,5 @@ def _selects(engine: Engine, definition: Definition, found: RecordedDelivery) ->
         file = directory / "event.ndjson.zst"
         file.write_bytes(zstandard.ZstdCompressor().compress(found.line + b"\n"))
         window = _bucket(definition, found.delivery.event_instant)
-        return any(row.inputs for row in engine.compute(Inputs([file], 1), [definition], window))
+        with engine.computation(Inputs([file], 1), [definition], window) as computation:
+            return any(row.inputs for row in computation.rows())

@@ -249,8 +249,6 @@ def _count(events: int) -> str:
 def events_within(store: Store, engine: Engine, window: Window, size: int, entities: Sequence[str]) -> int:
     """Return how many events there are in whole buckets of this size."""
     with Selection(store, window, entities).gather() as gathered:
-        if gathered.empty:
-            return 0
         pairs = engine.touched(gathered.inputs, size, window, entities=entities, source=None, event_type=None)
         return sum(pair.events for pair in pairs)
 

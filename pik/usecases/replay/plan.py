@@ -194,15 +194,14 @@ def chosen_buckets(
     """Yield the (bucket, entity) pairs of the selection with an event that the request's filters let through. Raises as
     `Selection.gather` does."""
     with selection.gather(include_duplicates=request.include_duplicates, at_most=at_most) as raw:
-        if not raw.empty:
-            yield from engine.touched(
-                raw.inputs,
-                bucket_size,
-                selection.window,
-                entities=selection.entities,
-                source=request.source,
-                event_type=request.event_type,
-            )
+        yield from engine.touched(
+            raw.inputs,
+            bucket_size,
+            selection.window,
+            entities=selection.entities,
+            source=request.source,
+            event_type=request.event_type,
+        )
 
 
 @dataclass(slots=True)
