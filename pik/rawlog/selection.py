@@ -120,12 +120,28 @@ class Selection:
         """
         from pik.ports.engine import Inputs  # only what computes needs it
 
+        index, lines, skipped, known_until = self.store.index, 0, 0, 0
         with scratch() as directory:
-            choice = _Choice(self, directory / "skip.csv", include_duplicates)
-            segments = choice.segments() if at_most is None else _few(choice, at_most)
-            cut = directory / "frames.ndjson.zst"
+            skip, cut = directory / "skip.csv", directory / "frames.ndjson.zst"
+            chosen = Spool(Segment)
+            with open(skip, "w", encoding="ascii") as file:
+                for segment in self.segments():
+                    known_until = max(known_until, segment.recorded_at)  # must not cover what was recorded since
+                    frames = frames_of(segment, self.entities)
+                    if not frames:
+                        continue
+                    verdicts = index.skipped(segment)
+                    seqs = [seq for seq, it in verdicts.items() if not include_duplicates or it == _UNRECORDED]
+                    if len(seqs) == segment.deliveries:  # nothing of it counts
+                        continue
+                    file.writelines(f"{segment.batch_id},{seq}\n" for seq in seqs)
+                    skipped += len(seqs)
+                    lines += sum(frame.lines for frame in frames)
+                    if at_most is not None and lines > at_most:
+                        raise TooMuch(f"more than {at_most} lines would have to be read")
+                    chosen.add(segment)
             whole: list[Segment] = []
-            for segment in segments:
+            for segment in chosen:
                 if self.entities or segment.inline:
                     _append(cut, self.store.raw, segment, frames_of(segment, self.entities))
                 else:
@@ -137,55 +153,11 @@ class Selection:
                     if size != segment.size:
                         raise damaged(segment.key, f"it has {size} bytes, not {segment.size}")
                 files: list[Path] = [*paths, cut] if cut.exists() else paths
-                skip = choice.skip if choice.skipped else None
-                inputs = Inputs(files, choice.lines, skip, duplicates=include_duplicates)
-                yield GatheredRaw(inputs, choice.known_until)
-
-
-@dataclass(slots=True)
-class _Choice:
-    """The segments of a selection that hold anything that counts.
-
-    As they are listed, the deliveries that do not count are written to the file `skip` (batch_id,seq) and counted in
-    `skipped`, the lines of the segments in `lines`. `known_until` is the latest `recorded_at` of any listed segment: it
-    must not cover one that was recorded since.
-    """
-
-    selection: Selection
-    skip: Path
-    include_duplicates: bool
-    lines: int = 0
-    skipped: int = 0
-    known_until: int = 0
-
-    def segments(self) -> Iterator[Segment]:
-        index, entities = self.selection.store.index, self.selection.entities
-        with open(self.skip, "w", encoding="ascii") as file:
-            for segment in self.selection.segments():
-                self.known_until = max(self.known_until, segment.recorded_at)
-                frames = frames_of(segment, entities)
-                if not frames:
-                    continue
-                verdicts = index.skipped(segment)
-                skipped = [seq for seq, it in verdicts.items() if not self.include_duplicates or it == _UNRECORDED]
-                if len(skipped) < segment.deliveries:
-                    file.writelines(f"{segment.batch_id},{seq}\n" for seq in skipped)
-                    self.skipped += len(skipped)
-                    self.lines += sum(frame.lines for frame in frames)
-                    yield segment
+                inputs = Inputs(files, lines, skip if skipped else None, duplicates=include_duplicates)
+                yield GatheredRaw(inputs, known_until)
 
 
 _ACCEPTED, _UNRECORDED = Verdict.ACCEPTED, Verdict.UNRECORDED  # members are slow to look up
-
-
-def _few(choice: _Choice, at_most: int) -> Spool[Segment]:
-    """Return the segments, once it is known that they are not too many. Raises TooMuch."""
-    segments = Spool(Segment)
-    for segment in choice.segments():
-        if choice.lines > at_most:
-            raise TooMuch(f"more than {at_most} lines would have to be read")
-        segments.add(segment)
-    return segments
 
 
 def _append(target: Path, raw: Raw, segment: Segment, frames: Sequence[Frame]) -> None:
