@@ -216,7 +216,7 @@ def _event_ids(raw: Raw, segment: Segment, seqs: Sequence[int]) -> list[str]:
     for frame in segment.frames if seqs else ():
         with suppress(Damaged):
             for line in frame_lines(raw, segment, frame):
-                delivery = parse(segment, line)
+                delivery = parse(segment.key, line)
                 if delivery.seq in seqs:
                     found[delivery.seq] = delivery.event_id
         if len(found) == len(seqs):
