@@ -77,8 +77,8 @@ Write = Callable[[str], object]
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-def _json_text(value: object) -> str:
-    plain = data(value)
+def _json_text(plain: object) -> str:
+    """What `data` made of a value, as JSON."""
     try:
         return _encode(plain).decode()
     except UnicodeEncodeError:  # a file's name that is not UTF-8
@@ -123,7 +123,7 @@ def _write_json(document: Document, write: Write) -> None:
 def _write_lines(document: Document, write: Write) -> None:
     """The first table's rows, one object per line; without a table, the fields as one line."""
     if not document.tables:
-        write(_json_text({**document.head, **document.end()}) + "\n")
+        write(_json_text(data({**document.head, **document.end()})) + "\n")
         return
     table = _only(document, "jsonl")
     for row in table.rows:

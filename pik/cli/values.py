@@ -81,7 +81,7 @@ def _milliseconds(nanos: int) -> str:
 def data(value: object) -> Any:
     """The value as JSON has it: exact numbers as they are written, never through a double."""
     match value:
-        case None | bool() | str() | float() | msgspec.Raw():
+        case None | bool() | str():
             return value
         case Shown():
             return data(value.value)
@@ -105,6 +105,8 @@ def data(value: object) -> Any:
             return {key_of(str(name), one): data(one) for name, one in value.items()}
         case list() | tuple():
             return [data(one) for one in value]
+        case float() | msgspec.Raw():
+            return value
     return str(value)
 
 
