@@ -193,16 +193,19 @@ class Promoted:
     conflicts: int
 
 
-@dataclass(frozen=True, slots=True)
-class Promotion:
-    """One promotion or rollback in the history; `at` in nanoseconds."""
+class Promotion(msgspec.Struct, frozen=True, tag="promotion"):
+    """A promotion or rollback; `at` in nanoseconds. `pointers` is how many more there were after it,
+    `pointers_xor`, in hex, what changed in their digests."""
 
+    promotion_id: str
     run_id: str
     kind: PromotionKind
     at: int
     reason: str
     moved: int
     conflicts: int
+    pointers: int
+    pointers_xor: str
 
 
 class Promotions(Protocol):
@@ -296,21 +299,6 @@ class VersionRow(msgspec.Struct, frozen=True, gc=False, tag="version"):
     digest: str
 
 
-class PromotionRow(msgspec.Struct, frozen=True, tag="promotion"):
-    """A promotion or rollback; they come in their order. `pointers` is how many more there were after it,
-    `pointers_xor`, in hex, what changed in their digests."""
-
-    promotion_id: str
-    run_id: str
-    kind: PromotionKind
-    at: int
-    reason: str
-    moved: int
-    conflicts: int
-    pointers: int
-    pointers_xor: str
-
-
 class PointerRow(msgspec.Struct, frozen=True, gc=False, tag="current"):
     """That the version of a run is current."""
 
@@ -336,7 +324,7 @@ class Omitted:
     run_id: str
 
 
-Row = MetricRow | RunRow | TaskRow | VersionRow | PromotionRow | PointerRow | LetterRow
+Row = MetricRow | RunRow | TaskRow | VersionRow | Promotion | PointerRow | LetterRow
 
 
 class StateBackup(Protocol):

@@ -243,12 +243,12 @@ class LocalAggregates:
 
     def newest_first(self) -> Iterator[Promotion]:
         rows = self.database.read().execute(
-            "SELECT run_id, kind, at, reason, moved, conflicts, promotion_id, "
-            f"digest IS {PROMOTION.digest} FROM promotion ORDER BY number DESC"
+            "SELECT promotion_id, run_id, kind, at, reason, moved, conflicts, pointers, lower(hex(pointers_xor)),"
+            f" digest IS {PROMOTION.digest} FROM promotion ORDER BY number DESC"
         )
-        for *columns, promotion_id, sound in rows:
+        for *columns, sound in rows:
             if not sound:
-                raise damaged_row(f"promotion {promotion_id} of run {columns[0]}")
+                raise damaged_row(f"promotion {columns[0]} of run {columns[1]}")
             yield Promotion(*columns)
 
     def _move(self, kind: PromotionKind, run_id: str, at: int, reason: str, *, dry_run: bool) -> Promoted:

@@ -22,7 +22,7 @@ from pik.ports.state import (
     MetricRow,
     Omitted,
     PointerRow,
-    PromotionRow,
+    Promotion,
     Row,
     RunRow,
     TaskRow,
@@ -130,7 +130,7 @@ def _rows(connection: sqlite3.Connection, root: Path) -> Iterator[Row | Omitted]
     versions = (row for row in connection.execute(_VERSIONS) if row[:4] not in left_out)
     yield from (VersionRow(*row) for row in _sound(versions, "a version of"))
     for values in _written_rows(connection, root, PROMOTION):
-        yield PromotionRow(*(values[name] for name in PROMOTION.columns[1:]))
+        yield Promotion(*(values[name] for name in PROMOTION.columns[1:]))
     yield from (PointerRow(*row) for row in _sound(connection.execute(_POINTERS), "a pointer of"))
     yield from map(LetterRow, all_letters(connection))
 
@@ -214,7 +214,7 @@ class _Restoring:
                     *(bytes.fromhex(row.input_ids), bytes.fromhex(row.input_contents), base),
                     *(row.metric_version, row.known_until, row.reason, bytes.fromhex(row.digest)),
                 )
-            case PromotionRow():
+            case Promotion():
                 *columns, pointers_xor = msgspec.structs.astuple(row)
                 insert_promotion(self.connection, (*columns, bytes.fromhex(pointers_xor)))
             case PointerRow():

@@ -132,8 +132,7 @@ class AwsAggregates:
         return PointerMove(self.table, PromotionKind.ROLLBACK, run_id).move(at, reason, dry_run=dry_run)
 
     def newest_first(self) -> Iterator[Promotion]:
-        rows = map(promotion_row, self.table.query(layout.PROMOTIONS, descending=True))
-        return (Promotion(row.run_id, row.kind, row.at, row.reason, row.moved, row.conflicts) for row in rows)
+        return map(promotion_row, self.table.query(layout.PROMOTIONS, descending=True))
 
     def _buckets(self, metric: str, window: Window) -> Iterator[int]:
         between = layout.time_key(window.start), layout.time_key(window.end - 1)

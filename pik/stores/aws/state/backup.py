@@ -17,7 +17,7 @@ from pik.ports.state import (
     MetricRow,
     Omitted,
     PointerRow,
-    PromotionRow,
+    Promotion,
     Row,
     RunRow,
     TaskRow,
@@ -141,7 +141,7 @@ class AwsBackup:
             case VersionRow():
                 buckets = {(row.metric, row.bucket): layout.bucket_item(row.metric, row.bucket) for row in rows}
                 items = [*buckets.values(), *map(_version_item, rows)]
-            case PromotionRow():
+            case Promotion():
                 items = chain.from_iterable(map(promotion_items, rows))
             case PointerRow():
                 items = list(self._pointer_items(rows))

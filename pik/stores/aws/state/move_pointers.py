@@ -17,7 +17,7 @@ from ulid import ULID
 
 from pik.errors import Busy
 from pik.model.metric import PromotionKind
-from pik.ports.state import Promoted, PromotionRow
+from pik.ports.state import Promoted, Promotion
 from pik.stores.aws.state import layout
 from pik.stores.aws.state.layout import MoveItem, PointerItem, PromotionItem, VersionItem
 from pik.stores.aws.table import READS, Change, Item, Key, Table, batched
@@ -124,7 +124,7 @@ class PointerMove:
     def _finish(self, move: MoveItem, found: _Survey) -> Promoted:
         """Record the move, among the run's items and in the history of all."""
         moved, conflicts = max(0, found.already - move["already"]), found.moved + found.conflicts
-        row = PromotionRow(
+        row = Promotion(
             promotion_id=move["id"],
             run_id=self.run_id,
             kind=PromotionKind(move["kind"]),
@@ -233,7 +233,7 @@ def content_of(version: Mapping[str, Any]) -> Item:
     return {name: version[name] for name in layout.CONTENT}
 
 
-def promotion_items(row: PromotionRow) -> list[Item]:
+def promotion_items(row: Promotion) -> list[Item]:
     """Return the items of a promotion: in the history of all, its copy, and among its run's items."""
     promotion_id, *columns, xor = structs.astuple(row)
     record = dict(zip(_RECORD, (*columns, bytes.fromhex(xor)), strict=True))
@@ -243,7 +243,7 @@ def promotion_items(row: PromotionRow) -> list[Item]:
 
 
 _RECORD = ("run", "kind", "at", "reason", "moved", "conflicts", "pointers", "pointers_xor")
-"""The attributes of a promotion, in the order of its digest and of PromotionRow."""
+"""The attributes of a promotion, in the order of its digest and of Promotion."""
 
 
 def _promotion_digest(promotion_id: str, record: Mapping[str, Any]) -> bytes:
@@ -255,12 +255,12 @@ def promotion_is_sound(item: PromotionItem) -> bool:
     return item.get("digest") == _promotion_digest(item["sk"].rpartition("/")[2], item)
 
 
-def promotion_row(item: PromotionItem) -> PromotionRow:
+def promotion_row(item: PromotionItem) -> Promotion:
     """Return the row of a promotion in the history of all. Raises Damaged."""
     if not promotion_is_sound(item):
         raise damaged_row(f"promotion {item['sk']} of run {item['run']}")
     move = item["run"], PromotionKind(item["kind"]), item["at"], item["reason"], item["moved"], item["conflicts"]
-    return PromotionRow(item["sk"], *move, item["pointers"], item["pointers_xor"].hex())
+    return Promotion(item["sk"], *move, item["pointers"], item["pointers_xor"].hex())
 
 
 def _run_at(found: _Found, pointer: _Pointer) -> str:
