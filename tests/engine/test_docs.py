@@ -11,7 +11,7 @@ import pytest
 from pik.engine import DuckEngine
 from pik.engine.sandbox import AGGREGATES, COLUMN_TYPES, SCALARS
 from pik.errors import Invalid
-from pik.usecases.metrics.definitions import read_definition
+from pik.usecases.metrics.definition_file import read_definition
 from tests.support.raw_files import metric
 
 TEXT = Path(__file__).parents[2].joinpath("docs", "metrics.md").read_text(encoding="utf-8")

@@ -7,7 +7,8 @@ import pytest
 from pik.engine import DuckEngine
 from pik.errors import InputError, Invalid, NotFound
 from pik.model.metric import EVENT_COUNT, Definition
-from pik.usecases.metrics.definitions import apply, chosen, pin, pinned, read_definitions, versions
+from pik.usecases.metrics.definition_file import read_definitions
+from pik.usecases.metrics.definitions import apply, chosen, pin, pinned, versions
 
 ONE = """
 name = "revenue"

@@ -48,8 +48,8 @@ def apply(
     refused, with the exact alternative. Current values do not change: replay computes the new version, promote makes it
     current.
     """
+    from pik.usecases.metrics.definition_file import read_definitions
     from pik.usecases.metrics.definitions import apply as keep
-    from pik.usecases.metrics.definitions import read_definitions
 
     definitions = read_definitions(file)
     store = cli.open_store()

@@ -1,78 +1,23 @@
-"""Metric definitions and their values: read from TOML files, applied as versions, found by name, listed."""
+"""Metric definitions and their values: applied as versions, found by name, listed."""
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from itertools import chain
-from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from pik.errors import InputError, Invalid, NotFound, NothingSelected, command
-from pik.model.instant import DAY, Window
+from pik.errors import NotFound, NothingSelected, command
+from pik.model.instant import Window
 from pik.model.metric import Aggregate, Definition, Metric, with_scale
 from pik.ports.engine import Engine
 from pik.ports.state import Metrics
 from pik.ports.store import Store
 from pik.usecases.availability import expect_pulled
 from pik.usecases.metrics.computation import sound, widest
-
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_FIELDS = "a metric has name, value, and optionally where, bucket, description"
-
-
-def read_definitions(path: Path) -> list[Definition]:
-    """Return the definitions in a TOML file: one, or several as [[metric]] tables. Raises InputError and Invalid."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from None
-    if "metric" not in document:
-        return [read_definition(document, str(path))]
-    tables = document["metric"]
-    if len(document) > 1 or not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise Invalid(f"{path}: a file with [[metric]] tables has nothing else", hint="docs/metrics.md has examples")
-    definitions = [read_definition(table, f"{path}, metric {number}") for number, table in enumerate(tables, start=1)]
-    names = [definition.name for definition in definitions]
-    if repeated := next((name for name in names if names.count(name) > 1), None):
-        raise Invalid(f"{path} defines {repeated} twice", hint="a file has one definition of a metric")
-    return definitions
-
-
-def read_definition(table: dict[str, Any], origin: str) -> Definition:
-    """Return the definition in one parsed TOML table, without checking its SQL, which the engine does; `origin` names
-    it in errors. Raises Invalid."""
-
-    def invalid(problem: str, hint: str = _FIELDS) -> Invalid:
-        return Invalid(f"{origin}: {problem}", hint=hint)
-
-    for field in msgspec.structs.fields(Definition):
-        if field.required and field.name not in table:
-            raise invalid(f"required field {field.name} is missing")
-        if not isinstance(value := table.get(field.name, ""), str):
-            raise invalid(f"{field.name} must be a string, not {value!r}")
-    for name in table:
-        if name not in Definition.__struct_fields__:
-            raise invalid(f"unknown field {name}")
-    definition = Definition(**table)
-    if not _NAME.fullmatch(definition.name):
-        raise invalid(f"invalid name {definition.name!r}: use lower-case letters, digits and _ (at most 63)", "")
-    try:
-        size = definition.bucket_size
-    except Invalid as error:
-        raise invalid(error.message, error.hint) from None
-    if (size < DAY and DAY % size) or (size > DAY and size % DAY):
-        problem = f"invalid bucket {definition.bucket!r}: it must divide a day or be whole days"
-        raise invalid(problem, "such as 1h, 1d, 7d")
-    return definition
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,81 @@
+"""Metric definitions read from a TOML file and validated. Imported only to apply them: stored ones need no pydantic."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from pik.errors import InputError, Invalid
+from pik.model.instant import DAY, parse_duration
+from pik.model.metric import Definition
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_FIELDS = "a metric has name, value, and optionally where, bucket, description"
+_PROBLEMS = {
+    "missing": "required field {field} is missing",
+    "extra_forbidden": "unknown field {field}",
+    "string_type": "{field} must be a string, not {value!r}",
+}
+"""Sentences by the type of pydantic's error."""
+
+
+def _valid_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise Invalid(f"invalid name {name!r}: use lower-case letters, digits and _ (at most 63)")
+    return name
+
+
+def _valid_bucket(bucket: str) -> str:
+    size = parse_duration(bucket)
+    if (size < DAY and DAY % size) or (size > DAY and size % DAY):
+        raise Invalid(f"invalid bucket {bucket!r}: it must divide a day or be whole days", hint="such as 1h, 1d, 7d")
+    return bucket
+
+
+class _Table(BaseModel):
+    """One definition, as it is written. Its SQL is checked by the engine, not here."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Annotated[str, AfterValidator(_valid_name)]
+    value: str
+    bucket: Annotated[str, AfterValidator(_valid_bucket)] = "1d"
+    where: str | None = None
+    description: str = ""
+
+
+def read_definitions(path: Path) -> list[Definition]:
+    """Return the definitions in a TOML file: one, or several as [[metric]] tables. Raises InputError and Invalid."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from None
+    if "metric" not in document:
+        return [read_definition(document, str(path))]
+    tables = document["metric"]
+    if len(document) > 1 or not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise Invalid(f"{path}: a file with [[metric]] tables has nothing else", hint="docs/metrics.md has examples")
+    definitions = [read_definition(table, f"{path}, metric {number}") for number, table in enumerate(tables, start=1)]
+    names = [definition.name for definition in definitions]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise Invalid(f"{path} defines {repeated} twice", hint="a file has one definition of a metric")
+    return definitions
+
+
+def read_definition(table: dict[str, Any], origin: str) -> Definition:
+    """Return the definition in one parsed TOML table; `origin` names it in errors. Raises Invalid."""
+    try:
+        return Definition(**_Table.model_validate(table).model_dump())
+    except Invalid as error:  # pydantic lets it pass
+        raise Invalid(f"{origin}: {error.message}", hint=error.hint) from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"]))
+        sentence = _PROBLEMS.get(problem["type"], "{field} is invalid: {value!r}")
+        raise Invalid(f"{origin}: {sentence.format(field=field, value=problem['input'])}", hint=_FIELDS) from None
