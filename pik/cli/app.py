@@ -48,6 +48,7 @@ COMMANDS: Mapping[str, Entry] = {
         metrics=("metrics", "Define metrics: apply, list, show."),
         aggregates=("metrics", "List current values, or every version and who made it."),
         diff=("diff", "Recompute from raw and compare with what is current."),
+        explain=("explain", "Split a difference by cause: late, lost, another definition, …"),
     ),
     **_chapter(
         "Repair them",

@@ -44,6 +44,16 @@ DryRun = Annotated[bool, option("--dry-run", "Only show what would be done.")]
 Yes = Annotated[bool, option("--yes -y", "Do not ask (for runbooks).")]
 Reason = Annotated[str, option("--reason TEXT", "The reason; it is recorded.", show_default=False)]
 
+AsOf = Annotated[str | None, option("--as-of TIME", "Only what had been recorded by then, with the verdicts of then.")]
+Assume = Annotated[
+    list[str] | None,
+    option(
+        "--assume KIND=VALUE",
+        "Compute as if (repeatable): without=EVENT_ID, without-batch=BATCH, with=@FILE, delivery=EVENT_ID:N, "
+        "conflicts=first|last, shift=DURATION,SELECTION, zone=ZONE,SELECTION, duplicates=counted, "
+        "definition=@FILE.toml. SELECTION: source=, type=, entity=, batch=, from=, to=, where=SQL.",
+    ),
+]
 Via = Annotated[
     Literal["api"] | None, option("--via api", "api: through the stack's HTTP API. [env PIK_API_KEY, PIK_API_URL]")
 ]

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pik.engine import sandbox
 from pik.engine.check import Checked, check_definition
+from pik.engine.rules import read_rules
 from pik.engine.sandbox import OutOfMemory, bounded, first_line, literal, session, threads_for
-from pik.engine.scan_sql import MICROSECOND, REASONS, Measure, Scan, data_errors, explanations, isolated, load
+from pik.engine.scan_sql import (
+    MICROSECOND,
+    REASONS,
+    Measure,
+    Scan,
+    data_errors,
+    explanations,
+    isolated,
+    load,
+    refuse_unknown_times,
+)
+from pik.engine.tables import open_tables
 from pik.errors import Damaged, EngineError, PikError, command
 from pik.model.instant import Window
 from pik.model.metric import (
@@ -25,7 +37,7 @@ from pik.model.metric import (
     bucket_digests,
     joinable,
 )
-from pik.ports.engine import Bucket, Computation, Inputs, Touched
+from pik.ports.engine import Bucket, Computation, CountedDelivery, DeliveryFiles, Inputs, Tables, Touched
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -84,10 +96,12 @@ class DuckEngine:
                 chosen=bool(entities),
                 skipping=inputs.skip is not None,
                 delivered=any(measure.delivered for measure in measures),
+                rules=read_rules(db, inputs.rules),
             )
             seconds = len(ordered) * (sandbox.SCAN_SECONDS + sandbox.DELIVERY_SECONDS * inputs.deliveries)
             names = ", ".join(measure.name for measure in measures)
             with bounded(db, seconds, f"computing {names} from {inputs.deliveries:,} deliveries"):
+                refuse_unknown_times(db, scan)
                 reasons = _compute(db, scan, measures, inputs.deliveries)
             return _Grouped(db, measures, reasons)
 
@@ -123,6 +137,45 @@ class DuckEngine:
         with self._computed(inputs, entities, compute) as db:
             for bucket, entity_id, events in _rows(db, "_n0", "_n0 > 0"):
                 yield Touched(bucket * MICROSECOND, entity_id, events)
+
+    def counted(
+        self, inputs: Inputs, definition: Definition, window: Window, entities: Sequence[str] = ()
+    ) -> Iterator[CountedDelivery]:
+        """See Engine.counted."""
+        import duckdb
+
+        if _is_empty(inputs):
+            return
+        places = ("event_id", "batch_id", "seq", "event_time")
+
+        def compute(db: DuckDBPyConnection) -> DuckDBPyConnection:
+            checked = check_definition(db, definition)
+            scan = Scan(
+                inputs.files,
+                definition.bucket_size,
+                window,
+                checked.columns | set(places),
+                chosen=bool(entities),
+                skipping=inputs.skip is not None,
+                rules=read_rules(db, inputs.rules),
+            )
+            refuse_unknown_times(db, scan)
+            counts = f"_bucket IS NOT NULL AND ({checked.where or 'true'})"
+            try:
+                db.execute(f"SELECT event_id, batch_id, seq, epoch_us(event_time) FROM ({scan.lines()}) WHERE {counts}")
+            except duckdb.Error as error:
+                raise _cause(db, scan, error) from None
+            return db
+
+        with self._computed(inputs, entities, compute) as db:
+            while rows := db.fetchmany(_FETCH):
+                yield from map(CountedDelivery._make, rows)
+
+    def tables(
+        self, files: DeliveryFiles, columns: Collection[str], window: Window, entities: Sequence[str] = ()
+    ) -> AbstractContextManager[Tables]:
+        """See Engine.tables."""
+        return open_tables(files, columns, window, entities, self.threads, self.parts)
 
     @contextmanager
     def _computed(

@@ -7,15 +7,17 @@ is kept apart and the rest is computed. That costs more, so the plain pass is tr
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pik.engine.check import scale_of, scaled
+from pik.engine.rules import NO_RULES, Rules
 from pik.engine.sandbox import column_sql, file_list, first_line, literal, raw_fields
 from pik.engine.syntax import Aggregate
-from pik.model.instant import DAY, MAX_INSTANT, MIN_INSTANT, Window, full_instant
+from pik.errors import UsageError
+from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, full_instant
 from pik.model.metric import BLAMED
 from pik.ports.engine import Inputs
 
@@ -75,7 +77,7 @@ class Measure:
 @dataclass(frozen=True, slots=True)
 class Scan:
     """Which lines of `files` count: in `window`, of the wanted entities if `chosen`, not skipped if `skipping`. With
-    `delivered` some measure needs their places in their batches."""
+    `delivered` some measure needs their places in their batches. `rules` move lines or take them out."""
 
     files: Sequence[Path]
     bucket_size: int
@@ -84,6 +86,7 @@ class Scan:
     chosen: bool
     skipping: bool
     delivered: bool = False
+    rules: Rules = NO_RULES
 
     def grouped(self, measures: Iterable[Measure]) -> str:
         """Return the SQL of one row per bucket and entity: _bucket (microseconds), _entity, _lines, and the measures.
@@ -122,9 +125,9 @@ class Scan:
         """Return the SQL of one row per line: _bucket and _entity (NULL in lines that don't count), _id, _content,
         _delivery, _whole, and the columns."""
         fields: dict[str, str] = {}
-        for name in {*_KEYS, *self.columns, *(["batch_id", "seq"] if self.skipping or self.delivered else [])}:
+        places = ["batch_id", "seq"] if self.skipping or self.delivered else []
+        for name in {*_KEYS, *self.columns, *self.rules.columns, *places}:
             fields |= raw_fields(name)
-        types = ", ".join(f"{name}: '{sql_type}'" for name, sql_type in sorted(fields.items()))
         filters = " AND ".join(self._filters())
         keys = {"_bucket": self._bucket(), "_entity": "line.entity_id"}
         if filters:
@@ -140,10 +143,27 @@ class Scan:
             columns.append(f"{_DELIVERY} AS _delivery")
         columns.append(f"CASE WHEN {' AND '.join(f'line.{field} IS NOT NULL' for field in _KEYS)} THEN 1 END AS _whole")
         columns += [f"{column_sql(name)} AS {name}" for name in sorted(self.columns)]
+        source = self.rules.applied(self._read(fields), fields)
+        return f"SELECT {', '.join(columns)} FROM {source} AS line{self._joins()}"
+
+    def counts(self, conditions: Iterable[str]) -> str:
+        """Return the SQL of how many lines meet each of these conditions on a line, among those that are not skipped
+        and whose entity is wanted, whatever their time."""
+        fields: dict[str, str] = {}
+        for name in {*_KEYS, *self.rules.columns, "batch_id", "seq"}:
+            fields |= raw_fields(name)
+        columns = "".join(f", {column_sql(name)} AS {name}" for name in sorted(self.rules.columns))
+        filters = " AND ".join(replace(self, window=ALL_TIME, rules=NO_RULES)._filters()) or "true"
+        counts = ", ".join(f"count(CASE WHEN {condition} THEN 1 END)" for condition in conditions)
+        lines = f"(SELECT line{columns} FROM {self._read(fields)} AS line)"
+        return f"SELECT {counts} FROM {lines}{self._joins()} WHERE {filters}"
+
+    def _read(self, fields: Mapping[str, str]) -> str:
+        types = ", ".join(f"{name}: '{sql_type}'" for name, sql_type in sorted(fields.items()))
         # Without `records` and with one column, read_json looks at each line for what kind of JSON it is: 10 × slower.
         return (
-            f"SELECT {', '.join(columns)} FROM read_json({file_list(self.files)}, format = 'newline_delimited', "
-            f"compression = 'zstd', records = true, columns = {{{types}}}) AS line{self._joins()}"
+            f"read_json({file_list(self.files)}, format = 'newline_delimited', compression = 'zstd', records = true, "
+            f"columns = {{{types}}})"
         )
 
     def _joins(self) -> str:
@@ -165,7 +185,7 @@ class Scan:
             filters.append("skipped.seq IS NULL")
         if self.chosen:
             filters.append("wanted.entity_id IS NOT NULL")
-        return filters
+        return filters + self.rules.filters
 
     def _bucket(self) -> str:
         # The text truncated to days or seconds is its floor. Counted from a bucket before all time, the remainder is
@@ -189,6 +209,17 @@ def load(db: DuckDBPyConnection, inputs: Inputs, entities: Sequence[str]) -> Non
         db.execute(
             "CREATE TEMP TABLE wanted AS SELECT DISTINCT unnest(CAST(? AS VARCHAR[])) AS entity_id", [list(entities)]
         )
+
+
+def refuse_unknown_times(db: DuckDBPyConnection, scan: Scan) -> None:
+    """Raise UsageError, with how many they are, for deliveries that a rule moves to a time that cannot be known."""
+    unknown = scan.rules.unknown
+    if not unknown:
+        return
+    found = db.execute(scan.counts([condition for condition, _ in unknown])).fetchone() or ()
+    for count, (_, reason) in zip(found, unknown, strict=True):
+        if count:
+            raise UsageError(f"{count:,} of the selected times {reason}")
 
 
 EXPLAINED = 100

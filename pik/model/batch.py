@@ -276,7 +276,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a delivery's raw line is."""
+    """Where a delivery's raw line is. `recorded_at` in nanoseconds, 0 where it was not asked for."""
 
     event_id: str
     day: int
@@ -285,6 +285,12 @@ class Location:
     frame: int
     seq: int
     kind: Verdict
+    recorded_at: int = field(default=0, compare=False)
+
+    @property
+    def order(self) -> tuple[int, str, int]:
+        """Sorts deliveries in recording order."""
+        return self.recorded_at, self.batch_id, self.seq
 
 
 EXACT_LAGS = 1000

@@ -8,13 +8,33 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 
 from pik.model.batch import Verdict
 from pik.model.delivery import Delivery, ExtractedColumn, Filter
-from pik.model.event import ENVELOPE
+from pik.model.event import ENVELOPE, FieldType
 from pik.model.instant import Window
 from pik.model.metric import BucketDigest, Computed, Definition
+from pik.model.scenario import Criteria
+
+
+class Offset(NamedTuple):
+    """How many seconds a delivery moves whose event_time lies in [start, end), texts such as `2026-01-31T00:00:00`
+    (None: no bound). `seconds` None: it cannot be known, for the `reason`."""
+
+    start: str | None
+    end: str | None
+    seconds: int | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a scenario changes of the counting deliveries that meet the criteria: they move by the first of the offsets
+    that holds for them, or without offsets they do not count."""
+
+    criteria: Criteria
+    offsets: tuple[Offset, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +43,29 @@ class Inputs:
 
     `files` are NDJSON in zstd frames; `deliveries` is how many lines they hold together, so that a lost frame shows;
     `skip` is a CSV file of `batch_id,seq` without a header (None: nothing to skip), the deliveries that don't count.
-    With `duplicates` they may hold several deliveries of one event, and all of them count.
+    With `duplicates` they may hold several deliveries of one event, and all of them count. All `rules` look at the
+    deliveries as they are in raw; of several that move one, the last holds.
     """
 
     files: Sequence[Path]
     deliveries: int
     skip: Path | None = None
     duplicates: bool = False
+    rules: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFiles:
+    """Deliveries as files that SQL reads, with what the index knows of them.
+
+    `files` and `deliveries` as those of Inputs. `verdicts` is a CSV file of `batch_id,seq,verdict`, the deliveries that
+    were not accepted; `blocks` one of `batch_id,ingest_time,recorded_at` (nanoseconds). Neither has a header.
+    """
+
+    files: Sequence[Path]
+    deliveries: int
+    verdicts: Path
+    blocks: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +75,15 @@ class Touched:
     bucket: int
     entity_id: str
     events: int
+
+
+class CountedDelivery(NamedTuple):
+    """A delivery that a metric counts. `event_time` in microseconds: two that differ by less are one moment here."""
+
+    event_id: str
+    batch_id: str
+    seq: int
+    event_time: int
 
 
 Bucket = tuple[str, int]
@@ -62,6 +107,23 @@ class Computation(Protocol):
         and all others as if it had not failed. What the caller makes of it is the caller's choice; it must not be taken
         for a bucket without a value.
         """
+
+
+class Tables(Protocol):
+    """Deliveries as SQL tables: `deliveries`, every recorded one, and `events`, the accepted ones.
+
+    Their columns are DELIVERY_COLUMNS, as far as they were asked for. Statements are DuckDB's SQL, read those tables
+    and nothing else, and raise Invalid where they cannot be evaluated.
+    """
+
+    def rows(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query. Read them before the next statement."""
+
+    def columns(self, sql: str) -> list[tuple[str, str]]:
+        """Return name and SQL type of each column of a query, without running it."""
+
+    def keep(self, name: str, sql: str, parameters: Sequence[object] = ()) -> None:
+        """Keep the rows of a query as a table of this name for the following ones."""
 
 
 class Engine(Protocol):
@@ -106,6 +168,31 @@ class Engine(Protocol):
     ) -> Iterator[Touched]:
         """Yield the (bucket, entity) pairs with an event in `window` that matches, ordered by bucket and entity."""
 
+    def counted(
+        self, inputs: Inputs, definition: Definition, window: Window, entities: Sequence[str] = ()
+    ) -> Iterator[CountedDelivery]:
+        """Yield the deliveries that the metric counts, in no particular order. Raises as `compute` does, and
+        EngineError where its condition cannot be evaluated for one of them."""
+
+    def tables(
+        self, files: DeliveryFiles, columns: Collection[str], window: Window, entities: Sequence[str] = ()
+    ) -> AbstractContextManager[Tables]:
+        """Provide the deliveries in the window (of these entities, if any are named) as tables with these columns.
+
+        The files are read once, when the context begins. Raises Damaged and EngineError as `compute` does.
+        """
+
+
+DELIVERY_COLUMNS = {
+    **{field.name: field.type for field in ENVELOPE},
+    "verdict": FieldType.TEXT,
+    "recorded_at": FieldType.INSTANT,
+    "event_ns": FieldType.INTEGER,
+    "lag_ns": FieldType.INTEGER,
+}
+"""The columns of `deliveries` and `events`. Beside the envelope's: the verdict (accepted, exact, conflict), when the
+index recorded it, the event_time in whole nanoseconds since 1970, and the lag in nanoseconds. Instants are TIMESTAMPs
+in UTC, cut to microseconds."""
 
 Format = Literal["parquet", "jsonl", "csv"]
 Compression = Literal["zstd", "snappy", "gzip", "none"]

@@ -168,6 +168,16 @@ class Index(Protocol):
         """Return what the index holds."""
 
 
+class Repeats(Protocol):
+    """Finds events with several deliveries, each as the list of all of them in recording order."""
+
+    def repeated_from(self, batch_id: str) -> Iterator[list[Location]]:
+        """Yield those whose accepted delivery is in this batch."""
+
+    def conflicting(self) -> Iterator[list[Location]]:
+        """Yield those of which a delivery is a conflict."""
+
+
 class Audit(Protocol):
     """Compares the index with raw."""
 
@@ -214,6 +224,7 @@ class Store:
     batches: Batches
     requests: Requests
     index: Index
+    repeats: Repeats
     audit: Audit
     metrics: Metrics
     runs: Runs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pik.errors import UsageError
 from pik.model.batch import Frame, Segment, Verdict
 from pik.model.delivery import Delivery, Filter, entity_mark, event_id_text, event_time_text
-from pik.model.instant import Window, full_instant
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, full_instant
 from pik.ports.raw import Raw
 from pik.ports.store import Store
 from pik.rawlog.objects import damaged, frame_bytes, frame_lines, frame_text, frames_of, parse
@@ -19,7 +19,7 @@ from pik.runtime import SILENT, Progress, showing
 from pik.runtime.storage import Spool, scratch
 
 if TYPE_CHECKING:
-    from pik.ports.engine import Inputs
+    from pik.ports.engine import DeliveryFiles, Inputs, Rule
 
 REMEMBERED = 1000
 """Segments of a selection up to which the index is asked for them only once."""
@@ -52,29 +52,61 @@ class GatheredRaw:
     known_until: int
 
 
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What a scenario changes of what counts, for selecting raw.
+
+    Segments recorded after `until`, those of the `withdrawn` batches, and `lost` ones, by key, are left out.
+    `counting`, by batch and seq, has the deliveries of which not the verdict decides whether they count. The `rules`
+    are for the engine; deliveries may move to a later time by `later` nanoseconds, to an earlier one by `earlier`.
+    `added` are files of so many lines that count as well.
+    """
+
+    until: int | None = None
+    withdrawn: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
+    counting: Mapping[str, Mapping[int, bool]] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    later: int = 0
+    earlier: int = 0
+    added: Sequence[tuple[Path, int]] = ()
+    duplicates: bool = False
+
+    def knows(self, segment: Segment) -> bool:
+        """Return whether the segment is not left out."""
+        is_recorded = self.until is None or segment.recorded_at <= self.until
+        return is_recorded and segment.batch_id not in self.withdrawn and segment.key not in self.lost
+
+    def sources(self, window: Window) -> Window:
+        """Return the window of the raw from which deliveries may count in this one."""
+        return Window(max(window.start - self.later, MIN_INSTANT), min(window.end + self.earlier, MAX_INSTANT + 1))
+
+
+NO_OVERRIDES = Overrides()
+
+
 @dataclass(slots=True)
 class Selection:
     """The raw that a window needs, of some entities (none: of all): the segments of the window's days.
 
     Make one per plan and one per task, and pass it on: small selections ask the index for their segments only once.
-    With `until`, segments recorded later than that are left out.
     """
 
     store: Store
     window: Window
     entities: Sequence[str] = ()
-    until: int | None = None
+    overrides: Overrides = NO_OVERRIDES
     _listed: list[Segment] | None = field(default=None, repr=False, compare=False)
 
     def segments(self) -> Iterator[Segment]:
-        """Yield all segments of the window's days, by day, as the index lists them."""
+        """Yield all segments of the days that the window needs, by day, as the index lists them."""
         if self._listed is not None:
             yield from self._listed
             return
         listed: list[Segment] = []
         count = 0
-        for segment in self.store.index.segments(self.window, entities=self.entities):
-            if self.until is not None and segment.recorded_at > self.until:
+        for segment in self.store.index.segments(self.sources, entities=self.entities):
+            if not self.overrides.knows(segment):
                 continue
             count += 1
             if count <= REMEMBERED:
@@ -92,8 +124,14 @@ class Selection:
 
     def frames_in(self, segment: Segment) -> list[Frame]:
         """Return the frames of a segment that may hold the entities; none if it has no events in the window."""
-        overlaps = segment.first_event < self.window.end and segment.last_event >= self.window.start
+        sources = self.sources
+        overlaps = segment.first_event < sources.end and segment.last_event >= sources.start
         return frames_of(segment, self.entities) if overlaps else []
+
+    @property
+    def sources(self) -> Window:
+        """The window that raw is read of: this one, and from where deliveries move into it."""
+        return self.overrides.sources(self.window)
 
     @property
     def known_until(self) -> int:
@@ -104,11 +142,11 @@ class Selection:
         """Return the selection of a window inside of this one."""
         if window == self.window:
             return self
-        first, last = window.days
+        first, last = self.overrides.sources(window).days
         listed = self._listed
         if listed is not None:
             listed = [segment for segment in listed if first <= segment.day <= last]
-        return Selection(self.store, window, self.entities, self.until, listed)
+        return Selection(self.store, window, self.entities, self.overrides, listed)
 
     @contextmanager
     def gather(self, *, include_duplicates: bool = False, at_most: int | None = None) -> Iterator[GatheredRaw]:
@@ -120,41 +158,84 @@ class Selection:
         """
         from pik.ports.engine import Inputs  # only what computes needs it
 
-        index, lines, skipped, known_until = self.store.index, 0, 0, 0
+        index, overrides, lines, skipped, known_until = self.store.index, self.overrides, 0, 0, 0
+        duplicates = include_duplicates or overrides.duplicates
+        overridden = set[str]()
         with scratch() as directory:
-            skip, cut = directory / "skip.csv", directory / "frames.ndjson.zst"
-            chosen = Spool(Segment)
+            skip, chosen = directory / "skip.csv", Spool(Segment)
             with open(skip, "w", encoding="ascii") as file:
                 for segment in self.segments():
                     known_until = max(known_until, segment.recorded_at)  # must not cover what was recorded since
                     frames = frames_of(segment, self.entities)
                     if not frames:
                         continue
-                    verdicts = index.skipped(segment)
-                    seqs = [seq for seq, it in verdicts.items() if not include_duplicates or it == _UNRECORDED]
+                    verdicts, counting = index.skipped(segment), overrides.counting.get(segment.batch_id, {})
+                    seqs = [
+                        seq
+                        for seq, it in verdicts.items()
+                        if it == _UNRECORDED or not (duplicates or counting.get(seq, False))
+                    ]
                     if len(seqs) == segment.deliveries:  # nothing of it counts
                         continue
+                    if counting and segment.batch_id not in overridden:  # in whichever segment of the batch they are
+                        overridden.add(segment.batch_id)
+                        seqs += [seq for seq, counts in counting.items() if not counts]
                     file.writelines(f"{segment.batch_id},{seq}\n" for seq in seqs)
                     skipped += len(seqs)
                     lines += sum(frame.lines for frame in frames)
                     if at_most is not None and lines > at_most:
                         raise TooMuch(f"more than {at_most} lines would have to be read")
                     chosen.add(segment)
-            whole: list[Segment] = []
-            for segment in chosen:
-                if self.entities or segment.inline:
-                    _append(cut, self.store.raw, segment, frames_of(segment, self.entities))
-                else:
-                    whole.append(segment)
-            with self.store.raw.files([segment.key for segment in whole]) as paths:
-                for segment, path in zip(whole, paths, strict=True):
-                    # A cut object must not make a smaller number; flipped bits are found by the frames' checksums.
-                    size = path.stat().st_size
-                    if size != segment.size:
-                        raise damaged(segment.key, f"it has {size} bytes, not {segment.size}")
-                files: list[Path] = [*paths, cut] if cut.exists() else paths
-                inputs = Inputs(files, lines, skip if skipped else None, duplicates=include_duplicates)
+            with self._files(chosen, directory) as files:
+                inputs = Inputs(
+                    [*files, *(path for path, _ in overrides.added)],
+                    lines + sum(count for _, count in overrides.added),
+                    skip if skipped else None,
+                    duplicates=duplicates,
+                    rules=overrides.rules,
+                )
                 yield GatheredRaw(inputs, known_until)
+
+    @contextmanager
+    def gather_deliveries(self) -> Iterator[DeliveryFiles]:
+        """Provide every delivery of the window's days (and of the entities) as files, with its verdict, for as long as
+        the context lasts. Raises Damaged as `gather` does."""
+        from pik.ports.engine import DeliveryFiles
+
+        lines, chosen = 0, Spool(Segment)
+        with scratch() as directory:
+            verdicts, blocks = directory / "verdicts.csv", directory / "blocks.csv"
+            with open(verdicts, "w", encoding="ascii") as of_each, open(blocks, "w", encoding="ascii") as of_block:
+                for segment in self.segments():
+                    frames = frames_of(segment, self.entities)
+                    if not frames:
+                        continue
+                    kinds = self.store.index.skipped(segment)
+                    of_each.writelines(f"{segment.batch_id},{seq},{kind}\n" for seq, kind in kinds.items())
+                    ingested = full_instant(segment.ingest_time)
+                    of_block.write(f"{segment.batch_id},{ingested},{segment.recorded_at}\n")
+                    lines += sum(frame.lines for frame in frames)
+                    chosen.add(segment)
+            with self._files(chosen, directory) as files:
+                yield DeliveryFiles(files, lines, verdicts, blocks)
+
+    @contextmanager
+    def _files(self, segments: Iterable[Segment], directory: Path) -> Iterator[list[Path]]:
+        """Provide the segments, or their frames that may hold the entities, as files. Raises Damaged."""
+        cut = directory / "frames.ndjson.zst"
+        whole: list[Segment] = []
+        for segment in segments:
+            if self.entities or segment.inline:
+                _append(cut, self.store.raw, segment, frames_of(segment, self.entities))
+            else:
+                whole.append(segment)
+        with self.store.raw.files([segment.key for segment in whole]) as paths:
+            for segment, path in zip(whole, paths, strict=True):
+                # A cut object must not make a smaller number; flipped bits are found by the frames' checksums.
+                size = path.stat().st_size
+                if size != segment.size:
+                    raise damaged(segment.key, f"it has {size} bytes, not {segment.size}")
+            yield [*paths, cut] if cut.exists() else paths
 
 
 _ACCEPTED, _UNRECORDED = Verdict.ACCEPTED, Verdict.UNRECORDED  # members are slow to look up

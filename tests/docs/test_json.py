@@ -130,6 +130,11 @@ def _numbers(pik: Journey) -> None:
 
 def _repair(pik: Journey) -> None:
     pik("pik diff aggregates", "diff", "aggregates", *DAY, "--limit", 3, "--stats", code=1)
+    pik("pik diff aggregates", "diff", "aggregates", *DAY, "--assume", "conflicts=last", code=1)
+    late = ("revenue", "customer-17", DAY[1], "--events", "--column", "payload.amount")
+    pik("pik explain", "explain", *late, code=1)
+    Path("count.toml").write_text('name = "revenue"\nwhere = "seq > 0"\nvalue = "count(*)"\n', encoding="utf-8")
+    pik("pik explain", "explain", *late, "--assume", "definition=@count.toml", code=1)
     run = pik("pik replay", "replay", *DAY, *EVERYTHING, "--reason", "late")["run_id"]
     other = pik("pik replay", "replay", *DAY, *EVERYTHING, "--reason", "late, too")["run_id"]
     pik("pik diff aggregates", "diff", "aggregates", "--run", run, code=1)
@@ -313,6 +318,7 @@ ALWAYS_NULL = {
     "pik batches": {"batches[].replaced_by"},
     "pik status": {"deliveries_of_other_sources"},
     "pik diff aggregates": {"failed_not_listed", "failed_tasks"},
+    "pik explain": {"lost"},
     "pik dlq show": {"next"},
     "pik dlq redrive": {"runs[].events_matched"},
     "pik verify --rebuild-index": {"dropped_batches"},

@@ -6,7 +6,7 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import groupby
@@ -15,6 +15,7 @@ from typing import Any
 
 import zstandard
 
+from pik.engine import DuckEngine
 from pik.errors import EngineError
 from pik.inputs.source import Source, file_source
 from pik.model.instant import ALL_TIME, DAY, HOUR, Window, parse_instant
@@ -28,7 +29,7 @@ from pik.model.metric import (
     decimal_text,
     digest_line,
 )
-from pik.ports.engine import Bucket, Computation, Inputs, Touched
+from pik.ports.engine import Bucket, Computation, CountedDelivery, DeliveryFiles, Inputs, Tables, Touched
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
@@ -149,6 +150,16 @@ class PlainEngine:
 
     def check(self, definition: Definition) -> int:
         return 0
+
+    def counted(
+        self, inputs: Inputs, definition: Definition, window: Window, entities: Sequence[str] = ()
+    ) -> Iterator[CountedDelivery]:
+        return DuckEngine().counted(inputs, definition, window, entities)
+
+    def tables(
+        self, files: DeliveryFiles, columns: Collection[str], window: Window, entities: Sequence[str] = ()
+    ) -> AbstractContextManager[Tables]:
+        return DuckEngine().tables(files, columns, window, entities)
 
     def compute(
         self,

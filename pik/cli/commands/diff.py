@@ -39,6 +39,9 @@ diff = CommandGroup("Compare numbers: with raw, or with what a run wrote.")
     # one entity; cents and half a percent of revenue do not matter
     pik diff aggregates --entity user-123 --since 7d --tolerance 0.01 --tolerance revenue=0.5%
 
+    # what if that batch had never arrived?
+    pik diff aggregates --from 2026-01-31 --assume without-batch=01J8Z3
+
     # what would promoting this run change?
     pik diff aggregates --run 01J8Z3 --limit 20 --stats
     """,
@@ -61,6 +64,8 @@ def aggregates(
     changed_only: Annotated[
         bool, option("--changed-only", "Only changed values (~) and failures (!): leave out + and -.")
     ] = False,
+    as_of: options.AsOf = None,
+    assume: options.Assume = None,
     stats: Annotated[bool, option("--stats", "Also count what was compared.")] = False,
     limit: options.Limit = None,
 ) -> int | None:
@@ -73,16 +78,22 @@ def aggregates(
 
     The digests of current values are checked only with --entity; `pik verify` checks all of them.
     """
+    from pik.model.scenario import read_scenario
     from pik.usecases.inspect.events import without_value
     from pik.usecases.metrics.diff import diff_aggregates, diff_run, read_tolerances
+    from pik.usecases.metrics.scenario import read_event_ids
 
+    scenario = read_scenario(as_of, assume or (), read_event_ids)
     tolerances = read_tolerances(tolerance or ())
     window = options.window_of(from_, to, since)
-    chosen = {"metrics": metric or (), "entities": entity or ()}
+    chosen: dict[str, Any] = {"metrics": metric or (), "entities": entity or ()}
     store = cli.open_store()
     if run is None:
-        diff = diff_aggregates(store, cli.engine(), window, tolerances=tolerances, changed_only=changed_only, **chosen)
-        repair: Callable[[], str | None] = partial(_replay, window, entity, metric)
+        chosen |= {"tolerances": tolerances, "changed_only": changed_only, "scenario": scenario}
+        diff = diff_aggregates(store, cli.engine(), window, **chosen)
+        repair: Callable[[], str | None] = partial(_replay, window, entity, metric) if not scenario else lambda: None
+    elif scenario:
+        raise UsageError("--run recomputes nothing", hint="leave --as-of and --assume out")
     elif from_ or to or since:
         raise UsageError("--run has its own window", hint="leave --from, --to and --since out")
     else:
@@ -211,6 +222,9 @@ DIFFERENCES = Schema(
     "pik diff aggregates",
     Field("requested", Window, get="window"),
     Field("effective", Window),
+    Field(
+        "assumed", list[str] | None, "the scenario, resolved; null: what counts today", get=or_null("scenario.texts")
+    ),
     Rows(
         "differences",
         "by metric, bucket, entity",

@@ -53,6 +53,7 @@ def _assemble(url: str, clients: Clients, stack: Stack, generation: Generation) 
         batches=batches,
         requests=batches,
         index=index,
+        repeats=index,  # type: ignore[arg-type]
         audit=AwsAudit(index),
         metrics=AwsMetrics(state_table),
         runs=AwsRuns(state_table),

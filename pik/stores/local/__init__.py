@@ -119,13 +119,15 @@ def _assemble(path: Path, marker: Marker) -> Store:
     index = index_database(path)
     state = state_database(path)
     batches, queue, aggregates = LocalBatches(index, locks), LocalQueue(state), LocalAggregates(state)
+    reader = LocalIndex(index, locks)
     return Store(
         url=str(path),
         format_version=marker.format,
         raw=LocalRaw(path),
         batches=batches,
         requests=batches,
-        index=LocalIndex(index, locks),
+        index=reader,
+        repeats=reader,
         audit=LocalAudit(index),
         metrics=LocalMetrics(state),
         runs=LocalRuns(state, locks),

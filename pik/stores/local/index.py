@@ -8,9 +8,11 @@ own, keyed by event_id alone.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -141,15 +143,15 @@ class LocalIndex:
         low = bytes.fromhex(event_id_prefix.ljust(32, "0"))
         high = bytes.fromhex(event_id_prefix.ljust(32, "f"))
         rows = self.database.read().execute(
-            "SELECT * FROM (SELECT e.event_id, s.day, s.key, s.batch, e.frame, e.seq"
+            "SELECT * FROM (SELECT e.event_id, s.day, s.key, s.batch, e.frame, e.seq, s.recorded_at"
             " FROM (SELECT DISTINCT day FROM segment) d CROSS JOIN event e"
             " ON e.day = d.day AND e.event_id BETWEEN :low AND :high JOIN segment s ON s.number = e.segment"
-            " UNION ALL SELECT k.event_id, s.day, s.key, s.batch, k.frame, k.seq"
+            " UNION ALL SELECT k.event_id, s.day, s.key, s.batch, k.frame, k.seq, s.recorded_at"
             " FROM keyed_event k JOIN segment s ON s.number = k.segment WHERE k.event_id BETWEEN :low AND :high)"
             " ORDER BY 1 LIMIT :limit",
             {"low": low, "high": high, "limit": limit},
         )
-        return [_location(name, *place, Verdict.ACCEPTED) for name, *place in rows]
+        return [_location(*row, Verdict.ACCEPTED, recorded_at) for *row, recorded_at in rows]
 
     def deliveries(self, event_id: str, limit: int | None = None) -> list[Location]:
         accepted = self.locate(event_id, limit=1)
@@ -158,12 +160,41 @@ class LocalIndex:
         identity = bytes.fromhex(event_id)
         keyed = self.database.read().execute("SELECT 1 FROM keyed_event WHERE event_id = ?", (identity,)).fetchone()
         rows = self.database.read().execute(
-            "SELECT s.day, s.key, s.batch, d.frame, d.seq, d.conflict"
+            "SELECT d.event_id, s.day, s.key, s.batch, d.frame, d.seq, d.conflict, s.recorded_at"
             " FROM duplicate d JOIN segment s ON s.number = d.segment WHERE d.day = ? AND d.event_id = ?"
             " ORDER BY s.batch, d.seq LIMIT ?",
             (KEYED_DAY if keyed else accepted[0].day, identity, -1 if limit is None else limit - 1),
         )
-        return accepted + [_location(identity, *place, _KINDS[bool(conflict)]) for *place, conflict in rows]
+        return accepted + [_location(*row, _KINDS[bool(conflict)], recorded_at) for *row, conflict, recorded_at in rows]
+
+    def repeated_from(self, batch_id: str) -> Iterator[list[Location]]:
+        return self._groups("accepted.batch = :batch", {"batch": batch_id})
+
+    def conflicting(self) -> Iterator[list[Location]]:
+        return self._groups("d.event_id IN (SELECT event_id FROM duplicate WHERE conflict)")
+
+    def _groups(self, condition: str, values: Mapping[str, object] | None = None) -> Iterator[list[Location]]:
+        """Yield the deliveries, in recording order, of each event of which there are several and one meets the
+        condition."""
+        rows = self.database.read().execute(
+            "WITH d AS (SELECT d.*, coalesce(e.segment, k.segment) AS a_segment, coalesce(e.frame, k.frame) AS a_frame,"
+            " coalesce(e.seq, k.seq) AS a_seq FROM duplicate d"
+            " LEFT JOIN event e ON e.day = d.day AND e.event_id = d.event_id"
+            " LEFT JOIN keyed_event k ON d.day = :keyed AND k.event_id = d.event_id)"
+            " SELECT d.event_id, accepted.day, accepted.key, accepted.batch, d.a_frame, d.a_seq, accepted.recorded_at,"
+            " s.day, s.key, s.batch, d.frame, d.seq, s.recorded_at, d.conflict"
+            " FROM d JOIN segment accepted ON accepted.number = d.a_segment JOIN segment s ON s.number = d.segment"
+            f" WHERE {condition} ORDER BY d.event_id",
+            {"keyed": KEYED_DAY, **(values or {})},
+        )
+        for event_id, group in groupby(rows, key=itemgetter(0)):
+            found = list(group)
+            *first, recorded_at = found[0][1:7]
+            places = [_location(event_id, *first, Verdict.ACCEPTED, recorded_at)]
+            for row in found:
+                *place, recorded_at, conflict = row[7:]
+                places.append(_location(event_id, *place, _KINDS[bool(conflict)], recorded_at))
+            yield sorted(places, key=lambda one: one.order)
 
     def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
         connection = self.database.read()

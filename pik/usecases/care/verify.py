@@ -15,7 +15,7 @@ from pik.model.instant import ALL_TIME, DAY, Window, day_text, format_instant
 from pik.model.metric import NO_INPUTS, BucketDigest, Metric
 from pik.ports.engine import Engine
 from pik.ports.store import Store
-from pik.rawlog.selection import Selection
+from pik.rawlog.selection import Overrides, Selection
 from pik.runtime import Progress, showing
 from pik.usecases import Listing
 from pik.usecases.care.verify_batches import batch_problems
@@ -194,7 +194,7 @@ def _as_known(
         then = next(one for one in store.metrics.versions(metric.name) if one.version == version)
         for whole in _computable(part.widened(then.bucket_size), then.bucket_size, run.expired_days):
             with (
-                Selection(store, whole, until=known_until).gather() as gathered,
+                Selection(store, whole, overrides=Overrides(until=known_until)).gather() as gathered,
                 engine.computation(gathered.inputs, [then.definition], whole) as computation,
             ):
                 for current, now in compare(store.aggregates.current(metric.name, whole), computation.rows()):

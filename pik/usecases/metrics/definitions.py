@@ -86,8 +86,8 @@ def pinned(metrics: Metrics, text: str) -> Metric:
 
 
 def pin(metric: Metric) -> str:
-    """Return `NAME@VERSION`: a task keeps to the definitions that it was planned with."""
-    return f"{metric.name}@{metric.version}"
+    """Return `NAME@VERSION`, the definition that a task keeps to; `NAME@file` for one that is only assumed."""
+    return f"{metric.name}@{metric.version or 'file'}"
 
 
 class Scales:

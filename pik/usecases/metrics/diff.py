@@ -20,6 +20,7 @@ import msgspec
 from pik.errors import Damaged, NothingSelected, UsageError, command
 from pik.model.instant import Window
 from pik.model.metric import NO_INPUTS, Aggregate, Computed, Failure, Metric, Run
+from pik.model.scenario import PLAIN, Scenario
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
@@ -40,6 +41,7 @@ from pik.usecases.metrics.computation import (
     widest,
 )
 from pik.usecases.metrics.definitions import Scales, chosen, pin
+from pik.usecases.metrics.scenario import applied, definitions, resolved
 
 _NOTHING = "nothing to compare"
 
@@ -146,7 +148,8 @@ class Basis:
 class Diff:
     """Differences, ordered by metric, bucket, entity; `stats` and `basis` are known once they have been read.
 
-    `effective` is what the whole buckets cover that the window touches. `run` is the run whose values were compared;
+    `effective` is what the whole buckets cover that the window touches, `scenario` what the right side was computed
+    from. `run` is the run whose values were compared;
     `unlisted` counts the aggregates that failed in it and are not among the rows, since a run keeps only the first.
     """
 
@@ -155,6 +158,7 @@ class Diff:
     rows: Listing[Difference, tuple[Stats, Basis]]
     run: Run | None = None
     unlisted: int = 0
+    scenario: Scenario = PLAIN
 
     @property
     def stats(self) -> Stats:
@@ -176,40 +180,49 @@ def diff_aggregates(
     entities: Sequence[str] = (),
     tolerances: Sequence[Tolerance] = (),
     changed_only: bool = False,
+    scenario: Scenario = PLAIN,
 ) -> Diff:
-    """Recompute from raw and compare with what is current; with `changed_only` only where both have a value.
+    """Recompute from raw, under the scenario, and compare with what is current; with `changed_only` only where both
+    have a value.
 
     What cannot be computed is a row like any other. Raises NothingSelected for an unknown metric, also in `tolerances`,
     for a store without any events, and while iterating where neither side has a value; NotHeld where raw of the whole
     buckets has expired or was not pulled; EngineError while iterating, where nothing can be computed.
     """
-    wanted = chosen(store.metrics, metrics)
+    scenario = resolved(store, scenario)
+    wanted = definitions(store, engine, scenario, metrics)
     comparison = _Comparison(store, tolerances, {pin(metric) for metric in wanted}, set(entities))
     effective = widest(window, wanted)
     expect_held(store, effective, entities)
     if store.copy is None and not store.index.totals().segments:
         raise NothingSelected("the store holds no events, so there is nothing to compare", hint="pik ingest FILE")
-    selection = Selection(store, effective, entities)
-    together = [  # metrics of one bucket size, over a stretch of their whole buckets
-        (group, stretch)
-        for size, group in by_bucket_size(wanted)
-        for stretch in stretches(selection.within(window.widened(size)), size, size=BYTES_AT_ONCE)
-    ]
-    rows = comparison.differences(
-        pair
-        for group, stretch in together
-        for pair in comparison.recomputed(engine, group, selection.within(stretch))  # forgotten after its stretch
-    )
-    if len(together) > 1 and len(wanted) > 1:
-        rows = sort_bounded(rows, _ORDER)
+
+    def rows() -> Iterator[Difference]:
+        with applied(store, engine, scenario, effective, entities) as overrides:
+            selection = Selection(store, effective, entities, overrides)
+            together = [  # metrics of one bucket size, over a stretch of their whole buckets
+                (group, stretch)
+                for size, group in by_bucket_size(wanted)
+                for stretch in stretches(selection.within(window.widened(size)), size, size=BYTES_AT_ONCE)
+            ]
+            found = comparison.differences(
+                pair
+                for group, stretch in together
+                for pair in comparison.recomputed(engine, group, selection.within(stretch))  # forgotten afterwards
+            )
+            yield from sort_bounded(found, _ORDER) if len(together) > 1 and len(wanted) > 1 else found
 
     def nothing() -> NothingSelected:
+        if scenario:
+            return NothingSelected(
+                f"{_NOTHING} {effective.within}, assuming {', '.join(scenario.texts)}", hint="pik batches"
+            )
         events = events_within(store, engine, effective, max(each.bucket_size for each in wanted), entities)
         if events:
             return nothing_counted(_NOTHING, sorted(comparison.versions), events, effective)
         return nothing_selected(store, _NOTHING, effective, entities)
 
-    return Diff(window, effective, Listing(comparison.listed(rows, nothing, changed_only)))
+    return Diff(window, effective, Listing(comparison.listed(rows(), nothing, changed_only)), scenario=scenario)
 
 
 def diff_run(

@@ -1,0 +1,201 @@
+"""`pik explain`: why a value differs from what it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+from pik.cli import options
+from pik.cli.command import FOUND, cli_command
+from pik.cli.context import Context
+from pik.cli.document import NEXT, Column, Field, Object, Rows, Schema, or_null
+from pik.cli.options import argument, option
+from pik.cli.values import Bucket, Count, EventId, Instant, Json
+from pik.errors import Invalid, UsageError, command
+from pik.model.instant import format_instant, parse_instant
+
+if TYPE_CHECKING:
+    from pik.model.metric import Metric
+    from pik.model.path import EventPath
+    from pik.usecases.metrics.explain import CauseEvent, Explanation, Share
+
+
+@cli_command(
+    "explain",
+    examples="""
+    # why does the current value differ from what raw says?
+    pik explain revenue customer-17 2026-01-31
+
+    # which events are behind each cause, and their amounts
+    pik explain revenue customer-17 2026-01-31 --events --column payload.amount
+
+    # what would be left if a batch had never arrived?
+    pik explain revenue customer-17 2026-01-31 --assume without-batch=01J8Z3
+    """,
+)
+def explain(
+    cli: Context,
+    metric: Annotated[str, argument("METRIC", "The metric, or METRIC@VERSION for an earlier definition.")],
+    entity: Annotated[str, argument("ENTITY", "The entity.")],
+    bucket: Annotated[str, argument("BUCKET", "A date, or any time in the bucket: RFC 3339.")],
+    as_of: options.AsOf = None,
+    assume: options.Assume = None,
+    events: Annotated[bool, option("--events", "Also list the events behind each cause.")] = False,
+    column: Annotated[
+        list[str] | None,
+        option("--column PATH", "With --events: a JMESPath on the event, such as payload.amount (repeatable)."),
+    ] = None,
+) -> int | None:
+    """Split the difference between the current value and the recomputed one by cause; write nothing.
+
+    The causes are applied one after the other, and the share of each is by how much the value changes then: lost (the
+    current version counted it, raw does not hold it any more), definition (it was computed with an earlier one), late
+    (recorded after the current version was computed), assumed (--assume), unexplained. The shares add up to the
+    difference exactly. A cause is proven where the deliveries that the current version counted are exactly those that
+    raw still holds of what it knew; otherwise its share is inferred. Exit codes: 0 both sides are equal, 1 they differ,
+    2 there is nothing to explain.
+    """
+    from pik.model.path import EventPath
+    from pik.model.scenario import read_scenario
+    from pik.usecases.metrics.explain import events_behind
+    from pik.usecases.metrics.explain import explain as explain_value
+    from pik.usecases.metrics.scenario import read_event_ids
+
+    if column and not events:
+        raise UsageError("--column is for the events behind the causes", hint="add --events")
+    scenario = read_scenario(as_of, assume or (), read_event_ids)
+    paths = [EventPath(path, "--column") for path in column or ()]
+    try:
+        instant = parse_instant(bucket, date_only=True)
+    except Invalid as error:
+        raise UsageError(f"BUCKET: {error.message}", hint="or a date: 2026-01-31") from None
+    store = cli.open_store()
+    found = explain_value(store, cli.engine(), metric, entity, instant, scenario)
+    schema = EXPLANATION if events else EXPLANATION.without("events")
+    behind = ((one, _values(one, paths)) for one in events_behind(store, found)) if events else ()
+    cli.show(schema, found, events=behind, next=_next(found))
+    return FOUND if found.delta or any(one.share for one in found.shares) else None
+
+
+def _values(event: CauseEvent, paths: list[EventPath]) -> dict[str, Any]:
+    return {} if event.delivery is None else {path.text: path.find(event.delivery) for path in paths}
+
+
+def _next(found: Explanation) -> str | None:
+    if not found.delta or found.scenario:
+        return None
+    day = format_instant(found.bucket)
+    return command("replay", "--entity", found.entity_id, "--metric", found.metric, "--from", day, "--to", _end(found))
+
+
+def _end(found: Explanation) -> str:
+    return format_instant(found.bucket + found.right.bucket_size)
+
+
+def _pin(metric: Metric) -> str:
+    return f"{metric.name}@{metric.version or 'file'}"
+
+
+def _definition(metric: Metric) -> dict[str, object]:
+    definition = metric.definition
+    shown = {name: getattr(definition, name) for name in ("value", "where", "bucket")}
+    return {"metric": _pin(metric), **shown}
+
+
+def _redefined(found: Explanation) -> list[dict[str, object]]:
+    """Return the definitions of both sides where they differ."""
+    if found.left is None or found.left.definition == found.right.definition:
+        return []
+    return [_definition(found.left), _definition(found.right)]
+
+
+def _current(path: str) -> Callable[[Explanation], object]:
+    """Return what finds a part of the current version, null where there is none."""
+    part = attrgetter(path)
+    return lambda found: None if found.current is None else part(found.current)
+
+
+def _count(share: Share) -> int | None:
+    return None if share.events is None else len({(one.batch_id, one.seq) for one in share.events})
+
+
+def _change(row: tuple[CauseEvent, dict[str, Any]]) -> str:
+    event, _ = row
+    return "~" if event.before and event.after else "+" if event.after else "-"
+
+
+def _json(row: tuple[CauseEvent, dict[str, Any]]) -> bytes:
+    return _encode(row[1])
+
+
+def _text(row: tuple[CauseEvent, dict[str, Any]]) -> str:
+    return ", ".join(_encode(value).decode().strip('"') for value in row[1].values())
+
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+EXPLANATION = Schema(
+    "pik explain",
+    Field(
+        "metric",
+        str,
+        "NAME@VERSION of the right side",
+        get=lambda found: _pin(found.right),
+    ),
+    Field("entity_id", str),
+    Field("bucket", Bucket, "its start"),
+    Field("bucket_end", Instant, get=lambda found: found.bucket + found.right.bucket_size),
+    Field(
+        "assumed", list[str] | None, "the scenario, resolved; null: what counts today", get=or_null("scenario.texts")
+    ),
+    Field("current", Decimal | None, get=_current("computed.value")),
+    Field("recomputed", Decimal | None, get=lambda found: found.recomputed and found.recomputed.value),
+    Field("delta", Decimal, "recomputed - current, a missing value counted as 0: the sum of the shares"),
+    Field(
+        "run_id", str | None, "that wrote the current version", get=lambda found: found.current and found.current.run_id
+    ),
+    Field("run_reason", str | None, get=lambda found: found.current and found.current.reason),
+    Field("promoted_at", Instant | None, get=lambda found: found.promotion and found.promotion.at),
+    Field(
+        "known_until",
+        Instant | None,
+        "of the current version",
+        get=lambda found: found.current and found.current.known_until,
+    ),
+    Field("proven", bool, "whether raw still holds exactly what the current version counted"),
+    Rows(
+        "causes",
+        "in the order in which they are applied",
+        Column("cause", str),
+        Column("share", Decimal, "by how much it changes the value"),
+        Column("events", Count | None, "that count on one side of it only; null: not known", get=_count),
+        Column("certainty", str, "`proven` or `inferred`", get=lambda one: "proven" if one.proven else "inferred"),
+        Column("detail", str, wrap=True),
+        get=lambda found: found.shares,
+    ),
+    Field("lost", list[str] | None, "raw objects that cannot be read; both sides are computed without them"),
+    Field(
+        "definitions",
+        Object(Field("metric", str), Field("value", str), Field("where", str | None), Field("bucket", str), many=True),
+        "of both sides, where they differ",
+        get=_redefined,
+    ),
+    Rows(
+        "events",
+        "with `--events`: by cause, then event_id",
+        Column("cause", str, get=lambda row: row[0].cause),
+        Column("event_id", EventId, get=lambda row: row[0].counted.event_id),
+        Column("event_time", Instant | None, get=lambda row: row[0].delivery and row[0].delivery.event_instant),
+        Column("change", str, "`+` it counts then, `-` it does not any more, `~` at another time", get=_change),
+        Column("batch_id", str, get=lambda row: row[0].counted.batch_id, drop=1),
+        Column("seq", int, get=lambda row: row[0].counted.seq, drop=2),
+        Column("values", Json, "by `--column`", get=_json, text=_text),
+        empty="no events behind any cause",
+        only="with `--events`",
+    ),
+    NEXT,
+)

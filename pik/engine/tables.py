@@ -1,0 +1,183 @@
+"""Deliveries as tables that SQL can ask anything of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pik.engine.sandbox import OutOfMemory, column_sql, file_list, first_line, literal, raw_fields, session, threads_for
+from pik.errors import Damaged, EngineError, Invalid
+from pik.model.event import ENVELOPE
+from pik.model.instant import Window, full_instant
+from pik.ports.engine import DELIVERY_COLUMNS, DeliveryFiles
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_FETCH = 8192
+
+_DERIVED = {
+    "verdict": "coalesce(verdicts.verdict, 'accepted')",
+    "recorded_at": "make_timestamp(blocks.recorded_at // 1000)",
+    "event_ns": "{event_time}",
+    "lag_ns": "coalesce({received_time}, {ingest_time})::HUGEINT - {event_time}",
+}
+"""The SQL of the columns that raw lines do not have; {names} are times of the line in nanoseconds."""
+
+_TIMES = ("event_time", "received_time", "ingest_time")
+_KEYS = ("event_id", "entity_id", "event_time", "batch_id", "seq")
+
+
+@dataclass(frozen=True, slots=True)
+class DuckTables:
+    """The Tables port over a DuckDB connection that holds them."""
+
+    db: DuckDBPyConnection
+
+    def rows(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        """See Tables.rows."""
+        self._execute(sql, parameters)
+        while rows := self._fetch():
+            yield from rows
+
+    def columns(self, sql: str) -> list[tuple[str, str]]:
+        """See Tables.columns."""
+        self._execute(f"DESCRIBE {sql}")
+        return [(name, sql_type) for name, sql_type, *_ in self.db.fetchall()]
+
+    def keep(self, name: str, sql: str, parameters: Sequence[object] = ()) -> None:
+        """See Tables.keep."""
+        self._execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}", parameters)
+
+    def _execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
+        with _invalid():
+            self.db.execute(sql, list(parameters) or None)
+
+    def _fetch(self) -> list[tuple[Any, ...]]:
+        with _invalid():
+            return self.db.fetchmany(_FETCH)
+
+
+@contextmanager
+def _invalid() -> Iterator[None]:
+    """Raise Invalid for errors that the statement is to blame for."""
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.OutOfMemoryException, duckdb.InterruptException, duckdb.IOException):
+        raise
+    except duckdb.Error as error:
+        raise Invalid(first_line(error)) from None
+
+
+@contextmanager
+def open_tables(
+    files: DeliveryFiles,
+    columns: Collection[str],
+    window: Window,
+    entities: Sequence[str],
+    threads: int | None,
+    parts: int,
+) -> Iterator[DuckTables]:
+    """Provide the tables of Engine.tables. Where memory runs out while raw is read, it is read again with a single
+    thread, which needs the least."""
+    readable = [*files.files, files.verdicts, files.blocks]
+    for count in sorted({threads_for(threads, parts), 1}, reverse=True):
+        with session(readable, count, parts) as db:
+            try:
+                _load(db, files, columns, window, entities)
+            except OutOfMemory:
+                if count == 1:
+                    raise
+                continue
+            yield DuckTables(db)
+            return
+
+
+def _load(
+    db: DuckDBPyConnection, files: DeliveryFiles, columns: Collection[str], window: Window, entities: Sequence[str]
+) -> None:
+    import duckdb
+
+    names = [name for name in DELIVERY_COLUMNS if name in columns]
+    if entities:
+        db.execute("CREATE TEMP TABLE wanted AS SELECT DISTINCT unnest(CAST(? AS VARCHAR[])) AS entity_id", [entities])
+    for name, types in (
+        ("verdicts", "batch_id: 'VARCHAR', seq: 'BIGINT', verdict: 'VARCHAR'"),
+        ("blocks", "batch_id: 'VARCHAR', ingest_time: 'VARCHAR', recorded_at: 'BIGINT'"),
+    ):
+        path = file_list([getattr(files, name)])
+        db.execute(
+            f"CREATE TEMP TABLE {name} AS SELECT DISTINCT * FROM read_csv({path}, header = false, auto_detect = false, "
+            f"columns = {{{types}}})"
+        )
+    try:
+        db.execute(f"CREATE TEMP TABLE line AS {_lines(files, names, window, chosen=bool(entities))}")
+        row = db.execute("SELECT count(_whole) FROM line").fetchone()
+    except duckdb.OutOfMemoryException as error:
+        raise OutOfMemory(error) from None
+    except duckdb.InterruptException:
+        raise
+    except duckdb.Error as error:
+        raise _unreadable(db, files, error) from None
+    if row is None or row[0] != files.deliveries:
+        raise _damaged(f"raw has {row and row[0]} whole deliveries of {files.deliveries}")
+    shown = ", ".join(names) or "_whole"
+    db.execute(f"CREATE TEMP VIEW deliveries AS SELECT {shown} FROM line WHERE _counts")
+    db.execute(f"CREATE TEMP VIEW events AS SELECT {shown} FROM line WHERE _counts AND _accepted")
+
+
+def _lines(files: DeliveryFiles, names: Sequence[str], window: Window, *, chosen: bool) -> str:
+    """Return the SQL of one row per line of the files: the columns, `_counts` (in the window, of a wanted entity, and
+    recorded), `_accepted`, and `_whole` (NULL where the line is not a delivery)."""
+    own = [field.name for field in ENVELOPE if field.name in names]
+    timed = any(name in names for name in ("event_ns", "lag_ns"))
+    fields: dict[str, str] = {}
+    for name in (*_KEYS, *own, *(_TIMES if timed else ()), *(("ingest_time",) if "recorded_at" in names else ())):
+        fields |= raw_fields(name)
+    nanoseconds = {name: f"epoch_ns(CAST(line.{name} AS TIMESTAMP_NS))" for name in _TIMES}
+    sql = {name: column_sql(name) for name in own}
+    sql |= {name: text.format_map(nanoseconds) for name, text in _DERIVED.items() if name in names}
+    counts = [
+        f"line.event_time >= {literal(full_instant(window.start))}",
+        f"line.event_time <= {literal(full_instant(window.end - 1))}",
+        "verdicts.verdict IS DISTINCT FROM 'unrecorded'",
+    ]
+    joins = " LEFT JOIN verdicts ON verdicts.batch_id = line.batch_id AND verdicts.seq = line.seq"
+    if "recorded_at" in names:
+        joins += " LEFT JOIN blocks ON blocks.batch_id = line.batch_id AND blocks.ingest_time = line.ingest_time"
+    if chosen:
+        joins += " LEFT JOIN wanted ON wanted.entity_id = line.entity_id"
+        counts.append("wanted.entity_id IS NOT NULL")
+    selected = [f"{sql[name]} AS {name}" for name in names]
+    selected.append(f"{' AND '.join(counts)} AS _counts")
+    selected.append("verdicts.seq IS NULL AS _accepted")
+    selected.append(f"CASE WHEN {' AND '.join(f'line.{key} IS NOT NULL' for key in _KEYS)} THEN 1 END AS _whole")
+    types = ", ".join(f"{name}: '{sql_type}'" for name, sql_type in sorted(fields.items()))
+    # Without `records`, read_json looks at each line for what kind of JSON it is: 10 × slower.
+    return (
+        f"SELECT {', '.join(selected)} FROM read_json({file_list(files.files)}, format = 'newline_delimited', "
+        f"compression = 'zstd', records = true, columns = {{{types}}}) AS line{joins}"
+    )
+
+
+def _unreadable(db: DuckDBPyConnection, files: DeliveryFiles, error: Exception) -> EngineError | Damaged:
+    """Return the error that names the file that cannot be read."""
+    import duckdb
+
+    for file in files.files:
+        try:
+            db.execute(
+                f"SELECT count(*) FROM read_json({file_list([file])}, format = 'newline_delimited', "
+                "compression = 'zstd', records = true, columns = {event_id: 'VARCHAR'})"
+            )
+        except duckdb.Error as damage:
+            return _damaged(f"raw file {file.name} cannot be read: {first_line(damage)}")
+    return EngineError(f"raw cannot be read: {first_line(error)}")
+
+
+def _damaged(message: str) -> Damaged:
+    return Damaged(message, hint="what is affected: pik verify --full")

@@ -1,0 +1,388 @@
+"""Scenarios: what a number is computed from, where that is not what counts today. Read from --as-of and --assume.
+
+The order in which assumptions take effect is fixed (docs/investigating.md); within a step they add up as given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+from pik.errors import Invalid, UsageError
+from pik.model.instant import (
+    ALL_TIME,
+    DAY,
+    HOUR,
+    MINUTE,
+    SECOND,
+    Window,
+    format_instant,
+    load_zone,
+    parse_duration,
+    parse_instant,
+)
+
+HINT = "kinds: without, without-batch, with, delivery, conflicts, shift, zone, duplicates, definition; see --help"
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """Selects deliveries by the time and content that `events` and `show` print; None: no restriction. `batch` is a
+    batch's id or its beginning, `where` a SQL condition on an event."""
+
+    source: str | None = None
+    event_type: str | None = None
+    entity: str | None = None
+    batch: str | None = None
+    window: Window = ALL_TIME
+    where: str | None = None
+
+    def __str__(self) -> str:
+        """Return them as they are typed, times resolved."""
+        pairs = {
+            "source": self.source,
+            "type": self.event_type,
+            "entity": self.entity,
+            "batch": self.batch,
+            "from": self.window.from_text,
+            "to": self.window.to_text,
+        }
+        typed = [f"{name}={_quoted(text)}" for name, text in pairs.items() if text is not None]
+        return ",".join(typed + ([f"where={self.where}"] if self.where is not None else []))
+
+
+@dataclass(frozen=True, slots=True)
+class Without:
+    """These events are out."""
+
+    event_ids: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"without={self.event_ids[0]}" if len(self.event_ids) == 1 else f"without {len(self.event_ids):,} events"
+
+
+@dataclass(frozen=True, slots=True)
+class WithoutSelected:
+    """The events whose counting delivery is selected are out."""
+
+    criteria: Criteria
+
+    def __str__(self) -> str:
+        return f"without=selected,{self.criteria}"
+
+
+@dataclass(frozen=True, slots=True)
+class WithoutBatch:
+    """The batch never arrived."""
+
+    batch_id: str
+
+    def __str__(self) -> str:
+        return f"without-batch={self.batch_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class With:
+    """The events of a file, which are not in the store, are added."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"with=@{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class CountedDelivery:
+    """This delivery of the event counts: (batch_id, seq), or its number, from 1, in recording order."""
+
+    event_id: str
+    delivery: tuple[str, int] | int
+
+    def __str__(self) -> str:
+        place = self.delivery if isinstance(self.delivery, int) else "/".join(map(str, self.delivery))
+        return f"delivery={self.event_id}:{place}"
+
+
+class Which(StrEnum):
+    """One of several deliveries, in recording order; or one of two instants with the same local time."""
+
+    FIRST = "first"
+    LAST = "last"
+    EARLIER = "earlier"
+    LATER = "later"
+
+
+@dataclass(frozen=True, slots=True)
+class CountedConflict:
+    """Of events with conflicts, whose counting delivery is selected, the first or the last delivery counts."""
+
+    which: Which
+    criteria: Criteria
+
+    def __str__(self) -> str:
+        return f"conflicts={self.which}" + (f",{self.criteria}" if self.criteria != Criteria() else "")
+
+
+_UNITS = (("w", 7 * DAY), ("d", DAY), ("h", HOUR), ("m", MINUTE), ("s", SECOND))
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Selected deliveries happened this much later (nanoseconds, whole seconds; negative: earlier)."""
+
+    by: int
+    criteria: Criteria
+
+    def __str__(self) -> str:
+        size, unit = next((size, unit) for unit, size in _UNITS if self.by % size == 0)
+        return f"shift={self.by // size}{unit},{self.criteria}"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTime:
+    """The digits of selected deliveries' times are the wall clock of a time zone, not UTC. `fold` chooses where clocks
+    showed a time twice; None: such a time is an error."""
+
+    zone: str
+    fold: Which | None
+    criteria: Criteria
+
+    def __str__(self) -> str:
+        return f"zone={self.zone}{f':{self.fold}' if self.fold else ''},{self.criteria}"
+
+
+@dataclass(frozen=True, slots=True)
+class CountedDuplicates:
+    """Every delivery counts, not only the accepted ones."""
+
+    def __str__(self) -> str:
+        return "duplicates=counted"
+
+
+@dataclass(frozen=True, slots=True)
+class OtherDefinition:
+    """The metric of a definition file is computed with that file."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"definition=@{self.path}"
+
+
+Assumption = (
+    Without
+    | WithoutSelected
+    | WithoutBatch
+    | With
+    | CountedDelivery
+    | CountedConflict
+    | Shift
+    | LocalTime
+    | CountedDuplicates
+    | OtherDefinition
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What a number is computed from: the deliveries recorded until `as_of` (nanoseconds; None: all), under
+    assumptions, in the order given."""
+
+    as_of: int | None = None
+    assumptions: tuple[Assumption, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Return whether it assumes anything."""
+        return self.as_of is not None or bool(self.assumptions)
+
+    @property
+    def texts(self) -> list[str]:
+        """The assumptions as they are typed, resolved."""
+        as_of = [] if self.as_of is None else [f"as-of={format_instant(self.as_of)}"]
+        return as_of + [str(one) for one in self.assumptions]
+
+
+PLAIN = Scenario()
+
+
+def read_scenario(as_of: str | None, assume: Sequence[str], read_ids: Callable[[str], tuple[str, ...]]) -> Scenario:
+    """Return the scenario that the options describe; `read_ids` returns the event_ids that a file lists. Raises
+    UsageError naming the option that is wrong."""
+    moment = None
+    if as_of is not None:
+        try:
+            moment = parse_instant(as_of, date_only=True)
+        except Invalid as error:
+            raise UsageError(f"--as-of: {error.message}", hint="or a date: 2026-01-31") from None
+    return Scenario(moment, tuple(read_assumption(text, read_ids) for text in assume))
+
+
+def read_assumption(text: str, read_ids: Callable[[str], tuple[str, ...]]) -> Assumption:
+    """Return the assumption that `KIND=VALUE[,KEY=VALUE…]` describes. Raises UsageError."""
+    kind, equals, value = text.partition("=")
+    if not equals or not value:
+        raise _wrong(text, "expected KIND=VALUE", HINT)
+    reader = _READERS.get(kind)
+    if reader is None:
+        raise _wrong(text, f"unknown kind {kind!r}", HINT)
+    try:
+        return reader(value, read_ids)
+    except Invalid as error:
+        raise _wrong(text, error.message, error.hint or f"such as --assume {_EXAMPLES[kind]}") from None
+
+
+def read_criteria(text: str) -> Criteria:
+    """Return the criteria that `KEY=VALUE[,KEY=VALUE…]` describes: source, type, entity, batch, from, to and, as the
+    last one, where. A value with a comma is quoted as in CSV. Raises Invalid."""
+    given = dict(_pairs(text))
+    start, end = (
+        parse_instant(given[name], date_only=True) if name in given else default
+        for name, default in (("from", ALL_TIME.start), ("to", ALL_TIME.end))
+    )
+    if start >= end:
+        raise Invalid("its window is empty: from is included, to is not, and must be later")
+    texts = {name: given.get(_KEYS.get(name, name)) for name in _TEXTS}
+    return Criteria(**texts, window=Window(start, end))
+
+
+_TEXTS = tuple(field.name for field in fields(Criteria) if field.name != "window")
+_KEYS = {"event_type": "type"}
+_PAIR = re.compile(r'(?P<key>source|type|entity|batch|from|to)=(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^,]*))(?:,|$)')
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    at = 0
+    while at < len(text):
+        if text.startswith("where=", at):
+            pairs.append(("where", text[at + len("where=") :]))
+            break
+        found = _PAIR.match(text, at)
+        if found is None:
+            raise Invalid(
+                f"{text[at:]!r} is not a selection",
+                hint='source=, type=, entity=, batch=, from=, to= and last where=SQL; a value with a comma: "a,b"',
+            )
+        quoted, plain = found["quoted"], found["plain"]
+        pairs.append((found["key"], plain if quoted is None else quoted.replace('""', '"')))
+        at = found.end()
+    keys = [key for key, _ in pairs]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise Invalid(f"{twice}= is given twice")
+    if empty := next((key for key, value in pairs if not value.strip()), None):
+        raise Invalid(f"{empty}= is empty")
+    return pairs
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace('"', '""') + '"' if re.search('[,"]', value) else value
+
+
+ReadIds = Callable[[str], tuple[str, ...]]
+
+
+def _without(value: str, read_ids: ReadIds) -> Assumption:
+    first, comma, rest = value.partition(",")
+    if first == "selected":
+        return WithoutSelected(_needed(rest))
+    if comma:
+        raise Invalid("expected one event_id, @FILE, or selected,SELECTION", hint="give --assume once for each event")
+    return Without(read_ids(first[1:]) if first.startswith("@") else (_event_id(first),))
+
+
+def _without_batch(value: str, _: ReadIds) -> Assumption:
+    return WithoutBatch(value.upper())
+
+
+def _with(value: str, _: ReadIds) -> Assumption:
+    return With(_file(value))
+
+
+def _delivery(value: str, _: ReadIds) -> Assumption:
+    event_id, colon, place = value.partition(":")
+    if not colon or not place:
+        raise Invalid("expected EVENT_ID:N or EVENT_ID:BATCH/SEQ")
+    batch, slash, number = place.rpartition("/")
+    if not number.isascii() or not number.isdigit() or int(number) < 1:
+        raise Invalid(f"{number!r} is not a positive number")
+    return CountedDelivery(_event_id(event_id), (batch.upper(), int(number)) if slash else int(number))
+
+
+def _conflicts(value: str, _: ReadIds) -> Assumption:
+    which, _comma, rest = value.partition(",")
+    if which not in (Which.FIRST, Which.LAST):
+        raise Invalid(f"{which!r} is neither first nor last")
+    return CountedConflict(Which(which), read_criteria(rest))
+
+
+def _shift(value: str, _: ReadIds) -> Assumption:
+    duration, _comma, rest = value.partition(",")
+    sign = -1 if duration.startswith("-") else 1
+    return Shift(sign * parse_duration(duration.lstrip("-+")), _needed(rest))
+
+
+def _zone(value: str, _: ReadIds) -> Assumption:
+    name, _comma, rest = value.partition(",")
+    zone, colon, fold = name.partition(":")
+    if colon and fold not in (Which.EARLIER, Which.LATER):
+        raise Invalid(f"{fold!r} is neither earlier nor later")
+    return LocalTime(load_zone(zone).name, Which(fold) if colon else None, _needed(rest))
+
+
+def _duplicates(value: str, _: ReadIds) -> Assumption:
+    if value != "counted":
+        raise Invalid(f"{value!r} is not 'counted'")
+    return CountedDuplicates()
+
+
+def _definition(value: str, _: ReadIds) -> Assumption:
+    return OtherDefinition(_file(value))
+
+
+def _needed(text: str) -> Criteria:
+    if not text:
+        raise Invalid("a selection is required")
+    return read_criteria(text)
+
+
+def _file(value: str) -> str:
+    if not value.startswith("@") or len(value) == 1:
+        raise Invalid(f"{value!r} is not @FILE")
+    return value[1:]
+
+
+def _event_id(text: str) -> str:
+    lowered = text.strip().lower()
+    if not re.fullmatch("[0-9a-f]{4,32}", lowered):
+        raise Invalid(f"{text!r} is not an event_id or its beginning (4 to 32 hex digits)")
+    return lowered
+
+
+def _wrong(text: str, what: str, hint: str) -> UsageError:
+    return UsageError(f"--assume {text}: {what}", hint=hint)
+
+
+_READERS: Mapping[str, Callable[[str, ReadIds], Assumption]] = {
+    "without": _without,
+    "without-batch": _without_batch,
+    "with": _with,
+    "delivery": _delivery,
+    "conflicts": _conflicts,
+    "shift": _shift,
+    "zone": _zone,
+    "duplicates": _duplicates,
+    "definition": _definition,
+}
+_EXAMPLES = {
+    "without": "without=selected,source=web",
+    "without-batch": "without-batch=01J8Z3",
+    "with": "with=@missing.jsonl",
+    "delivery": "delivery=9f3c2a7be0d14c55:2",
+    "conflicts": "conflicts=last",
+    "shift": "shift=-1h,source=web,from=2026-01-31",
+    "zone": "zone=Europe/Berlin:earlier,source=web",
+    "duplicates": "duplicates=counted",
+    "definition": "definition=@metric.toml",
+}

@@ -1,0 +1,303 @@
+"""Why a current value differs from what it should be: the difference, split by cause.
+
+The causes are applied one after the other, from the left side to the right: lost, duplicates, definition, late,
+assumed, unexplained. The share of each is by how much the value changes then, so shares add up to the difference
+exactly. docs/investigating.md explains the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from enum import StrEnum
+from itertools import groupby
+
+from pik.errors import Damaged, EngineError, NothingSelected, command
+from pik.model.batch import Segment
+from pik.model.delivery import Delivery, Filter
+from pik.model.instant import Window, format_instant
+from pik.model.metric import Aggregate, Computed, Metric, PromotionKind
+from pik.model.scenario import PLAIN, OtherDefinition, Scenario
+from pik.ports.engine import CountedDelivery, Engine
+from pik.ports.state import Promotion
+from pik.ports.store import Store
+from pik.rawlog.objects import frame_lines
+from pik.rawlog.selection import Selection, deliveries
+from pik.usecases.availability import expect_held
+from pik.usecases.metrics.computation import sound
+from pik.usecases.metrics.definitions import Scales, pin, pinned
+from pik.usecases.metrics.scenario import applied, definitions, resolved
+
+_ZERO = Decimal(0)
+
+
+class Cause(StrEnum):
+    """Why two sides differ."""
+
+    NOT_COMPUTED = "not computed"
+    LOST = "lost"
+    DEFINITION = "definition"
+    LATE = "late"
+    ASSUMED = "assumed"
+    UNEXPLAINED = "unexplained"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A cause, and by how much it changes the value. `events` are the deliveries that count on one side of it only, or
+    at another time; None: they cannot be known. Those in `after` count when it is applied. A share that is not `proven`
+    is inferred."""
+
+    cause: Cause
+    share: Decimal
+    proven: bool
+    detail: str
+    events: tuple[CountedDelivery, ...] | None = ()
+    after: frozenset[CountedDelivery] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A metric's value of one entity and bucket (its start, nanoseconds): the current one, on the left, and what it
+    should be, on the right, with the causes of the difference.
+
+    `proven` says whether the deliveries that the current version counted are exactly those that raw still holds of
+    what it knew. `promotion` is that of the run that wrote it; `left` and `right` are the definitions of the two sides.
+    `lost` are the raw objects that cannot be read: both sides are computed without them.
+    """
+
+    metric: str
+    entity_id: str
+    bucket: int
+    scenario: Scenario
+    current: Aggregate | None
+    recomputed: Computed | None
+    right: Metric
+    left: Metric | None
+    promotion: Promotion | None
+    proven: bool
+    shares: tuple[Share, ...]
+    lost: tuple[str, ...]
+
+    @property
+    def delta(self) -> Decimal:
+        """recomputed - current; a missing value counts as 0. The sum of all shares."""
+        return _value(self.recomputed) - _value(self.current.computed if self.current else None)
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A value between the two sides, and the deliveries that it counts."""
+
+    computed: Computed | None
+    counted: frozenset[CountedDelivery]
+
+    @property
+    def value(self) -> Decimal:
+        return _value(self.computed)
+
+
+_NOTHING = _State(None, frozenset())
+
+
+def explain(
+    store: Store, engine: Engine, name: str, entity: str, instant: int, scenario: Scenario = PLAIN
+) -> Explanation:
+    """Explain the value of the bucket that holds the instant (nanoseconds), under the scenario.
+
+    Raises NotFound for an unknown metric, NothingSelected where neither side has a value, NotHeld, Damaged, and
+    EngineError where a value between the two sides cannot be computed.
+    """
+    scenario = resolved(store, scenario)
+    [right] = definitions(store, engine, replace(scenario, assumptions=()), [name])
+    window = Window(instant, instant + 1).widened(right.bucket_size)
+    expect_held(store, window, (entity,))
+    current = next(sound(store.aggregates.current(right.name, Window(window.start, window.start + 1), (entity,))), None)
+    states = _States(store, engine, right.name, entity, window.start)
+    last = states.at(right, Scenario(scenario.as_of))
+    shares: list[Share] = []
+    left, proven = None, False
+    if current is None:
+        if last.computed is not None:
+            detail = _not_computed(store, right, window, entity)
+            shares.append(
+                Share(Cause.NOT_COMPUTED, last.value, True, detail, tuple(sorted(last.counted)), last.counted)
+            )
+    else:
+        left = pinned(store.metrics, f"{right.name}@{current.metric_version}")
+        first = states.at(left, Scenario(current.known_until))
+        proven = first.computed is not None and first.computed.counted == current.computed.counted
+        shares += _before(current, first, proven)
+        redefined = states.at(right, Scenario(current.known_until)) if left.definition != right.definition else first
+        if redefined is not first:
+            detail = f"computed with {pin(left)}; the definition is {pin(right)} now"
+            shares.append(_share(Cause.DEFINITION, first, redefined, proven, detail))
+        if redefined.counted != last.counted or redefined.value != last.value:
+            shares.append(_share(Cause.LATE, redefined, last, proven, _late(store, redefined, last, current)))
+    for number, assumption in enumerate(scenario.assumptions, start=1):
+        under = Scenario(scenario.as_of, scenario.assumptions[:number])
+        if isinstance(assumption, OtherDefinition):
+            [right] = definitions(store, engine, under, [name])
+        after = states.at(right, under)
+        shares.append(_share(Cause.ASSUMED, last, after, True, str(assumption)))
+        last = after
+    if current is None and last.computed is None:
+        raise NothingSelected(
+            f"nothing to explain: {right.name} of {entity!r} has neither a current value nor events"
+            f" in the bucket {format_instant(window.start)}",
+            hint=command("aggregates", "--metric", right.name, "--entity", entity),
+        )
+    shown = None if current is None else Scales(store.metrics).shown(current)
+    rest = last.value - _value(current.computed if current else None) - sum((one.share for one in shares), _ZERO)
+    shares.append(Share(Cause.UNEXPLAINED, rest, proven or not rest, "what no cause accounts for"))
+    promotion = None if current is None else _promotion(store, current.run_id)
+    return Explanation(
+        *(right.name, entity, window.start, scenario, shown, last.computed, right, left, promotion, proven),
+        tuple(shares),
+        tuple(sorted(states.lost)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _States:
+    """Computes one value under several scenarios."""
+
+    store: Store
+    engine: Engine
+    name: str
+    entity: str
+    bucket: int
+    lost: set[str] = field(default_factory=set)
+    """Segments that cannot be read, as far as that has been noticed."""
+
+    def at(self, metric: Metric, scenario: Scenario) -> _State:
+        """Compute the value from what can be read. Raises EngineError if its definition fails on the events."""
+        window = Window(self.bucket, self.bucket + 1).widened(metric.bucket_size)
+        with applied(self.store, self.engine, scenario, window, (self.entity,)) as overrides:
+            selection = Selection(self.store, window, (self.entity,), replace(overrides, lost=frozenset(self.lost)))
+            try:
+                return self._computed(metric, selection)
+            except Damaged:
+                lost = {segment.key for segment in selection.segments() if not _is_readable(selection, segment)}
+                if not lost:
+                    raise
+                self.lost.update(lost)
+                selection = replace(selection, overrides=replace(overrides, lost=frozenset(self.lost)), _listed=None)
+                return self._computed(metric, selection)
+
+    def _computed(self, metric: Metric, selection: Selection) -> _State:
+        window, entities = selection.window, (self.entity,)
+        with selection.gather() as raw:
+            with self.engine.computation(raw.inputs, [metric.definition], window, entities) as computation:
+                found = next(computation.rows(), None)
+            if found is not None and found.failure is not None:
+                raise EngineError(
+                    f"{pin(metric)} cannot be computed: {found.failure.reason}",
+                    hint=command("diff", "aggregates", "--metric", self.name, "--entity", self.entity),
+                )
+            counted = frozenset(self.engine.counted(raw.inputs, metric.definition, window, entities))
+            return _State(found, counted)
+
+
+@dataclass(frozen=True, slots=True)
+class CauseEvent:
+    """A delivery behind a cause: it counts `before` the cause is applied, `after` it, or both, at another time each.
+    `delivery` is None for one that is only assumed."""
+
+    cause: Cause
+    detail: str
+    counted: CountedDelivery
+    before: bool
+    after: bool
+    delivery: Delivery | None
+
+
+def events_behind(store: Store, explanation: Explanation) -> Iterator[CauseEvent]:
+    """Yield the deliveries behind each cause, in the order of the causes and then of event_id. Raises Damaged."""
+    wanted = {(one.batch_id, one.seq) for share in explanation.shares for one in share.events or ()}
+    times = [one.event_time * 1000 for share in explanation.shares for one in share.events or ()]
+    found: dict[tuple[str, int], Delivery] = {}
+    if wanted:
+        window = Window(min(times), max(times) + 1000)
+        for one in deliveries(store, Filter(window, (explanation.entity_id,))):
+            place = one.delivery.batch_id, one.delivery.seq
+            if place in wanted:
+                found[place] = one.delivery
+    for share in explanation.shares:
+        places = sorted(share.events or ())
+        for _, moved in groupby(places, key=lambda one: (one.event_id, one.batch_id, one.seq)):
+            both = list(moved)
+            is_after = both[-1] in share.after
+            yield CauseEvent(
+                share.cause,
+                share.detail,
+                both[0],
+                before=len(both) > 1 or not is_after,
+                after=len(both) > 1 or is_after,
+                delivery=found.get((both[0].batch_id, both[0].seq)),
+            )
+
+
+def _is_readable(selection: Selection, segment: Segment) -> bool:
+    try:
+        for frame in selection.frames_in(segment):
+            frame_lines(selection.store.raw, segment, frame)
+    except Damaged:
+        return False
+    return True
+
+
+def _value(computed: Computed | None) -> Decimal:
+    return _ZERO if computed is None or computed.value is None else computed.value
+
+
+def _share(cause: Cause, before: _State, after: _State, proven: bool, detail: str) -> Share:
+    changed = before.counted ^ after.counted
+    return Share(cause, after.value - before.value, proven, detail, tuple(sorted(changed)), after.counted)
+
+
+def _before(current: Aggregate, first: _State, proven: bool) -> list[Share]:
+    """Return the share of what the current version counted and raw does not hold any more. Its events are not known."""
+    if proven:
+        return []
+    now, then = first.computed.inputs if first.computed else 0, current.computed.inputs
+    share = first.value - _value(current.computed)
+    if now < then:
+        detail = f"{then - now:,} of the {then:,} deliveries that it counted are not in raw any more"
+        return [Share(Cause.LOST, share, False, detail, None)]
+    return []
+
+
+_NAMED = 3
+"""Batches of late deliveries that are named, at most."""
+
+
+def _late(store: Store, before: _State, after: _State, current: Aggregate) -> str:
+    new = after.counted - before.counted
+    batches = sorted({one.batch_id for one in new})
+    sources = (next(store.index.batches(batch_id)).origin.name for batch_id in batches[:_NAMED])
+    named = ", ".join(f"{batch_id} ({source})" for batch_id, source in zip(batches, sources, strict=False))
+    if len(batches) > _NAMED:
+        named += f" and {len(batches) - _NAMED:,} more batches"
+    since = format_instant(current.known_until)
+    if not new:
+        return f"recorded by {since}, but not by the time that the right side knows"
+    return f"{len(new):,} recorded after {since}, in {named}"
+
+
+def _not_computed(store: Store, metric: Metric, window: Window, entity: str) -> str:
+    """Return why there is no current version."""
+    versions = store.aggregates.versions(metric.name, Window(window.start, window.start + 1), (entity,))
+    runs = [version.run_id for version in versions]
+    if not runs:
+        return "no run has computed it"
+    return f"run {runs[-1]} computed it, and was not promoted or was rolled back"
+
+
+def _promotion(store: Store, run_id: str) -> Promotion | None:
+    """Return the latest promotion of the run."""
+    return next(
+        (one for one in store.promotions.newest_first() if one.run_id == run_id and one.kind == PromotionKind.PROMOTE),
+        None,
+    )

@@ -1,0 +1,386 @@
+"""Scenarios applied to a store: which deliveries count, at which time, and under which definitions.
+
+The steps are those of docs/investigating.md: which deliveries are known; which batches never arrived; which delivery of
+each event counts; which events are out and which are added; which times move; the definition.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import time_ns
+from typing import Any
+
+import msgspec
+import zstandard
+
+from pik.errors import InputError, Invalid, NotFound, UsageError, ambiguous_id, command
+from pik.model.batch import Location, Verdict
+from pik.model.delivery import raw_line, stamp
+from pik.model.event import MAX_LINE, Event, read_event
+from pik.model.instant import DAY, SECOND, Window, Zone, load_zone
+from pik.model.metric import Metric
+from pik.model.scenario import (
+    Assumption,
+    CountedConflict,
+    CountedDelivery,
+    CountedDuplicates,
+    Criteria,
+    LocalTime,
+    OtherDefinition,
+    Scenario,
+    Shift,
+    Which,
+    With,
+    Without,
+    WithoutBatch,
+    WithoutSelected,
+)
+from pik.ports.engine import Engine, Offset, Rule
+from pik.ports.store import Store, batch_of
+from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection
+from pik.runtime.storage import scratch
+from pik.usecases.metrics.definitions import chosen, pinned
+
+ASSUMED_BATCH = "00000000000000000000000000"
+"""The batch_id of events that are only assumed."""
+
+FROM_FILE = 0
+"""The version of a definition that is only assumed."""
+
+_HALF_DAY = timedelta(hours=12)
+_WIDEST_OFFSET = 26 * 3600
+
+
+def read_event_ids(path: str) -> tuple[str, ...]:
+    """Return the event_ids in a file: one per line, or those of the rows in a JSON result of pik. Raises InputError."""
+    try:
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        document = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        ids = text.decode("utf-8", "replace").split()
+    else:
+        ids = list(_ids_in(document))
+    wrong = next((each for each in ids if not re.fullmatch("[0-9a-f]{32}", each)), None)
+    if wrong is not None or not ids:
+        what = "has no event_ids" if wrong is None else f"has {wrong[:40]!r}, which is not an event_id"
+        raise InputError(f"{path} {what}", hint="event_ids of 32 hex digits, one per line, or the JSON of `pik events`")
+    return tuple(dict.fromkeys(ids))
+
+
+def _ids_in(document: Any) -> Iterator[str]:
+    """Yield each event_id in a JSON document, in whatever rows."""
+    if isinstance(document, dict):
+        if isinstance(found := document.get("event_id"), str):
+            yield found
+        for value in document.values():
+            yield from _ids_in(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from _ids_in(value)
+
+
+def definitions(store: Store, engine: Engine, scenario: Scenario, names: Sequence[str]) -> list[Metric]:
+    """Return the metrics, by NAME or NAME@VERSION (none named: all), under the scenario's definitions, ordered by name.
+    Raises NotFound, InputError and Invalid."""
+    versions = {name.partition("@")[0]: name for name in names if "@" in name}
+    found = {metric.name: metric for metric in chosen(store.metrics, [name.partition("@")[0] for name in names])}
+    found |= {name: pinned(store.metrics, text) for name, text in versions.items()}
+    for assumed in (one for one in scenario.assumptions if isinstance(one, OtherDefinition)):
+        from pik.usecases.metrics.definition_file import read_definitions  # imports pydantic
+
+        for definition in read_definitions(Path(assumed.path)):
+            if definition.name not in found and names:
+                continue
+            scale = engine.check(definition)
+            found[definition.name] = Metric(definition=definition, version=FROM_FILE, applied_at=0, scale=scale)
+    return [found[name] for name in sorted(found)]
+
+
+def resolved(store: Store, scenario: Scenario) -> Scenario:
+    """Return the scenario with whole ids in place of their beginnings, and deliveries by batch and seq. Raises
+    NotFound."""
+    return replace(scenario, assumptions=tuple(_resolved(store, one) for one in scenario.assumptions))
+
+
+def _resolved(store: Store, assumption: Assumption) -> Assumption:
+    if isinstance(assumption, WithoutBatch):
+        return WithoutBatch(batch_of(store.index, assumption.batch_id).batch_id)
+    if isinstance(assumption, Without):
+        return Without(tuple(_event(store, prefix)[0].event_id for prefix in assumption.event_ids))
+    if isinstance(assumption, CountedDelivery):
+        deliveries = _event(store, assumption.event_id)
+        chosen = _chosen_of(deliveries, assumption)
+        return CountedDelivery(chosen.event_id, (chosen.batch_id, chosen.seq))
+    if isinstance(assumption, (WithoutSelected, CountedConflict, Shift, LocalTime)) and assumption.criteria.batch:
+        batch_id = batch_of(store.index, assumption.criteria.batch).batch_id
+        return replace(assumption, criteria=replace(assumption.criteria, batch=batch_id))
+    return assumption
+
+
+def _event(store: Store, prefix: str) -> list[Location]:
+    """Return the deliveries of the event in recording order. Raises NotFound."""
+    found = store.index.locate(prefix)
+    if len(found) != 1:
+        raise ambiguous_id("event", prefix, [one.event_id for one in found], hint="pik events")
+    return sorted(store.index.deliveries(found[0].event_id), key=lambda one: one.order)
+
+
+@contextmanager
+def applied(
+    store: Store, engine: Engine, scenario: Scenario, window: Window, entities: Sequence[str] = ()
+) -> Iterator[Overrides]:
+    """Provide what the scenario, a resolved one, changes of what counts in the window. Raises UsageError and InputError
+    for an assumption that the store does not allow."""
+    if not scenario:
+        yield NO_OVERRIDES
+        return
+    with scratch() as directory:
+        yield _Applied(store, engine, scenario, window, entities).overrides(directory)
+
+
+@dataclass(slots=True)
+class _Applied:
+    store: Store
+    engine: Engine
+    scenario: Scenario
+    window: Window
+    entities: Sequence[str]
+    withdrawn: set[str] = field(default_factory=set)
+    counting: dict[str, dict[int, bool]] = field(default_factory=lambda: defaultdict(dict))
+
+    def overrides(self, directory: Path) -> Overrides:
+        """Return what the assumptions come to, step by step."""
+        given = self.scenario.assumptions
+        self.withdrawn = {one.batch_id for one in given if isinstance(one, WithoutBatch)}
+        duplicates = any(isinstance(one, CountedDuplicates) for one in given)
+        if not duplicates:
+            for batch_id in sorted(self.withdrawn):
+                self._count(self.store.repeats.repeated_from(batch_id), Which.FIRST)
+            for one in given:
+                if isinstance(one, CountedConflict):
+                    self._count(self._hit(self.store.repeats.conflicting(), one.criteria), one.which)
+                elif isinstance(one, CountedDelivery):
+                    self._count_delivery(one)
+        for one in given:
+            if isinstance(one, Without):
+                for event_id in one.event_ids:
+                    self._remove(event_id)
+        rules, later, earlier = self._rules()
+        return Overrides(
+            until=self.scenario.as_of,
+            withdrawn=frozenset(self.withdrawn),
+            counting=dict(self.counting),
+            rules=rules,
+            later=later * SECOND,
+            earlier=earlier * SECOND,
+            added=[self._added(one, directory / f"{n}.zst") for n, one in enumerate(given) if isinstance(one, With)],
+            duplicates=duplicates,
+        )
+
+    def _is_known(self, delivery: Location) -> bool:
+        as_of = self.scenario.as_of
+        return (
+            (as_of is None or delivery.recorded_at <= as_of)
+            and delivery.batch_id not in self.withdrawn
+            and delivery.kind != Verdict.UNRECORDED
+        )
+
+    def _count(self, events: Iterable[list[Location]], which: Which) -> None:
+        """Count the first or the last known delivery of each event."""
+        for deliveries in events:
+            known = [one for one in deliveries if self._is_known(one)]
+            if known:
+                self._choose(deliveries, known[0 if which == Which.FIRST else -1])
+
+    def _choose(self, deliveries: Iterable[Location], chosen: Location) -> None:
+        for one in deliveries:
+            self.counting[one.batch_id][one.seq] = one is chosen
+
+    def _counts(self, delivery: Location) -> bool:
+        return self.counting.get(delivery.batch_id, {}).get(delivery.seq, delivery.kind == Verdict.ACCEPTED)
+
+    def _hit(self, events: Iterable[list[Location]], criteria: Criteria) -> Iterator[list[Location]]:
+        """Yield the events whose counting delivery meets the criteria."""
+        if criteria == Criteria():
+            yield from events
+            return
+        selected = self._selected(criteria)
+        for deliveries in events:
+            if any(self._counts(one) and (one.batch_id, one.seq) in selected for one in deliveries):
+                yield deliveries
+
+    def _selected(self, criteria: Criteria) -> set[tuple[str, int]]:
+        """Return the duplicates and the deliveries with an idempotency key that meet the criteria."""
+        condition, parameters = criteria_sql(criteria)
+        entities = (criteria.entity,) if criteria.entity else ()
+        columns = ("source", "event_type", "entity_id", "batch_id", "seq", "idempotency_key", "event_ns")
+        wanted = {*columns, *(COLUMN_NAMES if criteria.where else ())}
+        with (
+            Selection(self.store, criteria.window, entities).gather_deliveries() as files,
+            self.engine.tables(files, wanted, criteria.window, entities) as tables,
+        ):
+            sql = f"SELECT batch_id, seq FROM deliveries WHERE idempotency_key IS NOT NULL AND {condition}"
+            try:
+                return set(tables.rows(sql, parameters))
+            except Invalid as error:
+                raise UsageError(f"where={criteria.where}: {error.message}") from None
+
+    def _count_delivery(self, assumed: CountedDelivery) -> None:
+        deliveries = self.store.index.deliveries(assumed.event_id)
+        chosen = _chosen_of(deliveries, assumed)
+        if not self._is_known(chosen):
+            hint = command("show", assumed.event_id)
+            raise UsageError(f"{assumed}: that delivery is not known in this scenario", hint=hint)
+        self._choose(deliveries, chosen)
+
+    def _remove(self, event_id: str) -> None:
+        for one in self.store.index.deliveries(event_id):
+            self.counting[one.batch_id][one.seq] = False
+
+    def _rules(self) -> tuple[tuple[Rule, ...], int, int]:
+        """Return the rules for the engine, and by how many seconds deliveries may move to a later and to an earlier
+        time."""
+        rules: list[Rule] = []
+        for one in self.scenario.assumptions:
+            if isinstance(one, WithoutSelected):
+                rules.append(Rule(one.criteria))
+            elif isinstance(one, Shift):
+                rules.append(Rule(one.criteria, (Offset(None, None, one.by // SECOND),)))
+            elif isinstance(one, LocalTime):
+                offsets = zone_offsets(load_zone(one.zone), one.fold, self._times(one.criteria))
+                rules.append(Rule(one.criteria, offsets))
+        moves = [offset.seconds or 0 for rule in rules for offset in rule.offsets]
+        return tuple(rules), max([0, *moves]), -min([0, *moves])
+
+    def _times(self, criteria: Criteria) -> Window:
+        """Return the times for which offsets are needed: those of selected events that may fall into the window."""
+        totals = self.store.index.totals()
+        first = max(criteria.window.start, self.window.start - 2 * DAY, totals.first_event or 0)
+        last = min(criteria.window.end, self.window.end + 2 * DAY, (totals.last_event or 0) + 1)
+        return Window(first, max(last, first + 1))
+
+    def _added(self, assumed: With, target: Path) -> tuple[Path, int]:
+        """Write the events of the file that are not known as raw lines, and return the file and their number. Raises
+        InputError naming the line that is not an event."""
+        shared = stamp(time_ns(), ASSUMED_BATCH)
+        seen: set[bytes] = set()
+        try:
+            with (
+                open(assumed.path, "rb") as file,
+                open(target, "wb") as raw,
+                zstandard.ZstdCompressor(level=1, write_checksum=True).stream_writer(raw) as writer,
+            ):
+                for number, line in enumerate(file, 1):
+                    if not line.strip():
+                        continue
+                    event = _read_event(line, f"{assumed.path}, line {number}")
+                    if event.event_id not in seen and not self._has(event.event_id.hex()):
+                        seen.add(event.event_id)
+                        writer.write(raw_line(event, number, shared) + b"\n")
+        except OSError as error:
+            raise InputError(f"cannot read {assumed.path}: {error.strerror}") from None
+        return target, len(seen)
+
+    def _has(self, event_id: str) -> bool:
+        return any(self._is_known(one) for one in self.store.index.deliveries(event_id))
+
+
+def _chosen_of(deliveries: Sequence[Location], assumed: CountedDelivery) -> Location:
+    """Return the delivery that is assumed to count. Raises NotFound."""
+    place = assumed.delivery
+    if isinstance(place, int):
+        if place <= len(deliveries):
+            return deliveries[place - 1]
+    elif found := [one for one in deliveries if one.batch_id.startswith(place[0]) and one.seq == place[1]]:
+        return found[0]
+    many = "1 delivery" if len(deliveries) == 1 else f"{len(deliveries)} deliveries"
+    raise NotFound(f"{assumed}: the event has {many}, and not that one", hint=command("show", deliveries[0].event_id))
+
+
+def _read_event(line: bytes, where: str) -> Event:
+    try:
+        if len(line) > MAX_LINE:
+            raise Invalid(f"it is longer than {MAX_LINE:,} bytes")
+        return read_event(line.rstrip(b"\r\n"))
+    except Invalid as error:
+        raise InputError(f"{where} is not an event: {error.message}", hint=error.hint) from None
+
+
+COLUMN_NAMES = ("event_time", "received_time", "ingest_time", "payload", "extra", "event_id", "content_hash")
+
+
+def criteria_sql(criteria: Criteria) -> tuple[str, list[object]]:
+    """Return a condition on the table `deliveries`, and its parameters. The window is the table's."""
+    pairs = {
+        "source": criteria.source,
+        "event_type": criteria.event_type,
+        "entity_id": criteria.entity,
+    }
+    conditions = [f"{name} = ?" for name, text in pairs.items() if text is not None]
+    parameters: list[object] = [text for text in pairs.values() if text is not None]
+    if criteria.batch is not None:
+        conditions.append("starts_with(batch_id, ?)")
+        parameters.append(criteria.batch.upper())
+    if criteria.where is not None:
+        conditions.append(f"({criteria.where})")
+    return " AND ".join(conditions) or "true", parameters
+
+
+def zone_offsets(zone: Zone, fold: Which | None, times: Window) -> tuple[Offset, ...]:
+    """Return by how much wall clock times of the zone, taken for UTC, are off, for all of these times. Where clocks
+    were set forward, and without `fold` where they were set back, times cannot be known."""
+    moment, end = _utc(times.start) - 2 * _HALF_DAY, _utc(times.end) + 2 * _HALF_DAY
+    offsets: list[Offset] = []
+    begin: str | None = None
+    while moment < end:
+        before, after = _offset(zone, moment), _offset(zone, moment + _HALF_DAY)
+        if before != after:
+            change = _first_with(zone, after, moment, moment + _HALF_DAY)
+            low, high = sorted((change + before, change + after))
+            offsets.append(Offset(begin, _text(low), -_seconds(before)))
+            if after > before:
+                reason = f"do not exist in {zone.name}: clocks were set forward past them on {change:%Y-%m-%d}"
+                seconds = None
+            else:
+                reason = f"exist twice in {zone.name}: clocks were set back over them on {change:%Y-%m-%d}; "
+                reason += f"zone={zone.name}:earlier or :later chooses"
+                seconds = None if fold is None else -_seconds(before if fold == Which.EARLIER else after)
+            offsets.append(Offset(_text(low), _text(high), seconds, reason))
+            begin = _text(high)
+        moment += _HALF_DAY
+    return (*offsets, Offset(begin, None, -_seconds(_offset(zone, moment))))
+
+
+def _first_with(zone: Zone, offset: timedelta, low: datetime, high: datetime) -> datetime:
+    """Return the first second after `low` with the offset that `high` has."""
+    while (high - low) > timedelta(seconds=1):
+        middle = low + timedelta(seconds=(high - low) // timedelta(seconds=2))
+        low, high = (low, middle) if _offset(zone, middle) == offset else (middle, high)
+    return high
+
+
+def _offset(zone: Zone, moment: datetime) -> timedelta:
+    offset = moment.replace(tzinfo=UTC).astimezone(zone.info).utcoffset()
+    assert offset is not None
+    return offset
+
+
+def _seconds(offset: timedelta) -> int:
+    return int(offset.total_seconds())
+
+
+def _utc(instant: int) -> datetime:
+    return datetime(1970, 1, 1) + timedelta(seconds=instant // SECOND)  # noqa: DTZ001 - wall clock and UTC alike
+
+
+def _text(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S")

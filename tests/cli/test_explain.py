@@ -1,0 +1,115 @@
+"""`pik explain`: the causes of a difference, the events behind them, and what cannot be explained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+METRIC = 'name = "revenue"\nvalue = "sum((payload->>\'v\')::DECIMAL(18, 2))"\n'
+PLACE = ("revenue", "a", "2026-01-01")
+
+
+def line(value: str, hour: int) -> str:
+    event = {"source": "web", "event_type": "paid", "entity_id": "a", "event_time": f"2026-01-01T{hour:02}:00:00Z"}
+    return json.dumps(event)[:-1] + f', "payload": {{"v": {value}, "name": "n{hour}"}}}}\n'
+
+
+@pytest.fixture
+def shop(pik: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    """Two batches of revenue are current; 4.25 came later."""
+    (tmp_path / "m.toml").write_text(METRIC)
+    for name, text in (("first", line("1.5", 1)), ("second", line("2", 23)), ("late", line("4.25", 5))):
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    pik("ingest", "first.jsonl")
+    pik("metrics", "apply", "m.toml")
+    pik("ingest", "second.jsonl")
+    pik("replay", "--all", "--promote", "--yes", "--reason", "nightly")
+    assert pik("ingest", "late.jsonl").code == 0
+    return pik
+
+
+def explained(pik: Callable[..., Any], *options: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(pik("explain", *PLACE, *options, "--format", "json").out)
+    return found
+
+
+def test_the_causes_add_up_and_name_who_wrote_the_current_value(shop: Callable[..., Any]) -> None:
+    result = shop("explain", *PLACE)
+    assert result.code == 1
+    assert "late" in result.out
+    found = explained(shop)
+    assert (found["current"], found["recomputed"], found["delta"], found["proven"]) == (3.5, 7.75, 4.25, True)
+    assert [(one["cause"], one["share"], one["certainty"]) for one in found["causes"]] == [
+        ("late", 4.25, "proven"),
+        ("unexplained", 0, "proven"),
+    ]
+    assert (found["run_reason"], found["promoted_at"] is not None) == ("nightly", True)
+    shop(*found["next"].split()[1:], "--promote", "--yes")
+    result = shop("explain", *PLACE)
+    assert (result.code, explained(shop)["delta"]) == (0, 0)
+
+
+def test_the_events_behind_a_cause_lead_to_show(shop: Callable[..., Any]) -> None:
+    [event] = explained(shop, "--events", "--column", "payload.v", "--column", "payload.name")["events"]
+    assert (event["cause"], event["change"], event["values"]) == (
+        "late",
+        "+",
+        {"payload.v": 4.25, "payload.name": "n5"},
+    )
+    assert shop("show", event["event_id"]).code == 0
+    assert "events" not in explained(shop)
+
+
+def test_a_changed_definition_is_shown_side_by_side(shop: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text(METRIC.replace("sum(", "2 * sum("))
+    shop("metrics", "apply", "m.toml")
+    found = explained(shop)
+    assert [(one["cause"], one["share"]) for one in found["causes"]] == [
+        ("definition", 3.5),
+        ("late", 8.5),
+        ("unexplained", 0),
+    ]
+    assert [one["metric"] for one in found["definitions"]] == ["revenue@1", "revenue@2"]
+
+
+def test_what_raw_does_not_hold_any_more_is_lost_and_its_share_is_inferred(
+    shop: Callable[..., Any], tmp_path: Path
+) -> None:
+    [batch] = [
+        one
+        for one in json.loads(shop("batches", "--format", "json").out)["batches"]
+        if one["accepted"] and one["source"] == "second.jsonl"
+    ]
+    [segment] = (tmp_path / ".pik" / "raw").rglob(f"{batch['batch_id']}-*")
+    segment.unlink()
+    shop("verify", "--rebuild-index")
+    found = explained(shop)
+    assert [(one["cause"], one["share"], one["certainty"]) for one in found["causes"]] == [
+        ("lost", -2, "inferred"),
+        ("late", 4.25, "inferred"),
+        ("unexplained", 0, "proven"),
+    ]
+    assert (found["proven"], found["causes"][0]["events"]) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("revenue", "nobody", "2026-01-01"), 2, "nothing to explain: revenue of 'nobody' has neither"),
+        (("profit", "a", "2026-01-01"), 2, "there is no metric 'profit'"),
+        (("revenue", "a", "yesterday"), 2, "BUCKET: "),
+        (("revenue", "a"), 2, "BUCKET"),
+        ((*PLACE, "--column", "payload.v"), 2, "--column is for the events"),
+        ((*PLACE, "--events", "--column", "payload["), 2, "--column payload["),
+        (("--store", "absent", *PLACE), 4, "absent"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_names_what_is_wrong(
+    shop: Callable[..., Any], arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    result = shop("explain", *arguments)
+    assert (result.code, message in result.err) == (code, True), result.err

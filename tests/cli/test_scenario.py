@@ -1,0 +1,108 @@
+"""`pik diff aggregates --as-of, --assume`: what is assumed is echoed, nothing is written, and mistakes are named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+METRIC = 'name = "revenue"\nvalue = "sum((payload->>\'v\')::BIGINT)"\n'
+
+
+def line(entity: str, value: int, hour: int, source: str = "web") -> str:
+    return json.dumps(
+        {
+            "source": source,
+            "event_type": "paid",
+            "entity_id": entity,
+            "event_time": f"2026-01-01T{hour:02}:00:00Z",
+            "payload": {"v": value},
+        }
+    )
+
+
+@pytest.fixture
+def shop(pik: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    """Revenue of 1 + 2 from a first batch is current; 4 came later."""
+    (tmp_path / "m.toml").write_text(METRIC)
+    (tmp_path / "first.jsonl").write_text(line("a", 1, 1) + "\n" + line("a", 2, 23) + "\n")
+    (tmp_path / "late.jsonl").write_text(line("a", 4, 5, "app") + "\n")
+    pik("ingest", "first.jsonl")
+    pik("metrics", "apply", "m.toml")
+    pik("replay", "--all", "--promote", "--yes")
+    assert pik("ingest", "late.jsonl").code == 0
+    return pik
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """The files of a store, without what SQLite keeps beside its own."""
+    return {
+        str(path): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.suffix not in (".db-wal", ".db-shm")
+    }
+
+
+def diff(pik: Callable[..., Any], *options: str) -> tuple[int, dict[str, Any]]:
+    result = pik("diff", "aggregates", "--metric", "revenue", *options, "--format", "json")
+    return result.code, json.loads(result.out) if result.out else {}
+
+
+def batch_of(pik: Callable[..., Any], name: str) -> dict[str, Any]:
+    return next(
+        each for each in json.loads(pik("batches", "--format", "json").out)["batches"] if each["source"] == name
+    )
+
+
+def test_a_scenario_is_echoed_resolved_and_writes_nothing(shop: Callable[..., Any], tmp_path: Path) -> None:
+    before = contents(tmp_path / ".pik")
+    late = batch_of(shop, "late.jsonl")["batch_id"]
+    code, plain = diff(shop)
+    assert (code, plain["assumed"], plain["differences"][0]["recomputed"]) == (1, None, 7)
+    code, found = diff(shop, "--assume", f"without-batch={late[:20].lower()}")
+    assert (code, found["assumed"], found["differences"]) == (0, [f"without-batch={late}"], [])
+    code, found = diff(shop, "--as-of", plain["known_until"], "--assume", "without=selected,source=app")
+    assert (code, len(found["assumed"]), found["next"]) == (0, 2, None)
+    code, found = diff(shop, "--assume", "shift=1h,source=web")
+    assert [(row["bucket"][:10], row["recomputed"]) for row in found["differences"]] == [
+        ("2026-01-01", 5),
+        ("2026-01-02", 2),
+    ]
+    assert contents(tmp_path / ".pik") == before
+
+
+def test_another_definition_can_be_named_or_given_as_a_file(shop: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "twice.toml").write_text(METRIC.replace("sum(", "2 * sum("))
+    _, found = diff(shop, "--assume", "definition=@twice.toml")
+    assert (found["metrics"], found["differences"][0]["recomputed"]) == (["revenue@file"], 14)
+    shop("metrics", "apply", "twice.toml")
+    assert diff(shop)[1]["differences"][0]["recomputed"] == 14
+    result = shop("diff", "aggregates", "--metric", "revenue@1", "--format", "json")
+    assert json.loads(result.out)["differences"][0]["recomputed"] == 7
+    assert shop("diff", "aggregates", "--metric", "revenue@9").code == 4
+
+
+def test_ids_of_events_to_leave_out_come_from_any_listing(shop: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "ids.json").write_text(shop("events", "--source", "app", "--format", "json").out)
+    assert diff(shop, "--assume", "without=@ids.json")[0] == 0
+    (tmp_path / "empty.txt").write_text("")
+    assert "has no event_ids" in shop("diff", "aggregates", "--assume", "without=@empty.txt").err
+    assert "cannot read absent" in shop("diff", "aggregates", "--assume", "without=@absent").err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--as-of", "yesterday"], "error: --as-of: "),
+        (["--assume", "without-batch=01J8Z3"], "error: batch 01J8Z3 is not in this store"),
+        (["--assume", "shift=1h,where=v = 1"], "unknown column v"),
+        (["--run", "01J8", "--assume", "duplicates=counted"], "--run recomputes nothing"),
+        (["--as-of", "2026-01-01", "--entity", "nobody"], "nothing to compare at any time, assuming as-of="),
+    ],
+)
+def test_a_scenario_that_cannot_be_is_refused(shop: Callable[..., Any], options: list[str], message: str) -> None:
+    result = shop("diff", "aggregates", *options)
+    assert (result.code in (2, 4), message in result.err) == (True, True), result.err

@@ -1,0 +1,158 @@
+"""A difference split by cause: shares add up, and each is by how much the value changes for that reason."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pik.engine import DuckEngine
+from pik.errors import NothingSelected
+from pik.model.instant import DAY, parse_instant
+from pik.model.metric import Definition
+from pik.model.scenario import PLAIN, CountedDuplicates, Criteria, Scenario, Shift, WithoutSelected
+from pik.ports.store import Store
+from pik.stores import open_store
+from pik.usecases.metrics.definitions import add_version
+from pik.usecases.metrics.explain import Cause, Explanation, events_behind, explain
+from pik.usecases.replay.runs import promote, rollback
+from tests.support.stores import event, ingest, replay, replayed, window
+
+ENGINE = DuckEngine()
+NONE: Any = 0
+DAY_ONE = parse_instant("2026-01-01T00:00:00Z")
+TOTAL = Definition(name="total", value="sum((payload->>'v')::BIGINT)")
+TWICE = Definition(name="total", value="2 * sum((payload->>'v')::BIGINT)")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """1 + 2 are current, 4 came later."""
+    made = open_store(str(tmp_path / "store"), create=True)
+    add_version(made.metrics, TOTAL, 1)
+    ingest(made, tmp_path, [event(1, "a", "01T01:00"), event(2, "a", "01T23:00")])
+    replayed(made, ENGINE)
+    ingest(made, tmp_path, [event(4, "a", "01T05:00"), event(1, "a", "01T01:00")])
+    return made
+
+
+def shares(found: Explanation) -> Any:
+    assert sum(one.share for one in found.shares) == found.delta
+    return {f"{one.cause}": one.share for one in found.shares}
+
+
+def assume(*assumptions: object) -> Scenario:
+    return Scenario(None, assumptions)  # type: ignore[arg-type]
+
+
+def test_what_was_recorded_after_the_current_version_is_late(store: Store) -> None:
+    found = explain(store, ENGINE, "total", "a", DAY_ONE + 5)
+    assert (found.bucket, found.proven, shares(found)) == (DAY_ONE, True, {"late": 4, "unexplained": 0})
+    [late] = list(events_behind(store, found))
+    assert late.delivery is not None
+    assert (late.cause, late.before, late.after, bytes(late.delivery.payload)) == (Cause.LATE, False, True, b'{"v": 4}')
+
+
+def test_equal_sides_have_nothing_to_explain_but_say_so(store: Store) -> None:
+    replayed(store, ENGINE)
+    found = explain(store, ENGINE, "total", "a", DAY_ONE)
+    assert (found.delta, shares(found), found.promotion is not None) == (NONE, {"unexplained": 0}, True)
+
+
+def test_a_new_definition_is_told_from_late_events(store: Store) -> None:
+    add_version(store.metrics, TWICE, 1)
+    found = explain(store, ENGINE, "total", "a", DAY_ONE)
+    assert shares(found) == {"definition": 3, "late": 8, "unexplained": 0}
+    assert found.left is not None
+    assert (found.left.version, found.right.version) == (1, 2)
+    assert shares(explain(store, ENGINE, "total@1", "a", DAY_ONE)) == {"late": 4, "unexplained": 0}
+
+
+def test_a_value_that_no_run_computed_or_that_was_rolled_back_is_not_computed(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [event(5, "b", "03T00:00")])
+    day = DAY_ONE + 2 * DAY
+    found = explain(store, ENGINE, "total", "b", day)
+    assert (shares(found), found.shares[0].detail) == ({"not computed": 5, "unexplained": 0}, "no run has computed it")
+    run = replay(store, ENGINE)
+    assert "was not promoted" in explain(store, ENGINE, "total", "b", day).shares[0].detail
+    promote(store, run.run_id, 1, "")
+    rollback(store, run.run_id, 2, "")
+    assert "rolled back" in explain(store, ENGINE, "total", "b", day).shares[0].detail
+
+
+def test_each_assumption_has_its_share_in_the_order_given(store: Store) -> None:
+    web = Criteria(source="web")
+    scenario = assume(CountedDuplicates(), Shift(3600 * 10**9, web), WithoutSelected(web))
+    found = explain(store, ENGINE, "total", "a", DAY_ONE, scenario)
+    steps: Any = [(one.cause, one.share) for one in found.shares]
+    assert steps == [
+        (Cause.LATE, 4),
+        (Cause.ASSUMED, 1),
+        (Cause.ASSUMED, -2),
+        (Cause.ASSUMED, -6),
+        (Cause.UNEXPLAINED, 0),
+    ]
+    assert found.recomputed is None
+    changes = [(one.before, one.after) for one in events_behind(store, found) if "shift" in one.detail]
+    assert sorted(changes) == [(True, False), *[(True, True)] * 3]
+
+
+def test_as_of_an_earlier_moment_gives_negative_shares(store: Store, tmp_path: Path) -> None:
+    replayed(store, ENGINE)
+    before = explain(store, ENGINE, "total", "a", DAY_ONE).current
+    assert before is not None
+    first = min(batch.recorded_at for batch in store.index.batches())
+    found = explain(store, ENGINE, "total", "a", DAY_ONE, Scenario(first))
+    assert shares(found) == {"late": -4, "unexplained": 0}
+
+
+def test_promise_9_neither_side_has_a_value(store: Store) -> None:
+    for entity, name in (("z", "total"), ("a", "absent")):
+        with pytest.raises(NothingSelected):
+            explain(store, ENGINE, name, entity, DAY_ONE)
+    with pytest.raises(NothingSelected, match="neither a current value nor events"):
+        explain(store, ENGINE, "total", "a", DAY_ONE + 9 * DAY)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_shares_add_up_and_sides_are_those_of_the_other_commands(tmp_path: Path, seed: int) -> None:
+    """Random histories: batches, repeats, definitions, replays of some days, rollbacks."""
+    chance = random.Random(seed)
+    store = open_store(str(tmp_path / "store"), create=True)
+    add_version(store.metrics, TOTAL, 1)
+    runs: list[str] = []
+    for step in range(8):
+        what = chance.random()
+        if what < 0.5 or step == 0:
+            some = [
+                event(
+                    chance.randrange(9), chance.choice("ab"), f"0{chance.randrange(1, 4)}T{chance.randrange(10, 20)}:00"
+                )
+                for _ in range(6)
+            ]
+            ingest(store, tmp_path, some, again=True)
+        elif what < 0.8:
+            runs.append(replayed(store, ENGINE, window(f"0{chance.randrange(1, 4)}")))
+        elif what < 0.9 and runs:
+            rollback(store, chance.choice(runs), 2, "")
+        else:
+            add_version(store.metrics, chance.choice([TOTAL, TWICE]), step)
+    current = {
+        (row.computed.bucket, row.computed.entity_id): row.computed.value
+        for row in store.aggregates.current("total", window())
+    }
+    for day in range(3):
+        for entity in "ab":
+            bucket = DAY_ONE + day * DAY
+            try:
+                found = explain(store, ENGINE, "total", entity, bucket, PLAIN)
+            except NothingSelected:
+                assert (bucket, entity) not in current
+                continue
+            value = found.current.computed.value if found.current else None
+            assert value == current.get((bucket, entity))
+            assert sum(one.share for one in found.shares) == found.delta
+            assert (found.shares[-1].cause, found.shares[-1].share) == (Cause.UNEXPLAINED, NONE)
+            assert found.proven or found.current is None

@@ -1,0 +1,249 @@
+"""A number under a scenario is the number of a store that was really built so. (Scenarios, DESIGN.)"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pik.engine import DuckEngine
+from pik.errors import InputError, NotFound, UsageError
+from pik.model.instant import ALL_TIME, DAY, Window, format_instant, load_zone, parse_instant
+from pik.model.metric import EVENT_COUNT, Definition, Metric
+from pik.model.scenario import PLAIN, Scenario, read_scenario
+from pik.ports.store import Store
+from pik.rawlog.selection import Selection
+from pik.stores import open_store
+from pik.usecases.metrics.computation import recompute
+from pik.usecases.metrics.scenario import applied, resolved, zone_offsets
+from tests.support.stores import event, ingest, window
+
+ENTITIES = ("a", "b", "c")
+METRICS = [
+    EVENT_COUNT,
+    Metric(definition=Definition(name="total", value="sum((payload->>'v')::BIGINT)"), version=1, applied_at=0),
+]
+WINDOWS = [(ALL_TIME, ()), (window("02", "03"), ("a",)), (window("03", "05"), ())]
+
+Event = dict[str, Any]
+Values = dict[tuple[str, int, str], tuple[Decimal | None, int, str]]
+
+
+@dataclass
+class Built:
+    """A store, the events of its batches in order, and the batches' ids."""
+
+    store: Store
+    batches: list[list[Event]]
+    ids: list[str]
+    recorded: list[int]
+
+
+def build(directory: Path, batches: Sequence[Sequence[Event]]) -> Built:
+    directory.mkdir(parents=True, exist_ok=True)
+    store = open_store(str(directory / "store"), create=True)
+    for events in batches:
+        if events:
+            ingest(store, directory, events, again=True)
+    found = sorted(store.index.batches(), key=lambda batch: batch.started_at)
+    return Built(
+        store,
+        [list(each) for each in batches if each],
+        [one.batch_id for one in found],
+        [one.recorded_at for one in found],
+    )
+
+
+def values(store: Store, scenario: Scenario = PLAIN, within: Window = ALL_TIME, entities: Sequence[str] = ()) -> Values:
+    """Every value, with the number of its inputs and the XOR of their ids."""
+    found: Values = {}
+    with applied(store, DuckEngine(), resolved(store, scenario), within, entities) as overrides:
+        for part in recompute(Selection(store, within, entities, overrides), DuckEngine(), METRICS):
+            assert not isinstance(part.computed, Exception)
+            for row in part.computed.rows():
+                found[row.metric, row.bucket, row.entity_id] = row.value, row.inputs, row.input_ids
+    return found
+
+
+def assume(*texts: str, as_of: int | None = None) -> Scenario:
+    return replace(read_scenario(None, texts, lambda path: tuple(Path(path).read_text().split())), as_of=as_of)
+
+
+def batches(chance: random.Random) -> list[list[Event]]:
+    """Two to four batches of events of five days: many of them come again, some with a key and another content or
+    day."""
+    known: list[Event] = []
+    made = []
+    for _ in range(chance.randrange(2, 5)):
+        batch = []
+        for _ in range(chance.randrange(1, 12)):
+            if known and chance.random() < 0.45:
+                again = dict(chance.choice(known))
+                if "idempotency_key" in again and chance.random() < 0.7:
+                    again["payload"] = {"v": chance.randrange(100)}
+                    again["event_time"] = f"2026-01-0{chance.randrange(1, 6)}T{chance.randrange(24):02}:00:00Z"
+                batch.append(again)
+                continue
+            at = f"0{chance.randrange(1, 6)}T{chance.choice(['00:00', '23:59', '12:00'])}"
+            one = event(chance.randrange(100), chance.choice(ENTITIES), at, source=chance.choice(["web", "app"]))
+            if chance.random() < 0.4:
+                one["idempotency_key"] = f"k{chance.randrange(8)}"
+                one["entity_id"], one["source"] = "a", "web"
+            known.append(one)
+            batch.append(one)
+        made.append(batch)
+    return made
+
+
+@pytest.fixture(params=range(6))
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    return random.Random(request.param)
+
+
+def equal_in_all_windows(one: Store, scenario: Scenario, other: Store) -> None:
+    for within, entities in WINDOWS:
+        assert values(one, scenario, within, entities) == values(other, PLAIN, within, entities)
+
+
+def test_as_of_is_a_store_that_was_given_only_what_had_come_by_then(tmp_path: Path, chance: random.Random) -> None:
+    whole = build(tmp_path / "whole", batches(chance))
+    count = chance.randrange(1, len(whole.ids))
+    early = build(tmp_path / "early", whole.batches[:count])
+    equal_in_all_windows(whole.store, assume(as_of=whole.recorded[count - 1]), early.store)
+
+
+def test_without_a_batch_is_a_store_that_never_got_it(tmp_path: Path, chance: random.Random) -> None:
+    whole = build(tmp_path / "whole", batches(chance))
+    out = chance.randrange(len(whole.ids))
+    rest = build(tmp_path / "rest", [one for number, one in enumerate(whole.batches) if number != out])
+    equal_in_all_windows(whole.store, assume(f"without-batch={whole.ids[out]}"), rest.store)
+    if out:
+        until = [one for number, one in enumerate(whole.batches[:-1]) if number != out]
+        if until:
+            both = build(tmp_path / "both", until)
+            scenario = assume(f"without-batch={whole.ids[out]}", as_of=whole.recorded[-2])
+            equal_in_all_windows(whole.store, scenario, both.store)
+
+
+@pytest.mark.parametrize("by", ["-1h", "1d", "-1s", "1w"])
+def test_a_shift_is_a_store_whose_events_had_the_right_times(tmp_path: Path, chance: random.Random, by: str) -> None:
+    seconds = {"-1h": -3600, "1d": 86400, "-1s": -1, "1w": 604800}[by]
+    source = [[one for one in batch if "idempotency_key" not in one] for batch in batches(chance)]
+    wrong = build(tmp_path / "wrong", source)
+    moved = [[shifted(one, seconds) if one["source"] == "web" else one for one in batch] for batch in wrong.batches]
+    right = build(tmp_path / "right", moved)
+    for within, entities in WINDOWS:
+        here = values(wrong.store, assume(f"shift={by},source=web"), within, entities)
+        there = values(right.store, PLAIN, within, entities)
+        assert {key: one[:2] for key, one in here.items()} == {key: one[:2] for key, one in there.items()}
+
+
+def shifted(one: Event, seconds: int) -> Event:
+    return {**one, "event_time": format_instant(parse_instant(one["event_time"]) + seconds * 10**9)}
+
+
+@pytest.mark.parametrize("which", ["first", "last"])
+def test_a_choice_among_conflicts_counts_that_delivery_in_recording_order(
+    tmp_path: Path, chance: random.Random, which: str
+) -> None:
+    whole = build(tmp_path / "whole", batches(chance))
+    expected: dict[str, Event] = {}
+    for batch in whole.batches:
+        for one in batch:
+            name = one.get("idempotency_key") or json.dumps(
+                [one[part] for part in ("source", "entity_id", "event_time", "payload")]
+            )
+            if (which == "last" and "idempotency_key" in one) or name not in expected:
+                expected[name] = one
+    right = build(tmp_path / "right", [list(expected.values())])
+    equal_in_all_windows(whole.store, assume(f"conflicts={which}"), right.store)
+
+
+def test_events_can_be_left_out_and_added(tmp_path: Path, chance: random.Random) -> None:
+    source = batches(chance)
+    whole = build(tmp_path / "whole", source)
+    web = build(tmp_path / "web", [[one for one in batch if one["source"] != "app"] for batch in source])
+    equal_in_all_windows(whole.store, assume("without=selected,source=app"), web.store)
+    first = build(tmp_path / "first", source[:1])
+    file = tmp_path / "more.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for batch in source[1:] for one in batch))
+    equal_in_all_windows(first.store, assume(f"with=@{file}"), whole.store)
+    ids = [place.event_id for place in whole.store.index.locate("", limit=3)]
+    out = tmp_path / "ids.txt"
+    out.write_text("\n".join(ids))
+    left = values(whole.store, assume(f"without=@{out}"))
+    plain = values(whole.store)
+    count = sum(value[1] for key, value in plain.items() if key[0] == "event_count")
+    assert sum(value[1] for key, value in left.items() if key[0] == "event_count") == count - len(ids)
+
+
+def test_every_delivery_counts_if_duplicates_do(tmp_path: Path, chance: random.Random) -> None:
+    whole = build(tmp_path / "whole", batches(chance))
+    counted = values(whole.store, assume("duplicates=counted"))
+    deliveries = sum(map(len, whole.batches))
+    assert sum(value[1] for key, value in counted.items() if key[0] == "event_count") == deliveries
+
+
+def test_another_delivery_of_an_event_can_count(tmp_path: Path) -> None:
+    keyed = [{**event(number, "a", "01T00:00"), "idempotency_key": "k"} for number in (1, 2, 4)]
+    built = build(tmp_path, [keyed[:2], keyed[2:]])
+    [place] = built.store.index.locate("")
+    for number, total in ((1, 1), (2, 2), (3, 4)):
+        found = values(built.store, assume(f"delivery={place.event_id}:{number}"))
+        assert found["total", window("01").start, "a"][:2] == (Decimal(total), 1)
+    found = values(built.store, assume(f"delivery={place.event_id}:{built.ids[1]}/1"))
+    assert found["total", window("01").start, "a"][0] == 4
+    with pytest.raises(NotFound, match="3 deliveries"):
+        values(built.store, assume(f"delivery={place.event_id}:4"))
+    with pytest.raises(UsageError, match="not known in this scenario"):
+        values(built.store, assume(f"delivery={place.event_id}:3", as_of=built.recorded[0]))
+
+
+def test_wall_clock_times_of_a_zone_move_by_its_offset_of_the_day(tmp_path: Path) -> None:
+    texts = ["2026-03-28T23:30:00Z", "2026-03-29T03:30:00Z", "2026-10-25T02:30:00Z", "2026-07-01T01:59:59.5Z"]
+    built = build(tmp_path, [[{**event(1, "a", "01T00:00"), "event_time": text} for text in texts]])
+    days = lambda found: {key[1]: value[1] for key, value in found.items() if key[0] == "event_count"}  # noqa: E731
+    with pytest.raises(UsageError, match="1 of the selected times exist twice in Europe/Berlin"):
+        values(built.store, assume("zone=Europe/Berlin,source=web"))
+    found = days(values(built.store, assume("zone=Europe/Berlin:later,source=web")))
+    expected = ["2026-03-28T22:30:00Z", "2026-03-29T01:30:00Z", "2026-10-25T01:30:00Z", "2026-06-30T23:59:59.5Z"]
+    by_day = [parse_instant(text) // DAY * DAY for text in expected]
+    assert found == {day: by_day.count(day) for day in by_day}
+    gap = build(tmp_path / "gap", [[{**event(1, "a", "01T00:00"), "event_time": "2026-03-29T02:30:00Z"}]])
+    with pytest.raises(UsageError, match="1 of the selected times do not exist in Europe/Berlin"):
+        values(gap.store, assume("zone=Europe/Berlin:earlier,source=web"))
+
+
+def test_offsets_of_a_zone_cover_all_times() -> None:
+    offsets = zone_offsets(load_zone("Asia/Kolkata"), None, window("01", "20"))
+    assert [offset.seconds for offset in offsets] == [-19800]
+    year = Window(parse_instant("2026-01-01T00:00:00Z"), parse_instant("2027-01-01T00:00:00Z"))
+    offsets = zone_offsets(load_zone("Europe/Berlin"), None, year)
+    assert [(one.start, one.seconds) for one in offsets] == [
+        (None, -3600),
+        ("2026-03-29T02:00:00", None),
+        ("2026-03-29T03:00:00", -7200),
+        ("2026-10-25T02:00:00", None),
+        ("2026-10-25T03:00:00", -3600),
+    ]
+
+
+def test_what_a_scenario_names_must_be_there(tmp_path: Path) -> None:
+    built = build(tmp_path, [[event(1, "a", "01T00:00")]])
+    for text in ("without-batch=01J8Z3", "without=abcd1234", "delivery=abcd1234:1"):
+        with pytest.raises(NotFound):
+            values(built.store, assume(text))
+    with pytest.raises(UsageError, match="no_such_column"):
+        values(built.store, assume("without=selected,where=no_such_column = 1"))
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"source": 1}\n')
+    with pytest.raises(InputError, match=r"broken\.jsonl, line 1 is not an event"):
+        values(built.store, assume(f"with=@{broken}"))
+    with pytest.raises(InputError, match="cannot read"):
+        values(built.store, assume(f"with=@{tmp_path / 'absent'}"))
