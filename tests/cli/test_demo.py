@@ -9,7 +9,7 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
-from pik.cli.commands.demo import OFFLINE, STEPS, TUESDAY, write_data
+from pik.cli.commands.care.demo import OFFLINE, STEPS, TUESDAY, write_data
 from pik.model.event import read_event
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
-from pik.cli.commands import ingest_report as report
+from pik.cli.commands.ingest import report as report
 from pik.cli.context import Context
 from pik.cli.options import argument, option
 from pik.errors import NotFound, UsageError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY, CommandGroup
-from pik.cli.commands.runs import WHOLE, next_command, replay_command
+from pik.cli.commands.repair.runs import WHOLE, next_command, replay_command
 from pik.cli.context import Context
 from pik.cli.document import NEXT, TRUNCATED, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.options import option

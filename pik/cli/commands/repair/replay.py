@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
-from pik.cli.commands.runs import OUTCOME, PLAN, exit_code, going_on, nothing_matched
+from pik.cli.commands.repair.runs import OUTCOME, PLAN, exit_code, going_on, nothing_matched
 from pik.cli.context import Context
 from pik.cli.document import Field, Object, Schema
 from pik.cli.options import option
@@ -160,7 +160,7 @@ def _basis(cli: Context, store: Store, run: Run) -> tuple[list[str] | None, int 
 
 
 def _promote(store: Store, run: Run, yes: bool) -> Move:
-    from pik.cli.commands.runs import plan_text
+    from pik.cli.commands.repair.runs import plan_text
     from pik.usecases.replay.runs import promote
 
     if not yes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
 from pik.cli.command import PARTLY, CommandGroup
-from pik.cli.commands.runs import RUN_COLUMNS
+from pik.cli.commands.repair.runs import RUN_COLUMNS
 from pik.cli.context import Context
 from pik.cli.document import Column, Field, Rows, Schema
 from pik.cli.options import argument, option
