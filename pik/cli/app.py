@@ -40,7 +40,7 @@ COMMANDS: Mapping[str, Entry] = {
         "See what arrived",
         events=("inspect.events", "List the events of an entity or a window, oldest first."),
         show=("inspect.events", "Show one event: every delivery, its raw bytes, what counted it."),
-        duplicates=("inspect.events", "List duplicate deliveries: exact copies and conflicts."),
+        duplicates=("inspect.duplicates", "List duplicate deliveries: exact copies and conflicts."),
         pull=("inspect.pull", "Copy a window of a store into a directory, to work there."),
     ),
     **_chapter(

@@ -28,7 +28,7 @@ from pik.stores.aws.clients import Clients
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.export import export
 from pik.usecases.ingest.api_request import record_request
-from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates
+from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import list_events
 from tests.support.aws.calls import SESSION, hooked
 from tests.support.aws.clock import later

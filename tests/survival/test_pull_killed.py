@@ -17,7 +17,7 @@ from pik.runtime import SILENT
 from pik.stores import open_copy
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
-from pik.usecases.inspect.deliveries import DuplicateFilter, list_duplicates
+from pik.usecases.inspect.duplicates import DuplicateFilter, list_duplicates
 from pik.usecases.inspect.events import list_events
 from tests.support.stores import PlainEngine
 from tests.survival.conftest import pik, whole

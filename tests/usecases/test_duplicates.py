@@ -16,7 +16,7 @@ from pik.ports.store import Store
 from pik.runtime import storage
 from pik.runtime.storage import sort_bounded
 from pik.usecases.inspect import events
-from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates
+from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from tests.support.faults import Wrapped
 from tests.support.stores import event, ingest
 

@@ -14,7 +14,8 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime import storage
-from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates, show_event
+from pik.usecases.inspect.deliveries import show_event
+from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import list_events
 from tests.support.faults import Wrapped
 from tests.support.stores import PlainEngine, event, ingest
@@ -112,7 +113,7 @@ def test_groups_are_counted_with_few_in_memory(many: Store, monkeypatch: pytest.
     assert len(expected) == 30
     assert [-row.duplicates for row in expected] == sorted(-row.duplicates for row in expected)
     assert sum(row.duplicates for row in expected) == len(list(list_duplicates(many, DuplicateFilter(EVERYTHING))))
-    monkeypatch.setattr("pik.usecases.inspect.deliveries.SORTED_IN_MEMORY", 2)
+    monkeypatch.setattr("pik.usecases.inspect.duplicates.SORTED_IN_MEMORY", 2)
     monkeypatch.setattr(storage, "SORTED_IN_MEMORY", 3)
     cut = count_duplicates(many, DuplicateFilter(EVERYTHING), "entity", limit=7)
     assert list(cut) == expected[:7]

@@ -12,7 +12,7 @@ from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime import Progress
 from pik.usecases import Listing
-from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates
+from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import list_events
 from tests.support.stores import event, ingest
 

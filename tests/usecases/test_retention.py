@@ -22,7 +22,8 @@ from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_findings import ProblemKind
 from pik.usecases.export import export
-from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates, show_event
+from pik.usecases.inspect.deliveries import show_event
+from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.definitions import list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates

@@ -17,7 +17,8 @@ from pik.ports.store import Store
 from pik.rawlog import objects as reading
 from pik.runtime import SILENT
 from pik.usecases.care.verify import verify
-from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates, show_event
+from pik.usecases.inspect.deliveries import show_event
+from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import list_events
 from pik.usecases.metrics.diff import diff_aggregates
 from tests.support.faults import Wrapped

@@ -1,268 +1,29 @@
-"""Deliveries: those that came again, exact or in conflict, and all of one event."""
+"""All deliveries of one event, and what counted it."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby
-from operator import attrgetter, itemgetter
-from typing import Any, Literal
+from operator import attrgetter
 
-import msgspec
 import zstandard
 
 from pik.errors import CANDIDATES, NotFound, NotHeld, UsageError, ambiguous_id, command
-from pik.model.batch import BatchState, Location, Segment, Verdict
-from pik.model.delivery import Delivery, Filter
-from pik.model.instant import DAY, HOUR, MIN_INSTANT, Window, covered, day_text, format_instant, parse_instant
+from pik.model.batch import Location, Segment
+from pik.model.delivery import Delivery
+from pik.model.instant import DAY, MIN_INSTANT, Window, covered, day_text, parse_instant
 from pik.model.metric import Aggregate, Definition
 from pik.ports.engine import Engine, Inputs
 from pik.ports.store import Store
 from pik.rawlog.objects import damaged, frame_lines, parse
 from pik.rawlog.sealed_records import parts
-from pik.rawlog.selection import RecordedDelivery, deliveries
-from pik.runtime import SILENT, Progress
-from pik.runtime.storage import SORTED_IN_MEMORY, scratch, sort_bounded
-from pik.usecases import Extent, Listing
-from pik.usecases.availability import expect_held, expect_pulled, has_expired
-from pik.usecases.inspect.events import PAGE, ordered, pages
+from pik.rawlog.selection import RecordedDelivery
+from pik.runtime.storage import scratch
+from pik.usecases.availability import expect_pulled, has_expired
 from pik.usecases.metrics.computation import sound
 from pik.usecases.metrics.definitions import Scales
-
-Group = Literal["source", "type", "entity", "batch", "hour"]
-
-_FINISHED = 10_000  # batches for which it is remembered whether they are finished
-
-# A delivery, its verdict and its day. They are sorted on disk, and so carry nothing else of their segment: its frames
-# would be written again with each.
-_Duplicate = tuple[Delivery, Verdict, int]
-
-
-@dataclass(frozen=True, slots=True)
-class DuplicateFilter:
-    """Selects duplicates: `kind` exact, conflict or None for both; of events with at least `min_deliveries`."""
-
-    filter: Filter
-    kind: str | None = None
-    min_deliveries: int = 2
-
-
-@dataclass(frozen=True, slots=True)
-class DuplicateRow:
-    """One duplicate delivery. `deliveries` counts those of its event; `changes` are where a conflict differs from the
-    accepted one."""
-
-    event_id: str
-    kind: str
-    event_time: int
-    ingest_time: int
-    source: str
-    event_type: str
-    entity_id: str
-    deliveries: int
-    batch_id: str
-    seq: int
-    changes: tuple[FieldChange, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class FieldChange:
-    """A place at which a conflict differs from the accepted delivery, and both values as JSON (None: absent)."""
-
-    path: str
-    accepted: bytes | None
-    conflicting: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class GroupRow:
-    """Duplicates counted under one value of what they are grouped by."""
-
-    group: str
-    exact: int
-    conflict: int
-
-    @property
-    def duplicates(self) -> int:
-        """exact + conflict."""
-        return self.exact + self.conflict
-
-
-@dataclass(frozen=True, slots=True)
-class GroupTotals:
-    """The duplicates of all groups, and whether a limit left smaller groups out."""
-
-    duplicates: int
-    truncated: bool
-
-
-def list_duplicates(
-    store: Store,
-    wanted: DuplicateFilter,
-    *,
-    limit: int | None = None,
-    payload_diff: bool = False,
-    progress: Progress = SILENT,
-) -> Listing[DuplicateRow, Extent]:
-    """List the selected duplicates, by event_time, event_id, batch and seq; with a limit, the first ones.
-
-    Raises NotHeld, and Damaged while iterating.
-    """
-    expect_held(store, wanted.filter.window, wanted.filter.entities)
-    reader = _DuplicateReader(store, wanted)
-
-    @lru_cache(PAGE)  # conflicts of one key come many times
-    def accepted(event_id: str) -> Delivery:
-        return next(read_locations(store, [locate(store, event_id)])).delivery
-
-    def rows(page: list[_Duplicate]) -> Iterator[DuplicateRow]:
-        for (delivery, kind, _), count in zip(page, reader.delivery_counts(page), strict=True):
-            compared = payload_diff and kind == Verdict.CONFLICT
-            yield DuplicateRow(
-                delivery.event_id,
-                kind,
-                delivery.event_instant,
-                parse_instant(delivery.ingest_time),
-                delivery.source,
-                delivery.event_type,
-                delivery.entity_id,
-                count,
-                delivery.batch_id,
-                delivery.seq,
-                tuple(_changes(accepted(delivery.event_id), delivery)) if compared else (),
-            )
-
-    found = ordered(store, wanted.filter, limit, reader.select, _key, rows, only="duplicate", progress=progress)
-    return Listing(found)
-
-
-def _key(item: _Duplicate) -> tuple[int, str, str, int]:
-    delivery = item[0]
-    return delivery.event_instant, delivery.event_id, delivery.batch_id, delivery.seq
-
-
-def count_duplicates(
-    store: Store, wanted: DuplicateFilter, by: Group, *, limit: int | None = None, progress: Progress = SILENT
-) -> Listing[GroupRow, GroupTotals]:
-    """Count the selected duplicates by what `by` names, most first; an hour is that of event_time, in UTC.
-
-    Raises NotHeld, and Damaged while iterating.
-    """
-    expect_held(store, wanted.filter.window, wanted.filter.entities)
-    return Listing(_groups(store, wanted, by, limit, progress))
-
-
-def _groups(
-    store: Store, wanted: DuplicateFilter, by: Group, limit: int | None, progress: Progress
-) -> Generator[GroupRow, None, GroupTotals]:
-    found = deliveries(store, wanted.filter, only="duplicate", progress=progress)
-    names = (
-        (_group(delivery, by), kind == Verdict.CONFLICT)
-        for delivery, kind, _ in _DuplicateReader(store, wanted).select(found)
-    )
-    groups = duplicates = 0
-    for row in sort_bounded(_counted(names), lambda row: (-row.duplicates, row.group)):
-        groups, duplicates = groups + 1, duplicates + row.duplicates
-        if limit is None or groups <= limit:
-            yield row
-    return GroupTotals(duplicates, limit is not None and groups > limit)
-
-
-def _counted(names: Iterator[tuple[str, bool]]) -> Iterator[GroupRow]:
-    """Yield the groups of duplicates, each given by its group and whether it is a conflict."""
-    # Counted first as far as memory should hold the names, so that few counts are sorted.
-    counts = (one for page in pages(names, SORTED_IN_MEMORY) for one in Counter(page).items())
-    for group, of_group in groupby(sort_bounded(counts, itemgetter(0)), key=lambda one: one[0][0]):
-        total: Counter[bool] = Counter()
-        for (_, is_conflict), count in of_group:
-            total[is_conflict] += count
-        yield GroupRow(group, total[False], total[True])
-
-
-_FIELDS = {"source": "source", "type": "event_type", "entity": "entity_id", "batch": "batch_id"}
-
-
-def _group(delivery: Delivery, by: Group) -> str:
-    if by == "hour":
-        instant = delivery.event_instant
-        return format_instant(instant - instant % HOUR)
-    return str(getattr(delivery, _FIELDS[by]))
-
-
-class _DuplicateReader:
-    """Selects duplicates by what their deliveries alone do not tell, and counts those of their events, in one reading
-    of a store.
-
-    The index counts the deliveries of an event one by one, so each event is asked for once, as long as memory should
-    hold the answers.
-    """
-
-    def __init__(self, store: Store, wanted: DuplicateFilter) -> None:
-        self._store, self._wanted = store, wanted
-        self._known: dict[tuple[int, str], int] = {}
-
-        @lru_cache(_FINISHED)
-        def is_finished(batch_id: str) -> bool:
-            batch = next(store.index.batches(batch_id), None)
-            return batch is not None and batch.state == BatchState.COMPLETE
-
-        self._is_finished = is_finished
-
-    def select(self, found: Iterable[RecordedDelivery]) -> Iterator[_Duplicate]:
-        """Yield the selected ones, in no particular order."""
-        of_kind = (one for one in found if self._wanted.kind in (None, one.kind))
-        for page in pages(of_kind, PAGE):
-            uncounted: list[_Duplicate] = []
-            for one in page:
-                duplicate = one.delivery, one.kind, one.segment.day
-                if self._wanted.min_deliveries <= 2 and self._is_recorded(one.segment):
-                    yield duplicate  # the event of every duplicate has that many
-                else:
-                    uncounted.append(duplicate)
-            for duplicate, count in zip(uncounted, self.delivery_counts(uncounted), strict=True):
-                if count >= self._wanted.min_deliveries:
-                    yield duplicate
-
-    def _is_recorded(self, segment: Segment) -> bool:
-        """Whether the duplicates of the segment are recorded for certain. In a deployed store a writer that is running,
-        or died, may have claimed deliveries and not yet recorded the duplicates among them."""
-        return not self._store.deployed or bool(segment.inline) or self._is_finished(segment.batch_id)
-
-    def delivery_counts(self, page: Sequence[_Duplicate]) -> list[int]:
-        """Return how many deliveries the event of each duplicate has."""
-        events = [(day, delivery.event_id) for delivery, _, day in page]
-        if len(self._known) > SORTED_IN_MEMORY:
-            self._known = {}
-        new = list(dict.fromkeys(event for event in events if event not in self._known))
-        if new:
-            self._known.update(zip(new, self._store.index.repeats(new), strict=True))
-        return [1 + self._known[event] for event in events]
-
-
-_ABSENT = object()
-
-
-def _changes(accepted: Delivery, conflicting: Delivery) -> Iterator[FieldChange]:
-    """Yield where a conflict differs from the accepted delivery of its event."""
-    yield from _differences("event_time", accepted.event_time, conflicting.event_time)
-    yield from _differences("payload", msgspec.json.decode(accepted.payload), msgspec.json.decode(conflicting.payload))
-
-
-def _differences(path: str, before: Any, after: Any) -> Iterator[FieldChange]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        for name in sorted(before.keys() | after.keys()):
-            yield from _differences(f"{path}.{name}", before.get(name, _ABSENT), after.get(name, _ABSENT))
-    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for place, (one, other) in enumerate(zip(before, after, strict=True)):
-            yield from _differences(f"{path}[{place}]", one, other)
-    elif before != after:
-        yield FieldChange(
-            path, *(None if value is _ABSENT else msgspec.json.encode(value) for value in (before, after))
-        )
-
 
 _HEX = re.compile(r"[0-9a-f]{1,32}")
 

@@ -22,7 +22,8 @@ from pik.usecases.care.verify import verify
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.ingest.batch_ingest import IngestOptions, ingest
 from pik.usecases.inspect.batches import list_rejects
-from pik.usecases.inspect.deliveries import DuplicateFilter, count_duplicates, list_duplicates, show_event
+from pik.usecases.inspect.deliveries import show_event
+from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import EventRow, list_events
 from pik.usecases.metrics.definitions import add_version, list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates
