@@ -79,3 +79,12 @@ def test_a_lost_state_leaves_a_way_back_to_every_event(pik, tmp_path):
     assert pik("verify", "--store", "new", "--rebuild-index").code == 0
     assert [pik(*question, "--store", "new").json() for question in questions] == before
     assert pik("verify", "--store", "new").code == 0
+
+
+def test_a_rebuild_of_one_segment_reports_numbers_too(pik, tmp_path):
+    (tmp_path / "events.jsonl").write_text(EVENT)
+    pik("ingest", "events.jsonl")
+    counts = pik("verify", "--rebuild-index", "--format", "json").json()
+    texts = ("replaced_index", "lost_in", "dropped_batches", "damaged", "revised", "truncated", "note", "next")
+    assert {type(value) for name, value in counts.items() if name not in texts} == {int}
+    assert (counts["segments"], counts["guessed_times"]) == (1, 0)

@@ -15,8 +15,8 @@ from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
 from pik.runtime import storage
 from pik.runtime.storage import sort_bounded
-from pik.usecases.inspect import events
-from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
+from pik.usecases.inspect import duplicates, events
+from pik.usecases.inspect.duplicates import DuplicateFilter, Group, count_duplicates, list_duplicates
 from tests.support.faults import Wrapped
 from tests.support.stores import event, ingest
 
@@ -49,6 +49,16 @@ def test_the_index_is_asked_for_many_at_once(doubled: Store) -> None:
 def test_only_events_that_came_often_enough(doubled: Store) -> None:
     assert len(list(list_duplicates(doubled, replace(WANTED, min_deliveries=3)))) == 2
     assert sum(row.duplicates for row in count_duplicates(doubled, WANTED, "entity")) == MANY + 1
+
+
+@pytest.mark.parametrize("by", ["source", "type", "entity", "batch", "hour"])
+def test_groups_that_do_not_fit_into_memory_are_counted_whole(
+    doubled: Store, by: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = list(count_duplicates(doubled, WANTED, by))
+    monkeypatch.setattr(duplicates, "SORTED_IN_MEMORY", 2)
+    assert list(count_duplicates(doubled, WANTED, by)) == whole
+    assert sum(row.duplicates for row in whole) == MANY + 1
 
 
 def test_what_is_sorted_holds_nothing_of_the_segment(doubled: Store, monkeypatch: pytest.MonkeyPatch) -> None:

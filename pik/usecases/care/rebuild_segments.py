@@ -128,7 +128,9 @@ class Restoration:
         self.rebuild.add_segments(stamped, verdicts)
         for arrived in stamped:
             held = len(seqs(arrived))
-            self.counts.update(segments=bool(held), deliveries=held, guessed=arrived.segment.guessed)
+            self.counts["segments"] += held > 0
+            self.counts["deliveries"] += held
+            self.counts["guessed"] += arrived.segment.guessed
             self.progress.advance(1)
 
     def add_interrupted(self, batch: Batch, segments: Iterable[str], files: Sequence[RejectFile]) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Literal
 
 import msgspec
@@ -22,7 +21,7 @@ from pik.runtime.storage import SORTED_IN_MEMORY, sort_bounded
 from pik.usecases import Extent, Listing
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.deliveries import locate, read_locations
-from pik.usecases.inspect.events import PAGE, ordered, pages
+from pik.usecases.inspect.events import PAGE, ordered
 
 Group = Literal["source", "type", "entity", "batch", "hour"]
 
@@ -151,37 +150,47 @@ def _groups(
     store: Store, wanted: DuplicateFilter, by: Group, limit: int | None, progress: Progress
 ) -> Generator[GroupRow, None, GroupTotals]:
     found = deliveries(store, wanted.filter, only="duplicate", progress=progress)
-    names = (
-        (_group(delivery, by), kind == Verdict.CONFLICT)
-        for delivery, kind, _ in _DuplicateReader(store, wanted).select(found)
-    )
+    counts = _counts(_DuplicateReader(store, wanted).select(found), by)
     groups = duplicates = 0
-    for row in sort_bounded(_counted(names), lambda row: (-row.duplicates, row.group)):
+    for row in sort_bounded(_added(counts), lambda row: (-row.duplicates, row.group)):
         groups, duplicates = groups + 1, duplicates + row.duplicates
         if limit is None or groups <= limit:
             yield row
     return GroupTotals(duplicates, limit is not None and groups > limit)
 
 
-def _counted(names: Iterator[tuple[str, bool]]) -> Iterator[GroupRow]:
-    """Yield the groups of duplicates, each given by its group and whether it is a conflict."""
-    # Counted first as far as memory should hold the names, so that few counts are sorted.
-    counts = (one for page in pages(names, SORTED_IN_MEMORY) for one in Counter(page).items())
+_Count = tuple[tuple[str, bool], int]  # how many duplicates a group has that are conflicts, or not
+
+
+def _counts(found: Iterable[_Duplicate], by: Group) -> Iterator[_Count]:
+    """Yield counts by group, of as many groups as memory should hold at a time."""
+    group, counts = _group_of(by), dict[tuple[str, bool], int]()
+    for delivery, kind, _ in found:
+        key = group(delivery), kind == Verdict.CONFLICT
+        counts[key] = counts.get(key, 0) + 1
+        if len(counts) >= SORTED_IN_MEMORY:
+            yield from counts.items()
+            counts = {}
+    yield from counts.items()
+
+
+def _added(counts: Iterator[_Count]) -> Iterator[GroupRow]:
+    """Yield the groups, with what was counted of each at any time."""
     for group, of_group in groupby(sort_bounded(counts, itemgetter(0)), key=lambda one: one[0][0]):
-        total: Counter[bool] = Counter()
+        total = {False: 0, True: 0}
         for (_, is_conflict), count in of_group:
             total[is_conflict] += count
         yield GroupRow(group, total[False], total[True])
 
 
-_FIELDS = {"source": "source", "type": "event_type", "entity": "entity_id", "batch": "batch_id"}
+def _hour(delivery: Delivery) -> str:
+    instant = delivery.event_instant
+    return format_instant(instant - instant % HOUR)
 
 
-def _group(delivery: Delivery, by: Group) -> str:
-    if by == "hour":
-        instant = delivery.event_instant
-        return format_instant(instant - instant % HOUR)
-    return str(getattr(delivery, _FIELDS[by]))
+def _group_of(by: Group) -> Callable[[Delivery], str]:
+    names = {"source": "source", "type": "event_type", "entity": "entity_id", "batch": "batch_id"}
+    return _hour if by == "hour" else attrgetter(names[by])
 
 
 class _DuplicateReader:
@@ -205,18 +214,24 @@ class _DuplicateReader:
 
     def select(self, found: Iterable[RecordedDelivery]) -> Iterator[_Duplicate]:
         """Yield the selected ones, in no particular order."""
-        of_kind = (one for one in found if self._wanted.kind in (None, one.kind))
-        for page in pages(of_kind, PAGE):
-            uncounted: list[_Duplicate] = []
-            for one in page:
-                duplicate = one.delivery, one.kind, one.segment.day
-                if self._wanted.min_deliveries <= 2 and self._is_recorded(one.segment):
-                    yield duplicate  # the event of every duplicate has that many
-                else:
-                    uncounted.append(duplicate)
-            for duplicate, count in zip(uncounted, self.delivery_counts(uncounted), strict=True):
-                if count >= self._wanted.min_deliveries:
-                    yield duplicate
+        uncounted: list[_Duplicate] = []
+        for one in found:
+            if self._wanted.kind not in (None, one.kind):
+                continue
+            duplicate = one.delivery, one.kind, one.segment.day
+            if self._wanted.min_deliveries <= 2 and self._is_recorded(one.segment):
+                yield duplicate  # the event of every duplicate has that many
+                continue
+            uncounted.append(duplicate)
+            if len(uncounted) == PAGE:
+                yield from self._with_enough(uncounted)
+                uncounted = []
+        yield from self._with_enough(uncounted)
+
+    def _with_enough(self, page: Sequence[_Duplicate]) -> Iterator[_Duplicate]:
+        for duplicate, count in zip(page, self.delivery_counts(page), strict=True):
+            if count >= self._wanted.min_deliveries:
+                yield duplicate
 
     def _is_recorded(self, segment: Segment) -> bool:
         """Whether the duplicates of the segment are recorded for certain. In a deployed store a writer that is running,
