@@ -30,6 +30,7 @@ def lines() -> list[tuple[str, ...]]:
         ("metrics", "show", "event_count"),
         ("aggregates",),
         ("diff", "aggregates"),
+        ("explain", "event_count", "e", "2026-01-01"),
         ("replay", "--all"),
         ("runs", "list"),
         ("runs", "show", "01M846YB26N4C30W9ABZEXB4WG"),
