@@ -324,3 +324,23 @@ def test_what_was_rejected_has_room_on_a_narrow_terminal(pik, tmp_path, monkeypa
     assert "--timezone ZONE" in shown
     assert "cut: line (a wider terminal, a pipe or --format json shows all)" in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_short_list_of_batches_is_whole_or_an_error(pik, tmp_path, monkeypatch):
+    from pik.errors import Damaged
+    from pik.usecases.inspect import batches
+
+    for name in ("first", "second"):
+        (tmp_path / name).write_text(EVENT.replace('"e"', f'"{name}"'))
+        pik("ingest", name)
+    last = pik("batches", "--limit", "1", "--format", "json").json()
+    assert ([one["source"] for one in last["batches"]], last["truncated"]) == (["second"], True)
+
+    def damaged(_store, batch):
+        if batch.origin.name == "first":
+            raise Damaged("record X is cut or changed")
+        return batch
+
+    monkeypatch.setattr(batches, "with_closing", damaged)
+    listed = pik("batches", "--limit", "2", "--format", "json")
+    assert (listed.out, listed.err) == ("", "error: record X is cut or changed\n")
