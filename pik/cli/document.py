@@ -157,6 +157,12 @@ class Rows:
         columns = [column for column in self.columns if f"{self.name}.{column.name}" not in names]
         return Rows(self.name, self.about, *columns, get=self.get, empty=self.empty, absent=self.absent, only=self.only)
 
+    def replaced(self, name: str, *columns: Column) -> Rows:
+        """The same with these columns in the place of one."""
+        at = next(number for number, column in enumerate(self.columns) if column.name == name)
+        kept = (*self.columns[:at], *columns, *self.columns[at + 1 :])
+        return Rows(self.name, self.about, *kept, get=self.get, empty=self.empty, absent=self.absent, only=self.only)
+
     def table(self, source: Any, rows: Iterable[Any]) -> Table:
         """The table with the rows of the result."""
         return Table(self.name, self.columns, rows, partial(self.empty, source) if callable(self.empty) else self.empty)
@@ -175,6 +181,15 @@ class Schema:
         """The same without the parts of these names, and without the columns that are named as `table.column`."""
         parts = [
             part.without(*names) if isinstance(part, Rows) else part for part in self.parts if part.name not in names
+        ]
+        return Schema(self.title, *parts)
+
+    def replaced(self, name: str, *columns: Column) -> Schema:
+        """The same with these columns in the place of the one that is named as `table.column`."""
+        table, _, column = name.partition(".")
+        parts = [
+            part.replaced(column, *columns) if isinstance(part, Rows) and part.name == table else part
+            for part in self.parts
         ]
         return Schema(self.title, *parts)
 

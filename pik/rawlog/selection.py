@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -309,17 +309,21 @@ def deliveries(
     only: Literal["accepted", "duplicate"] | None = None,
     progress: Progress = SILENT,
     bound: Bound | None = None,
+    holds: Callable[[Segment], bool] | None = None,
 ) -> Generator[RecordedDelivery, None, None]:
     """Yield the deliveries asked for, day by day and within a day in no particular order; with `only`, just the
-    accepted ones or just the duplicates. Those after the current `bound` may be left out."""
+    accepted ones or just the duplicates. Those after the current `bound` may be left out, and where `holds` chooses
+    segments, what is neither in those nor a duplicate of the same day."""
     bound = bound or Bound()
     marks = [entity_mark(entity) for entity in wanted.entities] if len(wanted.entities) <= 8 else []
     with showing(progress, "reading raw", None, "deliveries"):
-        for segment, frames in Selection(store, wanted.window, wanted.entities).needed():
-            if bound.excludes(segment):
+        selection = Selection(store, wanted.window, wanted.entities)
+        days = {segment.day for segment in selection.segments() if holds(segment)} if holds else None
+        for segment, frames in selection.needed():
+            if bound.excludes(segment) or (days is not None and segment.day not in days):
                 continue
             verdicts = store.index.skipped(segment)
-            if only == "duplicate" and not verdicts:
+            if not verdicts and (only == "duplicate" or (holds is not None and not holds(segment))):
                 continue
             for frame in frames:
                 for line in frame_lines(store.raw, segment, frame):

@@ -101,7 +101,10 @@ def _via_api(pik: Journey) -> None:
 def _look(pik: Journey) -> None:
     pik("pik ingest", "ingest", "tuesday-morning.jsonl")
     pik("pik events", "events", *DAY, "--entity", "customer-17", "--limit", 3)
-    pik("pik events", "events")
+    pik("pik events", "events", "--column", "payload.amount", "--newest")
+    for group in ("hour", "type", "entity", "source", "batch", "payload.amount"):
+        pik("pik events --by", "events", "--by", group, "--class", "exact")
+    pik("pik events --by", "events", "--by", "hour", "--entity", "customer-17", "--limit", 1)
     found = pik("pik duplicates", "duplicates", "--limit", 3)
     pik("pik duplicates", "duplicates", "--class", "conflict", "--show-payload-diff")
     pik("pik duplicates", "duplicates", "--entity", "customer-17", "--limit", 1)

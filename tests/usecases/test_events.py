@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from pik.model.batch import Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME
+from pik.model.instant import ALL_TIME, parse_instant
 from pik.ports.store import Store
 from pik.runtime import storage
+from pik.usecases.inspect.conditions import Conditions
 from pik.usecases.inspect.deliveries import show_event
 from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from pik.usecases.inspect.events import list_events
@@ -138,3 +140,38 @@ def test_a_day_with_more_events_than_are_held_is_listed_in_order_too(
     expected = list(list_events(many, EVERYTHING))
     monkeypatch.setattr(storage, "SORTED_IN_MEMORY", 3)
     assert list(list_events(many, EVERYTHING)) == expected
+
+
+@pytest.mark.parametrize("what", ["accepted", "exact"])
+def test_the_newest_are_those_of_the_whole_list_read_backwards(many: Store, what: str) -> None:
+    conditions = Conditions(Verdict(what))
+    whole = list(list_events(many, EVERYTHING, conditions=conditions))
+    newest = sorted(whole, key=lambda row: (-row.event_time, -int(row.event_id, 16), row.batch_id, row.seq))
+    for limit in (1, 5, len(whole) - 1, len(whole), None):
+        cut = list_events(many, EVERYTHING, limit, conditions=conditions, newest=True)
+        assert list(cut) == newest[:limit]
+        assert cut.summary.truncated == (limit is not None and limit < len(whole))
+
+
+def test_a_limit_of_the_newest_reads_the_days_needed_only(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [event(1, "a", f"{day:02}T00:00") for day in range(1, 29)] * 2)
+    counted, calls = reads(store)
+    rows = list(list_events(counted, EVERYTHING, 2, newest=True))
+    assert [row.event_time for row in rows] == [parse_instant(f"2026-01-{day}T00:00:00Z") for day in (28, 27)]
+    assert len(calls) <= 3  # the third tells that there are more
+
+
+def test_days_in_the_far_future_and_past_are_found_backwards(store: Store, tmp_path: Path) -> None:
+    times = ["1700-03-01T00:00:00Z", "1969-12-31T23:59:59Z", "2026-01-02T00:00:00Z", "2261-01-01T00:00:00Z"]
+    ingest(store, tmp_path, [{**event(1, "a", "01T00:00"), "event_time": time} for time in times])
+    rows = list(list_events(store, EVERYTHING, newest=True))
+    assert [row.event_time for row in rows] == [parse_instant(time) for time in reversed(times)]
+
+
+def test_only_days_with_deliveries_of_the_batch_are_read(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [event(1, "a", f"{day:02}T00:00") for day in range(1, 29)])
+    ingest(store, tmp_path, [event(2, "a", "03T00:00")])
+    batch = next(store.index.batches())
+    counted, calls = reads(store)
+    [row] = list_events(counted, EVERYTHING, conditions=Conditions(batch_id=batch.batch_id))
+    assert (row.batch_id, len(calls)) == (batch.batch_id, 1)

@@ -6,15 +6,16 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, islice
+from time import time_ns
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pik.errors import Damaged, NothingSelected, command
-from pik.model.batch import Verdict
+from pik.model.batch import Segment, Verdict
 from pik.model.delivery import Delivery, Filter, entity_mark
-from pik.model.instant import ALL_TIME, Window, day_of, format_instant
+from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, day_of, format_instant
 from pik.ports.store import Index, Store
 from pik.rawlog.objects import frame_lines, frames_of
 from pik.rawlog.selection import Bound, RecordedDelivery, Selection, deliveries
@@ -22,6 +23,7 @@ from pik.runtime import SILENT, Progress
 from pik.runtime.storage import sort_bounded
 from pik.usecases import Extent, Listing
 from pik.usecases.availability import expect_held
+from pik.usecases.inspect.conditions import ACCEPTED, Conditions
 
 if TYPE_CHECKING:
     from pik.ports.engine import Engine
@@ -41,7 +43,8 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """An event, by its accepted delivery. `lag` in nanoseconds, negative for clock skew; `deliveries` counts all."""
+    """A delivery of an event, mostly the accepted one. `lag` in nanoseconds, negative for clock skew; `deliveries`
+    counts all of the event."""
 
     event_id: str
     event_time: int
@@ -53,10 +56,20 @@ class EventRow:
     batch_id: str
     seq: int
     payload: bytes
+    recorded_at: int
+    delivery: Delivery
 
 
-_Accepted = tuple[int, str, Delivery]
-"""Time and id of an event, and its accepted delivery."""
+_Found = tuple[int, str, str, int, int, Delivery]
+"""Time and id of an event, batch and seq of its delivery, when that was recorded, and the delivery."""
+
+
+def _oldest(found: _Found) -> tuple[int, str, str, int]:
+    return found[:4]
+
+
+def _newest(found: _Found) -> tuple[int, int, str, int]:
+    return -found[0], -int(found[1], 16), found[2], found[3]
 
 
 def list_events(
@@ -65,16 +78,26 @@ def list_events(
     limit: int | None = None,
     *,
     progress: Progress = SILENT,
+    conditions: Conditions = ACCEPTED,
+    newest: bool = False,
     remembered: int = REMEMBERED,
 ) -> Listing[EventRow, Extent]:
     """List the events that the filter selects, by event_time and then event_id; with a limit, the oldest ones.
 
-    Raises NotHeld, and Damaged while iterating.
+    The deliveries that meet the conditions are listed, the accepted ones unless they say otherwise. With `newest` the
+    order is the other way round. Raises NotHeld, and Damaged while iterating.
     """
     expect_held(store, wanted.window, wanted.entities)
-    repeats = _Repeats(store.index, remembered)
+    repeats = _Repeats(store.index, remembered, conditions)
+    if newest:
+        return Listing(_newest_first(store, wanted, limit, repeats, progress))
     return Listing(
-        ordered(store, wanted, limit, repeats.accepted, lambda item: item[:2], repeats.rows, progress=progress)
+        ordered(
+            *(store, wanted, limit, repeats.found, _oldest, repeats.rows),
+            only=conditions.only,
+            holds=conditions.holds if conditions.chooses_segments else None,
+            progress=progress,
+        )
     )
 
 
@@ -85,32 +108,36 @@ class _Repeats:
     it and need no request to the index.
     """
 
-    def __init__(self, index: Index, remembered: int) -> None:
-        self._index, self._remembered = index, remembered
+    def __init__(self, index: Index, remembered: int, conditions: Conditions) -> None:
+        self._index, self._remembered, self.conditions = index, remembered, conditions
         self._read: Counter[str] = Counter()
         self._forgot = False
 
-    def accepted(self, found: Iterable[RecordedDelivery]) -> Iterator[_Accepted]:
-        """Yield the accepted deliveries and count the others, as long as they are not too many."""
+    def found(self, found: Iterable[RecordedDelivery]) -> Iterator[_Found]:
+        """Yield the deliveries that meet the conditions, and count duplicates, as long as they are not too many."""
         for one in found:
-            event_id = one.delivery.event_id
-            if one.kind == Verdict.ACCEPTED:
-                yield one.delivery.event_instant, event_id, one.delivery
-            elif event_id in self._read or len(self._read) < self._remembered:
-                self._read[event_id] += 1
-            else:
-                self._forgot = True
+            delivery = one.delivery
+            event_id = delivery.event_id
+            if one.kind != Verdict.ACCEPTED:
+                if event_id in self._read or len(self._read) < self._remembered:
+                    self._read[event_id] += 1
+                else:
+                    self._forgot = True
+            if self.conditions.meets(one):
+                place = delivery.batch_id, delivery.seq
+                yield delivery.event_instant, event_id, *place, one.segment.recorded_at, delivery
 
-    def rows(self, page: Sequence[_Accepted]) -> Iterator[EventRow]:
-        """Yield the rows of the events. Each event is asked for once."""
+    def rows(self, page: Sequence[_Found]) -> Iterator[EventRow]:
+        """Yield the rows of the deliveries. Each event is asked for once."""
         unknown = {
             event_id: (day_of(instant), event_id)
-            for instant, event_id, delivery in page
+            for instant, event_id, _, _, _, delivery in page
             if self._forgot or delivery.idempotency_key is not None
         }
         known = dict(zip(unknown, self._index.repeats(list(unknown.values())), strict=True)) if unknown else {}
-        for instant, event_id, delivery in page:
-            read = self._read.pop(event_id, 0)
+        once = self.conditions.kind == Verdict.ACCEPTED
+        for instant, event_id, batch_id, seq, recorded_at, delivery in page:
+            read = self._read.pop(event_id, 0) if once else self._read[event_id]
             yield EventRow(
                 event_id,
                 instant,
@@ -119,9 +146,11 @@ class _Repeats:
                 delivery.entity_id,
                 delivery.lag,
                 1 + known.get(event_id, read),
-                delivery.batch_id,
-                delivery.seq,
+                batch_id,
+                seq,
                 bytes(delivery.payload),
+                recorded_at,
+                delivery,
             )
 
 
@@ -140,15 +169,17 @@ def ordered(
     rows: Callable[[list[Item]], Iterable[Row]],
     *,
     only: Literal["duplicate"] | None = None,
+    holds: Callable[[Segment], bool] | None = None,
     progress: Progress,
 ) -> Generator[Row, None, Extent]:
     """Yield rows of the deliveries that the filter selects, ordered by a key that begins with time and id; with a limit
     the first ones.
 
-    `items` makes what is sorted of the deliveries of a day, and `rows` makes rows of that, a page at a time.
+    `items` makes what is sorted of the deliveries of a day, and `rows` makes rows of that, a page at a time. `holds` as
+    for `deliveries`.
     """
     bound = Bound()
-    found = deliveries(store, wanted, only=only, progress=progress, bound=bound)
+    found = deliveries(store, wanted, only=only, progress=progress, bound=bound, holds=holds)
     one_more = None if limit is None else limit + 1  # to see whether the limit leaves any out
     in_order = _by_day(found, items, key, one_more, bound)
     count = 0
@@ -156,6 +187,55 @@ def ordered(
         yield from rows(page)
         count += len(page)
     return Extent(count if next(in_order, None) is None else None)
+
+
+def _newest_first(
+    store: Store, wanted: Filter, limit: int | None, repeats: _Repeats, progress: Progress
+) -> Generator[EventRow, None, Extent]:
+    """Yield rows as `ordered` does, the newest event first."""
+    conditions = repeats.conditions
+
+    def in_order(left: int | None) -> Iterator[_Found]:
+        for window in days_backwards(store.index, wanted):
+            of_day = repeats.found(
+                deliveries(
+                    *(store, replace(wanted, window=window)),
+                    only=conditions.only,
+                    progress=progress,
+                    holds=conditions.holds if conditions.chooses_segments else None,
+                )
+            )
+            if left is None:
+                yield from sort_bounded(of_day, _newest)
+                continue
+            first = _smallest(of_day, _newest, left, lambda *_: None)
+            yield from first
+            left -= len(first)
+            if not left:
+                return
+
+    count, found = 0, in_order(None if limit is None else limit + 1)
+    for page in pages(islice(found, limit), PAGE):
+        yield from repeats.rows(page)
+        count += len(page)
+    return Extent(count if next(found, None) is None else None)
+
+
+def days_backwards(index: Index, wanted: Filter) -> Iterator[Window]:
+    """Yield the parts of the window that lie in days with segments, the newest day first.
+
+    Days without any are passed over in ever longer stretches: a request of a deployed store lists a whole one.
+    """
+    window = wanted.window
+    first, last = window.days
+    tomorrow, length = day_of(time_ns()) + 1, 1
+    while last >= first:
+        start = max(first, tomorrow + 1 if last > tomorrow else last - length + 1)
+        stretch = Window(max(start * DAY, MIN_INSTANT), min((last + 1) * DAY, MAX_INSTANT + 1))
+        days = {segment.day for segment in index.segments(stretch, entities=wanted.entities)}
+        for day in sorted(days, reverse=True):
+            yield Window(max(window.start, day * DAY), min(window.end, (day + 1) * DAY))
+        last, length = start - 1, 1 if days else 2 * length
 
 
 def _by_day(

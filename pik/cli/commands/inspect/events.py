@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
 
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
+from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema, or_null
 from pik.cli.options import argument, option
 from pik.cli.values import Bucket, Count, EventId, Instant, Json, Lag, Shown
-from pik.model.instant import Window, parse_instant
+from pik.errors import Invalid, UsageError
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, parse_duration, parse_instant
+
+if TYPE_CHECKING:
+    from pik.model.delivery import Filter
+    from pik.model.path import EventPath
+    from pik.ports.store import Store
+    from pik.usecases.inspect.conditions import Conditions
+    from pik.usecases.inspect.events import EventRow
 
 
 @cli_command(
@@ -20,8 +33,16 @@ from pik.model.instant import Window, parse_instant
     # what arrived for one customer in the last two hours
     pik events --entity customer-17 --since 2h
 
-    # a day of refunds as JSON lines
-    pik events --type refund --from 2026-01-31 --to 2026-02-01 --format jsonl
+    # the newest refunds above 100, with their amounts
+    pik events --type refund --where "(payload->>'amount')::DECIMAL(18, 2) > 100" --newest \\
+        --column payload.amount
+
+    # what was recorded in the last 15 minutes, although it happened more than an hour before
+    pik events --recorded-since 15m --min-lag 1h
+
+    # where a batch's events lie, hour by hour; which releases sent the conflicts
+    pik events --batch 01J8Z3 --by hour
+    pik events --class conflict --by payload.release
     """,
 )
 def events(
@@ -32,35 +53,180 @@ def events(
     since: options.Since = None,
     type_: options.Type = None,
     source: options.Source = None,
+    batch: Annotated[str | None, option("--batch BATCH", "Only of this batch (id or its beginning).")] = None,
+    recorded_since: Annotated[
+        str | None, option("--recorded-since TIME", "Only what was recorded from then on: a time, or 15m ago.")
+    ] = None,
+    recorded_until: Annotated[
+        str | None, option("--recorded-until TIME", "Only what was recorded before then; likewise.")
+    ] = None,
+    min_lag: Annotated[str | None, option("--min-lag DURATION", "Only with at least this lag: 90s, 15m, 2h.")] = None,
+    kind: Annotated[
+        Literal["accepted", "exact", "conflict"],
+        option("--class CLASS", "Deliveries that were accepted (the default), or exact or conflict duplicates."),
+    ] = "accepted",
+    where: Annotated[
+        str | None, option("--where SQL", "Only those that meet a condition, as in a metric's where.")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        option("--column PATH", "Also show this: a JMESPath on the event, such as payload.amount (repeatable)."),
+    ] = None,
+    by: Annotated[
+        str | None, option("--by WHAT", "Count them by hour, type, entity, source, batch or payload.PATH (JMESPath).")
+    ] = None,
+    newest: Annotated[bool, option("--newest", "The newest first.")] = False,
     limit: options.Limit = None,
+    fail_if_any: Annotated[bool, option("--fail-if-any", "Exit with 1 if there is any.")] = False,
     fail_if_none: options.FailIfNone = False,
 ) -> int | None:
-    """List the events of an entity, or of a window over all, oldest first.
+    """List the events of an entity, or of a window over all, oldest first, or count them.
 
     On a terminal the first 50, without --limit; through a pipe and in the other formats all of them.
     Lag is received_time (or ingest_time without one) minus event_time; a negative one is clock skew. Duplicates are
-    counted under deliveries, not listed.
+    counted under deliveries; --class lists them, each with its own batch and seq. The window is that of event_time,
+    --recorded-since and --recorded-until are about when the index recorded a delivery.
     """
     from pik.model.delivery import Filter
     from pik.usecases.inspect.events import list_events, nothing_matches
 
     window = options.window_of(from_, to, since)
-    wanted = Filter(window, (entity,) if entity else (), source, type_)
+    recorded = _recorded(recorded_since, recorded_until)
+    lag = None if min_lag is None else _parsed("--min-lag", parse_duration, min_lag)
+    paths = _paths("--column", column or ())
+    grouping = None if by is None else _grouping(by)
+    if grouping is not None and (paths or newest):
+        raise UsageError("--by counts, so there is nothing for --column and --newest", hint="leave them out")
     store = cli.open_store()
     limit = limit or cli.default_limit
-    found = list_events(store, wanted, limit, progress=cli.progress)
+    wanted = Filter(window, (entity,) if entity else (), source, type_)
+    wanted, conditions = _conditions(cli, store, wanted, kind, batch, recorded, lag, where)
+    head = {"window": window, "entity": entity}
+    if grouping is not None:
+        any_found = _show_groups(cli, store, wanted, conditions, grouping, limit, head)
+    else:
+        found = list_events(store, wanted, limit, conditions=conditions, newest=newest, progress=cli.progress)
+        which = "newest" if newest else "oldest"
+        cli.show(
+            _schema(cli, paths),
+            head,
+            events=found,
+            matched=lambda: at_most(found.summary.matched, limit),
+            truncated=lambda: found.summary.truncated,
+            note=lambda: f"--limit N shows more than the {which} {limit:,}" if found.summary.truncated else None,
+        )
+        any_found = found.summary.matched != 0
+    if not any_found:
+        cli.note(nothing_matches("events", store, window, wanted.entities))
+    return FOUND if (fail_if_any if any_found else fail_if_none) else None
+
+
+def _parsed(name: str, parse: Callable[[str], int], text: str) -> int:
+    try:
+        return parse(text)
+    except Invalid as error:
+        raise UsageError(f"{name}: {error.message}") from None
+
+
+def _recorded(since: str | None, until: str | None) -> Window:
+    """Return the window of recording."""
+    start = MIN_INSTANT if since is None else moment("--recorded-since", since)
+    end = MAX_INSTANT + 1 if until is None else moment("--recorded-until", until)
+    if start >= end:
+        raise UsageError(
+            "--recorded-until is not later than --recorded-since", hint="what is recorded then is left out"
+        )
+    return Window(start, end)
+
+
+def moment(name: str, text: str) -> int:
+    """Return the time that a text means: an instant, a date, or a duration that has passed since. Raises UsageError."""
+    import time
+
+    try:
+        return time.time_ns() - parse_duration(text)
+    except Invalid:
+        pass
+    try:
+        return parse_instant(text, date_only=True)
+    except Invalid as error:
+        raise UsageError(f"{name}: {error.message}", hint="or a date, or how long ago: 15m, 2h") from None
+
+
+def _paths(name: str, texts: Sequence[str]) -> list[EventPath]:
+    if not texts:
+        return []
+    from pik.model.path import EventPath
+
+    return [EventPath(text, name) for text in dict.fromkeys(texts)]
+
+
+def _grouping(by: str) -> str | EventPath:
+    from pik.usecases.inspect.count_events import FIELDS, HOURS
+
+    if by in FIELDS or by == HOURS:
+        return by
+    if not by.startswith("payload"):
+        known = ", ".join([HOURS, *FIELDS])
+        raise UsageError(f"--by {by}: unknown", hint=f"{known}, or a path into the payload: payload.{by}")
+    return _paths("--by", [by])[0]
+
+
+def _conditions(
+    cli: Context,
+    store: Store,
+    wanted: Filter,
+    kind: str,
+    batch: str | None,
+    recorded: Window,
+    min_lag: int | None,
+    where: str | None,
+) -> tuple[Filter, Conditions]:
+    """Return what is asked of deliveries, and the filter, its window cut to what can hold them."""
+    from pik.model.batch import Verdict
+    from pik.ports.store import batch_of
+    from pik.usecases.inspect.conditions import Conditions, matching, within_batch
+
+    batch_id = None
+    if batch is not None:
+        found = batch_of(store.index, batch)
+        batch_id, wanted = found.batch_id, within_batch(wanted, found)
+    verdict = Verdict(kind)
+    places = None
+    if where is not None:
+        places = matching(store, cli.engine(), wanted, where, duplicates=verdict != Verdict.ACCEPTED)
+    return wanted, Conditions(verdict, batch_id, recorded, min_lag, places)
+
+
+def _show_groups(
+    cli: Context,
+    store: Store,
+    wanted: Filter,
+    conditions: Conditions,
+    by: str | EventPath,
+    limit: int | None,
+    head: dict[str, Any],
+) -> bool:
+    """Show how many events there are in each group, and return whether there is any."""
+    from pik.usecases.inspect.count_events import count_events
+
+    found = count_events(store, wanted, by, limit, conditions=conditions, progress=cli.progress)
+    name = by if isinstance(by, str) else "value"
+
+    def note() -> str | None:
+        first = "first" if name == "hour" else "largest"
+        return f"--limit N shows more than the {first} {limit:,}" if found.summary.truncated else None
+
     cli.show(
-        EVENTS,
-        {"window": window, "entity": entity},
-        events=found,
-        matched=lambda: at_most(found.summary.matched, limit),
+        EVENTS_BY.without(*(f"groups.{other}" for other in _GROUPS if other != name)),
+        {**head, "by": by if isinstance(by, str) else by.text},
+        groups=found,
+        events=lambda: found.summary.events,
+        matched=lambda: found.summary.groups,
         truncated=lambda: found.summary.truncated,
-        note=lambda: f"--limit N shows more than the oldest {limit:,}" if found.summary.truncated else None,
+        note=note,
     )
-    if found.summary.matched != 0:
-        return None
-    cli.note(nothing_matches("events", store, window, wanted.entities))
-    return FOUND if fail_if_none else None
+    return found.summary.events > 0
 
 
 def at_most(matched: int | None, limit: int | None) -> Shown | int:
@@ -70,26 +236,88 @@ def at_most(matched: int | None, limit: int | None) -> Shown | int:
 
 MATCHED = Field("matched", Count | None, "how many there are; null where a limit left some out, which are not counted")
 
+
+def _values(paths: Sequence[EventPath], row: EventRow) -> bytes:
+    from pik.usecases.inspect.count_events import value_at
+
+    return b"{%s}" % b",".join(b"%s:%s" % (_encode(path.text), value_at(path, row.delivery)) for path in paths)
+
+
+_encode = msgspec.json.encode
+
+
+def _found_at(path: EventPath, row: EventRow) -> object:
+    """Return what the path finds for people: texts and numbers as they are, other values as JSON, None for nothing."""
+    from pik.usecases.inspect.count_events import value_at
+
+    found = value_at(path, row.delivery)
+    if found.startswith((b'"', b"null")):
+        return msgspec.json.decode(found)
+    return Json(found) if found[:1] in b"{[tf" else Decimal(found.decode())
+
+
+def _schema(cli: Context, paths: Sequence[EventPath]) -> Schema:
+    """Return EVENTS with the columns asked for: in JSON all under `values`, otherwise one each."""
+    if not paths:
+        return EVENTS.without("events.values")
+    if cli.settings.format in (Format.JSON, Format.JSONL):
+        return EVENTS.replaced("events.values", Column("values", Json, get=partial(_values, paths)))
+    return EVENTS.replaced(
+        "events.values", *(Column(path.text, get=partial(_found_at, path), cut=24) for path in paths)
+    )
+
+
 EVENTS = Schema(
     "pik events",
     Field("window", Window),
     Field("entity", str | None),
     Rows(
         "events",
-        "by `event_time`, then `event_id`",
+        "by `event_time`, then `event_id`; with `--newest` the other way round",
         Column("event_id", EventId),
         Column("event_time", Instant),
         Column("source", str, cut=16, drop=3),
         Column("event_type", str, cut=20),
         Column("entity_id", str, cut=24),
-        Column("lag", Lag, "of the accepted delivery", drop=1),
-        Column("deliveries", int, "the accepted one included", drop=2),
-        Column("batch_id", str, "of the accepted delivery", detail=True),
+        Column("lag", Lag, "of the delivery", drop=1),
+        Column("deliveries", int, "of the event, the accepted one included", drop=2),
+        Column("values", Json, "by `--column`", only="with `--column`"),
+        Column("batch_id", str, "of the delivery: the accepted one, or with `--class` that", detail=True),
         Column("seq", int, "likewise: its position in the input", detail=True),
+        Column("recorded_at", Instant, "when the index recorded it", detail=True),
         Column("payload", Json, detail=True),
         empty=lambda found: f"no such events {found['window'].within}",
     ),
     MATCHED,
+    TRUNCATED,
+    NOTE,
+)
+
+_GROUPS = ("hour", "type", "entity", "source", "batch", "value")
+
+EVENTS_BY = Schema(
+    "pik events --by",
+    Field("window", Window),
+    Field("entity", str | None),
+    Field("by", str, "what they are counted by"),
+    Rows(
+        "groups",
+        "most first; hours in order",
+        Column("hour", Instant, "of `event_time`", get=lambda row: parse_instant(row.group), only="with `--by hour`"),
+        *(Column(name, str, get="group", only=f"with `--by {name}`") for name in _GROUPS[1:-1]),
+        Column(
+            "value",
+            Json,
+            "that the path finds; null: nothing",
+            get=lambda row: row.group.encode(),
+            text=lambda row: msgspec.json.decode(row.group) if row.group.startswith('"') else row.group,
+            only="with `--by payload.PATH`",
+        ),
+        Column("events", Count, "with `--class`: deliveries"),
+        empty=lambda found: f"no such events {found['window'].within}",
+    ),
+    Field("events", Count, "in all groups, shown or not"),
+    Field("matched", Count, "how many groups there are"),
     TRUNCATED,
     NOTE,
 )

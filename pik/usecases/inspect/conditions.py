@@ -1,0 +1,113 @@
+"""What is asked of deliveries beyond their window, entity, source and type: verdict, batch, recording, lag, a condition
+in SQL."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from pik.errors import EngineError, Invalid, UsageError
+from pik.model.batch import Batch, Segment, Verdict
+from pik.model.delivery import Filter
+from pik.model.instant import ALL_TIME, Window
+from pik.model.metric import Definition
+from pik.ports.store import Store
+from pik.rawlog.selection import RecordedDelivery, Selection
+
+if TYPE_CHECKING:
+    from pik.ports.engine import Engine
+
+
+class Places:
+    """A set of deliveries, by batch and seq, that takes eight bytes for each."""
+
+    def __init__(self, places: Iterable[tuple[str, int]]) -> None:
+        self._seqs: dict[str, array[int]] = defaultdict(lambda: array("q"))
+        for batch_id, seq in places:
+            self._seqs[batch_id].append(seq)
+        for batch_id, seqs in self._seqs.items():
+            self._seqs[batch_id] = array("q", sorted(seqs))
+
+    def __contains__(self, place: tuple[str, int]) -> bool:
+        seqs = self._seqs.get(place[0])
+        if seqs is None:
+            return False
+        at = bisect_left(seqs, place[1])
+        return at < len(seqs) and seqs[at] == place[1]
+
+    def has_batch(self, batch_id: str) -> bool:
+        """Return whether a delivery of the batch is in it."""
+        return batch_id in self._seqs
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Which deliveries are asked for: those with this verdict, of this batch, recorded in this window, with at least
+    this lag (nanoseconds), and in `places`. None: no restriction."""
+
+    kind: Verdict = Verdict.ACCEPTED
+    batch_id: str | None = None
+    recorded: Window = ALL_TIME
+    min_lag: int | None = None
+    places: Places | None = None
+
+    @property
+    def only(self) -> Literal["duplicate"] | None:
+        """What `deliveries` needs to yield: a duplicate needs no accepted one, but those are counted by duplicates."""
+        return None if self.kind == Verdict.ACCEPTED else "duplicate"
+
+    @property
+    def chooses_segments(self) -> bool:
+        """Whether `holds` is false for some segments."""
+        return self.batch_id is not None or self.recorded != ALL_TIME or self.places is not None
+
+    def holds(self, segment: Segment) -> bool:
+        """Return whether deliveries of the segment may meet the conditions."""
+        return (
+            (self.batch_id is None or segment.batch_id == self.batch_id)
+            and segment.recorded_at in self.recorded
+            and (self.places is None or self.places.has_batch(segment.batch_id))
+        )
+
+    def meets(self, found: RecordedDelivery) -> bool:
+        """Return whether the delivery meets the conditions."""
+        return (
+            found.kind == self.kind
+            and self.holds(found.segment)
+            and (self.min_lag is None or found.delivery.lag >= self.min_lag)
+            and (self.places is None or (found.delivery.batch_id, found.delivery.seq) in self.places)
+        )
+
+
+ACCEPTED = Conditions()
+"""The accepted deliveries, one for each event."""
+
+
+def within_batch(wanted: Filter, batch: Batch) -> Filter:
+    """Return the filter with its window cut to the events of the batch, where they overlap."""
+    if batch.first_event is None or batch.last_event is None:
+        return wanted
+    start, end = max(wanted.window.start, batch.first_event), min(wanted.window.end, batch.last_event + 1)
+    return replace(wanted, window=Window(start, end)) if start < end else wanted
+
+
+def matching(store: Store, engine: Engine, wanted: Filter, where: str, *, duplicates: bool = False) -> Places:
+    """Return the accepted deliveries in the window (with `duplicates` all) that meet the condition, which is SQL as in
+    a metric's `where`. Raises UsageError for one that a metric could not have, or that fails for a delivery."""
+    definition = Definition(name="selection", value="count(*)", where=where)
+    try:
+        engine.check(definition)
+    except Invalid as error:
+        hint = error.hint or "a condition as in a metric's where: docs/metrics.md"
+        raise UsageError(f"--where {where}: {error.message.partition(': ')[2]}", hint=hint) from None
+    with Selection(store, wanted.window, wanted.entities).gather(include_duplicates=duplicates) as raw:
+        try:
+            counted = engine.counted(raw.inputs, definition, wanted.window, wanted.entities)
+            return Places((one.batch_id, one.seq) for one in counted)
+        except EngineError as error:
+            hint = "TRY_CAST in place of a cast, or a condition that fails for no event"
+            raise UsageError(f"--where {where}: {error.message.partition(': ')[2]}", hint=hint) from None
