@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, Entry] = {
         events=("inspect.events", "List the events of an entity or a window, oldest first."),
         show=("inspect.events", "Show one event: every delivery, its raw bytes, what counted it."),
         duplicates=("inspect.duplicates", "List duplicate deliveries: exact copies and conflicts."),
+        lag=("inspect.lag", "Show how long events took to arrive, and which were slow."),
         pull=("inspect.pull", "Copy a window of a store into a directory, to work there."),
     ),
     **_chapter(

@@ -105,6 +105,8 @@ def _look(pik: Journey) -> None:
     for group in ("hour", "type", "entity", "source", "batch", "payload.amount"):
         pik("pik events --by", "events", "--by", group, "--class", "exact")
     pik("pik events --by", "events", "--by", "hour", "--entity", "customer-17", "--limit", 1)
+    pik("pik lag", "lag", *DAY, "--entity", "customer-17", "--warn-after", "5m", "--error-after", "10000w")
+    pik("pik lag", "lag", "--by", "hour", "--limit", 1)
     found = pik("pik duplicates", "duplicates", "--limit", 3)
     pik("pik duplicates", "duplicates", "--class", "conflict", "--show-payload-diff")
     pik("pik duplicates", "duplicates", "--entity", "customer-17", "--limit", 1)

@@ -1,0 +1,209 @@
+"""`pik lag`: how long events took to arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated
+
+from pik.cli import options
+from pik.cli.command import FOUND, cli_command
+from pik.cli.context import Context
+from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schema
+from pik.cli.options import option
+from pik.cli.values import Count, Lag
+from pik.errors import Invalid, UsageError
+from pik.model.instant import Window, format_duration, format_instant, parse_duration
+
+if TYPE_CHECKING:
+    from pik.usecases.inspect.lag import Bar, Distribution, LagReport
+
+
+@cli_command(
+    "lag",
+    examples="""
+    # how late are the events of the last day, and from which sources?
+    pik lag --since 1d
+
+    # in a schedule: exit code 1 if an event took longer than an hour
+    pik lag --since 1h --warn-after 5m --error-after 1h
+
+    # since which hour, and with which release of the app?
+    pik lag --since 1d --by hour
+    pik lag --since 1d --by payload.release
+    """,
+)
+def lag(
+    cli: Context,
+    entity: options.Entity = None,
+    from_: options.From = None,
+    to: options.To = None,
+    since: options.Since = None,
+    type_: options.Type = None,
+    source: options.Source = None,
+    by: Annotated[
+        str, option("--by WHAT", "Group by source, type, hour (of event_time), batch or payload.PATH.")
+    ] = "source",
+    warn_after: Annotated[str | None, option("--warn-after DURATION", "Warn of events with a greater lag.")] = None,
+    error_after: Annotated[
+        str | None, option("--error-after DURATION", "Exit with 1 if an event has a greater lag.")
+    ] = None,
+    limit: options.Limit = None,
+) -> int | None:
+    """Show how long events took to arrive, as percentiles and as a histogram.
+
+    Lag is received_time (or ingest_time without one) minus event_time; a negative one is clock skew, and is kept.
+    Only accepted deliveries are measured, not duplicates. Percentiles are exact, by nearest rank: the smallest lag that
+    at least so many percent of the events do not exceed. With --warn-after and --error-after a group's state is that of
+    its slowest event. Exit codes: 0 also for warnings and where there are no events, 1 if a group's state is error. On
+    a terminal the first 50 groups, without --limit.
+    """
+    from pik.model.delivery import Filter
+    from pik.usecases.inspect.events import nothing_matches
+    from pik.usecases.inspect.grouping import read_grouping
+    from pik.usecases.inspect.lag import GROUPS, Limits, measure_lag
+
+    window = options.window_of(from_, to, since)
+    limits = Limits(_duration("--warn-after", warn_after), _duration("--error-after", error_after))
+    if limits.warn is not None and limits.error is not None and limits.warn > limits.error:
+        raise UsageError(f"--warn-after {warn_after} is longer than --error-after {error_after}")
+    wanted = Filter(window, (entity,) if entity else (), source, type_)
+    grouping = read_grouping(by, GROUPS)
+    store = cli.open_store()
+    found = measure_lag(store, cli.engine(), wanted, grouping, limits)
+    groups, truncated = options.first_rows(iter(found.groups), limit or cli.default_limit)
+    schema = LAG if limits != Limits() else LAG.without("groups.above_warn", "groups.above_error", "groups.state")
+    cli.show(
+        schema,
+        {
+            "window": window,
+            "entity": entity,
+            "by": by,
+            "rule": _rule(limits),
+            "all": found.total,
+        },
+        groups=((by, one) for one in groups),
+        histogram=[(found, bar) for bar in found.histogram],
+        truncated=truncated,
+        note=lambda: _note(found),
+    )
+    if found.total is None:
+        cli.note(nothing_matches("events", store, window, wanted.entities))
+        return None
+    return FOUND if found.total.error else None
+
+
+def _duration(name: str, text: str | None) -> int | None:
+    try:
+        return None if text is None else parse_duration(text)
+    except Invalid as error:
+        raise UsageError(f"{name}: {error.message}") from None
+
+
+def _rule(limits: object) -> str | None:
+    parts = [
+        f"{name}: a lag above {format_duration(limit)}"
+        for name in ("warn", "error")
+        if (limit := getattr(limits, name)) is not None
+    ]
+    return "; ".join(parts) or None
+
+
+def _note(found: LagReport) -> str | None:
+    if found.total is None or not found.total.at_ingest:
+        return None
+    count = "no event has" if found.total.at_ingest == found.total.events else f"{found.total.at_ingest:,} events lack"
+    return f"{count} a received_time: their lag lasts until they were ingested here"
+
+
+def _bounds(row: tuple[LagReport, Bar]) -> str:
+    bar = row[1]
+    if bar.start is None:
+        return f"below {format_duration(bar.end or 0)}"
+    if bar.end is None:
+        return f"{format_duration(bar.start)} or more"
+    return f"{format_duration(bar.start)} to {format_duration(bar.end)}"
+
+
+_WIDTH = 30
+
+
+def _percent(row: tuple[LagReport, Bar]) -> Decimal:
+    total = sum(bar.events for bar in row[0].histogram)
+    return Decimal((row[1].events * 20_000 + total) // (2 * total)).scaleb(-2)
+
+
+def _bar(row: tuple[LagReport, Bar]) -> str:
+    """Return a bar of up to 30 columns, in eighths of one; whatever has events is seen."""
+    found, bar = row
+    eighths = -(-bar.events * _WIDTH * 8 // max(one.events for one in found.histogram))
+    bars = "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
+    return f"{_percent(row):5.2f} {bars}".rstrip()
+
+
+_LIMITED = "with `--warn-after`, `--error-after`"
+
+
+def _part(attribute: str) -> Callable[[tuple[str, Distribution]], object]:
+    return lambda row: getattr(row[1], attribute)
+
+
+_MEASURES = (
+    ("min", "least"),
+    *((name, name) for name in ("p50", "p90", "p95", "p99")),
+    ("max", "most"),
+)
+
+LAG = Schema(
+    "pik lag",
+    Field("window", Window),
+    Field("entity", str | None),
+    Field("by", str, "what `groups` are: `source`, `type`, `hour` (of `event_time`), `batch`, `payload.PATH`"),
+    Field("rule", str | None, "when an event is slow; null: not asked"),
+    Field(
+        "all",
+        Object(
+            Field("events", Count),
+            *(Field(name, Lag, get=attribute) for name, attribute in _MEASURES),
+            null=True,
+        ),
+        "over all groups; null: no events",
+    ),
+    Rows(
+        "groups",
+        "hours in their order, else the one with the most slow events first, then the greatest p99",
+        Column(
+            "group",
+            str | None,
+            "null: the payload has no such field",
+            get=lambda row: format_instant(int(row[1].group)) if row[0] == "hour" else row[1].group,
+            cut=16,
+        ),
+        Column("events", Count, get=lambda row: row[1].events),
+        *(
+            Column(name, Lag, get=_part(attribute), drop=drop)
+            for (name, attribute), drop in zip(_MEASURES, (3, 0, 4, 5, 0, 0), strict=True)
+        ),
+        Column("negative", Count, "events with a lag below 0", get=lambda row: row[1].negative, drop=2),
+        *(
+            Column(name, Count, about, get=_part(attribute), drop=1, only=_LIMITED)
+            for name, about, attribute in (
+                ("above_warn", "events above `--warn-after` only", "warn"),
+                ("above_error", "events above `--error-after`", "error"),
+            )
+        ),
+        Column("state", str, "`pass`, `warn`, `error`", get=_part("state"), only=_LIMITED),
+        empty=lambda found: f"no such events {found['window'].within}",
+    ),
+    Rows(
+        "histogram",
+        "from the first to the last bar with events",
+        Column("from", Lag | None, "included; null: no bound", get=lambda row: row[1].start, text=_bounds),
+        Column("to", Lag | None, "excluded; null: no bound", get=lambda row: row[1].end, detail=True),
+        Column("events", Count, get=lambda row: row[1].events),
+        Column("percent", Decimal, "of all events, to two digits after the point", get=_percent, text=_bar),
+        empty="-",
+    ),
+    TRUNCATED,
+    NOTE,
+)
