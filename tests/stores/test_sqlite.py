@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pik.errors import Busy, StoreError
-from pik.stores.local.sqlite import Database
+from pik.stores.local.sqlite import Database, has_log
 
 SCHEMA = "CREATE TABLE item (number INTEGER);\nCREATE TABLE other (a TEXT);\n"
 
@@ -164,6 +164,14 @@ def test_a_lost_file_is_an_error_and_never_an_empty_answer(database, leave):
         count(database)
     assert caught.value.hint == "make it again"
     assert database.path.exists() == (leave is not None)
+
+
+def test_a_log_that_cannot_be_looked_at_is_not_taken_for_absent(database):
+    assert not has_log(database.path)
+    log = database.path.with_name("test.db-wal")
+    log.symlink_to(log.name)  # a loop
+    with pytest.raises(OSError, match="symbolic links"):
+        has_log(database.path)
 
 
 def test_a_snapshot_may_be_closed_by_another_thread(database):

@@ -310,8 +310,10 @@ def _code(error: sqlite3.Error) -> int:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    found = _stat(path)
-    return found and (found.st_dev, found.st_ino)
+    with suppress(OSError):  # connecting raises the reason
+        found = os.stat(path)
+        return found.st_dev, found.st_ino
+    return None
 
 
 _TRIES = 5
@@ -398,5 +400,5 @@ def stamp_of(path: Path) -> Stamp:
 def _stat(path: Path) -> os.stat_result | None:
     try:
         return os.stat(path)
-    except OSError:
-        return None  # connecting raises the reason
+    except FileNotFoundError:  # of any other error a log must not be taken for absent
+        return None
