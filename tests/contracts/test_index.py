@@ -6,10 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pik.errors import NotFound
+from pik.errors import NotFound, StoreError
 from pik.model.batch import Location, Segment, Verdict
 from pik.model.instant import ALL_TIME, DAY, Window
 from pik.ports.store import Index, Store, Totals, batch_of
+from pik.stores.aws.catalog.index import AwsIndex
 from tests.support.contracts.chunks import BATCH, OTHER, Sent, arrivals, chunk, origin
 
 A, A_LATER, B = Sent("a"), Sent("a", 2), Sent("b")
@@ -107,6 +108,15 @@ def test_where_an_event_is(index: Index) -> None:
     assert index.deliveries(Sent("none").event_id.hex()) == []
     for limit in (1, 2, 3, 4):
         assert index.deliveries(K.event_id.hex(), limit) == index.deliveries(K.event_id.hex())[:limit]
+
+
+@pytest.mark.parametrize("kind", ["aws"])
+def test_a_damaged_duplicate_is_named(index: Index) -> None:
+    assert isinstance(index, AwsIndex)
+    item = next(each for each in index.table.scan() if "/duplicate/" in each["pk"] and A.event_id.hex() in each["sk"])
+    index.table.put({**item, "kind": "strange"})
+    with pytest.raises(StoreError, match="the index is damaged"):
+        index.deliveries(A.event_id.hex())
 
 
 def test_events_by_the_beginning_of_their_ids(index: Index) -> None:

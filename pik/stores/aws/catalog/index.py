@@ -96,8 +96,7 @@ class AwsIndex:
             return []
         accepted = _accepted(event_id, claim)
         day = layout.KEYED_DAY if "content" in claim else day_text(accepted.day)
-        duplicates = ((item["kind"], duplicate_of(g, item)) for item in self._duplicates(g, day, event_id))
-        others = [delivery.location(Verdict(kind)) for kind, delivery in duplicates]
+        others = [_duplicate(g, item) for item in self._duplicates(g, day, event_id)]
         others += requests.duplicates(event_id)
         return [accepted, *sorted(others, key=lambda place: (place.batch_id, place.seq))][:limit]
 
@@ -250,6 +249,11 @@ def _accepted(event_id: str, claim: ClaimItem) -> Location:
     day = claim["day"] if "content" in claim else layout.day_number(claim["pk"].split("/")[2])
     key = RawKind.SEGMENT.key(claim["batch"], claim["n"], day)
     return Location(event_id, day, key, claim["batch"], claim["frame"], claim["seq"], Verdict.ACCEPTED)
+
+
+def _duplicate(g: int, item: DuplicateItem) -> Location:
+    with layout.decoding(f"item {item['pk']} {item['sk']}"):
+        return duplicate_of(g, item).location(Verdict(item["kind"]))
 
 
 @dataclass(frozen=True, slots=True)
