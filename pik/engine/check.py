@@ -109,7 +109,7 @@ def _uncached(db: DuckDBPyConnection, definition: Definition, prefix: str) -> Ch
 
 def _checked_where(reader: Reader, text: str) -> Expression:
     where = reader.where(text)
-    [sql_type] = reader.types([where.sql])
+    [sql_type] = reader.types_tried([where.sql])
     if sql_type != "BOOLEAN":
         reader.refuse(f"it is {sql_type}, not BOOLEAN", "where is a condition such as event_type = 'purchase'")
     _check_exact(reader, where.tree)
@@ -118,11 +118,11 @@ def _checked_where(reader: Reader, text: str) -> Expression:
 
 def _checked_aggregate(reader: Reader, aggregate: Aggregate) -> Aggregate:
     """Return the aggregate with the type of its argument. Raises Invalid where its result depends on the order."""
-    if aggregate.condition and (condition := reader.types([aggregate.condition])[0]) != "BOOLEAN":
+    if aggregate.condition and (condition := reader.types_tried([aggregate.condition])[0]) != "BOOLEAN":
         reader.refuse(f"the FILTER of {aggregate.function} is {condition}, not BOOLEAN")
     if aggregate.argument is None:
         return aggregate
-    [sql_type] = reader.types([aggregate.argument])
+    [sql_type] = reader.types_tried([aggregate.argument])
     name, exact = aggregate.function, scale_of(sql_type) is not None
     if name == "sum" and (not (exact or sql_type == "BOOLEAN") or sql_type == "UHUGEINT"):
         floating = sql_type in _FLOATS
@@ -142,7 +142,7 @@ def _exact(reader: Reader, argument: str) -> str:
     """Return the argument as a DECIMAL: by its own casts where they make it a float, for there digits are lost."""
     for wide in _FLOATS:
         argument = argument.replace(f" AS {wide})", " AS DECIMAL(18, 6))")
-    exact = scale_of(reader.types([argument])[0]) is not None
+    exact = scale_of(reader.types_tried([argument])[0]) is not None
     return argument if exact else f"CAST({argument} AS DECIMAL(18, 6))"
 
 
@@ -151,16 +151,16 @@ def _checked_result(reader: Reader, text: str, value: Expression) -> tuple[str, 
     results = ", ".join(f"{aggregate.over(None)} AS {name}" for name, aggregate in value.aggregates.items())
     source = f"(SELECT {results} FROM event)"
     sql = value.sql
-    [sql_type] = reader.types([sql], source)
+    [sql_type] = reader.types_tried([sql], source)
     if value.quotient is not None:
         x, y = value.quotient
-        x_type, y_type = reader.types([x, y], source)
+        x_type, y_type = reader.types_tried([x, y], source)
         for each in (x_type, y_type, sql_type):
             if (scale_of(each) or 0) > _MAX_SCALE:
                 why = f"a quotient and its sides have at most {_MAX_SCALE} digits after the point, not {each}"
                 reader.refuse(why, f"cast it to at most DECIMAL(38, {_MAX_SCALE})")
         sql = _quotient_sql(x, x_type, y, y_type, sql_type)
-        [sql_type] = reader.types([sql], source)
+        [sql_type] = reader.types_tried([sql], source)
     scale = scale_of(sql_type)
     if scale is None:
         hints = {

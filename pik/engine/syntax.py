@@ -174,16 +174,23 @@ class Reader:
         return self.sql(tree).replace("count_star()", "count(*)")
 
     def types(self, expressions: Sequence[str], source: str = "event") -> list[str]:
-        """Return the SQL types of the expressions. Running them over nothing finds what binding does not."""
+        """Return the SQL types of the expressions."""
+        rows = self._fetch(f"DESCRIBE SELECT {', '.join(expressions)} FROM {source}")
+        return [str(row[1]).strip('"') for row in rows]
+
+    def types_tried(self, expressions: Sequence[str], source: str = "event") -> list[str]:
+        """As `types`, after running the expressions over nothing, which finds what binding does not."""
+        types = self.types(expressions, source)
+        self._fetch(f"SELECT {', '.join(expressions)} FROM {source} LIMIT 0")
+        return types
+
+    def _fetch(self, query: str) -> list[Any]:
         import duckdb
 
-        query = f"SELECT {', '.join(expressions)} FROM {source} LIMIT 0"
         try:
-            types = [str(row[1]).strip('"') for row in self.db.execute(f"DESCRIBE {query}").fetchall()]
-            self.db.execute(query)
+            return self.db.execute(query).fetchall()
         except duckdb.Error as error:
             self.refuse(first_line(error))
-        return types
 
     def _walk(self, node: Any, lambdas: frozenset[str]) -> None:
         """Refuse what is not known to be harmless; collect the columns. `lambdas` are names that lambdas bind here."""

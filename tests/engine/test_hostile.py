@@ -119,6 +119,11 @@ def test_a_hostile_definition_is_refused(value: str) -> None:
         DuckEngine().check(metric(value))
 
 
+def test_an_array_of_fixed_size_is_refused_for_its_type_before_one_is_made() -> None:
+    with pytest.raises(Invalid, match=r"is INTEGER\[100000\], a type that a metric cannot use"):
+        DuckEngine().check(metric("sum(len([1]::INTEGER[100000]))"))
+
+
 @pytest.mark.parametrize("where", [f"{TEXT} ILIKE '%a%a%b'", f"{TEXT} LIKE source", "length(repeat(source, 9999)) > 1"])
 def test_a_hostile_condition_is_refused(where: str) -> None:
     with pytest.raises(Invalid):
