@@ -209,3 +209,69 @@ def test_the_exit_code_says_whether_there_is_any(pik: Callable[..., Any]) -> Non
     assert pik("events", "--class", "conflict", "--entity", "nobody", "--fail-if-any").code == 0
     assert pik("events", "--by", "hour", "--fail-if-any").code == 1
     assert pik("events", "--entity", "nobody", "--fail-if-none").code == 1
+
+
+METRIC = 'name = "refunds"\nvalue = "count(*)"\nwhere = "event_type = \'refund\'"\nbucket = "12h"\n'
+
+
+def test_what_a_current_value_does_not_count_is_listed_with_the_reason(
+    pik: Callable[..., Any], sent: dict[str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    (tmp_path / "m.toml").write_text(METRIC)
+    pik("metrics", "apply", "m.toml")
+    assert {row["not_counted"] for row in rows(pik, "--not-counted", "refunds")} == {"no value", "filter"}
+    only = ("--entity", "c1", "--from", "2026-01-02", "--to", "2026-01-04")
+    assert pik("replay", *only, "--metric", "refunds", "--promote", "--yes").code == 0
+    refund = next(event for event in sent["first"] if event["event_type"] == "refund")
+    chance = random.Random(8)
+    late = [{**made(number, chance), "entity_id": "c1"} for number in range(1000, 1040)]
+    (tmp_path / "late.jsonl").write_text("".join(json.dumps(event) + "\n" for event in [refund, *late]))
+    assert pik("ingest", "late.jsonl").code == 0
+
+    def half_day(event: dict[str, Any]) -> tuple[str, str, bool]:
+        return event["entity_id"], event["event_time"][:10], event["event_time"][11:13] >= "12"
+
+    refunds = [event for event in accepted(sent) if event["event_type"] == "refund"]
+    valued = {
+        half_day(event) for event in refunds if half_day(event)[0] == "c1" and "-02" <= half_day(event)[1][7:] <= "-03"
+    }
+    expected: dict[int, str] = {}
+    for event in [*accepted(sent), *late]:
+        if event["event_type"] != "refund":
+            expected[event["payload"]["n"]] = "filter"
+        elif half_day(event) not in valued:
+            expected[event["payload"]["n"]] = "no value"
+        elif event["payload"]["n"] >= 1000:
+            expected[event["payload"]["n"]] = "late"
+    assert set(expected.values()) == {"filter", "no value", "late"}
+    found = rows(pik, "--not-counted", "refunds")
+    assert {row["payload"]["n"]: row["not_counted"] for row in found} == expected
+    for row in found:
+        assert (row["known_until"] is None) == (row["run_id"] is None)
+        if row["not_counted"] == "late":
+            assert row["known_until"] < row["recorded_at"]
+    assert (
+        rows(pik, "--not-counted", "refunds", "--newest", "--limit", 5)
+        == rows(pik, "--newest", "--not-counted", "refunds")[:5]
+    )
+    by_type = groups(pik, "type", "--not-counted", "refunds")
+    assert sum(by_type.values()) == len(expected)
+    assert pik("events", "--not-counted", "nothing").code == 2
+    assert pik("events", "--not-counted", "refunds", "--class", "exact").code == 2
+    assert "not counted" in pik("events", "--not-counted", "refunds").out
+
+
+def test_a_value_of_an_earlier_definition_counts_what_that_selected(
+    pik: Callable[..., Any], sent: dict[str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    (tmp_path / "m.toml").write_text('name = "m"\nvalue = "count(*)"\nwhere = "source = \'web\'"\n')
+    pik("metrics", "apply", "m.toml")
+    assert pik("replay", "--all", "--promote", "--yes").code == 0
+    (tmp_path / "m.toml").write_text('name = "m"\nvalue = "count(*)"\nwhere = "source = \'app\'"\nbucket = "6h"\n')
+    pik("metrics", "apply", "m.toml")
+    found = rows(pik, "--not-counted", "m", "--column", "source")
+    web = {(e["entity_id"], e["event_time"][:10]) for e in accepted(sent) if e["source"] == "web"}
+    app = [event for event in accepted(sent) if event["source"] == "app"]
+    assert numbers(found) == sorted(event["payload"]["n"] for event in app)
+    by_reason = Counter("filter" if (e["entity_id"], e["event_time"][:10]) in web else "no value" for e in app)
+    assert Counter(row["not_counted"] for row in found) == by_reason

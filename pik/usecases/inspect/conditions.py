@@ -20,6 +20,7 @@ from pik.rawlog.selection import RecordedDelivery, Selection
 
 if TYPE_CHECKING:
     from pik.ports.engine import Engine
+    from pik.usecases.inspect.not_counted import CurrentValues
 
 
 class Places:
@@ -47,13 +48,14 @@ class Places:
 @dataclass(frozen=True, slots=True)
 class Conditions:
     """Which deliveries are asked for: those with this verdict, of this batch, recorded in this window, with at least
-    this lag (nanoseconds), and in `places`. None: no restriction."""
+    this lag (nanoseconds), in `places`, and not counted by the `values`. None: no restriction."""
 
     kind: Verdict = Verdict.ACCEPTED
     batch_id: str | None = None
     recorded: Window = ALL_TIME
     min_lag: int | None = None
     places: Places | None = None
+    values: CurrentValues | None = None
 
     @property
     def only(self) -> Literal["duplicate"] | None:
@@ -75,6 +77,9 @@ class Conditions:
 
     def meets(self, found: RecordedDelivery) -> bool:
         """Return whether the delivery meets the conditions."""
+        return self._meets(found) and (self.values is None or self.values.omission(found) is not None)
+
+    def _meets(self, found: RecordedDelivery) -> bool:
         return (
             found.kind == self.kind
             and self.holds(found.segment)
@@ -104,10 +109,17 @@ def matching(store: Store, engine: Engine, wanted: Filter, where: str, *, duplic
     except Invalid as error:
         hint = error.hint or "a condition as in a metric's where: docs/metrics.md"
         raise UsageError(f"--where {where}: {error.message.partition(': ')[2]}", hint=hint) from None
+    try:
+        return selected(store, engine, wanted, where, duplicates=duplicates)
+    except EngineError as error:
+        hint = "TRY_CAST in place of a cast, or a condition that fails for no event"
+        raise UsageError(f"--where {where}: {error.message.partition(': ')[2]}", hint=hint) from None
+
+
+def selected(store: Store, engine: Engine, wanted: Filter, where: str, *, duplicates: bool = False) -> Places:
+    """Return the accepted deliveries in the window (with `duplicates` all) that a metric with this condition counts.
+    Raises EngineError where it fails for a delivery."""
+    definition = Definition(name="selection", value="count(*)", where=where)
     with Selection(store, wanted.window, wanted.entities).gather(include_duplicates=duplicates) as raw:
-        try:
-            counted = engine.counted(raw.inputs, definition, wanted.window, wanted.entities)
-            return Places((one.batch_id, one.seq) for one in counted)
-        except EngineError as error:
-            hint = "TRY_CAST in place of a cast, or a condition that fails for no event"
-            raise UsageError(f"--where {where}: {error.message.partition(': ')[2]}", hint=hint) from None
+        counted = engine.counted(raw.inputs, definition, wanted.window, wanted.entities)
+        return Places((one.batch_id, one.seq) for one in counted)

@@ -27,6 +27,7 @@ from pik.usecases.inspect.conditions import ACCEPTED, Conditions
 
 if TYPE_CHECKING:
     from pik.ports.engine import Engine
+    from pik.usecases.inspect.not_counted import Omission
 
 REMEMBERED = 100_000
 """Repeated events whose duplicates are counted while raw is read; the index is asked about the others."""
@@ -58,10 +59,12 @@ class EventRow:
     payload: bytes
     recorded_at: int
     delivery: Delivery
+    omission: Omission | None = None
 
 
-_Found = tuple[int, str, str, int, int, Delivery]
-"""Time and id of an event, batch and seq of its delivery, when that was recorded, and the delivery."""
+_Found = tuple[int, str, str, int, int, Delivery, Any]
+"""Time and id of an event, batch and seq of its delivery, when that was recorded, the delivery, and why a value does
+not count it, if that was asked for."""
 
 
 def _oldest(found: _Found) -> tuple[int, str, str, int]:
@@ -124,19 +127,20 @@ class _Repeats:
                 else:
                     self._forgot = True
             if self.conditions.meets(one):
-                place = delivery.batch_id, delivery.seq
-                yield delivery.event_instant, event_id, *place, one.segment.recorded_at, delivery
+                place, values = (delivery.batch_id, delivery.seq), self.conditions.values
+                omission = None if values is None else values.omission(one)
+                yield delivery.event_instant, event_id, *place, one.segment.recorded_at, delivery, omission
 
     def rows(self, page: Sequence[_Found]) -> Iterator[EventRow]:
         """Yield the rows of the deliveries. Each event is asked for once."""
         unknown = {
             event_id: (day_of(instant), event_id)
-            for instant, event_id, _, _, _, delivery in page
+            for instant, event_id, _, _, _, delivery, _ in page
             if self._forgot or delivery.idempotency_key is not None
         }
         known = dict(zip(unknown, self._index.repeats(list(unknown.values())), strict=True)) if unknown else {}
         once = self.conditions.kind == Verdict.ACCEPTED
-        for instant, event_id, batch_id, seq, recorded_at, delivery in page:
+        for instant, event_id, batch_id, seq, recorded_at, delivery, omission in page:
             read = self._read.pop(event_id, 0) if once else self._read[event_id]
             yield EventRow(
                 event_id,
@@ -151,6 +155,7 @@ class _Repeats:
                 bytes(delivery.payload),
                 recorded_at,
                 delivery,
+                omission,
             )
 
 

@@ -68,6 +68,10 @@ def events(
     where: Annotated[
         str | None, option("--where SQL", "Only those that meet a condition, as in a metric's where.")
     ] = None,
+    not_counted: Annotated[
+        str | None,
+        option("--not-counted METRIC", "Only those that the current value of a metric does not count, and why."),
+    ] = None,
     column: Annotated[
         list[str] | None,
         option("--column PATH", "Also show this: a JMESPath on the event, such as payload.amount (repeatable)."),
@@ -85,7 +89,9 @@ def events(
     On a terminal the first 50, without --limit; through a pipe and in the other formats all of them.
     Lag is received_time (or ingest_time without one) minus event_time; a negative one is clock skew. Duplicates are
     counted under deliveries; --class lists them, each with its own batch and seq. The window is that of event_time,
-    --recorded-since and --recorded-until are about when the index recorded a delivery.
+    --recorded-since and --recorded-until are about when the index recorded a delivery. An event is not counted because
+    there is no current value of its entity and bucket (no value), because it was recorded after that value was computed
+    (late), or because the metric's condition leaves it out (filter).
     """
     from pik.model.delivery import Filter
     from pik.usecases.inspect.events import list_events, nothing_matches
@@ -95,12 +101,14 @@ def events(
     lag = None if min_lag is None else _parsed("--min-lag", parse_duration, min_lag)
     paths = _paths("--column", column or ())
     grouping = None if by is None else _grouping(by)
+    if not_counted is not None and kind != "accepted":
+        raise UsageError("values count accepted deliveries only", hint="--not-counted without --class")
     if grouping is not None and (paths or newest):
         raise UsageError("--by counts, so there is nothing for --column and --newest", hint="leave them out")
     store = cli.open_store()
     limit = limit or cli.default_limit
     wanted = Filter(window, (entity,) if entity else (), source, type_)
-    wanted, conditions = _conditions(cli, store, wanted, kind, batch, recorded, lag, where)
+    wanted, conditions = _conditions(cli, store, wanted, kind, batch, recorded, lag, where, not_counted)
     head = {"window": window, "entity": entity}
     if grouping is not None:
         any_found = _show_groups(cli, store, wanted, conditions, grouping, limit, head)
@@ -108,7 +116,7 @@ def events(
         found = list_events(store, wanted, limit, conditions=conditions, newest=newest, progress=cli.progress)
         which = "newest" if newest else "oldest"
         cli.show(
-            _schema(cli, paths),
+            _schema(cli, paths, not_counted=not_counted is not None),
             head,
             events=found,
             matched=lambda: at_most(found.summary.matched, limit),
@@ -181,6 +189,7 @@ def _conditions(
     recorded: Window,
     min_lag: int | None,
     where: str | None,
+    not_counted: str | None,
 ) -> tuple[Filter, Conditions]:
     """Return what is asked of deliveries, and the filter, its window cut to what can hold them."""
     from pik.model.batch import Verdict
@@ -195,7 +204,12 @@ def _conditions(
     places = None
     if where is not None:
         places = matching(store, cli.engine(), wanted, where, duplicates=verdict != Verdict.ACCEPTED)
-    return wanted, Conditions(verdict, batch_id, recorded, min_lag, places)
+    values = None
+    if not_counted is not None:
+        from pik.usecases.inspect.not_counted import CurrentValues
+
+        values = CurrentValues(store, cli.engine(), wanted, not_counted)
+    return wanted, Conditions(verdict, batch_id, recorded, min_lag, places, values)
 
 
 def _show_groups(
@@ -256,16 +270,22 @@ def _found_at(path: EventPath, row: EventRow) -> object:
     return Json(found) if found[:1] in b"{[tf" else Decimal(found.decode())
 
 
-def _schema(cli: Context, paths: Sequence[EventPath]) -> Schema:
+_OMISSION = ("events.not_counted", "events.known_until", "events.run_id")
+
+
+def _schema(cli: Context, paths: Sequence[EventPath], *, not_counted: bool) -> Schema:
     """Return EVENTS with the columns asked for: in JSON all under `values`, otherwise one each."""
+    schema = EVENTS if not_counted else EVENTS.without(*_OMISSION)
     if not paths:
-        return EVENTS.without("events.values")
+        return schema.without("events.values")
     if cli.settings.format in (Format.JSON, Format.JSONL):
-        return EVENTS.replaced("events.values", Column("values", Json, get=partial(_values, paths)))
-    return EVENTS.replaced(
+        return schema.replaced("events.values", Column("values", Json, get=partial(_values, paths)))
+    return schema.replaced(
         "events.values", *(Column(path.text, get=partial(_found_at, path), cut=24) for path in paths)
     )
 
+
+_WITH_METRIC = "with `--not-counted`"
 
 EVENTS = Schema(
     "pik events",
@@ -282,6 +302,29 @@ EVENTS = Schema(
         Column("lag", Lag, "of the delivery", drop=1),
         Column("deliveries", int, "of the event, the accepted one included", drop=2),
         Column("values", Json, "by `--column`", only="with `--column`"),
+        Column(
+            "not_counted",
+            str,
+            "`no value`: there is none current, `late`: recorded after it was computed, `filter`: left out by it",
+            get="omission.reason",
+            only=_WITH_METRIC,
+        ),
+        Column(
+            "known_until",
+            Instant | None,
+            "of the current value; null: there is none",
+            get="omission.known_until",
+            only=_WITH_METRIC,
+            detail=True,
+        ),
+        Column(
+            "run_id",
+            str | None,
+            "that wrote the current value",
+            get="omission.run_id",
+            only=_WITH_METRIC,
+            detail=True,
+        ),
         Column("batch_id", str, "of the delivery: the accepted one, or with `--class` that", detail=True),
         Column("seq", int, "likewise: its position in the input", detail=True),
         Column("recorded_at", Instant, "when the index recorded it", detail=True),

@@ -1,0 +1,99 @@
+"""Events that the current value of a metric does not count, and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from pik.model.delivery import Filter
+from pik.model.instant import Window
+from pik.model.metric import Aggregate, Definition
+from pik.ports.store import Store
+from pik.rawlog.selection import RecordedDelivery
+from pik.usecases.inspect.conditions import Places, selected
+from pik.usecases.metrics.computation import sound
+from pik.usecases.metrics.definitions import chosen
+
+if TYPE_CHECKING:
+    from pik.ports.engine import Engine
+
+
+class Reason(StrEnum):
+    """Why a value does not count an event."""
+
+    NO_VALUE = "no value"
+    """There is no current value of its entity and bucket."""
+    LATE = "late"
+    """It was recorded after the current value's known until."""
+    FILTER = "filter"
+    """The definition's filter leaves it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Omission:
+    """Why the current value does not count an event; `known_until` and `run_id` are those of that value, if any."""
+
+    reason: Reason
+    known_until: int | None = None
+    run_id: str | None = None
+
+
+class CurrentValues:
+    """The current values of a metric, looked up day by day. `metric` is its latest definition as NAME@VERSION.
+
+    Raises NotFound for an unknown metric.
+    """
+
+    def __init__(self, store: Store, engine: Engine, wanted: Filter, name: str) -> None:
+        [latest] = chosen(store.metrics, [name])
+        self.metric = f"{latest.name}@{latest.version}"
+        self._store, self._engine, self._wanted, self._latest = store, engine, wanted, latest.definition
+        self._definitions = {one.version: one.definition for one in store.metrics.versions(name)}
+        self._selected: dict[str, Places] = {}
+        self._day: int | None = None
+        self._values: dict[str, list[tuple[Window, Aggregate]]] = {}
+
+    def omission(self, found: RecordedDelivery) -> Omission | None:
+        """Return why the delivery, an accepted one, is not counted; None if it is. Raises Damaged for a value that is
+        not as it was written."""
+        if found.segment.day != self._day:
+            self._load(found.segment.day)
+        delivery = found.delivery
+        place, instant = (delivery.batch_id, delivery.seq), delivery.event_instant
+        values = [value for bucket, value in self._values.get(delivery.entity_id, ()) if instant in bucket]
+        omissions: list[Omission] = []
+        for value in values:
+            if not self._selects(self._definitions[value.metric_version], place):
+                omissions.append(Omission(Reason.FILTER, value.known_until, value.run_id))
+            elif found.segment.recorded_at > value.known_until:
+                omissions.append(Omission(Reason.LATE, value.known_until, value.run_id))
+            else:
+                return None
+        if omissions:
+            return omissions[0]
+        return Omission(Reason.NO_VALUE if self._selects(self._latest, place) else Reason.FILTER)
+
+    def _load(self, day: int) -> None:
+        """Look up the values of all buckets that meet the day."""
+        of_day = Window.of_day(day)
+        start = min(of_day.widened(one.bucket_size).start for one in self._definitions.values())
+        self._day, self._values = day, defaultdict(list)
+        current = self._store.aggregates.current(
+            self._latest.name, Window(start, of_day.end), self._wanted.entities, checked=True
+        )
+        for value in sound(current):
+            computed = value.computed
+            size = self._definitions[value.metric_version].bucket_size
+            bucket = Window(computed.bucket, computed.bucket + 1).widened(size)
+            if bucket.end > of_day.start:
+                self._values[computed.entity_id].append((bucket, value))
+
+    def _selects(self, definition: Definition, place: tuple[str, int]) -> bool:
+        where = definition.where
+        if where is None:
+            return True
+        if where not in self._selected:
+            self._selected[where] = selected(self._store, self._engine, self._wanted, where)
+        return place in self._selected[where]
