@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from jsonschema_rs import Draft202012Validator, meta
 
@@ -139,6 +140,10 @@ def _repair(pik: Journey) -> None:
     pik("pik events", "events", "--not-counted", "revenue", "--limit", 3)
     late = ("revenue", "customer-17", DAY[1], "--events", "--column", "payload.amount")
     pik("pik explain", "explain", *late, code=1)
+    found = pik("pik triage", "triage", *DAY, code=1)
+    Path("baseline.json").write_bytes(msgspec.json.encode(found))
+    pik("pik triage", "triage", *DAY, "--baseline", "baseline.json")
+    pik("pik triage", "triage", *DAY, "--entity", "customer-17", code=1)
     Path("count.toml").write_text('name = "revenue"\nwhere = "seq > 0"\nvalue = "count(*)"\n', encoding="utf-8")
     pik("pik explain", "explain", *late, "--assume", "definition=@count.toml", code=1)
     run = pik("pik replay", "replay", *DAY, *EVERYTHING, "--reason", "late")["run_id"]
@@ -325,6 +330,7 @@ ALWAYS_NULL = {
     "pik status": {"deliveries_of_other_sources"},
     "pik diff aggregates": {"failed_not_listed", "failed_tasks"},
     "pik explain": {"lost"},
+    "pik triage": {"checks[].failure"},
     "pik dlq show": {"next"},
     "pik dlq redrive": {"runs[].events_matched"},
     "pik verify --rebuild-index": {"dropped_batches"},

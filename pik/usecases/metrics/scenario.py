@@ -54,7 +54,6 @@ FROM_FILE = 0
 """The version of a definition that is only assumed."""
 
 _HALF_DAY = timedelta(hours=12)
-_WIDEST_OFFSET = 26 * 3600
 
 
 def read_event_ids(path: str) -> tuple[str, ...]:

@@ -1,0 +1,133 @@
+"""`pik triage`: every check at once, ranked by how much it moves numbers."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+
+from pik.cli import options
+from pik.cli.command import FOUND, PARTLY, cli_command
+from pik.cli.context import Context
+from pik.cli.document import NEXT, Column, Field, Rows, Schema
+from pik.cli.options import option
+from pik.cli.text import number_of
+from pik.cli.values import Count, Instant
+from pik.errors import InputError
+from pik.model.instant import Window
+
+if TYPE_CHECKING:
+    from pik.usecases.care.triage import Triage
+
+
+class _Finding(msgspec.Struct):
+    """What tells one finding of an earlier triage from another."""
+
+    check: str
+    metric: str | None = None
+    cause: str | None = None
+    scope: str | None = None
+
+
+class _Baseline(msgspec.Struct):
+    """The JSON of an earlier triage, as far as it is needed: what it found, and what its own baseline had."""
+
+    findings: list[_Finding]
+    known: list[_Finding] = []
+
+
+@cli_command(
+    "triage",
+    examples="""
+    # what is wrong with yesterday?
+    pik triage --from 2026-01-30 --to 2026-01-31
+
+    # one customer
+    pik triage --entity customer-17 --since 2d
+
+    # on a schedule: exit code 1 only for what is new since the last time
+    pik triage --since 7d --baseline last.json --format json > now.json
+    """,
+)
+def triage(
+    cli: Context,
+    entity: options.Entities = None,
+    from_: options.From = None,
+    to: options.To = None,
+    since: options.Since = None,
+    baseline: Annotated[
+        Path | None,
+        option("--baseline FILE", "The JSON of an earlier triage: what it found already does not count."),
+    ] = None,
+) -> int | None:
+    """Run every check over a window and list what they find, the worst first; write nothing.
+
+    Findings are ranked by how much they move a metric: the difference over the window, divided by the recomputed total
+    (a total of 0 first), then by the number of values. Findings that move no number come last. Each names the command
+    that shows it. The rule of every check is listed, whether or not it found anything. Exit codes: 0 nothing found, 1
+    something found, 2 there is nothing in the window, 3 a check could not look at everything.
+    """
+    from pik.usecases.care.triage import triage as run_triage
+
+    known = _known(baseline) if baseline else ()
+    window = options.window_of(from_, to, since)
+    found = run_triage(cli.open_store(), cli.engine(), window, entity or (), known, cli.progress)
+    schema = TRIAGE if baseline else TRIAGE.without("known")
+    cli.show(schema, found, next=found.findings[0].command if found.findings else None)
+    if any(check.failure for check in found.checks):
+        return PARTLY
+    return FOUND if found.findings else None
+
+
+def _known(path: Path) -> list[tuple[str, str, str, str]]:
+    """Return the identities of the findings in an earlier triage. Raises InputError."""
+    try:
+        read = msgspec.json.decode(path.read_bytes(), type=_Baseline)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        hint = "pik triage --format json > baseline.json"
+        raise InputError(f"{path} is not the JSON of a triage: {error}", hint=hint) from None
+    return [(one.check, one.metric or "", one.cause or "", one.scope or "") for one in (*read.findings, *read.known)]
+
+
+def _nothing(found: Triage) -> str:
+    if any(check.failure for check in found.checks):
+        return "nothing found, but not everything could be looked at"
+    return f"nothing found by {number_of(len(found.checks), 'check')}"
+
+
+_COLUMNS = (
+    Column("check", str),
+    Column("what", str, wrap=True),
+    Column("metric", str | None, drop=2, rare=True),
+    Column("cause", str | None, detail=True),
+    Column("scope", str | None, "a source, a batch, a run, a dead letter or an object", detail=True),
+    Column("since", Instant | None, "the first bucket, or when it began", drop=3),
+    Column("events", Count | None, drop=4),
+    Column("buckets", Count | None, "values that it moves", drop=5),
+    Column("delta", Decimal | None, "what it moves the metric by, over the window", detail=True),
+    Column("effect", Decimal | None, "|delta| / |recomputed total|; null where that is 0", detail=True),
+    Column("command", str, "that shows it", wrap=True, advice=True),
+)
+
+TRIAGE = Schema(
+    "pik triage",
+    Field("window", Window),
+    Field("entities", list[str] | None),
+    Rows("findings", "by effect, then by buckets; those that move no number last", *_COLUMNS, empty=_nothing),
+    Rows("known", "with `--baseline`: what it has already; not counted", *_COLUMNS, only="with `--baseline`"),
+    Rows(
+        "checks",
+        "every check that ran",
+        Column("check", str),
+        Column("findings", Count, "those of the baseline included"),
+        Column("rule", str, wrap=True),
+        Column(
+            "failure", str | None, "why it could not look at everything; then the exit code is 3", wrap=True, rare=True
+        ),
+    ),
+    NEXT,
+)

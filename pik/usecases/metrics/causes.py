@@ -1,0 +1,150 @@
+"""The causes of many differences at once: each row of a diff with its shares, as `explain` has them for one value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import groupby, islice, pairwise
+
+from pik.errors import Damaged
+from pik.model.instant import Window
+from pik.model.metric import Aggregate, Computed, Metric
+from pik.model.scenario import PLAIN, Scenario
+from pik.ports.engine import Engine
+from pik.ports.store import Store
+from pik.rawlog.selection import Selection
+from pik.usecases.metrics.computation import recompute
+from pik.usecases.metrics.definitions import pinned
+from pik.usecases.metrics.diff import Difference, Op
+from pik.usecases.metrics.explain import Cause
+from pik.usecases.metrics.scenario import applied, definitions
+
+TOGETHER = 20_000
+"""Differences that are explained together, and held in memory."""
+
+_FEW = 50
+"""Entities up to which only their own events are read."""
+
+_ZERO = Decimal(0)
+
+_Key = tuple[int, str]
+"""A bucket's start and an entity."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedDifference:
+    """A difference, and its share of each cause that changes the value. They add up to its delta, a missing value
+    counted as 0. `proven` as in Explanation. What cannot be computed has no shares."""
+
+    difference: Difference
+    shares: Mapping[Cause, Decimal]
+    proven: bool
+    current: Aggregate | None
+
+
+def explained(
+    store: Store,
+    engine: Engine,
+    differences: Iterable[Difference],
+    scenario: Scenario = PLAIN,
+    *,
+    together: int = TOGETHER,
+) -> Iterator[ExplainedDifference]:
+    """Yield the rows of a diff under the scenario, a resolved one, each with its causes, in their order. Raises as
+    `explain` does."""
+    for name, of_metric in groupby(differences, key=lambda one: one.metric):
+        while some := list(islice(of_metric, together)):
+            yield from _Together(store, engine, name, scenario, some).explained()
+
+
+@dataclass(frozen=True, slots=True)
+class _Together:
+    """Differences of one metric, ordered by bucket and entity."""
+
+    store: Store
+    engine: Engine
+    name: str
+    scenario: Scenario
+    differences: Sequence[Difference]
+
+    def explained(self) -> Iterator[ExplainedDifference]:
+        keys = {(one.bucket, one.entity_id) for one in self.differences if one.op != Op.FAILED}
+        current = self._current(keys)
+        shares: dict[_Key, Mapping[Cause, Decimal]] = {}
+        proven: set[_Key] = set()
+        by_knowledge: dict[tuple[int, int], set[_Key]] = {}
+        for key in keys:
+            if key in current:
+                by_knowledge.setdefault((current[key].metric_version, current[key].known_until), set()).add(key)
+        [right] = definitions(self.store, self.engine, Scenario(), [self.name])
+        for (version, known_until), some in by_knowledge.items():
+            left = pinned(self.store.metrics, f"{self.name}@{version}")
+            first = self._values(left, Scenario(known_until), some)
+            redefined = first
+            if left.definition != right.definition:
+                redefined = self._values(right, Scenario(known_until), some)
+            for key in some:
+                of_version = current[key].computed
+                counted = first[key].counted if key in first else None
+                if counted == of_version.counted:
+                    proven.add(key)
+                steps = [_value(of_version), _value(first.get(key)), _value(redefined.get(key))]
+                lost = Cause.LOST if key not in proven and _inputs(first.get(key)) < of_version.inputs else None
+                shares[key] = _differences([lost or Cause.UNEXPLAINED, Cause.DEFINITION], steps)
+        now = self._values(right, Scenario(self.scenario.as_of), keys) if self.scenario.assumptions else None
+        for one in self.differences:
+            key = one.bucket, one.entity_id
+            if key not in keys:
+                yield ExplainedDifference(one, {}, False, None)
+                continue
+            before = _value(current[key].computed) + sum(shares[key].values()) if key in current else _ZERO
+            recomputed = one.recomputed or _ZERO
+            known = _value(now.get(key)) if now is not None else recomputed
+            arrived = Cause.LATE if key in current else Cause.NOT_COMPUTED
+            rest = _differences([arrived, Cause.ASSUMED], [before, known, recomputed])
+            yield ExplainedDifference(
+                one, {**shares.get(key, {}), **rest}, key in proven or key not in current, current.get(key)
+            )
+
+    def _current(self, keys: set[_Key]) -> dict[_Key, Aggregate]:
+        found: dict[_Key, Aggregate] = {}
+        for bucket, group in groupby(sorted(keys), key=lambda key: key[0]):
+            entities = [entity for _, entity in group]
+            few = entities if len(entities) <= _FEW else ()
+            for row in self.store.aggregates.current(self.name, Window(bucket, bucket + 1), few):
+                if (bucket, row.computed.entity_id) in keys:
+                    found[bucket, row.computed.entity_id] = row
+        return found
+
+    def _values(self, metric: Metric, scenario: Scenario, keys: set[_Key]) -> dict[_Key, Computed]:
+        """Return the values of these buckets and entities under a scenario, as far as they can be computed."""
+        buckets, entities = sorted({bucket for bucket, _ in keys}), sorted({entity for _, entity in keys})
+        window = Window(buckets[0], buckets[-1] + 1).widened(metric.bucket_size)
+        few = tuple(entities) if len(entities) <= _FEW else ()
+        found: dict[_Key, Computed] = {}
+        with applied(self.store, self.engine, scenario, window, few) as overrides:
+            selection = Selection(self.store, window, few, overrides)
+            with closing(recompute(selection, self.engine, [metric])) as parts:
+                for part in parts:
+                    if isinstance(part.computed, Damaged):
+                        continue
+                    for row in part.computed.rows():
+                        if (row.bucket, row.entity_id) in keys and row.failure is None:
+                            found[row.bucket, row.entity_id] = row
+        return found
+
+
+def _value(computed: Computed | None) -> Decimal:
+    return _ZERO if computed is None or computed.value is None else computed.value
+
+
+def _inputs(computed: Computed | None) -> int:
+    return 0 if computed is None else computed.inputs
+
+
+def _differences(causes: Sequence[Cause], values: Sequence[Decimal]) -> dict[Cause, Decimal]:
+    """Return by how much each cause changes the value, those that change nothing left out."""
+    steps = zip(causes, pairwise(values), strict=True)
+    return {cause: after - before for cause, (before, after) in steps if after != before}

@@ -1,0 +1,125 @@
+"""`pik triage`: every planted fault is found, ranked and shown with its command; a sound store has none."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+METRIC = 'name = "revenue"\nvalue = "sum((payload->>\'v\')::BIGINT)"\n'
+Pik = Callable[..., Any]
+
+
+def line(entity: str, value: int, day: int, hour: int = 1, **more: str) -> str:
+    event = {
+        "source": "web",
+        "event_type": "paid",
+        "entity_id": entity,
+        "event_time": f"2026-01-0{day}T{hour:02}:00:00Z",
+        "payload": {"v": value},
+    }
+    return json.dumps(event | more) + "\n"
+
+
+def ingest(pik: Pik, name: str, text: str) -> Any:
+    Path(name).write_text(text)
+    return pik("ingest", name)
+
+
+@pytest.fixture
+def shop(pik: Pik, tmp_path: Path) -> Pik:
+    """Two days of two entities; their numbers are current."""
+    ingest(pik, "days.jsonl", line("a", 10, 1) + line("b", 20, 1) + line("a", 30, 2, idempotency_key="k"))
+    (tmp_path / "m.toml").write_text(METRIC)
+    pik("metrics", "apply", "m.toml")
+    assert pik("replay", "--all", "--promote", "--yes").code == 0
+    return pik
+
+
+def triage(pik: Pik, *options: str) -> tuple[int, list[dict[str, Any]], dict[str, Any]]:
+    result = pik("triage", *options, "--format", "json")
+    document = json.loads(result.out)
+    return result.code, document["findings"], document
+
+
+def test_a_sound_store_has_no_finding_and_names_every_check(shop: Pik) -> None:
+    code, findings, document = triage(shop)
+    assert (code, findings, document["next"]) == (0, [], None)
+    assert [one["findings"] for one in document["checks"]] == [0] * 7
+    assert "nothing found by 7 checks" in shop("triage").out
+
+
+def test_differences_are_split_by_cause_and_ranked_by_their_effect(shop: Pik, tmp_path: Path) -> None:
+    ingest(shop, "late.jsonl", line("a", 5, 1, 2))
+    (tmp_path / "m.toml").write_text(METRIC.replace("sum(", "3 * sum("))
+    shop("metrics", "apply", "m.toml")
+    code, findings, document = triage(shop)
+    assert code == 1
+    shown = [(one["metric"], one["cause"], one["delta"], one["buckets"]) for one in findings]
+    assert shown == [("revenue", "definition", 120, 3), ("event_count", "late", 1, 1), ("revenue", "late", 15, 1)]
+    assert [round(float(one["effect"]), 4) for one in findings] == [round(120 / 195, 4), 0.25, round(15 / 195, 4)]
+    for one in findings:
+        assert shop(*shlex.split(one["command"])[1:]).code == 1
+    assert document["next"] == findings[0]["command"]
+
+
+def test_other_faults_are_found_each_by_its_check(shop: Pik, tmp_path: Path) -> None:
+    ingest(shop, "conflict.jsonl", line("a", 31, 2, idempotency_key="k"))
+    assert ingest(shop, "broken.jsonl", line("a", 10, 1) + "not JSON\n").code == 3
+    run = json.loads(shop("runs", "list", "--format", "json").out)["runs"][0]["run_id"]
+    shop("rollback", run, "--yes")
+    found = {(one["check"], one["scope"]): one for one in triage(shop)[1]}
+    [broken] = [one for one in json.loads(shop("batches", "--format", "json").out)["batches"] if one["rejected"]]
+    assert ("conflicts", "web") in found
+    assert ("rejects", broken["batch_id"]) in found
+    assert ("runs", run) in found
+    assert {one["cause"] for one in found.values() if one["check"] == "differences"} == {"not computed"}
+    for one in found.values():
+        assert shop(*shlex.split(one["command"])[1:]).code in (0, 1)
+    for segment in (tmp_path / ".pik" / "raw").rglob("event_date=2026-01-02/*"):
+        segment.unlink()
+    code, after, document = triage(shop)
+    assert [one["check"] for one in after if one["check"] == "damage"] == ["damage"] * 2
+    assert [one for one in after if one["cause"] == "failed"]
+    assert (code, [one["check"] for one in document["checks"] if one["failure"]]) == (3, ["conflicts"])
+
+
+def test_a_baseline_leaves_out_what_was_found_before_whatever_its_figures(shop: Pik, tmp_path: Path) -> None:
+    ingest(shop, "late.jsonl", line("a", 5, 1, 2))
+    (tmp_path / "base.json").write_text(shop("triage", "--format", "json").out)
+    ingest(shop, "later.jsonl", line("b", 7, 1, 3))
+    code, findings, document = triage(shop, "--baseline", "base.json")
+    assert (code, findings, len(document["known"])) == (0, [], 2)
+    (tmp_path / "base.json").write_text(json.dumps(document))
+    ingest(shop, "conflict.jsonl", line("a", 31, 2, idempotency_key="k"))
+    code, findings, document = triage(shop, "--baseline", "base.json")
+    assert (code, [one["check"] for one in findings], len(document["known"])) == (1, ["conflicts"], 2)
+
+
+def test_only_the_window_and_the_entity_are_looked_at(shop: Pik) -> None:
+    ingest(shop, "late.jsonl", line("a", 5, 1, 2) + line("b", 5, 2, 2))
+    for options, entities in (
+        (["--entity", "a"], 2),
+        (["--from", "2026-01-02"], 2),
+        (["--entity", "a", "--from", "2026-01-02"], 0),
+    ):
+        assert len(triage(shop, *options)[1]) == entities
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--entity", "nobody"], 2, "neither an event nor a current value of 'nobody'"),
+        (["--from", "2027-01-01"], 2, "neither an event nor a current value"),
+        (["--baseline", "absent.json"], 2, "cannot read absent.json"),
+        (["--baseline", "days.jsonl"], 2, "is not the JSON of a triage"),
+        (["--store", "elsewhere"], 4, "elsewhere"),
+    ],
+)
+def test_what_cannot_be_triaged_is_an_error(shop: Pik, options: list[str], code: int, message: str) -> None:
+    result = shop("triage", *options)
+    assert (result.code, message in result.err) == (code, True), result.err
