@@ -89,6 +89,11 @@ def window_of(from_: str | None, to: str | None, since: str | None, *, now: int 
     return Window(start, end)
 
 
+def duration(name: str, text: str) -> int:
+    """The nanoseconds that the option gives. Raises UsageError naming it."""
+    return _parsed(name, parse_duration, text)
+
+
 def _parsed(name: str, parse: Callable[[str], int], text: str, hint: str = "") -> int:
     try:
         return parse(text)

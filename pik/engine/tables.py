@@ -158,10 +158,14 @@ def _lines(files: DeliveryFiles, names: Sequence[str], window: Window, *, chosen
     selected.append(f"CASE WHEN {' AND '.join(f'line.{key} IS NOT NULL' for key in _KEYS)} THEN 1 END AS _whole")
     types = ", ".join(f"{name}: '{sql_type}'" for name, sql_type in sorted(fields.items()))
     # Without `records`, read_json looks at each line for what kind of JSON it is: 10 × slower.
-    return (
-        f"SELECT {', '.join(selected)} FROM read_json({file_list(files.files)}, format = 'newline_delimited', "
-        f"compression = 'zstd', records = true, columns = {{{types}}}) AS line{joins}"
+    raw = (
+        f"read_json({file_list(files.files)}, format = 'newline_delimited', compression = 'zstd', records = true, "
+        f"columns = {{{types}}})"
     )
+    if not files.files:
+        nothing = ", ".join(f"NULL::{sql_type} AS {name}" for name, sql_type in fields.items())
+        raw = f"(SELECT {nothing} WHERE false)"
+    return f"SELECT {', '.join(selected)} FROM {raw} AS line{joins}"
 
 
 def _unreadable(db: DuckDBPyConnection, files: DeliveryFiles, error: Exception) -> EngineError | Damaged:

@@ -17,6 +17,9 @@ class EventPath:
         self.text = text
         self._expression = Expression(text, f"{option} {text}")
 
+    def __str__(self) -> str:
+        return self.text
+
     def find(self, delivery: Delivery) -> Any:
         """Return what the expression finds, numbers exactly; None where there is nothing. Raises Invalid."""
         payload = delivery.payload_text or delivery.payload

@@ -111,12 +111,27 @@ def _look(pik: Journey) -> None:
     found = pik("pik duplicates", "duplicates", "--limit", 3)
     pik("pik duplicates", "duplicates", "--class", "conflict", "--show-payload-diff")
     pik("pik duplicates", "duplicates", "--entity", "customer-17", "--limit", 1)
-    for group in ("source", "type", "entity", "batch", "hour"):
+    for group in ("source", "type", "entity", "batch", "hour", "payload.amount"):
         pik("pik duplicates --by", "duplicates", "--by", group)
+    _suspect(pik)
     pik("pik duplicates --by", "duplicates", "--by", "hour", "--entity", "customer-17", "--limit", 1)
     pik("pik show", "show", found["duplicates"][0]["event_id"], "--limit", 1)
     rewritten = pik("pik events", "events", "--entity", "\ue000")["events"][0]
     pik("pik show", "show", rewritten["event_id"])
+
+
+def _suspect(pik: Journey) -> None:
+    """Events a day after the others, one like another one two seconds earlier, and some that cannot be compared."""
+    event = {"source": "s", "event_type": "t", "entity_id": "customer-17", "payload": {"n": 1}}
+    times = ("2026-03-09T00:00:00Z", "2026-03-09T00:00:02Z")
+    Path("suspect.jsonl").write_text("".join(json.dumps(event | {"event_time": one}) + "\n" for one in times))
+    pik("", "ingest", "suspect.jsonl")
+    of = ("duplicates", "--class", "suspect")
+    pik("pik duplicates --class suspect", *of)
+    pik("pik duplicates --class suspect", *of, *ONE, "--from", "2026-03-09", "--limit", 1, "--same", "payload.nothing")
+    for group in ("source", "type", "entity", "batch", "hour", "payload.n"):
+        pik("pik duplicates --class suspect --by", *of, "--by", group)
+    pik("pik duplicates --class suspect --by", *of, *ONE, "--by", "source", "--same", "payload.nothing")
 
 
 def _numbers(pik: Journey) -> None:
@@ -372,7 +387,18 @@ def test_every_command_has_a_schema(said: dict[str, list[Any]]) -> None:
 
 
 OF_TWO_MEANINGS = {
-    *("accepted", "aggregates", "batches", "bucket", "current", "deliveries", "duplicates", "events", "metrics"),
+    *(
+        "accepted",
+        "aggregates",
+        "batches",
+        "bucket",
+        "current",
+        "deliveries",
+        "duplicates",
+        "events",
+        "metrics",
+        "suspects",
+    ),
     "value",
 }
 """Names that are rows in one place and their number in another, or a definition's text and what comes of it."""

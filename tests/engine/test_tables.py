@@ -54,6 +54,13 @@ def test_every_delivery_has_its_verdict_its_time_and_its_moment_of_recording(sto
     assert accepted == [(events, events)]
 
 
+def test_without_raw_the_tables_are_empty(tmp_path: Path) -> None:
+    empty = open_store(str(tmp_path / "empty"), create=True)
+    with Selection(empty, ALL_TIME).gather_deliveries() as files, DuckEngine().tables(files, COLUMNS, ALL_TIME) as db:
+        assert list(db.rows("SELECT * FROM deliveries")) == []
+        assert [name for name, _ in db.columns("SELECT * FROM events")] == list(COLUMNS)
+
+
 @pytest.mark.parametrize("entities", [(), ("e1", "e3")])
 @pytest.mark.parametrize("within", [ALL_TIME, window("02T02:00", "03T04:00")])
 def test_only_the_window_and_the_entities_are_in_them(store: Store, within: Window, entities: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ from pik.ports.store import Store
 from pik.runtime import storage
 from pik.runtime.storage import sort_bounded
 from pik.usecases.inspect import duplicates, events
-from pik.usecases.inspect.duplicates import DuplicateFilter, Group, count_duplicates, list_duplicates
+from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 from tests.support.faults import Wrapped
 from tests.support.stores import event, ingest
 
@@ -53,7 +53,7 @@ def test_only_events_that_came_often_enough(doubled: Store) -> None:
 
 @pytest.mark.parametrize("by", ["source", "type", "entity", "batch", "hour"])
 def test_groups_that_do_not_fit_into_memory_are_counted_whole(
-    doubled: Store, by: Group, monkeypatch: pytest.MonkeyPatch
+    doubled: Store, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = list(count_duplicates(doubled, WANTED, by))
     monkeypatch.setattr(duplicates, "SORTED_IN_MEMORY", 2)

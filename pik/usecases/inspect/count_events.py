@@ -80,7 +80,7 @@ def count_events(
 def _groups(
     store: Store, wanted: Filter, by: str | EventPath, limit: int | None, conditions: Conditions, progress: Progress
 ) -> Generator[EventGroup, None, EventTotals]:
-    group_of = _group(by)
+    group_of = group_by(by)
     holds = conditions.holds if conditions.chooses_segments else None
     only = conditions.only or "accepted"
     found = deliveries(store, wanted, only=only, progress=progress, holds=holds)
@@ -102,7 +102,8 @@ def _counted(names: Iterable[str]) -> Iterator[EventGroup]:
         yield EventGroup(name, sum(count for _, count in of_name))
 
 
-def _group(by: str | EventPath) -> Callable[[Delivery], str]:
+def group_by(by: str | EventPath) -> Callable[[Delivery], str]:
+    """Return what tells the group of a delivery: `by` as in count_events."""
     if isinstance(by, EventPath):
         return lambda delivery: value_at(by, delivery).decode()
     if by == HOURS:

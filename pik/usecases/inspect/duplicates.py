@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from operator import attrgetter, itemgetter
-from typing import Any, Literal
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import msgspec
 
 from pik.model.batch import BatchState, Segment, Verdict
 from pik.model.delivery import Delivery, Filter
-from pik.model.instant import HOUR, format_instant, parse_instant
+from pik.model.instant import parse_instant
+from pik.model.path import EventPath
 from pik.ports.store import Store
 from pik.rawlog.selection import RecordedDelivery, deliveries
 from pik.runtime import SILENT, Progress
 from pik.runtime.storage import SORTED_IN_MEMORY, sort_bounded
 from pik.usecases import Extent, Listing
 from pik.usecases.availability import expect_held
+from pik.usecases.inspect.count_events import group_by
 from pik.usecases.inspect.deliveries import locate, read_locations
 from pik.usecases.inspect.events import PAGE, ordered
-
-Group = Literal["source", "type", "entity", "batch", "hour"]
 
 _FINISHED = 10_000  # batches for which it is remembered whether they are finished
 
@@ -136,21 +136,24 @@ def _key(item: _Duplicate) -> tuple[int, str, str, int]:
 
 
 def count_duplicates(
-    store: Store, wanted: DuplicateFilter, by: Group, *, limit: int | None = None, progress: Progress = SILENT
+    store: Store, wanted: DuplicateFilter, by: str | EventPath, *, limit: int | None = None, progress: Progress = SILENT
 ) -> Listing[GroupRow, GroupTotals]:
-    """Count the selected duplicates by what `by` names, most first; an hour is that of event_time, in UTC.
+    """Count the selected duplicates by source, type, entity, batch or hour (of event_time, in UTC), or by what a path
+    finds in them, most first.
 
-    Raises NotHeld, and Damaged while iterating.
+    Raises NotHeld, and while iterating Damaged, and UsageError for a path that cannot be evaluated.
     """
     expect_held(store, wanted.filter.window, wanted.filter.entities)
     return Listing(_groups(store, wanted, by, limit, progress))
 
 
 def _groups(
-    store: Store, wanted: DuplicateFilter, by: Group, limit: int | None, progress: Progress
+    store: Store, wanted: DuplicateFilter, by: str | EventPath, limit: int | None, progress: Progress
 ) -> Generator[GroupRow, None, GroupTotals]:
     found = deliveries(store, wanted.filter, only="duplicate", progress=progress)
-    counts = _counts(_DuplicateReader(store, wanted).select(found), by)
+    group = group_by(by)
+    selected = _DuplicateReader(store, wanted).select(found)
+    counts = counts_of((group(delivery), kind == Verdict.CONFLICT) for delivery, kind, _ in selected)
     groups = duplicates = 0
     for row in sort_bounded(_added(counts), lambda row: (-row.duplicates, row.group)):
         groups, duplicates = groups + 1, duplicates + row.duplicates
@@ -159,38 +162,31 @@ def _groups(
     return GroupTotals(duplicates, limit is not None and groups > limit)
 
 
-_Count = tuple[tuple[str, bool], int]  # how many duplicates a group has that are conflicts, or not
+def _added(counts: Iterator[tuple[tuple[str, bool], int]]) -> Iterator[GroupRow]:
+    """Yield the groups. What is counted is a group, and whether it is a conflict."""
+    for group, of_group in groupby(counts, key=lambda one: one[0][0]):
+        total = {is_conflict: count for (_, is_conflict), count in of_group}
+        yield GroupRow(group, total.get(False, 0), total.get(True, 0))
 
 
-def _counts(found: Iterable[_Duplicate], by: Group) -> Iterator[_Count]:
-    """Yield counts by group, of as many groups as memory should hold at a time."""
-    group, counts = _group_of(by), dict[tuple[str, bool], int]()
-    for delivery, kind, _ in found:
-        key = group(delivery), kind == Verdict.CONFLICT
-        counts[key] = counts.get(key, 0) + 1
+Name = TypeVar("Name", str, tuple[str, bool], tuple[str, str])
+
+
+def counts_of(names: Iterable[Name]) -> Iterator[tuple[Name, int]]:
+    """Yield how often each name comes, by name. Memory holds SORTED_IN_MEMORY names at a time."""
+    counts = sort_bounded(_counted(names), itemgetter(0))
+    for name, of_name in groupby(counts, key=itemgetter(0)):
+        yield name, sum(count for _, count in of_name)
+
+
+def _counted(names: Iterable[Name]) -> Iterator[tuple[Name, int]]:
+    counts: dict[Name, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
         if len(counts) >= SORTED_IN_MEMORY:
             yield from counts.items()
             counts = {}
     yield from counts.items()
-
-
-def _added(counts: Iterator[_Count]) -> Iterator[GroupRow]:
-    """Yield the groups, with what was counted of each at any time."""
-    for group, of_group in groupby(sort_bounded(counts, itemgetter(0)), key=lambda one: one[0][0]):
-        total = {False: 0, True: 0}
-        for (_, is_conflict), count in of_group:
-            total[is_conflict] += count
-        yield GroupRow(group, total[False], total[True])
-
-
-def _hour(delivery: Delivery) -> str:
-    instant = delivery.event_instant
-    return format_instant(instant - instant % HOUR)
-
-
-def _group_of(by: Group) -> Callable[[Delivery], str]:
-    names = {"source": "source", "type": "event_type", "entity": "entity_id", "batch": "batch_id"}
-    return _hour if by == "hour" else attrgetter(names[by])
 
 
 class _DuplicateReader:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
+from pik.cli.commands.inspect.duplicate_groups import GROUPED, read_by, shown_group
 from pik.cli.commands.inspect.events import MATCHED, at_most
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schema
@@ -13,10 +14,12 @@ from pik.cli.options import option
 from pik.cli.text import shortened, visible
 from pik.cli.values import Count, EventId, Instant, Json
 from pik.errors import UsageError
-from pik.model.instant import Window, parse_instant
+from pik.model.instant import HOUR, Window
 
 if TYPE_CHECKING:
+    from pik.model.delivery import Filter
     from pik.usecases.inspect.duplicates import DuplicateRow
+    from pik.usecases.inspect.suspects import SuspectRule
 
 
 @cli_command(
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
     # the same idempotency key with other content, and what differs
     pik duplicates --class conflict --show-payload-diff
+
+    # events that look like retries which were stamped anew, and which versions of the app sent them
+    pik duplicates --class suspect --within 10s --by payload.app
 
     # in a runbook: exit code 1 if there is any
     pik duplicates --from 2026-01-31 --fail-if-any --limit 20
@@ -41,12 +47,23 @@ def duplicates(
     type_: options.Type = None,
     source: options.Source = None,
     kind: Annotated[
-        Literal["exact", "conflict"] | None,
-        option("--class CLASS", "exact: the same content. conflict: same key, other content."),
+        Literal["exact", "conflict", "suspect"] | None,
+        option(
+            "--class CLASS",
+            "exact: the same content. conflict: same key, other content. suspect: an event like another one a moment "
+            "earlier.",
+        ),
+    ] = None,
+    within: Annotated[
+        str | None, option("--within DURATION", "Suspects: the longest time between the two (default 5s, at most 1h).")
+    ] = None,
+    same: Annotated[
+        list[str] | None,
+        option("--same PATH", "Suspects: what must be equal instead of the payload (repeatable)."),
     ] = None,
     by: Annotated[
-        Literal["source", "type", "entity", "batch", "hour"] | None,
-        option("--by WHAT", "Count them by source, type, entity, batch or hour of event_time."),
+        str | None,
+        option("--by WHAT", "Count them by source, type, entity, batch, hour of event_time, or PATH."),
     ] = None,
     min_deliveries: Annotated[int, option("--min-deliveries N", "Only events with at least N deliveries.", min=2)] = 2,
     show_payload_diff: Annotated[
@@ -58,22 +75,34 @@ def duplicates(
 ) -> int | None:
     """List each delivery that is not the first of its event, by event_time, or count them.
 
-    On a terminal the first 50, without --limit; through a pipe and in the other formats all of them.
+    On a terminal the first 50, without --limit; through a pipe and in the other formats all of them. PATH is a
+    JMESPath on the event, such as payload.app.
+
+    A suspect is an event with the source, type, entity and payload of another one, shortly after it: perhaps a retry
+    that was stamped anew. That is a guess: suspects are listed only with --class suspect, and numbers count them.
     """
+    from pik.cli.commands.inspect.suspects import show_suspects
     from pik.model.delivery import Filter
     from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
-    from pik.usecases.inspect.events import nothing_matches
 
     window = options.window_of(from_, to, since)
-    wanted = DuplicateFilter(Filter(window, (entity,) if entity else (), source, type_), kind, min_deliveries)
+    selected = Filter(window, (entity,) if entity else (), source, type_)
+    chosen = read_by(by) if by else None
+    if kind == "suspect":
+        rule = _rule(within, same, min_deliveries, show_payload_diff)
+        any_found = show_suspects(cli, selected, rule, chosen, limit or cli.default_limit)
+        return _ended(cli, "suspects", selected, any_found, fail_if_any, fail_if_none)
+    if within or same:
+        raise UsageError(f"{'--within' if within else '--same'} is for suspects", hint="add --class suspect")
+    wanted = DuplicateFilter(selected, kind, min_deliveries)
     if by and show_payload_diff:
         raise UsageError("--by counts, so there is nothing for --show-payload-diff", hint="leave one of them out")
     store = cli.open_store()
     limit = limit or cli.default_limit
-    if by:
-        groups = count_duplicates(store, wanted, by, limit=limit, progress=cli.progress)
+    if chosen:
+        groups = count_duplicates(store, wanted, chosen, limit=limit, progress=cli.progress)
         cli.show(
-            DUPLICATES_BY.without(*(f"groups.{other}" for other in _GROUPS if other != by)),
+            shown_group(DUPLICATES_BY, chosen),
             {"window": window, "entity": entity, "by": by},
             groups=groups,
             duplicates=lambda: groups.summary.duplicates,
@@ -94,9 +123,32 @@ def duplicates(
             note=lambda: more if found.summary.truncated else None,
         )
         any_found = found.summary.matched != 0
+    return _ended(cli, "duplicates", selected, any_found, fail_if_any, fail_if_none)
+
+
+def _ended(
+    cli: Context, things: str, wanted: Filter, any_found: bool, fail_if_any: bool, fail_if_none: bool
+) -> int | None:
+    """Note why nothing was found, if so, and return the exit code."""
+    from pik.usecases.inspect.events import nothing_matches
+
     if not any_found:
-        cli.note(nothing_matches("duplicates", store, window, (entity,) if entity else ()))
+        cli.note(nothing_matches(things, cli.open_store(), wanted.window, wanted.entities))
     return FOUND if (fail_if_any if any_found else fail_if_none) else None
+
+
+def _rule(within: str | None, same: list[str] | None, min_deliveries: int, show_payload_diff: bool) -> SuspectRule:
+    """Return the rule for suspects. Raises UsageError for options that have no meaning for them."""
+    from pik.model.path import EventPath
+    from pik.usecases.inspect.suspects import SuspectRule
+
+    for name, given in (("--min-deliveries", min_deliveries > 2), ("--show-payload-diff", show_payload_diff)):
+        if given:
+            raise UsageError(f"{name} is for duplicates, and suspects are not counted as such", hint="leave it out")
+    reach = options.duration("--within", within or "5s")
+    if reach > HOUR:
+        raise UsageError(f"--within {within}: more than 1h", hint="a retry comes soon, such as --within 30s")
+    return SuspectRule(reach, tuple(EventPath(path, "--same") for path in same or ()))
 
 
 _LONGEST = 24
@@ -149,8 +201,6 @@ DUPLICATES = Schema(
     NOTE,
 )
 
-_GROUPS = ("source", "type", "entity", "batch", "hour")
-
 DUPLICATES_BY = Schema(
     "pik duplicates --by",
     Field("window", Window),
@@ -159,8 +209,7 @@ DUPLICATES_BY = Schema(
     Rows(
         "groups",
         "most first",
-        *(Column(name, str, get="group", only=f"with `--by {name}`") for name in _GROUPS[:-1]),
-        Column("hour", Instant, "of `event_time`", get=lambda row: parse_instant(row.group), only="with `--by hour`"),
+        *GROUPED,
         Column("duplicates", Count, "exact + conflict"),
         Column("exact", Count),
         Column("conflict", Count),

@@ -1,0 +1,108 @@
+"""`pik duplicates --class suspect`: events that may be retries which were stamped anew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pik.cli.commands.inspect.duplicate_groups import GROUPED, shown_group
+from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
+from pik.cli.values import Count, EventId, Instant, Lag
+from pik.model.instant import Window
+
+if TYPE_CHECKING:
+    from pik.cli.context import Context
+    from pik.model.delivery import Filter
+    from pik.model.path import EventPath
+    from pik.usecases.inspect.suspects import SuspectRule, SuspectTotals
+
+
+def show_suspects(
+    cli: Context, wanted: Filter, rule: SuspectRule, by: str | EventPath | None, limit: int | None
+) -> bool:
+    """Show the suspects, or count them, and return whether there are any."""
+    from pik.usecases.inspect.suspects import count_suspects, list_suspects
+
+    store, engine = cli.open_store(), cli.engine()
+    head = {"window": wanted.window, "entity": next(iter(wanted.entities), None), "rule": str(rule)}
+    if by is None:
+        found = list_suspects(store, engine, wanted, rule, limit=limit)
+        cli.show(
+            SUSPECTS,
+            head,
+            suspects=found,
+            matched=lambda: found.summary.suspects,
+            truncated=lambda: found.summary.truncated,
+            note=lambda: _note(found.summary, rule, limit),
+        )
+        return found.summary.suspects > 0
+    groups = count_suspects(store, engine, wanted, rule, by, limit=limit)
+    cli.show(
+        shown_group(SUSPECTS_BY, by),
+        {**head, "by": str(by)},
+        groups=groups,
+        matched=lambda: groups.summary.suspects,
+        truncated=lambda: groups.summary.truncated,
+        note=lambda: _note(groups.summary, rule, limit),
+    )
+    return groups.summary.suspects > 0
+
+
+def _note(found: SuspectTotals, rule: SuspectRule, limit: int | None) -> str | None:
+    """Return what else to know about the suspects."""
+    notes: list[str] = []
+    if found.truncated:
+        notes.append(f"--limit N shows more than the first {limit:,}")
+    if found.incomparable:
+        paths = ", ".join(path.text for path in rule.same)
+        notes.append(f"{found.incomparable:,} events have a neighbour in time, but nothing at {paths}: not compared")
+    if found.cut:
+        notes.append("events before the window are not held, so those at its beginning were not compared with them")
+    return "; ".join(notes) or None
+
+
+_RULE = Field("rule", str, "what makes an event a suspect. A guess: suspects are not counted as duplicates")
+
+SUSPECTS = Schema(
+    "pik duplicates --class suspect",
+    Field("window", Window),
+    Field("entity", str | None),
+    _RULE,
+    Rows(
+        "suspects",
+        "each event that looks like an earlier one, by `event_time`, `event_id`",
+        Column("event_id", EventId),
+        Column("event_time", Instant),
+        Column("distance", Lag, "how long after the earlier one"),
+        Column("looks_like", EventId, "the earlier event", get="earlier_event_id"),
+        Column("earlier_time", Instant, "its `event_time`", detail=True),
+        Column("source", str, cut=16, drop=2),
+        Column("event_type", str, cut=20, drop=1),
+        Column("entity_id", str, cut=24),
+        Column("batch_id", str, "of the suspect's accepted delivery", drop=3),
+        Column("seq", int, "likewise", drop=4),
+        Column("earlier_batch_id", str, "of the earlier event's accepted delivery", drop=5),
+        Column("earlier_seq", int, "likewise", drop=6),
+        empty=lambda found: f"no suspects {found['window'].within}",
+    ),
+    Field("matched", Count, "how many there are"),
+    TRUNCATED,
+    NOTE,
+)
+
+SUSPECTS_BY = Schema(
+    "pik duplicates --class suspect --by",
+    Field("window", Window),
+    Field("entity", str | None),
+    _RULE,
+    Field("by", str, "what they are counted by"),
+    Rows(
+        "groups",
+        "most first",
+        *GROUPED,
+        Column("suspects", Count),
+        empty=lambda found: f"no suspects {found['window'].within}",
+    ),
+    Field("matched", Count, "suspects in all groups"),
+    TRUNCATED,
+    NOTE,
+)

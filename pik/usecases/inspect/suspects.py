@@ -1,0 +1,306 @@
+"""Suspects: events that say what an earlier one said, a moment later. Perhaps retries that were stamped anew.
+
+That is a guess about what a producer did, so suspects are listed and never counted as duplicates. DuckDB finds the
+events that have a neighbour in time; of those alone the payloads are read, and compared as identity compares them: by
+their canonical JSON, so that key order, white space and how a number is written do not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from pik.errors import Damaged, NotHeld
+from pik.model.delivery import Delivery, Filter, event_id_text, read_delivery
+from pik.model.identity import read_payload
+from pik.model.instant import HOUR, MIN_INSTANT, Window, format_duration, format_instant
+from pik.model.path import EventPath
+from pik.ports.engine import Engine, Tables
+from pik.ports.store import Store
+from pik.rawlog.selection import Selection
+from pik.runtime.storage import sort_bounded
+from pik.usecases import Listing
+from pik.usecases.availability import expect_held
+from pik.usecases.inspect.count_events import FIELDS, HOURS, value_at
+from pik.usecases.inspect.duplicates import counts_of
+
+HELD = 100_000
+"""Events whose payloads are compared at a time, about."""
+
+_READ = 1 << 20
+
+_COLUMNS = ("event_id", "source", "event_type", "entity_id", "event_ns", "batch_id", "seq")
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectRule:
+    """What makes an event a suspect: another one of the same source, type and entity, at another time at most `within`
+    nanoseconds before it, with the same payload, or where there are paths with the same values there."""
+
+    within: int
+    same: tuple[EventPath, ...] = ()
+
+    def __str__(self) -> str:
+        same = ", ".join(path.text for path in self.same)
+        equal = f"entity and {same}" if same else "entity and payload (as JSON values)"
+        return f"same source, type, {equal}, at another time within {format_duration(self.within)}"
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectRow:
+    """An event that looks like the one before it, and which that is. Times and `distance` in nanoseconds.
+
+    `values` are the JSON of what the paths find in the suspect, `earlier_values` in the event before it.
+    """
+
+    event_id: str
+    event_time: int
+    source: str
+    event_type: str
+    entity_id: str
+    batch_id: str
+    seq: int
+    earlier_event_id: str
+    earlier_time: int
+    earlier_batch_id: str
+    earlier_seq: int
+    values: tuple[bytes, ...] = ()
+    earlier_values: tuple[bytes, ...] = ()
+
+    @property
+    def distance(self) -> int:
+        """Nanoseconds between the two."""
+        return self.event_time - self.earlier_time
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectTotals:
+    """How many suspects there are, and whether a limit left some out.
+
+    `incomparable` events have a neighbour in time, but nothing at one of the paths that must be equal. `cut` says that
+    events before the window are not held, and so were not compared with those at its beginning.
+    """
+
+    suspects: int
+    truncated: bool
+    incomparable: int
+    cut: bool
+
+
+def list_suspects(
+    store: Store,
+    engine: Engine,
+    wanted: Filter,
+    rule: SuspectRule,
+    *,
+    paths: Sequence[EventPath] = (),
+    limit: int | None = None,
+) -> Listing[SuspectRow, SuspectTotals]:
+    """List the suspects among the events that the filter selects, by event_time and event_id, each with what the paths
+    find; with a limit the first ones.
+
+    Raises NotHeld, and while iterating Damaged, and UsageError for a path that cannot be evaluated.
+    """
+    expect_held(store, wanted.window, wanted.entities)
+    reached = Window(max(wanted.window.start - rule.within, MIN_INSTANT), wanted.window.end)
+    try:
+        expect_held(store, reached, wanted.entities)
+    except NotHeld:
+        reached = wanted.window
+    cut = reached == wanted.window and wanted.window.start > MIN_INSTANT
+    return Listing(_listed(_Search(store, engine, wanted, reached, rule, tuple(paths)), limit, cut))
+
+
+def _listed(search: _Search, limit: int | None, cut: bool) -> Generator[SuspectRow, None, SuspectTotals]:
+    count = 0
+    for row in search.suspects():
+        count += 1
+        if limit is None or count <= limit:
+            yield row
+    return SuspectTotals(count, limit is not None and count > limit, search.incomparable, cut)
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectGroup:
+    """Suspects counted under one value of what they are grouped by."""
+
+    group: str
+    suspects: int
+
+
+def count_suspects(
+    store: Store,
+    engine: Engine,
+    wanted: Filter,
+    rule: SuspectRule,
+    by: str | EventPath,
+    *,
+    limit: int | None = None,
+) -> Listing[SuspectGroup, SuspectTotals]:
+    """Count the suspects by source, type, entity, batch or hour, or by what a path finds in them, most first. Raises as
+    `list_suspects` does."""
+    found = list_suspects(store, engine, wanted, rule, paths=() if isinstance(by, str) else (by,))
+    return Listing(_groups(found, by, limit))
+
+
+def _groups(
+    found: Listing[SuspectRow, SuspectTotals], by: str | EventPath, limit: int | None
+) -> Generator[SuspectGroup, None, SuspectTotals]:
+    groups = 0
+    counts = counts_of(_group(row, by) for row in found)
+    for name, count in sort_bounded(counts, lambda one: (-one[1], one[0])):
+        groups += 1
+        if limit is None or groups <= limit:
+            yield SuspectGroup(name, count)
+    return replace(found.summary, truncated=limit is not None and groups > limit)
+
+
+def _group(row: SuspectRow, by: str | EventPath) -> str:
+    if isinstance(by, EventPath):
+        return row.values[0].decode()
+    if by == HOURS:
+        return format_instant(row.event_time - row.event_time % HOUR)
+    return str(getattr(row, FIELDS[by]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What is compared of an event (None: it cannot be), and what the paths find in it."""
+
+    key: bytes | None
+    values: tuple[bytes, ...]
+
+
+@dataclass(slots=True)
+class _Search:
+    store: Store
+    engine: Engine
+    wanted: Filter
+    reached: Window
+    rule: SuspectRule
+    paths: tuple[EventPath, ...]
+    incomparable: int = 0
+
+    def suspects(self) -> Iterator[SuspectRow]:
+        """Yield them by time and event_id."""
+        window, entities = self.reached, self.wanted.entities
+        with (
+            Selection(self.store, window, entities).gather_deliveries() as files,
+            self.engine.tables(files, _COLUMNS, window, entities) as tables,
+        ):
+            tables.keep("neighbour", *_neighbours(self.wanted, self.rule.within))
+            for part in _parts(tables, self.wanted.window):
+                where = "event_ns >= ? AND event_ns < ?"
+                bounds = [part.start - self.rule.within, part.end]
+                contents = self._contents(tables, files.files, where, bounds, part)
+                columns = ", ".join(_COLUMNS)
+                rows = tables.rows(
+                    f"SELECT {columns} FROM neighbour WHERE {where} "
+                    "ORDER BY source, event_type, entity_id, event_ns, event_id",
+                    bounds,
+                )
+                yield from sort_bounded(self._pairs(rows, contents, part), lambda row: (row.event_time, row.event_id))
+
+    def _contents(
+        self, tables: Tables, files: Sequence[Path], where: str, bounds: list[int], part: Window
+    ) -> dict[str, _Content]:
+        """Return the contents of the neighbours in these bounds, by event_id. Raises Damaged if one is not in the
+        files."""
+        found = tables.rows(f"SELECT event_id, batch_id, seq FROM neighbour WHERE {where}", bounds)
+        places = {event_id.encode(): (batch_id, seq) for event_id, batch_id, seq in found}
+        contents: dict[str, _Content] = {}
+        for line in raw_lines(files, places.__contains__) if places else ():
+            delivery = read_delivery(line)
+            if places[delivery.event_id.encode()] == (delivery.batch_id, delivery.seq):
+                values = tuple(value_at(path, delivery) for path in self.paths)
+                contents[delivery.event_id] = _Content(self._key(delivery, part), values)
+        if len(contents) < len(places):
+            raise Damaged(f"raw has {len(contents):,} of {len(places):,} events", hint="pik verify --full")
+        return contents
+
+    def _key(self, delivery: Delivery, part: Window) -> bytes | None:
+        if not self.rule.same:
+            canonical = read_payload(bytes(delivery.payload))[0]
+        else:
+            found = [value_at(path, delivery) for path in self.rule.same]
+            if b"null" in found:
+                self.incomparable += delivery.event_instant in part
+                return None
+            canonical = b"\n".join(found)
+        return sha256(canonical).digest()[:16]
+
+    def _pairs(
+        self, rows: Iterable[tuple[Any, ...]], contents: dict[str, _Content], part: Window
+    ) -> Iterator[SuspectRow]:
+        """Yield each event in this part that has an earlier one of the same content within reach; the rows come in
+        order of owner (source, type and entity) and time. Of several earlier ones it is the latest."""
+        owner: tuple[str, ...] | None = None
+        latest: dict[bytes, tuple[tuple[Any, ...], tuple[Any, ...] | None]] = {}
+        last = 0
+        for row in rows:
+            event_id, source, event_type, entity_id, time, batch_id, seq = row
+            if (source, event_type, entity_id) != owner or time - last > self.rule.within:
+                owner, latest = (source, event_type, entity_id), {}
+            last = time
+            content = contents[event_id]
+            if content.key is None:
+                continue
+            # Beside the latest event the one before it at another time: several may have the same time.
+            other, before = latest.get(content.key, (None, None))
+            if other is not None and other[4] < time:
+                before = other
+            latest[content.key] = row, before
+            if before is None or time - before[4] > self.rule.within or time not in part:
+                continue
+            values = content.values, contents[before[0]].values
+            earlier = before[0], before[4], before[5], before[6]
+            yield SuspectRow(event_id, time, source, event_type, entity_id, batch_id, seq, *earlier, *values)
+
+
+def _neighbours(wanted: Filter, within: int) -> tuple[str, list[object]]:
+    """Return the SQL of the events with another one of the same source, type and entity within reach, and its
+    parameters."""
+    chosen = {"source": wanted.source, "event_type": wanted.event_type}
+    conditions = [f"{name} = ?" for name, value in chosen.items() if value is not None]
+    parameters: list[object] = [value for value in chosen.values() if value is not None]
+    # One number sorts faster than three texts. Where two owners have the same one, they are only compared in vain.
+    sql = (
+        f"SELECT {', '.join(_COLUMNS)} FROM (SELECT {', '.join(_COLUMNS)}, lag(event_ns) OVER w AS before, "
+        f"lead(event_ns) OVER w AS after FROM events WHERE {' AND '.join(conditions) or 'true'} "
+        "WINDOW w AS (PARTITION BY hash(source, event_type, entity_id) ORDER BY event_ns)) "
+        "WHERE event_ns - before <= ? OR after - event_ns <= ?"
+    )
+    return sql, [*parameters, within, within]
+
+
+def _parts(tables: Tables, window: Window) -> Iterator[Window]:
+    """Yield the window in parts of about HELD neighbours each."""
+    [[count]] = tables.rows("SELECT count(*) FROM neighbour")
+    cuts: list[int] = []
+    if count > HELD:
+        sql = (
+            "SELECT min(event_ns) FROM (SELECT event_ns, ntile(?) OVER (ORDER BY event_ns) AS part FROM neighbour "
+            "WHERE event_ns >= ?) GROUP BY part ORDER BY 1"
+        )
+        cuts = [cut for [cut] in tables.rows(sql, [count // HELD + 1, window.start])][1:]
+    for start, end in pairwise([window.start, *dict.fromkeys(cuts), window.end]):
+        yield Window(start, end)
+
+
+def raw_lines(files: Iterable[Path], wanted: Callable[[bytes], bool]) -> Iterator[bytes]:
+    """Yield the lines of raw files whose event_id is wanted."""
+    for path in files:
+        rest = b""
+        with open(path, "rb") as file:
+            reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+            while data := reader.read(_READ):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    if wanted(event_id_text(line)):
+                        yield line

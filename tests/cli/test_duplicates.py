@@ -1,0 +1,94 @@
+"""`pik duplicates`: suspects, and what duplicates are counted by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def line(second: int, payload: dict[str, Any], **more: Any) -> str:
+    fields = {"source": "web", "event_type": "paid", "entity_id": "a", "event_time": f"2026-01-01T00:00:{second:02}Z"}
+    return json.dumps({**fields, "payload": payload, **more}) + "\n"
+
+
+@pytest.fixture
+def shop(pik: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    """A payment that was sent again with another time, one that came twice, and one whose amount changed."""
+    one, other = {"id": 1, "v": 5, "app": "1.0"}, {"id": 2, "v": 7, "app": "1.1"}
+    keyed = line(40, {"id": 3, "v": 9, "app": "1.1"}, idempotency_key="k")
+    (tmp_path / "first.jsonl").write_text(line(0, one) + line(20, other) + keyed)
+    again = line(40, {"id": 3, "v": 8, "app": "2.0"}, idempotency_key="k")
+    (tmp_path / "again.jsonl").write_text(line(3, one) + line(20, other) + again)
+    pik("ingest", "first.jsonl")
+    assert pik("ingest", "again.jsonl").code == 0
+    return pik
+
+
+def found(pik: Callable[..., Any], *options: str, code: int = 0) -> Any:
+    result = pik("duplicates", *options, "--format", "json")
+    assert result.code == code, result.err
+    return json.loads(result.out)
+
+
+def test_a_suspect_is_shown_with_the_event_that_it_looks_like(shop: Callable[..., Any]) -> None:
+    said = found(shop, "--class", "suspect")
+    [row] = said["suspects"]
+    assert (row["event_time"], row["earlier_time"]) == ("2026-01-01T00:00:03Z", "2026-01-01T00:00:00Z")
+    assert (row["distance_ms"], row["seq"], row["earlier_seq"], said["matched"]) == (3000, 1, 1, 1)
+    assert row["batch_id"] != row["earlier_batch_id"]
+    assert said["rule"] == "same source, type, entity and payload (as JSON values), at another time within 5s"
+    assert found(shop, "--class", "suspect", "--within", "2s")["suspects"] == []
+
+
+def test_suspects_are_not_among_the_duplicates(shop: Callable[..., Any]) -> None:
+    assert [row["kind"] for row in found(shop)["duplicates"]] == ["exact", "conflict"]
+    assert shop("duplicates", "--class", "suspect", "--fail-if-any").code == 1
+    assert shop("duplicates", "--class", "suspect", "--within", "1s", "--fail-if-any").code == 0
+    assert shop("duplicates", "--class", "suspect", "--within", "1s", "--fail-if-none").code == 1
+
+
+def test_other_values_than_the_payload_can_be_compared(shop: Callable[..., Any]) -> None:
+    said = found(shop, "--class", "suspect", "--within", "30s", "--same", "payload.app", "--same", "source")
+    assert [row["distance_ms"] for row in said["suspects"]] == [3000, 20000]
+    assert "entity and payload.app, source" in said["rule"]
+    said = found(shop, "--class", "suspect", "--within", "30s", "--same", "payload.nothing")
+    assert said["note"] == "4 events have a neighbour in time, but nothing at payload.nothing: not compared"
+
+
+@pytest.mark.parametrize("kind", [(), ("--class", "suspect")])
+def test_they_are_counted_by_any_path(shop: Callable[..., Any], kind: tuple[str, ...]) -> None:
+    groups = found(shop, "--by", "payload.app", *kind)["groups"]
+    expected = {"1.0": 1} if kind else {"1.1": 1, "2.0": 1}
+    assert {row["value"]: row["suspects" if kind else "duplicates"] for row in groups} == expected
+    for by, name in (("source", "web"), ("type", "paid"), ("entity", "a"), ("hour", "2026-01-01T00:00:00Z")):
+        assert [row[by] for row in found(shop, "--by", by, *kind)["groups"]] == [name]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--within", "5s"), "--within is for suspects"),
+        (("--same", "payload.id"), "--same is for suspects"),
+        (("--class", "suspect", "--within", "soon"), "'soon' is not a duration"),
+        (("--class", "suspect", "--within", "2h"), "--within 2h: more than 1h"),
+        (("--class", "suspect", "--min-deliveries", "3"), "--min-deliveries is for duplicates"),
+        (("--class", "suspect", "--show-payload-diff"), "--show-payload-diff is for duplicates"),
+        (("--class", "suspect", "--same", "payload.["), "--same payload.["),
+        (("--by", "payload.["), "--by payload.["),
+        (("--by", "length(payload.id)"), "length() takes"),
+    ],
+)
+def test_mistakes_are_named(shop: Callable[..., Any], options: tuple[str, ...], message: str) -> None:
+    result = shop("duplicates", *options)
+    assert (result.code, message in result.err, result.out) == (2, True, ""), result.err
+
+
+def test_a_store_without_suspects_says_why(pik: Callable[..., Any]) -> None:
+    assert pik("duplicates", "--class", "suspect").code == 4
+    pik("init", "--store", ".pik")
+    result = pik("duplicates", "--class", "suspect")
+    assert (result.code, "0 suspects match: the store has no events" in result.err) == (0, True)

@@ -1,0 +1,157 @@
+"""Suspects: exactly the events that a plain comparison of all pairs finds."""
+
+from __future__ import annotations
+
+import json
+import random
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pik.engine import DuckEngine
+from pik.model.delivery import Filter
+from pik.model.instant import ALL_TIME, SECOND, Window, format_instant, parse_instant
+from pik.model.path import EventPath
+from pik.ports.store import Store
+from pik.usecases.inspect import suspects
+from pik.usecases.inspect.suspects import SuspectRow, SuspectRule, count_suspects, list_suspects
+from tests.support.stores import ingest
+
+ALL = Filter()
+FIVE = SuspectRule(5 * SECOND)
+
+
+def made(at: str, payload: Any, entity: str = "e", source: str = "web", **more: Any) -> dict[str, Any]:
+    fields = {"source": source, "event_type": "paid", "entity_id": entity, "event_time": f"2026-01-02T{at}Z"}
+    return {**fields, "payload": payload, **more}
+
+
+def listed(store: Store, rule: SuspectRule = FIVE, wanted: Filter = ALL, **more: Any) -> list[SuspectRow]:
+    return list(list_suspects(store, DuckEngine(), wanted, rule, **more))
+
+
+def times(rows: list[SuspectRow]) -> list[tuple[str, str]]:
+    return [(format_instant(row.earlier_time)[11:-1], format_instant(row.event_time)[11:-1]) for row in rows]
+
+
+def test_an_event_like_an_earlier_one_within_reach_is_a_suspect(store: Store, tmp_path: Path) -> None:
+    same = {"v": 1}
+    others = [made("00:00:03", {"v": 2}), made("00:00:03", same, "f"), made("00:00:03", same, source="app")]
+    ingest(store, tmp_path, [made("00:00:00", same), made("00:00:05", same), made("00:00:10.000000001", same), *others])
+    [row] = listed(store)
+    assert times([row]) == [("00:00:00", "00:00:05")]
+    assert (row.distance, row.seq, row.earlier_seq, row.entity_id) == (5 * SECOND, 2, 1, "e")
+    assert len(listed(store, SuspectRule(6 * SECOND))) == 2
+    assert listed(store, SuspectRule(4 * SECOND)) == []
+
+
+def test_duplicates_are_no_suspects_and_a_chain_names_the_event_before(store: Store, tmp_path: Path) -> None:
+    chain = [made(f"00:00:0{second}", {"v": 1}) for second in (0, 2, 4)]
+    ingest(store, tmp_path, [*chain, *chain])
+    assert times(listed(store)) == [("00:00:00", "00:00:02"), ("00:00:02", "00:00:04")]
+
+
+def test_payloads_are_compared_as_identity_compares_them(store: Store, tmp_path: Path) -> None:
+    texts = [
+        '{"a":10,"b":"é"}',
+        '{"b":"\\u00e9", "a":1.0e1}',
+        '{"a":10,"b":"e"}',
+        '{"b":"é","a":9,"a":10.0}',
+        '{"n":9007199254740993}',
+        '{"n":9007199254740992}',
+        '{"n":123456789012345678.123456}',
+        '{"n":"123456789012345678.123456"}',
+        '{"n":123456789012345678.1234560}',
+    ]
+    path = tmp_path / "odd.jsonl"
+    lines = []
+    for second, text in enumerate(texts):
+        event = json.dumps(made(f"00:00:{second:02}", 0))
+        lines.append(event.replace('"payload": 0', f'"payload": {text}'))
+    path.write_text("\n".join(lines), encoding="utf-8")
+    ingest_file(store, path)
+    assert times(listed(store)) == [("00:00:00", "00:00:01"), ("00:00:01", "00:00:03"), ("00:00:06", "00:00:08")]
+
+
+def ingest_file(store: Store, path: Path) -> None:
+    from pik.inputs.source import file_source
+    from pik.rawlog.segment_writer import Reading
+    from pik.runtime import SILENT
+    from pik.usecases.ingest.batch_ingest import IngestOptions
+    from pik.usecases.ingest.batch_ingest import ingest as ingest_source
+
+    ingest_source(store, file_source(str(path)), IngestOptions(Reading(1 << 20), workers=0), SILENT)
+
+
+def test_events_at_the_same_time_are_no_suspects_of_each_other(store: Store, tmp_path: Path) -> None:
+    keyed = [made("00:00:02", {"v": 1}, idempotency_key=key) for key in ("k1", "k2")]
+    ingest(store, tmp_path, [made("00:00:00", {"v": 1}), *keyed])
+    assert times(listed(store)) == [("00:00:00", "00:00:02")] * 2
+    ingest(store, tmp_path, [made("01:00:02", {"v": 2}, idempotency_key=key) for key in ("k3", "k4")])
+    assert len(listed(store)) == 2
+
+
+def test_paths_can_be_compared_instead_and_events_without_them_are_counted(store: Store, tmp_path: Path) -> None:
+    payloads = [{"id": 7, "try": 1}, {"id": 7.0, "try": 2}, {"id": "7", "try": 3}, {"try": 1}, {"id": None, "try": 4}]
+    ingest(store, tmp_path, [made(f"00:00:0{second}", payload) for second, payload in enumerate(payloads)])
+    found = list_suspects(
+        store, DuckEngine(), Filter(), SuspectRule(5 * SECOND, (EventPath("payload.id", "--same"),)), paths=()
+    )
+    assert times(list(found)) == [("00:00:00", "00:00:01")]
+    assert found.summary.incomparable == 2
+    assert listed(store) == []
+
+
+def test_an_event_before_the_window_is_what_one_in_it_looks_like(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [made("00:00:00", {"v": 1}), made("00:00:03", {"v": 1}), made("00:00:06", {"v": 1})])
+    begin = parse_instant("2026-01-02T00:00:01Z")
+    assert times(listed(store, wanted=Filter(Window(begin, begin + 3 * SECOND)))) == [("00:00:00", "00:00:03")]
+    assert listed(store, wanted=Filter(source="app")) == []
+    assert len(listed(store, wanted=Filter(ALL_TIME, ("e",), "web", "paid"), limit=1)) == 1
+
+
+def brute(events: list[dict[str, Any]], within: int) -> set[tuple[int, int]]:
+    """The pairs (earlier, suspect) by seq, from a comparison of all with all."""
+    seen = set()
+    first = []
+    for seq, one in enumerate(events, 1):
+        content = json.dumps(one, sort_keys=True)
+        if content not in seen:
+            seen.add(content)
+            first.append((parse_instant(one["event_time"]), seq, one))
+    found = set()
+    for time, seq, one in first:
+        fields = ("source", "event_type", "entity_id", "payload")
+        before = [
+            (other_time, other_seq)
+            for other_time, other_seq, other in first
+            if 0 < time - other_time <= within and all(one[field] == other[field] for field in fields)
+        ]
+        if before:
+            found.add((max(before)[1], seq))
+    return found
+
+
+@pytest.mark.parametrize("held", [100_000, 40])
+def test_they_are_those_that_comparing_all_pairs_finds(
+    store: Store, tmp_path: Path, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspects, "HELD", held)
+    chance = random.Random(3)
+    events = [
+        made(
+            f"0{chance.randrange(2)}:00:{chance.randrange(60):02}.{chance.randrange(10)}",
+            {"v": chance.randrange(3)},
+            f"e{chance.randrange(2)}",
+        )
+        for _ in range(300)
+    ]
+    ingest(store, tmp_path, events)
+    rows = listed(store)
+    assert {(row.earlier_seq, row.seq) for row in rows} == brute(events, 5 * SECOND)
+    assert rows == sorted(rows, key=lambda row: (row.event_time, row.event_id))
+    groups = count_suspects(store, DuckEngine(), Filter(), FIVE, EventPath("payload.v", "--by"))
+    assert sum(group.suspects for group in groups) == len(rows) == groups.summary.suspects
+    assert Decimal(len(rows)) > 100
