@@ -6,10 +6,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pik.engine import sandbox
 from pik.engine.check import Checked, check_definition
+from pik.engine.figures import digest_lines, open_figures
 from pik.engine.rules import read_rules
 from pik.engine.sandbox import OutOfMemory, bounded, first_line, literal, session, threads_for
 from pik.engine.scan_sql import (
@@ -32,12 +34,10 @@ from pik.model.metric import (
     BucketDigest,
     Computed,
     Definition,
-    DigestLines,
     Failure,
     bucket_digests,
-    joinable,
 )
-from pik.ports.engine import Bucket, Computation, CountedDelivery, DeliveryFiles, Inputs, Tables, Touched
+from pik.ports.engine import Bucket, Computation, CountedDelivery, DeliveryFiles, Figures, Inputs, Tables, Touched
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -171,6 +171,10 @@ class DuckEngine:
             while rows := db.fetchmany(_FETCH):
                 yield from map(CountedDelivery._make, rows)
 
+    def figures(self, path: Path) -> AbstractContextManager[Figures]:
+        """See Engine.figures."""
+        return open_figures(path, threads_for(self.threads, self.parts), self.parts)
+
     def tables(
         self, files: DeliveryFiles, columns: Collection[str], window: Window, entities: Sequence[str] = ()
     ) -> AbstractContextManager[Tables]:
@@ -203,6 +207,9 @@ class _Nothing:
     def digests(self) -> Iterator[BucketDigest]:
         return iter(())
 
+    def value_digests(self) -> Iterator[BucketDigest]:
+        return iter(())
+
     def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:  # noqa: ARG002 - the port's argument
         return iter(())
 
@@ -218,8 +225,21 @@ class _Grouped:
 
     def digests(self) -> Iterator[BucketDigest]:
         for measure in self.measures:
-            lines = _digest_lines(self.db, measure, failing=self.reasons is not None)
-            yield from bucket_digests(measure.name, lines)
+            contents = f"CASE WHEN {measure.contents} IS DISTINCT FROM {measure.ids} THEN {_hex(measure.contents)} END"
+            yield from self._digests(measure, f"{measure.inputs}, {_hex(measure.ids)}, {contents}")
+
+    def value_digests(self) -> Iterator[BucketDigest]:
+        for measure in self.measures:
+            yield from self._digests(measure, "")
+
+    def _digests(self, measure: Measure, inputs: str) -> Iterator[BucketDigest]:
+        """Yield digests of lines that end with these columns. concat_ws leaves out what is NULL."""
+        n = measure.number
+        some = f"(_v{n} IS NOT NULL{f' OR _x{n} IS NOT NULL' if self.reasons is not None else ''})"
+        values = f"(SELECT *, CAST(_v{n} AS VARCHAR) AS value FROM grouped WHERE {some})"
+        plain = "CASE WHEN contains(value, '.') THEN rtrim(rtrim(value, '0'), '.') ELSE value END"
+        line = f"concat_ws(chr(31), _entity, {plain}{f', {inputs}' if inputs else ''}) || chr(10)"
+        return bucket_digests(measure.name, digest_lines(self.db, values, line))
 
     def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:
         for measure in self.measures:
@@ -292,28 +312,6 @@ def _cause(db: DuckDBPyConnection, scan: Scan, error: Exception, measures: Seque
             message = f"the metric {measure.name} cannot be computed: {first_line(failure)}"
             return EngineError(message, hint=command("metrics", "show", measure.name))
     return EngineError(f"the metrics cannot be computed together: {first_line(error)}")
-
-
-def _digest_lines(db: DuckDBPyConnection, measure: Measure, *, failing: bool) -> Iterator[DigestLines]:
-    """Yield the lines of BucketDigest for the buckets of a metric. concat_ws leaves out what is NULL."""
-    n = measure.number
-    plain = "CASE WHEN contains(value, '.') THEN rtrim(rtrim(value, '0'), '.') ELSE value END"
-    contents = f"CASE WHEN {measure.contents} IS DISTINCT FROM {measure.ids} THEN {_hex(measure.contents)} END"
-    line = f"concat_ws(chr(31), _entity, {plain}, {measure.inputs}, {_hex(measure.ids)}, {contents}) || chr(10)"
-    some = f"(_v{n} IS NOT NULL{f' OR _x{n} IS NOT NULL' if failing else ''})"
-    counts = db.execute(f"SELECT _bucket, count(*) FROM grouped WHERE {some} GROUP BY _bucket ORDER BY _bucket")
-    for first, last, few in joinable(counts.fetchall()):
-        lines = (
-            f", 0, 0, 0 FROM (SELECT *, CAST(_v{n} AS VARCHAR) AS value FROM grouped)"
-            f" WHERE {some} AND _bucket BETWEEN {first} AND {last}"
-        )
-        if few:
-            joined = f"string_agg({line}, '' ORDER BY _entity)"
-            db.execute(f"SELECT _bucket * {MICROSECOND}, {joined}{lines} GROUP BY _bucket ORDER BY _bucket")
-        else:
-            db.execute(f"SELECT _bucket * {MICROSECOND}, {line}{lines} ORDER BY _bucket, _entity")
-        while rows := db.fetchmany(_FETCH):
-            yield from rows
 
 
 def _hex(column: str) -> str:

@@ -12,7 +12,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import file_digest
 from itertools import islice
@@ -105,6 +105,10 @@ class OpenedInput:
         """Return the SHA-256 of the bytes as stored, in hex: the identity of a file's content."""
         self._stored.seek(0)
         return file_digest(cast(io.BufferedReader, self._stored), "sha256").hexdigest()
+
+    def decompressed(self) -> AbstractContextManager[io.BufferedReader]:
+        """Open the bytes, without their compression."""
+        return decompressed(self._stored, self.name)
 
     def blocks(self, max_line: int, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
         """Yield the blocks from record `first_seq` on, which starts `offset` uncompressed bytes into the input.
@@ -253,22 +257,27 @@ _ZSTD_STEP = 1024  # compressed bytes at a time, for zstd can make 128 KiB out o
 def uncompressed(stored: BinaryIO, name: str) -> Iterator[BinaryIO]:
     """Open the input without its gzip or zstd compression, recognized by the first bytes. Raises InputError for binary
     files, and while reading where the compressed data is damaged or cut."""
+    hint = "what was recorded before that is kept; ingest a whole copy of the file"
+    with decompressed(stored, name, hint) as stream:
+        if stream is stored:
+            refuse_binary(stream.peek(_MAGIC)[:_MAGIC], name)
+        yield stream
+
+
+@contextmanager
+def decompressed(stored: BinaryIO, name: str, hint: str = "") -> Iterator[io.BufferedReader]:
+    """As `uncompressed`, but for binary files too; `hint` is that of the error where the data is damaged or cut."""
     assert isinstance(stored, io.BufferedReader)
     magic = stored.peek(_MAGIC)[:_MAGIC]
-    stream: BinaryIO = stored
+    stream = stored
     if magic.startswith(b"\x1f\x8b"):
-        stream = cast(BinaryIO, gzip.GzipFile(fileobj=stored))
+        stream = io.BufferedReader(gzip.GzipFile(fileobj=stored))
     elif _is_zstd(magic):
         stream = io.BufferedReader(_Zstd(stored, name))
-    else:
-        refuse_binary(magic, name)
     try:
         yield stream
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
-        raise InputError(
-            f"{name} cannot be decompressed to its end: {error}",
-            hint="what was recorded before that is kept; ingest a whole copy of the file",
-        ) from None
+        raise InputError(f"{name} cannot be decompressed to its end: {error}", hint=hint) from None
 
 
 def _beginning(stored: bytes) -> bytes:

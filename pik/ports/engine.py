@@ -91,12 +91,15 @@ Bucket = tuple[str, int]
 
 
 class Computation(Protocol):
-    """Metrics computed over raw, to be read in as much detail as is needed. Both methods may be called any number of
+    """Metrics computed over raw, to be read in as much detail as is needed. The methods may be called any number of
     times, one after the other, and raise EngineError as `Engine.computation` does."""
 
     def digests(self) -> Iterator[BucketDigest]:
         """Yield what the values of each bucket come to, ordered by metric name and bucket; buckets without any value
         are left out."""
+
+    def value_digests(self) -> Iterator[BucketDigest]:
+        """Yield the same from the values alone, whatever they were computed from: as `Figures.digests` does."""
 
     def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:
         """Yield every (metric, bucket, entity) with at least one matching event, without those of the buckets to skip,
@@ -107,6 +110,32 @@ class Computation(Protocol):
         and all others as if it had not failed. What the caller makes of it is the caller's choice; it must not be taken
         for a bucket without a value.
         """
+
+
+class Extent(NamedTuple):
+    """What a file of numbers holds: how many, the first and the last bucket (nanoseconds), and how many entities."""
+
+    values: int
+    first: int
+    last: int
+    entities: int
+
+
+class Figures(Protocol):
+    """Numbers of a file, sorted by metric, bucket and entity."""
+
+    def extent(self) -> Extent | None:
+        """Return what there is; None where there is nothing."""
+
+    def repeated(self) -> tuple[Computed, int, int] | None:
+        """Return the first number of which there are several, and the first two lines that have it."""
+
+    def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
+        """Yield the digest of each bucket that starts in the window, of its values alone."""
+
+    def rows(self, metric: str, window: Window) -> Iterator[Computed]:
+        """Yield the numbers of the buckets that start in the window, ordered by bucket and entity (UTF-8). What they
+        were computed from is not known: `inputs` is 0."""
 
 
 class Tables(Protocol):
@@ -173,6 +202,10 @@ class Engine(Protocol):
     ) -> Iterator[CountedDelivery]:
         """Yield the deliveries that the metric counts, in no particular order. Raises as `compute` does, and
         EngineError where its condition cannot be evaluated for one of them."""
+
+    def figures(self, path: Path) -> AbstractContextManager[Figures]:
+        """Provide the numbers of a file of lines `METRIC, BUCKET (nanoseconds), ENTITY, VALUE, LINE` with a tab between
+        two of them, whose values are the shortest plain text of each number."""
 
     def tables(
         self, files: DeliveryFiles, columns: Collection[str], window: Window, entities: Sequence[str] = ()

@@ -146,7 +146,15 @@ def _numbers(pik: Journey) -> None:
     pik("pik replay", "replay", *DAY, *TWO)
     pik("pik diff aggregates", "diff", "aggregates", *DAY, *TWO)
     pik("pik diff aggregates", "diff", "aggregates", *DAY, "--stats")
-    pik("pik aggregates", "aggregates", "--entity", "customer-17")
+    found = pik("pik aggregates", "aggregates", "--entity", "customer-17")["aggregates"]
+    names = ("metric", "bucket", "entity_id", "value")
+    lines = [",".join(names), *(",".join(str(row[name]) for name in names) for row in found)]
+    Path("ledger.csv").write_text("\n".join(lines), encoding="utf-8")
+    pik("pik diff aggregates", "diff", "aggregates", "--against", "ledger.csv", "--entity", "customer-17")
+    wide = [line.partition(",")[2] for line in lines if not line.startswith("event_count")]
+    Path("wide.csv").write_text("\n".join(wide), encoding="utf-8")
+    taken = ("--against", "wide.csv", "--value", "revenue=value", "--key", "bucket=bucket", "--entity", "customer-17")
+    pik("pik diff aggregates", "diff", "aggregates", *taken)
 
 
 def _repair(pik: Journey) -> None:

@@ -29,7 +29,7 @@ from pik.model.metric import (
     decimal_text,
     digest_line,
 )
-from pik.ports.engine import Bucket, Computation, CountedDelivery, DeliveryFiles, Inputs, Tables, Touched
+from pik.ports.engine import Bucket, Computation, CountedDelivery, DeliveryFiles, Figures, Inputs, Tables, Touched
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
@@ -130,6 +130,14 @@ class PlainComputation:
         for metric, group in groupby(self.found, key=lambda row: row.metric):
             yield from bucket_digests(metric, map(line_of, (row for row in group if row.value is not None)))
 
+    def value_digests(self) -> Iterator[BucketDigest]:
+        for metric, group in groupby(self.found, key=lambda row: row.metric):
+            valued = [row for row in group if row.value is not None]
+            lines = [f"{row.entity_id}\x1f{decimal_text(row.value or Decimal(0))}\n" for row in valued]
+            yield from bucket_digests(
+                metric, ((row.bucket, line, 0, 0, 0) for row, line in zip(valued, lines, strict=True))
+            )
+
     def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:
         return (row for row in self.found if (row.metric, row.bucket) not in skipping)
 
@@ -155,6 +163,9 @@ class PlainEngine:
         self, inputs: Inputs, definition: Definition, window: Window, entities: Sequence[str] = ()
     ) -> Iterator[CountedDelivery]:
         return DuckEngine().counted(inputs, definition, window, entities)
+
+    def figures(self, path: Path) -> AbstractContextManager[Figures]:
+        return DuckEngine().figures(path)
 
     def tables(
         self, files: DeliveryFiles, columns: Collection[str], window: Window, entities: Sequence[str] = ()

@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from operator import itemgetter
+from typing import Protocol
 
 from pik.errors import Damaged
 from pik.model.instant import DAY, Window, format_instant
 from pik.model.metric import Aggregate, BucketDigest, Computed, Metric
 from pik.ports.engine import Bucket, Computation, Engine
-from pik.ports.state import Aggregates
 from pik.rawlog.selection import Selection
 
 BYTES_AT_ONCE = 64 << 20
@@ -119,20 +119,30 @@ def sound(rows: Iterable[Aggregate]) -> Iterator[Aggregate]:
         yield row
 
 
+class Values(Protocol):
+    """Values that are compared with others: those of a store, `Aggregates`, or of a file."""
+
+    def current(self, metric: str, window: Window, entities: Sequence[str] = ()) -> Iterator[Aggregate]:
+        """Yield the values as `Aggregates.current` does."""
+
+    def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
+        """Yield digests as `Aggregates.digests` does."""
+
+
 def current_rows(
-    aggregates: Aggregates, metrics: Iterable[Metric], window: Window, entities: Sequence[str] = ()
+    aggregates: Values, metrics: Iterable[Metric], window: Window, entities: Sequence[str] = ()
 ) -> Iterator[Aggregate]:
     """Yield what is current, ordered by (metric, bucket, entity)."""
     for name in sorted(metric.name for metric in metrics):
         yield from aggregates.current(name, window, entities)
 
 
-def current_digests(aggregates: Aggregates, metrics: Iterable[Metric], window: Window) -> dict[Bucket, BucketDigest]:
+def current_digests(aggregates: Values, metrics: Iterable[Metric], window: Window) -> dict[Bucket, BucketDigest]:
     """Return the digests of what is current."""
     return {(one.metric, one.bucket): one for metric in metrics for one in aggregates.digests(metric.name, window)}
 
 
-def current_but(aggregates: Aggregates, equal: Collection[Bucket], buckets: Iterable[Bucket]) -> Iterator[Aggregate]:
+def current_but(aggregates: Values, equal: Collection[Bucket], buckets: Iterable[Bucket]) -> Iterator[Aggregate]:
     """Yield what is current in `buckets` without the equal ones, ordered by (metric, bucket, entity).
 
     A current bucket may be of another size than the metric's: an earlier version wrote it. So a bucket is known by its

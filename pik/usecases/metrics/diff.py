@@ -18,18 +18,19 @@ from operator import attrgetter
 import msgspec
 
 from pik.errors import Damaged, NothingSelected, UsageError, command
-from pik.model.instant import Window
+from pik.model.instant import Window, format_instant
 from pik.model.metric import NO_INPUTS, Aggregate, Computed, Failure, Metric, Run
 from pik.model.scenario import PLAIN, Scenario
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
-from pik.runtime.storage import sort_bounded
+from pik.runtime.storage import Spool, sort_bounded
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import events_within, nothing_counted, nothing_selected, null_values
 from pik.usecases.metrics.computation import (
     BYTES_AT_ONCE,
+    Values,
     by_bucket_size,
     compare,
     current_but,
@@ -41,6 +42,7 @@ from pik.usecases.metrics.computation import (
     widest,
 )
 from pik.usecases.metrics.definitions import Scales, chosen, pin
+from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.scenario import applied, definitions, resolved
 
 _NOTHING = "nothing to compare"
@@ -102,7 +104,7 @@ class Difference(msgspec.Struct, frozen=True, gc=False):
 
     `delta` and `percent` (of the current value, to six digits) are None where one of the two values is missing,
     `percent` also where the current value is 0. What cannot be computed has a `failure`, and no entity where raw of the
-    whole bucket cannot be read.
+    whole bucket cannot be read. What the numbers of a file were computed from is not known: `inputs_before` is None.
     """
 
     op: Op
@@ -113,7 +115,7 @@ class Difference(msgspec.Struct, frozen=True, gc=False):
     recomputed: Decimal | None
     delta: Decimal | None
     percent: Decimal | None
-    inputs_before: int
+    inputs_before: int | None
     inputs_after: int
     failure: Failure | None = None
 
@@ -149,7 +151,7 @@ class Diff:
     """Differences, ordered by metric, bucket, entity; `stats` and `basis` are known once they have been read.
 
     `effective` is what the whole buckets cover that the window touches, `scenario` what the right side was computed
-    from. `run` is the run whose values were compared;
+    from. `file` has the left side, where that is not what is current. `run` is the run whose values were compared;
     `unlisted` counts the aggregates that failed in it and are not among the rows, since a run keeps only the first.
     """
 
@@ -159,6 +161,7 @@ class Diff:
     run: Run | None = None
     unlisted: int = 0
     scenario: Scenario = PLAIN
+    file: FileNumbers | None = None
 
     @property
     def stats(self) -> Stats:
@@ -181,17 +184,18 @@ def diff_aggregates(
     tolerances: Sequence[Tolerance] = (),
     changed_only: bool = False,
     scenario: Scenario = PLAIN,
+    file: FileNumbers | None = None,
 ) -> Diff:
-    """Recompute from raw, under the scenario, and compare with what is current; with `changed_only` only where both
-    have a value.
+    """Recompute from raw, under the scenario, and compare with what is current, or with the numbers of a file; with
+    `changed_only` only where both have a value.
 
     What cannot be computed is a row like any other. Raises NothingSelected for an unknown metric, also in `tolerances`,
     for a store without any events, and while iterating where neither side has a value; NotHeld where raw of the whole
     buckets has expired or was not pulled; EngineError while iterating, where nothing can be computed.
     """
     scenario = resolved(store, scenario)
-    wanted = definitions(store, engine, scenario, metrics)
-    comparison = _Comparison(store, tolerances, {pin(metric) for metric in wanted}, set(entities))
+    wanted = list(file.metrics) if file else definitions(store, engine, scenario, metrics)
+    comparison = _Comparison(store, tolerances, {pin(metric) for metric in wanted}, set(entities), file)
     effective = widest(window, wanted)
     expect_held(store, effective, entities)
     if store.copy is None and not store.index.totals().segments:
@@ -222,7 +226,9 @@ def diff_aggregates(
             return nothing_counted(_NOTHING, sorted(comparison.versions), events, effective)
         return nothing_selected(store, _NOTHING, effective, entities)
 
-    return Diff(window, effective, Listing(comparison.listed(rows(), nothing, changed_only)), scenario=scenario)
+    return Diff(
+        window, effective, Listing(comparison.listed(rows(), nothing, changed_only)), scenario=scenario, file=file
+    )
 
 
 def diff_run(
@@ -268,6 +274,7 @@ class _Comparison:
     tolerances: Sequence[Tolerance]
     versions: set[str]
     without_value: set[str]
+    file: FileNumbers | None = None
     known_until: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     nulls: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -283,7 +290,7 @@ class _Comparison:
     ) -> Generator[Difference, None, tuple[Stats, Basis]]:
         """Yield the rows, and return what they came to. Raises the error that explains it at their end where nothing
         was compared, so that it is not taken for "all is well"."""
-        for row in rows:
+        for row in rows if self.file is None else self._with_common_key(rows, self.file.name):
             if not changed_only or row.op in (_CHANGED, _FAILED):
                 yield row
         if not self.counts["compared"] and not self.counts["failed"]:
@@ -291,10 +298,32 @@ class _Comparison:
         basis = Basis(frozenset(self.versions), self.known_until, frozenset(self.without_value))
         return Stats(**self.counts), basis
 
+    def _with_common_key(self, rows: Iterator[Difference], name: str) -> Iterator[Difference]:
+        """Yield the rows, from the moment that a key was on both sides. Raises NothingSelected where none was."""
+        held = Spool(Difference)
+        examples: dict[Op, str] = {}
+        for row in rows:
+            held.add(row)
+            examples.setdefault(row.op, f"{row.metric} of {row.entity_id!r} in {format_instant(row.bucket)}")
+            if self._found_common_key():
+                break
+        if not self._found_common_key():
+            here = examples.get(_ADDED, "no value of it at all")
+            raise NothingSelected(
+                f"no number of {name} is one that the store has: the file has {examples[_REMOVED]}, the store {here}",
+                hint="--key bucket=COLUMN,entity=COLUMN names other columns; buckets begin in UTC",
+            )
+        yield from held
+        yield from rows
+
+    def _found_common_key(self) -> bool:
+        return any(self.counts[name] for name in ("equal", "tolerated", "changed", "failed"))
+
     def recomputed(self, engine: Engine, metrics: Sequence[Metric], selection: Selection) -> _Pairs:
         """Yield pairs of metrics of one bucket size over the selection's whole buckets. In a bucket whose aggregates
         are all equal they are only counted."""
-        aggregates, window, entities = self.store.aggregates, selection.window, selection.entities
+        aggregates: Values = self.file or self.store.aggregates
+        window, entities = selection.window, selection.entities
         with ThreadPoolExecutor(1) as beside, closing(recompute(selection, engine, metrics)) as parts:
             # The store is read while the engine computes.
             read = None if entities else beside.submit(current_digests, aggregates, metrics, window)
@@ -315,7 +344,8 @@ class _Comparison:
                 else:
                     digests = read.result().items()
                     left = {bucket: one for bucket, one in digests if one.aggregates and bucket[1] in part.window}
-                    right = {(one.metric, one.bucket): one for one in part.computed.digests()}
+                    computed = part.computed.value_digests() if self.file else part.computed.digests()
+                    right = {(one.metric, one.bucket): one for one in computed}
                     equal = {
                         bucket for bucket in right if bucket in left and left[bucket].values == right[bucket].values
                     }
@@ -368,13 +398,15 @@ class _Comparison:
                 if value is not None and before is not None and right is not None:
                     counts["compared"] += 1
                     counts["equal"] += 1
-                    counts["other_inputs"] += before.counted != right.counted
+                    counts["other_inputs"] += self.file is None and before.counted != right.counted
                 elif right is not None and right.inputs:
                     buckets, events = self.nulls.get(right.metric, (0, 0))
                     self.nulls[right.metric] = buckets + 1, events + right.inputs
                 continue
             counts["compared"] += 1
             row = _difference(None if left is None else self.scales.shown(left).computed, right)
+            if self.file is not None:
+                row = msgspec.structs.replace(row, inputs_before=None)
             if row.delta is not None and current is not None and self._is_tolerated(row.metric, current, row.delta):
                 counts["tolerated"] += 1
                 continue

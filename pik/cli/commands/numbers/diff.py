@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from decimal import Decimal
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pik.cli import options
@@ -18,13 +20,15 @@ from pik.cli.options import option
 from pik.cli.text import number_of
 from pik.cli.values import Bucket, Count, Instant
 from pik.errors import UsageError, command
-from pik.model.instant import Window
+from pik.model.instant import Window, format_instant
 from pik.model.metric import KEPT_FAILURES, RunRequest, RunState
 
 if TYPE_CHECKING:
     from pik.model.metric import Failure
+    from pik.ports.engine import Extent
     from pik.ports.store import Store
     from pik.usecases.metrics.diff import Diff, Difference
+    from pik.usecases.metrics.file_numbers import FileNumbers, FileRequest
 
 
 diff = CommandGroup("Compare numbers: with raw, or with what a run wrote.")
@@ -42,6 +46,9 @@ diff = CommandGroup("Compare numbers: with raw, or with what a run wrote.")
     # what if that batch had never arrived?
     pik diff aggregates --from 2026-01-31 --assume without-batch=01J8Z3
 
+    # which numbers of the ledger differ from what raw says?
+    pik diff aggregates --against ledger.csv --key bucket=day,entity=customer --value revenue=net
+
     # what would promoting this run change?
     pik diff aggregates --run 01J8Z3 --limit 20 --stats
     """,
@@ -53,6 +60,17 @@ def aggregates(
     from_: options.From = None,
     to: options.To = None,
     since: options.Since = None,
+    against: Annotated[
+        str | None,
+        option("--against FILE", "Compare with the numbers of this file (CSV, TSV, Parquet, JSON lines; - is stdin)."),
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        option("--key bucket=COLUMN,entity=COLUMN", "With --against: its columns, if they have unusual names."),
+    ] = None,
+    value: Annotated[
+        list[str] | None, option("--value METRIC=COLUMN", "With --against: the column of a metric (repeatable).")
+    ] = None,
     run: Annotated[str | None, option("--run RUN", "Compare what this run wrote; nothing is recomputed.")] = None,
     tolerance: Annotated[
         list[str] | None,
@@ -77,29 +95,65 @@ def aggregates(
     compare.
 
     The digests of current values are checked only with --entity; `pik verify` checks all of them.
+
+    With --against the numbers of the file take the place of the current values. Its columns are found by their usual
+    names (bucket, day, date, …; entity_id, customer, …; the name of a metric), and what was taken is printed. Dates and
+    times are UTC, and numbers count as they are written; a number that cannot be read or comes twice is an error that
+    names the line. The store's values that the file lacks are rows (+) too: --from, --to and --entity set the scope of
+    both sides.
     """
     from pik.model.scenario import read_scenario
-    from pik.usecases.inspect.events import without_value
     from pik.usecases.metrics.diff import diff_aggregates, diff_run, read_tolerances
+    from pik.usecases.metrics.file_numbers import file_numbers
     from pik.usecases.metrics.scenario import read_event_ids
 
     scenario = read_scenario(as_of, assume or (), read_event_ids)
     tolerances = read_tolerances(tolerance or ())
+    request = _file_request(against, key or (), value or ())
     window = options.window_of(from_, to, since)
     chosen: dict[str, Any] = {"metrics": metric or (), "entities": entity or ()}
-    store = cli.open_store()
+    store, engine = cli.open_store(), cli.engine()
+    compared: dict[str, Any] = {"tolerances": tolerances, "changed_only": changed_only}
     if run is None:
-        chosen |= {"tolerances": tolerances, "changed_only": changed_only, "scenario": scenario}
-        diff = diff_aggregates(store, cli.engine(), window, **chosen)
-        repair: Callable[[], str | None] = partial(_replay, window, entity, metric) if not scenario else lambda: None
-    elif scenario:
+        with ExitStack() as stack:
+            compared["scenario"] = scenario
+            repair: Callable[[], str | None] = partial(_replay, window, entity, metric)
+            if request is not None:
+                with_file = file_numbers(store, engine, request, window, scenario=scenario, **chosen)
+                compared["file"] = stack.enter_context(with_file)
+            if scenario or request:
+                repair = lambda: None  # noqa: E731
+            return _shown(
+                cli, store, diff_aggregates(store, engine, window, **chosen, **compared), repair, stats, limit
+            )
+    if scenario:
         raise UsageError("--run recomputes nothing", hint="leave --as-of and --assume out")
-    elif from_ or to or since:
+    if from_ or to or since:
         raise UsageError("--run has its own window", hint="leave --from, --to and --since out")
-    else:
-        diff = diff_run(store, run, tolerances=tolerances, changed_only=changed_only, **chosen)
-        repair = partial(_after_run, store, run)
-    shown = Shortened(diff.rows, limit)
+    if request:
+        raise UsageError("--against and --run exclude each other", hint="leave one of them out")
+    return _shown(cli, store, diff_run(store, run, **chosen, **compared), partial(_after_run, store, run), stats, limit)
+
+
+def _file_request(against: str | None, key: Sequence[str], value: Sequence[str]) -> FileRequest | None:
+    from pik.inputs.source import file_source
+    from pik.usecases.metrics.file_numbers import FileRequest, read_names
+
+    if against is None:
+        if key or value:
+            raise UsageError("--key and --value name columns of a file", hint="add --against FILE")
+        return None
+    columns = read_names("--key", key, ("bucket", "entity"))
+    return FileRequest(file_source(against), columns, read_names("--value", value))
+
+
+def _shown(
+    cli: Context, store: Store, diff: Diff, repair: Callable[[], str | None], stats: bool, limit: int | None
+) -> int | None:
+    """Show the differences, and return the exit code."""
+    from pik.usecases.inspect.events import without_value
+
+    shown = Shortened(diff.rows, limit, diff.file.extent if diff.file else None)
     schema = DIFFERENCES if stats else DIFFERENCES.without("stats")
     counted = {name: partial(getattr, shown, name) for name in ("different", "failed", "truncated")}
     line = lambda: _next(repair, diff, shown)  # noqa: E731
@@ -108,9 +162,36 @@ def aggregates(
         cli.note(without_value(store, diff.basis.without_value, diff.effective))
     for missing in not_compared(diff):
         cli.note(missing)
+    for missing in _file_notes(diff.file, shown.outside) if diff.file else ():
+        cli.note(missing)
     if shown.failed or diff.unlisted or (diff.run is not None and diff.run.failed):
         return PARTLY
     return FOUND if shown.number else None
+
+
+def _taken(diff: Diff) -> str | None:
+    """Return what was taken from the file, for people."""
+    if diff.file is None:
+        return None
+    extent = diff.file.extent
+    numbers, entities = number_of(extent.values, "number"), number_of(extent.entities, "entity").replace("ys", "ies")
+    span = f"{format_instant(extent.first)} to {format_instant(extent.last)}"
+    return f"{diff.file.name} ({diff.file.columns}): {numbers} of {entities}, {span}"
+
+
+def _file_notes(file: FileNumbers, outside: int) -> Iterator[str]:
+    """Yield what was not compared, or not as it is written; and that `outside` rows are not in the buckets of the
+    file."""
+    if file.left_out:
+        yield f"{number_of(file.left_out, 'number')} of {file.name} outside the window or the entities left out"
+    if file.other_metrics:
+        yield f"{number_of(file.other_metrics, 'number')} of {file.name} of other metrics left out"
+    for column in file.approximate:
+        yield f"{column} is floating point: each number is the shortest decimal that reads back as the same double"
+    if outside:
+        end = file.extent.last + max(metric.bucket_size for metric in file.metrics)
+        within = f"--from {format_instant(file.extent.first)} --to {format_instant(end)}"
+        yield f"{number_of(outside, 'value')} of the store before or after those of {file.name}; without: {within}"
 
 
 def _replay(window: Window, entities: list[str] | None, metrics: list[str] | None) -> str:
@@ -139,17 +220,20 @@ _REMEDIES = 3
 
 class Shortened:
     """The first rows, `limit` of them; `number` counts all, once they are read, and `failed` those that could not be
-    computed; `remedy` is what to type about those, for each metric, the most frequent first, _REMEDIES at most."""
+    computed; `remedy` is what to type about those, for each metric, the most frequent first, _REMEDIES at most.
+    `outside` counts those before and after the buckets of a file, in its `extent`."""
 
-    def __init__(self, rows: Iterable[Difference], limit: int | None) -> None:
-        self._rows, self._limit = rows, limit
-        self.number = self.failed = 0
+    def __init__(self, rows: Iterable[Difference], limit: int | None, extent: Extent | None = None) -> None:
+        self._rows, self._limit, self._extent = rows, limit, extent
+        self.number = self.failed = self.outside = 0
         self._failures: Counter[tuple[str, bool, bool]] = Counter()
         self._commands: dict[tuple[str, bool, bool], str] = {}
 
     def __iter__(self) -> Iterator[Difference]:
         for row in self._rows:
             self.number += 1
+            if self._extent is not None and not self._extent.first <= row.bucket <= self._extent.last:
+                self.outside += 1
             if row.failure is not None:
                 self.failed += 1
                 kind = row.metric, bool(row.failure.event_ids), bool(row.entity_id)
@@ -225,6 +309,41 @@ DIFFERENCES = Schema(
     Field(
         "assumed", list[str] | None, "the scenario, resolved; null: what counts today", get=or_null("scenario.texts")
     ),
+    Field(
+        "against",
+        Object(
+            Field("file", str, get="name"),
+            Field("bucket", str, "the column of buckets", get="columns.bucket"),
+            Field("entity", str, "the column of entities", get="columns.entity"),
+            Field("metric", str | None, "the column that names the metric of each row", get="columns.metric"),
+            Field(
+                "values",
+                Object(
+                    Field("metric", str | None, get=lambda pair: pair[0] or None),
+                    Field("column", str, get=itemgetter(1)),
+                    many=True,
+                ),
+                "the columns of values",
+                get=lambda file: file.columns.values.items(),
+            ),
+            Field("numbers", Count, "that were compared", get="extent.values"),
+            Field("first", Bucket, "the first bucket", get="extent.first"),
+            Field("last", Bucket, "the last bucket", get="extent.last"),
+            Field("entities", Count, get="extent.entities"),
+            Field("left_out", Count, "numbers outside the window or the entities"),
+            Field("other_metrics", Count, "numbers of metrics that are not compared"),
+            Field(
+                "approximate",
+                list[str],
+                "columns of floating point, each number taken as its shortest decimal",
+                get=lambda file: list(file.approximate),
+            ),
+            null=True,
+        ),
+        "with `--against`: what was taken from the file; else null",
+        get="file",
+        text=_taken,
+    ),
     Rows(
         "differences",
         "by metric, bucket, entity",
@@ -236,11 +355,11 @@ DIFFERENCES = Schema(
         Column("metric", str),
         Column("bucket", Bucket, "its start"),
         Column("entity_id", str | None, "null: every entity of the bucket, whose raw is damaged", cut=24),
-        Column("current", Decimal | None),
+        Column("current", Decimal | None, "the left side: with `--against` the number of the file"),
         Column("recomputed", Decimal | None, "from raw, or with `--run` what it wrote"),
         Column("delta", Decimal | None, "recomputed - current; null where one is missing"),
         Column("percent", Decimal | None, "of the current value, to six digits; null also where that is 0", drop=1),
-        Column("inputs_before", Count, drop=3),
+        Column("inputs_before", Count | None, "null: those of a file's number are not known", drop=3),
         Column("inputs_after", Count, drop=2),
         _of_failure("reason", str | None, "why it cannot be computed; it may quote a payload", wrap=True, rare=True),
         _of_failure("events_to_blame", Count | None, "that fail when computed alone", get="events", detail=True),

@@ -1,0 +1,356 @@
+"""Numbers from outside: tables of a warehouse, a ledger or a dashboard, as CSV, TSV, Parquet or JSON lines.
+
+A number counts as it is written: its digits never pass through floating point. A Parquet column of DOUBLEs has no
+digits as written; each is the shortest decimal that reads back as the same double.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import chain, islice
+from operator import itemgetter
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from pik.errors import InputError, Invalid, UsageError
+from pik.inputs.source import Source
+from pik.model.instant import format_instant, parse_instant
+from pik.model.metric import decimal_text
+
+READS = "what can be read: CSV, TSV, Parquet, and JSON with one object per line, plain or compressed"
+
+BUCKETS = ("bucket", "day", "date", "hour", "time", "timestamp", "period", "bucket_start", "event_date", "ds", "dt")
+ENTITIES = (
+    *("entity_id", "entity", "customer_id", "customer", "user_id", "user", "account_id", "account", "client_id"),
+    *("client", "merchant_id", "merchant", "id"),
+)
+VALUES = ("value", "amount", "total", "sum", "count", "number")
+"""Usual names of columns, the first that a file has is taken."""
+
+_METRIC = "metric"
+_PEEKED = 100  # records of JSON lines whose fields are the columns
+_BATCH = 8192  # rows of Parquet
+_DIGITS = 100  # of a number, at most; a DECIMAL holds 38
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,2})?", re.ASCII)
+_UNPRINTABLE = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
+
+
+class Figure(NamedTuple):
+    """A number of a file: `bucket` in nanoseconds, `value` as the shortest plain text of it; `line` is where it
+    stands."""
+
+    line: int
+    metric: str
+    bucket: int
+    entity_id: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of a file hold what. `values` maps metrics to their columns; or `metric` is the column that names
+    the metric of each row, and `values` has one column, under an empty name."""
+
+    bucket: str
+    entity: str
+    values: Mapping[str, str]
+    metric: str | None = None
+
+    def __str__(self) -> str:
+        values = [f"{name or 'value'}={column}" for name, column in self.values.items()]
+        named = [f"metric={self.metric}"] if self.metric else []
+        return ", ".join([f"bucket={self.bucket}", f"entity={self.entity}", *named, *values])
+
+
+@dataclass(slots=True)
+class Table:
+    """An open file with a header. `read` yields the number of each row and its cells in these columns; what one row is
+    called is `unit`. `approximate` are columns of floating point that have been read, `other_metrics` counts the rows
+    of metrics that were not asked for."""
+
+    name: str
+    header: Sequence[str]
+    read: Callable[[Sequence[str]], Iterator[tuple[int, Sequence[Any]]]]
+    unit: str = "line"
+    approximate: list[str] = field(default_factory=list)
+    other_metrics: int = 0
+
+    def columns(self, metrics: Sequence[str], key: Mapping[str, str], values: Mapping[str, str]) -> Columns:
+        """Return what the columns hold: as `key` (bucket, entity) and `values` (by metric) name them, the others by
+        their usual names. Raises UsageError where that does not tell."""
+        bucket = self._column("bucket", key.get("bucket"), BUCKETS)
+        entity = self._column("entity", key.get("entity"), ENTITIES)
+        if values:
+            named = {metric: self._column(f"--value {metric}", column, ()) for metric, column in values.items()}
+            return Columns(bucket, entity, named)
+        metric, value = self._find((_METRIC,)), self._find(VALUES[:1])
+        if metric and value:
+            return Columns(bucket, entity, {"": value}, metric)
+        found = {name: column for name in metrics if (column := self._find((name,))) and column not in (bucket, entity)}
+        if not found and len(metrics) == 1:
+            rest = [column for column in self.header if column not in (bucket, entity)]
+            column = self._find(VALUES) or (rest[0] if len(rest) == 1 else None)
+            found = {metrics[0]: column} if column else {}
+        if not found:
+            example = f"--value {metrics[0] if metrics else 'METRIC'}=COLUMN"
+            raise UsageError(
+                f"{self.name} has no column named as a metric ({', '.join(metrics[:5])}); it has {self._shown}",
+                hint=f"{example}, or --metric NAME where one column has values",
+            )
+        return Columns(bucket, entity, found)
+
+    def figures(self, columns: Columns, sizes: Mapping[str, Callable[[int], int]]) -> Iterator[Figure]:
+        """Yield the numbers of these metrics, in the order of the file; an empty cell has none.
+
+        `sizes` gives for each metric what returns the start of the bucket of an instant. Raises InputError naming the
+        line that cannot be read.
+        """
+        names = list(columns.values)
+        wanted = [
+            columns.bucket,
+            columns.entity,
+            *([columns.metric] if columns.metric else []),
+            *columns.values.values(),
+        ]
+        buckets: dict[tuple[str, Any], int] = {}
+        first = 3 if columns.metric else 2
+        rows = 0
+        for line, cells in self.read(wanted):
+            rows += 1
+            entity = cells[1]
+            if not isinstance(entity, str) or not entity or _UNPRINTABLE.search(entity):
+                entity = self._entity(line, columns.entity, entity)
+            for name, cell in zip(names, cells[first:], strict=True):
+                metric = name or cells[2]
+                if metric not in sizes:
+                    self.other_metrics += 1
+                    continue
+                try:
+                    value = _decimal(cell)
+                    if value is None:
+                        continue
+                    bucket = buckets.get((metric, cells[0]))
+                    if bucket is None:
+                        bucket = buckets[metric, cells[0]] = _bucket(cells[0], metric, sizes[metric])
+                except Invalid as error:
+                    column = columns.bucket if error.field == "bucket" else columns.values[name]
+                    raise self._refused(line, f"{column}: {error.message}") from None
+                yield Figure(line, metric, bucket, entity, value)
+        if not rows:
+            raise InputError(f"{self.name} has a header and no rows")
+
+    def _entity(self, line: int, column: str, cell: Any) -> str:
+        if isinstance(cell, int | Decimal) and not isinstance(cell, bool) and cell == int(cell):
+            return str(cell)
+        why = "the entity is empty" if cell in (None, "") else f"{str(cell)[:40]!r} cannot be an entity"
+        raise self._refused(line, f"{column}: {why}")
+
+    def _refused(self, line: int, why: str) -> InputError:
+        return InputError(f"{self.name}, {self.unit} {line:,}: {why}")
+
+    @property
+    def _shown(self) -> str:
+        return ", ".join(map(repr, self.header[:20])) + (" …" if len(self.header) > 20 else "")
+
+    def _column(self, what: str, named: str | None, usual: Sequence[str]) -> str:
+        column = self._find((named,) if named else usual)
+        if column is None:
+            lacks = f"column {named!r} ({what})" if named else f"column with a usual name of the {what}"
+            hint = "" if not usual else f"--key {what}=COLUMN names it"
+            raise UsageError(f"{self.name} has no {lacks}; it has {self._shown}", hint=hint)
+        return column
+
+    def _find(self, names: Sequence[str]) -> str | None:
+        """Return the column with the first of these names that there is, whatever its case. Raises UsageError where
+        several have it."""
+        for name in names:
+            alike = [column for column in self.header if column == name] or [
+                column for column in self.header if column.strip().casefold() == name.casefold()
+            ]
+            if len(alike) > 1:
+                raise UsageError(f"{self.name} has {len(alike)} columns named {name!r}")
+            if alike:
+                return alike[0]
+        return None
+
+
+def _decimal(cell: Any) -> str | None:
+    """Return the shortest plain text of a number, None of an empty cell. Raises Invalid."""
+    if cell is None:
+        return None
+    if isinstance(cell, str):
+        cell = cell.strip()
+        if not cell:
+            return None
+        if not _NUMBER.fullmatch(cell):
+            raise Invalid(f"{cell[:40]!r} is not a number such as -1234.50")
+    elif isinstance(cell, bool) or not isinstance(cell, int | Decimal | float):
+        raise Invalid(f"{str(cell)[:40]!r} is not a number")
+    value = Decimal(repr(cell) if isinstance(cell, float) else cell)
+    if not value.is_finite():
+        raise Invalid(f"{cell} is not a number")
+    if abs(value.adjusted()) + len(value.as_tuple().digits) > _DIGITS:
+        raise Invalid(f"{str(cell)[:40]!r} has more digits than a value can have")
+    return decimal_text(value)
+
+
+def _bucket(cell: Any, metric: str, start: Callable[[int], int]) -> int:
+    """Return the bucket whose start a cell names, a date or a time in UTC. Raises Invalid."""
+    try:
+        if isinstance(cell, int) and not isinstance(cell, bool):
+            instant = cell  # of Parquet, where a column of plain integers is refused
+        else:
+            instant = parse_instant(str(cell or "").strip(), date_only=True)
+    except Invalid as error:
+        why = f"{error.message}, nor a date such as 2026-01-31" if cell else "the bucket is empty"
+        raise Invalid(why, field="bucket") from None
+    if (begin := start(instant)) != instant:
+        why = f"{format_instant(instant)} is not the start of a bucket of {metric}; that is {format_instant(begin)}"
+        raise Invalid(why, field="bucket")
+    return instant
+
+
+@contextmanager
+def open_table(source: Source) -> Iterator[Table]:
+    """Open a file of numbers, whatever its format. Raises InputError where it is none, or empty."""
+    with source.open() as opened, opened.decompressed() as stream:
+        head = stream.peek(4096)[:4096]
+        if not head:
+            raise InputError(f"{source.name} is empty", hint=READS)
+        if head.startswith(b"PAR1"):
+            with _seekable(stream) as file:
+                yield _parquet(file, source.name)
+            return
+        if b"\0" in head or head.startswith((b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"Obj\x01", b"ORC")):
+            raise InputError(f"{source.name} is a binary file, not a table of numbers", hint=READS)
+        text = io.TextIOWrapper(cast(BinaryIO, stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
+        try:
+            begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+            if begin.startswith(b"["):
+                raise InputError(f"{source.name} is a JSON array", hint=f"jq -c '.[]' makes JSON lines of it; {READS}")
+            yield _json_lines(text, source.name) if begin.startswith(b"{") else _csv(text, source.name)
+        finally:
+            text.detach()
+
+
+def _csv(text: io.TextIOWrapper, name: str) -> Table:
+    line = next((line for line in text if line.strip()), "")
+    outside = re.sub(r'"[^"]*"', "", line)
+    delimiter = max("\t,;|", key=outside.count)
+    lines = csv.reader(chain([line], text), delimiter=delimiter, strict=True)
+    skipped = 0
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        try:
+            for row in lines:
+                yield lines.line_num + skipped, row
+        except csv.Error as error:
+            raise InputError(f"{name}, line {lines.line_num:,}: it is not CSV: {error}") from None
+
+    found = rows()
+    header = [column.strip() for column in next(found, (0, []))[1]]
+    if not header:
+        raise InputError(f"{name} is empty", hint=READS)
+
+    def read(columns: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
+        cells = itemgetter(*map(header.index, columns))
+        width = len(header)
+        for number, row in found:
+            if len(row) == width:
+                yield number, cells(row)
+            elif row:
+                raise InputError(f"{name}, line {number:,}: it has {len(row)} cells, the header has {width}")
+
+    return Table(name, header, read)
+
+
+def _json_lines(text: io.TextIOWrapper, name: str) -> Table:
+    decoder = json.JSONDecoder(parse_float=Decimal, parse_int=Decimal, parse_constant=Decimal)
+
+    def records() -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, line in enumerate(text, start=1):
+            if line.strip():
+                try:
+                    record = decoder.decode(line)
+                except (ValueError, ArithmeticError, RecursionError) as error:
+                    raise InputError(f"{name}, line {number:,}: it is not JSON: {error}") from None
+                if not isinstance(record, dict):
+                    raise InputError(f"{name}, line {number:,}: it is not a JSON object", hint=READS)
+                yield number, record
+
+    found = records()
+    first = list(islice(found, _PEEKED))
+    header = list(dict.fromkeys(key for _, record in first for key in record))
+
+    def read(columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any]]]:
+        for number, record in chain(first, found):
+            yield number, [record.get(column) for column in columns]
+
+    return Table(name, header, read)
+
+
+def _parquet(file: BinaryIO, name: str) -> Table:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        opened = parquet.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{name} cannot be read as Parquet: {error}") from None
+    schema = opened.schema_arrow
+    table = Table(name, schema.names, lambda _: iter(()), unit="row")
+
+    def cells(column: str, values: Any, is_bucket: bool) -> list[Any]:
+        kind = values.type
+        if pa.types.is_dictionary(kind):
+            values, kind = values.cast(kind.value_type), kind.value_type
+        text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        if is_bucket and (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+            values = values.cast(pa.timestamp("ns", getattr(kind, "tz", None))).cast(pa.int64())
+        elif is_bucket and not text:
+            raise InputError(f"{name}: column {column} is {kind}, not a date, a timestamp or a text")
+        elif pa.types.is_float64(kind):
+            if column not in table.approximate:
+                table.approximate.append(column)
+        elif not (text or pa.types.is_integer(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)):
+            raise InputError(
+                f"{name}: column {column} is {kind}, whose digits are not exact numbers",
+                hint="cast it to DECIMAL, BIGINT or text where the file is written",
+            )
+        found: list[Any] = values.to_pylist()
+        return found
+
+    def read(columns: Sequence[str]) -> Iterator[tuple[int, Sequence[Any]]]:
+        number = 0
+        try:
+            for batch in opened.iter_batches(_BATCH, columns=list(dict.fromkeys(columns))):
+                parts = [cells(column, batch.column(column), place == 0) for place, column in enumerate(columns)]
+                for row in zip(*parts, strict=True):
+                    number += 1
+                    yield number, row
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{name}, after row {number:,}: it cannot be read as Parquet: {error}") from None
+
+    table.read = read
+    return table
+
+
+@contextmanager
+def _seekable(stream: io.BufferedIOBase) -> Iterator[BinaryIO]:
+    """Yield a file with the bytes of the stream that can be read from any place: Parquet ends with its directory."""
+    if stream.seekable():
+        stream.seek(0)
+        yield cast(BinaryIO, stream)
+        return
+    with TemporaryFile() as file:
+        shutil.copyfileobj(stream, file)
+        file.seek(0)
+        yield cast(BinaryIO, file)

@@ -1,0 +1,276 @@
+"""`pik diff aggregates --against FILE`: numbers of a warehouse, a ledger or a dashboard against those of raw."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+METRICS = """
+[[metric]]
+name = "revenue"
+value = "sum((payload->>'v')::DECIMAL(18, 2))"
+[[metric]]
+name = "best"
+value = "max((payload->>'v')::DECIMAL(18, 2))"
+bucket = "1h"
+"""
+EVENTS = [  # entity, time, value
+    ("a", "2026-01-01T01:00:00Z", "1.50"),
+    ("a", "2026-01-01T23:00:00Z", "2.25"),
+    ("b", "2026-01-01T05:30:00Z", "0.1"),
+    ("b", "2026-01-01T05:40:00Z", "0.2"),
+    ("a", "2026-01-02T00:00:00Z", "10"),
+    ("ç,x", "2026-01-03T12:00:00Z", "99999999999999.99"),
+]
+LEDGER = """\
+Day,customer,revenue
+2026-01-01,a,3.75
+2026-01-01,b,0.30
+2026-01-02,a,10.00
+2026-01-03,"ç,x",99999999999999.99
+"""
+
+
+@pytest.fixture
+def shop(pik: Callable[..., Any]) -> Callable[..., Any]:
+    def line(entity: str, time: str, value: str) -> str:
+        event = {"source": "web", "event_type": "paid", "entity_id": entity, "event_time": time}
+        return json.dumps(event)[:-1] + f', "payload": {{"v": {value}}}}}\n'
+
+    Path("events.jsonl").write_text("".join(line(*each) for each in EVENTS))
+    Path("metrics.toml").write_text(METRICS)
+    assert pik("ingest", "events.jsonl").code == 0
+    assert pik("metrics", "apply", "metrics.toml").code == 0
+    return pik
+
+
+def truth() -> dict[tuple[str, str], Decimal]:
+    """The revenue of (day, entity), from the events in plain Python."""
+    sums: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
+    for entity, time, value in EVENTS:
+        sums[time[:10], entity] += Decimal(value)
+    return dict(sums)
+
+
+def against(pik: Callable[..., Any], text: str | bytes, *options: str, name: str = "ledger.csv") -> Any:
+    Path(name).write_bytes(text.encode() if isinstance(text, str) else text)
+    result = pik("diff", "aggregates", "--against", name, *options, "--format", "json")
+    found = json.loads(result.out, parse_float=Decimal) if result.out else None
+    return result, found
+
+
+def rows(found: dict[str, Any]) -> list[tuple[Any, ...]]:
+    names = ("op", "metric", "bucket", "entity_id", "current", "recomputed", "delta")
+    return [tuple(row[name] for name in names) for row in found["differences"]]
+
+
+def test_equal_numbers_are_no_difference_and_what_was_taken_is_printed(shop: Callable[..., Any]) -> None:
+    result, found = against(shop, LEDGER)
+    assert (result.code, found["compared"], found["differences"]) == (0, len(truth()), [])
+    taken = found["against"]
+    assert (taken["bucket"], taken["entity"], taken["values"]) == (
+        "Day",
+        "customer",
+        [{"metric": "revenue", "column": "revenue"}],
+    )
+    assert (taken["numbers"], taken["entities"], taken["first"], taken["last"]) == (
+        4,
+        3,
+        "2026-01-01T00:00:00Z",
+        "2026-01-03T00:00:00Z",
+    )
+    shown = shop("diff", "aggregates", "--against", "ledger.csv")
+    assert "bucket=Day, entity=customer, revenue=revenue" in shown.out
+    assert "4 numbers of 3 entities" in shown.out
+
+
+def test_each_difference_is_right_minus_left_and_a_row_that_one_side_lacks_is_a_row(shop: Callable[..., Any]) -> None:
+    text = "day;customer;net\n2026-01-01;a;3.7\n2026-01-01;b;0.3\n2026-01-03;ç,x;99999999999999.98\n2026-01-04;d;7\n"
+    result, found = against(shop, text, "--value", "revenue=net", "--stats")
+    assert result.code == 1
+    file = {
+        ("2026-01-01", "a"): "3.7",
+        ("2026-01-01", "b"): "0.3",
+        ("2026-01-03", "ç,x"): "99999999999999.98",
+        ("2026-01-04", "d"): "7",
+    }
+    expected = []
+    for day, entity in sorted(truth().keys() | file.keys()):
+        left = Decimal(file[day, entity]) if (day, entity) in file else None
+        right = truth().get((day, entity))
+        if left != right:
+            op = "+" if left is None else "-" if right is None else "~"
+            delta = None if left is None or right is None else right - left
+            expected.append((op, "revenue", f"{day}T00:00:00Z", entity, left, right, delta))
+    assert rows(found) == expected
+    assert found["stats"] == {"equal": 1, "other_inputs": 0, "tolerated": 0, "changed": 2, "added": 1, "removed": 1}
+    assert all(row["inputs_before"] is None for row in found["differences"])
+
+
+@pytest.mark.parametrize("rest", [(), ("--as-of", "2020-01-01"), ("--assume", "shift=1d,entity=a")])
+def test_an_unchanged_file_differs_exactly_where_the_scenario_does(
+    shop: Callable[..., Any], rest: tuple[str, ...]
+) -> None:
+    result, found = against(shop, LEDGER, *rest)
+    if rest == ():
+        assert result.code == 0
+    elif "--as-of" in rest:
+        assert result.code == 2  # nothing was recorded by then, so no key is on both sides
+        assert "no number of ledger.csv is one that the store has" in result.err
+    else:
+        moved = [("+", "revenue", "2026-01-03T00:00:00Z", "a", None, Decimal("10.00"), None)]
+        assert [row for row in rows(found) if row[0] == "+"] == moved
+
+
+def test_tolerances_hold_for_the_numbers_of_a_file(shop: Callable[..., Any]) -> None:
+    text = LEDGER.replace("0.30", "0.31").replace("10.00", "10.02")
+    assert against(shop, text, "--tolerance", "0.01")[1]["different"] == 1
+    assert against(shop, text, "--tolerance", "0.02")[0].code == 0
+    assert against(shop, text, "--tolerance", "revenue=5%")[0].code == 0
+
+
+def test_window_and_entities_cut_both_sides_and_say_so(shop: Callable[..., Any]) -> None:
+    result, found = against(shop, LEDGER, "--from", "2026-01-02", "--to", "2026-01-03")
+    assert (result.code, found["compared"], found["against"]["left_out"]) == (0, 1, 3)
+    assert "3 numbers of ledger.csv outside the window or the entities left out" in result.err
+    result, found = against(shop, LEDGER, "--entity", "b")
+    assert (result.code, found["compared"]) == (0, 1)
+    result, found = against(shop, "day,customer,revenue\n2026-01-02,a,10\n")
+    assert [row[0] for row in rows(found)] == ["+", "+", "+"]
+    assert "3 values of the store before or after those of ledger.csv" in result.err
+    assert "--from 2026-01-02T00:00:00Z --to 2026-01-03T00:00:00Z" in result.err
+
+
+def test_every_format_gives_the_same_result(shop: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = LEDGER.replace("3.75", "3.74")
+    expected = rows(against(shop, wrong)[1])
+    lines = [line.split(",", 1) for line in wrong.splitlines()[1:]]
+    table = [(day, *rest.replace('"', "").rsplit(",", 1)) for day, rest in lines]
+    tsv = "day\tuser_id\trevenue\n" + "".join("\t".join(row) + "\r\n" for row in table)
+    jsonl = "".join(
+        f'{{"date": "{day}T00:00:00Z", "entity": {json.dumps(entity)}, "revenue": {value}, "x": 1e400}}\n'
+        for day, entity, value in table
+    )
+    assert rows(against(shop, tsv, name="l.tsv")[1]) == expected
+    assert rows(against(shop, "\ufeff" + tsv, name="l.tsv")[1]) == expected
+    assert rows(against(shop, jsonl, name="l.jsonl")[1]) == expected
+    assert rows(against(shop, gzip.compress(jsonl.encode()), name="l.gz")[1]) == expected
+    days = pa.array([row[0] for row in table]).cast(pa.date32())
+    for bucket in (days, days.cast(pa.timestamp("us")), days.cast(pa.timestamp("ns", "Europe/Berlin"))):
+        values = pa.array([Decimal(row[2]) for row in table], pa.decimal128(20, 4))
+        parquet.write_table(
+            pa.table({"day": bucket, "entity": [row[1] for row in table], "revenue": values}), "l.parquet"
+        )
+        assert rows(against(shop, Path("l.parquet").read_bytes(), name="l.parquet")[1]) == expected
+    Path("l.tsv").write_text(tsv)
+    for data in (tsv.encode(), Path("l.parquet").read_bytes()):
+        reading, writing = os.pipe()
+        os.write(writing, data)
+        os.close(writing)
+        with open(reading) as stdin:
+            monkeypatch.setattr(sys, "stdin", stdin)
+            piped = shop("diff", "aggregates", "--against", "-", "--format", "json")
+        assert rows(json.loads(piped.out, parse_float=Decimal)) == expected
+
+
+def test_a_parquet_column_of_doubles_is_taken_as_shortest_decimals_and_said_so(shop: Callable[..., Any]) -> None:
+    columns = {"day": ["2026-01-01"], "entity": ["b"], "revenue": pa.array([0.1 + 0.2], pa.float64())}
+    parquet.write_table(pa.table(columns), "l.parquet")
+    result, found = against(shop, Path("l.parquet").read_bytes(), "--entity", "b", name="l.parquet")
+    [row] = rows(found)
+    assert row[4] == Decimal("0.30000000000000004")
+    assert found["against"]["approximate"] == ["revenue"]
+    assert "revenue is floating point" in result.err
+    columns["revenue"] = pa.array([0.5], pa.float32())
+    parquet.write_table(pa.table(columns), "l.parquet")
+    result, _ = against(shop, Path("l.parquet").read_bytes(), name="l.parquet")
+    assert (result.code, "column revenue is float" in result.err) == (2, True)
+
+
+def test_the_output_of_pik_aggregates_is_such_a_file(shop: Callable[..., Any]) -> None:
+    shop("replay", "--all", "--promote", "--yes", "--reason", "r")
+    for name in ("csv", "jsonl"):
+        exported = shop("aggregates", "--format", name).out
+        result, found = against(shop, exported, name=f"a.{name}")
+        assert (result.code, found["different"], found["against"]["metric"]) == (0, 0, "metric")
+        values = len(truth()) * 2 + 5  # revenue and event_count of a day, best of an hour
+        assert found["compared"] == found["against"]["numbers"] == values
+
+
+def test_hours_are_compared_with_hours(shop: Callable[..., Any]) -> None:
+    text = """\
+hour,entity,total
+2026-01-01 01:00,a,1.5
+2026-01-01 05:00,b,0.2
+2026-01-01T23:00:00Z,a,2.25
+2026-01-02,a,10
+2026-01-03 13:00+01:00,"ç,x",99999999999999.99
+"""
+    result, found = against(shop, text, "--metric", "best")
+    assert (result.code, found["compared"]) == (0, 5)
+    result, _ = against(shop, text.replace("05:00", "05:30"), "--metric", "best")
+    assert result.code == 2
+    assert "line 3: hour: 2026-01-01T05:30:00Z is not the start of a bucket of best" in result.err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("day,entity,revenue\n", "has a header and no rows"),
+        ('day,entity,revenue\n2026-01-01,a,3.75\n2026-01-02,a,"1,234"\n', "line 3: revenue: '1,234' is not a number"),
+        ("day,entity,revenue\n2026-01-01,a,NaN\n", "line 2: revenue: 'NaN' is not a number"),
+        ("day,entity,revenue\n2026-01-01,a,1e99\n2026-01-01,b,1_0\n", "line 3: revenue: '1_0' is not a number"),
+        ("day,entity,revenue\n2026-01-01,a\n", "line 2: it has 2 cells, the header has 3"),
+        ("day,entity,revenue\n31.01.2026,a,1\n", "line 2: day: "),
+        ("day,entity,revenue\n,a,1\n", "line 2: day: the bucket is empty"),
+        ("day,entity,revenue\n2026-02-30,a,1\n", "line 2: day: '2026-02-30' is not a date"),
+        ("day,entity,revenue\n2026-01-01,,1\n", "line 2: entity: the entity is empty"),
+        ("day,entity,revenue\n2026-01-01,a,1\n\n2026-01-01,b,1\n2026-01-01,a,2\n",
+         "line 5: revenue of 'a' in 2026-01-01T00:00:00Z is already"),
+        ("day,entity,revenue\n2026-01-01,zz,1\n", "no number of ledger.csv is one that the store has"),
+        ("day,entity,revenue\n2026-01-01,a,\n", "has no number of revenue"),
+        ("when,entity,revenue\n2026-01-01,a,1\n", "has no column with a usual name of the bucket"),
+        ("day,entity,Net\n2026-01-01,a,1\n", "has no column named as a metric"),
+        ("day,entity,revenue,Revenue,REVENUE\n2026-01-01,a,1,1,1\n", "has no column"),
+        ("PK\x03\x04rest", "is a binary file"),
+        ('[{"day": 1}]', "is a JSON array"),
+        ('{"day": "2026-01-01", "entity": "a", "revenue": 1}\n{"day": \n', "line 2: it is not JSON"),
+        ('{"day": "2026-01-01", "entity": "a", "revenue": true}\n', "line 1: revenue: 'True' is not a number"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_an_error_that_names_the_line(shop: Callable[..., Any], text: str, message: str) -> None:
+    if "REVENUE" in text:
+        text, message = text.replace(",revenue", ""), "has 2 columns named 'revenue'"
+        text = text.replace("1,1,1", "1,1")
+    result, _ = against(shop, text)
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+    assert "ledger.csv" in result.err
+
+
+def test_wrong_options_are_usage_errors(shop: Callable[..., Any]) -> None:
+    Path("ledger.csv").write_text(LEDGER)
+    for options, message in (
+        (("--key", "bucket=Day"), "add --against"),
+        (("--against", "none.csv"), "there is no file none.csv"),
+        (("--against", "."), "is a directory"),
+        (("--against", "ledger.csv", "--key", "day=Day"), "--key: invalid 'day=Day'"),
+        (("--against", "ledger.csv", "--key", "bucket=nope"), "has no column 'nope'"),
+        (("--against", "ledger.csv", "--value", "revenue"), "--value: invalid 'revenue'"),
+        (("--against", "ledger.csv", "--value", "none=revenue"), "there is no metric 'none'"),
+        (("--against", "ledger.csv", "--from", "2027-01-01"), "has no number"),
+    ):
+        result = shop("diff", "aggregates", *options)
+        assert (result.code, message in result.err) == (2, True), (options, result.err)
