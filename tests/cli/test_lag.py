@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from pik.model.instant import DAY, HOUR
+from tests.support.regular import START, at, healthy, lines, received, shifted
 
 
 def line(source: str, minute: int, lag: int) -> str:
@@ -89,6 +93,8 @@ def test_it_fits_the_terminal(shop: Callable[..., Any], monkeypatch: pytest.Monk
         (("--warn-after", "soon"), 2, "--warn-after: 'soon'"),
         (("--warn-after", "2h", "--error-after", "1h"), 2, "--warn-after 2h is longer than --error-after 1h"),
         (("--from", "2026-01-02", "--to", "2026-01-01"), 2, "is empty"),
+        (("--skew", "--error-after", "1h"), 2, "--skew does not go with"),
+        (("--skew", "--by", "hour"), 2, "--skew does not go with"),
         (("--store", "absent"), 4, "absent"),
     ],
 )
@@ -97,3 +103,53 @@ def test_a_wrong_command_line_names_what_is_wrong(
 ) -> None:
     result = shop("lag", *options)
     assert (result.code, message in result.err) == (code, True), result.err
+
+
+@pytest.fixture
+def skewed(pik: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    """Three days of two sources; the web's times are two hours too late for most of a day."""
+    events = healthy(1, 3, sources=["web", "app"])
+    changed = [
+        shifted(one, 2 * HOUR)
+        if one["source"] == "web" and START + 30 * HOUR <= received(one) < START + 50 * HOUR
+        else one
+        for one in events
+    ]
+    (tmp_path / "e.jsonl").write_text(lines(changed))
+    assert pik("ingest", "e.jsonl").code == 0
+    return pik
+
+
+def test_a_shift_is_exit_1_and_what_it_suggests_computes_with_the_right_times(skewed: Callable[..., Any]) -> None:
+    result = skewed("lag", "--skew", "--format", "json")
+    found = json.loads(result.out)
+    assert result.code == 1
+    [shift] = found["shifts"]
+    assert (shift["group"], shift["zone_ms"]) == ("web", -7200000)
+    assert shift["looks_like"].startswith("zone -2h, ")
+    [suggested] = found["next"].splitlines()
+    words = shlex.split(suggested)[1:]
+    assert words[:2] == ["diff", "aggregates"]
+    days = {one["bucket"]: 0 for one in json.loads(skewed(*words, "--format", "json").out)["differences"]}
+    for one in json.loads(skewed(*words, "--format", "json").out)["differences"]:
+        days[one["bucket"]] += one["recomputed"]
+    right = [at(one) // DAY for one in healthy(1, 3, sources=["web", "app"])]
+    assert list(days.values()) == [right.count(day) for day in sorted(set(right))]
+
+
+def test_the_rule_has_its_figures_and_negative_lags_alone_are_exit_0(shop: Callable[..., Any]) -> None:
+    result = shop("lag", "--skew")
+    assert result.code == 0
+    assert "6 times the spread, and at least 30s" in " ".join(result.out.split())
+    assert "cannot know of 2 groups" in " ".join(result.out.split())
+    [negative] = json.loads(shop("lag", "--skew", "--format", "json").out)["negative_lags"]
+    assert (negative["group"], negative["events"], negative["lag_ms"]) == ("app", 1, -30000)
+    assert shop("lag", "--skew", "--source", "nobody").code == 0
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_shifts_fit_the_terminal(skewed: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setattr("pik.cli.table.terminal_width", lambda: width)
+    out = skewed("lag", "--skew").out
+    assert "zone -2h" in out
+    assert max(len(one) for one in out.splitlines() if not one.startswith(("next", "note"))) <= width

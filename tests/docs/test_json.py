@@ -30,6 +30,7 @@ from tests.support.aws.bare import OF_THE_EMULATOR, deploy_bare, grant, make_use
 from tests.support.aws.emulator import ENVIRONMENT, REGION, ministack
 from tests.support.lambdas.calls import silence, wire
 from tests.support.lambdas.gateway import KEY, serving
+from tests.support.regular import irregular, lines
 from tools.gen_json import SCHEMAS, names, rows, schemas, slug
 
 SCHEMAS_BY_TITLE = {schema.title: schema for schema in schemas()}
@@ -108,6 +109,11 @@ def _look(pik: Journey) -> None:
     pik("pik events --by", "events", "--by", "hour", "--entity", "customer-17", "--limit", 1)
     pik("pik lag", "lag", *DAY, "--entity", "customer-17", "--warn-after", "5m", "--error-after", "10000w")
     pik("pik lag", "lag", "--by", "hour", "--limit", 1)
+    Path("irregular.jsonl").write_text(lines(irregular()), encoding="utf-8")
+    pik("", "init", "--store", "irregular")
+    pik("", "ingest", "irregular.jsonl", "--store", "irregular")
+    pik("pik lag --skew", "lag", "--skew", "--store", "irregular", code=1)
+    pik("pik lag --skew", "lag", "--skew", *DAY, "--entity", "customer-17")
     found = pik("pik duplicates", "duplicates", "--limit", 3)
     pik("pik duplicates", "duplicates", "--class", "conflict", "--show-payload-diff")
     pik("pik duplicates", "duplicates", "--entity", "customer-17", "--limit", 1)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     # in a schedule: exit code 1 if an event took longer than an hour
     pik lag --since 1h --warn-after 5m --error-after 1h
 
+    # is a clock off, or a time zone wrong?
+    pik lag --since 7d --skew
+
     # since which hour, and with which release of the app?
     pik lag --since 1d --by hour
     pik lag --since 1d --by payload.release
@@ -48,6 +51,9 @@ def lag(
     error_after: Annotated[
         str | None, option("--error-after DURATION", "Exit with 1 if an event has a greater lag.")
     ] = None,
+    skew: Annotated[
+        bool, option("--skew", "Find clocks that are off: constant shifts of the lag, and negative lags.")
+    ] = False,
     limit: options.Limit = None,
 ) -> int | None:
     """Show how long events took to arrive, as percentiles and as a histogram.
@@ -57,7 +63,11 @@ def lag(
     at least so many percent of the events do not exceed. With --warn-after and --error-after a group's state is that of
     its slowest event. Exit codes: 0 also for warnings and where there are no events, 1 if a group's state is error. On
     a terminal the first 50 groups, without --limit.
+
+    With --skew: constant shifts of the lag per group (exit code 1), since when they are there, and whether they look
+    like a time zone; and single negative lags (exit code 0). The rule is printed with its figures.
     """
+    from pik.cli.commands.inspect.skew import show_skew
     from pik.model.delivery import Filter
     from pik.usecases.inspect.events import nothing_matches
     from pik.usecases.inspect.grouping import read_grouping
@@ -69,6 +79,12 @@ def lag(
         raise UsageError(f"--warn-after {warn_after} is longer than --error-after {error_after}")
     wanted = Filter(window, (entity,) if entity else (), source, type_)
     grouping = read_grouping(by, GROUPS)
+    if skew:
+        if limits != Limits() or limit or by == "hour":
+            raise UsageError(
+                "--skew does not go with --warn-after, --error-after, --limit or --by hour", hint="leave them out"
+            )
+        return show_skew(cli, wanted, grouping)
     store = cli.open_store()
     found = measure_lag(store, cli.engine(), wanted, grouping, limits)
     groups, truncated = options.first_rows(iter(found.groups), limit or cli.default_limit)

@@ -1,0 +1,132 @@
+"""`pik lag --skew`: clocks that are off."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pik.cli.command import FOUND
+from pik.cli.context import Context
+from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
+from pik.cli.values import Count, EventId, Lag, Moment
+from pik.errors import command
+from pik.model.instant import SECOND, Window, format_duration
+from pik.model.scenario import Criteria, Shift
+
+if TYPE_CHECKING:
+    from pik.model.delivery import Filter
+    from pik.usecases.inspect.grouping import Grouping
+    from pik.usecases.inspect.skew import LagShift, SkewReport
+
+
+def show_skew(cli: Context, wanted: Filter, grouping: Grouping) -> int | None:
+    """Show the shifts and negative lags of the events that the filter selects. Return FOUND for a shift."""
+    from pik.usecases.inspect.events import nothing_matches
+    from pik.usecases.inspect.skew import RULE, find_skew
+
+    store = cli.open_store()
+    found = find_skew(store, cli.engine(), wanted, grouping)
+    groups = list(found.groups)
+    suggested = dict.fromkeys(_suggestion(one, grouping.by) for one in found.shifts)
+    cli.show(
+        SKEW,
+        {
+            "window": wanted.window,
+            "entity": wanted.entities[0] if wanted.entities else None,
+            "by": grouping.by,
+            "rule": RULE,
+        },
+        shifts=found.shifts,
+        negative_lags=found.negative,
+        groups=groups,
+        next="\n".join(filter(None, suggested)) or None,
+        note=_note(found, sum(one.verdict == "unknown" for one in groups)),
+    )
+    if not groups:
+        cli.note(nothing_matches("events", store, wanted.window, wanted.entities))
+    return FOUND if found.shifts else None
+
+
+def _note(found: SkewReport, unknown: int) -> str | None:
+    from pik.usecases.inspect.skew import EVENTS, HOURS
+
+    parts = []
+    if found.shifts:
+        parts.append("what the numbers would be with the right times: see next")
+    if unknown:
+        groups = "1 group" if unknown == 1 else f"{unknown:,} groups"
+        parts.append(
+            f"cannot know of {groups} whether a shift is there: too few events, fewer than {HOURS} hours of arrival"
+            f" with {EVENTS} events that agree"
+        )
+    return "; ".join(parts) or None
+
+
+def _suggestion(one: LagShift, by: str) -> str | None:
+    """Return the command that computes with the right times."""
+    seconds = round((one.zone or one.shift) / SECOND)
+    if one.group is None or not seconds or by not in ("source", "type", "batch"):
+        return None
+    arrival = "epoch_ns(coalesce(received_time, ingest_time))"
+    until = "" if one.until is None else f" AND {arrival} <= {one.until}"
+    criteria = Criteria(
+        source=one.group if by == "source" else None,
+        event_type=one.group if by == "type" else None,
+        batch=one.group if by == "batch" else None,
+        where=f"{arrival} >= {one.since // 1000 * 1000}{until}",
+    )
+    return command("diff", "aggregates", "--assume", str(Shift(seconds * SECOND, criteria)))
+
+
+def _looks_like(one: LagShift) -> str | None:
+    if one.zone is None:
+        return None
+    off = format_duration(abs(one.shift - one.zone))
+    return f"zone {format_duration(one.zone)}, {off} off"
+
+
+SKEW = Schema(
+    "pik lag --skew",
+    Field("window", Window),
+    Field("entity", str | None),
+    Field("by", str, "what is looked at separately"),
+    Field("rule", str, "how shifts are found", text=lambda found: found["rule"]),
+    Rows(
+        "shifts",
+        "by group and time",
+        Column("group", str | None, cut=12),
+        Column("shift", Lag, "by how much the lag is greater than it should be; negative: event times are too late"),
+        Column("since", Moment, "the first arrival that has it"),
+        Column("until", Moment | None, "the last one; null: it lasts until the last arrival", drop=1),
+        Column("events", Count),
+        Column("base", Lag | None, "the median lag without it; null: unknown, and taken for 0", drop=2),
+        Column("spread", Lag, "the median over the shifted hours of their MAD", drop=3),
+        Column("zone", Lag | None, "the multiple of half an hour that the shift is near", detail=True),
+        Column("looks_like", str | None, get=_looks_like, wrap=True, rare=True),
+        Column("event_id", EventId, "the first event that has it", drop=4),
+        empty="no shifts",
+    ),
+    Rows(
+        "negative_lags",
+        "other events with a lag below 0, by group, the least lag first",
+        Column("group", str | None, cut=12),
+        Column("events", Count),
+        Column("lag", Lag, "the least", get="least"),
+        Column("event_time", Moment, "of the event that has it", drop=1),
+        Column("event_id", EventId),
+        empty="no other negative lags",
+    ),
+    Rows(
+        "groups",
+        "that were looked at",
+        Column("group", str | None, cut=12),
+        Column("events", Count),
+        Column("hours", Count, "in which they arrived"),
+        Column("lag", Lag, "the median of the hours' medians"),
+        Column("spread", Lag),
+        Column("limit", Lag, "a level whose lag differs by more is shifted", drop=1),
+        Column("verdict", str, "`steady`, `shifted`, or `unknown`: too few hours or events"),
+        empty="no such events",
+    ),
+    NEXT,
+    NOTE,
+)
