@@ -8,6 +8,7 @@ from pik.ports.store import Store
 from pik.stores import FORMAT
 from pik.stores.aws.catalog.batches import AwsBatches
 from pik.stores.aws.catalog.index import AwsAudit, AwsIndex
+from pik.stores.aws.catalog.repeats import AwsRepeats
 from pik.stores.aws.clients import Clients, located
 from pik.stores.aws.http_api import open_api
 from pik.stores.aws.lease import Generation
@@ -53,7 +54,7 @@ def _assemble(url: str, clients: Clients, stack: Stack, generation: Generation) 
         batches=batches,
         requests=batches,
         index=index,
-        repeats=index,  # type: ignore[arg-type]
+        repeats=AwsRepeats(index_table, raw, generation),
         audit=AwsAudit(index),
         metrics=AwsMetrics(state_table),
         runs=AwsRuns(state_table),

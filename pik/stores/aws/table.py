@@ -61,6 +61,9 @@ Change = tuple[str, tuple[Value, ...]]
 STATEMENTS, WRITES, READS = 25, 25, 100
 """What BatchExecuteStatement, BatchWriteItem and BatchGetItem take at most."""
 
+_AHEAD = 500
+"""Items of a partition that are read before those of the partitions before it have been."""
+
 _THROTTLED = {
     "ThrottlingError",
     "ThrottlingException",
@@ -153,6 +156,16 @@ class Table:
         with translated("dynamodb"):
             for page in self._dynamodb.get_paginator("query").paginate(**request):
                 yield from map(decoded, page["Items"])
+
+    def query_each(self, partitions: Iterable[tuple[Partition[ItemT], str]]) -> Iterator[ItemT]:
+        """Yield the items of each partition, (pk, prefix), one after the other; the first ones of several are read at a
+        time."""
+
+        def begin(partition: tuple[Partition[ItemT], str]) -> Iterator[ItemT]:
+            items = self.query(partition[0], prefix=partition[1])
+            return chain(list(islice(items, _AHEAD)), items)
+
+        return chain.from_iterable(Flow().map(begin, partitions))
 
     def get_many(self, keys: Iterable[Key[ItemT]]) -> dict[tuple[str, str], ItemT]:
         """Return the items that exist under these keys, each key given once."""

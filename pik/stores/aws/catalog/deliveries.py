@@ -7,8 +7,8 @@ an event. It can be inserted only once: it decides each verdict.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, repeat
 from math import sqrt
@@ -19,20 +19,23 @@ from typing import Any, NamedTuple
 import msgspec
 import zstandard
 
-from pik.errors import Damaged, StoreError
-from pik.model.batch import KEYED, PLAIN, Arrivals, Location, RejectFile, Segment, Verdict, duplicate_kind
+from pik.errors import Damaged, NotFound, StoreError
+from pik.model.batch import KEYED, OF_REQUEST, PLAIN, Arrivals, Location, RejectFile, Segment, Verdict, duplicate_kind
 from pik.model.instant import day_text
 from pik.ports.raw import RawKind, number_of
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.layout import ClaimItem, DuplicateItem
 from pik.stores.aws.s3 import AwsRaw
-from pik.stores.aws.table import Key, Table
+from pik.stores.aws.table import READS, Key, Table, batched
 
 PLAIN_ROW = Struct(">16sIIQ")
 KEYED_ROW = Struct(">16s16sIIQ")
 
 _MARGIN = 64
 """Rows that are read on both sides of the place where an id should be, at least."""
+
+_REMEMBERED = 10_000
+"""Segments whose `recorded_at` is remembered."""
 
 
 class Row(NamedTuple):
@@ -234,10 +237,10 @@ class Delivery(NamedTuple):
         """Return the duplicates of a segment that holds nothing else, given what this is."""
         return {} if kind == Verdict.ACCEPTED else {self.row.seq: kind}
 
-    def location(self, kind: Verdict) -> Location:
+    def location(self, kind: Verdict, recorded_at: int = 0) -> Location:
         """Return where its raw line is, given what it is."""
-        key = RawKind.SEGMENT.key(self.batch_id, self.n, self.day)
-        return Location(self.row.event_id.hex(), self.day, key, self.batch_id, self.row.frame, self.row.seq, kind)
+        key, row = RawKind.SEGMENT.key(self.batch_id, self.n, self.day), self.row
+        return Location(row.event_id.hex(), self.day, key, self.batch_id, row.frame, row.seq, kind, recorded_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,9 +333,57 @@ def duplicate_item(segment: Segment, delivery: Delivery, kind: Verdict) -> Dupli
     return {**item, "entity": row.entity} if row.content is None else {**item, "content": row.content}
 
 
+def accepted_of(event_id: str, claim: ClaimItem) -> Location:
+    """Return the delivery that a claim names, without its `recorded_at`."""
+    day = claim["day"] if "content" in claim else layout.day_number(claim["pk"].split("/")[2])
+    key = RawKind.SEGMENT.key(claim["batch"], claim["n"], day)
+    return Location(event_id, day, key, claim["batch"], claim["frame"], claim["seq"], Verdict.ACCEPTED)
+
+
 def duplicate_of(g: int, item: DuplicateItem) -> Delivery:
     """Return the delivery of a `duplicate_item`. Raises StoreError."""
     with layout.decoding(f"item {item['pk']} {item['sk']}"):
         event_id, batch_id, seq = item["sk"].split("/")
         row = Row(int(seq), bytes.fromhex(event_id), item.get("content"), 0, item["frame"], item.get("entity", ""))
         return Delivery(g, item["day"], item["n"], batch_id, row)
+
+
+def duplicate_location(g: int, item: DuplicateItem) -> Location:
+    """Return where the delivery of a `duplicate_item` is, without its `recorded_at`. Raises StoreError."""
+    with layout.decoding(f"item {item['pk']} {item['sk']}"):
+        return duplicate_of(g, item).location(Verdict(item["kind"]))
+
+
+@dataclass(slots=True)
+class RecordingTimes:
+    """Adds to locations the `recorded_at` of their segments. A number of segments is remembered."""
+
+    table: Table
+    generation: int
+    _known: dict[str, int] = field(default_factory=dict)
+
+    def added(self, groups: Iterable[Sequence[Location]]) -> Iterator[list[Location]]:
+        """Yield the groups in their order; the segments of a hundred are read together. Raises NotFound."""
+        for some in batched(groups, READS):
+            if len(self._known) > _REMEMBERED:
+                self._known.clear()
+            self._read(one for group in some for one in group if not one.recorded_at)
+            for group in some:
+                yield [one if one.recorded_at else replace(one, recorded_at=self._of(one)) for one in group]
+
+    def _read(self, locations: Iterable[Location]) -> None:
+        keys: dict[Key[Any], str] = {}
+        for one in locations:
+            if one.segment_key not in self._known:
+                n = number_of(one.segment_key)
+                keys[layout.numbered_key(self.generation, one.day, one.batch_id, n)] = one.segment_key
+                if n == OF_REQUEST:  # one with one event is listed elsewhere, but its batch has it, too
+                    keys[layout.batch_key(self.generation, one.batch_id)] = one.segment_key
+        for key, item in self.table.get_many(keys).items():
+            if "frames" in item or "listed" in item:
+                self._known[keys[Key(key)]] = item["recorded_at"]
+
+    def _of(self, location: Location) -> int:
+        if location.segment_key not in self._known:
+            raise NotFound(f"segment {location.segment_key} is not in the index", hint="pik verify --rebuild-index")
+        return self._known[location.segment_key]

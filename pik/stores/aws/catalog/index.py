@@ -21,10 +21,12 @@ from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.batches import NO_DELIVERIES, advance, chunk_counts, with_state
 from pik.stores.aws.catalog.deliveries import (
     Delivery,
+    RecordingTimes,
     Row,
+    accepted_of,
     claims_of,
     duplicate_item,
-    duplicate_of,
+    duplicate_location,
     find_claims,
     id_file,
     prefix_of,
@@ -82,8 +84,8 @@ class AwsIndex:
         g = self.generation.current()
         claims = {**self._claims(g, event_id_prefix, limit), **Requests(self.table, g).claims(event_id_prefix)}
         joined = self.table.join(sorted(claims), claims.__getitem__)
-        found = (_accepted(event_id, claim) for event_id, claim in joined if claim is not None)
-        return list(islice(found, limit))
+        found = (accepted_of(event_id, claim) for event_id, claim in joined if claim is not None)
+        return self._with_times(g, list(islice(found, limit)))
 
     def deliveries(self, event_id: str, limit: int | None = None) -> list[Location]:
         g = self.generation.current()
@@ -94,11 +96,12 @@ class AwsIndex:
             claim = self.table.get(keys[event_id]) if keys else None
         if claim is None:
             return []
-        accepted = _accepted(event_id, claim)
+        accepted = accepted_of(event_id, claim)
         day = layout.KEYED_DAY if "content" in claim else day_text(accepted.day)
-        others = [_duplicate(g, item) for item in self._duplicates(g, day, event_id)]
+        others = [duplicate_location(g, item) for item in self._duplicates(g, day, event_id)]
         others += requests.duplicates(event_id)
-        return [accepted, *sorted(others, key=lambda place: (place.batch_id, place.seq))][:limit]
+        others.sort(key=lambda place: (place.batch_id, place.seq))
+        return self._with_times(g, [accepted, *others][:limit])
 
     def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
         g = self.generation.current()
@@ -126,6 +129,9 @@ class AwsIndex:
     def totals(self) -> Totals:
         g = self.generation.current()
         return reduce(_added, self._batches(g, ""), Totals(0, 0, 0, 0, 0, None, None))
+
+    def _with_times(self, g: int, locations: Sequence[Location]) -> list[Location]:
+        return next(RecordingTimes(self.table, g).added([locations]))
 
     def _of_batch(self, g: int, batch_id: str, first: str, last: str) -> Iterator[Segment]:
         known = False
@@ -243,17 +249,6 @@ def _added(totals: Totals, of_batch: tuple[Batch, BatchItem]) -> Totals:
         first_event=min(firsts, default=None),
         last_event=max(lasts, default=None),
     )
-
-
-def _accepted(event_id: str, claim: ClaimItem) -> Location:
-    day = claim["day"] if "content" in claim else layout.day_number(claim["pk"].split("/")[2])
-    key = RawKind.SEGMENT.key(claim["batch"], claim["n"], day)
-    return Location(event_id, day, key, claim["batch"], claim["frame"], claim["seq"], Verdict.ACCEPTED)
-
-
-def _duplicate(g: int, item: DuplicateItem) -> Location:
-    with layout.decoding(f"item {item['pk']} {item['sk']}"):
-        return duplicate_of(g, item).location(Verdict(item["kind"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice, product
+from itertools import chain, product
 from time import time_ns
 from typing import Any, TypeVar
 
@@ -21,16 +21,12 @@ from pik.runtime.storage import attempts
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.deliveries import Delivery, Row, rows_of
 from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem, ClaimItem, RequestItem
-from pik.stores.aws.clients import Flow
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.state.layout import US
 from pik.stores.aws.table import READS, Item, Key, KeyItem, Partition, Table, batched, key_of
 
 _BY_EVENT = ("by_event", "event_prefix", "event_id")
 _PREFIX = 2  # hex digits of an event_id that are the partition of a request in that index
-
-_AHEAD = 500
-"""Requests of an entity that are read before those of the entities before it have been."""
 
 _INLINE = 4096
 """Bytes of an object, at most, that its item has a copy of: reading 4 KB from S3 costs as much as writing them here."""
@@ -90,7 +86,7 @@ class Requests:
         first of its requests. Yield these."""
         for items in batched(self._of_day(day), READS):
             for item in sorted(items, key=lambda item: (item["ingest_time"], item["sk"])):
-                delivery = self._delivery(item)
+                delivery = self.delivery(item)
                 if next(iter(self.table.insert_many([delivery.claim]))):
                     yield delivery.location(Verdict.ACCEPTED)
 
@@ -123,22 +119,48 @@ class Requests:
 
     def exist(self) -> bool:
         """Return whether there are any."""
-        days = self.table.query(layout.days_pk(self.generation))
-        return any(item["sk"].endswith(f"/{layout.REQUEST}") for item in days)
+        return any(True for _ in self.days())
 
     def claims(self, prefix: str) -> dict[str, Key[ClaimItem]]:
         """Return the claims' keys of the requests' events whose id begins so, by event_id."""
-        return {item["event_id"]: self._delivery(item).claim_key for item in self._of_events(prefix)}
+        return {item["event_id"]: self.delivery(item).claim_key for item in self._of_events(prefix)}
 
     def duplicates(self, event_id: str) -> Iterator[Location]:
         """Yield the duplicates of an event among requests."""
-        for _, delivery, kind in self._judge(self._of_events(event_id)):
+        for item, delivery, kind in self._judge(self._of_events(event_id)):
             if kind != Verdict.ACCEPTED:
-                yield delivery.location(kind)
+                yield delivery.location(kind, item["recorded_at"])
+
+    def duplicates_of(self, event: Delivery, claim: ClaimItem) -> list[Location]:
+        """Return the duplicates of an event among requests, given a delivery of it and its claim."""
+        row = event.row
+        if row.content is None:
+            pk = layout.entity_requests_pk(self.generation, event.day, row.entity)
+            items = self.table.query(pk, prefix=f"{row.entity}{US}{row.event_id.hex()}{US}")
+        else:
+            items = self._of_events(row.event_id.hex())
+        found = ((item, self.delivery(item)) for item in items)
+        verdicts = ((item, delivery, delivery.verdict(claim)) for item, delivery in found)
+        return [one.location(kind, item["recorded_at"]) for item, one, kind in verdicts if kind != Verdict.ACCEPTED]
+
+    def duplicates_on(self, day: int, *, keyed: bool) -> Iterator[tuple[Delivery, ClaimItem, Location]]:
+        """Yield the day's duplicates among requests, each with its event's claim: of events with an idempotency key, or
+        of the others, then those of one event one after the other."""
+        deliveries = ((item, self.delivery(item)) for item in self._of_day(day) if ("content" in item) == keyed)
+        for (item, delivery), claim in self.table.join(deliveries, lambda each: each[1].claim_key):
+            if claim is not None and (kind := delivery.verdict(claim)) != Verdict.ACCEPTED:
+                yield delivery, claim, delivery.location(kind, item["recorded_at"])
+
+    def days(self) -> Iterator[int]:
+        """Yield the days that have any."""
+        for item in self.table.query(layout.days_pk(self.generation)):
+            day, _, kind = item["sk"].partition("/")
+            if kind == layout.REQUEST:
+                yield layout.day_number(day)
 
     def rows(self, segment: Segment) -> list[Row]:
         """Return the row of a request's segment, if it is listed."""
-        deliveries = map(self._delivery, self._of_entities(segment.day, {frame.first for frame in segment.frames}))
+        deliveries = map(self.delivery, self._of_entities(segment.day, {frame.first for frame in segment.frames}))
         return [delivery.row for delivery in deliveries if delivery.batch_id == segment.batch_id]
 
     def keys(self, segment: Segment, row: Row) -> tuple[Key[RequestItem], Key[BatchItem]]:
@@ -188,18 +210,14 @@ class Requests:
         return item, place
 
     def _of_entities(self, day: int, entities: Iterable[str]) -> Iterator[RequestItem]:
-        """Yield the items about each entity, reading several entities at a time."""
-
-        def begin(entity: str) -> Iterator[RequestItem]:
-            pk = layout.entity_requests_pk(self.generation, day, entity)
-            items = self.table.query(pk, prefix=f"{entity}{US}")
-            return chain(list(islice(items, _AHEAD)), items)
-
-        return chain.from_iterable(Flow().map(begin, entities))
+        """Yield the items about each entity."""
+        return self.table.query_each(
+            (layout.entity_requests_pk(self.generation, day, entity), f"{entity}{US}") for entity in entities
+        )
 
     def _of_day(self, day: int) -> Iterator[RequestItem]:
-        for shard in layout.DAY_SHARDS:
-            yield from self.table.query(layout.requests_pk(self.generation, day_text(day), shard))
+        partitions = (layout.requests_pk(self.generation, day_text(day), shard) for shard in layout.DAY_SHARDS)
+        return self.table.query_each((pk, "") for pk in partitions)
 
     def _of_events(self, prefix: str) -> Iterator[RequestItem]:
         """Yield the requests with an event whose id begins so."""
@@ -236,12 +254,12 @@ class Requests:
     def _judge(self, items: Iterable[_ItemT]) -> Iterator[tuple[_ItemT, Delivery, Verdict]]:
         """Yield requests' items, those of the segments or those of the batches, each with its delivery and what that
         is. Requests that were never claimed are left out."""
-        deliveries = ((item, self._delivery(item)) for item in items)
+        deliveries = ((item, self.delivery(item)) for item in items)
         for (item, delivery), first in self.table.join(deliveries, lambda each: each[1].claim_key):
             if first is not None:
                 yield item, delivery, delivery.verdict(first)
 
-    def _delivery(self, item: Mapping[str, Any]) -> Delivery:
+    def delivery(self, item: Mapping[str, Any]) -> Delivery:
         """Return the only delivery of a request, given the item of its segment or that of its batch."""
         pk, sk = item.get("listed", item["pk"]), item.get("listed_as", item["sk"])
         entity, event_id, batch_id = sk.split(US)
