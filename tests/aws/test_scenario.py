@@ -1,0 +1,151 @@
+"""Scenarios and explanations on a stack: those of a local store with the same events, and what they cost in calls.
+
+tests/usecases/test_scenario.py compares the local ones with stores that were really built so.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from pik.engine import DuckEngine
+from pik.model.instant import parse_instant
+from pik.model.metric import Definition, RunState, TaskState
+from pik.ports.store import Store
+from pik.stores import open_store
+from pik.stores.aws import lease
+from pik.stores.aws.clients import Clients
+from pik.usecases.ingest.api_request import record_request
+from pik.usecases.metrics.definitions import add_version
+from pik.usecases.metrics.explain import events_behind, explain
+from pik.usecases.replay.plan import execute_task, plan_replay, start
+from pik.usecases.replay.runs import finish_run, promote
+from tests.support.aws.calls import counting
+from tests.support.aws.emulator import make_stack, publish
+from tests.support.stores import event, ingest, request, window
+from tests.usecases.test_scenario import Built, Event, assume, batches, values
+
+ENGINE = DuckEngine(threads=1)
+TOTAL = Definition(name="total", value="sum((payload->>'v')::BIGINT)")
+FIRST = parse_instant("2026-01-01T00:00:00Z")
+
+
+@pytest.fixture
+def new_store(aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Store]:
+    """Makes empty stores of stacks."""
+    monkeypatch.setattr(lease, "NOTICED", 0.01)
+    return lambda: open_store(publish(aws, make_stack(aws)))
+
+
+def filled(store: Store, directory: Path, made: Sequence[Sequence[Event]]) -> Built:
+    """The first batch comes in a file, then one in a request for each event, one in a request for all, and so on."""
+    for number, events in enumerate(made):
+        if number % 3 == 0:
+            ingest(store, directory, events, again=True)
+        elif number % 3 == 1:
+            for each in events:
+                record_request(store, json.dumps(each).encode())
+        else:
+            record_request(store, json.dumps(events).encode())
+    found = sorted(store.index.batches(), key=lambda batch: batch.recorded_at)
+    ids, recorded = [one.batch_id for one in found], [one.recorded_at for one in found]
+    return Built(store, [list(each) for each in made], ids, recorded)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_promise_10_a_number_under_a_scenario_is_the_same_on_every_store(
+    new_store: Callable[[], Store], tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    made = batches(chance) + batches(chance)
+    home = filled(open_store(str(tmp_path / "home"), create=True), tmp_path, made)
+    away = filled(new_store(), tmp_path, made)
+    assert len(away.ids) == len(home.ids)
+    file, single = 0, chance.randrange(1, 1 + len(made[1]))
+    for number in {file, single, len(home.ids) - 1}:
+        without = [assume(f"without-batch={built.ids[number]}") for built in (home, away)]
+        assert values(away.store, without[1]) == values(home.store, without[0]), number
+        until = [assume(as_of=built.recorded[number]) for built in (home, away)]
+        assert values(away.store, until[1]) == values(home.store, until[0]), number
+    for text in (
+        "conflicts=last",
+        "conflicts=last,source=web,to=2026-01-03",
+        "duplicates=counted",
+        "shift=-1h,entity=a",
+    ):
+        assert values(away.store, assume(text)) == values(home.store, assume(text)), text
+    day = window("02", "03")
+    for text in ("conflicts=last", "without=selected,source=app"):
+        assert values(away.store, assume(text), day, ("a",)) == values(home.store, assume(text), day, ("a",)), text
+    ids = [one.event_id for one in away.store.index.locate("", limit=40)]
+    assert ids == [one.event_id for one in home.store.index.locate("", limit=40)]
+    several = next(each for each in ids if len(home.store.index.deliveries(each)) > 1)
+    second = assume(f"delivery={several}:2")
+    assert values(away.store, second) == values(home.store, second)
+
+
+def replayed(store: Store) -> str:
+    """A run over everything, promoted, whose tasks this process executes."""
+    run_id = start(store, plan_replay(store, ENGINE, request(), 1)).run_id
+    store.runs.set_state(run_id, RunState.RUNNING)
+    for task in list(store.runs.open_tasks(run_id)):
+        computed = execute_task(store, ENGINE, task)
+        store.runs.mark(task, TaskState.DONE, computed.failures())
+    finish_run(store, run_id)
+    promote(store, run_id, 2, "")
+    return run_id
+
+
+def test_a_difference_is_explained_on_a_stack(new_store: Callable[[], Store], tmp_path: Path) -> None:
+    store = new_store()
+    add_version(store.metrics, TOTAL, 1)
+    ingest(store, tmp_path, [event(1, "a", "01T01:00"), event(2, "a", "01T23:00")])
+    record_request(store, json.dumps({**event(8, "a", "01T02:00"), "idempotency_key": "k"}).encode())
+    replayed(store)
+    record_request(store, json.dumps(event(4, "a", "01T05:00")).encode())
+    record_request(store, json.dumps(event(1, "a", "01T01:00")).encode())
+    record_request(store, json.dumps({**event(16, "a", "01T03:00"), "idempotency_key": "k"}).encode())
+    add_version(store.metrics, Definition(name="total", value="2 * sum((payload->>'v')::BIGINT)"), 2)
+    found = explain(store, ENGINE, "total", "a", FIRST, assume("conflicts=last", "duplicates=counted"))
+    assert found.proven
+    assert [(f"{one.cause}", one.share) for one in found.shares] == [
+        ("definition", Decimal(11)),
+        ("late", Decimal(8)),
+        ("assumed", Decimal(16)),
+        ("assumed", Decimal(2 * (1 + 2 + 8 + 4 + 1 + 16) - 2 * (1 + 2 + 16 + 4))),
+        ("unexplained", Decimal(0)),
+    ]
+    assert sum(one.share for one in found.shares) == found.delta
+    late = [one for one in events_behind(store, found) if f"{one.cause}" == "late"]
+    assert [bytes(one.delivery.payload) for one in late if one.delivery] == [b'{"v": 4}']
+
+
+def test_explaining_one_bucket_reads_only_that_entitys_day(new_store: Callable[[], Store], tmp_path: Path) -> None:
+    """And takes as many calls in a store with twenty times as many days and entities."""
+    calls = []
+    for days, entities in ((1, 1), (20, 20)):
+        store = new_store()
+        add_version(store.metrics, TOTAL, 1)
+        made = [
+            event(number, "a" if number % 20 == 0 else f"b{number % entities}", f"{1 + day:02}T{number % 24:02}:00")
+            for day in range(days)
+            for number in range(200)
+        ]
+        ingest(store, tmp_path, made)
+        replayed(store)
+        ingest(store, tmp_path, [event(1000 + day, "a", f"{1 + day:02}T05:00") for day in range(days)])
+        fresh = open_store(store.url)
+        with counting(fresh) as counted:
+            found = explain(fresh, ENGINE, "total", "a", FIRST)
+            assert len(list(events_behind(fresh, found))) == 1
+        assert {f"{one.cause}": one.share for one in found.shares} == {"late": Decimal(1000), "unexplained": Decimal(0)}
+        assert counted.keys
+        assert all(key.startswith("raw/event_date=2026-01-01/") for key in counted.keys), counted.keys
+        calls.append(counted)
+    assert calls[1].total <= calls[0].total + 2, [one.made for one in calls]
+    assert calls[1].total <= 25, calls[1].made
