@@ -68,6 +68,84 @@ def test_they_are_counted_by_any_path(shop: Callable[..., Any], kind: tuple[str,
         assert [row[by] for row in found(shop, "--by", by, *kind)["groups"]] == [name]
 
 
+METRICS = """
+[[metric]]
+name = "revenue"
+value = "sum((payload->>'v')::BIGINT)"
+
+[[metric]]
+name = "largest"
+value = "max((payload->>'v')::BIGINT)"
+bucket = "1h"
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "of", "assumption", "total", "largest"),
+    [
+        ("exact", 1, "these exact duplicates count too", 26 + 7, None),
+        ("conflict", 1, "the last delivery of each of these events counts", 26 - 9 + 8, 8),
+        ("suspect", 1, "these suspects do not count", 26 - 5, None),
+        (None, 2, "these duplicates count too", 26 + 7 + 8, None),
+    ],
+)
+def test_the_impact_on_every_metric_is_shown(
+    shop: Callable[..., Any], tmp_path: Path, kind: str | None, of: int, assumption: str, total: int, largest: int
+) -> None:
+    (tmp_path / "m.toml").write_text(METRICS)
+    shop("metrics", "apply", "m.toml")
+    said = found(shop, "--impact", *(("--class", kind) if kind else ()))
+    assert (said["assumption"], said["deliveries"]) == (assumption, of)
+    revenue = next(row for row in said["metrics"] if row["metric"] == "revenue@1")
+    assert (revenue["total"], revenue["total_assumed"], revenue["delta"]) == (26, total, total - 26)
+    highest = next(row for row in said["metrics"] if row["metric"] == "largest@1")
+    assert (highest["total"], highest["total_assumed"], highest["differing"]) == (None, None, int(bool(largest)))
+    assert [(row["value"], row["value_assumed"]) for row in said["differing_values"]] == (
+        [(9, largest)] if largest else []
+    )
+    if kind is None:
+        shop("replay", "--all", "--promote", "--yes")
+        counted = shop("diff", "aggregates", "--assume", "duplicates=counted", "--format", "json").json()
+        assert [row["recomputed"] for row in counted["differences"] if row["metric"] == "revenue"] == [total]
+
+
+def test_only_the_selected_duplicates_are_assumed_to_count(shop: Callable[..., Any]) -> None:
+    none = found(shop, "--impact", "--to", "2026-01-01T00:00:10Z")
+    assert (none["deliveries"], none["metrics"][0]["delta"]) == (0, 0)
+    some = found(shop, "--impact", "--to", "2026-01-01T00:00:30Z")
+    assert (some["deliveries"], some["metrics"][0]["total"], some["metrics"][0]["total_assumed"]) == (1, 4, 5)
+    assert some["effective"]["to"] == "2026-01-02T00:00:00Z"
+
+
+def test_what_cannot_be_computed_is_counted(shop: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text('name = "wrong"\nvalue = "sum(source::BIGINT)"\n')
+    shop("metrics", "apply", "m.toml")
+    said = found(shop, "--impact", code=3)
+    assert {row["metric"]: (row["failed"], row["total"]) for row in said["metrics"]} == {
+        "event_count@1": (0, 4),
+        "wrong@1": (1, None),
+    }
+    assert said["note"] == "1 value cannot be computed; why: pik diff aggregates"
+
+
+def test_changes_are_counted(shop: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "more.jsonl").write_text(line(40, {"id": 3, "v": 8.0}, idempotency_key="k"))
+    shop("ingest", "more.jsonl")
+    said = found(shop, "--class", "conflict", "--changes", "payload.v")
+    assert said["changes"] == [{"old_value": 9, "new_value": 8, "count": 2}]
+    assert (said["pairs"], said["unchanged"]) == (2, 0)
+    said = found(shop, "--class", "conflict", "--changes", "payload.app", "--limit", "1")
+    assert (said["changes"], said["truncated"]) == ([{"old_value": "1.1", "new_value": "2.0", "count": 1}], True)
+    assert found(shop, "--class", "conflict", "--changes", "payload.id")["unchanged"] == 2
+    same = ("--class", "suspect", "--within", "30s", "--same", "source")
+    said = found(shop, *same, "--changes", "payload.v")
+    assert said["changes"] == [
+        {"old_value": 5, "new_value": 7, "count": 1},
+        {"old_value": 7, "new_value": 9, "count": 1},
+    ]
+    assert (said["pairs"], said["unchanged"]) == (3, 1)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -79,6 +157,10 @@ def test_they_are_counted_by_any_path(shop: Callable[..., Any], kind: tuple[str,
         (("--class", "suspect", "--show-payload-diff"), "--show-payload-diff is for duplicates"),
         (("--class", "suspect", "--same", "payload.["), "--same payload.["),
         (("--by", "payload.["), "--by payload.["),
+        (("--changes", "payload.v"), "--changes compares two deliveries that differ"),
+        (("--class", "suspect", "--changes", "payload.v"), "suspects have equal payloads"),
+        (("--impact", "--by", "source"), "--by and --impact show different things"),
+        (("--show-payload-diff", "--by", "source"), "--by and --show-payload-diff show different things"),
         (("--by", "length(payload.id)"), "length() takes"),
     ],
 )

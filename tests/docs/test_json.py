@@ -138,6 +138,15 @@ def _suspect(pik: Journey) -> None:
     for group in ("source", "type", "entity", "batch", "hour", "payload.n"):
         pik("pik duplicates --class suspect --by", *of, "--by", group)
     pik("pik duplicates --class suspect --by", *of, *ONE, "--by", "source", "--same", "payload.nothing")
+    pik("pik duplicates --changes", *of, *ONE, "--same", "source", "--changes", "payload.amount", "--limit", 1)
+    pik("pik duplicates --changes", "duplicates", "--class", "conflict", "--changes", "payload.amount")
+    Path("largest.toml").write_text(
+        'name = "largest"\nwhere = "event_type = \'payment_captured\'"\n'
+        "value = \"max((payload->>'$.amount')::DECIMAL(18,2))\"\n"
+    )
+    pik("pik metrics apply", "metrics", "apply", "largest.toml")
+    pik("pik duplicates --impact", "duplicates", "--class", "conflict", "--impact")
+    pik("pik duplicates --impact", *of, *ONE, "--impact", "--limit", 1)
 
 
 def _numbers(pik: Journey) -> None:
@@ -232,6 +241,7 @@ def _fail(pik: Journey) -> None:
     Path("broken.toml").write_text('name = "broken"\nvalue = "sum((payload->>\'$.order\')::DECIMAL(18, 2))"\n')
     pik("pik metrics apply", "metrics", "apply", "broken.toml")
     pik("pik replay", "replay", "--entity", "customer-17", *DAY, "--metric", "broken", code=3)
+    pik("pik duplicates --impact", "duplicates", *ONE, "--impact", code=3)
     lost = min(Path(".pik/raw/event_date=2026-03-02").iterdir())
     for reason, chosen in {"lost": ONE, "lost again": ("--all",), "still lost": ONE}.items():
         aside = lost.rename("aside")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -105,9 +105,7 @@ def list_duplicates(
     expect_held(store, wanted.filter.window, wanted.filter.entities)
     reader = _DuplicateReader(store, wanted)
 
-    @lru_cache(PAGE)  # conflicts of one key come many times
-    def accepted(event_id: str) -> Delivery:
-        return next(read_locations(store, [locate(store, event_id)])).delivery
+    accepted = accepted_deliveries(store)
 
     def rows(page: list[_Duplicate]) -> Iterator[DuplicateRow]:
         for (delivery, kind, _), count in zip(page, reader.delivery_counts(page), strict=True):
@@ -128,6 +126,25 @@ def list_duplicates(
 
     found = ordered(store, wanted.filter, limit, reader.select, _key, rows, only="duplicate", progress=progress)
     return Listing(found)
+
+
+def accepted_deliveries(store: Store) -> Callable[[str], Delivery]:
+    """Return what reads the accepted delivery of an event."""
+
+    @lru_cache(PAGE)  # conflicts of one key come many times
+    def accepted(event_id: str) -> Delivery:
+        return next(read_locations(store, [locate(store, event_id)])).delivery
+
+    return accepted
+
+
+def selected_duplicates(
+    store: Store, wanted: DuplicateFilter, progress: Progress = SILENT
+) -> Iterator[tuple[Delivery, Verdict]]:
+    """Yield the selected duplicates, in no particular order. Raises NotHeld and Damaged."""
+    expect_held(store, wanted.filter.window, wanted.filter.entities)
+    found = deliveries(store, wanted.filter, only="duplicate", progress=progress)
+    return ((delivery, kind) for delivery, kind, _ in _DuplicateReader(store, wanted).select(found))
 
 
 def _key(item: _Duplicate) -> tuple[int, str, str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pik.cli import options
-from pik.cli.command import FOUND, cli_command
+from pik.cli.command import FOUND, PARTLY, cli_command
 from pik.cli.commands.inspect.duplicate_groups import GROUPED, read_by, shown_group
 from pik.cli.commands.inspect.events import MATCHED, at_most
 from pik.cli.context import Context
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
     # the same idempotency key with other content, and what differs
     pik duplicates --class conflict --show-payload-diff
+
+    # what did conflicts do to the amounts, and what would revenue be if the later ones counted?
+    pik duplicates --class conflict --changes payload.amount
+    pik duplicates --class conflict --impact
 
     # events that look like retries which were stamped anew, and which versions of the app sent them
     pik duplicates --class suspect --within 10s --by payload.app
@@ -69,6 +73,16 @@ def duplicates(
     show_payload_diff: Annotated[
         bool, option("--show-payload-diff", "For conflicts: what differs from the accepted delivery.")
     ] = False,
+    changes: Annotated[
+        str | None,
+        option("--changes PATH", "For conflicts, and suspects with --same: old and new value there, counted."),
+    ] = None,
+    impact: Annotated[
+        bool,
+        option(
+            "--impact", "Each metric as it is, and if duplicates counted, conflicts won, or suspects did not count."
+        ),
+    ] = False,
     fail_if_any: Annotated[bool, option("--fail-if-any", "Exit with 1 if there is any.")] = False,
     fail_if_none: options.FailIfNone = False,
     limit: options.Limit = None,
@@ -81,22 +95,35 @@ def duplicates(
     A suspect is an event with the source, type, entity and payload of another one, shortly after it: perhaps a retry
     that was stamped anew. That is a guess: suspects are listed only with --class suspect, and numbers count them.
     """
+    from pik.cli.commands.inspect.duplicate_effects import show_effects
     from pik.cli.commands.inspect.suspects import show_suspects
     from pik.model.delivery import Filter
+    from pik.model.path import EventPath
     from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates, list_duplicates
 
     window = options.window_of(from_, to, since)
     selected = Filter(window, (entity,) if entity else (), source, type_)
     chosen = read_by(by) if by else None
+    _one_of({"--by": by, "--changes": changes, "--impact": impact, "--show-payload-diff": show_payload_diff})
+    path = EventPath(changes, "--changes") if changes else None
     if kind == "suspect":
         rule = _rule(within, same, min_deliveries, show_payload_diff)
-        any_found = show_suspects(cli, selected, rule, chosen, limit or cli.default_limit)
-        return _ended(cli, "suspects", selected, any_found, fail_if_any, fail_if_none)
+        complete = True
+        if path or impact:
+            any_found, complete = show_effects(cli, selected, rule, path, limit or cli.default_limit)
+        else:
+            any_found = show_suspects(cli, selected, rule, chosen, limit or cli.default_limit)
+        ended = _ended(cli, "suspects", selected, any_found, fail_if_any, fail_if_none)
+        return ended if complete else PARTLY
     if within or same:
         raise UsageError(f"{'--within' if within else '--same'} is for suspects", hint="add --class suspect")
     wanted = DuplicateFilter(selected, kind, min_deliveries)
-    if by and show_payload_diff:
-        raise UsageError("--by counts, so there is nothing for --show-payload-diff", hint="leave one of them out")
+    if path or impact:
+        if path and kind != "conflict":
+            raise UsageError("--changes compares two deliveries that differ", hint="add --class conflict")
+        any_found, complete = show_effects(cli, selected, wanted, path, limit or cli.default_limit)
+        ended = _ended(cli, "duplicates", selected, any_found, fail_if_any, fail_if_none)
+        return ended if complete else PARTLY
     store = cli.open_store()
     limit = limit or cli.default_limit
     if chosen:
@@ -135,6 +162,13 @@ def _ended(
     if not any_found:
         cli.note(nothing_matches(things, cli.open_store(), wanted.window, wanted.entities))
     return FOUND if (fail_if_any if any_found else fail_if_none) else None
+
+
+def _one_of(given: dict[str, object]) -> None:
+    """Raise UsageError where several are given that show different things."""
+    names = [name for name, value in given.items() if value]
+    if len(names) > 1:
+        raise UsageError(f"{names[0]} and {names[1]} show different things", hint="leave one of them out")
 
 
 def _rule(within: str | None, same: list[str] | None, min_deliveries: int, show_payload_diff: bool) -> SuspectRule:

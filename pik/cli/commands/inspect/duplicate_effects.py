@@ -1,0 +1,144 @@
+"""`pik duplicates --changes, --impact`: what duplicates and suspects change."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
+from pik.cli.options import first_rows
+from pik.cli.text import number_of
+from pik.cli.values import Bucket, Count, Json
+from pik.errors import UsageError
+from pik.model.instant import Window
+
+if TYPE_CHECKING:
+    from pik.cli.context import Context
+    from pik.model.delivery import Filter
+    from pik.model.path import EventPath
+    from pik.usecases.inspect.duplicates import DuplicateFilter
+    from pik.usecases.inspect.suspects import SuspectRule
+
+
+def show_effects(
+    cli: Context,
+    selected: Filter,
+    what: DuplicateFilter | SuspectRule,
+    path: EventPath | None,
+    limit: int | None,
+) -> tuple[bool, bool]:
+    """Show the changes at the path, or without one the impact on metrics, of duplicates or suspects. Return whether
+    there are any of those, and whether all could be computed."""
+    from pik.usecases.inspect.suspects import SuspectRule
+
+    rule = str(what) if isinstance(what, SuspectRule) else None
+    head = {"window": selected.window, "entity": next(iter(selected.entities), None), "rule": rule}
+    if path is not None:
+        return _show_changes(cli, selected, what, path, limit, head), True
+    from pik.usecases.inspect.duplicate_effects import duplicate_impact, suspect_impact
+
+    store, engine = cli.open_store(), cli.engine()
+    if isinstance(what, SuspectRule):
+        found = suspect_impact(store, engine, selected, what)
+    else:
+        found = duplicate_impact(store, engine, what, cli.progress)
+    values, is_truncated = first_rows(iter(found.impact.values), limit)
+    cli.show(
+        IMPACT,
+        found,
+        **head,
+        differing_values=values,
+        truncated=is_truncated,
+        note=f"{number_of(found.impact.failed, 'value')} cannot be computed; why: pik diff aggregates"
+        if found.impact.failed
+        else None,
+    )
+    return found.deliveries > 0, not found.impact.failed
+
+
+def _show_changes(
+    cli: Context,
+    selected: Filter,
+    what: DuplicateFilter | SuspectRule,
+    path: EventPath,
+    limit: int | None,
+    head: dict[str, Any],
+) -> bool:
+    from pik.usecases.inspect.duplicate_effects import conflict_changes, suspect_changes
+    from pik.usecases.inspect.suspects import SuspectRule
+
+    store = cli.open_store()
+    if not isinstance(what, SuspectRule):
+        found = conflict_changes(store, what, path, limit=limit, progress=cli.progress)
+    elif what.same:
+        found = suspect_changes(store, cli.engine(), selected, what, path, limit=limit)
+    else:
+        raise UsageError("suspects have equal payloads, so nothing changes in them", hint="add --same PATH")
+    cli.show(
+        CHANGES,
+        {**head, "path": path.text},
+        changes=found,
+        pairs=lambda: found.summary.pairs,
+        unchanged=lambda: found.summary.unchanged,
+        truncated=lambda: found.summary.truncated,
+    )
+    return found.summary.pairs > 0
+
+
+_RULE = Field("rule", str | None, "with `--class suspect`: what makes an event a suspect")
+
+CHANGES = Schema(
+    "pik duplicates --changes",
+    Field("window", Window),
+    Field("entity", str | None),
+    _RULE,
+    Field("path", str, "where values are compared"),
+    Rows(
+        "changes",
+        "most frequent first",
+        Column(
+            "old_value", Json, "in the accepted delivery, or in the earlier event; null: nothing there", "old", cut=40
+        ),
+        Column("new_value", Json, "in the conflict, or in the suspect", "new", cut=40),
+        Column("count", Count),
+        empty="no value changed there",
+    ),
+    Field("pairs", Count, "conflicts or suspects that were compared"),
+    Field("unchanged", Count, "of these, those with equal values"),
+    TRUNCATED,
+)
+
+IMPACT = Schema(
+    "pik duplicates --impact",
+    Field("window", Window),
+    Field("entity", str | None),
+    _RULE,
+    Field("assumption", str, "what is assumed"),
+    Field("deliveries", Count, "duplicates or suspects of which it is assumed, or events with conflicts"),
+    Field("effective", Window, "what the whole buckets cover that are computed", get="impact.effective"),
+    Rows(
+        "metrics",
+        "by name",
+        Column("metric", str, "NAME@VERSION"),
+        Column("differing", Count, "values that differ"),
+        Column("total", Decimal | None, "the sum of all values as they count; null: they do not add up, or one failed"),
+        Column("total_assumed", Decimal | None, "the sum under the assumption", get="assumed"),
+        Column("delta", Decimal | None, "total_assumed - total"),
+        Column("failed", Count, "values that cannot be computed", drop=1),
+        get=lambda found: found.impact.metrics,
+        empty="no metrics",
+    ),
+    Rows(
+        "differing_values",
+        "those that differ, of metrics that do not add up, by metric, bucket, entity",
+        Column("metric", str),
+        Column("bucket", Bucket, "its start"),
+        Column("entity_id", str, cut=24),
+        Column("value", Decimal | None, "as deliveries count; null: no value"),
+        Column("value_assumed", Decimal | None, "under the assumption; null: no value", get="assumed"),
+        Column("delta", Decimal | None, "value_assumed - value; no value counts as 0"),
+        empty="no value of such a metric differs",
+    ),
+    TRUNCATED,
+    NOTE,
+)
