@@ -256,6 +256,14 @@ def test_a_damaged_version_that_is_current_is_not_left_out(tmp_path: Path) -> No
         backup(store, tmp_path / "state.backup", QUIET)
 
 
+def test_a_damaged_row_without_a_copy_is_named_whatever_damage_made_of_it(tmp_path: Path) -> None:
+    store = local_store(tmp_path / "one")
+    live(store)
+    by_hand(store, "UPDATE metric SET version = 'x' WHERE version = 2")
+    with pytest.raises(Damaged, match="metric a"):
+        backup(store, tmp_path / "state.backup", QUIET)
+
+
 def test_a_rollback_to_a_version_that_was_left_out_is_refused(tmp_path: Path) -> None:
     store, file = local_store(tmp_path / "one"), tmp_path / "state.backup"
     live(store)

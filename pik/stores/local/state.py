@@ -174,7 +174,12 @@ class Copied:
         rows: list[tuple[_Values, _Values | None]]
         rows = [(values, values) for values in self.rows(connection, f"digest IS {self.digest}")]
         rows += [(values, self.read(root, self.key(values))) for values in self.altered(connection)]
-        return sorted(rows, key=lambda row: [(row[1] or row[0])[name] for name in self.columns[:2]])
+
+        def place(row: tuple[_Values, _Values | None]) -> list[tuple[str, Any]]:
+            columns = [(row[1] or row[0])[name] for name in self.columns[:2]]
+            return [(type(one).__name__, one) for one in columns]  # damage may have made a text of a number
+
+        return sorted(rows, key=place)
 
     def read(self, root: Path, key: str) -> _Values | None:
         """Return the content of a file; None if it is missing, or not as it was written."""
