@@ -51,6 +51,14 @@ def _globals(
     quiet: Annotated[
         bool, option("--quiet -q", "No notes and no progress; only results and errors.", rich_help_panel=GLOBAL)
     ] = False,
+    actor: Annotated[
+        str | None,
+        option(
+            "--actor WHO",
+            "Who is recorded with what changes. [env PIK_ACTOR; default USER@HOST]",
+            rich_help_panel=GLOBAL,
+        ),
+    ] = None,
     version: Annotated[
         bool,
         option(
@@ -74,7 +82,8 @@ def with_globals(function: Function) -> Function:
         chosen = {name: values.pop(name) for name in _GLOBALS}
         if ctx.invoked_subcommand is None:  # a group by itself only shows help
             _expect_usable_clock()
-        cli.choose(store=chosen["store"], format=chosen["format"], quiet=chosen["quiet"])
+        del chosen["version"]
+        cli.choose(**chosen)
         return function(cli, **values)
 
     first = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar
 
-from pik.errors import UsageError
+from pik.errors import Invalid, UsageError
 
 FILE = "pik.toml"
 DEFAULT_STORE = "./.pik"
@@ -55,7 +55,7 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What holds for this command: the store's URL or path, the output format, and `[ingest]`.
+    """What holds for this command: the store's URL or path, the output format, who gives it, and `[ingest]`.
 
     `default_store` is where a store is created that no option, variable or file names; None where one names it.
     """
@@ -64,6 +64,7 @@ class Settings:
     default_store: str | None
     format: Format
     quiet: bool
+    actor: str
     ingest: Ingest
 
 
@@ -72,6 +73,7 @@ def settings(
     store: str | None = None,
     format: str | None = None,  # noqa: A002 - the option's name
     quiet: bool = False,
+    actor: str | None = None,
     environment: Mapping[str, str] = os.environ,
     directory: Path | None = None,
 ) -> Settings:
@@ -92,8 +94,36 @@ def settings(
         default_store=default,
         format=_format(format, config, environment),
         quiet=quiet,
+        actor=_actor(actor, environment),
         ingest=config.ingest,
     )
+
+
+def _actor(option: str | None, environment: Mapping[str, str]) -> str:
+    """Who is recorded with what this command changes: by default the user and the host, as the system names them."""
+    variable = environment.get("PIK_ACTOR")
+    given = option if option is not None else variable or None
+    if given is None:
+        return f"{_user()}@{os.uname().nodename}"
+    from pik.model.event import check_name  # late: few give a name
+
+    name = "--actor" if option is not None else "PIK_ACTOR"
+    try:
+        check_name(name, given)
+    except Invalid as error:
+        raise UsageError(error.message, hint="a name such as ana@example.com") from None
+    except UnicodeEncodeError:
+        raise UsageError(f"{name} is not UTF-8", hint="a name such as ana@example.com") from None
+    return given
+
+
+def _user() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # as in a container
+        return f"uid {os.geteuid()}"
 
 
 def _located(stores: Mapping[str, str], chosen: str, base: Path) -> str:

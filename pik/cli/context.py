@@ -30,17 +30,19 @@ class Context:
         self._store: str | None = None
         self._format: str | None = None
         self._quiet = False
+        self.actor_option: str | None = None
 
-    def choose(self, *, store: str | None, format: str | None, quiet: bool) -> None:  # noqa: A002 - the option's name
+    def choose(self, *, store: str | None, format: str | None, quiet: bool, actor: str | None) -> None:  # noqa: A002 - the option's name
         """Take the global options of one part of the line; what stands further right wins."""
         self._store = store or self._store
         self._format = format or self._format
         self._quiet = quiet or self._quiet
+        self.actor_option = self.actor_option if actor is None else actor
 
     @cached_property
     def settings(self) -> Settings:
         """Option, else environment, else pik.toml, else default."""
-        return config.settings(store=self._store, format=self._format, quiet=self._quiet)
+        return config.settings(store=self._store, format=self._format, quiet=self._quiet, actor=self.actor_option)
 
     @property
     def default_limit(self) -> int | None:

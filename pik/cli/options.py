@@ -59,6 +59,9 @@ Via = Annotated[
 ]
 
 
+API_KNOWS_THE_CALLER = "the stack records the caller of its API; leave it out"
+
+
 def first_rows(rows: Iterator[_Row], limit: int | None) -> tuple[Iterator[_Row], Callable[[], bool]]:
     """The first `limit` rows, and what tells, once they have been read, whether there are more."""
     return islice(rows, limit), lambda: limit is not None and next(rows, None) is not None

@@ -99,6 +99,15 @@ def body_of(event: Event) -> bytes:
         raise Invalid("the body is not valid base64, which isBase64Encoded promises") from None
 
 
+def caller(event: Event) -> str:
+    """Return who sent the request: the ARN of the caller or, where the API takes keys, the id of the key (which is no
+    secret); empty if API Gateway names neither."""
+    identity = (event.get("requestContext") or {}).get("identity") or {}
+    if arn := identity.get("userArn"):
+        return str(arn)
+    return f"api-key:{identity['apiKeyId']}" if identity.get("apiKeyId") else ""
+
+
 def content_type(event: Event) -> str:
     """Return the request's media type without parameters, empty without a Content-Type."""
     headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}

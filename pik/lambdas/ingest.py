@@ -7,7 +7,7 @@ from typing import Any
 from aws_lambda_powertools.metrics import MetricUnit
 
 from pik import lambdas
-from pik.lambdas import Event, Response, body_of, content_type, http_handler, logger, metrics, respond
+from pik.lambdas import Event, Response, body_of, caller, content_type, http_handler, logger, metrics, respond
 from pik.ports.remote import ApiError, RecordStatus
 from pik.usecases.ingest.api_request import EventResult, RequestReport, TooLarge, record_request
 
@@ -23,7 +23,12 @@ def handler(event: Event, _context: Any) -> Response:
     as_lines = content_type(event) == "application/x-ndjson"
     try:
         recorded = record_request(
-            lambdas.store(), body_of(event), as_lines=as_lines, dry_run=lambdas.dry_run(), timezone=lambdas.timezone()
+            lambdas.store(),
+            body_of(event),
+            as_lines=as_lines,
+            dry_run=lambdas.dry_run(),
+            timezone=lambdas.timezone(),
+            actor=caller(event),
         )
     except TooLarge as error:
         return respond(413, ApiError(error.message))

@@ -81,7 +81,7 @@ def _process(message: Message) -> bool:
         finish_run(store, task.run_id)  # what finished the task may have been killed before this
         store.queue.acknowledge(message.receipt)
         return True
-    outcome = Outcome(message, "") if used_up else process_message(store, lambdas.engine(), message, before.request)
+    outcome = Outcome(message, "") if used_up else process_message(store, lambdas.engine(), message, before)
     finished = finish_message(store, outcome, attempts, last=True)
     metrics.add_metric(name="BucketsWritten", unit=MetricUnit.Count, value=outcome.written)
     # Why a task failed may quote a payload: the dead letter keeps it, the log does not.

@@ -16,7 +16,7 @@ from ulid import ULID
 
 from pik import lambdas
 from pik.errors import Invalid, NotFound
-from pik.lambdas import Event, Response, body_of, http_handler, logger, metrics, respond
+from pik.lambdas import Event, Response, body_of, caller, http_handler, logger, metrics, respond
 from pik.model.event import MAX_STRING, check_name
 from pik.model.instant import Window, format_instant, parse_instant
 from pik.model.metric import RunRequest, RunState, Task
@@ -146,6 +146,7 @@ class Later(msgspec.Struct, forbid_unknown_fields=True):
 
     run_id: str
     request: RunRequest
+    actor: str
 
 
 @metrics.log_metrics
@@ -172,15 +173,15 @@ def _respond(event: Event, _context: Any) -> Response:
     first, last = request.window.days
     if last - first < DAYS_AT_MOST:
         with suppress(TooMuch):
-            return _plan_now(store, request, asked.limit, dry_run=dry_run)
-    return _plan_later(store, request, asked.limit, dry_run=dry_run)
+            return _plan_now(store, request, asked.limit, caller(event), dry_run=dry_run)
+    return _plan_later(store, request, asked.limit, caller(event), dry_run=dry_run)
 
 
-def _plan_now(store: Store, request: RunRequest, limit: int | None, *, dry_run: bool) -> Response:
+def _plan_now(store: Store, request: RunRequest, limit: int | None, actor: str, *, dry_run: bool) -> Response:
     engine, whole = lambdas.engine(), request
     if limit is not None:
         request = limited(store, engine, request, limit, COUNTED_AT_MOST)
-    plan = plan_replay(store, engine, request, time.time_ns(), at_most=COUNTED_AT_MOST)
+    plan = plan_replay(store, engine, request, time.time_ns(), actor=actor, at_most=COUNTED_AT_MOST)
     run, sent = plan.run, 0
     if not dry_run:
         start(store, plan)
@@ -199,7 +200,7 @@ def _plan_now(store: Store, request: RunRequest, limit: int | None, *, dry_run: 
     )
 
 
-def _plan_later(store: Store, request: RunRequest, limit: int | None, *, dry_run: bool) -> Response:
+def _plan_later(store: Store, request: RunRequest, limit: int | None, actor: str, *, dry_run: bool) -> Response:
     """Leave the planning to another call of this function, which no caller waits for."""
     if limit is not None:
         raise Invalid(
@@ -211,7 +212,7 @@ def _plan_later(store: Store, request: RunRequest, limit: int | None, *, dry_run
     expect_events(store)
     run_id = str(ULID())
     if not dry_run:
-        lambdas.call_again(msgspec.to_builtins({LATER: {"run_id": run_id, "request": request}}))
+        lambdas.call_again(msgspec.to_builtins({LATER: Later(run_id, request, actor)}))
     logger.info("replay later", extra={"run_id": run_id, "entity_id": request.entities[0]})
     return respond(200 if dry_run else 202, _planned(run_id, request, effective, dry_run=dry_run))
 
@@ -226,7 +227,8 @@ def _plan(later: Later) -> None:
         try:
             state = store.runs.get(later.run_id).state
         except NotFound:
-            plan = plan_replay(store, lambdas.engine(), later.request, time.time_ns(), run_id=later.run_id, count=False)
+            engine, now = lambdas.engine(), time.time_ns()
+            plan = plan_replay(store, engine, later.request, now, actor=later.actor, run_id=later.run_id, count=False)
             state = start(store, plan).state
         if state in (RunState.PLANNED, RunState.RUNNING):
             logger.info("replay", extra={"sent": _enqueue(store, later.run_id)})

@@ -86,7 +86,8 @@ class RejectFile(msgspec.Struct, frozen=True, kw_only=True):
 class Reject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A record that is not a valid event: its position, why it was refused, and its text.
 
-    `line` is the record's text; bytes that are not UTF-8 come as U+FFFD there and whole, base64, in `bytes`.
+    `line` is the record's text; bytes that are not UTF-8 come as U+FFFD there and whole, base64, in `bytes`. `actor` is
+    who sent it, of an API request only.
     """
 
     seq: int
@@ -94,6 +95,7 @@ class Reject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     field: str = ""
     line: str = ""
     bytes: str = ""
+    actor: str = ""
 
 
 class Verdict(StrEnum):
@@ -225,6 +227,8 @@ class Batch:
     """One input ingested. `state` is RUNNING while its writer lives, then COMPLETE or INTERRUPTED; in a copy it is
     PULLED, and the counts are of the part that is there. If it is REPLACED, `replaced_by` is the later batch.
 
+    `actor` is who began it, empty where that is not known.
+
     An interrupted one goes on at `next_seq`, `offset` and `prefix_digest`. `attempt` counts its writers;
     `recorded_at` is that of its last block; `lags` maps a lag to its number of deliveries, `sources` a source to its,
     as far as pik.model.batch keeps them apart.
@@ -236,6 +240,7 @@ class Batch:
     attempt: int = 1
     counts: Counts = Counts()  # noqa: RUF009 - frozen
     started_at: int
+    actor: str = ""
     finished_at: int | None = None
     first_event: int | None = None
     last_event: int | None = None

@@ -30,17 +30,22 @@ def stamp(ingest_time: int, batch_id: str) -> bytes:
     return b',"ingest_time":"%s","batch_id":"%s","seq":' % (full_instant(ingest_time).encode(), batch_id.encode())
 
 
-def raw_line(event: Event, seq: int, stamp: bytes, original: bytes | None = None) -> bytes:
-    """Return the envelope: one line of raw, without its line break.
+def actor_field(actor: str) -> bytes:
+    """Return the part of the envelope that names who sent an API request; empty without an actor."""
+    return b',"actor":' + _encode(actor) if actor else b""
+
+
+def raw_line(event: Event, seq: int, stamp: bytes, original: bytes | None = None, actor: bytes = b"") -> bytes:
+    """Return the envelope: one line of raw, without its line break. `actor` is an `actor_field`.
 
     The order of the fields is part of the format; optional ones are left out where there is nothing to write.
     """
     received = b""
     if event.received_time is not None:
         received = b',"received_time":"%s"' % full_instant(event.received_time).encode()
-    tail = b""
+    tail = actor
     if event.idempotency_key is not None:
-        tail = b',"idempotency_key":' + _encode(event.idempotency_key)
+        tail += b',"idempotency_key":' + _encode(event.idempotency_key)
     if event.written is not None:
         tail += event.written
     if event.extra is not None:
@@ -97,6 +102,7 @@ class Delivery(msgspec.Struct, gc=False):
     seq: int
     payload: msgspec.Raw
     received_time: str | None = None
+    actor: str = ""
     idempotency_key: str | None = None
     event_time_original: str | None = None
     received_time_original: str | None = None

@@ -278,10 +278,15 @@ class Rows:
 
 
 def read_rows(
-    lines: Sequence[bytes], first_seq: int, ingest_time: int, stamped: bytes, zone: Zone | None = None
+    lines: Sequence[bytes],
+    first_seq: int,
+    ingest_time: int,
+    stamped: bytes,
+    zone: Zone | None = None,
+    actor: bytes = b"",
 ) -> Rows | None:
     """Return what `read_event` and `raw_line` make of lines with consecutive seqs; None if one of them is unusual, let
-    alone invalid. `stamped` is the stamp of `ingest_time` and the batch.
+    alone invalid. `stamped` is the stamp of `ingest_time` and the batch, `actor` the field of its actor.
 
     Nearly all of the time of an ingest passes here, hence no object per event.
     """
@@ -301,7 +306,7 @@ def read_rows(
             event_type = known(line.event_type) or name_json("event_type", line.event_type)
             entity_id = known(line.entity_id) or name_json("entity_id", line.entity_id)
             time, time_json, time_text = read_instant(line.event_time, zone)
-            received_time, received_text, received, tail = ingest_time, None, b"", b""
+            received_time, received_text, received, tail = ingest_time, None, b"", actor
             if line.received_time is not None:
                 received_time, _, received_text = read_instant(line.received_time, zone)
                 received = b',"received_time":"%s"' % full_instant(received_time).encode()
@@ -314,7 +319,7 @@ def read_rows(
                 check_name("idempotency_key", line.idempotency_key)
                 key = _encode(line.idempotency_key)
                 event_id = keyed_id(source, event_type, entity_id, key)
-                hex_id, tail = hexlify(event_id), b',"idempotency_key":' + key
+                hex_id, tail = hexlify(event_id), actor + b',"idempotency_key":' + key
                 add_id(event_id)
                 add_content(content)
             if time_text is not None or received_text is not None:

@@ -38,12 +38,15 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """A definition with the version (1, 2, …) under which the store keeps it.
 
     `scale` is how many digits after the point the type of its values has; each value is printed with at least so many.
+    `actor` applied it, for this `reason`.
     """
 
     definition: Definition
     version: int
     applied_at: int
     scale: int = 0
+    actor: str = ""
+    reason: str = ""
 
     @property
     def name(self) -> str:
@@ -125,8 +128,8 @@ class Aggregate(msgspec.Struct, frozen=True, gc=False):
     """One version of an aggregate: a computed value, and why it is what it is.
 
     `known_until` (nanoseconds) is the ingest time up to which the run knew events; `metric_version` the definition
-    used. `sound` is False where the row is not as it was written; that is looked at where entities are named, or the
-    reader asks for it.
+    used; `reason` and `actor` are the run's. `sound` is False where the row is not as it was written; that is looked at
+    where entities are named, or the reader asks for it.
     """
 
     computed: Computed
@@ -136,6 +139,7 @@ class Aggregate(msgspec.Struct, frozen=True, gc=False):
     reason: str
     current: bool
     sound: bool = True
+    actor: str = ""
 
 
 class BucketDigest(msgspec.Struct, frozen=True, gc=False):
@@ -347,7 +351,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     `events_matched` counts the events that the request chose, `buckets` those with events, each metric's own, when
     the run was planned; None: too many for the planner to count, or some of their raw was damaged.
 
-    `computed_by` are the programs that computed its versions, with their versions.
+    `promoted` counts aggregates that it made current, less those that were `rolled_back`.
+
+    `actor` asked for it. `computed_by` are the programs that computed its versions, with their versions.
     `effective_start` and `effective_end` bound the whole buckets that the requested window touches.
 
     `failed_aggregates` counts those that failed in tasks that were done all the same, `failures` has the first of them,
@@ -356,6 +362,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     run_id: str
     request: RunRequest
+    actor: str = ""
     state: RunState
     created_at: int
     finished_at: int | None
@@ -371,6 +378,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: int = 0
     removed: int = 0
     promoted: int = 0
+    rolled_back: int = 0
     computed_by: tuple[str, ...] = ()
     failed_aggregates: int = 0
     failures: tuple[FailedAggregate, ...] = ()

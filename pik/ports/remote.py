@@ -253,6 +253,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: Count
     removed: Count
     promoted: Count
+    rolled_back: Count
     computed_by: Annotated[tuple[str, ...], Meta(description="The programs that computed its versions")]
     failed_aggregates: Count
     failures: Annotated[
@@ -270,6 +271,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Annotated[tuple[str, ...], Meta(description="Empty: all metrics")]
     include_duplicates: bool
     reason: str | None
+    actor: Annotated[str | None, Meta(description="Who asked for it; null: not known")] = None
 
     @classmethod
     def of(cls, run: Run) -> RunView:
@@ -288,6 +290,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
             "created_at": format_instant(run.created_at),
             "finished_at": None if run.finished_at is None else format_instant(run.finished_at),
             "reason": request.reason or None,
+            "actor": run.actor or None,
         }
         return cls(**{name: fields[name] for name in cls.__struct_fields__})
 
@@ -297,6 +300,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
             "start": parse_instant(self.start_time),
             "end": parse_instant(self.end_time),
             "reason": self.reason or "",
+            "actor": self.actor or "",
             "failures": tuple(
                 FailedAggregate(**{**structs.asdict(one), "bucket": parse_instant(one.bucket)}) for one in self.failures
             ),

@@ -152,6 +152,7 @@ class Aggregates(Protocol):
         versions: Mapping[str, int],
         known_until: int,
         reason: str,
+        actor: str = "",
         computed_by: str = "",
     ) -> None:
         """Store one version per row for the task's run, beside the version that is current, which becomes its base.
@@ -194,7 +195,7 @@ class Promoted:
 
 
 class Promotion(msgspec.Struct, frozen=True, tag="promotion"):
-    """A promotion or rollback; `at` in nanoseconds. `pointers` is how many more there were after it,
+    """A promotion or rollback, by `actor`; `at` in nanoseconds. `pointers` is how many more there were after it,
     `pointers_xor`, in hex, what changed in their digests."""
 
     promotion_id: str
@@ -202,6 +203,7 @@ class Promotion(msgspec.Struct, frozen=True, tag="promotion"):
     kind: PromotionKind
     at: int
     reason: str
+    actor: str
     moved: int
     conflicts: int
     pointers: int
@@ -212,10 +214,10 @@ class Promotions(Protocol):
     """Moves what is current, atomically per aggregate. An interrupted move is finished by the next, and counts as
     one."""
 
-    def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
+    def promote(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Promoted:
         """Make each version of the run current where its base still is."""
 
-    def rollback(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
+    def rollback(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Promoted:
         """Make each version's base current again (nothing, where it had none), where the run's version is current."""
 
     def newest_first(self) -> Iterator[Promotion]:
@@ -295,6 +297,7 @@ class VersionRow(msgspec.Struct, frozen=True, gc=False, tag="version"):
     metric_version: int
     known_until: int
     reason: str
+    actor: str
     kind: str
     digest: str
 

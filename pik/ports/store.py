@@ -36,8 +36,9 @@ class Batches(Protocol):
         process dies and the store notices: at once, or when its lease of half a minute expires. Raises Busy when
         another living process holds it, or while the index is being rebuilt."""
 
-    def open(self, origin: Origin, batch_id: str, started_at: int) -> Batch:
-        """Begin this batch, or take over the interrupted one with that id: its `attempt` grows by one."""
+    def open(self, origin: Origin, batch_id: str, started_at: int, actor: str = "") -> Batch:
+        """Begin this batch, or take over the interrupted one with that id: its `attempt` grows by one, and its actor
+        stays who began it."""
 
     def record(self, chunk: Chunk, *, refuse_conflicts: bool = False) -> Counts:
         """Claim each delivery of the chunk, in the order of its seqs, and advance the batch; return the chunk's counts.

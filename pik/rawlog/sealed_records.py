@@ -37,6 +37,7 @@ class BatchLine(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
     origin: Origin
     attempt: int
     started_at: int
+    actor: str = ""
     finished_at: int
     counts: Counts
     next_seq: int
@@ -182,6 +183,7 @@ class OpeningLine(msgspec.Struct, frozen=True, kw_only=True, tag="opening"):
     batch_id: str
     origin: Origin
     started_at: int
+    actor: str = ""
 
 
 BlockRecord = tuple[BlockLine, list[SegmentLine], list[RejectLine]]
@@ -227,7 +229,11 @@ class BlockLog:
     def _begin(self) -> None:
         batch = self.batch
         line = OpeningLine(
-            format=self.store.format_version, batch_id=batch.batch_id, origin=batch.origin, started_at=batch.started_at
+            format=self.store.format_version,
+            batch_id=batch.batch_id,
+            origin=batch.origin,
+            started_at=batch.started_at,
+            actor=batch.actor,
         )
         with suppress(AlreadyExists):  # left by an earlier attempt
             self.store.raw.create(RawKind.OPENING.key(batch.batch_id), packed([line]))
@@ -314,6 +320,7 @@ class PulledBatch(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
     state: BatchState
     attempt: int
     started_at: int
+    actor: str = ""
     finished_at: int | None
     counts: Counts
     rejects: tuple[RejectFile, ...] = ()
@@ -350,12 +357,14 @@ Place = tuple[str, int]
 
 
 class CorrectionLine(msgspec.Struct, frozen=True, kw_only=True, tag="correction"):
-    """The first line of a correction: what was corrected, when and why. `events` counts the lines that follow."""
+    """The first line of a correction: what was corrected, when, by whom and why. `events` counts the lines that
+    follow."""
 
     format: int
     correction_id: str
     kind: str
     recorded_at: int
+    actor: str = ""
     reason: str
     events: int
 
@@ -370,8 +379,9 @@ class WinnerLine(msgspec.Struct, frozen=True, kw_only=True, tag="winner", omit_d
     old: Place | None = None
 
 
-def write_winners(store: Store, winners: Sequence[WinnerLine], recorded_at: int) -> str:
-    """Record that other deliveries of these events count now; return the key of the record."""
+def write_winners(store: Store, winners: Sequence[WinnerLine], recorded_at: int, actor: str = "") -> str:
+    """Record a rebuild of the index, and the events of which other deliveries count now; return the key of the
+    record."""
     from ulid import ULID  # late: commands that only read need no ids
 
     correction_id = str(ULID())
@@ -380,6 +390,7 @@ def write_winners(store: Store, winners: Sequence[WinnerLine], recorded_at: int)
         correction_id=correction_id,
         kind="verdict",
         recorded_at=recorded_at,
+        actor=actor,
         reason="the index was rebuilt",
         events=len(winners),
     )

@@ -20,7 +20,7 @@ from pik.errors import InputError, Invalid
 from pik.inputs.blocks import Block
 from pik.inputs.mapping import RecordMapping
 from pik.model.batch import KEYED, PLAIN, Arrivals, Chunk, Frame, Reject, RejectFile, Segment, count_lags, frame_of
-from pik.model.delivery import raw_line, stamp
+from pik.model.delivery import actor_field, raw_line, stamp
 from pik.model.event import Event, Rows, read_event, read_rows
 from pik.model.instant import DAY, Zone, load_zone
 from pik.ports.raw import Object, Raw, RawKind
@@ -93,10 +93,14 @@ def _groups(lines: bytes) -> Iterator[list[bytes]]:
 
 
 class SegmentBuilder:
-    """Builds the segments of one batch. `tell` is called with the number of bytes read."""
+    """Builds the segments of one batch. `tell` is called with the number of bytes read. `actor` is who sent an API
+    request, whose objects are its only record."""
 
-    def __init__(self, batch_id: str, reading: Reading, tell: Callable[[int], None] = lambda _done: None) -> None:
+    def __init__(
+        self, batch_id: str, reading: Reading, tell: Callable[[int], None] = lambda _done: None, actor: str = ""
+    ) -> None:
         self._batch_id, self._reading, self._tell = batch_id, reading, tell
+        self._actor, self._actor_field = actor, actor_field(actor)
         self._mapping, self._zone = reading.record_mapping(), reading.zone()
         self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
 
@@ -144,7 +148,7 @@ class SegmentBuilder:
                 continue
             rows = None
             if fit and self._mapping is None:
-                rows = read_rows(group, seqs[0], ingest_time, stamped, self._zone)
+                rows = read_rows(group, seqs[0], ingest_time, stamped, self._zone, self._actor_field)
             if rows is None:
                 rows, seqs = self._one_by_one(group, seqs, ingest_time, stamped, read)
             read.add(rows, seqs)
@@ -168,13 +172,13 @@ class SegmentBuilder:
             except Invalid as error:
                 if line.strip() or len(line) > self._reading.max_line:
                     # How much of an over-long line came along depends on where blocks end; what is kept must not.
-                    read.rejects.append(make_reject(seq, error, line[: self._reading.max_line + 1]))
+                    read.rejects.append(make_reject(seq, error, line[: self._reading.max_line + 1], self._actor))
                 else:
                     read.blank += 1
                 continue
             events.append(event)
             kept.append(seq)
-            raw_lines.append(raw_line(event, seq, stamped, original))
+            raw_lines.append(raw_line(event, seq, stamped, original, self._actor_field))
         times = [event.event_time for event in events]
         received = [ingest_time if event.received_time is None else event.received_time for event in events]
         rows = Rows(
@@ -271,11 +275,11 @@ def _frames(lines: Sequence[bytes]) -> Iterator[tuple[int, int]]:
         begin, size = end, sizes[end - 1]
 
 
-def make_reject(seq: int, error: Invalid, line: bytes) -> Reject:
+def make_reject(seq: int, error: Invalid, line: bytes, actor: str = "") -> Reject:
     """Return the record as it is kept."""
     text = line.decode(errors="replace")
     whole = "" if "\ufffd" not in text else b64encode(line).decode()
-    return Reject(seq=seq, reason=error.message, field=error.field, line=text, bytes=whole)
+    return Reject(seq=seq, reason=error.message, field=error.field, line=text, bytes=whole, actor=actor)
 
 
 _SPECIFIC = re.compile(r"'.*'|\".*\"| \((byte|character) \d+\)")

@@ -222,16 +222,23 @@ def failures_of(count: int, kept: bytes | str | None) -> Failures:
     return Failures(count=count, kept=read_failed(kept)) if count and kept is not None else NO_FAILURES
 
 
-def metric_columns(metric: Metric) -> tuple[str, int, str, int, int]:
+def metric_columns(metric: Metric) -> tuple[str, int, str, int, int, str, str]:
     """Return the columns of a version of a metric, over which its digest is: name, version, definition, when it was
-    applied, and the scale of its values."""
+    applied, the scale of its values, by whom it was applied, and why."""
     definition = msgspec.json.encode(metric.definition).decode()
-    return metric.name, metric.version, definition, metric.applied_at, metric.scale
+    return metric.name, metric.version, definition, metric.applied_at, metric.scale, metric.actor, metric.reason
 
 
-def metric_of(version: int, definition: str, applied_at: int, scale: int) -> Metric:
+def metric_of(version: int, definition: str, applied_at: int, scale: int, actor: str, reason: str) -> Metric:
     """Return the version of a metric that has these columns."""
-    return Metric(definition=_read_definition(definition), version=version, applied_at=applied_at, scale=scale)
+    return Metric(
+        definition=_read_definition(definition),
+        version=version,
+        applied_at=applied_at,
+        scale=scale,
+        actor=actor,
+        reason=reason,
+    )
 
 
 def all_versions(name: str, stored: Iterable[Metric]) -> list[Metric]:

@@ -260,6 +260,7 @@ class _Transfer:
                 state=batch.state,
                 attempt=batch.attempt,
                 started_at=batch.started_at,
+                actor=batch.actor,
                 finished_at=batch.finished_at,
                 counts=batch.counts,
                 rejects=tuple(rejects),
@@ -421,6 +422,7 @@ def restore_index(copy: Store, contents: Contents, progress: Progress) -> tuple[
                     # Those with a verdict are counted from the segments.
                     counts=Counts(rejected=sum(file.records for file in batch.rejects)),
                     started_at=batch.started_at,
+                    actor=batch.actor,
                     finished_at=batch.finished_at,
                     lags=lags[batch_id],
                     sources=sources[batch_id],

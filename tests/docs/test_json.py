@@ -150,7 +150,7 @@ def _suspect(pik: Journey) -> None:
 
 
 def _numbers(pik: Journey) -> None:
-    pik("pik metrics apply", "metrics", "apply", "metrics.toml")
+    pik("pik metrics apply", "metrics", "apply", "metrics.toml", "--reason", "first")
     pik("pik metrics list", "metrics", "list")
     pik("pik metrics show", "metrics", "show", "revenue")
     pik("pik metrics show", "metrics", "show", "event_count")
@@ -234,7 +234,9 @@ def _look_at_stack(pik: Journey, directory: Path, patch: pytest.MonkeyPatch) -> 
 def _planned(**request: Any) -> str:
     """A run that was planned by a process that died then."""
     store = open_store(".pik")
-    return start(store, plan_replay(store, DuckEngine(), RunRequest(start=0, end=2 * 10**18, **request), 1)).run_id
+    return start(
+        store, plan_replay(store, DuckEngine(), RunRequest(start=0, end=2 * 10**18, **request), 1, actor="ana")
+    ).run_id
 
 
 def _fail(pik: Journey) -> None:
@@ -371,7 +373,7 @@ ALWAYS_NULL = {
     "pik explain": {"lost"},
     "pik triage": {"checks[].failure"},
     "pik dlq show": {"next"},
-    "pik dlq redrive": {"runs[].events_matched"},
+    "pik dlq redrive": {"runs[].events_matched", "runs[].rolled_back"},
     "pik verify --rebuild-index": {"dropped_batches"},
     "pik backup, pik restore": {"omitted_versions", "lacking"},
     "pik stack status": {"queue.oldest_seconds"},

@@ -196,3 +196,22 @@ def test_times_without_an_offset_are_in_the_stack_s_time_zone_or_rejected(store,
     status, answer = post(ingest.handler, event())
     assert status == 503
     assert "parameter TimeZone: unknown time zone 'Europe/Berln'" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("identity", "actor"),
+    [
+        ({"userArn": "arn:aws:iam::123456789012:user/ana", "apiKeyId": None}, "arn:aws:iam::123456789012:user/ana"),
+        ({"userArn": None, "apiKeyId": "abc123", "apiKey": "secret"}, "api-key:abc123"),
+        ({}, ""),
+        (None, ""),
+    ],
+)
+def test_the_caller_is_recorded_as_the_actor(store, identity, actor) -> None:
+    context = {"requestContext": {"identity": identity}}
+    batch_id = post(ingest.handler, event(), **context)[1]["batch_id"]
+    assert next(store.index.batches(batch_id)).actor == actor
+    window = {"start_time": "2026-01-31", "end_time": "2026-02-01"}
+    run_id = post(replay.handler, {"entity_id": event()["entity_id"], **window}, **context)[1]["run_id"]
+    assert store.runs.get(run_id).actor == actor
+    assert get(run_id)[1]["actor"] == (actor or None)

@@ -331,7 +331,7 @@ def test_a_winner_changed_by_a_flipped_index_is_reported_with_both_deliveries(st
     assert (revised.old, revised.new) == ((second, 1), (first, 1))
     assert amounts(store) == {1: Verdict.ACCEPTED, 2: Verdict.CONFLICT}
     assert rebuild(store).revised == 0
-    assert len(list((Path(store.url) / "corrections").iterdir())) == 1
+    assert len(list((Path(store.url) / "corrections").iterdir())) == 2
 
 
 def test_verify_finds_an_opening_record_a_block_record_or_a_correction_that_is_flipped_swapped_or_gone(

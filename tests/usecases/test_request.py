@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
 from pik.errors import InputError, Invalid
+from pik.model.instant import ALL_TIME
+from pik.rawlog.objects import read_rejects, unpacked
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.usecases.care.rebuild import rebuild_index
+from pik.usecases.care.verify import verify
 from pik.usecases.ingest.api_request import MAX_BODY, MAX_EVENTS, RequestReport, TooLarge, record_request
+from tests.support.docs import reader
 from tests.support.snapshot import assert_sound, snapshot
+from tests.support.stores import PlainEngine
 
 
 def event(number: int = 1, **changes):
@@ -129,4 +136,30 @@ def test_promise_3_requests_are_rebuilt_from_their_segments_alone(store) -> None
     before = snapshot(store)
     assert rebuild_index(store, SILENT).revised == 0
     assert snapshot(store) == before
+    assert_sound(store)
+
+
+def test_every_line_and_reject_of_a_request_names_who_sent_it(store) -> None:
+    sent = [event(1, event_time="2026-01-31T03:00:00+03:00", idempotency_key="k", note=1), {"source": 1}, event(2)]
+    taken = record_request(store, body(sent), actor='ana "the third"')
+    keys = {one.key for one in taken.results if one.key}
+    lines = [line for key in keys for line in unpacked(key, store.raw.read(key))]
+    assert len(lines) == 2
+    for line in lines:
+        fields = json.loads(line)
+        assert fields["actor"] == 'ana "the third"'
+        assert list(fields) == [name for name in reader.ORDER if name in fields]
+    [rejects] = store.index.rejects(taken.batch_id)
+    assert [reject.actor for reject in read_rejects(store.raw, rejects.key)] == ['ana "the third"']
+    assert next(store.index.batches(taken.batch_id)).actor == 'ana "the third"'
+    assert_sound(store)
+
+
+def test_an_actor_that_the_index_has_changed_is_found_and_mended_from_raw(store) -> None:
+    taken = record_request(store, body(event()), actor="ana")
+    with closing(sqlite3.connect(f"{store.url}/index.db")) as index, index:
+        index.execute("UPDATE batch SET actor = 'bob'")
+    assert [problem.what for problem in verify(store, PlainEngine(), ALL_TIME, SILENT)] == [f"batch {taken.batch_id}"]
+    rebuild_index(store, SILENT)
+    assert next(store.index.batches(taken.batch_id)).actor == "ana"
     assert_sound(store)

@@ -44,9 +44,9 @@ from pik.stores.state_rows import NO_ROWS, damaged_row, row_digest, versions_mis
 
 _VERSION = (
     "v.metric, v.bucket, v.entity, v.value, v.inputs, v.input_ids, v.input_contents,"
-    " w.run_id, v.metric_version, v.known_until, v.reason"
+    " w.run_id, v.metric_version, v.known_until, v.reason, v.actor"
 )
-_COLUMNS = 13  # those, whether the version is current, and whether it is sound
+_COLUMNS = 14  # those, whether the version is current, and whether it is sound
 
 
 _INCOMING = (
@@ -74,7 +74,8 @@ _KEEP = f"""
 INSERT OR IGNORE INTO version
 SELECT v.*, {VERSION_DIGEST} FROM (
     SELECT i.metric, i.bucket, i.entity, :writer AS writer, i.value, i.inputs, i.input_ids, i.input_contents,
-        c.writer AS base, i.metric_version, :known_until AS known_until, :reason AS reason
+        c.writer AS base, i.metric_version, :known_until AS known_until, :reason AS reason,
+        :actor AS actor
     FROM temp.incoming i LEFT JOIN current c USING (metric, bucket, entity)
     WHERE i.rowid > :after AND i.rowid <= :after + :part
 ) v
@@ -130,7 +131,7 @@ ORDER BY v.bucket, v.entity, w.run_id
 _CHANGES = f"""
 SELECT {_VERSION}, c.writer IS v.writer, 1,
     b.metric, b.bucket, b.entity, b.value, b.inputs, b.input_ids, b.input_contents,
-    bw.run_id, b.metric_version, b.known_until, b.reason, c.writer IS b.writer, 1
+    bw.run_id, b.metric_version, b.known_until, b.reason, b.actor, c.writer IS b.writer, 1
 FROM version v INDEXED BY version_writer JOIN writer w ON w.number = v.writer
 LEFT JOIN current c ON (c.metric, c.bucket, c.entity) = (v.metric, v.bucket, v.entity)
 LEFT JOIN version b ON (b.metric, b.bucket, b.entity, b.writer) = (v.metric, v.bucket, v.entity, v.base)
@@ -161,6 +162,7 @@ class LocalAggregates:
         versions: Mapping[str, int],
         known_until: int,
         reason: str,
+        actor: str = "",
         computed_by: str = "",
     ) -> None:
         # Rows are computed while they are staged: before anything is locked, and in bounded memory.
@@ -181,7 +183,7 @@ class LocalAggregates:
             tally = connection.execute(_TALLY, {"writer": writer}).fetchone()
             (last,) = connection.execute("SELECT coalesce(max(rowid), 0) FROM temp.incoming").fetchone()
             count, total = 0, NO_ROWS
-            values = {"writer": writer, "known_until": known_until, "reason": reason, "part": _PART}
+            values = {"writer": writer, "known_until": known_until, "reason": reason, "actor": actor, "part": _PART}
             for after in range(0, last, _PART):
                 kept = connection.execute(_KEEP, {**values, "after": after}).fetchall()
                 count, total = count + len(kept), xor_of((digest for (digest,) in kept), total)
@@ -235,23 +237,23 @@ class LocalAggregates:
             for row in rows
         )
 
-    def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
-        return self._move(PromotionKind.PROMOTE, run_id, at, reason, dry_run=dry_run)
+    def promote(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Promoted:
+        return self._move(PromotionKind.PROMOTE, run_id, (at, reason, actor), dry_run=dry_run)
 
-    def rollback(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
-        return self._move(PromotionKind.ROLLBACK, run_id, at, reason, dry_run=dry_run)
+    def rollback(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Promoted:
+        return self._move(PromotionKind.ROLLBACK, run_id, (at, reason, actor), dry_run=dry_run)
 
     def newest_first(self) -> Iterator[Promotion]:
         rows = self.database.read().execute(
-            "SELECT promotion_id, run_id, kind, at, reason, moved, conflicts, pointers, lower(hex(pointers_xor)),"
-            f" digest IS {PROMOTION.digest} FROM promotion ORDER BY number DESC"
+            "SELECT promotion_id, run_id, kind, at, reason, actor, moved, conflicts, pointers,"
+            f" lower(hex(pointers_xor)), digest IS {PROMOTION.digest} FROM promotion ORDER BY number DESC"
         )
         for *columns, sound in rows:
             if not sound:
                 raise damaged_row(f"promotion {columns[0]} of run {columns[1]}")
             yield Promotion(*columns)
 
-    def _move(self, kind: PromotionKind, run_id: str, at: int, reason: str, *, dry_run: bool) -> Promoted:
+    def _move(self, kind: PromotionKind, run_id: str, why: tuple[int, str, str], *, dry_run: bool) -> Promoted:
         """Make the run's versions current where their bases are (promote), or the other way round. Raises Damaged where
         the run's versions, or the pointers that they would replace, are not as they were written."""
         old, new = ("base", "writer") if kind == PromotionKind.PROMOTE else ("writer", "base")
@@ -269,7 +271,7 @@ class LocalAggregates:
                 from ulid import ULID  # here, because it takes 20 ms that no other command should pay
 
                 moved = promoted.moved, promoted.conflicts, *_point(connection, writer, old, new)
-                insert_promotion(connection, (str(ULID()), run_id, kind, at, reason, *moved))
+                insert_promotion(connection, (str(ULID()), run_id, kind, *why, *moved))
         if not dry_run:
             copy_rows(self.database)
         return promoted
@@ -299,7 +301,7 @@ def version_columns(row: Computed) -> tuple[object, ...]:
 
 def _aggregate(row: tuple[Any, ...]) -> Aggregate:
     metric, bucket, entity, value, inputs, ids, contents, run_id, *rest = row
-    metric_version, known_until, reason, current, sound = rest
+    metric_version, known_until, reason, actor, current, sound = rest
     if run_id is None:  # a pointer without its version
         raise damaged_row(f"the pointer to the current {metric} of {entity}")
     try:
@@ -307,7 +309,7 @@ def _aggregate(row: tuple[Any, ...]) -> Aggregate:
         computed = Computed(metric, bucket, entity, exact, inputs, ids.hex(), contents.hex())
     except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise damaged_row(f"the version of {metric} of {entity} by run {run_id}") from error
-    return Aggregate(computed, run_id, metric_version, known_until, reason, bool(current), bool(sound))
+    return Aggregate(computed, run_id, metric_version, known_until, reason, bool(current), bool(sound), actor)
 
 
 def insert_promotion(connection: sqlite3.Connection, columns: tuple[Any, ...]) -> None:
@@ -315,8 +317,7 @@ def insert_promotion(connection: sqlite3.Connection, columns: tuple[Any, ...]) -
     (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM promotion").fetchone()
     row = (last + 1, *columns)
     connection.execute(
-        "INSERT INTO promotion (number, promotion_id, run_id, kind, at, reason, moved, conflicts, pointers,"
-        " pointers_xor, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO promotion ({', '.join(PROMOTION.columns)}, digest) VALUES (?{', ?' * len(row)})",
         (*row, row_digest("promotion", *row)),
     )
 

@@ -67,7 +67,7 @@ _IS_CURRENT = (
 # How a version compares with the one that was current is not stored, but follows from the two.
 _VERSIONS = f"""
 SELECT v.metric, v.bucket, v.entity, w.run_id, v.value, v.inputs, lower(hex(v.input_ids)), lower(hex(v.input_contents)),
-    bw.run_id, v.metric_version, v.known_until, v.reason,
+    bw.run_id, v.metric_version, v.known_until, v.reason, v.actor,
     CASE WHEN b.value IS NULL THEN iif(v.value IS NULL, '', 'new') WHEN v.value IS NULL THEN 'removed'
         WHEN v.value = b.value THEN 'unchanged' ELSE 'changed' END,
     lower(hex(v.digest)), v.digest IS {VERSION_DIGEST}
@@ -122,7 +122,7 @@ def _rows(connection: sqlite3.Connection, root: Path) -> Iterator[Row | Omitted]
         )
     ]
     for values in _written_rows(connection, root, METRIC):
-        yield MetricRow(metric_of(*(values[name] for name in ("version", "definition", "applied_at", "scale"))))
+        yield MetricRow(metric_of(*(values[name] for name in METRIC.columns[1:])))
     yield from map(RunRow, all_runs(connection))
     yield from _tasks(connection, {one.run_id for one in omitted})
     yield from omitted
@@ -212,7 +212,7 @@ class _Restoring:
                     "version",
                     *(row.metric, row.bucket, row.entity, self._writer(row.run_id), row.value, row.inputs),
                     *(bytes.fromhex(row.input_ids), bytes.fromhex(row.input_contents), base),
-                    *(row.metric_version, row.known_until, row.reason, bytes.fromhex(row.digest)),
+                    *(row.metric_version, row.known_until, row.reason, row.actor, bytes.fromhex(row.digest)),
                 )
             case Promotion():
                 *columns, pointers_xor = msgspec.structs.astuple(row)
@@ -250,7 +250,7 @@ _TAKING = """
 CREATE TEMP TABLE IF NOT EXISTS taking (
     run_id TEXT, metric TEXT, bucket INTEGER, entity TEXT, value TEXT, inputs INTEGER,
     input_ids BLOB, input_contents BLOB,
-    metric_version INTEGER, known_until INTEGER, reason TEXT, current INTEGER
+    metric_version INTEGER, known_until INTEGER, reason TEXT, actor TEXT, current INTEGER
 )
 """
 
@@ -279,7 +279,7 @@ _KEEP = f"""
 INSERT OR IGNORE INTO version
 SELECT v.*, {VERSION_DIGEST} FROM (
     SELECT t.metric, t.bucket, t.entity, w.number AS writer, t.value, t.inputs, t.input_ids, t.input_contents,
-        NULL AS base, t.metric_version, t.known_until, t.reason
+        NULL AS base, t.metric_version, t.known_until, t.reason, t.actor
     FROM temp.taking t JOIN writer w USING (run_id)
 ) v
 RETURNING writer, digest
@@ -315,7 +315,7 @@ class LocalCopy:
             windows = [(name, window.start, window.end) for name, window in scopes.items()]
             connection.executemany("INSERT INTO temp.scope VALUES (?, ?, ?)", windows)
             connection.executemany(
-                "INSERT INTO temp.taking VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_columns, rows)
+                "INSERT INTO temp.taking VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_columns, rows)
             )
         named = {"entities": msgspec.json.encode(sorted(set(entities))).decode() if entities else None}
         with self.database.write() as connection:
@@ -356,5 +356,5 @@ def _take_metric(connection: sqlite3.Connection, metric: Metric) -> bool:
 
 
 def _columns(aggregate: Aggregate) -> tuple[object, ...]:
-    why = aggregate.metric_version, aggregate.known_until, aggregate.reason
+    why = aggregate.metric_version, aggregate.known_until, aggregate.reason, aggregate.actor
     return aggregate.run_id, *version_columns(aggregate.computed), *why, aggregate.current

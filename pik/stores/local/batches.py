@@ -60,9 +60,10 @@ class LocalBatches:
             self.database.reconnect()  # a rebuild may have replaced the file
             yield
 
-    def open(self, origin: Origin, batch_id: str, started_at: int) -> Batch:
+    def open(self, origin: Origin, batch_id: str, started_at: int, actor: str = "") -> Batch:
+        state = BatchState.INTERRUPTED
         with self.database.write() as connection:
-            batch = Batch(batch_id=batch_id, origin=origin, state=BatchState.INTERRUPTED, started_at=started_at)
+            batch = Batch(batch_id=batch_id, origin=origin, state=state, started_at=started_at, actor=actor)
             insert_batch(connection, batch, "ON CONFLICT (batch_id) DO UPDATE SET attempt = attempt + 1")
             return batch_of(connection, self.locks, batch_id)
 
@@ -87,7 +88,7 @@ class LocalBatches:
             pass
 
     def record_request(self, batch: Batch, chunk: Chunk, copies: Mapping[str, bytes]) -> dict[int, Verdict]:  # noqa: ARG002
-        self.open(batch.origin, batch.batch_id, batch.started_at)
+        self.open(batch.origin, batch.batch_id, batch.started_at, batch.actor)
         self.record(chunk)
         self.finish(batch.batch_id, batch.finished_at or batch.started_at)
         found = (duplicates_of(self.database.read(), arrived.segment) for arrived in chunk.arrivals)

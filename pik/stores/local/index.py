@@ -36,7 +36,7 @@ CREATE TABLE batch (
     attempt INTEGER NOT NULL,
     read INTEGER NOT NULL, accepted INTEGER NOT NULL, exact INTEGER NOT NULL, conflict INTEGER NOT NULL,
     rejected INTEGER NOT NULL,
-    started_at INTEGER NOT NULL, finished_at INTEGER,
+    started_at INTEGER NOT NULL, actor TEXT NOT NULL, finished_at INTEGER,
     next_seq INTEGER NOT NULL, offset INTEGER NOT NULL, prefix_digest TEXT NOT NULL,
     reasons TEXT NOT NULL, lags TEXT NOT NULL, sources TEXT NOT NULL,
     recorded_at INTEGER NOT NULL DEFAULT 0 -- when its last block was
@@ -95,7 +95,7 @@ _PROGRESS = (
     *(*Counts.__struct_fields__, "next_seq", "offset", "prefix_digest", "reasons", "lags", "sources", "recorded_at"),
 )
 _BATCH_COLUMNS = (
-    *("batch_id", "complete", "attempt", "started_at", "finished_at", *Origin.__struct_fields__, *_PROGRESS),
+    *("batch_id", "complete", "attempt", "started_at", "actor", "finished_at", *Origin.__struct_fields__, *_PROGRESS),
 )
 _BATCH = (
     f"SELECT {', '.join(_BATCH_COLUMNS)}, (SELECT min(first_event) FROM segment WHERE batch = batch_id),"

@@ -41,7 +41,7 @@ from pik.stores.local.state import (
 from pik.stores.state_rows import damaged_row, read_failed, read_letter, read_request, read_task, row_digest
 
 _COLUMNS = (
-    *("run_id", "request", "state", "created_at", "finished_at", "effective_start", "effective_end"),
+    *("run_id", "request", "actor", "state", "created_at", "finished_at", "effective_start", "effective_end"),
     *("events_matched", "buckets", "tasks"),
 )
 _TASKS_IN = "(SELECT count(*) FROM task WHERE task.run_id = run.run_id AND task.state = '{}')"
@@ -54,6 +54,8 @@ _COUNTED = {
     "removed": "coalesce(w.removed, 0)",
     "promoted": "(SELECT coalesce(sum(iif(kind = 'promote', moved, -moved)), 0) FROM promotion p"
     " WHERE p.run_id = run.run_id)",
+    "rolled_back": "(SELECT coalesce(sum(moved), 0) FROM promotion p"
+    " WHERE p.run_id = run.run_id AND kind = 'rollback')",
     "computed_by": "coalesce(computed_by, '[]')",
     "failed_aggregates": "(SELECT coalesce(sum(failing), 0) FROM task WHERE task.run_id = run.run_id)",
 }

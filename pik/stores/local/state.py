@@ -26,13 +26,14 @@ CREATE TABLE metric (
     name TEXT NOT NULL, version INTEGER NOT NULL,
     definition TEXT NOT NULL, applied_at INTEGER NOT NULL,
     scale INTEGER NOT NULL, -- digits after the point of its values
+    actor TEXT NOT NULL, reason TEXT NOT NULL,
     digest BLOB NOT NULL,
     sealed INTEGER NOT NULL DEFAULT 0, -- whether its file is there
     PRIMARY KEY (name, version)
 ) WITHOUT ROWID;
 CREATE TABLE run (
     run_id TEXT PRIMARY KEY,
-    request TEXT NOT NULL, state TEXT NOT NULL,
+    request TEXT NOT NULL, actor TEXT NOT NULL, state TEXT NOT NULL,
     created_at INTEGER NOT NULL, finished_at INTEGER,
     effective_start INTEGER NOT NULL, effective_end INTEGER NOT NULL,
     events_matched INTEGER, buckets INTEGER, tasks INTEGER NOT NULL,
@@ -76,7 +77,7 @@ CREATE TABLE version (
     value TEXT, -- exact decimal in its shortest form, so that equal values are equal texts
     inputs INTEGER NOT NULL, input_ids BLOB NOT NULL, input_contents BLOB NOT NULL,
     base INTEGER, -- the writer of the version that was current
-    metric_version INTEGER NOT NULL, known_until INTEGER NOT NULL, reason TEXT NOT NULL,
+    metric_version INTEGER NOT NULL, known_until INTEGER NOT NULL, reason TEXT NOT NULL, actor TEXT NOT NULL,
     digest BLOB NOT NULL,
     PRIMARY KEY (metric, bucket, entity, writer)
 ) WITHOUT ROWID;
@@ -89,7 +90,7 @@ CREATE TABLE current (
 CREATE TABLE promotion (
     number INTEGER PRIMARY KEY,
     promotion_id TEXT NOT NULL UNIQUE,
-    run_id TEXT NOT NULL, kind TEXT NOT NULL, at INTEGER NOT NULL, reason TEXT NOT NULL,
+    run_id TEXT NOT NULL, kind TEXT NOT NULL, at INTEGER NOT NULL, reason TEXT NOT NULL, actor TEXT NOT NULL,
     moved INTEGER NOT NULL, conflicts INTEGER NOT NULL,
     pointers INTEGER NOT NULL, pointers_xor BLOB NOT NULL, -- rows of `current`: how many more, and what changed in them
     digest BLOB NOT NULL,
@@ -109,7 +110,7 @@ def state_database(directory: Path) -> Database:
 
 
 RUN_DIGEST = (
-    "row_digest('run', run_id, request, state, created_at, finished_at, effective_start, effective_end,"
+    "row_digest('run', run_id, request, actor, state, created_at, finished_at, effective_start, effective_end,"
     " events_matched, buckets, tasks)"
 )
 TASK_DIGEST = "row_digest('task', run_id, number, body, state, failing, failures)"
@@ -119,7 +120,7 @@ VERSION_DIGEST = (
     "row_digest('version', v.metric, v.bucket, v.entity, (SELECT run_id FROM writer WHERE number = v.writer), v.value,"
     " v.inputs, v.input_ids, v.input_contents,"
     " iif(v.base IS NULL, NULL, (SELECT coalesce(max(run_id), '?') FROM writer WHERE number = v.base)),"
-    " v.metric_version, v.known_until, v.reason)"
+    " v.metric_version, v.known_until, v.reason, v.actor)"
 )
 POINTER_DIGEST = (
     "row_digest('current', c.metric, c.bucket, c.entity, (SELECT run_id FROM writer WHERE number = c.writer))"
@@ -219,10 +220,15 @@ class Copied:
         return row_digest(self.table, *(values[name] for name in self.columns)).hex()
 
 
-METRIC = Copied("metric", ("name", "version", "definition", "applied_at", "scale"), "{name}-{version}")
+METRIC = Copied(
+    "metric", ("name", "version", "definition", "applied_at", "scale", "actor", "reason"), "{name}-{version}"
+)
 PROMOTION = Copied(
     "promotion",
-    ("number", "promotion_id", "run_id", "kind", "at", "reason", "moved", "conflicts", "pointers", "pointers_xor"),
+    (
+        *("number", "promotion_id", "run_id", "kind", "at", "reason", "actor"),
+        *("moved", "conflicts", "pointers", "pointers_xor"),
+    ),
     "{promotion_id}",
 )
 KINDS = (METRIC, PROMOTION)
@@ -290,14 +296,14 @@ def insert_metric(connection: sqlite3.Connection, metric: Metric) -> bool:
     """Insert a version of a metric, unless it is there already. Return whether it is new."""
     row = metric_columns(metric)
     inserted = connection.execute(
-        "INSERT OR IGNORE INTO metric (name, version, definition, applied_at, scale, digest) VALUES (?, ?, ?, ?, ?, ?)",
+        f"INSERT OR IGNORE INTO metric ({', '.join(METRIC.columns)}, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (*row, row_digest("metric", *row)),
     )
     return inserted.rowcount > 0
 
 
 def _metric(row: tuple[Any, ...]) -> Metric:
-    name, version, text, applied_at, scale, sound = row
+    name, version, *columns, sound = row
     if not sound:
         raise damaged_row(f"the definition of {name} version {version}")
-    return metric_of(version, text, applied_at, scale)
+    return metric_of(version, *columns)

@@ -38,7 +38,7 @@ _ALTERED = (
 # Digests of these are computed in Python from what is read: SQLite calling Python for each takes half as long again.
 _VERSIONS = (
     "SELECT digest, writer, base, metric, bucket, entity, value, inputs, input_ids, input_contents, metric_version,"
-    " known_until, reason FROM version"
+    " known_until, reason, actor FROM version"
 )
 _POINTERS = (
     "SELECT c.digest, c.writer, c.metric, c.bucket, c.entity, v.writer IS NOT NULL FROM current c"

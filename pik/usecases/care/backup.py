@@ -17,7 +17,7 @@ from pik.ports.store import Store
 from pik.rawlog.objects import digest_of, read_sealed, write_sealed
 from pik.runtime import Progress, showing
 
-FORMAT = 1
+FORMAT = 2
 KINDS = ("metric", "run", "task", "version", "promotion", "current", "letter")
 _WHAT = "a backup of pik's state"
 
@@ -124,10 +124,10 @@ def _read_header_and_end(path: Path) -> tuple[Header, End]:
     header = next(lines, None)
     if not isinstance(header, Header):
         raise InputError(f"{str(path)!r} is not {_WHAT}", hint="to make one: pik backup FILE")
-    if header.format > FORMAT:
+    if header.format != FORMAT:
         raise InputError(
-            f"{str(path)!r} has backup format {header.format}; this pik reads up to {FORMAT}",
-            hint="pip install --upgrade pik",
+            f"{str(path)!r} has backup format {header.format}; this pik reads {FORMAT} only",
+            hint="pip install --upgrade pik" if header.format > FORMAT else "restore it with the pik that made it",
         )
     counts: Counter[str] = Counter()
     for line in lines:

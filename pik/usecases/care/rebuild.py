@@ -47,7 +47,7 @@ from pik.usecases.care.rebuild_segments import (
     SegmentVerdicts,
     read_reject_file,
 )
-from pik.usecases.ingest.api_request import creation_time
+from pik.usecases.ingest.api_request import creation_time, request_actor
 from pik.usecases.pull import recorded_contents, restore_index
 
 
@@ -83,8 +83,12 @@ class RebuildReport:
     damaged: tuple[str, ...] = ()
 
 
-def rebuild_index(store: Store, progress: Progress) -> RebuildReport:
-    """Rebuild the index from raw, and replace the old one when it is whole. Raises Busy, StoreError."""
+def rebuild_index(store: Store, progress: Progress, actor: str = "") -> RebuildReport:
+    """Rebuild the index from raw, and replace the old one when it is whole. Raises Busy, StoreError.
+
+    Each rebuild leaves a correction, in a copy excepted: before the new index takes its place if winners changed, else
+    after that.
+    """
     if store.copy is not None:
         return _rebuild_copy(store, store.copy, progress)
     with (
@@ -95,7 +99,9 @@ def rebuild_index(store: Store, progress: Progress) -> RebuildReport:
         finished = _restore_finished(restoration)
         orphans = OrphanPass(restoration, *_restore_replaced(restoration, finished))
         orphans.restore(finished)
-        revised = _choose_winners(restoration)
+        revised = _choose_winners(restoration, actor)
+    if not revised:
+        write_winners(store, (), time_ns(), actor)
     if followed := correction_keys(store.raw):
         store.audit.follow(followed)
     restoration.counts.update(batches=len(finished) + len(orphans.carried))
@@ -162,8 +168,8 @@ def _restore_replaced(restoration: Restoration, finished: set[str]) -> tuple[dic
                 continue
             batch = replace(batch, state=BatchState.COMPLETE, finished_at=batch.started_at)
         rejects = _trusted_rejects(restoration, batch, rejects)
-        is_request = in_raw.get(batch.batch_id)  # None: its objects are lost, or have expired; only its row is left
-        if is_request is not None and not _is_consistent(restoration.store.raw, batch, rejects, is_request):
+        of_request = in_raw.get(batch.batch_id)  # None: its objects are lost, or have expired; only its row is left
+        if of_request is not None and not _is_consistent(restoration.store.raw, batch, rejects, of_request):
             continue
         restoration.rebuild.add_batch(batch)
         restoration.counts["unfinished"] += batch.finished_at is None
@@ -185,7 +191,7 @@ def _restore_replaced(restoration: Restoration, finished: set[str]) -> tuple[dic
     return carried, stray
 
 
-def _choose_winners(restoration: Restoration) -> list[WinnerLine]:
+def _choose_winners(restoration: Restoration, actor: str) -> list[WinnerLine]:
     """Follow the corrections of earlier rebuilds, give each event a winner, and record which winners changed."""
     store = restoration.store
     for key in correction_keys(store.raw):
@@ -194,7 +200,7 @@ def _choose_winners(restoration: Restoration) -> list[WinnerLine]:
                 _follow(restoration, line)
     changed = list(_changed(restoration))
     if changed:
-        write_winners(store, changed, time_ns())
+        write_winners(store, changed, time_ns(), actor)
     return changed
 
 
@@ -228,13 +234,14 @@ def _changed(restoration: Restoration) -> Iterator[WinnerLine]:
                 yield WinnerLine(event_id=event_id, key=winner.key, old=old, new=winner.place)
 
 
-def _batches_in_raw(raw: Raw, finished: Container[str]) -> dict[str, bool]:
-    """Return the batches that are not `finished`, and of each whether it is a request, as far as raw knows."""
-    found: dict[str, bool] = {}
+def _batches_in_raw(raw: Raw, finished: Container[str]) -> dict[str, str]:
+    """Return the batches that are not `finished`, and of each that is a request, as far as raw knows, the key of one of
+    its objects; of others an empty text."""
+    found: dict[str, str] = {}
     for kind in (RawKind.SEGMENT, RawKind.REJECTS, RawKind.OPENING, RawKind.BLOCK):
         for key in keys_of(raw, kind):
             if key.id not in finished:
-                found[key.id] = found.get(key.id, True) and key.number == OF_REQUEST
+                found[key.id] = found.get(key.id, str(key)) if key.number == OF_REQUEST else ""
     return found
 
 
@@ -247,18 +254,20 @@ def _is_dropped(restoration: Restoration, batch: Batch, rejects: Sequence[Reject
     return not any(_is_of(key, batch.batch_id) for key in named)
 
 
-def _is_consistent(raw: Raw, batch: Batch, rejects: Sequence[RejectFile], is_request: bool) -> bool:
-    """Whether the row of a batch agrees with raw, as far as raw knows. One that does not is made from raw."""
+def _is_consistent(raw: Raw, batch: Batch, rejects: Sequence[RejectFile], of_request: str) -> bool:
+    """Whether the row of a batch agrees with raw, as far as raw knows. One that does not is made from raw. `of_request`
+    is an object of a request."""
     counts = batch.counts
     if counts.rejected != sum(file.records for file in rejects):
         return False
-    if is_request:
+    if of_request:
         return (
             batch.origin == request_origin(batch.batch_id)
             and batch.state == BatchState.COMPLETE
             and (batch.attempt, batch.offset, batch.prefix_digest) == (1, 0, "")
             and batch.started_at == creation_time(batch.batch_id)
             and batch.finished_at in (None, batch.started_at)
+            and request_actor(raw, of_request) in (None, batch.actor)
             and counts.read == sum(structs.astuple(counts)[1:]) == batch.next_seq - 1
         )
     return not batch.is_request and _follows_its_records(raw, batch)
@@ -268,7 +277,7 @@ def _follows_its_records(raw: Raw, batch: Batch) -> bool:
     """Whether a batch begins as in its opening record, if it has one, and goes on after one of its blocks."""
     with suppress(Damaged):
         opening = read_opening(raw, RawKind.OPENING.key(batch.batch_id))
-        if (opening.origin, opening.started_at) != (batch.origin, batch.started_at):
+        if (opening.origin, opening.started_at, opening.actor) != (batch.origin, batch.started_at, batch.actor):
             return False
     ends = []
     for key in keys_of(raw, RawKind.BLOCK, batch.batch_id):

@@ -96,6 +96,7 @@ class _Batch:
             state=BatchState.INTERRUPTED,
             attempt=max([1, *map(_attempt, (*self.segments, *self.rejects, *self.blocks))]),
             started_at=opening.started_at if opening else creation_time(self.batch_id),
+            actor=opening.actor if opening else "",
             next_seq=last_seq + 1,
         )
 

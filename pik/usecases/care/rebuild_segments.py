@@ -135,10 +135,10 @@ class Restoration:
 
     def add_interrupted(self, batch: Batch, segments: Iterable[str], files: Sequence[RejectFile]) -> None:
         """Restore an interrupted batch with these segments, given by their keys, and files of rejects."""
-        reasons, lags, sources = batch_statistics(self.store.raw, segments, files)
+        told = batch_statistics(self.store.raw, segments, files)
         counts = Counts(rejected=sum(file.records for file in files))
         self.counts["unfinished"] += 1
-        self.rebuild.add_batch(replace(batch, counts=counts, reasons=reasons, lags=lags, sources=sources))
+        self.rebuild.add_batch(replace(told.added_to(batch), counts=counts))
         for file in files:
             self.rebuild.add_rejects(batch.batch_id, file)
 

@@ -39,7 +39,7 @@ _MOST_COUNTS = 3
 """How many times a batch that changes meanwhile is counted."""
 
 _IN_RECORD = (
-    *("origin", "started_at", "finished_at", "next_seq", "offset", "prefix_digest", "reasons", "lags"),
+    *("origin", "started_at", "actor", "finished_at", "next_seq", "offset", "prefix_digest", "reasons", "lags"),
     "sources",
 )
 """Fields that a batch has in its record and in the index. Not its attempt: a writer that died after creating the record
@@ -240,9 +240,12 @@ def _request(run: Verification, batch: Batch, holding: Holding) -> Iterator[Prob
     if batch.state != BatchState.COMPLETE and not is_single:
         return  # its writer died; what it had claimed counts
     reasons: Counter[str] = Counter()
+    actor = holding.actor
     for file in _reject_files(run, batch):
         with suppress(Damaged):  # reported by `_rejects`
-            reasons.update(reason_kind(reject.reason) for reject in read_rejects(run.store.raw, file.key))
+            rejects = read_rejects(run.store.raw, file.key)
+            reasons.update(reason_kind(reject.reason) for reject in rejects)
+            actor = max(actor, rejects[0].actor)
     counted: dict[str, Any] = {
         "lags": count_lags(Counter(holding.lags).elements()),
         "sources": with_names({}, holding.sources),
@@ -251,7 +254,7 @@ def _request(run: Verification, batch: Batch, holding: Holding) -> Iterator[Prob
     # Beyond a number of names only the first to come have their own counts, and segments come in another order.
     counted = {name: counts for name, counts in counted.items() if "" not in counts}
     skipped = {"lags", "sources", "reasons"} - counted.keys()
-    expected = replace(request_batch(batch.batch_id, batch.counts.read), **counted)
+    expected = replace(request_batch(batch.batch_id, batch.counts.read, actor), **counted)
     names = (name for name in ("state", "attempt", *_IN_RECORD) if name not in skipped)
     if other := differing(batch, expected, names):
         yield batch_problem(batch.batch_id, f"the index has another {other} than the request's objects")

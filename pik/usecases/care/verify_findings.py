@@ -163,7 +163,7 @@ class Verification:
 @dataclass(frozen=True, slots=True)
 class Holding:
     """What segments of one batch hold; times in nanoseconds. `sound`: all of them are there and as they were written.
-    `lags` and `sources` are known of requests only. `recorded_last` is when the last of them was recorded,
+    `lags`, `sources` and `actor` are known of requests only. `recorded_last` is when the last of them was recorded,
     `recorded_first` when the first was of those whose time is not guessed."""
 
     segments: int = 0
@@ -175,6 +175,7 @@ class Holding:
     recorded_last: int | None = None
     lags: Mapping[int, int] = field(default_factory=dict)
     sources: Mapping[str, int] = field(default_factory=dict)
+    actor: str = ""
 
     def plus(self, other: Holding) -> Holding:
         """Return what both hold together."""
@@ -188,6 +189,7 @@ class Holding:
             max(_known(self.recorded_last, other.recorded_last), default=None),
             _sum(self.lags, other.lags),
             _sum(self.sources, other.sources),
+            max(self.actor, other.actor),
         )
 
 

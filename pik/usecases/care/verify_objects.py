@@ -56,8 +56,8 @@ _NOT_IN_RAW = ("recorded_at", "inline", "guessed")
 _Listed = tuple[Segment, int | None]
 """A segment of the index, and the size of its object where raw was seen to have it."""
 
-_Read = tuple[Arrivals, Mapping[int, int], Mapping[str, int]]
-"""What a segment holds, and of a request's the lags and the sources that its batch counts."""
+_Read = tuple[Arrivals, Mapping[int, int], Mapping[str, int], str]
+"""What a segment holds, and of a request's the lags and the sources that its batch counts, and its actor."""
 
 
 def day_problems(run: Verification) -> Iterator[Problem]:
@@ -146,14 +146,14 @@ def _segment_problems(run: Verification, listed: Sequence[_Listed]) -> Iterator[
 def _index_problems(run: Verification, sound: list[_Read]) -> Iterator[Problem]:
     """Compare the deliveries of whole segments with the index; twice, as they may be being recorded."""
     audit = run.store.audit
-    others = audit.differing([arrivals for arrivals, _, _ in sound])
+    others = audit.differing([arrivals for arrivals, *_ in sound])
     if others:
-        others = audit.differing([arrivals for arrivals, _, _ in sound if arrivals.segment.key in others])
-    for arrivals, lags, sources in sound:
+        others = audit.differing([arrivals for arrivals, *_ in sound if arrivals.segment.key in others])
+    for arrivals, lags, sources, actor in sound:
         segment = arrivals.segment
         is_sound = segment.key not in others
         holding = segment_holding(run.store.index, segment)
-        run.ledger.add(segment, replace(holding, lags=lags, sources=sources, sound=is_sound))
+        run.ledger.add(segment, replace(holding, lags=lags, sources=sources, actor=actor, sound=is_sound))
         if is_sound:
             run.counts["valid"] += 1
             run.ledger.expect_rows(segment)
@@ -213,7 +213,8 @@ def _checked(store: Store, listed: _Listed, *, full: bool) -> tuple[Problem | No
     if other := differing(found, segment, (name for name in found.__struct_fields__ if name not in _NOT_IN_RAW)):
         return segment_problem(ProblemKind.INDEX, segment, f"the index has another {other} than raw"), None
     lags, sources = Counter(one.lag for one in deliveries), Counter(one.source for one in deliveries)
-    return None, (replace(arrivals, segment=segment), lags, sources)
+    actor = max((one.actor for one in deliveries), default="")
+    return None, (replace(arrivals, segment=segment), lags, sources, actor)
 
 
 def _is_recorded(store: Store, found: Segment) -> bool:

@@ -30,7 +30,7 @@ from pik.model.batch import (
 from pik.model.delivery import read_delivery
 from pik.model.event import MAX_LINE, one_line, read_event
 from pik.model.instant import Zone
-from pik.ports.raw import Raw
+from pik.ports.raw import Raw, RawKey, RawKind
 from pik.ports.remote import RecordStatus
 from pik.ports.store import Store
 from pik.rawlog.objects import read_rejects, unpacked
@@ -79,10 +79,17 @@ class RequestReport:
 
 
 def record_request(
-    store: Store, body: bytes, *, as_lines: bool = False, dry_run: bool = False, timezone: str | None = None
+    store: Store,
+    body: bytes,
+    *,
+    as_lines: bool = False,
+    dry_run: bool = False,
+    timezone: str | None = None,
+    actor: str = "",
 ) -> RequestReport:
     """Record the events of a body: one event, an array, `{"events": [...]}` or one event per line; with `as_lines` one
-    per line, whatever they look like. Times without an offset are in `timezone`, or invalid without one.
+    per line, whatever they look like. Times without an offset are in `timezone`, or invalid without one. `actor` is who
+    sent it.
 
     A body without any event is rejected as a whole: Invalid. Otherwise each event is accepted, a duplicate or rejected
     by itself, and all of them are kept. Raises TooLarge, StoreError, Busy.
@@ -95,11 +102,12 @@ def record_request(
         store.requests.expect_ready()  # a refused request should leave no object
     batch_id = str(ULID())
     reading = Reading(max_line=MAX_LINE, timezone=timezone)
-    chunk, objects = SegmentBuilder(batch_id, reading).build(block, OF_REQUEST)
+    chunk, objects = SegmentBuilder(batch_id, reading, actor=actor).build(block, OF_REQUEST)
     verdicts: Mapping[int, Verdict] = {}
     if not dry_run:
         store.raw.create_all(objects)
-        verdicts = store.requests.record_request(request_batch(batch_id, chunk.last_seq), chunk, dict(objects))
+        batch = request_batch(batch_id, chunk.last_seq, actor)
+        verdicts = store.requests.record_request(batch, chunk, dict(objects))
     return RequestReport(batch_id, single, tuple(_results(block, chunk, verdicts, reading.zone(), dry_run)))
 
 
@@ -140,7 +148,7 @@ def creation_time(batch_id: str) -> int:
     return int(ULID.from_str(batch_id).timestamp * 1000) * 1_000_000
 
 
-def request_batch(batch_id: str, last_seq: int) -> Batch:
+def request_batch(batch_id: str, last_seq: int, actor: str = "") -> Batch:
     """Return the batch of a request with so many records, before they are counted. It arrived when its id was made."""
     arrived = creation_time(batch_id)
     return Batch(
@@ -148,6 +156,7 @@ def request_batch(batch_id: str, last_seq: int) -> Batch:
         origin=request_origin(batch_id),
         state=BatchState.COMPLETE,
         started_at=arrived,
+        actor=actor,
         finished_at=arrived,
         next_seq=last_seq + 1,
     )
@@ -158,21 +167,30 @@ def recovered_request(
 ) -> Batch:
     """Return the batch of a request from its segments and files of rejects, which are its record. Damaged ones are left
     out."""
-    reasons, lags, sources = batch_statistics(raw, segments, rejects)
-    return replace(
-        request_batch(batch_id, last_seq),
-        counts=Counts(read=last_seq, rejected=sum(file.records for file in rejects)),
-        reasons=reasons,
-        lags=lags,
-        sources=sources,
-    )
+    told = batch_statistics(raw, segments, rejects)
+    counts = Counts(read=last_seq, rejected=sum(file.records for file in rejects))
+    return replace(told.added_to(request_batch(batch_id, last_seq)), counts=counts)
 
 
-def batch_statistics(
-    raw: Raw, segments: Iterable[str], rejects: Iterable[RejectFile]
-) -> tuple[Mapping[str, int], Mapping[int, int], Mapping[str, int]]:
-    """Return the reasons, lags and sources of a batch, counted over the records in these objects. Damaged ones are left
-    out."""
+@dataclass(frozen=True, slots=True)
+class BatchStatistics:
+    """What the objects of a batch tell of it; `actor` is empty unless it is an API request."""
+
+    reasons: Mapping[str, int]
+    lags: Mapping[int, int]
+    sources: Mapping[str, int]
+    actor: str
+
+    def added_to(self, batch: Batch) -> Batch:
+        """Return the batch with them."""
+        actor = self.actor or batch.actor
+        return replace(batch, reasons=self.reasons, lags=self.lags, sources=self.sources, actor=actor)
+
+
+def batch_statistics(raw: Raw, segments: Iterable[str], rejects: Iterable[RejectFile]) -> BatchStatistics:
+    """Return the reasons, lags and sources of a batch, counted over the records in these objects, and the actor that
+    they name. Damaged ones are left out."""
+    actors: set[str] = set()
     lags: Mapping[int, int] = {}
     sources: Mapping[str, int] = {}
     for key in segments:
@@ -180,11 +198,23 @@ def batch_statistics(
             deliveries = sorted(map(read_delivery, unpacked(key, raw.read(key))), key=attrgetter("seq"))
             lags = with_lags(lags, count_lags(delivery.lag for delivery in deliveries))
             sources = with_names(sources, Counter(delivery.source for delivery in deliveries))
+            actors.update(delivery.actor for delivery in deliveries)
     reasons: Mapping[str, int] = {}
     for file in rejects:
         with suppress(Damaged):
-            reasons = with_names(reasons, Counter(reason_kind(reject.reason) for reject in read_rejects(raw, file.key)))
-    return reasons, lags, sources
+            found = read_rejects(raw, file.key)
+            reasons = with_names(reasons, Counter(reason_kind(reject.reason) for reject in found))
+            actors.update(reject.actor for reject in found)
+    return BatchStatistics(reasons, lags, sources, max(actors, default=""))
+
+
+def request_actor(raw: Raw, key: str) -> str | None:
+    """Return who sent the request that a segment or a file of rejects is of; None if that cannot be read."""
+    with suppress(Damaged, Invalid):
+        if RawKey.of(key).kind is RawKind.REJECTS:
+            return read_rejects(raw, key)[0].actor
+        return read_delivery(unpacked(key, raw.read(key))[0]).actor
+    return None
 
 
 def _results(

@@ -50,13 +50,15 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
-    """How to ingest: `batch_key` names a stream so that it can be resumed; `workers` processes parse (0: this one)."""
+    """How to ingest: `batch_key` names a stream so that it can be resumed; `workers` processes parse (0: this one);
+    `actor` is who ingests."""
 
     reading: Reading
     refuse_conflicts: bool = False
     again: bool = False
     batch_key: str | None = None
     workers: int = 2
+    actor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
                 following = _blocks(opened, options, None)
                 # Without a first block there would be a batch that holds nothing and stays interrupted for ever.
                 following = chain(list(islice(following, 1)), following)
-            batch = store.batches.open(origin, interrupted.batch_id if interrupted else str(ULID()), time_ns())
+            batch_id = interrupted.batch_id if interrupted else str(ULID())
+            batch = store.batches.open(origin, batch_id, time_ns(), options.actor)
             if interrupted is not None:
                 following = _blocks(opened, options, batch)
             log = BlockLog(store, batch)

@@ -23,7 +23,7 @@ from pik.model.batch import Batch, BatchState, Origin
 from pik.ports.raw import Object
 from pik.ports.store import Store, batch_of
 from pik.rawlog.sealed_records import record_object
-from pik.rawlog.segment_writer import Reading, SegmentBuilder
+from pik.rawlog.segment_writer import SegmentBuilder
 from pik.runtime import Progress, showing
 from pik.usecases.availability import require_writable
 from pik.usecases.ingest.batch_ingest import (
@@ -91,7 +91,7 @@ def _ingest_group(
     with ExitStack() as locks:
         files = _read(store, sources, options, locks)
         with showing(progress, f"ingesting {len(files)} small files", None, "files"):
-            batches = _record(store, [file for file in files if file.ingested is None], options.reading)
+            batches = _record(store, [file for file in files if file.ingested is None], options)
             progress.advance(len(files))
     seconds = (monotonic() - began) / max(1, len(files))
     return [
@@ -134,14 +134,14 @@ def _read(store: Store, sources: Sequence[Source], options: IngestOptions, locks
     return files
 
 
-def _record(store: Store, files: Sequence[_File], reading: Reading) -> Iterator[Batch]:
+def _record(store: Store, files: Sequence[_File], options: IngestOptions) -> Iterator[Batch]:
     """Record the files, and return their batches."""
     with store.batches.together():
-        batches = [store.batches.open(file.origin, str(ULID()), time_ns()) for file in files]
+        batches = [store.batches.open(file.origin, str(ULID()), time_ns(), options.actor) for file in files]
     chunks, objects = [], list[Object]()
     for file, batch in zip(files, batches, strict=True):
         if file.block is not None:
-            chunk, made = SegmentBuilder(batch.batch_id, reading).build(file.block, 1)
+            chunk, made = SegmentBuilder(batch.batch_id, options.reading).build(file.block, 1)
             chunks.append(chunk)
             objects += made
     store.raw.create_all(objects)

@@ -31,18 +31,32 @@ class AppliedMetric:
 
 
 def apply(
-    metrics: Metrics, engine: Engine, definitions: Sequence[Definition], applied_at: int, *, dry_run: bool = False
+    metrics: Metrics,
+    engine: Engine,
+    definitions: Sequence[Definition],
+    applied_at: int,
+    *,
+    actor: str = "",
+    reason: str = "",
+    dry_run: bool = False,
 ) -> list[AppliedMetric]:
     """Add the definitions as the latest versions, if all of them pass the engine's check. Raises Invalid."""
     scales = [engine.check(definition) for definition in definitions]
     return [
-        add_version(metrics, definition, applied_at, scale, dry_run=dry_run)
+        add_version(metrics, definition, applied_at, scale, actor=actor, reason=reason, dry_run=dry_run)
         for definition, scale in zip(definitions, scales, strict=True)
     ]
 
 
 def add_version(
-    metrics: Metrics, definition: Definition, applied_at: int, scale: int = 0, *, dry_run: bool = False
+    metrics: Metrics,
+    definition: Definition,
+    applied_at: int,
+    scale: int = 0,
+    *,
+    actor: str = "",
+    reason: str = "",
+    dry_run: bool = False,
 ) -> AppliedMetric:
     """Add a checked definition, and the scale of its values, as the next version of its name, unless the latest version
     is equal to it."""
@@ -53,7 +67,14 @@ def add_version(
     before = latest = latest_version()
     while latest is None or latest.definition != definition:
         version = latest.version + 1 if latest else 1
-        metric = Metric(definition=definition, version=version, applied_at=applied_at, scale=scale)
+        metric = Metric(
+            definition=definition,
+            version=version,
+            applied_at=applied_at,
+            scale=scale,
+            actor=actor,
+            reason=reason,
+        )
         # Where another writer made this version meanwhile, or this process did and the answer was lost: look again.
         latest = metric if dry_run or metrics.append(metric) else latest_version()
     return AppliedMetric(latest, before, changed=latest is not before)

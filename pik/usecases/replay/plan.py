@@ -79,12 +79,13 @@ def plan_replay(
     request: RunRequest,
     created_at: int,
     *,
+    actor: str = "",
     run_id: str = "",
     count: bool = True,
     at_most: int | None = None,
     size: TaskSize = TASK_SIZE,
 ) -> Plan:
-    """Plan the replay of a request, writing nothing; `run_id` is the run's, where it was given one already.
+    """Plan the replay that `actor` requests, writing nothing; `run_id` is the run's, where it was given one already.
 
     Without `count` it is not counted what an unfiltered request chooses, which is what takes long. Where raw is damaged
     that is not known, and every bucket is planned. Raises as `replayable` does, NothingSelected where the store holds
@@ -113,6 +114,7 @@ def plan_replay(
     run = Run(
         run_id=run_id,
         request=request,
+        actor=actor,
         state=RunState.PLANNED,
         created_at=created_at,
         finished_at=None,
@@ -289,14 +291,15 @@ _RESTORE = "`pik verify --full` names the object; restore it from a copy of raw,
 """What helps against damage to raw."""
 
 
-def execute_task(store: Store, engine: Engine, task: Task, request: RunRequest | None = None) -> ComputedTask:
+def execute_task(store: Store, engine: Engine, task: Task, run: Run | None = None) -> ComputedTask:
     """Compute the task's aggregates and write them beside the current ones, without those that fail and those in
-    buckets whose raw is damaged. `request` is that of its run, if the caller knows it already.
+    buckets whose raw is damaged. `run` is its run, if the caller knows it already.
 
     Raises EngineError and NotFound (NotHeld too) where the task cannot be done, other StoreErrors where the store
     cannot be used. Nothing is written then.
     """
-    request = request or store.runs.get(task.run_id).request
+    run = run or store.runs.get(task.run_id)
+    request = run.request
     metrics = [pinned(store.metrics, text) for text in task.metrics]
     expect_held(store, task.window, task.entities)  # it may have waited for long
     duplicates = request.include_duplicates
@@ -312,6 +315,7 @@ def execute_task(store: Store, engine: Engine, task: Task, request: RunRequest |
             # The same for all parts: what is recorded while they are read counts as late.
             known_until=first.known_until if is_whole else selection.known_until,
             reason=request.reason,
+            actor=run.actor,
             computed_by=f"pik {__version__}, {engine.version}",
         )
         return computed

@@ -20,7 +20,6 @@ from pik.model.metric import (
     Failures,
     PromotionKind,
     Run,
-    RunRequest,
     RunState,
     Task,
     TaskState,
@@ -113,11 +112,11 @@ def enqueue_tasks(store: Store, run_id: str, tasks: Iterable[Task] | None = None
     return sent
 
 
-def process_message(store: Store, engine: Engine, message: Message, request: RunRequest | None = None) -> Outcome:
-    """Execute the message's task, with the `request` of its run, if that is known. Raises StoreError where the store,
+def process_message(store: Store, engine: Engine, message: Message, run: Run | None = None) -> Outcome:
+    """Execute the message's task, of this `run`, if that is known. Raises StoreError where the store,
     and so no task, is to blame."""
     try:
-        computed = execute_task(store, engine, message.task, request)
+        computed = execute_task(store, engine, message.task, run)
     except (EngineError, Damaged, Invalid, NotFound) as error:
         return Outcome(message, error.message, hint=error.hint or (_CORRECT if isinstance(error, EngineError) else ""))
     except StoreError:
@@ -357,7 +356,7 @@ class Move:
     dry_run: bool
 
 
-def promote(store: Store, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Move:
+def promote(store: Store, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Move:
     """Make the run's versions current. Raises NotFound; UsageError for a run that has not ended, that was cancelled, or
     that counted duplicates."""
     run = store.runs.get(run_id)
@@ -374,14 +373,14 @@ def promote(store: Store, run_id: str, at: int, reason: str, *, dry_run: bool = 
         )
     if run.state == RunState.CANCELLED:
         raise UsageError(f"run {run.run_id} was cancelled; only a whole run is promoted", hint="replay again")
-    counts = store.promotions.promote(run.run_id, at, reason, dry_run=dry_run)
+    counts = store.promotions.promote(run.run_id, at, reason, actor, dry_run=dry_run)
     return Move(PromotionKind.PROMOTE, store.runs.get(run.run_id), counts, dry_run)
 
 
-def rollback(store: Store, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Move:
+def rollback(store: Store, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Move:
     """Make current what was so before the run was promoted. Raises NotFound."""
     run = store.runs.get(run_id)
-    counts = store.promotions.rollback(run.run_id, at, reason, dry_run=dry_run)
+    counts = store.promotions.rollback(run.run_id, at, reason, actor, dry_run=dry_run)
     return Move(PromotionKind.ROLLBACK, store.runs.get(run.run_id), counts, dry_run)
 
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import zstandard
 
-FORMAT = 3
+FORMAT = 4
 FRAME = 98_304
 ORDER = (
-    "event_id content_hash source event_type entity_id event_time received_time ingest_time batch_id seq"
+    "event_id content_hash source event_type entity_id event_time received_time ingest_time batch_id seq actor"
     " idempotency_key event_time_original received_time_original extra original payload_text payload"
 ).split()
 AS_IT_CAME = {"extra", "original", "payload"}
-OPTIONAL = {"received_time", "idempotency_key", "extra", "original", "payload_text"}
+OPTIONAL = {"received_time", "actor", "idempotency_key", "extra", "original", "payload_text"}
 OPTIONAL |= {"event_time_original", "received_time_original"}
 
 

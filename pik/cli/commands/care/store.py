@@ -77,6 +77,7 @@ BATCHES = Schema(
         ),
         Column("replaced_by", str | None, "of a replaced batch: the later one", detail=True),
         Column("started_at", Moment, drop=4),
+        Column("actor", str | None, "who began it; null: not known", drop=5),
         # Conflicts and rejects stay on a narrow terminal, because they report a problem.
         Column("read", Count, get="counts.read", drop=3),
         Column("accepted", Count, get="counts.accepted", drop=1),

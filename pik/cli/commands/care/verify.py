@@ -58,7 +58,7 @@ def verify(
             raise UsageError("--rebuild-index takes no other option: it rebuilds all of the index")
         from pik.usecases.care.rebuild import rebuild_index as make_again
 
-        done = make_again(cli.open_store(), cli.progress)
+        done = make_again(cli.open_store(), cli.progress, cli.settings.actor)
         cli.show(REBUILD if done.undecided else REBUILD.without("undecided"), done)
         return FOUND if done.revised or done.damaged or done.undecided or done.dropped else None
     from pik.usecases.care.verify import verify as check

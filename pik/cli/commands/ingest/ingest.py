@@ -107,11 +107,12 @@ def ingest(
         again=again,
         batch_key=batch_key,
         workers=workers or processors(),
+        actor=cli.settings.actor,
     )
     if rejects:
         _expect_new(rejects)
     if via:
-        _expect_possible(chosen, max_line)
+        _expect_possible(cli, chosen, max_line)
     if dry_run:
         return _check(cli, sources, chosen, rejects)
     if via:
@@ -273,7 +274,7 @@ _SHOWN = 20
 """Rejected records of an input sent through the API that are shown: those that come first in it."""
 
 
-def _expect_possible(chosen: IngestOptions, max_line: int) -> None:
+def _expect_possible(cli: Context, chosen: IngestOptions, max_line: int) -> None:
     """Raises UsageError for an option that the API does not have."""
     from pik.model.event import MAX_LINE
 
@@ -284,6 +285,7 @@ def _expect_possible(chosen: IngestOptions, max_line: int) -> None:
             "--again": (chosen.again, batches),
             "--on-conflict fail": (chosen.refuse_conflicts, "the API records conflicts; the summary counts them"),
             "--max-line": (max_line != MAX_LINE, f"the API takes records of {MAX_LINE} bytes; leave it out"),
+            "--actor": (cli.actor_option is not None, options.API_KNOWS_THE_CALLER),
         }
     )
 

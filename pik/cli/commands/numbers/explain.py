@@ -158,8 +158,15 @@ EXPLANATION = Schema(
     Field(
         "run_id", str | None, "that wrote the current version", get=lambda found: found.current and found.current.run_id
     ),
+    Field(
+        "run_actor",
+        str | None,
+        "who asked for that run; null: not known",
+        get=lambda found: found.current and found.current.actor,
+    ),
     Field("run_reason", str | None, get=lambda found: found.current and found.current.reason),
     Field("promoted_at", Instant | None, get=lambda found: found.promotion and found.promotion.at),
+    Field("promoted_by", str | None, get=lambda found: found.promotion and found.promotion.actor),
     Field(
         "known_until",
         Instant | None,

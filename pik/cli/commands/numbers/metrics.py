@@ -31,7 +31,7 @@ metrics = CommandGroup("Define metrics: apply, list, show.")
     #   where = "event_type = 'payment_captured'"
     #   value = "sum(CAST(payload->>'$.amount' AS DECIMAL(18, 2)))"
     #   bucket = "1d"
-    pik metrics apply metrics.toml
+    pik metrics apply metrics.toml --reason 'refunds count since March'
 
     # are they valid, and which would change?
     pik metrics apply metrics.toml --dry-run
@@ -40,6 +40,7 @@ metrics = CommandGroup("Define metrics: apply, list, show.")
 def apply(
     cli: Context,
     file: Annotated[Path, argument("FILE", "TOML: one definition, or several as [[metric]] tables.")],
+    reason: options.Reason = "",
     dry_run: options.DryRun = False,
 ) -> None:
     """Store definitions, each as the next version of its name. One that has not changed keeps its version.
@@ -53,7 +54,8 @@ def apply(
 
     definitions = read_definitions(file)
     store = cli.open_store()
-    applied = keep(store.metrics, cli.engine(), definitions, time.time_ns(), dry_run=dry_run)
+    why = {"actor": cli.settings.actor, "reason": reason}
+    applied = keep(store.metrics, cli.engine(), definitions, time.time_ns(), dry_run=dry_run, **why)
     cli.show(APPLIED, dry_run=dry_run, metrics=applied)
 
 
@@ -109,6 +111,8 @@ VERSIONS = Schema(
         "the oldest first",
         Column("version", int),
         Column("applied_at", Moment | None, "null: it is built in", get=or_null("applied_at"), drop=2),
+        Column("actor", str | None, "who applied it; null: not known, or it is built in", drop=3),
+        Column("reason", str | None, wrap=True),
         *_DEFINITION,
     ),
 )
@@ -168,6 +172,7 @@ def _aggregates(*, history: bool) -> Schema:
             Column("inputs", Count, "events that were counted", get="computed.inputs"),
             Column("current", bool, detail=not history),
             Column("run_id", str, "the run that wrote it", drop=1),
+            Column("actor", str | None, "who asked for that run; null: not known", drop=4, detail=not history),
             Column("reason", str | None, "that run's", wrap=True, detail=not history),
             Column("metric_version", int, "the definition's", drop=3, detail=not history),
             Column("known_until", Instant, "the last recording that the run knew", drop=2, detail=not history),

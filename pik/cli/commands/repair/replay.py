@@ -88,7 +88,7 @@ def replay(
         reason=reason,
     )
     if via:
-        _expect_possible(request, rate, promote)
+        _expect_possible(cli, request, rate, promote)
         return _replay_via_api(cli, request, dry_run=dry_run, wait=not no_wait)
     if no_wait:
         raise UsageError(
@@ -112,7 +112,7 @@ def _replay(
     if run is not None:
         cli.note(going_on(run))
     else:
-        plan = plan_replay(store, engine, request, time.time_ns())
+        plan = plan_replay(store, engine, request, time.time_ns(), actor=cli.settings.actor)
         expect_work(store, plan.run)
         if plan.without_value:
             nothing_of = plan.without_value
@@ -128,7 +128,7 @@ def _replay(
             chosen = f"{number_of(run.events_matched, 'event')} in {number_of(run.buckets, 'bucket')}"
         cli.note(f"run {run.run_id}: {chosen}, {number_of(run.tasks, 'task')}")
     run = execute_run(store, engine, run.run_id, Pace(rate=rate), cli.progress)
-    move = _promote(store, run, yes) if promote and run.state in (RunState.COMPLETED, RunState.PARTIAL) else None
+    move = _promote(cli, store, run, yes) if promote and run.state in (RunState.COMPLETED, RunState.PARTIAL) else None
     versions, known_until = _basis(cli, store, run)
     schema = REPLAY if move else REPLAY.without("promotion")
     cli.show(
@@ -159,7 +159,7 @@ def _basis(cli: Context, store: Store, run: Run) -> tuple[list[str] | None, int 
     return versions, basis.known_until or None
 
 
-def _promote(store: Store, run: Run, yes: bool) -> Move:
+def _promote(cli: Context, store: Store, run: Run, yes: bool) -> Move:
     from pik.cli.commands.repair.runs import plan_text
     from pik.usecases.replay.runs import promote
 
@@ -170,10 +170,10 @@ def _promote(store: Store, run: Run, yes: bool) -> Move:
             declined=f"run {run.run_id} is kept, and nothing was promoted",
             hint=command("promote", run.run_id),
         )
-    return promote(store, run.run_id, time.time_ns(), run.request.reason)
+    return promote(store, run.run_id, time.time_ns(), run.request.reason, cli.settings.actor)
 
 
-def _expect_possible(request: RunRequest, rate: float | None, promote: bool) -> None:
+def _expect_possible(cli: Context, request: RunRequest, rate: float | None, promote: bool) -> None:
     """Raises UsageError for an option that the API does not have."""
     without = "leave --via out"
     options.unknown_to_the_api(
@@ -184,6 +184,7 @@ def _expect_possible(request: RunRequest, rate: float | None, promote: bool) -> 
             "more than one --entity": (len(request.entities) > 1, "call it once for each entity"),
             "--rate": (rate is not None, "the stack's parameter ProcessorConcurrency limits its processors"),
             "--promote": (promote, "the API promotes nothing; when the run has ended: pik promote RUN"),
+            "--actor": (cli.actor_option is not None, options.API_KNOWS_THE_CALLER),
             "a window without two ends": (not request.window.bounded, "--from TIME --to TIME"),
         }
     )

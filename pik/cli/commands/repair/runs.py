@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pik.cli import options
 from pik.cli.command import PARTLY, CommandGroup, cli_command
 from pik.cli.context import Context
-from pik.cli.document import TRUNCATED, Column, Field, Object, Rows, Schema
+from pik.cli.document import TRUNCATED, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.text import number_of
 from pik.cli.values import Count, Instant, Moment
 from pik.errors import command
@@ -164,6 +164,7 @@ PLAN = (
     Field("type", str | None, get="request.event_type"),
     Field("include_duplicates", bool | None, "true, or null", get=lambda run: run.request.include_duplicates or None),
     Field("reason", str | None, get="request.reason"),
+    Field("actor", str | None, "who asked for it; null: not known"),
     Field("events_matched", Count | None, "events that chose buckets; null: too many to count, or raw is damaged"),
     Field("buckets", Count | None, "whole buckets with events, counted for each metric"),
     Field("tasks", Count),
@@ -202,7 +203,8 @@ OUTCOME = (
         " and `failed_aggregates`, unless events arrived in between; null until all tasks are done",
     ),
     Field("removed", Count, "current values without events any more (not among `buckets`), or that would become NULL"),
-    Field("promoted", Count, "aggregates that this run made current"),
+    Field("promoted", Count, "aggregates that this run made current, less those that were rolled back"),
+    Field("rolled_back", Count, "aggregates that a rollback took back"),
     Field("computed_by", list[str] | None, "programs, such as `pik 0.1.0, DuckDB 1.4.2`"),
     Field("next", str | None, get=next_command),
 )
@@ -234,6 +236,7 @@ RUN_DETAIL = Schema(
         Column("at", Moment),
         Column("moved", Count),
         Column("conflicts", Count),
+        Column("actor", str | None, "who did it; null: not known", drop=1),
         Column("reason", str | None, wrap=True),
     ),
 )
@@ -248,7 +251,15 @@ RUN_COLUMNS = (
     Column("failed", Count, "tasks that ended among the dead letters", detail=True),
     Column("failed_aggregates", Count, "aggregates that could not be computed", detail=True),
     *(Column(name, Count, drop=2) for name in ("new", "changed", "unchanged", "removed")),
-    Column("promoted", Count),
+    Column("promoted", Count, "aggregates that it made current, less those that were rolled back"),
+    Column(
+        "rolled_back",
+        Count | None,
+        "aggregates that a rollback took back; null: none",
+        get=or_null("rolled_back"),
+        rare=True,
+    ),
+    Column("actor", str | None, "who asked for it; null: not known", drop=4),
     Column("reason", str | None, get="request.reason", wrap=True),
     Column("finished_at", Moment | None, detail=True),
     Column("events_matched", Count | None, detail=True),
@@ -297,7 +308,7 @@ def move(cli: Context, action: Callable[..., Move], run_id: str, reason: str, ye
         planned = action(store, run_id, 0, "", dry_run=True)
         if planned.counts.moved and not dry_run:
             options.confirm(plan_text(planned), yes)
-    moved = planned if dry_run else action(store, run_id, time.time_ns(), reason)
+    moved = planned if dry_run else action(store, run_id, time.time_ns(), reason, cli.settings.actor)
     counts, run = moved.counts, moved.run
     if moved.kind == PromotionKind.ROLLBACK and counts.conflicts:
         cli.note("what was promoted later has to be rolled back first")

@@ -79,11 +79,11 @@ class AwsBatches:
             self.generation.for_writing()
             yield
 
-    def open(self, origin: Origin, batch_id: str, started_at: int) -> Batch:
-        g = self.generation.current()
+    def open(self, origin: Origin, batch_id: str, started_at: int, actor: str = "") -> Batch:
+        g, state = self.generation.current(), BatchState.INTERRUPTED
         item = self._taken_over(g, batch_id)
         if item is None:
-            batch = Batch(batch_id=batch_id, origin=origin, state=BatchState.INTERRUPTED, started_at=started_at)
+            batch = Batch(batch_id=batch_id, origin=origin, state=state, started_at=started_at, actor=actor)
             item = layout.batch_item(g, batch)
             self.table.put(layout.origin_item(g, origin, batch_id, time_ns()))
             self.table.put(item)

@@ -96,6 +96,7 @@ class BatchAttributes(TypedDict, total=False):
     complete: bool
     attempt: int
     started_at: int
+    actor: str
     finished_at: int
     counts: str
     next_seq: int
@@ -306,6 +307,7 @@ def batch_item(g: int, batch: Batch) -> BatchItem:
         "complete": batch.state == BatchState.COMPLETE,
         "attempt": batch.attempt,
         "started_at": batch.started_at,
+        "actor": batch.actor,
         "segments": 0,
         "bytes": 0,
         "recorded_at": batch.recorded_at,
@@ -340,6 +342,7 @@ def batch_of(item: BatchItem) -> Batch:
             attempt=item["attempt"],
             counts=_read_counts(item["counts"]),
             started_at=item["started_at"],
+            actor=item["actor"],
             finished_at=item.get("finished_at"),
             first_event=item.get("first_event"),
             last_event=item.get("last_event"),

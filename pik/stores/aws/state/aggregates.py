@@ -62,9 +62,10 @@ class AwsAggregates:
         versions: Mapping[str, int],
         known_until: int,
         reason: str,
+        actor: str = "",
         computed_by: str = "",
     ) -> None:
-        writing = _Writing(self.table, task, versions, known_until, reason)
+        writing = _Writing(self.table, task, versions, known_until, reason, actor)
         tally: Counter[str] = Counter()
         digests = NO_ROWS
         spooled = Spool(Computed, rows)  # if the rows cannot all be computed, nothing is written
@@ -125,11 +126,11 @@ class AwsAggregates:
                     None if base is None else layout.aggregate(place, base, current=current == item["base"]),
                 )
 
-    def promote(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
-        return PointerMove(self.table, PromotionKind.PROMOTE, run_id).move(at, reason, dry_run=dry_run)
+    def promote(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Promoted:
+        return PointerMove(self.table, PromotionKind.PROMOTE, run_id).move(at, reason, actor, dry_run=dry_run)
 
-    def rollback(self, run_id: str, at: int, reason: str, *, dry_run: bool = False) -> Promoted:
-        return PointerMove(self.table, PromotionKind.ROLLBACK, run_id).move(at, reason, dry_run=dry_run)
+    def rollback(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Promoted:
+        return PointerMove(self.table, PromotionKind.ROLLBACK, run_id).move(at, reason, actor, dry_run=dry_run)
 
     def newest_first(self) -> Iterator[Promotion]:
         return map(promotion_row, self.table.query(layout.PROMOTIONS, descending=True))
@@ -173,6 +174,7 @@ class _Writing:
     versions: Mapping[str, int]
     known_until: int
     reason: str
+    actor: str
 
     def write(self, rows: Sequence[Computed]) -> list[VersionItem] | None:
         """Write the versions of some rows and return them, those that were there already as they are; None if the run
@@ -199,7 +201,7 @@ class _Writing:
         else:
             kind = "new" if value else ""
         inputs = row.inputs, row.input_ids, row.input_contents
-        why = self.versions[row.metric], self.known_until, self.reason, kind, ""
+        why = self.versions[row.metric], self.known_until, self.reason, self.actor, kind, ""
         base = current["run"] if current else None
         return layout.version_item(VersionRow(*(*place, self.task.run_id, value, *inputs, base, *why)))
 
@@ -223,13 +225,15 @@ class AwsMetrics:
 
 def metric_item(metric: Metric) -> MetricItem:
     """Return the item of a version of a metric."""
-    name, version, definition, applied_at, scale = columns = metric_columns(metric)
+    name, version, definition, applied_at, scale, actor, reason = columns = metric_columns(metric)
     return {
         "pk": METRICS,
         "sk": f"{name}/{version:06d}",
         "definition": definition,
         "applied_at": applied_at,
         "scale": scale,
+        "actor": actor,
+        "reason": reason,
         "digest": row_digest("metric", *columns),
     }
 
@@ -237,8 +241,12 @@ def metric_item(metric: Metric) -> MetricItem:
 def metric_is_sound(item: MetricItem) -> bool:
     """Return whether the item of a version of a metric is as it was written."""
     name, _, version = item["sk"].rpartition("/")
-    columns = item.get("definition"), item.get("applied_at"), item.get("scale")
+    columns = (item.get(column) for column in _METRIC)
     return item.get("digest") == row_digest("metric", name, int(version), *columns)
+
+
+_METRIC = ("definition", "applied_at", "scale", "actor", "reason")
+"""The attributes of a version of a metric, in the order of its digest."""
 
 
 def metric_of(item: MetricItem) -> Metric:
@@ -246,4 +254,5 @@ def metric_of(item: MetricItem) -> Metric:
     name, _, version = item["sk"].rpartition("/")
     if not metric_is_sound(item):
         raise damaged_row(f"the definition of {name} version {int(version)}")
-    return metric_of_columns(int(version), item["definition"], item["applied_at"], item["scale"])
+    columns = item["definition"], item["applied_at"], item["scale"], item["actor"], item["reason"]
+    return metric_of_columns(int(version), *columns)

@@ -36,6 +36,8 @@ class MetricItem(KeyItem):
     definition: str
     applied_at: int
     scale: int
+    actor: str
+    reason: str
     digest: bytes
 
 
@@ -79,6 +81,7 @@ class PromotionItem(KeyItem):
     kind: str
     at: int
     reason: str
+    actor: str
     moved: int
     conflicts: int
     pointers: int
@@ -94,6 +97,7 @@ class MoveItem(KeyItem):
     kind: str
     at: int
     reason: str
+    actor: str
     already: int
     pointers: int
     pointers_xor: bytes
@@ -111,6 +115,7 @@ class PointerItem(KeyItem):
     metric_version: int
     known_until: int
     reason: str
+    actor: str
     digest: NotRequired[bytes]
 
 
@@ -229,6 +234,7 @@ def version_item(row: VersionRow) -> VersionItem:
         "metric_version": row.metric_version,
         "known_until": row.known_until,
         "reason": row.reason,
+        "actor": row.actor,
         "kind": row.kind,
     }
     item["digest"] = version_digest(place, item)
@@ -241,8 +247,9 @@ def version_row(item: VersionItem) -> VersionRow:
     if not is_sound(place, item):
         raise damaged_row(f"the version of {place.name} by run {run_id}")
     inputs = item["inputs"], item["input_ids"].hex(), item["input_contents"].hex()
-    why = item["metric_version"], item["known_until"], item["reason"], item["kind"], item["digest"].hex()
-    return VersionRow(*(*place, run_id, item["value"] or None, *inputs, item["base"] or None, *why))
+    why = item["metric_version"], item["known_until"], item["reason"], item["actor"]
+    row = *place, run_id, item["value"] or None, *inputs, item["base"] or None, *why
+    return VersionRow(*row, item["kind"], item["digest"].hex())
 
 
 def version_digest(place: Place, item: Mapping[str, Any]) -> bytes:
@@ -264,8 +271,8 @@ def aggregate(place: Place, item: PointerItem, *, current: bool, sound: bool = T
         computed = Computed(*place, value, item["inputs"], *hashes)
     except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise damaged_row(f"the version of {place.name} by run {item['run']}") from error
-    versions = item["metric_version"], item["known_until"], item["reason"]
-    return Aggregate(computed, item["run"], *versions, current=current, sound=sound)
+    why = item["metric_version"], item["known_until"], item["reason"]
+    return Aggregate(computed, item["run"], *why, current=current, sound=sound, actor=item["actor"])
 
 
 def task_tally(task: Task, written: Written) -> dict[str, Any]:

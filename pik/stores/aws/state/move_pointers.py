@@ -75,7 +75,7 @@ class PointerMove:
     kind: str
     run_id: str
 
-    def move(self, at: int, reason: str, *, dry_run: bool) -> Promoted:
+    def move(self, at: int, reason: str, actor: str, *, dry_run: bool) -> Promoted:
         """Move each pointer that is where it was when the run wrote its version or, for a rollback, that the run has
         moved."""
         if dry_run:
@@ -89,7 +89,7 @@ class PointerMove:
             found = self._checked_survey()
             if not found.counts.moved and not found.counts.conflicts:
                 return found.counts
-            under_way = self._begin(at, reason, found)
+            under_way = self._begin(at, reason, actor, found)
         try:
             survey = self._move_all(under_way["id"])
         except _Interrupted:
@@ -100,7 +100,7 @@ class PointerMove:
     def _under_way(self) -> Key[MoveItem]:
         return layout.moving_key(self.run_id)
 
-    def _begin(self, at: int, reason: str, found: _Survey) -> MoveItem:
+    def _begin(self, at: int, reason: str, actor: str, found: _Survey) -> MoveItem:
         pk, sk = self._under_way
         item: MoveItem = {
             "pk": pk,
@@ -110,6 +110,7 @@ class PointerMove:
             "kind": self.kind,
             "at": at,
             "reason": reason,
+            "actor": actor,
             "already": found.already,
             "pointers": found.pointers,
             "pointers_xor": found.pointers_xor,
@@ -130,6 +131,7 @@ class PointerMove:
             kind=PromotionKind(move["kind"]),
             at=move["at"],
             reason=move["reason"],
+            actor=move["actor"],
             moved=moved,
             conflicts=conflicts,
             pointers=found.pointers - move["pointers"],
@@ -242,7 +244,7 @@ def promotion_items(row: Promotion) -> list[Item]:
     return [item, layout.sealed(item), {**item, "pk": layout.run_pk(row.run_id), "sk": f"promotion/{row.promotion_id}"}]
 
 
-_RECORD = ("run", "kind", "at", "reason", "moved", "conflicts", "pointers", "pointers_xor")
+_RECORD = ("run", "kind", "at", "reason", "actor", "moved", "conflicts", "pointers", "pointers_xor")
 """The attributes of a promotion, in the order of its digest and of Promotion."""
 
 
@@ -259,8 +261,9 @@ def promotion_row(item: PromotionItem) -> Promotion:
     """Return the row of a promotion in the history of all. Raises Damaged."""
     if not promotion_is_sound(item):
         raise damaged_row(f"promotion {item['sk']} of run {item['run']}")
-    move = item["run"], PromotionKind(item["kind"]), item["at"], item["reason"], item["moved"], item["conflicts"]
-    return Promotion(item["sk"], *move, item["pointers"], item["pointers_xor"].hex())
+    why = item["run"], PromotionKind(item["kind"]), item["at"], item["reason"], item["actor"]
+    moved = item["moved"], item["conflicts"], item["pointers"], item["pointers_xor"].hex()
+    return Promotion(item["sk"], *why, *moved)
 
 
 def _run_at(found: _Found, pointer: _Pointer) -> str:

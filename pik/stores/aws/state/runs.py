@@ -39,7 +39,7 @@ _ULID_LENGTH = 26
 _PROGRESS = ("promotion/", "state/~")
 _TASKS = ("state/", "task/~")
 
-_COUNTED = ("done", "failed", "promoted", "failed_aggregates", *layout.TALLY)
+_COUNTED = ("done", "failed", "promoted", "rolled_back", "failed_aggregates", *layout.TALLY)
 """The fields of a run that are computed from the items of its tasks and promotions at each read."""
 
 
@@ -148,7 +148,9 @@ class AwsRuns:
             if item["sk"] == layout.RUN:
                 found = item
             elif item["sk"].startswith("promotion/"):
-                counts["promoted"] += item["moved"] if item["kind"] == PromotionKind.PROMOTE else -item["moved"]
+                is_rollback = item["kind"] == PromotionKind.ROLLBACK
+                counts["promoted"] += -item["moved"] if is_rollback else item["moved"]
+                counts["rolled_back"] += item["moved"] if is_rollback else 0
             else:
                 if not task_state_is_sound(item):
                     raise damaged_row(f"the state of task {int(item['sk'].partition('/')[2])} of run {run_id}")
