@@ -78,7 +78,7 @@ _FIRST_STEPS = """First steps:
   pik demo                              play one incident end to end, in a temporary store
   pik ingest events.jsonl               record a file of your own in ./.pik
   pik events --entity ID --since 2h     see what really arrived
-  pik diff aggregates                   see which numbers are wrong
+  pik triage                            see what is wrong, and what it moves
 
 `pik COMMAND --help` explains a command, with examples."""
 

@@ -173,7 +173,12 @@ EXPLANATION = Schema(
         "of the current version",
         get=lambda found: found.current and found.current.known_until,
     ),
-    Field("proven", bool, "whether raw still holds exactly what the current version counted"),
+    Field(
+        "proven",
+        bool | None,
+        "whether raw still holds exactly what the current version counted; null: there is none",
+        get=lambda found: None if found.current is None else found.proven,
+    ),
     Rows(
         "causes",
         "in the order in which they are applied",
