@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aws_lambda_powertools.metrics import MetricUnit
@@ -20,6 +20,7 @@ from pik.lambdas import Event, Response, body_of, caller, http_handler, logger, 
 from pik.model.event import MAX_STRING, check_name
 from pik.model.instant import Window, format_instant, parse_instant
 from pik.model.metric import RunRequest, RunState, Task
+from pik.model.scenario import COUNTED_DUPLICATES
 from pik.ports.remote import PlannedRun, RunView
 from pik.ports.store import Store
 from pik.rawlog.selection import TooMuch
@@ -90,8 +91,8 @@ class ReplayRequest(BaseModel):
         description="Replay no more than about so many events. Buckets stay whole, so the window is cut where buckets"
         " end; the first is always replayed",
     )
-    include_duplicates: bool = Field(
-        False, description="As if nothing removed duplicates; such a run must not be promoted"
+    assume: list[Literal["duplicates=counted"]] = Field(
+        [], description="duplicates=counted: as if nothing removed duplicates; such a run must not be promoted"
     )
     metrics: list[str] = Field([], description="Only these; empty: all")
     reason: str = ""
@@ -115,7 +116,7 @@ class ReplayRequest(BaseModel):
             end=self.end_time,
             entities=(self.entity_id,),
             metrics=tuple(sorted(set(self.metrics))),
-            include_duplicates=self.include_duplicates,
+            assumed=tuple(dict.fromkeys(self.assume)),
             reason=self.reason,
         )
 
@@ -128,6 +129,7 @@ _PROBLEMS = {
     "bool_type": "is not true or false",
     "list_type": "is not an array",
     "greater_than_equal": "is not positive",
+    "literal_error": f"has something other than {COUNTED_DUPLICATES}: a replay writes only what is true",
 }
 """What is wrong with a field, by the type of pydantic's error."""
 

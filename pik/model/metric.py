@@ -307,8 +307,14 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     metrics: tuple[str, ...] = ()
     source: str | None = None
     event_type: str | None = None
-    include_duplicates: bool = False
+    assumed: tuple[str, ...] = ()
     reason: str = ""
+
+    @property
+    def counts_duplicates(self) -> bool:
+        """Whether every delivery counts, the only assumption that a replay knows; its values must not become
+        current."""
+        return bool(self.assumed)
 
     @property
     def window(self) -> Window:

@@ -153,12 +153,15 @@ class LocalTime:
         return f"zone={self.zone}{f':{self.fold}' if self.fold else ''},{self.criteria}"
 
 
+COUNTED_DUPLICATES = "duplicates=counted"
+
+
 @dataclass(frozen=True, slots=True)
 class CountedDuplicates:
     """Every delivery counts, not only the accepted ones."""
 
     def __str__(self) -> str:
-        return "duplicates=counted"
+        return COUNTED_DUPLICATES
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +220,18 @@ def read_scenario(as_of: str | None, assume: Sequence[str], read_ids: Callable[[
         except Invalid as error:
             raise UsageError(f"--as-of: {error.message}", hint="or a date: 2026-01-31") from None
     return Scenario(moment, tuple(read_assumption(text, read_ids) for text in assume))
+
+
+def replay_assumptions(assume: Sequence[str]) -> tuple[str, ...]:
+    """Return the assumptions of a replay, which can only be that duplicates count. Raises UsageError for another."""
+    for text in assume:
+        if not isinstance(read_assumption(text, lambda path: (path,)), CountedDuplicates):
+            raise _wrong(
+                text,
+                f"a replay writes only what is true, so it takes only {COUNTED_DUPLICATES}",
+                "to compute under this assumption without writing: pik diff aggregates, or pik explain",
+            )
+    return (COUNTED_DUPLICATES,) if assume else ()
 
 
 def read_assumption(text: str, read_ids: Callable[[str], tuple[str, ...]]) -> Assumption:

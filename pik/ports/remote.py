@@ -269,7 +269,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None
     event_type: str | None
     metrics: Annotated[tuple[str, ...], Meta(description="Empty: all metrics")]
-    include_duplicates: bool
+    assumed: Annotated[tuple[str, ...], Meta(description="Empty: what counts today")]
     reason: str | None
     actor: Annotated[str | None, Meta(description="Who asked for it; null: not known")] = None
 

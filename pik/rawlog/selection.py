@@ -149,17 +149,17 @@ class Selection:
         return Selection(self.store, window, self.entities, self.overrides, listed)
 
     @contextmanager
-    def gather(self, *, include_duplicates: bool = False, at_most: int | None = None) -> Iterator[GatheredRaw]:
+    def gather(self, *, at_most: int | None = None) -> Iterator[GatheredRaw]:
         """Provide every delivery of the window (and of the entities) as files for as long as the context lasts.
 
-        The window's days are covered whole; the engine selects. Duplicates are listed to be skipped, unless included.
+        The window's days are covered whole; the engine selects. Duplicates are listed to be skipped, unless they count.
         Raises Damaged when an object is missing or does not have its length; TooMuch, before any of it is read, when
         that would be more than `at_most` lines.
         """
         from pik.ports.engine import Inputs  # only what computes needs it
 
         index, overrides, lines, skipped, known_until = self.store.index, self.overrides, 0, 0, 0
-        duplicates = include_duplicates or overrides.duplicates
+        duplicates = overrides.duplicates
         overridden = set[str]()
         with scratch() as directory:
             skip, chosen = directory / "skip.csv", Spool(Segment)

@@ -135,7 +135,10 @@ def test_a_window_inside_of_a_bucket_is_widened_with_a_note(shop):
     [
         ((), "nothing selected to replay"),
         (("--all", "--entity", "a"), "exclude each other"),
-        (("--all", "--promote", "--include-duplicates", "--yes"), "cannot be promoted"),
+        (("--all", "--promote", "--assume", "duplicates=counted", "--yes"), "cannot be promoted"),
+        (("--all", "--assume", "without=abcd"), "--assume without=abcd: a replay writes only what is true"),
+        (("--all", "--assume", "with=@none.jsonl"), "only duplicates=counted"),
+        (("--all", "--assume", "twice=1"), "unknown kind 'twice'"),
         (("--all", "--promote"), "--yes"),
         (("--all", "--metric", "nope"), "no metric 'nope'"),
         (("--all", "--from", "2026-01-02", "--to", "2026-01-01"), "is empty"),

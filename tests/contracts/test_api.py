@@ -12,6 +12,7 @@ import pytest
 from pik.errors import Invalid, NotFound, StoreError
 from pik.model.batch import Verdict
 from pik.model.metric import RunRequest, RunState
+from pik.model.scenario import COUNTED_DUPLICATES
 from pik.ports.remote import Answered, RecordResult, Unanswered
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
@@ -81,7 +82,7 @@ def test_several_threads_may_call(api, gateway) -> None:
 
 def test_each_call_begins_a_run_and_a_dry_run_none(api, gateway) -> None:
     api.ingest([record()])
-    runs = [api.replay(asked(reason="why", include_duplicates=True)) for _ in range(2)]
+    runs = [api.replay(asked(reason="why", assumed=(COUNTED_DUPLICATES,))) for _ in range(2)]
     assert len({run.run_id for run in runs}) == 2
     assert api.replay(asked(), dry_run=True).events_matched == 1
     assert len(list(gateway.store.runs.newest_first())) == 2

@@ -38,6 +38,7 @@ SCHEMAS_BY_TITLE = {schema.title: schema for schema in schemas()}
 
 ONE = ("--entity", "customer-17")
 TWO = (*ONE, "--entity", "nobody")
+COUNTED = ("--assume", "duplicates=counted")
 EVERYTHING = (*ONE, "--type", "payment_captured", "--source", "app", "--metric", "revenue")
 
 
@@ -155,7 +156,7 @@ def _numbers(pik: Journey) -> None:
     pik("pik metrics show", "metrics", "show", "revenue")
     pik("pik metrics show", "metrics", "show", "event_count")
     pik("pik replay --dry-run", "replay", "--all", *DAY, "--dry-run")
-    pik("pik replay --dry-run", "replay", *DAY, *EVERYTHING, "--include-duplicates", "--reason", "why", "--dry-run")
+    pik("pik replay --dry-run", "replay", *DAY, *EVERYTHING, *COUNTED, "--reason", "why", "--dry-run")
     pik("pik replay --dry-run", "replay", *DAY, *TWO, "--dry-run")
     pik("pik replay", "replay", "--all", *DAY, "--promote", "--yes", "--reason", "first numbers")
     pik("pik replay", "replay", *DAY, *TWO)
@@ -192,7 +193,7 @@ def _repair(pik: Journey) -> None:
     pik("pik promote, pik rollback", "rollback", run, "--yes")
     pik("pik promote, pik rollback", "promote", run, "--yes")
     pik("pik promote, pik rollback", "promote", other, code=3)
-    counted = pik("pik replay", "replay", "--all", *DAY, "--include-duplicates")["run_id"]
+    counted = pik("pik replay", "replay", "--all", *DAY, *COUNTED)["run_id"]
     pik("pik diff aggregates", "diff", "aggregates", "--run", counted, code=1)
     pik("pik aggregates", "aggregates", "--entity", "customer-17", "--history")
     pik("pik runs list", "runs", "list")
@@ -201,7 +202,7 @@ def _repair(pik: Journey) -> None:
     pik("pik runs wait, pik runs cancel", "runs", "wait", run)
     pik("pik runs wait, pik runs cancel", "runs", "wait", counted)
     request = {"entities": ("customer-17",), "metrics": ("revenue",), "source": "app", "event_type": "payment_captured"}
-    pik("pik runs resume", "runs", "resume", _planned(**request, include_duplicates=True, reason="late"))
+    pik("pik runs resume", "runs", "resume", _planned(**request, assumed=("duplicates=counted",), reason="late"))
     pik("pik runs wait, pik runs cancel", "runs", "cancel", _planned())
     pik("pik status", "status")
     pik("pik verify", "verify")

@@ -8,9 +8,11 @@ from base64 import b64encode
 import pytest
 
 from pik import lambdas
+from pik.errors import UsageError
 from pik.lambdas import ingest, processor, replay
 from pik.model.instant import ALL_TIME, parse_instant
 from pik.model.metric import RunState
+from pik.usecases.replay.runs import promote
 from tests.support.lambdas.calls import asked, event, get, messages, post, some_days
 from tests.support.lambdas.gateway import CONTEXT
 
@@ -145,6 +147,9 @@ def test_a_replay_that_is_tried_only_sends_nothing(store) -> None:
         (asked(limit=0), "limit"),
         (asked(metrics=[1]), "metrics"),
         (asked(other=1), "other"),
+        (asked(assume=["without=abcd"]), "assume"),
+        (asked(assume="duplicates=counted"), "assume"),
+        (asked(include_duplicates=True), "include_duplicates"),
         ([], None),
         ("{", None),
         ("[" * 100_000, None),
@@ -154,6 +159,17 @@ def test_a_wrong_replay_is_refused(store, body, field) -> None:
     some_days(store)
     status, answer = post(replay.handler, body)
     assert (status, answer.get("field")) == (400, field)
+
+
+def test_a_replay_assumes_only_that_duplicates_count(store) -> None:
+    some_days(store)
+    assumed = ["duplicates=counted"]
+    run_id = post(replay.handler, asked(assume=assumed))[1]["run_id"]
+    assert get(run_id)[1]["assumed"] == assumed
+    with pytest.raises(UsageError, match="counted duplicates"):
+        promote(store, run_id, 1, "")
+    refused = post(replay.handler, asked(assume=["conflicts=last"]))[1]
+    assert "a replay writes only what is true" in refused["error"]
 
 
 def test_promise_9_a_poisonous_task_ends_among_the_dead_letters_with_its_reason(store, monkeypatch) -> None:

@@ -13,6 +13,7 @@ from pik.engine import DuckEngine
 from pik.errors import NothingSelected, UsageError
 from pik.model.instant import ALL_TIME, DAY
 from pik.model.metric import Aggregate, Computed, Definition, Task
+from pik.model.scenario import COUNTED_DUPLICATES
 from pik.rawlog.selection import Selection
 from pik.usecases.metrics.computation import compare
 from pik.usecases.metrics.definitions import add_version
@@ -203,7 +204,7 @@ def test_what_a_run_wrote_is_compared_with_what_is_current_now(filled, engine, t
 def test_what_a_run_with_duplicates_wrote_can_be_compared(filled, engine, tmp_path):
     replayed(filled, engine)
     ingest(filled, tmp_path, again=True)
-    run = replay(filled, engine, metrics=("event_count",), include_duplicates=True)
+    run = replay(filled, engine, metrics=("event_count",), assumed=(COUNTED_DUPLICATES,))
     diff = diff_run(filled, run.run_id)
     assert [(row.current, row.recomputed, row.percent) for row in diff.rows] == [
         (value, 2 * value, Decimal(100))

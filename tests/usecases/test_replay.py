@@ -16,6 +16,7 @@ from pik.engine import DuckEngine
 from pik.errors import Busy, EngineError, NotFound, StoreError, UsageError
 from pik.model.instant import ALL_TIME, DAY
 from pik.model.metric import NO_INPUTS, Computed, Definition, RunState, Task
+from pik.model.scenario import COUNTED_DUPLICATES
 from pik.runtime import SILENT
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.replay import runs as dlq
@@ -158,7 +159,7 @@ def test_worker_processes_do_it_too(filled, daily):
 
 def test_including_duplicates_shows_what_no_dedupe_would_have_computed(filled, engine, tmp_path):
     ingest(filled, tmp_path, again=True)
-    twice = replay(filled, engine, metrics=("total",), include_duplicates=True)
+    twice = replay(filled, engine, metrics=("total",), assumed=(COUNTED_DUPLICATES,))
     assert written(filled, twice.run_id) == {
         key: 2 * value for key, value in truth().items() if key[0] == "total" and value
     }

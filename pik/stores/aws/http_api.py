@@ -105,7 +105,7 @@ class HttpApi:
             "start_time": format_instant(request.start),
             "end_time": format_instant(request.end),
             "metrics": request.metrics,
-            "include_duplicates": request.include_duplicates,
+            "assume": request.assumed,
             "reason": request.reason,
             "dry_run": dry_run,
         }

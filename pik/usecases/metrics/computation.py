@@ -66,9 +66,7 @@ def widest(window: Window, metrics: Sequence[Metric]) -> Window:
     return Window(min(each.start for each in windows), max(each.end for each in windows))
 
 
-def recompute(
-    selection: Selection, engine: Engine, metrics: Sequence[Metric], *, include_duplicates: bool = False
-) -> Generator[Part, None, None]:
+def recompute(selection: Selection, engine: Engine, metrics: Sequence[Metric]) -> Generator[Part, None, None]:
     """Compute the metrics, all of one bucket size, over the whole buckets of the selection's window, from raw. One
     part, or where raw is damaged as many as it takes to have all days but the damaged ones. A part is valid until the
     next one is asked for. Raises EngineError, here and while its rows are iterated over.
@@ -76,7 +74,7 @@ def recompute(
     window, entities = selection.window, selection.entities
     with ExitStack() as stack:
         try:
-            raw = stack.enter_context(selection.gather(include_duplicates=include_duplicates))
+            raw = stack.enter_context(selection.gather())
             definitions = [metric.definition for metric in metrics]
             computation = stack.enter_context(engine.computation(raw.inputs, definitions, window, entities))
         except Damaged as error:
@@ -90,7 +88,7 @@ def recompute(
         return
     cut = bounds[len(bounds) // 2]
     for half in (Window(window.start, cut), Window(cut, window.end)):
-        yield from recompute(selection.within(half), engine, metrics, include_duplicates=include_duplicates)
+        yield from recompute(selection.within(half), engine, metrics)
 
 
 def _bounds(selection: Selection, bucket_size: int) -> list[int]:

@@ -32,7 +32,7 @@ from pik.model.metric import (
 )
 from pik.ports.engine import Engine, Touched
 from pik.ports.store import Store
-from pik.rawlog.selection import Selection
+from pik.rawlog.selection import Overrides, Selection
 from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import nothing_selected
@@ -93,7 +93,8 @@ def plan_replay(
     """
     metrics = replayable(store, request)
     effective = widest(request.window, metrics)
-    planner = _Planner(Selection(store, effective, request.entities), engine, request, count, at_most, size)
+    selection = Selection(store, effective, request.entities, _overrides(request))
+    planner = _Planner(selection, engine, request, count, at_most, size)
     run_id, tasks = run_id or str(ULID()), Spool(Task)
     for bucket_size, group in by_bucket_size(metrics):
         planner.events = 0  # the same ones for each size
@@ -157,7 +158,8 @@ def limited(store: Store, engine: Engine, request: RunRequest, limit: int, at_mo
     than `at_most` lines."""
     size = lcm(*(metric.bucket_size for metric in replayable(store, request)))
     events = 0
-    touched = chosen_buckets(Selection(store, request.window, request.entities), engine, request, size, at_most)
+    selection = Selection(store, request.window, request.entities, _overrides(request))
+    touched = chosen_buckets(selection, engine, request, size, at_most)
     for bucket, pairs in groupby(touched, key=lambda pair: pair.bucket):
         before, events = events, events + sum(pair.events for pair in pairs)
         if before and events > limit:
@@ -190,12 +192,16 @@ def start(store: Store, plan: Plan) -> Run:
     return plan.run
 
 
+def _overrides(request: RunRequest) -> Overrides:
+    return Overrides(duplicates=request.counts_duplicates)
+
+
 def chosen_buckets(
     selection: Selection, engine: Engine, request: RunRequest, bucket_size: int, at_most: int | None = None
 ) -> Iterator[Touched]:
     """Yield the (bucket, entity) pairs of the selection with an event that the request's filters let through. Raises as
     `Selection.gather` does."""
-    with selection.gather(include_duplicates=request.include_duplicates, at_most=at_most) as raw:
+    with selection.gather(at_most=at_most) as raw:
         yield from engine.touched(
             raw.inputs,
             bucket_size,
@@ -302,9 +308,8 @@ def execute_task(store: Store, engine: Engine, task: Task, run: Run | None = Non
     request = run.request
     metrics = [pinned(store.metrics, text) for text in task.metrics]
     expect_held(store, task.window, task.entities)  # it may have waited for long
-    duplicates = request.include_duplicates
-    selection = Selection(store, task.window, task.entities)
-    with closing(recompute(selection, engine, metrics, include_duplicates=duplicates)) as parts:
+    selection = Selection(store, task.window, task.entities, _overrides(request))
+    with closing(recompute(selection, engine, metrics)) as parts:
         first = next(parts)
         is_whole = first.window == task.window and not isinstance(first.computed, Damaged)
         computed = ComputedTask(selection, engine, metrics, request)

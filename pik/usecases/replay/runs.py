@@ -360,10 +360,10 @@ def promote(store: Store, run_id: str, at: int, reason: str, actor: str = "", *,
     """Make the run's versions current. Raises NotFound; UsageError for a run that has not ended, that was cancelled, or
     that counted duplicates."""
     run = store.runs.get(run_id)
-    if run.request.include_duplicates:
+    if run.request.counts_duplicates:
         raise UsageError(
             f"run {run.run_id} counted duplicates, so its values must not become current",
-            hint="replay without --include-duplicates to promote; to see them: "
+            hint="replay without --assume to promote; to see them: "
             + command("diff", "aggregates", "--run", run.run_id),
         )
     if run.is_active:

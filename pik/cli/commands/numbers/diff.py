@@ -207,7 +207,7 @@ def _after_run(store: Store, run_id: str) -> str | None:
     from pik.usecases.replay.runs import promote
 
     run = store.runs.get(run_id)
-    if run.request.include_duplicates:
+    if run.request.counts_duplicates:
         return None
     if run.state in (RunState.PLANNED, RunState.RUNNING, RunState.CANCELLED):
         return next_command(run)

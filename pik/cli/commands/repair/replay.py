@@ -16,6 +16,7 @@ from pik.cli.values import Instant
 from pik.errors import NothingSelected, UsageError, command
 from pik.model.instant import format_instant
 from pik.model.metric import Run, RunRequest, RunState
+from pik.model.scenario import replay_assumptions
 
 if TYPE_CHECKING:
     from pik.ports.store import Store
@@ -50,9 +51,10 @@ def replay(
     type_: options.Type = None,
     source: options.Source = None,
     metric: options.Metrics = None,
-    include_duplicates: Annotated[
-        bool, option("--include-duplicates", "Count duplicates too; the result cannot be promoted.")
-    ] = False,
+    assume: Annotated[
+        list[str] | None,
+        option("--assume KIND=VALUE", "Only duplicates=counted: count duplicates too; the result cannot be promoted."),
+    ] = None,
     reason: options.Reason = "",
     rate: Annotated[float | None, option("--rate N", "At most N tasks per second.", min=0.001)] = None,
     via: options.Via = None,
@@ -72,7 +74,8 @@ def replay(
         )
     if entity and everything:
         raise UsageError("--entity and --all exclude each other", hint="leave one of them out")
-    if promote and include_duplicates:
+    assumed = replay_assumptions(assume or ())
+    if promote and assumed:
         raise UsageError("values that count duplicates cannot be promoted", hint="leave --promote out")
     if promote and not dry_run:
         options.able_to_ask(yes)
@@ -84,7 +87,7 @@ def replay(
         metrics=tuple(sorted(set(metric or ()))),
         source=source,
         event_type=type_,
-        include_duplicates=include_duplicates,
+        assumed=assumed,
         reason=reason,
     )
     if via:

@@ -121,7 +121,7 @@ def next_command(run: Run) -> str | None:
     diff = command("diff", "aggregates", "--run", run.run_id)
     if run.removed:
         diff = f"{WHOLE} && {diff}"
-    return diff if run.request.include_duplicates else f"{diff}\n{command('promote', run.run_id)}"
+    return diff if run.request.counts_duplicates else f"{diff}\n{command('promote', run.run_id)}"
 
 
 def replay_command(request: RunRequest) -> str:
@@ -137,8 +137,8 @@ def replay_command(request: RunRequest) -> str:
         words += [option, text] if text else []
     for metric in request.metrics:
         words += ["--metric", metric]
-    if request.include_duplicates:
-        words.append("--include-duplicates")
+    for assumption in request.assumed:
+        words += ["--assume", assumption]
     return command(*words)
 
 
@@ -162,7 +162,7 @@ PLAN = (
     Field("metrics", list[str] | None, "as requested; null: all", get="request.metrics"),
     Field("source", str | None, get="request.source"),
     Field("type", str | None, get="request.event_type"),
-    Field("include_duplicates", bool | None, "true, or null", get=lambda run: run.request.include_duplicates or None),
+    Field("assumed", list[str] | None, "`duplicates=counted`; null: what counts today", get="request.assumed"),
     Field("reason", str | None, get="request.reason"),
     Field("actor", str | None, "who asked for it; null: not known"),
     Field("events_matched", Count | None, "events that chose buckets; null: too many to count, or raw is damaged"),
