@@ -96,6 +96,18 @@ def test_what_raw_does_not_hold_any_more_is_lost_and_its_share_is_inferred(
     assert (found["proven"], found["causes"][0]["events"]) == (False, None)
 
 
+def test_a_diff_splits_each_row_by_cause(shop: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text(METRIC.replace("sum(", "2 * sum("))
+    shop("metrics", "apply", "m.toml")
+    result = shop("diff", "aggregates", "--explain", "--format", "json")
+    rows = {row["metric"]: row for row in json.loads(result.out)["differences"]}
+    assert rows["revenue"]["causes"] == [{"cause": "definition", "share": 3.5}, {"cause": "late", "share": 8.5}]
+    assert rows["event_count"]["causes"] == [{"cause": "late", "share": 1}]
+    assert all(row["proven"] for row in rows.values())
+    assert "definition +3.50, late +8.50" in shop("diff", "aggregates", "--explain").out
+    assert shop("diff", "aggregates", "--explain", "--run", "01J8").code == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -175,7 +175,7 @@ def _numbers(pik: Journey) -> None:
 
 def _repair(pik: Journey) -> None:
     pik("pik diff aggregates", "diff", "aggregates", *DAY, "--limit", 3, "--stats", code=1)
-    pik("pik diff aggregates", "diff", "aggregates", *DAY, "--assume", "conflicts=last", code=1)
+    pik("pik diff aggregates", "diff", "aggregates", *DAY, "--assume", "conflicts=last", "--explain", code=1)
     pik("pik events", "events", "--not-counted", "revenue", "--limit", 3)
     late = ("revenue", "customer-17", DAY[1], "--events", "--column", "payload.amount")
     pik("pik explain", "explain", *late, code=1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import groupby, islice, pairwise
+
+from msgspec import structs
 
 from pik.errors import Damaged
 from pik.model.instant import Window
@@ -15,9 +17,10 @@ from pik.model.scenario import PLAIN, Scenario
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
+from pik.usecases import Listing
 from pik.usecases.metrics.computation import recompute
 from pik.usecases.metrics.definitions import pinned
-from pik.usecases.metrics.diff import Difference, Op
+from pik.usecases.metrics.diff import Basis, Diff, Difference, Op, Stats
 from pik.usecases.metrics.explain import Cause
 from pik.usecases.metrics.scenario import applied, definitions
 
@@ -57,6 +60,17 @@ def explained(
     for name, of_metric in groupby(differences, key=lambda one: one.metric):
         while some := list(islice(of_metric, together)):
             yield from _Together(store, engine, name, scenario, some).explained()
+
+
+def with_causes(store: Store, engine: Engine, diff: Diff) -> Diff:
+    """Return the diff, its rows with their causes. Raises as `explain` does, while they are read."""
+
+    def rows() -> Generator[Difference, None, tuple[Stats, Basis]]:
+        for one in explained(store, engine, diff.rows, diff.scenario):
+            yield structs.replace(one.difference, causes=tuple(one.shares.items()), proven=one.proven)
+        return diff.rows.summary
+
+    return replace(diff, rows=Listing(rows()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,7 @@ class Difference(msgspec.Struct, frozen=True, gc=False):
     `delta` and `percent` (of the current value, to six digits) are None where one of the two values is missing,
     `percent` also where the current value is 0. What cannot be computed has a `failure`, and no entity where raw of the
     whole bucket cannot be read. What the numbers of a file were computed from is not known: `inputs_before` is None.
+    `causes` are the shares of the delta by cause, if they were asked for, and `proven` as in an Explanation.
     """
 
     op: Op
@@ -118,6 +119,8 @@ class Difference(msgspec.Struct, frozen=True, gc=False):
     inputs_before: int | None
     inputs_after: int
     failure: Failure | None = None
+    causes: tuple[tuple[str, Decimal], ...] = ()
+    proven: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,9 @@ diff = CommandGroup("Compare numbers: with raw, or with what a run wrote.")
     # which numbers of the ledger differ from what raw says?
     pik diff aggregates --against ledger.csv --key bucket=day,entity=customer --value revenue=net
 
+    # why do they differ?
+    pik diff aggregates --from 2026-01-31 --explain --limit 20
+
     # what would promoting this run change?
     pik diff aggregates --run 01J8Z3 --limit 20 --stats
     """,
@@ -84,6 +87,7 @@ def aggregates(
     ] = False,
     as_of: options.AsOf = None,
     assume: options.Assume = None,
+    explain: Annotated[bool, option("--explain", "Split each difference by cause, as `pik explain` does.")] = False,
     stats: Annotated[bool, option("--stats", "Also count what was compared.")] = False,
     limit: options.Limit = None,
 ) -> int | None:
@@ -103,6 +107,7 @@ def aggregates(
     both sides.
     """
     from pik.model.scenario import read_scenario
+    from pik.usecases.metrics.causes import with_causes
     from pik.usecases.metrics.diff import diff_aggregates, diff_run, read_tolerances
     from pik.usecases.metrics.file_numbers import file_numbers
     from pik.usecases.metrics.scenario import read_event_ids
@@ -114,6 +119,8 @@ def aggregates(
     chosen: dict[str, Any] = {"metrics": metric or (), "entities": entity or ()}
     store, engine = cli.open_store(), cli.engine()
     compared: dict[str, Any] = {"tolerances": tolerances, "changed_only": changed_only}
+    if explain and (against or run):
+        raise UsageError("--explain splits what differs from current values", hint="leave --against and --run out")
     if run is None:
         with ExitStack() as stack:
             compared["scenario"] = scenario
@@ -123,9 +130,10 @@ def aggregates(
                 compared["file"] = stack.enter_context(with_file)
             if scenario or request:
                 repair = lambda: None  # noqa: E731
-            return _shown(
-                cli, store, diff_aggregates(store, engine, window, **chosen, **compared), repair, stats, limit
-            )
+            diff = diff_aggregates(store, engine, window, **chosen, **compared)
+            if explain:
+                diff = with_causes(store, engine, diff)
+            return _shown(cli, store, diff, repair, stats, limit)
     if scenario:
         raise UsageError("--run recomputes nothing", hint="leave --as-of and --assume out")
     if from_ or to or since:
@@ -296,6 +304,15 @@ def _next(repair: Callable[[], str | None], diff: Diff, rows: Shortened) -> str 
     return f"{WHOLE} && {line}" if line and diff.stats.removed else line
 
 
+def _causes(row: Difference) -> list[dict[str, object]] | None:
+    return [{"cause": cause, "share": share} for cause, share in row.causes] or None
+
+
+def _causes_text(row: Difference) -> str | None:
+    certainty = "" if row.proven or not row.causes else " (inferred)"
+    return ", ".join(f"{cause} {share:+}" for cause, share in row.causes) + certainty or None
+
+
 def _of_failure(name: str, kind: object, about: str, get: str = "", **shown: Any) -> Column:
     """Return a column of what is known about a row that could not be computed."""
     found = lambda row: None if row.failure is None else getattr(row.failure, get or name) or None  # noqa: E731
@@ -359,6 +376,16 @@ DIFFERENCES = Schema(
         Column("recomputed", Decimal | None, "from raw, or with `--run` what it wrote"),
         Column("delta", Decimal | None, "recomputed - current; null where one is missing"),
         Column("percent", Decimal | None, "of the current value, to six digits; null also where that is 0", drop=1),
+        Column(
+            "causes",
+            Object(Field("cause", str), Field("share", Decimal), many=True, null=True),
+            "with `--explain`: they add up to the delta",
+            get=_causes,
+            text=_causes_text,
+            wrap=True,
+            rare=True,
+        ),
+        Column("proven", bool | None, "with `--explain`: whether the causes are", detail=True),
         Column("inputs_before", Count | None, "null: those of a file's number are not known", drop=3),
         Column("inputs_after", Count, drop=2),
         _of_failure("reason", str | None, "why it cannot be computed; it may quote a payload", wrap=True, rare=True),
