@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, Entry] = {
         show=("inspect.events", "Show one event: every delivery, its raw bytes, what counted it."),
         duplicates=("inspect.duplicates", "List duplicate deliveries: exact copies and conflicts."),
         lag=("inspect.lag", "Show how long events took to arrive, and which were slow."),
+        gaps=("inspect.gaps", "Find silences, drops and spikes, and missing numbers."),
         pull=("inspect.pull", "Copy a window of a store into a directory, to work there."),
     ),
     **_chapter(

@@ -52,11 +52,18 @@ def made(source: str, at: int, received: int, number: int, entity: str = "e0") -
 
 
 def irregular() -> list[dict[str, Any]]:
-    """Return events of a source with a shift of a day's length, and one other negative lag."""
-    events = healthy(1, 3, sources=["web"])
+    """Return events of a source with a shift for a day, another negative lag, and in the last two days a silence, a
+    drop, a spike and missing numbers."""
+    events = healthy(1, 10, per_hour=50, sources=["web"])
     changed = [shifted(one, HOUR) if START + DAY <= received(one) < START + 2 * DAY else one for one in events]
     changed[5] = shifted(changed[5], HOUR)
-    return changed
+    quiet, low, busy = START + 9 * DAY + 16 * HOUR, START + 8 * DAY + 10 * HOUR, START + 8 * DAY + 14 * HOUR
+    kept = [
+        one
+        for one in changed
+        if not quiet <= at(one) < quiet + 4 * HOUR and not (low <= at(one) < low + 2 * HOUR and one["payload"]["n"] % 8)
+    ]
+    return kept + [made("web", busy + number * SECOND, busy + number * SECOND, number) for number in range(1, 400)]
 
 
 def poisson(chance: random.Random, mean: float) -> int:
