@@ -202,6 +202,40 @@ def test_history_shows_every_version_and_who_made_it(late):
     assert rows[1]["metric_version"] == 1
 
 
+def test_stored_values_are_listed_by_the_definition_that_made_them(late, tmp_path):
+    (tmp_path / "hours.toml").write_text(METRICS.replace("$.v", "$.n") + 'bucket = "1h"\n')
+    assert late("metrics", "apply", "hours.toml").code == 0
+    run = replayed(late, "--all", *DAY)["run_id"]
+
+    def listed(*arguments):
+        rows = late("aggregates", "--format", "json", *arguments).json()["aggregates"]
+        return [(row["metric"], row["metric_version"], row["entity_id"], row["bucket"][11:13]) for row in rows]
+
+    every = listed("--history", "--metric", "revenue", "--metric", "revenue@1")
+    assert {row[1] for row in every} == {1, 2}
+    old = [("revenue", 1, "a", "00"), ("revenue", 1, "b", "00")]
+    new = [("revenue", 2, "a", "00"), ("revenue", 2, "b", "00"), ("revenue", 2, "a", "03")]
+    assert listed("--metric", "revenue@1") == listed("--history", "--metric", "revenue@1") == old
+    assert listed("--metric", "revenue@2") == []
+    assert listed("--history", "--metric", "revenue@2", *DAY) == new
+    assert sorted(listed("--history", "--metric", "revenue@2", "--metric", "revenue@1")) == sorted(every)
+    nothing = late("aggregates", "--metric", "revenue@2")
+    assert "no current value of revenue@2" in nothing.out + nothing.err
+    assert late("diff", "aggregates", "--run", run, "--metric", "revenue@1").code == 2
+    rows = late("diff", "aggregates", "--run", run, "--metric", "revenue@2", "--format", "json").json()["differences"]
+    assert {row["metric"] for row in rows} == {"revenue"}
+    assert late("aggregates", "--metric", "revenue@3").code == 4
+
+
+def test_only_a_replay_is_always_of_the_latest_definition(late):
+    refused = late("replay", "--all", "--metric", "revenue@1")
+    assert refused.code == 2
+    assert "metric 'revenue@1': a replay computes the latest definition" in refused.err
+    shown = late("metrics", "show", "revenue@1", "--format", "json").json()
+    assert (shown["name"], [one["version"] for one in shown["versions"]]) == ("revenue", [1])
+    assert late("metrics", "show", "revenue@7").code == 4
+
+
 def test_limits_say_that_they_cut_and_change_no_exit_code(late):
     short = late("aggregates", "--limit", "3", "--format", "json").json()
     assert (len(short["aggregates"]), short["truncated"]) == (3, True)

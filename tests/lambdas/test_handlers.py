@@ -148,6 +148,7 @@ def test_a_replay_that_is_tried_only_sends_nothing(store) -> None:
         (asked(metrics=[1]), "metrics"),
         (asked(other=1), "other"),
         (asked(assume=["without=abcd"]), "assume"),
+        (asked(metrics=["event_count@1"]), "metrics"),
         (asked(assume="duplicates=counted"), "assume"),
         (asked(include_duplicates=True), "include_duplicates"),
         ([], None),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -97,6 +98,20 @@ def chosen(metrics: Metrics, names: Iterable[str]) -> list[Metric]:
     return [latest[name] for name in sorted(wanted)]
 
 
+def stored(metrics: Metrics, texts: Sequence[str]) -> tuple[list[Metric], Mapping[str, Collection[int]]]:
+    """Return the metrics whose stored values are asked for by NAME or NAME@VERSION (none named: all), one of each name,
+    and by name the versions that alone are asked for. Raises NotFound."""
+    names = [text.partition("@")[0] for text in texts]
+    found, versions = {metric.name: metric for metric in chosen(metrics, names)}, defaultdict[str, set[int]](set)
+    for name, text in zip(names, texts, strict=True):
+        if name not in texts:  # else all of its versions are
+            metric = pinned(metrics, text)
+            widest_yet = found[name] if versions[name] else metric
+            found[name] = max(widest_yet, metric, key=lambda one: one.bucket_size)
+            versions[name].add(metric.version)
+    return list(found.values()), versions
+
+
 def pinned(metrics: Metrics, text: str) -> Metric:
     """Return the metric that a task names, `NAME@VERSION`. Raises NotFound."""
     name, _, version = text.partition("@")
@@ -136,10 +151,11 @@ def _unknown(name: str, known: Iterable[str] = ()) -> NothingSelected:
 @dataclass(frozen=True, slots=True)
 class AggregateList:
     """Aggregates of the buckets that the window touches; `effective` is what these cover. Ordered by metric, bucket,
-    entity, and run where there are several versions."""
+    entity, and run where there are several versions. `metrics` are the NAMEs and NAME@VERSIONs asked for."""
 
     window: Window
     effective: Window
+    metrics: Sequence[str]
     rows: Iterator[Aggregate]
 
 
@@ -152,11 +168,17 @@ def list_aggregates(
     history: bool = False,
 ) -> AggregateList:
     """List current versions, or with `history` all of them; iterating raises Damaged at one that is not as it was
-    written. Raises NotFound for an unknown metric, NotHeld where the store is a copy that does not hold all of it."""
-    wanted = chosen(store.metrics, metrics)
+    written. NAME@VERSION restricts a metric to values that this definition made. Raises NotFound for an unknown metric,
+    NotHeld where the store is a copy that does not hold all of it."""
+    wanted, versions = stored(store.metrics, metrics)
     effective = widest(window, wanted)
     expect_pulled(store, effective, entities)
     windows = ((metric.name, window.widened(metric.bucket_size)) for metric in wanted)
     read = store.aggregates.versions if history else store.aggregates.current
     rows = chain.from_iterable(sound(read(name, within, entities, checked=True)) for name, within in windows)
-    return AggregateList(window, effective, map(Scales(store.metrics).shown, rows))
+    asked_for = (
+        row
+        for row in rows
+        if row.computed.metric not in versions or row.metric_version in versions[row.computed.metric]
+    )
+    return AggregateList(window, effective, tuple(metrics), map(Scales(store.metrics).shown, asked_for))

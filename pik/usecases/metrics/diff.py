@@ -7,7 +7,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ from pik.usecases.metrics.computation import (
     stretches,
     widest,
 )
-from pik.usecases.metrics.definitions import Scales, chosen, pin
+from pik.usecases.metrics.definitions import Scales, chosen, pin, stored
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.scenario import applied, definitions, resolved
 
@@ -246,9 +246,9 @@ def diff_run(
     """Compare what a run wrote with what is current now; what failed in it is a row, too. Raises NotFound, and as
     diff_aggregates does."""
     run = store.runs.get(run_id)
-    wanted = chosen(store.metrics, metrics)
+    wanted, versions = stored(store.metrics, metrics)
     comparison = _Comparison(store, tolerances, set(), set(entities))
-    rows = comparison.differences(comparison.written(run, wanted, entities or run.request.entities))
+    rows = comparison.differences(comparison.written(run, wanted, versions, entities or run.request.entities))
 
     def nothing() -> NothingSelected:
         wrote = f"{_NOTHING}: run {run.run_id} wrote none of these values"
@@ -357,24 +357,27 @@ class _Comparison:
                     current = current_but(aggregates, equal, left.keys() | right.keys())
                     yield from compare(current, part.computed.rows(skipping=equal))
 
-    def written(self, run: Run, metrics: Sequence[Metric], entities: Sequence[str]) -> _Pairs:
+    def written(
+        self, run: Run, metrics: Sequence[Metric], versions: Mapping[str, Collection[int]], entities: Sequence[str]
+    ) -> _Pairs:
         """Yield what a run wrote, and what failed in it, with what is current now."""
         names, some = {metric.name for metric in metrics}, set(entities)
 
-        def is_wanted(metric: str, entity_id: str) -> bool:
-            return metric in names and (not some or entity_id in some)
+        def is_wanted(metric: str, version: int, entity_id: str) -> bool:
+            is_named = metric in names and (metric not in versions or version in versions[metric])
+            return is_named and (not some or entity_id in some)
 
         def written() -> Iterator[Computed]:
             for change in self.store.aggregates.changes(run.run_id):
                 row = change.written.computed
-                if is_wanted(row.metric, row.entity_id):
+                if is_wanted(row.metric, change.written.metric_version, row.entity_id):
                     self.versions.add(f"{row.metric}@{change.written.metric_version}")
                     self.known_until = max(self.known_until, change.written.known_until)
                     yield self.scales.shown(change.written).computed
 
         def failed() -> Iterator[Computed]:
             for each in sorted(run.failures, key=_ORDER):
-                if is_wanted(each.metric, each.entity_id):
+                if is_wanted(each.metric, each.metric_version, each.entity_id):
                     self.versions.add(f"{each.metric}@{each.metric_version}")
                     failure = Failure(each.reason, each.events, each.event_ids)
                     place = each.metric, each.bucket, each.entity_id

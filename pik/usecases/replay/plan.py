@@ -15,7 +15,7 @@ from msgspec import structs
 from ulid import ULID
 
 from pik import __version__
-from pik.errors import Damaged, NothingSelected, UsageError
+from pik.errors import Damaged, Invalid, NothingSelected, UsageError
 from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import (
     KEPT_FAILURES,
@@ -136,11 +136,17 @@ def plan_replay(
 def replayable(store: Store, request: RunRequest) -> list[Metric]:
     """Return the metrics of the request.
 
-    Raises UsageError, NothingSelected for an unknown metric, and NotHeld where raw of the whole buckets has expired or
-    was not pulled.
+    Raises UsageError, Invalid for NAME@VERSION, NothingSelected for an unknown metric, and NotHeld where raw of the
+    whole buckets has expired or was not pulled.
     """
     if "" in (request.source, request.event_type, *request.entities):
         raise UsageError("an entity, a source or a type is empty", hint="leave the option out to select all of them")
+    if versioned := next((name for name in request.metrics if "@" in name), None):
+        raise Invalid(
+            f"metric {versioned!r}: a replay computes the latest definition",
+            field="metrics",
+            hint="leave @VERSION out; to compute an earlier definition without writing: pik diff aggregates",
+        )
     metrics = chosen(store.metrics, request.metrics)
     expect_held(store, widest(request.window, metrics), request.entities)
     return metrics

@@ -13,10 +13,11 @@ from pik.cli.context import Context
 from pik.cli.document import TRUNCATED, Column, Field, Rows, Schema, or_null
 from pik.cli.options import argument, option
 from pik.cli.values import Bucket, Count, Instant, Moment
+from pik.errors import command
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
-    from pik.usecases.metrics.definitions import AppliedMetric
+    from pik.usecases.metrics.definitions import AggregateList, AppliedMetric
 
 
 metrics = CommandGroup("Define metrics: apply, list, show.")
@@ -72,11 +73,15 @@ def list_(cli: Context) -> None:
 
 
 @metrics.add("show", examples="pik metrics show event_count")
-def show(cli: Context, name: Annotated[str, argument("NAME", "The metric.")]) -> None:
+def show(
+    cli: Context, name: Annotated[str, argument("NAME", "The metric, or NAME@VERSION for one of its versions.")]
+) -> None:
     """Show every version of a metric, the oldest first."""
-    from pik.usecases.metrics.definitions import versions
+    from pik.usecases.metrics.definitions import pinned, versions
 
-    cli.show(VERSIONS, name=name, versions=versions(cli.open_store().metrics, name))
+    metrics = cli.open_store().metrics
+    found = [pinned(metrics, name)] if "@" in name else versions(metrics, name)
+    cli.show(VERSIONS, name=found[0].name, versions=found)
 
 
 _DEFINITION = (
@@ -155,6 +160,13 @@ def aggregates(
     cli.show(HISTORY if history else AGGREGATES, listing, aggregates=rows, truncated=truncated)
 
 
+def _nothing(what: str, listing: AggregateList) -> str:
+    if versions := [text for text in listing.metrics if "@" in text]:
+        every = command("aggregates", "--history")
+        return f"no {what} of {', '.join(versions)} {listing.effective.within}; those of all versions: {every}"
+    return f"no {what} {listing.effective.within}; to compute: pik replay --all"
+
+
 def _aggregates(*, history: bool) -> Schema:
     """Return the JSON of a listing, whose table has all of the columns only in a history."""
     what = "version" if history else "current value"
@@ -185,7 +197,7 @@ def _aggregates(*, history: bool) -> Schema:
                 detail=True,
             ),
             get=lambda listing: listing.rows,
-            empty=lambda listing: f"no {what} {listing.effective.within}; to compute: pik replay --all",
+            empty=lambda listing: _nothing(what, listing),
         ),
         TRUNCATED,
     )

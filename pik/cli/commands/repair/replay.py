@@ -50,7 +50,9 @@ def replay(
     since: options.Since = None,
     type_: options.Type = None,
     source: options.Source = None,
-    metric: options.Metrics = None,
+    metric: Annotated[
+        list[str] | None, option("--metric NAME", "Only this metric, by its latest definition (repeatable).")
+    ] = None,
     assume: Annotated[
         list[str] | None,
         option("--assume KIND=VALUE", "Only duplicates=counted: count duplicates too; the result cannot be promoted."),
