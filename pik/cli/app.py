@@ -38,11 +38,12 @@ COMMANDS: Mapping[str, Entry] = {
     ),
     **_chapter(
         "See what arrived",
-        events=("inspect.events", "List the events of an entity or a window, oldest first."),
+        events=("inspect.events", "List or count events, by what may explain a number."),
         show=("inspect.events", "Show one event: every delivery, its raw bytes, what counted it."),
         duplicates=("inspect.duplicates", "List duplicate deliveries: exact copies and conflicts."),
         lag=("inspect.lag", "Show how long events took to arrive, and which were slow."),
         gaps=("inspect.gaps", "Find silences, drops and spikes, and missing numbers."),
+        sql=("inspect.sql", "Run a SELECT over events, batches, values and differences."),
         pull=("inspect.pull", "Copy a window of a store into a directory, to work there."),
     ),
     **_chapter(

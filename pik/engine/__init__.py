@@ -25,6 +25,7 @@ from pik.engine.scan_sql import (
     load,
     refuse_unknown_times,
 )
+from pik.engine.statement import columns_read
 from pik.engine.tables import open_tables
 from pik.errors import Damaged, EngineError, PikError, command
 from pik.model.instant import Window
@@ -176,10 +177,20 @@ class DuckEngine:
         return open_figures(path, threads_for(self.threads, self.parts), self.parts)
 
     def tables(
-        self, files: DeliveryFiles, columns: Collection[str], window: Window, entities: Sequence[str] = ()
+        self,
+        files: DeliveryFiles,
+        columns: Collection[str],
+        window: Window,
+        entities: Sequence[str] = (),
+        *,
+        output: Path | None = None,
     ) -> AbstractContextManager[Tables]:
         """See Engine.tables."""
-        return open_tables(files, columns, window, entities, self.threads, self.parts)
+        return open_tables(files, columns, window, entities, self.threads, self.parts, output)
+
+    def columns_read(self, statement: str, tables: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+        """See Engine.columns_read."""
+        return columns_read(statement, tables)
 
     @contextmanager
     def _computed(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pik.engine.sandbox import OutOfMemory, column_sql, file_list, first_line, literal, raw_fields, session, threads_for
 from pik.errors import Damaged, EngineError, Invalid
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _FETCH = 8192
+
+_AGAIN = 0.05  # seconds; an interrupt between two statements stops neither
+
+_Result = TypeVar("_Result")
 
 _DERIVED = {
     "verdict": "coalesce(verdicts.verdict, 'accepted')",
@@ -51,13 +58,62 @@ class DuckTables:
         """See Tables.keep."""
         self._execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}", parameters)
 
+    def add(self, name: str, columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
+        """See Tables.add."""
+        typed = ", ".join(f"{column} {sql_type}" for column, sql_type in columns.items())
+        self.db.execute(f"CREATE TEMP TABLE {name} ({typed})")
+        casts = ", ".join(
+            f"make_timestamp(CAST({column} AS BIGINT))" if sql_type == "TIMESTAMP" else f"CAST({column} AS {sql_type})"
+            for column, sql_type in columns.items()
+        )
+        lists = ", ".join(f"unnest(CAST(? AS VARCHAR[])) AS {column}" for column in columns)
+        each = iter(rows)
+        while page := list(islice(each, _FETCH)):
+            texts = [[None if value is None else str(value) for value in column] for column in zip(*page, strict=True)]
+            self.db.execute(f"INSERT INTO {name} SELECT {casts} FROM (SELECT {lists})", texts)
+
+    def write(self, sql: str, path: Path) -> None:
+        """See Tables.write."""
+        types = self.columns(sql)
+        names = ", ".join(f"c{number}" for number in range(len(types)))
+        columns = ", ".join(
+            f"{f'CAST(c{number} AS DECIMAL(38, 0))' if sql_type in _WIDE else f'c{number}'} AS {_quoted(name)}"
+            for number, (name, sql_type) in enumerate(types)
+        )
+        self._execute(
+            f"COPY (SELECT {columns} FROM (\n{sql}\n) AS result({names})) TO {literal(str(path.absolute()))} "
+            "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 65536, USE_TMP_FILE false)"
+        )
+
     def _execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
         with _invalid():
-            self.db.execute(sql, list(parameters) or None)
+            self._interruptible(lambda: self.db.execute(sql, list(parameters) or None))
 
     def _fetch(self) -> list[tuple[Any, ...]]:
         with _invalid():
-            return self.db.fetchmany(_FETCH)
+            return self._interruptible(lambda: self.db.fetchmany(_FETCH))
+
+    def _interruptible(self, call: Callable[[], _Result]) -> _Result:
+        """Call it in a thread, so that Ctrl-C is noticed in this one: a join may take hours between two moments at
+        which DuckDB lets Python look for signals."""
+        with ThreadPoolExecutor(1) as thread:
+            result = thread.submit(call)
+            try:
+                return result.result()
+            except BaseException:
+                while not result.done():
+                    self.db.interrupt()
+                    wait([result], _AGAIN)
+                raise
+
+
+_WIDE = ("HUGEINT", "UHUGEINT")
+"""Types that DuckDB writes to Parquet as DOUBLE."""
+
+
+def _quoted(name: str) -> str:
+    """Return the SQL of a name."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 @contextmanager
@@ -81,10 +137,11 @@ def open_tables(
     entities: Sequence[str],
     threads: int | None,
     parts: int,
+    output: Path | None,
 ) -> Iterator[DuckTables]:
     """Provide the tables of Engine.tables. Where memory runs out while raw is read, it is read again with a single
     thread, which needs the least."""
-    readable = [*files.files, files.verdicts, files.blocks]
+    readable = [*files.files, files.verdicts, files.blocks, *([output] if output is not None else [])]
     for count in sorted({threads_for(threads, parts), 1}, reverse=True):
         with session(readable, count, parts) as db:
             try:
@@ -156,6 +213,9 @@ def _lines(files: DeliveryFiles, names: Sequence[str], window: Window, *, chosen
     selected.append(f"{' AND '.join(counts)} AS _counts")
     selected.append("verdicts.seq IS NULL AS _accepted")
     selected.append(f"CASE WHEN {' AND '.join(f'line.{key} IS NOT NULL' for key in _KEYS)} THEN 1 END AS _whole")
+    if not files.files:
+        nothing = ", ".join(f"CAST(NULL AS {sql_type}) AS {name}" for name, sql_type in sorted(fields.items()))
+        return f"SELECT {', '.join(selected)} FROM (SELECT {nothing} WHERE false) AS line{joins}"
     types = ", ".join(f"{name}: '{sql_type}'" for name, sql_type in sorted(fields.items()))
     # Without `records`, read_json looks at each line for what kind of JSON it is: 10 × slower.
     raw = (

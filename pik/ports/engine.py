@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
@@ -154,6 +154,12 @@ class Tables(Protocol):
     def keep(self, name: str, sql: str, parameters: Sequence[object] = ()) -> None:
         """Keep the rows of a query as a table of this name for the following ones."""
 
+    def add(self, name: str, columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
+        """Add a table with these columns, given with their SQL types, and these rows; TIMESTAMPs are microseconds."""
+
+    def write(self, sql: str, path: Path) -> None:
+        """Write the rows of a query to the `output`, as Parquet. HUGEINTs become DECIMAL(38, 0)."""
+
 
 class Engine(Protocol):
     """Evaluates metrics over raw lines. Stateless between calls; one per process."""
@@ -208,12 +214,23 @@ class Engine(Protocol):
         two of them, whose values are the shortest plain text of each number."""
 
     def tables(
-        self, files: DeliveryFiles, columns: Collection[str], window: Window, entities: Sequence[str] = ()
+        self,
+        files: DeliveryFiles,
+        columns: Collection[str],
+        window: Window,
+        entities: Sequence[str] = (),
+        *,
+        output: Path | None = None,
     ) -> AbstractContextManager[Tables]:
         """Provide the deliveries in the window (of these entities, if any are named) as tables with these columns.
+        `output` is the file that may be written.
 
         The files are read once, when the context begins. Raises Damaged and EngineError as `compute` does.
         """
+
+    def columns_read(self, statement: str, tables: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+        """Return the columns that a statement may read, by table, of those of the `tables` (columns with their SQL
+        types) that it names. Raises Invalid unless it is one SELECT that can be evaluated over them."""
 
 
 DELIVERY_COLUMNS = {

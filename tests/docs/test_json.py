@@ -179,6 +179,9 @@ def _repair(pik: Journey) -> None:
     pik("pik diff aggregates", "diff", "aggregates", *DAY, "--limit", 3, "--stats", code=1)
     pik("pik diff aggregates", "diff", "aggregates", *DAY, "--assume", "conflicts=last", "--explain", code=1)
     pik("pik events", "events", "--not-counted", "revenue", "--limit", 3)
+    pik("pik sql", "sql", 'SELECT avg(value) AS "any_column" FROM aggregates', *DAY, *ONE)
+    pik("pik sql", "sql", 'SELECT 1 AS "any_column" FROM deliveries', "--limit", 1)
+    pik("pik sql --output", "sql", "FROM batches", "--output", "batches.parquet")
     late = ("revenue", "customer-17", DAY[1], "--events", "--column", "payload.amount")
     pik("pik explain", "explain", *late, code=1)
     found = pik("pik triage", "triage", *DAY, code=1)
@@ -416,19 +419,8 @@ def test_every_command_has_a_schema(said: dict[str, list[Any]]) -> None:
 
 
 OF_TWO_MEANINGS = {
-    *(
-        "accepted",
-        "aggregates",
-        "batches",
-        "bucket",
-        "current",
-        "deliveries",
-        "duplicates",
-        "events",
-        "metrics",
-        "suspects",
-    ),
-    "value",
+    *("accepted", "aggregates", "batches", "bucket", "current", "deliveries", "duplicates", "events", "metrics"),
+    *("entities", "findings", "rows", "suspects", "value", "values"),
 }
 """Names that are rows in one place and their number in another, or a definition's text and what comes of it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -168,9 +168,18 @@ class PlainEngine:
         return DuckEngine().figures(path)
 
     def tables(
-        self, files: DeliveryFiles, columns: Collection[str], window: Window, entities: Sequence[str] = ()
+        self,
+        files: DeliveryFiles,
+        columns: Collection[str],
+        window: Window,
+        entities: Sequence[str] = (),
+        *,
+        output: Path | None = None,
     ) -> AbstractContextManager[Tables]:
-        return DuckEngine().tables(files, columns, window, entities)
+        return DuckEngine().tables(files, columns, window, entities, output=output)
+
+    def columns_read(self, statement: str, tables: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+        return DuckEngine().columns_read(statement, tables)
 
     def compute(
         self,
