@@ -129,7 +129,8 @@ class Aggregate(msgspec.Struct, frozen=True, gc=False):
 
     `known_until` (nanoseconds) is the ingest time up to which the run knew events; `metric_version` the definition
     used; `reason` and `actor` are the run's. `sound` is False where the row is not as it was written; that is looked at
-    where entities are named, or the reader asks for it.
+    where entities are named, or the reader asks for it. `base` is the run whose version was current when it was written
+    (None: there was none); only a listing of all versions knows it.
     """
 
     computed: Computed
@@ -140,6 +141,7 @@ class Aggregate(msgspec.Struct, frozen=True, gc=False):
     current: bool
     sound: bool = True
     actor: str = ""
+    base: str | None = None
 
 
 class BucketDigest(msgspec.Struct, frozen=True, gc=False):

@@ -174,8 +174,8 @@ class Aggregates(Protocol):
     def versions(
         self, metric: str, window: Window, entities: Sequence[str] = (), *, checked: bool = False
     ) -> Iterator[Aggregate]:
-        """Yield every version, as `current` does, ordered by bucket, entity and run_id. One that was written within the
-        last second may be missing."""
+        """Yield every version, with its base, as `current` does, ordered by bucket, entity and run_id. One that was
+        written within the last second may be missing."""
 
     def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
         """Yield the digest of the current versions of each bucket that starts in the window."""

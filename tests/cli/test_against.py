@@ -79,12 +79,12 @@ def test_equal_numbers_are_no_difference_and_what_was_taken_is_printed(shop: Cal
     result, found = against(shop, LEDGER)
     assert (result.code, found["compared"], found["differences"]) == (0, len(truth()), [])
     taken = found["against"]
-    assert (taken["bucket"], taken["entity"], taken["values"]) == (
+    assert (taken["bucket"], taken["entity"], taken["value_columns"]) == (
         "Day",
         "customer",
         [{"metric": "revenue", "column": "revenue"}],
     )
-    assert (taken["numbers"], taken["entities"], taken["first"], taken["last"]) == (
+    assert (taken["numbers"], taken["of_entities"], taken["first"], taken["last"]) == (
         4,
         3,
         "2026-01-01T00:00:00Z",

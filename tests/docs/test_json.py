@@ -173,6 +173,7 @@ def _numbers(pik: Journey) -> None:
     Path("wide.csv").write_text("\n".join(wide), encoding="utf-8")
     taken = ("--against", "wide.csv", "--value", "revenue=value", "--key", "bucket=bucket", "--entity", "customer-17")
     pik("pik diff aggregates", "diff", "aggregates", *taken)
+    pik("pik diff aggregates", "diff", "aggregates", "--left", "current@2026-03-04", "--right", "current", code=1)
 
 
 def _repair(pik: Journey) -> None:

@@ -122,7 +122,7 @@ GROUP BY k.bucket
 _BUCKETS = "SELECT bucket, count(*) FROM ({keys}) GROUP BY bucket"
 
 _HISTORY = f"""
-SELECT {_VERSION}, c.writer IS v.writer, {{sound}}
+SELECT {_VERSION}, c.writer IS v.writer, {{sound}}, (SELECT run_id FROM writer WHERE number = v.base)
 FROM ({{keys}}) v CROSS JOIN writer w ON w.number = v.writer
 LEFT JOIN current c ON (c.metric, c.bucket, c.entity) = (v.metric, v.bucket, v.entity)
 ORDER BY v.bucket, v.entity, w.run_id
@@ -301,7 +301,7 @@ def version_columns(row: Computed) -> tuple[object, ...]:
 
 def _aggregate(row: tuple[Any, ...]) -> Aggregate:
     metric, bucket, entity, value, inputs, ids, contents, run_id, *rest = row
-    metric_version, known_until, reason, actor, current, sound = rest
+    metric_version, known_until, reason, actor, current, sound, *base = rest
     if run_id is None:  # a pointer without its version
         raise damaged_row(f"the pointer to the current {metric} of {entity}")
     try:
@@ -309,7 +309,7 @@ def _aggregate(row: tuple[Any, ...]) -> Aggregate:
         computed = Computed(metric, bucket, entity, exact, inputs, ids.hex(), contents.hex())
     except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise damaged_row(f"the version of {metric} of {entity} by run {run_id}") from error
-    return Aggregate(computed, run_id, metric_version, known_until, reason, bool(current), bool(sound), actor)
+    return Aggregate(computed, run_id, metric_version, known_until, reason, bool(current), bool(sound), actor, *base)
 
 
 def insert_promotion(connection: sqlite3.Connection, columns: tuple[Any, ...]) -> None:

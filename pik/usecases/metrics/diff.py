@@ -17,7 +17,7 @@ from operator import attrgetter
 
 import msgspec
 
-from pik.errors import Damaged, NothingSelected, UsageError, command
+from pik.errors import Damaged, NothingSelected, UsageError
 from pik.model.instant import Window, format_instant
 from pik.model.metric import NO_INPUTS, Aggregate, Computed, Failure, Metric, Run
 from pik.model.scenario import PLAIN, Scenario
@@ -41,11 +41,12 @@ from pik.usecases.metrics.computation import (
     stretches,
     widest,
 )
-from pik.usecases.metrics.definitions import Scales, chosen, pin, stored
+from pik.usecases.metrics.definitions import Scales, chosen, pin
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.scenario import applied, definitions, resolved
+from pik.usecases.metrics.sides import Recorded
 
-_NOTHING = "nothing to compare"
+NOTHING = "nothing to compare"
 
 _WIDE = Context(prec=200)
 """Sums, differences and products of what a DECIMAL or a HUGEINT can hold, without rounding."""
@@ -56,7 +57,7 @@ _TOLERANCE = re.compile(r"(?:([a-z][a-z0-9_]*)=)?(\d+(?:\.\d+)?)(%?)")
 
 _ORDER = attrgetter("metric", "bucket", "entity_id")
 
-_Pairs = Iterator[tuple[Aggregate | None, Computed | None]]
+Pairs = Iterator[tuple[Aggregate | None, Computed | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +155,9 @@ class Diff:
     """Differences, ordered by metric, bucket, entity; `stats` and `basis` are known once they have been read.
 
     `effective` is what the whole buckets cover that the window touches, `scenario` what the right side was computed
-    from. `file` has the left side, where that is not what is current. `run` is the run whose values were compared;
-    `unlisted` counts the aggregates that failed in it and are not among the rows, since a run keeps only the first.
+    from. `file` or `left` has the left side, where that is not what is current; `right` the right one, where that is
+    not recomputed. `run` is the run on the right whose values were compared; `unlisted` counts the aggregates that
+    failed in it and are not among the rows, since a run keeps only the first.
     """
 
     window: Window
@@ -165,6 +167,8 @@ class Diff:
     unlisted: int = 0
     scenario: Scenario = PLAIN
     file: FileNumbers | None = None
+    left: Recorded | None = None
+    right: Recorded | None = None
 
     @property
     def stats(self) -> Stats:
@@ -188,9 +192,12 @@ def diff_aggregates(
     changed_only: bool = False,
     scenario: Scenario = PLAIN,
     file: FileNumbers | None = None,
+    left: Recorded | None = None,
 ) -> Diff:
-    """Recompute from raw, under the scenario, and compare with what is current, or with the numbers of a file; with
-    `changed_only` only where both have a value.
+    """Recompute from raw, under the scenario, and compare with what is current, with the numbers of a file, or with
+    what is recorded as the `left` side; with `changed_only` only where both have a value.
+
+    A run is compared in the values that it wrote.
 
     What cannot be computed is a row like any other. Raises NothingSelected for an unknown metric, also in `tolerances`,
     for a store without any events, and while iterating where neither side has a value; NotHeld where raw of the whole
@@ -198,7 +205,7 @@ def diff_aggregates(
     """
     scenario = resolved(store, scenario)
     wanted = list(file.metrics) if file else definitions(store, engine, scenario, metrics)
-    comparison = _Comparison(store, tolerances, {pin(metric) for metric in wanted}, set(entities), file)
+    comparison = Comparison(store, tolerances, {pin(metric) for metric in wanted}, set(entities), file, left)
     effective = widest(window, wanted)
     expect_held(store, effective, entities)
     if store.copy is None and not store.index.totals().segments:
@@ -222,40 +229,15 @@ def diff_aggregates(
     def nothing() -> NothingSelected:
         if scenario:
             return NothingSelected(
-                f"{_NOTHING} {effective.within}, assuming {', '.join(scenario.texts)}", hint="pik batches"
+                f"{NOTHING} {effective.within}, assuming {', '.join(scenario.texts)}", hint="pik batches"
             )
         events = events_within(store, engine, effective, max(each.bucket_size for each in wanted), entities)
         if events:
-            return nothing_counted(_NOTHING, sorted(comparison.versions), events, effective)
-        return nothing_selected(store, _NOTHING, effective, entities)
+            return nothing_counted(NOTHING, sorted(comparison.versions), events, effective)
+        return nothing_selected(store, NOTHING, effective, entities)
 
-    return Diff(
-        window, effective, Listing(comparison.listed(rows(), nothing, changed_only)), scenario=scenario, file=file
-    )
-
-
-def diff_run(
-    store: Store,
-    run_id: str,
-    *,
-    metrics: Sequence[str] = (),
-    entities: Sequence[str] = (),
-    tolerances: Sequence[Tolerance] = (),
-    changed_only: bool = False,
-) -> Diff:
-    """Compare what a run wrote with what is current now; what failed in it is a row, too. Raises NotFound, and as
-    diff_aggregates does."""
-    run = store.runs.get(run_id)
-    wanted, versions = stored(store.metrics, metrics)
-    comparison = _Comparison(store, tolerances, set(), set(entities))
-    rows = comparison.differences(comparison.written(run, wanted, versions, entities or run.request.entities))
-
-    def nothing() -> NothingSelected:
-        wrote = f"{_NOTHING}: run {run.run_id} wrote none of these values"
-        return NothingSelected(wrote, hint=command("runs", "show", run.run_id))
-
-    listing = Listing(comparison.listed(rows, nothing, changed_only))
-    return Diff(run.request.window, run.effective, listing, run, run.failed_aggregates - len(run.failures))
+    listing = Listing(comparison.listed(rows(), nothing, changed_only))
+    return Diff(window, effective, listing, scenario=scenario, file=file, left=left)
 
 
 def basis_of(store: Store, run_id: str) -> Basis:
@@ -268,7 +250,7 @@ def basis_of(store: Store, run_id: str) -> Basis:
 
 
 @dataclass(slots=True)
-class _Comparison:
+class Comparison:
     """A comparison under way, and what it has counted. `nulls` has by metric how many buckets were computed as NULL,
     from how many events, without a current value: it is for saying why nothing was compared, and not all are looked at
     where other values are equal."""
@@ -278,6 +260,7 @@ class _Comparison:
     versions: set[str]
     without_value: set[str]
     file: FileNumbers | None = None
+    left: Recorded | None = None
     known_until: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     nulls: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -297,7 +280,7 @@ class _Comparison:
             if not changed_only or row.op in (_CHANGED, _FAILED):
                 yield row
         if not self.counts["compared"] and not self.counts["failed"]:
-            raise null_values(_NOTHING, self.nulls) if self.nulls else nothing()
+            raise null_values(NOTHING, self.nulls) if self.nulls else nothing()
         basis = Basis(frozenset(self.versions), self.known_until, frozenset(self.without_value))
         return Stats(**self.counts), basis
 
@@ -322,14 +305,14 @@ class _Comparison:
     def _found_common_key(self) -> bool:
         return any(self.counts[name] for name in ("equal", "tolerated", "changed", "failed"))
 
-    def recomputed(self, engine: Engine, metrics: Sequence[Metric], selection: Selection) -> _Pairs:
+    def recomputed(self, engine: Engine, metrics: Sequence[Metric], selection: Selection) -> Pairs:
         """Yield pairs of metrics of one bucket size over the selection's whole buckets. In a bucket whose aggregates
         are all equal they are only counted."""
         aggregates: Values = self.file or self.store.aggregates
         window, entities = selection.window, selection.entities
         with ThreadPoolExecutor(1) as beside, closing(recompute(selection, engine, metrics)) as parts:
             # The store is read while the engine computes.
-            read = None if entities else beside.submit(current_digests, aggregates, metrics, window)
+            read = None if entities or self.left else beside.submit(current_digests, aggregates, metrics, window)
             for part in parts:
                 if part.window != window and len(metrics) > 1:  # damage: one metric at a time, to keep the rows' order
                     for metric in metrics:
@@ -342,8 +325,13 @@ class _Comparison:
                         row = Computed(metric.name, part.window.start, "", None, 0, NO_INPUTS, NO_INPUTS, failure)
                         yield None, row
                 elif read is None:
-                    current = sound(current_rows(aggregates, metrics, part.window, entities))
-                    yield from compare(current, part.computed.rows())
+                    if self.left is None:
+                        current = sound(current_rows(aggregates, metrics, part.window, entities))
+                    else:
+                        current = self.left.rows(metrics, part.window, entities)
+                    pairs = compare(current, part.computed.rows())
+                    is_of_run = self.left is not None and self.left.run is not None
+                    yield from (pair for pair in pairs if pair[0] is not None or not is_of_run)
                 else:
                     digests = read.result().items()
                     left = {bucket: one for bucket, one in digests if one.aggregates and bucket[1] in part.window}
@@ -359,21 +347,13 @@ class _Comparison:
 
     def written(
         self, run: Run, metrics: Sequence[Metric], versions: Mapping[str, Collection[int]], entities: Sequence[str]
-    ) -> _Pairs:
-        """Yield what a run wrote, and what failed in it, with what is current now."""
+    ) -> Iterator[Computed]:
+        """Yield what a run wrote, and what failed in it, ordered by metric, bucket, entity."""
         names, some = {metric.name for metric in metrics}, set(entities)
 
         def is_wanted(metric: str, version: int, entity_id: str) -> bool:
             is_named = metric in names and (metric not in versions or version in versions[metric])
             return is_named and (not some or entity_id in some)
-
-        def written() -> Iterator[Computed]:
-            for change in self.store.aggregates.changes(run.run_id):
-                row = change.written.computed
-                if is_wanted(row.metric, change.written.metric_version, row.entity_id):
-                    self.versions.add(f"{row.metric}@{change.written.metric_version}")
-                    self.known_until = max(self.known_until, change.written.known_until)
-                    yield self.scales.shown(change.written).computed
 
         def failed() -> Iterator[Computed]:
             for each in sorted(run.failures, key=_ORDER):
@@ -383,11 +363,20 @@ class _Comparison:
                     place = each.metric, each.bucket, each.entity_id
                     yield Computed(*place, None, each.inputs, NO_INPUTS, NO_INPUTS, failure)
 
-        current = sound(current_rows(self.store.aggregates, metrics, run.effective, entities))
-        pairs = compare(current, heapq.merge(written(), failed(), key=_ORDER))
-        return (pair for pair in pairs if pair[1] is not None)
+        changes = (change.written for change in self.store.aggregates.changes(run.run_id))
+        written = self.shown(
+            row for row in changes if is_wanted(row.computed.metric, row.metric_version, row.computed.entity_id)
+        )
+        return heapq.merge(written, failed(), key=_ORDER)
 
-    def differences(self, pairs: _Pairs) -> Iterator[Difference]:
+    def shown(self, rows: Iterable[Aggregate]) -> Iterator[Computed]:
+        """Yield the values of recorded versions, noting what they rest on."""
+        for row in rows:
+            self.versions.add(f"{row.computed.metric}@{row.metric_version}")
+            self.known_until = max(self.known_until, row.known_until)
+            yield self.scales.shown(row).computed
+
+    def differences(self, pairs: Pairs) -> Iterator[Difference]:
         """Yield the pairs that differ by more than is tolerated, counting all."""
         counts = self.counts
         for left, right in pairs:

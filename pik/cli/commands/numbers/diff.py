@@ -24,11 +24,12 @@ from pik.model.instant import Window, format_instant
 from pik.model.metric import KEPT_FAILURES, RunRequest, RunState
 
 if TYPE_CHECKING:
-    from pik.model.metric import Failure
+    from pik.model.metric import Failure, Run
     from pik.ports.engine import Extent
     from pik.ports.store import Store
     from pik.usecases.metrics.diff import Diff, Difference
     from pik.usecases.metrics.file_numbers import FileNumbers, FileRequest
+    from pik.usecases.metrics.sides import Side
 
 
 diff = CommandGroup("Compare numbers: with raw, or with what a run wrote.")
@@ -52,6 +53,9 @@ diff = CommandGroup("Compare numbers: with raw, or with what a run wrote.")
     # why do they differ?
     pik diff aggregates --from 2026-01-31 --explain --limit 20
 
+    # what has changed since Friday evening, by whatever promotion?
+    pik diff aggregates --left current@2026-01-30T18:00:00Z --right current
+
     # what would promoting this run change?
     pik diff aggregates --run 01J8Z3 --limit 20 --stats
     """,
@@ -73,6 +77,14 @@ def aggregates(
     ] = None,
     value: Annotated[
         list[str] | None, option("--value METRIC=COLUMN", "With --against: the column of a metric (repeatable).")
+    ] = None,
+    left: Annotated[
+        str | None,
+        option("--left SIDE", "current (default), current@TIME, run:ID, file:PATH (as --against)."),
+    ] = None,
+    right: Annotated[
+        str | None,
+        option("--right SIDE", "recomputed (default), current, current@TIME, run:ID (as --run)."),
     ] = None,
     run: Annotated[str | None, option("--run RUN", "Compare what this run wrote; nothing is recomputed.")] = None,
     tolerance: Annotated[
@@ -105,54 +117,97 @@ def aggregates(
     times are UTC, and numbers count as they are written; a number that cannot be read or comes twice is an error that
     names the line. The store's values that the file lacks are rows (+) too: --from, --to and --entity set the scope of
     both sides.
+
+    The delta is always right minus left. A run is compared in the values that it wrote. What was current at some time
+    follows from the promotions and rollbacks until then.
     """
     from pik.model.scenario import read_scenario
     from pik.usecases.metrics.causes import with_causes
-    from pik.usecases.metrics.diff import diff_aggregates, diff_run, read_tolerances
+    from pik.usecases.metrics.diff import diff_aggregates, read_tolerances
+    from pik.usecases.metrics.diff_recorded import diff_recorded, run_window
     from pik.usecases.metrics.file_numbers import file_numbers
     from pik.usecases.metrics.scenario import read_event_ids
+    from pik.usecases.metrics.sides import LEFT, RIGHT, Recorded, SideKind
 
     scenario = read_scenario(as_of, assume or (), read_event_ids)
-    tolerances = read_tolerances(tolerance or ())
-    request = _file_request(against, key or (), value or ())
-    window = options.window_of(from_, to, since)
+    sides = _sides(left, right, against, run)
+    request = _file_request(sides[0], key or (), value or ())
+    window: Window | None = options.window_of(from_, to, since)
     chosen: dict[str, Any] = {"metrics": metric or (), "entities": entity or ()}
+    compared: dict[str, Any] = {"tolerances": read_tolerances(tolerance or ()), "changed_only": changed_only}
+    is_recomputed = sides[1].kind == SideKind.RECOMPUTED
+    if scenario and not is_recomputed:
+        given = "--run" if run else f"--right {right}"
+        raise UsageError(f"{given} recomputes nothing", hint="leave --as-of and --assume out")
+    if SideKind.RUN in (sides[0].kind, sides[1].kind):
+        if from_ or to or since:
+            raise UsageError(
+                f"{'--run' if run else 'a run'} has its own window", hint="leave --from, --to and --since out"
+            )
+        window = None
+    if explain and sides != (LEFT, RIGHT):
+        hint = "leave --left, --right, --against and --run out"
+        raise UsageError("--explain splits what differs from current values", hint=hint)
     store, engine = cli.open_store(), cli.engine()
-    compared: dict[str, Any] = {"tolerances": tolerances, "changed_only": changed_only}
-    if explain and (against or run):
-        raise UsageError("--explain splits what differs from current values", hint="leave --against and --run out")
-    if run is None:
-        with ExitStack() as stack:
-            compared["scenario"] = scenario
-            repair: Callable[[], str | None] = partial(_replay, window, entity, metric)
-            if request is not None:
-                with_file = file_numbers(store, engine, request, window, scenario=scenario, **chosen)
-                compared["file"] = stack.enter_context(with_file)
-            if scenario or request:
-                repair = lambda: None  # noqa: E731
-            diff = diff_aggregates(store, engine, window, **chosen, **compared)
-            if explain:
-                diff = with_causes(store, engine, diff)
-            return _shown(cli, store, diff, repair, stats, limit)
-    if scenario:
-        raise UsageError("--run recomputes nothing", hint="leave --as-of and --assume out")
-    if from_ or to or since:
-        raise UsageError("--run has its own window", hint="leave --from, --to and --since out")
-    if request:
-        raise UsageError("--against and --run exclude each other", hint="leave one of them out")
-    return _shown(cli, store, diff_run(store, run, **chosen, **compared), partial(_after_run, store, run), stats, limit)
+    with ExitStack() as stack:
+        after = None if is_recomputed else Recorded(store, sides[1])
+        before = Recorded(store, sides[0]) if request is None else None
+        within = window or run_window(before, after) or Window()
+        file = None
+        if request is not None:
+            numbers = file_numbers(store, engine, request, within, scenario=scenario, **chosen)
+            file = stack.enter_context(numbers)
+        if after is not None:
+            diff = diff_recorded(store, file or before or Recorded(store, LEFT), after, window, **chosen, **compared)
+        else:
+            recorded = None if sides[0] == LEFT else before
+            if recorded is not None and recorded.run is not None:
+                chosen["entities"] = chosen["entities"] or recorded.run.request.entities
+            compared |= {"scenario": scenario, "file": file, "left": recorded}
+            diff = diff_aggregates(store, engine, within, **chosen, **compared)
+        if explain:
+            diff = with_causes(store, engine, diff)
+        repair: Callable[[], str | None] = lambda: None  # noqa: E731
+        if sides == (LEFT, RIGHT) and not scenario:
+            repair = partial(_replay, within, entity, metric)
+        elif sides[0] == LEFT and diff.run is not None:
+            repair = partial(_after_run, store, diff.run.run_id)
+        return _shown(cli, store, diff, repair, stats, limit)
 
 
-def _file_request(against: str | None, key: Sequence[str], value: Sequence[str]) -> FileRequest | None:
+def _sides(left: str | None, right: str | None, against: str | None, run: str | None) -> tuple[Side, Side]:
+    """Return both sides. Raises UsageError where one is named twice, or not as it should be."""
+    from pik.usecases.metrics.sides import LEFT, RIGHT, Side, SideKind, read_side
+
+    if left is not None and against is not None:
+        raise UsageError("--against and --left exclude each other: both are the left side")
+    if right is not None and run is not None:
+        raise UsageError("--run and --right exclude each other: both are the right side")
+    one, two = LEFT, RIGHT
+    if left is not None:
+        one = read_side("--left", left, (SideKind.CURRENT, SideKind.RUN, SideKind.FILE))
+    elif against is not None:
+        one = Side(SideKind.FILE, against)
+    if right is not None:
+        two = read_side("--right", right, (SideKind.RECOMPUTED, SideKind.CURRENT, SideKind.RUN))
+    elif run is not None:
+        two = Side(SideKind.RUN, run)
+    if one == two:
+        raise UsageError("both sides are the same", hint="--left and --right name them")
+    return one, two
+
+
+def _file_request(left: Side, key: Sequence[str], value: Sequence[str]) -> FileRequest | None:
     from pik.inputs.source import file_source
     from pik.usecases.metrics.file_numbers import FileRequest, read_names
+    from pik.usecases.metrics.sides import SideKind
 
-    if against is None:
+    if left.kind != SideKind.FILE:
         if key or value:
             raise UsageError("--key and --value name columns of a file", hint="add --against FILE")
         return None
     columns = read_names("--key", key, ("bucket", "entity"))
-    return FileRequest(file_source(against), columns, read_names("--value", value))
+    return FileRequest(file_source(left.name), columns, read_names("--value", value))
 
 
 def _shown(
@@ -172,7 +227,9 @@ def _shown(
         cli.note(missing)
     for missing in _file_notes(diff.file, shown.outside) if diff.file else ():
         cli.note(missing)
-    if shown.failed or diff.unlisted or (diff.run is not None and diff.run.failed):
+    for missing in _uncertain(diff):
+        cli.note(missing)
+    if shown.failed or diff.unlisted or any(run.failed for run in _runs(diff)):
         return PARTLY
     return FOUND if shown.number else None
 
@@ -275,17 +332,32 @@ def _remedy(failure: Failure, row: Difference) -> str:
 
 
 def not_compared(diff: Diff) -> Iterator[str]:
-    """Yield a note on the values that the compared run should have and that are not among the rows."""
-    run = diff.run
+    """Yield a note on the values that the compared runs should have and that are not among the rows."""
     if diff.unlisted:
         listed = number_of(KEPT_FAILURES, "failed aggregate")
         yield f"{diff.unlisted:,} more could not be computed; a run keeps the first {listed}"
-    if run is not None and run.failed:
-        failed = f"{run.failed:,} of its {number_of(run.tasks, 'task')} failed"
-        letters = command("dlq", "list", "--run", run.run_id)
-        yield f"{failed}, and only what was written is compared; {letters}"
-    if run is not None and run.state in (RunState.PLANNED, RunState.RUNNING):
-        yield f"run {run.run_id} is {run.state}: {run.done:,} of {number_of(run.tasks, 'task')} done so far"
+    for run in _runs(diff):
+        if run.failed:
+            failed = f"{run.failed:,} of its {number_of(run.tasks, 'task')} failed"
+            letters = command("dlq", "list", "--run", run.run_id)
+            yield f"{failed}, and only what was written is compared; {letters}"
+        if run.state in (RunState.PLANNED, RunState.RUNNING):
+            yield f"run {run.run_id} is {run.state}: {run.done:,} of {number_of(run.tasks, 'task')} done so far"
+    if diff.left is not None and diff.left.run is not None and (failures := diff.left.run.failed_aggregates):
+        yield f"run {diff.left.run.run_id} could not compute {number_of(failures, 'value')}, which it lacks"
+
+
+def _runs(diff: Diff) -> list[Run]:
+    """Return the runs that are compared."""
+    before = diff.left.run if diff.left is not None else None
+    return [run for run in (before, diff.run) if run is not None]
+
+
+def _uncertain(diff: Diff) -> Iterator[str]:
+    """Yield a note on each run of which more may have been written after the moment of a side."""
+    for side in (diff.left, diff.right):
+        for run_id in sorted(side.uncertain) if side is not None else ():
+            yield f"run {run_id} was promoted again after {side}: what it computed in between may be among its values"
 
 
 def _no_differences(diff: Diff) -> str:
@@ -304,6 +376,20 @@ def _next(repair: Callable[[], str | None], diff: Diff, rows: Shortened) -> str 
     return f"{WHOLE} && {line}" if line and diff.stats.removed else line
 
 
+def _left(diff: Diff) -> str | None:
+    return None if diff.left is None or str(diff.left) == "current" else str(diff.left)
+
+
+def _right(diff: Diff) -> str | None:
+    return None if diff.right is None else str(diff.right)
+
+
+def _of_failure(name: str, kind: object, about: str, get: str = "", **shown: Any) -> Column:
+    """Return a column of what is known about a row that could not be computed."""
+    found = lambda row: None if row.failure is None else getattr(row.failure, get or name) or None  # noqa: E731
+    return Column(name, kind, about, found, **shown)
+
+
 def _causes(row: Difference) -> list[dict[str, object]] | None:
     return [{"cause": cause, "share": share} for cause, share in row.causes] or None
 
@@ -313,12 +399,6 @@ def _causes_text(row: Difference) -> str | None:
     return ", ".join(f"{cause} {share:+}" for cause, share in row.causes) + certainty or None
 
 
-def _of_failure(name: str, kind: object, about: str, get: str = "", **shown: Any) -> Column:
-    """Return a column of what is known about a row that could not be computed."""
-    found = lambda row: None if row.failure is None else getattr(row.failure, get or name) or None  # noqa: E731
-    return Column(name, kind, about, found, **shown)
-
-
 DIFFERENCES = Schema(
     "pik diff aggregates",
     Field("requested", Window, get="window"),
@@ -326,6 +406,8 @@ DIFFERENCES = Schema(
     Field(
         "assumed", list[str] | None, "the scenario, resolved; null: what counts today", get=or_null("scenario.texts")
     ),
+    Field("left_side", str | None, "`current@TIME` or `run:ID`; null: current, or the file of `against`", get=_left),
+    Field("right_side", str | None, "`current`, `current@TIME` or `run:ID`; null: recomputed", get=_right),
     Field(
         "against",
         Object(
@@ -334,7 +416,7 @@ DIFFERENCES = Schema(
             Field("entity", str, "the column of entities", get="columns.entity"),
             Field("metric", str | None, "the column that names the metric of each row", get="columns.metric"),
             Field(
-                "values",
+                "value_columns",
                 Object(
                     Field("metric", str | None, get=lambda pair: pair[0] or None),
                     Field("column", str, get=itemgetter(1)),
@@ -346,7 +428,7 @@ DIFFERENCES = Schema(
             Field("numbers", Count, "that were compared", get="extent.values"),
             Field("first", Bucket, "the first bucket", get="extent.first"),
             Field("last", Bucket, "the last bucket", get="extent.last"),
-            Field("entities", Count, get="extent.entities"),
+            Field("of_entities", Count, get="extent.entities"),
             Field("left_out", Count, "numbers outside the window or the entities"),
             Field("other_metrics", Count, "numbers of metrics that are not compared"),
             Field(
@@ -372,8 +454,8 @@ DIFFERENCES = Schema(
         Column("metric", str),
         Column("bucket", Bucket, "its start"),
         Column("entity_id", str | None, "null: every entity of the bucket, whose raw is damaged", cut=24),
-        Column("current", Decimal | None, "the left side: with `--against` the number of the file"),
-        Column("recomputed", Decimal | None, "from raw, or with `--run` what it wrote"),
+        Column("current", Decimal | None, "the left side"),
+        Column("recomputed", Decimal | None, "the right side"),
         Column("delta", Decimal | None, "recomputed - current; null where one is missing"),
         Column("percent", Decimal | None, "of the current value, to six digits; null also where that is 0", drop=1),
         Column(

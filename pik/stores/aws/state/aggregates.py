@@ -158,7 +158,7 @@ class AwsAggregates:
                 sound = not checked or (
                     layout.is_sound(place, item) and (pointer is None or layout.is_sound(place, pointer))
                 )
-                yield layout.aggregate(place, item, current=current, sound=sound)
+                yield layout.aggregate(place, item, current=current, sound=sound, base=item["base"] or None)
 
     def _versions(self, metric: str, window: Window, prefixes: Sequence[str]) -> Iterator[VersionItem]:
         for bucket, prefix in product(self._buckets(metric, window), prefixes):

@@ -263,7 +263,9 @@ def is_sound(place: Place, item: PointerItem) -> bool:
     return item.get("digest") == version_digest(place, item)
 
 
-def aggregate(place: Place, item: PointerItem, *, current: bool, sound: bool = True) -> Aggregate:
+def aggregate(
+    place: Place, item: PointerItem, *, current: bool, sound: bool = True, base: str | None = None
+) -> Aggregate:
     """Return the aggregate of a version or a pointer. Raises Damaged."""
     try:
         value = Decimal(item["value"]) if item["value"] else None
@@ -272,7 +274,7 @@ def aggregate(place: Place, item: PointerItem, *, current: bool, sound: bool = T
     except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise damaged_row(f"the version of {place.name} by run {item['run']}") from error
     why = item["metric_version"], item["known_until"], item["reason"]
-    return Aggregate(computed, item["run"], *why, current=current, sound=sound, actor=item["actor"])
+    return Aggregate(computed, item["run"], *why, current=current, sound=sound, actor=item["actor"], base=base)
 
 
 def task_tally(task: Task, written: Written) -> dict[str, Any]:

@@ -1,0 +1,111 @@
+"""Comparing what is recorded: current values, earlier ones, what runs wrote, numbers of a file. Nothing is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pik.errors import NothingSelected, command
+from pik.model.instant import Window
+from pik.model.metric import Aggregate, Computed, Run
+from pik.ports.store import Store
+from pik.usecases import Listing
+from pik.usecases.availability import expect_pulled
+from pik.usecases.metrics.computation import compare, current_rows, widest
+from pik.usecases.metrics.definitions import stored
+from pik.usecases.metrics.diff import NOTHING, Comparison, Diff, Tolerance
+from pik.usecases.metrics.file_numbers import FileNumbers
+from pik.usecases.metrics.sides import LEFT, Recorded, Side, SideKind
+
+
+def diff_run(
+    store: Store,
+    run_id: str,
+    *,
+    metrics: Sequence[str] = (),
+    entities: Sequence[str] = (),
+    tolerances: Sequence[Tolerance] = (),
+    changed_only: bool = False,
+) -> Diff:
+    """Compare what a run wrote with what is current now; what failed in it is a row, too. Raises NotFound, and as
+    diff_aggregates does."""
+    left, right = Recorded(store, LEFT), Recorded(store, Side(SideKind.RUN, run_id))
+    return diff_recorded(
+        *(store, left, right),
+        metrics=metrics,
+        entities=entities,
+        tolerances=tolerances,
+        changed_only=changed_only,
+    )
+
+
+def runs_of(*sides: Recorded | FileNumbers | None) -> list[Run]:
+    """Return the runs among the sides."""
+    return [side.run for side in sides if isinstance(side, Recorded) and side.run is not None]
+
+
+def run_window(*sides: Recorded | FileNumbers | None) -> Window | None:
+    """Return the window of the runs among the sides, None without any."""
+    runs = runs_of(*sides)
+    if not runs:
+        return None
+    return Window(min(run.request.start for run in runs), max(run.request.end for run in runs))
+
+
+def diff_recorded(
+    store: Store,
+    left: Recorded | FileNumbers,
+    right: Recorded,
+    window: Window | None = None,
+    *,
+    metrics: Sequence[str] = (),
+    entities: Sequence[str] = (),
+    tolerances: Sequence[Tolerance] = (),
+    changed_only: bool = False,
+) -> Diff:
+    """Compare two recorded sides. Without a window that of the runs among them is compared, or all of time.
+
+    A run is compared in the values that it wrote, and what failed in it is a row; two runs, or a run and a file, in
+    those that either has. Raises as diff_aggregates does, and NotHeld.
+    """
+    file = left if isinstance(left, FileNumbers) else None
+    wanted, versions = stored(store.metrics, metrics)
+    if isinstance(left, FileNumbers):
+        wanted = list(left.metrics)
+    runs = runs_of(left, right)
+    window = window or run_window(left, right) or Window()
+    effective = widest(window, wanted)
+    if runs:
+        effective = Window(min(run.effective_start for run in runs), max(run.effective_end for run in runs))
+    else:
+        expect_pulled(store, effective, entities)
+    some = entities or (runs[0].request.entities if len(runs) == 1 else ())
+    comparison = Comparison(store, tolerances, set(), set(entities), file)
+
+    def rows() -> Iterator[tuple[Aggregate | None, Computed | None]]:
+        if isinstance(left, FileNumbers):
+            before = current_rows(left, wanted, effective, some)
+        else:
+            before = left.rows(wanted, effective, some)
+        if right.run is not None:
+            after = comparison.written(right.run, wanted, versions, some)
+        else:
+            found = right.rows(wanted, effective, some)
+            after = comparison.shown(
+                row for row in found if row.metric_version in versions.get(row.computed.metric, (row.metric_version,))
+            )
+        pairs = compare(before, after)
+        if len(runs) == 1 and file is None:  # the values of the run, whichever side it is
+            place = 1 if right.run is not None else 0
+            return (pair for pair in pairs if pair[place] is not None)
+        return pairs
+
+    def nothing() -> NothingSelected:
+        if right.run is not None:
+            wrote = f"{NOTHING}: run {right.run.run_id} wrote none of these values"
+            return NothingSelected(wrote, hint=command("runs", "show", right.run.run_id))
+        return NothingSelected(f"{NOTHING}: neither {left} nor {right} has a value {effective.within}")
+
+    listing = Listing(comparison.listed(comparison.differences(rows()), nothing, changed_only))
+    unlisted = right.run.failed_aggregates - len(right.run.failures) if right.run is not None else 0
+    recorded = left if isinstance(left, Recorded) else None
+    return Diff(window, effective, listing, right.run, unlisted, file=file, left=recorded, right=right)
