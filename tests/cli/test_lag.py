@@ -95,6 +95,10 @@ def test_it_fits_the_terminal(shop: Callable[..., Any], monkeypatch: pytest.Monk
         (("--from", "2026-01-02", "--to", "2026-01-01"), 2, "is empty"),
         (("--skew", "--error-after", "1h"), 2, "--skew does not go with"),
         (("--skew", "--by", "hour"), 2, "--skew does not go with"),
+        (("--late", "--source", "web"), 2, "--late goes with a window"),
+        (("--late", "--skew"), 2, "--late goes with a window"),
+        (("--late", "--metric", "profit"), 2, "profit"),
+        (("--metric", "event_count"), 2, "--metric is for the values"),
         (("--store", "absent"), 4, "absent"),
     ],
 )
@@ -153,3 +157,30 @@ def test_shifts_fit_the_terminal(skewed: Callable[..., Any], monkeypatch: pytest
     out = skewed("lag", "--skew").out
     assert "zone -2h" in out
     assert max(len(one) for one in out.splitlines() if not one.startswith(("next", "note"))) <= width
+
+
+def test_late_events_are_shown_with_what_they_move_and_are_exit_0(shop: Callable[..., Any], tmp_path: Path) -> None:
+    assert "no current values" in shop("lag", "--late").out
+    shop("replay", "--all", "--promote", "--yes", "--reason", "nightly")
+    assert "no late events" in shop("lag", "--late").out
+    (tmp_path / "late.jsonl").write_text(line("web", 50, 1) + line("web", 51, 1))
+    shop("ingest", "late.jsonl")
+    result = shop("lag", "--late", "--format", "json")
+    found = json.loads(result.out)
+    assert (result.code, found["values_checked"], found["values_with_late_events"]) == (0, 1, 1)
+    [late] = found["late_values"]
+    assert (late["metric"], late["late_events"], late["before"], late["after"], late["delta"], late["proven"]) == (
+        "event_count",
+        2,
+        5,
+        7,
+        2,
+        True,
+    )
+    assert shop(*shlex.split(found["next"])[1:]).code == 1
+    assert (
+        json.loads(shop("lag", "--late", "--metric", "event_count", "--entity", "x", "--format", "json").out)[
+            "late_values"
+        ]
+        == []
+    )

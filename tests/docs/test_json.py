@@ -183,6 +183,7 @@ def _repair(pik: Journey) -> None:
     pik("pik sql", "sql", 'SELECT avg(value) AS "any_column" FROM aggregates', *DAY, *ONE)
     pik("pik sql", "sql", 'SELECT 1 AS "any_column" FROM deliveries', "--limit", 1)
     pik("pik sql --output", "sql", "FROM batches", "--output", "batches.parquet")
+    pik("pik lag --late", "lag", "--late", *DAY, "--entity", "customer-17")
     late = ("revenue", "customer-17", DAY[1], "--events", "--column", "payload.amount")
     pik("pik explain", "explain", *late, code=1)
     found = pik("pik triage", "triage", *DAY, code=1)

@@ -133,21 +133,27 @@ class _Together:
         return found
 
     def _values(self, metric: Metric, scenario: Scenario, keys: set[_Key]) -> dict[_Key, Computed]:
-        """Return the values of these buckets and entities under a scenario, as far as they can be computed."""
-        buckets, entities = sorted({bucket for bucket, _ in keys}), sorted({entity for _, entity in keys})
-        window = Window(buckets[0], buckets[-1] + 1).widened(metric.bucket_size)
-        few = tuple(entities) if len(entities) <= _FEW else ()
-        found: dict[_Key, Computed] = {}
-        with applied(self.store, self.engine, scenario, window, few) as overrides:
-            selection = Selection(self.store, window, few, overrides)
-            with closing(recompute(selection, self.engine, [metric])) as parts:
-                for part in parts:
-                    if isinstance(part.computed, Damaged):
-                        continue
-                    for row in part.computed.rows():
-                        if (row.bucket, row.entity_id) in keys and row.failure is None:
-                            found[row.bucket, row.entity_id] = row
-        return found
+        return values_under(self.store, self.engine, metric, scenario, keys)
+
+
+def values_under(
+    store: Store, engine: Engine, metric: Metric, scenario: Scenario, keys: set[_Key]
+) -> dict[_Key, Computed]:
+    """Return the values of these buckets and entities under a scenario, as far as they can be computed."""
+    buckets, entities = sorted({bucket for bucket, _ in keys}), sorted({entity for _, entity in keys})
+    window = Window(buckets[0], buckets[-1] + 1).widened(metric.bucket_size)
+    few = tuple(entities) if len(entities) <= _FEW else ()
+    found: dict[_Key, Computed] = {}
+    with applied(store, engine, scenario, window, few) as overrides:
+        selection = Selection(store, window, few, overrides)
+        with closing(recompute(selection, engine, [metric])) as parts:
+            for part in parts:
+                if isinstance(part.computed, Damaged):
+                    continue
+                for row in part.computed.rows():
+                    if (row.bucket, row.entity_id) in keys and row.failure is None:
+                        found[row.bucket, row.entity_id] = row
+    return found
 
 
 def _value(computed: Computed | None) -> Decimal:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     # is a clock off, or a time zone wrong?
     pik lag --since 7d --skew
 
+    # which current values lack events that came later, and by how much?
+    pik lag --since 7d --late
+
     # since which hour, and with which release of the app?
     pik lag --since 1d --by hour
     pik lag --since 1d --by payload.release
@@ -54,6 +57,11 @@ def lag(
     skew: Annotated[
         bool, option("--skew", "Find clocks that are off: constant shifts of the lag, and negative lags.")
     ] = False,
+    late: Annotated[
+        bool,
+        option("--late", "List current values whose events came after they were computed, and how that moves them."),
+    ] = False,
+    metric: options.Metrics = None,
     limit: options.Limit = None,
 ) -> int | None:
     """Show how long events took to arrive, as percentiles and as a histogram.
@@ -66,7 +74,11 @@ def lag(
 
     With --skew: constant shifts of the lag per group (exit code 1), since when they are there, and whether they look
     like a time zone; and single negative lags (exit code 0). The rule is printed with its figures.
+
+    With --late: the current values (of --metric) with events that were recorded after the value's known until, and by
+    how much these move it (exit code 0). `pik diff aggregates` compares with all that raw holds, whatever the cause.
     """
+    from pik.cli.commands.inspect.late import show_late
     from pik.cli.commands.inspect.skew import show_skew
     from pik.model.delivery import Filter
     from pik.usecases.inspect.events import nothing_matches
@@ -79,6 +91,15 @@ def lag(
         raise UsageError(f"--warn-after {warn_after} is longer than --error-after {error_after}")
     wanted = Filter(window, (entity,) if entity else (), source, type_)
     grouping = read_grouping(by, GROUPS)
+    if late:
+        if skew or limits != Limits() or source or type_ or by != "source":
+            raise UsageError(
+                "--late goes with a window, --entity, --metric and --limit only",
+                hint="a bucket is always computed from all of its events",
+            )
+        return show_late(cli, window, wanted.entities, metric or (), limit)
+    if metric:
+        raise UsageError("--metric is for the values that late events move", hint="add --late")
     if skew:
         if limits != Limits() or limit or by == "hour":
             raise UsageError(

@@ -1,0 +1,72 @@
+"""`pik lag --late`: current values that lack events which came later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from pik.cli import options
+from pik.cli.context import Context
+from pik.cli.document import NEXT, TRUNCATED, Column, Field, Rows, Schema
+from pik.cli.values import Bucket, Count, Moment
+from pik.errors import command
+from pik.model.instant import Window
+
+
+def show_late(
+    cli: Context, window: Window, entities: Sequence[str], metrics: Sequence[str], limit: int | None
+) -> int | None:
+    """Show the current values with late events, and how these move them."""
+    from pik.usecases.inspect.late import find_late
+
+    found = find_late(cli.open_store(), cli.engine(), window, entities, metrics)
+    rows, truncated = options.first_rows(iter(found.buckets), limit or cli.default_limit)
+    ends = [("--from", window.from_text), ("--to", window.to_text), *(("--entity", one) for one in entities)]
+    ends += [("--metric", one) for one in metrics]
+    chosen = [word for name, text in ends if text for word in (name, text)]
+    cli.show(
+        LATE,
+        {
+            "window": window,
+            "effective": found.effective,
+            "entity": entities[0] if entities else None,
+            "metrics": found.versions,
+            "values_checked": found.values,
+            "values_with_late_events": found.late,
+        },
+        late_values=rows,
+        truncated=truncated,
+        next=command("diff", "aggregates", *chosen, "--explain") if found.late else None,
+    )
+    return None
+
+
+LATE = Schema(
+    "pik lag --late",
+    Field("window", Window),
+    Field("effective", Window, "the whole buckets that the window touches"),
+    Field("entity", str | None),
+    Field("metrics", list[str], "NAME@VERSION of the latest definitions, under which values are computed"),
+    Field("values_checked", Count, "current values"),
+    Field("values_with_late_events", Count),
+    Rows(
+        "late_values",
+        "by metric, bucket and entity",
+        Column("metric", str),
+        Column("bucket", Bucket),
+        Column("entity_id", str, cut=16),
+        Column("late_events", Count, "recorded after `known_until`, and counted by the definition", get="late"),
+        Column("delta", Decimal | None, "by how much they move the value; null: it cannot be computed"),
+        Column("before", Decimal | None, "the value without them; null: none", drop=3),
+        Column("after", Decimal | None, "with them", drop=2),
+        Column("current", Decimal | None, "as it was recorded", drop=4),
+        Column("proven", bool, "whether `before` is of exactly what the current value counted", drop=1),
+        Column("known_until", Moment, "of the current value", drop=5),
+        Column("run_id", str, "that wrote it", detail=True),
+        empty=lambda found: (
+            "no late events" if found["values_checked"] else f"no current values {found['window'].within}"
+        ),
+    ),
+    TRUNCATED,
+    NEXT,
+)

@@ -1,0 +1,172 @@
+"""Late events: recorded after the current value of their bucket was computed, and how they move it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from itertools import groupby, islice
+from operator import attrgetter
+
+from pik.errors import EngineError, Invalid, command
+from pik.model.instant import MAX_INSTANT, Window
+from pik.model.metric import Aggregate, Metric
+from pik.model.scenario import Scenario
+from pik.ports.engine import DELIVERY_COLUMNS, Engine, Tables
+from pik.ports.store import Store
+from pik.rawlog.selection import Selection
+from pik.runtime.storage import Sorter
+from pik.usecases.availability import expect_held
+from pik.usecases.metrics.causes import TOGETHER, values_under
+from pik.usecases.metrics.computation import sound, widest
+from pik.usecases.metrics.definitions import chosen, pin, pinned
+
+
+@dataclass(frozen=True, slots=True)
+class LateBucket:
+    """A current value (of a metric, entity, and bucket by its start) and its late events: those that its definition
+    counts and that were recorded after its `known_until`.
+
+    `before` and `after` are the value without and with them, under the metric's latest definition; None: no value.
+    A value that cannot be computed is `failed`. `proven` says whether the current value counted exactly what raw holds
+    of what was known then.
+    """
+
+    metric: str
+    bucket: int
+    entity_id: str
+    late: int
+    known_until: int
+    run_id: str
+    current: Decimal | None
+    before: Decimal | None = None
+    after: Decimal | None = None
+    failed: bool = False
+    proven: bool = False
+
+    @property
+    def delta(self) -> Decimal | None:
+        """after - before, no value counted as 0; None where one cannot be computed."""
+        return None if self.failed else (self.after or Decimal(0)) - (self.before or Decimal(0))
+
+
+@dataclass(frozen=True, slots=True)
+class LateReport:
+    """Late events by metric, bucket and entity, over the whole buckets that the window touches (`effective`).
+    `versions` are the metrics that were looked at, `values` their current values, `late` the late ones' buckets."""
+
+    effective: Window
+    versions: tuple[str, ...]
+    values: int
+    late: int
+    buckets: Iterable[LateBucket]
+
+
+def find_late(
+    store: Store, engine: Engine, window: Window, entities: Sequence[str] = (), metrics: Sequence[str] = ()
+) -> LateReport:
+    """Find the current values with late events. Raises NothingSelected for an unknown metric, NotHeld, Damaged, and
+    EngineError where a definition's condition fails on an event."""
+    wanted = chosen(store.metrics, metrics)
+    effective = widest(window, wanted)
+    expect_held(store, effective, entities)
+    values, late = 0, 0
+    found: Sorter[LateBucket] = Sorter(attrgetter("metric", "bucket", "entity_id"))
+    for metric in wanted:
+        versions = _known_until(store, metric.name, window.widened(metric.bucket_size), entities)
+        values += sum(count for count, _ in versions.values())
+        for version, (_, known_until) in versions.items():
+            left = pinned(store.metrics, f"{metric.name}@{version}")
+            buckets = _late_of(store, engine, left, known_until, window, entities)
+            while some := list(islice(buckets, TOGETHER)):
+                for one in _moved(store, engine, metric, some):
+                    late += 1
+                    found.add(one)
+    return LateReport(effective, tuple(pin(metric) for metric in wanted), values, late, found)
+
+
+def _known_until(store: Store, name: str, window: Window, entities: Sequence[str]) -> dict[int, tuple[int, int]]:
+    """Return by version of the metric how many current values it has, and the earliest of their known until."""
+    found: dict[int, tuple[int, int]] = {}
+    for row in store.aggregates.current(name, window, entities):
+        count, known_until = found.get(row.metric_version, (0, MAX_INSTANT))
+        found[row.metric_version] = count + 1, min(known_until, row.known_until)
+    return found
+
+
+def _late_of(
+    store: Store, engine: Engine, left: Metric, known_until: int, window: Window, entities: Sequence[str]
+) -> Iterator[tuple[LateBucket, Aggregate]]:
+    """Yield the current values of a version that have late events, by bucket and entity, without their movements."""
+    window = window.widened(left.bucket_size)
+    if Selection(store, window, entities).known_until <= known_until:
+        return  # nothing was recorded since
+    where = left.definition.where
+    columns = {"entity_id", "event_ns", "recorded_at"}
+    if where is not None:
+        columns |= {name for name in DELIVERY_COLUMNS if re.search(rf"\b{name}\b", where, re.IGNORECASE)}
+    with (
+        Selection(store, window, entities).gather_deliveries() as files,
+        engine.tables(files, columns, window, entities) as tables,
+    ):
+        rows = groupby(_recorded_since(tables, left, known_until), key=lambda row: row[:2])
+        late = next(rows, None)
+        for value in sound(store.aggregates.current(left.name, window, entities)):
+            place = value.computed.bucket, value.computed.entity_id
+            while late is not None and late[0] < place:
+                late = next(rows, None)
+            if late is None:
+                return
+            if late[0] == place and value.metric_version == left.version:
+                count = sum(events for *_, recorded, events in late[1] if recorded > value.known_until // 1000)
+                if count:
+                    yield _bucket(left, value, count), value
+
+
+def _recorded_since(tables: Tables, left: Metric, known_until: int) -> Iterator[tuple[int, str, int, int]]:
+    """Yield bucket, entity, moment of recording (microseconds) and number of the events that the metric counts."""
+    size = left.bucket_size
+    try:
+        tables.keep(
+            "late",
+            f"SELECT event_ns - ((event_ns % {size}) + {size}) % {size} AS bucket, entity_id,"
+            " epoch_us(recorded_at) AS recorded, count(*) AS n FROM events"
+            f" WHERE epoch_us(recorded_at) > {known_until // 1000} AND ({left.definition.where or 'true'})"
+            " GROUP BY 1, 2, 3",
+        )
+    except Invalid as error:
+        raise EngineError(
+            f"the condition of {pin(left)} cannot be evaluated: {error.message}",
+            hint=command("metrics", "show", left.name),
+        ) from None
+    yield from tables.rows("SELECT bucket, entity_id, recorded, n FROM late ORDER BY 1, 2, 3")
+
+
+def _bucket(left: Metric, value: Aggregate, count: int) -> LateBucket:
+    one = value.computed
+    return LateBucket(left.name, one.bucket, one.entity_id, count, value.known_until, value.run_id, one.value)
+
+
+def _moved(
+    store: Store, engine: Engine, metric: Metric, found: Sequence[tuple[LateBucket, Aggregate]]
+) -> Iterator[LateBucket]:
+    """Yield them with the values before and after the late events."""
+    after = values_under(store, engine, metric, Scenario(), {(one.bucket, one.entity_id) for one, _ in found})
+    for known_until, group in groupby(sorted(found, key=_known), key=_known):
+        some = list(group)
+        keys = {(one.bucket, one.entity_id) for one, _ in some}
+        before = values_under(store, engine, metric, Scenario(known_until), keys)
+        for one, value in some:
+            was, now = before.get((one.bucket, one.entity_id)), after.get((one.bucket, one.entity_id))
+            yield replace(
+                one,
+                before=None if was is None else was.value,
+                after=None if now is None else now.value,
+                failed=now is None,
+                proven=was is not None and was.counted == value.computed.counted,
+            )
+
+
+def _known(found: tuple[LateBucket, Aggregate]) -> int:
+    return found[0].known_until
