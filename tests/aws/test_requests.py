@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pik.model.batch import Location
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
 from pik.ports.store import Store
@@ -55,6 +58,10 @@ def told(store: Store) -> dict[str, Any]:
     events = list(list_events(store, Filter(ALL_TIME)))
     batches = sorted(store.index.batches(), key=lambda batch: batch.batch_id)
     order = {batch.batch_id: number for number, batch in enumerate(batches)}
+
+    def placed(deliveries: Iterable[Location]) -> list[tuple[str, str, int, int]]:
+        return [(one.event_id, one.kind, order[one.batch_id], one.seq) for one in deliveries]
+
     return {
         "batches": [
             (batch.state, batch.counts, batch.sources, batch.reasons, batch.first_event, batch.last_event)
@@ -67,6 +74,8 @@ def told(store: Store) -> dict[str, Any]:
             row.event_id: [(one.kind, order[one.batch_id], one.seq) for one in store.index.deliveries(row.event_id)]
             for row in events
         },
+        "repeated": sorted(map(placed, chain(*(store.repeats.repeated_from(one.batch_id) for one in batches)))),
+        "conflicts": sorted(map(placed, store.repeats.conflicting())),
         "prefixes": {row.event_id: [one.event_id for one in store.index.locate(row.event_id[:7])] for row in events},
         "segments": sorted(
             (segment.day, order[segment.batch_id], segment.deliveries, tuple(store.index.skipped(segment).items()))
