@@ -172,7 +172,8 @@ class Index(Protocol):
 class Repeats(Protocol):
     """Finds events with several deliveries, each as the list of all of them in recording order.
 
-    As in `Index.deliveries`, a delivery is missing whose writer has not recorded it to the end."""
+    As in `Index.deliveries`, a delivery is missing whose writer has not recorded it to the end.
+    """
 
     def repeated_from(self, batch_id: str) -> Iterator[list[Location]]:
         """Yield those whose accepted delivery is in this batch."""
