@@ -44,6 +44,12 @@ DryRun = Annotated[bool, option("--dry-run", "Only show what would be done.")]
 Yes = Annotated[bool, option("--yes -y", "Do not ask (for runbooks).")]
 Reason = Annotated[str, option("--reason TEXT", "The reason; it is recorded.", show_default=False)]
 
+Total = Annotated[
+    bool, option("--total", "Totals of each metric instead: exact sums, or the least or greatest of a min or max.")
+]
+TotalBy = Annotated[
+    Literal["metric", "bucket", "run"] | None, option("--by COLUMN", "Totals by metric, bucket or run of each metric.")
+]
 AsOf = Annotated[str | None, option("--as-of TIME", "Only what had been recorded by then, with the verdicts of then.")]
 Assume = Annotated[
     list[str] | None,

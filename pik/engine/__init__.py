@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pik.engine import sandbox
 from pik.engine.check import Checked, check_definition
+from pik.engine.combine import combination_of
 from pik.engine.figures import digest_lines, open_figures
 from pik.engine.rules import read_rules
 from pik.engine.sandbox import OutOfMemory, bounded, first_line, literal, session, threads_for
@@ -33,6 +34,7 @@ from pik.model.metric import (
     DELIVERY_FACTS,
     NO_INPUTS,
     BucketDigest,
+    Combination,
     Computed,
     Definition,
     Failure,
@@ -74,6 +76,11 @@ class DuckEngine:
         """See Engine.check."""
         with session() as db, bounded(db, sandbox.CHECK_SECONDS, f"checking the metric {definition.name}"):
             return check_definition(db, definition).scale
+
+    def combination(self, definition: Definition) -> Combination:
+        """See Engine.combination."""
+        with session() as db, bounded(db, sandbox.CHECK_SECONDS, f"checking the metric {definition.name}"):
+            return combination_of(db, definition)
 
     @contextmanager
     def computation(

@@ -59,6 +59,14 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
         return self.definition.bucket_size
 
 
+class Combination(StrEnum):
+    """How the values of a metric for parts (entities, buckets) make that for the whole."""
+
+    SUM = "sum"
+    MIN = "min"
+    MAX = "max"
+
+
 EVENT_COUNT = Metric(
     definition=Definition(name="event_count", value="count(*)", description="events per entity and UTC day"),
     version=1,

@@ -14,7 +14,7 @@ from pik.model.batch import Verdict
 from pik.model.delivery import Delivery, ExtractedColumn, Filter
 from pik.model.event import ENVELOPE, FieldType
 from pik.model.instant import Window
-from pik.model.metric import BucketDigest, Computed, Definition
+from pik.model.metric import BucketDigest, Combination, Computed, Definition
 from pik.model.scenario import Criteria
 
 
@@ -179,6 +179,10 @@ class Engine(Protocol):
         names only columns that exist, is one aggregate, and has a result that neither order nor floating point can
         change.
         """
+
+    def combination(self, definition: Definition) -> Combination:
+        """Return how the definition's values for parts make that for the whole: exactly, whatever the events. Raises
+        Invalid, with the reason, for one whose values do not."""
 
     def computation(
         self, inputs: Inputs, metrics: Sequence[Definition], window: Window, entities: Sequence[str] = ()

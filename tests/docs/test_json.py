@@ -164,6 +164,8 @@ def _numbers(pik: Journey) -> None:
     pik("pik replay", "replay", *DAY, *TWO)
     pik("pik diff aggregates", "diff", "aggregates", *DAY, *TWO)
     pik("pik diff aggregates", "diff", "aggregates", *DAY, "--stats")
+    for by in ("metric", "bucket", "run"):
+        pik("pik aggregates --total", "aggregates", "--total", "--by", by)
     found = pik("pik aggregates", "aggregates", "--entity", "customer-17")["aggregates"]
     names = ("metric", "bucket", "entity_id", "value")
     lines = [",".join(names), *(",".join(str(row[name]) for name in names) for row in found)]

@@ -21,6 +21,7 @@ from pik.inputs.source import Source, file_source
 from pik.model.instant import ALL_TIME, DAY, HOUR, Window, parse_instant
 from pik.model.metric import (
     BucketDigest,
+    Combination,
     Computed,
     Definition,
     DigestLines,
@@ -158,6 +159,9 @@ class PlainEngine:
 
     def check(self, definition: Definition) -> int:
         return 0
+
+    def combination(self, definition: Definition) -> Combination:
+        return Combination.SUM
 
     def counted(
         self, inputs: Inputs, definition: Definition, window: Window, entities: Sequence[str] = ()

@@ -13,7 +13,7 @@ from pik.cli.context import Context
 from pik.cli.document import TRUNCATED, Column, Field, Rows, Schema, or_null
 from pik.cli.options import argument, option
 from pik.cli.values import Bucket, Count, Instant, Moment
-from pik.errors import command
+from pik.errors import UsageError, command
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
@@ -131,6 +131,9 @@ VERSIONS = Schema(
 
     # where does this value come from: every version, its run, its reason
     pik aggregates --entity user-123 --metric revenue --since 7d --history
+
+    # the revenue of each day of a month, over all entities
+    pik aggregates --metric revenue --from 2026-01-01 --to 2026-02-01 --by bucket
     """,
 )
 def aggregates(
@@ -141,21 +144,38 @@ def aggregates(
     to: options.To = None,
     since: options.Since = None,
     history: Annotated[bool, option("--history", "Every version, not only the current one.")] = False,
+    total: options.Total = False,
+    by: options.TotalBy = None,
     limit: options.Limit = None,
 ) -> None:
     """List the current values of the buckets that the window touches, by metric, bucket and entity.
 
     Each row that is listed is checked against its digest: exit code 4 at one that is not as it was written.
+
+    --total and --by add up the values of all listed entities and buckets, one metric at a time: exactly, where the
+    definition is a sum or a count, or + and - of such. A min or max has the least or greatest value instead. Others,
+    such as a quotient or count(DISTINCT x), are refused with the reason.
     """
     from pik.usecases.metrics.definitions import list_aggregates
+    from pik.usecases.metrics.totals import Combinations
+    from pik.usecases.metrics.totals import total as total_of
 
+    if history and (total or by):
+        raise UsageError("--history lists versions, which have no total", hint="leave --history out")
+    store = cli.open_store()
     listing = list_aggregates(
-        cli.open_store(),
+        store,
         options.window_of(from_, to, since),
         metrics=metric or (),
         entities=entity or (),
         history=history,
     )
+    if total or by:
+        totals = total_of(listing.rows, by, Combinations(store, cli.engine()))
+        shown, more = options.first_rows(iter(totals), limit)
+        left_out = [f"totals.{column}" for name, column in TOTAL_COLUMNS.items() if by != name]
+        cli.show(TOTALS.without(*left_out), listing, totals=shown, truncated=more)
+        return
     rows, truncated = options.first_rows(iter(listing.rows), limit)
     cli.show(HISTORY if history else AGGREGATES, listing, aggregates=rows, truncated=truncated)
 
@@ -204,3 +224,24 @@ def _aggregates(*, history: bool) -> Schema:
 
 
 AGGREGATES, HISTORY = _aggregates(history=False), _aggregates(history=True)
+
+TOTAL_COLUMNS = {"bucket": "bucket", "run": "run_id"}
+"""The columns of totals that are there only with --by, which names them."""
+
+TOTALS = Schema(
+    "pik aggregates --total",
+    Field("requested", Window, get="window"),
+    Field("effective", Window, "the whole buckets that the requested window touches"),
+    Rows(
+        "totals",
+        "by metric, then bucket or run",
+        Column("metric", str),
+        Column("bucket", Bucket, "with `--by bucket`: its start"),
+        Column("run_id", str, "with `--by run`: the run that wrote the current values"),
+        Column("combination", str, "`sum`, or `min` or `max`: the least or greatest value"),
+        Column("value", Decimal | None, "of all entities and buckets, exactly"),
+        Column("of_values", Count, "how many there are", get="values"),
+        empty=lambda listing: _nothing("current value", listing),
+    ),
+    TRUNCATED,
+)
