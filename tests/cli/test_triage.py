@@ -49,8 +49,20 @@ def triage(pik: Pik, *options: str) -> tuple[int, list[dict[str, Any]], dict[str
 def test_a_sound_store_has_no_finding_and_names_every_check(shop: Pik) -> None:
     code, findings, document = triage(shop)
     assert (code, findings, document["next"]) == (0, [], None)
-    assert [one["findings"] for one in document["checks"]] == [0] * 7
-    assert "nothing found by 7 checks" in shop("triage").out
+    assert [one["findings"] for one in document["checks"]] == [0] * 10
+    assert "nothing found by 10 checks" in shop("triage").out
+    notes = {one["check"]: one["note"] for one in document["checks"] if one["note"]}
+    assert notes == {
+        "skew": "cannot know for 1 source: too few events or hours",
+        "gaps": "cannot know for 1 source: too few earlier days to learn from",
+    }
+
+
+def test_statistical_findings_come_last(shop: Pik) -> None:
+    ingest(shop, "retry.jsonl", line("a", 10, 1).replace("T01:00:00Z", "T01:00:02Z"))
+    findings = triage(shop)[1]
+    assert [one["check"] for one in findings] == ["differences", "differences", "suspects"]
+    assert shop(*shlex.split(findings[-1]["command"])[1:]).code == 0
 
 
 def test_differences_are_split_by_cause_and_ranked_by_their_effect(shop: Pik, tmp_path: Path) -> None:
@@ -85,7 +97,10 @@ def test_other_faults_are_found_each_by_its_check(shop: Pik, tmp_path: Path) -> 
     code, after, document = triage(shop)
     assert [one["check"] for one in after if one["check"] == "damage"] == ["damage"] * 2
     assert [one for one in after if one["cause"] == "failed"]
-    assert (code, [one["check"] for one in document["checks"] if one["failure"]]) == (3, ["conflicts"])
+    assert (code, [one["check"] for one in document["checks"] if one["failure"]]) == (
+        3,
+        ["conflicts", "suspects", "skew", "gaps"],
+    )
 
 
 def test_a_baseline_leaves_out_what_was_found_before_whatever_its_figures(shop: Pik, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pik.errors import Damaged, EngineError, command
 from pik.model.batch import Batch, BatchState, Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import Window, format_instant
+from pik.model.instant import SECOND, Window, format_duration, format_instant
 from pik.model.metric import PromotionKind, Run, RunState
 from pik.ports.engine import Engine
 from pik.ports.store import Store
@@ -17,6 +17,11 @@ from pik.rawlog.selection import Selection
 from pik.runtime import SILENT, Progress
 from pik.usecases.care.verify import verify
 from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates
+from pik.usecases.inspect.gaps import Question, find_gaps
+from pik.usecases.inspect.grouping import read_grouping
+from pik.usecases.inspect.skew import Verdict as SkewVerdict
+from pik.usecases.inspect.skew import find_skew
+from pik.usecases.inspect.suspects import SuspectRule, count_suspects
 from pik.usecases.metrics.causes import ExplainedDifference, explained
 from pik.usecases.metrics.diff import Op, diff_aggregates
 from pik.usecases.metrics.explain import Cause
@@ -52,12 +57,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """A check, its rule, and how many findings it had; `failure` is why it could not go on, if it could not."""
+    """A check, its rule, and how many findings it had. `failure` is why it could not go on, if it could not;
+    `note` what it cannot know."""
 
     check: str
     rule: str
     findings: int
     failure: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,8 @@ class _Scope:
     window: Window
     entities: tuple[str, ...]
     progress: Progress
+    notes: dict[str, str] = field(default_factory=dict)
+    """What checks cannot know, by check."""
 
     @property
     def options(self) -> list[str]:
@@ -115,7 +124,7 @@ def triage(
             found.extend(check(scope))
         except (Damaged, EngineError) as error:
             failure = error.message
-        checks.append(CheckResult(name, rule, len(found) - before, failure))
+        checks.append(CheckResult(name, rule, len(found) - before, failure, scope.notes.get(name, "")))
     ranked = sorted(found, key=_rank)
     return Triage(
         window,
@@ -293,9 +302,74 @@ def _damage(scope: _Scope) -> Iterator[Finding]:
             yield Finding("damage", f"{segment.key} {detail}", command("verify", "--full"), scope=segment.key)
 
 
+_RETRY = SuspectRule(5 * SECOND)
+_BY_SOURCE = read_grouping("source", ("source",))
+
+
+def _suspects(scope: _Scope) -> Iterator[Finding]:
+    wanted = Filter(scope.window, scope.entities)
+    for group in count_suspects(scope.store, scope.engine, wanted, _RETRY, "source"):
+        yield Finding(
+            "suspects",
+            f"{group.suspects:,} events from {group.group} may be retries that were stamped anew",
+            command("duplicates", "--class", "suspect", "--source", group.group, *scope.options),
+            scope=group.group,
+            events=group.suspects,
+        )
+
+
+def _skew(scope: _Scope) -> Iterator[Finding]:
+    report = find_skew(scope.store, scope.engine, Filter(scope.window, scope.entities), _BY_SOURCE)
+    unknown = sum(group.verdict == SkewVerdict.UNKNOWN for group in report.groups)
+    scope.notes.update(_unknown("skew", unknown, "too few events or hours"))
+    for shift in report.shifts:
+        near = f", about {format_duration(shift.zone)}: perhaps a time zone" if shift.zone else ""
+        yield Finding(
+            "skew",
+            f"times from {shift.group} are off by {format_duration(shift.shift)}{near}",
+            command("lag", "--skew", "--source", shift.group or "", *scope.options),
+            scope=shift.group or "",
+            since=shift.since,
+            events=shift.events,
+        )
+
+
+def _gaps(scope: _Scope) -> Iterator[Finding]:
+    report = find_gaps(scope.store, scope.engine, Question(Filter(scope.window, scope.entities), _BY_SOURCE))
+    unknown = sum(group.learned_from is None for group in report.groups)
+    scope.notes.update(_unknown("gaps", unknown, "too few earlier days to learn from"))
+    for silence in report.silences:
+        yield _gap(scope, silence.group or "", "silence", silence.start, silence.end, silence.expected, 0)
+    for one in report.changes:
+        yield _gap(scope, one.group or "", one.kind, one.start, one.end, one.expected, one.events)
+
+
+def _gap(scope: _Scope, source: str, kind: str, start: int, end: int, expected: Decimal | None, events: int) -> Finding:
+    usual = "" if expected is None else f", usually {expected}"
+    return Finding(
+        "gaps",
+        f"{kind} of {source} for {format_duration(end - start)}: {events:,} events{usual}",
+        command("gaps", "--source", source, *scope.options),
+        cause=kind,
+        scope=source,
+        since=start,
+        events=events,
+    )
+
+
+def _unknown(check: str, sources: int, why: str) -> dict[str, str]:
+    """Return the note of a check that cannot judge some sources."""
+    return (
+        {check: f"cannot know for {'1 source' if sources == 1 else f'{sources:,} sources'}: {why}"} if sources else {}
+    )
+
+
 CHECKS: Mapping[str, tuple[str, Callable[[_Scope], Iterator[Finding]]]] = {
     "differences": ("recomputed from raw and compared with every current value, split by cause", _differences),
     "conflicts": ("deliveries with the idempotency key of an earlier one and other content", _conflicts),
+    "suspects": (f"{_RETRY} (statistical)", _suspects),
+    "skew": ("times of a source that are off by a constant, as lag --skew finds them (statistical)", _skew),
+    "gaps": ("silences, drops and spikes of a source against earlier days, as gaps finds them (statistical)", _gaps),
     "rejects": ("batches with records that are not valid events", _rejects),
     "interrupted batches": ("batches whose input was not read to its end", _interrupted),
     "runs": ("runs that failed in part, were promoted in part, or were rolled back", _runs),
