@@ -13,7 +13,7 @@ from pik.engine import sandbox
 from pik.engine.check import Checked, check_definition
 from pik.engine.combine import combination_of
 from pik.engine.figures import digest_lines, open_figures
-from pik.engine.rules import read_rules
+from pik.engine.rules import NO_RULES, read_rules
 from pik.engine.sandbox import OutOfMemory, bounded, first_line, literal, session, threads_for
 from pik.engine.scan_sql import (
     MICROSECOND,
@@ -28,7 +28,7 @@ from pik.engine.scan_sql import (
 )
 from pik.engine.statement import columns_read
 from pik.engine.tables import open_tables
-from pik.errors import Damaged, EngineError, PikError, command
+from pik.errors import Damaged, EngineError, PikError, UsageError, command
 from pik.model.instant import Window
 from pik.model.metric import (
     DELIVERY_FACTS,
@@ -109,7 +109,7 @@ class DuckEngine:
             seconds = len(ordered) * (sandbox.SCAN_SECONDS + sandbox.DELIVERY_SECONDS * inputs.deliveries)
             names = ", ".join(measure.name for measure in measures)
             with bounded(db, seconds, f"computing {names} from {inputs.deliveries:,} deliveries"):
-                refuse_unknown_times(db, scan)
+                _refuse_unknown_times(db, scan)
                 reasons = _compute(db, scan, measures, inputs.deliveries)
             return _Grouped(db, measures, reasons)
 
@@ -167,7 +167,7 @@ class DuckEngine:
                 skipping=inputs.skip is not None,
                 rules=read_rules(db, inputs.rules),
             )
-            refuse_unknown_times(db, scan)
+            _refuse_unknown_times(db, scan)
             counts = f"_bucket IS NOT NULL AND ({checked.where or 'true'})"
             try:
                 db.execute(f"SELECT event_id, batch_id, seq, epoch_us(event_time) FROM ({scan.lines()}) WHERE {counts}")
@@ -283,6 +283,15 @@ def _measures(names: Sequence[str], metrics: Sequence[Checked], inputs: Inputs) 
     return measures
 
 
+def _refuse_unknown_times(db: DuckDBPyConnection, scan: Scan) -> None:
+    import duckdb
+
+    try:
+        refuse_unknown_times(db, scan)
+    except duckdb.Error as error:
+        raise _cause(db, scan, error) from None
+
+
 def _compute(db: DuckDBPyConnection, scan: Scan, measures: Sequence[Measure], deliveries: int) -> Reasons | None:
     """Create the table `grouped`. Return the reasons of what failed on the data, None where nothing did."""
     import duckdb
@@ -309,20 +318,27 @@ def _group(db: DuckDBPyConnection, grouped: str, scan: Scan, deliveries: int) ->
 
 
 def _cause(db: DuckDBPyConnection, scan: Scan, error: Exception, measures: Sequence[Measure] = ()) -> PikError:
-    """Return the error that names the file or the metric that made the scan fail: the first that fails alone."""
+    """Return the error that names the file, the rule or the metric that made the scan fail: the first that fails
+    alone."""
     import duckdb
 
     if isinstance(error, duckdb.InterruptException):
         raise error
     if isinstance(error, duckdb.OutOfMemoryException):
         return OutOfMemory(error)
+    read = "SELECT count(_whole), max(_id), max(_bucket) FROM ({})"
     for file in scan.files:
         try:
-            db.execute(f"SELECT count(_whole), max(_id), max(_bucket) FROM ({replace(scan, files=[file]).lines()})")
+            db.execute(read.format(replace(scan, files=[file], rules=NO_RULES).lines()))
         except duckdb.Error as damage:
             if "maximum_object_size" in str(damage):
                 return EngineError(f"raw file {file.name} has a line of more than 16 MiB, too long for DuckDB")
             return _damaged(f"raw file {file.name} cannot be read: {first_line(damage)}")
+    try:
+        db.execute(read.format(scan.lines()))
+    except duckdb.Error as failure:
+        hint = "TRY_CAST in place of a cast, or a condition that fails for no event"
+        return UsageError(f"an assumption cannot be evaluated for every event: {first_line(failure)}", hint=hint)
     for measure in measures:
         try:
             db.execute(f"CREATE OR REPLACE TEMP TABLE alone AS {isolated(scan, [measure])}")

@@ -100,7 +100,8 @@ def criteria_sql(db: DuckDBPyConnection, criteria: Criteria) -> tuple[str, froze
             checked = check_definition(db, Definition(name="selection", value="count(*)", where=criteria.where))
         except Invalid as error:
             raise UsageError(f"where={criteria.where}: {error.message.partition(': ')[2]}", hint=error.hint) from None
-        conditions.append(f"({checked.where})")
+        others = " AND ".join(conditions)  # the condition may fail for deliveries of which these do not hold
+        conditions = [f"CASE WHEN {others} THEN {checked.where} END" if others else f"({checked.where})"]
         columns |= checked.columns
     return " AND ".join(conditions) or "true", frozenset(columns)
 

@@ -15,6 +15,8 @@ from pik.model.instant import (
     ALL_TIME,
     DAY,
     HOUR,
+    MAX_INSTANT,
+    MIN_INSTANT,
     MINUTE,
     SECOND,
     Window,
@@ -334,8 +336,10 @@ def _conflicts(value: str, _: ReadIds) -> Assumption:
 
 def _shift(value: str, _: ReadIds) -> Assumption:
     duration, _comma, rest = value.partition(",")
-    sign = -1 if duration.startswith("-") else 1
-    return Shift(sign * parse_duration(duration.lstrip("-+")), _needed(rest))
+    by = parse_duration(duration[1:] if duration[:1] in ("-", "+") else duration)
+    if by > MAX_INSTANT - MIN_INSTANT:
+        raise Invalid(f"{duration} is longer than all time there is", hint="events are of 1677-09-22 to 2262-04-10")
+    return Shift(-by if duration.startswith("-") else by, _needed(rest))
 
 
 def _zone(value: str, _: ReadIds) -> Assumption:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +39,18 @@ def shop(pik: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
     return pik
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    """The files of a store, without what SQLite keeps beside its own."""
+def contents(directory: Path) -> dict[str, Any]:
+    """The files of a store; of SQLite's the rows, since a reader may move those from one file to the other."""
     return {
-        str(path): path.read_bytes()
+        str(path): rows_of(path) if path.suffix == ".db" else path.read_bytes()
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.suffix not in (".db-wal", ".db-shm")
     }
+
+
+def rows_of(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())
 
 
 def diff(pik: Callable[..., Any], *options: str) -> tuple[int, dict[str, Any]]:

@@ -95,6 +95,8 @@ def test_criteria_read_back_what_they_print(criteria: Criteria) -> None:
         ("without=selected,from=2026-02-01,to=2026-02-01", "window is empty"),
         ("without=selected,from=yesterday", "yesterday"),
         ("shift=soon,source=a", "'soon' is not a duration"),
+        ("shift=--1h,source=a", "'-1h' is not a duration"),
+        ("shift=99999999w,source=a", "longer than all time there is"),
         ("shift=1h", "a selection is required"),
         ("zone=Berlin,source=a", "unknown time zone 'Berlin'"),
         ("zone=Europe/Berlin:both,source=a", "neither earlier nor later"),

@@ -21,7 +21,7 @@ from pik.ports.store import Store
 from pik.rawlog.selection import Selection
 from pik.stores import open_store
 from pik.usecases.metrics.computation import recompute
-from pik.usecases.metrics.scenario import applied, resolved, zone_offsets
+from pik.usecases.metrics.scenario import applied, definitions, resolved, zone_offsets
 from tests.support.stores import event, ingest, window
 
 ENTITIES = ("a", "b", "c")
@@ -247,3 +247,70 @@ def test_what_a_scenario_names_must_be_there(tmp_path: Path) -> None:
         values(built.store, assume(f"with=@{broken}"))
     with pytest.raises(InputError, match="cannot read"):
         values(built.store, assume(f"with=@{tmp_path / 'absent'}"))
+
+
+def keyed(number: float, at: str, key: str = "k") -> Event:
+    return {**event(number, "a", at), "idempotency_key": key}
+
+
+def totals(store: Store, *assumptions: str) -> Any:
+    found = values(store, assume(*assumptions))
+    return {format_instant(key[1])[8:10]: one[0] for key, one in found.items() if key[0] == "total"}
+
+
+FAILING = "where=(payload->>'v')::DATE = DATE '2026-01-01'"
+
+
+@pytest.mark.parametrize("kind", ["without=selected", "shift=1h", "zone=Europe/Berlin:later", "conflicts=last"])
+def test_a_condition_that_fails_on_an_event_is_not_taken_for_damage(tmp_path: Path, kind: str) -> None:
+    built = build(tmp_path, [[keyed(1, "01T00:00")], [keyed(2, "01T00:00")]])
+    with pytest.raises(UsageError, match="invalid date field format") as error:
+        values(built.store, assume(f"{kind},{FAILING}"))
+    assert "TRY_CAST" in error.value.hint
+    assert totals(built.store, f"{kind},source=app,{FAILING}") == {"01": 1}  # source= holds for none of them
+
+
+@pytest.mark.parametrize("kind", ["without=selected", "conflicts=last"])
+@pytest.mark.parametrize(
+    "where", ["true) OR (true", "verdict = 'exact'", "event_id IN (SELECT event_id FROM events)", "count(*) > 1", "1"]
+)
+def test_a_selection_takes_the_conditions_that_a_metric_does(tmp_path: Path, kind: str, where: str) -> None:
+    built = build(tmp_path, [[keyed(1, "01T00:00")]])
+    with pytest.raises(UsageError, match="where="):
+        values(built.store, assume(f"{kind},where={where}"))
+    assert totals(built.store, f"{kind},where=false -- a comment") == {"01": 1}
+
+
+def test_of_two_choices_of_what_counts_the_last_one_holds(tmp_path: Path) -> None:
+    built = build(tmp_path, [[keyed(1, "01T00:00"), event(8, "a", "02T00:00")], [keyed(2, "01T00:00")] * 2])
+    ingest(built.store, tmp_path, [event(8, "a", "02T00:00")], again=True)
+    [place] = [one for one in built.store.index.locate("") if len(built.store.index.deliveries(one.event_id)) == 3]
+    counted = "duplicates=counted"
+    assert totals(built.store, counted) == {"01": 5, "02": 16}
+    for choice in ("conflicts=last", "conflicts=last,source=web", f"delivery={place.event_id}:2"):
+        assert totals(built.store, counted, choice) == {"01": 2, "02": 16}
+        assert totals(built.store, choice, counted) == {"01": 5, "02": 16}
+    with pytest.raises(UsageError, match="not known in this scenario"):
+        values(built.store, assume(counted, f"without-batch={built.ids[1]}", f"delivery={place.event_id}:2"))
+
+
+@pytest.mark.parametrize(("by", "at"), [("1h", "2262-04-10T23:30:00Z"), ("-1h", "1677-09-22T00:30:00Z")])
+def test_a_shift_out_of_all_time_is_an_error_that_counts_what_it_would_move(tmp_path: Path, by: str, at: str) -> None:
+    built = build(
+        tmp_path, [[{**event(1, "a", "01T00:00"), "event_time": at}, event(2, "a", "01T00:00", source="app")]]
+    )
+    with pytest.raises(UsageError, match="1 of the selected times would move out of the times"):
+        values(built.store, assume(f"shift={by},source=web"))
+    assert sum(totals(built.store, f"shift={by},source=app").values()) == 3
+    assert sum(totals(built.store, f"shift={by},source=web,from=2026-01-01,to=2027-01-01").values()) == 3
+    later = "1s" if by.startswith("-") else "-1s"
+    assert sum(totals(built.store, f"shift={later},source=web").values()) == 3
+
+
+def test_a_definition_of_another_metric_than_was_asked_for_is_refused(tmp_path: Path) -> None:
+    built = build(tmp_path, [[event(1, "a", "01T00:00")]])
+    (tmp_path / "m.toml").write_text('name = "other"\nvalue = "count(*)"\n')
+    scenario = assume(f"definition=@{tmp_path / 'm.toml'}")
+    assert [one.name for one in definitions(built.store, DuckEngine(), scenario, [])] == ["event_count", "other"]
+    with pytest.raises(UsageError, match="it defines other, not event_count"):
+        definitions(built.store, DuckEngine(), scenario, ["event_count"])

@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import StrEnum
 from itertools import groupby
 
-from pik.errors import Damaged, EngineError, NothingSelected, command
+from pik.errors import Damaged, EngineError, NothingSelected, UsageError, command
 from pik.model.batch import Segment
 from pik.model.delivery import Delivery, Filter
 from pik.model.instant import Window, format_instant
@@ -139,6 +139,9 @@ def explain(
         under = Scenario(scenario.as_of, scenario.assumptions[:number])
         if isinstance(assumption, OtherDefinition):
             [right] = definitions(store, engine, under, [name])
+            if window.widened(right.bucket_size) != window:
+                what = f"{assumption}: its buckets are not those of {right.name}, so their values cannot be compared"
+                raise UsageError(what, hint=command("metrics", "show", right.name))
         after = states.at(right, under)
         shares.append(_share(Cause.ASSUMED, last, after, True, str(assumption)))
         last = after

@@ -19,12 +19,12 @@ from typing import Any
 import msgspec
 import zstandard
 
-from pik.errors import InputError, Invalid, NotFound, UsageError, ambiguous_id, command
+from pik.errors import EngineError, InputError, Invalid, NotFound, UsageError, ambiguous_id, command
 from pik.model.batch import Location, Verdict
-from pik.model.delivery import raw_line, stamp
+from pik.model.delivery import Filter, raw_line, stamp
 from pik.model.event import MAX_LINE, Event, read_event
-from pik.model.instant import DAY, SECOND, Window, Zone, load_zone
-from pik.model.metric import Metric
+from pik.model.instant import DAY, MAX_INSTANT, MIN_INSTANT, SECOND, Window, Zone, load_zone
+from pik.model.metric import Definition, Metric
 from pik.model.scenario import (
     Assumption,
     CountedConflict,
@@ -43,8 +43,9 @@ from pik.model.scenario import (
 )
 from pik.ports.engine import Engine, Offset, Rule
 from pik.ports.store import Store, batch_of
-from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection
+from pik.rawlog.selection import NO_OVERRIDES, Overrides
 from pik.runtime.storage import scratch
+from pik.usecases.inspect.conditions import Places, selected
 from pik.usecases.metrics.definitions import chosen, pinned
 
 ASSUMED_BATCH = "00000000000000000000000000"
@@ -96,9 +97,12 @@ def definitions(store: Store, engine: Engine, scenario: Scenario, names: Sequenc
     for assumed in (one for one in scenario.assumptions if isinstance(one, OtherDefinition)):
         from pik.usecases.metrics.definition_file import read_definitions  # imports pydantic
 
-        for definition in read_definitions(Path(assumed.path)):
-            if definition.name not in found and names:
-                continue
+        given = read_definitions(Path(assumed.path))
+        wanted = [definition for definition in given if definition.name in found or not names]
+        if not wanted:
+            defined = ", ".join(definition.name for definition in given)
+            raise UsageError(f"{assumed}: it defines {defined}, not {', '.join(sorted(found))}", hint="--metric NAME")
+        for definition in wanted:
             scale = engine.check(definition)
             found[definition.name] = Metric(definition=definition, version=FROM_FILE, applied_at=0, scale=scale)
     return [found[name] for name in sorted(found)]
@@ -155,20 +159,23 @@ class _Applied:
     entities: Sequence[str]
     withdrawn: set[str] = field(default_factory=set)
     counting: dict[str, dict[int, bool]] = field(default_factory=lambda: defaultdict(dict))
+    duplicates: bool = False
 
     def overrides(self, directory: Path) -> Overrides:
         """Return what the assumptions come to, step by step."""
         given = self.scenario.assumptions
         self.withdrawn = {one.batch_id for one in given if isinstance(one, WithoutBatch)}
-        duplicates = any(isinstance(one, CountedDuplicates) for one in given)
-        if not duplicates:
+        if not any(isinstance(one, CountedDuplicates) for one in given):
             for batch_id in sorted(self.withdrawn):
                 self._count(self.store.repeats.repeated_from(batch_id), Which.FIRST)
-            for one in given:
-                if isinstance(one, CountedConflict):
-                    self._count(self._hit(self.store.repeats.conflicting(), one.criteria), one.which)
-                elif isinstance(one, CountedDelivery):
-                    self._count_delivery(one)
+        for one in given:
+            if isinstance(one, CountedDuplicates):
+                self.duplicates = True
+                self.counting.clear()
+            elif isinstance(one, CountedConflict):
+                self._count(self._hit(self.store.repeats.conflicting(), one.criteria), one.which)
+            elif isinstance(one, CountedDelivery):
+                self._count_delivery(one)
         for one in given:
             if isinstance(one, Without):
                 for event_id in one.event_ids:
@@ -182,7 +189,7 @@ class _Applied:
             later=later * SECOND,
             earlier=earlier * SECOND,
             added=[self._added(one, directory / f"{n}.zst") for n, one in enumerate(given) if isinstance(one, With)],
-            duplicates=duplicates,
+            duplicates=self.duplicates,
         )
 
     def _is_known(self, delivery: Location) -> bool:
@@ -205,33 +212,30 @@ class _Applied:
             self.counting[one.batch_id][one.seq] = one is chosen
 
     def _counts(self, delivery: Location) -> bool:
-        return self.counting.get(delivery.batch_id, {}).get(delivery.seq, delivery.kind == Verdict.ACCEPTED)
+        counts = self.duplicates or delivery.kind == Verdict.ACCEPTED
+        return self._is_known(delivery) and self.counting.get(delivery.batch_id, {}).get(delivery.seq, counts)
 
     def _hit(self, events: Iterable[list[Location]], criteria: Criteria) -> Iterator[list[Location]]:
         """Yield the events whose counting delivery meets the criteria."""
         if criteria == Criteria():
             yield from events
             return
-        selected = self._selected(criteria)
+        places = self._selected(criteria)
         for deliveries in events:
-            if any(self._counts(one) and (one.batch_id, one.seq) in selected for one in deliveries):
+            if any(self._counts(one) and (one.batch_id, one.seq) in places for one in deliveries):
                 yield deliveries
 
-    def _selected(self, criteria: Criteria) -> set[tuple[str, int]]:
-        """Return the duplicates and the deliveries with an idempotency key that meet the criteria."""
-        condition, parameters = criteria_sql(criteria)
+    def _selected(self, criteria: Criteria) -> Places:
+        """Return the deliveries with an idempotency key that meet the criteria."""
         entities = (criteria.entity,) if criteria.entity else ()
-        columns = ("source", "event_type", "entity_id", "batch_id", "seq", "idempotency_key", "event_ns")
-        wanted = {*columns, *(COLUMN_NAMES if criteria.where else ())}
-        with (
-            Selection(self.store, criteria.window, entities).gather_deliveries() as files,
-            self.engine.tables(files, wanted, criteria.window, entities) as tables,
-        ):
-            sql = f"SELECT batch_id, seq FROM deliveries WHERE idempotency_key IS NOT NULL AND {condition}"
-            try:
-                return set(tables.rows(sql, parameters))
-            except Invalid as error:
-                raise UsageError(f"where={criteria.where}: {error.message}") from None
+        try:
+            if criteria.where is not None:
+                self.engine.check(Definition(name="selection", value="count(*)", where=criteria.where))
+            wanted = Filter(criteria.window, entities)
+            return selected(self.store, self.engine, wanted, _keyed_sql(criteria), duplicates=True)
+        except (Invalid, EngineError) as error:
+            hint = error.hint if isinstance(error, Invalid) else "TRY_CAST in place of a cast"
+            raise UsageError(f"where={criteria.where}: {error.message.partition(': ')[2]}", hint=hint) from None
 
     def _count_delivery(self, assumed: CountedDelivery) -> None:
         deliveries = self.store.index.deliveries(assumed.event_id)
@@ -253,12 +257,25 @@ class _Applied:
             if isinstance(one, WithoutSelected):
                 rules.append(Rule(one.criteria))
             elif isinstance(one, Shift):
-                rules.append(Rule(one.criteria, (Offset(None, None, one.by // SECOND),)))
+                rules.append(Rule(one.criteria, self._shifted(one.by)))
             elif isinstance(one, LocalTime):
                 offsets = zone_offsets(load_zone(one.zone), one.fold, self._times(one.criteria))
                 rules.append(Rule(one.criteria, offsets))
         moves = [offset.seconds or 0 for rule in rules for offset in rule.offsets]
         return tuple(rules), max([0, *moves]), -min([0, *moves])
+
+    def _shifted(self, by: int) -> tuple[Offset, ...]:
+        """Return by how much times move, and from where on they cannot: there are no later, or earlier, times."""
+        totals = self.store.index.totals()
+        reason = "would move out of the times that events can have: 1677-09-22 to 2262-04-10"
+        seconds = by // SECOND
+        if by > 0 and (totals.last_event or 0) > MAX_INSTANT - by:
+            limit = _text(_utc(MAX_INSTANT + 1 - by))
+            return Offset(None, limit, seconds), Offset(limit, None, None, reason)
+        if by < 0 and (totals.first_event or 0) < MIN_INSTANT - by:
+            limit = _text(_utc(MIN_INSTANT - by))
+            return Offset(None, limit, None, reason), Offset(limit, None, seconds)
+        return (Offset(None, None, seconds),)
 
     def _times(self, criteria: Criteria) -> Window:
         """Return the times for which offsets are needed: those of selected events that may fall into the window."""
@@ -299,8 +316,12 @@ def _chosen_of(deliveries: Sequence[Location], assumed: CountedDelivery) -> Loca
     if isinstance(place, int):
         if place <= len(deliveries):
             return deliveries[place - 1]
-    elif found := [one for one in deliveries if one.batch_id.startswith(place[0]) and one.seq == place[1]]:
-        return found[0]
+    else:
+        found = [one for one in deliveries if one.batch_id.startswith(place[0]) and one.seq == place[1]]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ambiguous_id("batch", place[0], [one.batch_id for one in found], hint="pik batches")
     many = "1 delivery" if len(deliveries) == 1 else f"{len(deliveries)} deliveries"
     raise NotFound(f"{assumed}: the event has {many}, and not that one", hint=command("show", deliveries[0].event_id))
 
@@ -314,24 +335,13 @@ def _read_event(line: bytes, where: str) -> Event:
         raise InputError(f"{where} is not an event: {error.message}", hint=error.hint) from None
 
 
-COLUMN_NAMES = ("event_time", "received_time", "ingest_time", "payload", "extra", "event_id", "content_hash")
-
-
-def criteria_sql(criteria: Criteria) -> tuple[str, list[object]]:
-    """Return a condition on the table `deliveries`, and its parameters. The window is the table's."""
-    pairs = {
-        "source": criteria.source,
-        "event_type": criteria.event_type,
-        "entity_id": criteria.entity,
-    }
-    conditions = [f"{name} = ?" for name, text in pairs.items() if text is not None]
-    parameters: list[object] = [text for text in pairs.values() if text is not None]
-    if criteria.batch is not None:
-        conditions.append("starts_with(batch_id, ?)")
-        parameters.append(criteria.batch.upper())
-    if criteria.where is not None:
-        conditions.append(f"({criteria.where})")
-    return " AND ".join(conditions) or "true", parameters
+def _keyed_sql(criteria: Criteria) -> str:
+    """Return the condition on a delivery that it has an idempotency key and meets the criteria. Entity and window are
+    the reader's."""
+    pairs = {"source": criteria.source, "event_type": criteria.event_type, "batch_id": criteria.batch}
+    texts = [(name, text.replace("'", "''")) for name, text in pairs.items() if text is not None]
+    conditions = " AND ".join(["idempotency_key IS NOT NULL", *(f"{name} = '{text}'" for name, text in texts)])
+    return conditions if criteria.where is None else f"CASE WHEN {conditions} THEN ({criteria.where}\n) END"
 
 
 def zone_offsets(zone: Zone, fold: Which | None, times: Window) -> tuple[Offset, ...]:
