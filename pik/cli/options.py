@@ -60,6 +60,20 @@ Assume = Annotated[
         "definition=@FILE.toml. SELECTION: source=, type=, entity=, batch=, from=, to=, where=SQL.",
     ),
 ]
+Map = Annotated[
+    list[str] | None,
+    option("--map FIELD=JMESPATH", "Take this field from there in the record (repeatable); payload=@ is all of it."),
+]
+TimeFormat = Annotated[
+    str | None,
+    option(
+        "--time-format FORMAT", "rfc3339 (default), epoch, epoch_ms, epoch_us, epoch_ns, auto, or a strptime format."
+    ),
+]
+Timezone = Annotated[
+    str | None, option("--timezone ZONE", "The IANA time zone of times without an offset (Europe/Berlin, UTC).")
+]
+MaxLine = Annotated[int, option("--max-line BYTES", "Records longer than this are rejected.", min=1)]
 Via = Annotated[
     Literal["api"] | None, option("--via api", "api: through the stack's HTTP API. [env PIK_API_KEY, PIK_API_URL]")
 ]

@@ -123,10 +123,31 @@ def _look(pik: Journey) -> None:
     for group in ("source", "type", "entity", "batch", "hour", "payload.amount"):
         pik("pik duplicates --by", "duplicates", "--by", group)
     _suspect(pik)
+    _reconcile(pik)
     pik("pik duplicates --by", "duplicates", "--by", "hour", "--entity", "customer-17", "--limit", 1)
     pik("pik show", "show", found["duplicates"][0]["event_id"], "--limit", 1)
     rewritten = pik("pik events", "events", "--entity", "\ue000")["events"][0]
     pik("pik show", "show", rewritten["event_id"])
+
+
+def _reconcile(pik: Journey) -> None:
+    """A log with an event of its own, and one whose key the store has with other content."""
+    event = {
+        "source": "s",
+        "event_type": "payment_captured",
+        "entity_id": "customer-17",
+        "payload": {"n": 1, "amount": 1},
+    }
+    lines = [event | {"event_time": f"2026-03-10T0{hour}:00:00Z"} for hour in range(4)]
+    lines[3] = lines[3] | {"payload": {"n": 1, "amount": 9}}
+    for number in (1, 2):
+        lines[2] = lines[2] | {"idempotency_key": "log", "payload": {"n": number}}
+        text = "".join(json.dumps(one) + "\n" for one in (lines[:3] if number == 1 else lines[1:]))
+        Path(f"log-{number}.jsonl").write_text(text + ("" if number == 1 else text.splitlines()[0] + "\n{}\n"))
+    pik("", "ingest", "log-1.jsonl")
+    title, of = "pik diff events", ("diff", "events", "log-2.jsonl", "--where", "source = 's'")
+    pik(title, *of, code=3)
+    pik(title, *of, "--from", "2026-03-10", "--limit", 1, "--write", "log-missing.jsonl", code=3)
 
 
 def _suspect(pik: Journey) -> None:

@@ -46,23 +46,9 @@ if TYPE_CHECKING:
 def ingest(
     cli: Context,
     files: Annotated[list[str], argument("FILE…", "Files, s3:// objects, quoted globs, or - for standard input.")],
-    mapping: Annotated[
-        list[str] | None,
-        option(
-            "--map FIELD=JMESPATH", "Take this field from there in the record (repeatable); payload=@ is all of it."
-        ),
-    ] = None,
-    time_format: Annotated[
-        str | None,
-        option(
-            "--time-format FORMAT",
-            "rfc3339 (default), epoch, epoch_ms, epoch_us, epoch_ns, auto, or a strptime format.",
-        ),
-    ] = None,
-    timezone: Annotated[
-        str | None,
-        option("--timezone ZONE", "The IANA time zone of times without an offset (Europe/Berlin, UTC)."),
-    ] = None,
+    mapping: options.Map = None,
+    time_format: options.TimeFormat = None,
+    timezone: options.Timezone = None,
     rejects: Annotated[
         Path | None, option("--rejects FILE", "Also write the rejected records to this new file.")
     ] = None,
@@ -83,7 +69,7 @@ def ingest(
     batch_key: Annotated[
         str | None, option("--batch-key NAME", "Name standard input, so that it can be resumed.")
     ] = None,
-    max_line: Annotated[int, option("--max-line BYTES", "Records longer than this are rejected.", min=1)] = 1 << 20,
+    max_line: options.MaxLine = 1 << 20,
     workers: Annotated[
         int | None, option("--workers N", "Processes that parse. [default: as many as processors]", min=1)
     ] = None,
@@ -99,8 +85,8 @@ def ingest(
     from pik.runtime.parallel import processors
     from pik.usecases.ingest.batch_ingest import IngestOptions
 
-    sources = _sources(cli, files, batch_key)
-    reading = _reading(cli, mapping, time_format, timezone, max_line, on_invalid)
+    sources = sources_of(cli, files, batch_key)
+    reading = reading_of(cli, mapping, time_format, timezone, max_line, on_invalid)
     chosen = IngestOptions(
         reading,
         refuse_conflicts=on_conflict == "fail",
@@ -174,7 +160,7 @@ def _record(cli: Context, store: Store, sources: list[Source], chosen: IngestOpt
     return done
 
 
-def _sources(cli: Context, files: list[str], batch_key: str | None) -> list[Source]:
+def sources_of(cli: Context, files: list[str], batch_key: str | None) -> list[Source]:
     """Return the inputs that the arguments name, globs and prefixes resolved. Raises UsageError, InputError."""
     from pik.inputs.source import file_source, foreign_sources, shown_name
 
@@ -196,7 +182,7 @@ def _sources(cli: Context, files: list[str], batch_key: str | None) -> list[Sour
     return sources
 
 
-def _reading(
+def reading_of(
     cli: Context,
     mapping: list[str] | None,
     time_format: str | None,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pik.usecases.metrics.sides import Side
 
 
-diff = CommandGroup("Compare numbers: with raw, or with what a run wrote.")
+diff = CommandGroup("Compare numbers with raw or with what a run wrote, and a log with what arrived.")
 
 
 @diff.add(

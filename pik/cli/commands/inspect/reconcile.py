@@ -1,0 +1,170 @@
+"""`pik diff events`: a producer's own log against the store."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated
+
+from pik.cli import options
+from pik.cli.command import FOUND, PARTLY
+from pik.cli.commands.ingest.ingest import reading_of, sources_of
+from pik.cli.commands.numbers.diff import diff
+from pik.cli.context import Context
+from pik.cli.document import NEXT, TRUNCATED, Column, Field, Rows, Schema
+from pik.cli.options import argument, first_rows, option
+from pik.cli.values import Bucket, Count, EventId, Instant
+from pik.errors import UsageError, command
+from pik.model.instant import Window
+
+
+@diff.add(
+    "events",
+    examples="""
+    # did everything arrive that the shop wrote down?
+    pik diff events shop.jsonl
+
+    # write what is missing, look at it, ingest it
+    pik diff events shop.jsonl --from 2026-01-31 --to 2026-02-01 --write missing.jsonl
+    pik ingest missing.jsonl
+
+    # another shape of record, payments of one source alone
+    pik diff events hooks.jsonl --map entity_id=user --map payload=@ --source web \\
+        --where "event_type = 'paid'"
+    """,
+)
+def diff_events(
+    cli: Context,
+    files: Annotated[list[str], argument("FILE…", "Files, s3:// objects, quoted globs, or - for standard input.")],
+    entity: options.Entities = None,
+    type_: Annotated[list[str] | None, option("--type TYPE", "Only events of this type (repeatable).")] = None,
+    source: Annotated[list[str] | None, option("--source SOURCE", "Only events from this source (repeatable).")] = None,
+    from_: options.From = None,
+    to: options.To = None,
+    since: options.Since = None,
+    where: Annotated[
+        str | None, option("--where SQL", "Only events that meet this condition, as in a metric's `where`.")
+    ] = None,
+    mapping: options.Map = None,
+    time_format: options.TimeFormat = None,
+    timezone: options.Timezone = None,
+    max_line: options.MaxLine = 1 << 20,
+    write: Annotated[
+        Path | None, option("--write FILE", "Write the missing events to this new file, ready to ingest.")
+    ] = None,
+    metric: options.Metrics = None,
+    limit: options.Limit = None,
+) -> int | None:
+    """Compare a producer's log with the events in the store, without recording anything.
+
+    The files are read as `pik ingest` reads them. An event is missing (the log has it, the store does not), unexpected
+    (the store has it, the log does not), or different (both have its idempotency key, with other content or another
+    time). The scope is that of the log: from its first to its last event, its sources, types and entities, unless
+    options give another; it holds for both sides. The table of metrics has what the missing events would add to each.
+    Exit codes: 0 both sides agree, 1 they differ, 3 records of the log are not events, 2 no event of the log is in the
+    scope.
+    """
+    from pik.runtime.parallel import processors
+    from pik.usecases.inspect.reconcile import Scope, reconcile
+
+    if write is not None and write.exists():
+        raise UsageError(f"--write {write}: the file exists already", hint="name another one")
+    reading = reading_of(cli, mapping, time_format, timezone, max_line, None)
+    window = options.window_of(from_, to, since)
+    scope = Scope(window, tuple(source or ()), tuple(type_ or ()), tuple(entity or ()), where)
+    found = reconcile(
+        cli.open_store(),
+        cli.engine(),
+        sources_of(cli, files, None),
+        reading,
+        scope,
+        workers=processors(),
+        metrics=metric or (),
+        write=write,
+        progress=cli.progress,
+    )
+    limit = limit or cli.default_limit
+    rows, more_rows = first_rows(iter(found.mismatches), limit)
+    values, more_values = first_rows(iter(found.impact.values if found.impact else ()), limit)
+    cli.show(
+        RECONCILIATION if found.impact else RECONCILIATION.without("metrics", "differing_values"),
+        found,
+        mismatches=rows,
+        differing_values=values,
+        truncated=lambda: more_rows() or more_values(),
+        next=command("ingest", str(write)) if write and found.missing else None,
+    )
+    if found.rejected:
+        cli.note(f"{found.rejected:,} records of the log are not events; why: {command('ingest', '--dry-run', *files)}")
+        return PARTLY
+    return FOUND if found.differs else None
+
+
+RECONCILIATION = Schema(
+    "pik diff events",
+    Field("window", Window, "of the scope, as the following", get="scope.window"),
+    Field("scope_sources", list[str], get="scope.sources"),
+    Field("scope_event_types", list[str], get="scope.event_types"),
+    Field("scope_entities", Count, "how many entities are in the scope", get="entities"),
+    Field("where", str | None, get="scope.where"),
+    Field("read", Count, "records of the log, in the scope or not"),
+    Field("rejected", Count, "of these, those that are not events; then the exit code is 3"),
+    Field("repeated", Count, "deliveries in the log, in the scope, of an event that it has already"),
+    Field("both", Count, "events that both sides have"),
+    Field("missing", Count, "events that the log alone has"),
+    Field("unexpected", Count, "events that the store alone has"),
+    Field("different", Count, "events that both have under one key, with other content or another time"),
+    Rows(
+        "mismatches",
+        "by `event_time`, `event_id`",
+        Column("finding", str, "`missing`, `unexpected`, `different`"),
+        Column("event_id", EventId),
+        Column("event_time", Instant),
+        Column("source", str, cut=16, drop=3),
+        Column("event_type", str, cut=20, drop=2),
+        Column("entity_id", str, cut=24),
+        Column("log", str | None, "the input that has it", cut=30, drop=4),
+        Column("record", int | None, "its position in that input", drop=1),
+        Column("batch_id", str | None, "of the accepted delivery, if that is in the scope", drop=6),
+        Column("seq", int | None, "likewise", drop=5),
+        empty="both sides have the same events",
+    ),
+    Rows(
+        "by_hour",
+        "events by hour and source",
+        Column("hour", Instant, "of `event_time`"),
+        Column("source", str, cut=24),
+        Column("both", Count),
+        Column("missing", Count),
+        Column("unexpected", Count),
+        Column("different", Count),
+        get=lambda found: found.hours,
+    ),
+    Rows(
+        "metrics",
+        "what the missing events would add, by name",
+        Column("metric", str, "NAME@VERSION"),
+        Column("differing", Count, "values that would differ"),
+        Column("total", Decimal | None, "the sum of all values now; null: they do not add up, or one failed"),
+        Column("total_assumed", Decimal | None, "the sum with the missing events", get="assumed"),
+        Column("delta", Decimal | None, "total_assumed - total"),
+        Column("failed", Count, "values that cannot be computed", drop=1),
+        get=lambda found: found.impact.metrics,
+        only="if events are missing",
+    ),
+    Rows(
+        "differing_values",
+        "those that would differ, of metrics that do not add up, by metric, bucket, entity",
+        Column("metric", str),
+        Column("bucket", Bucket, "its start"),
+        Column("entity_id", str, cut=24),
+        Column("value", Decimal | None, "now; null: no value"),
+        Column("value_assumed", Decimal | None, "with the missing events", get="assumed"),
+        Column("delta", Decimal | None, "value_assumed - value; no value counts as 0"),
+        get=lambda found: found.impact.values,
+        empty="no value of such a metric would differ",
+        only="if events are missing",
+    ),
+    TRUNCATED,
+    NEXT,
+)
