@@ -53,6 +53,7 @@ COMMANDS: Mapping[str, Entry] = {
         diff=("inspect.reconcile", "Compare numbers with raw, and a log with what arrived."),
         triage=("numbers.triage", "Run every check over a window; the first command of a runbook."),
         explain=("numbers.explain", "Split a difference by cause: late, lost, another definition, …"),
+        history=("numbers.history", "List what changed numbers or could: when, who, what, why."),
     ),
     **_chapter(
         "Repair them",

@@ -138,6 +138,17 @@ class Change:
     base: Aggregate | None
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What became of the versions that a run wrote: how many there are, how many are `current`, how many aggregates are
+    as they were before it (`restored`), and the latest known until."""
+
+    versions: int = 0
+    current: int = 0
+    restored: int = 0
+    known_until: int = 0
+
+
 class Aggregates(Protocol):
     """Aggregate versions, append-only, and which of them is current. Entities order by their UTF-8 bytes.
 
@@ -182,6 +193,9 @@ class Aggregates(Protocol):
 
     def changes(self, run_id: str) -> Iterator[Change]:
         """Yield every version that the run wrote with its base, ordered by metric, bucket, entity."""
+
+    def standing(self, run_id: str) -> Standing:
+        """Return what became of the versions that the run wrote."""
 
 
 @dataclass(frozen=True, slots=True)

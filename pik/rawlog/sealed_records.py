@@ -404,6 +404,15 @@ def correction_keys(raw: Raw) -> list[str]:
     return [str(key) for key in keys_of(raw, RawKind.CORRECTION)]
 
 
+def read_correction(raw: Raw, key: str) -> CorrectionLine:
+    """Return the first line of a correction. Raises Damaged."""
+    for line in record_lines(raw, key, _decode_correction):
+        if isinstance(line, CorrectionLine) and key == RawKind.CORRECTION.key(line.correction_id):
+            return line
+        break
+    raise Damaged(f"record {key} is that of another correction", hint="pik verify --full")
+
+
 def read_winners(raw: Raw, key: str) -> Iterator[WinnerLine]:
     """Yield the events of a correction. Raises Damaged, before the first one, if any bit is not as it was written."""
     for line in record_lines(raw, key, _decode_correction):

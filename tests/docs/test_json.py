@@ -298,6 +298,7 @@ def _pull(pik: Journey) -> None:
     pik("pik pull", "pull", *DAY, "--into", "copy", *ONE)
     pik("pik status", "status", "--store", "copy")
     pik("pik batches", "batches", "--store", "copy")
+    pik("pik history", "history", "--store", "copy")
     pik("pik verify", "verify", "--store", "copy")
     event = pik("pik events", "events", *DAY, "--store", "copy", "--limit", 1)["events"][0]
     pik("pik show", "show", event["event_id"], "--store", "copy")
@@ -328,6 +329,7 @@ def _keep(pik: Journey) -> None:
             json.loads(Path(manifest).read_bytes(), parse_float=Decimal)
         )
     pik("pik ingest", "ingest", "monday.jsonl", "--again")
+    pik("pik history", "history", *ONE, "--metric", "revenue", "--check")
     first = min(Path(".pik/raw/event_date=2026-03-02").iterdir())
     first.unlink()
     pik("pik verify", "verify", "--quick", code=1)
@@ -338,6 +340,7 @@ def _keep(pik: Journey) -> None:
         record_request(
             open_store(".pik"), json.dumps({**event, "idempotency_key": "k", "payload": {"n": amount}}).encode()
         )
+    pik("pik history", "history")
     for name in ("index.db", "index.db-wal", "index.db-shm"):
         Path(".pik", name).unlink(missing_ok=True)
     pik("pik verify --rebuild-index", "verify", "--rebuild-index", code=1)

@@ -30,7 +30,7 @@ from pik.model.metric import (
     decimal_text,
     joinable,
 )
-from pik.ports.state import Change, Promoted, Promotion, Written
+from pik.ports.state import Change, Promoted, Promotion, Standing, Written
 from pik.stores.local.sqlite import Database
 from pik.stores.local.state import (
     POINTER_DIGEST,
@@ -139,6 +139,13 @@ LEFT JOIN writer bw ON bw.number = b.writer
 WHERE v.writer = (SELECT number FROM writer WHERE run_id = ?) ORDER BY v.metric, v.bucket, v.entity
 """
 
+_STANDING = """
+SELECT count(*), coalesce(sum(c.writer IS v.writer), 0), coalesce(sum(c.writer IS v.base), 0),
+    coalesce(max(v.known_until), 0)
+FROM version v INDEXED BY version_writer LEFT JOIN current c USING (metric, bucket, entity)
+WHERE v.writer = (SELECT number FROM writer WHERE run_id = ?)
+"""
+
 _FETCHED = 10_000  # digests at a time
 
 _BASE_LOST = (
@@ -236,6 +243,9 @@ class LocalAggregates:
             Change(_aggregate(row[:_COLUMNS]), None if row[_COLUMNS] is None else _aggregate(row[_COLUMNS:]))
             for row in rows
         )
+
+    def standing(self, run_id: str) -> Standing:
+        return Standing(*self.database.read().execute(_STANDING, (run_id,)).fetchone())
 
     def promote(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Promoted:
         return self._move(PromotionKind.PROMOTE, run_id, (at, reason, actor), dry_run=dry_run)

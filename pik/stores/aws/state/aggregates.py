@@ -26,7 +26,7 @@ from pik.model.metric import (
     decimal_text,
     digest_line,
 )
-from pik.ports.state import Change, Promoted, Promotion, VersionRow, Written
+from pik.ports.state import Change, Promoted, Promotion, Standing, VersionRow, Written
 from pik.runtime.storage import Spool
 from pik.stores.aws.clients import Flow
 from pik.stores.aws.state import layout
@@ -125,6 +125,20 @@ class AwsAggregates:
                     layout.aggregate(place, item, current=current == run_id),
                     None if base is None else layout.aggregate(place, base, current=current == item["base"]),
                 )
+
+    def standing(self, run_id: str) -> Standing:
+        versions = current = restored = known_until = 0
+        for items in batched(self.table.query(layout.versions_pk(run_id)), READS):
+            places = [layout.place_of(item) for item in items]
+            found = self.table.get_many(map(layout.current_key, places))
+            for place, item in zip(places, items, strict=True):
+                pointer = found.get(layout.current_key(place))
+                now = pointer["run"] if pointer else ""
+                current += now == run_id
+                restored += now == item["base"]
+                known_until = max(known_until, item["known_until"])
+            versions += len(items)
+        return Standing(versions, current, restored, known_until)
 
     def promote(self, run_id: str, at: int, reason: str, actor: str = "", *, dry_run: bool = False) -> Promoted:
         return PointerMove(self.table, PromotionKind.PROMOTE, run_id).move(at, reason, actor, dry_run=dry_run)

@@ -1,0 +1,184 @@
+"""`pik history`: what changed numbers or could, and who did it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pik.cli import options
+from pik.cli.command import cli_command
+from pik.cli.context import Context
+from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
+from pik.cli.options import option
+from pik.cli.text import number_of
+from pik.cli.values import Count, Instant, Moment
+from pik.model.instant import Window
+
+if TYPE_CHECKING:
+    from pik.usecases.metrics.history import Entry
+
+
+@cli_command(
+    "history",
+    examples="""
+    # who changed the March numbers, and which of the values are wrong now?
+    pik history --metric revenue --check
+
+    # what happened around the time at which the dashboard jumped
+    pik history --from 2026-01-31T08:00:00Z --to 2026-01-31T12:00:00Z
+
+    # what arrived for one customer, and what was computed of it
+    pik history --entity customer-17 --since 30d
+    """,
+)
+def history(
+    cli: Context,
+    entity: options.Entity = None,
+    metric: Annotated[str | None, option("--metric NAME", "Only this metric.")] = None,
+    from_: options.From = None,
+    to: options.To = None,
+    since: options.Since = None,
+    check: Annotated[bool, option("--check", "Recompute, and count the values that are right today.")] = False,
+    limit: options.Limit = None,
+) -> None:
+    """List what changed numbers or could, newest first: when, who, what, why.
+
+    These are batches, versions of metrics, runs, promotions, rollbacks, and rebuilds of the index. The window is when
+    they happened. Requests to a stack's API that follow one another are one entry for each actor and day. --entity
+    keeps the batches with its deliveries and the runs that include it, --metric the runs and versions of one metric;
+    figures remain those of the whole run. On a terminal the first 50, without --limit.
+
+    A run lacked the batches that were recorded after what it knew, with deliveries in its window. Its values are
+    current or, after a rollback, as before; with --check those that are current are right if raw says the same today,
+    by the latest definition.
+    """
+    from pik.usecases.metrics.history import Scope
+    from pik.usecases.metrics.history import history as timeline
+
+    window = options.window_of(from_, to, since)
+    store = cli.open_store()
+    found = timeline(store, Scope(window, metric, entity), cli.engine() if check else None)
+    limit = limit or cli.default_limit
+    rows, truncated = options.first_rows(found, limit)
+    cli.show(
+        HISTORY if check else HISTORY.without("history.right"),
+        {"window": window, "entity": entity, "metric": metric},
+        history=rows,
+        truncated=truncated,
+        note=f"a copy: runs and promotions of its source are not in it; pik history --store {store.copy.source}"
+        if store.copy
+        else None,
+    )
+
+
+def _with_reason(entry: Entry) -> str:
+    return f"{_subject(entry)} ({entry.reason})" if entry.reason else _subject(entry)
+
+
+def _subject(entry: Entry) -> str:
+    """Return what happened, in words."""
+    from pik.model.batch import Batch, BatchState
+    from pik.model.metric import Metric, Run
+    from pik.ports.state import Promotion
+
+    subject = entry.subject
+    match subject:
+        case Batch():
+            source = subject.origin.name if entry.requests is None else number_of(entry.requests, "API request")
+            state = "" if subject.state == BatchState.COMPLETE else f", {subject.state}"
+            of_entity = "" if entry.deliveries is None else f"; {entry.deliveries:,} of the entity"
+            return f"{source}{state}: {_counts(entry)}{of_entity}"
+        case Metric():
+            where = f" where {subject.definition.where}" if subject.definition.where else ""
+            return f"{entry.id}: {subject.definition.value}{where}"
+        case Run():
+            parts = (f"{getattr(subject, name):,} {name}" for name in _VALUES if getattr(subject, name))
+            return f"{subject.state} {subject.effective}: {', '.join(parts) or 'no value'}{_standing(entry)}"
+        case Promotion():
+            conflicts = f", {number_of(subject.conflicts, 'conflict')}" if subject.conflicts else ""
+            return f"run {subject.run_id}: {subject.moved:,} moved{conflicts}{_standing(entry)}"
+    events = getattr(subject, "events", 0)
+    return f"{number_of(events, 'event')} got another accepted delivery" if events else "no event changed"
+
+
+def _standing(entry: Entry) -> str:
+    """Return what became of a run's values, and what it did not know."""
+    if entry.standing is None:
+        return ""
+    now = "as it was before" if entry.what == "rollback" else "current"
+    right = "" if entry.right is None else f", {entry.right:,} right"
+    lacked = f"; lacked {entry.lacked:,} batch{'' if entry.lacked == 1 else 'es'}" if entry.lacked else ""
+    return f"; {entry.standing:,} {now}{right}{lacked}"
+
+
+_VALUES = ("new", "changed", "unchanged", "removed")
+
+
+def _counts(entry: Entry) -> str:
+    counts = entry.counts
+    assert counts is not None
+    parts = [f"{counts.read:,} read", f"{counts.accepted:,} accepted"]
+    parts += [f"{count:,} {name}" for name in ("exact", "conflict", "rejected") if (count := getattr(counts, name))]
+    return ", ".join(parts)
+
+
+def _run_id(entry: Entry) -> str | None:
+    return getattr(entry.subject, "run_id", None)
+
+
+def _count_of(name: str) -> Column:
+    return Column(
+        name, Count | None, "of batches", get=lambda entry: entry.counts and getattr(entry.counts, name), detail=True
+    )
+
+
+HISTORY = Schema(
+    "pik history",
+    Field("window", Window, "in which it happened"),
+    Field("entity", str | None),
+    Field("metric", str | None),
+    Rows(
+        "history",
+        "newest first",
+        Column("at", Moment),
+        Column(
+            "what",
+            str,
+            "`batch`, `requests` (to the API, one after the other), `metric` (a version was applied), `run`, `promote`,"
+            " `rollback`, `rebuild` (of the index)",
+        ),
+        Column("actor", str | None, "who did it; null: not known", cut=16),
+        Column("subject", str, "in words, for people, with the reason", get=_with_reason, wrap=True),
+        Column("reason", str | None, detail=True),
+        Column("id", str, "of the batch (of requests the last), run, promotion or rebuild, or NAME@VERSION", drop=1),
+        Column("moved", Count | None, "aggregates that a promotion or rollback moved", detail=True),
+        Column(
+            "as_left",
+            Count | None,
+            "aggregates of the run that are now as the run's promotion, or this rollback, left them",
+            get="standing",
+            detail=True,
+        ),
+        Column(
+            "right",
+            Count | None,
+            "those of them whose value is what raw says today; null: not a promotion or run, or raw has expired",
+            only="with `--check`",
+            detail=True,
+        ),
+        Column(
+            "lacked",
+            Count | None,
+            "batches recorded after `known_until`, with deliveries in the run's window (and of its entities); null: not"
+            " a run, or not known, because raw has expired or is damaged",
+            detail=True,
+        ),
+        Column("run_id", str | None, "of a run, promotion or rollback", get=_run_id, detail=True),
+        Column("known_until", Instant | None, "the last recording that the run knew", detail=True),
+        Column("requests", Count | None, "how many requests", detail=True),
+        Column("deliveries", Count | None, "of the entity, with `--entity`", detail=True),
+        *map(_count_of, ("read", "accepted", "exact", "conflict", "rejected")),
+        empty="nothing has happened then; all of it: pik history",
+    ),
+    TRUNCATED,
+    NOTE,
+)

@@ -1,0 +1,299 @@
+"""What changed numbers or could, newest first: batches, versions of metrics, runs, promotions, rollbacks, rebuilds.
+
+Each source has its own iterator, newest first; they are merged, so memory does not grow with the store. What became of
+a run's versions is counted for the entries that are read, and only for those.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cache, partial
+from itertools import groupby
+from operator import attrgetter
+from os.path import commonprefix  # of texts, character by character
+from typing import Any
+
+from pik.errors import Damaged, NotFound, NotHeld
+from pik.model.batch import Batch, Counts, Segment
+from pik.model.delivery import Filter
+from pik.model.instant import ALL_TIME, DAY, HOUR, MAX_INSTANT, SECOND, Window
+from pik.model.metric import Metric, PromotionKind, Run
+from pik.ports.engine import Engine
+from pik.ports.state import Promotion, Standing
+from pik.ports.store import Store
+from pik.rawlog.sealed_records import CorrectionLine, correction_keys, read_correction
+from pik.rawlog.selection import deliveries
+from pik.usecases.availability import expect_held
+from pik.usecases.metrics.definitions import chosen, pin
+from pik.usecases.metrics.diff import diff_aggregates
+
+
+class What(StrEnum):
+    """What happened."""
+
+    BATCH = "batch"
+    REQUESTS = "requests"
+    """API requests of one actor and day, one after the other."""
+    METRIC = "metric"
+    RUN = "run"
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    REBUILD = "rebuild"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something that changed numbers or could, at a moment (nanoseconds): `id` is that of the batch, run, promotion or
+    rebuild, or NAME@VERSION. `subject` is the batch, metric, run, promotion or rebuild itself.
+
+    `counts` are those of batches, `deliveries` how many of them are about the entity asked for, `requests` how many
+    there are. `moved` counts the aggregates that a promotion or rollback moved, `standing` those of its run that are
+    now as it left them, `right` those of a promotion that are also what raw says today (None: not asked, or raw has
+    expired). A run `lacked` the batches that were recorded after its `known_until` in its window.
+    """
+
+    at: int
+    what: What
+    id: str
+    actor: str
+    reason: str = ""
+    subject: Batch | Metric | Run | Promotion | CorrectionLine | None = None
+    run: Run | None = None
+    counts: Counts | None = None
+    requests: int | None = None
+    deliveries: int | None = None
+    known_until: int | None = None
+    lacked: int | None = None
+    moved: int | None = None
+    standing: int | None = None
+    right: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which entries are asked for: those that happened in the window, and that concern the metric and the entity."""
+
+    window: Window = ALL_TIME
+    metric: str | None = None
+    entity: str | None = None
+
+    def has(self, run: Run | None) -> bool:
+        """Whether a run concerns the metric and the entity; one that is lost may."""
+        if run is None:
+            return True
+        metrics, entities = run.request.metrics, run.request.entities
+        return (not self.metric or not metrics or self.metric in metrics) and (
+            not self.entity or not entities or self.entity in entities
+        )
+
+
+def history(store: Store, scope: Scope, checking: Engine | None = None) -> Iterator[Entry]:
+    """Yield what happened, newest first; with an engine for `checking` also how many values are right today.
+
+    Raises NothingSelected for an unknown metric, Damaged for a row of state that is not as it was written, StoreError.
+    """
+    if scope.metric is not None:
+        chosen(store.metrics, [scope.metric])
+    run_of = cache(partial(_run, store))
+    sources = (
+        _batches(store, scope),
+        _metrics(store, scope),
+        _runs(store, scope),
+        _promotions(store, scope, run_of),
+        _rebuilds(store, scope),
+    )
+    entries = heapq.merge(*sources, key=attrgetter("at"), reverse=True)
+    return map(_Details(store, checking).added_to, entries)
+
+
+_SLACK = HOUR
+"""By how much an entry may be later than its id: a stack plans a large run some minutes after it was asked for."""
+
+
+def _within(entries: Iterator[Entry], window: Window) -> Iterator[Entry]:
+    """Yield the entries of the window, of those that come newest first by their ids."""
+    for entry in entries:
+        if entry.at < window.start - _SLACK:
+            return
+        if entry.at in window:
+            yield entry
+
+
+def _batches(store: Store, scope: Scope) -> Iterator[Entry]:
+    of_entity: Counter[str] | None = None
+    if scope.entity is not None:
+        if store.copy is None:
+            expect_held(store, ALL_TIME, (scope.entity,))
+        found = deliveries(store, Filter(ALL_TIME, (scope.entity,)))
+        of_entity = Counter(one.delivery.batch_id for one in found)
+
+    def entry(batch: Batch) -> Entry:
+        of_batch = None if of_entity is None else of_entity[batch.batch_id]
+        return Entry(
+            batch.started_at,
+            What.BATCH,
+            batch.batch_id,
+            batch.actor,
+            subject=batch,
+            counts=batch.counts,
+            deliveries=of_batch,
+        )
+
+    entries = _within(map(entry, store.index.batches(_id_prefix(scope.window))), scope.window)
+    entries = (one for one in entries if one.deliveries != 0)
+    for (is_request, _, _), group in groupby(entries, key=_kind_of_batch):
+        if is_request:
+            yield _together(group)
+        else:
+            yield from group
+
+
+def _kind_of_batch(entry: Entry) -> tuple[bool, int, str]:
+    assert isinstance(entry.subject, Batch)
+    return entry.subject.is_request, entry.at // DAY, entry.actor
+
+
+def _together(requests: Iterator[Entry]) -> Entry:
+    """Return API requests as one entry; it has the id and the time of the last one."""
+    newest = next(requests)
+    counts, number, of_entity = newest.counts or Counts(), 1, newest.deliveries
+    for one in requests:
+        counts += one.counts or Counts()
+        number += 1
+        of_entity = None if of_entity is None else of_entity + (one.deliveries or 0)
+    return replace(newest, what=What.REQUESTS, counts=counts, requests=number, deliveries=of_entity)
+
+
+def _id_prefix(window: Window) -> str:
+    """Return what the ids of all batches of the window begin with."""
+    from ulid import ULID  # late: commands that only read need no ids
+
+    if window.start < _SLACK or window.end > MAX_INSTANT - _SLACK:
+        return ""
+    ends = (window.start - _SLACK, window.end + _SLACK)
+    return commonprefix([str(ULID.from_timestamp(end // SECOND))[:10] for end in ends])  # noqa: RUF071
+
+
+def _metrics(store: Store, scope: Scope) -> Iterator[Entry]:
+    names = [scope.metric] if scope.metric else [metric.name for metric in store.metrics.latest()]
+    applied = [metric for name in names for metric in store.metrics.versions(name) if metric.applied_at]
+    applied.sort(key=lambda metric: (metric.applied_at, metric.name, metric.version), reverse=True)
+    entries = (Entry(one.applied_at, What.METRIC, pin(one), one.actor, one.reason, one) for one in applied)
+    return _within(entries, scope.window)
+
+
+def _runs(store: Store, scope: Scope) -> Iterator[Entry]:
+    entries = (
+        Entry(run.created_at, What.RUN, run.run_id, run.actor, run.request.reason, run, run)
+        for run in store.runs.newest_first()
+    )
+    return (entry for entry in _within(entries, scope.window) if scope.has(entry.run))
+
+
+def _promotions(store: Store, scope: Scope, run_of: Callable[[str], Run | None]) -> Iterator[Entry]:
+    entries = (
+        Entry(one.at, _KINDS[one.kind], one.promotion_id, one.actor, one.reason, one, moved=one.moved)
+        for one in store.promotions.newest_first()
+    )
+    for entry in _within(entries, scope.window):
+        assert isinstance(entry.subject, Promotion)
+        run = run_of(entry.subject.run_id)
+        if scope.has(run):
+            yield replace(entry, run=run)
+
+
+_KINDS = {PromotionKind.PROMOTE: What.PROMOTE, PromotionKind.ROLLBACK: What.ROLLBACK}
+
+
+def _run(store: Store, run_id: str) -> Run | None:
+    try:
+        return store.runs.get(run_id)
+    except NotFound:  # lost, as `pik verify` says
+        return None
+
+
+def _rebuilds(store: Store, scope: Scope) -> Iterator[Entry]:
+    lines = (read_correction(store.raw, key) for key in reversed(correction_keys(store.raw)))
+    entries = (
+        Entry(line.recorded_at, What.REBUILD, line.correction_id, line.actor, line.reason, line) for line in lines
+    )
+    return _within(entries, scope.window)
+
+
+@dataclass(slots=True)
+class _Details:
+    """Adds to entries what became of the versions of their run."""
+
+    store: Store
+    engine: Engine | None
+    standings: dict[str, Standing] = field(default_factory=dict)
+    lacking: dict[str, int | None] = field(default_factory=dict)
+    wrong: dict[Any, Counter[str] | None] = field(default_factory=dict)
+    """By what was compared: how many current values of each run are not right; None where raw has expired."""
+
+    def added_to(self, entry: Entry) -> Entry:
+        run_id = entry.subject.run_id if isinstance(entry.subject, Run | Promotion) else None
+        if run_id is None:
+            return entry
+        if run_id not in self.standings:
+            self.standings[run_id] = self.store.aggregates.standing(run_id)
+        standing = self.standings[run_id]
+        now = standing.restored if entry.what is What.ROLLBACK else standing.current
+        entry = replace(entry, standing=now, known_until=standing.known_until or None)
+        run = entry.run
+        if run is None or not standing.known_until:
+            return entry
+        if run_id not in self.lacking:
+            self.lacking[run_id] = _lacked(self.store, run, standing.known_until)
+        entry = replace(entry, lacked=self.lacking[run_id])
+        if self.engine is None or entry.what is What.ROLLBACK:
+            return entry
+        wrong = self._wrong(run, self.engine) if now else Counter[str]()
+        return replace(entry, right=None if wrong is None else now - wrong[run_id])
+
+    def _wrong(self, run: Run, engine: Engine) -> Counter[str] | None:
+        scope = run.effective, run.request.metrics, run.request.entities
+        if scope not in self.wrong:
+            try:
+                self.wrong[scope] = _wrong_values(self.store, engine, *scope)
+            except NotHeld:
+                self.wrong[scope] = None
+        return self.wrong[scope]
+
+
+def _lacked(store: Store, run: Run, known_until: int) -> int | None:
+    """Return how many batches were recorded after that moment with deliveries in the run's window, of its entities;
+    None where raw that tells so has expired or is damaged."""
+    window, entities = run.effective, run.request.entities
+    segments: Iterator[Segment] = store.index.segments(window)
+    if entities or window.start % DAY or window.end % DAY:  # a segment has more than that
+        segments = (one.segment for one in deliveries(store, Filter(window, entities)))
+    try:
+        return len({one.batch_id for one in segments if one.recorded_at > known_until})
+    except Damaged:
+        return None
+
+
+_AT_ONCE = 500
+"""Values of a bucket that are looked up together."""
+
+
+def _wrong_values(
+    store: Store, engine: Engine, window: Window, metrics: tuple[str, ...], entities: tuple[str, ...]
+) -> Counter[str]:
+    """Return how many current values are not what raw says today, by the run that wrote them."""
+    wrong: Counter[str] = Counter()
+    found = diff_aggregates(store, engine, window, metrics=metrics, entities=entities)
+    for (metric, bucket), of_bucket in groupby(found.rows, key=lambda row: (row.metric, row.bucket)):
+        names, place = [row.entity_id for row in of_bucket], Window(bucket, bucket + 1)
+        if "" in names:  # raw of the whole bucket cannot be read
+            wrong.update(one.run_id for one in store.aggregates.current(metric, place))
+            continue
+        for first in range(0, len(names), _AT_ONCE):
+            some = names[first : first + _AT_ONCE]
+            wrong.update(one.run_id for one in store.aggregates.current(metric, place, some))
+    return wrong
