@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from operator import attrgetter
 
 from pik.model.instant import DAY, Window
 from pik.model.metric import Definition

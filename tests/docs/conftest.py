@@ -39,7 +39,7 @@ def run_pik(directory: Path, *arguments: object) -> subprocess.CompletedProcess[
     return subprocess.run(
         [sys.executable, "-m", "pik", *map(str, arguments)],
         cwd=directory,
-        env=ours | {"PYTHONPATH": str(REPOSITORY)},
+        env=ours | {"PYTHONPATH": str(REPOSITORY), "PIK_ACTOR": "ana"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",

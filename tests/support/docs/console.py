@@ -89,7 +89,7 @@ class Console:
         pik.chmod(0o755)
         ours = {name: value for name, value in os.environ.items() if not name.startswith("PIK_")}
         path = f"{tools}:{ours['PATH']}"
-        settings = {"PATH": path, "PYTHONPATH": str(REPOSITORY), "LC_ALL": "C.UTF-8"}
+        settings = {"PATH": path, "PYTHONPATH": str(REPOSITORY), "LC_ALL": "C.UTF-8", "PIK_ACTOR": "ana"}
         self._environment = ours | settings | dict(self.environment)
 
     def run(self, step: Step) -> None:

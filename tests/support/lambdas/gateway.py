@@ -40,6 +40,9 @@ CONTEXT = SimpleNamespace(
 Reply = tuple[int, dict[str, str], bytes]
 
 
+CALLER = "arn:aws:iam::123456789012:user/ana"
+
+
 @dataclass
 class Gateway:
     """`seen` are the requests that came, as method, path and body. Each of `faults` is what happens to one of the next
@@ -69,6 +72,7 @@ class Gateway:
             return _error(413, "the request is larger than API Gateway takes")
         event: dict[str, Any] = {"httpMethod": method, "headers": headers, "isBase64Encoded": False}
         event["body"] = body.decode(errors="replace") or None
+        event["requestContext"] = {"identity": {"userArn": CALLER}}
         if (method, path) == ("POST", "/ingest"):
             return _answered(ingest.handler(event, CONTEXT))
         if (method, path) == ("POST", "/replay"):

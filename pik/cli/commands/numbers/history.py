@@ -60,7 +60,7 @@ def history(
     limit = limit or cli.default_limit
     rows, truncated = options.first_rows(found, limit)
     cli.show(
-        HISTORY if check else HISTORY.without("history.right"),
+        HISTORY if check else HISTORY.without("history.right_today"),
         {"window": window, "entity": entity, "metric": metric},
         history=rows,
         truncated=truncated,
@@ -159,9 +159,10 @@ HISTORY = Schema(
             detail=True,
         ),
         Column(
-            "right",
+            "right_today",
             Count | None,
             "those of them whose value is what raw says today; null: not a promotion or run, or raw has expired",
+            get="right",
             only="with `--check`",
             detail=True,
         ),
