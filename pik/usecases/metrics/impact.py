@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from operator import attrgetter
 
-from pik.errors import Damaged
+from pik.errors import Damaged, Invalid
 from pik.model.instant import Window
-from pik.model.metric import Computed, Metric
+from pik.model.metric import Combination, Computed, Metric
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Overrides, Selection
@@ -122,7 +121,7 @@ def impact(
     """Compute the metrics (none named: all) as deliveries count, and with the overrides, over the whole buckets that
     the window touches. Raises NotFound, NotHeld, Damaged and EngineError."""
     wanted = chosen(store.metrics, metrics)
-    work = _Work({one.name: MetricImpact(pin(one), adds_up(one.definition.value)) for one in wanted})
+    work = _Work({one.name: MetricImpact(pin(one), _adds_up(engine, one)) for one in wanted})
     for size, group in by_bucket_size(wanted):
         plain = Selection(store, window.widened(size), entities)
         for stretch in stretches(plain, size, size=BYTES_AT_ONCE):
@@ -161,20 +160,9 @@ def _side_by_side(
             before, after = next(left, None), next(right, None)
 
 
-_ADDING = re.compile(r"(?:sum|count)\s*\((?!\s*distinct\b)", re.IGNORECASE)
-_TOKEN = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|[()]")
-
-
-def adds_up(value: str) -> bool:
-    """Return whether the values of a metric add up over buckets and entities: it is one sum or one count, without
-    DISTINCT."""
-    text = value.strip()
-    if not _ADDING.match(text):
+def _adds_up(engine: Engine, metric: Metric) -> bool:
+    """Return whether the values of a metric add up over buckets and entities."""
+    try:
+        return engine.combination(metric.definition) == Combination.SUM
+    except Invalid:
         return False
-    depth = 0
-    for token in _TOKEN.finditer(text):
-        depth += {"(": 1, ")": -1}.get(token[0], 0)
-        if depth == 0 and token[0] == ")":
-            rest = text[token.end() :].strip()
-            return not rest or bool(re.fullmatch(r"filter\s*\([^()]*(?:\([^()]*\)[^()]*)*\)", rest, re.IGNORECASE))
-    return False
