@@ -24,6 +24,7 @@ from pik.stores.aws.stack import stack_of
 from pik.usecases.care.verify import verify
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.events import list_events
+from pik.usecases.inspect.follow import Follower
 from tests.support.aws.calls import Calls, clients_of, counting
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.aws.processor import CONTEXT, environment, process_once
@@ -165,3 +166,17 @@ def test_reading_a_day_touches_only_its_objects(store: Store, tmp_path: Path) ->
     assert len(found) == 20
     assert calls.keys
     assert all(key.startswith("raw/event_date=2026-01-07/") for key in calls.keys), calls.keys
+
+
+def test_following_takes_a_few_calls_for_each_look(store: Store, tmp_path: Path) -> None:
+    ingest(store, written(tmp_path, [event(number) for number in range(640)]))
+    reader = open_store(store.url)
+    follower = Follower(reader, Filter())
+    for number in (700, 701):
+        with counting(reader) as calls:
+            assert list(follower.new()) == []
+        assert calls.total <= 12, calls.made
+        record_request(store, json.dumps(event(number)).encode())
+        with counting(reader) as calls:
+            assert len(list(follower.new())) == 1
+        assert calls.total <= 20, calls.made

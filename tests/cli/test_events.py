@@ -10,9 +10,13 @@ from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
+
+from pik.stores import open_store
+from tests.support.stores import ingest
 
 AMOUNT = "(payload->>'amount')::DECIMAL(18, 2)"
 
@@ -275,3 +279,43 @@ def test_a_value_of_an_earlier_definition_counts_what_that_selected(
     assert numbers(found) == sorted(event["payload"]["n"] for event in app)
     by_reason = Counter("filter" if (e["entity_id"], e["event_time"][:10]) in web else "no value" for e in app)
     assert Counter(row["not_counted"] for row in found) == by_reason
+
+
+@pytest.mark.usefixtures("sent")
+def test_what_is_recorded_meanwhile_is_followed(
+    pik: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+    chance = random.Random(9)
+    events = [made(number, chance) for number in range(2000, 2006)]
+
+    def ingest_three(seconds: float) -> None:
+        """Between two looks, three events come."""
+        part = events[3 * len(looks) : 3 * len(looks) + 3]
+        assert part, "all came, and were not shown"
+        looks.append(seconds)
+        writer = Thread(target=lambda: ingest(open_store(str(tmp_path / ".pik")), tmp_path, part))
+        writer.start()
+        writer.join()
+
+    monkeypatch.setattr("pik.cli.commands.inspect.follow.time.sleep", ingest_three)
+    result = pik("events", "--follow", "--limit", 5, "--column", "payload.n", "--format", "jsonl")
+    found = [json.loads(line) for line in result.out.splitlines()]
+    assert (result.code, [row["values"]["payload.n"] for row in found]) == (0, list(range(2000, 2005)))
+    assert "deliveries" not in found[0]
+    assert "Ctrl-C" in result.err
+
+
+@pytest.mark.usefixtures("sent")
+def test_following_starts_at_a_time_of_recording_and_ends_with_ctrl_c(
+    pik: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pik.cli.commands.inspect.follow.time.sleep", interrupt)
+    result = pik("events", "--follow", "--recorded-since", "1h", "--class", "conflict")
+    assert (result.code, "interrupted" in result.err, result.out.count("\n")) == (130, True, 2)
+    for options in (("--by", "hour"), ("--newest",), ("--where", "true"), ("--format", "json")):
+        refused = pik("events", "--follow", *options)
+        assert (refused.code, "--follow" in refused.err, "hint:" in refused.err) == (2, True, True)

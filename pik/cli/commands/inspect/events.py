@@ -11,6 +11,7 @@ import msgspec
 
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
+from pik.cli.commands.inspect.follow import expect_followable, show_as_recorded
 from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema, or_null
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     # where a batch's events lie, hour by hour; which releases sent the conflicts
     pik events --batch 01J8Z3 --by hour
     pik events --class conflict --by payload.release
+
+    # what comes in, as it is recorded
+    pik events --type refund --follow --format jsonl
     """,
 )
 def events(
@@ -80,6 +84,9 @@ def events(
         str | None, option("--by WHAT", "Count them by hour, type, entity, source, batch or payload.PATH (JMESPath).")
     ] = None,
     newest: Annotated[bool, option("--newest", "The newest first.")] = False,
+    follow: Annotated[
+        bool, option("--follow", "Show what is recorded from now on, or since --recorded-since, until Ctrl-C.")
+    ] = False,
     limit: options.Limit = None,
     fail_if_any: Annotated[bool, option("--fail-if-any", "Exit with 1 if there is any.")] = False,
     fail_if_none: options.FailIfNone = False,
@@ -91,7 +98,8 @@ def events(
     counted under deliveries; --class lists them, each with its own batch and seq. The window is that of event_time,
     --recorded-since and --recorded-until are about when the index recorded a delivery. An event is not counted because
     there is no current value of its entity and bucket (no value), because it was recorded after that value was computed
-    (late), or because the metric's condition leaves it out (filter).
+    (late), or because the metric's condition leaves it out (filter). --follow looks for newly recorded deliveries every
+    two seconds and shows each once, in the order of recording, as a table or with --format jsonl.
     """
     from pik.model.delivery import Filter
     from pik.usecases.inspect.events import list_events, nothing_matches
@@ -105,11 +113,20 @@ def events(
         raise UsageError("values count accepted deliveries only", hint="--not-counted without --class")
     if grouping is not None and (paths or newest):
         raise UsageError("--by counts, so there is nothing for --column and --newest", hint="leave them out")
+    if follow:
+        not_followed = {"--by": by, "--newest": newest, "--where": where, "--not-counted": not_counted}
+        expect_followable(cli, [name for name, given in not_followed.items() if given])
     store = cli.open_store()
-    limit = limit or cli.default_limit
+    if not follow:
+        limit = limit or cli.default_limit
     wanted = Filter(window, (entity,) if entity else (), source, type_)
-    wanted, conditions = _conditions(cli, store, wanted, kind, batch, recorded, lag, where, not_counted)
+    cut, conditions = _conditions(cli, store, wanted, kind, batch, recorded, lag, where, not_counted)
+    if not follow:  # a batch that is being written gets other events
+        wanted = cut
     head = {"window": window, "entity": entity}
+    if follow:
+        show_as_recorded(cli, store, wanted, conditions, _schema(cli, paths, not_counted=False), limit)
+        return None
     if grouping is not None:
         any_found = _show_groups(cli, store, wanted, conditions, grouping, limit, head)
     else:
