@@ -231,6 +231,17 @@ def test_only_a_replay_is_always_of_the_latest_definition(late):
     refused = late("replay", "--all", "--metric", "revenue@1")
     assert refused.code == 2
     assert "metric 'revenue@1': a replay computes the latest definition" in refused.err
+    refused = late("diff", "aggregates", "--metric", "revenue", "--metric", "revenue@1")
+    assert (refused.code, "revenue and revenue@1 are one metric, computed by two definitions" in refused.err) == (
+        2,
+        True,
+    )
+    refused = late("events", "--not-counted", "revenue@1")
+    assert (refused.code, "the definition that made it" in refused.err) == (2, True)
+    moved = late("lag", "--late", "--metric", "revenue@1", "--format", "json").json()
+    assert "revenue@1" in json.dumps(moved)
+    counted = late("sql", "SELECT count(*) AS n FROM aggregates", "--metric", "revenue@1", "--format", "json").json()
+    assert counted["rows"] == [{"n": 2}], counted
     shown = late("metrics", "show", "revenue@1", "--format", "json").json()
     assert (shown["name"], [one["version"] for one in shown["versions"]]) == ("revenue", [1])
     assert late("metrics", "show", "revenue@7").code == 4

@@ -20,7 +20,7 @@ from pik.runtime.storage import Sorter
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.causes import TOGETHER, values_under
 from pik.usecases.metrics.computation import sound, widest
-from pik.usecases.metrics.definitions import chosen, pin, pinned
+from pik.usecases.metrics.definitions import computed_by, pin, pinned
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def find_late(
 ) -> LateReport:
     """Find the current values with late events. Raises NothingSelected for an unknown metric, NotHeld, Damaged, and
     EngineError where a definition's condition fails on an event."""
-    wanted = chosen(store.metrics, metrics)
+    wanted = computed_by(store.metrics, metrics)
     effective = widest(window, wanted)
     expect_held(store, effective, entities)
     values, late = 0, 0

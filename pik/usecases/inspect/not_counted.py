@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from pik.errors import UsageError
 from pik.model.delivery import Filter
 from pik.model.instant import Window
 from pik.model.metric import Aggregate, Definition
@@ -47,6 +48,11 @@ class CurrentValues:
     """
 
     def __init__(self, store: Store, engine: Engine, wanted: Filter, name: str) -> None:
+        if "@" in name:
+            raise UsageError(
+                f"--not-counted {name}: each current value is looked at with the definition that made it",
+                hint=f"--not-counted {name.partition('@')[0]}",
+            )
         [latest] = chosen(store.metrics, [name])
         self.metric = f"{latest.name}@{latest.version}"
         self._store, self._engine, self._wanted, self._latest = store, engine, wanted, latest.definition

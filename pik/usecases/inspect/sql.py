@@ -21,7 +21,7 @@ from pik.runtime.storage import scratch
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.batches import with_closing
-from pik.usecases.metrics.definitions import chosen, list_aggregates
+from pik.usecases.metrics.definitions import computed_by, list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates
 
 _MICROSECOND = 1000
@@ -140,7 +140,7 @@ class SqlQuery:
     scale: int = field(init=False)
 
     def __post_init__(self) -> None:
-        scale = max((metric.scale for metric in chosen(self.store.metrics, self.metrics)), default=0)
+        scale = max((metric.scale for metric in computed_by(self.store.metrics, self.metrics)), default=0)
         object.__setattr__(self, "scale", scale)
         typed = {name: self._types(name, columns) for name, columns in TABLES.items()}
         with _usage():

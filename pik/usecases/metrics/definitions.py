@@ -11,7 +11,7 @@ from itertools import chain
 
 import msgspec
 
-from pik.errors import NotFound, NothingSelected, command
+from pik.errors import NotFound, NothingSelected, UsageError, command
 from pik.model.instant import Window
 from pik.model.metric import Aggregate, Definition, Metric, with_scale
 from pik.ports.engine import Engine
@@ -96,6 +96,17 @@ def chosen(metrics: Metrics, names: Iterable[str]) -> list[Metric]:
     if unknown := sorted(wanted - set(latest)):
         raise _unknown(unknown[0], latest)
     return [latest[name] for name in sorted(wanted)]
+
+
+def computed_by(metrics: Metrics, texts: Sequence[str]) -> list[Metric]:
+    """Return the definitions by which metrics are computed: NAME is the latest, NAME@VERSION another (none named: all),
+    ordered by name. Raises NotFound, and UsageError where one metric is named in two ways."""
+    named = {text.partition("@")[0]: text for text in texts}
+    if twice := next((text for text in texts if named[text.partition("@")[0]] != text), None):
+        both = f"{twice} and {named[twice.partition('@')[0]]}"
+        raise UsageError(f"--metric: {both} are one metric, computed by two definitions", hint="one at a time")
+    latest = {metric.name: metric for metric in chosen(metrics, named)}
+    return [pinned(metrics, text) if "@" in (text := named.get(name, "")) else latest[name] for name in latest]
 
 
 def stored(metrics: Metrics, texts: Sequence[str]) -> tuple[list[Metric], Mapping[str, Collection[int]]]:

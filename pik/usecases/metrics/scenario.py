@@ -46,7 +46,7 @@ from pik.ports.store import Store, batch_of
 from pik.rawlog.selection import NO_OVERRIDES, Overrides
 from pik.runtime.storage import scratch
 from pik.usecases.inspect.conditions import Places, selected
-from pik.usecases.metrics.definitions import chosen, pinned
+from pik.usecases.metrics.definitions import computed_by
 
 ASSUMED_BATCH = "00000000000000000000000000"
 """The batch_id of events that are only assumed."""
@@ -90,10 +90,8 @@ def _ids_in(document: Any) -> Iterator[str]:
 
 def definitions(store: Store, engine: Engine, scenario: Scenario, names: Sequence[str]) -> list[Metric]:
     """Return the metrics, by NAME or NAME@VERSION (none named: all), under the scenario's definitions, ordered by name.
-    Raises NotFound, InputError and Invalid."""
-    versions = {name.partition("@")[0]: name for name in names if "@" in name}
-    found = {metric.name: metric for metric in chosen(store.metrics, [name.partition("@")[0] for name in names])}
-    found |= {name: pinned(store.metrics, text) for name, text in versions.items()}
+    Raises NotFound, InputError, UsageError and Invalid."""
+    found = {metric.name: metric for metric in computed_by(store.metrics, names)}
     for assumed in (one for one in scenario.assumptions if isinstance(one, OtherDefinition)):
         from pik.usecases.metrics.definition_file import read_definitions  # imports pydantic
 
