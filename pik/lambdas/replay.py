@@ -148,7 +148,7 @@ class Later(msgspec.Struct, forbid_unknown_fields=True):
 
     run_id: str
     request: RunRequest
-    actor: str
+    actor: str = ""
 
 
 @metrics.log_metrics

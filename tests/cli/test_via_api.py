@@ -22,7 +22,7 @@ from pik.stores.aws import http_api as aws_api
 from pik.usecases.ingest import via_api as api_ingest
 from pik.usecases.replay import runs as api_replay
 from tests.support.lambdas.calls import silence, wire
-from tests.support.lambdas.gateway import CONTEXT, CREDENTIALS, KEY, REGION, serving
+from tests.support.lambdas.gateway import CALLER, CONTEXT, CREDENTIALS, KEY, REGION, serving
 from tests.support.snapshot import assert_sound, snapshot
 
 VIA = ("--via", "api", "--store", f"aws://pik?region={REGION}", "--format", "json")
@@ -406,10 +406,11 @@ def test_a_replay_ends_like_a_direct_one(pik, gateway, some_days, tmp_path) -> N
     direct = pik(*command, "--store", tmp_path / "deployed", "--format", "json").json()
     unknown = {"entities_without_value", "metric_versions", "known_until"}  # only who reads the store can tell
     assert not unknown & result.json().keys()
-    own = {"run_id", "next", "new", "unchanged"} | unknown
+    own = {"run_id", "actor", "next", "new", "unchanged"} | unknown
     assert {k: v for k, v in result.json().items() if k not in own} == {k: v for k, v in direct.items() if k not in own}
     assert (result.json()["state"], result.json()["new"]) == ("COMPLETED", 2)
     assert f"run {result.json()['run_id']} started" in result.err
+    assert result.json()["actor"] == CALLER
     assert [method for method, *_ in gateway.seen][:2] == ["POST", "GET"]
 
 
@@ -438,7 +439,7 @@ def test_a_dry_run_of_a_replay_begins_none(pik, gateway, some_days, tmp_path, mo
     direct = pik("replay", "--entity", "e", *WINDOW, "--dry-run", "--store", tmp_path / "deployed", "--format", "json")
     expected = direct.json()
     del expected["entities_without_value"]  # only who reads the store can tell
-    assert {**said, "run_id": ""} == {**expected, "run_id": ""}
+    assert {**said, "run_id": ""} == {**expected, "run_id": "", "actor": None}
     assert list(gateway.store.runs.newest_first()) == []
     monkeypatch.setattr(replaying, "COUNTED_AT_MOST", 1)
     assert_two_lines(pik("replay", "--entity", "e", *WINDOW, "--dry-run", *VIA), "too large for the API to count")

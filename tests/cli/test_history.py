@@ -1,0 +1,78 @@
+"""pik history: what it prints, and its exit codes; the figures against an independent count."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+def written(tmp_path, name, *events):
+    fields = {"source": "web", "event_type": "paid"}
+    lines = [{**fields, "entity_id": entity, "event_time": at, "payload": {"v": 1}} for entity, at in events]
+    (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return name
+
+
+@pytest.fixture
+def shop(pik, tmp_path):
+    """Two days of two entities, promoted; then a late event of `a` and one of a day that the run does not have."""
+    first = written(tmp_path, "first.jsonl", ("a", "2026-03-02T01:00:00Z"), ("b", "2026-03-02T02:00:00Z"))
+    late = written(tmp_path, "late.jsonl", ("a", "2026-03-02T03:00:00Z"))
+    other = written(tmp_path, "other.jsonl", ("b", "2026-03-05T03:00:00Z"))
+    assert pik("ingest", first).code == 0
+    run = pik(
+        "replay", "--all", "--from", "2026-03-01", "--to", "2026-03-03", "--promote", "--yes", "--reason", "INC-1"
+    )
+    assert run.code == 0
+    assert pik("ingest", late, other).code == 0
+    return pik
+
+
+def entries(pik, *arguments):
+    found = pik("history", *arguments, "--format", "json")
+    assert found.code == 0, found.err
+    return found.json()
+
+
+def test_it_tells_what_a_run_lacked_what_is_current_and_what_is_right(shop):
+    rows = entries(shop, "--check")["history"]
+    assert [row["what"] for row in rows] == ["batch", "batch", "promote", "run", "batch"]
+    run = rows[3]
+    assert (run["lacked"], run["as_left"], run["right_today"], run["reason"]) == (1, 2, 1, "INC-1")
+    assert (rows[2]["moved"], rows[2]["run_id"]) == (2, run["id"])
+    assert "right_today" not in entries(shop)["history"][0]
+
+
+def test_on_80_columns_everything_of_importance_is_there(shop):
+    said = shop("history", "--check").out
+    assert "2 moved; 2 current, 1 right; lacked 1 batch (INC-1)" in " ".join(said.split())
+
+
+def test_filters_and_a_limit(shop):
+    of_b = entries(shop, "--entity", "b")
+    assert [(row["what"], row["deliveries"]) for row in of_b["history"]] == [
+        ("batch", 1),
+        ("promote", None),
+        ("run", None),
+        ("batch", 1),
+    ]
+    limited = entries(shop, "--limit", 2)
+    assert (len(limited["history"]), limited["truncated"]) == (2, True)
+    assert entries(shop, "--to", "2026-01-01")["history"] == []
+    unknown = shop("history", "--metric", "nope")
+    assert (unknown.code, "hint:" in unknown.err) == (2, True)
+
+
+def test_an_empty_store_and_no_store(pik):
+    assert pik("history").code == 4
+    assert pik("init").code == 0
+    found = pik("history")
+    assert (found.code, "nothing has happened" in found.out) == (0, True)
+
+
+def test_a_copy_says_that_its_source_has_the_rest(shop, tmp_path):
+    assert shop("pull", "--from", "2026-03-02", "--to", "2026-03-03", "--into", "copy").code == 0
+    found = entries(shop, "--store", "copy")
+    assert {row["what"] for row in found["history"]} == {"batch"}
+    assert "runs and promotions of its source are not in it" in found["note"]
