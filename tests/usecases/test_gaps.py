@@ -107,6 +107,16 @@ def test_a_source_that_stops_and_one_that_never_came_in_the_window_are_silent(st
     assert list(found.changes) == []
 
 
+def test_a_regular_source_is_silent_sooner_than_a_random_one(store: Store, tmp_path: Path) -> None:
+    quiet = range(15 * 24 * 12 + 100, 15 * 24 * 12 + 106)  # half an hour
+    beats = [made("beat", START + n * 5 * MINUTE, START, n) for n in range(16 * 24 * 12) if n not in quiet]
+    chance = random.Random(12)
+    times = sorted(chance.uniform(0, 16 * DAY) for _ in beats)
+    ingest(store, tmp_path, beats + [made("random", START + round(moment), START, n) for n, moment in enumerate(times)])
+    [silence] = found_in(store, TODAY).silences
+    assert (silence.group, silence.start) == ("beat", START + (quiet[0] - 1) * 5 * MINUTE)
+
+
 def test_with_every_exactly_the_longer_silences_are_found(store: Store, tmp_path: Path) -> None:
     chance = random.Random(7)
     events = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ HISTORY = 28 * DAY
 LEAST_DAYS = 7
 SILENT = 20
 LEAST_DISPERSION = Decimal("0.2")
+LEAST_HOURS = 100
 DROP = 5
 SPIKE = 6
 FACTOR = 2
@@ -213,8 +215,8 @@ def _rule(question: Question) -> str:
         parts.append(learned)
         if question.every is None:
             parts.append(
-                f"silence: {SILENT} times the dispersion (variance / mean, by MAD; at least {LEAST_DISPERSION}) events"
-                " were usual in it"
+                f"silence: {SILENT} times the dispersion (variance / mean, by MAD; at least {LEAST_DISPERSION}, learned"
+                f" from fewer than {LEAST_HOURS} hours at least 1) events were usual in it"
             )
         parts.append(
             f"drop, spike: an hour or a day is at most half or at least twice the usual, and off by more than {DROP}"
@@ -316,7 +318,7 @@ class _Search:
         found: list[VolumeChange] = []
         for unit, volumes in ((HOUR, usual), (DAY, usual.days)):
             of_unit: list[VolumeChange] = []
-            for place in range(-(-scope.start // unit), scope.end // unit):
+            for place in volumes.candidates(-(-scope.start // unit), scope.end // unit):
                 kind, expected = volumes.change(place)
                 if kind is None:
                     continue
@@ -365,10 +367,17 @@ class Usual:
         """The first instant with enough earlier days."""
         return (self.first + LEAST_DAYS * self.per_day) * self.unit
 
+    def candidates(self, start: int, end: int) -> Iterable[int]:
+        """Return the places that may be drops or spikes, in their order. Most groups are too small for drops."""
+        if max(self.counts.values()) > DROP**2:
+            return range(start, end)
+        return sorted(place for place, count in self.counts.items() if count >= LEAST_SPIKE and start <= place < end)
+
     @cached_property
-    def most(self) -> int:
-        """The greatest count."""
-        return max(self.counts.values())
+    def busy(self) -> frozenset[int]:
+        """The hours of the day in which any events may be usual: of the fewest days, more than half have some."""
+        days = Counter(place % self.per_day for place in self.counts)
+        return frozenset(hour for hour, count in days.items() if count > LEAST_DAYS // 2)
 
     def at(self, place: int) -> tuple[Decimal, Decimal, float] | None:
         """Return the lower and the higher of the medians of earlier days and weekdays, and the deviation of the days;
@@ -396,8 +405,6 @@ class Usual:
         """Return whether the count is a drop or a spike, and what is usual."""
         count = self.counts.get(place, 0)
         nothing = None, Decimal(0)
-        if count < LEAST_SPIKE and self.most <= DROP**2:
-            return nothing  # neither is possible
         found = self.at(place)
         if found is None:
             return nothing
@@ -412,9 +419,11 @@ class Usual:
     def within(self, start: int, end: int) -> Decimal:
         """Return how many events were usual in a time, as far as that is known; to two digits after the point."""
         total = Decimal(0)
+        if not self.busy:
+            return total
         place = max(start // HOUR, self.first + LEAST_DAYS * self.per_day)
         while place * HOUR < end:
-            found = self.at(place)
+            found = self.at(place) if place % self.per_day in self.busy else None
             if found is not None:
                 overlap = min(end, (place + 1) * HOUR) - max(start, place * HOUR)
                 total += found[0] * overlap / HOUR
@@ -436,4 +445,5 @@ class Usual:
             if found is not None and found[0] >= FACTOR:
                 middle = float(found[0] + found[1]) / 2
                 ratios.append(abs(self.counts.get(place, 0) - middle) / math.sqrt(middle))
-        return (_MAD * median(ratios)) ** 2 if ratios else 1.0
+        learned = (_MAD * median(ratios)) ** 2 if ratios else 1.0
+        return learned if len(ratios) >= LEAST_HOURS else max(learned, 1.0)
