@@ -125,3 +125,19 @@ def test_a_question_that_cannot_be_answered_names_what_is_wrong(
 ) -> None:
     result = shop("explain", *arguments)
     assert (result.code, message in result.err) == (code, True), result.err
+
+
+def test_a_diff_of_an_earlier_definition_is_split_by_that(shop: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text(METRIC.replace("sum(", "2 * sum("))
+    shop("metrics", "apply", "m.toml")
+    result = shop("diff", "aggregates", "--metric", "revenue@1", "--explain", "--format", "json")
+    [row] = json.loads(result.out)["differences"]
+    assert row["causes"] == [{"cause": "late", "share": 4.25}]
+
+
+def test_a_metric_that_is_only_assumed_is_explained_by_the_assumption(shop: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text('name = "fresh"\nvalue = "count(*)"\n')
+    options = ("--assume", "definition=@m.toml", "--explain", "--format", "json")
+    rows = {row["metric"]: row for row in json.loads(shop("diff", "aggregates", *options).out)["differences"]}
+    assert rows["fresh"]["causes"] == [{"cause": "assumed", "share": 3}]
+    assert rows["event_count"]["causes"] == [{"cause": "late", "share": 1}]

@@ -138,3 +138,41 @@ def test_only_the_window_and_the_entity_are_looked_at(shop: Pik) -> None:
 def test_what_cannot_be_triaged_is_an_error(shop: Pik, options: list[str], code: int, message: str) -> None:
     result = shop("triage", *options)
     assert (result.code, message in result.err) == (code, True), result.err
+
+
+def runs(pik: Pik, *options: str) -> list[dict[str, Any]]:
+    return [one for one in triage(pik, *options)[1] if one["check"] == "runs"]
+
+
+def test_a_run_that_was_rolled_back_is_no_finding_once_another_one_replaced_it(shop: Pik) -> None:
+    run = json.loads(shop("runs", "list", "--format", "json").out)["runs"][0]["run_id"]
+    shop("rollback", run, "--yes")
+    assert [one["scope"] for one in runs(shop)] == [run]
+    shop("replay", "--metric", "event_count", "--from", "2026-01-01", "--to", "2026-01-03", "--promote", "--yes")
+    shop("replay", "--entity", "a", "--promote", "--yes")
+    assert [one["scope"] for one in runs(shop)] == [run]
+    shop("replay", "--all", "--promote", "--yes")
+    assert runs(shop) == []
+
+
+def test_a_run_of_other_entities_is_no_finding_about_one(shop: Pik) -> None:
+    shop("replay", "--entity", "b", "--from", "2026-01-01", "--to", "2026-01-02", "--promote", "--yes")
+    ingest(shop, "late.jsonl", line("b", 5, 1, 3))
+    shop("replay", "--entity", "b", "--promote", "--yes")
+    run = json.loads(shop("runs", "list", "--format", "json").out)["runs"][0]["run_id"]
+    shop("rollback", run, "--yes")
+    assert [one["scope"] for one in runs(shop, "--entity", "b")] == [run]
+    assert runs(shop, "--entity", "a") == []
+
+
+def test_a_file_that_was_rejected_whole_is_found_in_the_window_in_which_it_came(shop: Pik) -> None:
+    assert ingest(shop, "broken.jsonl", "not JSON\n").code == 3
+    ingest(shop, "today.jsonl", line("a", 1, 1) + "not JSON\n")
+
+    def rejects(*options: str) -> set[str]:
+        return {one["what"].partition(" of ")[2] for one in triage(shop, *options)[1] if one["check"] == "rejects"}
+
+    whole, part = "broken.jsonl were rejected", "today.jsonl were rejected"
+    assert rejects() == rejects("--from", "2026-01-01") == {"1 records of " + whole, "2 records of " + part}
+    assert rejects("--from", "2026-01-01", "--to", "2026-01-02") == {"2 records of " + part}
+    assert rejects("--entity", "a") == {"2 records of " + part}

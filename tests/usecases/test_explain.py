@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from pik.engine import DuckEngine
-from pik.errors import NothingSelected
+from pik.errors import NothingSelected, UsageError
 from pik.model.instant import DAY, parse_instant
 from pik.model.metric import Definition
-from pik.model.scenario import PLAIN, CountedDuplicates, Criteria, Scenario, Shift, WithoutSelected
+from pik.model.scenario import PLAIN, CountedDuplicates, Criteria, OtherDefinition, Scenario, Shift, WithoutSelected
 from pik.ports.store import Store
 from pik.stores import open_store
+from pik.usecases.metrics.causes import explained
 from pik.usecases.metrics.definitions import add_version
+from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.explain import Cause, Explanation, events_behind, explain
 from pik.usecases.replay.runs import promote, rollback
 from tests.support.stores import event, ingest, replay, replayed, window
@@ -156,3 +158,69 @@ def test_shares_add_up_and_sides_are_those_of_the_other_commands(tmp_path: Path,
             assert sum(one.share for one in found.shares) == found.delta
             assert (found.shares[-1].cause, found.shares[-1].share) == (Cause.UNEXPLAINED, NONE)
             assert found.proven or found.current is None
+
+
+def test_values_of_many_digits_are_not_rounded(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"), create=True)
+    add_version(store.metrics, Definition(name="total", value="sum((payload->>'v')::DECIMAL(38, 5))"), 1, 5)
+    huge = {**event(0, "a", "01T00:00"), "payload": {"v": "123456789012345678901234567890.12345"}}
+    ingest(store, tmp_path, [huge])
+    replayed(store, ENGINE)
+    ingest(store, tmp_path, [{**huge, "payload": {"v": "0.00001"}}])
+    found = explain(store, ENGINE, "total", "a", DAY_ONE)
+    assert [str(one.share) for one in found.shares] == ["0.00001", "0.00000"]
+    assert str(found.delta) == "0.00001"
+    rows = explained(store, ENGINE, diff_aggregates(store, ENGINE, window(), metrics=["total"]).rows)
+    assert [{cause: str(share) for cause, share in one.shares.items()} for one in rows] == [{"late": "0.00001"}]
+
+
+def test_the_events_that_an_assumption_moves_into_the_bucket_are_those_of_other_days(
+    store: Store, tmp_path: Path
+) -> None:
+    ingest(store, tmp_path, [event(8, "a", "04T12:00", source="app")])
+    scenario = assume(Shift(-3 * DAY, Criteria(source="app")))
+    found = explain(store, ENGINE, "total", "a", DAY_ONE, scenario)
+    assert shares(found) == {"late": 4, "assumed": 8, "unexplained": 0}
+    [moved] = [one for one in events_behind(store, found) if one.cause == Cause.ASSUMED]
+    assert moved.delivery is not None
+    assert (moved.before, moved.after, moved.delivery.event_time[:10]) == (False, True, "2026-01-04")
+
+
+def test_events_behind_causes_are_listed_though_other_raw_is_lost(store: Store, tmp_path: Path) -> None:
+    [first, _] = sorted((tmp_path / "store" / "raw").glob("event_date=*/*"))
+    first.unlink()
+    found = explain(store, ENGINE, "total", "a", DAY_ONE)
+    assert [one.cause for one in found.shares] == [Cause.LOST, Cause.LATE, Cause.UNEXPLAINED]
+    assert [one.cause for one in events_behind(store, found)] == [Cause.LATE]
+
+
+def test_a_value_computed_from_no_delivery_is_proven(store: Store, tmp_path: Path) -> None:
+    none = Definition(name="total", value="sum((payload->>'v')::BIGINT)", where="source = 'nowhere'")
+    add_version(store.metrics, none, 2)
+    replayed(store, ENGINE)
+    add_version(store.metrics, TOTAL, 3)
+    found = explain(store, ENGINE, "total", "a", DAY_ONE)
+    assert found.current is not None
+    assert (found.current.computed.inputs, found.proven, shares(found)) == (
+        0,
+        True,
+        {"definition": 7, "unexplained": 0},
+    )
+    [row] = explained(store, ENGINE, diff_aggregates(store, ENGINE, window(), metrics=["total"]).rows)
+    assert row.proven
+
+
+def test_a_value_that_an_assumption_takes_away_is_explained(store: Store, tmp_path: Path) -> None:
+    ingest(store, tmp_path, [event(5, "b", "03T00:00")])
+    found = explain(store, ENGINE, "total", "b", DAY_ONE + 2 * DAY, assume(WithoutSelected(Criteria(source="web"))))
+    assert shares(found) == {"not computed": 5, "assumed": -5, "unexplained": 0}
+
+
+def test_a_definition_of_other_buckets_explains_nothing(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text('name = "total"\nvalue = "9 * count(*)"\nbucket = "7d"\n')
+    scenario = assume(OtherDefinition(str(tmp_path / "m.toml")))
+    with pytest.raises(UsageError, match="buckets of another size"):
+        explain(store, ENGINE, "total", "a", DAY_ONE, scenario)
+    rows = diff_aggregates(store, ENGINE, window(), metrics=["total"], scenario=scenario).rows
+    with pytest.raises(UsageError, match="buckets of another size"):
+        list(explained(store, ENGINE, rows, scenario, metrics=["total"]))

@@ -9,9 +9,10 @@ from decimal import Decimal
 from pik.errors import Damaged, EngineError, command
 from pik.model.batch import Batch, BatchState, Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import SECOND, Window, format_duration, format_instant
+from pik.model.instant import ALL_TIME, SECOND, Window, format_duration, format_instant
 from pik.model.metric import PromotionKind, Run, RunState
 from pik.ports.engine import Engine
+from pik.ports.state import Promotion
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
 from pik.runtime import SILENT, Progress
@@ -24,7 +25,7 @@ from pik.usecases.inspect.skew import find_skew
 from pik.usecases.inspect.suspects import SuspectRule, count_suspects
 from pik.usecases.metrics.causes import ExplainedDifference, explained
 from pik.usecases.metrics.diff import Op, diff_aggregates
-from pik.usecases.metrics.explain import Cause
+from pik.usecases.metrics.explain import EXACT, Cause
 
 _ZERO = Decimal(0)
 
@@ -95,13 +96,27 @@ class _Scope:
         times = (("--from", self.window.from_text), ("--to", self.window.to_text))
         return options + [word for name, text in times if text for word in (name, text)]
 
+    def meets(self, entities: Sequence[str], window: Window) -> bool:
+        """Return whether what concerns these entities (none: all) in this window is of the scope."""
+        is_of_entities = not self.entities or not entities or not set(entities).isdisjoint(self.entities)
+        return is_of_entities and window.start < self.window.end and window.end > self.window.start
+
     def batches(self) -> Iterator[Batch]:
-        """Yield the batches with events in the window (of the entities); of a window without bounds all batches."""
-        if not self.window.bounded and not self.entities:
+        """Yield the batches with events in the window (of the entities), and, unless entities were named, those begun
+        in it that have no event at all; of a window without bounds all batches."""
+        if self.window == ALL_TIME and not self.entities:
             yield from self.store.index.batches()
             return
         segments = Selection(self.store, self.window, self.entities).needed()
-        for batch_id in dict.fromkeys(needed.segment.batch_id for needed in segments):
+        with_events = {needed.segment.batch_id for needed in segments}
+        for batch in () if self.entities else self.store.index.batches():
+            if batch.started_at < self.window.start:
+                break
+            is_empty = batch.counts.read == batch.counts.rejected and batch.started_at < self.window.end
+            if is_empty or batch.batch_id in with_events:
+                with_events.discard(batch.batch_id)
+                yield batch
+        for batch_id in sorted(with_events):
             yield from self.store.index.batches(batch_id)
 
 
@@ -158,11 +173,11 @@ class _Sum:
 
     def add(self, row: ExplainedDifference, share: Decimal) -> None:
         """Count a value."""
-        self.delta += share
+        self.delta = EXACT.add(self.delta, share)
         self.buckets += 1
         self.since = row.difference.bucket if self.since is None else min(self.since, row.difference.bucket)
         self.proven = self.proven and row.proven
-        if self.largest is None or abs(share) > abs(self.share):
+        if self.largest is None or share.copy_abs() > self.share.copy_abs():
             self.largest, self.share = row, share
 
 
@@ -178,8 +193,8 @@ def _differences(scope: _Scope) -> Iterator[Finding]:
             failures[metric] = failures.get(metric, 0) + 1
         for cause, share in row.shares.items():
             sums.setdefault((metric, cause), _Sum()).add(row, share)
-            changes[metric] = changes.get(metric, _ZERO) + share
-    totals = {metric: _current_total(scope, metric) + change for metric, change in changes.items()}
+            changes[metric] = EXACT.add(changes.get(metric, _ZERO), share)
+    totals = {metric: EXACT.add(_current_total(scope, metric), change) for metric, change in changes.items()}
     for (metric, cause), total in sums.items():
         yield _difference(metric, cause, total, totals[metric])
     for metric, count in failures.items():
@@ -209,7 +224,10 @@ def _current_total(scope: _Scope, metric: str) -> Decimal:
     [latest] = [one for one in scope.store.metrics.latest() if one.name == metric]
     window = scope.window.widened(latest.bucket_size)
     rows = scope.store.aggregates.current(metric, window, scope.entities)
-    return sum((row.computed.value for row in rows if row.computed.value is not None), _ZERO)
+    total = _ZERO
+    for row in rows:
+        total = EXACT.add(total, row.computed.value or _ZERO)
+    return total
 
 
 def _conflicts(scope: _Scope) -> Iterator[Finding]:
@@ -254,32 +272,52 @@ def _interrupted(scope: _Scope) -> Iterator[Finding]:
 
 def _runs(scope: _Scope) -> Iterator[Finding]:
     """Yield runs whose values are not, or only partly, current although nothing newer replaced them."""
-    promotions: dict[str, tuple[PromotionKind, int, int]] = {}
+    promotions: dict[str, Promotion] = {}
     for one in scope.store.promotions.newest_first():
-        promotions.setdefault(one.run_id, (one.kind, one.conflicts, one.at))
+        promotions.setdefault(one.run_id, one)
+    current: list[tuple[Run, int]] = []
     for run in scope.store.runs.newest_first():
-        if run.effective_start >= scope.window.end or run.effective_end <= scope.window.start:
-            continue
-        what = _about(run, promotions.get(run.run_id))
-        if what:
+        last = promotions.get(run.run_id)
+        since = run.created_at if last is None else last.at
+        what = _about(run, last) if scope.meets(run.request.entities, run.effective) else ""
+        if what and not any(at > since and _covers(newer, run) for newer, at in current):
             yield Finding("runs", what, command("runs", "show", run.run_id), scope=run.run_id, since=run.created_at)
+        if last is not None and last.kind == PromotionKind.PROMOTE and not _about(run, last):
+            current.append((run, last.at))
 
 
-def _about(run: Run, last: tuple[PromotionKind, int, int] | None) -> str:
+def _covers(newer: Run, run: Run) -> bool:
+    """Return whether a run computed all values that another one should have."""
+    return (
+        newer.effective_start <= run.effective_start
+        and newer.effective_end >= run.effective_end
+        and newer.request.source is newer.request.event_type is None
+        and _includes(newer.request.entities, run.request.entities)
+        and _includes(newer.request.metrics, run.request.metrics)
+    )
+
+
+def _includes(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Return whether these names include the others, where none means all."""
+    return not names or (bool(others) and set(names) >= set(others))
+
+
+def _about(run: Run, last: Promotion | None) -> str:
     if run.state in (RunState.PARTIAL, RunState.FAILED):
         return f"run {run.run_id} is {run.state}: {run.failed:,} tasks and {run.failed_aggregates:,} values failed"
     if last is None:
         return ""
-    kind, conflicts, _ = last
-    if kind == PromotionKind.ROLLBACK:
+    if last.kind == PromotionKind.ROLLBACK:
         return f"run {run.run_id} was rolled back"
-    return f"promoting run {run.run_id} left {conflicts:,} values as another run had made them" if conflicts else ""
+    if not last.conflicts:
+        return ""
+    return f"promoting run {run.run_id} left {last.conflicts:,} values as another run had made them"
 
 
 def _dead_letters(scope: _Scope) -> Iterator[Finding]:
     for letter in scope.store.dead_letters.letters():
         task = letter.task
-        if task.start < scope.window.end and task.end > scope.window.start:
+        if scope.meets(task.entities, task.window):
             yield Finding(
                 "dead letters",
                 f"a task of run {task.run_id} failed {letter.attempts:,} times: {letter.reason}",

@@ -21,7 +21,7 @@ from pik.usecases import Listing
 from pik.usecases.metrics.computation import recompute
 from pik.usecases.metrics.definitions import pinned
 from pik.usecases.metrics.diff import Basis, Diff, Difference, Op, Stats
-from pik.usecases.metrics.explain import Cause
+from pik.usecases.metrics.explain import EXACT, Cause, counts_same, other_buckets
 from pik.usecases.metrics.scenario import applied, definitions
 
 TOGETHER = 20_000
@@ -53,20 +53,36 @@ def explained(
     differences: Iterable[Difference],
     scenario: Scenario = PLAIN,
     *,
+    metrics: Sequence[str] = (),
     together: int = TOGETHER,
 ) -> Iterator[ExplainedDifference]:
-    """Yield the rows of a diff under the scenario, a resolved one, each with its causes, in their order. Raises as
-    `explain` does."""
+    """Yield the rows of a diff of these metrics (NAME or NAME@VERSION) under the scenario, a resolved one, each with
+    its causes, in their order. Raises as `explain` does."""
+    versions = {text.partition("@")[0]: text for text in metrics if "@" in text}
+    assumed = {metric.name: metric for metric in definitions(store, engine, scenario, metrics)}
     for name, of_metric in groupby(differences, key=lambda one: one.metric):
+        right = _definition(store, engine, assumed[name], versions.get(name, name))
         while some := list(islice(of_metric, together)):
-            yield from _Together(store, engine, name, scenario, some).explained()
+            yield from _Together(store, engine, name, right, scenario, some).explained()
 
 
-def with_causes(store: Store, engine: Engine, diff: Diff) -> Diff:
-    """Return the diff, its rows with their causes. Raises as `explain` does, while they are read."""
+def _definition(store: Store, engine: Engine, assumed: Metric, text: str) -> Metric | None:
+    """Return the definition before assumptions; None for a metric that is only assumed. Raises UsageError for an
+    assumed one whose values cannot be compared."""
+    if not store.metrics.versions(assumed.name):
+        return None
+    [right] = definitions(store, engine, PLAIN, [text])
+    if right.bucket_size != assumed.bucket_size:
+        raise other_buckets(right)
+    return right
+
+
+def with_causes(store: Store, engine: Engine, diff: Diff, metrics: Sequence[str] = ()) -> Diff:
+    """Return the diff of these metrics (NAME or NAME@VERSION), its rows with their causes. Raises as `explain` does,
+    while they are read."""
 
     def rows() -> Generator[Difference, None, tuple[Stats, Basis]]:
-        for one in explained(store, engine, diff.rows, diff.scenario):
+        for one in explained(store, engine, diff.rows, diff.scenario, metrics=metrics):
             yield structs.replace(one.difference, causes=tuple(one.shares.items()), proven=one.proven)
         return diff.rows.summary
 
@@ -80,6 +96,7 @@ class _Together:
     store: Store
     engine: Engine
     name: str
+    right: Metric | None
     scenario: Scenario
     differences: Sequence[Difference]
 
@@ -92,28 +109,31 @@ class _Together:
         for key in keys:
             if key in current:
                 by_knowledge.setdefault((current[key].metric_version, current[key].known_until), set()).add(key)
-        [right] = definitions(self.store, self.engine, Scenario(), [self.name])
+        right = self.right
         for (version, known_until), some in by_knowledge.items():
             left = pinned(self.store.metrics, f"{self.name}@{version}")
             first = self._values(left, Scenario(known_until), some)
             redefined = first
-            if left.definition != right.definition:
+            if right is not None and left.definition != right.definition:
                 redefined = self._values(right, Scenario(known_until), some)
             for key in some:
                 of_version = current[key].computed
-                counted = first[key].counted if key in first else None
-                if counted == of_version.counted:
+                if counts_same(first.get(key), of_version):
                     proven.add(key)
                 steps = [_value(of_version), _value(first.get(key)), _value(redefined.get(key))]
                 lost = Cause.LOST if key not in proven and _inputs(first.get(key)) < of_version.inputs else None
                 shares[key] = _differences([lost or Cause.UNEXPLAINED, Cause.DEFINITION], steps)
-        now = self._values(right, Scenario(self.scenario.as_of), keys) if self.scenario.assumptions else None
+        now: Mapping[_Key, Computed] | None = None
+        if self.scenario.assumptions:
+            now = {} if right is None else self._values(right, Scenario(self.scenario.as_of), keys)
         for one in self.differences:
             key = one.bucket, one.entity_id
             if key not in keys:
                 yield ExplainedDifference(one, {}, False, None)
                 continue
-            before = _value(current[key].computed) + sum(shares[key].values()) if key in current else _ZERO
+            before = _value(current[key].computed) if key in current else _ZERO
+            for share in shares.get(key, {}).values():
+                before = EXACT.add(before, share)
             recomputed = one.recomputed or _ZERO
             known = _value(now.get(key)) if now is not None else recomputed
             arrived = Cause.LATE if key in current else Cause.NOT_COMPUTED
@@ -167,4 +187,4 @@ def _inputs(computed: Computed | None) -> int:
 def _differences(causes: Sequence[Cause], values: Sequence[Decimal]) -> dict[Cause, Decimal]:
     """Return by how much each cause changes the value, those that change nothing left out."""
     steps = zip(causes, pairwise(values), strict=True)
-    return {cause: after - before for cause, (before, after) in steps if after != before}
+    return {cause: EXACT.subtract(after, before) for cause, (before, after) in steps if after != before}

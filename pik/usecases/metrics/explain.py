@@ -9,27 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
+from decimal import Context, Decimal
 from enum import StrEnum
 from itertools import groupby
 
 from pik.errors import Damaged, EngineError, NothingSelected, UsageError, command
 from pik.model.batch import Segment
-from pik.model.delivery import Delivery, Filter
+from pik.model.delivery import Delivery
 from pik.model.instant import Window, format_instant
 from pik.model.metric import Aggregate, Computed, Metric, PromotionKind
 from pik.model.scenario import PLAIN, OtherDefinition, Scenario
 from pik.ports.engine import CountedDelivery, Engine
 from pik.ports.state import Promotion
 from pik.ports.store import Store
-from pik.rawlog.objects import frame_lines
-from pik.rawlog.selection import Selection, deliveries
+from pik.rawlog.objects import frame_lines, parse
+from pik.rawlog.selection import Overrides, Selection
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.computation import sound
 from pik.usecases.metrics.definitions import Scales, pin, pinned
 from pik.usecases.metrics.scenario import applied, definitions, resolved
 
 _ZERO = Decimal(0)
+
+EXACT = Context(prec=200)
+"""Sums and differences of values, without rounding."""
 
 
 class Cause(StrEnum):
@@ -64,7 +67,8 @@ class Explanation:
 
     `proven` says whether the deliveries that the current version counted are exactly those that raw still holds of
     what it knew. `promotion` is that of the run that wrote it; `left` and `right` are the definitions of the two sides.
-    `lost` are the raw objects that cannot be read: both sides are computed without them.
+    `lost` are the raw objects that cannot be read: both sides are computed without them. `moves` is by how much (in
+    nanoseconds) the scenario moves deliveries to a later and to an earlier time, at most.
     """
 
     metric: str
@@ -79,11 +83,12 @@ class Explanation:
     proven: bool
     shares: tuple[Share, ...]
     lost: tuple[str, ...]
+    moves: tuple[int, int] = (0, 0)
 
     @property
     def delta(self) -> Decimal:
         """recomputed - current; a missing value counts as 0. The sum of all shares."""
-        return _value(self.recomputed) - _value(self.current.computed if self.current else None)
+        return EXACT.subtract(_value(self.recomputed), _value(self.current.computed if self.current else None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +97,11 @@ class _State:
 
     computed: Computed | None
     counted: frozenset[CountedDelivery]
+    moves: tuple[int, int]
 
     @property
     def value(self) -> Decimal:
         return _value(self.computed)
-
-
-_NOTHING = _State(None, frozenset())
 
 
 def explain(
@@ -127,7 +130,7 @@ def explain(
     else:
         left = pinned(store.metrics, f"{right.name}@{current.metric_version}")
         first = states.at(left, Scenario(current.known_until))
-        proven = first.computed is not None and first.computed.counted == current.computed.counted
+        proven = counts_same(first.computed, current.computed)
         shares += _before(current, first, proven)
         redefined = states.at(right, Scenario(current.known_until)) if left.definition != right.definition else first
         if redefined is not first:
@@ -140,25 +143,27 @@ def explain(
         if isinstance(assumption, OtherDefinition):
             [right] = definitions(store, engine, under, [name])
             if window.widened(right.bucket_size) != window:
-                what = f"{assumption}: its buckets are not those of {right.name}, so their values cannot be compared"
-                raise UsageError(what, hint=command("metrics", "show", right.name))
+                raise other_buckets(right)
         after = states.at(right, under)
         shares.append(_share(Cause.ASSUMED, last, after, True, str(assumption)))
         last = after
-    if current is None and last.computed is None:
+    if current is None and last.computed is None and not any(one.share for one in shares):
         raise NothingSelected(
             f"nothing to explain: {right.name} of {entity!r} has neither a current value nor events"
             f" in the bucket {format_instant(window.start)}",
             hint=command("aggregates", "--metric", right.name, "--entity", entity),
         )
     shown = None if current is None else Scales(store.metrics).shown(current)
-    rest = last.value - _value(current.computed if current else None) - sum((one.share for one in shares), _ZERO)
+    rest = EXACT.subtract(last.value, _value(current.computed if current else None))
+    for one in shares:
+        rest = EXACT.subtract(rest, one.share)
     shares.append(Share(Cause.UNEXPLAINED, rest, proven or not rest, "what no cause accounts for"))
     promotion = None if current is None else _promotion(store, current.run_id)
     return Explanation(
         *(right.name, entity, window.start, scenario, shown, last.computed, right, left, promotion, proven),
         tuple(shares),
         tuple(sorted(states.lost)),
+        last.moves,
     )
 
 
@@ -200,7 +205,7 @@ class _States:
                     hint=command("diff", "aggregates", "--metric", self.name, "--entity", self.entity),
                 )
             counted = frozenset(self.engine.counted(raw.inputs, metric.definition, window, entities))
-            return _State(found, counted)
+            return _State(found, counted, (selection.overrides.later, selection.overrides.earlier))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,15 +223,7 @@ class CauseEvent:
 
 def events_behind(store: Store, explanation: Explanation) -> Iterator[CauseEvent]:
     """Yield the deliveries behind each cause, in the order of the causes and then of event_id. Raises Damaged."""
-    wanted = {(one.batch_id, one.seq) for share in explanation.shares for one in share.events or ()}
-    times = [one.event_time * 1000 for share in explanation.shares for one in share.events or ()]
-    found: dict[tuple[str, int], Delivery] = {}
-    if wanted:
-        window = Window(min(times), max(times) + 1000)
-        for one in deliveries(store, Filter(window, (explanation.entity_id,))):
-            place = one.delivery.batch_id, one.delivery.seq
-            if place in wanted:
-                found[place] = one.delivery
+    found = _deliveries(store, explanation)
     for share in explanation.shares:
         places = sorted(share.events or ())
         for _, moved in groupby(places, key=lambda one: (one.event_id, one.batch_id, one.seq)):
@@ -242,6 +239,27 @@ def events_behind(store: Store, explanation: Explanation) -> Iterator[CauseEvent
             )
 
 
+def _deliveries(store: Store, explanation: Explanation) -> dict[tuple[str, int], Delivery]:
+    """Return the deliveries behind the causes, by batch and seq, as they are in raw."""
+    counted = [one for share in explanation.shares for one in share.events or ()]
+    wanted = {(one.batch_id, one.seq) for one in counted}
+    found: dict[tuple[str, int], Delivery] = {}
+    if not wanted:
+        return found
+    times = [one.event_time * 1000 for one in counted]
+    window, moves = Window(min(times), max(times) + 1000), explanation.moves
+    # Those that are only counted at another time than their own are where that moved them from.
+    overrides = Overrides(lost=frozenset(explanation.lost), later=moves[0], earlier=moves[1])
+    for segment, frames in Selection(store, window, (explanation.entity_id,), overrides).needed():
+        for frame in frames:
+            for line in frame_lines(store.raw, segment, frame):
+                delivery = parse(segment.key, line)
+                place = delivery.batch_id, delivery.seq
+                if place in wanted:
+                    found[place] = delivery
+    return found
+
+
 def _is_readable(selection: Selection, segment: Segment) -> bool:
     try:
         for frame in selection.frames_in(segment):
@@ -251,13 +269,26 @@ def _is_readable(selection: Selection, segment: Segment) -> bool:
     return True
 
 
+def other_buckets(metric: Metric) -> UsageError:
+    """Return the error for a definition that is assumed, and has buckets of another size."""
+    what = f"the assumed definition of {metric.name} has buckets of another size, so values cannot be explained by it"
+    return UsageError(what, hint=command("metrics", "show", metric.name))
+
+
+def counts_same(found: Computed | None, version: Computed) -> bool:
+    """Return whether what was found counts exactly the deliveries that the version counted."""
+    return version.inputs == 0 if found is None else found.counted == version.counted
+
+
 def _value(computed: Computed | None) -> Decimal:
     return _ZERO if computed is None or computed.value is None else computed.value
 
 
 def _share(cause: Cause, before: _State, after: _State, proven: bool, detail: str) -> Share:
     changed = before.counted ^ after.counted
-    return Share(cause, after.value - before.value, proven, detail, tuple(sorted(changed)), after.counted)
+    return Share(
+        cause, EXACT.subtract(after.value, before.value), proven, detail, tuple(sorted(changed)), after.counted
+    )
 
 
 def _before(current: Aggregate, first: _State, proven: bool) -> list[Share]:
@@ -265,7 +296,7 @@ def _before(current: Aggregate, first: _State, proven: bool) -> list[Share]:
     if proven:
         return []
     now, then = first.computed.inputs if first.computed else 0, current.computed.inputs
-    share = first.value - _value(current.computed)
+    share = EXACT.subtract(first.value, _value(current.computed))
     if now < then:
         detail = f"{then - now:,} of the {then:,} deliveries that it counted are not in raw any more"
         return [Share(Cause.LOST, share, False, detail, None)]

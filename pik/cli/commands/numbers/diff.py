@@ -166,7 +166,7 @@ def aggregates(
             compared |= {"scenario": scenario, "file": file, "left": recorded}
             diff = diff_aggregates(store, engine, within, **chosen, **compared)
         if explain:
-            diff = with_causes(store, engine, diff)
+            diff = with_causes(store, engine, diff, metric or ())
         repair: Callable[[], str | None] = lambda: None  # noqa: E731
         if sides == (LEFT, RIGHT) and not scenario:
             repair = partial(_replay, within, entity, metric)
