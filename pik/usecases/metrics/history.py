@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cache, partial
+from functools import lru_cache, partial
 from itertools import groupby
 from operator import attrgetter
 from os.path import commonprefix  # of texts, character by character
@@ -98,7 +98,7 @@ def history(store: Store, scope: Scope, checking: Engine | None = None) -> Itera
     """
     if scope.metric is not None:
         chosen(store.metrics, [scope.metric])
-    run_of = cache(partial(_run, store))
+    run_of = lru_cache(1024)(partial(_run, store))
     sources = (
         _batches(store, scope),
         _metrics(store, scope),
