@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
 from itertools import groupby
-from statistics import median
 from time import time_ns
 from typing import Any
 
@@ -26,23 +23,23 @@ from pik.usecases.inspect.events import nothing_selected
 from pik.usecases.inspect.grouping import HOUR_OF_EVENT, Grouping
 from pik.usecases.inspect.lag import filter_sql
 from pik.usecases.inspect.sequence import MARGIN, MissingNumbers, NumberSequence, missing_numbers
+from pik.usecases.inspect.usual import (
+    CHANGE,
+    DROP,
+    HISTORY,
+    LEAST_DAYS,
+    LEAST_DISPERSION,
+    LEAST_HOURS,
+    LEAST_SPIKE,
+    MAD,
+    SILENT,
+    SPIKE,
+    WEEK_DAYS,
+    Usual,
+)
 
 GROUPS = ("source", "type", "entity")
 """What is looked at separately, beside paths into the payload."""
-
-HISTORY = 28 * DAY
-LEAST_DAYS = 7
-SILENT = 20
-LEAST_DISPERSION = Decimal("0.2")
-LEAST_HOURS = 100
-DROP = 5
-SPIKE = 6
-FACTOR = 2
-LEAST_SPIKE = 12
-_MAD = 1.4826  # standard deviations of normal values in a MAD
-_CHANGE = 1.0484  # and in the median change between two of them
-_DAY_HOURS = 24
-_WEEK_DAYS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +218,7 @@ def _rule(question: Question) -> str:
         parts.append(
             f"drop, spike: an hour or a day is at most half or at least twice the usual, and off by more than {DROP}"
             f" (drop) or {SPIKE} (spike, {LEAST_SPIKE} events or more) deviations: the greater of √(usual + 1) and of"
-            f" the spread, which is {_MAD} MAD of the days, from {2 * _WEEK_DAYS} days on at most {_CHANGE} times the"
+            f" the spread, which is {MAD} MAD of the days, from {2 * WEEK_DAYS} days on at most {CHANGE} times the"
             " median change from week to week"
         )
     else:
@@ -287,7 +284,7 @@ class _Search:
         """Add what is found in a group."""
         scope, report, every = self.report.scope, self.report, self.question.every
         last, first = hours[-1].last, hours[0].first
-        usual = Usual.of_hours(hours)
+        usual = Usual.of_hours((hour.start, hour.events) for hour in hours)
         inside = sum(hour.events for hour in hours if hour.start + HOUR > scope.start)
         learned_from = usual.learned_from if self.question.history is not None else None
         if learned_from is not None and learned_from >= scope.end:
@@ -334,116 +331,3 @@ class _Search:
                 of_unit.append(VolumeChange(kind, group, start, end, events, expected))
             found += of_unit
         yield from found
-
-
-@dataclass
-class Usual:
-    """What is usual for a group: its counts by number of the hour (or day) since 1970, from the first whole one on, and
-    how many of them make a day and a week."""
-
-    counts: dict[int, int]
-    first: int
-    per_day: int
-    per_week: int
-    unit: int
-    _memory: dict[int, tuple[Decimal, Decimal, float] | None] = field(default_factory=dict)
-
-    @classmethod
-    def of_hours(cls, hours: Sequence[_Hour]) -> Usual:
-        """Return what is usual for each hour."""
-        counts = {hour.start // HOUR: hour.events for hour in hours}
-        return cls(counts, min(counts) + 1, _DAY_HOURS, _DAY_HOURS * _WEEK_DAYS, HOUR)
-
-    @cached_property
-    def days(self) -> Usual:
-        """What is usual for each day."""
-        counts: dict[int, int] = {}
-        for hour, events in self.counts.items():
-            counts[hour // _DAY_HOURS] = counts.get(hour // _DAY_HOURS, 0) + events
-        return Usual(counts, min(counts) + 1, 1, _WEEK_DAYS, DAY)
-
-    @property
-    def learned_from(self) -> int:
-        """The first instant with enough earlier days."""
-        return (self.first + LEAST_DAYS * self.per_day) * self.unit
-
-    def candidates(self, start: int, end: int) -> Iterable[int]:
-        """Return the places that may be drops or spikes, in their order. Most groups are too small for drops."""
-        if max(self.counts.values()) > DROP**2:
-            return range(start, end)
-        return sorted(place for place, count in self.counts.items() if count >= LEAST_SPIKE and start <= place < end)
-
-    @cached_property
-    def busy(self) -> frozenset[int]:
-        """The hours of the day in which any events may be usual: of the fewest days, more than half have some."""
-        days = Counter(place % self.per_day for place in self.counts)
-        return frozenset(hour for hour, count in days.items() if count > LEAST_DAYS // 2)
-
-    def at(self, place: int) -> tuple[Decimal, Decimal, float] | None:
-        """Return the lower and the higher of the medians of earlier days and weekdays, and the deviation of the days;
-        None where there are too few days."""
-        if place not in self._memory:
-            self._memory[place] = self._at(place)
-        return self._memory[place]
-
-    def _at(self, place: int) -> tuple[Decimal, Decimal, float] | None:
-        days = min(HISTORY // DAY, (place - self.first) // self.per_day)
-        if days < LEAST_DAYS:
-            return None
-        get = self.counts.get
-        of_days = [get(place - self.per_day * day, 0) for day in range(1, days + 1)]
-        of_weekday = of_days[_WEEK_DAYS - 1 :: _WEEK_DAYS]
-        middle = median(of_days)
-        medians = sorted((middle, median(of_weekday)))
-        deviation = _MAD * median(abs(one - middle) for one in of_days)
-        if len(of_days) >= 2 * _WEEK_DAYS:  # weekends are usual
-            changes = (abs(one - before) for one, before in zip(of_days, of_days[_WEEK_DAYS:], strict=False))
-            deviation = min(deviation, _CHANGE * median(changes))
-        return Decimal(medians[0]), Decimal(medians[1]), deviation
-
-    def change(self, place: int) -> tuple[str | None, Decimal]:
-        """Return whether the count is a drop or a spike, and what is usual."""
-        count = self.counts.get(place, 0)
-        nothing = None, Decimal(0)
-        found = self.at(place)
-        if found is None:
-            return nothing
-        low, high, deviation = found
-        if count * FACTOR <= low and float(low) - count > DROP * max(deviation, math.sqrt(low + 1)):
-            return "drop", low
-        is_more = count >= LEAST_SPIKE and count >= FACTOR * high
-        if is_more and count - float(high) > SPIKE * max(deviation, math.sqrt(high + 1)):
-            return "spike", high
-        return nothing
-
-    def within(self, start: int, end: int) -> Decimal:
-        """Return how many events were usual in a time, as far as that is known; to two digits after the point."""
-        total = Decimal(0)
-        if not self.busy:
-            return total
-        place = max(start // HOUR, self.first + LEAST_DAYS * self.per_day)
-        while place * HOUR < end:
-            found = self.at(place) if place % self.per_day in self.busy else None
-            if found is not None:
-                overlap = min(end, (place + 1) * HOUR) - max(start, place * HOUR)
-                total += found[0] * overlap / HOUR
-            place += 1
-        return total.quantize(Decimal("0.01"))
-
-    def is_silence(self, expected: Decimal) -> bool:
-        """Return whether no event at all is unusual where so many were expected."""
-        if expected < SILENT * LEAST_DISPERSION:
-            return False
-        return float(expected) >= SILENT * max(self.dispersion, float(LEAST_DISPERSION))
-
-    @cached_property
-    def dispersion(self) -> float:
-        """The variance of the hours' counts divided by their mean, by medians; about 1 for independent events."""
-        ratios = []
-        for place in range(self.first + LEAST_DAYS * self.per_day, max(self.counts)):
-            found = self.at(place)
-            if found is not None and found[0] >= FACTOR:
-                middle = float(found[0] + found[1]) / 2
-                ratios.append(abs(self.counts.get(place, 0) - middle) / math.sqrt(middle))
-        learned = (_MAD * median(ratios)) ** 2 if ratios else 1.0
-        return learned if len(ratios) >= LEAST_HOURS else max(learned, 1.0)
