@@ -13,6 +13,7 @@ from bench.gen_events import generate
 from pik import lambdas
 from pik.engine import DuckEngine
 from pik.lambdas import replay
+from pik.model.batch import Verdict
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, Window, parse_instant
 from pik.model.metric import RunState
@@ -23,8 +24,11 @@ from pik.stores.aws.clients import Clients
 from pik.stores.aws.stack import stack_of
 from pik.usecases.care.verify import verify
 from pik.usecases.ingest.api_request import record_request
+from pik.usecases.inspect.conditions import Conditions, matching
+from pik.usecases.inspect.count_events import count_events
 from pik.usecases.inspect.events import list_events
 from pik.usecases.inspect.follow import Follower
+from pik.usecases.inspect.sql import SqlQuery
 from tests.support.aws.calls import Calls, clients_of, counting
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.aws.processor import CONTEXT, environment, process_once
@@ -180,3 +184,30 @@ def test_following_takes_a_few_calls_for_each_look(store: Store, tmp_path: Path)
         with counting(reader) as calls:
             assert len(list(follower.new())) == 1
         assert calls.total <= 20, calls.made
+
+
+def test_events_and_sql_answer_as_on_a_local_store(store: Store, tmp_path: Path) -> None:
+    local = open_store(str(tmp_path / "local"), create=True)
+    events = [event(number, event_time=f"2026-01-{1 + number % 5:02}T00:00:00Z") for number in range(200)]
+    answers = []
+    for each in (store, local):
+        ingest(each, written(tmp_path, events))
+        ingest(each, written(tmp_path, [*events[:20], event(900)]))
+        batch = next(each.index.batches())
+        places = matching(each, DuckEngine(), Filter(), "(payload->>'number')::INTEGER % 3 = 0")
+        of_batch = Conditions(batch_id=batch.batch_id)
+        sql = "SELECT verdict, count(*), sum(length(payload::VARCHAR)) FROM deliveries GROUP BY 1 ORDER BY 1"
+        with SqlQuery(each, DuckEngine(), sql, ALL_TIME).result() as found:
+            rows = list(found.rows)
+        answers.append(
+            [
+                [row.event_id for row in list_events(each, Filter(), 7, newest=True)],
+                [(row.seq, row.deliveries) for row in list_events(each, Filter(), conditions=of_batch)],
+                [row.seq for row in list_events(each, Filter(), conditions=Conditions(kind=Verdict.EXACT))],
+                [row.seq for row in list_events(each, Filter(), conditions=Conditions(places=places))],
+                list(count_events(each, Filter(), "hour")),
+                rows,
+            ]
+        )
+    assert answers[0] == answers[1]
+    assert [len(part) for part in answers[0]] == [7, 1, 20, 68, 6, 2]
