@@ -448,7 +448,7 @@ def test_every_command_has_a_schema(said: dict[str, list[Any]]) -> None:
 
 OF_TWO_MEANINGS = {
     *("accepted", "aggregates", "batches", "bucket", "current", "deliveries", "duplicates", "events", "metrics"),
-    *("entities", "findings", "rows", "suspects", "value", "values"),
+    *("findings", "rows", "suspects", "value"),
 }
 """Names that are rows in one place and their number in another, or a definition's text and what comes of it."""
 
