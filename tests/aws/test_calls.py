@@ -6,6 +6,7 @@ import json
 import os
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -189,7 +190,7 @@ def test_following_takes_a_few_calls_for_each_look(store: Store, tmp_path: Path)
 def test_events_and_sql_answer_as_on_a_local_store(store: Store, tmp_path: Path) -> None:
     local = open_store(str(tmp_path / "local"), create=True)
     events = [event(number, event_time=f"2026-01-{1 + number % 5:02}T00:00:00Z") for number in range(200)]
-    answers = []
+    answers: list[list[Any]] = []
     for each in (store, local):
         ingest(each, written(tmp_path, events))
         ingest(each, written(tmp_path, [*events[:20], event(900)]))
