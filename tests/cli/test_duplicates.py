@@ -55,6 +55,9 @@ def test_other_values_than_the_payload_can_be_compared(shop: Callable[..., Any])
     said = found(shop, "--class", "suspect", "--within", "30s", "--same", "payload.app", "--same", "source")
     assert [row["distance_ms"] for row in said["suspects"]] == [3000, 20000]
     assert "entity and payload.app, source" in said["rule"]
+    assert found(shop, "--class", "suspect", "--within", "30s", "--same", "payload.app, source") == said
+    [row] = found(shop, "--class", "suspect", "--same", "[payload.id, payload.app]")["suspects"]
+    assert row["distance_ms"] == 3000
     said = found(shop, "--class", "suspect", "--within", "30s", "--same", "payload.nothing")
     assert said["note"] == "4 events have a neighbour in time, but nothing at payload.nothing: not compared"
 

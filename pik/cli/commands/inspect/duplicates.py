@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pik.cli import options
@@ -63,7 +64,7 @@ def duplicates(
     ] = None,
     same: Annotated[
         list[str] | None,
-        option("--same PATH", "Suspects: what must be equal instead of the payload (repeatable)."),
+        option("--same PATH[,PATH…]", "Suspects: what must be equal instead of the payload (repeatable)."),
     ] = None,
     by: Annotated[
         str | None,
@@ -182,7 +183,15 @@ def _rule(within: str | None, same: list[str] | None, min_deliveries: int, show_
     reach = options.duration("--within", within or "5s")
     if reach > HOUR:
         raise UsageError(f"--within {within}: more than 1h", hint="a retry comes soon, such as --within 30s")
-    return SuspectRule(reach, tuple(EventPath(path, "--same") for path in same or ()))
+    return SuspectRule(reach, tuple(EventPath(path, "--same") for text in same or () for path in _paths(text)))
+
+
+def _paths(text: str) -> list[str]:
+    """Return the paths of a list with commas. Where commas may be part of an expression, the text is one path."""
+    return [text] if _HAS_COMMAS.search(text) else [path.strip() for path in text.split(",")]
+
+
+_HAS_COMMAS = re.compile(r"""[(\[{"'`]""")
 
 
 _LONGEST = 24
