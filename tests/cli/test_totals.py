@@ -86,7 +86,7 @@ def test_totals_by_run_say_which_run_wrote_how_much(shop: Callable[..., Any]) ->
     assert sum(row["value"] for row in found.values()) == sum(Decimal(value) for _, _, value in EVENTS) + 10
 
 
-@pytest.mark.parametrize("command", [["aggregates"]])
+@pytest.mark.parametrize("command", [["aggregates"], ["diff", "aggregates"]])
 def test_a_metric_that_does_not_add_up_is_refused_with_the_reason(shop: Callable[..., Any], command: list[str]) -> None:
     Path("m.toml").write_text('name = "users"\nvalue = "count(DISTINCT entity_id)"\n')
     shop("metrics", "apply", "m.toml")
@@ -111,3 +111,54 @@ def test_nothing_to_add_up_says_so_and_versions_are_refused(shop: Callable[..., 
     assert "no current value" in shop("aggregates", "--total", "--from", "2027-01-01").out
     result = shop("aggregates", "--total", "--history")
     assert (result.code, "--history lists versions" in result.err) == (2, True)
+
+
+def test_totals_of_both_sides_and_whether_any_value_differs(shop: Callable[..., Any]) -> None:
+    equal = totals(shop, "diff", "aggregates", "--total", "--metric", "revenue")
+    revenue = sum(Decimal(value) for _, _, value in EVENTS)
+    [row] = equal.values()
+    assert (row["current"], row["recomputed"], row["delta"], row["of_values"], row["differing"]) == (
+        *[revenue] * 2,
+        0,
+        4,
+        0,
+    )
+    ingest(shop, "late.jsonl", [("a", "2026-01-01T02:00:00Z", "10"), ("b", "2026-01-02T02:00:00Z", "-10")])
+    found = totals(shop, "diff", "aggregates", "--total", "--metric", "revenue", "--metric", "best", code=1)
+    row = found["revenue", None]  # the differences cancel each other out
+    assert (row["current"], row["recomputed"], row["delta"], row["differing"]) == (revenue, revenue, 0, 2)
+    days = totals(shop, "diff", "aggregates", "--by", "bucket", "--metric", "revenue", code=1)
+    assert [row["delta"] for row in days.values()] == [10, -10, 0]
+    assert totals(shop, "diff", "aggregates", "--total", "--metric", "revenue", "--tolerance", "10")
+    runs = totals(shop, "diff", "aggregates", "--by", "run", "--metric", "event_count", code=1)
+    assert sum(row["delta"] for row in runs.values()) == 2
+    hours = totals(shop, "diff", "aggregates", "--by", "bucket", "--metric", "best", "--entity", "b", code=1)
+    added = hours["best", "2026-01-02T02:00:00Z"]
+    assert (added["current"], added["recomputed"], added["delta"]) == (None, -10, None)
+
+
+def test_the_total_of_a_ledger_against_raw_and_against_current_values(shop: Callable[..., Any]) -> None:
+    Path("ledger.csv").write_text("day,entity,revenue\n2026-01-01,a,3.70\n2026-01-01,b,0.15\n2026-01-09,z,1\n")
+    for right in ((), ("--right", "current")):
+        [row] = totals(shop, "diff", "aggregates", "--against", "ledger.csv", "--total", *right, code=1).values()
+        revenue = sum(Decimal(value) for _, _, value in EVENTS)
+        assert (row["current"], row["recomputed"], row["delta"]) == (
+            Decimal("4.85"),
+            revenue,
+            revenue - Decimal("4.85"),
+        )
+        assert (row["of_values"], row["differing"]) == (5, 5)
+
+
+def test_what_cannot_be_computed_leaves_no_total(shop: Callable[..., Any]) -> None:
+    ingest(shop, "wrong.jsonl", [("b", "2026-01-01T02:00:00Z", '"many"')])
+    [row] = totals(shop, "diff", "aggregates", "--total", "--metric", "revenue", code=3).values()
+    assert (row["recomputed"], row["delta"], row["not_computed"]) == (None, None, 1)
+    assert row["current"] == sum(Decimal(value) for _, _, value in EVENTS)  # all current values are known
+
+
+def test_totals_go_without_what_is_about_rows(shop: Callable[..., Any]) -> None:
+    for option in ("--stats", "--explain", "--changed-only"):
+        assert shop("diff", "aggregates", "--total", option).code == 2
+    Path("ledger.csv").write_text("day,entity,revenue\n2026-01-01,a,3.70\n")
+    assert "have no run" in shop("diff", "aggregates", "--against", "ledger.csv", "--by", "run").err

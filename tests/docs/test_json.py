@@ -187,6 +187,7 @@ def _numbers(pik: Journey) -> None:
     pik("pik diff aggregates", "diff", "aggregates", *DAY, "--stats")
     for by in ("metric", "bucket", "run"):
         pik("pik aggregates --total", "aggregates", "--total", "--by", by)
+        pik("pik diff aggregates --total", "diff", "aggregates", *DAY, *TWO, "--by", by)
     found = pik("pik aggregates", "aggregates", "--entity", "customer-17")["aggregates"]
     names = ("metric", "bucket", "entity_id", "value")
     lines = [",".join(names), *(",".join(str(row[name]) for name in names) for row in found)]
@@ -194,6 +195,20 @@ def _numbers(pik: Journey) -> None:
     pik("pik diff aggregates", "diff", "aggregates", "--against", "ledger.csv", "--entity", "customer-17")
     wide = [line.partition(",")[2] for line in lines if not line.startswith("event_count")]
     Path("wide.csv").write_text("\n".join(wide), encoding="utf-8")
+    sides = ("--left", "current@2026-03-04", "--right", "current")
+    pik("pik diff aggregates --total", "diff", "aggregates", "--total", *sides, code=1)
+    pik("pik diff aggregates --total", "diff", "aggregates", "--total", "--against", "ledger.csv", code=1)
+    pik(
+        "pik diff aggregates --total",
+        "diff",
+        "aggregates",
+        "--total",
+        "--against",
+        "wide.csv",
+        "--metric",
+        "revenue",
+        code=1,
+    )
     taken = ("--against", "wide.csv", "--value", "revenue=value", "--key", "bucket=bucket", "--entity", "customer-17")
     pik("pik diff aggregates", "diff", "aggregates", *taken)
     pik("pik diff aggregates", "diff", "aggregates", "--left", "current@2026-03-04", "--right", "current", code=1)
@@ -202,6 +217,8 @@ def _numbers(pik: Journey) -> None:
 def _repair(pik: Journey) -> None:
     pik("pik diff aggregates", "diff", "aggregates", *DAY, "--limit", 3, "--stats", code=1)
     pik("pik diff aggregates", "diff", "aggregates", *DAY, "--assume", "conflicts=last", "--explain", code=1)
+    pik("pik diff aggregates --total", "diff", "aggregates", *DAY, "--total", code=1)
+    pik("pik diff aggregates --total", "diff", "aggregates", *DAY, "--total", "--assume", "conflicts=last", code=1)
     pik("pik events", "events", "--not-counted", "revenue", "--limit", 3)
     pik("pik sql", "sql", 'SELECT avg(value) AS "any_column" FROM aggregates', *DAY, *ONE)
     pik("pik sql", "sql", 'SELECT 1 AS "any_column" FROM deliveries', "--limit", 1)
@@ -404,6 +421,7 @@ ALWAYS_NULL = {
     "pik batches": {"batches[].replaced_by"},
     "pik status": {"deliveries_of_other_sources"},
     "pik diff aggregates": {"failed_not_listed", "failed_tasks"},
+    "pik diff aggregates --total": {"failed_not_listed", "failed_tasks"},
     "pik explain": {"lost"},
     "pik triage": {"checks[].failure"},
     "pik dlq show": {"next"},

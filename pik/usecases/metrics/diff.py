@@ -45,6 +45,7 @@ from pik.usecases.metrics.definitions import Scales, chosen, pin
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.scenario import applied, definitions, resolved
 from pik.usecases.metrics.sides import Recorded
+from pik.usecases.metrics.totals import DiffTotals, Outcome
 
 NOTHING = "nothing to compare"
 
@@ -193,11 +194,12 @@ def diff_aggregates(
     scenario: Scenario = PLAIN,
     file: FileNumbers | None = None,
     left: Recorded | None = None,
+    totals: DiffTotals | None = None,
 ) -> Diff:
     """Recompute from raw, under the scenario, and compare with what is current, with the numbers of a file, or with
     what is recorded as the `left` side; with `changed_only` only where both have a value.
 
-    A run is compared in the values that it wrote.
+    A run is compared in the values that it wrote. `totals` are known when the rows have been read.
 
     What cannot be computed is a row like any other. Raises NothingSelected for an unknown metric, also in `tolerances`,
     for a store without any events, and while iterating where neither side has a value; NotHeld where raw of the whole
@@ -205,7 +207,9 @@ def diff_aggregates(
     """
     scenario = resolved(store, scenario)
     wanted = list(file.metrics) if file else definitions(store, engine, scenario, metrics)
-    comparison = Comparison(store, tolerances, {pin(metric) for metric in wanted}, set(entities), file, left)
+    comparison = Comparison(store, tolerances, {pin(metric) for metric in wanted}, set(entities), file, left, totals)
+    if totals is not None:
+        totals.combinations.expect(wanted)
     effective = widest(window, wanted)
     expect_held(store, effective, entities)
     if store.copy is None and not store.index.totals().segments:
@@ -261,6 +265,7 @@ class Comparison:
     without_value: set[str]
     file: FileNumbers | None = None
     left: Recorded | None = None
+    totals: DiffTotals | None = None
     known_until: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     nulls: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -312,7 +317,11 @@ class Comparison:
         window, entities = selection.window, selection.entities
         with ThreadPoolExecutor(1) as beside, closing(recompute(selection, engine, metrics)) as parts:
             # The store is read while the engine computes.
-            read = None if entities or self.left else beside.submit(current_digests, aggregates, metrics, window)
+            read = (
+                None
+                if entities or self.left or self.totals
+                else beside.submit(current_digests, aggregates, metrics, window)
+            )
             for part in parts:
                 if part.window != window and len(metrics) > 1:  # damage: one metric at a time, to keep the rows' order
                     for metric in metrics:
@@ -374,6 +383,8 @@ class Comparison:
         for row in rows:
             self.versions.add(f"{row.computed.metric}@{row.metric_version}")
             self.known_until = max(self.known_until, row.known_until)
+            if self.totals is not None:
+                self.totals.combinations.of(row.computed.metric, row.metric_version)
             yield self.scales.shown(row).computed
 
     def differences(self, pairs: Pairs) -> Iterator[Difference]:
@@ -385,6 +396,7 @@ class Comparison:
                 self._note_values(before, right)
             if right is not None and right.failure is not None:
                 counts["failed"] += 1
+                self._add(left, right, Outcome.FAILED)
                 yield _difference(None if left is None else self.scales.shown(left).computed, right)
                 continue
             current = None if before is None else before.value
@@ -393,6 +405,7 @@ class Comparison:
                 if value is not None and before is not None and right is not None:
                     counts["compared"] += 1
                     counts["equal"] += 1
+                    self._add(left, right, Outcome.EQUAL)
                     counts["other_inputs"] += self.file is None and before.counted != right.counted
                 elif right is not None and right.inputs:
                     buckets, events = self.nulls.get(right.metric, (0, 0))
@@ -404,9 +417,15 @@ class Comparison:
                 row = msgspec.structs.replace(row, inputs_before=None)
             if row.delta is not None and current is not None and self._is_tolerated(row.metric, current, row.delta):
                 counts["tolerated"] += 1
+                self._add(left, right, Outcome.EQUAL)
                 continue
+            self._add(left, right, Outcome.DIFFERENT)
             counts["changed" if row.op is _CHANGED else "added" if row.op is _ADDED else "removed"] += 1
             yield row
+
+    def _add(self, left: Aggregate | None, right: Computed | None, outcome: Outcome) -> None:
+        if self.totals is not None:
+            self.totals.add(left, right, outcome)
 
     def _is_tolerated(self, metric: str, current: Decimal, delta: Decimal) -> bool:
         return any(each.metric in (None, metric) and each.covers(current, delta) for each in self.tolerances)

@@ -15,6 +15,7 @@ from pik.usecases.metrics.definitions import stored
 from pik.usecases.metrics.diff import NOTHING, Comparison, Diff, Tolerance
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.sides import LEFT, Recorded, Side, SideKind
+from pik.usecases.metrics.totals import DiffTotals
 
 
 def diff_run(
@@ -61,6 +62,7 @@ def diff_recorded(
     entities: Sequence[str] = (),
     tolerances: Sequence[Tolerance] = (),
     changed_only: bool = False,
+    totals: DiffTotals | None = None,
 ) -> Diff:
     """Compare two recorded sides. Without a window that of the runs among them is compared, or all of time.
 
@@ -79,7 +81,9 @@ def diff_recorded(
     else:
         expect_pulled(store, effective, entities)
     some = entities or (runs[0].request.entities if len(runs) == 1 else ())
-    comparison = Comparison(store, tolerances, set(), set(entities), file)
+    comparison = Comparison(store, tolerances, set(), set(entities), file, totals=totals)
+    if totals is not None:
+        totals.combinations.expect(wanted)
 
     def rows() -> Iterator[tuple[Aggregate | None, Computed | None]]:
         if isinstance(left, FileNumbers):

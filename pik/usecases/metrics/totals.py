@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Context, Decimal
+from enum import StrEnum
 from functools import cache
 
 from pik.errors import Invalid, UsageError
-from pik.model.metric import Aggregate, Combination, Metric
+from pik.model.metric import Aggregate, Combination, Computed, Metric, with_scale
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 
@@ -24,11 +26,21 @@ Group = tuple[str, int | None, str | None]
 class Combinations:
     """How values combine: those of the metrics in hand, or of earlier versions that the store keeps."""
 
-    def __init__(self, store: Store, engine: Engine, metrics: Sequence[Metric] = ()) -> None:
-        self._metrics = {(metric.name, metric.version): metric for metric in metrics}
+    def __init__(self, store: Store, engine: Engine) -> None:
+        self._metrics: dict[tuple[str, int], Metric] = {}
         self._of_version = cache(self._found)
         self._of_metric: dict[str, Combination] = {}
         self._store, self._engine = store, engine
+
+    def of_metric(self, name: str) -> Combination:
+        """Return how the values of a metric combine, which is known already."""
+        return self._of_metric[name]
+
+    def expect(self, metrics: Sequence[Metric]) -> None:
+        """Raise UsageError unless the values of these metrics combine; they may be only assumed."""
+        for metric in metrics:
+            self._metrics[metric.name, metric.version] = metric
+            self.of(metric.name, metric.version)
 
     def of(self, name: str, version: int) -> Combination:
         """Return how the values of a metric combine. Raises UsageError, with the reason, where they do not."""
@@ -41,12 +53,18 @@ class Combinations:
             )
         return found
 
+    def shown(self, name: str, value: Decimal | None) -> Decimal | None:
+        """Return a total with the digits that values of the metric are printed with."""
+        scales = [metric.scale for (of, _), metric in self._metrics.items() if of == name]
+        return None if value is None else with_scale(value, max(scales, default=0))
+
     def _found(self, name: str, version: int) -> Combination:
         metric = self._metrics.get((name, version))
         if metric is None:
             metric = next((one for one in self._store.metrics.versions(name) if one.version == version), None)
         if metric is None:
             raise UsageError(f"there is no total of {name}: its definition {version} is not known")
+        self._metrics[name, version] = metric
         try:
             return self._engine.combination(metric.definition)
         except Invalid as error:
@@ -113,3 +131,82 @@ def ordered(group: Group) -> tuple[str, int, str]:
     """Return what groups are ordered by."""
     metric, bucket, run_id = group
     return metric, bucket or 0, run_id or ""
+
+
+@dataclass(frozen=True, slots=True)
+class TotalDifference:
+    """The totals of a group on both sides; `run_id` is the run that wrote the left values. `different` of the values
+    differ by more than is tolerated, whatever the totals. Where some `failed`, the right total is not known, and where
+    raw of whole buckets cannot be read neither is the left one."""
+
+    metric: str
+    bucket: int | None
+    run_id: str | None
+    combination: Combination
+    current: Decimal | None
+    recomputed: Decimal | None
+    delta: Decimal | None
+    compared: int
+    different: int
+    failed: int
+
+
+class Outcome(StrEnum):
+    """What a comparison made of a pair."""
+
+    EQUAL = "equal"
+    DIFFERENT = "different"
+    FAILED = "failed"
+
+
+@dataclass(slots=True)
+class _Both:
+    left: Total
+    right: Total
+    counts: Counter[Outcome] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class DiffTotals:
+    """The totals of both sides of a comparison, which adds its pairs."""
+
+    by: str | None
+    combinations: Combinations
+    groups: dict[Group, _Both] = field(default_factory=dict)
+    damaged: set[str] = field(default_factory=set)
+    """Metrics with whole buckets whose raw cannot be read: neither side of those was compared, so no total is known."""
+
+    def add(self, left: Aggregate | None, right: Computed | None, outcome: Outcome) -> None:
+        """Take a pair. Raises UsageError where the left value was made by a definition that does not combine."""
+        one = left.computed if left is not None else right
+        assert one is not None
+        if left is not None:
+            self.combinations.of(one.metric, left.metric_version)
+        key = group_of(self.by, one.metric, one.bucket, (left.run_id or None) if left is not None else None)
+        both = self.groups.get(key)
+        if both is None:
+            combination = self.combinations.of_metric(one.metric)
+            both = self.groups[key] = _Both(Total(combination), Total(combination))
+        both.left.add(None if left is None else left.computed.value)
+        both.right.add(None if right is None else right.value)
+        both.counts[outcome] += 1
+        if outcome == Outcome.FAILED and not one.entity_id:
+            self.damaged.add(one.metric)
+
+    def rows(self) -> list[TotalDifference]:
+        """Return the totals, ordered by metric, bucket, run."""
+        return [self._row(key, self.groups[key]) for key in sorted(self.groups, key=ordered)]
+
+    def _row(self, key: Group, both: _Both) -> TotalDifference:
+        failed, different = both.counts[Outcome.FAILED], both.counts[Outcome.DIFFERENT]
+        is_damaged = key[0] in self.damaged
+        left = None if is_damaged else both.left.value
+        right = None if is_damaged or failed else both.right.value
+        missing = Decimal(0) if both.left.combination == Combination.SUM else None
+        before, after = (missing if value is None else value for value in (left, right))
+        delta = None
+        if not (is_damaged or failed or before is None or after is None):
+            delta = _WIDE.subtract(after, before)
+        current, recomputed, delta = (self.combinations.shown(key[0], value) for value in (left, right, delta))
+        counts = both.counts.total() - failed, different, failed
+        return TotalDifference(*key, both.left.combination, current, recomputed, delta, *counts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from decimal import Decimal
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY, CommandGroup
+from pik.cli.commands.numbers.metrics import TOTAL_COLUMNS
 from pik.cli.commands.repair.runs import WHOLE, next_command, replay_command
 from pik.cli.context import Context
 from pik.cli.document import NEXT, TRUNCATED, Column, Field, Object, Rows, Schema, or_null
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pik.usecases.metrics.diff import Diff, Difference
     from pik.usecases.metrics.file_numbers import FileNumbers, FileRequest
     from pik.usecases.metrics.sides import Side
+    from pik.usecases.metrics.totals import DiffTotals
 
 
 diff = CommandGroup("Compare numbers with raw or with what a run wrote, and a log with what arrived.")
@@ -55,6 +57,9 @@ diff = CommandGroup("Compare numbers with raw or with what a run wrote, and a lo
 
     # what has changed since Friday evening, by whatever promotion?
     pik diff aggregates --left current@2026-01-30T18:00:00Z --right current
+
+    # by how much do the totals of each day differ from the ledger's?
+    pik diff aggregates --against ledger.csv --metric revenue --by bucket
 
     # what would promoting this run change?
     pik diff aggregates --run 01J8Z3 --limit 20 --stats
@@ -100,6 +105,8 @@ def aggregates(
     as_of: options.AsOf = None,
     assume: options.Assume = None,
     explain: Annotated[bool, option("--explain", "Split each difference by cause, as `pik explain` does.")] = False,
+    total: options.Total = False,
+    by: options.TotalBy = None,
     stats: Annotated[bool, option("--stats", "Also count what was compared.")] = False,
     limit: options.Limit = None,
 ) -> int | None:
@@ -120,6 +127,9 @@ def aggregates(
 
     The delta is always right minus left. A run is compared in the values that it wrote. What was current at some time
     follows from the promotions and rollbacks until then.
+
+    --total and --by show the totals of both sides instead, as in `pik aggregates`, and how many of the values differ.
+    The exit code is 1 if any of them does, whatever the totals.
     """
     from pik.model.scenario import read_scenario
     from pik.usecases.metrics.causes import with_causes
@@ -128,6 +138,7 @@ def aggregates(
     from pik.usecases.metrics.file_numbers import file_numbers
     from pik.usecases.metrics.scenario import read_event_ids
     from pik.usecases.metrics.sides import LEFT, RIGHT, Recorded, SideKind
+    from pik.usecases.metrics.totals import Combinations, DiffTotals
 
     scenario = read_scenario(as_of, assume or (), read_event_ids)
     sides = _sides(left, right, against, run)
@@ -148,7 +159,14 @@ def aggregates(
     if explain and sides != (LEFT, RIGHT):
         hint = "leave --left, --right, --against and --run out"
         raise UsageError("--explain splits what differs from current values", hint=hint)
+    if total or by:
+        if stats or explain or changed_only:
+            raise UsageError("--total goes with neither --stats, --explain nor --changed-only", hint="leave them out")
+        if by == "run" and request is not None:
+            raise UsageError("--by run: the numbers of a file have no run", hint="--by bucket")
     store, engine = cli.open_store(), cli.engine()
+    if total or by:
+        compared["totals"] = DiffTotals(by, Combinations(store, engine))
     with ExitStack() as stack:
         after = None if is_recomputed else Recorded(store, sides[1])
         before = Recorded(store, sides[0]) if request is None else None
@@ -172,7 +190,7 @@ def aggregates(
             repair = partial(_replay, within, entity, metric)
         elif sides[0] == LEFT and diff.run is not None:
             repair = partial(_after_run, store, diff.run.run_id)
-        return _shown(cli, store, diff, repair, stats, limit)
+        return _shown(cli, store, diff, repair, stats, limit, compared.get("totals"))
 
 
 def _sides(left: str | None, right: str | None, against: str | None, run: str | None) -> tuple[Side, Side]:
@@ -211,16 +229,28 @@ def _file_request(left: Side, key: Sequence[str], value: Sequence[str]) -> FileR
 
 
 def _shown(
-    cli: Context, store: Store, diff: Diff, repair: Callable[[], str | None], stats: bool, limit: int | None
+    cli: Context,
+    store: Store,
+    diff: Diff,
+    repair: Callable[[], str | None],
+    stats: bool,
+    limit: int | None,
+    totals: DiffTotals | None,
 ) -> int | None:
-    """Show the differences, and return the exit code."""
+    """Show the differences, or totals, and return the exit code."""
     from pik.usecases.inspect.events import without_value
 
     shown = Shortened(diff.rows, limit, diff.file.extent if diff.file else None)
-    schema = DIFFERENCES if stats else DIFFERENCES.without("stats")
     counted = {name: partial(getattr, shown, name) for name in ("different", "failed", "truncated")}
     line = lambda: _next(repair, diff, shown)  # noqa: E731
-    cli.show(schema, diff, differences=shown, next=line, **counted)
+    if totals is None:
+        schema = DIFFERENCES if stats else DIFFERENCES.without("stats")
+        cli.show(schema, diff, differences=shown, next=line, **counted)
+    else:
+        deque(shown, maxlen=0)  # all are added first
+        rows, more = options.first_rows(iter(totals.rows()), limit)
+        left_out = [f"totals.{column}" for name, column in TOTAL_COLUMNS.items() if totals.by != name]
+        cli.show(TOTALS.without(*left_out), diff, totals=rows, next=line, **counted | {"truncated": more})
     if diff.basis.without_value:
         cli.note(without_value(store, diff.basis.without_value, diff.effective))
     for missing in not_compared(diff):
@@ -514,4 +544,24 @@ DIFFERENCES = Schema(
         only="with `--stats`",
     ),
     NEXT,
+)
+
+_TOTAL_ROWS = Rows(
+    "totals",
+    "by metric, then bucket or run",
+    Column("metric", str),
+    Column("bucket", Bucket, "its start", only="with `--by bucket`"),
+    Column("run_id", str | None, "that wrote the left values; null: there are none", only="with `--by run`"),
+    Column("combination", str, "`sum`, or `min` or `max`: the least or greatest value", drop=1),
+    Column("current", Decimal | None, "the total of the left side"),
+    Column("recomputed", Decimal | None, "the total of the right side; null also where values cannot be computed"),
+    Column("delta", Decimal | None, "recomputed - current, exactly; a missing sum counts as 0"),
+    Column("of_values", Count, "pairs of values in it", get="compared"),
+    Column("differing", Count, "those that differ by more than is tolerated", get="different"),
+    Column("not_computed", Count, "values that cannot be computed", get="failed", drop=2),
+)
+
+TOTALS = Schema(
+    "pik diff aggregates --total",
+    *(_TOTAL_ROWS if part.name == "differences" else part for part in DIFFERENCES.parts if part.name != "stats"),
 )
