@@ -355,3 +355,12 @@ def test_the_model_holds_for_a_deployed_store(aws):
         make = staticmethod(lambda directory: aws_state(aws))
 
     run_state_machine_as_test(Deployed, settings=settings(max_examples=8, stateful_step_count=10, deadline=None))
+
+
+def test_each_version_knows_the_run_whose_version_was_current_when_it_was_written(state):
+    write(state, "R1", [row(value="1")])
+    promoted(state, "R2", [row(value="2")])
+    promoted(state, "R3", [row(value="3")])
+    for entities in ((), ("e",)):
+        versions = state.aggregates.versions("a", ALL_TIME, entities)
+        assert [(one.run_id, one.base) for one in versions] == [("R1", None), ("R2", None), ("R3", "R2")]
