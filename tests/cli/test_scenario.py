@@ -113,3 +113,31 @@ def test_ids_of_events_to_leave_out_come_from_any_listing(shop: Callable[..., An
 def test_a_scenario_that_cannot_be_is_refused(shop: Callable[..., Any], options: list[str], message: str) -> None:
     result = shop("diff", "aggregates", *options)
     assert (result.code in (2, 4), message in result.err) == (True, True), result.err
+
+
+@pytest.mark.parametrize(
+    "assumption",
+    [
+        "shift=1h,source=wbe",
+        "without=selected,type=payd",
+        "without=selected,source=web,from=2027-01-01",
+        "conflicts=last,entity=o'b",
+        "zone=Europe/Berlin,where=(payload->>'v')::INT > 99",
+        "with=@first.jsonl",
+    ],
+)
+def test_promise_9_an_assumption_that_selects_nothing_is_not_taken_for_no_change(
+    shop: Callable[..., Any], assumption: str
+) -> None:
+    result = shop("diff", "aggregates", "--assume", assumption)
+    reason = "the store has all of its events" if assumption.startswith("with=") else "selects no delivery at any time"
+    assert (result.code, assumption in result.err, reason in result.err) == (2, True, True), result.err
+
+
+def test_a_selection_that_only_duplicates_or_other_days_meet_selects(shop: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "again.jsonl").write_text(line("a", 1, 1) + "\n")
+    shop("ingest", "again.jsonl")
+    again = batch_of(shop, "again.jsonl")["batch_id"]
+    assert diff(shop, "--assume", f"shift=1h,batch={again}")[0] == 1
+    code, found = diff(shop, "--from", "2026-01-02", "--assume", "shift=1d,source=app")
+    assert (code, [row["recomputed"] for row in found["differences"]]) == (1, [4])

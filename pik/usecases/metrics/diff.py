@@ -43,7 +43,7 @@ from pik.usecases.metrics.computation import (
 )
 from pik.usecases.metrics.definitions import Scales, chosen, pin
 from pik.usecases.metrics.file_numbers import FileNumbers
-from pik.usecases.metrics.scenario import applied, definitions, resolved
+from pik.usecases.metrics.scenario import applied, definitions, refuse_empty_selections, resolved
 from pik.usecases.metrics.sides import Recorded
 from pik.usecases.metrics.totals import DiffTotals, Outcome
 
@@ -218,6 +218,7 @@ def diff_aggregates(
     def rows() -> Iterator[Difference]:
         with applied(store, engine, scenario, effective, entities) as overrides:
             selection = Selection(store, effective, entities, overrides)
+            refuse_empty_selections(store, engine, scenario, selection)
             together = [  # metrics of one bucket size, over a stretch of their whole buckets
                 (group, stretch)
                 for size, group in by_bucket_size(wanted)

@@ -19,7 +19,17 @@ from typing import Any
 import msgspec
 import zstandard
 
-from pik.errors import EngineError, InputError, Invalid, NotFound, UsageError, ambiguous_id, command
+from pik.errors import (
+    Damaged,
+    EngineError,
+    InputError,
+    Invalid,
+    NotFound,
+    NothingSelected,
+    UsageError,
+    ambiguous_id,
+    command,
+)
 from pik.model.batch import Location, Verdict
 from pik.model.delivery import Filter, raw_line, stamp
 from pik.model.event import MAX_LINE, Event, read_event
@@ -43,7 +53,7 @@ from pik.model.scenario import (
 )
 from pik.ports.engine import Engine, Offset, Rule
 from pik.ports.store import Store, batch_of
-from pik.rawlog.selection import NO_OVERRIDES, Overrides
+from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection
 from pik.runtime.storage import scratch
 from pik.usecases.inspect.conditions import Places, selected
 from pik.usecases.metrics.definitions import computed_by
@@ -230,7 +240,8 @@ class _Applied:
             if criteria.where is not None:
                 self.engine.check(Definition(name="selection", value="count(*)", where=criteria.where))
             wanted = Filter(criteria.window, entities)
-            return selected(self.store, self.engine, wanted, _keyed_sql(criteria), duplicates=True)
+            sql = f"idempotency_key IS NOT NULL AND {_sql(criteria)}"
+            return selected(self.store, self.engine, wanted, sql, duplicates=True)
         except (Invalid, EngineError) as error:
             hint = error.hint if isinstance(error, Invalid) else "TRY_CAST in place of a cast"
             raise UsageError(f"where={criteria.where}: {error.message.partition(': ')[2]}", hint=hint) from None
@@ -302,6 +313,8 @@ class _Applied:
                         writer.write(raw_line(event, number, shared) + b"\n")
         except OSError as error:
             raise InputError(f"cannot read {assumed.path}: {error.strerror}") from None
+        if not seen:
+            raise NothingSelected(f"{assumed}: the store has all of its events already", hint="pik show EVENT_ID")
         return target, len(seen)
 
     def _has(self, event_id: str) -> bool:
@@ -333,13 +346,39 @@ def _read_event(line: bytes, where: str) -> Event:
         raise InputError(f"{where} is not an event: {error.message}", hint=error.hint) from None
 
 
-def _keyed_sql(criteria: Criteria) -> str:
-    """Return the condition on a delivery that it has an idempotency key and meets the criteria. Entity and window are
-    the reader's."""
-    pairs = {"source": criteria.source, "event_type": criteria.event_type, "batch_id": criteria.batch}
+def _sql(criteria: Criteria) -> str:
+    """Return the criteria as a condition, as a metric could have it. The window is the reader's."""
+    pairs = {
+        "source": criteria.source,
+        "event_type": criteria.event_type,
+        "entity_id": criteria.entity,
+        "batch_id": criteria.batch,
+    }
     texts = [(name, text.replace("'", "''")) for name, text in pairs.items() if text is not None]
-    conditions = " AND ".join(["idempotency_key IS NOT NULL", *(f"{name} = '{text}'" for name, text in texts)])
+    conditions = " AND ".join(f"{name} = '{text}'" for name, text in texts) or "true"
     return conditions if criteria.where is None else f"CASE WHEN {conditions} THEN ({criteria.where}\n) END"
+
+
+def refuse_empty_selections(store: Store, engine: Engine, scenario: Scenario, selection: Selection) -> None:
+    """Raise NothingSelected for an assumption that selects no delivery of the selection, so that a mistyped one is not
+    taken for one that changes nothing."""
+    for one in scenario.assumptions:
+        if not isinstance(one, (WithoutSelected, CountedConflict, Shift, LocalTime)):
+            continue
+        start = max(selection.sources.start, one.criteria.window.start)
+        window = Window(start, min(selection.sources.end, one.criteria.window.end))
+        if start >= window.end or not _is_met(store, engine, one.criteria, window, selection.entities):
+            raise NothingSelected(f"{one} selects no delivery {selection.window.within}", hint="pik events")
+
+
+def _is_met(store: Store, engine: Engine, criteria: Criteria, window: Window, entities: Sequence[str]) -> bool:
+    """Return whether a delivery meets the criteria, or that cannot be known."""
+    definition = Definition(name="selection", value="count(*)", where=_sql(criteria))
+    try:
+        with Selection(store, window, entities, Overrides(duplicates=True)).gather() as raw:
+            return next(iter(engine.counted(raw.inputs, definition, window, entities)), None) is not None
+    except (Damaged, EngineError, Invalid):
+        return True  # what computes says so
 
 
 def zone_offsets(zone: Zone, fold: Which | None, times: Window) -> tuple[Offset, ...]:
