@@ -94,6 +94,7 @@ def test_what_raw_does_not_hold_any_more_is_lost_and_its_share_is_inferred(
         ("unexplained", 0, "proven"),
     ]
     assert (found["proven"], found["causes"][0]["events"]) == (False, None)
+    assert found["next"] == "pik verify --full"
 
 
 def test_a_diff_splits_each_row_by_cause(shop: Callable[..., Any], tmp_path: Path) -> None:
@@ -141,3 +142,9 @@ def test_a_metric_that_is_only_assumed_is_explained_by_the_assumption(shop: Call
     rows = {row["metric"]: row for row in json.loads(shop("diff", "aggregates", *options).out)["differences"]}
     assert rows["fresh"]["causes"] == [{"cause": "assumed", "share": 3}]
     assert rows["event_count"]["causes"] == [{"cause": "late", "share": 1}]
+
+
+def test_texts_of_events_are_shown_as_they_are(shop: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "more.jsonl").write_text(line("1", 6).replace('"n6"', json.dumps('say "hi"')))
+    assert shop("ingest", "more.jsonl").code == 0
+    assert 'say "hi"' in shop("explain", *PLACE, "--events", "--column", "payload.name").out

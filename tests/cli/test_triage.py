@@ -176,3 +176,13 @@ def test_a_file_that_was_rejected_whole_is_found_in_the_window_in_which_it_came(
     assert rejects() == rejects("--from", "2026-01-01") == {"1 records of " + whole, "2 records of " + part}
     assert rejects("--from", "2026-01-01", "--to", "2026-01-02") == {"2 records of " + part}
     assert rejects("--entity", "a") == {"2 records of " + part}
+
+
+def test_the_command_of_a_finding_can_be_typed_whatever_the_entity_is_called(shop: Pik) -> None:
+    ingest(shop, "late.jsonl", line("--dash", 5, 1, 2) + line("o'b c", 5, 2, 2))
+    found = [one for one in triage(shop)[1] if one["check"] == "differences"]
+    assert found
+    for one in found:
+        assert shop(*shlex.split(one["command"])[1:]).code == 1, one["command"]
+    [row] = triage(shop, "--entity", "--dash", "--to", "2026-01-02")[1][:1]
+    assert shop(*shlex.split(row["command"])[1:]).code == 1, row["command"]

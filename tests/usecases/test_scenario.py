@@ -314,3 +314,15 @@ def test_a_definition_of_another_metric_than_was_asked_for_is_refused(tmp_path: 
     assert [one.name for one in definitions(built.store, DuckEngine(), scenario, [])] == ["event_count", "other"]
     with pytest.raises(UsageError, match="it defines other, not event_count"):
         definitions(built.store, DuckEngine(), scenario, ["event_count"])
+
+
+def test_a_selection_does_not_hit_what_is_only_assumed(tmp_path: Path) -> None:
+    built = build(tmp_path, [[event(1, "a", "01T00:00"), event(2, "a", "02T00:00", source="app")]])
+    more = tmp_path / "more.jsonl"
+    more.write_text(json.dumps(event(8, "a", "01T12:00")) + "\n")
+    added = f"with=@{more}"
+    for selection in ("source=web", "where=source = 'web' -- web"):
+        assert totals(built.store, added, f"without=selected,{selection}") == {"01": 8, "02": 2}
+        assert totals(built.store, f"shift=1d,{selection}", added) == {"01": 8, "02": 3}
+    with pytest.raises(UsageError, match="where="):
+        values(built.store, assume(added, "without=selected,where=true) OR (true"))

@@ -207,10 +207,13 @@ def _difference(metric: str, cause: Cause, total: _Sum, recomputed: Decimal) -> 
     largest = total.largest.difference
     certainty = "" if total.proven else ", inferred"
     values = "1 value" if total.buckets == 1 else f"{total.buckets:,} values"
+    words = [metric, largest.entity_id, format_instant(largest.bucket)]
+    # An entity that begins like an option needs -- before it.
+    words = ["--events", "--", *words] if largest.entity_id.startswith("-") else [*words, "--events"]
     return Finding(
         "differences",
         f"{metric} is off by {total.delta} in {values}: {cause}{certainty}",
-        command("explain", metric, largest.entity_id, format_instant(largest.bucket), "--events"),
+        command("explain", *words),
         metric,
         cause,
         since=total.since,

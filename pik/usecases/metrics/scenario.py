@@ -238,13 +238,13 @@ class _Applied:
         entities = (criteria.entity,) if criteria.entity else ()
         try:
             if criteria.where is not None:
-                self.engine.check(Definition(name="selection", value="count(*)", where=criteria.where))
+                _check_where(self.engine, criteria.where)
             wanted = Filter(criteria.window, entities)
             sql = f"idempotency_key IS NOT NULL AND {_sql(criteria)}"
             return selected(self.store, self.engine, wanted, sql, duplicates=True)
-        except (Invalid, EngineError) as error:
-            hint = error.hint if isinstance(error, Invalid) else "TRY_CAST in place of a cast"
-            raise UsageError(f"where={criteria.where}: {error.message.partition(': ')[2]}", hint=hint) from None
+        except EngineError as error:
+            what = f"where={criteria.where}: {error.message.partition(': ')[2]}"
+            raise UsageError(what, hint="TRY_CAST in place of a cast") from None
 
     def _count_delivery(self, assumed: CountedDelivery) -> None:
         deliveries = self.store.index.deliveries(assumed.event_id)
@@ -264,14 +264,24 @@ class _Applied:
         rules: list[Rule] = []
         for one in self.scenario.assumptions:
             if isinstance(one, WithoutSelected):
-                rules.append(Rule(one.criteria))
+                rules.append(Rule(self._recorded(one.criteria)))
             elif isinstance(one, Shift):
-                rules.append(Rule(one.criteria, self._shifted(one.by)))
+                rules.append(Rule(self._recorded(one.criteria), self._shifted(one.by)))
             elif isinstance(one, LocalTime):
                 offsets = zone_offsets(load_zone(one.zone), one.fold, self._times(one.criteria))
-                rules.append(Rule(one.criteria, offsets))
+                rules.append(Rule(self._recorded(one.criteria), offsets))
         moves = [offset.seconds or 0 for rule in rules for offset in rule.offsets]
         return tuple(rules), max([0, *moves]), -min([0, *moves])
+
+    def _recorded(self, criteria: Criteria) -> Criteria:
+        """Return the criteria for deliveries of the store alone: what is only assumed is not selected."""
+        if not any(isinstance(one, With) for one in self.scenario.assumptions):
+            return criteria
+        where = f"batch_id <> '{ASSUMED_BATCH}'"
+        if criteria.where is not None:
+            _check_where(self.engine, criteria.where)
+            where = f"CASE WHEN {where} THEN ({criteria.where}\n) END"
+        return replace(criteria, where=where)
 
     def _shifted(self, by: int) -> tuple[Offset, ...]:
         """Return by how much times move, and from where on they cannot: there are no later, or earlier, times."""
@@ -357,6 +367,14 @@ def _sql(criteria: Criteria) -> str:
     texts = [(name, text.replace("'", "''")) for name, text in pairs.items() if text is not None]
     conditions = " AND ".join(f"{name} = '{text}'" for name, text in texts) or "true"
     return conditions if criteria.where is None else f"CASE WHEN {conditions} THEN ({criteria.where}\n) END"
+
+
+def _check_where(engine: Engine, where: str) -> None:
+    """Raise UsageError for a condition that a metric could not have."""
+    try:
+        engine.check(Definition(name="selection", value="count(*)", where=where))
+    except Invalid as error:
+        raise UsageError(f"where={where}: {error.message.partition(': ')[2]}", hint=error.hint) from None
 
 
 def refuse_empty_selections(store: Store, engine: Engine, scenario: Scenario, selection: Selection) -> None:

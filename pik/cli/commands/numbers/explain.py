@@ -86,6 +86,8 @@ def _values(event: CauseEvent, paths: list[EventPath]) -> dict[str, Any]:
 
 
 def _next(found: Explanation) -> str | None:
+    if found.lost or any(one.cause == "lost" for one in found.shares):
+        return command("verify", "--full")  # a replay would only make the loss current
     if not found.delta or found.scenario:
         return None
     day = format_instant(found.bucket)
@@ -133,7 +135,13 @@ def _json(row: tuple[CauseEvent, dict[str, Any]]) -> bytes:
 
 
 def _text(row: tuple[CauseEvent, dict[str, Any]]) -> str:
-    return ", ".join(_encode(value).decode().strip('"') for value in row[1].values())
+    return ", ".join(_plain(value) for value in row[1].values())
+
+
+def _plain(value: object) -> str:
+    """Return JSON, of a text without the quotes around it and in it."""
+    text: str = _encode(value).decode()
+    return text[1:-1].replace('\\"', '"') if isinstance(value, str) else text
 
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
