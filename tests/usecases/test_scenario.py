@@ -14,6 +14,7 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import InputError, NotFound, UsageError
+from pik.model.event import MAX_LINE
 from pik.model.instant import ALL_TIME, DAY, Window, format_instant, load_zone, parse_instant
 from pik.model.metric import EVENT_COUNT, Definition, Metric
 from pik.model.scenario import PLAIN, Scenario, read_scenario
@@ -326,3 +327,15 @@ def test_a_selection_does_not_hit_what_is_only_assumed(tmp_path: Path) -> None:
         assert totals(built.store, f"shift=1d,{selection}", added) == {"01": 8, "02": 3}
     with pytest.raises(UsageError, match="where="):
         values(built.store, assume(added, "without=selected,where=true) OR (true"))
+
+
+def test_a_line_of_a_file_to_add_is_as_long_as_an_ingested_one_may_be(tmp_path: Path) -> None:
+    built = build(tmp_path, [[event(1, "a", "01T00:00")]])
+    more = tmp_path / "more.jsonl"
+    text = json.dumps(event(8, "a", "01T12:00"))
+    padded = text[:-1] + " " * (MAX_LINE - len(text)) + text[-1]
+    more.write_text(padded + "\r\n" + json.dumps(event(4, "a", "01T13:00")))
+    assert totals(built.store, f"with=@{more}") == {"01": 13}
+    more.write_text(padded[:-1] + " }\n")
+    with pytest.raises(InputError, match="line 1 is not an event: it is longer than"):
+        values(built.store, assume(f"with=@{more}"))

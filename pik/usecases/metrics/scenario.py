@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from time import time_ns
 from typing import Any
@@ -314,7 +315,8 @@ class _Applied:
                 open(target, "wb") as raw,
                 zstandard.ZstdCompressor(level=1, write_checksum=True).stream_writer(raw) as writer,
             ):
-                for number, line in enumerate(file, 1):
+                # A line that is too long is not read whole: it may be all of a large file.
+                for number, line in enumerate(iter(partial(file.readline, MAX_LINE + 2), b""), 1):
                     if not line.strip():
                         continue
                     event = _read_event(line, f"{assumed.path}, line {number}")
@@ -349,9 +351,10 @@ def _chosen_of(deliveries: Sequence[Location], assumed: CountedDelivery) -> Loca
 
 def _read_event(line: bytes, where: str) -> Event:
     try:
-        if len(line) > MAX_LINE:
+        text = line.rstrip(b"\r\n")
+        if len(text) > MAX_LINE:
             raise Invalid(f"it is longer than {MAX_LINE:,} bytes")
-        return read_event(line.rstrip(b"\r\n"))
+        return read_event(text)
     except Invalid as error:
         raise InputError(f"{where} is not an event: {error.message}", hint=error.hint) from None
 
