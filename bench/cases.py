@@ -23,11 +23,13 @@ def _fine(_stdout: str) -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """A command; `before` runs untimed, `check` raises CommandFailed where the command did not do its work."""
+    """A command; `before` runs untimed, `check` raises CommandFailed where the command did not do its work. `codes`
+    are the exit codes of one that did."""
 
     argv: tuple[str, ...]
     before: Callable[[], None] = _nothing
     check: Callable[[str], None] = _fine
+    codes: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,18 @@ def events(ws: Workspace) -> Pair:
     return Pair(ours=Step(argv, check=check), peer=_typer_help())
 
 
+def of_late(ws: Workspace, *, command: str, peer: str) -> Pair:
+    """A command on a store into which late events came, against another one there or DuckDB's group-by. ENTITY and DAY
+    stand for an entity with many events, and the bounds of one day."""
+    entity = ws.summary(ws.events()).entity
+
+    def step(line: str) -> Step:
+        words = line.replace("DAY", "--from 2026-01-15 --to 2026-01-16").replace("ENTITY", entity).split()
+        return Step(ws.pik(*words, store=ws.late()), codes=(0, 1))
+
+    return Pair(ours=step(command), peer=step(peer) if peer else _peer("duckdb_aggregate.py", ws.events()))
+
+
 def _typer_help() -> Step:
     return _peer("typer_app.py", "--help")
 
@@ -194,6 +208,19 @@ def start_up(ws: Workspace, *, option: str) -> Pair:
 TYPER = "`--help` of a Typer app with one command"
 FRESH = "`pik ingest FILE`, fresh store"
 QUICK = 15  # pairs, for commands that take a fraction of a second
+
+_DAY = "events --entity ENTITY DAY"
+_DIFF = "diff aggregates --limit 5"
+INVESTIGATING = (
+    ("explain", "explain event_count ENTITY 2026-01-15", _DAY, 2.5),
+    ("triage-day", "triage --entity ENTITY DAY", _DAY, 4),
+    ("diff-as-of", f"{_DIFF} --as-of 2027-01-01", _DIFF, 1.3),
+    ("diff-explain", f"{_DIFF} --explain", _DIFF, 3),
+    ("lag", "lag", "", 1.5),
+    ("gaps", "gaps", "", 1.5),
+    ("suspects", "duplicates --class suspect --limit 5", "", 2),
+)
+"""Commands on a store with late events: name, command, the one that it is compared with (or a peer), and the bar."""
 
 CASES = (
     Case("ingest-duckdb", FRESH, "DuckDB `INSERT OR IGNORE` (duckdb_insert.py)", ingest_duckdb, ratio=1.6),
@@ -341,6 +368,18 @@ CASES = (
         mib=MEMORY_MIB,
     ),
     Case("events", "`pik events --entity E --from F --to T`, about 200 events", TYPER, events, ratio=2, pairs=QUICK),
+    *(
+        Case(
+            name,
+            f"`pik {command}`, seconds of CPU",
+            f"`pik {peer}`" if peer else "DuckDB, a count and sum from the JSONL (duckdb_aggregate.py)",
+            partial(of_late, command=command, peer=peer),
+            ratio,
+            mib=MEMORY_MIB,
+            cpu=True,
+        )
+        for name, command, peer, ratio in INVESTIGATING
+    ),
     Case("version", "`pik --version`", TYPER, partial(start_up, option="--version"), ratio=1.3, pairs=QUICK),
     Case("help", "`pik --help`", TYPER, partial(start_up, option="--help"), ratio=1.3, pairs=QUICK),
 )

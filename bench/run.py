@@ -27,7 +27,7 @@ def say(text: str) -> None:
 def once(step: Step, *, sample: bool) -> Run:
     step.before()
     os.sync()  # what preparing the run wrote is not the run's to flush
-    result = run(step.argv, sample=sample)
+    result = run(step.argv, sample=sample, codes=step.codes)
     step.check(result.stdout)
     return result
 

@@ -122,6 +122,15 @@ class Workspace:
 
         return self._store("aggregated" + "-exact" * exact, fill)
 
+    def late(self) -> Path:
+        """The same after a hundredth as many events of another seed have come."""
+
+        def fill(store: Path) -> None:
+            copy(self.aggregated(), store)
+            self._run("ingest", self.events(self.rows // 100, seed=8), store=store)
+
+        return self._store("late", fill)
+
     def many_entities(self, number: int) -> Path:
         """A store with one event of each of so many entities, and four metrics whose aggregates are all current."""
 
