@@ -8,6 +8,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from msgspec import structs
+
 from pik.errors import PikError
 from pik.inputs.source import file_source
 from pik.model.delivery import Filter
@@ -95,7 +97,10 @@ def answers(store: Store, within: Window, entities: Sequence[str] = ()) -> dict[
         "duplicates": list(list_duplicates(store, DuplicateFilter(wanted), payload_diff=True)),
         "by entity": list(count_duplicates(store, DuplicateFilter(wanted), "entity")),
         "aggregates": list(list_aggregates(store, within, entities=entities).rows),
-        "history": list(list_aggregates(store, within, entities=entities, history=True).rows),
+        "history": [  # on what a version was based is not taken over
+            structs.replace(row, base=None)
+            for row in list_aggregates(store, within, entities=entities, history=True).rows
+        ],
         "differences": list(diff.rows),
         "stats": diff.stats,
         "metrics": [store.metrics.versions(metric.name) for metric in store.metrics.latest()],

@@ -11,9 +11,11 @@ from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import option
 from pik.cli.text import number_of
 from pik.cli.values import Count, Instant, Moment
+from pik.errors import command
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
+    from pik.ports.store import Copy
     from pik.usecases.metrics.history import Entry
 
 
@@ -64,10 +66,14 @@ def history(
         {"window": window, "entity": entity, "metric": metric},
         history=rows,
         truncated=truncated,
-        note=f"a copy: runs and promotions of its source are not in it; pik history --store {store.copy.source}"
-        if store.copy
-        else None,
+        note=_note(store.copy),
     )
+
+
+def _note(copy: Copy | None) -> str | None:
+    if copy is None:
+        return None
+    return f"a copy: runs and promotions of its source are not in it; {command('history', '--store', copy.source)}"
 
 
 def _with_reason(entry: Entry) -> str:
