@@ -16,11 +16,11 @@ from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws import lease
 from pik.stores.aws.clients import Clients
-from pik.usecases.inspect.gaps import Question, find_gaps
-from pik.usecases.inspect.grouping import payload_text, read_grouping
-from pik.usecases.inspect.lag import measure_lag
-from pik.usecases.inspect.late import find_late
-from pik.usecases.inspect.skew import find_skew
+from pik.usecases.timing.gaps import Question, find_gaps
+from pik.usecases.timing.grouping import payload_text, read_grouping
+from pik.usecases.timing.lag import measure_lag
+from pik.usecases.timing.late import find_late
+from pik.usecases.timing.skew import find_skew
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.regular import START, irregular, made
 from tests.support.stores import ingest, replayed

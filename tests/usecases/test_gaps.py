@@ -15,9 +15,9 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, HOUR, MINUTE, SECOND, Window
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.usecases.inspect.gaps import GROUPS, GapsReport, Question, find_gaps
-from pik.usecases.inspect.grouping import payload_text, read_grouping
-from pik.usecases.inspect.usual import HISTORY
+from pik.usecases.timing.gaps import GROUPS, GapsReport, Question, find_gaps
+from pik.usecases.timing.grouping import payload_text, read_grouping
+from pik.usecases.timing.usual import HISTORY
 from tests.support.regular import START, at, healthy, made
 from tests.support.stores import ingest
 

@@ -17,8 +17,8 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, HOUR, Window, format_instant, parse_instant
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.usecases.inspect.grouping import read_grouping
-from pik.usecases.inspect.lag import EDGES, GROUPS, Limits, State, measure_lag
+from pik.usecases.timing.grouping import read_grouping
+from pik.usecases.timing.lag import EDGES, GROUPS, Limits, State, measure_lag
 from tests.support.stores import ingest
 
 START = parse_instant("2026-01-01T00:00:00Z")

@@ -12,9 +12,9 @@ from pik.model.delivery import Filter
 from pik.model.instant import HOUR, MINUTE, SECOND
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.usecases.inspect.grouping import read_grouping
-from pik.usecases.inspect.lag import GROUPS
-from pik.usecases.inspect.skew import SkewReport, Verdict, find_skew, zone_of
+from pik.usecases.timing.grouping import read_grouping
+from pik.usecases.timing.lag import GROUPS
+from pik.usecases.timing.skew import SkewReport, Verdict, find_skew, zone_of
 from tests.support.regular import START, at, healthy, made, received, shifted
 from tests.support.stores import ingest
 

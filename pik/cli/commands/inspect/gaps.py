@@ -15,7 +15,7 @@ from pik.errors import Invalid, UsageError
 from pik.model.instant import Window, parse_duration
 
 if TYPE_CHECKING:
-    from pik.usecases.inspect.gaps import GapsReport
+    from pik.usecases.timing.gaps import GapsReport
 
 
 @cli_command(
@@ -61,9 +61,9 @@ def gaps(
     looked at ends with the window (--to), else with the last event. Exit codes: 0 nothing found, 1 found, 2 no events.
     """
     from pik.model.delivery import Filter
-    from pik.usecases.inspect.gaps import GROUPS, Question, find_gaps
-    from pik.usecases.inspect.grouping import payload_text, read_grouping
-    from pik.usecases.inspect.usual import HISTORY
+    from pik.usecases.timing.gaps import GROUPS, Question, find_gaps
+    from pik.usecases.timing.grouping import payload_text, read_grouping
+    from pik.usecases.timing.usual import HISTORY
 
     window = options.window_of(from_, to, since)
     learned = _duration("--history", history) or (HISTORY if every is None else None)

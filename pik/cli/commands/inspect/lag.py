@@ -16,7 +16,7 @@ from pik.errors import Invalid, UsageError
 from pik.model.instant import Window, format_duration, format_instant, parse_duration
 
 if TYPE_CHECKING:
-    from pik.usecases.inspect.lag import Bar, Distribution, LagReport
+    from pik.usecases.timing.lag import Bar, Distribution, LagReport
 
 
 @cli_command(
@@ -82,8 +82,8 @@ def lag(
     from pik.cli.commands.inspect.skew import show_skew
     from pik.model.delivery import Filter
     from pik.usecases.inspect.events import nothing_matches
-    from pik.usecases.inspect.grouping import read_grouping
-    from pik.usecases.inspect.lag import GROUPS, Limits, measure_lag
+    from pik.usecases.timing.grouping import read_grouping
+    from pik.usecases.timing.lag import GROUPS, Limits, measure_lag
 
     window = options.window_of(from_, to, since)
     limits = Limits(_duration("--warn-after", warn_after), _duration("--error-after", error_after))

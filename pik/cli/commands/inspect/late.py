@@ -17,7 +17,7 @@ def show_late(
     cli: Context, window: Window, entities: Sequence[str], metrics: Sequence[str], limit: int | None
 ) -> int | None:
     """Show the current values with late events, and how these move them."""
-    from pik.usecases.inspect.late import find_late
+    from pik.usecases.timing.late import find_late
 
     found = find_late(cli.open_store(), cli.engine(), window, entities, metrics)
     rows, truncated = options.first_rows(iter(found.buckets), limit or cli.default_limit)

@@ -14,14 +14,14 @@ from pik.model.scenario import Criteria, Shift
 
 if TYPE_CHECKING:
     from pik.model.delivery import Filter
-    from pik.usecases.inspect.grouping import Grouping
-    from pik.usecases.inspect.skew import LagShift, SkewReport
+    from pik.usecases.timing.grouping import Grouping
+    from pik.usecases.timing.skew import LagShift, SkewReport
 
 
 def show_skew(cli: Context, wanted: Filter, grouping: Grouping) -> int | None:
     """Show the shifts and negative lags of the events that the filter selects. Return FOUND for a shift."""
     from pik.usecases.inspect.events import nothing_matches
-    from pik.usecases.inspect.skew import RULE, find_skew
+    from pik.usecases.timing.skew import RULE, find_skew
 
     store = cli.open_store()
     found = find_skew(store, cli.engine(), wanted, grouping)
@@ -47,7 +47,7 @@ def show_skew(cli: Context, wanted: Filter, grouping: Grouping) -> int | None:
 
 
 def _note(found: SkewReport, unknown: int) -> str | None:
-    from pik.usecases.inspect.skew import EVENTS, HOURS
+    from pik.usecases.timing.skew import EVENTS, HOURS
 
     parts = []
     if found.shifts:

@@ -20,10 +20,10 @@ from pik.rawlog.selection import Selection
 from pik.runtime.storage import Sorter
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import nothing_selected
-from pik.usecases.inspect.grouping import HOUR_OF_EVENT, Grouping
-from pik.usecases.inspect.lag import filter_sql
-from pik.usecases.inspect.sequence import MARGIN, MissingNumbers, NumberSequence, missing_numbers
-from pik.usecases.inspect.usual import (
+from pik.usecases.timing.grouping import HOUR_OF_EVENT, Grouping
+from pik.usecases.timing.lag import filter_sql
+from pik.usecases.timing.sequence import MARGIN, MissingNumbers, NumberSequence, missing_numbers
+from pik.usecases.timing.usual import (
     CHANGE,
     DROP,
     HISTORY,

@@ -15,7 +15,7 @@ from pik.ports.store import Store
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import Sorter
 from pik.usecases.availability import expect_held
-from pik.usecases.inspect.grouping import Grouping
+from pik.usecases.timing.grouping import Grouping
 
 GROUPS = ("source", "type", "hour", "batch")
 """What lags are grouped by, beside paths into the payload."""

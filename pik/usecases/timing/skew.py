@@ -16,8 +16,8 @@ from pik.ports.store import Store
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import Sorter
 from pik.usecases.availability import expect_held
-from pik.usecases.inspect.grouping import Grouping
-from pik.usecases.inspect.lag import filter_sql
+from pik.usecases.timing.grouping import Grouping
+from pik.usecases.timing.lag import filter_sql
 
 LEAST = 30 * SECOND
 SPREADS = 6

@@ -1,0 +1,1 @@
+"""When events arrived: lag, skewed clocks, gaps."""
