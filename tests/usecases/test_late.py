@@ -16,8 +16,8 @@ from pik.model.instant import ALL_TIME, DAY, HOUR, Window, parse_instant
 from pik.model.metric import Definition
 from pik.ports.store import Store
 from pik.stores import open_store
-from pik.usecases.timing.late import LateBucket, find_late
 from pik.usecases.metrics.definitions import apply
+from pik.usecases.timing.late import LateBucket, find_late
 from tests.support.stores import event, ingest, replayed
 
 METRICS = [

@@ -18,14 +18,14 @@ from pik.rawlog.selection import Selection
 from pik.runtime import SILENT, Progress
 from pik.usecases.care.verify import verify
 from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates
-from pik.usecases.timing.gaps import Question, find_gaps
-from pik.usecases.timing.grouping import read_grouping
-from pik.usecases.timing.skew import Verdict as SkewVerdict
-from pik.usecases.timing.skew import find_skew
 from pik.usecases.inspect.suspects import SuspectRule, count_suspects
 from pik.usecases.metrics.causes import ExplainedDifference, explained
 from pik.usecases.metrics.diff import Op, diff_aggregates
 from pik.usecases.metrics.explain import EXACT, Cause
+from pik.usecases.timing.gaps import Question, find_gaps
+from pik.usecases.timing.grouping import read_grouping
+from pik.usecases.timing.skew import Verdict as SkewVerdict
+from pik.usecases.timing.skew import find_skew
 
 _ZERO = Decimal(0)
 
