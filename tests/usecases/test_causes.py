@@ -12,12 +12,12 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.model.metric import Definition
-from pik.model.scenario import PLAIN, CountedDuplicates, Scenario
+from pik.model.scenario import PLAIN, CountedDuplicates, Scenario, WithoutBatch
 from pik.stores import open_store
 from pik.usecases.metrics.causes import explained
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
-from pik.usecases.metrics.explain import explain
+from pik.usecases.metrics.explain import Cause, explain
 from pik.usecases.replay.runs import rollback
 from tests.support.stores import event, ingest, replayed, window
 
@@ -60,3 +60,18 @@ def test_each_row_has_the_shares_that_explain_finds(tmp_path: Path, seed: int, t
             assert sum(one.shares.values()) == found.delta
             assert one.proven == (found.proven or found.current is None)
         assert count
+
+
+def test_a_value_that_cannot_be_computed_between_the_sides_leaves_the_difference_unexplained(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"), create=True)
+    add_version(store.metrics, Definition(name="total", value="count(*)"), 1)
+    ingest(store, tmp_path, [event(5, "a", "02T09:00")])
+    ingest(store, tmp_path, [{**event(0, "a", "02T10:00"), "payload": {"v": "not a number"}}])
+    replayed(store, ENGINE)
+    add_version(store.metrics, Definition(name="total", value="sum((payload->>'v')::BIGINT)"), 2)
+    bad = max(store.index.batches(), key=lambda batch: batch.recorded_at).batch_id
+    scenario = Scenario(None, (WithoutBatch(bad),))
+    rows: Any = diff_aggregates(store, ENGINE, window(), metrics=["total"], scenario=scenario).rows
+    [one] = explained(store, ENGINE, rows, scenario)
+    assert (one.difference.current, one.difference.recomputed) == (Decimal(2), Decimal(5))
+    assert (dict(one.shares), one.proven) == ({Cause.UNEXPLAINED: Decimal(3)}, False)

@@ -105,6 +105,7 @@ class _Together:
         current = self._current(keys)
         shares: dict[_Key, Mapping[Cause, Decimal]] = {}
         proven: set[_Key] = set()
+        failed: set[_Key] = set()
         by_knowledge: dict[tuple[int, int], set[_Key]] = {}
         for key in keys:
             if key in current:
@@ -117,6 +118,7 @@ class _Together:
             if right is not None and left.definition != right.definition:
                 redefined = self._values(right, Scenario(known_until), some)
             for key in some:
+                failed.update([key] if _fails(first.get(key)) or _fails(redefined.get(key)) else [])
                 of_version = current[key].computed
                 if counts_same(first.get(key), of_version):
                     proven.add(key)
@@ -126,10 +128,15 @@ class _Together:
         now: Mapping[_Key, Computed] | None = None
         if self.scenario.assumptions:
             now = {} if right is None else self._values(right, Scenario(self.scenario.as_of), keys)
+            failed.update(key for key, computed in now.items() if _fails(computed))
         for one in self.differences:
             key = one.bucket, one.entity_id
             if key not in keys:
                 yield ExplainedDifference(one, {}, False, None)
+                continue
+            if key in failed:  # a value between the two sides is not known, so no cause has a share
+                sides = [one.current or _ZERO, one.recomputed or _ZERO]
+                yield ExplainedDifference(one, _differences([Cause.UNEXPLAINED], sides), False, current.get(key))
                 continue
             before = _value(current[key].computed) if key in current else _ZERO
             for share in shares.get(key, {}).values():
@@ -159,7 +166,8 @@ class _Together:
 def values_under(
     store: Store, engine: Engine, metric: Metric, scenario: Scenario, keys: set[_Key]
 ) -> dict[_Key, Computed]:
-    """Return the values of these buckets and entities under a scenario, as far as they can be computed."""
+    """Return what is computed of these buckets and entities under a scenario, failures included, but for buckets whose
+    raw is damaged."""
     buckets, entities = sorted({bucket for bucket, _ in keys}), sorted({entity for _, entity in keys})
     window = Window(buckets[0], buckets[-1] + 1).widened(metric.bucket_size)
     few = tuple(entities) if len(entities) <= _FEW else ()
@@ -171,13 +179,17 @@ def values_under(
                 if isinstance(part.computed, Damaged):
                     continue
                 for row in part.computed.rows():
-                    if (row.bucket, row.entity_id) in keys and row.failure is None:
+                    if (row.bucket, row.entity_id) in keys:
                         found[row.bucket, row.entity_id] = row
     return found
 
 
 def _value(computed: Computed | None) -> Decimal:
     return _ZERO if computed is None or computed.value is None else computed.value
+
+
+def _fails(computed: Computed | None) -> bool:
+    return computed is not None and computed.failure is not None
 
 
 def _inputs(computed: Computed | None) -> int:

@@ -163,8 +163,8 @@ def _moved(
                 one,
                 before=None if was is None else was.value,
                 after=None if now is None else now.value,
-                failed=now is None,
-                proven=was is not None and was.counted == value.computed.counted,
+                failed=now is None or now.failure is not None or (was is not None and was.failure is not None),
+                proven=was is not None and was.failure is None and was.counted == value.computed.counted,
             )
 
 
