@@ -58,6 +58,15 @@ def test_a_sound_store_has_no_finding_and_names_every_check(shop: Pik) -> None:
     }
 
 
+def test_values_that_do_not_add_up_are_not_summed(shop: Pik, tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text(METRIC.replace("sum(", "max("))
+    shop("metrics", "apply", "m.toml")
+    shop("replay", "--all", "--promote", "--yes")
+    ingest(shop, "late.jsonl", line("a", 90, 1, 2) + line("b", 90, 1, 2))
+    [found] = [one for one in triage(shop)[1] if one["metric"] == "revenue"]
+    assert (found["what"], found["delta"], found["buckets"]) == ("revenue is off in 2 values: late", None, 2)
+
+
 def test_statistical_findings_come_last(shop: Pik) -> None:
     ingest(shop, "retry.jsonl", line("a", 10, 1).replace("T01:00:00Z", "T01:00:02Z"))
     findings = triage(shop)[1]
@@ -67,7 +76,8 @@ def test_statistical_findings_come_last(shop: Pik) -> None:
 
 def test_differences_are_split_by_cause_and_ranked_by_their_effect(shop: Pik, tmp_path: Path) -> None:
     ingest(shop, "late.jsonl", line("a", 5, 1, 2))
-    (tmp_path / "m.toml").write_text(METRIC.replace("sum(", "3 * sum("))
+    thrice = " + ".join(["sum((payload->>'v')::BIGINT)"] * 3)
+    (tmp_path / "m.toml").write_text(f'name = "revenue"\nvalue = "{thrice}"\n')
     shop("metrics", "apply", "m.toml")
     code, findings, document = triage(shop)
     assert code == 1

@@ -22,6 +22,7 @@ from pik.usecases.inspect.suspects import SuspectRule, count_suspects
 from pik.usecases.metrics.causes import ExplainedDifference, explained
 from pik.usecases.metrics.diff import Op, diff_aggregates
 from pik.usecases.metrics.explain import EXACT, Cause
+from pik.usecases.metrics.impact import adds_up
 from pik.usecases.timing.gaps import Question, find_gaps
 from pik.usecases.timing.grouping import read_grouping
 from pik.usecases.timing.skew import Verdict as SkewVerdict
@@ -195,14 +196,17 @@ def _differences(scope: _Scope) -> Iterator[Finding]:
             sums.setdefault((metric, cause), _Sum()).add(row, share)
             changes[metric] = EXACT.add(changes.get(metric, _ZERO), share)
     totals = {metric: EXACT.add(_current_total(scope, metric), change) for metric, change in changes.items()}
+    latest = {one.name: one for one in scope.store.metrics.latest()}
     for (metric, cause), total in sums.items():
-        yield _difference(metric, cause, total, totals[metric])
+        is_sum = total.buckets == 1 or adds_up(scope.engine, latest[metric])
+        yield _difference(metric, cause, total, totals[metric], is_sum=is_sum)
     for metric, count in failures.items():
         shown = command("diff", "aggregates", "--metric", metric, *scope.options)
         yield Finding("differences", f"{count:,} values cannot be computed", shown, metric, "failed", buckets=count)
 
 
-def _difference(metric: str, cause: Cause, total: _Sum, recomputed: Decimal) -> Finding:
+def _difference(metric: str, cause: Cause, total: _Sum, recomputed: Decimal, *, is_sum: bool) -> Finding:
+    """Return the finding; without a figure where the metric's values do not add up (not `is_sum`)."""
     assert total.largest is not None
     largest = total.largest.difference
     certainty = "" if total.proven else ", inferred"
@@ -212,14 +216,14 @@ def _difference(metric: str, cause: Cause, total: _Sum, recomputed: Decimal) -> 
     words = ["--events", "--", *words] if largest.entity_id.startswith("-") else [*words, "--events"]
     return Finding(
         "differences",
-        f"{metric} is off by {total.delta} in {values}: {cause}{certainty}",
+        f"{metric} is off{f' by {total.delta}' if is_sum else ''} in {values}: {cause}{certainty}",
         command("explain", *words),
         metric,
         cause,
         since=total.since,
         buckets=total.buckets,
-        delta=total.delta,
-        effect=abs(total.delta / recomputed) if recomputed else None,
+        delta=total.delta if is_sum else None,
+        effect=abs(total.delta / recomputed) if is_sum and recomputed else None,
     )
 
 

@@ -121,7 +121,7 @@ def impact(
     """Compute the metrics (none named: all) as deliveries count, and with the overrides, over the whole buckets that
     the window touches. Raises NotFound, NotHeld, Damaged and EngineError."""
     wanted = chosen(store.metrics, metrics)
-    work = _Work({one.name: MetricImpact(pin(one), _adds_up(engine, one)) for one in wanted})
+    work = _Work({one.name: MetricImpact(pin(one), adds_up(engine, one)) for one in wanted})
     for size, group in by_bucket_size(wanted):
         plain = Selection(store, window.widened(size), entities)
         for stretch in stretches(plain, size, size=BYTES_AT_ONCE):
@@ -160,7 +160,7 @@ def _side_by_side(
             before, after = next(left, None), next(right, None)
 
 
-def _adds_up(engine: Engine, metric: Metric) -> bool:
+def adds_up(engine: Engine, metric: Metric) -> bool:
     """Return whether the values of a metric add up over buckets and entities."""
     try:
         return engine.combination(metric.definition) == Combination.SUM

@@ -108,7 +108,12 @@ _COLUMNS = (
     Column("since", Instant | None, "the first bucket, or when it began", drop=3),
     Column("events", Count | None, drop=4),
     Column("buckets", Count | None, "values that it moves", drop=5),
-    Column("delta", Decimal | None, "what it moves the metric by, over the window", detail=True),
+    Column(
+        "delta",
+        Decimal | None,
+        "what it moves the metric by, over the window; null where its values do not add up",
+        detail=True,
+    ),
     Column("effect", Decimal | None, "|delta| / |recomputed total|; null where that is 0", detail=True),
     Column("command", str, "that shows it", wrap=True, advice=True),
 )
