@@ -8,13 +8,12 @@ exactly. docs/investigating.md explains the order.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from decimal import Context, Decimal
 from enum import StrEnum
 from itertools import groupby
 
-from pik.errors import Damaged, EngineError, NothingSelected, UsageError, command
-from pik.model.batch import Segment
+from pik.errors import NothingSelected, UsageError, command
 from pik.model.delivery import Delivery
 from pik.model.instant import Window, format_instant
 from pik.model.metric import Aggregate, Computed, Metric, PromotionKind
@@ -27,9 +26,8 @@ from pik.rawlog.selection import Overrides, Selection
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.computation import sound
 from pik.usecases.metrics.definitions import Scales, pin, pinned
-from pik.usecases.metrics.scenario import applied, definitions, resolved
-
-_ZERO = Decimal(0)
+from pik.usecases.metrics.scenario import definitions, resolved
+from pik.usecases.metrics.states import State, States, value_of
 
 EXACT = Context(prec=200)
 """Sums and differences of values, without rounding."""
@@ -88,20 +86,7 @@ class Explanation:
     @property
     def delta(self) -> Decimal:
         """recomputed - current; a missing value counts as 0. The sum of all shares."""
-        return EXACT.subtract(_value(self.recomputed), _value(self.current.computed if self.current else None))
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """A value between the two sides, and the deliveries that it counts."""
-
-    computed: Computed | None
-    counted: frozenset[CountedDelivery]
-    moves: tuple[int, int]
-
-    @property
-    def value(self) -> Decimal:
-        return _value(self.computed)
+        return EXACT.subtract(value_of(self.recomputed), value_of(self.current.computed if self.current else None))
 
 
 def explain(
@@ -117,7 +102,7 @@ def explain(
     window = Window(instant, instant + 1).widened(right.bucket_size)
     expect_held(store, window, (entity,))
     current = next(sound(store.aggregates.current(right.name, Window(window.start, window.start + 1), (entity,))), None)
-    states = _States(store, engine, right.name, entity, window.start)
+    states = States(store, engine, right.name, entity, window.start)
     last = states.at(right, Scenario(scenario.as_of))
     shares: list[Share] = []
     left, proven = None, False
@@ -154,7 +139,7 @@ def explain(
             hint=command("aggregates", "--metric", right.name, "--entity", entity),
         )
     shown = None if current is None else Scales(store.metrics).shown(current)
-    rest = EXACT.subtract(last.value, _value(current.computed if current else None))
+    rest = EXACT.subtract(last.value, value_of(current.computed if current else None))
     for one in shares:
         rest = EXACT.subtract(rest, one.share)
     shares.append(Share(Cause.UNEXPLAINED, rest, proven or not rest, "what no cause accounts for"))
@@ -165,47 +150,6 @@ def explain(
         tuple(sorted(states.lost)),
         last.moves,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _States:
-    """Computes one value under several scenarios."""
-
-    store: Store
-    engine: Engine
-    name: str
-    entity: str
-    bucket: int
-    lost: set[str] = field(default_factory=set)
-    """Segments that cannot be read, as far as that has been noticed."""
-
-    def at(self, metric: Metric, scenario: Scenario) -> _State:
-        """Compute the value from what can be read. Raises EngineError if its definition fails on the events."""
-        window = Window(self.bucket, self.bucket + 1).widened(metric.bucket_size)
-        with applied(self.store, self.engine, scenario, window, (self.entity,)) as overrides:
-            selection = Selection(self.store, window, (self.entity,), replace(overrides, lost=frozenset(self.lost)))
-            try:
-                return self._computed(metric, selection)
-            except Damaged:
-                lost = {segment.key for segment in selection.segments() if not _is_readable(selection, segment)}
-                if not lost:
-                    raise
-                self.lost.update(lost)
-                selection = replace(selection, overrides=replace(overrides, lost=frozenset(self.lost)), _listed=None)
-                return self._computed(metric, selection)
-
-    def _computed(self, metric: Metric, selection: Selection) -> _State:
-        window, entities = selection.window, (self.entity,)
-        with selection.gather() as raw:
-            with self.engine.computation(raw.inputs, [metric.definition], window, entities) as computation:
-                found = next(computation.rows(), None)
-            if found is not None and found.failure is not None:
-                raise EngineError(
-                    f"{pin(metric)} cannot be computed: {found.failure.reason}",
-                    hint=command("diff", "aggregates", "--metric", self.name, "--entity", self.entity),
-                )
-            counted = frozenset(self.engine.counted(raw.inputs, metric.definition, window, entities))
-            return _State(found, counted, (selection.overrides.later, selection.overrides.earlier))
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,15 +204,6 @@ def _deliveries(store: Store, explanation: Explanation) -> dict[tuple[str, int],
     return found
 
 
-def _is_readable(selection: Selection, segment: Segment) -> bool:
-    try:
-        for frame in selection.frames_in(segment):
-            frame_lines(selection.store.raw, segment, frame)
-    except Damaged:
-        return False
-    return True
-
-
 def other_buckets(metric: Metric) -> UsageError:
     """Return the error for a definition that is assumed, and has buckets of another size."""
     what = f"the assumed definition of {metric.name} has buckets of another size, so values cannot be explained by it"
@@ -280,23 +215,19 @@ def counts_same(found: Computed | None, version: Computed) -> bool:
     return version.inputs == 0 if found is None else found.counted == version.counted
 
 
-def _value(computed: Computed | None) -> Decimal:
-    return _ZERO if computed is None or computed.value is None else computed.value
-
-
-def _share(cause: Cause, before: _State, after: _State, proven: bool, detail: str) -> Share:
+def _share(cause: Cause, before: State, after: State, proven: bool, detail: str) -> Share:
     changed = before.counted ^ after.counted
     return Share(
         cause, EXACT.subtract(after.value, before.value), proven, detail, tuple(sorted(changed)), after.counted
     )
 
 
-def _before(current: Aggregate, first: _State, proven: bool) -> list[Share]:
+def _before(current: Aggregate, first: State, proven: bool) -> list[Share]:
     """Return the share of what the current version counted and raw does not hold any more. Its events are not known."""
     if proven:
         return []
     now, then = first.computed.inputs if first.computed else 0, current.computed.inputs
-    share = EXACT.subtract(first.value, _value(current.computed))
+    share = EXACT.subtract(first.value, value_of(current.computed))
     if now < then:
         detail = f"{then - now:,} of the {then:,} deliveries that it counted are not in raw any more"
         return [Share(Cause.LOST, share, False, detail, None)]
@@ -307,7 +238,7 @@ _NAMED = 3
 """Batches of late deliveries that are named, at most."""
 
 
-def _late(store: Store, before: _State, after: _State, current: Aggregate) -> str:
+def _late(store: Store, before: State, after: State, current: Aggregate) -> str:
     new = after.counted - before.counted
     batches = sorted({one.batch_id for one in new})
     sources = (next(store.index.batches(batch_id)).origin.name for batch_id in batches[:_NAMED])
