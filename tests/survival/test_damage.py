@@ -23,7 +23,8 @@ from pik.usecases.care.verify import verify
 from pik.usecases.care.verify_findings import Problem, ProblemKind
 from pik.usecases.inspect.batches import list_rejects
 from pik.usecases.inspect.events import list_events
-from pik.usecases.metrics.diff import Difference, diff_aggregates
+from pik.usecases.metrics.comparison import Difference
+from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.replay.plan import plan_replay, start
 from pik.usecases.replay.runs import Pace, promote, run_locally
 from tests.survival.conftest import ingest

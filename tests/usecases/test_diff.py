@@ -15,9 +15,10 @@ from pik.model.instant import ALL_TIME, DAY
 from pik.model.metric import Aggregate, Computed, Definition, Task
 from pik.model.scenario import COUNTED_DUPLICATES
 from pik.rawlog.selection import Selection
+from pik.usecases.metrics.comparison import Difference, Op, Stats, Tolerance, read_tolerances
 from pik.usecases.metrics.computation import compare
 from pik.usecases.metrics.definitions import add_version
-from pik.usecases.metrics.diff import Difference, Op, Stats, Tolerance, diff_aggregates, read_tolerances
+from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.diff_recorded import diff_run
 from pik.usecases.replay.runs import promote, rollback
 from tests.support.stores import EVENTS, FIRST, event, ingest, replay, replayed, truth, window

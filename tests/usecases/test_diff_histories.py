@@ -25,8 +25,9 @@ from pik.model.metric import EVENT_COUNT, Definition
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.stores import open_store
+from pik.usecases.metrics.comparison import Stats
 from pik.usecases.metrics.definitions import add_version
-from pik.usecases.metrics.diff import Diff, Stats, diff_aggregates
+from pik.usecases.metrics.diff import Diff, diff_aggregates
 from pik.usecases.metrics.diff_recorded import diff_run
 from pik.usecases.replay.runs import promote, rollback
 from tests.support.stores import FIRST, PlainEngine, event, ingest, replay

@@ -11,8 +11,9 @@ from pik.model.instant import ALL_TIME, DAY
 from pik.model.metric import KEPT_FAILURES, Definition, RunState
 from pik.runtime import SILENT
 from pik.stores import open_store
+from pik.usecases.metrics.comparison import Difference
 from pik.usecases.metrics.definitions import add_version
-from pik.usecases.metrics.diff import Difference, diff_aggregates
+from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.diff_recorded import diff_run
 from pik.usecases.replay import runs as dlq
 from pik.usecases.replay.plan import plan_replay, start

@@ -22,7 +22,8 @@ from pik.ports.store import Store
 from pik.rawlog.selection import Selection
 from pik.stores import open_store
 from pik.usecases.metrics.computation import recompute
-from pik.usecases.metrics.scenario import applied, definitions, resolved, zone_offsets
+from pik.usecases.metrics.offsets import zone_offsets
+from pik.usecases.metrics.scenario import applied, definitions, resolved
 from tests.support.stores import event, ingest, window
 
 ENTITIES = ("a", "b", "c")

@@ -20,7 +20,8 @@ from pik.usecases.care.verify import verify
 from pik.usecases.inspect.duplicates import DuplicateFilter, count_duplicates
 from pik.usecases.inspect.suspects import SuspectRule, count_suspects
 from pik.usecases.metrics.causes import ExplainedDifference, explained
-from pik.usecases.metrics.diff import Op, diff_aggregates
+from pik.usecases.metrics.comparison import Op
+from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.explain import EXACT, Cause
 from pik.usecases.metrics.impact import adds_up
 from pik.usecases.timing.gaps import Question, find_gaps

@@ -18,9 +18,10 @@ from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
 from pik.usecases import Listing
+from pik.usecases.metrics.comparison import Basis, Difference, Op, Stats
 from pik.usecases.metrics.computation import recompute
 from pik.usecases.metrics.definitions import pinned
-from pik.usecases.metrics.diff import Basis, Diff, Difference, Op, Stats
+from pik.usecases.metrics.diff import Diff
 from pik.usecases.metrics.explain import EXACT, Cause, counts_same, other_buckets
 from pik.usecases.metrics.scenario import applied, definitions
 

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from time import time_ns
@@ -34,7 +33,7 @@ from pik.errors import (
 from pik.model.batch import Location, Verdict
 from pik.model.delivery import Filter, raw_line, stamp
 from pik.model.event import MAX_LINE, Event, read_event
-from pik.model.instant import DAY, MAX_INSTANT, MIN_INSTANT, SECOND, Window, Zone, load_zone
+from pik.model.instant import DAY, SECOND, Window, load_zone
 from pik.model.metric import Definition, Metric
 from pik.model.scenario import (
     Assumption,
@@ -52,20 +51,19 @@ from pik.model.scenario import (
     WithoutBatch,
     WithoutSelected,
 )
-from pik.ports.engine import Engine, Offset, Rule
+from pik.ports.engine import Engine, Rule
 from pik.ports.store import Store, batch_of
 from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection
 from pik.runtime.storage import scratch
 from pik.usecases.inspect.conditions import Places, selected
 from pik.usecases.metrics.definitions import computed_by
+from pik.usecases.metrics.offsets import shift_offsets, zone_offsets
 
 ASSUMED_BATCH = "00000000000000000000000000"
 """The batch_id of events that are only assumed."""
 
 FROM_FILE = 0
 """The version of a definition that is only assumed."""
-
-_HALF_DAY = timedelta(hours=12)
 
 
 def read_event_ids(path: str) -> tuple[str, ...]:
@@ -267,7 +265,9 @@ class _Applied:
             if isinstance(one, WithoutSelected):
                 rules.append(Rule(self._recorded(one.criteria)))
             elif isinstance(one, Shift):
-                rules.append(Rule(self._recorded(one.criteria), self._shifted(one.by)))
+                totals = self.store.index.totals()
+                offsets = shift_offsets(one.by, totals.first_event or 0, totals.last_event or 0)
+                rules.append(Rule(self._recorded(one.criteria), offsets))
             elif isinstance(one, LocalTime):
                 offsets = zone_offsets(load_zone(one.zone), one.fold, self._times(one.criteria))
                 rules.append(Rule(self._recorded(one.criteria), offsets))
@@ -283,19 +283,6 @@ class _Applied:
             _check_where(self.engine, criteria.where)
             where = f"CASE WHEN {where} THEN ({criteria.where}\n) END"
         return replace(criteria, where=where)
-
-    def _shifted(self, by: int) -> tuple[Offset, ...]:
-        """Return by how much times move, and from where on they cannot: there are no later, or earlier, times."""
-        totals = self.store.index.totals()
-        reason = "would move out of the times that events can have: 1677-09-22 to 2262-04-10"
-        seconds = by // SECOND
-        if by > 0 and (totals.last_event or 0) > MAX_INSTANT - by:
-            limit = _text(_utc(MAX_INSTANT + 1 - by))
-            return Offset(None, limit, seconds), Offset(limit, None, None, reason)
-        if by < 0 and (totals.first_event or 0) < MIN_INSTANT - by:
-            limit = _text(_utc(MIN_INSTANT - by))
-            return Offset(None, limit, None, reason), Offset(limit, None, seconds)
-        return (Offset(None, None, seconds),)
 
     def _times(self, criteria: Criteria) -> Window:
         """Return the times for which offsets are needed: those of selected events that may fall into the window."""
@@ -400,54 +387,3 @@ def _is_met(store: Store, engine: Engine, criteria: Criteria, window: Window, en
             return next(iter(engine.counted(raw.inputs, definition, window, entities)), None) is not None
     except (Damaged, EngineError, Invalid):
         return True  # what computes says so
-
-
-def zone_offsets(zone: Zone, fold: Which | None, times: Window) -> tuple[Offset, ...]:
-    """Return by how much wall clock times of the zone, taken for UTC, are off, for all of these times. Where clocks
-    were set forward, and without `fold` where they were set back, times cannot be known."""
-    moment, end = _utc(times.start) - 2 * _HALF_DAY, _utc(times.end) + 2 * _HALF_DAY
-    offsets: list[Offset] = []
-    begin: str | None = None
-    while moment < end:
-        before, after = _offset(zone, moment), _offset(zone, moment + _HALF_DAY)
-        if before != after:
-            change = _first_with(zone, after, moment, moment + _HALF_DAY)
-            low, high = sorted((change + before, change + after))
-            offsets.append(Offset(begin, _text(low), -_seconds(before)))
-            if after > before:
-                reason = f"do not exist in {zone.name}: clocks were set forward past them on {change:%Y-%m-%d}"
-                seconds = None
-            else:
-                reason = f"exist twice in {zone.name}: clocks were set back over them on {change:%Y-%m-%d}; "
-                reason += f"zone={zone.name}:earlier or :later chooses"
-                seconds = None if fold is None else -_seconds(before if fold == Which.EARLIER else after)
-            offsets.append(Offset(_text(low), _text(high), seconds, reason))
-            begin = _text(high)
-        moment += _HALF_DAY
-    return (*offsets, Offset(begin, None, -_seconds(_offset(zone, moment))))
-
-
-def _first_with(zone: Zone, offset: timedelta, low: datetime, high: datetime) -> datetime:
-    """Return the first second after `low` with the offset that `high` has."""
-    while (high - low) > timedelta(seconds=1):
-        middle = low + timedelta(seconds=(high - low) // timedelta(seconds=2))
-        low, high = (low, middle) if _offset(zone, middle) == offset else (middle, high)
-    return high
-
-
-def _offset(zone: Zone, moment: datetime) -> timedelta:
-    offset = moment.replace(tzinfo=UTC).astimezone(zone.info).utcoffset()
-    assert offset is not None
-    return offset
-
-
-def _seconds(offset: timedelta) -> int:
-    return int(offset.total_seconds())
-
-
-def _utc(instant: int) -> datetime:
-    return datetime(1970, 1, 1) + timedelta(seconds=instant // SECOND)  # noqa: DTZ001 - wall clock and UTC alike
-
-
-def _text(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S")

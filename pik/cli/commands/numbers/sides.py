@@ -1,0 +1,68 @@
+"""The options that name the two sides of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from pik.cli.options import option
+from pik.errors import UsageError
+
+if TYPE_CHECKING:
+    from pik.usecases.metrics.file_numbers import FileRequest
+    from pik.usecases.metrics.sides import Side
+
+
+AgainstFile = Annotated[
+    str | None,
+    option("--against FILE", "Compare with the numbers of this file (CSV, TSV, Parquet, JSON lines; - is stdin)."),
+]
+Key = Annotated[
+    list[str] | None,
+    option("--key bucket=COLUMN,entity=COLUMN", "With --against: its columns, if they have unusual names."),
+]
+Value = Annotated[
+    list[str] | None, option("--value METRIC=COLUMN", "With --against: the column of a metric (repeatable).")
+]
+LeftSide = Annotated[
+    str | None, option("--left SIDE", "current (default), current@TIME, run:ID, file:PATH (as --against).")
+]
+RightSide = Annotated[
+    str | None, option("--right SIDE", "recomputed (default), current, current@TIME, run:ID (as --run).")
+]
+RunSide = Annotated[str | None, option("--run RUN", "Compare what this run wrote; nothing is recomputed.")]
+
+
+def read_sides(left: str | None, right: str | None, against: str | None, run: str | None) -> tuple[Side, Side]:
+    """Return both sides. Raises UsageError where one is named twice, or not as it should be."""
+    from pik.usecases.metrics.sides import LEFT, RIGHT, Side, SideKind, read_side
+
+    if left is not None and against is not None:
+        raise UsageError("--against and --left exclude each other: both are the left side")
+    if right is not None and run is not None:
+        raise UsageError("--run and --right exclude each other: both are the right side")
+    one, two = LEFT, RIGHT
+    if left is not None:
+        one = read_side("--left", left, (SideKind.CURRENT, SideKind.RUN, SideKind.FILE))
+    elif against is not None:
+        one = Side(SideKind.FILE, against)
+    if right is not None:
+        two = read_side("--right", right, (SideKind.RECOMPUTED, SideKind.CURRENT, SideKind.RUN))
+    elif run is not None:
+        two = Side(SideKind.RUN, run)
+    if one == two:
+        raise UsageError("both sides are the same", hint="--left and --right name them")
+    return one, two
+
+
+def file_request(left: Side, key: Sequence[str], value: Sequence[str]) -> FileRequest | None:
+    from pik.inputs.source import file_source
+    from pik.usecases.metrics.file_numbers import FileRequest, read_names
+    from pik.usecases.metrics.sides import SideKind
+
+    if left.kind != SideKind.FILE:
+        if key or value:
+            raise UsageError("--key and --value name columns of a file", hint="add --against FILE")
+        return None
+    columns = read_names("--key", key, ("bucket", "entity"))
+    return FileRequest(file_source(left.name), columns, read_names("--value", value))
