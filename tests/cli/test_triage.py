@@ -10,6 +10,12 @@ from typing import Any
 
 import pytest
 
+from pik.engine import DuckEngine
+from pik.model.instant import ALL_TIME
+from pik.model.metric import RunRequest
+from pik.stores import open_store
+from pik.usecases.replay.plan import plan_replay, start
+
 METRIC = 'name = "revenue"\nvalue = "sum((payload->>\'v\')::BIGINT)"\n'
 Pik = Callable[..., Any]
 
@@ -49,8 +55,8 @@ def triage(pik: Pik, *options: str) -> tuple[int, list[dict[str, Any]], dict[str
 def test_a_sound_store_has_no_finding_and_names_every_check(shop: Pik) -> None:
     code, findings, document = triage(shop)
     assert (code, findings, document["next"]) == (0, [], None)
-    assert [one["findings"] for one in document["checks"]] == [0] * 10
-    assert "nothing found by 10 checks" in shop("triage").out
+    assert [one["findings"] for one in document["checks"]] == [0] * 13
+    assert "nothing found by 13 checks" in shop("triage").out
     notes = {one["check"]: one["note"] for one in document["checks"] if one["note"]}
     assert notes == {
         "skew": "cannot know for 1 source: too few events or hours",
@@ -64,13 +70,13 @@ def test_values_that_do_not_add_up_are_not_summed(shop: Pik, tmp_path: Path) -> 
     shop("replay", "--all", "--promote", "--yes")
     ingest(shop, "late.jsonl", line("a", 90, 1, 2) + line("b", 90, 1, 2))
     [found] = [one for one in triage(shop)[1] if one["metric"] == "revenue"]
-    assert (found["what"], found["delta"], found["buckets"]) == ("revenue is off in 2 values: late", None, 2)
+    assert (found["what"], found["delta"], found["buckets"]) == ("revenue is off in 2 values: 2 late events", None, 2)
 
 
 def test_statistical_findings_come_last(shop: Pik) -> None:
     ingest(shop, "retry.jsonl", line("a", 10, 1).replace("T01:00:00Z", "T01:00:02Z"))
     findings = triage(shop)[1]
-    assert [one["check"] for one in findings] == ["differences", "differences", "suspects"]
+    assert [one["check"] for one in findings] == ["late events", "late events", "suspects"]
     assert shop(*shlex.split(findings[-1]["command"])[1:]).code == 0
 
 
@@ -98,7 +104,7 @@ def test_other_faults_are_found_each_by_its_check(shop: Pik, tmp_path: Path) -> 
     [broken] = [one for one in json.loads(shop("batches", "--format", "json").out)["batches"] if one["rejected"]]
     assert ("conflicts", "web") in found
     assert ("rejects", broken["batch_id"]) in found
-    assert ("runs", run) in found
+    assert ("promotions", run) in found
     assert {one["cause"] for one in found.values() if one["check"] == "differences"} == {"not computed"}
     for one in found.values():
         assert shop(*shlex.split(one["command"])[1:]).code in (0, 1)
@@ -106,7 +112,7 @@ def test_other_faults_are_found_each_by_its_check(shop: Pik, tmp_path: Path) -> 
         segment.unlink()
     code, after, document = triage(shop)
     assert [one["check"] for one in after if one["check"] == "damage"] == ["damage"] * 2
-    assert [one for one in after if one["cause"] == "failed"]
+    assert [one for one in after if one["cause"] == "unreadable"]
     assert (code, [one["check"] for one in document["checks"] if one["failure"]]) == (
         3,
         ["conflicts", "suspects", "skew", "gaps"],
@@ -150,19 +156,23 @@ def test_what_cannot_be_triaged_is_an_error(shop: Pik, options: list[str], code:
     assert (result.code, message in result.err) == (code, True), result.err
 
 
-def runs(pik: Pik, *options: str) -> list[dict[str, Any]]:
-    return [one for one in triage(pik, *options)[1] if one["check"] == "runs"]
+def moves(pik: Pik, *options: str) -> list[tuple[str, str]]:
+    """The runs that left values behind, and the metrics."""
+    found = [one for one in triage(pik, *options)[1] if one["check"] == "promotions"]
+    return sorted((one["scope"], one["metric"]) for one in found)
 
 
 def test_a_run_that_was_rolled_back_is_no_finding_once_another_one_replaced_it(shop: Pik) -> None:
     run = json.loads(shop("runs", "list", "--format", "json").out)["runs"][0]["run_id"]
     shop("rollback", run, "--yes")
-    assert [one["scope"] for one in runs(shop)] == [run]
-    shop("replay", "--metric", "event_count", "--from", "2026-01-01", "--to", "2026-01-03", "--promote", "--yes")
+    assert moves(shop) == [(run, "event_count"), (run, "revenue")]
+    shop("replay", "--all", "--metric", "event_count", "--promote", "--yes")
     shop("replay", "--entity", "a", "--promote", "--yes")
-    assert [one["scope"] for one in runs(shop)] == [run]
+    assert moves(shop) == [(run, "revenue")]
     shop("replay", "--all", "--promote", "--yes")
-    assert runs(shop) == []
+    assert moves(shop) == []
+    ingest(shop, "late.jsonl", line("b", 5, 1, 3))
+    assert moves(shop) == []
 
 
 def test_a_run_of_other_entities_is_no_finding_about_one(shop: Pik) -> None:
@@ -171,8 +181,8 @@ def test_a_run_of_other_entities_is_no_finding_about_one(shop: Pik) -> None:
     shop("replay", "--entity", "b", "--promote", "--yes")
     run = json.loads(shop("runs", "list", "--format", "json").out)["runs"][0]["run_id"]
     shop("rollback", run, "--yes")
-    assert [one["scope"] for one in runs(shop, "--entity", "b")] == [run]
-    assert runs(shop, "--entity", "a") == []
+    assert moves(shop, "--entity", "b") == [(run, "event_count"), (run, "revenue")]
+    assert moves(shop, "--entity", "a") == []
 
 
 def test_a_file_that_was_rejected_whole_is_found_in_the_window_in_which_it_came(shop: Pik) -> None:
@@ -196,3 +206,66 @@ def test_the_command_of_a_finding_can_be_typed_whatever_the_entity_is_called(sho
         assert shop(*shlex.split(one["command"])[1:]).code == 1, one["command"]
     [row] = triage(shop, "--entity", "--dash", "--to", "2026-01-02")[1][:1]
     assert shop(*shlex.split(row["command"])[1:]).code == 1, row["command"]
+
+
+def test_late_events_that_move_nothing_and_equal_values_of_an_old_definition_are_found(
+    shop: Pik, tmp_path: Path
+) -> None:
+    ingest(shop, "late.jsonl", line("a", 0, 1, 2))
+    never_null = METRIC.replace("sum(", "coalesce(sum(").replace("BIGINT)", "BIGINT), 0)")
+    (tmp_path / "m.toml").write_text(never_null)
+    shop("metrics", "apply", "m.toml")
+    code, findings, _ = triage(shop)
+    assert code == 1
+    found = {(one["check"], one["metric"]): one for one in findings}
+    assert found.keys() == {("late events", "event_count"), ("late events", "revenue"), ("old definitions", "revenue")}
+    late, old = found["late events", "revenue"], found["old definitions", "revenue"]
+    assert (late["events"], late["buckets"], late["delta"], late["since"]) == (1, 1, 0, "2026-01-01T00:00:00Z")
+    assert (old["scope"], old["buckets"], old["delta"]) == ("revenue@1", 3, 0)
+    for one in findings:
+        shown = shop(*shlex.split(one["command"])[1:])
+        assert shown.code in (0, 1)
+        assert "2026-01-01T00:00:00Z" in shown.out
+    (tmp_path / "m.toml").write_text(
+        'description = "other words"\n' + METRIC.replace("sum(", "coalesce(sum(").replace("BIGINT)", "BIGINT), 0)")
+    )
+    shop("replay", "--all", "--promote", "--yes")
+    shop("metrics", "apply", "m.toml")
+    assert triage(shop)[:2] == (0, [])
+
+
+def test_a_promotion_in_part_is_found_with_what_the_rest_of_it_would_move(shop: Pik) -> None:
+    ingest(shop, "late.jsonl", line("a", 5, 1, 2) + line("b", 7, 1, 3))
+    window = ["--from", "2026-01-01", "--to", "2026-01-02"]
+
+    def replayed(*options: str) -> str:
+        return str(json.loads(shop("replay", *options, *window, "--format", "json").out)["run_id"])
+
+    part = replayed("--entity", "a")
+    ingest(shop, "later.jsonl", line("a", 100, 1, 4) + line("b", 200, 1, 4))
+    whole = replayed("--all")
+    assert shop("promote", part, "--yes").code == 0
+    assert shop("promote", whole, "--yes").code == 3
+    code, findings, _ = triage(shop)
+    found = {(one["check"], one["metric"], one["cause"]): one for one in findings}
+    late, behind = found["late events", "revenue", "late"], found["promotions", "revenue", "promoted in part"]
+    assert (code, late["delta"], late["buckets"]) == (1, 100, 1)
+    assert (behind["scope"], behind["delta"], behind["buckets"]) == (whole, 100, 1)
+    assert "left" not in shop(*shlex.split(behind["command"])[1:]).err
+    assert len(found) == 4
+    shop("replay", "--entity", "a", *window, "--promote", "--yes")
+    assert triage(shop)[:2] == (0, [])
+
+
+def test_a_run_that_was_left_unfinished_is_found_until_a_newer_one_replaces_it(shop: Pik, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / ".pik"))
+    run = start(store, plan_replay(store, DuckEngine(), RunRequest(start=ALL_TIME.start, end=ALL_TIME.end), 1))
+    code, [found], _ = triage(shop)
+    assert (code, found["check"], found["cause"], found["scope"]) == (1, "runs", "unfinished", run.run_id)
+    assert "PLANNED" in shop(*shlex.split(found["command"])[1:]).out
+    with store.runs.driving(run.run_id):
+        assert triage(shop)[:2] == (0, [])
+    shop("replay", "--all", "--metric", "revenue", "--promote", "--yes")
+    assert triage(shop)[0] == 1
+    shop("replay", "--all", "--reason", "again", "--promote", "--yes")
+    assert triage(shop)[:2] == (0, [])

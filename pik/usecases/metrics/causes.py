@@ -40,12 +40,14 @@ _Key = tuple[int, str]
 @dataclass(frozen=True, slots=True)
 class ExplainedDifference:
     """A difference, and its share of each cause that changes the value. They add up to its delta, a missing value
-    counted as 0. `proven` as in Explanation. What cannot be computed has no shares."""
+    counted as 0. `proven` as in Explanation. What cannot be computed has no shares. `late` is how many deliveries count
+    that the current value did not know."""
 
     difference: Difference
     shares: Mapping[Cause, Decimal]
     proven: bool
     current: Aggregate | None
+    late: int = 0
 
 
 def explained(
@@ -105,6 +107,7 @@ class _Together:
         keys = {(one.bucket, one.entity_id) for one in self.differences if one.op != Op.FAILED}
         current = self._current(keys)
         shares: dict[_Key, Mapping[Cause, Decimal]] = {}
+        knew: dict[_Key, int] = {}
         proven: set[_Key] = set()
         failed: set[_Key] = set()
         by_knowledge: dict[tuple[int, int], set[_Key]] = {}
@@ -121,6 +124,7 @@ class _Together:
             for key in some:
                 failed.update([key] if _fails(first.get(key)) or _fails(redefined.get(key)) else [])
                 of_version = current[key].computed
+                knew[key] = _inputs(redefined.get(key))
                 if counts_same(first.get(key), of_version):
                     proven.add(key)
                 steps = [_value(of_version), _value(first.get(key)), _value(redefined.get(key))]
@@ -146,8 +150,13 @@ class _Together:
             known = _value(now.get(key)) if now is not None else recomputed
             arrived = Cause.LATE if key in current else Cause.NOT_COMPUTED
             rest = _differences([arrived, Cause.ASSUMED], [before, known, recomputed])
+            inputs = one.inputs_after if now is None else _inputs(now.get(key))
             yield ExplainedDifference(
-                one, {**shares.get(key, {}), **rest}, key in proven or key not in current, current.get(key)
+                one,
+                {**shares.get(key, {}), **rest},
+                key in proven or key not in current,
+                current.get(key),
+                inputs - knew.get(key, inputs),
             )
 
     def _current(self, keys: set[_Key]) -> dict[_Key, Aggregate]:

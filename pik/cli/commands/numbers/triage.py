@@ -104,7 +104,7 @@ _COLUMNS = (
     Column("what", str, wrap=True),
     Column("metric", str | None, drop=2, rare=True),
     Column("cause", str | None, detail=True),
-    Column("scope", str | None, "a source, a batch, a run, a dead letter or an object", detail=True),
+    Column("scope", str | None, "a source, batch, run, version of a metric, dead letter or object", detail=True),
     Column("since", Instant | None, "the first bucket, or when it began", drop=3),
     Column("events", Count | None, drop=4),
     Column("buckets", Count | None, "values that it moves", drop=5),

@@ -1,0 +1,295 @@
+"""The checks of a triage that look at deliveries, batches, runs and raw. They move no number themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from time import time_ns
+
+from pik.errors import Damaged, command
+from pik.model.batch import Batch, BatchState, Segment, Verdict
+from pik.model.delivery import Filter
+from pik.model.instant import ALL_TIME, DAY, SECOND, day_text, format_duration, parse_instant
+from pik.model.metric import PromotionKind, Run, RunState
+from pik.rawlog.objects import frame_lines
+from pik.rawlog.selection import Selection
+from pik.usecases.care.triage_findings import Finding, Scope
+from pik.usecases.care.verify import verify
+from pik.usecases.inspect.batches import with_closing
+from pik.usecases.inspect.duplicates import DuplicateFilter, selected_duplicates
+from pik.usecases.inspect.suspects import SuspectRule, list_suspects
+from pik.usecases.replay.runs import PLANNED_WITHIN, is_executing
+from pik.usecases.timing.gaps import Question, find_gaps
+from pik.usecases.timing.grouping import read_grouping
+from pik.usecases.timing.skew import Verdict as SkewVerdict
+from pik.usecases.timing.skew import find_skew
+
+_RETRY = SuspectRule(5 * SECOND)
+_BY_SOURCE = read_grouping("source", ("source",))
+
+
+@dataclass(slots=True)
+class _OfSource:
+    """Events of a source, and the time of the first."""
+
+    events: int = 0
+    since: int | None = None
+
+
+def _by_source(found: Iterable[tuple[str, int]]) -> list[tuple[str, _OfSource]]:
+    """Return by source what was found, given as sources and times."""
+    sources: dict[str, _OfSource] = {}
+    for source, time in found:
+        one = sources.setdefault(source, _OfSource())
+        one.events += 1
+        one.since = time if one.since is None else min(one.since, time)
+    return sorted(sources.items())
+
+
+def _conflicts(scope: Scope) -> Iterator[Finding]:
+    wanted = DuplicateFilter(Filter(scope.window, scope.entities), Verdict.CONFLICT)
+    found = selected_duplicates(scope.store, wanted, scope.progress)
+    words = ("duplicates", "--class", "conflict", "--show-payload-diff", "--source")
+    for source, one in _by_source((delivery.source, delivery.event_instant) for delivery, _ in found):
+        yield Finding(
+            "conflicts",
+            f"{one.events:,} deliveries from {source} repeat an idempotency key with other content",
+            command(*words, source, *scope.options_of_one),
+            scope=source,
+            since=one.since,
+            events=one.events,
+        )
+
+
+def _suspects(scope: Scope) -> Iterator[Finding]:
+    found = list_suspects(scope.store, scope.engine, Filter(scope.window, scope.entities), _RETRY)
+    for source, one in _by_source((row.source, row.event_time) for row in found):
+        yield Finding(
+            "suspects",
+            f"{one.events:,} events from {source} may be retries that were stamped anew",
+            command("duplicates", "--class", "suspect", "--source", source, *scope.options_of_one),
+            scope=source,
+            since=one.since,
+            events=one.events,
+        )
+
+
+def _skew(scope: Scope) -> Iterator[Finding]:
+    report = find_skew(scope.store, scope.engine, Filter(scope.window, scope.entities), _BY_SOURCE)
+    unknown = sum(group.verdict == SkewVerdict.UNKNOWN for group in report.groups)
+    scope.notes.update(_unknown("skew", unknown, "too few events or hours"))
+    for shift in report.shifts:
+        near = f", about {format_duration(shift.zone)}: perhaps a time zone" if shift.zone else ""
+        yield Finding(
+            "skew",
+            f"times from {shift.group} are off by {format_duration(shift.shift)}{near}",
+            command("lag", "--skew", "--source", shift.group or "", *scope.options_of_one),
+            scope=shift.group or "",
+            since=shift.since,
+            events=shift.events,
+        )
+
+
+def _gaps(scope: Scope) -> Iterator[Finding]:
+    report = find_gaps(scope.store, scope.engine, Question(Filter(scope.window, scope.entities), _BY_SOURCE))
+    unknown = sum(group.learned_from is None for group in report.groups)
+    scope.notes.update(_unknown("gaps", unknown, "too few earlier days to learn from"))
+    for silence in report.silences:
+        yield _gap(scope, silence.group or "", "silence", silence.start, silence.end, silence.expected, 0)
+    for one in report.changes:
+        yield _gap(scope, one.group or "", one.kind, one.start, one.end, one.expected, one.events)
+
+
+def _gap(scope: Scope, source: str, kind: str, start: int, end: int, expected: Decimal | None, events: int) -> Finding:
+    usual = "" if expected is None else f", usually {expected}"
+    return Finding(
+        "gaps",
+        f"{kind} of {source} for {format_duration(end - start)}: {events:,} events{usual}",
+        command("gaps", "--source", source, *scope.options_of_one),
+        cause=kind,
+        scope=source,
+        since=start,
+        events=events,
+    )
+
+
+def _unknown(check: str, sources: int, why: str) -> dict[str, str]:
+    """Return the note of a check that cannot judge some sources."""
+    return (
+        {check: f"cannot know for {'1 source' if sources == 1 else f'{sources:,} sources'}: {why}"} if sources else {}
+    )
+
+
+def _batches(scope: Scope) -> Iterator[Finding]:
+    """Yield the batches with rejects, and those that were not read to their end."""
+    for batch in _batches_within(scope):
+        since, of_batch, counts = batch.started_at, batch.batch_id, batch.counts
+        if counts.rejected:
+            what = f"{counts.rejected:,} of {counts.read:,} records of {batch.origin.name} were rejected"
+            shown = command("batches", of_batch, "--rejects")
+            yield Finding("rejects", what, shown, scope=of_batch, since=since, events=counts.rejected)
+        if with_closing(scope.store, batch).state == BatchState.INTERRUPTED:
+            what = f"{batch.origin.name} was not ingested to its end: {counts.read:,} records are recorded"
+            shown = command("batches", of_batch)
+            yield Finding("interrupted batches", what, shown, scope=of_batch, since=since, events=counts.read)
+
+
+def _batches_within(scope: Scope) -> Iterator[Batch]:
+    """Yield the batches with events in the window (of the entities), and, unless entities were named, those begun in it
+    that have no event at all; of a window without bounds all batches."""
+    index = scope.store.index
+    if scope.window == ALL_TIME and not scope.entities:
+        yield from index.batches()
+        return
+    with_events = {needed.segment.batch_id for needed in _selection(scope).needed()}
+    for batch in () if scope.entities else index.batches():
+        if batch.started_at < scope.window.start:
+            break
+        is_empty = batch.counts.read == batch.counts.rejected and batch.started_at < scope.window.end
+        if is_empty or batch.batch_id in with_events:
+            with_events.discard(batch.batch_id)
+            yield batch
+    for batch_id in sorted(with_events):
+        yield from index.batches(batch_id)
+
+
+def _selection(scope: Scope) -> Selection:
+    return Selection(scope.store, scope.window, scope.entities)
+
+
+def _runs(scope: Scope) -> Iterator[Finding]:
+    """Yield runs that did not compute all they should have, unless a newer one did whose values were promoted."""
+    moves, newer = scope.moves, list[Run]()
+    for run in scope.store.runs.newest_first():
+        if run.created_at < scope.began:
+            return
+        last = moves.last.get(run.run_id)
+        cause, what = _about(scope, run)
+        if cause and scope.meets(run.request.entities, run.effective):
+            if not any(_covers(one, run) for one in newer):
+                shown = command("runs", "show", run.run_id)
+                yield Finding("runs", what, shown, cause=cause, scope=run.run_id, since=run.created_at)
+        elif last is not None and last.kind == PromotionKind.PROMOTE and not last.conflicts:
+            newer.append(run)
+
+
+def _about(scope: Scope, run: Run) -> tuple[str, str]:
+    """Return what is wrong with a run, and a sentence about it; nothing of one that is executed or was cancelled."""
+    if run.state in (RunState.PARTIAL, RunState.FAILED):
+        what = f"run {run.run_id} is {run.state}: {run.failed:,} tasks and {run.failed_aggregates:,} values failed"
+        return "failed", what
+    is_planned_now = scope.store.deployed and time_ns() - run.created_at < PLANNED_WITHIN * SECOND
+    if not run.is_active or is_planned_now or is_executing(scope.store, run):
+        return "", ""
+    return (
+        "unfinished",
+        f"run {run.run_id} is {run.state} with {run.done:,} of {run.tasks:,} tasks done: no process works on it",
+    )
+
+
+def _covers(newer: Run, run: Run) -> bool:
+    """Return whether a run computed all values that another one should have."""
+    return (
+        newer.effective_start <= run.effective_start
+        and newer.effective_end >= run.effective_end
+        and newer.request.source is newer.request.event_type is None
+        and _includes(newer.request.entities, run.request.entities)
+        and _includes(newer.request.metrics, run.request.metrics)
+    )
+
+
+def _includes(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Return whether these names include the others, where none means all."""
+    return not names or (bool(others) and set(names) >= set(others))
+
+
+def _dead_letters(scope: Scope) -> Iterator[Finding]:
+    for letter in scope.store.dead_letters.letters():
+        task = letter.task
+        if scope.meets(task.entities, task.window):
+            yield Finding(
+                "dead letters",
+                f"a task of run {task.run_id} failed {letter.attempts:,} times: {letter.reason}",
+                command("dlq", "show", letter.letter_id),
+                scope=letter.letter_id,
+                since=letter.failed_at,
+            )
+
+
+def _damage(scope: Scope) -> Iterator[Finding]:
+    """Yield what `verify --quick` finds, and the objects because of which values could not be computed."""
+    found = set[str]()
+    for one in _damaged_objects(scope) if scope.entities else _quick_problems(scope):
+        found.add(one.scope)
+        yield one
+    for bucket in scope.unreadable:
+        selection = Selection(scope.store, bucket, scope.entities)
+        for segment in selection.segments():
+            if segment.key not in found and (reason := _unreadable(selection, segment)):
+                found.add(segment.key)
+                yield _damaged(segment, reason)
+
+
+def _quick_problems(scope: Scope) -> Iterator[Finding]:
+    for problem in verify(scope.store, scope.engine, scope.window, scope.progress, full=False):
+        yield Finding(
+            "damage",
+            f"{problem.what}: {problem.detail}",
+            command("verify", "--quick", *scope.times),
+            cause=problem.kind,
+            scope=problem.what,
+            since=None if problem.day is None else parse_instant(problem.day, date_only=True),
+        )
+
+
+def _damaged_objects(scope: Scope) -> Iterator[Finding]:
+    """Yield the objects with events of the entities that are missing or have another size."""
+    for segment, _ in _selection(scope).needed():
+        size = scope.store.raw.size(segment.key)
+        if size != segment.size:
+            yield _damaged(segment, "it is missing" if size is None else f"it has {size:,} bytes, not {segment.size:,}")
+
+
+def _damaged(segment: Segment, reason: str) -> Finding:
+    days = ("--from", day_text(segment.day), "--to", day_text(segment.day + 1))
+    return Finding(
+        "damage",
+        f"{segment.key}: {reason}",
+        command("verify", *days),
+        scope=segment.key,
+        since=segment.day * DAY,
+        events=segment.deliveries,
+    )
+
+
+def _unreadable(selection: Selection, segment: Segment) -> str:
+    """Return why a segment cannot be read; empty if it can."""
+    with suppress(Damaged):
+        for frame in selection.frames_in(segment):
+            frame_lines(selection.store.raw, segment, frame)
+        return ""
+    return "its bytes are not as they were written"
+
+
+Search = tuple[Mapping[str, str], Callable[[Scope], Iterator[Finding]]]
+"""Checks with their rules, and what looks for all of them."""
+
+SEARCHES: tuple[Search, ...] = (
+    ({"conflicts": "deliveries with the idempotency key of an earlier one and other content"}, _conflicts),
+    ({"suspects": f"{_RETRY} (statistical)"}, _suspects),
+    ({"skew": "times of a source that are off by a constant, as lag --skew finds them (statistical)"}, _skew),
+    ({"gaps": "silences, drops and spikes of a source against earlier days, as gaps finds them (statistical)"}, _gaps),
+    (
+        {
+            "rejects": "batches with records that are not valid events",
+            "interrupted batches": "batches whose input was not read to its end, and that no later one replaces",
+        },
+        _batches,
+    ),
+    ({"runs": "runs that failed, in part or whole, or were left unfinished, and that no later one replaces"}, _runs),
+    ({"dead letters": "tasks of replays that failed too often"}, _dead_letters),
+    ({"damage": "objects of raw that are missing, of another size (verify --quick), or that cannot be read"}, _damage),
+)
+"""What is looked for beside values."""
