@@ -155,8 +155,9 @@ class Scan:
         columns = "".join(f", {column_sql(name)} AS {name}" for name in sorted(self.rules.columns))
         filters = " AND ".join(replace(self, window=ALL_TIME, rules=NO_RULES)._filters()) or "true"
         counts = ", ".join(f"count(CASE WHEN {condition} THEN 1 END)" for condition in conditions)
-        lines = f"(SELECT line{columns} FROM {self._read(fields)} AS line)"
-        return f"SELECT {counts} FROM {lines}{self._joins()} WHERE {filters}"
+        # Joined within: a condition names its columns alone, and joined tables have columns of these names too.
+        lines = f"SELECT line{columns} FROM {self._read(fields)} AS line{self._joins()} WHERE {filters}"
+        return f"SELECT {counts} FROM ({lines})"
 
     def _read(self, fields: Mapping[str, str]) -> str:
         types = ", ".join(f"{name}: '{sql_type}'" for name, sql_type in sorted(fields.items()))

@@ -1,6 +1,6 @@
 """Scenarios and explanations on a stack: those of a local store with the same events, and what they cost in calls.
 
-tests/usecases/test_scenario.py compares the local ones with stores that were really built so.
+tests/usecases/test_scenario_model.py compares the local ones with stores that were really built so.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pik.usecases.replay.runs import finish_run, promote
 from tests.support.aws.calls import counting
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.stores import event, ingest, request, window
-from tests.usecases.test_scenario import Built, Event, assume, batches, values
+from tests.usecases.test_scenario import Built, Event, assume, values
 
 ENGINE = DuckEngine(threads=1)
 TOTAL = Definition(name="total", value="sum((payload->>'v')::BIGINT)")
@@ -55,6 +55,32 @@ def filled(store: Store, directory: Path, made: Sequence[Sequence[Event]]) -> Bu
     found = sorted(store.index.batches(), key=lambda batch: batch.recorded_at)
     ids, recorded = [one.batch_id for one in found], [one.recorded_at for one in found]
     return Built(store, [list(each) for each in made], ids, recorded)
+
+
+def batches(chance: random.Random) -> list[list[Event]]:
+    """Two to four batches of events of five days: many of them come again, some with a key and another content or
+    day."""
+    known: list[Event] = []
+    made = []
+    for _ in range(chance.randrange(2, 5)):
+        batch = []
+        for _ in range(chance.randrange(1, 12)):
+            if known and chance.random() < 0.45:
+                again = dict(chance.choice(known))
+                if "idempotency_key" in again and chance.random() < 0.7:
+                    again["payload"] = {"v": chance.randrange(100)}
+                    again["event_time"] = f"2026-01-0{chance.randrange(1, 6)}T{chance.randrange(24):02}:00:00Z"
+                batch.append(again)
+                continue
+            at = f"0{chance.randrange(1, 6)}T{chance.choice(['00:00', '23:59', '12:00'])}"
+            one = event(chance.randrange(100), chance.choice("abc"), at, source=chance.choice(["web", "app"]))
+            if chance.random() < 0.4:
+                one["idempotency_key"] = f"k{chance.randrange(8)}"
+                one["entity_id"], one["source"] = "a", "web"
+            known.append(one)
+            batch.append(one)
+        made.append(batch)
+    return made
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -1,9 +1,8 @@
-"""A number under a scenario is the number of a store that was really built so. (Scenarios, DESIGN.)"""
+"""Single assumptions, and what of them is refused. test_scenario_model.py has all of them, alone and together."""
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -26,12 +25,10 @@ from pik.usecases.metrics.offsets import zone_offsets
 from pik.usecases.metrics.scenario import applied, definitions, resolved
 from tests.support.stores import event, ingest, window
 
-ENTITIES = ("a", "b", "c")
 METRICS = [
     EVENT_COUNT,
     Metric(definition=Definition(name="total", value="sum((payload->>'v')::BIGINT)"), version=1, applied_at=0),
 ]
-WINDOWS = [(ALL_TIME, ()), (window("02", "03"), ("a",)), (window("03", "05"), ())]
 
 Event = dict[str, Any]
 Values = dict[tuple[str, int, str], tuple[Decimal | None, int, str]]
@@ -75,121 +72,6 @@ def values(store: Store, scenario: Scenario = PLAIN, within: Window = ALL_TIME, 
 
 def assume(*texts: str, as_of: int | None = None) -> Scenario:
     return replace(read_scenario(None, texts, lambda path: tuple(Path(path).read_text().split())), as_of=as_of)
-
-
-def batches(chance: random.Random) -> list[list[Event]]:
-    """Two to four batches of events of five days: many of them come again, some with a key and another content or
-    day."""
-    known: list[Event] = []
-    made = []
-    for _ in range(chance.randrange(2, 5)):
-        batch = []
-        for _ in range(chance.randrange(1, 12)):
-            if known and chance.random() < 0.45:
-                again = dict(chance.choice(known))
-                if "idempotency_key" in again and chance.random() < 0.7:
-                    again["payload"] = {"v": chance.randrange(100)}
-                    again["event_time"] = f"2026-01-0{chance.randrange(1, 6)}T{chance.randrange(24):02}:00:00Z"
-                batch.append(again)
-                continue
-            at = f"0{chance.randrange(1, 6)}T{chance.choice(['00:00', '23:59', '12:00'])}"
-            one = event(chance.randrange(100), chance.choice(ENTITIES), at, source=chance.choice(["web", "app"]))
-            if chance.random() < 0.4:
-                one["idempotency_key"] = f"k{chance.randrange(8)}"
-                one["entity_id"], one["source"] = "a", "web"
-            known.append(one)
-            batch.append(one)
-        made.append(batch)
-    return made
-
-
-@pytest.fixture(params=range(6))
-def chance(request: pytest.FixtureRequest) -> random.Random:
-    return random.Random(request.param)
-
-
-def equal_in_all_windows(one: Store, scenario: Scenario, other: Store) -> None:
-    for within, entities in WINDOWS:
-        assert values(one, scenario, within, entities) == values(other, PLAIN, within, entities)
-
-
-def test_as_of_is_a_store_that_was_given_only_what_had_come_by_then(tmp_path: Path, chance: random.Random) -> None:
-    whole = build(tmp_path / "whole", batches(chance))
-    count = chance.randrange(1, len(whole.ids))
-    early = build(tmp_path / "early", whole.batches[:count])
-    equal_in_all_windows(whole.store, assume(as_of=whole.recorded[count - 1]), early.store)
-
-
-def test_without_a_batch_is_a_store_that_never_got_it(tmp_path: Path, chance: random.Random) -> None:
-    whole = build(tmp_path / "whole", batches(chance))
-    out = chance.randrange(len(whole.ids))
-    rest = build(tmp_path / "rest", [one for number, one in enumerate(whole.batches) if number != out])
-    equal_in_all_windows(whole.store, assume(f"without-batch={whole.ids[out]}"), rest.store)
-    if out:
-        until = [one for number, one in enumerate(whole.batches[:-1]) if number != out]
-        if until:
-            both = build(tmp_path / "both", until)
-            scenario = assume(f"without-batch={whole.ids[out]}", as_of=whole.recorded[-2])
-            equal_in_all_windows(whole.store, scenario, both.store)
-
-
-@pytest.mark.parametrize("by", ["-1h", "1d", "-1s", "1w"])
-def test_a_shift_is_a_store_whose_events_had_the_right_times(tmp_path: Path, chance: random.Random, by: str) -> None:
-    seconds = {"-1h": -3600, "1d": 86400, "-1s": -1, "1w": 604800}[by]
-    source = [[one for one in batch if "idempotency_key" not in one] for batch in batches(chance)]
-    wrong = build(tmp_path / "wrong", source)
-    moved = [[shifted(one, seconds) if one["source"] == "web" else one for one in batch] for batch in wrong.batches]
-    right = build(tmp_path / "right", moved)
-    for within, entities in WINDOWS:
-        here = values(wrong.store, assume(f"shift={by},source=web"), within, entities)
-        there = values(right.store, PLAIN, within, entities)
-        assert {key: one[:2] for key, one in here.items()} == {key: one[:2] for key, one in there.items()}
-
-
-def shifted(one: Event, seconds: int) -> Event:
-    return {**one, "event_time": format_instant(parse_instant(one["event_time"]) + seconds * 10**9)}
-
-
-@pytest.mark.parametrize("which", ["first", "last"])
-def test_a_choice_among_conflicts_counts_that_delivery_in_recording_order(
-    tmp_path: Path, chance: random.Random, which: str
-) -> None:
-    whole = build(tmp_path / "whole", batches(chance))
-    expected: dict[str, Event] = {}
-    for batch in whole.batches:
-        for one in batch:
-            name = one.get("idempotency_key") or json.dumps(
-                [one[part] for part in ("source", "entity_id", "event_time", "payload")]
-            )
-            if (which == "last" and "idempotency_key" in one) or name not in expected:
-                expected[name] = one
-    right = build(tmp_path / "right", [list(expected.values())])
-    equal_in_all_windows(whole.store, assume(f"conflicts={which}"), right.store)
-
-
-def test_events_can_be_left_out_and_added(tmp_path: Path, chance: random.Random) -> None:
-    source = batches(chance)
-    whole = build(tmp_path / "whole", source)
-    web = build(tmp_path / "web", [[one for one in batch if one["source"] != "app"] for batch in source])
-    equal_in_all_windows(whole.store, assume("without=selected,source=app"), web.store)
-    first = build(tmp_path / "first", source[:1])
-    file = tmp_path / "more.jsonl"
-    file.write_text("".join(json.dumps(one) + "\n" for batch in source[1:] for one in batch))
-    equal_in_all_windows(first.store, assume(f"with=@{file}"), whole.store)
-    ids = [place.event_id for place in whole.store.index.locate("", limit=3)]
-    out = tmp_path / "ids.txt"
-    out.write_text("\n".join(ids))
-    left = values(whole.store, assume(f"without=@{out}"))
-    plain = values(whole.store)
-    count = sum(value[1] for key, value in plain.items() if key[0] == "event_count")
-    assert sum(value[1] for key, value in left.items() if key[0] == "event_count") == count - len(ids)
-
-
-def test_every_delivery_counts_if_duplicates_do(tmp_path: Path, chance: random.Random) -> None:
-    whole = build(tmp_path / "whole", batches(chance))
-    counted = values(whole.store, assume("duplicates=counted"))
-    deliveries = sum(map(len, whole.batches))
-    assert sum(value[1] for key, value in counted.items() if key[0] == "event_count") == deliveries
 
 
 def test_another_delivery_of_an_event_can_count(tmp_path: Path) -> None:
@@ -340,3 +222,25 @@ def test_a_line_of_a_file_to_add_is_as_long_as_an_ingested_one_may_be(tmp_path: 
     more.write_text(padded[:-1] + " }\n")
     with pytest.raises(InputError, match="line 1 is not an event: it is longer than"):
         values(built.store, assume(f"with=@{more}"))
+
+
+@pytest.mark.parametrize("selection", ["entity=a", "batch={batch}", "where=entity_id = 'a'"])
+def test_wall_clock_times_of_selected_entities_or_batches_move_in_the_window_of_an_entity(
+    tmp_path: Path, selection: str
+) -> None:
+    """Duplicates are skipped there, and other entities left out, by joining tables that have columns of these names."""
+    built = build(tmp_path, [[event(1, "a", "01T00:30"), event(1, "a", "01T00:30"), event(2, "b", "01T00:30")]])
+    scenario = assume(f"zone=Europe/Berlin:later,{selection.format(batch=built.ids[0])}")
+    found = values(built.store, scenario, window("01", "02"), ("a",))
+    assert {key[1]: one[1] for key, one in found.items()} == {}
+    found = values(built.store, scenario, ALL_TIME, ("a",))
+    assert {key[1]: one[1] for key, one in found.items()} == {window("01").start - DAY: 1}
+
+
+def test_an_event_of_two_files_is_added_once(tmp_path: Path) -> None:
+    built = build(tmp_path, [[event(1, "a", "01T00:00")]])
+    one, both = tmp_path / "one.jsonl", tmp_path / "both.jsonl"
+    one.write_text(json.dumps(event(2, "a", "01T12:00")) + "\n")
+    both.write_text(one.read_text() * 2 + json.dumps(event(4, "a", "01T13:00")) + "\n")
+    assert totals(built.store, f"with=@{one}", f"with=@{both}") == {"01": 7}
+    assert totals(built.store, f"with=@{both}", f"with=@{one}", f"with=@{one}") == {"01": 7}

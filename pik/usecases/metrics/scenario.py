@@ -167,6 +167,8 @@ class _Applied:
     withdrawn: set[str] = field(default_factory=set)
     counting: dict[str, dict[int, bool]] = field(default_factory=lambda: defaultdict(dict))
     duplicates: bool = False
+    added: set[bytes] = field(default_factory=set)
+    """The events that files add."""
 
     def overrides(self, directory: Path) -> Overrides:
         """Return what the assumptions come to, step by step."""
@@ -294,8 +296,7 @@ class _Applied:
     def _added(self, assumed: With, target: Path) -> tuple[Path, int]:
         """Write the events of the file that are not known as raw lines, and return the file and their number. Raises
         InputError naming the line that is not an event."""
-        shared = stamp(time_ns(), ASSUMED_BATCH)
-        seen: set[bytes] = set()
+        shared, count, is_known = stamp(time_ns(), ASSUMED_BATCH), 0, True
         try:
             with (
                 open(assumed.path, "rb") as file,
@@ -307,14 +308,17 @@ class _Applied:
                     if not line.strip():
                         continue
                     event = _read_event(line, f"{assumed.path}, line {number}")
-                    if event.event_id not in seen and not self._has(event.event_id.hex()):
-                        seen.add(event.event_id)
+                    if event.event_id in self.added:  # by an earlier line, or an earlier file
+                        is_known = False
+                    elif not self._has(event.event_id.hex()):
+                        self.added.add(event.event_id)
+                        is_known, count = False, count + 1
                         writer.write(raw_line(event, number, shared) + b"\n")
         except OSError as error:
             raise InputError(f"cannot read {assumed.path}: {error.strerror}") from None
-        if not seen:
+        if is_known:
             raise NothingSelected(f"{assumed}: the store has all of its events already", hint="pik show EVENT_ID")
-        return target, len(seen)
+        return target, count
 
     def _has(self, event_id: str) -> bool:
         return any(self._is_known(one) for one in self.store.index.deliveries(event_id))

@@ -1,0 +1,297 @@
+"""What counts under a scenario, in plain Python: deliveries in a list, and the rules of docs/investigating.md.
+
+Times are seconds since DAY_ONE, the day before clocks are set forward in Berlin.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from hypothesis import strategies as st
+
+from pik.model.event import read_event
+from pik.model.instant import DAY, SECOND, Window, format_instant, parse_instant
+from pik.model.metric import Definition
+
+DAY_ONE = parse_instant("2026-03-28T00:00:00Z")
+DAYS = 4
+ENTITIES = ("a", "b")
+DAY_SECONDS = 86400
+
+
+@dataclass(frozen=True)
+class Sent:
+    """An event as a producer sends it."""
+
+    entity: str
+    source: str
+    at: int
+    value: int
+    key: str | None
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        return (self.entity, self.source, self.key) if self.key else (self.entity, self.source, self.at, self.value)
+
+    @property
+    def content(self) -> tuple[int, int]:
+        return self.at, self.value
+
+    @property
+    def line(self) -> dict[str, Any]:
+        made: dict[str, Any] = {
+            "source": self.source,
+            "event_type": "paid",
+            "entity_id": self.entity,
+            "event_time": format_instant(DAY_ONE + self.at * SECOND),
+            "payload": {"v": self.value},
+        }
+        return {**made, "idempotency_key": self.key} if self.key else made
+
+    @cached_property
+    def event_id(self) -> str:
+        return read_event(json.dumps(self.line).encode()).event_id.hex()
+
+
+TIMES = st.builds(
+    lambda day, second: day * DAY_SECONDS + second,
+    st.integers(0, DAYS - 1),
+    st.sampled_from([0, 12 * 3600, DAY_SECONDS - 1]),
+)
+SENT = st.builds(
+    Sent,
+    entity=st.sampled_from(ENTITIES),
+    source=st.sampled_from(["web", "app"]),
+    at=TIMES,
+    value=st.integers(0, 3),
+    key=st.sampled_from([None, None, "k", "l"]),
+)
+BATCHES = st.lists(st.lists(SENT, min_size=1, max_size=6), min_size=2, max_size=4)
+
+
+@dataclass(eq=False)
+class Arrival:
+    """A delivery. What is `lost` is in the index, and not in raw."""
+
+    sent: Sent
+    batch: int
+    seq: int
+    recorded_at: int
+    lost: bool = False
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        return self.recorded_at, self.batch, self.seq
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A selection: all of these hold. `where` is a bound of the value, exclusive."""
+
+    source: str | None = None
+    entity: str | None = None
+    batch: int | None = None
+    start: int | None = None
+    end: int | None = None
+    where: int | None = None
+
+    def hits(self, one: Arrival) -> bool:
+        sent = one.sent
+        return (
+            self.source in (None, sent.source)
+            and self.entity in (None, sent.entity)
+            and self.batch in (None, one.batch)
+            and (self.start is None or sent.at >= self.start)
+            and (self.end is None or sent.at < self.end)
+            and (self.where is None or sent.value < self.where)
+        )
+
+    def text(self, ids: Sequence[str]) -> str:
+        pairs: dict[str, str | None] = {
+            "source": self.source,
+            "entity": self.entity,
+            "batch": None if self.batch is None else ids[self.batch],
+            "from": None if self.start is None else format_instant(DAY_ONE + self.start * SECOND),
+            "to": None if self.end is None else format_instant(DAY_ONE + self.end * SECOND),
+            "where": None if self.where is None else f"(payload->>'v')::BIGINT < {self.where}",
+        }
+        return ",".join(f"{name}={value}" for name, value in pairs.items() if value is not None)
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """An assumption, as the model knows it: `number` is that of a batch, an event or a delivery."""
+
+    kind: str
+    number: int = 0
+    chosen: Chosen = Chosen()
+    word: str = ""
+    events: tuple[Sent, ...] = ()
+
+
+_BEGIN = st.sampled_from([0, DAY_SECONDS, 2 * DAY_SECONDS - 1])
+CHOSEN = st.builds(
+    Chosen,
+    source=st.sampled_from([None, "web", "app"]),
+    entity=st.sampled_from([None, *ENTITIES]),
+    batch=st.sampled_from([None, None, 0, 1]),
+    start=st.one_of(st.none(), _BEGIN),
+    end=st.one_of(st.none(), st.sampled_from([2 * DAY_SECONDS, 3 * DAY_SECONDS])),
+    where=st.sampled_from([None, None, 1, 2]),
+).filter(lambda chosen: chosen != Chosen())
+SHIFTS = {"-1h": -3600, "1d": 86400, "-1s": -1, "1w": 604800, "-36h": -129600, "26h": 93600}
+ZONES = ("Europe/Berlin", "Asia/Kolkata", "America/New_York")
+FORMULAS: dict[str, Callable[[list[int]], int]] = {
+    "count(*)": len,
+    "sum((payload->>'v')::BIGINT)": sum,
+    "max((payload->>'v')::BIGINT)": max,
+}
+
+ASSUMED = st.one_of(
+    st.builds(Assumed, st.just("without"), st.integers(0, 5)),
+    st.builds(Assumed, st.just("without-selected"), chosen=CHOSEN),
+    st.builds(Assumed, st.just("without-batch"), st.integers(0, 3)),
+    st.builds(Assumed, st.just("with"), events=st.lists(SENT, min_size=1, max_size=3).map(tuple)),
+    st.builds(Assumed, st.just("delivery"), st.integers(0, 9)),
+    st.builds(
+        Assumed,
+        st.just("conflicts"),
+        chosen=st.one_of(st.just(Chosen()), CHOSEN),
+        word=st.sampled_from(["first", "last", "last"]),
+    ),
+    st.builds(Assumed, st.just("shift"), chosen=CHOSEN, word=st.sampled_from(list(SHIFTS))),
+    st.builds(Assumed, st.just("zone"), chosen=CHOSEN, word=st.sampled_from(ZONES)),
+    st.builds(Assumed, st.just("duplicates")),
+    st.builds(Assumed, st.just("definition"), word=st.sampled_from(list(FORMULAS))),
+)
+
+Values = dict[tuple[int, str], tuple[Decimal, int]]
+"""A bucket's start and an entity, and the value and its number of inputs."""
+
+
+@dataclass
+class Model:
+    """All deliveries of a store, in recording order, and which of each event counts where that is not the first."""
+
+    arrivals: list[Arrival] = field(default_factory=list)
+
+    def add(self, batch: int, events: Iterable[Sent], recorded_at: int) -> None:
+        self.arrivals += [Arrival(sent, batch, seq, recorded_at) for seq, sent in enumerate(events, 1)]
+
+    def of_event(self, identity: tuple[object, ...]) -> list[Arrival]:
+        return [one for one in self.arrivals if one.sent.identity == identity]
+
+    def values(
+        self,
+        formula: str,
+        within: Window,
+        entities: Sequence[str] = (),
+        *,
+        as_of: int | None = None,
+        assumed: Sequence[Assumed] = (),
+    ) -> Values:
+        formula = next((one.word for one in reversed(assumed) if one.kind == "definition"), formula)
+        groups: dict[tuple[int, str], list[int]] = {}
+        for sent, at in self.counted(as_of, assumed):
+            instant = DAY_ONE + at * SECOND
+            if instant in within and (not entities or sent.entity in entities):
+                groups.setdefault((instant - instant % DAY, sent.entity), []).append(sent.value)
+        return {key: (Decimal(FORMULAS[formula](found)), len(found)) for key, found in groups.items()}
+
+    def counted(self, as_of: int | None, assumed: Sequence[Assumed]) -> list[tuple[Sent, int]]:
+        """What counts, and at which time."""
+        withdrawn = {one.number for one in assumed if one.kind == "without-batch"}
+        known = [one for one in self.arrivals if one.batch not in withdrawn]
+        known = [one for one in known if as_of is None or one.recorded_at <= as_of]
+        known.sort(key=lambda one: one.order)
+        events: dict[tuple[object, ...], list[Arrival]] = {}
+        for one in known:
+            events.setdefault(one.sent.identity, []).append(one)
+        counting = {identity: found[:1] for identity, found in events.items()}
+        for step in assumed:
+            if step.kind == "duplicates":
+                counting = {identity: list(found) for identity, found in events.items()}
+            elif step.kind == "delivery":
+                place = self.arrivals[step.number]
+                counting[place.sent.identity] = [place]
+            elif step.kind == "conflicts":
+                for identity, found in events.items():
+                    contents = {each.sent.content for each in self.of_event(identity)}
+                    if len(contents) > 1 and any(step.chosen.hits(each) for each in counting[identity]):
+                        counting[identity] = [found[0 if step.word == "first" else -1]]
+        for step in assumed:
+            if step.kind == "without":
+                counting[self.arrivals[step.number].sent.identity] = []
+        left = [each for found in counting.values() for each in found if not each.lost]
+        out = [one.chosen for one in assumed if one.kind == "without-selected"]
+        left = [each for each in left if not any(chosen.hits(each) for chosen in out)]
+        counted = [(each.sent, _moved(each, assumed)) for each in left]
+        for identity, sent in {
+            sent.identity: sent for one in reversed(assumed) for sent in reversed(one.events)
+        }.items():
+            if identity not in events:
+                counted.append((sent, sent.at))
+        return counted
+
+
+def _moved(one: Arrival, assumed: Sequence[Assumed]) -> int:
+    at = one.sent.at
+    for each in assumed:
+        if each.kind == "shift" and each.chosen.hits(one):
+            at = one.sent.at + SHIFTS[each.word]
+        elif each.kind == "zone" and each.chosen.hits(one):
+            local = datetime(2026, 3, 28, tzinfo=ZoneInfo(each.word)) + timedelta(seconds=one.sent.at)
+            at = int((local.astimezone(UTC) - datetime(2026, 3, 28, tzinfo=UTC)).total_seconds())
+    return at
+
+
+def definition(formula: str, name: str = "m") -> Definition:
+    return Definition(name=name, value=formula)
+
+
+def written(
+    model: Model, assumed: Sequence[Assumed], as_of: int | None, ids: Sequence[str], directory: Path
+) -> tuple[list[Assumed], list[str]]:
+    """Return those assumptions that this store allows, their numbers within what it has, and how they are typed."""
+    arrivals, kept = model.arrivals, list[Assumed]()
+    for one in assumed:
+        limit = len(ids) if one.kind == "without-batch" else len(arrivals)
+        chosen = one.chosen if one.chosen.batch is None else replace(one.chosen, batch=one.chosen.batch % len(ids))
+        kept.append(replace(one, number=one.number % limit, chosen=chosen))
+    withdrawn = {one.number for one in kept if one.kind == "without-batch"}
+    known = [one for one in arrivals if one.batch not in withdrawn and (as_of is None or one.recorded_at <= as_of)]
+    identities = {one.sent.identity for one in known}
+    kept = [one for one in kept if one.kind != "delivery" or arrivals[one.number] in known]
+    kept = [one for one in kept if one.kind != "with" or {sent.identity for sent in one.events} - identities]
+    return kept, [_typed(one, number, arrivals, ids, directory) for number, one in enumerate(kept)]
+
+
+def _typed(one: Assumed, number: int, arrivals: Sequence[Arrival], ids: Sequence[str], directory: Path) -> str:
+    file = directory / f"assumed-{number}"
+    place = arrivals[one.number % len(arrivals)]
+    selected = one.chosen.text(ids)
+    if one.kind == "with":
+        file.write_text("".join(json.dumps(sent.line) + "\n" for sent in one.events))
+    elif one.kind == "definition":
+        file = file.with_suffix(".toml")
+        file.write_text(f'name = "m"\nvalue = "{one.word}"\n')
+    return {
+        "without": f"without={place.sent.event_id}",
+        "without-selected": f"without=selected,{selected}",
+        "without-batch": f"without-batch={ids[one.number % len(ids)]}",
+        "with": f"with=@{file}",
+        "delivery": f"delivery={place.sent.event_id}:{ids[place.batch]}/{place.seq}",
+        "conflicts": f"conflicts={one.word}" + (f",{selected}" if selected else ""),
+        "shift": f"shift={one.word},{selected}",
+        "zone": f"zone={one.word},{selected}",
+        "duplicates": "duplicates=counted",
+        "definition": f"definition=@{file}",
+    }[one.kind]
