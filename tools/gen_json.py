@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pik.cli.commands
 from pik.cli.app import COMMANDS
 from pik.cli.document import Column, Field, Object, Rows, Schema
-from pik.cli.values import Bucket, Count, EventId, Instant, Json, Lag, Moment
+from pik.cli.values import Bucket, Count, Entity, EventId, Instant, Json, Lag, Moment
 from pik.model.instant import Window
 
 PAGE = Path(__file__).parent.parent / "docs" / "json.md"
@@ -89,7 +89,7 @@ class _Type(NamedTuple):
 
 
 _TYPES: Sequence[tuple[tuple[Any, ...], _Type]] = (
-    ((str, EventId), _Type("string", {"type": "string"})),
+    ((str, EventId, Entity), _Type("string", {"type": "string"})),
     ((int, Count), _Type("integer", {"type": "integer"})),
     ((float, Decimal, Lag), _Type("number", {"type": "number"})),
     ((Instant, Moment, Bucket), _Type("time", {"$ref": "#/$defs/time"})),

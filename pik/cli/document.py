@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from pik.cli.values import MEANINGS, Lines, Shown, key_of
+from pik.cli.values import MEANINGS, Entity, Lines, Shown, key_of
 
 _WITH_MEANING = (Shown, *MEANINGS)
 
@@ -28,8 +28,8 @@ class Field(msgspec.Struct, frozen=True, dict=True):
 
     A text as `get` is the path of an attribute. `kind` is the field's type: str, int, bool, Decimal, Window, list[str],
     dict[str, int], an Object, or a class that gives a bare value its meaning for people (Instant, Moment, Bucket,
-    EventId, Lag, Count, Json); `X | None` where it may be null. `text` makes the words for people, where those of the
-    kind will not do. For docs/json.md, `about` is its meaning, and `only` when it is there, if not always.
+    EventId, Entity, Lag, Count, Json); `X | None` where it may be null. `text` makes the words for people, where those
+    of the kind will not do. For docs/json.md, `about` is its meaning, and `only` when it is there, if not always.
     """
 
     name: str
@@ -70,7 +70,11 @@ class Field(msgspec.Struct, frozen=True, dict=True):
 
     def of(self, found: object, source: Any) -> object:
         """`found` as the value of this field, with what the field's kind and text make of it."""
-        if found is None or found == "" or (not found and self.optional and isinstance(found, (list, tuple))):
+        if (
+            found is None
+            or (found == "" and self.meaning is not Entity)
+            or (not found and self.optional and isinstance(found, (list, tuple)))
+        ):
             value: object = None
         else:
             value = found if self.meaning is None or isinstance(found, _WITH_MEANING) else self.meaning(found)

@@ -67,7 +67,7 @@ class Command(TyperCommand):
         pieces = ["[OPTIONS]"]
         for param in self.get_params(ctx):
             if param.param_type_name == "argument":
-                name = argument_name(param) + ("..." if param.nargs == -1 else "")
+                name = argument_name(param) + ("..." if param.nargs == -1 and " " not in argument_name(param) else "")
                 pieces.append(name if param.required else f"[{name}]")
         return pieces
 
@@ -215,7 +215,8 @@ def _unknown(what: str, name: str, known: Sequence[str], path: str) -> UsageErro
 
 def argument_name(param: Any) -> str:
     """Return the name of an argument in help and errors."""
-    return str(param.metavar or param.name.upper()).strip("[]….")
+    name = str(param.metavar or param.name.upper())
+    return name if " " in name else name.strip("[]….")
 
 
 def _translated(error: typer.TyperException, ctx: Any) -> UsageError:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from pik.cli.document import Field
 from pik.errors import Invalid, PikError, UsageError
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, parse_duration, parse_instant
+
+if TYPE_CHECKING:
+    from pik.cli.context import Context
 
 _Row = TypeVar("_Row")
 
@@ -80,6 +84,21 @@ Via = Annotated[
 
 
 API_KNOWS_THE_CALLER = "the stack records the caller of its API; leave it out"
+
+
+LEFT_OUT = Field(
+    "metrics_left_out",
+    list[str] | None,
+    "metrics over all entities, which `--entity` leaves out; null: none",
+    get="left_out",
+)
+
+
+def note_left_out(cli: Context, names: Sequence[str]) -> None:
+    """Name the metrics over all entities that --entity leaves out."""
+    if names:
+        are = "is" if len(names) == 1 else "are"
+        cli.note(f"{', '.join(names)} {are} over all entities, and left out because of --entity")
 
 
 def first_rows(rows: Iterator[_Row], limit: int | None) -> tuple[Iterator[_Row], Callable[[], bool]]:

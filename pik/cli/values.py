@@ -32,6 +32,12 @@ class EventId(msgspec.Struct, frozen=True):
     text: str
 
 
+class Entity(msgspec.Struct, frozen=True):
+    """The entity of a value: null for programs, `(all)` for people where it is over all entities."""
+
+    text: str
+
+
 class Lag(msgspec.Struct, frozen=True):
     """A span in nanoseconds: milliseconds under a name that ends in `_ms` for programs, `3m 20s` for people. With
     `cut`, only its first three digits are known, and people see no more: `~200s`."""
@@ -63,7 +69,7 @@ class Json(msgspec.Struct, frozen=True):
     text: bytes | msgspec.Raw
 
 
-MEANINGS = (Instant, Moment, Bucket, EventId, Lag, Count, Json)
+MEANINGS = (Instant, Moment, Bucket, EventId, Entity, Lag, Count, Json)
 """Classes that give a bare value its meaning."""
 
 
@@ -97,6 +103,8 @@ def data(value: object) -> Any:
             return value.number
         case EventId():
             return value.text
+        case Entity():
+            return value.text or None
         case Json():
             return msgspec.Raw(bytes(value.text))
         case Window():
@@ -121,6 +129,8 @@ def words(value: object) -> str:
             return f"{value.number:,}"
         case Shown():
             return "\n".join(map(visible, value.text.split("\n")))
+        case Entity():
+            return visible(value.text) or "(all)"
         case Lag():
             return format_about(value.nanos) if value.cut else format_duration(value.nanos)
         case Window():

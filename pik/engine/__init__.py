@@ -38,6 +38,7 @@ from pik.model.metric import (
     Computed,
     Definition,
     Failure,
+    Per,
     bucket_digests,
 )
 from pik.ports.engine import Bucket, Computation, CountedDelivery, DeliveryFiles, Figures, Inputs, Tables, Touched
@@ -105,6 +106,7 @@ class DuckEngine:
                 skipping=inputs.skip is not None,
                 delivered=any(measure.delivered for measure in measures),
                 rules=read_rules(db, inputs.rules),
+                per=ordered[0].per,
             )
             seconds = len(ordered) * (sandbox.SCAN_SECONDS + sandbox.DELIVERY_SECONDS * inputs.deliveries)
             names = ", ".join(measure.name for measure in measures)
@@ -125,6 +127,7 @@ class DuckEngine:
         entities: Sequence[str] = (),
         source: str | None = None,
         event_type: str | None = None,
+        per: Per = Per.ENTITY,
     ) -> Iterator[Touched]:
         """See Engine.touched."""
         import duckdb
@@ -135,7 +138,8 @@ class DuckEngine:
         where = " AND ".join(f"{name} = {literal(text)}" for name, text in wanted.items())
 
         def compute(db: DuckDBPyConnection) -> DuckDBPyConnection:
-            scan = Scan(inputs.files, bucket_size, window, frozenset(wanted), bool(entities), inputs.skip is not None)
+            skipping = inputs.skip is not None
+            scan = Scan(inputs.files, bucket_size, window, frozenset(wanted), bool(entities), skipping, per=per)
             try:
                 _group(db, scan.grouped([Measure("", 0, 0, where or None, {}, hashed=False)]), scan, inputs.deliveries)
             except duckdb.Error as error:

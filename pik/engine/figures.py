@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pik.engine.sandbox import file_list, literal, session
 from pik.model.instant import Window
-from pik.model.metric import NO_INPUTS, BucketDigest, Computed, DigestLines, bucket_digests, joinable
+from pik.model.metric import ALL_ENTITIES, NO_INPUTS, BucketDigest, Computed, DigestLines, bucket_digests, joinable
 from pik.ports.engine import Extent
 
 if TYPE_CHECKING:
@@ -91,8 +91,9 @@ def open_figures(path: Path, threads: int, parts: int) -> Iterator[DuckFigures]:
     """Provide the table of Engine.figures."""
     with session([path], threads, parts) as db:
         db.execute(
-            f"CREATE TEMP TABLE figures AS SELECT metric, bucket // {_MICROSECOND} AS _bucket, entity AS _entity,"
-            f" value, line FROM read_csv({file_list([path])}, delim = '\t', quote = '', escape = '', header = false,"
+            f"CREATE TEMP TABLE figures AS SELECT metric, bucket // {_MICROSECOND} AS _bucket,"
+            f" coalesce(entity, {literal(ALL_ENTITIES)}) AS _entity, value, line FROM read_csv({file_list([path])},"
+            " delim = '\t', quote = '', escape = '', header = false,"
             " auto_detect = false, columns = {metric: 'VARCHAR', bucket: 'BIGINT', entity: 'VARCHAR',"
             " value: 'VARCHAR', line: 'BIGINT'})"
         )

@@ -18,7 +18,7 @@ from pik.engine.sandbox import column_sql, file_list, first_line, literal, raw_f
 from pik.engine.syntax import Aggregate
 from pik.errors import UsageError
 from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, full_instant
-from pik.model.metric import BLAMED
+from pik.model.metric import ALL_ENTITIES, BLAMED, Per
 from pik.ports.engine import Inputs
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ class Measure:
 @dataclass(frozen=True, slots=True)
 class Scan:
     """Which lines of `files` count: in `window`, of the wanted entities if `chosen`, not skipped if `skipping`. With
-    `delivered` some measure needs their places in their batches. `rules` move lines or take them out."""
+    `delivered` some measure needs their places in their batches. `rules` move lines or take them out. `per` is what
+    they are grouped by beside their bucket."""
 
     files: Sequence[Path]
     bucket_size: int
@@ -87,6 +88,7 @@ class Scan:
     skipping: bool
     delivered: bool = False
     rules: Rules = NO_RULES
+    per: Per = Per.ENTITY
 
     def grouped(self, measures: Iterable[Measure]) -> str:
         """Return the SQL of one row per bucket and entity: _bucket (microseconds), _entity, _lines, and the measures.
@@ -129,7 +131,8 @@ class Scan:
         for name in {*_KEYS, *self.columns, *self.rules.columns, *places}:
             fields |= raw_fields(name)
         filters = " AND ".join(self._filters())
-        keys = {"_bucket": self._bucket(), "_entity": "line.entity_id"}
+        entity = "line.entity_id" if self.per == Per.ENTITY else literal(ALL_ENTITIES)
+        keys = {"_bucket": self._bucket(), "_entity": entity}
         if filters:
             keys = {name: f"CASE WHEN {filters} THEN {sql} END" for name, sql in keys.items()}
         columns = [f"{sql} AS {name}" for name, sql in keys.items()]

@@ -15,11 +15,34 @@ from pik.model.event import ENVELOPE
 from pik.model.instant import Window, parse_duration
 
 
+class Per(StrEnum):
+    """What a metric has one value per bucket of."""
+
+    ENTITY = "entity"
+    ALL = "all"
+    """All entities together."""
+
+
+ALL_ENTITIES = ""
+"""The entity of the values over all entities; an id is never empty."""
+
+
+def entities_of(entity_id: str) -> tuple[str, ...]:
+    """Return the entities whose deliveries a value is computed from; none named are all."""
+    return () if entity_id == ALL_ENTITIES else (entity_id,)
+
+
+def entity_text(entity_id: str) -> str:
+    """Return what a message calls the entity of a value: its id in quotes, or `all entities`."""
+    return "all entities" if entity_id == ALL_ENTITIES else repr(entity_id)
+
+
 class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a metric computes, as written in its TOML file. docs/metrics.md is the reference.
 
     `value` is one SQL aggregate expression, `where` a SQL boolean over the event's columns, `bucket` a duration that
-    divides a day or is whole days; buckets are aligned to 1970-01-01T00:00:00Z.
+    divides a day or is whole days; buckets are aligned to 1970-01-01T00:00:00Z. There is a value for each entity and
+    bucket or, `per` all of them, one for each bucket.
     """
 
     name: str
@@ -27,6 +50,7 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     bucket: str = "1d"
     where: str | None = None
     description: str = ""
+    per: Per = Per.ENTITY
 
     @property
     def bucket_size(self) -> int:
@@ -58,6 +82,11 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
         """The bucket in nanoseconds."""
         return self.definition.bucket_size
 
+    @property
+    def is_over_all(self) -> bool:
+        """Whether its values are over all entities."""
+        return self.definition.per == Per.ALL
+
 
 class Combination(StrEnum):
     """How the values of a metric for parts (entities, buckets) make that for the whole."""
@@ -81,12 +110,14 @@ class Failure(msgspec.Struct, frozen=True, gc=False):
     `reason` is a phrase or a sentence for people, of one line; it may quote the engine or the event, so it is
     text from strangers. `events` is how many events of the bucket are to blame on their own, such as for a text where
     the metric needs a number; `event_ids` are the first of those, by id, at most BLAMED. Both are empty where no single
-    event is to blame, such as for a denominator of zero.
+    event is to blame, such as for a denominator of zero. With `damage` raw of the whole bucket cannot be read, so that
+    no value of it is known.
     """
 
     reason: str
     events: int = 0
     event_ids: tuple[str, ...] = ()
+    damage: bool = False
 
 
 BLAMED = 5
@@ -94,7 +125,7 @@ BLAMED = 5
 
 
 class Computed(msgspec.Struct, frozen=True, gc=False):  # a struct is made in a fifth of a dataclass's time
-    """A metric's value for one entity and bucket, computed from events.
+    """A metric's value for one entity (or ALL_ENTITIES) and bucket, computed from events.
 
     `bucket` is the bucket's start (nanoseconds), `inputs` the number of deliveries that were counted. `input_ids` and
     `input_contents`, 32 hex digits each, are the XOR of their event ids and of their content hashes; the second one is
@@ -289,7 +320,7 @@ class PromotionKind(StrEnum):
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """Some entities (all that have events, where `entities` is empty) and some whole buckets of metrics of one bucket
-    size.
+    size; a task of metrics over all entities names none.
 
     `metrics` are NAME@VERSION: a run keeps to the definitions it was planned with. `start` and `end` are nanoseconds,
     aligned to buckets.

@@ -14,7 +14,7 @@ from pik.model.batch import Verdict
 from pik.model.delivery import Delivery, ExtractedColumn, Filter
 from pik.model.event import ENVELOPE, FieldType
 from pik.model.instant import Window
-from pik.model.metric import BucketDigest, Combination, Computed, Definition
+from pik.model.metric import BucketDigest, Combination, Computed, Definition, Per
 from pik.model.scenario import Criteria
 
 
@@ -70,7 +70,7 @@ class DeliveryFiles:
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """Bucket starts (nanoseconds) that matching events of an entity fall into, and how many of them."""
+    """Bucket starts (nanoseconds) that matching events of an entity (or of ALL_ENTITIES) fall into, and how many."""
 
     bucket: int
     entity_id: str
@@ -189,7 +189,8 @@ class Engine(Protocol):
     ) -> AbstractContextManager[Computation]:
         """Compute the metrics, and provide what they come to for as long as the context lasts.
 
-        `metrics` share one bucket size; `window` is made of whole buckets; `entities`, if any, limits to those.
+        `metrics` share one bucket size and what they are per; `window` is made of whole buckets; `entities`, if any,
+        limits to those, and metrics over all entities have none.
 
         Raises Damaged (naming the file) for raw that cannot be read or has not `deliveries` lines, EngineError where
         nothing can be computed, such as for lack of memory.
@@ -204,8 +205,10 @@ class Engine(Protocol):
         entities: Sequence[str] = (),
         source: str | None = None,
         event_type: str | None = None,
+        per: Per = Per.ENTITY,
     ) -> Iterator[Touched]:
-        """Yield the (bucket, entity) pairs with an event in `window` that matches, ordered by bucket and entity."""
+        """Yield the (bucket, entity) pairs with an event in `window` that matches, ordered by bucket and entity; per
+        all entities, the buckets."""
 
     def counted(
         self, inputs: Inputs, definition: Definition, window: Window, entities: Sequence[str] = ()

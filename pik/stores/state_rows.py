@@ -49,7 +49,7 @@ class Place(NamedTuple):
     @property
     def name(self) -> str:
         """What to call it in messages."""
-        return f"{self.metric} of {self.entity}"
+        return f"{self.metric} of {self.entity or 'all entities'}"
 
 
 def row_altered(what: str) -> StateProblem:

@@ -175,6 +175,9 @@ def _suspect(pik: Journey) -> None:
 
 def _numbers(pik: Journey) -> None:
     pik("pik metrics apply", "metrics", "apply", "metrics.toml", "--reason", "first")
+    over_all = 'name = "all_events"\nvalue = "count(*)"\nper = "all"\n'
+    Path("over-all.toml").write_text(over_all, encoding="utf-8")
+    pik("pik metrics apply", "metrics", "apply", "over-all.toml")
     pik("pik metrics list", "metrics", "list")
     pik("pik metrics show", "metrics", "show", "revenue")
     pik("pik metrics show", "metrics", "show", "event_count")
@@ -186,7 +189,7 @@ def _numbers(pik: Journey) -> None:
     pik("pik diff aggregates", "diff", "aggregates", *DAY, *TWO)
     pik("pik diff aggregates", "diff", "aggregates", *DAY, "--stats")
     for by in ("metric", "bucket", "run"):
-        pik("pik aggregates --total", "aggregates", "--total", "--by", by)
+        pik("pik aggregates --total", "aggregates", "--total", "--by", by, *ONE)
         pik("pik diff aggregates --total", "diff", "aggregates", *DAY, *TWO, "--by", by)
     found = pik("pik aggregates", "aggregates", "--entity", "customer-17")["aggregates"]
     names = ("metric", "bucket", "entity_id", "value")

@@ -20,11 +20,13 @@ from pik.errors import EngineError
 from pik.inputs.source import Source, file_source
 from pik.model.instant import ALL_TIME, DAY, HOUR, Window, parse_instant
 from pik.model.metric import (
+    ALL_ENTITIES,
     BucketDigest,
     Combination,
     Computed,
     Definition,
     DigestLines,
+    Per,
     RunRequest,
     bucket_digests,
     decimal_text,
@@ -221,11 +223,12 @@ class PlainEngine:
         entities: Sequence[str] = (),
         source: str | None = None,
         event_type: str | None = None,
+        per: Per = Per.ENTITY,
     ) -> Iterator[Touched]:
         counts: dict[tuple[int, str], int] = defaultdict(int)
         for line, at in lines(inputs, window, entities):
             if source in (None, line["source"]) and event_type in (None, line["event_type"]):
-                counts[at - at % bucket_size, line["entity_id"]] += 1
+                counts[at - at % bucket_size, line["entity_id"] if per == Per.ENTITY else ALL_ENTITIES] += 1
         for (bucket, entity), events in sorted(counts.items()):
             yield Touched(bucket, entity, events)
 

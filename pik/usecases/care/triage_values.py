@@ -17,7 +17,7 @@ from msgspec import structs
 
 from pik.errors import Damaged, command
 from pik.model.instant import Window, format_instant
-from pik.model.metric import Aggregate, Metric, PromotionKind
+from pik.model.metric import Aggregate, Metric, PromotionKind, entities_of
 from pik.ports.state import Promotion
 from pik.usecases.care.triage_findings import Finding, Scope
 from pik.usecases.metrics.causes import ExplainedDifference, explained
@@ -80,6 +80,8 @@ class _Values:
         """Compare."""
         scope = self.scope
         diff = diff_aggregates(scope.store, scope.engine, scope.window, entities=scope.entities)
+        if diff.left_out:
+            scope.notes["differences"] = f"over all entities, and so left out: {', '.join(diff.left_out)}"
         rows = explained(scope.store, scope.engine, diff.rows)
         for metric, of_metric in groupby(rows, key=lambda row: row.difference.metric):
             with closing(_Behind(scope, self.metrics[metric])) as behind:
@@ -95,10 +97,11 @@ class _Values:
     def _add(self, row: ExplainedDifference, behind: _Behind) -> None:
         one = row.difference
         if one.op == Op.FAILED:
-            counts = self.failed if one.entity_id else self.unreadable
+            is_damage = one.failure is not None and one.failure.damage
+            counts = self.unreadable if is_damage else self.failed
             number, first = counts.get(one.metric, (0, one.bucket))
             counts[one.metric] = [number + 1, min(first, one.bucket)]
-            if not one.entity_id:
+            if is_damage:
                 self.scope.unreadable.append(Window(one.bucket, one.bucket + 1))
             return
         self.has_unmoved = self.has_unmoved or (row.late > 0 and Cause.LATE not in row.shares)
@@ -327,7 +330,7 @@ def _explain(of_cause: _Sum) -> str:
     """Return the command that explains the value that the cause moves most."""
     assert of_cause.largest is not None
     metric, entity, bucket = of_cause.largest
-    words = [metric, entity, format_instant(bucket)]
+    words = [metric, *entities_of(entity), format_instant(bucket)]
     # An entity that begins like an option needs -- before it.
     return command("explain", *(["--events", "--", *words] if entity.startswith("-") else [*words, "--events"]))
 

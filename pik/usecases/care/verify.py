@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
 from pik.errors import EngineError
 from pik.model.instant import ALL_TIME, DAY, Window, day_text, format_instant
-from pik.model.metric import NO_INPUTS, BucketDigest, Metric
+from pik.model.metric import NO_INPUTS, BucketDigest, Metric, entities_of
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Overrides, Selection
@@ -208,5 +208,5 @@ def _as_known(
                             f"its {row.inputs} inputs are not the events of {format_instant(row.bucket)} that were"
                             " known to it",
                             day_text(row.bucket // DAY),
-                            (row.entity_id,),
+                            entities_of(row.entity_id),
                         )

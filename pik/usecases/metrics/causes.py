@@ -180,7 +180,7 @@ def values_under(
     raw is damaged."""
     buckets, entities = sorted({bucket for bucket, _ in keys}), sorted({entity for _, entity in keys})
     window = Window(buckets[0], buckets[-1] + 1).widened(metric.bucket_size)
-    few = tuple(entities) if len(entities) <= _FEW else ()
+    few = tuple(entities) if len(entities) <= _FEW and not metric.is_over_all else ()
     found: dict[_Key, Computed] = {}
     with applied(store, engine, scenario, window, few) as overrides:
         selection = Selection(store, window, few, overrides)

@@ -19,7 +19,7 @@ import msgspec
 
 from pik.errors import Damaged, NothingSelected, UsageError
 from pik.model.instant import format_instant
-from pik.model.metric import NO_INPUTS, Aggregate, Computed, Failure, Metric, Run
+from pik.model.metric import ALL_ENTITIES, NO_INPUTS, Aggregate, Computed, Failure, Metric, Run, entity_text
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
@@ -185,7 +185,7 @@ class Comparison:
         examples: dict[Op, str] = {}
         for row in rows:
             held.add(row)
-            examples.setdefault(row.op, f"{row.metric} of {row.entity_id!r} in {format_instant(row.bucket)}")
+            examples.setdefault(row.op, f"{row.metric} of {entity_text(row.entity_id)} in {format_instant(row.bucket)}")
             if self._found_common_key():
                 break
         if not self._found_common_key():
@@ -219,10 +219,10 @@ class Comparison:
                     return
                 self.known_until = max(self.known_until, part.known_until)
                 if isinstance(part.computed, Damaged):
-                    failure = Failure(f"{part.computed.message}; {part.window} is not computed")
+                    failure = Failure(f"{part.computed.message}; {part.window} is not computed", damage=True)
                     for metric in metrics:  # a failed row in place of all aggregates
-                        row = Computed(metric.name, part.window.start, "", None, 0, NO_INPUTS, NO_INPUTS, failure)
-                        yield None, row
+                        place = metric.name, part.window.start, ALL_ENTITIES
+                        yield None, Computed(*place, None, 0, NO_INPUTS, NO_INPUTS, failure)
                 elif read is None:
                     if self.left is None:
                         current = sound(current_rows(aggregates, metrics, part.window, entities))
@@ -324,10 +324,10 @@ class Comparison:
         for side in sides:
             if side is None or (side.value is None and side.failure is None):
                 continue
-            if side.entity_id:
-                self.without_value.discard(side.entity_id)
-            else:  # raw of the bucket cannot be read: any entity may have a value there
+            if side.failure is not None and side.failure.damage:  # any entity may have a value there
                 self.without_value.clear()
+            else:
+                self.without_value.discard(side.entity_id)
 
 
 def _difference(before: Computed | None, after: Computed | None) -> Difference:

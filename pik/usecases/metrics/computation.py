@@ -11,7 +11,7 @@ from typing import Protocol
 
 from pik.errors import Damaged
 from pik.model.instant import DAY, Window, format_instant
-from pik.model.metric import Aggregate, BucketDigest, Computed, Metric
+from pik.model.metric import Aggregate, BucketDigest, Computed, Metric, entity_text
 from pik.ports.engine import Bucket, Computation, Engine
 from pik.rawlog.selection import Selection
 
@@ -55,9 +55,11 @@ class Part:
 
 
 def by_bucket_size(metrics: Iterable[Metric]) -> list[tuple[int, list[Metric]]]:
-    """Return the metrics by size of their buckets (nanoseconds), each group ordered by name."""
-    ordered = sorted(metrics, key=lambda metric: (metric.bucket_size, metric.name))
-    return [(size, list(group)) for size, group in groupby(ordered, key=lambda metric: metric.bucket_size)]
+    """Return the metrics that are computed together, by size of their buckets (nanoseconds), those over all entities
+    apart from the others; each group ordered by name."""
+    ordered = sorted(metrics, key=lambda metric: (metric.bucket_size, metric.is_over_all, metric.name))
+    groups = groupby(ordered, key=lambda metric: (metric.bucket_size, metric.is_over_all))
+    return [(size, list(group)) for (size, _), group in groups]
 
 
 def widest(window: Window, metrics: Sequence[Metric]) -> Window:
@@ -110,8 +112,8 @@ def sound(rows: Iterable[Aggregate]) -> Iterator[Aggregate]:
         if not row.sound:
             one = row.computed
             raise Damaged(
-                f"the version of {one.metric} of {one.entity_id!r} in {format_instant(one.bucket)} by run {row.run_id}"
-                " is not as it was written: its digest does not match",
+                f"the version of {one.metric} of {entity_text(one.entity_id)} in {format_instant(one.bucket)} by run"
+                f" {row.run_id} is not as it was written: its digest does not match",
                 hint="what is damaged, and what recomputes or restores it: pik verify",
             )
         yield row

@@ -7,18 +7,19 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from pik.errors import InputError, Invalid
 from pik.model.instant import DAY, parse_duration
-from pik.model.metric import Definition
+from pik.model.metric import Definition, Per
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_FIELDS = "a metric has name, value, and optionally where, bucket, description"
+_FIELDS = "a metric has name, value, and optionally where, bucket, per, description"
 _PROBLEMS = {
     "missing": "required field {field} is missing",
     "extra_forbidden": "unknown field {field}",
     "string_type": "{field} must be a string, not {value!r}",
+    "enum": '{field} must be "entity" or "all", not {value!r}',
 }
 """Sentences by the type of pydantic's error."""
 
@@ -46,6 +47,7 @@ class _Table(BaseModel):
     bucket: Annotated[str, AfterValidator(_valid_bucket)] = "1d"
     where: str | None = None
     description: str = ""
+    per: Annotated[Per, Field(strict=False)] = Per.ENTITY
 
 
 def read_definitions(path: Path) -> list[Definition]:

@@ -11,7 +11,7 @@ from itertools import chain
 
 import msgspec
 
-from pik.errors import NotFound, NothingSelected, UsageError, command
+from pik.errors import Invalid, NotFound, NothingSelected, UsageError, command
 from pik.model.instant import Window
 from pik.model.metric import Aggregate, Definition, Metric, with_scale
 from pik.ports.engine import Engine
@@ -43,6 +43,8 @@ def apply(
 ) -> list[AppliedMetric]:
     """Add the definitions as the latest versions, if all of them pass the engine's check. Raises Invalid."""
     scales = [engine.check(definition) for definition in definitions]
+    for definition in definitions:
+        _expect_same_per(next(reversed(metrics.versions(definition.name)), None), definition)
     return [
         add_version(metrics, definition, applied_at, scale, actor=actor, reason=reason, dry_run=dry_run)
         for definition, scale in zip(definitions, scales, strict=True)
@@ -60,13 +62,14 @@ def add_version(
     dry_run: bool = False,
 ) -> AppliedMetric:
     """Add a checked definition, and the scale of its values, as the next version of its name, unless the latest version
-    is equal to it."""
+    is equal to it. Raises Invalid for one that is per something else than the latest."""
 
     def latest_version() -> Metric | None:
         return next(reversed(metrics.versions(definition.name)), None)
 
     before = latest = latest_version()
     while latest is None or latest.definition != definition:
+        _expect_same_per(latest, definition)
         version = latest.version + 1 if latest else 1
         metric = Metric(
             definition=definition,
@@ -79,6 +82,33 @@ def add_version(
         # Where another writer made this version meanwhile, or this process did and the answer was lost: look again.
         latest = metric if dry_run or metrics.append(metric) else latest_version()
     return AppliedMetric(latest, before, changed=latest is not before)
+
+
+def _expect_same_per(latest: Metric | None, definition: Definition) -> None:
+    """Values of single entities and values over all could otherwise be current side by side, under one name."""
+    if latest is not None and latest.definition.per != definition.per:
+        raise Invalid(
+            f'{definition.name} is per = "{latest.definition.per}" in its version {latest.version}, and a metric keeps'
+            " that: it has values of single entities or values over all, not both",
+            field="per",
+            hint=f"another name, such as {definition.name}_{definition.per}",
+        )
+
+
+def of_entities(metrics: Sequence[Metric], entities: Sequence[str]) -> tuple[list[Metric], tuple[str, ...]]:
+    """Return the metrics that have values of single entities, if some are named, and the names of those over all, which
+    are left out then. Raises UsageError where that leaves none."""
+    if not entities:
+        return list(metrics), ()
+    kept = [metric for metric in metrics if not metric.is_over_all]
+    left_out = tuple(metric.name for metric in metrics if metric.is_over_all)
+    if left_out and not kept:
+        what = f"{', '.join(left_out)} {'is' if len(left_out) == 1 else 'are'} over all entities"
+        raise UsageError(
+            f"{what}, so there is no value of {', '.join(map(repr, entities[:5]))}",
+            hint="leave --entity out",
+        )
+    return kept, left_out
 
 
 def versions(metrics: Metrics, name: str) -> list[Metric]:
@@ -162,12 +192,14 @@ def _unknown(name: str, known: Iterable[str] = ()) -> NothingSelected:
 @dataclass(frozen=True, slots=True)
 class AggregateList:
     """Aggregates of the buckets that the window touches; `effective` is what these cover. Ordered by metric, bucket,
-    entity, and run where there are several versions. `metrics` are the NAMEs and NAME@VERSIONs asked for."""
+    entity, and run where there are several versions. `metrics` are the NAMEs and NAME@VERSIONs asked for; `left_out`
+    are over all entities, where some were named."""
 
     window: Window
     effective: Window
     metrics: Sequence[str]
     rows: Iterator[Aggregate]
+    left_out: tuple[str, ...] = ()
 
 
 def list_aggregates(
@@ -181,7 +213,8 @@ def list_aggregates(
     """List current versions, or with `history` all of them; iterating raises Damaged at one that is not as it was
     written. NAME@VERSION restricts a metric to values that this definition made. Raises NotFound for an unknown metric,
     NotHeld where the store is a copy that does not hold all of it."""
-    wanted, versions = stored(store.metrics, metrics)
+    named, versions = stored(store.metrics, metrics)
+    wanted, left_out = of_entities(named, entities)
     effective = widest(window, wanted)
     expect_pulled(store, effective, entities)
     windows = ((metric.name, window.widened(metric.bucket_size)) for metric in wanted)
@@ -192,4 +225,4 @@ def list_aggregates(
         for row in rows
         if row.computed.metric not in versions or row.metric_version in versions[row.computed.metric]
     )
-    return AggregateList(window, effective, tuple(metrics), map(Scales(store.metrics).shown, asked_for))
+    return AggregateList(window, effective, tuple(metrics), map(Scales(store.metrics).shown, asked_for), left_out)

@@ -24,7 +24,7 @@ from pik.usecases.metrics.computation import (
     stretches,
     widest,
 )
-from pik.usecases.metrics.definitions import pin
+from pik.usecases.metrics.definitions import of_entities, pin
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.scenario import applied, definitions, refuse_empty_selections, resolved
 from pik.usecases.metrics.sides import Recorded
@@ -40,7 +40,8 @@ class Diff:
     `effective` is what the whole buckets cover that the window touches, `scenario` what the right side was computed
     from. `file` or `left` has the left side, where that is not what is current; `right` the right one, where that is
     not recomputed. `run` is the run on the right whose values were compared; `unlisted` counts the aggregates that
-    failed in it and are not among the rows, since a run keeps only the first.
+    failed in it and are not among the rows, since a run keeps only the first. `left_out` are metrics over all entities,
+    where some were named.
     """
 
     window: Window
@@ -52,6 +53,7 @@ class Diff:
     file: FileNumbers | None = None
     left: Recorded | None = None
     right: Recorded | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def stats(self) -> Stats:
@@ -88,7 +90,8 @@ def diff_aggregates(
     buckets has expired or was not pulled; EngineError while iterating, where nothing can be computed.
     """
     scenario = resolved(store, scenario)
-    wanted = list(file.metrics) if file else definitions(store, engine, scenario, metrics)
+    named = list(file.metrics) if file else definitions(store, engine, scenario, metrics)
+    wanted, left_out = of_entities(named, entities)
     comparison = Comparison(store, tolerances, {pin(metric) for metric in wanted}, set(entities), file, left, totals)
     if totals is not None:
         totals.combinations.expect(wanted)
@@ -124,7 +127,7 @@ def diff_aggregates(
         return nothing_selected(store, NOTHING, effective, entities)
 
     listing = Listing(comparison.listed(rows(), nothing, changed_only))
-    return Diff(window, effective, listing, scenario=scenario, file=file, left=left)
+    return Diff(window, effective, listing, scenario=scenario, file=file, left=left, left_out=left_out)
 
 
 def basis_of(store: Store, run_id: str) -> Basis:

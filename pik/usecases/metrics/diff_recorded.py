@@ -12,7 +12,7 @@ from pik.usecases import Listing
 from pik.usecases.availability import expect_pulled
 from pik.usecases.metrics.comparison import NOTHING, Comparison, Tolerance
 from pik.usecases.metrics.computation import compare, current_rows, widest
-from pik.usecases.metrics.definitions import stored
+from pik.usecases.metrics.definitions import of_entities, stored
 from pik.usecases.metrics.diff import Diff
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.sides import LEFT, Recorded, Side, SideKind
@@ -71,9 +71,10 @@ def diff_recorded(
     those that either has. Raises as diff_aggregates does, and NotHeld.
     """
     file = left if isinstance(left, FileNumbers) else None
-    wanted, versions = stored(store.metrics, metrics)
+    named, versions = stored(store.metrics, metrics)
     if isinstance(left, FileNumbers):
-        wanted = list(left.metrics)
+        named = list(left.metrics)
+    wanted, left_out = of_entities(named, entities)
     runs = runs_of(left, right)
     window = window or run_window(left, right) or Window()
     effective = widest(window, wanted)
@@ -82,6 +83,7 @@ def diff_recorded(
     else:
         expect_pulled(store, effective, entities)
     some = entities or (runs[0].request.entities if len(runs) == 1 else ())
+    wanted = [metric for metric in wanted if not (some and metric.is_over_all)]  # a run of entities has none of those
     comparison = Comparison(store, tolerances, set(), set(entities), file, totals=totals)
     if totals is not None:
         totals.combinations.expect(wanted)
@@ -113,4 +115,6 @@ def diff_recorded(
     listing = Listing(comparison.listed(comparison.differences(rows()), nothing, changed_only))
     unlisted = right.run.failed_aggregates - len(right.run.failures) if right.run is not None else 0
     recorded = left if isinstance(left, Recorded) else None
-    return Diff(window, effective, listing, right.run, unlisted, file=file, left=recorded, right=right)
+    return Diff(
+        window, effective, listing, right.run, unlisted, file=file, left=recorded, right=right, left_out=left_out
+    )

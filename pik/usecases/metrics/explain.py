@@ -16,7 +16,7 @@ from itertools import groupby
 from pik.errors import NothingSelected, UsageError, command
 from pik.model.delivery import Delivery
 from pik.model.instant import Window, format_instant
-from pik.model.metric import Aggregate, Computed, Metric, PromotionKind
+from pik.model.metric import ALL_ENTITIES, Aggregate, Computed, Metric, PromotionKind, entities_of, entity_text
 from pik.model.scenario import PLAIN, OtherDefinition, Scenario
 from pik.ports.engine import CountedDelivery, Engine
 from pik.ports.state import Promotion
@@ -92,15 +92,18 @@ class Explanation:
 def explain(
     store: Store, engine: Engine, name: str, entity: str, instant: int, scenario: Scenario = PLAIN
 ) -> Explanation:
-    """Explain the value of the bucket that holds the instant (nanoseconds), under the scenario.
+    """Explain the value of the bucket that holds the instant (nanoseconds), under the scenario. The entity is
+    ALL_ENTITIES for a metric over all.
 
-    Raises NotFound for an unknown metric, NothingSelected where neither side has a value, NotHeld, Damaged, and
-    EngineError where a value between the two sides cannot be computed.
+    Raises UsageError where it is for another one, or is not for such a one, NotFound for an unknown metric,
+    NothingSelected where neither side has a value, NotHeld, Damaged, and EngineError where a value between the two
+    sides cannot be computed.
     """
     scenario = resolved(store, scenario)
     [right] = definitions(store, engine, replace(scenario, assumptions=()), [name])
     window = Window(instant, instant + 1).widened(right.bucket_size)
-    expect_held(store, window, (entity,))
+    _expect_entity(right, entity, window.start)
+    expect_held(store, window, entities_of(entity))
     current = next(sound(store.aggregates.current(right.name, Window(window.start, window.start + 1), (entity,))), None)
     states = States(store, engine, right.name, entity, window.start)
     last = states.at(right, Scenario(scenario.as_of))
@@ -134,9 +137,9 @@ def explain(
         last = after
     if current is None and last.computed is None and not any(one.share for one in shares):
         raise NothingSelected(
-            f"nothing to explain: {right.name} of {entity!r} has neither a current value nor events"
+            f"nothing to explain: {right.name} of {entity_text(entity)} has neither a current value nor events"
             f" in the bucket {format_instant(window.start)}",
-            hint=command("aggregates", "--metric", right.name, "--entity", entity),
+            hint=command("aggregates", "--metric", right.name, *options_of(entity)),
         )
     shown = None if current is None else Scales(store.metrics).shown(current)
     rest = EXACT.subtract(last.value, value_of(current.computed if current else None))
@@ -194,7 +197,7 @@ def _deliveries(store: Store, explanation: Explanation) -> dict[tuple[str, int],
     window, moves = Window(min(times), max(times) + 1000), explanation.moves
     # Those that are only counted at another time than their own are where that moved them from.
     overrides = Overrides(lost=frozenset(explanation.lost), later=moves[0], earlier=moves[1])
-    for segment, frames in Selection(store, window, (explanation.entity_id,), overrides).needed():
+    for segment, frames in Selection(store, window, entities_of(explanation.entity_id), overrides).needed():
         for frame in frames:
             for line in frame_lines(store.raw, segment, frame):
                 delivery = parse(segment.key, line)
@@ -202,6 +205,26 @@ def _deliveries(store: Store, explanation: Explanation) -> dict[tuple[str, int],
                 if place in wanted:
                     found[place] = delivery
     return found
+
+
+def options_of(entity: str) -> list[str]:
+    """Return the options of a command that select the values of an entity, or of all."""
+    return [word for one in entities_of(entity) for word in ("--entity", one)]
+
+
+def _expect_entity(metric: Metric, entity: str, bucket: int) -> None:
+    day = format_instant(bucket)
+    if metric.is_over_all and entity != ALL_ENTITIES:
+        raise UsageError(
+            f"{metric.name} is over all entities, so there is no value of {entity!r}",
+            hint=f"leave ENTITY out: {command('explain', metric.name, day)}",
+        )
+    if entity == ALL_ENTITIES and not metric.is_over_all:
+        raise UsageError(
+            f"{metric.name} has a value for each entity, and none is named",
+            hint=f"pik explain {metric.name} ENTITY {day}; totals over all: "
+            + command("diff", "aggregates", "--metric", metric.name, "--by", "bucket"),
+        )
 
 
 def other_buckets(metric: Metric) -> UsageError:

@@ -110,7 +110,13 @@ def definitions(store: Store, engine: Engine, scenario: Scenario, names: Sequenc
             defined = ", ".join(definition.name for definition in given)
             raise UsageError(f"{assumed}: it defines {defined}, not {', '.join(sorted(found))}", hint="--metric NAME")
         for definition in wanted:
-            scale = engine.check(definition)
+            scale, stored = engine.check(definition), found.get(definition.name)
+            if stored is not None and stored.definition.per != definition.per:
+                raise UsageError(
+                    f'{assumed}: {definition.name} is per = "{stored.definition.per}" in the store, not'
+                    f' "{definition.per}": their values cannot be compared',
+                    hint="assume it under another name",
+                )
             found[definition.name] = Metric(definition=definition, version=FROM_FILE, applied_at=0, scale=scale)
     return [found[name] for name in sorted(found)]
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from pik.errors import Damaged, EngineError, command
 from pik.model.batch import Segment
 from pik.model.instant import Window
-from pik.model.metric import Computed, Metric
+from pik.model.metric import Computed, Metric, entities_of
 from pik.model.scenario import Scenario
 from pik.ports.engine import CountedDelivery, Engine
 from pik.ports.store import Store
@@ -48,8 +48,9 @@ class States:
     def at(self, metric: Metric, scenario: Scenario) -> State:
         """Compute the value from what can be read. Raises EngineError if its definition fails on the events."""
         window = Window(self.bucket, self.bucket + 1).widened(metric.bucket_size)
-        with applied(self.store, self.engine, scenario, window, (self.entity,)) as overrides:
-            selection = Selection(self.store, window, (self.entity,), replace(overrides, lost=frozenset(self.lost)))
+        entities = entities_of(self.entity)
+        with applied(self.store, self.engine, scenario, window, entities) as overrides:
+            selection = Selection(self.store, window, entities, replace(overrides, lost=frozenset(self.lost)))
             try:
                 return self._computed(metric, selection)
             except Damaged:
@@ -61,14 +62,15 @@ class States:
                 return self._computed(metric, selection)
 
     def _computed(self, metric: Metric, selection: Selection) -> State:
-        window, entities = selection.window, (self.entity,)
+        window, entities = selection.window, selection.entities
         with selection.gather() as raw:
             with self.engine.computation(raw.inputs, [metric.definition], window, entities) as computation:
                 found = next(computation.rows(), None)
             if found is not None and found.failure is not None:
+                words = [word for entity in entities for word in ("--entity", entity)]
                 raise EngineError(
                     f"{pin(metric)} cannot be computed: {found.failure.reason}",
-                    hint=command("diff", "aggregates", "--metric", self.name, "--entity", self.entity),
+                    hint=command("diff", "aggregates", "--metric", self.name, *words),
                 )
             counted = frozenset(self.engine.counted(raw.inputs, metric.definition, window, entities))
             return State(found, counted, (selection.overrides.later, selection.overrides.earlier))

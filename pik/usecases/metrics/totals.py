@@ -190,7 +190,7 @@ class DiffTotals:
         both.left.add(None if left is None else left.computed.value)
         both.right.add(None if right is None else right.value)
         both.counts[outcome] += 1
-        if outcome == Outcome.FAILED and not one.entity_id:
+        if one.failure is not None and one.failure.damage:
             self.damaged.add(one.metric)
 
     def rows(self) -> list[TotalDifference]:

@@ -18,6 +18,7 @@ from pik import __version__
 from pik.errors import Damaged, Invalid, NothingSelected, UsageError
 from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import (
+    ALL_ENTITIES,
     KEPT_FAILURES,
     NO_INPUTS,
     Aggregate,
@@ -25,6 +26,7 @@ from pik.model.metric import (
     FailedAggregate,
     Failures,
     Metric,
+    Per,
     Run,
     RunRequest,
     RunState,
@@ -45,7 +47,7 @@ from pik.usecases.metrics.computation import (
     stretches,
     widest,
 )
-from pik.usecases.metrics.definitions import chosen, pin, pinned
+from pik.usecases.metrics.definitions import chosen, of_entities, pin, pinned
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def plan_replay(
     for bucket_size, group in by_bucket_size(metrics):
         planner.events = 0  # the same ones for each size
         names = tuple(pin(metric) for metric in group)
-        for window, entities in planner.rectangles(bucket_size, len(group)):
+        for window, entities in planner.rectangles(bucket_size, len(group), group[0].definition.per):
             task = Task(
                 run_id=run_id,
                 number=len(tasks),
@@ -134,11 +136,22 @@ def plan_replay(
 
 
 def replayable(store: Store, request: RunRequest) -> list[Metric]:
-    """Return the metrics of the request.
+    """Return the metrics of the request, without those over all entities if it names some.
 
     Raises UsageError, Invalid for NAME@VERSION, NothingSelected for an unknown metric, and NotHeld where raw of the
     whole buckets has expired or was not pulled.
     """
+    metrics, _ = _metrics(store, request)
+    expect_held(store, widest(request.window, metrics), request.entities)
+    return metrics
+
+
+def left_out_of(store: Store, request: RunRequest) -> tuple[str, ...]:
+    """Return the metrics over all entities that the request leaves out, since it names some. Raises as `replayable`."""
+    return _metrics(store, request)[1] if request.entities else ()
+
+
+def _metrics(store: Store, request: RunRequest) -> tuple[list[Metric], tuple[str, ...]]:
     if "" in (request.source, request.event_type, *request.entities):
         raise UsageError("an entity, a source or a type is empty", hint="leave the option out to select all of them")
     if versioned := next((name for name in request.metrics if "@" in name), None):
@@ -147,9 +160,7 @@ def replayable(store: Store, request: RunRequest) -> list[Metric]:
             field="metrics",
             hint="leave @VERSION out; to compute an earlier definition without writing: pik diff aggregates",
         )
-    metrics = chosen(store.metrics, request.metrics)
-    expect_held(store, widest(request.window, metrics), request.entities)
-    return metrics
+    return of_entities(chosen(store.metrics, request.metrics), request.entities)
 
 
 def expect_events(store: Store) -> None:
@@ -178,7 +189,7 @@ def expect_work(store: Store, run: Run) -> None:
     null."""
     request = run.request
     if run.events_matched == 0:
-        metrics = chosen(store.metrics, request.metrics) if run.tasks else []
+        metrics = replayable(store, request) if run.tasks else []
         if next(_with_value(store, request, metrics, request.entities), None) is None:
             raise nothing_selected(store, "nothing to replay", request.window, request.entities)
 
@@ -203,10 +214,15 @@ def _overrides(request: RunRequest) -> Overrides:
 
 
 def chosen_buckets(
-    selection: Selection, engine: Engine, request: RunRequest, bucket_size: int, at_most: int | None = None
+    selection: Selection,
+    engine: Engine,
+    request: RunRequest,
+    bucket_size: int,
+    at_most: int | None = None,
+    per: Per = Per.ENTITY,
 ) -> Iterator[Touched]:
-    """Yield the (bucket, entity) pairs of the selection with an event that the request's filters let through. Raises as
-    `Selection.gather` does."""
+    """Yield the (bucket, entity) pairs of the selection with an event that the request's filters let through; per all
+    entities, the buckets. Raises as `Selection.gather` does."""
     with selection.gather(at_most=at_most) as raw:
         yield from engine.touched(
             raw.inputs,
@@ -215,6 +231,7 @@ def chosen_buckets(
             entities=selection.entities,
             source=request.source,
             event_type=request.event_type,
+            per=per,
         )
 
 
@@ -235,17 +252,17 @@ class _Planner:
     damaged: bool = False
     entities: set[str] = field(default_factory=set)
 
-    def rectangles(self, bucket_size: int, metrics: int) -> Iterator[tuple[Window, Sequence[str]]]:
+    def rectangles(self, bucket_size: int, metrics: int, per: Per) -> Iterator[tuple[Window, Sequence[str]]]:
         """Yield what the tasks of so many metrics of one bucket size cover; no entities are all of them."""
         request = self.request
         windows = self._windows(bucket_size)
         pairs: Iterator[Touched] | None = None
         try:
             if request.source is not None or request.event_type is not None:
-                touched = self._touched(request.window, bucket_size, None)
+                touched = self._touched(request.window, bucket_size, None, per)
                 pairs = chain(list(islice(touched, 1)), touched)  # by the first one all of their raw has been read
             elif self.count:
-                self._count(bucket_size, metrics)
+                self._count(bucket_size, metrics, per)
         except Damaged:  # a task finds what of its raw is damaged, and does what it can
             self.damaged |= self.count
         if pairs is None:
@@ -265,16 +282,16 @@ class _Planner:
         deliveries = 0 if entities else self.size.deliveries
         return stretches(self.selection.within(effective), bucket_size, days=self.size.days, deliveries=deliveries)
 
-    def _touched(self, window: Window, bucket_size: int, at_most: int | None) -> Iterator[Touched]:
-        return chosen_buckets(self.selection.within(window), self.engine, self.request, bucket_size, at_most)
+    def _touched(self, window: Window, bucket_size: int, at_most: int | None, per: Per) -> Iterator[Touched]:
+        return chosen_buckets(self.selection.within(window), self.engine, self.request, bucket_size, at_most, per)
 
-    def _count(self, bucket_size: int, metrics: int) -> None:
+    def _count(self, bucket_size: int, metrics: int, per: Per) -> None:
         """Count events of the requested window, and buckets of the whole ones that it touches: all those are
         computed."""
         window, whole = self.request.window, self.request.window.widened(bucket_size)
-        deque(self._counted(self._touched(whole, bucket_size, self.at_most), metrics), maxlen=0)
+        deque(self._counted(self._touched(whole, bucket_size, self.at_most, per), metrics), maxlen=0)
         if whole != window:
-            self.events = sum(pair.events for pair in self._touched(window, bucket_size, self.at_most))
+            self.events = sum(pair.events for pair in self._touched(window, bucket_size, self.at_most, per))
 
     def _counted(self, pairs: Iterable[Touched], metrics: int) -> Iterator[Touched]:
         for pair in pairs:
@@ -285,13 +302,14 @@ class _Planner:
             yield pair
 
     def _named(self, pairs: Iterable[Touched]) -> Sequence[str]:
-        """Return the entities of the pairs, in order, or those of the request where there are too many to name."""
+        """Return the entities of the pairs, in order, or those of the request where there are too many to name, or the
+        pairs are of all together."""
         entities: set[str] = set()
         for pair in pairs:
             entities.add(pair.entity_id)
             if len(entities) > self.size.named:
                 return self.request.entities
-        return sorted(entities)
+        return [] if entities == {ALL_ENTITIES} else sorted(entities)
 
     def _chunks(self, entities: Sequence[str]) -> Iterator[Sequence[str]]:
         """Yield as many entities as a task may have; none at all are one chunk, which stands for every entity."""
@@ -384,8 +402,8 @@ class ComputedTask:
         start, end = max(self.request.start, part.start), min(self.request.end, part.end)
         if start >= end:
             return set()
-        selection, size = self.selection.within(Window(start, end)), self.metrics[0].bucket_size
-        pairs = chosen_buckets(selection, self.engine, self.request, size)
+        selection, definition = self.selection.within(Window(start, end)), self.metrics[0].definition
+        pairs = chosen_buckets(selection, self.engine, self.request, definition.bucket_size, per=definition.per)
         return {(pair.bucket, pair.entity_id) for pair in pairs}
 
     def failures(self) -> Failures:

@@ -212,6 +212,7 @@ def _shown(
         rows, more = options.first_rows(iter(totals.rows()), limit)
         left_out = [f"totals.{column}" for name, column in TOTAL_COLUMNS.items() if totals.by != name]
         cli.show(TOTALS.without(*left_out), diff, totals=rows, next=line, **counted | {"truncated": more})
+    options.note_left_out(cli, diff.left_out)
     if diff.basis.without_value:
         cli.note(without_value(store, diff.basis.without_value, diff.effective))
     for missing in not_compared(diff):

@@ -9,10 +9,11 @@ from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from pik.cli import options
 from pik.cli.commands.repair.runs import WHOLE
 from pik.cli.document import NEXT, TRUNCATED, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.text import number_of
-from pik.cli.values import Bucket, Count, Instant
+from pik.cli.values import Bucket, Count, Entity, Instant
 from pik.errors import command
 from pik.model.instant import Window, format_instant
 from pik.model.metric import KEPT_FAILURES, RunState
@@ -46,7 +47,7 @@ class Shortened:
                 self.outside += 1
             if row.failure is not None:
                 self.failed += 1
-                kind = row.metric, bool(row.failure.event_ids), bool(row.entity_id)
+                kind = row.metric, bool(row.failure.event_ids), row.failure.damage
                 self._failures[kind] += 1
                 self._commands.setdefault(kind, _remedy(row.failure, row))
             if not self.truncated:
@@ -73,7 +74,7 @@ def _remedy(failure: Failure, row: Difference) -> str:
     """Where to look first, for a row that could not be computed."""
     if failure.event_ids:
         return command("show", failure.event_ids[0])
-    return command("metrics", "show", row.metric) if row.entity_id else WHOLE
+    return WHOLE if failure.damage else command("metrics", "show", row.metric)
 
 
 def not_compared(diff: Diff) -> Iterator[str]:
@@ -215,7 +216,12 @@ DIFFERENCES = Schema(
         ),
         Column("metric", str),
         Column("bucket", Bucket, "its start"),
-        Column("entity_id", str | None, "null: every entity of the bucket, whose raw is damaged", cut=24),
+        Column(
+            "entity_id",
+            Entity | None,
+            "null: the metric is over all entities, or raw of the whole bucket is damaged",
+            cut=24,
+        ),
         Column("current", Decimal | None, "the left side"),
         Column("recomputed", Decimal | None, "the right side"),
         Column("delta", Decimal | None, "recomputed - current; null where one is missing"),
@@ -237,6 +243,7 @@ DIFFERENCES = Schema(
         _of_failure("event_ids", list[str] | None, "the first of these", rare=True, drop=1),
         empty=_no_differences,
     ),
+    options.LEFT_OUT,
     Field("compared", Count, "pairs of values, those that cannot be computed not counted", get="stats.compared"),
     Field("different", Count, "rows but those that cannot be computed, shown or not"),
     Field("failed", Count, "rows that cannot be computed; then the exit code is 3"),

@@ -14,9 +14,10 @@ from pik.cli.command import FOUND, cli_command
 from pik.cli.context import Context
 from pik.cli.document import NEXT, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.options import argument, option
-from pik.cli.values import Bucket, Count, EventId, Instant, Json
+from pik.cli.values import Bucket, Count, Entity, EventId, Instant, Json
 from pik.errors import Invalid, UsageError, command
 from pik.model.instant import format_instant, parse_instant
+from pik.model.metric import ALL_ENTITIES
 
 if TYPE_CHECKING:
     from pik.model.metric import Metric
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     # which events are behind each cause, and their amounts
     pik explain revenue customer-17 2026-01-31 --events --column payload.amount
 
+    # a metric over all entities (per = "all") has one value for each bucket
+    pik explain daily_users 2026-01-31
+
     # what would be left if a batch had never arrived?
     pik explain revenue customer-17 2026-01-31 --assume without-batch=01J8Z3
     """,
@@ -40,8 +44,10 @@ if TYPE_CHECKING:
 def explain(
     cli: Context,
     metric: Annotated[str, argument("METRIC", "The metric, or METRIC@VERSION for an earlier definition.")],
-    entity: Annotated[str, argument("ENTITY", "The entity.")],
-    bucket: Annotated[str, argument("BUCKET", "A date, or any time in the bucket: RFC 3339.")],
+    place: Annotated[
+        list[str],
+        argument("[ENTITY] BUCKET", "The entity, unless the metric is over all; a date, or any time (RFC 3339)."),
+    ],
     as_of: options.AsOf = None,
     assume: options.Assume = None,
     events: Annotated[bool, option("--events", "Also list the events behind each cause.")] = False,
@@ -67,6 +73,9 @@ def explain(
 
     if column and not events:
         raise UsageError("--column is for the events behind the causes", hint="add --events")
+    if len(place) > 2:
+        raise UsageError(f"unexpected argument {place[2]!r}", hint="pik explain METRIC [ENTITY] BUCKET")
+    entity, bucket = place if len(place) == 2 else (ALL_ENTITIES, place[0])
     scenario = read_scenario(as_of, assume or (), read_event_ids)
     paths = [EventPath(path, "--column") for path in column or ()]
     try:
@@ -86,12 +95,15 @@ def _values(event: CauseEvent, paths: list[EventPath]) -> dict[str, Any]:
 
 
 def _next(found: Explanation) -> str | None:
+    from pik.usecases.metrics.explain import options_of
+
     if found.lost or any(one.cause == "lost" for one in found.shares):
         return command("verify", "--full")  # a replay would only make the loss current
     if not found.delta or found.scenario:
         return None
     day = format_instant(found.bucket)
-    return command("replay", "--entity", found.entity_id, "--metric", found.metric, "--from", day, "--to", _end(found))
+    whose = options_of(found.entity_id) or ["--all"]
+    return command("replay", *whose, "--metric", found.metric, "--from", day, "--to", _end(found))
 
 
 def _end(found: Explanation) -> str:
@@ -154,7 +166,7 @@ EXPLANATION = Schema(
         "NAME@VERSION of the right side",
         get=lambda found: _pin(found.right),
     ),
-    Field("entity_id", str),
+    Field("entity_id", Entity | None, "null: the metric is over all entities"),
     Field("bucket", Bucket, "its start"),
     Field("bucket_end", Instant, get=lambda found: found.bucket + found.right.bucket_size),
     Field(

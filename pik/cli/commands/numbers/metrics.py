@@ -12,7 +12,7 @@ from pik.cli.command import CommandGroup, cli_command
 from pik.cli.context import Context
 from pik.cli.document import TRUNCATED, Column, Field, Rows, Schema, or_null
 from pik.cli.options import argument, option
-from pik.cli.values import Bucket, Count, Instant, Moment
+from pik.cli.values import Bucket, Count, Entity, Instant, Moment
 from pik.errors import UsageError, command
 from pik.model.instant import Window
 
@@ -32,6 +32,11 @@ metrics = CommandGroup("Define metrics: apply, list, show.")
     #   where = "event_type = 'payment_captured'"
     #   value = "sum(CAST(payload->>'$.amount' AS DECIMAL(18, 2)))"
     #   bucket = "1d"
+    #
+    #   [[metric]]
+    #   name = "daily_users"
+    #   value = "count(DISTINCT entity_id)"
+    #   per = "all"                           # one value per bucket, over all entities
     pik metrics apply metrics.toml --reason 'refunds count since March'
 
     # are they valid, and which would change?
@@ -88,6 +93,7 @@ _DEFINITION = (
     Column("bucket", str, "`1h`, `1d`, …", get="definition.bucket"),
     Column("where", str | None, get="definition.where", wrap=True),
     Column("value", str, get="definition.value", wrap=True),
+    Column("per", str, "`entity`, or `all`: one value per bucket over all entities", get="definition.per", drop=2),
     Column("description", str | None, get="definition.description", wrap=True, drop=1),
 )
 
@@ -170,11 +176,12 @@ def aggregates(
         entities=entity or (),
         history=history,
     )
+    options.note_left_out(cli, listing.left_out)
     if total or by:
         totals = total_of(listing.rows, by, Combinations(store, cli.engine()))
         shown, more = options.first_rows(iter(totals), limit)
-        left_out = [f"totals.{column}" for name, column in TOTAL_COLUMNS.items() if by != name]
-        cli.show(TOTALS.without(*left_out), listing, totals=shown, truncated=more)
+        others = [f"totals.{column}" for name, column in TOTAL_COLUMNS.items() if by != name]
+        cli.show(TOTALS.without(*others), listing, totals=shown, truncated=more)
         return
     rows, truncated = options.first_rows(iter(listing.rows), limit)
     cli.show(HISTORY if history else AGGREGATES, listing, aggregates=rows, truncated=truncated)
@@ -199,7 +206,7 @@ def _aggregates(*, history: bool) -> Schema:
             "by metric, bucket, entity, with `--history` also by run",
             Column("metric", str, get="computed.metric"),
             Column("bucket", Bucket, "its start", get="computed.bucket"),
-            Column("entity_id", str, get="computed.entity_id"),
+            Column("entity_id", Entity | None, "null: over all entities", get="computed.entity_id"),
             Column("value", Decimal | None, get="computed.value"),
             Column("inputs", Count, "events that were counted", get="computed.inputs"),
             Column("current", bool, detail=not history),
@@ -219,6 +226,7 @@ def _aggregates(*, history: bool) -> Schema:
             get=lambda listing: listing.rows,
             empty=lambda listing: _nothing(what, listing),
         ),
+        options.LEFT_OUT,
         TRUNCATED,
     )
 
@@ -243,5 +251,6 @@ TOTALS = Schema(
         Column("of_values", Count, "how many there are", get="values"),
         empty=lambda listing: _nothing("current value", listing),
     ),
+    options.LEFT_OUT,
     TRUNCATED,
 )

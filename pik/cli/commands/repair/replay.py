@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
+
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
 from pik.cli.commands.repair.runs import OUTCOME, PLAN, exit_code, going_on, nothing_matched
@@ -107,11 +109,13 @@ def _replay(
 ) -> int | None:
     """Go on with the run of this request or begin one, follow it to its end, and show what became of it."""
     from pik.usecases.inspect.events import without_value
-    from pik.usecases.replay.plan import expect_work, plan_replay, start
+    from pik.usecases.replay.plan import expect_work, left_out_of, plan_replay, start
     from pik.usecases.replay.runs import Pace, execute_run
 
     store, engine = cli.open_store(), cli.engine()
     nothing_of: tuple[str, ...] = ()
+    left_out = left_out_of(store, request)
+    options.note_left_out(cli, left_out)
     run = None if dry_run else store.runs.unfinished(request)
     resumed = run is not None
     if run is not None:
@@ -125,7 +129,9 @@ def _replay(
         if plan.run.events_matched == 0:
             cli.note(nothing_matched(request.window))
         if dry_run:
-            cli.show(REPLAY_DRY_RUN, plan.run, entities_without_value=nothing_of, dry_run=True)
+            cli.show(
+                REPLAY_DRY_RUN, plan.run, entities_without_value=nothing_of, metrics_left_out=left_out, dry_run=True
+            )
             return None
         run = start(store, plan)
         chosen = "raw is damaged, so events are not counted"
@@ -140,6 +146,7 @@ def _replay(
         schema,
         move.run if move else run,
         entities_without_value=nothing_of,
+        metrics_left_out=left_out,
         resumed=resumed,
         metric_versions=versions,
         known_until=known_until,
@@ -209,15 +216,14 @@ def _replay_via_api(cli: Context, request: RunRequest, *, dry_run: bool, wait: b
                 f"{request.window} is too large for the API to count in one call",
                 hint="leave --dry-run out to replay it, --via api to count it, or ask for less",
             )
-        cli.show(REPLAY_DRY_RUN.without("entities_without_value"), planned, dry_run=True)
+        cli.show(REPLAY_DRY_RUN.without(*_NOT_TOLD), planned, dry_run=True)
         return None
     waits = command("runs", "wait", planned.run_id)
     cli.note(f"run {planned.run_id} started; it continues without this command, and {waits} waits for it")
     run = follow(api, planned, cli.progress, to_its_end=wait)
     if run.state == RunState.COMPLETED and run.events_matched == 0 and not run.values:
         raise _nothing(run)
-    not_told = ("entities_without_value", "metric_versions", "known_until", "promotion")
-    cli.show(REPLAY.without(*not_told), run, resumed=False)
+    cli.show(REPLAY.without(*_NOT_TOLD, "metric_versions", "known_until", "promotion"), run, resumed=False)
     return None if run.state in (RunState.PLANNED, RunState.RUNNING) else exit_code(run)
 
 
@@ -230,6 +236,9 @@ def _nothing(run: Run) -> NothingSelected:
     )
 
 
+_NOT_TOLD = ("entities_without_value", "metrics_left_out")
+"""What the API does not tell."""
+
 _STORAGE = "without `--via api`"
 
 _WITHOUT_VALUE = Field(
@@ -239,12 +248,15 @@ _WITHOUT_VALUE = Field(
     only=_STORAGE,
 )
 
-REPLAY_DRY_RUN = Schema("pik replay --dry-run", *PLAN, _WITHOUT_VALUE, Field("dry_run", bool, "true"))
+_LEFT_OUT = msgspec.structs.replace(options.LEFT_OUT, only=_STORAGE)
+
+REPLAY_DRY_RUN = Schema("pik replay --dry-run", *PLAN, _WITHOUT_VALUE, _LEFT_OUT, Field("dry_run", bool, "true"))
 
 REPLAY = Schema(
     "pik replay",
     *PLAN,
     _WITHOUT_VALUE,
+    _LEFT_OUT,
     Field("resumed", bool, "whether it resumed an interrupted run"),
     *OUTCOME,
     Field("metric_versions", list[str] | None, "NAME@VERSION: what computed it, where nothing changed", only=_STORAGE),

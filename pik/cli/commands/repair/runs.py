@@ -11,7 +11,7 @@ from pik.cli.command import PARTLY, CommandGroup, cli_command
 from pik.cli.context import Context
 from pik.cli.document import TRUNCATED, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.text import number_of
-from pik.cli.values import Count, Instant, Moment
+from pik.cli.values import Count, Entity, Instant, Moment, words
 from pik.errors import command
 from pik.model.instant import Window, format_instant
 from pik.model.metric import PromotionKind, Run, RunRequest, RunState
@@ -147,7 +147,9 @@ def failures_text(run: Run) -> str | None:
     texts = []
     for each in run.failures:
         events = f" (event {', '.join(each.event_ids)})" if each.event_ids else ""
-        texts.append(f"{each.metric} of {each.entity_id} at {format_instant(each.bucket)}: {each.reason}{events}")
+        texts.append(
+            f"{each.metric} of {words(Entity(each.entity_id))} at {format_instant(each.bucket)}: {each.reason}{events}"
+        )
     left_out = run.failed_aggregates - len(texts)
     return "\n".join([*texts, *([f"… and {left_out:,} more"] if left_out else [])]) if texts else None
 
@@ -176,7 +178,7 @@ FAILURES = Field(
     Object(
         Field("metric", str),
         Field("bucket", Instant),
-        Field("entity_id", str),
+        Field("entity_id", Entity | None, "null: over all entities"),
         Field("reason", str, "it may quote a payload"),
         Field("events_to_blame", Count, "events that cannot be computed on their own", get="events"),
         Field("event_ids", list[str], "the first of these"),

@@ -109,7 +109,7 @@ class AwsAggregates:
                 line = None
                 if item["value"]:
                     hashes = item["input_ids"].hex().upper(), item["input_contents"].hex().upper()
-                    line = digest_line(item["sk"], item["value"], item["inputs"], *hashes)
+                    line = digest_line(layout.place_of(item).entity, item["value"], item["inputs"], *hashes)
                 yield bucket, line, line is None, item["metric_version"], item["metric_version"]
 
     def changes(self, run_id: str) -> Iterator[Change]:

@@ -132,7 +132,8 @@ class AwsStateAudit:
             return
         moves = [(str(item["kind"]), str(item["run"])) for item in promotions]
         for metric, bucket in sorted(scan.needed):
-            pointers = {item["sk"]: item["run"] for item in self.table.query(layout.current_pk(metric, bucket))}
+            listed = self.table.query(layout.current_pk(metric, bucket))
+            pointers = {layout.place_of(item).entity: item["run"] for item in listed}
             versions = self.table.query(layout.bucket_pk(metric, bucket), index=layout.BY_BUCKET)
             for entity, items in groupby(versions, key=lambda item: layout.place_of(item).entity):
                 bases = {item["run"]: item["base"] or None for item in items}

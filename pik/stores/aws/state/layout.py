@@ -8,7 +8,7 @@ from typing import Any, NotRequired
 
 from msgspec import structs
 
-from pik.model.metric import Aggregate, Computed, Task
+from pik.model.metric import ALL_ENTITIES, Aggregate, Computed, Task
 from pik.ports.state import VersionRow, Written
 from pik.stores.aws.table import Key, KeyItem, Partition
 from pik.stores.state_rows import Place, damaged_row, row_digest
@@ -186,9 +186,13 @@ def current_pk(metric: str, bucket: int) -> Partition[PointerItem]:
     return Partition(f"current/{metric}/{time_key(bucket)}")
 
 
+_ALL = US
+"""The sort key of the pointer to a value over all entities: a key cannot be empty, and no entity has this name."""
+
+
 def current_key(place: Place) -> Key[PointerItem]:
     """Return the key of the pointer to an aggregate's current version."""
-    return Key((current_pk(place.metric, place.bucket), place.entity))
+    return Key((current_pk(place.metric, place.bucket), _ALL if place.entity == ALL_ENTITIES else place.entity))
 
 
 def versions_pk(run_id: str) -> Partition[VersionItem]:
@@ -211,7 +215,7 @@ def place_of(item: KeyItem) -> Place:
     kind, _, rest = item["pk"].partition("/")
     if kind == "current":
         metric, _, bucket = rest.partition("/")
-        return Place(metric, key_time(bucket), item["sk"])
+        return Place(metric, key_time(bucket), ALL_ENTITIES if item["sk"] == _ALL else item["sk"])
     metric, bucket, entity = item["sk"].split(US)
     return Place(metric, key_time(bucket), entity)
 

@@ -1,0 +1,257 @@
+"""Metrics over all entities, from their definition to the comparison, against a computation in plain Python."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pik.engine import DuckEngine
+from pik.errors import Invalid, UsageError
+from pik.model.instant import ALL_TIME, DAY, HOUR, parse_instant
+from pik.model.metric import ALL_ENTITIES, NO_INPUTS, Definition, Per
+from pik.model.scenario import OtherDefinition, Scenario
+from pik.ports.store import Store
+from pik.usecases.metrics.definitions import apply, list_aggregates
+from pik.usecases.metrics.diff import diff_aggregates
+from pik.usecases.metrics.diff_recorded import diff_run
+from pik.usecases.replay.plan import TaskSize, execute_task, plan_replay, start
+from pik.usecases.replay.runs import promote, rollback
+from tests.support.stores import current, ingest, replay, replayed, request, window
+
+V = "(payload->>'$.v')::DECIMAL(18, 2)"
+METRICS = [
+    Definition(name="daily_users", value="count(DISTINCT entity_id)", per=Per.ALL),
+    Definition(
+        name="average",
+        value=f"(sum({V}) / count(payload->>'$.v'))::DECIMAL(18, 4)",
+        where="event_type = 'paid'",
+        bucket="12h",
+        per=Per.ALL,
+    ),
+    Definition(
+        name="weekly_users", value="count(DISTINCT entity_id)", where="source = 'web'", bucket="7d", per=Per.ALL
+    ),
+    Definition(name="paid", value="count(*)", where="event_type = 'paid'"),
+]
+ZERO = Decimal(0)
+OVER_ALL = {one.name for one in METRICS if one.per == Per.ALL}
+
+
+def random_events(seed: int) -> list[dict[str, Any]]:
+    chance = random.Random(seed)
+    return [
+        {
+            "source": chance.choice(["web", "app"]),
+            "event_type": chance.choice(["paid", "seen"]),
+            "entity_id": f"user-{chance.randrange(12)}",
+            "event_time": f"2026-01-{chance.randrange(1, 11):02}T{chance.randrange(24):02}:30:00Z",
+            "payload": {"v": f"{chance.randrange(-500, 9_000) / 100:.2f}", "n": n},
+        }
+        for n in range(60)
+    ]
+
+
+def truth(events: list[dict[str, Any]]) -> dict[tuple[str, int, str], Decimal]:
+    """What the metrics are: each event once, whatever came twice."""
+    once = {repr(each): each for each in events}.values()
+    users: dict[int, set[str]] = defaultdict(set)
+    weekly: dict[int, set[str]] = defaultdict(set)
+    paid: dict[int, list[Decimal]] = defaultdict(list)
+    counts: dict[tuple[str, int, str], Decimal] = defaultdict(Decimal)
+    for each in once:
+        at, entity = parse_instant(each["event_time"]), each["entity_id"]
+        day = at - at % DAY
+        users[day].add(entity)
+        counts["event_count", day, entity] += 1
+        if each["source"] == "web":
+            weekly[at - at % (7 * DAY)].add(entity)
+        if each["event_type"] == "paid":
+            paid[at - at % (12 * HOUR)].append(Decimal(each["payload"]["v"]))
+            counts["paid", day, entity] += 1
+    return {
+        **{("daily_users", day, ALL_ENTITIES): Decimal(len(found)) for day, found in users.items()},
+        **{("weekly_users", week, ALL_ENTITIES): Decimal(len(found)) for week, found in weekly.items()},
+        **{
+            ("average", half, ALL_ENTITIES): (sum(found, Decimal(0)) / len(found)).quantize(
+                Decimal("1.0000"), ROUND_HALF_UP
+            )
+            for half, found in paid.items()
+        },
+        **counts,
+    }
+
+
+@pytest.fixture
+def engine() -> DuckEngine:
+    return DuckEngine(threads=1)
+
+
+@pytest.fixture
+def defined(store: Store, engine: DuckEngine) -> Store:
+    apply(store.metrics, engine, METRICS, 1)
+    return store
+
+
+def ingest_in_parts(store: Store, directory: Path, events: list[dict[str, Any]], seed: int) -> None:
+    """Several batches in any order, some events in two of them."""
+    chance = random.Random(seed)
+    shuffled = chance.sample(events, len(events))
+    parts = [shuffled[:30], shuffled[20:], shuffled[::3]]
+    for part in parts:
+        ingest(store, directory, part)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_values_over_all_entities_are_those_of_each_event_once(
+    defined: Store, engine: DuckEngine, tmp_path: Path, seed: int
+) -> None:
+    events = random_events(seed)
+    ingest_in_parts(defined, tmp_path, events, seed)
+    replayed(defined, engine)
+    assert current(defined) == truth(events)
+    assert list(diff_aggregates(defined, engine, ALL_TIME).rows) == []
+
+
+def test_tasks_shuffled_repeated_and_small_make_the_same_values(
+    defined: Store, engine: DuckEngine, tmp_path: Path
+) -> None:
+    events, chance = random_events(3), random.Random(3)
+    ingest_in_parts(defined, tmp_path, events, 3)
+    plan = plan_replay(defined, engine, request(), 1, size=TaskSize(entities=3, days=4, deliveries=20))
+    tasks = list(plan.tasks)
+    assert all(not task.entities for task in tasks)
+    run = start(defined, plan)
+    for task in chance.sample(tasks, len(tasks)) + chance.sample(tasks, 2):
+        execute_task(defined, engine, task)
+    defined.promotions.promote(run.run_id, 2, "")
+    assert current(defined) == truth(events)
+
+
+def test_a_filter_chooses_buckets_and_never_their_inputs(defined: Store, engine: DuckEngine, tmp_path: Path) -> None:
+    events = random_events(4)
+    ingest(defined, tmp_path, events)
+    within = window("03", "09")
+    plan = plan_replay(defined, engine, request(within, source="app"), 1, size=TaskSize(entities=2, days=3))
+    of_all = [task for task in plan.tasks if not {name.partition("@")[0] for name in task.metrics} - OVER_ALL]
+    assert of_all
+    assert all(not task.entities for task in of_all)
+    replayed(defined, engine, within, source="app")
+    chosen = [each for each in events if each["source"] == "app" and parse_instant(each["event_time"]) in within]
+    sizes = {"daily_users": DAY, "average": 12 * HOUR, "weekly_users": 7 * DAY}
+    expected = {
+        key: value
+        for key, value in truth(events).items()
+        if key[0] in OVER_ALL
+        and any(key[1] <= parse_instant(each["event_time"]) < key[1] + sizes[key[0]] for each in chosen)
+    }
+    assert {key: value for key, value in current(defined).items() if key[0] in OVER_ALL} == expected
+
+
+def test_late_events_are_a_difference_that_a_replay_repairs_and_a_rollback_brings_back(
+    defined: Store, engine: DuckEngine, tmp_path: Path
+) -> None:
+    events = random_events(5)
+    ingest(defined, tmp_path, events[:50])
+    replayed(defined, engine)
+    before = current(defined)
+    ingest(defined, tmp_path, events[50:])
+    names = sorted(OVER_ALL)
+    found = {
+        (row.metric, row.bucket, row.entity_id): (row.current, row.recomputed)
+        for row in diff_aggregates(defined, engine, ALL_TIME, metrics=names).rows
+    }
+    now = truth(events)
+    keys = {key for key in before.keys() | now.keys() if key[0] in OVER_ALL and before.get(key) != now.get(key)}
+    assert found == {key: (before.get(key), now.get(key)) for key in keys}
+    assert keys
+    run_id = replay(defined, engine, metrics=tuple(names)).run_id
+    of_run = {(row.metric, row.bucket, row.entity_id) for row in diff_run(defined, run_id).rows}
+    assert of_run == keys
+    promote(defined, run_id, 3, "")
+    assert {key: value for key, value in current(defined).items() if key[0] in OVER_ALL} == {
+        key: value for key, value in now.items() if key[0] in OVER_ALL
+    }
+    rollback(defined, run_id, 4, "")
+    assert current(defined) == before
+
+
+def test_a_bucket_whose_events_are_gone_becomes_null(defined: Store, engine: DuckEngine, tmp_path: Path) -> None:
+    ingest(defined, tmp_path, random_events(6))
+    replayed(defined, engine)
+    narrower = Definition(name="daily_users", value="count(DISTINCT entity_id)", where="source = 'none'", per=Per.ALL)
+    apply(defined.metrics, engine, [narrower], 2)
+    run_id = replayed(defined, engine, metrics=("daily_users",))
+    values = {key: value for key, value in current(defined).items() if key[0] == "daily_users"}
+    assert values
+    assert set(values.values()) == {None}
+    [version] = {row.computed.counted for row in defined.aggregates.current("daily_users", ALL_TIME)}
+    assert version == (0, NO_INPUTS, NO_INPUTS)
+    assert defined.runs.get(run_id).removed == len(values)
+
+
+def test_with_entities_metrics_over_all_are_left_out_and_named(
+    defined: Store, engine: DuckEngine, tmp_path: Path
+) -> None:
+    ingest(defined, tmp_path, random_events(7))
+    replayed(defined, engine)
+    some = ("user-1", "user-2")
+    listed = list_aggregates(defined, ALL_TIME, entities=some)
+    assert {row.computed.metric for row in listed.rows} == {"event_count", "paid"}
+    assert listed.left_out == tuple(sorted(OVER_ALL))
+    diff = diff_aggregates(defined, engine, ALL_TIME, entities=some)
+    assert list(diff.rows) == []
+    assert diff.left_out == tuple(sorted(OVER_ALL))
+    run_id = replay(defined, engine, entities=some).run_id
+    assert {change.written.computed.metric for change in defined.aggregates.changes(run_id)} == {"event_count", "paid"}
+    for ask in (
+        lambda: list_aggregates(defined, ALL_TIME, metrics=["daily_users"], entities=some),
+        lambda: diff_aggregates(defined, engine, ALL_TIME, metrics=["daily_users"], entities=some),
+        lambda: replay(defined, engine, entities=some, metrics=("daily_users",)),
+    ):
+        with pytest.raises(UsageError, match="daily_users is over all entities, so there is no value of 'user-1'"):
+            ask()
+
+
+def test_a_metric_does_not_change_what_it_is_per(defined: Store, engine: DuckEngine, tmp_path: Path) -> None:
+    over_all = Definition(name="paid", value="count(*)", per=Per.ALL)
+    new = Definition(name="fresh", value="count(*)")
+    with pytest.raises(Invalid, match='paid is per = "entity" in its version 1') as error:
+        apply(defined.metrics, engine, [new, over_all], 2)
+    assert error.value.hint == "another name, such as paid_all"
+    assert not defined.metrics.versions("fresh")
+    ingest(defined, tmp_path, random_events(8))
+    path = tmp_path / "paid.toml"
+    path.write_text('name = "paid"\nvalue = "count(*)"\nper = "all"\n')
+    with pytest.raises(UsageError, match='paid is per = "entity" in the store'):
+        diff_aggregates(defined, engine, ALL_TIME, scenario=Scenario(None, (OtherDefinition(str(path)),)))
+
+
+def test_what_fails_over_all_entities_stops_nothing_else(defined: Store, engine: DuckEngine, tmp_path: Path) -> None:
+    events = random_events(9)
+    wrong = {**events[0], "event_type": "paid", "payload": {"v": "?"}}
+    ingest(defined, tmp_path, [*events, wrong])
+    replayed(defined, engine)
+    at = parse_instant(wrong["event_time"])
+    half = at - at % (12 * HOUR)
+    found = {key: value for key, value in current(defined).items() if key[0] == "average"}
+    assert found == {key: value for key, value in truth(events).items() if key[0] == "average" and key[1] != half}
+    [row] = diff_aggregates(defined, engine, ALL_TIME).rows
+    assert (row.metric, row.bucket, row.entity_id) == ("average", half, ALL_ENTITIES)
+    assert row.failure is not None
+    assert (row.failure.events, row.failure.damage) == (1, False)
+
+
+def test_the_state_of_values_over_all_entities_is_sound(defined: Store, engine: DuckEngine, tmp_path: Path) -> None:
+    ingest(defined, tmp_path, random_events(10))
+    replayed(defined, engine)
+    assert list(defined.state_audit.problems()) == []
+    rows = list(defined.aggregates.current("daily_users", ALL_TIME, (ALL_ENTITIES,)))
+    assert rows == list(defined.aggregates.current("daily_users", ALL_TIME, checked=True))
+    assert all(row.sound for row in rows)
+    versions = list(defined.aggregates.versions("daily_users", ALL_TIME, (ALL_ENTITIES,)))
+    assert [row.computed for row in versions] == [row.computed for row in rows]
