@@ -52,7 +52,6 @@ def lines() -> list[tuple[str, ...]]:
         ("export", "--out", "out.jsonl"),
         ("verify",),
         ("verify", "--rebuild-index"),
-        ("verify", "--restore", "events.jsonl"),
         ("backup", "new.backup"),
         ("restore", "events.jsonl"),
     ]

@@ -16,9 +16,10 @@ from pik.model.scenario import PLAIN, CountedDuplicates, Criteria, OtherDefiniti
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.metrics.causes import explained
+from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
-from pik.usecases.metrics.explain import Cause, Explanation, events_behind, explain
+from pik.usecases.metrics.explain import Explanation, events_behind, explain
 from pik.usecases.replay.runs import promote, rollback
 from tests.support.stores import event, ingest, replay, replayed, window
 
@@ -60,15 +61,15 @@ def test_what_was_recorded_after_the_current_version_is_late(store: Store) -> No
 def test_equal_sides_have_nothing_to_explain_but_say_so(store: Store) -> None:
     replayed(store, ENGINE)
     found = explain(store, ENGINE, "total", "a", DAY_ONE)
-    assert (found.delta, shares(found), found.promotion is not None) == (NONE, {"unexplained": 0}, True)
+    assert (found.delta, shares(found), found.left.promotion is not None) == (NONE, {"unexplained": 0}, True)
 
 
 def test_a_new_definition_is_told_from_late_events(store: Store) -> None:
     add_version(store.metrics, TWICE, 1)
     found = explain(store, ENGINE, "total", "a", DAY_ONE)
     assert shares(found) == {"definition": 3, "late": 8, "unexplained": 0}
-    assert found.left is not None
-    assert (found.left.version, found.right.version) == (1, 2)
+    assert found.left.knowledge is not None
+    assert (found.left.knowledge.metric.version, found.metric.version) == (1, 2)
     assert shares(explain(store, ENGINE, "total@1", "a", DAY_ONE)) == {"late": 4, "unexplained": 0}
 
 
@@ -103,8 +104,7 @@ def test_each_assumption_has_its_share_in_the_order_given(store: Store) -> None:
 
 def test_as_of_an_earlier_moment_gives_negative_shares(store: Store, tmp_path: Path) -> None:
     replayed(store, ENGINE)
-    before = explain(store, ENGINE, "total", "a", DAY_ONE).current
-    assert before is not None
+    assert explain(store, ENGINE, "total", "a", DAY_ONE).left.version is not None
     first = min(batch.recorded_at for batch in store.index.batches())
     found = explain(store, ENGINE, "total", "a", DAY_ONE, Scenario(first))
     assert shares(found) == {"late": -4, "unexplained": 0}
@@ -153,11 +153,11 @@ def test_shares_add_up_and_sides_are_those_of_the_other_commands(tmp_path: Path,
             except NothingSelected:
                 assert (bucket, entity) not in current
                 continue
-            value = found.current.computed.value if found.current else None
+            value = found.left.computed.value if found.left.computed else None
             assert value == current.get((bucket, entity))
             assert sum(one.share for one in found.shares) == found.delta
             assert (found.shares[-1].cause, found.shares[-1].share) == (Cause.UNEXPLAINED, NONE)
-            assert found.proven or found.current is None
+            assert found.proven or found.left.version is None
 
 
 def test_values_of_many_digits_are_not_rounded(tmp_path: Path) -> None:
@@ -200,8 +200,8 @@ def test_a_value_computed_from_no_delivery_is_proven(store: Store, tmp_path: Pat
     replayed(store, ENGINE)
     add_version(store.metrics, TOTAL, 3)
     found = explain(store, ENGINE, "total", "a", DAY_ONE)
-    assert found.current is not None
-    assert (found.current.computed.inputs, found.proven, shares(found)) == (
+    assert found.left.computed is not None
+    assert (found.left.computed.inputs, found.proven, shares(found)) == (
         0,
         True,
         {"definition": 7, "unexplained": 0},

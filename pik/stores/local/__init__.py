@@ -19,7 +19,6 @@ import msgspec
 
 from pik.errors import NotFound, StoreError, command
 from pik.ports.store import Store
-from pik.rawlog.replacements import ReplacingRaw
 from pik.runtime.storage import sync, sync_directory
 from pik.stores import FORMAT, expect_format
 from pik.stores.local.aggregates import LocalAggregates
@@ -124,7 +123,7 @@ def _assemble(path: Path, marker: Marker) -> Store:
     return Store(
         url=str(path),
         format_version=marker.format,
-        raw=ReplacingRaw(LocalRaw(path)),
+        raw=LocalRaw(path),
         batches=batches,
         requests=batches,
         index=reader,

@@ -21,10 +21,10 @@ from pik.model.metric import Aggregate, Metric, PromotionKind, entities_of
 from pik.ports.state import Promotion
 from pik.usecases.care.triage_findings import Finding, Scope
 from pik.usecases.metrics.causes import ExplainedDifference, explained
+from pik.usecases.metrics.chain import EXACT, Cause
 from pik.usecases.metrics.comparison import Op
 from pik.usecases.metrics.definitions import pin
 from pik.usecases.metrics.diff import diff_aggregates
-from pik.usecases.metrics.explain import EXACT, Cause
 from pik.usecases.metrics.impact import adds_up
 from pik.usecases.timing.late import find_late
 

@@ -4,26 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from itertools import groupby, islice, pairwise
+from itertools import groupby, islice
 
 from msgspec import structs
 
-from pik.errors import Damaged
+from pik.errors import Damaged, UsageError
 from pik.model.instant import Window
-from pik.model.metric import Aggregate, Computed, Metric
+from pik.model.metric import NO_INPUTS, Aggregate, Computed, Failure, Metric
 from pik.model.scenario import PLAIN, Scenario
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
 from pik.usecases import Listing
+from pik.usecases.availability import expect_held
+from pik.usecases.metrics.chain import (
+    EXACT,
+    Cause,
+    Knowledge,
+    counts_same,
+    is_imported,
+    is_short,
+    knowledge_of,
+    steps,
+    value_of,
+)
 from pik.usecases.metrics.comparison import Basis, Difference, Op, Stats
 from pik.usecases.metrics.computation import recompute
-from pik.usecases.metrics.definitions import pinned
 from pik.usecases.metrics.diff import Diff
-from pik.usecases.metrics.explain import EXACT, Cause, counts_same, other_buckets
+from pik.usecases.metrics.explain import other_buckets
 from pik.usecases.metrics.scenario import applied, definitions
+from pik.usecases.metrics.sides import Recorded
+from pik.usecases.metrics.totals import DiffTotals
 
 TOGETHER = 20_000
 """Differences that are explained together, and held in memory."""
@@ -40,14 +53,28 @@ _Key = tuple[int, str]
 @dataclass(frozen=True, slots=True)
 class ExplainedDifference:
     """A difference, and its share of each cause that changes the value. They add up to its delta, a missing value
-    counted as 0. `proven` as in Explanation. What cannot be computed has no shares. `late` is how many deliveries count
-    that the current value did not know."""
+    counted as 0. `proven`: the recorded sides counted exactly what raw still holds of what they knew. What cannot be
+    computed has no shares. `current` is the version on the left; `late` is how many deliveries count that it did not
+    know."""
 
     difference: Difference
     shares: Mapping[Cause, Decimal]
     proven: bool
     current: Aggregate | None
     late: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What is compared: on the left what is current, another recorded side, or a file (`from_file`); on the right what
+    is recomputed, or another recorded side."""
+
+    left: Recorded | None = None
+    from_file: bool = False
+    right: Recorded | None = None
+
+
+_USUAL = Sides()
 
 
 def explained(
@@ -57,16 +84,22 @@ def explained(
     scenario: Scenario = PLAIN,
     *,
     metrics: Sequence[str] = (),
+    sides: Sides = _USUAL,
     together: int = TOGETHER,
 ) -> Iterator[ExplainedDifference]:
-    """Yield the rows of a diff of these metrics (NAME or NAME@VERSION) under the scenario, a resolved one, each with
-    its causes, in their order. Raises as `explain` does."""
+    """Yield the rows of a diff of these metrics (NAME or NAME@VERSION), of these sides, recomputed under the scenario,
+    a resolved one: each with its causes, in their order. Raises as `explain` does."""
     versions = {text.partition("@")[0]: text for text in metrics if "@" in text}
-    assumed = {metric.name: metric for metric in definitions(store, engine, scenario, metrics)}
+    assumed: dict[str, Metric] = {}
+    if sides.right is None:
+        assumed = {metric.name: metric for metric in definitions(store, engine, scenario, metrics)}
+    elif versions:
+        raise UsageError(f"{sides.right} has values of whatever definition", hint="leave @VERSION out")
     for name, of_metric in groupby(differences, key=lambda one: one.metric):
-        right = _definition(store, engine, assumed[name], versions.get(name, name))
+        right = _definition(store, engine, assumed[name], versions.get(name, name)) if assumed else None
+        known = {metric.version: metric for metric in store.metrics.versions(name)}
         while some := list(islice(of_metric, together)):
-            yield from _Together(store, engine, name, right, scenario, some).explained()
+            yield from _Together(store, engine, name, right, known, scenario, sides, some).explained()
 
 
 def _definition(store: Store, engine: Engine, assumed: Metric, text: str) -> Metric | None:
@@ -80,104 +113,171 @@ def _definition(store: Store, engine: Engine, assumed: Metric, text: str) -> Met
     return right
 
 
-def with_causes(store: Store, engine: Engine, diff: Diff, metrics: Sequence[str] = ()) -> Diff:
-    """Return the diff of these metrics (NAME or NAME@VERSION), its rows with their causes. Raises as `explain` does,
-    while they are read."""
+def with_causes(
+    store: Store, engine: Engine, diff: Diff, metrics: Sequence[str] = (), totals: DiffTotals | None = None
+) -> Diff:
+    """Return the diff of these metrics (NAME or NAME@VERSION), its rows with their causes; those of the `totals` are
+    summed as well. Raises NotHeld, and as `explain` does while they are read."""
+    sides = Sides(diff.left, diff.file is not None, diff.right)
+    expect_held(store, diff.effective)  # two recorded sides are compared without raw
+
+    def causes(rows: Iterable[Difference]) -> Iterator[ExplainedDifference]:
+        return explained(store, engine, rows, diff.scenario, metrics=metrics, sides=sides)
 
     def rows() -> Generator[Difference, None, tuple[Stats, Basis]]:
-        for one in explained(store, engine, diff.rows, diff.scenario, metrics=metrics):
+        for one in causes(diff.rows):
+            if totals is not None:
+                _sum(totals, one)
             yield structs.replace(one.difference, causes=tuple(one.shares.items()), proven=one.proven)
+        if totals is not None:
+            for one in causes(diff.tolerated):  # they are in the totals, too
+                _sum(totals, one)
         return diff.rows.summary
 
     return replace(diff, rows=Listing(rows()))
 
 
-@dataclass(frozen=True, slots=True)
+def _sum(totals: DiffTotals, one: ExplainedDifference) -> None:
+    run_id = None if one.current is None else one.current.run_id or None
+    totals.explain(one.difference.metric, one.difference.bucket, run_id, one.shares, proven=one.proven)
+
+
+@dataclass(slots=True)
 class _Together:
-    """Differences of one metric, ordered by bucket and entity."""
+    """Differences of one metric, ordered by bucket and entity. `metric` is the right definition where the right side is
+    recomputed, None for a metric that is only assumed; `definitions` are all that the store has, by version."""
 
     store: Store
     engine: Engine
     name: str
-    right: Metric | None
+    metric: Metric | None
+    definitions: Mapping[int, Metric]
     scenario: Scenario
+    sides: Sides
     differences: Sequence[Difference]
+    left: dict[_Key, Aggregate] = field(default_factory=dict)
+    right: dict[_Key, Aggregate] = field(default_factory=dict)
+    values: dict[Knowledge, dict[_Key, Computed]] = field(default_factory=dict)
 
     def explained(self) -> Iterator[ExplainedDifference]:
         keys = {(one.bucket, one.entity_id) for one in self.differences if one.op != Op.FAILED}
-        current = self._current(keys)
-        shares: dict[_Key, Mapping[Cause, Decimal]] = {}
-        knew: dict[_Key, int] = {}
-        proven: set[_Key] = set()
-        failed: set[_Key] = set()
-        by_knowledge: dict[tuple[int, int], set[_Key]] = {}
+        if not self.sides.from_file:
+            self.left = self._versions(self.sides.left, keys)
+        if self.sides.right is not None:
+            self.right = self._versions(self.sides.right, keys)
+        needed: dict[Knowledge, set[_Key]] = {}
         for key in keys:
-            if key in current:
-                by_knowledge.setdefault((current[key].metric_version, current[key].known_until), set()).add(key)
-        right = self.right
-        for (version, known_until), some in by_knowledge.items():
-            left = pinned(self.store.metrics, f"{self.name}@{version}")
-            first = self._values(left, Scenario(known_until), some)
-            redefined = first
-            if right is not None and left.definition != right.definition:
-                redefined = self._values(right, Scenario(known_until), some)
-            for key in some:
-                failed.update([key] if _fails(first.get(key)) or _fails(redefined.get(key)) else [])
-                of_version = current[key].computed
-                knew[key] = _inputs(redefined.get(key))
-                if counts_same(first.get(key), of_version):
-                    proven.add(key)
-                steps = [_value(of_version), _value(first.get(key)), _value(redefined.get(key))]
-                lost = Cause.LOST if key not in proven and _inputs(first.get(key)) < of_version.inputs else None
-                shares[key] = _differences([lost or Cause.UNEXPLAINED, Cause.DEFINITION], steps)
-        now: Mapping[_Key, Computed] | None = None
-        if self.scenario.assumptions:
-            now = {} if right is None else self._values(right, Scenario(self.scenario.as_of), keys)
-            failed.update(key for key, computed in now.items() if _fails(computed))
+            for known in self._path(key):
+                needed.setdefault(known, set()).add(key)
+        for known, some in needed.items():
+            self.values[known] = values_under(self.store, self.engine, known.metric, known.scenario, some)
         for one in self.differences:
             key = one.bucket, one.entity_id
             if key not in keys:
                 yield ExplainedDifference(one, {}, False, None)
-                continue
-            if key in failed:  # a value between the two sides is not known, so no cause has a share
-                sides = [one.current or _ZERO, one.recomputed or _ZERO]
-                yield ExplainedDifference(one, _differences([Cause.UNEXPLAINED], sides), False, current.get(key))
-                continue
-            before = _value(current[key].computed) if key in current else _ZERO
-            for share in shares.get(key, {}).values():
-                before = EXACT.add(before, share)
-            recomputed = one.recomputed or _ZERO
-            known = _value(now.get(key)) if now is not None else recomputed
-            arrived = Cause.LATE if key in current else Cause.NOT_COMPUTED
-            rest = _differences([arrived, Cause.ASSUMED], [before, known, recomputed])
-            inputs = one.inputs_after if now is None else _inputs(now.get(key))
-            yield ExplainedDifference(
-                one,
-                {**shares.get(key, {}), **rest},
-                key in proven or key not in current,
-                current.get(key),
-                inputs - knew.get(key, inputs),
-            )
+            elif any(_fails(self.values[known].get(key)) for known in self._path(key)):
+                # A value between the two sides is not known, so no cause has a share.
+                shares = {Cause.UNEXPLAINED: EXACT.subtract(one.recomputed or _ZERO, one.current or _ZERO)}
+                yield ExplainedDifference(one, shares, False, self.left.get(key))
+            else:
+                yield self._explained(one, key)
 
-    def _current(self, keys: set[_Key]) -> dict[_Key, Aggregate]:
+    def _ends(self, key: _Key) -> tuple[Knowledge | None, Knowledge | None]:
+        """Return what both sides, before assumptions, are computed from; None: that is not known, or nothing is."""
+        left = self._knowledge(self.left.get(key), self.sides.left)
+        if self.sides.right is not None:
+            return left, self._knowledge(self.right.get(key), self.sides.right)
+        return left, None if self.metric is None else Knowledge(self.metric, self.scenario.as_of)
+
+    def _knowledge(self, version: Aggregate | None, side: Recorded | None) -> Knowledge | None:
+        if version is None or is_imported(version):
+            return None
+        return knowledge_of(version, self.definitions[version.metric_version], side)
+
+    def _path(self, key: _Key) -> list[Knowledge]:
+        """Return what has to be computed for a value: without the right side where that is in the row already."""
+        left, right = self._ends(key)
+        if right is None:
+            return []
+        path = [] if left is None else [left, *(known for _, known in steps(left, right))]
+        is_in_row = self.sides.right is None and not self.scenario.assumptions and left != right
+        return [known for known in dict.fromkeys([*path, right]) if known != right or not is_in_row]
+
+    def _explained(self, one: Difference, key: _Key) -> ExplainedDifference:
+        before, after = one.current or _ZERO, one.recomputed or _ZERO
+        version, other = self.left.get(key), self.right.get(key)
+        left, right = self._ends(key)
+        shares: dict[Cause, Decimal] = {}
+        proven, late = True, 0
+
+        def inputs(known: Knowledge) -> int:
+            if known not in self.values:
+                return one.inputs_after
+            found = self.values[known].get(key)
+            return 0 if found is None else found.inputs
+
+        def value(known: Knowledge) -> Decimal:
+            return value_of(self.values[known].get(key)) if known in self.values else after
+
+        if right is None and self.sides.right is not None:
+            is_outside = other is not None and (version is not None or self.sides.from_file)
+            shares[Cause.IMPORTED if is_outside else Cause.NOT_COMPUTED] = EXACT.subtract(after, before)
+            return self._row(one, shares, not is_outside)
+        target = _ZERO if right is None else value(right)
+        if self.sides.from_file or (version is not None and left is None):
+            shares[Cause.IMPORTED], proven = EXACT.subtract(target, before), False
+        elif version is None or left is None or right is None:
+            shares[Cause.NOT_COMPUTED] = target
+        else:
+            at, found = value(left), self.values[left].get(key)
+            proven = counts_same(found, version.computed)
+            if not proven and is_short(found, version.computed):
+                shares[Cause.LOST] = EXACT.subtract(at, before)
+            last = left
+            for cause, known in steps(left, right):
+                shares[cause] = EXACT.subtract(value(known), value(last))
+                late = inputs(known) - inputs(last) if cause == Cause.LATE else 0
+                last = known
+        if other is not None and right is not None:
+            found = self.values[right].get(key)
+            is_right = counts_same(found, other.computed)
+            if not is_right and is_short(found, other.computed):
+                lost = EXACT.subtract(after, target)
+                shares[Cause.LOST] = EXACT.add(shares.get(Cause.LOST, _ZERO), lost)
+            return self._row(one, shares, proven and is_right, late)
+        shares[Cause.ASSUMED] = EXACT.subtract(after, target)
+        return self._row(one, shares, proven, late)
+
+    def _row(
+        self, one: Difference, shares: Mapping[Cause, Decimal], proven: bool, late: int = 0
+    ) -> ExplainedDifference:
+        """Return the row; what is left is unexplained, and causes that change nothing are left out."""
+        rest = EXACT.subtract(one.recomputed or _ZERO, one.current or _ZERO)
+        for share in shares.values():
+            rest = EXACT.subtract(rest, share)
+        found = {cause: shares.get(cause, _ZERO) for cause in Cause} | {Cause.UNEXPLAINED: rest}
+        found = {cause: share for cause, share in found.items() if share}
+        return ExplainedDifference(one, found, proven, self.left.get((one.bucket, one.entity_id)), late)
+
+    def _versions(self, side: Recorded | None, keys: set[_Key]) -> dict[_Key, Aggregate]:
+        """Return the versions of a recorded side, None: of what is current."""
         found: dict[_Key, Aggregate] = {}
+        aggregates = self.store.aggregates
         for bucket, group in groupby(sorted(keys), key=lambda key: key[0]):
             entities = [entity for _, entity in group]
-            few = entities if len(entities) <= _FEW else ()
-            for row in self.store.aggregates.current(self.name, Window(bucket, bucket + 1), few):
+            few, window = tuple(entities) if len(entities) <= _FEW else (), Window(bucket, bucket + 1)
+            rows = aggregates.current(self.name, window, few) if side is None else side.named(self.name, window, few)
+            for row in rows:
                 if (bucket, row.computed.entity_id) in keys:
                     found[bucket, row.computed.entity_id] = row
         return found
-
-    def _values(self, metric: Metric, scenario: Scenario, keys: set[_Key]) -> dict[_Key, Computed]:
-        return values_under(self.store, self.engine, metric, scenario, keys)
 
 
 def values_under(
     store: Store, engine: Engine, metric: Metric, scenario: Scenario, keys: set[_Key]
 ) -> dict[_Key, Computed]:
-    """Return what is computed of these buckets and entities under a scenario, failures included, but for buckets whose
-    raw is damaged."""
+    """Return what is computed of these buckets and entities under a scenario, failures included: also where raw of a
+    bucket cannot be read."""
     buckets, entities = sorted({bucket for bucket, _ in keys}), sorted({entity for _, entity in keys})
     window = Window(buckets[0], buckets[-1] + 1).widened(metric.bucket_size)
     few = tuple(entities) if len(entities) <= _FEW and not metric.is_over_all else ()
@@ -187,6 +287,11 @@ def values_under(
         with closing(recompute(selection, engine, [metric])) as parts:
             for part in parts:
                 if isinstance(part.computed, Damaged):
+                    failure = Failure(part.computed.message)
+                    for bucket, entity in keys:
+                        if bucket in part.window:
+                            nothing = metric.name, bucket, entity, None, 0, NO_INPUTS, NO_INPUTS
+                            found[bucket, entity] = Computed(*nothing, failure)
                     continue
                 for row in part.computed.rows():
                     if (row.bucket, row.entity_id) in keys:
@@ -194,19 +299,5 @@ def values_under(
     return found
 
 
-def _value(computed: Computed | None) -> Decimal:
-    return _ZERO if computed is None or computed.value is None else computed.value
-
-
 def _fails(computed: Computed | None) -> bool:
     return computed is not None and computed.failure is not None
-
-
-def _inputs(computed: Computed | None) -> int:
-    return 0 if computed is None else computed.inputs
-
-
-def _differences(causes: Sequence[Cause], values: Sequence[Decimal]) -> dict[Cause, Decimal]:
-    """Return by how much each cause changes the value, those that change nothing left out."""
-    steps = zip(causes, pairwise(values), strict=True)
-    return {cause: EXACT.subtract(after, before) for cause, (before, after) in steps if after != before}

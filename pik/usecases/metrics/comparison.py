@@ -147,7 +147,7 @@ class Basis:
 class Comparison:
     """A comparison under way, and what it has counted. `nulls` has by metric how many buckets were computed as NULL,
     from how many events, without a current value: it is for saying why nothing was compared, and not all are looked at
-    where other values are equal."""
+    where other values are equal. `tolerated` are rows that are not listed, kept for totals that are explained."""
 
     store: Store
     tolerances: Sequence[Tolerance]
@@ -160,6 +160,7 @@ class Comparison:
     counts: Counter[str] = field(default_factory=Counter)
     nulls: dict[str, tuple[int, int]] = field(default_factory=dict)
     scales: Scales = field(init=False)
+    tolerated: Spool[Difference] = field(default_factory=lambda: Spool(Difference))
 
     def __post_init__(self) -> None:
         self.scales = Scales(self.store.metrics)
@@ -307,6 +308,8 @@ class Comparison:
                 row = msgspec.structs.replace(row, inputs_before=None)
             if row.delta is not None and current is not None and self._is_tolerated(row.metric, current, row.delta):
                 counts["tolerated"] += 1
+                if self.totals is not None and self.totals.explains:
+                    self.tolerated.add(row)
                 self._add(left, right, Outcome.EQUAL)
                 continue
             self._add(left, right, Outcome.DIFFERENT)

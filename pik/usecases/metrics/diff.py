@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -41,7 +41,7 @@ class Diff:
     from. `file` or `left` has the left side, where that is not what is current; `right` the right one, where that is
     not recomputed. `run` is the run on the right whose values were compared; `unlisted` counts the aggregates that
     failed in it and are not among the rows, since a run keeps only the first. `left_out` are metrics over all entities,
-    where some were named.
+    where some were named; `tolerated` are rows that are left out, but not of totals that are explained.
     """
 
     window: Window
@@ -54,6 +54,7 @@ class Diff:
     left: Recorded | None = None
     right: Recorded | None = None
     left_out: tuple[str, ...] = ()
+    tolerated: Iterable[Difference] = ()
 
     @property
     def stats(self) -> Stats:
@@ -94,7 +95,7 @@ def diff_aggregates(
     wanted, left_out = of_entities(named, entities)
     comparison = Comparison(store, tolerances, {pin(metric) for metric in wanted}, set(entities), file, left, totals)
     if totals is not None:
-        totals.combinations.expect(wanted)
+        totals.expect(wanted)
     effective = widest(window, wanted)
     expect_held(store, effective, entities)
     if store.copy is None and not store.index.totals().segments:
@@ -127,7 +128,14 @@ def diff_aggregates(
         return nothing_selected(store, NOTHING, effective, entities)
 
     listing = Listing(comparison.listed(rows(), nothing, changed_only))
-    return Diff(window, effective, listing, scenario=scenario, file=file, left=left, left_out=left_out)
+    return Diff(
+        *(window, effective, listing),
+        scenario=scenario,
+        file=file,
+        left=left,
+        left_out=left_out,
+        tolerated=comparison.tolerated,
+    )
 
 
 def basis_of(store: Store, run_id: str) -> Basis:

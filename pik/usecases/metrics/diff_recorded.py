@@ -86,7 +86,7 @@ def diff_recorded(
     wanted = [metric for metric in wanted if not (some and metric.is_over_all)]  # a run of entities has none of those
     comparison = Comparison(store, tolerances, set(), set(entities), file, totals=totals)
     if totals is not None:
-        totals.combinations.expect(wanted)
+        totals.expect(wanted)
 
     def rows() -> Iterator[tuple[Aggregate | None, Computed | None]]:
         if isinstance(left, FileNumbers):
@@ -116,5 +116,10 @@ def diff_recorded(
     unlisted = right.run.failed_aggregates - len(right.run.failures) if right.run is not None else 0
     recorded = left if isinstance(left, Recorded) else None
     return Diff(
-        window, effective, listing, right.run, unlisted, file=file, left=recorded, right=right, left_out=left_out
+        *(window, effective, listing, right.run, unlisted),
+        file=file,
+        left=recorded,
+        right=right,
+        left_out=left_out,
+        tolerated=comparison.tolerated,
     )

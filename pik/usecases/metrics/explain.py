@@ -1,4 +1,4 @@
-"""Why a current value differs from what it should be: the difference, split by cause.
+"""Why two sides of a comparison differ in one value: the difference, split by cause.
 
 The causes are applied one after the other, from the left side to the right: lost, duplicates, definition, late,
 assumed, unexplained. The share of each is by how much the value changes then, so shares add up to the difference
@@ -9,46 +9,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from decimal import Context, Decimal
-from enum import StrEnum
+from decimal import Decimal
 from itertools import groupby
 
 from pik.errors import NothingSelected, UsageError, command
 from pik.model.delivery import Delivery
 from pik.model.instant import Window, format_instant
-from pik.model.metric import ALL_ENTITIES, Aggregate, Computed, Metric, PromotionKind, entities_of, entity_text
+from pik.model.metric import ALL_ENTITIES, Computed, Metric, entities_of, entity_text
 from pik.model.scenario import PLAIN, OtherDefinition, Scenario
 from pik.ports.engine import CountedDelivery, Engine
-from pik.ports.state import Promotion
 from pik.ports.store import Store
 from pik.rawlog.objects import frame_lines, parse
 from pik.rawlog.selection import Overrides, Selection
 from pik.usecases.availability import expect_held
-from pik.usecases.metrics.computation import sound
-from pik.usecases.metrics.definitions import Scales, pin, pinned
+from pik.usecases.metrics.chain import EXACT, Cause, Knowledge, counts_same, is_short, steps, value_of
+from pik.usecases.metrics.definitions import pin
+from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.scenario import definitions, resolved
-from pik.usecases.metrics.states import State, States, value_of
-
-EXACT = Context(prec=200)
-"""Sums and differences of values, without rounding."""
-
-
-class Cause(StrEnum):
-    """Why two sides differ."""
-
-    NOT_COMPUTED = "not computed"
-    LOST = "lost"
-    DEFINITION = "definition"
-    LATE = "late"
-    ASSUMED = "assumed"
-    UNEXPLAINED = "unexplained"
+from pik.usecases.metrics.side_values import SideValue, side_value
+from pik.usecases.metrics.sides import LEFT, Recorded
+from pik.usecases.metrics.states import State, States
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
     """A cause, and by how much it changes the value. `events` are the deliveries that count on one side of it only, or
     at another time; None: they cannot be known. Those in `after` count when it is applied. A share that is not `proven`
-    is inferred."""
+    is inferred. `side` is the one whose version the cause says something about."""
 
     cause: Cause
     share: Decimal
@@ -56,103 +43,206 @@ class Share:
     detail: str
     events: tuple[CountedDelivery, ...] | None = ()
     after: frozenset[CountedDelivery] = frozenset()
+    side: SideValue | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A metric's value of one entity and bucket (its start, nanoseconds): the current one, on the left, and what it
-    should be, on the right, with the causes of the difference.
+    """A metric's value of one entity and bucket (its start, nanoseconds) on the left and on the right, with the causes
+    of the difference.
 
-    `proven` says whether the deliveries that the current version counted are exactly those that raw still holds of
-    what it knew. `promotion` is that of the run that wrote it; `left` and `right` are the definitions of the two sides.
-    `lost` are the raw objects that cannot be read: both sides are computed without them. `moves` is by how much (in
+    The right value was recomputed under the scenario by the definition `metric`, unless it is that of the side `right`.
+    `lost` are the raw objects that cannot be read: values are computed without them. `moves` is by how much (in
     nanoseconds) the scenario moves deliveries to a later and to an earlier time, at most.
     """
 
-    metric: str
     entity_id: str
     bucket: int
     scenario: Scenario
-    current: Aggregate | None
+    metric: Metric
+    left: SideValue
+    right: SideValue | None
     recomputed: Computed | None
-    right: Metric
-    left: Metric | None
-    promotion: Promotion | None
-    proven: bool
     shares: tuple[Share, ...]
     lost: tuple[str, ...]
     moves: tuple[int, int] = (0, 0)
 
     @property
     def delta(self) -> Decimal:
-        """recomputed - current; a missing value counts as 0. The sum of all shares."""
-        return EXACT.subtract(value_of(self.recomputed), value_of(self.current.computed if self.current else None))
+        """right - left; a missing value counts as 0. The sum of all shares."""
+        return EXACT.subtract(value_of(self.recomputed), self.left.value)
+
+    @property
+    def proven(self) -> bool | None:
+        """Whether the recorded versions counted exactly what raw still holds of what they knew; None: there is none."""
+        recorded = [side for side in (self.left, self.right) if side is not None and side.version is not None]
+        known = [side.proven for side in recorded if side.version is not None and side.version.run_id]
+        return all(known) if known else None
 
 
 def explain(
-    store: Store, engine: Engine, name: str, entity: str, instant: int, scenario: Scenario = PLAIN
+    store: Store,
+    engine: Engine,
+    name: str,
+    entity: str,
+    instant: int,
+    scenario: Scenario = PLAIN,
+    *,
+    left: Recorded | FileNumbers | None = None,
+    right: Recorded | None = None,
 ) -> Explanation:
-    """Explain the value of the bucket that holds the instant (nanoseconds), under the scenario. The entity is
-    ALL_ENTITIES for a metric over all.
+    """Explain the value of the bucket that holds the instant (nanoseconds): on the left what is current, or the side
+    given; on the right what is recomputed under the scenario, or the side given. The entity is ALL_ENTITIES for a
+    metric over all.
 
-    Raises UsageError where it is for another one, or is not for such a one, NotFound for an unknown metric,
-    NothingSelected where neither side has a value, NotHeld, Damaged, and EngineError where a value between the two
-    sides cannot be computed.
+    Raises UsageError where it is for another one, or is not for such a one, or where another definition than the one
+    named made the right value; NotFound for an unknown metric, NothingSelected where neither side has a value, NotHeld,
+    Damaged, and EngineError where a value between the two sides cannot be computed.
     """
     scenario = resolved(store, scenario)
-    [right] = definitions(store, engine, replace(scenario, assumptions=()), [name])
-    window = Window(instant, instant + 1).widened(right.bucket_size)
-    _expect_entity(right, entity, window.start)
+    [metric] = definitions(store, engine, replace(scenario, assumptions=()), [name])
+    window = Window(instant, instant + 1).widened(metric.bucket_size)
+    _expect_entity(metric, entity, window.start)
     expect_held(store, window, entities_of(entity))
-    current = next(sound(store.aggregates.current(right.name, Window(window.start, window.start + 1), (entity,))), None)
-    states = States(store, engine, right.name, entity, window.start)
-    last = states.at(right, Scenario(scenario.as_of))
-    shares: list[Share] = []
-    left, proven = None, False
-    if current is None:
-        if last.computed is not None:
-            detail = _not_computed(store, right, window, entity)
-            shares.append(
-                Share(Cause.NOT_COMPUTED, last.value, True, detail, tuple(sorted(last.counted)), last.counted)
-            )
-    else:
-        left = pinned(store.metrics, f"{right.name}@{current.metric_version}")
-        first = states.at(left, Scenario(current.known_until))
-        proven = counts_same(first.computed, current.computed)
-        shares += _before(current, first, proven)
-        redefined = states.at(right, Scenario(current.known_until)) if left.definition != right.definition else first
-        if redefined is not first:
-            detail = f"computed with {pin(left)}; the definition is {pin(right)} now"
-            shares.append(_share(Cause.DEFINITION, first, redefined, proven, detail))
-        if redefined.counted != last.counted or redefined.value != last.value:
-            shares.append(_share(Cause.LATE, redefined, last, proven, _late(store, redefined, last, current)))
-    for number, assumption in enumerate(scenario.assumptions, start=1):
-        under = Scenario(scenario.as_of, scenario.assumptions[:number])
-        if isinstance(assumption, OtherDefinition):
-            [right] = definitions(store, engine, under, [name])
-            if window.widened(right.bucket_size) != window:
-                raise other_buckets(right)
-        after = states.at(right, under)
-        shares.append(_share(Cause.ASSUMED, last, after, True, str(assumption)))
-        last = after
-    if current is None and last.computed is None and not any(one.share for one in shares):
-        raise NothingSelected(
-            f"nothing to explain: {right.name} of {entity_text(entity)} has neither a current value nor events"
-            f" in the bucket {format_instant(window.start)}",
-            hint=command("aggregates", "--metric", right.name, *options_of(entity)),
-        )
-    shown = None if current is None else Scales(store.metrics).shown(current)
-    rest = EXACT.subtract(last.value, value_of(current.computed if current else None))
-    for one in shares:
-        rest = EXACT.subtract(rest, one.share)
-    shares.append(Share(Cause.UNEXPLAINED, rest, proven or not rest, "what no cause accounts for"))
-    promotion = None if current is None else _promotion(store, current.run_id)
-    return Explanation(
-        *(right.name, entity, window.start, scenario, shown, last.computed, right, left, promotion, proven),
-        tuple(shares),
-        tuple(sorted(states.lost)),
-        last.moves,
+    place = metric, window.start, entity
+    chain = _Chain(
+        store,
+        States(store, engine, metric.name, entity, window.start),
+        side_value(store, left or Recorded(store, LEFT), *place),
+        None if right is None else side_value(store, right, *place),
+        Knowledge(metric, scenario.as_of),
     )
+    if "@" in name and chain.target.metric != metric:
+        raise UsageError(f"{right} was computed with {pin(chain.target.metric)}, not {name}", hint=metric.name)
+    chain.compare()
+    if right is None:
+        for number, assumption in enumerate(scenario.assumptions, start=1):
+            under = Scenario(scenario.as_of, scenario.assumptions[:number])
+            if isinstance(assumption, OtherDefinition):
+                [metric] = definitions(store, engine, under, [name])
+                if window.widened(metric.bucket_size) != window:
+                    raise other_buckets(metric)
+            chain.assume(str(assumption), metric, under)
+    else:
+        metric = chain.target.metric
+    found = chain.explanation(entity, window.start, scenario, metric)
+    if found.left.version is None and found.recomputed is None and not any(one.share for one in found.shares):
+        lacking = "no value on either side" if left or right else "neither a current value nor events"
+        raise NothingSelected(
+            f"nothing to explain: {metric.name} of {entity_text(entity)} has {lacking}"
+            f" in the bucket {format_instant(window.start)}",
+            hint=command("aggregates", "--metric", metric.name, *options_of(entity)),
+        )
+    return found
+
+
+class _Chain:
+    """The states of a value from the left side to the right, and the shares between them."""
+
+    def __init__(
+        self, store: Store, states: States, left: SideValue, right: SideValue | None, recomputed: Knowledge
+    ) -> None:
+        """`recomputed` is what the right value is computed from where it is not recorded."""
+        self.store, self.states, self.left, self.right = store, states, left, right
+        self.target = recomputed if right is None or right.knowledge is None else right.knowledge
+        self.shares: list[Share] = []
+        self._last: State | None = None
+
+    def compare(self) -> None:
+        """Add the shares between the two sides, before assumptions."""
+        left, right = self.left, self.right
+        if right is not None and right.knowledge is None:
+            self._without_inputs(right)
+            return
+        last = self._last = self._at(self.target)
+        if right is not None and right.computed is not None:
+            self.right = right = replace(right, proven=counts_same(last.computed, right.computed))
+        is_right = right is None or right.proven
+        if left.knowledge is not None and left.computed is not None:
+            self._computed(left, left.knowledge, is_right=is_right)
+        elif left.version is not None or left.name.startswith("file:"):
+            delta = EXACT.subtract(last.value, left.value)
+            self.shares.append(Share(Cause.IMPORTED, delta, False, left.origin, None, side=left))
+        elif last.computed is not None:
+            share = _share(Cause.NOT_COMPUTED, _NOTHING, last, is_right, left.origin)
+            self.shares.append(replace(share, side=left))
+        if right is not None and right.computed is not None and is_short(last.computed, right.computed):
+            self._lose(right, EXACT.subtract(right.value, last.value), _lost(last, right, "the right side"))
+
+    def _without_inputs(self, right: SideValue) -> None:
+        """Add the one share of a right side that has no version, or one that was imported."""
+        left, share = self.left, EXACT.subtract(right.value, self.left.value)
+        if left.version is None and right.version is None:
+            return
+        if right.version is not None and left.version is not None:
+            self.shares.append(Share(Cause.IMPORTED, share, False, right.origin, None, side=right))
+            return
+        missing = right if right.version is None else left
+        detail = f"{missing.name}: {missing.origin}"
+        self.shares.append(Share(Cause.NOT_COMPUTED, share, True, detail, None, side=missing))
+
+    def _computed(self, left: SideValue, knowledge: Knowledge, *, is_right: bool) -> None:
+        """Add the shares between a computed left version and what the right side is computed from."""
+        at, version = self._at(knowledge), left.computed
+        assert version is not None
+        is_left = counts_same(at.computed, version)
+        self.left = left = replace(left, proven=is_left)
+        if not is_left and is_short(at.computed, version):
+            self._lose(left, EXACT.subtract(at.value, left.value), _lost(at, left, "it"))
+        for cause, known in steps(knowledge, self.target):
+            after = self._at(known)
+            if cause == Cause.DUPLICATES:
+                detail = _duplicates(at, after, left, self.right)
+            elif cause == Cause.DEFINITION:
+                detail = f"computed with {pin(knowledge.metric)}; {self._defined(known.metric)}"
+            elif at.counted != after.counted or at.value != after.value:
+                detail = _late(self.store, at, after, knowledge, known)
+            else:
+                continue
+            is_proven = is_left and (is_right or known != self.target)
+            self.shares.append(replace(_share(cause, at, after, is_proven, detail), side=left))
+            at = after
+
+    def _defined(self, metric: Metric) -> str:
+        return f"the definition is {pin(metric)} now" if self.right is None else f"{self.right.name} with {pin(metric)}"
+
+    def _lose(self, side: SideValue, share: Decimal, detail: str) -> None:
+        """Add what a side counted and raw does not hold any more. Its events are not known."""
+        if self.shares and self.shares[0].cause == Cause.LOST:
+            first = self.shares.pop(0)
+            share, detail = EXACT.add(first.share, share), f"{first.detail}; {detail}"
+        self.shares.insert(0, Share(Cause.LOST, share, False, detail, None, side=side))
+
+    def assume(self, text: str, metric: Metric, scenario: Scenario) -> None:
+        """Add the share of an assumption, the last one of the scenario."""
+        before = self._last
+        assert before is not None
+        self._last = self.states.at(metric, scenario)
+        self.shares.append(_share(Cause.ASSUMED, before, self._last, True, text))
+
+    def explanation(self, entity: str, bucket: int, scenario: Scenario, metric: Metric) -> Explanation:
+        """Return the explanation: what is left is unexplained."""
+        last = _NOTHING if self._last is None else self._last
+        recomputed = last.computed if self.right is None else self.right.computed
+        rest = EXACT.subtract(value_of(recomputed), self.left.value)
+        for one in self.shares:
+            rest = EXACT.subtract(rest, one.share)
+        is_proven = self.left.proven and (self.right is None or self.right.proven)
+        unexplained = Share(Cause.UNEXPLAINED, rest, is_proven or not rest, "what no cause accounts for")
+        return Explanation(
+            *(entity, bucket, scenario, metric, self.left, self.right, recomputed),
+            (*self.shares, unexplained),
+            tuple(sorted(self.states.lost)),
+            last.moves,
+        )
+
+    def _at(self, known: Knowledge) -> State:
+        if self._last is not None and known == self.target:
+            return self._last
+        return self.states.at(known.metric, known.scenario)
+
+
+_NOTHING = State(None, frozenset(), (0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +323,6 @@ def other_buckets(metric: Metric) -> UsageError:
     return UsageError(what, hint=command("metrics", "show", metric.name))
 
 
-def counts_same(found: Computed | None, version: Computed) -> bool:
-    """Return whether what was found counts exactly the deliveries that the version counted."""
-    return version.inputs == 0 if found is None else found.counted == version.counted
-
-
 def _share(cause: Cause, before: State, after: State, proven: bool, detail: str) -> Share:
     changed = before.counted ^ after.counted
     return Share(
@@ -245,47 +330,37 @@ def _share(cause: Cause, before: State, after: State, proven: bool, detail: str)
     )
 
 
-def _before(current: Aggregate, first: State, proven: bool) -> list[Share]:
-    """Return the share of what the current version counted and raw does not hold any more. Its events are not known."""
-    if proven:
-        return []
-    now, then = first.computed.inputs if first.computed else 0, current.computed.inputs
-    share = EXACT.subtract(first.value, value_of(current.computed))
-    if now < then:
-        detail = f"{then - now:,} of the {then:,} deliveries that it counted are not in raw any more"
-        return [Share(Cause.LOST, share, False, detail, None)]
-    return []
+def _lost(found: State, side: SideValue, counted: str) -> str:
+    assert side.computed is not None
+    now, then = found.computed.inputs if found.computed else 0, side.computed.inputs
+    return f"{then - now:,} of the {then:,} deliveries that {counted} counted are not in raw any more"
+
+
+def _duplicates(before: State, after: State, left: SideValue, right: SideValue | None) -> str:
+    """Return which side counted duplicates, and how many."""
+    more, side = (before, left) if left.knowledge and left.knowledge.duplicates else (after, right)
+    less = after if more is before else before
+    assert side is not None
+    return f"{side.name} counted {len(more.counted - less.counted):,} duplicates"
 
 
 _NAMED = 3
 """Batches of late deliveries that are named, at most."""
 
 
-def _late(store: Store, before: State, after: State, current: Aggregate) -> str:
-    new = after.counted - before.counted
-    batches = sorted({one.batch_id for one in new})
+def _late(store: Store, before: State, after: State, left: Knowledge, right: Knowledge) -> str:
+    """Return when the deliveries were recorded that one side knew and the other did not, and in which batches."""
+    if right.until is None or (left.until is not None and left.until < right.until):
+        since, changed = left.until, after.counted - before.counted
+        not_known = ""
+    else:
+        since, changed = right.until, before.counted - after.counted
+        not_known = ", which the right side does not know"
+    assert since is not None
+    batches = sorted({one.batch_id for one in changed})
     sources = (next(store.index.batches(batch_id)).origin.name for batch_id in batches[:_NAMED])
     named = ", ".join(f"{batch_id} ({source})" for batch_id, source in zip(batches, sources, strict=False))
     if len(batches) > _NAMED:
         named += f" and {len(batches) - _NAMED:,} more batches"
-    since = format_instant(current.known_until)
-    if not new:
-        return f"recorded by {since}, but not by the time that the right side knows"
-    return f"{len(new):,} recorded after {since}, in {named}"
-
-
-def _not_computed(store: Store, metric: Metric, window: Window, entity: str) -> str:
-    """Return why there is no current version."""
-    versions = store.aggregates.versions(metric.name, Window(window.start, window.start + 1), (entity,))
-    runs = [version.run_id for version in versions]
-    if not runs:
-        return "no run has computed it"
-    return f"run {runs[-1]} computed it, and was not promoted or was rolled back"
-
-
-def _promotion(store: Store, run_id: str) -> Promotion | None:
-    """Return the latest promotion of the run."""
-    return next(
-        (one for one in store.promotions.newest_first() if one.run_id == run_id and one.kind == PromotionKind.PROMOTE),
-        None,
-    )
+    among = f" in {named}" if changed else " among them"
+    return f"{len(changed):,} recorded after {format_instant(since)},{among}{not_known}"

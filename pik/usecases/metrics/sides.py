@@ -19,7 +19,7 @@ from pik.model.instant import Window, format_instant, parse_instant
 from pik.model.metric import Aggregate, Metric, PromotionKind, Run
 from pik.ports.state import Promotion
 from pik.ports.store import Store
-from pik.usecases.metrics.computation import current_rows, sound
+from pik.usecases.metrics.computation import sound
 
 
 class SideKind(StrEnum):
@@ -88,15 +88,19 @@ class Recorded:
     def rows(self, metrics: Sequence[Metric], window: Window, entities: Sequence[str] = ()) -> Iterator[Aggregate]:
         """Yield the values, ordered by metric, bucket, entity. Raises Damaged at one that is not as it was written,
         where that is looked at."""
-        if self.run is None and self.at is None:
-            yield from sound(current_rows(self._aggregates, metrics, window, entities))
-            return
         for name in sorted(metric.name for metric in metrics):
-            versions = sound(self._aggregates.versions(name, window, entities))
-            for _, group in groupby(versions, key=lambda one: (one.computed.bucket, one.computed.entity_id)):
-                one = self._chosen({version.run_id: version for version in group})
-                if one is not None:
-                    yield one
+            yield from self.named(name, window, entities)
+
+    def named(self, metric: str, window: Window, entities: Sequence[str] = ()) -> Iterator[Aggregate]:
+        """Yield the values of the metric of this name, as `rows` does."""
+        if self.run is None and self.at is None:
+            yield from sound(self._aggregates.current(metric, window, entities))
+            return
+        versions = sound(self._aggregates.versions(metric, window, entities))
+        for _, group in groupby(versions, key=lambda one: (one.computed.bucket, one.computed.entity_id)):
+            one = self._chosen({version.run_id: version for version in group})
+            if one is not None:
+                yield one
 
     def _known_moves(self, newest_first: Sequence[Promotion], at: int) -> dict[str, list[tuple[int, Promotion]]]:
         """Return the promotions and rollbacks until then, by run, each with its place among all."""

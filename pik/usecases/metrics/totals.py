@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal
 from enum import StrEnum
 from functools import cache
@@ -13,6 +13,7 @@ from pik.errors import Invalid, UsageError
 from pik.model.metric import Aggregate, Combination, Computed, Metric, with_scale
 from pik.ports.engine import Engine
 from pik.ports.store import Store
+from pik.usecases.metrics.chain import Cause
 
 BY = ("run", "metric", "bucket")
 """What totals can be split by; they are always of one metric."""
@@ -55,8 +56,12 @@ class Combinations:
 
     def shown(self, name: str, value: Decimal | None) -> Decimal | None:
         """Return a total with the digits that values of the metric are printed with."""
+        return None if value is None else self.printed(name, value)
+
+    def printed(self, name: str, value: Decimal) -> Decimal:
+        """Return a known total with those digits."""
         scales = [metric.scale for (of, _), metric in self._metrics.items() if of == name]
-        return None if value is None else with_scale(value, max(scales, default=0))
+        return with_scale(value, max(scales, default=0))
 
     def _found(self, name: str, version: int) -> Combination:
         metric = self._metrics.get((name, version))
@@ -137,7 +142,8 @@ def ordered(group: Group) -> tuple[str, int, str]:
 class TotalDifference:
     """The totals of a group on both sides; `run_id` is the run that wrote the left values. `different` of the values
     differ by more than is tolerated, whatever the totals. Where some `failed`, the right total is not known, and where
-    raw of whole buckets cannot be read neither is the left one."""
+    raw of whole buckets cannot be read neither is the left one. `causes` are the shares of the delta by cause, if they
+    were asked for and the delta is known, and `proven` says whether all of them are."""
 
     metric: str
     bucket: int | None
@@ -149,6 +155,8 @@ class TotalDifference:
     compared: int
     different: int
     failed: int
+    causes: tuple[tuple[str, Decimal], ...] = ()
+    proven: bool | None = None
 
 
 class Outcome(StrEnum):
@@ -164,17 +172,41 @@ class _Both:
     left: Total
     right: Total
     counts: Counter[Outcome] = field(default_factory=Counter)
+    shares: dict[Cause, Decimal] = field(default_factory=dict)
+    proven: bool = True
 
 
 @dataclass(slots=True)
 class DiffTotals:
-    """The totals of both sides of a comparison, which adds its pairs."""
+    """The totals of both sides of a comparison, which adds its pairs, and where it `explains` them the shares of their
+    differences."""
 
     by: str | None
     combinations: Combinations
+    explains: bool = False
     groups: dict[Group, _Both] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
     """Metrics with whole buckets whose raw cannot be read: neither side of those was compared, so no total is known."""
+
+    def expect(self, metrics: Sequence[Metric]) -> None:
+        """Raise UsageError unless the values of these metrics combine, and their differences add up if they are
+        explained."""
+        self.combinations.expect(metrics)
+        for name in (metric.name for metric in metrics) if self.explains else ():
+            if (combination := self.combinations.of_metric(name)) != Combination.SUM:
+                raise UsageError(
+                    f"--explain: a total of {name} is the {combination} of its values, so their causes do not add up",
+                    hint="--metric NAME chooses metrics that add up",
+                )
+
+    def explain(
+        self, metric: str, bucket: int, run_id: str | None, shares: Mapping[Cause, Decimal], *, proven: bool
+    ) -> None:
+        """Take the shares of a pair that was added."""
+        both = self.groups[group_of(self.by, metric, bucket, run_id)]
+        both.proven = both.proven and proven
+        for cause, share in shares.items():
+            both.shares[cause] = _WIDE.add(both.shares.get(cause, Decimal(0)), share)
 
     def add(self, left: Aggregate | None, right: Computed | None, outcome: Outcome) -> None:
         """Take a pair. Raises UsageError where the left value was made by a definition that does not combine."""
@@ -209,4 +241,10 @@ class DiffTotals:
             delta = _WIDE.subtract(after, before)
         current, recomputed, delta = (self.combinations.shown(key[0], value) for value in (left, right, delta))
         counts = both.counts.total() - failed, different, failed
-        return TotalDifference(*key, both.left.combination, current, recomputed, delta, *counts)
+        found = TotalDifference(*key, both.left.combination, current, recomputed, delta, *counts)
+        if not self.explains or delta is None:
+            return found
+        causes = tuple(
+            (cause, self.combinations.printed(key[0], both.shares[cause])) for cause in Cause if cause in both.shares
+        )
+        return replace(found, causes=causes, proven=both.proven)

@@ -13,7 +13,6 @@ from typing import Any
 from botocore.httpsession import URLLib3Session
 
 from pik.ports.store import Store
-from pik.rawlog.replacements import ReplacingRaw
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.s3 import AwsRaw
 
@@ -25,9 +24,8 @@ SESSION = URLLib3Session()
 
 def clients_of(store: Store) -> Clients:
     """The clients of a deployed store, which no other store has."""
-    assert isinstance(store.raw, ReplacingRaw)
-    assert isinstance(store.raw.raw, AwsRaw)
-    return store.raw.raw.clients
+    assert isinstance(store.raw, AwsRaw)
+    return store.raw.clients
 
 
 @contextmanager

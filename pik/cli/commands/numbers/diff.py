@@ -29,6 +29,7 @@ from pik.cli.commands.numbers.sides import (
     Value,
     file_request,
     read_sides,
+    refuse_scenario,
 )
 from pik.cli.commands.repair.runs import WHOLE, next_command, replay_command
 from pik.cli.context import Context
@@ -61,8 +62,9 @@ diff = CommandGroup("Compare numbers with raw or with what a run wrote, and a lo
     # which numbers of the ledger differ from what raw says?
     pik diff aggregates --against ledger.csv --key bucket=day,entity=customer --value revenue=net
 
-    # why do they differ?
+    # why do they differ? and why do the totals of each day?
     pik diff aggregates --from 2026-01-31 --explain --limit 20
+    pik diff aggregates --metric revenue --by bucket --explain
 
     # what has changed since Friday evening, by whatever promotion?
     pik diff aggregates --left current@2026-01-30T18:00:00Z --right current
@@ -124,7 +126,8 @@ def aggregates(
     follows from the promotions and rollbacks until then.
 
     --total and --by show the totals of both sides instead, as in `pik aggregates`, and how many of the values differ.
-    The exit code is 1 if any of them does, whatever the totals.
+    The exit code is 1 if any of them does, whatever the totals. --explain splits each difference by cause, as
+    `pik explain` does, and with --total or --by sums the shares.
     """
     from pik.model.scenario import read_scenario
     from pik.usecases.metrics.causes import with_causes
@@ -143,26 +146,21 @@ def aggregates(
     chosen: dict[str, Any] = {"metrics": metric or (), "entities": entity or ()}
     compared: dict[str, Any] = {"tolerances": read_tolerances(tolerance or ()), "changed_only": changed_only}
     is_recomputed = sides[1].kind == SideKind.RECOMPUTED
-    if scenario and not is_recomputed:
-        given = "--run" if run else f"--right {right}"
-        raise UsageError(f"{given} recomputes nothing", hint="leave --as-of and --assume out")
+    refuse_scenario(scenario, sides[1], run)
     if SideKind.RUN in (sides[0].kind, sides[1].kind):
         if from_ or to or since:
             raise UsageError(
                 f"{'--run' if run else 'a run'} has its own window", hint="leave --from, --to and --since out"
             )
         window = None
-    if explain and sides != (LEFT, RIGHT):
-        hint = "leave --left, --right, --against and --run out"
-        raise UsageError("--explain splits what differs from current values", hint=hint)
     if total or by:
-        if stats or explain or changed_only:
-            raise UsageError("--total goes with neither --stats, --explain nor --changed-only", hint="leave them out")
+        if stats or changed_only:
+            raise UsageError("--total goes with neither --stats nor --changed-only", hint="leave them out")
         if by == "run" and request is not None:
             raise UsageError("--by run: the numbers of a file have no run", hint="--by bucket")
     store, engine = cli.open_store(), cli.engine()
     if total or by:
-        compared["totals"] = DiffTotals(by, Combinations(store, engine))
+        compared["totals"] = DiffTotals(by, Combinations(store, engine), explains=explain)
     with ExitStack() as stack:
         after = None if is_recomputed else Recorded(store, sides[1])
         before = Recorded(store, sides[0]) if request is None else None
@@ -180,7 +178,7 @@ def aggregates(
             compared |= {"scenario": scenario, "file": file, "left": recorded}
             diff = diff_aggregates(store, engine, within, **chosen, **compared)
         if explain:
-            diff = with_causes(store, engine, diff, metric or ())
+            diff = with_causes(store, engine, diff, metric or (), compared.get("totals"))
         repair: Callable[[], str | None] = lambda: None  # noqa: E731
         if sides == (LEFT, RIGHT) and not scenario:
             repair = partial(_replay, within, entity, metric)
@@ -219,7 +217,7 @@ def _shown(
         cli.note(missing)
     for missing in file_notes(diff.file, shown.outside) if diff.file else ():
         cli.note(missing)
-    for missing in uncertain(diff):
+    for missing in uncertain(diff.left, diff.right):
         cli.note(missing)
     if shown.failed or diff.unlisted or any(run.failed for run in compared_runs(diff)):
         return PARTLY

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pik.usecases.metrics.comparison import Difference
     from pik.usecases.metrics.diff import Diff
     from pik.usecases.metrics.file_numbers import FileNumbers
+    from pik.usecases.metrics.sides import Recorded
+    from pik.usecases.metrics.totals import TotalDifference
 
 
 _REMEDIES = 3
@@ -99,9 +101,9 @@ def compared_runs(diff: Diff) -> list[Run]:
     return [run for run in (before, diff.run) if run is not None]
 
 
-def uncertain(diff: Diff) -> Iterator[str]:
+def uncertain(*sides: Recorded | None) -> Iterator[str]:
     """Yield a note on each run of which more may have been written after the moment of a side."""
-    for side in (diff.left, diff.right):
+    for side in sides:
         for run_id in sorted(side.uncertain) if side is not None else ():
             yield f"run {run_id} was promoted again after {side}: what it computed in between may be among its values"
 
@@ -153,14 +155,27 @@ def _of_failure(name: str, kind: object, about: str, get: str = "", **shown: Any
     return Column(name, kind, about, found, **shown)
 
 
-def _causes(row: Difference) -> list[dict[str, object]] | None:
+def _causes(row: Difference | TotalDifference) -> list[dict[str, object]] | None:
     return [{"cause": cause, "share": share} for cause, share in row.causes] or None
 
 
-def _causes_text(row: Difference) -> str | None:
+def _causes_text(row: Difference | TotalDifference) -> str | None:
     certainty = "" if row.proven or not row.causes else " (inferred)"
     return ", ".join(f"{cause} {share:+}" for cause, share in row.causes) + certainty or None
 
+
+_CAUSES = (
+    Column(
+        "causes",
+        Object(Field("cause", str), Field("share", Decimal), many=True, null=True),
+        "with `--explain`: they add up to the delta",
+        get=_causes,
+        text=_causes_text,
+        wrap=True,
+        rare=True,
+    ),
+    Column("proven", bool | None, "with `--explain`: whether the causes are", detail=True),
+)
 
 DIFFERENCES = Schema(
     "pik diff aggregates",
@@ -226,16 +241,7 @@ DIFFERENCES = Schema(
         Column("recomputed", Decimal | None, "the right side"),
         Column("delta", Decimal | None, "recomputed - current; null where one is missing"),
         Column("percent", Decimal | None, "of the current value, to six digits; null also where that is 0", drop=1),
-        Column(
-            "causes",
-            Object(Field("cause", str), Field("share", Decimal), many=True, null=True),
-            "with `--explain`: they add up to the delta",
-            get=_causes,
-            text=_causes_text,
-            wrap=True,
-            rare=True,
-        ),
-        Column("proven", bool | None, "with `--explain`: whether the causes are", detail=True),
+        *_CAUSES,
         Column("inputs_before", Count | None, "null: those of a file's number are not known", drop=3),
         Column("inputs_after", Count, drop=2),
         _of_failure("reason", str | None, "why it cannot be computed; it may quote a payload", wrap=True, rare=True),
@@ -298,6 +304,7 @@ _TOTAL_ROWS = Rows(
     Column("of_values", Count, "pairs of values in it", get="compared"),
     Column("differing", Count, "those that differ by more than is tolerated", get="different"),
     Column("not_computed", Count, "values that cannot be computed", get="failed", drop=2),
+    *_CAUSES,
 )
 
 TOTALS = Schema(

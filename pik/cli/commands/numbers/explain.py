@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from decimal import Decimal
-from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
+from pik.cli.commands.numbers.diff_rows import uncertain
+from pik.cli.commands.numbers.sides import (
+    AgainstFile,
+    Key,
+    LeftSide,
+    RightSide,
+    RunSide,
+    Value,
+    file_request,
+    read_sides,
+    refuse_scenario,
+)
 from pik.cli.context import Context
 from pik.cli.document import NEXT, Column, Field, Object, Rows, Schema, or_null
 from pik.cli.options import argument, option
 from pik.cli.values import Bucket, Count, Entity, EventId, Instant, Json
 from pik.errors import Invalid, UsageError, command
-from pik.model.instant import format_instant, parse_instant
-from pik.model.metric import ALL_ENTITIES
+from pik.model.instant import Window, format_instant, parse_instant
+from pik.model.metric import ALL_ENTITIES, entities_of
 
 if TYPE_CHECKING:
-    from pik.model.metric import Metric
+    from pik.model.metric import Computed, Metric
     from pik.model.path import EventPath
     from pik.usecases.metrics.explain import CauseEvent, Explanation, Share
 
@@ -36,6 +48,9 @@ if TYPE_CHECKING:
 
     # a metric over all entities (per = "all") has one value for each bucket
     pik explain daily_users 2026-01-31
+    # who is right, the ledger or raw? and what did that promotion change?
+    pik explain revenue customer-17 2026-01-31 --against ledger.csv --value revenue=net
+    pik explain revenue customer-17 2026-01-31 --left current@2026-02-01 --right current
 
     # what would be left if a batch had never arrived?
     pik explain revenue customer-17 2026-01-31 --assume without-batch=01J8Z3
@@ -48,6 +63,12 @@ def explain(
         list[str],
         argument("[ENTITY] BUCKET", "The entity, unless the metric is over all; a date, or any time (RFC 3339)."),
     ],
+    against: AgainstFile = None,
+    key: Key = None,
+    value: Value = None,
+    left: LeftSide = None,
+    right: RightSide = None,
+    run: RunSide = None,
     as_of: options.AsOf = None,
     assume: options.Assume = None,
     events: Annotated[bool, option("--events", "Also list the events behind each cause.")] = False,
@@ -58,18 +79,21 @@ def explain(
 ) -> int | None:
     """Split the difference between the current value and the recomputed one by cause; write nothing.
 
-    The causes are applied one after the other, and the share of each is by how much the value changes then: lost (the
-    current version counted it, raw does not hold it any more), definition (it was computed with an earlier one), late
-    (recorded after the current version was computed), assumed (--assume), unexplained. The shares add up to the
-    difference exactly. A cause is proven where the deliveries that the current version counted are exactly those that
-    raw still holds of what it knew; otherwise its share is inferred. Exit codes: 0 both sides are equal, 1 they differ,
-    2 there is nothing to explain.
+    The causes are applied one after the other, from the left side to the right, and the share of each is by how much
+    the value changes then: lost (the left side counted it, raw does not hold it any more), duplicates (one side counted
+    them), definition (it was computed with another one), late (recorded after the left side was computed), assumed
+    (--assume), unexplained. The shares add up to the difference exactly. What was never computed, or came from a file,
+    has one share before assumed. A cause is proven where the deliveries that the sides counted are exactly those that
+    raw still holds of what they knew; otherwise its share is inferred. The sides are those of `pik diff aggregates`.
+    Exit codes: 0 both sides are equal, 1 they differ, 2 there is nothing to explain.
     """
     from pik.model.path import EventPath
     from pik.model.scenario import read_scenario
     from pik.usecases.metrics.explain import events_behind
     from pik.usecases.metrics.explain import explain as explain_value
+    from pik.usecases.metrics.file_numbers import file_numbers
     from pik.usecases.metrics.scenario import read_event_ids
+    from pik.usecases.metrics.sides import LEFT, RIGHT, Recorded
 
     if column and not events:
         raise UsageError("--column is for the events behind the causes", hint="add --events")
@@ -77,16 +101,29 @@ def explain(
         raise UsageError(f"unexpected argument {place[2]!r}", hint="pik explain METRIC [ENTITY] BUCKET")
     entity, bucket = place if len(place) == 2 else (ALL_ENTITIES, place[0])
     scenario = read_scenario(as_of, assume or (), read_event_ids)
+    sides = read_sides(left, right, against, run)
+    refuse_scenario(scenario, sides[1], run)
+    request = file_request(sides[0], key or (), value or ())
     paths = [EventPath(path, "--column") for path in column or ()]
     try:
         instant = parse_instant(bucket, date_only=True)
     except Invalid as error:
         raise UsageError(f"BUCKET: {error.message}", hint="or a date: 2026-01-31") from None
-    store = cli.open_store()
-    found = explain_value(store, cli.engine(), metric, entity, instant, scenario)
+    store, engine = cli.open_store(), cli.engine()
+    with ExitStack() as stack:
+        file = None
+        if request is not None:
+            within = Window(instant, instant + 1)
+            numbers = file_numbers(store, engine, request, within, metrics=[metric], entities=entities_of(entity))
+            file = stack.enter_context(numbers)
+        before = Recorded(store, sides[0]) if file is None and sides[0] != LEFT else None
+        after = Recorded(store, sides[1]) if sides[1] != RIGHT else None
+        found = explain_value(store, engine, metric, entity, instant, scenario, left=file or before, right=after)
     schema = EXPLANATION if events else EXPLANATION.without("events")
     behind = ((one, _values(one, paths)) for one in events_behind(store, found)) if events else ()
     cli.show(schema, found, events=behind, next=_next(found))
+    for missing in uncertain(before, after):
+        cli.note(missing)
     return FOUND if found.delta or any(one.share for one in found.shares) else None
 
 
@@ -99,15 +136,15 @@ def _next(found: Explanation) -> str | None:
 
     if found.lost or any(one.cause == "lost" for one in found.shares):
         return command("verify", "--full")  # a replay would only make the loss current
-    if not found.delta or found.scenario:
+    if not found.delta or found.scenario or found.right is not None or found.left.name != "current":
         return None
     day = format_instant(found.bucket)
     whose = options_of(found.entity_id) or ["--all"]
-    return command("replay", *whose, "--metric", found.metric, "--from", day, "--to", _end(found))
+    return command("replay", *whose, "--metric", found.metric.name, "--from", day, "--to", _end(found))
 
 
 def _end(found: Explanation) -> str:
-    return format_instant(found.bucket + found.right.bucket_size)
+    return format_instant(found.bucket + found.metric.bucket_size)
 
 
 def _pin(metric: Metric) -> str:
@@ -122,15 +159,26 @@ def _definition(metric: Metric) -> dict[str, object]:
 
 def _redefined(found: Explanation) -> list[dict[str, object]]:
     """Return the definitions of both sides where they differ."""
-    if found.left is None or found.left.definition == found.right.definition:
+    left = found.left.knowledge
+    if left is None or left.metric.definition == found.metric.definition:
         return []
-    return [_definition(found.left), _definition(found.right)]
+    return [_definition(left.metric), _definition(found.metric)]
 
 
-def _current(path: str) -> Callable[[Explanation], object]:
-    """Return what finds a part of the current version, null where there is none."""
-    part = attrgetter(path)
-    return lambda found: None if found.current is None else part(found.current)
+def _of(side: str, path: str) -> Callable[[Explanation | Share], object]:
+    """Return what finds a part of a side, null where there is none."""
+
+    def part(found: Explanation | Share) -> object:
+        at: object = getattr(found, side)
+        for name in path.split("."):
+            at = at and getattr(at, name)
+        return at or None
+
+    return part
+
+
+def _value(computed: Computed | None) -> Decimal | None:
+    return None if computed is None else computed.value
 
 
 def _count(share: Share) -> int | None:
@@ -160,44 +208,40 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 EXPLANATION = Schema(
     "pik explain",
-    Field(
-        "metric",
-        str,
-        "NAME@VERSION of the right side",
-        get=lambda found: _pin(found.right),
-    ),
+    Field("metric", str, "NAME@VERSION of the right side", get=lambda found: _pin(found.metric)),
     Field("entity_id", Entity | None, "null: the metric is over all entities"),
     Field("bucket", Bucket, "its start"),
-    Field("bucket_end", Instant, get=lambda found: found.bucket + found.right.bucket_size),
+    Field("bucket_end", Instant, get=lambda found: found.bucket + found.metric.bucket_size),
     Field(
         "assumed", list[str] | None, "the scenario, resolved; null: what counts today", get=or_null("scenario.texts")
     ),
-    Field("current", Decimal | None, get=_current("computed.value")),
-    Field("recomputed", Decimal | None, get=lambda found: found.recomputed and found.recomputed.value),
-    Field("delta", Decimal, "recomputed - current, a missing value counted as 0: the sum of the shares"),
     Field(
-        "run_id", str | None, "that wrote the current version", get=lambda found: found.current and found.current.run_id
-    ),
-    Field(
-        "run_actor",
+        "left_side",
         str | None,
-        "who asked for that run; null: not known",
-        get=lambda found: found.current and found.current.actor,
+        "`current@TIME`, `run:ID` or `file:NAME`; null: current",
+        get=lambda found: None if found.left.name == "current" else found.left.name,
     ),
-    Field("run_reason", str | None, get=lambda found: found.current and found.current.reason),
-    Field("promoted_at", Instant | None, get=lambda found: found.promotion and found.promotion.at),
-    Field("promoted_by", str | None, get=lambda found: found.promotion and found.promotion.actor),
     Field(
-        "known_until",
-        Instant | None,
-        "of the current version",
-        get=lambda found: found.current and found.current.known_until,
+        "right_side", str | None, "`current`, `current@TIME` or `run:ID`; null: recomputed", get=_of("right", "name")
     ),
+    Field("current", Decimal | None, "the left side", get=lambda found: _value(found.left.computed)),
+    Field("recomputed", Decimal | None, "the right side", get=lambda found: _value(found.recomputed)),
+    Field("delta", Decimal, "recomputed - current, a missing value counted as 0: the sum of the shares"),
+    Field("run_id", str | None, "that wrote the left version", get=_of("left", "version.run_id")),
+    Field("run_actor", str | None, "who asked for that run; null: not known", get=_of("left", "version.actor")),
+    Field("run_reason", str | None, get=_of("left", "version.reason")),
+    Field("promoted_at", Instant | None, "when that run was promoted", get=_of("left", "promotion.at")),
+    Field("promoted_by", str | None, get=_of("left", "promotion.actor")),
+    Field("known_until", Instant | None, "of the left version", get=_of("left", "version.known_until")),
+    Field("right_run_id", str | None, "that wrote the right version", get=_of("right", "version.run_id")),
+    Field("right_run_actor", str | None, get=_of("right", "version.actor")),
+    Field("right_promoted_at", Instant | None, get=_of("right", "promotion.at")),
+    Field("right_promoted_by", str | None, get=_of("right", "promotion.actor")),
+    Field("right_known_until", Instant | None, get=_of("right", "version.known_until")),
     Field(
         "proven",
         bool | None,
-        "whether raw still holds exactly what the current version counted; null: there is none",
-        get=lambda found: None if found.current is None else found.proven,
+        "whether raw still holds exactly what the recorded versions counted; null: there is none",
     ),
     Rows(
         "causes",
@@ -207,6 +251,15 @@ EXPLANATION = Schema(
         Column("events", Count | None, "that count on one side of it only; null: not known", get=_count),
         Column("certainty", str, "`proven` or `inferred`", get=lambda one: "proven" if one.proven else "inferred"),
         Column("detail", str, wrap=True),
+        Column("run_id", str | None, "whose version it is about", get=_of("side", "version.run_id"), detail=True),
+        Column("actor", str | None, "who asked for that run", get=_of("side", "version.actor"), detail=True),
+        Column(
+            "promotion_id",
+            str | None,
+            "the last promotion of that run; of what was rolled back, the rollback",
+            get=_of("side", "promotion.promotion_id"),
+            detail=True,
+        ),
         get=lambda found: found.shares,
     ),
     Field("lost", list[str] | None, "raw objects that cannot be read; both sides are computed without them"),

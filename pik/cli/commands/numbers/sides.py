@@ -9,6 +9,7 @@ from pik.cli.options import option
 from pik.errors import UsageError
 
 if TYPE_CHECKING:
+    from pik.model.scenario import Scenario
     from pik.usecases.metrics.file_numbers import FileRequest
     from pik.usecases.metrics.sides import Side
 
@@ -66,3 +67,12 @@ def file_request(left: Side, key: Sequence[str], value: Sequence[str]) -> FileRe
         return None
     columns = read_names("--key", key, ("bucket", "entity"))
     return FileRequest(file_source(left.name), columns, read_names("--value", value))
+
+
+def refuse_scenario(scenario: Scenario, right: Side, run: str | None) -> None:
+    """Raise UsageError for a scenario where the right side is recorded."""
+    from pik.usecases.metrics.sides import RIGHT
+
+    if scenario and right != RIGHT:
+        given = "--run" if run else "--right"
+        raise UsageError(f"{given} recomputes nothing", hint="leave --as-of and --assume out")

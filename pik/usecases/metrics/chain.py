@@ -1,0 +1,83 @@
+"""The causes between two sides of a comparison, in their order, and what their values were computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from decimal import Context, Decimal
+from enum import StrEnum
+
+from pik.model.metric import Aggregate, Computed, Metric
+from pik.model.scenario import CountedDuplicates, Scenario
+from pik.usecases.metrics.sides import Recorded
+
+EXACT = Context(prec=200)
+"""Sums and differences of values, without rounding."""
+
+
+class Cause(StrEnum):
+    """Why two sides differ."""
+
+    NOT_COMPUTED = "not computed"
+    IMPORTED = "imported"
+    LOST = "lost"
+    DUPLICATES = "duplicates"
+    DEFINITION = "definition"
+    LATE = "late"
+    ASSUMED = "assumed"
+    UNEXPLAINED = "unexplained"
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What a value is computed from: a definition, the deliveries recorded until then (nanoseconds; None: all), and
+    whether duplicates count."""
+
+    metric: Metric
+    until: int | None
+    duplicates: bool = False
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario under which raw gives the value."""
+        return Scenario(self.until, (CountedDuplicates(),) if self.duplicates else ())
+
+
+def is_imported(version: Aggregate) -> bool:  # noqa: ARG001
+    """Return whether the version came from a file, so that its inputs are not known."""
+    return False
+
+
+def knowledge_of(version: Aggregate, metric: Metric, side: Recorded | None) -> Knowledge:
+    """Return what a version of a side (None: of what is current) was computed from, by this definition."""
+    counts = side is not None and side.run is not None and side.run.request.counts_duplicates
+    return Knowledge(metric, version.known_until, counts)
+
+
+def steps(left: Knowledge, right: Knowledge) -> Iterator[tuple[Cause, Knowledge]]:
+    """Yield the causes between two computed sides, each with what the value is computed from once it is applied; the
+    last one is what the right side is computed from."""
+    at = left
+    if at.duplicates != right.duplicates:
+        at = replace(at, duplicates=right.duplicates)
+        yield Cause.DUPLICATES, at
+    if at.metric.definition != right.metric.definition:
+        at = replace(at, metric=right.metric)
+        yield Cause.DEFINITION, at
+    if at.until != right.until:
+        yield Cause.LATE, right
+
+
+def counts_same(found: Computed | None, version: Computed) -> bool:
+    """Return whether what was found counts exactly the deliveries that the version counted."""
+    return version.inputs == 0 if found is None else found.counted == version.counted
+
+
+def is_short(found: Computed | None, version: Computed) -> bool:
+    """Return whether raw holds fewer deliveries than the version counted."""
+    return (0 if found is None else found.inputs) < version.inputs
+
+
+def value_of(computed: Computed | None) -> Decimal:
+    """Return the value; 0 where there is none."""
+    return Decimal(0) if computed is None or computed.value is None else computed.value
