@@ -29,7 +29,15 @@ Object = tuple[str, bytes]
 """A key, and the bytes that are to be stored under it."""
 
 
-class Raw(Protocol):
+class ObjectReader(Protocol):
+    """Reads single objects."""
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Return the bytes of the object from `offset`, `length` of them (None: to the end). Raises Damaged if it is
+        missing or shorter than that."""
+
+
+class Raw(ObjectReader, Protocol):
     """Picklable, so that worker processes can be handed one. Objects cannot be overwritten or deleted."""
 
     def create(self, key: str, data: bytes) -> None:
@@ -39,10 +47,6 @@ class Raw(Protocol):
     def create_all(self, objects: Sequence[Object]) -> None:
         """Store several objects; all are durable when this returns. It costs less than storing one after the other.
         Raises as `create` does; then some of them are stored, each of these whole, and others are not."""
-
-    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        """Return the bytes of the object from `offset`, `length` of them (None: to the end). Raises Damaged if it is
-        missing or shorter than that."""
 
     def size(self, key: str) -> int | None:
         """Return the object's size in bytes; None if it is missing."""

@@ -21,7 +21,7 @@ import zstandard
 from pik.errors import Damaged, InputError, Invalid, StoreError, UsageError
 from pik.model.batch import Frame, Reject, Segment
 from pik.model.delivery import Delivery, read_delivery
-from pik.ports.raw import Raw
+from pik.ports.raw import ObjectReader, Raw
 from pik.runtime.storage import sync, sync_directory
 
 SEAL = bytes.fromhex("502a4d18 20000000")
@@ -41,7 +41,7 @@ def packed(lines: Iterable[msgspec.Struct]) -> bytes:
     return buffer.getvalue()
 
 
-def record_lines(raw: Raw, key: str, decode: Callable[[bytes], Line]) -> Iterator[Line]:
+def record_lines(raw: ObjectReader, key: str, decode: Callable[[bytes], Line]) -> Iterator[Line]:
     """Yield the lines of a record. Raises Damaged, before the first one, if any bit is not as it was written."""
     data = memoryview(raw.read(key))
     frame = data[:-_SEAL_SIZE]
@@ -54,7 +54,7 @@ def record_lines(raw: Raw, key: str, decode: Callable[[bytes], Line]) -> Iterato
         raise Damaged(f"record {key} is damaged: {error}", hint="pik verify --full") from None
 
 
-def read_rejects(raw: Raw, key: str) -> list[Reject]:
+def read_rejects(raw: ObjectReader, key: str) -> list[Reject]:
     """Return the records of a file of rejects, by seq. Raises Damaged."""
     try:
         rejects = list(map(_decode_reject, unpacked(key, raw.read(key))))

@@ -21,7 +21,7 @@ from pik.errors import AlreadyExists, Damaged, InputError, StoreError
 from pik.inputs.blocks import Block
 from pik.model.batch import Batch, BatchState, Chunk, Counts, Origin, RejectFile, Segment, Verdict
 from pik.model.instant import ALL_TIME, Part, Window
-from pik.ports.raw import Object, Raw, RawKind, keys_of
+from pik.ports.raw import Object, ObjectReader, Raw, RawKind, keys_of
 from pik.ports.store import Store
 from pik.rawlog.objects import packed, record_lines
 
@@ -102,7 +102,7 @@ def record_object(store: Store, batch: Batch, finished_at: int, replaces: Sequen
     return RawKind.BATCH.key(batch.batch_id), packed(chain([head], segments, rejects))
 
 
-def read_record(raw: Raw, key: str) -> Iterator[Line]:
+def read_record(raw: ObjectReader, key: str) -> Iterator[Line]:
     """Yield the lines of a batch's record. Raises Damaged, before the first one, if any bit is not as it was written or
     it is the record of another batch."""
     lines = record_lines(raw, key, _decode_line)
@@ -257,7 +257,7 @@ class BlockLog:
         self.store.raw.create(head.key, packed([head, *segments, *rejects]))
 
 
-def read_opening(raw: Raw, key: str) -> OpeningLine:
+def read_opening(raw: ObjectReader, key: str) -> OpeningLine:
     """Return the line of an opening record. Raises Damaged."""
     for line in record_lines(raw, key, _decode_opening):
         if RawKind.OPENING.key(line.batch_id) == key:
@@ -265,7 +265,7 @@ def read_opening(raw: Raw, key: str) -> OpeningLine:
     raise Damaged(f"record {key} is that of another batch", hint="pik verify --full")
 
 
-def read_block(raw: Raw, key: str) -> BlockRecord:
+def read_block(raw: ObjectReader, key: str) -> BlockRecord:
     """Return the lines of a block record. Raises Damaged."""
     lines = record_lines(raw, key, _decode_block_line)
     head = next(lines, None)
@@ -336,7 +336,7 @@ def write_pull(raw: Raw, lines: Iterable[PullRecordLine], pull_id: str) -> None:
     raw.create(RawKind.PULL.key(pull_id), packed(lines))
 
 
-def read_pull(raw: Raw, key: str) -> Iterator[PullRecordLine]:
+def read_pull(raw: ObjectReader, key: str) -> Iterator[PullRecordLine]:
     """Yield the lines of the record of a pull. Raises Damaged."""
     return record_lines(raw, key, _decode_pull)
 
@@ -404,7 +404,7 @@ def correction_keys(raw: Raw) -> list[str]:
     return [str(key) for key in keys_of(raw, RawKind.CORRECTION)]
 
 
-def read_correction(raw: Raw, key: str) -> CorrectionLine:
+def read_correction(raw: ObjectReader, key: str) -> CorrectionLine:
     """Return the first line of a correction. Raises Damaged."""
     for line in record_lines(raw, key, _decode_correction):
         if isinstance(line, CorrectionLine) and key == RawKind.CORRECTION.key(line.correction_id):
@@ -413,7 +413,7 @@ def read_correction(raw: Raw, key: str) -> CorrectionLine:
     raise Damaged(f"record {key} is that of another correction", hint="pik verify --full")
 
 
-def read_winners(raw: Raw, key: str) -> Iterator[WinnerLine]:
+def read_winners(raw: ObjectReader, key: str) -> Iterator[WinnerLine]:
     """Yield the events of a correction. Raises Damaged, before the first one, if any bit is not as it was written."""
     for line in record_lines(raw, key, _decode_correction):
         if isinstance(line, WinnerLine):

@@ -52,6 +52,7 @@ def lines() -> list[tuple[str, ...]]:
         ("export", "--out", "out.jsonl"),
         ("verify",),
         ("verify", "--rebuild-index"),
+        ("verify", "--restore", "events.jsonl"),
         ("backup", "new.backup"),
         ("restore", "events.jsonl"),
     ]

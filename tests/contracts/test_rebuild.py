@@ -189,7 +189,7 @@ def test_promise_3_a_lost_block_record_is_found_and_what_follows_it_comes_again(
 
 def remove(store: Store, key: str) -> None:
     if store.deployed:
-        raw: Any = store.raw
+        raw: Any = store.raw.raw  # type: ignore[attr-defined]
         raw.clients.client("s3").delete_object(Bucket=raw.bucket, Key=key)
     else:
         (Path(store.url) / key).unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -328,6 +329,23 @@ def _pull(pik: Journey) -> None:
     pik("pik show", "show", event["event_id"], "--store", "copy")
 
 
+def _restore(pik: Journey) -> None:
+    """From a copy that has the damaged object, and another one in the place of the lost one."""
+    shutil.copytree(".pik", "whole")
+    damaged, wrong = (
+        sorted(Path(".pik/raw/event_date=2026-03-03").iterdir())[:1],
+        min(Path(".pik/raw/batches").iterdir()),
+    )
+    for path in damaged:
+        path.chmod(0o644)
+        path.write_bytes(path.read_bytes()[:-1])
+    wrong.unlink()
+    (Path("whole") / wrong.relative_to(".pik")).chmod(0o644)
+    (Path("whole") / wrong.relative_to(".pik")).write_bytes(b"not a record")
+    pik("pik verify --restore", "verify", "--restore", "whole", code=3)
+    pik("pik verify", "verify", code=1)
+
+
 def _keep(pik: Journey) -> None:
     pik("pik backup, pik restore", "backup", "state.backup")
     pik("pik init", "init", "--store", "other")
@@ -359,6 +377,7 @@ def _keep(pik: Journey) -> None:
     pik("pik verify", "verify", "--quick", code=1)
     pik("pik pull", "pull", *DAY, "--into", "damaged", code=3)
     pik("pik verify --rebuild-index", "verify", "--rebuild-index", code=1)
+    _restore(pik)
     for amount in (1, 2):  # with the index gone only their order tells which counts
         event = {"source": "s", "event_type": "t", "entity_id": "e", "event_time": "2026-03-02T00:00:00Z"}
         record_request(

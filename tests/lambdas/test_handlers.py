@@ -177,7 +177,7 @@ def test_promise_9_a_poisonous_task_ends_among_the_dead_letters_with_its_reason(
     monkeypatch.setenv("PIK_MAX_RECEIVES", "2")
     some_days(store)
     (segment, *_) = store.index.segments(ALL_TIME)
-    path = store.raw.root / segment.key
+    path = store.raw.raw.root / segment.key
     path.chmod(0o644)
     path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
     status, answer = post(replay.handler, asked())

@@ -191,7 +191,7 @@ def test_no_name_is_a_path(store, field) -> None:
         status, answer = post(ingest.handler, event(**{field: value}))
         assert status == 200, answer
         assert_own_key(answer, event()["event_time"])
-    raw = store.raw.root / "raw"
+    raw = store.raw.raw.root / "raw"
     assert {path.parent for path in raw.rglob("*") if path.is_file()} == {raw / "event_date=2026-01-31"}
     assert_sound(store)
 

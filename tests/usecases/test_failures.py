@@ -122,7 +122,7 @@ def test_failures_outside_of_what_the_filters_choose_are_none_of_the_runs(store,
 def damage(store, day):
     """Cut an object of that day short; what it was, to be restored."""
     (segment, *_) = store.index.segments(window(day, f"{int(day) + 1:02}"))
-    path = store.raw.root / segment.key
+    path = store.raw.raw.root / segment.key
     data = path.read_bytes()
     path.chmod(0o644)
     path.write_bytes(data[:-1])

@@ -412,7 +412,7 @@ def test_waiting_ends_with_the_run(filled, engine, daily):
 def test_damage_is_a_reason_and_never_a_smaller_number(filled, engine, daily):
     run_id = started(filled, engine, metrics=("event_count",))
     (segment, *_) = filled.index.segments(window("05", "06"))
-    (filled.raw.root / segment.key).unlink()
+    (filled.raw.raw.root / segment.key).unlink()
     run = run_locally(filled, engine, run_id, Pace(workers=0, attempts=1), SILENT)
     assert (run.state, run.failed) == (RunState.PARTIAL, 1)
     (letter,) = dlq.letters(filled)

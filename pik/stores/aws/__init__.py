@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pik.ports.store import Store
+from pik.rawlog.replacements import ReplacingRaw
 from pik.stores import FORMAT
 from pik.stores.aws.catalog.batches import AwsBatches
 from pik.stores.aws.catalog.index import AwsAudit, AwsIndex
@@ -50,7 +51,7 @@ def _assemble(url: str, clients: Clients, stack: Stack, generation: Generation) 
     return Store(
         url=url,
         format_version=FORMAT,
-        raw=raw,
+        raw=ReplacingRaw(raw),
         batches=batches,
         requests=batches,
         index=index,

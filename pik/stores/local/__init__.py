@@ -19,6 +19,7 @@ import msgspec
 
 from pik.errors import NotFound, StoreError, command
 from pik.ports.store import Store
+from pik.rawlog.replacements import ReplacingRaw
 from pik.runtime.storage import sync, sync_directory
 from pik.stores import FORMAT, expect_format
 from pik.stores.local.aggregates import LocalAggregates
@@ -123,7 +124,7 @@ def _assemble(path: Path, marker: Marker) -> Store:
     return Store(
         url=str(path),
         format_version=marker.format,
-        raw=LocalRaw(path),
+        raw=ReplacingRaw(LocalRaw(path)),
         batches=batches,
         requests=batches,
         index=reader,

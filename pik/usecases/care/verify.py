@@ -54,12 +54,9 @@ def _verify(
 def _problems(run: Verification, engine: Engine) -> Iterator[Problem]:
     index = run.store.index
     before = index.totals() if run.full and run.window == ALL_TIME else None
-    yield from day_problems(run)
-    yield from object_problems(run)
-    yield from batch_problems(run)
+    yield from raw_problems(run)
     if not run.full:
         return
-    yield from record_problems(run)
     if before is not None and not (run.counts["damage"] or run.counts["expired"] or run.unsettled):
         seen = run.ledger.totals(before.batches)
         if before == index.totals() != seen:  # totals that change meanwhile are being written
@@ -68,6 +65,15 @@ def _problems(run: Verification, engine: Engine) -> Iterator[Problem]:
     lacks_events = any(run.counts[name] for name in ("missing", "modified", "not_indexed"))
     if not lacks_events and run.state_is_sound:
         yield from aggregate_problems(run, engine)
+
+
+def raw_problems(run: Verification) -> Iterator[Problem]:
+    """Check the objects in raw, and the index against them."""
+    yield from day_problems(run)
+    yield from object_problems(run)
+    yield from batch_problems(run)
+    if run.full:
+        yield from record_problems(run)
 
 
 def _state_problems(run: Verification) -> Iterator[Problem]:

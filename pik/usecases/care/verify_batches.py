@@ -142,7 +142,7 @@ def _record(run: Verification, batch: Batch) -> Iterator[Problem]:
                     if raw.size(closing) is None and not has_expired(run.store, line.finished_at):
                         detail = f"{key} replaces batch {batch_id}; its closing is not there"
                         yield Problem(ProblemKind.MISSING, closing, detail)
-                if batch.has_record and (other := _differing_fields(batch, restored(line))):
+                if batch.has_record and (other := differing_fields(batch, restored(line))):
                     yield batch_problem(batch.batch_id, f"the index has another {other} than {key}")
             elif isinstance(line, RejectLine):
                 file = line.rejects
@@ -279,7 +279,7 @@ def _check_pulls(run: Verification) -> Iterator[Problem]:
             yield Problem(ProblemKind.MODIFIED, record, error.message)
 
 
-def _differing_fields(batch: Batch, recorded: Batch) -> str:
+def differing_fields(batch: Batch, recorded: Batch) -> str:
     """Return the fields in which the index differs from the record. A rebuild may have changed which deliveries are
     duplicates, but not how many deliveries there are."""
     before, after = ((it.read, it.accepted + it.duplicates, it.rejected) for it in (recorded.counts, batch.counts))

@@ -86,6 +86,8 @@ class VerifyReport:
     interrupted batch had not recorded yet); `in_progress` ones belong to a batch that is being written; `expired`
     segments are gone because the store keeps raw for some days only.
 
+    `replaced` are the keys of damaged objects of which a whole copy is read instead.
+
     `aggregates` is None where none was checked: by a quick check, or where raw or index lack events, which would make
     every aggregate of those look wrong. Aggregates of the `expired_days` are not checked either.
     """
@@ -101,6 +103,7 @@ class VerifyReport:
     superseded: int
     unacknowledged: int
     in_progress: int
+    replaced: tuple[str, ...]
     deliveries: int
     aggregates: int | None
     damage: int
@@ -121,6 +124,7 @@ class Verification:
     """By the names of the report's fields."""
     kinds: set[str] = field(default_factory=set)
     expired_days: set[int] = field(default_factory=set)
+    replaced: list[str] = field(default_factory=list)
     incomplete: set[str] = field(default_factory=set)
     """Batches of which the index is known to lack something: their counts would be a second problem of it."""
     unsettled: bool = False
@@ -153,6 +157,7 @@ class Verification:
         return VerifyReport(
             window=self.window,
             full=self.full,
+            replaced=tuple(self.replaced),
             aggregates=self.aggregates,
             kinds=frozenset(self.kinds),
             expired_days=len(self.expired_days),

@@ -20,6 +20,7 @@ from pik.model.instant import Window, day_text
 from pik.ports.raw import Raw, RawKey, RawKind, RawObject, keys_of
 from pik.ports.store import Store
 from pik.rawlog.objects import read_rejects, unpack_frame
+from pik.rawlog.replacements import COPIES, RECORDS, parse_name, read_replacement, replaced_keys
 from pik.rawlog.sealed_records import (
     SegmentLine,
     correction_keys,
@@ -247,6 +248,7 @@ def _modified(store: Store, segment: Segment, size: int) -> Problem:
 
 def object_problems(run: Verification) -> Iterator[Problem]:
     """Check that every object but a segment is of a known kind and batch. Segments of the window are checked by day."""
+    run.replaced += sorted(replaced_keys(run.store.raw))
     objects = chain(run.store.raw.objects("raw/"), run.store.raw.objects(RawKind.CORRECTION))
     for (kind, batch_id), keys in groupby((found.key for found in objects), key=_kind):
         if kind == RawKind.REJECTS:
@@ -259,7 +261,21 @@ def object_problems(run: Verification) -> Iterator[Problem]:
                 yield Problem(ProblemKind.INDEX, key, "the index does not know this batch")
         elif kind is None:
             for key in keys:
-                yield Problem(ProblemKind.UNKNOWN, key, "pik does not write objects of this name")
+                yield from _replacement_problems(run, key)
+
+
+def _replacement_problems(run: Verification, key: str) -> Iterator[Problem]:
+    """Check a copy or the record of a replacement; a copy that counts is checked in place of the object."""
+    name = parse_name(key)
+    if name is None:
+        yield Problem(ProblemKind.UNKNOWN, key, "pik does not write objects of this name")
+    elif name[0] == RECORDS and run.full:
+        try:
+            read_replacement(run.store.raw, key)
+        except Damaged as error:
+            yield Problem(ProblemKind.MODIFIED, key, error.message)
+    elif name[0] == COPIES and run.store.raw.size(f"{RECORDS}{name[1]}/{name[2]}") is None:
+        run.counts["superseded"] += 1  # left by a restore that was interrupted
 
 
 def _kind(text: str) -> tuple[RawKind | None, str]:

@@ -22,7 +22,7 @@ from pik.errors import AlreadyExists, Damaged, UsageError
 from pik.model.batch import KEYED, OTHERS, PLAIN, Batch, BatchState, Reject, Segment, Verdict, are_exact, with_names
 from pik.model.instant import ALL_TIME, Part
 from pik.model.metric import Run
-from pik.ports.raw import Raw, RawKind, number_of
+from pik.ports.raw import ObjectReader, Raw, RawKind, number_of
 from pik.ports.store import Store, Totals
 from pik.rawlog.objects import damaged, frame_lines, packed, parse, read_rejects, record_lines
 from pik.rawlog.sealed_records import parts
@@ -161,7 +161,7 @@ class ClosingLine(msgspec.Struct, frozen=True, kw_only=True, tag="closing"):
 _decode = msgspec.json.Decoder(ClosingLine).decode
 
 
-def read_closing(raw: Raw, key: str) -> ClosingLine:
+def read_closing(raw: ObjectReader, key: str) -> ClosingLine:
     """Read the record that closes a batch. Raises Damaged."""
     for line in record_lines(raw, key, _decode):
         if RawKind.CLOSING.key(line.batch_id) == key:

@@ -13,6 +13,7 @@ from typing import Any
 from botocore.httpsession import URLLib3Session
 
 from pik.ports.store import Store
+from pik.rawlog.replacements import ReplacingRaw
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.s3 import AwsRaw
 
@@ -24,8 +25,9 @@ SESSION = URLLib3Session()
 
 def clients_of(store: Store) -> Clients:
     """The clients of a deployed store, which no other store has."""
-    assert isinstance(store.raw, AwsRaw)
-    return store.raw.clients
+    assert isinstance(store.raw, ReplacingRaw)
+    assert isinstance(store.raw.raw, AwsRaw)
+    return store.raw.raw.clients
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from unittest.mock import Mock, patch
 from pik.inputs.source import file_source
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
+from pik.rawlog.replacements import ReplacingRaw
 from pik.rawlog.sealed_records import WinnerLine, write_winners
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
@@ -102,11 +103,13 @@ def index_harms(store: Store) -> Iterator[Harm]:
 
 def object_harms(store: Store) -> Iterator[Harm]:
     """Objects: raw, and in a deployed store the id files."""
-    if not isinstance(store.raw, AwsRaw):
+    assert isinstance(store.raw, ReplacingRaw)
+    objects = store.raw.raw
+    if not isinstance(objects, AwsRaw):
         yield from _of_files(store, Path(store.url))
         return
-    bucket = store.raw.bucket
-    s3: Any = store.raw.clients.client("s3")
+    bucket = objects.bucket
+    s3: Any = objects.clients.client("s3")
     for prefix in ("raw/", "index/", "corrections/"):
         for found in list(store.raw.objects(prefix)):
             data, at = store.raw.read(found.key), {"Bucket": bucket, "Key": found.key}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
-from pik.cli.command import FOUND, cli_command
+from pik.cli.command import FOUND, PARTLY, cli_command
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
 from pik.cli.options import option
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
     # the index is lost or differs: rebuild it from raw
     pik verify --rebuild-index
+
+    # objects are missing or modified: create them again from a copy of the store
+    pik verify --restore backup/raw --dry-run
+    pik verify --restore s3://backups/pik
     """,
 )
 def verify(
@@ -39,6 +43,11 @@ def verify(
     quick: Annotated[bool, option("--quick", "Presence and sizes only.")] = False,
     full: Annotated[bool, option("--full", "Every byte, index row and aggregate (the default).")] = False,
     rebuild_index: Annotated[bool, option("--rebuild-index", "Rebuild the index from raw.")] = False,
+    restore: Annotated[
+        str | None,
+        option("--restore SOURCE", "Create missing and modified objects again from a file, a directory, or s3://… ."),
+    ] = None,
+    dry_run: Annotated[bool, option("--dry-run", "With --restore: only show what it would do.")] = False,
     from_: options.From = None,
     to: options.To = None,
     since: options.Since = None,
@@ -49,12 +58,21 @@ def verify(
     not damage: superseded ones (copies of recorded deliveries, left by a crash), unacknowledged ones (no sender was
     told that they were recorded), those of batches in progress, and expired ones (the store keeps raw only for a
     number of days).
+
+    --restore looks in SOURCE (a copy of raw, or some of its objects) for what is missing or modified. A copy is an
+    object with the recorded SHA-256 or, for records, which have a seal, an intact one that agrees with the index. A
+    missing object is created again. A modified one is never overwritten: its copy is created under another name, and
+    read in its place from then on.
     """
     if quick and full:
         raise UsageError("--quick and --full exclude each other", hint="leave one of them out")
     window = options.window_of(from_, to, since)
+    if dry_run and restore is None:
+        raise UsageError("--dry-run is for --restore: nothing else of this command writes to raw", hint="leave it out")
+    if restore is not None and not rebuild_index:
+        return _restore(cli, restore, window, full=not quick, dry_run=dry_run)
     if rebuild_index:
-        if quick or full or from_ or to or since:
+        if quick or full or from_ or to or since or restore:
             raise UsageError("--rebuild-index takes no other option: it rebuilds all of the index")
         from pik.usecases.care.rebuild import rebuild_index as make_again
 
@@ -86,6 +104,30 @@ def verify(
     return FOUND if found.damage else None
 
 
+def _restore(cli: Context, text: str, window: Window, *, full: bool, dry_run: bool) -> int | None:
+    from pik.usecases.care.restore_raw import Outcome, restore_raw
+    from pik.usecases.care.restore_source import open_source
+
+    store, source = cli.open_store(), open_source(text, cli.foreign)
+    done = restore_raw(store, source, window, cli.progress, full=full, dry_run=dry_run, actor=cli.settings.actor)
+    remaining = sum(not one.is_whole for one in done.objects)
+    again = command("verify", "--restore", text) if dry_run else command("verify")
+    cli.show(
+        RESTORED,
+        done,
+        source=source.name,
+        check="full" if full else "quick",
+        dry_run=dry_run,
+        restored=done.count(Outcome.RESTORED),
+        replaced=done.count(Outcome.REPLACED),
+        remaining=remaining,
+        next=again if len(done.objects) > remaining else None,
+    )
+    if not remaining:
+        return None
+    return FOUND if remaining == len(done.objects) else PARTLY
+
+
 def _noting(problems: Iterable[Problem], remedies: dict[str, None]) -> Iterator[Problem]:
     for problem in problems:
         if problem.remedy:
@@ -103,7 +145,7 @@ def _next(found: VerifyReport, remedies: Iterable[str], copy_of: str | None) -> 
         line = command("pull", "--store", copy_of, "--into", "DIR")
     elif found.kinds & {ProblemKind.MISSING, ProblemKind.MODIFIED}:
         note = "restore the named objects from a copy of the store first (raw is immutable: any copy will do)"
-        line = command("verify")
+        line = command("verify", "--restore", "SOURCE")
     elif ProblemKind.INDEX in found.kinds:
         line = f"{command('verify', '--rebuild-index')}\n{command('verify')}"
     elif ProblemKind.UNKNOWN in found.kinds:
@@ -167,6 +209,12 @@ VERIFY = Schema(
     _found("superseded", "objects that a crash left, whose deliveries are all indexed elsewhere; harmless"),
     _found("unacknowledged", "objects whose deliveries were never acknowledged to a sender; harmless"),
     _found("in_progress", "objects of batches that are being written"),
+    Field(
+        "replaced_objects",
+        list[str] | None,
+        "damaged objects of which a whole copy is read (`--restore`); harmless",
+        get="summary.replaced",
+    ),
     _found("deliveries", "in the segments"),
     Field(
         "aggregates",
@@ -177,6 +225,34 @@ VERIFY = Schema(
     ),
     _found("damage", "problems"),
     NOTE,
+    NEXT,
+)
+
+
+RESTORED = Schema(
+    "pik verify --restore",
+    Field("window", Window),
+    Field("check", str, "how missing and modified objects were found: `full` or `quick`"),
+    Field("source", str),
+    Field("dry_run", bool, "whether nothing was written, and the outcomes are what would become of the objects"),
+    Rows(
+        "objects",
+        "the missing and modified objects",
+        Column("object", str, wrap=True, get="key"),
+        Column("problem", str, "`missing` or `modified`", get="damage"),
+        Column(
+            "outcome",
+            str,
+            "`restored` (it is there again), `replaced` (a copy is read in its place), `not in the source`, `other"
+            " content`, `digest unknown` (neither the index nor a record knows what it was)",
+        ),
+        Column("found_in", str | None, "what the source has of it", wrap=True, get="source"),
+        Column("detail", str | None, "what is wrong with that", wrap=True, rare=True),
+        empty="no object is missing or modified: nothing to restore",
+    ),
+    Field("restored", Count),
+    Field("replaced", Count),
+    Field("remaining", Count, "still missing or modified"),
     NEXT,
 )
 

@@ -26,6 +26,7 @@ from pik.model.batch import (
 from pik.model.instant import day_text
 from pik.ports.raw import RawKind, number_of
 from pik.ports.store import Winner
+from pik.rawlog.replacements import ReplacingRaw
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.deliveries import (
     Claims,
@@ -95,6 +96,10 @@ class AwsRebuild:
     _skipped: dict[str, dict[int, Verdict]] = field(default_factory=dict)
     """Verdicts of requests with one event that this rebuild made, by segment: such requests list no duplicates."""
     _latest: int = 0
+    _objects: ReplacingRaw = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._objects = ReplacingRaw(self.raw)
 
     def add_batch(self, batch: Batch) -> None:
         origin = layout.origin_item(self.generation, batch.origin, batch.batch_id, time_ns())
@@ -200,7 +205,7 @@ class AwsRebuild:
         return segment
 
     def _add_request(self, segment: Segment, row: Row, verdicts: Mapping[int, Verdict] | None) -> None:
-        Requests(self.table, self.generation).restore(self.raw, segment, row)
+        Requests(self.table, self.generation).restore(self._objects, segment, row)
         if verdicts and row.seq in verdicts:
             self._doubtful.add(segment.day)
         elif made := self._claims(segment).make([row]):

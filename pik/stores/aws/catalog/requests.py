@@ -16,12 +16,11 @@ from typing import Any, TypeVar
 from pik.errors import Damaged, StoreError
 from pik.model.batch import OF_REQUEST, Batch, Chunk, Counts, Frame, Location, Segment, Verdict
 from pik.model.instant import day_text
-from pik.ports.raw import RawKind, number_of
+from pik.ports.raw import Raw, RawKind, number_of
 from pik.runtime.storage import attempts
 from pik.stores.aws.catalog import layout
 from pik.stores.aws.catalog.deliveries import Delivery, Row, rows_of
 from pik.stores.aws.catalog.layout import BatchAttributes, BatchItem, ClaimItem, RequestItem
-from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.state.layout import US
 from pik.stores.aws.table import READS, Item, Key, KeyItem, Partition, Table, batched, key_of
 
@@ -70,7 +69,7 @@ class Requests:
             of_day = []
         raise StoreError("too much contention on this event", hint="send this one again")
 
-    def restore(self, raw: AwsRaw, segment: Segment, row: Row) -> None:
+    def restore(self, raw: Raw, segment: Segment, row: Row) -> None:
         """Add the items of a request, but not its claim, to a generation that is being rebuilt."""
         copy = segment.inline
         if not copy and segment.size <= _INLINE:
