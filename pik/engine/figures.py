@@ -46,8 +46,8 @@ class DuckFigures:
     def extent(self) -> Extent | None:
         """See Figures.extent."""
         found = self.db.execute(
-            f"SELECT count(*), min(_bucket) * {_MICROSECOND}, max(_bucket) * {_MICROSECOND}, count(DISTINCT _entity)"
-            " FROM figures"
+            f"SELECT count(*), min(_bucket) * {_MICROSECOND}, max(_bucket) * {_MICROSECOND},"
+            f" count(DISTINCT nullif(_entity, {literal(ALL_ENTITIES)})) FROM figures"
         ).fetchone()
         return Extent(*found) if found and found[0] else None
 

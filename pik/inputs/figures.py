@@ -11,7 +11,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from pik.errors import InputError, Invalid, UsageError
 from pik.inputs.source import Source
 from pik.model.instant import format_instant, parse_instant
-from pik.model.metric import decimal_text
+from pik.model.metric import ALL_ENTITIES, decimal_text
 
 READS = "what can be read: CSV, TSV, Parquet, and JSON with one object per line, plain or compressed"
 
@@ -57,17 +57,18 @@ class Figure(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Which columns of a file hold what. `values` maps metrics to their columns; or `metric` is the column that names
-    the metric of each row, and `values` has one column, under an empty name."""
+    the metric of each row, and `values` has one column, under an empty name. No `entity`: all metrics are over all."""
 
     bucket: str
-    entity: str
+    entity: str | None
     values: Mapping[str, str]
     metric: str | None = None
 
     def __str__(self) -> str:
         values = [f"{name or 'value'}={column}" for name, column in self.values.items()]
         named = [f"metric={self.metric}"] if self.metric else []
-        return ", ".join([f"bucket={self.bucket}", f"entity={self.entity}", *named, *values])
+        entity = [f"entity={self.entity}"] if self.entity else []
+        return ", ".join([f"bucket={self.bucket}", *entity, *named, *values])
 
 
 @dataclass(slots=True)
@@ -83,11 +84,26 @@ class Table:
     approximate: list[str] = field(default_factory=list)
     other_metrics: int = 0
 
-    def columns(self, metrics: Sequence[str], key: Mapping[str, str], values: Mapping[str, str]) -> Columns:
+    def columns(
+        self,
+        metrics: Sequence[str],
+        key: Mapping[str, str],
+        values: Mapping[str, str],
+        over_all: Collection[str] = (),
+    ) -> Columns:
         """Return what the columns hold: as `key` (bucket, entity) and `values` (by metric) name them, the others by
-        their usual names. Raises UsageError where that does not tell."""
+        their usual names. Metrics `over_all` entities need no column of those. Raises UsageError where that does not
+        tell."""
         bucket = self._column("bucket", key.get("bucket"), BUCKETS)
-        entity = self._column("entity", key.get("entity"), ENTITIES)
+        entity = self._find((key["entity"],) if "entity" in key else ENTITIES)
+        found = self._values(metrics, values, bucket, entity)
+        # Where a column names the metrics, only its rows tell which there are.
+        is_needed = not over_all if found.metric else not set(found.values) <= set(over_all)
+        if entity is None and (is_needed or "entity" in key):
+            self._column("entity", key.get("entity"), ENTITIES)  # raises
+        return found
+
+    def _values(self, metrics: Sequence[str], values: Mapping[str, str], bucket: str, entity: str | None) -> Columns:
         if values:
             named = {metric: self._column(f"--value {metric}", column, ()) for metric, column in values.items()}
             return Columns(bucket, entity, named)
@@ -107,16 +123,18 @@ class Table:
             )
         return Columns(bucket, entity, found)
 
-    def figures(self, columns: Columns, sizes: Mapping[str, Callable[[int], int]]) -> Iterator[Figure]:
+    def figures(
+        self, columns: Columns, sizes: Mapping[str, Callable[[int], int]], over_all: Collection[str] = ()
+    ) -> Iterator[Figure]:
         """Yield the numbers of these metrics, in the order of the file; an empty cell has none.
 
-        `sizes` gives for each metric what returns the start of the bucket of an instant. Raises InputError naming the
-        line that cannot be read.
+        `sizes` gives for each metric what returns the start of the bucket of an instant. Those of metrics `over_all`
+        entities stand in rows without an entity. Raises InputError naming the line that cannot be read.
         """
         names = list(columns.values)
         wanted = [
             columns.bucket,
-            columns.entity,
+            columns.entity or columns.bucket,
             *([columns.metric] if columns.metric else []),
             *columns.values.values(),
         ]
@@ -125,8 +143,9 @@ class Table:
         rows = 0
         for line, cells in self.read(wanted):
             rows += 1
-            entity = cells[1]
-            if not isinstance(entity, str) or not entity or _UNPRINTABLE.search(entity):
+            entity = cells[1] if columns.entity else ALL_ENTITIES
+            is_named = entity not in (None, ALL_ENTITIES)
+            if is_named and (not isinstance(entity, str) or _UNPRINTABLE.search(entity)):
                 entity = self._entity(line, columns.entity, entity)
             for name, cell in zip(names, cells[first:], strict=True):
                 metric = name or cells[2]
@@ -143,15 +162,22 @@ class Table:
                 except Invalid as error:
                     column = columns.bucket if error.field == "bucket" else columns.values[name]
                     raise self._refused(line, f"{column}: {error.message}") from None
+                if metric in over_all:
+                    if is_named:
+                        why = f"{metric} is over all entities, and this row is of {entity!r}"
+                        raise self._refused(line, f"{columns.entity}: {why}")
+                    entity = ALL_ENTITIES
+                elif not is_named:
+                    entity = self._entity(line, columns.entity, entity)
                 yield Figure(line, metric, bucket, entity, value)
         if not rows:
             raise InputError(f"{self.name} has a header and no rows")
 
-    def _entity(self, line: int, column: str, cell: Any) -> str:
+    def _entity(self, line: int, column: str | None, cell: Any) -> str:
         if isinstance(cell, int | Decimal) and not isinstance(cell, bool) and cell == int(cell):
             return str(cell)
         why = "the entity is empty" if cell in (None, "") else f"{str(cell)[:40]!r} cannot be an entity"
-        raise self._refused(line, f"{column}: {why}")
+        raise self._refused(line, f"{column}: {why}" if column else "it has no entity, as there is no column of those")
 
     def _refused(self, line: int, why: str) -> InputError:
         return InputError(f"{self.name}, {self.unit} {line:,}: {why}")

@@ -25,7 +25,7 @@ from pik.ports.remote import PlannedRun, RunView
 from pik.ports.store import Store
 from pik.rawlog.selection import TooMuch
 from pik.usecases.metrics.computation import widest
-from pik.usecases.replay.plan import expect_events, limited, plan_replay, replayable, start
+from pik.usecases.replay.plan import expect_events, left_out_of, limited, plan_replay, replayable, start
 from pik.usecases.replay.runs import enqueue_tasks
 
 COUNTED_AT_MOST = 200_000
@@ -195,6 +195,7 @@ def _plan_now(store: Store, request: RunRequest, limit: int | None, actor: str, 
             run.run_id,
             request,
             run.effective,
+            left_out=left_out_of(store, request),
             counts=(run.events_matched, run.buckets, run.tasks, sent),
             truncated=request != whole,
             dry_run=dry_run,
@@ -216,7 +217,10 @@ def _plan_later(store: Store, request: RunRequest, limit: int | None, actor: str
     if not dry_run:
         lambdas.call_again(msgspec.to_builtins({LATER: Later(run_id, request, actor)}))
     logger.info("replay later", extra={"run_id": run_id, "entity_id": request.entities[0]})
-    return respond(200 if dry_run else 202, _planned(run_id, request, effective, dry_run=dry_run))
+    return respond(
+        200 if dry_run else 202,
+        _planned(run_id, request, effective, left_out=left_out_of(store, request), dry_run=dry_run),
+    )
 
 
 def _plan(later: Later) -> None:
@@ -247,6 +251,7 @@ def _planned(
     request: RunRequest,
     effective: Window,
     *,
+    left_out: tuple[str, ...],
     counts: tuple[int | None, ...] = (None,) * 4,
     truncated: bool = False,
     dry_run: bool,
@@ -264,5 +269,6 @@ def _planned(
         tasks=tasks,
         sent=sent,
         truncated=truncated,
+        metrics_left_out=left_out,
         dry_run=dry_run,
     )

@@ -113,7 +113,8 @@ class Computation(Protocol):
 
 
 class Extent(NamedTuple):
-    """What a file of numbers holds: how many, the first and the last bucket (nanoseconds), and how many entities."""
+    """What a file of numbers holds: how many, the first and the last bucket (nanoseconds), and how many entities (0:
+    all are over all)."""
 
     values: int
     first: int

@@ -13,7 +13,7 @@ from msgspec import Meta, structs
 from pik.errors import StoreError
 from pik.model.batch import Verdict
 from pik.model.instant import format_instant, parse_instant
-from pik.model.metric import FailedAggregate, Run, RunRequest, RunState
+from pik.model.metric import ALL_ENTITIES, FailedAggregate, Run, RunRequest, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +207,9 @@ class PlannedRun(msgspec.Struct, frozen=True, kw_only=True):
     tasks: Count | None
     sent: Annotated[Count | None, Meta(description="Tasks sent to the processor; null where that comes later")]
     truncated: Annotated[bool, Meta(description="Whether limit left out later buckets")]
+    metrics_left_out: Annotated[
+        tuple[str, ...], Meta(description="Metrics over all entities, which a replay of one entity does not compute")
+    ]
     dry_run: bool
 
     def run(self, request: RunRequest, created_at: int) -> Run:
@@ -231,11 +234,22 @@ class FailureView(msgspec.Struct, frozen=True, kw_only=True):
     metric: str
     metric_version: int
     bucket: Time
-    entity_id: str
+    entity_id: Annotated[str | None, Meta(description="Null: the metric is over all entities")]
     inputs: Count
     reason: Annotated[str, Meta(description="It may quote a payload")]
     events: Count
     event_ids: Annotated[tuple[str, ...], Meta(description="The first of the events that cannot be computed")]
+
+    @classmethod
+    def of(cls, failed: FailedAggregate) -> FailureView:
+        """Return the view of a failed aggregate."""
+        shown = {"bucket": format_instant(failed.bucket), "entity_id": failed.entity_id or None}
+        return cls(**structs.asdict(failed) | shown)
+
+    def failed(self) -> FailedAggregate:
+        """Return the failed aggregate that this is the view of."""
+        place = {"bucket": parse_instant(self.bucket), "entity_id": self.entity_id or ALL_ENTITIES}
+        return FailedAggregate(**structs.asdict(self) | place)
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
@@ -280,9 +294,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
         fields = {
             **structs.asdict(request),
             **structs.asdict(run),
-            "failures": tuple(
-                FailureView(**{**structs.asdict(one), "bucket": format_instant(one.bucket)}) for one in run.failures
-            ),
+            "failures": tuple(map(FailureView.of, run.failures)),
             "start_time": format_instant(request.start),
             "end_time": format_instant(request.end),
             "effective_start_time": format_instant(run.effective_start),
@@ -301,9 +313,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
             "end": parse_instant(self.end_time),
             "reason": self.reason or "",
             "actor": self.actor or "",
-            "failures": tuple(
-                FailedAggregate(**{**structs.asdict(one), "bucket": parse_instant(one.bucket)}) for one in self.failures
-            ),
+            "failures": tuple(one.failed() for one in self.failures),
             "effective_start": parse_instant(self.effective_start_time),
             "effective_end": parse_instant(self.effective_end_time),
             "created_at": parse_instant(self.created_at),

@@ -148,6 +148,7 @@ def _reconcile(pik: Journey) -> None:
     pik("", "ingest", "log-1.jsonl")
     title, of = "pik diff events", ("diff", "events", "log-2.jsonl", "--where", "source = 's'")
     pik(title, *of, code=3)
+    pik(title, *of, *ONE, code=3)
     pik(title, *of, "--from", "2026-03-10", "--limit", 1, "--write", "log-missing.jsonl", code=3)
 
 
@@ -227,6 +228,7 @@ def _repair(pik: Journey) -> None:
     pik("pik sql", "sql", 'SELECT avg(value) AS "any_column" FROM aggregates', *DAY, *ONE)
     pik("pik sql", "sql", 'SELECT 1 AS "any_column" FROM deliveries', "--limit", 1)
     pik("pik sql --output", "sql", "FROM batches", "--output", "batches.parquet")
+    pik("pik sql --output", "sql", "FROM aggregates", *ONE, "--output", "aggregates.parquet")
     pik("pik lag --late", "lag", "--late", *DAY, "--entity", "customer-17")
     late = ("revenue", "customer-17", DAY[1], "--events", "--column", "payload.amount")
     pik("pik explain", "explain", *late, code=1)
@@ -372,6 +374,7 @@ def _keep(pik: Journey) -> None:
         )
     pik("pik ingest", "ingest", "monday.jsonl", "--again")
     pik("pik history", "history", *ONE, "--metric", "revenue", "--check")
+    pik("pik history", "history", *ONE)
     first = min(Path(".pik/raw/event_date=2026-03-02").iterdir())
     first.unlink()
     pik("pik verify", "verify", "--quick", code=1)

@@ -10,9 +10,11 @@ import pytest
 from pik import lambdas
 from pik.errors import UsageError
 from pik.lambdas import ingest, processor, replay
-from pik.model.instant import ALL_TIME, parse_instant
-from pik.model.metric import RunState
-from pik.usecases.replay.runs import promote
+from pik.model.instant import ALL_TIME, format_instant, parse_instant
+from pik.model.metric import ALL_ENTITIES, Definition, Per, RunRequest, RunState
+from pik.usecases.metrics.definitions import add_version
+from pik.usecases.replay.plan import plan_replay, start
+from pik.usecases.replay.runs import enqueue_tasks, promote
 from tests.support.lambdas.calls import asked, event, get, messages, post, some_days
 from tests.support.lambdas.gateway import CONTEXT
 
@@ -160,6 +162,38 @@ def test_a_wrong_replay_is_refused(store, body, field) -> None:
     some_days(store)
     status, answer = post(replay.handler, body)
     assert (status, answer.get("field")) == (400, field)
+
+
+DAILY_USERS = Definition(name="daily_users", value="count(DISTINCT entity_id)", per=Per.ALL)
+
+
+def test_a_replay_of_an_entity_names_the_metrics_over_all_that_it_leaves_out(store) -> None:
+    some_days(store)
+    assert post(replay.handler, asked())[1]["metrics_left_out"] == []
+    add_version(store.metrics, DAILY_USERS, 1)
+    answer = post(replay.handler, asked())[1]
+    assert (answer["metrics_left_out"], answer["tasks"]) == (["daily_users"], 1)
+    status, answer = post(replay.handler, asked(metrics=["daily_users"]))
+    assert status == 400
+    assert "daily_users is over all entities" in answer["error"]
+
+
+def test_the_processor_computes_values_over_all_entities(store) -> None:
+    some_days(store)
+    for entity, day in (("x", "01-30"), ("y", "01-30"), ("z", "02-01")):
+        assert post(ingest.handler, event(entity_id=entity, event_time=f"2026-{day}T02:00:00Z"))[0] == 200
+    add_version(store.metrics, DAILY_USERS, 1)
+    request = RunRequest(start=ALL_TIME.start, end=ALL_TIME.end, metrics=("daily_users",))
+    plan = plan_replay(store, lambdas.engine(), request, 1)
+    run = start(store, plan)
+    enqueue_tasks(store, run.run_id, plan.tasks)
+    records = list(messages(store, run.run_id))
+    assert processor.handler({"Records": records * 2}, CONTEXT) == {"batchItemFailures": []}
+    found = [change.written.computed for change in store.aggregates.changes(run.run_id)]
+    values = {format_instant(one.bucket)[:10]: int(one.value) for one in found}
+    assert values == {"2026-01-30": 3, "2026-01-31": 1, "2026-02-01": 2}
+    assert {one.entity_id for one in found} == {ALL_ENTITIES}
+    assert get(run.run_id)[1]["state"] == "COMPLETED"
 
 
 def test_a_replay_assumes_only_that_duplicates_count(store) -> None:

@@ -14,7 +14,7 @@ from pik.errors import CANDIDATES, NotFound, NotHeld, UsageError, ambiguous_id, 
 from pik.model.batch import Location, Segment
 from pik.model.delivery import Delivery
 from pik.model.instant import DAY, MIN_INSTANT, Window, covered, day_text, parse_instant
-from pik.model.metric import Aggregate, Definition
+from pik.model.metric import ALL_ENTITIES, Aggregate, Definition
 from pik.ports.engine import Engine, Inputs
 from pik.ports.store import Store
 from pik.rawlog.objects import damaged, frame_lines, parse
@@ -164,7 +164,8 @@ def _counting(store: Store, engine: Engine, found: RecordedDelivery) -> Iterator
         # Earlier versions may have had other buckets, and what they made may be current still.
         definitions = {one.version: one.definition for one in store.metrics.versions(metric.name)}
         start = min(_bucket(definition, instant).start for definition in definitions.values())
-        current = store.aggregates.current(metric.name, Window(start, instant + 1), [found.delivery.entity_id])
+        entity = ALL_ENTITIES if metric.is_over_all else found.delivery.entity_id
+        current = store.aggregates.current(metric.name, Window(start, instant + 1), [entity])
         for aggregate in sound(current):
             definition = definitions[aggregate.metric_version]
             if (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pik.errors import UsageError
 from pik.model.delivery import Filter
 from pik.model.instant import Window
-from pik.model.metric import Aggregate, Definition
+from pik.model.metric import ALL_ENTITIES, Aggregate, Definition, Per
 from pik.ports.store import Store
 from pik.rawlog.selection import RecordedDelivery
 from pik.usecases.inspect.conditions import Places, selected
@@ -68,7 +68,8 @@ class CurrentValues:
             self._load(found.segment.day)
         delivery = found.delivery
         place, instant = (delivery.batch_id, delivery.seq), delivery.event_instant
-        values = [value for bucket, value in self._values.get(delivery.entity_id, ()) if instant in bucket]
+        entity = ALL_ENTITIES if self._latest.per == Per.ALL else delivery.entity_id
+        values = [value for bucket, value in self._values.get(entity, ()) if instant in bucket]
         omissions: list[Omission] = []
         for value in values:
             if not self._selects(self._definitions[value.metric_version], place):
@@ -86,9 +87,8 @@ class CurrentValues:
         of_day = Window.of_day(day)
         start = min(of_day.widened(one.bucket_size).start for one in self._definitions.values())
         self._day, self._values = day, defaultdict(list)
-        current = self._store.aggregates.current(
-            self._latest.name, Window(start, of_day.end), self._wanted.entities, checked=True
-        )
+        entities = () if self._latest.per == Per.ALL else self._wanted.entities
+        current = self._store.aggregates.current(self._latest.name, Window(start, of_day.end), entities, checked=True)
         for value in sound(current):
             computed = value.computed
             size = self._definitions[value.metric_version].bucket_size

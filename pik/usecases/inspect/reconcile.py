@@ -34,6 +34,7 @@ from pik.runtime.parallel import Pool
 from pik.runtime.storage import Spool, scratch
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.suspects import raw_lines
+from pik.usecases.metrics.definitions import chosen, of_entities
 from pik.usecases.metrics.impact import Impact, impact
 
 HELD = 200_000
@@ -146,6 +147,7 @@ def reconcile(
     """
     if scope.where is not None:
         _check_where(engine, scope.where)
+    of_entities(chosen(store.metrics, metrics), scope.entities)  # before anything is written
     with scratch() as directory, ExitStack() as stack:
         log = _read_log(sources, reading, directory, workers, progress)
         if log.first is None or log.last is None:

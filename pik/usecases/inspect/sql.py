@@ -21,7 +21,7 @@ from pik.runtime.storage import scratch
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.batches import with_closing
-from pik.usecases.metrics.definitions import computed_by, list_aggregates
+from pik.usecases.metrics.definitions import computed_by, list_aggregates, of_entities
 from pik.usecases.metrics.diff import diff_aggregates
 
 _MICROSECOND = 1000
@@ -78,7 +78,7 @@ TABLES: Mapping[str, Mapping[str, SqlColumn]] = {
     "aggregates": {
         "metric": SqlColumn("VARCHAR", ""),
         "bucket": SqlColumn("TIMESTAMP", "its start"),
-        "entity_id": SqlColumn("VARCHAR", ""),
+        "entity_id": SqlColumn("VARCHAR", "NULL: over all entities"),
         "value": SqlColumn(_NUMBER, ""),
         "inputs": SqlColumn("BIGINT", "how many events it counts"),
         "run_id": SqlColumn("VARCHAR", "that wrote it"),
@@ -90,7 +90,7 @@ TABLES: Mapping[str, Mapping[str, SqlColumn]] = {
         "op": SqlColumn("VARCHAR", "`~` changed, `+` not current yet, `-` without events, `!` cannot be computed"),
         "metric": SqlColumn("VARCHAR", ""),
         "bucket": SqlColumn("TIMESTAMP", "its start"),
-        "entity_id": SqlColumn("VARCHAR", ""),
+        "entity_id": SqlColumn("VARCHAR", "NULL: over all entities, or raw of the whole bucket is damaged"),
         "current": SqlColumn(_NUMBER, ""),
         "recomputed": SqlColumn(_NUMBER, "from raw"),
         "delta": SqlColumn(_NUMBER, "recomputed - current; NULL where one is missing"),
@@ -150,6 +150,13 @@ class SqlQuery:
         number = f"DECIMAL({_DIGITS}, {self.scale})"
         types = {name: TABLES[table][name].type for name in names}
         return {name: number if sql_type == _NUMBER else sql_type for name, sql_type in types.items()}
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Metrics over all entities that tables of values lack, because entities are named."""
+        if not self.entities or not {"aggregates", "differences"} & self.read.keys():
+            return ()
+        return of_entities(computed_by(self.store.metrics, self.metrics), self.entities)[1]
 
     @contextmanager
     def result(self, limit: int | None = None) -> Iterator[SqlResult]:

@@ -11,11 +11,12 @@ from pik.errors import InputError, NothingSelected, UsageError
 from pik.inputs.figures import Columns, Table, open_table
 from pik.inputs.source import Source
 from pik.model.instant import MIN_INSTANT, Window, format_instant
-from pik.model.metric import Aggregate, BucketDigest, Metric
+from pik.model.metric import Aggregate, BucketDigest, Metric, entity_text
 from pik.model.scenario import PLAIN, Scenario
 from pik.ports.engine import Engine, Extent, Figures
 from pik.ports.store import Store
 from pik.runtime.storage import scratch
+from pik.usecases.metrics.definitions import of_entities
 from pik.usecases.metrics.scenario import definitions
 
 
@@ -82,19 +83,22 @@ def file_numbers(
     """Read the numbers of the buckets that the window touches, and provide them.
 
     Raises InputError naming the line that cannot be read or repeats another, UsageError where columns are not found,
-    NothingSelected where nothing is in scope, NotFound for an unknown metric.
+    NothingSelected where nothing is in scope, NotFound for an unknown metric. Rows of metrics over all entities have
+    none; with `entities` they are left out.
     """
     known = {one.name: one for one in definitions(store, engine, scenario, metrics or list(request.values))}
+    of_entities(list(known.values()), entities)
+    over_all = {name for name, one in known.items() if one.is_over_all}
     with ExitStack() as stack:
         path = stack.enter_context(scratch()) / "figures"
         with open_table(request.source) as table, path.open("w", encoding="utf-8", newline="\n") as file:
-            columns = table.columns(list(known), request.key, request.values)
+            columns = table.columns(list(known), request.key, request.values, over_all)
             wanted = known if columns.metric else {name: known[name] for name in columns.values if name in known}
             seen, left_out = set[str](), 0
             scopes = {name: window.widened(one.bucket_size) for name, one in wanted.items()}
             some = set(entities)
             starts = {name: partial(_start, one.bucket_size) for name, one in wanted.items()}
-            for line, metric, bucket, entity, value in table.figures(columns, starts):
+            for line, metric, bucket, entity, value in table.figures(columns, starts, over_all):
                 seen.add(metric)
                 if bucket in scopes[metric] and (not some or entity in some):
                     file.write(f"{metric}\t{bucket}\t{entity}\t{value}\t{line}\n")
@@ -107,7 +111,7 @@ def file_numbers(
         if repeated := figures.repeated():
             row, first, second = repeated
             raise InputError(
-                f"{table.name}, {table.unit} {second:,}: {row.metric} of {row.entity_id!r} in"
+                f"{table.name}, {table.unit} {second:,}: {row.metric} of {entity_text(row.entity_id)} in"
                 f" {format_instant(row.bucket)} is already in {table.unit} {first:,}",
                 hint="a comparison takes one number for each metric, bucket and entity",
             )

@@ -28,7 +28,7 @@ from pik.ports.store import Store
 from pik.rawlog.sealed_records import CorrectionLine, correction_keys, read_correction
 from pik.rawlog.selection import deliveries
 from pik.usecases.availability import expect_held
-from pik.usecases.metrics.definitions import chosen, pin
+from pik.usecases.metrics.definitions import chosen, of_entities, pin
 from pik.usecases.metrics.diff import diff_aggregates
 
 
@@ -75,29 +75,38 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which entries are asked for: those that happened in the window, and that concern the metric and the entity."""
+    """Which entries are asked for: those that happened in the window, and that concern the metric and the entity.
+    `left_out` are metrics over all entities, where one is named."""
 
     window: Window = ALL_TIME
     metric: str | None = None
     entity: str | None = None
+    left_out: tuple[str, ...] = ()
 
     def has(self, run: Run | None) -> bool:
         """Whether a run concerns the metric and the entity; one that is lost may."""
         if run is None:
             return True
         metrics, entities = run.request.metrics, run.request.entities
+        if metrics and set(metrics).issubset(self.left_out):
+            return False
         return (not self.metric or not metrics or self.metric in metrics) and (
             not self.entity or not entities or self.entity in entities
         )
 
 
+def scope_of(store: Store, window: Window, metric: str | None = None, entity: str | None = None) -> Scope:
+    """Return the scope. Raises NothingSelected for an unknown metric, UsageError for an entity and a metric over
+    all."""
+    metrics = chosen(store.metrics, [metric] if metric else ()) if metric or entity else []
+    return Scope(window, metric, entity, of_entities(metrics, (entity,) if entity else ())[1])
+
+
 def history(store: Store, scope: Scope, checking: Engine | None = None) -> Iterator[Entry]:
     """Yield what happened, newest first; with an engine for `checking` also how many values are right today.
 
-    Raises NothingSelected for an unknown metric, Damaged for a row of state that is not as it was written, StoreError.
+    Raises Damaged for a row of state that is not as it was written, StoreError.
     """
-    if scope.metric is not None:
-        chosen(store.metrics, [scope.metric])
     run_of = lru_cache(1024)(partial(_run, store))
     sources = (
         _batches(store, scope),
@@ -180,6 +189,7 @@ def _id_prefix(window: Window) -> str:
 
 def _metrics(store: Store, scope: Scope) -> Iterator[Entry]:
     names = [scope.metric] if scope.metric else [metric.name for metric in store.metrics.latest()]
+    names = [name for name in names if name not in scope.left_out]
     applied = [metric for name in names for metric in store.metrics.versions(name) if metric.applied_at]
     applied.sort(key=lambda metric: (metric.applied_at, metric.name, metric.version), reverse=True)
     entries = (Entry(one.applied_at, What.METRIC, pin(one), one.actor, one.reason, one) for one in applied)

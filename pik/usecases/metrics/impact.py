@@ -16,7 +16,7 @@ from pik.ports.store import Store
 from pik.rawlog.selection import Overrides, Selection
 from pik.runtime.storage import Sorter
 from pik.usecases.metrics.computation import BYTES_AT_ONCE, by_bucket_size, recompute, stretches, widest
-from pik.usecases.metrics.definitions import chosen, pin
+from pik.usecases.metrics.definitions import chosen, of_entities, pin
 
 _WIDE = Context(prec=200)
 _ZERO = Decimal(0)
@@ -69,13 +69,15 @@ class MetricImpact:
 @dataclass(frozen=True, slots=True)
 class Impact:
     """The metrics, by name, over the whole buckets that the window touches. `values` are the differing ones of metrics
-    that do not add up, by metric, bucket and entity; they may be iterated over once."""
+    that do not add up, by metric, bucket and entity; they may be iterated over once. `left_out` are metrics over all
+    entities, where some were named."""
 
     effective: Window
     metrics: Sequence[MetricImpact]
     values: Iterable[ImpactValue]
     listed: int
     """The number of `values`."""
+    left_out: tuple[str, ...] = ()
 
     @property
     def failed(self) -> int:
@@ -120,7 +122,7 @@ def impact(
 ) -> Impact:
     """Compute the metrics (none named: all) as deliveries count, and with the overrides, over the whole buckets that
     the window touches. Raises NotFound, NotHeld, Damaged and EngineError."""
-    wanted = chosen(store.metrics, metrics)
+    wanted, left_out = of_entities(chosen(store.metrics, metrics), entities)
     work = _Work({one.name: MetricImpact(pin(one), adds_up(engine, one)) for one in wanted})
     for size, group in by_bucket_size(wanted):
         plain = Selection(store, window.widened(size), entities)
@@ -131,7 +133,7 @@ def impact(
                 for before, after in _side_by_side(left, right):
                     work.add(before, after)
     ordered = [work.metrics[name] for name in sorted(work.metrics)]
-    return Impact(widest(window, wanted) if wanted else window, ordered, work.values, work.listed)
+    return Impact(widest(window, wanted) if wanted else window, ordered, work.values, work.listed, left_out)
 
 
 def _rows(engine: Engine, metrics: Sequence[Metric], selection: Selection) -> Generator[Computed, None, None]:

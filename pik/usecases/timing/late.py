@@ -11,7 +11,7 @@ from operator import attrgetter
 
 from pik.errors import EngineError, Invalid, command
 from pik.model.instant import MAX_INSTANT, Window
-from pik.model.metric import Aggregate, Metric
+from pik.model.metric import ALL_ENTITIES, Aggregate, Metric
 from pik.model.scenario import Scenario
 from pik.ports.engine import DELIVERY_COLUMNS, Engine, Tables
 from pik.ports.store import Store
@@ -20,7 +20,7 @@ from pik.runtime.storage import Sorter
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.causes import TOGETHER, values_under
 from pik.usecases.metrics.computation import sound, widest
-from pik.usecases.metrics.definitions import computed_by, pin, pinned
+from pik.usecases.metrics.definitions import computed_by, of_entities, pin, pinned
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,15 @@ class LateBucket:
 @dataclass(frozen=True, slots=True)
 class LateReport:
     """Late events by metric, bucket and entity, over the whole buckets that the window touches (`effective`).
-    `versions` are the metrics that were looked at, `values` their current values, `late` the late ones' buckets."""
+    `versions` are the metrics that were looked at, `values` their current values, `late` the late ones' buckets;
+    `left_out` are metrics over all entities, where some were named."""
 
     effective: Window
     versions: tuple[str, ...]
     values: int
     late: int
     buckets: Iterable[LateBucket]
+    left_out: tuple[str, ...] = ()
 
 
 def find_late(
@@ -68,7 +70,7 @@ def find_late(
 ) -> LateReport:
     """Find the current values with late events. Raises NothingSelected for an unknown metric, NotHeld, Damaged, and
     EngineError where a definition's condition fails on an event."""
-    wanted = computed_by(store.metrics, metrics)
+    wanted, left_out = of_entities(computed_by(store.metrics, metrics), entities)
     effective = widest(window, wanted)
     expect_held(store, effective, entities)
     values, late = 0, 0
@@ -83,7 +85,7 @@ def find_late(
                 for one in _moved(store, engine, metric, some):
                     late += 1
                     found.add(one)
-    return LateReport(effective, tuple(pin(metric) for metric in wanted), values, late, found)
+    return LateReport(effective, tuple(pin(metric) for metric in wanted), values, late, found, left_out)
 
 
 def _known_until(store: Store, name: str, window: Window, entities: Sequence[str]) -> dict[int, tuple[int, int]]:
@@ -127,10 +129,11 @@ def _late_of(
 def _recorded_since(tables: Tables, left: Metric, known_until: int) -> Iterator[tuple[int, str, int, int]]:
     """Yield bucket, entity, moment of recording (microseconds) and number of the events that the metric counts."""
     size = left.bucket_size
+    entity = f"'{ALL_ENTITIES}'" if left.is_over_all else "entity_id"
     try:
         tables.keep(
             "late",
-            f"SELECT event_ns - ((event_ns % {size}) + {size}) % {size} AS bucket, entity_id,"
+            f"SELECT event_ns - ((event_ns % {size}) + {size}) % {size} AS bucket, {entity} AS entity,"
             " epoch_us(recorded_at) AS recorded, count(*) AS n FROM events"
             f" WHERE epoch_us(recorded_at) > {known_until // 1000} AND ({left.definition.where or 'true'})"
             " GROUP BY 1, 2, 3",
@@ -140,7 +143,7 @@ def _recorded_since(tables: Tables, left: Metric, known_until: int) -> Iterator[
             f"the condition of {pin(left)} cannot be evaluated: {error.message}",
             hint=command("metrics", "show", left.name),
         ) from None
-    yield from tables.rows("SELECT bucket, entity_id, recorded, n FROM late ORDER BY 1, 2, 3")
+    yield from tables.rows("SELECT bucket, entity, recorded, n FROM late ORDER BY 1, 2, 3")
 
 
 def _bucket(left: Metric, value: Aggregate, count: int) -> LateBucket:

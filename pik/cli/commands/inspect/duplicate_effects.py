@@ -5,10 +5,13 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from pik.cli import options
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import first_rows
 from pik.cli.text import number_of
-from pik.cli.values import Bucket, Count, Json
+from pik.cli.values import Bucket, Count, Entity, Json
 from pik.errors import UsageError
 from pik.model.instant import Window
 
@@ -42,6 +45,7 @@ def show_effects(
         found = suspect_impact(store, engine, selected, what)
     else:
         found = duplicate_impact(store, engine, what, cli.progress)
+    options.note_left_out(cli, found.impact.left_out)
     values, is_truncated = first_rows(iter(found.impact.values), limit)
     cli.show(
         IMPACT,
@@ -133,12 +137,13 @@ IMPACT = Schema(
         "those that differ, of metrics that do not add up, by metric, bucket, entity",
         Column("metric", str),
         Column("bucket", Bucket, "its start"),
-        Column("entity_id", str, cut=24),
+        Column("entity_id", Entity | None, "null: over all entities", cut=24),
         Column("value", Decimal | None, "as deliveries count; null: no value"),
         Column("value_assumed", Decimal | None, "under the assumption; null: no value", get="assumed"),
         Column("delta", Decimal | None, "value_assumed - value; no value counts as 0"),
         empty="no value of such a metric differs",
     ),
+    msgspec.structs.replace(options.LEFT_OUT, get="impact.left_out"),
     TRUNCATED,
     NOTE,
 )

@@ -16,7 +16,7 @@ from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema, or_null
 from pik.cli.options import argument, option
-from pik.cli.values import Bucket, Count, EventId, Instant, Json, Lag, Shown
+from pik.cli.values import Bucket, Count, Entity, EventId, Instant, Json, Lag, Shown
 from pik.errors import Invalid, UsageError
 from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, parse_duration, parse_instant
 
@@ -440,6 +440,7 @@ SHOW = Schema(
         "the current aggregates that counted the event; null, in a copy only: not known, as another day was not pulled",
         Column("metric", str, get="computed.metric"),
         Column("bucket", Bucket, "its start", get="computed.bucket"),
+        Column("entity_id", Entity | None, "null: over all entities", get="computed.entity_id", drop=2),
         Column("value", Decimal | None, get="computed.value"),
         Column("inputs", int, "events that were counted", get="computed.inputs"),
         Column("run_id", str, drop=1),

@@ -8,7 +8,7 @@ from decimal import Decimal
 from pik.cli import options
 from pik.cli.context import Context
 from pik.cli.document import NEXT, TRUNCATED, Column, Field, Rows, Schema
-from pik.cli.values import Bucket, Count, Moment
+from pik.cli.values import Bucket, Count, Entity, Moment
 from pik.errors import command
 from pik.model.instant import Window
 
@@ -20,6 +20,7 @@ def show_late(
     from pik.usecases.timing.late import find_late
 
     found = find_late(cli.open_store(), cli.engine(), window, entities, metrics)
+    options.note_left_out(cli, found.left_out)
     rows, truncated = options.first_rows(iter(found.buckets), limit or cli.default_limit)
     ends = [("--from", window.from_text), ("--to", window.to_text), *(("--entity", one) for one in entities)]
     ends += [("--metric", one) for one in metrics]
@@ -35,6 +36,7 @@ def show_late(
             "values_with_late_events": found.late,
         },
         late_values=rows,
+        metrics_left_out=found.left_out,
         truncated=truncated,
         next=command("diff", "aggregates", *chosen, "--explain") if found.late else None,
     )
@@ -54,7 +56,7 @@ LATE = Schema(
         "by metric, bucket and entity",
         Column("metric", str),
         Column("bucket", Bucket),
-        Column("entity_id", str, cut=16),
+        Column("entity_id", Entity | None, "null: over all entities", cut=16),
         Column("late_events", Count, "recorded after `known_until`, and counted by the definition", get="late"),
         Column("delta", Decimal | None, "by how much they move the value; null: it cannot be computed"),
         Column("before", Decimal | None, "the value without them; null: none", drop=3),
@@ -67,6 +69,7 @@ LATE = Schema(
             "no late events" if found["values_checked"] else f"no current values {found['window'].within}"
         ),
     ),
+    options.LEFT_OUT,
     TRUNCATED,
     NEXT,
 )

@@ -6,6 +6,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
+
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY
 from pik.cli.commands.ingest.ingest import reading_of, sources_of
@@ -13,7 +15,7 @@ from pik.cli.commands.numbers.diff import diff
 from pik.cli.context import Context
 from pik.cli.document import NEXT, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import argument, first_rows, option
-from pik.cli.values import Bucket, Count, EventId, Instant
+from pik.cli.values import Bucket, Count, Entity, EventId, Instant
 from pik.errors import UsageError, command
 from pik.model.instant import Window
 
@@ -86,8 +88,9 @@ def diff_events(
     limit = limit or cli.default_limit
     rows, more_rows = first_rows(iter(found.mismatches), limit)
     values, more_values = first_rows(iter(found.impact.values if found.impact else ()), limit)
+    options.note_left_out(cli, found.impact.left_out if found.impact else ())
     cli.show(
-        RECONCILIATION if found.impact else RECONCILIATION.without("metrics", "differing_values"),
+        RECONCILIATION if found.impact else RECONCILIATION.without("metrics", "differing_values", "metrics_left_out"),
         found,
         mismatches=rows,
         differing_values=values,
@@ -157,7 +160,7 @@ RECONCILIATION = Schema(
         "those that would differ, of metrics that do not add up, by metric, bucket, entity",
         Column("metric", str),
         Column("bucket", Bucket, "its start"),
-        Column("entity_id", str, cut=24),
+        Column("entity_id", Entity | None, "null: over all entities", cut=24),
         Column("value", Decimal | None, "now; null: no value"),
         Column("value_assumed", Decimal | None, "with the missing events", get="assumed"),
         Column("delta", Decimal | None, "value_assumed - value; no value counts as 0"),
@@ -165,6 +168,7 @@ RECONCILIATION = Schema(
         empty="no value of such a metric would differ",
         only="if events are missing",
     ),
+    msgspec.structs.replace(options.LEFT_OUT, get="impact.left_out", only="if events are missing"),
     TRUNCATED,
     NEXT,
 )

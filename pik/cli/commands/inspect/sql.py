@@ -64,6 +64,7 @@ def sql(
     if output is not None and not output.endswith(".parquet"):
         raise UsageError(f"--output {output}: it does not end in .parquet", hint="for CSV: --format csv > FILE")
     query = SqlQuery(cli.open_store(), cli.engine(), text, window, entity or (), metric or ())
+    options.note_left_out(cli, query.left_out)
     found = _show(cli, query, limit or cli.default_limit) if output is None else _write(cli, query, output)
     return FOUND if found and fail_if_any else None
 
@@ -88,6 +89,7 @@ def _head(query: SqlQuery, columns: Sequence[ResultColumn]) -> dict[str, Any]:
     return {
         "window": query.window,
         "entities": list(query.entities),
+        "left_out": query.left_out,
         "columns": columns,
         "approximate": [column.name for column in columns if column.approximate],
     }
@@ -170,6 +172,7 @@ RESULT = Schema(
     "pik sql",
     Field("window", Window),
     Field("entities", list[str], "none: all"),
+    options.LEFT_OUT,
     _COLUMNS,
     _APPROXIMATE,
     Rows(
@@ -187,6 +190,7 @@ WRITTEN = Schema(
     "pik sql --output",
     Field("window", Window),
     Field("entities", list[str], "none: all"),
+    options.LEFT_OUT,
     _COLUMNS,
     _APPROXIMATE,
     Field("output", str, "the file; HUGEINT columns are DECIMAL(38, 0) there"),

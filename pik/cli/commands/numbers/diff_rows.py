@@ -122,8 +122,9 @@ def _taken(diff: Diff) -> str | None:
         return None
     extent = diff.file.extent
     numbers, entities = number_of(extent.values, "number"), number_of(extent.entities, "entity").replace("ys", "ies")
+    whose = f"of {entities}" if extent.entities else "over all entities"
     span = f"{format_instant(extent.first)} to {format_instant(extent.last)}"
-    return f"{diff.file.name} ({diff.file.columns}): {numbers} of {entities}, {span}"
+    return f"{diff.file.name} ({diff.file.columns}): {numbers} {whose}, {span}"
 
 
 def file_notes(file: FileNumbers, outside: int) -> Iterator[str]:
@@ -191,7 +192,7 @@ DIFFERENCES = Schema(
         Object(
             Field("file", str, get="name"),
             Field("bucket", str, "the column of buckets", get="columns.bucket"),
-            Field("entity", str, "the column of entities", get="columns.entity"),
+            Field("entity", str | None, "the column of entities; null: all are over all", get="columns.entity"),
             Field("metric", str | None, "the column that names the metric of each row", get="columns.metric"),
             Field(
                 "value_columns",

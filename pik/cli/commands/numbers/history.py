@@ -53,17 +53,19 @@ def history(
     current or, after a rollback, as before; with --check those that are current are right if raw says the same today,
     by the latest definition.
     """
-    from pik.usecases.metrics.history import Scope
     from pik.usecases.metrics.history import history as timeline
+    from pik.usecases.metrics.history import scope_of
 
     window = options.window_of(from_, to, since)
     store = cli.open_store()
-    found = timeline(store, Scope(window, metric, entity), cli.engine() if check else None)
+    scope = scope_of(store, window, metric, entity)
+    found = timeline(store, scope, cli.engine() if check else None)
+    options.note_left_out(cli, scope.left_out)
     limit = limit or cli.default_limit
     rows, truncated = options.first_rows(found, limit)
     cli.show(
         HISTORY if check else HISTORY.without("history.right_today"),
-        {"window": window, "entity": entity, "metric": metric},
+        scope,
         history=rows,
         truncated=truncated,
         note=_note(store.copy),
@@ -186,6 +188,7 @@ HISTORY = Schema(
         *map(_count_of, ("read", "accepted", "exact", "conflict", "rejected")),
         empty="nothing has happened then; all of it: pik history",
     ),
+    options.LEFT_OUT,
     TRUNCATED,
     NOTE,
 )
