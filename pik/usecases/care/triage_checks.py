@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from time import time_ns
 
-from pik.errors import Damaged, command
+from pik.errors import command
 from pik.model.batch import Batch, BatchState, Segment, Verdict
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, SECOND, day_text, format_duration, parse_instant
 from pik.model.metric import PromotionKind, Run, RunState
-from pik.rawlog.objects import frame_lines
 from pik.rawlog.selection import Selection
 from pik.usecases.care.triage_findings import Finding, Scope
 from pik.usecases.care.verify import verify
@@ -50,7 +48,7 @@ def _by_source(found: Iterable[tuple[str, int]]) -> list[tuple[str, _OfSource]]:
 
 def _conflicts(scope: Scope) -> Iterator[Finding]:
     wanted = DuplicateFilter(Filter(scope.window, scope.entities), Verdict.CONFLICT)
-    found = selected_duplicates(scope.store, wanted, scope.progress)
+    found = selected_duplicates(scope.readable("conflicts"), wanted, scope.progress)
     words = ("duplicates", "--class", "conflict", "--show-payload-diff", "--source")
     for source, one in _by_source((delivery.source, delivery.event_instant) for delivery, _ in found):
         yield Finding(
@@ -64,7 +62,7 @@ def _conflicts(scope: Scope) -> Iterator[Finding]:
 
 
 def _suspects(scope: Scope) -> Iterator[Finding]:
-    found = list_suspects(scope.store, scope.engine, Filter(scope.window, scope.entities), _RETRY)
+    found = list_suspects(scope.readable("suspects"), scope.engine, Filter(scope.window, scope.entities), _RETRY)
     for source, one in _by_source((row.source, row.event_time) for row in found):
         yield Finding(
             "suspects",
@@ -77,7 +75,7 @@ def _suspects(scope: Scope) -> Iterator[Finding]:
 
 
 def _skew(scope: Scope) -> Iterator[Finding]:
-    report = find_skew(scope.store, scope.engine, Filter(scope.window, scope.entities), _BY_SOURCE)
+    report = find_skew(scope.readable("skew"), scope.engine, Filter(scope.window, scope.entities), _BY_SOURCE)
     unknown = sum(group.verdict == SkewVerdict.UNKNOWN for group in report.groups)
     scope.notes.update(_unknown("skew", unknown, "too few events or hours"))
     for shift in report.shifts:
@@ -93,7 +91,7 @@ def _skew(scope: Scope) -> Iterator[Finding]:
 
 
 def _gaps(scope: Scope) -> Iterator[Finding]:
-    report = find_gaps(scope.store, scope.engine, Question(Filter(scope.window, scope.entities), _BY_SOURCE))
+    report = find_gaps(scope.readable("gaps"), scope.engine, Question(Filter(scope.window, scope.entities), _BY_SOURCE))
     unknown = sum(group.learned_from is None for group in report.groups)
     scope.notes.update(_unknown("gaps", unknown, "too few earlier days to learn from"))
     for silence in report.silences:
@@ -219,17 +217,14 @@ def _dead_letters(scope: Scope) -> Iterator[Finding]:
 
 
 def _damage(scope: Scope) -> Iterator[Finding]:
-    """Yield what `verify --quick` finds, and the objects because of which values could not be computed."""
+    """Yield what `verify --quick` finds, and the other objects because of which values could not be computed."""
     found = set[str]()
     for one in _damaged_objects(scope) if scope.entities else _quick_problems(scope):
         found.add(one.scope)
         yield one
-    for bucket in scope.unreadable:
-        selection = Selection(scope.store, bucket, scope.entities)
-        for segment in selection.segments():
-            if segment.key not in found and (reason := _unreadable(selection, segment)):
-                found.add(segment.key)
-                yield _damaged(segment, reason)
+    for key, segment in scope.unreadable.items():
+        if key not in found:
+            yield _damaged(segment, "its bytes are not as they were written")
 
 
 def _quick_problems(scope: Scope) -> Iterator[Finding]:
@@ -262,15 +257,6 @@ def _damaged(segment: Segment, reason: str) -> Finding:
         since=segment.day * DAY,
         events=segment.deliveries,
     )
-
-
-def _unreadable(selection: Selection, segment: Segment) -> str:
-    """Return why a segment cannot be read; empty if it can."""
-    with suppress(Damaged):
-        for frame in selection.frames_in(segment):
-            frame_lines(selection.store.raw, segment, frame)
-        return ""
-    return "its bytes are not as they were written"
 
 
 Search = tuple[Mapping[str, str], Callable[[Scope], Iterator[Finding]]]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
+from pik.errors import Damaged
+from pik.model.batch import Batch, Location, RejectFile, Segment, Verdict
 from pik.model.instant import DAY, MIN_INSTANT, Window
 from pik.model.metric import PromotionKind
 from pik.ports.engine import Engine
 from pik.ports.state import Promotion
-from pik.ports.store import Store
+from pik.ports.store import Index, Store, Totals
+from pik.rawlog.objects import frame_lines, frames_of
+from pik.rawlog.selection import Selection
 from pik.runtime import Progress
 
 
@@ -40,12 +44,51 @@ class Finding:
         return self.check, self.metric, self.cause, self.scope
 
 
+_NAMED = 3
+"""Objects that a check names, at most, where it cannot look at them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Moves:
     """What was promoted and rolled back since the window began, by run: the last move, and the last promotion."""
 
     last: dict[str, Promotion]
     promoted_at: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Readable:
+    """An index without the segments that cannot be read: what is left can be looked at."""
+
+    index: Index
+    lost: frozenset[str]
+
+    def segments(
+        self, window: Window, *, batch_id: str | None = None, entities: Sequence[str] = ()
+    ) -> Iterator[Segment]:
+        found = self.index.segments(window, batch_id=batch_id, entities=entities)
+        return (segment for segment in found if segment.key not in self.lost)
+
+    def skipped(self, segment: Segment) -> dict[int, Verdict]:
+        return self.index.skipped(segment)
+
+    def locate(self, event_id_prefix: str, limit: int = 10) -> list[Location]:
+        return self.index.locate(event_id_prefix, limit)
+
+    def deliveries(self, event_id: str, limit: int | None = None) -> list[Location]:
+        return self.index.deliveries(event_id, limit)
+
+    def repeats(self, events: Sequence[tuple[int, str]]) -> list[int]:
+        return self.index.repeats(events)
+
+    def batches(self, prefix: str = "") -> Iterator[Batch]:
+        return self.index.batches(prefix)
+
+    def rejects(self, batch_id: str) -> list[RejectFile]:
+        return self.index.rejects(batch_id)
+
+    def totals(self) -> Totals:
+        return self.index.totals()
 
 
 @dataclass(slots=True)
@@ -60,8 +103,8 @@ class Scope:
     progress: Progress
     notes: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    unreadable: list[Window] = field(default_factory=list)
-    """Buckets of which raw cannot be read."""
+    unreadable: dict[str, Segment] = field(default_factory=dict)
+    """Segments that cannot be read, as far as computing values has shown that, by key."""
     _moves: Moves | None = None
 
     @property
@@ -98,7 +141,33 @@ class Scope:
                     self._moves.promoted_at.setdefault(one.run_id, one.at)
         return self._moves
 
+    def note_unreadable(self, bucket: Window) -> None:
+        """Note the segments because of which a bucket cannot be computed."""
+        selection = Selection(self.store, bucket, self.entities)
+        for segment in selection.segments():
+            if segment.key not in self.unreadable and not _is_readable(selection, segment):
+                self.unreadable[segment.key] = segment
+
+    def readable(self, check: str) -> Store:
+        """Return the store without the segments that cannot be read; where there are any, the check cannot look at
+        everything, and says so."""
+        if not self.unreadable:
+            return self.store
+        some, number = ", ".join(list(self.unreadable)[:_NAMED]), len(self.unreadable)
+        more = f" and {number - _NAMED:,} more" if number > _NAMED else ""
+        self.failures[check] = f"what cannot be read was left out: {some}{more}"
+        return replace(self.store, index=_Readable(self.store.index, frozenset(self.unreadable)))
+
     def meets(self, entities: Sequence[str], window: Window) -> bool:
         """Return whether what concerns these entities (none: all) in this window is of the scope."""
         is_of_entities = not self.entities or not entities or not set(entities).isdisjoint(self.entities)
         return is_of_entities and window.start < self.window.end and window.end > self.window.start
+
+
+def _is_readable(selection: Selection, segment: Segment) -> bool:
+    try:
+        for frame in frames_of(segment, selection.entities):
+            frame_lines(selection.store.raw, segment, frame)
+    except Damaged:
+        return False
+    return True

@@ -69,7 +69,7 @@ class _Values:
     failed: dict[str, list[int]] = field(default_factory=dict)
     """By metric: the number of values that cannot be computed, and the first bucket."""
     unreadable: dict[str, list[int]] = field(default_factory=dict)
-    """By metric: the number of buckets of which raw cannot be read, and the first of them."""
+    """By metric: the number of stretches of which raw cannot be read, and the first bucket."""
     changes: dict[str, Decimal] = field(default_factory=dict)
     has_unmoved: bool = False
     """Whether late events may have fallen into values that they do not move."""
@@ -102,7 +102,7 @@ class _Values:
             number, first = counts.get(one.metric, (0, one.bucket))
             counts[one.metric] = [number + 1, min(first, one.bucket)]
             if is_damage:
-                self.scope.unreadable.append(Window(one.bucket, one.bucket + 1))
+                self.scope.note_unreadable(Window(one.bucket, one.bucket + 1))
             return
         self.has_unmoved = self.has_unmoved or (row.late > 0 and Cause.LATE not in row.shares)
         for cause, share in row.shares.items():
@@ -226,7 +226,7 @@ def _values(scope: Scope) -> Iterator[Finding]:
     for metric, (count, since) in values.failed.items():
         yield _not_computable(scope, metric, f"{_count(count, 'value')} cannot be computed", "failed", count, since)
     for metric, (count, since) in values.unreadable.items():
-        what = f"{metric} cannot be computed in {_count(count, 'bucket')}: raw cannot be read"
+        what = f"{metric} cannot be computed in {_count(count, 'place')}, where raw cannot be read"
         yield _not_computable(scope, metric, what, "unreadable", None, since)
     yield from _old_definitions(values)
     for (metric, run_id), of_run in values.behind.items():
@@ -243,13 +243,13 @@ def _behind(values: _Values, metric: str, last: Promotion, of_run: _Sum) -> Find
     is_rollback = last.kind == PromotionKind.ROLLBACK
     cause = "rolled back" if is_rollback else "promoted in part"
     by = f" by {last.actor}" if last.actor else ""
-    moved = f": that moves it by {of_run.delta}" if values.adds_up(metric, of_run.values) else ""
+    moved = f", which would move the metric by {of_run.delta}" if values.adds_up(metric, of_run.values) else ""
     what = (
-        f"run {last.run_id} was {cause}{by} ({last.reason or 'no reason given'}); its {_count(of_run.values, 'value')}"
-        f" of {metric} would be nearer to what raw says than the current ones{moved}"
+        f"run {last.run_id} was {cause}{by} ({last.reason or 'no reason given'}): with it"
+        f" {_count(of_run.values, 'value')} of {metric} would be nearer to what raw says{moved}"
     )
     of_run.since = last.at
-    shown = command("runs", "show", last.run_id)
+    shown = command("diff", "aggregates", "--run", last.run_id, "--metric", metric)
     return values.finding("promotions", what, shown, (metric, cause, last.run_id), of_run, None)
 
 
@@ -305,7 +305,8 @@ def _late_events(values: _Values) -> Iterator[Finding]:
     scope = values.scope
     unmoved: dict[str, _Sum] = {}
     try:
-        late = find_late(scope.store, scope.engine, scope.window, scope.entities).buckets if values.has_unmoved else ()
+        store = scope.readable("late events") if values.has_unmoved else scope.store
+        late = find_late(store, scope.engine, scope.window, scope.entities).buckets if values.has_unmoved else ()
         for one in late:
             if one.delta == 0:
                 of_metric = unmoved.setdefault(one.metric, _Sum(since=one.bucket))

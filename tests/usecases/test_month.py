@@ -1,0 +1,191 @@
+"""A generated month with every kind of fault: triage and explain name those that were planted and no other, and their
+figures are those of an independent computation, to the last decimal."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from pik.__main__ import main
+from pik.usecases.care.triage import CHECKS, Triage, triage
+from pik.usecases.metrics.causes import explained
+from pik.usecases.metrics.comparison import Op
+from pik.usecases.metrics.diff import diff_aggregates
+from pik.usecases.metrics.explain import explain
+from tests.support.month import month as faults
+from tests.support.month.month import ENGINE, WINDOW, Month, clean, days, faulty, planted
+from tests.support.month.truth import ZERO, Key
+
+STATISTICAL = {"suspects", "skew", "gaps"}
+SEEDS = [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))]
+
+
+@pytest.fixture(scope="module", params=SEEDS)
+def month(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Month:
+    """With every fault that leaves raw whole."""
+    return faulty(tmp_path_factory.mktemp("month"), request.param)
+
+
+@pytest.fixture(scope="module")
+def found(month: Month) -> Triage:
+    return triage(month.store, ENGINE, WINDOW)
+
+
+@pytest.fixture(scope="module")
+def broken(month: Month, tmp_path_factory: pytest.TempPathFactory) -> Month:
+    """The same, and some raw is lost, some damaged."""
+    made = month.copied(tmp_path_factory.mktemp("broken"))
+    faults.lost(made)
+    faults.damaged(made)
+    return made
+
+
+def named(found: Triage) -> set[tuple[str, str, str, str]]:
+    return {one.identity for one in found.findings if one.check not in STATISTICAL}
+
+
+def expect_statistical(month: Month, found: Triage) -> None:
+    statistical = {(one.check, one.cause, one.scope) for one in found.findings if one.check in STATISTICAL}
+    assert month.statistical - statistical == set()
+
+
+def test_triage_names_each_planted_fault_and_no_other(month: Month, found: Triage) -> None:
+    assert named(found) == planted(month)
+    expect_statistical(month, found)
+    assert not any(one.failure for one in found.checks)
+    kinds = {"late events", "old definitions", "promotions", "conflicts", "rejects"}
+    assert {one.check for one in found.findings} == kinds | STATISTICAL
+    moves = {one.cause for one in found.findings if one.check == "promotions"}
+    assert moves == {"rolled back", "promoted in part"}
+
+
+def test_triage_names_lost_and_damaged_raw_as_well_and_looks_at_the_rest(broken: Month) -> None:
+    found = triage(broken.store, ENGINE, WINDOW)
+    assert named(found) == planted(broken)
+    expect_statistical(broken, found)
+    incomplete = {one.check for one in found.checks if one.failure}
+    assert incomplete >= {"conflicts", *STATISTICAL}
+
+
+def test_a_second_triage_finds_nothing_that_the_first_did_not(month: Month, found: Triage) -> None:
+    again = triage(month.store, ENGINE, WINDOW, baseline=[one.identity for one in found.findings])
+    assert (again.findings, again.known) == ((), found.findings)
+
+
+def expect_shares(month: Month) -> None:
+    shares = month.truth.shares()
+    seen: set[Key] = set()
+    for one in explained(month.store, ENGINE, diff_aggregates(month.store, ENGINE, WINDOW).rows):
+        row = one.difference
+        key = row.metric, row.bucket, row.entity_id
+        if row.op == Op.FAILED:
+            assert not row.entity_id
+            continue
+        seen.add(key)
+        right = shares[key]
+        assert (row.current, row.recomputed) == (right.current, right.right), key
+        assert {str(cause): share for cause, share in one.shares.items()} == right.causes, key
+        assert one.late == right.late
+        assert one.proven
+    readable = {key for key in shares if not month.truth.unreadable(key)}
+    assert seen == {key for key in readable if shares[key].current != shares[key].right}
+
+
+def test_the_right_numbers_and_the_shares_are_those_of_the_independent_computation(month: Month, broken: Month) -> None:
+    expect_shares(month)
+    expect_shares(broken)
+
+
+def test_what_a_finding_moves_is_the_sum_over_its_values(month: Month, found: Triage) -> None:
+    sums: dict[tuple[str, str], Decimal] = {}
+    moved: dict[tuple[str, str], int] = {}
+    late: dict[str, int] = {}
+    for (metric, _, _), one in month.truth.shares().items():
+        for cause, share in one.causes.items():
+            moved[metric, cause] = moved.get((metric, cause), 0) + 1
+            sums[metric, cause] = sums.get((metric, cause), ZERO) + share
+            late[metric] = late.get(metric, 0) + (one.late if cause == "late" else 0)
+    causes = [one for one in found.findings if (one.metric, one.cause) in sums]
+    assert len(causes) == len(sums)
+    for finding in causes:
+        adds_up = finding.metric != "largest" or moved[finding.metric, finding.cause] == 1
+        assert finding.delta == (sums[finding.metric, finding.cause] if adds_up else None)
+        if finding.check == "late events":
+            assert finding.events == late[finding.metric]
+    behind = month.truth.left_behind()
+    for finding in found.findings:
+        if finding.check == "promotions":
+            values, delta = behind[finding.metric, finding.cause, finding.scope]
+            assert finding.buckets == values
+            assert finding.delta == (delta if values == 1 or finding.metric != "largest" else None)
+
+
+def test_explain_has_the_same_shares_also_where_raw_is_lost(broken: Month) -> None:
+    shares, chance = broken.truth.shares(), broken.producer.chance
+    unreadable = sorted(key for key in shares if broken.truth.unreadable(key) and shares[key].causes)
+    different = sorted(key for key in shares if not broken.truth.unreadable(key) and shares[key].causes)
+    for key in [*chance.sample(unreadable, min(6, len(unreadable))), *chance.sample(different, 6)]:
+        metric, bucket, entity = key
+        explanation = explain(broken.store, ENGINE, metric, entity, bucket)
+        assert {str(one.cause): one.share for one in explanation.shares if one.share} == shares[key].causes, key
+
+
+def test_the_command_of_each_finding_shows_it(
+    month: Month, found: Triage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: set[tuple[str, str]] = set()
+    for one in found.findings:
+        if (one.check, one.cause) not in shown:
+            shown.add((one.check, one.cause))
+            words = shlex.split(one.command)
+            monkeypatch.setattr(sys, "argv", [words[0], "--store", str(month.directory / "store"), *words[1:]])
+            assert main() in (0, 1), one.command
+            shows = one.metric if one.check == "promotions" else one.scope or one.metric
+            assert shows in capsys.readouterr().out, one.command
+
+
+def test_a_clean_month_has_no_finding(tmp_path: Path) -> None:
+    found = triage(clean(tmp_path, 1).store, ENGINE, WINDOW)
+    assert found.findings == ()
+    assert [one.check for one in found.checks] == list(CHECKS)
+    assert not any(one.failure for one in found.checks)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Month:
+    return clean(tmp_path_factory.mktemp("sound"), 5)
+
+
+ALONE: dict[str, tuple[Callable[[Month], object], set[str]]] = {
+    "late": (lambda month: faults.late(month, (1, 31), 20), {"late events"}),
+    "doubled": (faults.doubled, set()),
+    "conflicting": (faults.conflicting, {"conflicts"}),
+    "old definition": (lambda month: faults.old_definition(month, (4, 9)), {"old definitions"}),
+    "wrong rollback": (
+        lambda month: faults.wrong_rollback(month, days(month.producer.chance, 7)),
+        {"late events", "promotions"},
+    ),
+    "partial promotion": (
+        lambda month: faults.partial_promotion(month, days(month.producer.chance, 6)),
+        {"late events", "promotions"},
+    ),
+    "lost": (faults.lost, {"differences", "damage"}),
+    "damaged": (faults.damaged, {"differences", "damage"}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ALONE)
+def test_a_fault_alone_is_named_alone(sound: Month, tmp_path: Path, fault: str) -> None:
+    month = sound.copied(tmp_path)
+    plant, checks = ALONE[fault]
+    plant(month)
+    found = triage(month.store, ENGINE, WINDOW)
+    assert named(found) == planted(month)
+    assert {one.check for one in found.findings} - STATISTICAL == checks
+    expect_shares(month)
