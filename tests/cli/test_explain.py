@@ -147,3 +147,84 @@ def test_texts_of_events_are_shown_as_they_are(shop: Callable[..., Any], tmp_pat
     (tmp_path / "more.jsonl").write_text(line("1", 6).replace('"n6"', json.dumps('say "hi"')))
     assert shop("ingest", "more.jsonl").code == 0
     assert 'say "hi"' in shop("explain", *PLACE, "--events", "--column", "payload.name").out
+
+
+def test_any_two_sides_are_explained(shop: Callable[..., Any]) -> None:
+    old = next(iter(json.loads(shop("runs", "list", "--format", "json").out)["runs"]))["run_id"]
+    counted = json.loads(shop("replay", "--all", "--assume", "duplicates=counted", "--format", "json").out)["run_id"]
+    shop("replay", "--all", "--promote", "--yes")
+    for options, causes, code in (
+        (("--left", f"run:{old}"), [("late", 4.25)], 1),
+        (("--left", f"run:{old}", "--right", "current"), [("late", 4.25)], 1),
+        (("--run", old), [("late", -4.25)], 1),
+        (("--left", f"run:{counted}"), [("duplicates", 0)], 0),
+        (("--left", f"run:{old}", "--run", counted), [("duplicates", 0), ("late", 4.25)], 1),
+        (("--left", "current@2020-01-01", "--right", "current"), [("not computed", 7.75)], 1),
+    ):
+        found = explained(shop, *options)
+        shares = [(one["cause"], one["share"]) for one in found["causes"]]
+        assert shares == [*causes, ("unexplained", 0)], options
+        assert shop("explain", *PLACE, *options).code == code
+    found = explained(shop, "--left", f"run:{old}", "--right", "current")
+    assert (found["left_side"], found["right_side"], found["run_id"]) == (f"run:{old}", "current", old)
+    assert found["causes"][0]["run_id"] == old
+    assert found["right_run_id"] not in (old, None)
+
+
+def test_a_number_of_a_file_is_imported_and_the_scenarios_that_give_it_are_named(
+    shop: Callable[..., Any], tmp_path: Path
+) -> None:
+    def ledger(value: str) -> Any:
+        (tmp_path / "ledger.csv").write_text(f"day,entity,revenue\n2026-01-01,a,{value}\n")
+        return shop("explain", *PLACE, "--against", "ledger.csv", "--format", "json")
+
+    found = json.loads(ledger("3.5").out)
+    assert [(one["cause"], one["share"], one["certainty"]) for one in found["causes"]] == [
+        ("imported", 4.25, "inferred"),
+        ("unexplained", 0, "proven"),
+    ]
+    assert {one["kind"] for one in found["trials"]} >= {"without-batch", "as-of", "current"}
+    assert (found["tried"] > 50, found["failed"], found["proven"]) == (True, 0, None)
+    assert ledger("1000").code == 1
+    result = shop("explain", *PLACE, "--against", "ledger.csv")
+    assert "no single scenario gives the number of the file" in result.out
+    assert "several at a time" in result.out
+    assert ledger("7.75").code == 0
+    assert json.loads(ledger("7.75").out)["trials"] is None
+
+
+def test_totals_are_explained_by_the_sums_of_the_shares(shop: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "more.jsonl").write_text(line("8", 3).replace("2026-01-01", "2026-01-02"))
+    shop("ingest", "more.jsonl")
+    for options in (("--total",), ("--by", "bucket"), ("--by", "run"), ("--total", "--tolerance", "5")):
+        options = (*options, "--metric", "revenue", "--explain")
+        rows = json.loads(shop("diff", "aggregates", *options, "--format", "json").out)["totals"]
+        sums = [sum(one["share"] for one in row["causes"] or ()) for row in rows]
+        assert sums == [row["delta"] for row in rows]
+        assert sum(sums) == 12.25
+    [row] = json.loads(shop("diff", "aggregates", *options, "--format", "json").out)["totals"]
+    assert row["causes"] == [{"cause": "not computed", "share": 8}, {"cause": "late", "share": 4.25}]
+    (tmp_path / "m.toml").write_text('name = "largest"\nvalue = "max((payload->>\'v\')::DECIMAL(18, 2))"\n')
+    shop("metrics", "apply", "m.toml")
+    result = shop("diff", "aggregates", "--total", "--explain", "--metric", "largest")
+    assert (result.code, "causes do not add up" in result.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--against", "absent.csv"), 2, "absent.csv"),
+        (("--against", "m.toml"), 2, "m.toml"),
+        (("--left", "run:01ZZ"), 4, "run 01ZZ"),
+        (("--right", "current"), 2, "both sides are the same"),
+        (("--left", "current@2020-01-01", "--right", "current", "--as-of", "2026-01-01"), 2, "recomputes nothing"),
+        (("--tolerance", "1"), 2, "--tolerance is for the numbers of a file"),
+        (("--key", "bucket=day"), 2, "--key and --value name columns of a file"),
+        (("--left", "current@2020-01-01", "--right", "current@2020-01-02"), 2, "no value on either side"),
+    ],
+)
+def test_a_wrong_side_of_an_explanation_is_an_error(
+    shop: Callable[..., Any], options: tuple[str, ...], code: int, message: str
+) -> None:
+    result = shop("explain", *PLACE, *options)
+    assert (result.code, message in result.err) == (code, True), result.err

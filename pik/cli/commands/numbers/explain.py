@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,7 +34,11 @@ from pik.model.metric import ALL_ENTITIES, entities_of
 if TYPE_CHECKING:
     from pik.model.metric import Computed, Metric
     from pik.model.path import EventPath
+    from pik.ports.engine import Engine
+    from pik.ports.store import Store
+    from pik.usecases.metrics.comparison import Tolerance
     from pik.usecases.metrics.explain import CauseEvent, Explanation, Share
+    from pik.usecases.metrics.trials import Trials
 
 
 @cli_command(
@@ -69,6 +73,10 @@ def explain(
     left: LeftSide = None,
     right: RightSide = None,
     run: RunSide = None,
+    tolerance: Annotated[
+        list[str] | None,
+        option("--tolerance ABS|REL%", "With --against: a scenario that is so near to the number meets it."),
+    ] = None,
     as_of: options.AsOf = None,
     assume: options.Assume = None,
     events: Annotated[bool, option("--events", "Also list the events behind each cause.")] = False,
@@ -85,10 +93,16 @@ def explain(
     (--assume), unexplained. The shares add up to the difference exactly. What was never computed, or came from a file,
     has one share before assumed. A cause is proven where the deliveries that the sides counted are exactly those that
     raw still holds of what they knew; otherwise its share is inferred. The sides are those of `pik diff aggregates`.
+
+    With a file on the left single scenarios are tried as well: an earlier definition, duplicates counted, the last of
+    conflicting deliveries, each batch missing, as of each promotion of the value and what was current then, and days of
+    other zones. Those that give the number of the file exactly, or within --tolerance, are listed.
+
     Exit codes: 0 both sides are equal, 1 they differ, 2 there is nothing to explain.
     """
     from pik.model.path import EventPath
     from pik.model.scenario import read_scenario
+    from pik.usecases.metrics.comparison import read_tolerances
     from pik.usecases.metrics.explain import events_behind
     from pik.usecases.metrics.explain import explain as explain_value
     from pik.usecases.metrics.file_numbers import file_numbers
@@ -105,6 +119,9 @@ def explain(
     refuse_scenario(scenario, sides[1], run)
     request = file_request(sides[0], key or (), value or ())
     paths = [EventPath(path, "--column") for path in column or ()]
+    if tolerance and request is None:
+        raise UsageError("--tolerance is for the numbers of a file", hint="add --against FILE")
+    tolerances = read_tolerances(tolerance or ())
     try:
         instant = parse_instant(bucket, date_only=True)
     except Invalid as error:
@@ -119,12 +136,26 @@ def explain(
         before = Recorded(store, sides[0]) if file is None and sides[0] != LEFT else None
         after = Recorded(store, sides[1]) if sides[1] != RIGHT else None
         found = explain_value(store, engine, metric, entity, instant, scenario, left=file or before, right=after)
-    schema = EXPLANATION if events else EXPLANATION.without("events")
+        trials = _tried(store, engine, found, tolerances) if file is not None else None
+    left_out = ([] if events else ["events"]) + ([] if file is not None else ["trials", "tried", "failed", "not_tried"])
     behind = ((one, _values(one, paths)) for one in events_behind(store, found)) if events else ()
-    cli.show(schema, found, events=behind, next=_next(found))
+    tried = {name: getattr(trials, name, None) for name in ("tried", "failed", "not_tried")}
+    met = None if trials is None else trials.met
+    cli.show(EXPLANATION.without(*left_out), found, events=behind, trials=met, **tried, next=_next(found))
     for missing in uncertain(before, after):
         cli.note(missing)
     return FOUND if found.delta or any(one.share for one in found.shares) else None
+
+
+def _tried(store: Store, engine: Engine, found: Explanation, tolerances: Sequence[Tolerance]) -> Trials | None:
+    """Return which single scenarios give the number of the file; None where the right side does, or it has none."""
+    from pik.usecases.metrics.trials import Question, try_scenarios
+
+    if found.left.version is None:
+        return None
+    place = found.metric, found.entity_id, found.bucket, found.scenario
+    asked = Question(found.left.value, *place, tolerances)
+    return None if asked.meets(_value(found.recomputed) or Decimal(0)) else try_scenarios(store, engine, asked)
 
 
 def _values(event: CauseEvent, paths: list[EventPath]) -> dict[str, Any]:
@@ -282,5 +313,19 @@ EXPLANATION = Schema(
         empty="no events behind any cause",
         only="with `--events`",
     ),
+    Rows(
+        "trials",
+        "with a file on the left: single scenarios that give its number; null: the right side does, or it has none",
+        Column("kind", str),
+        Column("scenario", str, "as it is typed"),
+        Column("value", Decimal | None, drop=1),
+        Column("detail", str, wrap=True),
+        empty="no single scenario gives the number of the file",
+        absent="no scenario was tried: the right side is the number of the file",
+        only="with a file on the left",
+    ),
+    Field("tried", Count | None, "single scenarios", only="with a file on the left"),
+    Field("failed", Count | None, "of those that cannot be computed", only="with a file on the left"),
+    Field("not_tried", list[str] | None, only="with a file on the left"),
     NEXT,
 )

@@ -1,0 +1,191 @@
+"""Which single scenario makes raw give a number of a file: an explanation of where such a number may come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from itertools import islice
+
+from pik.errors import Damaged, EngineError, UsageError
+from pik.model.instant import HOUR, Window, format_instant
+from pik.model.metric import ALL_ENTITIES, Computed, Metric, PromotionKind, entities_of
+from pik.model.scenario import (
+    Assumption,
+    CountedConflict,
+    CountedDuplicates,
+    Criteria,
+    OtherDefinition,
+    Scenario,
+    Shift,
+    Which,
+    WithoutBatch,
+)
+from pik.ports.engine import Engine
+from pik.ports.store import Store
+from pik.rawlog.selection import Selection
+from pik.usecases.metrics.chain import EXACT, value_of
+from pik.usecases.metrics.comparison import Tolerance
+from pik.usecases.metrics.definitions import pin
+from pik.usecases.metrics.scenario import applied
+from pik.usecases.metrics.sides import Recorded, Side, SideKind
+
+MOST = 100
+"""Batches, and promotions, that are tried at most."""
+
+OFFSETS = range(-24, 29)
+"""Offsets of other zones, in half hours: from UTC-12 to UTC+14."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A scenario that may explain a number: `scenario` as it is typed, `detail` what it means, and the value that it
+    gives, once it was computed. `at` is a time of which what was current is the value."""
+
+    kind: str
+    scenario: str
+    detail: str
+    metric: Metric
+    assumed: Scenario
+    at: int | None = None
+    value: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """How many scenarios were `tried`, those that `met` the number, how many could not be computed (`failed`), and what
+    was not tried."""
+
+    tried: int
+    met: tuple[Trial, ...]
+    failed: int
+    not_tried: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A number of a file, for a metric, entity and bucket (its start): which single scenario, added to this one, gives
+    it, within the tolerances?"""
+
+    number: Decimal
+    metric: Metric
+    entity: str
+    bucket: int
+    scenario: Scenario
+    tolerances: Sequence[Tolerance] = ()
+
+    @property
+    def window(self) -> Window:
+        """The bucket."""
+        return Window(self.bucket, self.bucket + 1).widened(self.metric.bucket_size)
+
+    def meets(self, value: Decimal) -> bool:
+        """Return whether a value is the number."""
+        delta = EXACT.subtract(value, self.number)
+        some = (one for one in self.tolerances if one.metric in (None, self.metric.name))
+        return not delta or any(one.covers(self.number, delta) for one in some)
+
+
+def try_scenarios(store: Store, engine: Engine, asked: Question) -> Trials:
+    """Try every single scenario: an earlier definition, duplicates counted, conflicts last, each batch missing, as of
+    each promotion of the value, what was current then, and days of other zones."""
+    not_tried = ["several at a time", "zones at quarter hours, and changes of clocks within the bucket"]
+    trials = [
+        *_definitions(store, asked, not_tried),
+        _assuming(asked, "duplicates", CountedDuplicates(), "a pipeline without deduplication"),
+        _assuming(asked, "conflicts", CountedConflict(Which.LAST, Criteria()), "the last of conflicting deliveries"),
+        *_batches(store, asked, not_tried),
+        *_moments(store, asked, not_tried),
+        *_zones(asked),
+    ]
+    met, failed = [], 0
+    for trial in trials:
+        try:
+            computed = _value(store, engine, asked, trial)
+        except (Damaged, EngineError, UsageError):
+            failed += 1
+            continue
+        if computed is not None and computed.failure is not None:
+            failed += 1
+        elif asked.meets(value_of(computed)):
+            met.append(replace(trial, value=None if computed is None else computed.value))
+    return Trials(len(trials), tuple(met), failed, tuple(not_tried))
+
+
+def _assuming(asked: Question, kind: str, assumption: Assumption, detail: str) -> Trial:
+    scenario = replace(asked.scenario, assumptions=(*asked.scenario.assumptions, assumption))
+    return Trial(kind, str(assumption), detail, asked.metric, scenario)
+
+
+def _definitions(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Trial]:
+    if any(isinstance(one, OtherDefinition) for one in asked.scenario.assumptions):
+        not_tried.append("other definitions than the assumed one")
+        return
+    seen = [asked.metric.definition]
+    for metric in reversed(store.metrics.versions(asked.metric.name)):
+        if metric.definition in seen:
+            continue
+        seen.append(metric.definition)
+        if metric.bucket_size != asked.metric.bucket_size or metric.is_over_all != asked.metric.is_over_all:
+            not_tried.append(f"{pin(metric)}, whose buckets are others")
+        else:
+            yield Trial("definition", pin(metric), "another definition", metric, asked.scenario)
+
+
+def _batches(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Trial]:
+    """Yield each batch with events in the bucket."""
+    needed = Selection(store, asked.window, entities_of(asked.entity)).needed()
+    batches = sorted({one.segment.batch_id for one in needed})
+    if len(batches) > MOST:
+        not_tried.append(f"{len(batches) - MOST:,} more batches missing")
+    for batch_id in batches[:MOST]:
+        name = next(store.index.batches(batch_id)).origin.name
+        yield _assuming(asked, "without-batch", WithoutBatch(batch_id), f"{name} had not arrived")
+
+
+def _moments(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Trial]:
+    """Yield the moments of each promotion and rollback of the value: what was recorded then, and what was current."""
+    if store.copy is not None:
+        not_tried.append("promotions, which a copy does not have")
+        return
+    start = Window(asked.bucket, asked.bucket + 1)
+    versions = store.aggregates.versions(asked.metric.name, start, (asked.entity,))
+    runs = {version.run_id for version in versions}
+    moves = list(islice((one for one in store.promotions.newest_first() if one.run_id in runs), MOST + 1))
+    if len(moves) > MOST:
+        not_tried.append(f"promotions before {format_instant(moves[-2].at)}")
+    for one in moves[:MOST]:
+        at = format_instant(one.at)
+        what = f"run {one.run_id} was {'promoted' if one.kind == PromotionKind.PROMOTE else 'rolled back'}"
+        if asked.scenario.as_of is None or one.at < asked.scenario.as_of:
+            scenario = replace(asked.scenario, as_of=one.at)
+            yield Trial("as-of", f"as-of={at}", f"what had been recorded when {what}", asked.metric, scenario)
+        yield Trial("current", f"current@{at}", f"what was current after {what}", asked.metric, asked.scenario, one.at)
+
+
+def _zones(asked: Question) -> Iterator[Trial]:
+    window = asked.window
+    near = Window(window.start - 14 * HOUR, window.end + 12 * HOUR)
+    criteria = Criteria(window=near) if asked.entity == ALL_ENTITIES else Criteria(entity=asked.entity)
+    for half_hours in OFFSETS:
+        if half_hours:
+            hours, half = divmod(abs(half_hours), 2)
+            zone = f"UTC{'-' if half_hours < 0 else '+'}{hours:02}:{30 * half:02}"
+            shift = Shift(half_hours * HOUR // 2, criteria)
+            yield _assuming(asked, "zone", shift, f"buckets in the time of {zone}")
+
+
+def _value(store: Store, engine: Engine, asked: Question, trial: Trial) -> Computed | None:
+    """Return what a trial gives, a failed value included. Raises Damaged, EngineError and UsageError."""
+    window, entities = asked.window, entities_of(asked.entity)
+    if trial.at is not None:
+        side = Recorded(store, Side(SideKind.CURRENT, at=trial.at))
+        found = side.named(asked.metric.name, Window(asked.bucket, asked.bucket + 1), (asked.entity,))
+        version = next(found, None)
+        return None if version is None else version.computed
+    with (
+        applied(store, engine, trial.assumed, window, entities) as overrides,
+        Selection(store, window, entities, overrides).gather() as raw,
+        engine.computation(raw.inputs, [trial.metric.definition], window, entities) as computation,
+    ):
+        return next(computation.rows(), None)

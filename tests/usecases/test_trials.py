@@ -1,0 +1,98 @@
+"""Single scenarios that make raw give a number of a file: each kind is planted, and found."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from time import time_ns
+from typing import Any
+
+import pytest
+
+from pik.engine import DuckEngine
+from pik.model.instant import DAY
+from pik.model.metric import Definition
+from pik.model.scenario import PLAIN, CountedDuplicates, Scenario
+from pik.ports.store import Store
+from pik.stores import open_store
+from pik.usecases.metrics.comparison import read_tolerances
+from pik.usecases.metrics.definitions import add_version
+from pik.usecases.metrics.trials import Question, Trials, try_scenarios
+from pik.usecases.replay.runs import promote
+from tests.support.stores import FIRST, event, ingest, replay
+
+ENGINE = DuckEngine(threads=1)
+BUCKET = FIRST + DAY
+ONCE = Definition(name="total", value="sum((payload->>'v')::BIGINT)")
+THRICE = Definition(name="total", value="3 * sum((payload->>'v')::BIGINT)")
+
+
+def keyed(v: int) -> dict[str, Any]:
+    return {**event(v, "a", "02T14:00"), "idempotency_key": "k"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[str]]:
+    """Four batches and their ids. The value was promoted after the first one, under another definition."""
+    directory = tmp_path_factory.mktemp("trials")
+    store = open_store(str(directory / "store"), create=True)
+    add_version(store.metrics, ONCE, 1)
+    near = [
+        event(v, "a", at)
+        for v, at in ((100, "01T22:45"), (1, "02T12:00"), (5, "02T11:00"), (10, "02T23:30"), (1000, "03T00:20"))
+    ]
+    ingest(store, directory, [*near, event(7, "b", "02T12:00")])
+    promote(store, replay(store, ENGINE).run_id, time_ns(), "", "ana")
+    ingest(store, directory, [event(10_000, "a", "02T13:00"), event(1, "a", "02T12:00")])
+    ingest(store, directory, [keyed(100_000), event(20_000, "a", "02T15:00")])
+    ingest(store, directory, [keyed(300_000)])
+    add_version(store.metrics, THRICE, 2)
+    batches = sorted(store.index.batches(), key=lambda one: one.recorded_at)
+    return store, [one.batch_id for one in batches]
+
+
+def tried(store: Store, number: int, scenario: Scenario = PLAIN, *tolerances: str) -> Trials:
+    [metric] = [one for one in store.metrics.latest() if one.name == "total"]
+    asked = Question(Decimal(number), metric, "a", BUCKET, scenario, read_tolerances(tolerances))
+    return try_scenarios(store, ENGINE, asked)
+
+
+ALL = 1 + 5 + 10 + 10_000 + 20_000 + 100_000
+PLANTED = {
+    "definition": (ALL, "total@1"),
+    "duplicates": (3 * (ALL + 1 + 300_000), "duplicates=counted"),
+    "conflicts": (3 * (ALL - 100_000 + 300_000), "conflicts=last"),
+    "first batch": (3 * (ALL - 5 - 10), "without-batch="),  # another batch has the other event of it, too
+    "third batch": (3 * (ALL - 20_000 - 100_000 + 300_000), "without-batch="),
+    "as of": (3 * (1 + 5 + 10), "as-of="),
+    "current": (1 + 5 + 10, "current@"),
+    "days at UTC-00:30": (3 * (ALL + 1000), "shift=-30m,entity=a"),
+    "days at UTC+02:00": (3 * (ALL - 10 + 100), "shift=2h,entity=a"),
+}
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_the_scenario_that_gives_the_number_is_found_and_no_other(made: tuple[Store, list[str]], kind: str) -> None:
+    store, _ = made
+    number, scenario = PLANTED[kind]
+    found = tried(store, number)
+    kinds = {one.kind for one in found.met}
+    assert any(one.scenario.startswith(scenario) for one in found.met)
+    assert len(kinds) == 1
+    assert {one.value for one in found.met} == {number}
+    assert (found.failed, found.tried) == (0, 1 + 1 + 1 + 4 + 2 + 52)
+
+
+def test_none_that_meets_is_no_finding_and_a_tolerance_widens_what_does(made: tuple[Store, list[str]]) -> None:
+    store, _ = made
+    assert tried(store, 12345).met == ()
+    near = PLANTED["current"][0] + 2
+    assert tried(store, near).met == ()
+    assert [one.kind for one in tried(store, near, PLAIN, "total=2").met] == ["current"]
+    assert tried(store, near, PLAIN, "other=2").met == ()
+
+
+def test_scenarios_are_tried_on_top_of_the_one_assumed(made: tuple[Store, list[str]]) -> None:
+    store, batches = made
+    every = Scenario(None, (CountedDuplicates(),))
+    found = tried(store, 3 * (ALL - 5 - 10 + 300_000), every)
+    assert [one.scenario for one in found.met] == [f"without-batch={batches[0]}"]
