@@ -45,7 +45,7 @@ def _sections(command: Any, parent: Any, name: str) -> Iterator[str]:
     yield f"## {ctx.command_path}\n"
     yield inspect.cleandoc(command.help or "") + "\n"
     commands = getattr(command, "commands", {})
-    if not commands:
+    if not commands or command.invoke_without_command:
         yield f"```text\n{' '.join([ctx.command_path, *command.collect_usage_pieces(ctx)])}\n```\n"
     own = (param for param in command.params if getattr(param, "rich_help_panel", None) != GLOBAL)
     yield from _options(own)

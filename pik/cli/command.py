@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +17,7 @@ from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.help import GLOBAL, Command, Group
 from pik.cli.options import option
-from pik.errors import PikError
+from pik.errors import PikError, UsageError
 from pik.model.instant import DAY, MAX_INSTANT
 
 Function = Callable[..., int | None]
@@ -84,7 +84,10 @@ def with_globals(function: Function) -> Function:
             _expect_usable_clock()
         del chosen["version"]
         cli.choose(**chosen)
-        return function(cli, **values)
+        if ctx.invoked_subcommand is None:
+            return function(cli, **values)
+        _expect_no_options(ctx, values)
+        return None
 
     first = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *_GLOBALS.values())]
@@ -92,6 +95,18 @@ def with_globals(function: Function) -> Function:
     call.__annotations__ = {one.name: one.annotation for one in (first, *parameters)}
     call.__doc__ = function.__doc__
     return call
+
+
+def _expect_no_options(ctx: typer.Context, own: Mapping[str, Any]) -> None:
+    """Raise UsageError for an option of a group that stands before one of its commands, which would not see it."""
+    for name in own:
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            path = f"{ctx.command_path} {ctx.invoked_subcommand}"
+            raise UsageError(
+                f"--{name.strip('_')} is an option of {ctx.command_path}, not of {path}",
+                hint=f"options of {ctx.invoked_subcommand} stand after it: `{path} --help`",
+            )
 
 
 def _expect_usable_clock() -> None:
@@ -106,9 +121,12 @@ def _expect_usable_clock() -> None:
 
 
 def _declaration(app: typer.Typer, name: str, examples: str) -> Callable[[Function], Function]:
+    return lambda function: app.command(name, cls=Command, epilog=_epilog(examples))(with_globals(function))
+
+
+def _epilog(examples: str) -> str:
     lines = inspect.cleandoc(examples).splitlines()
-    epilog = "\n".join(["Examples:", *(f"  {line}".rstrip() for line in lines)])
-    return lambda function: app.command(name, cls=Command, epilog=epilog)(with_globals(function))
+    return "\n".join(["Examples:", *(f"  {line}".rstrip() for line in lines)])
 
 
 class CommandGroup(typer.Typer):
@@ -117,6 +135,20 @@ class CommandGroup(typer.Typer):
     def __init__(self, help: str) -> None:  # noqa: A002 - Typer's word
         super().__init__(cls=Group, **PLAIN)
         self.callback(help=help)(with_globals(nothing))
+
+    def alone(self, *, examples: str) -> Callable[[Function], CommandGroup]:
+        """Declare what the group does without a command, as `add` does; it has options and no arguments."""
+
+        def declare(function: Function) -> CommandGroup:
+            self.callback(
+                help=inspect.getdoc(function),
+                epilog=_epilog(examples),
+                invoke_without_command=True,
+                subcommand_metavar="[COMMAND]",
+            )(with_globals(function))
+            return self
+
+        return declare
 
     def add(self, name: str, *, examples: str) -> Callable[[Function], Function]:
         """Declare a command of the group. Its docstring is its help; it returns None, or an exit code such as FOUND."""

@@ -79,8 +79,8 @@ class Group(TyperGroup):
     format_epilog = _format_epilog
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Do as Typer does; without a command the help is the error."""
-        if not args and not ctx.resilient_parsing:
+        """Do as Typer does; without a command that it needs the help is the error."""
+        if not args and not self.invoke_without_command and not ctx.resilient_parsing:
             print(ctx.get_help(), file=sys.stderr)
             raise typer.Exit(2)
         return _parsed(super().parse_args, ctx, args)

@@ -83,7 +83,7 @@ def _within(metric: str, window: Window) -> str:
 
 
 def _computed(metric: str, bucket: int, entity: str, value: str) -> Computed:
-    return Computed(metric, bucket * _MICROSECOND, entity, Decimal(value), 0, NO_INPUTS, NO_INPUTS)
+    return Computed(metric, bucket * _MICROSECOND, entity, Decimal(value), None, NO_INPUTS, NO_INPUTS)
 
 
 @contextmanager

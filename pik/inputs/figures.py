@@ -74,13 +74,14 @@ class Columns:
 @dataclass(slots=True)
 class Table:
     """An open file with a header. `read` yields the number of each row and its cells in these columns; what one row is
-    called is `unit`. `approximate` are columns of floating point that have been read, `other_metrics` counts the rows
-    of metrics that were not asked for."""
+    called is `unit`. `digest` is the SHA-256 of the file, in hex. `approximate` are columns of floating point that have
+    been read, `other_metrics` counts the rows of metrics that were not asked for."""
 
     name: str
     header: Sequence[str]
     read: Callable[[Sequence[str]], Iterator[tuple[int, Sequence[Any]]]]
     unit: str = "line"
+    digest: str = ""
     approximate: list[str] = field(default_factory=list)
     other_metrics: int = 0
 
@@ -246,25 +247,36 @@ def _bucket(cell: Any, metric: str, start: Callable[[int], int]) -> int:
 
 @contextmanager
 def open_table(source: Source) -> Iterator[Table]:
-    """Open a file of numbers, whatever its format. Raises InputError where it is none, or empty."""
-    with source.open() as opened, opened.decompressed() as stream:
-        head = stream.peek(4096)[:4096]
-        if not head:
-            raise InputError(f"{source.name} is empty", hint=READS)
-        if head.startswith(b"PAR1"):
-            with _seekable(stream) as file:
-                yield _parquet(file, source.name)
-            return
-        if b"\0" in head or head.startswith((b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"Obj\x01", b"ORC")):
-            raise InputError(f"{source.name} is a binary file, not a table of numbers", hint=READS)
-        text = io.TextIOWrapper(cast(BinaryIO, stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
-        try:
-            begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-            if begin.startswith(b"["):
-                raise InputError(f"{source.name} is a JSON array", hint=f"jq -c '.[]' makes JSON lines of it; {READS}")
-            yield _json_lines(text, source.name) if begin.startswith(b"{") else _csv(text, source.name)
-        finally:
-            text.detach()
+    """Open a file of numbers, whatever its format. Raises InputError where it is none, or empty, and at the end where
+    it changed while it was read."""
+    with source.open() as first, first.repeatable() as opened:
+        digest = opened.digest()
+        with opened.decompressed() as stream, _table(stream, source) as table:
+            table.digest = digest
+            yield table
+        opened.expect_unchanged("run this again when nothing writes to it")
+
+
+@contextmanager
+def _table(stream: io.BufferedReader, source: Source) -> Iterator[Table]:
+    """Provide the table of an uncompressed stream."""
+    head = stream.peek(4096)[:4096]
+    if not head:
+        raise InputError(f"{source.name} is empty", hint=READS)
+    if head.startswith(b"PAR1"):
+        with _seekable(stream) as file:
+            yield _parquet(file, source.name)
+        return
+    if b"\0" in head or head.startswith((b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"Obj\x01", b"ORC")):
+        raise InputError(f"{source.name} is a binary file, not a table of numbers", hint=READS)
+    text = io.TextIOWrapper(cast(BinaryIO, stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
+    try:
+        begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+        if begin.startswith(b"["):
+            raise InputError(f"{source.name} is a JSON array", hint=f"jq -c '.[]' makes JSON lines of it; {READS}")
+        yield _json_lines(text, source.name) if begin.startswith(b"{") else _csv(text, source.name)
+    finally:
+        text.detach()
 
 
 def _csv(text: io.TextIOWrapper, name: str) -> Table:

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import stat
 import sys
 import zlib
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from hashlib import file_digest
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO, cast
 
 import zstandard
@@ -29,6 +31,9 @@ from pik.ports.remote import Foreign, ForeignFile
 
 HEAD = 1 << 16
 """Bytes that are examined, at most, of the input as stored and uncompressed."""
+
+STANDARD_INPUT = "standard input"
+"""What standard input is called."""
 
 _RECORDS = 100
 """Records whose fields are compared with a mapping."""
@@ -108,7 +113,21 @@ class OpenedInput:
 
     def decompressed(self) -> AbstractContextManager[io.BufferedReader]:
         """Open the bytes, without their compression."""
+        if not self.is_stream:
+            self._stored.seek(0)
         return decompressed(self._stored, self.name)
+
+    @contextmanager
+    def repeatable(self) -> Iterator[OpenedInput]:
+        """Provide the input so that it can be read more than once: a stream is copied to a temporary file first."""
+        if not self.is_stream:
+            yield self
+            return
+        with TemporaryFile() as file:
+            shutil.copyfileobj(self._stored, file)
+            file.flush()
+            with open(file.fileno(), "rb", closefd=False) as copied:
+                yield OpenedInput(Source(self.name, None, None, remote=lambda: copied), copied)
 
     def blocks(self, max_line: int, *, first_seq: int = 1, offset: int = 0) -> Iterator[Block]:
         """Yield the blocks from record `first_seq` on, which starts `offset` uncompressed bytes into the input.
@@ -126,13 +145,13 @@ class OpenedInput:
                 self.position = self._stored.tell() if seekable else self.position + len(block.data)
                 yield block
 
-    def expect_unchanged(self) -> None:
+    def expect_unchanged(self, hint: str = "") -> None:
         """Raise InputError if the file was written to since it was opened. A replaced file was not: its old content is
         what has been read."""
         if self._file is not None and _state(self._file) != self._state:
             raise InputError(
                 f"{self.name} changed while it was being read",
-                hint="what was read is kept; ingest the file again when nothing writes to it",
+                hint=hint or "what was read is kept; ingest the file again when nothing writes to it",
             )
 
 
@@ -197,7 +216,7 @@ def _standard_input() -> Source:
     with suppress(OSError, ValueError):  # standard input may not be a file at all
         if stat.S_ISDIR(os.fstat(sys.stdin.fileno()).st_mode):
             raise InputError("standard input is a directory", hint=hint)
-    return Source("standard input", None, None)
+    return Source(STANDARD_INPUT, None, None)
 
 
 def shown_name(path: str) -> str:

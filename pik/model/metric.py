@@ -133,19 +133,22 @@ class Computed(msgspec.Struct, frozen=True, gc=False):  # a struct is made in a 
     `value` is None where there are no inputs, or where the expression over them is NULL, such as the sum of a field
     that none of them has. It is also None where it could not be computed from these events; only then there is a
     `failure`. An event whose condition (`where`) fails is not among the inputs, so a failure may have none.
+
+    A value from outside was not computed: its `inputs` are not known (None). If it was imported, both hashes together
+    are the SHA-256 of its file.
     """
 
     metric: str
     bucket: int
     entity_id: str
     value: Decimal | None
-    inputs: int
+    inputs: int | None
     input_ids: str
     input_contents: str
     failure: Failure | None = None
 
     @property
-    def counted(self) -> tuple[int, str, str]:
+    def counted(self) -> tuple[int | None, str, str]:
         """What tells one set of counted deliveries from another."""
         return self.inputs, self.input_ids, self.input_contents
 
@@ -167,9 +170,9 @@ class Aggregate(msgspec.Struct, frozen=True, gc=False):
     """One version of an aggregate: a computed value, and why it is what it is.
 
     `known_until` (nanoseconds) is the ingest time up to which the run knew events; `metric_version` the definition
-    used; `reason` and `actor` are the run's. `sound` is False where the row is not as it was written; that is looked at
-    where entities are named, or the reader asks for it. `base` is the run whose version was current when it was written
-    (None: there was none); only a listing of all versions knows it.
+    used, or, of an imported value, the latest one then; `reason` and `actor` are the run's. `sound` is False where the
+    row is not as it was written; that is looked at where entities are named, or the reader asks for it. `base` is the
+    run whose version was current when it was written (None: there was none); only a listing of all versions knows it.
     """
 
     computed: Computed
@@ -181,6 +184,16 @@ class Aggregate(msgspec.Struct, frozen=True, gc=False):
     sound: bool = True
     actor: str = ""
     base: str | None = None
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether it was imported from a file: what it counts is not known, and `known_until` is 0."""
+        return self.computed.inputs is None
+
+    @property
+    def file_digest(self) -> str | None:
+        """The SHA-256 of the file that it was imported from, in hex; None: it was computed."""
+        return self.computed.input_ids + self.computed.input_contents if self.is_imported else None
 
 
 class BucketDigest(msgspec.Struct, frozen=True, gc=False):
@@ -209,11 +222,12 @@ class BucketDigest(msgspec.Struct, frozen=True, gc=False):
         return self.aggregates, self.digest
 
 
-def digest_line(entity_id: str, value: str, inputs: int, input_ids: str, input_contents: str) -> str:
-    """Return the line of an aggregate, with its line feed. Both hashes are in upper case; that of the contents is left
-    out where it is the other one, as it is for nearly all. Databases write these lines themselves, in SQL."""
+def digest_line(entity_id: str, value: str, inputs: int | None, input_ids: str, input_contents: str) -> str:
+    """Return the line of an aggregate, with its line feed. Inputs that are not known are `-`. Both hashes are in upper
+    case; that of the contents is left out where it is the other one, as it is for nearly all. Databases write these
+    lines themselves, in SQL."""
     hashes = (input_ids,) if input_contents == input_ids else (input_ids, input_contents)
-    return "\x1f".join((entity_id, value, str(inputs), *hashes)) + "\n"
+    return "\x1f".join((entity_id, value, "-" if inputs is None else str(inputs), *hashes)) + "\n"
 
 
 _LINES = 1024
@@ -339,8 +353,28 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         return Window(self.start, self.end)
 
 
+class RunKind(StrEnum):
+    """What a run does."""
+
+    REPLAY = "replay"
+    IMPORT = "import"
+
+
+class ImportedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file whose numbers a run imports: its name as it was typed, its SHA-256 in hex, and the columns that were
+    taken. `metric` is the one that names the metric of each row, if there is such."""
+
+    name: str
+    digest: str
+    bucket: str
+    entity: str | None
+    value: str
+    metric: str | None = None
+
+
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replay was asked for; two equal requests are the same work. Instants in nanoseconds."""
+    """What a run was asked for: a replay or, with a `file`, an import. Two equal requests are the same work. Instants
+    in nanoseconds."""
 
     start: int
     end: int
@@ -350,6 +384,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     event_type: str | None = None
     assumed: tuple[str, ...] = ()
     reason: str = ""
+    file: ImportedFile | None = None
 
     @property
     def counts_duplicates(self) -> bool:
@@ -392,8 +427,8 @@ NO_FAILURES = Failures()
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One replay. `tasks`, `done`, `failed` count tasks; `new`, `changed`, `unchanged` values against what was current,
-    `removed` current values that have no events any more.
+    """One replay, or one import. `tasks`, `done`, `failed` count tasks; `new`, `changed`, `unchanged` values against
+    what was current, `removed` current values that have no events any more.
 
     `events_matched` counts the events that the request chose, `buckets` those with events, each metric's own, when
     the run was planned; None: too many for the planner to count, or some of their raw was damaged.
@@ -429,6 +464,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     computed_by: tuple[str, ...] = ()
     failed_aggregates: int = 0
     failures: tuple[FailedAggregate, ...] = ()
+
+    @property
+    def kind(self) -> RunKind:
+        """What it does."""
+        return RunKind.REPLAY if self.request.file is None else RunKind.IMPORT
 
     @property
     def is_active(self) -> bool:

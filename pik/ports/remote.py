@@ -13,7 +13,7 @@ from msgspec import Meta, structs
 from pik.errors import StoreError
 from pik.model.batch import Verdict
 from pik.model.instant import format_instant, parse_instant
-from pik.model.metric import ALL_ENTITIES, FailedAggregate, Run, RunRequest, RunState
+from pik.model.metric import ALL_ENTITIES, FailedAggregate, ImportedFile, Run, RunRequest, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +286,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     assumed: Annotated[tuple[str, ...], Meta(description="Empty: what counts today")]
     reason: str | None
     actor: Annotated[str | None, Meta(description="Who asked for it; null: not known")] = None
+    file: Annotated[ImportedFile | None, Meta(description="What it imported; null: it is a replay")] = None
 
     @classmethod
     def of(cls, run: Run) -> RunView:

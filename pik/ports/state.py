@@ -304,7 +304,7 @@ class VersionRow(msgspec.Struct, frozen=True, gc=False, tag="version"):
     entity: str
     run_id: str
     value: str | None
-    inputs: int
+    inputs: int | None
     input_ids: str
     input_contents: str
     base: str | None

@@ -29,6 +29,7 @@ def lines() -> list[tuple[str, ...]]:
         ("metrics", "list"),
         ("metrics", "show", "event_count"),
         ("aggregates",),
+        ("aggregates", "import", "events.jsonl", "--metric", "event_count", "--yes"),
         ("diff", "aggregates"),
         ("diff", "events", "events.jsonl"),
         ("triage",),

@@ -42,6 +42,14 @@ def row(
     )
 
 
+FILE_DIGEST = sha256(b"numbers").hexdigest()
+
+
+def imported(one: Computed) -> Computed:
+    """The value as an import writes it."""
+    return replace(one, inputs=None, input_ids=FILE_DIGEST[:32], input_contents=FILE_DIGEST[32:])
+
+
 def task(run_id="R1", number=0):
     return Task(run_id=run_id, number=number, metrics=("a@1", "b@7"), start=0, end=100)
 
@@ -93,12 +101,32 @@ def test_values_are_exact(state, value):
     assert str(kept) != "-0"
 
 
+def test_an_imported_version_keeps_the_digest_of_its_file_through_every_move(state):
+    promoted(state, "R1", [row(value="10")])
+    promoted(state, "R2", [imported(row(value="11"))])
+    (current,) = state.aggregates.current("a", ALL_TIME, ["e"])
+    assert (current.computed, current.sound) == (imported(row(value="11")), True)
+    assert (current.is_imported, current.file_digest) == (True, FILE_DIGEST)
+    promoted(state, "R3", [row(value="12", inputs=3)])  # a replay, over the imported value
+    assert [one.file_digest for one in state.aggregates.versions("a", ALL_TIME)] == [None, FILE_DIGEST, None]
+    (change,) = state.aggregates.changes("R3")
+    assert change.base is not None
+    assert change.base.file_digest == FILE_DIGEST
+    state.promotions.rollback("R3", 3, "")
+    (again,) = state.aggregates.current("a", ALL_TIME, checked=True)
+    assert again == current
+    state.promotions.rollback("R2", 4, "")
+    assert [one.file_digest for one in state.aggregates.current("a", ALL_TIME)] == [None]
+    assert not [found for found in state.audit.problems() if "version" in found.what or "current" in found.what]
+
+
 @pytest.mark.parametrize("joined", [2, 5, 1000])
 def test_digests_are_those_of_the_current_values(state, monkeypatch, joined):
     monkeypatch.setattr("pik.model.metric.JOINED_LINES", joined)  # a bucket has four, and two have seven
     entities = ["a", "é", "\uffff", "\U0001f600"]
     rows = [row(bucket=at, entity=one, value=str(at + len(one)), inputs=at + 10) for at in (0, 10) for one in entities]
     rows[2] = replace(rows[2], input_contents=rows[2].input_ids)
+    rows[5] = imported(rows[5])
     promoted(state, "R1", [*rows, row(bucket=20, value=None, inputs=0), row("b", 0)])
     promoted(state, "R2", [row(entity="a", value="-1.50", inputs=254), row(entity="é", value=None, inputs=0)])
     write(state, "R3", [row(bucket=10, value="7")])
@@ -107,7 +135,7 @@ def test_digests_are_those_of_the_current_values(state, monkeypatch, joined):
         there = list(found)
         counted = [one.computed for one in there if one.computed.value is not None]
         texts = [
-            "\x1f".join((one.entity_id, decimal_text(one.value), str(one.inputs), *hashes)) + "\n"
+            "\x1f".join((one.entity_id, decimal_text(one.value), str(one.inputs or "-"), *hashes)) + "\n"
             for one, hashes in (
                 (one, list(dict.fromkeys([one.input_ids.upper(), one.input_contents.upper()]))) for one in counted
             )

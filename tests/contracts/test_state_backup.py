@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import zstandard
+from msgspec import structs
 
 from pik.errors import Damaged, InputError, StoreError, UsageError
 from pik.model.instant import ALL_TIME
@@ -40,7 +41,8 @@ def live(store: Store) -> None:
     for number, run_id in enumerate(RUNS, 1):
         store.runs.create(run_of(run_id), [task(run_id, 0), task(run_id, 1)])
         store.runs.set_state(run_id, RunState.RUNNING)
-        for at, rows in enumerate(([row("e", number), row("f", number)], [row("é", number, 50)])):
+        imported = structs.replace(row("f", number), inputs=None)
+        for at, rows in enumerate(([row("e", number), imported], [row("é", number, 50)])):
             store.aggregates.write(
                 task(run_id, at), iter(rows), versions={"a": 2}, known_until=5, reason="why", computed_by="pik 1"
             )
@@ -57,8 +59,6 @@ def live(store: Store) -> None:
     bury(store, task("01J00000000000000000000009", 0))
     bury(store, task("01J00000000000000000000009", 1))
     letter = next(one for one in store.dead_letters.letters() if one.task.number == 1)
-    from msgspec import structs
-
     store.dead_letters.purge([structs.replace(letter, purged_at=3, purge_reason="no more")])
 
 
@@ -141,8 +141,6 @@ def test_a_pointer_to_a_version_that_the_backup_lacks_is_not_restored(store: Sto
 
 @pytest.mark.parametrize("other", ["local"])
 def test_a_version_that_was_changed_is_not_restored(store: Store, other_store: Store) -> None:
-    from msgspec import structs
-
     live(store)
 
     def altered(rows: Iterator[Any]) -> Iterator[Any]:

@@ -307,7 +307,7 @@ def test_promise_8_where_many_threads_need_too_much_memory_a_single_one_computes
     texts = ("count(*)", f"sum({number})", f"max({number})", f"min({number})")
     four = [Definition(name=f"m{number}", value=text) for number, text in enumerate(texts)]
     engine, inputs = DuckEngine(threads=16), many_entities(tmp_path, 200_000)
-    counts: Counter[tuple[str, Decimal | None, int]] = Counter()
+    counts: Counter[tuple[str, Decimal | None, int | None]] = Counter()
     for one in rows(engine, inputs, four, ALL_TIME):
         counts[one.metric, one.value, one.inputs] += 1
     assert begun == [4, 1]

@@ -66,7 +66,7 @@ def values(store: Store, scenario: Scenario = PLAIN, within: Window = ALL_TIME, 
         for part in recompute(Selection(store, within, entities, overrides), DuckEngine(), METRICS):
             assert not isinstance(part.computed, Exception)
             for row in part.computed.rows():
-                found[row.metric, row.bucket, row.entity_id] = row.value, row.inputs, row.input_ids
+                found[row.metric, row.bucket, row.entity_id] = row.value, row.inputs or 0, row.input_ids
     return found
 
 

@@ -106,7 +106,7 @@ ORDER BY k.bucket, k.entity
 """
 
 _DIGEST_LINE = (
-    "v.entity || x'1f' || v.value || x'1f' || v.inputs || x'1f' || hex(v.input_ids) || CASE"
+    "v.entity || x'1f' || v.value || x'1f' || coalesce(v.inputs, '-') || x'1f' || hex(v.input_ids) || CASE"
     " WHEN v.input_contents IS v.input_ids THEN x'0a' ELSE x'1f' || hex(v.input_contents) || x'0a' END"
 )  # NULL where the value is
 _DIGEST_LINES = f"""

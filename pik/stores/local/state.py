@@ -75,7 +75,8 @@ CREATE TABLE writer ( -- a run that wrote versions, and how they compare with wh
 CREATE TABLE version (
     metric TEXT NOT NULL, bucket INTEGER NOT NULL, entity TEXT NOT NULL, writer INTEGER NOT NULL,
     value TEXT, -- exact decimal in its shortest form, so that equal values are equal texts
-    inputs INTEGER NOT NULL, input_ids BLOB NOT NULL, input_contents BLOB NOT NULL,
+    inputs INTEGER, -- NULL: imported; both hashes together are then the SHA-256 of the file
+    input_ids BLOB NOT NULL, input_contents BLOB NOT NULL,
     base INTEGER, -- the writer of the version that was current
     metric_version INTEGER NOT NULL, known_until INTEGER NOT NULL, reason TEXT NOT NULL, actor TEXT NOT NULL,
     digest BLOB NOT NULL,

@@ -51,7 +51,7 @@ class _Sum:
         one = row.difference
         self.delta = EXACT.add(self.delta, share)
         self.values += 1
-        self.events += row.late if row.current else one.inputs_after
+        self.events += (row.late if row.current else one.inputs_after) or 0
         self.since = one.bucket if self.since is None else min(self.since, one.bucket)
         self.proven = self.proven and row.proven
         if self.largest is None or share.copy_abs() > self.share.copy_abs():
@@ -263,7 +263,7 @@ def _old_definitions(values: _Values) -> Iterator[Finding]:
         counts: dict[int, list[int]] = {}
         for bucket in _buckets_of(scope, metric, max(old, default=0)):
             for row in scope.store.aggregates.current(metric.name, bucket, scope.entities):
-                if row.metric_version in old:
+                if row.metric_version in old and not row.is_imported:
                     number, first = counts.get(row.metric_version, (0, row.computed.bucket))
                     counts[row.metric_version] = [number + 1, min(first, row.computed.bucket)]
         for version, (count, since) in counts.items():

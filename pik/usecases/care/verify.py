@@ -19,7 +19,7 @@ from pik.rawlog.selection import Overrides, Selection
 from pik.runtime import Progress, showing
 from pik.usecases import Listing
 from pik.usecases.care.verify_batches import batch_problems
-from pik.usecases.care.verify_findings import Problem, ProblemKind, Verification, VerifyReport
+from pik.usecases.care.verify_findings import NotProvable, Problem, ProblemKind, Verification, VerifyReport
 from pik.usecases.care.verify_objects import day_problems, object_problems, record_problems
 from pik.usecases.metrics.computation import (
     BYTES_AT_ONCE,
@@ -155,7 +155,7 @@ def _unexplained(
     """Return, by metric and what was known, where the events there are now do not explain a current aggregate."""
     aggregates, by_name = run.store.aggregates, {metric.name: metric for metric in metrics}
     unexplained: dict[str, dict[_Known, Window]] = {metric.name: {} for metric in metrics}
-    checked = 0
+    checked, imported = 0, dict[tuple[str, str], NotProvable]()
     definitions = [metric.definition for metric in metrics]
     with (
         Selection(run.store, window).gather() as gathered,
@@ -171,6 +171,11 @@ def _unexplained(
         for aggregate, found in compare(current_but(aggregates, equal, current), computation.rows(skipping=equal)):
             if aggregate is None:
                 continue
+            if aggregate.file_digest is not None:
+                place, start = (aggregate.run_id, aggregate.computed.metric), aggregate.computed.bucket
+                one = NotProvable(*place, aggregate.file_digest, 1, start, start)
+                imported[place] = imported[place].plus(one) if place in imported else one
+                continue
             checked += 1
             metric = by_name[aggregate.computed.metric]
             counted = _NOTHING if found is None else found.counted
@@ -180,6 +185,7 @@ def _unexplained(
                 known = of_metric.get(key, Window(start, start + metric.bucket_size))
                 of_metric[key] = Window(min(known.start, start), max(known.end, start + metric.bucket_size))
     run.aggregates = (run.aggregates or 0) + checked
+    run.note_imported(imported.values())
     return unexplained
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import reduce
@@ -12,6 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TypeVar
 
+from pik.errors import NotFound
 from pik.model.batch import Batch, Counts, Frame, Segment, Verdict
 from pik.model.instant import ALL_TIME, Window, day_text
 from pik.ports.raw import RawKey
@@ -78,6 +80,25 @@ def entity_ranges(frames: tuple[Frame, ...]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class NotProvable:
+    """Current values of a metric that a run imported: how many, and their first and last bucket (nanoseconds). What
+    they count is not known. They are of the file with this SHA-256, in hex; its `name` is not known in a copy."""
+
+    run_id: str
+    metric: str
+    file_digest: str
+    values: int
+    first: int
+    last: int
+    name: str = ""
+
+    def plus(self, other: NotProvable) -> NotProvable:
+        """Return both together."""
+        first, last = min(self.first, other.first), max(self.last, other.last)
+        return replace(self, values=self.values + other.values, first=first, last=last)
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyReport:
     """The result of a verification.
 
@@ -89,7 +110,8 @@ class VerifyReport:
     `replaced` are the keys of damaged objects of which a whole copy is read instead.
 
     `aggregates` is None where none was checked: by a quick check, or where raw or index lack events, which would make
-    every aggregate of those look wrong. Aggregates of the `expired_days` are not checked either.
+    every aggregate of those look wrong. Aggregates of the `expired_days` are not checked either. Those that were
+    imported are `not_provable`, which is not damage.
     """
 
     window: Window
@@ -109,6 +131,7 @@ class VerifyReport:
     damage: int
     kinds: frozenset[str]
     expired_days: int
+    not_provable: tuple[NotProvable, ...] = ()
 
 
 @dataclass(slots=True)
@@ -132,6 +155,21 @@ class Verification:
     state_is_sound: bool = True
     """Whether what is current can be relied on: damage of versions that are not is no reason to skip aggregates."""
     aggregates: int | None = None
+    not_provable: dict[tuple[str, str], NotProvable] = field(default_factory=dict)
+    """By run and metric."""
+
+    def note_imported(self, found: Iterable[NotProvable]) -> None:
+        """Count values that were imported."""
+        for one in found:
+            key = one.run_id, one.metric
+            before = self.not_provable.get(key)
+            self.not_provable[key] = before.plus(one) if before else replace(one, name=self._file_name(one.run_id))
+
+    def _file_name(self, run_id: str) -> str:
+        with suppress(NotFound):  # a copy has no runs
+            file = self.store.runs.get(run_id).request.file
+            return file.name if file else ""
+        return ""
 
     def count_expired(self, segment: Segment) -> None:
         """Count a segment whose object is gone as it should be."""
@@ -161,6 +199,7 @@ class Verification:
             aggregates=self.aggregates,
             kinds=frozenset(self.kinds),
             expired_days=len(self.expired_days),
+            not_provable=tuple(one for _, one in sorted(self.not_provable.items())),
             **{name: self.counts[name] for name in (*names, "in_progress", "deliveries", "damage")},
         )
 

@@ -28,6 +28,8 @@ class Reason(StrEnum):
     """There is no current value of its entity and bucket."""
     LATE = "late"
     """It was recorded after the current value's known until."""
+    IMPORTED = "imported"
+    """The current value was imported from a file, so what it counts is not known."""
     FILTER = "filter"
     """The definition's filter leaves it out."""
 
@@ -73,7 +75,9 @@ class CurrentValues:
         omissions: list[Omission] = []
         for value in values:
             if not self._selects(self._definitions[value.metric_version], place):
-                omissions.append(Omission(Reason.FILTER, value.known_until, value.run_id))
+                omissions.append(Omission(Reason.FILTER, value.known_until or None, value.run_id))
+            elif value.is_imported:
+                omissions.append(Omission(Reason.IMPORTED, None, value.run_id))
             elif found.segment.recorded_at > value.known_until:
                 omissions.append(Omission(Reason.LATE, value.known_until, value.run_id))
             else:

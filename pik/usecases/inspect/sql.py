@@ -80,10 +80,10 @@ TABLES: Mapping[str, Mapping[str, SqlColumn]] = {
         "bucket": SqlColumn("TIMESTAMP", "its start"),
         "entity_id": SqlColumn("VARCHAR", "NULL: over all entities"),
         "value": SqlColumn(_NUMBER, ""),
-        "inputs": SqlColumn("BIGINT", "how many events it counts"),
+        "inputs": SqlColumn("BIGINT", "how many events it counts; NULL: it was imported"),
         "run_id": SqlColumn("VARCHAR", "that wrote it"),
         "metric_version": SqlColumn("BIGINT", "the definition that it was computed with"),
-        "known_until": SqlColumn("TIMESTAMP", "the last recording that it knew"),
+        "known_until": SqlColumn("TIMESTAMP", "the last recording that it knew; NULL: it was imported"),
         "reason": SqlColumn("VARCHAR", "why it was computed"),
     },
     "differences": {
@@ -94,7 +94,7 @@ TABLES: Mapping[str, Mapping[str, SqlColumn]] = {
         "current": SqlColumn(_NUMBER, ""),
         "recomputed": SqlColumn(_NUMBER, "from raw"),
         "delta": SqlColumn(_NUMBER, "recomputed - current; NULL where one is missing"),
-        "inputs_before": SqlColumn("BIGINT", ""),
+        "inputs_before": SqlColumn("BIGINT", "NULL: it was imported"),
         "inputs_after": SqlColumn("BIGINT", ""),
         "reason": SqlColumn("VARCHAR", "why it cannot be computed"),
     },
@@ -268,7 +268,7 @@ def _aggregates(query: SqlQuery) -> Iterator[Mapping[str, object]]:
             "inputs": computed.inputs,
             "run_id": row.run_id,
             "metric_version": row.metric_version,
-            "known_until": _microseconds(row.known_until),
+            "known_until": _microseconds(row.known_until or None),
             "reason": row.reason or None,
         }
 

@@ -24,7 +24,7 @@ from pik.usecases.metrics.chain import (
     Cause,
     Knowledge,
     counts_same,
-    is_imported,
+    inputs_of,
     is_short,
     knowledge_of,
     steps,
@@ -190,7 +190,7 @@ class _Together:
         return left, None if self.metric is None else Knowledge(self.metric, self.scenario.as_of)
 
     def _knowledge(self, version: Aggregate | None, side: Recorded | None) -> Knowledge | None:
-        if version is None or is_imported(version):
+        if version is None or version.is_imported:
             return None
         return knowledge_of(version, self.definitions[version.metric_version], side)
 
@@ -212,9 +212,8 @@ class _Together:
 
         def inputs(known: Knowledge) -> int:
             if known not in self.values:
-                return one.inputs_after
-            found = self.values[known].get(key)
-            return 0 if found is None else found.inputs
+                return one.inputs_after or 0
+            return inputs_of(self.values[known].get(key))
 
         def value(known: Knowledge) -> Decimal:
             return value_of(self.values[known].get(key)) if known in self.values else after

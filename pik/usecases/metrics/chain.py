@@ -43,11 +43,6 @@ class Knowledge:
         return Scenario(self.until, (CountedDuplicates(),) if self.duplicates else ())
 
 
-def is_imported(version: Aggregate) -> bool:  # noqa: ARG001
-    """Return whether the version came from a file, so that its inputs are not known."""
-    return False
-
-
 def knowledge_of(version: Aggregate, metric: Metric, side: Recorded | None) -> Knowledge:
     """Return what a version of a side (None: of what is current) was computed from, by this definition."""
     counts = side is not None and side.run is not None and side.run.request.counts_duplicates
@@ -75,7 +70,12 @@ def counts_same(found: Computed | None, version: Computed) -> bool:
 
 def is_short(found: Computed | None, version: Computed) -> bool:
     """Return whether raw holds fewer deliveries than the version counted."""
-    return (0 if found is None else found.inputs) < version.inputs
+    return inputs_of(found) < inputs_of(version)
+
+
+def inputs_of(computed: Computed | None) -> int:
+    """Return how many deliveries a computed value counts; 0 where there is none."""
+    return 0 if computed is None or computed.inputs is None else computed.inputs
 
 
 def value_of(computed: Computed | None) -> Decimal:

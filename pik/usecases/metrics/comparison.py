@@ -98,7 +98,7 @@ class Difference(msgspec.Struct, frozen=True, gc=False):
 
     `delta` and `percent` (of the current value, to six digits) are None where one of the two values is missing,
     `percent` also where the current value is 0. What cannot be computed has a `failure`, and no entity where raw of the
-    whole bucket cannot be read. What the numbers of a file were computed from is not known: `inputs_before` is None.
+    whole bucket cannot be read. What numbers from outside were computed from is not known: their inputs are None.
     `causes` are the shares of the delta by cause, if they were asked for, and `proven` as in an Explanation.
     """
 
@@ -111,7 +111,7 @@ class Difference(msgspec.Struct, frozen=True, gc=False):
     delta: Decimal | None
     percent: Decimal | None
     inputs_before: int | None
-    inputs_after: int
+    inputs_after: int | None
     failure: Failure | None = None
     causes: tuple[tuple[str, Decimal], ...] = ()
     proven: bool | None = None
@@ -297,7 +297,8 @@ class Comparison:
                     counts["compared"] += 1
                     counts["equal"] += 1
                     self._add(left, right, Outcome.EQUAL)
-                    counts["other_inputs"] += self.file is None and before.counted != right.counted
+                    is_known = before.inputs is not None and right.inputs is not None
+                    counts["other_inputs"] += is_known and before.counted != right.counted
                 elif right is not None and right.inputs:
                     buckets, events = self.nulls.get(right.metric, (0, 0))
                     self.nulls[right.metric] = buckets + 1, events + right.inputs

@@ -22,7 +22,7 @@ from pik.ports.store import Store
 from pik.rawlog.objects import frame_lines, parse
 from pik.rawlog.selection import Overrides, Selection
 from pik.usecases.availability import expect_held
-from pik.usecases.metrics.chain import EXACT, Cause, Knowledge, counts_same, is_short, steps, value_of
+from pik.usecases.metrics.chain import EXACT, Cause, Knowledge, counts_same, inputs_of, is_short, steps, value_of
 from pik.usecases.metrics.definitions import pin
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.scenario import definitions, resolved
@@ -331,8 +331,7 @@ def _share(cause: Cause, before: State, after: State, proven: bool, detail: str)
 
 
 def _lost(found: State, side: SideValue, counted: str) -> str:
-    assert side.computed is not None
-    now, then = found.computed.inputs if found.computed else 0, side.computed.inputs
+    now, then = inputs_of(found.computed), inputs_of(side.computed)
     return f"{then - now:,} of the {then:,} deliveries that {counted} counted are not in raw any more"
 
 

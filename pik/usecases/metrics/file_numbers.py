@@ -46,10 +46,11 @@ def read_names(option: str, texts: Sequence[str], known: Sequence[str] = ()) -> 
 @dataclass(frozen=True, slots=True)
 class FileNumbers:
     """The numbers of a file that are in scope. `left_out` are outside the window or the entities, `other_metrics` of
-    metrics that are not compared. `approximate` are columns of floating point: their numbers are the shortest decimals
-    that read back as the same doubles."""
+    metrics that are not wanted. `digest` is the SHA-256 of the file, in hex. `approximate` are columns of floating
+    point: their numbers are the shortest decimals that read back as the same doubles."""
 
     name: str
+    digest: str
     columns: Columns
     metrics: Sequence[Metric]
     extent: Extent
@@ -117,7 +118,8 @@ def file_numbers(
             )
         compared = [one for name, one in wanted.items() if name in seen or metrics]
         yield FileNumbers(
-            table.name, columns, compared, extent, left_out, table.other_metrics, table.approximate, figures
+            *(table.name, table.digest, columns, compared, extent, left_out),
+            *(table.other_metrics, table.approximate, figures),
         )
 
 

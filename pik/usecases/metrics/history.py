@@ -1,4 +1,4 @@
-"""What changed numbers or could, newest first: batches, versions of metrics, runs, promotions, rollbacks, rebuilds.
+"""What changed numbers or could, newest first: batches, metrics, runs, imports, promotions, rollbacks, rebuilds.
 
 Each source has its own iterator, newest first; they are merged, so memory does not grow with the store. What became of
 a run's versions is counted for the entries that are read, and only for those.
@@ -21,7 +21,7 @@ from pik.errors import Damaged, NotFound, NotHeld
 from pik.model.batch import Batch, Counts, Segment
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, HOUR, MAX_INSTANT, SECOND, Window
-from pik.model.metric import Metric, PromotionKind, Run
+from pik.model.metric import Metric, PromotionKind, Run, RunKind
 from pik.ports.engine import Engine
 from pik.ports.state import Promotion, Standing
 from pik.ports.store import Store
@@ -40,6 +40,7 @@ class What(StrEnum):
     """API requests of one actor and day, one after the other."""
     METRIC = "metric"
     RUN = "run"
+    IMPORT = "import"
     PROMOTE = "promote"
     ROLLBACK = "rollback"
     REBUILD = "rebuild"
@@ -198,7 +199,7 @@ def _metrics(store: Store, scope: Scope) -> Iterator[Entry]:
 
 def _runs(store: Store, scope: Scope) -> Iterator[Entry]:
     entries = (
-        Entry(run.created_at, What.RUN, run.run_id, run.actor, run.request.reason, run, run)
+        Entry(run.created_at, _OF_RUNS[run.kind], run.run_id, run.actor, run.request.reason, run, run)
         for run in store.runs.newest_first()
     )
     return (entry for entry in _within(entries, scope.window) if scope.has(entry.run))
@@ -216,6 +217,7 @@ def _promotions(store: Store, scope: Scope, run_of: Callable[[str], Run | None])
             yield replace(entry, run=run)
 
 
+_OF_RUNS = {RunKind.REPLAY: What.RUN, RunKind.IMPORT: What.IMPORT}
 _KINDS = {PromotionKind.PROMOTE: What.PROMOTE, PromotionKind.ROLLBACK: What.ROLLBACK}
 
 
@@ -255,11 +257,12 @@ class _Details:
         now = standing.restored if entry.what is What.ROLLBACK else standing.current
         entry = replace(entry, standing=now, known_until=standing.known_until or None)
         run = entry.run
-        if run is None or not standing.known_until:
+        if run is None or not standing.versions:
             return entry
-        if run_id not in self.lacking:
-            self.lacking[run_id] = _lacked(self.store, run, standing.known_until)
-        entry = replace(entry, lacked=self.lacking[run_id])
+        if standing.known_until:
+            if run_id not in self.lacking:
+                self.lacking[run_id] = _lacked(self.store, run, standing.known_until)
+            entry = replace(entry, lacked=self.lacking[run_id])
         if self.engine is None or entry.what is What.ROLLBACK:
             return entry
         wrong = self._wrong(run, self.engine) if now else Counter[str]()

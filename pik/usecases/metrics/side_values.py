@@ -11,7 +11,7 @@ from pik.model.instant import Window, format_instant
 from pik.model.metric import Aggregate, Computed, Metric, PromotionKind
 from pik.ports.state import Promotion
 from pik.ports.store import Store
-from pik.usecases.metrics.chain import Knowledge, is_imported, knowledge_of, value_of
+from pik.usecases.metrics.chain import Knowledge, knowledge_of, value_of
 from pik.usecases.metrics.definitions import Scales, pinned
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.sides import Recorded
@@ -54,7 +54,7 @@ def side_value(store: Store, side: Recorded | FileNumbers, metric: Metric, bucke
         promotion, origin = _without(store, side, metric, window, entity)
         return SideValue(str(side), None, promotion=promotion, origin=origin)
     shown, promotion = Scales(store.metrics).shown(version), _promotion(store, version.run_id, side.at)
-    if is_imported(version):
+    if version.is_imported:
         return SideValue(str(side), shown, promotion=promotion, origin=_imported(store, version))
     made_by = pinned(store.metrics, f"{metric.name}@{version.metric_version}")
     return SideValue(str(side), shown, knowledge_of(version, made_by, side), promotion)
@@ -93,10 +93,11 @@ def _without(store: Store, side: Recorded, metric: Metric, window: Window, entit
 
 
 def _imported(store: Store, version: Aggregate) -> str:
-    """Return which run imported the value, and who asked for that."""
-    by = f" for {version.actor}" if version.actor else ""
+    """Return which run imported the value, who asked for that, and from which file."""
     try:
-        reason = store.runs.get(version.run_id).request.reason
+        file = store.runs.get(version.run_id).request.file
     except NotFound:  # a copy has no runs
-        reason = ""
-    return f"run {version.run_id} imported it{by}{f': {reason}' if reason else ''}"
+        file = None
+    name = file.name if file else "a file"
+    by = f" for {version.actor}" if version.actor else ""
+    return f"run {version.run_id} imported it{by} from {name} (SHA-256 {version.file_digest})"

@@ -386,7 +386,7 @@ class ComputedTask:
                         FailedAggregate(
                             metric=row.metric,
                             metric_version=next(each.version for each in self.metrics if each.name == row.metric),
-                            inputs=row.inputs,
+                            inputs=row.inputs or 0,
                             bucket=row.bucket,
                             entity_id=row.entity_id,
                             reason=row.failure.reason,

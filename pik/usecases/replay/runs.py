@@ -20,6 +20,7 @@ from pik.model.metric import (
     Failures,
     PromotionKind,
     Run,
+    RunKind,
     RunState,
     Task,
     TaskState,
@@ -30,6 +31,7 @@ from pik.ports.state import Message, Promoted, Promotion
 from pik.ports.store import Store
 from pik.runtime import Progress, showing
 from pik.runtime.parallel import Pool, Tell, WorkerDied
+from pik.usecases.metrics.imports import import_words
 from pik.usecases.replay.plan import execute_task
 
 POLL = 1.0
@@ -74,6 +76,7 @@ def execute_run(store: Store, engine: Engine, run_id: str, pace: Pace, progress:
     Raises Busy while another process executes it, UsageError if it has ended, StoreError when the store cannot be used;
     the run stays RUNNING then.
     """
+    _expect_replay(store.runs.get(run_id))
     if not store.deployed:
         return run_locally(store, engine, run_id, pace, progress)
     if pace.rate is not None:
@@ -84,6 +87,14 @@ def execute_run(store: Store, engine: Engine, run_id: str, pace: Pace, progress:
     _expect_active(store.runs.get(run_id))
     enqueue_tasks(store, run_id)
     return wait(store, run_id, progress)
+
+
+def _expect_replay(run: Run) -> None:
+    if run.kind == RunKind.IMPORT:
+        raise UsageError(
+            f"run {run.run_id} is an import, and {run.state}; the same command continues an interrupted one",
+            hint=command(*import_words(run.request)) if run.is_active else command("runs", "show", run.run_id),
+        )
 
 
 def _expect_active(run: Run) -> None:
@@ -172,12 +183,17 @@ def wait(store: Store, run_id: str, progress: Progress) -> Run:
         if alone == _GRACE and run.is_active:
             raise StoreError(
                 f"run {run.run_id} is {run.state}, but no process is working on it",
-                hint=command("runs", "resume", run.run_id),
+                hint=command(*_continuing(run)),
             )
         return run
 
     run = store.runs.get(run_id)
     return _until_ended(run, look, POLL if store.deployed else _LOCAL_POLL, f"waiting for {run.run_id}", progress)
+
+
+def _continuing(run: Run) -> list[str]:
+    """Return the words of the command that goes on with an interrupted run."""
+    return import_words(run.request) if run.kind == RunKind.IMPORT else ["runs", "resume", run.run_id]
 
 
 def _until_ended(run: Run, look: Callable[[Run], Run], poll: float, label: str, progress: Progress) -> Run:
@@ -193,7 +209,7 @@ def _until_ended(run: Run, look: Callable[[Run], Run], poll: float, label: str, 
 
 def is_executing(store: Store, run: Run) -> bool:
     """Whether a living process executes the run."""
-    if store.deployed or not run.is_active:
+    if not run.is_active or (store.deployed and run.kind == RunKind.REPLAY):
         return run.state == RunState.RUNNING
     try:
         with store.runs.driving(run.run_id):
@@ -369,7 +385,7 @@ def promote(store: Store, run_id: str, at: int, reason: str, actor: str = "", *,
     if run.is_active:
         raise UsageError(
             f"run {run.run_id} is {run.state}; only a whole run is promoted",
-            hint=" or ".join(f"`{command('runs', verb, run.run_id)}`" for verb in ("wait", "resume")),
+            hint=f"`{command('runs', 'wait', run.run_id)}` or `{command(*_continuing(run))}`",
         )
     if run.state == RunState.CANCELLED:
         raise UsageError(f"run {run.run_id} was cancelled; only a whole run is promoted", hint="replay again")

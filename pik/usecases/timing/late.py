@@ -54,12 +54,14 @@ class LateBucket:
 @dataclass(frozen=True, slots=True)
 class LateReport:
     """Late events by metric, bucket and entity, over the whole buckets that the window touches (`effective`).
-    `versions` are the metrics that were looked at, `values` their current values, `late` the late ones' buckets;
-    `left_out` are metrics over all entities, where some were named."""
+    `versions` are the metrics that were looked at, `values` their current values, `late` the late ones' buckets. Of
+    `imported` values it is not known what they know, so they are not among these. `left_out` are metrics over all
+    entities, where some were named."""
 
     effective: Window
     versions: tuple[str, ...]
     values: int
+    imported: int
     late: int
     buckets: Iterable[LateBucket]
     left_out: tuple[str, ...] = ()
@@ -73,10 +75,11 @@ def find_late(
     wanted, left_out = of_entities(computed_by(store.metrics, metrics), entities)
     effective = widest(window, wanted)
     expect_held(store, effective, entities)
-    values, late = 0, 0
+    values, imported, late = 0, 0, 0
     found: Sorter[LateBucket] = Sorter(attrgetter("metric", "bucket", "entity_id"))
     for metric in wanted:
-        versions = _known_until(store, metric.name, window.widened(metric.bucket_size), entities)
+        versions, outside = _known_until(store, metric.name, window.widened(metric.bucket_size), entities)
+        imported += outside
         values += sum(count for count, _ in versions.values())
         for version, (_, known_until) in versions.items():
             left = pinned(store.metrics, f"{metric.name}@{version}")
@@ -85,16 +88,24 @@ def find_late(
                 for one in _moved(store, engine, metric, some):
                     late += 1
                     found.add(one)
-    return LateReport(effective, tuple(pin(metric) for metric in wanted), values, late, found, left_out)
+    names = tuple(pin(metric) for metric in wanted)
+    return LateReport(effective, names, values, imported, late, found, left_out)
 
 
-def _known_until(store: Store, name: str, window: Window, entities: Sequence[str]) -> dict[int, tuple[int, int]]:
-    """Return by version of the metric how many current values it has, and the earliest of their known until."""
+def _known_until(
+    store: Store, name: str, window: Window, entities: Sequence[str]
+) -> tuple[dict[int, tuple[int, int]], int]:
+    """Return by version of the metric how many current values it has, and the earliest of their known until; and how
+    many were imported."""
     found: dict[int, tuple[int, int]] = {}
+    imported = 0
     for row in store.aggregates.current(name, window, entities):
+        if row.is_imported:
+            imported += 1
+            continue
         count, known_until = found.get(row.metric_version, (0, MAX_INSTANT))
         found[row.metric_version] = count + 1, min(known_until, row.known_until)
-    return found
+    return found, imported
 
 
 def _late_of(
@@ -120,7 +131,7 @@ def _late_of(
                 late = next(rows, None)
             if late is None:
                 return
-            if late[0] == place and value.metric_version == left.version:
+            if late[0] == place and value.metric_version == left.version and not value.is_imported:
                 count = sum(events for *_, recorded, events in late[1] if recorded > value.known_until // 1000)
                 if count:
                     yield _bucket(left, value, count), value

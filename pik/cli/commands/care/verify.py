@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY, cli_command
 from pik.cli.context import Context
-from pik.cli.document import NEXT, NOTE, Column, Field, Rows, Schema
+from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema
 from pik.cli.options import option
 from pik.cli.text import number_of
-from pik.cli.values import Count
+from pik.cli.values import Bucket, Count
 from pik.errors import UsageError, command
-from pik.model.instant import Window
+from pik.model.instant import Window, format_instant
 
 if TYPE_CHECKING:
     from pik.usecases import Listing
@@ -57,7 +57,7 @@ def verify(
     A window limits the check to the days that it touches. Others may write during the check. Four kinds of objects are
     not damage: superseded ones (copies of recorded deliveries, left by a crash), unacknowledged ones (no sender was
     told that they were recorded), those of batches in progress, and expired ones (the store keeps raw only for a
-    number of days).
+    number of days). Nor are current values that were imported: they are listed as not provable.
 
     --restore looks in SOURCE (a copy of raw, or some of its objects) for what is missing or modified. A copy is an
     object with the recorded SHA-256 or, for records, which have a seal, an intact one that agrees with the index. A
@@ -174,6 +174,15 @@ def _result(problems: Listing[Problem, VerifyReport]) -> str:
     return f"{text}, {found.not_indexed} not indexed" + (f", {found.expired} expired" if found.expired else "")
 
 
+def _not_provable(problems: Listing[Problem, VerifyReport]) -> str | None:
+    lines = (
+        f"{number_of(one.values, 'value')} of {one.metric}, {format_instant(one.first)} to {format_instant(one.last)},"
+        f" imported from {one.name or 'a file'} by run {one.run_id}"
+        for one in problems.summary.not_provable
+    )
+    return "\n".join(lines) or None
+
+
 PROBLEMS = (
     Column(
         "kind",
@@ -224,6 +233,23 @@ VERIFY = Schema(
         text=lambda problems: "not checked" if problems.summary.aggregates is None else None,
     ),
     _found("damage", "problems"),
+    Field(
+        "not_provable",
+        Object(
+            Field("run_id", str),
+            Field("metric", str),
+            Field("of_values", Count, get="values"),
+            Field("first", Bucket, "the first bucket"),
+            Field("last", Bucket, "the last bucket"),
+            Field("file", str | None, "its name; null: this is a copy, which has no runs", get="name"),
+            Field("file_digest", str, "the SHA-256 of the file"),
+            many=True,
+            null=True,
+        ),
+        "current values that were imported, so it is not known what they count; not damage",
+        get="summary.not_provable",
+        text=_not_provable,
+    ),
     NOTE,
     NEXT,
 )

@@ -322,7 +322,8 @@ EVENTS = Schema(
         Column(
             "not_counted",
             str,
-            "`no value`: there is none current, `late`: recorded after it was computed, `filter`: left out by it",
+            "`no value`: there is none current, `late`: recorded after it was computed, `filter`: left out by it,"
+            " `imported`: what it counts is not known",
             get="omission.reason",
             only=_WITH_METRIC,
         ),

@@ -33,6 +33,7 @@ def show_late(
             "entity": entities[0] if entities else None,
             "metrics": found.versions,
             "values_checked": found.values,
+            "imported_values": found.imported or None,
             "values_with_late_events": found.late,
         },
         late_values=rows,
@@ -50,6 +51,7 @@ LATE = Schema(
     Field("entity", str | None),
     Field("metrics", list[str], "NAME@VERSION of the latest definitions, under which values are computed"),
     Field("values_checked", Count, "current values"),
+    Field("imported_values", Count | None, "current values that were imported: what they count is not known"),
     Field("values_with_late_events", Count),
     Rows(
         "late_values",

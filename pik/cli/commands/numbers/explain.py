@@ -263,7 +263,12 @@ EXPLANATION = Schema(
     Field("run_reason", str | None, get=_of("left", "version.reason")),
     Field("promoted_at", Instant | None, "when that run was promoted", get=_of("left", "promotion.at")),
     Field("promoted_by", str | None, get=_of("left", "promotion.actor")),
-    Field("known_until", Instant | None, "of the left version", get=_of("left", "version.known_until")),
+    Field(
+        "known_until",
+        Instant | None,
+        "of the left version; null: it was imported",
+        get=_of("left", "version.known_until"),
+    ),
     Field("right_run_id", str | None, "that wrote the right version", get=_of("right", "version.run_id")),
     Field("right_run_actor", str | None, get=_of("right", "version.actor")),
     Field("right_promoted_at", Instant | None, get=_of("right", "promotion.at")),

@@ -44,10 +44,10 @@ def history(
 ) -> None:
     """List what changed numbers or could, newest first: when, who, what, why.
 
-    These are batches, versions of metrics, runs, promotions, rollbacks, and rebuilds of the index. The window is when
-    they happened. Requests to a stack's API that follow one another are one entry for each actor and day. --entity
-    keeps the batches with its deliveries and the runs that include it, --metric the runs and versions of one metric;
-    figures remain those of the whole run. On a terminal the first 50, without --limit.
+    These are batches, versions of metrics, runs, imports, promotions, rollbacks, and rebuilds of the index. The window
+    is when they happened. Requests to a stack's API that follow one another are one entry for each actor and day.
+    --entity keeps the batches with its deliveries and the runs that include it, --metric the runs and versions of one
+    metric; figures remain those of the whole run. On a terminal the first 50, without --limit.
 
     A run lacked the batches that were recorded after what it knew, with deliveries in its window. Its values are
     current or, after a rollback, as before; with --check those that are current are right if raw says the same today,
@@ -100,7 +100,8 @@ def _subject(entry: Entry) -> str:
             return f"{entry.id}: {subject.definition.value}{where}"
         case Run():
             parts = (f"{getattr(subject, name):,} {name}" for name in _VALUES if getattr(subject, name))
-            return f"{subject.state} {subject.effective}: {', '.join(parts) or 'no value'}{_standing(entry)}"
+            of_file = f"{subject.request.file.name}, " if subject.request.file else ""
+            return f"{of_file}{subject.state} {subject.effective}: {', '.join(parts) or 'no value'}{_standing(entry)}"
         case Promotion():
             conflicts = f", {number_of(subject.conflicts, 'conflict')}" if subject.conflicts else ""
             return f"run {subject.run_id}: {subject.moved:,} moved{conflicts}{_standing(entry)}"
@@ -151,8 +152,8 @@ HISTORY = Schema(
         Column(
             "what",
             str,
-            "`batch`, `requests` (to the API, one after the other), `metric` (a version was applied), `run`, `promote`,"
-            " `rollback`, `rebuild` (of the index)",
+            "`batch`, `requests` (to the API, one after the other), `metric` (a version was applied), `run`, `import`,"
+            " `promote`, `rollback`, `rebuild` (of the index)",
         ),
         Column("actor", str | None, "who did it; null: not known", cut=16),
         Column("subject", str, "in words, for people, with the reason", get=_with_reason, wrap=True),
@@ -181,7 +182,7 @@ HISTORY = Schema(
             " a run, or not known, because raw has expired or is damaged",
             detail=True,
         ),
-        Column("run_id", str | None, "of a run, promotion or rollback", get=_run_id, detail=True),
+        Column("run_id", str | None, "of a run, import, promotion or rollback", get=_run_id, detail=True),
         Column("known_until", Instant | None, "the last recording that the run knew", detail=True),
         Column("requests", Count | None, "how many requests", detail=True),
         Column("deliveries", Count | None, "of the entity, with `--entity`", detail=True),

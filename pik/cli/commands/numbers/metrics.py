@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
-from pik.cli.command import CommandGroup, cli_command
+from pik.cli.command import CommandGroup
 from pik.cli.context import Context
 from pik.cli.document import TRUNCATED, Column, Field, Rows, Schema, or_null
 from pik.cli.options import argument, option
@@ -17,6 +18,7 @@ from pik.errors import UsageError, command
 from pik.model.instant import Window
 
 if TYPE_CHECKING:
+    from pik.model.metric import Aggregate
     from pik.usecases.metrics.definitions import AggregateList, AppliedMetric
 
 
@@ -129,8 +131,10 @@ VERSIONS = Schema(
 )
 
 
-@cli_command(
-    "aggregates",
+aggregates = CommandGroup("List current values, or every version and who made it.")
+
+
+@aggregates.alone(
     examples="""
     # one entity's numbers
     pik aggregates --entity user-123 --from 2026-01-31 --to 2026-02-01
@@ -142,7 +146,7 @@ VERSIONS = Schema(
     pik aggregates --metric revenue --from 2026-01-01 --to 2026-02-01 --by bucket
     """,
 )
-def aggregates(
+def list_values(
     cli: Context,
     entity: options.Entities = None,
     metric: options.Metrics = None,
@@ -194,6 +198,11 @@ def _nothing(what: str, listing: AggregateList) -> str:
     return f"no {what} {listing.effective.within}; to compute: pik replay --all"
 
 
+def _hash(name: str) -> Callable[[Aggregate], str | None]:
+    """Return what finds a hash of the inputs, null where these are not known."""
+    return lambda row: None if row.is_imported else getattr(row.computed, name)
+
+
 def _aggregates(*, history: bool) -> Schema:
     """Return the JSON of a listing, whose table has all of the columns only in a history."""
     what = "version" if history else "current value"
@@ -208,21 +217,29 @@ def _aggregates(*, history: bool) -> Schema:
             Column("bucket", Bucket, "its start", get="computed.bucket"),
             Column("entity_id", Entity | None, "null: over all entities", get="computed.entity_id"),
             Column("value", Decimal | None, get="computed.value"),
-            Column("inputs", Count, "events that were counted", get="computed.inputs"),
+            Column("inputs", Count | None, "events that were counted; null: it was imported", get="computed.inputs"),
             Column("current", bool, detail=not history),
             Column("run_id", str, "the run that wrote it", drop=1),
             Column("actor", str | None, "who asked for that run; null: not known", drop=4, detail=not history),
             Column("reason", str | None, "that run's", wrap=True, detail=not history),
             Column("metric_version", int, "the definition's", drop=3, detail=not history),
-            Column("known_until", Instant, "the last recording that the run knew", drop=2, detail=not history),
-            Column("input_ids", str, "32 hex digits: XOR of the event ids", get="computed.input_ids", detail=True),
+            Column(
+                "known_until",
+                Instant | None,
+                "the last recording that the run knew; null: it was imported",
+                get=or_null("known_until"),
+                drop=2,
+                detail=not history,
+            ),
+            Column("input_ids", str | None, "32 hex digits: XOR of the event ids", get=_hash("input_ids"), detail=True),
             Column(
                 "input_contents",
-                str,
+                str | None,
                 "32 hex digits: XOR of their content or [delivery hashes](format.md#what-a-version-was-computed-from)",
-                get="computed.input_contents",
+                get=_hash("input_contents"),
                 detail=True,
             ),
+            Column("file_digest", str | None, "SHA-256 of the file that it was imported from", detail=True),
             get=lambda listing: listing.rows,
             empty=lambda listing: _nothing(what, listing),
         ),

@@ -14,7 +14,7 @@ from pik.cli.text import number_of
 from pik.cli.values import Count, Entity, Instant, Moment, words
 from pik.errors import command
 from pik.model.instant import Window, format_instant
-from pik.model.metric import PromotionKind, Run, RunRequest, RunState
+from pik.model.metric import ImportedFile, PromotionKind, Run, RunRequest, RunState
 
 if TYPE_CHECKING:
     from pik.usecases.replay.runs import Move
@@ -110,7 +110,9 @@ WHOLE = command("verify", "--full")
 
 def next_command(run: Run) -> str | None:
     """Return what to type next about a run. That ends: a dead letter names what helps, a promotion is last."""
-    if run.state in (RunState.PLANNED, RunState.RUNNING):
+    if run.request.file is not None and (run.is_active or run.state == RunState.CANCELLED):
+        return import_command(run.request)
+    if run.is_active:
         return command("runs", "resume", run.run_id)
     if run.state == RunState.CANCELLED:
         return replay_command(run.request)
@@ -125,7 +127,9 @@ def next_command(run: Run) -> str | None:
 
 
 def replay_command(request: RunRequest) -> str:
-    """The command that computes the same again."""
+    """The command that computes the same again, or imports it again."""
+    if request.file is not None:
+        return import_command(request)
     words = ["replay"]
     filters = {"--source": request.source, "--type": request.event_type}
     for entity in request.entities:
@@ -142,6 +146,13 @@ def replay_command(request: RunRequest) -> str:
     return command(*words)
 
 
+def import_command(request: RunRequest) -> str:
+    """Return the command that imports the same numbers again."""
+    from pik.usecases.metrics.imports import import_words
+
+    return command(*import_words(request))
+
+
 def failures_text(run: Run) -> str | None:
     """Return the aggregates that failed, one on a line: all are counted, the first are listed."""
     texts = []
@@ -155,6 +166,29 @@ def failures_text(run: Run) -> str | None:
 
 
 _STATES = "`PLANNED`, `RUNNING`, `COMPLETED`, `CANCELLED`; some tasks or aggregates failed: `PARTIAL`; all: `FAILED`"
+
+FILE = Object(
+    Field("name", str, "as it was typed"),
+    Field("digest", str, "its SHA-256"),
+    Field("bucket", str, "the column of buckets"),
+    Field("entity", str | None, "the column of entities"),
+    Field("value", str, "the column of values"),
+    Field("metric", str | None, "the column that names the metric of each row, if there is one"),
+    null=True,
+)
+"""The kind of a field with the file of an import."""
+
+
+def file_text(file: ImportedFile) -> str:
+    """Return a file in words: its name, what was taken from it, the beginning of its digest."""
+    columns = {"bucket": file.bucket, "entity": file.entity, "metric": file.metric, "value": file.value}
+    taken = ", ".join(f"{name}={column}" for name, column in columns.items() if column)
+    return f"{file.name} ({taken}), SHA-256 {file.digest}"
+
+
+def _file_text(run: Run) -> str | None:
+    return None if run.request.file is None else file_text(run.request.file)
+
 
 PLAN = (
     Field("run_id", str, "in a dry run, the one that it would have"),
@@ -218,7 +252,9 @@ RESUMED = Schema("pik runs resume", *PLAN, Field("resumed", bool, "true"), *OUTC
 
 RUN_DETAIL = Schema(
     "pik runs show",
+    Field("kind", str, "`replay` or `import`"),
     *PLAN,
+    Field("imported_file", FILE, "what an import read; null: it is a replay", get="request.file", text=_file_text),
     Field("created_at", Instant),
     Field("finished_at", Instant | None),
     *OUTCOME,
@@ -242,6 +278,11 @@ RUN_DETAIL = Schema(
         Column("reason", str | None, wrap=True),
     ),
 )
+
+
+def _file_name(run: Run) -> str | None:
+    return None if run.request.file is None else run.request.file.name
+
 
 RUN_COLUMNS = (
     Column("run_id", str),
@@ -269,7 +310,15 @@ RUN_COLUMNS = (
 
 RUNS = Schema(
     "pik runs list",
-    Rows("runs", "newest first", *RUN_COLUMNS, empty="no run yet; to make one: pik replay --all"),
+    Rows(
+        "runs",
+        "newest first",
+        RUN_COLUMNS[0],
+        Column("kind", str, "`replay` or `import`", drop=3),
+        *RUN_COLUMNS[1:],
+        Column("file", str | None, "that an import read", get=_file_name, detail=True),
+        empty="no run yet; to make one: pik replay --all",
+    ),
     TRUNCATED,
 )
 

@@ -109,7 +109,8 @@ class AwsAggregates:
                 line = None
                 if item["value"]:
                     hashes = item["input_ids"].hex().upper(), item["input_contents"].hex().upper()
-                    line = digest_line(layout.place_of(item).entity, item["value"], item["inputs"], *hashes)
+                    inputs = layout.inputs_of(item)
+                    line = digest_line(layout.place_of(item).entity, item["value"], inputs, *hashes)
                 yield bucket, line, line is None, item["metric_version"], item["metric_version"]
 
     def changes(self, run_id: str) -> Iterator[Change]:

@@ -104,11 +104,12 @@ class MoveItem(KeyItem):
 
 
 class PointerItem(KeyItem):
-    """The pointer to an aggregate's current version, and a copy of that. `value` and `base` may be empty: none."""
+    """The pointer to an aggregate's current version, and a copy of that. `value`, `inputs` and `base` may be empty
+    texts: none."""
 
     run: str
     value: str
-    inputs: int
+    inputs: int | str
     input_ids: bytes
     input_contents: bytes
     base: str
@@ -231,7 +232,7 @@ def version_item(row: VersionRow) -> VersionItem:
         "version_key": f"{row.entity}{US}{row.run_id}",
         "run": row.run_id,
         "value": row.value or "",
-        "inputs": row.inputs,
+        "inputs": "" if row.inputs is None else row.inputs,
         "input_ids": bytes.fromhex(row.input_ids),
         "input_contents": bytes.fromhex(row.input_contents),
         "base": row.base or "",
@@ -250,15 +251,24 @@ def version_row(item: VersionItem) -> VersionRow:
     place, run_id = place_of(item), item["pk"].partition("/")[2]
     if not is_sound(place, item):
         raise damaged_row(f"the version of {place.name} by run {run_id}")
-    inputs = item["inputs"], item["input_ids"].hex(), item["input_contents"].hex()
+    inputs = inputs_of(item), item["input_ids"].hex(), item["input_contents"].hex()
     why = item["metric_version"], item["known_until"], item["reason"], item["actor"]
     row = *place, run_id, item["value"] or None, *inputs, item["base"] or None, *why
     return VersionRow(*row, item["kind"], item["digest"].hex())
 
 
+def inputs_of(item: Mapping[str, Any]) -> int | None:
+    """Return how many deliveries a version counts; None: that is not known."""
+    inputs = item["inputs"]
+    return None if inputs == "" else inputs
+
+
+_MAY_BE_NONE = ("value", "inputs", "base")
+
+
 def version_digest(place: Place, item: Mapping[str, Any]) -> bytes:
     """Return the digest that a version should have, and with it the pointer that is its copy."""
-    columns = (item[name] or None if name in ("value", "base") else item[name] for name in CONTENT[:-1])
+    columns = (None if item[name] == "" and name in _MAY_BE_NONE else item[name] for name in CONTENT[:-1])
     return row_digest("version", *place, *columns)
 
 
@@ -274,7 +284,7 @@ def aggregate(
     try:
         value = Decimal(item["value"]) if item["value"] else None
         hashes = item["input_ids"].hex(), item["input_contents"].hex()
-        computed = Computed(*place, value, item["inputs"], *hashes)
+        computed = Computed(*place, value, inputs_of(item), *hashes)
     except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise damaged_row(f"the version of {place.name} by run {item['run']}") from error
     why = item["metric_version"], item["known_until"], item["reason"]
