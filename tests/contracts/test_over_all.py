@@ -12,15 +12,22 @@ import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import Invalid, UsageError
-from pik.model.instant import ALL_TIME, DAY, HOUR, parse_instant
+from pik.model.delivery import Filter
+from pik.model.instant import ALL_TIME, DAY, HOUR, Window, parse_instant
 from pik.model.metric import ALL_ENTITIES, NO_INPUTS, Definition, Per
 from pik.model.scenario import OtherDefinition, Scenario
 from pik.ports.store import Store
+from pik.rawlog.selection import Overrides, deliveries
+from pik.usecases.inspect.deliveries import show_event
+from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.definitions import apply, list_aggregates
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.diff_recorded import diff_run
+from pik.usecases.metrics.explain import explain
+from pik.usecases.metrics.impact import impact
 from pik.usecases.replay.plan import TaskSize, execute_task, plan_replay, start
 from pik.usecases.replay.runs import promote, rollback
+from pik.usecases.timing.late import find_late
 from tests.support.stores import current, ingest, replay, replayed, request, window
 
 V = "(payload->>'$.v')::DECIMAL(18, 2)"
@@ -255,3 +262,35 @@ def test_the_state_of_values_over_all_entities_is_sound(defined: Store, engine: 
     assert all(row.sound for row in rows)
     versions = list(defined.aggregates.versions("daily_users", ALL_TIME, (ALL_ENTITIES,)))
     assert [row.computed for row in versions] == [row.computed for row in rows]
+
+
+def test_what_investigates_takes_values_over_all_entities(defined: Store, engine: DuckEngine, tmp_path: Path) -> None:
+    events = random_events(11)
+    ingest(defined, tmp_path, events[:50])
+    replayed(defined, engine)
+    before = current(defined)
+    ingest(defined, tmp_path, events[50:])
+    now = truth(events)
+    moved = {key for key in now if key[0] == "daily_users" and key in before and before[key] != now[key]}
+    late = {
+        (one.metric, one.bucket, one.entity_id): one.delta
+        for one in find_late(defined, engine, ALL_TIME, metrics=["daily_users"]).buckets
+        if one.delta
+    }
+    assert late == {key: now[key] - (before[key] or 0) for key in moved}
+    metric, bucket, entity = min(moved)
+    explanation = explain(defined, engine, metric, ALL_ENTITIES, bucket + HOUR)
+    assert (explanation.delta, explanation.proven) == (late[metric, bucket, entity], True)
+    assert [(share.cause, share.share) for share in explanation.shares] == [
+        (Cause.LATE, explanation.delta),
+        (Cause.UNEXPLAINED, 0),
+    ]
+    changed = impact(defined, engine, ALL_TIME, Overrides(until=0), metrics=["daily_users", "average"])
+    differing = {(one.metric, one.bucket, one.entity_id): one.value for one in changed.values}
+    assert differing == {key: value for key, value in now.items() if key[0] in ("daily_users", "average")}
+    assert impact(defined, engine, ALL_TIME, Overrides(), entities=("user-1",)).left_out == tuple(sorted(OVER_ALL))
+    [day] = {one for one in before if one[0] == "daily_users" and one[1] == bucket}
+    known = list(deliveries(defined, Filter(Window(bucket, bucket + DAY)), only="accepted"))
+    first = min(known, key=lambda one: one.segment.recorded_at)
+    counting = show_event(defined, engine, first.delivery.event_id, 1).aggregates
+    assert day in {(one.computed.metric, one.computed.bucket, one.computed.entity_id) for one in counting or ()}

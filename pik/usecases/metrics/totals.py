@@ -73,9 +73,10 @@ class Combinations:
         try:
             return self._engine.combination(metric.definition)
         except Invalid as error:
-            raise UsageError(
-                f"there is no total of {name}: {error.message}", hint="--metric NAME chooses metrics that add up"
-            ) from None
+            hint = "--metric NAME chooses metrics that add up"
+            if not metric.is_over_all:
+                hint += '; a definition with per = "all" has one value for each bucket, over all entities'
+            raise UsageError(f"there is no total of {name}: {error.message}", hint=hint) from None
 
 
 @dataclass(slots=True)
