@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
 
-from pik.cli.commands.care.demo import OFFLINE, STEPS, TUESDAY, write_data
+from pik.cli.commands.care.demo import STEPS
+from pik.cli.demo.incidents import INCIDENTS
+from pik.cli.demo.shop import OFFLINE, TUESDAY, write_data
 from pik.model.event import read_event
 
 
@@ -67,3 +71,48 @@ def test_it_needs_its_own_directory(tmp_path: Path) -> None:
     result = run("demo", "--dir", ".", place=tmp_path)
     assert (result.returncode, result.stdout) == (4, "")
     assert result.stderr.startswith("error: . is there already\n")
+
+
+def test_every_incident_is_listed_with_its_symptom(tmp_path: Path) -> None:
+    listed = run("demo", "--list", place=tmp_path)
+    assert [line.split("  ")[0] for line in listed.stdout.splitlines()] == list(INCIDENTS)
+    assert all(len(line) <= 80 for line in listed.stdout.splitlines())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_incident_prints_where_it_is_and_the_first_command(tmp_path: Path) -> None:
+    made = run("demo", "--incident", "late-events", "--dir", "late one", place=tmp_path)
+    assert (made.returncode, made.stderr) == (0, "")
+    symptom, _, _, _, enter, first, *rest = made.stdout.splitlines()
+    assert symptom == INCIDENTS["late-events"].symptom
+    assert enter == "  cd 'late one'"
+    assert first.strip() == INCIDENTS["late-events"].first
+    assert "docs/runbooks/late-events.md" in " ".join(rest)
+    assert not (tmp_path / "must not be used").exists()
+    found = run(*shlex.split(first)[1:], "--store", ".pik", "--format", "json", place=tmp_path / "late one")
+    assert found.returncode == 1
+    assert {(one["check"], one["cause"]) for one in json.loads(found.stdout)["findings"]} == {("differences", "late")}
+
+
+def test_an_incident_is_the_same_each_time(tmp_path: Path) -> None:
+    """Its events, its definitions and its values; ids of batches and times of recording are not."""
+    made = []
+    for name in ("a", "b"):
+        assert run("demo", "--incident", "wrong-metric", "--dir", name, place=tmp_path).returncode == 0
+        diff = run("diff", "aggregates", "--store", f"{name}/.pik", "--format", "jsonl", place=tmp_path)
+        made.append((diff.stdout, sorted(one.name for one in (tmp_path / name).iterdir())))
+    assert made[0] == made[1]
+    assert made[0][0].count("\n") > 20
+
+
+def test_an_unknown_incident_is_refused_and_makes_nothing(tmp_path: Path) -> None:
+    result = run("demo", "--incident", "late", "--dir", "new", place=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: unknown incident 'late'; there are wrong-metric, ")
+    assert result.stderr.endswith("hint: pik demo --list\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_incident_needs_its_own_directory_too(tmp_path: Path) -> None:
+    result = run("demo", "--incident", "late-events", "--dir", ".", place=tmp_path)
+    assert (result.returncode, result.stdout) == (4, "")

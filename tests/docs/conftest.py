@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pik.cli.commands.care.demo import write_data
+from pik.cli.demo.shop import write_data
 from tests.support.docs.console import REPOSITORY
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

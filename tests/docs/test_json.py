@@ -19,7 +19,7 @@ from jsonschema_rs import Draft202012Validator, meta
 
 from pik.__main__ import main
 from pik.cli.app import root_command
-from pik.cli.commands.care.demo import write_data
+from pik.cli.demo.shop import write_data
 from pik.engine import DuckEngine
 from pik.model.metric import RunRequest
 from pik.stores import open_store

@@ -1,23 +1,24 @@
-"""docs/runbooks/*.md: what they tell one to type at 03:00 works, and prints what they say."""
+"""docs/runbooks/*.md: what they tell one to type at 03:00 works on the incident of that name, and prints what they say
+in a terminal of 80 columns."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.support.docs.console import REPOSITORY, play
+from pik.cli.demo.incidents import INCIDENTS
+from tests.docs.conftest import expect
+from tests.support.docs.console import REPOSITORY, play, steps
 
 RUNBOOKS = sorted((REPOSITORY / "docs" / "runbooks").glob("*.md"))
 PARTS = ("Decide", "Repair", "Proof", "For the incident document")
 
 
 @pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
-def test_runbook(page: Path, incident: Path, tmp_path: Path) -> None:
-    directory = tmp_path / "incident"
-    shutil.copytree(incident, directory)
-    assert play(page, directory) >= 7
+def test_runbook(page: Path, tmp_path: Path) -> None:
+    expect(tmp_path, 0, "demo", "--incident", page.stem, "--dir", "incident")
+    assert play(page, tmp_path / "incident", columns=80) >= 7
 
 
 @pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
@@ -28,5 +29,20 @@ def test_it_has_every_part(page: Path) -> None:
     assert [heading for heading in headings if heading in PARTS] == list(PARTS)
 
 
-def test_there_are_three() -> None:
-    assert [page.stem for page in RUNBOOKS] == ["duplicate-storm", "late-events", "wrong-metric"]
+@pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
+def test_it_begins_with_the_command_that_the_incident_prints(page: Path) -> None:
+    assert f"`pik demo --incident {page.stem} --dir incident`" in page.read_text(encoding="utf-8")
+    assert steps(page)[0].command == INCIDENTS[page.stem].first
+    assert steps(page)[0].command.startswith("pik triage ")
+
+
+@pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
+def test_its_text_and_its_commands_fit_into_80_columns(page: Path) -> None:
+    prose = page.read_text(encoding="utf-8").split("```")[::2]
+    wide = [line for part in prose for line in part.splitlines() if len(line) > 80 and not line.startswith("|")]
+    wide += [line for step in steps(page) for line in step.command.splitlines() if len(line) > 80]
+    assert wide == []
+
+
+def test_each_incident_has_one() -> None:
+    assert [page.stem for page in RUNBOOKS] == sorted(INCIDENTS)

@@ -4,13 +4,17 @@ A line that begins with `$ ` is a command, with the lines that a trailing backsl
 follows is its output, standard error included. A command ends with exit code 0 unless `$ echo $?` behind it says
 otherwise. A line `…` in the output stands for any number of lines that the page leaves out.
 
+Commands run without a terminal, or on one of a given width, whose tables are folded to it.
+
 What differs from run to run is matched by kind: ids of batches and runs (each stands for the same real one throughout
 the page, in later commands too), times of the clock, what is measured, the directory.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import pty
 import re
 import shlex
 import subprocess
@@ -26,6 +30,7 @@ _HEREDOC = re.compile(r"<<-?\s*'?(\w+)'?")
 _ULID = re.compile(r"\b01[0-9A-HJKMNP-TV-Z]{24}\b")
 _ULID_START = re.compile(r"\b01[0-9A-HJKMNP-TV-Z]{8,24}\b")
 _CLOCK = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(?:\d{3})?Z")
+_CLOCK_IN_TABLES = re.compile(r"\b(?!2026-0[23]-)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")  # no time of the demo's events
 _MEASURED = re.compile(r"^(seconds|records per second|(?:raw )?bytes(?: to copy| copied)?) +[\d.,]+", re.MULTILINE)
 _AGE = re.compile(r"-?\b\d+d(?: \d+h)?(?=\s|,|$)")
 _ECHO = "echo $?"
@@ -75,11 +80,13 @@ def _commands(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 @dataclass
 class Console:
-    """A shell in a directory of its own. `ids` maps the page's ids to the real ones; `environment` is added to ours."""
+    """A shell in a directory of its own. `ids` maps the page's ids to the real ones; `environment` is added to ours;
+    `columns` is the width of its terminal (0: it has none)."""
 
     directory: Path
     ids: dict[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    columns: int = 0
 
     def __post_init__(self) -> None:
         tools = self.directory / ".bin"
@@ -90,24 +97,32 @@ class Console:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("PIK_")}
         path = f"{tools}:{ours['PATH']}"
         settings = {"PATH": path, "PYTHONPATH": str(REPOSITORY), "LC_ALL": "C.UTF-8", "PIK_ACTOR": "ana"}
+        if self.columns:
+            settings |= {"TERM": "dumb", "COLUMNS": str(self.columns)}
         self._environment = ours | settings | dict(self.environment)
 
     def run(self, step: Step) -> None:
         """Run the step; asserts that it ends and prints as the page says."""
-        done = subprocess.run(
-            ["bash", "-c", self._real(step.command)],
+        code, printed = self.output(self._real(step.command))
+        assert code == step.code, f"$ {step}\nended with {code}, not {step.code}:\n{printed}"
+        ids = _match(self._plain(step.output), self._plain(printed), self.ids)
+        assert ids is not None, f"$ {step}\n--- the page\n{step.output}\n--- in truth\n{printed}"
+        self.ids = ids
+
+    def output(self, command: str) -> tuple[int, str]:
+        """Run the command; return its exit code and what it prints."""
+        near, far = pty.openpty() if self.columns else os.pipe()
+        with subprocess.Popen(
+            ["bash", "-c", command],
             cwd=self.directory,
             env=self._environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=far,
             stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            check=False,
-        )
-        assert done.returncode == step.code, f"$ {step}\nended with {done.returncode}, not {step.code}:\n{done.stdout}"
-        ids = _match(self._plain(step.output), self._plain(done.stdout), self.ids)
-        assert ids is not None, f"$ {step}\n--- the page\n{step.output}\n--- in truth\n{done.stdout}"
-        self.ids = ids
+        ) as done:
+            os.close(far)
+            printed = b"".join(_chunks(near))
+        return done.returncode, printed.decode("utf-8").replace("\r\n", "\n")
 
     def _real(self, text: str) -> str:
         """The page's command with real ids."""
@@ -123,8 +138,20 @@ class Console:
         """The lines without what differs from run to run; columns may be wider or narrower."""
         text = _AGE.sub("AGE", text)  # the lag of a line that does not say when it was received depends on the clock
         text = _CLOCK.sub("TIME", text.replace(str(self.directory), "/home/me/incident"))
+        text = _CLOCK_IN_TABLES.sub("TIME", text) if self.columns else text  # to the second, if there is no more room
         text = _MEASURED.sub(lambda found: f"{found[1]} NUMBER", text)
         return [" ".join(line.split()) for line in text.strip("\n").splitlines()]
+
+
+def _chunks(file: int) -> Iterator[bytes]:
+    """Yield what is written to the other end of a pipe or a terminal, until it is closed."""
+    with os.fdopen(file, "rb", buffering=0) as ours:
+        try:
+            while chunk := ours.read(65536):
+                yield chunk
+        except OSError as error:  # so ends a terminal
+            if error.errno != errno.EIO:
+                raise
 
 
 def _match(expected: Sequence[str], said: Sequence[str], ids: dict[str, str]) -> dict[str, str] | None:
@@ -149,9 +176,9 @@ def _match_line(expected: str, said: str, ids: dict[str, str]) -> dict[str, str]
     return known if len(set(known.values())) == len(known) else None
 
 
-def play(page: Path, directory: Path, environment: Mapping[str, str] | None = None) -> int:
+def play(page: Path, directory: Path, environment: Mapping[str, str] | None = None, columns: int = 0) -> int:
     """Run every command of a page in the directory, in order; how many there were."""
-    console = Console(directory, environment=environment or {})
+    console = Console(directory, environment=environment or {}, columns=columns)
     of_page = steps(page)
     for step in of_page:
         console.run(step)

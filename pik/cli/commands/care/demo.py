@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from random import Random
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from pik.cli.command import FOUND, cli_command
 from pik.cli.context import Context
+from pik.cli.demo.incidents import INCIDENTS, Incident
+from pik.cli.demo.player import Scene, new_directory, run
+from pik.cli.demo.shop import write_data
 from pik.cli.options import option
-from pik.errors import AlreadyExists, PikError
-from pik.model.instant import DAY, HOUR, MINUTE, SECOND, format_instant, parse_instant
+from pik.errors import PikError, UsageError
 
 _READER_LEFT = 141
 
@@ -27,6 +23,10 @@ _READER_LEFT = 141
     examples="""
     pik demo
     pik demo --dir ./pik-demo
+
+    # a store that is broken in one way, to play a runbook on it
+    pik demo --list
+    pik demo --incident late-events --dir ./incident
     """,
 )
 def demo(
@@ -34,21 +34,33 @@ def demo(
     directory: Annotated[
         Path | None, option("--dir DIR", "Play in this new directory, not in a temporary one.")
     ] = None,
+    incident: Annotated[
+        str | None, option("--incident NAME", "Make a store that is broken in one way, and leave it so; see --list.")
+    ] = None,
+    listed: Annotated[bool, option("--list", "List the incidents, with their symptoms.")] = False,
 ) -> int:
     """Play one small incident end to end: numbers, a retry storm, late events, the difference, the repair.
 
     Every line that begins with $ is a real command, and what follows is what it prints. Nothing of yours is touched:
     the store lives in a new directory.
+
+    With --incident a store is made that is broken in one way, and nothing is repaired: that is for you, with the
+    runbook of the same name in docs/runbooks. The first command to type is printed.
     """
-    place = _new(directory)
+    if listed:
+        print("\n".join(f"{one.name:17}  {one.symptom}" for one in INCIDENTS.values()))
+        return 0
+    if incident is not None:
+        return _make(_known(incident), directory)
+    place = new_directory(directory)
     write_data(place)
     print(f"A demo in {place}")
-    _run("pik init --store .pik", place, "json", capture=True)  # the demo must not use a store of a parent directory
+    run("pik init --store .pik", place, "json", capture=True)  # the demo must not use a store of a parent directory
     for step in STEPS:
         print(f"\n# {step.story}")
         line = step.line.replace("RUN", _newest_run(place)) if "RUN" in step.line else step.line
         print(f"$ {line}", flush=True)
-        code = _run(line, place, cli.settings.format).returncode
+        code = run(line, place, cli.settings.format).returncode
         if code == _READER_LEFT:
             return code
         if code != step.code:
@@ -59,25 +71,23 @@ def demo(
     return 0
 
 
-def _new(directory: Path | None) -> Path:
-    if directory is None:
-        return Path(tempfile.mkdtemp(prefix="pik-demo-"))
-    try:
-        directory.mkdir(parents=True)
-    except FileExistsError:
-        raise AlreadyExists(f"{directory} is there already", hint="--dir names a directory to be made") from None
-    return directory
+def _known(name: str) -> Incident:
+    if name not in INCIDENTS:
+        raise UsageError(f"unknown incident '{name}'; there are {', '.join(INCIDENTS)}", hint="pik demo --list")
+    return INCIDENTS[name]
 
 
-def _run(line: str, place: Path, form: str, *, capture: bool = False) -> subprocess.CompletedProcess[bytes]:
-    """Run the command as a user would, in the demo's directory, with none of the caller's settings but the format."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PIK_")} | {"PIK_FORMAT": form}
-    command = [sys.executable, "-m", *shlex.split(line)]
-    return subprocess.run(command, cwd=place, env=ours, stdout=subprocess.PIPE if capture else None, check=False)
+def _make(incident: Incident, directory: Path | None) -> int:
+    place = new_directory(directory)
+    scene = Scene(place)
+    scene.pik("nightly", "init --store .pik")  # it must not use a store of a parent directory
+    incident.make(scene)
+    print(MADE.format(incident=incident, directory=shlex.quote(str(place))))
+    return 0
 
 
 def _newest_run(place: Path) -> str:
-    listed = _run("pik runs list", place, "json", capture=True)
+    listed = run("pik runs list", place, "json", capture=True)
     return str(json.loads(listed.stdout)["runs"][0]["run_id"])
 
 
@@ -124,6 +134,18 @@ STEPS = (
     Step("And everything in the store is what it was when it was written.", "pik verify"),
 )
 
+MADE = """\
+{incident.symptom}
+
+Type this first:
+
+  cd {directory}
+  {incident.first}
+
+Then follow docs/runbooks/{incident.name}.md. Whatever you do there, you cannot
+break more than this directory."""
+"""What is said of an incident that was made."""
+
 NEXT = """
 That was all. The demo's store stays in {directory}; look around with
 
@@ -139,94 +161,3 @@ Next, on a file of your own:
   pik events --entity ID --since 2h      # what really arrived
 """
 """The words at the end; `directory` is where it was played."""
-
-
-MONDAY = parse_instant("2026-03-02T00:00:00Z")
-TUESDAY = MONDAY + DAY
-ORDERS = 520
-OFFLINE = ("customer-04", "customer-11", "customer-17", "customer-23", "customer-31")
-"""Their app was offline on Monday evening; it sent what it had kept on Tuesday at 06:12."""
-
-METRICS = """\
-[[metric]]
-name = "revenue"
-description = "captured payments per customer and UTC day"
-where = "event_type = 'payment_captured'"
-value = "sum(CAST(payload->>'$.amount' AS DECIMAL(18, 2)))"
-bucket = "1d"
-"""
-
-
-class _Sent(NamedTuple):
-    """An event on its way: when it happened and when the pipeline got it, in nanoseconds."""
-
-    source: str
-    event_type: str
-    entity_id: str
-    event_time: int
-    received_time: int
-    idempotency_key: str | None
-    payload: dict[str, Any]
-
-
-def write_data(directory: Path) -> None:
-    """Create monday.jsonl, tuesday-morning.jsonl and metrics.toml in the directory."""
-    chance = Random(20260302)
-    monday = list(_monday(chance))
-    late = [one for one in monday if one.source == "app" and _offline(one)]
-    arrived = [one for one in monday if one not in late]
-    synced = TUESDAY + 6 * HOUR + 12 * MINUTE
-    morning = [
-        *_retries(chance, [one for one in arrived if one.event_type == "payment_captured"]),
-        *(one._replace(received_time=synced + number * SECOND) for number, one in enumerate(late)),
-    ]
-    _write_lines(directory / "monday.jsonl", arrived)
-    _write_lines(directory / "tuesday-morning.jsonl", morning)
-    (directory / "metrics.toml").write_text(METRICS, encoding="utf-8")
-
-
-def _write_lines(path: Path, events: Iterable[_Sent]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for one in sorted(events, key=lambda one: one.received_time):
-            times = {name: format_instant(getattr(one, name)) for name in ("event_time", "received_time")}
-            fields = {name: value for name, value in (one._asdict() | times).items() if value is not None}
-            file.write(json.dumps(fields) + "\n")
-
-
-def _offline(one: _Sent) -> bool:
-    return one.entity_id in OFFLINE and MONDAY + 19 * HOUR <= one.event_time < MONDAY + 22 * HOUR
-
-
-def _monday(chance: Random) -> Iterator[_Sent]:
-    """Orders with their payment, and most of them with a shipment: some 1,500 events of 40 customers."""
-    for number in range(ORDERS):
-        # Some orders are the evening's, by those whose app is offline then.
-        evening = number % 25 == 0
-        customer = OFFLINE[number // 25 % len(OFFLINE)] if evening else f"customer-{chance.randrange(40):02d}"
-        at = MONDAY + (
-            19 * HOUR + chance.randrange(150 * 60) * SECOND if evening else chance.randrange(82_000) * SECOND
-        )
-        source = "app" if evening or chance.random() < 0.4 else "web"
-        order, cents = f"order-{number:04d}", chance.randrange(450, 25_000)
-        yield _sent(chance, source, "order_placed", customer, at, {"order": order, "items": chance.randrange(1, 6)})
-        paid = at + chance.randrange(5, 90) * SECOND
-        payment = _sent(chance, source, "payment_captured", customer, paid, {"order": order, "amount": cents / 100})
-        yield payment._replace(idempotency_key=f"pay-{number:04d}")
-        if chance.random() < 0.9:
-            packed = min(paid + chance.randrange(600, 5400) * SECOND, TUESDAY - SECOND)
-            yield _sent(chance, "warehouse", "order_shipped", customer, packed, {"order": order})
-
-
-def _sent(chance: Random, source: str, kind: str, customer: str, at: int, payload: dict[str, Any]) -> _Sent:
-    return _Sent(source, kind, customer, at, at + chance.randrange(200, 4000) * 1_000_000, None, payload)
-
-
-def _retries(chance: Random, payments: list[_Sent]) -> Iterator[_Sent]:
-    """A producer that lost its acknowledgements sends Monday's payments again and again; three with another amount."""
-    again = TUESDAY + 6 * HOUR
-    for number, one in enumerate(payments[:240]):
-        for attempt in range(chance.randrange(2, 5)):
-            yield one._replace(received_time=again + attempt * 4 * MINUTE + number * SECOND)
-        if number in (40, 90, 140):
-            in_cents = {name: round(value * 100) if name == "amount" else value for name, value in one.payload.items()}
-            yield one._replace(received_time=again + 20 * MINUTE, payload=in_cents)

@@ -1,0 +1,1 @@
+"""What `pik demo` plays: the data of a shop, and incidents."""
