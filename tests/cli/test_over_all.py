@@ -254,6 +254,20 @@ def test_what_is_listed_can_be_compared_again(shop: Callable[..., Any]) -> None:
     assert "takings of all entities in 2026-01-01T00:00:00Z is already in line 2" in refused.err
 
 
+def test_numbers_from_outside_are_imported_without_entities(shop: Callable[..., Any]) -> None:
+    Path("users.csv").write_text("day,users\n2026-01-01,2\n2026-01-02,30\n")
+    of = ("aggregates", "import", "users.csv", "--metric", "daily_users")
+    done = shop(*of, "--yes", "--format", "json").json()
+    assert (done["new"], done["changed"], done["same"], done["moved"], done["of_entities"]) == (0, 1, 1, 1, 0)
+    assert values(shop("aggregates", "--format", "json"))["daily_users", "2026-01-02"] == 30
+    found = shop("explain", "daily_users", "2026-01-02", "--format", "json")
+    assert found.code == 1
+    assert next((row["cause"], row["share"]) for row in found.json()["causes"]) == ("imported", -28)
+    assert shop("aggregates", "import", "users.csv", "--metric", "daily_users", "--entity", "a", "--yes").code == 2
+    assert shop("rollback", done["run_id"], "--yes").code == 0
+    assert values(shop("aggregates", "--format", "json")) == truth(EVENTS)
+
+
 def test_sides_that_are_recorded_have_them(late: Callable[..., Any]) -> None:
     run = late("replay", "--all", "--format", "json").json()["run_id"]
     rows = late("diff", "aggregates", "--run", run, *ONLY, "--format", "json").json()["differences"]

@@ -121,10 +121,15 @@ def _taken(diff: Diff) -> str | None:
     if diff.file is None:
         return None
     extent = diff.file.extent
-    numbers, entities = number_of(extent.values, "number"), number_of(extent.entities, "entity").replace("ys", "ies")
-    whose = f"of {entities}" if extent.entities else "over all entities"
     span = f"{format_instant(extent.first)} to {format_instant(extent.last)}"
-    return f"{diff.file.name} ({diff.file.columns}): {numbers} {whose}, {span}"
+    return f"{diff.file.name} ({diff.file.columns}): {number_of(extent.values, 'number')} {whose(extent)}, {span}"
+
+
+def whose(extent: Extent) -> str:
+    """Return of how many entities the numbers of a file are."""
+    if not extent.entities:
+        return "over all entities"
+    return f"of {number_of(extent.entities, 'entity').replace('ys', 'ies')}"
 
 
 def file_notes(file: FileNumbers, outside: int) -> Iterator[str]:

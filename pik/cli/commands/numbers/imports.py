@@ -102,15 +102,16 @@ def _note(cli: Context, plan: ImportPlan) -> None:
 
 def _plan_text(plan: ImportPlan) -> str:
     """What an import is about to do, in some lines."""
+    from pik.cli.commands.numbers.diff_rows import whose
+
     extent = plan.numbers.extent
-    entities = number_of(extent.entities, "entity").replace("ys", "ies")
     span = f"{format_instant(extent.first)} to {format_instant(extent.last)}"
     file = plan.run.request.file
     assert file is not None
     metric = f"{plan.metric.name}@{plan.metric.version}"
     return (
         f"import {number_of(extent.values, 'number')} of {metric} from {file_text(file)}"
-        f"\nof {entities}, {span}: {plan.new:,} new, {plan.changed:,} changed, {plan.same:,} the same already"
+        f"\n{whose(extent)}, {span}: {plan.new:,} new, {plan.changed:,} changed, {plan.same:,} the same already"
     )
 
 
