@@ -193,14 +193,16 @@ Assumption = (
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What a number is computed from: the deliveries recorded until `as_of` (nanoseconds; None: all), under
-    assumptions, in the order given."""
+    assumptions, in the order given. Which delivery of each event counts is as corrected until `corrected` (None: until
+    `as_of`)."""
 
     as_of: int | None = None
     assumptions: tuple[Assumption, ...] = ()
+    corrected: int | None = None
 
     def __bool__(self) -> bool:
         """Return whether it assumes anything."""
-        return self.as_of is not None or bool(self.assumptions)
+        return self.as_of is not None or self.corrected is not None or bool(self.assumptions)
 
     @property
     def texts(self) -> list[str]:

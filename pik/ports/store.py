@@ -120,7 +120,7 @@ class Rebuild(Protocol):
 
     def settle(self) -> Iterator[Location]:
         """Accept the first duplicate of each event whose accepted delivery is lost, by (ingest_time, batch_id, seq),
-        and yield it."""
+        and yield it, with the verdict that it had as a duplicate."""
 
 
 @dataclass(frozen=True, slots=True)

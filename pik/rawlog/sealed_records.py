@@ -370,13 +370,15 @@ class CorrectionLine(msgspec.Struct, frozen=True, kw_only=True, tag="correction"
 
 
 class WinnerLine(msgspec.Struct, frozen=True, kw_only=True, tag="winner", omit_defaults=True):
-    """An event of which another delivery counts now: `new`, in the segment `key`. `old` is None if it is lost and
-    unknown."""
+    """An event of which another delivery counts now: `new`, in the segment `key`, which `was` a duplicate. `old`, in
+    the segment `old_key`, counted before; None: it is lost and unknown."""
 
     event_id: str
     key: str
     new: Place
+    was: Verdict
     old: Place | None = None
+    old_key: str | None = None
 
 
 def write_winners(store: Store, winners: Sequence[WinnerLine], recorded_at: int, actor: str = "") -> str:

@@ -47,8 +47,10 @@ from pik.rawlog.sealed_records import (
     PulledBatch,
     PullLine,
     SegmentLine,
+    correction_keys,
     parts,
     pulls,
+    read_correction,
     read_pull,
     segment_line,
     write_pull,
@@ -218,6 +220,7 @@ class _Transfer:
             for _ in self._copy_segments(self._segments_at(elsewhere.values())):
                 pass
             self._copy_rejects()
+            self._copy_corrections()
 
     def _copy_segments(self, segments: Sequence[Segment]) -> Iterator[SegmentLine]:
         """Copy the segments; yield those that the copy has now."""
@@ -266,6 +269,21 @@ class _Transfer:
                 rejects=tuple(rejects),
             )
 
+    def _copy_corrections(self) -> None:
+        """Copy the records of what rebuilds changed: questions about a moment before them need these."""
+        for key in correction_keys(self._source.raw):
+            if self._copy.raw.size(key) is not None:
+                continue
+            try:
+                if not read_correction(self._source.raw, key).events:
+                    continue
+            except Damaged as error:
+                self.problems.append(Problem(ProblemKind.MODIFIED, key, error.message))
+                continue
+            data = self._source.raw.read(key)
+            self._copy.raw.create(key, data)
+            self._count(len(data), None)
+
     def _count(self, size: int, problem: Problem | None) -> None:
         self.copied += size > 0
         self.copied_size += size
@@ -287,6 +305,7 @@ class _Transfer:
         if rebuild or self.copied or self._index_lacks_segments():
             segments, batches = self._before.segments | self.lines, self._before.batches | self.batches
             restore_index(self._copy, Contents(segments, batches), self._progress)
+            follow_corrections(self._copy)
 
     def _index_lacks_segments(self) -> bool:
         rows = dict(self._copy.audit.rows())
@@ -308,6 +327,12 @@ class _Transfer:
             entities=self._part.entities,
         )
         write_pull(self._copy.raw, [first, *self.batches.values(), *self.lines.values()], pull_id)
+
+
+def follow_corrections(copy: Store) -> None:
+    """Note which records of changed winners the copy has: their verdicts came with the pulls."""
+    if followed := correction_keys(copy.raw):
+        copy.audit.follow(followed)
 
 
 def copy_object(source: Store, copy: Raw, wanted: Segment | RejectFile, created: int) -> tuple[int, Problem | None]:

@@ -95,8 +95,8 @@ def test_a_rebuild_restores_verdicts_and_finds_a_winner_where_there_is_none(stor
         )
         lost += rebuild.settle()
     assert {(place.event_id, place.batch_id, place.seq, place.kind) for place in lost} == {
-        (a.event_id.hex(), OTHER, 1, Verdict.ACCEPTED),
-        (k.event_id.hex(), OTHER, 2, Verdict.ACCEPTED),
+        (a.event_id.hex(), OTHER, 1, Verdict.EXACT),
+        (k.event_id.hex(), OTHER, 2, Verdict.EXACT),
     }
     assert kinds(store, a, k) == {
         a: [(Verdict.ACCEPTED, OTHER, 1), (Verdict.EXACT, OTHER, 3), (Verdict.EXACT, THIRD, 1)],

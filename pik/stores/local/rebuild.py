@@ -134,10 +134,11 @@ class LocalRebuild:
         with self.database.write() as connection:
             for table, kind, same_day in (("event", "<>", "AND e.day = d.day"), ("keyed_event", "=", "")):
                 query = _ORPHANS.format(table=table, kind=kind, keyed_day=KEYED_DAY, same_day=same_day)
-                for *row, own_day, key, batch in connection.execute(query).fetchall():
+                for *row, own_day, key, batch, conflict in connection.execute(query).fetchall():
                     _, seq, _, event_id, frame, _ = row
                     _promote(connection, *row)
-                    yield Location(event_id.hex(), own_day, key, batch, frame, seq, Verdict.ACCEPTED)
+                    kind = Verdict.CONFLICT if conflict else Verdict.EXACT
+                    yield Location(event_id.hex(), own_day, key, batch, frame, seq, kind)
 
 
 def _deliveries(arrivals: Arrivals) -> Iterator[tuple[int, bytes, bytes | None, int]]:
@@ -179,7 +180,7 @@ def _accepted(
 
 
 _ORPHANS = """
-SELECT segment, seq, day, event_id, frame, content_hash, own_day, key, batch FROM (
+SELECT segment, seq, day, event_id, frame, content_hash, own_day, key, batch, conflict FROM (
     SELECT *, row_number() OVER (PARTITION BY day, event_id ORDER BY came, batch, seq) AS place FROM (
     SELECT d.*, s.day AS own_day, s.key, s.batch,
         min(s.ingest_time) OVER (PARTITION BY d.day, d.event_id, s.batch) AS came

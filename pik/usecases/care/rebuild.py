@@ -48,7 +48,7 @@ from pik.usecases.care.rebuild_segments import (
     read_reject_file,
 )
 from pik.usecases.ingest.api_request import creation_time, request_actor
-from pik.usecases.pull import recorded_contents, restore_index
+from pik.usecases.pull import follow_corrections, recorded_contents, restore_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,7 @@ def _rebuild_copy(store: Store, copy: Copy, progress: Progress) -> RebuildReport
     with copy.pulling():
         found = recorded_contents(store.raw)
         deliveries, damaged = restore_index(store, found, progress)
+        follow_corrections(store)
     return RebuildReport(
         replaced=ReplacedExtent.ALL,
         batches=len(found.batches),
@@ -219,7 +220,8 @@ def _changed(restoration: Restoration) -> Iterator[WinnerLine]:
     seen: set[str] = set()
     for place in restoration.rebuild.settle():
         seen.add(place.event_id)
-        yield WinnerLine(event_id=place.event_id, key=place.segment_key, new=(place.batch_id, place.seq))
+        new = place.batch_id, place.seq
+        yield WinnerLine(event_id=place.event_id, key=place.segment_key, new=new, was=place.kind)
     for segment, before in restoration.replaced.segments():
         now = restoration.rebuild.skipped(segment)
         differing = [seq for seq in now if seq not in before]
@@ -231,7 +233,10 @@ def _changed(restoration: Restoration) -> Iterator[WinnerLine]:
             event_id, old = ids[seq].hex(), (segment.batch_id, seq)
             if winner.place != old and event_id not in seen:
                 seen.add(event_id)
-                yield WinnerLine(event_id=event_id, key=winner.key, old=old, new=winner.place)
+                # Whether two deliveries conflict is the same from either side.
+                yield WinnerLine(
+                    event_id=event_id, key=winner.key, new=winner.place, was=now[seq], old=old, old_key=segment.key
+                )
 
 
 def _batches_in_raw(raw: Raw, finished: Container[str]) -> dict[str, str]:

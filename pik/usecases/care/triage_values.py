@@ -45,6 +45,8 @@ class _Sum:
     proven: bool = True
     largest: tuple[str, str, int] | None = None
     share: Decimal = _ZERO
+    rebuilt: int | None = None
+    """When the first of the rebuilds was that changed which deliveries count."""
 
     def add(self, row: ExplainedDifference, share: Decimal) -> None:
         """Count a value."""
@@ -54,6 +56,8 @@ class _Sum:
         self.events += (row.late if row.current else one.inputs_after) or 0
         self.since = one.bucket if self.since is None else min(self.since, one.bucket)
         self.proven = self.proven and row.proven
+        if row.rebuilt is not None:
+            self.rebuilt = row.rebuilt if self.rebuilt is None else min(self.rebuilt, row.rebuilt)
         if self.largest is None or share.copy_abs() > self.share.copy_abs():
             self.largest, self.share = (one.metric, one.entity_id, one.bucket), share
 
@@ -221,6 +225,8 @@ def _values(scope: Scope) -> Iterator[Finding]:
         metric, cause, _ = key
         if cause not in (Cause.LATE, Cause.DEFINITION):
             what = f"{values.off_by(metric, of_cause)}: {cause}{'' if of_cause.proven else ', inferred'}"
+            if cause == Cause.VERDICT and of_cause.rebuilt is not None:
+                what += f", by the rebuild of the index {format_instant(of_cause.rebuilt)}"
             events = of_cause.events if cause == Cause.NOT_COMPUTED else None
             yield values.finding("differences", what, _explain(of_cause), key, of_cause, events)
     for metric, (count, since) in values.failed.items():

@@ -37,6 +37,7 @@ from pik.usecases.metrics.explain import other_buckets
 from pik.usecases.metrics.scenario import applied, definitions
 from pik.usecases.metrics.sides import Recorded
 from pik.usecases.metrics.totals import DiffTotals
+from pik.usecases.metrics.winners import Winners
 
 TOGETHER = 20_000
 """Differences that are explained together, and held in memory."""
@@ -55,13 +56,14 @@ class ExplainedDifference:
     """A difference, and its share of each cause that changes the value. They add up to its delta, a missing value
     counted as 0. `proven`: the recorded sides counted exactly what raw still holds of what they knew. What cannot be
     computed has no shares. `current` is the version on the left; `late` is how many deliveries count that it did not
-    know."""
+    know, `rebuilt` (nanoseconds) when the first rebuild was that changed which deliveries count."""
 
     difference: Difference
     shares: Mapping[Cause, Decimal]
     proven: bool
     current: Aggregate | None
     late: int = 0
+    rebuilt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ def explained(
 ) -> Iterator[ExplainedDifference]:
     """Yield the rows of a diff of these metrics (NAME or NAME@VERSION), of these sides, recomputed under the scenario,
     a resolved one: each with its causes, in their order. Raises as `explain` does."""
+    winners = Winners(store)
     versions = {text.partition("@")[0]: text for text in metrics if "@" in text}
     assumed: dict[str, Metric] = {}
     if sides.right is None:
@@ -99,7 +102,7 @@ def explained(
         right = _definition(store, engine, assumed[name], versions.get(name, name)) if assumed else None
         known = {metric.version: metric for metric in store.metrics.versions(name)}
         while some := list(islice(of_metric, together)):
-            yield from _Together(store, engine, name, right, known, scenario, sides, some).explained()
+            yield from _Together(store, engine, name, right, known, scenario, sides, some, winners).explained()
 
 
 def _definition(store: Store, engine: Engine, assumed: Metric, text: str) -> Metric | None:
@@ -155,6 +158,7 @@ class _Together:
     scenario: Scenario
     sides: Sides
     differences: Sequence[Difference]
+    winners: Winners
     left: dict[_Key, Aggregate] = field(default_factory=dict)
     right: dict[_Key, Aggregate] = field(default_factory=dict)
     values: dict[Knowledge, dict[_Key, Computed]] = field(default_factory=dict)
@@ -170,7 +174,7 @@ class _Together:
             for known in self._path(key):
                 needed.setdefault(known, set()).add(key)
         for known, some in needed.items():
-            self.values[known] = values_under(self.store, self.engine, known.metric, known.scenario, some)
+            self.values[known] = values_under(self.store, self.engine, known.metric, known.scenario, some, self.winners)
         for one in self.differences:
             key = one.bucket, one.entity_id
             if key not in keys:
@@ -187,19 +191,23 @@ class _Together:
         left = self._knowledge(self.left.get(key), self.sides.left)
         if self.sides.right is not None:
             return left, self._knowledge(self.right.get(key), self.sides.right)
-        return left, None if self.metric is None else Knowledge(self.metric, self.scenario.as_of)
+        return left, None if self.metric is None else self._recomputed(self.metric)
+
+    def _recomputed(self, metric: Metric) -> Knowledge:
+        as_of = self.scenario.as_of
+        return Knowledge(metric, as_of, self.winners.moment(as_of))
 
     def _knowledge(self, version: Aggregate | None, side: Recorded | None) -> Knowledge | None:
         if version is None or version.is_imported:
             return None
-        return knowledge_of(version, self.definitions[version.metric_version], side)
+        return knowledge_of(version, self.definitions[version.metric_version], side, self.winners)
 
     def _path(self, key: _Key) -> list[Knowledge]:
         """Return what has to be computed for a value: without the right side where that is in the row already."""
         left, right = self._ends(key)
         if right is None:
             return []
-        path = [] if left is None else [left, *(known for _, known in steps(left, right))]
+        path = [] if left is None else [left, *(known for _, known in steps(left, right, self.winners))]
         is_in_row = self.sides.right is None and not self.scenario.assumptions and left != right
         return [known for known in dict.fromkeys([*path, right]) if known != right or not is_in_row]
 
@@ -208,7 +216,7 @@ class _Together:
         version, other = self.left.get(key), self.right.get(key)
         left, right = self._ends(key)
         shares: dict[Cause, Decimal] = {}
-        proven, late = True, 0
+        proven, late, rebuilt = True, 0, 0
 
         def inputs(known: Knowledge) -> int:
             if known not in self.values:
@@ -233,9 +241,12 @@ class _Together:
             if not proven and is_short(found, version.computed):
                 shares[Cause.LOST] = EXACT.subtract(at, before)
             last = left
-            for cause, known in steps(left, right):
-                shares[cause] = EXACT.subtract(value(known), value(last))
-                late = inputs(known) - inputs(last) if cause == Cause.LATE else 0
+            for cause, known in steps(left, right, self.winners):
+                share = EXACT.subtract(value(known), value(last))
+                shares[cause] = EXACT.add(shares.get(cause, _ZERO), share)
+                late += inputs(known) - inputs(last) if cause == Cause.LATE else 0
+                if cause == Cause.VERDICT and share:
+                    rebuilt = rebuilt or max(last.corrected, known.corrected)
                 last = known
         if other is not None and right is not None:
             found = self.values[right].get(key)
@@ -243,12 +254,12 @@ class _Together:
             if not is_right and is_short(found, other.computed):
                 lost = EXACT.subtract(after, target)
                 shares[Cause.LOST] = EXACT.add(shares.get(Cause.LOST, _ZERO), lost)
-            return self._row(one, shares, proven and is_right, late)
+            return self._row(one, shares, proven and is_right, late, rebuilt)
         shares[Cause.ASSUMED] = EXACT.subtract(after, target)
-        return self._row(one, shares, proven, late)
+        return self._row(one, shares, proven, late, rebuilt)
 
     def _row(
-        self, one: Difference, shares: Mapping[Cause, Decimal], proven: bool, late: int = 0
+        self, one: Difference, shares: Mapping[Cause, Decimal], proven: bool, late: int = 0, rebuilt: int = 0
     ) -> ExplainedDifference:
         """Return the row; what is left is unexplained, and causes that change nothing are left out."""
         rest = EXACT.subtract(one.recomputed or _ZERO, one.current or _ZERO)
@@ -256,7 +267,8 @@ class _Together:
             rest = EXACT.subtract(rest, share)
         found = {cause: shares.get(cause, _ZERO) for cause in Cause} | {Cause.UNEXPLAINED: rest}
         found = {cause: share for cause, share in found.items() if share}
-        return ExplainedDifference(one, found, proven, self.left.get((one.bucket, one.entity_id)), late)
+        version = self.left.get((one.bucket, one.entity_id))
+        return ExplainedDifference(one, found, proven, version, late, rebuilt or None)
 
     def _versions(self, side: Recorded | None, keys: set[_Key]) -> dict[_Key, Aggregate]:
         """Return the versions of a recorded side, None: of what is current."""
@@ -273,7 +285,12 @@ class _Together:
 
 
 def values_under(
-    store: Store, engine: Engine, metric: Metric, scenario: Scenario, keys: set[_Key]
+    store: Store,
+    engine: Engine,
+    metric: Metric,
+    scenario: Scenario,
+    keys: set[_Key],
+    winners: Winners | None = None,
 ) -> dict[_Key, Computed]:
     """Return what is computed of these buckets and entities under a scenario, failures included: also where raw of a
     bucket cannot be read."""
@@ -281,7 +298,7 @@ def values_under(
     window = Window(buckets[0], buckets[-1] + 1).widened(metric.bucket_size)
     few = tuple(entities) if len(entities) <= _FEW and not metric.is_over_all else ()
     found: dict[_Key, Computed] = {}
-    with applied(store, engine, scenario, window, few) as overrides:
+    with applied(store, engine, scenario, window, few, winners) as overrides:
         selection = Selection(store, window, few, overrides)
         with closing(recompute(selection, engine, [metric])) as parts:
             for part in parts:

@@ -9,7 +9,9 @@ from enum import StrEnum
 
 from pik.model.metric import Aggregate, Computed, Metric
 from pik.model.scenario import CountedDuplicates, Scenario
+from pik.usecases.ingest.api_request import creation_time
 from pik.usecases.metrics.sides import Recorded
+from pik.usecases.metrics.winners import Winners
 
 EXACT = Context(prec=200)
 """Sums and differences of values, without rounding."""
@@ -24,32 +26,34 @@ class Cause(StrEnum):
     DUPLICATES = "duplicates"
     DEFINITION = "definition"
     LATE = "late"
+    VERDICT = "verdict"
     ASSUMED = "assumed"
     UNEXPLAINED = "unexplained"
 
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """What a value is computed from: a definition, the deliveries recorded until then (nanoseconds; None: all), and
-    whether duplicates count."""
+    """What a value is computed from: a definition, the deliveries recorded until then (nanoseconds; None: all), up to
+    when rebuilds have changed which delivery of an event counts (see Winners.moment), and whether duplicates count."""
 
     metric: Metric
     until: int | None
+    corrected: int
     duplicates: bool = False
 
     @property
     def scenario(self) -> Scenario:
         """The scenario under which raw gives the value."""
-        return Scenario(self.until, (CountedDuplicates(),) if self.duplicates else ())
+        return Scenario(self.until, (CountedDuplicates(),) if self.duplicates else (), self.corrected)
 
 
-def knowledge_of(version: Aggregate, metric: Metric, side: Recorded | None) -> Knowledge:
+def knowledge_of(version: Aggregate, metric: Metric, side: Recorded | None, winners: Winners) -> Knowledge:
     """Return what a version of a side (None: of what is current) was computed from, by this definition."""
     counts = side is not None and side.run is not None and side.run.request.counts_duplicates
-    return Knowledge(metric, version.known_until, counts)
+    return Knowledge(metric, version.known_until, winners.moment(creation_time(version.run_id)), counts)
 
 
-def steps(left: Knowledge, right: Knowledge) -> Iterator[tuple[Cause, Knowledge]]:
+def steps(left: Knowledge, right: Knowledge, winners: Winners) -> Iterator[tuple[Cause, Knowledge]]:
     """Yield the causes between two computed sides, each with what the value is computed from once it is applied; the
     last one is what the right side is computed from."""
     at = left
@@ -60,7 +64,11 @@ def steps(left: Knowledge, right: Knowledge) -> Iterator[tuple[Cause, Knowledge]
         at = replace(at, metric=right.metric)
         yield Cause.DEFINITION, at
     if at.until != right.until:
-        yield Cause.LATE, right
+        at = replace(at, until=right.until)
+        yield Cause.LATE, at
+    for moment in winners.moments(at.corrected, right.corrected):
+        at = replace(at, corrected=moment)
+        yield Cause.VERDICT, at
 
 
 def counts_same(found: Computed | None, version: Computed) -> bool:

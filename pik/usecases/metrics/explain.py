@@ -1,8 +1,8 @@
 """Why two sides of a comparison differ in one value: the difference, split by cause.
 
 The causes are applied one after the other, from the left side to the right: lost, duplicates, definition, late,
-assumed, unexplained. The share of each is by how much the value changes then, so shares add up to the difference
-exactly. docs/investigating.md explains the order.
+verdict, assumed, unexplained. The share of each is by how much the value changes then, so shares add up to the
+difference exactly. docs/investigating.md explains the order.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pik.model.scenario import PLAIN, OtherDefinition, Scenario
 from pik.ports.engine import CountedDelivery, Engine
 from pik.ports.store import Store
 from pik.rawlog.objects import frame_lines, parse
+from pik.rawlog.sealed_records import CorrectionLine
 from pik.rawlog.selection import Overrides, Selection
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.chain import EXACT, Cause, Knowledge, counts_same, inputs_of, is_short, steps, value_of
@@ -29,6 +30,7 @@ from pik.usecases.metrics.scenario import definitions, resolved
 from pik.usecases.metrics.side_values import SideValue, side_value
 from pik.usecases.metrics.sides import LEFT, Recorded
 from pik.usecases.metrics.states import State, States
+from pik.usecases.metrics.winners import Winners
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +107,13 @@ def explain(
     _expect_entity(metric, entity, window.start)
     expect_held(store, window, entities_of(entity))
     place = metric, window.start, entity
+    winners = Winners(store, window)
     chain = _Chain(
         store,
-        States(store, engine, metric.name, entity, window.start),
-        side_value(store, left or Recorded(store, LEFT), *place),
-        None if right is None else side_value(store, right, *place),
-        Knowledge(metric, scenario.as_of),
+        States(store, engine, metric.name, entity, window.start, winners),
+        side_value(store, winners, left or Recorded(store, LEFT), *place),
+        None if right is None else side_value(store, winners, right, *place),
+        Knowledge(metric, scenario.as_of, winners.moment(scenario.as_of)),
     )
     if "@" in name and chain.target.metric != metric:
         raise UsageError(f"{right} was computed with {pin(chain.target.metric)}, not {name}", hint=metric.name)
@@ -189,19 +192,21 @@ class _Chain:
         self.left = left = replace(left, proven=is_left)
         if not is_left and is_short(at.computed, version):
             self._lose(left, EXACT.subtract(at.value, left.value), _lost(at, left, "it"))
-        for cause, known in steps(knowledge, self.target):
+        before, winners = knowledge, self.states.winners
+        for cause, known in steps(knowledge, self.target, winners):
             after = self._at(known)
             if cause == Cause.DUPLICATES:
                 detail = _duplicates(at, after, left, self.right)
             elif cause == Cause.DEFINITION:
                 detail = f"computed with {pin(knowledge.metric)}; {self._defined(known.metric)}"
-            elif at.counted != after.counted or at.value != after.value:
-                detail = _late(self.store, at, after, knowledge, known)
+            elif cause == Cause.VERDICT:
+                detail = _verdict(winners.change(max(before.corrected, known.corrected)), at, after)
             else:
-                continue
+                detail = _late(self.store, at, after, knowledge, known)
             is_proven = is_left and (is_right or known != self.target)
-            self.shares.append(replace(_share(cause, at, after, is_proven, detail), side=left))
-            at = after
+            if cause not in (Cause.LATE, Cause.VERDICT) or at.counted != after.counted or at.value != after.value:
+                self.shares.append(replace(_share(cause, at, after, is_proven, detail), side=left))
+            at, before = after, known
 
     def _defined(self, metric: Metric) -> str:
         return f"the definition is {pin(metric)} now" if self.right is None else f"{self.right.name} with {pin(metric)}"
@@ -321,6 +326,16 @@ def other_buckets(metric: Metric) -> UsageError:
     """Return the error for a definition that is assumed, and has buckets of another size."""
     what = f"the assumed definition of {metric.name} has buckets of another size, so values cannot be explained by it"
     return UsageError(what, hint=command("metrics", "show", metric.name))
+
+
+def _verdict(change: CorrectionLine, before: State, after: State) -> str:
+    count = len({one.event_id for one in before.counted ^ after.counted})
+    events = "1 event" if count == 1 else f"{count:,} events"
+    by = f" by {change.actor}" if change.actor else ""
+    return (
+        f"the rebuild of the index {change.correction_id}, {format_instant(change.recorded_at)}{by},"
+        f" changed which delivery of {events} counts"
+    )
 
 
 def _share(cause: Cause, before: State, after: State, proven: bool, detail: str) -> Share:

@@ -58,6 +58,7 @@ from pik.runtime.storage import scratch
 from pik.usecases.inspect.conditions import Places, selected
 from pik.usecases.metrics.definitions import computed_by
 from pik.usecases.metrics.offsets import shift_offsets, zone_offsets
+from pik.usecases.metrics.winners import Winners
 
 ASSUMED_BATCH = "00000000000000000000000000"
 """The batch_id of events that are only assumed."""
@@ -152,15 +153,20 @@ def _event(store: Store, prefix: str) -> list[Location]:
 
 @contextmanager
 def applied(
-    store: Store, engine: Engine, scenario: Scenario, window: Window, entities: Sequence[str] = ()
+    store: Store,
+    engine: Engine,
+    scenario: Scenario,
+    window: Window,
+    entities: Sequence[str] = (),
+    winners: Winners | None = None,
 ) -> Iterator[Overrides]:
-    """Provide what the scenario, a resolved one, changes of what counts in the window. Raises UsageError and InputError
-    for an assumption that the store does not allow."""
+    """Provide what the scenario, a resolved one, changes of what counts in the window. Several calls may share
+    `winners`. Raises UsageError and InputError for an assumption that the store does not allow."""
     if not scenario:
         yield NO_OVERRIDES
         return
     with scratch() as directory:
-        yield _Applied(store, engine, scenario, window, entities).overrides(directory)
+        yield _Applied(store, engine, scenario, window, entities, winners or Winners(store)).overrides(directory)
 
 
 @dataclass(slots=True)
@@ -170,6 +176,7 @@ class _Applied:
     scenario: Scenario
     window: Window
     entities: Sequence[str]
+    winners: Winners
     withdrawn: set[str] = field(default_factory=set)
     counting: dict[str, dict[int, bool]] = field(default_factory=lambda: defaultdict(dict))
     duplicates: bool = False
@@ -180,9 +187,9 @@ class _Applied:
         """Return what the assumptions come to, step by step."""
         given = self.scenario.assumptions
         self.withdrawn = {one.batch_id for one in given if isinstance(one, WithoutBatch)}
+        rules, later, earlier = self._rules()
         if not any(isinstance(one, CountedDuplicates) for one in given):
-            for batch_id in sorted(self.withdrawn):
-                self._count(self.store.repeats.repeated_from(batch_id), Which.FIRST)
+            self._count_winners(Overrides(later=later * SECOND, earlier=earlier * SECOND).sources(self.window))
         for one in given:
             if isinstance(one, CountedDuplicates):
                 self.duplicates = True
@@ -195,7 +202,6 @@ class _Applied:
             if isinstance(one, Without):
                 for event_id in one.event_ids:
                     self._remove(event_id)
-        rules, later, earlier = self._rules()
         return Overrides(
             until=self.scenario.as_of,
             withdrawn=frozenset(self.withdrawn),
@@ -214,6 +220,24 @@ class _Applied:
             and delivery.batch_id not in self.withdrawn
             and delivery.kind != Verdict.UNRECORDED
         )
+
+    def _count_winners(self, window: Window) -> None:
+        """Count the delivery of each event that counted then, and the first of those whose delivery is withdrawn."""
+        moment = self.scenario.as_of if self.scenario.corrected is None else self.scenario.corrected
+        earlier = {} if moment is None else self.winners.before(moment, window)
+        for batch_id in sorted(self.withdrawn):
+            repeated = self.store.repeats.repeated_from(batch_id)
+            self._count((one for one in repeated if one[0].event_id not in earlier), Which.FIRST)
+        for event_id, winner in earlier.items():
+            if winner.place is not None and winner.place[0] in self.withdrawn:
+                deliveries = sorted(self.store.index.deliveries(event_id), key=lambda one: one.order)
+                self._count([deliveries], Which.FIRST)
+                continue
+            for batch_id, seq in winner.later:
+                self.counting[batch_id][seq] = False
+            if winner.place is not None:
+                batch_id, seq = winner.place
+                self.counting[batch_id][seq] = True
 
     def _count(self, events: Iterable[list[Location]], which: Which) -> None:
         """Count the first or the last known delivery of each event."""

@@ -15,6 +15,7 @@ from pik.usecases.metrics.chain import Knowledge, knowledge_of, value_of
 from pik.usecases.metrics.definitions import Scales, pinned
 from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.sides import Recorded
+from pik.usecases.metrics.winners import Winners
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,9 @@ class SideValue:
         return value_of(self.computed)
 
 
-def side_value(store: Store, side: Recorded | FileNumbers, metric: Metric, bucket: int, entity: str) -> SideValue:
+def side_value(
+    store: Store, winners: Winners, side: Recorded | FileNumbers, metric: Metric, bucket: int, entity: str
+) -> SideValue:
     """Return what the side has of the metric's bucket (its start, nanoseconds) of an entity."""
     window = Window(bucket, bucket + 1)
     if isinstance(side, FileNumbers):
@@ -57,7 +60,7 @@ def side_value(store: Store, side: Recorded | FileNumbers, metric: Metric, bucke
     if version.is_imported:
         return SideValue(str(side), shown, promotion=promotion, origin=_imported(store, version))
     made_by = pinned(store.metrics, f"{metric.name}@{version.metric_version}")
-    return SideValue(str(side), shown, knowledge_of(version, made_by, side), promotion)
+    return SideValue(str(side), shown, knowledge_of(version, made_by, side, winners), promotion)
 
 
 def _promotion(store: Store, run_id: str, at: int | None) -> Promotion | None:

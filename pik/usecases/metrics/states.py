@@ -16,6 +16,7 @@ from pik.rawlog.objects import frame_lines
 from pik.rawlog.selection import Selection
 from pik.usecases.metrics.definitions import pin
 from pik.usecases.metrics.scenario import applied
+from pik.usecases.metrics.winners import Winners
 
 _ZERO = Decimal(0)
 
@@ -42,6 +43,7 @@ class States:
     name: str
     entity: str
     bucket: int
+    winners: Winners
     lost: set[str] = field(default_factory=set)
     """Segments that cannot be read, as far as that has been noticed."""
 
@@ -49,7 +51,7 @@ class States:
         """Compute the value from what can be read. Raises EngineError if its definition fails on the events."""
         window = Window(self.bucket, self.bucket + 1).widened(metric.bucket_size)
         entities = entities_of(self.entity)
-        with applied(self.store, self.engine, scenario, window, entities) as overrides:
+        with applied(self.store, self.engine, scenario, window, entities, self.winners) as overrides:
             selection = Selection(self.store, window, entities, replace(overrides, lost=frozenset(self.lost)))
             try:
                 return self._computed(metric, selection)

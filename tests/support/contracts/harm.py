@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import Mock, patch
 
 from pik.inputs.source import file_source
+from pik.model.batch import Verdict
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
 from pik.rawlog.replacements import ReplacingRaw
@@ -68,7 +69,9 @@ def fill(store: Store, directory: Path) -> None:
             _ingest(store, directory / "cut.jsonl", blocks[:2])
         _ingest(store, directory / "whole.jsonl", blocks)
     (place,) = store.index.locate("", limit=1)
-    winner = WinnerLine(event_id=place.event_id, key=place.segment_key, new=(place.batch_id, place.seq))
+    winner = WinnerLine(
+        event_id=place.event_id, key=place.segment_key, new=(place.batch_id, place.seq), was=Verdict.EXACT
+    )
     store.audit.follow([write_winners(store, [winner], 1)])
 
 

@@ -95,6 +95,8 @@ class AwsRebuild:
     _doubtful: set[int] = field(default_factory=set)  # days with requests whose event another delivery should claim
     _skipped: dict[str, dict[int, Verdict]] = field(default_factory=dict)
     """Verdicts of requests with one event that this rebuild made, by segment: such requests list no duplicates."""
+    _before: dict[str, Verdict] = field(default_factory=dict)
+    """What was recorded of doubtful requests that conflicted."""
     _latest: int = 0
     _objects: ReplacingRaw = field(init=False)
 
@@ -189,7 +191,8 @@ class AwsRebuild:
                     if claim is None:
                         yield self._promote(of_event)
         for number in sorted(self._doubtful):
-            yield from Requests(self.table, self.generation).claim_again(number)
+            for place in Requests(self.table, self.generation).claim_again(number):
+                yield replace(place, kind=self._before.get(place.batch_id, Verdict.EXACT))
 
     def count(self) -> None:
         """Give each batch the counts of what its segments hold, where all of these could be read."""
@@ -208,6 +211,8 @@ class AwsRebuild:
         Requests(self.table, self.generation).restore(self._objects, segment, row)
         if verdicts and row.seq in verdicts:
             self._doubtful.add(segment.day)
+            if verdicts[row.seq] == Verdict.CONFLICT:
+                self._before[segment.batch_id] = Verdict.CONFLICT
         elif made := self._claims(segment).make([row]):
             self._skipped[segment.key] = made
 
@@ -261,12 +266,13 @@ class AwsRebuild:
 
     def _promote(self, items: Sequence[DuplicateItem]) -> Location:
         """Make the first of an event's duplicates count, because its accepted delivery is lost."""
-        deliveries = [(item["ingest_time"], duplicate_of(self.generation, item)) for item in items]
-        _, batch_id, _ = min((time, one.batch_id, one.row.seq) for time, one in deliveries)
-        winner = min((one for _, one in deliveries if one.batch_id == batch_id), key=lambda one: one.row.seq)
+        deliveries = [(item["ingest_time"], duplicate_of(self.generation, item), item["kind"]) for item in items]
+        _, batch_id, _ = min((time, one.batch_id, one.row.seq) for time, one, _ in deliveries)
+        of_batch = [(one, kind) for _, one, kind in deliveries if one.batch_id == batch_id]
+        winner, kind = min(of_batch, key=lambda pair: pair[0].row.seq)
         self.table.put(winner.claim)
         self._judge(items, winner)
-        return winner.location(Verdict.ACCEPTED)
+        return winner.location(Verdict(kind))
 
     def _claims(self, segment: Segment) -> Claims:
         return claims_of(self.table, self.generation, segment.batch_id, [segment])

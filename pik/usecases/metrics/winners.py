@@ -1,0 +1,101 @@
+"""Which delivery of an event counted before a rebuild of the index changed that, from the records that it left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pik.model.batch import Verdict
+from pik.model.instant import SECOND, Window
+from pik.ports.raw import RawKey, RawKind
+from pik.ports.store import Store
+from pik.rawlog.sealed_records import CorrectionLine, Place, WinnerLine, correction_keys, read_correction, read_winners
+from pik.usecases.ingest.api_request import creation_time
+
+_SLACK = 60 * SECOND
+"""By how much the time in a record's id may be earlier than the one that it states."""
+
+
+@dataclass(slots=True)
+class EarlierWinner:
+    """The delivery of an event that counted at an earlier moment (None: it is lost), and those that count in its place
+    at some moment since."""
+
+    place: Place | None
+    later: set[Place] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Winners:
+    """Reads the records of rebuilds, each once, and only those that a question needs. With a window, moments are those
+    of the rebuilds that changed something in it."""
+
+    store: Store
+    window: Window | None = None
+    _keys: list[str] | None = None
+    _moments: list[int] | None = None
+    _heads: dict[str, CorrectionLine] = field(default_factory=dict)
+
+    def changes(self, after: int = 0) -> list[CorrectionLine]:
+        """Return the records of rebuilds that changed winners, of those recorded after that moment, oldest first.
+        Raises Damaged."""
+        if self._keys is None:
+            self._keys = correction_keys(self.store.raw)
+        found = []
+        for key in self._keys:
+            if creation_time(RawKey.of(key).id) < after - _SLACK:
+                continue
+            if key not in self._heads:
+                self._heads[key] = read_correction(self.store.raw, key)
+            head = self._heads[key]
+            if head.events and head.recorded_at > after:
+                found.append(head)
+        return sorted(found, key=lambda head: (head.recorded_at, head.correction_id))
+
+    def moment(self, until: int | None) -> int:
+        """Return when the last of them until that moment (None: of all) was recorded; 0 if there is none."""
+        moments = [moment for moment in self._concerning() if until is None or moment <= until]
+        return max(moments, default=0)
+
+    def moments(self, left: int, right: int) -> list[int]:
+        """Return the moments up to which corrections hold, one after the other, on the way from `left` to `right`, both
+        from `moment`."""
+        low, high = min(left, right), max(left, right)
+        between = [low, *(moment for moment in self._concerning() if low < moment <= high)]
+        return between[1:] if left <= right else between[-2::-1]
+
+    def change(self, moment: int) -> CorrectionLine:
+        """Return the record of this moment."""
+        return next(one for one in self.changes() if one.recorded_at == moment)
+
+    def _concerning(self) -> list[int]:
+        """Return the moments, in order."""
+        if self._moments is None:
+            window = self.window
+            changes = [one for one in self.changes() if window is None or any(self.lines(one, window))]
+            self._moments = [one.recorded_at for one in changes]
+        return self._moments
+
+    def lines(self, change: CorrectionLine, window: Window) -> Iterator[WinnerLine]:
+        """Yield the events of which a delivery on a day of the window counts before or after the change. Raises
+        Damaged."""
+        first, last = window.days
+        for line in read_winners(self.store.raw, RawKind.CORRECTION.key(change.correction_id)):
+            days = [RawKey.of(key).day or 0 for key in (line.key, line.old_key) if key is not None]
+            if any(first <= day <= last for day in days):
+                yield line
+
+    def before(self, moment: int, window: Window) -> dict[str, EarlierWinner]:
+        """Return, by event_id, what counted at that moment on the window's days, where rebuilds have changed that.
+
+        Where the winner was lost and another delivery with the same content took its place, that one stands for it.
+        """
+        found: dict[str, EarlierWinner] = {}
+        for change in reversed(self.changes(moment)):
+            for line in self.lines(change, window):
+                if line.old is None and line.was == Verdict.EXACT:
+                    continue
+                winner = found.setdefault(line.event_id, EarlierWinner(None))
+                winner.later.add(line.new)
+                winner.place = line.old
+        return found
