@@ -137,6 +137,7 @@ def test_a_value_of_a_flipped_index_differs_by_its_verdict_and_is_proven(store: 
         assert shares(found) == {"late": 32, "verdict": -1, **assumed, "unexplained": 0}
         assert found.proven
         explained_alike(store, found, scenario)
+    assert list(verify(store, ENGINE, window(), SILENT)) == []
     replayed(store, ENGINE)
     found = explain(store, ENGINE, "total", "a", FIRST)
     assert (shares(found), found.proven) == ({"unexplained": 0}, True)

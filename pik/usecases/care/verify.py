@@ -13,9 +13,10 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pik.errors import EngineError
 from pik.model.instant import ALL_TIME, DAY, Window, day_text, format_instant
 from pik.model.metric import NO_INPUTS, BucketDigest, Metric, entities_of
+from pik.model.scenario import Scenario
 from pik.ports.engine import Engine
 from pik.ports.store import Store
-from pik.rawlog.selection import Overrides, Selection
+from pik.rawlog.selection import Selection
 from pik.runtime import Progress, showing
 from pik.usecases import Listing
 from pik.usecases.care.verify_batches import batch_problems
@@ -29,6 +30,8 @@ from pik.usecases.metrics.computation import (
     current_digests,
     stretches,
 )
+from pik.usecases.metrics.scenario import applied
+from pik.usecases.metrics.winners import Winners
 
 
 def verify(
@@ -90,8 +93,9 @@ def _state_problems(run: Verification) -> Iterator[Problem]:
         )
 
 
-_Known = tuple[int, int]
-"""What an aggregate was computed from: the version of its metric, and until when events were known."""
+_Known = tuple[int, int, int]
+"""What an aggregate was computed from: the version of its metric, until when events were known, and until when rebuilds
+had changed which of their deliveries count."""
 
 _NOTHING = (0, NO_INPUTS, NO_INPUTS)
 
@@ -104,10 +108,11 @@ def aggregate_problems(run: Verification, engine: Engine) -> Iterator[Problem]:
     known at their time, to the definition of their time.
     """
     run.aggregates = 0
+    winners = Winners(run.store)
     for size, metrics in by_bucket_size(run.store.metrics.latest()):
         for whole in _computable(run.window.widened(size), size, run.expired_days):
             for stretch in stretches(Selection(run.store, whole), size, size=BYTES_AT_ONCE):
-                yield from _stretch_problems(run, engine, metrics, stretch)
+                yield from _stretch_problems(run, engine, metrics, stretch, winners)
 
 
 def _computable(window: Window, size: int, expired_days: Iterable[int]) -> Iterator[Window]:
@@ -123,24 +128,24 @@ def _computable(window: Window, size: int, expired_days: Iterable[int]) -> Itera
 
 
 def _stretch_problems(
-    run: Verification, engine: Engine, metrics: Sequence[Metric], window: Window
+    run: Verification, engine: Engine, metrics: Sequence[Metric], window: Window, winners: Winners
 ) -> Iterator[Problem]:
     aggregates = run.store.aggregates
     present = [metric for metric in metrics if next(aggregates.current(metric.name, window), None) is not None]
     if not present:
         return
     try:
-        unexplained = _unexplained(run, engine, present, window)
+        unexplained = _unexplained(run, engine, present, window, winners)
     except EngineError as error:
         if len(present) == 1:
             yield _not_computable(present[0], error)
             return
         for metric in present:  # to learn which of them it is
-            yield from _stretch_problems(run, engine, [metric], window)
+            yield from _stretch_problems(run, engine, [metric], window, winners)
         return
     for metric in present:
         try:
-            yield from _as_known(run, engine, metric, unexplained[metric.name])
+            yield from _as_known(run, engine, metric, unexplained[metric.name], winners)
         except EngineError as error:
             yield _not_computable(metric, error)
 
@@ -150,7 +155,7 @@ def _not_computable(metric: Metric, error: EngineError) -> Problem:
 
 
 def _unexplained(
-    run: Verification, engine: Engine, metrics: Sequence[Metric], window: Window
+    run: Verification, engine: Engine, metrics: Sequence[Metric], window: Window, winners: Winners
 ) -> dict[str, dict[_Known, Window]]:
     """Return, by metric and what was known, where the events there are now do not explain a current aggregate."""
     aggregates, by_name = run.store.aggregates, {metric.name: metric for metric in metrics}
@@ -181,7 +186,7 @@ def _unexplained(
             counted = _NOTHING if found is None else found.counted
             if aggregate.computed.counted != counted or aggregate.metric_version != metric.version:
                 start, of_metric = aggregate.computed.bucket, unexplained[metric.name]
-                key = aggregate.metric_version, aggregate.known_until
+                key = aggregate.metric_version, aggregate.known_until, winners.known_to(aggregate.run_id)
                 known = of_metric.get(key, Window(start, start + metric.bucket_size))
                 of_metric[key] = Window(min(known.start, start), max(known.end, start + metric.bucket_size))
     run.aggregates = (run.aggregates or 0) + checked
@@ -198,19 +203,23 @@ def _is_explained(current: BucketDigest | None, now: BucketDigest, metric: Metri
 
 
 def _as_known(
-    run: Verification, engine: Engine, metric: Metric, unexplained: Mapping[_Known, Window]
+    run: Verification, engine: Engine, metric: Metric, unexplained: Mapping[_Known, Window], winners: Winners
 ) -> Iterator[Problem]:
     """Yield the aggregates that what was known to them does not explain either."""
     store = run.store
-    for (version, known_until), part in unexplained.items():
+    for key, part in unexplained.items():
+        version, known_until, corrected = key
         then = next(one for one in store.metrics.versions(metric.name) if one.version == version)
         for whole in _computable(part.widened(then.bucket_size), then.bucket_size, run.expired_days):
             with (
-                Selection(store, whole, overrides=Overrides(until=known_until)).gather() as gathered,
+                applied(store, engine, Scenario(known_until, corrected=corrected), whole, winners=winners) as overrides,
+                Selection(store, whole, overrides=overrides).gather() as gathered,
                 engine.computation(gathered.inputs, [then.definition], whole) as computation,
             ):
                 for current, now in compare(store.aggregates.current(metric.name, whole), computation.rows()):
-                    if current is None or (current.metric_version, current.known_until) != (version, known_until):
+                    if current is None:
+                        continue
+                    if (current.metric_version, current.known_until, winners.known_to(current.run_id)) != key:
                         continue
                     row = current.computed
                     if row.counted != (_NOTHING if now is None else now.counted):

@@ -9,7 +9,6 @@ from enum import StrEnum
 
 from pik.model.metric import Aggregate, Computed, Metric
 from pik.model.scenario import CountedDuplicates, Scenario
-from pik.usecases.ingest.api_request import creation_time
 from pik.usecases.metrics.sides import Recorded
 from pik.usecases.metrics.winners import Winners
 
@@ -50,7 +49,7 @@ class Knowledge:
 def knowledge_of(version: Aggregate, metric: Metric, side: Recorded | None, winners: Winners) -> Knowledge:
     """Return what a version of a side (None: of what is current) was computed from, by this definition."""
     counts = side is not None and side.run is not None and side.run.request.counts_duplicates
-    return Knowledge(metric, version.known_until, winners.moment(creation_time(version.run_id)), counts)
+    return Knowledge(metric, version.known_until, winners.known_to(version.run_id), counts)
 
 
 def steps(left: Knowledge, right: Knowledge, winners: Winners) -> Iterator[tuple[Cause, Knowledge]]:

@@ -57,6 +57,13 @@ class Winners:
         moments = [moment for moment in self._concerning() if until is None or moment <= until]
         return max(moments, default=0)
 
+    def known_to(self, run_id: str) -> int:
+        """Return the moment up to which corrections hold in the versions of a run: when it was planned."""
+        try:
+            return self.moment(creation_time(run_id))
+        except ValueError:  # a damaged id
+            return 0
+
     def moments(self, left: int, right: int) -> list[int]:
         """Return the moments up to which corrections hold, one after the other, on the way from `left` to `right`, both
         from `moment`."""
