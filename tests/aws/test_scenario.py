@@ -9,20 +9,27 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pik.engine import DuckEngine
+from pik.errors import NothingSelected
 from pik.model.instant import parse_instant
 from pik.model.metric import Definition, RunState, TaskState
+from pik.model.scenario import COUNTED_DUPLICATES, PLAIN
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.stores.aws import lease
 from pik.stores.aws.clients import Clients
 from pik.usecases.ingest.api_request import record_request
+from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.explain import events_behind, explain
+from pik.usecases.metrics.sides import Recorded, Side, SideKind
+from pik.usecases.metrics.trials import Question, try_scenarios
 from pik.usecases.replay.plan import execute_task, plan_replay, start
 from pik.usecases.replay.runs import finish_run, promote
 from tests.support.aws.calls import counting
@@ -117,13 +124,18 @@ def test_promise_10_a_number_under_a_scenario_is_the_same_on_every_store(
 
 def replayed(store: Store) -> str:
     """A run over everything, promoted, whose tasks this process executes."""
-    run_id = start(store, plan_replay(store, ENGINE, request(), 1)).run_id
+    run_id = run(store)
+    promote(store, run_id, 2, "")
+    return run_id
+
+
+def run(store: Store, *assumed: str) -> str:
+    run_id = start(store, plan_replay(store, ENGINE, request(assumed=assumed), 1)).run_id
     store.runs.set_state(run_id, RunState.RUNNING)
     for task in list(store.runs.open_tasks(run_id)):
         computed = execute_task(store, ENGINE, task)
         store.runs.mark(task, TaskState.DONE, computed.failures())
     finish_run(store, run_id)
-    promote(store, run_id, 2, "")
     return run_id
 
 
@@ -149,6 +161,40 @@ def test_a_difference_is_explained_on_a_stack(new_store: Callable[[], Store], tm
     assert sum(one.share for one in found.shares) == found.delta
     late = [one for one in events_behind(store, found) if f"{one.cause}" == "late"]
     assert [bytes(one.delivery.payload) for one in late if one.delivery] == [b'{"v": 4}']
+
+
+def test_promise_10_any_two_sides_are_explained_alike_on_every_store(
+    new_store: Callable[[], Store], tmp_path: Path
+) -> None:
+    found: list[list[Any]] = []
+    for store in (open_store(str(tmp_path / "home"), create=True), new_store()):
+        add_version(store.metrics, TOTAL, 1)
+        ingest(store, tmp_path, [event(1, "a", "01T01:00"), event(2, "a", "01T23:00"), event(9, "b", "02T01:00")])
+        old = replayed(store)
+        ingest(store, tmp_path, [event(4, "a", "01T05:00"), event(1, "a", "01T01:00")])
+        counted = run(store, COUNTED_DUPLICATES)
+        add_version(store.metrics, Definition(name="total", value="2 * sum((payload->>'v')::BIGINT)"), 2)
+        sides = [
+            Side(SideKind.CURRENT),
+            Side(SideKind.CURRENT, at=1),
+            *(Side(SideKind.RUN, one) for one in (old, counted)),
+        ]
+        all_of_it: list[Any] = []
+        for left, right in product(sides, [None, *sides[1:]]):
+            if left == right:
+                continue
+            before, after = Recorded(store, left), None if right is None else Recorded(store, right)
+            try:
+                one = explain(store, ENGINE, "total", "a", FIRST, left=before, right=after)
+            except NothingSelected:
+                continue
+            all_of_it.append([(share.cause, share.share, share.proven) for share in one.shares])
+        asked = Question(Decimal(2 * (1 + 2 + 4 + 1)), store.metrics.latest()[-1], "a", FIRST, PLAIN)
+        all_of_it.append([trial.scenario for trial in try_scenarios(store, ENGINE, asked).met])
+        found.append(all_of_it)
+    assert found[0] == found[1]
+    assert found[0][-1] == [COUNTED_DUPLICATES]
+    assert any((Cause.DUPLICATES, Decimal(-1), True) in shares for shares in found[0][:-1])
 
 
 def test_explaining_one_bucket_reads_only_that_entitys_day(new_store: Callable[[], Store], tmp_path: Path) -> None:

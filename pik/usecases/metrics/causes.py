@@ -47,6 +47,8 @@ _FEW = 50
 
 _ZERO = Decimal(0)
 
+_CAUSES = tuple(Cause)  # members are slow to look up
+
 _Key = tuple[int, str]
 """A bucket's start and an entity."""
 
@@ -146,6 +148,19 @@ def _sum(totals: DiffTotals, one: ExplainedDifference) -> None:
 
 
 @dataclass(slots=True)
+class _Path:
+    """What values are computed from, from the left side to the right: `causes` lie between the `states`. Without a left
+    version whose inputs are known it has the right side alone, without such a right one nothing. `tables` are the
+    values of each state. Where the right one is in the row anyway (`in_row`), it has none."""
+
+    states: list[Knowledge] = field(default_factory=list)
+    causes: list[Cause] = field(default_factory=list)
+    is_from_left: bool = False
+    in_row: bool = False
+    tables: list[Mapping[_Key, Computed]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class _Together:
     """Differences of one metric, ordered by bucket and entity. `metric` is the right definition where the right side is
     recomputed, None for a metric that is only assumed; `definitions` are all that the store has, by version."""
@@ -161,7 +176,7 @@ class _Together:
     winners: Winners
     left: dict[_Key, Aggregate] = field(default_factory=dict)
     right: dict[_Key, Aggregate] = field(default_factory=dict)
-    values: dict[Knowledge, dict[_Key, Computed]] = field(default_factory=dict)
+    paths: dict[tuple[object, object], _Path] = field(default_factory=dict)
 
     def explained(self) -> Iterator[ExplainedDifference]:
         keys = {(one.bucket, one.entity_id) for one in self.differences if one.op != Op.FAILED}
@@ -169,89 +184,100 @@ class _Together:
             self.left = self._versions(self.sides.left, keys)
         if self.sides.right is not None:
             self.right = self._versions(self.sides.right, keys)
-        needed: dict[Knowledge, set[_Key]] = {}
-        for key in keys:
-            for known in self._path(key):
-                needed.setdefault(known, set()).add(key)
-        for known, some in needed.items():
-            self.values[known] = values_under(self.store, self.engine, known.metric, known.scenario, some, self.winners)
+        self._compute(keys)
         for one in self.differences:
             key = one.bucket, one.entity_id
             if key not in keys:
                 yield ExplainedDifference(one, {}, False, None)
-            elif any(_fails(self.values[known].get(key)) for known in self._path(key)):
+                continue
+            path = self._path(key)
+            computed = [table.get(key) for table in path.tables]
+            if any(each is not None and each.failure is not None for each in computed):
                 # A value between the two sides is not known, so no cause has a share.
                 shares = {Cause.UNEXPLAINED: EXACT.subtract(one.recomputed or _ZERO, one.current or _ZERO)}
                 yield ExplainedDifference(one, shares, False, self.left.get(key))
             else:
-                yield self._explained(one, key)
+                yield self._explained(one, key, path, computed)
 
-    def _ends(self, key: _Key) -> tuple[Knowledge | None, Knowledge | None]:
-        """Return what both sides, before assumptions, are computed from; None: that is not known, or nothing is."""
-        left = self._knowledge(self.left.get(key), self.sides.left)
-        if self.sides.right is not None:
-            return left, self._knowledge(self.right.get(key), self.sides.right)
-        return left, None if self.metric is None else self._recomputed(self.metric)
+    def _compute(self, keys: set[_Key]) -> None:
+        """Compute the values of all states, each for the keys that need it."""
+        needed: dict[Knowledge, set[_Key]] = {}
+        of_path: dict[int, set[_Key]] = {}
+        for key in keys:
+            of_path.setdefault(id(self._path(key)), set()).add(key)
+        for path in self.paths.values():
+            for known in path.states[:-1] if path.in_row else path.states:
+                needed.setdefault(known, set()).update(of_path[id(path)])
+        values = {
+            known: values_under(self.store, self.engine, known.metric, known.scenario, some, self.winners)
+            for known, some in needed.items()
+        }
+        for path in self.paths.values():
+            path.tables = [values.get(known, {}) for known in path.states]
+            if path.in_row:
+                path.tables[-1] = {}
 
-    def _recomputed(self, metric: Metric) -> Knowledge:
-        as_of = self.scenario.as_of
-        return Knowledge(metric, as_of, self.winners.moment(as_of))
+    def _path(self, key: _Key) -> _Path:
+        version, other = self.left.get(key), self.right.get(key)
+        ends = _end(version), _end(other)
+        found = self.paths.get(ends)
+        if found is None:
+            found = self.paths[ends] = self._new_path(version, other)
+        return found
+
+    def _new_path(self, version: Aggregate | None, other: Aggregate | None) -> _Path:
+        left = self._knowledge(version, self.sides.left)
+        right = self._knowledge(other, self.sides.right)
+        if self.sides.right is None and self.metric is not None:
+            as_of = self.scenario.as_of
+            right = Knowledge(self.metric, as_of, self.winners.moment(as_of))
+        if right is None:
+            return _Path()
+        in_row = self.sides.right is None and not self.scenario.assumptions
+        if left is None:
+            return _Path([right], in_row=in_row)
+        between = list(steps(left, right, self.winners))
+        states = [left, *(known for _, known in between)]
+        return _Path(states, [cause for cause, _ in between], True, in_row and bool(between))
 
     def _knowledge(self, version: Aggregate | None, side: Recorded | None) -> Knowledge | None:
         if version is None or version.is_imported:
             return None
         return knowledge_of(version, self.definitions[version.metric_version], side, self.winners)
 
-    def _path(self, key: _Key) -> list[Knowledge]:
-        """Return what has to be computed for a value: without the right side where that is in the row already."""
-        left, right = self._ends(key)
-        if right is None:
-            return []
-        path = [] if left is None else [left, *(known for _, known in steps(left, right, self.winners))]
-        is_in_row = self.sides.right is None and not self.scenario.assumptions and left != right
-        return [known for known in dict.fromkeys([*path, right]) if known != right or not is_in_row]
-
-    def _explained(self, one: Difference, key: _Key) -> ExplainedDifference:
+    def _explained(
+        self, one: Difference, key: _Key, path: _Path, computed: Sequence[Computed | None]
+    ) -> ExplainedDifference:
         before, after = one.current or _ZERO, one.recomputed or _ZERO
         version, other = self.left.get(key), self.right.get(key)
-        left, right = self._ends(key)
+        values = [value_of(each) for each in computed]
+        inputs = [inputs_of(each) for each in computed]
+        if path.in_row:
+            values[-1], inputs[-1] = after, one.inputs_after or 0
+        target = values[-1] if values else _ZERO
         shares: dict[Cause, Decimal] = {}
         proven, late, rebuilt = True, 0, 0
-
-        def inputs(known: Knowledge) -> int:
-            if known not in self.values:
-                return one.inputs_after or 0
-            return inputs_of(self.values[known].get(key))
-
-        def value(known: Knowledge) -> Decimal:
-            return value_of(self.values[known].get(key)) if known in self.values else after
-
-        if right is None and self.sides.right is not None:
+        if not values and self.sides.right is not None:
             is_outside = other is not None and (version is not None or self.sides.from_file)
             shares[Cause.IMPORTED if is_outside else Cause.NOT_COMPUTED] = EXACT.subtract(after, before)
             return self._row(one, shares, not is_outside)
-        target = _ZERO if right is None else value(right)
-        if self.sides.from_file or (version is not None and left is None):
+        if self.sides.from_file or (version is not None and not path.is_from_left):
             shares[Cause.IMPORTED], proven = EXACT.subtract(target, before), False
-        elif version is None or left is None or right is None:
+        elif version is None:
             shares[Cause.NOT_COMPUTED] = target
         else:
-            at, found = value(left), self.values[left].get(key)
-            proven = counts_same(found, version.computed)
-            if not proven and is_short(found, version.computed):
-                shares[Cause.LOST] = EXACT.subtract(at, before)
-            last = left
-            for cause, known in steps(left, right, self.winners):
-                share = EXACT.subtract(value(known), value(last))
+            proven = counts_same(computed[0], version.computed)
+            if not proven and is_short(computed[0], version.computed):
+                shares[Cause.LOST] = EXACT.subtract(values[0], before)
+            for number, cause in enumerate(path.causes):
+                share = EXACT.subtract(values[number + 1], values[number])
                 shares[cause] = EXACT.add(shares.get(cause, _ZERO), share)
-                late += inputs(known) - inputs(last) if cause == Cause.LATE else 0
+                late += inputs[number + 1] - inputs[number] if cause == Cause.LATE else 0
                 if cause == Cause.VERDICT and share:
-                    rebuilt = rebuilt or max(last.corrected, known.corrected)
-                last = known
-        if other is not None and right is not None:
-            found = self.values[right].get(key)
-            is_right = counts_same(found, other.computed)
-            if not is_right and is_short(found, other.computed):
+                    rebuilt = rebuilt or max(state.corrected for state in path.states[number : number + 2])
+        if other is not None:
+            is_right = counts_same(computed[-1], other.computed)
+            if not is_right and is_short(computed[-1], other.computed):
                 lost = EXACT.subtract(after, target)
                 shares[Cause.LOST] = EXACT.add(shares.get(Cause.LOST, _ZERO), lost)
             return self._row(one, shares, proven and is_right, late, rebuilt)
@@ -259,14 +285,14 @@ class _Together:
         return self._row(one, shares, proven, late, rebuilt)
 
     def _row(
-        self, one: Difference, shares: Mapping[Cause, Decimal], proven: bool, late: int = 0, rebuilt: int = 0
+        self, one: Difference, shares: dict[Cause, Decimal], proven: bool, late: int = 0, rebuilt: int = 0
     ) -> ExplainedDifference:
         """Return the row; what is left is unexplained, and causes that change nothing are left out."""
         rest = EXACT.subtract(one.recomputed or _ZERO, one.current or _ZERO)
         for share in shares.values():
             rest = EXACT.subtract(rest, share)
-        found = {cause: shares.get(cause, _ZERO) for cause in Cause} | {Cause.UNEXPLAINED: rest}
-        found = {cause: share for cause, share in found.items() if share}
+        shares[Cause.UNEXPLAINED] = rest
+        found = {cause: shares[cause] for cause in _CAUSES if shares.get(cause)}
         version = self.left.get((one.bucket, one.entity_id))
         return ExplainedDifference(one, found, proven, version, late, rebuilt or None)
 
@@ -315,5 +341,6 @@ def values_under(
     return found
 
 
-def _fails(computed: Computed | None) -> bool:
-    return computed is not None and computed.failure is not None
+def _end(version: Aggregate | None) -> tuple[int, int, str] | None:
+    """Return what tells paths apart."""
+    return None if version is None else (version.metric_version, version.known_until, version.run_id)
