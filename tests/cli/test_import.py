@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -11,7 +12,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from tests.cli.test_against import EVENTS, METRICS, truth
 
@@ -312,6 +315,44 @@ def test_a_rebuilt_index_changes_nothing_of_it(shop: Pik) -> None:
     assert shop("verify", "--rebuild-index").code == 0
     assert current(shop) == before
     assert said(shop, "verify")["damage"] == 0
+
+
+def test_standard_input_is_imported_with_the_digest_of_its_bytes(
+    shop: Pik, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with open("ledger.csv", "rb") as file:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+        found = said(shop, "aggregates", "import", "-", *OF, "--yes")
+        assert (counts(found), found["imported_file"]["name"]) == ((1, 1, 2), "standard input")
+        assert found["imported_file"]["digest"] == sha256(LEDGER.encode()).hexdigest()
+
+
+def test_a_parquet_file_is_imported_as_it_is_compared(shop: Pik) -> None:
+    days = pa.array([20454, 20454], pa.int32()).cast(pa.date32())  # 2026-01-01
+    table = pa.table({"day": days, "customer": ["a", "b"], "revenue": pa.array([Decimal("3.75"), Decimal("0.50")])})
+    parquet.write_table(table, "ledger.parquet")
+    found = said(shop, "aggregates", "import", "ledger.parquet", "--metric", "revenue", "--yes")
+    assert counts(found) == (0, 1, 1)
+    assert current(shop) == truth() | {("2026-01-01", "b"): Decimal("0.5")}
+
+
+def test_a_metric_over_all_entities_is_imported_without_any(shop: Pik) -> None:
+    Path("users.toml").write_text('name = "users"\nvalue = "count(DISTINCT entity_id)"\nper = "all"\n')
+    assert shop("metrics", "apply", "users.toml").code == 0
+    Path("users.csv").write_text("day,users\n2026-01-01,9\n")
+    found = said(shop, "aggregates", "import", "users.csv", "--metric", "users", "--yes")
+    assert (counts(found), found["imported_file"]["entity"]) == ((1, 0, 0), None)
+    explained = said(shop, "explain", "users", "2026-01-01", code=1)
+    assert [one["cause"] for one in explained["causes"]] == ["imported", "unexplained"]
+    assert Decimal(explained["causes"][0]["share"]) == 2 - 9
+
+
+def test_show_does_not_claim_that_an_imported_value_counts_the_event(shop: Pik) -> None:
+    imported(shop)
+    event = said(shop, "events", "--entity", "b", "--limit", "1")["events"][0]["event_id"]
+    shown = said(shop, "show", event)
+    assert [one["metric"] for one in shown["aggregates"]] == ["best", "event_count"]
+    assert shown["note"] == "not known whether it counts in the current revenue, which was imported"
 
 
 def test_sql_sees_them_without_inputs(shop: Pik) -> None:

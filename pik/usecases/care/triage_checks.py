@@ -11,7 +11,7 @@ from pik.errors import command
 from pik.model.batch import Batch, BatchState, Segment, Verdict
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, SECOND, day_text, format_duration, parse_instant
-from pik.model.metric import PromotionKind, Run, RunState
+from pik.model.metric import PromotionKind, Run, RunKind, RunState
 from pik.rawlog.selection import Selection
 from pik.usecases.care.triage_findings import Finding, Scope
 from pik.usecases.care.verify import verify
@@ -188,9 +188,10 @@ def _about(scope: Scope, run: Run) -> tuple[str, str]:
 
 
 def _covers(newer: Run, run: Run) -> bool:
-    """Return whether a run computed all values that another one should have."""
+    """Return whether a run computed all values that another one should have; an import computes none."""
     return (
-        newer.effective_start <= run.effective_start
+        newer.kind == RunKind.REPLAY
+        and newer.effective_start <= run.effective_start
         and newer.effective_end >= run.effective_end
         and newer.request.source is newer.request.event_type is None
         and _includes(newer.request.entities, run.request.entities)

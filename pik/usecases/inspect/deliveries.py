@@ -53,13 +53,15 @@ class EventDetail:
 
     `aggregates` are current ones of its entity and bucket, computed when the event was in the index already, by a
     definition whose filter selects it. None: unknown, in a copy into which another day of the event was pulled, but not
-    that of its accepted delivery. `left_out` deliveries are not shown because of a limit.
+    that of its accepted delivery. Of `imported` metrics the current value was imported from a file, so it is not known
+    whether it counts the event. `left_out` deliveries are not shown because of a limit.
     """
 
     event: Delivery
     deliveries: tuple[DeliveryRow, ...]
     aggregates: tuple[Aggregate, ...] | None
     left_out: int = 0
+    imported: tuple[str, ...] = ()
 
 
 def show_event(store: Store, engine: Engine, prefix: str, limit: int | None = None) -> EventDetail:
@@ -87,8 +89,13 @@ def show_event(store: Store, engine: Engine, prefix: str, limit: int | None = No
         )
         for one, place in zip(found, places, strict=True)
     )
-    aggregates = tuple(_counting(store, engine, found[0])) if _is_pulled(store, found) else None
-    return EventDetail(found[0].delivery, rows, aggregates, left_out=1 + repeats - len(rows))
+    left_out = 1 + repeats - len(rows)
+    if not _is_pulled(store, found):
+        return EventDetail(found[0].delivery, rows, None, left_out)
+    values = list(_counting(store, engine, found[0]))
+    imported = tuple(dict.fromkeys(one.computed.metric for one in values if one.is_imported))
+    aggregates = tuple(one for one in values if not one.is_imported)
+    return EventDetail(found[0].delivery, rows, aggregates, left_out, imported)
 
 
 def _is_pulled(store: Store, found: Sequence[RecordedDelivery]) -> bool:
@@ -158,7 +165,7 @@ def day_window(day: int) -> Window:
 
 
 def _counting(store: Store, engine: Engine, found: RecordedDelivery) -> Iterator[Aggregate]:
-    """Yield the current aggregates that have the event among their inputs."""
+    """Yield the current aggregates that have the event among their inputs, and the imported ones that may have it."""
     instant, scales = found.delivery.event_instant, Scales(store.metrics)
     for metric in store.metrics.latest():
         # Earlier versions may have had other buckets, and what they made may be current still.
@@ -170,7 +177,7 @@ def _counting(store: Store, engine: Engine, found: RecordedDelivery) -> Iterator
             definition = definitions[aggregate.metric_version]
             if (
                 instant in _bucket(definition, aggregate.computed.bucket)
-                and aggregate.known_until >= found.segment.recorded_at
+                and (aggregate.is_imported or aggregate.known_until >= found.segment.recorded_at)
                 and _selects(engine, definition, found)
             ):
                 yield scales.shown(aggregate)

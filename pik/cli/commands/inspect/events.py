@@ -403,8 +403,10 @@ def show(
     from pik.usecases.inspect.deliveries import show_event
 
     found = show_event(cli.open_store(), cli.engine(), event_id, limit)
-    more = f"--limit {len(found.deliveries) + found.left_out} shows all" if found.left_out else None
-    cli.show(SHOW, found, note=more)
+    notes = [f"--limit {len(found.deliveries) + found.left_out} shows all"] if found.left_out else []
+    if found.imported:
+        notes.append(f"not known whether it counts in the current {', '.join(found.imported)}, which was imported")
+    cli.show(SHOW, found, note="; ".join(notes) or None)
 
 
 SHOW = Schema(

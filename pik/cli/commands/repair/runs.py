@@ -14,7 +14,7 @@ from pik.cli.text import number_of
 from pik.cli.values import Count, Entity, Instant, Moment, words
 from pik.errors import command
 from pik.model.instant import Window, format_instant
-from pik.model.metric import ImportedFile, PromotionKind, Run, RunRequest, RunState
+from pik.model.metric import ImportedFile, PromotionKind, Run, RunKind, RunRequest, RunState
 
 if TYPE_CHECKING:
     from pik.usecases.replay.runs import Move
@@ -52,7 +52,7 @@ def resume(cli: Context, run: options.RunId) -> int | None:
 
     store = cli.open_store()
     found = store.runs.get(run)
-    if found.state in (RunState.PLANNED, RunState.RUNNING):
+    if found.is_active and found.kind == RunKind.REPLAY:
         cli.note(going_on(found))
     ended = execute_run(store, cli.engine(), found.run_id, Pace(), cli.progress)
     cli.show(RESUMED, ended, resumed=True)
