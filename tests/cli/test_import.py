@@ -119,8 +119,9 @@ def test_it_asks_and_a_no_writes_nothing(shop: Pik, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys.stdin, "readline", lambda: "n\n", raising=False)
     declined = shop("aggregates", "import", "ledger.csv", *OF)
     assert declined.code == 4
-    assert "import 4 numbers of revenue@1 from ledger.csv (bucket=day, entity=customer, value=net)" in declined.err
-    assert "1 new, 1 changed, 2 the same already" in declined.err
+    assert "import 4 numbers of revenue@1: 1 new, 1 changed, 2 current already\n" in declined.err
+    assert "of 3 entities, 2026-01-01T00:00:00Z to 2026-01-04T00:00:00Z\n" in declined.err
+    assert "from ledger.csv (bucket=day, entity=customer, value=net)\nSHA-256 " in declined.err
     assert len(said(shop, "runs", "list")["runs"]) == 1
 
 

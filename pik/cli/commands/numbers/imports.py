@@ -102,16 +102,15 @@ def _note(cli: Context, plan: ImportPlan) -> None:
 
 def _plan_text(plan: ImportPlan) -> str:
     """What an import is about to do, in some lines."""
-    from pik.cli.commands.numbers.diff_rows import whose
-
-    extent = plan.numbers.extent
-    span = f"{format_instant(extent.first)} to {format_instant(extent.last)}"
-    file = plan.run.request.file
+    extent, file = plan.numbers.extent, plan.run.request.file
     assert file is not None
+    entities = f"of {number_of(extent.entities, 'entity').replace('ys', 'ies')}, " if file.entity else ""
     metric = f"{plan.metric.name}@{plan.metric.version}"
     return (
-        f"import {number_of(extent.values, 'number')} of {metric} from {file_text(file)}"
-        f"\n{whose(extent)}, {span}: {plan.new:,} new, {plan.changed:,} changed, {plan.same:,} the same already"
+        f"import {number_of(extent.values, 'number')} of {metric}:"
+        f" {plan.new:,} new, {plan.changed:,} changed, {plan.same:,} current already"
+        f"\n{entities}{format_instant(extent.first)} to {format_instant(extent.last)}"
+        f"\nfrom {file_text(file).replace(', SHA-256', chr(10) + 'SHA-256')}"
     )
 
 
