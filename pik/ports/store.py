@@ -193,6 +193,10 @@ class Audit(Protocol):
         """Yield the number of deliveries that the index has of each segment, by key, counted row by row, in no order.
         The numbers of a key that comes several times add up; None: a writer is recording the segment, or died at it."""
 
+    def deliveries(self, segment: Segment, frames: Collection[int]) -> Arrivals:
+        """Return the rows that the index has of the deliveries in these frames of a segment, given by their numbers, as
+        far as it can be read."""
+
     def knows(self, batch_id: str) -> bool:
         """Return whether the index has anything about this batch, though it may not be enough for an answer."""
 

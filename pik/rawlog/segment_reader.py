@@ -208,7 +208,13 @@ def seqs(arrivals: Arrivals) -> set[int]:
 
 def ids_of(arrivals: Arrivals) -> Iterator[tuple[int, bytes]]:
     """seq and event_id of each delivery."""
-    for event_id, seq, _ in PLAIN.iter_unpack(arrivals.plain):
+    for seq, event_id, _ in places_of(arrivals):
         yield seq, event_id
-    for seq, event_id, _, _ in KEYED.iter_unpack(arrivals.keyed):
-        yield seq, event_id
+
+
+def places_of(arrivals: Arrivals) -> Iterator[tuple[int, bytes, int]]:
+    """seq, event_id and number of the frame of each delivery."""
+    for event_id, seq, frame in PLAIN.iter_unpack(arrivals.plain):
+        yield seq, event_id, frame
+    for seq, event_id, _, frame in KEYED.iter_unpack(arrivals.keyed):
+        yield seq, event_id, frame

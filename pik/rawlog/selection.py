@@ -56,7 +56,8 @@ class GatheredRaw:
 class Overrides:
     """What a scenario changes of what counts, for selecting raw.
 
-    Segments recorded after `until`, those of the `withdrawn` batches, and `lost` ones, by key, are left out.
+    Segments recorded after `until`, those of the `withdrawn` batches, and `lost` ones, by key, are left out; so are
+    `unreadable` frames, by the key of their segment and their offset.
     `counting`, by batch and seq, has the deliveries of which not the verdict decides whether they count. The `rules`
     are for the engine; deliveries may move to a later time by `later` nanoseconds, to an earlier one by `earlier`.
     `added` are files of so many lines that count as well.
@@ -65,6 +66,7 @@ class Overrides:
     until: int | None = None
     withdrawn: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
+    unreadable: Mapping[str, frozenset[int]] = field(default_factory=dict)
     counting: Mapping[str, Mapping[int, bool]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     later: int = 0
@@ -119,14 +121,19 @@ class Selection:
         """Yield the segments with events in the window (or in its days), each with the frames that may hold the
         entities; segments without such frames are left out."""
         for segment in self.segments():
-            if frames := frames_of(segment, self.entities) if whole_days else self.frames_in(segment):
+            if frames := self._frames(segment) if whole_days else self.frames_in(segment):
                 yield SegmentFrames(segment, frames)
 
     def frames_in(self, segment: Segment) -> list[Frame]:
         """Return the frames of a segment that may hold the entities; none if it has no events in the window."""
         sources = self.sources
         overlaps = segment.first_event < sources.end and segment.last_event >= sources.start
-        return frames_of(segment, self.entities) if overlaps else []
+        return self._frames(segment) if overlaps else []
+
+    def _frames(self, segment: Segment) -> list[Frame]:
+        """Return the frames of a segment that may hold the entities, without those that are left out."""
+        frames, gone = frames_of(segment, self.entities), self.overrides.unreadable.get(segment.key)
+        return [frame for frame in frames if frame.offset not in gone] if gone else frames
 
     @property
     def sources(self) -> Window:
@@ -166,7 +173,7 @@ class Selection:
             with open(skip, "w", encoding="ascii") as file:
                 for segment in self.segments():
                     known_until = max(known_until, segment.recorded_at)  # must not cover what was recorded since
-                    frames = frames_of(segment, self.entities)
+                    frames = self._frames(segment)
                     if not frames:
                         continue
                     verdicts, counting = index.skipped(segment), overrides.counting.get(segment.batch_id, {})
@@ -207,7 +214,7 @@ class Selection:
             verdicts, blocks = directory / "verdicts.csv", directory / "blocks.csv"
             with open(verdicts, "w", encoding="ascii") as of_each, open(blocks, "w", encoding="ascii") as of_block:
                 for segment in self.segments():
-                    frames = frames_of(segment, self.entities)
+                    frames = self._frames(segment)
                     if not frames:
                         continue
                     kinds = self.store.index.skipped(segment)
@@ -225,8 +232,8 @@ class Selection:
         cut = directory / "frames.ndjson.zst"
         whole: list[Segment] = []
         for segment in segments:
-            if self.entities or segment.inline:
-                _append(cut, self.store.raw, segment, frames_of(segment, self.entities))
+            if self.entities or segment.inline or segment.key in self.overrides.unreadable:
+                _append(cut, self.store.raw, segment, self._frames(segment))
             else:
                 whole.append(segment)
         with self.store.raw.files([segment.key for segment in whole]) as paths:

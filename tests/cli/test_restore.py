@@ -37,7 +37,7 @@ def test_lost_and_damaged_objects_come_back_and_the_damaged_one_is_named(pik, da
     assert said.json()["next"] == "pik verify --restore whole"
     assert pik("verify").code == 1
     done = pik("verify", "--restore", "whole")
-    assert (done.code, "restored   1\n" in done.out, "replaced   1\n" in done.out) == (0, True, True)
+    assert (done.code, "restored      1\n" in done.out, "replaced      1\n" in done.out) == (0, True, True)
     sound = pik("verify")
     assert (sound.code, sound.err, days[1].name in sound.out) == (0, "", True)
     assert days[1].read_bytes() == damaged
@@ -55,7 +55,7 @@ def test_exit_codes_say_how_much_came_back(pik, days, tmp_path):
         said = pik("verify", "--restore", nothing)
         assert (said.code, said.out.count("not in the source")) == (1, 3)
     some = pik("verify", "--restore", tmp_path / "whole" / days[2].relative_to(tmp_path / ".pik"))
-    assert (some.code, "remaining  2\n" in some.out) == (3, True)
+    assert (some.code, "not restored  2\n" in some.out) == (3, True)
     assert pik("verify", "--restore", "whole/raw", "--quick").code == 0
     assert pik("verify").code == 0
 

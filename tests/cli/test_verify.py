@@ -16,14 +16,22 @@ def test_aggregates_that_were_not_checked_are_called_so(pik, tmp_path):
     pik("replay", "--all", "--promote", "--yes")
     sound = pik("verify")
     assert (sound.code, sound.err) == (0, "")
-    assert "aggregates      1\n" in sound.out
-    assert "aggregates      not checked\n" in pik("verify", "--quick").out
+    assert "aggregates            1\n" in sound.out
+    assert "aggregates            not checked\n" in pik("verify", "--quick").out
     (segment,) = (tmp_path / ".pik" / "raw" / "event_date=2026-01-01").iterdir()
+    segment_bytes = segment.read_bytes()
     segment.unlink()
-    damaged = pik("verify")
+    lost = pik("verify", "--format", "json").json()
+    assert [lost[name] for name in ("aggregates", "proven_aggregates", "unproven_aggregates")] == [1, 0, 1]
+    shutil.copytree(tmp_path / ".pik", tmp_path / "forgetful")
+    with sqlite3.connect(tmp_path / "forgetful" / "index.db") as connection:
+        connection.execute("DELETE FROM segment")
+    connection.close()
+    (tmp_path / "forgetful" / segment.relative_to(tmp_path / ".pik")).write_bytes(segment_bytes)
+    damaged = pik("verify", "--store", "forgetful")
     assert (damaged.code, "aggregates were not checked" in damaged.err) == (1, True)
-    assert "aggregates      not checked\n" in damaged.out
-    assert pik("verify", "--format", "json").json()["aggregates"] is None
+    assert "aggregates            not checked\n" in damaged.out
+    assert pik("verify", "--store", "forgetful", "--format", "json").json()["aggregates"] is None
 
 
 def test_what_to_type_next(pik, tmp_path):

@@ -265,6 +265,13 @@ def _repair(pik: Journey) -> None:
     pik("pik runs wait, pik runs cancel", "runs", "cancel", _planned())
     pik("pik status", "status")
     pik("pik verify", "verify")
+    whole = {path: path.read_bytes() for path in Path(".pik/raw/event_date=2026-03-02").iterdir()}
+    for path, data in whole.items():
+        path.chmod(0o644)
+        path.write_bytes(data[:-1])
+    pik("pik verify", "verify", code=1)
+    for path, data in whole.items():
+        path.write_bytes(data)
 
 
 def _import(pik: Journey) -> None:
@@ -351,18 +358,15 @@ def _pull(pik: Journey) -> None:
 
 
 def _restore(pik: Journey) -> None:
-    """From a copy that has the damaged object, and another one in the place of the lost one."""
+    """From a copy that has the damaged objects, and another one in the place of the lost one."""
     shutil.copytree(".pik", "whole")
-    damaged, wrong = (
-        sorted(Path(".pik/raw/event_date=2026-03-03").iterdir())[:1],
-        min(Path(".pik/raw/batches").iterdir()),
-    )
-    for path in damaged:
+    lost = min(Path(".pik/raw/batches").iterdir())
+    damaged = Path(".pik/raw/event_date=2026-03-02").iterdir()
+    cut = [(one, one.read_bytes()[:-1]) for one in damaged]
+    for path, data in (*cut, ("whole" / lost.relative_to(".pik"), b"no record")):
         path.chmod(0o644)
-        path.write_bytes(path.read_bytes()[:-1])
-    wrong.unlink()
-    (Path("whole") / wrong.relative_to(".pik")).chmod(0o644)
-    (Path("whole") / wrong.relative_to(".pik")).write_bytes(b"not a record")
+        path.write_bytes(data)
+    lost.unlink()
     pik("pik verify --restore", "verify", "--restore", "whole", code=3)
     pik("pik verify", "verify", code=1)
 

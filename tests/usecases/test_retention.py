@@ -134,10 +134,10 @@ def test_what_is_gone_before_its_time_is_missing(aged: Store, engine: PlainEngin
     young = next(aged.index.segments(window("03")))
     (Path(aged.url) / young.key).unlink()
     answer = verify(aged, engine, ALL_TIME, SILENT)
-    assert [problem.kind for problem in answer] == [ProblemKind.MISSING]
+    assert {problem.kind for problem in answer} == {ProblemKind.MISSING, ProblemKind.UNPROVEN}
     assert answer.summary.expired == 2
     without = verify(replace(aged, retention_days=None), engine, ALL_TIME, SILENT)
-    assert len(list(without)) == 3
+    assert [problem.kind for problem in without].count(ProblemKind.MISSING) == 3
 
 
 def test_a_rebuild_keeps_knowing_what_has_expired(aged: Store, engine: PlainEngine) -> None:

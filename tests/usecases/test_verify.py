@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,7 +72,9 @@ def test_a_segment_that_only_the_record_knows_is_a_problem(filled: Store, segmen
 
 def test_a_segment_that_only_the_record_knows_and_raw_has_lost(filled: Store, segment: Segment) -> None:
     (Path(filled.url) / segment.key).unlink()
-    (problem,), answer = checked(forget(filled, segment))
+    (problem, *in_question), answer = checked(forget(filled, segment))
+    assert {one.kind for one in in_question} == {ProblemKind.UNPROVEN}
+    assert {one.lost_events for one in in_question} == {()}  # the index does not know them either
     assert (problem.kind, problem.what) == (ProblemKind.MISSING, segment.key)
     assert (answer.missing, answer.not_indexed, answer.superseded) == (1, 0, 0)
 
@@ -91,13 +92,9 @@ def test_a_copy_that_no_record_names_is_superseded(filled: Store, segment: Segme
         assert (problems, answer.superseded, answer.not_indexed) == ([], 1, 0)
 
 
-@pytest.mark.parametrize("harm", [forget, lambda store, segment: (Path(store.url) / segment.key).unlink()])
-def test_aggregates_that_could_not_be_checked_are_not_counted_as_none(
-    filled: Store, segment: Segment, harm: Callable[[Store, Segment], object]
-) -> None:
-    harm(filled, segment)
-    problems, answer = checked(open_store(filled.url))
-    assert answer.aggregates is None
+def test_aggregates_that_could_not_be_checked_are_not_counted_as_none(filled: Store, segment: Segment) -> None:
+    problems, answer = checked(forget(filled, segment))
+    assert (answer.aggregates, answer.proven) == (None, None)
     assert {problem.kind for problem in problems} <= {ProblemKind.INDEX, ProblemKind.MISSING}
     assert checked(filled, full=False)[1].aggregates is None
 

@@ -88,19 +88,7 @@ class LocalRebuild:
             add_rejects(connection, batch_id, rejects)
 
     def rows(self, segment: Segment, frames: Collection[int]) -> Arrivals:
-        plain: list[bytes] = []
-        keyed: list[bytes] = []
-        if frames:
-            with suppress(StoreError, sqlite3.Error, struct.error):
-                for event_id, seq, frame, content in _replaced_rows(self.replaced, segment):
-                    if frame not in frames:
-                        continue
-                    if content is None:
-                        plain.append(PLAIN.pack(event_id, seq, frame))
-                    else:
-                        keyed.append(KEYED.pack(seq, event_id, content, frame))
-        unknown = "\n" * max(0, len(plain) + len(keyed) - 1)  # rows have no entities
-        return Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)), unknown)
+        return _rows_in(self.replaced, segment, frames)
 
     def skipped(self, segment: Segment) -> dict[int, Verdict]:
         return duplicates_of(self.database.writer(), segment)
@@ -148,7 +136,24 @@ def _deliveries(arrivals: Arrivals) -> Iterator[tuple[int, bytes, bytes | None, 
     yield from KEYED.iter_unpack(arrivals.keyed)
 
 
-def _replaced_rows(database: Database, segment: Segment) -> Iterator[tuple[bytes, int, int, bytes | None]]:
+def _rows_in(database: Database, segment: Segment, frames: Collection[int]) -> Arrivals:
+    """Return the rows of the deliveries in these frames of a segment, as far as the index can be read."""
+    plain: list[bytes] = []
+    keyed: list[bytes] = []
+    if frames:
+        with suppress(StoreError, sqlite3.Error, struct.error):
+            for event_id, seq, frame, content in _rows_of(database, segment):
+                if frame not in frames:
+                    continue
+                if content is None:
+                    plain.append(PLAIN.pack(event_id, seq, frame))
+                else:
+                    keyed.append(KEYED.pack(seq, event_id, content, frame))
+    unknown = "\n" * max(0, len(plain) + len(keyed) - 1)  # rows have no entities
+    return Arrivals(segment, b"".join(sorted(plain)), b"".join(sorted(keyed)), unknown)
+
+
+def _rows_of(database: Database, segment: Segment) -> Iterator[tuple[bytes, int, int, bytes | None]]:
     """Yield the rows of a segment: event_id, seq, frame, content_hash."""
     found = database.read().execute("SELECT number FROM segment WHERE key = ?", (segment.key,)).fetchone()
     if found is None:
@@ -249,6 +254,9 @@ class LocalAudit:
             " (SELECT segment FROM event UNION ALL SELECT segment FROM keyed_event) GROUP BY segment)"
             " ON segment = s.number"
         )
+
+    def deliveries(self, segment: Segment, frames: Collection[int]) -> Arrivals:
+        return _rows_in(self.database, segment, frames)
 
     def knows(self, batch_id: str) -> bool:
         query = "SELECT 1 FROM batch WHERE batch_id = ?1 UNION ALL SELECT 1 FROM segment WHERE batch = ?1 LIMIT 1"

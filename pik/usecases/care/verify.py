@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
-from pik.errors import EngineError
-from pik.model.instant import ALL_TIME, DAY, Window, day_text, format_instant
-from pik.model.metric import NO_INPUTS, BucketDigest, Metric, entities_of
+from pik.errors import Damaged, EngineError
+from pik.model.instant import ALL_TIME, DAY, Window, day_text
+from pik.model.metric import NO_INPUTS, BucketDigest, Metric
 from pik.model.scenario import Scenario
 from pik.ports.engine import Engine
 from pik.ports.store import Store
@@ -21,7 +21,8 @@ from pik.runtime import Progress, showing
 from pik.usecases import Listing
 from pik.usecases.care.verify_batches import batch_problems
 from pik.usecases.care.verify_findings import NotProvable, Problem, ProblemKind, Verification, VerifyReport
-from pik.usecases.care.verify_objects import day_problems, object_problems, record_problems
+from pik.usecases.care.verify_objects import day_problems, note_lost_in, object_problems, record_problems
+from pik.usecases.care.verify_remaining import Remaining
 from pik.usecases.metrics.computation import (
     BYTES_AT_ONCE,
     by_bucket_size,
@@ -48,8 +49,9 @@ def _verify(
     damage = [Problem(ProblemKind.INDEX, *found) for found in store.audit.damage()] if full else []
     with showing(progress, "verifying", None, "segments"):
         for problem in damage or _problems(run, engine):  # what a damaged index answers means nothing
-            run.counts["damage"] += 1
-            run.kinds.add(problem.kind)
+            if problem.kind not in (ProblemKind.UNPROVEN, ProblemKind.UNCERTAIN):
+                run.counts["damage"] += 1
+                run.kinds.add(problem.kind)
             yield problem
     return run.report()
 
@@ -65,8 +67,7 @@ def _problems(run: Verification, engine: Engine) -> Iterator[Problem]:
         if before == index.totals() != seen:  # totals that change meanwhile are being written
             yield Problem(ProblemKind.INDEX, "the index's totals", f"they are {before}; its segments come to {seen}")
     yield from _state_problems(run)
-    lacks_events = any(run.counts[name] for name in ("missing", "modified", "not_indexed"))
-    if not lacks_events and run.state_is_sound:
+    if not run.counts["not_indexed"] and run.state_is_sound:
         yield from aggregate_problems(run, engine)
 
 
@@ -105,14 +106,22 @@ def aggregate_problems(run: Verification, engine: Engine) -> Iterator[Problem]:
 
     First against all events there are now: those of a bucket together, by their digest, and one by one where that
     differs. Where they do, later events may be the reason; so those aggregates are compared once more with what was
-    known at their time, to the definition of their time.
+    known at their time, to the definition of their time. What raw has lost is left out of both; of an aggregate that
+    differs then, it may be the reason.
     """
-    run.aggregates = 0
     winners = Winners(run.store)
+    try:
+        winners.changes()
+    except Damaged:  # which is reported of that record
+        return
+    run.aggregates = 0
     for size, metrics in by_bucket_size(run.store.metrics.latest()):
         for whole in _computable(run.window.widened(size), size, run.expired_days):
+            if whole != run.window:
+                note_lost_in(run, whole)
+            remaining = Remaining(run, winners)
             for stretch in stretches(Selection(run.store, whole), size, size=BYTES_AT_ONCE):
-                yield from _stretch_problems(run, engine, metrics, stretch, winners)
+                yield from _stretch_problems(run, engine, metrics, stretch, remaining)
 
 
 def _computable(window: Window, size: int, expired_days: Iterable[int]) -> Iterator[Window]:
@@ -128,24 +137,24 @@ def _computable(window: Window, size: int, expired_days: Iterable[int]) -> Itera
 
 
 def _stretch_problems(
-    run: Verification, engine: Engine, metrics: Sequence[Metric], window: Window, winners: Winners
+    run: Verification, engine: Engine, metrics: Sequence[Metric], window: Window, remaining: Remaining
 ) -> Iterator[Problem]:
     aggregates = run.store.aggregates
     present = [metric for metric in metrics if next(aggregates.current(metric.name, window), None) is not None]
     if not present:
         return
     try:
-        unexplained = _unexplained(run, engine, present, window, winners)
+        unexplained = _unexplained(run, engine, present, window, remaining)
     except EngineError as error:
         if len(present) == 1:
             yield _not_computable(present[0], error)
             return
         for metric in present:  # to learn which of them it is
-            yield from _stretch_problems(run, engine, [metric], window, winners)
+            yield from _stretch_problems(run, engine, [metric], window, remaining)
         return
     for metric in present:
         try:
-            yield from _as_known(run, engine, metric, unexplained[metric.name], winners)
+            yield from _as_known(run, engine, metric, unexplained[metric.name], remaining)
         except EngineError as error:
             yield _not_computable(metric, error)
 
@@ -155,7 +164,7 @@ def _not_computable(metric: Metric, error: EngineError) -> Problem:
 
 
 def _unexplained(
-    run: Verification, engine: Engine, metrics: Sequence[Metric], window: Window, winners: Winners
+    run: Verification, engine: Engine, metrics: Sequence[Metric], window: Window, remaining: Remaining
 ) -> dict[str, dict[_Known, Window]]:
     """Return, by metric and what was known, where the events there are now do not explain a current aggregate."""
     aggregates, by_name = run.store.aggregates, {metric.name: metric for metric in metrics}
@@ -163,7 +172,7 @@ def _unexplained(
     checked, imported = 0, dict[tuple[str, str], NotProvable]()
     definitions = [metric.definition for metric in metrics]
     with (
-        Selection(run.store, window).gather() as gathered,
+        Selection(run.store, window, overrides=remaining.overrides).gather() as gathered,
         engine.computation(gathered.inputs, definitions, window) as computation,
     ):
         current = current_digests(aggregates, metrics, window)
@@ -186,7 +195,7 @@ def _unexplained(
             counted = _NOTHING if found is None else found.counted
             if aggregate.computed.counted != counted or aggregate.metric_version != metric.version:
                 start, of_metric = aggregate.computed.bucket, unexplained[metric.name]
-                key = aggregate.metric_version, aggregate.known_until, winners.known_to(aggregate.run_id)
+                key = aggregate.metric_version, aggregate.known_until, remaining.winners.known_to(aggregate.run_id)
                 known = of_metric.get(key, Window(start, start + metric.bucket_size))
                 of_metric[key] = Window(min(known.start, start), max(known.end, start + metric.bucket_size))
     run.aggregates = (run.aggregates or 0) + checked
@@ -203,7 +212,7 @@ def _is_explained(current: BucketDigest | None, now: BucketDigest, metric: Metri
 
 
 def _as_known(
-    run: Verification, engine: Engine, metric: Metric, unexplained: Mapping[_Known, Window], winners: Winners
+    run: Verification, engine: Engine, metric: Metric, unexplained: Mapping[_Known, Window], remaining: Remaining
 ) -> Iterator[Problem]:
     """Yield the aggregates that what was known to them does not explain either."""
     store = run.store
@@ -212,22 +221,17 @@ def _as_known(
         then = next(one for one in store.metrics.versions(metric.name) if one.version == version)
         for whole in _computable(part.widened(then.bucket_size), then.bucket_size, run.expired_days):
             with (
-                applied(store, engine, Scenario(known_until, corrected=corrected), whole, winners=winners) as overrides,
-                Selection(store, whole, overrides=overrides).gather() as gathered,
+                applied(
+                    store, engine, Scenario(known_until, corrected=corrected), whole, winners=remaining.winners
+                ) as known,
+                Selection(store, whole, overrides=remaining.of(known)).gather() as gathered,
                 engine.computation(gathered.inputs, [then.definition], whole) as computation,
             ):
                 for current, now in compare(store.aggregates.current(metric.name, whole), computation.rows()):
                     if current is None:
                         continue
-                    if (current.metric_version, current.known_until, winners.known_to(current.run_id)) != key:
+                    if (current.metric_version, current.known_until, remaining.winners.known_to(current.run_id)) != key:
                         continue
-                    row = current.computed
-                    if row.counted != (_NOTHING if now is None else now.counted):
-                        yield Problem(
-                            ProblemKind.AGGREGATE,
-                            f"{row.metric} of run {current.run_id}",
-                            f"its {row.inputs} inputs are not the events of {format_instant(row.bucket)} that were"
-                            " known to it",
-                            day_text(row.bucket // DAY),
-                            entities_of(row.entity_id),
-                        )
+                    if current.computed.counted != (_NOTHING if now is None else now.counted):
+                        run.counts["not_proven"] += 1
+                        yield remaining.problem(current, now, then)

@@ -181,6 +181,7 @@ def _check_segment(run: Verification, record: str, segment: Segment, listed: Seg
         run.count_expired(segment)
     else:
         run.counts["missing"] += 1
+        run.unknown_losses.add(segment.day)
         detail = f"{record} names it; neither the index nor raw has it"
         yield segment_problem(ProblemKind.MISSING, segment, detail, segment.frames)
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from decimal import Context, Decimal
 from enum import StrEnum
 from functools import reduce
 from itertools import groupby
@@ -36,14 +37,40 @@ class ProblemKind(StrEnum):
     AGGREGATE = "aggregate differs"
     UNKNOWN = "unknown object"
     STATE = "state damaged"
+    UNPROVEN = "not proven"
+    """An aggregate of which raw has lost inputs; the damage is that of raw."""
+    UNCERTAIN = "not provable"
+    """An aggregate that was computed while others recorded, so that what it knew is not certain; not damage."""
     EXPIRED = "expired"
     """Gone as it should be, which matters to a pull only."""
 
 
 @dataclass(frozen=True, slots=True)
+class InQuestion:
+    """A current value whose recorded inputs are not those that raw holds, and what those give by the same definition
+    and knowledge. It may have counted so many lost deliveries, the `candidates`; where its digest tells which of them
+    it did count, the problem has their ids."""
+
+    metric: str
+    entity_id: str
+    bucket: int
+    run_id: str
+    recorded: Decimal | None
+    remaining: Decimal | None
+    candidates: int
+
+    @property
+    def difference(self) -> Decimal:
+        """remaining - recorded; a missing value counts as 0."""
+        return Context(prec=200).subtract(self.remaining or Decimal(0), self.recorded or Decimal(0))
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Something that is not as it was written. `day` and `entities` are what is affected, as far as the index knows;
-    `remedy`, which `detail` ends with, recomputes or restores it, where that is not the same for all."""
+    `remedy`, which `detail` ends with, recomputes or restores it, where that is not the same for all. `value` is that
+    of an aggregate that is not proven; `lost_events` are the ids of the deliveries that raw has lost of it, or of a
+    segment, as far as they are known."""
 
     kind: ProblemKind
     what: str
@@ -51,6 +78,8 @@ class Problem:
     day: str | None = None
     entities: tuple[str, ...] = ()
     remedy: str = ""
+    value: InQuestion | None = None
+    lost_events: tuple[str, ...] = ()
 
 
 def batch_problem(batch_id: str, detail: str) -> Problem:
@@ -109,9 +138,10 @@ class VerifyReport:
 
     `replaced` are the keys of damaged objects of which a whole copy is read instead.
 
-    `aggregates` is None where none was checked: by a quick check, or where raw or index lack events, which would make
-    every aggregate of those look wrong. Aggregates of the `expired_days` are not checked either. Those that were
-    imported are `not_provable`, which is not damage.
+    `aggregates` is None where none was checked: by a quick check, or where the index lacks events, which would make
+    every aggregate of those look wrong. Aggregates of the `expired_days` are not checked either. Of those that were
+    checked, `proven` ones counted exactly what raw still holds; of `unproven` ones raw has lost inputs; of `uncertain`
+    ones it cannot be said. Those that were imported are `not_provable`, which is not damage.
     """
 
     window: Window
@@ -128,10 +158,21 @@ class VerifyReport:
     replaced: tuple[str, ...]
     deliveries: int
     aggregates: int | None
+    proven: int | None
+    unproven: int
+    uncertain: int
     damage: int
     kinds: frozenset[str]
     expired_days: int
     not_provable: tuple[NotProvable, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LostFrames:
+    """A segment, and the numbers of its frames that cannot be read as they were written."""
+
+    segment: Segment
+    frames: frozenset[int]
 
 
 @dataclass(slots=True)
@@ -147,7 +188,7 @@ class Verification:
     """By the names of the report's fields."""
     kinds: set[str] = field(default_factory=set)
     expired_days: set[int] = field(default_factory=set)
-    replaced: list[str] = field(default_factory=list)
+    replaced: set[str] = field(default_factory=set)
     incomplete: set[str] = field(default_factory=set)
     """Batches of which the index is known to lack something: their counts would be a second problem of it."""
     unsettled: bool = False
@@ -157,6 +198,10 @@ class Verification:
     aggregates: int | None = None
     not_provable: dict[tuple[str, str], NotProvable] = field(default_factory=dict)
     """By run and metric."""
+    lost: dict[str, LostFrames] = field(default_factory=dict)
+    """Of damaged and missing segments, by key."""
+    unknown_losses: set[int] = field(default_factory=set)
+    """Days of lost segments of which the index does not know what they held."""
 
     def note_imported(self, found: Iterable[NotProvable]) -> None:
         """Count values that were imported."""
@@ -170,6 +215,13 @@ class Verification:
             file = self.store.runs.get(run_id).request.file
             return file.name if file else ""
         return ""
+
+    def note_lost(self, segment: Segment, frames: Iterable[Frame]) -> LostFrames:
+        """Note and return frames of a segment that cannot be read as they were written."""
+        offsets = {frame.offset for frame in frames}
+        numbers = frozenset(number for number, frame in enumerate(segment.frames) if frame.offset in offsets)
+        lost = self.lost[segment.key] = LostFrames(segment, numbers)
+        return lost
 
     def count_expired(self, segment: Segment) -> None:
         """Count a segment whose object is gone as it should be."""
@@ -195,8 +247,11 @@ class Verification:
         return VerifyReport(
             window=self.window,
             full=self.full,
-            replaced=tuple(self.replaced),
+            replaced=tuple(sorted(self.replaced)),
             aggregates=self.aggregates,
+            proven=None if self.aggregates is None else self.aggregates - self.counts["not_proven"],
+            unproven=self.counts["unproven"],
+            uncertain=self.counts["uncertain"],
             kinds=frozenset(self.kinds),
             expired_days=len(self.expired_days),
             not_provable=tuple(one for _, one in sorted(self.not_provable.items())),

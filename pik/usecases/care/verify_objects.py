@@ -20,7 +20,7 @@ from pik.model.instant import Window, day_text
 from pik.ports.raw import Raw, RawKey, RawKind, RawObject, keys_of
 from pik.ports.store import Store
 from pik.rawlog.objects import read_rejects, unpack_frame
-from pik.rawlog.replacements import COPIES, RECORDS, parse_name, read_replacement, replaced_keys
+from pik.rawlog.replacements import COPIES, RECORDS, parse_name, read_replacement
 from pik.rawlog.sealed_records import (
     SegmentLine,
     correction_keys,
@@ -30,7 +30,7 @@ from pik.rawlog.sealed_records import (
     read_winners,
     recorded_blocks,
 )
-from pik.rawlog.segment_reader import scan_segment, seqs
+from pik.rawlog.segment_reader import ids_of, scan_segment, seqs
 from pik.runtime.parallel import map_in_threads
 from pik.usecases.availability import has_expired
 from pik.usecases.care.verify_findings import (
@@ -134,7 +134,9 @@ def _segment_problems(run: Verification, listed: Sequence[_Listed]) -> Iterator[
             continue
         run.counts["deliveries"] += segment.deliveries
         if problem is not None:
-            run.counts["missing" if is_gone else "modified"] += problem.kind != ProblemKind.INDEX
+            if problem.kind != ProblemKind.INDEX:
+                run.counts["missing" if is_gone else "modified"] += 1
+                problem = _with_lost(run, segment, problem)
             yield problem
         elif read is not None:
             sound.append(read)
@@ -232,9 +234,14 @@ def _is_recorded(store: Store, found: Segment) -> bool:
 
 
 def _modified(store: Store, segment: Segment, size: int) -> Problem:
-    """Return the problem of an object that is not the recorded one, with the frames that cannot be read as they were
-    written; all of them, if none shows it (a digest sees more)."""
+    """Return the problem of an object that is not the recorded one."""
     detail = f"{size} bytes, not {segment.size}" if size != segment.size else "its SHA-256 is not the recorded one"
+    return segment_problem(ProblemKind.MODIFIED, segment, detail, _damaged_frames(store, segment))
+
+
+def _damaged_frames(store: Store, segment: Segment) -> tuple[Frame, ...]:
+    """Return the frames of a damaged segment that cannot be read as they were written; all of them, if none shows it (a
+    digest sees more)."""
     damaged: list[Frame] = []
     with suppress(Damaged):
         data = store.raw.read(segment.key)
@@ -243,12 +250,31 @@ def _modified(store: Store, segment: Segment, size: int) -> Problem:
                 unpack_frame(segment, frame, data[frame.offset : frame.offset + frame.length])
             except Damaged:
                 damaged.append(frame)
-    return segment_problem(ProblemKind.MODIFIED, segment, detail, tuple(damaged) or segment.frames)
+    return tuple(damaged) or segment.frames
+
+
+def _with_lost(run: Verification, segment: Segment, problem: Problem) -> Problem:
+    """Note which frames of a segment are lost, and return the problem with the ids of their deliveries, which the index
+    still knows."""
+    is_gone = problem.kind == ProblemKind.MISSING
+    lost = run.note_lost(segment, segment.frames if is_gone else _damaged_frames(run.store, segment))
+    if not run.full:
+        return problem
+    ids = {event_id.hex() for _, event_id in ids_of(run.store.audit.deliveries(segment, lost.frames))}
+    return replace(problem, lost_events=tuple(sorted(ids)))
+
+
+def note_lost_in(run: Verification, window: Window) -> None:
+    """Note what is lost of days beside those that were verified, into which buckets reach."""
+    for segment in run.store.index.segments(window):
+        if segment.key not in run.lost and not run.includes(segment.day):
+            problem, _ = _checked(run.store, (segment, None), full=True)
+            if problem is not None and problem.kind != ProblemKind.INDEX:
+                _with_lost(run, segment, problem)
 
 
 def object_problems(run: Verification) -> Iterator[Problem]:
     """Check that every object but a segment is of a known kind and batch. Segments of the window are checked by day."""
-    run.replaced += sorted(replaced_keys(run.store.raw))
     objects = chain(run.store.raw.objects("raw/"), run.store.raw.objects(RawKind.CORRECTION))
     for (kind, batch_id), keys in groupby((found.key for found in objects), key=_kind):
         if kind == RawKind.REJECTS:
@@ -269,9 +295,11 @@ def _replacement_problems(run: Verification, key: str) -> Iterator[Problem]:
     name = parse_name(key)
     if name is None:
         yield Problem(ProblemKind.UNKNOWN, key, "pik does not write objects of this name")
-    elif name[0] == RECORDS and run.full:
+    elif name[0] == RECORDS:
+        run.replaced.add(name[2])
         try:
-            read_replacement(run.store.raw, key)
+            if run.full:
+                read_replacement(run.store.raw, key)
         except Damaged as error:
             yield Problem(ProblemKind.MODIFIED, key, error.message)
     elif name[0] == COPIES and run.store.raw.size(f"{RECORDS}{name[1]}/{name[2]}") is None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY, cli_command
+from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema
 from pik.cli.options import option
 from pik.cli.text import number_of
-from pik.cli.values import Bucket, Count
+from pik.cli.values import Bucket, Count, Shown
 from pik.errors import UsageError, command
 from pik.model.instant import Window, format_instant
 
@@ -84,6 +87,7 @@ def verify(
     store = cli.open_store()
     problems = check(store, cli.engine(), window, cli.progress, full=not quick)
     remedies: dict[str, None] = {}
+    left_out: Counter[str] = Counter()
     copy_of = store.copy.source if store.copy else None
     cli.show(
         VERIFY,
@@ -91,13 +95,16 @@ def verify(
         window=window,
         check="quick" if quick else "full",
         copy_of=copy_of,
-        problems=_noting(problems, remedies),
+        problems=_noting(problems, remedies, left_out, cli.settings.format),
         note=lambda: _next(problems.summary, remedies, copy_of)[0],
         next=lambda: _next(problems.summary, remedies, copy_of)[1],
     )
     found = problems.summary
     if found.full and found.aggregates is None:
-        cli.note("aggregates were not checked: what raw, the index or the state lacks would make them look wrong")
+        cli.note("aggregates were not checked: what the index or the state lacks would make them look wrong")
+    if left_out:
+        rows = number_of(left_out.total(), "more value")
+        cli.note(f"{rows} in question not shown: --format jsonl, csv or json has all")
     if found.full and found.expired_days:
         days = number_of(found.expired_days, "day")
         cli.note(f"aggregates of {days} were not checked: raw that they were made of has expired")
@@ -120,7 +127,7 @@ def _restore(cli: Context, text: str, window: Window, *, full: bool, dry_run: bo
         dry_run=dry_run,
         restored=done.count(Outcome.RESTORED),
         replaced=done.count(Outcome.REPLACED),
-        remaining=remaining,
+        not_restored=remaining,
         next=again if len(done.objects) > remaining else None,
     )
     if not remaining:
@@ -128,10 +135,23 @@ def _restore(cli: Context, text: str, window: Window, *, full: bool, dry_run: bo
     return FOUND if remaining == len(done.objects) else PARTLY
 
 
-def _noting(problems: Iterable[Problem], remedies: dict[str, None]) -> Iterator[Problem]:
+_SHOWN_VALUES = 50
+"""Values in question that a table shows."""
+
+
+def _noting(
+    problems: Iterable[Problem], remedies: dict[str, None], left_out: Counter[str], shown_as: Format
+) -> Iterator[Problem]:
+    """Yield the problems, and note their remedies and how many values in question a table leaves out."""
+    values = 0
     for problem in problems:
         if problem.remedy:
             remedies[problem.remedy] = None
+        if problem.value is not None and shown_as in (Format.TABLE, Format.MD):
+            values += 1
+            if values > _SHOWN_VALUES:
+                left_out[problem.kind] += 1
+                continue
         yield problem
 
 
@@ -188,7 +208,8 @@ PROBLEMS = (
         "kind",
         str,
         "`missing`, `modified`, `index differs`, `unknown object`, `state damaged`, `aggregate differs`; in `pik pull`"
-        " also `expired`",
+        " also `expired`; in `pik verify` also `not proven` (raw has lost inputs of a current value; damage of raw) and"
+        " `not provable` (others recorded while it was computed; not damage)",
     ),
     Column("what", str, "the object, the batch, the part of the index, or the aggregate", wrap=True),
     Column("detail", str, wrap=True, advice=True),
@@ -198,8 +219,53 @@ PROBLEMS = (
 """Columns of what is missing, damaged or wrong, wherever it is listed."""
 
 
-def _found(name: str, about: str = "") -> Field:
-    return Field(name, Count, about, get=f"summary.{name}")
+def _of_value(name: str) -> Callable[[Problem], object]:
+    return lambda problem: None if problem.value is None else getattr(problem.value, name)
+
+
+def _lost_events(problem: Problem) -> Shown | None:
+    ids, value = problem.lost_events, problem.value
+    if not ids:
+        return Shown(None, f"some of {value.candidates:,}") if value is not None and value.candidates else None
+    return Shown(list(ids), ids[0] if len(ids) == 1 else f"{len(ids):,}: {ids[0]}, …")
+
+
+IN_QUESTION = (
+    Column("metric", str | None, "of a value in question", get=_of_value("metric"), detail=True),
+    Column(
+        "entity_id",
+        str | None,
+        "null: of all entities, or not of a value",
+        get=lambda one: (one.value and one.value.entity_id) or None,
+        detail=True,
+    ),
+    Column("run_id", str | None, "of the run that computed it", get=_of_value("run_id"), detail=True),
+    Column("bucket", Bucket | None, "its start", get=_of_value("bucket"), rare=True),
+    Column("recorded", Decimal | None, "the value as it was computed", get=_of_value("recorded"), rare=True),
+    Column("remaining", Decimal | None, "what raw still gives", get=_of_value("remaining"), rare=True),
+    Column("difference", Decimal | None, "remaining - recorded", get=_of_value("difference"), rare=True),
+    Column(
+        "lost_candidates",
+        int | None,
+        "how many lost deliveries the value may have counted",
+        get=_of_value("candidates"),
+        detail=True,
+    ),
+    Column(
+        "lost_events",
+        list[str] | None,
+        "the ids of the deliveries that are lost, of an object or of those that the value counted; null: none, or it is"
+        " not known which",
+        get=_lost_events,
+        wrap=True,
+        rare=True,
+    ),
+)
+"""Columns of values in question."""
+
+
+def _found(name: str, about: str = "", get: str = "") -> Field:
+    return Field(name, Count, about, get=f"summary.{get or name}")
 
 
 VERIFY = Schema(
@@ -207,7 +273,7 @@ VERIFY = Schema(
     Field("window", Window),
     Field("check", str, "`full` or `quick`"),
     Field("copy_of", str | None, "the store that this one is a copy of"),
-    Rows("problems", "what is not as it was written", *PROBLEMS, empty=_no_problem),
+    Rows("problems", "what is not as it was written", *PROBLEMS, *IN_QUESTION, empty=_no_problem),
     Field("result", str, "for people", get=_result),
     _found("segments", "segments of the window's days"),
     _found("valid"),
@@ -228,11 +294,23 @@ VERIFY = Schema(
     Field(
         "aggregates",
         Count | None,
-        "current ones that were checked; null: none, with `--quick` or where raw or the index lacks something",
+        "current ones that were checked; null: none, with `--quick` or where the index or the state lacks something",
         get="summary.aggregates",
         text=lambda problems: "not checked" if problems.summary.aggregates is None else None,
     ),
-    _found("damage", "problems"),
+    Field(
+        "proven_aggregates",
+        Count | None,
+        "of these: raw still holds exactly the inputs that it counted",
+        get="summary.proven",
+    ),
+    _found("unproven_aggregates", "of these: raw has lost inputs", get="unproven"),
+    _found(
+        "uncertain_aggregates",
+        "of these: others recorded while it was computed, so what it counted is not certain; not damage",
+        get="uncertain",
+    ),
+    _found("damage", "problems, without values in question"),
     Field(
         "not_provable",
         Object(
@@ -278,7 +356,7 @@ RESTORED = Schema(
     ),
     Field("restored", Count),
     Field("replaced", Count),
-    Field("remaining", Count, "still missing or modified"),
+    Field("not_restored", Count, "still missing or modified"),
     NEXT,
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial, reduce
 from itertools import chain, islice
@@ -34,6 +34,7 @@ from pik.stores.aws.catalog.deliveries import (
     rows_of,
 )
 from pik.stores.aws.catalog.layout import BatchItem, ClaimItem, DuplicateItem, SegmentItem
+from pik.stores.aws.catalog.rebuild import rows_in
 from pik.stores.aws.catalog.requests import Requests, is_single
 from pik.stores.aws.clients import Flow
 from pik.stores.aws.lease import Generation
@@ -288,6 +289,9 @@ class AwsAudit:
                     for one in table.query(layout.day_pk(g, day))
                     if "skipped" not in one
                 )
+
+    def deliveries(self, segment: Segment, frames: Collection[int]) -> Arrivals:
+        return rows_in(self.index.table, self.index.raw, self.index.generation.current(), segment, frames)
 
     def knows(self, batch_id: str) -> bool:
         return self.index.table.get(layout.batch_key(self.index.generation.current(), batch_id)) is not None

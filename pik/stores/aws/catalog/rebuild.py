@@ -80,6 +80,27 @@ class _Tally:
         self.recorded_at = max(self.recorded_at, segment.recorded_at)
 
 
+def rows_in(table: Table, raw: AwsRaw, generation: int, segment: Segment, frames: Collection[int]) -> Arrivals:
+    """Return the rows of the deliveries in these frames of a segment, as far as the id files of its block can be
+    read."""
+    rows: list[Row] = []
+    if frames and number_of(segment.key) == OF_REQUEST:
+        rows = Requests(table, generation).rows(segment)
+    if frames and not rows:
+        rows = list(_rows_of(raw, generation, segment))
+    return arrivals_of(segment, [row for row in rows if row.frame in frames])
+
+
+def _rows_of(raw: AwsRaw, generation: int, segment: Segment) -> Iterator[Row]:
+    for found in raw.objects(f"{prefix_of(generation)}{segment.batch_id}-{number_of(segment.key)}-"):
+        try:
+            header, rows = read_ids(raw, found.key)
+        except Damaged:
+            continue
+        keys = [one.key for one in header.segments]
+        yield from (row for row in rows if keys[row.segment] == segment.key)
+
+
 @dataclass(slots=True)
 class AwsRebuild:
     """Fills a generation that has no readers yet; `replaced` is the current one. Memory: a few numbers for each batch
@@ -138,12 +159,7 @@ class AwsRebuild:
         self.table.put(layout.reject_item(self.generation, batch_id, rejects))
 
     def rows(self, segment: Segment, frames: Collection[int]) -> Arrivals:
-        rows: list[Row] = []
-        if frames and number_of(segment.key) == OF_REQUEST:
-            rows = Requests(self.table, self.replaced).rows(segment)
-        if frames and not rows:
-            rows = list(self._replaced_rows(segment))
-        return arrivals_of(segment, [row for row in rows if row.frame in frames])
+        return rows_in(self.table, self.raw, self.replaced, segment, frames)
 
     def skipped(self, segment: Segment) -> dict[int, Verdict]:
         if segment.batch_id in self._single:
@@ -215,16 +231,6 @@ class AwsRebuild:
                 self._before[segment.batch_id] = Verdict.CONFLICT
         elif made := self._claims(segment).make([row]):
             self._skipped[segment.key] = made
-
-    def _replaced_rows(self, segment: Segment) -> Iterator[Row]:
-        """Yield the rows of a segment in the id files of its block, in the generation that is replaced."""
-        for found in self.raw.objects(f"{prefix_of(self.replaced)}{segment.batch_id}-{number_of(segment.key)}-"):
-            try:
-                header, rows = read_ids(self.raw, found.key)
-            except Damaged:
-                continue
-            keys = [one.key for one in header.segments]
-            yield from (row for row in rows if keys[row.segment] == segment.key)
 
     def _demoted(self, current: ClaimItem, row: Row, day: int) -> list[DuplicateItem]:
         """Return the delivery that counted until now as a duplicate without a verdict yet; none, if it is of a request

@@ -1,0 +1,210 @@
+"""What raw still holds of the inputs of aggregates, and which of these are not proven by it.
+
+An aggregate records the number of its inputs and two XORs over them. Where what raw holds of what it knew comes to the
+same, it is proven, whatever was lost beside it. Otherwise the index still knows the ids of the deliveries in the frames
+that are lost, and which of them the aggregate counted follows from its XOR: their number is that of the inputs that are
+missing, and their XOR with that of the rest is the recorded one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from itertools import chain
+from operator import xor
+
+from pik.model.batch import Frame, Verdict
+from pik.model.instant import DAY, SECOND, Window, day_text, format_instant
+from pik.model.metric import ALL_ENTITIES, Aggregate, Computed, Metric, entities_of, with_scale
+from pik.rawlog.segment_reader import places_of
+from pik.rawlog.selection import Overrides
+from pik.usecases.care.verify_findings import InQuestion, LostFrames, Problem, ProblemKind, Verification
+from pik.usecases.metrics.winners import Winners
+
+_SOLVABLE = 96
+"""Candidates up to which a XOR of 128 random bits tells which of them it is made of."""
+
+_CLOCKS = 60 * SECOND
+"""By how much the clocks of a deployed store's writers may differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class _LostFrame:
+    """A frame that is lost, when its deliveries were recorded, and the ids of those that counted, 16 bytes each."""
+
+    frame: Frame
+    recorded_at: int
+    ids: bytes
+
+
+@dataclass(slots=True)
+class Remaining:
+    """What is left of raw, once all that is lost is known. Memory: what is lost, without its content."""
+
+    run: Verification
+    winners: Winners
+    overrides: Overrides = field(init=False)
+    _heirs: set[bytes] = field(default_factory=set)
+    _by_day: dict[int, list[_LostFrame]] = field(default_factory=dict)
+    """Of the days of the bucket that was looked at last."""
+
+    def __post_init__(self) -> None:
+        unreadable = {
+            key: frozenset(lost.segment.frames[number].offset for number in lost.frames)
+            for key, lost in self.run.lost.items()
+        }
+        self.overrides = Overrides(unreadable=unreadable, counting=self._succession())
+
+    def of(self, known: Overrides) -> Overrides:
+        """Return what is left of what was known. Where it says which delivery of an event counted, that holds."""
+        counting = {batch_id: dict(seqs) for batch_id, seqs in self.overrides.counting.items()}
+        for batch_id, seqs in known.counting.items():
+            counting.setdefault(batch_id, {}).update(seqs)
+        return replace(known, unreadable=self.overrides.unreadable, counting=counting)
+
+    def _succession(self) -> dict[str, dict[int, bool]]:
+        """Return the deliveries that count now because the accepted delivery of their event is lost: the first of the
+        others, in recording order, as a rebuild has it."""
+        counting: dict[str, dict[int, bool]] = defaultdict(dict)
+        store = self.run.store
+        for batch_id in sorted({lost.segment.batch_id for lost in self.run.lost.values()}):
+            for deliveries in store.repeats.repeated_from(batch_id):
+                [accepted] = (one for one in deliveries if one.kind == Verdict.ACCEPTED)
+                if not self._is_lost(accepted.segment_key, accepted.frame):
+                    continue
+                for one in deliveries:
+                    if one.kind != Verdict.UNRECORDED and not self._is_lost(one.segment_key, one.frame):
+                        counting[one.batch_id][one.seq] = True
+                        if one.kind == Verdict.EXACT:
+                            self._heirs.add(bytes.fromhex(one.event_id))
+                        break
+        return dict(counting)
+
+    def _is_lost(self, key: str, frame: int) -> bool:
+        lost = self.run.lost.get(key)
+        return lost is not None and frame in lost.frames
+
+    def problem(self, current: Aggregate, now: Computed | None, then: Metric) -> Problem:
+        """Return why a current aggregate is not what raw makes of what it knew, by the definition of its time."""
+        row, of_run = current.computed, f"{current.computed.metric} of run {current.run_id}"
+        window = Window(row.bucket, row.bucket + then.bucket_size)
+        certain, others = self._candidates(window, row.entity_id, current.known_until)
+        day = day_text(row.bucket // DAY)
+        entities = entities_of(row.entity_id)
+        left = 0 if now is None else now.inputs or 0
+        missing = (row.inputs or 0) - left
+        if certain or others or not self.run.unknown_losses.isdisjoint(_days(window)):
+            kind, count = ProblemKind.UNPROVEN, "unproven"
+            detail = f"raw has lost {missing} of its {row.inputs} inputs" if missing else "raw has other contents of it"
+        elif self._is_uncertain(window, current.known_until):
+            kind, count, detail = ProblemKind.UNCERTAIN, "uncertain", "others recorded while it was computed"
+        else:
+            detail = f"its {row.inputs} inputs are not the events of {format_instant(row.bucket)} that were known to it"
+            return Problem(ProblemKind.AGGREGATE, of_run, detail, day, entities)
+        self.run.counts[count] += 1
+        value = InQuestion(
+            metric=row.metric,
+            entity_id=row.entity_id,
+            bucket=row.bucket,
+            run_id=current.run_id,
+            recorded=None if row.value is None else with_scale(row.value, then.scale),
+            remaining=None if now is None or now.value is None else with_scale(now.value, then.scale),
+            candidates=len(certain) + len(others),
+        )
+        target = int(row.input_ids, 16) ^ (0 if now is None else int(now.input_ids, 16))
+        lost = tuple(sorted(format(one, "032x") for one in counted_among(certain, others, missing, target)))
+        return Problem(kind, row.metric, detail, day, entities, value=value, lost_events=lost)
+
+    def _candidates(self, window: Window, entity: str, known_until: int) -> tuple[list[int], list[int]]:
+        """Return the ids of the lost deliveries that an aggregate may have counted: those of the entity, and others in
+        the same frames, which may be."""
+        days = _days(window) if self.run.lost else ()
+        self._by_day = {day: self._by_day[day] if day in self._by_day else list(self._lost_of(day)) for day in days}
+        certain: dict[bytes, None] = {}
+        others: dict[bytes, None] = {}
+        for lost in chain.from_iterable(self._by_day.values()):
+            frame = lost.frame
+            is_its_own = entity == ALL_ENTITIES or frame.first == frame.last == entity
+            names = frame.entities
+            if lost.recorded_at <= known_until and (
+                is_its_own or (entity in names if names else frame.first <= entity <= frame.last)
+            ):
+                ids = (lost.ids[at : at + 16] for at in range(0, len(lost.ids), 16))
+                (certain if is_its_own else others).update(dict.fromkeys(ids))
+        return _numbers(certain, self._heirs), _numbers(others, self._heirs.union(certain))
+
+    def _lost_of(self, day: int) -> Iterator[_LostFrame]:
+        for lost in self.run.lost.values():
+            if lost.segment.day == day:
+                yield from self._frames_of(lost)
+
+    def _frames_of(self, lost: LostFrames) -> Iterator[_LostFrame]:
+        store, segment = self.run.store, lost.segment
+        skipped, ids = store.index.skipped(segment), defaultdict[int, list[bytes]](list)
+        for seq, event_id, frame in places_of(store.audit.deliveries(segment, lost.frames)):
+            if seq not in skipped:
+                ids[frame].append(event_id)
+        for number in lost.frames:
+            yield _LostFrame(segment.frames[number], segment.recorded_at, b"".join(ids[number]))
+
+    def _is_uncertain(self, window: Window, known_until: int) -> bool:
+        """Whether what was known then is not certain: in a deployed store a block of another writer was recorded at
+        about that time, or still is being recorded."""
+        store = self.run.store
+        if not store.deployed:
+            return False
+        segments = list(store.index.segments(window))
+        writers = {segment.batch_id for segment in segments if abs(segment.recorded_at - known_until) <= _CLOCKS}
+        return len(writers) > 1 or any(
+            Verdict.UNRECORDED in store.index.skipped(segment).values() for segment in segments
+        )
+
+
+def _days(window: Window) -> range:
+    first, last = window.days
+    return range(first, last + 1)
+
+
+def _numbers(ids: Iterable[bytes], without: Container[bytes]) -> list[int]:
+    return [int.from_bytes(one, "big") for one in ids if one not in without]
+
+
+def counted_among(certain: Sequence[int], others: Sequence[int], number: int, target: int) -> list[int]:
+    """Return those `number` lost ids that have this XOR; none if that cannot be told. Of a metric without a condition
+    these are all the `certain` ones and some of the others; of one with a condition, some of them all."""
+    everything = [*certain, *others]
+    if number <= 0:
+        return []
+    if number == 1 and target in everything:
+        return [target]
+    if len(everything) == number and _xor(everything) == target:
+        return everything
+    chosen = _solved(everything, target) if len(everything) <= _SOLVABLE else None
+    if chosen is None and certain and len(others) <= _SOLVABLE:
+        some = _solved(others, target ^ _xor(certain))
+        chosen = None if some is None else [*certain, *some]
+    return chosen if chosen is not None and len(chosen) == number else []
+
+
+def _xor(values: Iterable[int]) -> int:
+    return reduce(xor, values, 0)
+
+
+def _solved(values: Sequence[int], target: int) -> list[int] | None:
+    """Return which of the values have this XOR; None if none have. Gaussian elimination over GF(2)."""
+    basis: dict[int, tuple[int, int]] = {}  # by highest bit: a value, and of which it is made, as a bit for each
+    for number, value in enumerate(values):
+        rest, made = _reduced(basis, value, 1 << number)
+        if rest:
+            basis[rest.bit_length()] = rest, made
+    rest, made = _reduced(basis, target, 0)
+    return None if rest else [value for number, value in enumerate(values) if made >> number & 1]
+
+
+def _reduced(basis: Mapping[int, tuple[int, int]], value: int, made: int) -> tuple[int, int]:
+    while value and value.bit_length() in basis:
+        other, of = basis[value.bit_length()]
+        value, made = value ^ other, made ^ of
+    return value, made
