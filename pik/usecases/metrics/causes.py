@@ -11,11 +11,13 @@ from itertools import groupby, islice
 from msgspec import structs
 
 from pik.errors import Damaged, UsageError
+from pik.model.batch import Frame, Segment
 from pik.model.instant import Window
 from pik.model.metric import NO_INPUTS, Aggregate, Computed, Failure, Metric
 from pik.model.scenario import PLAIN, Scenario
 from pik.ports.engine import Engine
 from pik.ports.store import Store
+from pik.rawlog.objects import frame_lines
 from pik.rawlog.selection import Selection
 from pik.usecases import Listing
 from pik.usecases.availability import expect_held
@@ -47,7 +49,7 @@ _FEW = 50
 
 _ZERO = Decimal(0)
 
-_CAUSES = tuple(Cause)  # members are slow to look up
+_LATE, _VERDICT = Cause.LATE, Cause.VERDICT  # members are slow to look up
 
 _Key = tuple[int, str]
 """A bucket's start and an entity."""
@@ -208,8 +210,11 @@ class _Together:
         for path in self.paths.values():
             for known in path.states[:-1] if path.in_row else path.states:
                 needed.setdefault(known, set()).update(of_path[id(path)])
+        reads_rest = self.sides.right is not None  # else values of damaged buckets are not compared at all
         values = {
-            known: values_under(self.store, self.engine, known.metric, known.scenario, some, self.winners)
+            known: values_under(
+                self.store, self.engine, known.metric, known.scenario, some, self.winners, reads_rest=reads_rest
+            )
             for known, some in needed.items()
         }
         for path in self.paths.values():
@@ -271,15 +276,16 @@ class _Together:
                 shares[Cause.LOST] = EXACT.subtract(values[0], before)
             for number, cause in enumerate(path.causes):
                 share = EXACT.subtract(values[number + 1], values[number])
-                shares[cause] = EXACT.add(shares.get(cause, _ZERO), share)
-                late += inputs[number + 1] - inputs[number] if cause == Cause.LATE else 0
-                if cause == Cause.VERDICT and share:
+                shares[cause] = EXACT.add(shares[cause], share) if cause in shares else share
+                late += inputs[number + 1] - inputs[number] if cause is _LATE else 0
+                if share and cause is _VERDICT:
                     rebuilt = rebuilt or max(state.corrected for state in path.states[number : number + 2])
         if other is not None:
             is_right = counts_same(computed[-1], other.computed)
             if not is_right and is_short(computed[-1], other.computed):
                 lost = EXACT.subtract(after, target)
-                shares[Cause.LOST] = EXACT.add(shares.get(Cause.LOST, _ZERO), lost)
+                lost = EXACT.add(shares.get(Cause.LOST, _ZERO), lost)
+                shares = {Cause.LOST: lost, **shares, Cause.LOST: lost}
             return self._row(one, shares, proven and is_right, late, rebuilt)
         shares[Cause.ASSUMED] = EXACT.subtract(after, target)
         return self._row(one, shares, proven, late, rebuilt)
@@ -292,7 +298,7 @@ class _Together:
         for share in shares.values():
             rest = EXACT.subtract(rest, share)
         shares[Cause.UNEXPLAINED] = rest
-        found = {cause: shares[cause] for cause in _CAUSES if shares.get(cause)}
+        found = {cause: share for cause, share in shares.items() if share}
         version = self.left.get((one.bucket, one.entity_id))
         return ExplainedDifference(one, found, proven, version, late, rebuilt or None)
 
@@ -317,28 +323,52 @@ def values_under(
     scenario: Scenario,
     keys: set[_Key],
     winners: Winners | None = None,
+    *,
+    reads_rest: bool = False,
 ) -> dict[_Key, Computed]:
-    """Return what is computed of these buckets and entities under a scenario, failures included: also where raw of a
-    bucket cannot be read."""
+    """Return what is computed of these buckets and entities under a scenario, failures included. Where raw of a bucket
+    cannot be read that is one, too, or with `reads_rest` the values are computed from what can be read."""
     buckets, entities = sorted({bucket for bucket, _ in keys}), sorted({entity for _, entity in keys})
     window = Window(buckets[0], buckets[-1] + 1).widened(metric.bucket_size)
     few = tuple(entities) if len(entities) <= _FEW and not metric.is_over_all else ()
-    found: dict[_Key, Computed] = {}
+    name, found = metric.name, dict[_Key, Computed]()
     with applied(store, engine, scenario, window, few, winners) as overrides:
         selection = Selection(store, window, few, overrides)
         with closing(recompute(selection, engine, [metric])) as parts:
             for part in parts:
-                if isinstance(part.computed, Damaged):
+                if not isinstance(part.computed, Damaged):
+                    rows = part.computed.rows()
+                elif reads_rest:
+                    rows = _readable(selection.within(part.window), engine, metric)
+                else:
                     failure = Failure(part.computed.message)
-                    for bucket, entity in keys:
-                        if bucket in part.window:
-                            nothing = metric.name, bucket, entity, None, 0, NO_INPUTS, NO_INPUTS
-                            found[bucket, entity] = Computed(*nothing, failure)
-                    continue
-                for row in part.computed.rows():
+                    failed = [key for key in keys if key[0] in part.window]
+                    rows = (Computed(name, *key, None, 0, NO_INPUTS, NO_INPUTS, failure) for key in failed)
+                for row in rows:
                     if (row.bucket, row.entity_id) in keys:
                         found[row.bucket, row.entity_id] = row
     return found
+
+
+def _readable(selection: Selection, engine: Engine, metric: Metric) -> Iterator[Computed]:
+    """Yield what is computed from the raw that can be read."""
+    lost = frozenset(
+        segment.key for segment, frames in selection.needed() if not _are_readable(selection.store, segment, frames)
+    )
+    rest = replace(selection, overrides=replace(selection.overrides, lost=lost), _listed=None)
+    with closing(recompute(rest, engine, [metric])) as parts:
+        for part in parts:
+            if not isinstance(part.computed, Damaged):
+                yield from part.computed.rows()
+
+
+def _are_readable(store: Store, segment: Segment, frames: Sequence[Frame]) -> bool:
+    try:
+        for frame in frames:
+            frame_lines(store.raw, segment, frame)
+    except Damaged:
+        return False
+    return True
 
 
 def _end(version: Aggregate | None) -> tuple[int, int, str] | None:
