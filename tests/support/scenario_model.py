@@ -182,6 +182,39 @@ class Model:
     """All deliveries of a store, in recording order, and which of each event counts where that is not the first."""
 
     arrivals: list[Arrival] = field(default_factory=list)
+    winners: dict[tuple[object, ...], list[tuple[int, Arrival]]] = field(default_factory=dict)
+    """Of events whose counting delivery was lost with the index: what counted since when."""
+
+    def lose(self, batch: int, day: int) -> None:
+        """Lose an object of raw."""
+        for one in self.arrivals:
+            one.lost = one.lost or (one.batch == batch and one.sent.at // DAY_SECONDS == day)
+
+    def forget(self, at: int) -> None:
+        """Rebuild the index from raw alone: of an event whose counting delivery is lost, the first one left counts."""
+        for identity in {one.sent.identity for one in self.arrivals}:
+            of_event = sorted(self.of_event(identity), key=lambda one: one.order)
+            known = self.winners.get(identity, [(0, of_event[0])])
+            left = [one for one in of_event if not one.lost]
+            if not left:
+                self.winners.pop(identity, None)
+            elif known[-1][1].lost:
+                self.winners[identity] = [*known, (at, left[0])]
+        self.arrivals = [one for one in self.arrivals if not one.lost]
+
+    def winner(self, identity: tuple[object, ...], corrected: int | None) -> Arrival | None:
+        """What counted at that moment, or stands for it; None: the first that is known."""
+        if identity not in self.winners:
+            return None
+        known = self.winners[identity]
+        at = max(n for n, (since, _) in enumerate(known) if corrected is None or since <= corrected)
+        winner = known[at][1]
+        while winner not in self.arrivals and at + 1 < len(known):
+            at += 1
+            if known[at][1].sent.content != winner.sent.content:
+                break
+            winner = known[at][1]
+        return winner
 
     def add(self, batch: int, events: Iterable[Sent], recorded_at: int) -> None:
         self.arrivals += [Arrival(sent, batch, seq, recorded_at) for seq, sent in enumerate(events, 1)]
@@ -196,18 +229,21 @@ class Model:
         entities: Sequence[str] = (),
         *,
         as_of: int | None = None,
+        corrected: int | None = None,
         assumed: Sequence[Assumed] = (),
     ) -> Values:
         formula = next((one.word for one in reversed(assumed) if one.kind == "definition"), formula)
         groups: dict[tuple[int, str], list[int]] = {}
-        for sent, at in self.counted(as_of, assumed):
+        for sent, at in self.counted(as_of, assumed, corrected):
             instant = DAY_ONE + at * SECOND
             if instant in within and (not entities or sent.entity in entities):
                 groups.setdefault((instant - instant % DAY, sent.entity), []).append(sent.value)
         return {key: (Decimal(FORMULAS[formula](found)), len(found)) for key, found in groups.items()}
 
-    def counted(self, as_of: int | None, assumed: Sequence[Assumed]) -> list[tuple[Sent, int]]:
-        """What counts, and at which time."""
+    def counted(
+        self, as_of: int | None, assumed: Sequence[Assumed], corrected: int | None = None
+    ) -> list[tuple[Sent, int]]:
+        """What counts, and at which time; `corrected`: until when the index had been rebuilt (None: until as_of)."""
         withdrawn = {one.number for one in assumed if one.kind == "without-batch"}
         known = [one for one in self.arrivals if one.batch not in withdrawn]
         known = [one for one in known if as_of is None or one.recorded_at <= as_of]
@@ -216,6 +252,9 @@ class Model:
         for one in known:
             events.setdefault(one.sent.identity, []).append(one)
         counting = {identity: found[:1] for identity, found in events.items()}
+        for identity in counting.keys() & self.winners.keys():
+            winner = self.winner(identity, as_of if corrected is None else corrected)
+            counting[identity] = [one for one in events[identity] if one is winner]
         for step in assumed:
             if step.kind == "duplicates":
                 counting = {identity: list(found) for identity, found in events.items()}

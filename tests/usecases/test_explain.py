@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from pik.engine import DuckEngine
 from pik.errors import NothingSelected, UsageError
 from pik.model.instant import DAY, parse_instant
 from pik.model.metric import Definition
-from pik.model.scenario import PLAIN, CountedDuplicates, Criteria, OtherDefinition, Scenario, Shift, WithoutSelected
+from pik.model.scenario import CountedDuplicates, Criteria, OtherDefinition, Scenario, Shift, WithoutSelected
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.metrics.causes import explained
@@ -118,48 +117,6 @@ def test_promise_9_neither_side_has_a_value(store: Store) -> None:
         explain(store, ENGINE, "total", "a", DAY_ONE + 9 * DAY)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_shares_add_up_and_sides_are_those_of_the_other_commands(tmp_path: Path, seed: int) -> None:
-    """Random histories: batches, repeats, definitions, replays of some days, rollbacks."""
-    chance = random.Random(seed)
-    store = open_store(str(tmp_path / "store"), create=True)
-    add_version(store.metrics, TOTAL, 1)
-    runs: list[str] = []
-    for step in range(8):
-        what = chance.random()
-        if what < 0.5 or step == 0:
-            some = [
-                event(
-                    chance.randrange(9), chance.choice("ab"), f"0{chance.randrange(1, 4)}T{chance.randrange(10, 20)}:00"
-                )
-                for _ in range(6)
-            ]
-            ingest(store, tmp_path, some, again=True)
-        elif what < 0.8:
-            runs.append(replayed(store, ENGINE, window(f"0{chance.randrange(1, 4)}")))
-        elif what < 0.9 and runs:
-            rollback(store, chance.choice(runs), 2, "")
-        else:
-            add_version(store.metrics, chance.choice([TOTAL, TWICE]), step)
-    current = {
-        (row.computed.bucket, row.computed.entity_id): row.computed.value
-        for row in store.aggregates.current("total", window())
-    }
-    for day in range(3):
-        for entity in "ab":
-            bucket = DAY_ONE + day * DAY
-            try:
-                found = explain(store, ENGINE, "total", entity, bucket, PLAIN)
-            except NothingSelected:
-                assert (bucket, entity) not in current
-                continue
-            value = found.left.computed.value if found.left.computed else None
-            assert value == current.get((bucket, entity))
-            assert sum(one.share for one in found.shares) == found.delta
-            assert (found.shares[-1].cause, found.shares[-1].share) == (Cause.UNEXPLAINED, NONE)
-            assert found.proven or found.left.version is None
-
-
 def test_values_of_many_digits_are_not_rounded(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"), create=True)
     add_version(store.metrics, Definition(name="total", value="sum((payload->>'v')::DECIMAL(38, 5))"), 1, 5)
@@ -192,6 +149,17 @@ def test_events_behind_causes_are_listed_though_other_raw_is_lost(store: Store, 
     found = explain(store, ENGINE, "total", "a", DAY_ONE)
     assert [one.cause for one in found.shares] == [Cause.LOST, Cause.LATE, Cause.UNEXPLAINED]
     assert [one.cause for one in events_behind(store, found)] == [Cause.LATE]
+
+
+def test_a_lost_object_of_another_day_does_not_stop_an_assumption_that_reads_it(store: Store, tmp_path: Path) -> None:
+    """A shift of an hour reads the next day too; the lost object there has no event of the first hour."""
+    ingest(store, tmp_path, [event(8, "a", "02T12:00")])
+    replayed(store, ENGINE)
+    [path] = (tmp_path / "store" / "raw").glob("event_date=2026-01-02/*")
+    path.unlink()
+    found = explain(store, ENGINE, "total", "a", DAY_ONE, assume(Shift(-3600 * 10**9, Criteria(source="web"))))
+    assert shares(found) == {"assumed": 0, "unexplained": 0}
+    assert len(found.lost) == 1
 
 
 def test_a_value_computed_from_no_delivery_is_proven(store: Store, tmp_path: Path) -> None:

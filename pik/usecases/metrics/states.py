@@ -12,7 +12,7 @@ from pik.model.metric import Computed, Metric, entities_of
 from pik.model.scenario import Scenario
 from pik.ports.engine import CountedDelivery, Engine
 from pik.ports.store import Store
-from pik.rawlog.objects import frame_lines
+from pik.rawlog.objects import frame_lines, frames_of
 from pik.rawlog.selection import Selection
 from pik.usecases.metrics.definitions import pin
 from pik.usecases.metrics.scenario import applied
@@ -85,7 +85,7 @@ def value_of(computed: Computed | None) -> Decimal:
 
 def _is_readable(selection: Selection, segment: Segment) -> bool:
     try:
-        for frame in selection.frames_in(segment):
+        for frame in frames_of(segment, selection.entities):  # as gathered, whatever the times of their events
             frame_lines(selection.store.raw, segment, frame)
     except Damaged:
         return False

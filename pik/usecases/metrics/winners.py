@@ -98,11 +98,11 @@ class Winners:
         Where the winner was lost and another delivery with the same content took its place, that one stands for it.
         """
         found: dict[str, EarlierWinner] = {}
-        for change in reversed(self.changes(moment)):
+        for change in self.changes(moment):
             for line in self.lines(change, window):
-                if line.old is None and line.was == Verdict.EXACT:
-                    continue
-                winner = found.setdefault(line.event_id, EarlierWinner(None))
-                winner.later.add(line.new)
-                winner.place = line.old
+                winner = found.get(line.event_id)
+                if winner is not None:
+                    winner.later.add(line.new)
+                elif line.old is not None or line.was != Verdict.EXACT:
+                    found[line.event_id] = EarlierWinner(line.old, {line.new})
         return found
