@@ -327,3 +327,17 @@ def test_backup_and_pull_take_them_along(shop: Callable[..., Any]) -> None:
     refused = shop("explain", "takings", "2026-01-01", "--store", "some")
     assert refused.code == 4
     assert "does not hold" in refused.err
+
+
+def test_a_value_over_all_that_is_not_proven_any_more_is_named(late: Callable[..., Any]) -> None:
+    assert late("replay", "--all", "--promote", "--yes").code == 0
+    lost = max(Path(".pik/raw/event_date=2026-01-02").glob("*.zst"))
+    lost.unlink()
+    found = late("verify", "--format", "json")
+    assert found.code == 1
+    rows = [row for row in found.json()["problems"] if row["what"] in ("daily_users", "takings")]
+    assert {(row["what"], row["kind"], row["entity_id"], row["entities"]) for row in rows} == {
+        ("daily_users", "not proven", None, None),
+        ("takings", "not proven", None, None),
+    }
+    assert late("verify").out.count("(all)") == 2

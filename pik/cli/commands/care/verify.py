@@ -14,9 +14,10 @@ from pik.cli.context import Context
 from pik.cli.document import NEXT, NOTE, Column, Field, Object, Rows, Schema
 from pik.cli.options import option
 from pik.cli.text import number_of
-from pik.cli.values import Bucket, Count, Shown
+from pik.cli.values import Bucket, Count, Entity, Shown, words
 from pik.errors import UsageError, command
 from pik.model.instant import Window, format_instant
+from pik.model.metric import ALL_ENTITIES
 
 if TYPE_CHECKING:
     from pik.usecases import Listing
@@ -214,7 +215,13 @@ PROBLEMS = (
     Column("what", str, "the object, the batch, the part of the index, or the aggregate", wrap=True),
     Column("detail", str, wrap=True, advice=True),
     Column("day", str | None, "the affected day"),
-    Column("entities", list[str] | None, "the affected ones: names, or ranges with numbers of deliveries", wrap=True),
+    Column(
+        "entities",
+        list[str] | None,
+        "the affected ones: names, or ranges with numbers of deliveries; null: all, or none",
+        text=lambda one: words(Entity(ALL_ENTITIES)) if one.value and one.value.entity_id == ALL_ENTITIES else None,
+        wrap=True,
+    ),
 )
 """Columns of what is missing, damaged or wrong, wherever it is listed."""
 
