@@ -14,9 +14,10 @@ from pik.model.metric import Definition
 from pik.model.scenario import PLAIN, CountedDuplicates, Scenario
 from pik.ports.store import Store
 from pik.stores import open_store
+from pik.usecases.metrics import trials
 from pik.usecases.metrics.comparison import read_tolerances
 from pik.usecases.metrics.definitions import add_version
-from pik.usecases.metrics.trials import Question, Trials, try_scenarios
+from pik.usecases.metrics.trials import OFFSETS, Question, Trials, try_scenarios
 from pik.usecases.replay.runs import promote
 from tests.support.stores import FIRST, event, ingest, replay
 
@@ -57,6 +58,9 @@ def tried(store: Store, number: int, scenario: Scenario = PLAIN, *tolerances: st
 
 
 ALL = 1 + 5 + 10 + 10_000 + 20_000 + 100_000
+NEAR = range(-1, 5)
+"""Offsets in half hours: those that are planted, and some more."""
+
 PLANTED = {
     "definition": (ALL, "total@1"),
     "duplicates": (3 * (ALL + 1 + 300_000), "duplicates=counted"),
@@ -70,6 +74,11 @@ PLANTED = {
 }
 
 
+@pytest.fixture(autouse=True)
+def fewer_zones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "OFFSETS", NEAR)
+
+
 @pytest.mark.parametrize("kind", PLANTED)
 def test_the_scenario_that_gives_the_number_is_found_and_no_other(made: tuple[Store, list[str]], kind: str) -> None:
     store, _ = made
@@ -79,7 +88,17 @@ def test_the_scenario_that_gives_the_number_is_found_and_no_other(made: tuple[St
     assert any(one.scenario.startswith(scenario) for one in found.met)
     assert len(kinds) == 1
     assert {one.value for one in found.met} == {number}
-    assert (found.failed, found.tried) == (0, 1 + 1 + 1 + 4 + 2 + 52)
+    assert (found.failed, found.tried) == (0, 1 + 1 + 1 + 4 + 2 + len(NEAR) - 1)
+
+
+def test_every_half_hour_from_12_behind_to_14_ahead_is_tried(
+    made: tuple[Store, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "OFFSETS", OFFSETS)
+    found = tried(made[0], 3 * (1 + 5 + 10 + 1000 + 10_000 + 20_000 + 100_000))
+    assert (found.tried, OFFSETS[0], OFFSETS[-1]) == (9 + 12 * 2 + 14 * 2, -24, 28)
+    assert "shift=-30m,entity=a" in {one.scenario for one in found.met}
+    assert {one.kind for one in found.met} == {"zone"}
 
 
 def test_none_that_meets_is_no_finding_and_a_tolerance_widens_what_does(made: tuple[Store, list[str]]) -> None:
