@@ -27,7 +27,7 @@ from pik.engine.scan_sql import (
     refuse_unknown_times,
 )
 from pik.engine.statement import columns_read
-from pik.engine.tables import open_tables
+from pik.engine.tables import DuckTables, open_tables
 from pik.errors import Damaged, EngineError, PikError, UsageError, command
 from pik.model.instant import Window
 from pik.model.metric import (
@@ -41,7 +41,17 @@ from pik.model.metric import (
     Per,
     bucket_digests,
 )
-from pik.ports.engine import Bucket, Computation, CountedDelivery, DeliveryFiles, Figures, Inputs, Tables, Touched
+from pik.ports.engine import (
+    Bucket,
+    Computation,
+    Counted,
+    CountedDelivery,
+    DeliveryFiles,
+    Figures,
+    Inputs,
+    Tables,
+    Touched,
+)
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -94,28 +104,10 @@ class DuckEngine:
         ordered = sorted(metrics, key=lambda metric: metric.name)
 
         def compute(db: DuckDBPyConnection) -> _Grouped:
-            checked = [check_definition(db, metric, f"_{number}_") for number, metric in enumerate(ordered)]
-            columns = frozenset[str]().union(*(metric.columns for metric in checked))
-            measures = _measures([metric.name for metric in ordered], checked, inputs)
-            scan = Scan(
-                inputs.files,
-                ordered[0].bucket_size,
-                window,
-                columns,
-                chosen=bool(entities),
-                skipping=inputs.skip is not None,
-                delivered=any(measure.delivered for measure in measures),
-                rules=read_rules(db, inputs.rules),
-                per=ordered[0].per,
-            )
-            seconds = len(ordered) * (sandbox.SCAN_SECONDS + sandbox.DELIVERY_SECONDS * inputs.deliveries)
-            names = ", ".join(measure.name for measure in measures)
-            with bounded(db, seconds, f"computing {names} from {inputs.deliveries:,} deliveries"):
-                _refuse_unknown_times(db, scan)
-                reasons = _compute(db, scan, measures, inputs.deliveries)
-            return _Grouped(db, measures, reasons)
+            load(db, inputs, entities)
+            return _grouped(db, inputs, ordered, window, chosen=bool(entities))
 
-        with self._computed(inputs, entities, compute) as grouped:
+        with self._computed([inputs], compute) as grouped:
             yield grouped
 
     def touched(
@@ -138,6 +130,7 @@ class DuckEngine:
         where = " AND ".join(f"{name} = {literal(text)}" for name, text in wanted.items())
 
         def compute(db: DuckDBPyConnection) -> DuckDBPyConnection:
+            load(db, inputs, entities)
             skipping = inputs.skip is not None
             scan = Scan(inputs.files, bucket_size, window, frozenset(wanted), bool(entities), skipping, per=per)
             try:
@@ -146,7 +139,7 @@ class DuckEngine:
                 raise _cause(db, scan, error) from None
             return db
 
-        with self._computed(inputs, entities, compute) as db:
+        with self._computed([inputs], compute) as db:
             for bucket, entity_id, events in _rows(db, "_n0", "_n0 > 0"):
                 yield Touched(bucket * MICROSECOND, entity_id, events)
 
@@ -154,34 +147,30 @@ class DuckEngine:
         self, inputs: Inputs, definition: Definition, window: Window, entities: Sequence[str] = ()
     ) -> Iterator[CountedDelivery]:
         """See Engine.counted."""
-        import duckdb
-
         if _is_empty(inputs):
             return
-        places = ("event_id", "batch_id", "seq", "event_time")
 
         def compute(db: DuckDBPyConnection) -> DuckDBPyConnection:
-            checked = check_definition(db, definition)
-            scan = Scan(
-                inputs.files,
-                definition.bucket_size,
-                window,
-                checked.columns | set(places),
-                chosen=bool(entities),
-                skipping=inputs.skip is not None,
-                rules=read_rules(db, inputs.rules),
-            )
-            _refuse_unknown_times(db, scan)
-            counts = f"_bucket IS NOT NULL AND ({checked.where or 'true'})"
-            try:
-                db.execute(f"SELECT event_id, batch_id, seq, epoch_us(event_time) FROM ({scan.lines()}) WHERE {counts}")
-            except duckdb.Error as error:
-                raise _cause(db, scan, error) from None
+            load(db, inputs, entities)
+            _counted(db, "", inputs, definition, window, chosen=bool(entities))
             return db
 
-        with self._computed(inputs, entities, compute) as db:
+        with self._computed([inputs], compute) as db:
             while rows := db.fetchmany(_FETCH):
                 yield from map(CountedDelivery._make, rows)
+
+    @contextmanager
+    def compared(
+        self, states: Sequence[tuple[Inputs, Definition]], window: Window, entities: Sequence[str] = ()
+    ) -> Iterator[Counted]:
+        """See Engine.compared."""
+
+        def compute(db: DuckDBPyConnection) -> Counted:
+            values = [_state(db, number, *state, window, entities) for number, state in enumerate(states)]
+            return Counted(values, DuckTables(db))
+
+        with self._computed([inputs for inputs, _ in states], compute) as counted:
+            yield counted
 
     def figures(self, path: Path) -> AbstractContextManager[Figures]:
         """See Engine.figures."""
@@ -205,14 +194,13 @@ class DuckEngine:
 
     @contextmanager
     def _computed(
-        self, inputs: Inputs, entities: Sequence[str], compute: Callable[[DuckDBPyConnection], _Result]
+        self, all_inputs: Sequence[Inputs], compute: Callable[[DuckDBPyConnection], _Result]
     ) -> Iterator[_Result]:
         """Open a connection to the inputs and yield what `compute` makes of it. Where memory runs out it is tried again
         with a single thread, which needs the least."""
-        files = [*inputs.files, *([inputs.skip] if inputs.skip is not None else [])]
+        files = list({file: None for inputs in all_inputs for file in (*inputs.files, inputs.skip) if file is not None})
         for threads in sorted({threads_for(self.threads, self.parts), 1}, reverse=True):
             with session(files, threads, self.parts) as db:
-                load(db, inputs, entities)
                 try:
                     computed = compute(db)
                 except OutOfMemory:
@@ -275,6 +263,77 @@ def _is_empty(inputs: Inputs) -> bool:
     return not inputs.files
 
 
+def _grouped(
+    db: DuckDBPyConnection, inputs: Inputs, metrics: Sequence[Definition], window: Window, *, chosen: bool
+) -> _Grouped:
+    """Create the table `grouped` of the metrics, which are ordered by name."""
+    checked = [check_definition(db, metric, f"_{number}_") for number, metric in enumerate(metrics)]
+    measures = _measures([metric.name for metric in metrics], checked, inputs)
+    scan = Scan(
+        inputs.files,
+        metrics[0].bucket_size,
+        window,
+        frozenset[str]().union(*(metric.columns for metric in checked)),
+        chosen=chosen,
+        skipping=inputs.skip is not None,
+        delivered=any(measure.delivered for measure in measures),
+        rules=read_rules(db, inputs.rules),
+        per=metrics[0].per,
+    )
+    seconds = len(metrics) * (sandbox.SCAN_SECONDS + sandbox.DELIVERY_SECONDS * inputs.deliveries)
+    names = ", ".join(measure.name for measure in measures)
+    with bounded(db, seconds, f"computing {names} from {inputs.deliveries:,} deliveries"):
+        _refuse_unknown_times(db, scan)
+        reasons = _compute(db, scan, measures, inputs.deliveries)
+    return _Grouped(db, measures, reasons)
+
+
+def _counted(
+    db: DuckDBPyConnection, create: str, inputs: Inputs, definition: Definition, window: Window, *, chosen: bool
+) -> None:
+    """Select the deliveries that the metric counts, with this before the SELECT."""
+    import duckdb
+
+    checked = check_definition(db, definition)
+    scan = Scan(
+        inputs.files,
+        definition.bucket_size,
+        window,
+        checked.columns | set(CountedDelivery._fields),
+        chosen=chosen,
+        skipping=inputs.skip is not None,
+        rules=read_rules(db, inputs.rules),
+    )
+    _refuse_unknown_times(db, scan)
+    columns = "event_id, batch_id, seq, epoch_us(event_time) AS event_time"
+    counts = f"_bucket IS NOT NULL AND ({checked.where or 'true'})"
+    try:
+        db.execute(f"{create} SELECT {columns} FROM ({scan.lines()}) WHERE {counts}")
+    except duckdb.Error as error:
+        raise _cause(db, scan, error) from None
+
+
+def _state(
+    db: DuckDBPyConnection,
+    number: int,
+    inputs: Inputs,
+    definition: Definition,
+    window: Window,
+    entities: Sequence[str],
+) -> Computed | None:
+    """Create the table of the deliveries that a state counts, and return its value."""
+    create = f"CREATE TEMP TABLE counted_{number}"
+    value = None
+    if not _is_empty(inputs):
+        load(db, inputs, entities)
+        value = next(_grouped(db, inputs, [definition], window, chosen=bool(entities)).rows(), None)
+    if value is None or value.failure is not None:
+        db.execute(f"{create} (event_id VARCHAR, batch_id VARCHAR, seq BIGINT, event_time BIGINT)")
+    else:
+        _counted(db, f"{create} AS", inputs, definition, window, chosen=bool(entities))
+    return value
+
+
 def _measures(names: Sequence[str], metrics: Sequence[Checked], inputs: Inputs) -> list[Measure]:
     """Return what to compute. Metrics with one condition count the same lines, which is done for the first of them."""
     measures: list[Measure] = []
@@ -313,7 +372,7 @@ def _compute(db: DuckDBPyConnection, scan: Scan, measures: Sequence[Measure], de
 
 def _group(db: DuckDBPyConnection, grouped: str, scan: Scan, deliveries: int) -> None:
     """Create the table `grouped`. Raises Damaged unless the scan read as many whole lines as there are deliveries."""
-    db.execute(f"CREATE TEMP TABLE grouped AS {grouped}")
+    db.execute(f"CREATE OR REPLACE TEMP TABLE grouped AS {grouped}")
     row = db.execute("SELECT coalesce(sum(_lines), 0) FROM grouped").fetchone()
     if row is None or row[0] != deliveries:
         first = scan.files[0].name

@@ -206,12 +206,14 @@ def load(db: DuckDBPyConnection, inputs: Inputs, entities: Sequence[str]) -> Non
     """Load the skipped deliveries and the wanted entities, where there are any, into tables for the scan to join."""
     if inputs.skip is not None:
         db.execute(
-            f"CREATE TEMP TABLE skipped AS SELECT DISTINCT batch_id, seq FROM read_csv({file_list([inputs.skip])}, "
-            "header = false, auto_detect = false, columns = {batch_id: 'VARCHAR', seq: 'BIGINT'})"
+            "CREATE OR REPLACE TEMP TABLE skipped AS SELECT DISTINCT batch_id, seq "
+            f"FROM read_csv({file_list([inputs.skip])}, header = false, auto_detect = false, "
+            "columns = {batch_id: 'VARCHAR', seq: 'BIGINT'})"
         )
     if entities:
         db.execute(
-            "CREATE TEMP TABLE wanted AS SELECT DISTINCT unnest(CAST(? AS VARCHAR[])) AS entity_id", [list(entities)]
+            "CREATE OR REPLACE TEMP TABLE wanted AS SELECT DISTINCT unnest(CAST(? AS VARCHAR[])) AS entity_id",
+            [list(entities)],
         )
 
 
@@ -338,7 +340,8 @@ def explanations(db: DuckDBPyConnection, scan: Scan, measures: Sequence[Measure]
     """Return DuckDB's messages for each measure's first failures in `grouped`, by (measure, bucket in µs, entity)."""
     blamed = " UNION ALL ".join(f"({_first_failures(measure, f'_b{measure.number}[1]')})" for measure in measures)
     db.execute(
-        f"CREATE TEMP TABLE blamed AS SELECT * FROM ({scan.lines()}) WHERE _bucket IS NOT NULL AND _id IN ({blamed})"
+        "CREATE OR REPLACE TEMP TABLE blamed AS "
+        f"SELECT * FROM ({scan.lines()}) WHERE _bucket IS NOT NULL AND _id IN ({blamed})"
     )
     messages = {}
     for measure in measures:

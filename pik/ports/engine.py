@@ -162,6 +162,14 @@ class Tables(Protocol):
         """Write the rows of a query to the `output`, as Parquet. HUGEINTs become DECIMAL(38, 0)."""
 
 
+class Counted(NamedTuple):
+    """Values of one bucket, and the tables `counted_0`, `counted_1`, … of the deliveries that each counts: event_id,
+    batch_id, seq, and event_time in microseconds (two times that differ by less are one moment there)."""
+
+    values: Sequence[Computed | None]
+    tables: Tables
+
+
 class Engine(Protocol):
     """Evaluates metrics over raw lines. Stateless between calls; one per process."""
 
@@ -216,6 +224,12 @@ class Engine(Protocol):
     ) -> Iterator[CountedDelivery]:
         """Yield the deliveries that the metric counts, in no particular order. Raises as `compute` does, and
         EngineError where its condition cannot be evaluated for one of them."""
+
+    def compared(
+        self, states: Sequence[tuple[Inputs, Definition]], window: Window, entities: Sequence[str] = ()
+    ) -> AbstractContextManager[Counted]:
+        """Compute the value of one bucket from each of these inputs, by the definition beside it, and provide them with
+        the deliveries that they count. Raises as `computation` does; a value that fails counts none."""
 
     def figures(self, path: Path) -> AbstractContextManager[Figures]:
         """Provide the numbers of a file of lines `METRIC, BUCKET (nanoseconds), ENTITY, VALUE, LINE` with a tab between

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 
 from pik.errors import UsageError
 from pik.model.batch import Frame, Segment, Verdict
@@ -163,45 +163,8 @@ class Selection:
         Raises Damaged when an object is missing or does not have its length; TooMuch, before any of it is read, when
         that would be more than `at_most` lines.
         """
-        from pik.ports.engine import Inputs  # only what computes needs it
-
-        index, overrides, lines, skipped, known_until = self.store.index, self.overrides, 0, 0, 0
-        duplicates = overrides.duplicates
-        overridden = set[str]()
-        with scratch() as directory:
-            skip, chosen = directory / "skip.csv", Spool(Segment)
-            with open(skip, "w", encoding="ascii") as file:
-                for segment in self.segments():
-                    known_until = max(known_until, segment.recorded_at)  # must not cover what was recorded since
-                    frames = self._frames(segment)
-                    if not frames:
-                        continue
-                    verdicts, counting = index.skipped(segment), overrides.counting.get(segment.batch_id, {})
-                    seqs = [
-                        seq
-                        for seq, it in verdicts.items()
-                        if it == _UNRECORDED or not (duplicates or counting.get(seq, False))
-                    ]
-                    if len(seqs) == segment.deliveries:  # nothing of it counts
-                        continue
-                    if counting and segment.batch_id not in overridden:  # in whichever segment of the batch they are
-                        overridden.add(segment.batch_id)
-                        seqs += [seq for seq, counts in counting.items() if not counts]
-                    file.writelines(f"{segment.batch_id},{seq}\n" for seq in seqs)
-                    skipped += len(seqs)
-                    lines += sum(frame.lines for frame in frames)
-                    if at_most is not None and lines > at_most:
-                        raise TooMuch(f"more than {at_most} lines would have to be read")
-                    chosen.add(segment)
-            with self._files(chosen, directory) as files:
-                inputs = Inputs(
-                    [*files, *(path for path, _ in overrides.added)],
-                    lines + sum(count for _, count in overrides.added),
-                    skip if skipped else None,
-                    duplicates=duplicates,
-                    rules=overrides.rules,
-                )
-                yield GatheredRaw(inputs, known_until)
+        with gather_each([self], self.segments(), at_most=at_most) as [gathered]:
+            yield gathered
 
     @contextmanager
     def gather_deliveries(self) -> Iterator[DeliveryFiles]:
@@ -227,9 +190,9 @@ class Selection:
                 yield DeliveryFiles(files, lines, verdicts, blocks)
 
     @contextmanager
-    def _files(self, segments: Iterable[Segment], directory: Path) -> Iterator[list[Path]]:
+    def _files(self, segments: Iterable[Segment], directory: Path, number: int = 0) -> Iterator[list[Path]]:
         """Provide the segments, or their frames that may hold the entities, as files. Raises Damaged."""
-        cut = directory / "frames.ndjson.zst"
+        cut = directory / f"frames-{number}.ndjson.zst"
         whole: list[Segment] = []
         for segment in segments:
             if self.entities or segment.inline or segment.key in self.overrides.unreadable:
@@ -243,6 +206,102 @@ class Selection:
                 if size != segment.size:
                     raise damaged(segment.key, f"it has {size} bytes, not {segment.size}")
             yield [*paths, cut] if cut.exists() else paths
+
+
+@contextmanager
+def gather_together(selections: Sequence[Selection]) -> Iterator[list[GatheredRaw]]:
+    """Provide what each of several selections gathers, of one window and the same entities under several overrides,
+    which leave out the same frames. Raw that they share is read once. Raises as `Selection.gather` does."""
+    first = selections[0]
+    later = max(one.overrides.later for one in selections)
+    earlier = max(one.overrides.earlier for one in selections)
+    whole = replace(first, overrides=Overrides(later=later, earlier=earlier), _listed=None)
+    with gather_each(selections, whole.segments()) as gathered:
+        yield gathered
+
+
+@contextmanager
+def gather_each(
+    selections: Sequence[Selection], segments: Iterable[Segment], *, at_most: int | None = None
+) -> Iterator[list[GatheredRaw]]:
+    """Provide what each of the selections gathers of these segments, which are all that any of them needs."""
+    with scratch() as directory, ExitStack() as stack:
+        skips = [
+            stack.enter_context(open(directory / f"skip-{n}.csv", "w", encoding="ascii"))
+            for n in range(len(selections))
+        ]
+        ours = [_Gathering(one, skip) for one, skip in zip(selections, skips, strict=True)]
+        chosen: dict[tuple[int, ...], Spool[Segment]] = {}  # by the selections that need them
+        index = selections[0].store.index
+        for segment in segments:
+            those = [one for one in ours if one.meets(segment)]
+            frames = selections[0]._frames(segment) if those else []
+            if not frames:
+                continue
+            verdicts = index.skipped(segment)
+            needing = tuple(
+                number for number, one in enumerate(ours) if one in those and one.takes(segment, verdicts, frames)
+            )
+            if not needing:
+                continue
+            if at_most is not None and ours[0].lines > at_most:
+                raise TooMuch(f"more than {at_most} lines would have to be read")
+            chosen.setdefault(needing, Spool(Segment)).add(segment)
+        for number, (needing, spool) in enumerate(chosen.items()):
+            files = stack.enter_context(selections[0]._files(spool, directory, number))
+            for each in needing:
+                ours[each].files += files
+        yield [one.gathered() for one in ours]
+
+
+class _Gathering:
+    """What one selection gathers."""
+
+    def __init__(self, selection: Selection, skip: TextIO) -> None:
+        self.files: list[Path] = []
+        self.lines = 0
+        self._overrides, self._days = selection.overrides, selection.sources.days
+        self._skip, self._skipped, self._known_until = skip, 0, 0
+        self._overridden: set[str] = set()
+
+    def meets(self, segment: Segment) -> bool:
+        """Return whether the selection has the segment, if it needs anything of it or not."""
+        first, last = self._days
+        if not (first <= segment.day <= last and self._overrides.knows(segment)):
+            return False
+        self._known_until = max(self._known_until, segment.recorded_at)  # must not cover what was recorded since
+        return True
+
+    def takes(self, segment: Segment, verdicts: Mapping[int, Verdict], frames: Sequence[Frame]) -> bool:
+        """Note which deliveries of the segment do not count. Return whether any does."""
+        duplicates, counting = self._overrides.duplicates, self._overrides.counting.get(segment.batch_id, {})
+        seqs = [
+            seq for seq, it in verdicts.items() if it == _UNRECORDED or not (duplicates or counting.get(seq, False))
+        ]
+        if len(seqs) == segment.deliveries:  # nothing of it counts
+            return False
+        if counting and segment.batch_id not in self._overridden:  # in whichever segment of the batch they are
+            self._overridden.add(segment.batch_id)
+            seqs += [seq for seq, counts in counting.items() if not counts]
+        self._skip.writelines(f"{segment.batch_id},{seq}\n" for seq in seqs)
+        self._skipped += len(seqs)
+        self.lines += sum(frame.lines for frame in frames)
+        return True
+
+    def gathered(self) -> GatheredRaw:
+        """Return all of it, to be read now."""
+        from pik.ports.engine import Inputs  # only what computes needs it
+
+        self._skip.close()
+        added = self._overrides.added
+        inputs = Inputs(
+            [*self.files, *(path for path, _ in added)],
+            self.lines + sum(count for _, count in added),
+            Path(self._skip.name) if self._skipped else None,
+            duplicates=self._overrides.duplicates,
+            rules=self._overrides.rules,
+        )
+        return GatheredRaw(inputs, self._known_until)
 
 
 _ACCEPTED, _UNRECORDED = Verdict.ACCEPTED, Verdict.UNRECORDED  # members are slow to look up

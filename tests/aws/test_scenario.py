@@ -149,7 +149,7 @@ def test_a_difference_is_explained_on_a_stack(new_store: Callable[[], Store], tm
     record_request(store, json.dumps(event(1, "a", "01T01:00")).encode())
     record_request(store, json.dumps({**event(16, "a", "01T03:00"), "idempotency_key": "k"}).encode())
     add_version(store.metrics, Definition(name="total", value="2 * sum((payload->>'v')::BIGINT)"), 2)
-    found = explain(store, ENGINE, "total", "a", FIRST, assume("conflicts=last", "duplicates=counted"))
+    found = explain(store, ENGINE, "total", "a", FIRST, assume("conflicts=last", "duplicates=counted"), events=True)
     assert found.proven
     assert [(f"{one.cause}", one.share) for one in found.shares] == [
         ("definition", Decimal(11)),
@@ -213,7 +213,7 @@ def test_explaining_one_bucket_reads_only_that_entitys_day(new_store: Callable[[
         ingest(store, tmp_path, [event(1000 + day, "a", f"{1 + day:02}T05:00") for day in range(days)])
         fresh = open_store(store.url)
         with counting(fresh) as counted:
-            found = explain(fresh, ENGINE, "total", "a", FIRST)
+            found = explain(fresh, ENGINE, "total", "a", FIRST, events=True)
             assert len(list(events_behind(fresh, found))) == 1
         assert {f"{one.cause}": one.share for one in found.shares} == {"late": Decimal(1000), "unexplained": Decimal(0)}
         assert counted.keys

@@ -32,7 +32,17 @@ from pik.model.metric import (
     decimal_text,
     digest_line,
 )
-from pik.ports.engine import Bucket, Computation, CountedDelivery, DeliveryFiles, Figures, Inputs, Tables, Touched
+from pik.ports.engine import (
+    Bucket,
+    Computation,
+    Counted,
+    CountedDelivery,
+    DeliveryFiles,
+    Figures,
+    Inputs,
+    Tables,
+    Touched,
+)
 from pik.ports.store import Store
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
@@ -169,6 +179,11 @@ class PlainEngine:
         self, inputs: Inputs, definition: Definition, window: Window, entities: Sequence[str] = ()
     ) -> Iterator[CountedDelivery]:
         return DuckEngine().counted(inputs, definition, window, entities)
+
+    def compared(
+        self, states: Sequence[tuple[Inputs, Definition]], window: Window, entities: Sequence[str] = ()
+    ) -> AbstractContextManager[Counted]:
+        return DuckEngine().compared(states, window, entities)
 
     def figures(self, path: Path) -> AbstractContextManager[Figures]:
         return DuckEngine().figures(path)

@@ -50,11 +50,16 @@ def assume(*assumptions: object) -> Scenario:
 
 
 def test_what_was_recorded_after_the_current_version_is_late(store: Store) -> None:
-    found = explain(store, ENGINE, "total", "a", DAY_ONE + 5)
+    found = explain(store, ENGINE, "total", "a", DAY_ONE + 5, events=True)
     assert (found.bucket, found.proven, shares(found)) == (DAY_ONE, True, {"late": 4, "unexplained": 0})
     [late] = list(events_behind(store, found))
     assert late.delivery is not None
-    assert (late.cause, late.before, late.after, bytes(late.delivery.payload)) == (Cause.LATE, False, True, b'{"v": 4}')
+    assert (late.cause, late.change.before, late.change.after, bytes(late.delivery.payload)) == (
+        Cause.LATE,
+        False,
+        True,
+        b'{"v": 4}',
+    )
 
 
 def test_equal_sides_have_nothing_to_explain_but_say_so(store: Store) -> None:
@@ -87,7 +92,7 @@ def test_a_value_that_no_run_computed_or_that_was_rolled_back_is_not_computed(st
 def test_each_assumption_has_its_share_in_the_order_given(store: Store) -> None:
     web = Criteria(source="web")
     scenario = assume(CountedDuplicates(), Shift(3600 * 10**9, web), WithoutSelected(web))
-    found = explain(store, ENGINE, "total", "a", DAY_ONE, scenario)
+    found = explain(store, ENGINE, "total", "a", DAY_ONE, scenario, events=True)
     steps: Any = [(one.cause, one.share) for one in found.shares]
     assert steps == [
         (Cause.LATE, 4),
@@ -97,7 +102,7 @@ def test_each_assumption_has_its_share_in_the_order_given(store: Store) -> None:
         (Cause.UNEXPLAINED, 0),
     ]
     assert found.recomputed is None
-    changes = [(one.before, one.after) for one in events_behind(store, found) if "shift" in one.detail]
+    changes = [(one.change.before, one.change.after) for one in events_behind(store, found) if "shift" in one.detail]
     assert sorted(changes) == [(True, False), *[(True, True)] * 3]
 
 
@@ -136,17 +141,17 @@ def test_the_events_that_an_assumption_moves_into_the_bucket_are_those_of_other_
 ) -> None:
     ingest(store, tmp_path, [event(8, "a", "04T12:00", source="app")])
     scenario = assume(Shift(-3 * DAY, Criteria(source="app")))
-    found = explain(store, ENGINE, "total", "a", DAY_ONE, scenario)
+    found = explain(store, ENGINE, "total", "a", DAY_ONE, scenario, events=True)
     assert shares(found) == {"late": 4, "assumed": 8, "unexplained": 0}
     [moved] = [one for one in events_behind(store, found) if one.cause == Cause.ASSUMED]
     assert moved.delivery is not None
-    assert (moved.before, moved.after, moved.delivery.event_time[:10]) == (False, True, "2026-01-04")
+    assert (moved.change.before, moved.change.after, moved.delivery.event_time[:10]) == (False, True, "2026-01-04")
 
 
 def test_events_behind_causes_are_listed_though_other_raw_is_lost(store: Store, tmp_path: Path) -> None:
     [first, _] = sorted((tmp_path / "store" / "raw").glob("event_date=*/*"))
     first.unlink()
-    found = explain(store, ENGINE, "total", "a", DAY_ONE)
+    found = explain(store, ENGINE, "total", "a", DAY_ONE, events=True)
     assert [one.cause for one in found.shares] == [Cause.LOST, Cause.LATE, Cause.UNEXPLAINED]
     assert [one.cause for one in events_behind(store, found)] == [Cause.LATE]
 

@@ -262,7 +262,7 @@ def test_every_share_is_what_a_plain_computation_of_each_state_gives(tmp_path: P
                 assert sum(wanted.values()) == (row.recomputed or 0) - (row.current or 0)
             key = chance.choice(KEYS)
             try:
-                found = explain(made.store, ENGINE, "total", key[1], key[0], scenario, left=one, right=two)
+                found = explain(made.store, ENGINE, "total", key[1], key[0], scenario, left=one, right=two, events=True)
             except NothingSelected:
                 continue
             seen += 1

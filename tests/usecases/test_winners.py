@@ -76,7 +76,7 @@ def lost(store: Store) -> Store:
 
 def test_promise_3_a_winner_that_a_rebuild_changed_has_a_share_with_the_record(store: Store) -> None:
     store = lost(store)
-    found = explain(store, ENGINE, "total", "a", FIRST)
+    found = explain(store, ENGINE, "total", "a", FIRST, events=True)
     # What counted is lost: 1 for good; 8 came again, and that stands for it.
     assert shares(found) == {"lost": -1, "verdict": 2, "unexplained": 0}
     [key] = correction_keys(store.raw)
@@ -86,7 +86,7 @@ def test_promise_3_a_winner_that_a_rebuild_changed_has_a_share_with_the_record(s
     assert "by ana" in verdict.detail
     assert "1 event counts" in verdict.detail
     [behind] = [one for one in events_behind(store, found) if one.cause == Cause.VERDICT]
-    assert (behind.before, behind.after, behind.delivery and bytes(behind.delivery.payload)) == (
+    assert (behind.change.before, behind.change.after, behind.delivery and bytes(behind.delivery.payload)) == (
         False,
         True,
         b'{"v": 2}',

@@ -7,21 +7,22 @@ difference exactly. docs/investigating.md explains the order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from itertools import groupby
+from itertools import islice
 
 from pik.errors import NothingSelected, UsageError, command
-from pik.model.delivery import Delivery
+from pik.model.delivery import Delivery, event_id_text
 from pik.model.instant import Window, format_instant
 from pik.model.metric import ALL_ENTITIES, Computed, Metric, entities_of, entity_text
 from pik.model.scenario import PLAIN, OtherDefinition, Scenario
-from pik.ports.engine import CountedDelivery, Engine
+from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.objects import frame_lines, parse
 from pik.rawlog.sealed_records import CorrectionLine
 from pik.rawlog.selection import Overrides, Selection
+from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.chain import EXACT, Cause, Knowledge, counts_same, inputs_of, is_short, steps, value_of
 from pik.usecases.metrics.definitions import pin
@@ -29,22 +30,22 @@ from pik.usecases.metrics.file_numbers import FileNumbers
 from pik.usecases.metrics.scenario import definitions, resolved
 from pik.usecases.metrics.side_values import SideValue, side_value
 from pik.usecases.metrics.sides import LEFT, Recorded
-from pik.usecases.metrics.states import State, States
+from pik.usecases.metrics.states import NOTHING, Change, State, States, computed_states, options_of
 from pik.usecases.metrics.winners import Winners
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A cause, and by how much it changes the value. `events` are the deliveries that count on one side of it only, or
-    at another time; None: they cannot be known. Those in `after` count when it is applied. A share that is not `proven`
-    is inferred. `side` is the one whose version the cause says something about."""
+    """A cause, and by how much it changes the value. `events` is how many deliveries count on one side of it only, or
+    at another time; None: they cannot be known. `changes` are these, if they were asked for. A share that is not
+    `proven` is inferred. `side` is the one whose version the cause says something about."""
 
     cause: Cause
     share: Decimal
     proven: bool
     detail: str
-    events: tuple[CountedDelivery, ...] | None = ()
-    after: frozenset[CountedDelivery] = frozenset()
+    events: int | None = 0
+    changes: Iterable[Change] = ()
     side: SideValue | None = None
 
 
@@ -92,10 +93,11 @@ def explain(
     *,
     left: Recorded | FileNumbers | None = None,
     right: Recorded | None = None,
+    events: bool = False,
 ) -> Explanation:
     """Explain the value of the bucket that holds the instant (nanoseconds): on the left what is current, or the side
     given; on the right what is recomputed under the scenario, or the side given. The entity is ALL_ENTITIES for a
-    metric over all.
+    metric over all. With `events`, keep those behind each cause for `events_behind`.
 
     Raises UsageError where it is for another one, or is not for such a one, or where another definition than the one
     named made the right value; NotFound for an unknown metric, NothingSelected where neither side has a value, NotHeld,
@@ -108,27 +110,21 @@ def explain(
     expect_held(store, window, entities_of(entity))
     place = metric, window.start, entity
     winners = Winners(store, window)
-    chain = _Chain(
-        store,
-        States(store, engine, metric.name, entity, window.start, winners),
-        side_value(store, winners, left or Recorded(store, LEFT), *place),
-        None if right is None else side_value(store, winners, right, *place),
-        Knowledge(metric, scenario.as_of, winners.moment(scenario.as_of)),
-    )
-    if "@" in name and chain.target.metric != metric:
-        raise UsageError(f"{right} was computed with {pin(chain.target.metric)}, not {name}", hint=metric.name)
-    chain.compare()
-    if right is None:
-        for number, assumption in enumerate(scenario.assumptions, start=1):
-            under = Scenario(scenario.as_of, scenario.assumptions[:number])
-            if isinstance(assumption, OtherDefinition):
-                [metric] = definitions(store, engine, under, [name])
-                if window.widened(metric.bucket_size) != window:
-                    raise other_buckets(metric)
-            chain.assume(str(assumption), metric, under)
-    else:
-        metric = chain.target.metric
-    found = chain.explanation(entity, window.start, scenario, metric)
+    before = side_value(store, winners, left or Recorded(store, LEFT), *place)
+    after = None if right is None else side_value(store, winners, right, *place)
+    target = Knowledge(metric, scenario.as_of, winners.moment(scenario.as_of))
+    target = target if after is None or after.knowledge is None else after.knowledge
+    if "@" in name and target.metric != metric:
+        raise UsageError(f"{right} was computed with {pin(target.metric)}, not {name}", hint=metric.name)
+    assumed = list(_assumed(store, engine, scenario, metric, name, window)) if right is None else []
+    metric = assumed[-1][0] if assumed else target.metric if after is not None else metric
+    wanted = [*_compared(before, after, target, winners), *assumed]
+    with computed_states(store, engine, wanted, window, entity, winners) as states:
+        chain = _Chain(store, states, winners, before, after, target, with_events=events)
+        chain.compare()
+        for assumption, step in zip(scenario.assumptions if assumed else (), assumed, strict=True):
+            chain.assume(str(assumption), *step)
+        found = chain.explanation(entity, window.start, scenario, metric)
     if found.left.version is None and found.recomputed is None and not any(one.share for one in found.shares):
         lacking = "no value on either side" if left or right else "neither a current value nor events"
         raise NothingSelected(
@@ -139,16 +135,50 @@ def explain(
     return found
 
 
+def _assumed(
+    store: Store, engine: Engine, scenario: Scenario, metric: Metric, name: str, window: Window
+) -> Iterator[tuple[Metric, Scenario]]:
+    """Yield the definition and the scenario of each assumption, on top of those before it."""
+    for number, assumption in enumerate(scenario.assumptions, start=1):
+        under = Scenario(scenario.as_of, scenario.assumptions[:number])
+        if isinstance(assumption, OtherDefinition):
+            [metric] = definitions(store, engine, under, [name])
+            if window.widened(metric.bucket_size) != window:
+                raise other_buckets(metric)
+        yield metric, under
+
+
+def _compared(
+    left: SideValue, right: SideValue | None, target: Knowledge, winners: Winners
+) -> Iterator[tuple[Metric, Scenario]]:
+    """Yield what the states between the two sides are computed from, before assumptions."""
+    if right is not None and right.knowledge is None:
+        return
+    yield target.metric, target.scenario
+    if left.knowledge is not None and left.computed is not None:
+        for known in (left.knowledge, *(known for _, known in steps(left.knowledge, target, winners))):
+            yield known.metric, known.scenario
+
+
 class _Chain:
     """The states of a value from the left side to the right, and the shares between them."""
 
     def __init__(
-        self, store: Store, states: States, left: SideValue, right: SideValue | None, recomputed: Knowledge
+        self,
+        store: Store,
+        states: States,
+        winners: Winners,
+        left: SideValue,
+        right: SideValue | None,
+        target: Knowledge,
+        *,
+        with_events: bool,
     ) -> None:
-        """`recomputed` is what the right value is computed from where it is not recorded."""
-        self.store, self.states, self.left, self.right = store, states, left, right
-        self.target = recomputed if right is None or right.knowledge is None else right.knowledge
+        """`target` is what the right value is computed from."""
+        self.store, self.states, self.winners = store, states, winners
+        self.left, self.right, self.target = left, right, target
         self.shares: list[Share] = []
+        self._with_events = with_events
         self._last: State | None = None
 
     def compare(self) -> None:
@@ -157,7 +187,7 @@ class _Chain:
         if right is not None and right.knowledge is None:
             self._without_inputs(right)
             return
-        last = self._last = self._at(self.target)
+        last = self._last = self.states.at(self.target.metric, self.target.scenario)
         if right is not None and right.computed is not None:
             self.right = right = replace(right, proven=counts_same(last.computed, right.computed))
         is_right = right is None or right.proven
@@ -167,7 +197,7 @@ class _Chain:
             delta = EXACT.subtract(last.value, left.value)
             self.shares.append(Share(Cause.IMPORTED, delta, False, left.origin, None, side=left))
         elif last.computed is not None:
-            share = _share(Cause.NOT_COMPUTED, _NOTHING, last, is_right, left.origin)
+            share = self._share(Cause.NOT_COMPUTED, NOTHING, last, is_right, left.origin)
             self.shares.append(replace(share, side=left))
         if right is not None and right.computed is not None and is_short(last.computed, right.computed):
             self._lose(right, EXACT.subtract(right.value, last.value), _lost(last, right, "the right side"))
@@ -186,26 +216,29 @@ class _Chain:
 
     def _computed(self, left: SideValue, knowledge: Knowledge, *, is_right: bool) -> None:
         """Add the shares between a computed left version and what the right side is computed from."""
-        at, version = self._at(knowledge), left.computed
+        at, version = self.states.at(knowledge.metric, knowledge.scenario), left.computed
         assert version is not None
         is_left = counts_same(at.computed, version)
         self.left = left = replace(left, proven=is_left)
         if not is_left and is_short(at.computed, version):
             self._lose(left, EXACT.subtract(at.value, left.value), _lost(at, left, "it"))
-        before, winners = knowledge, self.states.winners
-        for cause, known in steps(knowledge, self.target, winners):
-            after = self._at(known)
+        before = knowledge
+        for cause, known in steps(knowledge, self.target, self.winners):
+            after = self.states.at(known.metric, known.scenario)
             if cause == Cause.DUPLICATES:
-                detail = _duplicates(at, after, left, self.right)
+                detail = _duplicates(self.states, at, after, left, self.right)
             elif cause == Cause.DEFINITION:
                 detail = f"computed with {pin(knowledge.metric)}; {self._defined(known.metric)}"
+            elif at.value == after.value and not self.states.changed(at, after):
+                detail = ""
             elif cause == Cause.VERDICT:
-                detail = _verdict(winners.change(max(before.corrected, known.corrected)), at, after)
+                change = self.winners.change(max(before.corrected, known.corrected))
+                detail = _verdict(change, self.states.changed_events(at, after))
             else:
-                detail = _late(self.store, at, after, knowledge, known)
-            is_proven = is_left and (is_right or known != self.target)
-            if cause not in (Cause.LATE, Cause.VERDICT) or at.counted != after.counted or at.value != after.value:
-                self.shares.append(replace(_share(cause, at, after, is_proven, detail), side=left))
+                detail = _late(self.store, self.states, at, after, knowledge, known)
+            if detail:
+                is_proven = is_left and (is_right or known != self.target)
+                self.shares.append(replace(self._share(cause, at, after, is_proven, detail), side=left))
             at, before = after, known
 
     def _defined(self, metric: Metric) -> str:
@@ -223,11 +256,11 @@ class _Chain:
         before = self._last
         assert before is not None
         self._last = self.states.at(metric, scenario)
-        self.shares.append(_share(Cause.ASSUMED, before, self._last, True, text))
+        self.shares.append(self._share(Cause.ASSUMED, before, self._last, True, text))
 
     def explanation(self, entity: str, bucket: int, scenario: Scenario, metric: Metric) -> Explanation:
         """Return the explanation: what is left is unexplained."""
-        last = _NOTHING if self._last is None else self._last
+        last = NOTHING if self._last is None else self._last
         recomputed = last.computed if self.right is None else self.right.computed
         rest = EXACT.subtract(value_of(recomputed), self.left.value)
         for one in self.shares:
@@ -241,70 +274,54 @@ class _Chain:
             last.moves,
         )
 
-    def _at(self, known: Knowledge) -> State:
-        if self._last is not None and known == self.target:
-            return self._last
-        return self.states.at(known.metric, known.scenario)
-
-
-_NOTHING = State(None, frozenset(), (0, 0))
+    def _share(self, cause: Cause, before: State, after: State, proven: bool, detail: str) -> Share:
+        changed = self.states.changed(before, after)
+        changes = Spool(Change, self.states.changes(before, after)) if self._with_events and changed else ()
+        return Share(cause, EXACT.subtract(after.value, before.value), proven, detail, changed, changes)
 
 
 @dataclass(frozen=True, slots=True)
 class CauseEvent:
-    """A delivery behind a cause: it counts `before` the cause is applied, `after` it, or both, at another time each.
-    `delivery` is None for one that is only assumed."""
+    """A delivery behind a cause, as it is in raw; `delivery` is None for one that is only assumed."""
 
     cause: Cause
     detail: str
-    counted: CountedDelivery
-    before: bool
-    after: bool
+    change: Change
     delivery: Delivery | None
+
+
+AT_ONCE = 20_000
+"""Events behind a cause that are held in memory."""
 
 
 def events_behind(store: Store, explanation: Explanation) -> Iterator[CauseEvent]:
     """Yield the deliveries behind each cause, in the order of the causes and then of event_id. Raises Damaged."""
-    found = _deliveries(store, explanation)
     for share in explanation.shares:
-        places = sorted(share.events or ())
-        for _, moved in groupby(places, key=lambda one: (one.event_id, one.batch_id, one.seq)):
-            both = list(moved)
-            is_after = both[-1] in share.after
-            yield CauseEvent(
-                share.cause,
-                share.detail,
-                both[0],
-                before=len(both) > 1 or not is_after,
-                after=len(both) > 1 or is_after,
-                delivery=found.get((both[0].batch_id, both[0].seq)),
-            )
+        changes = iter(share.changes)
+        while some := list(islice(changes, AT_ONCE)):
+            found = _deliveries(store, explanation, some)
+            for one in some:
+                yield CauseEvent(share.cause, share.detail, one, found.get((one.batch_id, one.seq)))
 
 
-def _deliveries(store: Store, explanation: Explanation) -> dict[tuple[str, int], Delivery]:
-    """Return the deliveries behind the causes, by batch and seq, as they are in raw."""
-    counted = [one for share in explanation.shares for one in share.events or ()]
-    wanted = {(one.batch_id, one.seq) for one in counted}
+def _deliveries(store: Store, explanation: Explanation, changes: Sequence[Change]) -> dict[tuple[str, int], Delivery]:
+    """Return these deliveries, by batch and seq."""
+    wanted = {(one.batch_id, one.seq) for one in changes}
+    event_ids = {one.event_id.encode() for one in changes}
     found: dict[tuple[str, int], Delivery] = {}
-    if not wanted:
-        return found
-    times = [one.event_time * 1000 for one in counted]
+    times = [one.event_time * 1000 for one in changes]
     window, moves = Window(min(times), max(times) + 1000), explanation.moves
     # Those that are only counted at another time than their own are where that moved them from.
     overrides = Overrides(lost=frozenset(explanation.lost), later=moves[0], earlier=moves[1])
     for segment, frames in Selection(store, window, entities_of(explanation.entity_id), overrides).needed():
         for frame in frames:
             for line in frame_lines(store.raw, segment, frame):
-                delivery = parse(segment.key, line)
-                place = delivery.batch_id, delivery.seq
-                if place in wanted:
-                    found[place] = delivery
+                if event_id_text(line) in event_ids:
+                    delivery = parse(segment.key, line)
+                    place = delivery.batch_id, delivery.seq
+                    if place in wanted:
+                        found[place] = delivery
     return found
-
-
-def options_of(entity: str) -> list[str]:
-    """Return the options of a command that select the values of an entity, or of all."""
-    return [word for one in entities_of(entity) for word in ("--entity", one)]
 
 
 def _expect_entity(metric: Metric, entity: str, bucket: int) -> None:
@@ -328,8 +345,7 @@ def other_buckets(metric: Metric) -> UsageError:
     return UsageError(what, hint=command("metrics", "show", metric.name))
 
 
-def _verdict(change: CorrectionLine, before: State, after: State) -> str:
-    count = len({one.event_id for one in before.counted ^ after.counted})
+def _verdict(change: CorrectionLine, count: int) -> str:
     events = "1 event" if count == 1 else f"{count:,} events"
     by = f" by {change.actor}" if change.actor else ""
     return (
@@ -338,43 +354,37 @@ def _verdict(change: CorrectionLine, before: State, after: State) -> str:
     )
 
 
-def _share(cause: Cause, before: State, after: State, proven: bool, detail: str) -> Share:
-    changed = before.counted ^ after.counted
-    return Share(
-        cause, EXACT.subtract(after.value, before.value), proven, detail, tuple(sorted(changed)), after.counted
-    )
-
-
 def _lost(found: State, side: SideValue, counted: str) -> str:
     now, then = inputs_of(found.computed), inputs_of(side.computed)
     return f"{then - now:,} of the {then:,} deliveries that {counted} counted are not in raw any more"
 
 
-def _duplicates(before: State, after: State, left: SideValue, right: SideValue | None) -> str:
+def _duplicates(states: States, before: State, after: State, left: SideValue, right: SideValue | None) -> str:
     """Return which side counted duplicates, and how many."""
     more, side = (before, left) if left.knowledge and left.knowledge.duplicates else (after, right)
     less = after if more is before else before
     assert side is not None
-    return f"{side.name} counted {len(more.counted - less.counted):,} duplicates"
+    only_there = sum(count for _, count in states.batches_of_new(less, more))
+    return f"{side.name} counted {only_there:,} duplicates"
 
 
 _NAMED = 3
 """Batches of late deliveries that are named, at most."""
 
 
-def _late(store: Store, before: State, after: State, left: Knowledge, right: Knowledge) -> str:
+def _late(store: Store, states: States, before: State, after: State, left: Knowledge, right: Knowledge) -> str:
     """Return when the deliveries were recorded that one side knew and the other did not, and in which batches."""
     if right.until is None or (left.until is not None and left.until < right.until):
-        since, changed = left.until, after.counted - before.counted
+        since, batches = left.until, states.batches_of_new(before, after)
         not_known = ""
     else:
-        since, changed = right.until, before.counted - after.counted
+        since, batches = right.until, states.batches_of_new(after, before)
         not_known = ", which the right side does not know"
     assert since is not None
-    batches = sorted({one.batch_id for one in changed})
-    sources = (next(store.index.batches(batch_id)).origin.name for batch_id in batches[:_NAMED])
-    named = ", ".join(f"{batch_id} ({source})" for batch_id, source in zip(batches, sources, strict=False))
+    named = ", ".join(
+        f"{batch_id} ({next(store.index.batches(batch_id)).origin.name})" for batch_id, _ in batches[:_NAMED]
+    )
     if len(batches) > _NAMED:
         named += f" and {len(batches) - _NAMED:,} more batches"
-    among = f" in {named}" if changed else " among them"
-    return f"{len(changed):,} recorded after {format_instant(since)},{among}{not_known}"
+    among = f" in {named}" if batches else " among them"
+    return f"{sum(count for _, count in batches):,} recorded after {format_instant(since)},{among}{not_known}"

@@ -1,86 +1,170 @@
-"""A value as it would be under other scenarios, and the deliveries that it counts then: what `explain` compares."""
+"""A value as it would be under several scenarios, and the deliveries that it counts then: what `explain` compares."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Any, NamedTuple
 
 from pik.errors import Damaged, EngineError, command
 from pik.model.batch import Segment
 from pik.model.instant import Window
-from pik.model.metric import Computed, Metric, entities_of
+from pik.model.metric import Computed, Definition, Metric, entities_of
 from pik.model.scenario import Scenario
-from pik.ports.engine import CountedDelivery, Engine
+from pik.ports.engine import Counted, Engine, Tables
 from pik.ports.store import Store
 from pik.rawlog.objects import frame_lines, frames_of
-from pik.rawlog.selection import Selection
+from pik.rawlog.selection import Selection, gather_together
+from pik.usecases.metrics.chain import value_of
 from pik.usecases.metrics.definitions import pin
 from pik.usecases.metrics.scenario import applied
 from pik.usecases.metrics.winners import Winners
 
-_ZERO = Decimal(0)
+
+class Change(NamedTuple):
+    """A delivery that counts in the one state only, or in both at another time. `event_time` is the first of its times,
+    in microseconds."""
+
+    event_id: str
+    batch_id: str
+    seq: int
+    event_time: int
+    before: bool
+    after: bool
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A value between the two sides, and the deliveries that it counts."""
+    """A value between the two sides."""
 
     computed: Computed | None
-    counted: frozenset[CountedDelivery]
     moves: tuple[int, int]
+    """By how much (in nanoseconds) its scenario moves deliveries to a later and to an earlier time, at most."""
+    table: str
+    """The table of the deliveries that it counts."""
 
     @property
     def value(self) -> Decimal:
         return value_of(self.computed)
 
 
+NOTHING = State(None, (0, 0), "")
+"""Nothing counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class States:
-    """Computes one value under several scenarios."""
+    """The states asked for, by definition and scenario. `lost` are the segments that cannot be read: none counts
+    anything of them."""
 
-    store: Store
-    engine: Engine
-    name: str
-    entity: str
-    bucket: int
-    winners: Winners
-    lost: set[str] = field(default_factory=set)
-    """Segments that cannot be read, as far as that has been noticed."""
+    states: Mapping[tuple[Definition, Scenario], State]
+    lost: frozenset[str]
+    tables: Tables | None
 
     def at(self, metric: Metric, scenario: Scenario) -> State:
-        """Compute the value from what can be read. Raises EngineError if its definition fails on the events."""
-        window = Window(self.bucket, self.bucket + 1).widened(metric.bucket_size)
-        entities = entities_of(self.entity)
-        with applied(self.store, self.engine, scenario, window, entities, self.winners) as overrides:
-            selection = Selection(self.store, window, entities, replace(overrides, lost=frozenset(self.lost)))
+        """Return the state of this definition under this scenario."""
+        return self.states[metric.definition, scenario]
+
+    def changed(self, before: State, after: State) -> int:
+        """Return how many deliveries count in one of two states only, or at another time."""
+        [row] = self._rows(f"SELECT count(*) FROM ({_changes(before, after)})")
+        return int(row[0])
+
+    def changed_events(self, before: State, after: State) -> int:
+        """Return of how many events they are."""
+        [row] = self._rows(f"SELECT count(DISTINCT event_id) FROM ({_changes(before, after)})")
+        return int(row[0])
+
+    def changes(self, before: State, after: State) -> Iterator[Change]:
+        """Yield those deliveries, by event_id."""
+        rows = self._rows(f"{_changes(before, after)} ORDER BY event_id, batch_id, seq")
+        yield from map(Change._make, rows)
+
+    def batches_of_new(self, before: State, after: State) -> list[tuple[str, int]]:
+        """Return the batches of the deliveries that only `after` counts, or at another time, and how many they are."""
+        rows = self._rows(
+            f"SELECT batch_id, count(*) FROM (FROM {after.table} EXCEPT FROM {before.table}) GROUP BY 1 ORDER BY 1"
+        )
+        return list(rows)
+
+    def _rows(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        return iter(()) if self.tables is None else self.tables.rows(sql)
+
+
+def _changes(before: State, after: State) -> str:
+    """Return the SQL of the rows of `Change`."""
+    sides = f"SELECT *, true AS is_after FROM {after.table}"
+    if before.table:
+        sides += f" UNION ALL SELECT *, false FROM {before.table}"
+    return (
+        "SELECT event_id, batch_id, seq, min(event_time), bool_or(was), bool_or(now) FROM ("
+        f"SELECT event_id, batch_id, seq, event_time, bool_or(NOT is_after) AS was, bool_or(is_after) AS now"
+        f" FROM ({sides}) GROUP BY ALL HAVING was <> now) GROUP BY event_id, batch_id, seq"
+    )
+
+
+@contextmanager
+def computed_states(
+    store: Store,
+    engine: Engine,
+    wanted: Sequence[tuple[Metric, Scenario]],
+    window: Window,
+    entity: str,
+    winners: Winners,
+) -> Iterator[States]:
+    """Compute the value of one bucket by each of these definitions under the scenario beside it, resolved ones, from
+    what can be read. Raises EngineError if a definition fails on the events."""
+    if not wanted:
+        yield States({}, frozenset(), None)
+        return
+    entities = entities_of(entity)
+    each = {(metric.definition, scenario): metric for metric, scenario in wanted}
+    with ExitStack() as stack:
+        overrides = [
+            stack.enter_context(applied(store, engine, scenario, window, entities, winners)) for _, scenario in each
+        ]
+        lost: frozenset[str] = frozenset()
+        while True:
+            selections = [Selection(store, window, entities, replace(one, lost=lost)) for one in overrides]
             try:
-                return self._computed(metric, selection)
+                counted = stack.enter_context(_counted(engine, [definition for definition, _ in each], selections))
+                break
             except Damaged:
-                lost = {segment.key for segment in selection.segments() if not _is_readable(selection, segment)}
-                if not lost:
+                unreadable = _unreadable(selections)
+                if not unreadable:
                     raise
-                self.lost.update(lost)
-                selection = replace(selection, overrides=replace(overrides, lost=frozenset(self.lost)), _listed=None)
-                return self._computed(metric, selection)
-
-    def _computed(self, metric: Metric, selection: Selection) -> State:
-        window, entities = selection.window, selection.entities
-        with selection.gather() as raw:
-            with self.engine.computation(raw.inputs, [metric.definition], window, entities) as computation:
-                found = next(computation.rows(), None)
-            if found is not None and found.failure is not None:
-                words = [word for entity in entities for word in ("--entity", entity)]
+                lost |= unreadable
+        states: dict[tuple[Definition, Scenario], State] = {}
+        for (key, metric), value, one in zip(each.items(), counted.values, overrides, strict=True):
+            if value is not None and value.failure is not None:
                 raise EngineError(
-                    f"{pin(metric)} cannot be computed: {found.failure.reason}",
-                    hint=command("diff", "aggregates", "--metric", self.name, *words),
+                    f"{pin(metric)} cannot be computed: {value.failure.reason}",
+                    hint=command("diff", "aggregates", "--metric", metric.name, *options_of(entity)),
                 )
-            counted = frozenset(self.engine.counted(raw.inputs, metric.definition, window, entities))
-            return State(found, counted, (selection.overrides.later, selection.overrides.earlier))
+            states[key] = State(value, (one.later, one.earlier), f"counted_{len(states)}")
+        yield States(states, lost, counted.tables)
 
 
-def value_of(computed: Computed | None) -> Decimal:
-    """Return the value; 0 where there is none."""
-    return _ZERO if computed is None or computed.value is None else computed.value
+@contextmanager
+def _counted(engine: Engine, definitions: Sequence[Definition], selections: Sequence[Selection]) -> Iterator[Counted]:
+    window, entities = selections[0].window, selections[0].entities
+    with gather_together(selections) as raws:
+        states = [(raw.inputs, definition) for raw, definition in zip(raws, definitions, strict=True)]
+        with engine.compared(states, window, entities) as counted:
+            yield counted
+
+
+def options_of(entity: str) -> list[str]:
+    """Return the options of a command that select the values of an entity, or of all."""
+    return [word for one in entities_of(entity) for word in ("--entity", one)]
+
+
+def _unreadable(selections: Sequence[Selection]) -> set[str]:
+    """Return the keys of the segments that cannot be read."""
+    segments = {segment.key: (selection, segment) for selection in selections for segment in selection.segments()}
+    return {key for key, (selection, segment) in segments.items() if not _is_readable(selection, segment)}
 
 
 def _is_readable(selection: Selection, segment: Segment) -> bool:

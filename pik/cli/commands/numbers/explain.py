@@ -136,7 +136,9 @@ def explain(
             file = stack.enter_context(numbers)
         before = Recorded(store, sides[0]) if file is None and sides[0] != LEFT else None
         after = Recorded(store, sides[1]) if sides[1] != RIGHT else None
-        found = explain_value(store, engine, metric, entity, instant, scenario, left=file or before, right=after)
+        found = explain_value(
+            *(store, engine, metric, entity, instant, scenario), left=file or before, right=after, events=events
+        )
         trials = _tried(store, engine, found, tolerances) if file is not None else None
     left_out = ([] if events else ["events"]) + ([] if file is not None else ["trials", "tried", "failed", "not_tried"])
     behind = ((one, _values(one, paths)) for one in events_behind(store, found)) if events else ()
@@ -164,7 +166,7 @@ def _values(event: CauseEvent, paths: list[EventPath]) -> dict[str, Any]:
 
 
 def _next(found: Explanation) -> str | None:
-    from pik.usecases.metrics.explain import options_of
+    from pik.usecases.metrics.states import options_of
 
     if found.lost or any(one.cause == "lost" for one in found.shares):
         return command("verify", "--full")  # a replay would only make the loss current
@@ -213,13 +215,9 @@ def _value(computed: Computed | None) -> Decimal | None:
     return None if computed is None else computed.value
 
 
-def _count(share: Share) -> int | None:
-    return None if share.events is None else len({(one.batch_id, one.seq) for one in share.events})
-
-
 def _change(row: tuple[CauseEvent, dict[str, Any]]) -> str:
-    event, _ = row
-    return "~" if event.before and event.after else "+" if event.after else "-"
+    change = row[0].change
+    return "~" if change.before and change.after else "+" if change.after else "-"
 
 
 def _json(row: tuple[CauseEvent, dict[str, Any]]) -> bytes:
@@ -285,7 +283,7 @@ EXPLANATION = Schema(
         "in the order in which they are applied",
         Column("cause", str),
         Column("share", Decimal, "by how much it changes the value"),
-        Column("events", Count | None, "that count on one side of it only; null: not known", get=_count),
+        Column("events", Count | None, "that count on one side of it only; null: not known"),
         Column("certainty", str, "`proven` or `inferred`", get=lambda one: "proven" if one.proven else "inferred"),
         Column("detail", str, wrap=True),
         Column("run_id", str | None, "whose version it is about", get=_of("side", "version.run_id"), detail=True),
@@ -310,11 +308,11 @@ EXPLANATION = Schema(
         "events",
         "with `--events`: by cause, then event_id",
         Column("cause", str, get=lambda row: row[0].cause),
-        Column("event_id", EventId, get=lambda row: row[0].counted.event_id),
+        Column("event_id", EventId, get=lambda row: row[0].change.event_id),
         Column("event_time", Instant | None, get=lambda row: row[0].delivery and row[0].delivery.event_instant),
         Column("change", str, "`+` it counts then, `-` it does not any more, `~` at another time", get=_change),
-        Column("batch_id", str, get=lambda row: row[0].counted.batch_id, drop=1),
-        Column("seq", int, get=lambda row: row[0].counted.seq, drop=2),
+        Column("batch_id", str, get=lambda row: row[0].change.batch_id, drop=1),
+        Column("seq", int, get=lambda row: row[0].change.seq, drop=2),
         Column("values", Json, "by `--column`", get=_json, text=_text),
         empty="no events behind any cause",
         only="with `--events`",
