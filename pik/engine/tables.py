@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pik.engine.sandbox import OutOfMemory, column_sql, file_list, first_line, literal, raw_fields, session, threads_for
 from pik.errors import Damaged, EngineError, Invalid
 from pik.model.event import ENVELOPE
-from pik.model.instant import Window, full_instant
+from pik.model.instant import MAX_INSTANT, MIN_INSTANT, Window, full_instant
 from pik.ports.engine import DELIVERY_COLUMNS, DeliveryFiles
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _FETCH = 8192
 
 _AGAIN = 0.05  # seconds; an interrupt between two statements stops neither
+
+_OTHER, _DUPLICATE, _EVENT = range(3)
+"""Kinds of lines: deliveries that are not asked for, duplicates, and accepted ones."""
 
 _Result = TypeVar("_Result")
 
@@ -34,7 +37,8 @@ _DERIVED = {
 """The SQL of the columns that raw lines do not have; {names} are times of the line in nanoseconds."""
 
 _TIMES = ("event_time", "received_time", "ingest_time")
-_KEYS = ("event_id", "entity_id", "event_time", "batch_id", "seq")
+_KEYS = ("event_time", "batch_id", "seq")
+"""What a line must have to be a delivery. Each field that is read costs a twentieth of parsing the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ def _load(
         )
     try:
         db.execute(f"CREATE TEMP TABLE line AS {_lines(files, names, window, chosen=bool(entities))}")
-        row = db.execute("SELECT count(_whole) FROM line").fetchone()
+        row = db.execute("SELECT count(_kind) FROM line").fetchone()
     except duckdb.OutOfMemoryException as error:
         raise OutOfMemory(error) from None
     except duckdb.InterruptException:
@@ -182,37 +186,39 @@ def _load(
         raise _unreadable(db, files, error) from None
     if row is None or row[0] != files.deliveries:
         raise _damaged(f"raw has {row and row[0]} whole deliveries of {files.deliveries}")
-    shown = ", ".join(names) or "_whole"
-    db.execute(f"CREATE TEMP VIEW deliveries AS SELECT {shown} FROM line WHERE _counts")
-    db.execute(f"CREATE TEMP VIEW events AS SELECT {shown} FROM line WHERE _counts AND _accepted")
+    shown = ", ".join(names) or "_kind"
+    db.execute(f"CREATE TEMP VIEW deliveries AS SELECT {shown} FROM line WHERE _kind > {_OTHER}")
+    db.execute(f"CREATE TEMP VIEW events AS SELECT {shown} FROM line WHERE _kind = {_EVENT}")
 
 
 def _lines(files: DeliveryFiles, names: Sequence[str], window: Window, *, chosen: bool) -> str:
-    """Return the SQL of one row per line of the files: the columns, `_counts` (in the window, of a wanted entity, and
-    recorded), `_accepted`, and `_whole` (NULL where the line is not a delivery)."""
+    """Return the SQL of one row per line of the files: the columns, and `_kind`: an accepted delivery, a duplicate, or
+    another one (outside of the window, of another entity, or not recorded); NULL where the line is not a delivery."""
     own = [field.name for field in ENVELOPE if field.name in names]
-    timed = any(name in names for name in ("event_ns", "lag_ns"))
     fields: dict[str, str] = {}
-    for name in (*_KEYS, *own, *(_TIMES if timed else ()), *(("ingest_time",) if "recorded_at" in names else ())):
+    needed = [*_KEYS, *own, *(_TIMES if "lag_ns" in names else ())]
+    needed += ["entity_id"] * chosen + ["ingest_time"] * ("recorded_at" in names)
+    for name in needed:
         fields |= raw_fields(name)
     nanoseconds = {name: f"epoch_ns(CAST(line.{name} AS TIMESTAMP_NS))" for name in _TIMES}
     sql = {name: column_sql(name) for name in own}
     sql |= {name: text.format_map(nanoseconds) for name, text in _DERIVED.items() if name in names}
-    counts = [
-        f"line.event_time >= {literal(full_instant(window.start))}",
-        f"line.event_time <= {literal(full_instant(window.end - 1))}",
-        "verdicts.verdict IS DISTINCT FROM 'unrecorded'",
-    ]
+    others = ["verdicts.verdict IS NOT DISTINCT FROM 'unrecorded'"]
+    if window.start > MIN_INSTANT:
+        others.append(f"line.event_time < {literal(full_instant(window.start))}")
+    if window.end <= MAX_INSTANT:
+        others.append(f"line.event_time > {literal(full_instant(window.end - 1))}")
     joins = " LEFT JOIN verdicts ON verdicts.batch_id = line.batch_id AND verdicts.seq = line.seq"
     if "recorded_at" in names:
         joins += " LEFT JOIN blocks ON blocks.batch_id = line.batch_id AND blocks.ingest_time = line.ingest_time"
     if chosen:
         joins += " LEFT JOIN wanted ON wanted.entity_id = line.entity_id"
-        counts.append("wanted.entity_id IS NOT NULL")
+        others.append("wanted.entity_id IS NULL")
     selected = [f"{sql[name]} AS {name}" for name in names]
-    selected.append(f"{' AND '.join(counts)} AS _counts")
-    selected.append("verdicts.seq IS NULL AS _accepted")
-    selected.append(f"CASE WHEN {' AND '.join(f'line.{key} IS NOT NULL' for key in _KEYS)} THEN 1 END AS _whole")
+    whole = " AND ".join(f"line.{key} IS NOT NULL" for key in _KEYS)
+    recorded = f"WHEN verdicts.seq IS NULL THEN {_EVENT} ELSE {_DUPLICATE}"
+    kind = f"CASE WHEN {' OR '.join(others)} THEN {_OTHER} {recorded} END"
+    selected.append(f"CASE WHEN {whole} THEN CAST({kind} AS UTINYINT) END AS _kind")
     if not files.files:
         nothing = ", ".join(f"CAST(NULL AS {sql_type}) AS {name}" for name, sql_type in sorted(fields.items()))
         return f"SELECT {', '.join(selected)} FROM (SELECT {nothing} WHERE false) AS line{joins}"

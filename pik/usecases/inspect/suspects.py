@@ -270,13 +270,14 @@ def _neighbours(wanted: Filter, within: int) -> tuple[str, list[object]]:
     conditions = [f"{name} = ?" for name, value in chosen.items() if value is not None]
     parameters: list[object] = [value for value in chosen.values() if value is not None]
     # One number sorts faster than three texts. Where two owners have the same one, they are only compared in vain.
+    owner, where = "hash(source, event_type, entity_id)", " AND ".join(conditions) or "true"
     sql = (
-        f"SELECT {', '.join(_COLUMNS)} FROM (SELECT {', '.join(_COLUMNS)}, lag(event_ns) OVER w AS before, "
-        f"lead(event_ns) OVER w AS after FROM events WHERE {' AND '.join(conditions) or 'true'} "
-        "WINDOW w AS (PARTITION BY hash(source, event_type, entity_id) ORDER BY event_ns)) "
-        "WHERE event_ns - before <= ? OR after - event_ns <= ?"
+        f"SELECT {', '.join(_COLUMNS)} FROM events WHERE {where} AND ({owner}, event_ns) IN (SELECT owner, event_ns"
+        " FROM (SELECT owner, event_ns, lag(event_ns) OVER w AS before, lead(event_ns) OVER w AS after"
+        f" FROM (SELECT {owner} AS owner, event_ns FROM events WHERE {where})"
+        " WINDOW w AS (PARTITION BY owner ORDER BY event_ns)) WHERE event_ns - before <= ? OR after - event_ns <= ?)"
     )
-    return sql, [*parameters, within, within]
+    return sql, [*parameters, *parameters, within, within]
 
 
 def _parts(tables: Tables, window: Window) -> Iterator[Window]:

@@ -21,7 +21,7 @@ from pik.runtime.storage import Sorter
 from pik.usecases.availability import expect_held
 from pik.usecases.inspect.events import nothing_selected
 from pik.usecases.timing.grouping import HOUR_OF_EVENT, Grouping
-from pik.usecases.timing.lag import filter_sql
+from pik.usecases.timing.lag import filter_sql, filtered
 from pik.usecases.timing.sequence import MARGIN, MissingNumbers, NumberSequence, missing_numbers
 from pik.usecases.timing.usual import (
     CHANGE,
@@ -115,7 +115,7 @@ def find_gaps(store: Store, engine: Engine, question: Question) -> GapsReport:
     read = learned or wanted.window
     if question.sequence:
         read = Window(max(read.start - MARGIN, MIN_INSTANT), min(read.end + MARGIN, MAX_INSTANT + 1))
-    columns = {"event_ns", "source", "event_type", *question.grouping.columns}
+    columns = {"event_ns", *filtered(wanted), *question.grouping.columns}
     columns |= {"payload"} if question.sequence else set()
     with (
         Selection(store, read, wanted.entities).gather_deliveries() as files,
@@ -250,17 +250,19 @@ def _groups(
         f" WHERE {within} GROUP BY 1, 2",
     )
     if question.every is not None:
-        long = f"instant - before > {question.every}"
+        long, width = f"instant - before > {question.every}", f"{max(question.every, 1)}"
     else:  # fewer events can never have been usual in it
-        long = f"(instant - before) * most >= {math.ceil(SILENT * LEAST_DISPERSION)} * {HOUR}"
+        least = math.ceil(SILENT * LEAST_DISPERSION) * HOUR
+        long, width = f"(instant - before) * most >= {least}", f"greatest({least} // most, 1)::BIGINT"
+    tables.keep("peaks", f"SELECT grp, max(n)::HUGEINT AS most, {width} AS width FROM hours GROUP BY 1")
+    # A gap that is long enough never lies within one such stretch, so only their first and last events are sorted.
     rows = tables.rows(
         "SELECT grp, 0 AS kind, hour, n, first, last FROM hours UNION ALL"
-        " SELECT gap.grp, 1, before, instant, NULL, NULL FROM"
-        " (SELECT grp, instant, lag(instant) OVER (PARTITION BY grp ORDER BY instant) AS before FROM measured"
-        f" WHERE {within}) AS gap"
-        " JOIN (SELECT grp, max(n)::HUGEINT AS most FROM hours GROUP BY 1) AS peak"
-        " ON peak.grp IS NOT DISTINCT FROM gap.grp"
-        f" WHERE instant > {scope.start} AND {long} ORDER BY 1 NULLS LAST, 2, 3"
+        " SELECT grp, 1, before, instant, NULL, NULL FROM (SELECT grp, most, min(instant) AS instant,"
+        " lag(max(instant)) OVER (PARTITION BY grp ORDER BY min(instant)) AS before FROM"
+        " (SELECT measured.grp, most, instant, instant // width - CAST(instant % width < 0 AS BIGINT) AS stretch"
+        f" FROM measured JOIN peaks ON peaks.grp IS NOT DISTINCT FROM measured.grp WHERE {within})"
+        f" GROUP BY grp, most, stretch) WHERE instant > {scope.start} AND {long} ORDER BY 1 NULLS LAST, 2, 3"
     )
     for group, of_group in groupby(rows, key=lambda row: row[0]):
         hours: list[_Hour] = []

@@ -101,41 +101,58 @@ def measure_lag(
     """Measure the lags of the events that the filter selects. Groups with the most slow events come first, then those
     with the greatest 99th percentile; hours in their order. Raises NotHeld and Damaged."""
     expect_held(store, wanted.window, wanted.entities)
-    columns = {"lag_ns", "received_time", "source", "event_type", *grouping.columns}
+    condition, parameters = filter_sql(wanted)
+    columns = {"lag_ns", "received_time", *filtered(wanted), *grouping.columns}
     with (
         Selection(store, wanted.window, wanted.entities).gather_deliveries() as files,
         engine.tables(files, columns, wanted.window, wanted.entities) as tables,
     ):
-        condition, parameters = filter_sql(wanted)
-        tables.keep(
-            "measured",
-            f"SELECT {grouping.sql} AS grp, lag_ns AS lag, received_time IS NULL AS at_ingest FROM events"
-            f" WHERE {condition}",
+        measured = _Measured(
+            tables,
+            f"(SELECT {grouping.sql} AS grp, lag_ns AS lag, received_time IS NULL AS at_ingest FROM events"
+            f" WHERE {condition})",
             parameters,
         )
-        total = next(_distributions(tables, "NULL", limits), None)
+        total = next(_distributions(measured, "NULL", limits), None)
         groups: Sorter[Distribution] = Sorter(_by_hour if grouping.by == "hour" else _slowest_first)
-        for one in _distributions(tables, "grp", limits):
+        for one in _distributions(measured, "grp", limits):
             groups.add(one)
-        return LagReport(total, groups, _histogram(tables))
+        return LagReport(total, groups, _histogram(measured))
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """The lags, as SQL that is read again for each question: that costs less than a table of them."""
+
+    tables: Tables
+    sql: str
+    parameters: list[object]
+
+    def rows(self, select: str) -> Iterator[tuple[Any, ...]]:
+        """Yield what they come to by the first column."""
+        return self.tables.rows(f"{select} FROM {self.sql} GROUP BY 1", self.parameters)
 
 
 def filter_sql(wanted: Filter) -> tuple[str, list[object]]:
     """Return the condition on source and type, and its parameters; window and entities are the tables'."""
-    pairs = {"source": wanted.source, "event_type": wanted.event_type}
-    given = {name: text for name, text in pairs.items() if text is not None}
+    given = filtered(wanted)
     return " AND ".join(f"{name} = ?" for name in given) or "true", list(given.values())
 
 
-def _distributions(tables: Tables, group: str, limits: Limits) -> Iterator[Distribution]:
+def filtered(wanted: Filter) -> dict[str, str]:
+    """Return the columns on which there is a condition, and the text that each must have."""
+    pairs = {"source": wanted.source, "event_type": wanted.event_type}
+    return {name: text for name, text in pairs.items() if text is not None}
+
+
+def _distributions(measured: _Measured, group: str, limits: Limits) -> Iterator[Distribution]:
     error = f"lag > {limits.error}" if limits.error is not None else "false"
     warn = f"lag > {limits.warn} AND NOT ({error})" if limits.warn is not None else "false"
     sql = (  # quantile_disc is the nearest rank
         f"SELECT {group}, count(*), min(lag), quantile_disc(lag, [0.5, 0.9, 0.95, 0.99]), max(lag),"
         f" count(*) FILTER (lag < 0), count(*) FILTER (at_ingest), count(*) FILTER ({warn}), count(*) FILTER ({error})"
-        " FROM measured GROUP BY 1"
     )
-    for name, events, least, (p50, p90, p95, p99), most, negative, at_ingest, slow, very_slow in tables.rows(sql):
+    for name, events, least, (p50, p90, p95, p99), most, negative, at_ingest, slow, very_slow in measured.rows(sql):
         state = limits.state(slow, very_slow)
         yield Distribution(
             *(name, events, least, p50, p90, p95, p99, most, negative, at_ingest, slow, very_slow), state=state
@@ -150,9 +167,9 @@ def _by_hour(one: Distribution) -> int:
     return int(one.group or 0)
 
 
-def _histogram(tables: Tables) -> tuple[Bar, ...]:
+def _histogram(measured: _Measured) -> tuple[Bar, ...]:
     cases = " ".join(f"WHEN lag < {edge} THEN {number}" for number, edge in enumerate(EDGES))
-    counts = dict(tables.rows(f"SELECT CASE {cases} ELSE {len(EDGES)} END, count(*) FROM measured GROUP BY 1"))
+    counts = dict(measured.rows(f"SELECT CASE {cases} ELSE {len(EDGES)} END, count(*)"))
     if not counts:
         return ()
     bounds = list(pairwise((None, *EDGES, None)))
