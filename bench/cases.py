@@ -1,5 +1,6 @@
 """What is measured: each case is a peer's command, ours, and the bar for the ratio of the two."""
 
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -197,6 +198,33 @@ def of_late(ws: Workspace, *, command: str, peer: str) -> Pair:
     return Pair(ours=step(command), peer=step(peer) if peer else _peer("duckdb_aggregate.py", ws.events()))
 
 
+def diff_differing(ws: Workspace) -> Pair:
+    argv = ws.pik("diff", "aggregates", "--limit", "5", store=ws.differing())
+    return Pair(ours=Step(argv, codes=(1,)), peer=_diff(ws))
+
+
+def triage_whole(ws: Workspace) -> Pair:
+    """The checks of `triage`, against the same by commands of their own, one after the other."""
+    store = ws.late()
+    parts = [shlex.join(ws.pik(*part.split(), store=store)) for part in TRIAGE_PARTS]
+    script = "; ".join(f"{part} || test $? -eq 1 || exit 4" for part in parts)
+    return Pair(
+        ours=Step(ws.pik("triage", store=store), codes=(0, 1)),
+        peer=Step(("sh", "-c", script)),
+    )
+
+
+def of_million(ws: Workspace, *, command: str) -> Pair:
+    """A command on the store with late events; FILE stands for what was ingested first."""
+    argv = ws.pik(*(str(ws.events()) if word == "FILE" else word for word in shlex.split(command)), store=ws.late())
+    return Pair(ours=Step(argv, codes=(0, 1)))
+
+
+def explain_bucket(ws: Workspace, *, options: str) -> Pair:
+    argv = ws.pik("explain", "all_events", "2026-01-01", *options.split(), store=ws.one_bucket())
+    return Pair(ours=Step(argv, codes=(1,)))
+
+
 def _typer_help() -> Step:
     return _peer("typer_app.py", "--help")
 
@@ -208,6 +236,15 @@ def start_up(ws: Workspace, *, option: str) -> Pair:
 TYPER = "`--help` of a Typer app with one command"
 FRESH = "`pik ingest FILE`, fresh store"
 QUICK = 15  # pairs, for commands that take a fraction of a second
+
+TRIAGE_PARTS = ("diff aggregates --limit 5", "lag", "gaps", "duplicates --class suspect --limit 5", "verify --quick")
+
+MILLION = {
+    "diff-events": "diff events FILE",
+    "sql": "sql \"SELECT source, count(*), sum((payload->>'value')::DECIMAL(18,6)) FROM events GROUP BY 1\"",
+    "history": "history",
+}
+"""Commands whose time has no bar, and whose memory has."""
 
 _DAY = "events --entity ENTITY DAY"
 _DIFF = "diff aggregates --limit 5"
@@ -379,6 +416,46 @@ CASES = (
             cpu=True,
         )
         for name, command, peer, ratio in INVESTIGATING
+    ),
+    Case(
+        "diff-differing",
+        "`pik diff aggregates --limit 5`, one value of each bucket differs, seconds of CPU",
+        "`pik diff aggregates`, no value differs",
+        diff_differing,
+        ratio=1.5,
+        mib=MEMORY_MIB,
+        cpu=True,
+    ),
+    Case(
+        "triage",
+        "`pik triage`, whole store, seconds of CPU",
+        "its parts: diff, lag, gaps, duplicates, `verify --quick`",
+        triage_whole,
+        ratio=1.2,
+        mib=MEMORY_MIB,
+        cpu=True,
+    ),
+    *(
+        Case(
+            name, f"`pik {command}`, seconds of CPU", "", partial(of_million, command=command), mib=MEMORY_MIB, cpu=True
+        )
+        for name, command in MILLION.items()
+    ),
+    *(
+        Case(
+            f"explain-bucket{name}",
+            f"`pik explain` of one bucket with all events{text}, memory",
+            "",
+            partial(explain_bucket, options=options),
+            mib=MEMORY_MIB,
+            pairs=1,
+            warm_up=False,
+        )
+        for name, text, options in (
+            ("", "", ""),
+            ("-moved", ", all of them moved", "--assume shift=1s --assume duplicates=counted"),
+            ("-events", ", its events listed", "--events --format jsonl"),
+        )
     ),
     Case("version", "`pik --version`", TYPER, partial(start_up, option="--version"), ratio=1.3, pairs=QUICK),
     Case("help", "`pik --help`", TYPER, partial(start_up, option="--help"), ratio=1.3, pairs=QUICK),

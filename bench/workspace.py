@@ -25,6 +25,13 @@ name = "{name}"
 value = "{name}((payload->>'$.n')::DECIMAL(18,2))"
 """
 
+# One value for each day, of all events together.
+OVER_ALL = """\
+name = "all_events"
+value = "count(*)"
+per = "all"
+"""
+
 _EVENT = '{"source":"s","event_type":"t","entity_id":"e%d","event_time":"%sT12:00:00Z","payload":{"n":%d}}\n'
 
 
@@ -130,6 +137,32 @@ class Workspace:
             self._run("ingest", self.events(self.rows // 100, seed=8), store=store)
 
         return self._store("late", fill)
+
+    def differing(self) -> Path:
+        """The store with all aggregates current after one late event came on each of 30 days, so that one value of each
+        bucket differs."""
+
+        def fill(store: Path) -> None:
+            copy(self.aggregated(), store)
+            late = self.path("one-a-day.jsonl")
+            days = (date(2026, 1, 1) + timedelta(days=number) for number in range(30))
+            late.write_text("".join(_EVENT.replace('"n"', '"value"') % (0, day, 1) for day in days))
+            self._run("ingest", late, store=store)
+
+        return self._store("differing", fill)
+
+    def one_bucket(self) -> Path:
+        """A store with all events on one day, whose count over all entities is current, after late events came."""
+
+        def fill(store: Path) -> None:
+            definition = self.path("all_events.toml")
+            definition.write_text(OVER_ALL)
+            self._run("ingest", self.events(one_day=True), store=store)
+            self._run("metrics", "apply", definition, store=store)
+            self._run("replay", "--all", "--metric", "all_events", "--promote", "--yes", "--reason", "b", store=store)
+            self._run("ingest", self.events(self.rows // 100, seed=8, one_day=True), store=store)
+
+        return self._store("one-bucket", fill)
 
     def many_entities(self, number: int) -> Path:
         """A store with one event of each of so many entities, and four metrics whose aggregates are all current."""
