@@ -453,7 +453,11 @@ CASES = (
         )
         for name, text, options in (
             ("", "", ""),
-            ("-moved", ", all of them moved", "--assume shift=1s --assume duplicates=counted"),
+            (
+                "-moved",
+                ", one source moved",
+                "--assume shift=1s,source=web --assume duplicates=counted",
+            ),
             ("-events", ", its events listed", "--events --format jsonl"),
         )
     ),
