@@ -8,11 +8,12 @@ missing, and their XOR with that of the rest is the recorded one.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from itertools import chain
+from itertools import chain, islice
 from operator import xor
 
 from pik.model.batch import Frame, Verdict
@@ -39,6 +40,24 @@ class _LostFrame:
     ids: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _LostSegment:
+    """The lost frames of a segment, in its order, which is that of entities; `lasts` are the last entity of each."""
+
+    frames: list[_LostFrame]
+    lasts: list[str]
+
+    def around(self, entity: str) -> Iterator[_LostFrame]:
+        """Yield the frames that may hold the entity, by its first and last."""
+        if entity == ALL_ENTITIES:
+            yield from self.frames
+            return
+        for lost in islice(self.frames, bisect_left(self.lasts, entity), None):
+            if lost.frame.first > entity:
+                return
+            yield lost
+
+
 @dataclass(slots=True)
 class Remaining:
     """What is left of raw, once all that is lost is known. Memory: what is lost, without its content."""
@@ -47,7 +66,7 @@ class Remaining:
     winners: Winners
     overrides: Overrides = field(init=False)
     _heirs: set[bytes] = field(default_factory=set)
-    _by_day: dict[int, list[_LostFrame]] = field(default_factory=dict)
+    _by_day: dict[int, list[_LostSegment]] = field(default_factory=dict)
     """Of the days of the bucket that was looked at last."""
 
     def __post_init__(self) -> None:
@@ -124,21 +143,20 @@ class Remaining:
         self._by_day = {day: self._by_day[day] if day in self._by_day else list(self._lost_of(day)) for day in days}
         certain: dict[bytes, None] = {}
         others: dict[bytes, None] = {}
-        for lost in chain.from_iterable(self._by_day.values()):
+        for lost in chain.from_iterable(one.around(entity) for one in chain.from_iterable(self._by_day.values())):
             frame = lost.frame
             is_its_own = entity == ALL_ENTITIES or frame.first == frame.last == entity
             names = frame.entities
-            if lost.recorded_at <= known_until and (
-                is_its_own or (entity in names if names else frame.first <= entity <= frame.last)
-            ):
+            if lost.recorded_at <= known_until and (is_its_own or (entity in names if names else True)):
                 ids = (lost.ids[at : at + 16] for at in range(0, len(lost.ids), 16))
                 (certain if is_its_own else others).update(dict.fromkeys(ids))
-        return _numbers(certain, self._heirs), _numbers(others, self._heirs.union(certain))
+        return _numbers(certain, self._heirs), _numbers((one for one in others if one not in certain), self._heirs)
 
-    def _lost_of(self, day: int) -> Iterator[_LostFrame]:
+    def _lost_of(self, day: int) -> Iterator[_LostSegment]:
         for lost in self.run.lost.values():
             if lost.segment.day == day:
-                yield from self._frames_of(lost)
+                frames = list(self._frames_of(lost))
+                yield _LostSegment(frames, [one.frame.last for one in frames])
 
     def _frames_of(self, lost: LostFrames) -> Iterator[_LostFrame]:
         store, segment = self.run.store, lost.segment
@@ -146,7 +164,7 @@ class Remaining:
         for seq, event_id, frame in places_of(store.audit.deliveries(segment, lost.frames)):
             if seq not in skipped:
                 ids[frame].append(event_id)
-        for number in lost.frames:
+        for number in sorted(lost.frames):
             yield _LostFrame(segment.frames[number], segment.recorded_at, b"".join(ids[number]))
 
     def _is_uncertain(self, window: Window, known_until: int) -> bool:
