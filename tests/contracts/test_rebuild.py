@@ -257,6 +257,19 @@ def test_the_rows_that_the_replaced_index_has_of_a_segment(store: Store) -> None
         assert list(ids_of(rebuild.rows(segments[0], ()))) == []
 
 
+@pytest.mark.parametrize("was", [Verdict.EXACT, Verdict.CONFLICT])
+def test_a_request_that_counts_since_another_one_is_lost_is_told_with_what_it_was(store: Store, was: Verdict) -> None:
+    record_request(store, json.dumps(event("r", 1)).encode())
+    [batch] = store.index.batches()
+    [segment] = store.index.segments(ALL_TIME)
+    with store.batches.rebuild() as rebuild:
+        rebuild.add_batch(batch)
+        rebuild.add_segments([rebuild.rows(segment, range(len(segment.frames)))], {1: was})
+        [place] = rebuild.settle()
+    assert (place.batch_id, place.seq, place.kind) == (batch.batch_id, 1, was)
+    assert amounts(store) == {1: Verdict.ACCEPTED}
+
+
 def test_a_cut_batch_is_replaced_when_the_whole_file_came(
     store: Store, events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

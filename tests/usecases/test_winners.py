@@ -9,16 +9,19 @@ from typing import Any
 import pytest
 
 from pik.engine import DuckEngine
+from pik.model.delivery import Filter
 from pik.model.instant import format_instant
 from pik.model.metric import Definition
 from pik.model.scenario import PLAIN, CountedDuplicates, Scenario, WithoutBatch
 from pik.ports.store import Store
 from pik.rawlog.sealed_records import correction_keys, read_correction
+from pik.rawlog.selection import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_copy, open_store
 from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.care.triage import triage
 from pik.usecases.care.verify import verify
+from pik.usecases.inspect.not_counted import CurrentValues, Reason
 from pik.usecases.metrics.causes import explained
 from pik.usecases.metrics.chain import Cause
 from pik.usecases.metrics.definitions import add_version
@@ -183,6 +186,19 @@ def test_a_rebuild_that_changes_nothing_is_not_a_cause(store: Store, tmp_path: P
     for gone in (True, False):
         store = rebuilt(store, gone=gone)
         assert shares(explain(store, ENGINE, "total", "a", FIRST)) == {"late": 32, "unexplained": 0}
+
+
+def test_an_event_of_which_another_delivery_counts_since_a_rebuild_is_not_counted(store: Store) -> None:
+    store = lost(store)
+    values = CurrentValues(store, ENGINE, Filter(window()), "total")
+    found = {
+        bytes(one.delivery.payload): values.omission(one)
+        for one in deliveries(store, Filter(window()), only="accepted")
+    }
+    assert {payload: one and one.reason for payload, one in found.items()} == {
+        b'{"v": 2}': Reason.VERDICT,
+        b'{"v": 8}': None,
+    }
 
 
 def test_triage_names_the_cause_and_the_rebuild(store: Store) -> None:

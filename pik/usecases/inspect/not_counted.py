@@ -12,10 +12,12 @@ from pik.model.delivery import Filter
 from pik.model.instant import Window
 from pik.model.metric import ALL_ENTITIES, Aggregate, Definition, Per
 from pik.ports.store import Store
+from pik.rawlog.sealed_records import Place
 from pik.rawlog.selection import RecordedDelivery
 from pik.usecases.inspect.conditions import Places, selected
 from pik.usecases.metrics.computation import sound
 from pik.usecases.metrics.definitions import chosen
+from pik.usecases.metrics.winners import Winners
 
 if TYPE_CHECKING:
     from pik.ports.engine import Engine
@@ -28,6 +30,8 @@ class Reason(StrEnum):
     """There is no current value of its entity and bucket."""
     LATE = "late"
     """It was recorded after the current value's known until."""
+    VERDICT = "verdict"
+    """It counts only since the index was rebuilt, after the run of the current value was planned."""
     IMPORTED = "imported"
     """The current value was imported from a file, so what it counts is not known."""
     FILTER = "filter"
@@ -62,6 +66,7 @@ class CurrentValues:
         self._selected: dict[str, Places] = {}
         self._day: int | None = None
         self._values: dict[str, list[tuple[Window, Aggregate]]] = {}
+        self._winners, self._later = Winners(store), dict[str, set[Place]]()
 
     def omission(self, found: RecordedDelivery) -> Omission | None:
         """Return why the delivery, an accepted one, is not counted; None if it is. Raises Damaged for a value that is
@@ -80,17 +85,26 @@ class CurrentValues:
                 omissions.append(Omission(Reason.IMPORTED, None, value.run_id))
             elif found.segment.recorded_at > value.known_until:
                 omissions.append(Omission(Reason.LATE, value.known_until, value.run_id))
+            elif place in self._since(value.run_id, found.segment.day):
+                omissions.append(Omission(Reason.VERDICT, value.known_until, value.run_id))
             else:
                 return None
         if omissions:
             return omissions[0]
         return Omission(Reason.NO_VALUE if self._selects(self._latest, place) else Reason.FILTER)
 
+    def _since(self, run_id: str, day: int) -> set[Place]:
+        """Return the deliveries of the day that count only since the run was planned, because the index was rebuilt."""
+        if run_id not in self._later:
+            changed = self._winners.before(self._winners.known_to(run_id), Window.of_day(day)).values()
+            self._later[run_id] = {place for one in changed for place in one.later if place != one.place}
+        return self._later[run_id]
+
     def _load(self, day: int) -> None:
         """Look up the values of all buckets that meet the day."""
         of_day = Window.of_day(day)
         start = min(of_day.widened(one.bucket_size).start for one in self._definitions.values())
-        self._day, self._values = day, defaultdict(list)
+        self._day, self._values, self._later = day, defaultdict(list), {}
         entities = () if self._latest.per == Per.ALL else self._wanted.entities
         current = self._store.aggregates.current(self._latest.name, Window(start, of_day.end), entities, checked=True)
         for value in sound(current):
