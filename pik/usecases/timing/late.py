@@ -11,7 +11,7 @@ from operator import attrgetter
 
 from pik.errors import EngineError, Invalid, command
 from pik.model.instant import MAX_INSTANT, Window
-from pik.model.metric import ALL_ENTITIES, Aggregate, Metric
+from pik.model.metric import ALL_ENTITIES, Aggregate, Computed, Metric
 from pik.model.scenario import Scenario
 from pik.ports.engine import DELIVERY_COLUMNS, Engine, Tables
 from pik.ports.store import Store
@@ -21,6 +21,7 @@ from pik.usecases.availability import expect_held
 from pik.usecases.metrics.causes import TOGETHER, values_under
 from pik.usecases.metrics.computation import sound, widest
 from pik.usecases.metrics.definitions import computed_by, of_entities, pin, pinned
+from pik.usecases.metrics.winners import Winners
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +166,21 @@ def _bucket(left: Metric, value: Aggregate, count: int) -> LateBucket:
 def _moved(
     store: Store, engine: Engine, metric: Metric, found: Sequence[tuple[LateBucket, Aggregate]]
 ) -> Iterator[LateBucket]:
-    """Yield them with the values before and after the late events."""
-    after = values_under(store, engine, metric, Scenario(), {(one.bucket, one.entity_id) for one, _ in found})
-    for known_until, group in groupby(sorted(found, key=_known), key=_known):
+    """Yield them with the values before and after the late events, both by what counted when the value was computed."""
+    winners = Winners(store)
+
+    def known(one: tuple[LateBucket, Aggregate]) -> tuple[int, int]:
+        return winners.known_to(one[0].run_id), one[0].known_until
+
+    ordered = sorted(found, key=known)
+    after: dict[tuple[int, str], Computed] = {}
+    for corrected, together in groupby(ordered, key=lambda one: known(one)[0]):
+        keys = {(one.bucket, one.entity_id) for one, _ in together}
+        after |= values_under(store, engine, metric, Scenario(corrected=corrected), keys, winners)
+    for (corrected, known_until), group in groupby(ordered, key=known):
         some = list(group)
         keys = {(one.bucket, one.entity_id) for one, _ in some}
-        before = values_under(store, engine, metric, Scenario(known_until), keys)
+        before = values_under(store, engine, metric, Scenario(known_until, corrected=corrected), keys, winners)
         for one, value in some:
             was, now = before.get((one.bucket, one.entity_id)), after.get((one.bucket, one.entity_id))
             yield replace(
@@ -180,7 +190,3 @@ def _moved(
                 failed=now is None or now.failure is not None or (was is not None and was.failure is not None),
                 proven=was is not None and was.failure is None and was.counted == value.computed.counted,
             )
-
-
-def _known(found: tuple[LateBucket, Aggregate]) -> int:
-    return found[0].known_until
