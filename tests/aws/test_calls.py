@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 import pytest
@@ -17,12 +18,13 @@ from pik.lambdas import replay
 from pik.model.batch import Verdict
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, DAY, Window, parse_instant
-from pik.model.metric import RunState
+from pik.model.metric import RunRequest, RunState
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store
 from pik.stores.aws.clients import Clients
 from pik.stores.aws.stack import stack_of
+from pik.usecases.care.triage import triage
 from pik.usecases.care.verify import verify
 from pik.usecases.ingest.api_request import record_request
 from pik.usecases.inspect.conditions import Conditions, matching
@@ -30,6 +32,8 @@ from pik.usecases.inspect.count_events import count_events
 from pik.usecases.inspect.events import list_events
 from pik.usecases.inspect.follow import Follower
 from pik.usecases.inspect.sql import SqlQuery
+from pik.usecases.replay.plan import plan_replay, start
+from pik.usecases.replay.runs import Pace, promote, rollback, run_locally
 from tests.support.aws.calls import Calls, clients_of, counting
 from tests.support.aws.emulator import make_stack, publish
 from tests.support.aws.processor import CONTEXT, environment, process_once
@@ -212,3 +216,47 @@ def test_events_and_sql_answer_as_on_a_local_store(store: Store, tmp_path: Path)
         )
     assert answers[0] == answers[1]
     assert [len(part) for part in answers[0]] == [7, 1, 20, 68, 6, 2]
+
+
+def test_triage_finds_what_it_finds_on_a_local_store_and_costs_what_its_window_costs(
+    store: Store, tmp_path: Path
+) -> None:
+    local = open_store(str(tmp_path / "local"), create=True)
+    day = Window(parse_instant("2026-01-31T00:00:00Z"), parse_instant("2026-02-01T00:00:00Z"))
+    answers: list[Any] = []
+    totals: list[int] = []
+    for each in (store, local):
+        ingest(each, written(tmp_path, [event(number, idempotency_key=f"{number}") for number in range(60)]))
+        runs = [replay_all(each, day)]
+        ingest(each, written(tmp_path, [event(number, idempotency_key=f"{number}") for number in range(50, 70)]))
+        ingest(each, written(tmp_path, [event(1, idempotency_key="1", payload={})]))
+        runs.append(replay_all(each, day))
+        rollback(each, runs[1], time_ns(), "a mistake")
+        for _ in range(2):
+            fresh = open_store(each.url)
+            with counting(fresh) if fresh.deployed else nullcontext(Calls()) as calls:
+                found = triage(fresh, DuckEngine(), day, ["customer-17"])
+            totals.append(calls.total)
+            if each is store and len(totals) == 1:  # what is beyond the window costs nothing
+                others = [event(number, event_time="2025-06-01T00:00:00Z") for number in range(40)]
+                for number in range(0, 40, 4):
+                    ingest(each, written(tmp_path, others[number : number + 4]))
+        named = {run_id: f"run {number}" for number, run_id in enumerate(runs)}
+        answers.append([(one.check, one.cause, named.get(one.scope, one.scope), one.delta) for one in found.findings])
+    assert answers[0] == answers[1]
+    assert [one[:3] for one in answers[0]] == [
+        ("late events", "late", ""),
+        ("promotions", "rolled back", "run 1"),
+        ("conflicts", "", "shop"),
+    ]
+    assert abs(totals[0] - totals[1]) <= 3, totals  # a slow machine asks for the generation once more
+    assert totals[0] <= 80, totals
+
+
+def replay_all(store: Store, window: Window) -> str:
+    """A run, promoted."""
+    plan = plan_replay(store, DuckEngine(), RunRequest(start=window.start, end=window.end), time_ns())
+    run_id = start(store, plan).run_id
+    run_locally(store, DuckEngine(), run_id, Pace(workers=0), SILENT)
+    promote(store, run_id, time_ns(), "")
+    return run_id

@@ -6,14 +6,21 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 import pytest
+from ulid import ULID
 
 from pik.engine import DuckEngine
-from pik.model.instant import ALL_TIME
+from pik.model.batch import Origin
+from pik.model.instant import ALL_TIME, DAY, Window, parse_instant
 from pik.model.metric import RunRequest
+from pik.ports.raw import RawKind
+from pik.rawlog.objects import packed
 from pik.stores import open_store
+from pik.usecases.care.triage_checks import id_prefixes
+from pik.usecases.inspect.batches import ClosingLine
 from pik.usecases.replay.plan import plan_replay, start
 
 METRIC = 'name = "revenue"\nvalue = "sum((payload->>\'v\')::BIGINT)"\n'
@@ -269,3 +276,36 @@ def test_a_run_that_was_left_unfinished_is_found_until_a_newer_one_replaces_it(s
     assert triage(shop)[0] == 1
     shop("replay", "--all", "--reason", "again", "--promote", "--yes")
     assert triage(shop)[:2] == (0, [])
+
+
+@pytest.mark.parametrize("days", [1, 9, 40, 400])
+def test_batches_of_a_window_are_asked_for_by_few_beginnings_of_their_ids(days: int) -> None:
+    end = parse_instant("2025-03-07T08:09:10.123Z")
+    prefixes = id_prefixes(Window(end - days * DAY, end))
+    assert 1 <= len(prefixes) <= 4
+    for at in (end - days * DAY, end - days * DAY // 2, end):
+        made = str(ULID.from_timestamp(at / 10**9))
+        assert [one for one in prefixes if made.startswith(one)] != []
+    other = str(ULID.from_timestamp((end - 40 * (days + 1) * DAY) / 10**9))
+    assert [one for one in prefixes if other.startswith(one)] == []
+
+
+def test_an_interrupted_batch_is_found_until_a_later_one_replaces_it(shop: Pik, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / ".pik"))
+    origin = Origin(name="cut.jsonl", content="0" * 64)
+    batch = store.batches.open(origin, str(ULID()), time_ns()).batch_id
+    code, [found], _ = triage(shop)
+    assert (code, found["check"], found["scope"]) == (1, "interrupted batches", batch)
+    assert batch in shop(*shlex.split(found["command"])[1:]).out
+    assert triage(shop, "--from", "2026-01-01", "--to", "2026-01-03")[:2] == (0, [])
+    line = ClosingLine(format=store.format_version, batch_id=batch, replaced_by=str(ULID()))
+    store.raw.create(RawKind.CLOSING.key(batch), packed([line]))
+    assert triage(shop)[:2] == (0, [])
+
+
+def test_the_batches_of_a_window_are_those_with_events_in_it_and_those_begun_in_it(shop: Pik) -> None:
+    for number in range(20):
+        ingest(shop, f"{number}.jsonl", line("a", number, 2, 3) + "not JSON\n")
+    found = [one for one in triage(shop, "--from", "2026-01-02", "--to", "2026-01-03")[1] if one["check"] == "rejects"]
+    assert len({one["scope"] for one in found}) == len(found) == 20
+    assert [one for one in triage(shop, "--to", "2026-01-02")[1] if one["check"] == "rejects"] == []

@@ -18,10 +18,12 @@ from pik.usecases.metrics.comparison import Op
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.explain import explain
 from tests.support.month import month as faults
+from tests.support.month.events import ENTITIES
 from tests.support.month.month import ENGINE, WINDOW, Month, clean, days, faulty, planted
 from tests.support.month.truth import ZERO, Key
 
 STATISTICAL = {"suspects", "skew", "gaps"}
+SUMS = {"event_count", "revenue"}
 SEEDS = [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))]
 
 
@@ -72,6 +74,12 @@ def test_triage_names_lost_and_damaged_raw_as_well_and_looks_at_the_rest(broken:
     assert incomplete >= {"conflicts", *STATISTICAL}
 
 
+def test_triage_of_an_entity_names_what_concerns_it(month: Month) -> None:
+    for entity in ENTITIES[:2]:
+        found = triage(month.store, ENGINE, WINDOW, [entity])
+        assert named(found) == planted(month, entity)
+
+
 def test_a_second_triage_finds_nothing_that_the_first_did_not(month: Month, found: Triage) -> None:
     again = triage(month.store, ENGINE, WINDOW, baseline=[one.identity for one in found.findings])
     assert (again.findings, again.known) == ((), found.findings)
@@ -84,7 +92,8 @@ def expect_shares(month: Month) -> None:
         row = one.difference
         key = row.metric, row.bucket, row.entity_id
         if row.op == Op.FAILED:
-            assert not row.entity_id
+            assert row.failure is not None
+            assert row.failure.damage
             continue
         seen.add(key)
         right = shares[key]
@@ -113,7 +122,7 @@ def test_what_a_finding_moves_is_the_sum_over_its_values(month: Month, found: Tr
     causes = [one for one in found.findings if (one.metric, one.cause) in sums]
     assert len(causes) == len(sums)
     for finding in causes:
-        adds_up = finding.metric != "largest" or moved[finding.metric, finding.cause] == 1
+        adds_up = finding.metric in SUMS or moved[finding.metric, finding.cause] == 1
         assert finding.delta == (sums[finding.metric, finding.cause] if adds_up else None)
         if finding.check == "late events":
             assert finding.events == late[finding.metric]
@@ -122,7 +131,7 @@ def test_what_a_finding_moves_is_the_sum_over_its_values(month: Month, found: Tr
         if finding.check == "promotions":
             values, delta = behind[finding.metric, finding.cause, finding.scope]
             assert finding.buckets == values
-            assert finding.delta == (delta if values == 1 or finding.metric != "largest" else None)
+            assert finding.delta == (delta if values == 1 or finding.metric in SUMS else None)
 
 
 def test_explain_has_the_same_shares_also_where_raw_is_lost(broken: Month) -> None:

@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import groupby
 from time import time_ns
 
 from pik.errors import command
 from pik.model.batch import Batch, BatchState, Segment, Verdict
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, DAY, SECOND, day_text, format_duration, parse_instant
+from pik.model.instant import (
+    ALL_TIME,
+    DAY,
+    MIN_INSTANT,
+    MINUTE,
+    SECOND,
+    Window,
+    day_text,
+    format_duration,
+    parse_instant,
+)
 from pik.model.metric import PromotionKind, Run, RunKind, RunState
 from pik.rawlog.selection import Selection
 from pik.usecases.care.triage_findings import Finding, Scope
@@ -136,21 +147,51 @@ def _batches(scope: Scope) -> Iterator[Finding]:
 
 def _batches_within(scope: Scope) -> Iterator[Batch]:
     """Yield the batches with events in the window (of the entities), and, unless entities were named, those begun in it
-    that have no event at all; of a window without bounds all batches."""
-    index = scope.store.index
-    if scope.window == ALL_TIME and not scope.entities:
+    that have no event at all; of a window without a beginning all batches."""
+    index, window = scope.store.index, scope.window
+    if window == ALL_TIME and not scope.entities:
         yield from index.batches()
         return
     with_events = {needed.segment.batch_id for needed in _selection(scope).needed()}
-    for batch in () if scope.entities else index.batches():
-        if batch.started_at < scope.window.start:
-            break
-        is_empty = batch.counts.read == batch.counts.rejected and batch.started_at < scope.window.end
-        if is_empty or batch.batch_id in with_events:
-            with_events.discard(batch.batch_id)
-            yield batch
-    for batch_id in sorted(with_events):
-        yield from index.batches(batch_id)
+    for prefix in () if scope.entities else id_prefixes(window):
+        for batch in index.batches(prefix):
+            is_empty = batch.counts.read == batch.counts.rejected and batch.started_at in window
+            if is_empty or batch.batch_id in with_events:
+                with_events.discard(batch.batch_id)
+                yield batch
+    for prefix, of_prefix in groupby(sorted(with_events), key=lambda one: one[:_TOGETHER]):
+        ids = list(of_prefix)
+        for asked in [prefix] if len(ids) > _FEW else ids:
+            yield from (batch for batch in index.batches(asked) if batch.batch_id in with_events)
+
+
+_MILLISECOND = SECOND // 1000
+_DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_TIME_DIGITS = 10
+"""Digits of a ULID that are its time, in milliseconds."""
+
+_PREFIXES = 4
+"""Prefixes of ids that cover a window, at most."""
+
+_TOGETHER = 6
+"""Digits that the ids of batches of about a quarter of an hour share: where there are more than a `_FEW`, all of these
+are read."""
+
+_FEW = 16
+
+
+def id_prefixes(window: Window) -> list[str]:
+    """Return prefixes that the ids of all batches begun in the window have, and few others."""
+    if window.start <= MIN_INSTANT:
+        return [""]
+    first, last = (max(0, end // _MILLISECOND) for end in (window.start - MINUTE, min(window.end, time_ns()) + MINUTE))
+    size = 0
+    while last // 32**size - first // 32**size >= _PREFIXES:
+        size += 1
+    return [
+        "".join(_DIGITS[number // 32**place % 32] for place in reversed(range(_TIME_DIGITS - size)))
+        for number in range(first // 32**size, last // 32**size + 1)
+    ]
 
 
 def _selection(scope: Scope) -> Selection:

@@ -234,10 +234,10 @@ def _values(scope: Scope) -> Iterator[Finding]:
     for metric, (count, since) in values.unreadable.items():
         what = f"{metric} cannot be computed in {_count(count, 'place')}, where raw cannot be read"
         yield _not_computable(scope, metric, what, "unreadable", None, since)
+    yield from _late_events(values)
     yield from _old_definitions(values)
     for (metric, run_id), of_run in values.behind.items():
         yield _behind(values, metric, scope.moves.last[run_id], of_run)
-    yield from _late_events(values)
 
 
 def _not_computable(scope: Scope, metric: str, what: str, cause: str, count: int | None, since: int) -> Finding:

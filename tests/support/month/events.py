@@ -38,6 +38,7 @@ class Producer:
             "payload": {
                 "amount": f"{chance.randrange(1, 20_000) / 100:.2f}",
                 "fee": f"{chance.randrange(1, 100) / 100:.2f}",
+                "payer": chance.randrange(60),
                 "number": self._number,
             },
             **fields,

@@ -15,7 +15,7 @@ from typing import Any
 
 from pik.engine import DuckEngine
 from pik.model.instant import Window, parse_instant
-from pik.model.metric import Definition, RunRequest
+from pik.model.metric import Definition, Per, RunRequest
 from pik.ports.store import Store
 from pik.runtime import SILENT
 from pik.stores import open_store
@@ -38,15 +38,16 @@ def _is_paid(event: Event) -> bool:
     return bool(event["event_type"] == "paid")
 
 
+_PAID = "event_type = 'paid'"
 _SUM = "sum((payload->>'amount')::DECIMAL(18, 2))"
 DEFINITIONS: dict[str, dict[int, tuple[Definition, Any]]] = {
     "revenue": {
-        1: (Definition(name="revenue", value=_SUM, where="event_type = 'paid'"), lambda paid: sum(map(_amount, paid))),
+        1: (Definition(name="revenue", value=_SUM, where=_PAID), lambda paid: sum(map(_amount, paid))),
         2: (
             Definition(
                 name="revenue",
                 value=f"{_SUM} - sum((payload->>'fee')::DECIMAL(18, 2))",
-                where="event_type = 'paid'",
+                where=_PAID,
             ),
             lambda paid: sum(_amount(one) - Decimal(one["payload"]["fee"]) for one in paid),
         ),
@@ -56,10 +57,16 @@ DEFINITIONS: dict[str, dict[int, tuple[Definition, Any]]] = {
             Definition(
                 name="largest",
                 value="max((payload->>'amount')::DECIMAL(18, 2))",
-                where="event_type = 'paid'",
+                where=_PAID,
                 bucket="12h",
             ),
             lambda paid: max(map(_amount, paid)),
+        )
+    },
+    "payers": {
+        1: (
+            Definition(name="payers", value="count(DISTINCT payload->>'payer')", per=Per.ALL, where=_PAID),
+            lambda paid: Decimal(len({one["payload"]["payer"] for one in paid})),
         )
     },
 }
@@ -86,6 +93,7 @@ class Month:
             self.truth.rules["event_count"] = {1: Rule(DAY, lambda _: True, lambda events: Decimal(len(events)))}
             self.define("revenue", 1)
             self.define("largest", 1)
+            self.define("payers", 1)
 
     def copied(self, directory: Path) -> Month:
         """The same month elsewhere."""
@@ -97,7 +105,7 @@ class Month:
         definition, value = DEFINITIONS[metric][version]
         add_version(self.store.metrics, definition, time_ns(), ENGINE.check(definition))
         rules = self.truth.rules.setdefault(metric, {})
-        rules[version] = Rule(definition.bucket_size, _is_paid, value)
+        rules[version] = Rule(definition.bucket_size, _is_paid, value, definition.per == Per.ALL)
 
     def ingest(self, events: Iterable[Event], *, again: bool = False) -> str:
         some = list(events)
@@ -288,20 +296,20 @@ def _unreadable(month: Month, batch: int, day: int, key: str, kind: str) -> None
     month.planted |= {("differences", metric, "unreadable", "") for metric in month.truth.rules}
 
 
-def planted(month: Month) -> set[tuple[str, str, str, str]]:
-    """What is planted: as it was noted, and what values and conflicts come to by now."""
+def planted(month: Month, entity: str | None = None) -> set[tuple[str, str, str, str]]:
+    """What is planted: as it was noted, and what values and conflicts (of an entity) come to by now."""
     truth, found = month.truth, set(month.planted)
-    found |= {("conflicts", "", "", source) for source in truth.conflicts()}
-    found |= {("promotions", metric, what, run) for metric, what, run in truth.left_behind()}
+    found |= {("conflicts", "", "", source) for source in truth.conflicts(entity)}
+    found |= {("promotions", metric, what, run) for metric, what, run in truth.left_behind(entity)}
     for key, shares in truth.shares().items():
-        metric, _, _ = key
-        if truth.unreadable(key):
+        metric = key[0]
+        if truth.unreadable(key) or entity not in (None, key[2]):
             continue
         found |= {("differences", metric, cause, "") for cause in shares.causes.keys() - {"late", "definition"}}
         if shares.late:
             found.add(("late events", metric, "late", ""))
-    for (metric, bucket, entity), run in truth.current.items():
-        version = truth.versions[metric, bucket, entity][run].definition
-        if version != max(truth.rules[metric]):
+    for key, run in truth.current.items():
+        metric, version = key[0], truth.versions[key][run].definition
+        if version != max(truth.rules[metric]) and entity in (None, key[2]):
             found.add(("old definitions", metric, "definition", f"{metric}@{version}"))
     return found

@@ -13,7 +13,7 @@ from functools import cached_property
 from tests.support.month.events import Event, day_of
 
 Key = tuple[str, int, str]
-"""A metric, the start of a bucket (nanoseconds) and an entity."""
+"""A metric, the start of a bucket (nanoseconds) and an entity (empty: all)."""
 
 ZERO = Decimal(0)
 DAY = 86_400 * 10**9
@@ -58,6 +58,8 @@ class Rule:
     size: int
     counts: Callable[[Event], bool]
     value: Callable[[list[Event]], Decimal]
+    over_all: bool = False
+    """One value for all entities."""
 
 
 @dataclass
@@ -96,11 +98,13 @@ class Truth:
                 found.setdefault(one.identity, one)
         return list(found.values())
 
-    def conflicts(self) -> dict[str, int]:
-        """By source, the deliveries that repeat a key with other content."""
+    def conflicts(self, entity: str | None = None) -> dict[str, int]:
+        """By source, the deliveries (of an entity) that repeat a key with other content."""
         first = {one.identity: one for one in reversed(self.deliveries)}
         counts: dict[str, int] = defaultdict(int)
         for one in self.deliveries:
+            if entity not in (None, one.event["entity_id"]):
+                continue
             counts[one.event["source"]] += content(one.event) != content(first[one.identity].event)
         return {source: count for source, count in counts.items() if count}
 
@@ -110,11 +114,12 @@ class Truth:
         groups: dict[Key, list[Event]] = defaultdict(list)
         for one in self.accepted(known):
             if rule.counts(one.event) and (one.batch, one.day) not in self.lost:
-                groups[metric, one.at - one.at % rule.size, one.event["entity_id"]].append(one.event)
+                entity = "" if rule.over_all else one.event["entity_id"]
+                groups[metric, one.at - one.at % rule.size, entity].append(one.event)
         return groups
 
     def replay(self, run: str, days: tuple[int, int] | None, entity: str | None) -> None:
-        """Write a version of each bucket of these days that has a value."""
+        """Write a version of each bucket of these days that has a value; with an entity only its own."""
         for metric, rules in self.rules.items():
             version = max(rules)
             for key, events in self.grouped(metric, version).items():
@@ -186,14 +191,18 @@ class Truth:
                 found[key] = Shares(version.value, right, causes, len(events) - knew)
         return found
 
-    def left_behind(self) -> dict[tuple[str, str, str], tuple[int, Decimal]]:
-        """By metric, what was done and the run: how many values would be nearer to the right ones if the run's were
-        current, and by how much that would move them."""
+    def left_behind(self, entity: str | None = None) -> dict[tuple[str, str, str], tuple[int, Decimal]]:
+        """By metric, what was done and the run: how many values (of an entity) would be nearer to the right ones if the
+        run's were current, and by how much that would move them."""
         last = {run: (place, kind, conflicts) for place, (kind, run, conflicts) in enumerate(self.moves)}
         promoted = {run: place for place, (kind, run, _) in enumerate(self.moves) if kind == "promote"}
         found: dict[tuple[str, str, str], tuple[int, Decimal]] = {}
         for key, shares in self.shares().items():
-            if self.unreadable(key) or (shares.current or ZERO) == (shares.right or ZERO):
+            if (
+                entity not in (None, key[2])
+                or self.unreadable(key)
+                or (shares.current or ZERO) == (shares.right or ZERO)
+            ):
                 continue
             right, current = shares.right or ZERO, shares.current or ZERO
             better = [
