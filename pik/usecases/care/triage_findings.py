@@ -44,10 +44,6 @@ class Finding:
         return self.check, self.metric, self.cause, self.scope
 
 
-_NAMED = 3
-"""Objects that a check names, at most, where it cannot look at them."""
-
-
 @dataclass(frozen=True, slots=True)
 class Moves:
     """What was promoted and rolled back since the window began, by run: the last move, and the last promotion."""
@@ -153,9 +149,9 @@ class Scope:
         everything, and says so."""
         if not self.unreadable:
             return self.store
-        some, number = ", ".join(list(self.unreadable)[:_NAMED]), len(self.unreadable)
-        more = f" and {number - _NAMED:,} more" if number > _NAMED else ""
-        self.failures[check] = f"what cannot be read was left out: {some}{more}"
+        number = len(self.unreadable)
+        objects = "1 object that cannot be read was" if number == 1 else f"{number:,} objects that cannot be read were"
+        self.failures[check] = f"{objects} left out; damage names {'it' if number == 1 else 'them'}"
         return replace(self.store, index=_Readable(self.store.index, frozenset(self.unreadable)))
 
     def meets(self, entities: Sequence[str], window: Window) -> bool:

@@ -130,7 +130,7 @@ TRIAGE = Schema(
         Column("check", str),
         Column("findings", Count, "those of the baseline included"),
         Column("rule", str, wrap=True),
-        Column("note", str | None, "what it cannot know", wrap=True, rare=True),
+        Column("note", str | None, "what it cannot know", wrap=True, rare=True, drop=2),
         Column(
             "failure", str | None, "why it could not look at everything; then the exit code is 3", wrap=True, rare=True
         ),
