@@ -197,3 +197,16 @@ def test_a_definition_of_other_buckets_explains_nothing(store: Store, tmp_path: 
     rows = diff_aggregates(store, ENGINE, window(), metrics=["total"], scenario=scenario).rows
     with pytest.raises(UsageError, match="buckets of another size"):
         list(explained(store, ENGINE, rows, scenario, metrics=["total"]))
+
+
+def test_promise_8_events_behind_causes_are_read_a_few_at_a_time(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(store, tmp_path, [event(number, "a", f"01T{number:02}:00") for number in range(6, 12)])
+    found = explain(store, ENGINE, "total", "a", DAY_ONE, events=True)
+    at_once = list(events_behind(store, found))
+    monkeypatch.setattr("pik.usecases.metrics.explain.AT_ONCE", 2)
+    assert list(events_behind(store, found)) == at_once
+    payloads = [bytes(one.delivery.payload) for one in at_once if one.delivery]
+    assert sorted(payloads) == sorted(b'{"v": %d}' % number for number in (4, *range(6, 12)))
+    assert [one.change.event_id for one in at_once] == sorted(one.change.event_id for one in at_once)
