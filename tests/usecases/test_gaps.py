@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,14 @@ def test_the_future_is_not_silent(store: Store, tmp_path: Path) -> None:
 def test_a_number_is_looked_for_in_the_payload_only() -> None:
     with pytest.raises(UsageError, match="--sequence-field n: "):
         payload_text("n", "--sequence-field")
+
+
+@pytest.mark.parametrize("every", [SECOND, 7 * SECOND, 90 * SECOND])
+def test_silences_around_1970_are_those_between_neighbours_in_time(store: Store, tmp_path: Path, every: int) -> None:
+    chance = random.Random(every)
+    seconds = sorted({chance.randrange(-3000, 3000) for _ in range(250)})
+    moments = [(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=one)).isoformat() for one in seconds]
+    ingest(store, tmp_path, [{**made("web", START, START, n), "event_time": one} for n, one in enumerate(moments)])
+    found = found_in(store, every=every, history=None)
+    expected = [(one * SECOND, two * SECOND) for one, two in pairwise(seconds) if (two - one) * SECOND > every]
+    assert [(one.start, one.end) for one in found.silences if one.ended] == expected
