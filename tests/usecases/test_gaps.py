@@ -212,9 +212,13 @@ def test_a_number_is_looked_for_in_the_payload_only() -> None:
 @pytest.mark.parametrize("every", [SECOND, 7 * SECOND, 90 * SECOND])
 def test_silences_around_1970_are_those_between_neighbours_in_time(store: Store, tmp_path: Path, every: int) -> None:
     chance = random.Random(every)
-    seconds = sorted({chance.randrange(-3000, 3000) for _ in range(250)})
-    moments = [(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=one)).isoformat() for one in seconds]
-    ingest(store, tmp_path, [{**made("web", START, START, n), "event_time": one} for n, one in enumerate(moments)])
+    near = every * 6 // 10  # a silence of 1.2 times as long lies across 1970
+    instants = {chance.randrange(-3000, 3000) * SECOND for _ in range(250)}
+    instants = {one for one in instants if abs(one) > near} | {-near, near}
+    moments = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=one // 1000) for one in sorted(instants)]
+    events = [{**made("web", START, START, n), "event_time": one.isoformat()} for n, one in enumerate(moments)]
+    ingest(store, tmp_path, events)
     found = found_in(store, every=every, history=None)
-    expected = [(one * SECOND, two * SECOND) for one, two in pairwise(seconds) if (two - one) * SECOND > every]
+    expected = [(one, two) for one, two in pairwise(sorted(instants)) if two - one > every]
+    assert (-near, near) in expected
     assert [(one.start, one.end) for one in found.silences if one.ended] == expected
