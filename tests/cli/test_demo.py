@@ -91,7 +91,7 @@ def test_an_incident_prints_where_it_is_and_the_first_command(tmp_path: Path) ->
     assert not (tmp_path / "must not be used").exists()
     found = run(*shlex.split(first)[1:], "--store", ".pik", "--format", "json", place=tmp_path / "late one")
     assert found.returncode == 1
-    assert {(one["check"], one["cause"]) for one in json.loads(found.stdout)["findings"]} == {("differences", "late")}
+    assert {(one["check"], one["cause"]) for one in json.loads(found.stdout)["findings"]} == {("late events", "late")}
 
 
 def test_an_incident_is_the_same_each_time(tmp_path: Path) -> None:

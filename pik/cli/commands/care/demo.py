@@ -142,8 +142,8 @@ Type this first:
   cd {directory}
   {incident.first}
 
-Then follow docs/runbooks/{incident.name}.md. Whatever you do there, you cannot
-break more than this directory."""
+Then follow docs/runbooks/{incident.name}.md.
+Whatever you do, you cannot break more than this directory."""
 """What is said of an incident that was made."""
 
 NEXT = """
