@@ -334,7 +334,7 @@ def _expect_entity(metric: Metric, entity: str, bucket: int) -> None:
     if entity == ALL_ENTITIES and not metric.is_over_all:
         raise UsageError(
             f"{metric.name} has a value for each entity, and none is named",
-            hint=f"pik explain {metric.name} ENTITY {day}; totals over all: "
+            hint="the entity stands after the metric; totals over all: "
             + command("diff", "aggregates", "--metric", metric.name, "--by", "bucket"),
         )
 

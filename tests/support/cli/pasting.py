@@ -26,7 +26,7 @@ def parses(words: list[str]) -> bool:
         ctx = root.make_context("pik", words[1:], obj=Context())
         name, *rest = words[3:] if words[1] == "--store" else words[1:]
         one = root.get_command(ctx, name)
-        while hasattr(one, "commands"):
+        while hasattr(one, "commands") and not (one.invoke_without_command and (not rest or rest[0].startswith("-"))):
             one = one.commands[rest.pop(0)]
         one.make_context(one.name, rest, parent=ctx)
     except (PikError, LookupError):
