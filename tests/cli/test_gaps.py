@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 import pytest
 
-from tests.support.regular import healthy, irregular, lines
+from pik.model.instant import HOUR, MINUTE
+from tests.support.regular import healthy, irregular, lines, made
 
 
 @pytest.fixture
@@ -24,7 +26,8 @@ def test_what_is_found_is_exit_1_and_has_its_rule(shop: Callable[..., Any]) -> N
     result = shop("gaps", "--since", "52w", "--sequence-field", "payload.n", "--format", "json")
     found = json.loads(result.out)
     assert result.code == 1
-    assert [one["length_ms"] // HOUR_MS for one in found["silences"]] == [4]
+    assert [one["ended"] for one in found["silences"]] == [True, False]
+    assert found["silences"][0]["length_ms"] // HOUR_MS == 4
     assert [one["kind"] for one in found["changes"]] == ["drop", "spike"]
     [sequence] = found["sequences"]
     assert sum(one["count"] for one in found["missing_ranges"]) == sequence["missing_numbers"] > 100
@@ -33,6 +36,16 @@ def test_what_is_found_is_exit_1_and_has_its_rule(shop: Callable[..., Any]) -> N
 
 
 HOUR_MS = 3_600_000
+
+
+def test_since_ends_now(pik: Callable[..., Any], tmp_path: Path) -> None:
+    moment = time_ns() - 20 * MINUTE
+    (tmp_path / "e.jsonl").write_text(lines([made("till", moment - HOUR, moment, 1), made("till", moment, moment, 2)]))
+    pik("ingest", "e.jsonl")
+    result = pik("gaps", "--since", "30m", "--source", "till", "--every", "15m", "--format", "json")
+    assert result.code == 1
+    [silence] = json.loads(result.out)["silences"]
+    assert (silence["ended"], silence["length_ms"] // 60_000) == (False, 20)
 
 
 def test_a_quiet_window_is_exit_0(shop: Callable[..., Any]) -> None:

@@ -6,6 +6,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected, UsageError
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, DAY, HOUR, MINUTE, SECOND, Window
+from pik.model.instant import ALL_TIME, DAY, HOUR, MAX_INSTANT, MINUTE, SECOND, Window, parse_instant
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.timing.gaps import GROUPS, GapsReport, Question, find_gaps
@@ -109,6 +110,40 @@ def test_a_source_that_stops_and_one_that_never_came_in_the_window_are_silent(st
     assert list(found.changes) == []
 
 
+def test_a_named_source_is_silent_until_the_last_event_of_any_source(store: Store, tmp_path: Path) -> None:
+    events = [made("web", START + n * MINUTE, START, n) for n in range(180)]
+    events = without(events, "web", START + 60 * MINUTE, START + 180 * MINUTE)
+    ingest(store, tmp_path, [*events, made("app", START + 170 * MINUTE, START, 0)])
+    [silence] = found_in(store, every=HOUR, history=None, source="web").silences
+    assert (silence.start, silence.end, silence.ended) == (START + 59 * MINUTE, START + 170 * MINUTE + 1, False)
+
+
+def test_a_silence_hides_neither_a_spike_beside_it_nor_a_drop_that_is_mostly_elsewhere(
+    store: Store, tmp_path: Path
+) -> None:
+    events = healthy(13, 17, per_hour=40, sources=["web", "app"])
+    silent, caught_up = TODAY.start + 9 * HOUR, TODAY.start + 12 * HOUR + 20 * MINUTE
+    events = without(events, "web", silent, caught_up)
+    events += [made("web", caught_up + n * SECOND, START, 10**6 + n) for n in range(400)]
+    events = without(events, "app", silent, silent + 2 * HOUR)
+    events = without(events, "app", TODAY.start, TODAY.end, keep=3)
+    ingest(store, tmp_path, events)
+    found = found_in(store, TODAY)
+    assert {one.group for one in found.silences} == {"web", "app"}
+    assert [(one.kind, one.group, one.start // HOUR) for one in found.changes if one.kind == "spike"] == [
+        ("spike", "web", caught_up // HOUR)
+    ]
+    assert ("drop", "app") in {(one.kind, one.group) for one in found.changes}
+
+
+def test_events_hundreds_of_years_apart_are_a_silence(store: Store, tmp_path: Path) -> None:
+    early, late = parse_instant("1700-01-01T00:00:00Z"), parse_instant("2025-01-01T00:00:00Z")
+    ingest(store, tmp_path, [made("web", early, START, 1), made("web", late, START, 2)])
+    [silence] = found_in(store, every=HOUR, history=None).silences
+    assert (silence.start, silence.end) == (early, late)
+    assert found_in(store).found == 0
+
+
 def test_a_regular_source_is_silent_sooner_than_a_random_one(store: Store, tmp_path: Path) -> None:
     quiet = range(15 * 24 * 12 + 100, 15 * 24 * 12 + 106)  # half an hour
     beats = [made("beat", START + n * 5 * MINUTE, START, n) for n in range(16 * 24 * 12) if n not in quiet]
@@ -173,7 +208,7 @@ def test_missing_numbers_are_exact_and_numbers_just_outside_of_the_window_are_no
             if chance.random() < 0.9:
                 moment = START + number * 10 * MINUTE + chance.randrange(40 * MINUTE)
                 events.append(made(source, moment, moment, base + number))
-    for number, value in enumerate(("7", 8.0, 9.5, "x", None, [1], True)):
+    for number, value in enumerate(("7", 8.0, 9.5, "x", None, [1], True, str(2**127 - 1))):
         events.append({**made("odd", START + DAY, START, 0, f"o{number}"), "payload": {"n": value}})
     ingest(store, tmp_path, events)
     window = Window(START + 10 * HOUR, START + 40 * HOUR)
@@ -187,7 +222,7 @@ def test_missing_numbers_are_exact_and_numbers_just_outside_of_the_window_are_no
         [sequence] = [one for one in found.sequences if one.group == source]
         assert (sequence.least, sequence.greatest, sequence.missing) == (min(inside), max(inside), len(lost))
     [odd] = [one for one in found.sequences if one.group == "odd"]
-    assert (odd.least, odd.greatest, odd.missing, odd.without_number) == (7, 8, 0, 5)
+    assert (odd.least, odd.greatest, odd.missing, odd.without_number) == (7, 8, 0, 6)
     assert all(one.last + 1 != other.first for one, other in pairwise(ranges) if one.group == other.group)
 
 
@@ -200,8 +235,13 @@ def test_a_repeated_delivery_fills_no_gap(store: Store, tmp_path: Path) -> None:
 
 def test_the_future_is_not_silent(store: Store, tmp_path: Path) -> None:
     ingest(store, tmp_path, healthy(11, 1))
-    found = found_in(store, Window(START, START + 300 * 365 * DAY // 2), every=HOUR, history=None)
-    assert all(one.end < START + 50 * 365 * DAY for one in found.silences)
+    now = time_ns()
+    ingest(store, tmp_path, [made("web", now + 300 * DAY, START, 1), made("web", now - 2 * HOUR, START, 2)])
+    for window in (Window(START, START + 300 * 365 * DAY // 2), Window(START, MAX_INSTANT + 1)):
+        found = found_in(store, window, every=HOUR, history=None)
+        assert max(one.end for one in found.silences) - now < HOUR
+        [web] = [one for one in found.groups if one.group == "web"]
+        assert web.events == 1 + sum(one["source"] == "web" for one in healthy(11, 1))
 
 
 def test_a_number_is_looked_for_in_the_payload_only() -> None:

@@ -128,7 +128,7 @@ def find_gaps(store: Store, engine: Engine, question: Question) -> GapsReport:
             f" {f', {question.sequence} AS number' if question.sequence else ''} FROM events WHERE {condition}",
             parameters,
         )
-        scope = _scope(tables, wanted, (learned or wanted.window).start)
+        scope = _scope(tables, wanted.window, (learned or wanted.window).start)
         if scope is None:
             return _empty(store, question)
         report = GapsReport(scope, learned, _rule(question), *_sorters())
@@ -153,18 +153,15 @@ def _learned_window(store: Store, question: Question) -> Window | None:
     return window
 
 
-def _scope(tables: Tables, wanted: Filter, start: int) -> Window | None:
+def _scope(tables: Tables, window: Window, start: int) -> Window | None:
     """Return the time to look at: the window, without an end until the last event, without a beginning from the first
-    one, and never the future; None without events."""
-    window = wanted.window
-    end = min(window.end, MAX_INSTANT)
-    [(first, last)] = tables.rows(
-        f"SELECT min(instant), max(instant) FROM measured WHERE instant >= {start} AND instant < {end}"
-    )
-    if first is None:
+    one, those that the filter leaves out too, and never the future; None where it selects none."""
+    within = f"BETWEEN {start} AND {min(window.end, MAX_INSTANT) - 1}"
+    if not next(tables.rows(f"SELECT 1 FROM measured WHERE instant {within} LIMIT 1"), None):
         return None
+    [(first, last)] = tables.rows(f"SELECT min(event_ns), max(event_ns) FROM events WHERE event_ns {within}")
     begin = window.start if window.start > MIN_INSTANT else first
-    until = min(window.end, time_ns()) if window.end <= MAX_INSTANT else last + 1
+    until = min(window.end if window.end <= MAX_INSTANT else last + 1, time_ns())
     return Window(begin, max(until, begin + 1))
 
 
@@ -219,7 +216,8 @@ def _rule(question: Question) -> str:
             f"drop, spike: an hour or a day is at most half or at least twice the usual, and off by more than {DROP}"
             f" (drop) or {SPIKE} (spike, {LEAST_SPIKE} events or more) deviations: the greater of √(usual + 1) and of"
             f" the spread, which is {MAD} MAD of the days, from {2 * WEEK_DAYS} days on at most {CHANGE} times the"
-            " median change from week to week"
+            " median change from week to week. Drops that are half or more in silences are left out, and days with such"
+            " hours"
         )
     else:
         parts.append("drops and spikes are not looked for (--history 28d does)")
@@ -250,10 +248,10 @@ def _groups(
         f" WHERE {within} GROUP BY 1, 2",
     )
     if question.every is not None:
-        long, width = f"instant - before > {question.every}", f"{max(question.every, 1)}"
+        long, width = f"instant - before::HUGEINT > {question.every}", f"{max(question.every, 1)}"
     else:  # fewer events can never have been usual in it
         least = math.ceil(SILENT * LEAST_DISPERSION) * HOUR
-        long, width = f"(instant - before) * most >= {least}", f"greatest({least} // most, 1)::BIGINT"
+        long, width = f"(instant - before::HUGEINT) * most >= {least}", f"greatest({least} // most, 1)::BIGINT"
     tables.keep("peaks", f"SELECT grp, max(n)::HUGEINT AS most, {width} AS width FROM hours GROUP BY 1")
     # A gap that is long enough never lies within one such stretch, so only their first and last events are sorted.
     rows = tables.rows(
@@ -262,7 +260,8 @@ def _groups(
         " lag(max(instant)) OVER (PARTITION BY grp ORDER BY min(instant)) AS before FROM"
         " (SELECT measured.grp, most, instant, instant // width - CAST(instant % width < 0 AS BIGINT) AS stretch"
         f" FROM measured JOIN peaks ON peaks.grp IS NOT DISTINCT FROM measured.grp WHERE {within})"
-        f" GROUP BY grp, most, stretch) WHERE instant > {scope.start} AND {long} ORDER BY 1 NULLS LAST, 2, 3"
+        f" GROUP BY grp, most, stretch) WHERE instant > {scope.start} AND before < {scope.end} AND {long}"
+        " ORDER BY 1 NULLS LAST, 2, 3"
     )
     for group, of_group in groupby(rows, key=lambda row: row[0]):
         hours: list[_Hour] = []
@@ -287,7 +286,7 @@ class _Search:
         scope, report, every = self.report.scope, self.report, self.question.every
         last, first = hours[-1].last, hours[0].first
         usual = Usual.of_hours((hour.start, hour.events) for hour in hours)
-        inside = sum(hour.events for hour in hours if hour.start + HOUR > scope.start)
+        inside = sum(hour.events for hour in hours if scope.start - HOUR < hour.start < scope.end)
         learned_from = usual.learned_from if self.question.history is not None else None
         if learned_from is not None and learned_from >= scope.end:
             learned_from = None
@@ -298,7 +297,8 @@ class _Search:
         if last < scope.end:
             gaps = [*gaps, (last, scope.end)]
         silences: list[Silence] = []
-        for start, end in gaps:
+        for start, after in gaps:
+            end = min(after, scope.end)
             expected = None if every is not None else usual.within(start, end)
             limit = every if every is not None else 0
             is_silence = end - start > limit if expected is None else usual.is_silence(expected)
@@ -312,7 +312,7 @@ class _Search:
         report.found += len(silences) + len(changes)
 
     def _changes(self, group: str | None, usual: Usual, silences: Sequence[Silence]) -> Iterator[VolumeChange]:
-        """Yield drops and spikes that no silence explains: of successive hours, and of days without such hours."""
+        """Yield drops and spikes: of successive hours, and of days without such hours."""
         scope = self.report.scope
         found: list[VolumeChange] = []
         for unit, volumes in ((HOUR, usual), (DAY, usual.days)):
@@ -322,11 +322,13 @@ class _Search:
                 if kind is None:
                     continue
                 start, end = place * unit, (place + 1) * unit
-                known: list[Silence | VolumeChange] = [*silences, *found]
-                if any(one.start < end and one.end > start for one in known):
+                events = volumes.counts.get(place, 0)
+                if any(one.kind == kind and one.start < end and one.end > start for one in found):
+                    continue
+                silent = (usual.within(max(one.start, start), min(one.end, end)) for one in silences)
+                if kind == "drop" and 2 * sum(silent) >= expected - events:
                     continue
                 before = of_unit[-1] if of_unit else None
-                events = volumes.counts.get(place, 0)
                 if before is not None and before.end == start and before.kind == kind:
                     start, events, expected = before.start, before.events + events, before.expected + expected
                     of_unit.pop()

@@ -47,7 +47,7 @@ def missing_numbers(tables: Tables, window: Window) -> tuple[Iterable[MissingNum
     inside = f"instant BETWEEN {window.start} AND {window.end - 1}"
     tables.keep(
         "numbers",
-        "SELECT grp, CASE WHEN regexp_full_match(number, '-?[0-9]+(\\.0+)?')"
+        "SELECT grp, CASE WHEN regexp_full_match(number, '-?[0-9]{1,37}(\\.0+)?')"
         f" THEN TRY_CAST(number AS HUGEINT) END AS n, {inside} AS inside FROM measured",
     )
     tables.keep(

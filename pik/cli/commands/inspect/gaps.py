@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,7 +59,8 @@ def gaps(
     what is usual: a silence is longer than expected, a drop or spike is an hour or a day far from it. These findings
     are statistical; the rule is printed with its figures, and where there are fewer than 7 earlier days, that nothing
     can be known. With --every, longer silences are found exactly, and drops and spikes only with --history. What is
-    looked at ends with the window (--to), else with the last event. Exit codes: 0 nothing found, 1 found, 2 no events.
+    looked at ends with the window (--to, or now with --since), else with the last event of any source and type. Exit
+    codes: 0 nothing found, 1 found, 2 no events.
     """
     from pik.model.delivery import Filter
     from pik.usecases.timing.gaps import GROUPS, Question, find_gaps
@@ -66,6 +68,8 @@ def gaps(
     from pik.usecases.timing.usual import HISTORY
 
     window = options.window_of(from_, to, since)
+    if since is not None and to is None:
+        window = Window(window.start, time.time_ns())  # what is silent now is found
     learned = _duration("--history", history) or (HISTORY if every is None else None)
     number = payload_text(sequence_field, "--sequence-field") if sequence_field else None
     for narrowed, name in ((type_, "type"), (entity, "entity")):
@@ -155,7 +159,7 @@ GAPS = Schema(
         Column("first_number", int | None, "the least in the window; null: no event has one", get="least"),
         Column("last_number", int | None, "the greatest", get="greatest"),
         Column("missing_numbers", Count, "between them", get="missing"),
-        Column("without_number", Count, "events in the window without an integer there"),
+        Column("without_number", Count, "events in the window without an integer (of 37 digits at most) there"),
         empty="no events",
         only="with `--sequence-field`",
     ),
