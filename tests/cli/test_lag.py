@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,8 @@ def test_a_wrong_command_line_names_what_is_wrong(
 def skewed(pik: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
     """Three days of two sources; the web's times are two hours too late for most of a day."""
     events = healthy(1, 3, sources=["web", "app"])
+    for one in events:
+        one["payload"]["till"] = f"{one['source']}'s"
     changed = [
         shifted(one, 2 * HOUR)
         if one["source"] == "web" and START + 30 * HOUR <= received(one) < START + 50 * HOUR
@@ -124,17 +127,27 @@ def skewed(pik: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
     return pik
 
 
-def test_a_shift_is_exit_1_and_what_it_suggests_computes_with_the_right_times(skewed: Callable[..., Any]) -> None:
-    result = skewed("lag", "--skew", "--format", "json")
+@pytest.mark.parametrize(
+    ("options", "group"),
+    [
+        ((), "web"),
+        (("--by", "type", "--source", "web", "--from", "2026-01-01", "--to", "2026-01-09"), "paid"),
+        (("--by", "payload.till"), "web's"),
+    ],
+)
+def test_a_shift_is_exit_1_and_what_it_suggests_computes_with_the_right_times(
+    skewed: Callable[..., Any], options: tuple[str, ...], group: str
+) -> None:
+    result = skewed("lag", "--skew", *options, "--format", "json")
     found = json.loads(result.out)
     assert result.code == 1
     [shift] = found["shifts"]
-    assert (shift["group"], shift["zone_ms"]) == ("web", -7200000)
+    assert (shift["group"], shift["zone_ms"]) == (group, -7200000)
     assert shift["looks_like"].startswith("zone -2h, ")
     [suggested] = found["next"].splitlines()
     words = shlex.split(suggested)[1:]
     assert words[:2] == ["diff", "aggregates"]
-    days = {one["bucket"]: 0 for one in json.loads(skewed(*words, "--format", "json").out)["differences"]}
+    days = Counter[str]()
     for one in json.loads(skewed(*words, "--format", "json").out)["differences"]:
         days[one["bucket"]] += one["recomputed"]
     right = [at(one) // DAY for one in healthy(1, 3, sources=["web", "app"])]

@@ -135,7 +135,7 @@ def test_too_few_events_are_unknown_and_not_guessed(store: Store, tmp_path: Path
     found = found_in(store, tmp_path, few + together)
     assert {one.group: one.verdict for one in found.groups} == {"web": Verdict.UNKNOWN, "app": Verdict.UNKNOWN}
     assert found.shifts == ()
-    assert [(one.group, one.events) for one in found.negative] == [("web", 12)]
+    assert [(one.group, one.events, one.event_time) for one in found.negative] == [("web", 12, at(few[0]))]
 
 
 @pytest.mark.parametrize(

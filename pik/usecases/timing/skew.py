@@ -283,10 +283,10 @@ def _negative(tables: Tables, shifts: Iterable[tuple[_Candidate, LagShift]]) -> 
         )
         parameters.append(shift.group)
     found: Sorter[NegativeLags] = Sorter(attrgetter("least"))
-    for row in tables.rows(
-        "SELECT grp, count(*), min(lag), arg_min(event_ns, lag), arg_min(event_id, lag) FROM measured"
+    for group, events, least in tables.rows(
+        "SELECT grp, count(*), min((lag, event_ns, event_id)) FROM measured"
         f" WHERE {' AND '.join(conditions)} GROUP BY 1",
         parameters,
     ):
-        found.add(NegativeLags(*row))
+        found.add(NegativeLags(group, events, *least))
     return found

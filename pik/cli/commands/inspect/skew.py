@@ -15,7 +15,7 @@ from pik.model.scenario import Criteria, Shift
 if TYPE_CHECKING:
     from pik.model.delivery import Filter
     from pik.usecases.timing.grouping import Grouping
-    from pik.usecases.timing.skew import LagShift, SkewReport
+    from pik.usecases.timing.skew import LagShift
 
 
 def show_skew(cli: Context, wanted: Filter, grouping: Grouping) -> int | None:
@@ -26,7 +26,7 @@ def show_skew(cli: Context, wanted: Filter, grouping: Grouping) -> int | None:
     store = cli.open_store()
     found = find_skew(store, cli.engine(), wanted, grouping)
     groups = list(found.groups)
-    suggested = dict.fromkeys(_suggestion(one, grouping.by) for one in found.shifts)
+    suggested = dict.fromkeys(filter(None, (_suggestion(one, wanted, grouping) for one in found.shifts)))
     cli.show(
         SKEW,
         {
@@ -38,19 +38,19 @@ def show_skew(cli: Context, wanted: Filter, grouping: Grouping) -> int | None:
         shifts=found.shifts,
         negative_lags=found.negative,
         groups=groups,
-        next="\n".join(filter(None, suggested)) or None,
-        note=_note(found, sum(one.verdict == "unknown" for one in groups)),
+        next="\n".join(suggested) or None,
+        note=_note(sum(one.verdict == "unknown" for one in groups), has_next=bool(suggested)),
     )
     if not groups:
         cli.note(nothing_matches("events", store, wanted.window, wanted.entities))
     return FOUND if found.shifts else None
 
 
-def _note(found: SkewReport, unknown: int) -> str | None:
+def _note(unknown: int, *, has_next: bool) -> str | None:
     from pik.usecases.timing.skew import EVENTS, HOURS
 
     parts = []
-    if found.shifts:
+    if has_next:
         parts.append("what the numbers would be with the right times: see next")
     if unknown:
         groups = "1 group" if unknown == 1 else f"{unknown:,} groups"
@@ -61,18 +61,25 @@ def _note(found: SkewReport, unknown: int) -> str | None:
     return "; ".join(parts) or None
 
 
-def _suggestion(one: LagShift, by: str) -> str | None:
-    """Return the command that computes with the right times."""
+def _suggestion(one: LagShift, wanted: Filter, grouping: Grouping) -> str | None:
+    """Return the command that computes with the right times of those events that were looked at."""
     seconds = round((one.zone or one.shift) / SECOND)
-    if one.group is None or not seconds or by not in ("source", "type", "batch"):
+    if one.group is None or not seconds:
         return None
-    arrival = "epoch_ns(coalesce(received_time, ingest_time))"
-    until = "" if one.until is None else f" AND {arrival} <= {one.until}"
+    by, arrival = grouping.by, "epoch_ns(coalesce(received_time, ingest_time))"
+    conditions = [f"{arrival} >= {one.since // 1000 * 1000}"]
+    if one.until is not None:
+        conditions.append(f"{arrival} <= {one.until}")
+    if by not in ("source", "type", "batch"):
+        quoted = one.group.replace("'", "''")
+        conditions.append(f"{grouping.sql} = '{quoted}'")
     criteria = Criteria(
-        source=one.group if by == "source" else None,
-        event_type=one.group if by == "type" else None,
+        source=one.group if by == "source" else wanted.source,
+        event_type=one.group if by == "type" else wanted.event_type,
+        entity=wanted.entities[0] if wanted.entities else None,
         batch=one.group if by == "batch" else None,
-        where=f"{arrival} >= {one.since // 1000 * 1000}{until}",
+        window=wanted.window,
+        where=" AND ".join(conditions),
     )
     return command("diff", "aggregates", "--assume", str(Shift(seconds * SECOND, criteria)))
 
