@@ -131,6 +131,27 @@ def test_a_changed_definition_is_not_taken_for_late_events(store: Store, tmp_pat
     assert figures(top) == (1, 4, 8, 10, 2)
 
 
+@pytest.mark.parametrize(("was", "now"), [("1d", "6h"), ("12h", "1d")])
+def test_a_value_whose_buckets_have_another_size_now_is_moved_under_its_own_definition(
+    store: Store, tmp_path: Path, was: str, now: str
+) -> None:
+    def sized(bucket: str) -> Definition:
+        return Definition(name="sized", value="count(*)", bucket=bucket)
+
+    apply(store.metrics, DuckEngine(), [sized(was)], 2)
+    ingest(store, tmp_path, [event(4, "a", "01T01:00"), event(5, "a", "01T13:00")])
+    replayed(store, DuckEngine())
+    apply(store.metrics, DuckEngine(), [sized(now)], 3)
+    ingest(store, tmp_path, [event(6, "a", "01T14:00"), event(7, "a", "01T23:00")])
+    evening = Window(*(parse_instant(f"2026-01-01T{hour}:00:00Z") for hour in (19, 20)))
+    for window in (ALL_TIME, evening):
+        report = find_late(store, DuckEngine(), window, (), ["sized"])
+        [one] = report.buckets
+        counted = 2 if was == "1d" else 1
+        assert (figures(one), one.proven) == ((2, counted, counted, counted + 2, 2), True)
+    assert report.effective == evening.widened(DAY)
+
+
 def test_without_current_values_nothing_is_late_and_an_unknown_metric_is_refused(store: Store, tmp_path: Path) -> None:
     ingest(store, tmp_path, [event(4, "a", "01T01:00")])
     report = find_late(store, DuckEngine(), ALL_TIME)

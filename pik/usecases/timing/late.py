@@ -29,9 +29,9 @@ class LateBucket:
     """A current value (of a metric, entity, and bucket by its start) and its late events: those that its definition
     counts and that were recorded after its `known_until`.
 
-    `before` and `after` are the value without and with them, under the metric's latest definition; None: no value.
-    A value that cannot be computed is `failed`. `proven` says whether the current value counted exactly what raw holds
-    of what was known then.
+    `before` and `after` are the value without and with them, under the metric's latest definition, or where that has
+    buckets of another size, under the one that computed the current value; None: no value. A value that cannot be
+    computed is `failed`. `proven` says whether the current value counted exactly what raw holds of what was known then.
     """
 
     metric: str
@@ -74,38 +74,42 @@ def find_late(
     """Find the current values with late events. Raises NothingSelected for an unknown metric, NotHeld, Damaged, and
     EngineError where a definition's condition fails on an event."""
     wanted, left_out = of_entities(computed_by(store.metrics, metrics), entities)
-    effective = widest(window, wanted)
+    known = {metric: _known_until(store, metric, window, entities) for metric in wanted}
+    effective = widest(window, [*wanted, *(left for lefts, _ in known.values() for left in lefts)])
     expect_held(store, effective, entities)
-    values, imported, late = 0, 0, 0
+    values, late = 0, 0
     found: Sorter[LateBucket] = Sorter(attrgetter("metric", "bucket", "entity_id"))
-    for metric in wanted:
-        versions, outside = _known_until(store, metric.name, window.widened(metric.bucket_size), entities)
-        imported += outside
-        values += sum(count for count, _ in versions.values())
-        for version, (_, known_until) in versions.items():
-            left = pinned(store.metrics, f"{metric.name}@{version}")
+    for metric, (lefts, _) in known.items():
+        values += sum(count for count, _ in lefts.values())
+        for left, (_, known_until) in lefts.items():
+            definition = metric if metric.bucket_size == left.bucket_size else left
             buckets = _late_of(store, engine, left, known_until, window, entities)
             while some := list(islice(buckets, TOGETHER)):
-                for one in _moved(store, engine, metric, some):
+                for one in _moved(store, engine, definition, some):
                     late += 1
                     found.add(one)
     names = tuple(pin(metric) for metric in wanted)
+    imported = sum(outside for _, outside in known.values())
     return LateReport(effective, names, values, imported, late, found, left_out)
 
 
 def _known_until(
-    store: Store, name: str, window: Window, entities: Sequence[str]
-) -> tuple[dict[int, tuple[int, int]], int]:
-    """Return by version of the metric how many current values it has, and the earliest of their known until; and how
-    many were imported."""
-    found: dict[int, tuple[int, int]] = {}
+    store: Store, metric: Metric, window: Window, entities: Sequence[str]
+) -> tuple[dict[Metric, tuple[int, int]], int]:
+    """Return by version of the metric how many current values it has whose bucket the window touches, and the earliest
+    of their known until; and how many were imported."""
+    versions = {one.version: one for one in store.metrics.versions(metric.name)}
+    found: dict[Metric, tuple[int, int]] = {}
     imported = 0
-    for row in store.aggregates.current(name, window, entities):
+    for row in store.aggregates.current(metric.name, widest(window, list(versions.values())), entities):
+        left = versions.get(row.metric_version) or pinned(store.metrics, f"{metric.name}@{row.metric_version}")
+        if row.computed.bucket not in window.widened(left.bucket_size):
+            continue
         if row.is_imported:
             imported += 1
             continue
-        count, known_until = found.get(row.metric_version, (0, MAX_INSTANT))
-        found[row.metric_version] = count + 1, min(known_until, row.known_until)
+        count, known_until = found.get(left, (0, MAX_INSTANT))
+        found[left] = count + 1, min(known_until, row.known_until)
     return found, imported
 
 
