@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
+from pik.errors import UsageError
 from pik.model.delivery import Delivery, read_exactly
 from pik.model.jmes import Expression
 
+_FIELDS = (
+    *("event_id", "source", "event_type", "entity_id", "event_time", "received_time", "ingest_time"),
+    *("batch_id", "seq", "idempotency_key"),
+)
+_OBJECTS = ("payload", "extra")
+
 
 class EventPath:
-    """A JMESPath expression on an event. Raises UsageError, which names `option`, for one that is none."""
+    """A JMESPath expression on an event. Raises UsageError, which names `option`, for one that is none, and for the
+    path to a field that no event has."""
 
     def __init__(self, text: str, option: str) -> None:
         self.text = text
         self._expression = Expression(text, f"{option} {text}")
+        path = self._expression.path
+        if path is not None and path[0] not in (*_FIELDS, *_OBJECTS):
+            raise UsageError(
+                f"{option} {text}: events have no field {path[0]}",
+                hint=f"payload.{text} if it is in the payload, extra.{text} if it is an unknown field beside it",
+            )
 
     def __str__(self) -> str:
         return self.text
@@ -23,20 +35,6 @@ class EventPath:
     def find(self, delivery: Delivery) -> Any:
         """Return what the expression finds, numbers exactly; None where there is nothing. Raises Invalid."""
         payload = delivery.payload_text or delivery.payload
-        return self._expression.search({**_fields(delivery), "payload": read_exactly(payload)}, len(payload))
-
-
-def _fields(delivery: Delivery) -> dict[str, Any]:
-    return {
-        "event_id": delivery.event_id,
-        "source": delivery.source,
-        "event_type": delivery.event_type,
-        "entity_id": delivery.entity_id,
-        "event_time": delivery.event_time,
-        "received_time": delivery.received_time,
-        "ingest_time": delivery.ingest_time,
-        "batch_id": delivery.batch_id,
-        "seq": delivery.seq,
-        "idempotency_key": delivery.idempotency_key,
-        "extra": msgspec.json.decode(delivery.extra) if delivery.extra else None,
-    }
+        fields: dict[str, Any] = {name: getattr(delivery, name) for name in _FIELDS}
+        fields |= {"payload": read_exactly(payload), "extra": read_exactly(delivery.extra) if delivery.extra else None}
+        return self._expression.search(fields, len(payload))

@@ -20,7 +20,7 @@ import zstandard
 
 from pik.errors import Damaged, InputError, Invalid, StoreError, UsageError
 from pik.model.batch import Frame, Reject, Segment
-from pik.model.delivery import Delivery, read_delivery
+from pik.model.delivery import Delivery, event_id_text, read_delivery
 from pik.ports.raw import ObjectReader, Raw
 from pik.runtime.storage import sync, sync_directory
 
@@ -213,3 +213,16 @@ def parse(key: str, line: bytes) -> Delivery:
         return read_delivery(line)
     except Invalid as error:
         raise damaged(key, error.message) from None
+
+
+def raw_lines(files: Iterable[Path], wanted: Callable[[bytes], bool]) -> Iterator[bytes]:
+    """Yield the lines of raw files whose event_id is wanted."""
+    for path in files:
+        rest = b""
+        with open(path, "rb") as file:
+            reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+            while data := reader.read(_CHUNK):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    if wanted(event_id_text(line)):
+                        yield line

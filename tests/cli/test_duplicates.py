@@ -120,6 +120,30 @@ def test_only_the_selected_duplicates_are_assumed_to_count(shop: Callable[..., A
     assert some["effective"]["to"] == "2026-01-02T00:00:00Z"
 
 
+def test_what_the_last_of_several_conflicts_moves_out_of_the_window_is_not_lost(pik: Callable[..., Any]) -> None:
+    for day in (1, 2, 4):
+        time = f"2026-01-0{day}T00:00:00Z"
+        Path("one.jsonl").write_text(line(0, {"v": day}, idempotency_key="k", event_time=time))
+        pik("ingest", "one.jsonl")
+    said = found(pik, "--class", "conflict", "--impact", "--from", "2026-01-02", "--to", "2026-01-03")
+    [count] = said["metrics"]
+    assert (count["total"], count["total_assumed"], count["differing"]) == (1, 1, 2)
+    assert said["effective"] == {"from": "2026-01-01T00:00:00Z", "to": "2026-01-05T00:00:00Z"}
+
+
+def test_each_value_that_makes_a_conflict_is_shown_as_it_was_written(pik: Callable[..., Any]) -> None:
+    for payload in (
+        '{"n":0.12345678901234567891,"is":true,"same":10.0}',
+        '{"n":0.1234567890123456789,"is":1,"same":1e1}',
+    ):
+        Path("one.jsonl").write_text(line(0, {"v": 0}, idempotency_key="k").replace('{"v": 0}', payload))
+        pik("ingest", "one.jsonl")
+    shown = pik("duplicates", "--show-payload-diff", "--format", "json").out
+    assert '"path":"payload.is","accepted":true,"conflicting":1' in shown
+    assert '"path":"payload.n","accepted":0.12345678901234567891,"conflicting":0.1234567890123456789' in shown
+    assert "payload.same" not in shown
+
+
 def test_what_cannot_be_computed_is_counted(shop: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "m.toml").write_text('name = "wrong"\nvalue = "sum(source::BIGINT)"\n')
     shop("metrics", "apply", "m.toml")
@@ -165,6 +189,7 @@ def test_changes_are_counted(shop: Callable[..., Any], tmp_path: Path) -> None:
         (("--impact", "--by", "source"), "--by and --impact show different things"),
         (("--show-payload-diff", "--by", "source"), "--by and --show-payload-diff show different things"),
         (("--by", "length(payload.id)"), "length() takes"),
+        (("--by", "app"), "payload.app if it is in the payload"),
     ],
 )
 def test_mistakes_are_named(shop: Callable[..., Any], options: tuple[str, ...], message: str) -> None:

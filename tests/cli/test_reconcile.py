@@ -97,6 +97,15 @@ def test_what_the_store_has_at_another_time_is_different_and_not_missing(shop: P
     assert [said[name] for name in ("both", "missing", "unexpected", "different")] == [1, 0, 0, 1]
 
 
+@pytest.mark.parametrize("scope", [("--to", "2026-01-01T00:00:41Z"), ("--where", "(payload->>'v')::INT IN (1, 4, 8)")])
+def test_what_the_log_has_outside_the_scope_under_the_same_key_is_not_unexpected(
+    shop: Pik, scope: tuple[str, ...]
+) -> None:
+    said = found(shop, "log.jsonl", *scope)
+    assert [said[name] for name in ("both", "missing", "unexpected", "different")] == [1, 0, 1, 1]
+    assert sum(row["different"] for row in said["by_hour"]) == 1
+
+
 def test_what_the_missing_events_would_add_is_what_with_computes(shop: Pik) -> None:
     said = found(shop, "log.jsonl", "--write", "missing.jsonl")
     metrics = {row["metric"]: (row["total"], row["total_assumed"], row["delta"]) for row in said["metrics"]}
@@ -179,6 +188,15 @@ def test_records_that_are_not_events_are_counted(shop: Pik, tmp_path: Path) -> N
     with open(tmp_path / "log.jsonl", "a") as file:
         file.write("{}\n")
     assert found(shop, "log.jsonl", code=3)["rejected"] == 1
+    result = shop("diff", "events", "log.jsonl", "--timezone", "Europe/Berlin", "--max-line", "2000000")
+    assert "why: pik ingest --dry-run --timezone Europe/Berlin --max-line 2000000 log.jsonl" in result.err
     (tmp_path / "none.jsonl").write_text('{"source": "web"}\n')
     result = shop("diff", "events", "none.jsonl")
     assert (result.code, "1 of its records" in result.err) == (2, True)
+
+
+def test_values_that_cannot_be_computed_make_the_answer_partial(shop: Pik, tmp_path: Path) -> None:
+    (tmp_path / "wrong.toml").write_text('name = "wrong"\nvalue = "sum(source::BIGINT)"\n')
+    shop("metrics", "apply", "wrong.toml")
+    result = shop("diff", "events", "log.jsonl")
+    assert (result.code, "1 value cannot be computed; why: pik diff aggregates" in result.err) == (3, True)

@@ -17,6 +17,7 @@ from pik.runtime import SILENT, Progress
 from pik.runtime.storage import sort_bounded
 from pik.usecases import Listing
 from pik.usecases.inspect.count_events import value_at
+from pik.usecases.inspect.deliveries import read_locations
 from pik.usecases.inspect.duplicates import (
     DuplicateFilter,
     accepted_deliveries,
@@ -115,7 +116,6 @@ def _with_the_last(
     store: Store, engine: Engine, wanted: DuplicateFilter, conflicts: Iterable[Delivery]
 ) -> DuplicateImpact:
     window = wanted.filter.window
-    accepted = accepted_deliveries(store)
     counting: dict[str, dict[int, bool]] = defaultdict(dict)
     events = set[str]()
     for conflict in conflicts:
@@ -127,7 +127,9 @@ def _with_the_last(
         for place in places:
             counting[place.batch_id][place.seq] = place is places[-1]
         # What counts moves to another bucket where the two times differ.
-        for instant in (conflict.event_instant, accepted(conflict.event_id).event_instant):
+        moved = [place for place in places if place.kind == Verdict.ACCEPTED or place is places[-1]]
+        for one in read_locations(store, moved):
+            instant = one.delivery.event_instant
             window = Window(min(window.start, instant), max(window.end, instant + 1))
     found = impact(store, engine, window, Overrides(counting=counting), entities=wanted.filter.entities)
     return DuplicateImpact("the last delivery of each of these events counts", len(events), found)

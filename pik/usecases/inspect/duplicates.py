@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from pik.model.batch import BatchState, Segment, Verdict
-from pik.model.delivery import Delivery, Filter
+from pik.model.delivery import Delivery, Filter, read_exactly
 from pik.model.instant import parse_instant
 from pik.model.path import EventPath
 from pik.ports.store import Store
@@ -263,12 +263,13 @@ class _DuplicateReader:
 
 
 _ABSENT = object()
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def _changes(accepted: Delivery, conflicting: Delivery) -> Iterator[FieldChange]:
     """Yield where a conflict differs from the accepted delivery of its event."""
     yield from _differences("event_time", accepted.event_time, conflicting.event_time)
-    yield from _differences("payload", msgspec.json.decode(accepted.payload), msgspec.json.decode(conflicting.payload))
+    yield from _differences("payload", read_exactly(accepted.payload), read_exactly(conflicting.payload))
 
 
 def _differences(path: str, before: Any, after: Any) -> Iterator[FieldChange]:
@@ -278,7 +279,5 @@ def _differences(path: str, before: Any, after: Any) -> Iterator[FieldChange]:
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for place, (one, other) in enumerate(zip(before, after, strict=True)):
             yield from _differences(f"{path}[{place}]", one, other)
-    elif before != after:
-        yield FieldChange(
-            path, *(None if value is _ABSENT else msgspec.json.encode(value) for value in (before, after))
-        )
+    elif before != after or isinstance(before, bool) != isinstance(after, bool):  # to Python, true is 1
+        yield FieldChange(path, *(None if value is _ABSENT else _encode(value) for value in (before, after)))

@@ -1,39 +1,34 @@
 """A producer's own log against the store: which events only one of the two has. Writes nothing to the store.
 
-The log is read as an ingest would read it, into raw lines in a temporary directory. DuckDB then compares both sides by
-event_id, on disk where memory does not suffice.
+DuckDB compares both sides by event_id, on disk where memory does not suffice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
-from operator import itemgetter
 from pathlib import Path
-from time import time_ns
 
 import msgspec
 import zstandard
 
-from pik.errors import InputError, Invalid, NothingSelected, UsageError
-from pik.inputs.blocks import BLOCK
+from pik.errors import Invalid, NothingSelected, UsageError
 from pik.inputs.source import Source
-from pik.model.batch import Chunk
-from pik.model.delivery import Delivery, read_delivery
+from pik.model.delivery import Delivery, event_id_text, read_delivery
 from pik.model.event import ENVELOPE
 from pik.model.instant import ALL_TIME, HOUR, Window
 from pik.model.metric import Definition
 from pik.ports.engine import DeliveryFiles, Engine, Tables
 from pik.ports.store import Store
-from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Work
+from pik.rawlog.objects import raw_lines
+from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import Overrides, Selection
-from pik.runtime import SILENT, Progress, showing
-from pik.runtime.parallel import Pool
+from pik.runtime import SILENT, Progress
 from pik.runtime.storage import Spool, scratch
 from pik.usecases.availability import expect_held
-from pik.usecases.inspect.suspects import raw_lines
+from pik.usecases.inspect.producer_log import ProducerLog, read_log
+from pik.usecases.metrics.computation import widest
 from pik.usecases.metrics.definitions import chosen, of_entities
 from pik.usecases.metrics.impact import Impact, impact
 
@@ -115,19 +110,6 @@ class Reconciliation:
         return bool(self.missing or self.unexpected or self.different)
 
 
-@dataclass(slots=True)
-class _Log:
-    """The log as raw files: how many records were read and rejected, and what the files hold."""
-
-    names: list[str]
-    files: list[Path]
-    read: int = 0
-    rejected: int = 0
-    deliveries: int = 0
-    first: int | None = None
-    last: int | None = None
-
-
 def reconcile(
     store: Store,
     engine: Engine,
@@ -147,9 +129,9 @@ def reconcile(
     """
     if scope.where is not None:
         _check_where(engine, scope.where)
-    of_entities(chosen(store.metrics, metrics), scope.entities)  # before anything is written
+    wanted, _ = of_entities(chosen(store.metrics, metrics), scope.entities)
     with scratch() as directory, ExitStack() as stack:
-        log = _read_log(sources, reading, directory, workers, progress)
+        log = read_log(sources, reading, directory, workers, progress)
         if log.first is None or log.last is None:
             raise NothingSelected(f"{_named(log)} has no event", hint=f"{log.rejected:,} of its records are not events")
         if scope.window == ALL_TIME:
@@ -166,6 +148,7 @@ def reconcile(
         comparison.run()
         changed = None
         if comparison.counts["missing"]:
+            expect_held(store, widest(window, wanted), entities)  # before anything is written
             missing = directory / "missing.zst"
             comparison.write_missing(missing, write)
             stack.close()  # the engine's memory is needed again
@@ -174,7 +157,7 @@ def reconcile(
         return comparison.result(changed)
 
 
-def _named(log: _Log) -> str:
+def _named(log: ProducerLog) -> str:
     return log.names[0] if len(log.names) == 1 else f"the log ({len(log.names)} inputs)"
 
 
@@ -185,57 +168,10 @@ def _check_where(engine: Engine, where: str) -> None:
         raise UsageError(f"--where {where}: {error.message.partition(': ')[2]}", hint=error.hint) from None
 
 
-def _read_log(sources: Sequence[Source], reading: Reading, directory: Path, workers: int, progress: Progress) -> _Log:
-    log = _Log([source.name for source in sources], [])
-    for number, source in enumerate(sources):
-        size = 0 if source.size is not None and source.size < BLOCK else workers
-        pool: Pool[Work, Chunk] = Pool(partial(building, directory, reading), size)
-        with source.open() as opened, pool, showing(progress, f"reading {source.name}", None, "bytes"):
-            opened.examine(reading.record_mapping(), mixed=reading.mixed)
-            blocks = enumerate(opened.blocks(reading.max_line), 1)
-            works = ((f"{number:026d}", block, place, time_ns()) for place, block in blocks)
-            try:
-                for chunk in pool.map(works, progress.advance, label=itemgetter(2)):
-                    _add(log, chunk, directory)
-            except InvalidRecord as error:
-                raise InputError(f"{source.name}: {error.message}", hint=error.hint) from None
-            opened.expect_unchanged()
-    return log
-
-
-def _add(log: _Log, chunk: Chunk, directory: Path) -> None:
-    log.read += chunk.read
-    log.rejected += chunk.rejects.records if chunk.rejects else 0
-    for segment in (arrivals.segment for arrivals in chunk.arrivals):
-        log.files.append(directory / _file(segment.key))
-        log.deliveries += segment.deliveries
-        log.first = segment.first_event if log.first is None else min(log.first, segment.first_event)
-        log.last = segment.last_event if log.last is None else max(log.last, segment.last_event)
-
-
-def building(directory: Path, reading: Reading, tell: Callable[[int], None]) -> Callable[[Work], Chunk]:
-    """Return what workers run: it writes the events of a block as raw lines into the directory."""
-
-    def build(work: Work) -> Chunk:
-        batch_id, block, number, ingest_time = work
-        chunk, objects = SegmentBuilder(batch_id, reading, tell).build(block, number, ingest_time)
-        rejects = chunk.rejects.key if chunk.rejects else None
-        for key, data in objects:
-            if key != rejects:
-                (directory / _file(key)).write_bytes(data)
-        return chunk
-
-    return build
-
-
-def _file(key: str) -> str:
-    return key.replace("/", "-")
-
-
 class _Comparison:
     """Compares the two sides in one session of the engine."""
 
-    def __init__(self, store: Store, tables: Tables, log: _Log, scope: Scope) -> None:
+    def __init__(self, store: Store, tables: Tables, log: ProducerLog, scope: Scope) -> None:
         self._store, self._tables, self._log, self._scope = store, tables, log, scope
         self.counts = dict.fromkeys(("both", "missing", "unexpected", "different"), 0)
         self._entities = self._repeated = 0
@@ -255,13 +191,10 @@ class _Comparison:
             f"SELECT {columns}, log.batch_id AS log_batch, log.seq AS log_seq, stored.batch_id AS stored_batch, "
             "stored.seq AS stored_seq, CASE WHEN stored.event_id IS NULL THEN 'missing' WHEN log.event_id IS NULL THEN "
             "'unexpected' WHEN log.content_hash <> stored.content_hash THEN 'different' ELSE 'both' END AS finding, "
-            "log.idempotency_key IS NOT NULL AS keyed "
+            "coalesce(log.idempotency_key, stored.idempotency_key) IS NOT NULL AS keyed "
             "FROM log FULL OUTER JOIN stored ON log.event_id = stored.event_id",
         )
-        # The store may have an event with a key at a time outside of the window, or with content that is not selected.
-        keyed = tables.rows("SELECT event_id FROM compared WHERE finding = 'missing' AND keyed")
-        elsewhere = [event_id for [event_id] in keyed if self._store.index.locate(event_id, limit=1)]
-        if elsewhere:
+        if elsewhere := [*self._stored_elsewhere(), *self._logged_elsewhere()]:
             tables.keep("elsewhere", "SELECT unnest(CAST(? AS VARCHAR[])) AS event_id", [elsewhere])
             tables.keep(
                 "compared",
@@ -269,6 +202,23 @@ class _Comparison:
                 "ELSE finding END AS finding) FROM compared",
             )
         self._collect()
+
+    def _stored_elsewhere(self) -> Iterator[str]:
+        """Yield the missing events that the store has at a time outside the window, or with content that is not
+        selected."""
+        for [event_id] in self._tables.rows("SELECT event_id FROM compared WHERE finding = 'missing' AND keyed"):
+            if self._store.index.locate(event_id, limit=1):
+                yield event_id
+
+    def _logged_elsewhere(self) -> Iterator[str]:
+        """Yield the unexpected events that the log has so."""
+        where = "finding = 'unexpected' AND keyed"
+        [[count]] = self._tables.rows(f"SELECT count(*) FROM compared WHERE {where}")
+        parts = -(-count // HELD)
+        for part in range(parts):
+            sql = f"SELECT event_id FROM compared WHERE {where} AND hash(event_id) % ? = ?"
+            ids = {event_id.encode() for [event_id] in self._tables.rows(sql, [parts, part])}
+            yield from {event_id_text(line).decode() for line in raw_lines(self._log.files, ids.__contains__)}
 
     def _keep_log(self) -> None:
         """Keep the log's events in the scope, each by its first delivery. Raises NothingSelected."""

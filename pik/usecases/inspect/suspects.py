@@ -7,22 +7,21 @@ their canonical JSON, so that key order, white space and how a number is written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
 from pik.errors import Damaged, NotHeld
-from pik.model.delivery import Delivery, Filter, event_id_text, read_delivery
+from pik.model.delivery import Delivery, Filter, read_delivery
 from pik.model.identity import read_payload
 from pik.model.instant import HOUR, MIN_INSTANT, Window, format_duration, format_instant
 from pik.model.path import EventPath
 from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store
+from pik.rawlog.objects import raw_lines
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import sort_bounded
 from pik.usecases import Listing
@@ -32,8 +31,6 @@ from pik.usecases.inspect.duplicates import counts_of
 
 HELD = 100_000
 """Events whose payloads are compared at a time, about."""
-
-_READ = 1 << 20
 
 _COLUMNS = ("event_id", "source", "event_type", "entity_id", "event_ns", "batch_id", "seq")
 
@@ -292,16 +289,3 @@ def _parts(tables: Tables, window: Window) -> Iterator[Window]:
         cuts = [cut for [cut] in tables.rows(sql, [count // HELD + 1, window.start])][1:]
     for start, end in pairwise([window.start, *dict.fromkeys(cuts), window.end]):
         yield Window(start, end)
-
-
-def raw_lines(files: Iterable[Path], wanted: Callable[[bytes], bool]) -> Iterator[bytes]:
-    """Yield the lines of raw files whose event_id is wanted."""
-    for path in files:
-        rest = b""
-        with open(path, "rb") as file:
-            reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-            while data := reader.read(_READ):
-                *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
-                    if wanted(event_id_text(line)):
-                        yield line

@@ -65,7 +65,8 @@ def by_bucket_size(metrics: Iterable[Metric]) -> list[tuple[int, list[Metric]]]:
 def widest(window: Window, metrics: Sequence[Metric]) -> Window:
     """Return what the whole buckets of all these metrics cover that the window touches."""
     windows = [window.widened(size) for size, _ in by_bucket_size(metrics)]
-    return Window(min(each.start for each in windows), max(each.end for each in windows))
+    start, end = (each.start for each in windows), (each.end for each in windows)
+    return Window(min(start, default=window.start), max(end, default=window.end))
 
 
 def recompute(selection: Selection, engine: Engine, metrics: Sequence[Metric]) -> Generator[Part, None, None]:

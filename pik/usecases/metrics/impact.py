@@ -15,6 +15,7 @@ from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Overrides, Selection
 from pik.runtime.storage import Sorter
+from pik.usecases.availability import expect_held
 from pik.usecases.metrics.computation import BYTES_AT_ONCE, by_bucket_size, recompute, stretches, widest
 from pik.usecases.metrics.definitions import chosen, of_entities, pin
 
@@ -123,6 +124,8 @@ def impact(
     """Compute the metrics (none named: all) as deliveries count, and with the overrides, over the whole buckets that
     the window touches. Raises NotFound, NotHeld, Damaged and EngineError."""
     wanted, left_out = of_entities(chosen(store.metrics, metrics), entities)
+    effective = widest(window, wanted)
+    expect_held(store, effective, entities)
     work = _Work({one.name: MetricImpact(pin(one), adds_up(engine, one)) for one in wanted})
     for size, group in by_bucket_size(wanted):
         plain = Selection(store, window.widened(size), entities)
@@ -133,7 +136,7 @@ def impact(
                 for before, after in _side_by_side(left, right):
                     work.add(before, after)
     ordered = [work.metrics[name] for name in sorted(work.metrics)]
-    return Impact(widest(window, wanted) if wanted else window, ordered, work.values, work.listed, left_out)
+    return Impact(effective, ordered, work.values, work.listed, left_out)
 
 
 def _rows(engine: Engine, metrics: Sequence[Metric], selection: Selection) -> Generator[Computed, None, None]:

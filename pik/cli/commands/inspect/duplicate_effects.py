@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from pik.cli import options
+from pik.cli.commands.inspect.impact import failed_note, impact_parts
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import first_rows
-from pik.cli.text import number_of
-from pik.cli.values import Bucket, Count, Entity, Json
+from pik.cli.values import Count, Json
 from pik.errors import UsageError
 from pik.model.instant import Window
 
@@ -53,9 +50,7 @@ def show_effects(
         **head,
         differing_values=values,
         truncated=is_truncated,
-        note=f"{number_of(found.impact.failed, 'value')} cannot be computed; why: pik diff aggregates"
-        if found.impact.failed
-        else None,
+        note=failed_note(found.impact),
     )
     return found.deliveries > 0, not found.impact.failed
 
@@ -120,30 +115,7 @@ IMPACT = Schema(
     Field("assumption", str, "what is assumed"),
     Field("deliveries", Count, "duplicates or suspects of which it is assumed, or events with conflicts"),
     Field("effective", Window, "what the whole buckets cover that are computed", get="impact.effective"),
-    Rows(
-        "metrics",
-        "by name",
-        Column("metric", str, "NAME@VERSION"),
-        Column("differing", Count, "values that differ"),
-        Column("total", Decimal | None, "the sum of all values as they count; null: they do not add up, or one failed"),
-        Column("total_assumed", Decimal | None, "the sum under the assumption", get="assumed"),
-        Column("delta", Decimal | None, "total_assumed - total"),
-        Column("failed", Count, "values that cannot be computed", drop=1),
-        get=lambda found: found.impact.metrics,
-        empty="no metrics",
-    ),
-    Rows(
-        "differing_values",
-        "those that differ, of metrics that do not add up, by metric, bucket, entity",
-        Column("metric", str),
-        Column("bucket", Bucket, "its start"),
-        Column("entity_id", Entity | None, "null: over all entities", cut=24),
-        Column("value", Decimal | None, "as deliveries count; null: no value"),
-        Column("value_assumed", Decimal | None, "under the assumption; null: no value", get="assumed"),
-        Column("delta", Decimal | None, "value_assumed - value; no value counts as 0"),
-        empty="no value of such a metric differs",
-    ),
-    msgspec.structs.replace(options.LEFT_OUT, get="impact.left_out"),
+    *impact_parts("under the assumption"),
     TRUNCATED,
     NOTE,
 )

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY, cli_command
-from pik.cli.commands.inspect.duplicate_groups import GROUPED, read_by, shown_group
 from pik.cli.commands.inspect.events import MATCHED, at_most
+from pik.cli.commands.inspect.groups import GROUPED, read_by, shown_group
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schema
 from pik.cli.options import option

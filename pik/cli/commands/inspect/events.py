@@ -12,6 +12,7 @@ import msgspec
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
 from pik.cli.commands.inspect.follow import expect_followable, show_as_recorded
+from pik.cli.commands.inspect.groups import GROUPED, read_by, shown_group
 from pik.cli.config import Format
 from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema, or_null
@@ -81,7 +82,7 @@ def events(
         option("--column PATH", "Also show this: a JMESPath on the event, such as payload.amount (repeatable)."),
     ] = None,
     by: Annotated[
-        str | None, option("--by WHAT", "Count them by hour, type, entity, source, batch or payload.PATH (JMESPath).")
+        str | None, option("--by WHAT", "Count them by hour, type, entity, source, batch, or a PATH as in --column.")
     ] = None,
     newest: Annotated[bool, option("--newest", "The newest first.")] = False,
     follow: Annotated[
@@ -109,7 +110,7 @@ def events(
     recorded = _recorded(recorded_since, recorded_until)
     lag = None if min_lag is None else _parsed("--min-lag", parse_duration, min_lag)
     paths = _paths("--column", column or ())
-    grouping = None if by is None else _grouping(by)
+    grouping = None if by is None else read_by(by)
     if not_counted is not None and kind != "accepted":
         raise UsageError("values count accepted deliveries only", hint="--not-counted without --class")
     if grouping is not None and (paths or newest):
@@ -187,17 +188,6 @@ def _paths(name: str, texts: Sequence[str]) -> list[EventPath]:
     return [EventPath(text, name) for text in dict.fromkeys(texts)]
 
 
-def _grouping(by: str) -> str | EventPath:
-    from pik.usecases.inspect.count_events import FIELDS, HOURS
-
-    if by in FIELDS or by == HOURS:
-        return by
-    if not by.startswith("payload"):
-        known = ", ".join([HOURS, *FIELDS])
-        raise UsageError(f"--by {by}: unknown", hint=f"{known}, or a path into the payload: payload.{by}")
-    return _paths("--by", [by])[0]
-
-
 def _conditions(
     cli: Context,
     store: Store,
@@ -243,15 +233,14 @@ def _show_groups(
     from pik.usecases.inspect.count_events import count_events
 
     found = count_events(store, wanted, by, limit, conditions=conditions, progress=cli.progress)
-    name = by if isinstance(by, str) else "value"
 
     def note() -> str | None:
-        first = "first" if name == "hour" else "largest"
+        first = "first" if by == "hour" else "largest"
         return f"--limit N shows more than the {first} {limit:,}" if found.summary.truncated else None
 
     cli.show(
-        EVENTS_BY.without(*(f"groups.{other}" for other in _GROUPS if other != name)),
-        {**head, "by": by if isinstance(by, str) else by.text},
+        shown_group(EVENTS_BY, by),
+        {**head, "by": str(by)},
         groups=found,
         events=lambda: found.summary.events,
         matched=lambda: found.summary.groups,
@@ -355,8 +344,6 @@ EVENTS = Schema(
     NOTE,
 )
 
-_GROUPS = ("hour", "type", "entity", "source", "batch", "value")
-
 EVENTS_BY = Schema(
     "pik events --by",
     Field("window", Window),
@@ -365,16 +352,7 @@ EVENTS_BY = Schema(
     Rows(
         "groups",
         "most first; hours in order",
-        Column("hour", Instant, "of `event_time`", get=lambda row: parse_instant(row.group), only="with `--by hour`"),
-        *(Column(name, str, get="group", only=f"with `--by {name}`") for name in _GROUPS[1:-1]),
-        Column(
-            "value",
-            Json,
-            "that the path finds; null: nothing",
-            get=lambda row: row.group.encode(),
-            text=lambda row: msgspec.json.decode(row.group) if row.group.startswith('"') else row.group,
-            only="with `--by payload.PATH`",
-        ),
+        *GROUPED,
         Column("events", Count, "with `--class`: deliveries"),
         empty=lambda found: f"no such events {found['window'].within}",
     ),

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
-
-import msgspec
 
 from pik.cli import options
 from pik.cli.command import FOUND, PARTLY
 from pik.cli.commands.ingest.ingest import reading_of, sources_of
+from pik.cli.commands.inspect.impact import failed_note, impact_parts
 from pik.cli.commands.numbers.diff import diff
 from pik.cli.context import Context
 from pik.cli.document import NEXT, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import argument, first_rows, option
-from pik.cli.values import Bucket, Count, Entity, EventId, Instant
+from pik.cli.values import Count, EventId, Instant
 from pik.errors import UsageError, command
 from pik.model.instant import Window
 
@@ -63,8 +61,8 @@ def diff_events(
     (the store has it, the log does not), or different (both have its idempotency key, with other content or another
     time). The scope is that of the log: from its first to its last event, its sources, types and entities, unless
     options give another; it holds for both sides. The table of metrics has what the missing events would add to each.
-    Exit codes: 0 both sides agree, 1 they differ, 3 records of the log are not events, 2 no event of the log is in the
-    scope.
+    Exit codes: 0 both sides agree, 1 they differ, 3 records of the log are not events or values cannot be computed, 2
+    no event of the log is in the scope.
     """
     from pik.runtime.parallel import processors
     from pik.usecases.inspect.reconcile import Scope, reconcile
@@ -86,6 +84,7 @@ def diff_events(
         progress=cli.progress,
     )
     limit = limit or cli.default_limit
+    longest = ["--max-line", str(max_line)] if max_line > 1 << 20 else []
     rows, more_rows = first_rows(iter(found.mismatches), limit)
     values, more_values = first_rows(iter(found.impact.values if found.impact else ()), limit)
     options.note_left_out(cli, found.impact.left_out if found.impact else ())
@@ -95,10 +94,17 @@ def diff_events(
         mismatches=rows,
         differing_values=values,
         truncated=lambda: more_rows() or more_values(),
-        next=command("ingest", str(write)) if write and found.missing else None,
+        next=command("ingest", *longest, str(write)) if write and found.missing else None,
     )
+    notes = [failed_note(found.impact)] if found.impact else []
     if found.rejected:
-        cli.note(f"{found.rejected:,} records of the log are not events; why: {command('ingest', '--dry-run', *files)}")
+        given = {"--map": mapping or (), "--time-format": [time_format], "--timezone": [timezone]}
+        again = [word for name, values in given.items() for value in values if value for word in (name, value)]
+        why = command("ingest", "--dry-run", *again, *longest, *files)
+        notes.append(f"{found.rejected:,} records of the log are not events; why: {why}")
+    for note in filter(None, notes):
+        cli.note(note)
+    if any(notes):
         return PARTLY
     return FOUND if found.differs else None
 
@@ -143,32 +149,7 @@ RECONCILIATION = Schema(
         Column("different", Count),
         get=lambda found: found.hours,
     ),
-    Rows(
-        "metrics",
-        "what the missing events would add, by name",
-        Column("metric", str, "NAME@VERSION"),
-        Column("differing", Count, "values that would differ"),
-        Column("total", Decimal | None, "the sum of all values now; null: they do not add up, or one failed"),
-        Column("total_assumed", Decimal | None, "the sum with the missing events", get="assumed"),
-        Column("delta", Decimal | None, "total_assumed - total"),
-        Column("failed", Count, "values that cannot be computed", drop=1),
-        get=lambda found: found.impact.metrics,
-        only="if events are missing",
-    ),
-    Rows(
-        "differing_values",
-        "those that would differ, of metrics that do not add up, by metric, bucket, entity",
-        Column("metric", str),
-        Column("bucket", Bucket, "its start"),
-        Column("entity_id", Entity | None, "null: over all entities", cut=24),
-        Column("value", Decimal | None, "now; null: no value"),
-        Column("value_assumed", Decimal | None, "with the missing events", get="assumed"),
-        Column("delta", Decimal | None, "value_assumed - value; no value counts as 0"),
-        get=lambda found: found.impact.values,
-        empty="no value of such a metric would differ",
-        only="if events are missing",
-    ),
-    msgspec.structs.replace(options.LEFT_OUT, get="impact.left_out", only="if events are missing"),
+    *impact_parts("with the missing events", only="if events are missing"),
     TRUNCATED,
     NEXT,
 )

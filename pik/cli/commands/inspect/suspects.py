@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pik.cli.commands.inspect.duplicate_groups import GROUPED, shown_group
+from pik.cli.commands.inspect.groups import GROUPED, shown_group
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.values import Count, EventId, Instant, Lag
 from pik.model.instant import Window

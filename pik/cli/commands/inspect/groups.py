@@ -1,8 +1,10 @@
-"""What duplicates and suspects are counted by: --by, and the columns that have it."""
+"""What events, duplicates and suspects are counted by: --by, and the columns that have it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from pik.cli.document import Column, Schema
 from pik.cli.values import Instant, Json
@@ -22,7 +24,7 @@ GROUPED = (
         Json,
         "what the path finds; null: nothing",
         get=lambda row: row.group.encode(),
-        text=lambda row: row.group.strip('"'),
+        text=lambda row: msgspec.json.decode(row.group) if row.group.startswith('"') else row.group,
         only="with `--by PATH`",
     ),
 )
