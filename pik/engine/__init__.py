@@ -161,12 +161,12 @@ class DuckEngine:
 
     @contextmanager
     def compared(
-        self, states: Sequence[tuple[Inputs, Definition]], window: Window, entities: Sequence[str] = ()
+        self, states: Sequence[tuple[Inputs, Definition]], bucket: int, entities: Sequence[str] = ()
     ) -> Iterator[Counted]:
         """See Engine.compared."""
 
         def compute(db: DuckDBPyConnection) -> Counted:
-            values = [_state(db, number, *state, window, entities) for number, state in enumerate(states)]
+            values = [_state(db, number, *state, bucket, entities) for number, state in enumerate(states)]
             return Counted(values, DuckTables(db))
 
         with self._computed([inputs for inputs, _ in states], compute) as counted:
@@ -318,10 +318,11 @@ def _state(
     number: int,
     inputs: Inputs,
     definition: Definition,
-    window: Window,
+    bucket: int,
     entities: Sequence[str],
 ) -> Computed | None:
     """Create the table of the deliveries that a state counts, and return its value."""
+    window = Window(bucket, bucket + 1).widened(definition.bucket_size)
     create = f"CREATE TEMP TABLE counted_{number}"
     value = None
     if not _is_empty(inputs):

@@ -226,10 +226,11 @@ class Engine(Protocol):
         EngineError where its condition cannot be evaluated for one of them."""
 
     def compared(
-        self, states: Sequence[tuple[Inputs, Definition]], window: Window, entities: Sequence[str] = ()
+        self, states: Sequence[tuple[Inputs, Definition]], bucket: int, entities: Sequence[str] = ()
     ) -> AbstractContextManager[Counted]:
-        """Compute the value of one bucket from each of these inputs, by the definition beside it, and provide them with
-        the deliveries that they count. Raises as `computation` does; a value that fails counts none."""
+        """Compute the value of the bucket with this start from each of these inputs, by the definition beside it, which
+        has its own bucket size, and provide them with the deliveries that they count. Raises as `computation` does; a
+        value that fails counts none."""
 
     def figures(self, path: Path) -> AbstractContextManager[Figures]:
         """Provide the numbers of a file of lines `METRIC, BUCKET (nanoseconds), ENTITY, VALUE, LINE` with a tab between

@@ -210,12 +210,13 @@ class Selection:
 
 @contextmanager
 def gather_together(selections: Sequence[Selection]) -> Iterator[list[GatheredRaw]]:
-    """Provide what each of several selections gathers, of one window and the same entities under several overrides,
-    which leave out the same frames. Raw that they share is read once. Raises as `Selection.gather` does."""
+    """Provide what each of several selections gathers, of the same entities under several overrides, which leave out
+    the same frames; their windows overlap. Raw that they share is read once. Raises as `Selection.gather` does."""
     first = selections[0]
+    window = Window(min(one.window.start for one in selections), max(one.window.end for one in selections))
     later = max(one.overrides.later for one in selections)
     earlier = max(one.overrides.earlier for one in selections)
-    whole = replace(first, overrides=Overrides(later=later, earlier=earlier), _listed=None)
+    whole = replace(first, window=window, overrides=Overrides(later=later, earlier=earlier), _listed=None)
     with gather_each(selections, whole.segments()) as gathered:
         yield gathered
 

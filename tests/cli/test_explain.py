@@ -204,6 +204,12 @@ def test_totals_are_explained_by_the_sums_of_the_shares(shop: Callable[..., Any]
         assert sum(sums) == 12.25
     [row] = json.loads(shop("diff", "aggregates", *options, "--format", "json").out)["totals"]
     assert row["causes"] == [{"cause": "not computed", "share": 8}, {"cause": "late", "share": 4.25}]
+    (tmp_path / "more.jsonl").write_text(line('"x"', 4))
+    shop("ingest", "more.jsonl")
+    options = ("--by", "run", "--to", "2026-01-02", "--metric", "revenue", "--explain", "--format", "json")
+    result = shop("diff", "aggregates", *options)
+    [row] = json.loads(result.out)["totals"]
+    assert (result.code, row["not_computed"], row["delta"], row["causes"]) == (3, 1, None, None)
     (tmp_path / "m.toml").write_text('name = "largest"\nvalue = "max((payload->>\'v\')::DECIMAL(18, 2))"\n')
     shop("metrics", "apply", "m.toml")
     result = shop("diff", "aggregates", "--total", "--explain", "--metric", "largest")

@@ -181,9 +181,9 @@ class PlainEngine:
         return DuckEngine().counted(inputs, definition, window, entities)
 
     def compared(
-        self, states: Sequence[tuple[Inputs, Definition]], window: Window, entities: Sequence[str] = ()
+        self, states: Sequence[tuple[Inputs, Definition]], bucket: int, entities: Sequence[str] = ()
     ) -> AbstractContextManager[Counted]:
-        return DuckEngine().compared(states, window, entities)
+        return DuckEngine().compared(states, bucket, entities)
 
     def figures(self, path: Path) -> AbstractContextManager[Figures]:
         return DuckEngine().figures(path)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected, UsageError
@@ -15,7 +16,7 @@ from pik.model.scenario import CountedDuplicates, Criteria, OtherDefinition, Sce
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.metrics.causes import explained
-from pik.usecases.metrics.chain import Cause
+from pik.usecases.metrics.chain import Cause, value_of
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.explain import Explanation, events_behind, explain
@@ -75,6 +76,23 @@ def test_a_new_definition_is_told_from_late_events(store: Store) -> None:
     assert found.left.knowledge is not None
     assert (found.left.knowledge.metric.version, found.metric.version) == (1, 2)
     assert shares(explain(store, ENGINE, "total@1", "a", DAY_ONE)) == {"late": 4, "unexplained": 0}
+
+
+@pytest.mark.parametrize(("first", "then", "expected"), [("1d", "6h", (3, 5)), ("6h", "1d", (1, 7))])
+def test_a_definition_with_other_buckets_is_told_from_lost_and_late_events(
+    tmp_path: Path, first: str, then: str, expected: tuple[int, int]
+) -> None:
+    store = open_store(str(tmp_path / "store"), create=True)
+    add_version(store.metrics, replace(TOTAL, bucket=first), 1)
+    ingest(store, tmp_path, [event(1, "a", "01T01:00"), event(2, "a", "01T23:00")])
+    replayed(store, ENGINE)
+    add_version(store.metrics, replace(TOTAL, bucket=then), 1)
+    ingest(store, tmp_path, [event(4, "a", "01T05:00")])
+    found = explain(store, ENGINE, "total", "a", DAY_ONE, events=True)
+    assert (found.left.value, value_of(found.recomputed), found.proven) == (*expected, True)
+    assert shares(found) == {"definition": expected[1] - 4 - expected[0], "late": 4, "unexplained": 0}
+    behind = [(one.cause, one.change.before) for one in events_behind(store, found)]
+    assert behind == [(Cause.DEFINITION, first == "1d"), (Cause.LATE, False)]
 
 
 def test_a_value_that_no_run_computed_or_that_was_rolled_back_is_not_computed(store: Store, tmp_path: Path) -> None:

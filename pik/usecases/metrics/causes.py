@@ -145,6 +145,8 @@ def with_causes(
 
 
 def _sum(totals: DiffTotals, one: ExplainedDifference) -> None:
+    if one.difference.op == Op.FAILED:  # a total without it has no delta
+        return
     run_id = None if one.current is None else one.current.run_id or None
     totals.explain(one.difference.metric, one.difference.bucket, run_id, one.shares, proven=one.proven)
 

@@ -109,7 +109,8 @@ def explain(
     _expect_entity(metric, entity, window.start)
     expect_held(store, window, entities_of(entity))
     place = metric, window.start, entity
-    winners = Winners(store, window)
+    sizes = [one.bucket_size for one in store.metrics.versions(metric.name)]  # what was current may be of another size
+    winners = Winners(store, window.widened(max(sizes, default=metric.bucket_size)))
     before = side_value(store, winners, left or Recorded(store, LEFT), *place)
     after = None if right is None else side_value(store, winners, right, *place)
     target = Knowledge(metric, scenario.as_of, winners.moment(scenario.as_of))
@@ -119,7 +120,7 @@ def explain(
     assumed = list(_assumed(store, engine, scenario, metric, name, window)) if right is None else []
     metric = assumed[-1][0] if assumed else target.metric if after is not None else metric
     wanted = [*_compared(before, after, target, winners), *assumed]
-    with computed_states(store, engine, wanted, window, entity, winners) as states:
+    with computed_states(store, engine, wanted, window.start, entity, winners) as states:
         chain = _Chain(store, states, winners, before, after, target, with_events=events)
         chain.compare()
         for assumption, step in zip(scenario.assumptions if assumed else (), assumed, strict=True):

@@ -110,26 +110,33 @@ def computed_states(
     store: Store,
     engine: Engine,
     wanted: Sequence[tuple[Metric, Scenario]],
-    window: Window,
+    bucket: int,
     entity: str,
     winners: Winners,
 ) -> Iterator[States]:
-    """Compute the value of one bucket by each of these definitions under the scenario beside it, resolved ones, from
-    what can be read. Raises EngineError if a definition fails on the events."""
+    """Compute the value of the bucket with this start by each of these definitions, which may have other bucket sizes,
+    under the scenario beside it, resolved ones, from what can be read. Raises EngineError if a definition fails on the
+    events."""
     if not wanted:
         yield States({}, frozenset(), None)
         return
     entities = entities_of(entity)
     each = {(metric.definition, scenario): metric for metric, scenario in wanted}
     with ExitStack() as stack:
+        windows = [Window(bucket, bucket + 1).widened(metric.bucket_size) for metric in each.values()]
         overrides = [
-            stack.enter_context(applied(store, engine, scenario, window, entities, winners)) for _, scenario in each
+            stack.enter_context(applied(store, engine, scenario, window, entities, winners))
+            for (_, scenario), window in zip(each, windows, strict=True)
         ]
         lost: frozenset[str] = frozenset()
         while True:
-            selections = [Selection(store, window, entities, replace(one, lost=lost)) for one in overrides]
+            selections = [
+                Selection(store, window, entities, replace(one, lost=lost))
+                for window, one in zip(windows, overrides, strict=True)
+            ]
+            definitions = [definition for definition, _ in each]
             try:
-                counted = stack.enter_context(_counted(engine, [definition for definition, _ in each], selections))
+                counted = stack.enter_context(_counted(engine, definitions, selections, bucket, entities))
                 break
             except Damaged:
                 unreadable = _unreadable(selections)
@@ -148,11 +155,16 @@ def computed_states(
 
 
 @contextmanager
-def _counted(engine: Engine, definitions: Sequence[Definition], selections: Sequence[Selection]) -> Iterator[Counted]:
-    window, entities = selections[0].window, selections[0].entities
+def _counted(
+    engine: Engine,
+    definitions: Sequence[Definition],
+    selections: Sequence[Selection],
+    bucket: int,
+    entities: Sequence[str],
+) -> Iterator[Counted]:
     with gather_together(selections) as raws:
         states = [(raw.inputs, definition) for raw, definition in zip(raws, definitions, strict=True)]
-        with engine.compared(states, window, entities) as counted:
+        with engine.compared(states, bucket, entities) as counted:
             yield counted
 
 
