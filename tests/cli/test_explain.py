@@ -74,6 +74,11 @@ def test_a_changed_definition_is_shown_side_by_side(shop: Callable[..., Any], tm
         ("unexplained", 0),
     ]
     assert [one["metric"] for one in found["definitions"]] == ["revenue@1", "revenue@2"]
+    assert found["next"].startswith("pik replay --entity a --metric revenue ")
+    found = json.loads(shop("explain", "revenue@1", *PLACE[1:], "--format", "json").out)
+    assert (found["recomputed"], found["next"]) == (7.75, None)  # a replay would compute revenue@2
+    diff = json.loads(shop("diff", "aggregates", "--metric", "revenue@1", "--format", "json").out)
+    assert (diff["different"], diff["next"]) == (1, None)
 
 
 def test_what_raw_does_not_hold_any_more_is_lost_and_its_share_is_inferred(
@@ -160,8 +165,10 @@ def test_any_two_sides_are_explained(shop: Callable[..., Any]) -> None:
         (("--left", f"run:{counted}"), [("duplicates", 0)], 0),
         (("--left", f"run:{old}", "--run", counted), [("duplicates", 0), ("late", 4.25)], 1),
         (("--left", "current@2020-01-01", "--right", "current"), [("not computed", 7.75)], 1),
+        (("--left", f"run:{old}", "--right", "current@2020-01-01"), [("not computed", -3.5)], 1),
     ):
         found = explained(shop, *options)
+        assert found["proven"] is True
         shares = [(one["cause"], one["share"]) for one in found["causes"]]
         assert shares == [*causes, ("unexplained", 0)], options
         assert shop("explain", *PLACE, *options).code == code
@@ -169,6 +176,10 @@ def test_any_two_sides_are_explained(shop: Callable[..., Any]) -> None:
     assert (found["left_side"], found["right_side"], found["run_id"]) == (f"run:{old}", "current", old)
     assert found["causes"][0]["run_id"] == old
     assert found["right_run_id"] not in (old, None)
+    for run in (found["right_run_id"], old):
+        shop("rollback", run, "--yes")
+    found = explained(shop)
+    assert (found["causes"][0]["promotion_id"] is not None, found["promoted_at"]) == (True, None)
 
 
 def test_a_number_of_a_file_is_imported_and_the_scenarios_that_give_it_are_named(
@@ -206,8 +217,8 @@ def test_totals_are_explained_by_the_sums_of_the_shares(shop: Callable[..., Any]
     assert row["causes"] == [{"cause": "not computed", "share": 8}, {"cause": "late", "share": 4.25}]
     (tmp_path / "more.jsonl").write_text(line('"x"', 4))
     shop("ingest", "more.jsonl")
-    options = ("--by", "run", "--to", "2026-01-02", "--metric", "revenue", "--explain", "--format", "json")
-    result = shop("diff", "aggregates", *options)
+    failing = ("--by", "run", "--to", "2026-01-02", "--metric", "revenue", "--explain", "--format", "json")
+    result = shop("diff", "aggregates", *failing)
     [row] = json.loads(result.out)["totals"]
     assert (result.code, row["not_computed"], row["delta"], row["causes"]) == (3, 1, None, None)
     (tmp_path / "m.toml").write_text('name = "largest"\nvalue = "max((payload->>\'v\')::DECIMAL(18, 2))"\n')

@@ -285,6 +285,11 @@ def test_damaged_raw_is_told_from_a_value_over_all(shop: Callable[..., Any]) -> 
     [segment] = [one for one in Path(".pik/raw/event_date=2026-01-02").iterdir() if one.suffix == ".zst"]
     segment.chmod(0o644)
     segment.write_bytes(segment.read_bytes()[:-4] + b"\0\0\0\0")
+    listed = shop("diff", "aggregates", "--format", "csv").out.splitlines()
+    assert {tuple(row.split(",")[index] for index in (0, 3, 10, 11)) for row in listed if "-02T" in row} == {
+        ("!", "", "", "")
+    }
+    assert "(all)" not in shop("diff", "aggregates", "--metric", "event_count").out
     found = shop("diff", "aggregates", "--total", *ONLY[2:], "--format", "json")
     assert found.code == 3
     [row] = found.json()["totals"]

@@ -89,7 +89,7 @@ def test_a_definition_with_other_buckets_is_told_from_lost_and_late_events(
     add_version(store.metrics, replace(TOTAL, bucket=then), 1)
     ingest(store, tmp_path, [event(4, "a", "01T05:00")])
     found = explain(store, ENGINE, "total", "a", DAY_ONE, events=True)
-    assert (found.left.value, value_of(found.recomputed), found.proven) == (*expected, True)
+    assert (int(found.left.value), int(value_of(found.recomputed)), found.proven) == (*expected, True)
     assert shares(found) == {"definition": expected[1] - 4 - expected[0], "late": 4, "unexplained": 0}
     behind = [(one.cause, one.change.before) for one in events_behind(store, found)]
     assert behind == [(Cause.DEFINITION, first == "1d"), (Cause.LATE, False)]
@@ -191,6 +191,7 @@ def test_a_value_computed_from_no_delivery_is_proven(store: Store, tmp_path: Pat
     replayed(store, ENGINE)
     add_version(store.metrics, TOTAL, 3)
     found = explain(store, ENGINE, "total", "a", DAY_ONE)
+    assert found.shares[0].detail == "computed with total@2; recomputed with total@3"
     assert found.left.computed is not None
     assert (found.left.computed.inputs, found.proven, shares(found)) == (
         0,

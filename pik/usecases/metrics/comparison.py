@@ -98,7 +98,8 @@ class Difference(msgspec.Struct, frozen=True, gc=False):
 
     `delta` and `percent` (of the current value, to six digits) are None where one of the two values is missing,
     `percent` also where the current value is 0. What cannot be computed has a `failure`, and no entity where raw of the
-    whole bucket cannot be read. What numbers from outside were computed from is not known: their inputs are None.
+    whole bucket cannot be read. What numbers from outside were computed from is not known, nor what damaged raw held:
+    these inputs are None.
     `causes` are the shares of the delta by cause, if they were asked for, and `proven` as in an Explanation.
     """
 
@@ -223,7 +224,7 @@ class Comparison:
                     failure = Failure(f"{part.computed.message}; {part.window} is not computed", damage=True)
                     for metric in metrics:  # a failed row in place of all aggregates
                         place = metric.name, part.window.start, ALL_ENTITIES
-                        yield None, Computed(*place, None, 0, NO_INPUTS, NO_INPUTS, failure)
+                        yield None, Computed(*place, None, None, NO_INPUTS, NO_INPUTS, failure)
                 elif read is None:
                     if self.left is None:
                         current = sound(current_rows(aggregates, metrics, part.window, entities))
@@ -345,6 +346,7 @@ def _difference(before: Computed | None, after: Computed | None) -> Difference:
         if current:
             percent = _PERCENT.divide(_WIDE.multiply(delta, Decimal(100)), current.copy_abs()).normalize()
     failure = after.failure if after else None
+    unknown = failure is not None and failure.damage
     op = _ADDED if current is None else _REMOVED if value is None else _CHANGED
     return Difference(
         op=op if failure is None else _FAILED,
@@ -355,7 +357,7 @@ def _difference(before: Computed | None, after: Computed | None) -> Difference:
         recomputed=value,
         delta=delta,
         percent=percent,
-        inputs_before=before.inputs if before else 0,
+        inputs_before=before.inputs if before else None if unknown else 0,
         inputs_after=after.inputs if after else 0,
         failure=failure,
     )

@@ -154,6 +154,8 @@ def _compared(
 ) -> Iterator[tuple[Metric, Scenario]]:
     """Yield what the states between the two sides are computed from, before assumptions."""
     if right is not None and right.knowledge is None:
+        if left.knowledge is not None:
+            yield left.knowledge.metric, left.knowledge.scenario
         return
     yield target.metric, target.scenario
     if left.knowledge is not None and left.computed is not None:
@@ -194,7 +196,7 @@ class _Chain:
         is_right = right is None or right.proven
         if left.knowledge is not None and left.computed is not None:
             self._computed(left, left.knowledge, is_right=is_right)
-        elif left.version is not None or left.name.startswith("file:"):
+        elif left.is_outside:
             delta = EXACT.subtract(last.value, left.value)
             self.shares.append(Share(Cause.IMPORTED, delta, False, left.origin, None, side=left))
         elif last.computed is not None:
@@ -206,9 +208,12 @@ class _Chain:
     def _without_inputs(self, right: SideValue) -> None:
         """Add the one share of a right side that has no version, or one that was imported."""
         left, share = self.left, EXACT.subtract(right.value, self.left.value)
+        if left.knowledge is not None and left.computed is not None:
+            found = self.states.at(left.knowledge.metric, left.knowledge.scenario).computed
+            self.left = left = replace(left, proven=counts_same(found, left.computed))
         if left.version is None and right.version is None:
             return
-        if right.version is not None and left.version is not None:
+        if right.version is not None and (left.version is not None or left.is_file):
             self.shares.append(Share(Cause.IMPORTED, share, False, right.origin, None, side=right))
             return
         missing = right if right.version is None else left
@@ -243,7 +248,7 @@ class _Chain:
             at, before = after, known
 
     def _defined(self, metric: Metric) -> str:
-        return f"the definition is {pin(metric)} now" if self.right is None else f"{self.right.name} with {pin(metric)}"
+        return f"recomputed with {pin(metric)}" if self.right is None else f"{self.right.name} with {pin(metric)}"
 
     def _lose(self, side: SideValue, share: Decimal, detail: str) -> None:
         """Add what a side counted and raw does not hold any more. Its events are not known."""
@@ -388,4 +393,5 @@ def _late(store: Store, states: States, before: State, after: State, left: Knowl
     if len(batches) > _NAMED:
         named += f" and {len(batches) - _NAMED:,} more batches"
     among = f" in {named}" if batches else " among them"
-    return f"{sum(count for _, count in batches):,} recorded after {format_instant(since)},{among}{not_known}"
+    when = f"after {format_instant(since)}" if since else "where nothing had been recorded before"
+    return f"{sum(count for _, count in batches):,} recorded {when},{among}{not_known}"

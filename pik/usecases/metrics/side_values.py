@@ -31,11 +31,17 @@ class SideValue:
     promotion: Promotion | None = None
     origin: str = ""
     proven: bool = False
+    is_file: bool = False
 
     @property
     def computed(self) -> Computed | None:
         """The value as it was computed."""
         return None if self.version is None else self.version.computed
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether the value came from outside: it was imported, or the side is a file, which may lack it."""
+        return self.is_file or (self.version is not None and self.knowledge is None)
 
     @property
     def value(self) -> Decimal:
@@ -51,7 +57,8 @@ def side_value(
     if isinstance(side, FileNumbers):
         numbers = side.current(metric.name, window)
         number = next((one for one in numbers if one.computed.entity_id == entity), None)
-        return SideValue(f"file:{side.name}", number, origin=f"what {side.name} was computed from is not known")
+        origin = f"what {side.name} was computed from is not known"
+        return SideValue(f"file:{side.name}", number, origin=origin, is_file=True)
     version = next(side.named(metric.name, window, (entity,)), None)
     if version is None:
         promotion, origin = _without(store, side, metric, window, entity)

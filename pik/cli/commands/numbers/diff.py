@@ -180,7 +180,7 @@ def aggregates(
         if explain:
             diff = with_causes(store, engine, diff, metric or (), compared.get("totals"))
         repair: Callable[[], str | None] = lambda: None  # noqa: E731
-        if sides == (LEFT, RIGHT) and not scenario:
+        if sides == (LEFT, RIGHT) and not scenario and not any("@" in one for one in metric or ()):
             repair = partial(_replay, within, entity, metric)
         elif sides[0] == LEFT and diff.run is not None:
             repair = partial(_after_run, store, diff.run.run_id)

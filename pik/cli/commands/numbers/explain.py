@@ -144,7 +144,7 @@ def explain(
     behind = ((one, _values(one, paths)) for one in events_behind(store, found)) if events else ()
     tried = {name: getattr(trials, name, None) for name in ("tried", "failed", "not_tried")}
     met = None if trials is None else trials.met
-    cli.show(EXPLANATION.without(*left_out), found, events=behind, trials=met, **tried, next=_next(found))
+    cli.show(EXPLANATION.without(*left_out), found, events=behind, trials=met, **tried, next=_next(found, metric))
     for missing in uncertain(before, after):
         cli.note(missing)
     return FOUND if found.delta or any(one.share for one in found.shares) else None
@@ -165,13 +165,13 @@ def _values(event: CauseEvent, paths: list[EventPath]) -> dict[str, Any]:
     return {} if event.delivery is None else {path.text: path.find(event.delivery) for path in paths}
 
 
-def _next(found: Explanation) -> str | None:
+def _next(found: Explanation, metric: str) -> str | None:
     from pik.usecases.metrics.states import options_of
 
     if found.lost or any(one.cause == "lost" for one in found.shares):
         return command("verify", "--full")  # a replay would only make the loss current
-    if not found.delta or found.scenario or found.right is not None or found.left.name != "current":
-        return None
+    if not found.delta or found.scenario or found.right is not None or found.left.name != "current" or "@" in metric:
+        return None  # a replay computes what is true, by the latest definition
     day = format_instant(found.bucket)
     whose = options_of(found.entity_id) or ["--all"]
     return command("replay", *whose, "--metric", found.metric.name, "--from", day, "--to", _end(found))
@@ -209,6 +209,12 @@ def _of(side: str, path: str) -> Callable[[Explanation | Share], object]:
         return at or None
 
     return part
+
+
+def _promotion(side: str, name: str) -> Callable[[Explanation], object]:
+    """Return what finds a part of a side's promotion, null where the last that happened was a rollback."""
+    part, kind = _of(side, f"promotion.{name}"), _of(side, "promotion.kind")
+    return lambda found: part(found) if kind(found) == "promote" else None
 
 
 def _value(computed: Computed | None) -> Decimal | None:
@@ -260,18 +266,18 @@ EXPLANATION = Schema(
     Field("run_id", str | None, "that wrote the left version", get=_of("left", "version.run_id")),
     Field("run_actor", str | None, "who asked for that run; null: not known", get=_of("left", "version.actor")),
     Field("run_reason", str | None, get=_of("left", "version.reason")),
-    Field("promoted_at", Instant | None, "when that run was promoted", get=_of("left", "promotion.at")),
-    Field("promoted_by", str | None, get=_of("left", "promotion.actor")),
+    Field("promoted_at", Instant | None, "when that run was promoted", get=_promotion("left", "at")),
+    Field("promoted_by", str | None, get=_promotion("left", "actor")),
     Field(
         "known_until",
         Instant | None,
-        "of the left version; null: it was imported",
+        "of the left version; null: it was imported, or nothing was recorded yet",
         get=_of("left", "version.known_until"),
     ),
     Field("right_run_id", str | None, "that wrote the right version", get=_of("right", "version.run_id")),
     Field("right_run_actor", str | None, get=_of("right", "version.actor")),
-    Field("right_promoted_at", Instant | None, get=_of("right", "promotion.at")),
-    Field("right_promoted_by", str | None, get=_of("right", "promotion.actor")),
+    Field("right_promoted_at", Instant | None, get=_promotion("right", "at")),
+    Field("right_promoted_by", str | None, get=_promotion("right", "actor")),
     Field("right_known_until", Instant | None, get=_of("right", "version.known_until")),
     Field(
         "proven",
