@@ -146,4 +146,4 @@ def _suggestion(names: tuple[str, ...]) -> re.Pattern[str]:
     quoted = r"""(?<![^\s(=])(?:'[^']*'|"[^"]*")+"""
     another = r"(?:(?!\bpik ).)*?"
     own = rf"(?!{another}--store\b)(?!\w+(?: \w+)* --help\b)"
-    return re.compile(rf"{quoted}|(?P<pik>\bpik )(?=(?:{'|'.join(names)})\b){own}", re.DOTALL)
+    return re.compile(rf"{quoted}|(?P<pik>(?<![\w./])pik )(?=(?:{'|'.join(names)})\b){own}", re.DOTALL)

@@ -110,14 +110,15 @@ class Failure(msgspec.Struct, frozen=True, gc=False):
     `reason` is a phrase or a sentence for people, of one line; it may quote the engine or the event, so it is
     text from strangers. `events` is how many events of the bucket are to blame on their own, such as for a text where
     the metric needs a number; `event_ids` are the first of those, by id, at most BLAMED. Both are empty where no single
-    event is to blame, such as for a denominator of zero. With `damage` raw of the whole bucket cannot be read, so that
-    no value of it is known.
+    event is to blame, such as for a denominator of zero. With `damage` raw of whole buckets cannot be read, up to the
+    moment `until`, so that no value of them is known.
     """
 
     reason: str
     events: int = 0
     event_ids: tuple[str, ...] = ()
     damage: bool = False
+    until: int = 0
 
 
 BLAMED = 5

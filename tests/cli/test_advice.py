@@ -225,6 +225,8 @@ def test_quoted_words_are_data_and_a_store_that_is_named_stays() -> None:
     assert with_store("the run's events: another pik process, this pik reads", "s", names) == (
         "the run's events: another pik process, this pik reads"
     )
+    named = "pik --store x/.pik status"
+    assert with_store(named, "x/.pik", names) == named
     assert with_store("`pik runs show --help` shows how", "s", names) == "`pik runs show --help` shows how"
     assert command("show", "it's") == "pik show 'it'\"'\"'s'"
 

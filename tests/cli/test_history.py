@@ -44,6 +44,17 @@ def test_it_tells_what_a_run_lacked_what_is_current_and_what_is_right(shop):
     assert "right_today" not in entries(shop)["history"][0]
 
 
+def test_values_of_damaged_raw_are_neither_right_nor_wrong(shop, tmp_path):
+    (tmp_path / "hourly.toml").write_text('name = "hourly"\nvalue = "count(*)"\nbucket = "1h"\n')
+    assert shop("metrics", "apply", "hourly.toml").code == 0
+    assert shop("replay", "--all", "--promote", "--yes").code == 0
+    [segment, *_] = sorted((tmp_path / ".pik/raw/event_date=2026-03-02").iterdir())
+    segment.chmod(0o600)
+    segment.write_bytes(segment.read_bytes()[:-1])
+    run = next(row for row in entries(shop, "--check")["history"] if row["what"] == "run")
+    assert (run["as_left"], run["right_today"], run["failed"]) == (7, 2, 5)
+
+
 def test_on_80_columns_everything_of_importance_is_there(shop):
     said = shop("history", "--check").out
     assert "2 moved; 2 current, 1 right; lacked 1 batch (INC-1)" in " ".join(said.split())

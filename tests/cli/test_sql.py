@@ -205,8 +205,11 @@ def test_a_statement_comes_from_a_file_or_from_stdin(
 ) -> None:
     (tmp_path / "q.sql").write_text("-- how many\nSELECT count(*) AS n FROM events; \n")
     assert selected(shop, "@q.sql") == [{"n": 61}]
-    monkeypatch.setattr("sys.stdin", io.StringIO("SELECT 7 AS n -- the last line"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"SELECT 7 AS n -- the last line")))
     assert selected(shop, "-") == [{"n": 7}]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"SELECT '\xff'")))
+    wrong = shop("sql", "-")
+    assert (wrong.code, "cannot read standard input: it is not UTF-8 text" in wrong.err) == (2, True)
     (tmp_path / "empty.sql").touch()
     (tmp_path / "binary.sql").write_bytes(b"\xff\xfe\x00")
     for name, reason in {"empty.sql": "empty", "binary.sql": "not UTF-8", "absent.sql": "No such file"}.items():

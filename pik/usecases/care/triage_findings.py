@@ -137,9 +137,9 @@ class Scope:
                     self._moves.promoted_at.setdefault(one.run_id, one.at)
         return self._moves
 
-    def note_unreadable(self, bucket: Window) -> None:
-        """Note the segments because of which a bucket cannot be computed."""
-        selection = Selection(self.store, bucket, self.entities)
+    def note_unreadable(self, window: Window) -> None:
+        """Note the segments because of which the buckets of the window cannot be computed."""
+        selection = Selection(self.store, window, self.entities)
         for segment in selection.segments():
             if segment.key not in self.unreadable and not _is_readable(selection, segment):
                 self.unreadable[segment.key] = segment

@@ -101,12 +101,12 @@ class _Values:
     def _add(self, row: ExplainedDifference, behind: _Behind) -> None:
         one = row.difference
         if one.op == Op.FAILED:
-            is_damage = one.failure is not None and one.failure.damage
-            counts = self.unreadable if is_damage else self.failed
+            until = one.failure.until if one.failure is not None and one.failure.damage else None
+            counts = self.failed if until is None else self.unreadable
             number, first = counts.get(one.metric, (0, one.bucket))
             counts[one.metric] = [number + 1, min(first, one.bucket)]
-            if is_damage:
-                self.scope.note_unreadable(Window(one.bucket, one.bucket + 1))
+            if until is not None:
+                self.scope.note_unreadable(Window(one.bucket, until))
             return
         self.has_unmoved = self.has_unmoved or (row.late > 0 and Cause.LATE not in row.shares)
         for cause, share in row.shares.items():

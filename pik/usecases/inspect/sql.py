@@ -177,8 +177,10 @@ class SqlQuery:
                 tables.write(self.text, made)
                 [(count,)] = tables.rows(f"SELECT count(*) FROM read_parquet('{made}')")
             try:
-                with open(path, "xb") as target, open(made, "rb") as file:
+                with open(path, "xb") as target, open(made, "rb") as file, ExitStack() as incomplete:
+                    incomplete.callback(path.unlink)
                     copyfileobj(file, target)
+                    incomplete.pop_all()
             except OSError as error:
                 raise UsageError(f"--output {path}: {error.strerror}") from None
         return tuple(columns), count

@@ -221,7 +221,8 @@ class Comparison:
                     return
                 self.known_until = max(self.known_until, part.known_until)
                 if isinstance(part.computed, Damaged):
-                    failure = Failure(f"{part.computed.message}; {part.window} is not computed", damage=True)
+                    reason = f"{part.computed.message}; {part.window} is not computed"
+                    failure = Failure(reason, damage=True, until=part.window.end)
                     for metric in metrics:  # a failed row in place of all aggregates
                         place = metric.name, part.window.start, ALL_ENTITIES
                         yield None, Computed(*place, None, None, NO_INPUTS, NO_INPUTS, failure)

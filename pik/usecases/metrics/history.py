@@ -53,8 +53,9 @@ class Entry:
 
     `counts` are those of batches, `deliveries` how many of them are about the entity asked for, `requests` how many
     there are. `moved` counts the aggregates that a promotion or rollback moved, `standing` those of its run that are
-    now as it left them, `right` those of a promotion that are also what raw says today (None: not asked, or raw has
-    expired). A run `lacked` the batches that were recorded after its `known_until` in its window.
+    now as it left them, `right` those of a promotion that are also what raw says today, `failed` those that cannot be
+    computed (None: not asked, or raw has expired). A run `lacked` the batches that were recorded after its
+    `known_until` in its window.
     """
 
     at: int
@@ -72,6 +73,7 @@ class Entry:
     moved: int | None = None
     standing: int | None = None
     right: int | None = None
+    failed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +246,8 @@ class _Details:
     engine: Engine | None
     standings: dict[str, Standing] = field(default_factory=dict)
     lacking: dict[str, int | None] = field(default_factory=dict)
-    wrong: dict[Any, Counter[str] | None] = field(default_factory=dict)
-    """By what was compared: how many current values of each run are not right; None where raw has expired."""
+    compared: dict[Any, _Compared | None] = field(default_factory=dict)
+    """By scope; None where raw has expired."""
 
     def added_to(self, entry: Entry) -> Entry:
         run_id = entry.subject.run_id if isinstance(entry.subject, Run | Promotion) else None
@@ -265,17 +267,20 @@ class _Details:
             entry = replace(entry, lacked=self.lacking[run_id])
         if self.engine is None or entry.what is What.ROLLBACK:
             return entry
-        wrong = self._wrong(run, self.engine) if now else Counter[str]()
-        return replace(entry, right=None if wrong is None else now - wrong[run_id])
+        compared = self._compared(run, self.engine) if now else _Compared()
+        if compared is None:
+            return entry
+        wrong, failed = compared.wrong[run_id], compared.failed[run_id]
+        return replace(entry, right=now - wrong - failed, failed=failed)
 
-    def _wrong(self, run: Run, engine: Engine) -> Counter[str] | None:
+    def _compared(self, run: Run, engine: Engine) -> _Compared | None:
         scope = run.effective, run.request.metrics, run.request.entities
-        if scope not in self.wrong:
+        if scope not in self.compared:
             try:
-                self.wrong[scope] = _wrong_values(self.store, engine, *scope)
+                self.compared[scope] = _compare(self.store, engine, *scope)
             except NotHeld:
-                self.wrong[scope] = None
-        return self.wrong[scope]
+                self.compared[scope] = None
+        return self.compared[scope]
 
 
 def _lacked(store: Store, run: Run, known_until: int) -> int | None:
@@ -295,18 +300,30 @@ _AT_ONCE = 500
 """Values of a bucket that are looked up together."""
 
 
-def _wrong_values(
+@dataclass(slots=True)
+class _Compared:
+    """How many current values are not what raw says today, and how many cannot be computed, by the run that wrote
+    them."""
+
+    wrong: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+
+
+def _compare(
     store: Store, engine: Engine, window: Window, metrics: tuple[str, ...], entities: tuple[str, ...]
-) -> Counter[str]:
-    """Return how many current values are not what raw says today, by the run that wrote them."""
-    wrong: Counter[str] = Counter()
+) -> _Compared:
+    compared = _Compared()
     found = diff_aggregates(store, engine, window, metrics=metrics, entities=entities)
     for (metric, bucket), of_bucket in groupby(found.rows, key=lambda row: (row.metric, row.bucket)):
-        names, place = [row.entity_id for row in of_bucket], Window(bucket, bucket + 1)
-        if "" in names:  # raw of the whole bucket cannot be read
-            wrong.update(one.run_id for one in store.aggregates.current(metric, place))
-            continue
-        for first in range(0, len(names), _AT_ONCE):
-            some = names[first : first + _AT_ONCE]
-            wrong.update(one.run_id for one in store.aggregates.current(metric, place, some))
-    return wrong
+        wrong, failed = list[str](), list[str]()
+        for row in of_bucket:
+            if row.failure is not None and row.failure.damage:
+                unreadable = store.aggregates.current(metric, Window(bucket, row.failure.until), entities)
+                compared.failed.update(one.run_id for one in unreadable)
+            else:
+                (wrong if row.failure is None else failed).append(row.entity_id)
+        for runs, names in ((compared.wrong, wrong), (compared.failed, failed)):
+            for first in range(0, len(names), _AT_ONCE):
+                some = names[first : first + _AT_ONCE]
+                runs.update(one.run_id for one in store.aggregates.current(metric, Window(bucket, bucket + 1), some))
+    return compared

@@ -75,7 +75,7 @@ def _statement(given: str) -> str:
         text = given
     else:
         try:
-            text = sys.stdin.read() if given == "-" else Path(given[1:]).read_text(encoding="utf-8")
+            text = sys.stdin.buffer.read().decode() if given == "-" else Path(given[1:]).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise InputError(f"cannot read {'standard input' if given == '-' else given[1:]}: {reason}") from None

@@ -64,7 +64,7 @@ def history(
     limit = limit or cli.default_limit
     rows, truncated = options.first_rows(found, limit)
     cli.show(
-        HISTORY if check else HISTORY.without("history.right_today"),
+        HISTORY if check else HISTORY.without("history.right_today", "history.failed"),
         scope,
         history=rows,
         truncated=truncated,
@@ -115,6 +115,7 @@ def _standing(entry: Entry) -> str:
         return ""
     now = "as it was before" if entry.what == "rollback" else "current"
     right = "" if entry.right is None else f", {entry.right:,} right"
+    right += f", {entry.failed:,} cannot be computed" if entry.failed else ""
     lacked = f"; lacked {entry.lacked:,} batch{'' if entry.lacked == 1 else 'es'}" if entry.lacked else ""
     return f"; {entry.standing:,} {now}{right}{lacked}"
 
@@ -172,6 +173,13 @@ HISTORY = Schema(
             Count | None,
             "those of them whose value is what raw says today; null: not a promotion or run, or raw has expired",
             get="right",
+            only="with `--check`",
+            detail=True,
+        ),
+        Column(
+            "failed",
+            Count | None,
+            "those of them that cannot be computed: raw is damaged, or the definition fails; null: likewise",
             only="with `--check`",
             detail=True,
         ),
