@@ -203,8 +203,8 @@ def _rule(question: Question) -> str:
     if question.history is not None:
         learned = (
             f"usual for an hour: the median of the same hour on each of the up to {HISTORY // DAY} earlier days, and of"
-            f" the same weekday among them; at least {LEAST_DAYS} days are needed. Of the two, what makes a finding"
-            " less likely counts"
+            f" the same weekday among them; at least {LEAST_DAYS} days are needed, after a silence of {HISTORY // DAY}"
+            " days anew. Of the two, what makes a finding less likely counts"
         )
         parts.append(learned)
         if question.every is None:
@@ -287,9 +287,7 @@ class _Search:
         last, first = hours[-1].last, hours[0].first
         usual = Usual.of_hours((hour.start, hour.events) for hour in hours)
         inside = sum(hour.events for hour in hours if scope.start - HOUR < hour.start < scope.end)
-        learned_from = usual.learned_from if self.question.history is not None else None
-        if learned_from is not None and learned_from >= scope.end:
-            learned_from = None
+        learned_from = usual.learned_from(scope.end) if self.question.history is not None else None
         report.unknown += self.question.history is not None and learned_from is None
         report.groups.add(LearnedGroup(group, inside, first, last, learned_from))
         if first > scope.start > MIN_INSTANT and self.question.wanted.window.start > MIN_INSTANT:

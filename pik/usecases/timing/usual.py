@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -29,13 +30,11 @@ WEEK_DAYS = 7
 
 @dataclass
 class Usual:
-    """What is usual for a group: its counts by number of the hour (or day) since 1970, from the first whole one on, and
-    how many of them make a day and a week."""
+    """What is usual for a group: its counts by number of the hour (or day) since 1970, and how many of them make a
+    day."""
 
     counts: dict[int, int]
-    first: int
     per_day: int
-    per_week: int
     unit: int
     _memory: dict[int, tuple[Decimal, Decimal, float] | None] = field(default_factory=dict)
 
@@ -43,7 +42,7 @@ class Usual:
     def of_hours(cls, hours: Iterable[tuple[int, int]]) -> Usual:
         """Return what is usual for each hour, of the hours' starts and counts."""
         counts = {start // HOUR: events for start, events in hours}
-        return cls(counts, min(counts) + 1, _DAY_HOURS, _DAY_HOURS * WEEK_DAYS, HOUR)
+        return cls(counts, _DAY_HOURS, HOUR)
 
     @cached_property
     def days(self) -> Usual:
@@ -51,17 +50,39 @@ class Usual:
         counts: dict[int, int] = {}
         for hour, events in self.counts.items():
             counts[hour // _DAY_HOURS] = counts.get(hour // _DAY_HOURS, 0) + events
-        return Usual(counts, min(counts) + 1, 1, WEEK_DAYS, DAY)
+        return Usual(counts, 1, DAY)
 
     @property
-    def learned_from(self) -> int:
-        """The first instant with enough earlier days."""
-        return (self.first + LEAST_DAYS * self.per_day) * self.unit
+    def reach(self) -> int:
+        """For how many places afterwards a count tells what is usual."""
+        return HISTORY // DAY * self.per_day
+
+    @cached_property
+    def stretches(self) -> list[range]:
+        """The places of which something may be known: from the first whole one on, until none of the earlier days has
+        an event. Afterwards all begins anew, so that a single event with a time of years ago says nothing of today."""
+        found: list[range] = []
+        for place in sorted(self.counts):
+            is_next = bool(found) and place < found[-1].stop
+            start = found.pop().start if is_next else place + 1
+            found.append(range(start, place + self.reach + 1))
+        return found
+
+    def learned_from(self, end: int) -> int | None:
+        """Return the first instant with enough earlier days, of the stretch with the most events; None: not before the
+        end."""
+        wait = LEAST_DAYS * self.per_day
+        known = [one for one in self.stretches if (one.start + wait) * self.unit < end]
+        largest = max(known, key=self._events, default=None)
+        return None if largest is None else (largest.start + wait) * self.unit
+
+    def _events(self, stretch: range) -> int:
+        return sum(self.counts.get(place, 0) for place in range(stretch.start - 1, stretch.stop))
 
     def candidates(self, start: int, end: int) -> Iterable[int]:
         """Return the places that may be drops or spikes, in their order. Most groups are too small for drops."""
         if max(self.counts.values()) > DROP**2:
-            return range(start, end)
+            return (place for one in self.stretches for place in range(max(start, one.start), min(end, one.stop)))
         return sorted(place for place, count in self.counts.items() if count >= LEAST_SPIKE and start <= place < end)
 
     @cached_property
@@ -78,7 +99,10 @@ class Usual:
         return self._memory[place]
 
     def _at(self, place: int) -> tuple[Decimal, Decimal, float] | None:
-        days = min(HISTORY // DAY, (place - self.first) // self.per_day)
+        after = bisect_right(self.stretches, place, key=lambda stretch: stretch.start)
+        if not after or place not in self.stretches[after - 1]:
+            return None
+        days = min(HISTORY // DAY, (place - self.stretches[after - 1].start) // self.per_day)
         if days < LEAST_DAYS:
             return None
         get = self.counts.get
@@ -108,17 +132,15 @@ class Usual:
         return nothing
 
     def within(self, start: int, end: int) -> Decimal:
-        """Return how many events were usual in a time, as far as that is known; to two digits after the point."""
+        """Return how many events were usual in a time without any, as far as that is known; to two digits after the
+        point."""
         total = Decimal(0)
-        if not self.busy:
-            return total
-        place = max(start // HOUR, self.first + LEAST_DAYS * self.per_day)
-        while place * HOUR < end:
+        first = start // HOUR
+        for place in range(first, min(-(-end // HOUR), first + self.reach + 1)):  # nothing is usual later
             found = self.at(place) if place % self.per_day in self.busy else None
             if found is not None:
                 overlap = min(end, (place + 1) * HOUR) - max(start, place * HOUR)
                 total += found[0] * overlap / HOUR
-            place += 1
         return total.quantize(Decimal("0.01"))
 
     def is_silence(self, expected: Decimal) -> bool:
@@ -131,7 +153,7 @@ class Usual:
     def dispersion(self) -> float:
         """The variance of the hours' counts divided by their mean, by medians; about 1 for independent events."""
         ratios = []
-        for place in range(self.first + LEAST_DAYS * self.per_day, max(self.counts)):
+        for place in (each for one in self.stretches for each in range(one.start, one.stop - self.reach - 1)):
             found = self.at(place)
             if found is not None and found[0] >= FACTOR:
                 middle = float(found[0] + found[1]) / 2
