@@ -78,7 +78,7 @@ _HELP = """Pipeline Investigation Kit: find out what really arrived, what the nu
 explain the difference, and repair it."""
 
 _FIRST_STEPS = """First steps:
-  pik demo                              play one incident end to end, in a temporary store
+  pik demo                              play one incident end to end
   pik ingest events.jsonl               record a file of your own in ./.pik
   pik events --entity ID --since 2h     see what really arrived
   pik triage                            see what is wrong, and what it moves

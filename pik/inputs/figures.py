@@ -112,12 +112,13 @@ class Table:
         if metric and value:
             return Columns(bucket, entity, {"": value}, metric)
         found = {name: column for name in metrics if (column := self._find((name,))) and column not in (bucket, entity)}
+        rest = [column for column in self.header if column not in (bucket, entity)]
         if not found and len(metrics) == 1:
-            rest = [column for column in self.header if column not in (bucket, entity)]
             column = self._find(VALUES) or (rest[0] if len(rest) == 1 else None)
             found = {metrics[0]: column} if column else {}
         if not found:
-            example = f"--value {metrics[0] if metrics else 'METRIC'}=COLUMN"
+            named = metrics[0] if len(metrics) == 1 else "METRIC"
+            example = f"--value {named}={rest[0] if len(rest) == 1 else 'COLUMN'}"
             raise UsageError(
                 f"{self.name} has no column named as a metric ({', '.join(metrics[:5])}); it has {self._shown}",
                 hint=f"{example}, or --metric NAME where one column has values",

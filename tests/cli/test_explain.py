@@ -61,6 +61,7 @@ def test_the_events_behind_a_cause_lead_to_show(shop: Callable[..., Any]) -> Non
         {"payload.v": 4.25, "payload.name": "n5"},
     )
     assert shop("show", event["event_id"]).code == 0
+    assert explained(shop, "--events")["events"][0]["values"] is None
     assert "events" not in explained(shop)
 
 
@@ -117,6 +118,7 @@ def test_a_diff_splits_each_row_by_cause(shop: Callable[..., Any], tmp_path: Pat
     ("arguments", "code", "message"),
     [
         (("revenue", "nobody", "2026-01-01"), 2, "nothing to explain: revenue of 'nobody' has neither"),
+        (("revenue", "nobody"), 2, "hint: after an entity: pik explain revenue nobody 2026-01-31"),
         (("profit", "a", "2026-01-01"), 2, "there is no metric 'profit'"),
         (("revenue", "a", "yesterday"), 2, "BUCKET: "),
         (("revenue", "a"), 2, "BUCKET"),

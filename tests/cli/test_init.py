@@ -79,7 +79,8 @@ def test_no_command_creates_a_store_that_is_named(
     result = pik(*line, *(("--store", "tpyo") if named == "option" else ()))
     assert result.code == 4
     place = inputs / "tpyo"
-    assert result.err == f"error: no store at {place}\nhint: to create an empty one there: pik init --store {place}\n"
+    hint = f"another directory, or --store DIR? To create an empty one: pik init --store {place}"
+    assert result.err == f"error: no store at {place}\nhint: {hint}\n"
     assert sorted(inputs.iterdir()) == before
 
 

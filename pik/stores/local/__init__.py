@@ -71,7 +71,8 @@ def _marker(path: Path, created: Marker | None) -> Marker:
         marker = msgspec.json.decode(file.read_bytes(), type=Marker)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(
-            f"no store at {path}", hint=f"to create an empty one there: {command('init', '--store', str(path))}"
+            f"no store at {path}",
+            hint=f"another directory, or --store DIR? To create an empty one: {command('init', '--store', str(path))}",
         ) from None
     except OSError as error:
         raise StoreError(

@@ -81,11 +81,14 @@ def triage(
     )
 
 
-def _rank(finding: Finding) -> tuple[bool, bool, Decimal, int]:
-    """Order by |delta| / |recomputed total| (a total of 0 first), then by buckets; those without a delta last."""
+def _rank(finding: Finding) -> tuple[bool, bool, Decimal, bool, int, int]:
+    """Order by |delta| / |recomputed total| (a total of 0 first), then by buckets and events; those without a delta
+    last, of these damage first, since others may follow from it."""
     return (
         finding.delta is None,
         finding.effect is not None,
         -(finding.effect or _ZERO),
+        finding.check != "damage",
         -(finding.buckets or 0),
+        -(finding.events or 0),
     )

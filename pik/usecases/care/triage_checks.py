@@ -62,9 +62,10 @@ def _conflicts(scope: Scope) -> Iterator[Finding]:
     found = selected_duplicates(scope.readable("conflicts"), wanted, scope.progress)
     words = ("duplicates", "--class", "conflict", "--show-payload-diff", "--source")
     for source, one in _by_source((delivery.source, delivery.event_instant) for delivery, _ in found):
+        number = "1 delivery" if one.events == 1 else f"{one.events:,} deliveries"
         yield Finding(
             "conflicts",
-            f"{one.events:,} deliveries from {source} repeat an idempotency key with other content",
+            f"{number} from {source} repeat{'s' if one.events == 1 else ''} an idempotency key with other content",
             command(*words, source, *scope.options_of_one),
             scope=source,
             since=one.since,
@@ -77,7 +78,9 @@ def _suspects(scope: Scope) -> Iterator[Finding]:
     for source, one in _by_source((row.source, row.event_time) for row in found):
         yield Finding(
             "suspects",
-            f"{one.events:,} events from {source} may be retries that were stamped anew",
+            f"1 event from {source} may be a retry that was stamped anew"
+            if one.events == 1
+            else f"{one.events:,} events from {source} may be retries that were stamped anew",
             command("duplicates", "--class", "suspect", "--source", source, *scope.options_of_one),
             scope=source,
             since=one.since,

@@ -16,7 +16,7 @@ from itertools import groupby
 from msgspec import structs
 
 from pik.errors import Damaged, command
-from pik.model.instant import Window, format_instant
+from pik.model.instant import SECOND, Window, format_instant
 from pik.model.metric import Aggregate, Metric, PromotionKind, entities_of
 from pik.ports.state import Promotion
 from pik.usecases.care.triage_findings import Finding, Scope
@@ -230,7 +230,8 @@ def _values(scope: Scope) -> Iterator[Finding]:
             events = of_cause.events if cause == Cause.NOT_COMPUTED else None
             yield values.finding("differences", what, _explain(of_cause), key, of_cause, events)
     for metric, (count, since) in values.failed.items():
-        yield _not_computable(scope, metric, f"{_count(count, 'value')} cannot be computed", "failed", count, since)
+        what = f"{_count(count, 'value')} of {metric} cannot be computed"
+        yield _not_computable(scope, metric, what, "failed", count, since)
     for metric, (count, since) in values.unreadable.items():
         what = f"{metric} cannot be computed in {_count(count, 'place')}, where raw cannot be read"
         yield _not_computable(scope, metric, what, "unreadable", None, since)
@@ -275,9 +276,10 @@ def _old_definitions(values: _Values) -> Iterator[Finding]:
         for version, (count, since) in counts.items():
             key = metric.name, Cause.DEFINITION.value, pin(old[version])
             moved = values.causes.get(key, _Sum())
+            applied_at = metric.applied_at - metric.applied_at % SECOND
             what = (
                 f"{_count(count, 'value')} of {metric.name} {'was' if count == 1 else 'were'} computed with"
-                f" {pin(old[version])}; the definition is {pin(metric)} since {format_instant(metric.applied_at)}"
+                f" {pin(old[version])}; the definition is {pin(metric)} since {format_instant(applied_at)}"
             )
             if moved.values:
                 what += f": {values.off_by(metric.name, moved)}"

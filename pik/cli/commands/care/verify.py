@@ -212,15 +212,22 @@ PROBLEMS = (
         " also `expired`; in `pik verify` also `not proven` (raw has lost inputs of a current value; damage of raw) and"
         " `not provable` (others recorded while it was computed; not damage)",
     ),
-    Column("what", str, "the object, the batch, the part of the index, or the aggregate", wrap=True),
+    Column(
+        "what",
+        str,
+        "the object, the batch, the part of the index, or the aggregate",
+        text=lambda one: f"{one.what} of {one.value.entity_id}" if one.value and one.value.entity_id else None,
+        wrap=True,
+    ),
     Column("detail", str, wrap=True, advice=True),
-    Column("day", str | None, "the affected day"),
+    Column("day", str | None, "the affected day", drop=8),
     Column(
         "entities",
         list[str] | None,
         "the affected ones: names, or ranges with numbers of deliveries; null: all, or none",
         text=lambda one: words(Entity(ALL_ENTITIES)) if one.value and one.value.entity_id == ALL_ENTITIES else None,
         wrap=True,
+        drop=7,
     ),
 )
 """Columns of what is missing, damaged or wrong, wherever it is listed."""
@@ -247,10 +254,10 @@ IN_QUESTION = (
         detail=True,
     ),
     Column("run_id", str | None, "of the run that computed it", get=_of_value("run_id"), detail=True),
-    Column("bucket", Bucket | None, "its start", get=_of_value("bucket"), rare=True),
-    Column("recorded", Decimal | None, "the value as it was computed", get=_of_value("recorded"), rare=True),
-    Column("remaining", Decimal | None, "what raw still gives", get=_of_value("remaining"), rare=True),
-    Column("difference", Decimal | None, "remaining - recorded", get=_of_value("difference"), rare=True),
+    Column("bucket", Bucket | None, "its start", get=_of_value("bucket"), drop=2, rare=True),
+    Column("recorded", Decimal | None, "the value as it was computed", get=_of_value("recorded"), drop=4, rare=True),
+    Column("remaining", Decimal | None, "what raw still gives", get=_of_value("remaining"), drop=5, rare=True),
+    Column("difference", Decimal | None, "remaining - recorded", get=_of_value("difference"), drop=3, rare=True),
     Column(
         "lost_candidates",
         int | None,
@@ -265,6 +272,7 @@ IN_QUESTION = (
         " not known which",
         get=_lost_events,
         wrap=True,
+        drop=9,
         rare=True,
     ),
 )

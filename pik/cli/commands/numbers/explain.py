@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     # a metric over all entities (per = "all") has one value for each bucket
     pik explain daily_users 2026-01-31
+
     # who is right, the ledger or raw? and what did that promotion change?
     pik explain revenue customer-17 2026-01-31 --against ledger.csv --value revenue=net
     pik explain revenue customer-17 2026-01-31 --left current@2026-02-01 --right current
@@ -126,7 +127,10 @@ def explain(
     try:
         instant = parse_instant(bucket, date_only=True)
     except Invalid as error:
-        raise UsageError(f"BUCKET: {error.message}", hint="or a date: 2026-01-31") from None
+        hint = "or a date: 2026-01-31"
+        if len(place) == 1 and not bucket[:1].isdigit():
+            hint = f"after an entity: {command('explain', metric, bucket, '2026-01-31')}"
+        raise UsageError(f"BUCKET: {error.message}", hint=hint) from None
     store, engine = cli.open_store(), cli.engine()
     with ExitStack() as stack:
         file = None
@@ -226,12 +230,12 @@ def _change(row: tuple[CauseEvent, dict[str, Any]]) -> str:
     return "~" if change.before and change.after else "+" if change.after else "-"
 
 
-def _json(row: tuple[CauseEvent, dict[str, Any]]) -> bytes:
-    return _encode(row[1])
+def _json(row: tuple[CauseEvent, dict[str, Any]]) -> bytes | None:
+    return _encode(row[1]) if row[1] else None
 
 
-def _text(row: tuple[CauseEvent, dict[str, Any]]) -> str:
-    return ", ".join(_plain(value) for value in row[1].values())
+def _text(row: tuple[CauseEvent, dict[str, Any]]) -> str | None:
+    return ", ".join(_plain(value) for value in row[1].values()) if row[1] else None
 
 
 def _plain(value: object) -> str:
@@ -319,7 +323,7 @@ EXPLANATION = Schema(
         Column("change", str, "`+` it counts then, `-` it does not any more, `~` at another time", get=_change),
         Column("batch_id", str, get=lambda row: row[0].change.batch_id, drop=1),
         Column("seq", int, get=lambda row: row[0].change.seq, drop=2),
-        Column("values", Json, "by `--column`", get=_json, text=_text),
+        Column("values", Json | None, "by `--column`; null without it", get=_json, text=_text, rare=True),
         empty="no events behind any cause",
         only="with `--events`",
     ),

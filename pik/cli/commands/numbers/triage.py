@@ -14,7 +14,7 @@ from pik.cli.context import Context
 from pik.cli.document import NEXT, Column, Field, Rows, Schema
 from pik.cli.options import option
 from pik.cli.text import number_of
-from pik.cli.values import Count, Instant
+from pik.cli.values import Count, Moment
 from pik.errors import InputError
 from pik.model.instant import Window
 
@@ -65,9 +65,10 @@ def triage(
     """Run every check over a window and list what they find, the worst first; write nothing.
 
     Findings are ranked by how much they move a metric: the difference over the window, divided by the recomputed total
-    (a total of 0 first), then by the number of values. Findings that move no number come last. Each names the command
-    that shows it. The rule of every check is listed, whether or not it found anything. Exit codes: 0 nothing found, 1
-    something found, 2 there is nothing in the window, 3 a check could not look at everything.
+    (a total of 0 first), then by the numbers of values and of events. Findings that move no number come last, damage
+    first among them. The commands that show the findings follow as next, in the same order. The rule of every check is
+    listed, whether or not it found anything. Exit codes: 0 nothing found, 1 something found, 2 there is nothing in the
+    window, 3 a check could not look at everything.
     """
     from pik.usecases.care.triage import triage as run_triage
 
@@ -75,7 +76,8 @@ def triage(
     window = options.window_of(from_, to, since)
     found = run_triage(cli.open_store(), cli.engine(), window, entity or (), known, cli.progress)
     schema = TRIAGE if baseline else TRIAGE.without("known")
-    cli.show(schema, found, next=found.findings[0].command if found.findings else None)
+    commands = dict.fromkeys(one.command for one in found.findings)
+    cli.show(schema, found, next="\n".join(commands) or None)
     if any(check.failure for check in found.checks):
         return PARTLY
     return FOUND if found.findings else None
@@ -102,12 +104,12 @@ def _nothing(found: Triage) -> str:
 _COLUMNS = (
     Column("check", str),
     Column("what", str, wrap=True),
-    Column("metric", str | None, drop=2, rare=True),
+    Column("metric", str | None, detail=True),
     Column("cause", str | None, detail=True),
     Column("scope", str | None, "a source, batch, run, version of a metric, dead letter or object", detail=True),
-    Column("since", Instant | None, "the first bucket, or when it began", drop=3),
-    Column("events", Count | None, drop=4),
-    Column("buckets", Count | None, "values that it moves", drop=5),
+    Column("since", Moment | None, "the first bucket, or when it began", drop=2),
+    Column("events", Count | None, drop=3),
+    Column("buckets", Count | None, "values that it moves", drop=4),
     Column(
         "delta",
         Decimal | None,
@@ -115,14 +117,19 @@ _COLUMNS = (
         detail=True,
     ),
     Column("effect", Decimal | None, "|delta| / |recomputed total|; null where that is 0", detail=True),
-    Column("command", str, "that shows it", wrap=True, advice=True),
+    Column("command", str, "that shows it; for people all of them are `next`", detail=True, advice=True),
 )
 
 TRIAGE = Schema(
     "pik triage",
     Field("window", Window),
     Field("entities", list[str] | None),
-    Rows("findings", "by effect, then by buckets; those that move no number last", *_COLUMNS, empty=_nothing),
+    Rows(
+        "findings",
+        "by effect, buckets and events; those that move no number last, damage first",
+        *_COLUMNS,
+        empty=_nothing,
+    ),
     Rows("known", "with `--baseline`: what it has already; not counted", *_COLUMNS, only="with `--baseline`"),
     Rows(
         "checks",
