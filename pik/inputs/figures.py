@@ -117,8 +117,8 @@ class Table:
             column = self._find(VALUES) or (rest[0] if len(rest) == 1 else None)
             found = {metrics[0]: column} if column else {}
         if not found:
-            named = metrics[0] if len(metrics) == 1 else "METRIC"
-            example = f"--value {named}={rest[0] if len(rest) == 1 else 'COLUMN'}"
+            metric = metrics[0] if len(metrics) == 1 else "METRIC"
+            example = f"--value {metric}={rest[0] if len(rest) == 1 else 'COLUMN'}"
             raise UsageError(
                 f"{self.name} has no column named as a metric ({', '.join(metrics[:5])}); it has {self._shown}",
                 hint=f"{example}, or --metric NAME where one column has values",
