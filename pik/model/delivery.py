@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from binascii import hexlify
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -140,6 +140,12 @@ def entity_mark(entity_id: str) -> bytes:
 def event_id_text(line: bytes) -> bytes:
     """Return the event_id of a raw line, without decoding the line; empty if it does not begin with one."""
     return line[len(_EVENT_ID) : len(_EVENT_ID) + 32] if line.startswith(_EVENT_ID) else b""
+
+
+def lines_of(lines: Iterable[bytes], event_ids: Container[bytes]) -> list[bytes]:
+    """Return the raw lines of these events, without decoding the lines."""
+    begin, end = len(_EVENT_ID), len(_EVENT_ID) + 32
+    return [line for line in lines if line[begin:end] in event_ids]
 
 
 def event_time_text(line: bytes) -> bytes:

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 
-from pik.model.batch import Verdict
+from pik.model.batch import Segment, Verdict
 from pik.model.delivery import Delivery, ExtractedColumn, Filter
 from pik.model.event import ENVELOPE, FieldType
 from pik.model.instant import Window
@@ -59,13 +59,15 @@ class DeliveryFiles:
     """Deliveries as files that SQL reads, with what the index knows of them.
 
     `files` and `deliveries` as those of Inputs. `verdicts` is a CSV file of `batch_id,seq,verdict`, the deliveries that
-    were not accepted; `blocks` one of `batch_id,ingest_time,recorded_at` (nanoseconds). Neither has a header.
+    were not accepted; `blocks` one of `batch_id,ingest_time,recorded_at` (nanoseconds). Neither has a header. The first
+    of the files are the whole objects of the `segments`.
     """
 
     files: Sequence[Path]
     deliveries: int
     verdicts: Path
     blocks: Path
+    segments: Sequence[Segment] = ()
 
 
 @dataclass(frozen=True, slots=True)

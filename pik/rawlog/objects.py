@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -20,7 +21,7 @@ import zstandard
 
 from pik.errors import Damaged, InputError, Invalid, StoreError, UsageError
 from pik.model.batch import Frame, Reject, Segment
-from pik.model.delivery import Delivery, event_id_text, read_delivery
+from pik.model.delivery import Delivery, lines_of, read_delivery
 from pik.ports.raw import ObjectReader, Raw
 from pik.runtime.storage import sync, sync_directory
 
@@ -215,7 +216,18 @@ def parse(key: str, line: bytes) -> Delivery:
         raise damaged(key, error.message) from None
 
 
-def raw_lines(files: Iterable[Path], wanted: Callable[[bytes], bool]) -> Iterator[bytes]:
+def segment_lines(path: Path, segment: Segment, entities: Sequence[str], wanted: Container[bytes]) -> Iterator[bytes]:
+    """Yield the lines whose event_id is wanted from a file of the whole segment; only the frames are read that may hold
+    these entities, which are in order. Raises Damaged."""
+    with open(path, "rb") as file:
+        for frame in segment.frames:
+            place = bisect_left(entities, frame.first)
+            if place < len(entities) and entities[place] <= frame.last:
+                file.seek(frame.offset)
+                yield from lines_of(unpack_frame(segment, frame, file.read(frame.length)), wanted)
+
+
+def raw_lines(files: Iterable[Path], wanted: Container[bytes]) -> Iterator[bytes]:
     """Yield the lines of raw files whose event_id is wanted."""
     for path in files:
         rest = b""
@@ -223,6 +235,4 @@ def raw_lines(files: Iterable[Path], wanted: Callable[[bytes], bool]) -> Iterato
             reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
             while data := reader.read(_CHUNK):
                 *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
-                    if wanted(event_id_text(line)):
-                        yield line
+                yield from lines_of(lines, wanted)

@@ -186,12 +186,15 @@ class Selection:
                     of_block.write(f"{segment.batch_id},{ingested},{segment.recorded_at}\n")
                     lines += sum(frame.lines for frame in frames)
                     chosen.add(segment)
-            with self._files(chosen, directory) as files:
-                yield DeliveryFiles(files, lines, verdicts, blocks)
+            with self._files(chosen, directory) as (files, whole):
+                yield DeliveryFiles(files, lines, verdicts, blocks, whole)
 
     @contextmanager
-    def _files(self, segments: Iterable[Segment], directory: Path, number: int = 0) -> Iterator[list[Path]]:
-        """Provide the segments, or their frames that may hold the entities, as files. Raises Damaged."""
+    def _files(
+        self, segments: Iterable[Segment], directory: Path, number: int = 0
+    ) -> Iterator[tuple[list[Path], list[Segment]]]:
+        """Provide the segments, or their frames that may hold the entities, as files; and the segments whose whole
+        objects the first of the files are. Raises Damaged."""
         cut = directory / f"frames-{number}.ndjson.zst"
         whole: list[Segment] = []
         for segment in segments:
@@ -205,7 +208,7 @@ class Selection:
                 size = path.stat().st_size
                 if size != segment.size:
                     raise damaged(segment.key, f"it has {size} bytes, not {segment.size}")
-            yield [*paths, cut] if cut.exists() else paths
+            yield [*paths, cut] if cut.exists() else paths, whole
 
 
 @contextmanager
@@ -249,7 +252,7 @@ def gather_each(
                 raise TooMuch(f"more than {at_most} lines would have to be read")
             chosen.setdefault(needing, Spool(Segment)).add(segment)
         for number, (needing, spool) in enumerate(chosen.items()):
-            files = stack.enter_context(selections[0]._files(spool, directory, number))
+            files, _ = stack.enter_context(selections[0]._files(spool, directory, number))
             for each in needing:
                 ours[each].files += files
         yield [one.gathered() for one in ours]

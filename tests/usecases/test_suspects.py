@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 
 from pik.engine import DuckEngine
+from pik.model.batch import Frame, Segment
 from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, SECOND, Window, format_instant, parse_instant
 from pik.model.path import EventPath
 from pik.ports.store import Store
+from pik.rawlog import objects
+from pik.rawlog.objects import unpack_frame
 from pik.usecases.inspect import suspects
 from pik.usecases.inspect.suspects import SuspectRow, SuspectRule, count_suspects, list_suspects
 from tests.support.stores import ingest
@@ -155,3 +158,23 @@ def test_they_are_those_that_comparing_all_pairs_finds(
     groups = count_suspects(store, DuckEngine(), Filter(), FIVE, EventPath("payload.v", "--by"))
     assert sum(group.suspects for group in groups) == len(rows) == groups.summary.suspects
     assert Decimal(len(rows)) > 100
+
+
+def test_only_frames_with_an_event_close_to_another_are_read_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = ["e000", "e123", "e124", "e299"]
+    payload = {"text": random.Random(5).randbytes(800).hex()}
+    events = [made("00:00:00", payload, f"e{number:03}") for number in range(300)]
+    ingest(store, tmp_path, [*events, made("00:00:04", payload, "e123"), made("00:00:04", payload, "e299")])
+    ingest(store, tmp_path, [made("00:00:04", payload, "e000"), made("00:00:04", payload, "e124")])
+    read = list[int]()
+
+    def unpack(segment: Segment, frame: Frame, data: bytes) -> list[bytes]:
+        read.append(frame.lines)
+        return unpack_frame(segment, frame, data)
+
+    monkeypatch.setattr(objects, "unpack_frame", unpack)
+    assert [row.entity_id for row in sorted(listed(store), key=lambda row: row.entity_id)] == pairs
+    assert sum(read) < 250
+    assert [row.entity_id for row in listed(store, wanted=Filter(entities=("e123",)))] == ["e123"]

@@ -218,7 +218,7 @@ class _Comparison:
         for part in range(parts):
             sql = f"SELECT event_id FROM compared WHERE {where} AND hash(event_id) % ? = ?"
             ids = {event_id.encode() for [event_id] in self._tables.rows(sql, [parts, part])}
-            yield from {event_id_text(line).decode() for line in raw_lines(self._log.files, ids.__contains__)}
+            yield from {event_id_text(line).decode() for line in raw_lines(self._log.files, ids)}
 
     def _keep_log(self) -> None:
         """Keep the log's events in the scope, each by its first delivery. Raises NothingSelected."""
@@ -317,7 +317,7 @@ class _Comparison:
                 [parts, part],
             )
             places = {event_id.encode(): (batch_id, seq) for event_id, batch_id, seq in rows}
-            for line in raw_lines(self._log.files, places.__contains__):
+            for line in raw_lines(self._log.files, places):
                 delivery = read_delivery(line)
                 if places[delivery.event_id.encode()] == (delivery.batch_id, delivery.seq):
                     yield delivery, line

@@ -7,21 +7,21 @@ their canonical JSON, so that key order, white space and how a number is written
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from pik.errors import Damaged, NotHeld
 from pik.model.delivery import Delivery, Filter, read_delivery
 from pik.model.identity import read_payload
-from pik.model.instant import HOUR, MIN_INSTANT, Window, format_duration, format_instant
+from pik.model.instant import DAY, HOUR, MIN_INSTANT, Window, format_duration, format_instant
 from pik.model.path import EventPath
-from pik.ports.engine import Engine, Tables
+from pik.ports.engine import DeliveryFiles, Engine, Tables
 from pik.ports.store import Store
-from pik.rawlog.objects import raw_lines
+from pik.rawlog.objects import raw_lines, segment_lines
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import sort_bounded
 from pik.usecases import Listing
@@ -195,7 +195,7 @@ class _Search:
             for part in _parts(tables, self.wanted.window):
                 where = "event_ns >= ? AND event_ns < ?"
                 bounds = [part.start - self.rule.within, part.end]
-                contents = self._contents(tables, files.files, where, bounds, part)
+                contents = self._contents(tables, files, where, bounds, part)
                 columns = ", ".join(_COLUMNS)
                 rows = tables.rows(
                     f"SELECT {columns} FROM neighbour WHERE {where} "
@@ -205,14 +205,18 @@ class _Search:
                 yield from sort_bounded(self._pairs(rows, contents, part), lambda row: (row.event_time, row.event_id))
 
     def _contents(
-        self, tables: Tables, files: Sequence[Path], where: str, bounds: list[int], part: Window
+        self, tables: Tables, files: DeliveryFiles, where: str, bounds: list[int], part: Window
     ) -> dict[str, _Content]:
         """Return the contents of the neighbours in these bounds, by event_id. Raises Damaged if one is not in the
         files."""
-        found = tables.rows(f"SELECT event_id, batch_id, seq FROM neighbour WHERE {where}", bounds)
-        places = {event_id.encode(): (batch_id, seq) for event_id, batch_id, seq in found}
+        found = tables.rows(f"SELECT event_id, batch_id, seq, entity_id, event_ns FROM neighbour WHERE {where}", bounds)
+        places: dict[bytes, tuple[str, int]] = {}
+        entities: defaultdict[tuple[str, int], set[str]] = defaultdict(set)  # by what segments are of
+        for event_id, batch_id, seq, entity_id, event_ns in found:
+            places[event_id.encode()] = batch_id, seq
+            entities[batch_id, event_ns // DAY].add(entity_id)
         contents: dict[str, _Content] = {}
-        for line in raw_lines(files, places.__contains__) if places else ():
+        for line in _lines(files, entities, places) if places else ():
             delivery = read_delivery(line)
             if places[delivery.event_id.encode()] == (delivery.batch_id, delivery.seq):
                 values = tuple(value_at(path, delivery) for path in self.paths)
@@ -258,6 +262,17 @@ class _Search:
             values = content.values, contents[before[0]].values
             earlier = before[0], before[4], before[5], before[6]
             yield SuspectRow(event_id, time, source, event_type, entity_id, batch_id, seq, *earlier, *values)
+
+
+def _lines(
+    files: DeliveryFiles, entities: Mapping[tuple[str, int], Collection[str]], wanted: Container[bytes]
+) -> Iterator[bytes]:
+    """Yield the lines whose event_id is wanted. Their entities are given by batch and day, so that little else is
+    read."""
+    for segment, path in zip(files.segments, files.files, strict=False):
+        if names := entities.get((segment.batch_id, segment.day)):
+            yield from segment_lines(path, segment, sorted(names), wanted)
+    yield from raw_lines(files.files[len(files.segments) :], wanted)
 
 
 def _neighbours(wanted: Filter, within: int) -> tuple[str, list[object]]:
