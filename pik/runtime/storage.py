@@ -115,6 +115,8 @@ def scratch() -> Iterator[Path]:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except BrokenPipeError:  # whatever reads the output stopped reading
+        raise
     except OSError as error:
         if error.filename and not str(error.filename).startswith(gettempdir()):
             raise

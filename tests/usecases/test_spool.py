@@ -34,3 +34,8 @@ def test_scratch_is_gone_in_the_end() -> None:
     with pytest.raises(ZeroDivisionError), scratch() as directory:
         (directory / "a").write_bytes(b"a" * (1 // len(list(directory.iterdir()))))
     assert not directory.exists()
+
+
+def test_a_reader_of_the_output_that_left_is_not_a_fault_of_the_directory() -> None:
+    with pytest.raises(BrokenPipeError), scratch():
+        raise BrokenPipeError(32, "Broken pipe")

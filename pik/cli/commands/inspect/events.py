@@ -161,7 +161,8 @@ def _recorded(since: str | None, until: str | None) -> Window:
     end = MAX_INSTANT + 1 if until is None else moment("--recorded-until", until)
     if start >= end:
         raise UsageError(
-            "--recorded-until is not later than --recorded-since", hint="what is recorded then is left out"
+            "--recorded-until is not later than --recorded-since",
+            hint="--recorded-until is the end of the window, which it leaves out",
         )
     return Window(start, end)
 
