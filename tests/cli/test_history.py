@@ -87,3 +87,4 @@ def test_a_copy_says_that_its_source_has_the_rest(shop, tmp_path):
     found = entries(shop, "--store", "copy")
     assert {row["what"] for row in found["history"]} == {"batch"}
     assert "runs and promotions of its source are not in it" in found["note"]
+    assert "runs of its source are not in it" in shop("runs", "list", "--store", "copy").err

@@ -13,6 +13,7 @@ from pik.cli.commands.numbers.diff import diff
 from pik.cli.context import Context
 from pik.cli.document import NEXT, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import argument, first_rows, option
+from pik.cli.text import number_of
 from pik.cli.values import Count, EventId, Instant
 from pik.errors import UsageError, command
 from pik.model.instant import Window
@@ -101,7 +102,7 @@ def diff_events(
         given = {"--map": mapping or (), "--time-format": [time_format], "--timezone": [timezone]}
         again = [word for name, values in given.items() for value in values if value for word in (name, value)]
         why = command("ingest", "--dry-run", *again, *longest, *files)
-        notes.append(f"{found.rejected:,} records of the log are not events; why: {why}")
+        notes.append(f"not events: {number_of(found.rejected, 'record')} of the log; why: {why}")
     for note in filter(None, notes):
         cli.note(note)
     if any(notes):

@@ -32,8 +32,11 @@ runs = CommandGroup("Follow replays: list, show, resume, cancel, wait.")
 )
 def list_(cli: Context, limit: options.Limit = None) -> None:
     """List runs, newest first."""
-    found, truncated = options.first_rows(cli.open_store().runs.newest_first(), limit)
+    store = cli.open_store()
+    found, truncated = options.first_rows(store.runs.newest_first(), limit)
     cli.show(RUNS, runs=found, truncated=truncated)
+    if store.copy is not None:
+        cli.note(f"a copy: runs of its source are not in it; {command('runs', 'list', '--store', store.copy.source)}")
 
 
 @runs.add("show", examples="pik runs show 01J8Z3")
