@@ -216,8 +216,8 @@ def _rule(question: Question) -> str:
             f"drop, spike: an hour or a day is at most half or at least twice the usual, and off by more than {DROP}"
             f" (drop) or {SPIKE} (spike, {LEAST_SPIKE} events or more) deviations: the greater of √(usual + 1) and of"
             f" the spread, which is {MAD} MAD of the days, from {2 * WEEK_DAYS} days on at most {CHANGE} times the"
-            " median change from week to week. Drops that are half or more in silences are left out, and days with such"
-            " hours"
+            " median change from week to week. Not listed: a drop of which silences explain half or more, and a day"
+            " with hours of the same kind"
         )
     else:
         parts.append("drops and spikes are not looked for (--history 28d does)")

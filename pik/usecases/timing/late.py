@@ -98,19 +98,22 @@ def _known_until(
 ) -> tuple[dict[Metric, tuple[int, int]], int]:
     """Return by version of the metric how many current values it has whose bucket the window touches, and the earliest
     of their known until; and how many were imported."""
-    versions = {one.version: one for one in store.metrics.versions(metric.name)}
-    found: dict[Metric, tuple[int, int]] = {}
+    lefts: dict[int, tuple[Metric, Window]] = {}
+    found: dict[int, tuple[int, int]] = {}
     imported = 0
-    for row in store.aggregates.current(metric.name, widest(window, list(versions.values())), entities):
-        left = versions.get(row.metric_version) or pinned(store.metrics, f"{metric.name}@{row.metric_version}")
-        if row.computed.bucket not in window.widened(left.bucket_size):
+    for row in store.aggregates.current(metric.name, widest(window, store.metrics.versions(metric.name)), entities):
+        version = row.metric_version
+        if version not in lefts:
+            left = pinned(store.metrics, f"{metric.name}@{version}")
+            lefts[version] = left, window.widened(left.bucket_size)
+        if row.computed.bucket not in lefts[version][1]:
             continue
         if row.is_imported:
             imported += 1
             continue
-        count, known_until = found.get(left, (0, MAX_INSTANT))
-        found[left] = count + 1, min(known_until, row.known_until)
-    return found, imported
+        count, known_until = found.get(version, (0, MAX_INSTANT))
+        found[version] = count + 1, min(known_until, row.known_until)
+    return {lefts[version][0]: counts for version, counts in found.items()}, imported
 
 
 def _late_of(
