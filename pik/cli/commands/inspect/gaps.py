@@ -12,8 +12,8 @@ from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Rows, Schema
 from pik.cli.options import option
 from pik.cli.values import Count, Instant, Lag, Moment
-from pik.errors import Invalid, UsageError
-from pik.model.instant import Window, parse_duration
+from pik.errors import UsageError
+from pik.model.instant import Window
 
 if TYPE_CHECKING:
     from pik.usecases.timing.gaps import GapsReport
@@ -70,7 +70,7 @@ def gaps(
     window = options.window_of(from_, to, since)
     if since is not None and to is None:
         window = Window(window.start, time.time_ns())  # what is silent now is found
-    learned = _duration("--history", history) or (HISTORY if every is None else None)
+    learned = options.duration("--history", history) if history else None if every else HISTORY
     number = payload_text(sequence_field, "--sequence-field") if sequence_field else None
     for narrowed, name in ((type_, "type"), (entity, "entity")):
         if number and narrowed and by != name:
@@ -79,7 +79,8 @@ def gaps(
                 hint=f"leave --{name} out, or if each {name} has its own numbers: --by {name}",
             )
     wanted = Filter(window, (entity,) if entity else (), source, type_)
-    question = Question(wanted, read_grouping(by, GROUPS), _duration("--every", every), learned, number)
+    silent = options.duration("--every", every) if every else None
+    question = Question(wanted, read_grouping(by, GROUPS), silent, learned, number)
     found = find_gaps(cli.open_store(), cli.engine(), question)
     tables, truncated = {}, []
     for table in ("silences", "changes", "missing_ranges", "sequences", "groups"):
@@ -94,13 +95,6 @@ def gaps(
         note=_note(found),
     )
     return FOUND if found.found else None
-
-
-def _duration(name: str, text: str | None) -> int | None:
-    try:
-        return None if text is None else parse_duration(text)
-    except Invalid as error:
-        raise UsageError(f"{name}: {error.message}") from None
 
 
 def _note(found: GapsReport) -> str | None:

@@ -12,8 +12,8 @@ from pik.cli.context import Context
 from pik.cli.document import NOTE, TRUNCATED, Column, Field, Object, Rows, Schema
 from pik.cli.options import option
 from pik.cli.values import Count, Lag
-from pik.errors import Invalid, UsageError
-from pik.model.instant import Window, format_duration, format_instant, parse_duration
+from pik.errors import UsageError
+from pik.model.instant import Window, format_duration, format_instant
 
 if TYPE_CHECKING:
     from pik.usecases.timing.lag import Bar, Distribution, LagReport
@@ -86,7 +86,8 @@ def lag(
     from pik.usecases.timing.lag import GROUPS, Limits, measure_lag
 
     window = options.window_of(from_, to, since)
-    limits = Limits(_duration("--warn-after", warn_after), _duration("--error-after", error_after))
+    warn = options.duration("--warn-after", warn_after) if warn_after else None
+    limits = Limits(warn, options.duration("--error-after", error_after) if error_after else None)
     if limits.warn is not None and limits.error is not None and limits.warn > limits.error:
         raise UsageError(f"--warn-after {warn_after} is longer than --error-after {error_after}")
     wanted = Filter(window, (entity,) if entity else (), source, type_)
@@ -128,13 +129,6 @@ def lag(
         cli.note(nothing_matches("events", store, window, wanted.entities))
         return None
     return FOUND if found.total.error else None
-
-
-def _duration(name: str, text: str | None) -> int | None:
-    try:
-        return None if text is None else parse_duration(text)
-    except Invalid as error:
-        raise UsageError(f"{name}: {error.message}") from None
 
 
 def _rule(limits: object) -> str | None:
