@@ -131,7 +131,9 @@ def test_what_the_last_of_several_conflicts_moves_out_of_the_window_is_not_lost(
     assert said["effective"] == {"from": "2026-01-01T00:00:00Z", "to": "2026-01-05T00:00:00Z"}
 
 
-def test_each_value_that_makes_a_conflict_is_shown_as_it_was_written(pik: Callable[..., Any]) -> None:
+def test_each_value_that_makes_a_conflict_is_shown_as_it_was_written(
+    pik: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for payload in (
         '{"n":0.12345678901234567891,"is":true,"same":10.0}',
         '{"n":0.1234567890123456789,"is":1,"same":1e1}',
@@ -142,6 +144,9 @@ def test_each_value_that_makes_a_conflict_is_shown_as_it_was_written(pik: Callab
     assert '"path":"payload.is","accepted":true,"conflicting":1' in shown
     assert '"path":"payload.n","accepted":0.12345678901234567891,"conflicting":0.1234567890123456789' in shown
     assert "payload.same" not in shown
+    monkeypatch.setattr("pik.cli.table.terminal_width", lambda: 80)
+    shown = pik("duplicates", "--show-payload-diff").out
+    assert "payload.is: true → 1" in shown, shown
 
 
 def test_what_cannot_be_computed_is_counted(shop: Callable[..., Any], tmp_path: Path) -> None:

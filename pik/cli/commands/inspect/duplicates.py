@@ -194,7 +194,7 @@ def _paths(text: str) -> list[str]:
 _HAS_COMMAS = re.compile(r"""[(\[{"'`]""")
 
 
-_LONGEST = 24
+_LONGEST = 40
 """Columns that people see of each value."""
 
 
@@ -216,14 +216,14 @@ DUPLICATES = Schema(
         "by `event_time`, `event_id`, batch and seq",
         Column("event_id", EventId),
         Column("kind", str, "`exact` or `conflict`"),
-        Column("event_time", Instant),
+        Column("event_time", Instant, drop=1),
         Column("ingest_time", Instant, detail=True),
-        Column("source", str, cut=16, drop=5),
-        Column("event_type", str, cut=20, drop=3),
-        Column("entity_id", str, cut=24),
-        Column("deliveries", int, "of its event, the accepted one included", drop=1),
-        Column("batch_id", str, drop=4),
-        Column("seq", int, drop=2),
+        Column("source", str, cut=16, drop=6),
+        Column("event_type", str, cut=20, drop=4),
+        Column("entity_id", str, cut=24, drop=1),
+        Column("deliveries", int, "of its event, the accepted one included", drop=2),
+        Column("batch_id", str, drop=5),
+        Column("seq", int, drop=3),
         Column(
             "changes",
             Object(
@@ -235,7 +235,7 @@ DUPLICATES = Schema(
             "where a conflict differs from the event",
             only="with `--show-payload-diff`",
             text=_changes,
-            cut=60,
+            wrap=True,
         ),
         empty=lambda found: f"no such duplicates {found['window'].within}",
     ),
