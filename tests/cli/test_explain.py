@@ -198,7 +198,8 @@ def test_a_number_of_a_file_is_imported_and_the_scenarios_that_give_it_are_named
     ]
     assert {one["kind"] for one in found["trials"]} >= {"without-batch", "as-of", "current"}
     assert (found["tried"] > 50, found["failed"], found["proven"]) == (True, 0, None)
-    assert ledger("1000").code == 1
+    assert ledger("7.75000001").code == 1
+    assert "imported -0.00000001 (inferred)" in shop("diff", "aggregates", "--against", "ledger.csv", "--explain").out
     result = shop("explain", *PLACE, "--against", "ledger.csv")
     assert "no single scenario gives the number of the file" in result.out
     assert "several at a time" in result.out

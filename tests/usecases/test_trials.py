@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from decimal import Decimal
+from pathlib import Path
 from time import time_ns
 from typing import Any
 
 import pytest
 
 from pik.engine import DuckEngine
-from pik.model.instant import DAY
+from pik.errors import NotHeld
+from pik.model.instant import DAY, HOUR, Window
 from pik.model.metric import Definition
-from pik.model.scenario import PLAIN, CountedDuplicates, Scenario
+from pik.model.scenario import PLAIN, CountedDuplicates, Criteria, Scenario, Shift
 from pik.ports.store import Store
 from pik.stores import open_store
 from pik.usecases.metrics import trials
 from pik.usecases.metrics.comparison import read_tolerances
 from pik.usecases.metrics.definitions import add_version
+from pik.usecases.metrics.explain import explain
 from pik.usecases.metrics.trials import OFFSETS, Question, Trials, try_scenarios
 from pik.usecases.replay.runs import promote
+from tests.support.contracts.pulling import pulled
 from tests.support.stores import FIRST, event, ingest, replay
 
 ENGINE = DuckEngine(threads=1)
@@ -99,6 +104,23 @@ def test_every_half_hour_from_12_behind_to_14_ahead_is_tried(
     assert (found.tried, OFFSETS[0], OFFSETS[-1]) == (9 + 12 * 2 + 14 * 2, -24, 28)
     assert "shift=-30m,entity=a" in {one.scenario for one in found.met}
     assert {one.kind for one in found.met} == {"zone"}
+
+
+def test_promise_9_raw_that_a_copy_lacks_is_not_taken_for_a_day_without_events(
+    made: tuple[Store, list[str]], tmp_path: Path
+) -> None:
+    store, _ = made
+    copied = Window(BUCKET, BUCKET + DAY)
+    copy, _ = pulled(store, tmp_path / "copy", copied)
+    number, _ = PLANTED["days at UTC+02:00"]
+    found = tried(copy, number)
+    assert not found.met
+    assert found.not_tried[-1].startswith("days of other zones, since not all raw of [2026-01-01T10:00:00Z, ")
+    earlier = Criteria(entity="a", window=Window(BUCKET - 2 * HOUR, BUCKET))
+    for criteria, is_held in ((Criteria(entity="a"), False), (earlier, False), (Criteria(window=copied), True)):
+        scenario = Scenario(None, (Shift(2 * HOUR, criteria),))
+        with nullcontext() if is_held else pytest.raises(NotHeld, match=r"does not hold .*T22:00:00Z"):
+            explain(copy, ENGINE, "total", "a", BUCKET, scenario)
 
 
 def test_none_that_meets_is_no_finding_and_a_tolerance_widens_what_does(made: tuple[Store, list[str]]) -> None:

@@ -55,6 +55,7 @@ from pik.ports.engine import Engine, Rule
 from pik.ports.store import Store, batch_of
 from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection
 from pik.runtime.storage import scratch
+from pik.usecases.availability import expect_held
 from pik.usecases.inspect.conditions import Places, selected
 from pik.usecases.metrics.definitions import computed_by
 from pik.usecases.metrics.offsets import shift_offsets, zone_offsets
@@ -161,7 +162,8 @@ def applied(
     winners: Winners | None = None,
 ) -> Iterator[Overrides]:
     """Provide what the scenario, a resolved one, changes of what counts in the window. Several calls may share
-    `winners`. Raises UsageError and InputError for an assumption that the store does not allow."""
+    `winners`. Raises UsageError and InputError for an assumption that the store does not allow, NotHeld for one that
+    moves times into the window from where raw is not there."""
     if not scenario:
         yield NO_OVERRIDES
         return
@@ -188,8 +190,14 @@ class _Applied:
         given = self.scenario.assumptions
         self.withdrawn = {one.batch_id for one in given if isinstance(one, WithoutBatch)}
         rules, later, earlier = self._rules()
+        sources = Overrides(later=later * SECOND, earlier=earlier * SECOND).sources(self.window)
+        for one in given:
+            if isinstance(one, Shift | LocalTime):
+                first, last = max(sources.start, one.criteria.window.start), min(sources.end, one.criteria.window.end)
+                if first < last:
+                    expect_held(self.store, Window(first, last), self.entities)
         if not any(isinstance(one, CountedDuplicates) for one in given):
-            self._count_winners(Overrides(later=later * SECOND, earlier=earlier * SECOND).sources(self.window))
+            self._count_winners(sources)
         for one in given:
             if isinstance(one, CountedDuplicates):
                 self.duplicates = True

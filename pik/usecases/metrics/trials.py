@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import islice
 
-from pik.errors import Damaged, EngineError, UsageError
+from pik.errors import Damaged, EngineError, NotHeld, UsageError
 from pik.model.instant import HOUR, Window, format_instant
 from pik.model.metric import ALL_ENTITIES, Computed, Metric, PromotionKind, entities_of
 from pik.model.scenario import (
@@ -24,6 +24,7 @@ from pik.model.scenario import (
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.selection import Selection
+from pik.usecases.availability import expect_held
 from pik.usecases.metrics.chain import EXACT, value_of
 from pik.usecases.metrics.comparison import Tolerance
 from pik.usecases.metrics.definitions import pin
@@ -96,7 +97,7 @@ def try_scenarios(store: Store, engine: Engine, asked: Question) -> Trials:
         _assuming(asked, "conflicts", CountedConflict(Which.LAST, Criteria()), "the last of conflicting deliveries"),
         *_batches(store, asked, not_tried),
         *_moments(store, asked, not_tried),
-        *_zones(asked),
+        *_zones(store, asked, not_tried),
     ]
     met, failed = [], 0
     for trial in trials:
@@ -163,9 +164,14 @@ def _moments(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Tr
         yield Trial("current", f"current@{at}", f"what was current after {what}", asked.metric, asked.scenario, one.at)
 
 
-def _zones(asked: Question) -> Iterator[Trial]:
+def _zones(store: Store, asked: Question, not_tried: list[str]) -> Iterator[Trial]:
     window = asked.window
     near = Window(window.start - 14 * HOUR, window.end + 12 * HOUR)
+    try:
+        expect_held(store, near, entities_of(asked.entity))
+    except NotHeld:
+        not_tried.append(f"days of other zones, since not all raw of {near} is there")
+        return
     criteria = Criteria(window=near) if asked.entity == ALL_ENTITIES else Criteria(entity=asked.entity)
     for half_hours in OFFSETS:
         if half_hours:

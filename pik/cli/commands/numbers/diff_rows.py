@@ -167,7 +167,7 @@ def _causes(row: Difference | TotalDifference) -> list[dict[str, object]] | None
 
 def _causes_text(row: Difference | TotalDifference) -> str | None:
     certainty = "" if row.proven or not row.causes else " (inferred)"
-    return ", ".join(f"{cause} {share:+}" for cause, share in row.causes) + certainty or None
+    return ", ".join(f"{cause} {share:+f}" for cause, share in row.causes) + certainty or None
 
 
 _CAUSES = (
