@@ -109,7 +109,7 @@ class Column(Field, frozen=True, dict=True):
     Where a terminal is narrow, `wrap` marks free text, which may be broken over lines, and `cut` text of which that
     many columns are enough; of the other columns those with the greatest `drop` are left out first. `detail` leaves the
     column out of tables: it is for programs. `rare` leaves it out of a table none of whose first rows has a value.
-    `advice` marks text that may suggest commands.
+    `advice` marks text that may suggest commands. `label` is the heading for people, if not the name.
     """
 
     wrap: bool = False
@@ -118,6 +118,7 @@ class Column(Field, frozen=True, dict=True):
     detail: bool = False
     rare: bool = False
     advice: bool = False
+    label: str = ""
 
     def advising(self, advice: Advice) -> Column:
         """The same column, its texts made ready by `advice` if it has such."""
@@ -167,6 +168,11 @@ class Rows:
         kept = (*self.columns[:at], *columns, *self.columns[at + 1 :])
         return Rows(self.name, self.about, *kept, get=self.get, empty=self.empty, absent=self.absent, only=self.only)
 
+    def labelled(self, labels: Mapping[str, str]) -> Rows:
+        """The same with these headings of columns, by name."""
+        columns = [msgspec.structs.replace(one, label=labels.get(one.name, one.label)) for one in self.columns]
+        return Rows(self.name, self.about, *columns, get=self.get, empty=self.empty, absent=self.absent, only=self.only)
+
     def table(self, source: Any, rows: Iterable[Any]) -> Table:
         """The table with the rows of the result."""
         return Table(self.name, self.columns, rows, partial(self.empty, source) if callable(self.empty) else self.empty)
@@ -194,6 +200,13 @@ class Schema:
         parts = [
             part.replaced(column, *columns) if isinstance(part, Rows) and part.name == table else part
             for part in self.parts
+        ]
+        return Schema(self.title, *parts)
+
+    def labelled(self, table: str, labels: Mapping[str, str]) -> Schema:
+        """The same with these headings of columns of the table, by name."""
+        parts = [
+            part.labelled(labels) if isinstance(part, Rows) and part.name == table else part for part in self.parts
         ]
         return Schema(self.title, *parts)
 

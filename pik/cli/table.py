@@ -85,7 +85,7 @@ class _Rows:
             for column in table.columns
             if not column.detail and (not column.rare or any(column.value(row) is not None for row in first))
         ]
-        self.labels = [_label(column.name) for column in self.columns]
+        self.labels = [_label(column.label or column.name) for column in self.columns]
         self.sample = [self._values(row) for row in first]
 
     def _values(self, row: Any) -> list[object]:

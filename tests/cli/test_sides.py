@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,8 @@ def test_a_run_may_be_on_either_side(shop: Callable[..., Any]) -> None:
     assert diff(shop, "--left", f"run:{first}") == [row]  # the other side is recomputed
     back = ("~", *row[1:3], row[4], row[3], -3)
     assert diff(shop, "--left", f"run:{second}", "--right", "current") == [back]
+    shown = shop("diff", "aggregates", "--left", f"run:{second}", "--right", "current").out
+    assert re.search(r"left +right +delta", shown)
     others = [one for one in diff(shop, "--left", f"run:{second}", "--right", f"run:{first}") if one[0] != "+"]
     assert others == [back]
     Path("a.csv").write_text("day,entity,event_count\n2026-01-01,a,1\n")

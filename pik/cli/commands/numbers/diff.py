@@ -17,6 +17,7 @@ from pik.cli.commands.numbers.diff_rows import (
     compared_runs,
     file_notes,
     not_compared,
+    side_labels,
     uncertain,
 )
 from pik.cli.commands.numbers.metrics import TOTAL_COLUMNS
@@ -204,12 +205,13 @@ def _shown(
     line = lambda: _next(repair, diff, shown)  # noqa: E731
     if totals is None:
         schema = DIFFERENCES if stats else DIFFERENCES.without("stats")
-        cli.show(schema, diff, differences=shown, next=line, **counted)
+        cli.show(schema.labelled("differences", side_labels(diff)), diff, differences=shown, next=line, **counted)
     else:
         deque(shown, maxlen=0)  # all are added first
         rows, more = options.first_rows(iter(totals.rows()), limit)
         left_out = [f"totals.{column}" for name, column in TOTAL_COLUMNS.items() if totals.by != name]
-        cli.show(TOTALS.without(*left_out), diff, totals=rows, next=line, **counted | {"truncated": more})
+        schema = TOTALS.without(*left_out).labelled("totals", side_labels(diff))
+        cli.show(schema, diff, totals=rows, next=line, **counted | {"truncated": more})
     options.note_left_out(cli, diff.left_out)
     if diff.basis.without_value:
         cli.note(without_value(store, diff.basis.without_value, diff.effective))

@@ -147,6 +147,12 @@ def file_notes(file: FileNumbers, outside: int) -> Iterator[str]:
         yield f"{number_of(outside, 'value')} of the store before or after those of {file.name}; without: {within}"
 
 
+def side_labels(diff: Diff) -> dict[str, str]:
+    """Return the headings of the two sides for people, where they are not what their names in JSON say."""
+    labels = {} if diff.file is None and _left(diff) is None else {"current": "left"}
+    return labels if diff.right is None or diff.run is not None else labels | {"recomputed": "right"}
+
+
 def _left(diff: Diff) -> str | None:
     return None if diff.left is None or str(diff.left) == "current" else str(diff.left)
 
