@@ -338,8 +338,9 @@ def test_what_is_damaged_in_the_source_is_reported_not_copied_and_comes_later(
     )
     assert problem.entities
     assert copy.raw.size(segment.key) is None
-    (found,) = verify(copy, PlainEngine(), ALL_TIME, SILENT)
+    found, *unproven = verify(copy, PlainEngine(), ALL_TIME, SILENT)
     assert (found.kind, found.what) == (ProblemKind.MISSING, segment.key)
+    assert {one.kind for one in unproven} == {ProblemKind.AGGREGATE}
     with pytest.raises(Damaged):
         answers(copy, within)
     assert pulled(replace(source, raw=harmed), tmp_path / "copy", within)[1].problems == done.problems
