@@ -335,7 +335,7 @@ EXPLANATION = Schema(
         Column("value", Decimal | None, drop=1),
         Column("detail", str, wrap=True),
         empty="no single scenario gives the number of the file",
-        absent="no scenario was tried: the right side is the number of the file",
+        absent="no scenario was tried: the right side gives the number of the file, or is within the tolerance",
         only="with a file on the left",
     ),
     Field("tried", Count | None, "single scenarios", only="with a file on the left"),
