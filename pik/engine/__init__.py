@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pik.engine import sandbox
@@ -37,11 +38,13 @@ from pik.model.metric import (
     Combination,
     Computed,
     Definition,
+    DigestLines,
     Failure,
     Per,
     bucket_digests,
 )
 from pik.ports.engine import (
+    NOTHING,
     Bucket,
     Computation,
     Counted,
@@ -217,10 +220,18 @@ class _Nothing:
     def digests(self) -> Iterator[BucketDigest]:
         return iter(())
 
+    def lines(self, metric: str, window: Window) -> Iterator[DigestLines]:  # noqa: ARG002 - the port's arguments
+        return iter(())
+
     def value_digests(self) -> Iterator[BucketDigest]:
         return iter(())
 
-    def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:  # noqa: ARG002 - the port's argument
+    def rows(
+        self,
+        *,
+        skipping: Collection[Bucket] = (),  # noqa: ARG002 - the port's arguments
+        among: Mapping[Bucket, Sequence[str]] = NOTHING,  # noqa: ARG002
+    ) -> Iterator[Computed]:
         return iter(())
 
 
@@ -235,26 +246,39 @@ class _Grouped:
 
     def digests(self) -> Iterator[BucketDigest]:
         for measure in self.measures:
-            contents = f"CASE WHEN {measure.contents} IS DISTINCT FROM {measure.ids} THEN {_hex(measure.contents)} END"
-            yield from self._digests(measure, f"{measure.inputs}, {_hex(measure.ids)}, {contents}")
+            yield from bucket_digests(measure.name, self._lines(measure, _inputs(measure)))
+
+    def lines(self, metric: str, window: Window) -> Iterator[DigestLines]:
+        [measure] = [each for each in self.measures if each.name == metric]
+        first, last = window.start // MICROSECOND, (window.end - 1) // MICROSECOND
+        return self._lines(measure, _inputs(measure), f"_bucket BETWEEN {first} AND {last}")
 
     def value_digests(self) -> Iterator[BucketDigest]:
         for measure in self.measures:
-            yield from self._digests(measure, "")
+            yield from bucket_digests(measure.name, self._lines(measure, ""))
 
-    def _digests(self, measure: Measure, inputs: str) -> Iterator[BucketDigest]:
-        """Yield digests of lines that end with these columns. concat_ws leaves out what is NULL."""
+    def _lines(self, measure: Measure, inputs: str, where: str = "true") -> Iterator[DigestLines]:
+        """Yield lines that end with these columns. concat_ws leaves out what is NULL."""
         n = measure.number
         some = f"(_v{n} IS NOT NULL{f' OR _x{n} IS NOT NULL' if self.reasons is not None else ''})"
-        values = f"(SELECT *, CAST(_v{n} AS VARCHAR) AS value FROM grouped WHERE {some})"
+        values = f"(SELECT *, CAST(_v{n} AS VARCHAR) AS value FROM grouped WHERE {some} AND {where})"
         plain = "CASE WHEN contains(value, '.') THEN rtrim(rtrim(value, '0'), '.') ELSE value END"
         line = f"concat_ws(chr(31), _entity, {plain}{f', {inputs}' if inputs else ''}) || chr(10)"
-        return bucket_digests(measure.name, digest_lines(self.db, values, line))
+        return digest_lines(self.db, values, line)
 
-    def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:
+    def rows(
+        self, *, skipping: Collection[Bucket] = (), among: Mapping[Bucket, Sequence[str]] = NOTHING
+    ) -> Iterator[Computed]:
         for measure in self.measures:
             starts = [start for metric, start in skipping if metric == measure.name]
-            yield from _values(self.db, measure, self.reasons, starts)
+            named = {start: names for (metric, start), names in among.items() if metric == measure.name}
+            yield from _values(self.db, measure, self.reasons, starts, named)
+
+
+def _inputs(measure: Measure) -> str:
+    """Return the SQL of what ends a line after its value."""
+    contents = f"CASE WHEN {measure.contents} IS DISTINCT FROM {measure.ids} THEN {_hex(measure.contents)} END"
+    return f"{measure.inputs}, {_hex(measure.ids)}, {contents}"
 
 
 def _is_empty(inputs: Inputs) -> bool:
@@ -418,7 +442,11 @@ def _hex(column: str) -> str:
 
 
 def _values(
-    db: DuckDBPyConnection, measure: Measure, reasons: Reasons | None, skipping: Sequence[int]
+    db: DuckDBPyConnection,
+    measure: Measure,
+    reasons: Reasons | None,
+    skipping: Sequence[int],
+    among: Mapping[int, Sequence[str]],
 ) -> Iterator[Computed]:
     """Yield a metric's rows, those that failed too."""
     n, condition = measure.number, f"{measure.inputs} > 0"
@@ -426,7 +454,7 @@ def _values(
     columns = f"CAST(_v{n} AS VARCHAR), {measure.inputs}, lower({_hex(measure.ids)}), lower({_hex(measure.contents)})"
     if reasons is not None:
         columns, condition = f"{columns}, _x{n}, _f{n}, _b{n}", f"({condition} OR _x{n} IS NOT NULL)"
-    for row in _rows(db, columns, condition, skipping):
+    for row in _rows(db, columns, condition, skipping, among):
         bucket, entity_id, value, inputs, ids, contents = row[:6]
         exact = None if value is None else Decimal(value)
         failure = None
@@ -439,15 +467,26 @@ def _values(
 
 
 def _rows(
-    db: DuckDBPyConnection, columns: str, condition: str, skipping: Sequence[int] = ()
+    db: DuckDBPyConnection,
+    columns: str,
+    condition: str,
+    skipping: Sequence[int] = (),
+    among: Mapping[int, Sequence[str]] = MappingProxyType({}),
 ) -> Iterator[tuple[Any, ...]]:
     """Yield (bucket in microseconds, entity, columns…) of the groups that meet the condition, by bucket and entity,
-    without the buckets (nanoseconds) to skip."""
-    others = " AND _bucket NOT IN (SELECT unnest(CAST(? AS BIGINT[])))" if skipping else ""
+    without the buckets (nanoseconds) to skip, and of those in `among` only these entities."""
+    parameters: list[object] = []
+    if others := [*skipping, *among]:
+        condition += " AND (_bucket NOT IN (SELECT unnest(CAST(? AS BIGINT[])))"
+        parameters.append([bucket // MICROSECOND for bucket in others])
+        if named := [(bucket // MICROSECOND, entity) for bucket, names in among.items() for entity in names]:
+            condition += " OR (_bucket, _entity) IN (SELECT unnest(CAST(? AS BIGINT[])), unnest(CAST(? AS VARCHAR[])))"
+            parameters += [bucket for bucket, _ in named], [entity for _, entity in named]
+        condition += ")"
     db.execute(
-        f"SELECT _bucket, _entity, {columns} FROM grouped WHERE _bucket IS NOT NULL AND {condition}{others} "
+        f"SELECT _bucket, _entity, {columns} FROM grouped WHERE _bucket IS NOT NULL AND {condition} "
         "ORDER BY _bucket, _entity",
-        [[bucket // MICROSECOND for bucket in skipping]] if skipping else None,
+        parameters or None,
     )
     while rows := db.fetchmany(_FETCH):
         yield from rows

@@ -8,13 +8,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 
 from pik.model.batch import Segment, Verdict
 from pik.model.delivery import Delivery, ExtractedColumn, Filter
 from pik.model.event import ENVELOPE, FieldType
 from pik.model.instant import Window
-from pik.model.metric import BucketDigest, Combination, Computed, Definition, Per
+from pik.model.metric import BucketDigest, Combination, Computed, Definition, DigestLines, Per
 from pik.model.scenario import Criteria
 
 
@@ -91,6 +92,8 @@ class CountedDelivery(NamedTuple):
 Bucket = tuple[str, int]
 """A metric's name and the start of one of its buckets (nanoseconds)."""
 
+NOTHING: Mapping[Bucket, Sequence[str]] = MappingProxyType({})
+
 
 class Computation(Protocol):
     """Metrics computed over raw, to be read in as much detail as is needed. The methods may be called any number of
@@ -100,12 +103,17 @@ class Computation(Protocol):
         """Yield what the values of each bucket come to, ordered by metric name and bucket; buckets without any value
         are left out."""
 
+    def lines(self, metric: str, window: Window) -> Iterator[DigestLines]:
+        """Yield the lines that the digests of the buckets that start in the window are of, by bucket."""
+
     def value_digests(self) -> Iterator[BucketDigest]:
         """Yield the same from the values alone, whatever they were computed from: as `Figures.digests` does."""
 
-    def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:
+    def rows(
+        self, *, skipping: Collection[Bucket] = (), among: Mapping[Bucket, Sequence[str]] = NOTHING
+    ) -> Iterator[Computed]:
         """Yield every (metric, bucket, entity) with at least one matching event, without those of the buckets to skip,
-        ordered by metric name, bucket, entity (UTF-8).
+        and of the buckets in `among` only these entities, ordered by metric name, bucket, entity (UTF-8).
 
         What fails on the data (a text that is not a number, a sum of too many digits, a denominator of zero) stops
         nothing else: the row of that (metric, bucket, entity) comes in its place, with a `failure` instead of a value,

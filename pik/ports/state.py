@@ -16,6 +16,7 @@ from pik.model.metric import (
     BucketDigest,
     Computed,
     DeadLetter,
+    DigestLines,
     Failures,
     Metric,
     PromotionKind,
@@ -190,6 +191,9 @@ class Aggregates(Protocol):
 
     def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
         """Yield the digest of the current versions of each bucket that starts in the window."""
+
+    def lines(self, metric: str, window: Window) -> Iterator[DigestLines]:
+        """Yield the lines that these digests are of, by bucket."""
 
     def changes(self, run_id: str) -> Iterator[Change]:
         """Yield every version that the run wrote with its base, ordered by metric, bucket, entity."""

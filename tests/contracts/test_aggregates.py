@@ -130,7 +130,7 @@ def test_digests_are_those_of_the_current_values(state, monkeypatch, joined):
     promoted(state, "R1", [*rows, row(bucket=20, value=None, inputs=0), row("b", 0)])
     promoted(state, "R2", [row(entity="a", value="-1.50", inputs=254), row(entity="é", value=None, inputs=0)])
     write(state, "R3", [row(bucket=10, value="7")])
-    expected = []
+    expected, lines = [], []
     for bucket, found in groupby(state.aggregates.current("a", ALL_TIME), key=lambda one: one.computed.bucket):
         there = list(found)
         counted = [one.computed for one in there if one.computed.value is not None]
@@ -140,12 +140,16 @@ def test_digests_are_those_of_the_current_values(state, monkeypatch, joined):
                 (one, list(dict.fromkeys([one.input_ids.upper(), one.input_contents.upper()]))) for one in counted
             )
         ]
+        lines.append((bucket, "".join(texts)))
         digest, without = sha256("".join(texts).encode()).hexdigest(), len(there) - len(counted)
         versions = {one.metric_version for one in there}
         expected.append(BucketDigest("a", bucket, len(texts), digest, without, min(versions), max(versions)))
     assert [(digest.aggregates, digest.without_value) for digest in expected] == [(3, 1), (4, 0), (0, 1)]
     assert list(state.aggregates.digests("a", ALL_TIME)) == expected
     assert list(state.aggregates.digests("a", Window(5, 20))) == expected[1:2]
+    of_bucket = groupby(state.aggregates.lines("a", ALL_TIME), key=lambda line: line[0])
+    assert [(bucket, "".join(line[1] or "" for line in found)) for bucket, found in of_bucket] == lines
+    assert "".join(line[1] or "" for line in state.aggregates.lines("a", Window(5, 20))) == lines[1][1]
 
 
 def test_current_is_ordered_by_bucket_and_utf8_and_limited_to_window_and_entities(state):

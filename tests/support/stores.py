@@ -33,6 +33,7 @@ from pik.model.metric import (
     digest_line,
 )
 from pik.ports.engine import (
+    NOTHING,
     Bucket,
     Computation,
     Counted,
@@ -56,7 +57,9 @@ FIRST = parse_instant("2026-01-01T00:00:00Z")
 HERE = Pace(workers=0)
 
 
-def event(number: float, entity: str, at: str, *, kind: str = "paid", source: str = "web") -> dict[str, Any]:
+def event(
+    number: float | str | None, entity: str, at: str, *, kind: str = "paid", source: str = "web"
+) -> dict[str, Any]:
     return {
         "source": source,
         "event_type": kind,
@@ -151,8 +154,20 @@ class PlainComputation:
                 metric, ((row.bucket, line, 0, 0, 0) for row, line in zip(valued, lines, strict=True))
             )
 
-    def rows(self, *, skipping: Collection[Bucket] = ()) -> Iterator[Computed]:
-        return (row for row in self.found if (row.metric, row.bucket) not in skipping)
+    def lines(self, metric: str, window: Window) -> Iterator[DigestLines]:
+        return (
+            line_of(row)
+            for row in self.found
+            if row.metric == metric and row.bucket in window and row.value is not None
+        )
+
+    def rows(
+        self, *, skipping: Collection[Bucket] = (), among: Mapping[Bucket, Sequence[str]] = NOTHING
+    ) -> Iterator[Computed]:
+        for row in self.found:
+            bucket = row.metric, row.bucket
+            if bucket not in skipping and (bucket not in among or row.entity_id in among[bucket]):
+                yield row
 
 
 def line_of(row: Computed) -> DigestLines:

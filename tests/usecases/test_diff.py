@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections import defaultdict
+from collections.abc import Iterable
 from decimal import Decimal
 
 import pytest
@@ -11,12 +13,12 @@ from hypothesis import strategies as st
 
 from pik.engine import DuckEngine
 from pik.errors import NothingSelected, UsageError
-from pik.model.instant import ALL_TIME, DAY
-from pik.model.metric import Aggregate, Computed, Definition, Task
+from pik.model.instant import ALL_TIME, DAY, Window
+from pik.model.metric import Aggregate, Computed, Definition, DigestLines, Task
 from pik.model.scenario import COUNTED_DUPLICATES
 from pik.rawlog.selection import Selection
 from pik.usecases.metrics.comparison import Difference, Op, Stats, Tolerance, read_tolerances
-from pik.usecases.metrics.computation import compare
+from pik.usecases.metrics.computation import NO_LINES, compare
 from pik.usecases.metrics.definitions import add_version
 from pik.usecases.metrics.diff import diff_aggregates
 from pik.usecases.metrics.diff_recorded import diff_run
@@ -101,12 +103,76 @@ def test_equal_buckets_are_seen_to_be_equal_by_their_digests(store, tmp_path, mo
         rows = list(computation.rows())
         skipped = [("exact", computed[-1].bucket), ("event_count", computed[0].bucket)]
         others = list(computation.rows(skipping=skipped))
+        among = {("exact", computed[-1].bucket): ["é1", "é2", "é5"], ("event_count", computed[1].bucket): []}
+        named = list(computation.rows(skipping=skipped[1:], among=among))
+        lines = [line for name in sorted(names) for line in computation.lines(name, whole)]
+        of_day = list(computation.lines("exact", Window(computed[-1].bucket, computed[-1].bucket + 1)))
     assert [(one.metric, one.bucket) for one in computed] == sorted((one.metric, one.bucket) for one in current)
     assert {(one.metric, one.bucket, *one.values) for one in computed} == {
         (one.metric, one.bucket, *one.values) for one in current
     }
     assert len(rows) == 240
     assert others == [row for row in rows if (row.metric, row.bucket) not in skipped]
+    assert named == [
+        row
+        for row in rows
+        if (row.metric, row.bucket) not in skipped[1:]
+        and row.entity_id in among.get((row.metric, row.bucket), [row.entity_id])
+    ]
+    assert len(named) == 240 - 40 - 40 - 40 + len({"é2", "é5"})
+    stored = [line for name in sorted(names) for line in store.aggregates.lines(name, ALL_TIME)]
+    assert texts(lines) == texts(stored)
+    assert texts(of_day) == {computed[-1].bucket: texts(lines[len(lines) // 2 :])[computed[-1].bucket]}
+
+
+def texts(lines: Iterable[DigestLines]) -> dict[int, str]:
+    """The lines by bucket."""
+    found = defaultdict[int, str](str)
+    for bucket, text, *_ in lines:
+        found[bucket] += text or ""
+    return found
+
+
+@pytest.mark.parametrize("joined", [50, 1 << 16])
+def test_a_few_differences_in_a_bucket_are_found_as_they_are_by_comparing_every_value(
+    store, tmp_path, monkeypatch, joined
+):
+    """Changed, added, failed and NULL ones, and equal values of other events; in one bucket nearly all differ."""
+    monkeypatch.setattr("pik.model.metric.JOINED_LINES", joined)
+    days = [FIRST + day * DAY for day in range(5)]
+    ingest(
+        store, tmp_path, [event(n % 7 or None, f"é{n:02}", f"0{day}T00:00") for n in range(40) for day in range(1, 6)]
+    )
+    add_version(store.metrics, Definition(name="some", value="sum((payload->>'$.v')::DECIMAL(18,2))"), 1)
+    add_version(store.metrics, Definition(name="number", value="count(*)"), 1)
+    engine = DuckEngine(threads=1)
+    names = ("some", "number")
+    replayed(store, engine, metrics=names)
+    late = [event("x", "é03", "01T01:00"), event(0, "é04", "01T01:00"), event(None, "new", "01T01:00")]
+    late += [event(5, "later", "03T01:00"), event(-5, "later", "03T02:00")]
+    late += [event(n, f"é{n:02}", "05T01:00") for n in range(30)]
+    ingest(store, tmp_path, late)
+    overwrite(store, Decimal(1), "é20", "number", inputs=1)
+    asked: list[tuple[int, int, int]] = []
+    current = type(store.aggregates).current
+
+    def noted(self, metric, window, entities=(), **more):
+        asked.append((window.start, window.end, len(entities)))
+        return current(self, metric, window, entities, **more)
+
+    monkeypatch.setattr(type(store.aggregates), "current", noted)
+    by_lines = diff_aggregates(store, engine, ALL_TIME, metrics=names)
+    found = list(by_lines.rows)
+    few = {entities for start, end, entities in asked if start < days[4]}
+    assert few
+    assert few <= {1, 2, 3, 4}
+    assert {entities for start, end, entities in asked if start == days[4]} == {0}
+    monkeypatch.setattr("pik.usecases.metrics.comparison.differing_lines", lambda *_: NO_LINES)
+    by_value = diff_aggregates(store, engine, ALL_TIME, metrics=names)
+    assert found == list(by_value.rows)
+    assert by_lines.stats == by_value.stats
+    assert by_lines.stats.other_inputs >= 2
+    assert {row.op for row in found} == {"~", "+", "!"}
 
 
 def test_late_events_are_the_difference_and_a_replay_repairs_it(filled, engine, tmp_path):

@@ -224,11 +224,11 @@ class LocalAggregates:
 
     def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
         try:
-            yield from bucket_digests(metric, self._digest_lines(metric, window))
+            yield from bucket_digests(metric, self.lines(metric, window))
         except (TypeError, ValueError) as error:  # damage: a column of another type
             raise damaged_row(f"a version of {metric}") from error
 
-    def _digest_lines(self, metric: str, window: Window) -> Iterator[DigestLines]:
+    def lines(self, metric: str, window: Window) -> Iterator[DigestLines]:
         keys = _ALL_KEYS.format(table="current")
         with self.database.snapshot() as connection:
             values = {"metric": metric, "start": window.start, "end": window.end}

@@ -26,11 +26,13 @@ from pik.rawlog.selection import Selection
 from pik.runtime.storage import Spool
 from pik.usecases.inspect.events import null_values
 from pik.usecases.metrics.computation import (
+    NO_LINES,
     Values,
     compare,
     current_but,
     current_digests,
     current_rows,
+    differing_lines,
     recompute,
     sound,
 )
@@ -242,10 +244,17 @@ class Comparison:
                     equal = {
                         bucket for bucket in right if bucket in left and left[bucket].values == right[bucket].values
                     }
-                    count = sum(right[bucket].aggregates for bucket in equal)
+                    sizes = {
+                        bucket: max(side[bucket].aggregates for side in (left, right) if bucket in side)
+                        for bucket in left.keys() | right.keys()
+                    }
+                    lines = NO_LINES
+                    if self.file is None:
+                        lines = differing_lines(self.store.aggregates, part.computed, equal, sizes)
+                    count = lines.equal + sum(right[bucket].aggregates for bucket in equal)
                     self.counts.update(compared=count, equal=count)
-                    current = current_but(aggregates, equal, left.keys() | right.keys())
-                    yield from compare(current, part.computed.rows(skipping=equal))
+                    current = current_but(aggregates, equal, sizes, lines.differing)
+                    yield from compare(current, part.computed.rows(skipping=equal, among=lines.differing))
 
     def written(
         self, run: Run, metrics: Sequence[Metric], versions: Mapping[str, Collection[int]], entities: Sequence[str]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -11,8 +12,9 @@ from typing import Protocol
 
 from pik.errors import Damaged
 from pik.model.instant import DAY, Window, format_instant
-from pik.model.metric import Aggregate, BucketDigest, Computed, Metric, entity_text
-from pik.ports.engine import Bucket, Computation, Engine
+from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, Metric, entity_text, joinable
+from pik.ports.engine import NOTHING, Bucket, Computation, Engine
+from pik.ports.state import Aggregates
 from pik.rawlog.selection import Selection
 
 BYTES_AT_ONCE = 64 << 20
@@ -143,17 +145,86 @@ def current_digests(aggregates: Values, metrics: Iterable[Metric], window: Windo
     return {(one.metric, one.bucket): one for metric in metrics for one in aggregates.digests(metric.name, window)}
 
 
-def current_but(aggregates: Values, equal: Collection[Bucket], buckets: Iterable[Bucket]) -> Iterator[Aggregate]:
-    """Yield what is current in `buckets` without the equal ones, ordered by (metric, bucket, entity).
+def current_but(
+    aggregates: Values,
+    equal: Collection[Bucket],
+    buckets: Iterable[Bucket],
+    among: Mapping[Bucket, Sequence[str]] = NOTHING,
+) -> Iterator[Aggregate]:
+    """Yield what is current in `buckets` without the equal ones, and of those in `among` only these entities, ordered
+    by (metric, bucket, entity).
 
     A current bucket may be of another size than the metric's: an earlier version wrote it. So a bucket is known by its
     start alone.
     """
-    for name, group in groupby(sorted(buckets), key=itemgetter(0)):
-        for is_equal, together in groupby(group, key=equal.__contains__):
-            if not is_equal:
-                starts = [start for _, start in together]
-                yield from aggregates.current(name, Window(starts[0], starts[-1] + 1))
+    by_way = groupby(sorted(buckets), key=lambda bucket: (bucket[0], bucket in equal, among.get(bucket)))
+    for (name, is_equal, entities), together in by_way:
+        starts = [start for _, start in together]
+        if not is_equal and entities != []:  # which would be all
+            yield from aggregates.current(name, Window(starts[0], starts[-1] + 1), entities or ())
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """What the lines of some digests come to: the entities of the lines that are not on both sides, by bucket, and how
+    many are."""
+
+    differing: Mapping[Bucket, Sequence[str]]
+    equal: int
+
+
+NO_LINES = Lines(NOTHING, 0)
+
+_FEW = 8
+"""A bucket is looked at by its lines where at most one of so many differs."""
+
+_NAMED = 50_000
+"""Entities that are named, at most, about."""
+
+
+def differing_lines(
+    aggregates: Aggregates,
+    computation: Computation,
+    equal: Collection[Bucket],
+    sizes: Mapping[Bucket, int],
+) -> Lines:
+    """Compare the lines of the buckets that are not equal, which costs less than their values do. Buckets with many
+    differences, and those of which memory should not hold all lines, are left out. `sizes` has how many lines each
+    bucket has at most on one side."""
+    differing: dict[Bucket, Sequence[str]] = {}
+    count = named = 0
+    for name, of_metric in groupby(sorted(sizes), key=itemgetter(0)):
+        for window in _windows(list(of_metric), equal, sizes):
+            left, right = (_by_bucket(side.lines(name, window)) for side in (aggregates, computation))
+            few = 0
+            for start in left.keys() | right.keys():
+                mine, theirs = left[start], right[start]
+                entities = sorted({line.partition("\x1f")[0] for line in mine ^ theirs})
+                if len(entities) * _FEW <= len(mine):
+                    differing[name, start] = entities
+                    count, named, few = count + len(mine & theirs), named + len(entities), few + 1
+            if named > _NAMED:
+                return Lines(differing, count)
+            if not few:  # nor will there be in the others
+                break
+    return Lines(differing, count)
+
+
+def _windows(buckets: Sequence[Bucket], equal: Collection[Bucket], sizes: Mapping[Bucket, int]) -> Iterator[Window]:
+    """Yield the windows of adjacent buckets that are not equal, of which memory may hold all lines."""
+    for is_equal, together in groupby(buckets, key=equal.__contains__):
+        if not is_equal:
+            for first, last, is_small in joinable((bucket[1], sizes[bucket]) for bucket in together):
+                if is_small:
+                    yield Window(first, last + 1)
+
+
+def _by_bucket(lines: Iterable[DigestLines]) -> defaultdict[int, set[str]]:
+    found: defaultdict[int, set[str]] = defaultdict(set)
+    for bucket, text, *_ in lines:
+        if text:
+            found[bucket].update(text[:-1].split("\n"))
+    return found
 
 
 def compare(

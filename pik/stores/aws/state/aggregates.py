@@ -101,9 +101,9 @@ class AwsAggregates:
         )
 
     def digests(self, metric: str, window: Window) -> Iterator[BucketDigest]:
-        return bucket_digests(metric, self._digest_lines(metric, window))
+        return bucket_digests(metric, self.lines(metric, window))
 
-    def _digest_lines(self, metric: str, window: Window) -> Iterator[DigestLines]:
+    def lines(self, metric: str, window: Window) -> Iterator[DigestLines]:
         for bucket in self._buckets(metric, window):
             for item in self.table.query(layout.current_pk(metric, bucket)):
                 line = None
