@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Meta, structs
@@ -162,6 +162,13 @@ class Answered:
     repeated: bool = False
 
 
+class PlannedReplay(NamedTuple):
+    """A run as it was planned, and the metrics over all entities that it leaves out, since it is of one entity."""
+
+    run: Run
+    metrics_left_out: tuple[str, ...]
+
+
 class Api(Protocol):
     """May be called by several threads at once. Every call raises Unanswered, and StoreError where the caller is denied
     or what answers is not such an API."""
@@ -170,7 +177,7 @@ class Api(Protocol):
         """Record these lines, UTF-8 without a line break and not blank, in this order. A repeat records each once more,
         as a duplicate. Raises StoreError if the stack is in a dry run."""
 
-    def replay(self, request: RunRequest, *, dry_run: bool = False) -> Run:
+    def replay(self, request: RunRequest, *, dry_run: bool = False) -> PlannedReplay:
         """Begin a run for the request's one entity; each call begins another one. The run is as it was planned: with
         `events_matched` None it was too large for one call and is planned later; with `dry_run` there is none.
         Raises Invalid, NotFound (an unknown metric, a store without events)."""

@@ -82,9 +82,9 @@ def test_several_threads_may_call(api, gateway) -> None:
 
 def test_each_call_begins_a_run_and_a_dry_run_none(api, gateway) -> None:
     api.ingest([record()])
-    runs = [api.replay(asked(reason="why", assumed=(COUNTED_DUPLICATES,))) for _ in range(2)]
+    runs = [api.replay(asked(reason="why", assumed=(COUNTED_DUPLICATES,))).run for _ in range(2)]
     assert len({run.run_id for run in runs}) == 2
-    assert api.replay(asked(), dry_run=True).events_matched == 1
+    assert api.replay(asked(), dry_run=True).run.events_matched == 1
     assert len(list(gateway.store.runs.newest_first())) == 2
     planned, now = runs[0], api.run(runs[0].run_id)
     assert (planned.state, planned.events_matched, planned.buckets, planned.tasks) == (RunState.PLANNED, 1, 1, 1)

@@ -15,7 +15,7 @@ from pik.errors import Invalid, NotFound, StoreError, UsageError
 from pik.model.batch import Verdict
 from pik.model.instant import format_instant
 from pik.model.metric import Run, RunRequest
-from pik.ports.remote import Answered, Api, PlannedRun, RecordResult, RecordStatus, RunView, Unanswered
+from pik.ports.remote import Answered, Api, PlannedReplay, PlannedRun, RecordResult, RecordStatus, RunView, Unanswered
 from pik.runtime.storage import Backoff, retry
 from pik.stores.aws.clients import CONNECTIONS, Clients, located
 from pik.stores.aws.stack import find_stack
@@ -65,7 +65,7 @@ class RetryingApi:
         answered = self._retry(once)
         return Answered(answered.results, repeated)
 
-    def replay(self, request: RunRequest, *, dry_run: bool = False) -> Run:
+    def replay(self, request: RunRequest, *, dry_run: bool = False) -> PlannedReplay:
         return self._retry(lambda: self.api.replay(request, dry_run=dry_run), twice=dry_run)
 
     def run(self, run_id: str) -> Run:
@@ -99,7 +99,7 @@ class HttpApi:
             raise _dry_run()
         return Answered([_result(one) for one in answer.results])
 
-    def replay(self, request: RunRequest, *, dry_run: bool = False) -> Run:
+    def replay(self, request: RunRequest, *, dry_run: bool = False) -> PlannedReplay:
         body = {
             "entity_id": request.entities[0],
             "start_time": format_instant(request.start),
@@ -115,7 +115,7 @@ class HttpApi:
             raise self._refused(status, content)
         if planned.dry_run and not dry_run:
             raise _dry_run()
-        return planned.run(request, time.time_ns())
+        return PlannedReplay(planned.run(request, time.time_ns()), planned.metrics_left_out)
 
     def run(self, run_id: str) -> Run:
         status, body = self._send("GET", f"/replay/{quote(run_id, safe='')}", b"", "")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
-
 from pik.cli import options
 from pik.cli.command import PARTLY, cli_command
 from pik.cli.commands.repair.runs import OUTCOME, PLAN, exit_code, going_on, nothing_matched
@@ -207,7 +205,8 @@ def _replay_via_api(cli: Context, request: RunRequest, *, dry_run: bool, wait: b
     from pik.usecases.replay.runs import follow
 
     api = cli.open_api()
-    planned = api.replay(request, dry_run=dry_run)
+    planned, left_out = api.replay(request, dry_run=dry_run)
+    options.note_left_out(cli, left_out)
     if planned.events_matched == 0 and dry_run:
         raise _nothing(planned)
     if dry_run:
@@ -216,14 +215,15 @@ def _replay_via_api(cli: Context, request: RunRequest, *, dry_run: bool, wait: b
                 f"{request.window} is too large for the API to count in one call",
                 hint="leave --dry-run out to replay it, --via api to count it, or ask for less",
             )
-        cli.show(REPLAY_DRY_RUN.without(*_NOT_TOLD), planned, dry_run=True)
+        cli.show(REPLAY_DRY_RUN.without(_WITHOUT_VALUE.name), planned, metrics_left_out=left_out, dry_run=True)
         return None
     waits = command("runs", "wait", planned.run_id)
     cli.note(f"run {planned.run_id} started; it continues without this command, and {waits} waits for it")
     run = follow(api, planned, cli.progress, to_its_end=wait)
     if run.state == RunState.COMPLETED and run.events_matched == 0 and not run.values:
         raise _nothing(run)
-    cli.show(REPLAY.without(*_NOT_TOLD, "metric_versions", "known_until", "promotion"), run, resumed=False)
+    schema = REPLAY.without(_WITHOUT_VALUE.name, "metric_versions", "known_until", "promotion")
+    cli.show(schema, run, metrics_left_out=left_out, resumed=False)
     return None if run.state in (RunState.PLANNED, RunState.RUNNING) else exit_code(run)
 
 
@@ -236,9 +236,6 @@ def _nothing(run: Run) -> NothingSelected:
     )
 
 
-_NOT_TOLD = ("entities_without_value", "metrics_left_out")
-"""What the API does not tell."""
-
 _STORAGE = "without `--via api`"
 
 _WITHOUT_VALUE = Field(
@@ -248,15 +245,13 @@ _WITHOUT_VALUE = Field(
     only=_STORAGE,
 )
 
-_LEFT_OUT = msgspec.structs.replace(options.LEFT_OUT, only=_STORAGE)
-
-REPLAY_DRY_RUN = Schema("pik replay --dry-run", *PLAN, _WITHOUT_VALUE, _LEFT_OUT, Field("dry_run", bool, "true"))
+REPLAY_DRY_RUN = Schema("pik replay --dry-run", *PLAN, _WITHOUT_VALUE, options.LEFT_OUT, Field("dry_run", bool, "true"))
 
 REPLAY = Schema(
     "pik replay",
     *PLAN,
     _WITHOUT_VALUE,
-    _LEFT_OUT,
+    options.LEFT_OUT,
     Field("resumed", bool, "whether it resumed an interrupted run"),
     *OUTCOME,
     Field("metric_versions", list[str] | None, "NAME@VERSION: what computed it, where nothing changed", only=_STORAGE),
