@@ -34,6 +34,8 @@ from tests.support.lambdas.gateway import KEY, serving
 from tests.support.regular import irregular, lines
 from tools.gen_json import SCHEMAS, names, rows, schemas, slug
 
+pytestmark = pytest.mark.xdist_group("journey")  # which takes long, and is made once for each process
+
 SCHEMAS_BY_TITLE = {schema.title: schema for schema in schemas()}
 
 
