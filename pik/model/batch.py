@@ -20,7 +20,8 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
     """One independently compressed zstd frame of a segment.
 
     `offset` and `length` in bytes of the object; lines run from (`first`, …) to (`last`, …) in entity order. `names`
-    are all of its entities, in order, if there are more than two distinct ones and not too many.
+    are all of its entities, in order, if there are more than two distinct ones and not too many. One with no `lines`
+    was lost when the index was rebuilt: which of its deliveries count is not known, so it is not read.
     """
 
     offset: int
@@ -72,6 +73,11 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     recorded_at: int = 0
     guessed: bool = False
     inline: bytes = b""
+
+    @property
+    def unknown_frames(self) -> tuple[Frame, ...]:
+        """The frames of whose deliveries the index knows nothing."""
+        return tuple(frame for frame in self.frames if not frame.lines)
 
 
 class RejectFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -182,6 +182,12 @@ def unpack_frame(segment: Segment, frame: Frame, data: bytes) -> list[bytes]:
 
 def frame_text(segment: Segment, frame: Frame, data: bytes | memoryview) -> bytes:
     """Return the lines in a frame's bytes, each with its line break. Raises Damaged."""
+    if not frame.lines:
+        raise Damaged(
+            f"the index was rebuilt while the frame at byte {frame.offset} of raw object {segment.key} was lost: which"
+            " of its deliveries count is not known",
+            hint="once the object is whole: pik verify --rebuild-index",
+        )
     try:
         text = zstandard.ZstdDecompressor().decompress(data)
     except zstandard.ZstdError as error:

@@ -198,7 +198,8 @@ class Selection:
         cut = directory / f"frames-{number}.ndjson.zst"
         whole: list[Segment] = []
         for segment in segments:
-            if self.entities or segment.inline or segment.key in self.overrides.unreadable:
+            is_partial = segment.key in self.overrides.unreadable or bool(segment.unknown_frames)
+            if self.entities or segment.inline or is_partial:
                 _append(cut, self.store.raw, segment, self._frames(segment))
             else:
                 whole.append(segment)

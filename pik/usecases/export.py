@@ -283,7 +283,7 @@ def _unpack(stored: Sequence[_Stored]) -> tuple[bytes, array[int]]:
         text, borders = b"", []
     counts = list(accumulate(frame.lines for _, frame, _ in stored))
     ends = _line_breaks(text, counts[-1])
-    if [ends[count - 1] + 1 for count in counts] != borders:
+    if [ends[count - 1] + 1 if count else 0 for count in counts] != borders:
         text = b"".join([frame_text(*one) for one in stored])  # names the damaged one
         ends = _line_breaks(text, counts[-1])
     return text, ends

@@ -101,3 +101,21 @@ def test_a_damaged_copy_of_a_store_is_restored_from_the_store(pik, days):
     assert pik("verify", "--store", "copy").code == 0
     assert pik("verify", "--store", "copy", "--rebuild-index").code == 0
     assert record.exists()
+
+
+def test_a_segment_that_the_index_was_rebuilt_without_waits_for_the_next_rebuild(pik, days):
+    days[0].unlink()
+    for path in Path(".pik").glob("index.db*"):
+        path.unlink()
+    pik("verify", "--rebuild-index")
+    for _ in range(2):
+        done = pik("verify", "--restore", "whole", "--format", "json")
+        assert (done.code, done.json()["next"]) == (1, "pik verify --rebuild-index")
+        assert [Path(key).name for key in done.json()["unread"]] == [days[0].name]
+    for command in (("diff", "aggregates"), ("export", "--out", "out"), ("events",), ("sql", "select count(*) from events")):
+        refused = pik(*command)
+        assert refused.code >= 3 and "pik verify" in refused.err + refused.out, command
+    assert pik("verify", "--quick").code == 1
+    assert pik("verify", "--rebuild-index").code == 0
+    assert pik("verify", "--restore", "whole").code == 0
+    assert pik("diff", "aggregates").code == 0

@@ -5,7 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
+
 from pik.engine import DuckEngine
+from pik.errors import Damaged
 from pik.model.instant import ALL_TIME
 from pik.model.metric import Definition, Metric
 from pik.model.scenario import PLAIN, Scenario
@@ -19,6 +22,7 @@ from pik.usecases.care.rebuild import rebuild_index
 from pik.usecases.metrics.computation import recompute
 from pik.usecases.metrics.scenario import applied
 from tests.contracts.test_rebuild import lose_index, remove
+from tests.contracts.test_restore import copied
 from tests.support.stores import event, ingest
 
 TOTAL = Metric(
@@ -65,3 +69,32 @@ def test_a_winner_that_a_rebuild_chose_does_not_count_before_it(store: Store, tm
     )
     for moment, expected in ((before, 12), (head.recorded_at - 1, 12), (head.recorded_at, 14)):
         assert total(store, Scenario(moment)) == expected, moment
+
+
+def test_a_segment_that_the_index_was_rebuilt_without_is_not_read_before_the_next_rebuild(
+    store: Store, tmp_path: Path
+) -> None:
+    """Its winner is lost with the index, so another delivery counts by the time it comes back."""
+    for value in (1, 2):
+        ingest(store, tmp_path, [{**event(value, "a", "01T01:00"), "idempotency_key": "k"}], again=True)
+    first = min(store.index.batches(), key=lambda batch: batch.recorded_at)
+    [segment] = store.index.segments(ALL_TIME, batch_id=first.batch_id)
+    objects = copied(store, tmp_path / "copy")
+    remove(store, segment.key)
+    for _ in range(2):  # the second finds no more than the first
+        for found in list(store.raw.objects("index/")):  # which a deployed store has beside its table
+            remove(store, found.key)
+        assert rebuild_index(lose_index(store), SILENT).lost == 1
+    objects = objects.again()
+    done = objects.restore()
+    assert [one.key for one in done.objects] == list(done.unread) == [segment.key]
+    assert list(objects.restore(full=False).unread) == [segment.key]
+    for read in (Selection(objects.store, ALL_TIME).gather(), Selection(objects.store, ALL_TIME).gather_deliveries()):
+        with pytest.raises(Damaged, match="the index was rebuilt while") as refused, read:
+            pass
+        assert "pik verify --rebuild-index" in refused.value.hint
+    assert [(one.what, one.kind) for one in objects.verify()[0]] == [(segment.key, "index differs")]
+    rebuild_index(objects.store, SILENT)
+    after = objects.again()
+    assert total(after.store) == 2
+    assert (after.verify()[0], after.restore().unread) == ([], ())

@@ -17,7 +17,7 @@ from pik.model.instant import ALL_TIME, MIN_INSTANT
 from pik.ports.raw import Raw
 from pik.ports.store import Index, Rebuild, Store
 from pik.rawlog.objects import damaged, read_rejects
-from pik.rawlog.segment_reader import salvage_known, scan_segment, seqs, together
+from pik.rawlog.segment_reader import places_of, salvage_known, scan_segment, seqs, together
 from pik.runtime import Progress
 from pik.usecases.availability import has_expired
 from pik.usecases.ingest.api_request import batch_statistics
@@ -144,7 +144,8 @@ class Restoration:
 
     def note_lost(self, segment: Segment, frames: Sequence[Frame]) -> None:
         """Note that these frames of a segment cannot be read."""
-        self.counts["lost"] += sum(frame.lines for frame in frames)
+        unknown = segment.deliveries - sum(frame.lines for frame in segment.frames)  # of an earlier rebuild
+        self.counts["lost"] += sum(frame.lines for frame in frames) + unknown
         ranges = [frame.first if frame.first == frame.last else f"{frame.first} … {frame.last}" for frame in frames]
         shown = ", ".join(ranges[:_RANGES]) + (", …" if len(ranges) > _RANGES else "")
         self.lost_in.append(f"{segment.key}: {shown}")
@@ -153,13 +154,14 @@ class Restoration:
         """Return the deliveries of a segment of which everything else is known; of a damaged one, what is left."""
         try:
             arrivals = scan_segment(self.store.raw, segment.key)
-            if arrivals.segment.frames != segment.frames:
+            is_same = arrivals.segment.digest == segment.digest
+            if arrivals.segment.frames != segment.frames and not is_same:
                 raise damaged(segment.key, "it is not the object that was recorded")
         except Damaged as error:
             return self._rest(segment, error)
-        if arrivals.segment.digest != segment.digest:
+        if not is_same:
             self.damaged.append(damaged(segment.key, "its SHA-256 is not the recorded one").message)
-        return replace(arrivals, segment=segment)
+        return replace(arrivals, segment=structs.replace(segment, frames=arrivals.segment.frames))
 
     def _rest(self, segment: Segment, error: Damaged) -> Arrivals:
         """Return what is left of a segment that cannot be read: the deliveries in its whole frames, and of the others
@@ -170,7 +172,18 @@ class Restoration:
         self.damaged.append(error.message)
         salvaged = salvage_known(self.store.raw, segment)
         self.note_lost(segment, [segment.frames[number] for number in salvaged.lost])
-        return together(salvaged.arrivals, self.rebuild.rows(segment, salvaged.lost))
+        return _without_unknown(together(salvaged.arrivals, self.rebuild.rows(segment, salvaged.lost)))
+
+
+def _without_unknown(arrivals: Arrivals) -> Arrivals:
+    """Return the deliveries, and their segment without lines in the frames of which a delivery is not known. Another
+    one may count in its place by now, so such a frame must not be read when its object comes back."""
+    known = Counter(number for _, _, number in places_of(arrivals))
+    frames = tuple(
+        frame if known[number] == frame.lines else structs.replace(frame, lines=0)
+        for number, frame in enumerate(arrivals.segment.frames)
+    )
+    return replace(arrivals, segment=structs.replace(arrivals.segment, frames=frames))
 
 
 def read_reject_file(raw: Raw, key: str) -> tuple[RejectFile, list[Reject]]:

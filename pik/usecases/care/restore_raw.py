@@ -76,10 +76,12 @@ class RestoredObject:
 @dataclass(frozen=True, slots=True)
 class RestoreReport:
     """What became of the lost and damaged objects of the window. `remaining` ones were neither restored nor
-    replaced."""
+    replaced. `unread` are segments that are whole now, but were not when the index was rebuilt: they are not read
+    before it is rebuilt again, as other deliveries may count in place of theirs."""
 
     window: Window
     objects: tuple[RestoredObject, ...]
+    unread: tuple[str, ...] = ()
 
     @property
     def remaining(self) -> int:
@@ -107,7 +109,13 @@ def restore_raw(
     with showing(progress, "verifying", None, "segments"):
         while restoring.restore_some(Verification(store, window, full, progress)):
             pass  # what records name may be lost as well
-    return RestoreReport(window, tuple(restoring.objects.values()))
+    objects = restoring.objects
+    unread = tuple(
+        segment.key
+        for segment in store.index.segments(window)
+        if segment.unknown_frames and _is_there(store, segment.key, objects.get(segment.key))
+    )
+    return RestoreReport(window, tuple(objects.values()), unread)
 
 
 _Digests = dict[str, set[tuple[int, str]]]
@@ -201,6 +209,10 @@ def _is_whole(store: Store, key: str, data: bytes) -> bool:
         return store.raw.read(key) == data
     except Damaged:
         return False
+
+
+def _is_there(store: Store, key: str, found: RestoredObject | None) -> bool:
+    return store.raw.size(key) is not None if found is None else found.is_whole
 
 
 def recorded_digests(store: Store, batch_id: str) -> _Digests:

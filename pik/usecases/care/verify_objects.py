@@ -134,7 +134,12 @@ def _segment_problems(run: Verification, listed: Sequence[_Listed]) -> Iterator[
             continue
         run.counts["deliveries"] += segment.deliveries
         if problem is not None:
-            if problem.kind != ProblemKind.INDEX:
+            if segment.unknown_frames:
+                run.unknown_losses.add(segment.day)
+            if problem.kind == ProblemKind.INDEX:
+                if segment.unknown_frames:
+                    run.note_lost(segment, segment.unknown_frames)
+            else:
                 run.counts["missing" if is_gone else "modified"] += 1
                 problem = _with_lost(run, segment, problem)
             yield problem
@@ -196,7 +201,7 @@ def _checked(store: Store, listed: _Listed, *, full: bool) -> tuple[Problem | No
         size = store.raw.size(segment.key)
     if size is None:
         return segment_problem(ProblemKind.MISSING, segment, "the object is not there", segment.frames), None
-    if not full:
+    if not full and (size != segment.size or not segment.unknown_frames):
         return None if size == segment.size else _modified(store, segment, size), None
     deliveries: list[Delivery] = []
     key = RawKey.parse(segment.key)
@@ -211,6 +216,9 @@ def _checked(store: Store, listed: _Listed, *, full: bool) -> tuple[Problem | No
             detail = "the index has another size or SHA-256 than the batch's record"
             return segment_problem(ProblemKind.INDEX, segment, detail), None
         return _modified(store, segment, found.size), None
+    if segment.unknown_frames:
+        detail = "the index was rebuilt while it was lost, so it is not read"
+        return segment_problem(ProblemKind.INDEX, segment, detail, segment.unknown_frames), None
     if segment.inline and sha256(segment.inline).hexdigest() != found.digest:
         return segment_problem(ProblemKind.INDEX, segment, "the index has a copy of it with other bytes"), None
     if other := differing(found, segment, (name for name in found.__struct_fields__ if name not in _NOT_IN_RAW)):

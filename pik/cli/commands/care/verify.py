@@ -120,6 +120,8 @@ def _restore(cli: Context, text: str, window: Window, *, full: bool, dry_run: bo
     done = restore_raw(store, source, window, cli.progress, full=full, dry_run=dry_run, actor=cli.settings.actor)
     remaining = sum(not one.is_whole for one in done.objects)
     again = command("verify", "--restore", text) if dry_run else command("verify")
+    if done.unread and not (dry_run and done.objects):
+        again = command("verify", "--rebuild-index")
     cli.show(
         RESTORED,
         done,
@@ -129,10 +131,10 @@ def _restore(cli: Context, text: str, window: Window, *, full: bool, dry_run: bo
         restored=done.count(Outcome.RESTORED),
         replaced=done.count(Outcome.REPLACED),
         not_restored=remaining,
-        next=again if len(done.objects) > remaining else None,
+        next=again if done.unread or len(done.objects) > remaining else None,
     )
     if not remaining:
-        return None
+        return FOUND if done.unread else None
     return FOUND if remaining == len(done.objects) else PARTLY
 
 
@@ -372,6 +374,12 @@ RESTORED = Schema(
     Field("restored", Count),
     Field("replaced", Count),
     Field("not_restored", Count, "still missing or modified"),
+    Field(
+        "unread",
+        list[str] | None,
+        "whole segments that the index was rebuilt without: they are not read before it is rebuilt again",
+        get=lambda done: list(done.unread) or None,
+    ),
     NEXT,
 )
 
