@@ -111,7 +111,7 @@ def test_promise_1_a_request_that_dies_after_every_call(
             return
 
 
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 6])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 12])
 def test_promise_1_a_death_after_every_call(
     aws: Clients, tmp_path: Path, path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

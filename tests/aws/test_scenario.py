@@ -90,7 +90,7 @@ def batches(chance: random.Random) -> list[list[Event]]:
     return made
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_promise_10_a_number_under_a_scenario_is_the_same_on_every_store(
     new_store: Callable[[], Store], tmp_path: Path, seed: int
 ) -> None:
