@@ -179,7 +179,7 @@ class Table:
         if isinstance(cell, int | Decimal) and not isinstance(cell, bool) and cell == int(cell):
             return str(cell)
         why = "the entity is empty" if cell in (None, "") else f"{str(cell)[:40]!r} cannot be an entity"
-        raise self._refused(line, f"{column}: {why}" if column else "it has no entity, as there is no column of those")
+        raise self._refused(line, f"{column}: {why}" if column else "no entity: the file has no column of them")
 
     def _refused(self, line: int, why: str) -> InputError:
         return InputError(f"{self.name}, {self.unit} {line:,}: {why}")

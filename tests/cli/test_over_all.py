@@ -248,7 +248,7 @@ def test_what_is_listed_can_be_compared_again(shop: Callable[..., Any]) -> None:
     Path("long.csv").write_text("day,metric,value\n2026-01-01,takings,3.85\n2026-01-01,revenue,1\n")
     refused = shop("diff", "aggregates", "--against", "long.csv")
     assert refused.code == 2
-    assert "long.csv, line 3: it has no entity, as there is no column of those" in refused.err
+    assert "long.csv, line 3: no entity: the file has no column of them" in refused.err
     Path("twice.csv").write_text("day,takings\n2026-01-01,1\n2026-01-01,1\n")
     refused = shop("diff", "aggregates", "--against", "twice.csv")
     assert "takings of all entities in 2026-01-01T00:00:00Z is already in line 2" in refused.err

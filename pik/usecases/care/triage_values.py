@@ -1,8 +1,8 @@
 """The checks of a triage that compare values: what moves them, and which runs left them as they are.
 
 Each difference is reported once for each of its causes: under the check `late events` or `old definitions` where that
-is the cause, otherwise under `differences`. A run whose better values are not current is no further cause: its finding
-says who left which values behind, and what promoting it would move.
+is the cause, otherwise under `differences`. A run whose better values are not current is not a separate cause: its
+finding says who left which values behind, and what promoting it would move.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ _FEW = 8
 """A bucket is looked at by its lines where at most one of so many differs."""
 
 _NAMED = 50_000
-"""Entities that are named, at most, about."""
+"""Number of differing entities after which no more buckets are looked at by their lines."""
 
 
 def differing_lines(

@@ -66,7 +66,7 @@ def import_(
     ones, and its promotion replaces them.
 
     An interrupted import is continued by the same command. Exit codes: 0 done, 2 the file or the command line is wrong,
-    or there is no number in scope, 3 another promotion has changed some of the values meanwhile.
+    or has no number in scope, 3 another promotion has changed some of the values meanwhile.
     """
     from pik.inputs.source import file_source
     from pik.usecases.metrics.file_numbers import FileRequest, read_names
