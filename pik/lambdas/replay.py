@@ -23,7 +23,7 @@ from pik.model.metric import RunRequest, RunState, Task
 from pik.model.scenario import COUNTED_DUPLICATES
 from pik.ports.remote import PlannedRun, RunView
 from pik.ports.store import Store
-from pik.rawlog.selection import TooMuch
+from pik.rawlog.gathering import TooMuch
 from pik.usecases.metrics.computation import widest
 from pik.usecases.replay.plan import expect_events, left_out_of, limited, plan_replay, replayable, start
 from pik.usecases.replay.runs import enqueue_tasks

@@ -242,3 +242,31 @@ def raw_lines(files: Iterable[Path], wanted: Container[bytes]) -> Iterator[bytes
             while data := reader.read(_CHUNK):
                 *lines, rest = (rest + data).split(b"\n")
                 yield from lines_of(lines, wanted)
+
+
+_READ_TOGETHER = 4 << 20
+"""Bytes of adjacent frames that one read gets, about."""
+
+
+def stored_frames(raw: Raw, segment: Segment, frames: Sequence[Frame]) -> Iterator[tuple[Frame, memoryview]]:
+    """Yield frames of a segment as they are stored; adjacent ones are read together. Raises Damaged."""
+    for together in _adjacent(frames):
+        first, last = together[0], together[-1]
+        data = memoryview(frame_bytes(raw, segment, first, last))
+        for frame in together:
+            yield frame, data[frame.offset - first.offset :][: frame.length]
+
+
+def _adjacent(frames: Sequence[Frame]) -> Iterator[list[Frame]]:
+    """Yield runs of frames without a gap between them, each of at most about _READ_TOGETHER bytes."""
+    together: list[Frame] = []
+    for frame in frames:
+        if together and (
+            frame.offset != together[-1].offset + together[-1].length
+            or frame.offset - together[0].offset > _READ_TOGETHER
+        ):
+            yield together
+            together = []
+        together.append(frame)
+    if together:
+        yield together

@@ -24,8 +24,8 @@ from pik.model.instant import Window, day_text, format_instant
 from pik.ports.engine import COLUMNS, DELIVERY, PARTITIONS, Block, Compression, Exporter, Format, Piece, Rows
 from pik.ports.raw import Raw
 from pik.ports.store import Store
-from pik.rawlog.objects import frame_text, parse
-from pik.rawlog.selection import Selection, stored_frames
+from pik.rawlog.objects import frame_text, parse, stored_frames
+from pik.rawlog.selection import Selection
 from pik.runtime import Progress, showing
 from pik.runtime.parallel import map_in_threads
 from pik.usecases import Listing

@@ -20,6 +20,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME
 from pik.ports.engine import Format, Layout
 from pik.ports.store import Store
+from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Overrides, Selection
 from pik.runtime import SILENT
 from pik.stores import open_store
@@ -165,7 +166,7 @@ def test_promise_6_what_is_not_recorded_yet_counts_nowhere(
             exported.append(export(reader, exporter(layout), target, SILENT, directory=False).rows)
         inputs = []
         for with_duplicates in (False, True):
-            with Selection(reader, ALL_TIME, overrides=Overrides(duplicates=with_duplicates)).gather() as gathered:
+            with gather(Selection(reader, ALL_TIME, overrides=Overrides(duplicates=with_duplicates))) as gathered:
                 inputs.append(sum(1 for _ in lines_of(gathered.inputs, ALL_TIME, ())))
         duplicates = list(list_duplicates(reader, DuplicateFilter(Filter(ALL_TIME))))
         counted = list(count_duplicates(reader, DuplicateFilter(Filter(ALL_TIME)), "source"))

@@ -14,6 +14,7 @@ from pik.model.metric import Definition, Metric
 from pik.model.scenario import PLAIN, Scenario
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
+from pik.rawlog.gathering import gather, gather_deliveries
 from pik.rawlog.sealed_records import correction_keys, read_correction, read_winners
 from pik.rawlog.selection import Selection
 from pik.runtime import SILENT
@@ -89,7 +90,7 @@ def test_a_segment_that_the_index_was_rebuilt_without_is_not_read_before_the_nex
     done = objects.restore()
     assert [one.key for one in done.objects] == list(done.unread) == [segment.key]
     assert list(objects.restore(full=False).unread) == [segment.key]
-    for read in (Selection(objects.store, ALL_TIME).gather(), Selection(objects.store, ALL_TIME).gather_deliveries()):
+    for read in (gather(Selection(objects.store, ALL_TIME)), gather_deliveries(Selection(objects.store, ALL_TIME))):
         with pytest.raises(Damaged, match="the index was rebuilt while") as refused, read:
             pass
         assert "pik verify --rebuild-index" in refused.value.hint

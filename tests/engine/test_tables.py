@@ -13,6 +13,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, Window, parse_instant
 from pik.ports.engine import DELIVERY_COLUMNS
 from pik.ports.store import Store
+from pik.rawlog.gathering import gather_deliveries
 from pik.rawlog.selection import Selection, deliveries
 from pik.stores import open_store
 from tests.support.stores import event, ingest, window
@@ -38,7 +39,7 @@ def store(tmp_path: Path) -> Store:
 
 def test_every_delivery_has_its_verdict_its_time_and_its_moment_of_recording(store: Store) -> None:
     read = {(one.delivery.batch_id, one.delivery.seq): one for one in deliveries(store, Filter())}
-    with Selection(store, ALL_TIME).gather_deliveries() as files, DuckEngine().tables(files, COLUMNS, ALL_TIME) as db:
+    with gather_deliveries(Selection(store, ALL_TIME)) as files, DuckEngine().tables(files, COLUMNS, ALL_TIME) as db:
         rows = list(
             db.rows("SELECT batch_id, seq, event_id, verdict, event_ns, lag_ns, epoch_us(recorded_at) FROM deliveries")
         )
@@ -56,7 +57,7 @@ def test_every_delivery_has_its_verdict_its_time_and_its_moment_of_recording(sto
 
 def test_without_raw_the_tables_are_empty(tmp_path: Path) -> None:
     empty = open_store(str(tmp_path / "empty"), create=True)
-    with Selection(empty, ALL_TIME).gather_deliveries() as files, DuckEngine().tables(files, COLUMNS, ALL_TIME) as db:
+    with gather_deliveries(Selection(empty, ALL_TIME)) as files, DuckEngine().tables(files, COLUMNS, ALL_TIME) as db:
         assert list(db.rows("SELECT * FROM deliveries")) == []
         assert [name for name, _ in db.columns("SELECT * FROM events")] == list(COLUMNS)
 
@@ -67,14 +68,14 @@ def test_only_the_window_and_the_entities_are_in_them(store: Store, within: Wind
     expected = sorted((one.delivery.batch_id, one.delivery.seq) for one in deliveries(store, Filter(within, entities)))
     selection = Selection(store, within, entities)
     with (
-        selection.gather_deliveries() as files,
+        gather_deliveries(selection) as files,
         DuckEngine().tables(files, ["batch_id", "seq"], within, entities) as db,
     ):
         assert list(db.rows("SELECT batch_id, seq FROM deliveries ORDER BY ALL")) == expected
 
 
 def test_kept_rows_are_a_table_and_a_wrong_statement_is_invalid(store: Store) -> None:
-    with Selection(store, ALL_TIME).gather_deliveries() as files, DuckEngine().tables(files, COLUMNS, ALL_TIME) as db:
+    with gather_deliveries(Selection(store, ALL_TIME)) as files, DuckEngine().tables(files, COLUMNS, ALL_TIME) as db:
         db.keep("per_source", "SELECT source, count(*) AS n FROM deliveries WHERE entity_id <> ? GROUP BY ALL", ["e1"])
         assert next(db.rows("SELECT sum(n) FROM per_source"))[0] < 800
         with pytest.raises(Invalid, match="nowhere"):
@@ -93,7 +94,7 @@ def test_times_keep_nine_digits_before_1970_too(tmp_path: Path) -> None:
     ]
     ingest(store, tmp_path, [{**event(1, "e", "01T00:00"), "event_time": text} for text in texts])
     with (
-        Selection(store, ALL_TIME).gather_deliveries() as files,
+        gather_deliveries(Selection(store, ALL_TIME)) as files,
         DuckEngine().tables(files, ["event_ns"], ALL_TIME) as db,
     ):
         assert list(db.rows("SELECT event_ns FROM events ORDER BY 1")) == [
@@ -108,7 +109,7 @@ def test_promise_2_a_damaged_object_is_never_a_smaller_table(store: Store) -> No
     path.write_bytes(path.read_bytes()[:-10])
     with (
         pytest.raises(Damaged, match=segment.key),
-        Selection(store, ALL_TIME).gather_deliveries() as files,
+        gather_deliveries(Selection(store, ALL_TIME)) as files,
         DuckEngine().tables(files, ["seq"], ALL_TIME),
     ):
         pytest.fail("it was read")

@@ -16,6 +16,7 @@ from pik.errors import NothingSelected, UsageError
 from pik.model.instant import ALL_TIME, DAY, Window
 from pik.model.metric import Aggregate, Computed, Definition, DigestLines, Task
 from pik.model.scenario import COUNTED_DUPLICATES
+from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Selection
 from pik.usecases.metrics.comparison import Difference, Op, Stats, Tolerance, read_tolerances
 from pik.usecases.metrics.computation import NO_LINES, compare
@@ -98,7 +99,7 @@ def test_equal_buckets_are_seen_to_be_equal_by_their_digests(store, tmp_path, mo
     metrics = [metric.definition for metric in store.metrics.latest() if metric.name in names]
     whole = ALL_TIME.widened(DAY)
     selection = Selection(store, ALL_TIME)
-    with selection.gather() as gathered, engine.computation(gathered.inputs, metrics, whole) as computation:
+    with gather(selection) as gathered, engine.computation(gathered.inputs, metrics, whole) as computation:
         computed = list(computation.digests())
         rows = list(computation.rows())
         skipped = [("exact", computed[-1].bucket), ("event_count", computed[0].bucket)]

@@ -16,6 +16,7 @@ from pik.model.metric import NO_INPUTS, BucketDigest, Metric
 from pik.model.scenario import Scenario
 from pik.ports.engine import Engine
 from pik.ports.store import Store
+from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Selection
 from pik.runtime import Progress, showing
 from pik.usecases import Listing
@@ -172,7 +173,7 @@ def _unexplained(
     checked, imported = 0, dict[tuple[str, str], NotProvable]()
     definitions = [metric.definition for metric in metrics]
     with (
-        Selection(run.store, window, overrides=remaining.overrides).gather() as gathered,
+        gather(Selection(run.store, window, overrides=remaining.overrides)) as gathered,
         engine.computation(gathered.inputs, definitions, window) as computation,
     ):
         current = current_digests(aggregates, metrics, window)
@@ -224,7 +225,7 @@ def _as_known(
                 applied(
                     store, engine, Scenario(known_until, corrected=corrected), whole, winners=remaining.winners
                 ) as known,
-                Selection(store, whole, overrides=remaining.of(known)).gather() as gathered,
+                gather(Selection(store, whole, overrides=remaining.of(known))) as gathered,
                 engine.computation(gathered.inputs, [then.definition], whole) as computation,
             ):
                 for current, now in compare(store.aggregates.current(metric.name, whole), computation.rows()):

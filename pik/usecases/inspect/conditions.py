@@ -16,6 +16,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import Definition
 from pik.ports.store import Store
+from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Overrides, RecordedDelivery, Selection
 
 if TYPE_CHECKING:
@@ -120,6 +121,6 @@ def selected(store: Store, engine: Engine, wanted: Filter, where: str, *, duplic
     """Return the accepted deliveries in the window (with `duplicates` all) that a metric with this condition counts.
     Raises EngineError where it fails for a delivery."""
     definition = Definition(name="selection", value="count(*)", where=where)
-    with Selection(store, wanted.window, wanted.entities, Overrides(duplicates=duplicates)).gather() as raw:
+    with gather(Selection(store, wanted.window, wanted.entities, Overrides(duplicates=duplicates))) as raw:
         counted = engine.counted(raw.inputs, definition, wanted.window, wanted.entities)
         return Places((one.batch_id, one.seq) for one in counted)

@@ -17,6 +17,7 @@ from pik.model.batch import Segment, Verdict
 from pik.model.delivery import Delivery, Filter, entity_mark
 from pik.model.instant import ALL_TIME, DAY, MAX_INSTANT, MIN_INSTANT, Window, day_of, format_instant
 from pik.ports.store import Index, Store
+from pik.rawlog.gathering import gather
 from pik.rawlog.objects import frame_lines, frames_of
 from pik.rawlog.selection import Bound, RecordedDelivery, Selection, deliveries
 from pik.runtime import SILENT, Progress
@@ -333,7 +334,7 @@ def _count(events: int) -> str:
 
 def events_within(store: Store, engine: Engine, window: Window, size: int, entities: Sequence[str]) -> int:
     """Return how many events there are in whole buckets of this size."""
-    with Selection(store, window, entities).gather() as gathered:
+    with gather(Selection(store, window, entities)) as gathered:
         pairs = engine.touched(gathered.inputs, size, window, entities=entities, source=None, event_type=None)
         return sum(pair.events for pair in pairs)
 

@@ -21,6 +21,7 @@ from pik.model.instant import ALL_TIME, HOUR, Window
 from pik.model.metric import Definition
 from pik.ports.engine import DeliveryFiles, Engine, Tables
 from pik.ports.store import Store
+from pik.rawlog.gathering import gather_deliveries
 from pik.rawlog.objects import raw_lines
 from pik.rawlog.segment_writer import Reading
 from pik.rawlog.selection import Overrides, Selection
@@ -138,7 +139,7 @@ def reconcile(
             scope = replace(scope, window=Window(log.first, log.last + 1))
         window, entities = scope.window, scope.entities
         expect_held(store, window, entities)
-        stored = stack.enter_context(Selection(store, window, entities).gather_deliveries())
+        stored = stack.enter_context(gather_deliveries(Selection(store, window, entities)))
         both = DeliveryFiles(
             [*stored.files, *log.files], stored.deliveries + log.deliveries, stored.verdicts, stored.blocks
         )

@@ -16,6 +16,7 @@ from pik.model.batch import Batch
 from pik.model.instant import Window
 from pik.ports.engine import DeliveryFiles, Engine, Tables
 from pik.ports.store import Store
+from pik.rawlog.gathering import gather_deliveries
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import scratch
 from pik.usecases import Listing
@@ -192,7 +193,7 @@ class SqlQuery:
         with ExitStack() as stack:
             if {"events", "deliveries"} & self.read.keys():
                 expect_held(self.store, self.window, self.entities)
-                files = stack.enter_context(Selection(self.store, self.window, self.entities).gather_deliveries())
+                files = stack.enter_context(gather_deliveries(Selection(self.store, self.window, self.entities)))
             else:
                 files = _no_deliveries(stack.enter_context(scratch()))
             tables = stack.enter_context(self.engine.tables(files, of_raw, self.window, self.entities, output=output))

@@ -21,6 +21,7 @@ from pik.model.instant import DAY, HOUR, MIN_INSTANT, Window, format_duration, f
 from pik.model.path import EventPath
 from pik.ports.engine import DeliveryFiles, Engine, Tables
 from pik.ports.store import Store
+from pik.rawlog.gathering import gather_deliveries
 from pik.rawlog.objects import raw_lines, segment_lines
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import sort_bounded
@@ -188,7 +189,7 @@ class _Search:
         """Yield them by time and event_id."""
         window, entities = self.reached, self.wanted.entities
         with (
-            Selection(self.store, window, entities).gather_deliveries() as files,
+            gather_deliveries(Selection(self.store, window, entities)) as files,
             self.engine.tables(files, _COLUMNS, window, entities) as tables,
         ):
             tables.keep("neighbour", *_neighbours(self.wanted, self.rule.within))

@@ -15,6 +15,7 @@ from pik.model.instant import DAY, Window, format_instant
 from pik.model.metric import Aggregate, BucketDigest, Computed, DigestLines, Metric, entity_text, joinable
 from pik.ports.engine import NOTHING, Bucket, Computation, Engine
 from pik.ports.state import Aggregates
+from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Selection
 
 BYTES_AT_ONCE = 64 << 20
@@ -79,7 +80,7 @@ def recompute(selection: Selection, engine: Engine, metrics: Sequence[Metric]) -
     window, entities = selection.window, selection.entities
     with ExitStack() as stack:
         try:
-            raw = stack.enter_context(selection.gather())
+            raw = stack.enter_context(gather(selection))
             definitions = [metric.definition for metric in metrics]
             computation = stack.enter_context(engine.computation(raw.inputs, definitions, window, entities))
         except Damaged as error:

@@ -53,6 +53,7 @@ from pik.model.scenario import (
 )
 from pik.ports.engine import Engine, Rule
 from pik.ports.store import Store, batch_of
+from pik.rawlog.gathering import gather
 from pik.rawlog.selection import NO_OVERRIDES, Overrides, Selection
 from pik.runtime.storage import scratch
 from pik.usecases.availability import expect_held
@@ -425,7 +426,7 @@ def _is_met(store: Store, engine: Engine, criteria: Criteria, window: Window, en
     """Return whether a delivery meets the criteria, or that cannot be known."""
     definition = Definition(name="selection", value="count(*)", where=_sql(criteria))
     try:
-        with Selection(store, window, entities, Overrides(duplicates=True)).gather() as raw:
+        with gather(Selection(store, window, entities, Overrides(duplicates=True))) as raw:
             return next(iter(engine.counted(raw.inputs, definition, window, entities)), None) is not None
     except (Damaged, EngineError, Invalid):
         return True  # what computes says so

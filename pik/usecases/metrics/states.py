@@ -15,8 +15,9 @@ from pik.model.metric import Computed, Definition, Metric, entities_of
 from pik.model.scenario import Scenario
 from pik.ports.engine import Counted, Engine, Tables
 from pik.ports.store import Store
+from pik.rawlog.gathering import gather_together
 from pik.rawlog.objects import frame_lines, frames_of
-from pik.rawlog.selection import Selection, gather_together
+from pik.rawlog.selection import Selection
 from pik.usecases.metrics.chain import value_of
 from pik.usecases.metrics.definitions import pin
 from pik.usecases.metrics.scenario import applied

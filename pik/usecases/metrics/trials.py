@@ -23,6 +23,7 @@ from pik.model.scenario import (
 )
 from pik.ports.engine import Engine
 from pik.ports.store import Store
+from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Selection
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.chain import EXACT, value_of
@@ -191,7 +192,7 @@ def _value(store: Store, engine: Engine, asked: Question, trial: Trial) -> Compu
         return None if version is None else version.computed
     with (
         applied(store, engine, trial.assumed, window, entities) as overrides,
-        Selection(store, window, entities, overrides).gather() as raw,
+        gather(Selection(store, window, entities, overrides)) as raw,
         engine.computation(raw.inputs, [trial.metric.definition], window, entities) as computation,
     ):
         return next(computation.rows(), None)

@@ -34,6 +34,7 @@ from pik.model.metric import (
 )
 from pik.ports.engine import Engine, Touched
 from pik.ports.store import Store
+from pik.rawlog.gathering import gather
 from pik.rawlog.selection import Overrides, Selection
 from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held
@@ -222,8 +223,8 @@ def chosen_buckets(
     per: Per = Per.ENTITY,
 ) -> Iterator[Touched]:
     """Yield the (bucket, entity) pairs of the selection with an event that the request's filters let through; per all
-    entities, the buckets. Raises as `Selection.gather` does."""
-    with selection.gather(at_most=at_most) as raw:
+    entities, the buckets. Raises as `gather` does."""
+    with gather(selection, at_most=at_most) as raw:
         yield from engine.touched(
             raw.inputs,
             bucket_size,

@@ -16,6 +16,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import DAY, HOUR, MAX_INSTANT, MIN_INSTANT, Window, format_duration
 from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store
+from pik.rawlog.gathering import gather_deliveries
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import Sorter
 from pik.usecases.availability import expect_held
@@ -118,7 +119,7 @@ def find_gaps(store: Store, engine: Engine, question: Question) -> GapsReport:
     columns = {"event_ns", *filtered(wanted), *question.grouping.columns}
     columns |= {"payload"} if question.sequence else set()
     with (
-        Selection(store, read, wanted.entities).gather_deliveries() as files,
+        gather_deliveries(Selection(store, read, wanted.entities)) as files,
         engine.tables(files, columns, read, wanted.entities) as tables,
     ):
         condition, parameters = filter_sql(wanted)

@@ -12,6 +12,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import DAY, HOUR, MINUTE, SECOND
 from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store
+from pik.rawlog.gathering import gather_deliveries
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import Sorter
 from pik.usecases.availability import expect_held
@@ -104,7 +105,7 @@ def measure_lag(
     condition, parameters = filter_sql(wanted)
     columns = {"lag_ns", "received_time", *filtered(wanted), *grouping.columns}
     with (
-        Selection(store, wanted.window, wanted.entities).gather_deliveries() as files,
+        gather_deliveries(Selection(store, wanted.window, wanted.entities)) as files,
         engine.tables(files, columns, wanted.window, wanted.entities) as tables,
     ):
         measured = _Measured(

@@ -15,6 +15,7 @@ from pik.model.metric import ALL_ENTITIES, Aggregate, Computed, Metric
 from pik.model.scenario import Scenario
 from pik.ports.engine import DELIVERY_COLUMNS, Engine, Tables
 from pik.ports.store import Store
+from pik.rawlog.gathering import gather_deliveries
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import Sorter
 from pik.usecases.availability import expect_held
@@ -128,7 +129,7 @@ def _late_of(
     if where is not None:
         columns |= {name for name in DELIVERY_COLUMNS if re.search(rf"\b{name}\b", where, re.IGNORECASE)}
     with (
-        Selection(store, window, entities).gather_deliveries() as files,
+        gather_deliveries(Selection(store, window, entities)) as files,
         engine.tables(files, columns, window, entities) as tables,
     ):
         rows = groupby(_recorded_since(tables, left, known_until), key=lambda row: row[:2])

@@ -13,6 +13,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import HOUR, MINUTE, SECOND
 from pik.ports.engine import Engine, Tables
 from pik.ports.store import Store
+from pik.rawlog.gathering import gather_deliveries
 from pik.rawlog.selection import Selection
 from pik.runtime.storage import Sorter
 from pik.usecases.availability import expect_held
@@ -155,7 +156,7 @@ def find_skew(store: Store, engine: Engine, wanted: Filter, grouping: Grouping) 
     expect_held(store, wanted.window, wanted.entities)
     columns = {"event_id", "event_ns", "lag_ns", "source", "event_type", *grouping.columns}
     with (
-        Selection(store, wanted.window, wanted.entities).gather_deliveries() as files,
+        gather_deliveries(Selection(store, wanted.window, wanted.entities)) as files,
         engine.tables(files, columns, wanted.window, wanted.entities) as tables,
     ):
         condition, parameters = filter_sql(wanted)

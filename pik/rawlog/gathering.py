@@ -1,0 +1,199 @@
+"""Gathering the raw that selections need as files for the engine: what counts, or every delivery with its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from pik.errors import UsageError
+from pik.model.batch import Frame, Segment, Verdict
+from pik.model.instant import Window, full_instant
+from pik.ports.raw import Raw
+from pik.rawlog.objects import damaged, frame_text, stored_frames
+from pik.rawlog.selection import Overrides, Selection
+from pik.runtime.storage import Spool, scratch
+
+if TYPE_CHECKING:
+    from pik.ports.engine import DeliveryFiles, Inputs
+
+_UNRECORDED = Verdict.UNRECORDED  # a member is slow to look up
+
+
+class TooMuch(UsageError):
+    """There are more lines than the caller wanted to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatheredRaw:
+    """Raw as files for the engine. `known_until` is that of the selection."""
+
+    inputs: Inputs
+    known_until: int
+
+
+@contextmanager
+def gather(selection: Selection, *, at_most: int | None = None) -> Iterator[GatheredRaw]:
+    """Provide every delivery of the window (and of the entities) as files for as long as the context lasts.
+
+    The window's days are covered whole; the engine selects. Duplicates are listed to be skipped, unless they count.
+    Raises Damaged when an object is missing or does not have its length; TooMuch, before any of it is read, when
+    that would be more than `at_most` lines.
+    """
+    with _gather_each([selection], selection.segments(), at_most=at_most) as [gathered]:
+        yield gathered
+
+
+@contextmanager
+def gather_deliveries(selection: Selection) -> Iterator[DeliveryFiles]:
+    """Provide every delivery of the window's days (and of the entities) as files, with its verdict, for as long as
+    the context lasts. Raises Damaged as `gather` does."""
+    from pik.ports.engine import DeliveryFiles
+
+    lines, chosen = 0, Spool(Segment)
+    with scratch() as directory:
+        verdicts, blocks = directory / "verdicts.csv", directory / "blocks.csv"
+        with open(verdicts, "w", encoding="ascii") as of_each, open(blocks, "w", encoding="ascii") as of_block:
+            for segment in selection.segments():
+                frames = selection.frames(segment)
+                if not frames:
+                    continue
+                kinds = selection.store.index.skipped(segment)
+                of_each.writelines(f"{segment.batch_id},{seq},{kind}\n" for seq, kind in kinds.items())
+                ingested = full_instant(segment.ingest_time)
+                of_block.write(f"{segment.batch_id},{ingested},{segment.recorded_at}\n")
+                lines += sum(frame.lines for frame in frames)
+                chosen.add(segment)
+        with _files(selection, chosen, directory) as (files, whole):
+            yield DeliveryFiles(files, lines, verdicts, blocks, whole)
+
+
+@contextmanager
+def _files(
+    selection: Selection, segments: Iterable[Segment], directory: Path, number: int = 0
+) -> Iterator[tuple[list[Path], list[Segment]]]:
+    """Provide the segments, or their frames that may hold the entities, as files; and the segments whose whole
+    objects the first of the files are. Raises Damaged."""
+    cut = directory / f"frames-{number}.ndjson.zst"
+    whole: list[Segment] = []
+    for segment in segments:
+        is_partial = segment.key in selection.overrides.unreadable or bool(segment.unknown_frames)
+        if selection.entities or segment.inline or is_partial:
+            _append(cut, selection.store.raw, segment, selection.frames(segment))
+        else:
+            whole.append(segment)
+    with selection.store.raw.files([segment.key for segment in whole]) as paths:
+        for segment, path in zip(whole, paths, strict=True):
+            # A cut object must not make a smaller number; flipped bits are found by the frames' checksums.
+            size = path.stat().st_size
+            if size != segment.size:
+                raise damaged(segment.key, f"it has {size} bytes, not {segment.size}")
+        yield [*paths, cut] if cut.exists() else paths, whole
+
+
+@contextmanager
+def gather_together(selections: Sequence[Selection]) -> Iterator[list[GatheredRaw]]:
+    """Provide what each of several selections gathers, of the same entities under several overrides, which leave out
+    the same frames; their windows overlap. Raw that they share is read once. Raises as `gather` does."""
+    first = selections[0]
+    window = Window(min(one.window.start for one in selections), max(one.window.end for one in selections))
+    later = max(one.overrides.later for one in selections)
+    earlier = max(one.overrides.earlier for one in selections)
+    whole = Selection(first.store, window, first.entities, Overrides(later=later, earlier=earlier))
+    with _gather_each(selections, whole.segments()) as gathered:
+        yield gathered
+
+
+@contextmanager
+def _gather_each(
+    selections: Sequence[Selection], segments: Iterable[Segment], *, at_most: int | None = None
+) -> Iterator[list[GatheredRaw]]:
+    """Provide what each of the selections gathers of these segments, which are all that any of them needs."""
+    with scratch() as directory, ExitStack() as stack:
+        skips = [
+            stack.enter_context(open(directory / f"skip-{n}.csv", "w", encoding="ascii"))
+            for n in range(len(selections))
+        ]
+        ours = [_Gathering(one, skip) for one, skip in zip(selections, skips, strict=True)]
+        chosen: dict[tuple[int, ...], Spool[Segment]] = {}  # by the selections that need them
+        index = selections[0].store.index
+        for segment in segments:
+            those = [one for one in ours if one.meets(segment)]
+            frames = selections[0].frames(segment) if those else []
+            if not frames:
+                continue
+            verdicts = index.skipped(segment)
+            needing = tuple(
+                number for number, one in enumerate(ours) if one in those and one.takes(segment, verdicts, frames)
+            )
+            if not needing:
+                continue
+            if at_most is not None and ours[0].lines > at_most:
+                raise TooMuch(f"more than {at_most} lines would have to be read")
+            chosen.setdefault(needing, Spool(Segment)).add(segment)
+        for number, (needing, spool) in enumerate(chosen.items()):
+            files, _ = stack.enter_context(_files(selections[0], spool, directory, number))
+            for each in needing:
+                ours[each].files += files
+        yield [one.gathered() for one in ours]
+
+
+class _Gathering:
+    """What one selection gathers."""
+
+    def __init__(self, selection: Selection, skip: TextIO) -> None:
+        self.files: list[Path] = []
+        self.lines = 0
+        self._overrides, self._days = selection.overrides, selection.sources.days
+        self._skip, self._skipped, self._known_until = skip, 0, 0
+        self._overridden: set[str] = set()
+
+    def meets(self, segment: Segment) -> bool:
+        """Return whether the selection has the segment, if it needs anything of it or not."""
+        first, last = self._days
+        if not (first <= segment.day <= last and self._overrides.knows(segment)):
+            return False
+        self._known_until = max(self._known_until, segment.recorded_at)  # must not cover what was recorded since
+        return True
+
+    def takes(self, segment: Segment, verdicts: Mapping[int, Verdict], frames: Sequence[Frame]) -> bool:
+        """Note which deliveries of the segment do not count. Return whether any does."""
+        duplicates, counting = self._overrides.duplicates, self._overrides.counting.get(segment.batch_id, {})
+        seqs = [
+            seq for seq, it in verdicts.items() if it == _UNRECORDED or not (duplicates or counting.get(seq, False))
+        ]
+        if len(seqs) == segment.deliveries:  # nothing of it counts
+            return False
+        if counting and segment.batch_id not in self._overridden:  # in whichever segment of the batch they are
+            self._overridden.add(segment.batch_id)
+            seqs += [seq for seq, counts in counting.items() if not counts]
+        self._skip.writelines(f"{segment.batch_id},{seq}\n" for seq in seqs)
+        self._skipped += len(seqs)
+        self.lines += sum(frame.lines for frame in frames)
+        return True
+
+    def gathered(self) -> GatheredRaw:
+        """Return all of it, to be read now."""
+        from pik.ports.engine import Inputs  # only what computes needs it
+
+        self._skip.close()
+        added = self._overrides.added
+        inputs = Inputs(
+            [*self.files, *(path for path, _ in added)],
+            self.lines + sum(count for _, count in added),
+            Path(self._skip.name) if self._skipped else None,
+            duplicates=self._overrides.duplicates,
+            rules=self._overrides.rules,
+        )
+        return GatheredRaw(inputs, self._known_until)
+
+
+def _append(target: Path, raw: Raw, segment: Segment, frames: Sequence[Frame]) -> None:
+    """Append frames to a file: frames one after the other are a zstd file. Raises Damaged for one that cannot be read:
+    the reader of the copy does not know its segment."""
+    with open(target, "ab") as file:
+        for frame, data in stored_frames(raw, segment, frames):
+            frame_text(segment, frame, data)
+            file.write(data)
