@@ -118,3 +118,7 @@ class NotHeld(NotFound):
 
 class EngineError(PikError):
     """A metric could not be computed."""
+
+
+class TargetUnavailable(PikError):
+    """What events are sent to takes none at present: it cannot be reached, or access is denied."""

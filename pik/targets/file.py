@@ -1,0 +1,88 @@
+"""A file as a target: one line per message."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from pik.errors import TargetUnavailable, UsageError
+from pik.ports.target import Message
+from pik.runtime.storage import sync, sync_directory
+
+
+class FileTarget:
+    """Appends the body of each message as a line; attributes have no place in it."""
+
+    at_most = 1000
+
+    def __init__(self, path: Path, *, begun: bool) -> None:
+        self.shown = str(path)
+        self._path, self._begun = path.expanduser(), begun
+        self._file: BinaryIO | None = None
+
+    def check(self) -> None:
+        if self._path.is_dir():
+            raise UsageError(f"--target {self.shown} is a directory", hint="--target FILE, a new one")
+        if self._path.exists() and not self._begun:
+            raise UsageError(f"--target {self.shown} exists already", hint="--target FILE, a new one")
+        if not self._path.parent.is_dir():
+            raise UsageError(
+                f"--target {self.shown}: there is no directory {self._path.parent}", hint="mkdir -p, first"
+            )
+        if not os.access(self._path if self._path.exists() else self._path.parent, os.W_OK):
+            raise TargetUnavailable(f"cannot write {self.shown}: permission denied", hint="--target FILE elsewhere")
+
+    def send(self, messages: Sequence[Message]) -> Mapping[int, str]:
+        with self._translated():
+            file = self._file or self._open()
+            file.write(b"".join([message.body + b"\n" for message in messages]))
+            file.flush()
+            sync(file.fileno())
+        return {}
+
+    def _open(self) -> BinaryIO:
+        file = self._file = self._path.open("r+b" if self._begun and self._path.exists() else "xb")
+        self._begun = True
+        _cut_half_line(file)
+        sync_directory(self._path.parent)
+        return file
+
+    def close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with self._translated():
+                file.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except FileExistsError:
+            raise UsageError(f"--target {self.shown} exists already", hint="--target FILE, a new one") from None
+        except OSError as error:
+            raise TargetUnavailable(
+                f"cannot write {self.shown}: {(error.strerror or 'it failed').lower()}",
+                hint="df, and the directory's permissions",
+            ) from error
+
+
+_PIECE = 1 << 16
+
+
+def _cut_half_line(file: BinaryIO) -> None:
+    """Leave the file at its end, without the part of a line that a killed process may have written there."""
+    end = size = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - _PIECE)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            end = start + found + 1
+            break
+        end = start
+    if end < size:
+        file.truncate(end)
+    file.seek(end)

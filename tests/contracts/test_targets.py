@@ -1,0 +1,215 @@
+"""The contract of Target: what is not reported as refused was taken, in order per entity, at least once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from pik.errors import PikError, TargetUnavailable, UsageError
+from pik.ports.target import Message, Target, one_line, shown_url
+from pik.runtime.storage import Backoff
+from pik.targets import target_of
+from tests.support.targets import HttpReceiver, message
+
+
+class Receiver(Protocol):
+    """The other end of a target, as a test sees it. New targets add theirs to `RECEIVERS`."""
+
+    url: str
+    keeps_attributes: bool
+
+    def received(self) -> Sequence[tuple[bytes, dict[str, str]]]:
+        """Return bodies and attributes of everything that arrived, in order."""
+
+
+class FileReceiver:
+    keeps_attributes = False
+
+    def __init__(self, path: Path) -> None:
+        self.url, self._path = str(path), path
+
+    def received(self) -> list[tuple[bytes, dict[str, str]]]:
+        return [(line, {}) for line in self._path.read_bytes().splitlines()] if self._path.exists() else []
+
+
+RECEIVERS = ["file", "http"]
+BACKOFF = Backoff(first=0.001, longest=0.01, attempts=5)
+
+
+@pytest.fixture(params=RECEIVERS)
+def receiver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Receiver]:
+    if request.param == "file":
+        yield FileReceiver(tmp_path / "sent.ndjson")
+    else:
+        with HttpReceiver() as http:
+            yield http
+
+
+@pytest.fixture
+def target(receiver: Receiver) -> Iterator[Target]:
+    target = target_of(receiver.url, environment={})
+    yield target
+    target.close()
+
+
+def messages(count: int, entities: int = 3) -> list[Message]:
+    return [message(number, entity=f"e-{number % entities}") for number in range(count)]
+
+
+def bodies_by_entity(bodies: Sequence[bytes]) -> dict[str, list[bytes]]:
+    found: dict[str, list[bytes]] = {}
+    for body in bodies:
+        found.setdefault(json.loads(body)["entity"], []).append(body)
+    return found
+
+
+def test_what_is_sent_arrives_in_order_per_entity(receiver: Receiver, target: Target) -> None:
+    target.check()
+    sent = messages(35)
+    step = min(7, target.at_most)
+    for at in range(0, len(sent), step):
+        assert target.send(sent[at : at + step]) == {}
+    arrived = [body for body, _ in receiver.received()]
+    assert bodies_by_entity(arrived) == bodies_by_entity([one.body for one in sent])
+
+
+def test_as_many_as_the_target_takes_are_sent_at_once(receiver: Receiver, target: Target) -> None:
+    sent = messages(target.at_most)
+    assert target.send(sent) == {}
+    arrived = [body for body, _ in receiver.received()]
+    assert bodies_by_entity(arrived) == bodies_by_entity([one.body for one in sent])
+
+
+def test_attributes_arrive_beside_the_body(receiver: Receiver, target: Target) -> None:
+    sent = messages(3)
+    target.send(sent)
+    if receiver.keeps_attributes:
+        found = dict(receiver.received())
+        for one in sent:
+            assert {**found[one.body], **one.attributes} == found[one.body]
+
+
+@pytest.mark.parametrize("text", ["ä€😀", '\\"\\\\', "\u2028", "<&>'", "\x7f"])
+def test_bodies_arrive_byte_for_byte(receiver: Receiver, target: Target, text: str) -> None:
+    body = json.dumps({"entity": "e", "text": text}, ensure_ascii=False).encode()
+    assert target.send([message(1, body=body)]) == {}
+    assert [body for body, _ in receiver.received()] == [body]
+
+
+def test_nothing_is_sent_before_and_by_check_and_close(receiver: Receiver, target: Target) -> None:
+    target.check()
+    target.close()
+    assert not receiver.received()
+
+
+def test_an_unknown_scheme_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(UsageError, match="unknown scheme 'ftp'") as error:
+        target_of("ftp://ana:secret@host/x")
+    assert "secret" not in str(error.value)
+    assert "https://" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://ana:s3cret@host:8443/in?token=abc&b=2#x", "https://…@host:8443/in?token=…&b=…"),
+        ("https://host/in?abc", "https://host/in?…"),
+        ("https://host/in", "https://host/in"),
+        ("kafka://ana:s3cret@one:9092,two:9092/topic", "kafka://…@one:9092,two:9092/topic"),
+        ("sqs://queue?region=eu-west-1", "sqs://queue?region=eu-west-1"),
+        ("out/a?b.ndjson", "out/a?b.ndjson"),
+    ],
+)
+def test_a_shown_url_has_no_secrets(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
+
+
+def test_a_reason_is_one_printable_line() -> None:
+    assert one_line("a\n\x1b[31mb\t c\0") == "a [31mb c"
+    assert len(one_line("x" * 1000)) == 300
+
+
+class TestFile:
+    def test_a_file_that_exists_is_not_written(self, tmp_path: Path) -> None:
+        path = tmp_path / "there.ndjson"
+        path.write_bytes(b"mine\n")
+        target = target_of(str(path))
+        for call in (target.check, lambda: target.send(messages(1))):
+            with pytest.raises(UsageError, match="exists already"):
+                call()
+        assert path.read_bytes() == b"mine\n"
+
+    @pytest.mark.parametrize("half", [b"", b"{", b'{"a":' + b"x" * 200_000])
+    def test_a_line_that_a_kill_cut_off_is_removed(self, tmp_path: Path, half: bytes) -> None:
+        path = tmp_path / "sent.ndjson"
+        for whole in (b"", b"one\ntwo\n"):
+            path.write_bytes(whole + half)
+            target = target_of(str(path), begun=True)
+            target.check()
+            target.send([message(3, body=b"three")])
+            target.close()
+            assert path.read_bytes() == whole + b"three\n"
+
+    def test_a_directory_and_a_missing_one_are_refused(self, tmp_path: Path) -> None:
+        for path in (tmp_path, tmp_path / "absent" / "x"):
+            with pytest.raises(UsageError, match="director"):
+                target_of(str(path)).check()
+
+    def test_a_full_disk_makes_the_target_unavailable(self) -> None:
+        target = target_of("/dev/full", begun=True)
+        with pytest.raises(TargetUnavailable, match="no space left"):
+            target.send(messages(1))
+
+
+class TestHttp:
+    @pytest.fixture
+    def http(self) -> Iterator[HttpReceiver]:
+        with HttpReceiver() as http:
+            yield http
+
+    def quick(self, http: HttpReceiver) -> Target:
+        target = target_of(http.url, environment={"PIK_TARGET_AUTHORIZATION": "Bearer t0p"})
+        target.backoff = BACKOFF  # type: ignore[attr-defined]
+        return target
+
+    def test_one_that_is_refused_is_named_and_the_others_arrive(self, http: HttpReceiver) -> None:
+        http.answers = lambda _attempt, body: (422, b"no such\n field") if b'"number": 4,' in body else (204, b"")
+        assert self.quick(http).send(messages(9)) == {4: "HTTP 422 no such field"}
+        assert len(http.received()) == 8
+
+    def test_what_passes_is_repeated(self, http: HttpReceiver) -> None:
+        http.answers = lambda attempt, _body: ((503, b""), (500, b""), (429, b""), None, (200, b""))[min(attempt, 4)]
+        assert self.quick(http).send(messages(3)) == {}
+        assert len(http.received()) == 3
+
+    @pytest.mark.parametrize("status", [401, 403, 404, 405, 410, 429, 502, 503, 504, 307])
+    def test_a_service_that_takes_nothing_is_unavailable(self, http: HttpReceiver, status: int) -> None:
+        http.answers = lambda _attempt, _body: (status, b"")
+        with pytest.raises(TargetUnavailable, match=f"HTTP {status}"):
+            self.quick(http).send(messages(3))
+
+    def test_an_error_of_the_service_is_a_reason_of_the_message(self, http: HttpReceiver) -> None:
+        http.answers = lambda _attempt, body: (500, b"null pointer") if b'"number": 1,' in body else (200, b"")
+        assert self.quick(http).send(messages(3)) == {1: "HTTP 500 null pointer"}
+
+    def test_credentials_are_sent_and_shown_nowhere(self, http: HttpReceiver) -> None:
+        self.quick(http).send(messages(1))
+        url = http.url.replace("://", "://ana:s3cr%40t@")
+        target = target_of(url, environment={})
+        target.send(messages(1))
+        sent = [attributes["authorization"] for _, attributes in http.received()]
+        assert sent == ["Bearer t0p", "Basic YW5hOnMzY3JAdA=="]
+        assert "s3cr" not in repr(target) + target.shown
+
+    def test_credentials_are_not_sent_in_clear(self) -> None:
+        with pytest.raises(UsageError, match="without encryption"):
+            target_of("http://ana:secret@example.org/", environment={})
+
+    def test_nothing_listens(self, http: HttpReceiver) -> None:
+        http.close()
+        with pytest.raises(PikError, match="the connection is refused"):
+            self.quick(http).send(messages(1))
