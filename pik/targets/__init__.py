@@ -1,4 +1,4 @@
-"""Targets of `republish`, chosen by the scheme of a URL: a file, an HTTP service."""
+"""Targets of `republish`, chosen by the scheme of a URL: a file, an HTTP service, services of AWS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from pik.errors import UsageError
 from pik.ports.target import Target, shown_url
 
-KNOWN = "FILE, https://…"
+KNOWN = "FILE, https://…, sqs://QUEUE, sns://TOPIC, events://BUS"
 """The targets that there are, as they are typed."""
 
 
@@ -28,4 +28,8 @@ def target_of(url: str, *, begun: bool = False, environment: Mapping[str, str] =
         from pik.targets.http import http_target
 
         return http_target(url, environment)
+    if scheme in ("sqs", "sns", "events"):
+        from pik.targets.aws import aws_target
+
+        return aws_target(url)
     raise UsageError(f"--target {shown_url(url)}: unknown scheme {scheme!r}", hint=f"--target {KNOWN}")

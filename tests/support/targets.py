@@ -20,6 +20,7 @@ class HttpReceiver:
     """A service on a free port of this machine. It keeps what it answered with a 2xx."""
 
     keeps_attributes = True
+    verbatim = True
 
     def __init__(self, answers: Answers = lambda _attempt, _body: (204, b"")) -> None:
         self.answers = answers

@@ -1,0 +1,169 @@
+"""Sending messages with the batch calls of a service, whose entries may fail one by one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Protocol
+
+from pik.errors import TargetUnavailable
+from pik.ports.target import Message, one_line
+from pik.runtime.storage import Backoff, attempts
+from pik.targets.aws.service import Refused
+
+BACKOFF = Backoff(first=0.2, longest=20.0, attempts=8)
+ENTRIES = 10
+"""Entries that SendMessageBatch, PublishBatch and PutEvents take at once."""
+
+_ABOUT_CONTENT = {
+    *("BatchRequestTooLong", "BatchRequestTooLongException", "InvalidMessageContents", "InvalidAttributeValue"),
+    *("InvalidParameter", "InvalidParameterException", "InvalidParameterValue", "InvalidParameterValueException"),
+    *("InvalidParameterCombination", "MissingParameter", "UnsupportedOperation", "ValidationError"),
+    *("ValidationException", "RequestEntityTooLarge", "RequestEntityTooLargeException", "413"),
+}
+"""Errors of a whole call that one of its entries may have caused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an entry was not taken. `passing`: it is the service's own fault, and the same entry may be sent again."""
+
+    reason: str
+    passing: bool = False
+
+
+class Unsuitable(Exception):
+    """A message that the service could never take. It says why."""
+
+
+class Service(Protocol):
+    """A service with a batch call."""
+
+    title: str
+    ordered: bool
+    """Whether messages of one entity stay in order. Then a call has one of each entity: entries fail one by one."""
+
+    limit: int
+    """Bytes that a call takes at most."""
+
+    def check(self) -> None: ...
+
+    def entry(self, message: Message) -> tuple[dict[str, Any], int]:
+        """Return a message as an entry, and its bytes as the service counts them. Raises Unsuitable."""
+
+    def submit(self, entries: Sequence[dict[str, Any]]) -> Mapping[int, Failure]:
+        """Call the service; return what was not taken, by position. Raises Refused, TargetUnavailable."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class BatchTarget:
+    """The target that a service is."""
+
+    service: Service
+    shown: str
+    backoff: Backoff = BACKOFF
+    at_most: int = 100
+
+    def check(self) -> None:
+        self.service.check()
+
+    def send(self, messages: Sequence[Message]) -> Mapping[int, str]:
+        entries: dict[int, dict[str, Any]] = {}
+        sizes: dict[int, int] = {}
+        refused: dict[int, str] = {}
+        for position, message in enumerate(messages):
+            try:
+                entries[position], sizes[position] = self.service.entry(message)
+            except Unsuitable as error:
+                refused[position] = one_line(str(error))
+        for part in _rounds(messages, entries) if self.service.ordered else [list(entries)]:
+            for call in _calls(part, sizes, self.service.limit):
+                refused.update(self._send(call, entries))
+        return refused
+
+    def _send(self, positions: Sequence[int], entries: Mapping[int, dict[str, Any]]) -> dict[int, str]:
+        """Send some entries until the service has taken or refused each. Raises TargetUnavailable."""
+        refused: dict[int, str] = {}
+        reason = ""
+        for _ in attempts(self.backoff):
+            failures = dict(self._submit(positions, entries))
+            refused.update((position, each.reason) for position, each in failures.items() if not each.passing)
+            positions = [position for position in positions if position in failures and failures[position].passing]
+            if not positions:
+                return refused
+            reason = failures[positions[0]].reason
+        raise TargetUnavailable(
+            f"{self.shown}: {self.service.title} takes no messages at present: {reason}",
+            hint="run the same command again later",
+        )
+
+    def _submit(self, positions: Sequence[int], entries: Mapping[int, dict[str, Any]]) -> Iterator[tuple[int, Failure]]:
+        """Yield what a call did not take. One that is refused as a whole, perhaps because of one entry, is halved."""
+        try:
+            failures = self.service.submit([entries[position] for position in positions])
+        except Refused as error:
+            if error.code not in _ABOUT_CONTENT:
+                raise
+            if len(positions) == 1:
+                yield positions[0], Failure(one_line(error.message.removeprefix(f"{self.shown}: ")))
+                return
+            middle = len(positions) // 2
+            yield from self._submit(positions[:middle], entries)
+            yield from self._submit(positions[middle:], entries)
+            return
+        for place, failure in failures.items():
+            yield positions[place], failure
+
+    def close(self) -> None:
+        self.service.close()
+
+
+def _rounds(messages: Sequence[Message], positions: Iterable[int]) -> Iterator[list[int]]:
+    """Yield the first message of each entity, then the second of each, and so on."""
+    waiting: dict[str, deque[int]] = {}
+    for position in positions:
+        waiting.setdefault(messages[position].entity_id, deque()).append(position)
+    while waiting:
+        yield [of_entity.popleft() for of_entity in waiting.values()]
+        waiting = {entity: of_entity for entity, of_entity in waiting.items() if of_entity}
+
+
+def _calls(positions: Iterable[int], sizes: Mapping[int, int], limit: int) -> Iterator[list[int]]:
+    """Yield what fits into one call each. What is too large for any call is sent alone: the service decides."""
+    call: list[int] = []
+    size = 0
+    for position in positions:
+        if call and (len(call) == ENTRIES or size + sizes[position] > limit):
+            yield call
+            call, size = [], 0
+        call.append(position)
+        size += sizes[position]
+    if call:
+        yield call
+
+
+def group_of(entity_id: str) -> str:
+    """Return the message group of an entity: its id, or a hash of it if AWS does not take that for a group."""
+    if len(entity_id) <= 128 and all("!" <= character <= "~" for character in entity_id):
+        return entity_id
+    return "sha256-" + sha256(entity_id.encode()).hexdigest()
+
+
+_NOT_IN_XML = {0xFFFE: "\\ufffe", 0xFFFF: "\\uffff"}
+
+
+def text_of(message: Message) -> str:
+    """Return the body as text. What is valid in JSON but not in a message of SQS is written as an escape."""
+    text = message.body.decode()
+    return text if message.content_type == "text/plain" else text.translate(_NOT_IN_XML)
+
+
+def attributes_of(message: Message) -> tuple[dict[str, dict[str, str]], int]:
+    """Return the message attributes for SQS and SNS, and their bytes as both count them."""
+    values = {**message.attributes, "content-type": message.content_type}
+    size = sum(len(name) + len("String") + len(value) for name, value in values.items())
+    return {name: {"DataType": "String", "StringValue": value} for name, value in values.items()}, size

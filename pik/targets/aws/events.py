@@ -1,0 +1,100 @@
+"""An event bus of EventBridge as a target."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pik.errors import TargetUnavailable, UsageError
+from pik.ports.target import Message
+from pik.targets.aws.batches import Failure, Unsuitable
+from pik.targets.aws.service import Address, Refused, Service
+
+_NAME = re.compile(r"[./A-Za-z0-9_-]{1,256}")
+_PASSING = {"InternalException", "InternalFailure", "ServiceUnavailable", "Throttling", "ThrottlingException"}
+_MISCONFIGURED = {"AccessDeniedException", "InvalidAccountIdException"}
+"""Errors of an entry that every other entry would get, too."""
+
+_DETAIL_TYPE = 128
+"""Characters of a DetailType: EventBridge accepts an entry with more, and never delivers it."""
+
+
+@dataclass(slots=True)
+class Bus:
+    """An event bus. It is looked up before the first call, because PutEvents reports success for one that is absent."""
+
+    title = "EventBridge"
+    ordered = False
+    limit = 1_000_000
+    service: Service
+    _found: bool = False
+
+    @property
+    def _name(self) -> str:
+        return self.service.address.arn or self.service.address.name
+
+    def check(self) -> None:
+        at = self.service.address
+        try:
+            self.service.call("describe_event_bus", "events:DescribeEventBus", Name=self._name)
+        except Refused as error:
+            if error.absent:
+                raise UsageError(
+                    f"--target {at.shown}: there is no event bus {at.name!r} in {self.service.region()}",
+                    hint=f"aws events list-event-buses --region {self.service.region()}",
+                ) from None
+            if error.denied:
+                error.hint += ": PutEvents reports success for a bus that does not exist"
+            raise
+        self._found = True
+
+    def entry(self, message: Message) -> tuple[dict[str, Any], int]:
+        if message.content_type == "text/plain":
+            raise Unsuitable("EventBridge takes JSON objects only, and this is not one")
+        if len(message.event_type) > _DETAIL_TYPE:
+            raise Unsuitable(f"EventBridge takes no DetailType of more than {_DETAIL_TYPE} characters")
+        text = message.body.decode()
+        resources = [f"{name}:{value}" for name, value in message.attributes.items()]
+        entry = {
+            "EventBusName": self._name,
+            "Source": message.source,
+            "DetailType": message.event_type,
+            "Detail": text,
+            "Time": datetime.fromtimestamp(message.event_time // 10**9, UTC),
+            "Resources": resources,
+        }
+        size = 14 + sum(len(part.encode()) for part in (message.source, message.event_type, text, *resources))
+        return entry, size
+
+    def submit(self, entries: Sequence[dict[str, Any]]) -> Mapping[int, Failure]:
+        if not self._found:
+            self.check()
+        answer = self.service.call("put_events", "events:PutEvents", Entries=list(entries))
+        failures = {}
+        for place, each in enumerate(answer["Entries"]):
+            code = each.get("ErrorCode")
+            if not code:
+                continue
+            reason = f"EventBridge refused it ({code}): {each.get('ErrorMessage') or code}"
+            if code in _MISCONFIGURED:
+                at = self.service.address
+                raise TargetUnavailable(f"{at.shown}: {reason}", hint=f"allow events:PutEvents on {self._name}")
+            failures[place] = Failure(reason, passing=code in _PASSING)
+        return failures
+
+    def close(self) -> None:
+        self.service.close()
+
+
+def bus_of(at: Address) -> Bus:
+    """Return the bus at an address: a name or an ARN. Raises UsageError."""
+    name = at.name.removeprefix("event-bus/") if at.arn else at.name
+    if not _NAME.fullmatch(name) or (at.arn and name == at.name):
+        raise UsageError(
+            f"--target {at.shown}: {at.name!r} cannot be the name of an event bus",
+            hint="--target events://NAME?region=…, or events:// and the bus's ARN",
+        )
+    return Bus(Service("events", "EventBridge", replace(at, name=name)))
