@@ -12,12 +12,12 @@ import msgspec
 from aws_lambda_powertools.metrics import MetricUnit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic.json_schema import WithJsonSchema
-from ulid import ULID
 
 from pik import lambdas
 from pik.errors import Invalid, NotFound
 from pik.lambdas import Event, Response, body_of, caller, http_handler, logger, metrics, respond
 from pik.model.event import MAX_STRING, check_name
+from pik.model.ids import new_id
 from pik.model.instant import Window, format_instant, parse_instant
 from pik.model.metric import RunRequest, RunState, Task
 from pik.model.scenario import COUNTED_DUPLICATES
@@ -213,7 +213,7 @@ def _plan_later(store: Store, request: RunRequest, limit: int | None, actor: str
         )
     effective = widest(request.window, replayable(store, request))
     expect_events(store)
-    run_id = str(ULID())
+    run_id = new_id()
     if not dry_run:
         lambdas.call_again(msgspec.to_builtins({LATER: Later(run_id, request, actor)}))
     logger.info("replay later", extra={"run_id": run_id, "entity_id": request.entities[0]})

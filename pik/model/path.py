@@ -6,7 +6,6 @@ from typing import Any
 
 from pik.errors import UsageError
 from pik.model.delivery import Delivery, read_exactly
-from pik.model.jmes import Expression
 
 _FIELDS = (
     *("event_id", "source", "event_type", "entity_id", "event_time", "received_time", "ingest_time"),
@@ -20,6 +19,8 @@ class EventPath:
     path to a field that no event has."""
 
     def __init__(self, text: str, option: str) -> None:
+        from pik.model.jmes import Expression  # imports jmespath
+
         self.text = text
         self._expression = Expression(text, f"{option} {text}")
         path = self._expression.path

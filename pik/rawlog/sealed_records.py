@@ -20,6 +20,7 @@ import msgspec
 from pik.errors import AlreadyExists, Damaged, InputError, StoreError
 from pik.inputs.blocks import Block
 from pik.model.batch import Batch, BatchState, Chunk, Counts, Origin, RejectFile, Segment, Verdict
+from pik.model.ids import new_id
 from pik.model.instant import ALL_TIME, Part, Window
 from pik.ports.raw import Object, ObjectReader, Raw, RawKind, keys_of
 from pik.ports.store import Store
@@ -384,9 +385,7 @@ class WinnerLine(msgspec.Struct, frozen=True, kw_only=True, tag="winner", omit_d
 def write_winners(store: Store, winners: Sequence[WinnerLine], recorded_at: int, actor: str = "") -> str:
     """Record a rebuild of the index, and the events of which other deliveries count now; return the key of the
     record."""
-    from ulid import ULID  # late: commands that only read need no ids
-
-    correction_id = str(ULID())
+    correction_id = new_id()
     head = CorrectionLine(
         format=store.format_version,
         correction_id=correction_id,

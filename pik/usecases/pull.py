@@ -21,7 +21,6 @@ from operator import attrgetter
 from time import time_ns
 
 from msgspec import structs
-from ulid import ULID
 
 from pik.errors import AlreadyExists, Damaged, UsageError
 from pik.model.batch import (
@@ -37,6 +36,7 @@ from pik.model.batch import (
     with_lags,
     with_names,
 )
+from pik.model.ids import new_id
 from pik.model.instant import Part, Window, covered
 from pik.model.metric import Aggregate, Metric
 from pik.ports.raw import Raw
@@ -316,7 +316,7 @@ class _Transfer:
 
     def write_record(self) -> None:
         """Create the record of the pull, after which the copy claims to hold what was pulled."""
-        pull_id = str(ULID())
+        pull_id = new_id()
         first = PullLine(
             format=self._copy.format_version,
             pull_id=pull_id,

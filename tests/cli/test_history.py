@@ -71,6 +71,7 @@ def test_filters_and_a_limit(shop):
     limited = entries(shop, "--limit", 2)
     assert (len(limited["history"]), limited["truncated"]) == (2, True)
     assert entries(shop, "--to", "2026-01-01")["history"] == []
+    assert entries(shop, "--since", "2d")["history"] == entries(shop)["history"]
     unknown = shop("history", "--metric", "nope")
     assert (unknown.code, "hint:" in unknown.err) == (2, True)
 

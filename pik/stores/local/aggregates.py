@@ -17,6 +17,7 @@ import msgspec
 from msgspec import structs
 
 from pik.errors import Damaged
+from pik.model.ids import new_id
 from pik.model.instant import Window
 from pik.model.metric import (
     Aggregate,
@@ -278,10 +279,8 @@ class LocalAggregates:
                     hint="replay that bucket with `pik replay`, then `pik promote RUN`: that computes it anew",
                 )
             if not dry_run and (promoted.moved or promoted.conflicts):
-                from ulid import ULID  # here, because it takes 20 ms that no other command should pay
-
                 moved = promoted.moved, promoted.conflicts, *_point(connection, writer, old, new)
-                insert_promotion(connection, (str(ULID()), run_id, kind, *why, *moved))
+                insert_promotion(connection, (new_id(), run_id, kind, *why, *moved))
         if not dry_run:
             copy_rows(self.database)
         return promoted

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import structs
 
 from pik.errors import CANDIDATES, ambiguous_id
+from pik.model.ids import new_id
 from pik.model.metric import (
     ENDED,
     KEPT_FAILURES,
@@ -218,10 +219,8 @@ class LocalQueue:
             )
 
     def bury(self, message: Message, reason: str, failed_at: int, hint: str = "") -> None:
-        from ulid import ULID  # here, because it takes 20 ms that no other command should pay
-
         letter = DeadLetter(
-            letter_id=str(ULID()),
+            letter_id=new_id(),
             task=message.task,
             reason=reason or UNSETTLED,
             hint=hint,

@@ -22,6 +22,7 @@ from msgspec import structs
 
 from pik.errors import Damaged, busy_as
 from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, RejectFile, Segment, request_origin
+from pik.model.ids import creation_time
 from pik.ports.raw import Raw, RawKey, RawKind, keys_of
 from pik.ports.store import Copy, Store
 from pik.rawlog.sealed_records import (
@@ -47,7 +48,7 @@ from pik.usecases.care.rebuild_segments import (
     SegmentVerdicts,
     read_reject_file,
 )
-from pik.usecases.ingest.api_request import creation_time, request_actor
+from pik.usecases.ingest.api_request import request_actor
 from pik.usecases.pull import follow_corrections, recorded_contents, restore_index
 
 

@@ -13,6 +13,7 @@ from msgspec import structs
 
 from pik.errors import Damaged, StoreError
 from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, Origin, RejectFile, Verdict
+from pik.model.ids import creation_time
 from pik.model.instant import Window
 from pik.ports.raw import RawKey, RawKind, keys_of, number_of
 from pik.ports.store import batch_of
@@ -34,7 +35,7 @@ from pik.usecases.care.rebuild_segments import (
     SegmentVerdicts,
     read_reject_file,
 )
-from pik.usecases.ingest.api_request import creation_time, recovered_request
+from pik.usecases.ingest.api_request import recovered_request
 
 SHOWN = 100
 """Events that a list of a result has; it counts them all."""

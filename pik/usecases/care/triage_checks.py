@@ -11,6 +11,7 @@ from time import time_ns
 from pik.errors import command
 from pik.model.batch import Batch, BatchState, Segment, Verdict
 from pik.model.delivery import Filter
+from pik.model.ids import MILLISECOND, TIME_DIGITS, digits
 from pik.model.instant import (
     ALL_TIME,
     DAY,
@@ -25,11 +26,9 @@ from pik.model.instant import (
 from pik.model.metric import PromotionKind, Run, RunKind, RunState
 from pik.rawlog.selection import Selection
 from pik.usecases.care.triage_findings import Finding, Scope
-from pik.usecases.care.verify import verify
 from pik.usecases.inspect.batches import with_closing
 from pik.usecases.inspect.duplicates import DuplicateFilter, selected_duplicates
 from pik.usecases.inspect.suspects import SuspectRule, list_suspects
-from pik.usecases.replay.runs import PLANNED_WITHIN, is_executing
 from pik.usecases.timing.gaps import Question, find_gaps
 from pik.usecases.timing.grouping import read_grouping
 from pik.usecases.timing.skew import Verdict as SkewVerdict
@@ -168,11 +167,6 @@ def _batches_within(scope: Scope) -> Iterator[Batch]:
             yield from (batch for batch in index.batches(asked) if batch.batch_id in with_events)
 
 
-_MILLISECOND = SECOND // 1000
-_DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_TIME_DIGITS = 10
-"""Digits of a ULID that are its time, in milliseconds."""
-
 _PREFIXES = 4
 """Prefixes of ids that cover a window, at most."""
 
@@ -187,14 +181,11 @@ def id_prefixes(window: Window) -> list[str]:
     """Return prefixes that the ids of all batches begun in the window have, and few others."""
     if window.start <= MIN_INSTANT:
         return [""]
-    first, last = (max(0, end // _MILLISECOND) for end in (window.start - MINUTE, min(window.end, time_ns()) + MINUTE))
+    first, last = (max(0, end // MILLISECOND) for end in (window.start - MINUTE, min(window.end, time_ns()) + MINUTE))
     size = 0
     while last // 32**size - first // 32**size >= _PREFIXES:
         size += 1
-    return [
-        "".join(_DIGITS[number // 32**place % 32] for place in reversed(range(_TIME_DIGITS - size)))
-        for number in range(first // 32**size, last // 32**size + 1)
-    ]
+    return [digits(number, TIME_DIGITS - size) for number in range(first // 32**size, last // 32**size + 1)]
 
 
 def _selection(scope: Scope) -> Selection:
@@ -222,8 +213,12 @@ def _about(scope: Scope, run: Run) -> tuple[str, str]:
     if run.state in (RunState.PARTIAL, RunState.FAILED):
         what = f"run {run.run_id} is {run.state}: {run.failed:,} tasks and {run.failed_aggregates:,} values failed"
         return "failed", what
+    if not run.is_active:
+        return "", ""
+    from pik.usecases.replay.runs import PLANNED_WITHIN, is_executing  # imports what replays
+
     is_planned_now = scope.store.deployed and time_ns() - run.created_at < PLANNED_WITHIN * SECOND
-    if not run.is_active or is_planned_now or is_executing(scope.store, run):
+    if is_planned_now or is_executing(scope.store, run):
         return "", ""
     return (
         "unfinished",
@@ -273,6 +268,8 @@ def _damage(scope: Scope) -> Iterator[Finding]:
 
 
 def _quick_problems(scope: Scope) -> Iterator[Finding]:
+    from pik.usecases.care.verify import verify  # imports all of it
+
     for problem in verify(scope.store, scope.engine, scope.window, scope.progress, full=False):
         yield Finding(
             "damage",

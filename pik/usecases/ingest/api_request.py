@@ -10,7 +10,6 @@ from io import BytesIO
 from operator import attrgetter
 
 import msgspec
-from ulid import ULID
 
 from pik.errors import Damaged, Invalid, UsageError
 from pik.inputs.blocks import Block, blocks
@@ -29,6 +28,7 @@ from pik.model.batch import (
 )
 from pik.model.delivery import read_delivery
 from pik.model.event import MAX_LINE, one_line, read_event
+from pik.model.ids import creation_time, new_id
 from pik.model.instant import Zone
 from pik.ports.raw import Raw, RawKey, RawKind
 from pik.ports.remote import RecordStatus
@@ -100,7 +100,7 @@ def record_request(
     block, single = _block(body, as_lines)
     if not dry_run:
         store.requests.expect_ready()  # a refused request should leave no object
-    batch_id = str(ULID())
+    batch_id = new_id()
     reading = Reading(max_line=MAX_LINE, timezone=timezone)
     chunk, objects = SegmentBuilder(batch_id, reading, actor=actor).build(block, OF_REQUEST)
     verdicts: Mapping[int, Verdict] = {}
@@ -141,11 +141,6 @@ def _joined(lines: list[bytes]) -> Block:
     if len(lines) > MAX_EVENTS:
         raise TooLarge(f"the body has {len(lines)} events; {MAX_EVENTS} is the most", hint="send several requests")
     return Block(1, len(lines), b"\n".join(lines) + b"\n", 0)
-
-
-def creation_time(batch_id: str) -> int:
-    """Return the time in the ULID, in nanoseconds, exact to the millisecond."""
-    return int(ULID.from_str(batch_id).timestamp * 1000) * 1_000_000
 
 
 def request_batch(batch_id: str, last_seq: int, actor: str = "") -> Batch:

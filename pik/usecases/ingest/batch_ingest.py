@@ -21,7 +21,6 @@ from time import monotonic, time_ns
 from typing import TypeVar
 
 import msgspec
-from ulid import ULID
 
 from pik.errors import ConflictFound, InputError, busy_as, command
 from pik.inputs.blocks import BLOCK, Block
@@ -29,6 +28,7 @@ from pik.inputs.source import OpenedInput, Source
 from pik.model.batch import Batch, BatchState, Chunk, Origin, Reject
 from pik.model.delivery import read_delivery
 from pik.model.event import ENVELOPE
+from pik.model.ids import new_id
 from pik.ports.raw import Raw
 from pik.ports.store import Store, batch_of
 from pik.rawlog.objects import unpacked
@@ -99,7 +99,7 @@ def ingest(store: Store, source: Source, options: IngestOptions, progress: Progr
                 following = _blocks(opened, options, None)
                 # Without a first block there would be a batch that holds nothing and stays interrupted for ever.
                 following = chain(list(islice(following, 1)), following)
-            batch_id = interrupted.batch_id if interrupted else str(ULID())
+            batch_id = interrupted.batch_id if interrupted else new_id()
             batch = store.batches.open(origin, batch_id, time_ns(), options.actor)
             if interrupted is not None:
                 following = _blocks(opened, options, batch)
@@ -185,7 +185,7 @@ def _content(opened: OpenedInput, options: IngestOptions) -> str:
     """Return the identity of the input: a file's digest, the key given to a stream, or a new one."""
     if options.batch_key is not None:
         return f"key:{options.batch_key}"
-    return f"stream:{ULID()}" if opened.is_stream else opened.digest()
+    return f"stream:{new_id()}" if opened.is_stream else opened.digest()
 
 
 def input_lock(store: Store, source: Source, content: str) -> AbstractContextManager[None]:

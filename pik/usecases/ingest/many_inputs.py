@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 from time import monotonic, time_ns
 
-from ulid import ULID
-
 from pik.errors import PikError
 from pik.inputs.blocks import BLOCK, Block
 from pik.inputs.source import Source
 from pik.model.batch import Batch, BatchState, Origin
+from pik.model.ids import new_id
 from pik.ports.raw import Object
 from pik.ports.store import Store, batch_of
 from pik.rawlog.sealed_records import record_object
@@ -137,7 +136,7 @@ def _read(store: Store, sources: Sequence[Source], options: IngestOptions, locks
 def _record(store: Store, files: Sequence[_File], options: IngestOptions) -> Iterator[Batch]:
     """Record the files, and return their batches."""
     with store.batches.together():
-        batches = [store.batches.open(file.origin, str(ULID()), time_ns(), options.actor) for file in files]
+        batches = [store.batches.open(file.origin, new_id(), time_ns(), options.actor) for file in files]
     chunks, objects = [], list[Object]()
     for file, batch in zip(files, batches, strict=True):
         if file.block is not None:

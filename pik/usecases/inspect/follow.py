@@ -10,6 +10,7 @@ from time import time_ns
 
 from pik.model.batch import Batch, BatchState, Segment, Verdict
 from pik.model.delivery import Delivery, Filter
+from pik.model.ids import time_digits
 from pik.model.instant import MIN_INSTANT, SECOND
 from pik.ports.store import Store
 from pik.rawlog.objects import frame_lines, frames_of, parse
@@ -72,7 +73,7 @@ class Follower:
         for batch in self._batches():
             if self._conditions.batch_id in (None, batch.batch_id):
                 yield from self._new_of(batch, note_only=note_only)
-        self._oldest = _first_id(began - CLOCKS)
+        self._oldest = time_digits(began - CLOCKS)
         for batch_id, followed in list(self._followed.items()):
             is_finished = followed.looked_at is not None and followed.looked_at[0] == BatchState.COMPLETE
             if is_finished and batch_id < self._oldest and not any(followed.waiting.values()):
@@ -90,7 +91,7 @@ class Follower:
         """Return whether the first look is at this batch: others are finished, and have nothing that is asked for."""
         since = self._conditions.recorded.start
         is_asked_for = since > MIN_INSTANT and batch.recorded_at >= since
-        return is_asked_for or batch.state != BatchState.COMPLETE or batch.batch_id >= _first_id(time_ns() - CLOCKS)
+        return is_asked_for or batch.state != BatchState.COMPLETE or batch.batch_id >= time_digits(time_ns() - CLOCKS)
 
     def _new_of(self, batch: Batch, *, note_only: bool) -> Iterator[RecordedDelivery]:
         followed = self._followed.setdefault(batch.batch_id, _Followed())
@@ -123,10 +124,3 @@ class Follower:
         for frame in frames_of(segment, self._wanted.entities):
             for line in frame_lines(self._store.raw, segment, frame):
                 yield parse(segment.key, line)
-
-
-def _first_id(instant: int) -> str:
-    """Return the smallest id of a batch that was begun then."""
-    from ulid import ULID  # takes 20 ms that no other command should pay
-
-    return str(ULID.from_timestamp(instant / SECOND))[:10]

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pik.errors import InputError, NothingSelected, UsageError
-from pik.inputs.figures import Columns, Table, open_table
-from pik.inputs.source import Source
 from pik.model.instant import MIN_INSTANT, Window, format_instant
 from pik.model.metric import Aggregate, BucketDigest, Metric, entity_text
 from pik.model.scenario import PLAIN, Scenario
@@ -18,6 +17,10 @@ from pik.ports.store import Store
 from pik.runtime.storage import scratch
 from pik.usecases.metrics.definitions import of_entities
 from pik.usecases.metrics.scenario import definitions
+
+if TYPE_CHECKING:
+    from pik.inputs.figures import Columns, Table
+    from pik.inputs.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,8 @@ def file_numbers(
     NothingSelected where nothing is in scope, NotFound for an unknown metric. Rows of metrics over all entities have
     none; with `entities` they are left out.
     """
+    from pik.inputs.figures import open_table  # imports csv, gzip and what reads inputs
+
     known = {one.name: one for one in definitions(store, engine, scenario, metrics or list(request.values))}
     of_entities(list(known.values()), entities)
     over_all = {name for name, one in known.items() if one.is_over_all}

@@ -20,7 +20,8 @@ from typing import Any
 from pik.errors import Damaged, NotFound, NotHeld
 from pik.model.batch import Batch, Counts, Segment
 from pik.model.delivery import Filter
-from pik.model.instant import ALL_TIME, DAY, HOUR, MAX_INSTANT, SECOND, Window
+from pik.model.ids import time_digits
+from pik.model.instant import ALL_TIME, DAY, HOUR, MAX_INSTANT, Window
 from pik.model.metric import Metric, PromotionKind, Run, RunKind
 from pik.ports.engine import Engine
 from pik.ports.state import Promotion, Standing
@@ -182,12 +183,10 @@ def _together(requests: Iterator[Entry]) -> Entry:
 
 def _id_prefix(window: Window) -> str:
     """Return what the ids of all batches of the window begin with."""
-    from ulid import ULID  # late: commands that only read need no ids
-
     if window.start < _SLACK or window.end > MAX_INSTANT - _SLACK:
         return ""
     ends = (window.start - _SLACK, window.end + _SLACK)
-    return commonprefix([str(ULID.from_timestamp(end // SECOND))[:10] for end in ends])  # noqa: RUF071
+    return commonprefix([time_digits(end) for end in ends])  # noqa: RUF071
 
 
 def _metrics(store: Store, scope: Scope) -> Iterator[Entry]:

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from msgspec import structs
-from ulid import ULID
 
 from pik import __version__
 from pik.errors import StoreError, UsageError, command
 from pik.inputs.source import STANDARD_INPUT
+from pik.model.ids import new_id
 from pik.model.instant import Window
 from pik.model.metric import Computed, ImportedFile, Metric, Run, RunRequest, RunState, Task, TaskState
 from pik.ports.engine import Engine
@@ -93,7 +93,7 @@ def planned_import(
         if run is None:
             extent = numbers.extent
             run = Run(
-                run_id=str(ULID()),
+                run_id=new_id(),
                 request=request,
                 actor=actor,
                 state=RunState.PLANNED,

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pik.model.batch import Verdict
+from pik.model.ids import creation_time
 from pik.model.instant import SECOND, Window
 from pik.ports.raw import RawKey, RawKind
 from pik.ports.store import Store
 from pik.rawlog.sealed_records import CorrectionLine, Place, WinnerLine, correction_keys, read_correction, read_winners
-from pik.usecases.ingest.api_request import creation_time
 
 _SLACK = 60 * SECOND
 """By how much the time in a record's id may be earlier than the one that it states."""

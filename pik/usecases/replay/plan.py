@@ -12,10 +12,10 @@ from itertools import chain, groupby, islice
 from math import lcm
 
 from msgspec import structs
-from ulid import ULID
 
 from pik import __version__
 from pik.errors import Damaged, Invalid, NothingSelected, UsageError
+from pik.model.ids import new_id
 from pik.model.instant import ALL_TIME, Window
 from pik.model.metric import (
     ALL_ENTITIES,
@@ -98,7 +98,7 @@ def plan_replay(
     effective = widest(request.window, metrics)
     selection = Selection(store, effective, request.entities, _overrides(request))
     planner = _Planner(selection, engine, request, count, at_most, size)
-    run_id, tasks = run_id or str(ULID()), Spool(Task)
+    run_id, tasks = run_id or new_id(), Spool(Task)
     for bucket_size, group in by_bucket_size(metrics):
         planner.events = 0  # the same ones for each size
         names = tuple(pin(metric) for metric in group)

@@ -18,7 +18,6 @@ from pik.cli.commands.numbers.diff_rows import (
     file_notes,
     not_compared,
     side_labels,
-    uncertain,
 )
 from pik.cli.commands.numbers.metrics import TOTAL_COLUMNS
 from pik.cli.commands.numbers.sides import (
@@ -31,6 +30,7 @@ from pik.cli.commands.numbers.sides import (
     file_request,
     read_sides,
     refuse_scenario,
+    uncertain,
 )
 from pik.cli.commands.repair.runs import WHOLE, next_command, replay_command
 from pik.cli.context import Context

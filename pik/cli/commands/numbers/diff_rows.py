@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pik.usecases.metrics.comparison import Difference
     from pik.usecases.metrics.diff import Diff
     from pik.usecases.metrics.file_numbers import FileNumbers
-    from pik.usecases.metrics.sides import Recorded
     from pik.usecases.metrics.totals import TotalDifference
 
 
@@ -99,13 +98,6 @@ def compared_runs(diff: Diff) -> list[Run]:
     """Return the runs that are compared."""
     before = diff.left.run if diff.left is not None else None
     return [run for run in (before, diff.run) if run is not None]
-
-
-def uncertain(*sides: Recorded | None) -> Iterator[str]:
-    """Yield a note on each run of which more may have been written after the moment of a side."""
-    for side in sides:
-        for run_id in sorted(side.uncertain) if side is not None else ():
-            yield f"run {run_id} was promoted again after {side}: what it computed in between may be among its values"
 
 
 def _no_differences(diff: Diff) -> str:

@@ -11,7 +11,6 @@ import msgspec
 
 from pik.cli import options
 from pik.cli.command import FOUND, cli_command
-from pik.cli.commands.numbers.diff_rows import uncertain
 from pik.cli.commands.numbers.sides import (
     AgainstFile,
     Key,
@@ -22,6 +21,7 @@ from pik.cli.commands.numbers.sides import (
     file_request,
     read_sides,
     refuse_scenario,
+    uncertain,
 )
 from pik.cli.context import Context
 from pik.cli.document import NEXT, Column, Field, Object, Rows, Schema, or_null

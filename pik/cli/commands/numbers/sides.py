@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from pik.cli.options import option
@@ -11,7 +11,7 @@ from pik.errors import UsageError
 if TYPE_CHECKING:
     from pik.model.scenario import Scenario
     from pik.usecases.metrics.file_numbers import FileRequest
-    from pik.usecases.metrics.sides import Side
+    from pik.usecases.metrics.sides import Recorded, Side
 
 
 AgainstFile = Annotated[
@@ -57,14 +57,15 @@ def read_sides(left: str | None, right: str | None, against: str | None, run: st
 
 
 def file_request(left: Side, key: Sequence[str], value: Sequence[str]) -> FileRequest | None:
-    from pik.inputs.source import file_source
-    from pik.usecases.metrics.file_numbers import FileRequest, read_names
     from pik.usecases.metrics.sides import SideKind
 
     if left.kind != SideKind.FILE:
         if key or value:
             raise UsageError("--key and --value name columns of a file", hint="add --against FILE")
         return None
+    from pik.inputs.source import file_source
+    from pik.usecases.metrics.file_numbers import FileRequest, read_names
+
     columns = read_names("--key", key, ("bucket", "entity"))
     return FileRequest(file_source(left.name), columns, read_names("--value", value))
 
@@ -76,3 +77,10 @@ def refuse_scenario(scenario: Scenario, right: Side, run: str | None) -> None:
     if scenario and right != RIGHT:
         given = "--run" if run else "--right"
         raise UsageError(f"{given} recomputes nothing", hint="leave --as-of and --assume out")
+
+
+def uncertain(*sides: Recorded | None) -> Iterator[str]:
+    """Yield a note on each run of which more may have been written after the moment of a side."""
+    for side in sides:
+        for run_id in sorted(side.uncertain) if side is not None else ():
+            yield f"run {run_id} was promoted again after {side}: what it computed in between may be among its values"

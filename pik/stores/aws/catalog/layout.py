@@ -15,6 +15,7 @@ from msgspec import structs
 
 from pik.errors import Invalid, StoreError
 from pik.model.batch import Batch, BatchState, Counts, Frame, Origin, RejectFile, Segment, Verdict
+from pik.model.ids import DIGITS
 from pik.model.instant import day_of, day_text, parse_instant
 from pik.ports.raw import RawKind, number_of
 from pik.stores.aws.state.layout import US, time_key
@@ -28,8 +29,6 @@ FILE, REQUEST = "file", "request"
 
 KEYED_DAY = "keyed"
 """Stands for the day among duplicates where the event has an idempotency key: such events have no day."""
-
-_ULID = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 class ClaimItem(KeyItem):
@@ -207,7 +206,7 @@ def request_key(g: int, day: int, entity: str, event_id: bytes, batch_id: str) -
 
 def batch_key(g: int, batch_id: str) -> Key[BatchItem]:
     """Return the key of a batch; its last character chooses the shard."""
-    return Key((batches_pk(g, BATCH_SHARDS[max(0, _ULID.find(batch_id[-1:])) % len(BATCH_SHARDS)]), batch_id))
+    return Key((batches_pk(g, BATCH_SHARDS[max(0, DIGITS.find(batch_id[-1:])) % len(BATCH_SHARDS)]), batch_id))
 
 
 def day_item(g: int, day: int, kind: str) -> KeyItem:

@@ -13,9 +13,9 @@ from itertools import compress
 from typing import Any, NamedTuple
 
 from msgspec import structs
-from ulid import ULID
 
 from pik.errors import Busy
+from pik.model.ids import new_id
 from pik.model.metric import PromotionKind
 from pik.ports.state import Promoted, Promotion
 from pik.stores.aws.state import layout
@@ -105,7 +105,7 @@ class PointerMove:
         item: MoveItem = {
             "pk": pk,
             "sk": sk,
-            "id": str(ULID()),
+            "id": new_id(),
             "run": self.run_id,
             "kind": self.kind,
             "at": at,
