@@ -1,4 +1,4 @@
-"""Targets of `republish`, chosen by the scheme of a URL: a file, an HTTP service, services of AWS."""
+"""Targets of `republish`, chosen by the scheme of a URL: a file, an HTTP service, services of AWS, Kafka."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from pik.errors import UsageError
 from pik.ports.target import Target, shown_url
 
-KNOWN = "FILE, https://…, sqs://QUEUE, sns://TOPIC, events://BUS"
+KNOWN = "FILE, https://…, sqs://QUEUE, sns://TOPIC, events://BUS, kafka://BROKERS/TOPIC"
 """The targets that there are, as they are typed."""
 
 
@@ -32,4 +32,8 @@ def target_of(url: str, *, begun: bool = False, environment: Mapping[str, str] =
         from pik.targets.aws import aws_target
 
         return aws_target(url)
+    if scheme == "kafka":
+        from pik.targets.kafka import kafka_target
+
+        return kafka_target(url, environment)
     raise UsageError(f"--target {shown_url(url)}: unknown scheme {scheme!r}", hint=f"--target {KNOWN}")

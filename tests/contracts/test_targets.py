@@ -14,6 +14,7 @@ from pik.ports.target import Message, Target, one_line, shown_url
 from pik.runtime.storage import Backoff
 from pik.targets import target_of
 from tests.support.aws.receivers import AWS_RECEIVERS
+from tests.support.kafka import KafkaReceiver
 from tests.support.targets import HttpReceiver, message
 
 
@@ -40,7 +41,7 @@ class FileReceiver:
         return [(line, {}) for line in self._path.read_bytes().splitlines()] if self._path.exists() else []
 
 
-RECEIVERS = ["file", "http", *AWS_RECEIVERS]
+RECEIVERS = ["file", "http", "kafka", *AWS_RECEIVERS]
 BACKOFF = Backoff(first=0.001, longest=0.01, attempts=5)
 
 
@@ -51,6 +52,9 @@ def receiver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Receive
     elif request.param == "http":
         with HttpReceiver() as http:
             yield http
+    elif request.param == "kafka":
+        with KafkaReceiver() as kafka:
+            yield kafka
     else:
         yield AWS_RECEIVERS[request.param](request.getfixturevalue("aws"))
 
@@ -99,12 +103,12 @@ def test_attributes_arrive_beside_the_body(receiver: Receiver, target: Target) -
             assert {**found[one.body], **one.attributes} == found[one.body]
 
 
-@pytest.mark.parametrize("text", ["ä€😀", '\\"\\\\', "\u2028", "<&>'", "\x7f"])
-def test_bodies_arrive_byte_for_byte(receiver: Receiver, target: Target, text: str) -> None:
-    body = json.dumps({"entity": "e", "text": text}, ensure_ascii=False).encode()
-    assert target.send([message(1, body=body)]) == {}
-    arrived = [found for found, _ in receiver.received()]
-    assert arrived == [body] if receiver.verbatim else list(map(json.loads, arrived)) == [json.loads(body)]
+def test_bodies_arrive_byte_for_byte(receiver: Receiver, target: Target) -> None:
+    texts = ["ä€😀", '\\"\\\\', "\u2028", "<&>'", "\x7f"]
+    bodies = [json.dumps({"entity": "e", "text": text}, ensure_ascii=False).encode() for text in texts]
+    assert target.send([message(number, body=body) for number, body in enumerate(bodies)]) == {}
+    arrived = [body for body, _ in receiver.received()]
+    assert arrived == bodies if receiver.verbatim else list(map(json.loads, arrived)) == list(map(json.loads, bodies))
 
 
 def test_nothing_is_sent_before_and_by_check_and_close(receiver: Receiver, target: Target) -> None:
