@@ -14,6 +14,7 @@ from typing import Protocol
 
 from pik.errors import CANDIDATES, ambiguous_id
 from pik.model.batch import Arrivals, Batch, Chunk, Counts, Location, Origin, RejectFile, Segment, Verdict
+from pik.model.correction import Correction
 from pik.model.instant import Window
 from pik.model.metric import Aggregate, Metric
 from pik.ports.raw import Raw
@@ -203,11 +204,22 @@ class Audit(Protocol):
     def damage(self) -> Iterator[tuple[str, str]]:
         """Yield what is wrong within the index itself: the part of it, and the problem."""
 
-    def corrections(self) -> set[str]:
-        """Return the keys of the corrections that this index follows."""
 
-    def follow(self, corrections: Sequence[str]) -> None:
-        """Record that this index follows the corrections with these keys. A repeat changes nothing."""
+class Corrections(Protocol):
+    """The corrections that the index follows. Their objects in raw are the evidence; that the index follows one is what
+    makes it hold."""
+
+    def recorded(self) -> Sequence[Correction]:
+        """Return them in the order of the log, (recorded_at, correction_id), their lists without frames. Costs no call
+        of its own in a store without any."""
+
+    def follow(self, corrections: Sequence[Correction]) -> None:
+        """Follow these as well, all or none of them, from the moment on that this returns at the latest, in every
+        reader. A repeat changes nothing. The caller holds the right to write `CORRECTIONS`."""
+
+
+CORRECTIONS = "corrections"
+"""What `Batches.writing` is asked for by those who record corrections."""
 
 
 def batch_of(index: Index, prefix: str) -> Batch:
@@ -234,6 +246,7 @@ class Store:
     index: Index
     repeats: Repeats
     audit: Audit
+    corrections: Corrections
     metrics: Metrics
     runs: Runs
     queue: Queue
