@@ -79,8 +79,8 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
     `statement` is the assumption that was recorded, resolved, as it is typed; `typed` is how it was. Deliveries were
     selected among those recorded until `selected_until`. A withdrawn batch is named by `batch_id`, a revoked correction
-    by `revokes`. `events` counts the events that it is about. `lists` have its deliveries by the day of raw; a batch that
-    is withdrawn, a revocation, and a rebuild have none.
+    by `revokes`. `events` counts the events that it is about. `lists` have its deliveries by the day of raw; the
+    withdrawal of a batch, a revocation, and a rebuild have none.
     """
 
     format: int
@@ -101,6 +101,11 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     def deliveries(self) -> int:
         """How many deliveries it lists."""
         return sum(each.deliveries for each in self.lists)
+
+
+def log_order(correction: Correction) -> tuple[int, str]:
+    """Return what the log of corrections is sorted by."""
+    return correction.recorded_at, correction.correction_id
 
 
 def active(corrections: Iterable[Correction], until: int | None = None) -> list[Correction]:

@@ -69,23 +69,29 @@ class RawKind(StrEnum):
     CLOSING = "raw/closings/"
     PULL = "raw/pulls/"
     CORRECTION = "corrections/"
+    LIST = "corrections/*/"
+    """The listed deliveries of a correction, whose id is in the place of the asterisk."""
 
     def key(self, ulid: str, number: int | None = None, day: int | None = None) -> str:
         """Return the key of an object of this kind."""
         return str(RawKey(self, ulid, number, day))
 
 
-NUMBERED = frozenset({RawKind.SEGMENT, RawKind.REJECTS, RawKind.BLOCK})
-"""Kinds of which a batch has several objects (of segments, several a day)."""
+NUMBERED = frozenset({RawKind.SEGMENT, RawKind.REJECTS, RawKind.BLOCK, RawKind.LIST})
+"""Kinds of which a batch or a correction has several objects (of segments and lists, several a day)."""
 
-_KEY = re.compile(
-    rf"({'|'.join(map(re.escape, RawKind))})(?:(\d{{4}}-\d\d-\d\d)/)?([0-9A-Z]{{26}})(?:-(\d+))?\.ndjson\.zst", re.ASCII
-)
+DATED = frozenset({RawKind.SEGMENT, RawKind.LIST})
+"""Kinds whose objects are of one day."""
+
+_DATE, _ULID = r"\d{4}-\d\d-\d\d", "[0-9A-Z]{26}"
+_KINDS = "|".join(re.escape(kind) for kind in RawKind if kind is not RawKind.LIST)
+_KEY = re.compile(rf"({_KINDS})(?:({_DATE})/)?({_ULID})(?:-(\d+))?\.ndjson\.zst", re.ASCII)
+_LIST_KEY = re.compile(rf"{RawKind.CORRECTION}({_ULID})/({_DATE})-(\d+)\.ndjson\.zst", re.ASCII)
 
 
 class RawKey(NamedTuple):
     """The key of an object; `str(key)` is its text. `id` is the ULID of its batch, pull or correction; `day` (since
-    1970-01-01) is that of a segment."""
+    1970-01-01) is that of a segment or a list."""
 
     kind: RawKind
     id: str
@@ -93,6 +99,9 @@ class RawKey(NamedTuple):
     day: int | None = None
 
     def __str__(self) -> str:
+        if self.kind is RawKind.LIST:
+            assert self.day is not None
+            return f"{RawKind.CORRECTION}{self.id}/{day_text(self.day)}-{self.number}.ndjson.zst"
         day = "" if self.day is None else f"{day_text(self.day)}/"
         number = "" if self.number is None else f"-{self.number}"
         return f"{self.kind}{day}{self.id}{number}.ndjson.zst"
@@ -107,11 +116,13 @@ class RawKey(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> RawKey | None:
         """Return the key with this text; None for what is not a key of raw."""
-        match = _KEY.fullmatch(text)
-        if match is None:
+        if match := _KEY.fullmatch(text):
+            kind, date, ulid, number = RawKind(match[1]), match[2], match[3], match[4]
+        elif match := _LIST_KEY.fullmatch(text):
+            kind, date, ulid, number = RawKind.LIST, match[2], match[1], match[3]
+        else:
             return None
-        kind, date, ulid, number = RawKind(match[1]), match[2], match[3], match[4]
-        if (kind in NUMBERED) != (number is not None) or (kind is RawKind.SEGMENT) != (date is not None):
+        if (kind in NUMBERED) != (number is not None) or (kind in DATED) != (date is not None):
             return None
         try:
             day = None if date is None else day_of(parse_instant(date, date_only=True))
@@ -123,9 +134,10 @@ class RawKey(NamedTuple):
 
 def keys_of(raw: Raw, kind: RawKind, batch_id: str = "") -> Iterator[RawKey]:
     """Yield the keys of all objects of a kind (of one batch, unless it has a day), in order. Objects
-    with other names are skipped."""
-    for found in raw.objects(f"{kind}{batch_id}"):
-        if key := RawKey.parse(found.key):
+    with other names are skipped. The keys of lists follow those of their corrections."""
+    prefix = RawKind.CORRECTION if kind is RawKind.LIST else kind
+    for found in raw.objects(f"{prefix}{batch_id}"):
+        if (key := RawKey.parse(found.key)) and key.kind is kind:
             yield key
 
 

@@ -91,6 +91,10 @@ class Winner:
 class Rebuild(Protocol):
     """An index being rebuilt from raw. Meanwhile the store's other ports still read the one that it replaces."""
 
+    @property
+    def corrections(self) -> Corrections:
+        """The corrections that the new index follows; nobody else reads them yet."""
+
     def add_batch(self, batch: Batch) -> None:
         """Restore a batch from its record, or a stand-in for one without; its counts are those of its segments."""
 

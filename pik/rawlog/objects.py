@@ -21,6 +21,7 @@ import zstandard
 
 from pik.errors import Damaged, InputError, Invalid, StoreError, UsageError
 from pik.model.batch import Frame, Reject, Segment
+from pik.model.correction import CorrectionList
 from pik.model.delivery import Delivery, lines_of, read_delivery
 from pik.ports.raw import ObjectReader, Raw
 from pik.runtime.storage import sync, sync_directory
@@ -44,7 +45,11 @@ def packed(lines: Iterable[msgspec.Struct]) -> bytes:
 
 def record_lines(raw: ObjectReader, key: str, decode: Callable[[bytes], Line]) -> Iterator[Line]:
     """Yield the lines of a record. Raises Damaged, before the first one, if any bit is not as it was written."""
-    data = memoryview(raw.read(key))
+    return unsealed(key, memoryview(raw.read(key)), decode)
+
+
+def unsealed(key: str, data: memoryview, decode: Callable[[bytes], Line]) -> Iterator[Line]:
+    """Yield the lines of what was `packed`. Raises Damaged, naming it `key`, before the first one."""
     frame = data[:-_SEAL_SIZE]
     if data[-_SEAL_SIZE:] != SEAL + sha256(frame).digest():
         raise Damaged(f"record {key} is cut or changed", hint="pik verify --full")
@@ -180,7 +185,7 @@ def unpack_frame(segment: Segment, frame: Frame, data: bytes) -> list[bytes]:
     return frame_text(segment, frame, data)[:-1].split(b"\n")
 
 
-def frame_text(segment: Segment, frame: Frame, data: bytes | memoryview) -> bytes:
+def frame_text(segment: Segment | CorrectionList, frame: Frame, data: bytes | memoryview) -> bytes:
     """Return the lines in a frame's bytes, each with its line break. Raises Damaged."""
     if not frame.lines:
         raise Damaged(

@@ -2,8 +2,8 @@
 them.
 
 A batch of more than one block has an opening record before its first segment (what it is read from), and a block record
-per block (how far it has come). A finished batch has one record of everything. Records of the store are what was pulled
-into a copy, and corrections.
+per block (how far it has come). A finished batch has one record of everything. A record of the whole store is what was
+pulled into a copy; `corrections.py` has the others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import msgspec
 from pik.errors import AlreadyExists, Damaged, InputError, StoreError
 from pik.inputs.blocks import Block
 from pik.model.batch import Batch, BatchState, Chunk, Counts, Origin, RejectFile, Segment, Verdict
-from pik.model.ids import new_id
 from pik.model.instant import ALL_TIME, Part, Window
 from pik.ports.raw import Object, ObjectReader, Raw, RawKind, keys_of
 from pik.ports.store import Store
@@ -351,76 +350,3 @@ def parts(store: Store) -> list[Part]:
     """Return what a copy holds, by its pulls. Raises Damaged."""
     first = (next(read_pull(store.raw, key)) for key in pulls(store.raw))
     return [line.part for line in first if isinstance(line, PullLine)]
-
-
-Place = tuple[str, int]
-"""A delivery: batch_id and seq."""
-
-
-class CorrectionLine(msgspec.Struct, frozen=True, kw_only=True, tag="correction"):
-    """The first line of a correction: what was corrected, when, by whom and why. `events` counts the lines that
-    follow."""
-
-    format: int
-    correction_id: str
-    kind: str
-    recorded_at: int
-    actor: str = ""
-    reason: str
-    events: int
-
-
-class WinnerLine(msgspec.Struct, frozen=True, kw_only=True, tag="winner", omit_defaults=True):
-    """An event of which another delivery counts now: `new`, in the segment `key`, which `was` a duplicate. `old`, in
-    the segment `old_key`, counted before; None: it is lost and unknown."""
-
-    event_id: str
-    key: str
-    new: Place
-    was: Verdict
-    old: Place | None = None
-    old_key: str | None = None
-
-
-def write_winners(store: Store, winners: Sequence[WinnerLine], recorded_at: int, actor: str = "") -> str:
-    """Record a rebuild of the index, and the events of which other deliveries count now; return the key of the
-    record."""
-    correction_id = new_id()
-    head = CorrectionLine(
-        format=store.format_version,
-        correction_id=correction_id,
-        kind="verdict",
-        recorded_at=recorded_at,
-        actor=actor,
-        reason="the index was rebuilt",
-        events=len(winners),
-    )
-    key = RawKind.CORRECTION.key(correction_id)
-    store.raw.create(key, packed(chain([head], winners)))
-    return key
-
-
-def correction_keys(raw: Raw) -> list[str]:
-    """Return the keys of the corrections, in the order in which they were recorded."""
-    return [str(key) for key in keys_of(raw, RawKind.CORRECTION)]
-
-
-def read_correction(raw: ObjectReader, key: str) -> CorrectionLine:
-    """Return the first line of a correction. Raises Damaged."""
-    for line in record_lines(raw, key, _decode_correction):
-        if isinstance(line, CorrectionLine) and key == RawKind.CORRECTION.key(line.correction_id):
-            return line
-        break
-    raise Damaged(f"record {key} is that of another correction", hint="pik verify --full")
-
-
-def read_winners(raw: ObjectReader, key: str) -> Iterator[WinnerLine]:
-    """Yield the events of a correction. Raises Damaged, before the first one, if any bit is not as it was written."""
-    for line in record_lines(raw, key, _decode_correction):
-        if isinstance(line, WinnerLine):
-            yield line
-        elif key != RawKind.CORRECTION.key(line.correction_id):
-            raise Damaged(f"record {key} is that of another correction", hint="pik verify --full")
-
-
-_decode_correction = msgspec.json.Decoder(CorrectionLine | WinnerLine).decode

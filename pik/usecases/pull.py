@@ -42,15 +42,14 @@ from pik.model.metric import Aggregate, Metric
 from pik.ports.raw import Raw
 from pik.ports.state import Metrics
 from pik.ports.store import Store
+from pik.rawlog.corrections import adopt, correction_keys, read_correction
 from pik.rawlog.objects import unpacked
 from pik.rawlog.sealed_records import (
     PulledBatch,
     PullLine,
     SegmentLine,
-    correction_keys,
     parts,
     pulls,
-    read_correction,
     read_pull,
     segment_line,
     write_pull,
@@ -305,7 +304,7 @@ class _Transfer:
         if rebuild or self.copied or self._index_lacks_segments():
             segments, batches = self._before.segments | self.lines, self._before.batches | self.batches
             restore_index(self._copy, Contents(segments, batches), self._progress)
-            follow_corrections(self._copy)
+            adopt(self._copy)
 
     def _index_lacks_segments(self) -> bool:
         rows = dict(self._copy.audit.rows())
@@ -327,12 +326,6 @@ class _Transfer:
             entities=self._part.entities,
         )
         write_pull(self._copy.raw, [first, *self.batches.values(), *self.lines.values()], pull_id)
-
-
-def follow_corrections(copy: Store) -> None:
-    """Note which records of changed winners the copy has: their verdicts came with the pulls."""
-    if followed := correction_keys(copy.raw):
-        copy.audit.follow(followed)
 
 
 def copy_object(source: Store, copy: Raw, wanted: Segment | RejectFile, created: int) -> tuple[int, Problem | None]:

@@ -9,7 +9,8 @@ from pik.inputs import blocks as blocks_module
 from pik.inputs.source import file_source
 from pik.model.metric import Definition
 from pik.ports.raw import RawKind
-from pik.rawlog.sealed_records import correction_keys, read_opening
+from pik.rawlog.corrections import correction_keys, read_correction
+from pik.rawlog.sealed_records import read_opening
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
 from pik.usecases.care.backup import backup, restore
@@ -77,7 +78,7 @@ def test_each_rebuild_leaves_a_note_of_who_did_it(store) -> None:
         ("ana", "verdict", 0),
         ("bob", "verdict", 0),
     ]
-    assert store.audit.corrections() == set(correction_keys(store.raw))
+    assert list(store.corrections.recorded()) == [read_correction(store.raw, key) for key in correction_keys(store.raw)]
 
 
 def lines(store, key: str) -> list[bytes]:

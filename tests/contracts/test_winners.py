@@ -14,8 +14,8 @@ from pik.model.metric import Definition, Metric
 from pik.model.scenario import PLAIN, Scenario
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
+from pik.rawlog.corrections import correction_keys, read_correction, read_winners
 from pik.rawlog.gathering import gather, gather_deliveries
-from pik.rawlog.sealed_records import correction_keys, read_correction, read_winners
 from pik.rawlog.selection import Selection
 from pik.runtime import SILENT
 from pik.stores import open_store

@@ -14,7 +14,7 @@ from pik.model.instant import format_instant
 from pik.model.metric import Definition
 from pik.model.scenario import PLAIN, CountedDuplicates, Scenario, WithoutBatch
 from pik.ports.store import Store
-from pik.rawlog.sealed_records import correction_keys, read_correction
+from pik.rawlog.corrections import correction_keys, read_correction
 from pik.rawlog.selection import deliveries
 from pik.runtime import SILENT
 from pik.stores import open_copy, open_store

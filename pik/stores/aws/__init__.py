@@ -8,6 +8,7 @@ from pik.ports.store import Store
 from pik.rawlog.replacements import ReplacingRaw
 from pik.stores import FORMAT
 from pik.stores.aws.catalog.batches import AwsBatches
+from pik.stores.aws.catalog.corrections import AwsCorrections
 from pik.stores.aws.catalog.index import AwsAudit, AwsIndex
 from pik.stores.aws.catalog.repeats import AwsRepeats
 from pik.stores.aws.clients import Clients, located
@@ -57,6 +58,7 @@ def _assemble(url: str, clients: Clients, stack: Stack, generation: Generation) 
         index=index,
         repeats=AwsRepeats(index_table, raw, generation),
         audit=AwsAudit(index),
+        corrections=AwsCorrections(index_table, generation),
         metrics=AwsMetrics(state_table),
         runs=AwsRuns(state_table),
         queue=queue,

@@ -211,6 +211,7 @@ class Generation:
     store: str = ""
     _marked: bool = field(default=False, compare=False)
     _current: int = field(default=_FIRST, compare=False)
+    _corrections: int = field(default=0, compare=False)
     _readable_at: tuple[float, float] = field(default=(0.0, 0.0), compare=False)
     _writable_at: tuple[float, float] = field(default=(0.0, 0.0), compare=False)
 
@@ -219,6 +220,38 @@ class Generation:
         if not _is_recent(self._readable_at):
             self._read()
         return self._current
+
+    def corrections(self) -> tuple[int, int]:
+        """Return the generation to read, and the revision of its corrections; 0 if there are none."""
+        return self.current(), self._corrections
+
+    def next_corrections(self) -> int:
+        """Return a later revision than the current one of the corrections of the generation that was read last."""
+        return max(time_ns(), self._corrections + 1)
+
+    def set_corrections(self, revision: int) -> None:
+        """Make this the revision of the corrections of the generation that was read last; all readers have noticed when
+        this returns. Raises Busy if another process was faster."""
+        change = "SET #corrections = :corrections"
+        condition = "attribute_not_exists(#corrections)"
+        values = {"corrections": revision}
+        if self._corrections:
+            condition, values = "#corrections = :before", {**values, "before": self._corrections}
+        if self._current != _FIRST:
+            condition, values = f"{condition} AND #current = :current", {**values, "current": self._current}
+        else:
+            condition = f"{condition} AND attribute_not_exists(#current)"
+        if self.table.update(_POINTER, change, values, condition=condition) is None:
+            raise _busy("corrections")
+        self._read()
+        sleep(NOTICED)
+
+    def announce_corrections(self) -> None:
+        """Let readers look for corrections from now on."""
+        if not self._corrections:
+            change, condition = "SET #corrections = :first", "attribute_not_exists(#corrections)"
+            self.table.update(_POINTER, change, {"first": 1}, condition=condition)
+            self._read()
 
     def for_writing(self, is_alive: Callable[[Table, str], bool] = alive) -> int:
         """Return the generation to write, for the holder of a lease. Raises Busy while a rebuild is under way; waits to
@@ -272,6 +305,7 @@ class Generation:
         if self._marked:
             expect_format(self.store, item["format"])
         self._current = item.get("current", _FIRST)
+        self._corrections = item.get("corrections", 0)
         self._readable_at = read_at
         return int(item.get("next", 0))
 

@@ -25,6 +25,7 @@ from pik.stores import FORMAT, expect_format
 from pik.stores.local.aggregates import LocalAggregates
 from pik.stores.local.backup import LocalBackup, LocalCopy
 from pik.stores.local.batches import LocalBatches
+from pik.stores.local.corrections import LocalCorrections
 from pik.stores.local.index import LocalIndex, index_database
 from pik.stores.local.raw import LocalRaw
 from pik.stores.local.rebuild import LocalAudit
@@ -131,6 +132,7 @@ def _assemble(path: Path, marker: Marker) -> Store:
         index=reader,
         repeats=reader,
         audit=LocalAudit(index),
+        corrections=LocalCorrections(index),
         metrics=LocalMetrics(state),
         runs=LocalRuns(state, locks),
         queue=queue,

@@ -76,7 +76,10 @@ CREATE TABLE reject_file (
     key TEXT NOT NULL, size INTEGER NOT NULL, digest TEXT NOT NULL, records INTEGER NOT NULL,
     PRIMARY KEY (batch, number)
 ) WITHOUT ROWID;
-CREATE TABLE correction (key TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE correction (
+    correction_id TEXT PRIMARY KEY,
+    header BLOB NOT NULL -- as in raw, without the frames of its lists
+) WITHOUT ROWID;
 """
 
 _Row = TypeVar("_Row")

@@ -20,6 +20,7 @@ from pik.errors import StoreError
 from pik.model.batch import KEYED, PLAIN, Arrivals, Batch, Location, RejectFile, Segment, Verdict, duplicate_kind
 from pik.ports.store import Winner
 from pik.stores.local.batches import Claims, add_rejects
+from pik.stores.local.corrections import LocalCorrections
 from pik.stores.local.index import (
     CONFLICT,
     KEYED_DAY,
@@ -73,6 +74,10 @@ class LocalRebuild:
     database: Database
     replaced: Database
     unread: set[str] = field(default_factory=set)
+
+    @property
+    def corrections(self) -> LocalCorrections:
+        return LocalCorrections(self.database)
 
     def add_batch(self, batch: Batch) -> None:
         with self.database.write() as connection:
@@ -266,13 +271,6 @@ class LocalAudit:
         for (line,) in self.database.read().execute("PRAGMA integrity_check(10)"):
             if line != "ok":
                 yield self.database.path.name, line
-
-    def corrections(self) -> set[str]:
-        return {key for (key,) in self.database.read().execute("SELECT key FROM correction")}
-
-    def follow(self, corrections: Sequence[str]) -> None:
-        with self.database.write() as connection:
-            connection.executemany("INSERT OR IGNORE INTO correction VALUES (?)", [(key,) for key in corrections])
 
     def _of_day(self, day: int, arrivals: Sequence[Arrivals]) -> Iterator[tuple[str, str]]:
         duplicates = "(SELECT count(*) FROM duplicate WHERE segment = number)"

@@ -20,22 +20,27 @@ from time import time_ns
 
 from msgspec import structs
 
-from pik.errors import Damaged, busy_as
+from pik.errors import Damaged, StoreError, busy_as
 from pik.model.batch import OF_REQUEST, Arrivals, Batch, BatchState, RejectFile, Segment, request_origin
+from pik.model.correction import Correction, CorrectionKind, log_order
 from pik.model.ids import creation_time
 from pik.ports.raw import Raw, RawKey, RawKind, keys_of
 from pik.ports.store import Copy, Store
+from pik.rawlog.corrections import (
+    WinnerLine,
+    adopt,
+    correction_keys,
+    read_correction,
+    read_winners,
+    write_winners,
+)
 from pik.rawlog.sealed_records import (
     BatchLine,
     SegmentLine,
-    WinnerLine,
-    correction_keys,
     read_block,
     read_opening,
     read_record,
-    read_winners,
     restored,
-    write_winners,
 )
 from pik.rawlog.segment_reader import ids_of, scan_segment
 from pik.runtime import Progress, showing
@@ -49,7 +54,7 @@ from pik.usecases.care.rebuild_segments import (
     read_reject_file,
 )
 from pik.usecases.ingest.api_request import request_actor
-from pik.usecases.pull import follow_corrections, recorded_contents, restore_index
+from pik.usecases.pull import recorded_contents, restore_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +105,14 @@ def rebuild_index(store: Store, progress: Progress, actor: str = "") -> RebuildR
         finished = _restore_finished(restoration)
         orphans = OrphanPass(restoration, *_restore_replaced(restoration, finished))
         orphans.restore(finished)
-        revised = _choose_winners(restoration, actor)
+        followed = _known_corrections(restoration)
+        revised = _choose_winners(restoration, followed)
+        recorded_at = max([time_ns(), *(one.recorded_at + 1 for one in followed)])
+        if revised:
+            followed.append(write_winners(store, revised, recorded_at, actor))
+        rebuild.corrections.follow(followed)
     if not revised:
-        write_winners(store, (), time_ns(), actor)
-    if followed := correction_keys(store.raw):
-        store.audit.follow(followed)
+        store.corrections.follow([write_winners(store, (), recorded_at, actor)])
     restoration.counts.update(batches=len(finished) + len(orphans.carried))
     restoration.counts.update(revised=len(revised), undecided=len(orphans.undecided))
     return RebuildReport(
@@ -122,7 +130,7 @@ def _rebuild_copy(store: Store, copy: Copy, progress: Progress) -> RebuildReport
     with copy.pulling():
         found = recorded_contents(store.raw)
         deliveries, damaged = restore_index(store, found, progress)
-        follow_corrections(store)
+        adopt(store)
     return RebuildReport(
         replaced=ReplacedExtent.ALL,
         batches=len(found.batches),
@@ -193,17 +201,28 @@ def _restore_replaced(restoration: Restoration, finished: set[str]) -> tuple[dic
     return carried, stray
 
 
-def _choose_winners(restoration: Restoration, actor: str) -> list[WinnerLine]:
-    """Follow the corrections of earlier rebuilds, give each event a winner, and record which winners changed."""
+def _known_corrections(restoration: Restoration) -> list[Correction]:
+    """Return the corrections, in the order of the log: those in raw, and those that the replaced index follows and raw
+    has lost, which hold all the same."""
     store = restoration.store
+    found: dict[str, Correction] = {}
+    with suppress(StoreError):
+        found = {one.correction_id: one for one in store.corrections.recorded()}
     for key in correction_keys(store.raw):
         with restoration.noting_damage():
-            for line in read_winners(store.raw, key):
-                _follow(restoration, line)
-    changed = list(_changed(restoration))
-    if changed:
-        write_winners(store, changed, time_ns(), actor)
-    return changed
+            one = read_correction(store.raw, key)
+            found[one.correction_id] = one
+    return sorted(found.values(), key=log_order)
+
+
+def _choose_winners(restoration: Restoration, corrections: Sequence[Correction]) -> list[WinnerLine]:
+    """Follow the corrections of earlier rebuilds, give each event a winner, and return which winners changed."""
+    for one in corrections:
+        if one.kind is CorrectionKind.VERDICT:
+            with suppress(Damaged):  # which is noted already
+                for line in read_winners(restoration.store.raw, RawKind.CORRECTION.key(one.correction_id)):
+                    _follow(restoration, line)
+    return list(_changed(restoration))
 
 
 def _follow(restoration: Restoration, line: WinnerLine) -> None:

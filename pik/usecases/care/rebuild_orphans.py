@@ -17,11 +17,11 @@ from pik.model.ids import creation_time
 from pik.model.instant import Window
 from pik.ports.raw import RawKey, RawKind, keys_of, number_of
 from pik.ports.store import batch_of
+from pik.rawlog.corrections import Place
 from pik.rawlog.objects import read_rejects
 from pik.rawlog.sealed_records import (
     BlockLine,
     OpeningLine,
-    Place,
     attempt_of,
     read_block,
     read_opening,

@@ -22,6 +22,7 @@ from pik.model.batch import RejectFile, Segment
 from pik.model.instant import ALL_TIME, Window
 from pik.ports.raw import ObjectReader, RawKey, RawKind, keys_of
 from pik.ports.store import Store
+from pik.rawlog.corrections import read_winners
 from pik.rawlog.replacements import parse_name, read_replacement, replace_object
 from pik.rawlog.sealed_records import (
     BatchLine,
@@ -31,7 +32,6 @@ from pik.rawlog.sealed_records import (
     read_opening,
     read_pull,
     read_record,
-    read_winners,
     restored,
 )
 from pik.rawlog.segment_reader import UNKNOWN_DIGEST

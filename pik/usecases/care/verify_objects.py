@@ -19,15 +19,14 @@ from pik.model.delivery import Delivery
 from pik.model.instant import Window, day_text
 from pik.ports.raw import Raw, RawKey, RawKind, RawObject, keys_of
 from pik.ports.store import Store
+from pik.rawlog.corrections import correction_keys, read_winners
 from pik.rawlog.objects import read_rejects, unpack_frame
 from pik.rawlog.replacements import COPIES, RECORDS, parse_name, read_replacement
 from pik.rawlog.sealed_records import (
     SegmentLine,
-    correction_keys,
     read_block,
     read_opening,
     read_record,
-    read_winners,
     recorded_blocks,
 )
 from pik.rawlog.segment_reader import ids_of, scan_segment, seqs
@@ -401,7 +400,8 @@ def record_problems(run: Verification) -> Iterator[Problem]:
         for batch_id in (line.batch_id, line.replaced_by):
             if run.find_batch(batch_id) is None:
                 yield Problem(index_differs, found.key, f"the index does not know batch {batch_id}")
-    corrections, followed = correction_keys(raw), run.store.audit.corrections()
+    corrections = correction_keys(raw)
+    followed = {RawKind.CORRECTION.key(one.correction_id) for one in run.store.corrections.recorded()}
     for key in corrections:
         try:
             deque(read_winners(raw, key), maxlen=0)

@@ -12,7 +12,7 @@ from pik.model.delivery import Filter
 from pik.model.instant import Window
 from pik.model.metric import ALL_ENTITIES, Aggregate, Definition, Per
 from pik.ports.store import Store
-from pik.rawlog.sealed_records import Place
+from pik.rawlog.corrections import Place
 from pik.rawlog.selection import RecordedDelivery
 from pik.usecases.inspect.conditions import Places, selected
 from pik.usecases.metrics.computation import sound

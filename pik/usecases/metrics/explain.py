@@ -13,6 +13,7 @@ from decimal import Decimal
 from itertools import islice
 
 from pik.errors import NothingSelected, UsageError, command
+from pik.model.correction import Correction
 from pik.model.delivery import Delivery, event_id_text
 from pik.model.instant import Window, format_instant
 from pik.model.metric import ALL_ENTITIES, Computed, Metric, entities_of, entity_text
@@ -20,7 +21,6 @@ from pik.model.scenario import PLAIN, OtherDefinition, Scenario
 from pik.ports.engine import Engine
 from pik.ports.store import Store
 from pik.rawlog.objects import frame_lines, parse
-from pik.rawlog.sealed_records import CorrectionLine
 from pik.rawlog.selection import Overrides, Selection
 from pik.runtime.storage import Spool
 from pik.usecases.availability import expect_held
@@ -351,7 +351,7 @@ def other_buckets(metric: Metric) -> UsageError:
     return UsageError(what, hint=command("metrics", "show", metric.name))
 
 
-def _verdict(change: CorrectionLine, count: int) -> str:
+def _verdict(change: Correction, count: int) -> str:
     events = "1 event" if count == 1 else f"{count:,} events"
     by = f" by {change.actor}" if change.actor else ""
     return (

@@ -19,6 +19,7 @@ from typing import Any
 
 from pik.errors import Damaged, NotFound, NotHeld
 from pik.model.batch import Batch, Counts, Segment
+from pik.model.correction import Correction
 from pik.model.delivery import Filter
 from pik.model.ids import time_digits
 from pik.model.instant import ALL_TIME, DAY, HOUR, MAX_INSTANT, Window
@@ -26,7 +27,7 @@ from pik.model.metric import Metric, PromotionKind, Run, RunKind
 from pik.ports.engine import Engine
 from pik.ports.state import Promotion, Standing
 from pik.ports.store import Store
-from pik.rawlog.sealed_records import CorrectionLine, correction_keys, read_correction
+from pik.rawlog.corrections import correction_keys, read_correction
 from pik.rawlog.selection import deliveries
 from pik.usecases.availability import expect_held
 from pik.usecases.metrics.definitions import chosen, of_entities, pin
@@ -64,7 +65,7 @@ class Entry:
     id: str
     actor: str
     reason: str = ""
-    subject: Batch | Metric | Run | Promotion | CorrectionLine | None = None
+    subject: Batch | Metric | Run | Promotion | Correction | None = None
     run: Run | None = None
     counts: Counts | None = None
     requests: int | None = None

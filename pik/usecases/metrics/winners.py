@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pik.model.batch import Verdict
+from pik.model.correction import Correction
 from pik.model.ids import creation_time
 from pik.model.instant import SECOND, Window
 from pik.ports.raw import RawKey, RawKind
 from pik.ports.store import Store
-from pik.rawlog.sealed_records import CorrectionLine, Place, WinnerLine, correction_keys, read_correction, read_winners
+from pik.rawlog.corrections import Place, WinnerLine, correction_keys, read_correction, read_winners
 
 _SLACK = 60 * SECOND
 """By how much the time in a record's id may be earlier than the one that it states."""
@@ -34,9 +35,9 @@ class Winners:
     window: Window | None = None
     _keys: list[str] | None = None
     _moments: list[int] | None = None
-    _heads: dict[str, CorrectionLine] = field(default_factory=dict)
+    _heads: dict[str, Correction] = field(default_factory=dict)
 
-    def changes(self, after: int = 0) -> list[CorrectionLine]:
+    def changes(self, after: int = 0) -> list[Correction]:
         """Return the records of rebuilds that changed winners, of those recorded after that moment, oldest first.
         Raises Damaged."""
         if self._keys is None:
@@ -71,7 +72,7 @@ class Winners:
         between = [low, *(moment for moment in self._concerning() if low < moment <= high)]
         return between[1:] if left <= right else between[-2::-1]
 
-    def change(self, moment: int) -> CorrectionLine:
+    def change(self, moment: int) -> Correction:
         """Return the record of this moment."""
         return next(one for one in self.changes() if one.recorded_at == moment)
 
@@ -83,7 +84,7 @@ class Winners:
             self._moments = [one.recorded_at for one in changes]
         return self._moments
 
-    def lines(self, change: CorrectionLine, window: Window) -> Iterator[WinnerLine]:
+    def lines(self, change: Correction, window: Window) -> Iterator[WinnerLine]:
         """Yield the events of which a delivery on a day of the window counts before or after the change. Raises
         Damaged."""
         first, last = window.days

@@ -17,8 +17,8 @@ from pik.inputs.source import file_source
 from pik.model.batch import Verdict
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
+from pik.rawlog.corrections import WinnerLine, write_winners
 from pik.rawlog.replacements import ReplacingRaw
-from pik.rawlog.sealed_records import WinnerLine, write_winners
 from pik.rawlog.segment_writer import Reading
 from pik.runtime import SILENT
 from pik.stores.aws.catalog.index import AwsIndex
@@ -72,7 +72,7 @@ def fill(store: Store, directory: Path) -> None:
     winner = WinnerLine(
         event_id=place.event_id, key=place.segment_key, new=(place.batch_id, place.seq), was=Verdict.EXACT
     )
-    store.audit.follow([write_winners(store, [winner], 1)])
+    store.corrections.follow([write_winners(store, [winner], 1)])
 
 
 def _ingest(store: Store, path: Path, lines: Sequence[object]) -> None:

@@ -129,7 +129,7 @@ class AwsBatches:
             replaced = self.generation.current()  # kept until the next rebuild, for those who are still reading it
             sweep(self.table, self.raw, {str(made), str(replaced)})
             self._finish_pending(replaced)
-            rebuild = AwsRebuild(self.table, self.raw, made, replaced)
+            rebuild = AwsRebuild(self.table, self.raw, made, replaced, self.generation)
             yield rebuild
             rebuild.count()
 

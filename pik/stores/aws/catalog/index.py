@@ -299,13 +299,6 @@ class AwsAudit:
     def damage(self) -> Iterator[tuple[str, str]]:
         return iter(())  # DynamoDB and S3 check what they hold
 
-    def corrections(self) -> set[str]:
-        return {item["sk"] for item in self.index.table.query(layout.corrections_pk(self.index.generation.current()))}
-
-    def follow(self, corrections: Sequence[str]) -> None:
-        pk = layout.corrections_pk(self.index.generation.current())
-        self.index.table.write_many({"pk": pk, "sk": key} for key in corrections)
-
     def _comparison(self, g: int, arrived: Arrivals, listing: SegmentItem | None) -> _Comparison:
         segment, table = arrived.segment, self.index.table
         packed = None if listing is None else listing.get("skipped")

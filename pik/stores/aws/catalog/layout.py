@@ -15,6 +15,7 @@ from msgspec import structs
 
 from pik.errors import Invalid, StoreError
 from pik.model.batch import Batch, BatchState, Counts, Frame, Origin, RejectFile, Segment, Verdict
+from pik.model.correction import Correction
 from pik.model.ids import DIGITS
 from pik.model.instant import day_of, day_text, parse_instant
 from pik.ports.raw import RawKind, number_of
@@ -132,6 +133,17 @@ def day_number(text: str) -> int:
     return day_of(parse_instant(text, date_only=True))
 
 
+class CorrectionItem(KeyItem):
+    """A part of the header of a correction. `revision` is that with which it came."""
+
+    revision: int
+    header: bytes
+
+
+FIRST_REVISION = 1
+"""The revision of the corrections that a generation began with. Others are moments, in nanoseconds."""
+
+
 # Partitions and keys of a generation `g`, as docs/dev/aws-layout.md lists them. Days in them are texts.
 
 
@@ -167,7 +179,7 @@ def rejects_pk(g: int, batch_id: str) -> Partition[RejectItem]:
     return Partition(f"{g}/reject/{batch_id}")
 
 
-def corrections_pk(g: int) -> Partition[KeyItem]:
+def corrections_pk(g: int) -> Partition[CorrectionItem]:
     return Partition(f"{g}/correction")
 
 
@@ -229,6 +241,12 @@ def reject_item(g: int, batch_id: str, file: RejectFile) -> RejectItem:
     """Return the item of a file of rejects."""
     pk, sk = rejects_pk(g, batch_id), f"{number_of(file.key):012d}"
     return cast(RejectItem, {"pk": pk, "sk": sk, **structs.asdict(file)})
+
+
+def correction_item(g: int, correction: Correction, number: int, revision: int, header: bytes) -> CorrectionItem:
+    """Return the item of a part of a correction. Its key is in the order of the log."""
+    sk = f"{time_key(correction.recorded_at)}/{correction.correction_id}/{number:03d}"
+    return {"pk": corrections_pk(g), "sk": sk, "revision": revision, "header": header}
 
 
 def reject_file(item: RejectItem) -> RejectFile:

@@ -28,6 +28,7 @@ from pik.ports.raw import RawKind, number_of
 from pik.ports.store import Winner
 from pik.rawlog.replacements import ReplacingRaw
 from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog.corrections import NewCorrections
 from pik.stores.aws.catalog.deliveries import (
     Claims,
     Delivery,
@@ -46,6 +47,7 @@ from pik.stores.aws.catalog.deliveries import (
 from pik.stores.aws.catalog.layout import BatchAttributes, ClaimItem, DuplicateItem
 from pik.stores.aws.catalog.requests import Requests
 from pik.stores.aws.clients import translated
+from pik.stores.aws.lease import Generation
 from pik.stores.aws.s3 import AwsRaw
 from pik.stores.aws.table import Key, Table, key_of
 
@@ -110,6 +112,7 @@ class AwsRebuild:
     raw: AwsRaw
     generation: int
     replaced: int
+    pointer: Generation
     _tallies: defaultdict[str, _Tally] = field(default_factory=lambda: defaultdict(_Tally))
     _single: set[str] = field(default_factory=set)  # the requests that had one event
     _days: set[int] = field(default_factory=set)
@@ -123,6 +126,10 @@ class AwsRebuild:
 
     def __post_init__(self) -> None:
         self._objects = ReplacingRaw(self.raw)
+
+    @property
+    def corrections(self) -> NewCorrections:
+        return NewCorrections(self.table, self.pointer, self.generation)
 
     def add_batch(self, batch: Batch) -> None:
         origin = layout.origin_item(self.generation, batch.origin, batch.batch_id, time_ns())

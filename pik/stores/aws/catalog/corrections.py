@@ -1,0 +1,85 @@
+"""The corrections that a generation of the index table follows.
+
+`corrections` in the pointer to the generation is the latest revision of them, so a store without any pays no call for
+that. Each item has the revision that it came with, and is not read before the pointer has that one as well: what was
+written by a process that was killed does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from pik.model.correction import Correction
+from pik.rawlog.corrections import pack_header, unpack_header
+from pik.stores.aws.catalog import layout
+from pik.stores.aws.catalog.layout import CorrectionItem
+from pik.stores.aws.lease import Generation
+from pik.stores.aws.table import Table, key_of
+
+_PART = 300_000
+"""Bytes of a header in one item, which may have 400 KiB."""
+
+
+@dataclass(slots=True)
+class AwsCorrections:
+    """Reads and writes the items, which are read once for each revision."""
+
+    table: Table
+    generation: Generation
+    _read: tuple[tuple[int, int], Sequence[Correction]] = field(default=((0, 0), ()), repr=False, compare=False)
+
+    def recorded(self) -> Sequence[Correction]:
+        revision = self.generation.corrections()
+        if revision != self._read[0]:
+            self._read = revision, _recorded(self.table, *revision) if revision[1] else ()
+        return self._read[1]
+
+    def follow(self, corrections: Sequence[Correction]) -> None:
+        self.generation.for_writing()
+        g, before = self.generation.corrections()
+        known = {one.correction_id for one in _recorded(self.table, g, before)}
+        missing = [one for one in corrections if one.correction_id not in known]
+        if not missing:
+            return
+        items = list(self.table.query(layout.corrections_pk(g)))
+        # What a killed process had written must not count now.
+        self.table.write_many(deletes=(key_of(item) for item in items if item["revision"] > before))
+        revision = self.generation.next_corrections()
+        self.table.write_many(item for one in missing for item in _items(g, one, revision))
+        self.generation.set_corrections(revision)
+
+
+@dataclass(frozen=True, slots=True)
+class NewCorrections:
+    """The corrections of a generation that is not the current one yet."""
+
+    table: Table
+    generation: Generation
+    made: int
+
+    def recorded(self) -> Sequence[Correction]:
+        return _recorded(self.table, self.made, layout.FIRST_REVISION)
+
+    def follow(self, corrections: Sequence[Correction]) -> None:
+        if corrections:
+            self.table.write_many(item for one in corrections for item in _items(self.made, one, layout.FIRST_REVISION))
+            self.generation.announce_corrections()
+
+
+def _items(g: int, correction: Correction, revision: int) -> Iterator[CorrectionItem]:
+    """Yield the items of a correction: parts of its header."""
+    header = pack_header(correction)
+    for number, start in enumerate(range(0, len(header), _PART)):
+        yield layout.correction_item(g, correction, number, revision, header[start : start + _PART])
+
+
+def _recorded(table: Table, g: int, revision: int) -> Sequence[Correction]:
+    """Return the corrections of a generation up to a revision, in the order of the log."""
+    items = [item for item in table.query(layout.corrections_pk(g)) if item["revision"] <= revision]
+    found = []
+    for name, parts in groupby(items, key=lambda item: item["sk"].rpartition("/")[0]):
+        with layout.decoding(f"the correction {name}"):
+            found.append(unpack_header(name.rpartition("/")[2], b"".join(part["header"] for part in parts)))
+    return found
