@@ -215,7 +215,7 @@ class Corrections(Protocol):
 
     def recorded(self) -> Sequence[Correction]:
         """Return them in the order of the log, (recorded_at, correction_id), their lists without frames. Costs no call
-        of its own in a store without any."""
+        of its own in a store without any, else one or a few."""
 
     def follow(self, corrections: Sequence[Correction]) -> None:
         """Follow these as well, all or none of them, from the moment on that this returns at the latest, in every

@@ -8,7 +8,7 @@ written by a process that was killed does not count.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 
 from pik.model.correction import Correction
@@ -22,19 +22,16 @@ _PART = 300_000
 """Bytes of a header in one item, which may have 400 KiB."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class AwsCorrections:
-    """Reads and writes the items, which are read once for each revision."""
+    """Reads and writes the items."""
 
     table: Table
     generation: Generation
-    _read: tuple[tuple[int, int], Sequence[Correction]] = field(default=((0, 0), ()), repr=False, compare=False)
 
     def recorded(self) -> Sequence[Correction]:
-        revision = self.generation.corrections()
-        if revision != self._read[0]:
-            self._read = revision, _recorded(self.table, *revision) if revision[1] else ()
-        return self._read[1]
+        g, revision = self.generation.corrections()
+        return _recorded(self.table, g, revision) if revision else ()
 
     def follow(self, corrections: Sequence[Correction]) -> None:
         self.generation.for_writing()
