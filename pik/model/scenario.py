@@ -6,11 +6,12 @@ The order in which assumptions take effect is fixed (docs/investigating.md); wit
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
 from pik.errors import Invalid, UsageError
+from pik.model.event import MAX_LINE
 from pik.model.instant import (
     ALL_TIME,
     DAY,
@@ -51,7 +52,7 @@ class Criteria:
             "from": self.window.from_text,
             "to": self.window.to_text,
         }
-        typed = [f"{name}={_quoted(text)}" for name, text in pairs.items() if text is not None]
+        typed = _typed((name, text) for name, text in pairs.items() if text is not None)
         return ",".join(typed + ([f"where={self.where}"] if self.where is not None else []))
 
 
@@ -85,14 +86,35 @@ class WithoutBatch:
         return f"without-batch={self.batch_id}"
 
 
+ASSUMED_BATCH = "00000000000000000000000000"
+"""The batch_id of events that are only assumed."""
+
+
 @dataclass(frozen=True, slots=True)
 class With:
-    """The events of a file, which are not in the store, are added."""
+    """The events of a file, which are not in the store, are added. The others are options of `ingest`, by which it is
+    read; `mapping` has fields and their expressions."""
 
     path: str
+    mapping: tuple[tuple[str, str], ...] = ()
+    time_format: str | None = None
+    timezone: str | None = None
+    max_line: int = MAX_LINE
 
     def __str__(self) -> str:
-        return f"with=@{self.path}"
+        return ",".join(_typed([("with", f"@{self.path}"), *self.options]))
+
+    @property
+    def options(self) -> list[tuple[str, str]]:
+        """The options as they are typed, without dashes, and their values."""
+        given = {
+            "time-format": self.time_format,
+            "timezone": self.timezone,
+            "max-line": None if self.max_line == MAX_LINE else str(self.max_line),
+        }
+        return [("map", "=".join(pair)) for pair in self.mapping] + [
+            (name, text) for name, text in given.items() if text is not None
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +277,8 @@ def read_assumption(text: str, read_ids: Callable[[str], tuple[str, ...]]) -> As
 def read_criteria(text: str) -> Criteria:
     """Return the criteria that `KEY=VALUE[,KEY=VALUE…]` describes: source, type, entity, batch, from, to and, as the
     last one, where. A value with a comma is quoted as in CSV. Raises Invalid."""
-    given = dict(_pairs(text))
+    hint = "source=, type=, entity=, batch=, from=, to= and last where=SQL"
+    given = dict(_pairs(text, _SELECTION, "a selection", hint))
     start, end = (
         parse_instant(given[name], date_only=True) if name in given else default
         for name, default in (("from", ALL_TIME.start), ("to", ALL_TIME.end))
@@ -268,31 +291,37 @@ def read_criteria(text: str) -> Criteria:
 
 _TEXTS = tuple(field.name for field in fields(Criteria) if field.name != "window")
 _KEYS = {"event_type": "type"}
-_PAIR = re.compile(r'(?P<key>source|type|entity|batch|from|to)=(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^,]*))(?:,|$)')
+_SELECTION = ("source", "type", "entity", "batch", "from", "to", "where")
+_INPUT = ("with", "map", "time-format", "timezone", "max-line")
+_PAIR = re.compile(r'(?P<key>[a-z-]+)=(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^,]*))(?:,|$)')
+_COMMA = 'a value with a comma: "a,b"'
 
 
-def _pairs(text: str) -> list[tuple[str, str]]:
+def _pairs(text: str, keys: Sequence[str], what: str, hint: str) -> list[tuple[str, str]]:
+    """Return the pairs of a text, in order; only map= may come twice. Raises Invalid."""
     pairs: list[tuple[str, str]] = []
     at = 0
     while at < len(text):
-        if text.startswith("where=", at):
+        if "where" in keys and text.startswith("where=", at):
             pairs.append(("where", text[at + len("where=") :]))
             break
         found = _PAIR.match(text, at)
-        if found is None:
-            raise Invalid(
-                f"{text[at:]!r} is not a selection",
-                hint='source=, type=, entity=, batch=, from=, to= and last where=SQL; a value with a comma: "a,b"',
-            )
+        if found is None or found["key"] not in keys:
+            raise Invalid(f"{text[at:]!r} is not {what}", hint=f"{hint}; {_COMMA}")
         quoted, plain = found["quoted"], found["plain"]
         pairs.append((found["key"], plain if quoted is None else quoted.replace('""', '"')))
         at = found.end()
-    keys = [key for key, _ in pairs]
-    if twice := next((key for key in keys if keys.count(key) > 1), None):
+    given = [key for key, _ in pairs if key != "map"]
+    if twice := next((key for key in given if given.count(key) > 1), None):
         raise Invalid(f"{twice}= is given twice")
     if empty := next((key for key, value in pairs if not value.strip()), None):
         raise Invalid(f"{empty}= is empty")
     return pairs
+
+
+def _typed(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Return pairs as they are typed."""
+    return [f"{key}={_quoted(value)}" for key, value in pairs]
 
 
 def _quoted(value: str) -> str:
@@ -316,7 +345,30 @@ def _without_batch(value: str, _: ReadIds) -> Assumption:
 
 
 def _with(value: str, _: ReadIds) -> Assumption:
-    return With(_file(value))
+    hint = "map=FIELD=JMESPATH (repeatable), time-format=, timezone=, max-line=, as in `pik ingest`"
+    pairs = _pairs(f"with={value}", _INPUT, "an option of how files are read", hint)
+    given = dict(pairs)
+    longest = given.get("max-line", str(MAX_LINE))
+    return With(
+        _file(given["with"]),
+        mapping=tuple(_mapped(text) for key, text in pairs if key == "map"),
+        time_format=given.get("time-format"),
+        timezone=load_zone(given["timezone"]).name if "timezone" in given else None,
+        max_line=_positive(longest),
+    )
+
+
+def _mapped(text: str) -> tuple[str, str]:
+    name, equals, expression = text.partition("=")
+    if not equals or not expression:
+        raise Invalid(f"map={text}: expected FIELD=JMESPATH", hint="map=entity_id=body.user.id")
+    return name.strip(), expression
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch("0*[1-9][0-9]{0,17}", text):
+        raise Invalid(f"{text!r} is not a positive number")
+    return int(text)
 
 
 def _delivery(value: str, _: ReadIds) -> Assumption:
@@ -324,9 +376,8 @@ def _delivery(value: str, _: ReadIds) -> Assumption:
     if not colon or not place:
         raise Invalid("expected EVENT_ID:N or EVENT_ID:BATCH/SEQ")
     batch, slash, number = place.rpartition("/")
-    if not number.isascii() or not number.isdigit() or int(number) < 1:
-        raise Invalid(f"{number!r} is not a positive number")
-    return CountedDelivery(_event_id(event_id), (batch.upper(), int(number)) if slash else int(number))
+    count = _positive(number)
+    return CountedDelivery(_event_id(event_id), (batch.upper(), count) if slash else count)
 
 
 def _conflicts(value: str, _: ReadIds) -> Assumption:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sqlite3
 from collections.abc import Callable
@@ -141,3 +142,99 @@ def test_a_selection_that_only_duplicates_or_other_days_meet_selects(shop: Calla
     assert diff(shop, "--assume", f"shift=1h,batch={again}")[0] == 1
     code, found = diff(shop, "--from", "2026-01-02", "--assume", "shift=1d,source=app")
     assert (code, [row["recomputed"] for row in found["differences"]]) == (1, [4])
+
+
+FOREIGN = [
+    {"user": "a", "at": "2026-01-02 12:00:00", "body": {"v": 32}, "ref": "r,2"},
+    {"user": "a", "at": "2026-01-01 23:30:00", "body": {"v": 999}, "ref": "r,2"},
+    {"user": "a", "at": "2026-01-02 00:30:00", "body": {"v": 8}, "ref": "r,1"},  # on the day before in UTC
+    {"user": "a", "at": "2026-01-01 00:30:00", "body": {"v": 999}, "ref": "r,2"},
+    {"user": "a", "at": "2026-01-03 12:00:00", "body": {"v": 999}, "ref": "r,1"},
+]
+OPTIONS = {
+    "--map": [
+        *("source='web'", "event_type='paid'", "entity_id=user", "event_time=at", "payload=body"),
+        "idempotency_key=join(',', [user, ref])",
+    ],
+    "--time-format": ["%Y-%m-%d %H:%M:%S"],
+    "--timezone": ["Europe/Berlin"],
+}
+
+
+def test_promise_11_a_foreign_file_counts_as_it_does_once_it_is_ingested(
+    shop: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of deliveries of one event in the file the first counts, whatever their days and blocks."""
+    monkeypatch.setattr("pik.inputs.blocks.LINES", 2)
+    monkeypatch.setattr("pik.usecases.inspect.producer_log.BLOCK", 1)  # so workers read it
+    (tmp_path / "foreign.json.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, FOREIGN)).encode()))
+    typed = [(name, value) for name, values in OPTIONS.items() for value in values]
+    quoted = [(name[2:], f'"{value}"' if "," in value else value) for name, value in typed]
+    assumption = ",".join(["with=@foreign.json.gz", *(f"{name}={value}" for name, value in quoted)])
+    code, assumed = diff(shop, "--assume", assumption)
+    assert (code, assumed["assumed"]) == (1, [assumption])
+    assert [(row["bucket"][:10], row["recomputed"]) for row in assumed["differences"]] == [
+        ("2026-01-01", 7 + 8),
+        ("2026-01-02", 32),
+    ]
+    _, explained = diff(shop, "--assume", assumed["assumed"][0], "--explain")
+    [_, assumed_cause] = explained["differences"][0]["causes"]
+    assert (assumed_cause["cause"], assumed_cause["share"]) == ("assumed", 8)
+    assert shop("ingest", "foreign.json.gz", *(word for pair in typed for word in pair)).code == 0
+    assert diff(shop)[1]["differences"] == assumed["differences"]
+
+
+def test_a_file_is_read_by_what_pik_toml_says_unless_an_option_does(shop: Callable[..., Any], tmp_path: Path) -> None:
+    lines = [{**json.loads(line("a", 8, 1)), "user": "a", "event_time": "2026-01-01T00:30:00"}]
+    (tmp_path / "local.jsonl").write_text(json.dumps(lines[0]))
+    (tmp_path / "pik.toml").write_text('[ingest]\ntimezone = "Europe/Berlin"\n[ingest.map]\nentity_id = "nobody"\n')
+    _, found = diff(shop, "--assume", "with=@local.jsonl,map=entity_id=user")
+    assert found["assumed"] == ["with=@local.jsonl,map=entity_id=user,timezone=Europe/Berlin"]
+    assert [row["bucket"][:10] for row in found["differences"]] == ["2025-12-31", "2026-01-01"]
+    _, found = diff(shop, "--assume", "with=@local.jsonl,map=entity_id=user,timezone=UTC")
+    assert [row["recomputed"] for row in found["differences"]] == [15]
+
+
+UNREADABLE = [
+    (
+        f"{line('a', 8, 1)}\n\n[]\nno\n",
+        "",
+        "late2.jsonl: record 3 is not an event: ",
+        "ingest --dry-run late2.jsonl",
+    ),
+    (f"{line('a', 8, 1)}\n\n[]\nno\n", "", "(2 of 3 records are not)", "ingest --dry-run late2.jsonl"),
+    (
+        line("a", 8, 1),
+        ",max-line=99",
+        "record 1 is not an event: the line is longer than 99 bytes",
+        "--max-line 99",
+    ),
+    (line("a", 8, 1), ",map=entity_id=user", "--map entity_id=user: the first records of late2.jsonl have", "user"),
+    (line("a", 8, 1), ",map=entity=user", "late2.jsonl,map=entity=user: --map entity=", "entity_id"),
+    (
+        line("a", 8, 1),
+        ",map=entity_id=user(",
+        "late2.jsonl,map=entity_id=user(: --map entity_id=",
+        "jmespath.org",
+    ),
+    (line("a", 8, 1), ",time-format=%Y", "--assume with=@late2.jsonl,time-format=%Y: ", "%"),
+    (line("a", 8, 1), ",colour=red", "'colour=red' is not an option of how files are read", "map=FIELD=JMESPATH"),
+    ("\n", "", "with=@late2.jsonl: the file has no event", ""),
+    (line("a", 4, 5, "app"), "", "with=@late2.jsonl: the store has all of its events already", "pik show"),
+    ("id,amount\n1,2\n", "", "late2.jsonl", "CSV"),
+    ("\x00\x01\x02\xff", "", "late2.jsonl", ""),
+]
+
+
+def test_a_file_that_cannot_be_read_as_events_is_refused_by_name_and_record(
+    shop: Callable[..., Any], tmp_path: Path
+) -> None:
+    for content, options, message, hint in UNREADABLE:
+        (tmp_path / "late2.jsonl").write_text(content)
+        result = shop("diff", "aggregates", "--assume", f"with=@late2.jsonl{options}")
+        assert (result.code, result.out) == (2, ""), result.err
+        assert (message in result.err, hint in result.err) == (True, True), result.err
+    explained = shop("explain", "revenue", "a", "2026-01-01", "--assume", "with=@late2.jsonl")
+    assert (explained.code, explained.err) == (2, result.err)
+    assert "there is no file none" in shop("diff", "aggregates", "--assume", "with=@none").err
+    assert "can be read only once" in shop("diff", "aggregates", "--assume", "with=@-").err

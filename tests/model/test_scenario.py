@@ -16,6 +16,7 @@ from pik.model.scenario import (
     LocalTime,
     Shift,
     Which,
+    With,
     Without,
     WithoutBatch,
     WithoutSelected,
@@ -46,6 +47,11 @@ def test_a_scenario_without_options_assumes_nothing() -> None:
         ("without=@ids.txt", Without(("ids of ids.txt",))),
         ("without=selected,source=web", WithoutSelected(Criteria(source="web"))),
         ("without-batch=01j8z3", WithoutBatch("01J8Z3")),
+        ("with=@late.jsonl", With("late.jsonl")),
+        (
+            'with="@a,b",max-line=9,map=entity_id=body.user,map="payload={a: x, b: ""y z""}",timezone=UTC',
+            With("a,b", (("entity_id", "body.user"), ("payload", '{a: x, b: "y z"}')), None, "UTC", 9),
+        ),
         ("delivery=abcd1234:2", CountedDelivery("abcd1234", 2)),
         ("delivery=abcd1234:01J8Z3/7", CountedDelivery("abcd1234", ("01J8Z3", 7))),
         ("conflicts=last", CountedConflict(Which.LAST, Criteria())),
@@ -55,6 +61,20 @@ def test_a_scenario_without_options_assumes_nothing() -> None:
 )
 def test_each_kind_is_read_as_it_is_typed(text: str, expected: object) -> None:
     assert read_assumption(text, ids) == expected
+
+
+@given(
+    st.builds(
+        With,
+        st.text('a,"= ', min_size=1),
+        st.lists(st.tuples(st.sampled_from(["entity_id", "payload"]), st.text('a,"= ', min_size=1))).map(tuple),
+        st.none() | st.text('%d,"= ', min_size=1).filter(str.strip),
+        st.none() | st.just("Europe/Berlin"),
+        st.integers(1, 1 << 40),
+    )
+)
+def test_how_a_file_is_read_is_read_back_as_it_is_echoed(assumed: With) -> None:
+    assert read_assumption(str(assumed), ids) == assumed
 
 
 @pytest.mark.parametrize("text", ["shift=-90s,source=a", "shift=2h,source=a", "shift=-1d,source=a", "shift=1w,type=b"])
@@ -105,6 +125,14 @@ def test_criteria_read_back_what_they_print(criteria: Criteria) -> None:
         ("delivery=abcd1234:0", "'0' is not a positive number"),
         ("duplicates=ignored", "is not 'counted'"),
         ("with=missing.jsonl", "is not @FILE"),
+        ("with=@a,colour=red", "'colour=red' is not an option of how files are read"),
+        ("with=@a,map=payload={a: x, b: y}", "' b: y}' is not an option of how files are read"),
+        ("with=@a,with=@b", "with= is given twice"),
+        ("with=@a,map=user", "map=user: expected FIELD=JMESPATH"),
+        ("with=@a,timezone=UTC,timezone=UTC", "timezone= is given twice"),
+        ("with=@a,timezone=Berlin", "unknown time zone 'Berlin'"),
+        ("with=@a,time-format=", "time-format= is empty"),
+        ("with=@a,max-line=1k", "'1k' is not a positive number"),
         ("definition=@", "is not @FILE"),
     ],
 )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from time import time_ns
+from typing import NamedTuple
+
+import msgspec
 
 from pik.errors import InputError
 from pik.inputs.blocks import BLOCK
 from pik.inputs.source import Source
-from pik.model.batch import Chunk
+from pik.model.batch import Chunk, Reject
+from pik.rawlog.objects import unpacked
 from pik.rawlog.segment_writer import InvalidRecord, Reading, SegmentBuilder, Work
 from pik.runtime import Progress, showing
 from pik.runtime.parallel import Pool
@@ -31,51 +35,68 @@ class ProducerLog:
     last: int | None = None
 
 
+class LogBlock(NamedTuple):
+    """A block of the log: what it holds, the raw files of its events, and the first record that is not an event."""
+
+    chunk: Chunk
+    files: list[Path]
+    reject: Reject | None
+
+
 def read_log(
     sources: Sequence[Source], reading: Reading, directory: Path, workers: int, progress: Progress
 ) -> ProducerLog:
     """Read the log into files in the directory. Raises InputError where it cannot be read to its end."""
     log = ProducerLog([source.name for source in sources], [])
     for number, source in enumerate(sources):
-        size = 0 if source.size is not None and source.size < BLOCK else workers
-        pool: Pool[Work, Chunk] = Pool(partial(_building, directory, reading), size)
-        with source.open() as opened, pool, showing(progress, f"reading {source.name}", None, "bytes"):
-            opened.examine(reading.record_mapping(), mixed=reading.mixed)
-            blocks = enumerate(opened.blocks(reading.max_line), 1)
-            works = ((f"{number:026d}", block, place, time_ns()) for place, block in blocks)
-            try:
-                for chunk in pool.map(works, progress.advance, label=itemgetter(2)):
-                    _add(log, chunk, directory)
-            except InvalidRecord as error:
-                raise InputError(f"{source.name}: {error.message}", hint=error.hint) from None
-            opened.expect_unchanged()
+        for block in read_blocks(source, reading, f"{number:026d}", directory, workers, progress):
+            _add(log, block)
     return log
 
 
-def _add(log: ProducerLog, chunk: Chunk, directory: Path) -> None:
+def read_blocks(
+    source: Source, reading: Reading, batch_id: str, directory: Path, workers: int, progress: Progress
+) -> Iterator[LogBlock]:
+    """Yield the blocks of an input in order, with their events in the directory. Raises InputError where it cannot be
+    read to its end."""
+    size = 0 if source.size is not None and source.size < BLOCK else workers
+    pool: Pool[Work, LogBlock] = Pool(partial(_building, directory, reading), size)
+    with source.open() as opened, pool, showing(progress, f"reading {source.name}", None, "bytes"):
+        opened.examine(reading.record_mapping(), mixed=reading.mixed)
+        blocks = enumerate(opened.blocks(reading.max_line), 1)
+        works = ((batch_id, block, place, time_ns()) for place, block in blocks)
+        try:
+            yield from pool.map(works, progress.advance, label=itemgetter(2))
+        except InvalidRecord as error:
+            raise InputError(f"{source.name}: {error.message}", hint=error.hint) from None
+        opened.expect_unchanged("run the command again when nothing writes to the file")
+
+
+def _add(log: ProducerLog, block: LogBlock) -> None:
+    chunk = block.chunk
     log.read += chunk.read
     log.rejected += chunk.rejects.records if chunk.rejects else 0
+    log.files += block.files
     for segment in (arrivals.segment for arrivals in chunk.arrivals):
-        log.files.append(directory / _file(segment.key))
         log.deliveries += segment.deliveries
         log.first = segment.first_event if log.first is None else min(log.first, segment.first_event)
         log.last = segment.last_event if log.last is None else max(log.last, segment.last_event)
 
 
-def _building(directory: Path, reading: Reading, tell: Callable[[int], None]) -> Callable[[Work], Chunk]:
+def _building(directory: Path, reading: Reading, tell: Callable[[int], None]) -> Callable[[Work], LogBlock]:
     """Return what workers run: it writes the events of a block as raw lines into the directory."""
 
-    def build(work: Work) -> Chunk:
+    def build(work: Work) -> LogBlock:
         batch_id, block, number, ingest_time = work
         chunk, objects = SegmentBuilder(batch_id, reading, tell).build(block, number, ingest_time)
-        rejects = chunk.rejects.key if chunk.rejects else None
+        files: list[Path] = []
+        reject = None
         for key, data in objects:
-            if key != rejects:
-                (directory / _file(key)).write_bytes(data)
-        return chunk
+            if chunk.rejects is not None and key == chunk.rejects.key:
+                reject = msgspec.json.decode(unpacked(key, data)[0], type=Reject)
+                continue
+            files.append(directory / key.replace("/", "-"))
+            files[-1].write_bytes(data)
+        return LogBlock(chunk, files, reject)
 
     return build
-
-
-def _file(key: str) -> str:
-    return key.replace("/", "-")

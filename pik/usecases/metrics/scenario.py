@@ -11,13 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from time import time_ns
 from typing import Any
 
 import msgspec
-import zstandard
 
 from pik.errors import (
     Damaged,
@@ -31,11 +28,11 @@ from pik.errors import (
     command,
 )
 from pik.model.batch import Location, Verdict
-from pik.model.delivery import Filter, raw_line, stamp
-from pik.model.event import MAX_LINE, Event, read_event
+from pik.model.delivery import Filter
 from pik.model.instant import DAY, SECOND, Window, load_zone
 from pik.model.metric import Definition, Metric
 from pik.model.scenario import (
+    ASSUMED_BATCH,
     Assumption,
     CountedConflict,
     CountedDelivery,
@@ -61,9 +58,6 @@ from pik.usecases.inspect.conditions import Places, selected
 from pik.usecases.metrics.definitions import computed_by
 from pik.usecases.metrics.offsets import shift_offsets, zone_offsets
 from pik.usecases.metrics.winners import Winners
-
-ASSUMED_BATCH = "00000000000000000000000000"
-"""The batch_id of events that are only assumed."""
 
 FROM_FILE = 0
 """The version of a definition that is only assumed."""
@@ -333,31 +327,10 @@ class _Applied:
         return Window(first, max(last, first + 1))
 
     def _added(self, assumed: With, target: Path) -> tuple[Path, int]:
-        """Write the events of the file that are not known as raw lines, and return the file and their number. Raises
-        InputError naming the line that is not an event."""
-        shared, count, is_known = stamp(time_ns(), ASSUMED_BATCH), 0, True
-        try:
-            with (
-                open(assumed.path, "rb") as file,
-                open(target, "wb") as raw,
-                zstandard.ZstdCompressor(level=1, write_checksum=True).stream_writer(raw) as writer,
-            ):
-                # A line that is too long is not read whole: it may be all of a large file.
-                for number, line in enumerate(iter(partial(file.readline, MAX_LINE + 2), b""), 1):
-                    if not line.strip():
-                        continue
-                    event = _read_event(line, f"{assumed.path}, line {number}")
-                    if event.event_id in self.added:  # by an earlier line, or an earlier file
-                        is_known = False
-                    elif not self._has(event.event_id.hex()):
-                        self.added.add(event.event_id)
-                        is_known, count = False, count + 1
-                        writer.write(raw_line(event, number, shared) + b"\n")
-        except OSError as error:
-            raise InputError(f"cannot read {assumed.path}: {error.strerror}") from None
-        if is_known:
-            raise NothingSelected(f"{assumed}: the store has all of its events already", hint="pik show EVENT_ID")
-        return target, count
+        """Write the events of the file that are not known as raw lines, and return the file and their number."""
+        from pik.usecases.metrics.assumed_events import write_new  # imports what reads files
+
+        return target, write_new(assumed, target, self.added, self._has)
 
     def _has(self, event_id: str) -> bool:
         return any(self._is_known(one) for one in self.store.index.deliveries(event_id))
@@ -377,16 +350,6 @@ def _chosen_of(deliveries: Sequence[Location], assumed: CountedDelivery) -> Loca
             raise ambiguous_id("batch", place[0], [one.batch_id for one in found], hint="pik batches")
     many = "1 delivery" if len(deliveries) == 1 else f"{len(deliveries)} deliveries"
     raise NotFound(f"{assumed}: the event has {many}, and not that one", hint=command("show", deliveries[0].event_id))
-
-
-def _read_event(line: bytes, where: str) -> Event:
-    try:
-        text = line.rstrip(b"\r\n")
-        if len(text) > MAX_LINE:
-            raise Invalid(f"it is longer than {MAX_LINE:,} bytes")
-        return read_event(text)
-    except Invalid as error:
-        raise InputError(f"{where} is not an event: {error.message}", hint=error.hint) from None
 
 
 def _sql(criteria: Criteria) -> str:

@@ -30,6 +30,7 @@ from pik.cli.commands.numbers.sides import (
     file_request,
     read_sides,
     refuse_scenario,
+    scenario_of,
     uncertain,
 )
 from pik.cli.commands.repair.runs import WHOLE, next_command, replay_command
@@ -130,17 +131,15 @@ def aggregates(
     The exit code is 1 if any of them does, whatever the totals. --explain splits each difference by cause, as
     `pik explain` does, and with --total or --by sums the shares.
     """
-    from pik.model.scenario import read_scenario
     from pik.usecases.metrics.causes import with_causes
     from pik.usecases.metrics.comparison import read_tolerances
     from pik.usecases.metrics.diff import diff_aggregates
     from pik.usecases.metrics.diff_recorded import diff_recorded, run_window
     from pik.usecases.metrics.file_numbers import file_numbers
-    from pik.usecases.metrics.scenario import read_event_ids
     from pik.usecases.metrics.sides import LEFT, RIGHT, Recorded, SideKind
     from pik.usecases.metrics.totals import Combinations, DiffTotals
 
-    scenario = read_scenario(as_of, assume or (), read_event_ids)
+    scenario = scenario_of(cli, as_of, assume)
     sides = read_sides(left, right, against, run)
     request = file_request(sides[0], key or (), value or ())
     window: Window | None = options.window_of(from_, to, since)

@@ -21,6 +21,7 @@ from pik.cli.commands.numbers.sides import (
     file_request,
     read_sides,
     refuse_scenario,
+    scenario_of,
     uncertain,
 )
 from pik.cli.context import Context
@@ -103,12 +104,10 @@ def explain(
     Exit codes: 0 both sides are equal, 1 they differ, 2 there is nothing to explain.
     """
     from pik.model.path import EventPath
-    from pik.model.scenario import read_scenario
     from pik.usecases.metrics.comparison import read_tolerances
     from pik.usecases.metrics.explain import events_behind
     from pik.usecases.metrics.explain import explain as explain_value
     from pik.usecases.metrics.file_numbers import file_numbers
-    from pik.usecases.metrics.scenario import read_event_ids
     from pik.usecases.metrics.sides import LEFT, RIGHT, Recorded
 
     if column and not events:
@@ -116,7 +115,7 @@ def explain(
     if len(place) > 2:
         raise UsageError(f"unexpected argument {place[2]!r}", hint="pik explain METRIC [ENTITY] BUCKET")
     entity, bucket = place if len(place) == 2 else (ALL_ENTITIES, place[0])
-    scenario = read_scenario(as_of, assume or (), read_event_ids)
+    scenario = scenario_of(cli, as_of, assume)
     sides = read_sides(left, right, against, run)
     refuse_scenario(scenario, sides[1], run)
     request = file_request(sides[0], key or (), value or ())

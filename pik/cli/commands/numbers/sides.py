@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
+from pik.cli.context import Context
 from pik.cli.options import option
 from pik.errors import UsageError
 
@@ -68,6 +70,28 @@ def file_request(left: Side, key: Sequence[str], value: Sequence[str]) -> FileRe
 
     columns = read_names("--key", key, ("bucket", "entity"))
     return FileRequest(file_source(left.name), columns, read_names("--value", value))
+
+
+def scenario_of(cli: Context, as_of: str | None, assume: Sequence[str] | None) -> Scenario:
+    """Return the scenario that the options describe. Files of events are read as `pik ingest` reads them: by the
+    options given, else by pik.toml. Raises UsageError and InputError."""
+    from pik.model.scenario import With, read_scenario
+    from pik.usecases.metrics.scenario import read_event_ids
+
+    scenario = read_scenario(as_of, assume or (), read_event_ids)
+    usual = cli.settings.ingest
+    assumptions = tuple(
+        replace(
+            one,
+            mapping=tuple({**usual.map, **dict(one.mapping)}.items()),
+            time_format=one.time_format or usual.time_format,
+            timezone=one.timezone or usual.timezone,
+        )
+        if isinstance(one, With)
+        else one
+        for one in scenario.assumptions
+    )
+    return replace(scenario, assumptions=assumptions)
 
 
 def refuse_scenario(scenario: Scenario, right: Side, run: str | None) -> None:

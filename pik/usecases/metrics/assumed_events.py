@@ -1,0 +1,98 @@
+"""Events of a file that are assumed to count: read as an ingest would read them, without those that are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import zstandard
+
+from pik.errors import InputError, NothingSelected, UsageError, command
+from pik.inputs.source import file_source
+from pik.model.delivery import Delivery, read_delivery
+from pik.model.scenario import ASSUMED_BATCH, With
+from pik.rawlog.objects import unpacked
+from pik.rawlog.segment_writer import Reading
+from pik.runtime import SILENT
+from pik.runtime.parallel import processors
+from pik.runtime.storage import scratch
+from pik.usecases.inspect.producer_log import LogBlock, read_blocks
+
+
+def reading_of(assumed: With) -> Reading:
+    """Return how the file is read. Raises UsageError for options that cannot be."""
+    time_format = assumed.time_format or "rfc3339"
+    is_mapped = assumed.mapping or time_format != "rfc3339"
+    mapping = dict(assumed.mapping) if is_mapped else None
+    reading = Reading(assumed.max_line, mapping=mapping, time_format=time_format, timezone=assumed.timezone)
+    try:
+        reading.record_mapping()
+    except UsageError as error:
+        raise _refused(assumed, error.message, error.hint) from None
+    return reading
+
+
+def write_new(assumed: With, target: Path, seen: set[bytes], is_known: Callable[[str], bool]) -> int:
+    """Write the events of the file that are neither known nor seen before as raw lines; return their number.
+
+    Raises InputError where a record is not an event or the file cannot be read, UsageError where its options do not fit
+    it, NothingSelected where all of its events are known.
+    """
+    count, is_new = 0, False
+    with (
+        open(target, "wb") as raw,
+        zstandard.ZstdCompressor(level=1, write_checksum=True).stream_writer(raw) as writer,
+    ):
+        for delivery, line in _deliveries(assumed):
+            event_id = bytes.fromhex(delivery.event_id)
+            if event_id in seen:  # in an earlier line, or an earlier file
+                is_new = True
+            elif not is_known(delivery.event_id):
+                seen.add(event_id)
+                is_new, count = True, count + 1
+                writer.write(line + b"\n")
+    if not is_new:
+        raise NothingSelected(f"{assumed}: the store has all of its events already", hint="pik show EVENT_ID")
+    return count
+
+
+def _deliveries(assumed: With) -> Iterator[tuple[Delivery, bytes]]:
+    """Yield the events of the file and their raw lines, in its order."""
+    source, reading = file_source(assumed.path), reading_of(assumed)
+    if source.is_stream:
+        raise UsageError(f"{assumed}: {source.name} can be read only once", hint="write it to a file")
+    read, rejected, first = 0, 0, None
+    with scratch() as directory:
+        try:
+            for block in read_blocks(source, reading, ASSUMED_BATCH, directory, processors(), SILENT):
+                read += block.chunk.read
+                if block.reject is not None and block.chunk.rejects is not None:
+                    rejected += block.chunk.rejects.records
+                    first = first or block.reject
+                if not rejected:
+                    yield from _in_order(block)
+                for path in block.files:
+                    path.unlink()
+        except UsageError as error:
+            raise _refused(assumed, error.message, error.hint) from None
+    if not read:
+        raise NothingSelected(f"{assumed}: the file has no event")
+    if first is not None:
+        what = f"{source.name}: record {first.seq} is not an event: {first.reason}"
+        raise InputError(f"{what} ({rejected:,} of {read:,} records are not)", hint=_ingest(assumed))
+
+
+def _in_order(block: LogBlock) -> Iterator[tuple[Delivery, bytes]]:
+    """Yield the events of a block, which are by day and entity in its files, by their place in the input."""
+    lines = [line for path in block.files for line in unpacked(path.name, path.read_bytes())]
+    yield from sorted(((read_delivery(line), line) for line in lines), key=lambda one: one[0].seq)
+
+
+def _refused(assumed: With, message: str, hint: str) -> UsageError:
+    return UsageError(f"--assume {assumed}: {message}", hint=hint or _ingest(assumed))
+
+
+def _ingest(assumed: With) -> str:
+    """Return the command that shows how an ingest would read the file."""
+    words = [word for name, value in assumed.options for word in (f"--{name}", value)]
+    return command("ingest", "--dry-run", *words, assumed.path)
