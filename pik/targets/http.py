@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 from base64 import b64encode
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from functools import partial
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -16,6 +15,7 @@ import urllib3
 from pik.errors import TargetUnavailable, UsageError
 from pik.ports.target import Message, one_line, shown_url
 from pik.runtime.storage import Backoff
+from pik.targets.parallel import send_in_threads
 
 BACKOFF = Backoff(first=0.4, longest=20.0, attempts=7)
 LONGEST_WAIT = 60.0
@@ -68,10 +68,7 @@ def _pool(scheme: str, host: str) -> urllib3.PoolManager:
 
 @dataclass(slots=True)
 class HttpTarget:
-    """Sends messages of different entities in parallel, and those of one entity one after the other.
-
-    It calls daemon threads, which an interrupted program does not wait for.
-    """
+    """Sends messages of different entities in parallel, and those of one entity one after the other."""
 
     url: str
     shown: str
@@ -89,34 +86,10 @@ class HttpTarget:
         groups: dict[str, list[int]] = {}
         for position, message in enumerate(messages):
             groups.setdefault(message.entity_id, []).append(position)
-        waiting = deque(groups.values())
-        results: SimpleQueue[Mapping[int, str] | BaseException] = SimpleQueue()
-        stopped = self._stopped = threading.Event()
-
-        def work() -> None:
-            while not stopped.is_set():
-                try:
-                    positions = waiting.popleft()
-                except IndexError:
-                    return
-                try:
-                    results.put(self._send_in_order(messages, positions, stopped))
-                except BaseException as error:  # noqa: BLE001 - raised again by the thread that called
-                    stopped.set()
-                    results.put(error)
-
-        for _ in range(min(CONNECTIONS, len(groups))):
-            threading.Thread(target=work, daemon=True).start()
-        refused: dict[int, str] = {}
-        try:
-            for _ in groups:
-                result = results.get()
-                if isinstance(result, BaseException):
-                    raise result
-                refused.update(result)
-        finally:
-            stopped.set()
-        return refused
+        self._stopped = threading.Event()
+        return send_in_threads(
+            list(groups.values()), partial(self._send_in_order, messages), self._stopped, CONNECTIONS
+        )
 
     def _send_in_order(
         self, messages: Sequence[Message], positions: Sequence[int], stopped: threading.Event

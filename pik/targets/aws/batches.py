@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
+from math import ceil
 from typing import Any, Protocol
 
 from pik.errors import TargetUnavailable
 from pik.ports.target import Message, one_line
 from pik.runtime.storage import Backoff, attempts
 from pik.targets.aws.service import Refused
+from pik.targets.parallel import send_in_threads
 
 BACKOFF = Backoff(first=0.2, longest=20.0, attempts=8)
+CONNECTIONS = 8
+"""Calls at a time, each of other entities."""
+
 ENTRIES = 10
 """Entries that SendMessageBatch, PublishBatch and PutEvents take at once."""
 
@@ -50,6 +56,9 @@ class Service(Protocol):
 
     def check(self) -> None: ...
 
+    def prepare(self) -> None:
+        """Find out what a call needs. It is called before each first call, by one thread."""
+
     def entry(self, message: Message) -> tuple[dict[str, Any], int]:
         """Return a message as an entry, and its bytes as the service counts them. Raises Unsuitable."""
 
@@ -66,7 +75,9 @@ class BatchTarget:
     service: Service
     shown: str
     backoff: Backoff = BACKOFF
-    at_most: int = 100
+    at_most: int = 2 * CONNECTIONS * ENTRIES
+    _stopped: threading.Event = field(default_factory=threading.Event, repr=False)
+    """Ends what the threads of the last call still do."""
 
     def check(self) -> None:
         self.service.check()
@@ -80,20 +91,35 @@ class BatchTarget:
                 entries[position], sizes[position] = self.service.entry(message)
             except Unsuitable as error:
                 refused[position] = one_line(str(error))
-        for part in _rounds(messages, entries) if self.service.ordered else [list(entries)]:
-            for call in _calls(part, sizes, self.service.limit):
-                refused.update(self._send(call, entries))
-        return refused
+        self.service.prepare()
+        self._stopped = threading.Event()
 
-    def _send(self, positions: Sequence[int], entries: Mapping[int, dict[str, Any]]) -> dict[int, str]:
+        def send(lane: Sequence[int], stopped: threading.Event) -> dict[int, str]:
+            refused: dict[int, str] = {}
+            for part in _rounds(messages, lane) if self.service.ordered else [lane]:
+                for call in _calls(part, sizes, self.service.limit):
+                    if stopped.is_set():
+                        return refused
+                    refused.update(self._send(call, entries, stopped))
+            return refused
+
+        return refused | send_in_threads(_lanes(messages, entries), send, self._stopped, CONNECTIONS)
+
+    def _send(
+        self, positions: Sequence[int], entries: Mapping[int, dict[str, Any]], stopped: threading.Event
+    ) -> dict[int, str]:
         """Send some entries until the service has taken or refused each. Raises TargetUnavailable."""
+
+        def pause(seconds: float) -> None:
+            stopped.wait(seconds)
+
         refused: dict[int, str] = {}
         reason = ""
-        for _ in attempts(self.backoff):
+        for _ in attempts(self.backoff, pause):
             failures = dict(self._submit(positions, entries))
             refused.update((position, each.reason) for position, each in failures.items() if not each.passing)
             positions = [position for position in positions if position in failures and failures[position].passing]
-            if not positions:
+            if not positions or stopped.is_set():
                 return refused
             reason = failures[positions[0]].reason
         raise TargetUnavailable(
@@ -119,7 +145,20 @@ class BatchTarget:
             yield positions[place], failure
 
     def close(self) -> None:
+        self._stopped.set()
         self.service.close()
+
+
+def _lanes(messages: Sequence[Message], positions: Collection[int]) -> list[list[int]]:
+    """Return positions that may be sent in parallel: all of one entity are in one lane, and lanes fill whole calls."""
+    of_entities: dict[str, list[int]] = {}
+    for position in positions:
+        of_entities.setdefault(messages[position].entity_id, []).append(position)
+    count = min(CONNECTIONS, len(of_entities), ceil(len(positions) / ENTRIES))
+    lanes: list[list[int]] = [[] for _ in range(count)]
+    for of_entity in of_entities.values():
+        min(lanes, key=len).extend(of_entity)
+    return lanes
 
 
 def _rounds(messages: Sequence[Message], positions: Iterable[int]) -> Iterator[list[int]]:

@@ -51,6 +51,10 @@ class Bus:
             raise
         self._found = True
 
+    def prepare(self) -> None:
+        if not self._found:
+            self.check()
+
     def entry(self, message: Message) -> tuple[dict[str, Any], int]:
         if message.content_type == "text/plain":
             raise Unsuitable("EventBridge takes JSON objects only, and this is not one")
@@ -70,8 +74,6 @@ class Bus:
         return entry, size
 
     def submit(self, entries: Sequence[dict[str, Any]]) -> Mapping[int, Failure]:
-        if not self._found:
-            self.check()
         answer = self.service.call("put_events", "events:PutEvents", Entries=list(entries))
         failures = {}
         for place, each in enumerate(answer["Entries"]):

@@ -97,6 +97,10 @@ class Service:
         if it could not be asked. `permission` is what the operation takes."""
         return self._call(self.name, operation, permission, parameters)
 
+    def prepare(self) -> None:
+        """Make the client, so that threads do not make several. Raises TargetUnavailable, UsageError."""
+        self._client(self.name)
+
     def own_arn(self, name: str) -> str:
         """Return the ARN of what has this name in the caller's account and the region. Raises TargetUnavailable."""
         region = self.region()

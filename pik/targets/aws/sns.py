@@ -45,6 +45,10 @@ class Topic:
             return
         self.limit = int(answer["Attributes"].get("MaximumMessageSize") or self.limit)
 
+    def prepare(self) -> None:
+        self._topic_arn()
+        self.service.prepare()
+
     def _topic_arn(self) -> str:
         self._arn = self._arn or self.service.own_arn(self.service.address.name)
         return self._arn

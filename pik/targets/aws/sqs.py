@@ -42,6 +42,10 @@ class Queue:
             if not error.denied:  # sending does not need this permission
                 raise
 
+    def prepare(self) -> None:
+        self._queue_url()
+        self.service.prepare()
+
     def _queue_url(self) -> str:
         if not self.url:
             at = self.service.address
