@@ -7,14 +7,16 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 
 from pik.engine import DuckEngine
 from pik.errors import Busy, EngineError, NotFound, StoreError, UsageError
-from pik.model.instant import ALL_TIME, DAY
+from pik.model.instant import ALL_TIME, DAY, Window
 from pik.model.metric import NO_INPUTS, Computed, Definition, RunState, Task
 from pik.model.scenario import COUNTED_DUPLICATES
 from pik.runtime import SILENT
@@ -245,15 +247,20 @@ def test_what_a_killed_driver_had_received_is_taken_back_at_once(filled, engine,
 
 
 def test_a_task_that_fails_sometimes_is_done_in_the_end(filled, daily):
-    failures = iter([EngineError("no"), ValueError("a bug"), None, None, EngineError("not yet")])
+    tries: dict[Window, list[Exception]] = {}
 
-    def fault(_window):
-        if error := next(failures, None):
-            raise error
+    def fault(within):
+        left = tries.setdefault(within, [EngineError("no"), ValueError("a bug"), EngineError("not yet")])
+        if left:
+            raise left.pop(0)
 
-    run = replay(filled, Faulty(fault))
+    queue = Mock(wraps=filled.queue)
+    run = replay(replace(filled, queue=queue), Faulty(fault))
     assert (run.state, run.failed) == (RunState.COMPLETED, 0)
     assert written(filled, run.run_id) == truth()
+    released = [call.args[:2] for call in queue.release.call_args_list]
+    assert [delay for _, delay in released] == [dlq.FIRST_DELAY * 2 ** (one.receives - 1) for one, _ in released]
+    assert {one.receives for one, _ in released} == {1, 2}
 
 
 def failing_run(store, engine=None):

@@ -40,9 +40,15 @@ POLL = 1.0
 PLANNED_WITHIN = 900.0
 """Seconds within which the stack plans a run that is too large for one call, or gives it up."""
 
-_LOCAL_POLL, _IDLE = 0.1, 0.05  # seconds between two looks at a run of this machine, and at its empty queue
+IDLE = 0.05
+"""Seconds between two looks at a queue whose tasks wait to be tried again."""
+
+FIRST_DELAY = 0.1
+"""Seconds until a task that failed is tried again; each further time is twice as long, up to `_LONGEST_DELAY`."""
+
+_LOCAL_POLL = 0.1  # seconds between two looks at a run of this machine
 _GRACE = 5  # looks: a run that was just planned or redriven is about to be executed
-_FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0  # seconds until a failed task is tried again
+_LONGEST_DELAY = 5.0
 _FEW = 2  # tasks that are not worth starting processes for
 _CORRECT = "correct the definition, `pik metrics apply FILE`, then replay again: a run keeps its definitions"
 
@@ -152,7 +158,7 @@ def finish_message(store: Store, outcome: Outcome, attempts: int, *, last: bool 
         store.dead_letters.bury(message, outcome.failure, time.time_ns(), outcome.hint)
         runs.mark(message.task, TaskState.FAILED, outcome.failures)
     else:
-        delay = min(_FIRST_DELAY * 2 ** (message.receives - 1), _LONGEST_DELAY)
+        delay = min(FIRST_DELAY * 2 ** (message.receives - 1), _LONGEST_DELAY)
         queue.release(message, delay, outcome.failure)
         return False
     if last:
@@ -288,7 +294,7 @@ class _RunExecutor:
                 for outcome in pool.map(self._received()):
                     self._finish(outcome)
                 if outcome is None:
-                    time.sleep(_IDLE)
+                    time.sleep(IDLE)
 
     def _received(self) -> Iterator[Message]:
         while message := self.store.queue.receive(self.run_id, TASK_TIMEOUT):
