@@ -14,6 +14,7 @@ PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13; do \
 PIP = $$(test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 CODE := $(wildcard pik tests bench tools)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONDONTWRITEBYTECODE # or every process compiles all of pik again
 
 .PHONY: help venv .venv-ministack .venv-sam .venv-checkov .venv-seaweedfs .venv-docs demo test lint lint-stack lint-docs test-deep bench docs lock clean
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pik.cli.demo.shop import write_data
-from tests.support.docs.console import REPOSITORY
+from tests.support.docs.warm import REPOSITORY, program
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -37,7 +36,7 @@ def run_pik(directory: Path, *arguments: object) -> subprocess.CompletedProcess[
     """Run a command line in the directory."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PIK_")}
     return subprocess.run(
-        [sys.executable, "-m", "pik", *map(str, arguments)],
+        [*program(), *map(str, arguments)],
         cwd=directory,
         env=ours | {"PYTHONPATH": str(REPOSITORY), "PIK_ACTOR": "ana"},
         stdin=subprocess.DEVNULL,

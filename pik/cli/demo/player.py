@@ -14,6 +14,9 @@ from typing import Any
 
 from pik.errors import AlreadyExists, PikError
 
+PROGRAM: tuple[str, ...] = (sys.executable, "-m", "pik")
+"""What runs a command line."""
+
 
 def new_directory(directory: Path | None) -> Path:
     """Create the directory, or a temporary one. Raises AlreadyExists."""
@@ -33,7 +36,7 @@ def run(
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PIK_")} | {"PIK_FORMAT": form}
     if actor:
         ours["PIK_ACTOR"] = actor
-    command = [sys.executable, "-m", *shlex.split(line)]
+    command = [*PROGRAM, *shlex.split(line)[1:]]
     output = subprocess.PIPE if capture else None
     return subprocess.run(command, cwd=directory, env=ours, stdout=output, stderr=output, check=False)
 

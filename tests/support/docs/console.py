@@ -18,12 +18,13 @@ import pty
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[3]
+from tests.support.docs.warm import REPOSITORY, program
+
+__all__ = ["REPOSITORY", "Console", "Step", "play", "steps"]
 
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _HEREDOC = re.compile(r"<<-?\s*'?(\w+)'?")
@@ -92,7 +93,7 @@ class Console:
         tools = self.directory / ".bin"
         tools.mkdir()
         pik = tools / "pik"
-        pik.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m pik "$@"\n', encoding="utf-8")
+        pik.write_text(f'#!/bin/sh\nexec {shlex.join(program())} "$@"\n', encoding="utf-8")
         pik.chmod(0o755)
         ours = {name: value for name, value in os.environ.items() if not name.startswith("PIK_")}
         path = f"{tools}:{ours['PATH']}"
