@@ -131,6 +131,20 @@ def test_what_a_rebuild_makes_of_the_index_follows_the_same_corrections(store: S
     assert adopt(store) == []
 
 
+def test_a_rebuild_keeps_following_a_correction_that_raw_has_lost(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, kept = record(store, [draft(statement="lost"), draft()])
+    objects = type(store.raw).objects
+    gone = RawKind.CORRECTION.key(lost.correction_id)
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            type(store.raw), "objects", lambda raw, prefix: (one for one in objects(raw, prefix) if one.key != gone)
+        )
+        rebuild_index(store, SILENT)
+    assert list(store.corrections.recorded())[:2] == [lost, kept]
+
+
 def shuffled(count: int, days: int) -> list[ListedDelivery]:
     made = [listed(n, n % days, time=full_instant(20_000 * DAY + n % 5)) for n in range(count)]
     random.Random(7).shuffle(made)

@@ -28,7 +28,8 @@ from tests.support.stores import PlainEngine
 
 
 @pytest.fixture
-def filled(store: Store, tmp_path: Path) -> Store:
+def filled(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr("pik.usecases.care.verify_corrections.RECENT", 0)
     fill(store, tmp_path)
     assert problems(store) == []
     return store

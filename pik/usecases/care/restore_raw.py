@@ -1,28 +1,29 @@
 """Restore: objects of raw that are lost or damaged, created again from a copy that has the recorded digest.
 
 A lost object is created under its key. A damaged one stays as evidence: its copy is created under another key, with a
-record that makes every reader use it. Segments and files of rejects have their SHA-256 in the index and in the records
-of their batch. A record has no such digest: it is the one that was written if its own seal holds, it is about what its
-key says, and it does not contradict the index.
+record that makes every reader use it. Segments, files of rejects and lists have their SHA-256 in the index and in the
+records of their batch or correction. A record has no such digest: it is the one that was written if its own seal holds,
+it is about what its key says, and it does not contradict the index.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 
-from pik.errors import AlreadyExists, Damaged
+from pik.errors import AlreadyExists, Damaged, StoreError
 from pik.model.batch import RejectFile, Segment
+from pik.model.correction import Correction
 from pik.model.instant import ALL_TIME, Window
 from pik.ports.raw import ObjectReader, RawKey, RawKind, keys_of
 from pik.ports.store import Store
-from pik.rawlog.corrections import read_winners
+from pik.rawlog.corrections import correction_keys, read_correction, read_winners, without_frames
 from pik.rawlog.replacements import parse_name, read_replacement, replace_object
 from pik.rawlog.sealed_records import (
     BatchLine,
@@ -183,10 +184,12 @@ class _Restoring:
         except Damaged as error:
             return error.message
 
-    def _digests(self, keys: Iterable[str]) -> _Digests:
-        """Return size and SHA-256 of segments and files of rejects, as the index and the records have them."""
+    def _digests(self, keys: Sequence[str]) -> _Digests:
+        """Return size and SHA-256 of segments, files of rejects and lists, as the index and the records have them."""
         found: _Digests = {}
-        parsed = sorted(map(RawKey.of, keys), key=lambda key: (key.id, str(key)))
+        lists = listed_digests(self.store) if any(RawKey.of(key).kind is RawKind.LIST for key in keys) else {}
+        found |= {key: lists.get(key, set()) for key in keys if RawKey.of(key).kind is RawKind.LIST}
+        parsed = sorted((key for key in map(RawKey.of, keys) if key.kind is not RawKind.LIST), key=_by_batch)
         for batch_id, of_batch in groupby(parsed, key=attrgetter("id")):
             recorded = recorded_digests(self.store, batch_id)
             rejects = self.store.index.rejects(batch_id)
@@ -198,10 +201,14 @@ class _Restoring:
         return found
 
 
+def _by_batch(key: RawKey) -> tuple[str, str]:
+    return key.id, str(key)
+
+
 def _is_content(key: str) -> bool:
-    """Whether the object is a segment or a file of rejects; others are records."""
+    """Whether the object is a segment, a file of rejects or a list; others are records."""
     parsed = RawKey.parse(key)
-    return parsed is not None and parsed.kind in (RawKind.SEGMENT, RawKind.REJECTS)
+    return parsed is not None and parsed.kind in (RawKind.SEGMENT, RawKind.REJECTS, RawKind.LIST)
 
 
 def _is_whole(store: Store, key: str, data: bytes) -> bool:
@@ -236,6 +243,20 @@ def recorded_digests(store: Store, batch_id: str) -> _Digests:
     return found
 
 
+def listed_digests(store: Store) -> _Digests:
+    """Return size and SHA-256 of each list that a correction names, in raw or as the index follows it."""
+    corrections: list[Correction] = []
+    with suppress(StoreError):
+        corrections += store.corrections.recorded()
+    for key in correction_keys(store.raw):
+        with suppress(Damaged):
+            corrections.append(read_correction(store.raw, key))
+    found: _Digests = {}
+    for listed in chain.from_iterable(one.lists for one in corrections):
+        found.setdefault(listed.key, set()).add((listed.size, listed.digest))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     """Bytes that may be a record, read as if they were."""
@@ -264,10 +285,17 @@ def _objection_to_record(store: Store, key: str, candidate: ObjectReader) -> str
     elif kind == RawKind.CLOSING:
         read_closing(candidate, key)
     elif kind == RawKind.CORRECTION:
-        deque(read_winners(candidate, key), maxlen=0)
+        return _objection_to_correction(store, candidate, key)
     else:
         deque(read_pull(candidate, key), maxlen=0)
     return ""
+
+
+def _objection_to_correction(store: Store, candidate: ObjectReader, key: str) -> str:
+    deque(read_winners(candidate, key), maxlen=0)
+    found = without_frames(read_correction(candidate, key))
+    known = next((one for one in store.corrections.recorded() if one.correction_id == found.correction_id), found)
+    return "" if known == found else "the index follows another correction of its id"
 
 
 def _batch_objections(store: Store, candidate: ObjectReader, key: str) -> Iterator[str]:

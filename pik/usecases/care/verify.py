@@ -21,6 +21,7 @@ from pik.rawlog.selection import Selection
 from pik.runtime import Progress, showing
 from pik.usecases import Listing
 from pik.usecases.care.verify_batches import batch_problems
+from pik.usecases.care.verify_corrections import correction_problems, values_under
 from pik.usecases.care.verify_findings import NotProvable, Problem, ProblemKind, Verification, VerifyReport
 from pik.usecases.care.verify_objects import day_problems, note_lost_in, object_problems, record_problems
 from pik.usecases.care.verify_remaining import Remaining
@@ -68,7 +69,7 @@ def _problems(run: Verification, engine: Engine) -> Iterator[Problem]:
         if before == index.totals() != seen:  # totals that change meanwhile are being written
             yield Problem(ProblemKind.INDEX, "the index's totals", f"they are {before}; its segments come to {seen}")
     yield from _state_problems(run)
-    if not run.counts["not_indexed"] and run.state_is_sound:
+    if not run.counts["not_indexed"] and run.state_is_sound and run.knows_corrections:
         yield from aggregate_problems(run, engine)
 
 
@@ -79,6 +80,7 @@ def raw_problems(run: Verification) -> Iterator[Problem]:
     yield from batch_problems(run)
     if run.full:
         yield from record_problems(run)
+    yield from correction_problems(run)
 
 
 def _state_problems(run: Verification) -> Iterator[Problem]:
@@ -117,7 +119,9 @@ def aggregate_problems(run: Verification, engine: Engine) -> Iterator[Problem]:
         return
     run.aggregates = 0
     for size, metrics in by_bucket_size(run.store.metrics.latest()):
-        for whole in _computable(run.window.widened(size), size, run.expired_days):
+        for metric in metrics:
+            yield from values_under(run, metric)
+        for whole in _computable(run.window.widened(size), size, _without(run)):
             if whole != run.window:
                 note_lost_in(run, whole)
             remaining = Remaining(run, winners)
@@ -125,8 +129,13 @@ def aggregate_problems(run: Verification, engine: Engine) -> Iterator[Problem]:
                 yield from _stretch_problems(run, engine, metrics, stretch, remaining)
 
 
+def _without(run: Verification) -> set[int]:
+    """Return the days whose aggregates cannot be checked: raw has expired, or a correction cannot be read."""
+    return run.expired_days.union(*(one.days for one in run.unreadable))
+
+
 def _computable(window: Window, size: int, expired_days: Iterable[int]) -> Iterator[Window]:
-    """Yield the parts of the window, of whole buckets of `size`, that touch no day with expired raw."""
+    """Yield the parts of the window, of whole buckets of `size`, that touch none of these days."""
     start = window.start
     for day in sorted(expired_days):
         gone = Window.of_day(day).widened(size)
@@ -220,7 +229,7 @@ def _as_known(
     for key, part in unexplained.items():
         version, known_until, corrected = key
         then = next(one for one in store.metrics.versions(metric.name) if one.version == version)
-        for whole in _computable(part.widened(then.bucket_size), then.bucket_size, run.expired_days):
+        for whole in _computable(part.widened(then.bucket_size), then.bucket_size, _without(run)):
             with (
                 applied(
                     store, engine, Scenario(known_until, corrected=corrected), whole, winners=remaining.winners

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal
@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from pik.errors import NotFound
 from pik.model.batch import Batch, Counts, Frame, Segment, Verdict
+from pik.model.correction import Correction
 from pik.model.instant import ALL_TIME, Window, day_text
 from pik.ports.raw import RawKey
 from pik.ports.store import Index, Store, Totals
@@ -175,6 +176,16 @@ class LostFrames:
     frames: frozenset[int]
 
 
+@dataclass(frozen=True, slots=True)
+class UnreadableCorrection:
+    """A correction that cannot be read, or a list of it: the days that its deliveries were received on or happened on
+    according to it, and the frames that name their entities; none: they may be of any."""
+
+    correction: Correction
+    days: Collection[int]
+    frames: tuple[Frame, ...] = ()
+
+
 @dataclass(slots=True)
 class Verification:
     """A verification under way: what its checks look at, and what they have counted so far."""
@@ -200,6 +211,9 @@ class Verification:
     """By run and metric."""
     lost: dict[str, LostFrames] = field(default_factory=dict)
     """Of damaged and missing segments, by key."""
+    unreadable: list[UnreadableCorrection] = field(default_factory=list)
+    knows_corrections: bool = True
+    """Whether the index could say which corrections it follows."""
     unknown_losses: set[int] = field(default_factory=set)
     """Days of lost segments of which the index does not know what they held."""
 

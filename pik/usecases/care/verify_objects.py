@@ -4,7 +4,7 @@ of rejects and sealed records."""
 from __future__ import annotations
 
 import heapq
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -19,7 +19,6 @@ from pik.model.delivery import Delivery
 from pik.model.instant import Window, day_text
 from pik.ports.raw import Raw, RawKey, RawKind, RawObject, keys_of
 from pik.ports.store import Store
-from pik.rawlog.corrections import correction_keys, read_winners
 from pik.rawlog.objects import read_rejects, unpack_frame
 from pik.rawlog.replacements import COPIES, RECORDS, parse_name, read_replacement
 from pik.rawlog.sealed_records import (
@@ -387,7 +386,7 @@ def _lost(run: Verification, key: str, detail: str, frames: tuple[Frame, ...] = 
 
 
 def record_problems(run: Verification) -> Iterator[Problem]:
-    """Read every opening record, block record, closing and correction, on which a later rebuild relies."""
+    """Read every opening record, block record and closing, on which a later rebuild relies."""
     raw, index_differs = run.store.raw, ProblemKind.INDEX
     yield from _log_problems(run, RawKind.OPENING, read_opening)
     yield from _log_problems(run, RawKind.BLOCK, read_block)
@@ -400,19 +399,6 @@ def record_problems(run: Verification) -> Iterator[Problem]:
         for batch_id in (line.batch_id, line.replaced_by):
             if run.find_batch(batch_id) is None:
                 yield Problem(index_differs, found.key, f"the index does not know batch {batch_id}")
-    corrections = correction_keys(raw)
-    followed = {RawKind.CORRECTION.key(one.correction_id) for one in run.store.corrections.recorded()}
-    for key in corrections:
-        try:
-            deque(read_winners(raw, key), maxlen=0)
-        except Damaged as error:
-            yield Problem(ProblemKind.MODIFIED, key, error.message)
-            continue
-        if key not in followed:
-            yield Problem(index_differs, key, "the index was not made by following this correction")
-    for key in sorted(followed.difference(corrections)):
-        detail = "the index follows this correction; the next rebuild would forget it"
-        yield Problem(ProblemKind.MISSING, key, detail)
 
 
 def _log_problems(run: Verification, kind: RawKind, read: Callable[[Raw, str], object]) -> Iterator[Problem]:

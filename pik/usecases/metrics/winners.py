@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pik.model.batch import Verdict
-from pik.model.correction import Correction
+from pik.model.correction import Correction, CorrectionKind
 from pik.model.ids import creation_time
 from pik.model.instant import SECOND, Window
 from pik.ports.raw import RawKey, RawKind
@@ -41,7 +41,9 @@ class Winners:
         """Return the records of rebuilds that changed winners, of those recorded after that moment, oldest first.
         Raises Damaged."""
         if self._keys is None:
-            self._keys = correction_keys(self.store.raw)
+            recorded = self.store.corrections.recorded()
+            others = {one.correction_id for one in recorded if one.kind is not CorrectionKind.VERDICT}
+            self._keys = [key for key in correction_keys(self.store.raw) if RawKey.of(key).id not in others]
         found = []
         for key in self._keys:
             if creation_time(RawKey.of(key).id) < after - _SLACK:
@@ -49,7 +51,7 @@ class Winners:
             if key not in self._heads:
                 self._heads[key] = read_correction(self.store.raw, key)
             head = self._heads[key]
-            if head.events and head.recorded_at > after:
+            if head.kind is CorrectionKind.VERDICT and head.events and head.recorded_at > after:
                 found.append(head)
         return sorted(found, key=lambda head: (head.recorded_at, head.correction_id))
 

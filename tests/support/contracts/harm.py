@@ -13,13 +13,21 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock, patch
 
+import msgspec
+
 from pik.inputs.source import file_source
 from pik.model.batch import Verdict
+from pik.model.correction import Correction, CorrectionKind, ListedDelivery
+from pik.model.delivery import Filter
+from pik.model.ids import new_id
+from pik.model.instant import ALL_TIME
 from pik.ports.raw import RawKind
 from pik.ports.store import Store
-from pik.rawlog.corrections import WinnerLine, write_winners
+from pik.rawlog.correction_lists import write_lists
+from pik.rawlog.corrections import WinnerLine, record, write_winners
 from pik.rawlog.replacements import ReplacingRaw
 from pik.rawlog.segment_writer import Reading
+from pik.rawlog.selection import deliveries
 from pik.runtime import SILENT
 from pik.stores.aws.catalog.index import AwsIndex
 from pik.stores.aws.s3 import AwsRaw
@@ -73,6 +81,32 @@ def fill(store: Store, directory: Path) -> None:
         event_id=place.event_id, key=place.segment_key, new=(place.batch_id, place.seq), was=Verdict.EXACT
     )
     store.corrections.follow([write_winners(store, [winner], 1)])
+    record(store, [correction_of(store)])
+
+
+def correction_of(store: Store) -> Correction:
+    """A correction, not recorded yet, that moves two deliveries, of two days, whose list is durable."""
+    lines = [msgspec.json.decode(found.line) for found in deliveries(store, Filter(ALL_TIME))]
+    two = {line["event_time"][:10]: line for line in lines}
+    listed = [
+        ListedDelivery(
+            **{name: line[name] for name in ("event_id", "entity_id", "batch_id", "seq", "event_time")},
+            time=line["event_time"][:18] + "9" + line["event_time"][19:],
+        )
+        for line in list(two.values())[:2]
+    ]
+    made = new_id()
+    return Correction(
+        format=0,
+        correction_id=made,
+        kind=CorrectionKind.SHIFT,
+        recorded_at=0,
+        actor="ana",
+        reason="INC-1",
+        statement="shift=+1s",
+        events=2,
+        lists=write_lists(store.raw, made, listed),
+    )
 
 
 def _ingest(store: Store, path: Path, lines: Sequence[object]) -> None:
@@ -141,7 +175,8 @@ def _of_files(store: Store, root: Path) -> Iterator[Harm]:
 
 def _kind_of(store: Store, key: str) -> str:
     if not key.startswith("raw/"):
-        return {"index": "ids"}.get(key.partition("/")[0], "corrections")
+        kind = "lists" if key.count("/") == 2 else "corrections"
+        return {"index": "ids"}.get(key.partition("/")[0], kind)
     kind = key.split("/")[1].partition("=")[0]
     if kind in ("openings", "blocks") and store.raw.size(RawKind.BATCH.key(key.split("/")[2][:26])) is not None:
         return f"{kind} of a finished batch"

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from pik.errors import Damaged, StoreError
 from pik.model.correction import Correction
 from pik.rawlog.corrections import pack_header, unpack_header
 from pik.stores.aws.catalog import layout
@@ -77,6 +78,8 @@ def _recorded(table: Table, g: int, revision: int) -> Sequence[Correction]:
     items = [item for item in table.query(layout.corrections_pk(g)) if item["revision"] <= revision]
     found = []
     for name, parts in groupby(items, key=lambda item: item["sk"].rpartition("/")[0]):
-        with layout.decoding(f"the correction {name}"):
+        try:
             found.append(unpack_header(name.rpartition("/")[2], b"".join(part["header"] for part in parts)))
+        except Damaged as error:
+            raise StoreError(f"the index is damaged: {error}", hint="pik verify --rebuild-index") from None
     return found
